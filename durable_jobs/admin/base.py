@@ -1,0 +1,125 @@
+"""What the pages of all models share: they show, and change nothing."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.contrib.admin.utils import lookup_field
+from django.core.exceptions import ValidationError
+from django.db.models import Model, QuerySet
+from django.forms import ModelForm
+from django.http import Http404, HttpRequest
+
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.paging import BoundedChangeList, CappedPaginator
+from durable_jobs.admin.payloads import stored
+from durable_jobs.store import db
+
+
+class PlainForm(ModelForm):
+    """The form of a page that has no inputs: its labels ask for nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.label_suffix = ""
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """Show rows to those with the permission to view them.
+
+    ``payloads`` are columns that may be large: lists never load them, and the page of
+    one row gets the beginning of their text, as ``<name>_text``, from the database.
+    ``facts`` are what its page says in short; ``bodies`` are the payloads that it shows
+    at length, with a title each, by the method ``<name>_shown``. What is empty is left
+    out.
+    """
+
+    payloads: ClassVar[tuple[str, ...]] = ()
+    facts: ClassVar[tuple[str, ...]] = ()
+    bodies: ClassVar[tuple[tuple[Any, str], ...]] = ()
+
+    actions = None
+    form = PlainForm
+    list_max_show_all = 0
+    list_per_page = 50
+    paginator = CappedPaginator
+    show_facets = admin.ShowFacets.NEVER
+    show_full_result_count = False
+    sortable_by = ()
+    view_on_site = False
+
+    class Media:
+        css: ClassVar = {"all": ["durable_jobs/admin.css"]}
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse."""
+        return False
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """Return the list that sorts by nothing without an index."""
+        return BoundedChangeList
+
+    def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
+        """Allow the declared filters alone: any other could read a payload."""
+        names = (getattr(item, "parameter_name", None) for item in self.list_filter)
+        return lookup in names
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the rows, from the database that holds the runs, without payloads."""
+        rows = super().get_queryset(request).using(db.alias())
+        return rows.defer(*self.payloads)
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Model:
+        """Return one row with its payloads as text; raise 404 when there is none."""
+        texts = {f"{name}_text": stored(name) for name in self.payloads}
+        rows = self.get_queryset(request).annotate(**texts)
+        try:
+            key = self.opts.pk.to_python(object_id)
+            if "\x00" in object_id:
+                raise Http404
+            found: Model = rows.get(pk=key)
+        except (self.model.DoesNotExist, ValidationError, ValueError):
+            raise Http404 from None
+        return found
+
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Add to a row's page what is more than its columns."""
+        links = Links(self.admin_site, request)
+        context.update(self.sections(context["original"], links))
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the facts together, and each body by itself."""
+        facts = [name for name in self.facts if self._says(name, obj)]
+        return [
+            (None, {"fields": facts, "classes": ["durable-facts"]}),
+            *(
+                (title, {"fields": [f"{name}_shown"], "classes": ["durable-body"]})
+                for title, name in self.bodies
+                if getattr(obj, f"{name}_text", None) is not None
+            ),
+        ]
+
+    def _says(self, name: str, row: Any) -> bool:
+        return row is None or lookup_field(name, row, self)[2] not in (None, "", 0)
+
+    def sections(self, row: Any, links: Links) -> dict[str, Any]:
+        """Return what the template shows besides the fields of a row."""
+        return {}
+
+    def older_than(self, row: Any) -> dict[str, Any] | None:
+        """Return the filter for what follows a row in the list, if there is one."""
+        return None

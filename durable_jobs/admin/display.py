@@ -1,0 +1,95 @@
+"""Statuses, times and lengths as the pages write them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from durable_jobs import clock
+from durable_jobs.statuses import StepStatus
+
+_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
+
+
+def badge(row: Any) -> SafeString:
+    """Return the status of a run or step with its colour."""
+    return format_html(
+        '<span class="durable-status durable-is-{}">{}</span>',
+        row.status,
+        row.get_status_display(),
+    )
+
+
+def moment(value: datetime | None, since: datetime | None = None) -> SafeString | None:
+    """Return a time to the second, without the date that it shares with ``since``."""
+    if value is None:
+        return None
+    local = timezone.localtime(value)
+    beside = timezone.localtime(since) if since else None
+    if beside and beside.date() == local.date():
+        pattern = "H:i:s"
+    elif local.year == timezone.localtime(clock.now()).year:
+        pattern = "j M H:i:s"
+    else:
+        pattern = "j M Y H:i:s"
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        value.isoformat(),
+        f"{local:%Y-%m-%d %H:%M:%S.%f %Z}",
+        date_format(local, pattern),
+    )
+
+
+def away(value: datetime | None) -> SafeString | None:
+    """Return a time with how far from now it is."""
+    if value is None:
+        return None
+    left = value - clock.now()
+    pattern = _("in %(length)s") if left >= timedelta() else _("%(length)s ago")
+    text = pattern % {"length": length(abs(left))}
+    quiet = format_html('<span class="durable-quiet">· {}</span>', text)
+    return format_html("{} {}", moment(value), quiet)
+
+
+def length(value: timedelta | None) -> str | None:
+    """Return a length as people read it: two units at most."""
+    if value is None:
+        return None
+    total = max(value.total_seconds(), 0)
+    if total < 1:
+        return f"{total * 1000:.3g} ms"
+    if total < 59.95:
+        return f"{total:.3g} s"
+    whole = round(total)
+    for size, unit, part, smaller in _UNITS:
+        if whole >= size:
+            count, rest = divmod(whole, size)
+            return f"{count} {unit} {rest // part:02} {smaller}"
+    return f"{whole} s"
+
+
+def took(row: Any) -> timedelta | None:
+    """Return how long a run or step took, or has taken until now."""
+    between = getattr(row, "status", None) == StepStatus.SCHEDULED
+    if row.started_at is None or between:
+        return None
+    length: timedelta = (row.ended_at or clock.now()) - row.started_at
+    return max(length, timedelta())
+
+
+def short(value: Any) -> SafeString:
+    """Return the end of an id, which tells rows apart; ids of a minute begin alike."""
+    return format_html(
+        '<span class="durable-id" title="{}">{}</span>', value, tail(value)
+    )
+
+
+def tail(value: Any) -> str:
+    """Return the last characters of an id."""
+    return str(value)[-8:] if len(str(value)) > 12 else str(value)

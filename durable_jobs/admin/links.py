@@ -1,0 +1,53 @@
+"""Addresses of pages, for those who may open them."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib.admin import AdminSite
+from django.contrib.admin.utils import quote
+from django.db.models import Model
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+
+class Links:
+    """The pages of one admin site, as one viewer may open them."""
+
+    def __init__(self, site: AdminSite, request: HttpRequest) -> None:
+        self._site = site
+        self._request = request
+        self._allowed: dict[type[Model], bool] = {}
+
+    def allowed(self, model: type[Model]) -> bool:
+        """Tell whether the viewer may open the pages of a model."""
+        if model not in self._allowed:
+            self._allowed[model] = self._site.is_registered(
+                model
+            ) and self._site.get_model_admin(model).has_view_permission(self._request)
+        return self._allowed[model]
+
+    def page(self, model: type[Model], key: Any) -> str | None:
+        """Return the address of a row's page."""
+        return self._address(model, "change", quote(str(key)))
+
+    def rows(self, model: type[Model], **filters: Any) -> str | None:
+        """Return the address of a list, narrowed by filters of its admin."""
+        address = self._address(model, "changelist")
+        return f"{address}?{urlencode(filters)}" if address and filters else address
+
+    def anchor(self, address: str | None, label: Any) -> SafeString:
+        """Return the label, as a link when there is an address."""
+        if address is None:
+            return format_html("{}", label)
+        return format_html('<a href="{}">{}</a>', address, label)
+
+    def _address(self, model: type[Model], view: str, *args: str) -> str | None:
+        if not self.allowed(model):
+            return None
+        meta = model._meta
+        name = f"admin:{meta.app_label}_{meta.model_name}_{view}"
+        return reverse(name, args=args, current_app=self._site.name)

@@ -1,0 +1,126 @@
+"""Stored JSON as text for people: a bounded part of it, readable, and harmless.
+
+The text is read as it lies in the database, past the codec: a page imports no class,
+fetches no instance, and shows also what the code could not read any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.db.models import TextField
+from django.db.models.functions import Cast, Left
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from durable_jobs.serialization.tags import TAG, VALUE
+
+#: Characters of a payload that a page shows.
+SHOWN = 100_000
+#: Levels that are indented; what is deeper stays at the last one's margin.
+INDENTED = 20
+#: Lists and dicts of plain values that are shorter stay on one line.
+LINE = 72
+
+
+class _Number(str):
+    """A number as it is written: of any size, and not rounded."""
+
+
+def stored(name: str) -> Left:
+    """Return the expression for the beginning of a JSON column's text."""
+    return Left(Cast(name, TextField()), SHOWN + 1)
+
+
+def payload(text: str | None) -> SafeString | None:
+    """Return JSON text as indented HTML; None, which is no payload, as None."""
+    if text is None:
+        return None
+    if len(text) > SHOWN:
+        note = _("The first %(count)s characters.") % {"count": f"{SHOWN:,}"}
+        return format_html(
+            '<pre class="durable-payload">{}…</pre><p class="durable-quiet">{}</p>',
+            text[:SHOWN],
+            note,
+        )
+    return format_html('<pre class="durable-payload">{}</pre>', _pretty(text))
+
+
+def error(text: str | None) -> SafeString | None:
+    """Return a stored error as HTML: its type and message, then its traceback."""
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+        kind, message = found["type"], found["message"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return payload(text)
+    head = format_html(
+        '<p class="durable-error"><strong>{}</strong> {}</p>', kind, message
+    )
+    if not found.get("traceback"):
+        return head
+    return head + format_html(
+        '<pre class="durable-payload">{}</pre>', found["traceback"]
+    )
+
+
+def _pretty(text: str) -> str:
+    try:
+        tree = json.loads(text, parse_int=_Number, parse_float=_Number)
+        return format_html_join("", "{}", ((piece,) for piece in _pieces(tree)))
+    except (ValueError, RecursionError):
+        return text
+
+
+def _pieces(tree: Any, depth: int = 1) -> Iterator[str]:
+    """Give the pieces of a tree; what is no SafeString is still to be escaped."""
+    if _is_tag(tree):
+        yield format_html('<i class="durable-tag">{}</i> ', tree[TAG])
+        yield from _pieces(tree[VALUE], depth)
+    elif isinstance(tree, dict) and tree:
+        items = [(format_html("<b>{}</b>: ", _text(key)), tree[key]) for key in tree]
+        yield from _block("{}", items, depth)
+    elif isinstance(tree, list) and tree:
+        yield from _block("[]", [("", item) for item in tree], depth)
+    else:
+        yield _text(tree)
+
+
+def _block(ends: str, items: Sequence[tuple[str, Any]], depth: int) -> Iterator[str]:
+    before, between, after = _margins(items, depth)
+    yield ends[0] + before
+    for index, (head, item) in enumerate(items):
+        if index:
+            yield between
+        yield head
+        yield from _pieces(item, depth + 1)
+    yield after + ends[1]
+
+
+def _margins(items: Sequence[tuple[str, Any]], depth: int) -> tuple[str, str, str]:
+    """Return what stands before, between and after the items of a block."""
+    plain = all(_is_plain(item) for _, item in items)
+    if plain and sum(len(head) + len(_text(item)) for head, item in items) <= LINE:
+        return "", ", ", ""
+    inner = "\n" + "  " * min(depth, INDENTED)
+    return inner, f",{inner}", "\n" + "  " * min(depth - 1, INDENTED)
+
+
+def _is_tag(tree: Any) -> bool:
+    return isinstance(tree, dict) and set(tree) == {TAG, VALUE}
+
+
+def _is_plain(tree: Any) -> bool:
+    if _is_tag(tree):
+        return not isinstance(tree[VALUE], dict | list)
+    return not isinstance(tree, dict | list) or not tree
+
+
+def _text(tree: Any) -> str:
+    if isinstance(tree, _Number):
+        return str(tree)
+    return json.dumps(tree, ensure_ascii=False)

@@ -1,0 +1,128 @@
+"""What belongs to a run: where it came from, what it started, and what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import apps
+from django.db.models import QuerySet
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from durable_jobs.admin.display import badge, length, moment, short, tail, took
+from durable_jobs.admin.links import Links
+from durable_jobs.models import Event, Run, Subject
+from durable_jobs.store import db
+
+#: Rows that a page lists of one kind; the list that it links to has all.
+MOST = 50
+#: Columns of a run that no table of runs loads.
+RUN_PAYLOADS = ("data", "output", "error", "origin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A run in a small table."""
+
+    id: SafeString
+    function: str
+    relation: str
+    status: SafeString
+    queued: SafeString | None
+    took: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """Some runs, and the address of all when there are more."""
+
+    rows: list[RunRow]
+    more: str | None
+
+
+class Related:
+    """The neighbours of a run, or of one step of it, as one viewer may see them."""
+
+    def __init__(self, run: Run, links: Links, parent_step: str | None = None) -> None:
+        self._run, self._links = run, links
+        rows = Run.objects.using(db.alias()).filter(parent_id=run.pk)
+        if parent_step is not None:
+            rows = rows.filter(parent_step=parent_step)
+        self.children = some(rows)
+
+    @property
+    def started(self) -> Runs | None:
+        """Return the runs that it started."""
+        more = self._links.rows(Run, parent=self._run.pk)
+        return listed(self.children, self._links, more)
+
+    def neighbours(self) -> list[tuple[Any, list[SafeString]]]:
+        """Return what the run came from, and what it is about."""
+        groups = (
+            (_("function"), [self._function()]),
+            (_("event"), self._event()),
+            (_("started by"), self._parent()),
+            (_("about"), self._subjects()),
+        )
+        return [(label, found) for label, found in groups if found]
+
+    def _function(self) -> SafeString:
+        name = self._run.function
+        return self._links.anchor(self._links.rows(Run, function=name), name)
+
+    def _event(self) -> list[SafeString]:
+        key = self._run.event_id
+        if key is None:
+            return []
+        there = Event.objects.using(db.alias()).filter(pk=key).exists()
+        address = self._links.page(Event, key) if there else None
+        return [self._links.anchor(address, short(key))]
+
+    def _parent(self) -> list[SafeString]:
+        key = self._run.parent_id
+        if key is None:
+            return []
+        rows = Run.objects.using(db.alias()).filter(pk=key)
+        function = rows.values_list("function", flat=True).first()
+        address = self._links.page(Run, key) if function else None
+        link = self._links.anchor(address, f"{function or ''} {tail(key)}".strip())
+        return [format_html("{} · {}", link, self._run.relation)]
+
+    def _subjects(self) -> list[SafeString]:
+        rows = Subject.objects.using(db.alias()).filter(run_id=self._run.pk)
+        return [self._subject(one) for one in rows.order_by("pk")[:MOST]]
+
+    def _subject(self, subject: Subject) -> SafeString:
+        try:
+            model = apps.get_model(subject.model)
+        except (LookupError, ValueError):
+            return self._links.anchor(None, subject)  # gone from the code
+        return self._links.anchor(self._links.page(model, subject.object_pk), subject)
+
+
+def some(runs: QuerySet[Run]) -> Sequence[Run]:
+    """Return the newest of some runs, one more than are listed, without payloads."""
+    return list(runs.defer(*RUN_PAYLOADS).order_by("-pk")[: MOST + 1])
+
+
+def listed(runs: Sequence[Run], links: Links, more: str | None) -> Runs | None:
+    """Return the small table of some runs, None for none."""
+    if not runs:
+        return None
+    rows = [row(run, links) for run in runs[:MOST]]
+    return Runs(rows=rows, more=more if len(runs) > MOST else None)
+
+
+def row(run: Run, links: Links) -> RunRow:
+    """Return a run for a small table."""
+    return RunRow(
+        id=links.anchor(links.page(Run, run.pk), short(run.pk)),
+        function=run.function,
+        relation=run.relation,
+        status=badge(run),
+        queued=moment(run.queued_at),
+        took=length(took(run)),
+    )

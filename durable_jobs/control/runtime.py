@@ -1,0 +1,114 @@
+"""The runtime that the public door talks to: each verb in its room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db.models import Model, QuerySet
+
+from durable_jobs.control import steering
+from durable_jobs.definitions.events import NewEvent
+from durable_jobs.definitions.function import Function
+from durable_jobs.events import answering, ingest, signalling, starting
+from durable_jobs.events.bulk import Tracked
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.models import Run, RunQuerySet, Subject
+from durable_jobs.store import db
+from durable_jobs.types import Data
+
+
+class EngineRuntime:
+    """Everything that the door offers, done by the engine of this process."""
+
+    def send(self, events: list[NewEvent]) -> list[str]:
+        """Send events and return their ids."""
+        return ingest.send(events)
+
+    async def asend(self, events: list[NewEvent]) -> list[str]:
+        """Send events from async code."""
+        return await sync_to_async(ingest.send)(events)
+
+    def enqueue(self, function: Function, data: Data) -> Run:
+        """Start a run; it reads as if it came from the database."""
+        return starting.enqueue(function, data)
+
+    async def aenqueue(self, function: Function, data: Data) -> Run:
+        """Start a run from async code."""
+        return await sync_to_async(starting.enqueue)(function, data)
+
+    def signal(self, name: str, data: Any) -> Run | None:
+        """Wake the run that waits for a signal."""
+        return signalling.signal(name, data)
+
+    def answer_callback(
+        self, token: str, *, data: Any, error: dict[str, Any] | None
+    ) -> None:
+        """Answer a callback."""
+        answering.answer(token, data=data, error=error)
+
+    def callback_heartbeat(self, token: str) -> None:
+        """Put off the end of a callback."""
+        answering.heartbeat(token)
+
+    def cancel(self, run: Run, reason: str) -> bool:
+        """Cancel a run."""
+        return steering.cancel(run, reason)
+
+    def pause(self, run: Run, reason: str) -> bool:
+        """Pause a run."""
+        return steering.pause(run, reason)
+
+    def resume(self, run: Run) -> bool:
+        """Resume a run."""
+        return steering.resume(run)
+
+    def rerun(self, run: Run, from_step: str | None, data: Data) -> Run:
+        """Start a run again."""
+        return steering.rerun(run, from_step, data)
+
+    def redrive(self, run: Run) -> bool:
+        """Let an ended run go on."""
+        return steering.redrive(run)
+
+    def wait(self, run: Run, timeout: float | None) -> None:
+        """Wait for the end of a run."""
+        steering.wait(run, timeout)
+
+    def replay(
+        self,
+        function: Function,
+        since: datetime | None,
+        until: datetime | None,
+        statuses: Iterable[str] | None,
+    ) -> list[Run]:
+        """Run again what was queued in a range of time."""
+        return steering.replay(function, since, until, statuses)
+
+    def pause_function(self, function: Function, *, skip: bool) -> bool:
+        """Refuse: this comes with flow control."""
+        raise ConfigurationError(_COMING)
+
+    def resume_function(self, function: Function) -> bool:
+        """Refuse: this comes with flow control."""
+        raise ConfigurationError(_COMING)
+
+    def runs_for(self, instance: Model) -> RunQuerySet:
+        """Return the runs that were started for an instance, the newest first."""
+        model = instance._meta.concrete_model or type(instance)
+        subjects = Subject.objects.using(db.alias()).filter(
+            model=model._meta.label_lower, object_pk=str(instance.pk)
+        )
+        runs = Run.objects.using(db.alias()).filter(pk__in=subjects.values("run_id"))
+        return runs.order_by("-pk")
+
+    def track(self, queryset: QuerySet[Any]) -> Tracked:
+        """Return a queryset whose bulk writes are told."""
+        return Tracked(queryset)
+
+
+_COMING = "Pausing a function comes with flow control, which is not in this version."
+
+runtime = EngineRuntime()

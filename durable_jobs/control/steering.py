@@ -1,0 +1,221 @@
+"""The verbs on one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from django.db.models import TextField
+from django.db.models.functions import Cast
+
+from durable_jobs import clock, dispatch, ids, serialization
+from durable_jobs.conf import settings
+from durable_jobs.definitions.events import check_mapping, check_moment
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.events import ending, starting
+from durable_jobs.events.starting import Start
+from durable_jobs.exceptions import ConfigurationError, RunNotFinished
+from durable_jobs.models import Run, Step
+from durable_jobs.signals import announce, run_changed
+from durable_jobs.statuses import STEP_ENDED, RunStatus, StepStatus
+from durable_jobs.store import db, runs
+
+FIRST_PAUSE = 0.01
+LONGEST_PAUSE = 0.5
+
+
+def cancel(run: Run, reason: str) -> bool:
+    """End a live run as cancelled; tell whether this call did it."""
+    done = ending.cancel(_fresh(run), reason)
+    run.refresh_from_db()
+    return done
+
+
+def pause(run: Run, reason: str) -> bool:
+    """Pause a live run; tell whether this call did it."""
+    return _after(run, runs.pause(run.pk, reason))
+
+
+def resume(run: Run) -> bool:
+    """Let a paused run go on; tell whether this call did it."""
+    done = _after(run, runs.resume(run.pk))
+    if done:
+        dispatch.ring(run.queue)
+    return done
+
+
+def _after(run: Run, done: bool) -> bool:
+    run.refresh_from_db()
+    if done:
+        announce(
+            run_changed,
+            run_id=run.pk,
+            function=run.function,
+            status=run.status,
+            reason=run.reason,
+        )
+    return done
+
+
+def rerun(run: Run, from_step: str | None, data: Any) -> Run:
+    """Start a run again as a new one, with what it had recorded before a step."""
+    function = registry.get(run.function)
+    check_mapping(data, f"the data of {function.id!r}")
+    source = _fresh(run)
+    if data is None:
+        text = _stored_data(source)
+    else:
+        text = serialization.dumps(
+            data,
+            what=f"the data of {function.id!r}",
+            limit=settings.MAX_EVENT_BYTES,
+            limit_setting="MAX_EVENT_BYTES",
+        )
+    kept = _before(source, from_step) if from_step is not None else []
+    now = clock.now()
+    origin = {**(source.origin or {}), "ts": now.isoformat()}
+    made = Start(
+        function=function,
+        data=text,
+        origin=origin if source.origin else starting.origin(source.trigger, now),
+        due_at=now,
+        id=ids.new_id(),
+        event_id=source.event_id,
+        parent=source,
+        relation=runs.RERUN,
+        subjects=tuple(source.subjects.values_list("model", "object_pk")),
+    )
+    with db.atomic():
+        new = starting.start([made])[0]
+        runs.copy_steps(source, new, kept)
+    return Run.objects.using(db.alias()).get(pk=new.pk)
+
+
+def _stored_data(run: Run) -> str:
+    """Return a run's data as it is stored, though what it refers to may be gone."""
+    rows = Run.objects.using(db.alias()).filter(pk=run.pk)
+    text = rows.values_list(Cast("data", TextField()), flat=True).get()
+    return text or "{}"
+
+
+def _before(run: Run, from_step: str) -> list[str]:
+    """Return the keys of the ended steps recorded before a step, by its id or key."""
+    rows = list(Step.objects.using(db.alias()).filter(run=run).order_by("position"))
+    places = [row.position for row in rows if from_step in (row.name, row.key)]
+    if not places:
+        names = ", ".join(sorted({repr(row.name) for row in rows})) or "none"
+        msg = f"Run {run.pk} has no step {from_step!r}; it has {names}."
+        raise ConfigurationError(msg)
+    # What the step is inside of is not over when it begins again.
+    by_pk, around = {row.pk: row for row in rows}, set()
+    parent = next(row.parent_id for row in rows if row.position == places[0])
+    while parent in by_pk:
+        around.add(parent)
+        parent = by_pk[parent].parent_id
+    return [
+        row.key
+        for row in rows
+        if row.position < places[0]
+        and row.status in STEP_ENDED - {StepStatus.CANCELLED}
+        and row.pk not in around
+    ]
+
+
+def redrive(run: Run) -> bool:
+    """Let a failed or cancelled run go on from where it ended, with fresh retries."""
+    source = _fresh(run)
+    function = registry.get(source.function)
+    failed = str((source.error or {}).get("step", ""))
+    source.due_at = clock.now()
+    limits = starting.early_ends(function, source, _stored_data(source))
+    done = runs.redrive(source, _chain(source, failed), function.queue, limits)
+    _after(run, done)
+    if done:
+        dispatch.ring(function.queue)
+    return done
+
+
+def _chain(run: Run, key: str) -> list[str]:
+    """Return a failed step, the failed ones around it, and those that failed below it.
+
+    A branch that failed takes its parallel step with it; a parallel step that failed is
+    tried again in its failed branches only.
+    """
+    if not key:
+        return []
+    rows = {row.pk: row for row in Step.objects.using(db.alias()).filter(run=run)}
+    found = {row.pk for row in rows.values() if row.key == key}
+    around = [rows[pk].parent_id for pk in found]
+    while around:
+        parent = around.pop()
+        if parent in rows and rows[parent].status == StepStatus.FAILED:
+            found.add(parent)
+        if parent in rows:
+            around.append(rows[parent].parent_id)
+    grown = True
+    while grown:
+        below = {
+            row.pk
+            for row in rows.values()
+            if row.parent_id in found
+            and row.status == StepStatus.FAILED
+            and row.pk not in found
+        }
+        found |= below
+        grown = bool(below)
+    return [rows[pk].key for pk in found]
+
+
+def wait(run: Run, timeout: float | None) -> None:
+    """Wait until a run has ended and refresh it; raise ``RunNotFinished``."""
+    deadline = None if timeout is None else clock.monotonic() + timeout
+    pause, helped = FIRST_PAUSE, False
+    while True:
+        run.refresh_from_db()
+        if not run.is_live:
+            return
+        late = deadline is not None and clock.monotonic() >= deadline
+        if not (late and helped):
+            helped = True
+            if dispatch.current().help():
+                continue
+        if late or dispatch.current().stands_still:
+            when = f"after {timeout} s" if late else "and nothing can go on now"
+            msg = f"Run {run.pk} of {run.function} is {run.status} {when}."
+            raise RunNotFinished(msg, run_id=str(run.pk))
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+def replay(
+    function: Function,
+    since: datetime | None,
+    until: datetime | None,
+    statuses: Iterable[str] | None,
+) -> list[Run]:
+    """Run again the runs of a function that were queued in a range of time."""
+    check_moment(since, "since")
+    check_moment(until, "until")
+    rows = Run.objects.using(db.alias()).filter(function=function.id)
+    if since is not None:
+        rows = rows.filter(queued_at__gte=since)
+    if until is not None:
+        rows = rows.filter(queued_at__lt=until)
+    if statuses is not None:
+        rows = rows.filter(status__in=_statuses(statuses))
+    return [rerun(run, None, None) for run in list(rows.order_by("pk"))]
+
+
+def _statuses(wanted: Iterable[str]) -> list[str]:
+    found = [wanted] if isinstance(wanted, str) else list(wanted)
+    if isinstance(wanted, str) or not set(found) <= set(RunStatus.values):
+        msg = f"Expected a list of statuses among {RunStatus.values}, got {wanted!r}."
+        raise ConfigurationError(msg)
+    return found
+
+
+def _fresh(run: Run) -> Run:
+    return Run.objects.using(db.alias()).get(pk=run.pk)

@@ -1,0 +1,50 @@
+"""System checks: what is wrong with the installation, before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Warning  # Django's names
+from django.db import connections
+
+from durable_jobs import conf
+
+
+def check_installation(**kwargs: Any) -> list[CheckMessage]:
+    """Check the settings and the database that holds the runs."""
+    found: list[CheckMessage] = [
+        Error(message, hint=hint, id="durable_jobs.E001")
+        for message, hint in conf.problems()
+    ]
+    if found:
+        return found
+    if not django_settings.USE_TZ:
+        found.append(
+            Error(
+                "durable_jobs needs USE_TZ = True.",
+                hint="Times are compared across machines; naive ones cannot be.",
+                id="durable_jobs.E002",
+            )
+        )
+    return found + _sqlite_options()
+
+
+def _sqlite_options() -> list[CheckMessage]:
+    alias = conf.settings.DATABASE
+    if connections[alias].vendor != "sqlite":
+        return []
+    options = connections[alias].settings_dict.get("OPTIONS", {})
+    if str(options.get("transaction_mode", "")).upper() == "IMMEDIATE":
+        return []
+    return [
+        Warning(
+            f"The SQLite database {alias!r} does not use immediate transactions.",
+            hint=(
+                'Set its OPTIONS to {"timeout": 20, "transaction_mode": "IMMEDIATE", '
+                '"init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL"}: '
+                "without, concurrent work fails with 'database is locked'."
+            ),
+            id="durable_jobs.W001",
+        )
+    ]

@@ -1,0 +1,88 @@
+"""Events: the ones to be sent, and the ones that a function or an expression sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from durable_jobs.definitions.names import check_event_name, check_name
+from durable_jobs.exceptions import ConfigurationError, PayloadError
+
+CALLED = "durable/function.called"
+CRON = "durable/cron"
+MODEL_CREATED = "durable/model.created"
+MODEL_UPDATED = "durable/model.updated"
+MODEL_DELETED = "durable/model.deleted"
+RUN_ENDED = "durable/run.ended"
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event to be sent.
+
+    ``ts`` is an aware datetime; one in the future delays all that the event does.
+    ``id`` makes sending it again harmless for 24 hours.
+    """
+
+    name: str
+    data: Any = None
+    id: str | None = None
+    ts: datetime | None = None
+    user: Any = None
+    v: str | None = None
+
+    def checked(self, *, own: bool = False) -> NewEvent:
+        """Return the event itself; raise when it cannot be sent."""
+        check_event_name(self.name, own=own)
+        if self.id is not None:
+            check_name(self.id, "an event id")
+        if self.v is not None:
+            check_name(self.v, "an event version")
+        check_moment(self.ts, "ts")
+        check_mapping(self.data, f"the data of event {self.name!r}")
+        return self
+
+
+def check_mapping(data: object, what: str) -> None:
+    """Raise unless ``data`` is a mapping, a pydantic model or None."""
+    if data is None or isinstance(data, Mapping) or hasattr(data, "model_dump"):
+        return
+    msg = f"Expected {what} to be a dict, got {type(data).__name__}."
+    raise PayloadError(msg)
+
+
+def check_moment(moment: datetime | None, what: str) -> None:
+    """Raise unless ``moment`` is None or an aware datetime."""
+    if moment is None:
+        return
+    if not isinstance(moment, datetime):
+        msg = f"Expected {what} to be an aware datetime, got {moment!r:.80}."
+        raise ConfigurationError(msg)
+    if moment.utcoffset() is None:
+        msg = f"Expected {what} to be an aware datetime, got a naive one: {moment}."
+        raise ConfigurationError(msg)
+
+
+@dataclass(frozen=True)
+class ReceivedEvent:
+    """An event as functions and callable expressions see it."""
+
+    id: str
+    name: str
+    data: Any
+    ts: datetime
+    user: Any = None
+    v: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the event as JSON expressions see it."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "data": self.data,
+            "ts": self.ts.isoformat(),
+            "user": self.user,
+            "v": self.v,
+        }

@@ -1,0 +1,343 @@
+"""A durable function: a frozen declaration, checked when its module is imported."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, overload
+
+from asgiref.sync import iscoroutinefunction
+from django.apps import apps
+
+from durable_jobs.definitions.events import check_mapping, check_moment
+from durable_jobs.definitions.names import check_name
+from durable_jobs.definitions.operations import check_length, check_retries
+from durable_jobs.definitions.ports import runtime
+from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.triggers import (
+    CancelOn,
+    Cron,
+    Event,
+    ModelChange,
+    Timeouts,
+    Trigger,
+)
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.retry import Backoff, BackoffLike, as_backoff
+
+if TYPE_CHECKING:
+    from durable_jobs.definitions.context import AsyncContext, Context
+    from durable_jobs.models import Run
+    from durable_jobs.types import Data, Duration
+
+Body = Callable[["Context"], Any] | Callable[["AsyncContext"], Any]
+
+MAX_TRIGGERS = 10
+MAX_CANCEL_ON = 5
+MAX_PRIORITY = 600
+COMING = (
+    "concurrency",
+    "throttle",
+    "rate_limit",
+    "debounce",
+    "batch",
+    "priority",
+    "singleton",
+    "ordering",
+    "idempotency",
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Function:
+    """A durable function as it was declared. Made by ``@durable.function``."""
+
+    id: str
+    body: Body = field(repr=False)
+    name: str = ""
+    description: str = ""
+    triggers: tuple[Trigger, ...] = ()
+    retries: int = 4
+    backoff: Backoff = field(default_factory=Backoff.exponential)
+    cancel_on: tuple[CancelOn, ...] = ()
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    on_failure: Function | None = None
+    on_cancel: Function | None = None
+    on_complete: Function | None = None
+    queue: str = "default"
+    version: str = ""
+    options: StartOptions = field(default_factory=lambda: StartOptions())
+
+    @property
+    def is_async(self) -> bool:
+        """Tell whether the body is an ``async def``."""
+        return iscoroutinefunction(self.body)
+
+    @property
+    def handlers(self) -> list[Function]:
+        """Return the functions that run when a run of this one ends."""
+        ends = (self.on_failure, self.on_cancel, self.on_complete)
+        return [handler for handler in ends if handler is not None]
+
+    def __call__(self, ctx: Any) -> Any:
+        """Call the body itself, without any engine."""
+        return self.body(ctx)
+
+    def using(
+        self,
+        *,
+        key: str | None = None,
+        run_after: Duration | datetime | None = None,
+        priority: int = 0,
+    ) -> Function:
+        """Return the function with options for its next start.
+
+        ``key``: starting again with the same key and data returns the run that is
+        there. ``run_after``: a delay or an aware datetime. ``priority``: seconds, from
+        -600 to 600, by which the run goes ahead of others in its queue.
+        """
+        return replace(self, options=StartOptions(key, run_after, priority))
+
+    def enqueue(self, data: Data = None) -> Run:
+        """Start a run, inside the caller's transaction, and return it.
+
+        Raises ``PayloadError`` for data that cannot be stored, ``DuplicateKeyError``
+        for a key that was used with other data.
+        """
+        check_mapping(data, f"the data of {self.id!r}")
+        return runtime().enqueue(self, data)
+
+    async def aenqueue(self, data: Data = None) -> Run:
+        """Start a run as ``enqueue`` does, from async code."""
+        check_mapping(data, f"the data of {self.id!r}")
+        return await runtime().aenqueue(self, data)
+
+    def pause(self, *, skip: bool = False) -> bool:
+        """Start no more runs; what comes is kept queued, or with ``skip`` skipped."""
+        return runtime().pause_function(self, skip=skip)
+
+    def resume(self) -> bool:
+        """Start runs again, those first that were kept."""
+        return runtime().resume_function(self)
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """How one start of a function differs from the plain one."""
+
+    key: str | None = None
+    run_after: Duration | datetime | None = None
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        if self.key is not None:
+            check_name(self.key, "a key")
+        if isinstance(self.run_after, datetime):
+            check_moment(self.run_after, "run_after")
+        elif self.run_after is not None:
+            check_length(self.run_after, "run_after")
+        number = isinstance(self.priority, int) and not isinstance(self.priority, bool)
+        if not number or abs(self.priority) > MAX_PRIORITY:
+            msg = (
+                f"Expected a priority from -{MAX_PRIORITY} to {MAX_PRIORITY} seconds, "
+                f"got {self.priority!r:.80}."
+            )
+            raise ConfigurationError(msg)
+
+    def due(self, now: datetime) -> datetime:
+        """Return when the run may start."""
+        if isinstance(self.run_after, datetime):
+            return max(self.run_after, now)
+        if self.run_after is not None:
+            return now + check_length(self.run_after, "run_after")
+        return now
+
+
+@overload
+def function(fn: Body, /) -> Function: ...
+
+
+@overload
+def function(
+    fn: None = None,
+    /,
+    *,
+    id: str | None = None,
+    name: str | None = None,
+    description: str | None = None,
+    on: Trigger | Iterable[Trigger] | None = None,
+    retries: int = 4,
+    backoff: BackoffLike | None = None,
+    cancel_on: CancelOn | Iterable[CancelOn] | None = None,
+    timeouts: Timeouts | None = None,
+    on_failure: Body | Function | None = None,
+    on_cancel: Body | Function | None = None,
+    on_complete: Body | Function | None = None,
+    queue: str = "default",
+    version: str = "",
+    **unknown: Any,
+) -> Callable[[Body], Function]: ...
+
+
+def function(
+    fn: Body | None = None,
+    /,
+    *,
+    id: str | None = None,
+    name: str | None = None,
+    description: str | None = None,
+    on: Trigger | Iterable[Trigger] | None = None,
+    retries: int = 4,
+    backoff: BackoffLike | None = None,
+    cancel_on: CancelOn | Iterable[CancelOn] | None = None,
+    timeouts: Timeouts | None = None,
+    on_failure: Body | Function | None = None,
+    on_cancel: Body | Function | None = None,
+    on_complete: Body | Function | None = None,
+    queue: str = "default",
+    version: str = "",
+    **unknown: Any,
+) -> Any:
+    """Declare a durable function; see the reference for each parameter.
+
+    Raises ``ConfigurationError``, naming the function, for what cannot work.
+    """
+    if fn is not None:
+        return function()(fn)
+
+    def declare(body: Body) -> Function:
+        made = _declare(body, id, unknown)
+        try:
+            made = replace(
+                made,
+                name=name or _title(body),
+                description=description or inspect.getdoc(body) or "",
+                triggers=_compiled(_several(on, Trigger, "on", MAX_TRIGGERS)),
+                retries=check_retries(retries, "retries"),
+                backoff=as_backoff(backoff or Backoff.exponential()),
+                cancel_on=_compiled(
+                    _several(cancel_on, CancelOn, "cancel_on", MAX_CANCEL_ON)
+                ),
+                timeouts=_one(timeouts or Timeouts(), Timeouts, "timeouts"),
+                queue=check_name(queue, "a queue name"),
+                version=check_name(version, "a version") if version else "",
+            )
+            ends = {"failure": on_failure, "cancel": on_cancel, "complete": on_complete}
+            handlers = [
+                _handler(handler, made, f"on_{end}") for end, handler in ends.items()
+            ]
+        except ConfigurationError as error:
+            msg = f"Durable function {made.id!r}: {error.message}"
+            raise ConfigurationError(msg) from None
+        failure, cancel, complete = handlers
+        made = replace(made, on_failure=failure, on_cancel=cancel, on_complete=complete)
+        registry.add(made)
+        return made
+
+    return declare
+
+
+def _declare(body: Body, id: str | None, unknown: dict[str, Any]) -> Function:
+    if isinstance(body, Function) or not callable(body):
+        msg = f"@durable.function goes on a function, got {body!r:.80}."
+        raise ConfigurationError(msg)
+    own_id = check_name(id, "a function id") if id is not None else default_id(body)
+    for parameter in unknown:
+        reason = (
+            "comes with flow control, which is not in this version."
+            if parameter in COMING
+            else f"is not a parameter of @durable.function.{_guess(parameter)}"
+        )
+        msg = f"Durable function {own_id!r}: {parameter} {reason}"
+        raise ConfigurationError(msg)
+    if len(inspect.signature(body).parameters) != 1:
+        msg = f"Durable function {own_id!r}: expected one parameter, the context."
+        raise ConfigurationError(msg)
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        msg = f"Durable function {own_id!r}: expected def or async def without yield."
+        raise ConfigurationError(msg)
+    return Function(id=own_id, body=body)
+
+
+def default_id(body: Body) -> str:
+    """Return ``<app_label>.<function name>`` for a function in an app's module."""
+    module, name = body.__module__, getattr(body, "__name__", "function")
+    app = apps.get_containing_app_config(module) if apps.apps_ready else None
+    if app is not None:
+        return f"{app.label}.{name}"
+    parts = module.split(".")
+    # Outside of an app, or with no apps: shop.durable and shop.durable.orders are of
+    # "shop".
+    label = parts[parts.index("durable") - 1] if "durable" in parts[1:] else parts[-1]
+    return f"{label}.{name}"
+
+
+def _guess(parameter: str) -> str:
+    known = set(inspect.signature(function).parameters) - {"fn", "unknown"}
+    close = difflib.get_close_matches(parameter, sorted({*known, *COMING}), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _title(body: Body) -> str:
+    return str(getattr(body, "__name__", "function")).replace("_", " ").capitalize()
+
+
+def _several(value: Any, kind: Any, what: str, most: int) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    items = (value,) if isinstance(value, kind) else value
+    if not isinstance(items, Iterable) or isinstance(items, str):
+        items = (items,)
+    found = tuple(_one(item, kind, what) for item in items)
+    if len(found) > most:
+        msg = f"Expected at most {most} in {what}, got {len(found)}."
+        raise ConfigurationError(msg)
+    return found
+
+
+def _compiled(found: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Make the conditions of triggers, whose errors are to name the function."""
+    for one in found:
+        if isinstance(one, Event | CancelOn):
+            _ = one.condition
+    return found
+
+
+def _one(value: Any, kind: Any, what: str) -> Any:
+    if isinstance(value, kind):
+        return value
+    names = " or ".join(k.__name__ for k in getattr(kind, "__args__", (kind,)))
+    msg = f"Expected {names} in {what}, got {value!r:.80}."
+    raise ConfigurationError(msg)
+
+
+def _handler(handler: Any, made: Function, end: str) -> Function | None:
+    if handler is None or isinstance(handler, Function):
+        return handler
+    own = _declare(handler, f"{made.id}:{end}", {})
+    own = replace(
+        own,
+        name=_title(handler),
+        description=inspect.getdoc(handler) or "",
+        retries=made.retries,
+        backoff=made.backoff,
+        queue=made.queue,
+        version=made.version,
+    )
+    registry.add(own)
+    return own
+
+
+__all__ = [
+    "CancelOn",
+    "Cron",
+    "Event",
+    "Function",
+    "ModelChange",
+    "StartOptions",
+    "Timeouts",
+    "function",
+]

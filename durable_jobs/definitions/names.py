@@ -1,0 +1,57 @@
+"""The rules for names: of events, of functions, of steps and of signals."""
+
+from __future__ import annotations
+
+from durable_jobs.exceptions import ConfigurationError
+
+MAX_LENGTH = 255
+RESERVED = ("durable/", "inngest/")
+
+
+def check_name(name: object, what: str) -> str:
+    """Return ``name`` when it is 1 to 255 printable characters; raise otherwise."""
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_LENGTH:
+        msg = f"Expected {what} of 1 to {MAX_LENGTH} characters, got {name!r:.80}."
+        raise ConfigurationError(msg)
+    if not name.isprintable() or name != name.strip():
+        msg = (
+            f"Expected {what} of printable characters, without space at its ends, "
+            f"got {name!r:.80}."
+        )
+        raise ConfigurationError(msg)
+    return name
+
+
+def check_event_name(name: object, *, own: bool = False) -> str:
+    """Return ``name`` when an event may be called so; reserved ones only if ``own``."""
+    checked = check_name(name, "an event name")
+    if not own and checked.startswith(RESERVED):
+        msg = (
+            f"Event names that start with {' or '.join(map(repr, RESERVED))} are "
+            f"reserved, got {checked!r}."
+        )
+        raise ConfigurationError(msg)
+    if "*" in checked:
+        msg = f"Expected the name of one event, without a wildcard, got {checked!r}."
+        raise ConfigurationError(msg)
+    return checked
+
+
+def check_event_pattern(name: object, where: str) -> str:
+    """Return ``name`` when a trigger may listen to it; ``/*`` and ``.*`` may end it."""
+    checked = check_name(name, f"{where}: an event name")
+    stem = checked[:-1] if checked.endswith(("/*", ".*")) else checked
+    if "*" in stem:
+        msg = (
+            f"{where}: a wildcard may only end a name, after '/' or '.', "
+            f"got {checked!r}."
+        )
+        raise ConfigurationError(msg)
+    return checked
+
+
+def pattern_matches(pattern: str, name: str) -> bool:
+    """Tell whether an event called ``name`` is one that ``pattern`` listens to."""
+    if pattern.endswith("*"):
+        return name.startswith(pattern[:-1])
+    return pattern == name

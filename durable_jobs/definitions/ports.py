@@ -1,0 +1,85 @@
+"""The door's view of the rooms above it, filled in when the app is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from durable_jobs.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from django.db.models import Model, QuerySet
+
+    from durable_jobs.definitions.events import NewEvent
+    from durable_jobs.definitions.function import Function
+    from durable_jobs.models import Run, RunQuerySet
+    from durable_jobs.types import Data
+
+
+class Runtime(Protocol):
+    """What starts and steers runs: the engine, behind one narrow port."""
+
+    def send(self, events: list[NewEvent]) -> list[str]: ...
+
+    async def asend(self, events: list[NewEvent]) -> list[str]: ...
+
+    def enqueue(self, function: Function, data: Data) -> Run: ...
+
+    async def aenqueue(self, function: Function, data: Data) -> Run: ...
+
+    def signal(self, name: str, data: Any) -> Run | None: ...
+
+    def answer_callback(
+        self, token: str, *, data: Any, error: dict[str, Any] | None
+    ) -> None: ...
+
+    def callback_heartbeat(self, token: str) -> None: ...
+
+    def cancel(self, run: Run, reason: str) -> bool: ...
+
+    def pause(self, run: Run, reason: str) -> bool: ...
+
+    def resume(self, run: Run) -> bool: ...
+
+    def rerun(self, run: Run, from_step: str | None, data: Data) -> Run: ...
+
+    def redrive(self, run: Run) -> bool: ...
+
+    def wait(self, run: Run, timeout: float | None) -> None: ...
+
+    def replay(
+        self,
+        function: Function,
+        since: datetime | None,
+        until: datetime | None,
+        statuses: Iterable[str] | None,
+    ) -> list[Run]: ...
+
+    def pause_function(self, function: Function, *, skip: bool) -> bool: ...
+
+    def resume_function(self, function: Function) -> bool: ...
+
+    def runs_for(self, instance: Model) -> RunQuerySet: ...
+
+    def track(self, queryset: QuerySet[Any]) -> Any: ...
+
+
+_installed: Runtime | None = None
+
+
+def install(runtime: Runtime) -> None:
+    """Make ``runtime`` the one that the door talks to."""
+    global _installed
+    _installed = runtime
+
+
+def runtime() -> Runtime:
+    """Return the runtime; raise when the app is not installed or not ready."""
+    if _installed is None:
+        msg = (
+            "durable_jobs is not ready: add 'durable_jobs' to INSTALLED_APPS, and "
+            "start work only after django.setup()."
+        )
+        raise ConfigurationError(msg)
+    return _installed

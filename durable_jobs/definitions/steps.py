@@ -1,0 +1,334 @@
+"""``ctx.step``: every kind of step as a method.
+
+In an ``async def`` function the same methods return awaitables; annotate its context as
+``durable.AsyncContext`` for the types.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+
+from durable_jobs.definitions import current
+from durable_jobs.definitions import operations as ops
+from durable_jobs.definitions.events import NewEvent, ReceivedEvent
+from durable_jobs.definitions.names import check_name
+from durable_jobs.definitions.policies import (
+    All,
+    AnyWait,
+    Completion,
+    EventWait,
+    ModelWait,
+    SignalWait,
+)
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.retry import BackoffLike
+
+if TYPE_CHECKING:
+    from django.db.models import Model, Q
+
+    from durable_jobs.definitions.function import Function
+    from durable_jobs.types import Data, Duration
+
+T = TypeVar("T")
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M", bound="Model")
+
+
+class Steps:
+    """The steps a function is made of. Each takes an id that is stable in the code."""
+
+    def __init__(
+        self,
+        perform: Callable[[ops.Operation], Any],
+        scope: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        self._perform = perform
+        self._scope = scope
+
+    def run(
+        self,
+        id: str,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        retries: int | None = None,
+        backoff: BackoffLike | None = None,
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] | None = None,
+        timeout: Duration | None = None,
+        at_most_once: bool = False,
+        queue: str | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Call ``fn`` at least once, record its result exactly once, and return it.
+
+        ``retries`` and ``backoff`` default to the function's. ``retry_on``: only these
+        errors are tried again. ``timeout``: a body that takes longer fails with
+        ``StepTimeout``. ``at_most_once``: an interrupted body is never repeated and
+        raises ``StepInterrupted``. ``queue``: the Celery queue whose workers run it.
+
+        Raises ``StepFailed`` when the retries are used up.
+        """
+        operation = ops.Run(
+            id=id,
+            fn=fn,
+            args=args,
+            kwargs=kwargs,
+            retries=retries,
+            backoff=backoff,
+            retry_on=retry_on,
+            timeout=timeout,
+            at_most_once=at_most_once,
+            queue=queue,
+        )
+        return self._perform(operation)
+
+    def atomic(
+        self,
+        id: str,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        using: str | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Call ``fn`` and record its result in one transaction: exactly once.
+
+        ``using`` is the database alias, which must be the one that holds the runs.
+        """
+        operation = ops.Atomic(id=id, fn=fn, args=args, kwargs=kwargs, using=using)
+        return self._perform(operation)
+
+    def sleep(self, id: str, duration: Duration) -> None:
+        """Go on after ``duration`` (up to 366 days); no worker is held."""
+        return self._perform(ops.Sleep.lasting(id, duration))
+
+    def sleep_until(self, id: str, moment: datetime) -> None:
+        """Go on at ``moment``, an aware datetime; at once when it is past."""
+        return self._perform(ops.Sleep(id=id, until=moment))
+
+    def wait_for_event(
+        self,
+        id: str,
+        event: str,
+        match: str | None = None,
+        if_: str | Callable[..., Any] | None = None,
+        timeout: Duration | None = None,
+        since: str | None = None,
+    ) -> ReceivedEvent | None:
+        """Return the first such event, or None after ``timeout``.
+
+        ``match="data.x"`` asks for the same value as in the run's own event; ``if_`` is
+        a condition over ``event`` (the run's) and ``async`` (the one that came). With
+        ``since="run"``, events since the run's start count too.
+        """
+        wait = EventWait(event, match=match, if_=if_, since=since)
+        return self._perform(ops.WaitForEvent(id=id, wait=wait, timeout=timeout))
+
+    def wait_for_any(
+        self,
+        id: str,
+        waits: Mapping[str, AnyWait],
+        timeout: Duration | None = None,
+    ) -> tuple[str | None, Any]:
+        """Return the name and the value of the first wait to end; the others drop.
+
+        ``(None, None)`` after ``timeout``.
+        """
+        return self._perform(ops.WaitForAny(id=id, waits=waits, timeout=timeout))
+
+    def wait_for_signal(
+        self,
+        id: str,
+        name: str,
+        timeout: Duration | None = None,
+        on_conflict: str = "fail",
+    ) -> Any:
+        """Return the signal's data, or None after ``timeout``.
+
+        A name has one waiter: a second raises ``SignalTaken``, or with
+        ``on_conflict="replace"`` takes over, and the first raises ``SignalReplaced``.
+        """
+        wait = SignalWait(name, on_conflict=on_conflict)
+        return self._perform(ops.WaitForSignal(id=id, wait=wait, timeout=timeout))
+
+    def wait_for_model(
+        self,
+        id: str,
+        instance: M,
+        when: Q,
+        timeout: Duration | None = None,
+    ) -> M | None:
+        """Return the fresh instance once it meets ``when``; None after ``timeout``."""
+        wait = ModelWait(instance, when)
+        return self._perform(ops.WaitForModel(id=id, wait=wait, timeout=timeout))
+
+    def wait_for_callback(
+        self,
+        id: str,
+        submit: Callable[..., Any] | None = None,
+        timeout: Duration | None = None,
+        heartbeat: Duration | None = None,
+    ) -> Any:
+        """Hand a signed callback to ``submit`` and return the data it is answered with.
+
+        Raises ``CallbackFailed`` when it is answered with a failure, and
+        ``CallbackTimeout`` after ``timeout``, or when no heartbeat came for
+        ``heartbeat``.
+        """
+        return self._perform(
+            ops.WaitForCallback(
+                id=id, submit=submit, timeout=timeout, heartbeat=heartbeat
+            )
+        )
+
+    def wait_for_condition(
+        self,
+        id: str,
+        check: Callable[[Any], Any],
+        every: Duration | None = None,
+        backoff: BackoffLike | None = None,
+        initial: Any = None,
+        max_attempts: int | None = None,
+        timeout: Duration | None = None,
+    ) -> Any:
+        """Call ``check(state)`` until it returns ``Done(value)``; return the value.
+
+        What else it returns is its next state. Raises ``ConditionTimeout`` when the
+        attempts or the time are used up.
+        """
+        return self._perform(
+            ops.WaitForCondition(
+                id=id,
+                check=check,
+                every=every,
+                backoff=backoff,
+                initial=initial,
+                max_attempts=max_attempts,
+                timeout=timeout,
+            )
+        )
+
+    def invoke(
+        self,
+        id: str,
+        function: Function | str,
+        data: Data = None,
+        timeout: Duration | None = None,
+    ) -> Any:
+        """Run another function and return its result; it is cancelled with this run.
+
+        Raises ``InvokeFailed``, or ``InvokeTimeout`` after ``timeout``.
+        """
+        return self._perform(
+            ops.Invoke(id=id, function=function, data=data, timeout=timeout)
+        )
+
+    def start(self, id: str, function: Function | str, data: Data = None) -> str:
+        """Start another function and return its run's id without waiting."""
+        return self._perform(ops.Start(id=id, function=function, data=data))
+
+    def send_event(self, id: str, events: NewEvent | Iterable[NewEvent]) -> list[str]:
+        """Send one event or several, exactly once, and return their ids."""
+        return self._perform(ops.SendEvent.of(id, events))
+
+    def parallel(
+        self,
+        id: str,
+        branches: Mapping[str, Callable[[], Any]] | Iterable[Callable[[], Any]],
+        max_concurrency: int | None = None,
+        completion: Completion | None = None,
+        return_exceptions: bool = False,
+    ) -> Any:
+        """Run branches side by side and return their results, in order.
+
+        A dict of branches gives a dict of results. A branch is called without arguments
+        and may hold any step. Raises ``BatchError`` when ``completion`` cannot be met.
+        """
+        named = isinstance(branches, Mapping)
+        if isinstance(branches, Mapping):
+            pairs = tuple(branches.items())
+            for name, _ in pairs:
+                check_name(name, "the name of a branch")
+        elif isinstance(branches, Iterable):
+            pairs = tuple((str(i), branch) for i, branch in enumerate(branches))
+        else:
+            msg = (
+                f"step {id!r}: expected a dict or a list of branches, "
+                f"got {branches!r:.80}."
+            )
+            raise ConfigurationError(msg)
+        return self._perform(
+            ops.Parallel(
+                id=id,
+                branches=pairs,
+                named=named,
+                max_concurrency=max_concurrency,
+                completion=All() if completion is None else completion,
+                return_exceptions=return_exceptions,
+            )
+        )
+
+    def map(
+        self,
+        id: str,
+        fn: Callable[[Any], Any],
+        items: Iterable[Any],
+        max_concurrency: int | None = None,
+        completion: Completion | None = None,
+        return_exceptions: bool = False,
+    ) -> Any:
+        """Call ``fn(item)`` for each item as a branch; return the results, in order."""
+        ops.check_callable(fn, f"step {id!r}")
+        if not isinstance(items, Iterable):
+            msg = f"step {id!r}: expected items to go through, got {items!r:.80}."
+            raise ConfigurationError(msg)
+        pairs = tuple(
+            (str(i), functools.partial(fn, item)) for i, item in enumerate(items)
+        )
+        return self._perform(
+            ops.Map(
+                id=id,
+                branches=pairs,
+                max_concurrency=max_concurrency,
+                completion=All() if completion is None else completion,
+                return_exceptions=return_exceptions,
+            )
+        )
+
+    def group(self, id: str) -> AbstractContextManager[None]:
+        """Scope the ids of the steps inside the block below ``id``."""
+        return self._scope(check_name(id, "a group id"))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in COMING:
+            msg = f"ctx.step.{name} is not in this version of durable_jobs."
+            raise ConfigurationError(msg)
+        raise AttributeError(name)
+
+
+COMING = frozenset({"approve", "fetch", "ai"})
+
+
+def step(fn: F) -> F:
+    """Make ``fn`` a step, called by its own name, wherever it is called inside a run.
+
+    Outside a run it stays a plain call.
+    """
+
+    @functools.wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        perform = current.performer.get()
+        if perform is None:
+            return fn(*args, **kwargs)
+        return perform(ops.Run(id=fn.__name__, fn=fn, args=args, kwargs=kwargs))
+
+    if iscoroutinefunction(fn):
+        markcoroutinefunction(call)
+    return call  # type: ignore[return-value]  # the wrapper keeps fn's signature

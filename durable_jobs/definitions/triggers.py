@@ -1,0 +1,186 @@
+"""What starts a function: events, crons and changes of models."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from durable_jobs.definitions.cron import CronExpression
+from durable_jobs.definitions.names import check_event_pattern
+from durable_jobs.durations import parse_duration
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.expressions import Expression, compile_expression
+
+if TYPE_CHECKING:
+    from django.db.models import Q
+
+    from durable_jobs.types import Duration
+
+
+@dataclass(frozen=True)
+class Event:
+    """Start a run for each event of this name.
+
+    ``name`` may end in ``/*`` or ``.*``. ``if_`` is a condition over ``event``.
+    ``schema`` is a pydantic model that checks ``data`` when the event is sent and is
+    the type of ``ctx.event.data``.
+    """
+
+    name: str
+    if_: str | Callable[..., Any] | None = None
+    schema: type[Any] | None = None
+
+    @functools.cached_property
+    def condition(self) -> Expression | None:
+        """What ``if_`` compiles to: when a function is declared with it."""
+        if self.if_ is None:
+            return None
+        where = f"Event({self.name!r:.80}) if_"
+        return compile_expression(self.if_, where=where, condition=True)
+
+    def __post_init__(self) -> None:
+        where = f"Event({self.name!r:.80})"
+        check_event_pattern(self.name, where)
+        if self.schema is not None and not (
+            isinstance(self.schema, type) and hasattr(self.schema, "model_validate")
+        ):
+            msg = f"{where}: expected schema to be a pydantic model."
+            raise ConfigurationError(msg)
+
+
+@dataclass(frozen=True)
+class Cron:
+    """Start a run at each time of a cron expression.
+
+    ``text`` has five fields or is a name such as ``@hourly``; ``tz`` is an IANA zone.
+    ``catch_up`` says what happens to times that passed while nothing ticked: none of
+    them (``"skip"``), the last one (``"one"``) or ``"all"``.
+    """
+
+    text: str
+    tz: str = "UTC"
+    jitter: Duration | None = None
+    catch_up: Literal["skip", "one", "all"] = "skip"
+    overlap: Literal["allow", "skip", "queue"] = "allow"
+    expression: CronExpression = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "expression", CronExpression(self.text, self.tz))
+        if self.catch_up not in ("skip", "one", "all"):
+            msg = f"Expected catch_up 'skip', 'one' or 'all', got {self.catch_up!r}."
+            raise ConfigurationError(msg)
+        if self.jitter is not None:
+            parse_duration(self.jitter, what="jitter")
+        if self.overlap != "allow" or self.jitter is not None:
+            msg = "jitter and overlap come with flow control, not in this version."
+            raise ConfigurationError(msg)
+
+
+@dataclass(frozen=True)
+class ModelChange:
+    """Start a run when an instance of a model is created, updated or deleted.
+
+    The event is written in the same transaction as the change. ``fields``: only an
+    update of one of these counts. ``when``: a ``Q`` or a callable of the instance.
+    """
+
+    model: str
+    created: bool = False
+    updated: bool = False
+    deleted: bool = False
+    fields: Iterable[str] | None = None
+    when: Q | Callable[[Any], bool] | None = None
+
+    def __post_init__(self) -> None:
+        where = f"ModelChange({self.model!r:.80})"
+        if not isinstance(self.model, str) or self.model.count(".") != 1:
+            msg = f"{where}: expected 'app_label.ModelName'."
+            raise ConfigurationError(msg)
+        if not (self.created or self.updated or self.deleted):
+            msg = f"{where}: expected one of created, updated or deleted to be True."
+            raise ConfigurationError(msg)
+        if self.fields is not None:
+            if isinstance(self.fields, str):
+                msg = f"{where}: expected fields to be a list of names, got a text."
+                raise ConfigurationError(msg)
+            names = tuple(self.fields)
+            if not names or not self.updated:
+                msg = f"{where}: expected names in fields, together with updated=True."
+                raise ConfigurationError(msg)
+            object.__setattr__(self, "fields", names)
+        if self.when is not None and not callable(self.when):
+            from django.db.models import Q
+
+            if not isinstance(self.when, Q):
+                msg = (
+                    f"{where}: expected when to be a Q or a callable, got "
+                    f"{self.when!r:.80}."
+                )
+                raise ConfigurationError(msg)
+
+
+Trigger = Event | Cron | ModelChange
+
+
+@dataclass(frozen=True)
+class CancelOn:
+    """Cancel live runs when an event comes.
+
+    ``match="data.x"`` asks for the same value in the run's own event; ``if_`` is a
+    condition over ``event`` (the run's) and ``async`` (the one that came). With
+    ``timeout``, only an event that comes so soon after the run's start counts.
+    """
+
+    event: str
+    match: str | None = None
+    if_: str | Callable[..., Any] | None = None
+    timeout: Duration | None = None
+
+    @functools.cached_property
+    def condition(self) -> Expression | None:
+        """What ``if_`` compiles to: when a function is declared with it."""
+        where = f"CancelOn({self.event!r:.80})"
+        return compile_match_and_condition(self.match, self.if_, where)
+
+    def __post_init__(self) -> None:
+        where = f"CancelOn({self.event!r:.80})"
+        check_event_pattern(self.event, where)
+        if self.event.endswith("*"):
+            msg = f"{where}: expected the name of one event, without a wildcard."
+            raise ConfigurationError(msg)
+        compile_match_and_condition(self.match, None, where)
+        if self.timeout is not None:
+            parse_duration(self.timeout, what=f"{where} timeout")
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Cancel a run that waits longer than ``start`` or lives longer than ``finish``."""
+
+    start: Duration | None = None
+    finish: Duration | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("start", "finish"):
+            value = getattr(self, name)
+            if value is not None and parse_duration(value, what=name) <= timedelta():
+                msg = f"Expected Timeouts {name} to be longer than zero, got {value!r}."
+                raise ConfigurationError(msg)
+
+
+def compile_match_and_condition(
+    match: str | None, if_: str | Callable[..., Any] | None, where: str
+) -> Expression | None:
+    """Check ``match`` and compile ``if_``, which sees ``event`` and ``async``."""
+    from durable_jobs.serialization.matching import check_match_path
+
+    if match is not None:
+        check_match_path(match, where)
+    if if_ is None:
+        return None
+    return compile_expression(
+        if_, variables=("event", "async"), where=f"{where} if_", condition=True
+    )

@@ -1,0 +1,124 @@
+"""Doorbells: telling executors that a queue has work.
+
+A bell carries nothing but the queue's name. Losing one costs the time until the next
+tick; ringing one twice costs a query.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Protocol
+
+from django.db import connections, transaction
+
+from durable_jobs.conf import settings
+from durable_jobs.exceptions import ConfigurationError
+
+logger = logging.getLogger("durable_jobs")
+
+
+class Dispatcher(Protocol):
+    """Something that makes executors look at a queue.
+
+    ``stands_still``: time goes on only when somebody moves it, so that waiting longer
+    for what ``help`` did not do is in vain.
+    """
+
+    stands_still: bool
+
+    def ring(self, queue: str, work: int) -> None:
+        """Say that about ``work`` runs became eligible in a queue."""
+
+    def ring_at(self, moment: datetime) -> None:
+        """Say that a timer will be due at ``moment``."""
+
+    def help(self) -> bool:
+        """Execute something here, if this dispatcher can; tell whether it did."""
+
+
+_current: Dispatcher | None = None
+
+
+def install(dispatcher: Dispatcher) -> None:
+    """Make ``dispatcher`` the one that bells go to."""
+    global _current
+    _current = dispatcher
+
+
+def current() -> Dispatcher:
+    """Return the dispatcher."""
+    if _current is None:
+        msg = "durable_jobs is not ready: 'durable_jobs' must be in INSTALLED_APPS."
+        raise ConfigurationError(msg)
+    return _current
+
+
+@contextmanager
+def using(dispatcher: Dispatcher) -> Iterator[None]:
+    """Send bells to ``dispatcher`` inside the block."""
+    global _current
+    previous, _current = _current, dispatcher
+    try:
+        yield
+    finally:
+        _current = previous
+
+
+class _Bells:
+    """The queues to ring when a transaction commits."""
+
+    def __init__(self) -> None:
+        self.work: dict[str, int] = {}
+
+    def add(self, queue: str, work: int) -> None:
+        self.work[queue] = self.work.get(queue, 0) + work
+
+    def __call__(self) -> None:
+        for queue, work in self.work.items():
+            ring_now(queue, work)
+
+
+def ring(queue: str, work: int = 1) -> None:
+    """Ring a queue when the transaction commits, at once outside of one.
+
+    One transaction rings each queue once, whatever it did.
+    """
+    connection = connections[settings.DATABASE]
+    if not connection.in_atomic_block:
+        ring_now(queue, work)
+        return
+    for _, function, *_ in connection.run_on_commit:
+        if isinstance(function, _Bells):
+            function.add(queue, work)
+            return
+    bells = _Bells()
+    bells.add(queue, work)
+    transaction.on_commit(bells, using=settings.DATABASE, robust=True)
+
+
+def ring_now(queue: str, work: int = 1) -> None:
+    """Ring a queue; a broker that is away is logged, for the tick rings again."""
+    try:
+        current().ring(queue, work)
+    except Exception as error:  # a bell must never fail the work it announces
+        logger.warning(
+            "Could not ring queue %r; the next tick will. %s: %s",
+            queue,
+            type(error).__name__,
+            error,
+            exc_info=logger.isEnabledFor(logging.DEBUG),
+        )
+
+
+def ring_at(moment: datetime) -> None:
+    """Let a dispatcher that can ring at ``moment``, precisely, for a timer that is due.
+
+    Only a courtesy: the tick finds every timer.
+    """
+    try:
+        current().ring_at(moment)
+    except Exception:  # a bell that fails must never fail the work that it announces
+        logger.warning("Could not ask for a ring at %s.", moment, exc_info=True)

@@ -1,0 +1,227 @@
+"""The public door: everything that a user of durable_jobs writes.
+
+It can be imported before Django's app registry is ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from durable_jobs.definitions import callbacks
+from durable_jobs.definitions.context import AsyncContext, Context
+from durable_jobs.definitions.events import NewEvent, ReceivedEvent
+from durable_jobs.definitions.function import Function, function
+from durable_jobs.definitions.policies import (
+    All,
+    AtLeast,
+    Done,
+    EventWait,
+    First,
+    ModelWait,
+    SignalWait,
+    Tolerate,
+)
+from durable_jobs.definitions.ports import runtime
+from durable_jobs.definitions.steps import step
+from durable_jobs.definitions.triggers import (
+    CancelOn,
+    Cron,
+    Event,
+    ModelChange,
+    Timeouts,
+)
+from durable_jobs.exceptions import (
+    BatchError,
+    CallbackFailed,
+    CallbackGone,
+    CallbackTimeout,
+    Cancelled,
+    ConditionTimeout,
+    ConfigurationError,
+    DuplicateKeyError,
+    DurableError,
+    ExpressionError,
+    InvokeFailed,
+    InvokeTimeout,
+    LimitExceeded,
+    NestedStep,
+    NonDeterministic,
+    NonRetriable,
+    PayloadError,
+    RetryAfter,
+    RunCancelled,
+    RunFailed,
+    RunNotFinished,
+    SignalReplaced,
+    SignalTaken,
+    StepFailed,
+    StepInterrupted,
+    StepTimeout,
+    UnknownFunction,
+)
+from durable_jobs.retry import Backoff
+
+if TYPE_CHECKING:
+    from django.db.models import Model, QuerySet
+
+    from durable_jobs.models import Run, RunQuerySet
+
+
+def send(
+    name: str,
+    data: Any = None,
+    *,
+    id: str | None = None,
+    ts: datetime | None = None,
+    user: Any = None,
+    v: str | None = None,
+) -> str:
+    """Send an event inside the caller's transaction and return its id.
+
+    It starts the functions that listen to it and wakes the runs that wait for it, after
+    the transaction has committed. An ``id`` sent again starts nothing twice in 24
+    hours. A future ``ts`` delays all that the event does. Raises ``PayloadError``,
+    ``LimitExceeded`` or ``ConfigurationError`` before anything is stored.
+    """
+    event = NewEvent(name, data, id=id, ts=ts, user=user, v=v)
+    return runtime().send([event])[0]
+
+
+def send_many(events: Iterable[NewEvent]) -> list[str]:
+    """Send many events at once, all or none, and return their ids, in order."""
+    return runtime().send(list(events))
+
+
+async def asend(
+    name: str,
+    data: Any = None,
+    *,
+    id: str | None = None,
+    ts: datetime | None = None,
+    user: Any = None,
+    v: str | None = None,
+) -> str:
+    """Send an event as ``send`` does, from async code."""
+    event = NewEvent(name, data, id=id, ts=ts, user=user, v=v)
+    return (await runtime().asend([event]))[0]
+
+
+async def asend_many(events: Iterable[NewEvent]) -> list[str]:
+    """Send many events as ``send_many`` does, from async code."""
+    return await runtime().asend(list(events))
+
+
+def signal(name: str, data: Any = None) -> Run | None:
+    """Give ``data`` to the run that waits for this signal; return it, or None.
+
+    A signal is not stored: without a waiter it is gone.
+    """
+    return runtime().signal(name, data)
+
+
+def replay(
+    function: Function,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    statuses: Iterable[str] | None = None,
+) -> list[Run]:
+    """Run again the runs of a function queued in a time range; return the new runs."""
+    return runtime().replay(function, since, until, statuses)
+
+
+def runs_for(instance: Model) -> RunQuerySet:
+    """Return the runs that were started for a model instance, the newest first."""
+    return runtime().runs_for(instance)
+
+
+def track(queryset: QuerySet[Any]) -> Any:
+    """Return the queryset with bulk writes that start ``ModelChange`` functions.
+
+    ``durable.track(Order.objects.filter(…)).update(status="paid")``; likewise
+    ``delete()``, ``bulk_create(objs)`` and ``bulk_update(objs, fields)``. The write and
+    its events are one transaction.
+    """
+    return runtime().track(queryset)
+
+
+COMING = {
+    "Concurrency": "flow control",
+    "Throttle": "flow control",
+    "RateLimit": "flow control",
+    "Debounce": "flow control",
+    "Batch": "flow control",
+    "BatchFailures": "flow control",
+    "Singleton": "flow control",
+    "Webhook": "flow control",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in COMING:
+        msg = f"durable.{name} comes with {COMING[name]}, which is not in this version."
+        raise ConfigurationError(msg)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+__all__ = [
+    "All",
+    "AsyncContext",
+    "AtLeast",
+    "Backoff",
+    "BatchError",
+    "CallbackFailed",
+    "CallbackGone",
+    "CallbackTimeout",
+    "CancelOn",
+    "Cancelled",
+    "ConditionTimeout",
+    "ConfigurationError",
+    "Context",
+    "Cron",
+    "Done",
+    "DuplicateKeyError",
+    "DurableError",
+    "Event",
+    "EventWait",
+    "ExpressionError",
+    "First",
+    "Function",
+    "InvokeFailed",
+    "InvokeTimeout",
+    "LimitExceeded",
+    "ModelChange",
+    "ModelWait",
+    "NestedStep",
+    "NewEvent",
+    "NonDeterministic",
+    "NonRetriable",
+    "PayloadError",
+    "ReceivedEvent",
+    "RetryAfter",
+    "RunCancelled",
+    "RunFailed",
+    "RunNotFinished",
+    "SignalReplaced",
+    "SignalTaken",
+    "SignalWait",
+    "StepFailed",
+    "StepInterrupted",
+    "StepTimeout",
+    "Timeouts",
+    "Tolerate",
+    "UnknownFunction",
+    "asend",
+    "asend_many",
+    "callbacks",
+    "function",
+    "replay",
+    "runs_for",
+    "send",
+    "send_many",
+    "signal",
+    "step",
+    "track",
+]

@@ -1,0 +1,121 @@
+"""Lengths of time, as people write them.
+
+A *duration* is a ``timedelta``, a number of seconds, or a text: one or more numbers
+with a unit each, the largest unit first, such as ``"300ms"``, ``"1.5h"``, ``"2h45m"``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+from fractions import Fraction
+from typing import Any
+
+from durable_jobs.exceptions import ConfigurationError
+
+Duration = timedelta | int | float | str
+
+_MICROSECONDS = {
+    "w": 7 * 86_400_000_000,
+    "d": 86_400_000_000,
+    "h": 3_600_000_000,
+    "m": 60_000_000,
+    "s": 1_000_000,
+    "ms": 1_000,
+}
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_TEXT = re.compile(
+    "".join(rf"(?:({_NUMBER}){unit}(?![a-z]))?" for unit in _MICROSECONDS)
+)
+_LONGEST_TEXT = 64
+
+
+def parse_duration(value: Any, *, what: str = "duration") -> timedelta:
+    """Give the ``timedelta`` that a duration stands for, to the microsecond.
+
+    ``value`` is a ``timedelta``, seconds as a number, or a text in the units w, d, h,
+    m, s and ms. ``what`` names the value in the message of the ``ConfigurationError``
+    that anything else gets; zero is a duration, less than zero is not.
+    """
+    if isinstance(value, timedelta):
+        result = value
+    elif isinstance(value, bool):
+        raise _refused(value, what)
+    elif isinstance(value, int | float):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _refused(value, what)
+        result = _seconds(value, what)
+    elif isinstance(value, str):
+        result = _text(value, what)
+    else:
+        raise _refused(value, what)
+    if result < timedelta(0):
+        raise ConfigurationError(f"The {what} is {value!r}: expected zero or more.")
+    return result
+
+
+def format_duration(value: timedelta) -> str:
+    """Write a ``timedelta`` as the short text that ``parse_duration`` reads back.
+
+    A negative one, which no duration is, gets a minus sign.
+    """
+    left = value // timedelta(microseconds=1)
+    if left < 0:
+        return "-" + format_duration(-value)
+    if left and left % _MICROSECONDS["w"] == 0:
+        return f"{left // _MICROSECONDS['w']}w"
+    parts = []
+    for unit in ("d", "h", "m"):
+        count, left = divmod(left, _MICROSECONDS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    if left and not parts and left < _MICROSECONDS["s"]:
+        parts.append(f"{_decimal(left, 3)}ms")
+    elif left or not parts:
+        parts.append(f"{_decimal(left, 6)}s")
+    return "".join(parts)
+
+
+def _decimal(count: int, places: int) -> str:
+    whole, rest = divmod(count, 10**places)
+    return f"{whole}.{rest:0{places}d}".rstrip("0") if rest else str(whole)
+
+
+def _seconds(value: int | float, what: str) -> timedelta:
+    try:
+        return timedelta(seconds=value)
+    except OverflowError:
+        raise _too_long(what) from None
+
+
+def _text(value: str, what: str) -> timedelta:
+    found = _TEXT.fullmatch(value) if len(value) <= _LONGEST_TEXT else None
+    if not value or found is None:
+        raise _refused(value, what)
+    total = sum(
+        Fraction(number) * size
+        for number, size in zip(found.groups(), _MICROSECONDS.values(), strict=True)
+        if number is not None
+    )
+    try:
+        return timedelta(microseconds=round(total))
+    except OverflowError:
+        raise _too_long(what) from None
+
+
+def _refused(value: Any, what: str) -> ConfigurationError:
+    shown = repr(value)
+    if len(shown) > _LONGEST_TEXT:
+        shown = shown[:_LONGEST_TEXT] + "…"
+    return ConfigurationError(
+        f"The {what} is {shown}: expected a timedelta, a number of seconds, or a text "
+        "in w, d, h, m, s and ms, the largest first, such as '300ms' or '2h45m'."
+    )
+
+
+def _too_long(what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The {what} is longer than a timedelta can hold: expected at most "
+        f"{timedelta.max.days} days."
+    )

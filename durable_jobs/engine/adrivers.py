@@ -1,0 +1,145 @@
+"""Driving a step's plan in an event loop; its database calls are made outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.db import connections
+
+from durable_jobs.engine import bodies
+from durable_jobs.engine.activity import Activity
+from durable_jobs.engine.drivers import Places, checked
+from durable_jobs.engine.frames import Call, Effect, Enter, Fork, Outcome, Plan
+from durable_jobs.engine.scope import entered
+from durable_jobs.engine.session import Session
+from durable_jobs.engine.suspend import Suspend, is_suspension
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    value: Any = None
+    error: BaseException | None = None
+
+
+class AsyncDriver:
+    """Drives the plans of one attempt of an ``async def`` function."""
+
+    def __init__(self, session: Session, activity: Activity) -> None:
+        self._session = session
+        self._activity = activity
+        # As many bodies in threads as a def function has branches in them.
+        self._places = asyncio.Semaphore(max(session.threads, 1))
+
+    async def drive(self, plan: Plan) -> Any:
+        """Drive a plan to its end and return what it returns."""
+        answer: Any = None
+        while True:
+            with self._activity.work():
+                effect = await sync_to_async(_advance)(plan, answer)
+            if not isinstance(effect, _Finished):
+                answer = await self._perform(effect)
+            elif effect.error is not None:
+                raise effect.error
+            else:
+                return effect.value
+
+    async def _perform(self, effect: Effect) -> Any:
+        if isinstance(effect, Call):
+            with self._activity.work():
+                return await self._call(effect)
+        if isinstance(effect, Enter):
+            with entered(effect.scope):
+                return await _enter(effect)
+        return await self._fork(effect)
+
+    async def _call(self, call: Call) -> Outcome:
+        if iscoroutinefunction(bodies.chosen(call)):
+            return await bodies.aperform(call)
+        threads = self._session.threads
+        # In tests everything is in one thread, whose connection holds their
+        # transaction.
+        if call.own or not threads:
+            perform = sync_to_async(bodies.perform)
+            return await perform(call, share_connections=not threads)
+        async with self._places:
+            return await _in_thread(call)
+
+    async def _fork(self, fork: Fork) -> None:
+        places = Places(fork)
+        width = min(len(fork.branches), fork.width or len(fork.branches))
+        crew = {asyncio.ensure_future(self._work(places)) for _ in range(width)}
+        try:
+            # Who decides finds nothing more to begin, and ends.
+            while crew and not fork.decided():
+                done, crew = await asyncio.wait(
+                    crew, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    task.result()
+        finally:
+            if fork.decided():
+                fork.drop()
+            for task in crew:
+                task.cancel()
+            await asyncio.gather(*crew, return_exceptions=True)
+
+    async def _work(self, places: Places) -> None:
+        while (branch := places.take()) is not None:
+            suspended = await self.drive(branch())
+            places.leave(suspended=bool(suspended))
+
+
+def _advance(plan: Plan, answer: Any) -> Effect | _Finished:
+    """Go one step in a plan; errors come back as values, for they cross threads."""
+    try:
+        return plan.send(answer)
+    except StopIteration as stop:
+        return _Finished(stop.value)
+    except BaseException as error:  # noqa: BLE001  # raised again by the caller
+        return _Finished(error=error)
+
+
+async def _enter(effect: Enter) -> Outcome:
+    try:
+        return checked(await bodies.aattempted(effect.fn))
+    except BaseException as error:
+        if is_suspension(error):
+            return Outcome(error=Suspend())
+        raise
+
+
+async def _in_thread(call: Call) -> Outcome:
+    """Call a body in a thread of its own, whose end nobody has to wait for."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Outcome] = loop.create_future()
+
+    def deliver(outcome: Outcome | None, error: BaseException | None) -> None:
+        if ended.done():
+            return
+        if outcome is not None:
+            ended.set_result(outcome)
+        elif error is not None:
+            ended.set_exception(error)
+
+    def work() -> None:
+        outcome, failure = None, None
+        try:
+            outcome = bodies.perform(call)
+        except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
+            failure = error
+        finally:
+            connections.close_all()
+        try:
+            loop.call_soon_threadsafe(deliver, outcome, failure)
+        except RuntimeError:
+            return  # the loop is closed: the attempt has ended without this body
+
+    run = contextvars.copy_context().run
+    name = f"step {call.name}"
+    threading.Thread(target=run, args=(work,), name=name, daemon=True).start()
+    return await ended

@@ -1,0 +1,359 @@
+"""One attempt of a run: a pipeline from the claim to what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.db import Error as DatabaseError
+from django.db import transaction
+
+from durable_jobs import clock, dispatch, serialization
+from durable_jobs.conf import settings
+from durable_jobs.definitions import current
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.engine import bodies, scope
+from durable_jobs.engine.activity import Activity
+from durable_jobs.engine.context import RunContext
+from durable_jobs.engine.errors import describe
+from durable_jobs.engine.performing import AsyncPerformer, Performer
+from durable_jobs.engine.retrying import next_attempt
+from durable_jobs.engine.scope import Scope
+from durable_jobs.engine.session import Session
+from durable_jobs.engine.suspend import StoreFailed, is_suspension
+from durable_jobs.events import ending
+from durable_jobs.exceptions import ConfigurationError, LimitExceeded, PayloadError
+from durable_jobs.models import Run
+from durable_jobs.signals import announce, run_changed
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, runs, steps
+from durable_jobs.store.leases import LeaseLost
+from durable_jobs.store.runs import End
+
+logger = logging.getLogger("durable_jobs")
+
+PAUSE_AFTER_TROUBLE = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The function returned."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The function raised."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The function waits for something."""
+
+
+Ending = Returned | Raised | Suspended
+
+
+def advance(
+    run: Run,
+    *,
+    threads: int,
+    lost: Callable[[], bool] = lambda: False,
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """Bring a claimed run as far as it goes now: to its end, or to where it waits.
+
+    ``threads``: how many branches may execute side by side, 0 for all in this thread.
+    ``lost`` tells whether the lease is known to be lost, ``stopping`` whether the
+    worker is to end: then no further step begins. A database that fails here leaves
+    the run to its lease.
+    """
+    assert run.lease_token is not None, "the run was claimed"
+    lease = (run.pk, run.lease_token)
+    try:
+        function = _resolve(run, lease)
+        if function is not None:
+            _announce(run, RunStatus.RUNNING)
+            _attempt(run, function, threads, lost, stopping)
+    except LeaseLost:
+        logger.info("Run %s was taken over or ended by others: left to them.", run.pk)
+    except (DatabaseError, StoreFailed):
+        # Committed or not, the memos tell: whoever claims the run next reads them.
+        logger.warning("The database failed in run %s.", run.pk, exc_info=True)
+        _give_up(run)
+
+
+def _resolve(run: Run, lease: steps.Lease) -> Function | None:
+    """Return the function to call; end or park the run when it cannot be called."""
+    if run.crashes > settings.MAX_CRASHES:
+        message = (
+            f"Its worker died {run.crashes - 1} times in a row while executing it "
+            f"(setting MAX_CRASHES)."
+        )
+        error = {"type": "WorkerLost", "message": message, "traceback": ""}
+        ending.finish(run, End(RunStatus.FAILED, error=error, reason=message), lease)
+        return None
+    function = registry.find(run.function)
+    if function is None:
+        reason = (
+            f"The code has no durable function {run.function!r}. Resume the run when "
+            f"it is deployed, or cancel it."
+        )
+        _park(run, lease, reason)
+    return function
+
+
+def _attempt(
+    run: Run,
+    function: Function,
+    threads: int,
+    lost: Callable[[], bool],
+    stopping: Callable[[], bool],
+) -> None:
+    fresh = run.claims <= 1 and run.relation != runs.RERUN
+    session = Session(
+        run,
+        function,
+        {} if fresh else steps.load(run.pk),
+        threads=threads,
+        lost=lost,
+        stopping=stopping,
+    )
+    try:
+        with bodies.unmarked():
+            ended = _acall(session) if session.function.is_async else _scall(session)
+    finally:
+        session.close()
+    _settle(session, ended, plain=fresh and not session.parked and not session.waited)
+
+
+def _scall(session: Session) -> Ending:
+    performer = Performer(session)
+    token = current.performer.set(performer)
+    try:
+        with scope.entered(Scope()) as whole:
+            ended = _ending(lambda: session.function(RunContext(session, performer)))
+            # Whatever the function has made of its suspension, it is suspended.
+            return Suspended() if whole.left else ended
+    finally:
+        current.performer.reset(token)
+
+
+def _ending(call: Callable[[], Any]) -> Ending:
+    try:
+        return Returned(call())
+    except Exception as error:  # noqa: BLE001  # whatever the user's code raises is recorded
+        return Raised(error)
+    except BaseException as error:
+        if is_suspension(error):
+            return Suspended()
+        raise
+
+
+def _acall(session: Session) -> Ending:
+    # Always in a loop of its own: in another's, the tasks would not all be ours.
+    return async_to_sync(_amain, force_new_loop=True)(session)
+
+
+async def _amain(session: Session) -> Ending:
+    """Call an ``async def`` function and wait until nothing in it can go on."""
+    activity = Activity()
+    performer = AsyncPerformer(session, activity)
+    token = current.performer.set(performer)
+    try:
+        with scope.entered(Scope(concurrent=True)):
+            function = asyncio.ensure_future(_aending(session, performer))
+            ended = await activity.rest(function)
+            return function.result() if ended else Suspended()
+    finally:
+        current.performer.reset(token)
+        await activity.leave()
+
+
+async def _aending(session: Session, performer: AsyncPerformer) -> Ending:
+    try:
+        return Returned(await session.function(RunContext(session, performer)))
+    except Exception as error:  # noqa: BLE001  # whatever the user's code raises is recorded
+        return Raised(error)
+    except asyncio.CancelledError as error:
+        # Nobody has cancelled it but its own code, if the attempt still goes on.
+        msg = "The function was cancelled by its own code."
+        raised = RuntimeError(msg)
+        raised.__cause__ = error
+        return Raised(raised)
+
+
+def _settle(session: Session, ended: Ending, *, plain: bool) -> None:
+    """Write what came of the attempt."""
+    if session.diverged is not None:
+        _park(session.run, session.lease, session.diverged.message)
+    elif isinstance(ended, Suspended):
+        _suspend(session)
+    elif isinstance(ended, Returned):
+        _complete(session, ended.value, plain=plain)
+    else:
+        _fail(session, ended.error)
+
+
+def _suspend(session: Session) -> None:
+    now = clock.now()
+    due_at = now if session.requeue or session.hop else None
+    queue = session.hop or session.function.queue
+    status = runs.suspend(
+        session.lease,
+        notes=session.notes,
+        parked=session.parked,
+        queue=queue,
+        due_at=due_at,
+        attempt=0,
+    )
+    _announce(session.run, status)
+    for look in session.looks:
+        look()
+    current_status = Run.objects.using(db.alias()).filter(pk=session.run.pk)
+    if session.looks:
+        status = current_status.values_list("status", flat=True).get()
+    if status == RunStatus.QUEUED:
+        dispatch.ring(queue)
+    _ring_later(session)
+
+
+def _ring_later(session: Session) -> None:
+    """Ask for a precise ring where a wait is short; the tick is the guarantee."""
+    times = [
+        wait.due_at
+        for item in session.parked
+        for wait in item.waits
+        if wait.due_at is not None
+    ]
+    if times:
+        dispatch.ring_at(min(times))
+
+
+def _complete(session: Session, value: Any, *, plain: bool) -> None:
+    run = session.run
+    try:
+        output = serialization.dumps(
+            value,
+            what=f"the output of run {run.pk} of {run.function}",
+            limit=settings.MAX_STEP_BYTES,
+            limit_setting="MAX_STEP_BYTES",
+        )
+    except (PayloadError, LimitExceeded) as refused:
+        _end_failed(session, refused)
+        return
+    unmet = session.unmet()
+    if unmet:
+        names = ", ".join(repr(memo.name) for memo in unmet[:10])
+        logger.warning(
+            "Run %s of %s ended without meeting %d recorded steps: %s.",
+            run.pk,
+            run.function,
+            len(unmet),
+            names,
+        )
+    if session.notes:
+        steps.record(session.lease, session.notes)
+    end = End(RunStatus.COMPLETED, output=output)
+    _ended(session, end, plain=plain)
+
+
+def _fail(session: Session, error: Exception) -> None:
+    """Call the function again later, or let the run fail."""
+    run, function = session.run, session.function
+    # Progress since the last failure of the body gives it its retries back.
+    attempt = 0 if session.progress else run.attempt
+    try:
+        due = next_attempt(error, attempt, function.retries, function.backoff)
+    except ConfigurationError as wrong:  # by the user's own backoff or RetryAfter
+        _end_failed(session, wrong)
+        return
+    if due is None:
+        _end_failed(session, error)
+        return
+    record, now = describe(error), clock.now()
+    with transaction.atomic(using=db.alias()):
+        status = runs.suspend(
+            session.lease,
+            notes=session.notes,
+            parked=session.parked,
+            queue=function.queue,
+            due_at=due,
+            attempt=attempt + 1,
+        )
+        steps.record_attempt(run.pk, "", attempt, record, None, now)
+    _announce(run, status)
+    dispatch.ring_at(due)
+
+
+def _end_failed(session: Session, error: Exception) -> None:
+    record = describe(error)
+    record.pop("class", None)
+    record.pop("args", None)
+    _ended(session, End(RunStatus.FAILED, error=record), plain=False)
+
+
+def _ended(session: Session, end: End, *, plain: bool) -> None:
+    done = ending.finish(
+        session.run,
+        end,
+        session.lease,
+        plain=plain and not session.function.cancel_on and not _limited(session),
+    )
+    if not done:
+        _not_done(session, end)
+
+
+def _limited(session: Session) -> bool:
+    limits = session.function.timeouts
+    return limits.start is not None or limits.finish is not None
+
+
+def _not_done(session: Session, end: End) -> None:
+    """Find out why a run could not be ended: it was paused, or it is not ours."""
+    rows = Run.objects.using(db.alias()).filter(
+        pk=session.run.pk, lease_token=session.lease[1], status=RunStatus.PAUSED
+    )
+    # A paused run ends when it is resumed: the function is called again, and returns.
+    if not rows.update(lease_token=None, lease_until=None, crashes=0):
+        raise LeaseLost
+
+
+def _park(run: Run, lease: steps.Lease, reason: str) -> None:
+    if runs.pause(run.pk, reason, lease):
+        logger.warning("Run %s of %s is paused: %s", run.pk, run.function, reason)
+        _announce(run, RunStatus.PAUSED, reason)
+
+
+def _announce(run: Run, status: str, reason: str = "") -> None:
+    announce(
+        run_changed,
+        run_id=run.pk,
+        function=run.function,
+        status=status,
+        reason=reason,
+    )
+
+
+def _give_up(run: Run) -> None:
+    """Put the run back in its queue, if the database lets us."""
+    try:
+        connection = db.connection()
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
+        runs.suspend(
+            (run.pk, run.lease_token),  # type: ignore[arg-type]  # claimed runs have one
+            queue=run.queue,
+            due_at=clock.now() + PAUSE_AFTER_TROUBLE,
+        )
+    except (DatabaseError, LeaseLost):
+        logger.info("Run %s is left to its lease.", run.pk)

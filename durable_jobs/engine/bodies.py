@@ -1,0 +1,200 @@
+"""Calling the body of a step: with its deadline, and with no step inside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import functools
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any
+
+from asgiref.sync import async_to_sync, iscoroutinefunction
+from django.db import connections
+
+from durable_jobs.definitions import current
+from durable_jobs.durations import format_duration
+from durable_jobs.engine.frames import Call, Outcome
+
+#: How often the step whose body is executing has failed before.
+attempt: ContextVar[int | None] = ContextVar("durable_attempt", default=None)
+
+
+#: Seconds that an ``async def`` body is given to end after it was cancelled.
+GRACE = 1.0
+
+Substitute = Callable[[str, Callable[..., Any]], Callable[..., Any]]
+
+_substitute: Substitute | None = None
+
+
+def substitute(hook: Substitute | None) -> Substitute | None:
+    """Let ``hook(step, fn)`` choose what each body calls; return the previous hook."""
+    global _substitute
+    previous, _substitute = _substitute, hook
+    return previous
+
+
+def chosen(call: Call) -> Callable[..., Any]:
+    """Return what is to be called: the body, or what a test has put in its place."""
+    return call.fn if call.own else stubbed(call.name, call.fn)
+
+
+def stubbed(step: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what a test has put in the place of a step's body, or the body."""
+    return fn if _substitute is None else _substitute(step, fn)
+
+
+class BodyTimeout(Exception):
+    """The body did not end within its timeout."""
+
+
+class _Abandoned(BaseException):
+    """Raised inside a body that nobody waits for any more, to end it."""
+
+
+@contextmanager
+def marked(call: Call) -> Iterator[None]:
+    """Let the code inside know whose body it is."""
+    body = current.body.set(call.name)
+    number = attempt.set(call.attempt)
+    try:
+        yield
+    finally:
+        current.body.reset(body)
+        attempt.reset(number)
+
+
+@contextmanager
+def unmarked() -> Iterator[None]:
+    """Let the code inside be in no body: a run that a body waits for is its own."""
+    body, number = current.body.set(None), attempt.set(None)
+    try:
+        yield
+    finally:
+        current.body.reset(body)
+        attempt.reset(number)
+
+
+def perform(call: Call, *, share_connections: bool = False) -> Outcome:
+    """Call a body here and return what came of it.
+
+    ``share_connections``: the thread of a body with a timeout uses this thread's
+    database connections (tests, whose transaction is on them).
+    """
+    with marked(call):
+        if call.timeout is None:
+            return _outcome(call)
+        return _within(call, call.timeout, share_connections)
+
+
+def attempted(fn: Callable[[], Any]) -> Outcome:
+    """Call ``fn``; an exception is an outcome, what is not one of those is not."""
+    try:
+        return Outcome(fn())
+    except Exception as error:  # noqa: BLE001  # whatever the user's code raises is recorded
+        return Outcome(error=error)
+
+
+def _outcome(call: Call) -> Outcome:
+    fn = chosen(call)
+    if iscoroutinefunction(fn):
+        return async_to_sync(aperform)(call)
+    return attempted(lambda: fn(*call.args, **call.kwargs))
+
+
+async def aperform(call: Call) -> Outcome:
+    """Await an ``async def`` body and return what came of it; cancel it in time."""
+    fn = chosen(call)
+    limit = call.timeout.total_seconds() if call.timeout is not None else None
+    with marked(call):
+        body = aattempted(functools.partial(fn, *call.args, **call.kwargs))
+        task = asyncio.ensure_future(body)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=limit)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            task.cancel()
+            return timed_out(call)
+        if task.cancelled():
+            msg = f"The body of step {call.name!r} was cancelled by its own code."
+            return Outcome(error=RuntimeError(msg))
+        return task.result()
+
+
+async def aattempted(fn: Callable[[], Any]) -> Outcome:
+    """Call ``fn`` and await what it gives, if that can be awaited."""
+    try:
+        result = fn()
+        if isinstance(result, Awaitable):
+            result = await result
+        return Outcome(result)
+    except Exception as error:  # noqa: BLE001  # whatever the user's code raises is recorded
+        return Outcome(error=error)
+
+
+def timed_out(call: Call) -> Outcome:
+    """Return the outcome of a body whose time is over."""
+    length = format_duration(call.timeout or timedelta())
+    msg = f"Step {call.name!r} did not end within {length}."
+    return Outcome(error=BodyTimeout(msg))
+
+
+def _within(call: Call, timeout: timedelta, share_connections: bool) -> Outcome:
+    """Call a body in a thread of its own, and leave it behind when its time is over.
+
+    Python cannot stop a thread: the one left behind is sent an exception, which ends it
+    at its next bytecode. It cannot write for the run in any case.
+    """
+    results: list[Outcome] = []
+    failures: list[BaseException] = []
+    context = contextvars.copy_context()
+    shared = _lend() if share_connections else {}
+
+    def work() -> None:
+        for alias, connection in shared.items():
+            connections[alias] = connection
+        try:
+            results.append(context.run(_outcome, call))
+        except _Abandoned:
+            pass
+        except BaseException as error:  # noqa: BLE001  # raised again by the waiting thread
+            failures.append(error)
+        finally:
+            if not share_connections:
+                connections.close_all()
+
+    thread = threading.Thread(target=work, name=f"step {call.name}", daemon=True)
+    thread.start()
+    # One that awaits is cancelled in there, and is given a moment to end.
+    grace = GRACE if iscoroutinefunction(chosen(call)) else 0.0
+    thread.join(timeout.total_seconds() + grace)
+    if share_connections:
+        for connection in shared.values():
+            connection.dec_thread_sharing()
+    if failures:
+        raise failures[0]
+    if results:
+        return results[0]
+    _abandon(thread)
+    return timed_out(call)
+
+
+def _lend() -> dict[str, Any]:
+    shared = {c.alias: c for c in connections.all(initialized_only=True)}
+    for connection in shared.values():
+        connection.inc_thread_sharing()
+    return shared
+
+
+def _abandon(thread: threading.Thread) -> None:
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(_Abandoned)
+        )

@@ -1,0 +1,123 @@
+"""The context that a function is called with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from typing import Any
+
+from django.apps import apps
+
+from durable_jobs import clock
+from durable_jobs.definitions.events import ReceivedEvent
+from durable_jobs.definitions.operations import Operation
+from durable_jobs.definitions.steps import Steps
+from durable_jobs.engine import bodies
+from durable_jobs.engine.frames import Frame
+from durable_jobs.engine.performing import Performer
+from durable_jobs.engine.scope import current
+from durable_jobs.engine.session import Session
+from durable_jobs.events.ingest import schema_of, validate
+from durable_jobs.events.starting import event_of
+from durable_jobs.models import Run
+from durable_jobs.statuses import StepStatus
+
+PATCH = "patch"
+
+logger = logging.getLogger("durable_jobs.run")
+
+
+class RunLogger(logging.LoggerAdapter[logging.Logger]):
+    """Logs with the run's id; says nothing while the run replays what it did before."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        run = session.run
+        super().__init__(logger, {"run_id": str(run.pk), "function": run.function})
+
+    def isEnabledFor(self, level: int) -> bool:  # the name is logging's
+        """Tell whether a record of this level would be logged now."""
+        inside = bodies.attempt.get() is not None
+        if self._session.replaying and not inside:
+            return False
+        return super().isEnabledFor(level)
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Put the run's id before the message and in the record."""
+        extra = {**(self.extra or {}), **kwargs.get("extra", {})}
+        return f"[run {extra['run_id']}] {msg}", {**kwargs, "extra": extra}
+
+
+class RunContext:
+    """What a function is called with; ``durable.Context`` describes it."""
+
+    def __init__(self, session: Session, performer: Performer) -> None:
+        self._session = session
+        self._event: ReceivedEvent | None = None
+        self.step = Steps(performer, performer.group)
+        self.logger = RunLogger(session)
+
+    @property
+    def event(self) -> ReceivedEvent:
+        """The event that started the run."""
+        if self._event is None:
+            self._event = self._typed(event_of(self.run))
+        return self._event
+
+    @property
+    def events(self) -> list[ReceivedEvent]:
+        """The events that started the run."""
+        return [self.event]
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return str(self.run.pk)
+
+    @property
+    def run(self) -> Run:
+        """The run, as it was when this attempt began."""
+        return self._session.run
+
+    @property
+    def attempt(self) -> int:
+        """How often what is executing failed before: a body, or the function."""
+        inside = bodies.attempt.get()
+        return self.run.attempt if inside is None else inside
+
+    @property
+    def instance(self) -> Any:
+        """The model instance whose change started the run, fresh; None when gone."""
+        data = self.run.data if isinstance(self.run.data, dict) else {}
+        if "model" not in data or "pk" not in data:
+            return None
+        model = apps.get_model(data["model"])
+        return model._base_manager.filter(pk=data["pk"]).first()
+
+    def patched(self, id: str) -> bool:
+        """Tell runs that got here with this code from those whose history went past.
+
+        Written with the next step: before that, nothing depends on the answer.
+        """
+        session = self._session
+        scope = current()
+        key = scope.next_key(f"patch {id}")
+        if session.meet(key, id, PATCH) is not None:
+            return True
+        if any(memo.position > session.horizon for memo in session.unmet()):
+            return False
+        frame = Frame(session, scope, Operation(id=id), key, None)
+        now = clock.now()
+        session.note(
+            frame.new_memo(PATCH, StepStatus.COMPLETED, started_at=now, ended_at=now)
+        )
+        return True
+
+    def _typed(self, event: ReceivedEvent) -> ReceivedEvent:
+        schema = schema_of(self._session.function, event.name)
+        if schema is None:
+            return event
+        data = validate(schema, event.data, f"the data of event {event.name!r}")
+        return ReceivedEvent(event.id, event.name, data, event.ts, event.user, event.v)

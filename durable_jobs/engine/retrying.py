@@ -1,0 +1,143 @@
+"""What follows a failed attempt: another one, later, or the end."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from durable_jobs import clock
+from durable_jobs.definitions.events import check_moment
+from durable_jobs.durations import parse_duration
+from durable_jobs.engine.bodies import BodyTimeout
+from durable_jobs.engine.errors import FINAL, Record, describe
+from durable_jobs.engine.frames import Frame, Outcome
+from durable_jobs.engine.suspend import Suspend
+from durable_jobs.exceptions import (
+    LimitExceeded,
+    PayloadError,
+    RetryAfter,
+    StepError,
+    StepTimeout,
+)
+from durable_jobs.models import WaitKind
+from durable_jobs.retry import Backoff
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import steps
+from durable_jobs.store.runs import Parked
+from durable_jobs.store.waits import NewWait
+
+
+def next_attempt(
+    error: BaseException,
+    attempt: int,
+    retries: int,
+    backoff: Backoff,
+    retry_on: Any = None,
+) -> datetime | None:
+    """Return when to try again after attempt number ``attempt`` (from 0), or None."""
+    if attempt >= retries or isinstance(error, FINAL):
+        return None
+    if isinstance(error, RetryAfter):
+        return when(error)
+    kind = StepTimeout if isinstance(error, BodyTimeout) else type(error)
+    if retry_on is not None and not issubclass(kind, retry_on):
+        return None
+    return clock.now() + backoff.delay(attempt, error)
+
+
+def when(error: RetryAfter) -> datetime:
+    """Return the moment that a ``RetryAfter`` names."""
+    if isinstance(error.when, datetime):
+        check_moment(error.when, "the moment of RetryAfter")
+        return error.when
+    return clock.now() + parse_duration(error.when, what="RetryAfter")
+
+
+def record_of(error: BaseException) -> Record:
+    """Return the record of an error that ended a body."""
+    record = describe(error)
+    if isinstance(error, StepError):
+        # A branch that ends with the error of one of its steps: that stays what it is.
+        record["raise"] = type(error).__name__
+        if error.__cause__ is not None:
+            record |= {"class": describe(error.__cause__).get("class", "")}
+    if isinstance(error, BodyTimeout):
+        record |= {"type": "StepTimeout", "raise": "StepTimeout"}
+        record.pop("class", None)
+        record.pop("args", None)
+    return record
+
+
+def settle(
+    frame: Frame,
+    outcome: Outcome,
+    started: datetime,
+    *,
+    retries: int | None = None,
+    backoff: Backoff | None = None,
+    retry_on: Any = None,
+) -> Any:
+    """Record what a body came to: its result, another attempt later, or its failure."""
+    error = outcome.error
+    if error is None:
+        try:
+            return frame.complete(outcome.value, started)
+        except (PayloadError, LimitExceeded) as refused:
+            raise frame.fail(record_of(refused), started) from None
+    retry_at = schedule(frame, error, started, retries, backoff, retry_on)
+    if retry_at is None:
+        raise frame.fail(record_of(error), started)
+    raise retry_at
+
+
+def schedule(
+    frame: Frame,
+    error: BaseException,
+    started: datetime,
+    retries: int | None = None,
+    backoff: Backoff | None = None,
+    retry_on: Any = None,
+    *,
+    keep_waits: bool = False,
+) -> Suspend | None:
+    """Let a step wait for its next attempt; return what to raise, None without one."""
+    function = frame.session.function
+    attempt = frame.memo.attempt if frame.memo is not None else 0
+    due = next_attempt(
+        error,
+        attempt,
+        function.retries if retries is None else retries,
+        function.backoff if backoff is None else backoff,
+        retry_on,
+    )
+    if due is None:
+        return None
+    record = record_of(error)
+    memo = frame.memo_as(
+        StepStatus.SCHEDULED,
+        attempt=attempt + 1,
+        error=record,
+        due_at=due,
+        started_at=started,
+    )
+    run_id, ended = frame.session.run.pk, clock.now()
+    item = Parked(
+        memo,
+        [NewWait(kind=WaitKind.RETRY, due_at=due)],
+        known=frame.memo is not None and not keep_waits,
+        along=lambda: steps.record_attempt(
+            run_id, memo.key, attempt, record, started, ended
+        ),
+    )
+    return frame.session.park(item, at_once=frame.scope.concurrent)
+
+
+def not_due(frame: Frame) -> bool:
+    """Tell whether a step still waits for its next attempt."""
+    memo = frame.memo
+    return (
+        memo is not None
+        and memo.status == StepStatus.SCHEDULED
+        and memo.due_at is not None
+        and memo.due_at > clock.now()
+    )

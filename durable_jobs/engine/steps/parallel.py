@@ -1,0 +1,119 @@
+"""``parallel`` and ``map``: durable branches, and a policy that counts them."""
+
+from __future__ import annotations
+
+import functools
+from datetime import datetime
+
+from durable_jobs import clock
+from durable_jobs.definitions import operations as ops
+from durable_jobs.engine.frames import Enter, Fork, Frame, Outcome, Plan
+from durable_jobs.engine.retrying import not_due, settle
+from durable_jobs.engine.scope import Scope, entered
+from durable_jobs.engine.steps.results import answer
+from durable_jobs.engine.steps.tally import Tally
+from durable_jobs.engine.suspend import Suspend, is_suspension
+from durable_jobs.events import ending
+from durable_jobs.exceptions import DurableError
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import runs
+from durable_jobs.store.steps import Memo
+
+BRANCH = "branch"
+
+
+def parallel(frame: Frame, operation: ops.Parallel) -> Plan:
+    """Drive the branches that have not ended, and record what they decide together."""
+    session = frame.session
+    session.check_going()
+    if frame.memo is None:
+        frame.memo = frame.memo_as(StepStatus.RUNNING, started_at=clock.now())
+        session.note(frame.memo)
+    tally = Tally(frame, operation)
+    session.meet_below(*(tally.keys[index] for index in tally.ended))
+    branches = [functools.partial(_branch, frame, tally, i) for i in tally.scopes]
+    yield Fork(branches, operation.max_concurrency, tally.decided, tally.drop_losers)
+    if not tally.decided():
+        raise Suspend
+    memo = session.write(lambda: _decide(frame, tally))
+    session.go_on()
+    return answer(frame, memo)
+
+
+class _BranchOperation(ops.Operation):
+    """What a branch's record says it is."""
+
+    kind = BRANCH
+
+
+def _branch(frame: Frame, tally: Tally, index: int) -> Plan:
+    """Drive one branch to its end or to where it waits; return whether it waits."""
+    scope, started = tally.scopes[index], clock.now()
+    with entered(scope):
+        inner = _begun(frame, tally, index, started)
+    if inner is None:
+        return True
+    outcome: Outcome = yield Enter(tally.calls[index], tally.names[index], scope)
+    if outcome.error is not None and is_suspension(outcome.error):
+        return True
+    with entered(scope):
+        waits = _record_branch(inner, outcome, started)
+    tally.note(index, inner.memo)
+    return waits
+
+
+def _begun(frame: Frame, tally: Tally, index: int, started: datetime) -> Frame | None:
+    """Return a branch as a step of its own; None when it is not to go on now."""
+    session = frame.session
+    try:
+        session.check_going()
+    except Suspend:
+        return None
+    name, key = tally.names[index], tally.keys[index]
+    inner = Frame(
+        session,
+        Scope(frame.key, concurrent=True, parent=frame.scope),
+        _BranchOperation(id=name),
+        key,
+        session.meet(key, name, BRANCH),
+    )
+    if not_due(inner):
+        return None
+    if inner.memo is None:
+        inner.memo = inner.memo_as(StepStatus.RUNNING, started_at=started)
+        session.note(inner.memo)
+    return inner
+
+
+def _record_branch(inner: Frame, outcome: Outcome, started: datetime) -> bool:
+    try:
+        settle(inner, outcome, started)
+        inner.session.go_on()
+    except Suspend:
+        return True
+    except DurableError:
+        return False  # recorded as the branch's failure; the policy counts it
+    return False
+
+
+def _decide(frame: Frame, tally: Tally) -> Memo:
+    """Record what the branches came to, and cancel all that the others wait for.
+
+    On the attempt's own thread, as all writes: no branch ends meanwhile.
+    """
+    session = frame.session
+    tally.drop_losers()
+    memo = tally.verdict(frame)
+    keys, parked = session.drop([tally.keys[index] for index in tally.losers()])
+
+    def effect() -> Memo:
+        for item in parked:
+            if item.along is not None:
+                item.along()
+        runs.drop_steps(session.run, keys, ending.follow)
+        return memo
+
+    return session.record_with(effect)
+
+
+__all__ = ["BRANCH", "answer", "parallel"]

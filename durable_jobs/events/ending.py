@@ -1,0 +1,104 @@
+"""How runs end: with their handlers started, their parent told and a bell rung."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durable_jobs import clock, dispatch, serialization
+from durable_jobs.definitions.events import RUN_ENDED
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.events.starting import Start, event_of, origin
+from durable_jobs.models import Run
+from durable_jobs.models.fields import seen
+from durable_jobs.signals import announce, run_changed, run_created
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, runs
+from durable_jobs.store.runs import HANDLER, INVOKE, End
+from durable_jobs.store.steps import Lease
+
+
+def finish(
+    run: Run, end: End, lease: Lease | None = None, *, plain: bool = False
+) -> bool:
+    """End a run; tell whether this call did. ``plain``: nothing can hang on it."""
+    function = registry.find(run.function)
+    handler = _handler(function, end.status)
+    if plain and lease is not None and handler is None and not run.parent_id:
+        done = runs.finish_plain(lease, end)
+        if done:
+            tell(run, end)
+        return done
+    done = runs.finish(run, lease, end, follow)
+    if done:
+        _ring_parent(run)
+    return done
+
+
+def follow(run: Run, end: End) -> list[Run]:
+    """Return the handler's run that follows the end of a run, and tell of that end."""
+    tell(run, end)
+    handler = _handler(registry.find(run.function), end.status)
+    if handler is None:
+        return []
+    dispatch.ring(handler.queue)
+    made = _follower(handler, run, end)
+    announce(run_created, run_id=made.pk, function=made.function, status=made.status)
+    return [made]
+
+
+def tell(run: Run, end: End) -> None:
+    """Announce the end of a run."""
+    announce(
+        run_changed,
+        run_id=run.pk,
+        function=run.function,
+        status=end.status,
+        reason=end.reason,
+    )
+
+
+def cancel(run: Run, reason: str) -> bool:
+    """Cancel a live run; tell whether this call did."""
+    return finish(run, End(RunStatus.CANCELLED, reason=reason))
+
+
+def _handler(function: Function | None, status: RunStatus) -> Function | None:
+    if function is None:
+        return None
+    handlers = {
+        RunStatus.COMPLETED: function.on_complete,
+        RunStatus.FAILED: function.on_failure,
+        RunStatus.CANCELLED: function.on_cancel,
+    }
+    return handlers.get(status)
+
+
+def _follower(handler: Function, run: Run, end: End) -> Run:
+    now = clock.now()
+    event = event_of(run)
+    data: dict[str, Any] = {
+        "run_id": str(run.pk),
+        "function": run.function,
+        "status": str(end.status.value),
+        "output": None if end.output is None else seen(end.output),
+        "error": end.error,
+        "reason": end.reason,
+        "event": {**event.as_dict(), "data": event.data},
+    }
+    return Start(
+        function=handler,
+        # What a run ended with was accepted already: no limit refuses it here.
+        data=serialization.dumps(data, what=f"the data of {handler.id!r}"),
+        origin=origin(RUN_ENDED, now),
+        due_at=now,
+        parent=run,
+        relation=HANDLER,
+    ).run()
+
+
+def _ring_parent(run: Run) -> None:
+    if run.parent_id and run.relation == INVOKE:
+        queues = Run.objects.using(db.alias()).filter(pk=run.parent_id)
+        for queue in queues.values_list("queue", flat=True):
+            dispatch.ring(queue)

@@ -1,0 +1,225 @@
+"""Sending: events are checked, stored and routed to functions in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from durable_jobs import clock, dispatch, ids, serialization
+from durable_jobs.conf import settings
+from durable_jobs.definitions.events import NewEvent, ReceivedEvent
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.triggers import Event as EventTrigger
+from durable_jobs.events.starting import Start, origin, start, subjects_of
+from durable_jobs.exceptions import (
+    ConfigurationError,
+    DuplicateKeyError,
+    ExpressionError,
+    LimitExceeded,
+    PayloadError,
+)
+from durable_jobs.expressions import Expression
+from durable_jobs.models import Event
+from durable_jobs.models.fields import Encoded
+from durable_jobs.signals import announce, event_received
+from durable_jobs.store import db, events, keys
+
+SEND = "send"
+STEP = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """An event that passed all checks. ``text`` is its data as JSON text."""
+
+    id: str
+    event: NewEvent
+    text: str
+    ts: datetime
+    subjects: tuple[tuple[str, str], ...]
+
+    def received(self) -> ReceivedEvent:
+        """Return the event as functions and conditions see it."""
+        data = serialization.loads(self.text)
+        return ReceivedEvent(
+            self.id, self.event.name, data, self.ts, self.event.user, self.event.v
+        )
+
+
+def send(
+    new: Sequence[NewEvent], source: str = SEND, *, own: bool = False
+) -> list[str]:
+    """Store events and start what listens to them; return their ids, in order.
+
+    All or none. ``own``: the project's own events may have reserved names.
+    """
+    if len(new) > settings.MAX_EVENTS:
+        msg = (
+            f"Expected at most {settings.MAX_EVENTS} events at once, got {len(new)} "
+            f"(setting MAX_EVENTS)."
+        )
+        raise LimitExceeded(msg)
+    incoming = [_check(event, own) for event in new]
+    if incoming:
+        with db.joined():
+            _store(incoming, source)
+            start(_starts(incoming))
+            dispatch.ring(settings.QUEUE)
+        for one in incoming:
+            announce(event_received, event_id=one.id, name=one.event.name)
+    return [one.id for one in incoming]
+
+
+def _check(event: NewEvent, own: bool) -> Incoming:
+    if not isinstance(event, NewEvent):
+        msg = f"Expected durable.NewEvent, got {event!r:.80}."
+        raise ConfigurationError(msg)
+    event.checked(own=own)
+    data = {} if event.data is None else event.data
+    what = f"the data of event {event.name!r}"
+    for _, trigger in registry.listeners(event.name):
+        if trigger.schema is not None:
+            validate(trigger.schema, data, what)
+    text = serialization.dumps(
+        data, what=what, limit=settings.MAX_EVENT_BYTES, limit_setting="MAX_EVENT_BYTES"
+    )
+    if event.user is not None:
+        serialization.dumps(
+            event.user,
+            what=f"the user of event {event.name!r}",
+            limit=settings.MAX_EVENT_BYTES,
+            limit_setting="MAX_EVENT_BYTES",
+        )
+    return Incoming(
+        id=event.id or str(ids.new_id()),
+        event=event,
+        text=text,
+        ts=event.ts or clock.now(),
+        subjects=subjects_of(data),
+    )
+
+
+def validate(schema: type[Any], data: Any, what: str) -> Any:
+    """Return ``data`` as the pydantic model ``schema``; raise ``PayloadError``."""
+    from pydantic import ValidationError
+
+    if isinstance(data, schema):
+        return data
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'data'}: {one['msg']}"
+            for one in error.errors(include_url=False, include_input=False)
+        )
+        msg = f"{what} does not fit {schema.__name__}: {problems}."
+        raise PayloadError(msg) from None
+
+
+def _store(incoming: Sequence[Incoming], source: str) -> None:
+    now = clock.now()
+    rows = {
+        one.id: Event(
+            id=one.id,
+            name=one.event.name,
+            data=Encoded(one.text),
+            user=one.event.user,
+            v=one.event.v or "",
+            ts=one.ts,
+            received_at=now,
+            source=source,
+        )
+        # Of two with one id the first counts, so it goes in last.
+        for one in reversed(incoming)
+    }
+    named = [one.id for one in incoming if one.event.id is not None]
+    if named:
+        names = events.insert_missing(
+            [rows.pop(id) for id in dict.fromkeys(named)], now - settings.IDEMPOTENCY
+        )
+        _check_names(incoming, names)
+    if rows:
+        events.insert(list(reversed(rows.values())))
+
+
+def _check_names(incoming: Sequence[Incoming], names: dict[str, str]) -> None:
+    """Raise when an id was used for an event of another name: it would be lost."""
+    for one in incoming:
+        known = names.get(one.id, one.event.name)
+        if known != one.event.name:
+            msg = (
+                f"The event id {one.id!r} was used for {known!r}; {one.event.name!r} "
+                f"needs an id of its own."
+            )
+            raise DuplicateKeyError(msg)
+
+
+def _starts(incoming: Sequence[Incoming]) -> list[Start]:
+    starts = [made for one in incoming for made in _starts_of(one)]
+    named = {one.id for one in incoming if one.event.id is not None}
+    wishes: dict[tuple[str, str], keys.Claim] = {}
+    for made in starts:
+        if made.event_id in named:
+            wish = keys.Claim(made.function.id, f"event:{made.event_id}", made.id)
+            wishes.setdefault((wish.function, wish.key), wish)
+    taken = keys.take(list(wishes.values()))
+    granted = {wish.run_id for place, wish in wishes.items() if place not in taken}
+    return [made for made in starts if made.event_id not in named or made.id in granted]
+
+
+def _starts_of(one: Incoming) -> list[Start]:
+    now = clock.now()
+    received = None
+    found: dict[str, Start] = {}
+    for function, trigger in registry.listeners(one.event.name):
+        if function.id in found and not found[function.id].skipped:
+            continue
+        skipped = ""
+        if trigger.condition is not None:
+            received = received or one.received()
+            try:
+                if not condition_holds(trigger.condition, received):
+                    continue
+            except ExpressionError as error:
+                # A person must see it: the event is stored, and so is why it did
+                # nothing.
+                skipped = f"The condition of its trigger failed: {error.message}"
+        found[function.id] = _start_of(one, function, max(one.ts, now), skipped)
+    return list(found.values())
+
+
+def _start_of(
+    one: Incoming, function: Function, due_at: datetime, skipped: str
+) -> Start:
+    return Start(
+        function=function,
+        data=one.text,
+        origin=origin(one.event.name, one.ts, one.id, one.event.user, one.event.v),
+        due_at=due_at,
+        event_id=one.id,
+        skipped=skipped,
+        subjects=one.subjects,
+    )
+
+
+def condition_holds(condition: Expression, event: ReceivedEvent) -> bool:
+    """Evaluate a condition over one event."""
+    return condition.test({"event": view(condition, event)})
+
+
+def view(condition: Expression, event: ReceivedEvent) -> Any:
+    """Return an event as an expression wants it: CEL a dict, callables itself."""
+    return event.as_dict() if condition.wants_mapping else event
+
+
+def schema_of(function: Function, event_name: str) -> type[Any] | None:
+    """Return the pydantic model that types an event's data for a function."""
+    for trigger in function.triggers:
+        if isinstance(trigger, EventTrigger) and trigger.schema is not None:
+            for listener, candidate in registry.listeners(event_name):
+                if candidate is trigger and listener.id == function.id:
+                    return trigger.schema
+    return None

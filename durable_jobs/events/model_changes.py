@@ -1,0 +1,301 @@
+"""Changes of models that start functions, as events in the change's own transaction."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import FieldError, ValidationError
+from django.db import DatabaseError, models, router, transaction
+from django.db.models import Model, Q
+from django.db.models.signals import post_delete
+
+from durable_jobs import clock, ids, serialization
+from durable_jobs.definitions.events import MODEL_CREATED, MODEL_DELETED, MODEL_UPDATED
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.triggers import ModelChange
+from durable_jobs.events.starting import Start, origin, start
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.models import Event
+from durable_jobs.models.fields import Encoded
+from durable_jobs.store import events
+
+MODEL = "model"
+
+Values = dict[str, Any]
+
+_BEFORE = "_durable_before"
+
+
+def tracked(model: type[Model]) -> list[tuple[Function, ModelChange]]:
+    """Return the functions that start on changes of a model, or of what it stands for.
+
+    A proxy's rows are those of its concrete model.
+    """
+    wanted = {model._meta.label_lower, concrete(model)._meta.label_lower}
+    return [
+        pair for pair in registry.model_changes() if pair[1].model.lower() in wanted
+    ]
+
+
+def concrete(model: type[Model]) -> type[Model]:
+    """Return the model whose table a model's rows are in."""
+    return model._meta.concrete_model or model
+
+
+def connect(function: Function) -> None:
+    """Make the changes that a function starts on known, one with their events.
+
+    Raises ``ConfigurationError`` for a trigger on what is no model or no field.
+    """
+    for trigger in function.triggers:
+        if isinstance(trigger, ModelChange):
+            model = _check(function, trigger)
+            together(model)
+            if trigger.deleted:
+                _hear_deletions(model)
+
+
+def _check(function: Function, trigger: ModelChange) -> type[Model]:
+    where = f"Durable function {function.id!r}: ModelChange({trigger.model!r})"
+    try:
+        model: type[Model] = apps.get_model(trigger.model)
+    except (LookupError, ValueError):
+        msg = f"{where}: there is no such model."
+        raise ConfigurationError(msg) from None
+    names = _names(model)
+    for name in trigger.fields or ():
+        if name not in names:
+            msg = f"{where}: expected fields among {', '.join(names)}, got {name!r}."
+            raise ConfigurationError(msg)
+    if isinstance(trigger.when, Q):
+        try:
+            model._base_manager.filter(trigger.when)
+        except (FieldError, ValidationError, TypeError, ValueError) as error:
+            msg = f"{where}: its condition cannot be asked: {error}"
+            raise ConfigurationError(msg) from None
+    return model
+
+
+def _hear_deletions(model: type[Model]) -> None:
+    """Connect to the deletions of a model and its proxies, and of no other.
+
+    A model whose deletions anybody hears is loaded before it is deleted.
+    """
+    for one in {model, *apps.get_models()}:
+        if concrete(one) is concrete(model):
+            uid = f"durable_jobs.gone.{one._meta.label_lower}"
+            post_delete.connect(after_delete, sender=one, dispatch_uid=uid)
+
+
+def together(model: type[Model]) -> None:
+    """Let ``save()`` of a model commit with what its signals write.
+
+    Outside ``atomic()`` Django commits the row before it sends ``post_save``: a process
+    that died in between would lose the event.
+    """
+    plain = model.save_base
+    if getattr(plain, "durable", False):
+        return
+
+    @functools.wraps(plain)
+    def save_base(self: Model, *args: Any, **kwargs: Any) -> None:
+        using = kwargs.get("using") or router.db_for_write(type(self), instance=self)
+        with transaction.atomic(using=using, savepoint=False):
+            plain(self, *args, **kwargs)
+
+    save_base.durable = True  # type: ignore[attr-defined]  # a mark on our own wrapper
+    model.save_base = save_base  # type: ignore[method-assign]  # the one hook around a save
+
+
+# Receivers
+
+
+def before_save(sender: type[Model], instance: Model, **kwargs: Any) -> None:
+    """Keep the stored values of an instance that is about to be updated."""
+    updates = any(trigger.updated for _, trigger in tracked(sender))
+    if kwargs.get("raw") or not updates or instance.pk is None:
+        return
+    rows = sender._base_manager.using(kwargs.get("using")).filter(pk=instance.pk)
+    instance.__dict__[_BEFORE] = rows.values(*_names(sender)).first()
+
+
+def after_save(
+    sender: type[Model], instance: Model, created: bool, **kwargs: Any
+) -> None:
+    """Write the event of a save."""
+    before = instance.__dict__.pop(_BEFORE, None)
+    if kwargs.get("raw") or not tracked(sender):
+        return
+    after = _stored(instance, kwargs.get("update_fields"))
+    change = Change(instance, MODEL_CREATED if created else MODEL_UPDATED)
+    change.fields = difference(None if created else before, after)
+    record([change])
+
+
+def after_delete(sender: type[Model], instance: Model, **kwargs: Any) -> None:
+    """Write the event of a deletion."""
+    if not tracked(sender):
+        return
+    change = Change(instance, MODEL_DELETED)
+    change.fields = {name: [old, None] for name, old in _stored(instance).items()}
+    record([change])
+
+
+class Change:
+    """One change of one instance: ``fields`` maps names to ``[old, new]``."""
+
+    def __init__(self, instance: Model, name: str) -> None:
+        self.instance, self.name = instance, name
+        self.pk = instance.pk
+        self.fields: dict[str, list[Any]] = {}
+
+    def starts(self, trigger: ModelChange) -> bool:
+        """Tell whether a trigger counts this change."""
+        wanted = {
+            MODEL_CREATED: trigger.created,
+            MODEL_UPDATED: trigger.updated,
+            MODEL_DELETED: trigger.deleted,
+        }[self.name]
+        if not wanted:
+            return False
+        narrowed = self.name == MODEL_UPDATED and trigger.fields is not None
+        if narrowed and not any(name in self.fields for name in trigger.fields or ()):
+            return False
+        return _meets(self, trigger.when)
+
+
+def _wanted(change: Change, trigger: ModelChange) -> str | None:
+    """Return None when a trigger does not count a change, else why not to start it."""
+    try:
+        return "" if change.starts(trigger) else None
+    except DatabaseError:
+        raise  # the transaction cannot go on
+    except Exception as error:  # noqa: BLE001  # a broken condition must not fail saves
+        return (
+            f"The condition of its trigger, ModelChange({trigger.model!r}), failed: "
+            f"{type(error).__name__}: {error}"
+        )
+
+
+def _meets(change: Change, when: Q | Callable[[Any], bool] | None) -> bool:
+    if when is None:
+        return True
+    if not isinstance(when, Q):
+        return bool(when(change.instance))
+    if change.name == MODEL_DELETED:
+        # The row is gone: the condition is about the values it had.
+        values = {
+            name: getattr(change.instance, f.attname)
+            for f in _fields(type(change.instance))
+            for name in (f.attname, f.name)
+        }
+        return when.check(values, using=change.instance._state.db or "default")
+    rows = type(change.instance)._base_manager.using(change.instance._state.db)
+    return rows.filter(pk=change.pk).filter(when).exists()
+
+
+def record(changes: Sequence[Change]) -> None:
+    """Store the events of changes and start their functions, in one go."""
+    rows, starts = [], []
+    now = clock.now()
+    for change in changes:
+        model = concrete(type(change.instance))
+        reasons: dict[Function, str] = {}
+        for function, trigger in tracked(type(change.instance)):
+            reason = _wanted(change, trigger)
+            if reason is not None and reasons.get(function, "?"):
+                reasons[function] = reason
+        if not reasons:
+            continue
+        data = {
+            "model": model._meta.label,
+            "pk": change.pk,
+            "changed": change.fields,
+        }
+        text = serialization.dumps(data, what=f"a change of {data['model']}")
+        event_id = str(ids.new_id())
+        rows.append(
+            Event(
+                id=event_id,
+                name=change.name,
+                data=Encoded(text),
+                ts=now,
+                received_at=now,
+                source=MODEL,
+            )
+        )
+        subject = (model._meta.label_lower, str(change.pk))
+        starts += [
+            Start(
+                function=function,
+                data=text,
+                origin=origin(change.name, now, event_id),
+                due_at=function.options.due(now),
+                event_id=event_id,
+                skipped=skipped,
+                subjects=(subject,),
+            )
+            for function, skipped in reasons.items()
+        ]
+    if rows:
+        events.insert(rows)
+        start(starts)
+
+
+# Values
+
+
+def _fields(model: type[Model]) -> list[models.Field[Any, Any]]:
+    return list(model._meta.concrete_fields)
+
+
+def _names(model: type[Model]) -> list[str]:
+    return [field.name for field in _fields(model)]
+
+
+def _stored(instance: Model, only: Iterable[str] | None = None) -> Values:
+    """Return an instance's values as its columns hold them."""
+    chosen = None if only is None else set(only)
+    deferred = instance.get_deferred_fields()
+    values: Values = {}
+    asked: list[str] = []
+    for field in _fields(type(instance)):
+        if field.attname in deferred:
+            continue
+        if chosen is not None and not {field.name, field.attname} & chosen:
+            continue
+        value = getattr(instance, field.attname)
+        if hasattr(value, "resolve_expression"):
+            asked.append(field.name)  # as total = F("total") + 1: the row knows
+        else:
+            values[field.name] = field.to_python(value)
+    if asked:
+        rows = type(instance)._base_manager.using(instance._state.db)
+        values |= rows.filter(pk=instance.pk).values(*asked).get()
+    return values
+
+
+def difference(before: Values | None, after: Values) -> dict[str, list[Any]]:
+    """Return the fields whose values differ, as ``[old, new]``."""
+    if before is None:
+        return {name: [None, storable(new)] for name, new in after.items()}
+    return {
+        name: [storable(before.get(name)), storable(new)]
+        for name, new in after.items()
+        if before.get(name) != new
+    }
+
+
+def storable(value: Any) -> Any:
+    """Return a column's value as something that JSON can hold."""
+    if isinstance(value, models.Model):
+        return value.pk
+    if hasattr(value, "name") and hasattr(value, "storage"):
+        return value.name  # a file is its name
+    if isinstance(value, memoryview):
+        return bytes(value)
+    return value

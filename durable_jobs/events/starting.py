@@ -1,0 +1,248 @@
+"""New runs: as rows, with what can end them early, in the caller's transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import models
+
+from durable_jobs import clock, dispatch, ids, serialization
+from durable_jobs.conf import settings
+from durable_jobs.definitions.events import CALLED, ReceivedEvent
+from durable_jobs.definitions.function import Function
+from durable_jobs.durations import parse_duration
+from durable_jobs.exceptions import DuplicateKeyError, PayloadError
+from durable_jobs.models import Run, Subject, Wait, WaitKind
+from durable_jobs.models.fields import Encoded, seen
+from durable_jobs.serialization.matching import match_key
+from durable_jobs.signals import announce, run_created
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, keys, runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A run to be started. ``data`` is JSON text."""
+
+    function: Function
+    data: str
+    origin: dict[str, Any]
+    due_at: datetime
+    id: uuid.UUID = field(default_factory=ids.new_id)
+    event_id: str | None = None
+    key: str = ""
+    parent: Run | None = None
+    parent_step: str = ""
+    relation: str = ""
+    skipped: str = ""
+    subjects: tuple[tuple[str, str], ...] = field(default=())
+
+    def run(self) -> Run:
+        """Return the run's row, not saved."""
+        now = clock.now()
+        return Run(
+            id=self.id,
+            function=self.function.id,
+            version=self.function.version,
+            status=RunStatus.SKIPPED if self.skipped else RunStatus.QUEUED,
+            reason=self.skipped,
+            ended_at=now if self.skipped else None,
+            trigger=self.origin["name"],
+            key=self.key,
+            event_id=self.event_id,
+            origin=self.origin,
+            data=Encoded(self.data),
+            parent_id=self.parent.pk if self.parent else None,
+            parent_step=self.parent_step,
+            relation=self.relation,
+            queue=self.function.queue,
+            due_at=self.due_at,
+            place=self.due_at - timedelta(seconds=self.function.options.priority),
+            queued_at=now,
+        )
+
+
+def start(starts: Sequence[Start]) -> list[Run]:
+    """Insert runs and what belongs to them, and ring their queues."""
+    if not starts:
+        return []
+    rows = [one.run() for one in starts]
+    with_more = [(one, run) for one, run in zip(starts, rows, strict=True)]
+    limits = [
+        wait
+        for one, run in with_more
+        if not one.skipped
+        for wait in early_ends(one.function, run, one.data)
+    ]
+    subjects = [
+        Subject(run_id=run.pk, model=model, object_pk=pk)
+        for one, run in with_more
+        for model, pk in one.subjects
+    ]
+    if limits or subjects:
+        with db.joined():
+            runs.insert(rows)
+            Wait.objects.using(db.alias()).bulk_create(limits)
+            Subject.objects.using(db.alias()).bulk_create(
+                subjects, ignore_conflicts=True
+            )
+    else:
+        runs.insert(rows)
+    now = clock.now()
+    for queue in {run.queue for run in rows}:
+        ready = sum(
+            run.queue == queue and run.due_at <= now and not run.ended_at
+            for run in rows
+        )
+        if ready:
+            dispatch.ring(queue, ready)
+    for run in rows:
+        announce(run_created, run_id=run.pk, function=run.function, status=run.status)
+    return rows
+
+
+def early_ends(function: Function, run: Run, data: str) -> list[Wait]:
+    """Return the waits that can end a run from outside: cancel_on and timeouts.
+
+    ``data`` is the run's as JSON text.
+    """
+    now = clock.now()
+    found = []
+    for index, cancel in enumerate(function.cancel_on):
+        match = ""
+        if cancel.match is not None:
+            match = match_key(cancel.match, {"data": seen(data)}) or ""
+        found.append(
+            Wait(
+                kind=WaitKind.CANCEL,
+                name=cancel.event,
+                match=match,
+                condition={"cancel_on": index},
+            )
+        )
+    limits = function.timeouts
+    if limits.start is not None:
+        due = max(run.due_at, now) + parse_duration(limits.start)
+        found.append(Wait(kind=WaitKind.START_BY, due_at=due))
+    if limits.finish is not None:
+        length = parse_duration(limits.finish)
+        seconds = {"seconds": length.total_seconds()}
+        due = max(run.due_at, now) + length
+        found.append(Wait(kind=WaitKind.FINISH_BY, due_at=due, condition=seconds))
+    for wait in found:
+        wait.run_id, wait.created_at = run.pk, now
+    return found
+
+
+def enqueue(
+    function: Function,
+    data: Any,
+    *,
+    parent: Run | None = None,
+    parent_step: str = "",
+    relation: str = "",
+) -> Run:
+    """Start one run with data of the caller's, by the function's own options."""
+    options = function.options
+    text = serialization.dumps(
+        {} if data is None else data,
+        what=f"the data of {function.id!r}",
+        limit=settings.MAX_EVENT_BYTES,
+        limit_setting="MAX_EVENT_BYTES",
+    )
+    now = clock.now()
+    one = Start(
+        function=function,
+        data=text,
+        origin=origin(CALLED, now),
+        due_at=options.due(now),
+        key=options.key or "",
+        parent=parent,
+        parent_step=parent_step,
+        relation=relation,
+        subjects=subjects_of(data),
+    )
+    if options.key is None:
+        return _started(one)
+    return _start_keyed(one, serialization.canonical({} if data is None else data))
+
+
+def _started(one: Start) -> Run:
+    """Start a run and return it as if it came from the database."""
+    run = start([one])[0]
+    run.data = seen(one.data)
+    return run
+
+
+def _start_keyed(one: Start, text: str) -> Run:
+    """Start under a key, or return the run that has it; ``text`` is the data."""
+    fingerprint = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    with db.joined():
+        wish = keys.Claim(one.function.id, f"key:{one.key}", one.id, fingerprint)
+        taken = keys.take([wish]).get((wish.function, wish.key))
+        if taken is None:
+            return _started(one)
+    if taken.fingerprint != fingerprint:
+        msg = (
+            f"The key {one.key!r} of {one.function.id!r} was used with other data, by "
+            f"run {taken.run_id}."
+        )
+        raise DuplicateKeyError(msg)
+    return Run.objects.using(db.alias()).get(pk=taken.run_id)
+
+
+def origin(
+    name: str,
+    ts: datetime,
+    id: str | None = None,
+    user: Any = None,
+    v: str | None = None,
+) -> dict[str, Any]:
+    """Return what a run keeps of its event besides the data."""
+    kept = {"id": id or str(ids.new_id()), "name": name, "ts": ts.isoformat()}
+    if user is not None:
+        kept["user"] = serialization.to_tree(user, what=f"the user of event {name!r}")
+    if v:
+        kept["v"] = v
+    return kept
+
+
+def event_of(run: Run) -> ReceivedEvent:
+    """Return the event that started a run."""
+    kept = run.origin or {}
+    return ReceivedEvent(
+        id=kept.get("id", str(run.pk)),
+        name=kept.get("name", run.trigger),
+        data=run.data,
+        ts=datetime.fromisoformat(kept["ts"]) if "ts" in kept else run.queued_at,
+        user=_user(kept.get("user")),
+        v=kept.get("v"),
+    )
+
+
+def _user(tree: Any) -> Any:
+    """Return the user of an event; one that is gone as it is stored."""
+    try:
+        return serialization.from_tree(tree)
+    except (PayloadError, ObjectDoesNotExist):
+        return tree
+
+
+def subjects_of(data: Any) -> tuple[tuple[str, str], ...]:
+    """Return the model instances among the values of a payload."""
+    if not isinstance(data, dict):
+        return ()
+    return tuple(_found(data.values()))
+
+
+def _found(values: Iterable[Any]) -> Iterable[tuple[str, str]]:
+    for value in values:
+        if isinstance(value, models.Model) and value.pk is not None:
+            model = value._meta.concrete_model or type(value)
+            yield model._meta.label_lower, str(value.pk)

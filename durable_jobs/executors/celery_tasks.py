@@ -1,0 +1,144 @@
+"""Celery as the engine: its messages are doorbells, its beat is the clock.
+
+Nothing is lost with a message, and nothing happens twice for a doubled one: tasks are
+acknowledged early, never retried, and give no result.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from celery import Celery, current_app, shared_task
+from celery.signals import (
+    celeryd_init,
+    worker_init,
+    worker_process_init,
+    worker_shutting_down,
+)
+
+from durable_jobs import clock
+from durable_jobs.conf import settings
+from durable_jobs.definitions.registry import registry
+from durable_jobs.executors import connections, stopping
+from durable_jobs.executors.bells import Bells, BrokerAway
+from durable_jobs.executors.keeper import keeper
+from durable_jobs.executors.serving import answered, serve
+from durable_jobs.scheduling import ticking
+
+WORK = "durable_jobs.work"
+TICK = "durable_jobs.tick"
+
+#: How many workers one ring wakes at the most; those that find work ring for more.
+MOST_BELLS = 4
+#: How long a bell is worth hearing, in seconds; the tick rings again.
+BELL_LIFE = 30
+
+_OPTIONS: dict[str, Any] = {"ignore_result": True, "acks_late": False, "max_retries": 0}
+
+
+@shared_task(name=WORK, **_OPTIONS)
+def work(queue: str, rung_at: float = math.inf) -> int:
+    """Answer a doorbell: serve a queue for a while.
+
+    One that was rung before this process last looked tells nothing new.
+    """
+    if not isinstance(queue, str) or not isinstance(rung_at, float):
+        return 0  # nothing that we sent
+    if answered(queue, rung_at):
+        return 0
+    until = clock.monotonic() + settings.DRAIN_SECONDS.total_seconds()
+    with connections.kept():
+        return serve(queue, finished=lambda: clock.monotonic() > until)
+
+
+@shared_task(name=TICK, **_OPTIONS)
+def tick() -> dict[str, int]:
+    """Do what is due."""
+    with connections.kept():
+        return ticking.tick()
+
+
+class CeleryDispatcher:
+    """Rings by sending a message to the queue that got work.
+
+    ``channel``: the one Celery queue through which the bells of all go instead.
+    """
+
+    stands_still = False
+
+    def __init__(self, channel: str | None = None) -> None:
+        self._channel = channel
+        self._bells = Bells()
+
+    def ring(self, queue: str, work: int) -> None:
+        """Send as many bells as there are batches to claim, a few at the most."""
+        bells = min(math.ceil(work / settings.CLAIM_BATCH), MOST_BELLS)
+        with suppress(BrokerAway), self._bells.producer(current_app) as producer:
+            for _ in range(max(1, bells)):
+                current_app.send_task(
+                    WORK,
+                    args=[queue, clock.now().timestamp()],
+                    queue=self._channel or queue,
+                    producer=producer,
+                    retry=False,
+                    ignore_result=True,
+                    expires=BELL_LIFE,
+                )
+
+    def ring_at(self, moment: datetime) -> None:
+        """Set an alarm in this process, if it executes runs at all."""
+        keeper().alarm(moment)
+
+    def help(self) -> bool:
+        """Execute nothing: the workers do."""
+        return False
+
+
+def install_beat(app: Celery) -> None:
+    """Add the tick to the beat schedule of the host's Celery app."""
+    every = settings.TICK.total_seconds()
+    app.add_periodic_task(
+        every,
+        app.signature(
+            TICK,
+            options={
+                "queue": settings.TICK_QUEUE,
+                "expires": max(10 * every, 10.0),
+                "ignore_result": True,
+            },
+            immutable=True,
+        ),
+        name=TICK,
+    )
+
+
+@celeryd_init.connect
+def _consume(instance: Any = None, **kwargs: Any) -> None:
+    """Let a worker that is told no queues consume ours beside the host's own.
+
+    Its ``-Q`` and ``-X`` are read after this, and have the last word.
+    """
+    queues = instance.app.amqp.queues
+    for name in {settings.QUEUE, settings.TICK_QUEUE, *registry.queues()}:
+        # A host that creates no missing queues has declared those that it wants.
+        with suppress(KeyError):
+            queues.select_add(queues[name])
+
+
+@worker_init.connect
+@worker_process_init.connect
+def _begin(**kwargs: Any) -> None:
+    clock.reset()
+
+
+@worker_init.connect
+def _go(**kwargs: Any) -> None:
+    stopping.go()
+
+
+@worker_shutting_down.connect
+def _stop(**kwargs: Any) -> None:
+    stopping.stop()

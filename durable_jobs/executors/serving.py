@@ -1,0 +1,117 @@
+"""Serving a queue: claim, advance, and claim again until nothing is eligible."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+from django.db import connections, reset_queries
+
+from durable_jobs import clock, dispatch
+from durable_jobs.conf import settings
+from durable_jobs.engine import attempts
+from durable_jobs.events import matching
+from durable_jobs.executors.keeper import Batch, give_back, keeper
+from durable_jobs.executors.stopping import stopping
+from durable_jobs.models import Run
+from durable_jobs.store import leases
+
+#: Runs that take longer than this are claimed one at a time.
+SHORT = 0.05
+#: How far apart the clocks of two processes may be, in seconds.
+SLACK = 0.25
+
+#: When this process last began a look at a queue that left nothing eligible in it.
+_answered: dict[str, float] = {}
+
+
+class Pace:
+    """How long runs take here lately; it decides how many to claim at once."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def took(self, seconds: float) -> None:
+        """Note how long a run took; the latest count most."""
+        self._seconds += 0.3 * (seconds - self._seconds)
+
+    def batch(self) -> int:
+        """Return how many runs to claim."""
+        return settings.CLAIM_BATCH if self._seconds < SHORT else 1
+
+
+_pace = Pace()
+
+
+def worker_name() -> str:
+    """Return who executes: host, process, and thread where there are several."""
+    thread = threading.current_thread()
+    suffix = "" if thread is threading.main_thread() else f":{thread.name}"
+    return f"{socket.gethostname()}:{os.getpid()}{suffix}"[:255]
+
+
+def serve(queue: str, *, finished: Callable[[], bool] = lambda: False) -> int:
+    """Execute what is eligible in a queue until nothing is, or ``finished``.
+
+    Returns how many runs were advanced. Work that is left when it stops early is rung
+    for again.
+    """
+    began = clock.now().timestamp()
+    matching.route_pending()
+    count = 0
+    while True:
+        if finished() or stopping():
+            dispatch.ring_now(queue)
+            return count
+        size = _pace.batch()
+        claimed = leases.claim(queue, size, worker_name())
+        if not claimed:
+            break
+        if len(claimed) == size > 1 and not count:
+            dispatch.ring_now(queue)  # there may be more than one worker can take
+        count += len(claimed)
+        _advance_all(Batch(claimed))
+        if len(claimed) < size:
+            break  # what became eligible since then has rung
+    _answered[queue] = began
+    return count
+
+
+def answered(queue: str, rung_at: float) -> bool:
+    """Tell whether all that a bell was rung for has been found here since."""
+    return rung_at + SLACK < _answered.get(queue, 0.0)
+
+
+def _advance_all(batch: Batch) -> None:
+    own = keeper()
+    with own.watching(batch):
+        while (run := batch.next()) is not None:
+            if stopping():
+                give_back([run, *batch.rest()])
+                return
+            _advance(run)
+
+
+def _advance(run: Run) -> None:
+    own = keeper()
+    began = clock.monotonic()
+    with own.holding(run):
+        attempts.advance(
+            run,
+            threads=settings.BRANCH_THREADS,
+            lost=functools.partial(own.lost, run.pk),
+            stopping=stopping,
+        )
+    _pace.took(clock.monotonic() - began)
+    _tidy()
+
+
+def _tidy() -> None:
+    """Leave no broken connection, and no log of queries, to the next run."""
+    reset_queries()
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred:
+            connection.close_if_unusable_or_obsolete()

@@ -1,0 +1,39 @@
+"""``manage.py durable_prune``: what is past its retention, all at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from durable_jobs.conf import settings
+from durable_jobs.scheduling import retention
+
+
+class Command(BaseCommand):
+    """Does in one go what the tick does a batch at a time."""
+
+    help = (
+        "Delete runs, events and keys that are past their retention (setting "
+        "RETENTION), batch by batch, until none is left."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument(
+            "--batch",
+            type=int,
+            metavar="ROWS",
+            help="rows of a kind in one transaction (setting PRUNE_BATCH)",
+        )
+
+    def handle(self, **options: Any) -> None:
+        """Sweep until nothing is left."""
+        batch = settings.PRUNE_BATCH if options["batch"] is None else options["batch"]
+        if batch < 1:
+            msg = f"Expected --batch of 1 or more, got {batch}."
+            raise CommandError(msg)
+        total = 0
+        while count := retention.sweep(batch):
+            total += count
+        self.stdout.write(f"Deleted {total} runs, events and keys.")

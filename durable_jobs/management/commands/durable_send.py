@@ -1,0 +1,70 @@
+"""``manage.py durable_send``: an event from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from durable_jobs import durable
+from durable_jobs.exceptions import DurableError
+from durable_jobs.models import Run
+from durable_jobs.store import db
+
+
+class Command(BaseCommand):
+    """Sends one event and says what it started."""
+
+    help = "Send an event."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument("name", help="the event's name, such as shop/order.placed")
+        parser.add_argument(
+            "--data", default="{}", metavar="JSON", help='an object; "-" reads stdin'
+        )
+        parser.add_argument("--id", help="an id, which makes sending it again harmless")
+        parser.add_argument(
+            "--ts", metavar="TIME", help="when it happens: ISO 8601, with its offset"
+        )
+
+    def handle(self, **options: Any) -> None:
+        """Send the event."""
+        data = _data(options["data"])
+        try:
+            event_id = durable.send(
+                options["name"], data, id=options["id"], ts=_moment(options["ts"])
+            )
+        except DurableError as error:
+            raise CommandError(error.message) from None
+        self.stdout.write(f"Sent {options['name']} {event_id}")
+        runs = Run.objects.using(db.alias()).filter(event_id=event_id).order_by("pk")
+        for run in runs:
+            self.stdout.write(f"{run.status} {run.function} {run.pk}")
+        if not runs:
+            self.stdout.write("No function listens to it.")
+
+
+def _data(text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(sys.stdin.read() if text == "-" else text)
+    except ValueError as error:
+        msg = f"Expected --data to be JSON: {error}."
+        raise CommandError(msg) from None
+    if not isinstance(data, dict):
+        msg = f"Expected --data to be a JSON object, got {text!r:.80}."
+        raise CommandError(msg)
+    return data
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        msg = f"Expected --ts such as 2030-01-31T09:00:00+01:00: {error}."
+        raise CommandError(msg) from None

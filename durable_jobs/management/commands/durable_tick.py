@@ -1,0 +1,51 @@
+"""``manage.py durable_tick``: the clock by hand, by cron, or as a service."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import connections
+
+from durable_jobs.conf import settings
+from durable_jobs.scheduling import ticking
+
+
+class Command(BaseCommand):
+    """Ticks once, or for ever."""
+
+    help = "Do what is due: timers, expired leases, lost bells, crons, pruning."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument(
+            "--forever",
+            action="store_true",
+            help="tick each TICK (a setting) until it is told to stop, in beat's place",
+        )
+
+    def handle(self, **options: Any) -> None:
+        """Tick."""
+        if options["forever"]:
+            self._forever()
+            return
+        done = ticking.tick()
+        self.stdout.write(
+            ", ".join(f"{name} {count}" for name, count in done.items())
+            or "Nothing was due."
+        )
+
+    def _forever(self) -> None:
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        self.stdout.write("Ticking. Quit with Ctrl-C.")
+        self.stdout.flush()
+        while not stop.wait(settings.TICK.total_seconds()):
+            try:
+                ticking.tick()
+            except Exception as error:  # noqa: BLE001  # a clock outlives the database's troubles
+                self.stderr.write(f"The tick failed: {error}")
+                connections.close_all()

@@ -1,0 +1,109 @@
+"""Restarting a command when the code changes, as ``runserver`` does, but gently.
+
+The parent only watches over a child, which does the work. A child that changed code has
+broken is not the end: the parent waits for the next change.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.utils import autoreload
+
+#: What a child exits with: the code has changed; it does not load; it must not go on.
+RELOAD, BROKEN, FATAL = 3, 1, 2
+
+
+def run(work: Callable[[], None], rest: Callable[[], bool]) -> None:
+    """Do ``work`` in a thread of a child process; start a new one on each change.
+
+    ``rest`` stops the work and tells whether all of it has come to rest.
+    """
+    if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
+        sys.exit(_watch_over_children())
+    code: Any = 0
+    try:
+        autoreload.run_with_reloader(work)
+    except SystemExit as exit:
+        code = exit.code
+    leave(rest, code)
+
+
+def leave(rest: Callable[[], bool], code: Any = 0) -> None:
+    """Come to rest and exit with ``code``; at once when it is interrupted again."""
+    with suppress(KeyboardInterrupt):
+        if rest():
+            sys.exit(code)
+    # Python would wait for the threads whose bodies still run; their runs are taken
+    # back at the next start.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+
+def _watch_over_children() -> int:
+    """Start child after child until one ends for good; return its exit code."""
+    environment = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
+    code_of_apps = _code_of_apps()
+    while True:
+        children: list[subprocess.Popen[bytes]] = []
+        _guard(children)
+        before = dict(code_of_apps.snapshot_files())
+        child = subprocess.Popen(  # noqa: S603  # this very command, once more
+            autoreload.get_child_arguments(), env=environment, close_fds=False
+        )
+        children.append(child)
+        code = child.wait()
+        if code == BROKEN:
+            sys.stderr.write("The code does not load: waiting for a change.\n")
+            _unguard()
+            if not _wait_for_change(code_of_apps, before):
+                return 0
+        elif code != RELOAD:
+            return code
+
+
+def _guard(children: list[subprocess.Popen[bytes]]) -> None:
+    """Leave Ctrl-C, which a terminal sends to both, to the child; pass on the rest."""
+
+    def end(*args: Any) -> None:
+        for child in children:
+            child.terminate()
+
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, end)
+
+
+def _unguard() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _code_of_apps() -> autoreload.StatReloader:
+    """Return what watches all that is loaded, and all the code beside it."""
+    reloader = autoreload.StatReloader()
+    for config in apps.get_app_configs():
+        if not Path(config.path).is_relative_to(sys.prefix):
+            reloader.watch_dir(config.path, "**/*.py")
+    return reloader
+
+
+def _wait_for_change(
+    reloader: autoreload.StatReloader, before: dict[Path, float]
+) -> bool:
+    """Return True when a file differs from ``before``, False on Ctrl-C."""
+    try:
+        while dict(reloader.snapshot_files()) == before:
+            threading.Event().wait(reloader.SLEEP_TIME)
+    except KeyboardInterrupt:
+        return False
+    return True

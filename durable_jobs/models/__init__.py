@@ -1,0 +1,28 @@
+"""Runs, steps and events as Django models.
+
+Read them with the ORM. They are written by the store alone: the methods of ``Run`` and
+of its queryset are the public way to change them.
+"""
+
+from __future__ import annotations
+
+from durable_jobs.models.events import Event, IdempotencyKey
+from durable_jobs.models.installation import FunctionState, Schedule, Worker
+from durable_jobs.models.runs import Run, RunQuerySet, Subject
+from durable_jobs.models.steps import Attempt, Step
+from durable_jobs.models.waits import Wait, WaitKind
+
+__all__ = [
+    "Attempt",
+    "Event",
+    "FunctionState",
+    "IdempotencyKey",
+    "Run",
+    "RunQuerySet",
+    "Schedule",
+    "Step",
+    "Subject",
+    "Wait",
+    "WaitKind",
+    "Worker",
+]

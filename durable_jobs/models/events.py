@@ -1,0 +1,63 @@
+"""Events, and the keys that keep repeats from starting anything twice."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from durable_jobs.models.fields import PayloadField
+
+
+class Event(models.Model):
+    """Something that happened. ``pending`` until it was offered to the waits."""
+
+    id = models.CharField(primary_key=True, max_length=255, editable=False)
+    name = models.CharField(max_length=255)
+    data = PayloadField(null=True)
+    user = PayloadField(null=True)
+    v = models.CharField(max_length=255, blank=True, default="")
+    ts = models.DateTimeField()
+    received_at = models.DateTimeField()
+    source = models.CharField(max_length=50, blank=True, default="")
+    pending = models.BooleanField(default=True)
+
+    class Meta:
+        verbose_name = _("event")
+        verbose_name_plural = _("events")
+        indexes: ClassVar = [
+            models.Index("name", "received_at", name="durable_event_name"),
+            models.Index("received_at", name="durable_event_received"),
+            models.Index("ts", name="durable_event_pending", condition=Q(pending=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.id}"
+
+
+class IdempotencyKey(models.Model):
+    """A key under which a function was started, until it may be used again."""
+
+    id = models.BigAutoField(primary_key=True)
+    function = models.CharField(max_length=300)
+    key = models.CharField(max_length=300)
+    run_id = models.UUIDField()
+    fingerprint = models.CharField(max_length=40, blank=True, default="")
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("idempotency key")
+        verbose_name_plural = _("idempotency keys")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["function", "key"], name="durable_idempotency_unique"
+            )
+        ]
+        indexes: ClassVar = [
+            models.Index("expires_at", name="durable_idempotency_expiry")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.function} {self.key}"

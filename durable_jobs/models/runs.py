@@ -1,0 +1,233 @@
+"""Runs: one execution of a durable function, over all its attempts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from durable_jobs import ids
+from durable_jobs.definitions.ports import runtime
+from durable_jobs.exceptions import RunCancelled, RunFailed, RunNotFinished
+from durable_jobs.models.fields import PayloadField
+from durable_jobs.statuses import ATTENTION, LIVE, RunStatus
+
+if TYPE_CHECKING:
+    from durable_jobs.types import Data
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    """Runs, with the verbs that a person uses on many at once."""
+
+    def live(self) -> RunQuerySet:
+        """Return the runs that have not ended."""
+        return self.filter(status__in=sorted(LIVE))
+
+    def cancel(self, reason: str = "") -> int:
+        """Cancel each run; return how many this call ended."""
+        return sum(run.cancel(reason=reason) for run in self.iterator())
+
+    def rerun(self) -> list[Run]:
+        """Start each run again, as a new one; return the new runs."""
+        return [run.rerun() for run in list(self)]
+
+    def redrive(self) -> int:
+        """Let each failed or cancelled run go on; return how many do."""
+        return sum(run.redrive() for run in list(self))
+
+
+class Run(models.Model):
+    """One execution of a durable function.
+
+    ``error`` is ``{"type", "message", "traceback"}``; ``trigger`` is the name of the
+    event that started it; ``due_at`` is when it may be claimed,
+    ``place`` its place among those that may: the time it came, less its priority.
+    """
+
+    Status = RunStatus
+
+    id = models.UUIDField(primary_key=True, default=ids.new_id, editable=False)
+    function = models.CharField(max_length=300)
+    version = models.CharField(max_length=255, blank=True, default="")
+    status = models.CharField(
+        max_length=10, choices=RunStatus.choices, default=RunStatus.QUEUED
+    )
+    reason = models.TextField(blank=True, default="")
+    trigger = models.CharField(max_length=255, default="")
+    key = models.CharField(max_length=255, blank=True, default="")
+    event = models.ForeignKey(
+        "durable_jobs.Event",
+        null=True,
+        on_delete=models.SET_NULL,
+        db_constraint=False,
+        db_index=False,
+        related_name="runs",
+    )
+    origin = models.JSONField(null=True)
+    data = PayloadField(null=True)
+    output = PayloadField(null=True)
+    error = models.JSONField(null=True)
+    parent = models.ForeignKey(
+        "self",
+        null=True,
+        on_delete=models.SET_NULL,
+        db_constraint=False,
+        db_index=False,
+        related_name="children",
+    )
+    parent_step = models.CharField(max_length=40, blank=True, default="")
+    relation = models.CharField(max_length=10, blank=True, default="")
+
+    queue = models.CharField(max_length=255, default="default")
+    due_at = models.DateTimeField()
+    place = models.DateTimeField()
+    lease_token = models.UUIDField(null=True)
+    lease_until = models.DateTimeField(null=True)
+    worker = models.CharField(max_length=255, blank=True, default="")
+    attempt = models.PositiveIntegerField(default=0)
+    claims = models.PositiveIntegerField(default=0)
+    crashes = models.PositiveIntegerField(default=0)
+    woken = models.BooleanField(default=False)
+
+    queued_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("run")
+        verbose_name_plural = _("runs")
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                name="durable_run_status",
+                condition=Q(status__in=sorted(RunStatus.values)),
+            ),
+            models.CheckConstraint(
+                name="durable_run_ended",
+                condition=Q(ended_at__isnull=True, status__in=sorted(LIVE))
+                | (Q(ended_at__isnull=False) & ~Q(status__in=sorted(LIVE))),
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                "queue",
+                "place",
+                "id",
+                name="durable_run_ready",
+                condition=Q(status=RunStatus.QUEUED.value),
+            ),
+            models.Index(
+                "id",
+                name="durable_run_running",
+                condition=Q(lease_token__isnull=False),
+            ),
+            models.Index("function", "id", name="durable_run_function"),
+            models.Index(
+                "ended_at",
+                name="durable_run_ended_at",
+                condition=Q(ended_at__isnull=False),
+            ),
+            models.Index(
+                "event", name="durable_run_event", condition=Q(event__isnull=False)
+            ),
+            models.Index(
+                "parent", name="durable_run_parent", condition=Q(parent__isnull=False)
+            ),
+            models.Index("key", name="durable_run_key", condition=~Q(key="")),
+            # What a person looks for among many that completed.
+            models.Index(
+                "status",
+                "id",
+                name="durable_run_attention",
+                condition=Q(status__in=sorted(ATTENTION)),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.function} {self.id}"
+
+    @property
+    def is_live(self) -> bool:
+        """Tell whether the run had not ended when it was read."""
+        return self.status in LIVE
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """Wait for the end and return this run, refreshed.
+
+        ``timeout`` is in seconds; raises ``RunNotFinished`` when it is over first.
+        """
+        runtime().wait(self, timeout)
+        return self
+
+    def result(self) -> Any:
+        """Return the output; raise RunFailed, RunCancelled or RunNotFinished."""
+        if self.status == RunStatus.COMPLETED:
+            return self.output
+        run_id = str(self.id)
+        if self.status == RunStatus.FAILED:
+            error = self.error or {}
+            msg = (
+                f"Run {run_id} of {self.function} failed: "
+                f"{error.get('type', 'Error')}: {error.get('message', '')}"
+            )
+            raise RunFailed(msg, run_id=run_id, error=self.error)
+        if self.status in (RunStatus.CANCELLED, RunStatus.SKIPPED):
+            msg = f"Run {run_id} of {self.function} was {self.status}: {self.reason}"
+            raise RunCancelled(msg, run_id=run_id)
+        msg = f"Run {run_id} of {self.function} has not ended: it is {self.status}."
+        raise RunNotFinished(msg, run_id=run_id)
+
+    def cancel(self, reason: str = "") -> bool:
+        """End the run, and those it invoked; return whether this call did it."""
+        return runtime().cancel(self, reason)
+
+    def pause(self, reason: str = "") -> bool:
+        """Start no further step until resumed; return whether this call did it."""
+        return runtime().pause(self, reason)
+
+    def resume(self) -> bool:
+        """Let a paused run go on; return whether this call did it."""
+        return runtime().resume(self)
+
+    def rerun(self, from_step: str | None = None, data: Data = None) -> Run:
+        """Start the run again as a new one and return that.
+
+        ``from_step``: the steps recorded before it are copied, not run again. ``data``
+        replaces the run's data.
+        """
+        return runtime().rerun(self, from_step, data)
+
+    def redrive(self) -> bool:
+        """Let a failed or cancelled run go on where it ended, with fresh retries."""
+        return runtime().redrive(self)
+
+
+class Subject(models.Model):
+    """A model instance that a run was started for."""
+
+    id = models.BigAutoField(primary_key=True)
+    run = models.ForeignKey(
+        Run,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="subjects",
+    )
+    model = models.CharField(max_length=201)
+    object_pk = models.CharField(max_length=255)
+
+    class Meta:
+        verbose_name = _("subject")
+        verbose_name_plural = _("subjects")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["model", "object_pk", "run"], name="durable_subject_unique"
+            )
+        ]
+        indexes: ClassVar = [models.Index("run", name="durable_subject_run")]
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.object_pk}"

@@ -1,0 +1,92 @@
+"""Steps: what a run has done and what it waits for."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from durable_jobs.models.fields import PayloadTextField
+from durable_jobs.models.runs import Run
+from durable_jobs.statuses import StepStatus
+
+
+class Step(models.Model):
+    """One step of a run: its memo once it has ended.
+
+    ``key`` identifies it in the run, ``name`` is the id as written. ``attempt`` counts
+    the attempts that failed. ``position`` is its place in the order of recording.
+    """
+
+    Status = StepStatus
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    run = models.ForeignKey(
+        Run,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="steps",
+    )
+    key = models.CharField(max_length=40)
+    name = models.CharField(max_length=255)
+    kind = models.CharField(max_length=20)
+    parent = models.ForeignKey(
+        "self",
+        null=True,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="children",
+    )
+    position = models.PositiveIntegerField(default=0)
+    status = models.CharField(max_length=10, choices=StepStatus.choices)
+    attempt = models.PositiveIntegerField(default=0)
+    output = PayloadTextField(null=True)  # null is 'no result', "null" is None
+    error = models.JSONField(null=True)
+    detail = models.JSONField(null=True)
+    due_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = _("step")
+        verbose_name_plural = _("steps")
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["run", "key"], name="durable_step_key"),
+            models.CheckConstraint(
+                name="durable_step_status",
+                condition=Q(status__in=sorted(StepStatus.values)),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind})"
+
+
+class Attempt(models.Model):
+    """One failed attempt of a step; of the function's body when ``step`` is empty."""
+
+    id = models.BigAutoField(primary_key=True)
+    run = models.ForeignKey(
+        Run,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="attempts",
+    )
+    step = models.CharField(max_length=40, blank=True, default="")
+    number = models.PositiveIntegerField()
+    error = models.JSONField()
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("failed attempt")
+        verbose_name_plural = _("failed attempts")
+        indexes: ClassVar = [models.Index("run", name="durable_attempt_run")]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number + 1}"

@@ -1,0 +1,3 @@
+"""The tick: small sweepers, each bounded, each harmless when two run at once."""
+
+from __future__ import annotations

@@ -1,0 +1,216 @@
+"""The health of an installation: impossible states, work that nobody does, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, QuerySet
+
+from durable_jobs import clock, dispatch
+from durable_jobs.conf import settings
+from durable_jobs.definitions.registry import registry
+from durable_jobs.durations import format_duration
+from durable_jobs.models import Event, FunctionState, Run, Wait, Worker
+from durable_jobs.scheduling import ticking
+from durable_jobs.scheduling.faults import FAULTS, Fault
+from durable_jobs.statuses import LIVE, RunStatus
+from durable_jobs.store import db
+
+EXAMPLES = 5
+REPAIRED_AT_ONCE = 500
+#: How late the tick may be before that is a fault.
+GRACE = timedelta(seconds=30)
+#: How long a run may be ready and not begun before that is a fault.
+OLDEST = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that a person should know; a ``problem`` makes the probe fail."""
+
+    check: str
+    message: str
+    count: int = 1
+    examples: tuple[str, ...] = ()
+    problem: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an examination found, and the figures of the installation."""
+
+    at: datetime
+    figures: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Tell whether nothing that was found is a problem."""
+        return not any(found.problem for found in self.findings)
+
+
+def examine(*, deep: bool = False, oldest: timedelta = OLDEST) -> Report:
+    """Look at everything that is live; ``deep``: at all the history too.
+
+    ``oldest``: how long a run may be ready without being begun.
+    """
+    findings = [*_impossible(deep), *_late(oldest), *_worth_knowing()]
+    return Report(at=clock.now(), figures=_figures(), findings=tuple(findings))
+
+
+def repair(*, deep: bool = False) -> dict[str, int]:
+    """Mend the impossible states, and do what is late; count what was, by check."""
+    mended = {}
+    for fault in FAULTS:
+        if deep or not fault.deep:
+            count = _mend(fault)
+            if count:
+                mended[fault.name] = count
+    ticking.tick()
+    return mended
+
+
+def _mend(fault: Fault) -> int:
+    """Mend all the rows in a state; a row that stays as it is ends it."""
+    total = 0
+    while True:
+        rows = list(fault.rows().order_by("pk")[:REPAIRED_AT_ONCE])
+        count = sum(_mend_one(fault, row) for row in rows)
+        total += count
+        if len(rows) < REPAIRED_AT_ONCE or not count:
+            return total
+
+
+def _mend_one(fault: Fault, row: Any) -> bool:
+    done = fault.mend(row)
+    if done and isinstance(row, Run):
+        dispatch.ring(row.queue)
+    return done
+
+
+# What cannot be
+
+
+def _impossible(deep: bool) -> Iterator[Finding]:
+    for fault in FAULTS:
+        if deep or not fault.deep:
+            yield from _found(fault.name, fault.what, fault.rows())
+
+
+def _found(check: str, what: str, rows: QuerySet[Any]) -> Iterator[Finding]:
+    count = rows.count()
+    if count:
+        chosen = rows.order_by("pk").values_list("pk", flat=True)[:EXAMPLES]
+        examples = tuple(str(pk) for pk in chosen)
+        yield Finding(check=check, message=what, count=count, examples=examples)
+
+
+# What is late
+
+
+def _late(oldest: timedelta) -> Iterator[Finding]:
+    now = clock.now()
+    yield from _tick(now)
+    overdue = now - GRACE
+    runs = Run.objects.using(db.alias())
+    yield from _found(
+        "expired-lease",
+        "runs are held by workers that are gone, and were not taken back",
+        runs.filter(lease_token__isnull=False, lease_until__lt=overdue),
+    )
+    yield from _found(
+        "overdue-wait",
+        "waits are due, and were not ended",
+        Wait.objects.using(db.alias()).filter(due_at__lte=overdue),
+    )
+    yield from _found(
+        "undelivered-event",
+        "events were not offered to what waits for them",
+        Event.objects.using(db.alias()).filter(
+            pending=True, ts__lte=overdue, received_at__lte=overdue
+        ),
+    )
+    yield from _found(
+        "not-begun",
+        f"runs were ready {format_duration(oldest)} ago, and nobody has begun them",
+        runs.filter(status=RunStatus.QUEUED, due_at__lte=now - oldest),
+    )
+
+
+def _tick(now: datetime) -> Iterator[Finding]:
+    seen = last_tick()
+    if seen is None:
+        yield Finding(check="tick", message="Nobody has ticked yet: is beat running?")
+    elif seen < now - max(GRACE, 10 * settings.TICK):
+        ago = format_duration(timedelta(seconds=round((now - seen).total_seconds())))
+        message = f"The last tick was {ago} ago: is beat running?"
+        yield Finding(check="tick", message=message)
+
+
+def last_tick() -> datetime | None:
+    """Return when somebody ticked last, to ten seconds."""
+    rows = Worker.objects.using(db.alias()).filter(name=ticking.TICK)
+    return rows.values_list("seen_at", flat=True).first()
+
+
+# What a person may have to know
+
+
+def _worth_knowing() -> Iterator[Finding]:
+    live = Run.objects.using(db.alias()).filter(status__in=sorted(LIVE))
+    known = [function.id for function in registry]
+    unknown = live.exclude(function__in=known).values("function")
+    for row in unknown.annotate(count=Count("pk")).order_by("function"):
+        yield Finding(
+            check="unknown-function",
+            message=f"runs are of {row['function']!r}, which the code does not have",
+            count=row["count"],
+            problem=False,
+        )
+    paused = live.filter(status=RunStatus.PAUSED).values("reason")
+    for why in paused.annotate(count=Count("pk")).order_by("-count")[:EXAMPLES]:
+        yield Finding(
+            check="paused-run",
+            message=f"runs are paused: {why['reason'] or 'no reason was given'}",
+            count=why["count"],
+            problem=False,
+        )
+    crashing = live.filter(crashes__gt=1, status__in=_EXECUTABLE)
+    for found in _found("crashing-run", "runs keep losing their worker", crashing):
+        yield replace(found, problem=False)
+    for state in FunctionState.objects.using(db.alias()).order_by("pk"):
+        yield Finding(
+            check="paused-function",
+            message=f"the function {state.function!r} is paused",
+            problem=False,
+        )
+
+
+_EXECUTABLE = [RunStatus.QUEUED.value, RunStatus.RUNNING.value]
+
+
+def _figures() -> dict[str, Any]:
+    now = clock.now()
+    runs = Run.objects.using(db.alias())
+    live = runs.filter(status__in=sorted(LIVE)).order_by().values_list("status")
+    ready = runs.filter(status=RunStatus.QUEUED, due_at__lte=now).order_by("due_at")
+    oldest = ready.values_list("due_at", flat=True).first()
+    pending = Event.objects.using(db.alias()).filter(pending=True, ts__lte=now)
+    expired = runs.filter(lease_token__isnull=False, lease_until__lt=now)
+    seen = last_tick()
+    return {
+        "last_tick_seconds": _age(seen, now),
+        "oldest_ready_seconds": _age(oldest, now),
+        "runs": dict(live.annotate(count=Count("pk"))),
+        "waits": Wait.objects.using(db.alias()).count(),
+        "expired_leases": expired.count(),
+        "pending_events": pending.count(),
+        "functions": len(registry),
+    }
+
+
+def _age(moment: datetime | None, now: datetime) -> float | None:
+    return None if moment is None else round((now - moment).total_seconds(), 3)

@@ -1,0 +1,38 @@
+"""Runs whose worker has died: back in their queue, to go on from the last memo."""
+
+from __future__ import annotations
+
+import logging
+
+from durable_jobs import clock, dispatch
+from durable_jobs.signals import announce, run_changed
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import leases
+
+logger = logging.getLogger("durable_jobs")
+
+BATCH = 100
+
+
+def sweep() -> int:
+    """Take back expired leases; return how many were."""
+    count = 0
+    for run in leases.expired(BATCH):
+        if not leases.reclaim(run, clock.now()):
+            continue
+        count += 1
+        logger.warning(
+            "The lease of run %s of %s ran out (worker %s): it is queued again.",
+            run.pk,
+            run.function,
+            run.worker,
+        )
+        announce(
+            run_changed,
+            run_id=run.pk,
+            function=run.function,
+            status=RunStatus.QUEUED,
+            reason="its lease ran out",
+        )
+        dispatch.ring(run.queue)
+    return count

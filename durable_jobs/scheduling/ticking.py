@@ -1,0 +1,132 @@
+"""One tick: look in one query what there is to do, and do only that.
+
+Harmless when two beats tick, or none for a while: every sweeper decides by the rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.db.models import Exists, QuerySet
+
+from durable_jobs import clock, dispatch
+from durable_jobs.definitions.registry import registry
+from durable_jobs.events import matching
+from durable_jobs.models import Event, Run, Schedule, Wait, Worker
+from durable_jobs.scheduling import crons, leases, retention, timers
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db
+
+logger = logging.getLogger("durable_jobs")
+
+TICK = "tick"
+NOTED_EVERY = timedelta(seconds=10)
+
+
+def tick() -> dict[str, int]:
+    """Do what is due and return what was done, by sweeper."""
+    work = pending()
+    done = {}
+    for name, sweep in _SWEEPS.items():
+        if name in work:
+            done[name] = _guarded(name, sweep)
+    if "noted" in work:
+        note()
+    return done
+
+
+def pending() -> set[str]:
+    """Return what there is to do, in one query over small partial indexes."""
+    now = clock.now()
+    runs = Run.objects.using(db.alias())
+    waits = Wait.objects.using(db.alias())
+    events = Event.objects.using(db.alias())
+    schedules = Schedule.objects.using(db.alias())
+    found = {
+        "timers": Exists(waits.filter(due_at__isnull=False, due_at__lte=now)),
+        "leases": Exists(runs.filter(lease_token__isnull=False, lease_until__lt=now)),
+        "events": Exists(events.filter(pending=True, ts__lte=now)),
+        "queues": Exists(runs.filter(status=RunStatus.QUEUED, due_at__lte=now)),
+        "fresh": Exists(
+            Worker.objects.using(db.alias()).filter(
+                name=TICK, seen_at__gt=now - NOTED_EVERY
+            )
+        ),
+    }
+    if declared := registry.crons():
+        # A row that the code no longer has would be due for ever.
+        known = schedules.filter(
+            function__in={function.id for function, _ in declared},
+            cron__in={cron.text for _, cron in declared},
+        )
+        found["crons"] = Exists(known.filter(next_at__lte=now))
+    row = _row(found)
+    work = {name for name, there in row.items() if there}
+    if "fresh" not in work:
+        work |= {"noted", "crons", "retention"}
+    return work - {"fresh"}
+
+
+def _row(found: dict[str, Exists]) -> dict[str, bool]:
+    """Evaluate conditions in one statement that scans nothing."""
+    from durable_jobs.store import probing
+
+    return probing.evaluate(found)
+
+
+def _guarded(name: str, sweep: Callable[[], int]) -> int:
+    """Sweep; a failure is logged, and the other sweepers go on."""
+    try:
+        return sweep()
+    except Exception:  # one sweeper's trouble must not stop the clock for the others
+        logger.exception("The sweeper of %s failed; the next tick tries again.", name)
+        if not db.connection().in_atomic_block:
+            db.connection().close_if_unusable_or_obsolete()
+        return 0
+
+
+def ring_lost() -> int:
+    """Ring the queues that have eligible runs, in case a bell was lost."""
+    queued = Run.objects.using(db.alias()).filter(status=RunStatus.QUEUED)
+    ready = queued.filter(due_at__lte=clock.now())
+    count, queue = 0, _next_queue(queued, "")
+    while queue is not None:
+        if ready.filter(queue=queue).exists():
+            count += 1
+            dispatch.ring(queue)
+        queue = _next_queue(queued, queue)
+    return count
+
+
+def _next_queue(queued: QuerySet[Run], after: str) -> str | None:
+    """Return the next queue with runs in it: one look into the index, not a scan."""
+    rows = queued.filter(queue__gt=after).order_by("queue")
+    return rows.values_list("queue", flat=True).first()
+
+
+def silent_for() -> float:
+    """Return how many seconds ago somebody noted a tick; infinite for never."""
+    rows = Worker.objects.using(db.alias()).filter(name=TICK)
+    seen = rows.values_list("seen_at", flat=True).first()
+    return float("inf") if seen is None else (clock.now() - seen).total_seconds()
+
+
+def note() -> None:
+    """Leave word that somebody ticks."""
+    now = clock.now()
+    rows = Worker.objects.using(db.alias())
+    if not rows.filter(name=TICK).update(seen_at=now):
+        first = Worker(name=TICK, kind="beat", seen_at=now, started_at=now)
+        rows.bulk_create([first], ignore_conflicts=True)
+
+
+_SWEEPS: dict[str, Callable[[], int]] = {
+    "timers": timers.sweep,
+    "leases": leases.sweep,
+    "events": matching.route_pending,
+    "crons": crons.sweep,
+    "queues": ring_lost,
+    "retention": retention.sweep,
+}

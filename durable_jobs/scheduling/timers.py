@@ -1,0 +1,102 @@
+"""Waits whose time has come."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+from durable_jobs import clock, dispatch
+from durable_jobs.events import ending, model_waits
+from durable_jobs.models import Run, Wait, WaitKind
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import db, waits
+from durable_jobs.store.waits import Outcome
+
+logger = logging.getLogger("durable_jobs")
+
+BATCH = 500
+WAKING = frozenset({WaitKind.SLEEP, WaitKind.RETRY, WaitKind.POLL})
+
+
+def sweep() -> int:
+    """End the waits that are due; return how many were."""
+    total = 0
+    while True:
+        due = waits.due(BATCH)
+        _wake([wait for wait in due if wait.kind in WAKING])
+        for wait in due:
+            if wait.kind not in WAKING:
+                _one(wait)
+        total += len(due)
+        if len(due) < BATCH:
+            return total
+
+
+def _wake(due: list[Wait]) -> None:
+    """Wake the runs of sleeps and retries, many in one transaction."""
+    if not due:
+        return
+    woken: dict[str, int] = {}
+    for run in waits.expire(due):
+        woken[run.queue] = woken.get(run.queue, 0) + 1
+    for queue, count in woken.items():
+        dispatch.ring(queue, count)
+
+
+def _one(wait: Wait) -> None:
+    """End one wait; a failure here must not keep the others from their end."""
+    try:
+        _ENDS[WaitKind(wait.kind)](wait)
+    except Exception:  # one broken row must not stop the clock for all
+        logger.exception("Could not end wait %s of run %s.", wait.pk, wait.run_id)
+
+
+def _timeout(wait: Wait) -> None:
+    condition = wait.condition or {}
+    error = condition.get("error")
+    if error is None:
+        outcome = Outcome(StepStatus.TIMED_OUT, output=condition.get("output"))
+    else:
+        outcome = Outcome(StepStatus.FAILED, error=error)
+    run = waits.resolve(wait, outcome)
+    if run is not None:
+        dispatch.ring(run.queue)
+
+
+def _look(wait: Wait) -> None:
+    model_waits.look_again(wait)
+
+
+def _start_by(wait: Wait) -> None:
+    run = _run(wait)
+    if run is not None and run.started_at is None:
+        ending.cancel(run, "It was not started in time (timeouts.start).")
+    Wait.objects.using(db.alias()).filter(pk=wait.pk).delete()
+
+
+def _finish_by(wait: Wait) -> None:
+    """Cancel a run that takes too long; its time in the queue does not count."""
+    run, rows = _run(wait), Wait.objects.using(db.alias()).filter(pk=wait.pk)
+    if run is not None:
+        now = clock.now()
+        length = timedelta(seconds=(wait.condition or {}).get("seconds", 0))
+        # A run that was redriven began anew when this wait was made.
+        began = now if run.started_at is None else max(run.started_at, wait.created_at)
+        if began + length > now:
+            rows.update(due_at=began + length)
+            return
+        ending.cancel(run, "It did not end in time (timeouts.finish).")
+    rows.delete()
+
+
+def _run(wait: Wait) -> Run | None:
+    return Run.objects.using(db.alias()).filter(pk=wait.run_id).first()
+
+
+_ENDS: dict[WaitKind, Callable[[Wait], None]] = {
+    WaitKind.TIMEOUT: _timeout,
+    WaitKind.MODEL: _look,
+    WaitKind.START_BY: _start_by,
+    WaitKind.FINISH_BY: _finish_by,
+}

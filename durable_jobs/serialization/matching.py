@@ -1,0 +1,132 @@
+"""Keys of the scalars in an event, for ``match="data.order_id"``.
+
+A wait keeps the key of its scalar; an event has the keys of all its scalars. So one
+indexed lookup by the event's keys finds every wait that it wakes, and nobody compares
+events with waits one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from durable_jobs.exceptions import ConfigurationError, PayloadError
+from durable_jobs.records import mapping_of
+from durable_jobs.serialization.canonical import canonical
+
+#: Scalars of one event that have keys; with more, the event has to be looked at.
+MOST_LEAVES = 5_000
+#: Characters in the text of a scalar that has a key.
+LONGEST_SCALAR = 1_024
+DEEPEST_PATH = 32
+
+_NAME = re.compile(r"[\w-]+")
+_PATH = re.compile(rf"data(?:\.{_NAME.pattern}){{1,{DEEPEST_PATH - 1}}}")
+
+
+def check_match_path(path: Any, where: str) -> str:
+    """Give the path back, or raise ``ConfigurationError`` when it is none.
+
+    A path is ``data.`` and the keys that lead to the scalar, with dots between them.
+    ``where`` says whose path it is.
+    """
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        raise ConfigurationError(
+            f"{where}: match is {path!r}; expected a path such as 'data.order_id' or "
+            "'data.order.id'."
+        )
+    return path
+
+
+def match_key(path: str, data: Mapping[str, Any]) -> str | None:
+    """Give the key of the scalar at a path: 40 hexadecimal digits.
+
+    ``data`` is what the path starts in, ``{"data": {...}}``. None when the value there
+    is missing, null, no scalar or too long: such a value equals no other.
+    """
+    value: Any = data
+    for name in path.split("."):
+        mapping = mapping_of(value)
+        if mapping is None:
+            return None
+        value = mapping.get(name)
+    return _key(path, value)
+
+
+def comparable(value: Any) -> str:
+    """Give a text that two values at one path share just when they match."""
+    scalar = _scalar(value)
+    return canonical(value if scalar is None else scalar)
+
+
+def leaf_keys(data: Mapping[str, Any]) -> set[str] | None:
+    """Give the keys of all the scalars that a path can lead to, or None: too many.
+
+    ``match_key(path, a)`` is in ``leaf_keys(b)`` just when ``a`` and ``b`` have equal
+    scalars at the path.
+    """
+    keys: set[str] = set()
+    left = MOST_LEAVES
+    branches: list[tuple[str, int, Mapping[Any, Any]]] = [("", 0, data)]
+    while branches:
+        prefix, depth, branch = branches.pop()
+        left -= len(branch)
+        if left < 0:
+            return None
+        for name, value in branch.items():
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                continue
+            path = prefix + name
+            if (inside := mapping_of(value)) is not None:
+                if depth + 1 < DEEPEST_PATH:
+                    branches.append((path + ".", depth + 1, inside))
+                continue
+            key = _key(path, value)
+            if key is not None:
+                keys.add(key)
+    return keys
+
+
+def _key(path: str, value: Any) -> str | None:
+    value = _scalar(value)
+    if value is None:
+        return None
+    try:
+        text = canonical(value)
+    except PayloadError:
+        return None
+    if len(text) > LONGEST_SCALAR:
+        return None
+    name = f"{path}={text}".encode()
+    return hashlib.sha1(name, usedforsecurity=False).hexdigest()
+
+
+def _scalar(value: Any) -> str | int | float | bool | None:
+    """Give what a scalar looks like in JSON, so that both sides of the wire agree."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, str | int | float):
+        return value
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Decimal):
+        return _number(value)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return None
+
+
+def _number(value: Decimal) -> str | int | float | None:
+    if not value.is_finite() or abs(value.adjusted()) > LONGEST_SCALAR:
+        return None
+    if value == value.to_integral_value():
+        return int(value)
+    return float(value) if Decimal(repr(float(value))) == value else str(value)

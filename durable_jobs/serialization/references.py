@@ -1,0 +1,50 @@
+"""References to rows: a saved model instance is stored as its address."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from django.apps import apps
+
+from durable_jobs.exceptions import PayloadError
+
+
+class Reference(NamedTuple):
+    """Where a row is: ``app_label.model``, its primary key, the database's alias."""
+
+    label: str
+    key: Any
+    alias: str | None
+
+
+def fetch(references: Iterable[Reference]) -> Mapping[Reference, Any]:
+    """Give a fresh instance for each reference, with one query a model and database.
+
+    A row that is gone raises its model's ``DoesNotExist``, since None could be taken
+    for a result; a model that is gone is a ``PayloadError``.
+    """
+    groups: dict[tuple[str, str | None], list[Any]] = defaultdict(list)
+    for reference in references:
+        groups[reference.label, reference.alias].append(reference.key)
+    rows = {}
+    for (label, alias), keys in groups.items():
+        try:
+            model = apps.get_model(label)
+        except (LookupError, ValueError) as error:
+            raise PayloadError(
+                f"A stored value refers to the model {label!r}: expected one that is "
+                f"installed. {error}"
+            ) from error
+        found = model._base_manager.using(alias).in_bulk(keys)
+        for key in keys:
+            # An instance that was made with a key of "7" says "7" until it is loaded.
+            row = found.get(key) or found.get(model._meta.pk.to_python(key))
+            if row is None:
+                raise model.DoesNotExist(
+                    f"A stored value refers to the {label} with the key {key!r}, which "
+                    "is gone."
+                )
+            rows[Reference(label, key, alias)] = row
+    return rows

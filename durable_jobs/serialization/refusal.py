@@ -1,0 +1,43 @@
+"""Why a value cannot be stored, and where in it the reason lies."""
+
+from __future__ import annotations
+
+EXPECTED = (
+    "expected None, bool, int, float, str, list, tuple, dict, set, datetime, date, "
+    "time, timedelta, Decimal, UUID, bytes, an enum member, a dataclass, a pydantic "
+    "model or a saved model instance"
+)
+
+
+class Refusal(Exception):
+    """A part of a value cannot be stored. Caught in this package.
+
+    The steps to the part are added from the inside out, on the way up.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.steps: list[str] = []
+
+    def inside(self, step: int | str) -> None:
+        """Add a step to the place: an index, or a key or field name."""
+        if isinstance(step, int):
+            self.steps.append(f"[{step}]")
+        elif step.isidentifier():
+            self.steps.append(f".{step}")
+        else:
+            shown = step if len(step) <= 40 else step[:40] + "…"
+            self.steps.append(f"[{shown!r}]")
+
+    def sentence(self, what: str) -> str:
+        """Say what cannot be stored, where, and why."""
+        steps = self.steps[::-1]
+        if len(steps) > 12:
+            steps = [*steps[:6], "…", *steps[-5:]]
+        place = "".join(steps)
+        if not place:
+            return f"{what}: {self.reason}."
+        if what.isidentifier():
+            return f"{what}{place}: {self.reason}."
+        return f"{what}, at {place.removeprefix('.')}: {self.reason}."

@@ -1,0 +1,16 @@
+"""The form of a tag."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TAG = "$durable"
+VALUE = "value"
+
+#: Levels of lists, dicts and their like inside one another.
+DEEPEST = 100
+
+
+def tag(kind: str, value: Any) -> dict[str, Any]:
+    """Write a tag around a tree."""
+    return {TAG: kind, VALUE: value}

@@ -1,0 +1,78 @@
+"""Keys under which functions were started: unique rows, not a cache."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from durable_jobs import clock
+from durable_jobs.conf import settings
+from durable_jobs.models import IdempotencyKey, Run
+from durable_jobs.statuses import LIVE
+from durable_jobs.store import db
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A wish to start ``run_id`` under a key; ``fingerprint`` stands for the data."""
+
+    function: str
+    key: str
+    run_id: uuid.UUID
+    fingerprint: str = ""
+
+
+def take(claims: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
+    """Take the keys that are free; return the rows of those that are not.
+
+    Runs inside the caller's transaction: a concurrent taker of the same key waits for
+    it to end, and then sees its row.
+    """
+    if not claims:
+        return {}
+    expires_at = clock.now() + settings.IDEMPOTENCY
+    IdempotencyKey.objects.using(db.alias()).bulk_create(
+        [
+            IdempotencyKey(
+                function=claim.function,
+                key=claim.key,
+                run_id=claim.run_id,
+                fingerprint=claim.fingerprint,
+                expires_at=expires_at,
+            )
+            for claim in claims
+        ],
+        ignore_conflicts=True,
+    )
+    wanted = {(claim.function, claim.key): claim for claim in claims}
+    rows = IdempotencyKey.objects.using(db.alias()).filter(
+        function__in={claim.function for claim in claims},
+        key__in={claim.key for claim in claims},
+    )
+    taken = {}
+    for row in rows:
+        claim = wanted.get((row.function, row.key))
+        if claim is None or row.run_id == claim.run_id:
+            continue
+        if not _take_over(row, claim, expires_at):
+            taken[row.function, row.key] = row
+    return taken
+
+
+def _take_over(row: IdempotencyKey, claim: Claim, expires_at: datetime) -> bool:
+    """Take an expired key whose run has ended; tell whether this call did."""
+    now = clock.now()
+    if row.expires_at > now:
+        return False
+    if Run.objects.using(db.alias()).filter(pk=row.run_id, status__in=LIVE).exists():
+        return False
+    old = IdempotencyKey.objects.using(db.alias()).filter(
+        pk=row.pk, expires_at=row.expires_at
+    )
+    return bool(
+        old.update(
+            run_id=claim.run_id, fingerprint=claim.fingerprint, expires_at=expires_at
+        )
+    )

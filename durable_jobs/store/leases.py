@@ -1,0 +1,167 @@
+"""The right to write for a run: claimed, renewed, given back, and lost."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.db.models import F, Q
+from django.db.models.functions import Coalesce
+
+from durable_jobs import clock, ids
+from durable_jobs.conf import settings
+from durable_jobs.definitions.function import MAX_PRIORITY
+from durable_jobs.models import Run
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, postgres
+
+#: No run that may start has a place later than this from now: a claim need not look
+#: through those that are delayed for longer.
+FARTHEST_BEHIND = timedelta(seconds=MAX_PRIORITY)
+
+
+class LeaseLost(BaseException):
+    """Another worker, or a person, has taken this run: nothing more may be written.
+
+    A ``BaseException``, so that ``except Exception`` in a function cannot swallow it.
+    """
+
+
+def claim(queue: str, limit: int, worker: str) -> list[Run]:
+    """Claim up to ``limit`` of the oldest eligible runs of a queue.
+
+    The crash is counted here and forgiven when the attempt ends, so that a run which
+    kills its worker is counted too.
+    """
+    now = clock.now()
+    token, until = ids.new_token(), now + settings.LEASE
+    if db.is_postgres():
+        behind = now + FARTHEST_BEHIND
+        return postgres.claim(queue, limit, worker, token, now, until, behind)
+    with db.atomic():
+        ready = (
+            Run.objects.using(db.alias())
+            .filter(
+                queue=queue,
+                status=RunStatus.QUEUED,
+                due_at__lte=now,
+                place__lte=now + FARTHEST_BEHIND,
+            )
+            .order_by("place", "id")
+        )
+        if db.lockable():
+            ready = ready.select_for_update(skip_locked=True)
+        chosen = list(ready.values_list("pk", flat=True)[:limit])
+        if not chosen:
+            return []
+        Run.objects.using(db.alias()).filter(pk__in=chosen).update(
+            status=RunStatus.RUNNING,
+            lease_token=token,
+            lease_until=until,
+            worker=worker,
+            claims=F("claims") + 1,
+            crashes=F("crashes") + 1,
+            woken=False,
+            started_at=Coalesce("started_at", now),
+        )
+        return list(
+            Run.objects.using(db.alias()).filter(pk__in=chosen).order_by("place", "id")
+        )
+
+
+def renew(holders: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
+    """Renew the leases of ``(run, token)`` pairs; return the runs still held.
+
+    A row that is locked is inside an ``atomic`` step of this very process, or is being
+    changed by someone who will decide: it is left alone, and counts as held.
+    """
+    pairs = sorted(holders)
+    if not pairs:
+        return set()
+    wanted = Q()
+    for run_id, token in pairs:
+        wanted |= Q(pk=run_id, lease_token=token)
+    until = clock.now() + settings.LEASE
+    with db.atomic():
+        held = Run.objects.using(db.alias()).filter(wanted)
+        every = set(held.values_list("pk", flat=True))
+        if db.lockable():
+            free = held.order_by("pk").select_for_update(skip_locked=True, no_key=True)
+            every_free = list(free.values_list("pk", flat=True))
+        else:
+            every_free = list(every)
+        held.filter(pk__in=every_free).update(lease_until=until)
+    return every
+
+
+def give_back(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
+    """Return claimed runs that were not begun to their queue; count them."""
+    return (
+        Run.objects.using(db.alias())
+        .filter(pk__in=list(run_ids), lease_token=token, status=RunStatus.RUNNING)
+        .update(
+            status=RunStatus.QUEUED,
+            lease_token=None,
+            lease_until=None,
+            crashes=F("crashes") - 1,
+            claims=F("claims") - 1,
+        )
+    )
+
+
+def expired(limit: int) -> list[Run]:
+    """Return runs whose holder has let the lease run out."""
+    return list(
+        Run.objects.using(db.alias())
+        .filter(lease_token__isnull=False, lease_until__lt=clock.now())
+        .order_by("pk")[:limit]
+    )
+
+
+def reclaim(run: Run, due_at: datetime) -> bool:
+    """Put a run whose lease ran out back in its queue; tell whether this call did."""
+    with db.atomic():
+        rows = Run.objects.using(db.alias()).filter(
+            pk=run.pk, lease_token=run.lease_token, lease_until__lt=clock.now()
+        )
+        if db.lockable():
+            # A locked row is inside an atomic step: its holder is alive after all.
+            rows = rows.select_for_update(skip_locked=True, no_key=True)
+        status = rows.values_list("status", flat=True).first()
+        if status is None:
+            return False
+        free = {"lease_token": None, "lease_until": None}
+        changed = Run.objects.using(db.alias()).filter(
+            pk=run.pk, lease_token=run.lease_token
+        )
+        if status == RunStatus.RUNNING:
+            return bool(changed.update(status=RunStatus.QUEUED, due_at=due_at, **free))
+        return bool(changed.update(**free))
+
+
+def abandoned(worker: str, limit: int) -> list[Run]:
+    """Return runs held by workers whose name begins with ``worker``."""
+    return list(
+        Run.objects.using(db.alias())
+        .filter(lease_token__isnull=False, worker__startswith=worker)
+        .order_by("pk")[:limit]
+    )
+
+
+def bury(run: Run) -> bool:
+    """Take a run from a holder that is known to be dead; tell whether this call did.
+
+    The crash stays counted: the run may be what its worker died of.
+    """
+    rows = Run.objects.using(db.alias()).filter(
+        pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING
+    )
+    return bool(
+        rows.update(
+            status=RunStatus.QUEUED,
+            due_at=clock.now(),
+            lease_token=None,
+            lease_until=None,
+        )
+    )

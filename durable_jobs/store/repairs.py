@@ -1,0 +1,153 @@
+"""Repairs of states that no verb leaves behind: after a restored backup, or by hand.
+
+Each repairs one row if it is still as wrong as it was found, and tells whether it did.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.db.models import Model
+
+from durable_jobs import clock, serialization
+from durable_jobs.models import Run, Step, Wait, WaitKind
+from durable_jobs.statuses import STEP_ENDED, TERMINAL, RunStatus, StepStatus
+from durable_jobs.store import db, runs, waits
+from durable_jobs.store.runs import End
+from durable_jobs.store.waits import NewWait, Outcome
+
+#: Waits that end a run rather than wake it.
+ENDING = (WaitKind.CANCEL, WaitKind.START_BY, WaitKind.FINISH_BY)
+#: Statuses in which a run may be held: a paused one until its attempt has stopped.
+HELD = (RunStatus.RUNNING, RunStatus.PAUSED)
+
+
+def requeue(run: Run) -> bool:
+    """Queue a run that is running and that nobody holds."""
+    rows = Run.objects.using(db.alias()).filter(
+        pk=run.pk, status=RunStatus.RUNNING, lease_token__isnull=True
+    )
+    return bool(rows.update(status=RunStatus.QUEUED, due_at=clock.now()))
+
+
+def release(run: Run) -> bool:
+    """Take away the lease on a run that is not being executed."""
+    rows = Run.objects.using(db.alias()).filter(pk=run.pk, lease_token=run.lease_token)
+    return bool(
+        rows.exclude(status__in=HELD).update(lease_token=None, lease_until=None)
+    )
+
+
+def forget_wait(wait: Wait) -> bool:
+    """Delete a wait whose run has ended or is gone."""
+    live = Run.objects.using(db.alias()).filter(pk=wait.run_id)
+    if live.exclude(status__in=sorted(TERMINAL)).exists():
+        return False
+    row = Wait.objects.using(db.alias()).filter(pk=wait.pk)
+    return bool(row._raw_delete(db.alias()))
+
+
+def drop_wait(wait: Wait) -> bool:
+    """Delete a wait whose step has ended."""
+    with db.atomic():
+        waits.lock_runs([wait.run_id])
+        ended = Step.objects.using(db.alias()).filter(
+            run_id=wait.run_id, key=wait.step, status__in=sorted(STEP_ENDED)
+        )
+        if not ended.exists():
+            return False
+        row = Wait.objects.using(db.alias()).filter(pk=wait.pk)
+        return bool(row._raw_delete(db.alias()))
+
+
+def cancel_step(step: Step) -> bool:
+    """Cancel a step that is open in a run that has ended."""
+    rows = Step.objects.using(db.alias()).filter(
+        pk=step.pk, run__status__in=sorted(TERMINAL)
+    )
+    return bool(
+        rows.exclude(status__in=sorted(STEP_ENDED)).update(
+            status=StepStatus.CANCELLED, due_at=None, ended_at=clock.now()
+        )
+    )
+
+
+def delete_orphan(row: Model) -> bool:
+    """Delete what belongs to a run that is gone."""
+    run_id = row.run_id  # type: ignore[attr-defined]  # a step, an attempt, a subject
+    if Run.objects.using(db.alias()).filter(pk=run_id).exists():
+        return False
+    rows: Any = type(row)._base_manager.using(db.alias()).filter(pk=row.pk)
+    return bool(rows._raw_delete(db.alias()))
+
+
+def answer_for_child(wait: Wait) -> bool:
+    """Give a parent the end of the child that it still waits for."""
+    child = Run.objects.using(db.alias()).filter(pk=_uuid(wait.name)).first()
+    if child is None:
+        message = f"Run {wait.name} is gone."
+        error = {"type": "RunNotFound", "message": message, "raise": "InvokeFailed"}
+        outcome = Outcome(StepStatus.FAILED, error=error)
+        return waits.resolve(wait, outcome) is not None
+    if child.is_live:
+        return False
+    output = None
+    if child.status == RunStatus.COMPLETED:
+        output = serialization.dumps(child.output, what="a child's output")
+    end = End(RunStatus(child.status), output, child.error, child.reason)
+    runs.tell_parent(child, end)
+    return not Wait.objects.using(db.alias()).filter(pk=wait.pk).exists()
+
+
+def wait_again(run: Run) -> bool:
+    """Let a run that waits for nothing wait for what its open steps say, or look anew.
+
+    What only a wait's row knew is lost: its time-out, and of an event its condition.
+    The function is called again, and registers such a wait as if it were the first
+    time.
+    """
+    with db.atomic():
+        locked = waits.lock_runs([run.pk])
+        rows = Wait.objects.using(db.alias()).filter(run_id=run.pk)
+        waiting = locked and locked[0].status == RunStatus.WAITING
+        if not waiting or rows.exclude(kind__in=ENDING).exists():
+            return False
+        steps = Step.objects.using(db.alias()).filter(run_id=run.pk)
+        opened = list(steps.exclude(status__in=sorted(STEP_ENDED)))
+        known = [(step, made) for step in opened if (made := _wait_of(step))]
+        for step, made in known:
+            waits.register(run.pk, step.key, [made])
+        lost = [step.pk for step in opened if _only_in_its_wait(step)]
+        steps.filter(pk__in=lost)._raw_delete(db.alias())
+        if lost or not known:
+            waits.wake([run.pk])
+    return True
+
+
+def _wait_of(step: Step) -> NewWait | None:
+    """Return the wait that a step's own record is enough to know."""
+    due = step.due_at or clock.now()
+    if step.status == StepStatus.SLEEPING:
+        return NewWait(kind=WaitKind.SLEEP, due_at=due)
+    if step.status == StepStatus.SCHEDULED:
+        return NewWait(kind=WaitKind.RETRY, due_at=due)
+    if step.status == StepStatus.INVOKING:
+        child = (step.detail or {}).get("child", "")
+        return NewWait(kind=WaitKind.CHILD, name=str(child))
+    if step.kind == "wait_for_condition":
+        return NewWait(kind=WaitKind.POLL, due_at=due)
+    if step.kind == "wait_for_callback":
+        return NewWait(kind=WaitKind.CALLBACK)
+    return None
+
+
+def _only_in_its_wait(step: Step) -> bool:
+    return step.status == StepStatus.WAITING and _wait_of(step) is None
+
+
+def _uuid(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return uuid.UUID(int=0)

@@ -1,0 +1,360 @@
+"""The life of runs: created, suspended, ended, and steered by people."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Value
+from django.db.models.functions import Greatest
+
+from durable_jobs import clock
+from durable_jobs.models import Attempt, Run, Step, Wait, WaitKind
+from durable_jobs.statuses import (
+    LIVE,
+    REDRIVABLE,
+    RunStatus,
+    StepStatus,
+    sources,
+)
+from durable_jobs.store import db, postgres, steps, waits
+from durable_jobs.store.leases import LeaseLost
+from durable_jobs.store.steps import Lease, Memo
+from durable_jobs.store.waits import NewWait, Outcome
+
+#: Waits that nothing but the time ends.
+TIMED = frozenset({WaitKind.SLEEP, WaitKind.RETRY, WaitKind.POLL, WaitKind.TIMEOUT})
+
+INVOKE = "invoke"
+START = "start"
+HANDLER = "handler"
+RERUN = "rerun"
+
+
+@dataclass(slots=True)
+class Parked:
+    """A step that waits: its memo, its waits, and what else is one with them.
+
+    ``known``: it has waited before, and its waits are replaced. ``along`` is called in
+    the same transaction.
+    """
+
+    memo: Memo
+    waits: list[NewWait] = field(default_factory=list)
+    known: bool = False
+    along: Callable[[], object] | None = None
+
+    @property
+    def urgent(self) -> bool:
+        """Tell whether somebody else may end it: then its waits must soon be seen."""
+        return any(wait.kind not in TIMED for wait in self.waits)
+
+
+def insert(runs: Sequence[Run]) -> None:
+    """Write new runs, in one statement."""
+    db.insert(Run, runs)
+
+
+def suspend(
+    lease: Lease,
+    *,
+    notes: Sequence[Memo] = (),
+    parked: Sequence[Parked] = (),
+    queue: str | None = None,
+    due_at: datetime | None = None,
+    attempt: int | None = None,
+) -> str:
+    """Give the lease back, with what the run waits for, in one transaction.
+
+    With ``due_at`` the run is eligible again then; without, when something wakes it.
+    Returns its new status. Raises ``LeaseLost``.
+    """
+    run_id, token = lease
+    with db.atomic():
+        fenced = steps.fence(lease)
+        park(run_id, notes, parked)
+        row = Run.objects.using(db.alias()).filter(pk=run_id, lease_token=token)
+        changes: dict[str, Any] = {"lease_token": None, "lease_until": None}
+        if queue is not None:
+            changes["queue"] = queue
+        if attempt is not None:
+            changes["attempt"] = attempt
+        status = RunStatus(fenced)
+        if status == RunStatus.RUNNING:
+            woken = row.values_list("woken", flat=True).get()
+            if woken and due_at is None:
+                due_at = clock.now()
+            status = RunStatus.QUEUED if due_at is not None else RunStatus.WAITING
+            if due_at is not None:
+                changes["due_at"] = due_at
+        if not row.update(status=status, crashes=0, woken=False, **changes):
+            raise LeaseLost
+    return status
+
+
+def park(run_id: uuid.UUID, notes: Sequence[Memo], parked: Sequence[Parked]) -> None:
+    """Write waiting steps with their waits, under the run's lock."""
+    steps.write(run_id, [*notes, *(item.memo for item in parked)])
+    for item in parked:
+        if item.along is not None:
+            item.along()
+        if item.known:
+            waits.drop(run_id, item.memo.key)
+        waits.register(run_id, item.memo.key, item.waits)
+
+
+def park_now(lease: Lease, notes: Sequence[Memo], item: Parked) -> str:
+    """Register one waiting step while the run goes on with its other branches."""
+    with db.atomic():
+        status = steps.fence(lease)
+        park(lease[0], notes, [item])
+    return status
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run ends. ``output`` is JSON text."""
+
+    status: RunStatus
+    output: str | None = None
+    error: dict[str, Any] | None = None
+    reason: str = ""
+
+
+def finish_plain(lease: Lease, end: End) -> bool:
+    """End a run that nothing hangs on, in one statement; False when it is not ours."""
+    run_id, token = lease
+    if db.is_postgres():
+        error = None if end.error is None else json.dumps(end.error)
+        return postgres.finish(
+            run_id,
+            token,
+            end.status.value,
+            end.output,
+            error,
+            end.reason,
+            clock.now(),
+        )
+    return bool(
+        Run.objects.using(db.alias())
+        .filter(pk=run_id, lease_token=token, status=RunStatus.RUNNING)
+        .update(**_ending(end))
+    )
+
+
+#: Gives the runs that follow the end of one: its handlers.
+Follow = Callable[[Run, End], Sequence[Run]]
+
+
+def finish(run: Run, lease: Lease | None, end: End, follow: Follow) -> bool:
+    """End a run with all that hangs on it; tell whether this call ended it.
+
+    In one transaction: the run's own end, the waits and open steps that it leaves, the
+    children that it invoked, the parent that waits for it, and the handlers that
+    follow. With a lease, only its holder may; without, anyone may end a live run.
+    """
+    with db.atomic():
+        if run.parent_id and run.relation == INVOKE:
+            waits.lock_runs([run.parent_id])
+        rows = Run.objects.using(db.alias()).filter(
+            pk=run.pk, status__in=sources(end.status)
+        )
+        if lease is not None:
+            rows = rows.filter(lease_token=lease[1])
+        if not rows.update(**_ending(end)):
+            return False
+        _release(run.pk, end, follow)
+        insert(follow(run, end))
+        tell_parent(run, end)
+    return True
+
+
+def _ending(end: End) -> dict[str, Any]:
+    from durable_jobs.models.fields import Encoded
+
+    return {
+        "status": end.status,
+        "output": None if end.output is None else Encoded(end.output),
+        "error": end.error,
+        "reason": end.reason,
+        "lease_token": None,
+        "lease_until": None,
+        "crashes": 0,
+        "ended_at": clock.now(),
+    }
+
+
+def _release(run_id: uuid.UUID, end: End, follow: Follow) -> None:
+    """Drop what an ended run waited for, and cancel the children that it invoked."""
+    waits.drop(run_id)
+    steps.cancel(Step.objects.using(db.alias()).filter(run_id=run_id))
+    children = Run.objects.using(db.alias()).filter(
+        parent_id=run_id, relation=INVOKE, status__in=sorted(LIVE)
+    )
+    reason = f"Its parent run is {end.status.value}."
+    _cancel_all(children.order_by("pk"), reason, follow)
+
+
+def _cancel_all(children: Iterable[Run], reason: str, follow: Follow) -> None:
+    """Cancel runs and, below them, those that they invoked; their parents know."""
+    for child in children:
+        end = End(RunStatus.CANCELLED, reason=reason)
+        rows = Run.objects.using(db.alias()).filter(
+            pk=child.pk, status__in=sources(RunStatus.CANCELLED)
+        )
+        if rows.update(**_ending(end)):
+            _release(child.pk, end, follow)
+            insert(follow(child, end))
+
+
+def tell_parent(run: Run, end: End) -> None:
+    """Give an invoked run's end to the step that waits for it, if it still does."""
+    if not run.parent_id or run.relation != INVOKE:
+        return
+    wait = waits.get(run.parent_id, run.parent_step, WaitKind.CHILD)
+    if wait is None or wait.name != str(run.pk):
+        return
+    if end.status == RunStatus.COMPLETED:
+        from durable_jobs.models.fields import Encoded
+
+        outcome = Outcome(
+            StepStatus.COMPLETED,
+            output=Encoded(end.output or "null"),
+            detail=_child(run),
+        )
+    else:
+        outcome = Outcome(
+            StepStatus.FAILED, error=_child_error(run, end), detail=_child(run)
+        )
+    waits.resolve(wait, outcome)
+
+
+def _child(run: Run) -> dict[str, str]:
+    return {"child": str(run.pk)}
+
+
+def _child_error(run: Run, end: End) -> dict[str, Any]:
+    cause = end.error or {}
+    what = cause.get("message") or end.reason or "no reason was given"
+    return {
+        "type": cause.get("type", "RunCancelled"),
+        "message": f"Run {run.pk} of {run.function} {end.status}: {what}",
+        "raise": "InvokeFailed",
+    }
+
+
+def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
+    """Let a live run start nothing more; tell whether this call did it.
+
+    An attempt that is under way may record the step it is in; then it stops.
+    """
+    rows = Run.objects.using(db.alias()).filter(
+        pk=run_id, status__in=sources(RunStatus.PAUSED)
+    )
+    changes: dict[str, Any] = {}
+    if lease is not None:
+        rows = rows.filter(lease_token=lease[1])
+        changes = {"lease_token": None, "lease_until": None, "crashes": 0}
+    return bool(rows.update(status=RunStatus.PAUSED, reason=reason, **changes))
+
+
+def resume(run_id: uuid.UUID) -> bool:
+    """Put a paused run in its queue; tell whether this call did it."""
+    rows = Run.objects.using(db.alias()).filter(pk=run_id, status=RunStatus.PAUSED)
+    # An attempt that is still under way loses its lease: the run may be claimed at
+    # once.
+    return bool(
+        rows.update(
+            status=RunStatus.QUEUED,
+            reason="",
+            # What was to begin later still does.
+            due_at=Greatest("due_at", Value(clock.now())),
+            lease_token=None,
+            lease_until=None,
+            crashes=0,
+        )
+    )
+
+
+def redrive(
+    run: Run, forget: Sequence[str], queue: str, limits: Sequence[Wait]
+) -> bool:
+    """Let an ended run go on; steps in ``forget`` and open ones are tried anew.
+
+    ``limits`` are what can end it early, as at its start.
+    """
+    with db.atomic():
+        now = clock.now()
+        rows = Run.objects.using(db.alias()).filter(
+            pk=run.pk, status__in=sorted(REDRIVABLE)
+        )
+        changed = rows.update(
+            status=RunStatus.QUEUED,
+            reason="",
+            error=None,
+            ended_at=None,
+            due_at=now,
+            queue=queue,
+            attempt=0,
+            crashes=0,
+            woken=False,
+        )
+        if not changed:
+            return False
+        recorded = Step.objects.using(db.alias()).filter(run_id=run.pk)
+        recorded.filter(status=StepStatus.CANCELLED)._raw_delete(db.alias())
+        recorded.filter(key__in=list(forget))._raw_delete(db.alias())
+        Wait.objects.using(db.alias()).bulk_create(limits)
+        return True
+
+
+def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
+    """Copy ended steps of one run to another, as if it had taken them."""
+    from durable_jobs import ids
+
+    rows = Step.objects.using(db.alias()).filter(run=source, key__in=list(keys))
+    copies = []
+    for step in rows.select_related("parent"):
+        parent = step.parent.key if step.parent else ""
+        step.pk = ids.step_pk(target.pk, step.key)
+        step.run = target
+        step.parent_id = ids.step_pk(target.pk, parent) if parent else None
+        copies.append(step)
+    Step.objects.using(db.alias()).bulk_create(copies)
+
+
+def delete(run_ids: Sequence[uuid.UUID]) -> None:
+    """Delete runs with all that belongs to them, children last to first."""
+    from durable_jobs.models import Subject
+
+    for model in (Wait, Attempt, Step, Subject):
+        model.objects.using(db.alias()).filter(run_id__in=run_ids)._raw_delete(
+            db.alias()
+        )
+    Run.objects.using(db.alias()).filter(pk__in=run_ids)._raw_delete(db.alias())
+
+
+def drop_steps(run: Run, keys: Sequence[str], follow: Follow) -> None:
+    """Cancel open steps with what they wait for and the runs that they invoked.
+
+    Inside a transaction that holds the run's lock.
+    """
+    if not keys:
+        return
+    rows = Step.objects.using(db.alias()).filter(run_id=run.pk, key__in=list(keys))
+    steps.cancel(rows)
+    Wait.objects.using(db.alias()).filter(
+        run_id=run.pk, step__in=list(keys)
+    )._raw_delete(db.alias())
+    children = Run.objects.using(db.alias()).filter(
+        parent_id=run.pk,
+        parent_step__in=list(keys),
+        relation=INVOKE,
+        status__in=sorted(LIVE),
+    )
+    reason = "The branch that invoked it was cancelled."
+    _cancel_all(children.order_by("pk"), reason, follow)

@@ -1,0 +1,208 @@
+"""What suspended steps wait for, and waking their runs.
+
+Every wake-up is the same change, made under the run's lock: the wait's row goes, the
+step gets its end, and the run becomes eligible. Whoever finds the row there has won.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Case, F, Value, When
+
+from durable_jobs import clock
+from durable_jobs.models import Run, Step, Wait, WaitKind
+from durable_jobs.signals import announce, run_changed
+from durable_jobs.statuses import LIVE, RunStatus, StepStatus
+from durable_jobs.store import db, steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewWait:
+    """A wait to be registered; the fields are those of ``Wait``."""
+
+    kind: WaitKind
+    name: str = ""
+    match: str = ""
+    branch: str = ""
+    condition: dict[str, Any] | None = None
+    due_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a wait ends with. ``status`` None: the step goes on being open."""
+
+    status: StepStatus | None = None
+    output: Any = None
+    error: dict[str, Any] | None = None
+    detail: dict[str, Any] | None = None
+
+
+def register(run_id: uuid.UUID, step: str, waits: Sequence[NewWait]) -> None:
+    """Write a step's waits, inside a transaction that holds the run's lock."""
+    now = clock.now()
+    Wait.objects.using(db.alias()).bulk_create(
+        Wait(
+            run_id=run_id,
+            step=step,
+            kind=wait.kind,
+            name=wait.name,
+            match=wait.match,
+            branch=wait.branch,
+            condition=wait.condition,
+            due_at=wait.due_at,
+            created_at=now,
+        )
+        for wait in waits
+    )
+
+
+def drop(run_id: uuid.UUID, step: str | None = None) -> None:
+    """Forget a step's waits, or all of a run's; its lock is held."""
+    rows = Wait.objects.using(db.alias()).filter(run_id=run_id)
+    if step is not None:
+        rows = rows.filter(step=step)
+    rows._raw_delete(db.alias())
+
+
+def lock_runs(run_ids: Iterable[uuid.UUID], *, skip_locked: bool = False) -> list[Run]:
+    """Lock live runs in the order of their ids, inside the caller's transaction."""
+    runs = (
+        Run.objects.using(db.alias())
+        .filter(pk__in=list(run_ids), status__in=sorted(LIVE))
+        .order_by("pk")
+        .only("pk", "status", "function", "queue")
+    )
+    if db.lockable():
+        runs = runs.select_for_update(no_key=True, skip_locked=skip_locked)
+    return list(runs)
+
+
+def resolve(wait: Wait, outcome: Outcome) -> Run | None:
+    """End a wait with ``outcome`` and wake its run; None when another was first."""
+    with db.atomic():
+        locked = lock_runs([wait.run_id])
+        if not locked or not _take(wait):
+            return None
+        finish_step(wait, outcome)
+        wake([wait.run_id])
+        tell_woken(locked[0])
+        return locked[0]
+
+
+def finish_step(wait: Wait, outcome: Outcome) -> None:
+    """Give the step behind a taken wait its end; its other waits go with it."""
+    if outcome.status is None:
+        return
+    drop(wait.run_id, wait.step)
+    steps.end(
+        wait.run_id,
+        wait.step,
+        status=outcome.status,
+        now=clock.now(),
+        output=outcome.output,
+        error=outcome.error,
+        detail=outcome.detail,
+    )
+
+
+def tell_woken(run: Run) -> None:
+    """Announce that a run which waited is queued again."""
+    if run.status == RunStatus.WAITING:
+        announce(
+            run_changed,
+            run_id=run.pk,
+            function=run.function,
+            status=RunStatus.QUEUED,
+            reason="",
+        )
+
+
+def _take(wait: Wait) -> bool:
+    row = Wait.objects.using(db.alias()).filter(pk=wait.pk)
+    return bool(row._raw_delete(db.alias()))
+
+
+def wake(run_ids: Sequence[uuid.UUID]) -> None:
+    """Make locked runs eligible: now, or as soon as the attempt that runs them ends."""
+    waiting = When(status=RunStatus.WAITING, then=Value(RunStatus.QUEUED.value))
+    Run.objects.using(db.alias()).filter(pk__in=run_ids).update(
+        due_at=Case(
+            When(status=RunStatus.WAITING, then=Value(clock.now())),
+            default=F("due_at"),
+        ),
+        status=Case(waiting, default=F("status")),
+        woken=True,
+    )
+
+
+def due(limit: int) -> list[Wait]:
+    """Return waits whose time has come, the earliest first."""
+    return list(
+        Wait.objects.using(db.alias())
+        .filter(due_at__isnull=False, due_at__lte=clock.now())
+        .order_by("due_at")[:limit]
+    )
+
+
+def expire(waits: Sequence[Wait]) -> list[Run]:
+    """End sleeps and retries that are due, many in one transaction; return their runs.
+
+    Runs that others have locked are left for the next sweep.
+    """
+    with db.atomic():
+        runs = lock_runs({wait.run_id for wait in waits}, skip_locked=db.lockable())
+        locked = {run.pk for run in runs}
+        rows = Wait.objects.using(db.alias()).filter(
+            pk__in=[wait.pk for wait in waits if wait.run_id in locked]
+        )
+        taken = list(rows)
+        rows._raw_delete(db.alias())
+        slept = [wait for wait in taken if wait.kind == WaitKind.SLEEP]
+        _end_sleeps(slept)
+        woken = {wait.run_id for wait in taken}
+        wake(sorted(woken))
+        for run in runs:
+            if run.pk in woken:
+                tell_woken(run)
+    return [run for run in runs if run.pk in woken]
+
+
+def _end_sleeps(waits: Sequence[Wait]) -> None:
+    from durable_jobs import ids
+
+    keys = [ids.step_pk(wait.run_id, wait.step) for wait in waits]
+    if keys:
+        Step.objects.using(db.alias()).filter(
+            pk__in=keys, status=StepStatus.SLEEPING
+        ).update(
+            status=StepStatus.COMPLETED,
+            due_at=None,
+            ended_at=clock.now(),
+        )
+        steps.tell(keys)
+
+
+def find(kind: WaitKind, name: str, matches: Iterable[str] | None = None) -> list[Wait]:
+    """Return the waits of a kind for a name, the oldest first."""
+    rows = Wait.objects.using(db.alias()).filter(kind=kind, name=name)
+    if matches is not None:
+        rows = rows.filter(match__in=list(matches))
+    return list(rows.order_by("pk"))
+
+
+def exists(kinds: Iterable[WaitKind], name: str) -> bool:
+    """Tell whether anything waits for a name."""
+    rows = Wait.objects.using(db.alias()).filter(kind__in=list(kinds), name=name)
+    return rows.exists()
+
+
+def get(run_id: uuid.UUID, step: str, kind: WaitKind) -> Wait | None:
+    """Return a step's wait of a kind, if it is still there."""
+    rows = Wait.objects.using(db.alias()).filter(run_id=run_id, step=step, kind=kind)
+    return rows.first()

@@ -1,0 +1,20 @@
+"""The test kit: the real engine in this process, with a virtual clock, no broker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from durable_jobs.testing.kit import Kit
+
+__all__ = ["Kit"]
+
+
+def __getattr__(name: str) -> Any:
+    # pytest loads the plugin beside this before Django is set up; the kit needs models.
+    if name == "Kit":
+        from durable_jobs.testing.kit import Kit
+
+        return Kit
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

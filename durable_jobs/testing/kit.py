@@ -1,0 +1,242 @@
+"""``Kit``: send, let things run, move the clock, and let workers die."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Literal
+
+from durable_jobs import clock, dispatch
+from durable_jobs.conf import settings
+from durable_jobs.definitions.events import NewEvent, check_moment
+from durable_jobs.definitions.ports import runtime
+from durable_jobs.definitions.registry import registry
+from durable_jobs.durations import parse_duration
+from durable_jobs.engine import attempts, bodies, failpoints
+from durable_jobs.engine.suspend import SimulatedCrash
+from durable_jobs.events import matching, model_waits
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.models import Event, Run, Schedule, Wait
+from durable_jobs.scheduling import crons, ticking
+from durable_jobs.statuses import LIVE, RunStatus
+from durable_jobs.store import db, leases
+from durable_jobs.types import Duration
+
+Place = Literal["before", "body", "after"]
+
+#: More than this many attempts without the clock moving is a run that never rests.
+MOST_ATTEMPTS = 100_000
+RESOLUTION = timedelta(microseconds=1)
+
+
+class Kit:
+    """The engine for tests. Use it as a context manager, inside any kind of TestCase.
+
+    Time stands still but for ``advance`` and ``travel_to``. Nothing runs but in
+    ``run_until_idle``, ``advance`` and ``run.wait()``. Functions declared while it is
+    open are forgotten when it closes.
+    """
+
+    def __init__(self, now: datetime | None = None) -> None:
+        check_moment(now, "the beginning of the kit")
+        self._clock = clock.VirtualClock(now or clock.now().replace(microsecond=0))
+        self._stack = ExitStack()
+        self._crashes: dict[tuple[str, str], int] = {}
+        self._stubs: dict[str, Any] = {}
+
+    def __enter__(self) -> Kit:
+        self._stack.enter_context(clock.using(self._clock))
+        self._stack.enter_context(registry.temporary())
+        self._stack.enter_context(dispatch.using(KitDispatcher(self)))
+        self._stack.callback(failpoints.watch, failpoints.watch(self._pass))
+        self._stack.callback(bodies.substitute, bodies.substitute(self._stubbed))
+        self._stack.callback(model_waits.watched.forget)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    # Sending
+
+    def send(self, name: str, data: Any = None, **options: Any) -> str:
+        """Send an event as ``durable.send`` does."""
+        return runtime().send([NewEvent(name, data, **options)])[0]
+
+    def send_many(self, events: Iterable[NewEvent]) -> list[str]:
+        """Send events as ``durable.send_many`` does."""
+        return runtime().send(list(events))
+
+    # Running
+
+    def run_until_idle(self) -> int:
+        """Execute until nothing can go on at this time; return the attempts made."""
+        crons.sweep()  # beat may take ten seconds to note one that was just declared
+        count = 0
+        while True:
+            self._look_after_commits()
+            ticking.tick()
+            matching.route_pending()
+            made = self._serve_all()
+            count += made
+            if not made and not self._timers_due():
+                # A save that follows is to know of every wait that began here.
+                model_waits.watched.forget()
+                return count
+            if count > MOST_ATTEMPTS:
+                msg = f"The runs do not come to rest after {count} attempts."
+                raise AssertionError(msg)
+
+    def _serve_all(self) -> int:
+        rows = Run.objects.using(db.alias()).filter(
+            status=RunStatus.QUEUED, due_at__lte=clock.now()
+        )
+        queues = set(rows.values_list("queue", flat=True))
+        return sum(self._serve(queue) for queue in sorted(queues))
+
+    def _serve(self, queue: str) -> int:
+        claimed = leases.claim(queue, settings.CLAIM_BATCH, "kit")
+        for run in claimed:
+            try:
+                attempts.advance(run, threads=0)
+            except SimulatedCrash:
+                continue  # a dead worker: its lease has to run out
+        return len(claimed)
+
+    def _timers_due(self) -> bool:
+        due = Wait.objects.using(db.alias()).filter(due_at__lte=clock.now())
+        return due.exclude(kind="model").exists()
+
+    def _look_after_commits(self) -> None:
+        """Make the looks that saves have asked for and an open test transaction keeps.
+
+        Inside ``TestCase`` nothing ever commits.
+        """
+        connection = db.connection()
+        if connection.in_atomic_block:
+            for _, function, *_ in list(connection.run_on_commit):
+                if isinstance(function, model_waits.Look) and not function.done:
+                    function()
+
+    # Time
+
+    def now(self) -> datetime:
+        """Return the time on the virtual clock."""
+        return self._clock.moment
+
+    def advance(self, duration: Duration, *, run: bool = True) -> None:
+        """Move the clock on; what becomes due on the way runs at its own time.
+
+        ``run=False`` is an outage: nothing runs meanwhile, or at its end.
+        """
+        self.travel_to(self.now() + parse_duration(duration), run=run)
+
+    def travel_to(self, moment: datetime, *, run: bool = True) -> None:
+        """Move the clock to an aware time, not before now."""
+        if moment.utcoffset() is None or moment < self.now():
+            msg = (
+                f"Expected an aware time that is not before {self.now()}, got {moment}."
+            )
+            raise ConfigurationError(msg)
+        if not run:
+            self._clock.moment = moment
+            return
+        self.run_until_idle()
+        while (upcoming := self._next_time()) is not None and upcoming <= moment:
+            self._clock.moment = max(upcoming, self.now())
+            self.run_until_idle()
+        self._clock.moment = moment
+        self.run_until_idle()
+
+    def _next_time(self) -> datetime | None:
+        """Return the next time at which something becomes due."""
+        now = self.now()
+        runs = Run.objects.using(db.alias()).filter(status__in=sorted(LIVE))
+        waits = Wait.objects.using(db.alias())
+        schedules = Schedule.objects.using(db.alias())
+        times = [
+            runs.filter(status=RunStatus.QUEUED, due_at__gt=now)
+            .order_by("due_at")
+            .values_list("due_at", flat=True)
+            .first(),
+            waits.filter(due_at__gt=now)
+            .order_by("due_at")
+            .values_list("due_at", flat=True)
+            .first(),
+            schedules.filter(next_at__gt=now)
+            .order_by("next_at")
+            .values_list("next_at", flat=True)
+            .first(),
+            Event.objects.using(db.alias())
+            .filter(pending=True, ts__gt=now)
+            .order_by("ts")
+            .values_list("ts", flat=True)
+            .first(),
+        ]
+        leased = runs.filter(lease_token__isnull=False, lease_until__gte=now)
+        until = leased.order_by("lease_until").values_list("lease_until", flat=True)
+        lease = until.first()
+        if lease is not None:
+            times.append(lease + RESOLUTION)
+        return min((time for time in times if time is not None), default=None)
+
+    # Trouble
+
+    def crash_at(self, step: str, when: Place = "body", times: int = 1) -> None:
+        """Let the worker die at a step, the next ``times`` times that it gets there.
+
+        ``"before"`` its body, after the ``"body"`` and before its checkpoint, or
+        ``"after"`` the checkpoint. The lease must run out before work goes on.
+        """
+        if when not in ("before", "body", "after"):
+            msg = f"Expected when to be 'before', 'body' or 'after', got {when!r}."
+            raise ConfigurationError(msg)
+        self._crashes[when, step] = times
+
+    def stub(self, step: str, result: Any) -> None:
+        """Let a step's body give ``result``, or raise it when it is an exception."""
+        self._stubs[step] = result
+
+    def _pass(self, place: str, step: str) -> None:
+        left = self._crashes.get((place, step), 0)
+        if left:
+            self._crashes[place, step] = left - 1
+            msg = f"The worker died at step {step!r} ({place})."
+            raise SimulatedCrash(msg)
+
+    def _stubbed(self, step: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+        if step not in self._stubs:
+            return fn
+        result = self._stubs[step]
+
+        def stub(*args: Any, **kwargs: Any) -> Any:
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+        return stub
+
+
+class KitDispatcher:
+    """Hears no bells: the kit looks for itself."""
+
+    stands_still = True
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+
+    def ring(self, queue: str, work: int) -> None:
+        """Do nothing."""
+
+    def ring_at(self, moment: datetime) -> None:
+        """Do nothing."""
+
+    def help(self) -> bool:
+        """Execute what can go on; tell whether anything did."""
+        return self._kit.run_until_idle() > 0

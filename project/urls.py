@@ -1,0 +1,11 @@
+"""The addresses of the demo project."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("durable/", include("durable_jobs.urls")),
+]

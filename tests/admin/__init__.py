@@ -1,0 +1,1 @@
+"""The admin's pages, asked for as a browser does."""

@@ -1,0 +1,184 @@
+"""Viewers, rows in number, and what a page is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+
+from durable_jobs import clock, ids
+from durable_jobs.models import Event, Run, Step
+from durable_jobs.statuses import RunStatus, StepStatus
+
+MODELS = ("event", "run", "schedule", "step", "worker")
+
+Viewer = Callable[..., Client]
+
+
+def list_of(model: str) -> str:
+    """Return the address of a list."""
+    return reverse(f"admin:durable_jobs_{model}_changelist")
+
+
+def page_of(row: Any) -> str:
+    """Return the address of a row's page."""
+    meta = row._meta
+    return reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
+
+
+@dataclass
+class Page(HTMLParser):
+    """A page's tags in order, as ``(tag, attributes)``, and its text."""
+
+    source: str
+    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember a tag."""
+        self.tags.append((tag, dict(attrs)))
+        self.texts.append(" " if tag in ("dd", "dt", "td", "th", "title") else "")
+
+    def handle_data(self, data: str) -> None:
+        """Remember a text."""
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        """Return all the text, with single spaces."""
+        return " ".join("".join(self.texts).split())
+
+    def links(self, part: str = "") -> list[str]:
+        """Return where its links lead, those with ``part`` in them."""
+        found = [attrs.get("href") or "" for tag, attrs in self.tags if tag == "a"]
+        return [href for href in found if part in href]
+
+    def rows(self, model: str) -> list[str]:
+        """Return the pages of a model's rows that it leads to, in order."""
+        found = self.links(f"/{model}/")
+        return [
+            href.partition("?")[0]
+            for href in found
+            if href.partition("?")[0][-8:] == "/change/"
+        ]
+
+    def classes(self, part: str) -> list[str]:
+        """Return the class attributes with ``part`` in them, in order."""
+        found = [attrs.get("class") or "" for _, attrs in self.tags]
+        return [one for one in found if part in one]
+
+
+@pytest.fixture
+def admin_client(db: None) -> Client:
+    """Log in a superuser who has no password, which would take its time."""
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    return client
+
+
+@pytest.fixture
+def viewer(db: None) -> Viewer:
+    """Log in a member of the staff who may view the models that are named."""
+
+    def login(*models: str, staff: bool = True) -> Client:
+        user = User.objects.create_user("viewer", is_staff=staff)
+        names = [f"view_{model}" for model in models]
+        user.user_permissions.set(
+            Permission.objects.filter(
+                codename__in=names, content_type__app_label="durable_jobs"
+            )
+        )
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return login
+
+
+@pytest.fixture
+def get(admin_client: Client) -> Callable[[str], Page]:
+    """Ask for a page as a superuser."""
+
+    def ask(address: str) -> Page:
+        response = admin_client.get(address)
+        assert response.status_code == 200, (address, response.status_code)
+        return Page(response.content.decode())
+
+    return ask
+
+
+def make_runs(count: int, **values: Any) -> list[Run]:
+    """Insert runs that completed, one a second, the last one now."""
+    now = clock.now()
+    times = [now - timedelta(seconds=count - number) for number in range(count)]
+    return Run.objects.bulk_create(
+        run(**{"queued_at": moment, **values}) for moment in times
+    )
+
+
+def run(queued_at: datetime, **values: Any) -> Run:
+    """Return a run that completed, not saved."""
+    known: dict[str, Any] = {
+        "id": ids.new_id(),
+        "function": "tests.made",
+        "status": RunStatus.COMPLETED,
+        "trigger": "tests/event",
+        "data": {"large": "x" * 2000},
+        "output": {"large": "y" * 2000},
+        "due_at": queued_at,
+        "place": queued_at,
+        "queued_at": queued_at,
+        "started_at": queued_at,
+        "ended_at": queued_at + timedelta(seconds=1),
+    }
+    return Run(**{**known, **values})
+
+
+def make_steps(of: Run, count: int, **values: Any) -> list[Step]:
+    """Insert steps that completed."""
+    assert of.started_at is not None
+    rows = []
+    for number in range(count):
+        key = ids.step_key(f"step {number}")
+        known: dict[str, Any] = {
+            "id": ids.step_pk(of.pk, key),
+            "run": of,
+            "key": key,
+            "name": f"step {number}",
+            "kind": "run",
+            "position": number,
+            "status": StepStatus.COMPLETED,
+            "output": "z" * 2000,
+            "started_at": of.started_at,
+            "ended_at": of.started_at + timedelta(milliseconds=10),
+        }
+        rows.append(Step(**{**known, **values}))
+    return Step.objects.bulk_create(rows)
+
+
+def make_events(count: int, **values: Any) -> list[Event]:
+    """Insert events that came at the same moment."""
+    now = clock.now()
+    known: dict[str, Any] = {
+        "name": "tests/event",
+        "data": {"large": "x" * 2000},
+        "ts": now,
+        "received_at": now,
+        "source": "send",
+        "pending": False,
+    }
+    return Event.objects.bulk_create(
+        Event(id=str(ids.new_id()), **{**known, **values}) for _ in range(count)
+    )

@@ -1,0 +1,85 @@
+"""Stored JSON as HTML: nothing is rounded, nothing is executed, nothing is too much."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from html import unescape
+from typing import Any
+
+import pytest
+from django.utils.html import strip_tags
+
+from durable_jobs import serialization
+from durable_jobs.admin.payloads import SHOWN, error, payload
+
+
+def shown(value):
+    return text_of(serialization.dumps(value, what="a value"))
+
+
+def html_of(text):
+    html = payload(text)
+    assert html is not None
+    return html
+
+
+def text_of(text):
+    return unescape(strip_tags(html_of(text)))
+
+
+def test_short_values_stay_on_one_line():
+    assert shown({"a": 1, "b": True}) == '{"a": 1, "b": true}'
+    assert shown({"a": 1, "b": [None, "x"]}).count("\n") == 3
+    assert shown([1, 2, 3]) == "[1, 2, 3]"
+    assert shown({}) == "{}"
+    assert shown(None) == "null"
+
+
+def test_long_values_are_indented():
+    value = {"rows": ["x" * 30] * 4, "end": {"deep": [[1]]}}
+    assert json.loads(shown(value)) == value
+    assert '\n    "xxx' in shown(value)
+
+
+@pytest.mark.parametrize("text", ["1.10", "123456789012345678901234567890", "9" * 5000])
+def test_numbers_are_shown_as_they_are_stored(text):
+    assert text_of(text) == text
+
+
+def test_what_json_has_no_word_for_is_named():
+    assert shown({"total": Decimal("19.90")}) == '{"total": decimal "19.90"}'
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "", "[" * 50_000, "[" * 900 + "]" * 900, "nonsense <b>"]
+)
+def test_what_cannot_be_read_is_shown_as_it_is(text):
+    assert unescape(html_of(text)) == f'<pre class="durable-payload">{text}</pre>'
+
+
+def test_no_more_is_shown_than_a_page_holds():
+    html = html_of('"' + "<" * SHOWN + '"')
+    assert "The first 100,000 characters." in html
+    assert "<<" not in html
+
+
+def test_deep_nesting_costs_no_width():
+    tree: list[Any] = list(range(10_000))
+    for _ in range(95):
+        tree = [tree]
+    assert len(html_of(json.dumps(tree))) < 1_000_000
+
+
+def test_no_payload_is_no_section():
+    assert payload(None) is None
+    assert error(None) is None
+
+
+@pytest.mark.parametrize("text", ["[]", '"x"', "{", '{"type": 1}'])
+def test_an_error_of_another_form_is_shown_as_any_payload(text):
+    assert error(text) == payload(text)
+
+
+def test_an_error_needs_no_traceback():
+    assert strip_tags(str(error('{"type": "E", "message": "m"}'))) == "E m"

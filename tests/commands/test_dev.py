@@ -1,0 +1,108 @@
+"""``durable_dev``: a project of a few lines, on SQLite, without a broker."""
+
+from __future__ import annotations
+
+import re
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+
+from tests.commands.processes import command, manage
+
+pytestmark = pytest.mark.timeout(180)
+
+FUNCTION = """
+from durable_jobs import durable
+
+
+@durable.function(on=durable.Event("hello/world"))
+def greet(ctx):
+    name = ctx.step.run("name", lambda: ctx.event.data["name"])
+    ctx.step.sleep("breathe", "500ms")
+    return ctx.step.run("greet", lambda: f"Hello, {name}!", queue="named nowhere else")
+"""
+SETTINGS = """
+INSTALLED_APPS += ["durable_jobs", "hello"]
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a project as Django makes it, without a Celery app, and a first function."""
+    place = tmp_path_factory.mktemp("project")
+    call_command("startproject", "mysite", str(place))
+    (place / "hello").mkdir()
+    (place / "hello" / "__init__.py").touch()
+    (place / "hello" / "durable.py").write_text(FUNCTION)
+    with (place / "mysite" / "settings.py").open("a") as settings:
+        settings.write(SETTINGS)
+    manage(place, "migrate", "-v0")
+    return place
+
+
+def test_web_worker_and_beat_serve_a_project_without_a_broker(project: Path) -> None:
+    with command(project, "durable_dev", "0", "--noreload") as dev:
+        greeting = dev.until("Web at")
+        assert "memory://" in greeting
+        found = re.search(r"http://[^,]*", greeting)
+        assert found is not None
+        answer = urllib.request.urlopen(found[0])  # noqa: S310  # of this very command
+        assert answer.status == 200
+        assert "hello.greet" in dev.until("Functions")
+
+        sent = manage(
+            project, "durable_send", "hello/world", "--data", '{"name": "Ada"}'
+        )
+        run_id = sent.split()[-1]
+        dev.until(f"hello.greet {run_id} waiting")
+        dev.until(f"hello.greet {run_id} completed")
+
+        assert "Hello, Ada!" in manage(
+            project, "durable_runs", "show", run_id, "--format", "json"
+        )
+        assert "All is well." in manage(project, "durable_doctor")
+        assert dev.interrupt() == 0
+
+
+def test_it_starts_again_when_the_code_changes_and_outlives_broken_code(
+    project: Path,
+) -> None:
+    code = project / "hello" / "durable.py"
+    with command(project, "durable_dev", "0") as dev:
+        dev.until("hello.greet")
+        dev.until("Quit with Ctrl-C")
+
+        code.write_text(FUNCTION.replace("def greet", "def welcome"))
+        dev.until("hello.welcome")
+        dev.until("Quit with Ctrl-C")
+
+        code.write_text("def broken(:")
+        dev.until("SyntaxError")
+        dev.until("waiting for a change")
+        code.write_text(FUNCTION)
+        dev.until("hello.greet")
+        dev.until("Quit with Ctrl-C")
+        assert dev.interrupt() == 0
+
+
+def test_a_port_that_is_taken_is_an_error(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with command(project, "durable_dev", port, "--noreload") as dev:
+            assert port in dev.until("Cannot serve at")
+            assert dev.end() == 1
+
+
+def test_a_place_that_is_none_is_an_error(project: Path) -> None:
+    with command(project, "durable_dev", "nowhere", "--noreload") as dev:
+        dev.until("Expected a port or address:port, got 'nowhere'")
+        assert dev.end() == 1
+
+
+def test_the_tick_can_be_a_process_of_its_own(project: Path) -> None:
+    with command(project, "durable_tick", "--forever") as tick:
+        tick.until("Ticking")
+        assert tick.interrupt() == 0

@@ -1,0 +1,110 @@
+"""``durable_doctor``: work that nobody does, and what is worth knowing."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from durable_jobs.models import Event, FunctionState, Run, Wait
+from durable_jobs.scheduling import doctor
+
+pytestmark = pytest.mark.django_db
+
+
+def test_nobody_has_ticked_yet(durable_kit, call):
+    with pytest.raises(SystemExit) as exit:
+        call("durable_doctor")
+    assert exit.value.code == 1
+
+
+def test_nobody_ticks_any_more(durable_kit, finds):
+    durable_kit.run_until_idle()
+    durable_kit.advance("29s", run=False)
+    assert doctor.examine().healthy
+    durable_kit.advance("10m", run=False)
+    finds("tick")
+
+
+def test_runs_of_dead_workers_that_nobody_takes_back(durable_kit, napper, finds):
+    durable_kit.run_until_idle()
+    napper.enqueue()
+    Run.objects.update(
+        status="running",
+        lease_token=uuid.uuid4(),
+        lease_until=durable_kit.now() - timedelta(minutes=1),
+    )
+    finds("expired-lease")
+    assert Run.objects.get().status == "queued"
+
+
+def test_waits_that_nobody_ends(durable_kit, asleep, finds):
+    Wait.objects.update(due_at=durable_kit.now() - timedelta(minutes=1))
+    finds("overdue-wait")
+    durable_kit.run_until_idle()
+    assert Run.objects.get().result() == "rested"
+
+
+def test_events_that_nobody_offers(durable_kit, finds):
+    durable_kit.run_until_idle()
+    durable_kit.send("t/anything")
+    long_ago = durable_kit.now() - timedelta(minutes=1)
+    Event.objects.update(ts=long_ago, received_at=long_ago)
+    finds("undelivered-event")
+
+
+def test_runs_that_nobody_begins(durable_kit, napper, diagnose):
+    durable_kit.run_until_idle()
+    napper.enqueue()
+    Run.objects.update(due_at=durable_kit.now() - timedelta(minutes=2))
+    code, report = diagnose()
+    assert (code, report["figures"]["oldest_ready_seconds"]) == (0, 120)
+    code, report = diagnose("--oldest", "1m")
+    assert code == 1
+    assert [one["check"] for one in report["findings"]] == ["not-begun"]
+
+
+# What is worth knowing
+
+
+def test_notices_are_no_problems(durable_kit, asleep, diagnose):
+    Run.objects.update(function="t.removed", status="paused", reason="by hand")
+    Wait.objects.all().delete()
+    FunctionState.objects.create(function="t.napper", paused_at=durable_kit.now())
+    code, report = diagnose()
+    assert (code, report["healthy"]) == (0, True)
+    said = {one["check"]: one["message"] for one in report["findings"]}
+    assert "'t.removed'" in said["unknown-function"]
+    assert "by hand" in said["paused-run"]
+    assert "'t.napper'" in said["paused-function"]
+
+
+def test_a_run_that_keeps_losing_its_worker_is_a_notice(durable_kit, asleep, diagnose):
+    Run.objects.update(status="queued", crashes=3)
+    code, report = diagnose()
+    assert (code, [one["check"] for one in report["findings"]]) == (
+        0,
+        ["crashing-run"],
+    )
+
+
+def test_the_text_says_the_same(durable_kit, napper, call):
+    durable_kit.run_until_idle()
+    run = napper.enqueue()
+    Run.objects.update(status="running")
+    output = StringIO()
+    with pytest.raises(SystemExit):
+        call_command("durable_doctor", stdout=output)
+    said = output.getvalue()
+    assert "PROBLEM running-unheld: 1 runs are running, and nobody holds them" in said
+    assert str(run.pk) in said
+    assert said.endswith("1 problem.\n")
+    assert "mended: 1 x running-unheld" in call("durable_doctor", "--fix")
+
+
+def test_a_wrong_duration_is_refused(durable_kit, call):
+    with pytest.raises(CommandError, match="--oldest"):
+        call("durable_doctor", "--oldest", "soon")

@@ -1,0 +1,80 @@
+"""Runs that dead processes of this machine hold are taken back at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from durable_jobs import durable
+from durable_jobs.executors import graves
+from durable_jobs.models import Run
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def held(durable_kit):
+    """Return a function that makes a run held by a worker of some name."""
+
+    @durable.function(id="t.held")
+    def function(ctx):
+        return "done"
+
+    def holding(worker, status="running"):
+        run = function.enqueue()
+        Run.objects.filter(pk=run.pk).update(
+            status=status,
+            worker=worker,
+            claims=1,
+            crashes=1,
+            lease_token=uuid.uuid4(),
+            lease_until=durable_kit.now() + timedelta(minutes=1),
+        )
+        return run
+
+    return holding
+
+
+def a_dead_process() -> int:
+    """Return the id of a process that has been."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_dead_process_of_this_machine_loses_its_runs(durable_kit, held):
+    pid, host = a_dead_process(), socket.gethostname()
+    runs = [held(f"{host}:{pid}"), held(f"{host}:{pid}:worker-thread_1")]
+    assert graves.take_back() == 2
+    for run in runs:
+        run.refresh_from_db()
+        assert (run.status, run.lease_token) == ("queued", None)
+        assert run.crashes == 1, "it may be what the process died of"
+    durable_kit.run_until_idle()
+    assert {run.status for run in Run.objects.all()} == {"completed"}
+
+
+@pytest.mark.parametrize("host", ["other", socket.gethostname() + "2"])
+def test_other_machines_keep_theirs(durable_kit, held, host):
+    held(f"{host}:{a_dead_process()}")
+    assert graves.take_back() == 0
+
+
+def test_living_processes_keep_theirs(durable_kit, held):
+    held(f"{socket.gethostname()}:{os.getpid()}")
+    held(f"{socket.gethostname()}:1")
+    held("kit")
+    assert graves.take_back() == 0
+
+
+def test_a_run_that_was_paused_meanwhile_stays_paused(durable_kit, held):
+    run = held(f"{socket.gethostname()}:{a_dead_process()}", status="paused")
+    assert graves.take_back() == 0
+    run.refresh_from_db()
+    assert run.status == "paused"

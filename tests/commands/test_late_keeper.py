@@ -1,0 +1,74 @@
+"""A lease whose renewal is late is renewed by whoever executes the run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from durable_jobs import clock, durable
+from durable_jobs.conf import settings
+from durable_jobs.executors.keeper import Keeper
+from durable_jobs.models import Run
+from durable_jobs.store import leases
+
+pytestmark = pytest.mark.django_db
+
+
+class Stuck(Keeper):
+    """A keeper whose own thread never gets to write."""
+
+    def _wake(self, at: float) -> None:
+        """Leave it asleep."""
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Return a function that lets this process's own clock run ahead."""
+    real = clock.monotonic
+
+    def running_ahead(part):
+        ahead = settings.LEASE.total_seconds() * part
+        monkeypatch.setattr(clock, "monotonic", lambda: real() + ahead)
+
+    return running_ahead
+
+
+@pytest.fixture
+def claimed(durable_kit):
+    """Return a run that this process holds."""
+
+    @durable.function(id="t.claimed")
+    def function(ctx):
+        return None
+
+    function.enqueue()
+    (run,) = leases.claim("default", 1, "me")
+    return run
+
+
+def lease_of(run):
+    """Return until when a run is held."""
+    return Run.objects.get(pk=run.pk).lease_until
+
+
+def test_an_overdue_lease_is_renewed_by_the_thread_that_asks(
+    durable_kit, claimed, later
+):
+    keeper = Stuck()
+    with keeper.holding(claimed):
+        durable_kit.advance(0.7 * settings.LEASE, run=False)
+        later(0.7)
+        assert not keeper.lost(claimed.pk)
+        assert lease_of(claimed) == durable_kit.now() + settings.LEASE
+        later(1.2)
+        durable_kit.advance(timedelta(seconds=1), run=False)
+        assert not keeper.lost(claimed.pk), "that renewal counts"
+
+
+def test_a_lease_that_others_took_is_lost(durable_kit, claimed, later):
+    keeper = Stuck()
+    with keeper.holding(claimed):
+        Run.objects.update(status="queued", lease_token=None, lease_until=None)
+        later(0.7)
+        assert keeper.lost(claimed.pk)

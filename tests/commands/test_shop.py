@@ -1,0 +1,137 @@
+"""The demo project's functions, and the demo's own proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.core.files.base import ContentFile
+
+from durable_jobs.models import Run
+from project.demo import proof
+from project.shop.models import Airport, ImportSummary, Order, Tenant, Upload
+
+pytestmark = pytest.mark.django_db
+
+HEAD = "icao,iata,name,city,subd,country,elevation,lat,lon,tz,lid\n"
+LINES = (
+    "LFPG,CDG,Charles de Gaulle,Paris,Ile-de-France,FR,392,49.0,2.55,Europe/Paris,\n"
+    "EDDB,BER,Brandenburg,Berlin,Brandenburg,DE,157,52.4,13.5,Europe/Berlin,\n"
+)
+
+
+@pytest.fixture
+def order():
+    """Return an order."""
+    return Order.objects.create(tenant=Tenant.objects.create(name="T"), total=40)
+
+
+@pytest.fixture
+def checkout(durable_kit, order):
+    """Check the order out, and let things run."""
+    durable_kit.send("shop/checkout.completed", {"order_id": order.pk, "total": 40})
+    durable_kit.run_until_idle()
+    order.refresh_from_db()
+    assert order.status == Order.Status.RESERVED
+
+
+def test_an_order_that_is_paid_is_shipped(durable_kit, order, checkout):
+    durable_kit.send("shop/payment.received", {"order_id": order.pk + 1})
+    durable_kit.send("shop/payment.received", {"order_id": order.pk})
+    durable_kit.run_until_idle()
+    order.refresh_from_db()
+    assert order.status == Order.Status.PAID
+    durable_kit.advance("1h")
+    order.refresh_from_db()
+    assert order.status == Order.Status.SHIPPED
+    assert Run.objects.get().result() == {"shipped": True}
+
+
+def test_an_order_that_nobody_pays_is_cancelled(durable_kit, order, checkout):
+    durable_kit.advance("3d")
+    order.refresh_from_db()
+    assert order.status == Order.Status.CANCELLED
+
+
+def test_an_order_that_is_revoked_is_cancelled(durable_kit, order, checkout):
+    durable_kit.send("shop/checkout.revoked", {"order_id": order.pk})
+    durable_kit.run_until_idle()
+    order.refresh_from_db()
+    assert order.status == Order.Status.CANCELLED
+    assert Run.objects.get(function="shop.fulfil_order").status == "cancelled"
+
+
+def test_an_order_of_nothing_starts_nothing(durable_kit, order):
+    durable_kit.send("shop/checkout.completed", {"order_id": order.pk, "total": 0})
+    assert not Run.objects.exists()
+
+
+@pytest.fixture
+def imported(durable_kit, settings, tmp_path):
+    """Return a function that imports a text and gives the import's run."""
+    settings.MEDIA_ROOT = tmp_path
+
+    def importing(text):
+        upload = Upload.objects.create(file=ContentFile(text.encode(), "airports.csv"))
+        event_id = upload.announce()
+        durable_kit.advance("2s")
+        return Run.objects.get(event_id=event_id)
+
+    return importing
+
+
+def test_a_file_is_imported_and_summarised(imported):
+    run = imported(HEAD + LINES)
+    assert run.result() == {"rows": 2, "rejected": 0}
+    assert Airport.objects.get(pk="LFPG").city == "Paris"
+    summary = ImportSummary.objects.get()
+    assert (summary.run_id, summary.rows, summary.rejected) == (run.pk, 2, 0)
+
+
+def test_lines_that_are_no_airports_are_left_out(imported):
+    run = imported(HEAD + LINES + "X,,,,,,high,1,2,UTC,\n")
+    assert run.result() == {"rows": 2, "rejected": 1}
+
+
+def test_a_file_may_come_again_with_corrections(imported):
+    imported(HEAD + LINES)
+    imported(HEAD + LINES.replace("Berlin,Brandenburg,DE", "Schoenefeld,B,DE"))
+    assert Airport.objects.count() == 2
+    assert Airport.objects.get(pk="EDDB").city == "Schoenefeld"
+
+
+def test_the_proof_sees_every_difference(imported, tmp_path: Path):
+    file = tmp_path / "wanted.csv"
+    file.write_text(HEAD + LINES)
+    imported(HEAD + LINES)
+    assert not list(proof.differences(file))
+    Airport.objects.filter(pk="EDDB").update(name="Tegel")
+    assert [text.split()[0] for text in proof.differences(file)] == ["missing", "too"]
+    Airport.objects.all().delete()
+    assert len(list(proof.differences(file))) == 2
+
+
+@pytest.mark.parametrize(
+    ("trail", "said"),
+    [
+        ("1 validate 0\n2 write 0\n", []),
+        ("1 validate 0\n2 validate 0\n", ["validated again by [1, 2]"]),
+        ("2 write 0\n", ["never validated", "validated again by []"]),
+        ("1 validate 0\n2 write 0\n2 write 0\n", ["did write 0 2 times"]),
+    ],
+)
+def test_the_proof_sees_every_repetition(imported, tmp_path: Path, trail, said):
+    run = imported(HEAD + LINES)
+    file = tmp_path / "trail.txt"
+    file.write_text(trail)
+    found = list(proof.repetitions(file, run, recorded={0}, dead=1))
+    assert len(found) == len(said)
+    assert all(part in text for part, text in zip(said, found, strict=True))
+
+
+def test_what_was_not_recorded_may_be_done_again(imported, tmp_path: Path):
+    run = imported(HEAD + LINES)
+    file = tmp_path / "trail.txt"
+    file.write_text("1 validate 0\n2 validate 0\n")
+    assert not list(proof.repetitions(file, run, recorded=set(), dead=1))
+    assert proof.again(file, dead=1) == 1

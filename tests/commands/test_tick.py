@@ -1,0 +1,68 @@
+"""``durable_tick``: the clock by hand."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from durable_jobs import dispatch, durable
+from durable_jobs.models import Run, Worker
+
+pytestmark = pytest.mark.django_db
+
+
+class Listener:
+    """A dispatcher that notes what is rung for."""
+
+    stands_still = True
+
+    def __init__(self) -> None:
+        self.queues: list[str] = []
+
+    def ring(self, queue: str, work: int) -> None:
+        """Note the queue."""
+        self.queues.append(queue)
+
+    def ring_at(self, moment: datetime) -> None:
+        """Do nothing."""
+
+    def help(self) -> bool:
+        """Do nothing."""
+        return False
+
+
+def test_it_does_what_is_due_and_says_so(durable_kit, call):
+    @durable.function(id="t.sleeper")
+    def sleeper(ctx):
+        ctx.step.sleep("nap", "1h")
+
+    run = sleeper.enqueue()
+    durable_kit.run_until_idle()
+    durable_kit.advance("1h", run=False)
+    assert "timers 1" in call("durable_tick")
+    run.refresh_from_db()
+    assert run.status == "queued"
+
+
+def test_it_leaves_word_and_says_when_nothing_is_due(durable_kit, call):
+    call("durable_tick")
+    assert Worker.objects.get(name="tick").seen_at == durable_kit.now()
+    assert call("durable_tick") == "Nothing was due.\n"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_rings_every_queue_with_work_whoever_named_it(durable_kit, call):
+    @durable.function(id="t.one")
+    def one(ctx):
+        ctx.step.run("there", lambda: 1, queue="named by a step")
+
+    one.enqueue()
+    one.using(run_after="1h").enqueue()
+    runs = [one.enqueue(), one.enqueue()]
+    for run, queue in zip(runs, ("named by a step", "old"), strict=True):
+        Run.objects.filter(pk=run.pk).update(queue=queue)
+    listener = Listener()
+    with dispatch.using(listener):
+        call("durable_tick")
+    assert sorted(listener.queues) == ["default", "named by a step", "old"]

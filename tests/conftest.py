@@ -1,0 +1,45 @@
+"""What all the tests share."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from urllib.parse import quote, urlsplit
+
+import pytest
+from django.db import connection
+from hypothesis import settings as hypothesis
+
+from tests.packaging.installed import installed
+
+__all__ = ["django_db_setup", "installed", "process_environment"]
+
+# The first example of a test may have to connect to the database.
+hypothesis.register_profile("default", deadline=None)
+hypothesis.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """Let nothing of ours be connected when the test database goes."""
+    # Imported late: it needs the settings.
+    from durable_jobs.executors.keeper import keeper
+
+    yield
+    keeper().stop()
+    gc.collect()  # a thread that ended leaves its connection to the collector
+
+
+@pytest.fixture
+def process_environment(transactional_db: None) -> dict[str, str]:
+    """Return the environment of a real worker: it sees the tests' own database."""
+    name = str(connection.settings_dict["NAME"])
+    if connection.vendor == "sqlite":
+        if "memory" in name:
+            pytest.skip("a database in memory is this process's alone")
+        address = f"sqlite:///{quote(name)}"
+    else:
+        parts = urlsplit(os.environ["DATABASE_URL"])
+        address = parts._replace(path=f"/{quote(name)}").geturl()
+    return {**os.environ, "DATABASE_URL": address}

@@ -1,0 +1,68 @@
+"""What the tests of costs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from durable_jobs import clock, dispatch
+from durable_jobs.definitions.registry import registry
+
+
+class Silent:
+    """A dispatcher whose bells nobody hears: the test serves by itself."""
+
+    stands_still = False
+
+    def ring(self, queue: str, work: int) -> None:
+        """Do nothing."""
+
+    def ring_at(self, moment: object) -> None:
+        """Do nothing."""
+
+    def help(self) -> bool:
+        """Execute nothing."""
+        return False
+
+
+@pytest.fixture
+def silence(transactional_db: None) -> Iterator[None]:
+    """Let runs wait until the test serves their queue."""
+    with registry.temporary(), dispatch.using(Silent()):
+        yield
+
+
+@pytest.fixture
+def postgres(transactional_db: None) -> None:
+    """Skip the test on other databases."""
+    if connection.vendor != "postgresql":
+        pytest.skip("is about PostgreSQL's own statements")
+
+
+Watch = Callable[[], AbstractContextManager[list[str]]]
+
+
+@pytest.fixture
+def watch(transactional_db: None) -> Watch:
+    """Give a block that collects the statements inside it.
+
+    Unlike Django's own, it counts on where a worker empties the log of queries.
+    """
+    clock.now()  # asks the database once a minute
+
+    @contextmanager
+    def watching() -> Iterator[list[str]]:
+        texts: list[str] = []
+
+        def note(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+            texts.append(sql)
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(note):
+            yield texts
+
+    return watching

@@ -1,0 +1,86 @@
+"""Bells that tell nothing new cost next to nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from durable_jobs import clock, durable
+from durable_jobs.executors import serving
+from durable_jobs.executors.celery_tasks import work
+from durable_jobs.models import Run
+from tests.costs.conftest import Watch
+
+pytestmark = pytest.mark.usefixtures("silence", "nothing_seen")
+
+LONG = timedelta(seconds=10 * serving.SLACK)
+
+
+@pytest.fixture
+def nothing_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin as a process that has not looked yet."""
+    monkeypatch.setattr(serving, "_answered", {})
+
+
+def enqueue() -> Run:
+    return durable.function(id="costs")(lambda ctx: "done").enqueue()
+
+
+def rung(ago: timedelta = timedelta()) -> float:
+    return (clock.now() - ago).timestamp()
+
+
+def test_a_bell_is_answered():
+    run = enqueue()
+    assert work("default", rung()) == 1
+    run.refresh_from_db()
+    assert run.result() == "done"
+
+
+def test_a_bell_that_was_rung_before_the_last_look_asks_nothing(watch: Watch):
+    work("default", rung())
+    before = rung(LONG)
+    with watch() as texts:
+        assert work("default", before) == 0
+    assert texts == []
+
+
+def test_a_bell_that_was_rung_since_is_answered():
+    work("default", rung())
+    run = enqueue()
+    assert work("default", rung()) == 1
+    run.refresh_from_db()
+    assert run.status == "completed"
+
+
+def test_clocks_that_differ_a_little_lose_no_bell():
+    work("default", rung())
+    enqueue()
+    assert work("default", rung(timedelta(seconds=serving.SLACK / 2))) == 1
+
+
+def test_a_look_at_one_queue_answers_no_bell_of_another():
+    work("other", rung())
+    enqueue()
+    assert work("default", rung(LONG)) == 1
+
+
+def test_a_look_that_was_broken_off_answers_no_bell():
+    run = enqueue()
+    serving.serve("default", finished=lambda: True)
+    assert work("default", rung(LONG)) == 1
+    run.refresh_from_db()
+    assert run.status == "completed"
+
+
+def test_a_bell_without_a_time_is_answered():
+    work("default", rung())
+    enqueue()
+    assert work("default") == 1
+
+
+def test_a_message_that_is_not_ours_does_nothing():
+    enqueue()
+    assert work(None, rung()) == 0
+    assert work("default", "yesterday") == 0

@@ -1,0 +1,79 @@
+"""The budget of design.md: how many statements a run asks of PostgreSQL."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+
+from durable_jobs import durable
+from durable_jobs.executors.serving import serve
+from durable_jobs.models import Run
+from tests.costs.conftest import Watch
+
+pytestmark = pytest.mark.usefixtures("silence", "postgres")
+
+STEPS = 5
+
+
+def five_steps(ctx):
+    return [ctx.step.run(f"step {n}", lambda n=n: n) for n in range(STEPS)]
+
+
+def test_starting_a_run_is_one_statement(watch: Watch):
+    function = durable.function(id="costs")(five_steps)
+    with watch() as texts:
+        function.enqueue({"order_id": 7})
+    assert [text.split()[0] for text in texts] == ["INSERT"]
+
+
+def test_a_fresh_run_is_a_look_a_claim_its_steps_and_its_end(watch: Watch):
+    function = durable.function(id="costs")(five_steps)
+    run = function.enqueue()
+    with watch() as texts:
+        assert serve("default") == 1
+    run.refresh_from_db()
+    assert run.result() == [0, 1, 2, 3, 4]
+    assert len(texts) == STEPS + 3
+
+
+def test_runs_that_are_claimed_together_share_the_look_and_the_claim(watch: Watch):
+    function = durable.function(id="costs")(five_steps)
+    for _ in range(4):
+        function.enqueue()
+    with watch() as texts:
+        assert serve("default") == 4
+    assert len(texts) == 2 + 4 * (STEPS + 1)
+
+
+def test_a_claim_does_not_wait_for_the_disk_and_what_follows_does(watch: Watch):
+    seen = []
+
+    def look(ctx):
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW synchronous_commit")
+            seen.append(cursor.fetchone()[0])
+
+    durable.function(id="costs")(look).enqueue()
+    with watch() as texts:
+        serve("default")
+    [claim] = [text for text in texts if "SKIP LOCKED" in text]
+    assert "set_config('synchronous_commit', 'off', true)" in claim
+    assert seen == ["on"]
+
+
+def test_a_look_at_an_empty_queue_is_two_statements(watch: Watch):
+    with watch() as texts:
+        assert serve("default") == 0
+    assert len(texts) == 2
+
+
+def test_what_comes_while_a_batch_is_served_has_a_bell_of_its_own():
+    function = durable.function(id="costs")(five_steps)
+
+    def starting(ctx):
+        ctx.step.run("start another", lambda: str(function.enqueue().pk))
+
+    durable.function(id="starting")(starting).enqueue()
+    assert serve("default") == 1
+    assert serve("default") == 1
+    assert not Run.objects.live().exists()

@@ -1,0 +1,72 @@
+"""Connections outlive a doorbell, as long as the host lets them."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection, transaction
+
+from durable_jobs.executors import connections
+from durable_jobs.executors.connections import kept
+
+pytestmark = pytest.mark.usefixtures("postgres", "ours")
+
+
+@pytest.fixture
+def ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin with no connection, and let them live a minute."""
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 60)
+
+
+def backend() -> int:
+    """Return the server process behind this thread's connection."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return int(cursor.fetchone()[0])
+
+
+def bell() -> int:
+    """Do a bell's work, with Celery closing all connections around it."""
+    connection.close()
+    with kept():
+        process = backend()
+    connection.close()
+    return process
+
+
+def test_the_next_bell_goes_on_with_the_connection_of_the_last():
+    assert bell() == bell() == bell()
+
+
+def test_between_bells_the_connection_is_nobody_elses():
+    first = bell()
+    other = backend()
+    assert other != first
+    assert bell() == first
+
+
+def test_a_host_that_keeps_no_connections_has_none_kept(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
+    assert bell() != bell()
+
+
+def test_a_connection_that_is_too_old_is_opened_anew(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", -1)
+    assert bell() != bell()
+
+
+def test_a_connection_that_died_meanwhile_is_found_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(connection.settings_dict, "CONN_HEALTH_CHECKS", True)
+    monkeypatch.setattr(connections, "FRESH", 0.0)
+    first = bell()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
+    assert bell() != first
+
+
+def test_a_connection_inside_a_transaction_is_left_where_it_is():
+    with transaction.atomic(), kept():
+        process = backend()
+    assert backend() == process

@@ -1,0 +1,109 @@
+"""Prepared statements: planned once, and done without where they cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from durable_jobs import clock, durable
+from durable_jobs.executors.serving import serve
+from durable_jobs.models import Run
+from durable_jobs.store import prepared
+
+pytestmark = pytest.mark.usefixtures("silence", "postgres", "afresh")
+
+ANSWER = "SELECT %s::int + 1"
+
+
+@pytest.fixture
+def afresh() -> Iterator[None]:
+    """Forget before and after what the server has refused."""
+    connection.close()
+    prepared._refused.clear()
+    yield
+    prepared._refused.clear()
+    connection.close()
+
+
+def known() -> list[str]:
+    """Return the texts that are prepared on this connection."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        return [row[0] for row in cursor.fetchall()]
+
+
+def two_steps(ctx):
+    return [ctx.step.run("one", lambda: 1), ctx.step.run("two", lambda: 2)]
+
+
+def test_checkpoints_and_the_end_are_prepared_and_nothing_of_the_hosts_is():
+    durable.function(id="costs")(two_steps).enqueue()
+    serve("default")
+    texts = known()
+    assert texts
+    assert all("durable_jobs_" in text for text in texts)
+    assert connection.connection.prepare_threshold is None
+
+
+def test_a_statement_is_prepared_once_for_many_calls():
+    for number in range(10):
+        assert prepared.fetch(ANSWER, [number]) == [(number + 1,)]
+    assert len(known()) == 1
+
+
+def test_plans_are_made_anew_and_old_ones_go(monkeypatch: pytest.MonkeyPatch):
+    moment = [0.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: moment[0])
+    for _ in range(3 * prepared.MOST):
+        assert prepared.fetch(ANSWER, [1]) == [(2,)]
+        moment[0] += prepared.REPLAN
+    assert 1 < len(known()) <= prepared.MOST + 1
+
+
+def test_a_host_whose_pool_cannot_prepare_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(connection.settings_dict, "DISABLE_SERVER_SIDE_CURSORS", True)
+    run = durable.function(id="costs")(two_steps).enqueue()
+    serve("default")
+    run.refresh_from_db()
+    assert run.result() == [1, 2]
+    assert known() == []
+
+
+def forget_behind_the_drivers_back() -> None:
+    """Do what a pool does that hands out another server connection."""
+    connection.connection.pgconn.exec_(b"DEALLOCATE ALL")
+
+
+def test_a_server_that_refuses_is_served_without(caplog: Any):
+    prepared.fetch(ANSWER, [1])
+    forget_behind_the_drivers_back()
+    assert prepared.fetch(ANSWER, [1]) == [(2,)]
+    assert "DISABLE_SERVER_SIDE_CURSORS" in caplog.text
+    assert prepared.fetch(ANSWER, [2]) == [(3,)]
+    assert known() == []
+
+
+def test_a_refusal_in_the_middle_of_a_run_changes_nothing_about_it():
+    def forgetting(ctx):
+        ctx.step.run("one", lambda: 1)
+        forget_behind_the_drivers_back()
+        ctx.step.run("two", lambda: 2)
+        return Run.objects.get(pk=ctx.run_id).claims
+
+    run = durable.function(id="costs")(forgetting).enqueue()
+    serve("default")
+    run.refresh_from_db()
+    assert run.result() == 1
+    assert run.steps.count() == 2
+
+
+def test_a_refusal_inside_a_transaction_is_an_error_and_the_last_one():
+    prepared.fetch(ANSWER, [1])
+    forget_behind_the_drivers_back()
+    with pytest.raises(DatabaseError), transaction.atomic():
+        prepared.fetch(ANSWER, [1])
+    with transaction.atomic():
+        assert prepared.fetch(ANSWER, [1]) == [(2,)]

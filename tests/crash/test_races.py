@@ -1,0 +1,337 @@
+"""Two things at once: one wins, both know, and nothing is lost or done twice.
+
+Each test says which guard it is about, and how it fails without it.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+
+from durable_jobs import clock, durable
+from durable_jobs.definitions.registry import registry
+from durable_jobs.engine import attempts
+from durable_jobs.events import matching
+from durable_jobs.models import Event, Run, Schedule, Step, Wait
+from durable_jobs.scheduling import crons, timers
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import leases, steps
+from durable_jobs.store.leases import LeaseLost
+from durable_jobs.store.steps import Memo
+from tests.lab.processes import until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
+
+ROUNDS = 60
+
+
+@pytest.fixture(autouse=True)
+def apart():
+    """Keep what a test declares to itself, on the database of record."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer: races are tested on the database of record")
+    with registry.temporary():
+        yield
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """Make calls in threads that begin at the same moment; return what each gave."""
+    barrier = threading.Barrier(len(calls))
+    given: list[Any] = [None] * len(calls)
+
+    def work(index: int) -> None:
+        try:
+            barrier.wait(10)
+            given[index] = calls[index]()
+        except BaseException as error:  # noqa: BLE001  # raised again, or looked at
+            given[index] = error
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for one in given:
+        if isinstance(one, BaseException) and not isinstance(one, LeaseLost):
+            raise one
+    return given
+
+
+def claimed(count: int = 1) -> list[Run]:
+    """Claim what is queued."""
+    runs = leases.claim("default", count, "test")
+    assert len(runs) == count
+    return runs
+
+
+def advance(run: Run) -> None:
+    """Execute a claimed run in this thread."""
+    attempts.advance(run, threads=0)
+
+
+def test_a_queued_run_is_claimed_by_one_worker_only() -> None:
+    """Without the lock in the claim, two workers return the same run."""
+
+    @durable.function(id="race.claimed")
+    def idle(ctx):
+        return None
+
+    for _ in range(ROUNDS // 4):
+        for _ in range(8):
+            idle.enqueue()
+        batches = together(*[lambda: leases.claim("default", 3, "test")] * 4)
+        taken = [run.pk for batch in batches for run in batch]
+        assert len(taken) == len(set(taken))
+        Run.objects.all().delete()
+
+
+def test_a_result_that_comes_too_late_is_void() -> None:
+    """I4. Without ``lease_token`` in the fence, the first worker's memo is written."""
+
+    @durable.function(id="race.fenced")
+    def idle(ctx):
+        return None
+
+    idle.enqueue()
+    (stale,) = claimed()
+    Run.objects.update(lease_until=clock.now() - timedelta(seconds=1))
+    assert leases.reclaim(leases.expired(10)[0], clock.now())
+    (fresh,) = claimed()
+    memo = Memo("k", "late", "run", StepStatus.COMPLETED, 0, output='"late"')
+    with pytest.raises(LeaseLost):
+        steps.record((stale.pk, stale.lease_token), [memo])
+    steps.record((fresh.pk, fresh.lease_token), [memo.but(output='"fresh"')])
+    assert Step.objects.get().output == "fresh"
+
+
+def test_a_memo_waits_for_a_takeover_that_is_about_to_commit() -> None:
+    """I4. Without the row lock in ``record``, the memo goes by the old lease."""
+
+    @durable.function(id="race.overlap")
+    def idle(ctx):
+        return None
+
+    idle.enqueue()
+    (stale,) = claimed()
+    memo = Memo("k", "x", "run", StepStatus.COMPLETED, 0, output="1")
+    outcome: list[Any] = []
+    taken = threading.Event()
+
+    def record() -> None:
+        assert taken.wait(10)
+        try:
+            outcome.append(steps.record((stale.pk, stale.lease_token), [memo]))
+        except LeaseLost as lost:
+            outcome.append(lost)
+
+    def take_over() -> None:
+        with transaction.atomic():
+            Run.objects.filter(pk=stale.pk).update(lease_token=uuid.uuid4())
+            taken.set()
+            until(lambda: outcome or blocked(), "the memo to wait for the lock")
+
+    together(record, take_over)
+    assert isinstance(outcome[0], LeaseLost)
+    assert not Step.objects.exists()
+
+
+def blocked() -> bool:
+    """Tell whether a statement waits for a lock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
+
+
+def test_cancel_and_complete_at_the_same_moment_end_a_run_once() -> None:
+    """I9. Without the expected status in the WHERE, both say that they ended it."""
+
+    @durable.function(id="race.ended")
+    def idle(ctx):
+        return "done"
+
+    for _ in range(ROUNDS):
+        run = idle.enqueue()
+        (held,) = claimed()
+        mine = Run.objects.get(pk=run.pk)
+        _, cancelled = together(
+            lambda held=held: advance(held), lambda mine=mine: mine.cancel("test")
+        )
+        run.refresh_from_db()
+        assert run.status == ("cancelled" if cancelled else "completed")
+        assert (run.output is None) == cancelled
+        assert run.cancel("too late") is False
+        assert Run.objects.get(pk=run.pk).status == run.status
+
+
+def test_an_event_that_commits_after_the_wait_wakes_it() -> None:
+    """I8. Looking for waits before the event's commit loses this wake-up."""
+
+    @durable.function(id="race.waiter")
+    def waiter(ctx):
+        return ctx.step.wait_for_event("w", "race/go").data["n"]
+
+    run = waiter.enqueue()
+    sent, registered = threading.Event(), threading.Event()
+
+    def sender() -> None:
+        with transaction.atomic():
+            durable.send("race/go", {"n": 7})
+            sent.set()
+            assert registered.wait(10)
+        matching.route_pending()
+
+    def waits() -> None:
+        assert sent.wait(10)
+        (held,) = claimed()
+        advance(held)
+        registered.set()
+
+    together(sender, waits)
+    (held,) = claimed()
+    advance(held)
+    run.refresh_from_db()
+    assert run.result() == 7
+
+
+def test_a_wait_and_an_event_at_the_same_moment_meet_once() -> None:
+    """I8. Without the look after the wait's commit, or the router's, some miss it."""
+
+    @durable.function(id="race.meets")
+    def meets(ctx):
+        event = ctx.step.wait_for_event("w", "race/meet", match="data.n", since="run")
+        return event.data["n"]
+
+    for number in range(ROUNDS):
+        run = meets.enqueue({"n": number})
+        (held,) = claimed()
+
+        def send(number: int = number) -> None:
+            durable.send("race/meet", {"n": number})
+            matching.route_pending()
+
+        together(send, lambda held=held: advance(held))
+        matching.route_pending()
+        assert not Wait.objects.filter(run=run).exists(), f"round {number}"
+        run.refresh_from_db()
+        if run.is_live:
+            (again,) = claimed()
+            advance(again)
+            run.refresh_from_db()
+        assert run.result() == number
+        assert Step.objects.filter(run=run).count() == 1
+
+
+def test_of_an_event_and_its_timeout_one_wins() -> None:
+    """G7. Without the wait's deletion and the open step as guards, both end it."""
+
+    @durable.function(id="race.timeout")
+    def waiter(ctx):
+        event = ctx.step.wait_for_event("w", "race/late", match="data.n", timeout="1h")
+        return None if event is None else event.data["n"]
+
+    for number in range(ROUNDS // 2):
+        run = waiter.enqueue({"n": number})
+        advance(claimed()[0])
+        past = clock.now() - timedelta(seconds=1)
+        Wait.objects.filter(run=run, kind="timeout").update(due_at=past)
+        durable.send("race/late", {"n": number})
+        together(matching.route_pending, timers.sweep)
+        step = Step.objects.get(run=run)
+        advance(claimed()[0])
+        run.refresh_from_db()
+        won = number if step.status == "completed" else None
+        assert run.result() == won
+        assert not Wait.objects.filter(run=run).exists()
+    assert not Event.objects.filter(pending=True).exists()
+
+
+def test_one_key_used_by_many_at_once_starts_one_run() -> None:
+    """Without the unique index, each of them finds no run and starts one."""
+
+    @durable.function(id="race.keyed")
+    def keyed(ctx):
+        return None
+
+    for number in range(ROUNDS // 4):
+        start = keyed.using(key=f"k{number}")
+        runs = together(*[lambda start=start: start.enqueue({"n": 1})] * 6)
+        assert len({run.pk for run in runs}) == 1
+    assert Run.objects.count() == ROUNDS // 4
+
+
+def test_one_event_id_sent_by_many_at_once_starts_one_run() -> None:
+    """I1. Without the unique index, each of them starts the function."""
+
+    @durable.function(id="race.heard", on=durable.Event("race/same"))
+    def heard(ctx):
+        return None
+
+    for number in range(ROUNDS // 4):
+        send = lambda number=number: durable.send("race/same", id=f"e{number}")  # noqa: E731  # called six times at once
+        together(*[send] * 6)
+    assert Run.objects.count() == ROUNDS // 4
+    assert Event.objects.count() == ROUNDS // 4
+
+
+def test_two_beats_fire_a_cron_once() -> None:
+    """Without ``next_at`` in the WHERE of the schedule's move, both fire it."""
+
+    @durable.function(id="race.cron", on=durable.Cron("* * * * *", catch_up="one"))
+    def minutely(ctx):
+        return None
+
+    crons.sweep()
+    for number in range(ROUNDS // 4):
+        Schedule.objects.filter(function="race.cron").update(
+            next_at=clock.now().replace(second=0, microsecond=0)
+        )
+        together(crons.sweep, crons.sweep)
+        assert Run.objects.filter(function="race.cron").count() == number + 1
+
+
+def test_one_signal_wakes_one_run_once() -> None:
+    """Without the deletion of the wait as the decision, two senders wake it twice."""
+
+    @durable.function(id="race.signal")
+    def signalled(ctx):
+        return ctx.step.wait_for_signal("s", "race-signal")
+
+    for _ in range(ROUNDS // 4):
+        run = signalled.enqueue()
+        advance(claimed()[0])
+        woken = together(*[lambda: durable.signal("race-signal", 1)] * 4)
+        assert [one.pk for one in woken if one is not None] == [run.pk]
+        advance(claimed()[0])
+        run.refresh_from_db()
+        assert run.result() == 1
+
+
+def test_parents_and_children_that_end_at_once_do_not_wait_for_each_other() -> None:
+    """Without one order of locks, the database ends one of them as a deadlock."""
+
+    @durable.function(id="race.child")
+    def child(ctx):
+        return "child"
+
+    @durable.function(id="race.parent")
+    def parent(ctx):
+        return ctx.step.invoke("child", child)
+
+    for _ in range(ROUNDS // 2):
+        run = parent.enqueue()
+        advance(claimed()[0])
+        (held,) = claimed()
+        mine = Run.objects.get(pk=run.pk)
+        together(lambda held=held: advance(held), lambda mine=mine: mine.cancel("test"))
+        run.refresh_from_db()
+        assert run.status == "cancelled"
+        assert not Run.objects.filter(status="running").exists()
+        assert Run.objects.filter(parent=run, ended_at__isnull=True).count() == 0

@@ -1,0 +1,1 @@
+"""Tests of what is declared: functions, triggers, settings and their refusals."""

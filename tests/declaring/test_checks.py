@@ -1,0 +1,129 @@
+"""What is wrong with an installation is found by Django's system checks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.core.checks import CheckMessage, run_checks
+from pytest_django import Settings
+
+from durable_jobs.conf import settings as conf
+from durable_jobs.exceptions import ConfigurationError
+
+
+def found() -> dict[str, CheckMessage]:
+    """Run the system checks and return what they say of durable_jobs."""
+    return {
+        str(one.id): one
+        for one in run_checks()
+        if str(one.id).startswith("durable_jobs.")
+    }
+
+
+def test_this_project_is_in_order() -> None:
+    assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("LEASES", "LEASE"), ("tick", "TICK"), ("RETENTON", "RETENTION")]
+)
+def test_an_unknown_setting_is_refused_with_what_was_meant(
+    settings: Settings, key: str, meant: str
+) -> None:
+    settings.DURABLE_JOBS = {key: "5s"}
+    error = found()["durable_jobs.E001"]
+    assert f"unknown key '{key}'" in error.msg
+    assert error.hint == f"Did you mean '{meant}'?"
+    assert error.is_serious()
+
+
+def test_a_setting_like_no_other_gets_them_all_shown(settings: Settings) -> None:
+    settings.DURABLE_JOBS = {"XYZZY": 1}
+    hint = found()["durable_jobs.E001"].hint
+    assert hint is not None
+    assert "LEASE" in hint
+    assert "RETENTION" in hint
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ({"LEASE": "a minute"}, "LEASE"),
+        ({"LEASE": 0}, "expected above 0"),
+        ({"MAX_STEPS": "many"}, "expected a whole number"),
+        ({"RETENTION": {"complete": "30d"}}, "'completed'"),
+        ({"EXECUTOR": "celry"}, "'celery'"),
+        ({"DATABASE": "replica"}, "an alias in DATABASES"),
+        (["LEASE"], "expected a dict"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_was_expected(
+    settings: Settings, written: Any, expected: str
+) -> None:
+    settings.DURABLE_JOBS = written
+    error = found()["durable_jobs.E001"]
+    assert expected in f"{error.msg} {error.hint}"
+    # Whoever asks for it is told too.
+    wrong = next(iter(written)) if isinstance(written, dict) else "LEASE"
+    with pytest.raises(ConfigurationError):
+        getattr(conf, wrong)
+
+
+def test_naive_times_are_refused(settings: Settings) -> None:
+    settings.USE_TZ = False
+    error = found()["durable_jobs.E002"]
+    assert "USE_TZ = True" in error.msg
+    assert error.is_serious()
+
+
+HOST = """
+import json, sys
+import django
+from django.conf import settings
+from django.core.checks import run_checks
+from django.test import override_settings
+options = json.loads(sys.argv[1])
+databases = {
+    name: {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "OPTIONS": found}
+    for name, found in options.items()
+}
+settings.configure(
+    INSTALLED_APPS=["durable_jobs"], DATABASES={"default": {}, **databases}
+)
+django.setup()
+found = {}
+for name in options:
+    with override_settings(DURABLE_JOBS={"DATABASE": name}):
+        found[name] = {m.id: [m.msg, m.hint] for m in run_checks()}
+print(json.dumps(found))
+"""
+
+
+def test_sqlite_without_immediate_transactions_is_warned_of() -> None:
+    options = {
+        "bare": {},
+        "patient": {"timeout": 20},
+        "deferred": {"transaction_mode": "DEFERRED"},
+        "recommended": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL",
+        },
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", HOST, json.dumps(options)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found.pop("recommended") == {}
+    for name, messages in found.items():
+        message, hint = messages["durable_jobs.W001"]
+        assert f"'{name}'" in message
+        assert '"transaction_mode": "IMMEDIATE"' in hint
+        assert '"timeout": 20' in hint

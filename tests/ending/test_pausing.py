@@ -1,0 +1,219 @@
+"""Pausing a run: nothing starts until it is resumed, and nothing is lost meanwhile."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from durable_jobs import durable
+from durable_jobs.models import Run
+from durable_jobs.testing import Kit
+
+
+def declared(calls: list[str]) -> durable.Function:
+    """Declare a function of two steps with a wait between them."""
+
+    @durable.function(id="work")
+    def work(ctx):
+        ctx.step.run("one", lambda: calls.append("one"))
+        event = ctx.step.wait_for_event("go", "a/go", timeout="1d")
+        ctx.step.run("two", lambda: calls.append("two"))
+        return None if event is None else event.data["n"]
+
+    return work
+
+
+def test_a_queued_run_waits_until_it_is_resumed(durable_kit: Kit) -> None:
+    calls: list[str] = []
+    run = declared(calls).enqueue()
+    assert run.pause(reason="the bank is closed") is True
+    assert (run.status, run.reason) == ("paused", "the bank is closed")
+    durable_kit.advance("1h")
+    assert calls == []
+    assert run.resume() is True
+    assert (run.status, run.reason) == ("queued", "")
+    durable_kit.run_until_idle()
+    assert calls == ["one"]
+
+
+def test_each_verb_tells_whether_this_call_did_it(durable_kit: Kit) -> None:
+    run = declared([]).enqueue()
+    other = Run.objects.get(pk=run.pk)
+    assert run.resume() is False
+    assert run.pause("first") is True
+    assert other.pause("second") is False
+    assert other.reason == "first"
+    assert other.resume() is True
+    assert run.resume() is False
+    run.cancel()
+    assert run.pause() is False
+    assert run.resume() is False
+    assert run.status == "cancelled"
+
+
+def test_what_comes_while_a_run_is_paused_is_not_lost(durable_kit: Kit) -> None:
+    calls: list[str] = []
+    run = declared(calls).enqueue()
+    durable_kit.run_until_idle()
+    run.pause()
+    durable_kit.send("a/go", {"n": 5})
+    durable_kit.advance("1h")
+    run.refresh_from_db()
+    assert (run.status, calls) == ("paused", ["one"])
+    run.resume()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == 5
+    assert calls == ["one", "two"]
+
+
+def test_time_goes_on_while_a_run_is_paused(durable_kit: Kit) -> None:
+    calls: list[str] = []
+    run = declared(calls).enqueue()
+    durable_kit.run_until_idle()
+    run.pause()
+    durable_kit.advance("2d")
+    assert calls == ["one"]
+    run.resume()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.status == "completed"
+    assert run.output is None
+
+
+def test_a_resumed_wait_goes_on_waiting(durable_kit: Kit) -> None:
+    calls: list[str] = []
+    run = declared(calls).enqueue()
+    durable_kit.run_until_idle()
+    for _ in range(2):
+        run.pause()
+        run.resume()
+        durable_kit.run_until_idle()
+        run.refresh_from_db()
+        assert run.status == "waiting"
+    durable_kit.send("a/go", {"n": 5})
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == 5
+
+
+def test_a_step_under_way_is_recorded_and_the_next_does_not_begin(
+    durable_kit: Kit,
+) -> None:
+    calls: list[str] = []
+
+    @durable.function(id="work")
+    def work(ctx):
+        def one() -> int:
+            calls.append("one")
+            assert Run.objects.get(pk=ctx.run_id).pause("look at this") is True
+            return 1
+
+        first = ctx.step.run("one", one)
+        second = ctx.step.run("two", lambda: calls.append("two") or 2)
+        return [first, second]
+
+    run = work.enqueue()
+    durable_kit.advance("1h")
+    run.refresh_from_db()
+    assert (run.status, run.reason) == ("paused", "look at this")
+    assert (run.lease_token, calls) == (None, ["one"])
+    assert run.steps.get().status == "completed"
+    run.resume()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == [1, 2]
+    assert calls == ["one", "two"]
+
+
+def test_a_run_that_is_paused_in_its_last_step_ends_when_it_is_resumed(
+    durable_kit: Kit,
+) -> None:
+    calls: list[str] = []
+
+    @durable.function(id="work", on_complete=lambda ctx: calls.append("told"))
+    def work(ctx):
+        def only() -> int:
+            calls.append("only")
+            Run.objects.get(pk=ctx.run_id).pause()
+            return 1
+
+        return ctx.step.run("only", only)
+
+    run = work.enqueue()
+    durable_kit.advance("1h")
+    run.refresh_from_db()
+    assert (run.status, calls) == ("paused", ["only"])
+    run.resume()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == 1
+    assert calls == ["only", "told"]
+
+
+def test_a_failing_run_that_is_paused_fails_when_it_is_resumed(
+    durable_kit: Kit,
+) -> None:
+    calls: list[int] = []
+
+    @durable.function(id="work", retries=1, backoff=durable.Backoff.fixed("1m"))
+    def work(ctx):
+        calls.append(ctx.attempt)
+        if len(calls) == 1:
+            Run.objects.get(pk=ctx.run_id).pause()
+        raise ValueError("no")
+
+    run = work.enqueue()
+    durable_kit.advance("1h")
+    run.refresh_from_db()
+    assert run.status == "paused"
+    run.resume()
+    durable_kit.advance("1h")
+    run.refresh_from_db()
+    assert (run.status, calls) == ("failed", [0, 1])
+
+
+def test_a_delay_survives_a_pause(durable_kit: Kit) -> None:
+    calls: list[str] = []
+    run = declared(calls).using(run_after="1h").enqueue()
+    run.pause()
+    run.resume()
+    durable_kit.advance("59m")
+    assert calls == []
+    run.refresh_from_db()
+    assert run.due_at == run.queued_at + timedelta(hours=1)
+    durable_kit.advance("1m")
+    assert calls == ["one"]
+
+
+def test_a_pause_longer_than_the_delay_ends_with_the_resuming(
+    durable_kit: Kit,
+) -> None:
+    calls: list[str] = []
+    run = declared(calls).using(run_after="1h").enqueue()
+    run.pause()
+    durable_kit.advance("1d")
+    run.resume()
+    durable_kit.run_until_idle()
+    assert calls == ["one"]
+
+
+def test_a_paused_child_keeps_its_parent_waiting(durable_kit: Kit) -> None:
+    @durable.function(id="child")
+    def child(ctx):
+        ctx.step.run("stop", Run.objects.get(pk=ctx.run_id).pause)
+        return 5
+
+    @durable.function(id="parent")
+    def parent(ctx):
+        return ctx.step.invoke("call", child)
+
+    run = parent.enqueue()
+    durable_kit.advance("1d")
+    run.refresh_from_db()
+    assert run.status == "waiting"
+    paused = Run.objects.get(function="child")
+    assert paused.status == "paused"
+    paused.resume()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == 5

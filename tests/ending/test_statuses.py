@@ -1,0 +1,110 @@
+"""The legal moves between statuses, in the table, in the verbs and in the database."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import IntegrityError, transaction
+
+from durable_jobs import durable
+from durable_jobs.models import Run, Step
+from durable_jobs.statuses import (
+    LIVE,
+    REDRIVABLE,
+    RUN_MOVES,
+    TERMINAL,
+    RunStatus,
+    sources,
+)
+from durable_jobs.testing import Kit
+
+
+def made(kit: Kit, status: str) -> Run:
+    """Bring a run into a status by the public verbs alone."""
+
+    @durable.function(
+        id=f"to-{status}",
+        retries=0,
+        on=durable.Event("to/skip", if_=lambda event: 1 / 0),
+    )
+    def go(ctx):
+        if status == "running":
+            ctx.step.run("die", lambda: None)
+        if status == "failed":
+            raise ValueError("no")
+        if status != "completed":
+            ctx.step.sleep("long", "1d")
+
+    if status == "skipped":
+        kit.send("to/skip")
+        return Run.objects.get()
+    if status == "running":
+        kit.crash_at("die")
+    run = go.enqueue()
+    if status != "queued":
+        kit.run_until_idle()
+    if status == "paused":
+        run.pause()
+    if status == "cancelled":
+        run.cancel()
+    run.refresh_from_db()
+    assert run.status == status
+    return run
+
+
+@pytest.mark.parametrize("status", RunStatus.values)
+def test_every_status_is_reached_and_has_its_verbs(
+    durable_kit: Kit, status: str
+) -> None:
+    expected = {
+        "cancel": status in LIVE,
+        "pause": status in LIVE and status != "paused",
+        "resume": status == "paused",
+        "redrive": status in REDRIVABLE,
+    }
+    run = made(durable_kit, status)
+    for verb, answer in expected.items():
+        with transaction.atomic():
+            assert getattr(run, verb)() is answer, verb
+            assert (run.status == status) is not answer
+            transaction.set_rollback(True)
+        run.refresh_from_db()
+        assert run.status == status
+    assert run.is_live is (status in LIVE)
+    assert (run.ended_at is not None) is (status in TERMINAL)
+
+
+def test_the_table_is_complete() -> None:
+    assert set(RUN_MOVES) == set(RunStatus)
+    assert set(RunStatus) == LIVE | TERMINAL
+    assert not LIVE & TERMINAL
+    for status in TERMINAL:
+        # Nothing leaves an end but by a redrive.
+        expected = {RunStatus.QUEUED} if status in REDRIVABLE else set()
+        assert RUN_MOVES[status] == expected
+    for status in LIVE:
+        assert {RunStatus.CANCELLED, RunStatus.FAILED} <= RUN_MOVES[status]
+    assert sources(RunStatus.COMPLETED) == ["running"]
+    assert sources(RunStatus.RUNNING) == ["queued"]
+
+
+def test_the_database_knows_no_other_status(durable_kit: Kit) -> None:
+    run = made(durable_kit, "waiting")
+    for status in ("timed_out", "", "COMPLETED"):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Run.objects.filter(pk=run.pk).update(status=status)
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Step.objects.filter(run=run).update(status=f"x{status}")
+
+
+def test_the_database_knows_that_an_end_has_a_time(durable_kit: Kit) -> None:
+    run = made(durable_kit, "waiting")
+    for status in TERMINAL:
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Run.objects.filter(pk=run.pk).update(status=status)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Run.objects.filter(pk=run.pk).update(ended_at=durable_kit.now())
+
+
+def test_a_live_run_in_the_database_is_a_live_run_here(durable_kit: Kit) -> None:
+    runs = {status: made(durable_kit, status) for status in ("waiting", "completed")}
+    assert list(Run.objects.live()) == [runs["waiting"]]

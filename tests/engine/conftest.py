@@ -1,0 +1,79 @@
+"""How functions are run here, in two modes, and what must hold after every test.
+
+``suspending`` leaves the function after each step and enters it again through the
+queue: whatever a function sees, it sees in replay too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from durable_jobs import durable
+from durable_jobs.models import Run, Step, Wait
+from durable_jobs.statuses import STEP_ENDED
+from durable_jobs.testing import Kit
+
+Start = Callable[..., Run]
+Later = Callable[..., Run]
+Configure = Callable[..., None]
+
+
+@pytest.fixture
+def configure(settings: Settings) -> Configure:
+    """Change settings of the app, beside those that the mode has set."""
+
+    def change(**values: Any) -> None:
+        settings.DURABLE_JOBS = {**getattr(settings, "DURABLE_JOBS", {}), **values}
+
+    return change
+
+
+@pytest.fixture(params=["straight", "suspending"], autouse=True)
+def suspending(request: pytest.FixtureRequest, configure: Configure) -> bool:
+    """Run each test twice; tell whether it is the one that always suspends."""
+    again = bool(request.param == "suspending")
+    configure(ALWAYS_SUSPEND=again)
+    return again
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(db: None) -> Iterator[None]:
+    """See to it that no ended run is held, waits, or has an open step."""
+    yield
+    ended = Run.objects.filter(ended_at__isnull=False)
+    assert not ended.filter(lease_token__isnull=False).exists(), "an ended run is held"
+    assert not Wait.objects.filter(run__in=ended).exists(), "an ended run still waits"
+    still_open = Step.objects.filter(run__in=ended).exclude(status__in=STEP_ENDED)
+    assert not still_open.exists(), f"an ended run has open steps: {still_open}"
+
+
+@pytest.fixture
+def start(durable_kit: Kit) -> Start:
+    """Start a function, let it go as far as it goes now, and return its run."""
+
+    def begin(body: Any, data: Any = None, **options: Any) -> Run:
+        function = body
+        if not isinstance(body, durable.Function):
+            function = durable.function(id=f"tests.{body.__name__}", **options)(body)
+        run: Run = function.enqueue(data)
+        durable_kit.run_until_idle()
+        run.refresh_from_db()
+        return run
+
+    return begin
+
+
+@pytest.fixture
+def later(durable_kit: Kit) -> Later:
+    """Let time pass and return the run as it then is."""
+
+    def pass_time(run: Run, duration: Any = 0) -> Run:
+        durable_kit.advance(duration)
+        run.refresh_from_db()
+        return run
+
+    return pass_time

@@ -1,0 +1,257 @@
+"""``ctx.step.run``: what fails is tried again, as often and as late as was said."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import datetime, timedelta
+
+import pytest
+
+from durable_jobs import durable
+from durable_jobs.testing import Kit
+from tests.engine.conftest import Later, Start
+from tests.engine.failures import Broken, Refused, failing
+
+
+def test_a_failing_body_is_tried_again_until_it_succeeds(start: Start, later: Later):
+    calls: list[int] = []
+
+    def trying(ctx):
+        return ctx.step.run("try", failing(calls, until=3))
+
+    run = start(trying, backoff=durable.Backoff.fixed("10s"))
+    assert (run.status, len(calls)) == ("waiting", 1)
+    assert later(run, "9s").status == "waiting"
+    assert len(calls) == 1
+    assert later(run, "1s").status == "waiting"
+    assert len(calls) == 2
+
+    assert later(run, "10s").result() == "success 3"
+
+
+def test_the_functions_retries_are_the_default_and_the_steps_own_go_first(
+    start: Start, later: Later
+):
+    by_function: list[int] = []
+    by_step: list[int] = []
+    never: list[int] = []
+
+    def counted(ctx):
+        for name, calls, options in [
+            ("function's", by_function, {}),
+            ("own", by_step, {"retries": 1}),
+            ("none", never, {"retries": 0}),
+        ]:
+            with pytest.raises(durable.StepFailed):
+                ctx.step.run(name, failing(calls), **options)
+
+    run = start(counted, retries=2, backoff=durable.Backoff.fixed("1s"))
+
+    assert later(run, "1m").status == "completed"
+    assert [len(by_function), len(by_step), len(never)] == [3, 2, 1]
+
+
+def test_four_retries_unless_something_else_is_said(start: Start, later: Later):
+    calls: list[int] = []
+
+    def plain(ctx):
+        ctx.step.run("fail", failing(calls))
+
+    run = later(start(plain), "12h")
+
+    assert run.status == "failed"
+    assert len(calls) == 5
+
+
+def test_the_backoff_decides_when(start: Start, later: Later, durable_kit: Kit):
+    times = []
+
+    def body():
+        times.append(durable_kit.now())
+        raise Broken
+
+    def backing_off(ctx):
+        backoff = durable.Backoff.exponential(initial="1m", factor=3, jitter=0)
+        ctx.step.run("fail", body, retries=3, backoff=backoff)
+
+    later(start(backing_off), "1d")
+
+    pauses = [after - before for before, after in itertools.pairwise(times)]
+    assert pauses == [timedelta(minutes=1), timedelta(minutes=3), timedelta(minutes=9)]
+
+
+def test_a_backoff_may_be_a_callable_of_the_attempt_and_the_error(
+    start: Start, later: Later
+):
+    asked = []
+    calls: list[int] = []
+
+    def backoff(attempt, error):
+        asked.append((attempt, str(error)))
+        return timedelta(seconds=5)
+
+    def backing_off(ctx):
+        ctx.step.run("fail", failing(calls), retries=2, backoff=backoff)
+
+    later(start(backing_off), "10s")
+
+    assert asked == [(0, "failure 1"), (1, "failure 2")]
+    assert len(calls) == 3
+
+
+def test_only_the_errors_of_retry_on_are_tried_again(start: Start, later: Later):
+    wanted: list[int] = []
+    unwanted: list[int] = []
+
+    def choosing(ctx):
+        options = {"retries": 2, "backoff": durable.Backoff.fixed(1)}
+        options["retry_on"] = (Refused, KeyError)
+        with pytest.raises(durable.StepFailed):
+            ctx.step.run("wanted", failing(wanted, error=Refused), **options)
+        with pytest.raises(durable.StepFailed):
+            ctx.step.run("unwanted", failing(unwanted, error=Broken), **options)
+
+    assert later(start(choosing), "1m").status == "completed"
+    assert [len(wanted), len(unwanted)] == [3, 1]
+
+
+def test_non_retriable_is_not_tried_again(start: Start, later: Later):
+    calls: list[int] = []
+
+    def giving_up(ctx):
+        ctx.step.run("fail", failing(calls, error=durable.NonRetriable), retries=20)
+
+    run = later(start(giving_up), "1d")
+
+    assert run.status == "failed"
+    assert run.error["type"] == "NonRetriable"
+    assert len(calls) == 1
+
+
+def test_retry_after_a_time_of_the_bodys_choice(
+    start: Start, later: Later, durable_kit: Kit
+):
+    times = []
+    moment = durable_kit.now() + timedelta(days=2)
+
+    def body():
+        times.append(durable_kit.now())
+        if len(times) == 1:
+            raise durable.RetryAfter("1h", "busy")
+        if len(times) == 2:
+            raise durable.RetryAfter(moment)
+        return "done"
+
+    def patient(ctx):
+        return ctx.step.run("ask", body, backoff=durable.Backoff.fixed("1s"))
+
+    assert later(start(patient), "3d").result() == "done"
+    assert times[1:] == [times[0] + timedelta(hours=1), moment]
+
+
+def test_retry_after_counts_as_an_attempt(start: Start, later: Later):
+    calls: list[int] = []
+
+    def body():
+        calls.append(1)
+        raise durable.RetryAfter("1s")
+
+    def patient(ctx):
+        ctx.step.run("ask", body, retries=1)
+
+    run = later(start(patient), "1m")
+    assert run.error["type"] == "RetryAfter"
+    assert len(calls) == 2
+
+
+def test_retry_after_a_naive_time_says_what_was_expected(start: Start):
+    def body():
+        raise durable.RetryAfter(datetime(2030, 1, 1))  # noqa: DTZ001  # that is the case
+
+    def naive(ctx):
+        ctx.step.run("ask", body)
+
+    run = start(naive)
+    assert run.error["type"] == "ConfigurationError"
+    assert "aware" in run.error["message"]
+
+
+def test_a_backoff_that_fails_says_so_and_is_not_tried_again(
+    start: Start, later: Later
+):
+    calls: list[int] = []
+
+    def backoff(attempt, error):
+        raise LookupError("no table")
+
+    def backing_off(ctx):
+        ctx.step.run("fail", failing(calls), backoff=backoff)
+
+    run = later(start(backing_off), "1d")
+    assert run.error["type"] == "ConfigurationError"
+    for part in ["backoff", "LookupError", "no table"]:
+        assert part in run.error["message"]
+    assert len(calls) == 1
+
+
+# The function's own errors
+
+
+def test_a_function_that_raises_is_called_again_and_repeats_no_step(
+    start: Start, later: Later
+):
+    calls = []
+
+    def raising(ctx):
+        ctx.step.run("once", lambda: calls.append(1))
+        if ctx.attempt < 2:
+            raise Broken(f"attempt {ctx.attempt}")
+        return "third time lucky"
+
+    run = later(start(raising, retries=2, backoff=durable.Backoff.fixed("1m")), "1h")
+
+    assert run.result() == "third time lucky"
+    assert calls == [1]
+
+
+def test_a_function_may_say_when_it_wants_to_be_called_again(
+    start: Start, later: Later, durable_kit: Kit
+):
+    times = []
+
+    def raising(ctx):
+        times.append(durable_kit.now())
+        if ctx.attempt == 0:
+            raise durable.RetryAfter("3h")
+        return "done"
+
+    assert later(start(raising), "3h").result() == "done"
+    assert times[-1] - times[0] == timedelta(hours=3)
+
+
+def test_a_function_may_say_that_it_must_not_be_called_again(
+    start: Start, later: Later
+):
+    entries = []
+
+    def raising(ctx):
+        entries.append(1)
+        raise durable.NonRetriable("never")
+
+    run = later(start(raising), "1d")
+    assert (run.error["type"], run.error["message"]) == ("NonRetriable", "never")
+    assert entries == [1]
+
+
+def test_failed_attempts_are_kept_for_a_person_to_read(start: Start, later: Later):
+    calls: list[int] = []
+
+    def trying(ctx):
+        ctx.step.run("try", failing(calls, until=3), backoff=durable.Backoff.fixed(1))
+
+    run = later(start(trying), "1m")
+
+    assert run.status == "completed"
+    messages = [attempt.error["message"] for attempt in run.attempts.order_by("pk")]
+    assert messages == ["failure 1", "failure 2"]
+    assert run.steps.get().attempt == 2

@@ -1,0 +1,121 @@
+"""A function that is left in the middle: what it may do about it, and what not."""
+
+from __future__ import annotations
+
+import contextlib
+
+from durable_jobs.testing import Kit
+from tests.engine.conftest import Later, Start
+
+
+def test_except_exception_does_not_swallow_it(start: Start, later: Later):
+    caught = []
+
+    def catching(ctx):
+        try:
+            ctx.step.sleep("nap", "1h")
+            ctx.step.run("after", lambda: 1)
+        except Exception as error:  # noqa: BLE001  # that is the case
+            caught.append(error)
+        return "done"
+
+    run = start(catching)
+    assert run.status == "waiting"
+    assert later(run, "1h").result() == "done"
+    assert not caught
+
+
+def test_a_function_that_swallows_it_is_suspended_all_the_same(
+    start: Start, later: Later
+):
+    calls = []
+
+    def swallowing(ctx):
+        with contextlib.suppress(BaseException):
+            ctx.step.sleep("nap", "1h")
+        ctx.step.run("after", lambda: calls.append(1))
+        return "done"
+
+    run = start(swallowing)
+    assert run.status == "waiting"
+    assert not calls, "the nap is not over"
+
+    assert later(run, "1h").result() == "done"
+    assert calls == [1]
+
+
+def test_what_a_function_returns_instead_does_not_count(start: Start, later: Later):
+    def swallowing(ctx):
+        try:
+            return ctx.step.wait_for_event("wait", "shop/paid", timeout="1h")
+        except BaseException:  # noqa: BLE001  # that is the case
+            return "swallowed"
+
+    run = start(swallowing)
+    assert run.status == "waiting"
+    assert later(run, "1h").result() is None
+
+
+def test_an_error_that_it_is_turned_into_does_not_count(start: Start, later: Later):
+    def turning(ctx):
+        try:
+            ctx.step.sleep("nap", "1h")
+        except BaseException as error:
+            raise ValueError("turned") from error
+        return "done"
+
+    run = start(turning)
+    assert run.status == "waiting"
+    assert later(run, "1h").result() == "done"
+
+
+def test_a_step_in_a_finally_is_taken_when_its_turn_has_come(
+    start: Start, later: Later
+):
+    calls: list[str] = []
+
+    def tidying(ctx):
+        try:
+            ctx.step.run("work", lambda: calls.append("work"))
+            ctx.step.sleep("nap", "1h")
+            ctx.step.run("more work", lambda: calls.append("more work"))
+        finally:
+            ctx.step.run("tidy", lambda: calls.append("tidy"))
+
+    run = start(tidying)
+    assert run.status == "waiting"
+    assert calls == ["work"]
+
+    assert later(run, "1h").status == "completed"
+    assert calls == ["work", "more work", "tidy"]
+
+
+def test_a_generator_of_the_functions_own_is_closed_in_peace(
+    start: Start, later: Later, durable_kit: Kit
+):
+    closed = []
+
+    def pages(ctx):
+        try:
+            for page in range(3):
+                yield ctx.step.run(f"page {page}", lambda page=page: page)
+                ctx.step.sleep(f"pause {page}", 1)
+        finally:
+            closed.append(1)
+
+    def reading(ctx):
+        return list(pages(ctx))
+
+    assert later(start(reading), "1m").result() == [0, 1, 2]
+    assert closed
+
+
+def test_nothing_is_held_while_a_run_waits(start: Start, durable_kit: Kit):
+    def waiting(ctx):
+        ctx.step.sleep("nap", "366d")
+
+    run = start(waiting)
+
+    assert run.status == "waiting"
+    assert (run.lease_token, run.lease_until) == (None, None)
+    assert durable_kit.run_until_idle() == 0, "nobody looks at it meanwhile"

@@ -1,0 +1,93 @@
+"""Serving runs as a worker does, its branches in threads, and watching those."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from durable_jobs import dispatch, durable
+from durable_jobs.definitions.registry import registry
+from durable_jobs.executors.serving import serve
+from durable_jobs.models import Run
+
+#: Seconds after which something that should happen at once has not happened.
+LONG = 30
+
+
+class Deaf:
+    """Hears no bells: these tests look for themselves."""
+
+    stands_still = True
+
+    def ring(self, queue: str, work: int) -> None:
+        """Do nothing."""
+
+    def ring_at(self, moment: datetime) -> None:
+        """Do nothing."""
+
+    def help(self) -> bool:
+        """Do nothing."""
+        return False
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Keep what a test declares to itself, and leave no thread of a branch behind."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer: threads are for the database of record")
+    before = set(threading.enumerate())
+    with registry.temporary(), dispatch.using(Deaf()):
+        yield
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith(("branch", "step")):
+            thread.join(LONG)
+            assert not thread.is_alive(), f"{thread.name} is left"
+
+
+def served(body: Callable[..., Any], **options: Any) -> Run:
+    """Start a function, serve its queue as a worker does, and return its run."""
+    options = {"retries": 0, **options}
+    function = durable.function(id=f"tests.{body.__name__}", **options)(body)
+    run: Run = function.enqueue()
+    while serve("default"):
+        pass
+    run.refresh_from_db()
+    return run
+
+
+class Crowd:
+    """Counts who is inside at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self.most = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+
+
+def backend() -> int:
+    """Return the server's process that serves this thread's connection."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return int(cursor.fetchone()[0])
+
+
+def served_by(pids: list[int]) -> list[int]:
+    """Return those of the server's processes that still serve someone."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pid FROM pg_stat_activity WHERE pid = ANY(%s)", [pids])
+        return [row[0] for row in cursor.fetchall()]

@@ -1,0 +1,114 @@
+"""The lab's functions. ``LAB_KILL=after:two@1`` kills the worker at a step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from datetime import timedelta
+
+from django.db.models import F
+
+from durable_jobs import durable
+from durable_jobs.engine import failpoints
+from tests.lab.models import Account, Effect, Gate
+
+GATE_SECONDS = 60
+
+
+def effect(run_id: str, label: str) -> str:
+    """Write down that a body did something."""
+    Effect.objects.create(run=run_id, label=label, pid=os.getpid())
+    return label
+
+
+def held(run_id: str, gate: str) -> str:
+    """Say that the body began, and go on when the gate opens."""
+    effect(run_id, f"{gate}:begin")
+    pause = threading.Event()
+    for _ in range(GATE_SECONDS * 50):
+        if Gate.objects.filter(name=gate).exists():
+            return effect(run_id, f"{gate}:end")
+        pause.wait(0.02)
+    raise TimeoutError(gate)
+
+
+def add(name: str, amount: int) -> int:
+    """Change a balance, as an ORM write that must happen once."""
+    Account.objects.filter(name=name).update(balance=F("balance") + amount)
+    return Account.objects.get(name=name).balance
+
+
+@durable.function(retries=0)
+def five_steps(ctx: durable.Context) -> list[str]:
+    """Take five steps."""
+    names = ["one", "two", "three", "four", "five"]
+    return [ctx.step.run(name, effect, ctx.run_id, name) for name in names]
+
+
+@durable.function(retries=0)
+def gated(ctx: durable.Context) -> str:
+    """Take a step, stop at a gate inside the next, and book what came of it."""
+    ctx.step.run("one", effect, ctx.run_id, "one")
+    ctx.step.run("gate", held, ctx.run_id, ctx.event.data["gate"])
+    ctx.step.atomic("book", add, "ledger", 1)
+    ctx.step.run("last", effect, ctx.run_id, "last")
+    return "done"
+
+
+@durable.function(retries=0)
+def sleeper(ctx: durable.Context) -> str:
+    """Sleep between two steps."""
+    ctx.step.run("before", effect, ctx.run_id, "before")
+    ctx.step.sleep("nap", timedelta(seconds=ctx.event.data.get("seconds", 2)))
+    ctx.step.run("after", effect, ctx.run_id, "after")
+    return "rested"
+
+
+@durable.function(retries=0)
+def booker(ctx: durable.Context) -> int:
+    """Book five times, each in a transaction with its record."""
+    for number in range(5):
+        ctx.step.atomic(f"book {number}", add, "ledger", 1)
+    return 5
+
+
+@durable.function(on=durable.Event("lab/ping"), retries=0)
+def pinged(ctx: durable.Context) -> str:
+    """Answer an event."""
+    ctx.step.run("ping", effect, ctx.run_id, "ping")
+    return "pong"
+
+
+@durable.function(retries=0)
+def endless(ctx: durable.Context) -> int:
+    """Take many short steps."""
+    for number in range(400):
+        ctx.step.run(f"step {number}", effect, ctx.run_id, f"step {number}")
+    return 400
+
+
+@durable.function(retries=0)
+def waiter(ctx: durable.Context) -> str | None:
+    """Wait for an event that names this run."""
+    event = ctx.step.wait_for_event("go", "lab/go", match="data.key", timeout="5m")
+    return None if event is None else str(event.data["from"])
+
+
+def _kill_at(place: str, step: str, hit: int) -> None:
+    seen = 0
+
+    def hook(at: str, name: str) -> None:
+        nonlocal seen
+        if (at, name) == (place, step):
+            seen += 1
+            if seen == hit:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    failpoints.watch(hook)
+
+
+if "LAB_KILL" in os.environ:
+    _place, _, _rest = os.environ["LAB_KILL"].partition(":")
+    _step, _, _hit = _rest.partition("@")
+    _kill_at(_place, _step, int(_hit or 1))

@@ -1,0 +1,114 @@
+"""Real Celery workers and beats, for the tests that kill them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import mkstemp
+
+PATIENCE = 60.0
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Process:
+    """A Celery process with all its children, in a group of its own."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
+        descriptor, name = mkstemp(suffix=".log")
+        self.log = Path(name)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "project", *arguments],
+            cwd=ROOT,
+            env=dict(environment),
+            stdout=descriptor,
+            stderr=descriptor,
+            start_new_session=True,
+        )
+        os.close(descriptor)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process of the group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def kill(self) -> None:
+        """End all of it at once, wherever it is."""
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGKILL)
+        self._process.wait(PATIENCE)
+
+    def terminate(self) -> int:
+        """Ask the main process to shut down and wait until all of it has."""
+        self._process.terminate()
+        return self._process.wait(PATIENCE)
+
+    def text(self) -> str:
+        """Return what it wrote."""
+        return self.log.read_text()
+
+
+class Lab:
+    """Starts processes, and ends what is left of them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = {
+            **environment,
+            "DJANGO_SETTINGS_MODULE": "tests.lab.settings",
+            "LAB_LEASE": "3s",
+            "LAB_TICK": "0.5s",
+        }
+        self.processes: list[Process] = []
+
+    def worker(self, *arguments: str, **environment: str) -> Process:
+        """Start a worker; by default of one prefork child."""
+        options = arguments or ("-P", "prefork", "-c", "1")
+        return self._start(
+            ["worker", "-l", "INFO", "-Q", "default", *options], environment
+        )
+
+    def beat(self, **environment: str) -> Process:
+        """Start a beat with a schedule of its own."""
+        schedule = mkstemp(suffix=".schedule")[1]
+        os.unlink(schedule)
+        return self._start(["beat", "-l", "INFO", "-s", schedule], environment)
+
+    def _start(self, arguments: list[str], environment: dict[str, str]) -> Process:
+        process = Process(arguments, {**self.environment, **environment})
+        self.processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """Kill everything."""
+        for process in self.processes:
+            process.kill()
+            process.log.unlink(missing_ok=True)
+
+    def texts(self) -> str:
+        """Return what all processes wrote, for a failure's message."""
+        return "\n".join(process.text()[-3000:] for process in self.processes)
+
+
+@contextmanager
+def lab(environment: Mapping[str, str]) -> Iterator[Lab]:
+    """Give a lab and leave nothing of it."""
+    made = Lab(environment)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def until(condition: Callable[[], object], what: str, lab: Lab | None = None) -> None:
+    """Ask until a condition holds; fail, saying what was waited for."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            said = lab.texts() if lab is not None else ""
+            raise AssertionError(f"Waited {PATIENCE:.0f} s for {what}.\n{said}")
+        time.sleep(0.02)

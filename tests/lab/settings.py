@@ -1,0 +1,16 @@
+"""The settings of the tests: the demo project, the lab, and times from outside."""
+
+from __future__ import annotations
+
+import os
+
+from project.settings import *  # noqa: F403  # the tests' host is the demo project
+from project.settings import INSTALLED_APPS as PROJECT_APPS
+
+INSTALLED_APPS = [*PROJECT_APPS, "tests.lab"]
+
+DURABLE_JOBS = {
+    name: os.environ[f"LAB_{name}"]
+    for name in ("LEASE", "TICK", "DRAIN_SECONDS")
+    if f"LAB_{name}" in os.environ
+}

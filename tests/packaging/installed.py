@@ -1,0 +1,90 @@
+"""A virtual environment that holds the built wheel and what it needs, nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+#: What would lead a process of the environment back to this one, or to its services.
+OURS = ("COVERAGE", "DATABASE_URL", "BROKER_URL", "DJANGO_", "LAB_", "PYTHON")
+SQLITE = """
+DATABASES["default"]["OPTIONS"] = {
+    "timeout": 20,
+    "transaction_mode": "IMMEDIATE",
+    "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL",
+}
+"""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The environment; ``wheel`` is what was installed."""
+
+    path: Path
+    wheel: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables of a shell in which it is activated."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(OURS)
+        }
+        return {
+            **kept,
+            "VIRTUAL_ENV": str(self.path),
+            "PATH": f"{self.path / 'bin'}{os.pathsep}{kept.get('PATH', os.defpath)}",
+        }
+
+    def run(self, *command: str, cwd: Path, **environment: str) -> str:
+        """Run a command in the environment and return what it printed."""
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not done.returncode, f"{command}:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def manage(self, site: Path, *arguments: str) -> str:
+        """Run a command of a project; a warning of Python's is an error."""
+        return self.run("python", "-W", "error", "manage.py", *arguments, cwd=site)
+
+    def project(self, place: Path, *apps: str) -> Path:
+        """Start a project with the app in its settings, and migrate it."""
+        self.run("django-admin", "startproject", "mysite", cwd=place)
+        site = place / "mysite"
+        with (site / "mysite" / "settings.py").open("a") as settings:
+            settings.write(f"\nINSTALLED_APPS += {['durable_jobs', *apps]!r}\n")
+            settings.write('STATIC_ROOT = BASE_DIR / "collected"\n')
+            settings.write(SQLITE)
+        self.manage(site, "migrate", "--verbosity", "0")
+        return site
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Build the wheel and install it, once for all the tests that use it."""
+    place = tmp_path_factory.mktemp("installed")
+    dist, path = place / "dist", place / "venv"
+    here = Installed(Path(sys.prefix), Path())
+    here.run(
+        sys.executable, "-m", "build", "--wheel", "--outdir", str(dist), ".", cwd=ROOT
+    )
+    (wheel,) = dist.glob("*.whl")
+    here.run(sys.executable, "-m", "venv", str(path), cwd=place)
+    made = Installed(path, wheel)
+    constraints = str(ROOT / "requirements.lock")
+    made.run("pip", "install", "--quiet", "-c", constraints, str(wheel), cwd=place)
+    return made

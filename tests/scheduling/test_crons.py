@@ -1,0 +1,212 @@
+"""Crons: one run a slot, whoever ticks and however often."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection, connections
+
+from durable_jobs import durable
+from durable_jobs.models import Event, Run, Schedule
+from durable_jobs.scheduling import crons, ticking
+from durable_jobs.testing import Kit
+from tests.scheduling.conftest import Every, Slots
+
+HOUR = timedelta(hours=1)
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+def test_a_cron_fires_at_its_times(kit: Kit, every: Every, slots: Slots) -> None:
+    every("*/20 * * * *")
+    kit.advance("1h")
+    minutes = [slot.minute for slot in slots()]
+    assert minutes == [20, 40, 0]
+    for run in Run.objects.all():
+        assert run.started_at == run.data["scheduled_at"] == run.data["fired_at"]
+
+
+def test_the_event_says_which_and_when(kit: Kit, every: Every) -> None:
+    @durable.function(id="look", on=durable.Cron("30 12 * * *"))
+    def look(ctx):
+        return [ctx.event.name, ctx.event.data, ctx.event.ts]
+
+    kit.advance("30m")
+    moment = NOON + timedelta(minutes=30)
+    run = Run.objects.get()
+    assert run.result() == [
+        "durable/cron",
+        {"cron": "30 12 * * *", "scheduled_at": moment, "fired_at": moment},
+        moment,
+    ]
+    assert run.trigger == "durable/cron"
+    event = Event.objects.get()
+    assert (event.pk, event.name, event.ts) == (run.event_id, "durable/cron", moment)
+
+
+def test_a_new_cron_waits_for_its_first_time(
+    kit: Kit, every: Every, slots: Slots
+) -> None:
+    every("0 * * * *")
+    kit.run_until_idle()
+    assert slots() == []
+    kit.advance("59m59s")
+    assert slots() == []
+    kit.advance("1s")
+    assert slots() == [NOON + HOUR]
+
+
+def test_a_cron_that_is_declared_late_is_found(
+    kit: Kit, every: Every, slots: Slots
+) -> None:
+    kit.run_until_idle()
+    every("0 * * * *")
+    kit.advance("2h")
+    assert slots() == [NOON + HOUR, NOON + 2 * HOUR]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("@hourly", HOUR),
+        ("@daily", timedelta(hours=12)),
+        ("0 9 * * 1-5", timedelta(hours=21)),
+        # The 13th, or any Friday: both given mean either.
+        ("0 0 13 * 5", timedelta(days=1, hours=12)),
+        ("0 0 5 * 5", timedelta(hours=12)),
+        ("@monthly", timedelta(days=27, hours=12)),
+    ],
+)
+def test_the_fields_mean_what_cron_means(
+    kit: Kit, every: Every, text: str, expected: timedelta
+) -> None:
+    every(text)
+    kit.run_until_idle()
+    assert Schedule.objects.get().next_at == NOON + expected
+
+
+def test_the_zone_counts(kit: Kit, every: Every, slots: Slots) -> None:
+    every("0 9 * * *", tz="America/New_York")
+    kit.advance("1d")
+    assert slots() == [datetime(2026, 3, 4, 14, tzinfo=UTC)]
+
+
+def test_a_function_may_have_several_crons_and_other_triggers(
+    kit: Kit, slots: Slots
+) -> None:
+    durable.function(
+        id="clock",
+        on=[
+            durable.Cron("15 * * * *"),
+            durable.Cron("45 * * * *"),
+            durable.Cron("15 * * * *", tz="Asia/Kolkata"),
+            durable.Event("a/b"),
+        ],
+    )(lambda ctx: ctx.event.data)
+    kit.advance("1h")
+    assert [slot.minute for slot in slots()] == [15, 45, 45]
+    kit.send("a/b", {"scheduled_at": NOON})
+    kit.run_until_idle()
+    assert Run.objects.count() == 4
+
+
+def test_two_ticks_fire_once(kit: Kit, every: Every) -> None:
+    every("0 * * * *")
+    kit.run_until_idle()
+    kit.advance("1h", run=False)
+    ticking.tick()
+    ticking.tick()
+    kit.run_until_idle()
+    assert Run.objects.count() == 1
+
+
+def test_a_second_beat_that_read_before_the_first_one_wrote_fires_nothing(
+    kit: Kit, every: Every
+) -> None:
+    """The guard is the old ``next_at`` in the WHERE of the schedule's move."""
+    function = every("0 * * * *")
+    cron = function.triggers[0]
+    assert isinstance(cron, durable.Cron)
+    kit.run_until_idle()
+    kit.advance("1h", run=False)
+    read = Schedule.objects.get()
+    ticking.tick()
+    assert crons._fire(read, function, cron) == 0
+    assert Run.objects.count() == 1
+    assert Schedule.objects.get().next_at == NOON + 2 * HOUR
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_beats_at_once_fire_once(kit: Kit, every: Every) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("threads do not share a database in memory")
+    for number in range(5):
+        every("0 * * * *", id=f"clock-{number}")
+    kit.run_until_idle()
+    kit.advance("1h", run=False)
+    ready = threading.Barrier(4)
+
+    def beat() -> None:
+        try:
+            ready.wait(timeout=30)
+            ticking.tick()
+        finally:
+            connections.close_all()
+
+    beats = [threading.Thread(target=beat) for _ in range(4)]
+    for thread in beats:
+        thread.start()
+    for thread in beats:
+        thread.join()
+    assert Run.objects.count() == 5
+
+
+def test_a_crash_of_the_beat_loses_and_doubles_nothing(
+    kit: Kit, every: Every, slots: Slots
+) -> None:
+    every("0 * * * *")
+    kit.run_until_idle()
+    kit.advance("1h", run=False)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(execute, sql, params, many, context):
+        if sql.startswith("INSERT") and "durable_jobs_run" in sql:
+            raise Killed
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(kill), pytest.raises(Killed):
+        ticking.tick()
+    assert not Event.objects.exists()
+    kit.run_until_idle()
+    assert slots() == [NOON + HOUR]
+
+
+def test_a_cron_that_is_gone_fires_no_more(kit: Kit, every: Every) -> None:
+    with Kit(now=kit.now()) as old:
+        durable.function(id="old", on=durable.Cron("0 * * * *"))(lambda ctx: None)
+        old.run_until_idle()
+    kit.advance("3h")
+    assert not Run.objects.exists()
+
+
+def test_a_changed_cron_goes_by_its_new_times(kit: Kit, slots: Slots) -> None:
+    for minute in (15, 45):
+        with Kit(now=kit.now()) as code:
+            durable.function(id="clock", on=durable.Cron(f"{minute} * * * *"))(
+                lambda ctx: ctx.event.data
+            )
+            code.advance("1h")
+            now = code.now()
+        kit.travel_to(now)
+    assert [slot.minute for slot in slots()] == [15, 45]
+
+
+def test_a_cron_starts_nothing_while_it_cannot_tell(kit: Kit, every: Every) -> None:
+    every("0 0 29 2 *")
+    kit.advance("365d")
+    assert not Run.objects.exists()
+    kit.run_until_idle()
+    assert Schedule.objects.get().next_at == datetime(2028, 2, 29, tzinfo=UTC)

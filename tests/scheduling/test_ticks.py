@@ -1,0 +1,160 @@
+"""The tick: what is due is done, whoever ticks; an idle one is a single query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from durable_jobs import dispatch, durable
+from durable_jobs.models import Run, Wait, Worker
+from durable_jobs.scheduling import ticking
+from durable_jobs.testing import Kit
+
+
+class Bells:
+    """A dispatcher that writes down what rings."""
+
+    stands_still = True
+
+    def __init__(self) -> None:
+        self.rung: list[str] = []
+
+    def ring(self, queue: str, work: int) -> None:
+        """Write the queue down."""
+        self.rung.append(queue)
+
+    def ring_at(self, moment: object) -> None:
+        """Do nothing."""
+
+    def help(self) -> bool:
+        """Execute nothing."""
+        return False
+
+
+@pytest.fixture
+def bells(kit: Kit) -> Iterator[Bells]:
+    """Give a dispatcher in the place of the kit's."""
+    bells = Bells()
+    with dispatch.using(bells):
+        yield bells
+
+
+def test_an_idle_tick_is_one_query(kit: Kit) -> None:
+    kit.run_until_idle()
+    for _ in range(3):
+        kit.advance("1s", run=False)
+        with CaptureQueriesContext(connection) as captured:
+            assert ticking.tick() == {}
+        assert len(captured) == 1
+
+
+def test_a_cron_that_the_code_no_longer_has_costs_nothing(kit: Kit) -> None:
+    for text in ("0 * * * *", "30 * * * *"):
+        with Kit(now=kit.now()) as code:
+            durable.function(id="clock", on=durable.Cron(text))(lambda ctx: None)
+            code.run_until_idle()
+            code.advance("1h")
+            kit.travel_to(code.now(), run=False)
+            with CaptureQueriesContext(connection) as captured:
+                assert ticking.tick() == {}
+            assert len(captured) == 1
+    kit.run_until_idle()
+    with CaptureQueriesContext(connection) as captured:
+        assert ticking.tick() == {}
+    assert len(captured) == 1
+
+
+def test_an_idle_tick_does_not_grow_with_history(kit: Kit) -> None:
+    look = durable.function(id="look")(lambda ctx: ctx.step.run("x", lambda: 1))
+    for _ in range(30):
+        look.enqueue()
+    kit.run_until_idle()
+    with CaptureQueriesContext(connection) as captured:
+        ticking.tick()
+    assert len(captured) == 1
+
+
+def test_the_tick_leaves_word(kit: Kit) -> None:
+    ticking.tick()
+    first = Worker.objects.get()
+    assert first.seen_at == kit.now()
+    kit.advance("11s", run=False)
+    ticking.tick()
+    assert Worker.objects.get().seen_at == kit.now()
+    assert Worker.objects.get().started_at == first.started_at
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_bell_that_was_lost_is_rung_again(kit: Kit, bells: Bells) -> None:
+    durable.function(id="plain")(lambda ctx: None).enqueue()
+    durable.function(id="slow", queue="slow")(lambda ctx: None).enqueue()
+    later = durable.function(id="later", queue="later")(lambda ctx: None)
+    later.using(run_after="1h").enqueue()
+    bells.rung.clear()
+    ticking.tick()
+    assert sorted(bells.rung) == ["default", "slow"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_in_a_queue_that_the_code_does_not_name_is_rung_for(
+    kit: Kit, bells: Bells
+) -> None:
+    with Kit(now=kit.now()):
+        durable.function(id="old", queue="old")(lambda ctx: None).enqueue()
+    ticking.tick()
+    assert bells.rung == ["old"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_transaction_rings_each_queue_once(kit: Kit, bells: Bells) -> None:
+    from django.db import transaction
+
+    look = durable.function(id="look")(lambda ctx: None)
+    with transaction.atomic():
+        for _ in range(5):
+            look.enqueue()
+        assert bells.rung == []
+    assert bells.rung == ["default"]
+
+
+def test_a_sweeper_that_fails_does_not_stop_the_others(
+    kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    @durable.function(id="nap", timeouts=durable.Timeouts(finish="1h"))
+    def nap(ctx):
+        ctx.step.sleep("long", "2h")
+
+    durable.function(id="clock", on=durable.Cron("30 * * * *", catch_up="one"))(
+        lambda ctx: 1
+    )
+    kit.run_until_idle()
+    run = nap.enqueue()
+    kit.run_until_idle()
+    # A row that no code would write.
+    Wait.objects.filter(run=run, kind="finish_by").update(condition=["broken"])
+    other = nap.enqueue()
+    kit.run_until_idle()
+    kit.advance("1h30m", run=False)
+    ticking.tick()
+    assert "Could not end wait" in caplog.text
+    other.refresh_from_db()
+    assert other.status == "cancelled"
+    assert Run.objects.filter(function="clock").exists()
+
+
+def test_many_timers_end_in_few_statements(kit: Kit) -> None:
+    @durable.function(id="nap")
+    def nap(ctx):
+        ctx.step.sleep("nap", "1h")
+
+    for _ in range(40):
+        nap.enqueue()
+    kit.run_until_idle()
+    kit.advance("1h", run=False)
+    with CaptureQueriesContext(connection) as captured:
+        assert ticking.tick()["timers"] == 40
+    assert len(captured) < 40
+    assert Run.objects.filter(status="queued").count() == 40

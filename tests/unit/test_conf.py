@@ -1,0 +1,158 @@
+"""The settings and what is found wrong with them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from durable_jobs.conf import problems
+from durable_jobs.conf import settings as conf
+from durable_jobs.exceptions import ConfigurationError
+
+
+@pytest.fixture
+def nothing_set(settings: Settings) -> Settings:
+    settings.DURABLE_JOBS = {}
+    return settings
+
+
+def test_everything_has_a_default(nothing_set: Settings) -> None:
+    del nothing_set.DURABLE_JOBS
+    assert timedelta(seconds=1) == conf.TICK
+    assert timedelta(seconds=60) == conf.LEASE
+    assert conf.RETENTION["completed"] == timedelta(days=30)
+    assert conf.RETENTION["failed"] == timedelta(days=90)
+    assert set(conf.RETENTION) == {
+        "completed", "failed", "cancelled", "skipped", "events"
+    }  # fmt: skip
+    assert conf.EVENT_KEYS == ()
+    assert conf.MAX_STEPS == 1000
+    assert conf.MAX_STEP_BYTES == 4 * 2**20
+    assert conf.MAX_RUN_BYTES == 32 * 2**20
+    assert conf.MAX_EVENT_BYTES == 512 * 2**10
+    assert conf.MAX_EVENTS == 5000
+    assert conf.EXECUTOR == "celery"
+    assert conf.QUEUE == conf.TICK_QUEUE == "default"
+    assert conf.ALWAYS_SUSPEND is False
+    assert timedelta(hours=24) == conf.IDEMPOTENCY
+    assert conf.CALLBACK_URL is None
+    assert conf.DATABASE == "default"
+    assert problems() == []
+
+
+def test_what_is_written_is_read_typed(nothing_set: Settings) -> None:
+    nothing_set.DURABLE_JOBS = {
+        "TICK": "250ms",
+        "RETENTION": {"failed": "1w", "events": None},
+        "EVENT_KEYS": ["one", "two"],
+        "EXECUTOR": "inline",
+        "CALLBACK_URL": "https://shop.example",
+    }
+    assert timedelta(milliseconds=250) == conf.TICK
+    assert conf.EVENT_KEYS == ("one", "two")
+    assert conf.EXECUTOR == "inline"
+    assert conf.CALLBACK_URL == "https://shop.example"
+    # What is not named keeps its default, and None keeps for ever.
+    assert conf.RETENTION["completed"] == timedelta(days=30)
+    assert conf.RETENTION["failed"] == timedelta(days=7)
+    assert conf.RETENTION["events"] is None
+
+
+def test_a_change_in_a_test_is_seen_at_once(nothing_set: Settings) -> None:
+    assert conf.MAX_STEPS == 1000
+    nothing_set.DURABLE_JOBS = {"MAX_STEPS": 5}
+    assert conf.MAX_STEPS == 5
+
+
+def test_the_tick_goes_to_the_common_queue_unless_it_has_its_own(
+    nothing_set: Settings,
+) -> None:
+    nothing_set.DURABLE_JOBS = {"QUEUE": "slow"}
+    assert conf.TICK_QUEUE == "slow"
+    nothing_set.DURABLE_JOBS = {"QUEUE": "slow", "TICK_QUEUE": "fast"}
+    assert conf.TICK_QUEUE == "fast"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TICK", "soon"), ("TICK", 0), ("TICK", None), ("LEASE", "-1s"),
+        ("RETENTION", "30d"), ("RETENTION", {"complete": "30d"}),
+        ("RETENTION", {"failed": 0}), ("RETENTION", {3: "1d"}),
+        ("EVENT_KEYS", "abc"), ("EVENT_KEYS", [""]), ("EVENT_KEYS", [1]),
+        ("MAX_STEPS", 0), ("MAX_STEPS", "10"), ("MAX_STEPS", 1.5), ("MAX_STEPS", True),
+        ("EXECUTOR", "sellery"), ("EXECUTOR", []), ("QUEUE", ""), ("QUEUE", None),
+        ("TICK_QUEUE", 3), ("ALWAYS_SUSPEND", 1), ("CALLBACK_URL", "ftp://x"),
+        ("DATABASE", "elsewhere"), ("DATABASE", ["default"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_a_problem_and_an_error_where_it_is_asked_for(
+    nothing_set: Settings, name: str, value: Any
+) -> None:
+    nothing_set.DURABLE_JOBS = {name: value}
+    ((message, hint),) = problems()
+    assert name in message
+    assert "expected" in message
+    assert name in hint
+    with pytest.raises(ConfigurationError) as caught:
+        getattr(conf, name)
+    assert caught.value.message == message
+    assert conf.MAX_EVENTS == 5000, "the others can be read"
+
+
+def test_all_problems_are_found_at_once(nothing_set: Settings) -> None:
+    nothing_set.DURABLE_JOBS = {"TICKS": "1s", "MAX_STEPS": 0, "LEASE": "x", 7: 7}
+    assert len(problems()) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("TICKS", "TICK"), ("max_steps", "MAX_STEPS"), ("RETENTOIN", "RETENTION")],
+)
+def test_an_unknown_setting_gets_a_suggestion(
+    nothing_set: Settings, name: str, meant: str
+) -> None:
+    nothing_set.DURABLE_JOBS = {name: "1s"}
+    ((message, hint),) = problems()
+    assert repr(name) in message
+    assert hint == f"Did you mean {meant!r}?"
+
+
+def test_an_unknown_setting_like_none_gets_them_all(
+    nothing_set: Settings,
+) -> None:
+    nothing_set.DURABLE_JOBS = {"QQQQQQ": 1}
+    ((_, hint),) = problems()
+    assert "PRUNE_BATCH" in hint
+
+
+def test_misspelt_values_get_a_suggestion_too(nothing_set: Settings) -> None:
+    nothing_set.DURABLE_JOBS = {"RETENTION": {"complete": "1d"}, "EXECUTOR": "inlin"}
+    messages = " ".join(message for message, _ in problems())
+    assert "Did you mean 'completed'?" in messages
+    assert "Did you mean 'inline'?" in messages
+
+
+def test_event_keys_never_show_in_a_message(nothing_set: Settings) -> None:
+    nothing_set.DURABLE_JOBS = {"EVENT_KEYS": ("s3cret", 5)}
+    assert "s3cret" not in str(problems())
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 3])
+def test_settings_that_are_no_dict_are_one_problem(
+    nothing_set: Settings, value: Any
+) -> None:
+    nothing_set.DURABLE_JOBS = value
+    ((message, _),) = problems()
+    assert "expected a dict" in message
+    with pytest.raises(ConfigurationError, match="expected a dict"):
+        _ = conf.TICK
+
+
+def test_there_are_no_other_settings() -> None:
+    name = "TIKC"
+    with pytest.raises(AttributeError, match=name):
+        getattr(conf, name)
