@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,19 @@ from django.utils import autoreload
 
 #: What a child exits with: the code has changed; it does not load; it must not go on.
 RELOAD, BROKEN, FATAL = 3, 1, 2
+#: The variable that tells a child how new the newest code was when it was started.
+NEWEST = "DURABLE_JOBS_NEWEST_CODE"
+
+
+class _Reloader(autoreload.StatReloader):
+    """Sees also what has changed between the child's start and its own first look."""
+
+    def tick(self) -> Iterator[None]:
+        newest = float(os.environ.get(NEWEST, "inf"))
+        for path, changed in _code_of_apps().items():
+            if changed > newest:
+                self.notify_file_changed(path)
+        yield from super().tick()
 
 
 def run(work: Callable[[], None], rest: Callable[[], bool]) -> None:
@@ -31,8 +44,11 @@ def run(work: Callable[[], None], rest: Callable[[], bool]) -> None:
     if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
         sys.exit(_watch_over_children())
     code: Any = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        autoreload.run_with_reloader(work)
+        autoreload.start_django(_Reloader(), work)
+    except KeyboardInterrupt:
+        pass
     except SystemExit as exit:
         code = exit.code
     leave(rest, code)
@@ -53,11 +69,11 @@ def leave(rest: Callable[[], bool], code: Any = 0) -> None:
 def _watch_over_children() -> int:
     """Start child after child until one ends for good; return its exit code."""
     environment = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
-    code_of_apps = _code_of_apps()
     while True:
         children: list[subprocess.Popen[bytes]] = []
         _guard(children)
-        before = dict(code_of_apps.snapshot_files())
+        before = _code_of_apps()
+        environment[NEWEST] = repr(max(before.values(), default=float("inf")))
         child = subprocess.Popen(  # noqa: S603  # this very command, once more
             autoreload.get_child_arguments(), env=environment, close_fds=False
         )
@@ -66,7 +82,7 @@ def _watch_over_children() -> int:
         if code == BROKEN:
             sys.stderr.write("The code does not load: waiting for a change.\n")
             _unguard()
-            if not _wait_for_change(code_of_apps, before):
+            if not _wait_for_change(before):
                 return 0
         elif code != RELOAD:
             return code
@@ -88,22 +104,23 @@ def _unguard() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _code_of_apps() -> autoreload.StatReloader:
-    """Return what watches all that is loaded, and all the code beside it."""
-    reloader = autoreload.StatReloader()
+def _code_of_apps() -> dict[Path, float]:
+    """Return the project's own code, loaded or not, and when each file changed."""
+    found = {}
     for config in apps.get_app_configs():
-        if not Path(config.path).is_relative_to(sys.prefix):
-            reloader.watch_dir(config.path, "**/*.py")
-    return reloader
+        if Path(config.path).is_relative_to(sys.prefix):
+            continue
+        for path in Path(config.path).rglob("*.py"):
+            with suppress(OSError):  # it has just gone
+                found[path] = path.stat().st_mtime
+    return found
 
 
-def _wait_for_change(
-    reloader: autoreload.StatReloader, before: dict[Path, float]
-) -> bool:
+def _wait_for_change(before: dict[Path, float]) -> bool:
     """Return True when a file differs from ``before``, False on Ctrl-C."""
     try:
-        while dict(reloader.snapshot_files()) == before:
-            threading.Event().wait(reloader.SLEEP_TIME)
+        while _code_of_apps() == before:
+            threading.Event().wait(autoreload.StatReloader.SLEEP_TIME)
     except KeyboardInterrupt:
         return False
     return True
