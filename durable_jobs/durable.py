@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from durable_jobs.definitions import callbacks
 from durable_jobs.definitions.context import AsyncContext, Context
+from durable_jobs.definitions.controls import (
+    Batch,
+    BatchFailures,
+    Concurrency,
+    Debounce,
+    RateLimit,
+    Singleton,
+    Throttle,
+)
 from durable_jobs.definitions.events import NewEvent, ReceivedEvent
+from durable_jobs.definitions.explanations import Explanation
 from durable_jobs.definitions.function import Function, function
 from durable_jobs.definitions.policies import (
     All,
@@ -146,14 +156,20 @@ def track(queryset: QuerySet[Any]) -> Any:
     return runtime().track(queryset)
 
 
+def pause_queue(queue: str, reason: str = "") -> bool:
+    """Let nothing of a queue be executed; tell whether this call did it.
+
+    What is being executed goes on to its next rest; what comes is kept.
+    """
+    return runtime().pause_queue(queue, reason)
+
+
+def resume_queue(queue: str) -> bool:
+    """Let a paused queue be executed again; tell whether this call did it."""
+    return runtime().resume_queue(queue)
+
+
 COMING = {
-    "Concurrency": "flow control",
-    "Throttle": "flow control",
-    "RateLimit": "flow control",
-    "Debounce": "flow control",
-    "Batch": "flow control",
-    "BatchFailures": "flow control",
-    "Singleton": "flow control",
     "Webhook": "flow control",
 }
 
@@ -171,21 +187,26 @@ __all__ = [
     "AsyncContext",
     "AtLeast",
     "Backoff",
+    "Batch",
     "BatchError",
+    "BatchFailures",
     "CallbackFailed",
     "CallbackGone",
     "CallbackTimeout",
     "CancelOn",
     "Cancelled",
+    "Concurrency",
     "ConditionTimeout",
     "ConfigurationError",
     "Context",
     "Cron",
+    "Debounce",
     "Done",
     "DuplicateKeyError",
     "DurableError",
     "Event",
     "EventWait",
+    "Explanation",
     "ExpressionError",
     "First",
     "Function",
@@ -199,6 +220,7 @@ __all__ = [
     "NonDeterministic",
     "NonRetriable",
     "PayloadError",
+    "RateLimit",
     "ReceivedEvent",
     "RetryAfter",
     "RunCancelled",
@@ -207,9 +229,11 @@ __all__ = [
     "SignalReplaced",
     "SignalTaken",
     "SignalWait",
+    "Singleton",
     "StepFailed",
     "StepInterrupted",
     "StepTimeout",
+    "Throttle",
     "Timeouts",
     "Tolerate",
     "UnknownFunction",
@@ -217,7 +241,9 @@ __all__ = [
     "asend_many",
     "callbacks",
     "function",
+    "pause_queue",
     "replay",
+    "resume_queue",
     "runs_for",
     "send",
     "send_many",

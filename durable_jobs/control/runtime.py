@@ -9,13 +9,15 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db.models import Model, QuerySet
 
-from durable_jobs.control import steering
+from durable_jobs.control import steering, traffic
+from durable_jobs.definitions.controls import Throttle
 from durable_jobs.definitions.events import NewEvent
+from durable_jobs.definitions.explanations import Explanation
 from durable_jobs.definitions.function import Function
 from durable_jobs.events import answering, ingest, signalling, starting
 from durable_jobs.events.bulk import Tracked
-from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run, RunQuerySet, Subject
+from durable_jobs.queries import explaining
 from durable_jobs.store import db
 from durable_jobs.types import Data
 
@@ -73,6 +75,10 @@ class EngineRuntime:
         """Let an ended run go on."""
         return steering.redrive(run)
 
+    def redrive_all(self, runs: Iterable[Run], rate: Throttle | None) -> int:
+        """Let many ended runs go on, at a rate."""
+        return steering.redrive_all(runs, rate)
+
     def wait(self, run: Run, timeout: float | None) -> None:
         """Wait for the end of a run."""
         steering.wait(run, timeout)
@@ -87,13 +93,27 @@ class EngineRuntime:
         """Run again what was queued in a range of time."""
         return steering.replay(function, since, until, statuses)
 
-    def pause_function(self, function: Function, *, skip: bool) -> bool:
-        """Refuse: this comes with flow control."""
-        raise ConfigurationError(_COMING)
+    def pause_function(
+        self, function: Function, *, key: Any, skip: bool, reason: str
+    ) -> bool:
+        """Start no more runs of a function, or of one key of it."""
+        return traffic.pause_function(function, key=key, skip=skip, reason=reason)
 
-    def resume_function(self, function: Function) -> bool:
-        """Refuse: this comes with flow control."""
-        raise ConfigurationError(_COMING)
+    def resume_function(self, function: Function, *, key: Any) -> bool:
+        """Start runs of a function, or of one key of it, again."""
+        return traffic.resume_function(function, key=key)
+
+    def pause_queue(self, queue: str, reason: str) -> bool:
+        """Let nothing of a queue be executed."""
+        return traffic.pause_queue(queue, reason)
+
+    def resume_queue(self, queue: str) -> bool:
+        """Let what is in a queue be executed again."""
+        return traffic.resume_queue(queue)
+
+    def explain(self, run: Run) -> Explanation:
+        """Tell what a run waits for."""
+        return explaining.explain(run)
 
     def runs_for(self, instance: Model) -> RunQuerySet:
         """Return the runs that were started for an instance, the newest first."""
@@ -108,7 +128,5 @@ class EngineRuntime:
         """Return a queryset whose bulk writes are told."""
         return Tracked(queryset)
 
-
-_COMING = "Pausing a function comes with flow control, which is not in this version."
 
 runtime = EngineRuntime()

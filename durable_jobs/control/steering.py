@@ -12,12 +12,14 @@ from django.db.models.functions import Cast
 
 from durable_jobs import clock, dispatch, ids, serialization
 from durable_jobs.conf import settings
+from durable_jobs.definitions.controls import Throttle
 from durable_jobs.definitions.events import check_mapping, check_moment
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, starting
 from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import ConfigurationError, RunNotFinished
+from durable_jobs.flow import rates
 from durable_jobs.models import Run, Step
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import STEP_ENDED, RunStatus, StepStatus
@@ -124,12 +126,31 @@ def _before(run: Run, from_step: str) -> list[str]:
     ]
 
 
-def redrive(run: Run) -> bool:
+def redrive_all(chosen: Iterable[Run], rate: Throttle | None) -> int:
+    """Let ended runs go on, spread over time by a rate; count those that do."""
+    if rate is not None and callable(rate.limit):
+        msg = "Expected a number as the limit of the rate to redrive at."
+        raise ConfigurationError(msg)
+    now, arrives, count = clock.now(), None, 0
+    for run in chosen:
+        due_at = None
+        if rate is not None:
+            interval = rate.period / int(rate.limit)  # type: ignore[arg-type]  # not callable
+            due_at, after = rates.conform(arrives, now, interval, rate.burst)
+        if redrive(run, due_at):
+            count += 1
+            arrives = None if rate is None else after
+    return count
+
+
+def redrive(run: Run, due_at: datetime | None = None) -> bool:
     """Let a failed or cancelled run go on from where it ended, with fresh retries."""
     source = _fresh(run)
+    if source.children.filter(relation=runs.BATCH).exists():
+        return False  # its events have gone on in other runs
     function = registry.get(source.function)
     failed = str((source.error or {}).get("step", ""))
-    source.due_at = clock.now()
+    source.due_at = due_at or clock.now()
     limits = starting.early_ends(function, source, _stored_data(source))
     done = runs.redrive(source, _chain(source, failed), function.queue, limits)
     _after(run, done)

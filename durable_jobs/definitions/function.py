@@ -12,6 +12,17 @@ from typing import TYPE_CHECKING, Any, overload
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
+from durable_jobs.definitions.controls import (
+    Batch,
+    Concurrency,
+    Controls,
+    Debounce,
+    Key,
+    RateLimit,
+    Singleton,
+    Throttle,
+    controls,
+)
 from durable_jobs.definitions.events import check_mapping, check_moment
 from durable_jobs.definitions.names import check_name
 from durable_jobs.definitions.operations import check_length, check_retries
@@ -35,20 +46,12 @@ if TYPE_CHECKING:
 
 Body = Callable[["Context"], Any] | Callable[["AsyncContext"], Any]
 
+#: No key in particular.
+EVERY: Any = type("Every", (), {"__repr__": lambda self: "EVERY"})()
+
 MAX_TRIGGERS = 10
 MAX_CANCEL_ON = 5
 MAX_PRIORITY = 600
-COMING = (
-    "concurrency",
-    "throttle",
-    "rate_limit",
-    "debounce",
-    "batch",
-    "priority",
-    "singleton",
-    "ordering",
-    "idempotency",
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +72,7 @@ class Function:
     on_complete: Function | None = None
     queue: str = "default"
     version: str = ""
+    controls: Controls = field(default_factory=Controls)
     options: StartOptions = field(default_factory=lambda: StartOptions())
 
     @property
@@ -115,13 +119,18 @@ class Function:
         check_mapping(data, f"the data of {self.id!r}")
         return await runtime().aenqueue(self, data)
 
-    def pause(self, *, skip: bool = False) -> bool:
-        """Start no more runs; what comes is kept queued, or with ``skip`` skipped."""
-        return runtime().pause_function(self, skip=skip)
+    def pause(self, *, skip: bool = False, key: Any = EVERY, reason: str = "") -> bool:
+        """Start no more runs; tell whether this call did it.
 
-    def resume(self) -> bool:
-        """Start runs again, those first that were kept."""
-        return runtime().resume_function(self)
+        What comes is kept queued, or with ``skip`` recorded as skipped. Runs that have
+        begun go on: the function drains. ``key``: only runs that have this value as a
+        key of the function's flow control.
+        """
+        return runtime().pause_function(self, key=key, skip=skip, reason=reason)
+
+    def resume(self, *, key: Any = EVERY) -> bool:
+        """Start runs again, those first that were kept; tell whether this call did."""
+        return runtime().resume_function(self, key=key)
 
 
 @dataclass(frozen=True)
@@ -171,6 +180,15 @@ def function(
     on: Trigger | Iterable[Trigger] | None = None,
     retries: int = 4,
     backoff: BackoffLike | None = None,
+    concurrency: int | Concurrency | Iterable[Concurrency] | None = None,
+    throttle: Throttle | None = None,
+    rate_limit: RateLimit | None = None,
+    debounce: Debounce | None = None,
+    batch: Batch | None = None,
+    priority: Key | None = None,
+    singleton: Singleton | None = None,
+    ordering: Key | None = None,
+    idempotency: Key | None = None,
     cancel_on: CancelOn | Iterable[CancelOn] | None = None,
     timeouts: Timeouts | None = None,
     on_failure: Body | Function | None = None,
@@ -192,6 +210,15 @@ def function(
     on: Trigger | Iterable[Trigger] | None = None,
     retries: int = 4,
     backoff: BackoffLike | None = None,
+    concurrency: int | Concurrency | Iterable[Concurrency] | None = None,
+    throttle: Throttle | None = None,
+    rate_limit: RateLimit | None = None,
+    debounce: Debounce | None = None,
+    batch: Batch | None = None,
+    priority: Key | None = None,
+    singleton: Singleton | None = None,
+    ordering: Key | None = None,
+    idempotency: Key | None = None,
     cancel_on: CancelOn | Iterable[CancelOn] | None = None,
     timeouts: Timeouts | None = None,
     on_failure: Body | Function | None = None,
@@ -222,6 +249,17 @@ def function(
                     _several(cancel_on, CancelOn, "cancel_on", MAX_CANCEL_ON)
                 ),
                 timeouts=_one(timeouts or Timeouts(), Timeouts, "timeouts"),
+                controls=controls(
+                    concurrency=concurrency,
+                    throttle=throttle,
+                    rate_limit=rate_limit,
+                    debounce=debounce,
+                    batch=batch,
+                    singleton=singleton,
+                    priority=priority,
+                    ordering=ordering,
+                    idempotency=idempotency,
+                ),
                 queue=check_name(queue, "a queue name"),
                 version=check_name(version, "a version") if version else "",
             )
@@ -246,12 +284,10 @@ def _declare(body: Body, id: str | None, unknown: dict[str, Any]) -> Function:
         raise ConfigurationError(msg)
     own_id = check_name(id, "a function id") if id is not None else default_id(body)
     for parameter in unknown:
-        reason = (
-            "comes with flow control, which is not in this version."
-            if parameter in COMING
-            else f"is not a parameter of @durable.function.{_guess(parameter)}"
+        msg = (
+            f"Durable function {own_id!r}: {parameter} is not a parameter of "
+            f"@durable.function.{_guess(parameter)}"
         )
-        msg = f"Durable function {own_id!r}: {parameter} {reason}"
         raise ConfigurationError(msg)
     if len(inspect.signature(body).parameters) != 1:
         msg = f"Durable function {own_id!r}: expected one parameter, the context."
@@ -277,7 +313,7 @@ def default_id(body: Body) -> str:
 
 def _guess(parameter: str) -> str:
     known = set(inspect.signature(function).parameters) - {"fn", "unknown"}
-    close = difflib.get_close_matches(parameter, sorted({*known, *COMING}), n=1)
+    close = difflib.get_close_matches(parameter, sorted(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

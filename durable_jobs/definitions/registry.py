@@ -22,6 +22,8 @@ class Registry:
         self._functions: dict[str, Function] = {}
         self._exact: dict[str, list[tuple[Function, Event]]] = {}
         self._wild: list[tuple[Function, Event]] = []
+        #: Whether any function has flow control that needs admissions.
+        self.controlled = False
         #: Called with each function before it is added, once apps are ready.
         self.on_add: Callable[[Function], None] | None = None
 
@@ -98,6 +100,10 @@ class Registry:
         from durable_jobs.definitions.triggers import Event
 
         self._exact, self._wild = {}, []
+        self.controlled = any(
+            function.controls.queues or function.controls.gathers
+            for function in self._functions.values()
+        )
         for function in self._functions.values():
             for trigger in function.triggers:
                 if not isinstance(trigger, Event):

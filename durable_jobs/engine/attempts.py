@@ -16,9 +16,10 @@ from django.db import transaction
 from durable_jobs import clock, dispatch, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions import current
+from durable_jobs.definitions.controls import BatchFailures
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine import bodies, scope
+from durable_jobs.engine import batching, bodies, scope
 from durable_jobs.engine.activity import Activity
 from durable_jobs.engine.context import RunContext
 from durable_jobs.engine.errors import describe
@@ -215,6 +216,7 @@ def _suspend(session: Session) -> None:
         queue=queue,
         due_at=due_at,
         attempt=0,
+        holding=session.limited,
     )
     _announce(session.run, status)
     for look in session.looks:
@@ -241,6 +243,9 @@ def _ring_later(session: Session) -> None:
 
 def _complete(session: Session, value: Any, *, plain: bool) -> None:
     run = session.run
+    reason, along = "", None
+    if isinstance(value, BatchFailures):
+        value, reason, along = batching.given_back(session, value)
     try:
         output = serialization.dumps(
             value,
@@ -263,8 +268,8 @@ def _complete(session: Session, value: Any, *, plain: bool) -> None:
         )
     if session.notes:
         steps.record(session.lease, session.notes)
-    end = End(RunStatus.COMPLETED, output=output)
-    _ended(session, end, plain=plain)
+    end = End(RunStatus.COMPLETED, output=output, reason=reason)
+    _ended(session, end, plain=plain, along=along)
 
 
 def _fail(session: Session, error: Exception) -> None:
@@ -289,6 +294,7 @@ def _fail(session: Session, error: Exception) -> None:
             queue=function.queue,
             due_at=due,
             attempt=attempt + 1,
+            holding=session.limited,
         )
         steps.record_attempt(run.pk, "", attempt, record, None, now)
     _announce(run, status)
@@ -299,15 +305,34 @@ def _end_failed(session: Session, error: Exception) -> None:
     record = describe(error)
     record.pop("class", None)
     record.pop("args", None)
-    _ended(session, End(RunStatus.FAILED, error=record), plain=False)
+    end, along = End(RunStatus.FAILED, error=record), None
+    split = batching.halves(session)
+    if split is not None:
+        reason, along = split
+        end = End(RunStatus.FAILED, error=record, reason=reason)
+    _ended(session, end, plain=False, along=along, handled=split is None)
 
 
-def _ended(session: Session, end: End, *, plain: bool) -> None:
+def _ended(
+    session: Session,
+    end: End,
+    *,
+    plain: bool,
+    along: batching.Along | None = None,
+    handled: bool = True,
+) -> None:
+    """End the run. ``along`` is called in the same transaction.
+
+    Without ``handled``, what the run was for goes on elsewhere: no handler follows.
+    """
+    bare = not session.function.cancel_on and not _limited(session)
     done = ending.finish(
         session.run,
         end,
         session.lease,
-        plain=plain and not session.function.cancel_on and not _limited(session),
+        plain=plain and bare and along is None,
+        along=along,
+        handled=handled,
     )
     if not done:
         _not_done(session, end)
@@ -354,6 +379,7 @@ def _give_up(run: Run) -> None:
             (run.pk, run.lease_token),  # type: ignore[arg-type]  # claimed runs have one
             queue=run.queue,
             due_at=clock.now() + PAUSE_AFTER_TROUBLE,
+            holding=run.entry is not None,
         )
     except (DatabaseError, LeaseLost):
         logger.info("Run %s is left to its lease.", run.pk)

@@ -17,6 +17,7 @@ from durable_jobs.engine.frames import Frame
 from durable_jobs.engine.performing import Performer
 from durable_jobs.engine.scope import current
 from durable_jobs.engine.session import Session
+from durable_jobs.events.gathering import gathered_by
 from durable_jobs.events.ingest import schema_of, validate
 from durable_jobs.events.starting import event_of
 from durable_jobs.models import Run
@@ -56,6 +57,7 @@ class RunContext:
     def __init__(self, session: Session, performer: Performer) -> None:
         self._session = session
         self._event: ReceivedEvent | None = None
+        self._events: list[ReceivedEvent] | None = None
         self.step = Steps(performer, performer.group)
         self.logger = RunLogger(session)
 
@@ -68,8 +70,10 @@ class RunContext:
 
     @property
     def events(self) -> list[ReceivedEvent]:
-        """The events that started the run."""
-        return [self.event]
+        """The events that started the run: several where they were gathered."""
+        if self._events is None:
+            self._events = [self._typed(one) for one in gathered_by(self.run)]
+        return self._events or [self.event]
 
     @property
     def run_id(self) -> str:

@@ -95,6 +95,11 @@ class Session:
         self._depth = len(db.connection().atomic_blocks)
         self._lock = threading.Lock()
 
+    @property
+    def limited(self) -> bool:
+        """Tell whether the attempt holds slots, one for each step at the same time."""
+        return self.run.entry is not None
+
     # Looking
 
     def meet(self, key: str, name: str, kind: str) -> Memo | None:

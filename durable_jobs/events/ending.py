@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from durable_jobs import clock, dispatch, serialization
@@ -19,17 +20,35 @@ from durable_jobs.store.steps import Lease
 
 
 def finish(
-    run: Run, end: End, lease: Lease | None = None, *, plain: bool = False
+    run: Run,
+    end: End,
+    lease: Lease | None = None,
+    *,
+    plain: bool = False,
+    along: Callable[[], None] | None = None,
+    handled: bool = True,
 ) -> bool:
-    """End a run; tell whether this call did. ``plain``: nothing can hang on it."""
+    """End a run; tell whether this call did. ``plain``: nothing can hang on it.
+
+    ``along`` is called in the same transaction; without ``handled``, no handler starts.
+    """
     function = registry.find(run.function)
     handler = _handler(function, end.status)
     if plain and lease is not None and handler is None and not run.parent_id:
-        done = runs.finish_plain(lease, end)
+        done = runs.finish_plain(lease, end, holding=run.flow is not None)
         if done:
             tell(run, end)
         return done
-    done = runs.finish(run, lease, end, follow)
+
+    def after(ended: Run, how: End) -> list[Run]:
+        if ended.pk == run.pk and along is not None:
+            along()
+        if ended.pk == run.pk and not handled:
+            tell(ended, how)
+            return []
+        return follow(ended, how)
+
+    done = runs.finish(run, lease, end, after)
     if done:
         _ring_parent(run)
     return done

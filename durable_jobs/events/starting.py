@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,16 +14,20 @@ from django.db import models
 
 from durable_jobs import clock, dispatch, ids, serialization
 from durable_jobs.conf import settings
+from durable_jobs.definitions.controls import Controls
 from durable_jobs.definitions.events import CALLED, ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.durations import parse_duration
-from durable_jobs.exceptions import DuplicateKeyError, PayloadError
-from durable_jobs.models import Run, Subject, Wait, WaitKind
+from durable_jobs.exceptions import DuplicateKeyError, ExpressionError, PayloadError
+from durable_jobs.flow.keys import Flow, flow_of, priority_of, repeat_key
+from durable_jobs.models import Entry, Run, Subject, Wait, WaitKind
 from durable_jobs.models.fields import Encoded, seen
 from durable_jobs.serialization.matching import match_key
 from durable_jobs.signals import announce, run_created
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, keys, runs
+
+NO_CONTROLS = Controls()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,9 @@ class Start:
     parent_step: str = ""
     relation: str = ""
     skipped: str = ""
+    flow: Flow | None = None
+    priority: int = 0
+    attempt: int = 0
     subjects: tuple[tuple[str, str], ...] = field(default=())
 
     def run(self) -> Run:
@@ -62,16 +69,41 @@ class Start:
             parent_step=self.parent_step,
             relation=self.relation,
             queue=self.function.queue,
+            flow=self.flow,
+            lane=None if self.flow is None else Entry.START,
+            entry=None if self.flow is None else Entry.START,
             due_at=self.due_at,
-            place=self.due_at - timedelta(seconds=self.function.options.priority),
+            place=self.due_at - timedelta(seconds=self.priority),
+            attempt=self.attempt,
             queued_at=now,
         )
 
+    def controlled(self) -> Start:
+        """Return the start with what its function's flow control goes by.
 
-def start(starts: Sequence[Start]) -> list[Run]:
-    """Insert runs and what belongs to them, and ring their queues."""
+        Raises ``ExpressionError`` for a key that fails.
+        """
+        function = self.function
+        ahead = function.options.priority
+        if function.controls == NO_CONTROLS:
+            return replace(self, priority=ahead) if ahead else self
+        event = event_from(self.origin, seen(self.data))
+        return replace(
+            self,
+            flow=flow_of(function, event),
+            priority=ahead or priority_of(function, event),
+        )
+
+
+def start(starts: Sequence[Start], *, strict: bool = False) -> list[Run]:
+    """Insert runs and what belongs to them, and ring their queues.
+
+    A key that fails leaves a skipped run with the reason; with ``strict``, whoever
+    starts it is told: ``ExpressionError``.
+    """
     if not starts:
         return []
+    starts = [one.controlled() if strict else _controlled(one) for one in starts]
     rows = [one.run() for one in starts]
     with_more = [(one, run) for one, run in zip(starts, rows, strict=True)]
     limits = [
@@ -105,6 +137,14 @@ def start(starts: Sequence[Start]) -> list[Run]:
     for run in rows:
         announce(run_created, run_id=run.pk, function=run.function, status=run.status)
     return rows
+
+
+def _controlled(one: Start) -> Start:
+    try:
+        return one.controlled()
+    except ExpressionError as error:
+        reason = f"A key of its flow control failed: {error.message}"
+        return replace(one, skipped=one.skipped or reason)
 
 
 def early_ends(function: Function, run: Run, data: str) -> list[Wait]:
@@ -169,13 +209,28 @@ def enqueue(
         subjects=subjects_of(data),
     )
     if options.key is None:
-        return _started(one)
+        return _start_once(one)
     return _start_keyed(one, serialization.canonical({} if data is None else data))
+
+
+def _start_once(one: Start) -> Run:
+    """Start a run, or return the one that the function's idempotency key has."""
+    if one.function.controls.idempotency is None:
+        return _started(one)
+    key = repeat_key(one.function, event_from(one.origin, seen(one.data)))
+    if key is None:
+        return _started(one)
+    with db.joined():
+        wish = keys.Claim(one.function.id, key, one.id)
+        taken = keys.take([wish]).get((wish.function, wish.key))
+        if taken is None:
+            return _started(one)
+    return Run.objects.using(db.alias()).get(pk=taken.run_id)
 
 
 def _started(one: Start) -> Run:
     """Start a run and return it as if it came from the database."""
-    run = start([one])[0]
+    run = start([one], strict=True)[0]
     run.data = seen(one.data)
     return run
 
@@ -215,12 +270,17 @@ def origin(
 
 def event_of(run: Run) -> ReceivedEvent:
     """Return the event that started a run."""
-    kept = run.origin or {}
+    kept = {"id": str(run.pk), "name": run.trigger, "ts": run.queued_at.isoformat()}
+    return event_from(kept | (run.origin or {}), run.data)
+
+
+def event_from(kept: dict[str, Any], data: Any) -> ReceivedEvent:
+    """Return an event from its data and from what is kept of it besides."""
     return ReceivedEvent(
-        id=kept.get("id", str(run.pk)),
-        name=kept.get("name", run.trigger),
-        data=run.data,
-        ts=datetime.fromisoformat(kept["ts"]) if "ts" in kept else run.queued_at,
+        id=kept["id"],
+        name=kept["name"],
+        data=data,
+        ts=datetime.fromisoformat(kept["ts"]),
         user=_user(kept.get("user")),
         v=kept.get("v"),
     )

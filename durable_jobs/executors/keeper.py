@@ -21,6 +21,7 @@ from django.db import connections
 
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
+from durable_jobs.events import admitting
 from durable_jobs.models import Run
 from durable_jobs.scheduling import ticking, timers
 from durable_jobs.store import leases
@@ -204,6 +205,7 @@ class Keeper:
                 heapq.heappop(self._alarms)
         if due:
             timers.sweep()
+            admitting.admit()
 
     def _tick_if_nobody_does(self) -> None:
         """Tick where beat is away, or all workers are busy and none hears it."""

@@ -12,8 +12,9 @@ from django.db import connections, reset_queries
 
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
+from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import attempts
-from durable_jobs.events import matching
+from durable_jobs.events import admitting, matching
 from durable_jobs.executors.keeper import Batch, give_back, keeper
 from durable_jobs.executors.stopping import stopping
 from durable_jobs.models import Run
@@ -67,6 +68,7 @@ def serve(queue: str, *, finished: Callable[[], bool] = lambda: False) -> int:
             dispatch.ring_now(queue)
             return count
         size = _pace.batch()
+        admitting.admit(queue, size)
         claimed = leases.claim(queue, size, worker_name())
         if not claimed:
             break
@@ -74,7 +76,7 @@ def serve(queue: str, *, finished: Callable[[], bool] = lambda: False) -> int:
             dispatch.ring_now(queue)  # there may be more than one worker can take
         count += len(claimed)
         _advance_all(Batch(claimed))
-        if len(claimed) < size:
+        if len(claimed) < size and not registry.controlled:
             break  # what became eligible since then has rung
     _answered[queue] = began
     return count

@@ -7,22 +7,38 @@ of its queryset are the public way to change them.
 from __future__ import annotations
 
 from durable_jobs.models.events import Event, IdempotencyKey
-from durable_jobs.models.installation import FunctionState, Schedule, Worker
-from durable_jobs.models.runs import Run, RunQuerySet, Subject
+from durable_jobs.models.flow import (
+    Admission,
+    Gate,
+    Gathered,
+    Lane,
+    Pause,
+    Slot,
+    Window,
+)
+from durable_jobs.models.installation import Schedule, Worker
+from durable_jobs.models.runs import Entry, Run, RunQuerySet, Subject
 from durable_jobs.models.steps import Attempt, Step
 from durable_jobs.models.waits import Wait, WaitKind
 
 __all__ = [
+    "Admission",
     "Attempt",
+    "Entry",
     "Event",
-    "FunctionState",
+    "Gate",
+    "Gathered",
     "IdempotencyKey",
+    "Lane",
+    "Pause",
     "Run",
     "RunQuerySet",
     "Schedule",
+    "Slot",
     "Step",
     "Subject",
     "Wait",
     "WaitKind",
+    "Window",
     "Worker",
 ]

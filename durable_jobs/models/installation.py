@@ -1,4 +1,4 @@
-"""The installation: its schedules, its workers and what is paused."""
+"""The installation: its schedules and its workers."""
 
 from __future__ import annotations
 
@@ -46,18 +46,3 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-
-class FunctionState(models.Model):
-    """What an operator said of a function: a row exists while it is paused."""
-
-    function = models.CharField(primary_key=True, max_length=300)
-    skip = models.BooleanField(default=False)
-    paused_at = models.DateTimeField()
-
-    class Meta:
-        verbose_name = _("paused function")
-        verbose_name_plural = _("paused functions")
-
-    def __str__(self) -> str:
-        return self.function

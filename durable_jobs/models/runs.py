@@ -15,7 +15,16 @@ from durable_jobs.models.fields import PayloadField
 from durable_jobs.statuses import ATTENTION, LIVE, RunStatus
 
 if TYPE_CHECKING:
+    from durable_jobs.definitions.controls import Throttle
+    from durable_jobs.definitions.explanations import Explanation
     from durable_jobs.types import Data
+
+
+class Entry(models.IntegerChoices):
+    """Where a queued run stands that no admission has looked at yet."""
+
+    START = -1, _("to be started")
+    RESUME = -2, _("to go on")
 
 
 class RunQuerySet(models.QuerySet["Run"]):
@@ -33,9 +42,12 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Start each run again, as a new one; return the new runs."""
         return [run.rerun() for run in list(self)]
 
-    def redrive(self) -> int:
-        """Let each failed or cancelled run go on; return how many do."""
-        return sum(run.redrive() for run in list(self))
+    def redrive(self, rate: Throttle | None = None) -> int:
+        """Let each failed or cancelled run go on; return how many do.
+
+        ``rate``: at once the first ``burst`` of them, then one each ``per / limit``.
+        """
+        return runtime().redrive_all(list(self.order_by("pk")), rate)
 
 
 class Run(models.Model):
@@ -44,6 +56,10 @@ class Run(models.Model):
     ``error`` is ``{"type", "message", "traceback"}``; ``trigger`` is the name of the
     event that started it; ``due_at`` is when it may be claimed,
     ``place`` its place among those that may: the time it came, less its priority.
+
+    ``flow`` holds the keys of its flow control, null without any. ``lane`` is where it
+    stands in line while it is queued: null among those that may be claimed, else a
+    lane's id, or what ``Entry`` says; ``entry`` is its lane when it is queued again.
     """
 
     Status = RunStatus
@@ -81,6 +97,9 @@ class Run(models.Model):
     relation = models.CharField(max_length=10, blank=True, default="")
 
     queue = models.CharField(max_length=255, default="default")
+    flow = models.JSONField(null=True)
+    lane = models.BigIntegerField(null=True)
+    entry = models.BigIntegerField(null=True)
     due_at = models.DateTimeField()
     place = models.DateTimeField()
     lease_token = models.UUIDField(null=True)
@@ -117,7 +136,14 @@ class Run(models.Model):
                 "place",
                 "id",
                 name="durable_run_ready",
-                condition=Q(status=RunStatus.QUEUED.value),
+                condition=Q(status=RunStatus.QUEUED.value, lane__isnull=True),
+            ),
+            models.Index(
+                "lane",
+                "place",
+                "id",
+                name="durable_run_lane",
+                condition=Q(status=RunStatus.QUEUED.value, lane__isnull=False),
             ),
             models.Index(
                 "id",
@@ -179,6 +205,10 @@ class Run(models.Model):
             raise RunCancelled(msg, run_id=run_id)
         msg = f"Run {run_id} of {self.function} has not ended: it is {self.status}."
         raise RunNotFinished(msg, run_id=run_id)
+
+    def explain(self) -> Explanation:
+        """Tell what the run waits for: which limit, who holds it, the place in line."""
+        return runtime().explain(self)
 
     def cancel(self, reason: str = "") -> bool:
         """End the run, and those it invoked; return whether this call did it."""

@@ -13,11 +13,11 @@ from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import format_duration
-from durable_jobs.models import Event, FunctionState, Run, Wait, Worker
+from durable_jobs.models import Event, Pause, Run, Wait, Worker
 from durable_jobs.scheduling import ticking
 from durable_jobs.scheduling.faults import FAULTS, Fault
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db
+from durable_jobs.store import db, pauses
 
 EXAMPLES = 5
 REPAIRED_AT_ONCE = 500
@@ -136,7 +136,9 @@ def _late(oldest: timedelta) -> Iterator[Finding]:
     yield from _found(
         "not-begun",
         f"runs were ready {format_duration(oldest)} ago, and nobody has begun them",
-        runs.filter(status=RunStatus.QUEUED, due_at__lte=now - oldest),
+        runs.filter(status=RunStatus.QUEUED, due_at__lte=now - oldest)
+        .exclude(lane__gt=0)
+        .exclude(function__in=pauses.functions()),
     )
 
 
@@ -181,10 +183,12 @@ def _worth_knowing() -> Iterator[Finding]:
     crashing = live.filter(crashes__gt=1, status__in=_EXECUTABLE)
     for found in _found("crashing-run", "runs keep losing their worker", crashing):
         yield replace(found, problem=False)
-    for state in FunctionState.objects.using(db.alias()).order_by("pk"):
+    for pause in Pause.objects.using(db.alias()).order_by("pk"):
+        cause = f": {pause.reason}" if pause.reason else ""
+        what = f"key {pause.key} of {pause.name!r}" if pause.key else repr(pause.name)
         yield Finding(
-            check="paused-function",
-            message=f"the function {state.function!r} is paused",
+            check="paused-queue" if pause.kind == Pause.QUEUE else "paused-function",
+            message=f"{what} is paused{cause}",
             problem=False,
         )
 

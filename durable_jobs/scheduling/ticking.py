@@ -13,9 +13,9 @@ from django.db.models import Exists, QuerySet
 
 from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import matching
+from durable_jobs.events import admitting, matching
 from durable_jobs.models import Event, Run, Schedule, Wait, Worker
-from durable_jobs.scheduling import crons, leases, retention, timers
+from durable_jobs.scheduling import crons, leases, retention, standing, timers
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
 
@@ -48,7 +48,9 @@ def pending() -> set[str]:
         "timers": Exists(waits.filter(due_at__isnull=False, due_at__lte=now)),
         "leases": Exists(runs.filter(lease_token__isnull=False, lease_until__lt=now)),
         "events": Exists(events.filter(pending=True, ts__lte=now)),
-        "queues": Exists(runs.filter(status=RunStatus.QUEUED, due_at__lte=now)),
+        "queues": Exists(
+            runs.filter(status=RunStatus.QUEUED, lane__isnull=True, due_at__lte=now)
+        ),
         "fresh": Exists(
             Worker.objects.using(db.alias()).filter(
                 name=TICK, seen_at__gt=now - NOTED_EVERY
@@ -62,10 +64,13 @@ def pending() -> set[str]:
             cron__in={cron.text for _, cron in declared},
         )
         found["crons"] = Exists(known.filter(next_at__lte=now))
-    row = _row(found)
+    questions = admitting.needed()
+    row = _row(found | questions)
     work = {name for name, there in row.items() if there}
+    if work & questions.keys():
+        work = work - questions.keys() | {"admissions"}
     if "fresh" not in work:
-        work |= {"noted", "crons", "retention"}
+        work |= {"noted", "crons", "retention", "lanes"}
     return work - {"fresh"}
 
 
@@ -89,7 +94,9 @@ def _guarded(name: str, sweep: Callable[[], int]) -> int:
 
 def ring_lost() -> int:
     """Ring the queues that have eligible runs, in case a bell was lost."""
-    queued = Run.objects.using(db.alias()).filter(status=RunStatus.QUEUED)
+    queued = Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED, lane__isnull=True
+    )
     ready = queued.filter(due_at__lte=clock.now())
     count, queue = 0, _next_queue(queued, "")
     while queue is not None:
@@ -127,6 +134,8 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "leases": leases.sweep,
     "events": matching.route_pending,
     "crons": crons.sweep,
+    "lanes": standing.sweep,
+    "admissions": admitting.sweep,
     "queues": ring_lost,
     "retention": retention.sweep,
 }

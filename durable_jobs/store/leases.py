@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db.models import F, Q
+from django.db.models import Exists, F, Q
 from django.db.models.functions import Coalesce
 
 from durable_jobs import clock, ids
@@ -14,7 +15,7 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions.function import MAX_PRIORITY
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, postgres
+from durable_jobs.store import db, gates, pauses, postgres
 
 #: No run that may start has a place later than this from now: a claim need not look
 #: through those that are delayed for longer.
@@ -45,9 +46,12 @@ def claim(queue: str, limit: int, worker: str) -> list[Run]:
             .filter(
                 queue=queue,
                 status=RunStatus.QUEUED,
+                lane__isnull=True,
                 due_at__lte=now,
                 place__lte=now + FARTHEST_BEHIND,
             )
+            .exclude(started_at__isnull=True, function__in=pauses.functions())
+            .exclude(Exists(pauses.of_queue(queue)))
             .order_by("place", "id")
         )
         if db.lockable():
@@ -97,11 +101,19 @@ def renew(holders: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
 
 def give_back(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
     """Return claimed runs that were not begun to their queue; count them."""
+    chosen = list(run_ids)
+    with db.atomic():
+        gates.release_held(chosen, token)
+        return _requeue(chosen, token)
+
+
+def _requeue(run_ids: Sequence[uuid.UUID], token: uuid.UUID) -> int:
     return (
         Run.objects.using(db.alias())
-        .filter(pk__in=list(run_ids), lease_token=token, status=RunStatus.RUNNING)
+        .filter(pk__in=run_ids, lease_token=token, status=RunStatus.RUNNING)
         .update(
             status=RunStatus.QUEUED,
+            lane=F("entry"),
             lease_token=None,
             lease_until=None,
             crashes=F("crashes") - 1,
@@ -131,12 +143,13 @@ def reclaim(run: Run, due_at: datetime) -> bool:
         status = rows.values_list("status", flat=True).first()
         if status is None:
             return False
-        free = {"lease_token": None, "lease_until": None}
+        free: dict[str, Any] = {"lease_token": None, "lease_until": None}
         changed = Run.objects.using(db.alias()).filter(
             pk=run.pk, lease_token=run.lease_token
         )
+        gates.release([run.pk], resting=True)
         if status == RunStatus.RUNNING:
-            return bool(changed.update(status=RunStatus.QUEUED, due_at=due_at, **free))
+            free |= {"status": RunStatus.QUEUED, "due_at": due_at, "lane": F("entry")}
         return bool(changed.update(**free))
 
 
@@ -157,11 +170,14 @@ def bury(run: Run) -> bool:
     rows = Run.objects.using(db.alias()).filter(
         pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING
     )
-    return bool(
-        rows.update(
+    with db.atomic():
+        done = rows.update(
             status=RunStatus.QUEUED,
+            lane=F("entry"),
             due_at=clock.now(),
             lease_token=None,
             lease_until=None,
         )
-    )
+        if done:
+            gates.release([run.pk], resting=True)
+    return bool(done)

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from durable_jobs.models import Run, Step
+from durable_jobs.models import Pause, Run, Slot, Step
 from durable_jobs.statuses import STEP_ENDED
 from durable_jobs.store import db, prepared
 
 _RUN = Run._meta.db_table
 _STEP = Step._meta.db_table
+_PAUSE = Pause._meta.db_table
+_SLOT = Slot._meta.db_table
 
 _RUN_FIELDS = [field.attname for field in Run._meta.concrete_fields]
 _RUN_COLUMNS = ", ".join(f'run."{field.column}"' for field in Run._meta.concrete_fields)
@@ -28,8 +30,12 @@ WITH quiet AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true) AS value
 ), chosen AS MATERIALIZED (
     SELECT id FROM {_RUN}
-    WHERE status = 'queued' AND queue = %s AND due_at <= %s AND place <= %s
+    WHERE status = 'queued' AND lane IS NULL
+      AND queue = %s AND due_at <= %s AND place <= %s
       AND (SELECT value FROM quiet) = 'off'
+      AND (started_at IS NOT NULL OR function NOT IN
+           (SELECT name FROM {_PAUSE} WHERE kind = 'function'))
+      AND NOT EXISTS (SELECT 1 FROM {_PAUSE} WHERE kind = 'queue' AND name = %s)
     ORDER BY place, id LIMIT %s
     FOR UPDATE SKIP LOCKED
 )
@@ -53,7 +59,10 @@ def claim(
 ) -> list[Run]:
     """Claim up to ``limit`` runs of a queue, the first in place first."""
     with db.connection().cursor() as cursor:
-        values: list[Any] = [queue, now, behind, limit, token, until, worker, now]
+        values: list[Any] = [
+            *(queue, now, behind, queue, limit),
+            *(token, until, worker, now),
+        ]
         cursor.execute(_CLAIM, values)
         rows = cursor.fetchall()
     runs = [_run(row) for row in rows]
@@ -131,6 +140,16 @@ WHERE id = %s::uuid AND lease_token = %s::uuid AND status = 'running'
 RETURNING id
 """  # noqa: S608  # table and column names of our own models, no values
 
+# With the slots that the run holds, where it has flow control.
+_FINISH_HOLDING = f"""
+WITH done AS ({_FINISH}),
+freed AS (
+    UPDATE {_SLOT} SET released_at = %s::timestamptz FROM done
+    WHERE run_id = done.id AND released_at IS NULL
+)
+SELECT id FROM done
+"""  # noqa: S608  # table and column names of our own models, no values
+
 
 def finish(
     run_id: uuid.UUID,
@@ -140,7 +159,14 @@ def finish(
     error: str | None,
     reason: str,
     now: datetime,
+    *,
+    holding: bool,
 ) -> bool:
-    """End a run that nothing hangs on if the lease is held; tell whether it was."""
+    """End a run that nothing hangs on if the lease is held; tell whether it was.
+
+    ``holding``: it may hold slots, which are released.
+    """
     values = [status, output, error, reason, now, run_id, token]
+    if holding:
+        return bool(prepared.fetch(_FINISH_HOLDING, [*values, now]))
     return bool(prepared.fetch(_FINISH, values))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from django.db.models import Model
+from django.db.models import F, Model
 
 from durable_jobs import clock, serialization
 from durable_jobs.models import Run, Step, Wait, WaitKind
@@ -28,7 +28,9 @@ def requeue(run: Run) -> bool:
     rows = Run.objects.using(db.alias()).filter(
         pk=run.pk, status=RunStatus.RUNNING, lease_token__isnull=True
     )
-    return bool(rows.update(status=RunStatus.QUEUED, due_at=clock.now()))
+    return bool(
+        rows.update(status=RunStatus.QUEUED, lane=F("entry"), due_at=clock.now())
+    )
 
 
 def release(run: Run) -> bool:

@@ -9,11 +9,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Value
+from django.db.models import Case, F, Value, When
 from django.db.models.functions import Greatest
 
 from durable_jobs import clock
-from durable_jobs.models import Attempt, Run, Step, Wait, WaitKind
+from durable_jobs.models import (
+    Attempt,
+    Entry,
+    Gathered,
+    Run,
+    Slot,
+    Step,
+    Wait,
+    WaitKind,
+)
 from durable_jobs.statuses import (
     LIVE,
     REDRIVABLE,
@@ -21,7 +30,7 @@ from durable_jobs.statuses import (
     StepStatus,
     sources,
 )
-from durable_jobs.store import db, postgres, steps, waits
+from durable_jobs.store import db, gates, postgres, steps, waits
 from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.steps import Lease, Memo
 from durable_jobs.store.waits import NewWait, Outcome
@@ -33,6 +42,7 @@ INVOKE = "invoke"
 START = "start"
 HANDLER = "handler"
 RERUN = "rerun"
+BATCH = "batch"
 
 
 @dataclass(slots=True)
@@ -67,11 +77,13 @@ def suspend(
     queue: str | None = None,
     due_at: datetime | None = None,
     attempt: int | None = None,
+    holding: bool = False,
 ) -> str:
     """Give the lease back, with what the run waits for, in one transaction.
 
     With ``due_at`` the run is eligible again then; without, when something wakes it.
-    Returns its new status. Raises ``LeaseLost``.
+    ``holding``: it may hold slots for its steps, which are released. Returns its new
+    status. Raises ``LeaseLost``.
     """
     run_id, token = lease
     with db.atomic():
@@ -91,8 +103,12 @@ def suspend(
             status = RunStatus.QUEUED if due_at is not None else RunStatus.WAITING
             if due_at is not None:
                 changes["due_at"] = due_at
+        if status == RunStatus.QUEUED:
+            changes["lane"] = F("entry")
         if not row.update(status=status, crashes=0, woken=False, **changes):
             raise LeaseLost
+        if holding:
+            gates.release([run_id], resting=True)
     return status
 
 
@@ -125,8 +141,11 @@ class End:
     reason: str = ""
 
 
-def finish_plain(lease: Lease, end: End) -> bool:
-    """End a run that nothing hangs on, in one statement; False when it is not ours."""
+def finish_plain(lease: Lease, end: End, *, holding: bool = False) -> bool:
+    """End a run that nothing hangs on, in one statement; False when it is not ours.
+
+    ``holding``: it may hold slots, which are released.
+    """
     run_id, token = lease
     if db.is_postgres():
         error = None if end.error is None else json.dumps(end.error)
@@ -138,12 +157,18 @@ def finish_plain(lease: Lease, end: End) -> bool:
             error,
             end.reason,
             clock.now(),
+            holding=holding,
         )
-    return bool(
-        Run.objects.using(db.alias())
-        .filter(pk=run_id, lease_token=token, status=RunStatus.RUNNING)
-        .update(**_ending(end))
+    rows = Run.objects.using(db.alias()).filter(
+        pk=run_id, lease_token=token, status=RunStatus.RUNNING
     )
+    if not holding:
+        return bool(rows.update(**_ending(end)))
+    with db.atomic():
+        done = bool(rows.update(**_ending(end)))
+        if done:
+            gates.release([run_id])
+    return done
 
 
 #: Gives the runs that follow the end of one: its handlers.
@@ -167,7 +192,7 @@ def finish(run: Run, lease: Lease | None, end: End, follow: Follow) -> bool:
             rows = rows.filter(lease_token=lease[1])
         if not rows.update(**_ending(end)):
             return False
-        _release(run.pk, end, follow)
+        _release(run, end, follow)
         insert(follow(run, end))
         tell_parent(run, end)
     return True
@@ -188,8 +213,11 @@ def _ending(end: End) -> dict[str, Any]:
     }
 
 
-def _release(run_id: uuid.UUID, end: End, follow: Follow) -> None:
-    """Drop what an ended run waited for, and cancel the children that it invoked."""
+def _release(run: Run, end: End, follow: Follow) -> None:
+    """Drop what an ended run waited for and held, and cancel those that it invoked."""
+    run_id = run.pk
+    if run.flow is not None:
+        gates.release([run_id])
     waits.drop(run_id)
     steps.cancel(Step.objects.using(db.alias()).filter(run_id=run_id))
     children = Run.objects.using(db.alias()).filter(
@@ -207,7 +235,7 @@ def _cancel_all(children: Iterable[Run], reason: str, follow: Follow) -> None:
             pk=child.pk, status__in=sources(RunStatus.CANCELLED)
         )
         if rows.update(**_ending(end)):
-            _release(child.pk, end, follow)
+            _release(child, end, follow)
             insert(follow(child, end))
 
 
@@ -259,7 +287,11 @@ def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
     if lease is not None:
         rows = rows.filter(lease_token=lease[1])
         changes = {"lease_token": None, "lease_until": None, "crashes": 0}
-    return bool(rows.update(status=RunStatus.PAUSED, reason=reason, **changes))
+    with db.atomic():
+        done = bool(rows.update(status=RunStatus.PAUSED, reason=reason, **changes))
+        if done:
+            gates.release_unheld(run_id)
+    return done
 
 
 def resume(run_id: uuid.UUID) -> bool:
@@ -270,6 +302,7 @@ def resume(run_id: uuid.UUID) -> bool:
     return bool(
         rows.update(
             status=RunStatus.QUEUED,
+            lane=F("entry"),
             reason="",
             # What was to begin later still does.
             due_at=Greatest("due_at", Value(clock.now())),
@@ -285,19 +318,21 @@ def redrive(
 ) -> bool:
     """Let an ended run go on; steps in ``forget`` and open ones are tried anew.
 
-    ``limits`` are what can end it early, as at its start.
+    It is due when ``run.due_at`` says. ``limits`` are what can end it early, as at its
+    start.
     """
     with db.atomic():
-        now = clock.now()
         rows = Run.objects.using(db.alias()).filter(
             pk=run.pk, status__in=sorted(REDRIVABLE)
         )
         changed = rows.update(
             status=RunStatus.QUEUED,
+            lane=_again(),
+            entry=_again(),
             reason="",
             error=None,
             ended_at=None,
-            due_at=now,
+            due_at=run.due_at,
             queue=queue,
             attempt=0,
             crashes=0,
@@ -310,6 +345,13 @@ def redrive(
         recorded.filter(key__in=list(forget))._raw_delete(db.alias())
         Wait.objects.using(db.alias()).bulk_create(limits)
         return True
+
+
+def _again() -> Case:
+    """Return the lane of a run that begins anew: it passes its gates again."""
+    return Case(
+        When(flow__isnull=False, then=Value(Entry.START.value)), default=Value(None)
+    )
 
 
 def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
@@ -331,7 +373,7 @@ def delete(run_ids: Sequence[uuid.UUID]) -> None:
     """Delete runs with all that belongs to them, children last to first."""
     from durable_jobs.models import Subject
 
-    for model in (Wait, Attempt, Step, Subject):
+    for model in (Wait, Attempt, Step, Subject, Slot, Gathered):
         model.objects.using(db.alias()).filter(run_id__in=run_ids)._raw_delete(
             db.alias()
         )

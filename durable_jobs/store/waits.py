@@ -136,6 +136,7 @@ def wake(run_ids: Sequence[uuid.UUID]) -> None:
             When(status=RunStatus.WAITING, then=Value(clock.now())),
             default=F("due_at"),
         ),
+        lane=Case(When(status=RunStatus.WAITING, then=F("entry")), default=F("lane")),
         status=Case(waiting, default=F("status")),
         woken=True,
     )

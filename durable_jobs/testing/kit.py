@@ -16,12 +16,13 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
 from durable_jobs.engine import attempts, bodies, failpoints
 from durable_jobs.engine.suspend import SimulatedCrash
-from durable_jobs.events import matching, model_waits
+from durable_jobs.events import admitting, matching, model_waits
 from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.flow import limits
 from durable_jobs.models import Event, Run, Schedule, Wait
 from durable_jobs.scheduling import crons, ticking
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, leases
+from durable_jobs.store import db, gathered, lanes, leases, probing
 from durable_jobs.types import Duration
 
 Place = Literal["before", "body", "after"]
@@ -53,6 +54,8 @@ class Kit:
         self._stack.callback(failpoints.watch, failpoints.watch(self._pass))
         self._stack.callback(bodies.substitute, bodies.substitute(self._stubbed))
         self._stack.callback(model_waits.watched.forget)
+        limits.forget()
+        self._stack.callback(limits.forget)
         return self
 
     def __exit__(
@@ -85,7 +88,7 @@ class Kit:
             matching.route_pending()
             made = self._serve_all()
             count += made
-            if not made and not self._timers_due():
+            if not made and not self._timers_due() and not self._admission_due():
                 # A save that follows is to know of every wait that began here.
                 model_waits.watched.forget()
                 return count
@@ -101,6 +104,7 @@ class Kit:
         return sum(self._serve(queue) for queue in sorted(queues))
 
     def _serve(self, queue: str) -> int:
+        admitting.admit(queue, settings.CLAIM_BATCH)
         claimed = leases.claim(queue, settings.CLAIM_BATCH, "kit")
         for run in claimed:
             try:
@@ -112,6 +116,9 @@ class Kit:
     def _timers_due(self) -> bool:
         due = Wait.objects.using(db.alias()).filter(due_at__lte=clock.now())
         return due.exclude(kind="model").exists()
+
+    def _admission_due(self) -> bool:
+        return any(probing.evaluate(admitting.needed()).values())
 
     def _look_after_commits(self) -> None:
         """Make the looks that saves have asked for and an open test transaction keeps.
@@ -178,6 +185,8 @@ class Kit:
             .order_by("ts")
             .values_list("ts", flat=True)
             .first(),
+            lanes.next_turn(),
+            gathered.next_due(),
         ]
         leased = runs.filter(lease_token__isnull=False, lease_until__gte=now)
         until = leased.order_by("lease_until").values_list("lease_until", flat=True)

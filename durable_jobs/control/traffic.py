@@ -1,0 +1,84 @@
+"""Pausing and resuming functions, keys and queues, and setting limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durable_jobs import dispatch
+from durable_jobs.definitions.function import EVERY, Function
+from durable_jobs.definitions.names import check_name
+from durable_jobs.events import admitting
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.flow import keys, pausing
+from durable_jobs.models import Gate, Pause
+from durable_jobs.store import db, gates
+
+
+def pause_function(function: Function, *, key: Any, skip: bool, reason: str) -> bool:
+    """Start no more runs of a function, or of one key; tell whether this call did it.
+
+    From its commit on nothing starts; what stood in line is taken out of the way.
+    """
+    if key is not EVERY:
+        text = _key_of(function, key)
+        return pausing.pause(Pause.KEY, function.id, text, skip=skip, reason=reason)
+    done = pausing.pause(Pause.FUNCTION, function.id, skip=skip, reason=reason)
+    admitting.shelve()
+    return done
+
+
+def resume_function(function: Function, *, key: Any) -> bool:
+    """Start runs again; tell whether this call did it."""
+    if key is EVERY:
+        done = pausing.resume(Pause.FUNCTION, function.id)
+    else:
+        done = pausing.resume(Pause.KEY, function.id, _key_of(function, key))
+    if done:
+        dispatch.ring(function.queue)
+    return done
+
+
+def _key_of(function: Function, key: Any) -> str:
+    controls = function.controls
+    keyed = [*controls.concurrency, controls.throttle, controls.singleton]
+    if controls.ordering is None and not any(one and one.key for one in keyed):
+        msg = (
+            f"Durable function {function.id!r} has no flow control with a key: pause "
+            f"the whole function, or declare concurrency, a throttle, a singleton or "
+            f"an ordering with that key."
+        )
+        raise ConfigurationError(msg)
+    return keys.text_of(key)
+
+
+def pause_queue(queue: str, reason: str) -> bool:
+    """Let nothing of a queue be executed; tell whether this call did it.
+
+    What is being executed goes on to its next rest.
+    """
+    check_name(queue, "a queue name")
+    return pausing.pause(Pause.QUEUE, queue, skip=False, reason=reason)
+
+
+def resume_queue(queue: str) -> bool:
+    """Let a queue be executed again; tell whether this call did it."""
+    done = pausing.resume(Pause.QUEUE, check_name(queue, "a queue name"))
+    if done:
+        dispatch.ring(queue)
+    return done
+
+
+def set_limit(gate: Gate, limit: int | None) -> None:
+    """Set the limit of one gate, or give it back to the declaration.
+
+    A lower one lets what is there drain; a higher one lets more through at once.
+    """
+    rows = Gate.objects.using(db.alias()).filter(pk=gate.pk)
+    rows.update(override=limit)
+    gate.override = limit
+    gates.reopen(gate.name, limit or ALL)
+    for lane in gate.lanes.values_list("queue", flat=True).distinct():
+        dispatch.ring(lane)
+
+
+ALL = 1_000_000

@@ -1,0 +1,349 @@
+"""Flow control as it is declared: what limits the runs of a function, and by which key.
+
+A key is an expression over ``event``: runs whose keys are equal share a limit. A key
+that is null is a key like any other. Each declaration is checked when it is made.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from durable_jobs.durations import parse_duration
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.expressions import Expression, compile_expression
+
+if TYPE_CHECKING:
+    from durable_jobs.types import Duration
+
+Key = str | Callable[..., Any]
+#: A number, or a callable that the key's value is given to: read again every ten
+#: seconds, so that limits may come from the host's own rows.
+Limit = int | Callable[[Any], int]
+
+LONGEST = timedelta(days=366)
+MAX_CONCURRENCY = 2
+MAX_BATCH = 1000
+
+
+class _Keyed:
+    """A control whose runs are told apart by a key."""
+
+    key: Key | None
+
+    @functools.cached_property
+    def expression(self) -> Expression | None:
+        """What ``key`` compiles to: when a function is declared with it."""
+        if self.key is None:
+            return None
+        return compile_expression(self.key, where=f"{type(self).__name__} key")
+
+
+@dataclass(frozen=True)
+class Concurrency(_Keyed):
+    """At most ``limit`` at the same time, for each key.
+
+    ``of="steps"`` counts what is executing: a run that sleeps or waits holds nothing.
+    ``of="runs"`` counts runs from their first step to their end. With
+    ``scope="account"``, the functions that give the same key share what runs there;
+    each compares it with its own limit.
+    """
+
+    limit: Limit
+    key: Key | None = None
+    scope: Literal["function", "account"] = "function"
+    of: Literal["steps", "runs"] = "steps"
+
+    def __post_init__(self) -> None:
+        _check_limit(self.limit, "Concurrency")
+        _check_choice(self.scope, ("function", "account"), "Concurrency scope")
+        _check_choice(self.of, ("steps", "runs"), "Concurrency of")
+        if self.scope == "account" and self.key is None:
+            msg = "Expected a key in Concurrency with scope 'account': what is shared."
+            raise ConfigurationError(msg)
+
+
+@dataclass(frozen=True)
+class Throttle(_Keyed):
+    """Let runs start at the rate of ``limit`` in ``per``; those above it wait.
+
+    ``burst`` of them may start at once, then one each ``per / limit`` (GCRA, the
+    generic cell rate algorithm of ITU-T I.371).
+    """
+
+    limit: Limit
+    per: Duration
+    key: Key | None = None
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        _check_limit(self.limit, "Throttle")
+        _check_period(self.per, "Throttle per")
+        _check_count(self.burst, "Throttle burst")
+
+    @functools.cached_property
+    def period(self) -> timedelta:
+        """``per`` as a timedelta."""
+        return parse_duration(self.per)
+
+
+@dataclass(frozen=True)
+class RateLimit(_Keyed):
+    """Let ``limit`` runs start in any window of ``per``; those above it are skipped.
+
+    A skipped run is recorded with the reason, and when it would have been let in.
+    """
+
+    limit: Limit
+    per: Duration
+    key: Key | None = None
+
+    def __post_init__(self) -> None:
+        _check_limit(self.limit, "RateLimit")
+        _check_period(self.per, "RateLimit per")
+
+    @functools.cached_property
+    def period(self) -> timedelta:
+        """``per`` as a timedelta."""
+        return parse_duration(self.per)
+
+
+@dataclass(frozen=True)
+class Debounce(_Keyed):
+    """Start one run after no event has come for ``period``.
+
+    It has the latest event (by ``ts``), or with ``collect`` all of them in
+    ``ctx.events``. ``timeout`` is the longest that the first of them waits.
+    """
+
+    period: Duration
+    key: Key | None = None
+    timeout: Duration | None = None
+    collect: bool = False
+
+    def __post_init__(self) -> None:
+        quiet = _check_period(self.period, "Debounce period")
+        if self.timeout is not None:
+            longest = _check_period(self.timeout, "Debounce timeout")
+            if longest < quiet:
+                msg = (
+                    f"Expected a Debounce timeout of at least its period, got "
+                    f"{self.timeout!r} and {self.period!r}."
+                )
+                raise ConfigurationError(msg)
+        if not isinstance(self.collect, bool):
+            msg = f"Expected Debounce collect to be True or False, got {self.collect!r}"
+            raise ConfigurationError(msg)
+
+
+@dataclass(frozen=True)
+class Batch(_Keyed):
+    """Start one run for up to ``max_size`` events, which it has in ``ctx.events``.
+
+    A batch that is not full starts ``timeout`` after its first event. An event for
+    which ``if_`` does not hold has a run of its own.
+    """
+
+    max_size: int
+    timeout: Duration
+    key: Key | None = None
+    if_: Key | None = None
+
+    def __post_init__(self) -> None:
+        _check_count(self.max_size, "Batch max_size", most=MAX_BATCH)
+        _check_period(self.timeout, "Batch timeout")
+
+    @functools.cached_property
+    def condition(self) -> Expression | None:
+        """What ``if_`` compiles to: when a function is declared with it."""
+        if self.if_ is None:
+            return None
+        return compile_expression(self.if_, where="Batch if_", condition=True)
+
+
+@dataclass(frozen=True)
+class BatchFailures:
+    """What a function with a batch returns for the events that it could not do.
+
+    Those come again, in batches of their own, after the function's backoff and up to
+    its retries; then as a failed run.
+    """
+
+    ids: Iterable[str]
+
+    def __post_init__(self) -> None:
+        ids = () if isinstance(self.ids, str) else tuple(self.ids)
+        if isinstance(self.ids, str) or not all(isinstance(one, str) for one in ids):
+            msg = f"Expected BatchFailures([event ids]), got {self.ids!r:.80}."
+            raise ConfigurationError(msg)
+        object.__setattr__(self, "ids", ids)
+
+
+@dataclass(frozen=True)
+class Singleton(_Keyed):
+    """At most one live run for each key.
+
+    While there is one, the next is skipped (and recorded as that), cancels it, or waits
+    in a queue.
+    """
+
+    key: Key | None = None
+    mode: Literal["skip", "cancel", "queue"] = "skip"
+
+    def __post_init__(self) -> None:
+        _check_choice(self.mode, ("skip", "cancel", "queue"), "Singleton mode")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """All the flow control of one function."""
+
+    concurrency: tuple[Concurrency, ...] = ()
+    throttle: Throttle | None = None
+    rate_limit: RateLimit | None = None
+    debounce: Debounce | None = None
+    batch: Batch | None = None
+    singleton: Singleton | None = None
+    priority: Expression | None = None
+    ordering: Expression | None = None
+    idempotency: Expression | None = None
+
+    def __post_init__(self) -> None:
+        for one, other, reason in self._contradictions():
+            if one and other:
+                raise ConfigurationError(reason)
+
+    def _contradictions(self) -> Iterable[tuple[object, object, str]]:
+        yield self.batch, self.debounce, "Expected batch or debounce, not both."
+        yield (
+            self.priority,
+            self.ordering,
+            "Expected priority or ordering, not both: an order that is strict has no "
+            "exceptions.",
+        )
+        yield (
+            self.singleton,
+            self.ordering,
+            "Expected singleton or ordering, not both: ordering has one live run for "
+            "each key already.",
+        )
+        shared = {(one.scope, one.key, one.of) for one in self.concurrency}
+        yield (
+            len(shared) < len(self.concurrency),
+            True,
+            "Expected two concurrency limits to differ in their key, scope or of.",
+        )
+
+    @property
+    def gathers(self) -> Debounce | Batch | None:
+        """What gathers events before a run is started for them."""
+        return self.debounce or self.batch
+
+    @functools.cached_property
+    def queues(self) -> bool:
+        """Tell whether its runs are admitted, or may be claimed as they come."""
+        return bool(
+            self.concurrency
+            or self.throttle
+            or self.rate_limit
+            or self.singleton
+            or self.ordering
+        )
+
+    @functools.cached_property
+    def of_steps(self) -> bool:
+        """Tell whether its runs need a slot each time they go on."""
+        return any(one.of == "steps" for one in self.concurrency)
+
+
+def controls(**declared: Any) -> Controls:
+    """Return what a function was declared with; everything is compiled."""
+    several = declared.pop("concurrency")
+    found: dict[str, Any] = {"concurrency": _concurrency(several)}
+    for name, kind in _KINDS.items():
+        found[name] = _one(declared.pop(name), kind, name)
+    for name, key in declared.items():
+        if key is not None:
+            found[name] = compile_expression(key, where=name)
+    made = Controls(**found)
+    for one in (*made.concurrency, *(found[name] for name in _KINDS)):
+        if one is not None:
+            _ = one.expression
+    if made.batch is not None:
+        _ = made.batch.condition
+    return made
+
+
+_KINDS = {
+    "throttle": Throttle,
+    "rate_limit": RateLimit,
+    "debounce": Debounce,
+    "batch": Batch,
+    "singleton": Singleton,
+}
+
+
+def _concurrency(value: Any) -> tuple[Concurrency, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, Concurrency):
+        return (value,)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (Concurrency(value),)
+    items = value if isinstance(value, list | tuple) else [value]
+    if len(items) > MAX_CONCURRENCY:
+        msg = f"Expected at most {MAX_CONCURRENCY} in concurrency, got {len(items)}."
+        raise ConfigurationError(msg)
+    return tuple(_one(item, Concurrency, "concurrency") for item in items)
+
+
+def _one(value: Any, kind: type[Any], name: str) -> Any:
+    if value is None or isinstance(value, kind):
+        return value
+    msg = f"Expected durable.{kind.__name__} in {name}, got {value!r:.80}."
+    raise ConfigurationError(msg)
+
+
+def _check_limit(limit: Any, what: str) -> None:
+    if callable(limit):
+        return
+    _check_count(limit, f"{what} limit")
+
+
+def _check_count(value: Any, what: str, most: int | None = None) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < 1 or (most is not None and value > most):
+        bounds = "of 1 or more" if most is None else f"from 1 to {most}"
+        msg = f"Expected {what} to be a whole number {bounds}, got {value!r:.80}."
+        raise ConfigurationError(msg)
+
+
+def _check_period(value: Any, what: str) -> timedelta:
+    length = parse_duration(value, what=what)
+    if not timedelta() < length <= LONGEST:
+        msg = f"Expected {what} to be longer than zero and at most 366 days: {value!r}."
+        raise ConfigurationError(msg)
+    return length
+
+
+def _check_choice(value: Any, known: tuple[str, ...], what: str) -> None:
+    if value not in known:
+        choices = " or ".join(repr(one) for one in known)
+        msg = f"Expected {what} to be {choices}, got {value!r:.80}."
+        raise ConfigurationError(msg)
+
+
+__all__ = [
+    "Batch",
+    "BatchFailures",
+    "Concurrency",
+    "Controls",
+    "Debounce",
+    "RateLimit",
+    "Singleton",
+    "Throttle",
+    "controls",
+]

@@ -1,0 +1,168 @@
+"""Admissions: one at a time, each a short transaction; see ``flow``.
+
+Workers make them before they claim, and the tick makes them for those who do not.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db.models import Exists
+
+from durable_jobs import clock, dispatch
+from durable_jobs.definitions.registry import registry
+from durable_jobs.events import ending, gathering
+from durable_jobs.flow import arrivals, granting, limits, pausing
+from durable_jobs.flow.keys import Passage
+from durable_jobs.models import Lane, Pause, Run, Slot
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, gates, gathered, lanes, probing
+from durable_jobs.store.runs import End
+
+logger = logging.getLogger("durable_jobs")
+
+#: Rounds that follow at once when there was more than one could take.
+MOST_ROUNDS = 50
+#: Runs of functions without limits that one sweep takes out of old lanes.
+LEFT_OVER = 500
+#: Runs of a paused function that are taken out of the way at once.
+SHELVED = 1000
+
+
+def needed() -> dict[str, Exists]:
+    """Return the questions whose answers tell whether an admission has work."""
+    now = clock.now()
+    turns = Lane.objects.using(db.alias()).filter(active=True, turn__lte=now)
+    return {
+        "arrived": Exists(lanes.arrived().order_by()),
+        "gathered": Exists(gathered.fresh().order_by()),
+        "windows": Exists(gathered.due().order_by()),
+        "turns": Exists(turns),
+        "released": Exists(Slot.objects.using(db.alias()).filter(gates.any_released())),
+    }
+
+
+def admit(queue: str | None = None, wanted: int = 0) -> int:
+    """Take in what has come, and let up to ``wanted`` runs of a queue through.
+
+    Returns how many are through. Free where no function has flow control.
+    """
+    if not registry.controlled or not any(probing.evaluate(needed()).values()):
+        return 0
+    return rounds(queue, wanted)
+
+
+def rounds(queue: str | None = None, wanted: int = 0) -> int:
+    """Admit, whether or not it is known to be needed."""
+    through = 0
+    for _ in range(MOST_ROUNDS):
+        done = _round(queue, wanted - through)
+        through += done.through
+        if not done.again:
+            break
+    return through
+
+
+def sweep() -> int:
+    """Do a worker's part for those that are busy, or away; return how many rang."""
+    rounds()
+    waiting = lanes.queues()
+    if not registry.controlled:
+        # Nobody admits: the code has no limits any more, and the lanes are left over.
+        return sum(rounds(queue, LEFT_OVER) for queue in sorted(waiting))
+    return len(waiting)
+
+
+def shelve() -> int:
+    """Take runs of paused functions from where workers claim; count them.
+
+    Those that a pause skips end; the others are kept in a lane of their own.
+    """
+    count = 0
+    for pause in Pause.objects.using(db.alias()).filter(kind=Pause.FUNCTION):
+        while moved := _shelve(pause):
+            count += moved
+            if moved < SHELVED:
+                break
+    return count
+
+
+def _shelve(pause: Pause) -> int:
+    reason = pausing.skips(pausing.current(), pause.name, ())
+    if reason is None:
+        return pausing.shelve(pause.name, SHELVED)
+    rows = lanes.unbegun(pause.name).values_list("pk", flat=True)
+    chosen = list(rows[:SHELVED])
+    _skip(dict.fromkeys(chosen, reason))
+    return len(chosen)
+
+
+@dataclass(slots=True)
+class _Round:
+    """What one admission came to."""
+
+    through: int = 0
+    more: bool = False
+    next_at: datetime | None = None
+    unknown: list[Passage] = field(default_factory=list)
+    again: bool = False
+
+
+def _round(queue: str | None, wanted: int) -> _Round:
+    done = _Round()
+    with db.atomic():
+        gates.lock()
+        pauses = pausing.current()
+        done.more = gathering.take_in()
+        done.more = gathering.close_due() or done.more
+        arrived = arrivals.take_in(pauses)
+        done.more = arrived.more or done.more
+        done.unknown += arrived.unknown
+        _skip(arrived.skipped)
+        _replace(arrived.replaced)
+        for gate, count in sorted(gates.collect().items()):
+            lanes.revive(gate, count)
+        if queue is not None and wanted > 0:
+            granted = granting.grant(queue, wanted, pauses)
+            done.through, done.next_at = granted.count, granted.next_at
+            done.unknown += granted.unknown
+        others = lanes.queues() - {queue}
+    for name in sorted(others):
+        dispatch.ring(name)
+    if done.next_at is not None:
+        dispatch.ring_at(done.next_at)
+    done.again = _ask(done.unknown) or done.more
+    return done
+
+
+def _ask(unknown: list[Passage]) -> bool:
+    """Ask for the limits that were not known; tell whether there were any."""
+    by_name = {passage.name: passage for passage in unknown}
+    for name, passage in by_name.items():
+        answer, grown = limits.ask(passage)
+        gates.answered(name, answer.trouble)
+        if grown and answer.limit:
+            gates.reopen(name, answer.limit)
+    return bool(by_name)
+
+
+def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
+    """End runs that are not to start; who invoked one is told."""
+    if not reasons:
+        return
+    rows = Run.objects.using(db.alias()).filter(pk__in=list(reasons))
+    for run in rows.defer("data", "output"):
+        end = End(RunStatus.SKIPPED, reason=reasons[run.pk])
+        if not ending.finish(run, end):
+            logger.debug("Run %s was not there to be skipped any more.", run.pk)
+
+
+def _replace(replaced: Mapping[uuid.UUID, uuid.UUID]) -> None:
+    """Cancel the live runs of singletons whose place newer ones take."""
+    rows = Run.objects.using(db.alias()).filter(pk__in=list(replaced))
+    for run in rows.defer("data", "output"):
+        ending.cancel(run, f"singleton: run {replaced[run.pk]} takes its place.")

@@ -1,0 +1,169 @@
+"""Debounce and batch: events gathered in windows until one run is started for them.
+
+Senders write the events alone. They are put in windows, in the order in which they
+came, and windows are closed, inside an admission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from durable_jobs import clock
+from durable_jobs.definitions.controls import Debounce
+from durable_jobs.definitions.events import ReceivedEvent
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.durations import parse_duration
+from durable_jobs.events.starting import Start, event_from, start
+from durable_jobs.flow import keys
+from durable_jobs.models import Gathered, Run, Window
+from durable_jobs.models.fields import Encoded, seen
+from durable_jobs.store import gathered
+
+TAKEN = 1000
+CLOSED = 100
+#: What a run keeps of how many events it has.
+COUNT = "gathered"
+#: How long the events of a function that the code does not have are left alone.
+UNKNOWN_PAUSE = timedelta(minutes=1)
+
+
+def row(made: Start, key: Any) -> Gathered:
+    """Return an event to be gathered, from the start that it would be alone."""
+    return Gathered(
+        function=made.function.id,
+        key=key,
+        event_id=made.event_id or "",
+        origin=made.origin,
+        data=Encoded(made.data),
+        ts=datetime.fromisoformat(made.origin["ts"]),
+        due_at=made.due_at,
+    )
+
+
+def take_in() -> bool:
+    """Put events that have come in windows; tell whether there are more."""
+    rows = list(gathered.fresh().defer("data")[:TAKEN])
+    if not rows:
+        return False
+    names = {one.pk: _name(one) for one in rows}
+    open_ones = gathered.windows(names.values())
+    changed: dict[str, Window] = {}
+    places: dict[int, str] = {}
+    for one in rows:
+        name = names[one.pk]
+        window = open_ones.setdefault(name, _opened(one, name))
+        _extend(window, one)
+        changed[name] = window
+        places[one.pk] = name
+    gathered.write_windows(changed.values())
+    gathered.assign({pk: changed[name].pk for pk, name in places.items()})
+    return len(rows) == TAKEN
+
+
+def _name(one: Gathered) -> str:
+    return keys.digest(one.function, keys.text_of(one.key))
+
+
+def _opened(one: Gathered, name: str) -> Window:
+    return Window(
+        name=name,
+        function=one.function,
+        key=keys.text_of(one.key)[:300],
+        opened_at=one.due_at,
+        due_at=one.due_at,
+    )
+
+
+def _extend(window: Window, one: Gathered) -> None:
+    """Take one more event in, and say when the window is due."""
+    window.size += 1
+    function = registry.find(one.function)
+    rule = function.controls.gathers if function is not None else None
+    if isinstance(rule, Debounce):
+        due = one.due_at + parse_duration(rule.period)
+        if rule.timeout is not None:
+            due = min(due, window.opened_at + parse_duration(rule.timeout))
+        window.due_at = max(window.due_at, due)
+    elif rule is not None:
+        full = window.size >= rule.max_size
+        length = parse_duration(rule.timeout)
+        window.due_at = clock.now() if full else window.opened_at + length
+    # A function that gathers no more has its events at once.
+
+
+def close_due() -> bool:
+    """Start runs for the windows that are due; tell whether there are more."""
+    windows = list(gathered.due()[:CLOSED])
+    for window in windows:
+        _close(window)
+    return len(windows) == CLOSED
+
+
+def _close(window: Window) -> None:
+    function = registry.find(window.function)
+    if function is None:
+        # Kept until the code is there again.
+        gathered.put_off(window, clock.now() + UNKNOWN_PAUSE)
+        return
+    events = gathered.inside(window)
+    parts, rest = _parts(function, events)
+    runs = start([start_for(function, part) for part in parts])
+    for run, part in zip(runs, parts, strict=True):
+        gathered.hand_over(part, run.pk)
+    if rest:
+        _reopen(window, rest, function)
+    else:
+        gathered.close(window)
+
+
+def _parts(
+    function: Function, events: Sequence[Gathered]
+) -> tuple[list[Sequence[Gathered]], Sequence[Gathered]]:
+    """Return the events of each run, and those that may wait for more."""
+    rule = function.controls.gathers
+    if isinstance(rule, Debounce):
+        if rule.collect or not events:
+            return [events] if events else [], []
+        latest = max(events, key=lambda one: (one.ts, one.pk))
+        gathered.drop([one for one in events if one is not latest])
+        return [[latest]], []
+    if rule is None:  # it gathers no more
+        return [[one] for one in events], []
+    size, timeout = rule.max_size, parse_duration(rule.timeout)
+    parts = [events[first : first + size] for first in range(0, len(events), size)]
+    last = parts[-1] if parts else []
+    if last and len(last) < size and last[0].due_at + timeout > clock.now():
+        return parts[:-1], last
+    return parts, []
+
+
+def _reopen(window: Window, rest: Sequence[Gathered], function: Function) -> None:
+    """Leave in a window what a batch had no room for."""
+    rule = function.controls.batch
+    assert rule is not None, "a debounce leaves nothing"
+    window.opened_at = rest[0].due_at
+    window.due_at = window.opened_at + parse_duration(rule.timeout)
+    window.size = len(rest)
+    gathered.write_windows([window])
+
+
+def gathered_by(run: Run) -> list[ReceivedEvent]:
+    """Return the events that were gathered for a run, none when it has only its own."""
+    if COUNT not in (run.origin or {}):
+        return []
+    return [event_from(one.origin, seen(one.data)) for one in gathered.of_run(run.pk)]
+
+
+def start_for(function: Function, events: Sequence[Gathered]) -> Start:
+    """Return the start of one run for events; the first of them stands for all."""
+    first = events[0]
+    return Start(
+        function=function,
+        data=str(first.data),
+        origin={**first.origin, COUNT: len(events)},
+        due_at=clock.now(),
+        event_id=first.event_id or None,
+    )

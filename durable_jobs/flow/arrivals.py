@@ -1,0 +1,191 @@
+"""Arriving: what rate limits, singletons and pauses decide, and the lanes of the rest.
+
+All of it inside an admission, in the order of arrival.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from durable_jobs import clock
+from durable_jobs.definitions.controls import RateLimit, Singleton
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.durations import format_duration
+from durable_jobs.flow import keys, limits, pausing, rates
+from durable_jobs.flow.keys import Passage
+from durable_jobs.flow.pausing import Pauses
+from durable_jobs.models import Admission, Entry, Gate, Run, Slot
+from durable_jobs.store import gates, lanes, runs
+
+BATCH = 500
+
+_NEEDED = (
+    "id",
+    "function",
+    "queue",
+    "flow",
+    "lane",
+    "place",
+    "due_at",
+    "queued_at",
+    "started_at",
+    "relation",
+)
+
+
+@dataclass(slots=True)
+class Arrived:
+    """What became of the runs that have arrived."""
+
+    #: Why a run does not start.
+    skipped: dict[uuid.UUID, str] = field(default_factory=dict)
+    #: The runs that a newer one takes the place of, and that one.
+    replaced: dict[uuid.UUID, uuid.UUID] = field(default_factory=dict)
+    unknown: list[Passage] = field(default_factory=list)
+    more: bool = False
+
+
+def take_in(pauses: Pauses) -> Arrived:
+    """Decide about the runs that have arrived, and put them in their lanes."""
+    rows = list(lanes.arrived().only(*_NEEDED)[:BATCH])
+    done = Arrived(more=len(rows) == BATCH)
+    desk = _Desk(done)
+    chosen = [(run, _starting(run)) for run in rows]
+    entering = [
+        (run, starting)
+        for run, starting in chosen
+        if not starting or desk.lets_in(run, pauses)
+    ]
+    desk.write()
+    _enter(entering)
+    return done
+
+
+def _starting(run: Run) -> bool:
+    return run.lane == Entry.START
+
+
+def _enter(entering: Sequence[tuple[Run, bool]]) -> None:
+    now = clock.now()
+    wanted = {
+        run.pk: keys.lane_of(run, starting=starting, moment=now)
+        for run, starting in entering
+    }
+    rows = lanes.ensure(wanted.values())
+    lanes.enter({run_id: rows[lane.name].pk for run_id, lane in wanted.items()})
+
+
+class _Desk:
+    """Where a start is let in or sent away."""
+
+    def __init__(self, done: Arrived) -> None:
+        self._done = done
+        self._gates: dict[str, Gate] = {}
+        self._starts: dict[int, list[datetime]] = {}
+        self._notes: list[Admission] = []
+        self._singles: dict[int, list[Slot]] = {}
+        self._taken: list[Slot] = []
+
+    def lets_in(self, run: Run, pauses: Pauses) -> bool:
+        """Tell whether a run may stand in line; note what else is to be done."""
+        function = registry.find(run.function)
+        if function is None:
+            return True  # who claims it parks it, with the reason
+        reason = pausing.skips(pauses, run.function, (run.flow or {}).values())
+        # What is redriven, or comes again from a batch, was let in before.
+        if reason is None and run.started_at is None and run.relation != runs.BATCH:
+            reason = self._limited(run, function)
+            if reason is _LATER:
+                return False
+        reason = reason or self._single(run, function)
+        if reason is None:
+            return True
+        self._done.skipped[run.pk] = reason
+        return False
+
+    def write(self) -> None:
+        """Write what was let in."""
+        gates.note_admissions(self._notes)
+        gates.take(self._taken)
+
+    def _gate(self, passage: Passage) -> Gate:
+        if passage.name not in self._gates:
+            self._gates |= gates.ensure([passage.gate()])
+        return self._gates[passage.name]
+
+    def _limited(self, run: Run, function: Function) -> str | None:
+        """Return why a rate limit refuses a run; ``_LATER`` while it is not known."""
+        passage = keys.passage(function, run.flow or {}, keys.RATE_LIMIT)
+        if passage is None or not isinstance(passage.rule, RateLimit):
+            return None
+        gate, per = self._gate(passage), passage.rule.period
+        answer = limits.known(passage, gate)
+        if answer is None:
+            self._done.unknown.append(passage)
+            return _LATER
+        if answer.limit is None:
+            return f"rate limit: the limit is not known: {answer.trouble}"
+        at = max(run.due_at, run.queued_at)
+        if gate.pk not in self._starts:
+            most = 2 * answer.limit + BATCH
+            self._starts[gate.pk] = gates.admissions(gate.pk, at - per, most)
+        starts = self._starts[gate.pk]
+        free_at = rates.room_in_window(starts, at, answer.limit, per)
+        if free_at is not None:
+            return _above(answer.limit, per, passage, free_at)
+        starts.append(at)
+        starts.sort()
+        self._notes.append(Admission(gate_id=gate.pk, at=at, expires_at=at + per))
+        return None
+
+    def _single(self, run: Run, function: Function) -> str | None:
+        """Return why a singleton refuses a run; take its place when it does not."""
+        passage = keys.passage(function, run.flow or {}, keys.SINGLETON)
+        if passage is None or not isinstance(passage.rule, Singleton):
+            return None
+        if passage.rule.mode == "queue":
+            return None
+        gate = self._gate(passage)
+        live = self._live(gate, run)
+        if live and passage.rule.mode == "skip":
+            named = f" for key {passage.text}" if passage.rule.key is not None else ""
+            return f"singleton: run {live[-1].run_id} is live{named}."
+        for slot in live:
+            self._done.replaced[slot.run_id] = run.pk
+        own = Slot(gate_id=gate.pk, run_id=run.pk, since=clock.now())
+        self._singles[gate.pk] = [own]
+        self._taken = [one for one in self._taken if one.gate_id != gate.pk]
+        self._taken.append(own)
+        return None
+
+    def _live(self, gate: Gate, run: Run) -> list[Slot]:
+        """Return who was live at a singleton's gate when a run came.
+
+        One that has ended since, and was not collected yet, was.
+        """
+        if gate.pk not in self._singles:
+            held = list(gates.holders(gate.pk))
+            self._singles[gate.pk] = [*gates.released([gate.pk]), *held]
+        came = max(run.due_at, run.queued_at)
+        return [
+            slot
+            for slot in self._singles[gate.pk]
+            if slot.run_id != run.pk
+            and (slot.released_at is None or slot.released_at > came)
+        ]
+
+
+_LATER = "later"
+
+
+def _above(limit: int, per: timedelta, passage: Passage, free_at: datetime) -> str:
+    keyed = isinstance(passage.rule, RateLimit) and passage.rule.key is not None
+    named = f" for key {passage.text}" if keyed else ""
+    return (
+        f"rate limit: {limit} starts in {format_duration(per)} were reached{named}; "
+        f"the next would be let in at {free_at.isoformat()}."
+    )

@@ -1,0 +1,195 @@
+"""Letting runs through: lanes in turn, each as far as its gates have room.
+
+All of it inside an admission.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from durable_jobs import clock
+from durable_jobs.definitions.controls import Throttle
+from durable_jobs.definitions.registry import registry
+from durable_jobs.flow import keys, limits, pausing, rates
+from durable_jobs.flow.keys import Passage
+from durable_jobs.flow.pausing import Pauses
+from durable_jobs.models import Entry, Gate, Lane, Run, Slot
+from durable_jobs.store import gates, lanes
+
+#: A callable that never gave a limit is asked again when its lane's next turn has come.
+ASK_AGAIN = limits.REMEMBERED
+
+
+@dataclass(slots=True)
+class Granted:
+    """What came of a round of turns."""
+
+    count: int = 0
+    #: The earliest time at which a throttle lets somebody through.
+    next_at: datetime | None = None
+    unknown: list[Passage] = field(default_factory=list)
+
+
+def grant(queue: str, wanted: int, pauses: Pauses) -> Granted:
+    """Let up to ``wanted`` runs of a queue through, lane after lane."""
+    done = Granted()
+    while done.count < wanted:
+        chosen = lanes.active(queue, wanted - done.count)
+        if not chosen:
+            break
+        turns = _Turns(chosen, pauses, wanted - done.count)
+        before = done.count
+        turns.play(done)
+        turns.write()
+        if done.count == before and done.unknown:
+            break  # what is not known is asked for first
+    return done
+
+
+@dataclass(slots=True)
+class _Visit:
+    """A lane in its turn."""
+
+    lane: Lane
+    passages: list[Passage]
+    waiting: list[Run]
+    all_seen: bool
+    open: bool = True
+
+
+class _Turns:
+    """One round of turns among a few lanes, and what it changes."""
+
+    def __init__(self, chosen: Sequence[Lane], pauses: Pauses, wanted: int) -> None:
+        self._now = clock.now()
+        self._wanted = wanted
+        # A lane more than its share is seldom let through; the next round looks again.
+        share = -(-wanted // len(chosen))
+        self._visits = [self._visit(lane, pauses, share) for lane in chosen]
+        every = [one for visit in self._visits for one in visit.passages]
+        self._gates = gates.ensure(one.gate() for one in every) if every else {}
+        self._taken = gates.taken(gate.pk for gate in self._gates.values())
+        self._tats: dict[int, datetime] = {}
+        self._slots: list[Slot] = []
+        self._through: dict[int | None, list[uuid.UUID]] = {}
+        #: Gates at which a lane has left room that others may wait for.
+        self._spare: set[int] = set()
+
+    def _visit(self, lane: Lane, pauses: Pauses, share: int) -> _Visit:
+        function = registry.find(lane.function)
+        needed = []
+        if function is not None:
+            needed = keys.passages(function, lane.keys, starting=lane.starting)
+        held = pausing.holding(pauses, lane.function, lane.keys.values())
+        if held is not None and lane.starting:
+            lane.active = False
+            return _Visit(lane, needed, [], all_seen=True)
+        waiting = lanes.heads(lane, share)
+        return _Visit(lane, needed, waiting, all_seen=len(waiting) < share)
+
+    def play(self, done: Granted) -> None:
+        """Give each lane its turn until enough are through, or none can go on."""
+        left = self._wanted
+        while left and any(visit.open for visit in self._visits):
+            for visit in self._visits:
+                if left and visit.open and self._turn(visit, done):
+                    done.count += 1
+                    left -= 1
+
+    def _turn(self, visit: _Visit, done: Granted) -> bool:
+        """Let the first run of a lane through, or close the lane; tell which."""
+        lane = visit.lane
+        if not visit.waiting:
+            # What was not read is looked at in the lane's next turn.
+            lane.active = lane.active and not visit.all_seen
+            self._close(visit)
+            return False
+        starts: dict[int, datetime] = {}
+        for passage in visit.passages:
+            gate = self._gates[passage.name]
+            if not self._has_room(visit, passage, gate, starts, done):
+                self._close(visit)
+                return False
+        self._pass(visit, visit.waiting.pop(0), starts)
+        return True
+
+    def _close(self, visit: _Visit) -> None:
+        """End a lane's turn; the room that it leaves is for who waits for it."""
+        visit.open = False
+        for passage in visit.passages:
+            gate = self._gates[passage.name]
+            answer = limits.known(passage, gate)
+            if answer is not None and (answer.limit or 0) > self._taken[gate.pk]:
+                self._spare.add(gate.pk)
+
+    def _has_room(
+        self,
+        visit: _Visit,
+        passage: Passage,
+        gate: Gate,
+        starts: dict[int, datetime],
+        done: Granted,
+    ) -> bool:
+        """Tell whether a gate lets one more through; let the lane wait if it does not.
+
+        ``starts`` takes up how throttles would stand after it.
+        """
+        answer = limits.known(passage, gate)
+        if answer is None:
+            done.unknown.append(passage)
+            return False
+        if answer.limit is None:
+            visit.lane.turn = self._now + ASK_AGAIN
+            return False
+        if isinstance(passage.rule, Throttle) and answer.limit:
+            start, after = rates.conform(
+                self._tats.get(gate.pk, gate.tat),
+                self._now,
+                passage.rule.period / answer.limit,
+                passage.rule.burst,
+            )
+            if start > self._now:
+                visit.lane.turn = start
+                done.next_at = min(start, done.next_at or start)
+                return False
+            starts[gate.pk] = after
+            return True
+        if answer.limit <= self._taken[gate.pk] or isinstance(passage.rule, Throttle):
+            visit.lane.active, visit.lane.blocked_on = False, gate
+            return False
+        return True
+
+    def _pass(self, visit: _Visit, run: Run, starts: dict[int, datetime]) -> None:
+        lane = visit.lane
+        self._tats |= starts
+        for passage in visit.passages:
+            gate = self._gates[passage.name]
+            if gate.pk in starts:
+                continue
+            self._taken[gate.pk] += 1
+            self._slots.append(
+                Slot(
+                    gate_id=gate.pk,
+                    run_id=run.pk,
+                    steps=passage.of_steps,
+                    since=self._now,
+                )
+            )
+        lane.turn, lane.served = self._now, lane.served + 1
+        function = registry.find(lane.function)
+        rests = function is not None and function.controls.of_steps
+        entry = Entry.RESUME.value if rests else None
+        self._through.setdefault(entry, []).append(run.pk)
+
+    def write(self) -> None:
+        """Write what the round has changed."""
+        gates.take(self._slots)
+        gates.set_arrivals(self._tats)
+        for entry, run_ids in self._through.items():
+            lanes.let_through(run_ids, entry)
+        lanes.write([visit.lane for visit in self._visits])
+        for gate in sorted(self._spare):
+            lanes.revive(gate, 1)

@@ -1,0 +1,108 @@
+"""What operators have paused: functions, single keys of them, and queues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from durable_jobs import clock
+from durable_jobs.flow import keys
+from durable_jobs.models import Lane, Pause
+from durable_jobs.store import db, lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """All pauses as they are now: those of functions, and of keys by function."""
+
+    functions: dict[str, Pause] = field(default_factory=dict)
+    keys: dict[str, dict[str, Pause]] = field(default_factory=dict)
+
+
+def current() -> Pauses:
+    """Return all pauses of functions and keys."""
+    found = Pauses()
+    for row in Pause.objects.using(db.alias()).exclude(kind=Pause.QUEUE):
+        if row.kind == Pause.FUNCTION:
+            found.functions[row.name] = row
+        else:
+            found.keys.setdefault(row.name, {})[row.key] = row
+    return found
+
+
+def holding(pauses: Pauses, function: str, values: Iterable[Any]) -> Pause | None:
+    """Return the pause that keeps runs of a function with these keys from starting."""
+    if function in pauses.functions:
+        return pauses.functions[function]
+    paused = pauses.keys.get(function)
+    if not paused:
+        return None
+    texts = (keys.text_of(value) for value in values)
+    return next((paused[text] for text in texts if text in paused), None)
+
+
+def skips(pauses: Pauses, function: str, values: Iterable[Any]) -> str | None:
+    """Return why a run is skipped while it is paused; None when it is kept, or not."""
+    pause = holding(pauses, function, values)
+    if pause is None or not pause.skip:
+        return None
+    what = f"key {pause.key} of {function}" if pause.kind == Pause.KEY else function
+    return f"{what} was paused{f': {pause.reason}' if pause.reason else '.'}"
+
+
+def pause(kind: str, name: str, key: str = "", *, skip: bool, reason: str) -> bool:
+    """Pause something; tell whether this call did it. ``skip`` may be changed later."""
+    rows = Pause.objects.using(db.alias())
+    new = Pause(
+        kind=kind,
+        name=name,
+        key=key,
+        skip=skip,
+        reason=reason,
+        paused_at=clock.now(),
+    )
+    known = rows.filter(kind=kind, name=name, key=key)
+    if known.exists():
+        known.update(skip=skip, reason=reason)
+        return False
+    rows.bulk_create([new], ignore_conflicts=True)
+    return True
+
+
+def resume(kind: str, name: str, key: str = "") -> bool:
+    """End a pause; tell whether this call did it."""
+    rows = Pause.objects.using(db.alias()).filter(kind=kind, name=name, key=key)
+    if not rows._raw_delete(db.alias()):
+        return False
+    if kind != Pause.QUEUE:
+        stand_still = Lane.objects.using(db.alias()).filter(function=name)
+        for lane in stand_still.filter(active=False, blocked_on__isnull=True):
+            if not lane.keys:
+                lanes.unshelve(lane)
+        lanes.activate(stand_still.filter(blocked_on__isnull=True))
+    return True
+
+
+def shelve(function: str, limit: int) -> int:
+    """Take up to ``limit`` runs of a function from where workers claim; count them."""
+    count = 0
+    for queue in lanes.ready_queues(function):
+        count += lanes.shelve(function, _shelf(function, queue), limit - count)
+        if count >= limit:
+            break
+    return count
+
+
+def _shelf(function: str, queue: str) -> Lane:
+    """Return the lane in which runs of a paused function without limits are kept."""
+    name = keys.digest(function, queue, "shelf")
+    row = Lane(
+        name=name,
+        function=function,
+        queue=queue,
+        keys={},
+        starting=True,
+        turn=clock.now(),
+    )
+    return lanes.ensure([row])[name]

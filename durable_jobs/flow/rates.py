@@ -1,0 +1,42 @@
+"""The arithmetic of rates, without any rows: throttles and exact windows."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+
+def conform(
+    tat: datetime | None, now: datetime, interval: timedelta, burst: int
+) -> tuple[datetime, datetime]:
+    """Return when the next start conforms, and the arrival time after it.
+
+    The generic cell rate algorithm (ITU-T I.371) as a virtual schedule: ``tat`` is the
+    theoretical arrival time, one start is due each ``interval``, and ``burst`` of them
+    may come at once.
+    """
+    expected = now if tat is None else max(tat, now)
+    earliest = expected - interval * (burst - 1)
+    start = max(earliest, now)
+    return start, expected + interval
+
+
+def room_in_window(
+    starts: Sequence[datetime], at: datetime, limit: int, per: timedelta
+) -> datetime | None:
+    """Return None when a start at ``at`` fits, or the moment at which one would.
+
+    ``starts`` are those that were let in, in order; of two that commit at the same
+    moment the later one may come first. No window of length ``per``, its beginning not
+    counted, ever holds more than ``limit``.
+    """
+    if limit < 1:
+        return at + per
+    place = bisect_right(starts, at)
+    merged = [*starts[:place], at, *starts[place:]]
+    for first in range(max(0, place - limit), place + 1):
+        last = first + limit
+        if last < len(merged) and merged[last] - merged[first] < per:
+            return max(starts[-limit] + per, at)
+    return None

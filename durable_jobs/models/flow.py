@@ -1,0 +1,282 @@
+"""Flow control as rows: limits in use, who holds their slots, and who waits in line.
+
+Rows of these are written inside an admission, one at a time; see ``flow``. Only a run's
+end, or its rest, marks its slots as released by itself.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from durable_jobs.models.fields import PayloadField
+from durable_jobs.models.runs import Run
+
+
+class Gate(models.Model):
+    """One limit for one key, since it was first used.
+
+    ``name`` is a digest of control, function (or account) and key. ``override`` is an
+    operator's limit instead of the declared one. ``tat`` is a throttle's theoretical
+    arrival time. ``asked``: the limit comes from a callable; ``trouble`` says why it is
+    not known.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=40, unique=True, editable=False)
+    control = models.CharField(max_length=20, editable=False)
+    function = models.CharField(max_length=300, blank=True, default="", editable=False)
+    key = models.CharField(max_length=300, blank=True, default="", editable=False)
+    override = models.PositiveIntegerField(null=True, blank=True)
+    tat = models.DateTimeField(null=True, editable=False)
+    asked = models.BooleanField(default=False, editable=False)
+    trouble = models.TextField(blank=True, default="", editable=False)
+    used_at = models.DateTimeField(editable=False)
+
+    class Meta:
+        verbose_name = _("limit")
+        verbose_name_plural = _("limits")
+        indexes: ClassVar = [models.Index("used_at", name="durable_gate_used")]
+
+    def __str__(self) -> str:
+        place = self.function or "account"
+        return f"{self.control} of {place} {self.key}".rstrip()
+
+
+class Slot(models.Model):
+    """A run's place at a gate, until it is released.
+
+    ``steps``: held while the run executes, not to its end.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    gate = models.ForeignKey(
+        Gate,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="slots",
+    )
+    run = models.ForeignKey(
+        Run,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="slots",
+    )
+    steps = models.BooleanField(default=False)
+    since = models.DateTimeField()
+    released_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = _("slot")
+        verbose_name_plural = _("slots")
+        indexes: ClassVar = [
+            models.Index("gate", "run", name="durable_slot_gate"),
+            models.Index("run", name="durable_slot_run"),
+            models.Index(
+                "id",
+                name="durable_slot_released",
+                condition=Q(released_at__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"slot {self.pk} of gate {self.gate_id}"
+
+
+class Lane(models.Model):
+    """Queued runs that pass the same gates, in line one behind the other.
+
+    ``active``: its first run may try, from ``turn`` on; a lane that was let through
+    goes behind the others. Else it is empty, or paused, or waits for ``blocked_on``.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=40, unique=True)
+    function = models.CharField(max_length=300)
+    queue = models.CharField(max_length=255)
+    keys = models.JSONField()
+    starting = models.BooleanField()
+    active = models.BooleanField(default=False)
+    turn = models.DateTimeField()
+    served = models.BigIntegerField(default=0)
+    blocked_on = models.ForeignKey(
+        Gate,
+        null=True,
+        on_delete=models.SET_NULL,
+        db_constraint=False,
+        db_index=False,
+        related_name="lanes",
+    )
+
+    class Meta:
+        verbose_name = _("lane")
+        verbose_name_plural = _("lanes")
+        indexes: ClassVar = [
+            models.Index(
+                "queue",
+                "turn",
+                "served",
+                "id",
+                name="durable_lane_active",
+                condition=Q(active=True),
+            ),
+            models.Index(
+                "blocked_on",
+                "turn",
+                "served",
+                name="durable_lane_blocked",
+                condition=Q(blocked_on__isnull=False),
+            ),
+            models.Index("function", name="durable_lane_function"),
+            models.Index("turn", name="durable_lane_turn"),
+        ]
+
+    def __str__(self) -> str:
+        return f"lane {self.pk} of {self.function}"
+
+
+class Admission(models.Model):
+    """A start that a rate limit has let in."""
+
+    id = models.BigAutoField(primary_key=True)
+    gate = models.ForeignKey(
+        Gate,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="admissions",
+    )
+    at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("admission")
+        verbose_name_plural = _("admissions")
+        indexes: ClassVar = [
+            models.Index("gate", "at", name="durable_admission_gate"),
+            models.Index("expires_at", name="durable_admission_expiry"),
+        ]
+
+    def __str__(self) -> str:
+        return f"admission at {self.at}"
+
+
+class Window(models.Model):
+    """Events that are being gathered for one run, by function and key."""
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=40, unique=True)
+    function = models.CharField(max_length=300)
+    key = models.CharField(max_length=300, blank=True, default="")
+    opened_at = models.DateTimeField()
+    due_at = models.DateTimeField()
+    size = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("window")
+        verbose_name_plural = _("windows")
+        indexes: ClassVar = [
+            models.Index("due_at", name="durable_window_due"),
+            models.Index("function", name="durable_window_function"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.size} events for {self.function} {self.key}".rstrip()
+
+
+class Gathered(models.Model):
+    """An event on its way to a run that has several, or in one.
+
+    Neither ``window`` nor ``run``: it has just come. ``attempt`` counts the batches
+    that gave it back.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    function = models.CharField(max_length=300)
+    key = models.JSONField(null=True)
+    window = models.ForeignKey(
+        Window,
+        null=True,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="events",
+    )
+    run = models.ForeignKey(
+        Run,
+        null=True,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="gathered",
+    )
+    event_id = models.CharField(max_length=255)
+    origin = models.JSONField()
+    data = PayloadField(null=True)
+    ts = models.DateTimeField()
+    due_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("gathered event")
+        verbose_name_plural = _("gathered events")
+        indexes: ClassVar = [
+            models.Index(
+                "due_at",
+                "id",
+                name="durable_gathered_fresh",
+                condition=Q(window__isnull=True, run__isnull=True),
+            ),
+            models.Index(
+                "window",
+                "id",
+                name="durable_gathered_window",
+                condition=Q(window__isnull=False),
+            ),
+            models.Index(
+                "run",
+                "id",
+                name="durable_gathered_run",
+                condition=Q(run__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"event {self.event_id} for {self.function}"
+
+
+class Pause(models.Model):
+    """What an operator has paused: a function, one key of it, or a queue.
+
+    With ``skip``, what comes meanwhile is recorded as skipped; else it is kept.
+    """
+
+    FUNCTION, KEY, QUEUE = "function", "key", "queue"
+
+    id = models.BigAutoField(primary_key=True)
+    kind = models.CharField(max_length=10)
+    name = models.CharField(max_length=300)
+    key = models.CharField(max_length=300, blank=True, default="")
+    skip = models.BooleanField(default=False)
+    reason = models.TextField(blank=True, default="")
+    paused_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("pause")
+        verbose_name_plural = _("pauses")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["kind", "name", "key"], name="durable_pause_unique"
+            ),
+            models.CheckConstraint(
+                name="durable_pause_kind",
+                condition=Q(kind__in=["function", "key", "queue"]),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} {self.key}".rstrip()

@@ -1,0 +1,193 @@
+"""Why a run waits: the limit, its key, who holds it, and the place in line."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from durable_jobs import clock
+from durable_jobs.definitions.controls import Throttle
+from durable_jobs.definitions.explanations import Explanation
+from durable_jobs.definitions.registry import registry
+from durable_jobs.flow import keys, limits, pausing
+from durable_jobs.flow.keys import Passage
+from durable_jobs.models import Entry, Gate, Lane, Pause, Run
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, gates, lanes, pauses
+
+MOST_AHEAD = 1000
+MOST_HOLDERS = 20
+#: Runs whose length an estimate goes by.
+SAMPLE = 20
+
+
+def explain(run: Run) -> Explanation:
+    """Tell what a run waits for, as its row is now."""
+    row = Run.objects.using(db.alias()).defer("data", "output").get(pk=run.pk)
+    if row.status != RunStatus.QUEUED:
+        reason = f": {row.reason}" if row.reason else "."
+        return Explanation(state=row.status, text=f"The run is {row.status}{reason}")
+    found = _paused(row) or _delayed(row)
+    if found is not None:
+        return found
+    if row.lane is None:
+        return _ready(row)
+    if row.lane in (Entry.START, Entry.RESUME):
+        text = "It has just come; the next admission decides about it."
+        return Explanation(state="arriving", text=text)
+    return _in_lane(row)
+
+
+def _paused(run: Run) -> Explanation | None:
+    if pauses.of_queue(run.queue).exists():
+        return Explanation(state="paused", text=f"The queue {run.queue!r} is paused.")
+    if run.started_at is not None:
+        return None
+    values = (run.flow or {}).values()
+    held = pausing.holding(pausing.current(), run.function, values)
+    if held is None:
+        return None
+    what = f"Key {held.key} of " if held.kind == Pause.KEY else ""
+    why = f": {held.reason}" if held.reason else "."
+    text = f"{what}{run.function} is paused{why}"
+    return Explanation(state="paused", text=text, ahead=_ahead(_line(run), run))
+
+
+def _delayed(run: Run) -> Explanation | None:
+    if run.due_at <= clock.now():
+        return None
+    text = f"It is to begin at {run.due_at.isoformat()}."
+    return Explanation(state="delayed", text=text, estimate=run.due_at)
+
+
+def _ready(run: Run) -> Explanation:
+    ahead = _ahead(_line(run), run)
+    text = (
+        f"It is ready for the next worker of queue {run.queue!r}, "
+        f"behind {_count(ahead)} others."
+    )
+    return Explanation(state="ready", text=text, ahead=ahead)
+
+
+def _line(run: Run) -> QuerySet[Run]:
+    """Return the line that a run stands in."""
+    if run.lane is not None:
+        return lanes.waiting(run.lane)
+    return Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED,
+        lane__isnull=True,
+        queue=run.queue,
+        due_at__lte=clock.now(),
+    )
+
+
+def _ahead(line: QuerySet[Run], run: Run) -> int:
+    before = Q(place__lt=run.place) | Q(place=run.place, id__lt=run.id)
+    return line.filter(before).order_by()[:MOST_AHEAD].count()
+
+
+def _in_lane(run: Run) -> Explanation:
+    lane = Lane.objects.using(db.alias()).filter(pk=run.lane or 0).first()
+    function = registry.find(run.function)
+    ahead = _ahead(lanes.waiting(run.lane or 0), run)
+    if lane is None or function is None:
+        text = f"It stands in line behind {_count(ahead)} others."
+        return Explanation(state="blocked", text=text, ahead=ahead)
+    passages = keys.passages(function, lane.keys, starting=lane.starting)
+    rows = Gate.objects.using(db.alias()).filter(name__in=[p.name for p in passages])
+    known = {gate.name: gate for gate in rows}
+    for passage in passages:
+        gate = known.get(passage.name)
+        if gate is None:
+            continue
+        found = _at(passage, gate, run, lane, ahead)
+        if found is not None:
+            return found
+    text = f"It is about to be let through, behind {_count(ahead)} others."
+    return Explanation(state="ready", text=text, ahead=ahead)
+
+
+def _at(
+    passage: Passage, gate: Gate, run: Run, lane: Lane, ahead: int
+) -> Explanation | None:
+    """Explain a gate, if it is what the run waits for."""
+    answer = limits.known(passage, gate)
+    if answer is None:
+        answer, _ = limits.ask(passage)
+    if answer.limit is None:
+        text = f"The limit of its {passage.place} is not known: {answer.trouble}"
+        return Explanation(
+            state="blocked",
+            text=text,
+            control=passage.control,
+            key=passage.key,
+            ahead=ahead,
+        )
+    if isinstance(passage.rule, Throttle) and answer.limit:
+        return _throttled(passage, passage.rule, gate, answer.limit, ahead)
+    held = gates.holders(gate.pk)
+    holders = [str(pk) for pk in held.values_list("run_id", flat=True)[:MOST_HOLDERS]]
+    full = held.count() >= answer.limit
+    if not full and not (ahead and gate.pk == lane.blocked_on_id):
+        return None
+    key = f" for key {passage.text}" if gate.key else ""
+    text = (
+        f"{passage.control} {answer.limit}{key} of {gate.function or 'the account'} is "
+        f"reached: held by {', '.join(holders) or 'nobody'}; "
+        f"{_count(ahead)} others are before it."
+    )
+    return Explanation(
+        state="blocked",
+        text=text,
+        control=passage.control,
+        key=passage.key,
+        limit=answer.limit,
+        holders=holders,
+        ahead=ahead,
+        estimate=_estimate(run, ahead, answer.limit),
+    )
+
+
+def _throttled(
+    passage: Passage, rule: Throttle, gate: Gate, limit: int, ahead: int
+) -> Explanation | None:
+    now, interval = clock.now(), rule.period / limit
+    earliest = (gate.tat or now) - interval * (rule.burst - 1)
+    start = earliest + interval * ahead
+    if start <= now:
+        return None
+    key = f" for key {passage.text}" if gate.key else ""
+    text = (
+        f"The throttle{key} lets it start at {start.isoformat()}; {_count(ahead)} "
+        f"others are before it."
+    )
+    return Explanation(
+        state="throttled",
+        text=text,
+        control=passage.control,
+        key=passage.key,
+        limit=limit,
+        ahead=ahead,
+        estimate=start,
+    )
+
+
+def _estimate(run: Run, ahead: int, limit: int) -> datetime | None:
+    """Return when a slot may be free, by how long the last runs held theirs."""
+    rows: Any = Run.objects.using(db.alias()).filter(
+        function=run.function,
+        status=RunStatus.COMPLETED,
+        started_at__isnull=False,
+        ended_at__isnull=False,
+    )
+    times = list(rows.order_by("-pk").values_list("started_at", "ended_at")[:SAMPLE])
+    if not times or not limit:
+        return None
+    mean = sum((end - start for start, end in times), timedelta()) / len(times)
+    return clock.now() + mean * (ahead + 1) / limit
+
+
+def _count(ahead: int) -> str:
+    return f"{ahead:,}" if ahead < MOST_AHEAD else f"{MOST_AHEAD:,} or more"

@@ -1,0 +1,96 @@
+"""Lanes that stand still, looked after every few seconds; mostly there is nothing.
+
+What admissions and ends of runs leave to nobody: limits that the host has changed,
+slots whose release was lost, runs of paused functions that stand where workers claim,
+and lanes and gates that nobody uses any more.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from durable_jobs import clock
+from durable_jobs.events import admitting
+from durable_jobs.models import Admission, Gate, Lane, Run, Slot
+from durable_jobs.statuses import LIVE, RunStatus
+from durable_jobs.store import db, gates, lanes
+
+BATCH = 500
+#: Lanes and gates that were not used for so long are deleted.
+UNUSED = timedelta(days=2)
+
+
+def sweep() -> int:
+    """Look after what stands still; return how much was done."""
+    works = (_release_lost, _ask_again, admitting.shelve, _forget)
+    return sum(work() for work in works)
+
+
+def lost_slots() -> QuerySet[Slot]:
+    """Return slots that are held by runs that may hold none."""
+    runs = Run.objects.using(db.alias()).filter(pk=OuterRef("run_id"))
+    let_through = Q(status=RunStatus.QUEUED, lane__isnull=True)
+    executing = let_through | Q(lease_token__isnull=False)
+    held = Slot.objects.using(db.alias()).filter(released_at__isnull=True)
+    live = Exists(runs.filter(status__in=sorted(LIVE)))
+    return held.filter(~live | Q(steps=True) & ~Exists(runs.filter(executing)))
+
+
+def _release_lost() -> int:
+    lost = list(lost_slots().values_list("pk", flat=True)[:BATCH])
+    return gates.release_slots(lost) if lost else 0
+
+
+def _ask_again() -> int:
+    """Let a lane try at gates whose limit the host gives, or that nobody holds."""
+    waiting = Lane.objects.using(db.alias()).filter(blocked_on=OuterRef("pk"))
+    held = Slot.objects.using(db.alias()).filter(
+        gate=OuterRef("pk"), released_at__isnull=True
+    )
+    rows = Gate.objects.using(db.alias()).filter(Exists(waiting))
+    chosen = rows.filter(Q(asked=True) | ~Exists(held)).order_by("?")[:BATCH]
+    return sum(lanes.revive(gate, 1) for gate in chosen.values_list("pk", flat=True))
+
+
+def _forget() -> int:
+    """Delete lanes and gates that nobody uses, and what rate limits need no more."""
+    now = clock.now()
+    old = Admission.objects.using(db.alias()).filter(expires_at__lt=now)
+    chosen = list(old.values_list("pk", flat=True)[:BATCH])
+    Admission.objects.using(db.alias()).filter(pk__in=chosen)._raw_delete(db.alias())
+    return len(chosen) + _delete(_idle_lanes(now - UNUSED)) + _delete(_idle_gates())
+
+
+def _idle_lanes(since: object) -> QuerySet[Lane]:
+    inside = Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED, lane__isnull=False, lane=OuterRef("pk")
+    )
+    rows = Lane.objects.using(db.alias()).filter(turn__lt=since, active=False)
+    return rows.exclude(Exists(inside))
+
+
+def _idle_gates() -> QuerySet[Gate]:
+    now = clock.now()
+    rows = Gate.objects.using(db.alias()).filter(
+        Q(tat__isnull=True) | Q(tat__lt=now),
+        used_at__lt=now - UNUSED,
+        override__isnull=True,
+    )
+    for model in (Slot, Admission):
+        of_gate = model.objects.using(db.alias()).filter(gate=OuterRef("pk"))
+        rows = rows.exclude(Exists(of_gate))
+    return rows.exclude(Exists(Lane.objects.filter(blocked_on=OuterRef("pk"))))
+
+
+def _delete(rows: QuerySet[Lane] | QuerySet[Gate]) -> int:
+    """Delete a batch under the lock: no admission is using them."""
+    if not rows.exists():
+        return 0
+    with db.atomic():
+        gates.lock()
+        chosen = list(rows.values_list("pk", flat=True)[:BATCH])
+        every = rows.model._default_manager.using(db.alias()).filter(pk__in=chosen)
+        every._raw_delete(db.alias())
+    return len(chosen)

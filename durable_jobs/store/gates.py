@@ -1,0 +1,171 @@
+"""Gates, their slots, and the one lock under which runs are admitted.
+
+Slots are taken under the lock alone, so that counting them is exact. They are released
+by whoever ends a run or lets it rest, without the lock: that only makes room, and the
+next admission sees it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from django.db.models import Count, Q, QuerySet
+
+from durable_jobs import clock
+from durable_jobs.models import Admission, Gate, Run, Slot
+from durable_jobs.store import db
+
+#: The lock's number in the database's space of advisory locks: "durable" in letters.
+LOCK = 0x64757261626C65
+NOTED_EVERY = timedelta(hours=1)
+
+
+def lock() -> None:
+    """Wait for the lock, which ends with the caller's transaction.
+
+    Losing a commit made under it loses nothing, so it need not wait for the disk.
+    """
+    if db.is_postgres():
+        with db.connection().cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('synchronous_commit', 'off', true), "
+                "pg_advisory_xact_lock(%s)",
+                [LOCK],
+            )
+        return
+    # The row is a lock and nothing else. On SQLite an update takes the whole database.
+    name = "admission"
+    rows = Gate.objects.using(db.alias()).filter(name=name)
+    if not rows.update(used_at=clock.now()):
+        row = Gate(name=name, control="lock", used_at=clock.now())
+        Gate.objects.using(db.alias()).bulk_create([row], ignore_conflicts=True)
+        rows.update(used_at=clock.now())
+
+
+def ensure(wanted: Iterable[Gate]) -> dict[str, Gate]:
+    """Return the rows of gates by name; those that are new are written."""
+    by_name = {gate.name: gate for gate in wanted}
+    rows = Gate.objects.using(db.alias()).filter(name__in=list(by_name))
+    found = {gate.name: gate for gate in rows}
+    missing = [gate for name, gate in by_name.items() if name not in found]
+    if missing:
+        Gate.objects.using(db.alias()).bulk_create(missing)
+        found |= {gate.name: gate for gate in missing}
+    now = clock.now()
+    stale = [gate.pk for gate in found.values() if gate.used_at < now - NOTED_EVERY]
+    if stale:
+        Gate.objects.using(db.alias()).filter(pk__in=stale).update(used_at=now)
+    return found
+
+
+def taken(gate_ids: Iterable[int]) -> Counter[int]:
+    """Count the slots that are held at gates."""
+    rows = (
+        _held()
+        .filter(gate_id__in=list(gate_ids))
+        .values_list("gate_id")
+        .annotate(count=Count("pk"))
+        .order_by()
+    )
+    return Counter(dict(rows))
+
+
+def holders(gate_id: int) -> QuerySet[Slot]:
+    """Return the slots that are held at a gate, the oldest first."""
+    return _held().filter(gate_id=gate_id).order_by("pk")
+
+
+def _held() -> QuerySet[Slot]:
+    return Slot.objects.using(db.alias()).filter(released_at__isnull=True)
+
+
+def take(slots: Sequence[Slot]) -> None:
+    """Write slots, under the lock."""
+    if slots:
+        Slot.objects.using(db.alias()).bulk_create(slots)
+
+
+def release(run_ids: Iterable[uuid.UUID], *, resting: bool = False) -> int:
+    """Release the slots of runs: all, or with ``resting`` those of their steps."""
+    rows = _held().filter(run_id__in=list(run_ids))
+    if resting:
+        rows = rows.filter(steps=True)
+    return rows.update(released_at=clock.now())
+
+
+def release_held(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
+    """Release the slots of the steps of runs that are held under a lease."""
+    held = Run.objects.using(db.alias()).filter(
+        pk__in=list(run_ids), lease_token=token, entry__isnull=False
+    )
+    chosen = list(held.values_list("pk", flat=True))
+    return release(chosen, resting=True) if chosen else 0
+
+
+def release_unheld(run_id: uuid.UUID) -> int:
+    """Release the slots of the steps of a run that nobody executes."""
+    free = Run.objects.using(db.alias()).filter(
+        pk=run_id, lease_token__isnull=True, entry__isnull=False
+    )
+    return release([run_id], resting=True) if free.exists() else 0
+
+
+def release_slots(slot_ids: Iterable[int]) -> int:
+    """Release single slots."""
+    return _held().filter(pk__in=list(slot_ids)).update(released_at=clock.now())
+
+
+def any_released() -> Q:
+    """Return the condition of slots that were released and not yet collected."""
+    return Q(released_at__isnull=False)
+
+
+def released(gate_ids: Iterable[int]) -> list[Slot]:
+    """Return the released slots of gates that no admission has collected."""
+    rows = Slot.objects.using(db.alias()).filter(any_released())
+    return list(rows.filter(gate_id__in=list(gate_ids)))
+
+
+def collect() -> Counter[int]:
+    """Delete released slots, under the lock; count them by gate."""
+    rows = Slot.objects.using(db.alias()).filter(any_released())
+    found = list(rows.values_list("pk", "gate_id"))
+    if found:
+        every = Slot.objects.using(db.alias()).filter(pk__in=[pk for pk, _ in found])
+        every._raw_delete(db.alias())
+    return Counter(gate for _, gate in found)
+
+
+def set_arrivals(tats: dict[int, datetime]) -> None:
+    """Move the theoretical arrival times of throttles."""
+    for pk, tat in tats.items():
+        Gate.objects.using(db.alias()).filter(pk=pk).update(tat=tat)
+
+
+def answered(name: str, trouble: str) -> None:
+    """Note why the limit of a gate is not known; empty when it is."""
+    rows = Gate.objects.using(db.alias()).filter(name=name)
+    rows.exclude(trouble=trouble).update(trouble=trouble)
+
+
+def reopen(name: str, limit: int) -> int:
+    """Let as many lanes try again as a limit that has grown may have room for."""
+    from durable_jobs.store import lanes
+
+    gate = Gate.objects.using(db.alias()).filter(name=name).first()
+    return 0 if gate is None else lanes.revive(gate.pk, limit)
+
+
+def admissions(gate_id: int, since: datetime, most: int) -> list[datetime]:
+    """Return the latest starts that a rate limit has let in after ``since``."""
+    rows = Admission.objects.using(db.alias()).filter(gate_id=gate_id, at__gt=since)
+    return sorted(rows.order_by("-at").values_list("at", flat=True)[:most])
+
+
+def note_admissions(rows: Sequence[Admission]) -> None:
+    """Write starts that rate limits have let in."""
+    if rows:
+        Admission.objects.using(db.alias()).bulk_create(rows)

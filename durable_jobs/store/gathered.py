@@ -1,0 +1,130 @@
+"""Events that are gathered for one run, and the windows that they are gathered in."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from django.db.models import QuerySet, TextField
+from django.db.models.functions import Cast
+
+from durable_jobs import clock
+from durable_jobs.models import Gathered, Window
+from durable_jobs.models.fields import Encoded
+from durable_jobs.store import db
+
+
+def insert(rows: Sequence[Gathered]) -> None:
+    """Write events that have come, in the sender's transaction."""
+    if rows:
+        Gathered.objects.using(db.alias()).bulk_create(rows)
+
+
+def fresh() -> QuerySet[Gathered]:
+    """Return the events whose time has come and that are in no window yet."""
+    rows = Gathered.objects.using(db.alias()).filter(
+        window__isnull=True, run__isnull=True, due_at__lte=clock.now()
+    )
+    return rows.order_by("due_at", "id")
+
+
+def windows(names: Iterable[str]) -> dict[str, Window]:
+    """Return open windows by name."""
+    rows = Window.objects.using(db.alias()).filter(name__in=list(names))
+    return {row.name: row for row in rows}
+
+
+def write_windows(rows: Iterable[Window]) -> None:
+    """Write windows, new and changed."""
+    for row in rows:
+        row.save(using=db.alias())
+
+
+def assign(places: Mapping[int, int]) -> None:
+    """Put events in windows, by their ids."""
+    by_window: dict[int, list[int]] = {}
+    for event, window in places.items():
+        by_window.setdefault(window, []).append(event)
+    for window, events in by_window.items():
+        rows = Gathered.objects.using(db.alias()).filter(pk__in=events)
+        rows.update(window=window)
+
+
+def due() -> QuerySet[Window]:
+    """Return the windows that are due, the earliest first."""
+    rows = Window.objects.using(db.alias()).filter(due_at__lte=clock.now())
+    return rows.order_by("due_at", "id")
+
+
+def next_due() -> datetime | None:
+    """Return the earliest time at which a window or an event will be due."""
+    now = clock.now()
+    windows = Window.objects.using(db.alias()).filter(due_at__gt=now)
+    fresh = Gathered.objects.using(db.alias()).filter(
+        window__isnull=True, run__isnull=True, due_at__gt=now
+    )
+    times = [
+        windows.order_by("due_at").values_list("due_at", flat=True).first(),
+        fresh.order_by("due_at").values_list("due_at", flat=True).first(),
+    ]
+    return min((time for time in times if time is not None), default=None)
+
+
+def inside(window: Window) -> list[Gathered]:
+    """Return the events of a window as they came. Their data is JSON text."""
+    return _as_text(Gathered.objects.using(db.alias()).filter(window=window))
+
+
+def of_run(run_id: uuid.UUID) -> list[Gathered]:
+    """Return the events of a run as they came. Their data is JSON text."""
+    return _as_text(Gathered.objects.using(db.alias()).filter(run_id=run_id))
+
+
+def _as_text(rows: QuerySet[Gathered]) -> list[Gathered]:
+    # What the data refers to may be gone; whoever needs the values decodes it.
+    found: list[Gathered] = []
+    texts = rows.order_by("id").defer("data").annotate(text=Cast("data", TextField()))
+    for row in texts:
+        row.data = Encoded(row.text or "null")
+        found.append(row)
+    return found
+
+
+def hand_over(events: Sequence[Gathered], run_id: uuid.UUID) -> None:
+    """Give events of a window to a run."""
+    rows = Gathered.objects.using(db.alias()).filter(pk__in=[one.pk for one in events])
+    rows.update(window=None, run_id=run_id)
+
+
+def copy(events: Sequence[Gathered], run_id: uuid.UUID) -> None:
+    """Give copies of a run's events to another run."""
+    Gathered.objects.using(db.alias()).bulk_create(
+        Gathered(
+            function=one.function,
+            key=one.key,
+            run_id=run_id,
+            event_id=one.event_id,
+            origin=one.origin,
+            data=one.data,
+            ts=one.ts,
+            due_at=one.due_at,
+        )
+        for one in events
+    )
+
+
+def drop(events: Sequence[Gathered]) -> None:
+    """Delete events that another one stands for."""
+    rows = Gathered.objects.using(db.alias()).filter(pk__in=[one.pk for one in events])
+    rows._raw_delete(db.alias())
+
+
+def put_off(window: Window, due_at: datetime) -> None:
+    """Let a window be due later."""
+    Window.objects.using(db.alias()).filter(pk=window.pk).update(due_at=due_at)
+
+
+def close(window: Window) -> None:
+    """Delete a window whose events have gone to runs."""
+    Window.objects.using(db.alias()).filter(pk=window.pk)._raw_delete(db.alias())

@@ -1,0 +1,163 @@
+"""Lanes: where queued runs stand in line, and how they move."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from django.db.models import F, QuerySet
+
+from durable_jobs import clock
+from durable_jobs.models import Entry, Lane, Run
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db
+from durable_jobs.store.leases import FARTHEST_BEHIND
+
+
+def waiting(lane: int | Iterable[int]) -> QuerySet[Run]:
+    """Return the queued runs of lanes, in line."""
+    lanes = [lane] if isinstance(lane, int) else list(lane)
+    rows = Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED, lane__isnull=False, lane__in=lanes
+    )
+    return rows.order_by("place", "id")
+
+
+def arrived() -> QuerySet[Run]:
+    """Return queued runs whose time has come and that no admission has looked at."""
+    now = clock.now()
+    return waiting([entry.value for entry in Entry]).filter(
+        due_at__lte=now, place__lte=now + FARTHEST_BEHIND
+    )
+
+
+def ensure(wanted: Iterable[Lane]) -> dict[str, Lane]:
+    """Return the rows of lanes by name; those that are new are written."""
+    by_name = {lane.name: lane for lane in wanted}
+    rows = Lane.objects.using(db.alias()).filter(name__in=list(by_name))
+    found = {lane.name: lane for lane in rows}
+    missing = [lane for name, lane in by_name.items() if name not in found]
+    if missing:
+        Lane.objects.using(db.alias()).bulk_create(missing)
+        found |= {lane.name: lane for lane in missing}
+    return found
+
+
+def enter(places: Mapping[uuid.UUID, int]) -> None:
+    """Put queued runs in lanes, and let the lanes that were empty try."""
+    by_lane: dict[int, list[uuid.UUID]] = {}
+    for run_id, lane in places.items():
+        by_lane.setdefault(lane, []).append(run_id)
+    runs = Run.objects.using(db.alias())
+    if len(by_lane) > 1:
+        rows = [Run(id=run_id, lane=lane) for run_id, lane in places.items()]
+        runs.bulk_update(rows, ["lane"])
+    for lane, run_ids in by_lane.items() if len(by_lane) == 1 else ():
+        runs.filter(pk__in=run_ids).update(lane=lane)
+    empty = Lane.objects.using(db.alias()).filter(
+        pk__in=list(by_lane), active=False, blocked_on__isnull=True
+    )
+    empty.update(active=True, turn=clock.now())
+
+
+def active(queue: str, limit: int) -> list[Lane]:
+    """Return lanes of a queue whose turn has come, in turn."""
+    rows = Lane.objects.using(db.alias()).filter(
+        queue=queue, active=True, turn__lte=clock.now()
+    )
+    return list(rows.order_by("turn", "served", "id")[:limit])
+
+
+def queues() -> set[str]:
+    """Return the queues that have a lane whose turn has come."""
+    rows = Lane.objects.using(db.alias()).filter(active=True, turn__lte=clock.now())
+    return set(rows.order_by().values_list("queue", flat=True).distinct())
+
+
+def next_turn() -> datetime | None:
+    """Return the earliest turn of a lane that is still to come."""
+    rows = Lane.objects.using(db.alias()).filter(active=True, turn__gt=clock.now())
+    return rows.order_by("turn").values_list("turn", flat=True).first()
+
+
+def revive(gate_id: int, count: int) -> int:
+    """Let lanes that wait for a gate try again, the first in turn first."""
+    rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+    first = list(rows.order_by("turn", "served").values_list("pk", flat=True)[:count])
+    if not first:
+        return 0
+    chosen = Lane.objects.using(db.alias()).filter(pk__in=first)
+    return chosen.update(active=True, blocked_on=None)
+
+
+def heads(lane: Lane, limit: int) -> list[Run]:
+    """Return the first runs in line in a lane."""
+    rows = waiting(lane.pk).only("id", "function", "flow", "lane", "place")
+    return list(rows[:limit])
+
+
+def let_through(run_ids: Sequence[uuid.UUID], entry: int | None) -> None:
+    """Let queued runs be claimed; ``entry`` is where they stand when queued again."""
+    if run_ids:
+        rows = Run.objects.using(db.alias()).filter(
+            pk__in=list(run_ids), status=RunStatus.QUEUED
+        )
+        rows.update(lane=None, entry=entry)
+
+
+def write(changed: Sequence[Lane]) -> None:
+    """Write where lanes stand after a round."""
+    if changed:
+        fields = ["active", "turn", "served", "blocked_on"]
+        Lane.objects.using(db.alias()).bulk_update(changed, fields)
+
+
+def skip(run_ids: Sequence[uuid.UUID], reason: str) -> None:
+    """End queued runs that are not to start, with the reason."""
+    rows = Run.objects.using(db.alias()).filter(
+        pk__in=list(run_ids), status=RunStatus.QUEUED
+    )
+    rows.update(status=RunStatus.SKIPPED, reason=reason, ended_at=clock.now())
+
+
+def activate(lanes: QuerySet[Lane]) -> int:
+    """Let lanes that stand still try again."""
+    return lanes.filter(active=False).update(active=True, blocked_on=None)
+
+
+def shelve(function: str, lane: Lane, limit: int) -> int:
+    """Take runs that have not begun out of the way of claims; count them."""
+    rows = unbegun(function).filter(queue=lane.queue)
+    if db.lockable():
+        rows = rows.select_for_update(skip_locked=True)
+    with db.atomic():
+        chosen = list(rows.order_by("place", "id").values_list("pk", flat=True)[:limit])
+        every = Run.objects.using(db.alias()).filter(pk__in=chosen)
+        return every.filter(status=RunStatus.QUEUED).update(lane=lane.pk)
+
+
+def ready_queues(function: str) -> list[str]:
+    """Return the queues in which runs of a function stand that have not begun."""
+    rows = unbegun(function).order_by("queue").values_list("queue", flat=True)
+    return list(rows.distinct())
+
+
+def unbegun(function: str) -> QuerySet[Run]:
+    """Return the runs of a function that may be claimed and have not begun."""
+    return Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED,
+        lane__isnull=True,
+        function=function,
+        started_at__isnull=True,
+    )
+
+
+def unshelve(lane: Lane) -> int:
+    """Let the runs of a lane be claimed again, those first that were kept."""
+    return waiting(lane.pk).filter(entry__isnull=True).update(lane=None)
+
+
+def requeued() -> F:
+    """Return the lane of a run that is queued again, for an update."""
+    return F("entry")

@@ -1,0 +1,1 @@
+"""Flow control: what it lets through, and what it keeps or skips."""
