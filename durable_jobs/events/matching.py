@@ -19,7 +19,7 @@ from durable_jobs import dispatch
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
-from durable_jobs.events.ingest import view
+from durable_jobs.events.reaching import view
 from durable_jobs.events.starting import event_of
 from durable_jobs.exceptions import DurableError
 from durable_jobs.expressions import Expression, compile_expression
