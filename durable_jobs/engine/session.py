@@ -9,13 +9,13 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, TypeVar
 
-from django.db import IntegrityError, InterfaceError, OperationalError
+from django.db import IntegrityError
 
 from durable_jobs import clock, ids, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.function import Function
 from durable_jobs.engine import scope
-from durable_jobs.engine.suspend import BranchDropped, StoreFailed, Suspend
+from durable_jobs.engine.suspend import BranchDropped, Suspend, own_writes
 from durable_jobs.exceptions import ConfigurationError, LimitExceeded, NonDeterministic
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, step_changed
@@ -233,10 +233,8 @@ class Session:
             # Asked when its turn has come: the others may have decided meanwhile.
             if not place.alive:
                 raise BranchDropped
-            try:
+            with own_writes():
                 return call()
-            except (OperationalError, InterfaceError) as error:
-                raise StoreFailed from error
 
         if self.on_own_thread:
             return checked()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import InterfaceError, OperationalError
+
 
 class Suspend(BaseException):
     """The run cannot go on now: it is left here and called again when it can.
@@ -20,6 +25,15 @@ class StoreFailed(BaseException):
 
     A ``BaseException``, so that a function does not take it for an error of its step.
     """
+
+
+@contextmanager
+def own_writes() -> Iterator[None]:
+    """Take a database that fails inside the block for no error of the function's."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise StoreFailed from error
 
 
 class SimulatedCrash(BaseException):

@@ -12,7 +12,7 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.engine.bodies import stubbed
 from durable_jobs.engine.frames import Call, Frame, Outcome, Plan
 from durable_jobs.engine.retrying import not_due, record_of, schedule, settle
-from durable_jobs.engine.suspend import BranchDropped, Suspend
+from durable_jobs.engine.suspend import BranchDropped, Suspend, own_writes
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.failpoints import hit
 from durable_jobs.retry import as_backoff
@@ -81,8 +81,11 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
         own=True,
     )
     if outcome.error is not None:
-        suspend = schedule(frame, outcome.error, started)
-        raise suspend or frame.fail(record_of(outcome.error), started)
+        error = outcome.error
+        if isinstance(error, _Undone):
+            error = error.error
+        suspend = schedule(frame, error, started)
+        raise suspend or frame.fail(record_of(error), started)
     memo, status = outcome.value
     frame.session.recorded(memo, status)
     hit("step.after", operation.id)
@@ -93,21 +96,42 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
 def _together(frame: Frame, operation: ops.Atomic, blank: Memo) -> tuple[Memo, str]:
     """Lock the run, call the body, record: one commit, or nothing of it.
 
-    The lock comes first, so that whoever lost the lease writes nothing.
+    The lock comes first, so that whoever lost the lease writes nothing. A database that
+    fails around the body, be it in the commit itself, is no failure of the body: only
+    the next attempt can tell what was committed.
     """
-    with transaction.atomic(using=db.alias()):
-        status = steps.fence(frame.session.lease)
-        hit("record.locked")
-        if not frame.scope.alive:
-            raise BranchDropped  # who holds the lock sees what the others decided
-        fn = stubbed(operation.id, operation.fn)
+    with own_writes():
+        with transaction.atomic(using=db.alias()):
+            status = steps.fence(frame.session.lease)
+            hit("record.locked")
+            if not frame.scope.alive:
+                raise BranchDropped  # who holds the lock sees what the others decided
+            text = _called(frame, operation)
+            memo = blank.but(output=text, error=None, ended_at=clock.now())
+            steps.write(frame.session.run.pk, [memo])
+            hit("record.written", operation.id)
+        hit("record.committed", operation.id)
+    return memo, status
+
+
+class _Undone(Exception):
+    """The body failed, and so its transaction is undone."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _called(frame: Frame, operation: ops.Atomic) -> str:
+    """Call the body and return its result as JSON text."""
+    fn = stubbed(operation.id, operation.fn)
+    try:
         value = fn(*operation.args, **operation.kwargs)
         text = frame.session.encode(value, operation.id)
-        memo = blank.but(output=text, error=None, ended_at=clock.now())
-        steps.write(frame.session.run.pk, [memo])
-        hit("step.body", operation.id)
-    hit("record.committed", operation.id)
-    return memo, status
+    except Exception as error:
+        raise _Undone(error) from error
+    hit("step.body", operation.id)
+    return text
 
 
 def _check_atomic(operation: ops.Atomic) -> None:
