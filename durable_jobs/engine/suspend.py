@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +39,16 @@ def own_writes() -> Iterator[None]:
 
 class SimulatedCrash(BaseException):
     """The worker died here: raised by tests, caught by no one but their executor."""
+
+
+def is_over(error: BaseException | None) -> bool:
+    """Tell whether an error ends the whole attempt, whatever the function makes of it.
+
+    The worker has died, the run was taken, the database failed: no step may follow,
+    not in a ``finally`` either.
+    """
+    passing = (Exception, Suspend, BranchDropped, asyncio.CancelledError, GeneratorExit)
+    return error is not None and not isinstance(error, passing)
 
 
 def is_suspension(error: BaseException) -> bool:
