@@ -16,6 +16,7 @@ from django.db import connections, transaction
 
 from durable_jobs.conf import settings
 from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.failpoints import hit
 
 logger = logging.getLogger("durable_jobs")
 
@@ -102,6 +103,7 @@ def ring(queue: str, work: int = 1) -> None:
 def ring_now(queue: str, work: int = 1) -> None:
     """Ring a queue; a broker that is away is logged, for the tick rings again."""
     try:
+        hit("ring.begin", queue)
         current().ring(queue, work)
     except Exception as error:  # a bell must never fail the work it announces
         logger.warning(

@@ -9,6 +9,7 @@ from durable_jobs.definitions.events import RUN_ENDED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events.starting import Start, event_of, origin
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
 from durable_jobs.models.fields import seen
 from durable_jobs.signals import announce, run_changed, run_created
@@ -24,13 +25,16 @@ def finish(
     """End a run; tell whether this call did. ``plain``: nothing can hang on it."""
     function = registry.find(run.function)
     handler = _handler(function, end.status)
+    hit("finish.begin", run.function)
     if plain and lease is not None and handler is None and not run.parent_id:
         done = runs.finish_plain(lease, end)
         if done:
+            hit("finish.committed", run.function)
             tell(run, end)
         return done
     done = runs.finish(run, lease, end, follow)
     if done:
+        hit("finish.committed", run.function)
         _ring_parent(run)
     return done
 

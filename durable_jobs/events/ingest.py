@@ -22,6 +22,7 @@ from durable_jobs.exceptions import (
     PayloadError,
 )
 from durable_jobs.expressions import Expression
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Event
 from durable_jobs.models.fields import Encoded
 from durable_jobs.signals import announce, event_received
@@ -64,10 +65,15 @@ def send(
         raise LimitExceeded(msg)
     incoming = [_check(event, own) for event in new]
     if incoming:
+        first = incoming[0].event.name
+        hit("send.begin", first)
         with db.joined():
             _store(incoming, source)
+            hit("send.stored", first)
             start(_starts(incoming))
             dispatch.ring(settings.QUEUE)
+            hit("send.started", first)
+        hit("send.committed", first)
         for one in incoming:
             announce(event_received, event_id=one.id, name=one.event.name)
     return [one.id for one in incoming]

@@ -18,6 +18,7 @@ from durable_jobs.definitions.events import CALLED, ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import DuplicateKeyError, PayloadError
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Subject, Wait, WaitKind
 from durable_jobs.models.fields import Encoded, seen
 from durable_jobs.serialization.matching import match_key
@@ -72,6 +73,7 @@ def start(starts: Sequence[Start]) -> list[Run]:
     """Insert runs and what belongs to them, and ring their queues."""
     if not starts:
         return []
+    hit("start.begin", starts[0].function.id)
     rows = [one.run() for one in starts]
     with_more = [(one, run) for one, run in zip(starts, rows, strict=True)]
     limits = [
@@ -94,6 +96,7 @@ def start(starts: Sequence[Start]) -> list[Run]:
             )
     else:
         runs.insert(rows)
+    hit("start.written", starts[0].function.id)
     now = clock.now()
     for queue in {run.queue for run in rows}:
         ready = sum(

@@ -21,6 +21,7 @@ from django.db import connections
 
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
 from durable_jobs.scheduling import ticking, timers
 from durable_jobs.store import leases
@@ -230,7 +231,9 @@ def give_back(runs: list[Run]) -> None:
     """Return claimed runs that were not begun, and ring for them."""
     token = runs[0].lease_token
     assert token is not None, "the runs were claimed"
+    hit("lease.giving")
     if leases.give_back([run.pk for run in runs], token):
+        hit("lease.given")
         dispatch.ring_now(runs[0].queue, len(runs))
 
 

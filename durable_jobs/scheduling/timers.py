@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from durable_jobs import clock, dispatch
 from durable_jobs.events import ending, model_waits
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, waits
@@ -24,6 +25,8 @@ def sweep() -> int:
     total = 0
     while True:
         due = waits.due(BATCH)
+        if due:
+            hit("timers.read")
         _wake([wait for wait in due if wait.kind in WAKING])
         for wait in due:
             if wait.kind not in WAKING:
@@ -40,6 +43,7 @@ def _wake(due: list[Wait]) -> None:
     woken: dict[str, int] = {}
     for run in waits.expire(due):
         woken[run.queue] = woken.get(run.queue, 0) + 1
+    hit("timers.committed")
     for queue, count in woken.items():
         dispatch.ring(queue, count)
 

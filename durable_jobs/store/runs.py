@@ -13,6 +13,7 @@ from django.db.models import Value
 from django.db.models.functions import Greatest
 
 from durable_jobs import clock
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Attempt, Run, Step, Wait, WaitKind
 from durable_jobs.statuses import (
     LIVE,
@@ -74,6 +75,8 @@ def suspend(
     Returns its new status. Raises ``LeaseLost``.
     """
     run_id, token = lease
+    first = parked[0].memo.name if parked else ""
+    hit("suspend.begin", first)
     with db.atomic():
         fenced = steps.fence(lease)
         park(run_id, notes, parked)
@@ -93,6 +96,8 @@ def suspend(
                 changes["due_at"] = due_at
         if not row.update(status=status, crashes=0, woken=False, **changes):
             raise LeaseLost
+        hit("suspend.written", first)
+    hit("suspend.committed", first)
     return status
 
 
@@ -109,9 +114,13 @@ def park(run_id: uuid.UUID, notes: Sequence[Memo], parked: Sequence[Parked]) -> 
 
 def park_now(lease: Lease, notes: Sequence[Memo], item: Parked) -> str:
     """Register one waiting step while the run goes on with its other branches."""
+    name = item.memo.name
+    hit("park.begin", name)
     with db.atomic():
         status = steps.fence(lease)
         park(lease[0], notes, [item])
+        hit("park.written", name)
+    hit("park.committed", name)
     return status
 
 
@@ -167,9 +176,11 @@ def finish(run: Run, lease: Lease | None, end: End, follow: Follow) -> bool:
             rows = rows.filter(lease_token=lease[1])
         if not rows.update(**_ending(end)):
             return False
+        hit("finish.ended", run.function)
         _release(run.pk, end, follow)
         insert(follow(run, end))
         tell_parent(run, end)
+        hit("finish.written", run.function)
     return True
 
 
@@ -309,6 +320,7 @@ def redrive(
         recorded.filter(status=StepStatus.CANCELLED)._raw_delete(db.alias())
         recorded.filter(key__in=list(forget))._raw_delete(db.alias())
         Wait.objects.using(db.alias()).bulk_create(limits)
+        hit("redrive.written", run.function)
         return True
 
 

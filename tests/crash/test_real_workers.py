@@ -56,7 +56,8 @@ def test_a_worker_killed_around_a_checkpoint_never_repeats_a_recorded_step(
     lab: Lab, place: str
 ) -> None:
     run = functions.five_steps.enqueue()
-    doomed = lab.worker("-P", "solo", LAB_KILL=f"{place}:three@1")
+    points = f"step.{place}[three]=kill"
+    doomed = lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS=points)
     until(lambda: "three" in labels(run) or place == "before", "step three", lab)
     doomed._process.wait(60)
     assert doomed._process.returncode == -signal.SIGKILL
@@ -75,7 +76,8 @@ def test_atomic_steps_book_exactly_once_wherever_the_worker_is_killed(
     lab: Lab, place: str
 ) -> None:
     run = functions.booker.enqueue()
-    doomed = lab.worker("-P", "solo", LAB_KILL=f"{place}:book 2@1")
+    points = f"step.{place}[book 2]=kill"
+    doomed = lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS=points)
     doomed._process.wait(60)
     assert doomed._process.returncode == -signal.SIGKILL
     lab.worker()

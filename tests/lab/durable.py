@@ -1,16 +1,14 @@
-"""The lab's functions. ``LAB_KILL=after:two@1`` kills the worker at a step."""
+"""The lab's functions."""
 
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from datetime import timedelta
 
 from django.db.models import F
 
 from durable_jobs import durable
-from durable_jobs.engine import failpoints
 from tests.lab.models import Account, Effect, Gate
 
 GATE_SECONDS = 60
@@ -93,22 +91,3 @@ def waiter(ctx: durable.Context) -> str | None:
     """Wait for an event that names this run."""
     event = ctx.step.wait_for_event("go", "lab/go", match="data.key", timeout="5m")
     return None if event is None else str(event.data["from"])
-
-
-def _kill_at(place: str, step: str, hit: int) -> None:
-    seen = 0
-
-    def hook(at: str, name: str) -> None:
-        nonlocal seen
-        if (at, name) == (place, step):
-            seen += 1
-            if seen == hit:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    failpoints.watch(hook)
-
-
-if "LAB_KILL" in os.environ:
-    _place, _, _rest = os.environ["LAB_KILL"].partition(":")
-    _step, _, _hit = _rest.partition("@")
-    _kill_at(_place, _step, int(_hit or 1))

@@ -10,11 +10,11 @@ from django.db import transaction
 from durable_jobs import clock, serialization
 from durable_jobs.definitions import operations as ops
 from durable_jobs.engine.bodies import stubbed
-from durable_jobs.engine.failpoints import hit
 from durable_jobs.engine.frames import Call, Frame, Outcome, Plan
 from durable_jobs.engine.retrying import not_due, record_of, schedule, settle
 from durable_jobs.engine.suspend import BranchDropped, Suspend
 from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.failpoints import hit
 from durable_jobs.retry import as_backoff
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, steps
@@ -29,7 +29,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
     started = clock.now()
     if operation.at_most_once:
         _mark_started(frame, operation)
-    hit("before", operation.id)
+    hit("step.before", operation.id)
     outcome = yield Call(
         fn=operation.fn,
         name=operation.id,
@@ -38,7 +38,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
         kwargs=operation.kwargs,
         timeout=operation.limit,
     )
-    hit("body", operation.id)
+    hit("step.body", operation.id)
     result = settle(
         frame,
         outcome,
@@ -47,7 +47,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
         backoff=None if operation.backoff is None else as_backoff(operation.backoff),
         retry_on=operation.retry_on,
     )
-    hit("after", operation.id)
+    hit("step.after", operation.id)
     frame.session.go_on()
     return result
 
@@ -72,7 +72,7 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
     if not_due(frame):
         raise Suspend
     started = clock.now()
-    hit("before", operation.id)
+    hit("step.before", operation.id)
     blank = frame.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
     outcome: Outcome = yield Call(
         fn=functools.partial(_together, frame, operation, blank),
@@ -85,7 +85,7 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
         raise suspend or frame.fail(record_of(outcome.error), started)
     memo, status = outcome.value
     frame.session.recorded(memo, status)
-    hit("after", operation.id)
+    hit("step.after", operation.id)
     frame.session.go_on()
     return serialization.loads(memo.output)
 
@@ -97,6 +97,7 @@ def _together(frame: Frame, operation: ops.Atomic, blank: Memo) -> tuple[Memo, s
     """
     with transaction.atomic(using=db.alias()):
         status = steps.fence(frame.session.lease)
+        hit("record.locked")
         if not frame.scope.alive:
             raise BranchDropped  # who holds the lock sees what the others decided
         fn = stubbed(operation.id, operation.fn)
@@ -104,7 +105,8 @@ def _together(frame: Frame, operation: ops.Atomic, blank: Memo) -> tuple[Memo, s
         text = frame.session.encode(value, operation.id)
         memo = blank.but(output=text, error=None, ended_at=clock.now())
         steps.write(frame.session.run.pk, [memo])
-        hit("body", operation.id)
+        hit("step.body", operation.id)
+    hit("record.committed", operation.id)
     return memo, status
 
 

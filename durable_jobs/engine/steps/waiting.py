@@ -23,6 +23,7 @@ from durable_jobs.engine.frames import answer as plain
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import matching, model_waits, signalling
 from durable_jobs.events.model_changes import concrete
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Wait, WaitKind
 from durable_jobs.serialization.matching import match_key
 from durable_jobs.statuses import StepStatus
@@ -165,6 +166,7 @@ def _look_after(
     run_id, key = frame.session.run.pk, frame.key
 
     def look() -> None:
+        hit("look.begin", frame.name)
         rows = Wait.objects.using(db.alias()).filter(run_id=run_id, step=key)
         for row in rows.order_by("pk"):
             one = named.get(row.branch)
@@ -177,6 +179,7 @@ def _look_after(
                 and _fresh(one) is not None
             ):
                 waits.wake([run_id])
+        hit("look.done", frame.name)
 
     return look
 
