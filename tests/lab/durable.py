@@ -2,39 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from datetime import timedelta
 
-from django.db.models import F
-
 from durable_jobs import durable
-from tests.lab.models import Account, Effect, Gate
-
-GATE_SECONDS = 60
-
-
-def effect(run_id: str, label: str) -> str:
-    """Write down that a body did something."""
-    Effect.objects.create(run=run_id, label=label, pid=os.getpid())
-    return label
-
-
-def held(run_id: str, gate: str) -> str:
-    """Say that the body began, and go on when the gate opens."""
-    effect(run_id, f"{gate}:begin")
-    pause = threading.Event()
-    for _ in range(GATE_SECONDS * 50):
-        if Gate.objects.filter(name=gate).exists():
-            return effect(run_id, f"{gate}:end")
-        pause.wait(0.02)
-    raise TimeoutError(gate)
-
-
-def add(name: str, amount: int) -> int:
-    """Change a balance, as an ORM write that must happen once."""
-    Account.objects.filter(name=name).update(balance=F("balance") + amount)
-    return Account.objects.get(name=name).balance
+from tests.lab.effects import add, effect, held
 
 
 @durable.function(retries=0)

@@ -10,6 +10,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,7 +56,6 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._closed = threading.Event()
-        self.pause = threading.Event()
         _thread(self._accept)
 
     # What a test asks for
@@ -153,7 +153,7 @@ class Proxy:
             return True
         if self.delay:
             self._note("delayed")
-            self.pause.wait(self.delay)
+            time.sleep(self.delay)
         return False
 
     def cuts(self, length: int) -> bool:

@@ -36,6 +36,8 @@ def valkey(base: Path, account: struct_passwd | None) -> Iterator[str]:
     for name, value in options.items():
         command += [f"--{name}", value]
     log = base / "valkey.log"
+    # An earlier one that was killed has left its socket.
+    path.unlink(missing_ok=True)
     with server(command, log, lambda: _answers(path), signal.SIGKILL):
         yield f"redis+socket://{path}?virtual_host=0"
 
