@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, TypeVar
 
-from django.db import IntegrityError, InterfaceError, OperationalError
+from django.db import IntegrityError
 
 from durable_jobs import clock, ids, serialization
 from durable_jobs.conf import settings
@@ -235,7 +235,7 @@ class Session:
                 raise BranchDropped
             try:
                 return call()
-            except (OperationalError, InterfaceError) as error:
+            except db.TROUBLE as error:
                 raise StoreFailed from error
 
         if self.on_own_thread:

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.core.management import call_command
 from django.db import connection, connections
+from django.db.models import Model
 
 from durable_jobs import clock
 from project.addresses import database
@@ -114,3 +115,70 @@ def movable_clock() -> Iterator[DatabaseClock]:
             cursor.execute(_REAL.format(name=name))
         connections.close_all()
         clock.reset()
+
+
+class Trouble:
+    """Makes the database fail so many times; ``fired`` tells how often it has."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    @property
+    def fired(self) -> int:
+        """How many statements have failed."""
+        with connection.cursor() as cursor:
+            # A sequence counts also in what is rolled back.
+            cursor.execute("SELECT last_value, is_called FROM lab_trouble")
+            value, called = cursor.fetchone()
+        return min(int(value), self.times) if called else 0
+
+
+_TROUBLE = """
+CREATE SEQUENCE lab_trouble;
+CREATE FUNCTION lab_trouble() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('lab_trouble') <= {times} THEN
+        RAISE EXCEPTION 'trouble of the lab' USING ERRCODE = '{state}';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER lab_trouble BEFORE {when} ON {table}
+FOR EACH ROW EXECUTE FUNCTION lab_trouble();
+"""
+
+_CALM = """
+DROP TRIGGER lab_trouble ON {table};
+DROP FUNCTION lab_trouble;
+DROP SEQUENCE lab_trouble;
+"""
+
+
+@contextmanager
+def trouble(
+    model: type[Model], state: str, *, times: int, when: str = "INSERT OR UPDATE"
+) -> Iterator[Trouble]:
+    """Let writes to a table fail with an SQLSTATE, as often as ``times``."""
+    table = model._meta.db_table
+    text = _TROUBLE.format(state=state, times=times, when=when, table=table)
+    with connection.cursor() as cursor:
+        cursor.execute(text)
+    try:
+        yield Trouble(times)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(_CALM.format(table=table))
+
+
+@contextmanager
+def limited_role(connections_at_once: int) -> Iterator[str]:
+    """Give the name of a role that may open so few connections."""
+    name = f"lab_{connection.settings_dict['NAME']}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP ROLE IF EXISTS {name}")
+        cursor.execute(f"CREATE ROLE {name} LOGIN CONNECTION LIMIT {connections_at_once}")
+        cursor.execute(f"GRANT pg_read_all_data, pg_write_all_data TO {name}")
+    try:
+        yield name
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP ROLE {name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from durable_jobs import durable
-from tests.lab.effects import add, effect, held
+from tests.lab.effects import add, effect, held, slow
 
 
 @durable.function(retries=0)
@@ -62,3 +62,29 @@ def waiter(ctx: durable.Context) -> str | None:
     """Wait for an event that names this run."""
     event = ctx.step.wait_for_event("go", "lab/go", match="data.key", timeout="5m")
     return None if event is None else str(event.data["from"])
+
+
+@durable.function(retries=0)
+def helper(ctx: durable.Context) -> str:
+    """Do a step for another run."""
+    return ctx.step.run("help", slow, ctx.run_id, "help")
+
+
+@durable.function(retries=0)
+def mixed(ctx: durable.Context) -> str:
+    """Take a step of each kind that commits in a way of its own; forgive nothing."""
+    ctx.step.run("one", slow, ctx.run_id, "one")
+    ctx.step.atomic("book", add, "ledger", 1)
+    ctx.step.sleep("nap", timedelta(seconds=0.3))
+    ctx.step.invoke("help", helper)
+    ctx.step.run("last", slow, ctx.run_id, "last")
+    return "done"
+
+
+@durable.function(retries=20, backoff=durable.Backoff.fixed("200ms"))
+def patient(ctx: durable.Context) -> int:
+    """Take five slow steps and book in between; bodies may fail now and then."""
+    for number in range(5):
+        ctx.step.run(f"step {number}", slow, ctx.run_id, f"step {number}")
+        ctx.step.atomic(f"book {number}", add, "ledger", 1)
+    return 5

@@ -50,7 +50,7 @@ class Proxy:
         self.mode = Mode.PASS
         self.delay = 0.0
         self._cut_after: int | None = None
-        self._swallow: re.Pattern[bytes] | None = None
+        self._swallow: tuple[re.Pattern[bytes], re.Pattern[bytes]] | None = None
         self._lock = threading.Lock()
         self._links: set[_Link] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -90,12 +90,13 @@ class Proxy:
         """Cut the connection whose bytes to the server are the ``count``-th from now."""
         self._cut_after = count
 
-    def swallow(self, pattern: str = "^COMMIT$") -> None:
+    def swallow(self, pattern: str = "^COMMIT$", *, after: str = "") -> None:
         """Cut the connection after the server has done a statement, before its reply.
 
-        ``pattern`` is searched for in the statement's text. Once, until asked again.
+        ``pattern`` is searched for in the statement's text, once ``after`` was in one
+        on the same connection. It happens once, until it is asked for again.
         """
-        self._swallow = re.compile(pattern.encode())
+        self._swallow = (re.compile(pattern.encode()), re.compile(after.encode()))
 
     @property
     def armed(self) -> bool:
@@ -105,6 +106,8 @@ class Proxy:
     def close(self) -> None:
         """Stop listening, and end all connections."""
         self._closed.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
         for link in self._every():
             link.close()
@@ -168,10 +171,15 @@ class Proxy:
             self.counts["cut"] += 1
             return True
 
-    def swallows(self, statement: bytes) -> bool:
+    def swallows(self, statement: bytes, link: _Link) -> bool:
         """Tell whether the reply to this statement is the one to swallow."""
         with self._lock:
-            if self._swallow is None or not self._swallow.search(statement):
+            if self._swallow is None:
+                link.ripe = False
+                return False
+            pattern, after = self._swallow
+            link.ripe = link.ripe or after.search(statement) is not None
+            if not (link.ripe and pattern.search(statement)):
                 return False
             self._swallow = None
             self.counts["swallowed"] += 1
@@ -185,6 +193,7 @@ class _Link:
         self, proxy: Proxy, client: socket.socket, server: socket.socket
     ) -> None:
         self.lossy = False
+        self.ripe = False
         self._proxy = proxy
         self._client = client
         self._server = server
@@ -201,7 +210,7 @@ class _Link:
                 if self._proxy.cuts(len(data)):
                     break
                 for statement in self._statements.feed(data):
-                    if self._proxy.swallows(statement):
+                    if self._proxy.swallows(statement, self):
                         self._swallowing = Replies()
                 self._server.sendall(data)
         self.close()
