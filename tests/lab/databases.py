@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -46,7 +45,7 @@ def own_postgres() -> Iterator[Postgres]:
         try:
             yield server
         finally:
-            server.stop(signal.SIGQUIT)
+            server.stop()
 
 
 @contextmanager

@@ -114,6 +114,7 @@ class Lab:
         for process in self.processes:
             process.kill()
             process.log.unlink(missing_ok=True)
+        self.processes, self.workers = [], []
 
     def texts(self) -> str:
         """Return what all processes wrote, for a failure's message."""

@@ -64,6 +64,16 @@ class Proxy:
         """Lose everything from now on, and let nobody know."""
         self.mode = Mode.BLACKHOLE
 
+    def silence(self) -> int:
+        """Lose all that the connections there are still say; return how many.
+
+        New ones are as good as any: nobody notices but who waits for an answer.
+        """
+        links = self._every()
+        for link in links:
+            link.silent = True
+        return len(links)
+
     def reset(self) -> None:
         """Reset all connections from now on."""
         self.mode = Mode.RESET
@@ -149,9 +159,9 @@ class Proxy:
         with self._lock:
             self._links.discard(link)
 
-    def hold(self) -> bool:
+    def loses(self, link: _Link) -> bool:
         """Wait as long as chunks are delayed; tell whether they are lost instead."""
-        if self.mode is Mode.BLACKHOLE:
+        if self.mode is Mode.BLACKHOLE or link.silent:
             self._note("lost")
             return True
         if self.delay:
@@ -193,6 +203,7 @@ class _Link:
         self, proxy: Proxy, client: socket.socket, server: socket.socket
     ) -> None:
         self.lossy = False
+        self.silent = False
         self.ripe = False
         self._proxy = proxy
         self._client = client
@@ -204,7 +215,7 @@ class _Link:
         """Forward what the client says."""
         with suppress(OSError):
             while data := self._client.recv(CHUNK):
-                if self._proxy.hold():
+                if self._proxy.loses(self):
                     self.lossy = True
                     continue
                 if self._proxy.cuts(len(data)):
@@ -222,7 +233,7 @@ class _Link:
                 if self._swallowing is not None:
                     if self._swallowing.complete(data):
                         break
-                elif self._proxy.hold():
+                elif self._proxy.loses(self):
                     self.lossy = True
                 else:
                     self._client.sendall(data)

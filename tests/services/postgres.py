@@ -33,7 +33,6 @@ class Postgres:
         self._binaries = _binaries(base, account)
         self._data = base / "data"
         self._stack = ExitStack()
-        self.process: subprocess.Popen[bytes] | None = None
 
     def initialise(self) -> None:
         """Make its data directory."""
@@ -46,18 +45,15 @@ class Postgres:
         command = _command(self._binaries, self._data, self._base)
         # SIGQUIT stops it at once: the data is thrown away, or recovered.
         running = server(command, log, self._ready, signal.SIGQUIT, self._account)
-        self.process = self._stack.enter_context(running)
+        self._stack.enter_context(running)
 
-    def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
-        """Stop it: SIGQUIT at once, as a crash does, SIGINT in order."""
-        assert self.process is not None, "it was started"
-        self.process.send_signal(how)
-        self.process.wait()
+    def stop(self) -> None:
+        """Stop it at once, as a crash does."""
         self._stack.close()
 
     def crash(self) -> None:
         """Stop it at once, and start it again, which recovers what was committed."""
-        self.stop(signal.SIGQUIT)
+        self.stop()
         self.start()
 
     def _ready(self) -> bool:

@@ -70,7 +70,7 @@ def server(
     ready: Callable[[], bool],
     stop: signal.Signals,
     account: struct_passwd | None = None,
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[None]:
     """Run a server until the block ends, and enter it when ``ready`` is true."""
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -84,7 +84,7 @@ def server(
         )
     try:
         _wait_until(ready, process, log)
-        yield process
+        yield
     finally:
         process.send_signal(stop)
         process.wait()
