@@ -38,8 +38,9 @@ TICK = "durable_jobs.tick"
 
 #: How many workers one ring wakes at the most; those that find work ring for more.
 MOST_BELLS = 4
-#: How long a bell is worth hearing, in seconds; the tick rings again.
-BELL_LIFE = 30
+
+#: When this process last began to tick.
+_ticked_at = -math.inf
 
 _OPTIONS: dict[str, Any] = {"ignore_result": True, "acks_late": False, "max_retries": 0}
 
@@ -61,7 +62,16 @@ def work(queue: str, rung_at: float = math.inf) -> int:
 
 @shared_task(name=TICK, **_OPTIONS)
 def tick() -> dict[str, int]:
-    """Do what is due."""
+    """Do what is due, unless this process just has: ticks may have piled up.
+
+    They do not expire: Celery compares that time with the clock of this machine, which
+    need not be right.
+    """
+    global _ticked_at
+    now = clock.monotonic()
+    if now - _ticked_at < settings.TICK.total_seconds() / 2:
+        return {}
+    _ticked_at = now
     with connections.kept():
         return ticking.tick()
 
@@ -90,7 +100,6 @@ class CeleryDispatcher:
                     producer=producer,
                     retry=False,
                     ignore_result=True,
-                    expires=BELL_LIFE,
                 )
 
     def ring_at(self, moment: datetime) -> None:
@@ -111,7 +120,6 @@ def install_beat(app: Celery) -> None:
             TICK,
             options={
                 "queue": settings.TICK_QUEUE,
-                "expires": max(10 * every, 10.0),
                 "ignore_result": True,
             },
             immutable=True,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 from durable_jobs import durable
+from tests.lab import effects
 from tests.lab.effects import add, effect, held, slow
 
 
@@ -88,3 +90,47 @@ def patient(ctx: durable.Context) -> int:
         ctx.step.run(f"step {number}", slow, ctx.run_id, f"step {number}")
         ctx.step.atomic(f"book {number}", add, "ledger", 1)
     return 5
+
+
+@durable.function(retries=0)
+def poison(ctx: durable.Context) -> str:
+    """Take a step whose body ends its process, in the way that the data names."""
+    return ctx.step.run("swallow", effects.die, ctx.run_id, ctx.event.data["how"])
+
+
+@durable.function(retries=0)
+def hanging(ctx: durable.Context) -> str:
+    """Take a step that never ends, and go on when its time is over."""
+    try:
+        ctx.step.run("hang", effects.hang, ctx.run_id, timeout="500ms")
+    except durable.StepTimeout:
+        return "went on"
+    return "ended"
+
+
+@durable.function(retries=0)
+def unstorable(ctx: durable.Context) -> object:
+    """Take a step whose result nobody can store."""
+    return ctx.step.run("give", effects.unstorable, ctx.run_id)
+
+
+@durable.function(retries=0)
+def quick(ctx: durable.Context) -> str:
+    """Take one step that takes no time."""
+    return ctx.step.run("one", effect, ctx.run_id, "one")
+
+
+@durable.function(retries=0)
+def pausing_booker(ctx: durable.Context) -> str:
+    """Book, and take long inside the transaction."""
+    ctx.step.atomic("book", effects.book_slowly, "ledger", 1)
+    ctx.step.run("last", effect, ctx.run_id, "last")
+    return "done"
+
+
+if "LAB_CRON" in os.environ:  # only where it is asked for: it starts runs by itself
+
+    @durable.function(on=durable.Cron("* * * * *", catch_up="all"), retries=0)
+    def minutely(ctx: durable.Context) -> str:
+        """Fire each minute, and make up for what was missed."""
+        return str(ctx.event.data["scheduled_at"])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import threading
 from typing import Any
 
+from django.db import connection
 from django.db.models import F
 
 from durable_jobs import clock
@@ -70,3 +73,44 @@ def add(name: str, amount: int, seconds: float = 0) -> int:
     pause(seconds)
     effect(str(performer.session.run.pk), name, booked=amount)
     return amount
+
+
+def book_slowly(name: str, amount: int) -> int:
+    """Change a balance, say outside of the transaction that it is open, and wait."""
+    performer: Any = current.performer.get()
+    Account.objects.filter(name=name).update(balance=F("balance") + amount)
+    marker = f"in-{performer.session.run.pk}"
+    with connection.cursor() as cursor:
+        # Seen by others at once, whatever becomes of the transaction.
+        cursor.execute("SELECT set_config('application_name', %s, false)", [marker])
+    pause(1)
+    effect(str(performer.session.run.pk), name, booked=amount)
+    return amount
+
+
+def die(run_id: str, how: str) -> str:
+    """End this process as a body can."""
+    effect(run_id, how)
+    if how == "exit":
+        os._exit(3)
+    if how == "kill":  # as the kernel does when memory is short
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "memory":
+        resource.setrlimit(resource.RLIMIT_AS, (resource.getpagesize(),) * 2)
+        bytearray(2**30)
+    raise ValueError(how)
+
+
+def hang(run_id: str) -> None:
+    """Do nothing, for ever."""
+    effect(run_id, "hang")
+    while True:
+        pause(0.01)
+
+
+def unstorable(run_id: str) -> object:
+    """Give what has no JSON."""
+    effect(run_id, "give")
+    return object()
