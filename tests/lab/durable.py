@@ -128,6 +128,32 @@ def pausing_booker(ctx: durable.Context) -> str:
     return "done"
 
 
+def _release_1(ctx: durable.Context) -> list[str]:
+    one = ctx.step.run("one", effect, ctx.run_id, "one")
+    ctx.step.run("taken out", effect, ctx.run_id, "taken out")
+    ctx.step.sleep("nap", timedelta(seconds=3))
+    return [one]
+
+
+def _release_2(ctx: durable.Context) -> list[str]:
+    inserted = ctx.step.run("inserted", effect, ctx.run_id, "inserted")
+    ctx.step.sleep("nap", timedelta(seconds=3))
+    one = ctx.step.run("one", effect, ctx.run_id, "one")
+    return [inserted, one, ctx.step.run("last", effect, ctx.run_id, "last")]
+
+
+def _release_wrong(ctx: durable.Context) -> list[str]:
+    ctx.step.sleep("one", timedelta(seconds=1))
+    return []
+
+
+@durable.function(retries=0)
+def released(ctx: durable.Context) -> list[str]:
+    """Do what the code of this process's release says."""
+    bodies = {"1": _release_1, "2": _release_2, "wrong": _release_wrong}
+    return bodies[os.environ["LAB_RELEASE"]](ctx)
+
+
 if "LAB_CRON" in os.environ:  # only where it is asked for: it starts runs by itself
 
     @durable.function(on=durable.Cron("* * * * *", catch_up="all"), retries=0)
