@@ -21,6 +21,10 @@ from durable_jobs.failpoints import hit
 logger = logging.getLogger("durable_jobs")
 
 
+class BrokerAway(Exception):
+    """The broker could not be reached a moment ago; nobody asked it again."""
+
+
 class Dispatcher(Protocol):
     """Something that makes executors look at a queue.
 
@@ -31,7 +35,10 @@ class Dispatcher(Protocol):
     stands_still: bool
 
     def ring(self, queue: str, work: int) -> None:
-        """Say that about ``work`` runs became eligible in a queue."""
+        """Say that about ``work`` runs became eligible in a queue.
+
+        Raises ``BrokerAway`` where that is known to be in vain.
+        """
 
     def ring_at(self, moment: datetime) -> None:
         """Say that a timer will be due at ``moment``."""
@@ -113,6 +120,8 @@ def ring_now(queue: str, work: int = 1) -> None:
             error,
             exc_info=logger.isEnabledFor(logging.DEBUG),
         )
+        return False
+    return True
 
 
 def ring_at(moment: datetime) -> None:

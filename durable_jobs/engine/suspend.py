@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.db import InterfaceError, OperationalError
+from durable_jobs.store import db
 
 
 class Suspend(BaseException):
@@ -33,7 +33,7 @@ def own_writes() -> Iterator[None]:
     """Take a database that fails inside the block for no error of the function's."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except db.TROUBLE as error:
         raise StoreFailed from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections import Counter
 
 import pytest
 from django.db import transaction
@@ -16,24 +15,12 @@ from tests.crash.conftest import flush_broker
 from tests.lab import durable as functions
 from tests.lab.models import Account, Effect, Gate
 from tests.lab.processes import ROOT, Lab, until
+from tests.lab.watching import ended, labels
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(180),
 ]
-
-
-def labels(run: Run) -> Counter[str]:
-    """Return how often each of a run's bodies did what it does."""
-    return Counter(
-        Effect.objects.filter(run=str(run.pk)).values_list("label", flat=True)
-    )
-
-
-def ended(*runs: Run) -> bool:
-    """Tell whether runs have ended."""
-    rows = Run.objects.filter(pk__in=[run.pk for run in runs], ended_at__isnull=False)
-    return rows.count() == len(runs)
 
 
 def test_a_worker_killed_inside_a_step_loses_only_that_attempt(lab: Lab) -> None:
