@@ -131,7 +131,10 @@ class _Calls:
 
     def call(self, name: str, arguments: list[Any]) -> Any:
         """Call what only this peer's adapter has."""
-        return getattr(self._adapter, name)(*arguments)
+        method = getattr(self._adapter, name, None)
+        if method is None:
+            raise NotImplementedError
+        return method(*arguments)
 
 
 def run(make: Callable[[], Adapter]) -> None:

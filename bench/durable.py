@@ -56,4 +56,13 @@ def long(ctx: durable.Context) -> None:
     ctx.step.run("after", body, data["run"], data["steps"])
 
 
-FUNCTIONS = {"steps": steps, "sleep": sleep, "fan": fan, "long": long}
+@durable.function(id="bench.wait", on=durable.Event("bench/wait"))
+def wait(ctx: durable.Context) -> None:
+    """Wait for an answer between two steps."""
+    run = ctx.event.data["run"]
+    ctx.step.run("before", body, run, 0)
+    ctx.step.wait_for_event("answer", "bench/answer", match="data.run")
+    ctx.step.run("after", body, run, 1)
+
+
+FUNCTIONS = {"steps": steps, "sleep": sleep, "fan": fan, "long": long, "wait": wait}

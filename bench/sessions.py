@@ -155,6 +155,8 @@ def session(peer: Peer, server: Server) -> Iterator[Session]:
             "BENCH_NPM": str(environments.npm(peer)) if peer.npm else "",
             "PYTHONWARNINGS": "ignore",
         }
+        # Each peer that has settings names its own; this process may have imported some.
+        environment.pop("DJANGO_SETTINGS_MODULE", None)
         log = directory / "log"
         driver = stack.enter_context(_driver(peer, environment, log))
         about = driver("about")

@@ -19,7 +19,9 @@ PEER = Peer(
 class Ours(Adapter):
     """Starts the functions of ``bench.durable``."""
 
-    shapes: ClassVar[frozenset[str]] = frozenset({"steps", "sleep", "fan", "long"})
+    shapes: ClassVar[frozenset[str]] = frozenset(
+        {"steps", "sleep", "fan", "long", "wait"}
+    )
     bulk: ClassVar[bool] = True
 
     def prepare(self) -> None:
@@ -60,6 +62,12 @@ class Ours(Adapter):
         from bench.filling import FILLINGS
 
         FILLINGS[what](count)
+
+    def fill_due(self, count: int) -> float:
+        """Leave timers that fall due in a moment; return when, by this machine."""
+        from bench.filling import due
+
+        return due(count)
 
     def send(self, name: str, data: dict[str, object]) -> None:
         """Send one event."""

@@ -11,7 +11,7 @@ from bench.sizes import Sizes
 
 Figures = dict[str, float]
 
-#: In the order of the table.
+#: In the order of measuring: the last ones leave the tables full.
 NAMES = (
     "w01_throughput",
     "w02_start",
@@ -20,6 +20,9 @@ NAMES = (
     "w06_fan_out",
     "w07_resume",
     "w08_storage",
+    "w10_timers",
+    "w11_waits",
+    "w09_history",
     "w12_idle",
     "w13_memory",
 )
