@@ -24,11 +24,12 @@ def finish(
     """End a run; tell whether this call did. ``plain``: nothing can hang on it."""
     function = registry.find(run.function)
     handler = _handler(function, end.status)
-    if plain and lease is not None and handler is None and not run.parent_id:
-        done = runs.finish_plain(lease, end)
+    if lease is not None and handler is None and not run.parent_id:
+        done = runs.finish_plain(lease, end) if plain else runs.finish_alone(lease, end)
         if done:
             tell(run, end)
-        return done
+        if plain or done:
+            return done
     done = runs.finish(run, lease, end, follow)
     if done:
         _ring_parent(run)

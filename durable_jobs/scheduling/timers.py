@@ -22,26 +22,17 @@ WAKING = frozenset({WaitKind.SLEEP, WaitKind.RETRY, WaitKind.POLL})
 def sweep() -> int:
     """End the waits that are due; return how many were."""
     total = 0
-    while True:
-        due = waits.due(BATCH)
-        _wake([wait for wait in due if wait.kind in WAKING])
-        for wait in due:
-            if wait.kind not in WAKING:
-                _one(wait)
-        total += len(due)
-        if len(due) < BATCH:
-            return total
-
-
-def _wake(due: list[Wait]) -> None:
-    """Wake the runs of sleeps and retries, many in one transaction."""
-    if not due:
-        return
-    woken: dict[str, int] = {}
-    for run in waits.expire(due):
-        woken[run.queue] = woken.get(run.queue, 0) + 1
-    for queue, count in woken.items():
-        dispatch.ring(queue, count)
+    while woken := waits.expire(BATCH, WAKING):
+        for queue, count in woken.items():
+            dispatch.ring(queue, count)
+        total += sum(woken.values())
+    while others := waits.due(BATCH, _ENDS):
+        for wait in others:
+            _one(wait)
+        total += len(others)
+        if len(others) < BATCH:
+            break
+    return total
 
 
 def _one(wait: Wait) -> None:

@@ -99,25 +99,32 @@ _CHANGES = ", ".join(
 
 # The row lock makes a claim or a cancel that commits meanwhile count: without it the
 # statement would go by the run as it was when the statement began.
-_RECORD = f"""
+_FENCE = f"""
 WITH fence AS MATERIALIZED (
     SELECT status FROM {_RUN} WHERE id = %s::uuid AND lease_token = %s::uuid
     FOR NO KEY UPDATE
-), written AS (
+)
+"""  # noqa: S608  # table and column names of our own models, no values
+_WRITTEN = f"""
+, written AS (
     INSERT INTO {_STEP} ({_NAMES})
     SELECT row.* FROM fence, (VALUES %ROWS%) AS row ({_NAMES})
     ON CONFLICT (id) DO UPDATE SET {_CHANGES}
     WHERE {_STEP}.status NOT IN ({_ENDED})
 )
-SELECT status FROM fence
 """  # noqa: S608  # table and column names of our own models, no values
+
+
+def written(count: int) -> str:
+    """Return the part of a statement with a ``fence`` that writes so many steps."""
+    return _WRITTEN.replace("%ROWS%", ", ".join([_ROW] * count)) if count else ""
 
 
 def record(
     run_id: uuid.UUID, token: uuid.UUID, rows: Sequence[Sequence[Any]]
 ) -> str | None:
     """Write steps if the lease is held; return the run's status, None when lost."""
-    statement = _RECORD.replace("%ROWS%", ", ".join([_ROW] * len(rows)))
+    statement = f"{_FENCE}{written(len(rows))}SELECT status FROM fence"  # noqa: S608  # no values
     values = [value for row in rows for value in row]
     found = prepared.fetch(statement, [run_id, token, *values])
     return found[0][0] if found else None

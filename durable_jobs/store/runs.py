@@ -21,7 +21,7 @@ from durable_jobs.statuses import (
     StepStatus,
     sources,
 )
-from durable_jobs.store import db, postgres, steps, waits
+from durable_jobs.store import db, postgres, postgres_waiting, steps, waits
 from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.steps import Lease, Memo
 from durable_jobs.store.waits import NewWait, Outcome
@@ -73,12 +73,15 @@ def suspend(
     With ``due_at`` the run is eligible again then; without, when something wakes it.
     Returns its new status. Raises ``LeaseLost``.
     """
+    if db.is_postgres() and not any(item.along or item.known for item in parked):
+        changes = {"queue": queue, "due_at": due_at, "attempt": attempt}
+        return _suspended_at_once(lease, notes, parked, changes)
     run_id, token = lease
     with db.atomic():
         fenced = steps.fence(lease)
         park(run_id, notes, parked)
         row = Run.objects.using(db.alias()).filter(pk=run_id, lease_token=token)
-        changes: dict[str, Any] = {"lease_token": None, "lease_until": None}
+        changes = {"lease_token": None, "lease_until": None}
         if queue is not None:
             changes["queue"] = queue
         if attempt is not None:
@@ -93,6 +96,30 @@ def suspend(
                 changes["due_at"] = due_at
         if not row.update(status=status, crashes=0, woken=False, **changes):
             raise LeaseLost
+    return status
+
+
+def _suspended_at_once(
+    lease: Lease,
+    notes: Sequence[Memo],
+    parked: Sequence[Parked],
+    changes: dict[str, Any],
+) -> str:
+    """Suspend in one statement."""
+    now = clock.now()
+    status = postgres_waiting.suspend(
+        lease,
+        steps.rows_of(lease[0], [*notes, *(item.memo for item in parked)]),
+        [
+            postgres_waiting.wait_row(lease[0], item.memo.key, wait, now)
+            for item in parked
+            for wait in item.waits
+        ],
+        now=now,
+        **changes,
+    )
+    if status is None:
+        raise LeaseLost
     return status
 
 
@@ -144,6 +171,21 @@ def finish_plain(lease: Lease, end: End) -> bool:
         .filter(pk=run_id, lease_token=token, status=RunStatus.RUNNING)
         .update(**_ending(end))
     )
+
+
+def finish_alone(lease: Lease, end: End) -> bool:
+    """End a run with its waits and open steps, in one statement, where that is all.
+
+    False where it has live children, is not ours, or the database needs more than one.
+    """
+    if not db.is_postgres():
+        return False
+    error = None if end.error is None else json.dumps(end.error)
+    cancelled = postgres_waiting.finish(
+        lease, end.status.value, end.output, error, end.reason, clock.now()
+    )
+    steps.tell(cancelled or [])
+    return cancelled is not None
 
 
 #: Gives the runs that follow the end of one: its handlers.

@@ -84,8 +84,7 @@ def record(lease: Lease, memos: Sequence[Memo]) -> str:
     """
     run_id, token = lease
     if db.is_postgres():
-        rows = [_row(run_id, memo) for memo in _latest(memos)]
-        status = postgres.record(run_id, token, rows)
+        status = postgres.record(run_id, token, rows_of(run_id, memos))
     else:
         with db.atomic():
             status = fence(lease)
@@ -93,6 +92,11 @@ def record(lease: Lease, memos: Sequence[Memo]) -> str:
     if status is None:
         raise LeaseLost
     return status
+
+
+def rows_of(run_id: uuid.UUID, memos: Iterable[Memo]) -> list[list[Any]]:
+    """Return the values of steps in the order of ``postgres.STEP_COLUMNS``."""
+    return [_row(run_id, memo) for memo in _latest(memos)]
 
 
 def _latest(memos: Iterable[Memo]) -> Iterable[Memo]:
