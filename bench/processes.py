@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def group(
     try:
         with log.open("ab") as output:
             for command in commands:
-                processes.append(  # noqa: PERF401
+                processes.append(
                     subprocess.Popen(
                         command,
                         stdin=subprocess.DEVNULL,
@@ -78,10 +78,8 @@ def group(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(SECONDS)
-    except subprocess.TimeoutExpired:
-        pass
     # What it has left behind: the group is its own, whether it still leads it or not.
     try:
         os.killpg(process.pid, signal.SIGKILL)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from bench import floor
 from bench.adapters import Peer
-from bench.sessions import Missing, Session, Trouble, session
 from bench.server import Server
+from bench.sessions import Missing, Session, Trouble, session
 from bench.sizes import Sizes
 from bench.workloads import Figures, Workload
 

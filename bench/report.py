@@ -50,11 +50,11 @@ def _cell(results: Results, peer: Peer, one: Workload, figure: Figure) -> str:
     key = one.names[0], figure.name
     values = results.values.get((peer.name, *key))
     if not values:
-        return "–"
+        return "\N{EN DASH}"
     median = statistics.median(values)
     text = number(median)
     if len(values) > 1:
-        text += f" ({number(min(values))}–{number(max(values))})"
+        text += f" ({number(min(values))} to {number(max(values))})"
     ours = results.values.get((OURS, *key))
     if (
         ours
@@ -62,7 +62,7 @@ def _cell(results: Results, peer: Peer, one: Workload, figure: Figure) -> str:
         and figure.better
         and (own := statistics.median(ours))
     ):
-        text += f" ×{median / own:.2g}"
+        text += f" · {median / own:.2g} of ours"
     return text
 
 

@@ -22,7 +22,7 @@ from bench.processes import Group, group
 from bench.server import Database, Server
 from tests.services.processes import die_with_parent
 
-SECONDS = 300.0
+SECONDS = 120.0
 WARM_UP = 40
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -155,7 +155,7 @@ def session(peer: Peer, server: Server) -> Iterator[Session]:
             "BENCH_NPM": str(environments.npm(peer)) if peer.npm else "",
             "PYTHONWARNINGS": "ignore",
         }
-        # Each peer that has settings names its own; this process may have imported some.
+        # Each peer that has settings names its own; here some may be imported.
         environment.pop("DJANGO_SETTINGS_MODULE", None)
         log = directory / "log"
         driver = stack.enter_context(_driver(peer, environment, log))

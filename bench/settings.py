@@ -15,3 +15,5 @@ __all__ = ["app"]
 INSTALLED_APPS = [*HOST_APPS, "bench"]
 # In debug mode Django keeps the text of every query.
 DEBUG = False
+# A run of W7 has a thousand steps, a sleep and one step more; the branches of W6 wait.
+DURABLE_JOBS = {"MAX_STEPS": 2000, "BRANCH_THREADS": 100}

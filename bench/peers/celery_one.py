@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from functools import partial
 
+from celery import Celery
+
 from bench.adapters import PROCESSES, Adapter, Peer, Sizes, run
 from bench.marks import body
 from bench.peers.celery_chain import app as base
-from celery import Celery
 
 PEER = Peer(
     "celery_one",

@@ -1,4 +1,4 @@
-"""django-tasks-db: Django's tasks in the database; a run of five steps is five tasks."""
+"""django-tasks-db: Django's tasks in the database; a run of 5 steps is 5 tasks."""
 
 from __future__ import annotations
 

@@ -85,16 +85,17 @@ def suspend(
 
     ``steps`` and ``waits`` are rows in the order of their columns.
     """
-    text = _SUSPEND.replace("%WRITTEN%", postgres.written(len(steps)))
+    written, step_values = postgres.written(steps)
     rows = ", ".join([_ROW] * len(waits))
-    text = text.replace("%REGISTERED%", _REGISTER if waits else "")
+    registered = _REGISTER.replace("%WAITS%", rows) if waits else ""
+    text = _SUSPEND.replace("%WRITTEN%", written).replace("%REGISTERED%", registered)
     values = [
         *(*lease, due_at, now),
-        *(value for row in steps for value in row),
+        *step_values,
         *(value for row in waits for value in row),
         *(queue, attempt, *lease),
     ]
-    found = prepared.fetch(text.replace("%WAITS%", rows), values)
+    found = prepared.fetch(text, values)
     return found[0][0] if found else None
 
 
