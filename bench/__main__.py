@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import environments, peers, sizes
 from bench.adapters import Peer
-from bench.race import race
+from bench.race import Results, race
 from bench.report import tables
 from bench.server import Server
 from bench.workloads import NAMES, Workload, workload
@@ -20,6 +20,9 @@ from bench.workloads import NAMES, Workload, workload
 def main(arguments: list[str]) -> int:
     """Run the race and return 0."""
     options = _options(arguments)
+    if options.read:
+        print(_read(options))
+        return 0
     for name in ("DATABASE_URL", "BROKER_URL"):
         if not os.environ.get(name):
             print(f"Set {name}, or run it under python -m tests.services --.")
@@ -37,6 +40,25 @@ def main(arguments: list[str]) -> int:
     return 1 if found.troubles else 0
 
 
+def _read(options: argparse.Namespace) -> str:
+    """Return the table of what earlier races have printed."""
+    lines = [
+        json.loads(line)
+        for name in options.read
+        for line in Path(name).read_text().splitlines()
+        if line.startswith("{")
+    ]
+    found = Results()
+    for line in lines:
+        if "peer" in line:
+            found.keep(line.pop("peer"), line.pop("workload"), line)
+    chosen = [peers.peer(name) for name in options.peers or peers.NAMES]
+    about = next(line for line in lines if "versions" in line)
+    return (
+        _heading(about) + "\n\n" + tables(found, chosen, _workloads(options.workload))
+    )
+
+
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("peers", nargs="*", metavar="peer", help=", ".join(peers.NAMES))
@@ -45,6 +67,12 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--repeat", type=int, default=3, help="repetitions")
     parser.add_argument("--table", metavar="FILE", help="write the table there too")
+    parser.add_argument(
+        "--read",
+        action="append",
+        metavar="FILE",
+        help="measure nothing; make the table of the JSON lines in there",
+    )
     sizes.add_options(parser)
     options = parser.parse_args(arguments)
     for name in options.peers:

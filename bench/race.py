@@ -33,10 +33,14 @@ class Results:
     )
     troubles: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def add(self, peer: str, workload: str, figures: Figures) -> None:
-        """Keep what was measured, and print it as a line of JSON."""
+    def keep(self, peer: str, workload: str, figures: Figures) -> None:
+        """Keep what was measured."""
         for name, value in figures.items():
             self.values[peer, workload, name].append(value)
+
+    def add(self, peer: str, workload: str, figures: Figures) -> None:
+        """Keep what was measured, and print it as a line of JSON."""
+        self.keep(peer, workload, figures)
         line = {"peer": peer, "workload": workload, **figures}
         print(json.dumps(line), flush=True)
 

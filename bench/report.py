@@ -10,6 +10,8 @@ from bench.race import FLOOR, Results
 from bench.workloads import Figure, Workload
 
 OURS = "ours"
+#: What stands for a figure that a peer does not have.
+NONE = "\N{EN DASH}"
 
 
 def tables(results: Results, peers: list[Peer], workloads: list[Workload]) -> str:
@@ -40,7 +42,7 @@ def _table(results: Results, peers: list[Peer], one: Workload) -> Iterator[str]:
     for peer in peers:
         cells = [_cell(results, peer, one, figure) for figure in one.figures]
         trouble = results.troubles.get((peer.name, one.names[0]))
-        if trouble:
+        if trouble and cells[0] == NONE:
             cells[0] = f"failed: {trouble[:80]}"
         yield f"| {peer.title} | {' | '.join(cells)} |"
 
@@ -50,7 +52,7 @@ def _cell(results: Results, peer: Peer, one: Workload, figure: Figure) -> str:
     key = one.names[0], figure.name
     values = results.values.get((peer.name, *key))
     if not values:
-        return "\N{EN DASH}"
+        return NONE
     median = statistics.median(values)
     text = number(median)
     if len(values) > 1:
