@@ -90,14 +90,22 @@ _ANALYZED = (
 
 def finished(count: int) -> None:
     """Leave runs that completed, each with five steps and its event."""
-    values = {"function": "bench.steps", "status": "completed", "keys": _KEYS}
+    values: dict[str, Any] = {
+        "function": "bench.steps",
+        "status": "completed",
+        "keys": _KEYS,
+    }
     values |= {"kind": "run", "step": "completed", "steps": 5}
     _fill(count, [_RUN, _STEP, _EVENT], values)
 
 
 def sleeping(count: int) -> None:
     """Leave runs that sleep for long."""
-    values = {"function": "bench.sleep", "status": "waiting", "keys": [_SLEEP]}
+    values: dict[str, Any] = {
+        "function": "bench.sleep",
+        "status": "waiting",
+        "keys": [_SLEEP],
+    }
     values |= {"kind": "sleep", "step": "sleeping", "steps": 1}
     values |= {"key": _SLEEP, "wait": "sleep", "name": ""}
     _fill(count, [_RUN, _STEP, _EVENT, _WAIT], values)
@@ -106,7 +114,11 @@ def sleeping(count: int) -> None:
 def waiting(count: int) -> None:
     """Leave runs that wait for an event, each with another value."""
     key = ids.step_key("answer")
-    values = {"function": "bench.wait", "status": "waiting", "keys": [key]}
+    values: dict[str, Any] = {
+        "function": "bench.wait",
+        "status": "waiting",
+        "keys": [key],
+    }
     values |= {"kind": "wait_for_event", "step": "waiting", "steps": 1}
     values |= {"key": key, "wait": "event", "name": "bench/answer"}
     _fill(count, [_RUN, _STEP, _EVENT, _WAIT], values)

@@ -6,6 +6,7 @@ one for all the processes of a machine.
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import time
@@ -91,5 +92,5 @@ def gaps(marks: list[Mark]) -> list[float]:
     return [
         after.began - before.ended
         for own in by_run(marks).values()
-        for before, after in zip(own, own[1:], strict=False)
+        for before, after in itertools.pairwise(own)
     ]

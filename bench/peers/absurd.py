@@ -28,19 +28,19 @@ BATCH = 16
 
 
 def _declare(app: Any) -> None:
-    @app.register_task("steps")  # type: ignore[untyped-decorator]
+    @app.register_task("steps")
     def steps(params: Any, ctx: Any) -> int:
         for index in range(params["steps"]):
             ctx.step(f"step {index}", partial(body, params["run"], index))
         return int(params["steps"])
 
-    @app.register_task("sleep")  # type: ignore[untyped-decorator]
+    @app.register_task("sleep")
     def sleep(params: Any, ctx: Any) -> None:
         ctx.step("before", partial(body, params["run"], 0))
         ctx.sleep_for("sleep", params["seconds"])
         ctx.step("after", partial(body, params["run"], 1))
 
-    @app.register_task("long")  # type: ignore[untyped-decorator]
+    @app.register_task("long")
     def long(params: Any, ctx: Any) -> None:
         for index in range(params["steps"]):
             ctx.step(f"step {index}", partial(body, params["run"], index))
@@ -49,7 +49,7 @@ def _declare(app: Any) -> None:
 
 
 def _declare_async(app: Any) -> None:
-    @app.register_task("fan")  # type: ignore[untyped-decorator]
+    @app.register_task("fan")
     async def fan(params: Any, ctx: Any) -> None:
         async def nap(step: int) -> int:
             began = time.monotonic()
