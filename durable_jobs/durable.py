@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from durable_jobs.definitions import callbacks
+from durable_jobs.definitions import callbacks, schedules
 from durable_jobs.definitions.context import AsyncContext, Context
 from durable_jobs.definitions.events import NewEvent, ReceivedEvent
 from durable_jobs.definitions.function import Function, function
@@ -219,6 +219,7 @@ __all__ = [
     "function",
     "replay",
     "runs_for",
+    "schedules",
     "send",
     "send_many",
     "signal",

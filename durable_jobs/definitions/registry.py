@@ -80,6 +80,16 @@ class Registry:
 
         return [(f, t) for f in self for t in f.triggers if isinstance(t, Cron)]
 
+    def cron(self, function_id: str, text: str, tz: str) -> Cron | None:
+        """Return the cron that a function declares with this text and zone."""
+        from durable_jobs.definitions.triggers import Cron
+
+        function = self.find(function_id)
+        for trigger in function.triggers if function else ():
+            if isinstance(trigger, Cron) and (trigger.text, trigger.tz) == (text, tz):
+                return trigger
+        return None
+
     def queues(self) -> list[str]:
         """Return the queues that functions name."""
         return sorted({function.queue for function in self})

@@ -7,8 +7,9 @@ of its queryset are the public way to change them.
 from __future__ import annotations
 
 from durable_jobs.models.events import Event, IdempotencyKey
-from durable_jobs.models.installation import FunctionState, Schedule, Worker
+from durable_jobs.models.installation import FunctionState, Worker
 from durable_jobs.models.runs import Run, RunQuerySet, Subject
+from durable_jobs.models.schedules import Schedule, ScheduleQuerySet
 from durable_jobs.models.steps import Attempt, Step
 from durable_jobs.models.waits import Wait, WaitKind
 
@@ -20,6 +21,7 @@ __all__ = [
     "Run",
     "RunQuerySet",
     "Schedule",
+    "ScheduleQuerySet",
     "Step",
     "Subject",
     "Wait",

@@ -12,7 +12,6 @@ from datetime import timedelta
 from django.db.models import Exists, QuerySet
 
 from durable_jobs import clock, dispatch
-from durable_jobs.definitions.registry import registry
 from durable_jobs.events import matching
 from durable_jobs.models import Event, Run, Schedule, Wait, Worker
 from durable_jobs.scheduling import crons, leases, retention, timers
@@ -49,23 +48,17 @@ def pending() -> set[str]:
         "leases": Exists(runs.filter(lease_token__isnull=False, lease_until__lt=now)),
         "events": Exists(events.filter(pending=True, ts__lte=now)),
         "queues": Exists(runs.filter(status=RunStatus.QUEUED, due_at__lte=now)),
+        "crons": Exists(schedules.filter(next_at__lte=now)),
         "fresh": Exists(
             Worker.objects.using(db.alias()).filter(
                 name=TICK, seen_at__gt=now - NOTED_EVERY
             )
         ),
     }
-    if declared := registry.crons():
-        # A row that the code no longer has would be due for ever.
-        known = schedules.filter(
-            function__in={function.id for function, _ in declared},
-            cron__in={cron.text for _, cron in declared},
-        )
-        found["crons"] = Exists(known.filter(next_at__lte=now))
     row = _row(found)
     work = {name for name, there in row.items() if there}
     if "fresh" not in work:
-        work |= {"noted", "crons", "retention"}
+        work |= {"noted", "schedules", "crons", "retention"}
     return work - {"fresh"}
 
 
@@ -126,6 +119,7 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "timers": timers.sweep,
     "leases": leases.sweep,
     "events": matching.route_pending,
+    "schedules": crons.sync,
     "crons": crons.sweep,
     "queues": ring_lost,
     "retention": retention.sweep,

@@ -11,6 +11,7 @@ from django.db import connection, connections
 from durable_jobs import durable
 from durable_jobs.models import Event, Run, Schedule
 from durable_jobs.scheduling import crons, ticking
+from durable_jobs.store import schedules
 from durable_jobs.testing import Kit
 from tests.scheduling.conftest import Every, Slots
 
@@ -124,15 +125,13 @@ def test_two_ticks_fire_once(kit: Kit, every: Every) -> None:
 def test_a_second_beat_that_read_before_the_first_one_wrote_fires_nothing(
     kit: Kit, every: Every
 ) -> None:
-    """The guard is the old ``next_at`` in the WHERE of the schedule's move."""
-    function = every("0 * * * *")
-    cron = function.triggers[0]
-    assert isinstance(cron, durable.Cron)
+    """The guard behind the row's lock is the id of the slot's event."""
+    every("0 * * * *")
     kit.run_until_idle()
     kit.advance("1h", run=False)
-    read = Schedule.objects.get()
+    read = list(schedules.rows())
     ticking.tick()
-    assert crons._fire(read, function, cron) == 0
+    assert crons._fire(read) == (1, 0)
     assert Run.objects.count() == 1
     assert Schedule.objects.get().next_at == NOON + 2 * HOUR
 
