@@ -48,8 +48,8 @@ def due_at(schedule: Schedule, slot: datetime) -> datetime:
     upcoming = expression(schedule.cron, schedule.tz).next_after(slot)
     window = min(schedule.jitter, upcoming - slot)
     seed = f"{schedule.pk}:{slot.isoformat()}".encode()
-    digest = hashlib.sha256(seed).digest()[:6]
-    return slot + window * (int.from_bytes(digest) / 2**48)
+    number = int.from_bytes(hashlib.sha256(seed).digest()[:8])
+    return slot + number % (window // timedelta.resolution) * timedelta.resolution
 
 
 def look(schedule: Schedule, now: datetime, busy: bool) -> Look:
