@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from durable_jobs.definitions import callbacks, schedules
+from durable_jobs.definitions import callbacks, schedules, verify
 from durable_jobs.definitions.context import AsyncContext, Context
 from durable_jobs.definitions.events import NewEvent, ReceivedEvent
 from durable_jobs.definitions.function import Function, function
@@ -31,6 +31,7 @@ from durable_jobs.definitions.triggers import (
     Event,
     ModelChange,
     Timeouts,
+    Webhook,
 )
 from durable_jobs.exceptions import (
     BatchError,
@@ -154,7 +155,6 @@ COMING = {
     "Batch": "flow control",
     "BatchFailures": "flow control",
     "Singleton": "flow control",
-    "Webhook": "flow control",
 }
 
 
@@ -213,6 +213,7 @@ __all__ = [
     "Timeouts",
     "Tolerate",
     "UnknownFunction",
+    "Webhook",
     "asend",
     "asend_many",
     "callbacks",
@@ -225,4 +226,5 @@ __all__ = [
     "signal",
     "step",
     "track",
+    "verify",
 ]

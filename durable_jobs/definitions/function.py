@@ -24,6 +24,7 @@ from durable_jobs.definitions.triggers import (
     ModelChange,
     Timeouts,
     Trigger,
+    Webhook,
 )
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.retry import Backoff, BackoffLike, as_backoff
@@ -339,5 +340,6 @@ __all__ = [
     "ModelChange",
     "StartOptions",
     "Timeouts",
+    "Webhook",
     "function",
 ]

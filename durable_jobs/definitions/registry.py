@@ -12,7 +12,7 @@ from durable_jobs.exceptions import ConfigurationError, UnknownFunction
 
 if TYPE_CHECKING:
     from durable_jobs.definitions.function import Function
-    from durable_jobs.definitions.triggers import Cron, Event, ModelChange
+    from durable_jobs.definitions.triggers import Cron, Event, ModelChange, Webhook
 
 
 class Registry:
@@ -22,6 +22,7 @@ class Registry:
         self._functions: dict[str, Function] = {}
         self._exact: dict[str, list[tuple[Function, Event]]] = {}
         self._wild: list[tuple[Function, Event]] = []
+        self._hooks: dict[str, list[tuple[Function, Webhook]]] = {}
         #: Called with each function before it is added, once apps are ready.
         self.on_add: Callable[[Function], None] | None = None
 
@@ -35,6 +36,7 @@ class Registry:
                 f"Give one of them another id."
             )
             raise ConfigurationError(msg)
+        self._check_webhooks(function)
         if self.on_add is not None:
             self.on_add(function)
         self._functions[function.id] = function
@@ -90,6 +92,30 @@ class Registry:
                 return trigger
         return None
 
+    def webhooks(self, path: str) -> list[tuple[Function, Webhook]]:
+        """Return the functions that start on what is posted to a path."""
+        return list(self._hooks.get(path, ()))
+
+    def paths(self) -> list[str]:
+        """Return the paths of webhooks."""
+        return sorted(self._hooks)
+
+    def _check_webhooks(self, function: Function) -> None:
+        """Raise when a path is declared by another function, and otherwise there."""
+        from durable_jobs.definitions.triggers import Webhook
+
+        for trigger in function.triggers:
+            if not isinstance(trigger, Webhook):
+                continue
+            for other, known in self.webhooks(trigger.path):
+                if other.id != function.id and not trigger.agrees_with(known):
+                    msg = (
+                        f"Durable function {function.id!r}: Webhook({trigger.path!r}) "
+                        f"differs from the one of {other.id!r}. A path has one verify "
+                        f"and one transform: share one declaration."
+                    )
+                    raise ConfigurationError(msg)
+
     def queues(self) -> list[str]:
         """Return the queues that functions name."""
         return sorted({function.queue for function in self})
@@ -105,11 +131,13 @@ class Registry:
             self._index()
 
     def _index(self) -> None:
-        from durable_jobs.definitions.triggers import Event
+        from durable_jobs.definitions.triggers import Event, Webhook
 
-        self._exact, self._wild = {}, []
+        self._exact, self._wild, self._hooks = {}, [], {}
         for function in self._functions.values():
             for trigger in function.triggers:
+                if isinstance(trigger, Webhook):
+                    self._hooks.setdefault(trigger.path, []).append((function, trigger))
                 if not isinstance(trigger, Event):
                     continue
                 if trigger.name.endswith("*"):

@@ -1,4 +1,4 @@
-"""What starts a function: events, crons and changes of models."""
+"""What starts a function: events, crons, changes of models and webhooks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from durable_jobs.definitions.cron import CronExpression
 from durable_jobs.definitions.names import check_event_pattern
+from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.expressions import Expression, compile_expression
@@ -148,7 +149,7 @@ class ModelChange:
                 raise ConfigurationError(msg)
 
 
-Trigger = Event | Cron | ModelChange
+Trigger = Event | Cron | ModelChange | Webhook
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,16 @@ class Incoming:
 
 
 def send(
-    new: Sequence[NewEvent], source: str = SEND, *, own: bool = False
+    new: Sequence[NewEvent],
+    source: str = SEND,
+    *,
+    own: bool = False,
+    to: Sequence[Function] = (),
 ) -> list[str]:
     """Store events and start what listens to them; return their ids, in order.
 
-    All or none. ``own``: the project's own events may have reserved names.
+    All or none. ``own``: the project's own events may have reserved names. ``to``:
+    functions that the events start besides those that listen to their names.
     """
     if len(new) > settings.MAX_EVENTS:
         msg = (
@@ -66,7 +71,7 @@ def send(
     if incoming:
         with db.joined():
             _store(incoming, source)
-            start(_starts(incoming))
+            start(_starts(incoming, to))
             dispatch.ring(settings.QUEUE)
         for one in incoming:
             announce(event_received, event_id=one.id, name=one.event.name)
@@ -157,8 +162,8 @@ def _check_names(incoming: Sequence[Incoming], names: dict[str, str]) -> None:
             raise DuplicateKeyError(msg)
 
 
-def _starts(incoming: Sequence[Incoming]) -> list[Start]:
-    starts = [made for one in incoming for made in _starts_of(one)]
+def _starts(incoming: Sequence[Incoming], to: Sequence[Function]) -> list[Start]:
+    starts = [made for one in incoming for made in _starts_of(one, to)]
     named = {one.id for one in incoming if one.event.id is not None}
     wishes: dict[tuple[str, str], keys.Claim] = {}
     for made in starts:
@@ -170,10 +175,10 @@ def _starts(incoming: Sequence[Incoming]) -> list[Start]:
     return [made for made in starts if made.event_id not in named or made.id in granted]
 
 
-def _starts_of(one: Incoming) -> list[Start]:
+def _starts_of(one: Incoming, to: Sequence[Function]) -> list[Start]:
     now = clock.now()
     received = None
-    found: dict[str, Start] = {}
+    found = {f.id: _start_of(one, f, max(one.ts, now), "") for f in to}
     for function, trigger in registry.listeners(one.event.name):
         if function.id in found and not found[function.id].skipped:
             continue
