@@ -31,8 +31,8 @@ from durable_jobs.definitions.triggers import (
     Event,
     ModelChange,
     Timeouts,
-    Webhook,
 )
+from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.exceptions import (
     BatchError,
     CallbackFailed,

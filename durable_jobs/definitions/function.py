@@ -24,8 +24,8 @@ from durable_jobs.definitions.triggers import (
     ModelChange,
     Timeouts,
     Trigger,
-    Webhook,
 )
+from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.retry import Backoff, BackoffLike, as_backoff
 

@@ -12,7 +12,8 @@ from durable_jobs.exceptions import ConfigurationError, UnknownFunction
 
 if TYPE_CHECKING:
     from durable_jobs.definitions.function import Function
-    from durable_jobs.definitions.triggers import Cron, Event, ModelChange, Webhook
+    from durable_jobs.definitions.triggers import Cron, Event, ModelChange
+    from durable_jobs.definitions.webhooks import Webhook
 
 
 class Registry:
@@ -102,7 +103,7 @@ class Registry:
 
     def _check_webhooks(self, function: Function) -> None:
         """Raise when a path is declared by another function, and otherwise there."""
-        from durable_jobs.definitions.triggers import Webhook
+        from durable_jobs.definitions.webhooks import Webhook
 
         for trigger in function.triggers:
             if not isinstance(trigger, Webhook):
@@ -131,7 +132,8 @@ class Registry:
             self._index()
 
     def _index(self) -> None:
-        from durable_jobs.definitions.triggers import Event, Webhook
+        from durable_jobs.definitions.triggers import Event
+        from durable_jobs.definitions.webhooks import Webhook
 
         self._exact, self._wild, self._hooks = {}, [], {}
         for function in self._functions.values():

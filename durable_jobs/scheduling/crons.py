@@ -6,7 +6,8 @@ Whoever locks a row that is due moves it on and starts its runs, in one transact
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import Any
 
 from django.db import IntegrityError
 
@@ -72,7 +73,11 @@ def _add(function: Function, cron: Cron) -> bool:
 
 def _renew(schedule: Schedule, cron: Cron) -> bool:
     """Take over what the code says now, if it is other than the row."""
-    said = {"jitter": cron.spread, "catch_up": cron.catch_up, "overlap": cron.overlap}
+    said: dict[str, Any] = {
+        "jitter": cron.spread,
+        "catch_up": cron.catch_up,
+        "overlap": cron.overlap,
+    }
     changes = {k: v for k, v in said.items() if getattr(schedule, k) != v}
     if schedule.missing_at is not None:
         changes["missing_at"] = None

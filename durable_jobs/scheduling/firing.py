@@ -46,7 +46,7 @@ def store(starts: Sequence[Start], now: datetime) -> list[Run]:
     """Write the events of slots and start their runs, inside the caller's."""
     rows = [
         Event(
-            id=one.event_id,
+            id=str(one.event_id),
             name=CRON,
             data=Encoded(one.data),
             ts=datetime.fromisoformat(one.origin["ts"]),

@@ -29,7 +29,7 @@ def report(kit: Kit) -> durable.Function:
 def make(count: int, **values: object) -> None:
     """Insert hourly schedules as ``create`` does, many at once."""
     slot = NOON + timedelta(hours=1)
-    known = {"function": "report", "cron": "0 * * * *", "tz": "UTC"}
+    known: dict[str, object] = {"function": "report", "cron": "0 * * * *", "tz": "UTC"}
     known |= {"slot_at": slot, "next_at": slot}
     Schedule.objects.bulk_create(
         Schedule(**{**known, **values}, data={"n": number}) for number in range(count)

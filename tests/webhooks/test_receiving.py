@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Callable
 from typing import Any
@@ -466,8 +467,6 @@ def test_anybody_may_post_where_that_is_said(kit: Kit, hook: Hook, post: Post) -
 
 
 def test_slacks_question_is_answered(kit: Kit, hook: Hook, post: Post) -> None:
-    from tests.webhooks.test_schemes import hmac
-
     hook(verify=durable.verify.Slack("hush"))
     raw = b'{"type": "url_verification", "challenge": "<b>3eZbr"}'
     stamp = str(int(kit.now().timestamp()))
