@@ -38,8 +38,8 @@ class ScheduleAdmin(ReadOnlyAdmin):
 
     facts = (
         "state", "function", "name", "cron", "words", "tz", "owner_shown",
-        "jitter_shown", "catch_up", "overlap", "next", "coming", "fired", "waiting", "declared",
-        "created",
+        "jitter_shown", "catch_up", "overlap", "next", "coming", "fired", "waiting",
+        "declared", "created",
     )  # fmt: skip
     bodies = ((_("Data"), "data"),)
 

@@ -6,7 +6,7 @@ Whoever locks a row that is due moves it on and starts its runs, in one transact
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError
