@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from django.db.models import Model
 
@@ -150,10 +149,7 @@ def _hold(row: Schedule, now: datetime) -> None:
 def _apply(row: Schedule, values: Mapping[str, Any], now: datetime) -> None:
     """Check values and put them into the row, which is not saved here."""
     if {"cron", "tz"} & {*values}:
-        tz = values.get("tz", row.tz)
-        cron = CronExpression(
-            values.get("cron", row.cron), tz.key if isinstance(tz, ZoneInfo) else tz
-        )
+        cron = CronExpression(values.get("cron", row.cron), values.get("tz", row.tz))
         row.cron, row.tz = cron.text, cron.tz
         row.slot_at = cron.next_after(max(now, row.fired_at or now))
         row.next_at = row.slot_at

@@ -54,6 +54,8 @@ class CronExpression:
 
     def __post_init__(self) -> None:
         fields = _fields(self.text)
+        # A ZoneInfo is known by its key, which is what a row can hold.
+        object.__setattr__(self, "tz", getattr(self.tz, "key", self.tz))
         try:
             every_hour = len(CronSim(fields, _SOME_DAY).hours) == 24
             if every_hour:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
+
 from durable_jobs.definitions.ports import runtime
 
 if TYPE_CHECKING:
@@ -47,6 +49,11 @@ def create(
             "overlap": overlap,
         },
     )
+
+
+async def acreate(function: Function | str, cron: str, **options: Any) -> Schedule:
+    """Create a schedule as ``create`` does, from async code."""
+    return await sync_to_async(create)(function, cron, **options)
 
 
 def get(id: int) -> Schedule:

@@ -81,6 +81,7 @@ class Cron:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "expression", CronExpression(self.text, self.tz))
+        object.__setattr__(self, "tz", self.expression.tz)
         check_cron_options(self.jitter, self.catch_up, self.overlap)
 
     @property

@@ -31,9 +31,8 @@ def receive(request: HttpRequest, path: str) -> HttpResponse:
     try:
         return _receive(found[0][1], request)
     except Rejected as rejected:
-        logger.warning(
-            "Webhook %s: %s (%s).", path, rejected.status, rejected.reason.rstrip(".")
-        )
+        reason = " ".join(rejected.reason.split())[:500].rstrip(".")
+        logger.warning("Webhook %s: %s (%s).", path, rejected.status, reason)
         return _refused(rejected.status, rejected.message)
 
 

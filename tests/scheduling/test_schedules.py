@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
@@ -354,3 +355,22 @@ def test_an_owner_that_is_gone_is_none(
     Schedule.objects.filter(pk=schedule.pk).update(owner_model="no.model")
     schedule.refresh_from_db()
     assert schedule.owner is None
+
+
+@pytest.mark.parametrize("tz", ["Asia/Tokyo", ZoneInfo("Asia/Tokyo")])
+def test_a_zone_may_be_a_name_or_an_object(
+    kit: Kit, report: durable.Function, tz: Any
+) -> None:
+    durable.function(id="clock", on=durable.Cron("0 9 * * *", tz=tz))(lambda ctx: None)
+    assert durable.schedules.create(report, "0 9 * * *", tz=tz).tz == "Asia/Tokyo"
+    kit.advance("1d")
+    assert Run.objects.count() == 2
+
+
+def test_a_schedule_is_created_from_async_code(
+    kit: Kit, report: durable.Function
+) -> None:
+    schedule = async_to_sync(durable.schedules.acreate)(
+        "report", "0 * * * *", data={"a": 1}
+    )
+    assert durable.schedules.get(schedule.pk).data == {"a": 1}
