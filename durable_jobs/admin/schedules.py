@@ -26,7 +26,7 @@ FIRES = 10
 
 @admin.register(Schedule)
 class ScheduleAdmin(ReadOnlyAdmin):
-    """Schedules, the next one first and those that rest last."""
+    """Schedules, the next one first."""
 
     payloads = ("data", "held")
 

@@ -155,7 +155,7 @@ class Hmac(Scheme):
                     found.append(base64.b64decode(text, validate=True))
             except ValueError:  # binascii.Error is one
                 continue
-        return [signature for signature in found if signature]
+        return found
 
     def _timestamp(self, headers: Mapping[str, str]) -> str:
         return headers.get(self.timestamp_header or "", "")

@@ -107,7 +107,7 @@ class Migration(migrations.Migration):
         migrations.RunPython(declare, forget, elidable=True),
         migrations.AddIndex(
             model_name='schedule',
-            index=models.Index(models.F('next_at'), condition=models.Q(('next_at__isnull', False)), name='durable_schedule_next'),
+            index=models.Index(models.F('next_at'), models.F('id'), name='durable_schedule_next'),
         ),
         migrations.AddIndex(
             model_name='schedule',

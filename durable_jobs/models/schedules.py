@@ -81,11 +81,7 @@ class Schedule(models.Model):
             )
         ]
         indexes: ClassVar = [
-            models.Index(
-                "next_at",
-                name="durable_schedule_next",
-                condition=Q(next_at__isnull=False),
-            ),
+            models.Index("next_at", "id", name="durable_schedule_next"),
             models.Index(
                 "owner_model",
                 "owner_pk",

@@ -16,6 +16,7 @@ from durable_jobs.testing import Kit
 from tests.scheduling.conftest import Every, Slots
 
 HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
@@ -201,6 +202,14 @@ def test_a_changed_cron_goes_by_its_new_times(kit: Kit, slots: Slots) -> None:
             now = code.now()
         kit.travel_to(now)
     assert [slot.minute for slot in slots()] == [15, 45]
+    # The old one rests, also while the code has the function.
+    kit.travel_to(kit.now() + HOUR, run=False)
+    with Kit(now=kit.now()) as code:
+        durable.function(id="clock", on=durable.Cron("45 * * * *"))(lambda ctx: None)
+        code.run_until_idle()
+        assert crons.sync() == 0
+        old = Schedule.objects.get(cron="15 * * * *")
+        assert (old.missing_at, old.next_at) == (NOON + 75 * MINUTE, None)
 
 
 def test_a_cron_starts_nothing_while_it_cannot_tell(kit: Kit, every: Every) -> None:

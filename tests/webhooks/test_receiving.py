@@ -425,10 +425,11 @@ def test_it_works_inside_a_transaction_for_each_request(
     kit: Kit, hook: Hook, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
-    hook(transform=lambda body, _: durable.NewEvent("a/b", body["data"]))
-    assert post({"data": {}}).status_code == 202
-    assert post({}).status_code == 422
-    names = Event.objects.order_by("received_at", "pk").values_list("name", flat=True)
+    hook(transform=lambda body, _: durable.NewEvent(body["name"], id="1"))
+    assert post({"name": "a/b"}).status_code == 202
+    # The id is taken, which shows only once the event is to be written.
+    assert post({"name": "a/other"}).status_code == 422
+    names = Event.objects.values_list("name", flat=True)
     assert sorted(names) == ["a/b", "durable/webhook.failed"]
 
 
