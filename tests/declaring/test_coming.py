@@ -20,7 +20,6 @@ from durable_jobs.testing import Kit
         "Batch",
         "BatchFailures",
         "Singleton",
-        "Webhook",
     ],
 )
 def test_a_name_that_is_to_come_says_so(name: str) -> None:
@@ -59,12 +58,6 @@ def test_a_parameter_that_is_to_come_says_so(
     assert "'shop.pay'" in message
     assert parameter in message
     assert "not in this version" in message
-
-
-@pytest.mark.parametrize("extra", [{"jitter": "5m"}, {"overlap": "skip"}])
-def test_crons_have_no_jitter_and_no_overlap_yet(extra: dict[str, Any]) -> None:
-    with pytest.raises(durable.ConfigurationError, match="not in this version"):
-        durable.Cron("@hourly", **extra)
 
 
 def test_functions_cannot_be_paused_yet(durable_kit: Kit) -> None:
