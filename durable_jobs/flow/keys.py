@@ -18,7 +18,7 @@ from durable_jobs.definitions.controls import (
 )
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.function import MAX_PRIORITY, Function
-from durable_jobs.exceptions import ExpressionError
+from durable_jobs.exceptions import ExpressionError, PayloadError
 from durable_jobs.expressions import Expression
 from durable_jobs.models import Gate, Lane, Run
 
@@ -40,7 +40,10 @@ def value_of(expression: Expression | None, event: ReceivedEvent) -> Any:
         return None
     seen = event.as_dict() if expression.wants_mapping else event
     value = expression.evaluate({"event": seen})
-    text = text_of(value)
+    try:
+        text = text_of(value)
+    except PayloadError as error:
+        raise ExpressionError(error.message) from error
     if len(text) <= LONGEST_KEY:
         return value
     return f"sha1:{digest(text)}"
