@@ -13,12 +13,12 @@ from datetime import datetime
 
 from django.db.models import Exists
 
-from durable_jobs import clock, dispatch
+from durable_jobs import dispatch
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, gathering
 from durable_jobs.flow import arrivals, granting, keys, limits, pausing
 from durable_jobs.flow.keys import Passage
-from durable_jobs.models import Lane, Pause, Run, Slot
+from durable_jobs.models import Pause, Run, Slot
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, gates, gathered, lanes, probing
 from durable_jobs.store.runs import End
@@ -35,8 +35,7 @@ SHELVED = 1000
 
 def needed() -> dict[str, Exists]:
     """Return the questions whose answers tell whether an admission has work."""
-    now = clock.now()
-    turns = Lane.objects.using(db.alias()).filter(active=True, turn__lte=now)
+    turns = lanes.in_turn()
     return {
         "arrived": Exists(lanes.arrived().order_by()),
         "gathered": Exists(gathered.fresh().order_by()),
@@ -62,7 +61,7 @@ def rounds(queue: str | None = None, wanted: int = 0) -> int:
     for _ in range(MOST_ROUNDS):
         done = _round(queue, wanted - through)
         through += done.through
-        if not done.again:
+        if not done.again or 0 < wanted <= through:
             break
     return through
 
@@ -143,7 +142,7 @@ def _round(queue: str | None, wanted: int) -> _Round:
         _replace(arrived.replaced)
         for gate, count in sorted(gates.collect().items()):
             lanes.revive(gate, count)
-        if queue is not None and wanted > 0:
+        if queue is not None and wanted > 0 and queue not in pauses.queues:
             granted = granting.grant(queue, wanted, pauses)
             done.through, done.next_at = granted.count, granted.next_at
             done.unknown += granted.unknown
@@ -173,7 +172,10 @@ def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
         return
     rows = Run.objects.using(db.alias()).filter(pk__in=list(reasons))
     for run in rows.defer("data", "output"):
-        end = End(RunStatus.SKIPPED, reason=reasons[run.pk])
+        # What has begun once can be redriven still.
+        begun = run.started_at is not None
+        status = RunStatus.CANCELLED if begun else RunStatus.SKIPPED
+        end = End(status, reason=reasons[run.pk])
         if not ending.finish(run, end):
             logger.debug("Run %s was not there to be skipped any more.", run.pk)
 

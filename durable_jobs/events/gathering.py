@@ -52,15 +52,26 @@ def take_in() -> bool:
     open_ones = gathered.windows(names.values())
     changed: dict[str, Window] = {}
     places: dict[int, str] = {}
+    late = False
     for one in rows:
         name = names[one.pk]
         window = open_ones.setdefault(name, _opened(one, name))
+        if window.size and window.due_at < one.due_at and _quiet(window):
+            late = True  # the window closes first, without this one
+            continue
         _extend(window, one)
         changed[name] = window
         places[one.pk] = name
     gathered.write_windows(changed.values())
     gathered.assign({pk: changed[name].pk for pk, name in places.items()})
-    return len(rows) == TAKEN
+    return late or len(rows) == TAKEN
+
+
+def _quiet(window: Window) -> bool:
+    """Tell whether a window's time is its own, whatever comes after."""
+    function = registry.find(window.function)
+    rule = function.controls.gathers if function is not None else None
+    return isinstance(rule, Debounce)
 
 
 def _name(one: Gathered) -> str:

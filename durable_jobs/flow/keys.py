@@ -190,11 +190,15 @@ def _passages(function: Function, flow: Flow, starting: bool) -> Iterator[Passag
 def lane_of(run: Run, *, starting: bool, moment: datetime) -> Lane:
     """Return the row of the lane that a run belongs in, not saved."""
     flow = run.flow or {}
-    keys = {
-        place: key
-        for place, key in sorted(flow.items())
-        if starting or place.startswith(CONCURRENCY)
-    }
+    if starting and ORDERING in flow:
+        # One line, whatever its other keys are: the first in it goes first.
+        keys = {ORDERING: flow[ORDERING]}
+    else:
+        keys = {
+            place: key
+            for place, key in sorted(flow.items())
+            if starting or place.startswith(CONCURRENCY)
+        }
     name = digest(run.function, run.queue, starting, text_of(keys))
     return Lane(
         name=name,

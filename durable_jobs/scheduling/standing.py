@@ -12,6 +12,8 @@ from datetime import timedelta
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from durable_jobs import clock
+from durable_jobs.definitions.controls import Controls
+from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting
 from durable_jobs.models import Admission, Gate, Lane, Run, Slot
 from durable_jobs.statuses import LIVE, RunStatus
@@ -24,7 +26,7 @@ UNUSED = timedelta(days=2)
 
 def sweep() -> int:
     """Look after what stands still; return how much was done."""
-    works = (_release_lost, _ask_again, admitting.shelve, _forget)
+    works = (_release_lost, _redeclared, _ask_again, admitting.shelve, _forget)
     return sum(work() for work in works)
 
 
@@ -41,6 +43,21 @@ def lost_slots() -> QuerySet[Slot]:
 def _release_lost() -> int:
     lost = list(lost_slots().values_list("pk", flat=True)[:BATCH])
     return gates.release_slots(lost) if lost else 0
+
+
+#: The flow control of each function, as this process last saw it.
+_declared: dict[str, Controls] = {}
+
+
+def _redeclared() -> int:
+    """Let all lanes try whose gates the code may have changed: with a new process."""
+    current = {function.id: function.controls for function in registry}
+    if current == _declared:
+        return 0
+    _declared.clear()
+    _declared.update(current)
+    blocked = Lane.objects.using(db.alias()).filter(blocked_on__isnull=False)
+    return lanes.activate(blocked)
 
 
 def _ask_again() -> int:

@@ -134,8 +134,9 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "leases": leases.sweep,
     "events": matching.route_pending,
     "crons": crons.sweep,
-    "lanes": standing.sweep,
+    # Before what rate limits need no more is deleted: they may need it for these.
     "admissions": admitting.sweep,
+    "lanes": standing.sweep,
     "queues": ring_lost,
     "retention": retention.sweep,
 }

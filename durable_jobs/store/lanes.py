@@ -6,12 +6,12 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from django.db.models import F, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 
 from durable_jobs import clock
 from durable_jobs.models import Entry, Lane, Run
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db
+from durable_jobs.store import db, pauses
 from durable_jobs.store.leases import FARTHEST_BEHIND
 
 
@@ -61,6 +61,12 @@ def enter(places: Mapping[uuid.UUID, int]) -> None:
     empty.update(active=True, turn=clock.now())
 
 
+def in_turn() -> QuerySet[Lane]:
+    """Return the lanes whose turn has come, of queues that are not paused."""
+    rows = Lane.objects.using(db.alias()).filter(active=True, turn__lte=clock.now())
+    return rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
+
+
 def active(queue: str, limit: int) -> list[Lane]:
     """Return lanes of a queue whose turn has come, in turn."""
     rows = Lane.objects.using(db.alias()).filter(
@@ -71,8 +77,7 @@ def active(queue: str, limit: int) -> list[Lane]:
 
 def queues() -> set[str]:
     """Return the queues that have a lane whose turn has come."""
-    rows = Lane.objects.using(db.alias()).filter(active=True, turn__lte=clock.now())
-    return set(rows.order_by().values_list("queue", flat=True).distinct())
+    return set(in_turn().order_by().values_list("queue", flat=True).distinct())
 
 
 def next_turn() -> datetime | None:
@@ -144,10 +149,14 @@ def ready_queues(function: str) -> list[str]:
 
 
 def unbegun(function: str) -> QuerySet[Run]:
-    """Return the runs of a function that may be claimed and have not begun."""
+    """Return the runs of a function that may be claimed and have not begun.
+
+    Not those that were let through gates: they have slots, and are few.
+    """
     return Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED,
         lane__isnull=True,
+        flow__isnull=True,
         function=function,
         started_at__isnull=True,
     )
