@@ -38,15 +38,19 @@ def value_of(expression: Expression | None, event: ReceivedEvent) -> Any:
     """Return the value of a key for an event; raise ``ExpressionError``."""
     if expression is None:
         return None
-    seen = event.as_dict() if expression.wants_mapping else event
-    value = expression.evaluate({"event": seen})
-    try:
-        text = text_of(value)
-    except PayloadError as error:
-        raise ExpressionError(error.message) from error
+    value, text = _evaluated(expression, event)
     if len(text) <= LONGEST_KEY:
         return value
     return f"sha1:{digest(text)}"
+
+
+def _evaluated(expression: Expression, event: ReceivedEvent) -> tuple[Any, str]:
+    seen = event.as_dict() if expression.wants_mapping else event
+    value = expression.evaluate({"event": seen})
+    try:
+        return value, text_of(value)
+    except PayloadError as error:
+        raise ExpressionError(error.message) from error
 
 
 def text_of(value: Any) -> str:
@@ -90,7 +94,7 @@ def priority_of(function: Function, event: ReceivedEvent) -> int:
     if expression is None:
         return 0
     try:
-        value = value_of(expression, event)
+        value, _ = _evaluated(expression, event)
     except ExpressionError as error:
         logger.warning("A priority of %s failed: %s", function.id, error.message)
         return 0

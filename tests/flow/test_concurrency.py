@@ -142,9 +142,7 @@ def _shared(limit: int) -> durable.Concurrency:
 
 
 def test_functions_share_the_budget_of_an_account_key(diary: Diary) -> None:
-    shared = durable.Concurrency(
-        2, key="event.data.tenant", scope="account", of="runs"
-    )
+    shared = durable.Concurrency(2, key="event.data.tenant", scope="account", of="runs")
     diary.work("flow.one", concurrency=shared)
     diary.work("flow.two", concurrency=shared)
     diary.sends(3, tenant="a", nap="1h")
@@ -250,6 +248,7 @@ def test_a_key_that_fails_is_told_to_who_enqueues_and_kept_for_who_sent(
 
 # The line
 
+
 def test_runs_of_one_key_start_in_the_order_in_which_they_came(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.sends(20, nap="1m")
@@ -311,6 +310,7 @@ def test_a_run_that_takes_too_long_gives_its_slot_to_the_next(diary: Diary) -> N
 
 
 # Trouble
+
 
 @pytest.mark.parametrize("of", ["steps", "runs"])
 def test_a_run_that_fails_gives_its_slot_back(durable_kit: Kit, of: Any) -> None:
