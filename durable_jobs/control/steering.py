@@ -7,16 +7,13 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from django.db.models import TextField
-from django.db.models.functions import Cast
-
 from durable_jobs import clock, dispatch, ids, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.controls import Throttle
 from durable_jobs.definitions.events import check_mapping, check_moment
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import ending, starting
+from durable_jobs.events import ending, gathering, starting
 from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import ConfigurationError, RunNotFinished
 from durable_jobs.failpoints import hit
@@ -24,7 +21,7 @@ from durable_jobs.flow import rates
 from durable_jobs.models import Run, Step
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import STEP_ENDED, RunStatus, StepStatus
-from durable_jobs.store import db, runs
+from durable_jobs.store import db, gathered, runs
 
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.5
@@ -77,7 +74,7 @@ def rerun(run: Run, from_step: str | None, data: Any) -> Run:
     check_mapping(data, f"the data of {function.id!r}")
     source = _fresh(run)
     if data is None:
-        text = _stored_data(source)
+        text = runs.stored_data(source.pk)
     else:
         text = serialization.dumps(
             data,
@@ -85,6 +82,8 @@ def rerun(run: Run, from_step: str | None, data: Any) -> Run:
             limit=settings.MAX_EVENT_BYTES,
             limit_setting="MAX_EVENT_BYTES",
         )
+        # Data of one's own stands for one event, however many the run had.
+        (source.origin or {}).pop(gathering.COUNT, None)
     kept = _before(source, from_step) if from_step is not None else []
     now = clock.now()
     origin = {**(source.origin or {}), "ts": now.isoformat()}
@@ -102,14 +101,9 @@ def rerun(run: Run, from_step: str | None, data: Any) -> Run:
     with db.atomic():
         new = starting.start([made])[0]
         runs.copy_steps(source, new, kept)
+        if gathering.COUNT in (new.origin or {}):
+            gathered.copy(gathered.of_run(source.pk), new.pk)
     return Run.objects.using(db.alias()).get(pk=new.pk)
-
-
-def _stored_data(run: Run) -> str:
-    """Return a run's data as it is stored, though what it refers to may be gone."""
-    rows = Run.objects.using(db.alias()).filter(pk=run.pk)
-    text = rows.values_list(Cast("data", TextField()), flat=True).get()
-    return text or "{}"
 
 
 def _before(run: Run, from_step: str) -> list[str]:
@@ -160,7 +154,7 @@ def redrive(run: Run, due_at: datetime | None = None) -> bool:
     function = registry.get(source.function)
     failed = str((source.error or {}).get("step", ""))
     source.due_at = due_at or clock.now()
-    limits = starting.early_ends(function, source, _stored_data(source))
+    limits = starting.early_ends(function, source, runs.stored_data(source.pk))
     hit("redrive.begin", run.function)
     done = runs.redrive(source, _chain(source, failed), function.queue, limits)
     hit("redrive.committed", run.function)

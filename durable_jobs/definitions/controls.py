@@ -175,8 +175,9 @@ class BatchFailures:
     ids: Iterable[str]
 
     def __post_init__(self) -> None:
-        ids = () if isinstance(self.ids, str) else tuple(self.ids)
-        if isinstance(self.ids, str) or not all(isinstance(one, str) for one in ids):
+        several = isinstance(self.ids, Iterable) and not isinstance(self.ids, str)
+        ids = tuple(self.ids) if several else (None,)
+        if not all(isinstance(one, str) for one in ids):
             msg = f"Expected BatchFailures([event ids]), got {self.ids!r:.80}."
             raise ConfigurationError(msg)
         object.__setattr__(self, "ids", ids)

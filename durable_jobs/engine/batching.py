@@ -39,7 +39,7 @@ def given_back(
 
     And what is one with its end: the run of those that failed.
     """
-    events = gathered.of_run(session.run.pk)
+    events = gathering.events_of(session.run)
     wanted = set(failures.ids)
     chosen = [one for one in events if one.event_id in wanted]
     strange = sorted(wanted - {one.event_id for one in events})

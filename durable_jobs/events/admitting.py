@@ -12,15 +12,15 @@ from datetime import datetime
 
 from django.db.models import Exists
 
-from durable_jobs import clock, dispatch
+from durable_jobs import dispatch
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, gathering
 from durable_jobs.flow import arrivals, granting, keys, limits, pausing
 from durable_jobs.flow.keys import Passage
-from durable_jobs.models import Lane, Pause, Run, Slot
+from durable_jobs.models import Pause, Run, Slot
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, gates, gathered, lanes, probing
-from durable_jobs.store.runs import INVOKE, End
+from durable_jobs.store.runs import End
 
 #: Rounds that follow at once when there was more than one could take.
 MOST_ROUNDS = 50
@@ -32,8 +32,7 @@ SHELVED = 1000
 
 def needed() -> dict[str, Exists]:
     """Return the questions whose answers tell whether an admission has work."""
-    now = clock.now()
-    turns = Lane.objects.using(db.alias()).filter(active=True, turn__lte=now)
+    turns = lanes.in_turn()
     return {
         "arrived": Exists(lanes.arrived().order_by()),
         "gathered": Exists(gathered.fresh().order_by()),
@@ -59,7 +58,7 @@ def rounds(queue: str | None = None, wanted: int = 0) -> int:
     for _ in range(MOST_ROUNDS):
         done = _round(queue, wanted - through)
         through += done.through
-        if not done.again:
+        if not done.again or 0 < wanted <= through:
             break
     return through
 
@@ -138,7 +137,7 @@ def _round(queue: str | None, wanted: int) -> _Round:
         done.unknown += arrived.unknown
         for gate, count in sorted(gates.collect().items()):
             lanes.revive(gate, count)
-        if queue is not None and wanted > 0:
+        if queue is not None and wanted > 0 and queue not in pauses.queues:
             granted = granting.grant(queue, wanted, pauses)
             done.through, done.next_at = granted.count, granted.next_at
             done.unknown += granted.unknown
@@ -172,13 +171,17 @@ def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
     if not reasons:
         return
     rows = Run.objects.using(db.alias()).filter(pk__in=list(reasons))
-    invoked = rows.filter(relation=INVOKE, parent__isnull=False)
-    for run in invoked.defer("data", "output"):
-        ending.finish(run, End(RunStatus.SKIPPED, reason=reasons[run.pk]))
-    alone: dict[str, list[uuid.UUID]] = {}
-    for run_id in reasons.keys() - {run.pk for run in invoked}:
-        alone.setdefault(reasons[run_id], []).append(run_id)
-    for reason, run_ids in alone.items():
+    apart = rows.exclude(parent__isnull=True, started_at__isnull=True)
+    several = list(apart.defer("data", "output"))
+    for run in several:
+        # What has begun once can be redriven still.
+        begun = run.started_at is not None
+        status = RunStatus.CANCELLED if begun else RunStatus.SKIPPED
+        ending.finish(run, End(status, reason=reasons[run.pk]))
+    alike: dict[str, list[uuid.UUID]] = {}
+    for run_id in reasons.keys() - {run.pk for run in several}:
+        alike.setdefault(reasons[run_id], []).append(run_id)
+    for reason, run_ids in alike.items():
         for run in lanes.skip(run_ids, reason):
             ending.tell(run, End(RunStatus.SKIPPED, reason=reason))
 

@@ -16,11 +16,11 @@ from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
-from durable_jobs.events.starting import Start, event_from, start
+from durable_jobs.events.starting import Start, event_from, event_of, start
 from durable_jobs.flow import keys
 from durable_jobs.models import Gathered, Run, Window
 from durable_jobs.models.fields import Encoded, seen
-from durable_jobs.store import gathered
+from durable_jobs.store import gathered, runs
 
 TAKEN = 1000
 CLOSED = 100
@@ -54,15 +54,26 @@ def take_in() -> bool:
     open_ones = gathered.windows(names.values())
     changed: dict[str, Window] = {}
     places: dict[int, str] = {}
+    late = False
     for one in rows:
         name = names[one.pk]
         window = open_ones.setdefault(name, _opened(one, name))
+        if window.size and window.due_at < one.due_at and _quiet(window):
+            late = True  # the window closes first, without this one
+            continue
         _extend(window, one)
         changed[name] = window
         places[one.pk] = name
     gathered.write_windows(changed.values())
     gathered.assign({pk: changed[name].pk for pk, name in places.items()})
-    return len(rows) == TAKEN
+    return late or len(rows) == TAKEN
+
+
+def _quiet(window: Window) -> bool:
+    """Tell whether a window's time is its own, whatever comes after."""
+    function = registry.find(window.function)
+    rule = function.controls.gathers if function is not None else None
+    return isinstance(rule, Debounce)
 
 
 def _name(one: Gathered) -> str:
@@ -112,8 +123,8 @@ def _close(window: Window) -> None:
         return
     events = gathered.inside(window)
     parts, rest = _parts(function, events)
-    runs = start([start_for(function, part) for part in parts])
-    for run, part in zip(runs, parts, strict=True):
+    started = start([start_for(function, part) for part in parts])
+    for run, part in zip(started, parts, strict=True):
         gathered.hand_over(part, run.pk)
     if rest:
         _reopen(window, rest, function)
@@ -159,11 +170,33 @@ def gathered_by(run: Run) -> list[ReceivedEvent]:
     return [event_from(one.origin, seen(one.data)) for one in gathered.of_run(run.pk)]
 
 
+def events_of(run: Run) -> list[Gathered]:
+    """Return the events of a run as they came: its own one, where none were gathered.
+
+    That one is not saved. Their data is JSON text.
+    """
+    if COUNT in (run.origin or {}):
+        return gathered.of_run(run.pk)
+    event = event_of(run)
+    alone = Gathered(
+        function=run.function,
+        event_id=event.id,
+        origin={"id": event.id, "name": event.name, **(run.origin or {})},
+        data=Encoded(runs.stored_data(run.pk)),
+        ts=event.ts,
+        due_at=run.due_at,
+    )
+    alone.origin.setdefault("ts", event.ts.isoformat())
+    return [alone]
+
+
 def start_for(function: Function, events: Sequence[Gathered]) -> Start:
     """Return the start of one run for events; the first of them stands for all."""
     first = events[0]
     kept = {name: first.origin[name] for name in first.origin if name != SUBJECTS}
-    subjects = [tuple(one) for event in events for one in event.origin[SUBJECTS]]
+    subjects = [
+        tuple(one) for event in events for one in event.origin.get(SUBJECTS, [])
+    ]
     return Start(
         function=function,
         data=str(first.data),

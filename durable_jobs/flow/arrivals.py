@@ -6,6 +6,7 @@ All of it inside an admission, in the order of arrival.
 from __future__ import annotations
 
 import uuid
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -76,13 +77,25 @@ def _enter(entering: Sequence[Run]) -> None:
     lanes.enter(entering)
 
 
+@dataclass(slots=True)
+class _Starts:
+    """What a rate limit has let in between two moments, in order."""
+
+    since: datetime
+    until: datetime
+    times: list[datetime] = field(default_factory=list)
+
+    def add(self, at: datetime) -> None:
+        insort(self.times, at)
+
+
 class _Desk:
     """Where a start is let in or sent away."""
 
     def __init__(self, done: Arrived) -> None:
         self._done = done
         self._gates: dict[str, Gate] = {}
-        self._starts: dict[int, list[datetime]] = {}
+        self._starts: dict[int, _Starts] = {}
         self._notes: list[Admission] = []
         self._singles: dict[int, list[Slot]] = {}
         self._taken: dict[int, Slot] = {}
@@ -94,18 +107,23 @@ class _Desk:
         if function is None:
             return True  # who claims it parks it, with the reason
         reason = pausing.skips(pauses, run.function, (run.flow or {}).values())
+        found: Admission | str | None = None
         # What is redriven, or comes again from a batch, was let in before.
         if reason is None and run.started_at is None and run.relation != runs.BATCH:
-            reason = self._limited(run, function)
-            if reason is _LATER:
+            found = self._limited(run, function)
+            if found is _LATER:
                 return False
+            reason = found if isinstance(found, str) else None
         reason = reason or self._single(run, function)
-        if reason is None:
-            return True
         if reason is _LATER:
             return False
-        self._done.skipped[run.pk] = reason
-        return False
+        if reason is not None:
+            self._done.skipped[run.pk] = reason
+            return False
+        if isinstance(found, Admission):  # what another control refuses does not count
+            self._notes.append(found)
+            self._starts[found.gate_id].add(found.at)
+        return True
 
     def write(self) -> None:
         """Write what was let in."""
@@ -117,8 +135,11 @@ class _Desk:
             self._gates |= gates.ensure([passage.gate()])
         return self._gates[passage.name]
 
-    def _limited(self, run: Run, function: Function) -> str | None:
-        """Return why a rate limit refuses a run; ``_LATER`` while it is not known."""
+    def _limited(self, run: Run, function: Function) -> Admission | str | None:
+        """Return how a rate limit lets a run in, or why it does not.
+
+        ``_LATER`` while the limit is not known.
+        """
         passage = keys.passage(function, run.flow or {}, keys.RATE_LIMIT)
         if passage is None or not isinstance(passage.rule, RateLimit):
             return None
@@ -130,17 +151,23 @@ class _Desk:
         if answer.limit is None:
             return f"rate limit: the limit is not known: {answer.trouble}"
         at = max(run.due_at, run.queued_at)
-        if gate.pk not in self._starts:
-            most = 2 * answer.limit + BATCH
-            self._starts[gate.pk] = gates.admissions(gate.pk, at - per, most)
-        starts = self._starts[gate.pk]
-        free_at = rates.room_in_window(starts, at, answer.limit, per)
+        starts = self._around(gate, at, per)
+        free_at = rates.room_in_window(starts.times, at, answer.limit, per)
         if free_at is not None:
             return _above(answer.limit, per, passage, free_at)
-        starts.append(at)
-        starts.sort()
-        self._notes.append(Admission(gate_id=gate.pk, at=at, expires_at=at + per))
-        return None
+        return Admission(gate_id=gate.pk, at=at, expires_at=at + per)
+
+    def _around(self, gate: Gate, at: datetime, per: timedelta) -> _Starts:
+        """Return the starts that share a window with one at ``at``, and some more."""
+        found = self._starts.get(gate.pk)
+        if found is None or not found.since <= at - per <= at + per <= found.until:
+            found = _Starts(at - 2 * per, at + 2 * per)
+            found.times = gates.admissions(gate.pk, found.since, found.until)
+            for note in self._notes:
+                if note.gate_id == gate.pk and found.since < note.at < found.until:
+                    found.add(note.at)
+            self._starts[gate.pk] = found
+        return found
 
     def _single(self, run: Run, function: Function) -> str | None:
         """Return why a singleton refuses a run; take its place when it does not.

@@ -79,15 +79,20 @@ class _Turns:
         self._spare: set[int] = set()
 
     def _visit(self, lane: Lane, pauses: Pauses, share: int) -> _Visit:
-        function = registry.find(lane.function)
+        function, flow = registry.find(lane.function), lane.keys
+        ordered = keys.ORDERING in lane.keys
+        if ordered:
+            share = 1
+        waiting = lanes.heads(lane, share)
+        if ordered and waiting:
+            flow = waiting[0].flow or {}  # each in line has its own other keys
         needed = []
         if function is not None:
-            needed = keys.passages(function, lane.keys, starting=lane.starting)
-        held = pausing.holding(pauses, lane.function, lane.keys.values())
+            needed = keys.passages(function, flow, starting=lane.starting)
+        held = pausing.holding(pauses, lane.function, flow.values())
         if held is not None and lane.starting:
             lane.active = False
             return _Visit(lane, needed, [], all_seen=True)
-        waiting = lanes.heads(lane, share)
         return _Visit(lane, needed, waiting, all_seen=len(waiting) < share)
 
     def play(self, done: Granted) -> None:

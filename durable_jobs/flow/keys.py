@@ -18,7 +18,7 @@ from durable_jobs.definitions.controls import (
 )
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.function import MAX_PRIORITY, Function
-from durable_jobs.exceptions import ExpressionError
+from durable_jobs.exceptions import ExpressionError, PayloadError
 from durable_jobs.expressions import Expression
 from durable_jobs.models import Gate, Lane, Run
 
@@ -38,12 +38,19 @@ def value_of(expression: Expression | None, event: ReceivedEvent) -> Any:
     """Return the value of a key for an event; raise ``ExpressionError``."""
     if expression is None:
         return None
-    seen = event.as_dict() if expression.wants_mapping else event
-    value = expression.evaluate({"event": seen})
-    text = text_of(value)
+    value, text = _evaluated(expression, event)
     if len(text) <= LONGEST_KEY:
         return value
     return f"sha1:{digest(text)}"
+
+
+def _evaluated(expression: Expression, event: ReceivedEvent) -> tuple[Any, str]:
+    seen = event.as_dict() if expression.wants_mapping else event
+    value = expression.evaluate({"event": seen})
+    try:
+        return value, text_of(value)
+    except PayloadError as error:
+        raise ExpressionError(error.message) from error
 
 
 def text_of(value: Any) -> str:
@@ -87,7 +94,7 @@ def priority_of(function: Function, event: ReceivedEvent) -> int:
     if expression is None:
         return 0
     try:
-        value = value_of(expression, event)
+        value, _ = _evaluated(expression, event)
     except ExpressionError as error:
         logger.warning("A priority of %s failed: %s", function.id, error.message)
         return 0
@@ -187,11 +194,15 @@ def _passages(function: Function, flow: Flow, starting: bool) -> Iterator[Passag
 def lane_of(run: Run, *, starting: bool, moment: datetime) -> Lane:
     """Return the row of the lane that a run belongs in, not saved."""
     flow = run.flow or {}
-    keys = {
-        place: key
-        for place, key in sorted(flow.items())
-        if starting or place.startswith(CONCURRENCY)
-    }
+    if starting and ORDERING in flow:
+        # One line, whatever its other keys are: the first in it goes first.
+        keys = {ORDERING: flow[ORDERING]}
+    else:
+        keys = {
+            place: key
+            for place, key in sorted(flow.items())
+            if starting or place.startswith(CONCURRENCY)
+        }
     name = digest(run.function, run.queue, starting, text_of(keys))
     return Lane(
         name=name,

@@ -14,17 +14,20 @@ from durable_jobs.store import db, lanes
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """All pauses as they are now: those of functions, and of keys by function."""
+    """All pauses as they are now: of functions, of keys by function, of queues."""
 
     functions: dict[str, Pause] = field(default_factory=dict)
+    queues: set[str] = field(default_factory=set)
     keys: dict[str, dict[str, Pause]] = field(default_factory=dict)
 
 
 def current() -> Pauses:
-    """Return all pauses of functions and keys."""
+    """Return all pauses."""
     found = Pauses()
-    for row in Pause.objects.using(db.alias()).exclude(kind=Pause.QUEUE):
-        if row.kind == Pause.FUNCTION:
+    for row in Pause.objects.using(db.alias()).all():
+        if row.kind == Pause.QUEUE:
+            found.queues.add(row.name)
+        elif row.kind == Pause.FUNCTION:
             found.functions[row.name] = row
         else:
             found.keys.setdefault(row.name, {})[row.key] = row

@@ -95,7 +95,7 @@ def _in_lane(run: Run) -> Explanation:
     if lane is None or function is None:
         text = f"It stands in line behind {_count(ahead)} others."
         return Explanation(state="blocked", text=text, ahead=ahead)
-    passages = keys.passages(function, lane.keys, starting=lane.starting)
+    passages = keys.passages(function, run.flow or {}, starting=lane.starting)
     rows = Gate.objects.using(db.alias()).filter(name__in=[p.name for p in passages])
     known = {gate.name: gate for gate in rows}
     for passage in passages:

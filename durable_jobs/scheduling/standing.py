@@ -13,6 +13,8 @@ from typing import Any
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
 from durable_jobs import clock
+from durable_jobs.definitions.controls import Controls
+from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting
 from durable_jobs.models import Admission, Gate, Lane, Pause, Run, Slot
 from durable_jobs.statuses import LIVE, RunStatus
@@ -29,7 +31,7 @@ def sweep() -> int:
     there = {kind.__name__: Exists(_every(kind)) for kind in kinds}
     if not any(probing.evaluate(there).values()):
         return 0
-    works = (_release_lost, _ask_again, admitting.shelve, _forget)
+    works = (_release_lost, _redeclared, _ask_again, admitting.shelve, _forget)
     return sum(work() for work in works)
 
 
@@ -50,6 +52,21 @@ def lost_slots() -> QuerySet[Slot]:
 def _release_lost() -> int:
     lost = list(lost_slots().values_list("pk", flat=True)[:BATCH])
     return gates.release_slots(lost) if lost else 0
+
+
+#: The flow control of each function, as this process last saw it.
+_declared: dict[str, Controls] = {}
+
+
+def _redeclared() -> int:
+    """Let all lanes try whose gates the code may have changed: with a new process."""
+    current = {function.id: function.controls for function in registry}
+    if current == _declared:
+        return 0
+    _declared.clear()
+    _declared.update(current)
+    blocked = Lane.objects.using(db.alias()).filter(blocked_on__isnull=False)
+    return lanes.activate(blocked)
 
 
 def _ask_again() -> int:

@@ -131,8 +131,9 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "events": matching.route_pending,
     "schedules": crons.sync,
     "crons": crons.sweep,
-    "lanes": standing.sweep,
+    # Before what rate limits need no more is deleted: they may need it for these.
     "admissions": admitting.sweep,
+    "lanes": standing.sweep,
     "queues": ring_lost,
     "retention": retention.sweep,
 }

@@ -159,10 +159,12 @@ def reopen(name: str, limit: int) -> int:
     return 0 if gate is None else lanes.revive(gate.pk, limit)
 
 
-def admissions(gate_id: int, since: datetime, most: int) -> list[datetime]:
-    """Return the latest starts that a rate limit has let in after ``since``."""
-    rows = Admission.objects.using(db.alias()).filter(gate_id=gate_id, at__gt=since)
-    return sorted(rows.order_by("-at").values_list("at", flat=True)[:most])
+def admissions(gate_id: int, since: datetime, until: datetime) -> list[datetime]:
+    """Return the starts that a rate limit has let in between two moments, in order."""
+    rows = Admission.objects.using(db.alias()).filter(
+        gate_id=gate_id, at__gt=since, at__lt=until
+    )
+    return list(rows.order_by("at").values_list("at", flat=True))
 
 
 def note_admissions(rows: Sequence[Admission]) -> None:

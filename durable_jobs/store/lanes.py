@@ -6,12 +6,12 @@ import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from durable_jobs import clock
 from durable_jobs.models import Entry, Lane, Run, Wait
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db
+from durable_jobs.store import db, pauses
 from durable_jobs.store.leases import FARTHEST_BEHIND
 
 
@@ -65,6 +65,12 @@ def enter(runs: Sequence[Run]) -> None:
     empty.update(active=True, turn=clock.now())
 
 
+def in_turn() -> QuerySet[Lane]:
+    """Return the lanes whose turn has come, of queues that are not paused."""
+    rows = Lane.objects.using(db.alias()).filter(active=True, turn__lte=clock.now())
+    return rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
+
+
 def active(queue: str, limit: int) -> list[Lane]:
     """Return lanes of a queue whose turn has come, in turn."""
     rows = Lane.objects.using(db.alias()).filter(
@@ -80,7 +86,7 @@ def queues() -> set[str]:
     """
     found, queue = set(), _next_queue("")
     while queue is not None:
-        if active(queue, 1):
+        if in_turn().filter(queue=queue).exists():
             found.add(queue)
         queue = _next_queue(queue)
     return found
@@ -176,10 +182,14 @@ def ready_queues(function: str) -> list[str]:
 
 
 def unbegun(function: str) -> QuerySet[Run]:
-    """Return the runs of a function that may be claimed and have not begun."""
+    """Return the runs of a function that may be claimed and have not begun.
+
+    Not those that were let through gates: they have slots, and are few.
+    """
     return Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED,
         lane__isnull=True,
+        flow__isnull=True,
         function=function,
         started_at__isnull=True,
     )

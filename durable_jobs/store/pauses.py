@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet
 
 from durable_jobs.models import Pause
 from durable_jobs.store import db
@@ -14,6 +14,6 @@ def functions() -> QuerySet[Pause, str]:
     return rows.values_list("name", flat=True)
 
 
-def of_queue(queue: str) -> QuerySet[Pause]:
+def of_queue(queue: str | OuterRef) -> QuerySet[Pause]:
     """Return the pause of a queue, if there is one."""
     return Pause.objects.using(db.alias()).filter(kind=Pause.QUEUE, name=queue)

@@ -1,0 +1,100 @@
+"""Work that keeps a diary, and what must hold after every test of flow control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from durable_jobs import durable
+from durable_jobs.models import Run, Slot
+from durable_jobs.scheduling import standing
+from durable_jobs.testing import Kit
+
+EVENT = "flow/work"
+
+
+class Diary:
+    """What functions wrote down: which work began when, and how many ran beside it."""
+
+    def __init__(self, kit: Kit) -> None:
+        self.kit = kit
+        self.began = kit.now()
+        self.entries: list[tuple[Any, float]] = []
+        self.peak = 0
+
+    def note(self, what: Any) -> None:
+        """Write down that something happens now."""
+        passed = self.kit.now() - self.began
+        self.entries.append((what, passed / timedelta(seconds=1)))
+        running = Run.objects.filter(lease_token__isnull=False).count()
+        self.peak = max(self.peak, running)
+
+    @property
+    def order(self) -> list[Any]:
+        """What happened, in order."""
+        return [what for what, _ in self.entries]
+
+    @property
+    def times(self) -> list[float]:
+        """When it happened, in seconds from the beginning."""
+        return [when for _, when in self.entries]
+
+    def work(self, id: str = "flow.work", **declared: Any) -> durable.Function:
+        """Declare work that notes ``n`` of its event, and sleeps for ``nap``."""
+        declared.setdefault("on", durable.Event(EVENT))
+
+        @durable.function(id=id, **declared)
+        def work(ctx):
+            ctx.step.run("note", self.note, ctx.event.data.get("n"))
+            if nap := ctx.event.data.get("nap"):
+                ctx.step.sleep("nap", nap)
+            ctx.step.run("end", lambda: None)
+            return ctx.event.data.get("n")
+
+        return work
+
+    def send(self, n: Any = None, **data: Any) -> None:
+        """Send the event of work ``n``."""
+        self.kit.send(EVENT, {"n": n, **data})
+
+    def sends(self, count: int, **data: Any) -> None:
+        """Send the events of the work from 0 to ``count``."""
+        for n in range(count):
+            self.send(n, **data)
+
+
+@pytest.fixture
+def diary(db: None, durable_kit: Kit) -> Diary:
+    """Give an empty diary."""
+    return Diary(durable_kit)
+
+
+@pytest.fixture(autouse=True)
+def no_slot_leaks(db: None, durable_kit: Kit) -> Iterator[None]:
+    """See to it that no run holds a slot that may hold none."""
+    yield
+    lost = list(standing.lost_slots())
+    assert not lost, f"slots were left behind: {lost}"
+    if not Run.objects.live().exists():
+        held = list(Slot.objects.filter(released_at__isnull=True))
+        assert not held, f"all runs have ended, and slots are held: {held}"
+
+
+def statuses(**filters: Any) -> list[str]:
+    """Return how runs stand, in the order in which they were started."""
+    rows = Run.objects.filter(**filters).order_by("pk")
+    return list(rows.values_list("status", flat=True))
+
+
+def reasons(**filters: Any) -> list[str]:
+    """Return the reasons of runs, in the order in which they were started."""
+    rows = Run.objects.filter(**filters).order_by("pk")
+    return list(rows.values_list("reason", flat=True))
+
+
+def count(status: str, **filters: Any) -> int:
+    """Count runs of a status."""
+    return Run.objects.filter(status=status, **filters).count()

@@ -1,0 +1,212 @@
+"""Debounce: one run after the quiet, with the latest event or with all of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from durable_jobs import durable
+from durable_jobs.models import Gathered, Run, Window
+from tests.flow.conftest import EVENT, Diary, reasons, statuses
+
+
+def test_one_run_starts_after_the_quiet_with_the_latest_event(diary: Diary) -> None:
+    diary.work(debounce=durable.Debounce("10s"))
+    for n in range(4):
+        diary.send(n)
+        diary.kit.advance("5s")
+    diary.kit.advance("1m")
+    assert diary.entries == [(3, 25)]
+    assert Run.objects.count() == 1
+    assert not Gathered.objects.filter(run__isnull=True).exists()
+    assert not Window.objects.exists()
+
+
+def test_the_latest_is_the_one_of_the_latest_ts_not_the_last_to_come(
+    diary: Diary,
+) -> None:
+    diary.work(debounce=durable.Debounce("10s"))
+    now = diary.kit.now()
+    for n, hours in enumerate([3, 1, 2]):
+        diary.kit.send(EVENT, {"n": n}, ts=now - timedelta(hours=hours))
+    diary.kit.advance("1m")
+    assert diary.order == [1]
+
+
+def test_of_two_with_one_ts_the_last_to_come_is_the_latest(diary: Diary) -> None:
+    diary.work(debounce=durable.Debounce("10s"))
+    for n in range(3):
+        diary.kit.send(EVENT, {"n": n}, ts=diary.began)
+    diary.kit.advance("1m")
+    assert diary.order == [2]
+
+
+def test_each_key_is_quiet_by_itself(diary: Diary) -> None:
+    diary.work(debounce=durable.Debounce("10s", key="event.data.k"))
+    for n, key in enumerate(["a", "b", "a", None, "x" * 100_000]):
+        diary.send(n, k=key)
+        diary.kit.advance("4s")
+    diary.kit.advance("1m")
+    assert diary.entries == [(1, 14), (2, 18), (3, 22), (4, 26)]
+
+
+def test_no_event_waits_longer_than_the_timeout(diary: Diary) -> None:
+    diary.work(debounce=durable.Debounce("10s", timeout="25s"))
+    for n in range(12):
+        diary.send(n)
+        diary.kit.advance("5s")
+    diary.kit.advance("1m")
+    assert diary.entries == [(4, 25), (9, 50), (11, 65)]
+
+
+def test_with_collect_the_run_has_all_the_events(diary: Diary) -> None:
+    got: list[Any] = []
+
+    @durable.function(
+        id="flow.all",
+        on=durable.Event(EVENT),
+        debounce=durable.Debounce("10s", collect=True),
+    )
+    def all_of_them(ctx):
+        got.append([event.data["n"] for event in ctx.events])
+        got.append(ctx.event.data["n"])
+        ctx.step.sleep("nap", "1m")
+        got.append([event.data["n"] for event in ctx.events])
+
+    diary.sends(3)
+    diary.kit.advance("1h")
+    assert got == [[0, 1, 2], 0, [0, 1, 2], 0, [0, 1, 2]]
+
+
+def test_without_collect_the_run_has_one_event_in_events_too(diary: Diary) -> None:
+    got: list[Any] = []
+
+    @durable.function(
+        id="flow.one", on=durable.Event(EVENT), debounce=durable.Debounce("10s")
+    )
+    def one(ctx):
+        got.append([event.data["n"] for event in ctx.events])
+
+    diary.sends(3)
+    diary.kit.advance("1h")
+    assert got == [[2]]
+
+
+def test_calls_are_never_held(diary: Diary) -> None:
+    work = diary.work(debounce=durable.Debounce("10s"))
+    work.enqueue({"n": 0})
+    work.enqueue({"n": 1})
+    diary.kit.run_until_idle()
+    assert diary.entries == [(0, 0), (1, 0)]
+
+
+def test_an_event_that_comes_after_the_quiet_is_another_run(diary: Diary) -> None:
+    diary.work(debounce=durable.Debounce("10s"))
+    diary.send(0)
+    diary.kit.advance("10s")
+    diary.send(1)
+    diary.kit.advance("10s")
+    assert diary.entries == [(0, 10), (1, 20)]
+
+
+def test_an_outage_does_not_join_what_the_quiet_has_parted(diary: Diary) -> None:
+    diary.work(debounce=durable.Debounce("10s"))
+    for n in range(3):
+        diary.send(n)
+        diary.kit.advance("11s", run=False)
+    diary.kit.run_until_idle()
+    diary.kit.advance("1m")
+    assert diary.order == [0, 1, 2]
+
+
+def test_an_event_with_a_future_ts_is_held_until_then(diary: Diary) -> None:
+    diary.work(debounce=durable.Debounce("10s"))
+    diary.kit.send(EVENT, {"n": 0}, ts=diary.began + timedelta(hours=1))
+    diary.send(1)
+    diary.kit.advance("2h")
+    assert diary.entries == [(1, 10), (0, 3610)]
+
+
+def test_an_event_that_is_rolled_back_is_not_gathered(diary: Diary) -> None:
+    from django.db import transaction
+
+    diary.work(debounce=durable.Debounce("10s"))
+    diary.send(0)
+    with transaction.atomic():
+        diary.send(1)
+        transaction.set_rollback(True)
+    diary.kit.advance("1m")
+    assert diary.order == [0]
+
+
+def test_an_event_id_that_was_sent_is_gathered_once(diary: Diary) -> None:
+    @durable.function(
+        id="flow.all",
+        on=durable.Event(EVENT),
+        debounce=durable.Debounce("10s", collect=True),
+    )
+    def all_of_them(ctx):
+        diary.note([event.id for event in ctx.events])
+
+    for id in ("a", "b", "a"):
+        diary.kit.send(EVENT, {"n": id}, id=id)
+    diary.kit.advance("1m")
+    diary.kit.send(EVENT, {"n": 1}, id="b")
+    diary.kit.advance("1m")
+    assert diary.order == [["a", "b"]]
+
+
+def test_a_run_fails_and_is_redriven_with_its_events(diary: Diary) -> None:
+    broken = [True]
+
+    @durable.function(
+        id="flow.all",
+        on=durable.Event(EVENT),
+        retries=0,
+        debounce=durable.Debounce("10s", collect=True),
+    )
+    def all_of_them(ctx):
+        if broken[0]:
+            raise ValueError("broken")
+        return [event.data["n"] for event in ctx.events]
+
+    diary.sends(3)
+    diary.kit.advance("10s")
+    run = Run.objects.get()
+    assert run.status == "failed"
+    broken.clear()
+    broken.append(False)
+    again = run.rerun()
+    assert run.redrive()
+    assert run.wait().result() == [0, 1, 2]
+    assert again.wait().result() == [0, 1, 2]
+
+
+def test_a_key_that_fails_leaves_a_skipped_run_for_each_event(diary: Diary) -> None:
+    diary.work(debounce=durable.Debounce("10s", key=lambda e: e.data["none"]))
+    diary.sends(2)
+    diary.kit.advance("1m")
+    assert statuses() == ["skipped"] * 2
+    assert "key of its flow control failed" in reasons()[0]
+
+
+def test_a_debounce_that_the_code_has_no_more_lets_its_events_go(diary: Diary) -> None:
+    from durable_jobs.definitions.registry import registry
+
+    diary.work(debounce=durable.Debounce("1h"))
+    diary.sends(2)
+    diary.kit.run_until_idle()
+    registry._functions.pop("flow.work")
+    diary.work()
+    diary.kit.advance("2h")
+    assert sorted(diary.order) == [0, 1]
+
+
+@pytest.mark.parametrize("period", ["1ms", "366d"])
+def test_a_quiet_of_a_millisecond_and_of_a_year(diary: Diary, period: str) -> None:
+    diary.work(debounce=durable.Debounce(period))
+    diary.sends(2)
+    diary.kit.advance(period)
+    assert diary.order == [1]

@@ -1,0 +1,131 @@
+"""Idempotency: one run for a key in 24 hours; a repeat leaves no trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from durable_jobs import durable
+from durable_jobs.models import Run
+from tests.flow.conftest import EVENT, Diary, reasons, statuses
+
+
+def test_a_repeat_starts_nothing_and_leaves_no_run(diary: Diary) -> None:
+    diary.work(idempotency="event.data.order")
+    diary.sends(3, order=7)
+    diary.kit.run_until_idle()
+    assert diary.order == [0]
+    assert Run.objects.count() == 1
+
+
+def test_it_holds_for_24_hours(diary: Diary) -> None:
+    diary.work(idempotency="event.data.order")
+    diary.send(0, order=7)
+    diary.kit.advance("23h59m")
+    diary.send(1, order=7)
+    diary.kit.advance("2m")
+    diary.send(2, order=7)
+    diary.kit.run_until_idle()
+    assert diary.order == [0, 2]
+
+
+def test_keys_are_told_apart_by_value_and_type(diary: Diary) -> None:
+    diary.work(idempotency="event.data.order")
+    for key in [1, "1", True, "true", [1], "x" * 50_000, "x" * 49_999]:
+        diary.sends(2, order=key)
+    diary.kit.run_until_idle()
+    assert len(diary.order) == 7
+
+
+def test_null_is_no_key(diary: Diary) -> None:
+    diary.work(idempotency="event.data.order")
+    diary.send(0)
+    diary.send(1, order=None)
+    diary.kit.run_until_idle()
+    assert diary.order == [0, 1]
+
+
+def test_of_one_send_with_repeats_the_first_counts(diary: Diary) -> None:
+    diary.work(idempotency="event.data.order")
+    diary.kit.send_many(
+        durable.NewEvent(EVENT, {"n": n, "order": n % 2}) for n in range(6)
+    )
+    diary.kit.run_until_idle()
+    assert diary.order == [0, 1]
+
+
+def test_a_call_that_repeats_returns_the_run_that_is_there(diary: Diary) -> None:
+    work = diary.work(idempotency="event.data.order")
+    first = work.enqueue({"n": 0, "order": 7})
+    again = work.enqueue({"n": 1, "order": 7})
+    assert again.pk == first.pk
+    diary.send(2, order=7)
+    diary.kit.run_until_idle()
+    assert diary.order == [0]
+
+
+def test_it_counts_whatever_became_of_the_first(diary: Diary) -> None:
+    work = diary.work(idempotency="event.data.order")
+    work.enqueue({"n": 0, "order": 7}).cancel()
+    assert work.enqueue({"n": 1, "order": 7}).status == "cancelled"
+
+
+def test_a_send_that_is_rolled_back_takes_no_key(diary: Diary) -> None:
+    from django.db import transaction
+
+    diary.work(idempotency="event.data.order")
+    with transaction.atomic():
+        diary.send(0, order=7)
+        transaction.set_rollback(True)
+    diary.send(1, order=7)
+    diary.kit.run_until_idle()
+    assert diary.order == [1]
+
+
+def test_each_function_has_keys_of_its_own(diary: Diary) -> None:
+    for name in ("flow.one", "flow.two"):
+        diary.work(name, idempotency="event.data.order")
+    diary.sends(2, order=7)
+    diary.kit.run_until_idle()
+    assert diary.order == [0, 0]
+
+
+def test_reruns_and_redrives_are_no_repeats(diary: Diary) -> None:
+    work = diary.work(idempotency="event.data.order")
+    run = work.enqueue({"n": 0, "order": 7})
+    run.cancel()
+    assert run.redrive()
+    assert run.rerun().pk != run.pk
+    diary.kit.run_until_idle()
+    assert diary.order == [0, 0]
+
+
+def test_a_key_that_fails_is_told_or_kept(diary: Diary) -> None:
+    key: Any = lambda e: e.data["none"]  # noqa: E731  # shared by both ways
+    work = diary.work(idempotency=key)
+    diary.send(0)
+    assert statuses() == ["skipped"]
+    assert "flow control failed" in reasons()[0]
+    with pytest.raises(durable.ExpressionError):
+        work.enqueue({"n": 1})
+
+
+def test_a_repeat_is_not_gathered(diary: Diary) -> None:
+    diary.work(
+        idempotency="event.data.order",
+        batch=durable.Batch(2, "1m"),
+    )
+    diary.sends(3, order=7)
+    diary.send(9, order=8)
+    diary.kit.run_until_idle()
+    assert diary.order == [0]
+    assert Run.objects.get().origin["gathered"] == 2
+
+
+def test_a_repeat_does_not_count_at_the_rate_limit(diary: Diary) -> None:
+    diary.work(idempotency="event.data.order", rate_limit=durable.RateLimit(2, "1m"))
+    diary.sends(5, order=7)
+    diary.send(9, order=8)
+    diary.kit.run_until_idle()
+    assert diary.order == [0, 9]

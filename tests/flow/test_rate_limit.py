@@ -1,0 +1,197 @@
+"""Rate limit: starts above it, in any window, are skipped and say why."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from durable_jobs import durable
+from durable_jobs.models import Admission, Run
+from tests.flow.conftest import EVENT, Diary, count, reasons, statuses
+
+
+def test_runs_above_the_limit_are_skipped_and_the_others_start_at_once(
+    diary: Diary,
+) -> None:
+    diary.work(rate_limit=durable.RateLimit(3, "1m"))
+    diary.sends(5)
+    diary.kit.run_until_idle()
+    assert diary.times == [0, 0, 0]
+    assert statuses() == ["completed"] * 3 + ["skipped"] * 2
+
+
+def test_a_skipped_run_says_why_and_when_it_would_have_been_let_in(
+    diary: Diary,
+) -> None:
+    diary.work(rate_limit=durable.RateLimit(1, "1m", key="event.data.tenant"))
+    moment = diary.kit.now() + timedelta(minutes=1)
+    diary.sends(2, tenant="acme")
+    diary.kit.run_until_idle()
+    assert reasons()[1] == (
+        f'rate limit: 1 starts in 1m were reached for key "acme"; the next would be '
+        f"let in at {moment.isoformat()}."
+    )
+    with pytest.raises(durable.RunCancelled, match="rate limit"):
+        Run.objects.get(status="skipped").result()
+
+
+def test_the_moment_it_names_is_the_first_at_which_one_is_let_in(diary: Diary) -> None:
+    diary.work(rate_limit=durable.RateLimit(2, "1m"))
+    for pause in ("10s", "20s", "0s"):
+        diary.send("x")
+        diary.kit.advance(pause)
+    named = reasons()[2].rpartition(" ")[2].rstrip(".")
+    free_at = diary.began + timedelta(minutes=1)
+    assert named == free_at.isoformat()
+    diary.kit.travel_to(free_at - timedelta(milliseconds=1))
+    diary.send("early")
+    diary.kit.advance("1ms")
+    diary.send("free")
+    diary.kit.run_until_idle()
+    assert diary.order == ["x", "x", "free"]
+
+
+def test_the_window_slides_and_never_holds_more_than_the_limit(diary: Diary) -> None:
+    diary.work(rate_limit=durable.RateLimit(2, "10s"))
+    for n in range(40):
+        diary.send(n)
+        diary.kit.advance("1s")
+    assert diary.times == [0, 1, 10, 11, 20, 21, 30, 31]
+
+
+def test_each_key_has_a_limit_of_its_own(diary: Diary) -> None:
+    diary.work(rate_limit=durable.RateLimit(1, "1m", key="event.data.tenant"))
+    for tenant in ("a", "b", None, 1, "1"):
+        diary.sends(2, tenant=tenant)
+    diary.kit.run_until_idle()
+    assert diary.order == [0] * 5
+    assert count("skipped") == 5
+
+
+@pytest.mark.parametrize("per", ["1ms", 0.001, timedelta(days=366)])
+def test_periods_of_a_millisecond_and_of_a_year(diary: Diary, per: Any) -> None:
+    diary.work(rate_limit=durable.RateLimit(1, per))
+    short = per != timedelta(days=366)
+    diary.sends(2)
+    diary.kit.advance("1ms" if short else "365d")
+    diary.send(2)
+    diary.kit.advance("1ms" if short else "1d")
+    diary.send(3)
+    diary.kit.run_until_idle()
+    assert diary.order == ([0, 2, 3] if short else [0, 3])
+
+
+def test_retries_and_what_follows_a_rest_are_no_starts(diary: Diary) -> None:
+    diary.work(rate_limit=durable.RateLimit(1, "1d"))
+    diary.send(0, nap="1m")
+    diary.kit.crash_at("note", "body")
+    diary.kit.advance("1h")
+    assert statuses() == ["completed"]
+
+
+def test_a_run_that_was_let_in_may_be_redriven(diary: Diary) -> None:
+    diary.work(rate_limit=durable.RateLimit(1, "1d"))
+    diary.send(0, nap="1h")
+    diary.kit.run_until_idle()
+    run = Run.objects.get()
+    run.cancel()
+    assert run.redrive()
+    diary.kit.advance("1h")
+    assert statuses() == ["completed"]
+
+
+def test_a_skipped_run_can_be_run_again_when_there_is_room(diary: Diary) -> None:
+    diary.work(rate_limit=durable.RateLimit(1, "1m"))
+    diary.sends(2)
+    diary.kit.run_until_idle()
+    skipped = Run.objects.get(status="skipped")
+    assert not skipped.redrive(), "it never began"
+    refused = skipped.rerun()
+    diary.kit.advance("1m")
+    refused.refresh_from_db()
+    assert refused.status == "skipped"
+    again = skipped.rerun()
+    diary.kit.run_until_idle()
+    assert again.wait().status == "completed"
+
+
+def test_who_invokes_a_run_that_is_skipped_is_told(diary: Diary) -> None:
+    child = diary.work("flow.child", rate_limit=durable.RateLimit(1, "1d"))
+
+    @durable.function(id="flow.parent", retries=0)
+    def parent(ctx):
+        ctx.step.invoke("first", child)
+        try:
+            ctx.step.invoke("second", child)
+        except durable.InvokeFailed as error:
+            return str(error)
+
+    run = parent.enqueue()
+    diary.kit.run_until_idle()
+    assert "rate limit" in run.wait().result()
+
+
+def test_a_run_that_was_skipped_does_not_count(diary: Diary) -> None:
+    diary.work(rate_limit=durable.RateLimit(1, "10s"))
+    for _ in range(10):
+        diary.sends(3)
+        diary.kit.advance("5s")
+    assert diary.times == [0, 10, 20, 30, 40]
+
+
+def test_delayed_runs_count_when_they_begin(diary: Diary) -> None:
+    work = diary.work(rate_limit=durable.RateLimit(1, "1m"))
+    work.using(run_after="1h").enqueue({"n": 1})
+    work.enqueue({"n": 0})
+    diary.kit.advance("1h")
+    assert diary.entries == [(0, 0), (1, 3600)]
+
+
+def test_an_outage_lets_in_what_would_have_been_let_in(diary: Diary) -> None:
+    diary.work(rate_limit=durable.RateLimit(1, "10s"))
+    for n in range(4):
+        diary.send(n)
+        diary.kit.advance("5s", run=False)
+    diary.kit.advance("1h")
+    assert diary.order == [0, 2]
+    assert statuses() == ["completed", "skipped", "completed", "skipped"]
+
+
+def test_what_came_before_but_is_looked_at_later_counts_by_when_it_came(
+    diary: Diary,
+) -> None:
+    work = diary.work(rate_limit=durable.RateLimit(2, "10s"))
+    diary.sends(2)
+    diary.kit.advance("9900ms")
+    late = work.enqueue({"n": "late"})
+    diary.kit.advance("1100ms", run=False)
+    work.using(priority=600).enqueue({"n": "ahead"})
+    diary.kit.advance("1h", run=False)
+    diary.kit.run_until_idle()
+    late.refresh_from_db()
+    assert late.status == "skipped", "the window that ends with it has two"
+    assert diary.order == [0, 1, "ahead"]
+
+
+def test_what_is_needed_no_more_is_forgotten(diary: Diary) -> None:
+    diary.work(rate_limit=durable.RateLimit(5, "10s"))
+    diary.sends(5)
+    diary.kit.run_until_idle()
+    assert Admission.objects.count() == 5
+    diary.kit.advance("1h")
+    diary.kit.advance("1m")
+    assert not Admission.objects.exists()
+
+
+def test_many_at_once_are_counted_exactly(diary: Diary) -> None:
+    diary.work(rate_limit=durable.RateLimit(700, "1m"))
+    new = [durable.NewEvent(EVENT, {"n": n}) for n in range(1200)]
+    diary.kit.send_many(new)
+    from durable_jobs.events import admitting
+
+    admitting.admit()
+    assert count("skipped") == 500
+    assert Admission.objects.count() == 700
+    Run.objects.live().cancel()
