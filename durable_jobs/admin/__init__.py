@@ -1,4 +1,4 @@
-"""Plain admin pages: what there is, read-only.
+"""Plain admin pages: what there is, read-only but for the limits of flow control.
 
 Every page is bounded, however large its table is: lists are capped and never counted
 whole, load no payload, and filter by what an index or a static list answers.
@@ -7,9 +7,18 @@ whole, load no payload, and filter by what an index or a static list answers.
 from __future__ import annotations
 
 from durable_jobs.admin.events import EventAdmin
+from durable_jobs.admin.limits import GateAdmin, PauseAdmin
 from durable_jobs.admin.runs import RunAdmin
 from durable_jobs.admin.schedules import ScheduleAdmin
 from durable_jobs.admin.steps import StepAdmin
 from durable_jobs.admin.workers import WorkerAdmin
 
-__all__ = ["EventAdmin", "RunAdmin", "ScheduleAdmin", "StepAdmin", "WorkerAdmin"]
+__all__ = [
+    "EventAdmin",
+    "GateAdmin",
+    "PauseAdmin",
+    "RunAdmin",
+    "ScheduleAdmin",
+    "StepAdmin",
+    "WorkerAdmin",
+]

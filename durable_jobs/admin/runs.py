@@ -106,6 +106,7 @@ class RunAdmin(ReadOnlyAdmin):
         "run_status",
         "reason",
         "due",
+        "in_line",
         "queued",
         "started",
         "ended",
@@ -186,6 +187,12 @@ class RunAdmin(ReadOnlyAdmin):
         """Return when it may go on, if it has to wait in its queue."""
         later = run.status == RunStatus.QUEUED and run.due_at > clock.now()
         return away(run.due_at) if later else None
+
+    @admin.display(description=_("in line"))
+    def in_line(self, run: Run) -> Any:
+        """Return which limit a queued run waits for, and who is before it."""
+        waits = run.status == RunStatus.QUEUED and run.flow is not None
+        return str(run.explain()) if waits else None
 
     @admin.display(description=_("ended"))
     def ended(self, run: Run) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ from durable_jobs.engine.frames import Call, Effect, Enter, Fork, Outcome, Plan
 from durable_jobs.engine.scope import entered
 from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import Suspend, is_suspension
+from durable_jobs.engine.widening import widen
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,11 @@ class AsyncDriver:
     def __init__(self, session: Session, activity: Activity) -> None:
         self._session = session
         self._activity = activity
-        # As many bodies in threads as a def function has branches in them.
-        self._places = asyncio.Semaphore(max(session.threads, 1))
+        # As many bodies in threads as a def function has branches in them; where steps
+        # are limited one, and as many more as there are slots for.
+        most = max(session.threads, 1)
+        self._places = asyncio.Semaphore(1 if session.limited else most)
+        self._more = most - 1 if session.limited else 0
 
     async def drive(self, plan: Plan) -> Any:
         """Drive a plan to its end and return what it returns."""
@@ -58,6 +64,24 @@ class AsyncDriver:
         return await self._fork(effect)
 
     async def _call(self, call: Call) -> Outcome:
+        if not self._session.limited:
+            return await self._perform_body(call)
+        async with self._limited_place():
+            return await self._perform_body(call)
+
+    @asynccontextmanager
+    async def _limited_place(self) -> AsyncIterator[None]:
+        """Wait for a place among the bodies that have slots, or for another slot."""
+        if self._places.locked() and self._more:
+            self._more -= 1
+            if await sync_to_async(widen)(self._session, 1):
+                self._places.release()
+            else:
+                self._more += 1
+        async with self._places:
+            yield
+
+    async def _perform_body(self, call: Call) -> Outcome:
         if iscoroutinefunction(bodies.chosen(call)):
             return await bodies.aperform(call)
         threads = self._session.threads
@@ -66,6 +90,8 @@ class AsyncDriver:
         if call.own or not threads:
             perform = sync_to_async(bodies.perform)
             return await perform(call, share_connections=not threads)
+        if self._session.limited:
+            return await _in_thread(call)
         async with self._places:
             return await _in_thread(call)
 

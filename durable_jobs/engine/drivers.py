@@ -15,6 +15,7 @@ from durable_jobs.engine.frames import Call, Effect, Enter, Fork, Outcome, Plan
 from durable_jobs.engine.scope import entered
 from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import BranchDropped, Suspend
+from durable_jobs.engine.widening import side_by_side
 from durable_jobs.exceptions import NonDeterministic
 
 
@@ -94,11 +95,11 @@ class Places:
 def _fork(fork: Fork, session: Session) -> None:
     places = Places(fork)
     wanted = min(len(fork.branches), fork.width or len(fork.branches))
-    count = min(session.threads, wanted)
-    if count < 2:
-        _work(places, session)
-    else:
-        _threads(places, count, fork, session)
+    with side_by_side(session, min(session.threads, wanted)) as width:
+        if width.count < 2:
+            _work(places, session)
+        else:
+            width.outlasted = _threads(places, width.count, fork, session)
 
 
 def _work(places: Places, session: Session) -> None:
@@ -146,10 +147,11 @@ class _Crew:
             self._changed.clear()
 
 
-def _threads(places: Places, count: int, fork: Fork, session: Session) -> None:
+def _threads(places: Places, count: int, fork: Fork, session: Session) -> bool:
     """Drive branches in threads.
 
     A thread whose body outlasts the decision is left behind: it can write nothing.
+    Tell whether there is one.
     """
     crew = _Crew(count, session)
 
@@ -177,3 +179,4 @@ def _threads(places: Places, count: int, fork: Fork, session: Session) -> None:
     crew.wait(lambda: not crew.left() or bool(crew.failures) or fork.decided())
     if crew.failures:
         raise crew.failures[0]
+    return bool(crew.left())

@@ -16,7 +16,7 @@ from django.db.models import Exists
 from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, gathering
-from durable_jobs.flow import arrivals, granting, limits, pausing
+from durable_jobs.flow import arrivals, granting, keys, limits, pausing
 from durable_jobs.flow.keys import Passage
 from durable_jobs.models import Lane, Pause, Run, Slot
 from durable_jobs.statuses import RunStatus
@@ -65,6 +65,23 @@ def rounds(queue: str | None = None, wanted: int = 0) -> int:
         if not done.again:
             break
     return through
+
+
+def widen(run: Run, wanted: int) -> list[int]:
+    """Take more slots for steps that a run executes side by side; return their ids.
+
+    As many for each as its gates have room for, but none while other runs wait there.
+    One at each gate makes one more step.
+    """
+    function = registry.find(run.function)
+    if function is None or run.flow is None:
+        return []
+    passages = keys.passages(function, run.flow, starting=False)
+    with db.atomic():
+        gates.lock()
+        slots = granting.more(run, passages, wanted)
+        gates.take(slots)
+    return [slot.pk for slot in slots]
 
 
 def sweep() -> int:

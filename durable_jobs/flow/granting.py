@@ -193,3 +193,22 @@ class _Turns:
         lanes.write([visit.lane for visit in self._visits])
         for gate in sorted(self._spare):
             lanes.revive(gate, 1)
+
+
+def more(run: Run, passages: Sequence[Passage], wanted: int) -> list[Slot]:
+    """Return slots for steps that a run executes beside one that has its own."""
+    known = gates.ensure(passage.gate() for passage in passages)
+    taken = gates.taken(gate.pk for gate in known.values())
+    room = wanted
+    for passage in passages:
+        gate = known[passage.name]
+        answer = limits.known(passage, gate)
+        if answer is None or answer.limit is None or gate.lanes.exists():
+            return []
+        room = min(room, answer.limit - taken[gate.pk])
+    now = clock.now()
+    return [
+        Slot(gate=known[passage.name], run_id=run.pk, steps=True, since=now)
+        for _ in range(max(0, room))
+        for passage in passages
+    ]
