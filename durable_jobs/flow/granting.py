@@ -31,6 +31,8 @@ class Granted:
     #: The earliest time at which a throttle lets somebody through.
     next_at: datetime | None = None
     unknown: list[Passage] = field(default_factory=list)
+    #: Lanes that were found blocked: room only shrinks here, so they stay so.
+    blocked: set[int] = field(default_factory=set)
 
 
 def grant(queue: str, wanted: int, pauses: Pauses) -> Granted:
@@ -43,7 +45,7 @@ def grant(queue: str, wanted: int, pauses: Pauses) -> Granted:
         turns = _Turns(chosen, pauses, wanted - done.count)
         before = done.count
         turns.play(done)
-        turns.write()
+        turns.write(done)
         if done.count == before and done.unknown:
             break  # what is not known is asked for first
     return done
@@ -184,15 +186,16 @@ class _Turns:
         entry = Entry.RESUME.value if rests else None
         self._through.setdefault(entry, []).append(run.pk)
 
-    def write(self) -> None:
+    def write(self, done: Granted) -> None:
         """Write what the round has changed."""
         gates.take(self._slots)
         gates.set_arrivals(self._tats)
         for entry, run_ids in self._through.items():
             lanes.let_through(run_ids, entry)
         lanes.write([visit.lane for visit in self._visits])
+        done.blocked |= {one.lane.pk for one in self._visits if one.lane.blocked_on_id}
         for gate in sorted(self._spare):
-            lanes.revive(gate, 1)
+            lanes.revive(gate, 1, leaving=done.blocked)
 
 
 def more(run: Run, passages: Sequence[Passage], wanted: int) -> list[Slot]:

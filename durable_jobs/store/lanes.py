@@ -81,9 +81,10 @@ def next_turn() -> datetime | None:
     return rows.order_by("turn").values_list("turn", flat=True).first()
 
 
-def revive(gate_id: int, count: int) -> int:
+def revive(gate_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
     """Let lanes that wait for a gate try again, the first in turn first."""
     rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+    rows = rows.exclude(pk__in=list(leaving))
     first = list(rows.order_by("turn", "served").values_list("pk", flat=True)[:count])
     if not first:
         return 0
