@@ -34,7 +34,7 @@ def explain(run: Run) -> Explanation:
         return found
     if row.lane is None:
         return _ready(row)
-    if row.lane in (Entry.START, Entry.RESUME):
+    if row.lane in Entry.values:
         text = "It has just come; the next admission decides about it."
         return Explanation(state="arriving", text=text)
     return _in_lane(row)
