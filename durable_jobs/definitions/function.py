@@ -264,6 +264,7 @@ def function(
                 version=check_name(version, "a version") if version else "",
             )
             ends = {"failure": on_failure, "cancel": on_cancel, "complete": on_complete}
+            _check_gathering(made)
             handlers = [
                 _handler(handler, made, f"on_{end}") for end, handler in ends.items()
             ]
@@ -309,6 +310,17 @@ def default_id(body: Body) -> str:
     # "shop".
     label = parts[parts.index("durable") - 1] if "durable" in parts[1:] else parts[-1]
     return f"{label}.{name}"
+
+
+def _check_gathering(made: Function) -> None:
+    if made.controls.gathers is None:
+        return
+    if all(isinstance(trigger, Cron) for trigger in made.triggers):
+        msg = (
+            "Expected a trigger that gives events, such as durable.Event, with a "
+            "debounce or a batch: calls and crons are not gathered."
+        )
+        raise ConfigurationError(msg)
 
 
 def _guess(parameter: str) -> str:

@@ -111,6 +111,7 @@ def _start(
         event_id=start.event_id,
         parent=session.run,
         relation=BATCH,
+        subjects=start.subjects,
         attempt=session.function.retries if once else 0,
     )
     run = starting.start([made])[0]

@@ -10,6 +10,7 @@ from durable_jobs.definitions.events import RUN_ENDED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events.starting import Start, event_of, origin
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
 from durable_jobs.models.fields import seen
 from durable_jobs.signals import announce, run_changed, run_created
@@ -34,9 +35,11 @@ def finish(
     """
     function = registry.find(run.function)
     handler = _handler(function, end.status)
+    hit("finish.begin", run.function)
     if plain and lease is not None and handler is None and not run.parent_id:
         done = runs.finish_plain(lease, end, holding=run.flow is not None)
         if done:
+            hit("finish.committed", run.function)
             tell(run, end)
         return done
 
@@ -50,6 +53,7 @@ def finish(
 
     done = runs.finish(run, lease, end, after)
     if done:
+        hit("finish.committed", run.function)
         _ring_parent(run)
     return done
 

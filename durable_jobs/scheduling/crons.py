@@ -13,6 +13,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import Cron
 from durable_jobs.events.starting import Start, origin, start
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Schedule
 from durable_jobs.models.fields import Encoded
 from durable_jobs.store import db, events
@@ -65,7 +66,10 @@ def _fire(schedule: Schedule, function: Function, cron: Cron) -> int:
         now = clock.now()
         if not row.update(next_at=next_at, fired_at=slots[-1] if slots else None):
             return 0
+        hit("cron.moved", function.id)
         _start(function, cron, slots, now)
+        hit("cron.written", function.id)
+    hit("cron.committed", function.id)
     return len(slots)
 
 

@@ -14,6 +14,7 @@ from django.db.models import Exists, QuerySet
 from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting, matching
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Run, Schedule, Wait, Worker
 from durable_jobs.scheduling import crons, leases, retention, standing, timers
 from durable_jobs.statuses import RunStatus
@@ -27,6 +28,7 @@ NOTED_EVERY = timedelta(seconds=10)
 
 def tick() -> dict[str, int]:
     """Do what is due and return what was done, by sweeper."""
+    hit("tick.begin")
     work = pending()
     done = {}
     for name, sweep in _SWEEPS.items():
@@ -34,6 +36,7 @@ def tick() -> dict[str, int]:
             done[name] = _guarded(name, sweep)
     if "noted" in work:
         note()
+    hit("tick.done")
     return done
 
 

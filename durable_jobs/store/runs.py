@@ -13,6 +13,7 @@ from django.db.models import Case, F, Value, When
 from django.db.models.functions import Greatest
 
 from durable_jobs import clock
+from durable_jobs.failpoints import hit
 from durable_jobs.models import (
     Attempt,
     Entry,
@@ -86,6 +87,8 @@ def suspend(
     status. Raises ``LeaseLost``.
     """
     run_id, token = lease
+    first = parked[0].memo.name if parked else ""
+    hit("suspend.begin", first)
     with db.atomic():
         fenced = steps.fence(lease)
         park(run_id, notes, parked)
@@ -109,6 +112,8 @@ def suspend(
             raise LeaseLost
         if holding:
             gates.release([run_id], resting=True)
+        hit("suspend.written", first)
+    hit("suspend.committed", first)
     return status
 
 
@@ -125,9 +130,13 @@ def park(run_id: uuid.UUID, notes: Sequence[Memo], parked: Sequence[Parked]) -> 
 
 def park_now(lease: Lease, notes: Sequence[Memo], item: Parked) -> str:
     """Register one waiting step while the run goes on with its other branches."""
+    name = item.memo.name
+    hit("park.begin", name)
     with db.atomic():
         status = steps.fence(lease)
         park(lease[0], notes, [item])
+        hit("park.written", name)
+    hit("park.committed", name)
     return status
 
 
@@ -192,9 +201,11 @@ def finish(run: Run, lease: Lease | None, end: End, follow: Follow) -> bool:
             rows = rows.filter(lease_token=lease[1])
         if not rows.update(**_ending(end)):
             return False
+        hit("finish.ended", run.function)
         _release(run, end, follow)
         insert(follow(run, end))
         tell_parent(run, end)
+        hit("finish.written", run.function)
     return True
 
 
@@ -344,6 +355,7 @@ def redrive(
         recorded.filter(status=StepStatus.CANCELLED)._raw_delete(db.alias())
         recorded.filter(key__in=list(forget))._raw_delete(db.alias())
         Wait.objects.using(db.alias()).bulk_create(limits)
+        hit("redrive.written", run.function)
         return True
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from django.db.models import Case, F, Value, When
 
 from durable_jobs import clock
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import LIVE, RunStatus, StepStatus
@@ -85,14 +86,18 @@ def lock_runs(run_ids: Iterable[uuid.UUID], *, skip_locked: bool = False) -> lis
 
 def resolve(wait: Wait, outcome: Outcome) -> Run | None:
     """End a wait with ``outcome`` and wake its run; None when another was first."""
+    hit("wake.begin", wait.kind)
     with db.atomic():
         locked = lock_runs([wait.run_id])
         if not locked or not _take(wait):
             return None
+        hit("wake.taken", wait.kind)
         finish_step(wait, outcome)
         wake([wait.run_id])
         tell_woken(locked[0])
-        return locked[0]
+        hit("wake.written", wait.kind)
+    hit("wake.committed", wait.kind)
+    return locked[0]
 
 
 def finish_step(wait: Wait, outcome: Outcome) -> None:
@@ -151,6 +156,11 @@ def due(limit: int) -> list[Wait]:
     )
 
 
+def looked(wait: Wait) -> None:
+    """Note that what came before a wait was looked through, and that it was not it."""
+    Wait.objects.using(db.alias()).filter(pk=wait.pk).update(due_at=None)
+
+
 def expire(waits: Sequence[Wait]) -> list[Run]:
     """End sleeps and retries that are due, many in one transaction; return their runs.
 
@@ -171,6 +181,7 @@ def expire(waits: Sequence[Wait]) -> list[Run]:
         for run in runs:
             if run.pk in woken:
                 tell_woken(run)
+        hit("timers.expired")
     return [run for run in runs if run.pk in woken]
 
 

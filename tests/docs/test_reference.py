@@ -18,7 +18,7 @@ from django.dispatch import Signal
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 import durable_jobs
-from durable_jobs import conf, durable, exceptions, models, signals
+from durable_jobs import conf, durable, exceptions, failpoints, models, signals
 from durable_jobs.definitions import events as event_names
 from durable_jobs.definitions.context import AsyncContext, Context
 from durable_jobs.definitions.steps import COMING as COMING_STEPS
@@ -396,3 +396,20 @@ def test_every_method_of_the_kit_has_its_row() -> None:
     for name in public(Kit):
         shown = signature(getattr(Kit, name)).replace("*, ", "")
         assert f"`{name}{shown}`" in text
+
+
+# Failpoints
+
+
+def test_every_failpoint_has_its_row_with_its_sentence() -> None:
+    found = rows(section(reference("failpoints"), "Places"))
+    shown = {
+        name: f"{text}{f' [{detail}]' if detail else ''}."
+        for name, (text, detail) in found.items()
+    }
+    assert shown == failpoints.POINTS
+
+
+def test_every_action_of_a_failpoint_has_its_row() -> None:
+    found = rows(section(reference("failpoints"), "Actions"))
+    assert tuple(found) == failpoints.ACTIONS
