@@ -107,8 +107,11 @@ def ring(queue: str, work: int = 1) -> None:
     transaction.on_commit(bells, using=settings.DATABASE, robust=True)
 
 
-def ring_now(queue: str, work: int = 1) -> None:
-    """Ring a queue; a broker that is away is logged, for the tick rings again."""
+def ring_now(queue: str, work: int = 1) -> bool:
+    """Ring a queue; tell whether the bell was sent.
+
+    A broker that is away is logged, for the tick rings again.
+    """
     try:
         hit("ring.begin", queue)
         current().ring(queue, work)

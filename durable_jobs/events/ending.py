@@ -36,12 +36,15 @@ def finish(
     function = registry.find(run.function)
     handler = _handler(function, end.status)
     hit("finish.begin", run.function)
-    if plain and lease is not None and handler is None and not run.parent_id:
-        done = runs.finish_plain(lease, end, holding=run.flow is not None)
+    bare = lease is not None and handler is None and not run.parent_id and not along
+    if bare and lease is not None:
+        verb = runs.finish_plain if plain else runs.finish_alone
+        done = verb(lease, end, holding=run.flow is not None)
         if done:
             hit("finish.committed", run.function)
             tell(run, end)
-        return done
+        if plain or done:
+            return done
 
     def after(ended: Run, how: End) -> list[Run]:
         if ended.pk == run.pk and along is not None:

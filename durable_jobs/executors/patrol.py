@@ -105,6 +105,7 @@ class Patrol:
         ready = Run.objects.using(db.alias()).filter(
             queue__in=self._queues,
             status=RunStatus.QUEUED,
+            lane__isnull=True,
             due_at__lte=clock.now() - timedelta(seconds=DEAF),
         )
         return ready.values_list("queue", flat=True).first()

@@ -30,26 +30,22 @@ def sweep() -> int:
     """
     total, until = 0, clock.monotonic() + LONGEST
     while True:
-        due = waits.due(BATCH)
-        if due:
-            hit("timers.read")
-        others = [wait for wait in due if wait.kind not in WAKING]
-        done = len(others) + _wake([wait for wait in due if wait.kind in WAKING])
+        woken = _wake()
+        others = waits.due(BATCH, _ENDS)
         for wait in others:
             _one(wait)
-        total += done
-        if len(due) < BATCH or not done or clock.monotonic() > until:
+        total += woken + len(others)
+        more = woken == BATCH or len(others) == BATCH
+        if not more or clock.monotonic() > until:
             return total
 
 
-def _wake(due: list[Wait]) -> int:
-    """Wake the runs of sleeps and retries, many in one transaction; count them."""
-    if not due:
-        return 0
-    woken: dict[str, int] = {}
-    for run in waits.expire(due):
-        woken[run.queue] = woken.get(run.queue, 0) + 1
-    hit("timers.committed")
+def _wake() -> int:
+    """Wake the runs of sleeps and retries that are due, many at once; count them."""
+    hit("timers.read")
+    woken = waits.expire(BATCH, WAKING)
+    if woken:
+        hit("timers.committed")
     for queue, count in woken.items():
         dispatch.ring(queue, count)
     return sum(woken.values())

@@ -31,7 +31,7 @@ from durable_jobs.statuses import (
     StepStatus,
     sources,
 )
-from durable_jobs.store import db, gates, postgres, steps, waits
+from durable_jobs.store import db, gates, postgres, postgres_waiting, steps, waits
 from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.steps import Lease, Memo
 from durable_jobs.store.waits import NewWait, Outcome
@@ -89,11 +89,15 @@ def suspend(
     run_id, token = lease
     first = parked[0].memo.name if parked else ""
     hit("suspend.begin", first)
+    changes: dict[str, Any] = {"queue": queue, "due_at": due_at, "attempt": attempt}
+    if db.is_postgres() and not any(item.along or item.known for item in parked):
+        changes["holding"] = holding
+        return _suspended_at_once(lease, notes, parked, changes)
     with db.atomic():
         fenced = steps.fence(lease)
         park(run_id, notes, parked)
         row = Run.objects.using(db.alias()).filter(pk=run_id, lease_token=token)
-        changes: dict[str, Any] = {"lease_token": None, "lease_until": None}
+        changes = {"lease_token": None, "lease_until": None}
         if queue is not None:
             changes["queue"] = queue
         if attempt is not None:
@@ -114,6 +118,31 @@ def suspend(
             gates.release([run_id], resting=True)
         hit("suspend.written", first)
     hit("suspend.committed", first)
+    return status
+
+
+def _suspended_at_once(
+    lease: Lease,
+    notes: Sequence[Memo],
+    parked: Sequence[Parked],
+    changes: dict[str, Any],
+) -> str:
+    """Suspend in one statement."""
+    now = clock.now()
+    status = postgres_waiting.suspend(
+        lease,
+        steps.rows_of(lease[0], [*notes, *(item.memo for item in parked)]),
+        [
+            postgres_waiting.wait_row(lease[0], item.memo.key, wait, now)
+            for item in parked
+            for wait in item.waits
+        ],
+        now=now,
+        **changes,
+    )
+    if status is None:
+        raise LeaseLost
+    hit("suspend.committed", parked[0].memo.name if parked else "")
     return status
 
 
@@ -178,6 +207,20 @@ def finish_plain(lease: Lease, end: End, *, holding: bool = False) -> bool:
         if done:
             gates.release([run_id])
     return done
+
+
+def finish_alone(lease: Lease, end: End, *, holding: bool = False) -> bool:
+    """End a run with its waits and open steps, in one statement, where that is all.
+
+    False where it has live children, is not ours, or the database needs more than one.
+    """
+    if not db.is_postgres():
+        return False
+    error = None if end.error is None else json.dumps(end.error)
+    ending = (end.status.value, end.output, error, end.reason, clock.now())
+    cancelled = postgres_waiting.finish(lease, *ending, holding=holding)
+    steps.tell(cancelled or [])
+    return cancelled is not None
 
 
 #: Gives the runs that follow the end of one: its handlers.

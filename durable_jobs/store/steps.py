@@ -86,8 +86,7 @@ def record(lease: Lease, memos: Sequence[Memo]) -> str:
     run_id, token = lease
     hit("record.begin", memos[-1].name)
     if db.is_postgres():
-        rows = [_row(run_id, memo) for memo in _latest(memos)]
-        status = postgres.record(run_id, token, rows)
+        status = postgres.record(run_id, token, rows_of(run_id, memos))
     else:
         with db.atomic():
             status = fence(lease)
@@ -96,6 +95,11 @@ def record(lease: Lease, memos: Sequence[Memo]) -> str:
         raise LeaseLost
     hit("record.committed", memos[-1].name)
     return status
+
+
+def rows_of(run_id: uuid.UUID, memos: Iterable[Memo]) -> list[list[Any]]:
+    """Return the values of steps in the order of ``postgres.STEP_COLUMNS``."""
+    return [_row(run_id, memo) for memo in _latest(memos)]
 
 
 def _latest(memos: Iterable[Memo]) -> Iterable[Memo]:

@@ -19,7 +19,7 @@ from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import LIVE, RunStatus, StepStatus
-from durable_jobs.store import db, steps
+from durable_jobs.store import db, postgres_waiting, steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,11 +147,11 @@ def wake(run_ids: Sequence[uuid.UUID]) -> None:
     )
 
 
-def due(limit: int) -> list[Wait]:
-    """Return waits whose time has come, the earliest first."""
+def due(limit: int, kinds: Iterable[WaitKind]) -> list[Wait]:
+    """Return waits of some kinds whose time has come, the earliest first."""
     return list(
         Wait.objects.using(db.alias())
-        .filter(due_at__isnull=False, due_at__lte=clock.now())
+        .filter(due_at__isnull=False, due_at__lte=clock.now(), kind__in=sorted(kinds))
         .order_by("due_at")[:limit]
     )
 
@@ -161,11 +161,40 @@ def looked(wait: Wait) -> None:
     Wait.objects.using(db.alias()).filter(pk=wait.pk).update(due_at=None)
 
 
-def expire(waits: Sequence[Wait]) -> list[Run]:
-    """End sleeps and retries that are due, many in one transaction; return their runs.
+def expire(limit: int, kinds: Iterable[WaitKind]) -> dict[str, int]:
+    """End sleeps and retries that are due; return how many runs woke in each queue.
 
-    Runs that others have locked are left for the next sweep.
+    Many in one transaction. Runs that others have locked are left for the next sweep.
     """
+    woken: dict[str, int] = {}
+    if db.is_postgres():
+        runs = _expired_at_once(limit, kinds)
+    else:
+        runs = _expired(due(limit, kinds))
+    for run in runs:
+        woken[run.queue] = woken.get(run.queue, 0) + 1
+    return woken
+
+
+def _expired_at_once(limit: int, kinds: Iterable[WaitKind]) -> list[Run]:
+    from durable_jobs import ids
+
+    rows = postgres_waiting.expire(sorted(kinds), limit, clock.now())
+    steps.tell([ids.step_pk(row.id, row.slept) for row in rows if row.slept])
+    runs = {
+        row.id: Run(
+            id=row.id, function=row.function, queue=row.queue, status=row.status
+        )
+        for row in rows
+    }
+    for run in runs.values():
+        tell_woken(run)
+    return list(runs.values())
+
+
+def _expired(waits: Sequence[Wait]) -> list[Run]:
+    if not waits:
+        return []
     with db.atomic():
         runs = lock_runs({wait.run_id for wait in waits}, skip_locked=db.lockable())
         locked = {run.pk for run in runs}
