@@ -37,6 +37,7 @@ from durable_jobs.definitions.triggers import (
     Timeouts,
     Trigger,
 )
+from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.retry import Backoff, BackoffLike, as_backoff
 
@@ -391,5 +392,6 @@ __all__ = [
     "ModelChange",
     "StartOptions",
     "Timeouts",
+    "Webhook",
     "function",
 ]

@@ -15,7 +15,7 @@ from durable_jobs.models import Run
 from durable_jobs.models.fields import seen
 from durable_jobs.signals import announce, run_changed, run_created
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, runs
+from durable_jobs.store import db, runs, schedules
 from durable_jobs.store.runs import HANDLER, INVOKE, End
 from durable_jobs.store.steps import Lease
 
@@ -74,7 +74,8 @@ def follow(run: Run, end: End) -> list[Run]:
 
 
 def tell(run: Run, end: End) -> None:
-    """Announce the end of a run."""
+    """Announce the end of a run, and let the slot behind it begin."""
+    schedules.let_next(run)
     announce(
         run_changed,
         run_id=run.pk,

@@ -52,11 +52,16 @@ class Incoming:
 
 
 def send(
-    new: Sequence[NewEvent], source: str = SEND, *, own: bool = False
+    new: Sequence[NewEvent],
+    source: str = SEND,
+    *,
+    own: bool = False,
+    to: Sequence[Function] = (),
 ) -> list[str]:
     """Store events and start what listens to them; return their ids, in order.
 
-    All or none. ``own``: the project's own events may have reserved names.
+    All or none. ``own``: the project's own events may have reserved names. ``to``:
+    functions that the events start besides those that listen to their names.
     """
     if len(new) > settings.MAX_EVENTS:
         msg = (
@@ -71,7 +76,7 @@ def send(
         with db.joined():
             _store(incoming, source)
             hit("send.stored", first)
-            reaching.begin(_starts(incoming))
+            reaching.begin(_starts(incoming, to))
             dispatch.ring(settings.QUEUE)
             hit("send.started", first)
         hit("send.committed", first)
@@ -164,19 +169,19 @@ def _check_names(incoming: Sequence[Incoming], names: dict[str, str]) -> None:
             raise DuplicateKeyError(msg)
 
 
-def _starts(incoming: Sequence[Incoming]) -> list[Reached]:
+def _starts(incoming: Sequence[Incoming], to: Sequence[Function]) -> list[Reached]:
     """Return the starts of the functions that events reach."""
     return [
         Reached(made, () if one.event.id is None else (f"event:{one.id}",))
         for one in incoming
-        for made in _starts_of(one)
+        for made in _starts_of(one, to)
     ]
 
 
-def _starts_of(one: Incoming) -> list[Start]:
+def _starts_of(one: Incoming, to: Sequence[Function]) -> list[Start]:
     now = clock.now()
     received = None
-    found: dict[str, Start] = {}
+    found = {f.id: _start_of(one, f, max(one.ts, now), "") for f in to}
     for function, trigger in registry.listeners(one.event.name):
         if function.id in found and not found[function.id].skipped:
             continue

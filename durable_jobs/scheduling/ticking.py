@@ -12,7 +12,6 @@ from datetime import timedelta
 from django.db.models import Exists, QuerySet
 
 from durable_jobs import clock, dispatch
-from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting, matching
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Run, Schedule, Wait, Worker
@@ -54,26 +53,20 @@ def pending() -> set[str]:
         "queues": Exists(
             runs.filter(status=RunStatus.QUEUED, lane__isnull=True, due_at__lte=now)
         ),
+        "crons": Exists(schedules.filter(next_at__lte=now)),
         "fresh": Exists(
             Worker.objects.using(db.alias()).filter(
                 name=TICK, seen_at__gt=now - NOTED_EVERY
             )
         ),
     }
-    if declared := registry.crons():
-        # A row that the code no longer has would be due for ever.
-        known = schedules.filter(
-            function__in={function.id for function, _ in declared},
-            cron__in={cron.text for _, cron in declared},
-        )
-        found["crons"] = Exists(known.filter(next_at__lte=now))
     questions = admitting.needed()
     row = _row(found | questions)
     work = {name for name, there in row.items() if there}
     if work & questions.keys():
         work = work - questions.keys() | {"admissions"}
     if "fresh" not in work:
-        work |= {"noted", "crons", "retention", "lanes"}
+        work |= {"noted", "schedules", "crons", "retention", "lanes"}
     return work - {"fresh"}
 
 
@@ -136,6 +129,7 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "timers": timers.sweep,
     "leases": leases.sweep,
     "events": matching.route_pending,
+    "schedules": crons.sync,
     "crons": crons.sweep,
     "lanes": standing.sweep,
     "admissions": admitting.sweep,

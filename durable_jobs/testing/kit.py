@@ -80,7 +80,7 @@ class Kit:
 
     def run_until_idle(self) -> int:
         """Execute until nothing can go on at this time; return the attempts made."""
-        crons.sweep()  # beat may take ten seconds to note one that was just declared
+        crons.sync()  # beat may take ten seconds to note one that was just declared
         count = 0
         while True:
             self._look_after_commits()

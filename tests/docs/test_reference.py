@@ -26,6 +26,7 @@ from durable_jobs.definitions.steps import Steps
 from durable_jobs.engine.context import RunContext
 from durable_jobs.models import Run
 from durable_jobs.models.runs import RunQuerySet
+from durable_jobs.models.schedules import ScheduleQuerySet
 from durable_jobs.scheduling.faults import FAULTS
 from durable_jobs.statuses import RunStatus, StepStatus
 from durable_jobs.testing import Kit
@@ -100,9 +101,7 @@ def test_every_name_behind_the_door_has_its_row() -> None:
     assert set(named) == set(durable.__all__)
 
 
-def test_every_name_that_is_to_come_is_named() -> None:
-    names = set(NAME.findall(section(reference("names"), "Not in this version")))
-    assert names - {"durable", "ConfigurationError"} == set(durable.COMING)
+def test_every_step_that_is_to_come_is_named() -> None:
     steps = section(reference("steps"), "Not in this version")
     assert set(NAME.findall(steps)) - {"ConfigurationError"} == set(COMING_STEPS)
 
@@ -126,6 +125,7 @@ def test_every_parameter_of_a_function_has_its_row_with_its_default() -> None:
         durable.Event,
         durable.Cron,
         durable.ModelChange,
+        durable.Webhook,
         durable.CancelOn,
         durable.Timeouts,
         durable.Concurrency,
@@ -276,6 +276,25 @@ def test_every_field_of_a_model_has_its_row(model: Any) -> None:
     names = {field.name for field in model._meta.concrete_fields}
     methods = public(model) if model is Run else set()
     assert set(found) == names | methods
+
+
+def test_every_field_and_verb_of_a_schedule_has_its_row() -> None:
+    text = section(reference("models"), "Schedule")
+    names = {field.name for field in models.Schedule._meta.concrete_fields}
+    assert set(rows(text)) == names | public(models.Schedule)
+    for name in public(models.Schedule) - {"is_paused", "in_code", "owner"}:
+        assert f"`{name}{signature(getattr(models.Schedule, name))}`" in text
+    for name in public(ScheduleQuerySet):
+        assert f"`{name}{signature(getattr(ScheduleQuerySet, name))}`" in text
+    for name in ("create", "get", "filter"):
+        shown = signature(getattr(durable.schedules, name)).replace("*, ", "")
+        assert f"`durable.schedules.{name}{shown}`" in text
+
+
+def test_every_scheme_is_named() -> None:
+    text = "\n".join(page("docs/howto/webhooks.md").lines)
+    for name in durable.verify.__all__:
+        assert f"durable.verify.{name}(" in text
 
 
 def test_every_model_has_its_heading() -> None:
