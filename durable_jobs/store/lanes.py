@@ -108,6 +108,17 @@ def revive(gate_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
     return chosen.update(active=True, blocked_on=None)
 
 
+def waiting_for(
+    gate_id: int, functions: Iterable[str], *, leaving: Iterable[int]
+) -> list[Lane]:
+    """Return the first lane of each function that waits for a gate, in turn."""
+    rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+    rows = rows.exclude(pk__in=list(leaving)).order_by("turn", "served")
+    first = [rows.filter(function=one).first() for one in functions]
+    found = [lane for lane in first if lane is not None]
+    return sorted(found, key=lambda lane: (lane.turn, lane.served))
+
+
 def heads(lane: Lane, limit: int) -> list[Run]:
     """Return the first runs in line in a lane."""
     return list(locked(waiting(lane.pk).only("id", "lane"))[:limit])
