@@ -13,6 +13,7 @@ from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
 from durable_jobs.definitions.controls import (
+    PRIORITY_OR_ORDERING,
     Batch,
     Concurrency,
     Controls,
@@ -104,6 +105,9 @@ class Function:
         there. ``run_after``: a delay or an aware datetime. ``priority``: seconds, from
         -600 to 600, by which the run goes ahead of others in its queue.
         """
+        if priority and self.controls.ordering is not None:
+            msg = f"Durable function {self.id!r}: {PRIORITY_OR_ORDERING}"
+            raise ConfigurationError(msg)
         return replace(self, options=StartOptions(key, run_after, priority))
 
     def enqueue(self, data: Data = None) -> Run:

@@ -119,6 +119,14 @@ class Registry:
                     )
                     raise ConfigurationError(msg)
 
+    def sharing(self) -> list[str]:
+        """Return the ids of the functions that share a limit with others."""
+        return [
+            function.id
+            for function in self
+            if any(one.scope == "account" for one in function.controls.concurrency)
+        ]
+
     def queues(self) -> list[str]:
         """Return the queues that functions name."""
         return sorted({function.queue for function in self})

@@ -228,7 +228,14 @@ def _start_once(one: Start) -> Run:
         taken = keys.take([wish]).get((wish.function, wish.key))
         if taken is None:
             return _started(one)
-    return Run.objects.using(db.alias()).get(pk=taken.run_id)
+    run = Run.objects.using(db.alias()).filter(pk=taken.run_id).first()
+    if run is None:
+        msg = (
+            f"The idempotency key of this call of {one.function.id!r} was used by an "
+            f"event that was gathered with others: it has no run of its own."
+        )
+        raise DuplicateKeyError(msg)
+    return run
 
 
 def _started(one: Start) -> Run:

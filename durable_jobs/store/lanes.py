@@ -103,14 +103,26 @@ def next_turn() -> datetime | None:
     return rows.order_by("turn").values_list("turn", flat=True).first()
 
 
-def revive(gate_id: int, count: int) -> int:
+def revive(gate_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
     """Let lanes that wait for a gate try again, the first in turn first."""
     rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+    rows = rows.exclude(pk__in=list(leaving))
     first = list(rows.order_by("turn", "served").values_list("pk", flat=True)[:count])
     if not first:
         return 0
     chosen = Lane.objects.using(db.alias()).filter(pk__in=first)
     return chosen.update(active=True, blocked_on=None)
+
+
+def waiting_for(
+    gate_id: int, functions: Iterable[str], *, leaving: Iterable[int]
+) -> list[Lane]:
+    """Return the first lane of each function that waits for a gate, in turn."""
+    rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+    rows = rows.exclude(pk__in=list(leaving)).order_by("turn", "served")
+    first = [rows.filter(function=one).first() for one in functions]
+    found = [lane for lane in first if lane is not None]
+    return sorted(found, key=lambda lane: (lane.turn, lane.served))
 
 
 def heads(lane: Lane, limit: int) -> list[Run]:

@@ -100,6 +100,7 @@ class Kit:
         rows = Run.objects.using(db.alias()).filter(
             status=RunStatus.QUEUED, due_at__lte=clock.now()
         )
+        # A lane may have had its last run let through, and nobody has seen that yet.
         queues = set(rows.values_list("queue", flat=True)) | lanes.queues()
         return sum(self._serve(queue) for queue in sorted(queues))
 
