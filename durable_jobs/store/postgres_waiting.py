@@ -74,7 +74,7 @@ RETURNING run.status
 def suspend(
     lease: tuple[uuid.UUID, uuid.UUID],
     steps: Sequence[Sequence[Any]],
-    waits: Sequence[Sequence[Any]],
+    waits: Sequence[tuple[str, Any]],
     *,
     queue: str | None,
     due_at: datetime | None,
@@ -83,7 +83,8 @@ def suspend(
 ) -> str | None:
     """Give a lease back with what the run waits for; return its status, None if lost.
 
-    ``steps`` and ``waits`` are rows in the order of their columns.
+    ``steps`` are rows in the order of their columns, ``waits`` the keys of steps with
+    what they wait for.
     """
     written, step_values = postgres.written(steps)
     rows = ", ".join([_ROW] * len(waits))
@@ -92,14 +93,14 @@ def suspend(
     values = [
         *(*lease, due_at, now),
         *step_values,
-        *(value for row in waits for value in row),
+        *(v for key, wait in waits for v in _wait_row(lease[0], key, wait, now)),
         *(queue, attempt, *lease),
     ]
     found = prepared.fetch(text, values)
     return found[0][0] if found else None
 
 
-def wait_row(run_id: uuid.UUID, step: str, wait: Any, now: datetime) -> list[Any]:
+def _wait_row(run_id: uuid.UUID, step: str, wait: Any, now: datetime) -> list[Any]:
     """Return the values of a new wait in the order of its columns."""
     condition = None if wait.condition is None else json.dumps(wait.condition)
     return [
