@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -15,7 +14,8 @@ from durable_jobs import clock, ids, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.function import Function
 from durable_jobs.engine import scope
-from durable_jobs.engine.suspend import BranchDropped, StoreFailed, Suspend
+from durable_jobs.engine.handing import Handed
+from durable_jobs.engine.suspend import BranchDropped, Suspend, is_over, own_writes
 from durable_jobs.exceptions import ConfigurationError, LimitExceeded, NonDeterministic
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, step_changed
@@ -26,21 +26,6 @@ from durable_jobs.store.runs import Parked
 from durable_jobs.store.steps import Memo
 
 T = TypeVar("T")
-
-
-class Handed:
-    """A database call that a branch thread asks the attempt's own thread to make."""
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self.call = call
-        self.future: Future[Any] = Future()
-
-    def perform(self) -> None:
-        """Make the call; its result or error goes to whoever asked."""
-        try:
-            self.future.set_result(self.call())
-        except BaseException as error:  # noqa: BLE001  # it is raised where it was asked for
-            self.future.set_exception(error)
 
 
 def stored_bytes(text: str | None) -> int:
@@ -84,6 +69,7 @@ class Session:
         self.waited = False
         self.paused = False
         self.diverged: NonDeterministic | None = None
+        self.over: BaseException | None = None
         self.met: set[str] = set()
         self.horizon = -1
         self.bytes = sum(stored_bytes(memo.output) for memo in memos.values())
@@ -163,6 +149,13 @@ class Session:
             self.requeue = True
             raise Suspend
 
+    def end_if_over(self, error: BaseException | None = None) -> None:
+        """Raise what has ended the attempt, be it ``error``, again and again."""
+        if self.over is None and is_over(error):
+            self.over = error
+        if self.over is not None:
+            raise self.over
+
     def check_committing(self, name: str) -> None:
         """Raise when the function has a transaction open, which could roll back."""
         around = self._depth if self.on_own_thread else 0
@@ -233,10 +226,8 @@ class Session:
             # Asked when its turn has come: the others may have decided meanwhile.
             if not place.alive:
                 raise BranchDropped
-            try:
+            with own_writes():
                 return call()
-            except db.TROUBLE as error:
-                raise StoreFailed from error
 
         if self.on_own_thread:
             return checked()

@@ -70,6 +70,8 @@ class Look:
 
     def __init__(self, label: str, pk: str) -> None:
         self.label, self.pk = label, pk
+        # What Django calls it by, should it fail.
+        self.__qualname__ = f"the look for waits for {label}"
         self.done = False
 
     def __call__(self) -> None:

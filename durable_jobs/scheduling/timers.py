@@ -108,6 +108,7 @@ def _run(wait: Wait) -> Run | None:
 _ENDS: dict[WaitKind, Callable[[Wait], None]] = {
     WaitKind.TIMEOUT: _timeout,
     WaitKind.MODEL: _look,
+    WaitKind.EVENT: _look,
     WaitKind.START_BY: _start_by,
     WaitKind.FINISH_BY: _finish_by,
 }

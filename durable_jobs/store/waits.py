@@ -155,6 +155,11 @@ def due(limit: int) -> list[Wait]:
     )
 
 
+def looked(wait: Wait) -> None:
+    """Note that what came before a wait was looked through, and that it was not it."""
+    Wait.objects.using(db.alias()).filter(pk=wait.pk).update(due_at=None)
+
+
 def expire(waits: Sequence[Wait]) -> list[Run]:
     """End sleeps and retries that are due, many in one transaction; return their runs.
 

@@ -65,7 +65,7 @@ def test_a_sender_that_did_not_hear_of_its_commit_sends_again(lab: Lab) -> None:
     lab.worker()
     with proxied_database(lab.environment["DATABASE_URL"]) as (proxy, url):
         with pointed(url):
-            proxy.swallow(after="INSERT INTO \"durable_jobs_event\"")
+            proxy.swallow(after='INSERT INTO "durable_jobs_event"')
             with pytest.raises(OperationalError), transaction.atomic():
                 durable.send("lab/ping", id="ping-1")
             assert proxy.counts["swallowed"] == 1

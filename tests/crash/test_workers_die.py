@@ -91,7 +91,9 @@ def test_two_beats_one_of_them_frozen_fire_each_time_of_a_cron_once(lab: Lab) ->
     rows = Schedule.objects.filter(function="lab.minutely")
     until(rows.exists, "the schedule", lab)
     begun = clock.now()
-    rows.update(next_at=clock.now().replace(second=0, microsecond=0) - timedelta(hours=2))
+    rows.update(
+        next_at=clock.now().replace(second=0, microsecond=0) - timedelta(hours=2)
+    )
     fired = Run.objects.filter(function="lab.minutely")
     for number in range(4):
         beats[number % 2].signal(signal.SIGSTOP)

@@ -174,7 +174,9 @@ def limited_role(connections_at_once: int) -> Iterator[str]:
     name = f"lab_{connection.settings_dict['NAME']}"
     with connection.cursor() as cursor:
         cursor.execute(f"DROP ROLE IF EXISTS {name}")
-        cursor.execute(f"CREATE ROLE {name} LOGIN CONNECTION LIMIT {connections_at_once}")
+        cursor.execute(
+            f"CREATE ROLE {name} LOGIN CONNECTION LIMIT {connections_at_once}"
+        )
         cursor.execute(f"GRANT pg_read_all_data, pg_write_all_data TO {name}")
     try:
         yield name

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 from django.db import transaction
@@ -14,7 +12,7 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.engine.bodies import stubbed
 from durable_jobs.engine.frames import Call, Frame, Outcome, Plan
 from durable_jobs.engine.retrying import not_due, record_of, schedule, settle
-from durable_jobs.engine.suspend import BranchDropped, StoreFailed, Suspend
+from durable_jobs.engine.suspend import BranchDropped, Suspend, own_writes
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.failpoints import hit
 from durable_jobs.retry import as_backoff
@@ -77,14 +75,17 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
     hit("step.before", operation.id)
     blank = frame.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
     outcome: Outcome = yield Call(
-        fn=functools.partial(_committed, frame, operation, blank),
+        fn=functools.partial(_together, frame, operation, blank),
         name=operation.id,
         attempt=blank.attempt,
         own=True,
     )
     if outcome.error is not None:
-        suspend = schedule(frame, outcome.error, started)
-        raise suspend or frame.fail(record_of(outcome.error), started)
+        error = outcome.error
+        if isinstance(error, _Undone):
+            error = error.error
+        suspend = schedule(frame, error, started)
+        raise suspend or frame.fail(record_of(error), started)
     memo, status = outcome.value
     frame.session.recorded(memo, status)
     hit("step.after", operation.id)
@@ -92,54 +93,45 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
     return serialization.loads(memo.output)
 
 
-def _committed(frame: Frame, operation: ops.Atomic, blank: Memo) -> tuple[Memo, str]:
-    """Do it together; a database that fails is the body's error in the body alone.
-
-    Where the commit fails, nobody knows whether it was one: the record tells.
-    """
-    called = _Called(stubbed(operation.id, operation.fn))
-    try:
-        return _together(frame, operation, blank, called)
-    except db.TROUBLE as error:
-        if error is called.error:
-            raise
-        raise StoreFailed from error
-
-
-class _Called:
-    """A body that remembers what it has raised."""
-
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self._fn = fn
-        self.error: Exception | None = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return self._fn(*args, **kwargs)
-        except Exception as error:
-            self.error = error
-            raise
-
-
-def _together(
-    frame: Frame, operation: ops.Atomic, blank: Memo, body: Callable[..., Any]
-) -> tuple[Memo, str]:
+def _together(frame: Frame, operation: ops.Atomic, blank: Memo) -> tuple[Memo, str]:
     """Lock the run, call the body, record: one commit, or nothing of it.
 
-    The lock comes first, so that whoever lost the lease writes nothing.
+    The lock comes first, so that whoever lost the lease writes nothing. A database that
+    fails around the body, be it in the commit itself, is no failure of the body: only
+    the next attempt can tell what was committed.
     """
-    with transaction.atomic(using=db.alias()):
-        status = steps.fence(frame.session.lease)
-        hit("record.locked")
-        if not frame.scope.alive:
-            raise BranchDropped  # who holds the lock sees what the others decided
-        value = body(*operation.args, **operation.kwargs)
-        text = frame.session.encode(value, operation.id)
-        memo = blank.but(output=text, error=None, ended_at=clock.now())
-        steps.write(frame.session.run.pk, [memo])
-        hit("step.body", operation.id)
-    hit("record.committed", operation.id)
+    with own_writes():
+        with transaction.atomic(using=db.alias()):
+            status = steps.fence(frame.session.lease)
+            hit("record.locked")
+            if not frame.scope.alive:
+                raise BranchDropped  # who holds the lock sees what the others decided
+            text = _called(frame, operation)
+            memo = blank.but(output=text, error=None, ended_at=clock.now())
+            steps.write(frame.session.run.pk, [memo])
+            hit("record.written", operation.id)
+        hit("record.committed", operation.id)
     return memo, status
+
+
+class _Undone(Exception):
+    """The body failed, and so its transaction is undone."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _called(frame: Frame, operation: ops.Atomic) -> str:
+    """Call the body and return its result as JSON text."""
+    fn = stubbed(operation.id, operation.fn)
+    try:
+        value = fn(*operation.args, **operation.kwargs)
+        text = frame.session.encode(value, operation.id)
+    except Exception as error:
+        raise _Undone(error) from error
+    hit("step.body", operation.id)
+    return text
 
 
 def _check_atomic(operation: ops.Atomic) -> None:
