@@ -25,7 +25,7 @@ from tests.services.postgres import Postgres
 def directory() -> Iterator[Path]:
     """Give a directory with a short path, which the servers' account may use."""
     account = account_of_servers()
-    base = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))  # noqa: S108  # a private one
+    base = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))  # a private one
     try:
         if account is not None:
             os.chown(base, account.pw_uid, account.pw_gid)
