@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from durable_jobs.store import db
+from django.db import InterfaceError, InternalError, OperationalError
 
 
 class Suspend(BaseException):
@@ -33,7 +33,7 @@ def own_writes() -> Iterator[None]:
     """Take a database that fails inside the block for no error of the function's."""
     try:
         yield
-    except db.TROUBLE as error:
+    except (OperationalError, InterfaceError, InternalError) as error:
         raise StoreFailed from error
 
 
