@@ -11,11 +11,11 @@ from durable_jobs.testing import Kit
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(30)]
 
 
-@pytest.mark.parametrize("limits", [{}, {"concurrency": 1}])
+@pytest.mark.parametrize("limit", [None, 1])
 def test_what_stood_in_line_before_it_is_kept(
-    durable_kit: Kit, limits: dict[str, int]
+    durable_kit: Kit, limit: int | None
 ) -> None:
-    function = durable.function(id="flow.kept", **limits)(lambda ctx: "done")
+    function = durable.function(id="flow.kept", concurrency=limit)(lambda ctx: "done")
     durable.pause_queue("default")
     before = function.enqueue()
     durable_kit.run_until_idle()  # with limits it is in line now
