@@ -41,9 +41,9 @@ class Group:
             found += _children(pid)
         return found
 
-    def processor_seconds(self) -> float:
-        """Return the processor time of all of them so far."""
-        return processor_seconds(self.pids())
+    def processor(self) -> dict[int, float]:
+        """Return the processor time of each of them so far."""
+        return processor(self.pids())
 
     def memory(self) -> list[Memory]:
         """Return what each of them holds."""
@@ -88,17 +88,22 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def processor_seconds(pids: Iterable[int]) -> float:
-    """Return the processor time that processes have used; one that is gone: none."""
-    ticks = 0
+def processor(pids: Iterable[int]) -> dict[int, float]:
+    """Return the processor time in seconds that processes have used, by id."""
+    found = {}
     for pid in pids:
         try:
             text = Path(f"/proc/{pid}/stat").read_text()
         except OSError:
-            continue
+            continue  # it has ended
         fields = text.rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / _TICKS
+        found[pid] = (int(fields[11]) + int(fields[12])) / _TICKS
+    return found
+
+
+def spent(before: dict[int, float], after: dict[int, float]) -> float:
+    """Return the processor time between two looks; of those that ended it is lost."""
+    return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
 
 
 def memory(pid: int) -> Memory:

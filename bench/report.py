@@ -14,14 +14,53 @@ OURS = "ours"
 NONE = "\N{EN DASH}"
 
 
+#: The figures of the summary, by workload.
+HEADLINES = {
+    "W1": ("5-step runs", "1-step runs"),
+    "W2": ("W2 first step, p50", "W3 between steps, p50"),
+    "W4": ("single", "bulk"),
+    "W5": ("late, p50",),
+    "W6": ("fan-out",),
+    "W7": ("late",),
+    "W8": ("bytes",),
+    "W12": ("statements",),
+    "W13": ("all, shared out",),
+}
+
+
 def tables(results: Results, peers: list[Peer], workloads: list[Workload]) -> str:
     """Return one Markdown table a workload, with a line for each peer."""
-    parts = [_floor(results)]
+    parts = [_floor(results), _summary(results, peers, workloads)]
     for one in workloads:
         lines = [f"### {', '.join(one.names)}: {one.title}", ""]
         lines += _table(results, peers, one)
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _summary(results: Results, peers: list[Peer], workloads: list[Workload]) -> str:
+    """Return the medians of the first figure of each workload, a line for each peer."""
+    chosen = [
+        (one, figure)
+        for one in workloads
+        for figure in one.figures
+        if figure.name in HEADLINES.get(one.names[0], ())
+    ]
+    titles = [_title(one, figure) for one, figure in chosen]
+    lines = ["### All in one: medians", "", f"| | {' | '.join(titles)} |"]
+    lines.append(f"|---|{'--:|' * len(titles)}")
+    for peer in peers:
+        cells = []
+        for one, figure in chosen:
+            values = results.values.get((peer.name, one.names[0], figure.name))
+            cells.append(number(statistics.median(values)) if values else NONE)
+        lines.append(f"| {peer.title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _title(one: Workload, figure: Figure) -> str:
+    name = figure.name if len(one.names) > 1 else f"{one.names[0]} {figure.name}"
+    return f"{name}, {figure.unit}"
 
 
 def _floor(results: Results) -> str:
@@ -39,12 +78,19 @@ def _table(results: Results, peers: list[Peer], one: Workload) -> Iterator[str]:
     titles = [f"{figure.name}, {figure.unit}" for figure in one.figures]
     yield f"| | {' | '.join(titles)} |"
     yield f"|---|{'--:|' * len(titles)}"
+    without = []
     for peer in peers:
         cells = [_cell(results, peer, one, figure) for figure in one.figures]
         trouble = results.troubles.get((peer.name, one.names[0]))
         if trouble and cells[0] == NONE:
             cells[0] = f"failed: {trouble[:80]}"
-        yield f"| {peer.title} | {' | '.join(cells)} |"
+        if set(cells) == {NONE}:
+            without.append(peer.title.partition(" (")[0].partition(",")[0])
+        else:
+            yield f"| {peer.title} | {' | '.join(cells)} |"
+    if without:
+        yield ""
+        yield f"Not offered, or not measured: {', '.join(dict.fromkeys(without))}."
 
 
 def _cell(results: Results, peer: Peer, one: Workload, figure: Figure) -> str:

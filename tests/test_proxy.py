@@ -1,4 +1,4 @@
-"""The lab's proxy and clock do what they say, so that the crash tests mean something."""
+"""The lab's proxy and clock do what they say: so the crash tests mean something."""
 
 from __future__ import annotations
 
@@ -50,9 +50,11 @@ def test_the_reply_to_a_commit_is_swallowed_and_the_commit_is_not(
     through: tuple[Proxy, str],
 ) -> None:
     proxy, url = through
-    with pytest.raises(psycopg.OperationalError), psycopg.connect(url) as client:
+    with psycopg.connect(url) as client:
         client.execute("INSERT INTO lab_gate VALUES ('a')")
         proxy.swallow()
+        with pytest.raises(psycopg.OperationalError):
+            client.commit()
     assert proxy.counts["swallowed"] == 1
     assert not proxy.armed
     assert names() == ["a"]
@@ -140,9 +142,9 @@ def test_the_broker_has_one_too() -> None:
 
 def test_who_is_not_there_is_refused() -> None:
     proxy = Proxy("/nowhere.sock")
-    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
-        with pytest.raises(ConnectionResetError):
-            client.recv(1)
+    client = socket.create_connection(("127.0.0.1", proxy.port))
+    with client, pytest.raises(ConnectionResetError):
+        client.recv(1)
     proxy.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.processes import spent
 from bench.sessions import Session
 from bench.sizes import Sizes
 from bench.workloads import Figure, Figures, Workload
@@ -10,13 +11,13 @@ from bench.workloads import Figure, Figures, Workload
 def measure(session: Session, sizes: Sizes) -> Figures:
     """Start runs as fast as can be, and wait for the last body of all."""
     assert session.workers is not None
-    used = session.workers.processor_seconds()
+    before = session.workers.processor()
     five = _rate(session, sizes.runs, 5)
-    spent = session.workers.processor_seconds() - used
+    used = spent(before, session.workers.processor())
     return {
         "5-step runs": five,
         "1-step runs": _rate(session, sizes.runs, 1),
-        "processor a 5-step run": spent / sizes.runs * 1000,
+        "processor a 5-step run": used / sizes.runs * 1000,
     }
 
 

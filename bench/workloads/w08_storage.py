@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.processes import processor_seconds
+from bench.processes import processor, spent
 from bench.sessions import Missing, Session
 from bench.sizes import Sizes
 from bench.workloads import Figure, Figures, Workload
@@ -14,12 +14,11 @@ def measure(session: Session, sizes: Sizes) -> Figures:
         raise Missing("a database")
     before = session.database.stored_bytes()
     session.database.reset()
-    backends = session.database.backends()
-    used = processor_seconds(backends)
+    used = processor(session.database.backends())
     session.start_many("steps", sizes.runs, steps=5)
     session.wait(sizes.runs * 5)
     session.settle()
-    used = processor_seconds(backends) - used
+    served = spent(used, processor(session.database.backends()))
     counted = session.database.counts(sizes.runs)
     stored = session.database.stored_bytes() - before
     return {
@@ -27,7 +26,7 @@ def measure(session: Session, sizes: Sizes) -> Figures:
         "WAL bytes": counted.wal_bytes,
         "statements": counted.calls,
         "waits for the disk": counted.syncs,
-        "processor, database": used / sizes.runs * 1000,
+        "processor, database": served / sizes.runs * 1000,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from bench.processes import processor_seconds
+from bench.processes import processor, spent
 from bench.sessions import Session
 from bench.sizes import Sizes
 from bench.workloads import Figure, Figures, Workload
@@ -16,16 +16,15 @@ def measure(session: Session, sizes: Sizes) -> Figures:
     assert workers is not None
     time.sleep(1)
     session.database.reset_statements()
-    backends = session.database.backends()
-    began, served = workers.processor_seconds(), processor_seconds(backends)
+    began, served = workers.processor(), processor(session.database.backends())
     time.sleep(sizes.idle)
-    spent = workers.processor_seconds() - began
-    found = {"processor": spent / sizes.idle * 1000}
+    used = spent(began, workers.processor())
+    found = {"processor": used / sizes.idle * 1000}
     if session.peer.uses_database:
         calls = sum(one.calls for one in session.database.statements())
         found["statements"] = calls / sizes.idle
-        spent_there = processor_seconds(backends) - served
-        found["processor, database"] = spent_there / sizes.idle * 1000
+        used = spent(served, processor(session.database.backends()))
+        found["processor, database"] = used / sizes.idle * 1000
     return found
 
 

@@ -10,7 +10,7 @@ from django.db import connections
 
 from durable_jobs import conf
 from durable_jobs.definitions.registry import registry
-from durable_jobs.definitions.verify import Scheme
+from durable_jobs.definitions.schemes import Scheme
 from durable_jobs.exceptions import ConfigurationError
 
 

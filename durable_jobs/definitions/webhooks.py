@@ -9,9 +9,10 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 
+from durable_jobs.definitions.schemes import Scheme
 from durable_jobs.definitions.secrets import same_callable
 from durable_jobs.definitions.templates import check_mapping
-from durable_jobs.definitions.verify import Scheme, Unsigned
+from durable_jobs.definitions.verify import Unsigned
 from durable_jobs.exceptions import ConfigurationError
 
 MAX_PATH = 150

@@ -33,6 +33,9 @@ logger = logging.getLogger("durable_jobs")
 PATIENCE = 0.25
 #: Timers further away than this are left to the tick.
 FARTHEST_ALARM = timedelta(seconds=60)
+#: So many seconds before an alarm the keeper sweeps once, to be connected and to have
+#: its statements planned when it is time, unless it swept a few seconds before.
+AHEAD, WARM = 0.2, 4.0
 
 
 class Batch:
@@ -70,6 +73,7 @@ class Keeper:
         self._lost: set[uuid.UUID] = set()
         self._batches: list[Batch] = []
         self._alarms: list[datetime] = []
+        self._swept_at = float("-inf")
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._asleep_until = float("-inf")
@@ -178,8 +182,12 @@ class Keeper:
         pauses = [max(0.0, time - now) for time in times]
         if self._alarms:
             left = (self._alarms[0] - clock.now()).total_seconds()
-            pauses.append(max(0.0, left))
+            pauses.append(max(0.0, left - self._ahead()))
         return min(pauses)
+
+    def _ahead(self) -> float:
+        """Return how many seconds before an alarm there is something to be done."""
+        return 0.0 if clock.monotonic() < self._swept_at + WARM else AHEAD
 
     def _give_back(self) -> None:
         now = clock.monotonic()
@@ -195,13 +203,15 @@ class Keeper:
                 give_back(rest)
 
     def _ring(self) -> None:
+        near = clock.now() + timedelta(seconds=self._ahead())
         with self._changed:
-            due = bool(self._alarms) and self._alarms[0] <= clock.now()
+            due = bool(self._alarms) and self._alarms[0] <= near
             while self._alarms and self._alarms[0] <= clock.now():
                 heapq.heappop(self._alarms)
         if due:
             timers.sweep()
             admitting.admit()
+            self._swept_at = clock.monotonic()
 
     def _renew(self, now: float) -> None:
         with self._changed:

@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.db import (
-    InterfaceError,
-    InternalError,
-    OperationalError,
-    connections,
-    transaction,
-)
+from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
 from durable_jobs.conf import settings
-
-#: What is raised where the database is at fault, not the statement: it is away, full,
-#: or read-only, or has undone one of two that waited for each other.
-TROUBLE = (OperationalError, InterfaceError, InternalError)
 
 
 def alias() -> str:

@@ -90,7 +90,7 @@ _FREED_ALL = _FREED.replace("%FROM%", "ended").replace("%WHICH%", "")
 def suspend(
     lease: tuple[uuid.UUID, uuid.UUID],
     steps: Sequence[Sequence[Any]],
-    waits: Sequence[Sequence[Any]],
+    waits: Sequence[tuple[str, Any]],
     *,
     queue: str | None,
     due_at: datetime | None,
@@ -100,8 +100,9 @@ def suspend(
 ) -> str | None:
     """Give a lease back with what the run waits for; return its status, None if lost.
 
-    ``steps`` and ``waits`` are rows in the order of their columns. ``holding``: it may
-    hold slots for its steps, which are released.
+    ``steps`` are rows in the order of their columns, ``waits`` the keys of steps with
+    what they wait for. ``holding``: it may hold
+    slots for its steps, which are released.
     """
     written, step_values = postgres.written(steps)
     rows = ", ".join([_ROW] * len(waits))
@@ -111,7 +112,7 @@ def suspend(
     values = [
         *(*lease, due_at, now),
         *step_values,
-        *(value for row in waits for value in row),
+        *(v for key, wait in waits for v in _wait_row(lease[0], key, wait, now)),
         *((now, lease[0]) if holding else ()),
         *(queue, attempt, *lease),
     ]
@@ -119,7 +120,7 @@ def suspend(
     return found[0][0] if found else None
 
 
-def wait_row(run_id: uuid.UUID, step: str, wait: Any, now: datetime) -> list[Any]:
+def _wait_row(run_id: uuid.UUID, step: str, wait: Any, now: datetime) -> list[Any]:
     """Return the values of a new wait in the order of its columns."""
     condition = None if wait.condition is None else json.dumps(wait.condition)
     return [
@@ -188,10 +189,15 @@ class Woken(NamedTuple):
     slept: str | None
 
 
+# As a claim, waking need not wait for the disk: if it is lost, the timer is due again,
+# and what the run did then was written after it, so that is lost as well.
 _EXPIRE = f"""
-WITH due AS MATERIALIZED (
+WITH quiet AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true) AS value
+), due AS MATERIALIZED (
     SELECT id, run_id, step, kind FROM {_WAIT}
     WHERE due_at <= %s::timestamptz AND kind = ANY(%s::varchar[])
+      AND (SELECT value FROM quiet) = 'off'
     ORDER BY due_at LIMIT %s::int
 ), locked AS MATERIALIZED (
     SELECT id, status, function, queue FROM {_RUN}

@@ -128,18 +128,9 @@ def _suspended_at_once(
     changes: dict[str, Any],
 ) -> str:
     """Suspend in one statement."""
-    now = clock.now()
-    status = postgres_waiting.suspend(
-        lease,
-        steps.rows_of(lease[0], [*notes, *(item.memo for item in parked)]),
-        [
-            postgres_waiting.wait_row(lease[0], item.memo.key, wait, now)
-            for item in parked
-            for wait in item.waits
-        ],
-        now=now,
-        **changes,
-    )
+    rows = steps.rows_of(lease[0], [*notes, *(item.memo for item in parked)])
+    new = [(item.memo.key, wait) for item in parked for wait in item.waits]
+    status = postgres_waiting.suspend(lease, rows, new, now=clock.now(), **changes)
     if status is None:
         raise LeaseLost
     hit("suspend.committed", parked[0].memo.name if parked else "")

@@ -15,8 +15,9 @@ from durable_jobs import clock
 from durable_jobs.definitions.events import WEBHOOK_FAILED, NewEvent
 from durable_jobs.definitions.names import MAX_LENGTH
 from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.schemes import Delivery, Scheme, Unverified
 from durable_jobs.definitions.templates import make_event
-from durable_jobs.definitions.verify import Delivery, Scheme, Unsigned, Unverified
+from durable_jobs.definitions.verify import Unsigned
 from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.events import ingest
 from durable_jobs.exceptions import ConfigurationError, DurableError, PayloadError

@@ -63,21 +63,21 @@ def test_a_commit_whose_reply_is_lost_counts_and_counts_once(lab: Lab) -> None:
 
 def test_a_sender_that_did_not_hear_of_its_commit_sends_again(lab: Lab) -> None:
     lab.worker()
-    with proxied_database(lab.environment["DATABASE_URL"]) as (proxy, url):
-        with pointed(url):
-            proxy.swallow(after='INSERT INTO "durable_jobs_event"')
-            with pytest.raises(OperationalError), transaction.atomic():
-                durable.send("lab/ping", id="ping-1")
-            assert proxy.counts["swallowed"] == 1
-            connection.close()
+    own = lab.environment["DATABASE_URL"]
+    with proxied_database(own) as (proxy, url), pointed(url):
+        proxy.swallow(after='INSERT INTO "durable_jobs_event"')
+        with pytest.raises(OperationalError), transaction.atomic():
             durable.send("lab/ping", id="ping-1")
-            proxy.swallow(after="SET \"status\" = 'cancelled'")
-            run = functions.gated.enqueue({"gate": "never"})
-            with pytest.raises(OperationalError):
-                run.cancel("by hand")
-            assert proxy.counts["swallowed"] == 2
-            connection.close()
-            assert not run.cancel("again"), "the first call has ended it"
+        assert proxy.counts["swallowed"] == 1
+        connection.close()
+        durable.send("lab/ping", id="ping-1")
+        proxy.swallow(after="SET \"status\" = 'cancelled'")
+        run = functions.gated.enqueue({"gate": "never"})
+        with pytest.raises(OperationalError):
+            run.cancel("by hand")
+        assert proxy.counts["swallowed"] == 2
+        connection.close()
+        assert not run.cancel("again"), "the first call has ended it"
     assert Event.objects.count() == 1
     pinged = Run.objects.get(function="lab.pinged")
     until(lambda: ended(pinged), "the ping", lab)

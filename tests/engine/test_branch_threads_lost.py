@@ -17,7 +17,10 @@ from project.shop.models import Tenant
 from tests.engine.workers import LONG, apart, backend, served, served_by
 from tests.lab.processes import until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.exact("it counts attempts, and serves the queue once"),
+]
 
 
 @pytest.fixture(autouse=True)

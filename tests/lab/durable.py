@@ -6,8 +6,11 @@ import os
 from datetime import timedelta
 
 from durable_jobs import durable
-from tests.lab import effects
+from tests.lab import chaotic, effects
 from tests.lab.effects import add, effect, held, slow
+
+#: Declared when that module is imported.
+CHAOTIC = chaotic.ALL
 
 
 @durable.function(retries=0)

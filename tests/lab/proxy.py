@@ -97,7 +97,7 @@ class Proxy:
         return len(links)
 
     def cut_after(self, count: int) -> None:
-        """Cut the connection whose bytes to the server are the ``count``-th from now."""
+        """Cut the connection that sends the ``count``-th byte from now."""
         self._cut_after = count
 
     def swallow(self, pattern: str = "^COMMIT$", *, after: str = "") -> None:

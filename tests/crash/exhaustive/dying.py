@@ -33,6 +33,8 @@ class Fate:
         if self.dead:
             raise SimulatedCrash("The process is gone.")
         self.hits.append((name, detail))
+        if self.at is not None and self.mode == "raise" and name.startswith("step."):
+            self.at += 1  # a body is the user's own: the database fails elsewhere
         if len(self.hits) - 1 != self.at:
             return
         self.struck = True
@@ -41,6 +43,10 @@ class Fate:
         self.dead = True
         connection.execute_wrappers.append(_refuse)
         raise SimulatedCrash(f"The process died at {name} ({detail}).")
+
+    def ordain(self, mode: str, hits: int) -> None:
+        """Let it strike once more, after so many hits."""
+        self.mode, self.at, self.struck = mode, len(self.hits) + hits, False
 
     def revive(self) -> None:
         """Start the process again: what it held in memory is gone."""
