@@ -155,7 +155,7 @@ class _Turns:
             start, after = rates.conform(
                 self._tats.get(gate.pk, gate.tat),
                 self._now,
-                passage.rule.period / answer.limit,
+                passage.rule.interval(answer.limit),
                 passage.rule.burst,
             )
             if start > self._now:
