@@ -15,6 +15,7 @@ from django.db.models import Exists
 from durable_jobs import dispatch
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, gathering
+from durable_jobs.failpoints import hit
 from durable_jobs.flow import arrivals, granting, keys, limits, pausing
 from durable_jobs.flow.keys import Passage
 from durable_jobs.models import Pause, Run, Slot
@@ -127,8 +128,10 @@ class _Round:
 
 def _round(queue: str | None, wanted: int) -> _Round:
     done = _Round()
+    place = queue or ""
     with db.atomic():
         gates.lock()
+        hit("admit.begin", place)
         pauses = pausing.current()
         done.more = gathering.take_in()
         done.more = gathering.close_due() or done.more
@@ -142,10 +145,13 @@ def _round(queue: str | None, wanted: int) -> _Round:
             done.through, done.next_at = granted.count, granted.next_at
             done.unknown += granted.unknown
         others = lanes.queues() - {queue}
+        hit("admit.written", place)
+    hit("admit.committed", place)
     # In transactions of their own: ending a run may lock others. Whoever is skipped
     # has arrived until then, so a crash here leaves the decision to the next round.
     _skip(arrived.skipped)
     _replace(arrived.replaced)
+    hit("admit.done", place)
     for name in sorted(others):
         dispatch.ring(name)
     if done.next_at is not None:
