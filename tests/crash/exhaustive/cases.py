@@ -30,7 +30,7 @@ def case(build: Case) -> Case:
     return build
 
 
-#: Of these only what is their own is struck at, unless all is: the others have the rest.
+#: Of these only what is their own is struck at, unless all is.
 FLOW: set[str] = set()
 
 
