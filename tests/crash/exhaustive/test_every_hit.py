@@ -16,6 +16,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from durable_jobs.failpoints import POINTS
+from tests.crash.exhaustive import branches, waits
 from tests.crash.exhaustive.cases import CASES, Case
 from tests.crash.exhaustive.dying import Fate, Hit
 from tests.crash.exhaustive.world import Ending, World, clear
@@ -28,6 +29,9 @@ AMBIGUOUS = {
     for place in POINTS
     if place.endswith((".committed", ".reclaimed", ".renewed", ".given"))
 }
+
+assert branches, "its functions are in the collection"
+assert waits, "its functions are in the collection"
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
