@@ -16,6 +16,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from durable_jobs.failpoints import POINTS
+from tests.crash.exhaustive import branches, flow, waits
 from tests.crash.exhaustive.cases import CASES, FLOW, Case
 from tests.crash.exhaustive.dying import Fate, Hit
 from tests.crash.exhaustive.world import Ending, World, clear
@@ -31,6 +32,9 @@ AMBIGUOUS = {
 
 #: The places of flow control, and about how many of its hits count in each function.
 OWN, MOST = ("admit.", "finish."), 8
+assert branches, "its functions are in the collection"
+assert waits, "its functions are in the collection"
+assert flow, "its functions are in the collection"
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
