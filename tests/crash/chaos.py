@@ -155,7 +155,7 @@ class Chaos:
         if any(one is process for _, one in self._frozen) or not process.alive:
             return 0
         process.signal(signal.SIGSTOP)
-        long = LEASE * self._order.uniform(1.2, 2)
+        long = LEASE * self._order.uniform(1, 1.8)
         self._frozen.append((time.monotonic() + long, process))
         return 1
 
@@ -285,7 +285,8 @@ def _trouble(load: Load) -> list[str]:
     found = insisting(checker.violations)
     for number, run in load.started.items():
         run.refresh_from_db()
-        if run.status != "completed" or run.output != number:
+        given = run.output["n"] if isinstance(run.output, dict) else run.output
+        if run.status != "completed" or given != number:
             found.append(f"{run} of {number}: {run.status} {run.output} {run.error}")
     return found
 
