@@ -107,11 +107,16 @@ def ring(queue: str, work: int = 1) -> None:
     transaction.on_commit(bells, using=settings.DATABASE, robust=True)
 
 
-def ring_now(queue: str, work: int = 1) -> None:
-    """Ring a queue; a broker that is away is logged, for the tick rings again."""
+def ring_now(queue: str, work: int = 1) -> bool:
+    """Ring a queue; tell whether a bell was sent.
+
+    A broker that is away is logged, for the tick rings again.
+    """
     try:
         hit("ring.begin", queue)
         current().ring(queue, work)
+    except BrokerAway:
+        return False
     except Exception as error:  # a bell must never fail the work it announces
         logger.warning(
             "Could not ring queue %r; the next tick will. %s: %s",

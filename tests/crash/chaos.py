@@ -115,7 +115,7 @@ class Chaos:
     def strike(self) -> None:
         """Do the next thing of a shuffled plan, in which each kind is."""
         if not self._plan:
-            self._plan = [kind for kind, weight in KINDS.items() for _ in range(weight)]  # type: ignore[misc]
+            self._plan = [kind for kind, weight in KINDS.items() for _ in range(weight)]
             self._order.shuffle(self._plan)
         kind: Any = self._plan.pop()
         self.fired[kind.__name__] += kind(self)
@@ -219,7 +219,7 @@ def laboratory() -> Iterator[tuple[Lab, tuple[Any, Any, Proxy, Proxy]]]:
         from tests.lab import journal
         from tests.lab.models import Account
 
-        migrate()
+        migrate(server.url)
         journal.install()
         names = [f"account {number}" for number in range(8)]
         Account.objects.bulk_create(Account(name=name) for name in names)

@@ -114,9 +114,9 @@ def _children_agree_with_their_parents() -> Iterator[str]:
     steps = Counter(
         Run.objects.filter(relation=INVOKE).values_list("parent", "parent_step")
     )
-    for (parent, step), count in steps.items():
+    for (parent, key), count in steps.items():
         if count > 1:
-            yield f"step {step} of {parent} invoked {count} children"
+            yield f"step {key} of {parent} invoked {count} children"
 
 
 def _an_end_is_followed_once() -> Iterator[str]:
