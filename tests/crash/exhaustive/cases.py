@@ -200,7 +200,7 @@ def tolerant_map(world: World) -> list[Action]:
                     raise durable.NonRetriable("bad")
                 return item
 
-            return ctx.step.run(item, body)
+            return str(ctx.step.run(item, body))
 
         return ctx.step.map(
             "each", work, ["x", "bad", "z"], completion=durable.Tolerate(failures=1)

@@ -130,17 +130,21 @@ class World:
             script = build(self)
             with self.fate.watching():
                 for action in script:
-                    while not self._survives(action):
-                        pass
-                    while not self._survives(self.kit.run_until_idle):
-                        pass
+                    self.do(action)
                 if not self.fate.struck:
-                    self._survives(lambda: self.kit.advance(RECOVERY))
+                    self.survives(lambda: self.kit.advance(RECOVERY))
             problems = self.problems()
             assert not problems, problems
             return self._ending()
 
-    def _survives(self, action: Action) -> bool:
+    def do(self, action: Action) -> None:
+        """Do something until it is done, and let all come to rest."""
+        while not self.survives(action):
+            pass
+        while not self.survives(self.kit.run_until_idle):
+            pass
+
+    def survives(self, action: Action) -> bool:
         """Do something; tell whether no fault struck. After one, let time pass."""
         before = self.fate.struck
         try:
@@ -158,7 +162,7 @@ class World:
     def problems(self) -> list[str]:
         """Return what should not be there at the end."""
         found = []
-        if not self.fate.struck or _impossible():
+        if not self.fate.struck or impossible():
             found += [one.message for one in doctor.examine(deep=True).findings]
         found += [f"{label} was done again" for label in self.repeated]
         found += [f"{wait!r} is left" for wait in Wait.objects.all()]
@@ -181,7 +185,7 @@ class World:
         return Ending(runs, events, balance, self.effects)
 
 
-def _impossible() -> bool:
+def impossible() -> bool:
     """Tell whether the doctor would find an impossible state, in one statement."""
     questions = {fault.name: Exists(fault.rows()) for fault in FAULTS}
     return any(probing.evaluate(questions).values())
