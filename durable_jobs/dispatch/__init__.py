@@ -115,6 +115,8 @@ def ring_now(queue: str, work: int = 1) -> bool:
     try:
         hit("ring.begin", queue)
         current().ring(queue, work)
+    except BrokerAway:
+        return False
     except Exception as error:  # a bell must never fail the work it announces
         logger.warning(
             "Could not ring queue %r; the next tick will. %s: %s",
