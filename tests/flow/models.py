@@ -113,7 +113,10 @@ def singles(sent: Sequence[Sent], mode: str) -> dict[int, str]:
     ends = {}
     for one in sent:
         before = live.get(one.key)
-        busy = before is not None and before.at + before.length > one.at
+        # What was sent at one moment is live at it, however short it is.
+        busy = before is not None and one.at < max(
+            before.at + before.length, before.at + 1
+        )
         if busy and mode == "skip":
             ends[one.n] = "skipped"
             continue
