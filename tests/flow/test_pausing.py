@@ -6,7 +6,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.events import admitting
-from durable_jobs.models import Run, Slot
+from durable_jobs.models import Lane, Pause, Run, Slot
 from tests.flow.conftest import Diary, count, reasons, statuses
 
 
@@ -208,3 +208,19 @@ def test_thousands_that_are_kept_are_out_of_the_way_of_claims(diary: Diary) -> N
     work.resume()
     assert Run.objects.filter(status="queued", lane__isnull=True).count() == 1500
     Run.objects.all().delete()
+
+
+def test_a_lane_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) -> None:
+    work = diary.work(concurrency=durable.Concurrency(1, key="event.data.k"))
+    plain = diary.work("flow.plain")
+    work.pause()
+    plain.pause()
+    diary.sends(3, k=1)
+    diary.kit.advance("20s")
+    assert diary.order == []
+    # As if the resumption had come while an admission was about to write.
+    Pause.objects.all().delete()
+    Lane.objects.update(active=False)
+    diary.kit.advance("11s")
+    diary.kit.run_until_idle()
+    assert sorted(diary.order) == [0, 0, 1, 1, 2, 2]
