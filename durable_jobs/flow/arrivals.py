@@ -52,8 +52,11 @@ class Arrived:
 
 def take_in(pauses: Pauses) -> Arrived:
     """Decide about the runs that have arrived, and put them in their lanes."""
-    rows = list(lanes.arrived().only(*_NEEDED)[:BATCH])
-    done = Arrived(more=len(rows) == BATCH)
+    parts = [list(lanes.arrived(one).only(*_NEEDED)[:BATCH]) for one in Entry]
+    rows = [run for part in parts for run in part]
+    if not rows:
+        return Arrived()
+    done = Arrived(more=any(len(part) == BATCH for part in parts))
     desk = _Desk(done)
     chosen = [(run, _starting(run)) for run in rows]
     entering = [

@@ -17,19 +17,23 @@ from durable_jobs.store.leases import FARTHEST_BEHIND
 
 def waiting(lane: int | Iterable[int]) -> QuerySet[Run]:
     """Return the queued runs of lanes, in line."""
-    lanes = [lane] if isinstance(lane, int) else list(lane)
     rows = Run.objects.using(db.alias()).filter(
-        status=RunStatus.QUEUED, lane__isnull=False, lane__in=lanes
+        status=RunStatus.QUEUED, lane__isnull=False
     )
+    one = isinstance(lane, int)
+    rows = rows.filter(lane=lane) if one else rows.filter(lane__in=list(lane))
     return rows.order_by("place", "id")
 
 
-def arrived() -> QuerySet[Run]:
-    """Return queued runs whose time has come and that no admission has looked at."""
+def arrived(*entries: Entry) -> QuerySet[Run]:
+    """Return queued runs whose time has come and that no admission has looked at.
+
+    Of one entry they come in order from the index; those of several are sorted.
+    """
     now = clock.now()
-    return waiting([entry.value for entry in Entry]).filter(
-        due_at__lte=now, place__lte=now + FARTHEST_BEHIND
-    )
+    lanes = [entry.value for entry in entries or Entry]
+    rows = waiting(lanes[0] if len(lanes) == 1 else lanes)
+    return rows.filter(due_at__lte=now, place__lte=now + FARTHEST_BEHIND)
 
 
 def ensure(wanted: Iterable[Lane]) -> dict[str, Lane]:
