@@ -1,4 +1,4 @@
-"""``python -m bench``: measure, and print JSON lines and a Markdown table."""
+"""``python -m bench [peer …] [--workload W1 …]``: the race, or a part of it."""
 
 from __future__ import annotations
 
@@ -7,108 +7,134 @@ import json
 import os
 import platform
 import sys
-import tempfile
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.marks import VARIABLE, Marks
-from bench.report import Figures, counts, table, times
-from bench.server import Counts, Server
-
-if TYPE_CHECKING:
-    from bench.measures import Bench
-
-TURNS = 5
-PACKAGES = ("Django", "celery", "kombu", "redis", "psycopg")
+from bench import environments, peers, sizes
+from bench.adapters import Peer
+from bench.race import Results, race
+from bench.report import tables
+from bench.server import Server
+from bench.workloads import NAMES, Workload, workload
 
 
 def main(arguments: list[str]) -> int:
-    """Run the benchmark and return 0."""
+    """Run the race and return 0."""
     options = _options(arguments)
+    if options.read:
+        print(_read(options))
+        return 0
     for name in ("DATABASE_URL", "BROKER_URL"):
         if not os.environ.get(name):
             print(f"Set {name}, or run it under python -m tests.services --.")
             return 2
     server = Server(os.environ["DATABASE_URL"])
-    with server.database(), tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "marks"
-        os.environ["DATABASE_URL"] = server.address
-        os.environ["DJANGO_SETTINGS_MODULE"] = "bench.settings"
-        os.environ[VARIABLE] = str(path)
-        _run(options, _bench(server, path))
-    return 0
+    chosen, versions = _installed(options.peers)
+    asked = _workloads(options.workload)
+    about = _about(server, versions, options)
+    print(json.dumps(about), flush=True)
+    found = race(chosen, asked, server, sizes.from_options(options), options.repeat)
+    text = _heading(about) + "\n\n" + tables(found, chosen, asked) + "\n"
+    print("\n" + text)
+    if options.table:
+        Path(options.table).write_text(text)
+    return 1 if found.troubles else 0
+
+
+def _read(options: argparse.Namespace) -> str:
+    """Return the table of what earlier races have printed."""
+    lines = [
+        json.loads(line)
+        for name in options.read
+        for line in Path(name).read_text().splitlines()
+        if line.startswith("{")
+    ]
+    found = Results()
+    for line in lines:
+        if "peer" in line:
+            found.keep(line.pop("peer"), line.pop("workload"), line)
+    chosen = [peers.peer(name) for name in options.peers or peers.NAMES]
+    about = next(line for line in lines if "versions" in line)
+    return (
+        _heading(about) + "\n\n" + tables(found, chosen, _workloads(options.workload))
+    )
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=1000, help="runs in a full queue")
-    parser.add_argument("--alone", type=int, default=100, help="runs one by one")
-    parser.add_argument("--idle", type=float, default=20, help="seconds of idleness")
+    parser.add_argument("peers", nargs="*", metavar="peer", help=", ".join(peers.NAMES))
+    parser.add_argument(
+        "--workload", action="append", metavar="W", help="W1 to W13; may be repeated"
+    )
     parser.add_argument("--repeat", type=int, default=3, help="repetitions")
-    parser.add_argument("--statements", action="store_true", help="list them too")
-    return parser.parse_args(arguments)
+    parser.add_argument("--table", metavar="FILE", help="write the table there too")
+    parser.add_argument(
+        "--read",
+        action="append",
+        metavar="FILE",
+        help="measure nothing; make the table of the JSON lines in there",
+    )
+    sizes.add_options(parser)
+    options = parser.parse_args(arguments)
+    for name in options.peers:
+        if name not in peers.NAMES:
+            parser.error(f"no peer {name!r}; there are {', '.join(peers.NAMES)}")
+    return options
 
 
-def _bench(server: Server, path: Path) -> Bench:
-    """Set Django up on the benchmark's database; models can be imported after."""
-    import django
+def _installed(names: list[str]) -> tuple[list[Peer], dict[str, dict[str, str]]]:
+    """Return the peers that can be installed here, and of what they are made."""
+    found, versions = [], {}
+    for name in names or peers.NAMES:
+        one = peers.peer(name)
+        try:
+            versions[name] = environments.versions(one)
+        except environments.NotInstalled as error:
+            print(f"{one.title} is left out: it {error}.", file=sys.stderr)
+            continue
+        found.append(one)
+    return found, versions
 
-    django.setup()
-    from django.core.management import call_command
 
-    from bench.measures import Bench
-    from project.celery import app
+def _workloads(names: list[str] | None) -> list[Workload]:
+    every = [workload(name) for name in NAMES]
+    if not names:
+        return every
+    wanted = {name.upper() for name in names}
+    return [one for one in every if wanted & set(one.names)]
 
-    call_command("migrate", verbosity=0)
-    return Bench(app, server, Marks(path))
 
-
-def _run(options: argparse.Namespace, bench: Bench) -> None:
-    about = {
+def _about(
+    server: Server, versions: dict[str, dict[str, str]], options: argparse.Namespace
+) -> dict[str, object]:
+    return {
         "python": platform.python_version(),
+        "machine": _processor(),
         "cores": os.cpu_count(),
-        **{name: version(name) for name in PACKAGES},
-        **bench.server.settings(),
-        "runs": options.runs,
-        "alone": options.alone,
+        **server.settings(),
+        "repeat": options.repeat,
+        "versions": versions,
     }
-    print(json.dumps(about), flush=True)
-    counted = _counted(options, bench)
-    repetitions = []
-    for _ in range(options.repeat):
-        repetitions.append(_repetition(options, bench) | counted)
-        print(json.dumps(repetitions[-1]), flush=True)
-    print("\n" + ", ".join(f"{name} {value}" for name, value in about.items()))
-    print("\n" + table(repetitions))
 
 
-def _counted(options: argparse.Namespace, bench: Bench) -> Figures:
-    """Count once: what is counted does not vary."""
-    from bench import measures
-
-    counted = measures.counted(bench, options.alone * 5, options.idle)
-    if options.statements:
-        _show("starting a run", counted.starting)
-        _show("a run of a full queue", counted.loaded)
-        _show("a run alone, with its start", counted.alone)
-        _show("a second of idleness", counted.idle)
-    return counts(counted)
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
 
 
-def _repetition(options: argparse.Namespace, bench: Bench) -> Figures:
-    from bench import measures
-
-    loaded = measures.loaded(bench, options.runs, TURNS)
-    return times(loaded, measures.alone(bench, options.alone))
-
-
-def _show(what: str, found: Counts) -> None:
-    print(f"\nStatements of {what}:", file=sys.stderr)
-    for one in found.statements:
-        text = " ".join(one.text.split())[:200]
-        times = f"{one.calls:9.3f} times {one.milliseconds:7.3f} ms"
-        print(f"{times}  {text}", file=sys.stderr)
+def _heading(about: dict[str, object]) -> str:
+    versions = about["versions"]
+    assert isinstance(versions, dict)
+    plain = ", ".join(
+        f"{name} {value}" for name, value in about.items() if name != "versions"
+    )
+    packages = {
+        f"{package} {version}"
+        for own in versions.values()
+        for package, version in own.items()
+    }
+    return f"{plain}\n\n{', '.join(sorted(packages))}"
 
 
 if __name__ == "__main__":

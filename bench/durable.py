@@ -1,14 +1,68 @@
-"""The durable function that is measured."""
+"""The durable functions that are measured, one for each shape of work."""
 
 from __future__ import annotations
 
-from bench.marks import CALLS, leave, mark
+import time
+
+from bench.marks import body, leave
 from durable_jobs import durable
 
 
-@durable.function(id="bench.five_steps")
-def five_steps(ctx: durable.Context) -> int:
-    """Take five steps that do nothing."""
-    calls = [ctx.step.run(f"step {number}", mark) for number in range(CALLS)]
-    leave(calls)
-    return len(calls)
+@durable.function(id="bench.steps", on=durable.Event("bench/steps"))
+def steps(ctx: durable.Context) -> int:
+    """Take steps that do nothing."""
+    data = ctx.event.data
+    for number in range(data["steps"]):
+        ctx.step.run(f"step {number}", body, data["run"], number)
+    return int(data["steps"])
+
+
+@durable.function(id="bench.sleep", on=durable.Event("bench/sleep"))
+def sleep(ctx: durable.Context) -> None:
+    """Sleep between two steps."""
+    data = ctx.event.data
+    ctx.step.run("before", body, data["run"], 0)
+    ctx.step.sleep("sleep", data["seconds"])
+    ctx.step.run("after", body, data["run"], 1)
+
+
+def nap(run: int, number: int, ms: int) -> int:
+    """Wait, as for somebody else's answer."""
+    began = time.monotonic()
+    time.sleep(ms / 1000)
+    leave(run, number, began, time.monotonic())
+    return number
+
+
+@durable.function(id="bench.fan", on=durable.Event("bench/fan"))
+def fan(ctx: durable.Context) -> int:
+    """Take many steps side by side between two others."""
+    data = ctx.event.data
+    run, ms = data["run"], data["ms"]
+    ctx.step.run("before", body, run, 0)
+    branches = range(1, data["branches"] + 1)
+    done = ctx.step.map("fan", lambda number: nap(run, number, ms), branches)
+    ctx.step.run("after", body, run, data["branches"] + 1)
+    return len(done)
+
+
+@durable.function(id="bench.long", on=durable.Event("bench/long"))
+def long(ctx: durable.Context) -> None:
+    """Take many steps, sleep, and take one more."""
+    data = ctx.event.data
+    for number in range(data["steps"]):
+        ctx.step.run(f"step {number}", body, data["run"], number)
+    ctx.step.sleep("sleep", data["seconds"])
+    ctx.step.run("after", body, data["run"], data["steps"])
+
+
+@durable.function(id="bench.wait", on=durable.Event("bench/wait"))
+def wait(ctx: durable.Context) -> None:
+    """Wait for an answer between two steps."""
+    run = ctx.event.data["run"]
+    ctx.step.run("before", body, run, 0)
+    ctx.step.wait_for_event("answer", "bench/answer", match="data.run")
+    ctx.step.run("after", body, run, 1)
+
+
+FUNCTIONS = {"steps": steps, "sleep": sleep, "fan": fan, "long": long, "wait": wait}

@@ -1,63 +1,50 @@
 """When the bodies of steps began and ended, told to the benchmark through a file.
 
-Both sides of the comparison write it alike: one append for five calls, no database. The
-monotonic clock is one for all the processes of a machine.
+All peers write it alike: one append for each body, no database. The monotonic clock is
+one for all the processes of a machine.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-CALLS = 5
 VARIABLE = "BENCH_MARKS"
 
-_FORMAT = struct.Struct(f"{2 * CALLS}d")
+_FORMAT = struct.Struct("=qqdd")
+
+_file: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
-    """The beginning and the end of each of the five calls."""
+class Mark:
+    """One body: of which run, which of its steps, and when."""
 
-    calls: tuple[tuple[float, float], ...]
-
-    @property
-    def began(self) -> float:
-        """When the first call began."""
-        return self.calls[0][0]
-
-    @property
-    def ended(self) -> float:
-        """When the last call ended."""
-        return self.calls[-1][1]
-
-    @property
-    def gaps(self) -> list[float]:
-        """The seconds between the end of each call and the beginning of the next."""
-        after = self.calls[1:]
-        return [
-            next_[0] - call[1] for call, next_ in zip(self.calls, after, strict=False)
-        ]
+    run: int
+    step: int
+    began: float
+    ended: float
 
 
-def mark() -> list[float]:
+def body(run: int, step: int) -> int:
     """Do nothing, and tell when: the body of every step."""
     began = time.monotonic()
-    return [began, time.monotonic()]
+    leave(run, step, began, time.monotonic())
+    return step
 
 
-def leave(calls: Sequence[Sequence[float]]) -> None:
-    """Append the marks of five calls to the file of this benchmark."""
-    flat = [moment for call in calls for moment in call]
-    file = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(file, _FORMAT.pack(*flat))
-    finally:
-        os.close(file)
+def leave(run: int, step: int, began: float, ended: float) -> None:
+    """Append one mark to the file of this benchmark."""
+    global _file
+    if _file is None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        _file = os.open(os.environ[VARIABLE], flags, 0o600)
+    os.write(_file, _FORMAT.pack(run, step, began, ended))
 
 
 class Marks:
@@ -71,18 +58,39 @@ class Marks:
         """Forget what was left."""
         self.path.write_bytes(b"")
 
-    def wait(self, count: int, seconds: float) -> None:
-        """Wait for ``count`` trails; raise ``TimeoutError`` when they do not come."""
+    def count(self) -> int:
+        """Return how many marks there are."""
+        return self.path.stat().st_size // _FORMAT.size
+
+    def wait(self, count: int, seconds: float) -> list[Mark]:
+        """Wait for ``count`` marks; raise ``TimeoutError`` when they do not come."""
         deadline = time.monotonic() + seconds
-        while (found := self.path.stat().st_size // _FORMAT.size) < count:
+        while (found := self.count()) < count:
             if time.monotonic() > deadline:
-                msg = f"{found} of {count} were done within {seconds:.0f} s."
+                msg = f"{found} of {count} steps were done within {seconds:.0f} s."
                 raise TimeoutError(msg)
             time.sleep(0.002)
+        return self.all()
 
-    def trails(self) -> list[Trail]:
+    def all(self) -> list[Mark]:
         """Return what was left, in order."""
-        return [
-            Trail(tuple(zip(row[::2], row[1::2], strict=True)))
-            for row in _FORMAT.iter_unpack(self.path.read_bytes())
-        ]
+        data = self.path.read_bytes()
+        whole = len(data) // _FORMAT.size * _FORMAT.size
+        return [Mark(*row) for row in _FORMAT.iter_unpack(data[:whole])]
+
+
+def by_run(marks: list[Mark]) -> dict[int, list[Mark]]:
+    """Return the marks of each run in the order of its steps."""
+    found: dict[int, list[Mark]] = defaultdict(list)
+    for mark in marks:
+        found[mark.run].append(mark)
+    return {run: sorted(own, key=lambda m: m.step) for run, own in found.items()}
+
+
+def gaps(marks: list[Mark]) -> list[float]:
+    """Return the seconds between the end of each body and the next one's beginning."""
+    return [
+        after.began - before.ended
+        for own in by_run(marks).values()
+        for before, after in itertools.pairwise(own)
+    ]

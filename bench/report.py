@@ -1,140 +1,121 @@
-"""The figures of one repetition, and the table of all of them."""
+"""The table: medians of all figures, their spread, and the ratio to ours."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from bench.marks import CALLS
+from bench.adapters import Peer
+from bench.race import FLOOR, Results
+from bench.workloads import Figure, Workload
 
-if TYPE_CHECKING:
-    from bench.measures import Compared, Counted, Rate
-
-Figures = dict[str, float]
-MILLI = 1000
+OURS = "ours"
+#: What stands for a figure that a peer does not have.
+NONE = "\N{EN DASH}"
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value below which ``share`` of the values lie."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a figure is to reach: at least, or at most, a limit."""
-
-    limit: float
-    least: bool = False
-
-    def __str__(self) -> str:
-        return f"{'≥' if self.least else '≤'} {self.limit:g}"
-
-    def met(self, value: float) -> bool:
-        """Tell whether a value reaches it."""
-        near = round(value, 1)  # a count may hold what came once, not with each
-        return value >= self.limit if self.least else near <= self.limit
-
-
-TARGETS = {
-    "five-step runs / plain tasks": Target(0.4, least=True),
-    "between steps / bare commit, loaded": Target(2),
-    "between steps / bare commit, alone": Target(2),
-    "statements to enqueue": Target(1),
-    "statements a run, alone": Target(8),
-    "statements a run, loaded": Target(8),
-    "waits for the disk a run, alone": Target(6),
-    "statements a second, idle": Target(1.5),
-    "MB resident, worker child": Target(120),
+#: The figures of the summary, by workload.
+HEADLINES = {
+    "W1": ("5-step runs", "1-step runs"),
+    "W2": ("W2 first step, p50", "W3 between steps, p50"),
+    "W4": ("single", "bulk"),
+    "W5": ("late, p50",),
+    "W6": ("fan-out",),
+    "W7": ("late",),
+    "W8": ("bytes",),
+    "W12": ("statements",),
+    "W13": ("all, shared out",),
 }
 
 
-def times(loaded: Compared, alone: Compared) -> Figures:
-    """Return what was timed in one repetition, by name."""
-    return {
-        **_rates(loaded.runs, loaded.tasks),
-        **_latencies(loaded, alone),
-        "MB resident, worker child": max(one.resident for one in loaded.memory),
-        "MB proportional, worker child": max(m.proportional for m in loaded.memory),
-    }
+def tables(results: Results, peers: list[Peer], workloads: list[Workload]) -> str:
+    """Return one Markdown table a workload, with a line for each peer."""
+    parts = [_floor(results), _summary(results, peers, workloads)]
+    for one in workloads:
+        lines = [f"### {', '.join(one.names)}: {one.title}", ""]
+        lines += _table(results, peers, one)
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
-def _rates(runs: Rate, tasks: Rate) -> Figures:
-    return {
-        "five-step runs a second": runs.count / runs.seconds,
-        "steps a second": runs.count / runs.seconds * CALLS,
-        "plain tasks a second": tasks.count / tasks.seconds,
-        "five-step runs / plain tasks": tasks.seconds / runs.seconds,
-        "runs / tasks, to the last bell": tasks.quiet_seconds / runs.quiet_seconds,
-        "runs a second, started meanwhile": runs.count / runs.live_seconds,
-        "tasks a second, started meanwhile": tasks.count / tasks.live_seconds,
-        "runs / tasks, started meanwhile": tasks.live_seconds / runs.live_seconds,
-        "ms of processor a run, worker": runs.processor_seconds / runs.count * MILLI,
-        "ms of processor a task, worker": tasks.processor_seconds / tasks.count * MILLI,
-    }
-
-
-def _latencies(loaded: Compared, alone: Compared) -> Figures:
-    one, two = alone.one_connection, loaded.two_connections
-    return {
-        "ms to the first step, p50": _ms(alone.runs.starts, 0.5),
-        "ms to the first step, p95": _ms(alone.runs.starts, 0.95),
-        "ms to the plain task, p50": _ms(alone.tasks.starts, 0.5),
-        "ms to the plain task, p95": _ms(alone.tasks.starts, 0.95),
-        "ms a bare commit, alone": _ms(one, 0.5),
-        "ms a bare commit, 1 connection": _ms(loaded.one_connection, 0.5),
-        "ms a bare commit, 2 connections": _ms(two, 0.5),
-        "ms between steps alone, p50": _ms(alone.runs.gaps, 0.5),
-        "ms between steps alone, p95": _ms(alone.runs.gaps, 0.95),
-        "ms between steps loaded, p50": _ms(loaded.runs.gaps, 0.5),
-        "ms between steps loaded, p95": _ms(loaded.runs.gaps, 0.95),
-        "between steps / bare commit, alone": _ratio(alone.runs.gaps, one),
-        "between steps / bare commit, loaded": _ratio(loaded.runs.gaps, two),
-    }
-
-
-def counts(counted: Counted) -> Figures:
-    """Return what the server counted, by name."""
-    starting, loaded, alone = counted.starting, counted.loaded, counted.alone
-    return {
-        "statements to enqueue": starting.calls,
-        "statements a run, loaded": loaded.calls,
-        "statements a run, alone": alone.calls - starting.calls,
-        "commits a run, loaded": loaded.commits,
-        "waits for the disk a run, loaded": loaded.syncs,
-        "waits for the disk a run, alone": alone.syncs - starting.syncs,
-        "WAL bytes a run": loaded.wal_bytes,
-        "statements a second, idle": counted.idle.calls,
-    }
-
-
-def _ms(values: list[float], share: float) -> float:
-    return quantile(values, share) * MILLI
-
-
-def _ratio(values: list[float], yardstick: list[float]) -> float:
-    return statistics.median(values) / statistics.median(yardstick)
-
-
-def table(repetitions: Sequence[Figures]) -> str:
-    """Return the median and the spread of every figure, as a Markdown table."""
-    lines = [
-        "| figure | median | least | most | target | met |",
-        "|---|--:|--:|--:|--:|:-:|",
+def _summary(results: Results, peers: list[Peer], workloads: list[Workload]) -> str:
+    """Return the medians of the first figure of each workload, a line for each peer."""
+    chosen = [
+        (one, figure)
+        for one in workloads
+        for figure in one.figures
+        if figure.name in HEADLINES.get(one.names[0], ())
     ]
-    for name in repetitions[0]:
-        values = [figures[name] for figures in repetitions]
-        median = statistics.median(values)
-        target = TARGETS.get(name)
-        goal, met = ("", "") if target is None else (target, _word(target.met(median)))
-        lines.append(
-            f"| {name} | {median:.4g} | {min(values):.4g} | {max(values):.4g} "
-            f"| {goal} | {met} |"
-        )
+    titles = [_title(one, figure) for one, figure in chosen]
+    lines = ["### All in one: medians", "", f"| | {' | '.join(titles)} |"]
+    lines.append(f"|---|{'--:|' * len(titles)}")
+    for peer in peers:
+        cells = []
+        for one, figure in chosen:
+            values = results.values.get((peer.name, one.names[0], figure.name))
+            cells.append(number(statistics.median(values)) if values else NONE)
+        lines.append(f"| {peer.title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _word(met: bool) -> str:
-    return "yes" if met else "NO"
+def _title(one: Workload, figure: Figure) -> str:
+    name = figure.name if len(one.names) > 1 else f"{one.names[0]} {figure.name}"
+    return f"{name}, {figure.unit}"
+
+
+def _floor(results: Results) -> str:
+    found = {key: values for key, values in results.values.items() if key[0] == FLOOR}
+    lines = ["### The floor: bare commits of psycopg on the same server", ""]
+    lines += ["| | median | least | most |", "|---|--:|--:|--:|"]
+    for (_, _, name), values in found.items():
+        unit = "ms" if name == "a commit" else "/s"
+        cells = (statistics.median(values), min(values), max(values))
+        lines.append(f"| {name}, {unit} | " + " | ".join(map(number, cells)) + " |")
+    return "\n".join(lines)
+
+
+def _table(results: Results, peers: list[Peer], one: Workload) -> Iterator[str]:
+    titles = [f"{figure.name}, {figure.unit}" for figure in one.figures]
+    yield f"| | {' | '.join(titles)} |"
+    yield f"|---|{'--:|' * len(titles)}"
+    without = []
+    for peer in peers:
+        cells = [_cell(results, peer, one, figure) for figure in one.figures]
+        trouble = results.troubles.get((peer.name, one.names[0]))
+        if trouble and cells[0] == NONE:
+            cells[0] = f"failed: {trouble[:80]}"
+        if set(cells) == {NONE}:
+            without.append(peer.title.partition(" (")[0].partition(",")[0])
+        else:
+            yield f"| {peer.title} | {' | '.join(cells)} |"
+    if without:
+        yield ""
+        yield f"Not offered, or not measured: {', '.join(dict.fromkeys(without))}."
+
+
+def _cell(results: Results, peer: Peer, one: Workload, figure: Figure) -> str:
+    """Return the median, the spread in brackets, and how it compares with ours."""
+    key = one.names[0], figure.name
+    values = results.values.get((peer.name, *key))
+    if not values:
+        return NONE
+    median = statistics.median(values)
+    text = number(median)
+    if len(values) > 1:
+        text += f" ({number(min(values))} to {number(max(values))})"
+    ours = results.values.get((OURS, *key))
+    if (
+        ours
+        and peer.name != OURS
+        and figure.better
+        and (own := statistics.median(ours))
+    ):
+        text += f" · {median / own:.2g} of ours"
+    return text
+
+
+def number(value: float) -> str:
+    """Return a number with as many digits as tell something."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

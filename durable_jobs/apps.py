@@ -24,7 +24,9 @@ class DurableJobsConfig(AppConfig):
 
     def ready(self) -> None:
         """Install the ports, find the functions, and connect what listens."""
-        from durable_jobs import dispatch
+        import os
+
+        from durable_jobs import dispatch, failpoints
         from durable_jobs.conf import settings
         from durable_jobs.control.runtime import runtime
         from durable_jobs.definitions import ports
@@ -32,6 +34,7 @@ class DurableJobsConfig(AppConfig):
         from durable_jobs.definitions.registry import registry
         from durable_jobs.events import model_changes, model_waits
 
+        failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
         ports.install(runtime)
         dispatch.install(_dispatcher(settings.EXECUTOR))
         checks.register(check_installation, checks.Tags.compatibility)

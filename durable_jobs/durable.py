@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from durable_jobs.definitions import callbacks
+from durable_jobs.definitions import callbacks, schedules, verify
 from durable_jobs.definitions.context import AsyncContext, Context
 from durable_jobs.definitions.controls import (
     Batch,
@@ -42,6 +42,7 @@ from durable_jobs.definitions.triggers import (
     ModelChange,
     Timeouts,
 )
+from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.exceptions import (
     BatchError,
     CallbackFailed,
@@ -169,19 +170,6 @@ def resume_queue(queue: str) -> bool:
     return runtime().resume_queue(queue)
 
 
-COMING = {
-    "Webhook": "flow control",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in COMING:
-        msg = f"durable.{name} comes with {COMING[name]}, which is not in this version."
-        raise ConfigurationError(msg)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
-
-
 __all__ = [
     "All",
     "AsyncContext",
@@ -237,6 +225,7 @@ __all__ = [
     "Timeouts",
     "Tolerate",
     "UnknownFunction",
+    "Webhook",
     "asend",
     "asend_many",
     "callbacks",
@@ -245,9 +234,11 @@ __all__ = [
     "replay",
     "resume_queue",
     "runs_for",
+    "schedules",
     "send",
     "send_many",
     "signal",
     "step",
     "track",
+    "verify",
 ]

@@ -41,6 +41,7 @@ class SourceFilter(ChoiceFilter):
             (ingest.STEP, _("step")),
             (model_changes.MODEL, _("model")),
             ("cron", _("cron")),
+            ("webhook", _("webhook")),
         ]
 
 

@@ -16,6 +16,7 @@ from durable_jobs import clock
 from durable_jobs.admin.display import tail
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import Event as EventTrigger
+from durable_jobs.definitions.webhooks import Webhook
 
 Choices = Iterable[tuple[Any, Any]]
 
@@ -101,6 +102,7 @@ class EventNameFilter(NameFilter):
         """Return the event names that functions have as triggers."""
         triggers = [t for f in registry for t in f.triggers]
         names = {t.name for t in triggers if isinstance(t, EventTrigger)}
+        names |= {t.event for t in triggers if isinstance(t, Webhook)}
         return [name for name in names if not name.endswith("*")]
 
 

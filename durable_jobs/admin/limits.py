@@ -14,7 +14,11 @@ from django.utils.translation import gettext_lazy as _
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import away
 from durable_jobs.control import traffic
+from durable_jobs.flow import keys
 from durable_jobs.models import Gate, Pause, Slot
+
+#: The controls whose limit is always one.
+ONE_LIVE_RUN = {keys.ORDERING, keys.SINGLETON}
 
 
 class LimitForm(forms.ModelForm):
@@ -43,7 +47,9 @@ class GateAdmin(ReadOnlyAdmin):
     ordering = ("-used_at", "-id")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Allow those who may change limits to set one."""
+        """Allow those who may change limits to set one, where it is a number."""
+        if obj is not None and obj.control in ONE_LIVE_RUN:
+            return False
         return bool(request.user.has_perm("durable_jobs.change_gate"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

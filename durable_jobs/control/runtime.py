@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db.models import Model, QuerySet
 
-from durable_jobs.control import steering, traffic
+from durable_jobs.control import schedules, steering, traffic
 from durable_jobs.definitions.controls import Throttle
 from durable_jobs.definitions.events import NewEvent
 from durable_jobs.definitions.explanations import Explanation
 from durable_jobs.definitions.function import Function
 from durable_jobs.events import answering, ingest, signalling, starting
 from durable_jobs.events.bulk import Tracked
-from durable_jobs.models import Run, RunQuerySet, Subject
+from durable_jobs.models import Run, RunQuerySet, Schedule, ScheduleQuerySet, Subject
 from durable_jobs.queries import explaining
 from durable_jobs.store import db
 from durable_jobs.types import Data
@@ -123,6 +123,32 @@ class EngineRuntime:
         )
         runs = Run.objects.using(db.alias()).filter(pk__in=subjects.values("run_id"))
         return runs.order_by("-pk")
+
+    def create_schedule(
+        self, function: Function | str, values: Mapping[str, Any]
+    ) -> Schedule:
+        """Write a new schedule."""
+        return schedules.create(function, values)
+
+    def schedules(self, **conditions: Any) -> ScheduleQuerySet:
+        """Return schedules."""
+        return schedules.find(**conditions)
+
+    def change_schedule(self, schedule: Schedule, changes: Mapping[str, Any]) -> None:
+        """Change a schedule."""
+        schedules.change(schedule, changes)
+
+    def pause_schedule(self, schedule: Schedule, reason: str) -> bool:
+        """Pause a schedule."""
+        return schedules.pause(schedule, reason)
+
+    def resume_schedule(self, schedule: Schedule) -> bool:
+        """Resume a schedule."""
+        return schedules.resume(schedule)
+
+    def run_schedule(self, schedule: Schedule) -> Run | None:
+        """Start a run of a schedule at once."""
+        return schedules.run_now(schedule)
 
     def track(self, queryset: QuerySet[Any]) -> Tracked:
         """Return a queryset whose bulk writes are told."""

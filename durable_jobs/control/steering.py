@@ -16,6 +16,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, gathering, starting
 from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import ConfigurationError, RunNotFinished
+from durable_jobs.failpoints import hit
 from durable_jobs.flow import rates
 from durable_jobs.models import Run, Step
 from durable_jobs.signals import announce, run_changed
@@ -28,19 +29,27 @@ LONGEST_PAUSE = 0.5
 
 def cancel(run: Run, reason: str) -> bool:
     """End a live run as cancelled; tell whether this call did it."""
+    hit("cancel.begin", run.function)
     done = ending.cancel(_fresh(run), reason)
+    hit("cancel.committed", run.function)
     run.refresh_from_db()
     return done
 
 
 def pause(run: Run, reason: str) -> bool:
     """Pause a live run; tell whether this call did it."""
-    return _after(run, runs.pause(run.pk, reason))
+    hit("pause.begin", run.function)
+    done = runs.pause(run.pk, reason)
+    hit("pause.committed", run.function)
+    return _after(run, done)
 
 
 def resume(run: Run) -> bool:
     """Let a paused run go on; tell whether this call did it."""
-    done = _after(run, runs.resume(run.pk))
+    hit("resume.begin", run.function)
+    resumed = runs.resume(run.pk)
+    hit("resume.committed", run.function)
+    done = _after(run, resumed)
     if done:
         dispatch.ring(run.queue)
     return done
@@ -92,7 +101,7 @@ def rerun(run: Run, from_step: str | None, data: Any) -> Run:
     with db.atomic():
         new = starting.start([made])[0]
         runs.copy_steps(source, new, kept)
-        if gathering.COUNT in new.origin:
+        if gathering.COUNT in (new.origin or {}):
             gathered.copy(gathered.of_run(source.pk), new.pk)
     return Run.objects.using(db.alias()).get(pk=new.pk)
 
@@ -129,7 +138,7 @@ def redrive_all(chosen: Iterable[Run], rate: Throttle | None) -> int:
     for run in chosen:
         due_at = None
         if rate is not None:
-            interval = rate.period / int(rate.limit)  # type: ignore[arg-type]  # not callable
+            interval = rate.interval(int(rate.limit))  # type: ignore[arg-type]  # not callable
             due_at, after = rates.conform(arrives, now, interval, rate.burst)
         if redrive(run, due_at):
             count += 1
@@ -146,7 +155,9 @@ def redrive(run: Run, due_at: datetime | None = None) -> bool:
     failed = str((source.error or {}).get("step", ""))
     source.due_at = due_at or clock.now()
     limits = starting.early_ends(function, source, runs.stored_data(source.pk))
+    hit("redrive.begin", run.function)
     done = runs.redrive(source, _chain(source, failed), function.queue, limits)
+    hit("redrive.committed", run.function)
     _after(run, done)
     if done:
         dispatch.ring(function.queue)

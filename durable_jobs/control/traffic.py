@@ -23,6 +23,8 @@ def pause_function(function: Function, *, key: Any, skip: bool, reason: str) -> 
         text = _key_of(function, key)
         return pausing.pause(Pause.KEY, function.id, text, skip=skip, reason=reason)
     done = pausing.pause(Pause.FUNCTION, function.id, skip=skip, reason=reason)
+    while done and pausing.shelve(function.id, admitting.SHELVED):
+        pass  # what came before is kept, also when what comes now is skipped
     admitting.shelve()
     return done
 

@@ -9,6 +9,9 @@ from django.core.checks import CheckMessage, Error, Warning  # Django's names
 from django.db import connections
 
 from durable_jobs import conf
+from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.schemes import Scheme
+from durable_jobs.exceptions import ConfigurationError
 
 
 def check_installation(**kwargs: Any) -> list[CheckMessage]:
@@ -27,7 +30,27 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
                 id="durable_jobs.E002",
             )
         )
-    return found + _sqlite_options()
+    return found + _webhook_secrets() + _sqlite_options()
+
+
+def _webhook_secrets() -> list[CheckMessage]:
+    """Find the webhooks whose secret is not in the settings."""
+    found: list[CheckMessage] = []
+    for path in registry.paths():
+        verify = registry.webhooks(path)[0][1].verify
+        if not isinstance(verify, Scheme) or not verify.secrets.named:
+            continue
+        try:
+            verify.secrets.read()
+        except ConfigurationError as error:
+            found.append(
+                Error(
+                    f"Webhook({path!r}): {error.message}",
+                    hint="Without a secret, every delivery is refused.",
+                    id="durable_jobs.E003",
+                )
+            )
+    return found
 
 
 def _sqlite_options() -> list[CheckMessage]:

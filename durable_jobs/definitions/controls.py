@@ -28,6 +28,11 @@ LONGEST = timedelta(days=366)
 MAX_CONCURRENCY = 2
 MAX_BATCH = 1000
 
+PRIORITY_OR_ORDERING = (
+    "Expected priority or ordering, not both: an order that is strict has no "
+    "exceptions."
+)
+
 
 class _Keyed:
     """A control whose runs are told apart by a key."""
@@ -88,6 +93,10 @@ class Throttle(_Keyed):
     def period(self) -> timedelta:
         """``per`` as a timedelta."""
         return parse_duration(self.per)
+
+    def interval(self, limit: int) -> timedelta:
+        """Return the time between two starts, never too short by rounding."""
+        return timedelta(microseconds=-(-self.period // (timedelta.resolution * limit)))
 
 
 @dataclass(frozen=True)
@@ -219,12 +228,7 @@ class Controls:
 
     def _contradictions(self) -> Iterable[tuple[object, object, str]]:
         yield self.batch, self.debounce, "Expected batch or debounce, not both."
-        yield (
-            self.priority,
-            self.ordering,
-            "Expected priority or ordering, not both: an order that is strict has no "
-            "exceptions.",
-        )
+        yield self.priority, self.ordering, PRIORITY_OR_ORDERING
         yield (
             self.singleton,
             self.ordering,

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class CronExpression:
 
     def __post_init__(self) -> None:
         fields = _fields(self.text)
+        # A ZoneInfo is known by its key, which is what a row can hold.
+        object.__setattr__(self, "tz", getattr(self.tz, "key", self.tz))
         try:
             every_hour = len(CronSim(fields, _SOME_DAY).hours) == 24
             if every_hour:
@@ -82,6 +85,21 @@ class CronExpression:
             if candidate > moment:
                 return candidate
         raise ConfigurationError(f"The cron {self.text!r} has no time after {moment}.")
+
+    def latest(self, first: datetime, moment: datetime) -> datetime:
+        """Give the last of its times up to a moment; ``first`` is one of them.
+
+        By halving, so that a year of minutes takes no longer than a day of hours.
+        """
+        found, upcoming = first, self.next_after(first)
+        too_late = moment
+        while upcoming <= moment:
+            found = upcoming
+            middle = found + (too_late - found) / 2
+            upcoming = self.next_after(middle)
+            if upcoming > moment:
+                too_late, upcoming = middle, self.next_after(found)
+        return found
 
     def describe(self) -> str:
         """Say in English when it fires, or give the text where that is hard to say."""
@@ -117,6 +135,12 @@ class CronExpression:
             else:
                 before = middle
         return after
+
+
+@functools.lru_cache(maxsize=4096)
+def expression(text: str, tz: str) -> CronExpression:
+    """Return the expression of a stored schedule, read once."""
+    return CronExpression(text, tz)
 
 
 def _fields(text: object) -> str:

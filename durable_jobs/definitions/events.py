@@ -16,6 +16,7 @@ MODEL_CREATED = "durable/model.created"
 MODEL_UPDATED = "durable/model.updated"
 MODEL_DELETED = "durable/model.deleted"
 RUN_ENDED = "durable/run.ended"
+WEBHOOK_FAILED = "durable/webhook.failed"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
 from durable_jobs.definitions.controls import (
+    PRIORITY_OR_ORDERING,
     Batch,
     Concurrency,
     Controls,
@@ -36,6 +37,7 @@ from durable_jobs.definitions.triggers import (
     Timeouts,
     Trigger,
 )
+from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.retry import Backoff, BackoffLike, as_backoff
 
@@ -103,6 +105,9 @@ class Function:
         there. ``run_after``: a delay or an aware datetime. ``priority``: seconds, from
         -600 to 600, by which the run goes ahead of others in its queue.
         """
+        if priority and self.controls.ordering is not None:
+            msg = f"Durable function {self.id!r}: {PRIORITY_OR_ORDERING}"
+            raise ConfigurationError(msg)
         return replace(self, options=StartOptions(key, run_after, priority))
 
     def enqueue(self, data: Data = None) -> Run:
@@ -264,6 +269,7 @@ def function(
                 version=check_name(version, "a version") if version else "",
             )
             ends = {"failure": on_failure, "cancel": on_cancel, "complete": on_complete}
+            _check_gathering(made)
             handlers = [
                 _handler(handler, made, f"on_{end}") for end, handler in ends.items()
             ]
@@ -309,6 +315,17 @@ def default_id(body: Body) -> str:
     # "shop".
     label = parts[parts.index("durable") - 1] if "durable" in parts[1:] else parts[-1]
     return f"{label}.{name}"
+
+
+def _check_gathering(made: Function) -> None:
+    if made.controls.gathers is None:
+        return
+    if all(isinstance(trigger, Cron) for trigger in made.triggers):
+        msg = (
+            "Expected a trigger that gives events, such as durable.Event, with a "
+            "debounce or a batch: calls and crons are not gathered."
+        )
+        raise ConfigurationError(msg)
 
 
 def _guess(parameter: str) -> str:
@@ -375,5 +392,6 @@ __all__ = [
     "ModelChange",
     "StartOptions",
     "Timeouts",
+    "Webhook",
     "function",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from durable_jobs.definitions.events import NewEvent
     from durable_jobs.definitions.explanations import Explanation
     from durable_jobs.definitions.function import Function
-    from durable_jobs.models import Run, RunQuerySet
+    from durable_jobs.models import Run, RunQuerySet, Schedule, ScheduleQuerySet
     from durable_jobs.types import Data
 
 
@@ -73,6 +73,22 @@ class Runtime(Protocol):
     def explain(self, run: Run) -> Explanation: ...
 
     def runs_for(self, instance: Model) -> RunQuerySet: ...
+
+    def create_schedule(
+        self, function: Function | str, values: Mapping[str, Any]
+    ) -> Schedule: ...
+
+    def schedules(self, **conditions: Any) -> ScheduleQuerySet: ...
+
+    def change_schedule(
+        self, schedule: Schedule, changes: Mapping[str, Any]
+    ) -> None: ...
+
+    def pause_schedule(self, schedule: Schedule, reason: str) -> bool: ...
+
+    def resume_schedule(self, schedule: Schedule) -> bool: ...
+
+    def run_schedule(self, schedule: Schedule) -> Run | None: ...
 
     def track(self, queryset: QuerySet[Any]) -> Any: ...
 

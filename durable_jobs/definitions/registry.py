@@ -13,6 +13,7 @@ from durable_jobs.exceptions import ConfigurationError, UnknownFunction
 if TYPE_CHECKING:
     from durable_jobs.definitions.function import Function
     from durable_jobs.definitions.triggers import Cron, Event, ModelChange
+    from durable_jobs.definitions.webhooks import Webhook
 
 
 class Registry:
@@ -24,6 +25,7 @@ class Registry:
         self._wild: list[tuple[Function, Event]] = []
         #: Whether any function has flow control that needs admissions.
         self.controlled = False
+        self._hooks: dict[str, list[tuple[Function, Webhook]]] = {}
         #: Called with each function before it is added, once apps are ready.
         self.on_add: Callable[[Function], None] | None = None
 
@@ -37,6 +39,7 @@ class Registry:
                 f"Give one of them another id."
             )
             raise ConfigurationError(msg)
+        self._check_webhooks(function)
         if self.on_add is not None:
             self.on_add(function)
         self._functions[function.id] = function
@@ -82,6 +85,48 @@ class Registry:
 
         return [(f, t) for f in self for t in f.triggers if isinstance(t, Cron)]
 
+    def cron(self, function_id: str, text: str, tz: str) -> Cron | None:
+        """Return the cron that a function declares with this text and zone."""
+        from durable_jobs.definitions.triggers import Cron
+
+        function = self.find(function_id)
+        for trigger in function.triggers if function else ():
+            if isinstance(trigger, Cron) and (trigger.text, trigger.tz) == (text, tz):
+                return trigger
+        return None
+
+    def webhooks(self, path: str) -> list[tuple[Function, Webhook]]:
+        """Return the functions that start on what is posted to a path."""
+        return list(self._hooks.get(path, ()))
+
+    def paths(self) -> list[str]:
+        """Return the paths of webhooks."""
+        return sorted(self._hooks)
+
+    def _check_webhooks(self, function: Function) -> None:
+        """Raise when a path is declared by another function, and otherwise there."""
+        from durable_jobs.definitions.webhooks import Webhook
+
+        for trigger in function.triggers:
+            if not isinstance(trigger, Webhook):
+                continue
+            for other, known in self.webhooks(trigger.path):
+                if other.id != function.id and not trigger.agrees_with(known):
+                    msg = (
+                        f"Durable function {function.id!r}: Webhook({trigger.path!r}) "
+                        f"differs from the one of {other.id!r}. A path has one verify "
+                        f"and one transform: share one declaration."
+                    )
+                    raise ConfigurationError(msg)
+
+    def sharing(self) -> list[str]:
+        """Return the ids of the functions that share a limit with others."""
+        return [
+            function.id
+            for function in self
+            if any(one.scope == "account" for one in function.controls.concurrency)
+        ]
+
     def queues(self) -> list[str]:
         """Return the queues that functions name."""
         return sorted({function.queue for function in self})
@@ -98,14 +143,17 @@ class Registry:
 
     def _index(self) -> None:
         from durable_jobs.definitions.triggers import Event
+        from durable_jobs.definitions.webhooks import Webhook
 
-        self._exact, self._wild = {}, []
+        self._exact, self._wild, self._hooks = {}, [], {}
         self.controlled = any(
             function.controls.queues or function.controls.gathers
             for function in self._functions.values()
         )
         for function in self._functions.values():
             for trigger in function.triggers:
+                if isinstance(trigger, Webhook):
+                    self._hooks.setdefault(trigger.path, []).append((function, trigger))
                 if not isinstance(trigger, Event):
                     continue
                 if trigger.name.endswith("*"):

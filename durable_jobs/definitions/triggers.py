@@ -1,4 +1,4 @@
-"""What starts a function: events, crons and changes of models."""
+"""What starts a function: events, crons, changes of models and webhooks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from durable_jobs.definitions.cron import CronExpression
 from durable_jobs.definitions.names import check_event_pattern
+from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.expressions import Expression, compile_expression
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from django.db.models import Q
 
     from durable_jobs.types import Duration
+
+
+CatchUp = Literal["skip", "one", "all"]
+Overlap = Literal["allow", "skip", "queue"]
+CATCH_UP = get_args(CatchUp)
+OVERLAP = get_args(Overlap)
+LONGEST_JITTER = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -56,27 +64,47 @@ class Cron:
     """Start a run at each time of a cron expression.
 
     ``text`` has five fields or is a name such as ``@hourly``; ``tz`` is an IANA zone.
+    ``jitter`` spreads each start over that long, but never past the next time.
     ``catch_up`` says what happens to times that passed while nothing ticked: none of
-    them (``"skip"``), the last one (``"one"``) or ``"all"``.
+    them (``"skip"``), the last one (``"one"``) or ``"all"``. ``overlap`` says what
+    happens to a time at which the run of an earlier one goes on: it starts a run
+    (``"allow"``), leaves a skipped one (``"skip"``), or starts one after it
+    (``"queue"``).
     """
 
     text: str
     tz: str = "UTC"
     jitter: Duration | None = None
-    catch_up: Literal["skip", "one", "all"] = "skip"
-    overlap: Literal["allow", "skip", "queue"] = "allow"
+    catch_up: CatchUp = "skip"
+    overlap: Overlap = "allow"
     expression: CronExpression = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "expression", CronExpression(self.text, self.tz))
-        if self.catch_up not in ("skip", "one", "all"):
-            msg = f"Expected catch_up 'skip', 'one' or 'all', got {self.catch_up!r}."
-            raise ConfigurationError(msg)
-        if self.jitter is not None:
-            parse_duration(self.jitter, what="jitter")
-        if self.overlap != "allow" or self.jitter is not None:
-            msg = "jitter and overlap come with flow control, not in this version."
-            raise ConfigurationError(msg)
+        object.__setattr__(self, "tz", self.expression.tz)
+        check_cron_options(self.jitter, self.catch_up, self.overlap)
+
+    @property
+    def spread(self) -> timedelta | None:
+        """What ``jitter`` says, as a length."""
+        return None if self.jitter is None else parse_duration(self.jitter)
+
+
+def check_cron_options(jitter: Any, catch_up: Any, overlap: Any) -> timedelta | None:
+    """Return ``jitter`` as a length; raise for an option that cannot be."""
+    if catch_up not in CATCH_UP:
+        msg = f"Expected catch_up 'skip', 'one' or 'all', got {catch_up!r:.80}."
+        raise ConfigurationError(msg)
+    if overlap not in OVERLAP:
+        msg = f"Expected overlap 'allow', 'skip' or 'queue', got {overlap!r:.80}."
+        raise ConfigurationError(msg)
+    if jitter is None:
+        return None
+    spread = parse_duration(jitter, what="jitter")
+    if not timedelta() < spread <= LONGEST_JITTER:
+        msg = f"Expected a jitter above 0 and up to a day, got {jitter!r:.80}."
+        raise ConfigurationError(msg)
+    return spread
 
 
 @dataclass(frozen=True)
@@ -122,7 +150,7 @@ class ModelChange:
                 raise ConfigurationError(msg)
 
 
-Trigger = Event | Cron | ModelChange
+Trigger = Event | Cron | ModelChange | Webhook
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,13 @@ from django.db import connections, transaction
 
 from durable_jobs.conf import settings
 from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.failpoints import hit
 
 logger = logging.getLogger("durable_jobs")
+
+
+class BrokerAway(Exception):
+    """The broker could not be reached a moment ago; nobody asked it again."""
 
 
 class Dispatcher(Protocol):
@@ -30,7 +35,10 @@ class Dispatcher(Protocol):
     stands_still: bool
 
     def ring(self, queue: str, work: int) -> None:
-        """Say that about ``work`` runs became eligible in a queue."""
+        """Say that about ``work`` runs became eligible in a queue.
+
+        Raises ``BrokerAway`` where that is known to be in vain.
+        """
 
     def ring_at(self, moment: datetime) -> None:
         """Say that a timer will be due at ``moment``."""
@@ -99,9 +107,13 @@ def ring(queue: str, work: int = 1) -> None:
     transaction.on_commit(bells, using=settings.DATABASE, robust=True)
 
 
-def ring_now(queue: str, work: int = 1) -> None:
-    """Ring a queue; a broker that is away is logged, for the tick rings again."""
+def ring_now(queue: str, work: int = 1) -> bool:
+    """Ring a queue; tell whether the bell was sent.
+
+    A broker that is away is logged, for the tick rings again.
+    """
     try:
+        hit("ring.begin", queue)
         current().ring(queue, work)
     except Exception as error:  # a bell must never fail the work it announces
         logger.warning(
@@ -111,6 +123,8 @@ def ring_now(queue: str, work: int = 1) -> None:
             error,
             exc_info=logger.isEnabledFor(logging.DEBUG),
         )
+        return False
+    return True
 
 
 def ring_at(moment: datetime) -> None:

@@ -132,6 +132,7 @@ def _attempt(
     try:
         with bodies.unmarked():
             ended = _acall(session) if session.function.is_async else _scall(session)
+            session.end_if_over()  # the function may have caught it
     finally:
         session.close()
     _settle(session, ended, plain=fresh and not session.parked and not session.waited)

@@ -82,6 +82,9 @@ class Performer:
         except Suspend:
             frame.scope.whole.left = True
             raise
+        except BaseException as error:
+            self.session.end_if_over(error)
+            raise
 
     def frame(self, operation: ops.Operation) -> Frame:
         """Return the place of a step in the run, and what is recorded there."""
@@ -103,6 +106,7 @@ class Performer:
                 f"beside that one, or use ctx.step.group() or parallel()."
             )
             raise NestedStep(msg)
+        self.session.end_if_over()
         place = scope.current()
         if not place.alive:
             raise BranchDropped
@@ -164,6 +168,8 @@ class AsyncPerformer(Performer):
                 task.cancel()
             raise
         if task.cancelled() or not isinstance(task.exception(), Suspend):
+            if not task.cancelled():
+                self.session.end_if_over(task.exception())
             await self._turns.take(key)
             return task.result()
         await self._activity.suspend()

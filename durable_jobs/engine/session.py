@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from django.db import IntegrityError, InterfaceError, OperationalError
+from django.db import IntegrityError
 
 from durable_jobs import clock, ids, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.function import Function
 from durable_jobs.engine import scope
-from durable_jobs.engine.suspend import BranchDropped, StoreFailed, Suspend
+from durable_jobs.engine.handover import Handover
+from durable_jobs.engine.suspend import BranchDropped, Suspend, is_over
 from durable_jobs.exceptions import ConfigurationError, LimitExceeded, NonDeterministic
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, step_changed
@@ -26,21 +25,6 @@ from durable_jobs.store.runs import Parked
 from durable_jobs.store.steps import Memo
 
 T = TypeVar("T")
-
-
-class Handed:
-    """A database call that a branch thread asks the attempt's own thread to make."""
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self.call = call
-        self.future: Future[Any] = Future()
-
-    def perform(self) -> None:
-        """Make the call; its result or error goes to whoever asked."""
-        try:
-            self.future.set_result(self.call())
-        except BaseException as error:  # noqa: BLE001  # it is raised where it was asked for
-            self.future.set_exception(error)
 
 
 def stored_bytes(text: str | None) -> int:
@@ -84,14 +68,13 @@ class Session:
         self.waited = False
         self.paused = False
         self.diverged: NonDeterministic | None = None
+        self.over: BaseException | None = None
         self.met: set[str] = set()
         self.horizon = -1
         self.bytes = sum(stored_bytes(memo.output) for memo in memos.values())
         self._position = max((memo.position for memo in memos.values()), default=-1)
         self._last_loaded = self._position
-        self._thread = threading.get_ident()
-        self._calls: queue.SimpleQueue[Handed | None] = queue.SimpleQueue()
-        self._closed = False
+        self._handover = Handover(self._record)
         self._depth = len(db.connection().atomic_blocks)
         self._lock = threading.Lock()
 
@@ -168,6 +151,13 @@ class Session:
             self.requeue = True
             raise Suspend
 
+    def end_if_over(self, error: BaseException | None = None) -> None:
+        """Raise what has ended the attempt, be it ``error``, again and again."""
+        if self.over is None and is_over(error):
+            self.over = error
+        if self.over is not None:
+            raise self.over
+
     def check_committing(self, name: str) -> None:
         """Raise when the function has a transaction open, which could roll back."""
         around = self._depth if self.on_own_thread else 0
@@ -181,7 +171,7 @@ class Session:
 
     def check_alive(self) -> None:
         """Raise when another worker or a person has taken the run."""
-        if self._closed:
+        if self._handover.closed:
             raise BranchDropped  # a thread that the attempt has left behind
         if self.lost():
             raise LeaseLost
@@ -199,7 +189,7 @@ class Session:
     @property
     def on_own_thread(self) -> bool:
         """Tell whether this is the thread that began the attempt."""
-        return threading.get_ident() == self._thread
+        return self._handover.on_own_thread
 
     def next_position(self) -> int:
         """Return the next place in the order of recording."""
@@ -228,54 +218,24 @@ class Session:
     # Writing
 
     def write(self, call: Callable[[], T]) -> T:
-        """Make a database call on the thread that began the attempt.
-
-        Branch threads hand it over: one connection, one order of writes.
-        """
-        place = scope.current()
-
-        def checked() -> T:
-            # Asked when its turn has come: the others may have decided meanwhile.
-            if not place.alive:
-                raise BranchDropped
-            try:
-                return call()
-            except (OperationalError, InterfaceError) as error:
-                raise StoreFailed from error
-
-        if self.on_own_thread:
-            return checked()
-        handed = Handed(checked)
-        self._calls.put(handed)
-        if self._closed:
-            self.close()
-        return handed.future.result()  # type: ignore[no-any-return]  # of this very call
+        """Make a database call on the thread that began the attempt."""
+        return self._handover.write(call)
 
     def serve(self, done: Callable[[], bool]) -> None:
         """Make the calls that branch threads hand over until ``done``."""
-        while not done():
-            handed = self._calls.get()
-            if handed is not None:
-                handed.perform()
+        self._handover.serve(done)
 
     def nudge(self) -> None:
         """Let ``serve`` ask again whether it is done."""
-        self._calls.put(None)
+        self._handover.nudge()
 
     def close(self) -> None:
         """Refuse what branches that were left behind still hand over."""
-        self._closed = True
-        while True:
-            try:
-                handed = self._calls.get_nowait()
-            except queue.Empty:
-                return
-            if handed is not None:
-                handed.future.set_exception(BranchDropped())
+        self._handover.close()
 
     def record(self, memo: Memo) -> None:
         """Write a step, and what rides with it; it is durable when this returns."""
-        self.write(lambda: self._record(memo))
+        self._handover.record(memo)
 
     def record_with(
         self, effect: Callable[[], Memo], *, dropping_waits: bool = False
@@ -297,9 +257,10 @@ class Session:
             self.requeue = True
             raise Suspend
 
-    def _record(self, memo: Memo) -> None:
-        status = steps.record(self.lease, [*self._take_notes(), memo])
-        self.recorded(memo, status)
+    def _record(self, memos: Sequence[Memo]) -> None:
+        status = steps.record(self.lease, [*self._take_notes(), *memos])
+        for memo in memos:
+            self.recorded(memo, status)
 
     def recorded(self, memo: Memo, status: str) -> None:
         """Take note of a step that was written, by whatever transaction."""

@@ -5,7 +5,6 @@ Workers make them before they claim, and the tick makes them for those who do no
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,8 +21,6 @@ from durable_jobs.models import Pause, Run, Slot
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, gates, gathered, lanes, probing
 from durable_jobs.store.runs import End
-
-logger = logging.getLogger("durable_jobs")
 
 #: Rounds that follow at once when there was more than one could take.
 MOST_ROUNDS = 50
@@ -138,8 +135,6 @@ def _round(queue: str | None, wanted: int) -> _Round:
         arrived = arrivals.take_in(pauses)
         done.more = arrived.more or done.more
         done.unknown += arrived.unknown
-        _skip(arrived.skipped)
-        _replace(arrived.replaced)
         for gate, count in sorted(gates.collect().items()):
             lanes.revive(gate, count)
         if queue is not None and wanted > 0 and queue not in pauses.queues:
@@ -147,11 +142,16 @@ def _round(queue: str | None, wanted: int) -> _Round:
             done.through, done.next_at = granted.count, granted.next_at
             done.unknown += granted.unknown
         others = lanes.queues() - {queue}
+    # In transactions of their own: ending a run may lock others. Whoever is skipped
+    # has arrived until then, so a crash here leaves the decision to the next round.
+    _skip(arrived.skipped)
+    _replace(arrived.replaced)
     for name in sorted(others):
         dispatch.ring(name)
     if done.next_at is not None:
         dispatch.ring_at(done.next_at)
-    done.again = _ask(done.unknown) or done.more
+    asked = _ask(done.unknown)
+    done.again = asked or done.more or bool(arrived.replaced)
     return done
 
 
@@ -171,13 +171,19 @@ def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
     if not reasons:
         return
     rows = Run.objects.using(db.alias()).filter(pk__in=list(reasons))
-    for run in rows.defer("data", "output"):
+    apart = rows.exclude(parent__isnull=True, started_at__isnull=True)
+    several = list(apart.defer("data", "output"))
+    for run in several:
         # What has begun once can be redriven still.
         begun = run.started_at is not None
         status = RunStatus.CANCELLED if begun else RunStatus.SKIPPED
-        end = End(status, reason=reasons[run.pk])
-        if not ending.finish(run, end):
-            logger.debug("Run %s was not there to be skipped any more.", run.pk)
+        ending.finish(run, End(status, reason=reasons[run.pk]))
+    alike: dict[str, list[uuid.UUID]] = {}
+    for run_id in reasons.keys() - {run.pk for run in several}:
+        alike.setdefault(reasons[run_id], []).append(run_id)
+    for reason, run_ids in alike.items():
+        for run in lanes.skip(run_ids, reason):
+            ending.tell(run, End(RunStatus.SKIPPED, reason=reason))
 
 
 def _replace(replaced: Mapping[uuid.UUID, uuid.UUID]) -> None:

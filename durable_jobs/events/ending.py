@@ -10,11 +10,12 @@ from durable_jobs.definitions.events import RUN_ENDED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events.starting import Start, event_of, origin
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
 from durable_jobs.models.fields import seen
 from durable_jobs.signals import announce, run_changed, run_created
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, runs
+from durable_jobs.store import db, runs, schedules
 from durable_jobs.store.runs import HANDLER, INVOKE, End
 from durable_jobs.store.steps import Lease
 
@@ -34,11 +35,16 @@ def finish(
     """
     function = registry.find(run.function)
     handler = _handler(function, end.status)
-    if plain and lease is not None and handler is None and not run.parent_id:
-        done = runs.finish_plain(lease, end, holding=run.flow is not None)
+    hit("finish.begin", run.function)
+    bare = lease is not None and handler is None and not run.parent_id and not along
+    if bare and lease is not None:
+        verb = runs.finish_plain if plain else runs.finish_alone
+        done = verb(lease, end, holding=run.flow is not None)
         if done:
+            hit("finish.committed", run.function)
             tell(run, end)
-        return done
+        if plain or done:
+            return done
 
     def after(ended: Run, how: End) -> list[Run]:
         if ended.pk == run.pk and along is not None:
@@ -50,6 +56,7 @@ def finish(
 
     done = runs.finish(run, lease, end, after)
     if done:
+        hit("finish.committed", run.function)
         _ring_parent(run)
     return done
 
@@ -67,7 +74,8 @@ def follow(run: Run, end: End) -> list[Run]:
 
 
 def tell(run: Run, end: End) -> None:
-    """Announce the end of a run."""
+    """Announce the end of a run, and let the slot behind it begin."""
+    schedules.let_next(run)
     announce(
         run_changed,
         run_id=run.pk,

@@ -26,6 +26,8 @@ TAKEN = 1000
 CLOSED = 100
 #: What a run keeps of how many events it has.
 COUNT = "gathered"
+#: What an event keeps of the instances that it is about.
+SUBJECTS = "subjects"
 #: How long the events of a function that the code does not have are left alone.
 UNKNOWN_PAUSE = timedelta(minutes=1)
 
@@ -36,7 +38,7 @@ def row(made: Start, key: Any) -> Gathered:
         function=made.function.id,
         key=key,
         event_id=made.event_id or "",
-        origin=made.origin,
+        origin={**made.origin, SUBJECTS: [list(one) for one in made.subjects]},
         data=Encoded(made.data),
         ts=datetime.fromisoformat(made.origin["ts"]),
         due_at=made.due_at,
@@ -191,10 +193,15 @@ def events_of(run: Run) -> list[Gathered]:
 def start_for(function: Function, events: Sequence[Gathered]) -> Start:
     """Return the start of one run for events; the first of them stands for all."""
     first = events[0]
+    kept = {name: first.origin[name] for name in first.origin if name != SUBJECTS}
+    subjects = [
+        tuple(one) for event in events for one in event.origin.get(SUBJECTS, [])
+    ]
     return Start(
         function=function,
         data=str(first.data),
-        origin={**first.origin, COUNT: len(events)},
+        origin={**kept, COUNT: len(events)},
         due_at=clock.now(),
         event_id=first.event_id or None,
+        subjects=tuple(dict.fromkeys(subjects)),
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,14 +13,9 @@ from durable_jobs.definitions.events import NewEvent, ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import Event as EventTrigger
-from durable_jobs.events import gathering
-from durable_jobs.events.starting import (
-    NO_CONTROLS,
-    Start,
-    origin,
-    start,
-    subjects_of,
-)
+from durable_jobs.events import reaching
+from durable_jobs.events.reaching import Reached, condition_holds
+from durable_jobs.events.starting import Start, origin, subjects_of
 from durable_jobs.exceptions import (
     ConfigurationError,
     DuplicateKeyError,
@@ -29,12 +23,11 @@ from durable_jobs.exceptions import (
     LimitExceeded,
     PayloadError,
 )
-from durable_jobs.expressions import Expression
-from durable_jobs.flow.keys import repeat_key, value_of
-from durable_jobs.models import Event, Gathered
+from durable_jobs.failpoints import hit
+from durable_jobs.models import Event
 from durable_jobs.models.fields import Encoded
 from durable_jobs.signals import announce, event_received
-from durable_jobs.store import db, events, gathered, keys
+from durable_jobs.store import db, events
 
 SEND = "send"
 STEP = "step"
@@ -59,11 +52,16 @@ class Incoming:
 
 
 def send(
-    new: Sequence[NewEvent], source: str = SEND, *, own: bool = False
+    new: Sequence[NewEvent],
+    source: str = SEND,
+    *,
+    own: bool = False,
+    to: Sequence[Function] = (),
 ) -> list[str]:
     """Store events and start what listens to them; return their ids, in order.
 
-    All or none. ``own``: the project's own events may have reserved names.
+    All or none. ``own``: the project's own events may have reserved names. ``to``:
+    functions that the events start besides those that listen to their names.
     """
     if len(new) > settings.MAX_EVENTS:
         msg = (
@@ -73,12 +71,15 @@ def send(
         raise LimitExceeded(msg)
     incoming = [_check(event, own) for event in new]
     if incoming:
+        first = incoming[0].event.name
+        hit("send.begin", first)
         with db.joined():
             _store(incoming, source)
-            starts, several = _starts(incoming)
-            start(starts)
-            gathered.insert(several)
+            hit("send.stored", first)
+            reaching.begin(_starts(incoming, to))
             dispatch.ring(settings.QUEUE)
+            hit("send.started", first)
+        hit("send.committed", first)
         for one in incoming:
             announce(event_received, event_id=one.id, name=one.event.name)
     return [one.id for one in incoming]
@@ -168,122 +169,48 @@ def _check_names(incoming: Sequence[Incoming], names: dict[str, str]) -> None:
             raise DuplicateKeyError(msg)
 
 
-def _starts(incoming: Sequence[Incoming]) -> tuple[list[Start], list[Gathered]]:
-    """Return the runs to start for events, and the events to gather."""
-    reached = [made for one in incoming for made in _reached_by(one)]
-    taken = _taken(reached)
-    wanted = [made for made in reached if not made.repeats(taken)]
-    several = [gathering.row(made.start, made.key) for made in wanted if made.gathers]
-    return [made.start for made in wanted if not made.gathers], several
+def _starts(incoming: Sequence[Incoming], to: Sequence[Function]) -> list[Reached]:
+    """Return the starts of the functions that events reach."""
+    return [
+        Reached(made, () if one.event.id is None else (f"event:{one.id}",))
+        for one in incoming
+        for made in _starts_of(one, to)
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Reached:
-    """A function that an event reaches: it starts once under each of ``names``.
-
-    ``gathers``: the event goes with others of this ``key``.
-    """
-
-    start: Start
-    names: tuple[str, ...] = ()
-    gathers: bool = False
-    key: Any = None
-
-    def claims(self) -> list[keys.Claim]:
-        function, run_id = self.start.function.id, self.start.id
-        return [keys.Claim(function, name, run_id) for name in self.names]
-
-    def repeats(self, taken: Mapping[tuple[str, str], uuid.UUID]) -> bool:
-        """Tell whether another start has one of its names."""
-        places = [(self.start.function.id, name) for name in self.names]
-        return any(taken[place] != self.start.id for place in places)
-
-
-def _taken(reached: Sequence[_Reached]) -> dict[tuple[str, str], uuid.UUID]:
-    """Take the keys of starts, and return which run has which."""
-    wishes: dict[tuple[str, str], keys.Claim] = {}
-    for made in reached:
-        for wish in made.claims():
-            wishes.setdefault((wish.function, wish.key), wish)
-    # In one order, so that two senders of the same keys do not wait for each other.
-    known = keys.take([wishes[place] for place in sorted(wishes)])
-    return {
-        place: known[place].run_id if place in known else wish.run_id
-        for place, wish in wishes.items()
-    }
-
-
-def _reached_by(one: Incoming) -> list[_Reached]:
+def _starts_of(one: Incoming, to: Sequence[Function]) -> list[Start]:
     now = clock.now()
     received = None
-    found: dict[str, _Reached] = {}
+    found = {f.id: _start_of(one, f, max(one.ts, now), "") for f in to}
     for function, trigger in registry.listeners(one.event.name):
-        if function.id in found and not found[function.id].start.skipped:
+        if function.id in found and not found[function.id].skipped:
             continue
-        made = _start_of(one, function, max(one.ts, now))
-        if trigger.condition is None and function.controls == NO_CONTROLS:
-            found[function.id] = _named(one, made)
-            continue
-        received = received or one.received()
-        try:
-            condition = trigger.condition
-            if condition is not None and not condition_holds(condition, received):
-                continue
-        except ExpressionError as error:
-            # A person must see it: the event is stored, and so is why it did nothing.
-            reason = f"The condition of its trigger failed: {error.message}"
-            found[function.id] = _Reached(replace(made, skipped=reason))
-            continue
-        found[function.id] = _reach(_named(one, made), received)
+        skipped = ""
+        if trigger.condition is not None:
+            received = received or one.received()
+            try:
+                if not condition_holds(trigger.condition, received):
+                    continue
+            except ExpressionError as error:
+                # A person must see it: the event is stored, and so is why it did
+                # nothing.
+                skipped = f"The condition of its trigger failed: {error.message}"
+        found[function.id] = _start_of(one, function, max(one.ts, now), skipped)
     return list(found.values())
 
 
-def _named(one: Incoming, made: Start) -> _Reached:
-    return _Reached(made, () if one.event.id is None else (f"event:{one.id}",))
-
-
-def _reach(made: _Reached, event: ReceivedEvent) -> _Reached:
-    """Return how an event reaches a function: once for a key, gathered or not."""
-    function = made.start.function
-    controls = function.controls
-    try:
-        if controls.idempotency is not None:
-            repeat = repeat_key(function, event)
-            if repeat is not None:
-                made = replace(made, names=(*made.names, repeat))
-        batch = controls.batch
-        if controls.gathers is None or (
-            batch is not None
-            and batch.condition is not None
-            and not condition_holds(batch.condition, event)
-        ):
-            return made
-        key = value_of(controls.gathers.expression, event)
-    except ExpressionError as error:
-        reason = f"A key of its flow control failed: {error.message}"
-        return replace(made, start=replace(made.start, skipped=reason))
-    return replace(made, gathers=True, key=key)
-
-
-def _start_of(one: Incoming, function: Function, due_at: datetime) -> Start:
+def _start_of(
+    one: Incoming, function: Function, due_at: datetime, skipped: str
+) -> Start:
     return Start(
         function=function,
         data=one.text,
         origin=origin(one.event.name, one.ts, one.id, one.event.user, one.event.v),
         due_at=due_at,
         event_id=one.id,
+        skipped=skipped,
         subjects=one.subjects,
     )
-
-
-def condition_holds(condition: Expression, event: ReceivedEvent) -> bool:
-    """Evaluate a condition over one event."""
-    return condition.test({"event": view(condition, event)})
-
-
-def view(condition: Expression, event: ReceivedEvent) -> Any:
-    """Return an event as an expression wants it: CEL a dict, callables itself."""
-    return event.as_dict() if condition.wants_mapping else event
 
 
 def schema_of(function: Function, event_name: str) -> type[Any] | None:

@@ -19,10 +19,11 @@ from durable_jobs import dispatch
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
-from durable_jobs.events.ingest import view
+from durable_jobs.events.reaching import view
 from durable_jobs.events.starting import event_of
 from durable_jobs.exceptions import DurableError
 from durable_jobs.expressions import Expression, compile_expression
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Run, Wait, WaitKind
 from durable_jobs.records import mapping_of
 from durable_jobs.serialization.matching import comparable, leaf_keys
@@ -53,6 +54,7 @@ def _route_batch() -> int:
     """Pass those that nobody waits for in one statement, the others one by one."""
     with db.atomic():
         batch = events.pending(BATCH)
+        hit("route.read")
         wanted = {
             name
             for name in {event.name for event in batch}
@@ -69,6 +71,7 @@ def _route_one(event_id: str) -> None:
     event = Event.objects.using(db.alias()).filter(pk=event_id, pending=True).first()
     if event is None:
         return
+    hit("route.event", event.name)
     # Each in its own transaction, for ending a run locks its parent first. Doing it
     # again after a crash finds the runs ended.
     for wait in _matching(WaitKind.CANCEL, event):
@@ -80,6 +83,8 @@ def _route_one(event_id: str) -> None:
         if rows.first() is not None:
             offer(event)
             events.offered([event.pk])
+            hit("route.offered", event.name)
+    hit("route.committed", event.name)
 
 
 def offer(event: Event) -> None:

@@ -17,7 +17,9 @@ from durable_jobs.definitions.events import MODEL_CREATED, MODEL_DELETED, MODEL_
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import ModelChange
-from durable_jobs.events.starting import Start, origin, start
+from durable_jobs.events import reaching
+from durable_jobs.events.reaching import Reached
+from durable_jobs.events.starting import Start, origin
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Event
 from durable_jobs.models.fields import Encoded
@@ -230,20 +232,22 @@ def record(changes: Sequence[Change]) -> None:
         )
         subject = (model._meta.label_lower, str(change.pk))
         starts += [
-            Start(
-                function=function,
-                data=text,
-                origin=origin(change.name, now, event_id),
-                due_at=function.options.due(now),
-                event_id=event_id,
-                skipped=skipped,
-                subjects=(subject,),
+            Reached(
+                Start(
+                    function=function,
+                    data=text,
+                    origin=origin(change.name, now, event_id),
+                    due_at=function.options.due(now),
+                    event_id=event_id,
+                    skipped=skipped,
+                    subjects=(subject,),
+                )
             )
             for function, skipped in reasons.items()
         ]
     if rows:
         events.insert(rows)
-        start(starts)
+        reaching.begin(starts)
 
 
 # Values

@@ -17,6 +17,7 @@ from django.db import transaction
 from django.db.models import Model
 
 from durable_jobs import clock, dispatch
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.store import db, waits
 
@@ -69,11 +70,14 @@ class Look:
 
     def __init__(self, label: str, pk: str) -> None:
         self.label, self.pk = label, pk
+        # What Django calls it by, should it fail.
+        self.__qualname__ = f"the look for waits for {label}"
         self.done = False
 
     def __call__(self) -> None:
         """Wake the runs that wait for this instance."""
         self.done = True
+        hit("saved.look", self.label)
         rows = waits.find(WaitKind.MODEL, self.label, [self.pk])
         for wait in rows:
             poke(wait)

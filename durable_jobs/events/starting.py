@@ -19,6 +19,7 @@ from durable_jobs.definitions.events import CALLED, ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import DuplicateKeyError, ExpressionError, PayloadError
+from durable_jobs.failpoints import hit
 from durable_jobs.flow.keys import Flow, flow_of, priority_of, repeat_key
 from durable_jobs.models import Entry, Run, Subject, Wait, WaitKind
 from durable_jobs.models.fields import Encoded, seen
@@ -103,6 +104,7 @@ def start(starts: Sequence[Start], *, strict: bool = False) -> list[Run]:
     """
     if not starts:
         return []
+    hit("start.begin", starts[0].function.id)
     starts = [one.controlled() if strict else _controlled(one) for one in starts]
     rows = [one.run() for one in starts]
     with_more = [(one, run) for one, run in zip(starts, rows, strict=True)]
@@ -126,6 +128,7 @@ def start(starts: Sequence[Start], *, strict: bool = False) -> list[Run]:
             )
     else:
         runs.insert(rows)
+    hit("start.written", starts[0].function.id)
     now = clock.now()
     for queue in {run.queue for run in rows}:
         ready = sum(
@@ -225,7 +228,14 @@ def _start_once(one: Start) -> Run:
         taken = keys.take([wish]).get((wish.function, wish.key))
         if taken is None:
             return _started(one)
-    return Run.objects.using(db.alias()).get(pk=taken.run_id)
+    run = Run.objects.using(db.alias()).filter(pk=taken.run_id).first()
+    if run is None:
+        msg = (
+            f"The idempotency key of this call of {one.function.id!r} was used by an "
+            f"event that was gathered with others: it has no run of its own."
+        )
+        raise DuplicateKeyError(msg)
+    return run
 
 
 def _started(one: Start) -> Run:

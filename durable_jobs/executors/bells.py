@@ -14,15 +14,12 @@ from kombu import Connection, Producer
 from kombu.pools import producers
 
 from durable_jobs import clock
+from durable_jobs.dispatch import BrokerAway
 
 #: How many seconds a bell may wait for a connection.
 PATIENCE = 1.0
 #: How many seconds no bell is sent after one could not be.
 SILENCE = 5.0
-
-
-class BrokerAway(Exception):
-    """The broker could not be reached a moment ago; nobody asked it again."""
 
 
 class Bells:

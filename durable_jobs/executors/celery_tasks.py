@@ -7,6 +7,7 @@ acknowledged early, never retried, and give no result.
 from __future__ import annotations
 
 import math
+import os
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -14,17 +15,21 @@ from typing import Any
 from celery import Celery, current_app, shared_task
 from celery.signals import (
     celeryd_init,
+    task_received,
     worker_init,
     worker_process_init,
+    worker_ready,
     worker_shutting_down,
 )
+from celery.worker import state
 
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.executors import connections, stopping
-from durable_jobs.executors.bells import Bells, BrokerAway
+from durable_jobs.executors.bells import Bells
 from durable_jobs.executors.keeper import keeper
+from durable_jobs.executors.patrol import Patrol
 from durable_jobs.executors.serving import answered, serve
 from durable_jobs.scheduling import ticking
 
@@ -33,8 +38,9 @@ TICK = "durable_jobs.tick"
 
 #: How many workers one ring wakes at the most; those that find work ring for more.
 MOST_BELLS = 4
-#: How long a bell is worth hearing, in seconds; the tick rings again.
-BELL_LIFE = 30
+
+#: When this process last began to tick.
+_ticked_at = -math.inf
 
 _OPTIONS: dict[str, Any] = {"ignore_result": True, "acks_late": False, "max_retries": 0}
 
@@ -56,7 +62,16 @@ def work(queue: str, rung_at: float = math.inf) -> int:
 
 @shared_task(name=TICK, **_OPTIONS)
 def tick() -> dict[str, int]:
-    """Do what is due."""
+    """Do what is due, unless this process just has: ticks may have piled up.
+
+    They do not expire: Celery compares that time with the clock of this machine, which
+    need not be right.
+    """
+    global _ticked_at
+    now = clock.monotonic()
+    if now - _ticked_at < settings.TICK.total_seconds() / 2:
+        return {}
+    _ticked_at = now
     with connections.kept():
         return ticking.tick()
 
@@ -76,7 +91,7 @@ class CeleryDispatcher:
     def ring(self, queue: str, work: int) -> None:
         """Send as many bells as there are batches to claim, a few at the most."""
         bells = min(math.ceil(work / settings.CLAIM_BATCH), MOST_BELLS)
-        with suppress(BrokerAway), self._bells.producer(current_app) as producer:
+        with self._bells.producer(current_app) as producer:
             for _ in range(max(1, bells)):
                 current_app.send_task(
                     WORK,
@@ -85,7 +100,6 @@ class CeleryDispatcher:
                     producer=producer,
                     retry=False,
                     ignore_result=True,
-                    expires=BELL_LIFE,
                 )
 
     def ring_at(self, moment: datetime) -> None:
@@ -106,7 +120,6 @@ def install_beat(app: Celery) -> None:
             TICK,
             options={
                 "queue": settings.TICK_QUEUE,
-                "expires": max(10 * every, 10.0),
                 "ignore_result": True,
             },
             immutable=True,
@@ -142,3 +155,27 @@ def _go(**kwargs: Any) -> None:
 @worker_shutting_down.connect
 def _stop(**kwargs: Any) -> None:
     stopping.stop()
+
+
+@worker_ready.connect
+def _watch(sender: Any, **kwargs: Any) -> None:
+    """Let the worker's main process look after what nobody does."""
+    patrol = Patrol(list(sender.app.amqp.queues.consume_from), _idle, _leave)
+    task_received.connect(patrol.heard, weak=False)
+    worker_shutting_down.connect(patrol.stop, weak=False)
+    patrol.start()
+
+
+def _idle() -> bool:
+    """Tell whether no message is here that was not dealt with."""
+    return not (state.active_requests or state.reserved_requests)
+
+
+def _leave() -> None:
+    """Shut the worker down, with an exit code that says why; by force when asked again.
+
+    A main process that is stuck in the broker's connection does not see the request.
+    """
+    if state.should_stop is not None:
+        os._exit(os.EX_UNAVAILABLE)
+    state.should_stop = os.EX_UNAVAILABLE  # type: ignore[assignment]  # the stubs know its first value

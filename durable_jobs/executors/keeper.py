@@ -22,8 +22,9 @@ from django.db import connections
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.events import admitting
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
-from durable_jobs.scheduling import ticking, timers
+from durable_jobs.scheduling import timers
 from durable_jobs.store import leases
 
 logger = logging.getLogger("durable_jobs")
@@ -32,8 +33,9 @@ logger = logging.getLogger("durable_jobs")
 PATIENCE = 0.25
 #: Timers further away than this are left to the tick.
 FARTHEST_ALARM = timedelta(seconds=60)
-#: A busy process ticks itself when nobody has for so many seconds.
-MISSED = 30.0
+#: So many seconds before an alarm the keeper sweeps once, to be connected and to have
+#: its statements planned when it is time, unless it swept a few seconds before.
+AHEAD, WARM = 0.2, 4.0
 
 
 class Batch:
@@ -71,6 +73,7 @@ class Keeper:
         self._lost: set[uuid.UUID] = set()
         self._batches: list[Batch] = []
         self._alarms: list[datetime] = []
+        self._swept_at = float("-inf")
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._asleep_until = float("-inf")
@@ -150,22 +153,19 @@ class Keeper:
 
     def _loop(self) -> None:
         renew_every = settings.LEASE.total_seconds() / 3
-        renewed_at = ticked_at = clock.monotonic()
+        renewed_at = clock.monotonic()
         while True:
             with self._changed:
                 if self._ends or not (self._held or self._alarms):
                     connections.close_all()  # an idle process needs none of its own
                 if self._ends:
                     return
-                pause = self._pause(min(renewed_at + renew_every, ticked_at + MISSED))
+                pause = self._pause(renewed_at + renew_every)
                 self._asleep_until = clock.monotonic() + pause
                 self._changed.wait(pause)
             try:
                 self._give_back()
                 self._ring()
-                if clock.monotonic() >= ticked_at + MISSED:
-                    ticked_at = clock.monotonic()
-                    self._tick_if_nobody_does()
                 if clock.monotonic() >= renewed_at + renew_every:
                     renewed_at = clock.monotonic()
                     self._renew(renewed_at)
@@ -182,8 +182,12 @@ class Keeper:
         pauses = [max(0.0, time - now) for time in times]
         if self._alarms:
             left = (self._alarms[0] - clock.now()).total_seconds()
-            pauses.append(max(0.0, left))
+            pauses.append(max(0.0, left - self._ahead()))
         return min(pauses)
+
+    def _ahead(self) -> float:
+        """Return how many seconds before an alarm there is something to be done."""
+        return 0.0 if clock.monotonic() < self._swept_at + WARM else AHEAD
 
     def _give_back(self) -> None:
         now = clock.monotonic()
@@ -199,18 +203,15 @@ class Keeper:
                 give_back(rest)
 
     def _ring(self) -> None:
+        near = clock.now() + timedelta(seconds=self._ahead())
         with self._changed:
-            due = bool(self._alarms) and self._alarms[0] <= clock.now()
+            due = bool(self._alarms) and self._alarms[0] <= near
             while self._alarms and self._alarms[0] <= clock.now():
                 heapq.heappop(self._alarms)
         if due:
             timers.sweep()
             admitting.admit()
-
-    def _tick_if_nobody_does(self) -> None:
-        """Tick where beat is away, or all workers are busy and none hears it."""
-        if self._held and ticking.silent_for() > MISSED:
-            ticking.tick()
+            self._swept_at = clock.monotonic()
 
     def _renew(self, now: float) -> None:
         with self._changed:
@@ -232,7 +233,9 @@ def give_back(runs: list[Run]) -> None:
     """Return claimed runs that were not begun, and ring for them."""
     token = runs[0].lease_token
     assert token is not None, "the runs were claimed"
+    hit("lease.giving")
     if leases.give_back([run.pk for run in runs], token):
+        hit("lease.given")
         dispatch.ring_now(runs[0].queue, len(runs))
 
 

@@ -74,9 +74,10 @@ def serve(queue: str, *, finished: Callable[[], bool] = lambda: False) -> int:
             break
         if len(claimed) == size > 1 and not count:
             dispatch.ring_now(queue)  # there may be more than one worker can take
-        count += len(claimed)
-        _advance_all(Batch(claimed))
-        if len(claimed) < size and not registry.controlled:
+        chosen = _apart(claimed)
+        count += len(chosen)
+        _advance_all(Batch(chosen))
+        if len(claimed) < size and chosen == claimed and not registry.controlled:
             break  # what became eligible since then has rung
     _answered[queue] = began
     return count
@@ -85,6 +86,19 @@ def serve(queue: str, *, finished: Callable[[], bool] = lambda: False) -> int:
 def answered(queue: str, rung_at: float) -> bool:
     """Tell whether all that a bell was rung for has been found here since."""
     return rung_at + SLACK < _answered.get(queue, 0.0)
+
+
+def _apart(claimed: list[Run]) -> list[Run]:
+    """Return what to execute now: a run that has lost its worker before, by itself.
+
+    What is claimed with it would share its crashes, and end for them. The rest goes
+    back before it begins.
+    """
+    suspect = next((run for run in claimed if run.crashes > 1), None)
+    if suspect is None or len(claimed) == 1:
+        return claimed
+    give_back([run for run in claimed if run is not suspect])
+    return [suspect]
 
 
 def _advance_all(batch: Batch) -> None:

@@ -44,7 +44,8 @@ class Arrived:
 
     #: Why a run does not start.
     skipped: dict[uuid.UUID, str] = field(default_factory=dict)
-    #: The runs that a newer one takes the place of, and that one.
+    #: The runs that a newer one takes the place of, and that one. It is let in when
+    #: they have ended.
     replaced: dict[uuid.UUID, uuid.UUID] = field(default_factory=dict)
     unknown: list[Passage] = field(default_factory=list)
     more: bool = False
@@ -52,35 +53,33 @@ class Arrived:
 
 def take_in(pauses: Pauses) -> Arrived:
     """Decide about the runs that have arrived, and put them in their lanes."""
-    parts = [list(lanes.arrived(one).only(*_NEEDED)[:BATCH]) for one in Entry]
+    parts = [
+        list(lanes.locked(lanes.arrived(one).only(*_NEEDED))[:BATCH]) for one in Entry
+    ]
     rows = [run for part in parts for run in part]
     if not rows:
         return Arrived()
     done = Arrived(more=any(len(part) == BATCH for part in parts))
     desk = _Desk(done)
-    chosen = [(run, _starting(run)) for run in rows]
     entering = [
-        (run, starting)
-        for run, starting in chosen
-        if not starting or desk.lets_in(run, pauses)
+        run for run in rows if run.lane != Entry.START or desk.lets_in(run, pauses)
     ]
     desk.write()
     _enter(entering)
     return done
 
 
-def _starting(run: Run) -> bool:
-    return run.lane == Entry.START
-
-
-def _enter(entering: Sequence[tuple[Run, bool]]) -> None:
+def _enter(entering: Sequence[Run]) -> None:
     now = clock.now()
-    wanted = {
-        run.pk: keys.lane_of(run, starting=starting, moment=now)
-        for run, starting in entering
-    }
+    wanted = {}
+    for run in entering:
+        starting = run.lane != Entry.RESUME
+        wanted[run.pk] = keys.lane_of(run, starting=starting, moment=now)
+        run.entry = Entry.AGAIN if starting else Entry.RESUME
     rows = lanes.ensure(wanted.values())
-    lanes.enter({run_id: rows[lane.name].pk for run_id, lane in wanted.items()})
+    for run in entering:
+        run.lane = rows[wanted[run.pk].name].pk
+    lanes.enter(entering)
 
 
 @dataclass(slots=True)
@@ -104,7 +103,8 @@ class _Desk:
         self._starts: dict[int, _Starts] = {}
         self._notes: list[Admission] = []
         self._singles: dict[int, list[Slot]] = {}
-        self._taken: list[Slot] = []
+        self._taken: dict[int, Slot] = {}
+        self._coming: dict[int, Run] = {}
 
     def lets_in(self, run: Run, pauses: Pauses) -> bool:
         """Tell whether a run may stand in line; note what else is to be done."""
@@ -120,6 +120,8 @@ class _Desk:
                 return False
             reason = found if isinstance(found, str) else None
         reason = reason or self._single(run, function)
+        if reason is _LATER:
+            return False
         if reason is not None:
             self._done.skipped[run.pk] = reason
             return False
@@ -131,7 +133,7 @@ class _Desk:
     def write(self) -> None:
         """Write what was let in."""
         gates.note_admissions(self._notes)
-        gates.take(self._taken)
+        gates.take(list(self._taken.values()))
 
     def _gate(self, passage: Passage) -> Gate:
         if passage.name not in self._gates:
@@ -173,29 +175,38 @@ class _Desk:
         return found
 
     def _single(self, run: Run, function: Function) -> str | None:
-        """Return why a singleton refuses a run; take its place when it does not."""
+        """Return why a singleton refuses a run; take its place when it does not.
+
+        ``_LATER`` while those whose place it takes have not ended.
+        """
         passage = keys.passage(function, run.flow or {}, keys.SINGLETON)
         if passage is None or not isinstance(passage.rule, Singleton):
             return None
         if passage.rule.mode == "queue":
             return None
         gate = self._gate(passage)
-        live = self._live(gate, run)
-        if live and passage.rule.mode == "skip":
+        skips = passage.rule.mode == "skip"
+        live = self._live(gate, run, ended=skips)
+        if live and skips:
             named = f" for key {passage.text}" if passage.rule.key is not None else ""
             return f"singleton: run {live[-1].run_id} is live{named}."
-        for slot in live:
-            self._done.replaced[slot.run_id] = run.pk
+        if live:
+            # Of several that come at once the last one counts.
+            if gate.pk in self._coming:
+                self._done.replaced[self._coming[gate.pk].pk] = run.pk
+            self._coming[gate.pk] = run
+            for slot in live:
+                self._done.replaced[slot.run_id] = run.pk
+            return _LATER
         own = Slot(gate_id=gate.pk, run_id=run.pk, since=clock.now())
         self._singles[gate.pk] = [own]
-        self._taken = [one for one in self._taken if one.gate_id != gate.pk]
-        self._taken.append(own)
+        self._taken[gate.pk] = own
         return None
 
-    def _live(self, gate: Gate, run: Run) -> list[Slot]:
-        """Return who was live at a singleton's gate when a run came.
+    def _live(self, gate: Gate, run: Run, *, ended: bool) -> list[Slot]:
+        """Return who is live at a singleton's gate.
 
-        One that has ended since, and was not collected yet, was.
+        With ``ended``, also who was when the run came, and was not collected yet.
         """
         if gate.pk not in self._singles:
             held = list(gates.holders(gate.pk))
@@ -205,7 +216,7 @@ class _Desk:
             slot
             for slot in self._singles[gate.pk]
             if slot.run_id != run.pk
-            and (slot.released_at is None or slot.released_at > came)
+            and (slot.released_at is None or (ended and slot.released_at > came))
         ]
 
 

@@ -6,7 +6,7 @@ All of it inside an admission.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -17,7 +17,7 @@ from durable_jobs.flow import keys, limits, pausing, rates
 from durable_jobs.flow.keys import Passage
 from durable_jobs.flow.pausing import Pauses
 from durable_jobs.models import Entry, Gate, Lane, Run, Slot
-from durable_jobs.store import gates, lanes
+from durable_jobs.store import db, gates, lanes
 
 #: A callable that never gave a limit is asked again when its lane's next turn has come.
 ASK_AGAIN = limits.REMEMBERED
@@ -31,6 +31,8 @@ class Granted:
     #: The earliest time at which a throttle lets somebody through.
     next_at: datetime | None = None
     unknown: list[Passage] = field(default_factory=list)
+    #: Lanes that were found blocked: room only shrinks here, so they stay so.
+    blocked: set[int] = field(default_factory=set)
 
 
 def grant(queue: str, wanted: int, pauses: Pauses) -> Granted:
@@ -43,7 +45,7 @@ def grant(queue: str, wanted: int, pauses: Pauses) -> Granted:
         turns = _Turns(chosen, pauses, wanted - done.count)
         before = done.count
         turns.play(done)
-        turns.write()
+        turns.write(done)
         if done.count == before and done.unknown:
             break  # what is not known is asked for first
     return done
@@ -76,7 +78,7 @@ class _Turns:
         self._slots: list[Slot] = []
         self._through: dict[int | None, list[uuid.UUID]] = {}
         #: Gates at which a lane has left room that others may wait for.
-        self._spare: set[int] = set()
+        self._spare: dict[int, Gate] = {}
 
     def _visit(self, lane: Lane, pauses: Pauses, share: int) -> _Visit:
         function, flow = registry.find(lane.function), lane.keys
@@ -126,9 +128,9 @@ class _Turns:
         visit.open = False
         for passage in visit.passages:
             gate = self._gates[passage.name]
-            answer = limits.known(passage, gate)
-            if answer is not None and (answer.limit or 0) > self._taken[gate.pk]:
-                self._spare.add(gate.pk)
+            # Of a shared gate, another function may have a higher limit.
+            if passage.shared or _has_slots(passage, gate, self._taken[gate.pk]):
+                self._spare[gate.pk] = gate
 
     def _has_room(
         self,
@@ -153,7 +155,7 @@ class _Turns:
             start, after = rates.conform(
                 self._tats.get(gate.pk, gate.tat),
                 self._now,
-                passage.rule.period / answer.limit,
+                passage.rule.interval(answer.limit),
                 passage.rule.burst,
             )
             if start > self._now:
@@ -189,15 +191,37 @@ class _Turns:
         entry = Entry.RESUME.value if rests else None
         self._through.setdefault(entry, []).append(run.pk)
 
-    def write(self) -> None:
+    def write(self, done: Granted) -> None:
         """Write what the round has changed."""
         gates.take(self._slots)
         gates.set_arrivals(self._tats)
         for entry, run_ids in self._through.items():
             lanes.let_through(run_ids, entry)
         lanes.write([visit.lane for visit in self._visits])
-        for gate in sorted(self._spare):
-            lanes.revive(gate, 1)
+        done.blocked |= {one.lane.pk for one in self._visits if one.lane.blocked_on_id}
+        for pk, gate in sorted(self._spare.items()):
+            if gate.function:
+                lanes.revive(pk, 1, leaving=done.blocked)
+            else:
+                self._pass_on(gate, done.blocked)
+
+    def _pass_on(self, gate: Gate, blocked: Iterable[int]) -> None:
+        """Let a lane try for which a shared gate has room by its own limit.
+
+        One for which it has none would be blocked again, and let others try in turn.
+        """
+        for lane in lanes.waiting_for(gate.pk, registry.sharing(), leaving=blocked):
+            function = registry.get(lane.function)
+            needed = keys.passages(function, lane.keys, starting=lane.starting)
+            here = next((one for one in needed if one.name == gate.name), None)
+            if here is None or _has_slots(here, gate, self._taken[gate.pk]):
+                lanes.activate(Lane.objects.using(db.alias()).filter(pk=lane.pk))
+                return
+
+
+def _has_slots(passage: Passage, gate: Gate, taken: int) -> bool:
+    answer = limits.known(passage, gate)
+    return answer is not None and (answer.limit or 0) > taken
 
 
 def more(run: Run, passages: Sequence[Passage], wanted: int) -> list[Slot]:

@@ -141,7 +141,8 @@ class Passage:
             return digest(self.control, self.rule.of, "account", self.text)
         key = None if self.rule is None else self.rule.key
         source = key if isinstance(key, str) else self.place
-        return digest(self.control, self.function.id, source, self.text)
+        of = "" if not isinstance(self.rule, Concurrency) else self.rule.of
+        return digest(self.control, of, self.function.id, source, self.text)
 
     @property
     def of_steps(self) -> bool:

@@ -39,9 +39,11 @@ _answers: dict[tuple[str, str, str], Answer] = {}
 
 def known(passage: Passage, gate: Gate) -> Answer | None:
     """Return the limit of a gate; None when its callable has to be asked first."""
+    declared = getattr(passage.rule, "limit", None)
+    if declared is None:
+        return Answer(1, clock.now())  # one live run is what it is, for operators too
     if gate.override is not None:
         return Answer(gate.override, clock.now())
-    declared = getattr(passage.rule, "limit", 1)
     if not callable(declared):
         return Answer(declared, clock.now())
     found = _answers.get(_place(passage))

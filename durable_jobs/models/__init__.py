@@ -16,8 +16,9 @@ from durable_jobs.models.flow import (
     Slot,
     Window,
 )
-from durable_jobs.models.installation import Schedule, Worker
+from durable_jobs.models.installation import Worker
 from durable_jobs.models.runs import Entry, Run, RunQuerySet, Subject
+from durable_jobs.models.schedules import Schedule, ScheduleQuerySet
 from durable_jobs.models.steps import Attempt, Step
 from durable_jobs.models.waits import Wait, WaitKind
 
@@ -34,6 +35,7 @@ __all__ = [
     "Run",
     "RunQuerySet",
     "Schedule",
+    "ScheduleQuerySet",
     "Slot",
     "Step",
     "Subject",

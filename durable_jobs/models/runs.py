@@ -25,6 +25,8 @@ class Entry(models.IntegerChoices):
 
     START = -1, _("to be started")
     RESUME = -2, _("to go on")
+    #: It was let in, and left its line: a person has paused it.
+    AGAIN = -3, _("to stand in line again")
 
 
 class RunQuerySet(models.QuerySet["Run"]):

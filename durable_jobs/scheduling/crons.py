@@ -1,126 +1,160 @@
-"""Cron triggers: one row each, whose ``next_at`` is moved by whoever fires it."""
+"""The sweeper of schedules: those of the code and those of users, in one table.
+
+Whoever locks a row that is due moves it on and starts its runs, in one transaction.
+"""
 
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import IntegrityError
 
-from durable_jobs import clock, ids, serialization
-from durable_jobs.definitions.events import CRON
+from durable_jobs import clock
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import Cron
-from durable_jobs.events.starting import Start, origin, start
-from durable_jobs.models import Event, Schedule
-from durable_jobs.models.fields import Encoded
-from durable_jobs.store import db, events
+from durable_jobs.events.starting import Start
+from durable_jobs.failpoints import hit
+from durable_jobs.models import Schedule
+from durable_jobs.scheduling import firing, slots
+from durable_jobs.store import db, schedules
 
 logger = logging.getLogger("durable_jobs")
 
-#: How many missed times one sweep fires; the next sweep goes on.
-MOST_AT_ONCE = 100
+BATCH = 500
+#: Runs that one transaction starts, more or less.
+MOST_STARTS = 2 * BATCH
+#: When a schedule that made trouble is looked at again.
+LATER = timedelta(minutes=1)
+
+
+def sync() -> int:
+    """Note the crons that the code declares, and what it has again; count changes."""
+    declared = registry.crons()
+    rows = Schedule.objects.using(db.alias()).filter(
+        declared=True, function__in={function.id for function, _ in declared}
+    )
+    known = {(row.function, row.cron, row.tz): row for row in rows.defer("data")}
+    changed = 0
+    for function, cron in declared:
+        schedule = known.get((function.id, cron.text, cron.tz))
+        if schedule is None:
+            changed += _add(function, cron)
+        else:
+            changed += _renew(schedule, cron)
+    return changed + schedules.found_again((f.id for f in registry), clock.now())
+
+
+def _add(function: Function, cron: Cron) -> bool:
+    """Note when a new cron fires first; another beat may have done it."""
+    now = clock.now()
+    schedule = Schedule(
+        function=function.id,
+        cron=cron.text,
+        tz=cron.tz,
+        declared=True,
+        jitter=cron.spread,
+        catch_up=cron.catch_up,
+        overlap=cron.overlap,
+        slot_at=cron.expression.next_after(now),
+        created_at=now,
+    )
+    # Its first look finds out about the jitter, for which it needs its id.
+    schedule.next_at = schedule.slot_at
+    try:
+        with db.atomic():
+            schedule.save(using=db.alias(), force_insert=True)
+    except IntegrityError:
+        logger.debug("Schedule %s of %s was there.", cron.text, function.id)
+        return False
+    return True
+
+
+def _renew(schedule: Schedule, cron: Cron) -> bool:
+    """Take over what the code says now, if it is other than the row."""
+    said: dict[str, Any] = {
+        "jitter": cron.spread,
+        "catch_up": cron.catch_up,
+        "overlap": cron.overlap,
+    }
+    changes = {k: v for k, v in said.items() if getattr(schedule, k) != v}
+    if schedule.missing_at is not None:
+        changes["missing_at"] = None
+        if not schedule.is_paused:
+            changes["next_at"] = clock.now()
+    if not changes:
+        return False
+    row = Schedule.objects.using(db.alias()).filter(pk=schedule.pk)
+    return bool(row.update(**changes))
 
 
 def sweep() -> int:
-    """Fire the crons whose time has come; return how many runs that started."""
+    """Fire what is due; return how many runs that started."""
     fired = 0
-    known = _known()
-    for function, cron in registry.crons():
-        schedule = known.get((function.id, cron.text, cron.tz))
-        if schedule is None:
-            _add(function, cron)
-        elif schedule.next_at <= clock.now():
-            fired += _fire(schedule, function, cron)
-    return fired
+    while True:
+        try:
+            with db.atomic():
+                looked, started = _fire(schedules.due(BATCH))
+            hit("cron.committed")
+        except Exception:  # one row's trouble must not keep the others from their time
+            logger.exception("A batch of schedules failed: each is tried by itself.")
+            looked, started = _one_by_one()
+        fired += started
+        if not looked:
+            return fired
 
 
-def _known() -> dict[tuple[str, str, str], Schedule]:
-    rows = Schedule.objects.using(db.alias()).all()
-    return {(row.function, row.cron, row.tz): row for row in rows}
+def _one_by_one() -> tuple[int, int]:
+    """Fire a batch, each in its own transaction; put off those that fail."""
+    rows = Schedule.objects.using(db.alias()).filter(next_at__lte=clock.now())
+    chosen = list(rows.order_by("next_at").values_list("pk", flat=True)[:BATCH])
+    started = 0
+    for pk in chosen:
+        try:
+            with db.atomic():
+                due = schedules.rows().filter(pk=pk, next_at__lte=clock.now())
+                started += _fire(list(schedules.locked(due, skip=True)))[1]
+        except Exception:  # as above: it is logged, and tried again later
+            logger.exception("Schedule %s failed.", pk)
+            schedules.put_off(pk, clock.now() + LATER)
+    return len(chosen), started
 
 
-def _add(function: Function, cron: Cron) -> None:
-    """Note when a new cron fires first; another beat may have done it."""
-    try:
-        with db.atomic():
-            Schedule.objects.using(db.alias()).create(
-                function=function.id,
-                cron=cron.text,
-                tz=cron.tz,
-                next_at=cron.expression.next_after(clock.now()),
-            )
-    except IntegrityError:
-        logger.debug("Schedule %s of %s was there.", cron.text, function.id)
-
-
-def _fire(schedule: Schedule, function: Function, cron: Cron) -> int:
-    """Move the schedule on and start its runs, in one transaction."""
-    slots, next_at = _slots(schedule.next_at, cron)
-    with db.atomic():
-        row = Schedule.objects.using(db.alias()).filter(
-            pk=schedule.pk, next_at=schedule.next_at
-        )
-        now = clock.now()
-        if not row.update(next_at=next_at, fired_at=slots[-1] if slots else None):
-            return 0
-        _start(function, cron, slots, now)
-    return len(slots)
-
-
-def _slots(first: datetime, cron: Cron) -> tuple[list[datetime], datetime]:
-    """Return the times to fire now, by ``catch_up``, and the next one after them."""
+def _fire(due: list[Schedule]) -> tuple[int, int]:
+    """Move locked schedules on and start their runs; count both."""
     now = clock.now()
-    passed = [first]
-    upcoming = cron.expression.next_after(first)
-    while upcoming <= now and (cron.catch_up != "all" or len(passed) < MOST_AT_ONCE):
-        passed.append(upcoming)
-        upcoming = cron.expression.next_after(upcoming)
-        if cron.catch_up != "all":
-            passed = passed[-1:]
-    if cron.catch_up == "skip":
-        # The latest time counts as on time while no later one has come, but not when it
-        # passed during an outage.
-        passed = passed if _on_time(passed[-1], upcoming, now) else []
-    return passed, upcoming
+    busy = schedules.going_on(
+        one.last_run for one in due if one.overlap != "allow" or one.held
+    )
+    starts: list[Start] = []
+    looked: list[Schedule] = []
+    for schedule in due:
+        if len(starts) >= MOST_STARTS:
+            break
+        looked.append(schedule)
+        starts += _look(schedule, now, schedule.last_run in busy)
+    if not looked:
+        return 0, 0
+    known = firing.fired([str(one.event_id) for one in starts])
+    runs = firing.store([one for one in starts if one.event_id not in known], now)
+    hit("cron.written", looked[0].function)
+    schedules.move(looked)
+    hit("cron.moved", looked[0].function)
+    return len(looked), len(runs)
 
 
-def _on_time(slot: datetime, upcoming: datetime, now: datetime) -> bool:
-    from durable_jobs.conf import settings
-
-    grace = max(10 * settings.TICK, min(settings.LEASE, (upcoming - slot) / 2))
-    return now - slot <= grace
-
-
-def _start(
-    function: Function, cron: Cron, slots: list[datetime], now: datetime
-) -> None:
-    rows, starts = [], []
-    for slot in slots:
-        data = {"cron": cron.text, "scheduled_at": slot, "fired_at": now}
-        text = serialization.dumps(data, what="a cron event")
-        event_id = str(ids.new_id())
-        rows.append(
-            Event(
-                id=event_id,
-                name=CRON,
-                data=Encoded(text),
-                ts=slot,
-                received_at=now,
-                source="cron",
-                pending=False,
-            )
-        )
-        starts.append(
-            Start(
-                function=function,
-                data=text,
-                origin=origin(CRON, slot, event_id),
-                due_at=now,
-                event_id=event_id,
-            )
-        )
-    if rows:
-        events.insert(rows)
-        start(starts)
+def _look(schedule: Schedule, now: datetime, busy: bool) -> list[Start]:
+    if not schedule.in_code:
+        # It keeps its slot: other processes may run code that has the function.
+        schedule.next_at, schedule.missing_at = None, now
+        return []
+    found = slots.look(schedule, now, busy)
+    starts = []
+    for fire in found.fires:
+        id = firing.event_id(schedule, fire.slot)
+        starts.append(firing.begin(schedule, fire, now, id))
+        if not fire.skipped:
+            schedule.fired_at, schedule.last_run = fire.slot, starts[-1].id
+    return starts

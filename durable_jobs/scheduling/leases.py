@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from durable_jobs import clock, dispatch
+from durable_jobs.failpoints import hit
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import leases
@@ -17,9 +18,13 @@ BATCH = 100
 def sweep() -> int:
     """Take back expired leases; return how many were."""
     count = 0
-    for run in leases.expired(BATCH):
+    expired = leases.expired(BATCH)
+    if expired:
+        hit("lease.expired")
+    for run in expired:
         if not leases.reclaim(run, clock.now()):
             continue
+        hit("lease.reclaimed", run.function)
         count += 1
         logger.warning(
             "The lease of run %s of %s ran out (worker %s): it is queued again.",

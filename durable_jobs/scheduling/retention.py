@@ -9,6 +9,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from durable_jobs import clock
 from durable_jobs.conf import settings
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, IdempotencyKey, Run
 from durable_jobs.statuses import TERMINAL
 from durable_jobs.store import db, probing, runs
@@ -65,10 +66,13 @@ def _keys() -> QuerySet[IdempotencyKey]:
 
 def _delete(rows: QuerySet[Any], batch: int) -> int:
     chosen = list(rows.values_list("pk", flat=True)[:batch])
+    table = rows.model._meta.db_table
+    hit("prune.begin", table)
     if rows.model is Run:
         with db.atomic():
             runs.delete(chosen)
     else:
         old = rows.model._default_manager.using(db.alias()).filter(pk__in=chosen)
         old._raw_delete(db.alias())
+    hit("prune.committed", table)
     return len(chosen)

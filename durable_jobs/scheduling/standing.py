@@ -8,8 +8,9 @@ and lanes and gates that nobody uses any more.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
 from durable_jobs import clock
 from durable_jobs.definitions.controls import Controls
@@ -18,7 +19,7 @@ from durable_jobs.events import admitting
 from durable_jobs.flow import pausing
 from durable_jobs.models import Admission, Gate, Lane, Pause, Run, Slot
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, gates, lanes
+from durable_jobs.store import db, gates, lanes, probing
 
 BATCH = 500
 #: Lanes and gates that were not used for so long are deleted.
@@ -27,6 +28,10 @@ UNUSED = timedelta(days=2)
 
 def sweep() -> int:
     """Look after what stands still; return how much was done."""
+    kinds = (Gate, Lane, Pause)
+    there = {kind.__name__: Exists(_every(kind)) for kind in kinds}
+    if not any(probing.evaluate(there).values()):
+        return 0
     works = (
         _release_lost,
         _redeclared,
@@ -36,6 +41,10 @@ def sweep() -> int:
         _forget,
     )
     return sum(work() for work in works)
+
+
+def _every(kind: type[Model]) -> QuerySet[Any]:
+    return kind._default_manager.using(db.alias()).all()
 
 
 def lost_slots() -> QuerySet[Slot]:
@@ -130,9 +139,9 @@ def _idle_gates() -> QuerySet[Gate]:
         override__isnull=True,
     )
     for model in (Slot, Admission):
-        of_gate = model.objects.using(db.alias()).filter(gate=OuterRef("pk"))
+        of_gate = _every(model).filter(gate=OuterRef("pk"))
         rows = rows.exclude(Exists(of_gate))
-    return rows.exclude(Exists(Lane.objects.filter(blocked_on=OuterRef("pk"))))
+    return rows.exclude(Exists(_every(Lane).filter(blocked_on=OuterRef("pk"))))
 
 
 def _delete(rows: QuerySet[Lane] | QuerySet[Gate]) -> int:

@@ -12,8 +12,8 @@ from datetime import timedelta
 from django.db.models import Exists, QuerySet
 
 from durable_jobs import clock, dispatch
-from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting, matching
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Run, Schedule, Wait, Worker
 from durable_jobs.scheduling import crons, leases, retention, standing, timers
 from durable_jobs.statuses import RunStatus
@@ -27,6 +27,7 @@ NOTED_EVERY = timedelta(seconds=10)
 
 def tick() -> dict[str, int]:
     """Do what is due and return what was done, by sweeper."""
+    hit("tick.begin")
     work = pending()
     done = {}
     for name, sweep in _SWEEPS.items():
@@ -34,6 +35,7 @@ def tick() -> dict[str, int]:
             done[name] = _guarded(name, sweep)
     if "noted" in work:
         note()
+    hit("tick.done")
     return done
 
 
@@ -51,26 +53,20 @@ def pending() -> set[str]:
         "queues": Exists(
             runs.filter(status=RunStatus.QUEUED, lane__isnull=True, due_at__lte=now)
         ),
+        "crons": Exists(schedules.filter(next_at__lte=now)),
         "fresh": Exists(
             Worker.objects.using(db.alias()).filter(
                 name=TICK, seen_at__gt=now - NOTED_EVERY
             )
         ),
     }
-    if declared := registry.crons():
-        # A row that the code no longer has would be due for ever.
-        known = schedules.filter(
-            function__in={function.id for function, _ in declared},
-            cron__in={cron.text for _, cron in declared},
-        )
-        found["crons"] = Exists(known.filter(next_at__lte=now))
     questions = admitting.needed()
     row = _row(found | questions)
     work = {name for name, there in row.items() if there}
     if work & questions.keys():
         work = work - questions.keys() | {"admissions"}
     if "fresh" not in work:
-        work |= {"noted", "crons", "retention", "lanes"}
+        work |= {"noted", "schedules", "crons", "retention", "lanes"}
     return work - {"fresh"}
 
 
@@ -133,6 +129,7 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "timers": timers.sweep,
     "leases": leases.sweep,
     "events": matching.route_pending,
+    "schedules": crons.sync,
     "crons": crons.sweep,
     # Before what rate limits need no more is deleted: they may need it for these.
     "admissions": admitting.sweep,

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from durable_jobs import clock, dispatch
 from durable_jobs.events import ending, model_waits
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, waits
@@ -16,32 +17,38 @@ from durable_jobs.store.waits import Outcome
 logger = logging.getLogger("durable_jobs")
 
 BATCH = 500
+#: Seconds after which a sweep leaves the rest to the next one.
+LONGEST = 1.0
 WAKING = frozenset({WaitKind.SLEEP, WaitKind.RETRY, WaitKind.POLL})
 
 
 def sweep() -> int:
-    """End the waits that are due; return how many were."""
-    total = 0
+    """End the waits that are due; return how many were.
+
+    However many there are, it lets the process go on with other work after a moment:
+    the next tick continues. So it does where another sweeper has these in its hands.
+    """
+    total, until = 0, clock.monotonic() + LONGEST
     while True:
-        due = waits.due(BATCH)
-        _wake([wait for wait in due if wait.kind in WAKING])
-        for wait in due:
-            if wait.kind not in WAKING:
-                _one(wait)
-        total += len(due)
-        if len(due) < BATCH:
+        woken = _wake()
+        others = waits.due(BATCH, _ENDS)
+        for wait in others:
+            _one(wait)
+        total += woken + len(others)
+        more = woken == BATCH or len(others) == BATCH
+        if not more or clock.monotonic() > until:
             return total
 
 
-def _wake(due: list[Wait]) -> None:
-    """Wake the runs of sleeps and retries, many in one transaction."""
-    if not due:
-        return
-    woken: dict[str, int] = {}
-    for run in waits.expire(due):
-        woken[run.queue] = woken.get(run.queue, 0) + 1
+def _wake() -> int:
+    """Wake the runs of sleeps and retries that are due, many at once; count them."""
+    hit("timers.read")
+    woken = waits.expire(BATCH, WAKING)
+    if woken:
+        hit("timers.committed")
     for queue, count in woken.items():
         dispatch.ring(queue, count)
+    return sum(woken.values())
 
 
 def _one(wait: Wait) -> None:
@@ -97,6 +104,7 @@ def _run(wait: Wait) -> Run | None:
 _ENDS: dict[WaitKind, Callable[[Wait], None]] = {
     WaitKind.TIMEOUT: _timeout,
     WaitKind.MODEL: _look,
+    WaitKind.EVENT: _look,
     WaitKind.START_BY: _start_by,
     WaitKind.FINISH_BY: _finish_by,
 }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from durable_jobs import clock
-from durable_jobs.models import Entry, Lane, Run
+from durable_jobs.models import Entry, Lane, Run, Wait
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, pauses
 from durable_jobs.store.leases import FARTHEST_BEHIND
@@ -29,6 +29,7 @@ def arrived(*entries: Entry) -> QuerySet[Run]:
     """Return queued runs whose time has come and that no admission has looked at.
 
     Of one entry they come in order from the index; those of several are sorted.
+    Those that somebody is just changing are left for the next one.
     """
     now = clock.now()
     lanes = [entry.value for entry in entries or Entry]
@@ -48,19 +49,20 @@ def ensure(wanted: Iterable[Lane]) -> dict[str, Lane]:
     return found
 
 
-def enter(places: Mapping[uuid.UUID, int]) -> None:
-    """Put queued runs in lanes, and let the lanes that were empty try."""
-    by_lane: dict[int, list[uuid.UUID]] = {}
-    for run_id, lane in places.items():
-        by_lane.setdefault(lane, []).append(run_id)
-    runs = Run.objects.using(db.alias())
-    if len(by_lane) > 1:
-        rows = [Run(id=run_id, lane=lane) for run_id, lane in places.items()]
-        runs.bulk_update(rows, ["lane"])
-    for lane, run_ids in by_lane.items() if len(by_lane) == 1 else ():
-        runs.filter(pk__in=run_ids).update(lane=lane)
+def enter(runs: Sequence[Run]) -> None:
+    """Write the lanes of locked runs, and let the lanes that were empty try."""
+    if not runs:
+        return
+    places = {(run.lane, run.entry) for run in runs}
+    rows = Run.objects.using(db.alias())
+    if len(places) == 1:
+        [(lane, entry)] = places
+        chosen = rows.filter(pk__in=[run.pk for run in runs])
+        chosen.update(lane=lane, entry=entry)
+    else:
+        rows.bulk_update(runs, ["lane", "entry"])
     empty = Lane.objects.using(db.alias()).filter(
-        pk__in=list(by_lane), active=False, blocked_on__isnull=True
+        pk__in={lane for lane, _ in places}, active=False, blocked_on__isnull=True
     )
     empty.update(active=True, turn=clock.now())
 
@@ -80,8 +82,21 @@ def active(queue: str, limit: int) -> list[Lane]:
 
 
 def queues() -> set[str]:
-    """Return the queues that have a lane whose turn has come."""
-    return set(in_turn().order_by().values_list("queue", flat=True).distinct())
+    """Return the queues that have a lane whose turn has come.
+
+    One look into the index for each queue, however many lanes it has.
+    """
+    found, queue = set(), _next_queue("")
+    while queue is not None:
+        if in_turn().filter(queue=queue).exists():
+            found.add(queue)
+        queue = _next_queue(queue)
+    return found
+
+
+def _next_queue(after: str) -> str | None:
+    rows = Lane.objects.using(db.alias()).filter(active=True, queue__gt=after)
+    return rows.order_by("queue").values_list("queue", flat=True).first()
 
 
 def next_turn() -> datetime | None:
@@ -90,9 +105,10 @@ def next_turn() -> datetime | None:
     return rows.order_by("turn").values_list("turn", flat=True).first()
 
 
-def revive(gate_id: int, count: int) -> int:
+def revive(gate_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
     """Let lanes that wait for a gate try again, the first in turn first."""
     rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+    rows = rows.exclude(pk__in=list(leaving))
     first = list(rows.order_by("turn", "served").values_list("pk", flat=True)[:count])
     if not first:
         return 0
@@ -100,10 +116,31 @@ def revive(gate_id: int, count: int) -> int:
     return chosen.update(active=True, blocked_on=None)
 
 
+def waiting_for(
+    gate_id: int, functions: Iterable[str], *, leaving: Iterable[int]
+) -> list[Lane]:
+    """Return the first lane of each function that waits for a gate, in turn."""
+    rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+    rows = rows.exclude(pk__in=list(leaving)).order_by("turn", "served")
+    first = [rows.filter(function=one).first() for one in functions]
+    found = [lane for lane in first if lane is not None]
+    return sorted(found, key=lambda lane: (lane.turn, lane.served))
+
+
 def heads(lane: Lane, limit: int) -> list[Run]:
     """Return the first runs in line in a lane."""
-    rows = waiting(lane.pk).only("id", "function", "flow", "lane", "place")
-    return list(rows[:limit])
+    return list(locked(waiting(lane.pk).only("id", "lane"))[:limit])
+
+
+def locked(rows: QuerySet[Run]) -> QuerySet[Run]:
+    """Return rows under a lock, without those that somebody else has.
+
+    Whoever ends a run holds its parent's row and waits for its own: an admission that
+    waited for rows would deadlock with that.
+    """
+    if not db.lockable():
+        return rows
+    return rows.select_for_update(skip_locked=True, no_key=True)
 
 
 def let_through(run_ids: Sequence[uuid.UUID], entry: int | None) -> None:
@@ -122,12 +159,19 @@ def write(changed: Sequence[Lane]) -> None:
         Lane.objects.using(db.alias()).bulk_update(changed, fields)
 
 
-def skip(run_ids: Sequence[uuid.UUID], reason: str) -> None:
-    """End queued runs that are not to start, with the reason."""
+def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
+    """End queued runs that are not to start and that nobody invoked; return them."""
     rows = Run.objects.using(db.alias()).filter(
         pk__in=list(run_ids), status=RunStatus.QUEUED
     )
-    rows.update(status=RunStatus.SKIPPED, reason=reason, ended_at=clock.now())
+    with db.atomic():
+        chosen = list(locked(rows.order_by("pk").only("pk", "function")))
+        ended = [run.pk for run in chosen]
+        Wait.objects.using(db.alias()).filter(run_id__in=ended)._raw_delete(db.alias())
+        Run.objects.using(db.alias()).filter(pk__in=ended).update(
+            status=RunStatus.SKIPPED, reason=reason, ended_at=clock.now()
+        )
+    return chosen
 
 
 def activate(lanes: QuerySet[Lane]) -> int:
@@ -138,10 +182,9 @@ def activate(lanes: QuerySet[Lane]) -> int:
 def shelve(function: str, lane: Lane, limit: int) -> int:
     """Take runs that have not begun out of the way of claims; count them."""
     rows = unbegun(function).filter(queue=lane.queue)
-    if db.lockable():
-        rows = rows.select_for_update(skip_locked=True)
     with db.atomic():
-        chosen = list(rows.order_by("place", "id").values_list("pk", flat=True)[:limit])
+        first = locked(rows.order_by("place", "id"))
+        chosen = list(first.values_list("pk", flat=True)[:limit])
         every = Run.objects.using(db.alias()).filter(pk__in=chosen)
         return every.filter(status=RunStatus.QUEUED).update(lane=lane.pk)
 
@@ -169,8 +212,3 @@ def unbegun(function: str) -> QuerySet[Run]:
 def unshelve(lane: Lane) -> int:
     """Let the runs of a lane be claimed again, those first that were kept."""
     return waiting(lane.pk).filter(entry__isnull=True).update(lane=None)
-
-
-def requeued() -> F:
-    """Return the lane of a run that is queued again, for an update."""
-    return F("entry")

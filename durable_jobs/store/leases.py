@@ -13,6 +13,7 @@ from django.db.models.functions import Coalesce
 from durable_jobs import clock, ids
 from durable_jobs.conf import settings
 from durable_jobs.definitions.function import MAX_PRIORITY
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, gates, pauses, postgres
@@ -35,6 +36,14 @@ def claim(queue: str, limit: int, worker: str) -> list[Run]:
     The crash is counted here and forgiven when the attempt ends, so that a run which
     kills its worker is counted too.
     """
+    hit("claim.begin", queue)
+    claimed = _claim(queue, limit, worker)
+    if claimed:
+        hit("claim.committed", queue)
+    return claimed
+
+
+def _claim(queue: str, limit: int, worker: str) -> list[Run]:
     now = clock.now()
     token, until = ids.new_token(), now + settings.LEASE
     if db.is_postgres():
@@ -87,6 +96,7 @@ def renew(holders: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
     for run_id, token in pairs:
         wanted |= Q(pk=run_id, lease_token=token)
     until = clock.now() + settings.LEASE
+    hit("lease.renew")
     with db.atomic():
         held = Run.objects.using(db.alias()).filter(wanted)
         every = set(held.values_list("pk", flat=True))
@@ -96,6 +106,7 @@ def renew(holders: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
         else:
             every_free = list(every)
         held.filter(pk__in=every_free).update(lease_until=until)
+    hit("lease.renewed")
     return every
 
 

@@ -98,7 +98,6 @@ STEP_COLUMNS = {
     "ended_at": "timestamptz",
 }
 _ENDED = ", ".join(f"'{status}'" for status in sorted(STEP_ENDED))
-_ROW = "(" + ", ".join(f"%s::{kind}" for kind in STEP_COLUMNS.values()) + ")"
 _NAMES = ", ".join(STEP_COLUMNS)
 _CHANGES = ", ".join(
     f"{name} = EXCLUDED.{name}"
@@ -108,26 +107,45 @@ _CHANGES = ", ".join(
 
 # The row lock makes a claim or a cancel that commits meanwhile count: without it the
 # statement would go by the run as it was when the statement began.
-_RECORD = f"""
+_FENCE = f"""
 WITH fence AS MATERIALIZED (
     SELECT status FROM {_RUN} WHERE id = %s::uuid AND lease_token = %s::uuid
     FOR NO KEY UPDATE
-), written AS (
+)
+"""  # noqa: S608  # table and column names of our own models, no values
+_WRITTEN = f"""
+, written AS (
     INSERT INTO {_STEP} ({_NAMES})
-    SELECT row.* FROM fence, (VALUES %ROWS%) AS row ({_NAMES})
+    SELECT row.* FROM fence, %ROWS% AS row ({_NAMES})
     ON CONFLICT (id) DO UPDATE SET {_CHANGES}
     WHERE {_STEP}.status NOT IN ({_ENDED})
 )
-SELECT status FROM fence
 """  # noqa: S608  # table and column names of our own models, no values
+
+
+_ONE = "(VALUES (" + ", ".join(f"%s::{kind}" for kind in STEP_COLUMNS.values()) + "))"
+_MANY = "unnest(" + ", ".join(f"%s::{kind}[]" for kind in STEP_COLUMNS.values()) + ")"
+
+
+def written(rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
+    """Return what writes steps in a statement that has a ``fence``, and its values.
+
+    It has two texts in all, so that few statements are prepared.
+    """
+    if not rows:
+        return "", []
+    if len(rows) == 1:
+        return _WRITTEN.replace("%ROWS%", _ONE), list(rows[0])
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return _WRITTEN.replace("%ROWS%", _MANY), columns
 
 
 def record(
     run_id: uuid.UUID, token: uuid.UUID, rows: Sequence[Sequence[Any]]
 ) -> str | None:
     """Write steps if the lease is held; return the run's status, None when lost."""
-    statement = _RECORD.replace("%ROWS%", ", ".join([_ROW] * len(rows)))
-    values = [value for row in rows for value in row]
+    text, values = written(rows)
+    statement = f"{_FENCE}{text}SELECT status FROM fence"  # noqa: S608  # no values
     found = prepared.fetch(statement, [run_id, token, *values])
     return found[0][0] if found else None
 

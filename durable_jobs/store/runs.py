@@ -13,6 +13,7 @@ from django.db.models import Case, F, TextField, Value, When
 from django.db.models.functions import Cast, Greatest
 
 from durable_jobs import clock
+from durable_jobs.failpoints import hit
 from durable_jobs.models import (
     Attempt,
     Entry,
@@ -30,7 +31,7 @@ from durable_jobs.statuses import (
     StepStatus,
     sources,
 )
-from durable_jobs.store import db, gates, postgres, steps, waits
+from durable_jobs.store import db, gates, postgres, postgres_waiting, steps, waits
 from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.steps import Lease, Memo
 from durable_jobs.store.waits import NewWait, Outcome
@@ -86,11 +87,17 @@ def suspend(
     status. Raises ``LeaseLost``.
     """
     run_id, token = lease
+    first = parked[0].memo.name if parked else ""
+    hit("suspend.begin", first)
+    changes: dict[str, Any] = {"queue": queue, "due_at": due_at, "attempt": attempt}
+    if db.is_postgres() and not any(item.along or item.known for item in parked):
+        changes["holding"] = holding
+        return _suspended_at_once(lease, notes, parked, changes)
     with db.atomic():
         fenced = steps.fence(lease)
         park(run_id, notes, parked)
         row = Run.objects.using(db.alias()).filter(pk=run_id, lease_token=token)
-        changes: dict[str, Any] = {"lease_token": None, "lease_until": None}
+        changes = {"lease_token": None, "lease_until": None}
         if queue is not None:
             changes["queue"] = queue
         if attempt is not None:
@@ -109,6 +116,24 @@ def suspend(
             raise LeaseLost
         if holding:
             gates.release([run_id], resting=True)
+        hit("suspend.written", first)
+    hit("suspend.committed", first)
+    return status
+
+
+def _suspended_at_once(
+    lease: Lease,
+    notes: Sequence[Memo],
+    parked: Sequence[Parked],
+    changes: dict[str, Any],
+) -> str:
+    """Suspend in one statement."""
+    rows = steps.rows_of(lease[0], [*notes, *(item.memo for item in parked)])
+    new = [(item.memo.key, wait) for item in parked for wait in item.waits]
+    status = postgres_waiting.suspend(lease, rows, new, now=clock.now(), **changes)
+    if status is None:
+        raise LeaseLost
+    hit("suspend.committed", parked[0].memo.name if parked else "")
     return status
 
 
@@ -125,9 +150,13 @@ def park(run_id: uuid.UUID, notes: Sequence[Memo], parked: Sequence[Parked]) -> 
 
 def park_now(lease: Lease, notes: Sequence[Memo], item: Parked) -> str:
     """Register one waiting step while the run goes on with its other branches."""
+    name = item.memo.name
+    hit("park.begin", name)
     with db.atomic():
         status = steps.fence(lease)
         park(lease[0], notes, [item])
+        hit("park.written", name)
+    hit("park.committed", name)
     return status
 
 
@@ -171,6 +200,20 @@ def finish_plain(lease: Lease, end: End, *, holding: bool = False) -> bool:
     return done
 
 
+def finish_alone(lease: Lease, end: End, *, holding: bool = False) -> bool:
+    """End a run with its waits and open steps, in one statement, where that is all.
+
+    False where it has live children, is not ours, or the database needs more than one.
+    """
+    if not db.is_postgres():
+        return False
+    error = None if end.error is None else json.dumps(end.error)
+    ending = (end.status.value, end.output, error, end.reason, clock.now())
+    cancelled = postgres_waiting.finish(lease, *ending, holding=holding)
+    steps.tell(cancelled or [])
+    return cancelled is not None
+
+
 #: Gives the runs that follow the end of one: its handlers.
 Follow = Callable[[Run, End], Sequence[Run]]
 
@@ -192,9 +235,11 @@ def finish(run: Run, lease: Lease | None, end: End, follow: Follow) -> bool:
             rows = rows.filter(lease_token=lease[1])
         if not rows.update(**_ending(end)):
             return False
+        hit("finish.ended", run.function)
         _release(run, end, follow)
         insert(follow(run, end))
         tell_parent(run, end)
+        hit("finish.written", run.function)
     return True
 
 
@@ -344,6 +389,7 @@ def redrive(
         recorded.filter(status=StepStatus.CANCELLED)._raw_delete(db.alias())
         recorded.filter(key__in=list(forget))._raw_delete(db.alias())
         Wait.objects.using(db.alias()).bulk_create(limits)
+        hit("redrive.written", run.function)
         return True
 
 

@@ -13,6 +13,7 @@ from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
 from durable_jobs import clock, ids
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Attempt, Run, Step
 from durable_jobs.models.fields import Encoded
 from durable_jobs.signals import announce, step_changed
@@ -83,16 +84,22 @@ def record(lease: Lease, memos: Sequence[Memo]) -> str:
     A step that has ended is never overwritten. Raises ``LeaseLost``.
     """
     run_id, token = lease
+    hit("record.begin", memos[-1].name)
     if db.is_postgres():
-        rows = [_row(run_id, memo) for memo in _latest(memos)]
-        status = postgres.record(run_id, token, rows)
+        status = postgres.record(run_id, token, rows_of(run_id, memos))
     else:
         with db.atomic():
             status = fence(lease)
             write(run_id, memos)
     if status is None:
         raise LeaseLost
+    hit("record.committed", memos[-1].name)
     return status
+
+
+def rows_of(run_id: uuid.UUID, memos: Iterable[Memo]) -> list[list[Any]]:
+    """Return the values of steps in the order of ``postgres.STEP_COLUMNS``."""
+    return [_row(run_id, memo) for memo in _latest(memos)]
 
 
 def _latest(memos: Iterable[Memo]) -> Iterable[Memo]:
@@ -113,12 +120,15 @@ def record_with(
     """
     with db.atomic():
         status = fence(lease)
+        hit("record.locked")
         memo = effect()
         write(lease[0], [*notes, memo])
         if dropping_waits:
             from durable_jobs.store import waits
 
             waits.drop(lease[0], memo.key)
+        hit("record.written", memo.name)
+    hit("record.committed", memo.name)
     return memo, status
 
 

@@ -15,10 +15,11 @@ from typing import Any
 from django.db.models import Case, F, Value, When
 
 from durable_jobs import clock
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import LIVE, RunStatus, StepStatus
-from durable_jobs.store import db, steps
+from durable_jobs.store import db, postgres_waiting, steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +86,18 @@ def lock_runs(run_ids: Iterable[uuid.UUID], *, skip_locked: bool = False) -> lis
 
 def resolve(wait: Wait, outcome: Outcome) -> Run | None:
     """End a wait with ``outcome`` and wake its run; None when another was first."""
+    hit("wake.begin", wait.kind)
     with db.atomic():
         locked = lock_runs([wait.run_id])
         if not locked or not _take(wait):
             return None
+        hit("wake.taken", wait.kind)
         finish_step(wait, outcome)
         wake([wait.run_id])
         tell_woken(locked[0])
-        return locked[0]
+        hit("wake.written", wait.kind)
+    hit("wake.committed", wait.kind)
+    return locked[0]
 
 
 def finish_step(wait: Wait, outcome: Outcome) -> None:
@@ -142,20 +147,54 @@ def wake(run_ids: Sequence[uuid.UUID]) -> None:
     )
 
 
-def due(limit: int) -> list[Wait]:
-    """Return waits whose time has come, the earliest first."""
+def due(limit: int, kinds: Iterable[WaitKind]) -> list[Wait]:
+    """Return waits of some kinds whose time has come, the earliest first."""
     return list(
         Wait.objects.using(db.alias())
-        .filter(due_at__isnull=False, due_at__lte=clock.now())
+        .filter(due_at__isnull=False, due_at__lte=clock.now(), kind__in=sorted(kinds))
         .order_by("due_at")[:limit]
     )
 
 
-def expire(waits: Sequence[Wait]) -> list[Run]:
-    """End sleeps and retries that are due, many in one transaction; return their runs.
+def looked(wait: Wait) -> None:
+    """Note that what came before a wait was looked through, and that it was not it."""
+    Wait.objects.using(db.alias()).filter(pk=wait.pk).update(due_at=None)
 
-    Runs that others have locked are left for the next sweep.
+
+def expire(limit: int, kinds: Iterable[WaitKind]) -> dict[str, int]:
+    """End sleeps and retries that are due; return how many runs woke in each queue.
+
+    Many in one transaction. Runs that others have locked are left for the next sweep.
     """
+    woken: dict[str, int] = {}
+    if db.is_postgres():
+        runs = _expired_at_once(limit, kinds)
+    else:
+        runs = _expired(due(limit, kinds))
+    for run in runs:
+        woken[run.queue] = woken.get(run.queue, 0) + 1
+    return woken
+
+
+def _expired_at_once(limit: int, kinds: Iterable[WaitKind]) -> list[Run]:
+    from durable_jobs import ids
+
+    rows = postgres_waiting.expire(sorted(kinds), limit, clock.now())
+    steps.tell([ids.step_pk(row.id, row.slept) for row in rows if row.slept])
+    runs = {
+        row.id: Run(
+            id=row.id, function=row.function, queue=row.queue, status=row.status
+        )
+        for row in rows
+    }
+    for run in runs.values():
+        tell_woken(run)
+    return list(runs.values())
+
+
+def _expired(waits: Sequence[Wait]) -> list[Run]:
+    if not waits:
+        return []
     with db.atomic():
         runs = lock_runs({wait.run_id for wait in waits}, skip_locked=db.lockable())
         locked = {run.pk for run in runs}
@@ -171,6 +210,7 @@ def expire(waits: Sequence[Wait]) -> list[Run]:
         for run in runs:
             if run.pk in woken:
                 tell_woken(run)
+        hit("timers.expired")
     return [run for run in runs if run.pk in woken]
 
 

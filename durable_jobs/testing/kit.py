@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal
 
-from durable_jobs import clock, dispatch
+from durable_jobs import clock, dispatch, failpoints
 from durable_jobs.conf import settings
 from durable_jobs.definitions.events import NewEvent, check_moment
 from durable_jobs.definitions.ports import runtime
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
-from durable_jobs.engine import attempts, bodies, failpoints
+from durable_jobs.engine import attempts, bodies
 from durable_jobs.engine.suspend import SimulatedCrash
 from durable_jobs.events import admitting, matching, model_waits
 from durable_jobs.exceptions import ConfigurationError
@@ -51,7 +51,7 @@ class Kit:
         self._stack.enter_context(clock.using(self._clock))
         self._stack.enter_context(registry.temporary())
         self._stack.enter_context(dispatch.using(KitDispatcher(self)))
-        self._stack.callback(failpoints.watch, failpoints.watch(self._pass))
+        self._stack.enter_context(failpoints.watching(self._pass))
         self._stack.callback(bodies.substitute, bodies.substitute(self._stubbed))
         self._stack.callback(model_waits.watched.forget)
         limits.forget()
@@ -80,7 +80,7 @@ class Kit:
 
     def run_until_idle(self) -> int:
         """Execute until nothing can go on at this time; return the attempts made."""
-        crons.sweep()  # beat may take ten seconds to note one that was just declared
+        crons.sync()  # beat may take ten seconds to note one that was just declared
         count = 0
         while True:
             self._look_after_commits()
@@ -100,6 +100,7 @@ class Kit:
         rows = Run.objects.using(db.alias()).filter(
             status=RunStatus.QUEUED, due_at__lte=clock.now()
         )
+        # A lane may have had its last run let through, and nobody has seen that yet.
         queues = set(rows.values_list("queue", flat=True)) | lanes.queues()
         return sum(self._serve(queue) for queue in sorted(queues))
 
@@ -206,7 +207,7 @@ class Kit:
         if when not in ("before", "body", "after"):
             msg = f"Expected when to be 'before', 'body' or 'after', got {when!r}."
             raise ConfigurationError(msg)
-        self._crashes[when, step] = times
+        self._crashes[f"step.{when}", step] = times
 
     def stub(self, step: str, result: Any) -> None:
         """Let a step's body give ``result``, or raise it when it is an exception."""

@@ -99,7 +99,16 @@ def rows():
         "run": run,
         "step": step,
         "schedule": Schedule.objects.create(
-            function=EVIL, cron=EVIL, tz=SHORT, next_at=now, fired_at=now
+            function=EVIL,
+            name=EVIL,
+            cron=EVIL,
+            tz=SHORT,
+            owner_model=SHORT,
+            owner_pk=EVIL,
+            reason=EVIL,
+            slot_at=now,
+            next_at=now,
+            fired_at=now,
         ),
         "worker": Worker.objects.create(
             name=EVIL, kind=SHORT[:10], seen_at=now, started_at=now

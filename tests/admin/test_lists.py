@@ -41,7 +41,13 @@ def make_all(count):
         make_steps(run, 2)
     make_events(count)
     Schedule.objects.bulk_create(
-        Schedule(function=f"f{n}", cron=f"{n % 60} * * * *", tz=f"{count}", next_at=now)
+        Schedule(
+            function=f"f{n}",
+            cron=f"{n % 60} * * * *",
+            tz=f"{count}",
+            slot_at=now,
+            next_at=now,
+        )
         for n in range(count)
     )
     Worker.objects.bulk_create(
@@ -270,6 +276,7 @@ def test_schedules_lead_to_the_runs_of_their_function(get):
         function="tests.nightly",
         cron="0 3 * * *",
         tz="Europe/Paris",
+        slot_at=clock.now() + timedelta(hours=2, seconds=30),
         next_at=clock.now() + timedelta(hours=2, seconds=30),
     )
     page = get(list_of("schedule"))

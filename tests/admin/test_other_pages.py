@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -10,6 +11,7 @@ from durable_jobs import clock, durable
 from durable_jobs.admin.related import MOST
 from durable_jobs.admin.steps import MOST as MOST_ATTEMPTS
 from durable_jobs.models import Attempt, Event, Run, Schedule, Step, Worker
+from durable_jobs.testing import Kit
 from tests.admin.conftest import list_of, make_events, make_runs, make_steps, page_of
 
 pytestmark = pytest.mark.django_db
@@ -145,7 +147,7 @@ def test_an_event_with_an_id_of_the_senders_own_has_a_page(get, key):
 def test_schedules_and_workers_have_pages(get):
     now = clock.now()
     schedule = Schedule.objects.create(
-        function="tests.f", cron="@daily", tz="UTC", next_at=now
+        function="tests.f", cron="@daily", tz="UTC", slot_at=now, next_at=now
     )
     worker = Worker.objects.create(
         name="w/1", kind="worker", seen_at=now, started_at=now
@@ -154,3 +156,47 @@ def test_schedules_and_workers_have_pages(get):
     from django.contrib.admin.utils import quote
 
     assert "w/1" in get(f"{list_of('worker')}{quote(worker.pk)}/change/").text
+
+
+def test_a_schedule_shows_whose_it_is_what_it_does_and_when(durable_kit, get):
+    durable.function(id="tests.f")(lambda ctx: None)
+    schedule = durable.schedules.create(
+        "tests.f",
+        "0 9 * * 1-5",
+        tz="Europe/Paris",
+        owner=User.objects.create(pk=77, username="ada"),
+        name="Morning report",
+        data={"team": 7},
+        jitter="5m",
+    )
+    page = get(page_of(schedule))
+    for text in (
+        "Morning report", "At 09:00 on Monday through Friday", "auth.user 77",
+        '"team": 7', "5 m 00 s", "active", "09:00 CE",
+    ):  # fmt: skip
+        assert text in page.text, text
+    assert page_of(schedule) in get(list_of("schedule")).links()
+    schedule.pause("on holiday")
+    for address in (page_of(schedule), list_of("schedule")):
+        assert "paused: on holiday" in get(address).text
+
+
+def test_a_schedule_of_a_function_that_is_gone_says_so(durable_kit, get):
+    with Kit(now=durable_kit.now()):
+        durable.function(id="tests.gone")(lambda ctx: None)
+        schedule = durable.schedules.create("tests.gone", "@daily")
+    assert "not in the code" in get(page_of(schedule)).text
+    assert "not in the code" in get(list_of("schedule")).text
+
+
+def test_schedules_are_found_by_their_owner(durable_kit, get):
+    durable.function(id="tests.f")(lambda ctx: None)
+    mine, theirs = (
+        durable.schedules.create(
+            "tests.f", "@daily", owner=User.objects.create(pk=pk, username=str(pk))
+        )
+        for pk in (7, 8)
+    )
+    links = get(f"{list_of('schedule')}?q=auth.user+7").links()
+    assert page_of(mine) in links
+    assert page_of(theirs) not in links

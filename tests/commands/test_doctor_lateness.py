@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from durable_jobs.models import Event, FunctionState, Run, Wait
+from durable_jobs.models import Event, Pause, Run, Wait
 from durable_jobs.scheduling import doctor
 
 pytestmark = pytest.mark.django_db
@@ -73,7 +73,7 @@ def test_runs_that_nobody_begins(durable_kit, napper, diagnose):
 def test_notices_are_no_problems(durable_kit, asleep, diagnose):
     Run.objects.update(function="t.removed", status="paused", reason="by hand")
     Wait.objects.all().delete()
-    FunctionState.objects.create(function="t.napper", paused_at=durable_kit.now())
+    Pause.objects.create(kind="function", name="t.napper", paused_at=durable_kit.now())
     code, report = diagnose()
     assert (code, report["healthy"]) == (0, True)
     said = {one["check"]: one["message"] for one in report["findings"]}

@@ -18,7 +18,8 @@ from django.db import connections, transaction
 from durable_jobs import durable
 from durable_jobs.models import Run, Slot
 from durable_jobs.scheduling import standing
-from tests.lab import durable as functions
+from tests.lab import limited as functions
+from tests.lab.durable import five_steps
 from tests.lab.models import Effect, Spell
 from tests.lab.processes import ROOT, Lab, Process, until
 
@@ -210,16 +211,16 @@ def test_singletons_have_one_live_run_under_eight_senders(lab: Lab) -> None:
 
 def test_a_paused_function_starts_nothing(lab: Lab) -> None:
     functions.hot_steps.pause()
-    functions.five_steps.pause()
+    five_steps.pause()
     eight_processes(lab)
     with transaction.atomic():
         for _ in range(10):
             functions.hot_steps.enqueue({"key": "k"})
-            functions.five_steps.enqueue()
+            five_steps.enqueue()
     other = functions.ordered.enqueue({"key": "k", "n": 1})
     until(lambda: all_ended(pk=other.pk), "another function's run", lab)
     assert not Run.objects.exclude(pk=other.pk).exclude(status="queued").exists()
     functions.hot_steps.resume()
-    functions.five_steps.resume()
+    five_steps.resume()
     until(all_ended, "all runs to end", lab)
     assert Run.objects.filter(status="completed").count() == 21

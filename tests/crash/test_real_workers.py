@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections import Counter
 
 import pytest
 from django.db import transaction
@@ -16,24 +15,12 @@ from tests.crash.conftest import flush_broker
 from tests.lab import durable as functions
 from tests.lab.models import Account, Effect, Gate
 from tests.lab.processes import ROOT, Lab, until
+from tests.lab.watching import ended, labels
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(180),
 ]
-
-
-def labels(run: Run) -> Counter[str]:
-    """Return how often each of a run's bodies did what it does."""
-    return Counter(
-        Effect.objects.filter(run=str(run.pk)).values_list("label", flat=True)
-    )
-
-
-def ended(*runs: Run) -> bool:
-    """Tell whether runs have ended."""
-    rows = Run.objects.filter(pk__in=[run.pk for run in runs], ended_at__isnull=False)
-    return rows.count() == len(runs)
 
 
 def test_a_worker_killed_inside_a_step_loses_only_that_attempt(lab: Lab) -> None:
@@ -56,7 +43,8 @@ def test_a_worker_killed_around_a_checkpoint_never_repeats_a_recorded_step(
     lab: Lab, place: str
 ) -> None:
     run = functions.five_steps.enqueue()
-    doomed = lab.worker("-P", "solo", LAB_KILL=f"{place}:three@1")
+    points = f"step.{place}[three]=kill"
+    doomed = lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS=points)
     until(lambda: "three" in labels(run) or place == "before", "step three", lab)
     doomed._process.wait(60)
     assert doomed._process.returncode == -signal.SIGKILL
@@ -75,7 +63,8 @@ def test_atomic_steps_book_exactly_once_wherever_the_worker_is_killed(
     lab: Lab, place: str
 ) -> None:
     run = functions.booker.enqueue()
-    doomed = lab.worker("-P", "solo", LAB_KILL=f"{place}:book 2@1")
+    points = f"step.{place}[book 2]=kill"
+    doomed = lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS=points)
     doomed._process.wait(60)
     assert doomed._process.returncode == -signal.SIGKILL
     lab.worker()

@@ -32,7 +32,7 @@ def refused(**parameters: Any) -> str:
         ({"retries": None}, "retries to be a whole number, got None"),
         ({"backoff": "15s"}, "expected durable.Backoff"),
         ({"backoff": lambda: 1}, "(attempt, error)"),
-        ({"on": "shop/order.placed"}, "Event or Cron or ModelChange in on"),
+        ({"on": "shop/order.placed"}, "Event or Cron or ModelChange or Webhook in on"),
         ({"on": [durable.Event("a"), 7]}, "in on, got 7"),
         ({"on": [durable.Event(f"e/{i}") for i in range(11)]}, "at most 10 in on"),
         ({"cancel_on": "shop/order.cancelled"}, "CancelOn in cancel_on"),

@@ -18,15 +18,15 @@ from django.dispatch import Signal
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 import durable_jobs
-from durable_jobs import conf, durable, exceptions, models, signals
+from durable_jobs import conf, durable, exceptions, failpoints, models, signals
 from durable_jobs.definitions import events as event_names
 from durable_jobs.definitions.context import AsyncContext, Context
-from durable_jobs.definitions.function import COMING as COMING_PARAMETERS
 from durable_jobs.definitions.steps import COMING as COMING_STEPS
 from durable_jobs.definitions.steps import Steps
 from durable_jobs.engine.context import RunContext
 from durable_jobs.models import Run
 from durable_jobs.models.runs import RunQuerySet
+from durable_jobs.models.schedules import ScheduleQuerySet
 from durable_jobs.scheduling.faults import FAULTS
 from durable_jobs.statuses import RunStatus, StepStatus
 from durable_jobs.testing import Kit
@@ -101,11 +101,7 @@ def test_every_name_behind_the_door_has_its_row() -> None:
     assert set(named) == set(durable.__all__)
 
 
-def test_every_name_that_is_to_come_is_named() -> None:
-    names = set(NAME.findall(section(reference("names"), "Not in this version")))
-    assert names - {"durable", "ConfigurationError"} == set(durable.COMING)
-    coming = section(reference("functions"), "Parameters")
-    assert set(COMING_PARAMETERS) <= set(NAME.findall(coming))
+def test_every_step_that_is_to_come_is_named() -> None:
     steps = section(reference("steps"), "Not in this version")
     assert set(NAME.findall(steps)) - {"ConfigurationError"} == set(COMING_STEPS)
 
@@ -129,8 +125,16 @@ def test_every_parameter_of_a_function_has_its_row_with_its_default() -> None:
         durable.Event,
         durable.Cron,
         durable.ModelChange,
+        durable.Webhook,
         durable.CancelOn,
         durable.Timeouts,
+        durable.Concurrency,
+        durable.Throttle,
+        durable.RateLimit,
+        durable.Debounce,
+        durable.Batch,
+        durable.BatchFailures,
+        durable.Singleton,
     ],
 )
 def test_every_piece_of_a_declaration_shows_its_parameters(kind: type) -> None:
@@ -155,6 +159,11 @@ def test_every_method_of_a_function_has_its_row() -> None:
     for name in methods:
         shown = signature(getattr(durable.Function, name)).replace("*, ", "")
         assert f"`{name}{shown}`" in text
+
+
+def test_every_field_of_an_explanation_has_its_row() -> None:
+    found = rows(section(reference("models"), "Explanation"))
+    assert list(found) == [field.name for field in fields(durable.Explanation)]
 
 
 def test_every_attribute_of_the_context_has_its_row() -> None:
@@ -269,10 +278,30 @@ def test_every_field_of_a_model_has_its_row(model: Any) -> None:
     assert set(found) == names | methods
 
 
+def test_every_field_and_verb_of_a_schedule_has_its_row() -> None:
+    text = section(reference("models"), "Schedule")
+    names = {field.name for field in models.Schedule._meta.concrete_fields}
+    assert set(rows(text)) == names | public(models.Schedule)
+    for name in public(models.Schedule) - {"is_paused", "in_code", "owner"}:
+        assert f"`{name}{signature(getattr(models.Schedule, name))}`" in text
+    for name in public(ScheduleQuerySet):
+        assert f"`{name}{signature(getattr(ScheduleQuerySet, name))}`" in text
+    for name in ("create", "get", "filter"):
+        shown = signature(getattr(durable.schedules, name)).replace("*, ", "")
+        assert f"`durable.schedules.{name}{shown}`" in text
+
+
+def test_every_scheme_is_named() -> None:
+    text = "\n".join(page("docs/howto/webhooks.md").lines)
+    for name in durable.verify.__all__:
+        assert f"durable.verify.{name}(" in text
+
+
 def test_every_model_has_its_heading() -> None:
     known = {name for name in models.__all__ if hasattr(getattr(models, name), "_meta")}
     headings = set(reference("models").headings)
-    assert known == headings - {"Models", "The others", "The admin"}
+    others = {"Models", "Explanation", "The others", "Flow control", "The admin"}
+    assert known == headings - others
 
 
 def test_every_status_is_named() -> None:
@@ -371,7 +400,7 @@ def test_every_verb_of_durable_runs_has_its_row() -> None:
 
 def test_every_finding_of_the_doctor_has_its_row() -> None:
     source = (PACKAGE / "scheduling" / "doctor.py").read_text()
-    known = set(re.findall(r'(?:check=|_found\(\s*)"([\w-]+)"', source))
+    known = set(re.findall(r'(?:check=|else |_found\(\s*)"([\w-]+)"', source))
     known |= {fault.name for fault in FAULTS}
     text = section(reference("commands"), "durable_doctor")
     assert set(re.findall(r"^\| `([\w-]+)`", text, re.MULTILINE)) == known
@@ -386,3 +415,20 @@ def test_every_method_of_the_kit_has_its_row() -> None:
     for name in public(Kit):
         shown = signature(getattr(Kit, name)).replace("*, ", "")
         assert f"`{name}{shown}`" in text
+
+
+# Failpoints
+
+
+def test_every_failpoint_has_its_row_with_its_sentence() -> None:
+    found = rows(section(reference("failpoints"), "Places"))
+    shown = {
+        name: f"{text}{f' [{detail}]' if detail else ''}."
+        for name, (text, detail) in found.items()
+    }
+    assert shown == failpoints.POINTS
+
+
+def test_every_action_of_a_failpoint_has_its_row() -> None:
+    found = rows(section(reference("failpoints"), "Actions"))
+    assert tuple(found) == failpoints.ACTIONS

@@ -92,6 +92,7 @@ def test_a_completed_run_stays_completed(
     assert Run.objects.get(parent=run).function == "nap:on_complete"
 
 
+@pytest.mark.exact("it counts the answers of a body")
 @pytest.mark.parametrize("kind", ["run", "atomic", "body"])
 def test_cancelled_from_inside_a_run_is_cancelled(durable_kit: Kit, kind: str) -> None:
     answers: list[bool] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from durable_jobs import durable
 from durable_jobs.models import Run
 from durable_jobs.testing import Kit
@@ -150,6 +152,7 @@ def test_a_run_that_is_paused_in_its_last_step_ends_when_it_is_resumed(
     assert calls == ["only", "told"]
 
 
+@pytest.mark.exact("it counts calls of the function")
 def test_a_failing_run_that_is_paused_fails_when_it_is_resumed(
     durable_kit: Kit,
 ) -> None:

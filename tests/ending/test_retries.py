@@ -21,6 +21,7 @@ def seconds_between(moments: list[datetime]) -> list[float]:
     return [(later - earlier).total_seconds() for earlier, later in pairs]
 
 
+@pytest.mark.exact("it counts attempts")
 @pytest.mark.parametrize("retries", [0, 1, 4])
 def test_a_failing_body_is_called_retries_plus_one_times(
     durable_kit: Kit, retries: int
@@ -42,6 +43,7 @@ def test_a_failing_body_is_called_retries_plus_one_times(
     assert list(numbers) == list(range(retries))
 
 
+@pytest.mark.exact("it counts attempts")
 def test_four_retries_are_the_default(durable_kit: Kit) -> None:
     calls: list[int] = []
 
@@ -72,6 +74,7 @@ def test_a_body_that_succeeds_at_last_completes(durable_kit: Kit) -> None:
     assert run.ended_at == run.queued_at + timedelta(seconds=20)
 
 
+@pytest.mark.exact("it counts attempts")
 @pytest.mark.parametrize(
     ("backoff", "expected"),
     [
@@ -99,6 +102,7 @@ def test_the_backoff_decides_when(
     assert seconds_between(moments) == expected
 
 
+@pytest.mark.exact("it counts attempts")
 def test_the_default_backoff_grows_with_some_chance(durable_kit: Kit) -> None:
     moments: list[datetime] = []
 
@@ -113,6 +117,7 @@ def test_the_default_backoff_grows_with_some_chance(durable_kit: Kit) -> None:
         assert base <= pause <= base + 30
 
 
+@pytest.mark.exact("it counts attempts")
 def test_progress_gives_the_body_its_retries_back(durable_kit: Kit) -> None:
     attempts: list[int] = []
     failed: set[int] = set()
@@ -135,6 +140,7 @@ def test_progress_gives_the_body_its_retries_back(durable_kit: Kit) -> None:
     assert (len(failed), max(attempts)) == (3, 1)
 
 
+@pytest.mark.exact("it counts attempts")
 def test_a_wait_gives_the_body_its_retries_back(durable_kit: Kit) -> None:
     attempts: list[int] = []
 
@@ -167,6 +173,7 @@ def test_steps_are_not_repeated_with_the_body(durable_kit: Kit) -> None:
     assert (run.status, calls) == ("failed", [1])
 
 
+@pytest.mark.exact("it counts attempts")
 def test_a_step_that_failed_ends_the_run_without_retries_of_the_body(
     durable_kit: Kit,
 ) -> None:

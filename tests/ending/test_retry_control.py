@@ -38,6 +38,7 @@ def test_a_class_of_ones_own_may_be_non_retriable(durable_kit: Kit) -> None:
     assert (run.status, run.error["type"]) == ("failed", "Stolen")
 
 
+@pytest.mark.exact("it counts attempts")
 @pytest.mark.parametrize("kind", ["text", "seconds", "timedelta", "datetime"])
 def test_retry_after_names_the_moment(durable_kit: Kit, kind: str) -> None:
     moments: list[datetime] = []
@@ -67,6 +68,7 @@ def test_retry_after_names_the_moment(durable_kit: Kit, kind: str) -> None:
     ]
 
 
+@pytest.mark.exact("it counts attempts")
 def test_retry_after_is_a_retry_like_others(durable_kit: Kit) -> None:
     calls: list[int] = []
 

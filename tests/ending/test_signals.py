@@ -40,6 +40,7 @@ def listen() -> Iterator[Callable[[Signal], Heard]]:
         signal.disconnect(receiver)
 
 
+@pytest.mark.exact("a signal follows its commit, and is lost with the answer")
 def test_the_way_of_a_run_is_told(
     durable_kit: Kit, listen: Callable[[Signal], Heard]
 ) -> None:
@@ -73,6 +74,7 @@ def test_people_are_told_of_too(
     ]  # fmt: skip
 
 
+@pytest.mark.exact("a signal follows its commit, and is lost with the answer")
 def test_retries_and_failures_are_told(
     durable_kit: Kit, listen: Callable[[Signal], Heard]
 ) -> None:
@@ -87,6 +89,7 @@ def test_retries_and_failures_are_told(
     assert told == ["running", "queued", "running", "failed"]
 
 
+@pytest.mark.exact("a signal follows its commit, and is lost with the answer")
 def test_a_lost_worker_is_told(
     durable_kit: Kit, listen: Callable[[Signal], Heard]
 ) -> None:
@@ -131,6 +134,7 @@ def test_children_and_handlers_are_told_of(
     }
 
 
+@pytest.mark.exact("a signal follows its commit, and is lost with the answer")
 def test_steps_are_told_of(durable_kit: Kit, listen: Callable[[Signal], Heard]) -> None:
     fails = [ConnectionError("try later")]
 

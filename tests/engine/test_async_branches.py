@@ -15,6 +15,7 @@ from tests.engine.conftest import Later, Start
 from tests.engine.failures import Refused
 
 
+@pytest.mark.exact("a body whose sibling's commit fails is called again")
 def test_async_branches_hold_steps(start: Start, later: Later):
     calls = []
 
@@ -44,6 +45,7 @@ def test_async_branches_hold_steps(start: Start, later: Later):
     assert sorted(calls) == [1, 2, 3]
 
 
+@pytest.mark.exact("a body whose sibling's commit fails is called again")
 def test_suspended_async_branches_keep_their_places(start: Start, later: Later):
     begun = []
 
@@ -140,6 +142,7 @@ def test_a_batch_error_in_an_async_function(start: Start, later: Later):
 # Trouble
 
 
+@pytest.mark.exact("a body whose sibling's commit fails is called again")
 @pytest.mark.parametrize(("when", "times"), [("before", 1), ("body", 2), ("after", 1)])
 def test_a_worker_that_dies_in_a_gathered_step(
     start: Start, later: Later, durable_kit: Kit, when, times

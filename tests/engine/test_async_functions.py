@@ -6,6 +6,8 @@ import asyncio
 import functools
 import threading
 
+import pytest
+
 from durable_jobs import durable
 from durable_jobs.models import Run
 from durable_jobs.testing import Kit
@@ -104,6 +106,7 @@ def test_async_and_sync_bodies(start: Start):
     assert start(mixed).result() == [1, 2, 3]
 
 
+@pytest.mark.exact("a body whose sibling's commit fails is called again")
 def test_the_orm_in_bodies(start: Start, later: Later):
     async def create(name):
         tenant = await Tenant.objects.acreate(name=name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from durable_jobs import durable
 from durable_jobs.models import Wait
 from durable_jobs.testing import Kit
@@ -40,6 +42,7 @@ def test_async_bodies_execute_at_the_same_time(start: Start):
     assert start(meeting).result() == [0, 1]
 
 
+@pytest.mark.exact("its bodies meet, once")
 def test_branches_of_many_steps_wait_side_by_side(
     start: Start, later: Later, durable_kit: Kit
 ):

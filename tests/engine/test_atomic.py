@@ -37,6 +37,7 @@ def test_its_result_is_the_bodys(start: Start, later: Later):
     assert names() == ["Ada"]
 
 
+@pytest.mark.exact("it counts calls of the body")
 @pytest.mark.parametrize("when", ["before", "body", "after"])
 def test_its_writes_happen_exactly_once_whatever_dies(
     start: Start, later: Later, durable_kit: Kit, when

@@ -15,7 +15,10 @@ from tests.engine.conftest import Configure
 from tests.engine.workers import LONG, Crowd, apart, backend, served, served_by
 from tests.lab.processes import until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.exact("its bodies meet, once"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import pytest
 from django.db import connection
 
-from durable_jobs import clock, durable
-from durable_jobs.engine import failpoints
+from durable_jobs import clock, durable, failpoints
 from durable_jobs.executors.serving import serve
 from durable_jobs.models import Run, Step
 from durable_jobs.scheduling import timers
@@ -18,7 +17,10 @@ from project.shop.models import Tenant
 from tests.engine.workers import LONG, apart, backend, served, served_by
 from tests.lab.processes import until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.exact("it counts attempts, and serves the queue once"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +127,7 @@ def test_an_atomic_loser_that_gets_the_lock_too_late_writes_nothing():
     go, here, tried = threading.Event(), threading.Event(), threading.Event()
 
     def hold(place: str, step: str) -> None:
-        if (place, step) == ("before", "late"):
+        if (place, step) == ("step.before", "late"):
             here.set()
             go.wait(LONG)
             tried.set()
@@ -144,11 +146,10 @@ def test_an_atomic_loser_that_gets_the_lock_too_late_writes_nothing():
         ctx.step.run("wait", tried.wait, LONG)
         return first
 
-    previous = failpoints.watch(hold)
     try:
-        run = served(racing)
+        with failpoints.watching(hold):
+            run = served(racing)
     finally:
-        failpoints.watch(previous)
         go.set()
     assert run.result() == "fast"
     assert not Tenant.objects.exists()

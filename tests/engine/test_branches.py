@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 
+import pytest
+
 from durable_jobs import durable
 from tests.engine.conftest import Later, Start
 from tests.engine.failures import Refused
@@ -29,6 +31,7 @@ def test_a_plain_branch_is_recorded_once(start: Start, later: Later):
     assert calls == ["plain"]
 
 
+@pytest.mark.exact("it counts attempts")
 def test_a_plain_branch_is_tried_again_as_often_as_the_function_says(
     start: Start, later: Later
 ):

@@ -64,6 +64,7 @@ def test_the_run_and_its_id(start: Start):
     assert run.result() == [str(run.pk), "tests.itself", "running"]
 
 
+@pytest.mark.exact("it counts attempts")
 def test_the_attempt_counts_the_failures_of_the_function(start: Start, later: Later):
     seen = []
 

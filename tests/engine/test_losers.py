@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from durable_jobs import durable
 from durable_jobs.models import Run, Wait
 from durable_jobs.testing import Kit
@@ -70,6 +72,7 @@ def test_losers_are_cancelled_with_all_that_they_wait_for(
     assert calls == ["before"]
 
 
+@pytest.mark.exact("it asks what one attempt leaves")
 def test_losers_of_the_very_attempt_that_decides_are_cancelled(start: Start):
     def racing(ctx):
         first = ctx.step.parallel(
@@ -106,6 +109,7 @@ def test_a_branch_that_had_not_begun_never_does(start: Start):
     assert calls == [0, 1]
 
 
+@pytest.mark.exact("it asks what one attempt leaves")
 def test_failed_attempts_of_a_loser_are_kept(start: Start):
     def fail():
         raise Refused("once")

@@ -233,6 +233,7 @@ def test_a_step_may_be_inserted(start: Start, later: Later, deployed):
     assert calls == ["a", "b", "between"]
 
 
+@pytest.mark.exact("it counts warnings")
 def test_a_step_that_was_taken_out_is_kept_and_reported(
     start: Start, later: Later, deployed, caplog
 ):
@@ -289,6 +290,7 @@ def test_a_wait_that_was_taken_out_is_kept_and_does_not_wait_for_ever(
     assert not Wait.objects.exists()
 
 
+@pytest.mark.exact("it counts warnings")
 def test_what_lies_inside_branches_and_groups_is_not_reported(
     start: Start, later: Later, caplog
 ):

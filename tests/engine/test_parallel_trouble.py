@@ -12,6 +12,7 @@ from tests.engine.conftest import Configure, Later, Start
 # Dying, pausing, cancelling
 
 
+@pytest.mark.exact("it looks at the run while its worker is dead")
 @pytest.mark.parametrize(("when", "times"), [("before", 1), ("body", 2), ("after", 1)])
 def test_a_worker_that_dies_in_a_branch_repeats_no_sibling(
     start: Start, later: Later, durable_kit: Kit, when, times

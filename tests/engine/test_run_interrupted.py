@@ -10,6 +10,7 @@ from tests.engine.conftest import Later, Start
 from tests.engine.failures import failing
 
 
+@pytest.mark.exact("an answer that is lost interrupts the body as well")
 @pytest.mark.parametrize(("when", "times"), [("before", 1), ("body", 2), ("after", 1)])
 def test_a_worker_that_dies_at_a_step(
     start: Start, later: Later, durable_kit: Kit, when, times
@@ -33,6 +34,7 @@ def test_a_worker_that_dies_at_a_step(
 # At most once
 
 
+@pytest.mark.exact("an answer that is lost interrupts the body as well")
 def test_at_most_once_an_interrupted_body_is_never_repeated(
     start: Start, later: Later, durable_kit: Kit
 ):
@@ -56,6 +58,7 @@ def test_at_most_once_an_interrupted_body_is_never_repeated(
     assert "'pay'" in seen[0][1]
 
 
+@pytest.mark.exact("an answer that is lost interrupts the body as well")
 def test_at_most_once_a_recorded_body_is_done(
     start: Start, later: Later, durable_kit: Kit
 ):
@@ -70,6 +73,7 @@ def test_at_most_once_a_recorded_body_is_done(
     assert len(calls) == 1
 
 
+@pytest.mark.exact("an answer that is lost interrupts the body as well")
 def test_at_most_once_a_body_that_raises_is_not_tried_again(start: Start, later: Later):
     calls: list[int] = []
 

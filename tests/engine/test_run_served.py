@@ -15,6 +15,8 @@ from durable_jobs.executors.inline import InlineDispatcher
 from durable_jobs.models import Run, Step
 from project.shop.models import Tenant
 
+pytestmark = pytest.mark.exact("it serves the queue once")
+
 Served = Callable[..., Run]
 
 

@@ -66,6 +66,7 @@ def test_no_events_are_no_events(start: Start):
     assert not Event.objects.exists()
 
 
+@pytest.mark.exact("a look back that failed is made again after five seconds")
 @pytest.mark.parametrize(("when", "sent"), [("before", 0), ("body", 0), ("after", 1)])
 def test_a_worker_that_dies_at_the_step_sends_once(
     start: Start, later: Later, durable_kit: Kit, when, sent
@@ -101,6 +102,7 @@ def test_it_wakes_the_runs_that_wait(start: Start, later: Later, durable_kit: Ki
     assert later(second).result() == {"n": 2}
 
 
+@pytest.mark.exact("a look back that failed is made again after five seconds")
 def test_a_run_may_wake_itself(start: Start, later: Later):
     def alone(ctx):
         ctx.step.send_event("tell", durable.NewEvent("shop/paid", {"n": 1}))

@@ -120,6 +120,7 @@ def test_inside_the_body_of_another_step_it_is_refused(start: Start):
     assert not calls
 
 
+@pytest.mark.exact("a body whose sibling's commit fails is called again")
 def test_an_async_one_is_awaited(start: Start, later: Later):
     async def deciding(ctx):
         both = await asyncio.gather(adouble(1), adouble(2))

@@ -32,7 +32,7 @@ def test_it_holds_for_24_hours(diary: Diary) -> None:
 
 def test_keys_are_told_apart_by_value_and_type(diary: Diary) -> None:
     diary.work(idempotency="event.data.order")
-    for key in (1, "1", True, "true", [1], "x" * 50_000, "x" * 49_999):
+    for key in [1, "1", True, "true", [1], "x" * 50_000, "x" * 49_999]:
         diary.sends(2, order=key)
     diary.kit.run_until_idle()
     assert len(diary.order) == 7

@@ -24,11 +24,11 @@ def alone() -> Iterator[None]:
 
 
 def test_branches_share_the_slots_that_their_limit_has():
-    crowd = Crowd()
+    crowd, three = Crowd(), threading.Barrier(3)
 
     def busy(_):
         with crowd:
-            threading.Event().wait(0.02)
+            three.wait(LONG)
 
     def wide(ctx):
         return len(ctx.step.map("m", busy, range(12)))
@@ -42,7 +42,7 @@ def test_a_limit_of_one_executes_branches_one_by_one():
 
     def busy(_):
         with crowd:
-            threading.Event().wait(0.01)
+            pass
 
     def wide(ctx):
         def branch(number):
@@ -67,14 +67,16 @@ def test_branches_of_an_unlimited_function_are_not_narrowed():
 def test_steps_that_are_gathered_share_the_slots_too(limit):
     crowd = Crowd()
 
-    async def busy():
-        with crowd:
-            await asyncio.sleep(0.02)
-
     async def wide(ctx):
-        every = [ctx.step.run(f"step {number}", busy) for number in range(8)]
+        together = asyncio.Barrier(limit)
+
+        async def busy():
+            with crowd:
+                await asyncio.wait_for(together.wait(), LONG)
+
+        every = [ctx.step.run(f"step {number}", busy) for number in range(9)]
         return len(await asyncio.gather(*every))
 
     found = served(wide, concurrency=durable.Concurrency(limit))
-    assert found.result() == 8
+    assert found.result() == 9
     assert crowd.most == limit

@@ -34,6 +34,7 @@ def pay(durable_kit: Kit, calls: list[str]) -> durable.Function:
     return pay
 
 
+@pytest.mark.exact("it looks at the run while its worker is dead")
 @pytest.mark.parametrize(
     ("when", "at_death", "at_the_end"),
     [

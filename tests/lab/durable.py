@@ -1,43 +1,17 @@
-"""The lab's functions. ``LAB_KILL=after:two@1`` kills the worker at a step."""
+"""The lab's functions."""
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from datetime import timedelta
 
-from django.db.models import F
-from django.db.models.functions import Now
-
 from durable_jobs import durable
-from durable_jobs.engine import failpoints
-from tests.lab.models import Account, Effect, Gate, Spell
+from tests.lab import chaotic, effects
+from tests.lab import limited as with_limits
+from tests.lab.effects import add, effect, held, slow
 
-GATE_SECONDS = 60
-
-
-def effect(run_id: str, label: str) -> str:
-    """Write down that a body did something."""
-    Effect.objects.create(run=run_id, label=label, pid=os.getpid())
-    return label
-
-
-def held(run_id: str, gate: str) -> str:
-    """Say that the body began, and go on when the gate opens."""
-    effect(run_id, f"{gate}:begin")
-    pause = threading.Event()
-    for _ in range(GATE_SECONDS * 50):
-        if Gate.objects.filter(name=gate).exists():
-            return effect(run_id, f"{gate}:end")
-        pause.wait(0.02)
-    raise TimeoutError(gate)
-
-
-def add(name: str, amount: int) -> int:
-    """Change a balance, as an ORM write that must happen once."""
-    Account.objects.filter(name=name).update(balance=F("balance") + amount)
-    return Account.objects.get(name=name).balance
+#: Declared when their modules are imported.
+CHAOTIC, LIMITED = chaotic.ALL, with_limits.ALL
 
 
 @durable.function(retries=0)
@@ -96,97 +70,97 @@ def waiter(ctx: durable.Context) -> str | None:
     return None if event is None else str(event.data["from"])
 
 
-def spell(run_id: str, key: str, seconds: float) -> None:
-    """Take a while, and write down when it began and ended, by the database's clock."""
-    begun = Spell.objects.create(run=run_id, key=key, began=Now())
-    threading.Event().wait(seconds)
-    Spell.objects.filter(pk=begun.pk).update(ended=Now())
+@durable.function(retries=0)
+def helper(ctx: durable.Context) -> str:
+    """Do a step for another run."""
+    return ctx.step.run("help", slow, ctx.run_id, "help")
 
 
-def _spells(ctx: durable.Context) -> None:
-    data = ctx.event.data
-    for number in range(data.get("steps", 2)):
-        args = (ctx.run_id, data["key"], data.get("seconds", 0.02))
-        ctx.step.run(f"spell {number}", spell, *args)
+@durable.function(retries=0)
+def mixed(ctx: durable.Context) -> str:
+    """Take a step of each kind that commits in a way of its own; forgive nothing."""
+    ctx.step.run("one", slow, ctx.run_id, "one")
+    ctx.step.atomic("book", add, "ledger", 1)
+    ctx.step.sleep("nap", timedelta(seconds=0.3))
+    ctx.step.invoke("help", helper)
+    ctx.step.run("last", slow, ctx.run_id, "last")
+    return "done"
 
 
-@durable.function(
-    retries=0, concurrency=durable.Concurrency(3, key="event.data.key", of="steps")
-)
-def hot_steps(ctx: durable.Context) -> None:
-    """Take two spells with a nap between them, three at a time for each key."""
-    _spells(ctx)
-    ctx.step.sleep("nap", timedelta(milliseconds=1))
-    _spells(ctx)
+@durable.function(retries=20, backoff=durable.Backoff.fixed("200ms"))
+def patient(ctx: durable.Context) -> int:
+    """Take five slow steps and book in between; bodies may fail now and then."""
+    for number in range(5):
+        ctx.step.run(f"step {number}", slow, ctx.run_id, f"step {number}")
+        ctx.step.atomic(f"book {number}", add, "ledger", 1)
+    return 5
 
 
-@durable.function(
-    retries=0,
-    concurrency=[
-        durable.Concurrency(2, key="event.data.key", of="runs"),
-        durable.Concurrency(5, of="runs"),
-    ],
-)
-def hot_runs(ctx: durable.Context) -> None:
-    """Take spells, two runs at a time for each key and five in all."""
-    _spells(ctx)
+@durable.function(retries=0)
+def poison(ctx: durable.Context) -> str:
+    """Take a step whose body ends its process, in the way that the data names."""
+    return ctx.step.run("swallow", effects.die, ctx.run_id, ctx.event.data["how"])
 
 
-@durable.function(retries=0, ordering="event.data.key")
-def ordered(ctx: durable.Context) -> None:
-    """Take a spell, one after the other for each key."""
-    ctx.step.run("n", effect, ctx.run_id, f"{ctx.event.data['n']}")
-    _spells(ctx)
+@durable.function(retries=0)
+def hanging(ctx: durable.Context) -> str:
+    """Take a step that never ends, and go on when its time is over."""
+    try:
+        ctx.step.run("hang", effects.hang, ctx.run_id, timeout="500ms")
+    except durable.StepTimeout:
+        return "went on"
+    return "ended"
 
 
-@durable.function(
-    on=durable.Event("lab/limited"), retries=0, rate_limit=durable.RateLimit(10, "1h")
-)
-def limited(ctx: durable.Context) -> None:
-    """Note that it was let in."""
-    ctx.step.run("in", effect, ctx.run_id, "in")
+@durable.function(retries=0)
+def unstorable(ctx: durable.Context) -> object:
+    """Take a step whose result nobody can store."""
+    return ctx.step.run("give", effects.unstorable, ctx.run_id)
 
 
-@durable.function(
-    on=durable.Event("lab/single"), retries=0, singleton=durable.Singleton()
-)
-def single_skip(ctx: durable.Context) -> None:
-    """Take a spell; meanwhile others are skipped."""
-    _spells(ctx)
+@durable.function(retries=0)
+def quick(ctx: durable.Context) -> str:
+    """Take one step that takes no time."""
+    return ctx.step.run("one", effect, ctx.run_id, "one")
 
 
-@durable.function(
-    on=durable.Event("lab/single"),
-    retries=0,
-    singleton=durable.Singleton(mode="cancel"),
-)
-def single_cancel(ctx: durable.Context) -> None:
-    """Take a spell, until another one takes the place."""
-    _spells(ctx)
+@durable.function(retries=0)
+def pausing_booker(ctx: durable.Context) -> str:
+    """Book, and take long inside the transaction."""
+    ctx.step.atomic("book", effects.book_slowly, "ledger", 1)
+    ctx.step.run("last", effect, ctx.run_id, "last")
+    return "done"
 
 
-@durable.function(
-    on=durable.Event("lab/single"), retries=0, singleton=durable.Singleton(mode="queue")
-)
-def single_queue(ctx: durable.Context) -> None:
-    """Take a spell, one after the other."""
-    _spells(ctx)
+def _release_1(ctx: durable.Context) -> list[str]:
+    one = ctx.step.run("one", effect, ctx.run_id, "one")
+    ctx.step.run("taken out", effect, ctx.run_id, "taken out")
+    ctx.step.sleep("nap", timedelta(seconds=3))
+    return [one]
 
 
-def _kill_at(place: str, step: str, hit: int) -> None:
-    seen = 0
-
-    def hook(at: str, name: str) -> None:
-        nonlocal seen
-        if (at, name) == (place, step):
-            seen += 1
-            if seen == hit:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    failpoints.watch(hook)
+def _release_2(ctx: durable.Context) -> list[str]:
+    inserted = ctx.step.run("inserted", effect, ctx.run_id, "inserted")
+    ctx.step.sleep("nap", timedelta(seconds=3))
+    one = ctx.step.run("one", effect, ctx.run_id, "one")
+    return [inserted, one, ctx.step.run("last", effect, ctx.run_id, "last")]
 
 
-if "LAB_KILL" in os.environ:
-    _place, _, _rest = os.environ["LAB_KILL"].partition(":")
-    _step, _, _hit = _rest.partition("@")
-    _kill_at(_place, _step, int(_hit or 1))
+def _release_wrong(ctx: durable.Context) -> list[str]:
+    ctx.step.sleep("one", timedelta(seconds=1))
+    return []
+
+
+@durable.function(retries=0)
+def released(ctx: durable.Context) -> list[str]:
+    """Do what the code of this process's release says."""
+    bodies = {"1": _release_1, "2": _release_2, "wrong": _release_wrong}
+    return bodies[os.environ["LAB_RELEASE"]](ctx)
+
+
+if "LAB_CRON" in os.environ:  # only where it is asked for: it starts runs by itself
+
+    @durable.function(on=durable.Cron("* * * * *", catch_up="all"), retries=0)
+    def minutely(ctx: durable.Context) -> str:
+        """Fire each minute, and make up for what was missed."""
+        return str(ctx.event.data["scheduled_at"])

@@ -1,20 +1,51 @@
-"""What steps leave behind in the lab."""
+"""What steps leave behind in the lab, and what was seen of the engine's own rows."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from django.db import models
 
 
 class Effect(models.Model):
-    """Something that a step's body did. Rows are only ever added."""
+    """Something that a step's body did. Rows are only ever added.
+
+    ``step``: the step whose body it was. ``held``: that attempt held its run's lease
+    then. ``recorded``: the step had its result then, by the database's word. ``booked``
+    is what an ``atomic`` body has added to the account ``label``, in its transaction.
+    """
 
     run = models.CharField(max_length=36)
+    step = models.CharField(max_length=255, default="")
     label = models.CharField(max_length=100)
     pid = models.IntegerField()
-    at = models.DateTimeField(auto_now_add=True)
+    at = models.DateTimeField()
+    held = models.BooleanField(default=True)
+    recorded = models.BooleanField(default=False)
+    booked = models.IntegerField(null=True)
 
     def __str__(self) -> str:
         return f"{self.label} of {self.run} by {self.pid}"
+
+
+class Change(models.Model):
+    """A change of a run or a step, written down by a trigger of the database.
+
+    ``before`` and ``after`` are statuses; ``altered`` tells whether the output or the
+    error is another one.
+    """
+
+    kind = models.CharField(max_length=4)
+    subject = models.UUIDField()
+    before = models.CharField(max_length=10)
+    after = models.CharField(max_length=10)
+    altered = models.BooleanField()
+
+    class Meta:
+        indexes: ClassVar = [models.Index("subject", name="lab_change_subject")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.subject}: {self.before} to {self.after}"
 
 
 class Spell(models.Model):

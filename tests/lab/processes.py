@@ -32,10 +32,24 @@ class Process:
         )
         os.close(descriptor)
 
+    @property
+    def pid(self) -> int:
+        """The main process, and the group of all."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the main process has not ended."""
+        return self._process.poll() is None
+
     def signal(self, number: int) -> None:
         """Send a signal to every process of the group."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+    def ended(self) -> int:
+        """Wait until the main process has ended; return its code, -9 for SIGKILL."""
+        return self._process.wait(PATIENCE)
 
     def kill(self) -> None:
         """End all of it at once, wherever it is."""
@@ -53,24 +67,32 @@ class Process:
         return self.log.read_text()
 
 
+#: What all the lab's processes see: short times, so that what is late is late soon.
+SETTINGS = {
+    "DJANGO_SETTINGS_MODULE": "tests.lab.settings",
+    # Who logs queries prepares no statements, and production does.
+    "DEBUG": "0",
+    "LAB_LEASE": "3s",
+    "LAB_TICK": "0.5s",
+}
+
+
 class Lab:
     """Starts processes, and ends what is left of them."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self.environment = {
-            **environment,
-            "DJANGO_SETTINGS_MODULE": "tests.lab.settings",
-            "LAB_LEASE": "3s",
-            "LAB_TICK": "0.5s",
-        }
+        self.environment = {**environment, **SETTINGS}
         self.processes: list[Process] = []
+        self.workers: list[Process] = []
 
     def worker(self, *arguments: str, **environment: str) -> Process:
         """Start a worker; by default of one prefork child."""
         options = arguments or ("-P", "prefork", "-c", "1")
-        return self._start(
+        worker = self._start(
             ["worker", "-l", "INFO", "-Q", "default", *options], environment
         )
+        self.workers.append(worker)
+        return worker
 
     def beat(self, **environment: str) -> Process:
         """Start a beat with a schedule of its own."""
@@ -83,11 +105,16 @@ class Lab:
         self.processes.append(process)
         return process
 
+    def has_worker(self) -> bool:
+        """Tell whether a worker is there that nobody has killed."""
+        return any(worker.alive for worker in self.workers)
+
     def close(self) -> None:
         """Kill everything."""
         for process in self.processes:
             process.kill()
             process.log.unlink(missing_ok=True)
+        self.processes, self.workers = [], []
 
     def texts(self) -> str:
         """Return what all processes wrote, for a failure's message."""

@@ -9,8 +9,10 @@ from project.settings import INSTALLED_APPS as PROJECT_APPS
 
 INSTALLED_APPS = [*PROJECT_APPS, "tests.lab"]
 
-DURABLE_JOBS = {
+DURABLE_JOBS: dict[str, object] = {
     name: os.environ[f"LAB_{name}"]
     for name in ("LEASE", "TICK", "DRAIN_SECONDS")
     if f"LAB_{name}" in os.environ
 }
+if "LAB_MAX_CRASHES" in os.environ:
+    DURABLE_JOBS["MAX_CRASHES"] = int(os.environ["LAB_MAX_CRASHES"])

@@ -11,10 +11,12 @@ from django.db import connection, connections
 from durable_jobs import durable
 from durable_jobs.models import Event, Run, Schedule
 from durable_jobs.scheduling import crons, ticking
+from durable_jobs.store import schedules
 from durable_jobs.testing import Kit
 from tests.scheduling.conftest import Every, Slots
 
 HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
@@ -124,15 +126,13 @@ def test_two_ticks_fire_once(kit: Kit, every: Every) -> None:
 def test_a_second_beat_that_read_before_the_first_one_wrote_fires_nothing(
     kit: Kit, every: Every
 ) -> None:
-    """The guard is the old ``next_at`` in the WHERE of the schedule's move."""
-    function = every("0 * * * *")
-    cron = function.triggers[0]
-    assert isinstance(cron, durable.Cron)
+    """The guard behind the row's lock is the id of the slot's event."""
+    every("0 * * * *")
     kit.run_until_idle()
     kit.advance("1h", run=False)
-    read = Schedule.objects.get()
+    read = list(schedules.rows())
     ticking.tick()
-    assert crons._fire(read, function, cron) == 0
+    assert crons._fire(read) == (1, 0)
     assert Run.objects.count() == 1
     assert Schedule.objects.get().next_at == NOON + 2 * HOUR
 
@@ -202,6 +202,14 @@ def test_a_changed_cron_goes_by_its_new_times(kit: Kit, slots: Slots) -> None:
             now = code.now()
         kit.travel_to(now)
     assert [slot.minute for slot in slots()] == [15, 45]
+    # The old one rests, also while the code has the function.
+    kit.travel_to(kit.now() + HOUR, run=False)
+    with Kit(now=kit.now()) as code:
+        durable.function(id="clock", on=durable.Cron("45 * * * *"))(lambda ctx: None)
+        code.run_until_idle()
+        assert crons.sync() == 0
+        old = Schedule.objects.get(cron="15 * * * *")
+        assert (old.missing_at, old.next_at) == (NOON + 75 * MINUTE, None)
 
 
 def test_a_cron_starts_nothing_while_it_cannot_tell(kit: Kit, every: Every) -> None:

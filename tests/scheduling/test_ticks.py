@@ -145,6 +145,7 @@ def test_a_sweeper_that_fails_does_not_stop_the_others(
     assert Run.objects.filter(function="clock").exists()
 
 
+@pytest.mark.exact("it counts statements")
 def test_many_timers_end_in_few_statements(kit: Kit) -> None:
     @durable.function(id="nap")
     def nap(ctx):

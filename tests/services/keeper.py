@@ -32,7 +32,7 @@ def main(names: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         try:
-            account = _account()
+            account = account_of_servers()
             base = stack.enter_context(_directory(account))
             addresses = {
                 name: stack.enter_context(SERVERS[name](base, account))
@@ -46,7 +46,7 @@ def main(names: list[str]) -> int:
     return 0
 
 
-def _account() -> struct_passwd | None:
+def account_of_servers() -> struct_passwd | None:
     """Return the account that PostgreSQL runs as, which must not be root."""
     if os.geteuid() != 0:
         return None

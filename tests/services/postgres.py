@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from pwd import struct_passwd
 
@@ -23,23 +23,64 @@ NEEDED = (
 STATISTICS = "pg_stat_statements"
 
 
+class Postgres:
+    """A server with its data below ``base``, which can be started again."""
+
+    def __init__(self, base: Path, account: struct_passwd | None) -> None:
+        self.url = f"postgresql://{NAME}@/{NAME}?host={base}"
+        self._base = base
+        self._account = account
+        self._binaries = _binaries(base, account)
+        self._data = base / "data"
+        self._stack = ExitStack()
+
+    def initialise(self) -> None:
+        """Make its data directory."""
+        initdb = [str(self._binaries / "initdb"), *INITDB_OPTIONS, "-D"]
+        _run([*initdb, str(self._data), "-U", NAME], self._base, self._account)
+
+    def start(self) -> None:
+        """Start it, and create the database where there is none."""
+        log = self._base / "postgres.log"
+        command = _command(self._binaries, self._data, self._base)
+        # SIGQUIT stops it at once: the data is thrown away, or recovered.
+        running = server(command, log, self._ready, signal.SIGQUIT, self._account)
+        self._stack.enter_context(running)
+
+    def stop(self) -> None:
+        """Stop it at once, as a crash does."""
+        self._stack.close()
+
+    def crash(self) -> None:
+        """Stop it at once, and start it again, which recovers what was committed."""
+        self.stop()
+        self.start()
+
+    def _ready(self) -> bool:
+        """Tell whether it answers, and has the database."""
+        if not (self._base / ".s.PGSQL.5432").exists():
+            return False
+        create = [str(self._binaries / "createdb"), "-h", str(self._base), "-U", NAME]
+        done = subprocess.run(
+            [*create, NAME],
+            cwd=self._base,
+            capture_output=True,
+            check=False,
+            **surroundings(self._account),
+        )
+        return not done.returncode or b"already exists" in done.stderr
+
+
 @contextmanager
 def postgres(base: Path, account: struct_passwd | None) -> Iterator[str]:
     """Run PostgreSQL below ``base`` and yield its ``DATABASE_URL``."""
-    binaries = _binaries(base, account)
-    data, log = base / "data", base / "postgres.log"
-    initdb = [str(binaries / "initdb"), *INITDB_OPTIONS, "-D", str(data), "-U", NAME]
-    _run(initdb, base, account)
-    create = [str(binaries / "createdb"), "-h", str(base), "-U", NAME, NAME]
-
-    def ready() -> bool:
-        return (base / ".s.PGSQL.5432").exists() and not subprocess.run(
-            create, cwd=base, capture_output=True, check=False, **surroundings(account)
-        ).returncode
-
-    # SIGQUIT stops it at once: the data is thrown away.
-    with server(_command(binaries, data, base), log, ready, signal.SIGQUIT, account):
-        yield f"postgresql://{NAME}@/{NAME}?host={base}"
+    made = Postgres(base, account)
+    made.initialise()
+    made.start()
+    try:
+        yield made.url
+    finally:
+        made.stop()
 
 
 def _command(binaries: Path, data: Path, base: Path) -> list[str]:

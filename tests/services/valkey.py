@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from pwd import struct_passwd
 
@@ -20,24 +20,46 @@ NEEDED = (
 )
 
 
+class Valkey:
+    """A server that keeps nothing, and can be started again."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._path = base / "valkey.sock"
+        self._stack = ExitStack()
+        self.url = f"redis+socket://{self._path}?virtual_host=0"
+
+    def start(self) -> None:
+        """Start it, empty."""
+        options = {
+            "port": "0",
+            "unixsocket": str(self._path),
+            "dir": str(self._base),
+            "databases": str(DATABASES),
+            "save": "",
+            "appendonly": "no",
+        }
+        command = [_binary()]
+        for name, value in options.items():
+            command += [f"--{name}", value]
+        self._path.unlink(missing_ok=True)  # of an earlier one, which was killed
+        log, ready = self._base / "valkey.log", lambda: _answers(self._path)
+        self._stack.enter_context(server(command, log, ready, signal.SIGKILL))
+
+    def stop(self) -> None:
+        """Kill it."""
+        self._stack.close()
+
+
 @contextmanager
 def valkey(base: Path, account: struct_passwd | None) -> Iterator[str]:
     """Run Valkey in ``base`` and yield its ``BROKER_URL``."""
-    path = base / "valkey.sock"
-    options = {
-        "port": "0",
-        "unixsocket": str(path),
-        "dir": str(base),
-        "databases": str(DATABASES),
-        "save": "",
-        "appendonly": "no",
-    }
-    command = [_binary()]
-    for name, value in options.items():
-        command += [f"--{name}", value]
-    log = base / "valkey.log"
-    with server(command, log, lambda: _answers(path), signal.SIGKILL):
-        yield f"redis+socket://{path}?virtual_host=0"
+    made = Valkey(base)
+    made.start()
+    try:
+        yield made.url
+    finally:
+        made.stop()
 
 
 def _binary() -> str:

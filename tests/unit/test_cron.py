@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,6 +15,13 @@ from durable_jobs.definitions.cron import CronExpression
 from durable_jobs.exceptions import ConfigurationError
 
 ZONES = ["UTC", "Europe/Paris", "America/New_York", "Australia/Lord_Howe"]
+#: Where clocks do odd things: at midnight, by half an hour, against the season, often.
+ODD_ZONES = [
+    "Africa/Cairo", "Africa/Casablanca", "America/Asuncion", "America/Havana",
+    "America/Santiago", "America/St_Johns", "Antarctica/Troll", "Asia/Beirut",
+    "Asia/Gaza", "Asia/Kathmandu", "Atlantic/Azores", "Australia/Lord_Howe",
+    "Europe/Chisinau", "Europe/Dublin", "Pacific/Chatham", "Pacific/Easter",
+]  # fmt: skip
 
 
 def times(text: str, zone: str, start: str, count: int) -> list[str]:
@@ -191,6 +199,87 @@ def test_next_is_the_first_time_that_is_due_and_no_other_comes_before(
     while minute < until:
         assert not is_due(cron, minute), minute
         minute += timedelta(minutes=1)
+
+
+@functools.cache
+def changes(zone: str) -> list[datetime]:
+    """Find when the clocks of a zone change from 2015 to 2035, to the hour."""
+    at, found = datetime(2015, 1, 1, tzinfo=UTC), []
+    while at.year < 2035:
+        later = at + timedelta(hours=1)
+        if at.astimezone(ZoneInfo(zone)).utcoffset() != (
+            later.astimezone(ZoneInfo(zone)).utcoffset()
+        ):
+            found.append(at)
+        at = later
+    return found or [datetime(2025, 3, 30, tzinfo=UTC)]
+
+
+NEAR_CHANGES = st.sampled_from(ODD_ZONES).flatmap(
+    lambda zone: st.tuples(
+        st.just(zone),
+        st.sampled_from(changes(zone)),
+        st.timedeltas(timedelta(hours=-30), timedelta(hours=6)),
+    )
+)
+
+
+@given(FIELDS, NEAR_CHANGES)
+def test_where_clocks_are_odd_each_minute_is_due_or_not_as_by_the_rule(
+    text: str, near: tuple[str, datetime, timedelta]
+) -> None:
+    """All the times of a day and a half around a change, and no other minute."""
+    zone, change, before = near
+    cron = CronExpression(text, zone)
+    moment = (change + before).replace(second=0, microsecond=0)
+    until = moment + timedelta(hours=36)
+    expected, minute = [], moment
+    while (minute := minute + timedelta(minutes=1)) <= until:
+        if is_due(cron, minute):
+            expected.append(minute)
+    found = []
+    while (moment := cron.next_after(moment)) <= until:
+        found.append(moment)
+    assert found == expected
+
+
+def test_a_day_that_a_zone_left_out_fires_once_at_its_end() -> None:
+    """Samoa had no 30 December 2011: it went to the other side of the date line."""
+    assert times("0 9,15 30 * *", "Pacific/Apia", "2011-12-29T12:00", 2) == [
+        "31 00:00 +1400", "30 09:00 +1400"
+    ]  # fmt: skip
+
+
+@given(
+    FIELDS, st.sampled_from(ZONES), MOMENTS, st.timedeltas(timedelta(0), timedelta(3))
+)
+def test_the_latest_time_up_to_a_moment_is_found_by_halving(
+    text: str, zone: str, start: datetime, length: timedelta
+) -> None:
+    cron = CronExpression(text, zone)
+    first = cron.next_after(start)
+    moment = first + length
+    expected = first
+    while (upcoming := cron.next_after(expected)) <= moment:
+        expected = upcoming
+    assert cron.latest(first, moment) == expected
+
+
+def test_the_latest_of_a_year_of_minutes_is_found_in_few_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cron, looks = CronExpression("* * * * *"), []
+    plain = CronExpression.next_after
+
+    def counting(self: CronExpression, moment: datetime) -> datetime:
+        looks.append(moment)
+        return plain(self, moment)
+
+    monkeypatch.setattr(CronExpression, "next_after", counting)
+    first = datetime(2025, 1, 1, tzinfo=UTC)
+    last = datetime(2025, 12, 31, 23, 59, tzinfo=UTC)
+    assert cron.latest(first, last + timedelta(seconds=59)) == last
+    assert len(looks) < 100
 
 
 @given(

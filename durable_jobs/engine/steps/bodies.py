@@ -10,11 +10,11 @@ from django.db import transaction
 from durable_jobs import clock, serialization
 from durable_jobs.definitions import operations as ops
 from durable_jobs.engine.bodies import stubbed
-from durable_jobs.engine.failpoints import hit
 from durable_jobs.engine.frames import Call, Frame, Outcome, Plan
 from durable_jobs.engine.retrying import not_due, record_of, schedule, settle
-from durable_jobs.engine.suspend import BranchDropped, Suspend
+from durable_jobs.engine.suspend import BranchDropped, Suspend, own_writes
 from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.failpoints import hit
 from durable_jobs.retry import as_backoff
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, steps
@@ -29,7 +29,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
     started = clock.now()
     if operation.at_most_once:
         _mark_started(frame, operation)
-    hit("before", operation.id)
+    hit("step.before", operation.id)
     outcome = yield Call(
         fn=operation.fn,
         name=operation.id,
@@ -38,7 +38,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
         kwargs=operation.kwargs,
         timeout=operation.limit,
     )
-    hit("body", operation.id)
+    hit("step.body", operation.id)
     result = settle(
         frame,
         outcome,
@@ -47,7 +47,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
         backoff=None if operation.backoff is None else as_backoff(operation.backoff),
         retry_on=operation.retry_on,
     )
-    hit("after", operation.id)
+    hit("step.after", operation.id)
     frame.session.go_on()
     return result
 
@@ -72,7 +72,7 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
     if not_due(frame):
         raise Suspend
     started = clock.now()
-    hit("before", operation.id)
+    hit("step.before", operation.id)
     blank = frame.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
     outcome: Outcome = yield Call(
         fn=functools.partial(_together, frame, operation, blank),
@@ -81,11 +81,14 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
         own=True,
     )
     if outcome.error is not None:
-        suspend = schedule(frame, outcome.error, started)
-        raise suspend or frame.fail(record_of(outcome.error), started)
+        error = outcome.error
+        if isinstance(error, _Undone):
+            error = error.error
+        suspend = schedule(frame, error, started)
+        raise suspend or frame.fail(record_of(error), started)
     memo, status = outcome.value
     frame.session.recorded(memo, status)
-    hit("after", operation.id)
+    hit("step.after", operation.id)
     frame.session.go_on()
     return serialization.loads(memo.output)
 
@@ -93,19 +96,42 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
 def _together(frame: Frame, operation: ops.Atomic, blank: Memo) -> tuple[Memo, str]:
     """Lock the run, call the body, record: one commit, or nothing of it.
 
-    The lock comes first, so that whoever lost the lease writes nothing.
+    The lock comes first, so that whoever lost the lease writes nothing. A database that
+    fails around the body, be it in the commit itself, is no failure of the body: only
+    the next attempt can tell what was committed.
     """
-    with transaction.atomic(using=db.alias()):
-        status = steps.fence(frame.session.lease)
-        if not frame.scope.alive:
-            raise BranchDropped  # who holds the lock sees what the others decided
-        fn = stubbed(operation.id, operation.fn)
+    with own_writes():
+        with transaction.atomic(using=db.alias()):
+            status = steps.fence(frame.session.lease)
+            hit("record.locked")
+            if not frame.scope.alive:
+                raise BranchDropped  # who holds the lock sees what the others decided
+            text = _called(frame, operation)
+            memo = blank.but(output=text, error=None, ended_at=clock.now())
+            steps.write(frame.session.run.pk, [memo])
+            hit("record.written", operation.id)
+        hit("record.committed", operation.id)
+    return memo, status
+
+
+class _Undone(Exception):
+    """The body failed, and so its transaction is undone."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _called(frame: Frame, operation: ops.Atomic) -> str:
+    """Call the body and return its result as JSON text."""
+    fn = stubbed(operation.id, operation.fn)
+    try:
         value = fn(*operation.args, **operation.kwargs)
         text = frame.session.encode(value, operation.id)
-        memo = blank.but(output=text, error=None, ended_at=clock.now())
-        steps.write(frame.session.run.pk, [memo])
-        hit("body", operation.id)
-    return memo, status
+    except Exception as error:
+        raise _Undone(error) from error
+    hit("step.body", operation.id)
+    return text
 
 
 def _check_atomic(operation: ops.Atomic) -> None:

@@ -9,12 +9,12 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.callbacks import Callback
 from durable_jobs.durations import format_duration
-from durable_jobs.engine.failpoints import hit
 from durable_jobs.engine.frames import Call, Frame, Plan, answer
 from durable_jobs.engine.retrying import record_of, schedule
 from durable_jobs.engine.steps.children import timeout_wait
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import answering
+from durable_jobs.failpoints import hit
 from durable_jobs.models import WaitKind
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store.runs import Parked
@@ -34,13 +34,13 @@ def wait(frame: Frame, operation: ops.WaitForCallback) -> Plan:
         memo = frame.memo_as(StepStatus.WAITING, started_at=clock.now())
         session.park(Parked(memo, _waits(operation)), at_once=True)
         frame.memo = memo
-    hit("before", operation.id)
+    hit("step.before", operation.id)
     if operation.submit is not None:
         yield from _submit(frame, operation)
-    hit("body", operation.id)
+    hit("step.body", operation.id)
     memo = frame.memo_as(StepStatus.WAITING, detail=SUBMITTED, due_at=None)
     session.record(memo)
-    hit("after", operation.id)
+    hit("step.after", operation.id)
     raise Suspend
 
 

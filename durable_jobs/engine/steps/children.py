@@ -13,11 +13,11 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.events import CALLED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine.failpoints import hit
 from durable_jobs.engine.frames import Frame, Plan
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import ingest, starting
 from durable_jobs.events.starting import Start
+from durable_jobs.failpoints import hit
 from durable_jobs.models import WaitKind
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store.runs import INVOKE, START, Parked
@@ -42,9 +42,9 @@ def invoke(frame: Frame, operation: ops.Invoke) -> Plan:
 
     def effect() -> None:
         starting.start([child])
-        hit("body", operation.id)
+        hit("step.body", operation.id)
 
-    hit("before", operation.id)
+    hit("step.before", operation.id)
     item = Parked(memo, waits, along=effect)
     raise frame.session.park(item, at_once=frame.scope.concurrent)
     yield  # a plan is a generator, also one that calls nothing
@@ -58,7 +58,7 @@ def start(frame: Frame, operation: ops.Start) -> Plan:
 
     def effect() -> Memo:
         starting.start([child])
-        hit("body", operation.id)
+        hit("step.body", operation.id)
         return _completed(frame, str(child.id), now)
 
     return _recorded(frame, effect)
@@ -72,7 +72,7 @@ def send_event(frame: Frame, operation: ops.SendEvent) -> Plan:
 
     def effect() -> Memo:
         sent = ingest.send(operation.events, ingest.STEP)
-        hit("body", operation.id)
+        hit("step.body", operation.id)
         return _completed(frame, sent, now)
 
     return _recorded(frame, effect)
@@ -81,9 +81,9 @@ def send_event(frame: Frame, operation: ops.SendEvent) -> Plan:
 
 def _recorded(frame: Frame, effect: Callable[[], Memo]) -> Any:
     """Do something with the record of it, and return what every replay will see."""
-    hit("before", frame.name)
+    hit("step.before", frame.name)
     memo = frame.session.record_with(effect)
-    hit("after", frame.name)
+    hit("step.after", frame.name)
     frame.session.go_on()
     return serialization.loads(memo.output or "null")
 

@@ -10,11 +10,11 @@ from durable_jobs import clock, serialization
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.policies import Done
 from durable_jobs.durations import format_duration, parse_duration
-from durable_jobs.engine.failpoints import hit
 from durable_jobs.engine.frames import Call, Frame, Plan
 from durable_jobs.engine.retrying import next_attempt, record_of
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.exceptions import LimitExceeded, PayloadError
+from durable_jobs.failpoints import hit
 from durable_jobs.models import WaitKind
 from durable_jobs.retry import as_backoff
 from durable_jobs.statuses import StepStatus
@@ -33,14 +33,14 @@ def wait(frame: Frame, operation: ops.WaitForCondition) -> Plan:
         raise Suspend
     asked = _Asked.of(operation, memo)
     started = memo.started_at if memo is not None else clock.now()
-    hit("before", operation.id)
+    hit("step.before", operation.id)
     outcome = yield Call(
         fn=operation.check,
         name=operation.id,
         attempt=asked.errors,
         args=(asked.state,),
     )
-    hit("body", operation.id)
+    hit("step.body", operation.id)
     if outcome.error is not None:
         return _failed(frame, asked, outcome.error, started)
     if isinstance(outcome.value, Done):
@@ -170,7 +170,7 @@ def _end(frame: Frame, value: Any, started: datetime | None) -> Any:
         ended_at=clock.now(),
     )
     frame.session.record_with(lambda: memo, dropping_waits=True)
-    hit("after", frame.name)
+    hit("step.after", frame.name)
     frame.session.go_on()
     return serialization.loads(text)
 

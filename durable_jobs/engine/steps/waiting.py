@@ -23,6 +23,7 @@ from durable_jobs.engine.frames import answer as plain
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import matching, model_waits, signalling
 from durable_jobs.events.model_changes import concrete
+from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Wait, WaitKind
 from durable_jobs.serialization.matching import match_key
 from durable_jobs.statuses import StepStatus
@@ -123,6 +124,8 @@ def _event_row(frame: Frame, branch: str, one: EventWait) -> NewWait:
         match=match,
         branch=branch,
         condition=condition or None,
+        # Until the look at what came before is made: who dies before it is outlived.
+        due_at=clock.now() + model_waits.FIRST_LOOK if one.since else None,
     )
 
 
@@ -165,18 +168,21 @@ def _look_after(
     run_id, key = frame.session.run.pk, frame.key
 
     def look() -> None:
+        hit("look.begin", frame.name)
         rows = Wait.objects.using(db.alias()).filter(run_id=run_id, step=key)
         for row in rows.order_by("pk"):
             one = named.get(row.branch)
-            if isinstance(one, EventWait) and one.since:
+            if isinstance(one, EventWait) and one.since and row.kind == WaitKind.EVENT:
                 if _look_back(frame, row, one):
                     return
+                waits.looked(row)
             elif (
                 isinstance(one, ModelWait)
                 and row.kind == WaitKind.MODEL
                 and _fresh(one) is not None
             ):
                 waits.wake([run_id])
+        hit("look.done", frame.name)
 
     return look
 
@@ -217,7 +223,7 @@ def _look_again(frame: Frame, named: Mapping[str, AnyWait]) -> Found | None:
     asking = {
         branch: one
         for branch, one in named.items()
-        if isinstance(one, EventWait) and callable(one.if_)
+        if isinstance(one, EventWait) and (callable(one.if_) or one.since)
     }
     if not asking:
         return None
@@ -226,16 +232,27 @@ def _look_again(frame: Frame, named: Mapping[str, AnyWait]) -> Found | None:
     )
     for row in rows.order_by("pk"):
         one = asking.get(row.branch)
-        if one is None:
-            continue
-        events = matching.proposed(row)
-        for event in events:
-            if _holds(frame, one, event):
-                return Found(row.branch, as_output(event), event.pk)
-        if events:
-            with db.atomic():
-                waits.lock_runs([frame.session.run.pk])
-                matching.dismiss(row, [event.pk for event in events])
+        found = None if one is None else _among_its_own(frame, row, one)
+        if found is not None:
+            return found
+    return None
+
+
+def _among_its_own(frame: Frame, row: Wait, one: EventWait) -> Found | None:
+    """Look among the events that only the function itself can tell, or has to find."""
+    unlooked = row.due_at is not None
+    events = matching.proposed(row)
+    if unlooked:  # the attempt that registered the wait has not lived to look back
+        events += matching.came_before(frame.session.run, row, _consumed(frame))
+    for event in events:
+        if _holds(frame, one, event):
+            return Found(row.branch, as_output(event), event.pk)
+    if unlooked:
+        waits.looked(row)
+    if events:
+        with db.atomic():
+            waits.lock_runs([frame.session.run.pk])
+            matching.dismiss(row, [event.pk for event in events])
     return None
 
 

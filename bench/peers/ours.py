@@ -1,0 +1,80 @@
+"""``durable_jobs`` itself: a Celery worker of two processes, and beat."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import ClassVar
+
+from bench.adapters import PROCESSES, Adapter, Peer, Sizes, run
+
+PEER = Peer(
+    "ours",
+    "durable_jobs",
+    stated=("durable-jobs", "Django", "celery", "kombu", "redis", "psycopg"),
+)
+
+
+class Ours(Adapter):
+    """Starts the functions of ``bench.durable``."""
+
+    shapes: ClassVar[frozenset[str]] = frozenset(
+        {"steps", "sleep", "fan", "long", "wait"}
+    )
+    bulk: ClassVar[bool] = True
+
+    def prepare(self) -> None:
+        """Migrate the tables of a Django project that has the functions in it."""
+        os.environ["DJANGO_SETTINGS_MODULE"] = "bench.settings"
+        import django
+        from django.core.management import call_command
+
+        django.setup()
+        call_command("migrate", verbosity=0)
+
+    def commands(self) -> list[list[str]]:
+        """Return a worker of two processes, and beat."""
+        celery = [sys.executable, "-m", "celery", "-q", "-A", "bench.settings:app"]
+        schedule = f"{self.directory}/schedule"
+        return [
+            [*celery, "worker", "-c", str(PROCESSES), "-l", "ERROR"],
+            [*celery, "beat", "-l", "ERROR", "-s", schedule],
+        ]
+
+    def start(self, shape: str, run: int, sizes: Sizes) -> None:
+        """Start a function by a direct call."""
+        from bench.durable import FUNCTIONS
+
+        FUNCTIONS[shape].enqueue({"run": run, **sizes})
+
+    def start_many(self, shape: str, runs: list[int], sizes: Sizes) -> None:
+        """Send events, as many at once as one request may hold."""
+        from durable_jobs import durable
+        from durable_jobs.conf import settings
+
+        events = [durable.NewEvent(f"bench/{shape}", {"run": n, **sizes}) for n in runs]
+        for first in range(0, len(events), settings.MAX_EVENTS):
+            durable.send_many(events[first : first + settings.MAX_EVENTS])
+
+    def fill(self, what: str, count: int) -> None:
+        """Put rows in the tables as if they had come there by work."""
+        from bench.filling import FILLINGS
+
+        FILLINGS[what](count)
+
+    def fill_due(self, count: int) -> float:
+        """Leave timers that fall due in a moment; return when, by this machine."""
+        from bench.filling import due
+
+        return due(count)
+
+    def send(self, name: str, data: dict[str, object]) -> None:
+        """Send one event."""
+        from durable_jobs import durable
+
+        durable.send(name, data)
+
+
+if __name__ == "__main__":
+    run(partial(Ours))

@@ -1,0 +1,30 @@
+"""W6: how long many short branches take, from the step before to the step after."""
+
+from __future__ import annotations
+
+import statistics
+
+from bench.sessions import Session
+from bench.sizes import Sizes
+from bench.workloads import Figure, Figures, Workload
+
+TIMES = 3
+
+
+def measure(session: Session, sizes: Sizes) -> Figures:
+    """Start a run that fans out, a few times."""
+    took = []
+    for _ in range(TIMES):
+        session.start("fan", 1, branches=sizes.branches, ms=sizes.branch_ms)
+        marks = sorted(session.wait(sizes.branches + 2), key=lambda mark: mark.step)
+        took.append(marks[-1].began - marks[0].ended)
+        session.settle()
+    return {"fan-out": statistics.median(took) * 1000}
+
+
+WORKLOAD = Workload(
+    ("W6",),
+    "Fan-out of 100 branches of 10 ms, from the step before to the step after",
+    (Figure("fan-out", "ms"),),
+    measure,
+)

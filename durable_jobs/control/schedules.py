@@ -1,0 +1,208 @@
+"""The verbs on schedules that are rows: create, change, pause, resume, run now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Model
+
+from durable_jobs import clock, serialization
+from durable_jobs.conf import settings
+from durable_jobs.definitions.cron import CronExpression, expression
+from durable_jobs.definitions.events import check_mapping
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.names import check_name
+from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.triggers import check_cron_options
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.models import Run, Schedule, ScheduleQuerySet
+from durable_jobs.models.fields import Encoded, seen
+from durable_jobs.scheduling import firing, slots
+from durable_jobs.scheduling.slots import MOST_HELD, Fire
+from durable_jobs.store import db, schedules
+
+CHANGEABLE = (
+    "cron", "tz", "data", "owner", "name", "jitter", "catch_up", "overlap"
+)  # fmt: skip
+
+
+def create(function: Function | str, values: Mapping[str, Any]) -> Schedule:
+    """Write a new schedule, checked, inside the caller's transaction."""
+    now = clock.now()
+    found = registry.get(function.id if isinstance(function, Function) else function)
+    schedule = Schedule(function=found.id, created_at=now)
+    _apply(schedule, values, now)
+    with db.joined():
+        schedule.save(using=db.alias(), force_insert=True)
+        if schedule.jitter:
+            _write(schedule, next_at=slots.due_at(schedule, schedule.slot_at))
+    return _as_read(schedule)
+
+
+def find(**conditions: Any) -> ScheduleQuerySet:
+    """Return schedules by function, owner, whether they are paused, and lookups."""
+    rows = Schedule.objects.using(db.alias()).order_by("pk")
+    if isinstance(function := conditions.get("function"), Function):
+        conditions["function"] = function.id
+    if "owner" in conditions:
+        conditions.update(_owner(conditions.pop("owner")))
+    if "paused" in conditions:
+        conditions["paused_at__isnull"] = not conditions.pop("paused")
+    return rows.filter(**conditions)
+
+
+def change(schedule: Schedule, changes: Mapping[str, Any]) -> None:
+    """Change a schedule; what it was is unchanged when anything is wrong."""
+    if schedule.declared:
+        msg = (
+            f"The schedule {schedule.cron!r} of {schedule.function!r} is declared in "
+            f"the code: change it there."
+        )
+        raise ConfigurationError(msg)
+    if unknown := sorted(set(changes) - set(CHANGEABLE)):
+        msg = f"Expected changes of {', '.join(CHANGEABLE)}, got {', '.join(unknown)}."
+        raise ConfigurationError(msg)
+    with db.atomic():
+        row = _locked(schedule)
+        _apply(row, changes, clock.now())
+        names = [name for name in _COLUMNS if {*_COLUMNS[name]} & {*changes}]
+        written = {name: getattr(row, name) for name in names}
+        if row.paused_at is None and row.missing_at is None:
+            written["next_at"] = slots.next_look(row, clock.now())
+        _write(row, **written)
+    schedule.refresh_from_db()
+
+
+#: The columns, and the changes that each is made of.
+_COLUMNS: dict[str, tuple[str, ...]] = {
+    "cron": ("cron",),
+    "tz": ("tz",),
+    "slot_at": ("cron", "tz"),
+    "data": ("data",),
+    "owner_model": ("owner",),
+    "owner_pk": ("owner",),
+    "name": ("name",),
+    "jitter": ("jitter",),
+    "catch_up": ("catch_up",),
+    "overlap": ("overlap",),
+}
+
+
+def pause(schedule: Schedule, reason: str) -> bool:
+    """Fire no more; tell whether this call did it."""
+    rows = Schedule.objects.using(db.alias()).filter(
+        pk=schedule.pk, paused_at__isnull=True
+    )
+    done = rows.update(paused_at=clock.now(), reason=reason, next_at=None)
+    schedule.refresh_from_db()
+    return bool(done)
+
+
+def resume(schedule: Schedule) -> bool:
+    """Fire again, from now on; tell whether this call did it."""
+    with db.atomic():
+        row, now = _locked(schedule), clock.now()
+        if done := row.paused_at is not None:
+            if row.slot_at <= now:
+                row.slot_at = expression(row.cron, row.tz).next_after(now)
+            look = now if row.held else slots.next_look(row, now)
+            _write(
+                row,
+                paused_at=None,
+                reason="",
+                slot_at=row.slot_at,
+                next_at=None if row.missing_at else look,
+            )
+    schedule.refresh_from_db()
+    return done
+
+
+def run_now(schedule: Schedule) -> Run | None:
+    """Start a run of a schedule, by its ``overlap``; None when it has to wait."""
+    with db.atomic():
+        row, now = _locked(schedule), clock.now()
+        registry.get(row.function)
+        busy = row.held or schedules.going_on([row.last_run])
+        fire = Fire(now, slots.GOING_ON if busy and row.overlap == "skip" else "")
+        run = None
+        if busy and row.overlap == "queue":
+            _hold(row, now)
+        else:
+            made = firing.begin(row, fire, now, firing.new_id())
+            (run,) = firing.store([made], now)
+            run.data = seen(made.data)
+            if not fire.skipped:
+                _write(row, fired_at=now, last_run=run.pk)
+    schedule.refresh_from_db()
+    return run
+
+
+def _hold(row: Schedule, now: datetime) -> None:
+    if len(row.held) >= MOST_HELD:
+        msg = f"{MOST_HELD} times of schedule {row.pk} wait for a run to end already."
+        raise ConfigurationError(msg)
+    _write(row, held=[*row.held, now.isoformat()])
+
+
+def _apply(row: Schedule, values: Mapping[str, Any], now: datetime) -> None:
+    """Check values and put them into the row, which is not saved here."""
+    if {"cron", "tz"} & {*values}:
+        cron = CronExpression(values.get("cron", row.cron), values.get("tz", row.tz))
+        row.cron, row.tz = cron.text, cron.tz
+        row.slot_at = cron.next_after(max(now, row.fired_at or now))
+        row.next_at = row.slot_at
+    options = {n: values.get(n, getattr(row, n)) for n in _OPTIONS}
+    row.jitter = check_cron_options(**options)
+    row.catch_up, row.overlap = options["catch_up"], options["overlap"]
+    if "data" in values:
+        row.data = _data(row, values["data"])
+    if "owner" in values:
+        for name, value in _owner(values["owner"]).items():
+            setattr(row, name, value)
+    if "name" in values:
+        name = values["name"]
+        row.name = check_name(name, "the name of a schedule") if name else ""
+
+
+_OPTIONS = ("jitter", "catch_up", "overlap")
+
+
+def _data(row: Schedule, data: Any) -> Encoded | None:
+    what = f"the data of a schedule of {row.function!r}"
+    check_mapping(data, what)
+    if data is None:
+        return None
+    limit = settings.MAX_EVENT_BYTES
+    text = serialization.dumps(
+        data, what=what, limit=limit, limit_setting="MAX_EVENT_BYTES"
+    )
+    return Encoded(text)
+
+
+def _owner(owner: Any) -> dict[str, str]:
+    if owner is None:
+        return {"owner_model": "", "owner_pk": ""}
+    if not isinstance(owner, Model) or owner.pk is None:
+        msg = f"Expected the owner to be a saved model instance, got {owner!r:.80}."
+        raise ConfigurationError(msg)
+    model = owner._meta.concrete_model or type(owner)
+    return {"owner_model": model._meta.label_lower, "owner_pk": str(owner.pk)}
+
+
+def _locked(schedule: Schedule) -> Schedule:
+    return schedules.locked(schedules.rows()).get(pk=schedule.pk)
+
+
+def _write(row: Schedule, **values: Any) -> None:
+    Schedule.objects.using(db.alias()).filter(pk=row.pk).update(**values)
+    for name, value in values.items():
+        setattr(row, name, value)
+
+
+def _as_read(schedule: Schedule) -> Schedule:
+    """Return a schedule as if it came from the database."""
+    if schedule.data is not None:
+        schedule.data = seen(schedule.data)
+    return schedule

@@ -1,0 +1,136 @@
+"""Database calls that branch threads hand to the thread that began the attempt.
+
+One connection, one order of writes. Records that wait at the same time are written
+together: while one commit waits for the disk, the next ones gather.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from durable_jobs.engine import scope
+from durable_jobs.engine.scope import Scope
+from durable_jobs.engine.suspend import BranchDropped, own_writes
+from durable_jobs.store.steps import Memo
+
+T = TypeVar("T")
+
+Record = Callable[[Sequence[Memo]], None]
+
+
+class _Handed:
+    """A call to be made, or a step to be recorded, and who asked for it."""
+
+    def __init__(self, place: Scope, what: Callable[[], Any] | Memo) -> None:
+        self.place = place
+        self.what = what
+        self.future: Future[Any] = Future()
+
+
+def _stored(call: Callable[[], T]) -> T:
+    with own_writes():
+        return call()
+
+
+class Handover:
+    """Where the branches of one attempt leave their calls. ``record`` writes steps."""
+
+    def __init__(self, record: Record) -> None:
+        self.closed = False
+        self._record = record
+        self._thread = threading.get_ident()
+        self._calls: queue.SimpleQueue[_Handed | None] = queue.SimpleQueue()
+
+    @property
+    def on_own_thread(self) -> bool:
+        """Tell whether this is the thread that makes the calls."""
+        return threading.get_ident() == self._thread
+
+    def write(self, call: Callable[[], T]) -> T:
+        """Make a database call, or have it made, and return its result."""
+        if self.on_own_thread:
+            _check_alive(scope.current())
+            return _stored(call)
+        return self._hand(call)  # type: ignore[no-any-return]  # of this very call
+
+    def record(self, memo: Memo) -> None:
+        """Record a step, or have it recorded; it is durable when this returns."""
+        if self.on_own_thread:
+            _check_alive(scope.current())
+            _stored(lambda: self._record([memo]))
+        else:
+            self._hand(memo)
+
+    def _hand(self, what: Callable[[], Any] | Memo) -> Any:
+        handed = _Handed(scope.current(), what)
+        self._calls.put(handed)
+        if self.closed:
+            self.close()
+        return handed.future.result()
+
+    def serve(self, done: Callable[[], bool]) -> None:
+        """Make what is handed over until ``done``."""
+        while not done():
+            for handed in self._gathered(self._calls.get()):
+                self._perform(handed)
+
+    def _gathered(self, first: _Handed | None) -> list[list[_Handed]]:
+        """Return all that waits by now, in order; records in a row are one piece."""
+        pieces: list[list[_Handed]] = []
+        handed = first
+        while True:
+            if handed is not None:
+                together = isinstance(handed.what, Memo) and pieces
+                if together and isinstance(pieces[-1][0].what, Memo):
+                    pieces[-1].append(handed)
+                else:
+                    pieces.append([handed])
+            try:
+                handed = self._calls.get_nowait()
+            except queue.Empty:
+                return pieces
+
+    def _perform(self, piece: list[_Handed]) -> None:
+        """Make one call, or record steps; what comes of it goes to whoever asked."""
+        # Asked when their turn has come: the others may have decided meanwhile.
+        alive = [handed for handed in piece if handed.place.alive]
+        for handed in piece:
+            if handed not in alive:
+                handed.future.set_exception(BranchDropped())
+        if not alive:
+            return
+        memos = [handed.what for handed in alive if isinstance(handed.what, Memo)]
+        what = alive[0].what
+        call = what if callable(what) else lambda: self._record(memos)
+        try:
+            result = _stored(call)
+        except BaseException as error:  # noqa: BLE001  # it is raised where it was asked for
+            for handed in alive:
+                handed.future.set_exception(error)
+        else:
+            for handed in alive:
+                handed.future.set_result(result)
+
+    def nudge(self) -> None:
+        """Let ``serve`` ask again whether it is done."""
+        self._calls.put(None)
+
+    def close(self) -> None:
+        """Refuse what branches that were left behind still hand over."""
+        self.closed = True
+        while True:
+            try:
+                handed = self._calls.get_nowait()
+            except queue.Empty:
+                return
+            if handed is not None:
+                handed.future.set_exception(BranchDropped())
+
+
+def _check_alive(place: Scope) -> None:
+    if not place.alive:
+        raise BranchDropped

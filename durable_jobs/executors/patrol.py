@@ -1,0 +1,111 @@
+"""The thread of a worker's main process that looks after what nobody does.
+
+A worker that rests is woken by bells, and those it hears by a connection to the broker
+which can be dead without anybody noticing. So each worker looks into the database now
+and then: it ticks where nobody does, and ends itself when work is old, it has nothing
+to do and its own bell does not reach it. Whatever runs the worker starts it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from django.db import connections
+
+from durable_jobs import clock, dispatch
+from durable_jobs.models import Run
+from durable_jobs.scheduling import ticking
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db
+
+logger = logging.getLogger("durable_jobs")
+
+#: Seconds between two looks.
+EVERY = 10.0
+#: A worker ticks itself when nobody has for so many seconds.
+MISSED = 30.0
+#: How many seconds work may be ready, and a bell unheard, before a worker is deaf.
+DEAF = 60.0
+
+
+class Patrol:
+    """Looks around until it is stopped.
+
+    ``idle`` tells whether the worker has nothing to do, ``leave`` lets it end.
+    """
+
+    def __init__(
+        self,
+        queues: Sequence[str],
+        idle: Callable[[], bool],
+        leave: Callable[[], object],
+    ) -> None:
+        self._queues = list(queues)
+        self._idle = idle
+        self._leave = leave
+        self._heard_at = clock.monotonic()
+        self._rung_at: float | None = None
+        self._ends = threading.Event()
+
+    def start(self) -> None:
+        """Look from now on, in a thread of its own."""
+        thread = threading.Thread(target=self._loop, name="durable-patrol", daemon=True)
+        thread.start()
+
+    def stop(self, **kwargs: object) -> None:
+        """Look no more."""
+        self._ends.set()
+
+    def heard(self, **kwargs: object) -> None:
+        """Take note that a message has arrived."""
+        self._heard_at = clock.monotonic()
+        self._rung_at = None
+
+    def _loop(self) -> None:
+        while not self._ends.wait(EVERY):
+            try:
+                self.look()
+            except Exception:  # it must outlive any trouble of the database
+                logger.warning("The worker could not look around.", exc_info=True)
+            finally:
+                # A process that is forked meanwhile must not share a connection.
+                connections.close_all()
+
+    def look(self) -> None:
+        """Do what nobody does."""
+        if ticking.silent_for() > MISSED:
+            ticking.tick()
+        if self._rings_in_vain():
+            logger.error(
+                "Runs have been ready for more than %.0f s, this worker has nothing to "
+                "do, and no message reaches it: it ends, to be started again.",
+                DEAF,
+            )
+            self._leave()
+
+    def _rings_in_vain(self) -> bool:
+        """Ring for old work, and tell whether an earlier bell has not been heard."""
+        now = clock.monotonic()
+        queue = self._old_work() if self._idle() else None
+        if queue is None or now - self._heard_at < DEAF:
+            self._rung_at = None
+            return False
+        if self._rung_at is not None:
+            return now - self._rung_at > DEAF / 2
+        # One that cannot be sent says nothing: Celery connects again by itself.
+        if dispatch.ring_now(queue):
+            self._rung_at = now
+        return False
+
+    def _old_work(self) -> str | None:
+        """Return a queue of this worker in which a run has been ready for long."""
+        ready = Run.objects.using(db.alias()).filter(
+            queue__in=self._queues,
+            status=RunStatus.QUEUED,
+            lane__isnull=True,
+            due_at__lte=clock.now() - timedelta(seconds=DEAF),
+        )
+        return ready.values_list("queue", flat=True).first()

@@ -1,0 +1,236 @@
+"""PostgreSQL's own statements for runs that wait: suspend, wake on time, and end.
+
+As in ``postgres``: one statement a verb, and a portable twin beside each caller.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from durable_jobs.models import Run, Slot, Step, Wait
+from durable_jobs.statuses import LIVE, STEP_ENDED
+from durable_jobs.store import postgres, prepared
+
+_RUN = Run._meta.db_table
+_STEP = Step._meta.db_table
+_WAIT = Wait._meta.db_table
+_SLOT = Slot._meta.db_table
+
+_LIVE = ", ".join(f"'{status}'" for status in sorted(LIVE))
+_STEP_ENDED = ", ".join(f"'{status}'" for status in sorted(STEP_ENDED))
+
+WAIT_COLUMNS = {
+    "run_id": "uuid",
+    "step": "varchar",
+    "kind": "varchar",
+    "name": "varchar",
+    "match": "varchar",
+    "branch": "varchar",
+    "condition": "jsonb",
+    "due_at": "timestamptz",
+    "created_at": "timestamptz",
+}
+_NAMES = ", ".join(WAIT_COLUMNS)
+_ROW = "(" + ", ".join(f"%s::{kind}" for kind in WAIT_COLUMNS.values()) + ")"
+_REGISTER = f"""
+, registered AS (
+    INSERT INTO {_WAIT} ({_NAMES})
+    SELECT row.* FROM fence, (VALUES %WAITS%) AS row ({_NAMES})
+)
+"""  # noqa: S608  # table and column names of our own models, no values
+
+# The fence locks the run as it is now; who was woken meanwhile is queued at once. A run
+# that was paused meanwhile stays so.
+_SUSPEND = f"""
+WITH fence AS MATERIALIZED (
+    SELECT status, woken FROM {_RUN} WHERE id = %s::uuid AND lease_token = %s::uuid
+    FOR NO KEY UPDATE
+), eligible AS (
+    SELECT status, CASE
+        WHEN status = 'running' THEN
+            COALESCE(%s::timestamptz, CASE WHEN woken THEN %s::timestamptz END)
+    END AS due_at
+    FROM fence
+)
+%WRITTEN%%REGISTERED%%FREED%
+UPDATE {_RUN} AS run
+SET lease_token = NULL, lease_until = NULL, crashes = 0, woken = false,
+    queue = COALESCE(%s::varchar, run.queue),
+    attempt = COALESCE(%s::int, run.attempt),
+    due_at = COALESCE(eligible.due_at, run.due_at),
+    status = CASE
+        WHEN eligible.status <> 'running' THEN eligible.status
+        WHEN eligible.due_at IS NULL THEN 'waiting'
+        ELSE 'queued'
+    END,
+    lane = CASE
+        WHEN eligible.status = 'running' AND eligible.due_at IS NOT NULL THEN run.entry
+        ELSE run.lane
+    END
+FROM eligible WHERE run.id = %s::uuid AND run.lease_token = %s::uuid
+RETURNING run.status
+"""  # noqa: S608  # table and column names of our own models, no values
+
+
+# The slots of a run: those of its steps, or all of them.
+_FREED = f"""
+, freed AS (
+    UPDATE {_SLOT} SET released_at = %s::timestamptz FROM %FROM%
+    WHERE run_id = %s::uuid AND released_at IS NULL %WHICH%
+)
+"""  # noqa: S608  # table and column names of our own models, no values
+_FREED_STEPS = _FREED.replace("%FROM%", "fence").replace("%WHICH%", "AND steps")
+_FREED_ALL = _FREED.replace("%FROM%", "ended").replace("%WHICH%", "")
+
+
+def suspend(
+    lease: tuple[uuid.UUID, uuid.UUID],
+    steps: Sequence[Sequence[Any]],
+    waits: Sequence[tuple[str, Any]],
+    *,
+    queue: str | None,
+    due_at: datetime | None,
+    attempt: int | None,
+    now: datetime,
+    holding: bool,
+) -> str | None:
+    """Give a lease back with what the run waits for; return its status, None if lost.
+
+    ``steps`` are rows in the order of their columns, ``waits`` the keys of steps with
+    what they wait for. ``holding``: it may hold
+    slots for its steps, which are released.
+    """
+    written, step_values = postgres.written(steps)
+    rows = ", ".join([_ROW] * len(waits))
+    registered = _REGISTER.replace("%WAITS%", rows) if waits else ""
+    text = _SUSPEND.replace("%WRITTEN%", written).replace("%REGISTERED%", registered)
+    text = text.replace("%FREED%", _FREED_STEPS if holding else "")
+    values = [
+        *(*lease, due_at, now),
+        *step_values,
+        *(v for key, wait in waits for v in _wait_row(lease[0], key, wait, now)),
+        *((now, lease[0]) if holding else ()),
+        *(queue, attempt, *lease),
+    ]
+    found = prepared.fetch(text, values)
+    return found[0][0] if found else None
+
+
+def _wait_row(run_id: uuid.UUID, step: str, wait: Any, now: datetime) -> list[Any]:
+    """Return the values of a new wait in the order of its columns."""
+    condition = None if wait.condition is None else json.dumps(wait.condition)
+    return [
+        *(run_id, step, wait.kind, wait.name, wait.match, wait.branch),
+        *(condition, wait.due_at, now),
+    ]
+
+
+# No child of a run is made but by its own attempt, which holds the lease.
+_FINISH = f"""
+WITH ended AS (
+    UPDATE {_RUN}
+    SET status = %s::varchar, output = %s::jsonb, error = %s::jsonb, reason = %s::text,
+        lease_token = NULL, lease_until = NULL, crashes = 0, ended_at = %s::timestamptz
+    WHERE id = %s::uuid AND lease_token = %s::uuid AND status = 'running'
+      AND NOT EXISTS (
+        SELECT 1 FROM {_RUN} AS child
+        WHERE child.parent_id = %s::uuid AND child.relation = 'invoke'
+          AND child.status IN ({_LIVE})
+      )
+    RETURNING id
+), dropped AS (
+    DELETE FROM {_WAIT} USING ended WHERE run_id = ended.id
+), cancelled AS (
+    UPDATE {_STEP} AS step
+    SET status = 'cancelled', due_at = NULL, ended_at = %s::timestamptz
+    FROM ended WHERE step.run_id = ended.id AND step.status NOT IN ({_STEP_ENDED})
+    RETURNING step.id
+)
+%FREED%
+SELECT ARRAY(SELECT id FROM cancelled) FROM ended
+"""  # noqa: S608  # table and column names of our own models, no values
+
+
+def finish(
+    lease: tuple[uuid.UUID, uuid.UUID],
+    status: str,
+    output: str | None,
+    error: str | None,
+    reason: str,
+    now: datetime,
+    *,
+    holding: bool,
+) -> list[uuid.UUID] | None:
+    """End a run with its waits and open steps; return these steps.
+
+    ``holding``: it may hold slots, which are released. None: the lease is lost, or a
+    run that it invoked is still live.
+    """
+    values = [status, output, error, reason, now, *lease, lease[0], now]
+    text = _FINISH.replace("%FREED%", _FREED_ALL if holding else "")
+    values += [now, lease[0]] if holding else []
+    found = prepared.fetch(text, values)
+    return list(found[0][0]) if found else None
+
+
+class Woken(NamedTuple):
+    """A run whose time has come."""
+
+    id: uuid.UUID
+    function: str
+    queue: str
+    #: Where it stood before.
+    status: str
+    #: The step whose sleep has ended, if it was one.
+    slept: str | None
+
+
+# As a claim, waking need not wait for the disk: if it is lost, the timer is due again,
+# and what the run did then was written after it, so that is lost as well.
+_EXPIRE = f"""
+WITH quiet AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true) AS value
+), due AS MATERIALIZED (
+    SELECT id, run_id, step, kind FROM {_WAIT}
+    WHERE due_at <= %s::timestamptz AND kind = ANY(%s::varchar[])
+      AND (SELECT value FROM quiet) = 'off'
+    ORDER BY due_at LIMIT %s::int
+), locked AS MATERIALIZED (
+    SELECT id, status, function, queue FROM {_RUN}
+    WHERE id IN (SELECT run_id FROM due) AND status IN ({_LIVE})
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+), taken AS (
+    DELETE FROM {_WAIT} AS wait USING due, locked
+    WHERE wait.id = due.id AND locked.id = due.run_id
+    RETURNING wait.run_id, CASE WHEN due.kind = 'sleep' THEN due.step END AS slept
+), ended AS (
+    UPDATE {_STEP} AS step
+    SET status = 'completed', due_at = NULL, ended_at = %s::timestamptz
+    FROM taken
+    WHERE step.run_id = taken.run_id AND step.key = taken.slept
+      AND step.status = 'sleeping'
+), woken AS (
+    UPDATE {_RUN} AS run
+    SET woken = true,
+        due_at = CASE WHEN run.status = 'waiting' THEN %s::timestamptz
+            ELSE run.due_at END,
+        lane = CASE WHEN run.status = 'waiting' THEN run.entry ELSE run.lane END,
+        status = CASE WHEN run.status = 'waiting' THEN 'queued' ELSE run.status END
+    WHERE run.id IN (SELECT run_id FROM taken)
+)
+SELECT locked.id, locked.function, locked.queue, locked.status, taken.slept
+FROM taken JOIN locked ON locked.id = taken.run_id
+"""  # noqa: S608  # table and column names of our own models, no values
+
+
+def expire(kinds: Sequence[str], limit: int, now: datetime) -> list[Woken]:
+    """End up to ``limit`` sleeps and retries that are due, and wake their runs.
+
+    Runs that others have locked are left for the next sweep.
+    """
+    rows = prepared.fetch(_EXPIRE, [now, list(kinds), limit, now, now])
+    return [Woken(*row) for row in rows]

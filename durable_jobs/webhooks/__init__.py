@@ -1,0 +1,3 @@
+"""The HTTP side of webhook triggers: what others post becomes events."""
+
+from __future__ import annotations

@@ -1,0 +1,154 @@
+"""From a delivery to its events: checked, transformed, stored, all or none."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from django.db import DatabaseError
+from django.http import HttpRequest
+
+from durable_jobs import clock
+from durable_jobs.definitions.events import WEBHOOK_FAILED, NewEvent
+from durable_jobs.definitions.names import MAX_LENGTH
+from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.schemes import Delivery, Scheme, Unverified
+from durable_jobs.definitions.templates import make_event
+from durable_jobs.definitions.verify import Unsigned
+from durable_jobs.definitions.webhooks import Webhook
+from durable_jobs.events import ingest
+from durable_jobs.exceptions import ConfigurationError, DurableError, PayloadError
+from durable_jobs.store import db
+from durable_jobs.webhooks.reading import Rejected
+
+logger = logging.getLogger("durable_jobs")
+
+SOURCE = "webhook"
+REFUSED = "The delivery could not be verified."
+FAILED = "The delivery could not be made into an event."
+LONGEST_MESSAGE = 1000
+
+
+def verify(hook: Webhook, request: HttpRequest, body: bytes) -> None:
+    """Raise ``Rejected``, always the same, unless the sender may post here."""
+    check = hook.verify
+    try:
+        if isinstance(check, Scheme | Unsigned):
+            check.check(Delivery(body, request.headers, clock.now()))
+        # Nothing but True: a coroutine that nobody awaits is true as well.
+        elif check is None or check(request) is not True:
+            raise Unverified("verify said no")
+    except Unverified as error:
+        raise Rejected(401, REFUSED, str(error)) from None
+    except Exception as error:  # whatever is wrong, nobody gets in
+        logger.exception("Webhook %s: what verifies deliveries failed.", hook.path)
+        reason = f"{type(error).__name__} while verifying"
+        raise Rejected(401, REFUSED, reason) from None
+
+
+def handshake(hook: Webhook, payload: Any) -> str | None:
+    """Return the answer to a provider that only asks whether we are here."""
+    asked = isinstance(hook.verify, Scheme | Unsigned)
+    return hook.verify.handshake(payload) if asked else None  # type: ignore[union-attr]  # asked says so
+
+
+def take(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]:
+    """Store a delivery's events and start what listens; return their ids.
+
+    What cannot be made into events is stored as ``durable/webhook.failed``, for a
+    person to see and for functions to listen to, and is ``Rejected``.
+    """
+    delivery = _delivery_id(hook, headers, payload)
+    try:
+        events = _identified(hook, delivery, _transformed(hook, headers, payload))
+        with db.atomic():
+            functions = [function for function, _ in registry.webhooks(hook.path)]
+            return ingest.send(events, SOURCE, to=functions)
+    except DatabaseError:
+        raise  # no fault of the delivery's: the provider is to send it again
+    except Exception as error:  # the provider gets a clear answer, and a person a row
+        logger.exception("Webhook %s: a delivery failed.", hook.path)
+        _record(hook, delivery, payload, error)
+        raise Rejected(422, FAILED, f"{type(error).__name__}: {error}") from None
+
+
+def _transformed(
+    hook: Webhook, headers: Mapping[str, str], payload: Any
+) -> list[NewEvent]:
+    transform = hook.transform
+    if transform is None:
+        return [NewEvent(hook.event, payload)]
+    if isinstance(transform, Mapping):
+        return [make_event(transform, hook.event, payload, headers)]
+    made = transform(payload, headers)
+    if made is None:
+        return []
+    events = list(made) if isinstance(made, list | tuple) else [made]
+    for event in events:
+        if not isinstance(event, NewEvent):
+            msg = (
+                f"Webhook({hook.path!r}): expected transform to return a "
+                f"durable.NewEvent, a list of them, or None, got {event!r:.80}."
+            )
+            raise ConfigurationError(msg)
+    return events
+
+
+def _identified(
+    hook: Webhook, delivery: str | None, events: list[NewEvent]
+) -> list[NewEvent]:
+    """Give the events ids by the delivery, so that its repeat starts nothing."""
+    if delivery is None:
+        return events
+    made = []
+    for number, event in enumerate(events):
+        own = _id(SOURCE, hook.path, f"{delivery}:{number}" if number else delivery)
+        made.append(event if event.id is not None else replace(event, id=own))
+    return made
+
+
+def _delivery_id(hook: Webhook, headers: Mapping[str, str], payload: Any) -> str | None:
+    if isinstance(hook.verify, Scheme | Unsigned):
+        return hook.verify.delivery_id(headers, payload) or None
+    return None
+
+
+def _id(kind: str, path: str, delivery: str) -> str:
+    """Return an event id: of this path alone, and one that can be stored."""
+    found = f"{kind}:{path}:{delivery}"
+    if len(found) <= MAX_LENGTH and found.isprintable() and found == found.strip():
+        return found
+    return f"{kind}:{path}:{hashlib.sha256(delivery.encode()).hexdigest()}"
+
+
+def _record(
+    hook: Webhook, delivery: str | None, payload: Any, error: Exception
+) -> None:
+    message = error.message if isinstance(error, DurableError) else str(error)
+    data: dict[str, Any] = {
+        "path": hook.path,
+        "delivery": delivery,
+        "error": {
+            "type": type(error).__name__,
+            "message": _storable(message)[:LONGEST_MESSAGE],
+        },
+    }
+    id = None if delivery is None else _id("webhook-failed", hook.path, delivery)
+    for kept in ({**data, "body": payload}, data):
+        try:
+            with db.atomic():
+                ingest.send([NewEvent(WEBHOOK_FAILED, kept, id=id)], SOURCE, own=True)
+        except PayloadError:
+            continue  # what is too large with its body is kept without
+        return
+
+
+def _storable(text: str) -> str:
+    return (
+        text.encode(errors="replace")
+        .decode()
+        .replace("\0", "\N{REPLACEMENT CHARACTER}")
+    )

@@ -1,0 +1,51 @@
+"""``POST webhooks/<path>``: answered by what a provider can act on."""
+
+from __future__ import annotations
+
+import logging
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+
+from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.webhooks import Webhook
+from durable_jobs.webhooks import receiving
+from durable_jobs.webhooks.reading import Rejected, payload_of, raw_body
+
+logger = logging.getLogger("durable_jobs")
+
+
+# No cookie counts here: who posts is told by the signature.
+@csrf_exempt
+@never_cache
+def receive(request: HttpRequest, path: str) -> HttpResponse:
+    """Take a delivery: 202 with the ids of its events, 204 when it is ignored."""
+    found = registry.webhooks(path)
+    if not found:
+        return _refused(404, "No webhook has this path.")
+    if request.method != "POST":
+        answer = _refused(405, "Expected POST.")
+        answer["Allow"] = "POST"
+        return answer
+    try:
+        return _receive(found[0][1], request)
+    except Rejected as rejected:
+        reason = " ".join(rejected.reason.split())[:500].rstrip(".")
+        logger.warning("Webhook %s: %s (%s).", path, rejected.status, reason)
+        return _refused(rejected.status, rejected.message)
+
+
+def _receive(hook: Webhook, request: HttpRequest) -> HttpResponse:
+    body = raw_body(request)
+    receiving.verify(hook, request, body)
+    payload = payload_of(request, body)
+    answer = receiving.handshake(hook, payload)
+    if answer is not None:
+        return HttpResponse(answer, content_type="text/plain; charset=utf-8")
+    ids = receiving.take(hook, request.headers, payload)
+    return JsonResponse({"ids": ids}, status=202) if ids else HttpResponse(status=204)
+
+
+def _refused(status: int, message: str) -> JsonResponse:
+    return JsonResponse({"error": message}, status=status)

@@ -1,0 +1,193 @@
+"""What the server itself counts: every statement of a run, BEGIN and COMMIT included.
+
+Unlike what is watched in the client, this goes by the statements that are prepared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from durable_jobs import clock, durable
+from durable_jobs.executors import serving
+from durable_jobs.executors.serving import serve
+from durable_jobs.models import Run, Step, Wait
+from durable_jobs.scheduling import timers
+
+pytestmark = pytest.mark.usefixtures("silence", "postgres", "brisk")
+
+MANY = 300
+
+#: Blocks in which statements are counted, by their first word.
+Count = Callable[[], AbstractContextManager[Counter[str]]]
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim as a worker does whose runs are short, however busy this machine is."""
+    monkeypatch.setattr(serving, "SHORT", 60.0)
+
+
+@pytest.fixture
+def counting(transactional_db: None) -> Count:
+    """Give a block that fills in what the server counted for this database in it."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+            cursor.execute("SELECT count(*) FROM pg_stat_statements")
+    except DatabaseError:
+        pytest.skip("needs pg_stat_statements among shared_preload_libraries")
+
+    @contextmanager
+    def block() -> Iterator[Counter[str]]:
+        found: Counter[str] = Counter()
+        clock.now()  # asks the database once a minute
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_stat_statements_reset(0, oid, 0) FROM pg_database "
+                "WHERE datname = current_database()"
+            )
+        yield found
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT query, calls FROM pg_stat_statements JOIN pg_database ON "
+                "oid = dbid WHERE datname = current_database() "
+                "AND query !~ 'pg_stat_statements|^DEALLOCATE'"
+            )
+            for text, calls in cursor.fetchall():
+                found[text.split()[0]] += calls
+
+    return block
+
+
+def commits(found: Counter[str]) -> int:
+    """Return how often there was a commit: each statement is one, but for in blocks."""
+    assert found["BEGIN"] == found["COMMIT"]
+    return found["COMMIT"]
+
+
+def five_steps(ctx):
+    return [ctx.step.run(f"step {n}", lambda n=n: n) for n in range(5)]
+
+
+def sleeper(ctx):
+    ctx.step.run("before", lambda: 1)
+    ctx.step.sleep("nap", "1h")
+    return ctx.step.run("after", lambda: 2)
+
+
+def make_due() -> None:
+    past = clock.now() - timedelta(seconds=1)
+    Wait.objects.update(due_at=past)
+
+
+def test_enqueueing_is_one_statement_and_one_commit(counting: Count):
+    function = durable.function(id="costs")(five_steps)
+    function.enqueue()
+    with counting() as found:
+        function.enqueue()
+    assert found == {"INSERT": 1}
+
+
+def test_enqueueing_many_is_two_inserts_and_one_commit(counting: Count):
+    durable.function(id="costs", on=durable.Event("costs/many"))(five_steps)
+    events = [durable.NewEvent("costs/many", {"n": n}) for n in range(MANY)]
+    durable.send_many(events[:2])
+    with counting() as found:
+        durable.send_many(events[2:])
+    assert Run.objects.count() == MANY
+    assert found["INSERT"] == 2
+    assert commits(found) == 1
+    assert found.total() == 4
+
+
+def test_five_steps_are_a_look_a_claim_five_records_and_an_end(counting: Count):
+    function = durable.function(id="costs")(five_steps)
+    function.enqueue()
+    serve("default")
+    function.enqueue()
+    with counting() as found:
+        assert serve("default") == 1
+    assert commits(found) == 0
+    assert found.total() == 8
+
+
+def test_a_suspension_is_one_statement(counting: Count):
+    function = durable.function(id="costs")(sleeper)
+    function.enqueue()
+    serve("default")
+    function.enqueue()
+    with counting() as found:
+        assert serve("default") == 1
+    assert Wait.objects.count() == 2
+    # A look, a claim, the step, and the sleep with all that it changes.
+    assert commits(found) == 0
+    assert found.total() == 4
+
+
+def test_waking_is_two_statements_whatever_the_number(counting: Count):
+    function = durable.function(id="costs")(sleeper)
+    for _ in range(20):
+        function.enqueue()
+    while serve("default"):
+        pass
+    make_due()
+    with counting() as found:
+        assert timers.sweep() == 20
+    assert Run.objects.filter(status="queued").count() == 20
+    # The second finds no waits of other kinds.
+    assert commits(found) == 0
+    assert found.total() == 2
+
+
+def test_a_run_that_slept_ends_with_five_statements(counting: Count):
+    function = durable.function(id="costs")(sleeper)
+    run = function.enqueue()
+    serve("default")
+    make_due()
+    timers.sweep()
+    with counting() as found:
+        assert serve("default") == 1
+    run.refresh_from_db()
+    assert run.result() == 2
+    # A look, a claim, all the steps, the new one, and the end.
+    assert commits(found) == 0
+    assert found.total() == 5
+
+
+def test_coming_back_is_one_query_whatever_was_recorded(counting: Count):
+    @durable.function(id="costs")
+    def long(ctx):
+        for number in range(MANY):
+            ctx.step.run(f"step {number}", lambda: None)
+        ctx.step.sleep("nap", "1h")
+        ctx.step.run("after", lambda: None)
+
+    long.enqueue()
+    serve("default")
+    make_due()
+    timers.sweep()
+    with counting() as found:
+        assert serve("default") == 1
+    assert Step.objects.count() == MANY + 2
+    assert found.total() == 5
+
+
+def test_branches_are_recorded_in_no_more_commits_than_there_are(counting: Count):
+    @durable.function(id="costs")
+    def fan(ctx):
+        return len(ctx.step.map("fan", lambda item: item, range(MANY)))
+
+    fan.enqueue()
+    serve("default")
+    run = fan.enqueue()
+    with counting() as found:
+        assert serve("default") == 1
+    run.refresh_from_db()
+    assert run.result() == MANY
+    assert found.total() < MANY

@@ -1,0 +1,573 @@
+"""The functions that must survive it. Each is a declaration, and what its client does.
+
+To add one, write a function below ``CASES`` that declares what it needs in the world's
+registry and returns the actions of the client, in order; between them all comes to
+rest. Bodies have their effects by ``world.effect``, named as their step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from django.db.models import Q
+
+from durable_jobs import durable
+from durable_jobs.models import Run
+from tests.crash.exhaustive.world import Action, World
+from tests.lab.models import Account
+
+Case = Callable[[World], list[Action]]
+
+CASES: dict[str, Case] = {}
+
+
+def case(build: Case) -> Case:
+    """Add a function to the collection."""
+    CASES[build.__name__] = build
+    return build
+
+
+def ledger() -> Account:
+    """Return the account that functions change and wait for."""
+    return Account.objects.get(name="ledger")
+
+
+# Steps
+
+
+@case
+def linear(world: World) -> list[Action]:
+    """Three steps, one after the other."""
+
+    @durable.function(id="linear", retries=0)
+    def linear(ctx):
+        return [ctx.step.run(name, world.effect, ctx, name) for name in "abc"]
+
+    return [world.enqueue(linear)]
+
+
+@case
+def started_by_an_event(world: World) -> list[Action]:
+    """Two functions that listen to the same event."""
+
+    def listener(name: str) -> None:
+        @durable.function(id=name, on=durable.Event("crash/begun"), retries=0)
+        def listening(ctx):
+            return ctx.step.run(name, world.effect, ctx, name)
+
+    listener("one")
+    listener("two")
+    return [world.send("crash/begun", {"n": 1})]
+
+
+@case
+def retry(world: World) -> list[Action]:
+    """A step that fails twice, and one that fails for good."""
+
+    @durable.function(id="retry", retries=2)
+    def retry(ctx):
+        def flaky():
+            world.effect(ctx, "flaky")
+            if ctx.attempt < 2:
+                raise ValueError("not yet")
+            return "at last"
+
+        def hopeless():
+            raise durable.NonRetriable("never")
+
+        given = ctx.step.run("flaky", flaky)
+        try:
+            ctx.step.run("hopeless", hopeless)
+        except durable.StepFailed:
+            return given
+        raise AssertionError("it must fail")
+
+    return [world.enqueue(retry), world.wait("2h")]
+
+
+@case
+def function_retry(world: World) -> list[Action]:
+    """A function that fails between its steps, and is called again."""
+
+    @durable.function(id="again", retries=2)
+    def again(ctx):
+        first = ctx.step.run("first", world.effect, ctx, "first")
+        if ctx.attempt == 0:
+            raise ValueError("not yet")
+        return [first, ctx.step.run("second", world.effect, ctx, "second")]
+
+    return [world.enqueue(again), world.wait("2h")]
+
+
+@case
+def at_most_once(world: World) -> list[Action]:
+    """A step that is interrupted rather than repeated: it may end either way."""
+    world.either = {"once"}
+
+    @durable.function(id="careful", retries=0)
+    def careful(ctx):
+        with suppress(durable.StepInterrupted):
+            ctx.step.run("once", world.effect, ctx, "once", at_most_once=True)
+        if world.effects["once"] > 1:
+            raise AssertionError("it was repeated")
+        return ctx.step.run("after", world.effect, ctx, "after")
+
+    return [world.enqueue(careful)]
+
+
+@case
+def atomic(world: World) -> list[Action]:
+    """Writes of the host's own, in the transaction of the record."""
+
+    @durable.function(id="booker", retries=0)
+    def booker(ctx):
+        return [ctx.step.atomic(f"book {n}", world.book, n) for n in (1, 10)]
+
+    return [world.enqueue(booker)]
+
+
+@case
+def atomic_in_async(world: World) -> list[Action]:
+    """The same in an ``async def`` function."""
+
+    @durable.function(id="abooker", retries=0)
+    async def abooker(ctx):
+        return [await ctx.step.atomic(f"book {n}", world.book, n) for n in (1, 10)]
+
+    return [world.enqueue(abooker)]
+
+
+@case
+def atomic_retry(world: World) -> list[Action]:
+    """A transaction that is undone, and made again."""
+
+    @durable.function(id="rebooker", retries=1)
+    def rebooker(ctx):
+        def book():
+            world.book(5)
+            if ctx.attempt == 0:
+                raise ValueError("not yet")
+            return "booked"
+
+        return ctx.step.atomic("book", book)
+
+    return [world.enqueue(rebooker), world.wait("1h")]
+
+
+# Branches
+
+
+@case
+def nested_parallel(world: World) -> list[Action]:
+    """Branches in branches: steps, a sleep, and an atomic step."""
+
+    @durable.function(id="nested", retries=0)
+    def nested(ctx):
+        def inner():
+            return ctx.step.parallel(
+                "inner",
+                {
+                    "c": lambda: ctx.step.run("c", world.effect, ctx, "c"),
+                    "nap": lambda: ctx.step.sleep("nap", "10m"),
+                },
+            )
+
+        return ctx.step.parallel(
+            "outer",
+            [
+                lambda: ctx.step.run("a", world.effect, ctx, "a"),
+                inner,
+                lambda: ctx.step.atomic("book", world.book, 3),
+            ],
+        )
+
+    return [world.enqueue(nested), world.wait("1h")]
+
+
+@case
+def tolerant_map(world: World) -> list[Action]:
+    """Three items, one of which fails and is tolerated."""
+
+    @durable.function(id="tolerant", retries=0)
+    def tolerant(ctx):
+        def work(item: str) -> str:
+            def body() -> str:
+                world.effect(ctx, item)
+                if item == "bad":
+                    raise durable.NonRetriable("bad")
+                return item
+
+            return ctx.step.run(item, body)
+
+        return ctx.step.map(
+            "each", work, ["x", "bad", "z"], completion=durable.Tolerate(failures=1)
+        )
+
+    return [world.enqueue(tolerant)]
+
+
+@case
+def race_with_a_loser(world: World) -> list[Action]:
+    """The first branch decides; the other waits, and is dropped."""
+
+    @durable.function(id="race", retries=0)
+    def race(ctx):
+        return ctx.step.parallel(
+            "race",
+            [
+                lambda: ctx.step.wait_for_event("late", "crash/late"),
+                lambda: ctx.step.run("fast", world.effect, ctx, "fast"),
+            ],
+            completion=durable.First(),
+        )
+
+    return [world.enqueue(race), world.send("crash/late")]
+
+
+@case
+def async_gather(world: World) -> list[Action]:
+    """Steps of an ``async def`` function, side by side, and a sleep among them."""
+
+    @durable.function(id="gather", retries=0)
+    async def gather(ctx):
+        one, two, _ = await asyncio.gather(
+            ctx.step.run("one", world.effect, ctx, "one"),
+            ctx.step.run("two", world.effect, ctx, "two"),
+            ctx.step.sleep("nap", "5m"),
+        )
+        return [one, two, await ctx.step.run("three", world.effect, ctx, "three")]
+
+    return [world.enqueue(gather), world.wait("1h")]
+
+
+# Waits
+
+
+@case
+def sleep(world: World) -> list[Action]:
+    """Sleep between two steps."""
+
+    @durable.function(id="sleeper", retries=0)
+    def sleeper(ctx):
+        ctx.step.run("before", world.effect, ctx, "before")
+        ctx.step.sleep("nap", "1h")
+        return ctx.step.run("after", world.effect, ctx, "after")
+
+    return [world.enqueue(sleeper), world.wait("2h")]
+
+
+@case
+def event(world: World) -> list[Action]:
+    """Wait for an event that comes, and for one that does not."""
+
+    @durable.function(id="waiter", retries=0)
+    def waiter(ctx):
+        came = ctx.step.wait_for_event("w", "crash/go", match="data.key", timeout="1d")
+        never = ctx.step.wait_for_event("n", "crash/never", timeout="1h")
+        return [came.data["n"], never]
+
+    return [
+        world.enqueue(waiter, {"key": "k"}),
+        world.send("crash/go", {"key": "other", "n": 1}, id="other"),
+        world.send("crash/go", {"key": "k", "n": 2}),
+        world.wait("2h"),
+    ]
+
+
+@case
+def event_of_the_past(world: World) -> list[Action]:
+    """Wait for an event that came before the wait began."""
+
+    @durable.function(id="late", retries=0)
+    def late(ctx):
+        ctx.step.sleep("nap", "1h")
+        came = ctx.step.wait_for_event("w", "crash/early", since="run", timeout="9d")
+        return came.data["n"]
+
+    return [
+        world.enqueue(late),
+        world.send("crash/early", {"n": 7}),
+        world.wait("2h"),
+    ]
+
+
+@case
+def event_of_the_past_by_a_callable(world: World) -> list[Action]:
+    """The same, where the function itself has to look."""
+
+    @durable.function(id="picky", retries=0)
+    def picky(ctx):
+        ctx.step.sleep("nap", "1h")
+        came = ctx.step.wait_for_event(
+            "w",
+            "crash/early",
+            if_=lambda own, event: event.data["n"] == 7,
+            since="run",
+            timeout="9d",
+        )
+        return came.data["n"]
+
+    return [
+        world.enqueue(picky),
+        world.send("crash/early", {"n": 6}, id="six"),
+        world.send("crash/early", {"n": 7}, id="seven"),
+        world.wait("2h"),
+    ]
+
+
+@case
+def signal(world: World) -> list[Action]:
+    """Wait for a signal."""
+
+    @durable.function(id="signalled", retries=0)
+    def signalled(ctx):
+        return ctx.step.wait_for_signal("w", "crash-signal", timeout="1d")
+
+    def send() -> None:
+        durable.signal("crash-signal", {"n": 3})
+
+    return [world.enqueue(signalled), send]
+
+
+@case
+def model(world: World) -> list[Action]:
+    """Wait for a row to change, which a client does once."""
+
+    @durable.function(id="watcher", retries=0)
+    def watcher(ctx):
+        rich = ctx.step.wait_for_model(
+            "w", ledger(), when=Q(balance__gte=5), timeout="1d"
+        )
+        return rich.balance
+
+    def save() -> None:
+        account = ledger()
+        if account.balance < 5:
+            account.balance = 5
+            account.save()
+
+    return [world.enqueue(watcher), save, world.wait("1h")]
+
+
+@case
+def callback(world: World) -> list[Action]:
+    """Hand out a callback and wait for its answer."""
+
+    @durable.function(id="asker", retries=0)
+    def asker(ctx):
+        return ctx.step.wait_for_callback(
+            "w", submit=lambda callback: world.tokens.append(callback.token)
+        )
+
+    return [world.enqueue(asker), world.answer({"ok": True})]
+
+
+@case
+def condition(world: World) -> list[Action]:
+    """Ask three times until a condition is met."""
+
+    @durable.function(id="poller", retries=0)
+    def poller(ctx):
+        def check(asked):
+            return durable.Done(asked) if asked == 2 else asked + 1
+
+        return ctx.step.wait_for_condition("w", check, every="10m", initial=0)
+
+    return [world.enqueue(poller), world.wait("2h")]
+
+
+@case
+def any_of_three(world: World) -> list[Action]:
+    """Wait for an event, a signal or a row, whatever comes first."""
+
+    @durable.function(id="anybody", retries=0)
+    def anybody(ctx):
+        name, value = ctx.step.wait_for_any(
+            "w",
+            {
+                "told": durable.EventWait("crash/told"),
+                "signalled": durable.SignalWait("crash-any"),
+                "rich": durable.ModelWait(ledger(), Q(balance__gte=5)),
+            },
+            timeout="1d",
+        )
+        return [name, value.data]
+
+    return [world.enqueue(anybody), world.send("crash/told", {"n": 1})]
+
+
+# Other runs
+
+
+@case
+def invoke(world: World) -> list[Action]:
+    """Invoke a function that sleeps, and one that fails."""
+
+    @durable.function(id="child", retries=0)
+    def child(ctx):
+        ctx.step.sleep("nap", "10m")
+        return ctx.step.run("child", world.effect, ctx, "child")
+
+    @durable.function(id="broken", retries=0)
+    def broken(ctx):
+        raise ValueError("no")
+
+    @durable.function(id="parent", retries=0)
+    def parent(ctx):
+        given = ctx.step.invoke("ask", child)
+        try:
+            ctx.step.invoke("fail", broken)
+        except durable.InvokeFailed as error:
+            return [given, error.error_type]
+        raise AssertionError("it must fail")
+
+    return [world.enqueue(parent), world.wait("1h")]
+
+
+@case
+def start_and_send(world: World) -> list[Action]:
+    """Start a function, and send an event that starts another one."""
+
+    @durable.function(id="started", retries=0)
+    def started(ctx):
+        return ctx.step.run("started", world.effect, ctx, "started")
+
+    @durable.function(id="heard", on=durable.Event("crash/sent"), retries=0)
+    def heard(ctx):
+        return ctx.event.data["n"]
+
+    @durable.function(id="starter", retries=0)
+    def starter(ctx):
+        ctx.step.start("begin", started)
+        ctx.step.send_event("tell", durable.NewEvent("crash/sent", {"n": 4}))
+        return "done"
+
+    return [world.enqueue(starter)]
+
+
+# Ends
+
+
+@case
+def on_failure(world: World) -> list[Action]:
+    """A handler that follows the failure of a run."""
+
+    def handler(ctx):
+        return [ctx.event.data["error"]["message"], ctx.step.atomic("b", world.book, 2)]
+
+    @durable.function(id="failing", retries=0, on_failure=handler)
+    def failing(ctx):
+        ctx.step.run("a", world.effect, ctx, "a")
+        raise ValueError("no")
+
+    return [world.enqueue(failing)]
+
+
+@case
+def cancelled_by_an_event(world: World) -> list[Action]:
+    """``cancel_on``, with a child that is cancelled along."""
+
+    @durable.function(id="lasting", retries=0)
+    def lasting(ctx):
+        ctx.step.sleep("long", "30d")
+
+    @durable.function(
+        id="stopped",
+        retries=0,
+        cancel_on=durable.CancelOn("crash/stop", match="data.key"),
+        on_cancel=lambda ctx: ctx.event.data["status"],
+    )
+    def stopped(ctx):
+        ctx.step.run("a", world.effect, ctx, "a")
+        ctx.step.invoke("child", lasting)
+
+    return [
+        world.enqueue(stopped, {"key": 1}),
+        world.send("crash/stop", {"key": 1}),
+    ]
+
+
+@case
+def cancelled_by_a_person(world: World) -> list[Action]:
+    """``run.cancel()`` of a run that sleeps."""
+
+    @durable.function(id="victim", retries=0)
+    def victim(ctx):
+        ctx.step.run("a", world.effect, ctx, "a")
+        ctx.step.sleep("long", "30d")
+
+    def cancel() -> None:
+        Run.objects.get(function="victim").cancel("enough")
+
+    return [world.enqueue(victim), cancel]
+
+
+@case
+def timed_out(world: World) -> list[Action]:
+    """A run that takes longer than it may."""
+
+    @durable.function(
+        id="slow", retries=0, timeouts=durable.Timeouts(start="1d", finish="1h")
+    )
+    def slow(ctx):
+        ctx.step.sleep("long", "30d")
+
+    return [world.enqueue(slow), world.wait("3h")]
+
+
+# People
+
+
+@case
+def paused_and_resumed(world: World) -> list[Action]:
+    """A person pauses a run that sleeps, and resumes it later."""
+
+    @durable.function(id="held", retries=0)
+    def held(ctx):
+        ctx.step.sleep("nap", "1h")
+        return ctx.step.run("after", world.effect, ctx, "after")
+
+    def act(verb: str) -> Action:
+        def acting() -> None:
+            getattr(Run.objects.get(function="held"), verb)()
+
+        return acting
+
+    return [
+        world.enqueue(held),
+        act("pause"),
+        world.wait("2h"),
+        act("resume"),
+    ]
+
+
+@case
+def redriven(world: World) -> list[Action]:
+    """A person lets a failed run go on when what it needs is there."""
+
+    @durable.function(id="needy", retries=0)
+    def needy(ctx):
+        ctx.step.run("a", world.effect, ctx, "a")
+        return ctx.step.run("need", lambda: 10 // ledger().balance)
+
+    def pay() -> None:
+        Account.objects.update(balance=5)
+
+    def redrive() -> None:
+        Run.objects.get(function="needy").redrive()
+
+    return [world.enqueue(needy), pay, redrive]
+
+
+@case
+def cron(world: World) -> list[Action]:
+    """A cron that fires twice."""
+
+    @durable.function(id="hourly", on=durable.Cron("0 * * * *", catch_up="all"))
+    def hourly(ctx) -> Any:
+        return ctx.step.atomic("book", world.book, 1) > 0
+
+    return [world.wait("30m"), world.wait("2h")]

@@ -1,0 +1,104 @@
+"""A crash, or an error of the database, at every failpoint hit of every function.
+
+The undisturbed run comes first, and counts the hits. Then, for each of them, the same
+again, with the process that passes it dying there: its transaction is undone, its lease
+has to run out, the client asks again, and what comes of it all must be the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+from pytest_django import Settings
+
+from durable_jobs.failpoints import POINTS
+from tests.crash.exhaustive.cases import CASES, Case
+from tests.crash.exhaustive.dying import Fate, Hit
+from tests.crash.exhaustive.world import Ending, World, clear
+
+#: ``EXHAUSTIVE=all`` strikes at every hit in both modes, which takes minutes.
+EVERY = os.environ.get("EXHAUSTIVE") == "all"
+#: Where what was committed looks as if it had failed.
+AMBIGUOUS = {
+    place
+    for place in POINTS
+    if place.endswith((".committed", ".reclaimed", ".renewed", ".given"))
+}
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def real_transactions(settings: Settings) -> Iterator[None]:
+    """Use the database of record, and leave nothing in it."""
+    if connection.vendor != "postgresql":
+        pytest.skip("transactions are undone on the database of record")
+    # Nothing is pruned: half of an idle tick is to look for it.
+    kinds = ("completed", "failed", "cancelled", "skipped", "events")
+    settings.DURABLE_JOBS = {"RETENTION": dict.fromkeys(kinds)}
+    logging.disable(logging.CRITICAL)  # the faults are made on purpose
+    yield
+    logging.disable(logging.NOTSET)
+    clear()
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("mode", ["crash", "raise"])
+def test_it_ends_as_if_nothing_had_happened(name: str, mode: str) -> None:
+    build = CASES[name]
+    quiet = Fate()
+    expected = World(quiet).live(build)
+    wrong = []
+    for at, hit in chosen(quiet.hits, mode):
+        try:
+            ended = befallen(build, mode, at)
+            different = difference(expected, ended)
+        except AssertionError as error:
+            different = [str(error)]
+        wrong += [f"{hit[0]} [{hit[1]}], hit {at}: {one}" for one in different]
+    assert not wrong, "\n".join(wrong)
+
+
+def chosen(hits: list[Hit], mode: str) -> Iterator[tuple[int, Hit]]:
+    """Give the hits to strike at, with their numbers.
+
+    All but those of ticks, of which the first and the last count, and those where only
+    a body can fail. An error that is raised before a commit does what a crash there
+    does: unless all are wanted, those at a commit that happened are enough.
+    """
+    ticks = [at for at, hit in enumerate(hits) if hit[0].startswith("tick.")]
+    for at, hit in enumerate(hits):
+        place = hit[0]
+        if mode == "raise" and place.startswith("step."):
+            continue
+        if EVERY:
+            yield at, hit
+        elif at in ticks[2:-2]:
+            continue
+        elif mode == "crash" or place in AMBIGUOUS:
+            yield at, hit
+
+
+def befallen(build: Case, mode: str, at: int) -> Ending:
+    """Live through a case with a fault at a hit."""
+    fate = Fate(mode, at)
+    ended = World(fate).live(build)
+    assert fate.struck, "the fault did not strike"
+    return ended
+
+
+def difference(expected: Ending, ended: Ending) -> list[str]:
+    """Say in which respects an end is not the expected one."""
+    return [
+        f"{what}: expected {one!r}, got {other!r}"
+        for what, one, other in [
+            ("runs", expected.runs, ended.runs),
+            ("events", expected.events, ended.events),
+            ("balance", expected.balance, ended.balance),
+        ]
+        if one != other
+    ]

@@ -1,0 +1,239 @@
+"""A world for one function: who sends, serves and ticks, and what came of it all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import OperationalError, connection, models
+from django.db.models import Exists
+
+from durable_jobs import durable
+from durable_jobs.durations import parse_duration
+from durable_jobs.engine.suspend import SimulatedCrash
+from durable_jobs.events import model_waits
+from durable_jobs.models import (
+    Attempt,
+    Event,
+    IdempotencyKey,
+    Run,
+    Schedule,
+    Step,
+    Subject,
+    Wait,
+    Worker,
+)
+from durable_jobs.scheduling import doctor
+from durable_jobs.scheduling.faults import FAULTS
+from durable_jobs.statuses import STEP_ENDED
+from durable_jobs.store import probing
+from durable_jobs.testing import Kit
+from tests.crash.exhaustive.dying import Fate
+from tests.lab.models import Account
+
+Action = Callable[[], object]
+
+BEGINNING = datetime(2026, 3, 4, 12, tzinfo=UTC)
+#: A lease, a tick, and whatever is tried again a moment later.
+RECOVERY = timedelta(minutes=3)
+
+_TABLES: list[type[models.Model]] = [
+    Wait, Attempt, Step, Subject, Run, Event, IdempotencyKey, Schedule, Worker, Account,
+]  # fmt: skip
+_CLEAR = "; ".join(f"DELETE FROM {model._meta.db_table}" for model in _TABLES)  # noqa: S608  # our own tables
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is there when all has come to rest, without ids, times and tracebacks."""
+
+    runs: Any
+    events: Any
+    balance: int
+    #: Where they are counted: how often each body was executed.
+    effects: Counter[str] = field(compare=False)
+
+
+class World:
+    """One installation with one client, whose process may die at any moment.
+
+    The client does what a client does that got no answer: it asks again, under the same
+    key or id.
+    """
+
+    def __init__(self, fate: Fate) -> None:
+        self.fate = fate
+        self.kit = Kit(now=BEGINNING)
+        self.effects: Counter[str] = Counter()
+        self.repeated: list[str] = []
+        #: Steps that may end in more than one way.
+        self.either: set[str] = set()
+        self.tokens: list[str] = []
+
+    # What functions do
+
+    def effect(self, ctx: durable.Context, label: str) -> str:
+        """Have an effect, in the body of the step ``label``."""
+        self.effects[label] += 1
+        recorded = Step.objects.filter(run=ctx.run_id, name=label)
+        if recorded.filter(status__in=STEP_ENDED).exists():
+            self.repeated.append(label)
+        return label
+
+    def book(self, amount: int = 1) -> int:
+        """Change a balance, inside an ``atomic`` step."""
+        Account.objects.filter(name="ledger").update(
+            balance=models.F("balance") + amount
+        )
+        return Account.objects.get(name="ledger").balance
+
+    # What the client does
+
+    def enqueue(self, function: durable.Function, data: Any = None) -> Action:
+        """Return the start of a run."""
+        return lambda: function.using(key="asked").enqueue(data)
+
+    def send(self, name: str, data: Any = None, id: str = "told") -> Action:
+        """Return the sending of an event."""
+        return lambda: durable.send(name, data, id=id)
+
+    def answer(self, data: Any) -> Action:
+        """Return the answer to a callback; one that is gone was answered before."""
+
+        def answering() -> None:
+            with suppress(durable.CallbackGone):
+                durable.callbacks.succeed(self.tokens[-1], data)
+
+        return answering
+
+    def wait(self, duration: str) -> Action:
+        """Return the passing of time."""
+        moment: list[datetime] = []
+
+        def waiting() -> None:
+            moment[:] = moment or [self.kit.now() + parse_duration(duration)]
+            self.kit.travel_to(max(moment[0], self.kit.now()))
+
+        return waiting
+
+    # How it goes
+
+    def live(self, build: Callable[[World], list[Action]]) -> Ending:
+        """Let the client do what it does, and all else what follows from it."""
+        clear()
+        Account.objects.create(name="ledger")
+        with self.kit:
+            script = build(self)
+            with self.fate.watching():
+                for action in script:
+                    self.do(action)
+                if not self.fate.struck:
+                    self.survives(lambda: self.kit.advance(RECOVERY))
+            problems = self.problems()
+            assert not problems, problems
+            return self._ending()
+
+    def do(self, action: Action) -> None:
+        """Do something until it is done, and let all come to rest."""
+        while not self.survives(action):
+            pass
+        while not self.survives(self.kit.run_until_idle):
+            pass
+
+    def survives(self, action: Action) -> bool:
+        """Do something; tell whether no fault struck. After one, let time pass."""
+        before = self.fate.struck
+        try:
+            action()
+        except (SimulatedCrash, OperationalError):
+            if self.fate.struck == before:
+                raise
+        if self.fate.struck == before:
+            return True
+        self.fate.revive()
+        model_waits.watched.forget()
+        self.kit.advance(RECOVERY, run=False)
+        return False
+
+    def problems(self) -> list[str]:
+        """Return what should not be there at the end."""
+        found = []
+        if not self.fate.struck or impossible():
+            found += [one.message for one in doctor.examine(deep=True).findings]
+        found += [f"{label} was done again" for label in self.repeated]
+        found += [f"{wait!r} is left" for wait in Wait.objects.all()]
+        live = Run.objects.live() | Run.objects.filter(lease_token__isnull=False)
+        found += [f"{run.function} is {run.status}: {run.reason}" for run in live]
+        return found
+
+    def _ending(self) -> Ending:
+        names = {str(run.pk): f"<{run.function}>" for run in Run.objects.all()}
+        names |= {event.pk: f"<{event.name}>" for event in Event.objects.all()}
+        runs = sorted(
+            (
+                _run(run, names, self.either)
+                for run in Run.objects.prefetch_related("steps")
+            ),
+            key=repr,
+        )
+        events = sorted(Event.objects.values_list("name", "pending"))
+        balance = Account.objects.get(name="ledger").balance
+        return Ending(runs, events, balance, self.effects)
+
+
+def impossible() -> bool:
+    """Tell whether the doctor would find an impossible state, in one statement."""
+    questions = {fault.name: Exists(fault.rows()) for fault in FAULTS}
+    return any(probing.evaluate(questions).values())
+
+
+def clear() -> None:
+    """Delete all that a world leaves."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CLEAR)
+
+
+#: Differ from run to run, wherever they are.
+_PASSING = frozenset({"id", "ts", "traceback", "at"})
+
+
+def _run(run: Run, names: dict[str, str], either: set[str]) -> Any:
+    steps = {
+        step.key: (
+            step.name,
+            step.kind,
+            step.status,
+            _plain(step.output, names),
+            _plain(step.error, names),
+        )
+        for step in run.steps.all()
+        if step.name not in either
+    }
+    return [
+        run.function,
+        run.status,
+        _plain(run.output, names),
+        _plain(run.error, names),
+        _plain(run.reason, names),
+        names.get(str(run.parent_id)),
+        steps,
+    ]
+
+
+def _plain(value: Any, names: dict[str, str]) -> Any:
+    """Return a value with names in the place of ids, and without times."""
+    if isinstance(value, dict):
+        kept = {key: value[key] for key in sorted(value) if key not in _PASSING}
+        return {key: _plain(one, names) for key, one in kept.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one, names) for one in value]
+    if isinstance(value, models.Model):
+        return value._meta.label
+    if isinstance(value, str):
+        for id, name in names.items():
+            value = value.replace(id, name)
+    return value

@@ -1,0 +1,176 @@
+"""A pytest plugin that switches off one guard: ``-p tests.crash.mutants``.
+
+Which one is in the environment variable ``MUTANT``. Each is named with the test that
+must fail without it. A guard that no test misses is one that nobody would miss.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+RACES = "tests/crash/test_races.py::"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A guard that is switched off, and the test that notices."""
+
+    apply: Callable[[], None]
+    caught_by: str
+
+
+def _cut(module: Any, name: str, text: str, instead: str = "") -> None:
+    """Take a piece out of one of our statements."""
+    whole = getattr(module, name)
+    assert text in whole, f"{name} has no {text!r}"
+    setattr(module, name, whole.replace(text, instead))
+
+
+def no_fence() -> None:
+    """Let anybody record for a run, whoever holds its lease."""
+    from durable_jobs.store import postgres
+
+    _cut(postgres, "_RECORD", "lease_token = %s::uuid", "%s::uuid IS NOT NULL")
+
+
+def no_row_lock() -> None:
+    """Record by the run as it was when the statement began."""
+    from durable_jobs.store import postgres
+
+    _cut(postgres, "_RECORD", "FOR NO KEY UPDATE")
+
+
+def crash_not_counted() -> None:
+    """Claim a run without counting that its worker may die of it."""
+    from durable_jobs.store import postgres
+
+    _cut(postgres, "_CLAIM", "crashes = crashes + 1", "crashes = crashes")
+
+
+def no_look_back() -> None:
+    """Commit a wait, and do not look at what came before."""
+    from durable_jobs.engine.steps import waiting
+
+    waiting._look_after = lambda frame, named: None
+
+
+def no_look_after_a_crash() -> None:
+    """Forget the look of an attempt that has died before it."""
+    from durable_jobs.scheduling import timers
+    from durable_jobs.store import waits
+
+    timers._ENDS[waits.WaitKind.EVENT] = waits.looked
+
+
+def routed_before_the_commit() -> None:
+    """Offer an event to the waits in the transaction that sends it."""
+    from durable_jobs.events import ingest, matching
+
+    start = ingest.start
+
+    def routed(starts: Any) -> Any:
+        matching.route_pending()
+        return start(starts)
+
+    ingest.start = routed
+
+
+def atomic_apart() -> None:
+    """Commit what the body of an atomic step wrote, and then record it."""
+    from durable_jobs.engine.steps import bodies
+
+    def apart(frame: Any, operation: Any, blank: Any) -> Any:
+        memo = blank.but(output=bodies._called(frame, operation))
+        return memo, bodies.steps.record(frame.session.lease, [memo])
+
+    bodies._together = apart
+
+
+def commit_is_the_bodys() -> None:
+    """Take a commit whose answer was lost for a failure of the body."""
+    from contextlib import nullcontext
+
+    from durable_jobs.engine.steps import bodies
+
+    bodies.own_writes = nullcontext  # type: ignore[assignment]  # what stands in for it
+
+
+def ended_twice() -> None:
+    """End a run whatever its status is."""
+    from durable_jobs.statuses import RunStatus
+    from durable_jobs.store import postgres, runs
+
+    _cut(postgres, "_FINISH", " AND status = 'running'")
+    runs.sources = lambda target: [status.value for status in RunStatus]
+
+
+def keys_not_taken() -> None:
+    """Start under a key without taking it."""
+    from durable_jobs.store import keys
+
+    keys.take = lambda claims: {}
+
+
+def wait_taken_twice() -> None:
+    """End a wait whoever has ended it before."""
+    from durable_jobs.store import waits
+
+    take = waits._take
+    waits._take = lambda wait: take(wait) or True
+
+
+MUTANTS = {
+    "no_fence": Mutant(no_fence, RACES + "test_a_result_that_comes_too_late_is_void"),
+    "no_row_lock": Mutant(
+        no_row_lock,
+        RACES + "test_a_memo_waits_for_a_takeover_that_is_about_to_commit",
+    ),
+    "crash_not_counted": Mutant(
+        crash_not_counted,
+        "tests/ending/test_crash_counting.py::test_the_fifth_ends_the_run_and_says_so",
+    ),
+    "no_look_back": Mutant(
+        no_look_back,
+        RACES + "test_a_wait_and_an_event_at_the_same_moment_meet_once",
+    ),
+    "no_look_after_a_crash": Mutant(
+        no_look_after_a_crash,
+        "tests/engine/test_trouble.py::test_a_dead_worker_looks_back_after_all",
+    ),
+    "routed_before_the_commit": Mutant(
+        routed_before_the_commit,
+        RACES + "test_an_event_that_commits_after_the_wait_wakes_it",
+    ),
+    "atomic_apart": Mutant(
+        atomic_apart,
+        "tests/engine/test_atomic.py"
+        "::test_its_writes_happen_exactly_once_whatever_dies",
+    ),
+    "commit_is_the_bodys": Mutant(
+        commit_is_the_bodys,
+        "tests/engine/test_trouble.py"
+        "::test_a_commit_whose_answer_is_lost_is_no_failure_of_an_atomic_step",
+    ),
+    "ended_twice": Mutant(
+        ended_twice,
+        RACES + "test_cancel_and_complete_at_the_same_moment_end_a_run_once",
+    ),
+    "keys_not_taken": Mutant(
+        keys_not_taken,
+        RACES + "test_one_key_used_by_many_at_once_starts_one_run",
+    ),
+    "wait_taken_twice": Mutant(
+        wait_taken_twice, RACES + "test_one_signal_wakes_one_run_once"
+    ),
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Switch the guard off, when all is imported and nothing has run."""
+    MUTANTS[os.environ["MUTANT"]].apply()

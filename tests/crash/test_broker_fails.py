@@ -1,0 +1,126 @@
+"""The broker is flushed, killed, silent or full of nonsense: no run depends on it."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from durable_jobs.executors.celery_tasks import TICK, WORK
+from tests.lab import durable as functions
+from tests.lab.brokers import flush, own_broker, publish
+from tests.lab.models import Account, Effect
+from tests.lab.processes import Lab, until
+from tests.lab.proxy import proxied_broker
+from tests.lab.watching import completed, labels
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
+
+
+def test_a_broker_that_is_flushed_all_the_time_loses_no_work(lab: Lab) -> None:
+    lab.worker("-P", "prefork", "-c", "2")
+    lab.beat()
+    runs, thrown = [], 0
+    for _ in range(10):
+        runs += [functions.mixed.enqueue() for _ in range(3)]
+        thrown += flush(lab.environment["BROKER_URL"])
+        some = 2 * len(runs)
+        until(lambda some=some: Effect.objects.count() > some, "some steps", lab)
+    assert thrown > 0
+    until(lambda: completed(*runs), "all runs to end", lab)
+    assert Account.objects.get(name="ledger").balance == len(runs)
+
+
+def test_a_broker_that_was_away_for_long_is_found_again(lab: Lab) -> None:
+    with own_broker() as broker:
+        worker = lab.worker("-P", "prefork", "-c", "2", BROKER_URL=broker.url)
+        beat = lab.beat(BROKER_URL=broker.url)
+        before = functions.five_steps.enqueue()
+        until(lambda: completed(before), "the worker to work", lab)
+        under_way = functions.patient.enqueue()
+        until(lambda: labels(under_way), "the run to begin", lab)
+        broker.stop()
+        # What the worker holds goes on without.
+        until(lambda: completed(under_way), "the run to end", lab)
+        waiting = [functions.mixed.enqueue() for _ in range(5)]
+        until(lambda: worker.text().count("Trying again") > 1, "some attempts", lab)
+        assert not Effect.objects.filter(run=str(waiting[0].pk)).exists()
+        broker.start()
+        until(lambda: completed(*waiting), "all runs to end", lab)
+        assert worker.alive
+        assert beat.alive
+        lab.close()
+
+
+def test_a_worker_that_hears_nothing_ends_to_be_started_again(lab: Lab) -> None:
+    """Its connection is dead, and only silence tells."""
+    with proxied_broker(lab.environment["BROKER_URL"]) as (proxy, url):
+        deaf = lab.worker(BROKER_URL=url, LAB_PATROL="0.5,1,2")
+        before = functions.five_steps.enqueue()
+        until(lambda: completed(before), "the worker to work", lab)
+        assert proxy.silence() > 0
+        run = functions.five_steps.enqueue()
+        assert deaf.ended() == os.EX_UNAVAILABLE, deaf.text()
+        assert proxy.counts["lost"] > 0
+        assert "no message reaches it" in deaf.text()
+        lab.worker(BROKER_URL=url, LAB_PATROL="0.5,1,2")
+        until(lambda: completed(run), "the run to end", lab)
+        lab.close()
+
+
+def test_a_worker_with_nothing_to_do_and_one_that_is_busy_are_not_deaf(
+    lab: Lab,
+) -> None:
+    worker = lab.worker("-P", "solo", LAB_PATROL="0.2,60,0.5")
+    # All that is ready is old, and the worker hears nothing while it is busy.
+    runs = [functions.patient.enqueue() for _ in range(4)]
+    until(lambda: completed(*runs), "all runs to end", lab)
+    assert worker.alive
+    later = functions.sleeper.enqueue({"seconds": 2})
+    lab.beat()
+    until(lambda: completed(later), "the sleep to end", lab)
+    assert worker.alive, worker.text()
+
+
+def test_without_a_beat_the_workers_tick(lab: Lab) -> None:
+    worker = lab.worker("-P", "prefork", "-c", "1", LAB_PATROL="0.3,1,60")
+    beat = lab.beat()
+    run = functions.mixed.enqueue()
+    until(lambda: completed(run), "the run to end", lab)
+    beat.kill()
+    # Nothing is in the worker's hands, and no timer of its own is set.
+    runs = [functions.mixed.enqueue() for _ in range(3)]
+    flush(lab.environment["BROKER_URL"])
+    until(lambda: completed(*runs), "all runs to end", lab)
+    assert not beat.alive
+    assert worker.alive
+
+
+def test_bells_that_are_doubled_late_shuffled_or_nonsense_do_nothing_twice(
+    lab: Lab,
+) -> None:
+    url = lab.environment["BROKER_URL"]
+    runs = [functions.mixed.enqueue() for _ in range(10)]
+    real = [(WORK, ["default", 0.0]), (TICK, [])]
+    nonsense = [
+        (WORK, ["no-such-queue", 0.0]),
+        (WORK, [{"queue": "default"}, 0.0]),
+        (WORK, ["default", "yesterday"]),
+        ("durable_jobs.of_another_release", [1]),
+    ]
+    messages = (real + nonsense) * 5
+    seed = random.randrange(10**6)  # noqa: S311  # no secret
+    print("seed", seed)
+    random.Random(seed).shuffle(messages)  # noqa: S311  # no secret
+    publish(url, messages)
+    worker = lab.worker("-P", "prefork", "-c", "2")
+    lab.beat()
+    until(lambda: completed(*runs), "all runs to end", lab)
+    late = messages[:10] * 2
+    publish(url, late)
+    after = functions.mixed.enqueue()
+    until(lambda: completed(after), "the run after them", lab)
+    assert worker.text().count("unregistered task") >= 5
+    assert all(labels(run) == {"one": 1, "last": 1} for run in [*runs, after])
+    assert Account.objects.get(name="ledger").balance == 11

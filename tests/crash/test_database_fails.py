@@ -1,0 +1,227 @@
+"""The database is cut off, ended, full or slow; every run ends all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from django.db import OperationalError, connection, transaction
+from psycopg import IsolationLevel
+
+from durable_jobs import durable
+from durable_jobs.models import Attempt, Event, Run, Step
+from tests.lab import durable as functions
+from tests.lab.databases import limited_role, pointed, trouble
+from tests.lab.models import Account, Effect, Gate
+from tests.lab.processes import Lab, Process, until
+from tests.lab.proxy import Proxy, proxied_database
+from tests.lab.watching import backends, completed, ended, labels, terminate
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
+
+
+@contextmanager
+def behind_proxy(
+    lab: Lab, *arguments: str, **options: str
+) -> Iterator[tuple[Proxy, Process]]:
+    """Give a worker that reaches the database through a proxy."""
+    with proxied_database(lab.environment["DATABASE_URL"], **options) as (proxy, url):
+        worker = lab.worker(*(arguments or ("-P", "solo")), DATABASE_URL=url)
+        yield proxy, worker
+        worker.kill()
+
+
+#: What commits, by the statement whose reply is lost, and one before it.
+COMMITS = {
+    "the claim": ("WITH quiet", ""),
+    "a step's record": ("WITH fence", ""),
+    "an atomic step": ("^COMMIT$", 'UPDATE "lab_account"'),
+    "a suspension": ("^COMMIT$", 'INSERT INTO "durable_jobs_wait"'),
+    "the end of a sleep": ("^COMMIT$", 'DELETE FROM "durable_jobs_wait"'),
+    "the renewal of leases": ("^COMMIT$", 'SET "lease_until"'),
+    "the end of a run": ("SET status = \\$1", ""),
+    "the end of a child": ("^COMMIT$", "\"status\" = 'completed'"),
+}
+
+
+def test_a_commit_whose_reply_is_lost_counts_and_counts_once(lab: Lab) -> None:
+    lab.beat()
+    with behind_proxy(lab) as (proxy, worker):
+        for number, (what, (pattern, after)) in enumerate(COMMITS.items(), 1):
+            proxy.swallow(pattern, after=after)
+            run = functions.mixed.enqueue()
+            plain = functions.five_steps.enqueue()
+            held = functions.patient.enqueue()
+            until(lambda: completed(run, plain, held), f"the runs after {what}", lab)  # noqa: B023  # at once
+            assert proxy.counts["swallowed"] == number, what
+            assert worker.alive
+            assert Account.objects.get(name="ledger").balance == 6 * number
+
+
+def test_a_sender_that_did_not_hear_of_its_commit_sends_again(lab: Lab) -> None:
+    lab.worker()
+    own = lab.environment["DATABASE_URL"]
+    with proxied_database(own) as (proxy, url), pointed(url):
+        proxy.swallow(after='INSERT INTO "durable_jobs_event"')
+        with pytest.raises(OperationalError), transaction.atomic():
+            durable.send("lab/ping", id="ping-1")
+        assert proxy.counts["swallowed"] == 1
+        connection.close()
+        durable.send("lab/ping", id="ping-1")
+        proxy.swallow(after="SET \"status\" = 'cancelled'")
+        run = functions.gated.enqueue({"gate": "never"})
+        with pytest.raises(OperationalError):
+            run.cancel("by hand")
+        assert proxy.counts["swallowed"] == 2
+        connection.close()
+        assert not run.cancel("again"), "the first call has ended it"
+    assert Event.objects.count() == 1
+    pinged = Run.objects.get(function="lab.pinged")
+    until(lambda: ended(pinged), "the ping", lab)
+    assert labels(pinged) == {"ping": 1}
+
+
+def test_server_processes_that_are_ended_cost_an_attempt_and_no_worker(
+    lab: Lab,
+) -> None:
+    worker = lab.worker("-P", "prefork", "-c", "2")
+    lab.beat()
+    runs = [functions.patient.enqueue() for _ in range(8)]
+    until(lambda: Effect.objects.count() > 4, "the runs to begin", lab)
+    hit = 0
+    for floor in range(8, 40, 4):
+        until(lambda floor=floor: Effect.objects.count() > floor, "some steps", lab)
+        hit += terminate(backends())
+    assert hit >= 8
+    until(lambda: completed(*runs), "all runs to end", lab)
+    assert worker.alive
+    assert Account.objects.get(name="ledger").balance == 40
+
+
+def test_a_silent_network_holds_a_run_no_longer_than_its_lease(lab: Lab) -> None:
+    with behind_proxy(lab, connect_timeout="2") as (proxy, cut_off):
+        run = functions.gated.enqueue({"gate": "g"})
+        until(lambda: labels(run)["g:begin"] == 1, "the body to begin", lab)
+        proxy.blackhole()
+        until(lambda: proxy.counts["lost"], "something to be lost", lab)
+        other = lab.worker("-P", "solo")
+        lab.beat()
+        until(lambda: labels(run)["g:begin"] == 2, "the other to take over", lab)
+        Gate.objects.create(name="g")
+        until(lambda: completed(run), "the run to end", lab)
+        other.kill()
+        proxy.heal()  # as the kernel's time-outs do: the connections end
+        again = functions.five_steps.enqueue()
+        until(lambda: completed(again), "the first worker to go on", lab)
+        done = Effect.objects.filter(run=str(again.pk))
+        assert set(done.values_list("pid", flat=True)) == {cut_off.pid}
+    assert Account.objects.get(name="ledger").balance == 1
+
+
+def test_a_slow_and_torn_network_loses_nothing(lab: Lab) -> None:
+    lab.beat()
+    with behind_proxy(lab, "-P", "threads", "-c", "4") as (proxy, _):
+        proxy.delay = 0.005
+        runs = [functions.patient.enqueue() for _ in range(4)]
+        for count in range(1, 5):
+            proxy.cut_after(20_000)
+            until(lambda: not proxy.armed, "enough to be sent", lab)  # at once
+            assert proxy.counts["cut"] == count
+        proxy.heal()
+        until(lambda: completed(*runs), "all runs to end", lab)
+        assert proxy.counts["delayed"] > 100
+    assert Account.objects.get(name="ledger").balance == 20
+
+
+STATES = {
+    "serialization_failure": "40001",
+    "deadlock_detected": "40P01",
+    "disk_full": "53100",
+    "read_only_sql_transaction": "25006",
+}
+
+
+def test_a_refused_write_of_the_engine_is_no_failure_of_a_step(lab: Lab) -> None:
+    """The functions have no retries: one that was charged to them would end them."""
+    lab.worker("-P", "solo")
+    lab.beat()
+    for number, (name, state) in enumerate(STATES.items(), 1):
+        with trouble(Step, state, times=4) as refused:
+            booked, run = functions.booker.enqueue(), functions.mixed.enqueue()
+            until(lambda: completed(run, booked), f"the runs after {name}", lab)  # noqa: B023  # at once
+            assert refused.fired == 4, name
+        assert Account.objects.get(name="ledger").balance == 6 * number
+    assert not Attempt.objects.exists()
+
+
+def test_a_body_that_the_database_refuses_is_told_and_tried_again_as_a_whole(
+    lab: Lab,
+) -> None:
+    with trouble(Account, "40P01", times=3, when="UPDATE") as refused:
+        lab.worker("-P", "solo")
+        lab.beat()
+        run = functions.patient.enqueue()
+        until(lambda: completed(run), "the run to end", lab)
+        assert refused.fired == 3
+    told = Attempt.objects.filter(run=run).values_list("error__type", flat=True)
+    assert list(told) == ["OperationalError"] * 3
+    assert Account.objects.get(name="ledger").balance == 5
+
+
+def test_too_many_connections_delay_work_and_nothing_else(lab: Lab) -> None:
+    with limited_role(2) as role:
+        parts = urlsplit(lab.environment["DATABASE_URL"])
+        user = f"{role}@{parts.netloc.rpartition('@')[2]}"
+        url = parts._replace(netloc=user).geturl()
+        worker = lab.worker("-P", "prefork", "-c", "4", DATABASE_URL=url)
+        lab.beat()
+        runs = [functions.patient.enqueue() for _ in range(8)]
+        until(lambda: "too many connections" in worker.text(), "a refusal", lab)
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
+        until(lambda: completed(*runs), "all runs to end", lab)
+        assert worker.alive
+        lab.close()
+        until(lambda: not backends(), "its connections to end")
+    assert Account.objects.get(name="ledger").balance == 40
+
+
+def test_a_snapshot_that_somebody_holds_open_stops_nothing(lab: Lab) -> None:
+    url = lab.environment["DATABASE_URL"]
+    with psycopg.connect(url) as holder:
+        holder.isolation_level = IsolationLevel.REPEATABLE_READ
+        seen = holder.execute("SELECT count(*) FROM durable_jobs_run").fetchone()
+        assert seen == (0,)
+        lab.worker("-P", "prefork", "-c", "2")
+        lab.beat()
+        runs = [functions.five_steps.enqueue() for _ in range(100)]
+        until(lambda: completed(*runs), "all runs to end", lab)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT age(backend_xmin) FROM pg_stat_activity WHERE pid = %s",
+                [holder.info.backend_pid],
+            )
+            assert cursor.fetchone()[0] > 500, "the snapshot has kept old rows"
+        seen = holder.execute("SELECT count(*) FROM durable_jobs_run").fetchone()
+        assert seen == (0,)
+
+
+def test_a_worker_opens_two_connections_a_process_and_no_more(lab: Lab) -> None:
+    worker = lab.worker("-P", "prefork", "-c", "6")
+    lab.beat()
+    runs = [functions.patient.enqueue() for _ in range(12)]
+    peak = 0
+
+    def done() -> bool:
+        nonlocal peak
+        peak = max(peak, len(backends()))
+        return completed(*runs)
+
+    until(done, "all runs to end", lab)
+    processes = set(Effect.objects.values_list("pid", flat=True))
+    assert len(processes) > 2
+    # Six children with two each, and the main process, which looks now and then.
+    assert 6 <= peak <= 6 * 2 + 1, worker.text()

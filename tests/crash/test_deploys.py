@@ -1,0 +1,67 @@
+"""Code changes under runs in flight, and workers are replaced under load."""
+
+from __future__ import annotations
+
+import pytest
+
+from durable_jobs.models import Run, Step
+from tests.lab import durable as functions
+from tests.lab.models import Account, Effect
+from tests.lab.processes import Lab, until
+from tests.lab.watching import completed, labels
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
+
+
+def resting(run: Run) -> bool:
+    """Tell whether a run is between two steps of its own."""
+    return Run.objects.get(pk=run.pk).status == "waiting"
+
+
+def test_a_run_goes_on_in_the_code_of_the_next_release(lab: Lab) -> None:
+    """Steps were inserted, moved and taken out; what is recorded counts."""
+    first = lab.worker("-P", "solo", LAB_RELEASE="1")
+    lab.beat()
+    run = functions.released.enqueue()
+    until(lambda: resting(run), "it to sleep", lab)
+    assert first.terminate() == 0
+    lab.worker("-P", "solo", LAB_RELEASE="2")
+    until(lambda: completed(run), "the run to end", lab)
+    assert Run.objects.get(pk=run.pk).result() == ["inserted", "one", "last"]
+    assert labels(run) == {"one": 1, "taken out": 1, "inserted": 1, "last": 1}
+
+
+def test_a_step_of_another_kind_parks_the_run_until_the_code_is_mended(
+    lab: Lab,
+) -> None:
+    first = lab.worker("-P", "solo", LAB_RELEASE="1")
+    lab.beat()
+    run = functions.released.enqueue()
+    until(lambda: resting(run), "it to sleep", lab)
+    assert first.terminate() == 0
+    wrong = lab.worker("-P", "solo", LAB_RELEASE="wrong")
+    parked = Run.objects.filter(pk=run.pk, status="paused")
+    until(parked.exists, "the run to be parked", lab)
+    assert "'one' of lab.released is recorded as 'run'" in parked.get().reason
+    wrong.kill()
+    lab.worker("-P", "solo", LAB_RELEASE="2")
+    assert parked.get().resume()
+    until(lambda: completed(run), "the run to end", lab)
+    assert labels(run)["one"] == 1
+    assert Step.objects.filter(run=run, name="one").count() == 1
+
+
+def test_workers_that_are_replaced_one_by_one_repeat_nothing(lab: Lab) -> None:
+    serving = [lab.worker("-P", "prefork", "-c", "2") for _ in range(2)]
+    lab.beat()
+    runs = [functions.patient.enqueue() for _ in range(30)]
+    until(lambda: Effect.objects.count() > 8, "the runs to begin", lab)
+    for old in serving:
+        under_way = Run.objects.filter(status="running").count()
+        assert under_way > 0, "it is replaced under load"
+        lab.worker("-P", "prefork", "-c", "2")
+        assert old.terminate() == 0
+    until(lambda: completed(*runs), "all runs to end", lab)
+    # Nobody was killed: no attempt is a crash, and no body was called twice.
+    assert all(set(labels(run).values()) == {1} for run in runs)
+    assert Account.objects.get(name="ledger").balance == 150

@@ -1,0 +1,116 @@
+"""Bodies of steps that write down what they do, and whether they may."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import threading
+from typing import Any
+
+from django.db import connection
+from django.db.models import F
+
+from durable_jobs import clock
+from durable_jobs.definitions import current
+from durable_jobs.models import Run, Step
+from durable_jobs.statuses import StepStatus
+from tests.lab.models import Account, Effect, Gate
+
+GATE_SECONDS = 60
+
+
+def effect(run_id: str, label: str, booked: int | None = None) -> str:
+    """Write down that a body did something, and how its run and step stood then."""
+    step = current.body.get() or ""
+    known = Step.objects.filter(run_id=run_id, name=step)
+    Effect.objects.create(
+        run=run_id,
+        step=step,
+        label=label,
+        pid=os.getpid(),
+        at=clock.now(),
+        # In this order: an attempt that holds the lease now held it before.
+        recorded=known.filter(status=StepStatus.COMPLETED).exists(),
+        held=Run.objects.filter(pk=run_id, lease_token=_token()).exists(),
+        booked=booked,
+    )
+    return label
+
+
+def _token() -> Any:
+    """Return the lease of the attempt that is executing this body."""
+    performer: Any = current.performer.get()
+    return performer.session.lease[1] if performer is not None else None
+
+
+def slow(run_id: str, label: str, seconds: float = 0.15) -> str:
+    """Take a while: a short body has ended before a stopped worker goes on."""
+    effect(run_id, label)
+    pause(seconds)
+    return label
+
+
+def pause(seconds: float) -> None:
+    """Let time pass, as work does."""
+    threading.Event().wait(seconds)
+
+
+def held(run_id: str, gate: str) -> str:
+    """Say that the body began, and go on when the gate opens."""
+    effect(run_id, f"{gate}:begin")
+    for _ in range(GATE_SECONDS * 50):
+        if Gate.objects.filter(name=gate).exists():
+            return effect(run_id, f"{gate}:end")
+        pause(0.02)
+    raise TimeoutError(gate)
+
+
+def add(name: str, amount: int, seconds: float = 0) -> int:
+    """Change a balance, as ORM writes that must happen once, with time in between."""
+    performer: Any = current.performer.get()
+    Account.objects.filter(name=name).update(balance=F("balance") + amount)
+    pause(seconds)
+    effect(str(performer.session.run.pk), name, booked=amount)
+    return amount
+
+
+def book_slowly(name: str, amount: int) -> int:
+    """Change a balance, say outside of the transaction that it is open, and wait."""
+    performer: Any = current.performer.get()
+    Account.objects.filter(name=name).update(balance=F("balance") + amount)
+    marker = f"in-{performer.session.run.pk}"
+    with connection.cursor() as cursor:
+        # Seen by others at once, whatever becomes of the transaction.
+        cursor.execute("SELECT set_config('application_name', %s, false)", [marker])
+    pause(1)
+    effect(str(performer.session.run.pk), name, booked=amount)
+    return amount
+
+
+def die(run_id: str, how: str) -> str:
+    """End this process as a body can."""
+    effect(run_id, how)
+    if how == "exit":
+        os._exit(3)
+    if how == "kill":  # as the kernel does when memory is short
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "memory":
+        resource.setrlimit(resource.RLIMIT_AS, (resource.getpagesize(),) * 2)
+        bytearray(2**30)
+    raise ValueError(how)
+
+
+def hang(run_id: str) -> None:
+    """Do nothing, for ever."""
+    effect(run_id, "hang")
+    while True:
+        pause(0.01)
+
+
+def unstorable(run_id: str) -> object:
+    """Give what has no JSON."""
+    effect(run_id, "give")
+    return object()

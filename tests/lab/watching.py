@@ -1,0 +1,54 @@
+"""Looking at runs from outside, while processes work on them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from django.db import connection
+
+from durable_jobs.models import Run
+from tests.lab.models import Effect
+
+
+def ended(*runs: Run) -> bool:
+    """Tell whether runs have ended."""
+    rows = Run.objects.filter(pk__in=[run.pk for run in runs], ended_at__isnull=False)
+    return rows.count() == len(runs)
+
+
+def completed(*runs: Run) -> bool:
+    """Tell whether runs have ended well; fail as soon as one has not."""
+    rows = Run.objects.filter(pk__in=[run.pk for run in runs])
+    for run in rows.filter(status__in=["failed", "cancelled", "paused"]):
+        raise AssertionError(f"{run} is {run.status}: {run.reason} {run.error}")
+    return rows.filter(status="completed").count() == len(runs)
+
+
+def labels(run: Run) -> Counter[str]:
+    """Return how often each of a run's bodies did what it does, bookings apart."""
+    done = Effect.objects.filter(run=str(run.pk), booked__isnull=True)
+    return Counter(done.values_list("label", flat=True))
+
+
+def backends(*, besides: Iterable[int] = ()) -> list[int]:
+    """Return the server processes that serve others than this test."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            " AND pid <> ALL(%s)",
+            [list(besides)],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def terminate(pids: Iterable[int]) -> int:
+    """End server processes as an administrator does; return how many were there."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid))"
+            " FROM unnest(%s::int[]) AS pid",
+            [list(pids)],
+        )
+        return int(cursor.fetchone()[0])

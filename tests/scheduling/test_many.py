@@ -1,0 +1,154 @@
+"""Many schedules: in batches of a few statements, once each, and free when idle."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import pytest
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
+
+from durable_jobs import durable
+from durable_jobs.models import Event, Run, Schedule
+from durable_jobs.scheduling import crons, ticking
+from durable_jobs.testing import Kit
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def report(kit: Kit) -> durable.Function:
+    """Declare a function that nothing starts by itself."""
+    made: durable.Function = durable.function(id="report")(lambda ctx: None)
+    return made
+
+
+def make(count: int, **values: object) -> None:
+    """Insert hourly schedules as ``create`` does, many at once."""
+    slot = NOON + timedelta(hours=1)
+    known: dict[str, object] = {"function": "report", "cron": "0 * * * *", "tz": "UTC"}
+    known |= {"slot_at": slot, "next_at": slot}
+    Schedule.objects.bulk_create(
+        Schedule(**{**known, **values}, data={"n": number}) for number in range(count)
+    )
+
+
+def test_a_batch_is_fired_in_a_few_statements(
+    kit: Kit, report: durable.Function
+) -> None:
+    make(crons.BATCH, owner_model="auth.user", owner_pk="1")
+    kit.run_until_idle()
+    kit.advance("1h", run=False)
+    with CaptureQueriesContext(connection) as captured:
+        assert crons.sweep() == crons.BATCH
+    # The rows, events there are, events, runs, subjects, the move; then nothing more.
+    statements = [q for q in captured if "SAVEPOINT" not in q["sql"]]
+    # SQLite takes no more than so many values at once.
+    assert len(statements) <= (7 if connection.vendor == "postgresql" else 40)
+    assert Run.objects.count() == Event.objects.count() == crons.BATCH
+    assert sorted(run.data["data"]["n"] for run in Run.objects.all()) == list(
+        range(crons.BATCH)
+    )
+    assert not Schedule.objects.exclude(next_at=NOON + timedelta(hours=2)).exists()
+
+
+def test_more_than_a_batch_are_fired_by_one_tick(
+    kit: Kit, report: durable.Function
+) -> None:
+    make(crons.BATCH + 7)
+    kit.run_until_idle()
+    kit.advance("1h", run=False)
+    ticking.tick()
+    assert Run.objects.count() == crons.BATCH + 7
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("overlap", ["allow", "skip", "queue"])
+def test_many_beats_at_once_fire_each_slot_once(
+    kit: Kit, report: durable.Function, overlap: str
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("threads do not share a database in memory")
+    make(3 * crons.BATCH, overlap=overlap, catch_up="all")
+    kit.run_until_idle()
+    kit.advance("2h", run=False)
+    ready = threading.Barrier(4)
+
+    def beat() -> None:
+        try:
+            ready.wait(timeout=30)
+            crons.sweep()
+        finally:
+            connections.close_all()
+
+    beats = [threading.Thread(target=beat) for _ in range(4)]
+    for thread in beats:
+        thread.start()
+    for thread in beats:
+        thread.join()
+    crons.sweep()
+    slots = Run.objects.values_list("event_id", flat=True)
+    assert len(set(slots)) == len(slots)
+    started = Run.objects.exclude(status="skipped").count()
+    each = 2 if overlap == "allow" else 1
+    assert started == each * 3 * crons.BATCH
+    held = sum(len(row.held) for row in Schedule.objects.all())
+    assert len(slots) + held == 2 * 3 * crons.BATCH
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "expected"),
+    [("skip", 0), ("one", 1), ("all", 31 * 24)],
+)
+def test_a_month_without_a_tick(
+    kit: Kit,
+    report: durable.Function,
+    catch_up: Literal["skip", "one", "all"],
+    expected: int,
+) -> None:
+    durable.schedules.create(report, "0 * * * *", catch_up=catch_up)
+    kit.run_until_idle()
+    kit.advance(timedelta(days=31, minutes=30), run=False)
+    kit.run_until_idle()
+    slots = [run.data["scheduled_at"] for run in Run.objects.all()]
+    assert len(slots) == len(set(slots)) == expected
+    assert Schedule.objects.get().slot_at == kit.now() + timedelta(minutes=30)
+    kit.advance("30m")
+    assert Run.objects.count() == expected + 1
+
+
+def test_a_clock_that_goes_back_fires_nothing_again(
+    kit: Kit, report: durable.Function
+) -> None:
+    schedule = durable.schedules.create(report, "*/10 * * * *", catch_up="all")
+    kit.advance("1h")
+    assert Run.objects.count() == 6
+    kit._clock.moment -= timedelta(minutes=30)
+    kit.run_until_idle()
+    assert Run.objects.count() == 6
+    # Nor does a schedule that is paused and resumed, or changed, while it is back.
+    schedule.pause()
+    schedule.resume()
+    assert schedule.slot_at == NOON + timedelta(minutes=70)
+    schedule.change(cron="*/5 * * * *")
+    kit.advance("30m")
+    assert Run.objects.count() == 6
+    kit.advance("10m")
+    assert Run.objects.count() == 8
+
+
+def test_the_question_of_an_idle_tick_is_answered_by_the_index(kit: Kit) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("this is about PostgreSQL's planner")
+    make(5000, next_at=NOON + timedelta(days=30))
+    make(5000, next_at=None, missing_at=NOON)
+    with connection.cursor() as cursor:
+        cursor.execute(f"ANALYZE {Schedule._meta.db_table}")
+    due = Schedule.objects.filter(next_at__lte=NOON)
+    plan = due.explain(analyze=True, buffers=True, format="json")
+    assert "durable_schedule_next" in plan
+    blocks = json.loads(plan)[0]["Plan"]
+    assert blocks["Shared Hit Blocks"] + blocks["Shared Read Blocks"] < 10

@@ -1,0 +1,149 @@
+"""What becomes of a time at which the run of an earlier one goes on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from durable_jobs import durable
+from durable_jobs.models import Run, Schedule
+from durable_jobs.scheduling import slots
+from durable_jobs.testing import Kit
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def slow(kit: Kit) -> durable.Function:
+    """Declare a function that takes two and a half hours."""
+
+    @durable.function(id="slow")
+    def slow(ctx):
+        ctx.step.sleep("long", "2h30m")
+        return ctx.event.data["scheduled_at"]
+
+    return slow
+
+
+def begun() -> list[tuple[float, float]]:
+    """Give the hour that each run was for, and the hour it began."""
+    runs = Run.objects.exclude(started_at=None).order_by("pk")
+    return [
+        ((run.data["scheduled_at"] - NOON) / HOUR, (run.started_at - NOON) / HOUR)
+        for run in runs
+        if run.started_at
+    ]
+
+
+def test_allow_starts_one_beside_the_other(kit: Kit, slow: durable.Function) -> None:
+    durable.schedules.create(slow, "0 * * * *")
+    kit.advance("3h")
+    assert begun() == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_skip_leaves_a_skipped_run(kit: Kit, slow: durable.Function) -> None:
+    durable.schedules.create(slow, "0 * * * *", overlap="skip")
+    kit.advance("7h")
+    assert begun() == [(1, 1), (4, 4), (7, 7)]
+    skipped = Run.objects.filter(status="skipped")
+    assert [run.data["scheduled_at"] for run in skipped.order_by("pk")] == [
+        NOON + hours * HOUR for hours in (2, 3, 5, 6)
+    ]
+    assert {run.reason for run in skipped} == {slots.GOING_ON}
+
+
+def test_queue_starts_each_after_the_one_before(
+    kit: Kit, slow: durable.Function
+) -> None:
+    schedule = durable.schedules.create(slow, "0 * * * *", overlap="queue")
+    kit.advance("7h")
+    assert begun() == [(1, 1), (2, 3.5), (3, 6)]
+    schedule.refresh_from_db()
+    assert schedule.held == [(NOON + n * HOUR).isoformat() for n in (4, 5, 6, 7)]
+    schedule.pause()
+    kit.advance("10h")
+    assert len(begun()) == 3
+    schedule.resume()
+    kit.run_until_idle()
+    assert begun()[3] == (4, 17)
+
+
+def test_a_slot_that_waited_is_no_missed_one(kit: Kit, slow: durable.Function) -> None:
+    durable.schedules.create(slow, "0 12 * * *", overlap="queue", catch_up="skip")
+    schedule = Schedule.objects.get()
+    schedule.run_now()
+    kit.run_until_idle()
+    assert schedule.run_now() is None
+    kit.advance("2h30m")
+    assert begun() == [(0, 0), (0, 2.5)]
+
+
+def test_a_run_that_was_cancelled_makes_way(kit: Kit, slow: durable.Function) -> None:
+    durable.schedules.create(slow, "0 * * * *", overlap="queue")
+    kit.advance("2h")
+    Run.objects.get(status="waiting").cancel()
+    kit.run_until_idle()
+    assert begun() == [(1, 1), (2, 2)]
+
+
+def test_a_lost_word_of_the_end_is_made_up_for(
+    kit: Kit, slow: durable.Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durable_jobs.store.schedules.let_next", lambda run: None)
+    durable.schedules.create(slow, "0 * * * *", overlap="queue")
+    kit.advance("4h")
+    (first, second) = begun()
+    assert first == (1, 1)
+    assert second[0] == 2
+    assert 3.5 <= second[1] <= 4
+
+
+def test_run_now_goes_by_overlap_too(kit: Kit, slow: durable.Function) -> None:
+    schedule = durable.schedules.create(slow, "0 0 1 1 *", overlap="skip")
+    first, second = schedule.run_now(), schedule.run_now()
+    assert first is not None
+    assert second is not None
+    assert (first.status, second.status) == ("queued", "skipped")
+
+
+def test_missed_times_overlap_one_another(kit: Kit, slow: durable.Function) -> None:
+    for overlap in ("skip", "queue"):
+        durable.schedules.create(slow, "0 * * * *", catch_up="all", overlap=overlap)
+    kit.advance("3h", run=False)
+    kit.run_until_idle()
+    assert begun() == [(1, 3), (1, 3)]
+    assert Run.objects.filter(status="skipped").count() == 2
+    assert Schedule.objects.exclude(held=[]).get().overlap == "queue"
+
+
+def test_no_more_wait_than_a_row_holds(kit: Kit, slow: durable.Function) -> None:
+    schedule = durable.schedules.create(slow, "* * * * *", overlap="queue")
+    kit.advance("2h")
+    schedule.refresh_from_db()
+    assert len(schedule.held) == slots.MOST_HELD
+    assert {run.reason for run in Run.objects.filter(status="skipped")} == {slots.FULL}
+    with pytest.raises(durable.ConfigurationError, match="wait for a run to end"):
+        schedule.run_now()
+    waiting = len(schedule.held) + Run.objects.count()
+    assert waiting == 120
+
+
+def test_a_change_to_allow_lets_those_that_wait_begin(
+    kit: Kit, slow: durable.Function
+) -> None:
+    schedule = durable.schedules.create(slow, "0 * * * *", overlap="queue")
+    kit.advance("3h")
+    schedule.change(overlap="allow")
+    kit.advance("1h")
+    assert [slot for slot, _ in begun()] == [1, 2, 3, 4]
+
+
+def test_declared_crons_overlap_alike(kit: Kit) -> None:
+    @durable.function(id="slow", on=durable.Cron("0 * * * *", overlap="queue"))
+    def slow(ctx):
+        ctx.step.sleep("long", "90m")
+
+    kit.advance("4h")
+    assert begun() == [(1, 1), (2, 2.5), (3, 4)]

@@ -1,0 +1,98 @@
+"""Looks at random moments, held to a model that knows each slot by itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from durable_jobs.definitions.cron import expression
+from durable_jobs.models import Schedule
+from durable_jobs.scheduling import slots
+
+START = datetime(2026, 3, 27, 11, 59, tzinfo=UTC)
+GAPS = st.lists(
+    st.one_of(
+        st.timedeltas(timedelta(milliseconds=1), timedelta(minutes=3)),
+        st.timedeltas(timedelta(minutes=3), timedelta(days=3)),
+        # A clock that goes back.
+        st.timedeltas(timedelta(hours=-2), timedelta()),
+    ),
+    min_size=1,
+    max_size=8,
+)
+CRONS = st.sampled_from(["*/10 * * * *", "@hourly", "30 2 * * *", "0 9,17 * * 1-5"])
+ZONES = st.sampled_from(["UTC", "Europe/Paris", "Australia/Lord_Howe"])
+JITTERS = st.sampled_from([None, timedelta(seconds=1), timedelta(minutes=45)])
+
+
+def made(**values: Any) -> Schedule:
+    cron = expression(values["cron"], values["tz"])
+    schedule = Schedule(pk=7, slot_at=cron.next_after(START), **values)
+    schedule.next_at = schedule.slot_at
+    return schedule
+
+
+def all_slots(schedule: Schedule, until: datetime) -> list[datetime]:
+    """Give each slot that is due by a moment, one by one."""
+    cron, slot, found = expression(schedule.cron, schedule.tz), START, []
+    while slots.due_at(schedule, slot := cron.next_after(slot)) <= until:
+        found.append(slot)
+    return found
+
+
+@given(CRONS, ZONES, JITTERS, st.sampled_from(["skip", "one", "all"]), GAPS)
+def test_each_look_fires_what_catch_up_says_and_no_slot_twice(
+    cron: str,
+    tz: str,
+    jitter: timedelta | None,
+    catch_up: str,
+    gaps: list[timedelta],
+) -> None:
+    schedule = made(cron=cron, tz=tz, jitter=jitter, catch_up=catch_up)
+    now, latest, fired = START, START, []
+    for gap in gaps:
+        now += gap
+        before = set(all_slots(schedule, latest))
+        latest = max(latest, now)
+        new = [slot for slot in all_slots(schedule, now) if slot not in before]
+        found: list[datetime] = []
+        while schedule.next_at and schedule.next_at <= now:
+            found += [fire.slot for fire in slots.look(schedule, now, False).fires]
+        late = now - slots.due_at(schedule, new[-1]) if new else timedelta()
+        if catch_up == "all":
+            assert found == new
+        elif catch_up == "one" or (new and late <= timedelta(seconds=10)):
+            assert found == new[-1:]
+        else:
+            assert found in ([], new[-1:])
+            assert not found or late <= timedelta(seconds=60)
+        fired += found
+    assert fired == sorted(set(fired))
+
+
+@given(
+    st.sampled_from(["skip", "queue"]),
+    st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=30),
+)
+def test_runs_that_may_not_overlap_never_do_and_each_slot_is_accounted_for(
+    overlap: str, looks: list[tuple[int, bool]]
+) -> None:
+    """``busy`` is what the model says: a run goes on until the look after says so."""
+    schedule = made(cron="* * * * *", tz="UTC", catch_up="all", overlap=overlap)
+    now, running, started, skipped = START, False, [], []
+    for minutes, ends in looks:
+        now += timedelta(minutes=minutes)
+        running = running and not ends
+        found = slots.look(schedule, now, running)
+        begun = [fire.slot for fire in found.fires if not fire.skipped]
+        assert len(begun) <= (0 if running else 1)
+        running = running or bool(begun)
+        started += begun
+        skipped += [fire.slot for fire in found.fires if fire.skipped]
+    held = [datetime.fromisoformat(text) for text in schedule.held]
+    assert sorted([*started, *skipped, *held]) == all_slots(schedule, now)
+    assert started == sorted(started)
+    assert not (held if overlap == "skip" else skipped[slots.MOST_HELD :])

@@ -1,0 +1,192 @@
+"""The checker of the crash tests can fail: each violation is planted, and named."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+
+from durable_jobs import clock, durable
+from durable_jobs.models import Run, Step, Wait
+from durable_jobs.testing import Kit
+from tests.lab import checker, effects, journal
+from tests.lab.models import Account, Effect
+
+Finds = Callable[[str], None]
+
+
+@pytest.fixture
+def kit(db: None):
+    """Give a kit in which everything is written down."""
+    if connection.vendor != "postgresql":
+        pytest.skip("the journal is written by PostgreSQL's triggers")
+    Account.objects.create(name="ledger")
+    with journal.kept(), Kit() as kit:
+        yield kit
+
+
+@pytest.fixture
+def done(kit: Kit) -> Run:
+    """Give a completed run with a booking, a child and an ordinary step."""
+
+    @durable.function(id="t.child")
+    def child(ctx):
+        return "child"
+
+    @durable.function(id="t.parent", on_complete=lambda ctx: None)
+    def parent(ctx):
+        ctx.step.run("one", effects.effect, ctx.run_id, "one")
+        ctx.step.atomic("book", effects.add, "ledger", 5)
+        return ctx.step.invoke("child", child)
+
+    run: Run = parent.enqueue()
+    kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == "child"
+    assert Effect.objects.filter(run=str(run.pk)).count() == 2
+    assert checker.violations() == []
+    return run
+
+
+def found(rule: str) -> bool:
+    """Tell whether a rule is broken, and that the check says so."""
+    broken = {one.partition(":")[0] for one in checker.violations()}
+    if rule in broken:
+        with pytest.raises(AssertionError, match=rule):
+            checker.check()
+    return rule in broken
+
+
+def test_an_ended_run_that_is_held(done: Run) -> None:
+    Run.objects.filter(pk=done.pk).update(lease_token=uuid.uuid4())
+    assert found("ended_runs_are_at_rest")
+
+
+def test_an_ended_run_that_waits(done: Run) -> None:
+    Wait.objects.create(run=done, kind="event", name="x", created_at=clock.now())
+    assert found("ended_runs_are_at_rest")
+    assert found("the_doctor_finds_nothing")
+
+
+def test_an_ended_run_with_an_open_step(done: Run) -> None:
+    done.steps.filter(name="one").update(status="running")
+    assert found("ended_runs_are_at_rest")
+
+
+def test_a_body_that_is_called_again_after_its_record(done: Run) -> None:
+    Effect.objects.filter(label="one").update(recorded=True)
+    assert found("a_recorded_body_is_never_called_again")
+
+
+def test_a_body_of_an_attempt_that_had_lost_its_run(done: Run) -> None:
+    Effect.objects.filter(label="one").update(recorded=True, held=False)
+    assert checker.violations() == []
+
+
+def test_an_effect_knows_that_its_step_was_recorded(kit: Kit) -> None:
+    """What the rule above reads is written by the bodies themselves."""
+
+    @durable.function(id="t.forgetful")
+    def forgetful(ctx):
+        ctx.step.run("one", twice, ctx.run_id)
+
+    def twice(run_id):
+        effects.effect(run_id, "first")
+        Step.objects.create(
+            id=uuid.uuid4(),
+            run_id=run_id,
+            key="k",
+            name="one",
+            kind="run",
+            status="completed",
+        )
+        effects.effect(run_id, "second")
+
+    forgetful.enqueue()
+    kit.run_until_idle()
+    flags = {one.label: (one.recorded, one.held) for one in Effect.objects.all()}
+    assert flags == {"first": (False, True), "second": (True, True)}
+
+
+def test_a_booking_that_was_made_twice(done: Run) -> None:
+    Effect.objects.create(
+        run=str(done.pk), step="book", label="ledger", pid=1, at=clock.now(), booked=5
+    )
+    assert found("atomic_effects_are_there_exactly_once")
+
+
+def test_a_booking_that_is_gone(done: Run) -> None:
+    Effect.objects.filter(label="ledger").delete()
+    assert found("atomic_effects_are_there_exactly_once")
+
+
+def test_a_balance_that_no_booking_explains(done: Run) -> None:
+    Account.objects.update(balance=10)
+    assert found("atomic_effects_are_there_exactly_once")
+
+
+def test_a_result_that_changes(done: Run) -> None:
+    done.steps.filter(name="one").update(output="two")
+    assert found("recorded_results_never_change")
+
+
+def test_an_output_that_changes(done: Run) -> None:
+    Run.objects.filter(pk=done.pk).update(output="other")
+    assert found("recorded_results_never_change")
+
+
+def test_a_move_that_may_not_be(done: Run) -> None:
+    Run.objects.filter(pk=done.pk).update(status="queued", ended_at=None)
+    assert found("runs_move_as_they_may")
+
+
+def test_a_child_that_outlives_its_parent(done: Run) -> None:
+    Run.objects.filter(parent=done, function="t.child").update(
+        status="queued", ended_at=None
+    )
+    assert found("children_agree_with_their_parents")
+
+
+def test_a_child_with_another_result_than_its_parent_got(done: Run) -> None:
+    Run.objects.filter(parent=done, function="t.child").update(output="other")
+    assert found("children_agree_with_their_parents")
+
+
+def test_a_second_child_of_one_step(done: Run) -> None:
+    child = Run.objects.get(function="t.child")
+    child.pk = uuid.uuid4()
+    child.save(force_insert=True)
+    assert found("children_agree_with_their_parents")
+
+
+def test_a_second_handler_of_one_end(done: Run) -> None:
+    handler = Run.objects.get(relation="handler")
+    handler.pk = uuid.uuid4()
+    handler.save(force_insert=True)
+    assert found("an_end_is_followed_once")
+
+
+def test_what_the_doctor_finds(done: Run) -> None:
+    Run.objects.filter(pk=done.pk).update(status="running", ended_at=None)
+    assert found("the_doctor_finds_nothing")
+
+
+def test_every_rule_has_been_broken_here() -> None:
+    with open(__file__, encoding="utf-8") as file:
+        text = file.read()
+    for rule in checker.RULES:
+        assert f'found("{rule.__name__[1:]}")' in text
+
+
+def test_what_is_late_is_left_to_the_test(kit: Kit) -> None:
+    @durable.function(id="t.late")
+    def late(ctx):
+        return None
+
+    run = late.enqueue()
+    past = clock.now() - timedelta(hours=1)
+    Run.objects.filter(pk=run.pk).update(due_at=past, place=past)
+    assert checker.violations() == []

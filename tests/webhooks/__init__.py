@@ -1,0 +1,1 @@
+"""Webhook triggers: who may post, what is accepted, and what comes of it."""
