@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import cProfile
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from django.db import connection
 from django.db.models import QuerySet
+from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import clock, ids
-from durable_jobs.definitions.events import CALLED
+from durable_jobs.definitions.events import CALLED, NewEvent
+from durable_jobs.definitions.ports import runtime
 from durable_jobs.definitions.registry import registry
+from durable_jobs.events import admitting
 from durable_jobs.events.starting import Start, origin
 from durable_jobs.flow import keys
-from durable_jobs.models import Entry, Lane, Run
-from durable_jobs.store import lanes, postgres
+from durable_jobs.models import Admission, Entry, Event, Gate, Lane, Run, Slot
+from durable_jobs.store import lanes, leases, postgres
 
 BATCH = 5000
 #: Rows that the plans ask for.
 FEW = 8
+#: Tenants with one run each, beside the hot one.
+SMALL = 100
 
 
 def fill(
@@ -61,6 +68,63 @@ def fill(
     with connection.cursor() as cursor:
         for model in (Run, Lane):
             cursor.execute(f"ANALYZE {model._meta.db_table}")
+
+
+def drain(profile: cProfile.Profile | None = None) -> int:
+    """Admit, claim and end what is queued until nothing is; return how many rounds."""
+    count = 0
+    while True:
+        if profile is not None:
+            profile.enable()
+        admitting.admit("default", FEW)
+        if profile is not None:
+            profile.disable()
+        if not end_claimed():
+            return count
+        count += 1
+
+
+def end_claimed() -> int:
+    """Claim a few runs and end them at once; return how many."""
+    claimed = [run.pk for run in leases.claim("default", FEW, "bench")]
+    now = clock.now()
+    Run.objects.filter(pk__in=claimed).update(
+        status="completed", ended_at=now, lease_token=None
+    )
+    Slot.objects.filter(run__in=claimed).update(released_at=now)
+    return len(claimed)
+
+
+def until_started(function_id: str, event: str, hot: int) -> dict[str, int]:
+    """Return what it took until a hundred small tenants have started beside a hot one.
+
+    Each run ends before the next ones are claimed, a few at a time.
+    """
+    fill(function_id, hot, tenant="hot")
+    runtime().send([NewEvent(event, {"tenant": f"small {n}"}) for n in range(SMALL)])
+    function = Run.objects.filter(function=function_id, started_at__isnull=True)
+    admissions = others = 0
+    with CaptureQueriesContext(connection) as queries:
+        while function.exclude(data__tenant="hot").exists():
+            admitting.admit("default", FEW)
+            others += end_claimed()
+            admissions += 1
+            assert admissions < 10 * SMALL, "the others starve"
+    return {"admissions": admissions, "started": others, "statements": len(queries)}
+
+
+@contextmanager
+def emptied() -> Iterator[None]:
+    """Leave no run and no lane behind."""
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            names = ", ".join(
+                model._meta.db_table
+                for model in (Run, Lane, Slot, Gate, Admission, Event)
+            )
+            cursor.execute(f"TRUNCATE {names} CASCADE")
 
 
 @dataclass
