@@ -20,9 +20,9 @@ def waiting(lane: int | Iterable[int]) -> QuerySet[Run]:
     rows = Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED, lane__isnull=False
     )
-    one = isinstance(lane, int)
-    rows = rows.filter(lane=lane) if one else rows.filter(lane__in=list(lane))
-    return rows.order_by("place", "id")
+    if isinstance(lane, int):  # an index gives these in order, and no others
+        return rows.filter(lane=lane).order_by("place", "id")
+    return rows.filter(lane__in=list(lane)).order_by("place", "id")
 
 
 def arrived(*entries: Entry) -> QuerySet[Run]:
