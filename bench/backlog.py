@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cProfile
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ def fill(
             due = now - timedelta(milliseconds=count - number)
             start = Start(
                 function=function,
-                data=json.dumps({"tenant": name}),
+                data=json.dumps({"tenant": name, "n": number}),
                 origin=origin(CALLED, now),
                 due_at=due,
                 id=ids.new_id(),
@@ -95,22 +96,31 @@ def end_claimed() -> int:
     return len(claimed)
 
 
-def until_started(function_id: str, event: str, hot: int) -> dict[str, int]:
+def until_started(
+    function_id: str, event: str, hot: int, *, arrived: bool = True
+) -> dict[str, Any]:
     """Return what it took until a hundred small tenants have started beside a hot one.
 
-    Each run ends before the next ones are claimed, a few at a time.
+    Each run ends before the next ones are claimed, a few at a time. Without
+    ``arrived``, no admission has looked at the hot tenant's runs before.
     """
-    fill(function_id, hot, tenant="hot")
+    fill(function_id, hot, tenant="hot", arrived=arrived)
     runtime().send([NewEvent(event, {"tenant": f"small {n}"}) for n in range(SMALL)])
     function = Run.objects.filter(function=function_id, started_at__isnull=True)
     admissions = others = 0
+    began = time.monotonic()
     with CaptureQueriesContext(connection) as queries:
         while function.exclude(data__tenant="hot").exists():
             admitting.admit("default", FEW)
             others += end_claimed()
             admissions += 1
             assert admissions < 10 * SMALL, "the others starve"
-    return {"admissions": admissions, "started": others, "statements": len(queries)}
+    return {
+        "admissions": admissions,
+        "started": others,
+        "statements": len(queries),
+        "seconds": round(time.monotonic() - began, 2),
+    }
 
 
 @contextmanager

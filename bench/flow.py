@@ -73,7 +73,8 @@ def _measure(options: argparse.Namespace, database: Database) -> None:
     if options.profile:
         _profile(options.runs or 300)
     for hot in options.hot:
-        _tell("fairness", hot=hot, **_fairness(hot))
+        for arrived in (True, False):
+            _tell("fairness", hot=hot, arrived=arrived, **_fairness(hot, arrived))
     for queued in options.queued:
         for plan in _plans(queued):
             _tell("plan", queued=queued, **plan)
@@ -146,11 +147,12 @@ def _profile(count: int) -> None:
     pstats.Stats(profile).sort_stats("cumulative").print_stats(35)
 
 
-def _fairness(hot: int) -> dict[str, int]:
+def _fairness(hot: int, arrived: bool) -> dict[str, Any]:
     from bench.backlog import emptied, until_started
 
     with emptied():
-        return until_started("bench.limited.tenants", "bench/tenant", hot)
+        name = "bench.limited.tenants"
+        return until_started(name, "bench/tenant", hot, arrived=arrived)
 
 
 def _plans(queued: int) -> list[dict[str, Any]]:
