@@ -132,6 +132,18 @@ def heads(lane: Lane, limit: int) -> list[Run]:
     return list(locked(waiting(lane.pk).only("id", "lane"))[:limit])
 
 
+def head(lane: Lane) -> tuple[Run | None, bool]:
+    """Return the first run in line where the order is strict; tell if there is one.
+
+    None, while somebody is just changing it: the next one may not go before it.
+    """
+    rows = waiting(lane.pk).only("id", "lane", "flow")
+    first = rows.first()
+    if first is None:
+        return None, False
+    return locked(rows.filter(pk=first.pk)).first(), True
+
+
 def locked(rows: QuerySet[Run]) -> QuerySet[Run]:
     """Return rows under a lock, without those that somebody else has.
 
