@@ -205,7 +205,10 @@ class _Turns:
             lanes.let_through(run_ids, entry)
         lanes.write([visit.lane for visit in self._visits])
         done.blocked |= {one.lane.pk for one in self._visits if one.lane.blocked_on_id}
+        waited = lanes.waited_for(self._spare) if self._spare else set()
         for pk, gate in sorted(self._spare.items()):
+            if pk not in waited:
+                continue
             if gate.function:
                 lanes.revive(pk, 1, leaving=done.blocked)
             else:

@@ -132,6 +132,12 @@ def heads(lane: Lane, limit: int) -> list[Run]:
     return list(locked(waiting(lane.pk).only("id", "lane"))[:limit])
 
 
+def waited_for(gate_ids: Iterable[int]) -> set[int]:
+    """Return those of some gates that a lane waits for."""
+    rows = Lane.objects.using(db.alias()).filter(blocked_on__in=list(gate_ids))
+    return set(rows.order_by().values_list("blocked_on", flat=True).distinct())
+
+
 def head(lane: Lane) -> tuple[Run | None, bool]:
     """Return the first run in line where the order is strict; tell if there is one.
 

@@ -12,6 +12,7 @@ from durable_jobs import durable
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting
 from durable_jobs.models import Run
+from tests.lab.processes import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
@@ -49,9 +50,8 @@ def through() -> list[int]:
 
 
 def test_a_first_run_that_is_being_changed_is_not_overtaken_in_an_ordering() -> None:
-    work = durable.function(id="race.ordered", ordering="event.data.k")(
-        lambda ctx: None
-    )
+    declare = durable.function(id="race.ordered", ordering="event.data.k")
+    work = declare(lambda ctx: None)
     for n in range(3):
         work.enqueue({"n": n, "k": "one"})
     admitting.admit()
