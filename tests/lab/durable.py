@@ -7,10 +7,11 @@ from datetime import timedelta
 
 from durable_jobs import durable
 from tests.lab import chaotic, effects
+from tests.lab import limited as with_limits
 from tests.lab.effects import add, draw, effect, held, slow
 
-#: Declared when that module is imported.
-CHAOTIC = chaotic.ALL
+#: Declared when their modules are imported.
+CHAOTIC, LIMITED = chaotic.ALL, with_limits.ALL
 
 
 @durable.function(retries=0)
