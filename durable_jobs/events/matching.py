@@ -28,7 +28,7 @@ from durable_jobs.models import Event, Run, Wait, WaitKind
 from durable_jobs.records import mapping_of
 from durable_jobs.serialization.matching import comparable, leaf_keys
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store import db, events, waits
+from durable_jobs.store import db, events, looking, waits
 from durable_jobs.store.waits import Outcome
 
 logger = logging.getLogger("durable_jobs")
@@ -40,9 +40,13 @@ _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{
 
 def route_pending() -> int:
     """Offer the events that nobody offered yet to the waits; return how many."""
+    pending, _ = looking.look()
+    return route() if pending else 0
+
+
+def route() -> int:
+    """Offer them, as it is known that there are some; return how many."""
     routed = 0
-    if not events.any_pending():
-        return routed
     while True:
         count = _route_batch()
         routed += count

@@ -194,11 +194,13 @@ class Woken(NamedTuple):
 _EXPIRE = f"""
 WITH quiet AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true) AS value
-), due AS MATERIALIZED (
-    SELECT id, run_id, step, kind FROM {_WAIT}
+), found AS MATERIALIZED (
+    SELECT id, run_id, step, kind, kind = ANY(%s::varchar[]) AS wakes FROM {_WAIT}
     WHERE due_at <= %s::timestamptz AND kind = ANY(%s::varchar[])
       AND (SELECT value FROM quiet) = 'off'
     ORDER BY due_at LIMIT %s::int
+), due AS (
+    SELECT * FROM found WHERE wakes
 ), locked AS MATERIALIZED (
     SELECT id, status, function, queue FROM {_RUN}
     WHERE id IN (SELECT run_id FROM due) AND status IN ({_LIVE})
@@ -222,15 +224,23 @@ WITH quiet AS MATERIALIZED (
         status = CASE WHEN run.status = 'waiting' THEN 'queued' ELSE run.status END
     WHERE run.id IN (SELECT run_id FROM taken)
 )
-SELECT locked.id, locked.function, locked.queue, locked.status, taken.slept
+SELECT NULL::bigint, locked.id, locked.function, locked.queue, locked.status,
+    taken.slept
 FROM taken JOIN locked ON locked.id = taken.run_id
+UNION ALL
+SELECT id, NULL, NULL, NULL, NULL, NULL FROM found WHERE NOT wakes
 """  # noqa: S608  # table and column names of our own models, no values
 
 
-def expire(kinds: Sequence[str], limit: int, now: datetime) -> list[Woken]:
+def expire(
+    waking: Sequence[str], others: Sequence[str], limit: int, now: datetime
+) -> tuple[list[Woken], list[int]]:
     """End up to ``limit`` sleeps and retries that are due, and wake their runs.
 
-    Runs that others have locked are left for the next sweep.
+    Runs that others have locked are left for the next sweep. Waits of the kinds in
+    ``others`` count and are left, and their ids are returned.
     """
-    rows = prepared.fetch(_EXPIRE, [now, list(kinds), limit, now, now])
-    return [Woken(*row) for row in rows]
+    values = [list(waking), now, [*waking, *others], limit, now, now]
+    rows = prepared.fetch(_EXPIRE, values)
+    woken = [Woken(*row[1:]) for row in rows if row[0] is None]
+    return woken, [row[0] for row in rows if row[0] is not None]

@@ -147,39 +147,46 @@ def wake(run_ids: Sequence[uuid.UUID]) -> None:
     )
 
 
-def due(limit: int, kinds: Iterable[WaitKind]) -> list[Wait]:
-    """Return waits of some kinds whose time has come, the earliest first."""
-    return list(
-        Wait.objects.using(db.alias())
-        .filter(due_at__isnull=False, due_at__lte=clock.now(), kind__in=sorted(kinds))
-        .order_by("due_at")[:limit]
-    )
-
-
 def looked(wait: Wait) -> None:
     """Note that what came before a wait was looked through, and that it was not it."""
     Wait.objects.using(db.alias()).filter(pk=wait.pk).update(due_at=None)
 
 
-def expire(limit: int, kinds: Iterable[WaitKind]) -> dict[str, int]:
-    """End sleeps and retries that are due; return how many runs woke in each queue.
+#: Waits whose end is nothing but waking their run.
+WAKING = frozenset({WaitKind.SLEEP, WaitKind.RETRY, WaitKind.POLL})
 
-    Many in one transaction. Runs that others have locked are left for the next sweep.
+
+def expire(limit: int, others: Iterable[WaitKind]) -> tuple[list[Run], list[Wait]]:
+    """End sleeps and retries that are due; return the run of each.
+
+    Up to ``limit`` waits, in one transaction. Runs that others have locked are left for
+    the next sweep. Waits of the kinds in ``others`` that are due as well are returned
+    as they are.
     """
-    woken: dict[str, int] = {}
     if db.is_postgres():
-        runs = _expired_at_once(limit, kinds)
-    else:
-        runs = _expired(due(limit, kinds))
-    for run in runs:
-        woken[run.queue] = woken.get(run.queue, 0) + 1
-    return woken
+        return _expired_at_once(limit, sorted(others))
+    rows = Wait.objects.using(db.alias()).filter(
+        due_at__isnull=False,
+        due_at__lte=clock.now(),
+        kind__in=sorted(WAKING | set(others)),
+    )
+    found = list(rows.order_by("due_at")[:limit])
+    runs = _expired([wait for wait in found if wait.kind in WAKING])
+    return runs, [wait for wait in found if wait.kind not in WAKING]
 
 
-def _expired_at_once(limit: int, kinds: Iterable[WaitKind]) -> list[Run]:
+def put_off(wait: Wait, due_at: datetime) -> None:
+    """Let a wait be due later."""
+    Wait.objects.using(db.alias()).filter(pk=wait.pk).update(due_at=due_at)
+
+
+def _expired_at_once(
+    limit: int, others: Sequence[WaitKind]
+) -> tuple[list[Run], list[Wait]]:
     from durable_jobs import ids
 
-    rows = postgres_waiting.expire(sorted(kinds), limit, clock.now())
+    now = clock.now()
+    rows, left = postgres_waiting.expire(sorted(WAKING), others, limit, now)
     steps.tell([ids.step_pk(row.id, row.slept) for row in rows if row.slept])
     runs = {
         row.id: Run(
@@ -189,7 +196,8 @@ def _expired_at_once(limit: int, kinds: Iterable[WaitKind]) -> list[Run]:
     }
     for run in runs.values():
         tell_woken(run)
-    return list(runs.values())
+    found = Wait.objects.using(db.alias()).filter(pk__in=left).order_by("due_at")
+    return [runs[row.id] for row in rows], list(found) if left else []
 
 
 def _expired(waits: Sequence[Wait]) -> list[Run]:
@@ -211,7 +219,8 @@ def _expired(waits: Sequence[Wait]) -> list[Run]:
             if run.pk in woken:
                 tell_woken(run)
         hit("timers.expired")
-    return [run for run in runs if run.pk in woken]
+    by_id = {run.pk: run for run in runs}
+    return [by_id[wait.run_id] for wait in taken]
 
 
 def _end_sleeps(waits: Sequence[Wait]) -> None:
