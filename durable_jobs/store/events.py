@@ -9,12 +9,12 @@ from django.db.models import Q
 
 from durable_jobs import clock
 from durable_jobs.models import Event
-from durable_jobs.store import db
+from durable_jobs.store import db, inserting
 
 
 def insert(events: Sequence[Event]) -> None:
     """Write new events, in one statement."""
-    db.insert(Event, events)
+    inserting.insert(Event, events)
 
 
 def insert_missing(events: Sequence[Event], since: datetime) -> dict[str, str]:
