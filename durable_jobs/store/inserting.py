@@ -46,7 +46,7 @@ def _copy(table: _Table, values: Sequence[Sequence[Any]]) -> None:
         connection.cursor() as cursor,
         connection.wrap_database_errors,
         # Django's cursor passes on what it does not know.
-        cursor.copy(table.copy) as copy,  # type: ignore[attr-defined]  # psycopg's
+        cursor.copy(table.copy) as copy,
     ):
         for row in values:
             copy.write_row(row)

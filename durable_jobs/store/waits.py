@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db.models import Case, F, Value, When
 
-from durable_jobs import clock
+from durable_jobs import clock, ids
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.signals import announce, run_changed
@@ -71,14 +71,20 @@ def drop(run_id: uuid.UUID, step: str | None = None) -> None:
     rows._raw_delete(db.alias())
 
 
-def lock_runs(run_ids: Iterable[uuid.UUID], *, skip_locked: bool = False) -> list[Run]:
-    """Lock live runs in the order of their ids, inside the caller's transaction."""
+def lock_runs(
+    run_ids: Iterable[uuid.UUID], *, skip_locked: bool = False, whole: bool = False
+) -> list[Run]:
+    """Lock live runs in the order of their ids, inside the caller's transaction.
+
+    They come with what a wake-up needs; ``whole``, with all that they have.
+    """
     runs = (
         Run.objects.using(db.alias())
         .filter(pk__in=list(run_ids), status__in=sorted(LIVE))
         .order_by("pk")
-        .only("pk", "status", "function", "queue")
     )
+    if not whole:
+        runs = runs.only("pk", "status", "function", "queue")
     if db.lockable():
         runs = runs.select_for_update(no_key=True, skip_locked=skip_locked)
     return list(runs)
@@ -87,6 +93,16 @@ def lock_runs(run_ids: Iterable[uuid.UUID], *, skip_locked: bool = False) -> lis
 def resolve(wait: Wait, outcome: Outcome) -> Run | None:
     """End a wait with ``outcome`` and wake its run; None when another was first."""
     hit("wake.begin", wait.kind)
+    if db.is_postgres():
+        run = _resolved_at_once(wait, outcome)
+    else:
+        run = _resolved(wait, outcome)
+    if run is not None:
+        hit("wake.committed", wait.kind)
+    return run
+
+
+def _resolved(wait: Wait, outcome: Outcome) -> Run | None:
     with db.atomic():
         locked = lock_runs([wait.run_id])
         if not locked or not _take(wait):
@@ -96,8 +112,31 @@ def resolve(wait: Wait, outcome: Outcome) -> Run | None:
         wake([wait.run_id])
         tell_woken(locked[0])
         hit("wake.written", wait.kind)
-    hit("wake.committed", wait.kind)
     return locked[0]
+
+
+def _resolved_at_once(wait: Wait, outcome: Outcome) -> Run | None:
+    """Do the same in one statement."""
+    place = wait.pk, wait.run_id, wait.step
+    if outcome.status is None:
+        row = postgres_waiting.take(place, clock.now())
+    else:
+        row = postgres_waiting.resolve(
+            place,
+            outcome.status.value,
+            # What went through the codec passes.
+            Step._meta.get_field("output").get_prep_value(outcome.output),
+            outcome.error,
+            outcome.detail,
+            clock.now(),
+        )
+    if row is None:
+        return None
+    run = Run(id=row.id, function=row.function, queue=row.queue, status=row.status)
+    if row.ended:
+        steps.tell([ids.step_pk(run.pk, row.ended)])
+    tell_woken(run)
+    return run
 
 
 def finish_step(wait: Wait, outcome: Outcome) -> None:
@@ -183,11 +222,9 @@ def put_off(wait: Wait, due_at: datetime) -> None:
 def _expired_at_once(
     limit: int, others: Sequence[WaitKind]
 ) -> tuple[list[Run], list[Wait]]:
-    from durable_jobs import ids
-
     now = clock.now()
     rows, left = postgres_waiting.expire(sorted(WAKING), others, limit, now)
-    steps.tell([ids.step_pk(row.id, row.slept) for row in rows if row.slept])
+    steps.tell([ids.step_pk(row.id, row.ended) for row in rows if row.ended])
     runs = {
         row.id: Run(
             id=row.id, function=row.function, queue=row.queue, status=row.status
@@ -224,8 +261,6 @@ def _expired(waits: Sequence[Wait]) -> list[Run]:
 
 
 def _end_sleeps(waits: Sequence[Wait]) -> None:
-    from durable_jobs import ids
-
     keys = [ids.step_pk(wait.run_id, wait.step) for wait in waits]
     if keys:
         Step.objects.using(db.alias()).filter(

@@ -35,14 +35,14 @@ def no_fence() -> None:
     """Let anybody record for a run, whoever holds its lease."""
     from durable_jobs.store import postgres
 
-    _cut(postgres, "_RECORD", "lease_token = %s::uuid", "%s::uuid IS NOT NULL")
+    _cut(postgres, "_FENCE", "lease_token = %s::uuid", "%s::uuid IS NOT NULL")
 
 
 def no_row_lock() -> None:
     """Record by the run as it was when the statement began."""
     from durable_jobs.store import postgres
 
-    _cut(postgres, "_RECORD", "FOR NO KEY UPDATE")
+    _cut(postgres, "_FENCE", "FOR NO KEY UPDATE")
 
 
 def crash_not_counted() -> None:
@@ -69,15 +69,15 @@ def no_look_after_a_crash() -> None:
 
 def routed_before_the_commit() -> None:
     """Offer an event to the waits in the transaction that sends it."""
-    from durable_jobs.events import ingest, matching
+    from durable_jobs.events import matching, reaching
 
-    start = ingest.start
+    begin = reaching.begin
 
-    def routed(starts: Any) -> Any:
+    def routed(reached: Any) -> Any:
         matching.route_pending()
-        return start(starts)
+        return begin(reached)
 
-    ingest.start = routed
+    reaching.begin = routed
 
 
 def atomic_apart() -> None:
@@ -118,10 +118,9 @@ def keys_not_taken() -> None:
 
 def wait_taken_twice() -> None:
     """End a wait whoever has ended it before."""
-    from durable_jobs.store import waits
+    from durable_jobs.store import postgres_waiting
 
-    take = waits._take
-    waits._take = lambda wait: take(wait) or True
+    _cut(postgres_waiting, "_RESOLVE", "JOIN taken", "LEFT JOIN taken")
 
 
 MUTANTS = {
