@@ -150,7 +150,7 @@ class Settings:
     #: Runs that a worker claims at once.
     CLAIM_BATCH: int = _setting(8, _count)
     #: How long one doorbell keeps its worker claiming.
-    DRAIN_SECONDS: timedelta = _setting("5s", _duration)
+    DRAIN_SECONDS: timedelta = _setting("1s", _duration)
     #: Attempts that may die with their worker before the run fails.
     MAX_CRASHES: int = _setting(5, _count)
     #: Re-enter every step through the queue (for tests of replay).

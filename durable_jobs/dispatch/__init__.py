@@ -7,7 +7,7 @@ tick; ringing one twice costs a query.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Protocol
@@ -40,8 +40,8 @@ class Dispatcher(Protocol):
         Raises ``BrokerAway`` where that is known to be in vain.
         """
 
-    def ring_at(self, moment: datetime) -> None:
-        """Say that a timer will be due at ``moment``."""
+    def ring_at(self, moment: datetime, queue: str) -> None:
+        """Say that a run of a queue is to go on at ``moment``."""
 
     def help(self) -> bool:
         """Execute something here, if this dispatcher can; tell whether it did."""
@@ -112,9 +112,14 @@ def ring_now(queue: str, work: int = 1) -> bool:
 
     A broker that is away is logged, for the tick rings again.
     """
+    return sent(queue, lambda: current().ring(queue, work))
+
+
+def sent(queue: str, send: Callable[[], object]) -> bool:
+    """Send a bell for a queue by ``send``; tell whether that could be done."""
     try:
         hit("ring.begin", queue)
-        current().ring(queue, work)
+        send()
     except BrokerAway:
         return False
     except Exception as error:  # a bell must never fail the work it announces
@@ -129,12 +134,12 @@ def ring_now(queue: str, work: int = 1) -> bool:
     return True
 
 
-def ring_at(moment: datetime) -> None:
-    """Let a dispatcher that can ring at ``moment``, precisely, for a timer that is due.
+def ring_at(moment: datetime, queue: str) -> None:
+    """Let a dispatcher that can ring a queue at ``moment``, precisely.
 
     Only a courtesy: the tick finds every timer.
     """
     try:
-        current().ring_at(moment)
+        current().ring_at(moment, queue)
     except Exception:  # a bell that fails must never fail the work that it announces
         logger.warning("Could not ask for a ring at %s.", moment, exc_info=True)

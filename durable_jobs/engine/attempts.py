@@ -239,7 +239,7 @@ def _ring_later(session: Session) -> None:
         if wait.due_at is not None
     ]
     if times:
-        dispatch.ring_at(min(times))
+        dispatch.ring_at(min(times), session.function.queue)
 
 
 def _complete(session: Session, value: Any, *, plain: bool) -> None:
@@ -299,7 +299,7 @@ def _fail(session: Session, error: Exception) -> None:
         )
         steps.record_attempt(run.pk, "", attempt, record, None, now)
     _announce(run, status)
-    dispatch.ring_at(due)
+    dispatch.ring_at(due, function.queue)
 
 
 def _end_failed(session: Session, error: Exception) -> None:

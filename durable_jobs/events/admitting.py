@@ -169,8 +169,8 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
     hit("admit.done", place)
     for name in sorted(others):
         dispatch.ring(name)
-    if done.next_at is not None:
-        dispatch.ring_at(done.next_at)
+    if queue is not None and done.next_at is not None:
+        dispatch.ring_at(done.next_at, queue)
     asked = _ask(done.unknown)
     done.again = asked or done.more or bool(arrived.replaced)
     return done

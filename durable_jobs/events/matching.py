@@ -28,7 +28,7 @@ from durable_jobs.models import Event, Run, Wait, WaitKind
 from durable_jobs.records import mapping_of
 from durable_jobs.serialization.matching import comparable, leaf_keys
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store import db, events, waits
+from durable_jobs.store import db, events, looking, waits
 from durable_jobs.store.waits import Outcome
 
 logger = logging.getLogger("durable_jobs")
@@ -40,9 +40,13 @@ _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{
 
 def route_pending() -> int:
     """Offer the events that nobody offered yet to the waits; return how many."""
+    pending, _ = looking.look()
+    return route() if pending else 0
+
+
+def route() -> int:
+    """Offer them, as it is known that there are some; return how many."""
     routed = 0
-    if not events.any_pending():
-        return routed
     while True:
         count = _route_batch()
         routed += count
@@ -61,26 +65,24 @@ def _route_batch() -> int:
             if waits.exists((WaitKind.EVENT, WaitKind.CANCEL), name)
         }
         events.offered(event.pk for event in batch if event.name not in wanted)
-    chosen = [event.pk for event in batch if event.name in wanted]
-    for event_id in chosen:
-        _route_one(event_id)
+    for event in batch:
+        if event.name in wanted:
+            _route_one(event)
     return len(batch)
 
 
-def _route_one(event_id: str) -> None:
-    event = Event.objects.using(db.alias()).filter(pk=event_id, pending=True).first()
-    if event is None:
-        return
+def _route_one(event: Event) -> None:
     hit("route.event", event.name)
     # Each in its own transaction, for ending a run locks its parent first. Doing it
     # again after a crash finds the runs ended.
     for wait in _matching(WaitKind.CANCEL, event):
         _cancel(wait, event)
     with db.atomic():
-        rows = Event.objects.using(db.alias()).filter(pk=event_id, pending=True)
+        # Another may have offered it since it was read.
+        rows = Event.objects.using(db.alias()).filter(pk=event.pk, pending=True)
         if db.lockable():
             rows = rows.select_for_update(skip_locked=True)
-        if rows.first() is not None:
+        if rows.values_list("pk").first() is not None:
             offer(event)
             events.offered([event.pk])
             hit("route.offered", event.name)
@@ -90,10 +92,11 @@ def _route_one(event_id: str) -> None:
 def offer(event: Event) -> None:
     """Give an event to all the waits that it matches, under their runs' locks."""
     candidates = _matching(WaitKind.EVENT, event)
-    locked = {run.pk for run in waits.lock_runs({w.run_id for w in candidates})}
+    rows = waits.lock_runs({wait.run_id for wait in candidates}, whole=True)
+    locked = {run.pk: run for run in rows}
     for wait in candidates:
         if wait.run_id in locked:
-            _wake(wait, event)
+            _wake(wait, locked[wait.run_id], event)
 
 
 def _matching(kind: WaitKind, event: Event) -> list[Wait]:
@@ -102,16 +105,15 @@ def _matching(kind: WaitKind, event: Event) -> list[Wait]:
     return waits.find(kind, event.name, None if keys is None else {"", *keys})
 
 
-def _wake(wait: Wait, event: Event) -> None:
+def _wake(wait: Wait, run: Run, event: Event) -> None:
     wanted = wait.condition or {}
-    run = _run(wait)
-    if run is None or run.event_id == event.pk:
+    if run.event_id == event.pk:
         return  # the event that started a run is not one that it waits for
     if wanted.get("ask"):
         # Only the function itself can tell (a callable condition): it looks again.
         propose(wait, [event.pk])
         waits.wake([wait.run_id])
-        _ring(wait.run_id)
+        dispatch.ring(run.queue)
     elif meets(run, received(event), wanted):
         _resolve(wait, event)
 
@@ -269,10 +271,3 @@ def received(event: Event) -> ReceivedEvent:
 
 def _run(wait: Wait) -> Run | None:
     return Run.objects.using(db.alias()).filter(pk=wait.run_id).first()
-
-
-def _ring(run_id: Any) -> None:
-    row = Run.objects.using(db.alias()).filter(pk=run_id)
-    queue = row.values_list("queue", flat=True).first()
-    if queue is not None:
-        dispatch.ring(queue)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -23,14 +24,14 @@ from celery.signals import (
 )
 from celery.worker import state
 
-from durable_jobs import clock
+from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.executors import connections, stopping
 from durable_jobs.executors.bells import Bells
-from durable_jobs.executors.keeper import keeper
+from durable_jobs.executors.keeper import LEAD, keeper
 from durable_jobs.executors.patrol import Patrol
-from durable_jobs.executors.serving import answered, serve
+from durable_jobs.executors.serving import SLACK, answered, serve
 from durable_jobs.scheduling import ticking
 
 WORK = "durable_jobs.work"
@@ -49,12 +50,16 @@ _OPTIONS: dict[str, Any] = {"ignore_result": True, "acks_late": False, "max_retr
 def work(queue: str, rung_at: float = math.inf) -> int:
     """Answer a doorbell: serve a queue for a while.
 
-    One that was rung before this process last looked tells nothing new.
+    One that was rung before this process last looked tells nothing new. One for a
+    timer comes a little before its moment, so as not to be late.
     """
     if not isinstance(queue, str) or not isinstance(rung_at, float):
         return 0  # nothing that we sent
     if answered(queue, rung_at):
         return 0
+    ahead = rung_at - clock.now().timestamp()
+    if 0 < ahead < SLACK:
+        time.sleep(min(ahead, LEAD))
     until = clock.monotonic() + settings.DRAIN_SECONDS.total_seconds()
     with connections.kept():
         return serve(queue, finished=lambda: clock.monotonic() > until)
@@ -91,20 +96,27 @@ class CeleryDispatcher:
     def ring(self, queue: str, work: int) -> None:
         """Send as many bells as there are batches to claim, a few at the most."""
         bells = min(math.ceil(work / settings.CLAIM_BATCH), MOST_BELLS)
+        self._send(queue, max(1, bells), clock.now())
+
+    def _send(self, queue: str, bells: int, moment: datetime) -> None:
         with self._bells.producer(current_app) as producer:
-            for _ in range(max(1, bells)):
+            for _ in range(bells):
                 current_app.send_task(
                     WORK,
-                    args=[queue, clock.now().timestamp()],
+                    args=[queue, moment.timestamp()],
                     queue=self._channel or queue,
                     producer=producer,
                     retry=False,
                     ignore_result=True,
                 )
 
-    def ring_at(self, moment: datetime) -> None:
-        """Set an alarm in this process, if it executes runs at all."""
-        keeper().alarm(moment)
+    def ring_at(self, moment: datetime, queue: str) -> None:
+        """Set an alarm in this process, which executes runs if it gets here."""
+        keeper().alarm(moment, queue, self._ring_for)
+
+    def _ring_for(self, queue: str, moment: datetime) -> None:
+        """Ring for what is due at a moment that is at hand."""
+        dispatch.sent(queue, lambda: self._send(queue, 1, moment))
 
     def help(self) -> bool:
         """Execute nothing: the workers do."""

@@ -42,7 +42,7 @@ class InlineDispatcher:
             if not self._state.again:
                 return
 
-    def ring_at(self, moment: datetime) -> None:
+    def ring_at(self, moment: datetime, queue: str) -> None:
         """Do nothing: times are looked at when somebody ticks."""
 
     def help(self) -> bool:

@@ -2,8 +2,8 @@
 
 One thread and one database connection a process, whatever the process executes. It
 renews all the leases of the process in one transaction, gives back claimed runs that
-were not begun while another one takes long, and sweeps the timers when a short one is
-due.
+were not begun while another one takes long, and rings when a short timer is due and no
+thread of this process is about to look.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
@@ -21,10 +22,8 @@ from django.db import connections
 
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
-from durable_jobs.events import admitting
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
-from durable_jobs.scheduling import timers
 from durable_jobs.store import leases
 
 logger = logging.getLogger("durable_jobs")
@@ -33,9 +32,13 @@ logger = logging.getLogger("durable_jobs")
 PATIENCE = 0.25
 #: Timers further away than this are left to the tick.
 FARTHEST_ALARM = timedelta(seconds=60)
-#: So many seconds before an alarm the keeper sweeps once, to be connected and to have
-#: its statements planned when it is time, unless it swept a few seconds before.
-AHEAD, WARM = 0.2, 4.0
+#: So many seconds before an alarm its bell is sent, for so long it takes to be heard.
+LEAD = 0.005
+#: For so many seconds an alarm is left to a thread that goes from run to run.
+GRACE = 0.05
+
+#: Sends a bell for a queue and a moment.
+Bell = Callable[[str, datetime], object]
 
 
 class Batch:
@@ -72,8 +75,10 @@ class Keeper:
         self._held: dict[uuid.UUID, tuple[uuid.UUID, float]] = {}
         self._lost: set[uuid.UUID] = set()
         self._batches: list[Batch] = []
-        self._alarms: list[datetime] = []
-        self._swept_at = float("-inf")
+        self._alarms: dict[str, list[datetime]] = {}
+        self._bell: Bell | None = None
+        self._serving: Counter[str] = Counter()
+        self._moved_at = float("-inf")
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._asleep_until = float("-inf")
@@ -95,6 +100,7 @@ class Keeper:
         now = clock.monotonic()
         with self._changed:
             self._held[run.pk] = (run.lease_token, now)
+            self._moved_at = now
             self._wake(now + settings.LEASE.total_seconds() / 3)
         try:
             yield
@@ -131,15 +137,56 @@ class Keeper:
             with self._changed:
                 self._batches.remove(batch)
 
-    def alarm(self, moment: datetime) -> None:
-        """Sweep the timers at ``moment``, if that is soon."""
+    def alarm(self, moment: datetime, queue: str, bell: Bell) -> None:
+        """Let somebody look at a queue at ``moment``, if that is soon.
+
+        A thread that serves it here is told, and needs no bell.
+        """
         left = moment - clock.now()
         if left > FARTHEST_ALARM:
             return
         with self._changed:
-            if moment not in self._alarms:
-                heapq.heappush(self._alarms, moment)
-            self._wake(clock.monotonic() + left.total_seconds())
+            heapq.heappush(self._alarms.setdefault(queue, []), moment)
+            self._bell = bell
+            self._wake(clock.monotonic() + left.total_seconds() - LEAD)
+
+    @contextmanager
+    def serving(self, queue: str) -> Iterator[None]:
+        """Leave the alarms of a queue to this thread, inside the block."""
+        with self._changed:
+            self._serving[queue] += 1
+            self._moved_at = clock.monotonic()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._serving[queue] -= 1
+                if self._alarms.get(queue):
+                    self._wake(clock.monotonic())
+
+    def alarmed(self, queue: str) -> bool:
+        """Take off the alarms of a queue that are due; tell whether there were any."""
+        now = clock.now()
+        self._moved_at = clock.monotonic()
+        with self._changed:
+            return self._take(queue, now)
+
+    def soon(self, queue: str) -> float | None:
+        """Return in how many seconds an alarm is due, if no bell could be faster."""
+        now = clock.now()
+        with self._changed:
+            alarms = self._alarms.get(queue)
+            left = (alarms[0] - now).total_seconds() if alarms else LEAD
+        return max(0.0, left) if left < LEAD else None
+
+    def _take(self, queue: str, until: datetime) -> bool:
+        alarms, taken = self._alarms.get(queue, []), False
+        while alarms and alarms[0] <= until:
+            heapq.heappop(alarms)
+            taken = True
+        if not alarms:
+            self._alarms.pop(queue, None)
+        return taken
 
     def _wake(self, at: float) -> None:
         """Let the thread look by ``at``; one that will look earlier is left asleep."""
@@ -156,7 +203,7 @@ class Keeper:
         renewed_at = clock.monotonic()
         while True:
             with self._changed:
-                if self._ends or not (self._held or self._alarms):
+                if self._ends or not self._held:
                     connections.close_all()  # an idle process needs none of its own
                 if self._ends:
                     return
@@ -180,14 +227,16 @@ class Keeper:
         times = [at]
         times += [b.impatient_at for b in self._batches if b.impatient_at is not None]
         pauses = [max(0.0, time - now) for time in times]
-        if self._alarms:
-            left = (self._alarms[0] - clock.now()).total_seconds()
-            pauses.append(max(0.0, left - self._ahead()))
+        for queue, alarms in self._alarms.items():
+            left = (alarms[0] - clock.now()).total_seconds() - LEAD
+            pauses.append(max(0.0, left, self._left_alone(queue)))
         return min(pauses)
 
-    def _ahead(self) -> float:
-        """Return how many seconds before an alarm there is something to be done."""
-        return 0.0 if clock.monotonic() < self._swept_at + WARM else AHEAD
+    def _left_alone(self, queue: str) -> float:
+        """Return for how many seconds a queue's alarms are left to who serves it."""
+        if not self._serving[queue]:
+            return 0.0
+        return self._moved_at + GRACE - clock.monotonic()
 
     def _give_back(self) -> None:
         now = clock.monotonic()
@@ -203,15 +252,22 @@ class Keeper:
                 give_back(rest)
 
     def _ring(self) -> None:
-        near = clock.now() + timedelta(seconds=self._ahead())
+        """Send a bell for each queue with an alarm that nobody here answers."""
+        if not self._alarms:
+            return
+        near = clock.now() + timedelta(seconds=LEAD)
         with self._changed:
-            due = bool(self._alarms) and self._alarms[0] <= near
-            while self._alarms and self._alarms[0] <= clock.now():
-                heapq.heappop(self._alarms)
-        if due:
-            timers.sweep()
-            admitting.admit()
-            self._swept_at = clock.monotonic()
+            bell = self._bell
+            moments = {
+                queue: alarms[0]
+                for queue, alarms in self._alarms.items()
+                if alarms[0] <= near and self._left_alone(queue) <= 0
+            }
+            for queue, moment in moments.items():
+                self._take(queue, moment)
+        for queue, moment in moments.items():
+            assert bell is not None, "it came with the alarm"
+            bell(queue, moment)
 
     def _renew(self, now: float) -> None:
         with self._changed:

@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 from django.db import connections, reset_queries
@@ -18,7 +19,8 @@ from durable_jobs.events import admitting, matching
 from durable_jobs.executors.keeper import Batch, give_back, keeper
 from durable_jobs.executors.stopping import stopping
 from durable_jobs.models import Run
-from durable_jobs.store import leases
+from durable_jobs.scheduling import timers
+from durable_jobs.store import leases, looking
 
 #: Runs that take longer than this are claimed one at a time.
 SHORT = 0.05
@@ -61,26 +63,48 @@ def serve(queue: str, *, finished: Callable[[], bool] = lambda: False) -> int:
     for again.
     """
     began = clock.now().timestamp()
-    matching.route_pending()
+    pending, due = looking.look()
+    if pending:
+        matching.route()
     count = 0
-    while True:
-        if finished() or stopping():
-            dispatch.ring_now(queue)
-            return count
-        size = _pace.batch()
-        admitting.admit(queue, size)
-        claimed = leases.claim(queue, size, worker_name())
-        if not claimed:
-            break
-        if len(claimed) == size > 1 and not count:
-            dispatch.ring_now(queue)  # there may be more than one worker can take
-        chosen = _apart(claimed)
-        count += len(chosen)
-        _advance_all(Batch(chosen))
-        if len(claimed) < size and chosen == claimed and not registry.controlled:
-            break  # what became eligible since then has rung
+    with keeper().serving(queue):
+        while True:
+            if finished() or stopping():
+                dispatch.ring_now(queue)
+                return count
+            size = _pace.batch()
+            if keeper().alarmed(queue) or due:
+                due = timers.end_due(size, queue) >= size
+            advanced, last = _serve_batch(queue, size, first=not count)
+            count += advanced
+            if last and not due and not _another(queue):
+                break
     _answered[queue] = began
     return count
+
+
+def _serve_batch(queue: str, size: int, *, first: bool) -> tuple[int, bool]:
+    """Claim and execute; return how many were advanced, and whether they were all."""
+    admitting.admit(queue, size)
+    claimed = leases.claim(queue, size, worker_name())
+    if not claimed:
+        return 0, True
+    if len(claimed) == size > 1 and first:
+        dispatch.ring_now(queue)  # there may be more than one worker can take
+    chosen = _apart(claimed)
+    _advance_all(Batch(chosen))
+    # What became eligible since then has rung.
+    last = len(claimed) < size and chosen == claimed and not registry.controlled
+    return len(chosen), last
+
+
+def _another(queue: str) -> bool:
+    """Wait for a timer that is due so soon that a bell for it would be late."""
+    left = keeper().soon(queue)
+    if left is None:
+        return False
+    time.sleep(left)
+    return True
 
 
 def answered(queue: str, rung_at: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -19,7 +20,8 @@ logger = logging.getLogger("durable_jobs")
 BATCH = 500
 #: Seconds after which a sweep leaves the rest to the next one.
 LONGEST = 1.0
-WAKING = frozenset({WaitKind.SLEEP, WaitKind.RETRY, WaitKind.POLL})
+#: For how long a wait that could not be ended is left out of the others' way.
+PUT_OFF = timedelta(seconds=10)
 
 
 def sweep() -> int:
@@ -30,25 +32,27 @@ def sweep() -> int:
     """
     total, until = 0, clock.monotonic() + LONGEST
     while True:
-        woken = _wake()
-        others = waits.due(BATCH, _ENDS)
-        for wait in others:
-            _one(wait)
-        total += woken + len(others)
-        more = woken == BATCH or len(others) == BATCH
-        if not more or clock.monotonic() > until:
+        ended = end_due(BATCH)
+        total += ended
+        if ended < BATCH or clock.monotonic() > until:
             return total
 
 
-def _wake() -> int:
-    """Wake the runs of sleeps and retries that are due, many at once; count them."""
+def end_due(limit: int, own: str | None = None) -> int:
+    """End up to ``limit`` waits that are due; return how many were.
+
+    The queues of the runs that wake are rung, but for the caller's ``own``.
+    """
     hit("timers.read")
-    woken = waits.expire(BATCH, WAKING)
-    if woken:
+    runs, others = waits.expire(limit, _ENDS)
+    if runs:
         hit("timers.committed")
-    for queue, count in woken.items():
-        dispatch.ring(queue, count)
-    return sum(woken.values())
+    woken = Counter(run.queue for run in runs)
+    for queue in woken.keys() - {own}:
+        dispatch.ring(queue, woken[queue])
+    for wait in others:
+        _one(wait)
+    return len(runs) + len(others)
 
 
 def _one(wait: Wait) -> None:
@@ -57,6 +61,7 @@ def _one(wait: Wait) -> None:
         _ENDS[WaitKind(wait.kind)](wait)
     except Exception:  # one broken row must not stop the clock for all
         logger.exception("Could not end wait %s of run %s.", wait.pk, wait.run_id)
+        waits.put_off(wait, clock.now() + PUT_OFF)
 
 
 def _timeout(wait: Wait) -> None:

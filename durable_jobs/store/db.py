@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Model
 
 from durable_jobs.conf import settings
 
@@ -38,22 +36,6 @@ def joined() -> Any:
     For what hosts call inside their own: no statement more than the work itself.
     """
     return transaction.atomic(using=alias(), savepoint=False)
-
-
-def insert(model: type[Model], rows: Sequence[Model]) -> None:
-    """Insert rows that have their primary keys.
-
-    A single one needs no transaction, and ``bulk_create`` always opens one: two round
-    trips more.
-    """
-    manager = model._default_manager.using(alias())
-    if len(rows) != 1:
-        manager.bulk_create(rows, batch_size=1000)
-        return
-    fields = model._meta.concrete_fields
-    with transaction.mark_for_rollback_on_error(using=alias()):
-        manager._insert(rows, fields=fields, using=alias())  # type: ignore[attr-defined]  # as save() does
-    rows[0]._state.adding, rows[0]._state.db = False, alias()
 
 
 def lockable() -> bool:

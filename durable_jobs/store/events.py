@@ -9,12 +9,12 @@ from django.db.models import Q
 
 from durable_jobs import clock
 from durable_jobs.models import Event
-from durable_jobs.store import db
+from durable_jobs.store import db, inserting
 
 
 def insert(events: Sequence[Event]) -> None:
     """Write new events, in one statement."""
-    db.insert(Event, events)
+    inserting.insert(Event, events)
 
 
 def insert_missing(events: Sequence[Event], since: datetime) -> dict[str, str]:
@@ -44,24 +44,6 @@ def insert_missing(events: Sequence[Event], since: datetime) -> dict[str, str]:
             pending=True,
         )
     return {pk: name for pk, name, _ in found if pk not in replaced}
-
-
-_ANY_PENDING = (
-    f"SELECT 1 FROM {Event._meta.db_table} WHERE pending AND ts <= %s LIMIT 1"  # noqa: S608  # our own table
-)
-
-
-def any_pending() -> bool:
-    """Tell whether an event was not offered to the waits yet.
-
-    Asked at every bell, and written out for that: to make it of a queryset takes
-    several times as long as to answer it.
-    """
-    connection = db.connection()
-    now = connection.ops.adapt_datetimefield_value(clock.now())
-    with connection.cursor() as cursor:
-        cursor.execute(_ANY_PENDING, [now])
-        return cursor.fetchone() is not None
 
 
 def pending(limit: int) -> list[Event]:

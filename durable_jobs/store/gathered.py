@@ -12,13 +12,12 @@ from django.db.models.functions import Cast
 from durable_jobs import clock
 from durable_jobs.models import Gathered, Window
 from durable_jobs.models.fields import Encoded
-from durable_jobs.store import db
+from durable_jobs.store import db, inserting
 
 
 def insert(rows: Sequence[Gathered]) -> None:
     """Write events that have come, in the sender's transaction."""
-    if rows:
-        Gathered.objects.using(db.alias()).bulk_create(rows)
+    inserting.insert(Gathered, rows)
 
 
 def fresh() -> QuerySet[Gathered]:

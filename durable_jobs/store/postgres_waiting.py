@@ -122,7 +122,7 @@ def suspend(
 
 def _wait_row(run_id: uuid.UUID, step: str, wait: Any, now: datetime) -> list[Any]:
     """Return the values of a new wait in the order of its columns."""
-    condition = None if wait.condition is None else json.dumps(wait.condition)
+    condition = _json(wait.condition)
     return [
         *(run_id, step, wait.kind, wait.name, wait.match, wait.branch),
         *(condition, wait.due_at, now),
@@ -178,15 +178,88 @@ def finish(
 
 
 class Woken(NamedTuple):
-    """A run whose time has come."""
+    """A run that goes on."""
 
     id: uuid.UUID
     function: str
     queue: str
     #: Where it stood before.
     status: str
-    #: The step whose sleep has ended, if it was one.
-    slept: str | None
+    #: The key of the step that has ended, if one has.
+    ended: str | None
+
+
+# Whoever waits for the lock goes by the waits as they were when the statement began;
+# a row that another has deleted meanwhile is passed over, so the first one wins.
+_TAKE = f"""
+WITH locked AS MATERIALIZED (
+    SELECT id, status, function, queue FROM {_RUN}
+    WHERE id = %s::uuid AND status IN ({_LIVE})
+    FOR NO KEY UPDATE
+), taken AS (
+    DELETE FROM {_WAIT} AS wait USING locked
+    WHERE wait.id = %s::bigint AND wait.run_id = locked.id
+    RETURNING wait.id, wait.run_id
+)
+%ENDED%
+, woken AS (
+    UPDATE {_RUN} AS run
+    SET woken = true,
+        due_at = CASE WHEN run.status = 'waiting' THEN %s::timestamptz
+            ELSE run.due_at END,
+        lane = CASE WHEN run.status = 'waiting' THEN run.entry ELSE run.lane END,
+        status = CASE WHEN run.status = 'waiting' THEN 'queued' ELSE run.status END
+    FROM taken WHERE run.id = taken.run_id
+)
+SELECT locked.id, locked.function, locked.queue, locked.status, %WHAT%
+FROM locked JOIN taken ON taken.run_id = locked.id
+"""  # noqa: S608  # table and column names of our own models, no values
+_END = f"""
+, dropped AS (
+    DELETE FROM {_WAIT} AS wait USING taken
+    WHERE wait.run_id = taken.run_id AND wait.step = %s::varchar AND wait.id <> taken.id
+), ended AS (
+    UPDATE {_STEP} AS step
+    SET status = %s::varchar, output = %s::text, error = %s::jsonb,
+        detail = COALESCE(%s::jsonb, step.detail), due_at = NULL,
+        ended_at = %s::timestamptz
+    FROM taken
+    WHERE step.run_id = taken.run_id AND step.key = %s::varchar
+      AND step.status NOT IN ({_STEP_ENDED})
+    RETURNING step.key
+)
+"""  # noqa: S608  # table and column names of our own models, no values
+_TAKE_ONLY = _TAKE.replace("%ENDED%", "").replace("%WHAT%", "NULL")
+_RESOLVE = _TAKE.replace("%ENDED%", _END).replace("%WHAT%", "(SELECT key FROM ended)")
+
+#: A wait: its id, its run's, and the key of its step.
+Place = tuple[int, uuid.UUID, str]
+
+
+def take(place: Place, now: datetime) -> Woken | None:
+    """End a wait and wake its run; None when another was first, or it has ended."""
+    wait_id, run_id, _ = place
+    rows = prepared.fetch(_TAKE_ONLY, [run_id, wait_id, now])
+    return Woken(*rows[0]) if rows else None
+
+
+def resolve(
+    place: Place,
+    status: str,
+    output: str | None,
+    error: dict[str, Any] | None,
+    detail: dict[str, Any] | None,
+    now: datetime,
+) -> Woken | None:
+    """Do as ``take``, and end the step with all its waits."""
+    wait_id, run_id, step = place
+    ending = [status, output, _json(error), _json(detail), now]
+    rows = prepared.fetch(_RESOLVE, [run_id, wait_id, step, *ending, step, now])
+    return Woken(*rows[0]) if rows else None
+
+
+def _json(value: dict[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value)
 
 
 # As a claim, waking need not wait for the disk: if it is lost, the timer is due again,
@@ -194,11 +267,13 @@ class Woken(NamedTuple):
 _EXPIRE = f"""
 WITH quiet AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true) AS value
-), due AS MATERIALIZED (
-    SELECT id, run_id, step, kind FROM {_WAIT}
+), found AS MATERIALIZED (
+    SELECT id, run_id, step, kind, kind = ANY(%s::varchar[]) AS wakes FROM {_WAIT}
     WHERE due_at <= %s::timestamptz AND kind = ANY(%s::varchar[])
       AND (SELECT value FROM quiet) = 'off'
     ORDER BY due_at LIMIT %s::int
+), due AS (
+    SELECT * FROM found WHERE wakes
 ), locked AS MATERIALIZED (
     SELECT id, status, function, queue FROM {_RUN}
     WHERE id IN (SELECT run_id FROM due) AND status IN ({_LIVE})
@@ -222,15 +297,23 @@ WITH quiet AS MATERIALIZED (
         status = CASE WHEN run.status = 'waiting' THEN 'queued' ELSE run.status END
     WHERE run.id IN (SELECT run_id FROM taken)
 )
-SELECT locked.id, locked.function, locked.queue, locked.status, taken.slept
+SELECT NULL::bigint, locked.id, locked.function, locked.queue, locked.status,
+    taken.slept
 FROM taken JOIN locked ON locked.id = taken.run_id
+UNION ALL
+SELECT id, NULL, NULL, NULL, NULL, NULL FROM found WHERE NOT wakes
 """  # noqa: S608  # table and column names of our own models, no values
 
 
-def expire(kinds: Sequence[str], limit: int, now: datetime) -> list[Woken]:
+def expire(
+    waking: Sequence[str], others: Sequence[str], limit: int, now: datetime
+) -> tuple[list[Woken], list[int]]:
     """End up to ``limit`` sleeps and retries that are due, and wake their runs.
 
-    Runs that others have locked are left for the next sweep.
+    Runs that others have locked are left for the next sweep. Waits of the kinds in
+    ``others`` count and are left, and their ids are returned.
     """
-    rows = prepared.fetch(_EXPIRE, [now, list(kinds), limit, now, now])
-    return [Woken(*row) for row in rows]
+    values = [list(waking), now, [*waking, *others], limit, now, now]
+    rows = prepared.fetch(_EXPIRE, values)
+    woken = [Woken(*row[1:]) for row in rows if row[0] is None]
+    return woken, [row[0] for row in rows if row[0] is not None]

@@ -45,9 +45,9 @@ _refused: set[str] = set()
 
 
 def fetch(statement: str, values: Sequence[Any]) -> Rows:
-    """Execute one of our own statements and return its rows."""
+    """Execute one of our own statements and return its rows, if it gives any."""
     connection = db.connection()
-    if not _may_prepare(connection):
+    if not allowed(connection):
         return _plainly(connection, statement, values)
     try:
         return _prepared(connection, statement, values)
@@ -66,7 +66,7 @@ def fetch(statement: str, values: Sequence[Any]) -> Rows:
         return _plainly(connection, statement, values)
 
 
-def _may_prepare(connection: BaseDatabaseWrapper) -> bool:
+def allowed(connection: BaseDatabaseWrapper) -> bool:
     """Tell whether host and server let us; who watches queries sees them all."""
     return not (
         connection.execute_wrappers
@@ -81,7 +81,7 @@ def _plainly(
 ) -> Rows:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
-        rows: Rows = cursor.fetchall()
+        rows: Rows = cursor.fetchall() if cursor.description else []
         return rows
 
 
@@ -106,6 +106,7 @@ def _prepared(
             raw.prepare_threshold, raw.prepared_max = 0, MOST
         try:
             cursor: Cursor[tuple[Any, ...]] = Cursor(raw)
-            return cursor.execute(text, values, prepare=True).fetchall()
+            cursor.execute(text, values, prepare=True)
+            return cursor.fetchall() if cursor.description else []
         finally:
             raw.prepare_threshold = threshold

@@ -31,7 +31,15 @@ from durable_jobs.statuses import (
     StepStatus,
     sources,
 )
-from durable_jobs.store import db, gates, postgres, postgres_waiting, steps, waits
+from durable_jobs.store import (
+    db,
+    gates,
+    inserting,
+    postgres,
+    postgres_waiting,
+    steps,
+    waits,
+)
 from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.steps import Lease, Memo
 from durable_jobs.store.waits import NewWait, Outcome
@@ -67,7 +75,7 @@ class Parked:
 
 def insert(runs: Sequence[Run]) -> None:
     """Write new runs, in one statement."""
-    db.insert(Run, runs)
+    inserting.insert(Run, runs)
 
 
 def suspend(

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db.models import Case, F, Value, When
 
-from durable_jobs import clock
+from durable_jobs import clock, ids
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.signals import announce, run_changed
@@ -71,14 +71,20 @@ def drop(run_id: uuid.UUID, step: str | None = None) -> None:
     rows._raw_delete(db.alias())
 
 
-def lock_runs(run_ids: Iterable[uuid.UUID], *, skip_locked: bool = False) -> list[Run]:
-    """Lock live runs in the order of their ids, inside the caller's transaction."""
+def lock_runs(
+    run_ids: Iterable[uuid.UUID], *, skip_locked: bool = False, whole: bool = False
+) -> list[Run]:
+    """Lock live runs in the order of their ids, inside the caller's transaction.
+
+    They come with what a wake-up needs; ``whole``, with all that they have.
+    """
     runs = (
         Run.objects.using(db.alias())
         .filter(pk__in=list(run_ids), status__in=sorted(LIVE))
         .order_by("pk")
-        .only("pk", "status", "function", "queue")
     )
+    if not whole:
+        runs = runs.only("pk", "status", "function", "queue")
     if db.lockable():
         runs = runs.select_for_update(no_key=True, skip_locked=skip_locked)
     return list(runs)
@@ -87,6 +93,16 @@ def lock_runs(run_ids: Iterable[uuid.UUID], *, skip_locked: bool = False) -> lis
 def resolve(wait: Wait, outcome: Outcome) -> Run | None:
     """End a wait with ``outcome`` and wake its run; None when another was first."""
     hit("wake.begin", wait.kind)
+    if db.is_postgres():
+        run = _resolved_at_once(wait, outcome)
+    else:
+        run = _resolved(wait, outcome)
+    if run is not None:
+        hit("wake.committed", wait.kind)
+    return run
+
+
+def _resolved(wait: Wait, outcome: Outcome) -> Run | None:
     with db.atomic():
         locked = lock_runs([wait.run_id])
         if not locked or not _take(wait):
@@ -96,8 +112,31 @@ def resolve(wait: Wait, outcome: Outcome) -> Run | None:
         wake([wait.run_id])
         tell_woken(locked[0])
         hit("wake.written", wait.kind)
-    hit("wake.committed", wait.kind)
     return locked[0]
+
+
+def _resolved_at_once(wait: Wait, outcome: Outcome) -> Run | None:
+    """Do the same in one statement."""
+    place = wait.pk, wait.run_id, wait.step
+    if outcome.status is None:
+        row = postgres_waiting.take(place, clock.now())
+    else:
+        row = postgres_waiting.resolve(
+            place,
+            outcome.status.value,
+            # What went through the codec passes.
+            Step._meta.get_field("output").get_prep_value(outcome.output),
+            outcome.error,
+            outcome.detail,
+            clock.now(),
+        )
+    if row is None:
+        return None
+    run = Run(id=row.id, function=row.function, queue=row.queue, status=row.status)
+    if row.ended:
+        steps.tell([ids.step_pk(run.pk, row.ended)])
+    tell_woken(run)
+    return run
 
 
 def finish_step(wait: Wait, outcome: Outcome) -> None:
@@ -147,40 +186,45 @@ def wake(run_ids: Sequence[uuid.UUID]) -> None:
     )
 
 
-def due(limit: int, kinds: Iterable[WaitKind]) -> list[Wait]:
-    """Return waits of some kinds whose time has come, the earliest first."""
-    return list(
-        Wait.objects.using(db.alias())
-        .filter(due_at__isnull=False, due_at__lte=clock.now(), kind__in=sorted(kinds))
-        .order_by("due_at")[:limit]
-    )
-
-
 def looked(wait: Wait) -> None:
     """Note that what came before a wait was looked through, and that it was not it."""
     Wait.objects.using(db.alias()).filter(pk=wait.pk).update(due_at=None)
 
 
-def expire(limit: int, kinds: Iterable[WaitKind]) -> dict[str, int]:
-    """End sleeps and retries that are due; return how many runs woke in each queue.
+#: Waits whose end is nothing but waking their run.
+WAKING = frozenset({WaitKind.SLEEP, WaitKind.RETRY, WaitKind.POLL})
 
-    Many in one transaction. Runs that others have locked are left for the next sweep.
+
+def expire(limit: int, others: Iterable[WaitKind]) -> tuple[list[Run], list[Wait]]:
+    """End sleeps and retries that are due; return the run of each.
+
+    Up to ``limit`` waits, in one transaction. Runs that others have locked are left for
+    the next sweep. Waits of the kinds in ``others`` that are due as well are returned
+    as they are.
     """
-    woken: dict[str, int] = {}
     if db.is_postgres():
-        runs = _expired_at_once(limit, kinds)
-    else:
-        runs = _expired(due(limit, kinds))
-    for run in runs:
-        woken[run.queue] = woken.get(run.queue, 0) + 1
-    return woken
+        return _expired_at_once(limit, sorted(others))
+    rows = Wait.objects.using(db.alias()).filter(
+        due_at__isnull=False,
+        due_at__lte=clock.now(),
+        kind__in=sorted(WAKING | set(others)),
+    )
+    found = list(rows.order_by("due_at")[:limit])
+    runs = _expired([wait for wait in found if wait.kind in WAKING])
+    return runs, [wait for wait in found if wait.kind not in WAKING]
 
 
-def _expired_at_once(limit: int, kinds: Iterable[WaitKind]) -> list[Run]:
-    from durable_jobs import ids
+def put_off(wait: Wait, due_at: datetime) -> None:
+    """Let a wait be due later."""
+    Wait.objects.using(db.alias()).filter(pk=wait.pk).update(due_at=due_at)
 
-    rows = postgres_waiting.expire(sorted(kinds), limit, clock.now())
-    steps.tell([ids.step_pk(row.id, row.slept) for row in rows if row.slept])
+
+def _expired_at_once(
+    limit: int, others: Sequence[WaitKind]
+) -> tuple[list[Run], list[Wait]]:
+    now = clock.now()
+    rows, left = postgres_waiting.expire(sorted(WAKING), others, limit, now)
+    steps.tell([ids.step_pk(row.id, row.ended) for row in rows if row.ended])
     runs = {
         row.id: Run(
             id=row.id, function=row.function, queue=row.queue, status=row.status
@@ -189,7 +233,8 @@ def _expired_at_once(limit: int, kinds: Iterable[WaitKind]) -> list[Run]:
     }
     for run in runs.values():
         tell_woken(run)
-    return list(runs.values())
+    found = Wait.objects.using(db.alias()).filter(pk__in=left).order_by("due_at")
+    return [runs[row.id] for row in rows], list(found) if left else []
 
 
 def _expired(waits: Sequence[Wait]) -> list[Run]:
@@ -211,12 +256,11 @@ def _expired(waits: Sequence[Wait]) -> list[Run]:
             if run.pk in woken:
                 tell_woken(run)
         hit("timers.expired")
-    return [run for run in runs if run.pk in woken]
+    by_id = {run.pk: run for run in runs}
+    return [by_id[wait.run_id] for wait in taken]
 
 
 def _end_sleeps(waits: Sequence[Wait]) -> None:
-    from durable_jobs import ids
-
     keys = [ids.step_pk(wait.run_id, wait.step) for wait in waits]
     if keys:
         Step.objects.using(db.alias()).filter(

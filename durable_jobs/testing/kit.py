@@ -244,7 +244,7 @@ class KitDispatcher:
     def ring(self, queue: str, work: int) -> None:
         """Do nothing."""
 
-    def ring_at(self, moment: datetime) -> None:
+    def ring_at(self, moment: datetime, queue: str) -> None:
         """Do nothing."""
 
     def help(self) -> bool:

@@ -1,29 +1,45 @@
-"""Timers that are due soon: the keeper of a worker sweeps for them at the moment."""
+"""Timers that are due soon: a worker looks at their queue at the moment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
-from durable_jobs import clock
+from durable_jobs import clock, dispatch, durable
+from durable_jobs.definitions.registry import registry
 from durable_jobs.executors import keeper as keepers
-from durable_jobs.executors.keeper import FARTHEST_ALARM, Keeper
+from durable_jobs.executors.celery_tasks import CeleryDispatcher, work
+from durable_jobs.executors.keeper import FARTHEST_ALARM, GRACE, LEAD, Keeper
+from durable_jobs.executors.serving import serve
+from durable_jobs.models import Run, Wait
 from durable_jobs.scheduling import timers
+from durable_jobs.statuses import RunStatus
+from tests.engine.workers import Deaf
 from tests.lab.processes import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-SOON = timedelta(seconds=keepers.AHEAD + 0.3)
+SOON = timedelta(seconds=0.3)
+
+
+class Bells:
+    """Notes which bell was sent when."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, datetime]] = []
+        self.at: list[datetime] = []
+
+    def __call__(self, queue: str, moment: datetime) -> None:
+        self.at.append(clock.now())
+        self.sent.append((queue, moment))
 
 
 @pytest.fixture
-def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
-    """Return the moments at which timers are swept, in place of sweeping them."""
-    moments: list[datetime] = []
-    monkeypatch.setattr(timers, "sweep", lambda: moments.append(clock.now()))
-    return moments
+def bells() -> Bells:
+    return Bells()
 
 
 @pytest.fixture
@@ -34,24 +50,130 @@ def keeper() -> Iterator[Keeper]:
     own.stop()
 
 
-def test_it_gets_ready_before_an_alarm_and_sweeps_when_it_is_due(
-    keeper: Keeper, sweeps: list[datetime]
+def test_a_resting_process_is_rung_for_just_before_an_alarm(
+    keeper: Keeper, bells: Bells
 ):
     due = clock.now() + SOON
-    keeper.alarm(due)
-    until(lambda: len(sweeps) == 2, "two sweeps")
-    assert sweeps[0] < due <= sweeps[1]
+    keeper.alarm(due, "a", bells)
+    until(lambda: bells.sent, "a bell")
+    assert bells.sent == [("a", due)]
+    assert bells.at[0] >= due - timedelta(seconds=2 * LEAD)
 
 
-def test_it_is_ready_for_alarms_that_follow(keeper: Keeper, sweeps: list[datetime]):
+def test_each_alarm_has_its_bell_and_each_queue_its_own(keeper: Keeper, bells: Bells):
     due = clock.now() + SOON
-    moments = [due + timedelta(milliseconds=50 * number) for number in range(3)]
-    for moment in moments:
-        keeper.alarm(moment)
-    until(lambda: sweeps and sweeps[-1] >= moments[-1], "the last sweep")
-    assert [one for one in sweeps if one < due] == sweeps[:1]
+    later = due + timedelta(seconds=10 * LEAD)
+    for moment, queue in ((later, "a"), (due, "b"), (due, "a"), (due, "a")):
+        keeper.alarm(moment, queue, bells)
+    until(lambda: len(bells.sent) == 3, "three bells")
+    assert sorted(bells.sent) == [("a", due), ("a", later), ("b", due)]
 
 
-def test_far_alarms_are_left_to_the_tick(keeper: Keeper, sweeps: list[datetime]):
-    keeper.alarm(clock.now() + FARTHEST_ALARM + timedelta(seconds=1))
-    assert keeper._alarms == []
+def test_a_thread_that_serves_the_queue_is_told_and_needs_no_bell(
+    keeper: Keeper, bells: Bells
+):
+    due = clock.now() + SOON
+    with keeper.serving("a"):
+        keeper.alarm(due, "a", bells)
+        assert not keeper.alarmed("a")
+        assert not keeper.alarmed("b")
+        until(lambda: keeper.alarmed("a"), "the alarm")
+        assert clock.now() >= due
+        assert not keeper.alarmed("a")
+    assert bells.sent == []
+
+
+def test_a_thread_that_is_in_a_long_run_needs_a_bell(keeper: Keeper, bells: Bells):
+    due = clock.now() + SOON
+    with keeper.serving("a"):
+        keeper.alarm(due, "a", bells)
+        until(lambda: bells.sent, "a bell")
+    assert bells.sent == [("a", due)]
+
+
+def test_a_thread_that_leaves_its_queue_leaves_its_alarms_to_bells(
+    keeper: Keeper, bells: Bells
+):
+    with keeper.serving("a"):
+        keeper.alarm(clock.now() + timedelta(seconds=GRACE / 10), "a", bells)
+    until(lambda: bells.sent, "a bell")
+
+
+def test_far_alarms_are_left_to_the_tick(keeper: Keeper, bells: Bells):
+    keeper.alarm(clock.now() + FARTHEST_ALARM + timedelta(seconds=1), "a", bells)
+    assert keeper._alarms == {}
+
+
+class Napping(Deaf):
+    """Hears no bells, but sets alarms as Celery does."""
+
+    ring_at = CeleryDispatcher.ring_at
+    _ring_for = CeleryDispatcher._ring_for
+
+
+def napper(ctx: durable.Context) -> None:
+    ctx.step.sleep("nap", ctx.event.data["seconds"])
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Give a function that sleeps, where alarms are set and bells counted."""
+    monkeypatch.setattr(keepers, "_keeper", None)
+    with registry.temporary(), dispatch.using(Napping()):
+        yield durable.function(id="naps")(napper)
+        keepers.keeper().stop()
+
+
+def test_a_worker_that_is_awake_goes_on_with_a_sleep_that_ends(naps: Any):
+    first, second = naps.enqueue({"seconds": 0.001}), naps.enqueue({"seconds": 3600})
+    serve("default")
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert (first.status, second.status) == ("completed", "waiting")
+
+
+def test_a_sleep_that_is_due_ends_with_any_bell(naps: Any):
+    run = naps.enqueue({"seconds": 3600})
+    serve("default")
+    Wait.objects.update(due_at=clock.now())
+    assert serve("other") == 0
+    run.refresh_from_db()
+    assert run.status == "queued"
+
+
+def test_a_bell_that_comes_before_its_moment_is_answered_at_it(
+    naps: Any, monkeypatch: pytest.MonkeyPatch
+):
+    looked: list[datetime] = []
+    monkeypatch.setattr(
+        "durable_jobs.executors.celery_tasks.serve",
+        lambda queue, finished: looked.append(clock.now()),
+    )
+    moment = clock.now() + timedelta(seconds=LEAD * 0.9)
+    work("default", moment.timestamp())
+    assert looked[0] >= moment
+
+
+def test_waits_that_cannot_be_ended_are_put_off(
+    naps: Any, monkeypatch: pytest.MonkeyPatch
+):
+    tried: list[Wait] = []
+
+    def fail(wait: Wait) -> None:
+        tried.append(wait)
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(timers, "BATCH", 2)
+    monkeypatch.setitem(timers._ENDS, "timeout", fail)
+    due = clock.now() - timedelta(seconds=1)
+    runs = [naps.enqueue({"seconds": 3600}) for _ in range(5)]
+    while serve("default"):
+        pass
+    Wait.objects.filter(run__in=runs[:4]).update(kind="timeout", due_at=due)
+    Wait.objects.filter(run=runs[4]).update(due_at=due + timedelta(seconds=0.5))
+    assert timers.sweep() == 5
+    assert len(tried) == 4
+    assert timers.sweep() == 0
+    assert len(tried) == 4
+    assert list(Run.objects.filter(status=RunStatus.QUEUED)) == [runs[4]]
+    assert Wait.objects.filter(due_at__gt=clock.now()).count() == 4

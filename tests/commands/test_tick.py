@@ -24,7 +24,7 @@ class Listener:
         """Note the queue."""
         self.queues.append(queue)
 
-    def ring_at(self, moment: datetime) -> None:
+    def ring_at(self, moment: datetime, queue: str) -> None:
         """Do nothing."""
 
     def help(self) -> bool:

@@ -21,7 +21,7 @@ class Silent:
     def ring(self, queue: str, work: int) -> None:
         """Do nothing."""
 
-    def ring_at(self, moment: object) -> None:
+    def ring_at(self, moment: object, queue: str) -> None:
         """Do nothing."""
 
     def help(self) -> bool:

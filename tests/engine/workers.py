@@ -28,7 +28,7 @@ class Deaf:
     def ring(self, queue: str, work: int) -> None:
         """Do nothing."""
 
-    def ring_at(self, moment: datetime) -> None:
+    def ring_at(self, moment: datetime, queue: str) -> None:
         """Do nothing."""
 
     def help(self) -> bool:

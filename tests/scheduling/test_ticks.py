@@ -26,7 +26,7 @@ class Bells:
         """Write the queue down."""
         self.rung.append(queue)
 
-    def ring_at(self, moment: object) -> None:
+    def ring_at(self, moment: object, queue: str) -> None:
         """Do nothing."""
 
     def help(self) -> bool:
