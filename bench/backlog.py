@@ -22,7 +22,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting
 from durable_jobs.events.starting import Start, origin
 from durable_jobs.flow import keys
-from durable_jobs.models import Admission, Entry, Event, Gate, Lane, Run, Slot
+from durable_jobs.models import Admission, Event, Gate, Lane, Run, Slot
 from durable_jobs.store import lanes, leases, postgres
 
 BATCH = 5000
@@ -166,8 +166,8 @@ def plans() -> Iterator[Plan]:
     lane = Lane.objects.order_by("pk").first()
     assert lane is not None
     yield _plan("claim", {"durable_run_ready"}, *_claim())
-    arrival = lanes.arrived(Entry.START)[:FEW]
-    yield _plan("arrival", {"durable_run_lane"}, *_sql(arrival))
+    arrival = lanes.arrived(registry.ids())[:FEW]
+    yield _plan("arrival", {"durable_run_arrived"}, *_sql(arrival))
     active = Lane.objects.filter(queue="default", active=True, turn__lte=now)
     active = active.order_by("turn", "served", "id")
     found = {"durable_lane_active"}

@@ -11,7 +11,7 @@ from durable_jobs.events import admitting
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.flow import keys, pausing
 from durable_jobs.models import Gate, Pause
-from durable_jobs.store import db, gates
+from durable_jobs.store import db
 
 
 def pause_function(function: Function, *, key: Any, skip: bool, reason: str) -> bool:
@@ -23,9 +23,11 @@ def pause_function(function: Function, *, key: Any, skip: bool, reason: str) -> 
         text = _key_of(function, key)
         return pausing.pause(Pause.KEY, function.id, text, skip=skip, reason=reason)
     done = pausing.pause(Pause.FUNCTION, function.id, skip=skip, reason=reason)
-    while done and pausing.shelve(function.id, admitting.SHELVED):
-        pass  # what came before is kept, also when what comes now is skipped
-    admitting.shelve()
+    if done:
+        # What came before is kept, also when what comes now is skipped.
+        rows = Pause.objects.using(db.alias()).filter(kind=Pause.FUNCTION)
+        row = rows.get(name=function.id)
+        admitting.keep(row)
     return done
 
 
@@ -36,6 +38,7 @@ def resume_function(function: Function, *, key: Any) -> bool:
     else:
         done = pausing.resume(Pause.KEY, function.id, _key_of(function, key))
     if done:
+        db.after_commit(lambda: admitting.resumed(function.id))
         dispatch.ring(function.queue)
     return done
 
@@ -66,6 +69,7 @@ def resume_queue(queue: str) -> bool:
     """Let a queue be executed again; tell whether this call did it."""
     done = pausing.resume(Pause.QUEUE, check_name(queue, "a queue name"))
     if done:
+        db.after_commit(lambda: admitting.unblocked(queue))
         dispatch.ring(queue)
     return done
 
@@ -78,9 +82,10 @@ def set_limit(gate: Gate, limit: int | None) -> None:
     rows = Gate.objects.using(db.alias()).filter(pk=gate.pk)
     rows.update(override=limit)
     gate.override = limit
-    gates.reopen(gate.name, limit or ALL)
-    for lane in gate.lanes.values_list("queue", flat=True).distinct():
-        dispatch.ring(lane)
+    room = ALL if limit is None else limit
+    db.after_commit(lambda: admitting.reopen(gate.name, room))
+    for queue in gate.lanes.values_list("queue", flat=True).distinct():
+        dispatch.ring(queue)
 
 
 ALL = 1_000_000

@@ -60,6 +60,10 @@ class Registry:
         """Return the function, or None."""
         return self._functions.get(function_id)
 
+    def ids(self) -> list[str]:
+        """Return the ids of all functions."""
+        return list(self._functions)
+
     def __iter__(self) -> Iterator[Function]:
         return iter(list(self._functions.values()))
 

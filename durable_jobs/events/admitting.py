@@ -19,7 +19,7 @@ from durable_jobs.failpoints import hit
 from durable_jobs.flow import arrivals, granting, keys, limits, pausing
 from durable_jobs.flow.arrivals import Arrived
 from durable_jobs.flow.keys import Passage
-from durable_jobs.models import Pause, Run, Slot
+from durable_jobs.models import Gate, Lane, Pause, Run, Slot
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, gates, gathered, lanes, probing
 from durable_jobs.store.runs import End
@@ -34,12 +34,12 @@ SHELVED = 1000
 
 def needed() -> dict[str, Exists]:
     """Return the questions whose answers tell whether an admission has work."""
-    turns = lanes.in_turn()
+    known = registry.ids()
     return {
-        "arrived": Exists(lanes.arrived().order_by()),
-        "gathered": Exists(gathered.fresh().order_by()),
-        "windows": Exists(gathered.due().order_by()),
-        "turns": Exists(turns),
+        "arrived": Exists(lanes.arrived(known).order_by()),
+        "gathered": Exists(gathered.fresh().filter(function__in=known).order_by()),
+        "windows": Exists(gathered.due().filter(function__in=known).order_by()),
+        "turns": Exists(lanes.in_turn(known)),
         "released": Exists(Slot.objects.using(db.alias()).filter(gates.any_released())),
     }
 
@@ -51,6 +51,9 @@ def admit(queue: str | None = None, wanted: int = 0) -> int:
     """
     if not registry.controlled:
         return 0
+    if queue is not None and wanted:
+        # What was let through and nobody has claimed yet is enough for now.
+        wanted -= lanes.let_through_to(queue)[:wanted].count()
     answers = probing.evaluate(needed())
     work = {name for name, there in answers.items() if there}
     return rounds(queue, wanted, work) if work else 0
@@ -66,6 +69,8 @@ def rounds(
     """Admit what is known to be needed; what comes meanwhile is for the next one."""
     through = 0
     for _ in range(MOST_ROUNDS):
+        if work & {"gathered", "windows"}:
+            _gather()
         done = _round(queue, wanted - through, work)
         work = EVERYTHING
         through += done.through
@@ -84,8 +89,12 @@ def widen(run: Run, wanted: int) -> list[int]:
     if function is None or run.flow is None:
         return []
     passages = keys.passages(function, run.flow, starting=False)
-    with db.atomic():
-        gates.lock()
+    held = Run.objects.using(db.alias()).filter(
+        pk=run.pk, lease_token=run.lease_token, lease_token__isnull=False
+    )
+    with gates.locked():
+        if not held.exists():
+            return []
         slots = granting.more(run, passages, wanted)
         gates.take(slots)
     return [slot.pk for slot in slots]
@@ -94,9 +103,9 @@ def widen(run: Run, wanted: int) -> list[int]:
 def sweep() -> int:
     """Do a worker's part for those that are busy, or away; return how many rang."""
     rounds()
-    waiting = lanes.queues()
+    waiting = lanes.queues(registry.ids())
     if not registry.controlled:
-        # Nobody admits: the code has no limits any more, and the lanes are left over.
+        # Nobody admits: the code has no limits, and there may be lanes left over.
         return sum(rounds(queue, LEFT_OVER) for queue in sorted(waiting))
     return len(waiting)
 
@@ -107,7 +116,7 @@ def shelve() -> int:
     Those that a pause skips end; the others are kept in a lane of their own.
     """
     count = 0
-    for pause in Pause.objects.using(db.alias()).filter(kind=Pause.FUNCTION):
+    for pause in Pause.objects.using(db.alias()).exclude(kind=Pause.KEY):
         while moved := _shelve(pause):
             count += moved
             if moved < SHELVED:
@@ -115,14 +124,56 @@ def shelve() -> int:
     return count
 
 
-def _shelve(pause: Pause) -> int:
-    reason = pausing.skips(pausing.current(), pause.name, ())
-    if reason is None:
-        return pausing.shelve(pause.name, SHELVED)
-    rows = lanes.unbegun(pause.name).values_list("pk", flat=True)
-    chosen = list(rows[:SHELVED])
-    _skip(dict.fromkeys(chosen, reason))
-    return len(chosen)
+def _shelve(pause: Pause, *, keep: bool = False) -> int:
+    """Move a batch, unless the pause has ended meanwhile."""
+    with db.atomic():
+        held = pausing.still(pause)
+        if held is None:
+            return 0
+        if held.kind == Pause.QUEUE:
+            return lanes.take_back(lanes.let_through_to(held.name), SHELVED)
+        if keep or not held.skip:
+            return pausing.shelve(held.name, SHELVED)
+        rows = lanes.unbegun(held.name).values_list("pk", flat=True)
+        chosen = list(rows[:SHELVED])
+    reason = pausing.skips(pausing.current(), held.name, ())
+    _skip(dict.fromkeys(chosen, reason) if reason is not None else {})
+    return len(chosen) if reason is not None else 0
+
+
+def keep(pause: Pause) -> None:
+    """Take what came before a pause out of the way, to be kept."""
+    while _shelve(pause, keep=True) == SHELVED:
+        pass
+
+
+def resumed(function: str) -> None:
+    """Let the lanes of a function that is not paused any more go on."""
+    rows = Lane.objects.using(db.alias()).filter(function=function)
+    with gates.locked():
+        pausing.start_again(rows)
+        lanes.hasten(function)
+
+
+def unblocked(queue: str) -> None:
+    """Let the lanes of a queue that is not paused any more try again."""
+    rows = Lane.objects.using(db.alias()).filter(queue=queue)
+    with gates.locked():
+        lanes.activate(rows.filter(blocked_on__isnull=False))
+
+
+def reopen(name: str, limit: int) -> None:
+    """Let as many lanes try again as a gate whose limit has grown may have room for.
+
+    Those that wait for a throttle's time do so by its new rate.
+    """
+    gate = Gate.objects.using(db.alias()).filter(name=name).first()
+    if gate is None:
+        return
+    with gates.locked():
+        lanes.revive(gate.pk, limit)
+        if gate.control == keys.THROTTLE:
+            lanes.hasten(gate.function)
 
 
 @dataclass(slots=True)
@@ -139,18 +190,13 @@ class _Round:
 def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
     done = _Round()
     place = queue or ""
-    gathers = bool(work & {"gathered", "windows"})
-    with db.atomic():
-        gates.lock()
+    with gates.locked():
         hit("admit.begin", place)
         pauses = pausing.current()
-        if gathers:
-            done.more = gathering.take_in()
-            done.more = gathering.close_due() or done.more
         arrived = Arrived()
-        if gathers or "arrived" in work:
+        if work & {"gathered", "windows", "arrived"}:
             arrived = arrivals.take_in(pauses)
-        done.more = arrived.more or done.more
+        done.more = arrived.more
         done.unknown += arrived.unknown
         if "released" in work:
             for gate, count in sorted(gates.collect().items()):
@@ -159,7 +205,8 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
             granted = granting.grant(queue, wanted, pauses)
             done.through, done.next_at = granted.count, granted.next_at
             done.unknown += granted.unknown
-        others = lanes.queues() - {queue}
+            done.more = done.more or granted.more
+        others = lanes.queues(registry.ids()) - {queue}
         hit("admit.written", place)
     hit("admit.committed", place)
     # In transactions of their own: ending a run may lock others. Whoever is skipped
@@ -183,8 +230,18 @@ def _ask(unknown: list[Passage]) -> bool:
         answer, grown = limits.ask(passage)
         gates.answered(name, answer.trouble)
         if grown and answer.limit:
-            gates.reopen(name, answer.limit)
+            reopen(name, answer.limit)
     return bool(by_name)
+
+
+def _gather() -> None:
+    """Put events in windows, and start runs for the windows that are due."""
+    for _ in range(MOST_ROUNDS):
+        with gates.locked():
+            more = gathering.take_in()
+        closed = gathering.close_due()
+        if not (more and closed):
+            return
 
 
 def _skip(reasons: Mapping[uuid.UUID, str]) -> None:

@@ -6,6 +6,7 @@ came, and windows are closed, inside an admission.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +21,7 @@ from durable_jobs.events.starting import Start, event_from, event_of, start
 from durable_jobs.flow import keys
 from durable_jobs.models import Gathered, Run, Window
 from durable_jobs.models.fields import Encoded, seen
-from durable_jobs.store import gathered, runs
+from durable_jobs.store import db, gathered, runs
 
 TAKEN = 1000
 CLOSED = 100
@@ -28,8 +29,10 @@ CLOSED = 100
 COUNT = "gathered"
 #: What an event keeps of the instances that it is about.
 SUBJECTS = "subjects"
-#: How long the events of a function that the code does not have are left alone.
-UNKNOWN_PAUSE = timedelta(minutes=1)
+#: When a window that could not be closed is tried again.
+TROUBLE_PAUSE = timedelta(minutes=1)
+
+logger = logging.getLogger("durable_jobs")
 
 
 def row(made: Start, key: Any) -> Gathered:
@@ -47,16 +50,20 @@ def row(made: Start, key: Any) -> Gathered:
 
 def take_in() -> bool:
     """Put events that have come in windows; tell whether there are more."""
-    rows = list(gathered.fresh().defer("data")[:TAKEN])
+    known = gathered.fresh().filter(function__in=registry.ids())
+    rows = list(known.defer("data")[:TAKEN])
     if not rows:
         return False
     names = {one.pk: _name(one) for one in rows}
-    open_ones = gathered.windows(names.values())
+    open_ones, closing = gathered.windows(names.values())
     changed: dict[str, Window] = {}
     places: dict[int, str] = {}
     late = False
     for one in rows:
         name = names[one.pk]
+        if name in closing:
+            late = True
+            continue
         window = open_ones.setdefault(name, _opened(one, name))
         if window.size and window.due_at < one.due_at and _quiet(window):
             late = True  # the window closes first, without this one
@@ -108,19 +115,26 @@ def _extend(window: Window, one: Gathered) -> None:
 
 
 def close_due() -> bool:
-    """Start runs for the windows that are due; tell whether there are more."""
-    windows = list(gathered.due()[:CLOSED])
-    for window in windows:
-        _close(window)
-    return len(windows) == CLOSED
+    """Start runs for the windows that are due; tell whether there were any.
+
+    Each in a transaction of its own, outside of admissions: the keys of functions are
+    asked there, which may fail, or last.
+    """
+    due = gathered.due().filter(function__in=registry.ids())
+    names = list(due.values_list("name", flat=True)[:CLOSED])
+    for name in names:
+        try:
+            with db.atomic():
+                for window in gathered.closing(name):
+                    _close(window)
+        except Exception:  # one window's trouble must not keep the others open
+            logger.exception("Window %s could not be closed; it is tried again.", name)
+            gathered.put_off(name, clock.now() + TROUBLE_PAUSE)
+    return bool(names)
 
 
 def _close(window: Window) -> None:
-    function = registry.find(window.function)
-    if function is None:
-        # Kept until the code is there again.
-        gathered.put_off(window, clock.now() + UNKNOWN_PAUSE)
-        return
+    function = registry.get(window.function)
     events = gathered.inside(window)
     parts, rest = _parts(function, events)
     started = start([start_for(function, part) for part in parts])

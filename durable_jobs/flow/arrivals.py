@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from django.db.models import QuerySet
+
 from durable_jobs import clock
 from durable_jobs.definitions.controls import RateLimit, Singleton
 from durable_jobs.definitions.function import Function
@@ -53,20 +55,47 @@ class Arrived:
 
 def take_in(pauses: Pauses) -> Arrived:
     """Decide about the runs that have arrived, and put them in their lanes."""
-    parts = [
-        list(lanes.locked(lanes.arrived(one).only(*_NEEDED))[:BATCH]) for one in Entry
-    ]
-    rows = [run for part in parts for run in part]
+    known = lanes.arrived(registry.ids()).only(*_NEEDED)
+    rows = list(lanes.locked(known)[:BATCH])
     if not rows:
         return Arrived()
-    done = Arrived(more=any(len(part) == BATCH for part in parts))
-    desk = _Desk(done)
+    done = Arrived(more=len(rows) == BATCH)
+    desk, late = _Desk(done), _behind_hidden(known, rows)
     entering = [
-        run for run in rows if run.lane != Entry.START or desk.lets_in(run, pauses)
+        run
+        for run in rows
+        if run.pk not in late and (run.lane != Entry.START or desk.lets_in(run, pauses))
     ]
     desk.write()
     _enter(entering)
     return done
+
+
+def _behind_hidden(known: QuerySet[Run], rows: Sequence[Run]) -> set[uuid.UUID]:
+    """Return the runs of an ordering that came after one whose row somebody has.
+
+    That one goes first, whatever becomes of it.
+    """
+    if not any(keys.ORDERING in (run.flow or {}) for run in rows):
+        return set()
+    last = rows[-1]
+    before = known.filter(due_at__lte=last.due_at).exclude(
+        pk__in=[run.pk for run in rows]
+    )
+    hidden: dict[tuple[str, str], tuple[datetime, uuid.UUID]] = {}
+    for run in before[:BATCH]:
+        if keys.ORDERING in (run.flow or {}):
+            hidden.setdefault(_order_of(run), (run.due_at, run.pk))
+    return {
+        run.pk
+        for run in rows
+        if keys.ORDERING in (run.flow or {})
+        and hidden.get(_order_of(run), (run.due_at, run.pk)) < (run.due_at, run.pk)
+    }
+
+
+def _order_of(run: Run) -> tuple[str, str]:
+    return run.function, keys.text_of((run.flow or {})[keys.ORDERING])
 
 
 def _enter(entering: Sequence[Run]) -> None:
@@ -110,7 +139,7 @@ class _Desk:
         """Tell whether a run may stand in line; note what else is to be done."""
         function = registry.find(run.function)
         if function is None:
-            return True  # who claims it parks it, with the reason
+            return False  # left to a process that has its code
         reason = pausing.skips(pauses, run.function, (run.flow or {}).values())
         found: Admission | str | None = None
         # What is redriven, or comes again from a batch, was let in before.

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from durable_jobs import clock
 from durable_jobs.definitions.controls import Throttle
+from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.flow import keys, limits, pausing, rates
 from durable_jobs.flow.keys import Passage
@@ -23,11 +24,21 @@ from durable_jobs.store import db, gates, lanes
 ASK_AGAIN = limits.REMEMBERED
 #: When a lane whose first run somebody is just changing is looked at again.
 CHANGING = timedelta(milliseconds=100)
+#: How long a line in strict order waits for what its first run waits for: another one,
+#: with other keys, may be the first by then.
+LOOK_AGAIN = timedelta(seconds=10)
+#: Lanes that one round looks at, and rounds that one admission makes.
+LANES, ROUNDS = 50, 20
+#: How long a limit that this process does not know is left to processes that may: as
+#: long as a deploy may take. Then it is taken to be gone from the code.
+DEPLOY = timedelta(minutes=10)
+#: How long such a lane is left alone at a time.
+LEFT_ALONE = timedelta(seconds=1)
 
 
 @dataclass(slots=True)
 class Granted:
-    """What came of a round of turns."""
+    """What came of the turns of one admission."""
 
     count: int = 0
     #: The earliest time at which a throttle lets somebody through.
@@ -35,21 +46,23 @@ class Granted:
     unknown: list[Passage] = field(default_factory=list)
     #: Lanes that were found blocked: room only shrinks here, so they stay so.
     blocked: set[int] = field(default_factory=set)
+    #: Lanes that this process leaves to others.
+    left: set[int] = field(default_factory=set)
+    more: bool = False
 
 
 def grant(queue: str, wanted: int, pauses: Pauses) -> Granted:
     """Let up to ``wanted`` runs of a queue through, lane after lane."""
-    done = Granted()
-    while done.count < wanted:
-        chosen = lanes.active(queue, wanted - done.count)
+    done, functions = Granted(), registry.ids()
+    for _ in range(ROUNDS):
+        chosen = lanes.active(queue, functions, LANES, leaving=done.left)
         if not chosen:
-            break
-        turns = _Turns(chosen, pauses, wanted - done.count)
+            return done
         before = done.count
-        turns.play(done)
-        turns.write(done)
-        if done.count == before and done.unknown:
-            break  # what is not known is asked for first
+        _Turns(chosen, pauses, wanted - done.count).play(done)
+        if done.count >= wanted or (done.count == before and done.unknown):
+            return done  # what is not known is asked for first
+    done.more = True
     return done
 
 
@@ -59,8 +72,9 @@ class _Visit:
 
     lane: Lane
     passages: list[Passage]
-    waiting: list[Run]
-    all_seen: bool
+    waiting: list[Run] = field(default_factory=list)
+    #: Whether there is more in line than what is in ``waiting``.
+    more: bool = False
     open: bool = True
 
 
@@ -70,9 +84,8 @@ class _Turns:
     def __init__(self, chosen: Sequence[Lane], pauses: Pauses, wanted: int) -> None:
         self._now = clock.now()
         self._wanted = wanted
-        # A lane more than its share is seldom let through; the next round looks again.
-        share = -(-wanted // len(chosen))
-        self._visits = [self._visit(lane, pauses, share) for lane in chosen]
+        self._pauses = pauses
+        self._visits = [self._visit(lane) for lane in chosen]
         every = [one for visit in self._visits for one in visit.passages]
         self._gates = gates.ensure(one.gate() for one in every) if every else {}
         self._taken = gates.taken(gate.pk for gate in self._gates.values())
@@ -82,47 +95,112 @@ class _Turns:
         #: Gates at which a lane has left room that others may wait for.
         self._spare: dict[int, Gate] = {}
 
-    def _visit(self, lane: Lane, pauses: Pauses, share: int) -> _Visit:
-        function, flow = registry.find(lane.function), lane.keys
-        if keys.ORDERING in lane.keys:
-            first, there = lanes.head(lane)
-            waiting, all_seen = [first] if first is not None else [], not there
-            if first is not None:
-                flow = first.flow or {}  # each in line has its own other keys
-            elif there:
-                lane.turn = self._now + CHANGING
-        else:
-            waiting = lanes.heads(lane, share)
-            all_seen = len(waiting) < share
-        needed = []
-        if function is not None:
-            needed = keys.passages(function, flow, starting=lane.starting)
-        held = pausing.holding(pauses, lane.function, flow.values())
-        if held is not None and lane.starting:
-            lane.active = False
-            return _Visit(lane, needed, [], all_seen=True)
-        return _Visit(lane, needed, waiting, all_seen=all_seen)
+    def _visit(self, lane: Lane) -> _Visit:
+        function = registry.find(lane.function)
+        if function is None:
+            return _Visit(lane, [], open=False)
+        strict = keys.ORDERING in lane.keys
+        visit = _Visit(lane, [])
+        flow = self._first_in_order(visit) if strict else lane.keys
+        if flow is None:
+            return visit
+        visit.passages = keys.passages(function, flow, starting=lane.starting)
+        if self._foreign(function, flow, lane):
+            visit.open = False
+        elif lane.starting and pausing.holding(
+            self._pauses, function.id, flow.values()
+        ):
+            visit.open = False
+            lane.active = strict
+            lane.turn = self._now + LOOK_AGAIN if strict else lane.turn
+        return visit
+
+    def _first_in_order(self, visit: _Visit) -> keys.Flow | None:
+        """Read the first run of a strict line, whose own keys count."""
+        first, there = lanes.head(visit.lane)
+        if first is not None:
+            visit.waiting, visit.more = [first], True
+            return first.flow or {}
+        visit.open = False
+        visit.lane.active = there
+        if there:
+            visit.lane.turn = self._now + CHANGING
+        return None
+
+    def _foreign(self, function: Function, flow: keys.Flow, lane: Lane) -> bool:
+        """Tell whether a lane is for processes whose code has a limit that ours lacks.
+
+        Its first run has waited for one long enough when a deploy is over.
+        """
+        if not keys.undeclared(function, flow, starting=lane.starting):
+            return False
+        first = lanes.waiting(lane.pk).first()
+        if first is None or first.due_at < self._now - DEPLOY:
+            return False
+        lane.turn = self._now + LEFT_ALONE
+        return True
+
+    def _read(self, left: int) -> None:
+        """Read the heads of the lanes that can go on, to each its share."""
+        able = [visit for visit in self._visits if visit.open and not visit.waiting]
+        able = [visit for visit in able if not self._is_full(visit)]
+        share = -(-left // max(1, len(able)))
+        for visit in able:
+            visit.waiting, visit.more = lanes.heads(visit.lane, share)
+            if not visit.waiting and visit.more:
+                visit.lane.turn = self._now + CHANGING
+
+    def _is_full(self, visit: _Visit) -> bool:
+        """Close a lane at a gate without room; tell whether it was."""
+        for passage in visit.passages:
+            gate = self._gates[passage.name]
+            answer = limits.known(passage, gate)
+            throttled = isinstance(passage.rule, Throttle)
+            if answer is None or answer.limit is None or throttled or passage.held:
+                continue
+            if answer.limit <= self._taken[gate.pk]:
+                visit.lane.active, visit.lane.blocked_on = False, gate
+                self._close(visit)
+                return True
+        return False
 
     def play(self, done: Granted) -> None:
         """Give each lane its turn until enough are through, or none can go on."""
+        done.left |= {visit.lane.pk for visit in self._visits if not visit.open}
+        self._read(self._wanted)
+        self._held = self._arrival_slots()
         left = self._wanted
         while left and any(visit.open for visit in self._visits):
             for visit in self._visits:
                 if left and visit.open and self._turn(visit, done):
                     done.count += 1
                     left -= 1
+        self._write(done)
+
+    def _arrival_slots(self) -> set[tuple[int, uuid.UUID]]:
+        """Return the slots of singletons that runs were given when they arrived."""
+        single = [
+            self._gates[passage.name].pk
+            for visit in self._visits
+            for passage in visit.passages
+            if passage.held
+        ]
+        runs = [run.pk for visit in self._visits for run in visit.waiting]
+        return gates.held_by(single, runs) if single and runs else set()
 
     def _turn(self, visit: _Visit, done: Granted) -> bool:
         """Let the first run of a lane through, or close the lane; tell which."""
         lane = visit.lane
         if not visit.waiting:
             # What was not read is looked at in the lane's next turn.
-            lane.active = lane.active and not visit.all_seen
+            lane.active = lane.active and visit.more
             self._close(visit)
             return False
-        starts: dict[int, datetime] = {}
+        run, starts = visit.waiting[0], dict[int, datetime]()
         for passage in visit.passages:
             gate = self._gates[passage.name]
+            if (gate.pk, run.pk) in self._held:
+                continue
             if not self._has_room(visit, passage, gate, starts, done):
                 self._close(visit)
                 return False
@@ -156,16 +234,19 @@ class _Turns:
             return False
         if answer.limit is None:
             visit.lane.turn = self._now + ASK_AGAIN
+            done.left.add(visit.lane.pk)
             return False
         if isinstance(passage.rule, Throttle) and answer.limit:
-            start, after = rates.conform(
-                self._tats.get(gate.pk, gate.tat),
-                self._now,
-                passage.rule.interval(answer.limit),
-                passage.rule.burst,
-            )
+            rate = (passage.rule.interval(answer.limit), passage.rule.burst)
+            before = self._tats.get(gate.pk, gate.tat)
+            tat = rates.settled(before, self._now, *rate)
+            if tat is not None and tat != before:
+                self._tats[gate.pk] = tat
+            start, after = rates.conform(tat, self._now, *rate)
             if start > self._now:
-                visit.lane.turn = start
+                strict = keys.ORDERING in visit.lane.keys
+                latest = self._now + LOOK_AGAIN
+                visit.lane.turn = min(start, latest) if strict else start
                 done.next_at = min(start, done.next_at or start)
                 return False
             starts[gate.pk] = after
@@ -180,7 +261,7 @@ class _Turns:
         self._tats |= starts
         for passage in visit.passages:
             gate = self._gates[passage.name]
-            if gate.pk in starts:
+            if gate.pk in starts or (gate.pk, run.pk) in self._held:
                 continue
             self._taken[gate.pk] += 1
             self._slots.append(
@@ -192,12 +273,11 @@ class _Turns:
                 )
             )
         lane.turn, lane.served = self._now, lane.served + 1
-        function = registry.find(lane.function)
-        rests = function is not None and function.controls.of_steps
+        rests = any(passage.of_steps for passage in visit.passages)
         entry = Entry.RESUME.value if rests else None
         self._through.setdefault(entry, []).append(run.pk)
 
-    def write(self, done: Granted) -> None:
+    def _write(self, done: Granted) -> None:
         """Write what the round has changed."""
         gates.take(self._slots)
         gates.set_arrivals(self._tats)

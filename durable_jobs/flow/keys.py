@@ -21,6 +21,7 @@ from durable_jobs.definitions.function import MAX_PRIORITY, Function
 from durable_jobs.exceptions import ExpressionError, PayloadError
 from durable_jobs.expressions import Expression
 from durable_jobs.models import Gate, Lane, Run
+from durable_jobs.store import db
 
 logger = logging.getLogger("durable_jobs")
 
@@ -51,8 +52,14 @@ def _shortened(value: Any, text: str) -> Any:
 
 
 def _evaluated(expression: Expression, event: ReceivedEvent) -> tuple[Any, str]:
-    seen = event.as_dict() if expression.wants_mapping else event
-    value = expression.evaluate({"event": seen})
+    if expression.wants_mapping:
+        value = expression.evaluate({"event": event.as_dict()})
+    elif db.connection().in_atomic_block:
+        # The host's own code may query, and fail: not the transaction around it.
+        with db.atomic():
+            value = expression.evaluate({"event": event})
+    else:
+        value = expression.evaluate({"event": event})
     try:
         return value, text_of(value)
     except PayloadError as error:
@@ -145,6 +152,11 @@ class Passage:
         return digest(self.control, of, self.function.id, source, self.text)
 
     @property
+    def held(self) -> bool:
+        """Tell whether a run may have been given its slot here when it arrived."""
+        return isinstance(self.rule, Singleton)
+
+    @property
     def of_steps(self) -> bool:
         """Tell whether a slot here is released whenever the run rests."""
         return isinstance(self.rule, Concurrency) and self.rule.of == "steps"
@@ -192,10 +204,17 @@ def _passages(function: Function, flow: Flow, starting: bool) -> Iterator[Passag
         found = passage(function, flow, place)
         if found is None or found.control == RATE_LIMIT:
             continue  # decided on arrival
-        if isinstance(found.rule, Singleton) and found.rule.mode != "queue":
-            continue  # likewise
         if starting or found.of_steps:
             yield found
+
+
+def undeclared(function: Function, flow: Flow, *, starting: bool) -> bool:
+    """Tell whether a run has a limit that the code of this process does not have."""
+    return any(
+        passage(function, flow, place) is None
+        for place in flow
+        if starting or place.startswith(CONCURRENCY)
+    )
 
 
 def lane_of(run: Run, *, starting: bool, moment: datetime) -> Lane:

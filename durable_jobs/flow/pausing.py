@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.db.models import QuerySet
+
 from durable_jobs import clock
 from durable_jobs.flow import keys
 from durable_jobs.models import Lane, Pause
@@ -81,18 +83,36 @@ def resume(kind: str, name: str, key: str = "") -> bool:
     rows = Pause.objects.using(db.alias()).filter(kind=kind, name=name, key=key)
     if not rows._raw_delete(db.alias()):
         return False
-    if kind != Pause.QUEUE:
-        stand_still = Lane.objects.using(db.alias()).filter(function=name)
-        for lane in stand_still.filter(active=False, blocked_on__isnull=True):
+    if kind == Pause.FUNCTION:
+        shelves = Lane.objects.using(db.alias()).filter(function=name, keys={})
+        for lane in shelves:
+            lanes.unshelve(lane)
+    return True
+
+
+def start_again(lane_rows: QuerySet[Lane]) -> int:
+    """Let lanes try again that no pause keeps; the lock is held."""
+    pauses, count = current(), 0
+    for lane in lane_rows.filter(active=False, blocked_on__isnull=True):
+        if holding(pauses, lane.function, lane.keys.values()) is None:
+            count += 1
             if not lane.keys:
                 lanes.unshelve(lane)
-        lanes.activate(stand_still.filter(blocked_on__isnull=True))
-    return True
+            lanes.activate(Lane.objects.using(db.alias()).filter(pk=lane.pk))
+    return count
+
+
+def still(pause: Pause) -> Pause | None:
+    """Lock a pause, so that nobody ends it meanwhile; None when somebody does."""
+    rows = Pause.objects.using(db.alias()).filter(pk=pause.pk)
+    if db.lockable():
+        rows = rows.select_for_update(skip_locked=True)
+    return rows.first()
 
 
 def shelve(function: str, limit: int) -> int:
     """Take up to ``limit`` runs of a function from where workers claim; count them."""
-    count = 0
+    count = lanes.take_back(lanes.unclaimed(function), limit)
     for queue in lanes.ready_queues(function):
         count += lanes.shelve(function, _shelf(function, queue), limit - count)
         if count >= limit:
@@ -101,7 +121,10 @@ def shelve(function: str, limit: int) -> int:
 
 
 def _shelf(function: str, queue: str) -> Lane:
-    """Return the lane in which runs of a paused function without limits are kept."""
+    """Return the lane in which runs of a paused function without limits are kept.
+
+    No admission has to do with it, so it may be made without the lock.
+    """
     name = keys.digest(function, queue, "shelf")
     row = Lane(
         name=name,
@@ -111,4 +134,4 @@ def _shelf(function: str, queue: str) -> Lane:
         starting=True,
         turn=clock.now(),
     )
-    return lanes.ensure([row])[name]
+    return lanes.made(row)

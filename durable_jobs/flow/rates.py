@@ -22,6 +22,16 @@ def conform(
     return start, expected + interval
 
 
+def settled(
+    tat: datetime | None, now: datetime, interval: timedelta, burst: int
+) -> datetime | None:
+    """Return the arrival time that a rate may have left, if ``tat`` is later than that.
+
+    It is from before the rate was raised.
+    """
+    return None if tat is None else min(tat, now + interval * burst)
+
+
 def room_in_window(
     starts: Sequence[datetime], at: datetime, limit: int, per: timedelta
 ) -> datetime | None:

@@ -250,4 +250,12 @@ class Migration(migrations.Migration):
             model_name='gathered',
             index=models.Index(models.F('run'), models.F('id'), condition=models.Q(('run__isnull', False)), name='durable_gathered_run'),
         ),
+        migrations.AddIndex(
+            model_name='run',
+            index=models.Index(models.F('due_at'), models.F('id'), condition=models.Q(('lane__lt', 0), ('status', 'queued')), name='durable_run_arrived'),
+        ),
+        migrations.AddIndex(
+            model_name='run',
+            index=models.Index(models.F('queue'), condition=models.Q(('flow__isnull', False), ('lane__isnull', True), ('status', 'queued')), name='durable_run_through'),
+        ),
     ]

@@ -148,6 +148,21 @@ class Run(models.Model):
                 condition=Q(status=RunStatus.QUEUED.value, lane__isnull=False),
             ),
             models.Index(
+                "due_at",
+                "id",
+                name="durable_run_arrived",
+                condition=Q(status=RunStatus.QUEUED.value, lane__lt=0),
+            ),
+            models.Index(
+                "queue",
+                name="durable_run_through",
+                condition=Q(
+                    status=RunStatus.QUEUED.value,
+                    lane__isnull=True,
+                    flow__isnull=False,
+                ),
+            ),
+            models.Index(
                 "id",
                 name="durable_run_running",
                 condition=Q(lease_token__isnull=False),

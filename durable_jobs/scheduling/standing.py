@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Exists, Model, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
 
 from durable_jobs import clock
 from durable_jobs.definitions.controls import Controls
@@ -35,8 +35,9 @@ def sweep() -> int:
     works = (
         _release_lost,
         _redeclared,
-        _ask_again,
+        _try_again,
         _start_again,
+        _arrive_again,
         admitting.shelve,
         _forget,
     )
@@ -67,47 +68,50 @@ _declared: dict[str, Controls] = {}
 
 
 def _redeclared() -> int:
-    """Let all lanes try whose gates the code may have changed: with a new process."""
+    """Let lanes try whose gates the code may have changed: with a new process."""
     current = {function.id: function.controls for function in registry}
-    if current == _declared:
+    changed = [id for id, controls in current.items() if _declared.get(id) != controls]
+    if not changed:
         return 0
     _declared.clear()
     _declared.update(current)
-    blocked = Lane.objects.using(db.alias()).filter(blocked_on__isnull=False)
-    return lanes.activate(blocked)
+    rows = Lane.objects.using(db.alias()).filter(function__in=changed)
+    with gates.locked():
+        for function in changed:
+            if current[function].throttle is not None:
+                lanes.hasten(function)
+        return lanes.activate(rows.filter(blocked_on__isnull=False))
 
 
-def _ask_again() -> int:
-    """Let a lane try at gates whose limit is given, or that nobody holds."""
+def _try_again() -> int:
+    """Let one lane try at each gate that lanes wait for: there may be room."""
     waiting = Lane.objects.using(db.alias()).filter(blocked_on=OuterRef("pk"))
-    held = Slot.objects.using(db.alias()).filter(
-        gate=OuterRef("pk"), released_at__isnull=True
-    )
     rows = Gate.objects.using(db.alias()).filter(Exists(waiting))
-    given = Q(asked=True) | Q(override__isnull=False)
-    chosen = rows.filter(given | ~Exists(held)).order_by("?")[:BATCH]
-    return sum(lanes.revive(gate, 1) for gate in chosen.values_list("pk", flat=True))
+    chosen = list(rows.order_by("?").values_list("pk", flat=True)[:BATCH])
+    if not chosen:
+        return 0
+    with gates.locked():
+        return sum(lanes.revive(gate, 1) for gate in sorted(chosen))
 
 
 def _start_again() -> int:
-    """Let lanes try that stand still for nothing.
-
-    An admission, or the sweep of a pause, may have written after a resumption what it
-    had read before it.
-    """
-    paused = Pause.objects.using(db.alias()).filter(
-        kind=Pause.FUNCTION, name=OuterRef("function")
-    )
+    """Let lanes try that stand still for nothing: what wrote them read what was."""
     rows = Lane.objects.using(db.alias()).filter(
         Exists(_inside()), active=False, blocked_on__isnull=True
     )
-    pauses, chosen = pausing.current(), []
-    for lane in rows.exclude(Exists(paused)).order_by("?")[:BATCH]:
-        if pausing.holding(pauses, lane.function, lane.keys.values()) is None:
-            chosen.append(lane.pk)
-            if not lane.keys:
-                lanes.unshelve(lane)
-    return lanes.activate(Lane.objects.using(db.alias()).filter(pk__in=chosen))
+    chosen = list(rows.order_by("?").values_list("pk", flat=True)[:BATCH])
+    if not chosen:
+        return 0
+    with gates.locked():
+        every = Lane.objects.using(db.alias()).filter(pk__in=chosen)
+        return pausing.start_again(every)
+
+
+def _arrive_again() -> int:
+    """Let runs arrive again whose lane is none: after a restored backup, or by hand."""
+    rows = lanes.strays().values_list("pk", flat=True)[:BATCH]
+    chosen = Run.objects.using(db.alias()).filter(pk__in=list(rows))
+    return chosen.filter(status=RunStatus.QUEUED).update(lane=F("entry"))
 
 
 def _inside() -> QuerySet[Run]:
@@ -148,8 +152,7 @@ def _delete(rows: QuerySet[Lane] | QuerySet[Gate]) -> int:
     """Delete a batch under the lock: no admission is using them."""
     if not rows.exists():
         return 0
-    with db.atomic():
-        gates.lock()
+    with gates.locked():
         chosen = list(rows.values_list("pk", flat=True)[:BATCH])
         every = rows.model._default_manager.using(db.alias()).filter(pk__in=chosen)
         every._raw_delete(db.alias())

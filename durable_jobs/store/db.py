@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.db import connections, transaction
@@ -36,6 +37,30 @@ def joined() -> Any:
     For what hosts call inside their own: no statement more than the work itself.
     """
     return transaction.atomic(using=alias(), savepoint=False)
+
+
+class AfterCommit:
+    """Something to be done once the caller's transaction has committed.
+
+    In a test's transaction, which never does, the kit does it.
+    """
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        # What Django says of one that fails.
+        self.__qualname__ = type(self).__qualname__
+        self.done = False
+
+    def __call__(self) -> None:
+        """Do it, once."""
+        if not self.done:
+            self.done = True
+            self._work()
+
+
+def after_commit(work: Callable[[], object]) -> None:
+    """Do something when the caller's transaction commits, at once outside of one."""
+    transaction.on_commit(AfterCommit(work), using=alias(), robust=True)
 
 
 def lockable() -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from django.db.models import Count, Q, QuerySet
@@ -20,6 +21,11 @@ from durable_jobs.store import db
 
 #: The lock's number in the database's space of advisory locks: "durable" in letters.
 LOCK = 0x64757261626C65
+_COMMITTED = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
+_LOCK = (
+    "SELECT set_config('synchronous_commit', 'off', true), "
+    f"pg_advisory_xact_lock({LOCK})"
+)
 NOTED_EVERY = timedelta(hours=1)
 
 
@@ -29,12 +35,10 @@ def lock() -> None:
     Losing a commit made under it loses nothing, so it need not wait for the disk.
     """
     if db.is_postgres():
+        # A snapshot that is older than the lock would not see what others have taken.
+        outermost = len(db.connection().atomic_blocks) == 1
         with db.connection().cursor() as cursor:
-            cursor.execute(
-                "SELECT set_config('synchronous_commit', 'off', true), "
-                "pg_advisory_xact_lock(%s)",
-                [LOCK],
-            )
+            cursor.execute(_COMMITTED + _LOCK if outermost else _LOCK)
         return
     # The row is a lock and nothing else. On SQLite an update takes the whole database.
     name = "admission"
@@ -43,6 +47,14 @@ def lock() -> None:
         row = Gate(name=name, control="lock", used_at=clock.now())
         Gate.objects.using(db.alias()).bulk_create([row], ignore_conflicts=True)
         rows.update(used_at=clock.now())
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """Hold the lock for a transaction: whoever writes lanes or takes slots does."""
+    with db.atomic():
+        lock()
+        yield
 
 
 def ensure(wanted: Iterable[Gate]) -> dict[str, Gate]:
@@ -78,6 +90,14 @@ def holders(gate_id: int) -> QuerySet[Slot]:
     return _held().filter(gate_id=gate_id).order_by("pk")
 
 
+def held_by(
+    gate_ids: Iterable[int], run_ids: Iterable[uuid.UUID]
+) -> set[tuple[int, uuid.UUID]]:
+    """Return which of some runs hold a slot at which of some gates."""
+    rows = _held().filter(gate_id__in=list(gate_ids), run_id__in=list(run_ids))
+    return set(rows.values_list("gate_id", "run_id"))
+
+
 def _held() -> QuerySet[Slot]:
     return Slot.objects.using(db.alias()).filter(released_at__isnull=True)
 
@@ -101,7 +121,10 @@ def release_held(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
     held = Run.objects.using(db.alias()).filter(
         pk__in=list(run_ids), lease_token=token, entry__isnull=False
     )
-    chosen = list(held.values_list("pk", flat=True))
+    if db.lockable():
+        # Whoever takes a run over waits until the slots that it had are released.
+        held = held.select_for_update(no_key=True)
+    chosen = list(held.order_by("pk").values_list("pk", flat=True))
     return release(chosen, resting=True) if chosen else 0
 
 
@@ -149,14 +172,6 @@ def answered(name: str, trouble: str) -> None:
     """Note why the limit of a gate is not known; empty when it is."""
     rows = Gate.objects.using(db.alias()).filter(name=name)
     rows.exclude(trouble=trouble).update(trouble=trouble)
-
-
-def reopen(name: str, limit: int) -> int:
-    """Let as many lanes try again as a limit that has grown may have room for."""
-    from durable_jobs.store import lanes
-
-    gate = Gate.objects.using(db.alias()).filter(name=name).first()
-    return 0 if gate is None else lanes.revive(gate.pk, limit)
 
 
 def admissions(gate_id: int, since: datetime, until: datetime) -> list[datetime]:

@@ -28,10 +28,21 @@ def fresh() -> QuerySet[Gathered]:
     return rows.order_by("due_at", "id")
 
 
-def windows(names: Iterable[str]) -> dict[str, Window]:
-    """Return open windows by name."""
+def windows(names: Iterable[str]) -> tuple[dict[str, Window], set[str]]:
+    """Lock open windows and return them by name; and those being closed just now."""
     rows = Window.objects.using(db.alias()).filter(name__in=list(names))
-    return {row.name: row for row in rows}
+    found = {row.name: row for row in _unlocked(rows.order_by("pk"))}
+    every = set(rows.order_by().values_list("name", flat=True))
+    return found, every - found.keys()
+
+
+def closing(name: str) -> list[Window]:
+    """Lock a window that is due, unless somebody is about it just now."""
+    return list(_unlocked(due().filter(name=name)))
+
+
+def _unlocked(rows: QuerySet[Window]) -> QuerySet[Window]:
+    return rows.select_for_update(skip_locked=True) if db.lockable() else rows
 
 
 def write_windows(rows: Iterable[Window]) -> None:
@@ -119,9 +130,9 @@ def drop(events: Sequence[Gathered]) -> None:
     rows._raw_delete(db.alias())
 
 
-def put_off(window: Window, due_at: datetime) -> None:
+def put_off(name: str, due_at: datetime) -> None:
     """Let a window be due later."""
-    Window.objects.using(db.alias()).filter(pk=window.pk).update(due_at=due_at)
+    Window.objects.using(db.alias()).filter(name=name).update(due_at=due_at)
 
 
 def close(window: Window) -> None:

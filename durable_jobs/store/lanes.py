@@ -11,8 +11,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from durable_jobs import clock
 from durable_jobs.models import Entry, Lane, Run, Wait
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, pauses
-from durable_jobs.store.leases import FARTHEST_BEHIND
+from durable_jobs.store import db, gates, pauses
 
 
 def waiting(lane: int | Iterable[int]) -> QuerySet[Run]:
@@ -25,16 +24,18 @@ def waiting(lane: int | Iterable[int]) -> QuerySet[Run]:
     return rows.filter(lane__in=list(lane)).order_by("place", "id")
 
 
-def arrived(*entries: Entry) -> QuerySet[Run]:
-    """Return queued runs whose time has come and that no admission has looked at.
+def arrived(functions: Iterable[str]) -> QuerySet[Run]:
+    """Return queued runs that no admission has looked at, in the order of arrival.
 
-    Of one entry they come in order from the index; those of several are sorted.
-    Those that somebody is just changing are left for the next one.
+    Of the functions that this process knows, and whose time has come.
     """
-    now = clock.now()
-    lanes = [entry.value for entry in entries or Entry]
-    rows = waiting(lanes[0] if len(lanes) == 1 else lanes)
-    return rows.filter(due_at__lte=now, place__lte=now + FARTHEST_BEHIND)
+    rows = Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED,
+        lane__lt=0,
+        due_at__lte=clock.now(),
+        function__in=list(functions),
+    )
+    return rows.order_by("due_at", "id")
 
 
 def ensure(wanted: Iterable[Lane]) -> dict[str, Lane]:
@@ -47,6 +48,13 @@ def ensure(wanted: Iterable[Lane]) -> dict[str, Lane]:
         Lane.objects.using(db.alias()).bulk_create(missing)
         found |= {lane.name: lane for lane in missing}
     return found
+
+
+def made(lane: Lane) -> Lane:
+    """Return the row of a lane, which somebody else may be making too."""
+    rows = Lane.objects.using(db.alias())
+    rows.bulk_create([lane], ignore_conflicts=True)
+    return rows.get(name=lane.name)
 
 
 def enter(runs: Sequence[Run]) -> None:
@@ -67,28 +75,34 @@ def enter(runs: Sequence[Run]) -> None:
     empty.update(active=True, turn=clock.now())
 
 
-def in_turn() -> QuerySet[Lane]:
-    """Return the lanes whose turn has come, of queues that are not paused."""
-    rows = Lane.objects.using(db.alias()).filter(active=True, turn__lte=clock.now())
+def in_turn(functions: Iterable[str]) -> QuerySet[Lane]:
+    """Return the lanes of functions whose turn has come, of queues not paused."""
+    rows = Lane.objects.using(db.alias()).filter(
+        active=True, turn__lte=clock.now(), function__in=list(functions)
+    )
     return rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
 
 
-def active(queue: str, limit: int) -> list[Lane]:
+def active(
+    queue: str, functions: Iterable[str], limit: int, *, leaving: Iterable[int] = ()
+) -> list[Lane]:
     """Return lanes of a queue whose turn has come, in turn."""
     rows = Lane.objects.using(db.alias()).filter(
-        queue=queue, active=True, turn__lte=clock.now()
+        queue=queue, active=True, turn__lte=clock.now(), function__in=list(functions)
     )
+    rows = rows.exclude(pk__in=list(leaving))
     return list(rows.order_by("turn", "served", "id")[:limit])
 
 
-def queues() -> set[str]:
+def queues(functions: Iterable[str]) -> set[str]:
     """Return the queues that have a lane whose turn has come.
 
     One look into the index for each queue, however many lanes it has.
     """
     found, queue = set(), _next_queue("")
+    ready = in_turn(functions)
     while queue is not None:
-        if in_turn().filter(queue=queue).exists():
+        if ready.filter(queue=queue).exists():
             found.add(queue)
         queue = _next_queue(queue)
     return found
@@ -109,6 +123,8 @@ def revive(gate_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
     """Let lanes that wait for a gate try again, the first in turn first."""
     rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
     rows = rows.exclude(pk__in=list(leaving))
+    # One that cannot go on would keep the room from the others.
+    rows = rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
     first = list(rows.order_by("turn", "served").values_list("pk", flat=True)[:count])
     if not first:
         return 0
@@ -127,9 +143,16 @@ def waiting_for(
     return sorted(found, key=lambda lane: (lane.turn, lane.served))
 
 
-def heads(lane: Lane, limit: int) -> list[Run]:
-    """Return the first runs in line in a lane."""
-    return list(locked(waiting(lane.pk).only("id", "lane"))[:limit])
+def heads(lane: Lane, limit: int) -> tuple[list[Run], bool]:
+    """Return the first runs in line in a lane; tell whether there may be others.
+
+    Those that somebody is just changing are passed over, and may be.
+    """
+    line = waiting(lane.pk).only("id", "lane")
+    found = list(locked(line)[:limit])
+    if len(found) == limit:
+        return found, True
+    return found, line.exclude(pk__in=[run.pk for run in found]).exists()
 
 
 def waited_for(gate_ids: Iterable[int]) -> set[int]:
@@ -190,6 +213,55 @@ def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
             status=RunStatus.SKIPPED, reason=reason, ended_at=clock.now()
         )
     return chosen
+
+
+def take_back(rows: QuerySet[Run], limit: int) -> int:
+    """Put runs that were let through and not begun back in line, without slots."""
+    with db.atomic():
+        chosen = list(locked(rows.only("pk", "started_at"))[:limit])
+        begun = [run.pk for run in chosen if run.started_at is not None]
+        fresh = [run.pk for run in chosen if run.started_at is None]
+        every = Run.objects.using(db.alias())
+        every.filter(pk__in=begun).update(lane=Entry.RESUME, entry=Entry.RESUME)
+        every.filter(pk__in=fresh).update(lane=Entry.AGAIN, entry=Entry.AGAIN)
+        gates.release(begun, resting=True)
+        gates.release(fresh)
+    return len(chosen)
+
+
+def let_through_to(queue: str) -> QuerySet[Run]:
+    """Return the runs of a queue that were let through and that nobody has claimed."""
+    return Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED,
+        lane__isnull=True,
+        flow__isnull=False,
+        queue=queue,
+    )
+
+
+def unclaimed(function: str) -> QuerySet[Run]:
+    """Return the runs of a function that were let through, and have not begun."""
+    return Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED,
+        lane__isnull=True,
+        flow__isnull=False,
+        function=function,
+        started_at__isnull=True,
+    )
+
+
+def strays() -> QuerySet[Run]:
+    """Return queued runs whose lane is none."""
+    there = Lane.objects.using(db.alias()).filter(pk=OuterRef("lane"))
+    rows = Run.objects.using(db.alias()).filter(status=RunStatus.QUEUED, lane__gt=0)
+    return rows.exclude(Exists(there))
+
+
+def hasten(function: str) -> int:
+    """Let lanes of a function whose turn is to come try now; the lock is held."""
+    now = clock.now()
+    rows = Lane.objects.using(db.alias()).filter(function=function, active=True)
+    return rows.filter(turn__gt=now).update(turn=now)
 
 
 def activate(lanes: QuerySet[Lane]) -> int:

@@ -101,7 +101,9 @@ class Kit:
             status=RunStatus.QUEUED, due_at__lte=clock.now()
         )
         # A lane may have had its last run let through, and nobody has seen that yet.
-        queues = set(rows.values_list("queue", flat=True)) | lanes.queues()
+        queues = set(rows.values_list("queue", flat=True)) | lanes.queues(
+            registry.ids()
+        )
         return sum(self._serve(queue) for queue in sorted(queues))
 
     def _serve(self, queue: str) -> int:
@@ -129,7 +131,9 @@ class Kit:
         connection = db.connection()
         if connection.in_atomic_block:
             for _, function, *_ in list(connection.run_on_commit):
-                if isinstance(function, model_waits.Look) and not function.done:
+                if not isinstance(function, model_waits.Look | db.AfterCommit):
+                    continue
+                if not function.done:
                     function()
 
     # Time

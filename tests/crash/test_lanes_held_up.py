@@ -1,0 +1,558 @@
+"""Interleavings of admissions that leave runs behind, or let too many through."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, connections, transaction
+
+from durable_jobs import durable
+from durable_jobs.control import traffic
+from durable_jobs.definitions.function import EVERY
+from durable_jobs.definitions.registry import registry
+from durable_jobs.events import admitting
+from durable_jobs.flow import pausing
+from durable_jobs.models import Lane, Pause, Run, Slot
+from durable_jobs.scheduling import standing, ticking
+from durable_jobs.store import leases
+from tests.lab.processes import until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
+
+
+@pytest.fixture(autouse=True)
+def apart() -> Iterator[None]:
+    """Keep what a test declares to itself."""
+    with registry.temporary():
+        yield
+
+
+def elsewhere(call: Callable[[], Any]) -> Any:
+    """Make a call on a connection of its own, and wait for it."""
+    given: list[Any] = []
+
+    def work() -> None:
+        try:
+            given.append(call())
+        except BaseException as error:  # noqa: BLE001  # raised again
+            given.append(error)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(20)
+    assert given, "it hangs"
+    if isinstance(given[0], BaseException):
+        raise given[0]
+    return given[0]
+
+
+def begun(call: Callable[[], Any]) -> threading.Thread:
+    """Begin a call on a connection of its own."""
+
+    def work() -> None:
+        try:
+            call()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def settle() -> None:
+    """Do all that beat and workers do in the course of a minute, but for executing."""
+    for _ in range(5):
+        ticking.tick()
+        admitting.sweep()
+        standing.sweep()
+        admitting.admit("default", 10)
+
+
+@contextmanager
+def row_locked(run: Run) -> Iterator[None]:
+    """Hold the lock that e.g. an invoked run's end takes on its parent's row."""
+    with transaction.atomic():
+        list(Run.objects.filter(pk=run.pk).select_for_update(no_key=True))
+        yield
+
+
+def test_a_run_whose_row_was_locked_for_a_moment_is_still_let_through() -> None:
+    """Its lane is closed as empty, and nobody ever opens it again."""
+
+    @durable.function(id="lanes.locked", concurrency=1)
+    def work(ctx):
+        return None
+
+    run = work.enqueue()
+    admitting.admit()  # it arrives, and stands in its lane
+    with row_locked(run):
+        elsewhere(lambda: admitting.admit("default", 10))
+    settle()
+    assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
+
+
+def test_a_parent_is_not_lost_when_its_children_end_while_it_is_in_line() -> None:
+    """The same with nothing but runs: the end of a child locks its parent."""
+
+    @durable.function(id="lanes.child")
+    def child(ctx):
+        return None
+
+    @durable.function(id="lanes.parent", concurrency=1)
+    def parent(ctx):
+        return ctx.step.parallel(
+            "all",
+            {
+                name: lambda name=name: ctx.step.invoke(name, child, {})
+                for name in ("one", "two")
+            },
+        )
+
+    from durable_jobs.engine import attempts
+    from durable_jobs.failpoints import watching
+
+    run = parent.enqueue()
+    admitting.admit("default", 10)
+    (claimed,) = leases.claim("default", 1, "test")
+    attempts.advance(claimed, threads=0)
+    assert Run.objects.get(pk=run.pk).status == "waiting"
+    first, second = leases.claim("default", 10, "test")
+    attempts.advance(first, threads=0)
+    assert Run.objects.get(pk=run.pk).status == "queued"
+    admitting.admit()  # the parent is in the lane of those that go on
+
+    def look(place: str, name: str) -> None:
+        if place == "finish.ended" and name == "lanes.child":
+            elsewhere(lambda: admitting.admit("default", 10))
+
+    with watching(look):
+        attempts.advance(second, threads=0)
+    settle()
+    assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
+
+
+def test_the_first_in_an_order_is_not_overtaken_while_its_row_is_locked() -> None:
+    @durable.function(id="lanes.ordered", ordering="event.data.k")
+    def work(ctx):
+        return None
+
+    first, second = work.enqueue({"k": 1}), work.enqueue({"k": 1})
+    admitting.admit()
+    with row_locked(first):
+        elsewhere(lambda: admitting.admit("default", 10))
+    through = list(Run.objects.filter(lane=None).values_list("pk", flat=True))
+    assert second.pk not in through
+
+
+def test_the_first_to_arrive_is_not_overtaken_while_its_row_is_locked() -> None:
+    @durable.function(id="lanes.arriving", ordering="event.data.k")
+    def work(ctx):
+        return None
+
+    first, second = work.enqueue({"k": 1}), work.enqueue({"k": 1})
+    with row_locked(first):
+        elsewhere(lambda: admitting.admit("default", 10))
+    through = list(Run.objects.filter(lane=None).values_list("pk", flat=True))
+    assert second.pk not in through
+
+
+def test_a_function_that_is_resumed_during_an_admission_goes_on(monkeypatch) -> None:
+    """The admission has read the pause, and closes the lane after the resume."""
+
+    @durable.function(id="lanes.resumed", concurrency=1)
+    def work(ctx):
+        return None
+
+    run = work.enqueue()
+    admitting.admit()
+    traffic.pause_function(work, key=EVERY, skip=False, reason="")
+    current = pausing.current
+
+    resuming: list[threading.Thread] = []
+
+    def read() -> Any:
+        found = current()
+        monkeypatch.setattr(pausing, "current", current)
+        resuming.append(begun(lambda: traffic.resume_function(work, key=EVERY)))
+        until(lambda: not Pause.objects.exists(), "the pause to end")
+        return found
+
+    monkeypatch.setattr(pausing, "current", read)
+    admitting.admit("default", 10)
+    resuming[0].join(20)
+    settle()
+    assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_function_that_is_resumed_during_its_shelving_goes_on(
+    monkeypatch, skip: bool
+) -> None:
+    """The sweep has read the pause, and shelves what nobody will take down."""
+
+    @durable.function(id="lanes.shelved")
+    def work(ctx):
+        return None
+
+    pausing.pause("function", work.id, skip=skip, reason="")
+    for _ in range(6):
+        work.enqueue()
+    monkeypatch.setattr(admitting, "SHELVED", 2)
+    shelve, rounds = admitting._shelve, []
+
+    def one(pause: Any) -> int:
+        moved = shelve(pause)
+        if not rounds:  # the operator resumes between two batches
+            rounds.append(moved)
+            traffic.resume_function(work, key=EVERY)
+            admitting.sweep()  # as any tick, or worker, meanwhile
+        return moved
+
+    monkeypatch.setattr(admitting, "_shelve", one)
+    admitting.shelve()
+    settle()
+    assert not Run.objects.filter(status="queued", lane__isnull=False).exists()
+
+
+def test_a_host_that_resumes_in_its_transaction_stops_no_admission() -> None:
+    """With ATOMIC_REQUESTS each click on Resume holds rows that admissions write."""
+
+    @durable.function(id="lanes.host", concurrency=1)
+    def work(ctx):
+        return None
+
+    @durable.function(id="lanes.other", concurrency=1)
+    def other(ctx):
+        return None
+
+    traffic.pause_function(work, key=EVERY, skip=False, reason="")
+    work.enqueue()
+    other.enqueue()
+    admitting.admit("default", 10)  # work's lane is closed by the pause
+    work.enqueue()
+    other.enqueue()
+
+    def admit() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '2s'")
+        return admitting.admit("default", 10)
+
+    with transaction.atomic():
+        traffic.resume_function(work, key=EVERY)
+        try:
+            elsewhere(admit)
+        except OperationalError as error:
+            pytest.fail(f"all admissions wait for a host's transaction: {error}")
+
+
+def test_a_process_that_does_not_know_a_function_lets_none_of_its_runs_through() -> (
+    None
+):
+    """In a rolling deploy the old worker admits the new function's runs too."""
+    with registry.temporary():
+
+        @durable.function(id="lanes.new", concurrency=1)
+        def work(ctx):
+            return None
+
+        for _ in range(5):
+            work.enqueue()
+
+    @durable.function(id="lanes.old", concurrency=1)
+    def old(ctx):
+        return None
+
+    admitting.admit("default", 10)
+    free = Run.objects.filter(function="lanes.new", lane=None).count()
+    assert free <= Slot.objects.filter(released_at=None).count()
+
+
+def test_a_beat_that_has_no_limits_yet_lets_nobody_past_those_of_workers(
+    monkeypatch,
+) -> None:
+    """The workers are deployed with the first limit of the project, then beat."""
+
+    def declare(**limits: Any) -> durable.Function:
+        @durable.function(id="lanes.deployed", **limits)
+        def work(ctx):
+            return None
+
+        return work
+
+    with registry.temporary():
+        work = declare(concurrency=1)
+        for _ in range(5):
+            work.enqueue()
+    with registry.temporary():
+        declare()
+        monkeypatch.setattr(registry, "controlled", False)
+        for _ in range(3):
+            ticking.tick()
+    through = Run.objects.filter(function="lanes.deployed", lane=None).count()
+    assert through <= 1
+
+
+def test_slots_are_not_held_for_a_function_that_is_paused() -> None:
+    """A worker dies between admission and claim; then an operator pauses for days."""
+    shared = durable.Concurrency(1, key="'all'", scope="account")
+
+    @durable.function(id="lanes.paused", concurrency=shared)
+    def paused(ctx):
+        return None
+
+    @durable.function(id="lanes.waits", concurrency=shared)
+    def waits(ctx):
+        return None
+
+    paused.enqueue()
+    admitting.admit("default", 10)
+    traffic.pause_function(paused, key=EVERY, skip=False, reason="")
+    run = waits.enqueue()
+    settle()
+    assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
+
+
+def test_a_lane_of_a_paused_queue_does_not_keep_the_room_of_a_shared_gate() -> None:
+    """A release lets one lane try: one that cannot, and nobody else is told."""
+    shared = durable.Concurrency(2, key="'all'", scope="account", of="runs")
+
+    def declare(name: str, queue: str) -> durable.Function:
+        @durable.function(id=f"lanes.{name}", queue=queue, concurrency=shared)
+        def work(ctx):
+            return None
+
+        return work
+
+    first, away, here = (
+        declare("holds", "default"),
+        declare("away", "slow"),
+        declare("here", "default"),
+    )
+    first.enqueue()
+    first.enqueue()
+    admitting.admit("default", 10)
+    held = leases.claim("default", 10, "test")
+    assert len(held) == 2
+    away.enqueue()
+    admitting.admit("slow", 10)
+    run = here.enqueue()
+    admitting.admit("default", 10)
+    assert Lane.objects.filter(blocked_on__isnull=False).count() == 2
+    traffic.pause_queue("slow", "")
+    standing._declared.clear()
+    standing._declared.update({one.id: one.controls for one in registry})
+    from durable_jobs.engine import attempts
+
+    attempts.advance(held[0], threads=0)
+    settle()
+    assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
+
+
+def test_a_worker_that_gives_back_too_late_releases_no_slot_of_the_next(
+    monkeypatch,
+) -> None:
+    """I4, I7. It stalls in ``give_back``, its lease runs out, and others go on."""
+    from datetime import timedelta
+
+    from durable_jobs import clock
+    from durable_jobs.store import gates
+
+    @durable.function(id="lanes.given", concurrency=1)
+    def work(ctx):
+        return None
+
+    run = work.enqueue()
+    admitting.admit("default", 10)
+    (stale,) = leases.claim("default", 1, "stalls")
+
+    Run.objects.update(lease_until=clock.now() - timedelta(seconds=1))
+
+    def others() -> None:
+        assert not leases.reclaim(leases.expired(10)[0], clock.now())
+
+    release = gates.release
+
+    def late(*args: Any, **options: Any) -> int:
+        monkeypatch.setattr(gates, "release", release)
+        elsewhere(others)
+        return release(*args, **options)
+
+    monkeypatch.setattr(gates, "release", late)
+    assert leases.give_back([stale.pk], stale.lease_token) == 1
+    admitting.admit("default", 10)
+    assert leases.claim("default", 1, "next")
+    assert leases.give_back([stale.pk], stale.lease_token) == 0
+    run.refresh_from_db()
+    assert run.worker == "next"
+    assert Slot.objects.filter(run=run, released_at=None).count() == 1
+
+
+def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None:
+    """Lanes are written outside of admissions too, in an order of their own."""
+    from durable_jobs.store import lanes
+    from tests.crash.test_deadlocks import deadlocks
+
+    @durable.function(
+        id="lanes.crossed", concurrency=durable.Concurrency(1, key="event.data.k")
+    )
+    def work(ctx):
+        return None
+
+    # The gate of "one" comes first, the lane of "two" does.
+    holders = []
+    for k in ("one", "two"):
+        work.enqueue({"k": k})
+        admitting.admit("default", 10)
+        holders += leases.claim("default", 1, "test")
+    work.enqueue({"k": "one"})
+    work.enqueue({"k": "two"})
+    admitting.admit("default", 10)
+    one = Lane.objects.filter(blocked_on__isnull=False).order_by("blocked_on").first()
+    Lane.objects.filter(pk=one.pk).update(served=9)  # its row moves behind the other's
+    from durable_jobs.engine import attempts
+
+    for run in holders:
+        attempts.advance(run, threads=0)
+    before, revive, threads = deadlocks(), lanes.revive, []
+    standing._declared.clear()
+
+    def sweep() -> None:
+        try:
+            standing._redeclared()
+        except OperationalError:
+            pass  # it was the one that the database has ended
+        finally:
+            connections.close_all()
+
+    def blocked() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted")
+            return cursor.fetchone() is not None
+
+    def first(*args: Any, **options: Any) -> int:
+        monkeypatch.setattr(lanes, "revive", revive)
+        done = revive(*args, **options)
+        threads.append(threading.Thread(target=sweep))
+        threads[0].start()
+        until(blocked, "the sweep to wait for the admission")
+        return done
+
+    monkeypatch.setattr(lanes, "revive", first)
+    try:
+        admitting.rounds()
+    finally:
+        threads[0].join(20)
+    assert deadlocks() == before
+
+
+def test_a_new_process_makes_no_admission_long() -> None:
+    """Its first sweep lets all blocked lanes try; one admission visits them all."""
+    from django.test.utils import CaptureQueriesContext
+
+    @durable.function(
+        id="lanes.keys", concurrency=durable.Concurrency(1, key="event.data.k")
+    )
+    def work(ctx):
+        return None
+
+    for k in range(200):
+        work.enqueue({"k": k})
+        work.enqueue({"k": k})
+    while admitting.admit("default", 500):
+        pass
+    assert Lane.objects.filter(blocked_on__isnull=False).count() == 200
+    standing._declared.clear()  # as in a worker's new child process
+    standing.sweep()
+    with CaptureQueriesContext(connection) as made:
+        assert admitting.admit("default", 10) == 0
+    assert len(made) < 100
+
+
+def test_limits_hold_where_the_host_reads_repeatably() -> None:
+    """The snapshot is as old as the wait for the lock: what is newer is unseen."""
+    shared = durable.Concurrency(1, key="'all'", scope="account")
+    from durable_jobs.store import gates
+
+    for queue in ("default", "other"):
+
+        @durable.function(id=f"lanes.{queue}", queue=queue, concurrency=shared)
+        def work(ctx):
+            return None
+
+        work.enqueue()
+    admitting.admit("default", 1)
+    (first,) = leases.claim("default", 1, "test")  # the gate is there
+    from durable_jobs.engine import attempts
+
+    attempts.advance(first, threads=0)
+    registry.get("lanes.default").enqueue()
+    admitting.admit()
+
+    def repeatably() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL "
+                "REPEATABLE READ"
+            )
+        try:
+            admitting.admit("other", 10)
+        finally:
+            connections.close_all()
+
+    def waits() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            )
+            return cursor.fetchone() is not None
+
+    with transaction.atomic():
+        gates.lock()
+        thread = threading.Thread(target=repeatably)
+        thread.start()
+        until(waits, "the other admission to wait")
+        admitting.rounds("default", 10)
+    thread.join(20)
+    assert Slot.objects.filter(released_at=None).count() == 1
+
+
+def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
+    monkeypatch,
+) -> None:
+    """The admission goes by the old limit, and blocks the lane after the reopening."""
+    from durable_jobs.models import Gate
+    from durable_jobs.store import gates
+
+    @durable.function(id="lanes.raised", concurrency=durable.Concurrency(1, of="runs"))
+    def work(ctx):
+        return None
+
+    work.enqueue()
+    admitting.admit("default", 10)
+    assert leases.claim("default", 10, "test")  # it takes three days
+    run = work.enqueue()
+    standing.sweep()  # this process has seen what is declared
+    ensure = gates.ensure
+    raising: list[threading.Thread] = []
+
+    def read(wanted: Any) -> Any:
+        found = ensure(wanted)
+        monkeypatch.setattr(gates, "ensure", ensure)
+        gate = Gate.objects.get(key="")
+        raising.append(begun(lambda: traffic.set_limit(gate, 10)))
+        raised = Gate.objects.filter(override=10)
+        until(raised.exists, "the limit to be raised")
+        return found
+
+    monkeypatch.setattr(gates, "ensure", read)
+    admitting.admit("default", 10)
+    raising[0].join(20)
+    settle()
+    assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]

@@ -1,0 +1,438 @@
+"""What a limit, a key or a window does that it should not."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.db import connection
+
+from durable_jobs import durable
+from durable_jobs.control import traffic
+from durable_jobs.events import admitting
+from durable_jobs.models import Gate, Gathered, Lane, Run
+from durable_jobs.store import leases
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_a_key_whose_query_fails_stops_its_own_batch_alone(durable_kit) -> None:
+    """It is asked inside the admission, whose transaction is then broken."""
+
+    def tenant(event):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT %s::int", [str(event.data["tenant"])])
+            return cursor.fetchone()[0]
+
+    @durable.function(
+        id="odd.batch",
+        on=durable.Event("odd/batch"),
+        batch=durable.Batch(2, "1m"),
+        concurrency=durable.Concurrency(1, key=tenant),
+    )
+    def batch(ctx):
+        return None
+
+    @durable.function(id="odd.other", concurrency=1)
+    def other(ctx):
+        return None
+
+    durable_kit.send_many(
+        [durable.NewEvent("odd/batch", {"tenant": "none"}) for _ in range(2)]
+    )
+    run = other.enqueue()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.status == "completed"
+    assert Run.objects.filter(function="odd.batch").get().status == "skipped"
+
+
+def test_a_key_that_fails_after_its_events_were_gathered_is_seen(durable_kit) -> None:
+    """The condition of the same, with an error that no transaction minds."""
+
+    @durable.function(
+        id="odd.batch",
+        on=durable.Event("odd/batch"),
+        batch=durable.Batch(2, "1m"),
+        concurrency=durable.Concurrency(1, key=lambda event: 1 / 0),
+    )
+    def batch(ctx):
+        return None
+
+    durable_kit.send_many([durable.NewEvent("odd/batch") for _ in range(2)])
+    durable_kit.run_until_idle()
+    assert Run.objects.get().status == "skipped"
+
+
+@pytest.mark.parametrize("key", ["a\0b", "\ud800", 10**30, 1e20, -0.0, [1.0], {"a": 1}])
+def test_a_key_may_be_anything_that_data_may_be(durable_kit, key) -> None:
+    @durable.function(
+        id="odd.keyed",
+        on=durable.Event("odd/keyed"),
+        concurrency=durable.Concurrency(1, key=lambda event: key),
+        singleton=durable.Singleton(key=lambda event: key, mode="queue"),
+    )
+    def work(ctx):
+        return None
+
+    durable_kit.send("odd/keyed")
+    durable_kit.run_until_idle()
+    assert Run.objects.get().status in ("completed", "skipped")
+
+
+@pytest.mark.parametrize("key", ["a\0b", "\ud800", 10**30, 1e20])
+def test_events_may_be_gathered_by_any_key(durable_kit, key) -> None:
+    @durable.function(
+        id="odd.keyed",
+        on=durable.Event("odd/keyed"),
+        debounce=durable.Debounce("1s", key=lambda event: key),
+    )
+    def work(ctx):
+        return None
+
+    durable_kit.send("odd/keyed")
+    durable_kit.advance("2s")
+    assert Run.objects.get().status in ("completed", "skipped")
+
+
+def test_a_throttle_that_an_operator_raises_lets_through_at_once(durable_kit) -> None:
+    """``set_limit``: a higher one lets more through at once."""
+
+    @durable.function(id="odd.slow", throttle=durable.Throttle(1, per="1d"))
+    def work(ctx):
+        return None
+
+    for _ in range(3):
+        work.enqueue()
+    durable_kit.run_until_idle()
+    assert Run.objects.filter(status="completed").count() == 1
+    traffic.set_limit(Gate.objects.get(control="throttle"), 86_400)
+    durable_kit.advance("10s")
+    assert Run.objects.filter(status="completed").count() == 3
+
+
+def test_a_throttle_that_a_release_raises_lets_through_at_once(durable_kit) -> None:
+    def declare(limit):
+        @durable.function(id="odd.slow", throttle=durable.Throttle(limit, per="1d"))
+        def work(ctx):
+            return None
+
+        return work
+
+    from durable_jobs.definitions.registry import registry
+
+    with registry.temporary():
+        work = declare(1)
+        for _ in range(3):
+            work.enqueue()
+        durable_kit.run_until_idle()
+    declare(86_400)
+    for _ in range(4):
+        durable_kit.advance("10s")
+    assert Run.objects.filter(status="completed").count() == 3
+
+
+def test_the_next_in_an_order_does_not_wait_for_what_the_first_waited(
+    durable_kit,
+) -> None:
+    """The first waits for its throttle until tomorrow, and is cancelled."""
+
+    @durable.function(
+        id="odd.ordered",
+        ordering="event.data.k",
+        throttle=durable.Throttle(1, per="1d", key="event.data.t"),
+    )
+    def work(ctx):
+        return None
+
+    work.enqueue({"k": 0, "t": "slow"})
+    durable_kit.run_until_idle()
+    first = work.enqueue({"k": 1, "t": "slow"})
+    second = work.enqueue({"k": 1, "t": "free"})
+    durable_kit.run_until_idle()
+    first.cancel()
+    durable_kit.advance("1m")
+    second.refresh_from_db()
+    assert second.status == "completed"
+
+
+def test_a_key_pause_holds_an_order_no_longer_than_its_run_is_first(
+    durable_kit,
+) -> None:
+    @durable.function(
+        id="odd.ordered",
+        ordering="event.data.k",
+        throttle=durable.Throttle(100, per="1s", key="event.data.t"),
+    )
+    def work(ctx):
+        return None
+
+    work.pause(key="paused")
+    first = work.enqueue({"k": 1, "t": "paused"})
+    second = work.enqueue({"k": 1, "t": "free"})
+    durable_kit.run_until_idle()
+    first.cancel()
+    durable_kit.advance("1m")
+    second.refresh_from_db()
+    assert second.status == "completed"
+
+
+def test_a_lane_without_code_does_not_keep_the_room_of_a_shared_gate(
+    durable_kit,
+) -> None:
+    """A release lets one lane try, which needs no slot: nobody else is told."""
+    from durable_jobs.definitions.registry import registry
+
+    shared = durable.Concurrency(2, key="'all'", scope="account", of="runs")
+
+    def declare(name):
+        @durable.function(id=f"odd.{name}", concurrency=shared)
+        def work(ctx):
+            ctx.step.sleep("long", ctx.event.data["seconds"])
+
+        return work
+
+    here = declare("here")
+    here.enqueue({"seconds": 10})
+    here.enqueue({"seconds": 86_400})
+    durable_kit.run_until_idle()
+    with registry.temporary():
+        declare("gone").enqueue({"seconds": 1})
+        durable_kit.run_until_idle()
+    run = here.enqueue({"seconds": 1})
+    durable_kit.advance("1h")
+    run.refresh_from_db()
+    assert run.status == "completed"
+
+
+def test_a_run_that_is_resumed_while_a_step_executes_does_not_overlap_itself(
+    durable_kit,
+) -> None:
+    """The limit counts what is executing; the old body is executing still."""
+    peak, inside = [], []
+
+    @durable.function(id="odd.again", concurrency=1)
+    def work(ctx):
+        ctx.step.run("body", body)
+
+    def body():
+        inside.append(1)
+        peak.append(len(inside))
+        if len(inside) == 1:
+            run.pause()
+            run.resume()
+            durable_kit.advance("20s")  # others execute what they may meanwhile
+        inside.pop()
+
+    run = work.enqueue()
+    durable_kit.run_until_idle()
+    assert max(peak) == 1
+
+
+def test_windows_are_written_in_few_statements(
+    durable_kit, django_assert_max_num_queries
+) -> None:
+    @durable.function(
+        id="odd.wide",
+        on=durable.Event("odd/wide"),
+        debounce=durable.Debounce("1m", key="event.data.n"),
+    )
+    def work(ctx):
+        return None
+
+    durable_kit.send_many([durable.NewEvent("odd/wide", {"n": n}) for n in range(300)])
+    with django_assert_max_num_queries(60):
+        admitting.rounds()
+    assert not Gathered.objects.filter(window=None).exists()
+
+
+def test_an_unknown_function_in_line_costs_nobody_its_batch(durable_kit) -> None:
+    from durable_jobs.definitions.registry import registry
+
+    def declare():
+        @durable.function(
+            id="odd.away",
+            on=durable.Event("odd/away"),
+            debounce=durable.Debounce("10m"),
+        )
+        def work(ctx):
+            return None
+
+    with registry.temporary():
+        declare()
+        durable_kit.send("odd/away")
+    durable_kit.advance("1s")  # a process that lacks the code looks first
+    declare()
+    durable_kit.advance("2m")
+    assert not Run.objects.exists()
+    assert Lane.objects.count() == 0
+    durable_kit.advance(timedelta(minutes=10))
+    assert Run.objects.get().status == "completed"
+
+
+@pytest.mark.parametrize(("old", "new"), [("skip", "queue"), ("cancel", "queue")])
+def test_a_singleton_that_becomes_a_queue_does_not_wait_for_itself(
+    durable_kit, old, new
+) -> None:
+    """A run in line has its slot since it came, and the lane asks for another one."""
+    from durable_jobs.definitions.registry import registry
+
+    def declare(mode):
+        @durable.function(
+            id="odd.single",
+            singleton=durable.Singleton(key="event.data.k", mode=mode),
+            concurrency=1,
+        )
+        def work(ctx):
+            ctx.step.run("nothing", lambda: None)
+
+        return work
+
+    with registry.temporary():
+        work = declare(old)
+        work.enqueue({"k": 0})
+        run = work.enqueue({"k": 1})
+        admitting.admit("default", 1)  # the other one is let through, this one waits
+    declare(new)
+    durable_kit.advance("1h")
+    run.refresh_from_db()
+    assert run.status == "completed"
+
+
+@pytest.mark.parametrize("new", ["skip", "cancel"])
+def test_a_singleton_that_is_a_queue_no_more_has_one_live_run_still(
+    durable_kit, new
+) -> None:
+    from durable_jobs.definitions.registry import registry
+
+    def declare(mode):
+        @durable.function(id="odd.single", singleton=durable.Singleton(mode=mode))
+        def work(ctx):
+            ctx.step.sleep("long", "1h")
+
+        return work
+
+    with registry.temporary():
+        work = declare("queue")
+        for _ in range(3):
+            work.enqueue()
+        durable_kit.run_until_idle()
+    declare(new)
+    durable_kit.advance("1m")
+    assert Run.objects.filter(status="waiting").count() == 1
+    durable_kit.advance("61m")
+    assert Run.objects.filter(status="waiting").count() <= 1
+
+
+@pytest.mark.parametrize(
+    "value", [uuid.UUID(int=7), Decimal("1.5"), ("a", 1), "x" * 300]
+)
+def test_a_key_is_paused_by_the_value_that_events_have(durable_kit, value) -> None:
+    """A key goes through JSON, and is digested when it is long; a pause is not."""
+
+    @durable.function(
+        id="odd.paused",
+        concurrency=durable.Concurrency(1, key=lambda event: event.data["k"]),
+    )
+    def work(ctx):
+        return None
+
+    work.pause(key=value)
+    run = work.enqueue({"k": value})
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.status == "queued"
+
+
+@pytest.mark.parametrize("limits", [{}, {"concurrency": 5}])
+def test_a_pause_that_skips_keeps_what_came_before_it(durable_kit, limits) -> None:
+    """``pause_function``: what came before is kept, also when what comes is skipped."""
+
+    @durable.function(id="odd.before", **limits)
+    def work(ctx):
+        return None
+
+    now, later = work.enqueue(), work.using(run_after="1h").enqueue()
+    work.pause(skip=True)
+    durable_kit.advance("2h")
+    assert {run.status for run in Run.objects.all()} == {"queued"}
+    work.resume()
+    durable_kit.run_until_idle()
+    assert {run.status for run in Run.objects.all()} == {"completed"}
+    assert {now.pk, later.pk} == set(Run.objects.values_list("pk", flat=True))
+
+
+@pytest.mark.parametrize("limits", [{}, {"concurrency": 5}])
+def test_a_pause_that_skips_leaves_alone_what_is_not_due(durable_kit, limits) -> None:
+    """With limits and without, the same comes of a run that is to begin later."""
+
+    @durable.function(id="odd.delayed", **limits)
+    def work(ctx):
+        return None
+
+    work.pause(skip=True)
+    work.using(run_after="1d").enqueue()
+    durable_kit.advance("1m")
+    work.resume()
+    durable_kit.advance("2d")
+    assert Run.objects.get().status == "completed"
+
+
+def test_a_run_that_was_parked_without_code_keeps_to_its_limit_later(
+    durable_kit,
+) -> None:
+    """It was let through without a slot, and no rest makes it ask for one again."""
+    from durable_jobs.definitions.registry import registry
+
+    def declare():
+        @durable.function(id="odd.parked", concurrency=1)
+        def work(ctx):
+            ctx.step.run("first", lambda: None)
+            ctx.step.sleep("nap", "1m")
+            ctx.step.run("last", lambda: None)
+
+        return work
+
+    with registry.temporary():
+        work = declare()
+        for _ in range(3):
+            work.enqueue()
+    durable_kit.run_until_idle()
+    declare()
+    for run in Run.objects.filter(status="paused"):
+        run.resume()
+    admitting.admit("default", 10)
+    assert len(leases.claim("default", 10, "test")) <= 1
+
+
+def test_a_throttle_lets_few_through_where_the_queue_is_busy(
+    durable_kit,
+) -> None:
+    """Each worker lets some through, and claims what is older.
+
+    No more wait to be claimed than a worker claims at once.
+    """
+
+    @durable.function(id="odd.plain")
+    def plain(ctx):
+        return None
+
+    @durable.function(id="odd.spaced", throttle=durable.Throttle(1, per="10s"))
+    def spaced(ctx):
+        return None
+
+    for _ in range(12):
+        plain.enqueue()
+    for _ in range(6):
+        spaced.enqueue()
+    for _ in range(6):
+        admitting.admit("default", 2)
+        assert {run.function for run in leases.claim("default", 2, "test")} == {
+            plain.id
+        }
+        durable_kit._clock.moment += timedelta(seconds=10)
+    admitting.admit("default", 10)
+    started = leases.claim("default", 10, "test")
+    assert len(started) <= 3
