@@ -97,7 +97,7 @@ def test_a_bell_is_heard_after_the_clock_of_the_database_went_back():
     assert Run.objects.get(pk=run.pk).status == "completed"
 
 
-def test_ticks_that_have_piled_up_are_one(monkeypatch: pytest.MonkeyPatch):
+def test_ticks_that_have_piled_up_are_one(db: None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(celery_tasks, "_ticked_at", -math.inf)
     ticked = []
     monkeypatch.setattr(ticking, "tick", lambda: ticked.append(1) or {"timers": 1})
