@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from hypothesis import settings as hypothesis
 
 from tests.packaging.installed import installed
@@ -24,10 +24,13 @@ hypothesis.load_profile("default")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
     """Let nothing of ours be connected when the test database goes."""
     # Imported late: it needs the settings.
+    from durable_jobs.executors.connections import kept
     from durable_jobs.executors.keeper import keeper
 
     yield
     keeper().stop()
+    with kept():  # takes back what a bell has put aside
+        connections.close_all()
     gc.collect()  # a thread that ended leaves its connection to the collector
 
 

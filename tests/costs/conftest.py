@@ -11,6 +11,8 @@ from django.db import connection
 
 from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
+from durable_jobs.executors import keeper, serving
+from durable_jobs.store import prepared
 
 
 class Silent:
@@ -30,7 +32,18 @@ class Silent:
 
 
 @pytest.fixture
-def silence(transactional_db: None) -> Iterator[None]:
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do as a worker does whose runs are short, however busy this machine is.
+
+    It claims many at once and gives none back, and no plan grows old meanwhile.
+    """
+    monkeypatch.setattr(serving, "SHORT", 3600.0)
+    monkeypatch.setattr(keeper, "PATIENCE", 3600.0)
+    monkeypatch.setattr(prepared, "REPLAN", 3600.0)
+
+
+@pytest.fixture
+def silence(transactional_db: None, brisk: None) -> Iterator[None]:
     """Let runs wait until the test serves their queue."""
     with registry.temporary(), dispatch.using(Silent()):
         yield
