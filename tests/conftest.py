@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from django.db import connection, connections
 from hypothesis import settings as hypothesis
+from pytest_django import DjangoDbBlocker
 
 from tests.packaging.installed import installed
 
@@ -21,7 +22,9 @@ hypothesis.load_profile("default")
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> Iterator[None]:
+def django_db_setup(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
     """Let nothing of ours be connected when the test database goes."""
     # Imported late: it needs the settings.
     from durable_jobs.executors.connections import kept
@@ -29,7 +32,7 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
 
     yield
     keeper().stop()
-    with kept():  # takes back what a bell has put aside
+    with django_db_blocker.unblock(), kept():  # takes back what a bell has put aside
         connections.close_all()
     gc.collect()  # a thread that ended leaves its connection to the collector
 
