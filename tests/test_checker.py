@@ -138,6 +138,18 @@ def test_an_output_that_changes(done: Run) -> None:
     assert found("recorded_results_never_change")
 
 
+def test_a_function_that_saw_another_result_than_is_recorded(kit: Kit) -> None:
+    @durable.function(id="t.drawing")
+    def drawing(ctx):
+        return {"drawn": {"draw": ctx.step.run("draw", effects.draw, ctx.run_id, "x")}}
+
+    run = drawing.enqueue()
+    kit.run_until_idle()
+    assert checker.violations() == []
+    run.steps.update(output="other")
+    assert found("a_function_sees_what_is_recorded")
+
+
 def test_a_move_that_may_not_be(done: Run) -> None:
     Run.objects.filter(pk=done.pk).update(status="queued", ended_at=None)
     assert found("runs_move_as_they_may")

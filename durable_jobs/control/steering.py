@@ -138,7 +138,7 @@ def redrive_all(chosen: Iterable[Run], rate: Throttle | None) -> int:
     for run in chosen:
         due_at = None
         if rate is not None:
-            interval = rate.period / int(rate.limit)  # type: ignore[arg-type]  # not callable
+            interval = rate.interval(int(rate.limit))  # type: ignore[arg-type]  # not callable
             due_at, after = rates.conform(arrives, now, interval, rate.burst)
         if redrive(run, due_at):
             count += 1

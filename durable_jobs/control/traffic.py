@@ -23,6 +23,8 @@ def pause_function(function: Function, *, key: Any, skip: bool, reason: str) -> 
         text = _key_of(function, key)
         return pausing.pause(Pause.KEY, function.id, text, skip=skip, reason=reason)
     done = pausing.pause(Pause.FUNCTION, function.id, skip=skip, reason=reason)
+    while done and pausing.shelve(function.id, admitting.SHELVED):
+        pass  # what came before is kept, also when what comes now is skipped
     admitting.shelve()
     return done
 
@@ -48,7 +50,7 @@ def _key_of(function: Function, key: Any) -> str:
             f"an ordering with that key."
         )
         raise ConfigurationError(msg)
-    return keys.text_of(key)
+    return keys.pausable(key)
 
 
 def pause_queue(queue: str, reason: str) -> bool:

@@ -94,6 +94,10 @@ class Throttle(_Keyed):
         """``per`` as a timedelta."""
         return parse_duration(self.per)
 
+    def interval(self, limit: int) -> timedelta:
+        """Return the time between two starts, never too short by rounding."""
+        return timedelta(microseconds=-(-self.period // (timedelta.resolution * limit)))
+
 
 @dataclass(frozen=True)
 class RateLimit(_Keyed):

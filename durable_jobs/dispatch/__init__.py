@@ -120,6 +120,8 @@ def sent(queue: str, send: Callable[[], object]) -> bool:
     try:
         hit("ring.begin", queue)
         send()
+    except BrokerAway:
+        return False
     except Exception as error:  # a bell must never fail the work it announces
         logger.warning(
             "Could not ring queue %r; the next tick will. %s: %s",

@@ -65,8 +65,8 @@ def _again(session: Session, events: Sequence[Gathered]) -> None:
         return
     made = _start(session, events, now, attempt + 1)
     message = (
-        f"{len(events)} events were given back by {attempt + 1} batches in a row, the "
-        f"last of them run {session.run.pk}."
+        f"{attempt + 1} batches in a row have given back {len(events)} of their "
+        f"events, the last of them run {session.run.pk}."
     )
     error_record = {"type": "BatchFailed", "message": message, "traceback": ""}
     ending.finish(made, End(RunStatus.FAILED, error=error_record))

@@ -6,7 +6,7 @@ Workers make them before they claim, and the tick makes them for those who do no
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,7 +15,9 @@ from django.db.models import Exists
 from durable_jobs import dispatch
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, gathering
+from durable_jobs.failpoints import hit
 from durable_jobs.flow import arrivals, granting, keys, limits, pausing
+from durable_jobs.flow.arrivals import Arrived
 from durable_jobs.flow.keys import Passage
 from durable_jobs.models import Pause, Run, Slot
 from durable_jobs.statuses import RunStatus
@@ -47,16 +49,25 @@ def admit(queue: str | None = None, wanted: int = 0) -> int:
 
     Returns how many are through. Free where no function has flow control.
     """
-    if not registry.controlled or not any(probing.evaluate(needed()).values()):
+    if not registry.controlled:
         return 0
-    return rounds(queue, wanted)
+    answers = probing.evaluate(needed())
+    work = {name for name, there in answers.items() if there}
+    return rounds(queue, wanted, work) if work else 0
 
 
-def rounds(queue: str | None = None, wanted: int = 0) -> int:
-    """Admit, whether or not it is known to be needed."""
+#: All that an admission may have to do.
+EVERYTHING = frozenset({"arrived", "gathered", "windows", "turns", "released"})
+
+
+def rounds(
+    queue: str | None = None, wanted: int = 0, work: Set[str] = EVERYTHING
+) -> int:
+    """Admit what is known to be needed; what comes meanwhile is for the next one."""
     through = 0
     for _ in range(MOST_ROUNDS):
-        done = _round(queue, wanted - through)
+        done = _round(queue, wanted - through, work)
+        work = EVERYTHING
         through += done.through
         if not done.again or 0 < wanted <= through:
             break
@@ -125,27 +136,37 @@ class _Round:
     again: bool = False
 
 
-def _round(queue: str | None, wanted: int) -> _Round:
+def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
     done = _Round()
+    place = queue or ""
+    gathers = bool(work & {"gathered", "windows"})
     with db.atomic():
         gates.lock()
+        hit("admit.begin", place)
         pauses = pausing.current()
-        done.more = gathering.take_in()
-        done.more = gathering.close_due() or done.more
-        arrived = arrivals.take_in(pauses)
+        if gathers:
+            done.more = gathering.take_in()
+            done.more = gathering.close_due() or done.more
+        arrived = Arrived()
+        if gathers or "arrived" in work:
+            arrived = arrivals.take_in(pauses)
         done.more = arrived.more or done.more
         done.unknown += arrived.unknown
-        for gate, count in sorted(gates.collect().items()):
-            lanes.revive(gate, count)
+        if "released" in work:
+            for gate, count in sorted(gates.collect().items()):
+                lanes.revive(gate, count)
         if queue is not None and wanted > 0 and queue not in pauses.queues:
             granted = granting.grant(queue, wanted, pauses)
             done.through, done.next_at = granted.count, granted.next_at
             done.unknown += granted.unknown
         others = lanes.queues() - {queue}
+        hit("admit.written", place)
+    hit("admit.committed", place)
     # In transactions of their own: ending a run may lock others. Whoever is skipped
     # has arrived until then, so a crash here leaves the decision to the next round.
     _skip(arrived.skipped)
     _replace(arrived.replaced)
+    hit("admit.done", place)
     for name in sorted(others):
         dispatch.ring(name)
     if queue is not None and done.next_at is not None:

@@ -108,8 +108,12 @@ def _another(queue: str) -> bool:
 
 
 def answered(queue: str, rung_at: float) -> bool:
-    """Tell whether all that a bell was rung for has been found here since."""
-    return rung_at + SLACK < _answered.get(queue, 0.0)
+    """Tell whether all that a bell was rung for has been found here since.
+
+    A look that is still to come was before the clock went back: it answers nothing.
+    """
+    looked_at = _answered.get(queue, 0.0)
+    return rung_at + SLACK < looked_at <= clock.now().timestamp() + SLACK
 
 
 def _apart(claimed: list[Run]) -> list[Run]:

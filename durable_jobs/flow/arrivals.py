@@ -53,8 +53,13 @@ class Arrived:
 
 def take_in(pauses: Pauses) -> Arrived:
     """Decide about the runs that have arrived, and put them in their lanes."""
-    rows = list(lanes.locked(lanes.arrived().only(*_NEEDED))[:BATCH])
-    done = Arrived(more=len(rows) == BATCH)
+    parts = [
+        list(lanes.locked(lanes.arrived(one).only(*_NEEDED))[:BATCH]) for one in Entry
+    ]
+    rows = [run for part in parts for run in part]
+    if not rows:
+        return Arrived()
+    done = Arrived(more=any(len(part) == BATCH for part in parts))
     desk = _Desk(done)
     entering = [
         run for run in rows if run.lane != Entry.START or desk.lets_in(run, pauses)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from durable_jobs import clock
 from durable_jobs.definitions.controls import Throttle
@@ -21,6 +21,8 @@ from durable_jobs.store import db, gates, lanes
 
 #: A callable that never gave a limit is asked again when its lane's next turn has come.
 ASK_AGAIN = limits.REMEMBERED
+#: When a lane whose first run somebody is just changing is looked at again.
+CHANGING = timedelta(milliseconds=100)
 
 
 @dataclass(slots=True)
@@ -82,12 +84,16 @@ class _Turns:
 
     def _visit(self, lane: Lane, pauses: Pauses, share: int) -> _Visit:
         function, flow = registry.find(lane.function), lane.keys
-        ordered = keys.ORDERING in lane.keys
-        if ordered:
-            share = 1
-        waiting = lanes.heads(lane, share)
-        if ordered and waiting:
-            flow = waiting[0].flow or {}  # each in line has its own other keys
+        if keys.ORDERING in lane.keys:
+            first, there = lanes.head(lane)
+            waiting, all_seen = [first] if first is not None else [], not there
+            if first is not None:
+                flow = first.flow or {}  # each in line has its own other keys
+            elif there:
+                lane.turn = self._now + CHANGING
+        else:
+            waiting = lanes.heads(lane, share)
+            all_seen = len(waiting) < share
         needed = []
         if function is not None:
             needed = keys.passages(function, flow, starting=lane.starting)
@@ -95,7 +101,7 @@ class _Turns:
         if held is not None and lane.starting:
             lane.active = False
             return _Visit(lane, needed, [], all_seen=True)
-        return _Visit(lane, needed, waiting, all_seen=len(waiting) < share)
+        return _Visit(lane, needed, waiting, all_seen=all_seen)
 
     def play(self, done: Granted) -> None:
         """Give each lane its turn until enough are through, or none can go on."""
@@ -155,7 +161,7 @@ class _Turns:
             start, after = rates.conform(
                 self._tats.get(gate.pk, gate.tat),
                 self._now,
-                passage.rule.period / answer.limit,
+                passage.rule.interval(answer.limit),
                 passage.rule.burst,
             )
             if start > self._now:
@@ -199,7 +205,10 @@ class _Turns:
             lanes.let_through(run_ids, entry)
         lanes.write([visit.lane for visit in self._visits])
         done.blocked |= {one.lane.pk for one in self._visits if one.lane.blocked_on_id}
+        waited = lanes.waited_for(self._spare) if self._spare else set()
         for pk, gate in sorted(self._spare.items()):
+            if pk not in waited:
+                continue
             if gate.function:
                 lanes.revive(pk, 1, leaving=done.blocked)
             else:

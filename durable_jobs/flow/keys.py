@@ -38,10 +38,16 @@ def value_of(expression: Expression | None, event: ReceivedEvent) -> Any:
     """Return the value of a key for an event; raise ``ExpressionError``."""
     if expression is None:
         return None
-    value, text = _evaluated(expression, event)
-    if len(text) <= LONGEST_KEY:
-        return value
-    return f"sha1:{digest(text)}"
+    return _shortened(*_evaluated(expression, event))
+
+
+def pausable(value: Any) -> str:
+    """Return the text of a key as runs have it, for a value that a person gives."""
+    return text_of(_shortened(value, text_of(value)))
+
+
+def _shortened(value: Any, text: str) -> Any:
+    return value if len(text) <= LONGEST_KEY else f"sha1:{digest(text)}"
 
 
 def _evaluated(expression: Expression, event: ReceivedEvent) -> tuple[Any, str]:

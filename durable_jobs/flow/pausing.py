@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,19 +36,22 @@ def current() -> Pauses:
 
 def holding(pauses: Pauses, function: str, values: Iterable[Any]) -> Pause | None:
     """Return the pause that keeps runs of a function with these keys from starting."""
+    return next(_over(pauses, function, values), None)
+
+
+def _over(pauses: Pauses, function: str, values: Iterable[Any]) -> Iterator[Pause]:
     if function in pauses.functions:
-        return pauses.functions[function]
-    paused = pauses.keys.get(function)
-    if not paused:
-        return None
-    texts = (keys.text_of(value) for value in values)
-    return next((paused[text] for text in texts if text in paused), None)
+        yield pauses.functions[function]
+    if paused := pauses.keys.get(function):
+        texts = (keys.text_of(value) for value in values)
+        yield from (paused[text] for text in texts if text in paused)
 
 
 def skips(pauses: Pauses, function: str, values: Iterable[Any]) -> str | None:
     """Return why a run is skipped while it is paused; None when it is kept, or not."""
-    pause = holding(pauses, function, values)
-    if pause is None or not pause.skip:
+    over = _over(pauses, function, values)
+    pause = next((one for one in over if one.skip), None)
+    if pause is None:
         return None
     what = f"key {pause.key} of {function}" if pause.kind == Pause.KEY else function
     return f"{what} was paused{f': {pause.reason}' if pause.reason else '.'}"

@@ -224,7 +224,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='lane',
-            index=models.Index(models.F('turn'), name='durable_lane_turn'),
+            index=models.Index(models.F('turn'), condition=models.Q(('active', False)), name='durable_lane_turn'),
         ),
         migrations.AddIndex(
             model_name='slot',

@@ -133,7 +133,8 @@ class Lane(models.Model):
                 condition=Q(blocked_on__isnull=False),
             ),
             models.Index("function", name="durable_lane_function"),
-            models.Index("turn", name="durable_lane_turn"),
+            # Of idle ones alone: no plan may go through them to those in turn.
+            models.Index("turn", name="durable_lane_turn", condition=Q(active=False)),
         ]
 
     def __str__(self) -> str:

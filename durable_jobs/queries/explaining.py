@@ -66,7 +66,7 @@ def _ready(run: Run) -> Explanation:
     ahead = _ahead(_line(run), run)
     text = (
         f"It is ready for the next worker of queue {run.queue!r}, "
-        f"behind {_count(ahead)} others."
+        f"behind {_others(ahead)}."
     )
     return Explanation(state="ready", text=text, ahead=ahead)
 
@@ -93,7 +93,7 @@ def _in_lane(run: Run) -> Explanation:
     function = registry.find(run.function)
     ahead = _ahead(lanes.waiting(run.lane or 0), run)
     if lane is None or function is None:
-        text = f"It stands in line behind {_count(ahead)} others."
+        text = f"It stands in line behind {_others(ahead)}."
         return Explanation(state="blocked", text=text, ahead=ahead)
     passages = keys.passages(function, run.flow or {}, starting=lane.starting)
     rows = Gate.objects.using(db.alias()).filter(name__in=[p.name for p in passages])
@@ -105,7 +105,7 @@ def _in_lane(run: Run) -> Explanation:
         found = _at(passage, gate, run, lane, ahead)
         if found is not None:
             return found
-    text = f"It is about to be let through, behind {_count(ahead)} others."
+    text = f"It is about to be let through, behind {_others(ahead)}."
     return Explanation(state="ready", text=text, ahead=ahead)
 
 
@@ -136,7 +136,7 @@ def _at(
     text = (
         f"{passage.control} {answer.limit}{key} of {gate.function or 'the account'} is "
         f"reached: held by {', '.join(holders) or 'nobody'}; "
-        f"{_count(ahead)} others are before it."
+        f"{_before(ahead)}."
     )
     return Explanation(
         state="blocked",
@@ -153,16 +153,13 @@ def _at(
 def _throttled(
     passage: Passage, rule: Throttle, gate: Gate, limit: int, ahead: int
 ) -> Explanation | None:
-    now, interval = clock.now(), rule.period / limit
+    now, interval = clock.now(), rule.interval(limit)
     earliest = (gate.tat or now) - interval * (rule.burst - 1)
     start = earliest + interval * ahead
     if start <= now:
         return None
     key = f" for key {passage.text}" if gate.key else ""
-    text = (
-        f"The throttle{key} lets it start at {start.isoformat()}; {_count(ahead)} "
-        f"others are before it."
-    )
+    text = f"The throttle{key} lets it start at {start.isoformat()}; {_before(ahead)}."
     return Explanation(
         state="throttled",
         text=text,
@@ -187,6 +184,14 @@ def _estimate(run: Run, ahead: int, limit: int) -> datetime | None:
         return None
     mean = sum((end - start for start, end in times), timedelta()) / len(times)
     return clock.now() + mean * (ahead + 1) / limit
+
+
+def _before(ahead: int) -> str:
+    return f"{_others(ahead)} {'is' if ahead == 1 else 'are'} before it"
+
+
+def _others(ahead: int) -> str:
+    return f"{_count(ahead)} other{'' if ahead == 1 else 's'}"
 
 
 def _count(ahead: int) -> str:

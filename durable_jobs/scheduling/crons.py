@@ -97,7 +97,8 @@ def sweep() -> int:
         try:
             with db.atomic():
                 looked, started = _fire(schedules.due(BATCH))
-            hit("cron.committed")
+            if looked:
+                hit("cron.committed")
         except Exception:  # one row's trouble must not keep the others from their time
             logger.exception("A batch of schedules failed: each is tried by itself.")
             looked, started = _one_by_one()

@@ -16,6 +16,7 @@ from durable_jobs import clock
 from durable_jobs.definitions.controls import Controls
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting
+from durable_jobs.flow import pausing
 from durable_jobs.models import Admission, Gate, Lane, Pause, Run, Slot
 from durable_jobs.statuses import LIVE, RunStatus
 from durable_jobs.store import db, gates, lanes, probing
@@ -31,7 +32,14 @@ def sweep() -> int:
     there = {kind.__name__: Exists(_every(kind)) for kind in kinds}
     if not any(probing.evaluate(there).values()):
         return 0
-    works = (_release_lost, _redeclared, _ask_again, admitting.shelve, _forget)
+    works = (
+        _release_lost,
+        _redeclared,
+        _ask_again,
+        _start_again,
+        admitting.shelve,
+        _forget,
+    )
     return sum(work() for work in works)
 
 
@@ -70,14 +78,43 @@ def _redeclared() -> int:
 
 
 def _ask_again() -> int:
-    """Let a lane try at gates whose limit the host gives, or that nobody holds."""
+    """Let a lane try at gates whose limit is given, or that nobody holds."""
     waiting = Lane.objects.using(db.alias()).filter(blocked_on=OuterRef("pk"))
     held = Slot.objects.using(db.alias()).filter(
         gate=OuterRef("pk"), released_at__isnull=True
     )
     rows = Gate.objects.using(db.alias()).filter(Exists(waiting))
-    chosen = rows.filter(Q(asked=True) | ~Exists(held)).order_by("?")[:BATCH]
+    given = Q(asked=True) | Q(override__isnull=False)
+    chosen = rows.filter(given | ~Exists(held)).order_by("?")[:BATCH]
     return sum(lanes.revive(gate, 1) for gate in chosen.values_list("pk", flat=True))
+
+
+def _start_again() -> int:
+    """Let lanes try that stand still for nothing.
+
+    An admission, or the sweep of a pause, may have written after a resumption what it
+    had read before it.
+    """
+    paused = Pause.objects.using(db.alias()).filter(
+        kind=Pause.FUNCTION, name=OuterRef("function")
+    )
+    rows = Lane.objects.using(db.alias()).filter(
+        Exists(_inside()), active=False, blocked_on__isnull=True
+    )
+    pauses, chosen = pausing.current(), []
+    for lane in rows.exclude(Exists(paused)).order_by("?")[:BATCH]:
+        if pausing.holding(pauses, lane.function, lane.keys.values()) is None:
+            chosen.append(lane.pk)
+            if not lane.keys:
+                lanes.unshelve(lane)
+    return lanes.activate(Lane.objects.using(db.alias()).filter(pk__in=chosen))
+
+
+def _inside() -> QuerySet[Run]:
+    """Return the queued runs of the lane that a query is about."""
+    return Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED, lane__isnull=False, lane=OuterRef("pk")
+    )
 
 
 def _forget() -> int:
@@ -90,11 +127,8 @@ def _forget() -> int:
 
 
 def _idle_lanes(since: object) -> QuerySet[Lane]:
-    inside = Run.objects.using(db.alias()).filter(
-        status=RunStatus.QUEUED, lane__isnull=False, lane=OuterRef("pk")
-    )
     rows = Lane.objects.using(db.alias()).filter(turn__lt=since, active=False)
-    return rows.exclude(Exists(inside))
+    return rows.exclude(Exists(_inside()))
 
 
 def _idle_gates() -> QuerySet[Gate]:

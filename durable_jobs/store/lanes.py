@@ -17,22 +17,24 @@ from durable_jobs.store.leases import FARTHEST_BEHIND
 
 def waiting(lane: int | Iterable[int]) -> QuerySet[Run]:
     """Return the queued runs of lanes, in line."""
-    lanes = [lane] if isinstance(lane, int) else list(lane)
     rows = Run.objects.using(db.alias()).filter(
-        status=RunStatus.QUEUED, lane__isnull=False, lane__in=lanes
+        status=RunStatus.QUEUED, lane__isnull=False
     )
-    return rows.order_by("place", "id")
+    if isinstance(lane, int):  # an index gives these in order, and no others
+        return rows.filter(lane=lane).order_by("place", "id")
+    return rows.filter(lane__in=list(lane)).order_by("place", "id")
 
 
-def arrived() -> QuerySet[Run]:
+def arrived(*entries: Entry) -> QuerySet[Run]:
     """Return queued runs whose time has come and that no admission has looked at.
 
+    Of one entry they come in order from the index; those of several are sorted.
     Those that somebody is just changing are left for the next one.
     """
     now = clock.now()
-    return waiting([entry.value for entry in Entry]).filter(
-        due_at__lte=now, place__lte=now + FARTHEST_BEHIND
-    )
+    lanes = [entry.value for entry in entries or Entry]
+    rows = waiting(lanes[0] if len(lanes) == 1 else lanes)
+    return rows.filter(due_at__lte=now, place__lte=now + FARTHEST_BEHIND)
 
 
 def ensure(wanted: Iterable[Lane]) -> dict[str, Lane]:
@@ -128,6 +130,24 @@ def waiting_for(
 def heads(lane: Lane, limit: int) -> list[Run]:
     """Return the first runs in line in a lane."""
     return list(locked(waiting(lane.pk).only("id", "lane"))[:limit])
+
+
+def waited_for(gate_ids: Iterable[int]) -> set[int]:
+    """Return those of some gates that a lane waits for."""
+    rows = Lane.objects.using(db.alias()).filter(blocked_on__in=list(gate_ids))
+    return set(rows.order_by().values_list("blocked_on", flat=True).distinct())
+
+
+def head(lane: Lane) -> tuple[Run | None, bool]:
+    """Return the first run in line where the order is strict; tell if there is one.
+
+    None, while somebody is just changing it: the next one may not go before it.
+    """
+    rows = waiting(lane.pk).only("id", "lane", "flow")
+    first = rows.first()
+    if first is None:
+        return None, False
+    return locked(rows.filter(pk=first.pk)).first(), True
 
 
 def locked(rows: QuerySet[Run]) -> QuerySet[Run]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 import pytest
 
 from durable_jobs import clock, durable
-from durable_jobs.executors import serving
+from durable_jobs.executors import celery_tasks, serving
 from durable_jobs.executors.celery_tasks import work
 from durable_jobs.models import Run
+from durable_jobs.scheduling import ticking
 from tests.costs.conftest import Watch
 
 pytestmark = pytest.mark.usefixtures("silence", "nothing_seen")
@@ -84,3 +86,21 @@ def test_a_message_that_is_not_ours_does_nothing():
     enqueue()
     assert work(None, rung()) == 0
     assert work("default", "yesterday") == 0
+
+
+def test_a_bell_is_heard_after_the_clock_of_the_database_went_back():
+    later = clock.now() + timedelta(hours=1)
+    with clock.using(clock.VirtualClock(later)):
+        serving.serve("default")
+    run = enqueue()
+    assert work("default", rung()) == 1
+    assert Run.objects.get(pk=run.pk).status == "completed"
+
+
+def test_ticks_that_have_piled_up_are_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(celery_tasks, "_ticked_at", -math.inf)
+    ticked = []
+    monkeypatch.setattr(ticking, "tick", lambda: ticked.append(1) or {"timers": 1})
+    given = [celery_tasks.tick() for _ in range(5)]
+    assert given == [{"timers": 1}, {}, {}, {}, {}]
+    assert ticked == [1]

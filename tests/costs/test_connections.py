@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from django.db import connection, transaction
 
@@ -12,10 +14,19 @@ pytestmark = pytest.mark.usefixtures("postgres", "ours")
 
 
 @pytest.fixture
-def ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin with no connection, and let them live a minute."""
+def ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Begin with no connection, let them live a minute, and leave none aside."""
+    forget()
     connection.close()
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 60)
+    yield
+    forget()
+
+
+def forget() -> None:
+    """Close what is put aside, where nobody else would find it."""
+    while connections._mine.aside:
+        connections._mine.aside.popitem()[1].raw.close()
 
 
 def backend() -> int:

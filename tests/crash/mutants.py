@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,11 +25,18 @@ class Mutant:
     caught_by: str
 
 
-def _cut(module: Any, name: str, text: str, instead: str = "") -> None:
+def _cut(module: ModuleType, name: str, text: str, instead: str = "") -> None:
     """Take a piece out of one of our statements."""
     whole = getattr(module, name)
     assert text in whole, f"{name} has no {text!r}"
-    setattr(module, name, whole.replace(text, instead))
+    _put(module, name, whole.replace(text, instead))
+
+
+def _put(module: ModuleType, name: str, value: Any) -> Any:
+    """Put something in the place of what a module calls; return what was there."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    return before
 
 
 def no_fence() -> None:
@@ -56,39 +64,39 @@ def no_look_back() -> None:
     """Commit a wait, and do not look at what came before."""
     from durable_jobs.engine.steps import waiting
 
-    waiting._look_after = lambda frame, named: None
+    _put(waiting, "_look_after", lambda frame, named: None)
 
 
 def no_look_after_a_crash() -> None:
     """Forget the look of an attempt that has died before it."""
+    from durable_jobs.models import WaitKind
     from durable_jobs.scheduling import timers
     from durable_jobs.store import waits
 
-    timers._ENDS[waits.WaitKind.EVENT] = waits.looked
+    timers._ENDS[WaitKind.EVENT] = waits.looked
 
 
 def routed_before_the_commit() -> None:
     """Offer an event to the waits in the transaction that sends it."""
     from durable_jobs.events import matching, reaching
 
-    begin = reaching.begin
-
-    def routed(reached: Any) -> Any:
+    def routed(reached: Any) -> None:
         matching.route_pending()
-        return begin(reached)
+        begin(reached)
 
-    reaching.begin = routed
+    begin = _put(reaching, "begin", routed)
 
 
 def atomic_apart() -> None:
     """Commit what the body of an atomic step wrote, and then record it."""
     from durable_jobs.engine.steps import bodies
+    from durable_jobs.store import steps
 
     def apart(frame: Any, operation: Any, blank: Any) -> Any:
         memo = blank.but(output=bodies._called(frame, operation))
-        return memo, bodies.steps.record(frame.session.lease, [memo])
+        return memo, steps.record(frame.session.lease, [memo])
 
-    bodies._together = apart
+    _put(bodies, "_together", apart)
 
 
 def commit_is_the_bodys() -> None:
@@ -97,7 +105,7 @@ def commit_is_the_bodys() -> None:
 
     from durable_jobs.engine.steps import bodies
 
-    bodies.own_writes = nullcontext  # type: ignore[assignment]  # what stands in for it
+    _put(bodies, "own_writes", nullcontext)
 
 
 def ended_twice() -> None:
@@ -106,14 +114,14 @@ def ended_twice() -> None:
     from durable_jobs.store import postgres, runs
 
     _cut(postgres, "_FINISH", " AND status = 'running'")
-    runs.sources = lambda target: [status.value for status in RunStatus]
+    _put(runs, "sources", lambda target: [status.value for status in RunStatus])
 
 
 def keys_not_taken() -> None:
     """Start under a key without taking it."""
     from durable_jobs.store import keys
 
-    keys.take = lambda claims: {}
+    _put(keys, "take", lambda claims: {})
 
 
 def wait_taken_twice() -> None:

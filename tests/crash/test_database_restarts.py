@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from django.core.management import call_command
 from django.db import OperationalError, connection, connections
+from pytest_django import DjangoDbBlocker
 
 from durable_jobs.models import Run
 from tests.crash.conftest import alive, flush_broker
@@ -24,10 +25,10 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
-def server(django_db_blocker: pytest.FixtureRequest) -> Iterator[Postgres]:
+def server(django_db_blocker: DjangoDbBlocker) -> Iterator[Postgres]:
     """Give a server of these tests' own, with the tables, and let them work on it."""
     with django_db_blocker.unblock(), own_postgres() as made, pointed(made.url):
-        migrate()
+        migrate(made.url)
         with journal.kept():
             yield made
 

@@ -54,7 +54,7 @@ def test_a_step_of_another_kind_parks_the_run_until_the_code_is_mended(
 def test_workers_that_are_replaced_one_by_one_repeat_nothing(lab: Lab) -> None:
     serving = [lab.worker("-P", "prefork", "-c", "2") for _ in range(2)]
     lab.beat()
-    runs = [functions.patient.enqueue() for _ in range(30)]
+    runs = [functions.patient.enqueue() for _ in range(16)]
     until(lambda: Effect.objects.count() > 8, "the runs to begin", lab)
     for old in serving:
         under_way = Run.objects.filter(status="running").count()
@@ -64,4 +64,4 @@ def test_workers_that_are_replaced_one_by_one_repeat_nothing(lab: Lab) -> None:
     until(lambda: completed(*runs), "all runs to end", lab)
     # Nobody was killed: no attempt is a crash, and no body was called twice.
     assert all(set(labels(run).values()) == {1} for run in runs)
-    assert Account.objects.get(name="ledger").balance == 150
+    assert Account.objects.get(name="ledger").balance == 80

@@ -18,7 +18,7 @@ from tests.lab.watching import ended
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
 #: A hundred thousand take a minute or so to make and to fire.
-COUNT = int(os.environ.get("LAB_TIMERS", "20000"))
+COUNT = int(os.environ.get("LAB_TIMERS", "10000"))
 
 _RUNS = f"""
 INSERT INTO {Run._meta.db_table} (id, function, version, status, reason, trigger, key,

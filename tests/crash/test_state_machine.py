@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 from pytest_django import Settings
 
 from durable_jobs import durable
+from durable_jobs.failpoints import POINTS
 from durable_jobs.models import Run, Step
 from durable_jobs.scheduling import doctor
 from durable_jobs.statuses import STEP_ENDED
@@ -145,6 +146,19 @@ def declare(world: World) -> durable.Function:
     return planned
 
 
+#: What is done to a run here passes these.
+PLACES = [
+    place
+    for place in POINTS
+    if place.partition(".")[0]
+    in (
+        *("step", "send", "start", "claim", "record", "suspend", "finish", "wake"),
+        *("route", "timers", "lease", "ring", "cancel", "pause", "resume"),
+    )
+]
+#: Where most is at stake is where it strikes most often.
+FAULTS = st.sampled_from(["step.body", "record.committed"] * 5 + PLACES)
+MODES = st.sampled_from(["crash", "raise"])
 KINDS = ("run", "atomic", "sleep", "event", "signal", "callback")
 
 
@@ -182,9 +196,15 @@ class Machine(RuleBasedStateMachine):
 
     # What is done
 
-    @rule(target=runs, plan=st.lists(st.sampled_from(KINDS), max_size=4))
-    def start(self, plan: list[str]) -> str:
-        """Start a run."""
+    @rule(
+        target=runs,
+        plan=st.lists(st.sampled_from(KINDS), max_size=4),
+        fault=st.none() | st.tuples(MODES, FAULTS),
+    )
+    def start(self, plan: list[str], fault: tuple[str, str] | None) -> str:
+        """Start a run, and have a misfortune on its way or not."""
+        if fault is not None:
+            self.misfortune(*fault)
         key = f"k{len(self.expected)}"
         data = {"plan": plan, "key": key}
         self.world.do(lambda: self.function.using(key=key).enqueue(data))
@@ -249,10 +269,12 @@ class Machine(RuleBasedStateMachine):
             while one.waits_for == "sleep" or (days > 100 and one.waits_for):
                 one.wake(one.waits_for, None)
 
-    @rule(mode=st.sampled_from(["crash", "raise"]), hits=st.integers(0, 40))
-    def misfortune(self, mode: str, hits: int) -> None:
-        """Let the process die, or its database fail, so many hits from now."""
-        self.world.fate.ordain(mode, hits)
+    @rule(mode=MODES, place=FAULTS)
+    def misfortune(self, mode: str, place: str) -> None:
+        """Let the process die, or its database fail, at the next hit of a place."""
+        # A body is the user's own: there the database does not fail.
+        own = place.startswith("step.")
+        self.world.fate.ordain("crash" if own else mode, place)
 
     # What must hold
 

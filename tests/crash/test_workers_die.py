@@ -18,6 +18,10 @@ from tests.lab.watching import completed, ended, labels
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
 
+#: No transaction is left open for longer by whoever has begun it.
+BOUNDED = {"PGOPTIONS": "-c idle_in_transaction_session_timeout=2s"}
+
+
 def booking(run: Run) -> bool:
     """Tell whether the server has the transaction of a run's slow booking open."""
     with connection.cursor() as cursor:
@@ -33,13 +37,12 @@ def test_a_worker_frozen_inside_a_transaction_books_once_whoever_does(
     lab: Lab,
 ) -> None:
     """The server ends the transaction that nobody goes on with."""
-    bounded = {"PGOPTIONS": "-c idle_in_transaction_session_timeout=3s"}
-    frozen = lab.worker("-P", "solo", **bounded)
+    frozen = lab.worker("-P", "solo", **BOUNDED)
     run = functions.pausing_booker.enqueue()
     until(lambda: booking(run), "the transaction to be open", lab)
     frozen.signal(signal.SIGSTOP)
     lab.beat()
-    lab.worker("-P", "solo", **bounded)
+    lab.worker("-P", "solo", **BOUNDED)
     until(lambda: completed(run), "another to book", lab)
     frozen.signal(signal.SIGCONT)
     again = [functions.five_steps.enqueue() for _ in range(6)]
@@ -50,15 +53,24 @@ def test_a_worker_frozen_inside_a_transaction_books_once_whoever_does(
 
 
 def test_workers_frozen_past_their_leases_overwrite_nothing(lab: Lab) -> None:
-    workers = [lab.worker("-P", "solo", LAB_LEASE="1s") for _ in range(2)]
-    lab.beat(LAB_LEASE="1s")
+    # Whoever is frozen all the time must not have runs give up because of it.
+    often = {"LAB_LEASE": "1s", "LAB_MAX_CRASHES": "100", **BOUNDED}
+    workers = [lab.worker("-P", "solo", **often) for _ in range(2)]
+    lab.beat(**often)
     runs = [functions.patient.enqueue() for _ in range(6)]
-    until(lambda: Effect.objects.count() > 2, "the runs to begin", lab)
-    for number in range(6):
-        frozen = workers[number % 2]
+    begun = Effect.objects.filter(booked__isnull=True)
+    for _ in range(6):
+        count = begun.count()
+        until(lambda n=count: begun.count() > n or completed(*runs), "a body", lab)
+        last = begun.latest("pk")
+        (frozen,) = [worker for worker in workers if worker.pid == last.pid]
         frozen.signal(signal.SIGSTOP)
-        held = Run.objects.filter(worker__endswith=f":{frozen.pid}", status="running")
-        until(lambda held=held: not held.exists(), "its runs to be taken", lab)
+        # When it goes on, another is in the middle of the same step.
+        again = Effect.objects.filter(run=last.run, pk__gt=last.pk).exclude(
+            pid=frozen.pid
+        )
+        over = Run.objects.filter(pk=last.run, status="completed")
+        until(lambda a=again, o=over: a.exists() or o.exists(), "the other", lab)
         frozen.signal(signal.SIGCONT)
     until(lambda: completed(*runs), "all runs to end", lab)
     assert Run.objects.filter(claims__gt=1).exists(), "no lease has run out"
@@ -69,20 +81,22 @@ def test_workers_frozen_past_their_leases_overwrite_nothing(lab: Lab) -> None:
 ENDS = ("finish.ended", "finish.written", "finish.committed")
 
 
-@pytest.mark.parametrize("point", ENDS)
 def test_a_parent_hears_once_of_a_child_whose_worker_died_at_its_end(
-    lab: Lab, point: str
+    lab: Lab,
 ) -> None:
-    run = functions.mixed.enqueue()
-    armed = f"{point}[lab.helper]=kill"
-    doomed = lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS=armed)
     lab.beat()
-    assert doomed.ended() == -signal.SIGKILL
+    runs = []
+    for point in ENDS:
+        armed = f"{point}[lab.helper]=kill"
+        doomed = lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS=armed)
+        runs.append(functions.mixed.enqueue())
+        assert doomed.ended() == -signal.SIGKILL, point
     lab.worker("-P", "solo")
-    until(lambda: completed(run), "the parent to end", lab)
-    child = Run.objects.get(parent=run)
-    assert labels(child) == {"help": 1}
-    assert Step.objects.get(run=run, name="help").output == "help"
+    until(lambda: completed(*runs), "the parents to end", lab)
+    for run in runs:
+        child = Run.objects.get(parent=run)
+        assert labels(child) == {"help": 1}
+        assert Step.objects.get(run=run, name="help").output == "help"
 
 
 def test_two_beats_one_of_them_frozen_fire_each_time_of_a_cron_once(lab: Lab) -> None:

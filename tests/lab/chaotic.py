@@ -1,4 +1,4 @@
-"""What runs while everything around it breaks: each function gives back its number."""
+"""What runs while everything around it breaks; each function gives its number back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import random
 
 from durable_jobs import durable
-from tests.lab.effects import add, effect, pause, slow
+from tests.lab.effects import add, draw, effect, pause, slow
 
 BACKOFF = durable.Backoff.fixed("200ms")
 #: So many that no run uses them up: a fault in a body is one attempt.
@@ -40,14 +40,14 @@ async def aslow(run_id: str, label: str) -> str:
 
 
 @durable.function(id="chaos.steps", retries=RETRIES, backoff=BACKOFF)
-def steps(ctx: durable.Context) -> int:
+def steps(ctx: durable.Context) -> dict[str, object]:
     """Take steps, book, sleep, and go on."""
-    number = ctx.event.data["n"]
-    for part in range(3):
-        ctx.step.run(f"step {part}", slow, ctx.run_id, f"step {part}", length())
-        ctx.step.atomic(f"book {part}", add, account(number), 1, length() / 3)
-        ctx.step.sleep(f"nap {part}", length())
-    return int(number)
+    number, drawn = ctx.event.data["n"], {}
+    for name in ("first", "second", "third"):
+        drawn[name] = ctx.step.run(name, draw, ctx.run_id, name, length())
+        ctx.step.atomic(f"book after {name}", add, account(number), 1, length() / 3)
+        ctx.step.sleep(f"nap after {name}", length())
+    return {"n": number, "drawn": drawn}
 
 
 @durable.function(id="chaos.flaky", retries=RETRIES, backoff=BACKOFF)

@@ -80,6 +80,18 @@ def _recorded_results_never_change() -> Iterator[str]:
         yield f"the output of {change.subject} changed after its end"
 
 
+def _a_function_sees_what_is_recorded() -> Iterator[str]:
+    """A run may give as ``drawn`` what its steps gave it: no two calls give the same.
+
+    An attempt whose result came second went on with one that is not recorded.
+    """
+    for run in Run.objects.filter(status=RunStatus.COMPLETED):
+        drawn = run.output.get("drawn", {}) if isinstance(run.output, dict) else {}
+        steps = Step.objects.filter(run=run, name__in=drawn)
+        if dict(steps.values_list("name", "output")) != drawn:
+            yield f"run {run.pk} went on with {drawn}"
+
+
 def _runs_move_as_they_may() -> Iterator[str]:
     for change in Change.objects.filter(kind="run").exclude(before=F("after")):
         if change.after not in RUN_MOVES[RunStatus(change.before)]:
@@ -102,9 +114,9 @@ def _children_agree_with_their_parents() -> Iterator[str]:
     steps = Counter(
         Run.objects.filter(relation=INVOKE).values_list("parent", "parent_step")
     )
-    for (parent, step), count in steps.items():
+    for (parent, key), count in steps.items():
         if count > 1:
-            yield f"step {step} of {parent} invoked {count} children"
+            yield f"step {key} of {parent} invoked {count} children"
 
 
 def _an_end_is_followed_once() -> Iterator[str]:
@@ -126,6 +138,7 @@ RULES: tuple[Rule, ...] = (
     _a_recorded_body_is_never_called_again,
     _atomic_effects_are_there_exactly_once,
     _recorded_results_never_change,
+    _a_function_sees_what_is_recorded,
     _runs_move_as_they_may,
     _children_agree_with_their_parents,
     _an_end_is_followed_once,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,12 +13,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from django.core.management import call_command
 from django.db import connection, connections
 from django.db.models import Model
 
 from durable_jobs import clock
 from project.addresses import database
+from tests.lab.processes import ROOT, SETTINGS
 from tests.services.keeper import account_of_servers
 from tests.services.postgres import Postgres
 
@@ -65,9 +67,17 @@ def pointed(url: str) -> Iterator[None]:
         clock.reset()
 
 
-def migrate() -> None:
-    """Make the tables."""
-    call_command("migrate", verbosity=0)
+def migrate(url: str) -> None:
+    """Make the tables.
+
+    By a process of its own: this one may know of a database that has them.
+    """
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "-v", "0"],
+        cwd=ROOT,
+        env={**os.environ, **SETTINGS, "DATABASE_URL": url},
+        check=True,
+    )
 
 
 class DatabaseClock:
@@ -80,7 +90,10 @@ class DatabaseClock:
     def move(self, by: timedelta) -> None:
         """Let the database's time be so far from the real one."""
         with connection.cursor() as cursor:
-            cursor.execute("UPDATE lab_clock.shift SET by = %s", [by])
+            cursor.execute(
+                "UPDATE lab_clock.shift SET by = make_interval(secs => %s)",
+                [by.total_seconds()],
+            )
         clock.reset()
 
 

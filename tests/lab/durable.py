@@ -7,10 +7,11 @@ from datetime import timedelta
 
 from durable_jobs import durable
 from tests.lab import chaotic, effects
-from tests.lab.effects import add, effect, held, slow
+from tests.lab import limited as with_limits
+from tests.lab.effects import add, draw, effect, held, slow
 
-#: Declared when that module is imported.
-CHAOTIC = chaotic.ALL
+#: Declared when their modules are imported.
+CHAOTIC, LIMITED = chaotic.ALL, with_limits.ALL
 
 
 @durable.function(retries=0)
@@ -87,12 +88,13 @@ def mixed(ctx: durable.Context) -> str:
 
 
 @durable.function(retries=20, backoff=durable.Backoff.fixed("200ms"))
-def patient(ctx: durable.Context) -> int:
+def patient(ctx: durable.Context) -> dict[str, dict[str, str]]:
     """Take five slow steps and book in between; bodies may fail now and then."""
-    for number in range(5):
-        ctx.step.run(f"step {number}", slow, ctx.run_id, f"step {number}")
-        ctx.step.atomic(f"book {number}", add, "ledger", 1)
-    return 5
+    drawn = {}
+    for name in (f"step {number}" for number in range(5)):
+        drawn[name] = ctx.step.run(name, draw, ctx.run_id, name)
+        ctx.step.atomic(f"book after {name}", add, "ledger", 1)
+    return {"drawn": drawn}
 
 
 @durable.function(retries=0)

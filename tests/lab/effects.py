@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import threading
+import uuid
 from typing import Any
 
 from django.db import connection
@@ -49,6 +50,12 @@ def slow(run_id: str, label: str, seconds: float = 0.15) -> str:
     effect(run_id, label)
     pause(seconds)
     return label
+
+
+def draw(run_id: str, label: str, seconds: float = 0.15) -> str:
+    """Take a while, and give what no other call gives."""
+    slow(run_id, label, seconds)
+    return uuid.uuid4().hex
 
 
 def pause(seconds: float) -> None:

@@ -48,6 +48,18 @@ class Change(models.Model):
         return f"{self.kind} {self.subject}: {self.before} to {self.after}"
 
 
+class Spell(models.Model):
+    """How long a step's body took, by the database's clock; no end: it was killed."""
+
+    run = models.CharField(max_length=36)
+    key = models.CharField(max_length=100)
+    began = models.DateTimeField()
+    ended = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.key} of {self.run}"
+
+
 class Gate(models.Model):
     """A step that waits at a gate goes on when the gate's row is there."""
 

@@ -7,12 +7,9 @@ rest. Bodies have their effects by ``world.effect``, named as their step.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-
-from django.db.models import Q
 
 from durable_jobs import durable
 from durable_jobs.models import Run
@@ -28,6 +25,16 @@ def case(build: Case) -> Case:
     """Add a function to the collection."""
     CASES[build.__name__] = build
     return build
+
+
+#: Of these only what is their own is struck at, unless all is.
+FLOW: set[str] = set()
+
+
+def flow_case(build: Case) -> Case:
+    """Add a function that is about flow control."""
+    FLOW.add(build.__name__)
+    return case(build)
 
 
 def ledger() -> Account:
@@ -155,248 +162,6 @@ def atomic_retry(world: World) -> list[Action]:
         return ctx.step.atomic("book", book)
 
     return [world.enqueue(rebooker), world.wait("1h")]
-
-
-# Branches
-
-
-@case
-def nested_parallel(world: World) -> list[Action]:
-    """Branches in branches: steps, a sleep, and an atomic step."""
-
-    @durable.function(id="nested", retries=0)
-    def nested(ctx):
-        def inner():
-            return ctx.step.parallel(
-                "inner",
-                {
-                    "c": lambda: ctx.step.run("c", world.effect, ctx, "c"),
-                    "nap": lambda: ctx.step.sleep("nap", "10m"),
-                },
-            )
-
-        return ctx.step.parallel(
-            "outer",
-            [
-                lambda: ctx.step.run("a", world.effect, ctx, "a"),
-                inner,
-                lambda: ctx.step.atomic("book", world.book, 3),
-            ],
-        )
-
-    return [world.enqueue(nested), world.wait("1h")]
-
-
-@case
-def tolerant_map(world: World) -> list[Action]:
-    """Three items, one of which fails and is tolerated."""
-
-    @durable.function(id="tolerant", retries=0)
-    def tolerant(ctx):
-        def work(item: str) -> str:
-            def body() -> str:
-                world.effect(ctx, item)
-                if item == "bad":
-                    raise durable.NonRetriable("bad")
-                return item
-
-            return ctx.step.run(item, body)
-
-        return ctx.step.map(
-            "each", work, ["x", "bad", "z"], completion=durable.Tolerate(failures=1)
-        )
-
-    return [world.enqueue(tolerant)]
-
-
-@case
-def race_with_a_loser(world: World) -> list[Action]:
-    """The first branch decides; the other waits, and is dropped."""
-
-    @durable.function(id="race", retries=0)
-    def race(ctx):
-        return ctx.step.parallel(
-            "race",
-            [
-                lambda: ctx.step.wait_for_event("late", "crash/late"),
-                lambda: ctx.step.run("fast", world.effect, ctx, "fast"),
-            ],
-            completion=durable.First(),
-        )
-
-    return [world.enqueue(race), world.send("crash/late")]
-
-
-@case
-def async_gather(world: World) -> list[Action]:
-    """Steps of an ``async def`` function, side by side, and a sleep among them."""
-
-    @durable.function(id="gather", retries=0)
-    async def gather(ctx):
-        one, two, _ = await asyncio.gather(
-            ctx.step.run("one", world.effect, ctx, "one"),
-            ctx.step.run("two", world.effect, ctx, "two"),
-            ctx.step.sleep("nap", "5m"),
-        )
-        return [one, two, await ctx.step.run("three", world.effect, ctx, "three")]
-
-    return [world.enqueue(gather), world.wait("1h")]
-
-
-# Waits
-
-
-@case
-def sleep(world: World) -> list[Action]:
-    """Sleep between two steps."""
-
-    @durable.function(id="sleeper", retries=0)
-    def sleeper(ctx):
-        ctx.step.run("before", world.effect, ctx, "before")
-        ctx.step.sleep("nap", "1h")
-        return ctx.step.run("after", world.effect, ctx, "after")
-
-    return [world.enqueue(sleeper), world.wait("2h")]
-
-
-@case
-def event(world: World) -> list[Action]:
-    """Wait for an event that comes, and for one that does not."""
-
-    @durable.function(id="waiter", retries=0)
-    def waiter(ctx):
-        came = ctx.step.wait_for_event("w", "crash/go", match="data.key", timeout="1d")
-        never = ctx.step.wait_for_event("n", "crash/never", timeout="1h")
-        return [came.data["n"], never]
-
-    return [
-        world.enqueue(waiter, {"key": "k"}),
-        world.send("crash/go", {"key": "other", "n": 1}, id="other"),
-        world.send("crash/go", {"key": "k", "n": 2}),
-        world.wait("2h"),
-    ]
-
-
-@case
-def event_of_the_past(world: World) -> list[Action]:
-    """Wait for an event that came before the wait began."""
-
-    @durable.function(id="late", retries=0)
-    def late(ctx):
-        ctx.step.sleep("nap", "1h")
-        came = ctx.step.wait_for_event("w", "crash/early", since="run", timeout="9d")
-        return came.data["n"]
-
-    return [
-        world.enqueue(late),
-        world.send("crash/early", {"n": 7}),
-        world.wait("2h"),
-    ]
-
-
-@case
-def event_of_the_past_by_a_callable(world: World) -> list[Action]:
-    """The same, where the function itself has to look."""
-
-    @durable.function(id="picky", retries=0)
-    def picky(ctx):
-        ctx.step.sleep("nap", "1h")
-        came = ctx.step.wait_for_event(
-            "w",
-            "crash/early",
-            if_=lambda own, event: event.data["n"] == 7,
-            since="run",
-            timeout="9d",
-        )
-        return came.data["n"]
-
-    return [
-        world.enqueue(picky),
-        world.send("crash/early", {"n": 6}, id="six"),
-        world.send("crash/early", {"n": 7}, id="seven"),
-        world.wait("2h"),
-    ]
-
-
-@case
-def signal(world: World) -> list[Action]:
-    """Wait for a signal."""
-
-    @durable.function(id="signalled", retries=0)
-    def signalled(ctx):
-        return ctx.step.wait_for_signal("w", "crash-signal", timeout="1d")
-
-    def send() -> None:
-        durable.signal("crash-signal", {"n": 3})
-
-    return [world.enqueue(signalled), send]
-
-
-@case
-def model(world: World) -> list[Action]:
-    """Wait for a row to change, which a client does once."""
-
-    @durable.function(id="watcher", retries=0)
-    def watcher(ctx):
-        rich = ctx.step.wait_for_model(
-            "w", ledger(), when=Q(balance__gte=5), timeout="1d"
-        )
-        return rich.balance
-
-    def save() -> None:
-        account = ledger()
-        if account.balance < 5:
-            account.balance = 5
-            account.save()
-
-    return [world.enqueue(watcher), save, world.wait("1h")]
-
-
-@case
-def callback(world: World) -> list[Action]:
-    """Hand out a callback and wait for its answer."""
-
-    @durable.function(id="asker", retries=0)
-    def asker(ctx):
-        return ctx.step.wait_for_callback(
-            "w", submit=lambda callback: world.tokens.append(callback.token)
-        )
-
-    return [world.enqueue(asker), world.answer({"ok": True})]
-
-
-@case
-def condition(world: World) -> list[Action]:
-    """Ask three times until a condition is met."""
-
-    @durable.function(id="poller", retries=0)
-    def poller(ctx):
-        def check(asked):
-            return durable.Done(asked) if asked == 2 else asked + 1
-
-        return ctx.step.wait_for_condition("w", check, every="10m", initial=0)
-
-    return [world.enqueue(poller), world.wait("2h")]
-
-
-@case
-def any_of_three(world: World) -> list[Action]:
-    """Wait for an event, a signal or a row, whatever comes first."""
-
-    @durable.function(id="anybody", retries=0)
-    def anybody(ctx):
-        name, value = ctx.step.wait_for_any(
-            "w",
-            {
-                "told": durable.EventWait("crash/told"),
-                "signalled": durable.SignalWait("crash-any"),
-                "rich": durable.ModelWait(ledger(), Q(balance__gte=5)),
-            },
-            timeout="1d",
-        )
-        return [name, value.data]
-
-    return [world.enqueue(anybody), world.send("crash/told", {"n": 1})]
 
 
 # Other runs

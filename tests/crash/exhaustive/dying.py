@@ -24,6 +24,7 @@ class Fate:
 
     def __init__(self, mode: str = "crash", at: int | None = None) -> None:
         self.mode, self.at = mode, at
+        self.place: str | None = None
         self.hits: list[Hit] = []
         self.struck = False
         self.dead = False
@@ -33,10 +34,9 @@ class Fate:
         if self.dead:
             raise SimulatedCrash("The process is gone.")
         self.hits.append((name, detail))
-        if self.at is not None and self.mode == "raise" and name.startswith("step."):
-            self.at += 1  # a body is the user's own: the database fails elsewhere
-        if len(self.hits) - 1 != self.at:
+        if len(self.hits) - 1 != self.at and name != self.place:
             return
+        self.place = None
         self.struck = True
         if self.mode == "raise":
             raise OperationalError(f"failpoint {name}")
@@ -44,9 +44,9 @@ class Fate:
         connection.execute_wrappers.append(_refuse)
         raise SimulatedCrash(f"The process died at {name} ({detail}).")
 
-    def ordain(self, mode: str, hits: int) -> None:
-        """Let it strike once more, after so many hits."""
-        self.mode, self.at, self.struck = mode, len(self.hits) + hits, False
+    def ordain(self, mode: str, place: str) -> None:
+        """Let it strike once more, at the next hit of a place."""
+        self.mode, self.place, self.struck = mode, place, False
 
     def revive(self) -> None:
         """Start the process again: what it held in memory is gone."""

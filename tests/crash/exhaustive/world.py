@@ -17,14 +17,20 @@ from durable_jobs.durations import parse_duration
 from durable_jobs.engine.suspend import SimulatedCrash
 from durable_jobs.events import model_waits
 from durable_jobs.models import (
+    Admission,
     Attempt,
     Event,
+    Gate,
+    Gathered,
     IdempotencyKey,
+    Lane,
     Run,
     Schedule,
+    Slot,
     Step,
     Subject,
     Wait,
+    Window,
     Worker,
 )
 from durable_jobs.scheduling import doctor
@@ -43,6 +49,7 @@ RECOVERY = timedelta(minutes=3)
 
 _TABLES: list[type[models.Model]] = [
     Wait, Attempt, Step, Subject, Run, Event, IdempotencyKey, Schedule, Worker, Account,
+    Slot, Admission, Lane, Gate, Gathered, Window,
 ]  # fmt: skip
 _CLEAR = "; ".join(f"DELETE FROM {model._meta.db_table}" for model in _TABLES)  # noqa: S608  # our own tables
 
@@ -166,6 +173,9 @@ class World:
             found += [one.message for one in doctor.examine(deep=True).findings]
         found += [f"{label} was done again" for label in self.repeated]
         found += [f"{wait!r} is left" for wait in Wait.objects.all()]
+        found += [f"{one!r} is held" for one in Slot.objects.filter(released_at=None)]
+        waiting = Gathered.objects.filter(run=None)
+        found += [f"{one!r} was not given to a run" for one in waiting]
         live = Run.objects.live() | Run.objects.filter(lease_token__isnull=False)
         found += [f"{run.function} is {run.status}: {run.reason}" for run in live]
         return found

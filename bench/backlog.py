@@ -1,0 +1,217 @@
+"""Long queues: how they are filled, and what the hot queries touch in them."""
+
+from __future__ import annotations
+
+import cProfile
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection
+from django.db.models import QuerySet
+from django.test.utils import CaptureQueriesContext
+
+from durable_jobs import clock, ids
+from durable_jobs.definitions.events import CALLED, NewEvent
+from durable_jobs.definitions.ports import runtime
+from durable_jobs.definitions.registry import registry
+from durable_jobs.events import admitting
+from durable_jobs.events.starting import Start, origin
+from durable_jobs.flow import keys
+from durable_jobs.models import Admission, Entry, Event, Gate, Lane, Run, Slot
+from durable_jobs.store import lanes, leases, postgres
+
+BATCH = 5000
+#: Rows that the plans ask for.
+FEW = 8
+#: Tenants with one run each, beside the hot one.
+SMALL = 100
+
+
+def fill(
+    function_id: str, count: int, tenant: str | None = None, *, arrived: bool = True
+) -> None:
+    """Queue ``count`` runs in lanes: of one tenant, or of a hundred.
+
+    They are written as an admission leaves them, or with ``arrived=False`` as a sender
+    does, and the tables are analysed.
+    """
+    function = registry.get(function_id)
+    now = clock.now()
+    made: dict[str, Lane] = {}
+    for first in range(0, count, BATCH):
+        rows = []
+        for number in range(first, min(first + BATCH, count)):
+            name = tenant or f"tenant {number % 100}"
+            due = now - timedelta(milliseconds=count - number)
+            start = Start(
+                function=function,
+                data=json.dumps({"tenant": name, "n": number}),
+                origin=origin(CALLED, now),
+                due_at=due,
+                id=ids.new_id(),
+            )
+            run = start.controlled().run()
+            rows.append(run)
+            if not arrived:
+                continue
+            if name not in made:
+                row = keys.lane_of(run, starting=True, moment=due)
+                row.active = True
+                made[name] = lanes.ensure([row])[row.name]
+                Lane.objects.filter(pk=made[name].pk).update(active=True)
+            run.lane = made[name].pk
+        Run.objects.bulk_create(rows, batch_size=1000)
+    with connection.cursor() as cursor:
+        for model in (Run, Lane):
+            cursor.execute(f"ANALYZE {model._meta.db_table}")
+
+
+def drain(profile: cProfile.Profile | None = None) -> int:
+    """Admit, claim and end what is queued until nothing is; return how many rounds."""
+    count = 0
+    while True:
+        if profile is not None:
+            profile.enable()
+        admitting.admit("default", FEW)
+        if profile is not None:
+            profile.disable()
+        if not end_claimed():
+            return count
+        count += 1
+
+
+def end_claimed() -> int:
+    """Claim a few runs and end them at once; return how many."""
+    claimed = [run.pk for run in leases.claim("default", FEW, "bench")]
+    now = clock.now()
+    Run.objects.filter(pk__in=claimed).update(
+        status="completed", ended_at=now, lease_token=None
+    )
+    Slot.objects.filter(run__in=claimed).update(released_at=now)
+    return len(claimed)
+
+
+def until_started(
+    function_id: str, event: str, hot: int, *, arrived: bool = True
+) -> dict[str, Any]:
+    """Return what it took until a hundred small tenants have started beside a hot one.
+
+    Each run ends before the next ones are claimed, a few at a time. Without
+    ``arrived``, no admission has looked at the hot tenant's runs before.
+    """
+    fill(function_id, hot, tenant="hot", arrived=arrived)
+    runtime().send([NewEvent(event, {"tenant": f"small {n}"}) for n in range(SMALL)])
+    function = Run.objects.filter(function=function_id, started_at__isnull=True)
+    admissions = others = 0
+    began = time.monotonic()
+    with CaptureQueriesContext(connection) as queries:
+        while function.exclude(data__tenant="hot").exists():
+            admitting.admit("default", FEW)
+            others += end_claimed()
+            admissions += 1
+            assert admissions < 10 * SMALL, "the others starve"
+    return {
+        "admissions": admissions,
+        "started": others,
+        "statements": len(queries),
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+@contextmanager
+def emptied() -> Iterator[None]:
+    """Leave no run and no lane behind."""
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            names = ", ".join(
+                model._meta.db_table
+                for model in (Run, Lane, Slot, Gate, Admission, Event)
+            )
+            cursor.execute(f"TRUNCATE {names} CASCADE")
+
+
+@dataclass
+class Plan:
+    """What PostgreSQL did for a query."""
+
+    name: str
+    expected: set[str]
+    tree: dict[str, Any]
+    indexes: set[str] = field(default_factory=set)
+    scans: list[str] = field(default_factory=list)
+    rows: int = 0
+
+    @property
+    def buffers(self) -> int:
+        """Pages that were touched, in memory or not."""
+        node = self.tree
+        return int(node["Shared Hit Blocks"]) + int(node["Shared Read Blocks"])
+
+    @property
+    def milliseconds(self) -> float:
+        """How long it took."""
+        return float(self.tree["Actual Total Time"])
+
+
+def plans() -> Iterator[Plan]:
+    """Explain the claim, the arrival, the lanes in turn, and the heads of a line."""
+    now = clock.now()
+    lane = Lane.objects.order_by("pk").first()
+    assert lane is not None
+    yield _plan("claim", {"durable_run_ready"}, *_claim())
+    arrival = lanes.arrived(Entry.START)[:FEW]
+    yield _plan("arrival", {"durable_run_lane"}, *_sql(arrival))
+    active = Lane.objects.filter(queue="default", active=True, turn__lte=now)
+    active = active.order_by("turn", "served", "id")
+    found = {"durable_lane_active"}
+    yield _plan("lanes in turn", found, *_sql(active[:FEW]))
+    heads = lanes.waiting(lane.pk).only("id", "function", "flow", "lane", "place")
+    yield _plan("heads of a line", {"durable_run_lane"}, *_sql(heads[:FEW]))
+
+
+def _claim() -> tuple[str, list[Any]]:
+    """Return the claim of one run, as an explanation may execute it."""
+    now = clock.now()
+    values = ["default", now, now + timedelta(seconds=600), "default", FEW]
+    head, _, _ = postgres._CLAIM.partition("\nUPDATE")
+    return f"{head} SELECT * FROM chosen", values  # noqa: S608  # our own statement
+
+
+def _sql(rows: QuerySet[Any]) -> tuple[str, Any]:
+    return rows.query.sql_with_params()
+
+
+def _plan(name: str, expected: set[str], statement: str, values: Any) -> Plan:
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values)
+        found = cursor.fetchone()[0]
+    root = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+    plan = Plan(name, expected, root)
+    for node in _nodes(root):
+        plan.rows = max(plan.rows, _touched(node))
+        if "Index Name" in node:
+            plan.indexes.add(node["Index Name"])
+        if node["Node Type"] == "Seq Scan" and node["Relation Name"] in _LONG:
+            plan.scans.append(node["Relation Name"])
+    return plan
+
+
+_LONG = {Run._meta.db_table}
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _touched(node: dict[str, Any]) -> int:
+    removed = node.get("Rows Removed by Filter", 0)
+    return int((node["Actual Rows"] + removed) * node["Actual Loops"])

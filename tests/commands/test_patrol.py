@@ -1,0 +1,133 @@
+"""What each worker looks after by itself, and when it takes itself to be deaf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from durable_jobs import clock, dispatch, durable
+from durable_jobs.executors import patrol
+from durable_jobs.executors.patrol import Patrol
+from durable_jobs.models import Run
+from durable_jobs.scheduling import ticking
+from durable_jobs.testing import Kit
+
+pytestmark = pytest.mark.django_db
+
+
+class Broker:
+    """Takes bells, unless it is away."""
+
+    stands_still = True
+
+    def __init__(self) -> None:
+        self.away = False
+        self.rung: list[str] = []
+
+    def ring(self, queue: str, work: int) -> None:
+        """Take one."""
+        if self.away:
+            raise dispatch.BrokerAway
+        self.rung.append(queue)
+
+    def ring_at(self, moment: object) -> None:
+        """Do nothing."""
+
+    def help(self) -> bool:
+        """Do nothing."""
+        return False
+
+
+class Post:
+    """A patrol of the queue ``default``, and what it has come to."""
+
+    def __init__(self, passing: Callable[[float], None]) -> None:
+        self.broker = Broker()
+        self.idle = True
+        self.left = 0
+        self.patrol = Patrol(["default"], lambda: self.idle, self._leave)
+        self._pass = passing
+
+    def _leave(self) -> None:
+        self.left += 1
+
+    def looks(self, *, after: float) -> int:
+        """Look after so many seconds; return how often it has left."""
+        self._pass(after)
+        ticking.note()
+        with dispatch.using(self.broker):
+            self.patrol.look()
+        return self.left
+
+
+@pytest.fixture
+def post(durable_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Post:
+    """Give a post beside a run that has been ready for an hour."""
+    real, ahead = clock.monotonic, 0.0
+
+    def passing(seconds: float) -> None:
+        nonlocal ahead
+        ahead += seconds
+        monkeypatch.setattr(clock, "monotonic", lambda: real() + ahead)
+
+    @durable.function(id="t.old")
+    def old(ctx):
+        return None
+
+    run = old.enqueue()
+    past = clock.now() - timedelta(hours=1)
+    Run.objects.filter(pk=run.pk).update(due_at=past, place=past)
+    return Post(passing)
+
+
+def test_it_rings_for_old_work_and_leaves_when_it_does_not_hear_that(post: Post):
+    assert post.looks(after=patrol.DEAF - 1) == 0
+    assert post.broker.rung == []
+    assert post.looks(after=2) == 0
+    assert post.broker.rung == ["default"]
+    assert post.looks(after=patrol.DEAF / 4) == 0
+    assert post.looks(after=patrol.DEAF / 2) == 1
+    assert post.broker.rung == ["default"]
+
+
+def test_one_that_hears_anything_stays(post: Post):
+    post.looks(after=patrol.DEAF + 1)
+    post.patrol.heard()
+    assert post.looks(after=patrol.DEAF - 1) == 0
+    assert post.looks(after=2) == 0
+    assert post.broker.rung == ["default"] * 2
+
+
+def test_one_that_is_busy_stays(post: Post):
+    post.looks(after=patrol.DEAF + 1)
+    post.idle = False
+    assert post.looks(after=patrol.DEAF) == 0
+    post.idle = True
+    assert post.looks(after=1) == 0, "it begins anew"
+
+
+def test_one_whose_broker_is_away_leaves_that_to_celery(post: Post):
+    post.broker.away = True
+    for _ in range(5):
+        assert post.looks(after=patrol.DEAF) == 0
+
+
+def test_one_whose_work_is_not_old_stays(post: Post):
+    Run.objects.update(due_at=clock.now())
+    for _ in range(5):
+        assert post.looks(after=patrol.DEAF) == 0
+    assert post.broker.rung == []
+
+
+def test_it_ticks_where_nobody_does(post: Post, monkeypatch: pytest.MonkeyPatch):
+    ticked = []
+    monkeypatch.setattr(ticking, "tick", lambda: ticked.append(1))
+    silent = patrol.MISSED - 1
+    monkeypatch.setattr(ticking, "silent_for", lambda: silent)
+    post.patrol.look()
+    assert ticked == []
+    silent += 2
+    post.patrol.look()
+    assert ticked == [1]

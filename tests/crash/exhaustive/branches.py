@@ -1,0 +1,92 @@
+"""Functions whose steps stand side by side."""
+
+from __future__ import annotations
+
+import asyncio
+
+from durable_jobs import durable
+from tests.crash.exhaustive.cases import case
+from tests.crash.exhaustive.world import Action, World
+
+
+@case
+def nested_parallel(world: World) -> list[Action]:
+    """Branches in branches: steps, a sleep, and an atomic step."""
+
+    @durable.function(id="nested", retries=0)
+    def nested(ctx):
+        def inner():
+            return ctx.step.parallel(
+                "inner",
+                {
+                    "c": lambda: ctx.step.run("c", world.effect, ctx, "c"),
+                    "nap": lambda: ctx.step.sleep("nap", "10m"),
+                },
+            )
+
+        return ctx.step.parallel(
+            "outer",
+            [
+                lambda: ctx.step.run("a", world.effect, ctx, "a"),
+                inner,
+                lambda: ctx.step.atomic("book", world.book, 3),
+            ],
+        )
+
+    return [world.enqueue(nested), world.wait("1h")]
+
+
+@case
+def tolerant_map(world: World) -> list[Action]:
+    """Three items, one of which fails and is tolerated."""
+
+    @durable.function(id="tolerant", retries=0)
+    def tolerant(ctx):
+        def work(item: str) -> str:
+            def body() -> str:
+                world.effect(ctx, item)
+                if item == "bad":
+                    raise durable.NonRetriable("bad")
+                return item
+
+            return str(ctx.step.run(item, body))
+
+        return ctx.step.map(
+            "each", work, ["x", "bad", "z"], completion=durable.Tolerate(failures=1)
+        )
+
+    return [world.enqueue(tolerant)]
+
+
+@case
+def race_with_a_loser(world: World) -> list[Action]:
+    """The first branch decides; the other waits, and is dropped."""
+
+    @durable.function(id="race", retries=0)
+    def race(ctx):
+        return ctx.step.parallel(
+            "race",
+            [
+                lambda: ctx.step.wait_for_event("late", "crash/late"),
+                lambda: ctx.step.run("fast", world.effect, ctx, "fast"),
+            ],
+            completion=durable.First(),
+        )
+
+    return [world.enqueue(race), world.send("crash/late")]
+
+
+@case
+def async_gather(world: World) -> list[Action]:
+    """Steps of an ``async def`` function, side by side, and a sleep among them."""
+
+    @durable.function(id="gather", retries=0)
+    async def gather(ctx):
+        one, two, _ = await asyncio.gather(
+            ctx.step.run("one", world.effect, ctx, "one"),
+            ctx.step.run("two", world.effect, ctx, "two"),
+            ctx.step.sleep("nap", "5m"),
+        )
+        return [one, two, await ctx.step.run("three", world.effect, ctx, "three")]
+
+    return [world.enqueue(gather), world.wait("1h")]

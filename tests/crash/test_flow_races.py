@@ -1,0 +1,73 @@
+"""Admissions beside transactions that somebody leaves open."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection, connections, transaction
+
+from durable_jobs import durable
+from durable_jobs.definitions.registry import registry
+from durable_jobs.events import admitting
+from durable_jobs.models import Run
+from tests.lab.processes import until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
+
+
+@pytest.fixture(autouse=True)
+def apart() -> Iterator[None]:
+    """Keep what a test declares to itself, on the database of record."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer: races are tested on the database of record")
+    with registry.temporary():
+        yield
+
+
+def admitted_meanwhile() -> int:
+    """Admit in another connection, and return how many are through."""
+    found: list[int] = []
+
+    def admit() -> None:
+        try:
+            found.append(admitting.admit("default", 8))
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=admit)
+    thread.start()
+    thread.join(20)
+    assert found, "the admission waits for a lock that a host holds"
+    return found[0]
+
+
+def through() -> list[int]:
+    """Return the work that may be claimed."""
+    rows = Run.objects.filter(status="queued", lane__isnull=True)
+    return list(rows.values_list("data__n", flat=True))
+
+
+def test_a_first_run_that_is_being_changed_is_not_overtaken_in_an_ordering() -> None:
+    declare = durable.function(id="race.ordered", ordering="event.data.k")
+    work = declare(lambda ctx: None)
+    for n in range(3):
+        work.enqueue({"n": n, "k": "one"})
+    admitting.admit()
+    with transaction.atomic():
+        assert Run.objects.get(data__n=0).cancel("or not")
+        assert admitted_meanwhile() == 0
+        transaction.set_rollback(True)
+    until(lambda: admitting.admit("default", 8), "the first to be let through")
+    assert through() == [0]
+
+
+def test_a_run_that_is_being_changed_keeps_no_others_waiting() -> None:
+    work = durable.function(id="race.limited", concurrency=2)(lambda ctx: None)
+    for n in range(3):
+        work.enqueue({"n": n})
+    with transaction.atomic():
+        assert Run.objects.get(data__n=0).cancel("now")
+        assert admitted_meanwhile() == 2
+    assert sorted(through()) == [1, 2]

@@ -1,0 +1,62 @@
+"""The table of faults names tests that exist, and leaves no fault out."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+
+from tests.docs.pages import ROOT, page
+
+ROWS = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \| (.*?) ?\|$")
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+
+def rows() -> list[tuple[int, str, str]]:
+    """Return the number, the guarantee and the tests of each row."""
+    found = [ROWS.match(line) for line in page("docs/why/faults.md").lines]
+    return [(int(row[1]), row[3], row[4]) for row in found if row is not None]
+
+
+@cache
+def functions_in(path: str) -> set[str]:
+    """Return the names of the functions that a file defines."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_there_is_a_row_for_each_fault() -> None:
+    assert [number for number, _, _ in rows()] == list(range(1, 31))
+
+
+def test_each_row_names_tests_that_exist_or_says_what_is_not_built() -> None:
+    for number, guarantee, tests in rows():
+        named = NAMED.findall(tests)
+        assert bool(named) != guarantee.startswith("not in this version"), number
+        for path, name in named:
+            assert name in functions_in(path), f"row {number} names {name}"
+
+
+def test_every_test_of_a_fault_is_in_the_table() -> None:
+    known = {name for _, _, tests in rows() for _, name in NAMED.findall(tests)}
+    for subject in SUBJECTS:
+        path = f"tests/crash/test_{subject}.py"
+        here = {name for name in functions_in(path) if name.startswith("test_")}
+        missing = here - known - {UNNAMED}
+        assert not missing, f"{path} has {missing}"
+
+
+#: The files that are all about faults of the table.
+SUBJECTS = (
+    "broker_fails",
+    "clocks",
+    "database_fails",
+    "database_restarts",
+    "deadlocks",
+    "deploys",
+    "many_timers",
+    "poison",
+    "workers_die",
+)
+#: The other side of a row: it must not fire where nothing is wrong.
+UNNAMED = "test_a_worker_with_nothing_to_do_and_one_that_is_busy_are_not_deaf"

@@ -1,0 +1,226 @@
+"""Pausing a function, a key of it, or a queue: it drains, and what comes is kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from durable_jobs import durable
+from durable_jobs.events import admitting
+from durable_jobs.models import Lane, Pause, Run, Slot
+from tests.flow.conftest import Diary, count, reasons, statuses
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_what_comes_while_a_function_is_paused_is_kept_in_order(
+    diary: Diary, limited: bool
+) -> None:
+    work = diary.work(concurrency=durable.Concurrency(1) if limited else None)
+    diary.send(0)
+    assert work.pause(reason="the bank is closed")
+    diary.sends(3)
+    diary.kit.advance("1d")
+    assert diary.order == []
+    assert "the bank is closed" in str(Run.objects.first().explain())
+    assert work.resume()
+    diary.kit.run_until_idle()
+    assert diary.order == [0, 0, 1, 2]
+
+
+def test_pausing_and_resuming_tell_whether_this_call_did_it(diary: Diary) -> None:
+    work = diary.work(concurrency=durable.Concurrency(1, key="event.data.k"))
+    assert (work.pause(), work.pause(), work.resume(), work.resume()) == (
+        True, False, True, False
+    )  # fmt: skip
+    assert (work.pause(key=1), work.pause(key=1), work.pause(key="1")) == (
+        True, False, True
+    )  # fmt: skip
+    assert (work.resume(key=1), work.resume(key=1)) == (True, False)
+    pause, resume = durable.pause_queue, durable.resume_queue
+    assert (pause("q"), pause("q"), resume("q"), resume("q")) == (
+        True, False, True, False
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_runs_that_have_begun_go_on_to_their_end(diary: Diary, limited: bool) -> None:
+    work = diary.work(concurrency=1 if limited else None)
+    diary.send(0, nap="1h")
+    diary.kit.run_until_idle()
+    work.pause()
+    diary.send(1)
+    diary.kit.advance("2h")
+    assert statuses() == ["completed", "queued"]
+    work.resume()
+    diary.kit.run_until_idle()
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_with_skip_what_comes_is_recorded_as_skipped(
+    diary: Diary, limited: bool
+) -> None:
+    work = diary.work(concurrency=1 if limited else None)
+    work.pause(skip=True, reason="Black Friday")
+    diary.sends(2)
+    diary.kit.advance("1m")
+    assert statuses() == ["skipped"] * 2
+    assert reasons()[0] == "flow.work was paused: Black Friday"
+    work.resume()
+    diary.send(9)
+    diary.kit.run_until_idle()
+    assert diary.order == [9]
+
+
+def test_one_key_is_paused_and_the_others_go_on(diary: Diary) -> None:
+    work = diary.work(concurrency=durable.Concurrency(1, key="event.data.tenant"))
+    work.pause(key="a")
+    for n, tenant in enumerate(["a", "b", "a", None]):
+        diary.send(n, tenant=tenant)
+    diary.kit.run_until_idle()
+    assert diary.order == [1, 3]
+    assert Run.objects.get(data__n=0).explain().state == "paused"
+    work.resume(key="a")
+    diary.kit.run_until_idle()
+    assert diary.order == [1, 3, 0, 2]
+
+
+def test_a_key_can_be_null_and_any_other_value(diary: Diary) -> None:
+    work = diary.work(throttle=durable.Throttle(1, "1s", key="event.data.tenant"))
+    for key in (None, 1, "x" * 100_000):
+        work.pause(key=key)
+        diary.send(key if key != "x" * 100_000 else "long", tenant=key)
+    diary.send("1", tenant="1")
+    diary.kit.run_until_idle()
+    assert diary.order == ["1"]
+    for key in (None, 1, "x" * 100_000):
+        assert work.resume(key=key)
+    diary.kit.run_until_idle()
+    assert count("completed") == 4
+
+
+def test_a_key_with_skip_skips_those_of_the_key(diary: Diary) -> None:
+    work = diary.work(concurrency=durable.Concurrency(1, key="event.data.tenant"))
+    work.pause(key="a", skip=True)
+    for n, tenant in enumerate("ab"):
+        diary.send(n, tenant=tenant)
+    diary.kit.run_until_idle()
+    assert statuses() == ["skipped", "completed"]
+    assert reasons()[0] == 'key "a" of flow.work was paused.'
+
+
+def test_a_key_of_a_function_without_keys_is_refused(diary: Diary) -> None:
+    work = diary.work(concurrency=1)
+    with pytest.raises(durable.ConfigurationError, match="no flow control with a key"):
+        work.pause(key="a")
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_nothing_of_a_paused_queue_is_executed(diary: Diary, limited: bool) -> None:
+    diary.work(concurrency=1 if limited else None, queue="slow")
+    diary.work("flow.other")
+    durable.pause_queue("slow")
+    diary.sends(3)
+    diary.kit.advance("1h")
+    assert count("completed", function="flow.work") == 0
+    assert count("completed", function="flow.other") == 3
+    assert Run.objects.get(function="flow.work", data__n=0).explain().state == "paused"
+    durable.resume_queue("slow")
+    diary.kit.run_until_idle()
+    assert count("completed") == 6
+
+
+def test_a_paused_queue_saves_up_no_starts_of_a_throttle(diary: Diary) -> None:
+    diary.work(throttle=durable.Throttle(1, "1m"))
+    durable.pause_queue("default")
+    diary.sends(4)
+    for _ in range(5):
+        diary.kit.advance("5m")
+        admitting.admit("default", 10)
+    durable.resume_queue("default")
+    diary.kit.advance("10m")
+    assert diary.times == [1500, 1560, 1620, 1680]
+
+
+def test_what_was_let_through_and_paused_before_its_claim_keeps_the_limit(
+    diary: Diary,
+) -> None:
+    work = diary.work(concurrency=2)
+    diary.sends(6)
+    assert admitting.admit("default", 10) == 2
+    work.pause()
+    diary.kit.advance("10m")
+    assert diary.order == []
+    work.resume()
+    diary.kit.run_until_idle()
+    assert diary.peak == 2
+    assert sorted(diary.order) == list(range(6))
+
+
+def test_a_paused_function_leaves_the_budget_of_the_account_to_others(
+    diary: Diary,
+) -> None:
+    shared = durable.Concurrency(1, key="'k'", scope="account", of="runs")
+    one = diary.work("flow.one", concurrency=shared, on=durable.Event("one"))
+    diary.work("flow.two", concurrency=shared, on=durable.Event("two"))
+    one.pause()
+    diary.kit.send("one", {"n": 1})
+    diary.kit.send("two", {"n": 2})
+    diary.kit.run_until_idle()
+    assert diary.order == [2]
+    one.resume()
+    diary.kit.run_until_idle()
+    assert diary.order == [2, 1]
+
+
+def test_events_are_gathered_while_a_function_is_paused(diary: Diary) -> None:
+    work = diary.work(batch=durable.Batch(2, "1m"))
+    work.pause()
+    diary.sends(4)
+    diary.kit.advance("1h")
+    assert diary.order == []
+    work.resume()
+    diary.kit.run_until_idle()
+    assert diary.order == [0, 2]
+
+
+def test_what_is_cancelled_while_it_is_kept_does_not_come_back(diary: Diary) -> None:
+    work = diary.work(concurrency=1)
+    plain = diary.work("flow.plain")
+    for function in (work, plain):
+        function.pause()
+    diary.sends(2)
+    diary.kit.advance("1m")
+    Run.objects.filter(data__n=0).cancel()
+    for function in (work, plain):
+        function.resume()
+    diary.kit.run_until_idle()
+    assert diary.order == [1, 1]
+    assert not Slot.objects.filter(released_at__isnull=True).exists()
+
+
+def test_thousands_that_are_kept_are_out_of_the_way_of_claims(diary: Diary) -> None:
+    from tests.flow.conftest import EVENT
+
+    work = diary.work()
+    diary.kit.send_many(durable.NewEvent(EVENT, {"n": n}) for n in range(1500))
+    work.pause()
+    diary.kit.advance("20s")
+    assert not Run.objects.filter(status="queued", lane__isnull=True).exists()
+    work.resume()
+    assert Run.objects.filter(status="queued", lane__isnull=True).count() == 1500
+    Run.objects.all().delete()
+
+
+def test_a_lane_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) -> None:
+    work = diary.work(concurrency=durable.Concurrency(1, key="event.data.k"))
+    plain = diary.work("flow.plain")
+    work.pause()
+    plain.pause()
+    diary.sends(3, k=1)
+    diary.kit.advance("20s")
+    assert diary.order == []
+    # As if the resumption had come while an admission was about to write.
+    Pause.objects.all().delete()
+    Lane.objects.update(active=False)
+    diary.kit.advance("11s")
+    diary.kit.run_until_idle()
+    assert sorted(diary.order) == [0, 0, 1, 1, 2, 2]
