@@ -16,12 +16,17 @@ from bench.report import tables
 from bench.server import Server
 from bench.workloads import NAMES, Workload, workload
 
+#: What the tables stand between on a page.
+BEGIN, END = "<!-- race -->", "<!-- end of race -->"
+
 
 def main(arguments: list[str]) -> int:
     """Run the race and return 0."""
     options = _options(arguments)
     if options.read:
-        print(_read(options))
+        text = _read(options)
+        print(text)
+        _write(options, text)
         return 0
     for name in ("DATABASE_URL", "BROKER_URL"):
         if not os.environ.get(name):
@@ -35,9 +40,21 @@ def main(arguments: list[str]) -> int:
     found = race(chosen, asked, server, sizes.from_options(options), options.repeat)
     text = _heading(about) + "\n\n" + tables(found, chosen, asked) + "\n"
     print("\n" + text)
+    _write(options, text)
+    return 1 if found.troubles else 0
+
+
+def _write(options: argparse.Namespace, text: str) -> None:
+    """Put the tables where the command line wants them."""
     if options.table:
         Path(options.table).write_text(text)
-    return 1 if found.troubles else 0
+    if options.page:
+        page = Path(options.page)
+        before, begin, rest = page.read_text().partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not end:
+            sys.exit(f"{page} has no {BEGIN} before {END}.")
+        page.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
 
 
 def _read(options: argparse.Namespace) -> str:
@@ -67,6 +84,11 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--repeat", type=int, default=3, help="repetitions")
     parser.add_argument("--table", metavar="FILE", help="write the table there too")
+    parser.add_argument(
+        "--page",
+        metavar="FILE",
+        help=f"put the tables between {BEGIN} and {END} there",
+    )
     parser.add_argument(
         "--read",
         action="append",

@@ -26,6 +26,12 @@ def sleep(ctx: durable.Context) -> None:
     ctx.step.run("after", body, data["run"], 1)
 
 
+@durable.function(id="bench.other", queue="other")
+def other(ctx: durable.Context) -> int:
+    """Take a step that does nothing, on a queue of its own."""
+    return ctx.step.run("step 0", body, ctx.event.data["run"], 0)
+
+
 def nap(run: int, number: int, ms: int) -> int:
     """Wait, as for somebody else's answer."""
     began = time.monotonic()
@@ -65,4 +71,11 @@ def wait(ctx: durable.Context) -> None:
     ctx.step.run("after", body, run, 1)
 
 
-FUNCTIONS = {"steps": steps, "sleep": sleep, "fan": fan, "long": long, "wait": wait}
+FUNCTIONS = {
+    "steps": steps,
+    "sleep": sleep,
+    "fan": fan,
+    "long": long,
+    "wait": wait,
+    "other": other,
+}

@@ -105,7 +105,7 @@ def _measure(
     workloads: list[Workload], ready: Session, sizes: Sizes, results: Results
 ) -> None:
     for one in workloads:
-        name = one.names[0]
+        name, began = one.names[0], time.monotonic()
         try:
             results.add(ready.peer.name, name, one.measure(ready, sizes))
         except Missing:
@@ -113,3 +113,5 @@ def _measure(
         except TimeoutError as error:
             results.fail(ready.peer.name, name, error)
             ready.settle()
+        took = time.monotonic() - began
+        print(f"{ready.peer.name}, {name}: {took:.0f} s", file=sys.stderr)

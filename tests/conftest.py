@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from hypothesis import settings as hypothesis
+from pytest_django import DjangoDbBlocker
 
 from tests.packaging.installed import installed
 
@@ -21,13 +22,18 @@ hypothesis.load_profile("default")
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> Iterator[None]:
+def django_db_setup(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
     """Let nothing of ours be connected when the test database goes."""
     # Imported late: it needs the settings.
+    from durable_jobs.executors.connections import kept
     from durable_jobs.executors.keeper import keeper
 
     yield
     keeper().stop()
+    with django_db_blocker.unblock(), kept():  # takes back what a bell has put aside
+        connections.close_all()
     gc.collect()  # a thread that ended leaves its connection to the collector
 
 

@@ -20,7 +20,7 @@ class Ours(Adapter):
     """Starts the functions of ``bench.durable``."""
 
     shapes: ClassVar[frozenset[str]] = frozenset(
-        {"steps", "sleep", "fan", "long", "wait"}
+        {"steps", "sleep", "fan", "long", "wait", "other"}
     )
     bulk: ClassVar[bool] = True
 

@@ -37,4 +37,5 @@ WORKLOAD = Workload(
         Figure("processor, database", "ms/s"),
     ),
     measure,
+    once=True,
 )

@@ -22,4 +22,5 @@ WORKLOAD = Workload(
     "Memory: the largest process, and all that has to run besides database and broker",
     (Figure("largest process", "MB"), Figure("all, shared out", "MB")),
     measure,
+    once=True,
 )

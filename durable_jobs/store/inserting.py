@@ -26,7 +26,7 @@ def insert(model: type[Model], rows: Sequence[Model]) -> None:
     """Insert rows, all or none. A key that the database gives is not read back."""
     if not rows:
         return
-    if not (db.is_postgres() and prepared.allowed(db.connection())):
+    if not prepared.allowed(db.connection()):
         _portably(model, rows)
         return
     table = _Table.of(model)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from durable_jobs import clock
 from durable_jobs.models import Event, Wait
-from durable_jobs.store import db
+from durable_jobs.store import db, prepared
 
+# The earliest of each, for a plan that is to do for all values: whether there is one
+# before a moment that it does not know, it would look up in the whole table.
 _LOOK = f"""
-SELECT EXISTS (SELECT 1 FROM {Event._meta.db_table} WHERE pending AND ts <= %s),
-    EXISTS (SELECT 1 FROM {Wait._meta.db_table}
-            WHERE due_at IS NOT NULL AND due_at <= %s)
+SELECT COALESCE((SELECT ts FROM {Event._meta.db_table}
+                 WHERE pending ORDER BY ts LIMIT 1) <= %s, false),
+    COALESCE((SELECT due_at FROM {Wait._meta.db_table}
+              WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1) <= %s, false)
 """  # noqa: S608  # our own tables
 
 
@@ -21,9 +24,6 @@ def look() -> tuple[bool, bool]:
 
     In one statement over small partial indexes.
     """
-    connection = db.connection()
-    now = connection.ops.adapt_datetimefield_value(clock.now())
-    with connection.cursor() as cursor:
-        cursor.execute(_LOOK, [now, now])
-        pending, due = cursor.fetchone()
+    now = db.connection().ops.adapt_datetimefield_value(clock.now())
+    [(pending, due)] = prepared.fetch(_LOOK, [now, now])
     return bool(pending), bool(due)

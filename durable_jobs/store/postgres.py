@@ -6,6 +6,7 @@ verb: the round trip and the commit are the cost, not the work.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
@@ -31,18 +32,21 @@ WITH quiet AS MATERIALIZED (
 ), chosen AS MATERIALIZED (
     SELECT id FROM {_RUN}
     WHERE status = 'queued' AND lane IS NULL
-      AND queue = %s AND due_at <= %s AND place <= %s
+      AND queue = %s::varchar AND due_at <= %s::timestamptz
+      AND place <= %s::timestamptz
       AND (SELECT value FROM quiet) = 'off'
       AND (started_at IS NOT NULL OR function NOT IN
            (SELECT name FROM {_PAUSE} WHERE kind = 'function'))
-      AND NOT EXISTS (SELECT 1 FROM {_PAUSE} WHERE kind = 'queue' AND name = %s)
-    ORDER BY place, id LIMIT %s
+      AND NOT EXISTS (
+          SELECT 1 FROM {_PAUSE} WHERE kind = 'queue' AND name = %s::varchar)
+    ORDER BY place, id LIMIT %s::int
     FOR UPDATE SKIP LOCKED
 )
 UPDATE {_RUN} AS run
-SET status = 'running', lease_token = %s, lease_until = %s, worker = %s,
+SET status = 'running', lease_token = %s::uuid, lease_until = %s::timestamptz,
+    worker = %s::varchar,
     claims = claims + 1, crashes = crashes + 1, woken = false,
-    started_at = COALESCE(started_at, %s)
+    started_at = COALESCE(started_at, %s::timestamptz)
 FROM chosen WHERE run.id = chosen.id
 RETURNING {_RUN_COLUMNS}
 """  # noqa: S608  # table and column names of our own models, no values
@@ -58,14 +62,8 @@ def claim(
     behind: datetime,
 ) -> list[Run]:
     """Claim up to ``limit`` runs of a queue, the first in place first."""
-    with db.connection().cursor() as cursor:
-        values: list[Any] = [
-            *(queue, now, behind, queue, limit),
-            *(token, until, worker, now),
-        ]
-        cursor.execute(_CLAIM, values)
-        rows = cursor.fetchall()
-    runs = [_run(row) for row in rows]
+    values = [*(queue, now, behind, queue, limit), *(token, until, worker, now)]
+    runs = [_run(row) for row in prepared.fetch(_CLAIM, values)]
     return sorted(runs, key=lambda run: (run.place, run.pk))
 
 
@@ -148,6 +146,21 @@ def record(
     statement = f"{_FENCE}{text}SELECT status FROM fence"  # noqa: S608  # no values
     found = prepared.fetch(statement, [run_id, token, *values])
     return found[0][0] if found else None
+
+
+_LOAD = f"""
+SELECT key, name, kind, status, position, attempt, output, error, detail, due_at,
+    started_at, ended_at, parent_id
+FROM {_STEP} WHERE run_id = %s::uuid ORDER BY position
+"""  # noqa: S608  # table and column names of our own models, no values
+
+
+def load(run_id: uuid.UUID) -> list[list[Any]]:
+    """Return the steps of a run in order, their outputs as JSON text."""
+    rows = [list(row) for row in prepared.fetch(_LOAD, [run_id])]
+    for row in rows:
+        row[7:9] = (None if text is None else json.loads(text) for text in row[7:9])
+    return rows
 
 
 _FINISH = f"""

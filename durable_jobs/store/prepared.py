@@ -39,7 +39,7 @@ REFUSALS = frozenset({"42P05", "0A000", "26000", "08P01"})
 #: For how many seconds a plan is good.
 REPLAN = 5.0
 #: Statements that stay prepared on a connection: today's plans and the ones before.
-MOST = 12
+MOST = 32
 
 _refused: set[str] = set()
 
@@ -68,7 +68,7 @@ def fetch(statement: str, values: Sequence[Any]) -> Rows:
 
 def allowed(connection: BaseDatabaseWrapper) -> bool:
     """Tell whether host and server let us; who watches queries sees them all."""
-    return not (
+    return connection.vendor == "postgresql" and not (
         connection.execute_wrappers
         or connection.queries_logged
         or connection.alias in _refused

@@ -55,6 +55,8 @@ class Memo:
 
 def load(run_id: uuid.UUID) -> dict[str, Memo]:
     """Return all that a run has recorded, by key, in one query."""
+    if db.is_postgres():
+        return {row[0]: Memo(*row) for row in postgres.load(run_id)}
     rows = (
         Step.objects.using(db.alias())
         .filter(run_id=run_id)

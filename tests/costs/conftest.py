@@ -11,6 +11,8 @@ from django.db import connection
 
 from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
+from durable_jobs.executors import keeper, serving
+from durable_jobs.store import prepared
 
 
 class Silent:
@@ -29,22 +31,27 @@ class Silent:
         return False
 
 
-def uncontrolled() -> None:
-    """Forget the functions with limits that the lab may have declared.
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do as a worker does whose runs are short, however busy this machine is.
 
-    Where there are any, workers make admissions before they claim.
+    It claims many at once and gives none back, and no plan grows old meanwhile.
     """
-    for function in list(registry):
-        if function.controls.queues or function.controls.gathers:
-            del registry._functions[function.id]
-    registry._index()
+    monkeypatch.setattr(serving, "SHORT", 3600.0)
+    monkeypatch.setattr(keeper, "PATIENCE", 3600.0)
+    monkeypatch.setattr(prepared, "REPLAN", 3600.0)
 
 
 @pytest.fixture
-def silence(transactional_db: None) -> Iterator[None]:
-    """Let runs wait until the test serves their queue."""
+def silence(transactional_db: None, brisk: None) -> Iterator[None]:
+    """Let runs wait until the test serves their queue.
+
+    No function is known but the test's own: those of the lab that have flow control
+    would let every claim ask about it.
+    """
     with registry.temporary(), dispatch.using(Silent()):
-        uncontrolled()
+        registry._functions = {}
+        registry._index()
         yield
 
 

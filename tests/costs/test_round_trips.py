@@ -14,23 +14,16 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from durable_jobs import clock, durable
-from durable_jobs.executors import serving
 from durable_jobs.executors.serving import serve
 from durable_jobs.models import Run, Step, Wait
 from durable_jobs.scheduling import timers
 
-pytestmark = pytest.mark.usefixtures("silence", "postgres", "brisk")
+pytestmark = pytest.mark.usefixtures("silence", "postgres")
 
 MANY = 300
 
 #: Blocks in which statements are counted, by their first word.
 Count = Callable[[], AbstractContextManager[Counter[str]]]
-
-
-@pytest.fixture
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claim as a worker does whose runs are short, however busy this machine is."""
-    monkeypatch.setattr(serving, "SHORT", 60.0)
 
 
 @pytest.fixture

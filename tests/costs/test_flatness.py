@@ -1,0 +1,119 @@
+"""What is long past, and what waits, costs nothing: statements read no more for it.
+
+Counted by the server itself, in blocks read for each statement, not in time.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from bench import filling
+from durable_jobs import clock, durable
+from durable_jobs.events import matching
+from durable_jobs.executors.keeper import keeper
+from durable_jobs.executors.serving import serve
+from durable_jobs.models import Run, Wait
+from durable_jobs.scheduling import ticking
+from durable_jobs.store import leases, prepared
+
+pytestmark = [
+    pytest.mark.usefixtures("silence", "postgres", "statistics"),
+    pytest.mark.timeout(900),
+]
+
+#: How many finished runs, sleeping ones and waiting ones there are, at first and then.
+FEW, MANY = 200, int(os.environ.get("LAB_ROWS", "20000"))
+#: Often enough for the server to settle on a plan for all values.
+TIMES = 8
+#: Blocks that a statement may read more because its indexes have grown in height.
+HEIGHT = 12
+
+
+@pytest.fixture
+def statistics(transactional_db: None) -> None:
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+            cursor.execute("SELECT count(*) FROM pg_stat_statements")
+    except DatabaseError:
+        pytest.skip("needs pg_stat_statements among shared_preload_libraries")
+
+
+def steps(ctx):
+    return [ctx.step.run(f"step {n}", lambda n=n: n) for n in range(5)]
+
+
+def sleeper(ctx):
+    ctx.step.sleep("sleep", "1h")
+    return ctx.step.run("after", lambda: 2)
+
+
+def waiter(ctx):
+    event = ctx.step.wait_for_event("answer", "bench/answer", match="data.run")
+    return event.data["run"]
+
+
+def live() -> None:
+    """Let runs of all kinds begin, wait, be woken and end, as a worker does it."""
+    started = durable.function(id="bench.steps", on=durable.Event("bench/steps"))
+    started(steps)
+    sleeps = durable.function(id="bench.sleep")(sleeper)
+    waits = durable.function(id="bench.wait")(waiter)
+    for number in range(TIMES):
+        durable.send("bench/steps", {"run": number})
+        woken, waiting = sleeps.enqueue(), waits.enqueue({"run": number})
+        serve("default")
+        past = clock.now() - timedelta(seconds=1)
+        Wait.objects.filter(run=woken).update(due_at=past)
+        durable.send("bench/answer", {"run": number})
+        serve("default")
+        matching.route_pending()
+        ticking.pending()
+        ticking.ring_lost()
+        leases.expired(10)
+        for run in (woken, waiting):
+            run.refresh_from_db()
+            assert run.status == "completed"
+
+
+def read() -> dict[str, float]:
+    """Return how many blocks each statement of ``live`` reads at a call."""
+    keeper().stop()
+    connection.close()  # plans that were made for other sizes
+    prepared._refused.clear()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_statements_reset(0, 0, 0)")
+    live()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT query, (shared_blks_hit + shared_blks_read)::float / calls "
+            "FROM pg_stat_statements JOIN pg_database ON oid = dbid "
+            "WHERE datname = current_database() AND calls >= %s",
+            [TIMES],
+        )
+        return {text.partition("--")[0]: blocks for text, blocks in cursor.fetchall()}
+
+
+def test_no_statement_reads_more_for_what_is_past_or_waits() -> None:
+    _fill(FEW)
+    few = read()
+    _fill(MANY)
+    many = read()
+    assert Run.objects.count() >= 3 * MANY
+    assert len(few.keys() & many.keys()) > 10
+    grown = {
+        text: (few[text], blocks)
+        for text, blocks in many.items()
+        if text in few and blocks > few[text] + HEIGHT
+    }
+    assert grown == {}
+
+
+def _fill(count: int) -> None:
+    filling.finished(count)
+    filling.sleeping(count)
+    filling.waiting(count)
