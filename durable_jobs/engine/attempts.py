@@ -33,7 +33,7 @@ from durable_jobs.exceptions import ConfigurationError, LimitExceeded, PayloadEr
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, runs, steps
+from durable_jobs.store import db, runs, steering, steps
 from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.runs import End
 
@@ -355,7 +355,7 @@ def _not_done(session: Session, end: End) -> None:
 
 
 def _park(run: Run, lease: steps.Lease, reason: str) -> None:
-    if runs.pause(run.pk, reason, lease):
+    if steering.pause(run.pk, reason, lease):
         logger.warning("Run %s of %s is paused: %s", run.pk, run.function, reason)
         _announce(run, RunStatus.PAUSED, reason)
 

@@ -20,7 +20,7 @@ from durable_jobs.events.starting import Start, event_from, event_of, start
 from durable_jobs.flow import keys
 from durable_jobs.models import Gathered, Run, Window
 from durable_jobs.models.fields import Encoded, seen
-from durable_jobs.store import gathered, runs
+from durable_jobs.store import gathered, steering
 
 TAKEN = 1000
 CLOSED = 100
@@ -182,7 +182,7 @@ def events_of(run: Run) -> list[Gathered]:
         function=run.function,
         event_id=event.id,
         origin={"id": event.id, "name": event.name, **(run.origin or {})},
-        data=Encoded(runs.stored_data(run.pk)),
+        data=Encoded(steering.stored_data(run.pk)),
         ts=event.ts,
         due_at=run.due_at,
     )
