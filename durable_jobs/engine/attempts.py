@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -208,7 +208,9 @@ def _settle(session: Session, ended: Ending, *, plain: bool) -> None:
 
 def _suspend(session: Session) -> None:
     now = clock.now()
-    due_at = now if session.requeue or session.hop else None
+    # What has seen a pause comes back at once, if the run was resumed meanwhile.
+    again = session.requeue or session.hop or session.paused
+    due_at = now if again else None
     queue = session.hop or session.function.queue
     status = runs.suspend(
         session.lease,
@@ -336,7 +338,9 @@ def _ended(
         handled=handled,
     )
     if not done:
-        _not_done(session, end)
+        # It was paused, or is not ours. A paused run ends when it is resumed: the
+        # function is called again, and returns.
+        _leave(session.run, session.lease, clock.now())
 
 
 def _limited(session: Session) -> bool:
@@ -344,20 +348,22 @@ def _limited(session: Session) -> bool:
     return limits.start is not None or limits.finish is not None
 
 
-def _not_done(session: Session, end: End) -> None:
-    """Find out why a run could not be ended: it was paused, or it is not ours."""
-    rows = Run.objects.using(db.alias()).filter(
-        pk=session.run.pk, lease_token=session.lease[1], status=RunStatus.PAUSED
+def _leave(run: Run, lease: steps.Lease, due_at: datetime) -> None:
+    """Give a run back as it stands: a paused one stays so, else it is queued."""
+    status = runs.suspend(
+        lease, queue=run.queue, due_at=due_at, holding=run.entry is not None
     )
-    # A paused run ends when it is resumed: the function is called again, and returns.
-    if not rows.update(lease_token=None, lease_until=None, crashes=0):
-        raise LeaseLost
+    _announce(run, status)
+    if status == RunStatus.QUEUED:
+        dispatch.ring_at(due_at, run.queue)
 
 
 def _park(run: Run, lease: steps.Lease, reason: str) -> None:
     if steering.pause(run.pk, reason, lease):
         logger.warning("Run %s of %s is paused: %s", run.pk, run.function, reason)
         _announce(run, RunStatus.PAUSED, reason)
+    else:  # by somebody else; whoever resumes it finds the reason again
+        _leave(run, lease, clock.now())
 
 
 def _announce(run: Run, status: str, reason: str = "") -> None:

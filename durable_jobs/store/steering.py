@@ -46,22 +46,32 @@ def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
 
 
 def resume(run_id: uuid.UUID) -> bool:
-    """Put a paused run in its queue; tell whether this call did it."""
-    rows = Run.objects.using(db.alias()).filter(pk=run_id, status=RunStatus.PAUSED)
-    # An attempt that is still under way loses its lease: the run may be claimed at
-    # once.
-    return bool(
-        rows.update(
-            status=RunStatus.QUEUED,
-            lane=F("entry"),
-            reason="",
-            # What was to begin later still does.
-            due_at=Greatest("due_at", Value(clock.now())),
-            lease_token=None,
-            lease_until=None,
-            crashes=0,
+    """Let a paused run go on; tell whether this call did it.
+
+    An attempt that is still under way goes on with its lease, so that the run never
+    overlaps itself. Else the run is queued; what was to begin later still does.
+    """
+    now = clock.now()
+    paused = Run.objects.using(db.alias()).filter(pk=run_id, status=RunStatus.PAUSED)
+    with db.atomic():
+        rows = paused.select_for_update(no_key=True) if db.lockable() else paused
+        found = rows.values_list("lease_until").first()
+        if found is None:
+            return False
+        if found[0] is not None and found[0] >= now:
+            return bool(paused.update(status=RunStatus.RUNNING, reason=""))
+        gates.release([run_id], resting=True)  # by a holder that let its lease run out
+        return bool(
+            paused.update(
+                status=RunStatus.QUEUED,
+                lane=F("entry"),
+                reason="",
+                due_at=Greatest("due_at", Value(now)),
+                lease_token=None,
+                lease_until=None,
+                crashes=0,
+            )
         )
-    )
 
 
 def redrive(
