@@ -12,7 +12,7 @@ from datetime import datetime
 
 from django.db.models import Exists
 
-from durable_jobs import dispatch
+from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, gathering
 from durable_jobs.failpoints import hit
@@ -116,13 +116,14 @@ def shelve() -> int:
 
 
 def _shelve(pause: Pause) -> int:
-    reason = pausing.skips(pausing.current(), pause.name, ())
-    if reason is None:
-        return pausing.shelve(pause.name, SHELVED)
-    rows = lanes.unbegun(pause.name).values_list("pk", flat=True)
-    chosen = list(rows[:SHELVED])
-    _skip(dict.fromkeys(chosen, reason))
-    return len(chosen)
+    now, rows = clock.now(), lanes.unbegun(pause.name)
+    reason = pausing.skips(pausing.current(), pause.name, (), now)
+    chosen = []
+    if reason is not None:
+        came = rows.filter(queued_at__gte=pause.paused_at).values_list("pk", flat=True)
+        chosen = list(came[:SHELVED])
+        _skip(dict.fromkeys(chosen, reason))
+    return len(chosen) + pausing.shelve(pause.name, SHELVED - len(chosen))
 
 
 @dataclass(slots=True)
@@ -191,7 +192,7 @@ def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
     """End runs that are not to start; who invoked one is told."""
     if not reasons:
         return
-    rows = Run.objects.using(db.alias()).filter(pk__in=list(reasons))
+    rows = Run.objects.using(db.alias()).filter(lanes.undecided(), pk__in=list(reasons))
     apart = rows.exclude(parent__isnull=True, started_at__isnull=True)
     several = list(apart.defer("data", "output"))
     for run in several:
