@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from durable_jobs import clock
+from durable_jobs.conf import settings
 from durable_jobs.definitions.controls import Debounce
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.function import Function
@@ -58,7 +59,9 @@ def take_in() -> bool:
     for one in rows:
         name = names[one.pk]
         window = open_ones.setdefault(name, _opened(one, name))
-        if window.size and window.due_at < one.due_at and _quiet(window):
+        if window.size and _closes_before(window, one):
+            window.due_at = min(window.due_at, one.due_at)
+            changed[name] = window
             late = True  # the window closes first, without this one
             continue
         _extend(window, one)
@@ -69,11 +72,20 @@ def take_in() -> bool:
     return late or len(rows) == TAKEN
 
 
-def _quiet(window: Window) -> bool:
-    """Tell whether a window's time is its own, whatever comes after."""
+def _closes_before(window: Window, one: Gathered) -> bool:
+    """Tell whether a window is over, by its time or by its size, when an event comes.
+
+    A batch has its events parted when it closes.
+    """
     function = registry.find(window.function)
     rule = function.controls.gathers if function is not None else None
-    return isinstance(rule, Debounce)
+    if not isinstance(rule, Debounce):
+        return False
+    return window.due_at < one.due_at or _full(rule, window)
+
+
+def _full(rule: Debounce, window: Window) -> bool:
+    return rule.collect and window.size >= settings.MAX_EVENTS
 
 
 def _name(one: Gathered) -> str:
@@ -100,6 +112,8 @@ def _extend(window: Window, one: Gathered) -> None:
         if rule.timeout is not None:
             due = min(due, window.opened_at + parse_duration(rule.timeout))
         window.due_at = max(window.due_at, due)
+        if _full(rule, window):
+            window.due_at = one.due_at
     elif rule is not None:
         full = window.size >= rule.max_size
         length = parse_duration(rule.timeout)
@@ -121,8 +135,7 @@ def _close(window: Window) -> None:
         # Kept until the code is there again.
         gathered.put_off(window, clock.now() + UNKNOWN_PAUSE)
         return
-    events = gathered.inside(window)
-    parts, rest = _parts(function, events)
+    parts, rest = _parts(function, window)
     started = start([start_for(function, part) for part in parts])
     for run, part in zip(started, parts, strict=True):
         gathered.hand_over(part, run.pk)
@@ -133,24 +146,28 @@ def _close(window: Window) -> None:
 
 
 def _parts(
-    function: Function, events: Sequence[Gathered]
+    function: Function, window: Window
 ) -> tuple[list[Sequence[Gathered]], Sequence[Gathered]]:
     """Return the events of each run, and those that may wait for more."""
     rule = function.controls.gathers
-    if isinstance(rule, Debounce):
-        if rule.collect or not events:
-            return [events] if events else [], []
-        latest = max(events, key=lambda one: (one.ts, one.pk))
-        gathered.drop([one for one in events if one is not latest])
-        return [[latest]], []
+    if isinstance(rule, Debounce) and not rule.collect:
+        latest = gathered.latest(window)
+        return [latest] if latest else [], []
+    events = gathered.inside(window)
     if rule is None:  # it gathers no more
-        return [[one] for one in events], []
+        return _chunks(events, 1), []
+    if isinstance(rule, Debounce):
+        return _chunks(events, settings.MAX_EVENTS), []
     size, timeout = rule.max_size, parse_duration(rule.timeout)
-    parts = [events[first : first + size] for first in range(0, len(events), size)]
+    parts = _chunks(events, size)
     last = parts[-1] if parts else []
     if last and len(last) < size and last[0].due_at + timeout > clock.now():
         return parts[:-1], last
     return parts, []
+
+
+def _chunks(events: Sequence[Gathered], size: int) -> list[Sequence[Gathered]]:
+    return [events[first : first + size] for first in range(0, len(events), size)]
 
 
 def _reopen(window: Window, rest: Sequence[Gathered], function: Function) -> None:
