@@ -91,6 +91,8 @@ def latest(window: Window) -> list[Gathered]:
     """
     rows = Gathered.objects.using(db.alias()).filter(window=window)
     last = rows.order_by("-ts", "-id").values_list("pk", flat=True).first()
+    if last is None:
+        return []
     rows.exclude(pk=last)._raw_delete(db.alias())
     return inside(window)
 

@@ -168,19 +168,9 @@ def finish_plain(lease: Lease, end: End, *, holding: bool = False) -> bool:
 
     ``holding``: it may hold slots, which are released.
     """
-    run_id, token = lease
     if db.is_postgres():
-        error = None if end.error is None else json.dumps(end.error)
-        return postgres.finish(
-            run_id,
-            token,
-            end.status.value,
-            end.output,
-            error,
-            end.reason,
-            clock.now(),
-            holding=holding,
-        )
+        return postgres.finish(lease, _values(end), holding=holding)
+    run_id, token = lease
     rows = Run.objects.using(db.alias()).filter(
         pk=run_id, lease_token=token, status=RunStatus.RUNNING
     )
@@ -200,11 +190,14 @@ def finish_alone(lease: Lease, end: End, *, holding: bool = False) -> bool:
     """
     if not db.is_postgres():
         return False
-    error = None if end.error is None else json.dumps(end.error)
-    ending = (end.status.value, end.output, error, end.reason, clock.now())
-    cancelled = postgres_waiting.finish(lease, *ending, holding=holding)
+    cancelled = postgres_waiting.finish(lease, _values(end), holding=holding)
     steps.tell(cancelled or [])
     return cancelled is not None
+
+
+def _values(end: End) -> postgres.Ending:
+    error = None if end.error is None else json.dumps(end.error)
+    return postgres.Ending(end.status.value, end.output, error, end.reason, clock.now())
 
 
 #: Gives the runs that follow the end of one: its handlers.
