@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from durable_jobs import durable
 from durable_jobs.models import Run, Slot
+from durable_jobs.store import runs
 from durable_jobs.testing import Kit
 
 
@@ -311,3 +313,28 @@ def test_a_run_that_is_paused_in_its_last_step_keeps_no_slot_of_steps(
     other.refresh_from_db()
     assert (run.status, other.status) == ("paused", "paused")
     assert not Slot.objects.filter(released_at=None).exists()
+
+
+def test_a_run_that_could_not_end_and_is_resumed_meanwhile_goes_on_at_once(
+    durable_kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt finds it paused, and before it lets go somebody resumes it."""
+    suspend, resumed = runs.suspend, []
+
+    def after_resuming(*args: Any, **options: Any) -> str:
+        if not resumed:
+            resumed.append(run.resume())
+        return suspend(*args, **options)
+
+    @durable.function(id="work", concurrency=1)
+    def work(ctx):
+        if not resumed:
+            run.pause()
+            monkeypatch.setattr(runs, "suspend", after_resuming)
+        return "done"
+
+    run = work.enqueue()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert resumed == [True]
+    assert run.result() == "done"
