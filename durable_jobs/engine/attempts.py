@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -340,7 +340,7 @@ def _ended(
     if not done:
         # It was paused, or is not ours. A paused run ends when it is resumed: the
         # function is called again, and returns.
-        _leave(session.run, session.lease, clock.now())
+        _leave(session.run, session.lease)
 
 
 def _limited(session: Session) -> bool:
@@ -348,14 +348,12 @@ def _limited(session: Session) -> bool:
     return limits.start is not None or limits.finish is not None
 
 
-def _leave(run: Run, lease: steps.Lease, due_at: datetime) -> None:
-    """Give a run back as it stands: a paused one stays so, else it is queued."""
-    status = runs.suspend(
-        lease, queue=run.queue, due_at=due_at, holding=run.entry is not None
-    )
+def _leave(run: Run, lease: steps.Lease) -> None:
+    """Give a paused run back; one that was resumed meanwhile is queued."""
+    status = runs.suspend(lease, due_at=clock.now(), holding=run.entry is not None)
     _announce(run, status)
     if status == RunStatus.QUEUED:
-        dispatch.ring_at(due_at, run.queue)
+        dispatch.ring(run.queue)
 
 
 def _park(run: Run, lease: steps.Lease, reason: str) -> None:
@@ -363,7 +361,7 @@ def _park(run: Run, lease: steps.Lease, reason: str) -> None:
         logger.warning("Run %s of %s is paused: %s", run.pk, run.function, reason)
         _announce(run, RunStatus.PAUSED, reason)
     else:  # by somebody else; whoever resumes it finds the reason again
-        _leave(run, lease, clock.now())
+        _leave(run, lease)
 
 
 def _announce(run: Run, status: str, reason: str = "") -> None:

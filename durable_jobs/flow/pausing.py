@@ -68,16 +68,15 @@ def pause(kind: str, name: str, key: str = "", *, skip: bool, reason: str) -> bo
 
     Then the pause begins anew: what came while it kept all is kept.
     """
-    rows = Pause.objects.using(db.alias())
-    now = clock.now()
+    rows, now = Pause.objects.using(db.alias()), clock.now()
     new = Pause(kind=kind, name=name, key=key, skip=skip, reason=reason, paused_at=now)
-    if skip and kind != Pause.QUEUE:
-        pauses.part(name, now)
     known = rows.filter(kind=kind, name=name, key=key)
+    begins = skip and not known.filter(skip=True).exists()
+    if begins:
+        pauses.part(name, now)
     if known.exists():
-        if skip:
-            known.filter(skip=False).update(paused_at=now)
-        known.update(skip=skip, reason=reason)
+        anew = {"paused_at": now} if begins else {}
+        known.update(skip=skip, reason=reason, **anew)
         return False
     rows.bulk_create([new], ignore_conflicts=True)
     return True

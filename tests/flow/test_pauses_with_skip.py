@@ -102,3 +102,15 @@ def test_what_another_admission_has_let_in_meanwhile_is_not_skipped(
     admitting._skip({run.pk: "too late"})
     durable_kit.run_until_idle()
     assert statuses() == ["completed"]
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_a_pause_that_is_told_to_skip_twice_began_the_first_time(
+    durable_kit: Kit, limit: int | None
+) -> None:
+    function = durable.function(id="flow.twice", concurrency=limit)(lambda ctx: None)
+    function.pause(skip=True)
+    function.enqueue()
+    function.pause(skip=True, reason="still")
+    durable_kit.advance("1m")
+    assert statuses() == ["skipped"]

@@ -251,3 +251,29 @@ def test_a_lane_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) -> 
     diary.kit.advance("11s")
     diary.kit.run_until_idle()
     assert sorted(diary.order) == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_run_that_was_parked_twice_is_given_back_at_once(diary: Diary) -> None:
+    """An operator pauses it while it diverges; its lease is free for the resume."""
+    from durable_jobs.definitions.registry import registry
+
+    def declare(kind: str) -> durable.Function:
+        @durable.function(id="flow.moved", concurrency=1)
+        def work(ctx):
+            if kind == "sleep":
+                ctx.step.sleep("one", "1h")
+            else:
+                Run.objects.get(pk=ctx.run_id).pause("an operator's")
+                ctx.step.run("one", lambda: None)
+
+        return work
+
+    run = declare("sleep").enqueue()
+    diary.kit.run_until_idle()
+    registry._functions.pop("flow.moved")
+    declare("run")
+    diary.kit.advance("2h")
+    run.refresh_from_db()
+    assert (run.status, run.reason) == ("paused", "an operator's")
+    assert run.lease_token is None
+    assert not Slot.objects.filter(released_at=None).exists()
