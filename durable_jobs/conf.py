@@ -139,7 +139,7 @@ class Settings:
     MAX_RUN_BYTES: int = _setting(32 * _MEBIBYTE, _count)
     #: Bytes of one event's data.
     MAX_EVENT_BYTES: int = _setting(_MEBIBYTE // 2, _count)
-    #: Events in one call or request.
+    #: Events in one call or request, and in one run that collects them.
     MAX_EVENTS: int = _setting(5000, _count)
     #: What executes: "celery", or "inline" (here and now, for tests).
     EXECUTOR: Literal["celery", "inline"] = _setting("celery", _executor)

@@ -6,8 +6,9 @@
       ▲  ▲        │
       │  └────────┤ (more to do at once, or its worker died)
       │           ▼
-      └─────── waiting          any live state ──▶ paused ──▶ queued
+      └─────── waiting          any live state ──▶ paused ──▶ queued | running
                                 any live state ──▶ cancelled
+    paused ──▶ running                       (an attempt is still under way)
     failed | cancelled ──▶ queued            (redrive, by a person)
     skipped                                  (never started, and says why)
 """
@@ -89,7 +90,7 @@ RUN_MOVES: dict[RunStatus, frozenset[RunStatus]] = {
         {RunStatus.QUEUED, RunStatus.PAUSED, RunStatus.CANCELLED, RunStatus.FAILED}
     ),
     RunStatus.PAUSED: frozenset(
-        {RunStatus.QUEUED, RunStatus.CANCELLED, RunStatus.FAILED}
+        {RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.CANCELLED, RunStatus.FAILED}
     ),
     RunStatus.COMPLETED: frozenset(),
     RunStatus.FAILED: frozenset({RunStatus.QUEUED}),

@@ -21,7 +21,7 @@ from durable_jobs.flow import rates
 from durable_jobs.models import Run, Step
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import STEP_ENDED, RunStatus, StepStatus
-from durable_jobs.store import db, gathered, runs
+from durable_jobs.store import db, gathered, runs, steering
 
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.5
@@ -39,7 +39,7 @@ def cancel(run: Run, reason: str) -> bool:
 def pause(run: Run, reason: str) -> bool:
     """Pause a live run; tell whether this call did it."""
     hit("pause.begin", run.function)
-    done = runs.pause(run.pk, reason)
+    done = steering.pause(run.pk, reason)
     hit("pause.committed", run.function)
     return _after(run, done)
 
@@ -47,7 +47,7 @@ def pause(run: Run, reason: str) -> bool:
 def resume(run: Run) -> bool:
     """Let a paused run go on; tell whether this call did it."""
     hit("resume.begin", run.function)
-    resumed = runs.resume(run.pk)
+    resumed = steering.resume(run.pk)
     hit("resume.committed", run.function)
     done = _after(run, resumed)
     if done:
@@ -74,7 +74,7 @@ def rerun(run: Run, from_step: str | None, data: Any) -> Run:
     check_mapping(data, f"the data of {function.id!r}")
     source = _fresh(run)
     if data is None:
-        text = runs.stored_data(source.pk)
+        text = steering.stored_data(source.pk)
     else:
         text = serialization.dumps(
             data,
@@ -100,7 +100,7 @@ def rerun(run: Run, from_step: str | None, data: Any) -> Run:
     )
     with db.atomic():
         new = starting.start([made])[0]
-        runs.copy_steps(source, new, kept)
+        steering.copy_steps(source, new, kept)
         if gathering.COUNT in (new.origin or {}):
             gathered.copy(gathered.of_run(source.pk), new.pk)
     return Run.objects.using(db.alias()).get(pk=new.pk)
@@ -154,9 +154,9 @@ def redrive(run: Run, due_at: datetime | None = None) -> bool:
     function = registry.get(source.function)
     failed = str((source.error or {}).get("step", ""))
     source.due_at = due_at or clock.now()
-    limits = starting.early_ends(function, source, runs.stored_data(source.pk))
+    limits = starting.early_ends(function, source, steering.stored_data(source.pk))
     hit("redrive.begin", run.function)
-    done = runs.redrive(source, _chain(source, failed), function.queue, limits)
+    done = steering.redrive(source, _chain(source, failed), function.queue, limits)
     hit("redrive.committed", run.function)
     _after(run, done)
     if done:

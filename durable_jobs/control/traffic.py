@@ -53,7 +53,7 @@ def _key_of(function: Function, key: Any) -> str:
             f"an ordering with that key."
         )
         raise ConfigurationError(msg)
-    return keys.pausable(key)
+    return keys.text_of(keys.normal(key))
 
 
 def pause_queue(queue: str, reason: str) -> bool:

@@ -125,7 +125,8 @@ class Debounce(_Keyed):
     """Start one run after no event has come for ``period``.
 
     It has the latest event (by ``ts``), or with ``collect`` all of them in
-    ``ctx.events``. ``timeout`` is the longest that the first of them waits.
+    ``ctx.events``, up to the setting ``MAX_EVENTS``. ``timeout`` is the longest that
+    the first of them waits.
     """
 
     period: Duration

@@ -33,7 +33,7 @@ from durable_jobs.exceptions import ConfigurationError, LimitExceeded, PayloadEr
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, runs, steps
+from durable_jobs.store import db, runs, steering, steps
 from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.runs import End
 
@@ -208,7 +208,9 @@ def _settle(session: Session, ended: Ending, *, plain: bool) -> None:
 
 def _suspend(session: Session) -> None:
     now = clock.now()
-    due_at = now if session.requeue or session.hop else None
+    # What has seen a pause comes back at once, if the run was resumed meanwhile.
+    again = session.requeue or session.hop or session.paused
+    due_at = now if again else None
     queue = session.hop or session.function.queue
     status = runs.suspend(
         session.lease,
@@ -336,7 +338,9 @@ def _ended(
         handled=handled,
     )
     if not done:
-        _not_done(session, end)
+        # It was paused, or is not ours. A paused run ends when it is resumed: the
+        # function is called again, and returns.
+        _leave(session.run, session.lease)
 
 
 def _limited(session: Session) -> bool:
@@ -344,20 +348,20 @@ def _limited(session: Session) -> bool:
     return limits.start is not None or limits.finish is not None
 
 
-def _not_done(session: Session, end: End) -> None:
-    """Find out why a run could not be ended: it was paused, or it is not ours."""
-    rows = Run.objects.using(db.alias()).filter(
-        pk=session.run.pk, lease_token=session.lease[1], status=RunStatus.PAUSED
-    )
-    # A paused run ends when it is resumed: the function is called again, and returns.
-    if not rows.update(lease_token=None, lease_until=None, crashes=0):
-        raise LeaseLost
+def _leave(run: Run, lease: steps.Lease) -> None:
+    """Give a paused run back; one that was resumed meanwhile is queued."""
+    status = runs.suspend(lease, due_at=clock.now(), holding=run.entry is not None)
+    _announce(run, status)
+    if status == RunStatus.QUEUED:
+        dispatch.ring(run.queue)
 
 
 def _park(run: Run, lease: steps.Lease, reason: str) -> None:
-    if runs.pause(run.pk, reason, lease):
+    if steering.pause(run.pk, reason, lease):
         logger.warning("Run %s of %s is paused: %s", run.pk, run.function, reason)
         _announce(run, RunStatus.PAUSED, reason)
+    else:  # by somebody else; whoever resumes it finds the reason again
+        _leave(run, lease)
 
 
 def _announce(run: Run, status: str, reason: str = "") -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from django.db.models import Exists
 
-from durable_jobs import dispatch
+from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, gathering
 from durable_jobs.failpoints import hit
@@ -134,11 +134,12 @@ def _shelve(pause: Pause, *, keep: bool = False) -> int:
             return lanes.take_back(lanes.let_through_to(held.name), SHELVED)
         if keep or not held.skip:
             return pausing.shelve(held.name, SHELVED)
-        rows = lanes.unbegun(held.name).values_list("pk", flat=True)
-        chosen = list(rows[:SHELVED])
-    reason = pausing.skips(pausing.current(), held.name, ())
+        came = lanes.unbegun(held.name).filter(queued_at__gte=held.paused_at)
+        chosen = list(came.values_list("pk", flat=True)[:SHELVED])
+        moved = 0 if chosen else pausing.shelve(held.name, SHELVED)
+    reason = pausing.skips(pausing.current(), held.name, (), clock.now())
     _skip(dict.fromkeys(chosen, reason) if reason is not None else {})
-    return len(chosen) if reason is not None else 0
+    return moved + (len(chosen) if reason is not None else 0)
 
 
 def keep(pause: Pause) -> None:
@@ -248,7 +249,7 @@ def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
     """End runs that are not to start; who invoked one is told."""
     if not reasons:
         return
-    rows = Run.objects.using(db.alias()).filter(pk__in=list(reasons))
+    rows = Run.objects.using(db.alias()).filter(lanes.undecided(), pk__in=list(reasons))
     apart = rows.exclude(parent__isnull=True, started_at__isnull=True)
     several = list(apart.defer("data", "output"))
     for run in several:

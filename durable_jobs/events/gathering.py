@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from durable_jobs import clock
+from durable_jobs.conf import settings
 from durable_jobs.definitions.controls import Debounce
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.function import Function
@@ -21,7 +22,7 @@ from durable_jobs.events.starting import Start, event_from, event_of, start
 from durable_jobs.flow import keys
 from durable_jobs.models import Gathered, Run, Window
 from durable_jobs.models.fields import Encoded, seen
-from durable_jobs.store import db, gathered, runs
+from durable_jobs.store import db, gathered, steering
 
 TAKEN = 1000
 CLOSED = 100
@@ -65,7 +66,9 @@ def take_in() -> bool:
             late = True
             continue
         window = open_ones.setdefault(name, _opened(one, name))
-        if window.size and window.due_at < one.due_at and _quiet(window):
+        if window.size and _closes_before(window, one):
+            window.due_at = min(window.due_at, one.due_at)
+            changed[name] = window
             late = True  # the window closes first, without this one
             continue
         _extend(window, one)
@@ -76,11 +79,20 @@ def take_in() -> bool:
     return late or len(rows) == TAKEN
 
 
-def _quiet(window: Window) -> bool:
-    """Tell whether a window's time is its own, whatever comes after."""
+def _closes_before(window: Window, one: Gathered) -> bool:
+    """Tell whether a window is over, by its time or by its size, when an event comes.
+
+    A batch has its events parted when it closes.
+    """
     function = registry.find(window.function)
     rule = function.controls.gathers if function is not None else None
-    return isinstance(rule, Debounce)
+    if not isinstance(rule, Debounce):
+        return False
+    return window.due_at < one.due_at or _full(rule, window)
+
+
+def _full(rule: Debounce, window: Window) -> bool:
+    return rule.collect and window.size >= settings.MAX_EVENTS
 
 
 def _name(one: Gathered) -> str:
@@ -107,6 +119,8 @@ def _extend(window: Window, one: Gathered) -> None:
         if rule.timeout is not None:
             due = min(due, window.opened_at + parse_duration(rule.timeout))
         window.due_at = max(window.due_at, due)
+        if _full(rule, window):
+            window.due_at = one.due_at
     elif rule is not None:
         full = window.size >= rule.max_size
         length = parse_duration(rule.timeout)
@@ -135,8 +149,7 @@ def close_due() -> bool:
 
 def _close(window: Window) -> None:
     function = registry.get(window.function)
-    events = gathered.inside(window)
-    parts, rest = _parts(function, events)
+    parts, rest = _parts(function, window)
     started = start([start_for(function, part) for part in parts])
     for run, part in zip(started, parts, strict=True):
         gathered.hand_over(part, run.pk)
@@ -147,24 +160,28 @@ def _close(window: Window) -> None:
 
 
 def _parts(
-    function: Function, events: Sequence[Gathered]
+    function: Function, window: Window
 ) -> tuple[list[Sequence[Gathered]], Sequence[Gathered]]:
     """Return the events of each run, and those that may wait for more."""
     rule = function.controls.gathers
-    if isinstance(rule, Debounce):
-        if rule.collect or not events:
-            return [events] if events else [], []
-        latest = max(events, key=lambda one: (one.ts, one.pk))
-        gathered.drop([one for one in events if one is not latest])
-        return [[latest]], []
+    if isinstance(rule, Debounce) and not rule.collect:
+        latest = gathered.latest(window)
+        return [latest] if latest else [], []
+    events = gathered.inside(window)
     if rule is None:  # it gathers no more
-        return [[one] for one in events], []
+        return _chunks(events, 1), []
+    if isinstance(rule, Debounce):
+        return _chunks(events, settings.MAX_EVENTS), []
     size, timeout = rule.max_size, parse_duration(rule.timeout)
-    parts = [events[first : first + size] for first in range(0, len(events), size)]
+    parts = _chunks(events, size)
     last = parts[-1] if parts else []
     if last and len(last) < size and last[0].due_at + timeout > clock.now():
         return parts[:-1], last
     return parts, []
+
+
+def _chunks(events: Sequence[Gathered], size: int) -> list[Sequence[Gathered]]:
+    return [events[first : first + size] for first in range(0, len(events), size)]
 
 
 def _reopen(window: Window, rest: Sequence[Gathered], function: Function) -> None:
@@ -196,7 +213,7 @@ def events_of(run: Run) -> list[Gathered]:
         function=run.function,
         event_id=event.id,
         origin={"id": event.id, "name": event.name, **(run.origin or {})},
-        data=Encoded(runs.stored_data(run.pk)),
+        data=Encoded(steering.stored_data(run.pk)),
         ts=event.ts,
         due_at=run.due_at,
     )

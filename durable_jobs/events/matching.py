@@ -19,6 +19,7 @@ from durable_jobs import dispatch
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
+from durable_jobs.events import ending
 from durable_jobs.events.reaching import view
 from durable_jobs.events.starting import event_of
 from durable_jobs.exceptions import DurableError
@@ -243,9 +244,7 @@ def _cancel(wait: Wait, event: Event) -> None:
         return
     if rule.condition and not evaluate(rule.condition, run, received(event)):
         return
-    from durable_jobs.events.ending import cancel
-
-    cancel(run, f"the event {event.name} ({event.pk})")
+    ending.cancel(run, f"the event {event.name} ({event.pk})")
 
 
 def _came_before(event: Event, run: Run) -> bool:

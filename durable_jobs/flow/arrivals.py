@@ -140,7 +140,8 @@ class _Desk:
         function = registry.find(run.function)
         if function is None:
             return False  # left to a process that has its code
-        reason = pausing.skips(pauses, run.function, (run.flow or {}).values())
+        values = (run.flow or {}).values()
+        reason = pausing.skips(pauses, run.function, values, run.queued_at)
         found: Admission | str | None = None
         # What is redriven, or comes again from a batch, was let in before.
         if reason is None and run.started_at is None and run.relation != runs.BATCH:

@@ -20,6 +20,7 @@ from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.function import MAX_PRIORITY, Function
 from durable_jobs.exceptions import ExpressionError, PayloadError
 from durable_jobs.expressions import Expression
+from durable_jobs.expressions.values import Unfit, native
 from durable_jobs.models import Gate, Lane, Run
 from durable_jobs.store import db
 
@@ -39,31 +40,31 @@ def value_of(expression: Expression | None, event: ReceivedEvent) -> Any:
     """Return the value of a key for an event; raise ``ExpressionError``."""
     if expression is None:
         return None
-    return _shortened(*_evaluated(expression, event))
+    return normal(_evaluated(expression, event))
 
 
-def pausable(value: Any) -> str:
-    """Return the text of a key as runs have it, for a value that a person gives."""
-    return text_of(_shortened(value, text_of(value)))
+def normal(value: Any) -> Any:
+    """Return a key as runs have it: in JSON's types, a digest when it is long.
 
-
-def _shortened(value: Any, text: str) -> Any:
+    Raises ``ExpressionError`` for what can be no key.
+    """
+    try:
+        value = native(value)
+        text = text_of(value)
+    except (Unfit, PayloadError) as error:
+        msg = f"{value!r:.200} can be no key: {error}"
+        raise ExpressionError(msg) from error
     return value if len(text) <= LONGEST_KEY else f"sha1:{digest(text)}"
 
 
-def _evaluated(expression: Expression, event: ReceivedEvent) -> tuple[Any, str]:
+def _evaluated(expression: Expression, event: ReceivedEvent) -> Any:
     if expression.wants_mapping:
-        value = expression.evaluate({"event": event.as_dict()})
-    elif db.connection().in_atomic_block:
-        # The host's own code may query, and fail: not the transaction around it.
-        with db.atomic():
-            value = expression.evaluate({"event": event})
-    else:
-        value = expression.evaluate({"event": event})
-    try:
-        return value, text_of(value)
-    except PayloadError as error:
-        raise ExpressionError(error.message) from error
+        return expression.evaluate({"event": event.as_dict()})
+    if not db.connection().in_atomic_block:
+        return expression.evaluate({"event": event})
+    # The host's own code may query, and fail: not the transaction around it.
+    with db.atomic():
+        return expression.evaluate({"event": event})
 
 
 def text_of(value: Any) -> str:
@@ -107,7 +108,7 @@ def priority_of(function: Function, event: ReceivedEvent) -> int:
     if expression is None:
         return 0
     try:
-        value, _ = _evaluated(expression, event)
+        value = _evaluated(expression, event)
     except ExpressionError as error:
         logger.warning("A priority of %s failed: %s", function.id, error.message)
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
@@ -11,7 +12,7 @@ from django.db.models import QuerySet
 from durable_jobs import clock
 from durable_jobs.flow import keys
 from durable_jobs.models import Lane, Pause
-from durable_jobs.store import db, lanes
+from durable_jobs.store import db, lanes, pauses
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,15 @@ def _over(pauses: Pauses, function: str, values: Iterable[Any]) -> Iterator[Paus
         yield from (paused[text] for text in texts if text in paused)
 
 
-def skips(pauses: Pauses, function: str, values: Iterable[Any]) -> str | None:
-    """Return why a run is skipped while it is paused; None when it is kept, or not."""
+def skips(
+    pauses: Pauses, function: str, values: Iterable[Any], queued_at: datetime
+) -> str | None:
+    """Return why a run is skipped while it is paused; None when it is kept, or not.
+
+    What was queued before the pause is kept.
+    """
     over = _over(pauses, function, values)
-    pause = next((one for one in over if one.skip), None)
+    pause = next((one for one in over if one.skip and one.paused_at <= queued_at), None)
     if pause is None:
         return None
     what = f"key {pause.key} of {function}" if pause.kind == Pause.KEY else function
@@ -60,19 +66,19 @@ def skips(pauses: Pauses, function: str, values: Iterable[Any]) -> str | None:
 
 
 def pause(kind: str, name: str, key: str = "", *, skip: bool, reason: str) -> bool:
-    """Pause something; tell whether this call did it. ``skip`` may be changed later."""
-    rows = Pause.objects.using(db.alias())
-    new = Pause(
-        kind=kind,
-        name=name,
-        key=key,
-        skip=skip,
-        reason=reason,
-        paused_at=clock.now(),
-    )
+    """Pause something; tell whether this call did it. ``skip`` may be changed later.
+
+    Then the pause begins anew: what came while it kept all is kept.
+    """
+    rows, now = Pause.objects.using(db.alias()), clock.now()
+    new = Pause(kind=kind, name=name, key=key, skip=skip, reason=reason, paused_at=now)
     known = rows.filter(kind=kind, name=name, key=key)
+    begins = skip and not known.filter(skip=True).exists()
+    if begins:
+        pauses.part(name, now)
     if known.exists():
-        known.update(skip=skip, reason=reason)
+        anew = {"paused_at": now} if begins else {}
+        known.update(skip=skip, reason=reason, **anew)
         return False
     rows.bulk_create([new], ignore_conflicts=True)
     return True

@@ -118,13 +118,7 @@ def _at(
         answer, _ = limits.ask(passage)
     if answer.limit is None:
         text = f"The limit of its {passage.place} is not known: {answer.trouble}"
-        return Explanation(
-            state="blocked",
-            text=text,
-            control=passage.control,
-            key=passage.key,
-            ahead=ahead,
-        )
+        return _held_at(passage, "blocked", text, ahead=ahead)
     if isinstance(passage.rule, Throttle) and answer.limit:
         return _throttled(passage, passage.rule, gate, answer.limit, ahead)
     held = gates.holders(gate.pk)
@@ -138,15 +132,20 @@ def _at(
         f"reached: held by {', '.join(holders) or 'nobody'}; "
         f"{_before(ahead)}."
     )
-    return Explanation(
-        state="blocked",
-        text=text,
-        control=passage.control,
-        key=passage.key,
+    return _held_at(
+        passage,
+        "blocked",
+        text,
         limit=answer.limit,
         holders=holders,
         ahead=ahead,
         estimate=_estimate(run, ahead, answer.limit),
+    )
+
+
+def _held_at(passage: Passage, state: str, text: str, **facts: Any) -> Explanation:
+    return Explanation(
+        state=state, text=text, control=passage.control, key=passage.key, **facts
     )
 
 
@@ -160,15 +159,8 @@ def _throttled(
         return None
     key = f" for key {passage.text}" if gate.key else ""
     text = f"The throttle{key} lets it start at {start.isoformat()}; {_before(ahead)}."
-    return Explanation(
-        state="throttled",
-        text=text,
-        control=passage.control,
-        key=passage.key,
-        limit=limit,
-        ahead=ahead,
-        estimate=start,
-    )
+    facts = {"limit": limit, "ahead": ahead, "estimate": start}
+    return _held_at(passage, "throttled", text, **facts)
 
 
 def _estimate(run: Run, ahead: int, limit: int) -> datetime | None:

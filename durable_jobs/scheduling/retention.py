@@ -12,7 +12,7 @@ from durable_jobs.conf import settings
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, IdempotencyKey, Run
 from durable_jobs.statuses import TERMINAL
-from durable_jobs.store import db, probing, runs
+from durable_jobs.store import db, probing, steering
 
 
 def sweep(limit: int | None = None) -> int:
@@ -70,7 +70,7 @@ def _delete(rows: QuerySet[Any], batch: int) -> int:
     hit("prune.begin", table)
     if rows.model is Run:
         with db.atomic():
-            runs.delete(chosen)
+            steering.delete(chosen)
     else:
         old = rows.model._default_manager.using(db.alias()).filter(pk__in=chosen)
         old._raw_delete(db.alias())

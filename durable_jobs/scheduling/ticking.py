@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
-from django.db.models import Exists, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from durable_jobs import clock, dispatch
 from durable_jobs.events import admitting, matching
@@ -17,7 +17,7 @@ from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Run, Schedule, Wait, Worker
 from durable_jobs.scheduling import crons, leases, retention, standing, timers
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db
+from durable_jobs.store import db, pauses, probing
 
 logger = logging.getLogger("durable_jobs")
 
@@ -61,20 +61,13 @@ def pending() -> set[str]:
         ),
     }
     questions = admitting.needed()
-    row = _row(found | questions)
+    row = probing.evaluate(found | questions)
     work = {name for name, there in row.items() if there}
     if work & questions.keys():
         work = work - questions.keys() | {"admissions"}
     if "fresh" not in work:
         work |= {"noted", "schedules", "crons", "retention", "lanes"}
     return work - {"fresh"}
-
-
-def _row(found: dict[str, Exists]) -> dict[str, bool]:
-    """Evaluate conditions in one statement that scans nothing."""
-    from durable_jobs.store import probing
-
-    return probing.evaluate(found)
 
 
 def _guarded(name: str, sweep: Callable[[], int]) -> int:
@@ -93,7 +86,12 @@ def ring_lost() -> int:
     queued = Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED, lane__isnull=True
     )
-    ready = queued.filter(due_at__lte=clock.now())
+    # As claims look for them: of what is paused, nobody could claim anything.
+    ready = (
+        queued.filter(due_at__lte=clock.now())
+        .exclude(started_at__isnull=True, function__in=pauses.functions())
+        .exclude(Exists(pauses.of_queue(OuterRef("queue"))))
+    )
     count, queue = 0, _next_queue(queued, "")
     while queue is not None:
         if ready.filter(queue=queue).exists():

@@ -14,6 +14,9 @@ from durable_jobs.models import Gathered, Window
 from durable_jobs.models.fields import Encoded
 from durable_jobs.store import db, inserting
 
+#: Events that one statement assigns. It compares each with half of the others.
+ASSIGNED = 250
+
 
 def insert(rows: Sequence[Gathered]) -> None:
     """Write events that have come, in the sender's transaction."""
@@ -46,19 +49,25 @@ def _unlocked(rows: QuerySet[Window]) -> QuerySet[Window]:
 
 
 def write_windows(rows: Iterable[Window]) -> None:
-    """Write windows, new and changed."""
-    for row in rows:
-        row.save(using=db.alias())
+    """Write windows, new and changed, which have their ids then."""
+    Window.objects.using(db.alias()).bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["name"],
+        update_fields=["opened_at", "due_at", "size"],
+    )
 
 
 def assign(places: Mapping[int, int]) -> None:
     """Put events in windows, by their ids."""
-    by_window: dict[int, list[int]] = {}
-    for event, window in places.items():
-        by_window.setdefault(window, []).append(event)
-    for window, events in by_window.items():
-        rows = Gathered.objects.using(db.alias()).filter(pk__in=events)
-        rows.update(window=window)
+    rows = Gathered.objects.using(db.alias())
+    chosen = rows.filter(pk__in=list(places))
+    windows = set(places.values())
+    if len(windows) == 1:
+        chosen.update(window=windows.pop())
+    elif windows:
+        events = [Gathered(pk=pk, window_id=window) for pk, window in places.items()]
+        rows.bulk_update(events, ["window"], batch_size=ASSIGNED)
 
 
 def due() -> QuerySet[Window]:
@@ -84,6 +93,19 @@ def next_due() -> datetime | None:
 def inside(window: Window) -> list[Gathered]:
     """Return the events of a window as they came. Their data is JSON text."""
     return _as_text(Gathered.objects.using(db.alias()).filter(window=window))
+
+
+def latest(window: Window) -> list[Gathered]:
+    """Return the event of a window with the latest ``ts``, and delete the others.
+
+    An empty list where the window has none. Its data is JSON text.
+    """
+    rows = Gathered.objects.using(db.alias()).filter(window=window)
+    last = rows.order_by("-ts", "-id").values_list("pk", flat=True).first()
+    if last is None:
+        return []
+    rows.exclude(pk=last)._raw_delete(db.alias())
+    return inside(window)
 
 
 def of_run(run_id: uuid.UUID) -> list[Gathered]:
@@ -122,12 +144,6 @@ def copy(events: Sequence[Gathered], run_id: uuid.UUID) -> None:
         )
         for one in events
     )
-
-
-def drop(events: Sequence[Gathered]) -> None:
-    """Delete events that another one stands for."""
-    rows = Gathered.objects.using(db.alias()).filter(pk__in=[one.pk for one in events])
-    rows._raw_delete(db.alias())
 
 
 def put_off(name: str, due_at: datetime) -> None:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from durable_jobs import clock
 from durable_jobs.models import Entry, Lane, Run, Wait
@@ -200,10 +200,15 @@ def write(changed: Sequence[Lane]) -> None:
         Lane.objects.using(db.alias()).bulk_update(changed, fields)
 
 
+def undecided() -> Q:
+    """Return the condition of runs that no admission has put in line or let through."""
+    return Q(lane__in=Entry.values) | Q(lane__isnull=True, flow__isnull=True)
+
+
 def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
     """End queued runs that are not to start and that nobody invoked; return them."""
     rows = Run.objects.using(db.alias()).filter(
-        pk__in=list(run_ids), status=RunStatus.QUEUED
+        undecided(), pk__in=list(run_ids), status=RunStatus.QUEUED
     )
     with db.atomic():
         chosen = list(locked(rows.order_by("pk").only("pk", "function")))
@@ -296,6 +301,7 @@ def unbegun(function: str) -> QuerySet[Run]:
         flow__isnull=True,
         function=function,
         started_at__isnull=True,
+        due_at__lte=clock.now(),
     )
 
 

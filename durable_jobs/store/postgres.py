@@ -10,7 +10,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from durable_jobs.models import Pause, Run, Slot, Step
 from durable_jobs.statuses import STEP_ENDED
@@ -163,13 +163,26 @@ def load(run_id: uuid.UUID) -> list[list[Any]]:
     return rows
 
 
-_FINISH = f"""
-UPDATE {_RUN}
+class Ending(NamedTuple):
+    """What a run's row has at its end. ``output`` and ``error`` are JSON text."""
+
+    status: str
+    output: str | None
+    error: str | None
+    reason: str
+    ended_at: datetime
+
+
+#: Takes the values of an ``Ending``.
+ENDED = """
 SET status = %s::varchar, output = %s::jsonb, error = %s::jsonb, reason = %s::text,
-    lease_token = NULL, lease_until = NULL, crashes = 0, ended_at = %s::timestamptz
+    ended_at = %s::timestamptz, lease_token = NULL, lease_until = NULL, crashes = 0
+"""
+_FINISH = f"""
+UPDATE {_RUN} {ENDED}
 WHERE id = %s::uuid AND lease_token = %s::uuid AND status = 'running'
 RETURNING id
-"""  # noqa: S608  # table and column names of our own models, no values
+"""
 
 # With the slots that the run holds, where it has flow control.
 _FINISH_HOLDING = f"""
@@ -183,21 +196,13 @@ SELECT id FROM done
 
 
 def finish(
-    run_id: uuid.UUID,
-    token: uuid.UUID,
-    status: str,
-    output: str | None,
-    error: str | None,
-    reason: str,
-    now: datetime,
-    *,
-    holding: bool,
+    lease: tuple[uuid.UUID, uuid.UUID], ending: Ending, *, holding: bool
 ) -> bool:
     """End a run that nothing hangs on if the lease is held; tell whether it was.
 
     ``holding``: it may hold slots, which are released.
     """
-    values = [status, output, error, reason, now, run_id, token]
+    values = [*ending, *lease]
     if holding:
-        return bool(prepared.fetch(_FINISH_HOLDING, [*values, now]))
+        return bool(prepared.fetch(_FINISH_HOLDING, [*values, ending.ended_at]))
     return bool(prepared.fetch(_FINISH, values))

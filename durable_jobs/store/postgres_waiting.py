@@ -132,9 +132,7 @@ def _wait_row(run_id: uuid.UUID, step: str, wait: Any, now: datetime) -> list[An
 # No child of a run is made but by its own attempt, which holds the lease.
 _FINISH = f"""
 WITH ended AS (
-    UPDATE {_RUN}
-    SET status = %s::varchar, output = %s::jsonb, error = %s::jsonb, reason = %s::text,
-        lease_token = NULL, lease_until = NULL, crashes = 0, ended_at = %s::timestamptz
+    UPDATE {_RUN} {postgres.ENDED}
     WHERE id = %s::uuid AND lease_token = %s::uuid AND status = 'running'
       AND NOT EXISTS (
         SELECT 1 FROM {_RUN} AS child
@@ -156,21 +154,15 @@ SELECT ARRAY(SELECT id FROM cancelled) FROM ended
 
 
 def finish(
-    lease: tuple[uuid.UUID, uuid.UUID],
-    status: str,
-    output: str | None,
-    error: str | None,
-    reason: str,
-    now: datetime,
-    *,
-    holding: bool,
+    lease: tuple[uuid.UUID, uuid.UUID], ending: postgres.Ending, *, holding: bool
 ) -> list[uuid.UUID] | None:
     """End a run with its waits and open steps; return these steps.
 
     ``holding``: it may hold slots, which are released. None: the lease is lost, or a
     run that it invoked is still live.
     """
-    values = [status, output, error, reason, now, *lease, lease[0], now]
+    now = ending.ended_at
+    values = [*ending, *lease, lease[0], now]
     text = _FINISH.replace("%FREED%", _FREED_ALL if holding else "")
     values += [now, lease[0]] if holding else []
     found = prepared.fetch(text, values)
@@ -189,6 +181,16 @@ class Woken(NamedTuple):
     ended: str | None
 
 
+# A run that is not waiting goes on by itself, and finds that it was woken.
+_WAKE = f"""
+    UPDATE {_RUN} AS run
+    SET woken = true,
+        due_at = CASE WHEN run.status = 'waiting' THEN %s::timestamptz
+            ELSE run.due_at END,
+        lane = CASE WHEN run.status = 'waiting' THEN run.entry ELSE run.lane END,
+        status = CASE WHEN run.status = 'waiting' THEN 'queued' ELSE run.status END
+""".strip()  # noqa: S608  # table and column names of our own models, no values
+
 # Whoever waits for the lock goes by the waits as they were when the statement began;
 # a row that another has deleted meanwhile is passed over, so the first one wins.
 _TAKE = f"""
@@ -203,12 +205,7 @@ WITH locked AS MATERIALIZED (
 )
 %ENDED%
 , woken AS (
-    UPDATE {_RUN} AS run
-    SET woken = true,
-        due_at = CASE WHEN run.status = 'waiting' THEN %s::timestamptz
-            ELSE run.due_at END,
-        lane = CASE WHEN run.status = 'waiting' THEN run.entry ELSE run.lane END,
-        status = CASE WHEN run.status = 'waiting' THEN 'queued' ELSE run.status END
+    {_WAKE}
     FROM taken WHERE run.id = taken.run_id
 )
 SELECT locked.id, locked.function, locked.queue, locked.status, %WHAT%
@@ -289,12 +286,7 @@ WITH quiet AS MATERIALIZED (
     WHERE step.run_id = taken.run_id AND step.key = taken.slept
       AND step.status = 'sleeping'
 ), woken AS (
-    UPDATE {_RUN} AS run
-    SET woken = true,
-        due_at = CASE WHEN run.status = 'waiting' THEN %s::timestamptz
-            ELSE run.due_at END,
-        lane = CASE WHEN run.status = 'waiting' THEN run.entry ELSE run.lane END,
-        status = CASE WHEN run.status = 'waiting' THEN 'queued' ELSE run.status END
+    {_WAKE}
     WHERE run.id IN (SELECT run_id FROM taken)
 )
 SELECT NULL::bigint, locked.id, locked.function, locked.queue, locked.status,

@@ -1,4 +1,4 @@
-"""The life of runs: created, suspended, ended, and steered by people."""
+"""The life of runs: created, suspended and ended."""
 
 from __future__ import annotations
 
@@ -9,28 +9,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Case, F, TextField, Value, When
-from django.db.models.functions import Cast, Greatest
+from django.db.models import F
 
 from durable_jobs import clock
 from durable_jobs.failpoints import hit
-from durable_jobs.models import (
-    Attempt,
-    Entry,
-    Gathered,
-    Run,
-    Slot,
-    Step,
-    Wait,
-    WaitKind,
-)
-from durable_jobs.statuses import (
-    LIVE,
-    REDRIVABLE,
-    RunStatus,
-    StepStatus,
-    sources,
-)
+from durable_jobs.models import Run, Step, Wait, WaitKind
+from durable_jobs.models.fields import Encoded
+from durable_jobs.statuses import LIVE, RunStatus, StepStatus, sources
 from durable_jobs.store import (
     db,
     gates,
@@ -183,19 +168,9 @@ def finish_plain(lease: Lease, end: End, *, holding: bool = False) -> bool:
 
     ``holding``: it may hold slots, which are released.
     """
-    run_id, token = lease
     if db.is_postgres():
-        error = None if end.error is None else json.dumps(end.error)
-        return postgres.finish(
-            run_id,
-            token,
-            end.status.value,
-            end.output,
-            error,
-            end.reason,
-            clock.now(),
-            holding=holding,
-        )
+        return postgres.finish(lease, _values(end), holding=holding)
+    run_id, token = lease
     rows = Run.objects.using(db.alias()).filter(
         pk=run_id, lease_token=token, status=RunStatus.RUNNING
     )
@@ -215,11 +190,14 @@ def finish_alone(lease: Lease, end: End, *, holding: bool = False) -> bool:
     """
     if not db.is_postgres():
         return False
-    error = None if end.error is None else json.dumps(end.error)
-    ending = (end.status.value, end.output, error, end.reason, clock.now())
-    cancelled = postgres_waiting.finish(lease, *ending, holding=holding)
+    cancelled = postgres_waiting.finish(lease, _values(end), holding=holding)
     steps.tell(cancelled or [])
     return cancelled is not None
+
+
+def _values(end: End) -> postgres.Ending:
+    error = None if end.error is None else json.dumps(end.error)
+    return postgres.Ending(end.status.value, end.output, error, end.reason, clock.now())
 
 
 #: Gives the runs that follow the end of one: its handlers.
@@ -252,8 +230,6 @@ def finish(run: Run, lease: Lease | None, end: End, follow: Follow) -> bool:
 
 
 def _ending(end: End) -> dict[str, Any]:
-    from durable_jobs.models.fields import Encoded
-
     return {
         "status": end.status,
         "output": None if end.output is None else Encoded(end.output),
@@ -300,8 +276,6 @@ def tell_parent(run: Run, end: End) -> None:
     if wait is None or wait.name != str(run.pk):
         return
     if end.status == RunStatus.COMPLETED:
-        from durable_jobs.models.fields import Encoded
-
         outcome = Outcome(
             StepStatus.COMPLETED,
             output=Encoded(end.output or "null"),
@@ -326,118 +300,6 @@ def _child_error(run: Run, end: End) -> dict[str, Any]:
         "message": f"Run {run.pk} of {run.function} {end.status}: {what}",
         "raise": "InvokeFailed",
     }
-
-
-def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
-    """Let a live run start nothing more; tell whether this call did it.
-
-    An attempt that is under way may record the step it is in; then it stops.
-    """
-    rows = Run.objects.using(db.alias()).filter(
-        pk=run_id, status__in=sources(RunStatus.PAUSED)
-    )
-    changes: dict[str, Any] = {}
-    if lease is not None:
-        rows = rows.filter(lease_token=lease[1])
-        changes = {"lease_token": None, "lease_until": None, "crashes": 0}
-    with db.atomic():
-        done = bool(rows.update(status=RunStatus.PAUSED, reason=reason, **changes))
-        if done:
-            gates.release_unheld(run_id)
-    return done
-
-
-def resume(run_id: uuid.UUID) -> bool:
-    """Put a paused run in its queue; tell whether this call did it."""
-    rows = Run.objects.using(db.alias()).filter(pk=run_id, status=RunStatus.PAUSED)
-    # An attempt that is still under way loses its lease: the run may be claimed at
-    # once.
-    return bool(
-        rows.update(
-            status=RunStatus.QUEUED,
-            lane=F("entry"),
-            reason="",
-            # What was to begin later still does.
-            due_at=Greatest("due_at", Value(clock.now())),
-            lease_token=None,
-            lease_until=None,
-            crashes=0,
-        )
-    )
-
-
-def redrive(
-    run: Run, forget: Sequence[str], queue: str, limits: Sequence[Wait]
-) -> bool:
-    """Let an ended run go on; steps in ``forget`` and open ones are tried anew.
-
-    It is due when ``run.due_at`` says. ``limits`` are what can end it early, as at its
-    start.
-    """
-    with db.atomic():
-        rows = Run.objects.using(db.alias()).filter(
-            pk=run.pk, status__in=sorted(REDRIVABLE)
-        )
-        changed = rows.update(
-            status=RunStatus.QUEUED,
-            lane=_again(),
-            entry=_again(),
-            reason="",
-            error=None,
-            ended_at=None,
-            due_at=run.due_at,
-            queue=queue,
-            attempt=0,
-            crashes=0,
-            woken=False,
-        )
-        if not changed:
-            return False
-        recorded = Step.objects.using(db.alias()).filter(run_id=run.pk)
-        recorded.filter(status=StepStatus.CANCELLED)._raw_delete(db.alias())
-        recorded.filter(key__in=list(forget))._raw_delete(db.alias())
-        Wait.objects.using(db.alias()).bulk_create(limits)
-        hit("redrive.written", run.function)
-        return True
-
-
-def _again() -> Case:
-    """Return the lane of a run that begins anew: it passes its gates again."""
-    return Case(
-        When(flow__isnull=False, then=Value(Entry.START.value)), default=Value(None)
-    )
-
-
-def stored_data(run_id: uuid.UUID) -> str:
-    """Return a run's data as it is stored, though what it refers to may be gone."""
-    rows = Run.objects.using(db.alias()).filter(pk=run_id)
-    return rows.values_list(Cast("data", TextField()), flat=True).get() or "{}"
-
-
-def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
-    """Copy ended steps of one run to another, as if it had taken them."""
-    from durable_jobs import ids
-
-    rows = Step.objects.using(db.alias()).filter(run=source, key__in=list(keys))
-    copies = []
-    for step in rows.select_related("parent"):
-        parent = step.parent.key if step.parent else ""
-        step.pk = ids.step_pk(target.pk, step.key)
-        step.run = target
-        step.parent_id = ids.step_pk(target.pk, parent) if parent else None
-        copies.append(step)
-    Step.objects.using(db.alias()).bulk_create(copies)
-
-
-def delete(run_ids: Sequence[uuid.UUID]) -> None:
-    """Delete runs with all that belongs to them, children last to first."""
-    from durable_jobs.models import Subject
-
-    for model in (Wait, Attempt, Step, Subject, Slot, Gathered):
-        model.objects.using(db.alias()).filter(run_id__in=run_ids)._raw_delete(
-            db.alias()
-        )
-    Run.objects.using(db.alias()).filter(pk__in=run_ids)._raw_delete(db.alias())
 
 
 def drop_steps(run: Run, keys: Sequence[str], follow: Follow) -> None:

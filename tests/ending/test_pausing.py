@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.models import Run
+from durable_jobs.models import Run, Slot
+from durable_jobs.store import runs
 from durable_jobs.testing import Kit
 
 
@@ -220,3 +222,119 @@ def test_a_paused_child_keeps_its_parent_waiting(durable_kit: Kit) -> None:
     durable_kit.run_until_idle()
     run.refresh_from_db()
     assert run.result() == 5
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_run_that_is_resumed_while_a_step_executes_goes_on_after_it(
+    durable_kit: Kit, seen: bool
+) -> None:
+    """Also when the attempt has seen the pause, which lets no further step begin."""
+    calls: list[str] = []
+
+    @durable.function(id="work", concurrency=1)
+    def work(ctx):
+        run = Run.objects.get(pk=ctx.run_id)
+        ctx.step.run("one", body, "one", run.pause, None if seen else run.resume)
+        try:
+            ctx.step.run("two", body, "two")
+        finally:
+            if seen:
+                run.resume()
+        return calls
+
+    def body(name, *changes):
+        calls.append(name)
+        for change in changes:
+            if change is not None:
+                assert change() is True
+
+    run = work.enqueue()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == calls == ["one", "two"]
+
+
+def test_a_run_that_is_resumed_while_a_step_executes_does_not_overlap_itself(
+    durable_kit: Kit,
+) -> None:
+    peak, inside = [], []
+
+    @durable.function(id="work", concurrency=1)
+    def work(ctx):
+        ctx.step.run("body", body)
+
+    def body():
+        inside.append(1)
+        peak.append(len(inside))
+        if len(inside) == 1:
+            run.pause()
+            run.resume()
+            durable_kit.advance("20s")  # others execute what they may meanwhile
+        inside.pop()
+
+    run = work.enqueue()
+    durable_kit.run_until_idle()
+    assert peak == [1]
+
+
+def test_a_run_is_queued_when_it_is_resumed_after_its_worker_died(
+    durable_kit: Kit,
+) -> None:
+    @durable.function(id="work", concurrency=1)
+    def work(ctx):
+        return ctx.step.run("only", lambda: Run.objects.get(pk=ctx.run_id).pause())
+
+    durable_kit.crash_at("only")
+    run = work.enqueue()
+    durable_kit.run_until_idle()
+    durable_kit.advance("2m", run=False)
+    run.resume()
+    assert (run.status, run.lease_token) == ("queued", None)
+    assert not Slot.objects.filter(run=run, released_at=None).exists()
+    durable_kit.stub("only", "done")
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == "done"
+
+
+def test_a_run_that_is_paused_in_its_last_step_keeps_no_slot_of_steps(
+    durable_kit: Kit,
+) -> None:
+
+    @durable.function(id="work", concurrency=1)
+    def work(ctx):
+        run = Run.objects.get(pk=ctx.run_id)
+        ctx.step.run("only", run.pause)
+        return 1
+
+    run, other = work.enqueue(), work.enqueue()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    other.refresh_from_db()
+    assert (run.status, other.status) == ("paused", "paused")
+    assert not Slot.objects.filter(released_at=None).exists()
+
+
+def test_a_run_that_could_not_end_and_is_resumed_meanwhile_goes_on_at_once(
+    durable_kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt finds it paused, and before it lets go somebody resumes it."""
+    suspend, resumed = runs.suspend, []
+
+    def after_resuming(*args: Any, **options: Any) -> str:
+        if not resumed:
+            resumed.append(run.resume())
+        return suspend(*args, **options)
+
+    @durable.function(id="work", concurrency=1)
+    def work(ctx):
+        if not resumed:
+            run.pause()
+            monkeypatch.setattr(runs, "suspend", after_resuming)
+        return "done"
+
+    run = work.enqueue()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert resumed == [True]
+    assert run.result() == "done"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from durable_jobs import durable
+from durable_jobs.definitions.callbacks import Callback
 from durable_jobs.models import Step
 from durable_jobs.testing import Kit
 from project.shop.models import Tenant
@@ -82,7 +83,7 @@ def test_a_branch_holds_any_step(start: Start, later: Later, durable_kit: Kit):
             },
         )
 
-    tokens: list[durable.Callback] = []
+    tokens: list[Callback] = []
     run = start(everything, backoff=durable.Backoff.fixed("1m"))
     assert run.status == "waiting"
     durable_kit.send("shop/answered", {"answer": 42})

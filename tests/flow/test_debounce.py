@@ -6,9 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import durable
+from durable_jobs.events import admitting
 from durable_jobs.models import Gathered, Run, Window
+from durable_jobs.store import gathered
 from tests.flow.conftest import EVENT, Diary, reasons, statuses
 
 
@@ -210,3 +214,74 @@ def test_a_quiet_of_a_millisecond_and_of_a_year(diary: Diary, period: str) -> No
     diary.sends(2)
     diary.kit.advance(period)
     assert diary.order == [1]
+
+
+def collecting(diary: Diary) -> None:
+    """Declare work that notes the numbers of the events of each run."""
+
+    @durable.function(
+        id="flow.all",
+        on=durable.Event(EVENT),
+        debounce=durable.Debounce("10s", collect=True),
+    )
+    def all_of_them(ctx):
+        diary.note([event.data["n"] for event in ctx.events])
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_run_collects_no_more_events_than_a_request_may_have(
+    diary: Diary, settings: Any, apart: bool
+) -> None:
+    settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MAX_EVENTS": 3}
+    collecting(diary)
+    for n in range(7):
+        diary.send(n)
+        if apart:
+            diary.kit.advance("1s")
+    diary.kit.advance("1m")
+    times = [2, 5, 16] if apart else [0, 0, 10]
+    assert diary.entries == list(zip([[0, 1, 2], [3, 4, 5], [6]], times, strict=True))
+    assert not Window.objects.exists()
+
+
+def test_what_was_collected_before_the_limit_was_lowered_is_parted(
+    diary: Diary, settings: Any
+) -> None:
+    collecting(diary)
+    diary.sends(4)
+    diary.kit.run_until_idle()
+    settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MAX_EVENTS": 3}
+    diary.send(4)
+    diary.kit.advance("1m")
+    assert diary.order == [[0, 1, 2], [3], [4]]
+
+
+def test_the_events_of_many_keys_are_gathered_in_few_statements(diary: Diary) -> None:
+    diary.work(debounce=durable.Debounce("1m", key="event.data.k"))
+    for _ in range(2):  # windows that are opened, and that are there
+        diary.kit.send_many([durable.NewEvent(EVENT, {"k": k}) for k in range(300)])
+        with CaptureQueriesContext(connection) as made:
+            admitting.rounds()
+        assert len(made) < 40
+        assert not Gathered.objects.filter(window=None).exists()
+    assert list(Window.objects.values_list("size", flat=True)) == [2] * 300
+
+
+def test_what_is_dropped_is_not_read(
+    diary: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diary.work(debounce=durable.Debounce("10s"))
+    for n in range(20):
+        diary.send(n, long="x" * 1000)
+    diary.kit.run_until_idle()
+    read: list[Gathered] = []
+    whole = gathered.inside
+
+    def inside(window: Window) -> list[Gathered]:
+        read.extend(whole(window))
+        return read
+
+    monkeypatch.setattr(gathered, "inside", inside)
+    diary.kit.advance("1m")
+    assert diary.order == [19]
+    assert len(read) == 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from durable_jobs import durable
+from durable_jobs.events import admitting
 from durable_jobs.models import Run
 from durable_jobs.testing import Kit
+from tests.flow.conftest import statuses
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(30)]
 
@@ -38,5 +40,77 @@ def test_a_key_is_skipped_also_while_its_function_is_paused(durable_kit: Kit) ->
     for tenant in ("acme", "globex"):
         function.enqueue({"tenant": tenant})
     durable_kit.run_until_idle()
-    statuses = {run.data["tenant"]: run.status for run in Run.objects.all()}
-    assert statuses == {"acme": "skipped", "globex": "queued"}
+    found = {run.data["tenant"]: run.status for run in Run.objects.all()}
+    assert found == {"acme": "skipped", "globex": "queued"}
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_what_came_before_it_is_kept_also_what_is_due_later(
+    durable_kit: Kit, limit: int | None
+) -> None:
+    function = durable.function(id="flow.before", concurrency=limit)(lambda ctx: None)
+    function.enqueue()
+    function.using(run_after="1h").enqueue()
+    function.pause(skip=True)
+    durable_kit.advance("2h")
+    assert statuses() == ["queued", "queued"]
+    function.resume()
+    durable_kit.run_until_idle()
+    assert statuses() == ["completed", "completed"]
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_what_is_to_begin_later_is_left_alone_until_then(
+    durable_kit: Kit, limit: int | None
+) -> None:
+    function = durable.function(id="flow.delayed", concurrency=limit)(lambda ctx: None)
+    function.pause(skip=True)
+    function.using(run_after="1d").enqueue()
+    function.using(run_after="1h").enqueue()
+    durable_kit.advance("2h")
+    assert statuses() == ["queued", "skipped"]
+    function.resume()
+    durable_kit.advance("2d")
+    assert statuses() == ["completed", "skipped"]
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_what_a_pause_has_kept_is_kept_when_it_begins_to_skip(
+    durable_kit: Kit, limit: int | None
+) -> None:
+    function = durable.function(id="flow.later", concurrency=limit)(lambda ctx: None)
+    function.pause()
+    durable_kit.advance("1s")
+    function.enqueue()
+    assert not function.pause(skip=True)
+    function.enqueue()
+    durable_kit.advance("1m")
+    assert statuses() == ["queued", "skipped"]
+    function.resume()
+    durable_kit.run_until_idle()
+    assert statuses() == ["completed", "skipped"]
+
+
+def test_what_another_admission_has_let_in_meanwhile_is_not_skipped(
+    durable_kit: Kit,
+) -> None:
+    """Who is skipped is ended in a transaction of its own, after the decision."""
+    limit = durable.Concurrency(5, key="event.data.k")
+    function = durable.function(id="flow.late", concurrency=limit)(lambda ctx: None)
+    run = function.enqueue({"k": 1})
+    admitting.admit("default", 10)
+    admitting._skip({run.pk: "too late"})
+    durable_kit.run_until_idle()
+    assert statuses() == ["completed"]
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_a_pause_that_is_told_to_skip_twice_began_the_first_time(
+    durable_kit: Kit, limit: int | None
+) -> None:
+    function = durable.function(id="flow.twice", concurrency=limit)(lambda ctx: None)
+    function.pause(skip=True)
+    function.enqueue()
+    function.pause(skip=True, reason="still")
+    durable_kit.advance("1m")
+    assert statuses() == ["skipped"]

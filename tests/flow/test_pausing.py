@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
+from decimal import Decimal
+from typing import Any
+
 import pytest
 
 from durable_jobs import durable
@@ -95,6 +99,29 @@ def test_a_key_can_be_null_and_any_other_value(diary: Diary) -> None:
         assert work.resume(key=key)
     diary.kit.run_until_idle()
     assert count("completed") == 4
+
+
+@pytest.mark.parametrize(
+    "value", [uuid.UUID(int=7), Decimal("1.5"), ("a", 1), "x" * 300, {"b": 1, "a": 2}]
+)
+def test_a_key_is_paused_by_the_value_that_events_have(
+    diary: Diary, value: Any
+) -> None:
+    limit = durable.Concurrency(1, key=lambda event: event.data["k"])
+    work = diary.work(concurrency=limit)
+    work.pause(key=value)
+    diary.send(0, k=value)
+    diary.kit.run_until_idle()
+    assert diary.order == []
+    assert work.resume(key=value)
+    diary.kit.run_until_idle()
+    assert diary.order == [0]
+
+
+def test_what_can_be_no_key_cannot_be_paused(diary: Diary) -> None:
+    work = diary.work(concurrency=durable.Concurrency(1, key="event.data.k"))
+    with pytest.raises(durable.DurableError, match="can be no key"):
+        work.pause(key=float("nan"))
 
 
 def test_a_key_with_skip_skips_those_of_the_key(diary: Diary) -> None:
@@ -224,3 +251,29 @@ def test_a_lane_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) -> 
     diary.kit.advance("11s")
     diary.kit.run_until_idle()
     assert sorted(diary.order) == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_run_that_was_parked_twice_is_given_back_at_once(diary: Diary) -> None:
+    """An operator pauses it while it diverges; its lease is free for the resume."""
+    from durable_jobs.definitions.registry import registry
+
+    def declare(kind: str) -> durable.Function:
+        @durable.function(id="flow.moved", concurrency=1)
+        def work(ctx):
+            if kind == "sleep":
+                ctx.step.sleep("one", "1h")
+            else:
+                Run.objects.get(pk=ctx.run_id).pause("an operator's")
+                ctx.step.run("one", lambda: None)
+
+        return work
+
+    run = declare("sleep").enqueue()
+    diary.kit.run_until_idle()
+    registry._functions.pop("flow.moved")
+    declare("run")
+    diary.kit.advance("2h")
+    run.refresh_from_db()
+    assert (run.status, run.reason) == ("paused", "an operator's")
+    assert run.lease_token is None
+    assert not Slot.objects.filter(released_at=None).exists()

@@ -159,3 +159,18 @@ def test_many_timers_end_in_few_statements(kit: Kit) -> None:
         assert ticking.tick()["timers"] == 40
     assert len(captured) < 40
     assert Run.objects.filter(status="queued").count() == 40
+
+
+def test_nobody_is_woken_for_what_is_paused(kit: Kit, bells: Bells) -> None:
+    slow = durable.function(id="slow", queue="slow")(lambda ctx: None)
+    held = durable.function(id="held", queue="held")(lambda ctx: None)
+    durable.pause_queue("slow")
+    for function in (slow, held):
+        function.enqueue()
+    held.pause()
+    held.enqueue()
+    bells.rung.clear()
+    assert ticking.ring_lost() == 0
+    assert bells.rung == []
+    durable.resume_queue("slow")
+    assert ticking.ring_lost() == 1
