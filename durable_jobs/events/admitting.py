@@ -136,7 +136,9 @@ def _shelve(pause: Pause, *, keep: bool = False) -> int:
             return pausing.shelve(held.name, SHELVED)
         came = lanes.unbegun(held.name).filter(queued_at__gte=held.paused_at)
         chosen = list(came.values_list("pk", flat=True)[:SHELVED])
-        moved = 0 if chosen else pausing.shelve(held.name, SHELVED)
+        # One that comes between the two is for the next batch.
+        before = held.paused_at
+        moved = 0 if chosen else pausing.shelve(held.name, SHELVED, before=before)
     reason = pausing.skips(pausing.current(), held.name, (), clock.now())
     _skip(dict.fromkeys(chosen, reason) if reason is not None else {})
     return moved + (len(chosen) if reason is not None else 0)

@@ -116,11 +116,15 @@ def still(pause: Pause) -> Pause | None:
     return rows.first()
 
 
-def shelve(function: str, limit: int) -> int:
-    """Take up to ``limit`` runs of a function from where workers claim; count them."""
+def shelve(function: str, limit: int, before: datetime | None = None) -> int:
+    """Take up to ``limit`` runs of a function from where workers claim; count them.
+
+    With ``before``, only those that were queued until then.
+    """
     count = lanes.take_back(lanes.unclaimed(function), limit)
     for queue in lanes.ready_queues(function):
-        count += lanes.shelve(function, _shelf(function, queue), limit - count)
+        lane = _shelf(function, queue)
+        count += lanes.shelve(function, lane, limit - count, before)
         if count >= limit:
             break
     return count

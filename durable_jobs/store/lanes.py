@@ -274,9 +274,11 @@ def activate(lanes: QuerySet[Lane]) -> int:
     return lanes.filter(active=False).update(active=True, blocked_on=None)
 
 
-def shelve(function: str, lane: Lane, limit: int) -> int:
+def shelve(function: str, lane: Lane, limit: int, before: datetime | None) -> int:
     """Take runs that have not begun out of the way of claims; count them."""
     rows = unbegun(function).filter(queue=lane.queue)
+    if before is not None:
+        rows = rows.filter(queued_at__lt=before)
     with db.atomic():
         first = locked(rows.order_by("place", "id"))
         chosen = list(first.values_list("pk", flat=True)[:limit])

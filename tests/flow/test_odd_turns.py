@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import timedelta
-from decimal import Decimal
 
 import pytest
 from django.db import connection
@@ -12,7 +10,7 @@ from django.db import connection
 from durable_jobs import durable
 from durable_jobs.control import traffic
 from durable_jobs.events import admitting
-from durable_jobs.models import Gate, Gathered, Lane, Run
+from durable_jobs.models import Gate, Lane, Run
 from durable_jobs.store import leases
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -207,47 +205,6 @@ def test_a_lane_without_code_does_not_keep_the_room_of_a_shared_gate(
     assert run.status == "completed"
 
 
-def test_a_run_that_is_resumed_while_a_step_executes_does_not_overlap_itself(
-    durable_kit,
-) -> None:
-    """The limit counts what is executing; the old body is executing still."""
-    peak, inside = [], []
-
-    @durable.function(id="odd.again", concurrency=1)
-    def work(ctx):
-        ctx.step.run("body", body)
-
-    def body():
-        inside.append(1)
-        peak.append(len(inside))
-        if len(inside) == 1:
-            run.pause()
-            run.resume()
-            durable_kit.advance("20s")  # others execute what they may meanwhile
-        inside.pop()
-
-    run = work.enqueue()
-    durable_kit.run_until_idle()
-    assert max(peak) == 1
-
-
-def test_windows_are_written_in_few_statements(
-    durable_kit, django_assert_max_num_queries
-) -> None:
-    @durable.function(
-        id="odd.wide",
-        on=durable.Event("odd/wide"),
-        debounce=durable.Debounce("1m", key="event.data.n"),
-    )
-    def work(ctx):
-        return None
-
-    durable_kit.send_many([durable.NewEvent("odd/wide", {"n": n}) for n in range(300)])
-    with django_assert_max_num_queries(60):
-        admitting.rounds()
-    assert not Gathered.objects.filter(window=None).exists()
-
-
 def test_an_unknown_function_in_line_costs_nobody_its_batch(durable_kit) -> None:
     from durable_jobs.definitions.registry import registry
 
@@ -324,60 +281,6 @@ def test_a_singleton_that_is_a_queue_no_more_has_one_live_run_still(
     assert Run.objects.filter(status="waiting").count() == 1
     durable_kit.advance("61m")
     assert Run.objects.filter(status="waiting").count() <= 1
-
-
-@pytest.mark.parametrize(
-    "value", [uuid.UUID(int=7), Decimal("1.5"), ("a", 1), "x" * 300]
-)
-def test_a_key_is_paused_by_the_value_that_events_have(durable_kit, value) -> None:
-    """A key goes through JSON, and is digested when it is long; a pause is not."""
-
-    @durable.function(
-        id="odd.paused",
-        concurrency=durable.Concurrency(1, key=lambda event: event.data["k"]),
-    )
-    def work(ctx):
-        return None
-
-    work.pause(key=value)
-    run = work.enqueue({"k": value})
-    durable_kit.run_until_idle()
-    run.refresh_from_db()
-    assert run.status == "queued"
-
-
-@pytest.mark.parametrize("limits", [{}, {"concurrency": 5}])
-def test_a_pause_that_skips_keeps_what_came_before_it(durable_kit, limits) -> None:
-    """``pause_function``: what came before is kept, also when what comes is skipped."""
-
-    @durable.function(id="odd.before", **limits)
-    def work(ctx):
-        return None
-
-    now, later = work.enqueue(), work.using(run_after="1h").enqueue()
-    work.pause(skip=True)
-    durable_kit.advance("2h")
-    assert {run.status for run in Run.objects.all()} == {"queued"}
-    work.resume()
-    durable_kit.run_until_idle()
-    assert {run.status for run in Run.objects.all()} == {"completed"}
-    assert {now.pk, later.pk} == set(Run.objects.values_list("pk", flat=True))
-
-
-@pytest.mark.parametrize("limits", [{}, {"concurrency": 5}])
-def test_a_pause_that_skips_leaves_alone_what_is_not_due(durable_kit, limits) -> None:
-    """With limits and without, the same comes of a run that is to begin later."""
-
-    @durable.function(id="odd.delayed", **limits)
-    def work(ctx):
-        return None
-
-    work.pause(skip=True)
-    work.using(run_after="1d").enqueue()
-    durable_kit.advance("1m")
-    work.resume()
-    durable_kit.advance("2d")
-    assert Run.objects.get().status == "completed"
 
 
 def test_a_run_that_was_parked_without_code_keeps_to_its_limit_later(
