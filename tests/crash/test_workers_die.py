@@ -105,9 +105,8 @@ def test_two_beats_one_of_them_frozen_fire_each_time_of_a_cron_once(lab: Lab) ->
     rows = Schedule.objects.filter(function="lab.minutely")
     until(rows.exists, "the schedule", lab)
     begun = clock.now()
-    rows.update(
-        next_at=clock.now().replace(second=0, microsecond=0) - timedelta(hours=2)
-    )
+    long_ago = begun.replace(second=0, microsecond=0) - timedelta(hours=2)
+    rows.update(slot_at=long_ago, next_at=long_ago)
     fired = Run.objects.filter(function="lab.minutely")
     for number in range(4):
         beats[number % 2].signal(signal.SIGSTOP)
