@@ -29,11 +29,13 @@ class _Reloader(autoreload.StatReloader):
     """Sees also what has changed between the child's start and its own first look."""
 
     def tick(self) -> Iterator[None]:
+        ticks = super().tick()
+        yield next(ticks)  # what changes after this first look is its own affair
         newest = float(os.environ.get(NEWEST, "inf"))
         for path, changed in _code_of_apps().items():
             if changed > newest:
                 self.notify_file_changed(path)
-        yield from super().tick()
+        yield from ticks
 
 
 def run(work: Callable[[], None], rest: Callable[[], bool]) -> None:

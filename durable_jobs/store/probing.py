@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from django.core.exceptions import EmptyResultSet
 from django.db.models import Exists
 
 from durable_jobs.store import db
@@ -19,7 +20,11 @@ def evaluate(questions: Mapping[str, Exists]) -> dict[str, bool]:
     for question in questions.values():
         query = question.query
         compiler = query.exists().get_compiler(connection=connection)
-        sql, parameters = compiler.as_sql()
+        try:
+            sql, parameters = compiler.as_sql()
+        except EmptyResultSet:  # Django knows that there is nothing, without asking
+            parts.append("1 = 0")
+            continue
         parts.append(f"EXISTS({sql})")
         values += parameters
     with connection.cursor() as cursor:
