@@ -12,7 +12,7 @@ import pytest
 from tests.crash.chaos import KINDS
 from tests.lab.processes import ROOT
 
-SECONDS = float(os.environ.get("LAB_CHAOS_SECONDS", "30"))
+SECONDS = float(os.environ.get("LAB_CHAOS_SECONDS", "20"))
 
 
 @pytest.mark.timeout(int(SECONDS) + 240)

