@@ -38,6 +38,10 @@ class Peer:
     uses_database: bool = True
 
 
+class NotOffered(Exception):
+    """What the harness asks for is nothing that this peer has."""
+
+
 class Adapter:
     """Drives one peer. What it does not offer is left as it is here.
 
@@ -71,7 +75,7 @@ class Adapter:
 
     def start(self, shape: str, run: int, sizes: Sizes) -> None:
         """Start one run."""
-        raise NotImplementedError
+        raise NotOffered
 
     def start_many(self, shape: str, runs: list[int], sizes: Sizes) -> None:
         """Start many runs in the way that is best for it."""
@@ -80,11 +84,11 @@ class Adapter:
 
     def fill(self, what: str, count: int) -> None:
         """Put rows in the tables as if they had come there by work."""
-        raise NotImplementedError
+        raise NotOffered
 
     def work(self) -> None:
-        """Be a worker until told to stop."""
-        raise NotImplementedError
+        """Be a worker until told to stop, where ``commands`` are the default ones."""
+        raise NotOffered
 
     def close(self) -> None:
         """End what ``prepare`` began."""
@@ -133,7 +137,7 @@ class _Calls:
         """Call what only this peer's adapter has."""
         method = getattr(self._adapter, name, None)
         if method is None:
-            raise NotImplementedError
+            raise NotOffered
         return method(*arguments)
 
 
@@ -152,7 +156,7 @@ def run(make: Callable[[], Adapter]) -> None:
         try:
             value = getattr(calls, asked["do"])(*asked["arguments"])
             answer = {"value": value}
-        except NotImplementedError:
+        except NotOffered:
             answer = {"missing": asked["do"]}
         except Exception:  # noqa: BLE001  # it is raised in the harness
             answer = {"error": traceback.format_exc()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +20,11 @@ __all__ = ["django_db_setup", "installed", "process_environment"]
 # The first example of a test may have to connect to the database.
 hypothesis.register_profile("default", deadline=None)
 hypothesis.load_profile("default")
+
+# What a shell runs in the background ignores Ctrl-C, and so would all commands of ours
+# that the tests start and end that way.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -131,14 +131,15 @@ def _before(run: Run, from_step: str) -> list[str]:
 
 def redrive_all(chosen: Iterable[Run], rate: Throttle | None) -> int:
     """Let ended runs go on, spread over time by a rate; count those that do."""
-    if rate is not None and callable(rate.limit):
+    limit = rate.limit if rate is not None else 0
+    if callable(limit):
         msg = "Expected a number as the limit of the rate to redrive at."
         raise ConfigurationError(msg)
     now, arrives, count = clock.now(), None, 0
     for run in chosen:
         due_at = None
         if rate is not None:
-            interval = rate.interval(int(rate.limit))  # type: ignore[arg-type]  # not callable
+            interval = rate.interval(limit)
             due_at, after = rates.conform(arrives, now, interval, rate.burst)
         if redrive(run, due_at):
             count += 1

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hmac
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,7 +43,7 @@ class Delivery:
 
 
 @dataclass(frozen=True)
-class Scheme:
+class Scheme(ABC):
     """A way to tell who sent a delivery. Make one with ``durable.verify``."""
 
     secret: SecretLike
@@ -56,9 +57,9 @@ class Scheme:
         assert isinstance(self.secret, Secrets)
         return self.secret
 
+    @abstractmethod
     def check(self, delivery: Delivery) -> None:
         """Raise ``Unverified`` unless the delivery is from who knows the secret."""
-        raise NotImplementedError
 
     def delivery_id(self, headers: Mapping[str, str], payload: Any) -> str | None:
         """Return what the provider calls this delivery, the same when it repeats it."""

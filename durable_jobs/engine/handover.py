@@ -55,7 +55,8 @@ class Handover:
         if self.on_own_thread:
             _check_alive(scope.current())
             return _stored(call)
-        return self._hand(call)  # type: ignore[no-any-return]  # of this very call
+        result: T = self._hand(call)
+        return result
 
     def record(self, memo: Memo) -> None:
         """Record a step, or have it recorded; it is durable when this returns."""

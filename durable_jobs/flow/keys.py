@@ -12,6 +12,7 @@ from typing import Any
 from durable_jobs import clock, serialization
 from durable_jobs.definitions.controls import (
     Concurrency,
+    Limit,
     RateLimit,
     Singleton,
     Throttle,
@@ -153,6 +154,12 @@ class Passage:
         return digest(self.control, of, self.function.id, source, self.text)
 
     @property
+    def limit(self) -> Limit | None:
+        """The limit that is declared; None where one live run is what the rule is."""
+        rule = self.rule
+        return None if rule is None or isinstance(rule, Singleton) else rule.limit
+
+    @property
     def held(self) -> bool:
         """Tell whether a run may have been given its slot here when it arrived."""
         return isinstance(self.rule, Singleton)
@@ -169,7 +176,7 @@ class Passage:
             control=self.control,
             function="" if self.shared else self.function.id,
             key="" if self.rule is not None and self.rule.key is None else self.text,
-            asked=callable(getattr(self.rule, "limit", None)),
+            asked=callable(self.limit),
             used_at=clock.now(),
         )
 

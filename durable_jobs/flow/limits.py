@@ -39,7 +39,7 @@ _answers: dict[tuple[str, str, str], Answer] = {}
 
 def known(passage: Passage, gate: Gate) -> Answer | None:
     """Return the limit of a gate; None when its callable has to be asked first."""
-    declared = getattr(passage.rule, "limit", None)
+    declared = passage.limit
     if declared is None:
         return Answer(1, clock.now())  # one live run is what it is, for operators too
     if gate.override is not None:
@@ -89,7 +89,8 @@ def forget() -> None:
 
 
 def _checked(passage: Passage) -> int:
-    limit = passage.rule.limit(passage.key)  # type: ignore[union-attr, operator]  # known() has looked
+    declared = passage.limit
+    limit = declared(passage.key) if callable(declared) else declared
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         msg = f"expected a whole number of 0 or more, got {limit!r:.80}"
         raise ValueError(msg)

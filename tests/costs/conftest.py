@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection, transaction
 
 from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
@@ -60,6 +60,17 @@ def postgres(transactional_db: None) -> None:
     """Skip the test on other databases."""
     if connection.vendor != "postgresql":
         pytest.skip("is about PostgreSQL's own statements")
+
+
+@pytest.fixture
+def statistics(transactional_db: None) -> None:
+    """Skip the test where the server does not count its statements."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+            cursor.execute("SELECT count(*) FROM pg_stat_statements")
+    except DatabaseError:
+        pytest.skip("needs pg_stat_statements among shared_preload_libraries")
 
 
 Watch = Callable[[], AbstractContextManager[list[str]]]

@@ -9,7 +9,7 @@ import os
 from datetime import timedelta
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import connection
 
 from bench import filling
 from durable_jobs import clock, durable
@@ -31,16 +31,6 @@ FEW, MANY = 200, int(os.environ.get("LAB_ROWS", "20000"))
 TIMES = 8
 #: Blocks that a statement may read more because its indexes have grown in height.
 HEIGHT = 12
-
-
-@pytest.fixture
-def statistics(transactional_db: None) -> None:
-    try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-            cursor.execute("SELECT count(*) FROM pg_stat_statements")
-    except DatabaseError:
-        pytest.skip("needs pg_stat_statements among shared_preload_libraries")
 
 
 def steps(ctx):

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import connection
 
 from durable_jobs import clock, durable
 from durable_jobs.executors.serving import serve
@@ -27,14 +27,8 @@ Count = Callable[[], AbstractContextManager[Counter[str]]]
 
 
 @pytest.fixture
-def counting(transactional_db: None) -> Count:
+def counting(statistics: None) -> Count:
     """Give a block that fills in what the server counted for this database in it."""
-    try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-            cursor.execute("SELECT count(*) FROM pg_stat_statements")
-    except DatabaseError:
-        pytest.skip("needs pg_stat_statements among shared_preload_libraries")
 
     @contextmanager
     def block() -> Iterator[Counter[str]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 from django.db import connection
+from pytest_django import Settings
 
 from tests.lab import checker, journal
 from tests.lab import durable as functions
@@ -42,6 +44,17 @@ def checked(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         if request.node.stash.get(PASSED, False):
             checker.check()
+
+
+@pytest.fixture
+def simulated(checked: None, settings: Settings) -> Iterator[None]:
+    """Keep every run, and say nothing of the faults: they are made on purpose."""
+    kinds = ("completed", "failed", "cancelled", "skipped", "events")
+    # Nor is it looked for what to prune: that is half of an idle tick.
+    settings.DURABLE_JOBS = {"RETENTION": dict.fromkeys(kinds)}
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from durable_jobs.events import matching
 from durable_jobs.models import Event, Run, Wait
 from durable_jobs.scheduling import ticking, timers
 from durable_jobs.store import leases
-from tests.crash.test_races import advance, claimed, together
+from tests.crash.test_races import advance, claimed
+from tests.lab.threads import elsewhere, together
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
@@ -168,7 +169,7 @@ def test_an_event_that_commits_after_later_ones_is_not_passed_over() -> None:
     def early() -> None:
         with transaction.atomic():
             got.append(durable.send("gap/go", {"n": 0}))
-            together(late)
+            elsewhere(late)
         matching.route_pending()
 
     def late() -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 
 from durable_jobs import durable
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting
 from durable_jobs.models import Run
 from tests.lab.processes import until
+from tests.lab.threads import elsewhere
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
@@ -28,19 +28,8 @@ def apart() -> Iterator[None]:
 
 def admitted_meanwhile() -> int:
     """Admit in another connection, and return how many are through."""
-    found: list[int] = []
-
-    def admit() -> None:
-        try:
-            found.append(admitting.admit("default", 8))
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=admit)
-    thread.start()
-    thread.join(20)
-    assert found, "the admission waits for a lock that a host holds"
-    return found[0]
+    found: int = elsewhere(lambda: admitting.admit("default", 8))
+    return found
 
 
 def through() -> list[int]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
+from collections.abc import Iterable
 from datetime import datetime
 from itertools import pairwise
 
 import pytest
-from django.db import connections, transaction
+from django.db import transaction
 
 from durable_jobs import durable
 from durable_jobs.models import Run, Slot
@@ -22,6 +22,7 @@ from tests.lab import limited as functions
 from tests.lab.durable import five_steps
 from tests.lab.models import Effect, Spell
 from tests.lab.processes import ROOT, Lab, Process, until
+from tests.lab.threads import together
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -31,16 +32,20 @@ pytestmark = [
 FOUR = ("-P", "prefork", "-c", "4")
 
 
-def most_at_once(**of: object) -> int:
-    """Return the greatest number of spells that went on at the same time."""
-    spans = Spell.objects.filter(**of).values_list("began", "ended")
-    changes = [(began, 1) for began, ended in spans if ended is not None]
-    changes += [(ended, -1) for _, ended in spans if ended is not None]
+def most_together(spans: Iterable[tuple[datetime, datetime]]) -> int:
+    """Return the greatest number of spans that share a moment."""
+    changes = [change for b, e in spans for change in ((b, 1), (e, -1))]
     now = most = 0
     for _, change in sorted(changes):
         now += change
         most = max(most, now)
     return most
+
+
+def most_at_once(**of: object) -> int:
+    """Return the greatest number of spells that went on at the same time."""
+    spans = Spell.objects.filter(**of).values_list("began", "ended")
+    return most_together((began, ended) for began, ended in spans if ended is not None)
 
 
 def runs_at_once(**of: object) -> int:
@@ -50,13 +55,7 @@ def runs_at_once(**of: object) -> int:
         spans.setdefault(spell.run, []).append(spell.began)
         if spell.ended is not None:
             spans[spell.run].append(spell.ended)
-    changes = [(min(times), 1) for times in spans.values()]
-    changes += [(max(times), -1) for times in spans.values()]
-    now = most = 0
-    for _, change in sorted(changes):
-        now += change
-        most = max(most, now)
-    return most
+    return most_together((min(times), max(times)) for times in spans.values())
 
 
 def all_ended(**of: object) -> bool:
@@ -151,17 +150,11 @@ for _ in range(int(sys.argv[2])):
 
 def send_from_eight(lab: Lab, name: str, each: int) -> None:
     """Send events from four threads and four processes at the same time."""
-    barrier = threading.Barrier(4)
 
     def send() -> None:
-        try:
-            barrier.wait(30)
-            for _ in range(each):
-                durable.send(name, {"key": "k", "steps": 1, "seconds": 0.05})
-        finally:
-            connections.close_all()
+        for _ in range(each):
+            durable.send(name, {"key": "k", "steps": 1, "seconds": 0.05})
 
-    threads = [threading.Thread(target=send) for _ in range(4)]
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", SEND, name, str(each)],
@@ -170,10 +163,7 @@ def send_from_eight(lab: Lab, name: str, each: int) -> None:
         )
         for _ in range(4)
     ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*[send] * 4)
     assert [process.wait(60) for process in processes] == [0] * 4
 
 

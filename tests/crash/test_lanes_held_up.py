@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, connections, transaction
+from django.db import OperationalError, connection, transaction
 
 from durable_jobs import durable
 from durable_jobs.control import traffic
@@ -20,6 +19,7 @@ from durable_jobs.models import Lane, Pause, Run, Slot
 from durable_jobs.scheduling import standing, ticking
 from durable_jobs.store import leases
 from tests.lab.processes import until
+from tests.lab.threads import Begun, elsewhere
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
@@ -29,41 +29,6 @@ def apart() -> Iterator[None]:
     """Keep what a test declares to itself."""
     with registry.temporary():
         yield
-
-
-def elsewhere(call: Callable[[], Any]) -> Any:
-    """Make a call on a connection of its own, and wait for it."""
-    given: list[Any] = []
-
-    def work() -> None:
-        try:
-            given.append(call())
-        except BaseException as error:  # noqa: BLE001  # raised again
-            given.append(error)
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(20)
-    assert given, "it hangs"
-    if isinstance(given[0], BaseException):
-        raise given[0]
-    return given[0]
-
-
-def begun(call: Callable[[], Any]) -> threading.Thread:
-    """Begin a call on a connection of its own."""
-
-    def work() -> None:
-        try:
-            call()
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread
 
 
 def settle() -> None:
@@ -175,18 +140,18 @@ def test_a_function_that_is_resumed_during_an_admission_goes_on(monkeypatch) -> 
     traffic.pause_function(work, key=EVERY, skip=False, reason="")
     current = pausing.current
 
-    resuming: list[threading.Thread] = []
+    resuming: list[Begun] = []
 
     def read() -> Any:
         found = current()
         monkeypatch.setattr(pausing, "current", current)
-        resuming.append(begun(lambda: traffic.resume_function(work, key=EVERY)))
+        resuming.append(Begun(lambda: traffic.resume_function(work, key=EVERY)))
         until(lambda: not Pause.objects.exists(), "the pause to end")
         return found
 
     monkeypatch.setattr(pausing, "current", read)
     admitting.admit("default", 10)
-    resuming[0].join(20)
+    resuming[0].result()
     settle()
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
 
@@ -420,16 +385,13 @@ def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None
 
     for run in holders:
         attempts.advance(run, threads=0)
-    before, revive, threads = deadlocks(), lanes.revive, []
+    before, revive = deadlocks(), lanes.revive
+    sweeps: list[Begun] = []
     standing._declared.clear()
 
     def sweep() -> None:
-        try:
+        with suppress(OperationalError):  # it was the one that the database has ended
             standing._redeclared()
-        except OperationalError:
-            pass  # it was the one that the database has ended
-        finally:
-            connections.close_all()
 
     def blocked() -> bool:
         with connection.cursor() as cursor:
@@ -439,8 +401,7 @@ def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None
     def first(*args: Any, **options: Any) -> int:
         monkeypatch.setattr(lanes, "revive", revive)
         done = revive(*args, **options)
-        threads.append(threading.Thread(target=sweep))
-        threads[0].start()
+        sweeps.append(Begun(sweep))
         until(blocked, "the sweep to wait for the admission")
         return done
 
@@ -448,7 +409,7 @@ def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None
     try:
         admitting.rounds()
     finally:
-        threads[0].join(20)
+        sweeps[0].result()
     assert deadlocks() == before
 
 
@@ -501,10 +462,7 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
                 "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL "
                 "REPEATABLE READ"
             )
-        try:
-            admitting.admit("other", 10)
-        finally:
-            connections.close_all()
+        admitting.admit("other", 10)
 
     def waits() -> bool:
         with connection.cursor() as cursor:
@@ -515,11 +473,10 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
 
     with transaction.atomic():
         gates.lock()
-        thread = threading.Thread(target=repeatably)
-        thread.start()
+        other = Begun(repeatably)
         until(waits, "the other admission to wait")
         admitting.rounds("default", 10)
-    thread.join(20)
+    other.result()
     assert Slot.objects.filter(released_at=None).count() == 1
 
 
@@ -540,19 +497,19 @@ def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
     run = work.enqueue()
     standing.sweep()  # this process has seen what is declared
     ensure = gates.ensure
-    raising: list[threading.Thread] = []
+    raising: list[Begun] = []
 
     def read(wanted: Any) -> Any:
         found = ensure(wanted)
         monkeypatch.setattr(gates, "ensure", ensure)
         gate = Gate.objects.get(key="")
-        raising.append(begun(lambda: traffic.set_limit(gate, 10)))
+        raising.append(Begun(lambda: traffic.set_limit(gate, 10)))
         raised = Gate.objects.filter(override=10)
         until(raised.exists, "the limit to be raised")
         return found
 
     monkeypatch.setattr(gates, "ensure", read)
     admitting.admit("default", 10)
-    raising[0].join(20)
+    raising[0].result()
     settle()
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]

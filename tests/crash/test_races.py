@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 
 from durable_jobs import clock, durable
 from durable_jobs.definitions.registry import registry
@@ -25,6 +24,7 @@ from durable_jobs.store import leases, steps
 from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.steps import Memo
 from tests.lab.processes import until
+from tests.lab.threads import together
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
@@ -38,31 +38,6 @@ def apart():
         pytest.skip("SQLite has one writer: races are tested on the database of record")
     with registry.temporary():
         yield
-
-
-def together(*calls: Callable[[], Any]) -> list[Any]:
-    """Make calls in threads that begin at the same moment; return what each gave."""
-    barrier = threading.Barrier(len(calls))
-    given: list[Any] = [None] * len(calls)
-
-    def work(index: int) -> None:
-        try:
-            barrier.wait(10)
-            given[index] = calls[index]()
-        except BaseException as error:  # noqa: BLE001  # raised again, or looked at
-            given[index] = error
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    for one in given:
-        if isinstance(one, BaseException) and not isinstance(one, LeaseLost):
-            raise one
-    return given
 
 
 def claimed(count: int = 1) -> list[Run]:

@@ -8,16 +8,14 @@ many others, by a seed that it prints (``STATE_MACHINE_SEED`` takes it again).
 
 from __future__ import annotations
 
-import logging
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from django.db import connection
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,7 +25,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from pytest_django import Settings
 
 from durable_jobs import durable
 from durable_jobs.failpoints import POINTS
@@ -38,7 +35,11 @@ from tests.crash.exhaustive.dying import Fate
 from tests.crash.exhaustive.world import World, clear, impossible
 from tests.lab.models import Account
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(0)]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(0),
+    pytest.mark.usefixtures("simulated"),
+]
 
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", 0))
 SEED = int(os.environ.get("STATE_MACHINE_SEED", random.SystemRandom().getrandbits(32)))
@@ -307,18 +308,6 @@ class Machine(RuleBasedStateMachine):
     def nothing_is_impossible(self) -> None:
         """The doctor has nothing to mend."""
         assert not impossible()
-
-
-@pytest.fixture(autouse=True)
-def real_transactions(settings: Settings) -> Iterator[None]:
-    """Use the database of record, keep every run, and say nothing of the faults."""
-    if connection.vendor != "postgresql":
-        pytest.skip("transactions are undone on the database of record")
-    kinds = ("completed", "failed", "cancelled", "skipped", "events")
-    settings.DURABLE_JOBS = {"RETENTION": dict.fromkeys(kinds)}
-    logging.disable(logging.CRITICAL)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def test_whatever_happens_runs_are_what_the_model_says() -> None:

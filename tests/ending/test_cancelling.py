@@ -6,14 +6,13 @@ cancelling and the completing would count.
 
 from __future__ import annotations
 
-import threading
-
 import pytest
-from django.db import connection, connections
+from django.db import connection
 
 from durable_jobs import durable
 from durable_jobs.models import Run, Step, Wait
 from durable_jobs.testing import Kit
+from tests.lab.threads import together
 
 
 def told(ctx):
@@ -167,22 +166,8 @@ def test_of_many_who_end_a_run_at_once_one_does(
         pytest.skip("threads do not share a database in memory")
     runs = [nap.enqueue() for _ in range(8)]
     durable_kit.run_until_idle()
-    answers: list[bool] = []
-    ready = threading.Barrier(4)
-
-    def end() -> None:
-        try:
-            for run in runs:
-                ready.wait(timeout=30)
-                answers.append(Run.objects.get(pk=run.pk).cancel())
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=end) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(answers) == [False] * 24 + [True] * 8
+    for run in runs:
+        answers = together(*[lambda run=run: Run.objects.get(pk=run.pk).cancel()] * 4)
+        assert sorted(answers) == [False, False, False, True]
     durable_kit.run_until_idle()
     assert Run.objects.filter(function="nap:on_cancel").count() == 8

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection, connections
+from django.db import connection
 
 from durable_jobs import durable
 from durable_jobs.models import Event, Run, Schedule
 from durable_jobs.scheduling import crons, ticking
 from durable_jobs.store import schedules
 from durable_jobs.testing import Kit
+from tests.lab.threads import together
 from tests.scheduling.conftest import Every, Slots
 
 HOUR = timedelta(hours=1)
@@ -145,20 +145,7 @@ def test_many_beats_at_once_fire_once(kit: Kit, every: Every) -> None:
         every("0 * * * *", id=f"clock-{number}")
     kit.run_until_idle()
     kit.advance("1h", run=False)
-    ready = threading.Barrier(4)
-
-    def beat() -> None:
-        try:
-            ready.wait(timeout=30)
-            ticking.tick()
-        finally:
-            connections.close_all()
-
-    beats = [threading.Thread(target=beat) for _ in range(4)]
-    for thread in beats:
-        thread.start()
-    for thread in beats:
-        thread.join()
+    together(*[ticking.tick] * 4)
     assert Run.objects.count() == 5
 
 

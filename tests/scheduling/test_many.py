@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import threading
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import pytest
-from django.db import connection, connections
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import durable
 from durable_jobs.models import Event, Run, Schedule
 from durable_jobs.scheduling import crons, ticking
 from durable_jobs.testing import Kit
+from tests.lab.threads import together
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
@@ -75,20 +75,7 @@ def test_many_beats_at_once_fire_each_slot_once(
     make(3 * crons.BATCH, overlap=overlap, catch_up="all")
     kit.run_until_idle()
     kit.advance("2h", run=False)
-    ready = threading.Barrier(4)
-
-    def beat() -> None:
-        try:
-            ready.wait(timeout=30)
-            crons.sweep()
-        finally:
-            connections.close_all()
-
-    beats = [threading.Thread(target=beat) for _ in range(4)]
-    for thread in beats:
-        thread.start()
-    for thread in beats:
-        thread.join()
+    together(*[crons.sweep] * 4)
     crons.sweep()
     slots = Run.objects.values_list("event_id", flat=True)
     assert len(set(slots)) == len(slots)

@@ -7,13 +7,10 @@ has to run out, the client asks again, and what comes of it all must be the same
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 
 import pytest
-from django.db import connection
-from pytest_django import Settings
 
 from durable_jobs.failpoints import POINTS
 from tests.crash.exhaustive import branches, flow, waits
@@ -40,16 +37,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def real_transactions(settings: Settings) -> Iterator[None]:
-    """Use the database of record, and leave nothing in it."""
-    if connection.vendor != "postgresql":
-        pytest.skip("transactions are undone on the database of record")
-    # Nothing is pruned: half of an idle tick is to look for it.
-    kinds = ("completed", "failed", "cancelled", "skipped", "events")
-    settings.DURABLE_JOBS = {"RETENTION": dict.fromkeys(kinds)}
-    logging.disable(logging.CRITICAL)  # the faults are made on purpose
+def cleared(simulated: None) -> Iterator[None]:
+    """Leave nothing in the database."""
     yield
-    logging.disable(logging.NOTSET)
     clear()
 
 

@@ -1,0 +1,64 @@
+"""Calls on connections of their own: one beside the test, or several at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from functools import partial
+from typing import Any
+
+from django.db import connections
+
+
+class Begun(threading.Thread):
+    """A call that has begun on a connection of its own."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self._future: Future[Any] = Future()
+        self.start()
+
+    def run(self) -> None:
+        """Make the call, and close its connection."""
+        try:
+            try:
+                given = self._call()
+            finally:
+                connections.close_all()
+        except BaseException as error:  # noqa: BLE001  # raised in ``result``
+            self._future.set_exception(error)
+        else:
+            self._future.set_result(given)
+
+    def result(self, seconds: float = 20) -> Any:
+        """Return what the call gave, or raise what it raised."""
+        done, _ = wait([self._future], seconds)
+        assert done, "it hangs"
+        return self._future.result()
+
+
+def elsewhere(call: Callable[[], Any]) -> Any:
+    """Make a call on a connection of its own, and wait for it."""
+    return Begun(call).result()
+
+
+def together(
+    *calls: Callable[[], Any], but: tuple[type[BaseException], ...] = ()
+) -> list[Any]:
+    """Make calls that begin at the same moment; return what each gave.
+
+    What one raises is raised here, ``but`` for errors that are to be returned.
+    """
+    barrier = threading.Barrier(len(calls))
+
+    def meet(call: Callable[[], Any]) -> Any:
+        barrier.wait(30)
+        try:
+            return call()
+        except but as error:
+            return error
+
+    made = [Begun(partial(meet, call)) for call in calls]
+    return [one.result(60) for one in made]
