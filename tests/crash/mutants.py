@@ -143,7 +143,8 @@ MUTANTS = {
     ),
     "no_look_back": Mutant(
         no_look_back,
-        RACES + "test_a_wait_and_an_event_at_the_same_moment_meet_once",
+        "tests/engine/test_wait_for_event.py"
+        "::test_since_the_run_consecutive_waits_take_one_event_each",
     ),
     "no_look_after_a_crash": Mutant(
         no_look_after_a_crash,

@@ -177,7 +177,7 @@ def test_an_event_that_commits_after_the_wait_wakes_it() -> None:
 
 
 def test_a_wait_and_an_event_at_the_same_moment_meet_once() -> None:
-    """I8. Without the look after the wait's commit, or the router's, some miss it."""
+    """I8. Whichever commits first, the look after the commit finds the other."""
 
     @durable.function(id="race.meets")
     def meets(ctx):

@@ -271,7 +271,8 @@ def test_since_the_run_consecutive_waits_take_one_event_each(
     durable_kit.send("shop/paid", {"n": 3})
     durable_kit.send("shop/paid", {"n": 4})
 
-    assert later(run).result() == [1, 2, 3, 4]
+    run = later(run)
+    assert (run.status, run.output) == ("completed", [1, 2, 3, 4])
 
 
 def test_since_the_run_its_own_event_is_not_taken(durable_kit: Kit, suspending: bool):
