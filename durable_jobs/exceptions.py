@@ -12,6 +12,8 @@ This module is at the bottom of the house: it imports nothing of the project.
     ├── LimitExceeded            more steps, bytes or events than the settings allow
     ├── UnknownFunction          a function id that the code does not have
     ├── DuplicateKeyError        a key used again with other data
+    ├── FilterError              a condition on a list of runs that cannot be read
+    ├── Refused                  a verb that the state of the run does not allow
     ├── NonRetriable             raised by users: do not try this again
     ├── RetryAfter               raised by users: try this again, then
     ├── NonDeterministic         the code met a recorded step as another kind
@@ -79,6 +81,14 @@ class UnknownFunction(DurableError):
 
 class DuplicateKeyError(DurableError):
     """The key was used before, with other data."""
+
+
+class FilterError(DurableError):
+    """A condition on a list cannot be read."""
+
+
+class Refused(DurableError):
+    """This cannot be done now."""
 
 
 class NonRetriable(DurableError):

@@ -12,6 +12,7 @@ from django.forms import ModelForm
 from django.http import Http404, HttpRequest
 
 from durable_jobs.admin.links import Links
+from durable_jobs.admin.pages import frame
 from durable_jobs.admin.paging import BoundedChangeList, CappedPaginator
 from durable_jobs.admin.payloads import stored
 from durable_jobs.store import db
@@ -64,6 +65,16 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         """Refuse."""
         return False
 
+    @property
+    def tab(self) -> str:
+        """Return the name of the tab that its pages are under."""
+        return f"{self.opts.model_name}_changelist"
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """Show the list below the tabs."""
+        context = frame(self.admin_site, request, self.tab) | (extra_context or {})
+        return super().changelist_view(request, context)
+
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
         """Return the list that sorts by nothing without an index."""
         return BoundedChangeList
@@ -98,6 +109,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     ) -> Any:
         """Add to a row's page what is more than its columns."""
         links = Links(self.admin_site, request)
+        context.update(frame(self.admin_site, request, self.tab))
         context.update(self.sections(context["original"], links))
         return super().render_change_form(request, context, *args, **kwargs)
 

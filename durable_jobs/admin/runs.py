@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.urls import path
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs import clock
+from durable_jobs.admin import approvals, functions, overview, traffic
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import away, badge, length, moment, short, took
 from durable_jobs.admin.filters import (
@@ -24,12 +27,20 @@ from durable_jobs.admin.filters import (
     identity,
 )
 from durable_jobs.admin.links import Links
+from durable_jobs.admin.pages import PREFIX, View
 from durable_jobs.admin.payloads import error, payload
 from durable_jobs.admin.related import RUN_PAYLOADS, Related
 from durable_jobs.admin.timeline import chart
 from durable_jobs.models import Run, Step
 from durable_jobs.statuses import RunStatus
 
+#: The pages that are no model's own; each is called with this admin and the request.
+PAGES: dict[str, View] = {
+    "overview": overview.view,
+    "functions": functions.view,
+    "traffic": traffic.view,
+    "approvals": approvals.view,
+}
 #: How the names of the project's own events begin.
 OWN = "durable/"
 
@@ -123,6 +134,18 @@ class RunAdmin(ReadOnlyAdmin):
         (_("Data"), "data"),
         (_("Output"), "output"),
     )
+
+    def get_urls(self) -> list[Any]:
+        """Return also the addresses of the pages that are no model's own."""
+        own = [
+            path(
+                f"{name}/",
+                self.admin_site.admin_view(partial(view, self)),
+                name=f"{PREFIX}{name}",
+            )
+            for name, view in PAGES.items()
+        ]
+        return [*own, *super().get_urls()]
 
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
         """Return the timeline of the run, and its neighbours."""

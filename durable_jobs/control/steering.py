@@ -10,7 +10,11 @@ from typing import Any
 from durable_jobs import clock, dispatch, ids, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.controls import Throttle
-from durable_jobs.definitions.events import check_mapping, check_moment
+from durable_jobs.definitions.events import (
+    ReceivedEvent,
+    check_mapping,
+    check_moment,
+)
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, gathering, starting
@@ -18,11 +22,27 @@ from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import ConfigurationError, RunNotFinished
 from durable_jobs.failpoints import hit
 from durable_jobs.flow import rates
-from durable_jobs.models import Run, Step
+from durable_jobs.models import Run, Step, Wait, WaitKind
+from durable_jobs.models.fields import Encoded
+from durable_jobs.scheduling import timers
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import STEP_ENDED, RunStatus, StepStatus
-from durable_jobs.store import db, gathered, runs, steering
+from durable_jobs.store import db, gathered, runs, steering, waits
+from durable_jobs.store.waits import Outcome
 
+#: What a person may answer in the place of whatever was to come.
+ANSWERED = frozenset(
+    {
+        WaitKind.APPROVAL,
+        WaitKind.CALLBACK,
+        WaitKind.CHILD,
+        WaitKind.EVENT,
+        WaitKind.MODEL,
+        WaitKind.POLL,
+        WaitKind.RETRY,
+        WaitKind.SIGNAL,
+    }
+)
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.5
 
@@ -194,6 +214,59 @@ def _chain(run: Run, key: str) -> list[str]:
         found |= below
         grown = bool(below)
     return [rows[pk].key for pk in found]
+
+
+def retry_now(run: Run) -> bool:
+    """Let a run that waits for its next attempt make it now; tell whether it waited."""
+    return _hastened(run, {WaitKind.RETRY}, retries=True)
+
+
+def wake(run: Run) -> bool:
+    """End the sleeps of a run, or its delay, now; tell whether there was any."""
+    return _hastened(run, {WaitKind.SLEEP, WaitKind.POLL}, retries=False)
+
+
+def _hastened(run: Run, kinds: set[WaitKind], *, retries: bool) -> bool:
+    done = steering.hasten(run.pk, kinds, retries=retries)
+    if done:
+        db.after_commit(timers.sweep)
+        dispatch.ring(run.queue)
+    run.refresh_from_db()
+    return done
+
+
+def answer(run: Run, step: str, value: Any) -> bool:
+    """End what an open step waits for with a value, as if that had come of it.
+
+    ``step`` is its key. To a wait for an event the value is the event's data; of a
+    ``wait_for_any`` the first alternative is answered. A step between two attempts is
+    skipped with the value as its result.
+    """
+    rows = Wait.objects.using(db.alias()).filter(run_id=run.pk, step=step)
+    wait = rows.filter(kind__in=sorted(ANSWERED)).order_by("pk").first()
+    if wait is None or not step:
+        return False
+    outcome = Outcome(StepStatus.COMPLETED, output=_answer_to(wait, value))
+    woken = waits.resolve(wait, outcome)
+    run.refresh_from_db()
+    if woken is None:
+        return False
+    dispatch.ring(woken.queue)
+    return True
+
+
+def _answer_to(wait: Wait, value: Any) -> Encoded:
+    inner = value
+    if wait.kind == WaitKind.EVENT:
+        event = ReceivedEvent(str(ids.new_id()), wait.name, value, clock.now())
+        inner = event.as_dict() | {"data": value, "ts": event.ts}
+    text = serialization.dumps(
+        [wait.branch, inner] if wait.branch else inner,
+        what="the answer to a step",
+        limit=settings.MAX_STEP_BYTES,
+        limit_setting="MAX_STEP_BYTES",
+    )
+    return Encoded(text)
 
 
 def wait(run: Run, timeout: float | None) -> None:

@@ -6,6 +6,7 @@ of its queryset are the public way to change them.
 
 from __future__ import annotations
 
+from durable_jobs.models.api_keys import ApiKey
 from durable_jobs.models.events import Event, IdempotencyKey
 from durable_jobs.models.flow import (
     Admission,
@@ -18,12 +19,14 @@ from durable_jobs.models.flow import (
 )
 from durable_jobs.models.installation import Worker
 from durable_jobs.models.runs import Entry, Run, RunQuerySet, Subject
+from durable_jobs.models.saved_views import SavedView
 from durable_jobs.models.schedules import Schedule, ScheduleQuerySet
 from durable_jobs.models.steps import Attempt, Step
 from durable_jobs.models.waits import Wait, WaitKind
 
 __all__ = [
     "Admission",
+    "ApiKey",
     "Attempt",
     "Entry",
     "Event",
@@ -34,6 +37,7 @@ __all__ = [
     "Pause",
     "Run",
     "RunQuerySet",
+    "SavedView",
     "Schedule",
     "ScheduleQuerySet",
     "Slot",

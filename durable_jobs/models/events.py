@@ -27,6 +27,7 @@ class Event(models.Model):
     class Meta:
         verbose_name = _("event")
         verbose_name_plural = _("events")
+        permissions: ClassVar = [("send_event", _("Can send events"))]
         indexes: ClassVar = [
             models.Index("name", "received_at", name="durable_event_name"),
             models.Index("received_at", name="durable_event_received"),

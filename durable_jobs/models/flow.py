@@ -269,6 +269,10 @@ class Pause(models.Model):
     class Meta:
         verbose_name = _("pause")
         verbose_name_plural = _("pauses")
+        permissions: ClassVar = [
+            ("pause_function", _("Can pause and resume functions")),
+            ("pause_queue", _("Can pause and resume queues")),
+        ]
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["kind", "name", "key"], name="durable_pause_unique"

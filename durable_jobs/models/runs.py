@@ -121,6 +121,19 @@ class Run(models.Model):
     class Meta:
         verbose_name = _("run")
         verbose_name_plural = _("runs")
+        permissions: ClassVar = [
+            ("view_payload", _("Can see payloads")),
+            ("start_run", _("Can start runs")),
+            ("cancel_run", _("Can cancel runs")),
+            ("pause_run", _("Can pause runs")),
+            ("resume_run", _("Can resume runs")),
+            ("retry_run", _("Can let runs try again at once")),
+            ("rerun_run", _("Can run runs again")),
+            ("edit_run", _("Can run runs again with other data")),
+            ("redrive_run", _("Can let ended runs go on")),
+            ("wake_run", _("Can end the sleeps of runs")),
+            ("answer_run", _("Can end the waits of runs with a value")),
+        ]
         constraints: ClassVar = [
             models.CheckConstraint(
                 name="durable_run_status",

@@ -73,6 +73,10 @@ class Schedule(models.Model):
     class Meta:
         verbose_name = _("schedule")
         verbose_name_plural = _("schedules")
+        permissions: ClassVar = [
+            ("pause_schedule", _("Can pause and resume schedules")),
+            ("run_schedule", _("Can run schedules now")),
+        ]
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["function", "cron", "tz"],

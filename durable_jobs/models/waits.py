@@ -23,6 +23,7 @@ class WaitKind(models.TextChoices):
     MODEL = "model"
     CHILD = "child"
     CALLBACK = "callback"
+    APPROVAL = "approval"
     CANCEL = "cancel"
     START_BY = "start_by"
     FINISH_BY = "finish_by"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from django.db.models import Case, F, TextField, Value, When
@@ -20,9 +20,10 @@ from durable_jobs.models import (
     Step,
     Subject,
     Wait,
+    WaitKind,
 )
 from durable_jobs.statuses import REDRIVABLE, RunStatus, StepStatus, sources
-from durable_jobs.store import db, gates
+from durable_jobs.store import db, gates, waits
 from durable_jobs.store.steps import Lease
 
 
@@ -72,6 +73,30 @@ def resume(run_id: uuid.UUID) -> bool:
                 crashes=0,
             )
         )
+
+
+def hasten(run_id: uuid.UUID, kinds: Collection[WaitKind], *, retries: bool) -> bool:
+    """Let what a live run waits for by the clock be due now; tell if there was any.
+
+    Waits of the kinds, and the start of a run that is queued for later: as a retry of
+    its function, or not.
+    """
+    now = clock.now()
+    with db.atomic():
+        if not waits.lock_runs([run_id]):
+            return False
+        rows = Wait.objects.using(db.alias()).filter(
+            run_id=run_id, kind__in=sorted(kinds), due_at__gt=now
+        )
+        keys = list(rows.values_list("step", flat=True))
+        Step.objects.using(db.alias()).filter(run_id=run_id, key__in=keys).update(
+            due_at=now
+        )
+        queued = Run.objects.using(db.alias()).filter(
+            pk=run_id, status=RunStatus.QUEUED, due_at__gt=now
+        )
+        queued = queued.filter(attempt__gt=0) if retries else queued.filter(attempt=0)
+        return bool(rows.update(due_at=now) + queued.update(due_at=now, place=now))
 
 
 def redrive(

@@ -1,0 +1,188 @@
+"""What people do to runs: a verb with an actor, its permission, a reason and an entry.
+
+Each verb has a permission of its own. What was done is written to the admin's log, for
+the run and for the instances that it is about, in the transaction that does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from durable_jobs.control import auditing, steering
+from durable_jobs.exceptions import Refused
+from durable_jobs.models import Run
+from durable_jobs.statuses import LIVE, REDRIVABLE, RunStatus
+from durable_jobs.store import db
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """Something that a person may do to a run.
+
+    ``of``: the statuses in which it makes sense. ``perform`` gets the run, the reason
+    and what else the verb takes; it returns False when another was first, the new run
+    when there is one, else True.
+    """
+
+    name: str
+    label: str | Promise
+    done: str | Promise
+    of: frozenset[RunStatus]
+    perform: Callable[[Run, str, Mapping[str, Any]], bool | Run]
+
+    @property
+    def permission(self) -> str:
+        """Return the permission that it needs, with its app."""
+        return f"durable_jobs.{self.name}_run"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of a verb: whether this call did it, and the new run, if any."""
+
+    changed: bool
+    run: Run | None = None
+
+
+def _rerun(run: Run, reason: str, values: Mapping[str, Any]) -> Run:
+    return steering.rerun(run, values.get("from_step"), None)
+
+
+def _edit(run: Run, reason: str, values: Mapping[str, Any]) -> Run:
+    return steering.rerun(run, values.get("from_step"), values.get("data"))
+
+
+def _answer(run: Run, reason: str, values: Mapping[str, Any]) -> bool:
+    return steering.answer(run, values["step"], values.get("value"))
+
+
+_ENDED = frozenset(RunStatus) - LIVE
+VERBS: dict[str, Verb] = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            name="cancel",
+            label=_("Cancel"),
+            done=_("cancelled"),
+            of=LIVE,
+            perform=lambda run, reason, values: steering.cancel(run, reason),
+        ),
+        Verb(
+            name="pause",
+            label=_("Pause"),
+            done=_("paused"),
+            of=LIVE - {RunStatus.PAUSED},
+            perform=lambda run, reason, values: steering.pause(run, reason),
+        ),
+        Verb(
+            name="resume",
+            label=_("Resume"),
+            done=_("resumed"),
+            of=frozenset({RunStatus.PAUSED}),
+            perform=lambda run, reason, values: steering.resume(run),
+        ),
+        Verb(
+            name="retry",
+            label=_("Retry now"),
+            done=_("retried at once"),
+            of=frozenset({RunStatus.QUEUED, RunStatus.WAITING}),
+            perform=lambda run, reason, values: steering.retry_now(run),
+        ),
+        Verb(
+            name="wake",
+            label=_("Wake"),
+            done=_("woken"),
+            of=frozenset({RunStatus.QUEUED, RunStatus.WAITING}),
+            perform=lambda run, reason, values: steering.wake(run),
+        ),
+        Verb(
+            name="answer",
+            label=_("Answer"),
+            done=_("answered for"),
+            of=frozenset({RunStatus.WAITING, RunStatus.RUNNING, RunStatus.QUEUED}),
+            perform=_answer,
+        ),
+        Verb(
+            name="redrive",
+            label=_("Redrive"),
+            done=_("redriven"),
+            of=REDRIVABLE,
+            perform=lambda run, reason, values: steering.redrive(run),
+        ),
+        Verb(
+            name="rerun",
+            label=_("Rerun"),
+            done=_("rerun"),
+            of=frozenset(RunStatus),
+            perform=_rerun,
+        ),
+        Verb(
+            name="edit",
+            label=_("Rerun with changes"),
+            done=_("rerun with changes"),
+            of=frozenset(RunStatus),
+            perform=_edit,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts: a user, and by which way when it is not the admin itself."""
+
+    user: Any
+    via: str = ""
+    scopes: frozenset[str] | None = field(default=None)
+
+    def may(self, permission: str, run: Any = None) -> bool:
+        """Tell whether the actor has a permission, for all runs or for this one."""
+        if not self.user.is_active:
+            return False
+        return self.user.has_perm(permission) or (
+            run is not None and self.user.has_perm(permission, run)
+        )
+
+
+def may(actor: Actor, verb: str, run: Run) -> bool:
+    """Tell whether an actor may do something to a run, in whatever state it is."""
+    return actor.may(VERBS[verb].permission, run)
+
+
+def applies(verb: str, run: Run) -> bool:
+    """Tell whether something can be done to a run in the state that it was read in."""
+    return run.status in VERBS[verb].of
+
+
+def act(actor: Actor, verb: str, run: Run, *, reason: str = "", **values: Any) -> Done:
+    """Do something to a run, and write down who did it.
+
+    ``rerun`` takes ``from_step``, ``edit`` that and ``data``, ``answer`` a ``step`` and
+    a ``value``. Raises ``PermissionDenied``, and ``Refused`` when the run's state does
+    not allow it, or another was first.
+    """
+    known = VERBS[verb]
+    if not may(actor, verb, run):
+        raise PermissionDenied
+    with db.atomic():
+        made = known.perform(run, reason, values)
+        if made is False:
+            run.refresh_from_db()
+            msg = f"Run {run.pk} is {run.status}: it was not {known.done} by this call."
+            raise Refused(msg)
+        fresh = made if isinstance(made, Run) else None
+        auditing.record(actor, run, _entry(known, reason, fresh))
+    return Done(changed=True, run=fresh)
+
+
+def _entry(verb: Verb, reason: str, made: Run | None) -> str:
+    what = f"Run {verb.done}"
+    if made is not None:
+        what += f" as {made.pk}"
+    return f"{what}: {reason}" if reason else f"{what}."

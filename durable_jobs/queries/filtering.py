@@ -1,0 +1,277 @@
+"""Which runs a list is about: one language for pages, exports, bulk work and the API.
+
+What an index answers narrows the table; what none answers is looked for among the
+newest ``MOST_LOOKED`` runs of the rest, so that no list reads the whole history.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Q, QuerySet
+from django.db.models.fields.json import KeyTransform
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+
+from durable_jobs import clock
+from durable_jobs.exceptions import FilterError
+from durable_jobs.models import Run, Subject
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db
+
+#: Runs among which is looked for what no index answers.
+MOST_LOOKED = 20_000
+#: How far the clocks of the machines that make ids may be apart.
+APART = timedelta(hours=1)
+TIMES = ("queued", "started", "ended")
+PERIODS = {
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
+    "week": timedelta(days=7),
+    "month": timedelta(days=30),
+}
+_LONGEST = 1000
+_PATH = re.compile(r"(data|output|error)((?:\.[\w-]{1,64}){1,10})=(.*)", re.S)
+
+Rows = QuerySet[Any]
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """Conditions by name, each with its values as they stand in an address.
+
+    ``status`` and ``where`` may have several values: a run has any of the statuses, and
+    fulfils all of the wheres. A where is ``data.path.to.key=value``, likewise for
+    ``output`` and ``error``; the value is JSON, or else a text.
+    """
+
+    values: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def parse(cls, params: Mapping[str, str | Iterable[str]]) -> RunFilter:
+        """Read conditions; raise ``FilterError`` for the first that cannot be."""
+        values: dict[str, tuple[str, ...]] = {}
+        for name, given in params.items():
+            if name not in NAMES:
+                raise FilterError(_unknown(name))
+            found = tuple([given] if isinstance(given, str) else map(str, given))
+            if len(found) > 1 and name not in SEVERAL:
+                raise FilterError(f"Expected one value of the filter {name!r}.")
+            for value in found:
+                _check(name, value)
+            if found:
+                values[name] = found
+        read = cls(values)
+        read.narrow(Run.objects.none())
+        return read
+
+    def as_params(self) -> dict[str, list[str]]:
+        """Return the conditions as ``parse`` takes them, and as JSON can hold them."""
+        return {name: list(values) for name, values in self.values.items()}
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
+
+    @property
+    def looks_through(self) -> list[str]:
+        """Return the conditions that no index answers."""
+        names = [name for name in self.values if name in UNINDEXED]
+        if self._time == "started" and {"since", "until", "period"} & {*self.values}:
+            names.append("time")
+        return names
+
+    def narrow(self, rows: Rows) -> Rows:
+        """Return the runs that fulfil all conditions, in the order of ``rows``."""
+        for name, condition in INDEXED.items():
+            if name in self.values:
+                rows = rows.filter(condition(self.values[name]))
+        rows = self._in_time(rows)
+        if not self.looks_through:
+            return rows
+        if rows.query.is_empty():
+            first = None
+        else:
+            keys = rows.order_by("-pk").values_list("pk", flat=True)
+            first = keys[MOST_LOOKED : MOST_LOOKED + 1].first()
+        if first is not None:
+            rows = rows.filter(pk__gt=first)
+        for name, condition in UNINDEXED.items():
+            if name in self.values:
+                rows = rows.filter(condition(self.values[name]))
+        for number, text in enumerate(self.values.get("where", ())):
+            rows = _where(rows, text, number)
+        return self._started(rows)
+
+    @property
+    def _time(self) -> str:
+        return self.values.get("time", ("queued",))[0]
+
+    def _range(self) -> tuple[datetime | None, datetime | None]:
+        since, until = (
+            _moment(name, self.values[name][0]) if name in self.values else None
+            for name in ("since", "until")
+        )
+        if "period" in self.values:
+            begins = clock.now() - PERIODS[self.values["period"][0]]
+            since = begins if since is None else max(since, begins)
+        return since, until
+
+    def _in_time(self, rows: Rows) -> Rows:
+        since, until = self._range()
+        if self._time == "ended":
+            return _between(rows, "ended_at", since, until)
+        if until is not None:  # what started before was queued before
+            rows = rows.filter(pk__lt=earliest_id(until + APART))
+        if self._time == "queued":
+            if since is not None:
+                rows = rows.filter(pk__gte=earliest_id(since - APART))
+            return _between(rows, "queued_at", since, until)
+        return rows
+
+    def _started(self, rows: Rows) -> Rows:
+        if self._time != "started":
+            return rows
+        return _between(rows, "started_at", *self._range())
+
+
+def _between(
+    rows: Rows, column: str, since: datetime | None, until: datetime | None
+) -> Rows:
+    if since is not None:
+        rows = rows.filter(**{f"{column}__gte": since})
+    if until is not None:
+        rows = rows.filter(**{f"{column}__lt": until})
+    return rows
+
+
+def earliest_id(moment: datetime) -> uuid.UUID:
+    """Return an id that is not after any that was made from a moment on."""
+    return uuid.UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
+
+
+def identity(value: str, name: str = "id") -> uuid.UUID:
+    """Return the run's id that a value is; raise ``FilterError``."""
+    try:
+        return uuid.UUID(value)
+    except ValueError:
+        msg = f"Expected the id of a run as {name!r}, got {value!r:.80}."
+        raise FilterError(msg) from None
+
+
+# One condition each
+
+
+def _status(values: tuple[str, ...]) -> Q:
+    if unknown := [value for value in values if value not in RunStatus.values]:
+        msg = f"Expected a status among {', '.join(RunStatus.values)}, got {unknown}."
+        raise FilterError(msg)
+    found = Q(status__in=values)
+    # Those that run are found by their leases: of their status there is no index.
+    return found & Q(lease_token__isnull=False) if values == ("running",) else found
+
+
+def _subject(values: tuple[str, ...]) -> Q:
+    label, _colon, key = values[0].partition(":")
+    if "." not in label or not key:
+        msg = f"Expected app.model:key as 'subject', got {values[0]!r:.80}."
+        raise FilterError(msg)
+    rows = Subject.objects.using(db.alias())
+    return Q(pk__in=rows.filter(model=label.lower(), object_pk=key).values("run_id"))
+
+
+def _equal(column: str) -> Callable[[tuple[str, ...]], Q]:
+    return lambda values: Q(**{column: values[0]})
+
+
+def _id(column: str, name: str) -> Callable[[tuple[str, ...]], Q]:
+    return lambda values: Q(**{column: identity(values[0], name)})
+
+
+def _where(rows: Rows, text: str, number: int) -> Rows:
+    column, path, wanted = _path(text)
+    place: Any = column
+    for part in path:
+        place = KeyTransform(part, place)
+    name = f"where_{number}"
+    found: Rows = rows.alias(**{name: place}).filter(**{name: wanted})
+    return found
+
+
+def _path(text: str) -> tuple[str, list[str], Any]:
+    found = _PATH.fullmatch(text)
+    if found is None:
+        msg = (
+            f"Expected data.path.to.key=value as 'where', or the same of output or "
+            f"error, got {text!r:.80}."
+        )
+        raise FilterError(msg)
+    column, path, value = found.groups()
+    try:
+        wanted = json.loads(value, parse_constant=_refused)
+    except (ValueError, RecursionError):
+        wanted = value
+    return column, path.split(".")[1:], wanted
+
+
+def _refused(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _moment(name: str, value: str) -> datetime:
+    try:
+        found = parse_datetime(value)
+    except ValueError:
+        found = None
+    if found is None:
+        msg = f"Expected a date and time as {name!r}, got {value!r:.80}."
+        raise FilterError(msg)
+    return timezone.make_aware(found) if timezone.is_naive(found) else found
+
+
+def _check(name: str, value: str) -> None:
+    if not value or len(value) > _LONGEST or "\x00" in value:
+        msg = f"Expected 1 to {_LONGEST} characters as the filter {name!r}."
+        raise FilterError(msg)
+    if name == "time" and value not in TIMES:
+        raise FilterError(f"Expected one of {', '.join(TIMES)} as 'time'.")
+    if name == "period" and value not in PERIODS:
+        raise FilterError(f"Expected one of {', '.join(PERIODS)} as 'period'.")
+    if name in ("since", "until"):
+        _moment(name, value)
+    if name == "where":
+        _path(value)
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"There is no filter {name!r:.80}.{hint}"
+
+
+INDEXED: dict[str, Callable[[tuple[str, ...]], Q]] = {
+    "status": _status,
+    "function": _equal("function"),
+    "subject": _subject,
+    "key": _equal("key"),
+    "event": _equal("event_id"),
+    "parent": _id("parent_id", "parent"),
+    "id": _id("pk", "id"),
+    "before": _id("pk__lt", "before"),
+}
+UNINDEXED: dict[str, Callable[[tuple[str, ...]], Q]] = {
+    "trigger": _equal("trigger"),
+    "version": _equal("version"),
+    "queue": _equal("queue"),
+    "worker": _equal("worker"),
+    "where": lambda values: Q(),
+}
+#: The names of all conditions.
+NAMES = (*INDEXED, *UNINDEXED, "time", "period", "since", "until")
+SEVERAL = ("status", "where")
