@@ -119,7 +119,7 @@ def resume(schedule: Schedule) -> bool:
     return done
 
 
-def run_now(schedule: Schedule) -> Run | None:
+def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
     """Start a run of a schedule, by its ``overlap``; None when it has to wait."""
     with db.atomic():
         row, now = _locked(schedule), clock.now()
@@ -130,7 +130,7 @@ def run_now(schedule: Schedule) -> Run | None:
         if busy and row.overlap == "queue":
             _hold(row, now)
         else:
-            made = firing.begin(row, fire, now, firing.new_id())
+            made = firing.begin(row, fire, now, event_id or firing.new_id())
             (run,) = firing.store([made], now)
             run.data = seen(made.data)
             if not fire.skipped:

@@ -7,6 +7,7 @@ from typing import Any
 from durable_jobs import dispatch
 from durable_jobs.definitions.function import EVERY, Function
 from durable_jobs.definitions.names import check_name
+from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.flow import keys, pausing
@@ -34,12 +35,24 @@ def pause_function(function: Function, *, key: Any, skip: bool, reason: str) -> 
 def resume_function(function: Function, *, key: Any) -> bool:
     """Start runs again; tell whether this call did it."""
     if key is EVERY:
-        done = pausing.resume(Pause.FUNCTION, function.id)
-    else:
-        done = pausing.resume(Pause.KEY, function.id, _key_of(function, key))
+        return _resume(Pause.FUNCTION, function.id)
+    return _resume(Pause.KEY, function.id, _key_of(function, key))
+
+
+def resume_paused(pause: Pause) -> bool:
+    """End a pause, also of what the code has no more; tell whether this call did it."""
+    if pause.kind == Pause.QUEUE:
+        return resume_queue(pause.name)
+    return _resume(pause.kind, pause.name, pause.key)
+
+
+def _resume(kind: str, name: str, key: str = "") -> bool:
+    done = pausing.resume(kind, name, key)
     if done:
-        db.after_commit(lambda: admitting.resumed(function.id))
-        dispatch.ring(function.queue)
+        db.after_commit(lambda: admitting.resumed(name))
+        function = registry.find(name)
+        if function is not None:
+            dispatch.ring(function.queue)
     return done
 
 

@@ -2,6 +2,8 @@
 
 from django.db import migrations, models
 
+import durable_jobs.models.steps
+
 
 class Migration(migrations.Migration):
 
@@ -79,5 +81,9 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='savedview',
             constraint=models.UniqueConstraint(fields=('owner', 'page', 'name'), name='durable_saved_view_name'),
+        ),
+        migrations.AddIndex(
+            model_name='step',
+            index=models.Index(durable_jobs.models.steps.EventOf(models.F('detail')), condition=models.Q(('kind__in', ('wait_for_any', 'wait_for_event'))), name='durable_step_event'),
         ),
     ]

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Func, Q, TextField
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.models.fields import PayloadTextField
 from durable_jobs.models.runs import Run
 from durable_jobs.statuses import StepStatus
+
+
+class EventOf(Func):
+    """The id of the event that ended a wait, out of its step's ``detail``.
+
+    Written the same way in an index and in a query, without a parameter.
+    """
+
+    template = "(%(expressions)s ->> 'event')"
+    arity = 1
+    output_field = TextField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """Say it as versions of SQLite without the operator do."""
+        template = "JSON_EXTRACT(%(expressions)s, '$.event')"
+        return self.as_sql(compiler, connection, template=template, **context)
+
+
+#: The kinds of steps that an event may end.
+EVENT_WAITS = ("wait_for_any", "wait_for_event")
 
 
 class Step(models.Model):
@@ -60,6 +80,14 @@ class Step(models.Model):
                 name="durable_step_status",
                 condition=Q(status__in=sorted(StepStatus.values)),
             ),
+        ]
+        indexes: ClassVar = [
+            # Which runs an event has woken; of waits alone, so others do without it.
+            models.Index(
+                EventOf(F("detail")),
+                name="durable_step_event",
+                condition=Q(kind__in=EVENT_WAITS),
+            )
         ]
 
     def __str__(self) -> str:

@@ -1,0 +1,51 @@
+"""What an event did: the runs that it started, woke and cancelled."""
+
+from __future__ import annotations
+
+from django.db.models import F
+
+from durable_jobs.models import EVENT_WAITS, Event, EventOf, Run, Step
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db
+
+#: Rows of one kind that a page lists.
+MOST = 50
+#: Runs that ended after an event, among which those that it cancelled are looked for.
+LOOKED_THROUGH = 1000
+
+_COLUMNS = (
+    "key", "name", "kind", "ended_at", "run__function", "run__status",
+    "run__queued_at", "run__started_at", "run__ended_at",
+)  # fmt: skip
+
+
+def woken(event_id: str) -> list[Step]:
+    """Return the waits that an event ended, each with its run, the last first.
+
+    One more than ``MOST`` stands for more of them.
+    """
+    rows = (
+        Step.objects.using(db.alias())
+        .filter(kind__in=EVENT_WAITS)
+        .alias(event=EventOf(F("detail")))
+        .filter(event=event_id)
+        .select_related("run")
+        .only(*_COLUMNS)
+    )
+    return list(rows.order_by("-ended_at", "-pk")[: MOST + 1])
+
+
+def cancelled(event: Event) -> list[Run]:
+    """Return runs that an event cancelled, among the first that ended after it.
+
+    Such a run ends when the event is offered, which is at once, or at its ``ts``.
+    """
+    since = max(event.received_at, event.ts)
+    rows = Run.objects.using(db.alias())
+    ended = rows.filter(ended_at__gte=since).order_by("ended_at")[:LOOKED_THROUGH]
+    reason = f"the event {event.name} ({event.pk})"
+    found = rows.filter(
+        pk__in=ended.values("pk"), status=RunStatus.CANCELLED, reason=reason
+    )
+    payloads = ("data", "output", "error", "origin")
+    return list(found.defer(*payloads).order_by("-pk")[: MOST + 1])
