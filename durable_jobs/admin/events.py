@@ -1,4 +1,4 @@
-"""Events: the list, and the page of one with the runs that it started."""
+"""Events: the list of those that came."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import moment, short
+from durable_jobs.admin.event_pages import EventPages
 from durable_jobs.admin.filters import (
     ChoiceFilter,
     EventNameFilter,
     GivenFilter,
     PeriodFilter,
 )
-from durable_jobs.admin.links import Links
 from durable_jobs.admin.payloads import payload
-from durable_jobs.admin.related import listed, some
+from durable_jobs.control import sending
 from durable_jobs.events import ingest, model_changes
-from durable_jobs.models import Event, Run
-from durable_jobs.store import db
+from durable_jobs.models import Event
 
 
 class SourceFilter(ChoiceFilter):
@@ -39,6 +37,8 @@ class SourceFilter(ChoiceFilter):
         return [
             (ingest.SEND, _("send")),
             (ingest.STEP, _("step")),
+            (sending.ADMIN, _("admin")),
+            ("api", _("API")),
             (model_changes.MODEL, _("model")),
             ("cron", _("cron")),
             ("webhook", _("webhook")),
@@ -75,7 +75,7 @@ class OlderFilter(GivenFilter):
 
 
 @admin.register(Event)
-class EventAdmin(ReadOnlyAdmin):
+class EventAdmin(EventPages):
     """Events, those that came last first."""
 
     payloads = ("data", "user")
@@ -88,11 +88,6 @@ class EventAdmin(ReadOnlyAdmin):
 
     facts = ("source", "happened", "received", "v", "pending")
     bodies = ((_("Data"), "data"), (_("User"), "user"))
-
-    def sections(self, row: Any, links: Links) -> dict[str, Any]:
-        """Return the runs that the event started."""
-        runs = some(Run.objects.using(db.alias()).filter(event_id=row.pk))
-        return {"runs": listed(runs, links, links.rows(Run, event=row.pk))}
 
     def older_than(self, row: Event) -> dict[str, Any] | None:
         """Return the filter for the events that follow one in the list."""

@@ -120,8 +120,9 @@ def test_the_page_of_an_event_asks_as_often_for_many_rows_as_for_few(viewer):
 
     few = queries(1)
     assert queries(MOST + 10) == few
-    # The session, the viewer and their permissions; the event, and its runs.
-    assert few == 6
+    # The session, the viewer and their permissions; the event, and the runs that it
+    # started, woke and ended.
+    assert few == 8
     assert (
         f"{list_of('run')}?event={event.pk}"
         in client.get(page_of(event)).content.decode()

@@ -1,0 +1,121 @@
+"""A page that asks before something is done, and the POST that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import ObjectDoesNotExist
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from durable_jobs import ids, serialization
+from durable_jobs.admin.acting import REASON, JSONText
+from durable_jobs.admin.pages import page
+from durable_jobs.exceptions import DurableError, Refused
+
+#: The status of a form that has to be filled in again.
+WRONG = 422
+
+
+class Reason(forms.Form):
+    """What every verb asks: why."""
+
+    reason = forms.CharField(
+        label=gettext_lazy("Reason"),
+        required=False,
+        max_length=REASON,
+        help_text=gettext_lazy("Shown to others, and kept in the history."),
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("label_suffix", "")
+        super().__init__(*args, **kwargs)
+
+
+class Once(forms.Form):
+    """A form with an id: what is sent with it is sent once."""
+
+    token = forms.CharField(widget=forms.HiddenInput, max_length=36)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("label_suffix", "")
+        super().__init__(*args, **kwargs)
+        self.fields["token"].initial = str(ids.new_id())
+
+
+class PayloadText(JSONText):
+    """A payload as JSON, in which the tags that the pages show are read as such."""
+
+    def clean(self, value: Any) -> Any:
+        """Return the payload."""
+        try:
+            return serialization.from_tree(super().clean(value))
+        except ObjectDoesNotExist:
+            raise forms.ValidationError(_("It names an object that is gone.")) from None
+        except DurableError as error:
+            raise forms.ValidationError(error.message) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a page asks.
+
+    ``do`` gets the valid form and returns what to tell, and where to go; what it
+    refuses is told as a warning, any other error of ours beside the form.
+    """
+
+    title: Any
+    verb: str | Promise
+    back: str
+    back_label: Any
+    current: str
+    do: Callable[[Any], tuple[Any, str]]
+    form: Callable[..., forms.Form] = Reason
+    about: Any = ""
+    stale: Any = ""
+    danger: bool = False
+
+
+def ask(site: Any, request: HttpRequest, question: Question) -> HttpResponse:
+    """Show the page; on POST do it, tell what came of it, and go on."""
+    form = question.form(request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        done = attempt(request, form, question.do, question.back)
+        if done is not None:
+            return done
+    return page(
+        site,
+        request,
+        "ask.html",
+        title=question.title,
+        current=question.current,
+        status=WRONG if form.is_bound else 200,
+        question=question,
+        form=form,
+    )
+
+
+def attempt(
+    request: HttpRequest,
+    form: forms.Form,
+    do: Callable[[Any], tuple[Any, str]],
+    back: str,
+) -> HttpResponse | None:
+    """Do what a valid form asks for; None when it has to be filled in again."""
+    try:
+        told, place = do(form)
+    except Refused as error:
+        messages.warning(request, error.message)
+        return HttpResponseRedirect(back)
+    except DurableError as error:
+        form.add_error(None, error.message)
+        return None
+    messages.success(request, told)
+    return HttpResponseRedirect(place)
