@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from durable_jobs import clock
-from durable_jobs.statuses import StepStatus
+from durable_jobs.statuses import RunStatus, StepStatus
 
 _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
 
@@ -23,6 +23,15 @@ def badge(row: Any) -> SafeString:
         '<span class="durable-status durable-is-{}">{}</span>',
         row.status,
         row.get_status_display(),
+    )
+
+
+def badge_of(status: str) -> SafeString:
+    """Return the status of a run that is not there as a row."""
+    return format_html(
+        '<span class="durable-status durable-is-{}">{}</span>',
+        status,
+        RunStatus(status).label,
     )
 
 

@@ -39,6 +39,8 @@ PAGES: dict[str, View] = {
     "traffic": traffic.view,
     "approvals": approvals.view,
 }
+#: And those below them, by their names: the route, and the view.
+BELOW: dict[str, tuple[str, View]] = {**functions.BELOW, **traffic.BELOW}
 #: How the names of the project's own events begin.
 OWN = "durable/"
 
@@ -134,13 +136,14 @@ class RunAdmin(RunPages):
 
     def get_urls(self) -> list[Any]:
         """Return also the addresses of the pages that are no model's own."""
+        routes = {name: (f"{name}/", view) for name, view in PAGES.items()} | BELOW
         own = [
             path(
-                f"{name}/",
+                route,
                 self.admin_site.admin_view(partial(view, self)),
                 name=f"{PREFIX}{name}",
             )
-            for name, view in PAGES.items()
+            for name, (route, view) in routes.items()
         ]
         return [*own, *super().get_urls()]
 

@@ -1,0 +1,30 @@
+"""The same bounded question about many things, in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import QuerySet
+
+from durable_jobs.store import db
+
+#: Parts of one statement, at most: SQLite takes no more than 500.
+MOST_PARTS = 400
+
+
+def together(parts: Iterable[QuerySet[Any]]) -> list[Any]:
+    """Return the rows of all the parts, which have the same columns."""
+    every = list(parts)[:MOST_PARTS]
+    if not every:
+        return []
+    first, *rest = every
+    rows = first.union(*rest, all=True) if rest else first
+    return list(rows.order_by())
+
+
+def only(rows: QuerySet[Any], most: int) -> QuerySet[Any]:
+    """Return the first ``most`` of some rows, as a part: a slice cannot be one."""
+    chosen = rows.values("pk")[:most]
+    every: QuerySet[Any] = rows.model._default_manager.using(db.alias())
+    return every.filter(pk__in=chosen).order_by()

@@ -1,0 +1,339 @@
+"""Queues and limits as they are now: what waits in them, who holds them, what stands.
+
+Everything is capped, and asked for many queues or limits in one statement.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db.models import Count, Min, Q, QuerySet
+from django.utils.dateparse import parse_datetime
+
+from durable_jobs import clock
+from durable_jobs.conf import settings
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.exceptions import DurableError, FilterError
+from durable_jobs.flow import keys
+from durable_jobs.flow.keys import Passage
+from durable_jobs.models import Gate, Lane, Pause, Run, Slot, Worker
+from durable_jobs.queries.several import only, together
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, lanes
+from durable_jobs.store.leases import FARTHEST_BEHIND
+
+#: Runs that are counted of one queue, line or limit; one more stands for more.
+COUNTED = 1000
+#: Runs that are executing, which are counted by queue and worker.
+EXECUTING = 5000
+WORKERS, PAUSES = 50, 100
+#: Limits on a page, and of each the holders, the lines, and the first runs in them.
+LIMITS, HOLDERS, LINES, FIRST = 20, 8, 5, 3
+#: Limits used last, among which those of a function or a key are looked for.
+LOOKED_THROUGH = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A queue: runs that a worker could begin now, and what is executing.
+
+    ``lines`` wait for a limit. ``oldest`` has been ready since then.
+    """
+
+    name: str
+    ready: int
+    oldest: datetime | None
+    executing: int
+    lines: int
+    pause: Pause | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executing:
+    """A worker that holds runs now, until when at the least."""
+
+    worker: str
+    runs: int
+    queues: tuple[str, ...]
+    until: datetime
+
+
+def pauses() -> list[Pause]:
+    """Return what is paused, the latest first."""
+    rows = Pause.objects.using(db.alias()).order_by("-paused_at", "-pk")
+    return list(rows[:PAUSES])
+
+
+def workers() -> list[Worker]:
+    """Return the processes that have said that they live, the last seen first."""
+    return list(Worker.objects.using(db.alias()).order_by("-seen_at", "name")[:WORKERS])
+
+
+def executing() -> list[dict[str, Any]]:
+    """Return how many runs are held, by queue and worker."""
+    held = Run.objects.using(db.alias()).filter(lease_token__isnull=False)
+    rows = only(held.order_by("pk"), EXECUTING).values("queue", "worker")
+    return list(rows.annotate(runs=Count("pk"), until=Min("lease_until")))
+
+
+def by_worker(rows: Iterable[dict[str, Any]]) -> list[Executing]:
+    """Return the workers among ``executing()``, by name."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["worker"], []).append(row)
+    return [
+        Executing(
+            worker=worker,
+            runs=sum(one["runs"] for one in its),
+            queues=tuple(sorted(one["queue"] for one in its)),
+            until=min(one["until"] for one in its),
+        )
+        for worker, its in sorted(found.items())
+    ][:WORKERS]
+
+
+def queues(paused: Iterable[Pause], held: Iterable[dict[str, Any]]) -> list[Queue]:
+    """Return the queues that the code, runs or pauses name, by name."""
+    stopped = {one.name: one for one in paused if one.kind == Pause.QUEUE}
+    busy = Counter[str]()
+    for row in held:
+        busy[row["queue"]] += row["runs"]
+    lines = _lines_by_queue()
+    names = {*registry.queues(), settings.QUEUE, *stopped, *busy, *lines}
+    names |= set(_after(sorted(names)))
+    ready = _ready_by_queue(sorted(names))
+    return [
+        Queue(
+            name=name,
+            ready=ready.get(name, (0, None))[0],
+            oldest=ready.get(name, (0, None))[1],
+            executing=busy[name],
+            lines=lines.get(name, 0),
+            pause=stopped.get(name),
+        )
+        for name in sorted(names)
+    ]
+
+
+def _ready() -> QuerySet[Run]:
+    rows = Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED, lane__isnull=True
+    )
+    return rows.order_by("queue", "place", "pk")
+
+
+def _after(names: Sequence[str]) -> list[str]:
+    """Return the queues with work that follow these: those that no code names."""
+    rows = _ready()
+    parts = [rows, *(rows.filter(queue__gt=name) for name in names)]
+    return together(only(part, 1).values_list("queue", flat=True) for part in parts)
+
+
+def _ready_by_queue(names: Sequence[str]) -> dict[str, tuple[int, datetime]]:
+    now = clock.now()
+    rows = _ready().filter(due_at__lte=now, place__lte=now + FARTHEST_BEHIND)
+    found = together(
+        only(rows.filter(queue=name), COUNTED + 1)
+        .values("queue")
+        .annotate(runs=Count("pk"), oldest=Min("due_at"))
+        .values_list("queue", "runs", "oldest")
+        for name in names
+    )
+    return {queue: (runs, oldest) for queue, runs, oldest in found}
+
+
+def _lines_by_queue() -> dict[str, int]:
+    rows = Lane.objects.using(db.alias()).filter(blocked_on__isnull=False)
+    chosen = only(rows.order_by("blocked_on", "turn", "served"), COUNTED)
+    counted = chosen.values_list("queue").annotate(count=Count("pk"))
+    return dict(counted.values_list("queue", "count"))
+
+
+# Limits
+
+
+@dataclass(slots=True)
+class Line:
+    """Runs that wait for a limit, one behind the other."""
+
+    function: str
+    turn: datetime
+    runs: int = 0
+    first: list[Run] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Limit:
+    """A limit in use: the rule that it goes by, who holds it, and who waits for it."""
+
+    gate: Gate
+    passage: Passage | None
+    held: int = 0
+    holders: list[tuple[Run, datetime]] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    more_lines: bool = False
+
+
+def limits(
+    *, function: str = "", key: str = "", before: str = ""
+) -> tuple[list[Limit], str | None]:
+    """Return limits, those used last first, and where the next ones begin.
+
+    With ``function`` or ``key``, those of the limits used last; with both, exactly
+    theirs. ``before`` is what came with the ones before. Raises ``FilterError``.
+    """
+    rows = _chosen(function, key)
+    if before:
+        rows = _behind(rows, before)
+    gates = list(rows.order_by("-used_at", "-pk")[: LIMITS + 1])
+    found = [Limit(gate, passage_of(gate)) for gate in gates[:LIMITS]]
+    _fill(found)
+    if len(gates) <= LIMITS:
+        return found, None
+    last = gates[LIMITS - 1]
+    return found, f"{last.used_at.isoformat()} {last.pk}"
+
+
+def _chosen(function: str, key: str) -> QuerySet[Gate]:
+    if "\x00" in function + key:
+        raise FilterError("Expected a text without null characters.")
+    rows = Gate.objects.using(db.alias()).exclude(control="lock")
+    known = registry.find(function)
+    if known is not None and key:
+        names = [one.name for value in _values(key) for one in _passages(known, value)]
+        return rows.filter(name__in=names)
+    if function or key:
+        rows = only(rows.order_by("-used_at", "-pk"), LOOKED_THROUGH)
+    if function:
+        rows = rows.filter(function=function)
+    return rows.filter(key__in=_values(key)) if key else rows
+
+
+def _values(key: str) -> list[str]:
+    """Return what a typed key may be as canonical JSON: that JSON, or that text."""
+    found = []
+    for value in (_json(key), key):
+        try:
+            found.append(keys.text_of(keys.normal(value)))
+        except DurableError:
+            continue
+    return found
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _behind(rows: QuerySet[Gate], before: str) -> QuerySet[Gate]:
+    time, _space, number = before.partition(" ")
+    try:
+        moment, pk = parse_datetime(time), int(number)
+    except (ValueError, ValidationError):
+        moment, pk = None, 0
+    if moment is None or moment.utcoffset() is None or not 0 <= pk < 2**63:
+        raise FilterError("Expected what a list has given as 'before'.")
+    tied = Q(used_at__lt=moment) | Q(pk__lt=pk)
+    return rows.filter(tied, used_at__lte=moment)
+
+
+def passage_of(gate: Gate) -> Passage | None:
+    """Return the rule that a gate goes by; None when the code has it no more."""
+    ids = [gate.function] if gate.function else registry.sharing()
+    for one in ids:
+        function = registry.find(one)
+        for passage in _passages(function, gate.key or "null") if function else ():
+            if passage.name == gate.name:
+                return passage
+    return None
+
+
+def _passages(function: Function, text: str) -> Iterator[Passage]:
+    """Give the gates of a function for one key, as canonical JSON."""
+    controls = function.controls
+    places: list[tuple[str, Any]] = [
+        (f"{keys.CONCURRENCY}:{index}", rule)
+        for index, rule in enumerate(controls.concurrency)
+    ]
+    for name in (keys.THROTTLE, keys.RATE_LIMIT, keys.SINGLETON):
+        rule = getattr(controls, name)
+        if rule is not None:
+            places.append((name, rule))
+    if controls.ordering is not None:
+        places.append((keys.ORDERING, None))
+    for place, rule in places:
+        shared = getattr(rule, "scope", "") == "account"
+        control = place.partition(":")[0]
+        yield Passage(control, place, function, None, text, rule, shared)
+
+
+def _fill(found: Sequence[Limit]) -> None:
+    """Add who holds the limits, and who waits for them."""
+    by_gate = {limit.gate.pk: limit for limit in found}
+    held = Slot.objects.using(db.alias()).filter(released_at__isnull=True)
+    at = {pk: held.filter(gate_id=pk).order_by("pk") for pk in by_gate}
+    for pk, count in together(
+        only(rows, COUNTED + 1)
+        .values("gate_id")
+        .annotate(count=Count("pk"))
+        .values_list("gate_id", "count")
+        for rows in at.values()
+    ):
+        by_gate[pk].held = count
+    slots = together(
+        only(rows, HOLDERS).values_list("gate_id", "run_id", "since")
+        for rows in at.values()
+    )
+    runs = _runs(run_id for _gate, run_id, _since in slots)
+    for gate, run_id, since in sorted(slots, key=lambda slot: slot[2]):
+        if run_id in runs:
+            by_gate[gate].holders.append((runs[run_id], since))
+    _fill_lines(by_gate)
+
+
+def _fill_lines(by_gate: dict[int, Limit]) -> None:
+    rows = Lane.objects.using(db.alias())
+    chosen = together(
+        only(rows.filter(blocked_on_id=pk).order_by("turn", "served"), LINES + 1)
+        .values_list("blocked_on_id", "pk", "function", "turn")
+        for pk in by_gate
+    )  # fmt: skip
+    lines: dict[int, Line] = {}
+    for gate, lane, function, turn in sorted(chosen, key=lambda one: one[3]):
+        limit = by_gate[gate]
+        if len(limit.lines) == LINES:
+            limit.more_lines = True
+            continue
+        lines[lane] = Line(function, turn)
+        limit.lines.append(lines[lane])
+    counts = together(
+        only(lanes.waiting(lane), COUNTED + 1)
+        .values("lane")
+        .annotate(count=Count("pk"))
+        .values_list("lane", "count")
+        for lane in lines
+    )
+    first = together(
+        only(lanes.waiting(lane), FIRST).values_list("lane", "place", "pk")
+        for lane in lines
+    )
+    runs = _runs(pk for _lane, _place, pk in first)
+    for lane, count in counts:
+        lines[lane].runs = count
+    for lane, _place, pk in sorted(first):
+        if pk in runs:
+            lines[lane].first.append(runs[pk])
+
+
+def _runs(run_ids: Iterable[Any]) -> dict[Any, Run]:
+    rows = Run.objects.using(db.alias()).only("function", "status", "queued_at")
+    return rows.in_bulk(list(run_ids))
