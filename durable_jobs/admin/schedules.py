@@ -7,25 +7,21 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
-from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import away, length, moment
 from durable_jobs.admin.filters import FunctionFilter, plain
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.payloads import payload
+from durable_jobs.admin.schedule_pages import SchedulePages
 from durable_jobs.definitions.cron import expression
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run, Schedule
 
-#: Times that the page of a schedule lists.
-FIRES = 10
-
 
 @admin.register(Schedule)
-class ScheduleAdmin(ReadOnlyAdmin):
+class ScheduleAdmin(SchedulePages):
     """Schedules, the next one first."""
 
     payloads = ("data", "held")
@@ -38,7 +34,7 @@ class ScheduleAdmin(ReadOnlyAdmin):
 
     facts = (
         "state", "function", "name", "cron", "words", "tz", "owner_shown",
-        "jitter_shown", "catch_up", "overlap", "next", "coming", "fired", "waiting",
+        "jitter_shown", "catch_up", "overlap", "next", "fired", "waiting",
         "declared", "created",
     )  # fmt: skip
     bodies = ((_("Data"), "data"),)
@@ -58,7 +54,8 @@ class ScheduleAdmin(ReadOnlyAdmin):
             return links.anchor(links.page(Schedule, schedule.pk), label)
 
         return [
-            name, function, "cron", "tz", "owner_shown", "state", "next", "fired"
+            name, function, "words", "cron", "tz", "owner_shown", "state", "next",
+            "fired",
         ]  # fmt: skip
 
     def get_search_results(
@@ -99,16 +96,6 @@ class ScheduleAdmin(ReadOnlyAdmin):
     def next(self, schedule: Schedule) -> Any:
         """Return when it fires next."""
         return away(schedule.next_at)
-
-    @admin.display(description=_("next times"))
-    def coming(self, schedule: Schedule) -> SafeString | None:
-        """Return the next times, in the schedule's own zone and the viewer's."""
-        try:
-            fires = schedule.next_fires(FIRES)
-        except ConfigurationError:
-            return None
-        rows = ((f"{fire:%a %d %b %Y %H:%M %Z}", moment(fire)) for fire in fires)
-        return format_html_join("", "{} · {}<br>", rows) or None
 
     @admin.display(description=_("last fired"))
     def fired(self, schedule: Schedule) -> Any:
