@@ -1,16 +1,23 @@
-"""The installation: its workers."""
+"""The installation: its workers, and what it has done."""
 
 from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 
 class Worker(models.Model):
-    """A process that ticks or executes, and when it was last seen."""
+    """A process that ticks (``beat``) or executes (``worker``), and when it was seen.
+
+    ``queues`` are those that a worker serves.
+    """
 
     name = models.CharField(primary_key=True, max_length=255)
     kind = models.CharField(max_length=10)
+    queues = models.JSONField(default=list)
     seen_at = models.DateTimeField()
     started_at = models.DateTimeField()
 
@@ -20,3 +27,31 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Tally(models.Model):
+    """How many runs of a function ended with a status within five minutes.
+
+    ``since`` is the beginning of the five minutes. The row without a function tells
+    that they have been counted.
+    """
+
+    LENGTH = timedelta(minutes=5)
+
+    id = models.BigAutoField(primary_key=True)
+    since = models.DateTimeField()
+    function = models.CharField(max_length=300, blank=True, default="")
+    status = models.CharField(max_length=10, blank=True, default="")
+    count = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("tally")
+        verbose_name_plural = _("tallies")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["since", "function", "status"], name="durable_tally_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.since:%Y-%m-%d %H:%M} {self.function} {self.status}".rstrip()
