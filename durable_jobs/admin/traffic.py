@@ -24,7 +24,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import FilterError
 from durable_jobs.models import Gate, Pause, Run, Worker
 from durable_jobs.queries import traffic
-from durable_jobs.queries.traffic import COUNTED, Limit, Line, Queue
+from durable_jobs.queries.traffic import COUNTED, Limit, Line, Process, Queue
 from durable_jobs.store import db
 
 
@@ -40,6 +40,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         return HttpResponseRedirect(address(admin.admin_site, "traffic"))
     links, site = Links(admin.admin_site, request), admin.admin_site
     pauses, held = traffic.pauses(), traffic.executing()
+    there = traffic.processes(held)
     return page(
         site,
         request,
@@ -47,18 +48,10 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         title=_("Queues and limits"),
         current="traffic",
         queues=[
-            _queue(admin, request, one) for one in traffic.queues(pauses, held)
+            _queue(admin, request, one) for one in traffic.queues(pauses, held, there)
         ],
         pauses=[_pause(admin, request, one) for one in pauses],
-        executing=[
-            {"worker": one, "until": away(one.until)}
-            for one in traffic.by_worker(held)
-        ],
-        workers=[
-            {"name": links.anchor(links.page(Worker, one.pk), one.name),
-             "kind": one.kind, "seen": away(one.seen_at)}
-            for one in traffic.workers()
-        ],
+        processes=[_process(one, links) for one in there],
         limits=[_limit(one, links) for one in limits],
         asked=asked,
         functions=sorted(registry.ids()),
@@ -87,6 +80,18 @@ def _queue(admin: Any, request: HttpRequest, queue: Queue) -> dict[str, Any]:
         "oldest": None if queue.oldest is None else length(clock.now() - queue.oldest),
         "verb": verb,
         "url": url if may else None,
+    }
+
+
+def _process(process: Process, links: Links) -> dict[str, Any]:
+    known = None if process.seen is None else links.page(Worker, process.name)
+    return {
+        "name": links.anchor(known, process.name),
+        "kind": process.kind,
+        "queues": ", ".join(process.queues),
+        "runs": process.runs or "",
+        "seen": away(process.seen),
+        "there": process.there,
     }
 
 

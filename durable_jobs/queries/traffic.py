@@ -24,6 +24,7 @@ from durable_jobs.exceptions import DurableError, FilterError
 from durable_jobs.flow import keys
 from durable_jobs.flow.keys import Passage
 from durable_jobs.models import Gate, Lane, Pause, Run, Slot, Worker
+from durable_jobs.queries.overview import SEEN
 from durable_jobs.queries.several import only, together
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, lanes
@@ -44,10 +45,12 @@ LOOKED_THROUGH = 5000
 class Queue:
     """A queue: runs that a worker could begin now, and what is executing.
 
-    ``lines`` wait for a limit. ``oldest`` has been ready since then.
+    ``lines`` wait for a limit. ``oldest`` has been ready since then. ``workers`` serve
+    it, and were seen a moment ago.
     """
 
     name: str
+    workers: int
     ready: int
     oldest: datetime | None
     executing: int
@@ -56,24 +59,25 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Executing:
-    """A worker that holds runs now, until when at the least."""
+class Process:
+    """A worker or the tick: when it was seen, and the runs that it holds.
 
-    worker: str
-    runs: int
+    ``seen`` is None for one that holds runs and has left no word. ``there``: it was
+    seen a moment ago.
+    """
+
+    name: str
+    kind: str
     queues: tuple[str, ...]
-    until: datetime
+    seen: datetime | None
+    there: bool
+    runs: int
 
 
 def pauses() -> list[Pause]:
     """Return what is paused, the latest first."""
     rows = Pause.objects.using(db.alias()).order_by("-paused_at", "-pk")
     return list(rows[:PAUSES])
-
-
-def workers() -> list[Worker]:
-    """Return the processes that have said that they live, the last seen first."""
-    return list(Worker.objects.using(db.alias()).order_by("-seen_at", "name")[:WORKERS])
 
 
 def executing() -> list[dict[str, Any]]:
@@ -83,35 +87,60 @@ def executing() -> list[dict[str, Any]]:
     return list(rows.annotate(runs=Count("pk"), until=Min("lease_until")))
 
 
-def by_worker(rows: Iterable[dict[str, Any]]) -> list[Executing]:
-    """Return the workers among ``executing()``, by name."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row["worker"], []).append(row)
-    return [
-        Executing(
-            worker=worker,
-            runs=sum(one["runs"] for one in its),
-            queues=tuple(sorted(one["queue"] for one in its)),
-            until=min(one["until"] for one in its),
+def processes(held: Iterable[dict[str, Any]]) -> list[Process]:
+    """Return who is there, or holds runs, the last seen first."""
+    runs = Counter[str]()
+    queues: dict[str, set[str]] = {}
+    for row in held:
+        runs[row["worker"]] += row["runs"]
+        queues.setdefault(row["worker"], set()).add(row["queue"])
+    rows = Worker.objects.using(db.alias()).order_by("-seen_at", "name")[:WORKERS]
+    since = clock.now() - SEEN
+    found = {
+        row.name: Process(
+            name=row.name,
+            kind=row.kind,
+            queues=tuple(row.queues),
+            seen=row.seen_at,
+            there=row.seen_at >= since,
+            runs=runs[row.name],
         )
-        for worker, its in sorted(found.items())
-    ][:WORKERS]
+        for row in rows
+    }
+    silent = [
+        Process(
+            name=name,
+            kind="worker",
+            queues=tuple(sorted(queues[name])),
+            seen=None,
+            there=False,
+            runs=count,
+        )
+        for name, count in sorted(runs.items())
+        if name not in found
+    ]
+    return [*found.values(), *silent[:WORKERS]]
 
 
-def queues(paused: Iterable[Pause], held: Iterable[dict[str, Any]]) -> list[Queue]:
-    """Return the queues that the code, runs or pauses name, by name."""
+def queues(
+    paused: Iterable[Pause],
+    held: Iterable[dict[str, Any]],
+    there: Iterable[Process] = (),
+) -> list[Queue]:
+    """Return the queues that the code, runs, workers or pauses name, by name."""
+    serving = Counter(queue for one in there if one.there for queue in one.queues)
     stopped = {one.name: one for one in paused if one.kind == Pause.QUEUE}
     busy = Counter[str]()
     for row in held:
         busy[row["queue"]] += row["runs"]
     lines = _lines_by_queue()
-    names = {*registry.queues(), settings.QUEUE, *stopped, *busy, *lines}
+    names = {*registry.queues(), settings.QUEUE, *stopped, *busy, *lines, *serving}
     names |= set(_after(sorted(names)))
     ready = _ready_by_queue(sorted(names))
     return [
         Queue(
             name=name,
+            workers=serving[name],
             ready=ready.get(name, (0, None))[0],
             oldest=ready.get(name, (0, None))[1],
             executing=busy[name],

@@ -72,7 +72,7 @@ def test_a_queue_says_what_is_ready_and_for_how_long(durable_kit, operator):
     found = queue_of("tests-slow")
     assert found.ready == 1
     assert found.oldest == durable_kit.now() - timedelta(seconds=90)
-    assert "tests-slow 1 1 m 30 s 0 0 open" in page(operator, PAGE).text
+    assert "tests-slow 1 1 m 30 s 0 0 0 open" in page(operator, PAGE).text
 
 
 def test_a_queue_that_no_code_names_is_seen_too(durable_kit, operator):
@@ -89,13 +89,23 @@ def test_what_is_executing_is_shown_by_queue_and_worker(operator):
         Run.objects.filter(pk=run.pk).update(
             lease_token=run.pk, lease_until=until, worker=name
         )
-    Worker.objects.create(
-        name="tick", kind="beat", seen_at=clock.now(), started_at=clock.now()
-    )
+    now = clock.now()
+    for name, kind, queues, ago in (
+        ("tick", "beat", [], 0), ("host-1:7", "worker", ["tests-q", "other"], 5),
+        ("host-3:1", "worker", ["tests-q"], 600),
+    ):  # fmt: skip
+        Worker.objects.create(
+            name=name, kind=kind, queues=queues, started_at=now,
+            seen_at=now - timedelta(seconds=ago),
+        )  # fmt: skip
     assert queue_of("tests-q").executing == 3
     text = page(operator, PAGE).text
-    for part in ("host-1:7 2 runs tests-q", "host-2:9 1 run tests-q", "tick beat"):
-        assert part in text
+    for part in (
+        "tests-q 0 3 0 1 open", "other 0 0 0 1 open",
+        "host-1:7 worker tests-q, other 2", "host-2:9 worker tests-q 1 left no word", "tick beat",
+    ):  # fmt: skip
+        assert part in text, part
+    assert text.count("gone") == 1
 
 
 def test_counts_end_where_the_page_says(durable_kit, operator, monkeypatch):
