@@ -78,6 +78,9 @@ class EventPages(ReadOnlyAdmin):
         steps = events.woken(row.pk)
         sees = self.sees_payloads(request, row) and not own
         return {
+            "title": row.name,
+            "subtitle": None,
+            "run_short": short(row.pk),
             "runs": listed(
                 some(Run.objects.using(db.alias()).filter(event_id=row.pk)), links, more
             ),
@@ -114,7 +117,7 @@ class SendForm(Once):
             attrs={"class": "vTextField", "list": "durable-event-names"}
         ),
     )
-    data = PayloadText(
+    input = PayloadText(
         label=gettext_lazy("Data"),
         required=False,
         help_text=gettext_lazy("A JSON object. Empty is {}."),
@@ -172,7 +175,7 @@ def _forms(
     if before is not None and admin.sees_payloads(request, before):
         text = before.data_text or text
     if schema is None:
-        known = {"name": name, "data": _indented(text)}
+        known = {"name": name, "input": _indented(text)}
         return [SendForm(posted, initial=known)]
     from durable_jobs.admin.forms import form_for
 
@@ -189,7 +192,7 @@ def _do_send(
 ) -> tuple[Any, str]:
     from durable_jobs.admin.forms import read
 
-    data = read(forms_[1]) if schema is not None else first.cleaned_data["data"]
+    data = read(forms_[1]) if schema is not None else first.cleaned_data["input"]
     event = NewEvent(first.cleaned_data["name"], data, id=first.cleaned_data["token"])
     return _told(admin, request, sending.send(actor(request), event))
 

@@ -147,7 +147,7 @@ def one_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         settings=words.settings(function) if function else [],
         **_health(health, links),
         looked_through=functions.LATEST,
-        versions=Counter(run.version or "-" for run in latest).most_common(10),
+        versions=Counter(r.version for r in latest if r.version).most_common(10),
         runs=listed(some(functions.newest(function_id)), links, more),
         most_runs=MOST,
         groups=[

@@ -56,6 +56,8 @@ class SchedulePages(ReadOnlyAdmin):
         """Return the times to come, those that were, and what the viewer may do."""
         who = actor(links.request)
         return {
+            "title": str(row),
+            "subtitle": None,
             "coming": _coming(row),
             "own_zone": row.tz,
             "your_zone": timezone.get_current_timezone_name(),

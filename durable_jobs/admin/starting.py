@@ -76,7 +76,7 @@ class StartForm(Once):
 class DataForm(forms.Form):
     """What a run is given, as JSON."""
 
-    data = PayloadText(
+    input = PayloadText(
         label=gettext_lazy("Data"),
         required=False,
         help_text=gettext_lazy("A JSON object. Empty is {}."),
@@ -121,7 +121,7 @@ def _forms(request: HttpRequest, schema: Any) -> tuple[forms.Form, StartForm]:
     posted = request.POST if request.method == "POST" else None
     options = StartForm(posted)
     if schema is None:
-        return DataForm(posted, initial={"data": "{}"}, label_suffix=""), options
+        return DataForm(posted, initial={"input": "{}"}, label_suffix=""), options
     from durable_jobs.admin.forms import form_for
 
     return form_for(schema)(posted, prefix="data", label_suffix=""), options
@@ -141,7 +141,7 @@ def _start(
     started = sending.start(
         actor(request),
         function,
-        read(given) if schema is not None else given.cleaned_data["data"],
+        read(given) if schema is not None else given.cleaned_data["input"],
         token=chosen["token"],
         key=chosen["key"],
         run_after=chosen["delay"],

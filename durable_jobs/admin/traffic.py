@@ -52,7 +52,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         ],
         pauses=[_pause(admin, request, one) for one in pauses],
         processes=[_process(one, links) for one in there],
-        limits=[_limit(one, links) for one in limits],
+        limits=[_limit(admin, one, links) for one in limits],
         asked=asked,
         functions=sorted(registry.ids()),
         older=f"?{urlencode({**asked, 'before': older})}" if older else None,
@@ -102,22 +102,22 @@ def capped(count: int) -> str:
 
 def _pause(admin: Any, request: HttpRequest, pause: Pause) -> dict[str, Any]:
     may = actor(request).may(operating.permission(pause))
-    known = pause.kind != Pause.QUEUE
-    url = address(admin.admin_site, "function", quote(pause.name)) if known else None
     return {
         "pause": pause,
-        "name": Links(admin.admin_site, request).anchor(url, pause.name),
+        "name": pause.name
+        if pause.kind == Pause.QUEUE
+        else _function(admin, pause.name),
         "since": away(pause.paused_at),
         "resume": address(admin.admin_site, "resume", pause.pk) if may else None,
     }
 
 
-def _limit(limit: Limit, links: Links) -> dict[str, Any]:
+def _limit(admin: Any, limit: Limit, links: Links) -> dict[str, Any]:
     gate, passage = limit.gate, limit.passage
     return {
         "gate": gate,
         "link": links.anchor(links.page(Gate, gate.pk), gate.control.replace("_", " ")),
-        "function": gate.function or _("the account"),
+        "function": _function(admin, gate.function),
         "rule": _rule(gate, passage.rule if passage else None, passage is not None),
         "held": capped(limit.held),
         "holders": [
@@ -129,6 +129,13 @@ def _limit(limit: Limit, links: Links) -> dict[str, Any]:
         "more_lines": limit.more_lines,
         "next": moment(gate.tat) if gate.tat and gate.tat > clock.now() else None,
     }
+
+
+def _function(admin: Any, function_id: str) -> Any:
+    if not function_id:
+        return _("the account")
+    url = address(admin.admin_site, "function", quote(function_id))
+    return format_html('<a href="{}">{}</a>', url, function_id)
 
 
 def _rule(gate: Gate, rule: Any, known: bool) -> str:

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import median
 from typing import Any
 
 from django.db.models import QuerySet
@@ -102,16 +101,16 @@ def health_of(runs: Iterable[Brief], looked_through: int) -> Health:
     since = clock.now() - DAY
     today = [run for run in briefs if run.queued_at >= since]
     failed = sum(run.status == RunStatus.FAILED for run in today)
-    times = [
+    times = sorted(
         run.ended_at - run.started_at
         for run in today
         if run.status == RunStatus.COMPLETED and run.started_at and run.ended_at
-    ]
+    )
     return Health(
         runs=len(today),
         ended=failed + sum(run.status == RunStatus.COMPLETED for run in today),
         failed=failed,
-        typical=median(times) if times else None,
+        typical=times[len(times) // 2] if times else None,
         capped=len(today) >= looked_through,
         last=briefs[0],
     )

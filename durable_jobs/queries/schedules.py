@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.db.models.fields.json import KeyTransform
 
@@ -62,7 +63,7 @@ def _others(schedule: Schedule) -> list[Run]:
     """Return runs of a schedule among the newest of its function."""
     rows = Run.objects.using(db.alias()).filter(function=schedule.function)
     newest = rows.only(*_COLUMNS).annotate(of=KeyTransform("schedule", "origin"))
-    found = newest.order_by("-pk")[:LOOKED_THROUGH]
+    found: Any = newest.order_by("-pk")[:LOOKED_THROUGH]
     return [run for run in found if run.of == schedule.pk]
 
 

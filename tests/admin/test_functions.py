@@ -222,7 +222,7 @@ def test_a_run_is_started_by_hand(declared, durable_kit, operator):
     (address,) = page(operator, at("tests.f")).links("/start/")
     shown = page(operator, address)
     assert labelled(shown)
-    form = {"token": token(shown), "data": '{"n": 7}', "delay": "5m", "priority": "60"}
+    form = {"token": token(shown), "input": '{"n": 7}', "delay": "5m", "priority": "60"}
     response = posted(operator, address, **form)
     run = Run.objects.get()
     assert response["Location"] == page_of(run)
@@ -239,11 +239,11 @@ def test_a_run_is_started_by_hand(declared, durable_kit, operator):
 def test_a_start_that_comes_twice_starts_once(durable_kit, operator):
     durable.function(id="tests.f")(lambda ctx: None)
     address = at("tests.f", "start")
-    form = {"token": token(page(operator, address)), "data": "{}"}
+    form = {"token": token(page(operator, address)), "input": "{}"}
     first, second = (posted(operator, address, **form) for _ in range(2))
     assert first["Location"] == second["Location"] == page_of(Run.objects.get())
     assert LogEntry.objects.count() == 1
-    changed = posted(operator, address, **{**form, "data": '{"n": 1}'})
+    changed = posted(operator, address, **{**form, "input": '{"n": 1}'})
     assert changed.status_code == 422
     assert "used with other data" in changed.content.decode()
 
@@ -251,7 +251,7 @@ def test_a_start_that_comes_twice_starts_once(durable_kit, operator):
 def test_a_key_of_ones_own_leads_to_the_run_that_has_it(durable_kit, operator):
     f = durable.function(id="tests.f")(lambda ctx: None)
     run = f.using(key="order-7").enqueue({"n": 1})
-    form = {"token": str(ids.new_id()), "data": '{"n": 1}', "key": "order-7"}
+    form = {"token": str(ids.new_id()), "input": '{"n": 1}', "key": "order-7"}
     response = posted(operator, at("tests.f", "start"), **form)
     assert response["Location"] == page_of(run)
     assert "Nothing was started" in page(operator, page_of(run)).text
@@ -262,15 +262,15 @@ def test_a_key_of_ones_own_leads_to_the_run_that_has_it(durable_kit, operator):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"data": "{"}, "no JSON"),
-        ({"data": "[1]"}, "to be a dict"),
-        ({"data": "{}", "delay": "soon"}, "delay"),
-        ({"data": "{}", "delay": "900d"}, "366"),
-        ({"data": "{}", "priority": "601"}, "600"),
-        ({"data": "{}", "key": "x" * 256}, "255"),
-        ({"data": "{}", "key": "a\tb"}, "printable"),
-        ({"data": "{}", "token": "x"}, "load the page again"),
-        ({"data": EVIL}, "no JSON"),
+        ({"input": "{"}, "no JSON"),
+        ({"input": "[1]"}, "to be a dict"),
+        ({"input": "{}", "delay": "soon"}, "delay"),
+        ({"input": "{}", "delay": "900d"}, "366"),
+        ({"input": "{}", "priority": "601"}, "600"),
+        ({"input": "{}", "key": "x" * 256}, "255"),
+        ({"input": "{}", "key": "a\tb"}, "printable"),
+        ({"input": "{}", "token": "x"}, "load the page again"),
+        ({"input": EVIL}, "no JSON"),
     ],
 )
 def test_what_cannot_be_started_is_said_and_kept(durable_kit, operator, values, said):
@@ -280,7 +280,7 @@ def test_what_cannot_be_started_is_said_and_kept(durable_kit, operator, values, 
     assert response.status_code == 422
     shown = Page(response.content.decode())
     assert said in shown.text
-    assert written(shown) == values["data"]
+    assert written(shown) == values["input"]
     assert harmless(shown)
     assert not Run.objects.exists()
 
@@ -381,7 +381,7 @@ def test_who_may_only_view_sees_no_verb_and_is_refused(durable_kit):
     for address in refused:
         assert address not in shown.links()
         assert viewer.get(address).status_code == 403
-        form = {"token": str(ids.new_id()), "data": "{}"}
+        form = {"token": str(ids.new_id()), "input": "{}"}
         assert viewer.post(address, form).status_code == 403
     assert not Run.objects.exists()
     assert Pause.objects.exists()
@@ -408,7 +408,7 @@ def test_strangers_and_other_sites_are_kept_out(durable_kit, client):
     strict.force_login(User.objects.get())
     for address in (at("tests.f", "start"), at("tests.f", "pause")):
         assert "/login/" in client.post(address, {})["Location"]
-        assert strict.post(address, {"data": "{}"}).status_code == 403
+        assert strict.post(address, {"input": "{}"}).status_code == 403
     assert not Run.objects.exists()
 
 

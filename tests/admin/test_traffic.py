@@ -102,7 +102,8 @@ def test_what_is_executing_is_shown_by_queue_and_worker(operator):
     text = page(operator, PAGE).text
     for part in (
         "tests-q 0 3 0 1 open", "other 0 0 0 1 open",
-        "host-1:7 worker tests-q, other 2", "host-2:9 worker tests-q 1 left no word", "tick beat",
+        "host-1:7 worker tests-q, other 2", "host-2:9 worker tests-q 1 left no word",
+        "tick beat",
     ):  # fmt: skip
         assert part in text, part
     assert text.count("gone") == 1

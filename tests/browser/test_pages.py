@@ -1,0 +1,109 @@
+"""Events, functions, queues and schedules: they fit, and work under a strict policy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from durable_jobs import durable
+from durable_jobs.models import Event, Run, Schedule, Worker
+from durable_jobs.testing import Kit
+from tests.browser import scene
+from tests.browser.test_pictures import PICTURES, SIZES
+
+Visit = Callable[..., Page]
+
+
+@pytest.fixture
+def day(durable_kit: Kit) -> tuple[str, int]:
+    """Let a day pass; return an event that woke a run, and a schedule."""
+    scene.shop(durable_kit)
+
+    @durable.function(
+        id="shop.nap",
+        name="Nap",
+        description="Sleeps a while for each tenant.",
+        on=[durable.Event("shop/nap"), durable.Cron("*/5 * * * *")],
+        concurrency=durable.Concurrency(1, key="event.data.tenant", of="runs"),
+    )
+    def nap(ctx):
+        ctx.step.wait_for_event("go", "shop/go")
+        ctx.step.sleep("s", "1h")
+
+    for _ in range(4):
+        durable_kit.send("shop/nap", {"tenant": "t7"})
+    durable_kit.run_until_idle()
+    go = durable_kit.send("shop/go", {"a": 1, "b": ["x", None]})
+    durable_kit.run_until_idle()
+    schedule = durable.schedules.create(
+        "shop.send_receipt", "*/10 * * * *", tz="Europe/Paris", name="Receipts"
+    )
+    durable_kit.advance("2h")
+    durable_kit.advance("30m", run=False)
+    durable_kit.advance("1h")
+    durable.pause_queue("default", "the bank is closed")
+    Worker.objects.update(queues=["default"])
+    return go, schedule.pk
+
+
+@pytest.mark.parametrize("look", SIZES)
+def test_the_pages_fit(
+    look: str, visit: Visit, page: Page, day: tuple[str, int], tmp_path: Path
+) -> None:
+    event, schedule = day
+    width, height = SIZES[look]
+    page.set_viewport_size({"width": width, "height": height})
+    page.emulate_media(color_scheme="dark" if look == "dark" else "light")
+    folder = Path(PICTURES) if PICTURES else tmp_path
+    os.makedirs(folder, exist_ok=True)
+    screens = {
+        "event": ("event_change", event),
+        "send": ("event_send",),
+        "function": ("function", "shop.sync_5Finventory"),
+        "nap": ("function", "shop.nap"),
+        "start": ("function_start", "shop.nap"),
+        "pause": ("function_pause", "shop.nap"),
+        "traffic-busy": ("traffic",),
+        "schedule": ("schedule_change", schedule),
+        "run-now": ("schedule_act", schedule, "run"),
+    }
+    for name, (address, *args) in screens.items():
+        visit(f"durable_jobs_{address}", *args)
+        page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, f"{name} is {wide} wide"
+
+
+def test_an_event_is_edited_and_sent(visit: Visit, durable_kit: Kit) -> None:
+    durable.function(id="tests.f", on=durable.Event("tests/go"))(lambda ctx: None)
+    old = durable_kit.send("tests/go", {"n": 7})
+    page = visit("durable_jobs_event_change", old)
+    page.get_by_role("link", name="Edit and send").click()
+    data = page.get_by_label("Data")
+    expect(data).to_have_value('{\n  "n": 7\n}')
+    data.fill('{"n": ')
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".errorlist")).to_contain_text("JSON")
+    expect(data).to_have_value('{"n": ')
+    data.fill('{"n": 8}')
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".messagelist")).to_contain_text("The event was sent.")
+    assert Event.objects.exclude(pk=old).get().data == {"n": 8}
+
+
+def test_a_schedule_is_run_from_its_page(visit: Visit, durable_kit: Kit) -> None:
+    durable.function(id="tests.f")(lambda ctx: None)
+    schedule = durable.schedules.create("tests.f", "@daily", name="Daily")
+    page = visit("durable_jobs_schedule_change", schedule.pk)
+    page.get_by_role("link", name="Run now").click()
+    page.get_by_label("Reason").fill("the report was lost")
+    page.get_by_role("button", name="Run now").dblclick()
+    expect(page.locator(".messagelist")).to_be_visible()
+    assert Run.objects.count() == 1
+    page = visit("durable_jobs_schedule_change", schedule.pk)
+    expect(page.locator(".durable-strip a")).to_have_count(1)
+    assert Schedule.objects.get().last_run == Run.objects.get().pk
