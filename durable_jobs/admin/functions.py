@@ -20,7 +20,7 @@ from durable_jobs.admin.related import MOST, listed, some
 from durable_jobs.admin.starting import pause_view, start_view
 from durable_jobs.control import operating, sending
 from durable_jobs.definitions.function import Function
-from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.registry import OWN, registry
 from durable_jobs.models import Pause, Run, Schedule
 from durable_jobs.queries import functions
 from durable_jobs.queries.functions import Brief, Health
@@ -194,7 +194,7 @@ def _verbs(
     who, key, site = actor(request), quote(function.id), admin.admin_site
     whole = any(one.kind == Pause.FUNCTION for one in pauses)
     found: dict[str, Any] = {"paused_whole": whole}
-    if who.may(sending.START):
+    if who.may(sending.START) and not function.id.startswith(OWN):
         found["start_url"] = address(site, "function_start", key)
     if who.may(operating.PAUSE_FUNCTION):
         found["pause_url"] = address(site, "function_pause", key)

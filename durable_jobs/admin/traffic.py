@@ -54,7 +54,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         processes=[_process(one, links) for one in there],
         limits=[_limit(admin, one, links) for one in limits],
         asked=asked,
-        functions=sorted(registry.ids()),
+        functions=sorted(function.id for function in registry),
         older=f"?{urlencode({**asked, 'before': older})}" if older else None,
         looked_through=traffic.LOOKED_THROUGH if _narrowed(asked) else None,
     )  # fmt: skip

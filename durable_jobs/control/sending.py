@@ -17,8 +17,9 @@ from durable_jobs.control import auditing
 from durable_jobs.control.acting import Actor
 from durable_jobs.definitions.events import NewEvent, check_mapping
 from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import OWN
 from durable_jobs.events import ingest, starting
-from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.exceptions import ConfigurationError, Refused
 from durable_jobs.models import Event, IdempotencyKey, Run
 from durable_jobs.store import db
 from durable_jobs.types import Duration
@@ -95,6 +96,10 @@ def start(
     """
     if not actor.may(START):
         raise PermissionDenied
+    if function.id.startswith(OWN):
+        # What they are given says who acts.
+        msg = f"{function.id!r} is the app's own: it is begun by what it is for."
+        raise Refused(msg)
     check_token(token)
     wanted = key or f"form:{token}"
     chosen = function.using(key=wanted, run_after=run_after, priority=priority)

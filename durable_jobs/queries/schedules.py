@@ -13,8 +13,8 @@ from durable_jobs import clock
 from durable_jobs.definitions.cron import CronExpression, expression
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run, Schedule
-from durable_jobs.scheduling import firing
 from durable_jobs.store import db
+from durable_jobs.store import schedules as store
 
 #: Times that are shown.
 MARKS = 30
@@ -45,7 +45,7 @@ def history(schedule: Schedule) -> list[Mark]:
     Runs of its times have events with ids of their own, so an index finds them. A
     time without a run counts only after one that has its run.
     """
-    slots = {firing.event_id(schedule, slot): slot for slot in _slots(schedule)}
+    slots = {store.event_id(schedule, slot): slot for slot in _slots(schedule)}
     rows = Run.objects.using(db.alias()).only(*_COLUMNS)
     runs = {run.event_id: run for run in rows.filter(event_id__in=list(slots))}
     marks = [Mark(at=slot, run=runs.get(key)) for key, slot in slots.items()]

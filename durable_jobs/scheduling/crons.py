@@ -154,7 +154,7 @@ def _look(schedule: Schedule, now: datetime, busy: bool) -> list[Start]:
     found = slots.look(schedule, now, busy)
     starts = []
     for fire in found.fires:
-        id = firing.event_id(schedule, fire.slot)
+        id = schedules.event_id(schedule, fire.slot)
         starts.append(firing.begin(schedule, fire, now, id))
         if not fire.skipped:
             schedule.fired_at, schedule.last_run = fire.slot, starts[-1].id

@@ -18,11 +18,6 @@ from durable_jobs.store import db, events
 SOURCE = "cron"
 
 
-def event_id(schedule: Schedule, slot: datetime) -> str:
-    """Return the id of a slot's event: unique, so a slot cannot be fired twice."""
-    return f"schedule:{schedule.pk}:{slot.isoformat()}"
-
-
 def begin(schedule: Schedule, fire: Fire, now: datetime, id: str) -> Start:
     """Return the run of a slot, not started. ``schedule`` has its ``data_text``."""
     function = registry.get(schedule.function)

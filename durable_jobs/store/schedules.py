@@ -19,6 +19,11 @@ from durable_jobs.store import db
 MOVED = ("slot_at", "next_at", "fired_at", "last_run", "held", "missing_at")
 
 
+def event_id(schedule: Schedule, slot: datetime) -> str:
+    """Return the id of a slot's event: unique, so a slot cannot be fired twice."""
+    return f"schedule:{schedule.pk}:{slot.isoformat()}"
+
+
 def rows() -> QuerySet[Schedule]:
     """Return the schedules, with their data as it is stored."""
     found = Schedule.objects.using(db.alias()).defer("data")

@@ -303,6 +303,17 @@ def test_a_typed_function_has_a_form_with_fields(durable_kit, operator):
     )
 
 
+def test_the_apps_own_functions_are_not_started_by_hand(durable_kit, operator):
+    durable.function(id="durable_jobs.own")(lambda ctx: None)
+    shown = page(operator, at("durable_jobs.own"))
+    assert at("durable_jobs.own", "start") not in shown.links()
+    assert "durable_jobs.own" not in page(operator, f"{LIST}?q=own").text
+    form = {"token": str(ids.new_id()), "input": '{"actor": 1}'}
+    response = posted(operator, at("durable_jobs.own", "start"), **form)
+    assert "the app&#x27;s own" in operator.get(response["Location"]).content.decode()
+    assert not Run.objects.exists()
+
+
 # Pausing
 
 
