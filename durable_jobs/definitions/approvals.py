@@ -64,7 +64,7 @@ def check_form(value: object, where: str) -> None:
     files = [name for name, one in fields.items() if isinstance(one, FileField)]
     if files:
         msg = (
-            f"{where}: the form asks for files ({', '.join(files)}), which a run cannot "
-            f"store. Let it ask for a saved instance that has the file."
+            f"{where}: a run cannot store the files that the form asks for "
+            f"({', '.join(files)}). Let it ask for a saved instance that has the file."
         )
         raise ConfigurationError(msg)

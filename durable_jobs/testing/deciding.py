@@ -24,7 +24,9 @@ def asked(step: str, run: Run | None) -> Question:
     first = rows.order_by("run_id", "position").select_related("run").first()
     found = None if first is None else approving.question(first.run, first.key)
     if found is None:
-        msg = f"No step {step!r} waits for an approval now. Let the run get there first."
+        msg = (
+            f"No step {step!r} waits for an approval now. Let the run get there first."
+        )
         raise Refused(msg)
     return found
 

@@ -19,7 +19,6 @@ from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
 from tests.engine.conftest import Configure, Later, Start
-from tests.lab.threads import together
 
 ASKED: dict[str, Any] = {"title": "Pay order 7", "permission": "shop.change_order"}
 
@@ -92,7 +91,12 @@ def test_the_result_is_what_the_form_makes_of_the_fields(
     run = start(asking(form=PayForm))
     durable_kit.approve(
         "ask",
-        {"amount": "9.50", "on": "2026-03-04", "to": ann.pk, "others": [ann.pk, bob.pk]},
+        {
+            "amount": "9.50",
+            "on": "2026-03-04",
+            "to": ann.pk,
+            "others": [ann.pk, bob.pk],
+        },
     )
 
     assert later(run, "1d").result() == [
@@ -424,29 +428,3 @@ class NoteForm(forms.Form):
     """A long text."""
 
     note = forms.CharField()
-
-
-@pytest.mark.django_db(transaction=True)
-class TestRaces:
-    """Two people decide at the same moment."""
-
-    def test_exactly_one_wins(self, start: Start, later: Later, durable_kit: Kit):
-        run = start(asking())
-        key = run.steps.get(name="ask").key
-        users = [User.objects.create_superuser(name) for name in ("ann", "bob")]
-
-        def approve():
-            approving.approve(Actor(users[0]), run, key, {})
-
-        def reject():
-            approving.reject(Actor(users[1]), run, key, "no")
-
-        came = together(approve, reject, but=(durable.Refused,))
-        refused = [one for one in came if isinstance(one, durable.Refused)]
-        assert len(refused) == 1
-        step = run.steps.get(name="ask")
-        winner = step.detail["name"]
-        assert f"by {winner}" in str(refused[0])
-        assert winner == ("ann" if step.status == "completed" else "bob")
-        assert LogEntry.objects.get().user.username == winner
-        assert later(run, "1d").status == "completed"
