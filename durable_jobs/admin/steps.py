@@ -227,7 +227,10 @@ def _above(step: Step, links: Links) -> list[SafeString]:
 
 def _waits(step: Step, links: Links) -> list[SafeString]:
     rows = _of(Wait, step).defer("condition").order_by("pk")
-    return [describe(wait, links) for wait in rows[:MOST]]
+    found = list(rows[:MOST])
+    for wait in found:
+        wait.run = step.run  # who may end it is asked of the run
+    return [describe(wait, links) for wait in found]
 
 
 def _attempts(step: Step) -> list[dict[str, Any]]:

@@ -251,7 +251,9 @@ def _attempts(run: Run) -> Iterable[Any]:
 
 def _waits(run: Run) -> Iterable[Wait]:
     rows = Wait.objects.using(db.alias()).filter(run_id=run.pk).defer("condition")
-    return rows.order_by("pk")[:MOST_NOTES]
+    for wait in rows.order_by("pk")[:MOST_NOTES]:
+        wait.run = run  # who may end it is asked of the run
+        yield wait
 
 
 def _problem(kind: Any, message: Any) -> str:

@@ -22,6 +22,7 @@ _WORDS: dict[str, Any] = {
     WaitKind.MODEL: _("waits for"),
     WaitKind.CHILD: _("waits for the run"),
     WaitKind.CALLBACK: _("waits for a callback"),
+    WaitKind.APPROVAL: _("waits for an approval that needs"),
     WaitKind.CANCEL: _("would be cancelled by the event"),
     WaitKind.START_BY: _("has to start"),
     WaitKind.FINISH_BY: _("has to end"),
@@ -41,6 +42,8 @@ def describe(wait: Wait, links: Links) -> SafeString:
 def _what(wait: Wait, links: Links) -> Any:
     if wait.kind == WaitKind.CHILD:
         return links.anchor(links.page(Run, wait.name), tail(wait.name))
+    if wait.kind == WaitKind.APPROVAL:
+        return links.anchor(links.approval(wait), wait.name)
     if wait.kind == WaitKind.MODEL:
         # Its time is that of the next look, which is the engine's own affair.
         return format_html("<strong>{} {}</strong>", wait.name, wait.match)

@@ -1,0 +1,55 @@
+"""Approvals that wait: which permissions they need, and the oldest of them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from django.db.models import QuerySet
+
+from durable_jobs.models import Wait, WaitKind
+from durable_jobs.store import db
+
+_WAIT = Wait._meta.db_table
+_OF = f"FROM {_WAIT} WHERE kind = '{WaitKind.APPROVAL.value}' AND name"
+#: From one name to the next by the index, however many wait under each.
+_NAMES = f"""
+WITH RECURSIVE found(name) AS (
+    SELECT MIN(name) {_OF} <> ''
+    UNION ALL
+    SELECT (SELECT MIN(name) {_OF} <> '' AND name > found.name)
+    FROM found WHERE found.name IS NOT NULL
+)
+SELECT name FROM found WHERE name IS NOT NULL
+"""  # noqa: S608  # our own names
+#: Columns of a run that no list of approvals loads.
+_PAYLOADS = ("data", "output", "error", "origin")
+
+
+def permissions() -> list[str]:
+    """Return the permissions of which a decision is waited for, each once."""
+    with db.connection().cursor() as cursor:
+        cursor.execute(_NAMES)
+        return [name for (name,) in cursor.fetchall()]
+
+
+def waiting(names: Iterable[str], after: int = 0) -> QuerySet[Wait]:
+    """Return what waits for the permissions, with the runs, the oldest first.
+
+    ``after`` is the key of the last one that was seen.
+    """
+    rows = Wait.objects.using(db.alias()).filter(
+        kind=WaitKind.APPROVAL, name__in=list(names), pk__gt=after
+    )
+    large = [f"run__{name}" for name in _PAYLOADS]
+    return rows.select_related("run").defer(*large).order_by("pk")
+
+
+def ends(waits: Sequence[Wait]) -> dict[tuple[uuid.UUID, str], datetime]:
+    """Return when the steps that wait give up, for those that do."""
+    rows = Wait.objects.using(db.alias()).filter(
+        run_id__in={wait.run_id for wait in waits}, kind=WaitKind.TIMEOUT
+    )
+    found = rows.exclude(due_at=None).values_list("run_id", "step", "due_at")
+    return {(run_id, step): due for run_id, step, due in found}
