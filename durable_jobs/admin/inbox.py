@@ -31,18 +31,21 @@ def read(actor: Actor, after: int = 0) -> Inbox:
     names = approvals.permissions()
     allowed = {name for name in names if actor.may(name)}
     if len(allowed) < len(names) and _by_run():
-        rows = list(approvals.waiting(names, after)[:LOOKED_AT])
-        return _one_by_one(actor, allowed, rows)
-    rows = list(approvals.waiting(allowed, after)[: PAGE + 1]) if allowed else []
-    return Inbox(rows[:PAGE], rows[PAGE - 1].pk if len(rows) > PAGE else None)
+        return _one_by_one(actor, allowed, approvals.waiting(names, after, LOOKED_AT))
+    rows = approvals.waiting(allowed, after, PAGE + 1) if allowed else []
+    last = rows[PAGE - 1].pk if len(rows) > PAGE else None
+    return Inbox(approvals.with_runs(rows[:PAGE]), last)
 
 
 def _one_by_one(actor: Actor, allowed: set[str], rows: list[Wait]) -> Inbox:
     found: list[Wait] = []
+    known = {wait.pk for wait in approvals.with_runs(rows)}
     looked = 0
     for wait in rows:
         looked += 1
-        if wait.name in allowed or actor.may(wait.name, wait.run):
+        if wait.pk in known and (
+            wait.name in allowed or actor.may(wait.name, wait.run)
+        ):
             found.append(wait)
         if len(found) == PAGE:
             break

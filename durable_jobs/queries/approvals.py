@@ -6,9 +6,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from django.db.models import QuerySet
-
-from durable_jobs.models import Wait, WaitKind
+from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.store import db
 
 _WAIT = Wait._meta.db_table
@@ -34,16 +32,25 @@ def permissions() -> list[str]:
         return [name for (name,) in cursor.fetchall()]
 
 
-def waiting(names: Iterable[str], after: int = 0) -> QuerySet[Wait]:
-    """Return what waits for the permissions, with the runs, the oldest first.
+def waiting(names: Iterable[str], after: int, limit: int) -> list[Wait]:
+    """Return what waits for the permissions, the oldest first.
 
     ``after`` is the key of the last one that was seen.
     """
     rows = Wait.objects.using(db.alias()).filter(
         kind=WaitKind.APPROVAL, name__in=list(names), pk__gt=after
     )
-    large = [f"run__{name}" for name in _PAYLOADS]
-    return rows.select_related("run").defer(*large).order_by("pk")
+    return list(rows.order_by("pk")[:limit])
+
+
+def with_runs(waits: Sequence[Wait]) -> list[Wait]:
+    """Return those of some waits whose runs are there, and give them their runs."""
+    rows = Run.objects.using(db.alias()).defer(*_PAYLOADS)
+    runs = rows.in_bulk({wait.run_id for wait in waits})
+    known = [wait for wait in waits if wait.run_id in runs]
+    for wait in known:
+        wait.run = runs[wait.run_id]
+    return known
 
 
 def ends(waits: Sequence[Wait]) -> dict[tuple[uuid.UUID, str], datetime]:

@@ -491,8 +491,8 @@ def test_the_inbox_asks_as_often_for_many_as_for_few(ask, login):
     many = queries(client, INBOX)
     assert len(many) == len(few)
     # The session, the viewer and the permissions; which are waited for, what waits,
-    # what it is about, and until when.
-    assert len(few) == 8, few
+    # its runs, what they are about, and until when.
+    assert len(few) == 9, few
     for sql in many:
         columns = sql.partition(" FROM ")[0]
         assert '"data"' not in columns
