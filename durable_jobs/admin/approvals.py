@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.admin.helpers import AdminForm
 from django.core.exceptions import PermissionDenied
 from django.forms import BaseForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -145,13 +144,16 @@ def _page(
     admin: Any, request: HttpRequest, asked: Question, wrong: BaseForm | None
 ) -> HttpResponse:
     rejecting = wrong if isinstance(wrong, RejectForm) else RejectForm()
-    rejecting.auto_id = "id_reject_%s"  # the other form may have such a field too
     form, gone = wrong if wrong is not rejecting else None, ""
     try:
         if form is None and asked.form is not None:
             form = asked.form()
     except PayloadError as error:
         gone = error.message
+    rejecting.auto_id = "id_reject_%s"  # the other form may have such a field too
+    for one in (form, rejecting):
+        if one is not None:
+            one.label_suffix = ""
     links = Links(admin.admin_site, request)
     return page(
         admin.admin_site,
@@ -159,21 +161,15 @@ def _page(
         "approval.html",
         title=asked.title,
         current="approvals",
+        status=200 if wrong is None else 422,
         neighbours=_facts(asked, links),
-        data=_data(request, asked.run, links),
+        data=_data(admin, request, asked.run),
         form=form,
-        adminform=None if form is None else _in_rows(form),
         gone=gone,
-        rejecting=_in_rows(rejecting),
-        rejects=rejecting.is_bound,
+        rejecting=rejecting,
         media=admin.media if form is None else admin.media + form.media,
         inbox=address(admin.admin_site, "approvals"),
     )
-
-
-def _in_rows(form: BaseForm) -> AdminForm:
-    """Return a form as the admin lays out its own."""
-    return AdminForm(form, [(None, {"fields": list(form.fields)})], {})
 
 
 def _facts(asked: Question, links: Links) -> list[tuple[Any, list[Any]]]:
@@ -190,10 +186,10 @@ def _facts(asked: Question, links: Links) -> list[tuple[Any, list[Any]]]:
     return [(label, found) for label, found in groups if found]
 
 
-def _data(request: HttpRequest, run: Run, links: Links) -> SafeString | None:
+def _data(admin: Any, request: HttpRequest, run: Run) -> SafeString | None:
     """Return what the run was started with, for those who may see it."""
-    may = links.allowed(Run) and actor(request).may("durable_jobs.view_payload", run)
-    if not may:
+    sees = admin.has_view_permission(request, run) and admin.sees_payloads(request, run)
+    if not sees:
         return None
     rows = Run.objects.using(db.alias()).filter(pk=run.pk)
     return payload(rows.values_list(stored("data"), flat=True).first())

@@ -43,7 +43,7 @@ class Links:
 
     def approval(self, wait: Wait) -> str | None:
         """Return the address where an approval is decided, for those who may."""
-        user: Any = self._request.user
+        user: Any = self.request.user
         may = wait.step and (
             user.has_perm(wait.name) or user.has_perm(wait.name, wait.run)
         )
