@@ -161,7 +161,6 @@ def _page(
         "approval.html",
         title=asked.title,
         current="approvals",
-        status=200 if wrong is None else 422,
         neighbours=_facts(asked, links),
         data=_data(admin, request, asked.run),
         form=form,

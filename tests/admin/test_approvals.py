@@ -272,7 +272,7 @@ def test_markup_in_titles_forms_and_errors_is_text(ask, admin_client):
     check(show(admin_client, place_of(run)))
     for data in ({"_approve": "1", "evil": EVIL}, {"_reject": "1", "reason": ""}):
         response = admin_client.post(place_of(run), data)
-        assert response.status_code == 422
+        assert response.status_code == 200
         check(Page(response.content.decode()))
     admin_client.post(place_of(run), {"_reject": "1", "reason": EVIL})
     # The message in the inbox, and what became of it on its pages.
@@ -313,7 +313,7 @@ def test_what_does_not_validate_is_said_at_the_fields_and_kept(ask, login):
     data = {"_approve": "1", "amount": "101", "reason": "kept"}
     response = client.post(place_of(run), data)
     page = Page(response.content.decode())
-    assert response.status_code == 422
+    assert response.status_code == 200
     assert "Please correct the errors below." in page.text
     assert "less than or equal to 100" in page.text
     values = {attrs.get("id"): attrs.get("value") for _, attrs in page.tags}
