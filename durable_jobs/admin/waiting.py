@@ -6,6 +6,7 @@ from typing import Any
 
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin.display import away, tail
@@ -37,6 +38,18 @@ def describe(wait: Wait, links: Links) -> SafeString:
         words = _HEARTBEAT
     text = format_html("{} {}", words, _what(wait, links))
     return format_html("{}: {}", wait.branch, text) if wait.branch else text
+
+
+def decided(kind: str, detail: Any) -> str | None:
+    """Return who decided an ``approve`` step; None for another, or an open one."""
+    if kind != "approve" or not isinstance(detail, dict):
+        return None
+    name = detail.get("name") or gettext("somebody")
+    if detail.get("decision") == "approved":
+        return gettext("approved by %(name)s") % {"name": name}
+    if detail.get("decision") == "rejected":
+        return gettext("rejected by %(name)s") % {"name": name}
+    return None
 
 
 def _what(wait: Wait, links: Links) -> Any:

@@ -34,7 +34,8 @@ class Approve(Timed):
     @property
     def question(self) -> dict[str, Any]:
         """Return what is asked, as JSON: the form by the name of its class."""
-        form = None if self.form is None else class_name(self.form)
+        cls: Any = self.form
+        form = None if cls is None else class_name(cls)
         return {"title": self.title, "permission": self.permission, "form": form}
 
 
@@ -55,12 +56,13 @@ def check_form(value: object, where: str) -> None:
     if not (isinstance(value, type) and issubclass(value, BaseForm)):
         msg = f"{where}: expected a class of django.forms, got {value!r:.80}."
         raise ConfigurationError(msg)
+    cls: Any = value
     try:
-        class_name(value)
+        class_name(cls)
     except Refusal as refusal:
         msg = f"{where}: the form is no use to a page: {refusal.reason}."
         raise ConfigurationError(msg) from None
-    fields: dict[str, Any] = getattr(value, "base_fields", {})
+    fields: dict[str, Any] = getattr(cls, "base_fields", {})
     files = [name for name, one in fields.items() if isinstance(one, FileField)]
     if files:
         msg = (

@@ -58,5 +58,5 @@ def ends(waits: Sequence[Wait]) -> dict[tuple[uuid.UUID, str], datetime]:
     rows = Wait.objects.using(db.alias()).filter(
         run_id__in={wait.run_id for wait in waits}, kind=WaitKind.TIMEOUT
     )
-    found = rows.exclude(due_at=None).values_list("run_id", "step", "due_at")
-    return {(run_id, step): due for run_id, step, due in found}
+    found = rows.values_list("run_id", "step", "due_at")
+    return {(run_id, step): due for run_id, step, due in found if due is not None}

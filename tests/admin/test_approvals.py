@@ -17,7 +17,7 @@ from django.urls import reverse
 
 from durable_jobs import durable
 from durable_jobs.admin import inbox
-from durable_jobs.control import approving
+from durable_jobs.control import acting, approving
 from durable_jobs.models import Run, Wait
 from durable_jobs.queries import approvals
 from project.shop.models import Order, Tenant
@@ -193,7 +193,7 @@ class OwnRuns:
         """Tell whether a run bears the name of a user."""
         if permission != "shop.change_order" or not isinstance(obj, Run):
             return False
-        return Run.objects.get(pk=obj.pk).data["about"] == user.username
+        return bool(Run.objects.get(pk=obj.pk).data["about"] == user.username)
 
 
 def test_a_tab_leads_there_for_those_for_whom_something_waits(ask, login):
@@ -362,6 +362,29 @@ def test_a_decision_needs_the_token_of_the_page(ask, login):
     data = {"_approve": "1", "csrfmiddlewaretoken": values[0]}
     assert client.post(place_of(run), data).status_code == 302
     assert run.steps.get().status == "completed"
+
+
+def test_pages_tell_who_decided(ask, login, durable_kit):
+    client = login("change_order", "view_run", "view_step")
+    for button, said in (
+        ("_approve", "approved by ann"),
+        ("_reject", "rejected by ann"),
+    ):
+        run = ask()
+        client.post(place_of(run), {button: "1", "reason": "no"})
+        durable_kit.run_until_idle()
+        for address in (page_of(run), page_of(run.steps.get())):
+            assert said in show(client, address).text, address
+
+
+def test_who_may_answer_for_anything_may_not_decide(ask, login):
+    run = ask()
+    key = run.steps.get().key
+    login("view_run", "view_payload", "answer_run")
+    actor = acting.Actor(User.objects.get(username="ann"))
+    with pytest.raises(durable.Refused):
+        acting.act(actor, "answer", run, step=key, value={})
+    assert run.steps.get().status == "waiting"
 
 
 # Too late
