@@ -50,7 +50,7 @@ def shop(kit: Kit) -> Run:
     tenant = Tenant.objects.create(name="Blue Door")
     tries = iter([ConnectionError("gateway.example.com: connection reset by peer")] * 2)
 
-    def charge(order: int) -> dict:
+    def charge(order: int) -> dict[str, str]:
         error = next(tries, None)
         if error:
             raise error

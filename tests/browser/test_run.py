@@ -33,5 +33,4 @@ def test_a_run_is_watched_to_its_end(visit: Visit, durable_kit: Kit) -> None:
     )
     expect(page.locator("[data-durable-live]")).to_have_count(0)
     expect(page.locator(".durable-panel").first).to_contain_text('"n": 1')
-    page.screenshot(path="/tmp/run.png", full_page=True)
     assert Run.objects.get().status == "completed"
