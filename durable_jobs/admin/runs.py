@@ -38,7 +38,10 @@ PAGES: dict[str, View] = {
     "functions": functions.view,
     "traffic": traffic.view,
     "approvals": approvals.view,
+    "approval": approvals.decide,
 }
+#: Where those are whose address is not their name.
+ROUTES = {"approval": "approvals/<uuid:run_id>/<slug:key>/"}
 #: How the names of the project's own events begin.
 OWN = "durable/"
 
@@ -135,7 +138,7 @@ class RunAdmin(RunPages):
         """Return also the addresses of the pages that are no model's own."""
         own = [
             path(
-                f"{name}/",
+                ROUTES.get(name, f"{name}/"),
                 self.admin_site.admin_view(partial(view, self)),
                 name=f"{PREFIX}{name}",
             )
