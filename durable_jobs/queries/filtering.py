@@ -21,8 +21,9 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from durable_jobs import clock
-from durable_jobs.exceptions import FilterError
+from durable_jobs.exceptions import FilterError, PayloadError
 from durable_jobs.models import Run, Subject
+from durable_jobs.serialization import to_tree
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
 
@@ -37,6 +38,7 @@ PERIODS = {
     "week": timedelta(days=7),
     "month": timedelta(days=30),
 }
+FIRST_YEAR, LAST_YEAR = 1970, 9000
 _LONGEST = 1000
 _PATH = re.compile(r"(data|output|error)((?:\.[\w-]{1,64}){1,10})=(.*)", re.S)
 
@@ -217,6 +219,10 @@ def _path(text: str) -> tuple[str, list[str], Any]:
         wanted = json.loads(value, parse_constant=_refused)
     except (ValueError, RecursionError):
         wanted = value
+    try:
+        to_tree(wanted, what="the value of 'where'")
+    except PayloadError as error:
+        raise FilterError(error.message) from None
     return column, path.split(".")[1:], wanted
 
 
@@ -229,7 +235,8 @@ def _moment(name: str, value: str) -> datetime:
         found = parse_datetime(value)
     except ValueError:
         found = None
-    if found is None:
+    # Near the ends of the calendar, another zone would be beyond it.
+    if found is None or not FIRST_YEAR <= found.year <= LAST_YEAR:
         msg = f"Expected a date and time as {name!r}, got {value!r:.80}."
         raise FilterError(msg)
     return timezone.make_aware(found) if timezone.is_naive(found) else found
