@@ -7,12 +7,14 @@ event's source and the step's result; what else is done leaves an entry.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 
+from durable_jobs import clock
 from durable_jobs.control import auditing, schedules
 from durable_jobs.control.acting import Actor
 from durable_jobs.definitions.events import NewEvent
@@ -22,6 +24,14 @@ from durable_jobs.exceptions import Refused
 from durable_jobs.models import Run, Schedule
 from durable_jobs.store import db
 from durable_jobs.types import Duration
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run, and whether this call started it."""
+
+    run: Run
+    new: bool
 
 
 def send(actor: Actor, events: Sequence[NewEvent], source: str) -> list[str]:
@@ -52,14 +62,17 @@ def start(
     key: str | None = None,
     run_after: Duration | datetime | None = None,
     priority: int = 0,
-) -> Run:
-    """Start a run, or return the one that has the key; write down a new one."""
+) -> Started:
+    """Start a run, or find the one that has the key; write down a new one."""
     _need(actor, "durable_jobs.start_run")
+    begun = clock.now()
     with db.atomic():
-        started = function.using(key=key, run_after=run_after, priority=priority)
-        run = started.enqueue(data)
-        auditing.record(actor, run, "Started.")
-    return run
+        chosen = function.using(key=key, run_after=run_after, priority=priority)
+        run = chosen.enqueue(data)
+        new = run.queued_at >= begun
+        if new:
+            auditing.record(actor, run, "Started.")
+    return Started(run, new)
 
 
 def steer(actor: Actor, verb: str, schedule: Schedule, reason: str = "") -> Run | None:
