@@ -1,4 +1,4 @@
-"""Pages of runs, steps and schedules for programs, each by a constant number of queries.
+"""Runs, steps and schedules for programs, each page by a constant number of queries.
 
 Payloads are read as they lie in the database, past the codec: that imports no class,
 fetches no instance, and gives also what the code could not read any more.

@@ -67,9 +67,8 @@ def readiness(*, oldest: timedelta = OLDEST) -> Report:
     seen, ready = last_tick(), _ready_since(now)
     findings = list(_tick(now))
     if ready is not None and ready <= now - oldest:
-        message = (
-            f"runs were ready {format_duration(oldest)} ago, and nobody began them"
-        )
+        ago = format_duration(oldest)
+        message = f"Runs were ready {ago} ago, and nobody has begun them."
         findings.append(Finding(check="not-begun", message=message))
     figures = {
         "last_tick_seconds": _age(seen, now),
