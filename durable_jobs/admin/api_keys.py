@@ -185,5 +185,8 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 def _names(rows: QuerySet[ApiKey]) -> dict[str, str]:
     """Return the names of the owners of keys, by their primary keys."""
     owners = set(rows.order_by().values_list("owner", flat=True)[:_MOST_OWNERS])
-    users = get_user_model()._default_manager.filter(pk__in=owners)
+    try:
+        users = list(get_user_model()._default_manager.filter(pk__in=owners))
+    except (ValueError, TypeError):
+        return {}  # the primary keys of users were of another kind once
     return {str(user.pk): str(user) for user in users}
