@@ -14,7 +14,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 
-from durable_jobs import clock
+from durable_jobs import ids
 from durable_jobs.control import auditing, schedules
 from durable_jobs.control.acting import Actor
 from durable_jobs.definitions.events import NewEvent
@@ -65,11 +65,11 @@ def start(
 ) -> Started:
     """Start a run, or find the one that has the key; write down a new one."""
     _need(actor, "durable_jobs.start_run")
-    begun = clock.now()
+    before = ids.new_id()
     with db.atomic():
         chosen = function.using(key=key, run_after=run_after, priority=priority)
         run = chosen.enqueue(data)
-        new = run.queued_at >= begun
+        new = run.pk > before  # one that a key has found is older
         if new:
             auditing.record(actor, run, "Started.")
     return Started(run, new)

@@ -55,7 +55,9 @@ def test_all_that_opens_nothing_gets_one_and_the_same_answer(kit, program):
     answers = [caller.get("runs") for caller in refused]
     bodies = {json.dumps(problem(one, 401, "unauthorized")) for one in answers}
     assert len(bodies) == 1
-    assert {one["WWW-Authenticate"] for one in answers} == {'Bearer realm="durable_jobs"'}
+    assert {one["WWW-Authenticate"] for one in answers} == {
+        'Bearer realm="durable_jobs"'
+    }
     assert good.get("runs").status_code == 200
 
 
@@ -87,9 +89,7 @@ def test_a_key_needs_no_token_against_forged_requests_even_beside_a_session(
     assert caller.post("events", {"name": "tests/one"}).status_code == 202
 
 
-def test_the_last_use_is_written_once_a_minute(
-    kit, program, django_assert_num_queries
-):
+def test_the_last_use_is_written_once_a_minute(kit, program, django_assert_num_queries):
     caller = program("metrics:read")
     problem(caller.get("runs"), 403, "forbidden")
     first = ApiKey.objects.get().used_at
@@ -113,7 +113,9 @@ def test_names_of_events_are_limited_to_the_beginnings_that_a_key_has(kit, progr
     assert not Event.objects.filter(name__in=["shop/one", "hr/two"]).exists()
 
 
-@override_settings(DURABLE_JOBS={"EVENT_KEYS": ["another one, of which is no use", SECRET]})
+@override_settings(
+    DURABLE_JOBS={"EVENT_KEYS": ["another one, of which is no use", SECRET]}
+)
 def test_a_secret_of_the_settings_may_send_events_and_nothing_else(kit):
     caller = bearer(SECRET)
     assert caller.post("events", {"name": "tests/one"}).status_code == 202
@@ -121,7 +123,9 @@ def test_a_secret_of_the_settings_may_send_events_and_nothing_else(kit):
         found = problem(caller.get(path), 403, "forbidden")
         assert "scope" in found["detail"]
     problem(caller.post("signals/go"), 403, "forbidden")
-    problem(bearer(SECRET[:-1]).post("events", {"name": "tests/x"}), 401, "unauthorized")
+    problem(
+        bearer(SECRET[:-1]).post("events", {"name": "tests/x"}), 401, "unauthorized"
+    )
 
 
 @pytest.mark.parametrize(
