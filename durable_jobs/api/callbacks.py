@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpRequest
-from ninja import Router
+from ninja import Router, Status
 
 from durable_jobs.api.answers import answers
 from durable_jobs.api.doors import Anybody
@@ -21,6 +21,7 @@ _ANSWERS = answers({204: None}, 410, 415, open=True)
 def succeed(request: HttpRequest, token: str, payload: SucceedIn | None = None) -> Any:
     """Answer a callback with data; 410 when nobody waits for it."""
     callbacks.succeed(token, payload.data if payload else None)
+    return Status(204, None)
 
 
 @router.post("/callbacks/{token}/fail", response=_ANSWERS)
@@ -28,9 +29,11 @@ def fail(request: HttpRequest, token: str, payload: FailIn | None = None) -> Any
     """Answer a callback with a failure; 410 when nobody waits for it."""
     given = payload or FailIn()
     callbacks.fail(token, given.message, error_type=given.error_type)
+    return Status(204, None)
 
 
 @router.post("/callbacks/{token}/heartbeat", response=_ANSWERS)
 def heartbeat(request: HttpRequest, token: str) -> Any:
     """Say that the work goes on; 410 when nobody waits for it."""
     callbacks.heartbeat(token)
+    return Status(204, None)

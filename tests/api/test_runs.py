@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -77,7 +78,8 @@ def test_a_run_is_started_with_data_a_key_and_a_delay(kit, api, sleeper):
         {"data": []}, {"key": ""}, {"key": "\ud800"}, {"run_after": "soon"},
         {"run_after": -1}, {"run_after": 1e300}, {"run_after": "2026-03-05T00:00:00"},
         {"run_after": "9999-12-31T23:00:00-11:00"}, {"run_after": "2026-99-99T00:00Z"},
-        {"priority": 601}, {"priority": "high"}, {"priority": 1.5}, {"later": True}, [], 7,
+        {"priority": 601}, {"priority": "high"}, {"priority": 1.5}, {"later": True},
+        [], 7,
     ],
 )  # fmt: skip
 def test_a_start_that_cannot_be_is_refused(kit, api, sleeper, body):
@@ -101,7 +103,7 @@ def test_pages_are_the_newest_first_and_stay_while_runs_arrive(kit, api):
     make_runs(5)
     third = api.get("runs", {"limit": 3, "cursor": second["next"]}).json()
     pages = [[run["id"] for run in page["runs"]] for page in (first, second, third)]
-    assert sum(pages, []) == known
+    assert list(chain.from_iterable(pages)) == known
     assert third["next"] is None
 
 
