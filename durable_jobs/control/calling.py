@@ -41,7 +41,8 @@ def send(actor: Actor, events: Sequence[NewEvent], source: str) -> list[str]:
         if not actor.may_name(event.name):
             msg = f"The key may not send events called {event.name!r:.80}."
             raise PermissionDenied(msg)
-    return ingest.send(events, source)
+    with db.atomic():
+        return ingest.send(events, source)
 
 
 def signal(actor: Actor, name: str, data: Any) -> Run | None:
