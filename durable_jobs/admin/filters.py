@@ -89,7 +89,7 @@ class FunctionFilter(NameFilter):
 
     def names(self) -> Iterable[str]:
         """Return the ids of the registered functions."""
-        return [function.id for function in registry]
+        return registry.ids()
 
 
 class EventNameFilter(NameFilter):

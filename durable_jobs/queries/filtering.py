@@ -47,9 +47,10 @@ Rows = QuerySet[Any]
 class RunFilter:
     """Conditions by name, each with its values as they stand in an address.
 
-    ``status`` and ``where`` may have several values: a run has any of the statuses, and
-    fulfils all of the wheres. A where is ``data.path.to.key=value``, likewise for
-    ``output`` and ``error``; the value is JSON, or else a text.
+    ``status``, ``id`` and ``where`` may have several values: a run has any of the
+    statuses and ids, and fulfils all of the wheres. A where is
+    ``data.path.to.key=value``, likewise for ``output`` and ``error``; the value is
+    JSON, or else a text.
     """
 
     values: Mapping[str, tuple[str, ...]]
@@ -76,6 +77,15 @@ class RunFilter:
         """Return the conditions as ``parse`` takes them, and as JSON can hold them."""
         return {name: list(values) for name, values in self.values.items()}
 
+    def __str__(self) -> str:
+        """Return the conditions in words."""
+        return "; ".join(
+            f"{name} {' or '.join(values)}"
+            if len(values) < 5
+            else f"{len(values)} {name}s"
+            for name, values in self.values.items()
+        )
+
     def __bool__(self) -> bool:
         return bool(self.values)
 
@@ -87,27 +97,47 @@ class RunFilter:
             names.append("time")
         return names
 
-    def narrow(self, rows: Rows) -> Rows:
-        """Return the runs that fulfil all conditions, in the order of ``rows``."""
+    def frozen(self) -> RunFilter:
+        """Return the filter with a moment in the place of a period that ends now."""
+        if "period" not in self.values:
+            return self
+        since, _until = self._range()
+        assert since is not None
+        kept = {name: self.values[name] for name in self.values if name != "period"}
+        return RunFilter({**kept, "since": (since.isoformat(),)})
+
+    def narrow(self, rows: Rows, beginning: uuid.UUID | None = None) -> Rows:
+        """Return the runs that fulfil all conditions, in the order of ``rows``.
+
+        ``beginning``: what no index answers is looked for after this run's id, not
+        among the newest.
+        """
+        found = self._indexed(rows)
+        if not self.looks_through:
+            return found
+        first = beginning or self.beginning(rows)
+        if first is not None:
+            found = found.filter(pk__gt=first)
+        for name, condition in UNINDEXED.items():
+            if name in self.values:
+                found = found.filter(condition(self.values[name]))
+        for number, text in enumerate(self.values.get("where", ())):
+            found = _where(found, text, number)
+        return self._started(found)
+
+    def beginning(self, rows: Rows) -> uuid.UUID | None:
+        """Return the id after which ``narrow`` looks for what no index answers."""
+        if not self.looks_through or rows.query.is_empty():
+            return None
+        keys = self._indexed(rows).order_by("-pk").values_list("pk", flat=True)
+        first: uuid.UUID | None = keys[MOST_LOOKED : MOST_LOOKED + 1].first()
+        return first
+
+    def _indexed(self, rows: Rows) -> Rows:
         for name, condition in INDEXED.items():
             if name in self.values:
                 rows = rows.filter(condition(self.values[name]))
-        rows = self._in_time(rows)
-        if not self.looks_through:
-            return rows
-        if rows.query.is_empty():
-            first = None
-        else:
-            keys = rows.order_by("-pk").values_list("pk", flat=True)
-            first = keys[MOST_LOOKED : MOST_LOOKED + 1].first()
-        if first is not None:
-            rows = rows.filter(pk__gt=first)
-        for name, condition in UNINDEXED.items():
-            if name in self.values:
-                rows = rows.filter(condition(self.values[name]))
-        for number, text in enumerate(self.values.get("where", ())):
-            rows = _where(rows, text, number)
-        return self._started(rows)
+        return self._in_time(rows)
 
     @property
     def _time(self) -> str:
@@ -190,6 +220,10 @@ def _equal(column: str) -> Callable[[tuple[str, ...]], Q]:
     return lambda values: Q(**{column: values[0]})
 
 
+def _ids(values: tuple[str, ...]) -> Q:
+    return Q(pk__in=[identity(value) for value in values])
+
+
 def _id(column: str, name: str) -> Callable[[tuple[str, ...]], Q]:
     return lambda values: Q(**{column: identity(values[0], name)})
 
@@ -262,7 +296,7 @@ INDEXED: dict[str, Callable[[tuple[str, ...]], Q]] = {
     "key": _equal("key"),
     "event": _equal("event_id"),
     "parent": _id("parent_id", "parent"),
-    "id": _id("pk", "id"),
+    "id": _ids,
     "before": _id("pk__lt", "before"),
 }
 UNINDEXED: dict[str, Callable[[tuple[str, ...]], Q]] = {
@@ -274,4 +308,4 @@ UNINDEXED: dict[str, Callable[[tuple[str, ...]], Q]] = {
 }
 #: The names of all conditions.
 NAMES = (*INDEXED, *UNINDEXED, "time", "period", "since", "until")
-SEVERAL = ("status", "where")
+SEVERAL = ("status", "where", "id")
