@@ -62,6 +62,8 @@ def begin(
         raise ConfigurationError(msg)
     if not actor.may(VERBS[verb].permission):
         raise PermissionDenied
+    if chosen.reads_payloads and not actor.may("durable_jobs.view_payload"):
+        raise PermissionDenied
     if key and (known := _begun(key)):
         return known
     frozen = chosen.frozen()

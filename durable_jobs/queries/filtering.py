@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -83,6 +84,15 @@ class RunFilter:
 
     def __bool__(self) -> bool:
         return bool(self.values)
+
+    def without(self, name: str) -> RunFilter:
+        """Return the filter without one of its conditions."""
+        return RunFilter({key: self.values[key] for key in self.values if key != name})
+
+    @property
+    def reads_payloads(self) -> bool:
+        """Tell whether it is for those alone who may see payloads."""
+        return "where" in self.values
 
     @property
     def looks_through(self) -> list[str]:
@@ -222,6 +232,15 @@ def _subject(values: tuple[str, ...]) -> Q:
     return Q(pk__in=rows.filter(model=label.lower(), object_pk=key).values("run_id"))
 
 
+def _search(values: tuple[str, ...]) -> Q:
+    """Return the runs with a whole id, event's id or key: by equality, as indexed."""
+    term = values[0].strip()
+    found = Q(event_id=term) | Q(key=term)
+    with suppress(FilterError):  # no run's id: it may be an event's, or a key
+        found |= Q(pk=identity(term))
+    return found
+
+
 def _equal(column: str) -> Callable[[tuple[str, ...]], Q]:
     return lambda values: Q(**{column: values[0]})
 
@@ -297,6 +316,7 @@ def _unknown(name: str) -> str:
 
 
 INDEXED: dict[str, Callable[[tuple[str, ...]], Q]] = {
+    "q": _search,
     "status": _status,
     "function": _equal("function"),
     "subject": _subject,
