@@ -106,9 +106,7 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
     except (FilterError, LimitExceeded, Refused) as error:
         messages.error(request, error.message)
         return HttpResponseRedirect(back)
-    text = _(
-        "This run does it: %(verb)s, %(count)s runs. Its steps show how far it is."
-    )
+    text = _("%(verb)s %(count)s runs: this run does it, step by step.")
     known = {"verb": VERBS[verb].label, "count": f"{run.data['count']:,}"}
     messages.success(request, text % known)
     links = Links(run_admin.admin_site, request)

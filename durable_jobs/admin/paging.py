@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib.admin.views.main import ChangeList
+from django.contrib.admin.views.main import PAGE_VAR, ChangeList
 from django.core.paginator import Paginator
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
@@ -55,6 +55,12 @@ class BoundedChangeList(ChangeList):
         if self.capped and self.page_num == self.paginator.num_pages:
             follow = self.model_admin.older_than(list(self.result_list)[-1])
             self.older = self.get_query_string(follow) if follow else None
+
+    def get_query_string(self, new_params: Any = None, remove: Any = None) -> str:
+        """Return an address of the list; another filter begins with the newest."""
+        follows = {PAGE_VAR, OLDER} & {*(new_params or {})}
+        gone = [*(remove or []), *([] if follows else [OLDER])]
+        return str(super().get_query_string(new_params, gone))
 
     @property
     def capped(self) -> bool:
