@@ -46,10 +46,11 @@ def params(request: HttpRequest) -> dict[str, list[str]]:
 
 def chosen(who: Actor, given: Mapping[str, str | Iterable[str]]) -> RunFilter:
     """Return the filter that conditions make, for who may ask for them."""
-    if "where" in given and not who.may(_PAYLOAD):
+    found = RunFilter.parse(given)
+    if found.reads_payloads and not who.may(_PAYLOAD):
         msg = "The filter 'where' looks into payloads, which you may not see."
         raise PermissionDenied(msg)
-    return RunFilter.parse(given)
+    return found
 
 
 def masked(error: Any, sees: bool) -> dict[str, Any] | None:

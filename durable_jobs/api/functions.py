@@ -11,7 +11,7 @@ from durable_jobs.api.answers import answers
 from durable_jobs.api.doors import need
 from durable_jobs.api.schemas import FunctionOut, FunctionsOut
 from durable_jobs.definitions.function import Function
-from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.registry import OWN, registry
 from durable_jobs.definitions.triggers import Cron, Event, ModelChange, Trigger
 from durable_jobs.store import pauses
 
@@ -34,7 +34,7 @@ def get_function(request: HttpRequest, function_id: str) -> Any:
     """Give a function of the code."""
     need(request, VIEW)
     function = registry.find(function_id)
-    if function is None:
+    if function is None or function.id.startswith(OWN):
         raise Http404
     return _shown(function, pauses.functions().filter(name=function.id).exists())
 

@@ -11,10 +11,11 @@ from pydantic import AfterValidator, AwareDatetime, ConfigDict, StringConstraint
 
 from durable_jobs.definitions.function import MAX_PRIORITY
 from durable_jobs.definitions.names import MAX_LENGTH
-from durable_jobs.queries.filtering import FIRST_YEAR, LAST_YEAR
 
 MOST_ROWS = 200
 LONGEST_REASON = 1000
+#: Near the ends of the calendar, another zone would be beyond it.
+FIRST_YEAR, LAST_YEAR = 1970, 9000
 
 
 def _storable(text: str) -> str:
@@ -352,7 +353,7 @@ class Page(Schema):
 
 
 class RunsQuery(Page):
-    """The filters of runs; ``status`` and ``where`` may be given several times."""
+    """The filters of runs; those that are lists may be given several times."""
 
     status: list[str] = Field(default_factory=list)
     where: list[str] = Field(default_factory=list)
@@ -361,7 +362,8 @@ class RunsQuery(Page):
     key: str | None = None
     event: str | None = None
     parent: str | None = None
-    id: str | None = None
+    id: list[str] = Field(default_factory=list)
+    q: str | None = None
     before: str | None = None
     trigger: str | None = None
     version: str | None = None

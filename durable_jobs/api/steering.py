@@ -15,12 +15,22 @@ from durable_jobs.api import finding
 from durable_jobs.api.answers import answers
 from durable_jobs.api.doors import need
 from durable_jobs.api.problems import Problem
-from durable_jobs.api.schemas import AnswerIn, Done, ReasonIn, RerunIn, RunOut, StartIn
-from durable_jobs.control import calling
+from durable_jobs.api.schemas import (
+    FIRST_YEAR,
+    LAST_YEAR,
+    AnswerIn,
+    BulkIn,
+    Done,
+    Job,
+    ReasonIn,
+    RerunIn,
+    RunOut,
+    StartIn,
+)
+from durable_jobs.control import bulk, calling
 from durable_jobs.control.acting import VERBS, act
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import Refused, UnknownFunction
-from durable_jobs.queries.filtering import FIRST_YEAR, LAST_YEAR
 from durable_jobs.types import Duration
 
 router = Router(tags=["runs"])
@@ -47,6 +57,14 @@ def start_run(
         priority=given.priority,
     )
     return Status(201 if started.new else 200, started.run)
+
+
+@router.post("/runs/bulk", response=answers({202: Job}, 409, 415))
+def do_to_many(request: HttpRequest, payload: BulkIn) -> Any:
+    """Do something to all runs that a filter finds, in a run that tells how it went."""
+    who = need(request, VERBS[payload.verb].permission)
+    chosen = finding.chosen(who, payload.filter)
+    return Status(202, {"run": bulk.begin(who, payload.verb, chosen, payload.reason)})
 
 
 @router.post("/runs/{uuid:run_id}/cancel", response=_DONE)

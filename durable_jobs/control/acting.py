@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.control import auditing, steering
 from durable_jobs.control.scopes import scope_of
+from durable_jobs.definitions.registry import OWN
 from durable_jobs.exceptions import Refused
 from durable_jobs.models import Run
 from durable_jobs.statuses import LIVE, REDRIVABLE, RunStatus
@@ -134,6 +135,10 @@ VERBS: dict[str, Verb] = {
 }
 
 
+#: The verbs that would let somebody act as another by a run of the app's own.
+FORGING = frozenset({"answer", "edit", "rerun"})
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
     """Who acts: a user, and by which way when it is not the admin itself.
@@ -186,6 +191,10 @@ def act(actor: Actor, verb: str, run: Run, *, reason: str = "", **values: Any) -
     known = VERBS[verb]
     if not may(actor, verb, run):
         raise PermissionDenied
+    if verb in FORGING and run.function.startswith(OWN):
+        # Its data says who acts: none but the one who began it may say that.
+        msg = f"Run {run.pk} is the app's own: it cannot be {known.done}. Begin anew."
+        raise Refused(msg)
     with db.atomic():
         made = known.perform(run, reason, values)
         if made is False:

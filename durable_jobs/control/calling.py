@@ -19,6 +19,7 @@ from durable_jobs.control import auditing, schedules
 from durable_jobs.control.acting import Actor
 from durable_jobs.definitions.events import NewEvent
 from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import OWN
 from durable_jobs.events import ingest, signalling
 from durable_jobs.exceptions import Refused
 from durable_jobs.models import Run, Schedule
@@ -66,6 +67,10 @@ def start(
 ) -> Started:
     """Start a run, or find the one that has the key; write down a new one."""
     _need(actor, "durable_jobs.start_run")
+    if function.id.startswith(OWN):
+        # What they are given says who acts.
+        msg = f"{function.id!r} is the app's own: it is begun by what it is for."
+        raise Refused(msg)
     before = ids.new_id()
     with db.atomic():
         chosen = function.using(key=key, run_after=run_after, priority=priority)

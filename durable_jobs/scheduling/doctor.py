@@ -190,7 +190,7 @@ def last_tick() -> datetime | None:
 
 def _worth_knowing() -> Iterator[Finding]:
     live = Run.objects.using(db.alias()).filter(status__in=sorted(LIVE))
-    known = [function.id for function in registry]
+    known = registry.ids()
     unknown = live.exclude(function__in=known).values("function")
     for row in unknown.annotate(count=Count("pk")).order_by("function"):
         yield Finding(

@@ -43,6 +43,8 @@ def _steer(*verbs: str) -> list[Endpoint]:
 
 ANSWER: Callable[[dict[str, Any]], Any] = lambda place: {"step": place["step"]}  # noqa: E731  # one of many values of a table
 
+BULK = {"verb": "cancel", "filter": {"function": "tests.asks"}}
+
 ENDPOINTS = [
     Endpoint("POST", "events", "send_event", "events:send", {"name": "tests/one"}),
     Endpoint("POST", "signals/go", "send_signal", "signals:send"),
@@ -56,6 +58,7 @@ ENDPOINTS = [
     Endpoint("GET", "runs/{run}/steps/{step}", "view_run", "runs:read"),
     Endpoint("GET", "runs/{run}/result", "view_run", "runs:read"),
     *_steer("cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"),
+    Endpoint("POST", "runs/bulk", "cancel_run", "runs:steer", BULK),
     Endpoint("POST", "runs/{run}/answer", "answer_run", "runs:steer", ANSWER),
     Endpoint("GET", "schedules", "view_schedule", "schedules:read"),
     Endpoint("POST", "schedules/{active}/pause", "pause_schedule", "schedules:steer"),

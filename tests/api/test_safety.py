@@ -56,6 +56,7 @@ EXEMPT = [
     "durable/api/v1/runs/<uuidstr:run_id>/steps/<key>",
     "durable/api/v1/runs/<uuidstr:run_id>/trace",
     "durable/api/v1/runs/<uuidstr:run_id>/wake",
+    "durable/api/v1/runs/bulk",
     "durable/api/v1/schedules",
     "durable/api/v1/schedules/<int:schedule_id>/pause",
     "durable/api/v1/schedules/<int:schedule_id>/resume",
