@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from django import forms
@@ -71,7 +70,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         "created", "expires", "used", "revoked",
     )  # fmt: skip
     ordering = ("-id",)
-    actions: Sequence[Any] = ("revoke",)
+    actions: Any = ("revoke",)
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Return the columns; the owners of all rows are looked up together."""

@@ -70,7 +70,7 @@ def _one(body: bytes) -> Any:
 
 
 def _lines(body: bytes) -> list[Any]:
-    found = []
+    found: list[Any] = []
     for number, line in enumerate(BytesIO(body), 1):
         if not line.strip():
             continue

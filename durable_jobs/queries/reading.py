@@ -57,7 +57,7 @@ def payloads(of: Run | Step, names: Iterable[str]) -> dict[str, Any]:
     """Return columns of a row as they are stored; None for what is not there."""
     texts = {f"{name}_text": Cast(name, TextField()) for name in names}
     rows = type(of)._base_manager.using(db.alias()).filter(pk=of.pk)
-    row = rows.values(**texts).first() or {}
+    row: dict[str, Any] = rows.values(**texts).first() or {}
     return {name: _value(row.get(f"{name}_text")) for name in names}
 
 

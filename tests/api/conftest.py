@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.cache import cache
-from django.http import HttpResponse
 from django.test import Client
 
 from durable_jobs import durable
@@ -32,13 +31,13 @@ class Caller:
     client: Client = field(default_factory=lambda: Client(enforce_csrf_checks=True))
     headers: dict[str, str] = field(default_factory=dict)
 
-    def get(self, path: str, params: Any = None, **headers: str) -> HttpResponse:
+    def get(self, path: str, params: Any = None, **headers: str) -> Any:
         """Ask for something."""
         return self.client.get(V1 + path, params, headers={**self.headers, **headers})
 
     def post(
         self, path: str, body: Any = None, kind: str = JSON, **headers: str
-    ) -> HttpResponse:
+    ) -> Any:
         """Post JSON, or bytes as they are."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.client.post(
@@ -139,7 +138,7 @@ def failing(kit: Kit) -> durable.Function:
     return failing
 
 
-def problem(response: HttpResponse, status: int, code: str) -> dict[str, Any]:
+def problem(response: Any, status: int, code: str) -> dict[str, Any]:
     """Return a problem, which it has to be."""
     assert response.status_code == status, response.content
     assert response["Content-Type"] == "application/problem+json"
