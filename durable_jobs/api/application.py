@@ -7,9 +7,15 @@ from functools import wraps
 from typing import Any
 
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    JsonResponse,
+)
 from django.urls import URLPattern, URLResolver, path, re_path
 from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
 from ninja import NinjaAPI
 from ninja.openapi.schema import OpenAPISchema
 from ninja.operation import Operation
@@ -28,6 +34,8 @@ from durable_jobs.api.bodies import StrictParser
 from durable_jobs.api.doors import DOORS
 from durable_jobs.api.problems import NOT_FOUND, Problem, answer
 from durable_jobs.store import db
+
+DESCRIPTION = "openapi.json"
 
 View = Callable[..., Any]
 
@@ -63,6 +71,7 @@ def make() -> Api:
         version="1",
         description="Events, runs, steps and schedules of durable functions.",
         urls_namespace="durable_jobs:api",
+        openapi_url=None,
         docs_url=None,
         parser=StrictParser(),
         auth=DOORS,
@@ -76,11 +85,25 @@ def make() -> Api:
 
 def patterns() -> tuple[list[URLPattern | URLResolver], str, str]:
     """Return the addresses of the API, for ``path()``."""
-    found, app, namespace = make().urls
+    api = make()
+    found, app, namespace = api.urls
     for pattern in found:
         if isinstance(pattern, URLPattern):
             pattern.callback = _framed(pattern.callback)
-    return [path("", _missing), *found, re_path("", _missing)], app, namespace
+    described = path(DESCRIPTION, _described(api), name="openapi")
+    # The first stands before the address of ninja's own that it hides.
+    own = [path("", _missing), described, *found, re_path("", _missing)]
+    return own, app, namespace
+
+
+def _described(api: Api) -> View:
+    @require_safe
+    def described(request: HttpRequest) -> HttpResponse:
+        # By the address that it was asked for: hosts include ours where they like.
+        prefix = request.path.removesuffix(DESCRIPTION)
+        return JsonResponse(api.get_openapi_schema(path_prefix=prefix))
+
+    return described
 
 
 def _framed(view: View) -> View:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import TextField
+from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
 from durable_jobs.models import Attempt, Run, Schedule, Step
@@ -56,8 +56,8 @@ def run(key: uuid.UUID) -> Run | None:
 def payloads(of: Run | Step, names: Iterable[str]) -> dict[str, Any]:
     """Return columns of a row as they are stored; None for what is not there."""
     texts = {f"{name}_text": Cast(name, TextField()) for name in names}
-    rows = type(of)._base_manager.using(db.alias()).filter(pk=of.pk)
-    row: dict[str, Any] = rows.values(**texts).first() or {}
+    rows: QuerySet[Any] = type(of)._base_manager.using(db.alias()).filter(pk=of.pk)
+    row = rows.values(**texts).first() or {}
     return {name: _value(row.get(f"{name}_text")) for name in names}
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 from django.test import override_settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from durable_jobs import durable
 from durable_jobs.api import bodies
 from durable_jobs.models import Event, Run
+from durable_jobs.serialization import canonical
 from tests.api.conftest import problem
 
 pytestmark = pytest.mark.django_db
@@ -224,6 +227,31 @@ def test_nobody_outside_can_write_a_tag_of_the_codec(kit, api):
     data = {"$durable": "model", "value": ["auth.user", 1]}
     (id,) = api.post("events", {"name": "tests/tag", "data": data}).json()["ids"]
     assert Event.objects.get(pk=id).data == data
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(10**60), 10**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(data=st.dictionaries(st.text(), VALUES))
+def test_what_is_accepted_is_stored_and_comes_back_equal(kit, api, data):
+    response = api.post("events", {"name": "tests/any", "data": data})
+    if response.status_code != 202:  # a NUL, or what it cannot hold
+        problem(response, 422, "invalid-payload")
+        return
+    (id,) = response.json()["ids"]
+    back = Event.objects.get(pk=id).data
+    assert back == data
+    assert canonical(back) == canonical(data), "of the same types as well"
 
 
 # Signals

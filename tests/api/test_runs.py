@@ -12,8 +12,9 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 
-from durable_jobs import durable
+from durable_jobs import dispatch, durable
 from durable_jobs.api import waiting
+from durable_jobs.control import steering
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
 from tests.admin.conftest import make_runs, make_steps
@@ -273,6 +274,40 @@ def test_a_run_that_does_not_end_in_time_is_pending(kit, api, sleeper):
     assert response.json() == {"id": str(run.pk), "status": "waiting"}
     for wait in (-1, 61, "long", "nan", "inf"):
         problem(api.get(f"runs/{run.pk}/result", {"wait": wait}), 422, "invalid")
+
+
+class Elsewhere:
+    """A dispatcher whose workers are other processes."""
+
+    stands_still = False
+
+    def ring(self, queue: str, work: int) -> None:
+        pass
+
+    def ring_at(self, moment: Any, queue: str) -> None:
+        pass
+
+    def help(self) -> bool:
+        return False
+
+
+def test_a_run_that_ends_elsewhere_meanwhile_is_answered_at_once(
+    kit, api, sleeper, monkeypatch
+):
+    run = sleeper.enqueue()
+    looked = []
+
+    def meanwhile(seconds: float) -> None:
+        looked.append(seconds)
+        if len(looked) == 3:
+            Run.objects.get(pk=run.pk).cancel("closed")
+
+    monkeypatch.setattr(steering.time, "sleep", meanwhile)
+    with dispatch.using(Elsewhere()):
+        response = api.get(f"runs/{run.pk}/result", {"wait": 60})
+    assert response.status_code == 200
+    assert response.json()["reason"] == "closed"
+    assert len(looked) == 3
 
 
 def test_not_many_requests_wait_at_once(kit, api, sleeper, monkeypatch):
