@@ -48,7 +48,9 @@ def test_a_schedule_is_paused_run_and_resumed_and_each_is_written_down(kit, api,
     assert api.post(f"{path}/run").json()["run"] is None  # it waits for that one
     assert api.post(f"{path}/resume").json()["schedule"]["paused_at"] is None
     problem(api.post(f"{path}/resume"), 409, "refused")
-    said = LogEntry.objects.filter(object_id=str(schedule.pk)).order_by("pk")
+    said = LogEntry.objects.filter(
+        object_id=str(schedule.pk), content_type__model="schedule"
+    ).order_by("pk")
     assert [one.change_message.partition(" (")[0] for one in said] == [
         "Paused: holidays", f"Run now as {run}.", "Run now.", "Resumed.",
     ]  # fmt: skip
