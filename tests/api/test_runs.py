@@ -14,7 +14,6 @@ from django.contrib.auth.models import User
 
 from durable_jobs import dispatch, durable
 from durable_jobs.api import waiting
-from durable_jobs.control import steering
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
 from tests.admin.conftest import make_runs, make_steps
@@ -302,7 +301,7 @@ def test_a_run_that_ends_elsewhere_meanwhile_is_answered_at_once(
         if len(looked) == 3:
             Run.objects.get(pk=run.pk).cancel("closed")
 
-    monkeypatch.setattr(steering.time, "sleep", meanwhile)
+    monkeypatch.setattr("durable_jobs.control.steering.time.sleep", meanwhile)
     with dispatch.using(Elsewhere()):
         response = api.get(f"runs/{run.pk}/result", {"wait": 60})
     assert response.status_code == 200
