@@ -27,13 +27,14 @@ DAYS = 30
 #: Ids that sort by time, as those that the engine makes; number 1 is the newest.
 _CHOSEN = """
 WITH chosen AS MATERIALIZED (
-    SELECT n, moment, of, (
+    SELECT n, moment, of, other, (
         lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0')
         || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15)
     )::uuid AS id
     FROM (
         SELECT n, now() - n * interval '{days} days' / %(count)s AS moment,
-            mod(abs(hashint8(n)::bigint), 100000) AS of
+            mod(abs(hashint8(n)::bigint), 100000) AS of,
+            mod(abs(hashint8(-n)::bigint), 100000) AS other
         FROM generate_series(%(last)s::bigint, %(first)s::bigint, -1) AS n
     ) AS numbered
 ), runs AS MATERIALIZED (
@@ -57,7 +58,7 @@ INSERT INTO durable_jobs_run (
     lease_until, worker, attempt, claims, crashes, woken, queued_at, started_at,
     ended_at
 )
-SELECT id, 'shop.function_' || floor(30 * power(of / 100000.0, 3)),
+SELECT id, 'shop.function_' || floor(30 * power(other / 100000.0, 3)),
     'v' || n * 5 / (%(count)s + 1), status,
     CASE WHEN status = 'skipped' THEN 'Another run has the key.' ELSE '' END,
     'shop/event.' || mod(n, 12),
@@ -81,7 +82,7 @@ SELECT id, 'shop.function_' || floor(30 * power(of / 100000.0, 3)),
     0, 1, 0, false, moment,
     CASE WHEN status NOT IN ('queued', 'skipped') THEN moment + interval '2 s' END,
     CASE WHEN status NOT IN ('queued', 'running', 'waiting', 'paused')
-        THEN moment + of * interval '1 ms' END
+        THEN moment + interval '2 s' + other * interval '1 ms' END
 FROM runs
 """
 _SUBJECT = """

@@ -40,7 +40,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     facts: ClassVar[tuple[str, ...]] = ()
     bodies: ClassVar[tuple[tuple[Any, str], ...]] = ()
 
-    actions = None
+    actions: Any = None
     form = PlainForm
     list_max_show_all = 0
     list_per_page = 50
