@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import connection
 
-from durable_jobs import ids
+from durable_jobs import clock, ids
 
 #: Runs of one statement.
 BATCH = 250_000
@@ -32,7 +32,7 @@ WITH chosen AS MATERIALIZED (
         || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15)
     )::uuid AS id
     FROM (
-        SELECT n, now() - n * interval '{days} days' / %(count)s AS moment,
+        SELECT n, %(now)s - n * interval '{days} days' / %(count)s AS moment,
             mod(abs(hashint8(n)::bigint), 100000) AS of,
             mod(abs(hashint8(-n)::bigint), 100000) AS other
         FROM generate_series(%(last)s::bigint, %(first)s::bigint, -1) AS n
@@ -120,7 +120,13 @@ _TABLES = "run", "subject", "event", "step"
 def fill(count: int) -> None:
     """Leave ``count`` runs, the newest now and the oldest a month old."""
     keys = [ids.step_key(f"step {number}") for number in range(MANY_STEPS)]
-    known = {"count": count, "keys": keys, "large": _large(), "many": MANY_STEPS}
+    known: dict[str, Any] = {
+        "count": count,
+        "keys": keys,
+        "large": _large(),
+        "many": MANY_STEPS,
+    }
+    known["now"] = clock.now()  # all of a run's rows have the id of one moment
     known["stepped"] = max(int(count * WITH_STEPS), LARGE[1])
     began = time.monotonic()
     with connection.cursor() as cursor:
@@ -128,7 +134,7 @@ def fill(count: int) -> None:
         for last in range(count, 0, -BATCH):
             first = max(last - BATCH, 0) + 1
             for statement in _STATEMENTS:
-                chosen: dict[str, Any] = {"first": first, "last": last, **known}
+                chosen = {"first": first, "last": last, **known}
                 cursor.execute(_CHOSEN + statement, chosen)
             took = time.monotonic() - began
             print(f"{count - first + 1:,} runs, {took:.0f} s", file=sys.stderr)
