@@ -18,6 +18,7 @@ from django.http import (
     QueryDict,
 )
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from durable_jobs.admin import conditions
 from durable_jobs.admin.links import Links
@@ -34,7 +35,9 @@ Action = Callable[[Any, HttpRequest, Any], HttpResponse | None]
 
 
 def _action(name: str) -> Action:
-    @admin.action(permissions=[name], description=VERBS[name].label)
+    label: Any = VERBS[name].label
+
+    @admin.action(permissions=[name], description=label)
     def ask(run_admin: Any, request: HttpRequest, rows: Any) -> HttpResponse | None:
         return _confirmation(run_admin, request, name)
 
@@ -72,10 +75,9 @@ def _confirmation(
         run_admin.admin_site,
         request,
         "bulk.html",
-        title=_("%(verb)s many runs") % {"verb": VERBS[verb].label},
+        title=_title(verb, count),
         current=run_admin.tab,
         verb=VERBS[verb],
-        count=count,
         most=bulk.MOST,
         too_many=count > bulk.MOST,
         words=conditions.words(chosen),
@@ -85,6 +87,12 @@ def _confirmation(
         bulk_url=address(run_admin.admin_site, "bulk"),
         back=request.get_full_path(),
     )
+
+
+def _title(verb: str, count: int) -> str:
+    shown = f"{count - 1:,}+" if count > bulk.MOST else f"{count:,}"
+    text = ngettext("%(verb)s %(count)s run", "%(verb)s %(count)s runs", count)
+    return text % {"verb": VERBS[verb].label, "count": shown}
 
 
 def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
@@ -106,9 +114,8 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
     except (FilterError, LimitExceeded, Refused) as error:
         messages.error(request, error.message)
         return HttpResponseRedirect(back)
-    text = _("%(verb)s %(count)s runs: this run does it, step by step.")
-    known = {"verb": VERBS[verb].label, "count": f"{run.data['count']:,}"}
-    messages.success(request, text % known)
+    text = _("%(what)s: this run does it, step by step.")
+    messages.success(request, text % {"what": _title(verb, run.data["count"])})
     links = Links(run_admin.admin_site, request)
     return HttpResponseRedirect(links.page(Run, run.pk) or back)
 

@@ -141,7 +141,7 @@ class Conditions:
         if name == "time":
             choices = tuple((key, text, key == value) for key, text in _TIMES.items())
             return Input(value=value, choices=choices, **common)
-        if name in _MOMENTS:
+        if name in _MOMENTS and not wrong:  # its input would show nothing else
             return Input(value=_local(value), kind="datetime-local", **common)
         return Input(value=value, hint=hint, **common)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from types import NoneType
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -25,7 +26,7 @@ MOST = 100_000
 CAPPED = "Durable-Jobs-Capped"
 #: Rows that are in memory at once; payloads may be large.
 CHUNK, CHUNK_OF_PAYLOADS = 1000, 50
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "id",
     "function",
     "status",
@@ -45,28 +46,7 @@ COLUMNS = (
     "started_at",
     "ended_at",
 )
-PAYLOADS = 1000, 50
-COLUMNS = [
-    "id",
-    "function",
-    "status",
-    "reason",
-    "trigger",
-    "key",
-    "version",
-    "queue",
-    "worker",
-    "attempt",
-    "crashes",
-    "event_id",
-    "parent_id",
-    "relation",
-    "queued_at",
-    "due_at",
-    "started_at",
-    "ended_at",
-]
-PAYLOADS = ("data", "output", "error")
+PAYLOADS: tuple[str, ...] = ("data", "output", "error")
 #: How a cell begins that a spreadsheet would calculate.
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -114,7 +94,7 @@ class _Rows:
         self, run_admin: Any, request: HttpRequest, chosen: RunFilter, payloads: bool
     ) -> None:
         rows = run_admin.get_queryset(request)
-        self._names = [*COLUMNS]
+        self._names: list[str] = [*COLUMNS]
         self._rows = chosen.narrow(rows).order_by("-pk")
         self._size = CHUNK
         if payloads:
@@ -166,7 +146,7 @@ def as_json(rows: Iterable[Row], names: list[str]) -> Iterator[str]:
     begin = "[\n"
     for row in rows:
         shown = {
-            name: value if isinstance(value, int | None) else _plain(value)
+            name: value if isinstance(value, int | NoneType) else _plain(value)
             for name, value in row.items()
             if name not in PAYLOADS
         }

@@ -61,7 +61,8 @@ class RunChangeList(BoundedChangeList):
     def get_filters_params(self, params: Any = None) -> Any:
         """Return what the links beside the list are about: nothing else filters."""
         found = super().get_filters_params(params)
-        names = {item.parameter_name for item in self.list_filter}
+        offered: Any = self.list_filter
+        names = {item.parameter_name for item in offered}
         return {name: value for name, value in found.items() if name in names}
 
     def get_queryset(self, request: Any, exclude_parameters: Any = None) -> Any:

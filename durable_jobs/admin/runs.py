@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial, partialmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
@@ -73,7 +73,7 @@ class RunAdmin(ReadOnlyAdmin):
         "duration",
     )
     list_filter = (OfferedStatus, OfferedPeriod, OfferedFunction)
-    actions: ClassVar = bulk.ACTIONS
+    actions = bulk.ACTIONS
     ordering = ("-id",)
     search_fields = ("=id",)
     search_help_text = _("The whole id of a run or of an event, or a whole key.")
@@ -125,11 +125,13 @@ class RunAdmin(ReadOnlyAdmin):
             return super().changelist_view(request, found)
         return found
 
-    def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """Do what was chosen, unless a selection of no runs was posted."""
         if not bulk.selectable(request):
             return None
-        return super().response_action(request, queryset)
+        return super().response_action(request, queryset, *args, **kwargs)
 
     def _may(self, verb: str, request: HttpRequest) -> bool:
         return actor(request).may(VERBS[verb].permission)

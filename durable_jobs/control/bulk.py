@@ -156,7 +156,7 @@ def _chunk(
     actor = _actor(asked["actor"], asked["verb"])
     rows = _next(asked, itself, after, size)
     counts = {"done": 0, "refused": 0, "failed": 0}
-    problems = []
+    problems: list[dict[str, str]] = []
     for run in rows:
         name, message = _one(actor, asked["verb"], run, asked["reason"])
         counts[name] += 1

@@ -27,7 +27,7 @@ class Key(KeyTransform):
         column, params, keys = self.preprocess_lhs(compiler, connection)
         return f"({column} {self.postgres_nested_operator} %s)", (*params, keys)
 
-    def as_sqlite(self, compiler: Any, connection: Any) -> Any:
+    def as_sqlite(self, compiler: Any, connection: Any, **more: Any) -> Any:
         """Return the SQL, in which true, false and null are told from texts."""
         column, params, keys = self.preprocess_lhs(compiler, connection)
         path = "$" + "".join(

@@ -66,7 +66,7 @@ def waiting(count):
 def test_a_selection_is_confirmed_and_done_in_the_background(kit, ann):
     first, _second, third = waiting(3)
     asked = ask(ann, "cancel", [first, third])
-    assert "2 runs are about to be handled: cancel" in Page(asked.content.decode()).text
+    assert "Cancel 2 runs" in Page(asked.content.decode()).text
     assert statuses() == ["waiting"] * 3, "nothing is done before it is confirmed"
     response = ann.post(BULK, {**form(asked), "reason": "a mistake"}, follow=True)
     run = Run.objects.get(function=bulk.FUNCTION)
@@ -88,7 +88,7 @@ def test_the_whole_filter_is_done_beyond_the_page_that_shows(kit, ann):
     shown = Run.objects.filter(status="failed").first()
     asked = ask(ann, "redrive", [shown], "?status=failed", **ALL)
     text = Page(asked.content.decode()).text
-    assert "60 runs are about to be handled" in text
+    assert "Redrive 60 runs" in text
     assert "status: Failed" in text
     ann.post(BULK, form(asked))
     kit.run_until_idle()
@@ -99,7 +99,7 @@ def test_the_search_is_part_of_the_whole_filter(kit, ann):
     wanted = make_runs(2, status="failed", key="k 1")
     make_runs(3, status="failed")
     asked = ask(ann, "redrive", wanted[:1], "?q=k+1&status=failed", **ALL)
-    assert "2 runs are about to be handled" in Page(asked.content.decode()).text
+    assert "Redrive 2 runs" in Page(asked.content.decode()).text
     ann.post(BULK, form(asked))
     kit.run_until_idle()
     assert statuses().count("waiting") == 2
@@ -203,7 +203,7 @@ def test_a_selection_of_no_runs_is_a_message(ann, chosen):
     sent = {"action": "cancel_runs", "index": "0", "_selected_action": chosen}
     response = ann.post(list_of("run"), sent)
     assert response.status_code in (200, 302, 400)
-    assert b"about to be handled" not in response.content
+    assert b"in the background" not in response.content
 
 
 def test_runs_that_are_gone_meanwhile_are_a_message(kit, ann):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -148,7 +149,7 @@ def test_an_asynchronous_server_streams_too():
     client.force_login(User.objects.create_superuser("root"))
 
     async def fetch():
-        response = await client.get(f"{EXPORT}?format=json")
+        response: Any = await client.get(f"{EXPORT}?format=json")
         return b"".join([piece async for piece in response.streaming_content])
 
     assert len(json.loads(async_to_sync(fetch)())) == 3

@@ -146,7 +146,8 @@ def test_only_those_who_see_payloads_look_into_them(operator):
 def test_what_no_index_answers_says_among_how_many_it_was_looked_for(get, monkeypatch):
     monkeypatch.setattr(filtering, "MOST_LOOKED", 3)
     runs = make_runs(8, version="2")
-    seen, query = [], "?version=2"
+    seen: list[str] = []
+    query: str | None = "?version=2"
     pages = 0
     while query:
         page = get(list_of("run") + query)

@@ -327,7 +327,7 @@ def test_a_machine_whose_clock_is_behind_waits(kit, person, monkeypatch):
     make(1)
     run = bulk.begin(person("rerun"), "rerun", chosen())
     with monkeypatch.context() as behind:
-        behind.setattr(bulk.ids, "new_id", lambda: uuid.UUID(int=run.pk.int - 1))
+        behind.setattr(ids, "new_id", lambda: uuid.UUID(int=run.pk.int - 1))
         kit.run_until_idle()
     assert Run.objects.filter(relation="rerun").count() == 0
     kit.advance("1m")

@@ -39,6 +39,7 @@ paths = st.builds(
     texts | st.integers().map(str) | st.none().map(json.dumps),
 )
 VALUES = {
+    "q": texts.filter(str.strip) | uuids,
     "status": st.lists(st.sampled_from(RunStatus.values), min_size=1, max_size=8),
     "function": texts,
     "subject": st.builds("{}.{}:{}".format, keys, keys, texts),
@@ -232,6 +233,12 @@ class TestRuns:
         Subject.objects.create(run=run, model="shop.order", object_pk="7:8 ü")
         assert self.found(subject="shop.Order:7:8 ü") == [run]
         assert self.found(subject="shop.order:7") == []
+
+    def test_by_a_whole_id_or_key_as_the_search_box_does(self):
+        run, event = make_runs(1, key="k 1")[0], make_runs(1, event_id="e 1")[0]
+        assert self.found(q=f" {run.pk} ") == self.found(q="k 1") == [run]
+        assert self.found(q="e 1") == [event]
+        assert self.found(q="k") == []
 
     def test_by_columns(self):
         event, parent = str(ids.new_id()), ids.new_id()
