@@ -86,7 +86,9 @@ class DuplicateKeyError(DurableError):
 
 
 class FilterError(DurableError):
-    """A condition on a list cannot be read."""
+    """A condition on a list cannot be read; ``name`` is that of the condition."""
+
+    name = ""
 
 
 class Refused(DurableError):

@@ -21,7 +21,6 @@ from durable_jobs.admin.filters import (
     GivenFilter,
     OlderFilter,
     PeriodFilter,
-    earliest_id,
     identity,
 )
 from durable_jobs.admin.links import Links
@@ -32,6 +31,7 @@ from durable_jobs.engine.context import PATCH
 from durable_jobs.engine.performing import GROUP, KINDS
 from durable_jobs.engine.steps.parallel import BRANCH
 from durable_jobs.models import Attempt, Run, Step, Wait
+from durable_jobs.queries.filtering import earliest_id
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db
 

@@ -14,6 +14,9 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.schemes import Scheme
 from durable_jobs.exceptions import ConfigurationError
 
+#: Characters that a secret in the settings should have at least.
+SHORTEST_KEY = 24
+
 
 def check_installation(**kwargs: Any) -> list[CheckMessage]:
     """Check the settings and the database that holds the runs."""
@@ -31,7 +34,8 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
                 id="durable_jobs.E002",
             )
         )
-    return found + _webhook_secrets() + _sqlite_options() + _live_pages()
+    found += _webhook_secrets() + _event_keys()
+    return found + _sqlite_options() + _live_pages()
 
 
 def _webhook_secrets() -> list[CheckMessage]:
@@ -52,6 +56,21 @@ def _webhook_secrets() -> list[CheckMessage]:
                 )
             )
     return found
+
+
+def _event_keys() -> list[CheckMessage]:
+    """Find secrets that could be guessed."""
+    short = sum(len(key) < SHORTEST_KEY for key in conf.settings.EVENT_KEYS)
+    if not short:
+        return []
+    return [
+        Warning(
+            f"{short} of the EVENT_KEYS have less than {SHORTEST_KEY} characters.",
+            hint="Make one with: python -c 'import secrets; "
+            "print(secrets.token_urlsafe(32))'",
+            id="durable_jobs.W002",
+        )
+    ]
 
 
 def _sqlite_options() -> list[CheckMessage]:

@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AlterModelOptions(
             name='event',
-            options={'permissions': [('send_event', 'Can send events')], 'verbose_name': 'event', 'verbose_name_plural': 'events'},
+            options={'permissions': [('send_event', 'Can send events'), ('send_signal', 'Can send signals')], 'verbose_name': 'event', 'verbose_name_plural': 'events'},
         ),
         migrations.AlterModelOptions(
             name='pause',

@@ -28,6 +28,17 @@ def test_this_project_is_in_order() -> None:
     assert found() == {}
 
 
+def test_a_secret_that_could_be_guessed_is_a_warning_that_does_not_show_it(
+    settings: Settings,
+) -> None:
+    settings.DURABLE_JOBS = {"EVENT_KEYS": ["hunter2", "x" * 24]}
+    warning = found()["durable_jobs.W002"]
+    assert "1 of the EVENT_KEYS" in warning.msg
+    assert "hunter2" not in str(warning)
+    settings.DURABLE_JOBS = {"EVENT_KEYS": ["x" * 24]}
+    assert found() == {}
+
+
 @pytest.mark.parametrize(
     ("key", "meant"), [("LEASES", "LEASE"), ("tick", "TICK"), ("RETENTON", "RETENTION")]
 )
