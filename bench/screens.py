@@ -109,6 +109,10 @@ PAGES: dict[str, Address] = {
         function="shop.function_7", status="failed", period="week"
     ),
     "a function, queued": _runs(function="shop.function_7", status="queued"),
+    "a function, waiting": _runs(function="shop.function_7", status="waiting"),
+    "a function, failed or cancelled": lambda known: (
+        _runs(function="shop.function_7")(known) + "&status=failed&status=cancelled"
+    ),
     "no such function": _runs(function="shop.nothing"),
     "subject": _runs(subject="shop.order:40"),
     "key": _runs(key="order-40"),
