@@ -109,6 +109,10 @@ PAGES: dict[str, Address] = {
         function="shop.function_7", status="failed", period="week"
     ),
     "a function, queued": _runs(function="shop.function_7", status="queued"),
+    "a function, waiting": _runs(function="shop.function_7", status="waiting"),
+    "a function, failed or cancelled": lambda known: (
+        _runs(function="shop.function_7")(known) + "&status=failed&status=cancelled"
+    ),
     "no such function": _runs(function="shop.nothing"),
     "subject": _runs(subject="shop.order:40"),
     "key": _runs(key="order-40"),
@@ -155,6 +159,7 @@ class Measured:
     name: str
     status: int
     queries: int
+    cpu: float
     p50: float
     p95: float
     slowest: float
@@ -167,14 +172,15 @@ class Measured:
         late = f"**{self.p95:.0f}**" if self.p95 > BUDGET else f"{self.p95:.0f}"
         name = self.name if self.status == 200 else f"{self.name} ({self.status})"
         return (
-            f"| {name} | {self.queries} | {self.p50:.0f} | {late} | "
+            f"| {name} | {self.queries} | {self.cpu:.0f} | {self.p50:.0f} | {late} | "
             f"{self.slowest:.1f} | {self.buffers:,} | {self.plan} |"
         )
 
 
 HEAD = (
-    "| page | queries | p50, ms | p95, ms | slowest query, ms | its buffers | by |\n"
-    "|---|--:|--:|--:|--:|--:|---|"
+    "| page | queries | own CPU, ms | p50, ms | p95, ms | slowest query, ms | "
+    "its buffers | by |\n"
+    "|---|--:|--:|--:|--:|--:|--:|---|"
 )
 
 
@@ -193,11 +199,12 @@ def measure(client: Any, name: str, address: str) -> Measured:
 
     for _ in range(WARM):
         response = client.get(address)
-    times = []
+    times, busy = [], []
     for _ in range(CALLS):
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         response = client.get(address)
         times.append((time.perf_counter() - began) * 1000)
+        busy.append((time.process_time() - worked) * 1000)
     with connection.execute_wrapper(note):
         client.get(address)
     ours = [one for one in seen if "durable_jobs_" in one[1]]
@@ -207,6 +214,7 @@ def measure(client: Any, name: str, address: str) -> Measured:
         name=name,
         status=response.status_code,
         queries=len(seen),
+        cpu=statistics.median(busy),
         p50=statistics.median(times),
         p95=sorted(times)[-2],
         slowest=slowest[0] * 1000,

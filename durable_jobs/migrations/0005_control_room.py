@@ -95,6 +95,10 @@ class Migration(migrations.Migration):
             model_name='wait',
             constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['approval', 'callback', 'cancel', 'child', 'event', 'finish_by', 'model', 'poll', 'retry', 'signal', 'sleep', 'start_by', 'timeout'])), name='durable_wait_kind'),
         ),
+        migrations.AddIndex(
+            model_name='run',
+            index=models.Index(models.F('function'), models.F('status'), models.F('id'), condition=models.Q(('status__in', ['cancelled', 'failed', 'paused', 'skipped'])), name='durable_run_outcome'),
+        ),
         migrations.AddConstraint(
             model_name='savedview',
             constraint=models.UniqueConstraint(fields=('owner', 'page', 'name'), name='durable_saved_view_name'),

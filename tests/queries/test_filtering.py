@@ -398,3 +398,18 @@ def test_few_runs_of_a_status_are_found_beside_many_that_completed(history):
         assert "run_pkey" not in plan, plan
         count = rows[:1001].count()
         assert count == 60 * len(statuses)
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "skipped", "paused"])
+def test_runs_of_a_function_are_found_by_how_they_ended(history, status):
+    make_runs(30, status=status, function="f1", **_ended(status))
+    asked = {"status": status, "function": "f1"}
+    rows = RunFilter.parse(asked).narrow(Run.objects.order_by("-pk"))
+    plan = rows[:1001].explain(analyze=True, timing=False)
+    assert "durable_run_outcome" in plan, plan
+    assert "Removed by Filter" not in plan, plan
+    assert rows.count() == 30
+
+
+def _ended(status):
+    return {"ended_at": None if status in LIVE else clock.now()}
