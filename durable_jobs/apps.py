@@ -28,6 +28,7 @@ class DurableJobsConfig(AppConfig):
 
         from durable_jobs import dispatch, failpoints
         from durable_jobs.conf import settings
+        from durable_jobs.control import bulk  # noqa: F401  # declares its function
         from durable_jobs.control.runtime import runtime
         from durable_jobs.definitions import ports
         from durable_jobs.definitions.checks import check_installation

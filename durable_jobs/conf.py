@@ -88,6 +88,15 @@ def _keys(name: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _rate(name: str, value: Any) -> Rate | None:
+    if value is None:
+        return None
+    limit, slash, period = str(value).partition("/")
+    if not (isinstance(value, str) and slash and limit.isascii() and limit.isdigit()):
+        raise _wrong(name, value, "None or a text such as '600/1m'")
+    return Rate(_count(name, int(limit)), _duration(name, period))
+
+
 def _retention(name: str, value: Any) -> Mapping[str, timedelta | None]:
     if not isinstance(value, Mapping):
         raise _wrong(name, value, "a dict of durations")
@@ -111,6 +120,14 @@ _RETENTION = {
 }
 
 
+@dataclass(frozen=True)
+class Rate:
+    """So many in a period."""
+
+    limit: int
+    period: timedelta
+
+
 def _setting(default: Any, reader: Callable[[str, Any], Any]) -> Any:
     return field(
         default_factory=lambda: reader("default", default),
@@ -129,7 +146,7 @@ class Settings:
     #: How long ended runs (by status) and events are kept; None keeps them for ever.
     #: What is written here changes only the statuses that it names.
     RETENTION: Mapping[str, timedelta | None] = _setting({}, _retention)
-    #: Secrets that the event API accepts.
+    #: Secrets with which programs may send events over the API, and nothing else.
     EVENT_KEYS: tuple[str, ...] = _setting([], _keys)
     #: Steps in one run.
     MAX_STEPS: int = _setting(1000, _count)
@@ -141,6 +158,10 @@ class Settings:
     MAX_EVENT_BYTES: int = _setting(_MEBIBYTE // 2, _count)
     #: Events in one call or request, and in one run that collects them.
     MAX_EVENTS: int = _setting(5000, _count)
+    #: Bytes of the body of one request to the API.
+    MAX_REQUEST_BYTES: int = _setting(4 * _MEBIBYTE, _count)
+    #: Requests that one key, or one address without a key, may make: "600/1m".
+    API_RATE: Rate | None = _setting(None, _rate)
     #: What executes: "celery", or "inline" (here and now, for tests).
     EXECUTOR: Literal["celery", "inline"] = _setting("celery", _executor)
     #: The Celery queue whose workers hear of new events. Functions name their own.

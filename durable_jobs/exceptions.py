@@ -14,6 +14,7 @@ This module is at the bottom of the house: it imports nothing of the project.
     ├── DuplicateKeyError        a key used again with other data
     ├── FilterError              a condition on a list of runs that cannot be read
     ├── Refused                  a verb that the state of the run does not allow
+    ├── InvalidForm              a decision whose form is not filled in as it has to be
     ├── NonRetriable             raised by users: do not try this again
     ├── RetryAfter               raised by users: try this again, then
     ├── NonDeterministic         the code met a recorded step as another kind
@@ -25,6 +26,7 @@ This module is at the bottom of the house: it imports nothing of the project.
     │   ├── InvokeTimeout
     │   ├── CallbackFailed
     │   ├── CallbackTimeout
+    │   ├── Rejected
     │   ├── ConditionTimeout
     │   ├── SignalTaken
     │   ├── SignalReplaced
@@ -84,11 +86,31 @@ class DuplicateKeyError(DurableError):
 
 
 class FilterError(DurableError):
-    """A condition on a list cannot be read."""
+    """A condition on a list cannot be read; ``name`` is that of the condition."""
+
+    name = ""
 
 
 class Refused(DurableError):
     """This cannot be done now."""
+
+
+class InvalidForm(DurableError):
+    """The form is not filled in as it has to be.
+
+    ``errors`` holds the messages for each field, ``form`` the form with them.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        errors: dict[str, list[str]] | None = None,
+        form: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.errors = errors or {}
+        self.form = form
 
 
 class NonRetriable(DurableError):
@@ -158,6 +180,21 @@ class CallbackFailed(StepError):
 
 class CallbackTimeout(StepError):
     """The callback was not answered, or its heartbeat stopped, in time."""
+
+
+class Rejected(StepError):
+    """Somebody rejected what the step asked for."""
+
+    @property
+    def reason(self) -> str:
+        """The reason that was given."""
+        return str((self.data or {}).get("reason", ""))
+
+    @property
+    def by(self) -> str | None:
+        """The primary key of the user who rejected it, as text."""
+        by: str | None = (self.data or {}).get("by")
+        return by
 
 
 class ConditionTimeout(StepError):

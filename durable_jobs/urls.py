@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
+from durable_jobs.api import application
 from durable_jobs.webhooks.views import receive
 
 app_name = "durable_jobs"
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("api/v1/", application.patterns()),
     path("webhooks/<path:path>", receive, name="webhook"),
 ]

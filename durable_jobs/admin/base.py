@@ -45,7 +45,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     #: Bodies for those alone who may see payloads.
     secrets: ClassVar[tuple[str, ...]] = ("data", "output", "detail", "user")
 
-    actions = None
+    actions: Any = None
     form = PlainForm
     list_max_show_all = 0
     list_per_page = 50

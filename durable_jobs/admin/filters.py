@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.admin import SimpleListFilter
@@ -17,14 +16,15 @@ from durable_jobs.admin.display import tail
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import Event as EventTrigger
 from durable_jobs.definitions.webhooks import Webhook
+from durable_jobs.queries import filtering
 
 Choices = Iterable[tuple[Any, Any]]
 
 PERIODS = {
-    "hour": (_("Past hour"), timedelta(hours=1)),
-    "day": (_("Past 24 hours"), timedelta(days=1)),
-    "week": (_("Past 7 days"), timedelta(days=7)),
-    "month": (_("Past 30 days"), timedelta(days=30)),
+    "hour": _("Past hour"),
+    "day": _("Past 24 hours"),
+    "week": _("Past 7 days"),
+    "month": _("Past 30 days"),
 }
 
 
@@ -89,7 +89,7 @@ class FunctionFilter(NameFilter):
 
     def names(self) -> Iterable[str]:
         """Return the ids of the registered functions."""
-        return [function.id for function in registry]
+        return registry.ids()
 
 
 class EventNameFilter(NameFilter):
@@ -113,7 +113,7 @@ class PeriodFilter(SimpleListFilter):
 
     def lookups(self, request: Any, model_admin: Any) -> Choices:
         """Offer the periods."""
-        return [(name, label) for name, (label, _length) in PERIODS.items()]
+        return PERIODS.items()
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Return the rows of the period."""
@@ -122,27 +122,11 @@ class PeriodFilter(SimpleListFilter):
             return queryset
         if value not in PERIODS:
             raise IncorrectLookupParameters
-        return self.since(queryset, clock.now() - PERIODS[value][1])
+        return self.since(queryset, clock.now() - filtering.PERIODS[value])
 
     def since(self, queryset: QuerySet[Any], moment: Any) -> QuerySet[Any]:
         """Return the rows that are not older than a moment."""
         return queryset.filter(**{f"{self.column}__gte": moment})
-
-
-class QueuedFilter(PeriodFilter):
-    """Runs that were queued since some time ago.
-
-    Ids begin with the time, so the newest are found by the primary key. Each machine
-    makes them by its own clock: an hour's allowance is made, and the column decides.
-    """
-
-    title = _("queued")
-    parameter_name = "queued"
-
-    def since(self, queryset: QuerySet[Any], moment: Any) -> QuerySet[Any]:
-        """Return the runs that are not older than a moment."""
-        first = earliest_id(moment - timedelta(hours=1))
-        return queryset.filter(pk__gte=first, queued_at__gte=moment)
 
 
 class GivenFilter(SimpleListFilter):
@@ -187,8 +171,3 @@ def identity(value: str) -> uuid.UUID:
         return uuid.UUID(value)
     except ValueError:
         raise IncorrectLookupParameters from None
-
-
-def earliest_id(moment: datetime) -> uuid.UUID:
-    """Return an id that is not after any that was made from a moment on."""
-    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)

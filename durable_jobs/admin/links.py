@@ -13,6 +13,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from durable_jobs.models import Wait
+
 
 class Links:
     """The pages of one admin site, as one viewer may open them."""
@@ -38,6 +40,17 @@ class Links:
         """Return the address of a list, narrowed by filters of its admin."""
         address = self._address(model, "changelist")
         return f"{address}?{urlencode(filters)}" if address and filters else address
+
+    def approval(self, wait: Wait) -> str | None:
+        """Return the address where an approval is decided, for those who may."""
+        user: Any = self.request.user
+        may = wait.step and (
+            user.has_perm(wait.name) or user.has_perm(wait.name, wait.run)
+        )
+        if not may:
+            return None
+        name = "admin:durable_jobs_approval"
+        return reverse(name, args=[wait.run_id, wait.step], current_app=self._site.name)
 
     def anchor(self, address: str | None, label: Any) -> SafeString:
         """Return the label, as a link when there is an address."""

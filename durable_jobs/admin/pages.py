@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from durable_jobs.admin import inbox
 from durable_jobs.admin.links import Links
 from durable_jobs.control.acting import Actor
 from durable_jobs.models import Event, Run, Schedule
@@ -27,11 +28,15 @@ View = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """A page that the bar leads to: for those who may view the model."""
+    """A page that the bar leads to: for those who may view the model.
+
+    ``besides`` tells who else is led there.
+    """
 
     name: str
     label: str | Promise
     model: type[Model]
+    besides: Callable[[Actor], bool] = lambda actor: False
 
 
 TABS = (
@@ -41,7 +46,7 @@ TABS = (
     Tab("functions", _("Functions"), Run),
     Tab("traffic", _("Queues and limits"), Run),
     Tab("schedule_changelist", _("Schedules"), Schedule),
-    Tab("approvals", _("Approvals"), Run),
+    Tab("approvals", _("Approvals"), Run, inbox.anything_for),
 )
 
 
@@ -65,7 +70,7 @@ def frame(site: AdminSite, request: HttpRequest, current: str = "") -> dict[str,
                 current=tab.name == current,
             )
             for tab in TABS
-            if links.allowed(tab.model)
+            if links.allowed(tab.model) or tab.besides(actor(request))
         ],
         "live": apps.is_installed("django_htmx"),
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,15 +93,26 @@ class Related:
         return [format_html("{} · {}", link, self._run.relation)]
 
     def _subjects(self) -> list[SafeString]:
-        rows = Subject.objects.using(db.alias()).filter(run_id=self._run.pk)
-        return [self._subject(one) for one in rows.order_by("pk")[:MOST]]
+        return subjects([self._run], self._links).get(self._run.pk, [])
 
-    def _subject(self, subject: Subject) -> SafeString:
-        try:
-            model = apps.get_model(subject.model)
-        except (LookupError, ValueError):
-            return self._links.anchor(None, subject)  # gone from the code
-        return self._links.anchor(self._links.page(model, subject.object_pk), subject)
+
+def subjects(
+    runs: Iterable[Run], links: Links, most: int = MOST
+) -> dict[uuid.UUID, list[SafeString]]:
+    """Return what each of some runs is about, ``most`` in all, in one query."""
+    rows = Subject.objects.using(db.alias()).filter(run_id__in={run.pk for run in runs})
+    found: dict[uuid.UUID, list[SafeString]] = {}
+    for one in rows.order_by("pk")[:most]:
+        found.setdefault(one.run_id, []).append(_subject(one, links))
+    return found
+
+
+def _subject(subject: Subject, links: Links) -> SafeString:
+    try:
+        model = apps.get_model(subject.model)
+    except (LookupError, ValueError):
+        return links.anchor(None, subject)  # gone from the code
+    return links.anchor(links.page(model, subject.object_pk), subject)
 
 
 def some(runs: QuerySet[Run]) -> Sequence[Run]:

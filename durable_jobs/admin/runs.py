@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import uuid
-from contextlib import suppress
-from functools import partial
+from functools import partial, partialmethod
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import path
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs import clock
-from durable_jobs.admin import approvals, functions, overview, traffic
-from durable_jobs.admin.display import away, badge, length, moment, short, took
-from durable_jobs.admin.filters import (
-    ChoiceFilter,
-    FunctionFilter,
-    GivenFilter,
-    OlderFilter,
-    QueuedFilter,
-    identity,
+from durable_jobs.admin import (
+    approvals,
+    bulk,
+    export,
+    functions,
+    overview,
+    run_list,
+    saved_views,
+    traffic,
 )
-from durable_jobs.admin.pages import PREFIX, View
+from durable_jobs.admin.display import away, badge, length, moment, short, took
+from durable_jobs.admin.pages import PREFIX, View, actor
 from durable_jobs.admin.payloads import error, payload
 from durable_jobs.admin.related import RUN_PAYLOADS
+from durable_jobs.admin.run_list import (
+    OfferedFunction,
+    OfferedPeriod,
+    OfferedStatus,
+    RunChangeList,
+)
 from durable_jobs.admin.run_pages import RunPages
+from durable_jobs.control.acting import VERBS
 from durable_jobs.models import Run
+from durable_jobs.queries.filtering import RunFilter
 from durable_jobs.statuses import RunStatus
 
 #: The pages that are no model's own; each is called with this admin and the request.
@@ -38,51 +46,18 @@ PAGES: dict[str, View] = {
     "functions": functions.view,
     "traffic": traffic.view,
     "approvals": approvals.view,
+    "bulk": bulk.view,
+    "export": export.view,
+    "saved_views": saved_views.view,
 }
 #: And those below them, by their names: the route, and the view.
-BELOW: dict[str, tuple[str, View]] = {**functions.BELOW, **traffic.BELOW}
+BELOW: dict[str, tuple[str, View]] = {
+    "approval": ("approvals/<uuid:run_id>/<slug:key>/", approvals.decide),
+    **functions.BELOW,
+    **traffic.BELOW,
+}
 #: How the names of the project's own events begin.
 OWN = "durable/"
-
-
-class StatusFilter(ChoiceFilter):
-    """Runs by their status."""
-
-    title = _("status")
-    parameter_name = "status"
-
-    def choices_of_column(self) -> Any:
-        """Return all statuses."""
-        return RunStatus.choices
-
-    def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the runs in the status; those that run are found by their leases."""
-        rows = super().queryset(request, queryset)
-        if self.value() == RunStatus.RUNNING:
-            return rows.filter(lease_token__isnull=False)
-        return rows
-
-
-class ByEvent(GivenFilter):
-    """Runs that an event started."""
-
-    title = _("event")
-    parameter_name = "event"
-
-    def narrow(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """Return the runs of the event."""
-        return queryset.filter(event_id=value)
-
-
-class ByParent(GivenFilter):
-    """Runs that another run started."""
-
-    title = _("parent")
-    parameter_name = "parent"
-
-    def narrow(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """Return the children of the run."""
-        return queryset.filter(parent_id=identity(value))
 
 
 @admin.register(Run)
@@ -101,14 +76,8 @@ class RunAdmin(RunPages):
         "ended",
         "duration",
     )
-    list_filter = (
-        StatusFilter,
-        QueuedFilter,
-        FunctionFilter,
-        ByEvent,
-        ByParent,
-        OlderFilter,
-    )
+    list_filter = (OfferedStatus, OfferedPeriod, OfferedFunction)
+    actions = bulk.ACTIONS
     ordering = ("-id",)
     search_fields = ("=id",)
     search_help_text = _("The whole id of a run or of an event, or a whole key.")
@@ -146,6 +115,38 @@ class RunAdmin(RunPages):
         ]
         return [*own, *super().get_urls()]
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """Return the list that narrows by the conditions in its address."""
+        return RunChangeList
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """Show the list, or what is wrong with its conditions."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        found = run_list.view(self, request, extra_context or {})
+        if isinstance(found, dict):
+            return super().changelist_view(request, found)
+        return found
+
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Do what was chosen, unless a selection of no runs was posted."""
+        if not bulk.selectable(request):
+            return None
+        return super().response_action(request, queryset, *args, **kwargs)
+
+    def _may(self, verb: str, request: HttpRequest) -> bool:
+        return actor(request).may(VERBS[verb].permission)
+
+    has_cancel_permission = partialmethod(_may, "cancel")
+    has_pause_permission = partialmethod(_may, "pause")
+    has_resume_permission = partialmethod(_may, "resume")
+    has_retry_permission = partialmethod(_may, "retry")
+    has_wake_permission = partialmethod(_may, "wake")
+    has_redrive_permission = partialmethod(_may, "redrive")
+    has_rerun_permission = partialmethod(_may, "rerun")
+
     def older_than(self, row: Run) -> dict[str, Any] | None:
         """Return the filter for the runs that follow one in the list."""
         return {"before": row.pk}
@@ -155,12 +156,8 @@ class RunAdmin(RunPages):
     ) -> tuple[QuerySet[Any], bool]:
         """Find runs by a whole id or key: by equality, which indexes answer."""
         term = search_term.strip()
-        if not term:
-            return queryset, False
-        wanted = Q(event_id=term) | Q(key=term)
-        with suppress(ValueError):  # no run's id: it may be an event's, or a key
-            wanted |= Q(pk=uuid.UUID(term))
-        return queryset.filter(wanted), False
+        found = RunFilter.parse({"q": term}) if term else RunFilter({})
+        return found.narrow(queryset), False
 
     @admin.display(description=_("run"))
     def short_id(self, run: Run) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
@@ -20,17 +21,17 @@ from durable_jobs.admin.filters import (
     GivenFilter,
     OlderFilter,
     PeriodFilter,
-    earliest_id,
     identity,
 )
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.payloads import error, payload, stored
 from durable_jobs.admin.related import RUN_PAYLOADS, Related
-from durable_jobs.admin.waiting import describe
+from durable_jobs.admin.waiting import decided, describe
 from durable_jobs.engine.context import PATCH
 from durable_jobs.engine.performing import GROUP, KINDS
 from durable_jobs.engine.steps.parallel import BRANCH
 from durable_jobs.models import Attempt, Run, Step, Wait
+from durable_jobs.queries.filtering import earliest_id
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db
 
@@ -103,6 +104,7 @@ class StepAdmin(ReadOnlyAdmin):
         "ended",
         "duration",
         "failures",
+        "decision",
     )
     bodies = (
         (_("Error"), "error"),
@@ -196,6 +198,16 @@ class StepAdmin(ReadOnlyAdmin):
         """Return how long it took, or has taken until now."""
         return length(took(step))
 
+    @admin.display(description=_("decision"))
+    def decision(self, step: Any) -> str | None:
+        """Return who approved or rejected it."""
+        if step.kind != "approve":
+            return None
+        try:
+            return decided(step.kind, json.loads(getattr(step, "detail_text", "")))
+        except ValueError:
+            return None
+
     @admin.display(description=_("error"))
     def error_shown(self, step: Any) -> Any:
         """Return what it failed of."""
@@ -227,7 +239,10 @@ def _above(step: Step, links: Links) -> list[SafeString]:
 
 def _waits(step: Step, links: Links) -> list[SafeString]:
     rows = _of(Wait, step).defer("condition").order_by("pk")
-    return [describe(wait, links) for wait in rows[:MOST]]
+    found = list(rows[:MOST])
+    for wait in found:
+        wait.run = step.run  # who may end it is asked of the run
+    return [describe(wait, links) for wait in found]
 
 
 def _attempts(step: Step) -> list[dict[str, Any]]:

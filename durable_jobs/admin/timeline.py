@@ -20,7 +20,7 @@ from django.utils.translation import ngettext
 from durable_jobs import ids
 from durable_jobs.admin.display import badge, length
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.waiting import describe
+from durable_jobs.admin.waiting import decided, describe
 from durable_jobs.engine.performing import GROUP
 from durable_jobs.engine.steps.parallel import BRANCH
 from durable_jobs.models import Attempt, Run, Step, Wait
@@ -184,6 +184,8 @@ class _Drawing:
     def step(self, row: TimelineRow) -> Line:
         key = ids.step_pk(self.run.pk, row.key)
         notes = [*self.notes(row.key)]
+        if (decision := decided(row.kind, row.detail)) is not None:
+            notes.append(decision)
         if row.error is not None and row.status in FAILED:
             notes.append(_problem(row.error.get("type"), row.error.get("message")))
         polls = row.kind == "wait_for_condition"
@@ -291,7 +293,9 @@ def _attempts(run: Run) -> Iterable[Any]:
 
 def _waits(run: Run) -> Iterable[Wait]:
     rows = Wait.objects.using(db.alias()).filter(run_id=run.pk).defer("condition")
-    return rows.order_by("pk")[:MOST_NOTES]
+    for wait in rows.order_by("pk")[:MOST_NOTES]:
+        wait.run = run  # who may end it is asked of the run
+        yield wait
 
 
 def _problem(kind: Any, message: Any) -> str:

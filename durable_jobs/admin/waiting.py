@@ -6,6 +6,7 @@ from typing import Any
 
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin.display import away, tail
@@ -22,6 +23,7 @@ _WORDS: dict[str, Any] = {
     WaitKind.MODEL: _("waits for"),
     WaitKind.CHILD: _("waits for the run"),
     WaitKind.CALLBACK: _("waits for a callback"),
+    WaitKind.APPROVAL: _("waits for an approval that needs"),
     WaitKind.CANCEL: _("would be cancelled by the event"),
     WaitKind.START_BY: _("has to start"),
     WaitKind.FINISH_BY: _("has to end"),
@@ -38,9 +40,23 @@ def describe(wait: Wait, links: Links) -> SafeString:
     return format_html("{}: {}", wait.branch, text) if wait.branch else text
 
 
+def decided(kind: str, detail: Any) -> str | None:
+    """Return who decided an ``approve`` step; None for another, or an open one."""
+    if kind != "approve" or not isinstance(detail, dict):
+        return None
+    name = detail.get("name") or gettext("somebody")
+    if detail.get("decision") == "approved":
+        return gettext("approved by %(name)s") % {"name": name}
+    if detail.get("decision") == "rejected":
+        return gettext("rejected by %(name)s") % {"name": name}
+    return None
+
+
 def _what(wait: Wait, links: Links) -> Any:
     if wait.kind == WaitKind.CHILD:
         return links.anchor(links.page(Run, wait.name), tail(wait.name))
+    if wait.kind == WaitKind.APPROVAL:
+        return links.anchor(links.approval(wait), wait.name)
     if wait.kind == WaitKind.MODEL:
         # Its time is that of the next look, which is the engine's own affair.
         return format_html("<strong>{} {}</strong>", wait.name, wait.match)

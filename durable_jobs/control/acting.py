@@ -7,7 +7,7 @@ the run and for the instances that it is about, in the transaction that does it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
@@ -17,6 +17,8 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_jobs import clock
 from durable_jobs.control import auditing, steering
+from durable_jobs.control.scopes import scope_of
+from durable_jobs.definitions.registry import OWN
 from durable_jobs.exceptions import Refused
 from durable_jobs.models import Run, WaitKind
 from durable_jobs.statuses import LIVE, REDRIVABLE, RunStatus
@@ -147,21 +149,40 @@ VERBS: dict[str, Verb] = {
 }
 
 
+#: The verbs that would let somebody act as another by a run of the app's own.
+FORGING = frozenset({"answer", "edit", "rerun"})
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts: a user, and by which way when it is not the admin itself."""
+    """Who acts: a user, and by which way when it is not the admin itself.
+
+    ``scopes`` are those of the key that acts in the user's name; None: no key, and all
+    that the user may do. ``events`` are prefixes of the names that it may send, all
+    when empty. ``key`` is the key's primary key.
+    """
 
     user: Any
     via: str = ""
-    scopes: frozenset[str] | None = field(default=None)
+    scopes: frozenset[str] | None = None
+    events: tuple[str, ...] = ()
+    key: int | None = None
 
     def may(self, permission: str, run: Any = None) -> bool:
         """Tell whether the actor has a permission, for all runs or for this one."""
-        if not self.user.is_active:
+        if not self.user.is_active or not self.within_scope(permission):
             return False
         return self.user.has_perm(permission) or (
             run is not None and self.user.has_perm(permission, run)
         )
+
+    def within_scope(self, permission: str) -> bool:
+        """Tell whether the key, if there is one, covers a permission."""
+        return self.scopes is None or scope_of(permission) in self.scopes
+
+    def may_name(self, event: str) -> bool:
+        """Tell whether the key, if there is one, may send events of a name."""
+        return not self.events or event.startswith(self.events)
 
 
 def may(actor: Actor, verb: str, run: Run) -> bool:
@@ -196,6 +217,10 @@ def act(actor: Actor, verb: str, run: Run, *, reason: str = "", **values: Any) -
     known = VERBS[verb]
     if not may(actor, verb, run):
         raise PermissionDenied
+    if verb in FORGING and run.function.startswith(OWN):
+        # Its data says who acts: none but the one who began it may say that.
+        msg = f"Run {run.pk} is the app's own: it cannot be {known.done}. Begin anew."
+        raise Refused(msg)
     with db.atomic():
         made = known.perform(run, reason, values)
         if made is False:

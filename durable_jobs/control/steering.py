@@ -31,10 +31,10 @@ from durable_jobs.statuses import STEP_ENDED, RunStatus, StepStatus
 from durable_jobs.store import db, gathered, runs, steering, waits
 from durable_jobs.store.waits import Outcome
 
-#: What a person may answer in the place of whatever was to come.
+#: What a person may answer in the place of whatever was to come. An approval is not
+#: among them: it is for those whom the step names.
 ANSWERED = frozenset(
     {
-        WaitKind.APPROVAL,
         WaitKind.CALLBACK,
         WaitKind.CHILD,
         WaitKind.EVENT,

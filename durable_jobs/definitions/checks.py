@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Warning  # Django's names
+from django.core.checks import CheckMessage, Error, Info, Warning  # Django's names
 from django.db import connections
 
 from durable_jobs import conf
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.schemes import Scheme
 from durable_jobs.exceptions import ConfigurationError
+
+#: Characters that a secret in the settings should have at least.
+SHORTEST_KEY = 24
 
 
 def check_installation(**kwargs: Any) -> list[CheckMessage]:
@@ -30,7 +34,8 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
                 id="durable_jobs.E002",
             )
         )
-    return found + _webhook_secrets() + _sqlite_options()
+    found += _webhook_secrets() + _event_keys()
+    return found + _sqlite_options() + _live_pages()
 
 
 def _webhook_secrets() -> list[CheckMessage]:
@@ -53,6 +58,21 @@ def _webhook_secrets() -> list[CheckMessage]:
     return found
 
 
+def _event_keys() -> list[CheckMessage]:
+    """Find secrets that could be guessed."""
+    short = sum(len(key) < SHORTEST_KEY for key in conf.settings.EVENT_KEYS)
+    if not short:
+        return []
+    return [
+        Warning(
+            f"{short} of the EVENT_KEYS have less than {SHORTEST_KEY} characters.",
+            hint="Make one with: python -c 'import secrets; "
+            "print(secrets.token_urlsafe(32))'",
+            id="durable_jobs.W002",
+        )
+    ]
+
+
 def _sqlite_options() -> list[CheckMessage]:
     alias = conf.settings.DATABASE
     if connections[alias].vendor != "sqlite":
@@ -69,5 +89,19 @@ def _sqlite_options() -> list[CheckMessage]:
                 "without, concurrent work fails with 'database is locked'."
             ),
             id="durable_jobs.W001",
+        )
+    ]
+
+
+def _live_pages() -> list[CheckMessage]:
+    if not apps.is_installed("django.contrib.admin"):
+        return []
+    if apps.is_installed("django_htmx"):
+        return []
+    return [
+        Info(
+            "The pages of runs in the admin do not follow what happens.",
+            hint='Add "django_htmx", which is installed, to INSTALLED_APPS.',
+            id="durable_jobs.I001",
         )
     ]

@@ -15,6 +15,7 @@ from durable_jobs.retry import BackoffLike
 
 if TYPE_CHECKING:
     from django.db.models import Model, Q
+    from django.forms import BaseForm
 
     from durable_jobs.definitions.function import Function
     from durable_jobs.types import Data, Duration
@@ -157,6 +158,15 @@ class AsyncSteps(Protocol):
         max_attempts: int | None = None,
         timeout: Duration | None = None,
     ) -> Awaitable[Any]: ...
+
+    def approve(
+        self,
+        id: str,
+        title: str,
+        permission: str,
+        form: type[BaseForm] | None = None,
+        timeout: Duration | None = None,
+    ) -> Awaitable[dict[str, Any] | None]: ...
 
     def invoke(
         self,

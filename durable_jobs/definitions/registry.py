@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from durable_jobs.definitions.webhooks import Webhook
 
 
+#: How the ids of the app's own functions begin.
+OWN = "durable_jobs."
+
+
 class Registry:
-    """The functions by id. Filled while modules are imported; read by everything."""
+    """The functions by id. Filled while modules are imported; read by everything.
+
+    To iterate gives those of the host, without the app's own, which ``ids`` has too.
+    """
 
     def __init__(self) -> None:
         self._functions: dict[str, Function] = {}
@@ -61,14 +68,15 @@ class Registry:
         return self._functions.get(function_id)
 
     def ids(self) -> list[str]:
-        """Return the ids of all functions."""
+        """Return the ids of all functions, the app's own too."""
         return list(self._functions)
 
     def __iter__(self) -> Iterator[Function]:
-        return iter(list(self._functions.values()))
+        known = list(self._functions.values())
+        return (one for one in known if not one.id.startswith(OWN))
 
     def __len__(self) -> int:
-        return len(self._functions)
+        return len(list(iter(self)))
 
     def listeners(self, event_name: str) -> list[tuple[Function, Event]]:
         """Return the functions with a trigger for an event of this name."""

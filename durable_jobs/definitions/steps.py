@@ -16,6 +16,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
 from durable_jobs.definitions import current
 from durable_jobs.definitions import operations as ops
+from durable_jobs.definitions.approvals import Approve
 from durable_jobs.definitions.events import NewEvent, ReceivedEvent
 from durable_jobs.definitions.names import check_name
 from durable_jobs.definitions.policies import (
@@ -31,6 +32,7 @@ from durable_jobs.retry import BackoffLike
 
 if TYPE_CHECKING:
     from django.db.models import Model, Q
+    from django.forms import BaseForm
 
     from durable_jobs.definitions.function import Function
     from durable_jobs.types import Data, Duration
@@ -215,6 +217,26 @@ class Steps:
             )
         )
 
+    def approve(
+        self,
+        id: str,
+        title: str,
+        permission: str,
+        form: type[BaseForm] | None = None,
+        timeout: Duration | None = None,
+    ) -> dict[str, Any] | None:
+        """Ask the people with ``permission``; return what the form's fields were given.
+
+        They decide in the admin's inbox, where ``title`` names the question. Without a
+        ``form`` the result is an empty dict; after ``timeout`` it is None. Raises
+        ``Rejected``.
+        """
+        return self._perform(
+            Approve(
+                id=id, title=title, permission=permission, form=form, timeout=timeout
+            )
+        )
+
     def invoke(
         self,
         id: str,
@@ -313,7 +335,7 @@ class Steps:
         raise AttributeError(name)
 
 
-COMING = frozenset({"approve", "fetch", "ai"})
+COMING = frozenset({"fetch", "ai"})
 
 
 def step(fn: F) -> F:

@@ -93,6 +93,7 @@ def rebuild(record: Record, name: str, key: str) -> DurableError:
         error_type=record.get("type", "Error"),
         step=key,
     )
+    error.data = record.get("data")
     if isinstance(error, exceptions.BatchError):
         error.results = record.get("results")
     error.__cause__ = _original(record)

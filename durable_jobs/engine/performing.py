@@ -14,6 +14,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from durable_jobs import clock
 from durable_jobs.definitions import current
 from durable_jobs.definitions import operations as ops
+from durable_jobs.definitions.approvals import Approve
 from durable_jobs.engine import scope
 from durable_jobs.engine.activity import Activity
 from durable_jobs.engine.adrivers import AsyncDriver
@@ -22,6 +23,7 @@ from durable_jobs.engine.frames import Frame, Plan, answer
 from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.session import Session
 from durable_jobs.engine.steps import (
+    approving,
     bodies,
     callbacks,
     children,
@@ -57,6 +59,7 @@ KINDS: dict[type[ops.Operation], Kind] = {
     ops.WaitForAny: Kind(waiting.wait, waiting.answer),
     ops.WaitForCallback: Kind(callbacks.wait),
     ops.WaitForCondition: Kind(conditions.wait),
+    Approve: Kind(approving.approve),
     ops.Invoke: Kind(children.invoke),
     ops.Start: Kind(children.start),
     ops.SendEvent: Kind(children.send_event),

@@ -65,7 +65,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AlterModelOptions(
             name='event',
-            options={'permissions': [('send_event', 'Can send events')], 'verbose_name': 'event', 'verbose_name_plural': 'events'},
+            options={'permissions': [('send_event', 'Can send events'), ('send_signal', 'Can send signals')], 'verbose_name': 'event', 'verbose_name_plural': 'events'},
         ),
         migrations.AlterModelOptions(
             name='pause',
@@ -96,6 +96,10 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='wait',
             constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['approval', 'callback', 'cancel', 'child', 'event', 'finish_by', 'model', 'poll', 'retry', 'signal', 'sleep', 'start_by', 'timeout'])), name='durable_wait_kind'),
+        ),
+        migrations.AddIndex(
+            model_name='run',
+            index=models.Index(models.F('function'), models.F('status'), models.F('id'), condition=models.Q(('status__in', ['cancelled', 'failed', 'paused', 'skipped'])), name='durable_run_outcome'),
         ),
         migrations.AddConstraint(
             model_name='savedview',

@@ -27,7 +27,10 @@ class Event(models.Model):
     class Meta:
         verbose_name = _("event")
         verbose_name_plural = _("events")
-        permissions: ClassVar = [("send_event", _("Can send events"))]
+        permissions: ClassVar = [
+            ("send_event", _("Can send events")),
+            ("send_signal", _("Can send signals")),
+        ]
         indexes: ClassVar = [
             models.Index("name", "received_at", name="durable_event_name"),
             models.Index("received_at", name="durable_event_received"),

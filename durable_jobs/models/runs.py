@@ -200,6 +200,14 @@ class Run(models.Model):
                 name="durable_run_attention",
                 condition=Q(status__in=sorted(ATTENTION)),
             ),
+            # The same of one function. Runs that wait come and go too often for it.
+            models.Index(
+                "function",
+                "status",
+                "id",
+                name="durable_run_outcome",
+                condition=Q(status__in=sorted(ATTENTION - {RunStatus.WAITING})),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -7,22 +7,21 @@ newest ``MOST_LOOKED`` runs of the rest, so that no list reads the whole history
 from __future__ import annotations
 
 import difflib
-import json
-import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q, QuerySet
-from django.db.models.fields.json import KeyTransform
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from durable_jobs import clock
 from durable_jobs.exceptions import FilterError
-from durable_jobs.models import Run, Subject
+from durable_jobs.models import Subject
+from durable_jobs.queries import json_paths
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
 
@@ -38,7 +37,8 @@ PERIODS = {
     "month": timedelta(days=30),
 }
 _LONGEST = 1000
-_PATH = re.compile(r"(data|output|error)((?:\.[\w-]{1,64}){1,10})=(.*)", re.S)
+#: The years that a moment may be of: those that ids and databases can count from.
+_YEARS = range(1971, 9999)
 
 Rows = QuerySet[Any]
 
@@ -47,9 +47,10 @@ Rows = QuerySet[Any]
 class RunFilter:
     """Conditions by name, each with its values as they stand in an address.
 
-    ``status`` and ``where`` may have several values: a run has any of the statuses, and
-    fulfils all of the wheres. A where is ``data.path.to.key=value``, likewise for
-    ``output`` and ``error``; the value is JSON, or else a text.
+    ``status``, ``id`` and ``where`` may have several values: a run has any of the
+    statuses and ids, and fulfils all of the wheres. A where is
+    ``data.path.to.key=value``, likewise for ``output`` and ``error``; the value is
+    JSON, or else a text.
     """
 
     values: Mapping[str, tuple[str, ...]]
@@ -59,25 +60,39 @@ class RunFilter:
         """Read conditions; raise ``FilterError`` for the first that cannot be."""
         values: dict[str, tuple[str, ...]] = {}
         for name, given in params.items():
-            if name not in NAMES:
-                raise FilterError(_unknown(name))
-            found = tuple([given] if isinstance(given, str) else map(str, given))
-            if len(found) > 1 and name not in SEVERAL:
-                raise FilterError(f"Expected one value of the filter {name!r}.")
-            for value in found:
-                _check(name, value)
+            try:
+                found = _read(name, given)
+            except FilterError as error:
+                error.name = name
+                raise
             if found:
                 values[name] = found
-        read = cls(values)
-        read.narrow(Run.objects.none())
-        return read
+        return cls(values)
 
     def as_params(self) -> dict[str, list[str]]:
         """Return the conditions as ``parse`` takes them, and as JSON can hold them."""
         return {name: list(values) for name, values in self.values.items()}
 
+    def __str__(self) -> str:
+        """Return the conditions in words."""
+        return "; ".join(
+            f"{name} {' or '.join(values)}"
+            if len(values) < 5
+            else f"{len(values)} {name}s"
+            for name, values in self.values.items()
+        )
+
     def __bool__(self) -> bool:
         return bool(self.values)
+
+    def without(self, name: str) -> RunFilter:
+        """Return the filter without one of its conditions."""
+        return RunFilter({key: self.values[key] for key in self.values if key != name})
+
+    @property
+    def reads_payloads(self) -> bool:
+        """Tell whether it is for those alone who may see payloads."""
+        return "where" in self.values
 
     @property
     def looks_through(self) -> list[str]:
@@ -87,27 +102,47 @@ class RunFilter:
             names.append("time")
         return names
 
-    def narrow(self, rows: Rows) -> Rows:
-        """Return the runs that fulfil all conditions, in the order of ``rows``."""
+    def frozen(self) -> RunFilter:
+        """Return the filter with a moment in the place of a period that ends now."""
+        if "period" not in self.values:
+            return self
+        since, _until = self._range()
+        assert since is not None
+        kept = {name: self.values[name] for name in self.values if name != "period"}
+        return RunFilter({**kept, "since": (since.isoformat(),)})
+
+    def narrow(self, rows: Rows, beginning: uuid.UUID | None = None) -> Rows:
+        """Return the runs that fulfil all conditions, in the order of ``rows``.
+
+        ``beginning``: what no index answers is looked for after this run's id, not
+        among the newest.
+        """
+        found = self._indexed(rows)
+        if not self.looks_through:
+            return found
+        first = beginning or self.beginning(rows)
+        if first is not None:
+            found = found.filter(pk__gt=first)
+        for name, condition in UNINDEXED.items():
+            if name in self.values:
+                found = found.filter(condition(self.values[name]))
+        for number, text in enumerate(self.values.get("where", ())):
+            found = _where(found, text, number)
+        return self._started(found)
+
+    def beginning(self, rows: Rows) -> uuid.UUID | None:
+        """Return the id after which ``narrow`` looks for what no index answers."""
+        if not self.looks_through or rows.query.is_empty():
+            return None
+        keys = self._indexed(rows).order_by("-pk").values_list("pk", flat=True)
+        first: uuid.UUID | None = keys[MOST_LOOKED : MOST_LOOKED + 1].first()
+        return first
+
+    def _indexed(self, rows: Rows) -> Rows:
         for name, condition in INDEXED.items():
             if name in self.values:
                 rows = rows.filter(condition(self.values[name]))
-        rows = self._in_time(rows)
-        if not self.looks_through:
-            return rows
-        if rows.query.is_empty():
-            first = None
-        else:
-            keys = rows.order_by("-pk").values_list("pk", flat=True)
-            first = keys[MOST_LOOKED : MOST_LOOKED + 1].first()
-        if first is not None:
-            rows = rows.filter(pk__gt=first)
-        for name, condition in UNINDEXED.items():
-            if name in self.values:
-                rows = rows.filter(condition(self.values[name]))
-        for number, text in enumerate(self.values.get("where", ())):
-            rows = _where(rows, text, number)
-        return self._started(rows)
+        return self._in_time(rows)
 
     @property
     def _time(self) -> str:
@@ -125,10 +160,10 @@ class RunFilter:
 
     def _in_time(self, rows: Rows) -> Rows:
         since, until = self._range()
+        if until is not None:  # what started or ended before was queued before
+            rows = rows.filter(pk__lt=earliest_id(until + APART))
         if self._time == "ended":
             return _between(rows, "ended_at", since, until)
-        if until is not None:  # what started before was queued before
-            rows = rows.filter(pk__lt=earliest_id(until + APART))
         if self._time == "queued":
             if since is not None:
                 rows = rows.filter(pk__gte=earliest_id(since - APART))
@@ -172,9 +207,20 @@ def _status(values: tuple[str, ...]) -> Q:
     if unknown := [value for value in values if value not in RunStatus.values]:
         msg = f"Expected a status among {', '.join(RunStatus.values)}, got {unknown}."
         raise FilterError(msg)
-    found = Q(status__in=values)
-    # Those that run are found by their leases: of their status there is no index.
-    return found & Q(lease_token__isnull=False) if values == ("running",) else found
+    found = Q()
+    for value in sorted(set(values)):
+        found |= _of_status(value)
+    return found
+
+
+def _of_status(value: str) -> Q:
+    """Return the runs of a status, in the words of the index that knows them."""
+    of = Q(status=value)
+    if value == RunStatus.QUEUED:  # two indexes have a part each
+        return (of & Q(lane__isnull=True)) | (of & Q(lane__isnull=False))
+    if value == RunStatus.RUNNING:
+        return of & Q(lease_token__isnull=False)
+    return of
 
 
 def _subject(values: tuple[str, ...]) -> Q:
@@ -186,8 +232,21 @@ def _subject(values: tuple[str, ...]) -> Q:
     return Q(pk__in=rows.filter(model=label.lower(), object_pk=key).values("run_id"))
 
 
+def _search(values: tuple[str, ...]) -> Q:
+    """Return the runs with a whole id, event's id or key: by equality, as indexed."""
+    term = values[0].strip()
+    found = Q(event_id=term) | Q(key=term)
+    with suppress(FilterError):  # no run's id: it may be an event's, or a key
+        found |= Q(pk=identity(term))
+    return found
+
+
 def _equal(column: str) -> Callable[[tuple[str, ...]], Q]:
     return lambda values: Q(**{column: values[0]})
+
+
+def _ids(values: tuple[str, ...]) -> Q:
+    return Q(pk__in=[identity(value) for value in values])
 
 
 def _id(column: str, name: str) -> Callable[[tuple[str, ...]], Q]:
@@ -195,33 +254,11 @@ def _id(column: str, name: str) -> Callable[[tuple[str, ...]], Q]:
 
 
 def _where(rows: Rows, text: str, number: int) -> Rows:
-    column, path, wanted = _path(text)
-    place: Any = column
-    for part in path:
-        place = KeyTransform(part, place)
+    column, keys, wanted = json_paths.path(text)
     name = f"where_{number}"
-    found: Rows = rows.alias(**{name: place}).filter(**{name: wanted})
+    placed = rows.alias(**{name: json_paths.place(column, keys)})
+    found: Rows = placed.filter(**{name: wanted})
     return found
-
-
-def _path(text: str) -> tuple[str, list[str], Any]:
-    found = _PATH.fullmatch(text)
-    if found is None:
-        msg = (
-            f"Expected data.path.to.key=value as 'where', or the same of output or "
-            f"error, got {text!r:.80}."
-        )
-        raise FilterError(msg)
-    column, path, value = found.groups()
-    try:
-        wanted = json.loads(value, parse_constant=_refused)
-    except (ValueError, RecursionError):
-        wanted = value
-    return column, path.split(".")[1:], wanted
-
-
-def _refused(name: str) -> Any:
-    raise ValueError(name)
 
 
 def _moment(name: str, value: str) -> datetime:
@@ -229,24 +266,47 @@ def _moment(name: str, value: str) -> datetime:
         found = parse_datetime(value)
     except ValueError:
         found = None
-    if found is None:
-        msg = f"Expected a date and time as {name!r}, got {value!r:.80}."
+    if found is None or found.year not in _YEARS:
+        msg = (
+            f"Expected a date and time as {name!r}, such as 2030-01-31T12:00, got "
+            f"{value!r:.80}."
+        )
         raise FilterError(msg)
     return timezone.make_aware(found) if timezone.is_naive(found) else found
 
 
-def _check(name: str, value: str) -> None:
-    if not value or len(value) > _LONGEST or "\x00" in value:
-        msg = f"Expected 1 to {_LONGEST} characters as the filter {name!r}."
+def _read(name: str, given: Any) -> tuple[str, ...]:
+    if name not in NAMES:
+        raise FilterError(_unknown(name))
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes)
+    found = tuple(map(str, given if several else [given]))
+    if len(found) > (most := SEVERAL.get(name, 1)):
+        msg = f"Expected at most {most} of the filter {name!r}, got {len(found)}."
         raise FilterError(msg)
-    if name == "time" and value not in TIMES:
-        raise FilterError(f"Expected one of {', '.join(TIMES)} as 'time'.")
-    if name == "period" and value not in PERIODS:
-        raise FilterError(f"Expected one of {', '.join(PERIODS)} as 'period'.")
-    if name in ("since", "until"):
-        _moment(name, value)
-    if name == "where":
-        _path(value)
+    for value in found:
+        if not value or len(value) > _LONGEST or not _storable(value):
+            msg = f"Expected 1 to {_LONGEST} characters as the filter {name!r}."
+            raise FilterError(msg)
+        CHECKS.get(name, INDEXED.get(name, _anything))((value,))
+    return found
+
+
+def _storable(value: str) -> bool:
+    """Tell whether a database takes a text: no NUL, no half of a character."""
+    return "\x00" not in value and value.encode(errors="replace").decode() == value
+
+
+def _anything(values: tuple[str, ...]) -> None:
+    """Let every text pass."""
+
+
+def _among(name: str, choices: Iterable[str]) -> Callable[[tuple[str, ...]], None]:
+    def check(values: tuple[str, ...]) -> None:
+        if values[0] not in choices:
+            msg = f"Expected one of {', '.join(choices)} as {name!r}."
+            raise FilterError(msg)
+
+    return check
 
 
 def _unknown(name: str) -> str:
@@ -256,13 +316,14 @@ def _unknown(name: str) -> str:
 
 
 INDEXED: dict[str, Callable[[tuple[str, ...]], Q]] = {
+    "q": _search,
     "status": _status,
     "function": _equal("function"),
     "subject": _subject,
     "key": _equal("key"),
     "event": _equal("event_id"),
     "parent": _id("parent_id", "parent"),
-    "id": _id("pk", "id"),
+    "id": _ids,
     "before": _id("pk__lt", "before"),
 }
 UNINDEXED: dict[str, Callable[[tuple[str, ...]], Q]] = {
@@ -272,6 +333,15 @@ UNINDEXED: dict[str, Callable[[tuple[str, ...]], Q]] = {
     "worker": _equal("worker"),
     "where": lambda values: Q(),
 }
+#: What raises for a value that cannot be, where the condition itself does not.
+CHECKS: dict[str, Callable[[tuple[str, ...]], object]] = {
+    "time": _among("time", TIMES),
+    "period": _among("period", PERIODS),
+    "since": lambda values: _moment("since", values[0]),
+    "until": lambda values: _moment("until", values[0]),
+    "where": lambda values: json_paths.path(values[0]),
+}
 #: The names of all conditions.
 NAMES = (*INDEXED, *UNINDEXED, "time", "period", "since", "until")
-SEVERAL = ("status", "where")
+#: Those that may have several values, and how many.
+SEVERAL = {"status": len(RunStatus), "where": 10, "id": 1000}

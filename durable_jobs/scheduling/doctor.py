@@ -61,6 +61,22 @@ def examine(*, deep: bool = False, oldest: timedelta = OLDEST) -> Report:
     return Report(at=clock.now(), figures=_figures(), findings=tuple(findings))
 
 
+def readiness(*, oldest: timedelta = OLDEST) -> Report:
+    """Look, in a few bounded queries, whether anything executes what there is to do."""
+    now = clock.now()
+    seen, ready = last_tick(), _ready_since(now)
+    findings = list(_tick(now))
+    if ready is not None and ready <= now - oldest:
+        ago = format_duration(oldest)
+        message = f"Runs were ready {ago} ago, and nobody has begun them."
+        findings.append(Finding(check="not-begun", message=message))
+    figures = {
+        "last_tick_seconds": _age(seen, now),
+        "oldest_ready_seconds": _age(ready, now),
+    }
+    return Report(at=now, figures=figures, findings=tuple(findings))
+
+
 def repair(*, deep: bool = False) -> dict[str, int]:
     """Mend the impossible states, and do what is late; count what was, by check."""
     mended = {}
@@ -136,10 +152,21 @@ def _late(oldest: timedelta) -> Iterator[Finding]:
     yield from _found(
         "not-begun",
         f"runs were ready {format_duration(oldest)} ago, and nobody has begun them",
-        runs.filter(status=RunStatus.QUEUED, due_at__lte=now - oldest)
-        .exclude(lane__gt=0)
-        .exclude(function__in=pauses.functions()),
+        _to_be_begun(now - oldest),
     )
+
+
+def _to_be_begun(moment: datetime) -> QuerySet[Run]:
+    """Return the runs that were ready at a moment, and that nothing holds back."""
+    rows = Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED, due_at__lte=moment
+    )
+    return rows.exclude(lane__gt=0).exclude(function__in=pauses.functions())
+
+
+def _ready_since(now: datetime) -> datetime | None:
+    rows = _to_be_begun(now).order_by("due_at")
+    return rows.values_list("due_at", flat=True).first()
 
 
 def _tick(now: datetime) -> Iterator[Finding]:
@@ -163,7 +190,7 @@ def last_tick() -> datetime | None:
 
 def _worth_knowing() -> Iterator[Finding]:
     live = Run.objects.using(db.alias()).filter(status__in=sorted(LIVE))
-    known = [function.id for function in registry]
+    known = registry.ids()
     unknown = live.exclude(function__in=known).values("function")
     for row in unknown.annotate(count=Count("pk")).order_by("function"):
         yield Finding(

@@ -141,6 +141,10 @@ def _wait_of(step: Step) -> NewWait | None:
         return NewWait(kind=WaitKind.POLL, due_at=due)
     if step.kind == "wait_for_callback":
         return NewWait(kind=WaitKind.CALLBACK)
+    if step.kind == "approve":
+        asked = step.detail or {}
+        name = str(asked.get("permission", ""))
+        return NewWait(kind=WaitKind.APPROVAL, name=name, condition=asked)
     return None
 
 

@@ -23,7 +23,7 @@ from durable_jobs.models import Event, Run, Schedule, Wait
 from durable_jobs.scheduling import crons, ticking
 from durable_jobs.statuses import LIVE, RunStatus
 from durable_jobs.store import db, gathered, lanes, leases, probing
-from durable_jobs.testing import replaying
+from durable_jobs.testing import deciding, replaying
 from durable_jobs.types import Duration
 
 Place = Literal["before", "body", "after"]
@@ -200,6 +200,31 @@ class Kit:
         if lease is not None:
             times.append(lease + RESOLUTION)
         return min((time for time in times if time is not None), default=None)
+
+    # Decisions
+
+    def approve(
+        self, step: str, data: Any = None, *, by: Any = None, run: Run | None = None
+    ) -> None:
+        """Approve what an ``approve`` step asks, with what its form is filled in with.
+
+        It is the oldest one that asks, of ``run`` if that is given. ``by`` is the user,
+        who needs the permission; None decides without one. The run goes on in
+        ``run_until_idle``. Raises ``InvalidForm``, ``PermissionDenied``, and
+        ``Refused`` when nobody asks.
+        """
+        deciding.approve(deciding.asked(step, run), data or {}, by)
+
+    def reject(
+        self,
+        step: str,
+        reason: str = "rejected in a test",
+        *,
+        by: Any = None,
+        run: Run | None = None,
+    ) -> None:
+        """Reject what an ``approve`` step asks; the rest is as in ``approve``."""
+        deciding.reject(deciding.asked(step, run), reason, by)
 
     # Trouble
 

@@ -6,10 +6,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from django.http import HttpRequest
-from django.http.request import RawPostDataException, UnreadablePostError
 
 from durable_jobs.conf import settings
-from durable_jobs.exceptions import PayloadError
+from durable_jobs.exceptions import LimitExceeded, PayloadError
+from durable_jobs.serialization.incoming import read_body
 from durable_jobs.serialization.outside import read_json
 
 MAX_FIELDS = 1000
@@ -28,30 +28,12 @@ class Rejected(Exception):
 
 def raw_body(request: HttpRequest) -> bytes:
     """Return the body as it came; raise ``Rejected`` when it is too large."""
-    most = settings.MAX_EVENT_BYTES
-    too_large = Rejected(413, f"Expected a body of at most {most} bytes.")
-    if _length(request) > most:
-        raise too_large
     try:
-        body = request.read(most + 1)
-        if len(body) <= most:
-            # Whoever is asked to verify may look at request.body as well.
-            request._body = body
-    except (RawPostDataException, ValueError):
-        # Middleware has read it: then Django keeps it.
-        body = request.body
-    except UnreadablePostError:
-        raise Rejected(400, "The body broke off.") from None
-    if len(body) > most:
-        raise too_large
-    return body
-
-
-def _length(request: HttpRequest) -> int:
-    try:
-        return int(request.META.get("CONTENT_LENGTH") or 0)
-    except ValueError:
-        raise Rejected(400, "The Content-Length is no number.") from None
+        return read_body(request, settings.MAX_EVENT_BYTES)
+    except LimitExceeded as error:
+        raise Rejected(413, error.message) from None
+    except PayloadError as error:
+        raise Rejected(400, error.message) from None
 
 
 def payload_of(request: HttpRequest, body: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""The shop's durable functions: orders on their way, and files of airports."""
+"""The shop's durable functions: orders, complaints about them, files of airports."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import functools
 import io
 import logging
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
 from django.core.exceptions import ValidationError
 
 from durable_jobs import durable
+from project.shop.forms import SettlementForm
 from project.shop.models import Airport, ImportSummary, Order, Upload
 
 logger = logging.getLogger("project.shop")
@@ -53,6 +55,39 @@ def fulfil_order(ctx: durable.Context) -> dict[str, Any]:
 def move(order_id: int, status: str) -> None:
     """Give an order its next status."""
     Order.objects.filter(pk=order_id).update(status=status)
+
+
+# Complaints
+
+#: What is given back without asking anybody.
+GOODWILL = Decimal(20)
+
+
+@durable.function(on=durable.Event("shop/complaint.received"))
+def settle_complaint(ctx: durable.Context) -> dict[str, Any]:
+    """Give back what a customer asks for; above a little, as much as a manager says."""
+    order: Order = ctx.event.data["order"]
+    amount = Decimal(ctx.event.data["amount"])
+    if amount > GOODWILL:
+        try:
+            settled = ctx.step.approve(
+                "manager",
+                title=f"Give back {amount} for {order}",
+                permission="shop.settle_complaint",
+                form=SettlementForm,
+                timeout="7d",
+            )
+        except durable.Rejected as rejected:
+            ctx.step.atomic("refuse", note, order.pk, f"refused: {rejected.reason}")
+            return {"back": Decimal(0)}
+        amount = GOODWILL if settled is None else settled["amount"]
+    ctx.step.atomic("give back", note, order.pk, f"{amount} given back")
+    return {"back": amount}
+
+
+def note(order_id: int, text: str) -> None:
+    """Write something on an order."""
+    Order.objects.filter(pk=order_id).update(note=text[:200])
 
 
 # Airports

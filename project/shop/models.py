@@ -40,6 +40,7 @@ class Order(models.Model):
 
     class Meta:
         ordering = ("pk",)
+        permissions = (("settle_complaint", "Can settle complaints"),)
 
     def __str__(self) -> str:
         return f"order {self.pk}"

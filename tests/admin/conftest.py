@@ -182,3 +182,21 @@ def make_events(count: int, **values: Any) -> list[Event]:
     return Event.objects.bulk_create(
         Event(id=str(ids.new_id()), **{**known, **values}) for _ in range(count)
     )
+
+
+@pytest.fixture
+def operator(db: None) -> Viewer:
+    """Log in a member of the staff with permissions on runs, by their names."""
+
+    def login(*names: str, username: str = "operator") -> Client:
+        user = User.objects.create_user(username, is_staff=True)
+        user.user_permissions.set(
+            Permission.objects.filter(
+                codename__in=names, content_type__app_label="durable_jobs"
+            )
+        )
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return login

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.admin.conftest import MODELS, list_of, make_runs, make_steps, page_of
+from tests.admin.conftest import MODELS, Page, list_of, make_runs, make_steps, page_of
 
 pytestmark = pytest.mark.django_db
 
@@ -47,16 +47,42 @@ def test_a_step_whose_run_was_pruned_is_not_found(admin_client):
 
 
 @pytest.mark.parametrize(
+    "query",
+    [
+        "status=nonsense",
+        "status=%00",
+        "period=nonsense",
+        "function=%00",
+        "event=%00",
+        "parent=nonsense",
+        "before=nonsense",
+        "since=yesterday",
+        "where=data",
+        "where=data.a=1e400",
+        "where=data.a=1&where=data.-1=1",
+        "id=nonsense",
+        "nonsense=1",
+        "statu=failed",
+    ],
+)
+def test_a_filter_of_runs_that_means_nothing_is_told_where_it_is(admin_client, query):
+    response = admin_client.get(f"{list_of('run')}?{query}")
+    page = Page(response.content.decode())
+    assert response.status_code == 400
+    name = query.partition("=")[0]
+    if "nonsense=1" in query or "statu=" in query:
+        assert f"There is no filter '{name}'" in page.text
+    else:
+        assert "Expected" in page.text
+    wrong = [attrs for _, attrs in page.tags if attrs.get("aria-invalid")]
+    if name in ("since", "where", "event", "parent", "id"):
+        assert {attrs["name"] for attrs in wrong} == {name}
+    assert list_of("run") in page.links()
+
+
+@pytest.mark.parametrize(
     ("model", "query"),
     [
-        ("run", "status=nonsense"),
-        ("run", "status=%00"),
-        ("run", "queued=nonsense"),
-        ("run", "function=%00"),
-        ("run", "event=%00"),
-        ("run", "parent=nonsense"),
-        ("run", "before=nonsense"),
-        ("run", "before="),
         ("step", "run=nonsense"),
         ("step", "run="),
         ("step", "queued=day&kind=nonsense"),

@@ -125,6 +125,7 @@ def test_it_says_what_the_run_waits_for(durable_kit, get):
                 lambda: ctx.step.wait_for_signal("s", "go ahead"),
                 lambda: ctx.step.wait_for_model("m", order, when=Q(status="paid")),
                 lambda: ctx.step.wait_for_callback("c"),
+                lambda: ctx.step.approve("a", "Pay", "shop.change_order"),
                 lambda: ctx.step.invoke("i", inner),
                 lambda: ctx.step.wait_for_any(
                     "any",
@@ -150,6 +151,7 @@ def test_it_says_what_the_run_waits_for(durable_kit, get):
         "waits for the signal go ahead",
         f"waits for shop.order {order.pk}",
         "waits for a callback",
+        "waits for an approval that needs shop.change_order",
         f"waits for the run {str(started.pk)[-8:]}",
         "x: waits for the event shop/x",
         "y: waits for the signal y",

@@ -157,6 +157,22 @@ def test_a_callback_that_cannot_be_answered_can_be_again(durable_kit, finds):
     assert len(tokens) == 1
 
 
+def test_an_approval_that_nobody_is_asked_for_is_asked_for_again(durable_kit, finds):
+    @durable.function(id="t.approve")
+    def approve(ctx):
+        return ctx.step.approve("a", "Go on", "shop.change_order")
+
+    run = approve.enqueue()
+    durable_kit.run_until_idle()
+    Wait.objects.all().delete()
+    finds("waiting-for-nothing")
+    assert Wait.objects.get().name == "shop.change_order"
+    durable_kit.approve("a")
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == {}
+
+
 @pytest.fixture
 def parent(durable_kit, napper):
     """Return a run that waits for a child that sleeps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,48 @@ def test_an_order_that_is_revoked_is_cancelled(durable_kit, order, checkout):
 def test_an_order_of_nothing_starts_nothing(durable_kit, order):
     durable_kit.send("shop/checkout.completed", {"order_id": order.pk, "total": 0})
     assert not Run.objects.exists()
+
+
+@pytest.fixture
+def complain(durable_kit, order):
+    """Return a function that asks for money back, and gives its run."""
+
+    def complaining(amount):
+        data = {"order": order, "amount": amount}
+        event_id = durable_kit.send("shop/complaint.received", data)
+        durable_kit.run_until_idle()
+        return Run.objects.get(event_id=event_id)
+
+    return complaining
+
+
+def test_a_little_is_given_back_at_once(complain, order):
+    assert complain("19.50").result() == {"back": Decimal("19.50")}
+    order.refresh_from_db()
+    assert order.note == "19.50 given back"
+
+
+def test_for_more_a_manager_is_asked(durable_kit, complain, order):
+    run = complain("40")
+    durable_kit.approve("manager", {"amount": "35", "why": "late"})
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == {"back": Decimal(35)}
+
+
+def test_a_manager_may_refuse(durable_kit, complain, order):
+    complain("40")
+    durable_kit.reject("manager", "it was a gift")
+    durable_kit.run_until_idle()
+    order.refresh_from_db()
+    assert order.note == "refused: it was a gift"
+
+
+def test_without_a_manager_it_is_a_little(durable_kit, complain, order):
+    complain("40")
+    durable_kit.advance("7d")
+    order.refresh_from_db()
+    assert order.note == "20 given back"
 
 
 @pytest.fixture

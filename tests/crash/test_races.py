@@ -11,9 +11,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from durable_jobs import clock, durable
+from durable_jobs.control import approving
+from durable_jobs.control.acting import Actor
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import attempts
 from durable_jobs.events import matching
@@ -288,6 +292,35 @@ def test_one_signal_wakes_one_run_once() -> None:
         advance(claimed()[0])
         run.refresh_from_db()
         assert run.result() == 1
+
+
+def test_of_two_who_decide_one_wins_and_the_other_is_told_who() -> None:
+    """Without the deletion of the wait as the decision, both are told that they won."""
+
+    @durable.function(id="race.approve")
+    def asking(ctx):
+        try:
+            return ctx.step.approve("a", "Pay", "durable_jobs.answer_run")
+        except durable.Rejected as rejected:
+            return rejected.by
+
+    ann, bob = (User.objects.create_superuser(name) for name in ("ann", "bob"))
+    for _ in range(ROUNDS // 4):
+        run = asking.enqueue()
+        advance(claimed()[0])
+        key = run.steps.get().key
+        came = together(
+            lambda run=run, key=key: approving.approve(Actor(ann), run, key, {}),
+            lambda run=run, key=key: approving.reject(Actor(bob), run, key, "no"),
+            but=(durable.Refused,),
+        )
+        (refused,) = [one for one in came if one is not None]
+        winner = run.steps.get().detail["name"]
+        assert f"by {winner}" in str(refused)
+        assert LogEntry.objects.get(object_id=run.pk).user.username == winner
+        advance(claimed()[0])
+        run.refresh_from_db()
+        assert run.result() == ({} if winner == "ann" else str(bob.pk))
 
 
 def test_parents_and_children_that_end_at_once_do_not_wait_for_each_other() -> None:

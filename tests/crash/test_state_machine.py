@@ -143,6 +143,9 @@ def declare(world: World) -> durable.Function:
             name, f"signal-{ctx.event.data['key']}", timeout="100d"
         ),
         "callback": callback,
+        "approve": lambda ctx, name: ctx.step.approve(
+            name, name, "durable_jobs.answer_run", timeout="100d"
+        ),
     }
     return planned
 
@@ -160,7 +163,7 @@ PLACES = [
 #: Where most is at stake is where it strikes most often.
 FAULTS = st.sampled_from(["step.body", "record.committed"] * 5 + PLACES)
 MODES = st.sampled_from(["crash", "raise"])
-KINDS = ("run", "atomic", "sleep", "event", "signal", "callback")
+KINDS = ("run", "atomic", "sleep", "event", "signal", "callback", "approve")
 
 
 class Machine(RuleBasedStateMachine):
@@ -254,6 +257,16 @@ class Machine(RuleBasedStateMachine):
 
         self.world.do(answering)
         self.expected[key].wake("callback", key)
+
+    @rule(key=runs)
+    def approve(self, key: str) -> None:
+        """Approve what a run asks, if it asks."""
+        one, run = self.expected[key], self.find(key)
+        if one.waits_for != "approve":
+            return
+        step = f"approve {one.at}"
+        self.world.do(self.world.decide(lambda: self.world.kit.approve(step, run=run)))
+        one.wake("approve", {})
 
     @rule(key=runs, verb=st.sampled_from(["cancel", "pause", "resume"]))
     def steer(self, key: str, verb: str) -> None:

@@ -28,6 +28,17 @@ def test_this_project_is_in_order() -> None:
     assert found() == {}
 
 
+def test_a_secret_that_could_be_guessed_is_a_warning_that_does_not_show_it(
+    settings: Settings,
+) -> None:
+    settings.DURABLE_JOBS = {"EVENT_KEYS": ["hunter2", "x" * 24]}
+    warning = found()["durable_jobs.W002"]
+    assert "1 of the EVENT_KEYS" in warning.msg
+    assert "hunter2" not in str(warning)
+    settings.DURABLE_JOBS = {"EVENT_KEYS": ["x" * 24]}
+    assert found() == {}
+
+
 @pytest.mark.parametrize(
     ("key", "meant"), [("LEASES", "LEASE"), ("tick", "TICK"), ("RETENTON", "RETENTION")]
 )
@@ -127,3 +138,11 @@ def test_sqlite_without_immediate_transactions_is_warned_of() -> None:
         assert f"'{name}'" in message
         assert '"transaction_mode": "IMMEDIATE"' in hint
         assert '"timeout": 20' in hint
+
+
+def test_an_admin_whose_pages_cannot_follow_a_run_says_so(settings: Settings) -> None:
+    assert "durable_jobs.I001" not in {message.id for message in run_checks()}
+    settings.INSTALLED_APPS = [
+        app for app in settings.INSTALLED_APPS if app != "django_htmx"
+    ]
+    assert "durable_jobs.I001" in {message.id for message in run_checks()}

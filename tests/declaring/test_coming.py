@@ -14,7 +14,7 @@ def test_a_name_that_nobody_promised_is_no_attribute() -> None:
     assert not hasattr(durable, "enqueue")
 
 
-@pytest.mark.parametrize("step", ["approve", "fetch", "ai"])
+@pytest.mark.parametrize("step", ["fetch", "ai"])
 def test_a_step_that_is_to_come_says_so(durable_kit: Kit, step: str) -> None:
     @durable.function(id="shop.ask", retries=0)
     def ask(ctx):

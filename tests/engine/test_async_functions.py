@@ -47,6 +47,7 @@ def test_every_kind_of_step(start: Start, later: Later, durable_kit: Kit):
         signal = await step.wait_for_signal("signal", "go")
         model = await step.wait_for_model("model", ann, when={"name": "Ann"} and _ann())
         back = await step.wait_for_callback("back", tokens.append)
+        may = await step.approve("may", "x", "shop.change_order")
         met = await step.wait_for_condition("condition", durable.Done, every="1m")
         with step.group("group"):
             bob = await step.atomic("atomic", Tenant.objects.create, name="Bob")
@@ -61,6 +62,7 @@ def test_every_kind_of_step(start: Start, later: Later, durable_kit: Kit):
             signal,
             model.name,
             back,
+            may,
             met,
             bob.name,
             called,
@@ -75,11 +77,14 @@ def test_every_kind_of_step(start: Start, later: Later, durable_kit: Kit):
     durable.signal("go", 2)
     later(run)
     durable.callbacks.succeed(tokens[0].token, 3)
+    later(run)
+    durable_kit.approve("may")
     assert later(run, "3h").result() == [
         {"x": 1},
         2,
         "Ann",
         3,
+        {},
         None,
         "Bob",
         2,

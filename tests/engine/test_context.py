@@ -333,7 +333,7 @@ def test_a_run_that_stands_behind_branches_is_patched(
 # What comes in other versions
 
 
-@pytest.mark.parametrize("name", ["approve", "fetch", "ai"])
+@pytest.mark.parametrize("name", ["fetch", "ai"])
 def test_a_step_that_is_not_there_yet_says_so(start: Start, name):
     def early(ctx):
         getattr(ctx.step, name)("x", title="x")

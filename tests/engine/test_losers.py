@@ -41,6 +41,7 @@ def test_losers_are_cancelled_with_all_that_they_wait_for(
             "event": lambda: step.wait_for_event("ask", "never/sent", timeout="3h"),
             "signal": lambda: step.wait_for_signal("sign", "never"),
             "callback": lambda: step.wait_for_callback("back", timeout="3h"),
+            "asked": lambda: step.approve("may", "x", "shop.change_order", None, "3h"),
             "child": invoking,
             "retrying": lambda: step.run("fail", fail),
             "plain": fail,
@@ -58,8 +59,17 @@ def test_losers_are_cancelled_with_all_that_they_wait_for(
     assert wait.run == run
     assert run.steps.exclude(status__in=["completed", "cancelled"]).get().name == "rest"
     statuses = dict(run.steps.values_list("name", "status"))
-    lost = {"nap", "ask", "sign", "back", "call", "fail", "m", "s", *list("01")}
-    lost |= {"sleeping", "event", "signal", "callback", "child", "retrying", "plain"}
+    lost = {"nap", "ask", "sign", "back", "may", "call", "fail", "m", "s", *list("01")}
+    lost |= {
+        "sleeping",
+        "event",
+        "signal",
+        "callback",
+        "asked",
+        "child",
+        "retrying",
+        "plain",
+    }
     assert {name for name, status in statuses.items() if status == "cancelled"} == {
         *lost,
         "nested",

@@ -43,6 +43,7 @@ KINDS = {
     "sleep": lambda step: step.sleep("the step", "1h"),
     "event": lambda step: step.wait_for_event("the step", "a/b"),
     "signal": lambda step: step.wait_for_signal("the step", "signal"),
+    "approve": lambda step: step.approve("the step", "x", "shop.change_order"),
     "condition": lambda step: step.wait_for_condition(
         "the step", durable.Done, every=1
     ),

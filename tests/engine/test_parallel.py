@@ -80,6 +80,7 @@ def test_a_branch_holds_any_step(start: Start, later: Later, durable_kit: Kit):
                 "group": lambda: group(ctx),
                 "retried": lambda: step.run("try", flaky, ctx),
                 "callback": lambda: step.wait_for_callback("back", tokens.append),
+                "approved": lambda: step.approve("may", "x", "shop.change_order"),
             },
         )
 
@@ -89,6 +90,7 @@ def test_a_branch_holds_any_step(start: Start, later: Later, durable_kit: Kit):
     durable_kit.send("shop/answered", {"answer": 42})
     durable.signal("go", "gone")
     durable.callbacks.succeed(tokens[0].token, "called")
+    durable_kit.approve("may")
 
     assert later(run, "2h").result() == {
         "run": "done",
@@ -102,6 +104,7 @@ def test_a_branch_holds_any_step(start: Start, later: Later, durable_kit: Kit):
         "group": "in a group",
         "retried": 3,
         "callback": "called",
+        "approved": {},
     }
     assert Tenant.objects.count() == 1
     assert len(tokens) == 1

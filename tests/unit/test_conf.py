@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from durable_jobs.conf import problems
+from durable_jobs.conf import Rate, problems
 from durable_jobs.conf import settings as conf
 from durable_jobs.exceptions import ConfigurationError
 
@@ -40,6 +40,8 @@ def test_everything_has_a_default(nothing_set: Settings) -> None:
     assert timedelta(hours=24) == conf.IDEMPOTENCY
     assert conf.CALLBACK_URL is None
     assert conf.DATABASE == "default"
+    assert conf.MAX_REQUEST_BYTES == 4 * 2**20
+    assert conf.API_RATE is None
     assert problems() == []
 
 
@@ -49,11 +51,13 @@ def test_what_is_written_is_read_typed(nothing_set: Settings) -> None:
         "RETENTION": {"failed": "1w", "events": None},
         "EVENT_KEYS": ["one", "two"],
         "EXECUTOR": "inline",
+        "API_RATE": "600/1m",
         "CALLBACK_URL": "https://shop.example",
     }
     assert timedelta(milliseconds=250) == conf.TICK
     assert conf.EVENT_KEYS == ("one", "two")
     assert conf.EXECUTOR == "inline"
+    assert Rate(600, timedelta(minutes=1)) == conf.API_RATE
     assert conf.CALLBACK_URL == "https://shop.example"
     # What is not named keeps its default, and None keeps for ever.
     assert conf.RETENTION["completed"] == timedelta(days=30)
@@ -86,7 +90,9 @@ def test_the_tick_goes_to_the_common_queue_unless_it_has_its_own(
         ("MAX_STEPS", 0), ("MAX_STEPS", "10"), ("MAX_STEPS", 1.5), ("MAX_STEPS", True),
         ("EXECUTOR", "sellery"), ("EXECUTOR", []), ("QUEUE", ""), ("QUEUE", None),
         ("TICK_QUEUE", 3), ("ALWAYS_SUSPEND", 1), ("CALLBACK_URL", "ftp://x"),
-        ("DATABASE", "elsewhere"), ("DATABASE", ["default"]),
+        ("DATABASE", "elsewhere"), ("DATABASE", ["default"]), ("API_RATE", "600"),
+        ("API_RATE", 6), ("API_RATE", "0/1m"), ("API_RATE", "6/0s"),
+        ("API_RATE", "many/1m"), ("API_RATE", "6/soon"), ("MAX_REQUEST_BYTES", 0),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_a_problem_and_an_error_where_it_is_asked_for(

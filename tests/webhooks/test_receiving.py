@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 import pytest
 from django.db import DatabaseError, connection
 from django.test import AsyncRequestFactory, Client, RequestFactory
-from django.urls import get_resolver
 
 from durable_jobs import durable
 from durable_jobs.events import ingest
@@ -479,19 +478,3 @@ def test_slacks_question_is_answered(kit: Kit, hook: Hook, post: Post) -> None:
     headers["X_Slack_Signature"] = "v0=00"
     assert post(raw, signed=False, **headers).status_code == 401
     assert not Event.objects.exists()
-
-
-def test_this_is_the_only_address_without_csrf() -> None:
-    def callbacks(patterns: Any) -> Any:
-        for pattern in patterns:
-            if hasattr(pattern, "url_patterns"):
-                yield from callbacks(pattern.url_patterns)
-            else:
-                yield pattern.callback
-
-    exempt = {
-        view
-        for view in callbacks(get_resolver("durable_jobs.urls").url_patterns)
-        if getattr(view, "csrf_exempt", False)
-    }
-    assert exempt == {views.receive}

@@ -65,6 +65,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ('pk',),
+                'permissions': (('settle_complaint', 'Can settle complaints'),),
             },
         ),
         migrations.CreateModel(

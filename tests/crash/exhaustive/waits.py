@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django import forms
 from django.db.models import Q
 
 from durable_jobs import durable
@@ -126,6 +127,36 @@ def callback(world: World) -> list[Action]:
         )
 
     return [world.enqueue(asker), world.answer({"ok": True})]
+
+
+@case
+def approval(world: World) -> list[Action]:
+    """Ask for an approval, for one that is rejected, and for one that nobody gives."""
+
+    @durable.function(id="petitioner", retries=0)
+    def petitioner(ctx):
+        def ask(name, **options):
+            return ctx.step.approve(name, name, "durable_jobs.answer_run", **options)
+
+        given = ask("w", form=Amount, timeout="1d")
+        try:
+            ask("r")
+        except durable.Rejected as rejected:
+            return [given, rejected.reason, ask("n", timeout="1h")]
+        raise AssertionError("it must be rejected")
+
+    return [
+        world.enqueue(petitioner),
+        world.decide(lambda: world.kit.approve("w", {"amount": "2.50"})),
+        world.decide(lambda: world.kit.reject("r", "no")),
+        world.wait("2h"),
+    ]
+
+
+class Amount(forms.Form):
+    """How much."""
+
+    amount = forms.DecimalField()
 
 
 @case

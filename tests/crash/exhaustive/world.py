@@ -117,6 +117,15 @@ class World:
 
         return answering
 
+    def decide(self, decision: Action) -> Action:
+        """Return a person's decision; what nobody asks any more was decided before."""
+
+        def deciding() -> None:
+            with suppress(durable.Refused):
+                decision()
+
+        return deciding
+
     def wait(self, duration: str) -> Action:
         """Return the passing of time."""
         moment: list[datetime] = []

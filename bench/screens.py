@@ -1,0 +1,363 @@
+"""``python -m bench.screens``: what the control room's pages cost among many runs.
+
+Fills a database of its own, and asks for each page through Django's test client, in
+this process: no network, no browser. ``PAGES`` is what is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from bench.server import Database, Server
+
+NAME = "bench_screens"
+CALLS, WARM = 20, 3
+#: What the table stands between on a page.
+BEGIN, END = "<!-- pages -->", "<!-- end of pages -->"
+#: Milliseconds that the server may take for all but one of twenty calls.
+BUDGET = 200
+
+Address = Callable[["Known"], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Ids that addresses are made of."""
+
+    completed: str
+    failed: str
+    large: str
+    child: str
+    parent: str
+    old: str
+    month_ago: str
+    event: str
+
+    @classmethod
+    def read(cls) -> Known:
+        """Look for them in the data set."""
+        from bench.screens_data import one
+        from durable_jobs import clock
+
+        child = one("parent_id IS NOT NULL AND status = 'completed'")
+        return cls(
+            completed=str(one("status = 'completed'")),
+            failed=str(one("status = 'failed' AND started_at IS NOT NULL")),
+            large=str(_run_of_most_steps()),
+            child=str(child),
+            parent=str(_value("parent_id", child)),
+            old=str(one("queued_at < now() - interval '20 days'")),
+            month_ago=(clock.now() - timedelta(days=29)).isoformat(),
+            event=str(_value("event_id", child)),
+        )
+
+
+def _runs(**query: str) -> Address:
+    def address(known: Known) -> str:
+        from urllib.parse import urlencode
+
+        values = {
+            name: value.format_map(_Fields(known)) for name, value in query.items()
+        }
+        return f"{_reverse('run_changelist')}?{urlencode(values)}"
+
+    return address
+
+
+def _run(name: str) -> Address:
+    return lambda known: _reverse("run_change", getattr(known, name))
+
+
+def _page(name: str) -> Address:
+    return lambda known: _reverse(name)
+
+
+#: Each page by what it is called in the table.
+PAGES: dict[str, Address] = {
+    "runs": _runs(),
+    "runs, page 20": _runs(p="20"),
+    "runs, older by 20 days": _runs(before="{old}"),
+    **{
+        f"status {status}": _runs(status=status)
+        for status in (
+            "queued",
+            "running",
+            "waiting",
+            "paused",
+            "completed",
+            "failed",
+            "cancelled",
+            "skipped",
+        )
+    },
+    "past hour": _runs(period="hour"),
+    "past 30 days": _runs(period="month"),
+    "a hot function": _runs(function="shop.function_0"),
+    "a rare function": _runs(function="shop.function_29"),
+    "a function, failed": _runs(function="shop.function_7", status="failed"),
+    "a function, past week, failed": _runs(
+        function="shop.function_7", status="failed", period="week"
+    ),
+    "a function, queued": _runs(function="shop.function_7", status="queued"),
+    "a function, waiting": _runs(function="shop.function_7", status="waiting"),
+    "a function, failed or cancelled": lambda known: (
+        _runs(function="shop.function_7")(known) + "&status=failed&status=cancelled"
+    ),
+    "no such function": _runs(function="shop.nothing"),
+    "subject": _runs(subject="shop.order:40"),
+    "key": _runs(key="order-40"),
+    "event": _runs(event="{event}"),
+    "parent": _runs(parent="{parent}"),
+    "search for a key": _runs(q="order-40"),
+    "queued, an hour a month ago": _runs(until="{month_ago}"),
+    "ended, the first day of the month": _runs(time="ended", until="{month_ago}"),
+    "ended, past hour": _runs(time="ended", period="hour"),
+    "started, past hour": _runs(time="started", period="hour"),
+    "trigger": _runs(trigger="shop/event.3"),
+    "trigger that is not there": _runs(trigger="shop/nothing"),
+    "version that is old": _runs(version="v4"),
+    "queue": _runs(queue="slow"),
+    "worker": _runs(worker="host:3"),
+    "payload": _runs(where="data.order.id=40"),
+    "payload that is not there": _runs(where="data.order.id=-1"),
+    "payload, of a function, failed": _runs(
+        where="error.type=KeyError", function="shop.function_7", status="failed"
+    ),
+    "run of 5 steps": _run("completed"),
+    "run that failed": _run("failed"),
+    "run of 1,000 steps": _run("large"),
+    "run with a parent": _run("child"),
+    "steps": _page("step_changelist"),
+    "events": _page("event_changelist"),
+    "schedules": _page("schedule_changelist"),
+    "overview": _page("overview"),
+    "functions": _page("functions"),
+    "queues and limits": _page("traffic"),
+    "approvals": _page("approvals"),
+}
+
+
+class _Fields(dict[str, str]):
+    def __init__(self, known: Known) -> None:
+        super().__init__({name: getattr(known, name) for name in known.__slots__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a page cost."""
+
+    name: str
+    status: int
+    queries: int
+    cpu: float
+    p50: float
+    p95: float
+    slowest: float
+    buffers: int
+    plan: str
+
+    @property
+    def row(self) -> str:
+        """Return the row of the table."""
+        late = f"**{self.p95:.0f}**" if self.p95 > BUDGET else f"{self.p95:.0f}"
+        name = self.name if self.status == 200 else f"{self.name} ({self.status})"
+        return (
+            f"| {name} | {self.queries} | {self.cpu:.0f} | {self.p50:.0f} | {late} | "
+            f"{self.slowest:.1f} | {self.buffers:,} | {self.plan} |"
+        )
+
+
+HEAD = (
+    "| page | queries | own CPU, ms | p50, ms | p95, ms | slowest query, ms | "
+    "its buffers | by |\n"
+    "|---|--:|--:|--:|--:|--:|--:|---|"
+)
+
+
+def measure(client: Any, name: str, address: str) -> Measured:
+    """Ask for a page twenty times; explain the query that took the longest."""
+    from django.db import connection
+
+    seen: list[tuple[float, str, Any]] = []
+
+    def note(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return execute(sql, params, many, context)
+        finally:
+            seen.append((time.perf_counter() - began, sql, params))
+
+    for _ in range(WARM):
+        response = client.get(address)
+    times, busy = [], []
+    for _ in range(CALLS):
+        began, worked = time.perf_counter(), time.process_time()
+        response = client.get(address)
+        times.append((time.perf_counter() - began) * 1000)
+        busy.append((time.process_time() - worked) * 1000)
+    with connection.execute_wrapper(note):
+        client.get(address)
+    ours = [one for one in seen if "durable_jobs_" in one[1]]
+    slowest = max(ours, key=lambda one: one[0], default=(0.0, "", None))
+    plan = _explained(slowest[1], slowest[2])
+    return Measured(
+        name=name,
+        status=response.status_code,
+        queries=len(seen),
+        cpu=statistics.median(busy),
+        p50=statistics.median(times),
+        p95=sorted(times)[-2],
+        slowest=slowest[0] * 1000,
+        buffers=plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] if plan else 0,
+        plan=", ".join(dict.fromkeys(_scans(plan))) if plan else "",
+    )
+
+
+def _explained(sql: str, params: Any) -> dict[str, Any] | None:
+    from django.db import connection
+
+    if not sql.startswith("SELECT"):
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", params)
+        found = cursor.fetchone()[0]
+    parsed = json.loads(found) if isinstance(found, str) else found
+    plan: dict[str, Any] = parsed[0]["Plan"]
+    return plan
+
+
+def _scans(node: dict[str, Any]) -> Iterator[str]:
+    if "Index Name" in node:
+        yield node["Index Name"].removeprefix("durable_")
+    elif node["Node Type"] == "Seq Scan":
+        yield f"all of {node['Relation Name']}"
+    for child in node.get("Plans", ()):
+        yield from _scans(child)
+
+
+def main(arguments: list[str]) -> int:
+    """Fill, measure and print the table; return 0."""
+    options = _options(arguments)
+    if not os.environ.get("DATABASE_URL"):
+        print("Set DATABASE_URL, or run it under python -m tests.services --.")
+        return 2
+    server = Server(os.environ["DATABASE_URL"])
+    if options.keep and server.value(
+        "SELECT count(*) FROM pg_database WHERE datname = %s", NAME
+    ):
+        text = _table(Database(server, NAME), options)
+    elif options.keep:
+        server.monitor.execute(f"CREATE DATABASE {NAME}")
+        text = _table(Database(server, NAME), options)
+    else:
+        with server.database(NAME) as database:
+            text = _table(database, options)
+    print(text)
+    if options.page:
+        _write(Path(options.page), text)
+    return 0
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.screens")
+    parser.add_argument("--runs", type=int, default=1_000_000, help="runs to fill in")
+    parser.add_argument("--only", default="", help="pages with this in their name")
+    parser.add_argument("--keep", action="store_true", help="keep and use the database")
+    parser.add_argument("--page", help="the Markdown file that gets the table")
+    return parser.parse_args(arguments)
+
+
+def _table(database: Database, options: argparse.Namespace) -> str:
+    os.environ["DATABASE_URL"] = database.address
+    os.environ["DJANGO_SETTINGS_MODULE"] = "bench.settings"  # which reads it
+    client = _client(options.runs)
+    known = Known.read()
+    settings = ", ".join(f"{k} {v}" for k, v in database.server.settings().items())
+    lines = [f"{_count():,} runs, cores {os.cpu_count()}, {settings}", "", HEAD]
+    for name, address in PAGES.items():
+        if options.only in name:
+            row = measure(client, name, address(known)).row
+            print(row, file=sys.stderr, flush=True)
+            lines.append(row)
+    _close()
+    return "\n".join(lines)
+
+
+def _client(runs: int) -> Any:
+    """Set Django up on the database, fill it unless it is, and log somebody in."""
+    import django
+
+    django.setup()
+    from django.contrib.auth import get_user_model
+    from django.core.management import call_command
+    from django.test import Client
+    from django.test.utils import setup_test_environment
+
+    from bench.screens_data import fill
+
+    setup_test_environment(debug=False)
+    call_command("migrate", verbosity=0)
+    if not _count():
+        fill(runs)
+    users = get_user_model()._default_manager
+    user, _made = users.get_or_create(
+        username="bench", is_staff=True, is_superuser=True
+    )
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def _count() -> int:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM durable_jobs_run")
+        return int(cursor.fetchone()[0])
+
+
+def _value(column: str, key: Any) -> Any:
+    from durable_jobs.models import Run
+
+    return Run.objects.values_list(column, flat=True).get(pk=key)
+
+
+def _run_of_most_steps() -> Any:
+    from durable_jobs.models import Step
+
+    rows = Step.objects.filter(position=999)
+    return rows.values_list("run_id", flat=True).first()
+
+
+def _reverse(name: str, *args: str) -> str:
+    from django.urls import reverse
+
+    return reverse(f"admin:durable_jobs_{name}", args=args)
+
+
+def _close() -> None:
+    from django.db import connections
+
+    connections.close_all()
+
+
+def _write(page: Path, text: str) -> None:
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        sys.exit(f"{page} has no {BEGIN} before {END}.")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""Runs as a busy host leaves them in a month: the data set of the pages' table.
+
+The server writes them itself: thirty functions, a few of which are called most; all
+statuses, most of them completed; keys, subjects, events and errors; and steps for the
+newest part, with one run of a thousand.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from django.db import connection
+
+from durable_jobs import clock, ids
+
+#: Runs of one statement.
+BATCH = 250_000
+#: The newest of them have steps.
+WITH_STEPS = 0.1
+MANY_STEPS = 1000
+#: Between which numbers the run of as many is.
+LARGE = (2001, 2100)
+DAYS = 30
+
+#: Ids that sort by time, as those that the engine makes; number 1 is the newest.
+_CHOSEN = """
+WITH chosen AS MATERIALIZED (
+    SELECT n, moment, of, other, (
+        lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0')
+        || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15)
+    )::uuid AS id
+    FROM (
+        SELECT n, %(now)s - n * interval '{days} days' / %(count)s AS moment,
+            mod(abs(hashint8(n)::bigint), 100000) AS of,
+            mod(abs(hashint8(-n)::bigint), 100000) AS other
+        FROM generate_series(%(last)s::bigint, %(first)s::bigint, -1) AS n
+    ) AS numbered
+), runs AS MATERIALIZED (
+    SELECT *, CASE
+        WHEN n <= 1000 AND of < 60000 THEN 'queued'
+        WHEN n <= 2000 AND of < 4000 THEN 'running'
+        WHEN of < 300 THEN 'waiting'
+        WHEN of < 310 THEN 'paused'
+        WHEN of < 3500 THEN 'failed'
+        WHEN of < 4500 THEN 'cancelled'
+        WHEN of < 5000 THEN 'skipped'
+        ELSE 'completed'
+    END AS status
+    FROM chosen
+)
+""".replace("{days}", str(DAYS))
+_RUN = """
+INSERT INTO durable_jobs_run (
+    id, function, version, status, reason, trigger, key, event_id, origin, data, output,
+    error, parent_id, parent_step, relation, queue, lane, due_at, place, lease_token,
+    lease_until, worker, attempt, claims, crashes, woken, queued_at, started_at,
+    ended_at
+)
+SELECT id, 'shop.function_' || floor(30 * power(other / 100000.0, 3)),
+    'v' || n * 5 / (%(count)s + 1), status,
+    CASE WHEN status = 'skipped' THEN 'Another run has the key.' ELSE '' END,
+    'shop/event.' || mod(n, 12),
+    CASE WHEN mod(n, 20) = 0 THEN 'order-' || n ELSE '' END,
+    'e-' || n, jsonb_build_object('id', 'e-' || n, 'name', 'shop/event', 'ts', moment),
+    jsonb_build_object(
+        'order', jsonb_build_object('id', mod(n, 50000), 'total', of / 7.0),
+        'customer', 'customer-' || mod(n, 9000), 'note', repeat(md5(n::text), 8)),
+    CASE WHEN status = 'completed' THEN jsonb_build_object('ok', true, 'n', n) END,
+    CASE WHEN status = 'failed' THEN jsonb_build_object(
+        'type',
+        (array['ValueError', 'Timeout', 'HTTPError', 'KeyError'])[1 + mod(n, 4)],
+        'message', 'order ' || n || ' could not be done',
+        'traceback', repeat('  File "shop/work.py", line 7' || chr(10), 12)) END,
+    CASE WHEN mod(n, 50) = 0 THEN lag(id) OVER () END, '', '',
+    CASE WHEN mod(n, 9) = 0 THEN 'slow' ELSE 'default' END,
+    CASE WHEN status = 'queued' AND mod(n, 3) = 0 THEN 1 END, moment, moment,
+    CASE WHEN status = 'running' THEN id END,
+    CASE WHEN status = 'running' THEN now() + interval '1 day' END,
+    CASE WHEN status IN ('queued', 'skipped') THEN '' ELSE 'host:' || mod(n, 6) END,
+    0, 1, 0, false, moment,
+    CASE WHEN status NOT IN ('queued', 'skipped') THEN moment + interval '2 s' END,
+    CASE WHEN status NOT IN ('queued', 'running', 'waiting', 'paused')
+        THEN moment + interval '2 s' + other * interval '1 ms' END
+FROM runs
+"""
+_SUBJECT = """
+INSERT INTO durable_jobs_subject (run_id, model, object_pk)
+SELECT id, 'shop.order', mod(n, 50000) FROM runs WHERE mod(n, 10) = 0
+"""
+_EVENT = """
+INSERT INTO durable_jobs_event (id, name, data, v, ts, received_at, source, pending)
+SELECT 'e-' || n, 'shop/event.' || mod(n, 12),
+    jsonb_build_object('order', mod(n, 50000)), '',
+    moment, moment, 'send', false
+FROM runs WHERE n <= %(count)s / 2
+"""
+_STEP = """
+INSERT INTO durable_jobs_step (
+    id, run_id, key, name, kind, position, status, attempt, output, error, started_at,
+    ended_at
+)
+SELECT (substr(id::text, 1, 18) || substr(md5(id::text || position), 1, 4)
+        || substr(md5(id::text || position), 5, 12))::uuid,
+    id, (%(keys)s::text[])[position + 1], 'step ' || position, 'run', position,
+    CASE WHEN status = 'failed' AND position = 4 THEN 'failed' ELSE 'completed' END, 0,
+    jsonb_build_object('position', position)::text,
+    CASE WHEN status = 'failed' AND position = 4
+        THEN '{"type": "ValueError", "message": "no", "traceback": ""}'::jsonb END,
+    moment + (2 + position) * interval '1 s', moment + (3 + position) * interval '1 s'
+FROM runs, generate_series(0, CASE WHEN n = %(large)s THEN %(many)s - 1 ELSE 4 END)
+    AS position
+WHERE n <= %(stepped)s AND status NOT IN ('queued', 'skipped')
+"""
+_STATEMENTS = (_RUN, _SUBJECT, _EVENT, _STEP)
+_TABLES = "run", "subject", "event", "step"
+
+
+def fill(count: int) -> None:
+    """Leave ``count`` runs, the newest now and the oldest a month old."""
+    keys = [ids.step_key(f"step {number}") for number in range(MANY_STEPS)]
+    known: dict[str, Any] = {
+        "count": count,
+        "keys": keys,
+        "large": _large(),
+        "many": MANY_STEPS,
+    }
+    known["now"] = clock.now()  # all of a run's rows have the id of one moment
+    known["stepped"] = max(int(count * WITH_STEPS), LARGE[1])
+    began = time.monotonic()
+    with connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = off")
+        for last in range(count, 0, -BATCH):
+            first = max(last - BATCH, 0) + 1
+            for statement in _STATEMENTS:
+                chosen = {"first": first, "last": last, **known}
+                cursor.execute(_CHOSEN + statement, chosen)
+            took = time.monotonic() - began
+            print(f"{count - first + 1:,} runs, {took:.0f} s", file=sys.stderr)
+        cursor.execute("SET synchronous_commit = on")
+        for name in _TABLES:
+            cursor.execute(f"VACUUM (ANALYZE) durable_jobs_{name}")
+
+
+def _large() -> int:
+    """Return the number of the run with a thousand steps: one that completed."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT n FROM generate_series(%s, %s) AS n "
+            "WHERE mod(abs(hashint8(n)::bigint), 100000) > 5000 LIMIT 1",
+            LARGE,
+        )
+        return int(cursor.fetchone()[0])
+
+
+def one(condition: str) -> Any:
+    """Return the id of one run, the newest that fulfils an SQL condition."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT id FROM durable_jobs_run WHERE {condition} "  # noqa: S608  # our own
+            "ORDER BY id DESC LIMIT 1"
+        )
+        row = cursor.fetchone()
+    return row[0] if row else None

@@ -1,0 +1,191 @@
+"""API keys: what there is of them, a form that shows a new one once, and revoking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminSplitDateTime
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from durable_jobs import clock
+from durable_jobs.admin.base import ReadOnlyAdmin
+from durable_jobs.admin.display import away, moment
+from durable_jobs.admin.pages import actor, page
+from durable_jobs.control import keys
+from durable_jobs.control.scopes import SCOPES
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.models import ApiKey
+
+_STATES = {
+    keys.ACTIVE: _("active"),
+    keys.EXPIRED: _("expired"),
+    keys.REVOKED: _("revoked"),
+}
+
+
+GONE = _("somebody who is gone")
+#: Owners whose names a list looks up.
+_MOST_OWNERS = 1000
+
+
+class KeyForm(forms.Form):
+    """What a new key is for, and what it may do."""
+
+    name = forms.CharField(label=_("name"), max_length=100)
+    scopes = forms.MultipleChoiceField(
+        label=_("scopes"),
+        choices=[(scope, scope) for scope in SCOPES],
+        widget=forms.CheckboxSelectMultiple,
+        help_text=_("You need the permission for what it does as well."),
+    )
+    events = forms.CharField(
+        label=_("events"),
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text=_("How the names begin of those that it may send, one a line; all."),
+    )
+    expires_at = forms.SplitDateTimeField(
+        label=_("expires"), required=False, widget=AdminSplitDateTime
+    )
+
+    def clean_events(self) -> list[str]:
+        """Return the lines that say something."""
+        lines = self.cleaned_data["events"].splitlines()
+        return [line.strip() for line in lines if line.strip()]
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ReadOnlyAdmin):
+    """The keys, the latest first. They are made and revoked, never changed."""
+
+    facts = (
+        "name", "begins", "scopes_shown", "events_shown", "owner_shown", "state",
+        "created", "expires", "used", "revoked",
+    )  # fmt: skip
+    ordering = ("-id",)
+    actions: Any = ("revoke",)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Return the columns; the owners of all rows are looked up together."""
+        names: dict[str, str] = {}
+
+        @admin.display(description=_("acts as"))
+        def owner(key: ApiKey) -> Any:
+            if not names:
+                names.update(_names(self.get_queryset(request)))
+            return names.get(key.owner, GONE)
+
+        return ["name", "begins", "scopes_shown", owner, "state", "used"]
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Allow those who may add keys, each for oneself."""
+        return actor(request).may("durable_jobs.add_apikey")
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        """Allow those who may revoke keys."""
+        return actor(request).may("durable_jobs.revoke_apikey")
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Ask what the key is for, make it, and show its text this once."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = KeyForm(request.POST if request.method == "POST" else None)
+        made = self._make(request, form) if form.is_valid() else None
+        response = page(
+            self.admin_site,
+            request,
+            "api_key.html",
+            title=_("New API key"),
+            form=form,
+            made=made,
+            media=self.media + form.media,
+        )
+        # The text is for this one pair of eyes, not for a cache or "back".
+        response["Cache-Control"] = "no-store"
+        return response
+
+    def _make(self, request: HttpRequest, form: KeyForm) -> keys.Made | None:
+        values = form.cleaned_data
+        try:
+            return keys.create(
+                actor(request),
+                values["name"],
+                values["scopes"],
+                events=values["events"],
+                expires_at=values["expires_at"],
+            )
+        except ConfigurationError as error:
+            form.add_error(None, error.message)
+            return None
+
+    @admin.action(description=_("Revoke the selected keys"), permissions=["revoke"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        """Let keys be of no use from now on."""
+        who = actor(request)
+        done = sum(keys.revoke(who, key) for key in queryset.order_by("pk"))
+        text = ngettext("%(count)d key revoked.", "%(count)d keys revoked.", done)
+        self.message_user(request, text % {"count": done}, messages.SUCCESS)
+
+    @admin.display(description=_("begins with"))
+    def begins(self, key: ApiKey) -> str:
+        """Return how its text begins."""
+        return f"{key.prefix}…"
+
+    @admin.display(description=_("scopes"))
+    def scopes_shown(self, key: ApiKey) -> str:
+        """Return what it may do."""
+        return ", ".join(key.scopes)
+
+    @admin.display(description=_("events"))
+    def events_shown(self, key: ApiKey) -> str:
+        """Return how the names begin of the events that it may send."""
+        return ", ".join(key.events)
+
+    @admin.display(description=_("acts as"))
+    def owner_shown(self, key: ApiKey) -> Any:
+        """Return in whose name it acts."""
+        return keys.owner_of(key) or GONE
+
+    @admin.display(description=_("state"))
+    def state(self, key: ApiKey) -> Any:
+        """Return whether it opens anything."""
+        return _STATES[keys.state(key, clock.now())]
+
+    @admin.display(description=_("last used"))
+    def used(self, key: ApiKey) -> Any:
+        """Return when it was used last, to a minute."""
+        return away(key.used_at)
+
+    @admin.display(description=_("made"))
+    def created(self, key: ApiKey) -> Any:
+        """Return when it was made."""
+        return moment(key.created_at)
+
+    @admin.display(description=_("expires"))
+    def expires(self, key: ApiKey) -> Any:
+        """Return when it opens nothing any more."""
+        return moment(key.expires_at)
+
+    @admin.display(description=_("revoked at"))
+    def revoked(self, key: ApiKey) -> Any:
+        """Return when it was revoked."""
+        return moment(key.revoked_at)
+
+
+def _names(rows: QuerySet[ApiKey]) -> dict[str, str]:
+    """Return the names of the owners of keys, by their primary keys."""
+    owners = set(rows.order_by().values_list("owner", flat=True)[:_MOST_OWNERS])
+    try:
+        users = list(get_user_model()._default_manager.filter(pk__in=owners))
+    except (ValueError, TypeError):
+        return {}  # the primary keys of users were of another kind once
+    return {str(user.pk): str(user) for user in users}

@@ -1,0 +1,122 @@
+"""Saved views: filters of the list of runs under a name, one's own and shared ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+    QueryDict,
+)
+from django.utils.translation import gettext as _
+
+from durable_jobs import clock
+from durable_jobs.admin import conditions
+from durable_jobs.admin.pages import address
+from durable_jobs.exceptions import FilterError
+from durable_jobs.models import SavedView
+from durable_jobs.queries.filtering import RunFilter
+from durable_jobs.store import db
+
+PAGE = "run"
+#: Views that one user may have, and that a list shows.
+MOST = 50
+_LONGEST = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A saved view as one user sees it."""
+
+    pk: int
+    name: str
+    url: str
+    current: bool
+    own: bool
+    shared: bool
+
+
+def shown(request: HttpRequest, found: conditions.Conditions) -> list[Shown]:
+    """Return the user's own views and the shared ones."""
+    owner, current = _owner(request), found.query()
+    rows = _rows().filter(Q(owner=owner) | Q(shared=True)).order_by("name", "pk")
+    return [
+        Shown(
+            pk=row.pk,
+            name=row.name,
+            url=f"?{row.query}",
+            current=row.query == current,
+            own=row.owner == owner,
+            shared=row.shared,
+        )
+        for row in rows[: 2 * MOST]
+    ]
+
+
+def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
+    """Save the filter that is posted under a name, or delete a view of one's own."""
+    if not run_admin.has_view_permission(request):
+        raise PermissionDenied
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    answer = _delete(request) if "delete" in request.POST else _save(request)
+    level, text, query = answer
+    messages.add_message(request, level, text)
+    back = address(run_admin.admin_site, "run_changelist")
+    return HttpResponseRedirect(f"{back}?{query}" if query else back)
+
+
+def _save(request: HttpRequest) -> tuple[int, str, str]:
+    name = request.POST.get("name", "").strip()
+    query = request.POST.get("query", "")
+    try:
+        found = RunFilter.parse(dict(QueryDict(query).lists())).as_params()
+    except FilterError as error:
+        return messages.ERROR, error.message, ""
+    query = conditions.Conditions(found).query()
+    if not 1 <= len(name) <= _LONGEST or not name.isprintable():
+        text = _("Expected a name of 1 to %(most)s characters for the view.")
+        return messages.ERROR, text % {"most": _LONGEST}, query
+    own = _rows().filter(owner=_owner(request))
+    if own.exclude(name=name).count() >= MOST:
+        text = _("You have %(most)s saved views, which is the most. Delete one first.")
+        return messages.ERROR, text % {"most": MOST}, query
+    values = {"query": query, "shared": "shared" in request.POST}
+    own.update_or_create(
+        owner=_owner(request),
+        page=PAGE,
+        name=name,
+        defaults=values,
+        create_defaults={**values, "created_at": clock.now()},
+    )
+    return messages.SUCCESS, _("The view “%(name)s” is saved.") % {"name": name}, query
+
+
+def _delete(request: HttpRequest) -> tuple[int, str, str]:
+    key, query = request.POST["delete"], ""
+    own = _rows().filter(owner=_owner(request))
+    row = (
+        own.filter(pk=key).first()
+        if key.isascii() and key.isdigit() and len(key) < 19
+        else None
+    )
+    if row is None:
+        return messages.WARNING, _("You have no such saved view any more."), query
+    row.delete()
+    text = _("The view “%(name)s” is deleted.") % {"name": row.name}
+    return messages.SUCCESS, text, query
+
+
+def _owner(request: HttpRequest) -> str:
+    return str(request.user.pk)
+
+
+def _rows() -> Any:
+    return SavedView.objects.using(db.alias()).filter(page=PAGE)

@@ -1,0 +1,137 @@
+"""The API put together, and its addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.db import transaction
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    JsonResponse,
+)
+from django.urls import URLPattern, URLResolver, path, re_path
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
+from ninja import NinjaAPI
+from ninja.openapi.schema import OpenAPISchema
+from ninja.operation import Operation
+
+from durable_jobs.api import (
+    callbacks,
+    functions,
+    probes,
+    problems,
+    reading,
+    schedules,
+    sending,
+    steering,
+)
+from durable_jobs.api.bodies import StrictParser
+from durable_jobs.api.doors import DOORS
+from durable_jobs.api.problems import NOT_FOUND, Problem, answer
+from durable_jobs.store import db
+
+DESCRIPTION = "openapi.json"
+
+View = Callable[..., Any]
+
+
+class Api(NinjaAPI):
+    """An API that describes its errors as what they are."""
+
+    def get_openapi_operation_id(self, operation: Operation) -> str:
+        """Return the name of an operation: that of its function."""
+        return operation.view_func.__name__
+
+    def get_openapi_schema(self, **kwargs: Any) -> OpenAPISchema:
+        """Return the description, in which errors have their own media type."""
+        schema = super().get_openapi_schema(**kwargs)
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                for status, response in operation["responses"].items():
+                    _as_problem(status, response)
+        return schema
+
+
+def _as_problem(status: int, response: dict[str, Any]) -> None:
+    content = response.get("content", {})
+    shape = content.get("application/json", {}).get("schema", {})
+    if status >= 400 and shape.get("$ref", "").endswith("/Problem"):
+        response["content"] = {problems.MEDIA_TYPE: content["application/json"]}
+
+
+def make() -> Api:
+    """Return the API with all its endpoints."""
+    api = Api(
+        title="Durable jobs",
+        version="1",
+        description="Events, runs, steps and schedules of durable functions.",
+        urls_namespace="durable_jobs:api",
+        openapi_url=None,
+        docs_url=None,
+        parser=StrictParser(),
+        auth=DOORS,
+    )
+    problems.install(api)
+    rooms = (sending, functions, reading, steering, schedules, callbacks, probes)
+    for room in rooms:
+        api.add_router("", room.router)
+    return api
+
+
+def patterns() -> tuple[list[URLPattern | URLResolver], str, str]:
+    """Return the addresses of the API, for ``path()``."""
+    api = make()
+    found, app, namespace = api.urls
+    for pattern in found:
+        if isinstance(pattern, URLPattern):
+            pattern.callback = _framed(pattern.callback)
+    described = path(DESCRIPTION, _described(api), name="openapi")
+    # The first stands before the address of ninja's own that it hides.
+    own = [path("", _missing), described, *found, re_path("", _missing)]
+    return own, app, namespace
+
+
+def _described(api: Api) -> View:
+    @require_safe
+    def described(request: HttpRequest) -> HttpResponse:
+        # By the address that it was asked for: hosts include ours where they like.
+        prefix = request.path.removesuffix(DESCRIPTION)
+        return JsonResponse(api.get_openapi_schema(path_prefix=prefix))
+
+    return described
+
+
+def _framed(view: View) -> View:
+    """Let a view's answer be for who asked alone, and a problem when it is an error."""
+
+    @wraps(view)
+    def framed(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        asked = request.method
+        if asked == "HEAD":
+            request.method = "GET"  # Django leaves out the body
+        response: HttpResponse = view(request, *args, **kwargs)
+        request.method = asked
+        if isinstance(response, HttpResponseNotAllowed):
+            allowed = response["Allow"]
+            detail = f"Expected {allowed}."
+            headers = {"Allow": allowed}
+            response = answer(
+                Problem(405, "method-not-allowed", detail, headers=headers)
+            )
+        response.setdefault("Cache-Control", "no-store")
+        response.setdefault("X-Content-Type-Options", "nosniff")
+        return response
+
+    # What a view does is a transaction of its own, also where the host's views are
+    # transactions: none is open while a request waits for a run.
+    return transaction.non_atomic_requests(using=db.alias())(framed)
+
+
+@csrf_exempt
+def _missing(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+    return answer(Problem(404, "not-found", NOT_FOUND))

@@ -1,0 +1,39 @@
+"""Answers to callbacks: whoever has the signed token may give them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from ninja import Router, Status
+
+from durable_jobs.api.answers import answers
+from durable_jobs.api.doors import Anybody
+from durable_jobs.api.schemas import FailIn, SucceedIn
+from durable_jobs.definitions import callbacks
+
+router = Router(tags=["callbacks"], auth=Anybody())
+
+_ANSWERS = answers({204: None}, 410, 415, open=True)
+
+
+@router.post("/callbacks/{token}/succeed", response=_ANSWERS)
+def succeed(request: HttpRequest, token: str, payload: SucceedIn | None = None) -> Any:
+    """Answer a callback with data; 410 when nobody waits for it."""
+    callbacks.succeed(token, payload.data if payload else None)
+    return Status(204, None)
+
+
+@router.post("/callbacks/{token}/fail", response=_ANSWERS)
+def fail(request: HttpRequest, token: str, payload: FailIn | None = None) -> Any:
+    """Answer a callback with a failure; 410 when nobody waits for it."""
+    given = payload or FailIn()
+    callbacks.fail(token, given.message, error_type=given.error_type)
+    return Status(204, None)
+
+
+@router.post("/callbacks/{token}/heartbeat", response=_ANSWERS)
+def heartbeat(request: HttpRequest, token: str) -> Any:
+    """Say that the work goes on; 410 when nobody waits for it."""
+    callbacks.heartbeat(token)
+    return Status(204, None)

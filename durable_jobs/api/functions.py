@@ -1,0 +1,61 @@
+"""The functions that the code has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import Http404, HttpRequest
+from ninja import Router
+
+from durable_jobs.api.answers import answers
+from durable_jobs.api.doors import need
+from durable_jobs.api.schemas import FunctionOut, FunctionsOut
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import OWN, registry
+from durable_jobs.definitions.triggers import Cron, Event, ModelChange, Trigger
+from durable_jobs.store import pauses
+
+router = Router(tags=["functions"])
+
+VIEW = "durable_jobs.view_run"
+
+
+@router.get("/functions", response=answers({200: FunctionsOut}))
+def list_functions(request: HttpRequest) -> Any:
+    """List the functions of the code, by id."""
+    need(request, VIEW)
+    paused = set(pauses.functions())
+    known = sorted(registry, key=lambda function: function.id)
+    return {"functions": [_shown(one, one.id in paused) for one in known]}
+
+
+@router.get("/functions/{function_id}", response=answers({200: FunctionOut}, 404))
+def get_function(request: HttpRequest, function_id: str) -> Any:
+    """Give a function of the code."""
+    need(request, VIEW)
+    function = registry.find(function_id)
+    if function is None or function.id.startswith(OWN):
+        raise Http404
+    return _shown(function, pauses.functions().filter(name=function.id).exists())
+
+
+def _shown(function: Function, paused: bool) -> dict[str, Any]:
+    names = ("id", "name", "description", "version", "queue", "retries")
+    return {
+        **{name: getattr(function, name) for name in names},
+        "triggers": [_trigger(trigger) for trigger in function.triggers],
+        "paused": paused,
+    }
+
+
+def _trigger(trigger: Trigger) -> dict[str, Any]:
+    if isinstance(trigger, Event):
+        condition = trigger.if_ if isinstance(trigger.if_, str) else None
+        return {"kind": "event", "name": trigger.name, "if": condition}
+    if isinstance(trigger, Cron):
+        return {"kind": "cron", "cron": trigger.text, "tz": trigger.tz}
+    if isinstance(trigger, ModelChange):
+        names = ("created", "updated", "deleted")
+        told = [name for name in names if getattr(trigger, name)]
+        return {"kind": "model", "model": trigger.model, "changes": told}
+    return {"kind": "webhook", "path": trigger.path}

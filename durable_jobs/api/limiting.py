@@ -1,0 +1,62 @@
+"""How often somebody may ask: so many requests in a period that slides.
+
+The counts are in Django's default cache, two a caller. They are moved by the cache's
+own ``incr``, so that requests at one moment do not pass for one. What is refused does
+not count. A cache that is away lets everybody in: it is a guard, not a lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+from django.core.cache import cache
+from django.http import HttpRequest
+
+from durable_jobs import clock
+from durable_jobs.api.problems import too_many
+from durable_jobs.conf import Rate, settings
+
+logger = logging.getLogger("durable_jobs")
+
+
+def take(who: str) -> None:
+    """Count a request of somebody; raise the problem of one too many."""
+    rate = settings.API_RATE
+    if rate is None:
+        return
+    try:
+        wait = _wait(who, rate)
+    except Exception:
+        logger.exception("The cache that counts requests failed: all are let in.")
+        return
+    if wait is not None:
+        raise too_many(wait)
+
+
+def address(request: HttpRequest) -> str:
+    """Return the address that a request came from, as Django was told it."""
+    return f"address:{request.META.get('REMOTE_ADDR', '')}"
+
+
+def _wait(who: str, rate: Rate) -> float | None:
+    """Count a request, or return the seconds to the moment at which one may pass."""
+    length = rate.period.total_seconds()
+    number, into = divmod(clock.now().timestamp(), length)
+    before = int(cache.get(_name(who, int(number) - 1), 0))
+    name = _name(who, int(number))
+    cache.add(name, 0, timeout=2 * length + 1)
+    now = int(cache.incr(name))
+    # As much of the period before as is not a whole period ago.
+    if before * (1 - into / length) + now <= rate.limit:
+        return None
+    cache.decr(name)
+    left = length - into
+    if now > rate.limit or not before:
+        return left
+    return max(left - length * (rate.limit - now) / before, 0)
+
+
+def _name(who: str, number: int) -> str:
+    known = hashlib.sha256(who.encode()).hexdigest()[:32]
+    return f"durable_jobs.api.{known}.{number}"

@@ -1,0 +1,155 @@
+"""Errors in one shape: RFC 9457, with a ``code`` that stays the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import (
+    ObjectDoesNotExist,
+    PermissionDenied,
+    RequestDataTooBig,
+    TooManyFieldsSent,
+)
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+
+from durable_jobs.exceptions import (
+    CallbackGone,
+    ConfigurationError,
+    DuplicateKeyError,
+    DurableError,
+    ExpressionError,
+    FilterError,
+    LimitExceeded,
+    PayloadError,
+    Refused,
+    UnknownFunction,
+)
+
+MEDIA_TYPE = "application/problem+json"
+CHALLENGE = 'Bearer realm="durable_jobs"'
+NOT_FOUND = "There is nothing at this address, or nothing that you may see."
+FORBIDDEN = "You lack the permission to do this."
+
+
+class Problem(Exception):
+    """A request that is answered with a problem. ``code`` is for programs."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        errors: list[dict[str, Any]] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers or {}
+
+
+def too_many(wait: float) -> Problem:
+    """Return the problem of somebody who asks too often, with when to ask again."""
+    seconds = max(math.ceil(wait), 1)
+    detail = f"Too many requests: ask again in {seconds} s."
+    headers = {"Retry-After": str(seconds)}
+    return Problem(429, "too-many-requests", detail, headers=headers)
+
+
+def unauthorized() -> Problem:
+    """Return the one answer to all who show nothing that opens."""
+    detail = "Expected a valid API key as a bearer token, or the session of a person."
+    headers = {"WWW-Authenticate": CHALLENGE}
+    return Problem(401, "unauthorized", detail, headers=headers)
+
+
+def answer(problem: Problem) -> HttpResponse:
+    """Return a problem as a response."""
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "code": problem.code,
+        "detail": problem.detail,
+    }
+    if problem.errors is not None:
+        content["errors"] = problem.errors
+    response = JsonResponse(content, status=problem.status, content_type=MEDIA_TYPE)
+    for name, value in problem.headers.items():
+        response[name] = value
+    return response
+
+
+#: The errors of the package, by the status and the code that tell of them.
+ERRORS: dict[type[DurableError], tuple[int, str]] = {
+    CallbackGone: (410, "callback-gone"),
+    ConfigurationError: (422, "invalid"),
+    DuplicateKeyError: (409, "duplicate-key"),
+    DurableError: (422, "invalid"),
+    ExpressionError: (422, "expression-failed"),
+    FilterError: (422, "invalid-filter"),
+    LimitExceeded: (413, "limit-exceeded"),
+    PayloadError: (422, "invalid-payload"),
+    Refused: (409, "refused"),
+    UnknownFunction: (404, "unknown-function"),
+}
+
+
+def install(api: NinjaAPI) -> None:
+    """Let all that may be raised be answered with a problem.
+
+    What nobody expected goes to Django, which answers, logs and reports it.
+    """
+
+    def handle(kind: type[Exception], make: Callable[[Any], Problem]) -> None:
+        api.add_exception_handler(kind, lambda request, error: answer(make(error)))
+
+    for kind, (status, code) in ERRORS.items():
+        handle(kind, _as_problem(status, code))
+    handle(Problem, lambda problem: problem)
+    handle(AuthenticationError, lambda error: unauthorized())
+    handle(Http404, lambda error: Problem(404, "not-found", NOT_FOUND))
+    handle(ObjectDoesNotExist, lambda error: Problem(404, "not-found", NOT_FOUND))
+    handle(PermissionDenied, _forbidden)
+    handle(RequestDataTooBig, _too_big)
+    handle(TooManyFieldsSent, _too_big)
+    handle(HttpError, lambda e: Problem(e.status_code, "http-error", e.message))
+    handle(ValidationError, _invalid)
+    api.add_exception_handler(Exception, _unexpected)
+
+
+def _as_problem(status: int, code: str) -> Callable[[DurableError], Problem]:
+    return lambda error: Problem(status, code, error.message)
+
+
+def _forbidden(error: PermissionDenied) -> Problem:
+    return Problem(403, "forbidden", str(error) or FORBIDDEN)
+
+
+def _too_big(error: Exception) -> Problem:
+    return Problem(413, "limit-exceeded", "The body is too large.")
+
+
+def _invalid(error: ValidationError) -> Problem:
+    found = [
+        {
+            "in": str(one["loc"][0]),
+            "at": ".".join(map(str, one["loc"][1:])),
+            "detail": one["msg"],
+        }
+        for one in error.errors
+    ]
+    detail = "; ".join(f"{one['at']}: {one['detail']}" for one in found[:5])
+    return Problem(422, "invalid", detail, errors=found)
+
+
+def _unexpected(request: HttpRequest, error: Any) -> HttpResponse:
+    raise error

@@ -1,0 +1,375 @@
+"""The shapes of what goes in and what comes out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from ninja import Field, Schema
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, StringConstraints
+
+from durable_jobs.definitions.function import MAX_PRIORITY
+from durable_jobs.definitions.names import MAX_LENGTH
+
+MOST_ROWS = 200
+LONGEST_REASON = 1000
+#: Near the ends of the calendar, another zone would be beyond it.
+FIRST_YEAR, LAST_YEAR = 1970, 9000
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text or _lone(text):
+        msg = "a NUL or a lone surrogate cannot be stored"
+        raise ValueError(msg)
+    return text
+
+
+def _lone(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _near(moment: datetime) -> datetime:
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        msg = f"expected a year from {FIRST_YEAR} to {LAST_YEAR}"
+        raise ValueError(msg)
+    return moment
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Name = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_LENGTH)]
+Reason = Annotated[Text, StringConstraints(max_length=LONGEST_REASON)]
+Moment = Annotated[AwareDatetime, AfterValidator(_near)]
+
+
+class Problem(Schema):
+    """What went wrong (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[dict[str, Any]] | None = None
+
+
+class In(Schema):
+    """What goes in: what is not known is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class EventIn(In):
+    """An event to be sent."""
+
+    name: Name
+    data: dict[str, Any] | None = None
+    id: Name | None = None
+    ts: Moment | None = None
+    user: Any = None
+    v: Name | None = None
+
+
+class Ids(Schema):
+    """The ids of events, in the order in which they were sent."""
+
+    ids: list[str]
+
+
+class ReasonIn(In):
+    """Why something is done, for others to read."""
+
+    reason: Reason = ""
+
+
+class RerunIn(ReasonIn):
+    """How a run is run again: from a step on, with other data."""
+
+    from_step: Name | None = None
+    data: dict[str, Any] | None = None
+
+
+class AnswerIn(ReasonIn):
+    """What came of an open step, by its key."""
+
+    step: Name
+    value: Any = None
+
+
+class BulkIn(ReasonIn):
+    """A verb for all the runs that a filter finds."""
+
+    verb: Literal["cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"]
+    filter: dict[str, str | list[str]]
+
+
+class StartIn(In):
+    """How a run is started. ``run_after``: seconds, a duration, or a time."""
+
+    data: dict[str, Any] | None = None
+    key: Name | None = None
+    run_after: float | Text | None = None
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
+
+
+class SignalIn(In):
+    """What the run that waits for a signal gets."""
+
+    data: Any = None
+
+
+class SucceedIn(In):
+    """What came of the work behind a callback."""
+
+    data: Any = None
+
+
+class FailIn(In):
+    """Why the work behind a callback failed."""
+
+    message: Text = ""
+    error_type: Name = "CallbackFailed"
+
+
+class RunOut(Schema):
+    """A run, without its payloads."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    id: UUID
+    function: str
+    version: str
+    status: str
+    reason: str
+    trigger: str
+    key: str
+    event: str | None = Field(alias="event_id")
+    parent: UUID | None = Field(alias="parent_id")
+    relation: str
+    queue: str
+    attempt: int
+    claims: int
+    crashes: int
+    queued_at: datetime
+    due_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class RunsOut(Schema):
+    """A page of runs, the newest first, and the cursor of the next one."""
+
+    runs: list[RunOut]
+    next: str | None
+
+
+class Hidden(Schema):
+    """``hidden``: the payloads are left out, for whoever asks may not see them."""
+
+    hidden: bool
+    error: dict[str, Any] | None
+
+
+class RunDetail(RunOut, Hidden):
+    """A run with its payloads, as they are stored."""
+
+    data: Any
+    output: Any
+
+
+class Result(Hidden):
+    """What came of a run that has ended."""
+
+    id: UUID
+    status: str
+    reason: str
+    output: Any
+
+
+class Pending(Schema):
+    """A run that has not ended."""
+
+    id: UUID
+    status: str
+
+
+class StepOut(Schema):
+    """A step, without its payloads."""
+
+    key: str
+    name: str
+    kind: str
+    status: str
+    attempt: int
+    due_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class TraceRow(StepOut):
+    """A step in its place: ``offset`` and ``length`` are seconds."""
+
+    depth: int
+    offset: float | None
+    length: float | None
+    error: dict[str, Any] | None
+
+
+class StepsOut(Schema):
+    """The steps of a run, in the order in which they were recorded."""
+
+    steps: list[StepOut]
+
+
+class TraceOut(Schema):
+    """The steps of a run, each below the one that it is inside of."""
+
+    run: RunOut
+    steps: list[TraceRow]
+
+
+class AttemptOut(Schema):
+    """An attempt that failed."""
+
+    number: int
+    error: dict[str, Any]
+    started_at: datetime | None
+    ended_at: datetime
+
+
+class StepDetail(StepOut, Hidden):
+    """A step with its payloads, and its failed attempts, the first ones."""
+
+    output: Any
+    detail: Any
+    attempts: list[AttemptOut]
+
+
+class Done(Schema):
+    """A run after what was done to it, and the new run, if there is one."""
+
+    run: RunOut
+    new_run: RunOut | None = None
+
+
+class Job(Schema):
+    """The run that does something to many."""
+
+    run: RunOut
+
+
+class Woken(Schema):
+    """The run that a signal woke, if any waited for it."""
+
+    run: UUID | None
+
+
+class FunctionOut(Schema):
+    """A function of the code."""
+
+    id: str
+    name: str
+    description: str
+    version: str
+    queue: str
+    retries: int
+    triggers: list[dict[str, Any]]
+    paused: bool
+
+
+class FunctionsOut(Schema):
+    """All functions of the code, by id."""
+
+    functions: list[FunctionOut]
+
+
+class ScheduleOut(Schema):
+    """The times of one cron. ``jitter`` is in seconds."""
+
+    id: int
+    function: str
+    name: str
+    cron: str
+    tz: str
+    declared: bool
+    catch_up: str
+    overlap: str
+    jitter: float | None
+    owner_model: str
+    owner_pk: str
+    next_at: datetime | None
+    fired_at: datetime | None
+    last_run: UUID | None
+    paused_at: datetime | None
+    reason: str
+
+    @staticmethod
+    def resolve_jitter(schedule: Any) -> float | None:
+        """Return the jitter in seconds."""
+        return None if schedule.jitter is None else schedule.jitter.total_seconds()
+
+
+class SchedulesOut(Schema):
+    """A page of schedules, and the cursor of the next one."""
+
+    schedules: list[ScheduleOut]
+    next: str | None
+
+
+class ScheduleDone(Schema):
+    """A schedule after what was done to it, and the run that it started."""
+
+    schedule: ScheduleOut
+    run: UUID | None = None
+
+
+class Health(Schema):
+    """Whether this process answers."""
+
+    status: Literal["ok"]
+
+
+class Cause(Schema):
+    """Something that keeps work from being done."""
+
+    check: str
+    message: str
+
+
+class Readiness(Schema):
+    """Whether work is being done, and why not."""
+
+    status: Literal["ready", "not ready"]
+    last_tick_seconds: float | None
+    oldest_ready_seconds: float | None
+    causes: list[Cause]
+
+
+class Page(Schema):
+    """Which part of a list: ``cursor`` is the ``next`` of the page before."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 50
+    cursor: Annotated[str, StringConstraints(max_length=100)] | None = None
+
+
+class RunsQuery(Page):
+    """The filters of runs; those that are lists may be given several times."""
+
+    status: list[str] = Field(default_factory=list)
+    where: list[str] = Field(default_factory=list)
+    function: str | None = None
+    subject: str | None = None
+    key: str | None = None
+    event: str | None = None
+    parent: str | None = None
+    id: list[str] = Field(default_factory=list)
+    q: str | None = None
+    before: str | None = None
+    trigger: str | None = None
+    version: str | None = None
+    queue: str | None = None
+    worker: str | None = None
+    time: str | None = None
+    period: str | None = None
+    since: str | None = None
+    until: str | None = None

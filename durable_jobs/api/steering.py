@@ -1,0 +1,168 @@
+"""What can be done to runs: the verbs of the control room, and starts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from ninja import Router, Status
+
+from durable_jobs.api import finding
+from durable_jobs.api.answers import answers
+from durable_jobs.api.doors import need
+from durable_jobs.api.problems import Problem
+from durable_jobs.api.schemas import (
+    FIRST_YEAR,
+    LAST_YEAR,
+    AnswerIn,
+    BulkIn,
+    Done,
+    Job,
+    ReasonIn,
+    RerunIn,
+    RunOut,
+    StartIn,
+)
+from durable_jobs.control import bulk, calling
+from durable_jobs.control.acting import VERBS, act
+from durable_jobs.definitions.registry import registry
+from durable_jobs.exceptions import Refused, UnknownFunction
+from durable_jobs.types import Duration
+
+router = Router(tags=["runs"])
+
+_DONE = answers({200: Done}, 404, 409, 415)
+_MADE = answers({201: Done}, 404, 409, 415)
+_STARTED = answers({200: RunOut, 201: RunOut}, 404, 409, 415)
+
+
+@router.post("/functions/{function_id}/runs", response=_STARTED, tags=["functions"])
+def start_run(
+    request: HttpRequest, function_id: str, payload: StartIn | None = None
+) -> Any:
+    """Start a run; 200 with the run that was started under the same key before."""
+    who = need(request, "durable_jobs.start_run")
+    function = registry.get(function_id)
+    given = payload or StartIn()
+    started = calling.start(
+        who,
+        function,
+        given.data,
+        key=given.key,
+        run_after=_after(given.run_after),
+        priority=given.priority,
+    )
+    return Status(201 if started.new else 200, started.run)
+
+
+@router.post("/runs/bulk", response=answers({202: Job}, 409, 415))
+def do_to_many(request: HttpRequest, payload: BulkIn) -> Any:
+    """Do something to all runs that a filter finds, in a run that tells how it went."""
+    who = need(request, VERBS[payload.verb].permission)
+    chosen = finding.chosen(who, payload.filter)
+    return Status(202, {"run": bulk.begin(who, payload.verb, chosen, payload.reason)})
+
+
+@router.post("/runs/{uuid:run_id}/cancel", response=_DONE)
+def cancel_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """End a live run."""
+    return _act(request, "cancel", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/pause", response=_DONE)
+def pause_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """Start no further step of a run until it is resumed."""
+    return _act(request, "pause", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/resume", response=_DONE)
+def resume_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """Let a paused run go on."""
+    return _act(request, "resume", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/retry", response=_DONE)
+def retry_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """Let a run that waits for its next attempt make it now."""
+    return _act(request, "retry", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/wake", response=_DONE)
+def wake_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """End the sleeps of a run, or its delay, now."""
+    return _act(request, "wake", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/redrive", response=_DONE)
+def redrive_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """Let a failed or cancelled run go on from where it ended."""
+    return _act(request, "redrive", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/rerun", response=_MADE)
+def rerun_run(
+    request: HttpRequest, run_id: UUID, payload: RerunIn | None = None
+) -> Any:
+    """Start a run again as a new one, from a step on, or with other data."""
+    given = payload or RerunIn()
+    values: dict[str, Any] = {"from_step": given.from_step}
+    if given.data is None:
+        return Status(201, _act(request, "rerun", run_id, given, **values))
+    values["data"] = given.data
+    return Status(201, _act(request, "edit", run_id, given, **values))
+
+
+@router.post("/runs/{uuid:run_id}/answer", response=_DONE)
+def answer_run(request: HttpRequest, run_id: UUID, payload: AnswerIn) -> Any:
+    """End what an open step waits for with a value, as if that had come of it."""
+    values = {"step": payload.step, "value": payload.value}
+    return _act(request, "answer", run_id, payload, **values)
+
+
+def _act(
+    request: HttpRequest,
+    verb: str,
+    run_id: UUID,
+    given: ReasonIn | None,
+    **values: Any,
+) -> dict[str, Any]:
+    who, run = finding.run(request, run_id, VERBS[verb].permission)
+    reason = given.reason if given else ""
+    try:
+        done = act(who, verb, run, reason=reason, **values)
+    except UnknownFunction as error:
+        # The run is there; it is the code that has not got its function any more.
+        raise Refused(error.message) from None
+    return {"run": run, "new_run": done.run}
+
+
+def _after(given: float | str | None) -> Duration | datetime | None:
+    """Return a delay, or the time that a text is."""
+    if not isinstance(given, str):
+        return given
+    try:
+        moment = parse_datetime(given)
+    except ValueError:
+        moment = None
+    if moment is None:
+        return given
+    if timezone.is_naive(moment) or not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        msg = "Expected run_after to be a time with its zone, in our age."
+        raise Problem(422, "invalid", msg)
+    return moment

@@ -1,0 +1,72 @@
+"""``approve``: what a function asks of people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from django.forms import BaseForm, FileField
+
+from durable_jobs.definitions.names import check_name
+from durable_jobs.definitions.operations import Timed
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.serialization.classes import class_name
+from durable_jobs.serialization.refusal import Refusal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approve(Timed):
+    """Wait until somebody with a permission approves or rejects."""
+
+    kind: ClassVar[str] = "approve"
+    title: str
+    permission: str
+    form: type[BaseForm] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        where = f"step {self.id!r}"
+        check_name(self.title, f"the title of {where}")
+        check_permission(self.permission, where)
+        if self.form is not None:
+            check_form(self.form, where)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """Return what is asked, as JSON: the form by the name of its class."""
+        cls: Any = self.form
+        form = None if cls is None else class_name(cls)
+        return {"title": self.title, "permission": self.permission, "form": form}
+
+
+def check_permission(value: object, where: str) -> None:
+    """Raise unless ``value`` looks like ``"app.codename"``."""
+    name = check_name(value, f"the permission of {where}")
+    app, _, codename = name.partition(".")
+    if not app or not codename or " " in name:
+        msg = (
+            f"{where}: expected a permission as 'app.codename', for example "
+            f"'shop.change_order', got {name!r:.80}."
+        )
+        raise ConfigurationError(msg)
+
+
+def check_form(value: object, where: str) -> None:
+    """Raise unless ``value`` is a class of forms that pages can find and store."""
+    if not (isinstance(value, type) and issubclass(value, BaseForm)):
+        msg = f"{where}: expected a class of django.forms, got {value!r:.80}."
+        raise ConfigurationError(msg)
+    cls: Any = value
+    try:
+        class_name(cls)
+    except Refusal as refusal:
+        msg = f"{where}: the form is no use to a page: {refusal.reason}."
+        raise ConfigurationError(msg) from None
+    fields: dict[str, Any] = getattr(cls, "base_fields", {})
+    files = [name for name, one in fields.items() if isinstance(one, FileField)]
+    if files:
+        msg = (
+            f"{where}: a run cannot store the files that the form asks for "
+            f"({', '.join(files)}). Let it ask for a saved instance that has the file."
+        )
+        raise ConfigurationError(msg)

@@ -1,0 +1,62 @@
+"""Approvals that wait: which permissions they need, and the oldest of them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from durable_jobs.models import Run, Wait, WaitKind
+from durable_jobs.store import db
+
+_WAIT = Wait._meta.db_table
+_OF = f"FROM {_WAIT} WHERE kind = '{WaitKind.APPROVAL.value}' AND name"
+#: From one name to the next by the index, however many wait under each.
+_NAMES = f"""
+WITH RECURSIVE found(name) AS (
+    SELECT MIN(name) {_OF} <> ''
+    UNION ALL
+    SELECT (SELECT MIN(name) {_OF} <> '' AND name > found.name)
+    FROM found WHERE found.name IS NOT NULL
+)
+SELECT name FROM found WHERE name IS NOT NULL
+"""  # noqa: S608  # our own names
+#: Columns of a run that no list of approvals loads.
+_PAYLOADS = ("data", "output", "error", "origin")
+
+
+def permissions() -> list[str]:
+    """Return the permissions of which a decision is waited for, each once."""
+    with db.connection().cursor() as cursor:
+        cursor.execute(_NAMES)
+        return [name for (name,) in cursor.fetchall()]
+
+
+def waiting(names: Iterable[str], after: int, limit: int) -> list[Wait]:
+    """Return what waits for the permissions, the oldest first.
+
+    ``after`` is the key of the last one that was seen.
+    """
+    rows = Wait.objects.using(db.alias()).filter(
+        kind=WaitKind.APPROVAL, name__in=list(names), pk__gt=after
+    )
+    return list(rows.order_by("pk")[:limit])
+
+
+def with_runs(waits: Sequence[Wait]) -> list[Wait]:
+    """Return those of some waits whose runs are there, and give them their runs."""
+    rows = Run.objects.using(db.alias()).defer(*_PAYLOADS)
+    runs = rows.in_bulk({wait.run_id for wait in waits})
+    known = [wait for wait in waits if wait.run_id in runs]
+    for wait in known:
+        wait.run = runs[wait.run_id]
+    return known
+
+
+def ends(waits: Sequence[Wait]) -> dict[tuple[uuid.UUID, str], datetime]:
+    """Return when the steps that wait give up, for those that do."""
+    rows = Wait.objects.using(db.alias()).filter(
+        run_id__in={wait.run_id for wait in waits}, kind=WaitKind.TIMEOUT
+    )
+    found = rows.values_list("run_id", "step", "due_at")
+    return {(run_id, step): due for run_id, step, due in found if due is not None}

@@ -1,0 +1,204 @@
+"""The list of runs: every condition in its address, shown, changed and taken off."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from durable_jobs import clock, ids
+from durable_jobs.models import Run, Subject
+from durable_jobs.queries import filtering
+from tests.admin.conftest import Page, list_of, make_runs, page_of
+from tests.admin.test_lists import queries
+
+pytestmark = pytest.mark.django_db
+
+
+def found(page):
+    return set(page.rows("run"))
+
+
+def test_every_condition_narrows_the_list(get):
+    event, parent = str(ids.new_id()), ids.new_id()
+    run = make_runs(
+        1,
+        trigger="tests/other",
+        version="2",
+        queue="slow",
+        worker="w 1",
+        key="k 1",
+        event_id=event,
+        parent_id=parent,
+        data={"order": {"id": 7}},
+    )[0]
+    Subject.objects.create(run=run, model="shop.order", object_pk="7")
+    make_runs(2, queued_at=clock.now() - timedelta(days=3))
+    hour = (clock.now() - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M")
+    for query in (
+        "trigger=tests/other",
+        "version=2",
+        "queue=slow",
+        "worker=w+1",
+        "key=k+1",
+        f"event={event}",
+        f"parent={parent}",
+        f"id={run.pk}",
+        f"id={run.pk}&id={uuid.uuid4()}",
+        "subject=shop.order:7",
+        "where=data.order.id%3D7",
+        f"since={hour}Z",
+        f"since={hour}Z&time=started",
+        f"since={hour}Z&time=ended",
+        "period=day",
+        "q=k+1",
+        "status=completed&status=failed&key=k+1",
+    ):
+        page = get(f"{list_of('run')}?{query}")
+        assert found(page) == {page_of(run)}, query
+        assert page.classes("durable-chips"), query
+
+
+def test_each_condition_can_be_taken_off_by_itself(get):
+    address = "?status=failed&status=cancelled&queue=a&where=data.a=1&where=data.b=2"
+    page = get(list_of("run") + address)
+    chips = [href for href in page.links("?") if "queue=a" in href]
+    assert "?queue=a&status=cancelled&where=data.a%3D1&where=data.b%3D2" in chips
+    assert "?queue=a&status=failed&status=cancelled&where=data.b%3D2" in chips
+    assert "status Failed" in page.text
+    assert "payload data.b=2" in page.text
+
+
+def test_the_form_shows_what_is_in_force_and_keeps_the_rest(get):
+    page = get(f"{list_of('run')}?status=failed&q=k&queue=slow&since=2026-01-02T10:30")
+    inputs = {
+        (attrs["name"], attrs.get("value"))
+        for tag, attrs in page.tags
+        if tag == "input" and attrs.get("name")
+    }
+    assert ("queue", "slow") in inputs
+    assert ("since", "2026-01-02T10:30") in inputs
+    assert ("status", "failed") in inputs
+    assert ("q", "k") in inputs
+    details = [attrs for tag, attrs in page.tags if tag == "details"]
+    assert any("open" in one and one["class"] == "durable-more" for one in details)
+    plain = get(list_of("run"))
+    details = [attrs for tag, attrs in plain.tags if tag == "details"]
+    assert not any("open" in one and one.get("class") for one in details)
+
+
+def test_every_field_of_the_form_has_a_label(get):
+    page = get(f"{list_of('run')}?where=data.a=1")
+    labels = {attrs.get("for") for tag, attrs in page.tags if tag == "label"}
+    fields = [
+        attrs
+        for tag, attrs in page.tags
+        if tag in ("input", "select") and (attrs.get("id") or "").startswith("durable-")
+    ]
+    assert len(fields) > 12
+    assert {one["id"] for one in fields} <= labels
+    assert len({one["id"] for one in fields}) == len(fields)
+
+
+def test_fields_that_were_left_empty_are_not_in_the_address(admin_client):
+    sent = "?subject=&key=k&where=&where=data.a%3D1&since=&status=failed"
+    response = admin_client.get(list_of("run") + sent)
+    assert response.status_code == 302
+    wanted = "?key=k&where=data.a%3D1&status=failed"
+    assert response["Location"] == list_of("run") + wanted
+    response = admin_client.get(f"{list_of('run')}?subject=&key=", follow=True)
+    assert response.redirect_chain == [(".", 302)]
+
+
+def test_a_wrong_filter_keeps_what_was_written_at_its_field(admin_client):
+    make_runs(1)
+    address = f"{list_of('run')}?since=yesterday&queue=slow"
+    response = admin_client.get(address)
+    page = Page(response.content.decode())
+    assert response.status_code == 400
+    values = {a.get("name"): a.get("value") for t, a in page.tags if t == "input"}
+    assert (values["since"], values["queue"]) == ("yesterday", "slow")
+    assert "Expected a date and time as 'since'" in page.text
+    assert not page.rows("run")
+
+
+def test_markup_in_a_condition_is_shown_as_text(admin_client):
+    for query in ("queue=<script>x</script>", "<script>x</script>=1", "since=<b>"):
+        text = admin_client.get(f"{list_of('run')}?{query}").content.decode()
+        assert "<script>x" not in text
+        assert "<b>" not in text
+
+
+def test_only_those_who_see_payloads_look_into_them(operator):
+    run = make_runs(1, data={"card": 4})[0]
+    client = operator("view_run", username="blind")
+    assert "data.order.id" not in client.get(list_of("run")).content.decode()
+    for address in ("?where=data.card=4", "?where=data.card=5"):
+        response = client.get(list_of("run") + address)
+        assert response.status_code == 400
+        assert "you must be allowed to see them" in response.content.decode()
+    seeing = operator("view_run", "view_payload", username="seeing")
+    page = Page(seeing.get(f"{list_of('run')}?where=data.card=4").content.decode())
+    assert found(page) == {page_of(run)}
+
+
+def test_what_no_index_answers_says_among_how_many_it_was_looked_for(get, monkeypatch):
+    monkeypatch.setattr(filtering, "MOST_LOOKED", 3)
+    runs = make_runs(8, version="2")
+    seen: list[str] = []
+    query: str | None = "?version=2"
+    pages = 0
+    while query:
+        page = get(list_of("run") + query)
+        seen += page.rows("run")
+        assert "No index knows version" in page.text
+        further = [one for one in page.links("before=") if one[0] == "?"]
+        query = further[0] if further else None
+        pages += 1
+    assert seen == [page_of(run) for run in reversed(runs)]
+    assert pages == 3
+    assert "No index knows" not in get(f"{list_of('run')}?status=failed").text
+
+
+def test_older_pages_lead_back_to_the_newest(get):
+    runs = make_runs(3, queue="slow")
+    page = get(f"{list_of('run')}?queue=slow&before={runs[1].pk}")
+    assert found(page) == {page_of(runs[0])}
+    back = [a["href"] for _, a in page.tags if a.get("class") == "durable-newest"]
+    assert back == ["?queue=slow"]
+    assert not get(f"{list_of('run')}?queue=slow").classes("durable-newest")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?status=failed&period=week",
+        "?queue=slow&where=data.a=1&where=data.b=2",
+        "?subject=shop.order:7&time=ended&since=2026-01-01",
+        "?q=some+key&status=queued&status=running",
+    ],
+)
+def test_conditions_ask_as_often_for_many_rows_as_for_few(admin_client, query):
+    few = queries(admin_client, list_of("run") + query)
+    make_runs(120, queue="slow", data={"a": 1, "b": 2}, status="failed", key="some key")
+    many = queries(admin_client, list_of("run") + query)
+    assert len(many) == len(few) <= 8
+    for sql in many:
+        columns = sql.partition(" FROM ")[0]
+        assert '"data"' not in columns
+        assert '"output"' not in columns
+
+
+def test_a_name_of_a_parameter_of_the_admins_own_is_no_filter(get):
+    make_runs(1)
+    for query in ("?o=1", "?p=0", "?e=1", "?all=", "?_facets=True", "?_changelist=x"):
+        assert len(get(list_of("run") + query).rows("run")) == 1, query
+
+
+def test_the_search_and_the_conditions_are_both_kept(get):
+    page = get(f"{list_of('run')}?q=k+1&status=failed&status=queued&queue=slow")
+    search = page.source.partition('id="changelist-search"')[2].partition("</form>")[0]
+    for text in ("failed", "queued", "slow"):
+        assert f'value="{text}"' in search
+    assert Run.objects.count() == 0

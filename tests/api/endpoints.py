@@ -1,0 +1,109 @@
+"""Every endpoint, with what it needs and a request that is right but for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from durable_jobs import durable
+from durable_jobs.events import answering
+from durable_jobs.models import Run, Schedule
+from tests.api.conftest import Caller
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A method and an address; nothing is needed where ``permission`` is None."""
+
+    method: str
+    path: str
+    permission: str | None = None
+    scope: str | None = None
+    body: Any = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    def ask(self, caller: Caller, place: dict[str, Any], method: str = "") -> Any:
+        """Ask for it."""
+        path = self.path.format(**place)
+        if (method or self.method) == "GET":
+            return caller.get(path)
+        body = self.body(place) if callable(self.body) else self.body
+        return caller.post(path, body)
+
+
+def _steer(*verbs: str) -> list[Endpoint]:
+    return [
+        Endpoint("POST", f"runs/{{{verb}}}/{verb}", f"{verb}_run", "runs:steer")
+        for verb in verbs
+    ]
+
+
+ANSWER: Callable[[dict[str, Any]], Any] = lambda place: {"step": place["step"]}  # noqa: E731  # one of many values of a table
+
+BULK = {"verb": "cancel", "filter": {"function": "tests.asks"}}
+
+ENDPOINTS = [
+    Endpoint("POST", "events", "send_event", "events:send", {"name": "tests/one"}),
+    Endpoint("POST", "signals/go", "send_signal", "signals:send"),
+    Endpoint("GET", "functions", "view_run", "runs:read"),
+    Endpoint("GET", "functions/tests.asks", "view_run", "runs:read"),
+    Endpoint("POST", "functions/tests.asks/runs", "start_run", "runs:start"),
+    Endpoint("GET", "runs", "view_run", "runs:read"),
+    Endpoint("GET", "runs/{run}", "view_run", "runs:read"),
+    Endpoint("GET", "runs/{run}/trace", "view_run", "runs:read"),
+    Endpoint("GET", "runs/{run}/steps", "view_run", "runs:read"),
+    Endpoint("GET", "runs/{run}/steps/{step}", "view_run", "runs:read"),
+    Endpoint("GET", "runs/{run}/result", "view_run", "runs:read"),
+    *_steer("cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"),
+    Endpoint("POST", "runs/bulk", "cancel_run", "runs:steer", BULK),
+    Endpoint("POST", "runs/{run}/answer", "answer_run", "runs:steer", ANSWER),
+    Endpoint("GET", "schedules", "view_schedule", "schedules:read"),
+    Endpoint("POST", "schedules/{active}/pause", "pause_schedule", "schedules:steer"),
+    Endpoint("POST", "schedules/{paused}/resume", "pause_schedule", "schedules:steer"),
+    Endpoint("POST", "schedules/{active}/run", "run_schedule", "schedules:steer"),
+    Endpoint("POST", "callbacks/{token}/heartbeat"),
+    Endpoint("POST", "callbacks/{token}/succeed", body={"data": 1}),
+    Endpoint("POST", "callbacks/{other_token}/fail", body={"message": "no"}),
+    Endpoint("GET", "health"),
+    Endpoint("GET", "ready"),
+    Endpoint("GET", "metrics", "view_worker", "metrics:read"),
+]
+
+
+def furnish(kit: Any) -> dict[str, Any]:
+    """Make what the endpoints are about; each verb gets a run in a state for it."""
+
+    @durable.function(id="tests.asks", retries=2)
+    def asks(ctx: durable.Context) -> Any:
+        kind = ctx.event.data.get("kind", "ask")
+        if kind == "sleep":
+            ctx.step.sleep("night", "1d")
+        elif kind == "fail":
+            raise durable.NonRetriable("no")
+        elif kind == "retry":
+            ctx.step.run("break", lambda: 1 // 0)
+        elif kind == "call":
+            ctx.step.wait_for_callback("call", lambda callback: None, heartbeat="1h")
+        else:
+            ctx.step.wait_for_event("review", "tests/reviewed", timeout="7d")
+
+    kinds = {
+        "run": "ask", "cancel": "ask", "pause": "ask", "resume": "ask",
+        "retry": "retry", "wake": "sleep", "redrive": "fail", "rerun": "fail",
+        "called": "call", "called_too": "call",
+    }  # fmt: skip
+    made: dict[str, Run] = {n: asks.enqueue({"kind": k}) for n, k in kinds.items()}
+    kit.run_until_idle()
+    made["resume"].pause()
+    place: dict[str, Any] = {name: run.pk for name, run in made.items()}
+    place["step"] = made["run"].steps.get().key
+    for name, run in {"token": "called", "other_token": "called_too"}.items():
+        place[name] = answering.token(made[run].pk, made[run].steps.get().key)
+    schedules = [durable.schedules.create(asks, "0 9 * * *") for _ in range(2)]
+    schedules[1].pause()
+    place |= {"active": schedules[0].pk, "paused": schedules[1].pk}
+    assert Schedule.objects.count() == 2
+    return place

@@ -1,0 +1,78 @@
+"""The reference of the API has a row for all that there is, and for nothing else."""
+
+from __future__ import annotations
+
+import re
+
+from durable_jobs.api import bodies, problems, waiting
+from durable_jobs.control.scopes import SCOPES
+from durable_jobs.queries import metrics
+from durable_jobs.queries.filtering import MOST_LOOKED, NAMES
+from tests.api.endpoints import ENDPOINTS
+from tests.docs.pages import page
+from tests.docs.test_reference import rows, section
+
+REFERENCE = page("docs/reference/api.md")
+PLACE = re.compile(r"\{(\w+)\}")
+
+
+def shape(path: str) -> str:
+    """Return a path without the names of what is put into it."""
+    shown = PLACE.sub("{}", path).replace("tests.asks", "{}").replace("/go", "/{}")
+    return shown
+
+
+def test_every_endpoint_has_its_row_with_its_scope():
+    text = section(REFERENCE, "Endpoints")
+    found = re.findall(r"^\| `([A-Z]+ [^`]+)` \| (\S+) \|", text, re.MULTILINE)
+    known = [
+        (shape(f"{one.method} {one.path}"), f"`{one.scope}`" if one.scope else "none")
+        for one in ENDPOINTS
+    ]
+    assert sorted((shape(path), scope) for path, scope in found) == sorted(known)
+
+
+def test_every_scope_has_its_row_with_its_permissions():
+    text = section(REFERENCE, "Scopes")
+    shown = {
+        scope: set(re.findall(r"`(\w+)`", line))
+        for scope in SCOPES
+        for line in text.splitlines()
+        if line.startswith(f"| `{scope}` |")
+    }
+    assert shown == SCOPES
+    assert set(re.findall(r"^\| `([\w:]+)`", text, re.MULTILINE)) == set(SCOPES)
+
+
+def test_every_code_of_a_problem_has_its_row():
+    text = section(REFERENCE, "Errors")
+    shown = set(re.findall(r"^\| (\d+) \| `([\w-]+)` \|", text, re.MULTILINE))
+    known = {(str(status), code) for status, code in problems.ERRORS.values()}
+    assert known <= shown
+    source = "".join(
+        path.read_text() for path in sorted(page("durable_jobs/api").path.glob("*.py"))
+    )
+    raised = set(re.findall(r'Problem\(\s*(\d+),\s*"([\w-]+)"', source))
+    assert raised | known == shown
+
+
+def test_every_filter_is_named():
+    text = section(REFERENCE, "Lists")
+    assert set(NAMES) <= set(re.findall(r"`(\w+)`", text))
+    assert f"{MOST_LOOKED:,}" in text
+
+
+def test_every_metric_has_its_row(db):
+    from durable_jobs.api.metrics import text
+
+    exposed = set(re.findall(r"^# HELP (\w+)", text().decode(), re.MULTILINE))
+    assert set(rows(section(REFERENCE, "Metrics"))) == exposed
+
+
+def test_the_limits_are_those_of_the_code():
+    text = section(REFERENCE, "Limits")
+    assert f"{bodies.MOST_VALUES:,} values" in text
+    assert f"at most {waiting.LONGEST} seconds" in text
+    assert waiting.MOST == 8
+    assert "Eight requests" in text
+    assert f"{metrics.MOST:,}" in section(REFERENCE, "Metrics")

@@ -1,0 +1,112 @@
+"""How often somebody may ask is counted by who asks, and wrong keys by address."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from django.core.cache import cache
+from django.test import override_settings
+
+from durable_jobs.api import limiting
+from durable_jobs.api.problems import Problem
+from tests.api.conftest import Caller, problem
+
+pytestmark = pytest.mark.django_db
+
+
+def rate(text):
+    return override_settings(DURABLE_JOBS={"API_RATE": text})
+
+
+def test_without_a_setting_nobody_is_counted(kit, api):
+    assert {api.get("functions").status_code for _ in range(50)} == {200}
+
+
+def test_one_too_many_is_told_when_to_ask_again(kit, api, program):
+    with rate("3/1m"):
+        assert [api.get("functions").status_code for _ in range(3)] == [200] * 3
+        response = api.get("functions")
+        problem(response, 429, "too-many-requests")
+        assert 1 <= int(response["Retry-After"]) <= 60
+        # Another one has a count of his own, and so has who shows nothing.
+        assert program().get("functions").status_code == 200
+        problem(Caller().get("functions"), 401, "unauthorized")
+        kit.advance("2m")
+        assert api.get("functions").status_code == 200
+
+
+def test_asking_again_after_that_time_is_let_in(kit, api):
+    with rate("3/1m"):
+        kit.advance("50s")
+        for _ in range(3):
+            api.get("functions")
+        waited = 0
+        while (response := api.get("functions")).status_code == 429:
+            seconds = int(response["Retry-After"])
+            waited += seconds
+            assert waited <= 61
+            kit.advance(seconds)
+        assert response.status_code == 200
+
+
+def test_no_period_wherever_it_begins_has_much_more_than_the_limit(kit, api):
+    passed = []
+    with rate("10/1m"):
+        for _ in range(150):
+            if api.get("functions").status_code == 200:
+                passed.append(kit.now())
+            kit.advance("1s")
+    for begin in passed:
+        inside = [one for one in passed if 0 <= (one - begin).total_seconds() < 60]
+        assert len(inside) <= 11
+    assert len(passed) >= 20
+
+
+def test_guessing_keys_is_counted_by_address(kit, api):
+    with rate("3/1m"):
+        guesses = [
+            Caller(headers={"Authorization": f"Bearer dj_{n}"}).get("runs")
+            for n in range(5)
+        ]
+        assert [one.status_code for one in guesses] == [401] * 3 + [429] * 2
+        problem(Caller().get("runs"), 429, "too-many-requests")
+        problem(Caller().post("callbacks/x/succeed"), 429, "too-many-requests")
+        # Who has a key is let in from the same address, and probes are apart.
+        assert api.get("functions").status_code == 200
+        assert Caller().get("health").status_code == 200
+        assert Caller().get("ready").status_code in (200, 503)
+
+
+def test_requests_at_one_moment_do_not_pass_for_one(kit):
+    passed, refused = [], []
+    barrier = threading.Barrier(8)
+
+    def ask():
+        barrier.wait()
+        for _ in range(10):
+            try:
+                limiting.take("somebody")
+            except Problem:
+                refused.append(1)
+            else:
+                passed.append(1)
+
+    with rate("20/1m"):
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(passed) <= 20
+    assert len(passed) + len(refused) == 80
+
+
+def test_a_cache_that_is_away_keeps_nobody_out(kit, api, monkeypatch, caplog):
+    def away(*args, **kwargs):
+        raise ConnectionError("no cache")
+
+    monkeypatch.setattr(cache, "get", away)
+    with rate("1/1m"):
+        assert {api.get("functions").status_code for _ in range(3)} == {200}
+    assert "all are let in" in caplog.text

@@ -1,0 +1,34 @@
+"""Runs to act on, and people who may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import Permission, User
+
+from durable_jobs.control.acting import Actor
+
+People = Callable[..., Actor]
+
+
+@pytest.fixture
+def person(db: None) -> People:
+    """Make a member of the staff who may do to runs what is named."""
+
+    def make(*verbs: str, name: str = "ann") -> Actor:
+        user = User.objects.create_user(name, is_staff=True)
+        allow(user, *verbs)
+        return Actor(User.objects.get(pk=user.pk))
+
+    return make
+
+
+def allow(user: User, *verbs: str) -> None:
+    """Let a user do to runs what is named, and nothing else."""
+    names = [f"{verb}_run" for verb in verbs]
+    user.user_permissions.set(
+        Permission.objects.filter(
+            codename__in=names, content_type__app_label="durable_jobs"
+        )
+    )

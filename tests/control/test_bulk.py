@@ -1,0 +1,340 @@
+"""Doing something to many runs: all of a filter, once each, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.core.exceptions import PermissionDenied
+
+from durable_jobs import clock, durable, ids
+from durable_jobs.control import bulk
+from durable_jobs.definitions.registry import registry
+from durable_jobs.models import Run
+from durable_jobs.queries.filtering import RunFilter
+from durable_jobs.statuses import RunStatus
+from tests.control.conftest import allow
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def kit(durable_kit):
+    """Give the kit with a function whose runs wait until they are told."""
+
+    @durable.function(id="tests.waits")
+    def waits(ctx):
+        ctx.step.wait_for_event("told", "tests/told", timeout="30d")
+
+    return durable_kit
+
+
+def make(count, status=RunStatus.FAILED, **values):
+    """Insert runs of the function, as they would have been left."""
+    now = clock.now()
+    ended = None if status in ("queued", "waiting", "paused", "running") else now
+    return Run.objects.bulk_create(
+        Run(
+            **{
+                "id": ids.new_id(),
+                "function": "tests.waits",
+                "status": status,
+                "trigger": "durable/call",
+                "data": {},
+                "error": {"type": "E", "message": "m", "traceback": ""},
+                "due_at": now,
+                "place": now,
+                "queued_at": now,
+                "ended_at": ended,
+                **values,
+            }
+        )
+        for _ in range(count)
+    )
+
+
+def chosen(**conditions):
+    return RunFilter.parse({"function": "tests.waits", **conditions})
+
+
+def statuses():
+    rows = Run.objects.filter(function="tests.waits").order_by("status")
+    return {
+        status: rows.filter(status=status).count()
+        for status in rows.values_list("status", flat=True).distinct()
+    }
+
+
+def finished(kit, run):
+    kit.run_until_idle()
+    run.refresh_from_db()
+    return run.output
+
+
+@pytest.mark.parametrize(
+    ("verb", "before", "after"),
+    [
+        ("cancel", "waiting", "cancelled"),
+        ("pause", "waiting", "paused"),
+        ("resume", "paused", "waiting"),
+        ("redrive", "failed", "waiting"),
+    ],
+)
+def test_all_runs_of_a_filter_are_done(kit, person, verb, before, after):
+    make(3, before)
+    make(1, "completed")
+    run = bulk.begin(person(verb), verb, chosen(status=before), "enough")
+    assert statuses() == {before: 3, "completed": 1}, "nothing is done in the request"
+    told = finished(kit, run)
+    assert told == {
+        "verb": verb,
+        "done": 3,
+        "refused": 0,
+        "failed": 0,
+        "problems": [],
+    }
+    assert statuses() == {after: 3, "completed": 1}
+
+
+def test_a_selection_goes_by_the_ids_of_its_runs(kit, person):
+    first, _other, third = make(3, "waiting")
+    picked = RunFilter.parse({"id": [str(first.pk), str(third.pk)]})
+    told = finished(kit, bulk.begin(person("cancel"), "cancel", picked))
+    assert told["done"] == 2
+    assert statuses() == {"cancelled": 2, "waiting": 1}
+
+
+@pytest.mark.parametrize("size", [25, 400])
+def test_a_thousand_runs_are_done_in_chunks(kit, person, monkeypatch, size):
+    monkeypatch.setattr(bulk, "CHUNK", size)
+    make(1000, "waiting")
+    run = bulk.begin(person("cancel"), "cancel", chosen())
+    assert finished(kit, run)["done"] == 1000
+    assert statuses() == {"cancelled": 1000}
+    assert run.steps.count() == -(-1001 // size)
+    assert LogEntry.objects.filter(object_id=str(run.pk)).count() == 1
+    assert LogEntry.objects.count() == 1001
+
+
+@pytest.mark.exact("it looks at what there is while its worker is dead")
+@pytest.mark.parametrize("when", ["before", "body", "after"])
+def test_a_worker_that_dies_between_leaves_none_out_and_does_none_twice(
+    kit, person, monkeypatch, when
+):
+    monkeypatch.setattr(bulk, "CHUNK", 4)
+    runs = make(10)
+    kit.crash_at("rerun 5 to 8", when=when)
+    run = bulk.begin(person("rerun"), "rerun", chosen())
+    kit.run_until_idle()
+    made = Run.objects.filter(relation="rerun")
+    assert made.count() == (8 if when == "after" else 4)
+    kit.advance("2m")
+    assert finished(kit, run)["done"] == 10
+    again = made.values_list("parent_id", flat=True)
+    assert sorted(again) == [one.pk for one in runs]
+
+
+def test_runs_that_come_after_it_began_are_left_alone(kit, person):
+    make(2, "waiting")
+    run = bulk.begin(person("cancel"), "cancel", chosen())
+    make(1, "waiting")
+    assert finished(kit, run)["done"] == 2
+    assert statuses() == {"cancelled": 2, "waiting": 1}
+
+
+def test_a_period_ends_where_it_did_when_it_began(kit, person):
+    make(1, "waiting", queued_at=clock.now() - timedelta(minutes=55))
+    run = bulk.begin(person("cancel"), "cancel", chosen(period="hour"))
+    kit.advance("10m", run=False)
+    assert finished(kit, run)["done"] == 1
+
+
+def test_what_no_index_answers_is_looked_for_where_it_was_when_it_began(
+    kit, person, monkeypatch
+):
+    monkeypatch.setattr("durable_jobs.queries.filtering.MOST_LOOKED", 3)
+    monkeypatch.setattr(bulk, "CHUNK", 1)
+    old = make(1, "waiting", version="a")[0]
+    make(3, "waiting", version="a")
+    run = bulk.begin(person("cancel"), "cancel", chosen(version="a"))
+    make(5, "waiting", version="a")
+    assert finished(kit, run)["done"] == 3
+    old.refresh_from_db()
+    assert old.status == "waiting"
+
+
+def test_bulk_runs_are_about_no_bulk_runs(kit, person):
+    make(1, "waiting")
+    first = bulk.begin(person("cancel"), "cancel", chosen())
+    bobs = person("cancel", name="bob")
+    for name, value in (("function", bulk.FUNCTION), ("id", str(first.pk))):
+        with pytest.raises(durable.Refused, match="No run fits"):
+            bulk.begin(bobs, "cancel", RunFilter.parse({name: value}))
+    second = bulk.begin(bobs, "cancel", RunFilter.parse({"period": "hour"}))
+    assert finished(kit, first)["done"] == 1
+    assert finished(kit, second)["refused"] == 1
+
+
+def test_states_that_do_not_allow_it_are_counted_and_told(kit, person):
+    make(2)
+    done = make(1, "completed")[0]
+    told = finished(kit, bulk.begin(person("redrive"), "redrive", chosen()))
+    assert (told["done"], told["refused"], told["failed"]) == (2, 1, 0)
+    problem = {"run": str(done.pk), "what": "refused"}
+    assert told["problems"] == [{**problem, "message": "The run is completed."}]
+
+
+def test_runs_that_cannot_be_done_keep_no_others(kit, person):
+    gone = make(1, function="tests.gone")[0]
+    make(2)
+    both = RunFilter.parse({"status": "failed"})
+    told = finished(kit, bulk.begin(person("rerun"), "rerun", both))
+    assert (told["done"], told["failed"]) == (2, 1)
+    assert told["problems"][0]["run"] == str(gone.pk)
+    assert "UnknownFunction" in told["problems"][0]["message"]
+
+
+def test_problems_are_told_up_to_a_number(kit, person, monkeypatch):
+    monkeypatch.setattr(bulk, "MOST_PROBLEMS", 7)
+    monkeypatch.setattr(bulk, "CHUNK", 5)
+    make(12, "completed")
+    told = finished(kit, bulk.begin(person("cancel"), "cancel", chosen()))
+    assert told["refused"] == 12
+    assert len(told["problems"]) == 7
+
+
+def test_only_those_with_the_permission_may(kit, person):
+    make(1, "waiting")
+    with pytest.raises(PermissionDenied):
+        bulk.begin(person("pause"), "cancel", chosen())
+    assert not Run.objects.filter(function=bulk.FUNCTION).exists()
+
+
+@pytest.mark.exact("it counts what is done before the permission is lost")
+def test_it_stops_when_the_permission_is_lost(kit, person, monkeypatch):
+    monkeypatch.setattr(bulk, "CHUNK", 2)
+    make(6, "waiting")
+    actor = person("cancel")
+    run = bulk.begin(actor, "cancel", chosen())
+    kit.crash_at("cancel 3 to 4", when="before")
+    kit.run_until_idle()
+    allow(actor.user)
+    kit.advance("2m")
+    run.refresh_from_db()
+    assert run.status == "failed"
+    assert "permission durable_jobs.cancel_run" in run.error["message"]
+    assert statuses() == {"cancelled": 2, "waiting": 4}
+    allow(actor.user, "cancel")
+    run.redrive()
+    assert finished(kit, run)["done"] == 6
+    assert statuses() == {"cancelled": 6}
+
+
+def test_it_stops_when_its_user_is_gone_or_may_no_longer_log_in(kit, person):
+    make(1, "waiting")
+    left, banned = person("cancel"), person("cancel", name="bob")
+    runs = [bulk.begin(one, "cancel", chosen()) for one in (left, banned)]
+    left.user.delete()
+    banned.user.is_active = False
+    banned.user.save()
+    kit.run_until_idle()
+    for run in runs:
+        run.refresh_from_db()
+        assert run.status == "failed"
+    assert statuses() == {"waiting": 1}
+
+
+@pytest.mark.exact("it looks at what there is while its worker is dead")
+def test_it_can_be_cancelled_in_the_middle(kit, person, monkeypatch):
+    monkeypatch.setattr(bulk, "CHUNK", 2)
+    make(6, "waiting")
+    run = bulk.begin(person("cancel"), "cancel", chosen())
+    kit.crash_at("cancel 3 to 4", when="after")
+    kit.run_until_idle()
+    assert run.cancel(reason="a mistake")
+    kit.advance("5m")
+    assert statuses() == {"cancelled": 4, "waiting": 2}
+
+
+def test_one_that_is_cancelled_while_it_works_does_no_more(kit, person, monkeypatch):
+    monkeypatch.setattr(bulk, "CHUNK", 2)
+    make(6, "waiting")
+    run = bulk.begin(person("cancel"), "cancel", chosen())
+    chunk = bulk._chunk
+
+    def cancelled_meanwhile(asked, itself, *args):
+        found = chunk(asked, itself, *args)
+        run.cancel(reason="a mistake")
+        return found
+
+    monkeypatch.setattr(bulk, "_chunk", cancelled_meanwhile)
+    kit.run_until_idle()
+    assert statuses() == {"cancelled": 2, "waiting": 4}
+    run.refresh_from_db()
+    assert run.status == "cancelled"
+
+
+def test_none_and_too_many_are_refused_with_the_number(kit, person, monkeypatch):
+    actor = person("cancel")
+    with pytest.raises(durable.Refused, match="No run fits"):
+        bulk.begin(actor, "cancel", chosen())
+    monkeypatch.setattr(bulk, "MOST", 3)
+    make(4, "waiting")
+    with pytest.raises(durable.LimitExceeded, match="More than 3 runs"):
+        bulk.begin(actor, "cancel", chosen())
+    assert bulk.counted(chosen()) == 4
+
+
+@pytest.mark.parametrize("verb", ["edit", "answer", "delete", ""])
+def test_what_needs_values_of_its_own_cannot_be_done_to_many(kit, person, verb):
+    with pytest.raises(durable.ConfigurationError, match="Expected one of cancel"):
+        bulk.begin(person("cancel"), verb, chosen())
+
+
+def test_a_key_begins_once(kit, person):
+    actor = person("cancel")
+    make(2, "waiting")
+    first = bulk.begin(actor, "cancel", chosen(), key="form 1")
+    make(1, "waiting")
+    assert bulk.begin(actor, "cancel", chosen(), key="form 1") == first
+    assert bulk.begin(actor, "cancel", chosen(), key="form 2") != first
+    assert LogEntry.objects.count() == 2
+
+
+def test_two_who_begin_with_a_key_at_once_begin_one(kit, person, monkeypatch):
+    actor = person("cancel")
+    make(2, "waiting")
+    first = bulk.begin(actor, "cancel", chosen(), "one", key="form 1")
+    monkeypatch.setattr(bulk, "_begun", lambda key: None)  # neither has seen the other
+    assert bulk.begin(actor, "cancel", chosen(), "two", key="form 1") == first
+    assert LogEntry.objects.count() == 1
+
+
+def test_what_was_asked_for_is_in_the_log(kit, person):
+    make(2, "waiting")
+    actor = person("cancel")
+    run = bulk.begin(actor, "cancel", chosen(status="waiting"), "enough")
+    entry = LogEntry.objects.get()
+    assert (entry.user, entry.object_id) == (actor.user, str(run.pk))
+    assert "2 runs to be cancelled" in entry.change_message
+    assert "status waiting" in entry.change_message
+    assert entry.change_message.endswith(": enough")
+
+
+def test_a_machine_whose_clock_is_behind_waits(kit, person, monkeypatch):
+    make(1)
+    run = bulk.begin(person("rerun"), "rerun", chosen())
+    with monkeypatch.context() as behind:
+        behind.setattr(ids, "new_id", lambda: uuid.UUID(int=run.pk.int - 1))
+        kit.run_until_idle()
+    assert Run.objects.filter(relation="rerun").count() == 0
+    kit.advance("1m")
+    assert finished(kit, run)["done"] == 1
+
+
+def test_it_is_none_of_the_hosts_functions():
+    assert bulk.FUNCTION in registry.ids()
+    assert bulk.FUNCTION not in {function.id for function in registry}
+    assert len(registry) == len(registry.ids()) - 1

@@ -1,0 +1,37 @@
+"""The pages among many runs: the benchmark's own data set and list of pages, small."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from bench.screens import PAGES, Known, Measured, measure
+from bench.screens_data import fill
+from durable_jobs.models import Run, Step
+
+pytestmark = pytest.mark.usefixtures("postgres")
+
+RUNS = 3000
+
+
+@pytest.fixture
+def pages(postgres: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Measured]:
+    """Ask for each page once more than to warm up."""
+    monkeypatch.setattr("bench.screens.CALLS", 2)
+    monkeypatch.setattr("bench.screens.WARM", 1)
+    fill(RUNS)
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    known = Known.read()
+    return {name: measure(client, name, page(known)) for name, page in PAGES.items()}
+
+
+def test_every_page_is_there_and_asks_little(pages: dict[str, Measured]) -> None:
+    assert Run.objects.count() == RUNS
+    assert Step.objects.filter(position=999).count() == 1
+    assert set(Run.objects.values_list("status", flat=True)) > {"queued", "failed"}
+    assert {name: one.status for name, one in pages.items() if one.status != 200} == {}
+    asked = {name: one.queries for name, one in pages.items()}
+    assert max(asked.values()) <= 12, asked
+    assert all(one.row.count("|") == 9 for one in pages.values())

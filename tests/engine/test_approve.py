@@ -1,0 +1,430 @@
+"""``ctx.step.approve``: what people decide."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django import forms
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.core.exceptions import PermissionDenied
+
+from durable_jobs import durable
+from durable_jobs.control import approving
+from durable_jobs.control.acting import Actor
+from durable_jobs.models import Run, Wait, WaitKind
+from durable_jobs.testing import Kit
+from project.shop.models import Order, Tenant
+from tests.engine.conftest import Configure, Later, Start
+
+ASKED: dict[str, Any] = {"title": "Pay order 7", "permission": "shop.change_order"}
+
+
+class PayForm(forms.Form):
+    """What is paid to whom, and when."""
+
+    amount = forms.DecimalField(max_value=100)
+    on = forms.DateField(required=False)
+    to = forms.ModelChoiceField(Tenant.objects.all(), required=False)
+    others = forms.ModelMultipleChoiceField(Tenant.objects.all(), required=False)
+
+
+class FileForm(forms.Form):
+    """What no run can store."""
+
+    invoice = forms.FileField()
+
+
+class LateForm(forms.Form):
+    """A form that is filled in well, and makes of it what no run can store."""
+
+    amount = forms.IntegerField()
+
+    def clean(self) -> Any:
+        """Return what nobody can store."""
+        return {**(super().clean() or {}), "connection": object()}
+
+
+def asking(**options: Any) -> Any:
+    """Return a function that asks, and tells what was decided, twice over."""
+
+    def ask(ctx):
+        try:
+            given = ctx.step.approve("ask", **{**ASKED, **options})
+            told = ["approved", given]
+        except durable.Rejected as error:
+            told = [type(error).__name__, error.reason, error.by, str(error)]
+        ctx.step.sleep("nap", "1d")
+        seen.append(told)
+        return told
+
+    seen: list[Any] = []
+    return ask
+
+
+@pytest.fixture
+def manager(db: None) -> User:
+    """Give a user who may decide."""
+    user = User.objects.create_user("manager", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="change_order"))
+    return user
+
+
+def test_without_a_form_the_result_is_an_empty_dict(
+    start: Start, later: Later, durable_kit: Kit
+):
+    run = start(asking())
+    assert run.status == "waiting"
+    assert run.lease_token is None, "a worker is held"
+    durable_kit.approve("ask")
+
+    assert later(run, "1d").result() == ["approved", {}]
+
+
+def test_the_result_is_what_the_form_makes_of_the_fields(
+    start: Start, later: Later, durable_kit: Kit
+):
+    ann, bob = (Tenant.objects.create(name=name) for name in ("Ann", "Bob"))
+    run = start(asking(form=PayForm))
+    durable_kit.approve(
+        "ask",
+        {
+            "amount": "9.50",
+            "on": "2026-03-04",
+            "to": ann.pk,
+            "others": [ann.pk, bob.pk],
+        },
+    )
+
+    assert later(run, "1d").result() == [
+        "approved",
+        {
+            "amount": Decimal("9.50"),
+            "on": datetime.date(2026, 3, 4),
+            "to": ann,
+            "others": [ann, bob],
+        },
+    ]
+
+
+def test_an_instance_comes_back_as_it_is_then(start: Start, later: Later, durable_kit):
+    ann = Tenant.objects.create(name="Ann")
+
+    def ask(ctx):
+        given = ctx.step.approve("ask", **ASKED, form=PayForm)
+        ctx.step.sleep("nap", "1h")
+        return given["to"].name
+
+    run = start(ask)
+    durable_kit.approve("ask", {"amount": 1, "to": ann})
+    later(run)
+    Tenant.objects.update(name="Anna")
+    assert later(run, "1h").result() == "Anna"
+
+
+def test_what_does_not_validate_is_refused_and_can_be_mended(
+    start: Start, later: Later, durable_kit: Kit
+):
+    run = start(asking(form=PayForm))
+    with pytest.raises(durable.InvalidForm, match="amount") as caught:
+        durable_kit.approve("ask", {"amount": 101, "on": "tomorrow"})
+    assert set(caught.value.errors) == {"amount", "on"}
+    assert caught.value.form.is_bound
+    assert later(run).steps.get(name="ask").status == "waiting"
+    durable_kit.approve("ask", {"amount": 100})
+
+    assert later(run, "1d").result()[1]["amount"] == 100
+
+
+def test_what_cannot_be_stored_is_said_in_the_form(start: Start, durable_kit: Kit):
+    start(asking(form=LateForm))
+    with pytest.raises(durable.InvalidForm, match="connection") as caught:
+        durable_kit.approve("ask", {"amount": 1})
+    assert caught.value.form.non_field_errors()
+
+
+def test_a_rejection_is_raised_with_its_reason(
+    start: Start, later: Later, durable_kit: Kit, manager: User
+):
+    run = start(asking())
+    durable_kit.reject("ask", "too much", by=manager)
+
+    assert later(run, "1d").result() == [
+        "Rejected",
+        "too much",
+        str(manager.pk),
+        "Rejected by manager: too much",
+    ]
+
+
+def test_a_rejection_that_nobody_catches_fails_the_run_at_once(
+    start: Start, later: Later, durable_kit: Kit
+):
+    def ask(ctx):
+        ctx.step.approve("ask", **ASKED)
+
+    run = start(ask)
+    durable_kit.reject("ask", "no")
+    failed = later(run)
+    assert (failed.status, failed.error["type"]) == ("failed", "Rejected")
+    assert failed.attempt == 0
+
+    failed.redrive()
+    durable_kit.run_until_idle()
+    durable_kit.approve("ask")
+    assert later(failed).status == "completed"
+
+
+def test_a_rejection_needs_a_reason(start: Start, durable_kit: Kit):
+    start(asking())
+    for reason in ("", "  ", "x" * 1001):
+        with pytest.raises(durable.InvalidForm) as caught:
+            durable_kit.reject("ask", reason)
+        assert set(caught.value.errors) == {"reason"}
+
+
+def test_the_step_tells_who_decided_and_when(
+    start: Start, later: Later, durable_kit: Kit, manager: User
+):
+    run = start(asking(form=PayForm))
+    asked = run.steps.get(name="ask").detail
+    assert asked == {
+        **ASKED,
+        "form": "tests.engine.test_approve:PayForm",
+    }
+    durable_kit.approve("ask", {"amount": 1}, by=manager)
+    assert run.steps.get(name="ask").detail == {
+        **asked,
+        "decision": "approved",
+        "by": str(manager.pk),
+        "name": "manager",
+        "at": durable_kit.now().isoformat(),
+    }
+
+
+def test_after_the_timeout_it_is_none(start: Start, later: Later, durable_kit: Kit):
+    run = later(start(asking(timeout="1h")), "59m")
+    assert run.steps.get(name="ask").status == "waiting"
+    run = later(run, "1m")
+    assert run.steps.get(name="ask").status == "timed_out"
+    with pytest.raises(durable.Refused):
+        durable_kit.approve("ask")
+
+    assert later(run, "1d").result() == ["approved", None]
+
+
+def test_a_decision_in_time_ends_the_timeout_too(
+    start: Start, later: Later, durable_kit: Kit
+):
+    run = start(asking(timeout="1h"))
+    durable_kit.approve("ask")
+    assert not run.waits.exists()
+
+    assert later(run, "1d").result() == ["approved", {}]
+
+
+def test_a_run_that_was_cancelled_asks_no_more(start: Start, durable_kit: Kit, manager):
+    run = start(asking())
+    key = run.steps.get(name="ask").key
+    run.cancel()
+    with pytest.raises(durable.Refused, match="cancelled"):
+        approving.approve(Actor(manager), run, key, {})
+    assert not LogEntry.objects.exists()
+
+
+def test_a_paused_run_can_be_decided_and_goes_on_when_it_is_resumed(
+    start: Start, later: Later, durable_kit: Kit
+):
+    run = start(asking())
+    run.pause()
+    durable_kit.approve("ask")
+    assert later(run).status == "paused"
+    run.resume()
+
+    assert later(run, "1d").result() == ["approved", {}]
+
+
+def test_the_first_decision_counts_and_the_second_is_told_of_it(
+    start: Start, later: Later, durable_kit: Kit, manager: User
+):
+    run = start(asking())
+    key = run.steps.get(name="ask").key
+    approving.approve(Actor(manager), run, key, {})
+    with pytest.raises(durable.Refused, match="approved by manager"):
+        approving.reject(Actor(manager), run, key, "too late")
+
+    assert later(run, "1d").result() == ["approved", {}]
+    assert LogEntry.objects.count() == 1
+
+
+def test_only_who_has_the_permission_decides(
+    start: Start, later: Later, durable_kit: Kit, manager: User
+):
+    run = start(asking())
+    stranger = User.objects.create_user("stranger", is_staff=True)
+    for decide in (
+        lambda: durable_kit.approve("ask", by=stranger),
+        lambda: durable_kit.reject("ask", by=stranger),
+    ):
+        with pytest.raises(PermissionDenied):
+            decide()
+    durable_kit.approve("ask", by=manager)
+
+    assert later(run, "1d").result() == ["approved", {}]
+
+
+def test_a_decision_is_written_down_for_the_run_and_what_it_is_about(
+    start: Start, durable_kit: Kit, manager: User
+):
+    order = Order.objects.create(tenant=Tenant.objects.create(name="Ann"), total=1)
+    run = start(asking(), {"order": order})
+    durable_kit.reject("ask", "too much", by=manager)
+
+    entries = {one.object_id: one for one in LogEntry.objects.all()}
+    assert set(entries) == {str(run.pk), str(order.pk)}
+    for entry in entries.values():
+        assert entry.user == manager
+        assert "“Pay order 7” rejected: too much" in entry.get_change_message()
+
+
+def test_branches_ask_side_by_side(start: Start, later: Later, durable_kit: Kit):
+    def ask(ctx):
+        def one(name):
+            with ctx.step.group("inside"):
+                return ctx.step.approve("ask", **{**ASKED, "title": name}, form=PayForm)
+
+        return ctx.step.map("all", one, ["a", "b"])
+
+    run = start(ask)
+    assert Wait.objects.filter(kind=WaitKind.APPROVAL).count() == 2
+    for amount in (1, 2):
+        durable_kit.approve("ask", {"amount": amount})
+    assert [given["amount"] for given in later(run).result()] == [1, 2]
+
+
+def test_the_loser_of_a_race_asks_no_more(start: Start, later: Later, durable_kit: Kit):
+    def ask(ctx):
+        return ctx.step.parallel(
+            "race",
+            [
+                lambda: ctx.step.approve("ask", **ASKED),
+                lambda: ctx.step.sleep("nap", "1h"),
+            ],
+            completion=durable.First(),
+        )
+
+    run = start(ask)
+    assert later(run, "1h").status == "completed"
+    with pytest.raises(durable.Refused):
+        durable_kit.approve("ask")
+
+
+def test_an_async_function_asks(start: Start, later: Later, durable_kit: Kit):
+    async def ask(ctx):
+        tenant = await ctx.step.approve("ask", **ASKED, form=PayForm)
+        try:
+            await ctx.step.approve("again", **ASKED, timeout="1h")
+        except durable.Rejected as error:
+            return [tenant["to"].name, error.reason]
+
+    run = start(ask)
+    ann = Tenant.objects.create(name="Ann")
+    durable_kit.approve("ask", {"amount": 1, "to": ann.pk})
+    later(run)
+    durable_kit.reject("again", "once is enough")
+    assert later(run).result() == ["Ann", "once is enough"]
+
+
+def test_of_several_that_ask_the_oldest_is_decided_or_the_one_that_is_named(
+    start: Start, later: Later, durable_kit: Kit
+):
+    function = durable.function(id="tests.many")(asking())
+    first, second, third = (start(function) for _ in range(3))
+    durable_kit.approve("ask", run=second)
+    durable_kit.approve("ask")
+    durable_kit.run_until_idle()
+    assert first.steps.get(name="ask").status == "completed"
+    assert second.steps.get(name="ask").status == "completed"
+    assert third.steps.get(name="ask").status == "waiting"
+
+
+def test_the_kit_says_when_nobody_asks(durable_kit: Kit):
+    with pytest.raises(durable.Refused, match="'ask'"):
+        durable_kit.approve("ask")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"title": ""}, "title"),
+        ({"title": "x" * 256}, "title"),
+        ({"title": None}, "title"),
+        ({"permission": "change_order"}, "app.codename"),
+        ({"permission": "shop."}, "app.codename"),
+        ({"permission": None}, "permission"),
+        ({"permission": "shop.chnage_order"}, "no permission 'shop.chnage_order'"),
+        ({"form": "PayForm"}, "class of django.forms"),
+        ({"form": PayForm({})}, "class of django.forms"),
+        ({"form": type("Local", (forms.Form,), {})}, "class at the top of a module"),
+        ({"form": FileForm}, "invoice"),
+        ({"timeout": -1}, "timeout"),
+    ],
+    ids=str,
+)
+def test_a_wrong_call_is_refused(start: Start, options, expected):
+    run = start(asking(**options))
+    assert run.error["type"] == "ConfigurationError"
+    assert expected in run.error["message"]
+
+
+def test_the_hosts_own_rules_may_know_other_permissions(
+    start: Start, durable_kit: Kit, settings
+):
+    settings.AUTHENTICATION_BACKENDS = ["tests.engine.test_approve.Rules"]
+    start(asking(permission="shop.by_rule"))
+    durable_kit.approve("ask", by=User.objects.create_user("ruled"))
+
+
+class Rules:
+    """Permissions by a rule: they are in no table."""
+
+    def has_perm(self, user: Any, permission: str, obj: Any = None) -> bool:
+        """Tell whether the rule allows it, for a run only."""
+        return permission == "shop.by_rule" and isinstance(obj, Run)
+
+
+def test_a_worker_that_dies_after_the_decision_loses_nothing(
+    start: Start, later: Later, durable_kit: Kit
+):
+    def ask(ctx):
+        given = ctx.step.approve("ask", **ASKED, form=PayForm)
+        ctx.step.run("pay", lambda: paid.append(given["amount"]))
+        return int(given["amount"])
+
+    paid: list[Any] = []
+    run = start(ask)
+    durable_kit.crash_at("pay", when="before")
+    durable_kit.approve("ask", {"amount": 5})
+    later(run)
+    assert paid == []
+    assert later(run, "61s").result() == 5
+    assert paid == [5]
+
+
+def test_its_result_has_the_limit_of_every_step(
+    start: Start, durable_kit: Kit, configure: Configure
+):
+    configure(MAX_STEP_BYTES=1000)
+    start(asking(form=NoteForm))
+    with pytest.raises(durable.InvalidForm, match="MAX_STEP_BYTES"):
+        durable_kit.approve("ask", {"note": "x" * 2000})
+    durable_kit.approve("ask", {"note": "short"})
+
+
+class NoteForm(forms.Form):
+    """A long text."""
+
+    note = forms.CharField()
