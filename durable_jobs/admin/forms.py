@@ -1,0 +1,301 @@
+"""Django forms from pydantic models: one field each, and the model as the judge.
+
+What a form has no field for, such as lists and models inside models, is JSON in a text
+area. A form checks no more than that its texts can be read: all else the model does,
+whose errors are shown at the fields that they are about.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import json
+import operator
+import types
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from uuid import UUID
+
+from django import forms
+from django.contrib.admin import widgets
+from django.utils.dateparse import parse_datetime
+from django.utils.html import escape
+from django.utils.translation import gettext_lazy as _
+from pydantic import AliasChoices, BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined, to_jsonable_python
+
+from durable_jobs.exceptions import PayloadError
+from durable_jobs.serialization.outside import read_json
+
+#: Nothing was said: the model's own default counts.
+_UNSAID: Any = object()
+#: Constraints of pydantic that browsers know by another name.
+_HINTS = {"ge": "min", "le": "max", "multiple_of": "step", "max_length": "maxlength"}
+
+
+class JSONInput(forms.CharField):
+    """JSON as text, read as strictly as what comes from strangers."""
+
+    widget = widgets.AdminTextareaWidget
+
+    def clean(self, value: Any) -> Any:
+        """Return the value of the JSON, None for nothing."""
+        text = super().clean(value)
+        if not text.strip():
+            return None
+        try:
+            return read_json(text.encode(errors="replace"), what=str(_("This")))
+        except PayloadError as error:
+            raise forms.ValidationError(error.message) from None
+
+
+class SchemaForm(forms.Form):
+    """A form of a pydantic model. Made by ``form_for``."""
+
+    schema: ClassVar[type[BaseModel]]
+    names: ClassVar[dict[str, str]]
+    optional: ClassVar[frozenset[str]]
+    emptied: ClassVar[frozenset[str]]
+
+    @classmethod
+    def filled(cls, payload: Any, **kwargs: Any) -> SchemaForm:
+        """Return a form that shows a payload, which need not fit the model."""
+        known = payload if isinstance(payload, dict) else {"root": payload}
+        initial = {
+            name: _shown(cls.base_fields[name], known[key])
+            for name, key in cls.names.items()
+            if key in known
+        }
+        return cls(initial=initial, **kwargs)
+
+    def clean(self) -> dict[str, Any]:
+        """Let the model judge what could be read."""
+        cleaned = super().clean() or self.cleaned_data
+        self.payload = self._said(cleaned)
+        try:
+            self.schema.model_validate(self.payload)
+        except ValidationError as error:
+            for one in error.errors(include_url=False, include_input=False):
+                self._refuse(one["loc"], one["msg"])
+        return cleaned
+
+    def _said(self, cleaned: Mapping[str, Any]) -> Any:
+        said = {}
+        for name, key in self.names.items():
+            value = self._value(name, cleaned.get(name))
+            if value is not _UNSAID:
+                said[key] = to_jsonable_python(value)
+        # The one value of a root model has no name in its data.
+        root = self.schema.__pydantic_root_model__
+        return said.get("root") if root else said
+
+    def _value(self, name: str, value: Any) -> Any:
+        if value not in (None, ""):
+            return value
+        if name in self.optional:
+            return None
+        # An empty text is a text; an empty number is none.
+        return "" if name in self.emptied and value == "" else _UNSAID
+
+    def _refuse(self, place: tuple[int | str, ...], message: str) -> None:
+        first, rest = (place[0], place[1:]) if place else (None, ())
+        keys = {key: name for name, key in self.names.items()}
+        name = keys.get(str(first)) or (first if first in self.names else None)
+        if name is None:
+            rest = place
+        elif str(name) in self.errors:
+            return  # it could not be read, which its field has said already
+        text = f"{'.'.join(map(str, rest))}: {message}" if rest else message
+        self.add_error(None if name is None else str(name), text)
+
+
+def form_for(model: type[BaseModel]) -> type[SchemaForm]:
+    """Return the form of a pydantic model, with a field for each of its fields.
+
+    Give its instances a ``prefix`` where other inputs stand in one ``<form>`` with it.
+    """
+    fields: dict[str, Any] = {}
+    optional, emptied = set(), set()
+    for name, info in model.model_fields.items():
+        kind, may_be_none = _without_none(info.annotation)
+        made = _field(kind, info)
+        fields[name] = _finished(made, name, info, may_be_none)
+        if may_be_none:
+            optional.add(name)
+        elif kind is str:
+            emptied.add(name)
+    known = {
+        "schema": model,
+        "names": {name: _key(name, info) for name, info in model.model_fields.items()},
+        "optional": frozenset(optional),
+        "emptied": frozenset(emptied),
+    }
+    return type(f"{model.__name__}Form", (SchemaForm,), {**fields, **known})
+
+
+def read(form: forms.Form) -> dict[str, Any]:
+    """Return what a valid form says, as JSON values that its model accepts."""
+    assert isinstance(form, SchemaForm)
+    if not form.is_valid():
+        msg = f"Expected a valid form, got {form.errors.as_json()}."
+        raise ValueError(msg)
+    payload: dict[str, Any] = form.payload
+    return payload
+
+
+def _key(name: str, info: FieldInfo) -> str:
+    alias = info.validation_alias or info.alias
+    if isinstance(alias, AliasChoices):
+        alias = next((one for one in alias.choices if isinstance(one, str)), None)
+    return alias if isinstance(alias, str) else name
+
+
+def _without_none(annotation: Any) -> tuple[Any, bool]:
+    """Return a type without ``Annotated`` and None, and whether None was in it."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return annotation, annotation is type(None)
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    none = len(parts) < len(get_args(annotation))
+    if len(parts) > 1:
+        return functools.reduce(operator.or_, parts), none
+    inner, also = _without_none(parts[0])
+    return inner, none or also
+
+
+def _field(kind: Any, info: FieldInfo) -> forms.Field:
+    """Return the field for a type, JSON for one that no field is for."""
+    choices = _choices(kind)
+    if choices is not None:
+        return _select(choices)
+    if isinstance(kind, type) and kind in _FIELDS:
+        return _FIELDS[kind]()
+    return _text() if _is_text(kind) else JSONInput()
+
+
+def _is_text(kind: Any) -> bool:
+    """Tell whether a type is written as a text, such as an address or a UUID."""
+    try:
+        found = TypeAdapter(kind).json_schema()
+    except Exception:  # noqa: BLE001  # any type may stand there, and has its own errors
+        return False
+    return found.get("type") == "string"
+
+
+def _choices(kind: Any) -> list[tuple[str, str, Any]] | None:
+    """Return the choices of a ``Literal`` or an enum: text, label and value each."""
+    if get_origin(kind) is Literal:
+        members = [one for one in get_args(kind) if one is not None]
+    elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+        members = list(kind)
+    else:
+        return None
+    found = []
+    for one in members:
+        value = one.value if isinstance(one, enum.Enum) else one
+        label = getattr(one, "label", None) or getattr(one, "name", None)
+        if not isinstance(value, str | int):
+            return None
+        found.append((str(value), str(label or value).replace("_", " "), value))
+    return found if len({text for text, _, _ in found}) == len(found) else None
+
+
+def _select(choices: list[tuple[str, str, Any]]) -> forms.Field:
+    values = {text: value for text, _, value in choices}
+    return forms.TypedChoiceField(
+        choices=[(text, label) for text, label, _ in choices],
+        coerce=lambda text: values[text],
+        empty_value=None,
+    )
+
+
+def _text() -> forms.Field:
+    return forms.CharField(widget=widgets.AdminTextInputWidget, strip=False)
+
+
+def _moment() -> forms.Field:
+    attrs = {"type": "datetime-local", "step": "1"}
+    widget = forms.DateTimeInput(attrs=attrs, format="%Y-%m-%dT%H:%M:%S")
+    return forms.DateTimeField(widget=widget)
+
+
+def _day() -> forms.Field:
+    widget = forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")
+    return forms.DateField(widget=widget)
+
+
+def _clock() -> forms.Field:
+    widget = forms.TimeInput(attrs={"type": "time", "step": "1"}, format="%H:%M:%S")
+    return forms.TimeField(widget=widget)
+
+
+def _number(field: Callable[..., forms.Field], step: str) -> Callable[[], forms.Field]:
+    return lambda: field(widget=forms.NumberInput(attrs={"step": step}))
+
+
+_FIELDS: dict[type, Callable[[], forms.Field]] = {
+    bool: forms.BooleanField,
+    date: _day,
+    datetime: _moment,
+    Decimal: _number(forms.DecimalField, "any"),
+    float: _number(forms.FloatField, "any"),
+    int: _number(forms.IntegerField, "1"),
+    str: _text,
+    time: _clock,
+    UUID: _text,
+}
+
+
+def _finished(
+    field: forms.Field, name: str, info: FieldInfo, may_be_none: bool
+) -> forms.Field:
+    """Give a field its label, its help, its default, and whether it must be filled."""
+    if isinstance(field, forms.BooleanField) and may_be_none:
+        field = forms.NullBooleanField()
+    default = _default(info)
+    checkbox = isinstance(field, forms.BooleanField)
+    field.required = info.is_required() and not may_be_none and not checkbox
+    if isinstance(field, forms.TypedChoiceField) and (
+        may_be_none or default is _UNSAID or default is None
+    ):
+        field.choices = [("", "---------"), *field.choices]
+    field.label = info.title or name.replace("_", " ").capitalize()
+    field.help_text = escape(info.description or "")
+    field.initial = None if default is _UNSAID else _shown(field, default)
+    for limit in info.metadata:
+        for known, attribute in _HINTS.items():
+            value = getattr(limit, known, None)
+            if isinstance(value, int | float | Decimal):
+                field.widget.attrs[attribute] = str(value)
+    return field
+
+
+def _default(info: FieldInfo) -> Any:
+    """Return the default as a form shows it."""
+    if info.is_required() or info.default_factory_takes_validated_data:
+        return _UNSAID
+    default = info.get_default(call_default_factory=True)
+    if default is PydanticUndefined:
+        return _UNSAID
+    try:
+        return to_jsonable_python(default)
+    except ValueError:
+        return _UNSAID
+
+
+def _shown(field: forms.Field, value: Any) -> Any:
+    """Return a JSON value as its field takes it."""
+    if isinstance(field, JSONInput):
+        if value is None:
+            return ""
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    if isinstance(field, forms.DateTimeField) and isinstance(value, str):
+        try:
+            return parse_datetime(value)
+        except ValueError:
+            return value
+    return value
