@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, cast, get_args, get_origin
 from uuid import UUID
 
 from django import forms
@@ -262,7 +262,8 @@ def _finished(
     if isinstance(field, forms.TypedChoiceField) and (
         may_be_none or default is _UNSAID or default is None
     ):
-        field.choices = [("", "---------"), *field.choices]
+        known = cast("list[tuple[str, str]]", field.choices)
+        field.choices = [("", "---------"), *known]
     field.label = info.title or name.replace("_", " ").capitalize()
     field.help_text = escape(info.description or "")
     field.initial = None if default is _UNSAID else _shown(field, default)

@@ -271,7 +271,7 @@ def test_a_root_model_is_one_input():
     assert said(Names, {"root": '["a"]'}).root == ["a"]
     form = bound(Names, {"root": '["a"]'})
     assert form.is_valid()
-    assert read(form) == ["a"]
+    assert form.payload == ["a"]
 
 
 def test_a_form_is_filled_with_what_was_there_even_if_it_does_not_fit():
