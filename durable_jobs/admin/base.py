@@ -10,9 +10,12 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import frame
+from durable_jobs.admin.pages import actor, frame
 from durable_jobs.admin.paging import BoundedChangeList, CappedPaginator
 from durable_jobs.admin.payloads import stored
 from durable_jobs.store import db
@@ -39,6 +42,8 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     payloads: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[tuple[str, ...]] = ()
     bodies: ClassVar[tuple[tuple[Any, str], ...]] = ()
+    #: Bodies for those alone who may see payloads.
+    secrets: ClassVar[tuple[str, ...]] = ("data", "output", "detail", "user")
 
     actions = None
     form = PlainForm
@@ -64,6 +69,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse."""
         return False
+
+    def sees_payloads(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Tell whether the viewer may see what rows carry, not only that they do."""
+        return actor(request).may("durable_jobs.view_payload", obj)
 
     @property
     def tab(self) -> str:
@@ -116,14 +125,25 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the facts together, and each body by itself."""
         facts = [name for name in self.facts if self._says(name, obj)]
+        sees = self.sees_payloads(request, obj)
+        bodies = [
+            (title, f"{name}_shown" if sees or name not in self.secrets else "hidden")
+            for title, name in self.bodies
+            if getattr(obj, f"{name}_text", None) is not None
+        ]
         return [
             (None, {"fields": facts, "classes": ["durable-facts"]}),
             *(
-                (title, {"fields": [f"{name}_shown"], "classes": ["durable-body"]})
-                for title, name in self.bodies
-                if getattr(obj, f"{name}_text", None) is not None
+                (title, {"fields": [field], "classes": ["durable-body"]})
+                for title, field in bodies
             ),
         ]
+
+    @admin.display(description="")
+    def hidden(self, row: Any) -> SafeString:
+        """Return what stands in the place of a payload."""
+        text = _("Hidden: you may not see payloads.")
+        return format_html('<p class="durable-quiet">{}</p>', text)
 
     def _says(self, name: str, row: Any) -> bool:
         return row is None or lookup_field(name, row, self)[2] not in (None, "", 0)

@@ -19,7 +19,7 @@ class Links:
 
     def __init__(self, site: AdminSite, request: HttpRequest) -> None:
         self._site = site
-        self._request = request
+        self.request = request
         self._allowed: dict[type[Model], bool] = {}
 
     def allowed(self, model: type[Model]) -> bool:
@@ -27,7 +27,7 @@ class Links:
         if model not in self._allowed:
             self._allowed[model] = self._site.is_registered(
                 model
-            ) and self._site.get_model_admin(model).has_view_permission(self._request)
+            ) and self._site.get_model_admin(model).has_view_permission(self.request)
         return self._allowed[model]
 
     def page(self, model: type[Model], key: Any) -> str | None:

@@ -16,7 +16,6 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_jobs import clock
 from durable_jobs.admin import approvals, functions, overview, traffic
-from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import away, badge, length, moment, short, took
 from durable_jobs.admin.filters import (
     ChoiceFilter,
@@ -26,12 +25,11 @@ from durable_jobs.admin.filters import (
     QueuedFilter,
     identity,
 )
-from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import PREFIX, View
 from durable_jobs.admin.payloads import error, payload
-from durable_jobs.admin.related import RUN_PAYLOADS, Related
-from durable_jobs.admin.timeline import chart
-from durable_jobs.models import Run, Step
+from durable_jobs.admin.related import RUN_PAYLOADS
+from durable_jobs.admin.run_pages import RunPages
+from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
 
 #: The pages that are no model's own; each is called with this admin and the request.
@@ -86,7 +84,7 @@ class ByParent(GivenFilter):
 
 
 @admin.register(Run)
-class RunAdmin(ReadOnlyAdmin):
+class RunAdmin(RunPages):
     """Runs, the newest first."""
 
     payloads = RUN_PAYLOADS
@@ -117,7 +115,6 @@ class RunAdmin(ReadOnlyAdmin):
         "run_status",
         "reason",
         "due",
-        "in_line",
         "queued",
         "started",
         "ended",
@@ -146,16 +143,6 @@ class RunAdmin(ReadOnlyAdmin):
             for name, view in PAGES.items()
         ]
         return [*own, *super().get_urls()]
-
-    def sections(self, row: Any, links: Links) -> dict[str, Any]:
-        """Return the timeline of the run, and its neighbours."""
-        related = Related(row, links)
-        return {
-            "neighbours": related.neighbours(),
-            "chart": chart(row, links, related.children),
-            "steps_url": links.rows(Step, run=row.pk),
-            "runs": related.started,
-        }
 
     def older_than(self, row: Run) -> dict[str, Any] | None:
         """Return the filter for the runs that follow one in the list."""
@@ -210,12 +197,6 @@ class RunAdmin(ReadOnlyAdmin):
         """Return when it may go on, if it has to wait in its queue."""
         later = run.status == RunStatus.QUEUED and run.due_at > clock.now()
         return away(run.due_at) if later else None
-
-    @admin.display(description=_("in line"))
-    def in_line(self, run: Run) -> Any:
-        """Return which limit a queued run waits for, and who is before it."""
-        waits = run.status == RunStatus.QUEUED and run.flow is not None
-        return str(run.explain()) if waits else None
 
     @admin.display(description=_("ended"))
     def ended(self, run: Run) -> Any:

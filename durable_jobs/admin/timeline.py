@@ -6,7 +6,7 @@ SVG attributes, not styles, so that they show under a strict content security po
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,7 +26,7 @@ from durable_jobs.engine.steps.parallel import BRANCH
 from durable_jobs.models import Attempt, Run, Step, Wait
 from durable_jobs.queries import timeline as model
 from durable_jobs.queries.timeline import TimelineRow
-from durable_jobs.statuses import StepStatus
+from durable_jobs.statuses import RunStatus, StepStatus
 from durable_jobs.store import db
 
 #: Lines that a page draws; the list of steps has all of them.
@@ -35,6 +35,9 @@ MOST_LINES = 300
 MOST_NOTES = 200
 DEEPEST = 8
 MESSAGE = 240
+#: The most of a chart's length that the time in the queue gets beside the rest, and
+#: the least that is drawn of it.
+QUEUED, SEEN = 0.5, 0.002
 #: A bar is at least some pixels wide, so none may begin at the very edge.
 LAST = 99.4
 
@@ -53,6 +56,9 @@ IDLE = frozenset(
 )
 FAILED = frozenset({StepStatus.FAILED, StepStatus.TIMED_OUT})
 AROUND = frozenset({BRANCH, GROUP, "map", "parallel"})
+
+#: Gives a wait with what a viewer may do about it, from how it is described.
+Offers = Callable[[Wait, SafeString], SafeString]
 
 _SECOND = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 _MORE = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200)
@@ -81,6 +87,7 @@ class Line:
     label: str
     depth: int
     url: str | None
+    key: str
     took: str | None
     tries: str
     bars: list[Bar]
@@ -96,20 +103,35 @@ class Chart:
     left_out: int
 
 
-def chart(run: Run, links: Links, children: Iterable[Run]) -> Chart:
-    """Return the timeline of a run for a viewer, who gets links as permitted."""
+def chart(
+    run: Run, links: Links, children: Iterable[Run], offers: Offers | None = None
+) -> Chart:
+    """Return the timeline of a run for a viewer, who gets links as permitted.
+
+    ``offers`` gives what the viewer may do about a wait.
+    """
     rows = model.timeline(run)
-    return _Drawing(run, links, children).chart(rows)
+    return _Drawing(run, links, children, offers).chart(rows)
 
 
 class _Drawing:
     """What the lines of one run are made from: read once, whatever their number."""
 
-    def __init__(self, run: Run, links: Links, children: Iterable[Run]) -> None:
-        self.run, self.links = run, links
-        self.began = model.origin(run)
-        self.whole = max(model.span(run), timedelta(milliseconds=1))
-        self.until = self.began + self.whole
+    def __init__(
+        self,
+        run: Run,
+        links: Links,
+        children: Iterable[Run],
+        offers: Offers | None,
+    ) -> None:
+        self.run, self.links, self.offers = run, links, offers
+        self.origin = model.origin(run)
+        length = max(model.span(run), timedelta(milliseconds=1))
+        self.until = self.origin + length
+        # A long time in the queue would leave no room for what happened then.
+        queued = min(self.origin - run.queued_at, length * QUEUED)
+        self.began = self.origin - max(queued, timedelta())
+        self.whole = self.until - self.began
         self.failures: dict[str, list[Any]] = {}
         self.waits: dict[str, list[Wait]] = {}
         self.children: dict[str, list[Run]] = {}
@@ -126,12 +148,14 @@ class _Drawing:
 
     def function(self) -> Line:
         run = self.run
-        bars = [*self.failed("")]
+        bars = [*self.queued()]
+        whole = self.until - self.origin
         if run.started_at is not None:
             look = "around" if run.ended_at else "around open"
             look = "around bad" if run.status == "failed" else look
-            title = f"{run.function} · {length(self.whole)}"
-            bars.insert(0, self.bar(self.began, self.until, look, title))
+            title = f"{run.function} · {length(whole)}"
+            bars.append(self.bar(self.origin, self.until, look, title))
+        bars += self.failed("")
         return Line(
             name=run.function,
             kind="",
@@ -139,11 +163,23 @@ class _Drawing:
             label=run.get_status_display(),
             depth=0,
             url=None,
-            took=length(self.whole) if run.started_at else None,
+            key="",
+            took=length(whole) if run.started_at else None,
             tries=_tries(len(self.failures.get("", ()))),
             bars=bars,
             notes=[*self.notes("")],
         )
+
+    def queued(self) -> Iterator[Bar]:
+        """Give the bar of the time in the queue, before a limit or for a worker."""
+        run = self.run
+        until = run.started_at or run.ended_at or self.until
+        waited = until - run.queued_at
+        blocked = run.started_at is None and run.lane is not None
+        if waited > self.whole * SEEN and run.status != RunStatus.SKIPPED:
+            what = _("blocked for %(time)s") if blocked else _("queued for %(time)s")
+            title = what % {"time": length(waited)}
+            yield self.bar(self.began, until, "blocked" if blocked else "queued", title)
 
     def step(self, row: TimelineRow) -> Line:
         key = ids.step_pk(self.run.pk, row.key)
@@ -158,6 +194,7 @@ class _Drawing:
             label=StepStatus(row.status).label,
             depth=min(row.depth + 1, DEEPEST),
             url=self.links.page(Step, key),
+            key=row.key,
             took=None if row.status == StepStatus.SCHEDULED else length(row.length),
             tries="" if polls else _tries(row.attempt),
             bars=[*self.failed(row.key), *self.own(row)],
@@ -195,7 +232,8 @@ class _Drawing:
             what = _problem(attempt.error_type, attempt.error_message)
             yield f"{which} · {what}"
         for wait in self.waits.get(key, ()):
-            yield describe(wait, self.links)
+            what = describe(wait, self.links)
+            yield self.offers(wait, what) if self.offers else what
         for child in self.children.get(key, ()) if key else ():
             link = self.links.anchor(self.links.page(Run, child.pk), child.function)
             yield format_html("{} {} {}", child.relation, link, badge(child))
@@ -213,11 +251,13 @@ class _Drawing:
         return min(max(100 * ((moment - self.began) / self.whole), 0), 100)
 
     def ticks(self) -> list[tuple[str, str]]:
-        whole = self.whole.total_seconds()
+        whole = (self.until - self.origin).total_seconds()
         step = next((t for t in _TICKS if whole / t <= _MOST_TICKS), whole)
         marks = [step * n for n in range(int(whole / step) + 1)]
         return [
-            (_percent(100 * at / whole), _mark(at)) for at in marks if at < 0.95 * whole
+            (_percent(self.place(self.origin + timedelta(seconds=at))), _mark(at))
+            for at in marks
+            if at < 0.95 * whole
         ]
 
 

@@ -6,17 +6,19 @@ the run and for the instances that it is about, in the transaction that does it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from durable_jobs import clock
 from durable_jobs.control import auditing, steering
 from durable_jobs.exceptions import Refused
-from durable_jobs.models import Run
+from durable_jobs.models import Run, WaitKind
 from durable_jobs.statuses import LIVE, REDRIVABLE, RunStatus
 from durable_jobs.store import db
 
@@ -50,12 +52,16 @@ class Done:
     run: Run | None = None
 
 
-def _rerun(run: Run, reason: str, values: Mapping[str, Any]) -> Run:
-    return steering.rerun(run, values.get("from_step"), None)
-
-
-def _edit(run: Run, reason: str, values: Mapping[str, Any]) -> Run:
-    return steering.rerun(run, values.get("from_step"), values.get("data"))
+def _rerun(run: Run, reason: str, values: Mapping[str, Any]) -> bool | Run:
+    new = values.get("new")
+    if new is not None and new.version != 7:
+        raise Refused("Expected an id as a page has given it out.")
+    try:
+        return steering.rerun(run, values.get("from_step"), values.get("data"), new)
+    except IntegrityError:
+        if new is None or not Run.objects.using(db.alias()).filter(pk=new).exists():
+            raise
+        return False  # the same form, sent twice
 
 
 def _answer(run: Run, reason: str, values: Mapping[str, Any]) -> bool:
@@ -127,7 +133,7 @@ VERBS: dict[str, Verb] = {
             label=_("Rerun with changes"),
             done=_("rerun with changes"),
             of=frozenset(RunStatus),
-            perform=_edit,
+            perform=_rerun,
         ),
     )
 }
@@ -158,6 +164,18 @@ def may(actor: Actor, verb: str, run: Run) -> bool:
 def applies(verb: str, run: Run) -> bool:
     """Tell whether something can be done to a run in the state that it was read in."""
     return run.status in VERBS[verb].of
+
+
+def worthwhile(verb: str, run: Run, waiting: Collection[str]) -> bool:
+    """Tell whether a verb would change anything, by the kinds of the run's waits."""
+    if verb not in ("retry", "wake"):
+        return True
+    later = run.status == RunStatus.QUEUED and run.due_at > clock.now()
+    if verb == "retry":
+        return WaitKind.RETRY in waiting or (later and run.attempt > 0)
+    return bool({WaitKind.SLEEP, WaitKind.POLL} & {*waiting}) or (
+        later and run.attempt == 0
+    )
 
 
 def act(actor: Actor, verb: str, run: Run, *, reason: str = "", **values: Any) -> Done:

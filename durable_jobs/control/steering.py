@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -90,8 +91,13 @@ def _after(run: Run, done: bool) -> bool:
     return done
 
 
-def rerun(run: Run, from_step: str | None, data: Any) -> Run:
-    """Start a run again as a new one, with what it had recorded before a step."""
+def rerun(
+    run: Run, from_step: str | None, data: Any, new: uuid.UUID | None = None
+) -> Run:
+    """Start a run again as a new one, with what it had recorded before a step.
+
+    ``new`` is the id that it gets: one that is taken is an ``IntegrityError``.
+    """
     function = registry.get(run.function)
     check_mapping(data, f"the data of {function.id!r}")
     source = _fresh(run)
@@ -116,18 +122,18 @@ def rerun(run: Run, from_step: str | None, data: Any) -> Run:
         data=text,
         origin=origin if source.origin else starting.origin(source.trigger, now),
         due_at=now,
-        id=ids.new_id(),
+        id=new or ids.new_id(),
         event_id=source.event_id,
         parent=source,
         relation=runs.RERUN,
         subjects=tuple(source.subjects.values_list("model", "object_pk")),
     )
     with db.atomic():
-        new = starting.start([made])[0]
-        steering.copy_steps(source, new, kept)
-        if gathering.COUNT in (new.origin or {}):
-            gathered.copy(gathered.of_run(source.pk), new.pk)
-    return Run.objects.using(db.alias()).get(pk=new.pk)
+        begun = starting.start([made])[0]
+        steering.copy_steps(source, begun, kept)
+        if gathering.COUNT in (begun.origin or {}):
+            gathered.copy(gathered.of_run(source.pk), begun.pk)
+    return Run.objects.using(db.alias()).get(pk=begun.pk)
 
 
 def _before(run: Run, from_step: str) -> list[str]:

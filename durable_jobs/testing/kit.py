@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -23,6 +23,7 @@ from durable_jobs.models import Event, Run, Schedule, Wait
 from durable_jobs.scheduling import crons, ticking
 from durable_jobs.statuses import LIVE, RunStatus
 from durable_jobs.store import db, gathered, lanes, leases, probing
+from durable_jobs.testing import replaying
 from durable_jobs.types import Duration
 
 Place = Literal["before", "body", "after"]
@@ -212,6 +213,17 @@ class Kit:
             msg = f"Expected when to be 'before', 'body' or 'after', got {when!r}."
             raise ConfigurationError(msg)
         self._crashes[f"step.{when}", step] = times
+
+    def replay(self, history: Mapping[str, Any]) -> Run:
+        """Run a history of another run here, and return the run when nothing goes on.
+
+        What it has recorded is not run again; what it had not got to is run by the code
+        as it is now. Raises ``ConfigurationError`` for what is no history.
+        """
+        run = replaying.begin(history)
+        self.run_until_idle()
+        run.refresh_from_db()
+        return run
 
     def stub(self, step: str, result: Any) -> None:
         """Let a step's body give ``result``, or raise it when it is an exception."""
