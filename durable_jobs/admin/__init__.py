@@ -7,6 +7,7 @@ whole, load no payload, and filter by what an index or a static list answers.
 from __future__ import annotations
 
 from durable_jobs.admin.events import EventAdmin
+from durable_jobs.admin.hosts import DurableRunsMixin
 from durable_jobs.admin.limits import GateAdmin, PauseAdmin
 from durable_jobs.admin.runs import RunAdmin
 from durable_jobs.admin.schedules import ScheduleAdmin
@@ -14,6 +15,7 @@ from durable_jobs.admin.steps import StepAdmin
 from durable_jobs.admin.workers import WorkerAdmin
 
 __all__ = [
+    "DurableRunsMixin",
     "EventAdmin",
     "GateAdmin",
     "PauseAdmin",

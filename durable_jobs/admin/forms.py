@@ -36,10 +36,16 @@ _UNSAID: Any = object()
 _HINTS = {"ge": "min", "le": "max", "multiple_of": "step", "max_length": "maxlength"}
 
 
-class JSONInput(forms.CharField):
+class JSONText(forms.CharField):
     """JSON as text, read as strictly as what comes from strangers."""
 
-    widget = widgets.AdminTextareaWidget
+    widget = forms.Textarea(
+        attrs={
+            "rows": 10,
+            "class": "vLargeTextField durable-code",
+            "spellcheck": "false",
+        }
+    )
 
     def clean(self, value: Any) -> Any:
         """Return the value of the JSON, None for nothing."""
@@ -47,7 +53,7 @@ class JSONInput(forms.CharField):
         if not text.strip():
             return None
         try:
-            return read_json(text.encode(errors="replace"), what=str(_("This")))
+            return read_json(text.encode(errors="replace"), what=str(_("the text")))
         except PayloadError as error:
             raise forms.ValidationError(error.message) from None
 
@@ -174,7 +180,7 @@ def _field(kind: Any, info: FieldInfo) -> forms.Field:
         return _select(choices)
     if isinstance(kind, type) and kind in _FIELDS:
         return _FIELDS[kind]()
-    return _text() if _is_text(kind) else JSONInput()
+    return _text() if _is_text(kind) else JSONText()
 
 
 def _is_text(kind: Any) -> bool:
@@ -290,7 +296,7 @@ def _default(info: FieldInfo) -> Any:
 
 def _shown(field: forms.Field, value: Any) -> Any:
     """Return a JSON value as its field takes it."""
-    if isinstance(field, JSONInput):
+    if isinstance(field, JSONText):
         if value is None:
             return ""
         return json.dumps(value, indent=2, ensure_ascii=False)

@@ -212,7 +212,7 @@ def enqueue(
         parent=parent,
         parent_step=parent_step,
         relation=relation,
-        subjects=(*about(function, data), *subjects_of(data)),
+        subjects=subjects_of_call(function, data),
     )
     if options.key is None:
         return _start_once(one)
@@ -314,14 +314,15 @@ def subjects_of(data: Any) -> tuple[tuple[str, str], ...]:
     return tuple(_found(data.values()))
 
 
-def about(function: Function, data: Any) -> tuple[tuple[str, str], ...]:
-    """Return the instance that a call of an ``admin_action`` names in its data."""
+def subjects_of_call(function: Function, data: Any) -> tuple[tuple[str, str], ...]:
+    """Return also the instance that a call of an ``admin_action`` names in its data."""
+    found = subjects_of(data)
     if not function.admin_action or not isinstance(data, dict):
-        return ()
+        return found
     if not all(name in data for name in INSTANCE):
-        return ()
+        return found
     model, key = (str(data[name]) for name in INSTANCE)
-    return ((model.lower(), key),)
+    return ((model.lower(), key), *found)
 
 
 def _found(values: Iterable[Any]) -> Iterable[tuple[str, str]]:

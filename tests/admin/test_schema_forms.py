@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from durable_jobs import serialization
-from durable_jobs.admin.forms import JSONInput, form_for, read
+from durable_jobs.admin.forms import JSONText, form_for, read
 
 
 class Speed(Enum):
@@ -111,7 +111,7 @@ def test_every_type_has_its_field():
         "colour": forms.TypedChoiceField,
         "token": forms.CharField,
         "link": forms.CharField,
-        "lines": JSONInput,
+        "lines": JSONText,
     }
 
 
