@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib.admin import AdminSite
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.utils import quote
 from django.db.models import Model
 from django.http import HttpRequest
@@ -29,6 +29,10 @@ class Links:
                 model
             ) and self._site.get_model_admin(model).has_view_permission(self.request)
         return self._allowed[model]
+
+    def admin_of(self, model: type[Model]) -> ModelAdmin:
+        """Return the admin of a model that the site has."""
+        return self._site.get_model_admin(model)
 
     def page(self, model: type[Model], key: Any) -> str | None:
         """Return the address of a row's page."""

@@ -14,8 +14,9 @@ from django.test import Client
 from django.urls import reverse
 
 from durable_jobs import clock, ids
-from durable_jobs.models import Event, Run, Step
+from durable_jobs.models import Event, Run, Step, Subject
 from durable_jobs.statuses import RunStatus, StepStatus
+from project.shop.models import Order, Tenant
 
 MODELS = ("event", "run", "schedule", "step", "worker")
 
@@ -108,6 +109,24 @@ def viewer(db: None) -> Viewer:
 
 
 @pytest.fixture
+def staff(db: None) -> Callable[..., Client]:
+    """Log in a member of the staff with permissions, as app.codename each."""
+
+    def login(*permissions: str) -> Client:
+        user = User.objects.create_user("ann", is_staff=True)
+        for name in permissions:
+            app, _, codename = name.partition(".")
+            user.user_permissions.add(
+                Permission.objects.get(codename=codename, content_type__app_label=app)
+            )
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return login
+
+
+@pytest.fixture
 def get(admin_client: Client) -> Callable[[str], Page]:
     """Ask for a page as a superuser."""
 
@@ -182,3 +201,22 @@ def make_events(count: int, **values: Any) -> list[Event]:
     return Event.objects.bulk_create(
         Event(id=str(ids.new_id()), **{**known, **values}) for _ in range(count)
     )
+
+
+def make_orders(count: int) -> list[Order]:
+    """Insert orders of one tenant."""
+    tenant, _ = Tenant.objects.get_or_create(name="Acme")
+    return [Order.objects.create(tenant=tenant, total=40) for _ in range(count)]
+
+
+def make_live(count: int, **values: Any) -> list[Run]:
+    """Insert runs that wait."""
+    return make_runs(count, status="waiting", ended_at=None, output=None, **values)
+
+
+def about(order: Order, runs: list[Run]) -> list[Run]:
+    """Make runs be about an order, and return them."""
+    Subject.objects.bulk_create(
+        Subject(run=run, model="shop.order", object_pk=str(order.pk)) for run in runs
+    )
+    return runs

@@ -6,57 +6,29 @@ from datetime import timedelta
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.db import connection
 from django.template import Context, Template
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from durable_jobs import clock
 from durable_jobs.admin.panels import MOST, WARNED
-from durable_jobs.models import Run, Subject
+from durable_jobs.models import Run
 from durable_jobs.queries.subjects import COUNTED
-from project.shop.models import Order, Tenant
-from tests.admin.conftest import Page, make_runs, page_of
+from project.shop.models import Order
+from tests.admin.conftest import (
+    Page,
+    about,
+    make_live,
+    make_orders,
+    make_runs,
+    page_of,
+)
 
 pytestmark = pytest.mark.django_db
 
 ORDERS = "/admin/shop/order/"
-
-
-@pytest.fixture
-def staff():
-    """Log in a member of the staff with permissions, as app.codename each."""
-
-    def login(*permissions):
-        user = User.objects.create_user("ann", is_staff=True)
-        for name in permissions:
-            app, _, codename = name.partition(".")
-            user.user_permissions.add(
-                Permission.objects.get(codename=codename, content_type__app_label=app)
-            )
-        client = Client()
-        client.force_login(user)
-        return client
-
-    return login
-
-
-def make_orders(count):
-    tenant, _ = Tenant.objects.get_or_create(name="Acme")
-    return [Order.objects.create(tenant=tenant, total=40) for _ in range(count)]
-
-
-def make_live(count, **values):
-    return make_runs(count, status="waiting", ended_at=None, output=None, **values)
-
-
-def about(order, runs):
-    Subject.objects.bulk_create(
-        Subject(run=run, model="shop.order", object_pk=str(order.pk)) for run in runs
-    )
-    return runs
 
 
 def delete_of(order):
