@@ -161,7 +161,7 @@ def url_of(admin: Any, run: Run, verb: str) -> str:
 
 def view(admin: Any, request: HttpRequest, pk: str, verb: str) -> HttpResponse:
     """Ask, and on POST do it and go back to the run, or to the new one."""
-    run = admin.get_object(request, pk)
+    run = admin.get_object(request, str(pk))
     if verb not in acting.VERBS:
         raise Http404
     if not admin.has_view_permission(request, run):

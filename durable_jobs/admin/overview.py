@@ -2,23 +2,204 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
+from durable_jobs.admin.display import away, length, short
+from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import page
+from durable_jobs.models import Run
+from durable_jobs.queries import overview as model
+from durable_jobs.statuses import RunStatus
+
+#: Seconds between two looks of a page that is left open.
+EVERY = 10
+#: Functions with a line of their own.
+MOST_LINES = 30
+#: The size of a sparkline, and the room between its bars.
+WIDTH, HEIGHT, GAP = 120, 22, 1
+
+WHAT: dict[str, Any] = {
+    "no-tick": gettext_lazy("Nobody ticks: is beat running?"),
+    "stuck": gettext_lazy("held by workers that are gone"),
+    "paused": gettext_lazy("paused"),
+    "exhausted": gettext_lazy("failed, for their workers died each time"),
+    "unknown": gettext_lazy("live, of a function that the code does not have"),
+    "paused-function": gettext_lazy("function paused"),
+    "paused-key": gettext_lazy("key paused"),
+    "paused-queue": gettext_lazy("queue paused"),
+    "limit": gettext_lazy("limit in trouble"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """An hour of a sparkline, in its own units."""
+
+    x: str
+    y: str
+    height: str
+    failed_y: str
+    failed_height: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A figure with its name, and the list behind it."""
+
+    label: Any
+    value: str
+    note: str
+    url: str | None
+    look: str = ""
 
 
 def view(admin: Any, request: HttpRequest) -> HttpResponse:
-    """Show the page."""
+    """Show the overview."""
     if not admin.has_view_permission(request):
         raise PermissionDenied
+    links = Links(admin.admin_site, request)
+    found = model.overview()
     return page(
         admin.admin_site,
         request,
-        "page.html",
+        "overview.html",
         title=_("Overview"),
         current="overview",
+        every=EVERY,
+        states=[_state(one, links) for one in found.states],
+        periods=[_period(one, links) for one in found.periods],
+        health=[*_health(found)],
+        times=_times(found.times),
+        lines=[_line(one, links) for one in found.lines[:MOST_LINES]],
+        width=WIDTH,
+        height=HEIGHT,
+        errors=[_error(one, links) for one in found.errors],
+        attention=[_attention(one, links) for one in found.attention],
     )
+
+
+def _state(one: model.Counted, links: Links) -> Card:
+    return Card(
+        label=RunStatus(one.status).label,
+        value=f"{one.count:,}" + ("+" if one.more else ""),
+        note="",
+        url=links.rows(Run, status=one.status),
+        look=one.status if one.count else "",
+    )
+
+
+def _period(one: model.Period, links: Links) -> Card:
+    failed = ngettext("%(count)s failed", "%(count)s failed", one.failed)
+    note = failed % {"count": f"{one.failed:,}"}
+    if one.failed:
+        note += f" · {one.share:.1%}"
+    names = {"1h": "hour", "24h": "day", "7d": "week"}
+    return Card(
+        label=_("Ended in %(period)s") % {"period": one.name},
+        value=f"{one.ended:,}",
+        note=note,
+        url=links.rows(Run, time="ended", period=names[one.name]),
+        look="failed" if one.failed else "",
+    )
+
+
+def _health(found: model.Overview) -> Iterator[Card]:
+    yield Card(
+        label=_("Oldest runnable"),
+        value=length(found.oldest) or _("none"),
+        note="" if found.oldest else _("nothing waits for a worker"),
+        url=None,
+    )
+    late = found.ticked is None or found.at - found.ticked > model.LATE
+    ago = None if found.ticked is None else found.at - found.ticked
+    yield Card(
+        label=_("Last tick"),
+        # Noted every ten seconds: what is newer is said no more precisely.
+        value=_("never") if ago is None else _ago(ago),
+        note="",
+        url=None,
+        look="failed" if late else "",
+    )
+    yield Card(
+        label=_("Workers seen"),
+        value=str(found.workers),
+        note=_("past minute"),
+        url=None,
+    )
+
+
+def _ago(ago: timedelta) -> str:
+    if ago < timedelta(seconds=15):
+        return _("just now")
+    return _("%(length)s ago") % {"length": length(ago)}
+
+
+def _times(times: model.Times) -> list[tuple[str, str, str]]:
+    """Return the name of a time, its median and its 95th percentile."""
+    if not times.runs:
+        return []
+    rows = (
+        (_("In the queue"), times.wait_50, times.wait_95),
+        (_("From start to end"), times.took_50, times.took_95),
+    )
+    return [(name, length(low) or "", length(high) or "") for name, low, high in rows]
+
+
+def _line(one: model.Line, links: Links) -> dict[str, Any]:
+    ended, failed = sum(one.ended), sum(one.failed)
+    return {
+        "function": links.anchor(links.rows(Run, function=one.function), one.function),
+        "ended": f"{ended:,}",
+        "failed": f"{failed:,}" if failed else "",
+        "share": f"{failed / ended:.1%}" if failed else "",
+        "bars": [*_bars(one.ended, one.failed)],
+        "says": _("%(most)s in the busiest of 24 hours")
+        % {"most": f"{max(one.ended):,}"},
+    }
+
+
+def _bars(ended: Sequence[int], failed: Sequence[int]) -> Iterator[Bar]:
+    most, room = max(ended) or 1, WIDTH / len(ended)
+    for hour, (count, bad) in enumerate(zip(ended, failed, strict=True)):
+        high, low = HEIGHT * count / most, HEIGHT * bad / most
+        high = max(high, 1.0) if count else 0.0
+        low = max(low, 1.5) if bad else 0.0
+        yield Bar(
+            x=f"{hour * room:.1f}",
+            y=f"{HEIGHT - high:.1f}",
+            height=f"{high:.1f}",
+            failed_y=f"{HEIGHT - low:.1f}",
+            failed_height=f"{low:.1f}",
+        )
+
+
+def _error(one: model.ErrorGroup, links: Links) -> dict[str, Any]:
+    filters = {"status": "failed", "function": one.function}
+    return {
+        "count": one.count,
+        "function": one.function,
+        "type": one.type or "Error",
+        "message": one.message,
+        "last": away(one.last),
+        "run": links.anchor(links.page(Run, one.run), short(one.run)),
+        "all": links.rows(Run, **filters, where=f"error.type={one.type}"),
+    }
+
+
+def _attention(one: model.Attention, links: Links) -> dict[str, Any]:
+    what: Any = WHAT[one.what]
+    runs: SafeString | str = ""
+    if one.filters:
+        text = ngettext("%(count)s run", "%(count)s runs", one.count)
+        label = text % {"count": f"{one.count:,}"}
+        runs = links.anchor(links.rows(Run, **one.filters), label)
+    return {"what": what, "runs": runs, "name": one.name, "reason": one.reason}

@@ -112,7 +112,6 @@ class RunAdmin(RunPages):
     search_help_text = _("The whole id of a run or of an event, or a whole key.")
 
     facts = (
-        "run_status",
         "reason",
         "due",
         "queued",

@@ -1,6 +1,9 @@
-"""The installation: its workers."""
+"""The installation: its workers, and what it has done."""
 
 from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -20,3 +23,31 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Tally(models.Model):
+    """How many runs of a function ended with a status within five minutes.
+
+    ``since`` is the beginning of the five minutes. The row without a function tells
+    that they have been counted.
+    """
+
+    LENGTH = timedelta(minutes=5)
+
+    id = models.BigAutoField(primary_key=True)
+    since = models.DateTimeField()
+    function = models.CharField(max_length=300, blank=True, default="")
+    status = models.CharField(max_length=10, blank=True, default="")
+    count = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("tally")
+        verbose_name_plural = _("tallies")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["since", "function", "status"], name="durable_tally_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.since:%Y-%m-%d %H:%M} {self.function} {self.status}".rstrip()

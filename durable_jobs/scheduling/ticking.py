@@ -15,7 +15,7 @@ from durable_jobs import clock, dispatch
 from durable_jobs.events import admitting, matching
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Run, Schedule, Wait, Worker
-from durable_jobs.scheduling import crons, leases, retention, standing, timers
+from durable_jobs.scheduling import crons, leases, retention, standing, tallying, timers
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, pauses, probing
 
@@ -66,7 +66,7 @@ def pending() -> set[str]:
     if work & questions.keys():
         work = work - questions.keys() | {"admissions"}
     if "fresh" not in work:
-        work |= {"noted", "schedules", "crons", "retention", "lanes"}
+        work |= {"noted", "schedules", "crons", "retention", "lanes", "tallies"}
     return work - {"fresh"}
 
 
@@ -134,4 +134,5 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "lanes": standing.sweep,
     "queues": ring_lost,
     "retention": retention.sweep,
+    "tallies": tallying.sweep,
 }

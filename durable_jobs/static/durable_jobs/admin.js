@@ -22,7 +22,10 @@
           setTimeout(function () { button.textContent = word("copy"); }, 1500);
         });
       });
-      text.before(button);
+      var around = document.createElement("div");
+      around.className = "durable-copyable";
+      text.before(around);
+      around.append(text, button);
     }, root);
   }
 

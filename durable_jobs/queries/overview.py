@@ -1,0 +1,369 @@
+"""How the installation does. Every figure is bounded: none reads the history.
+
+What ended is counted by the tick (``Tally``); the minutes that it has not counted yet
+are counted here, up to ``MOST``. Times are those of the runs that ended last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Max, Q, QuerySet, Sum
+from django.db.models.fields.json import KT
+
+from durable_jobs import clock
+from durable_jobs.definitions.registry import registry
+from durable_jobs.models import Gate, Pause, Run, Tally, Worker
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db
+
+#: Runs of one status that are counted, and ended ones that no tally has yet.
+MOST = 10_000
+#: Runs whose times percentiles are taken of, and failed ones that are grouped.
+SAMPLE, FAILURES = 1000, 500
+GROUPS = 10
+PERIODS = (
+    ("1h", timedelta(hours=1)),
+    ("24h", timedelta(hours=24)),
+    ("7d", timedelta(days=7)),
+)
+HOURS = 24
+#: How long ago a worker may have been seen to count as there.
+SEEN = timedelta(minutes=1)
+LATE = timedelta(seconds=30)
+BAD = frozenset({RunStatus.FAILED.value})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """A status and how many runs are in it; ``more`` when only so many were counted."""
+
+    status: str
+    count: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Period:
+    """What ended in a period. ``failed`` is among ``ended``."""
+
+    name: str
+    length: timedelta
+    ended: int
+    failed: int
+
+    @property
+    def share(self) -> float:
+        """Return the share that failed, 0 to 1."""
+        return self.failed / self.ended if self.ended else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Percentiles of times in the queue and of durations; None without any run."""
+
+    runs: int
+    wait_50: timedelta | None
+    wait_95: timedelta | None
+    took_50: timedelta | None
+    took_95: timedelta | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Line:
+    """A function's last 24 hours, an hour each, the oldest first: all and failed."""
+
+    function: str
+    ended: list[int] = field(default_factory=lambda: [0] * HOURS)
+    failed: list[int] = field(default_factory=lambda: [0] * HOURS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorGroup:
+    """Failed runs with one fingerprint: function, type of error, and step."""
+
+    function: str
+    type: str
+    step: str
+    message: str
+    count: int
+    last: datetime
+    run: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Something that a person should look at; ``filters`` are of the list of runs."""
+
+    what: str
+    count: int = 1
+    name: str = ""
+    reason: str = ""
+    filters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """All of it, as of one moment."""
+
+    at: datetime
+    states: list[Counted]
+    periods: list[Period]
+    times: Times
+    lines: list[Line]
+    errors: list[ErrorGroup]
+    attention: list[Attention]
+    oldest: timedelta | None
+    ticked: datetime | None
+    workers: int
+
+
+def overview() -> Overview:
+    """Return how the installation does."""
+    now = clock.now()
+    ended = _Ended(now)
+    return Overview(
+        at=now,
+        states=_states(),
+        periods=ended.periods(),
+        times=_times(),
+        lines=ended.lines(),
+        errors=errors(),
+        attention=[*_attention(now)],
+        oldest=_oldest(now),
+        ticked=_ticked(),
+        workers=_workers(now),
+    )
+
+
+def _runs() -> QuerySet[Run]:
+    return Run.objects.using(db.alias()).order_by()
+
+
+# What there is now
+
+
+def _states() -> list[Counted]:
+    queued = Q(status=RunStatus.QUEUED)
+    found = [
+        # In the halves that have an index each.
+        (RunStatus.QUEUED, _capped(queued & Q(lane__isnull=True))),
+        (RunStatus.QUEUED, _capped(queued & Q(lane__isnull=False))),
+        (RunStatus.RUNNING, _capped(Q(lease_token__isnull=False))),
+        (RunStatus.WAITING, _capped(Q(status=RunStatus.WAITING))),
+        (RunStatus.PAUSED, _capped(Q(status=RunStatus.PAUSED))),
+    ]
+    counts: Counter[str] = Counter()
+    for status, count in found:
+        counts[status] += count
+    return [
+        Counted(status=status, count=min(count, MOST), more=count > MOST)
+        for status, count in counts.items()
+    ]
+
+
+def _capped(condition: Q) -> int:
+    return int(_runs().filter(condition)[: MOST + 1].count())
+
+
+def _oldest(now: datetime) -> timedelta | None:
+    """Return how long the oldest runnable run has been waiting for a worker."""
+    ready = _runs().filter(status=RunStatus.QUEUED, lane__isnull=True, due_at__lte=now)
+    queues = {function.queue for function in registry} | {"default"}
+    places = [
+        ready.filter(queue=queue).order_by("place").values_list("due_at", flat=True)
+        for queue in sorted(queues)
+    ]
+    dues = [due for rows in places if (due := rows.first()) is not None]
+    return now - min(dues) if dues else None
+
+
+def _ticked() -> datetime | None:
+    rows = Worker.objects.using(db.alias()).filter(kind="beat")
+    last: datetime | None = rows.aggregate(last=Max("seen_at"))["last"]
+    return last
+
+
+def _workers(now: datetime) -> int:
+    rows = Worker.objects.using(db.alias()).filter(seen_at__gte=now - SEEN)
+    return int(rows.exclude(kind="beat").count())
+
+
+# What has ended
+
+
+class _Ended:
+    """The tallies of a week, and what they do not have yet."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+        self._tallies = Tally.objects.using(db.alias()).exclude(function="")
+        marks = Tally.objects.using(db.alias()).filter(function="")
+        last = marks.aggregate(last=Max("since"))["last"]
+        first = now - PERIODS[0][1]
+        self._from = first if last is None else last + Tally.LENGTH
+        rest = _runs().filter(ended_at__gte=max(self._from, first))
+        newest: Any = rest.order_by("-ended_at").values_list(
+            "function", "status", "ended_at"
+        )
+        self._rest = list(newest[:MOST])
+
+    def periods(self) -> list[Period]:
+        """Return what ended in each period."""
+        return [self._period(name, length) for name, length in PERIODS]
+
+    def _period(self, name: str, length: timedelta) -> Period:
+        since = self._now - length
+        counted = self._tallies.filter(since__gte=since).aggregate(
+            ended=Sum("count"), failed=Sum("count", filter=Q(status__in=BAD))
+        )
+        rest = [status for _, status, ended in self._rest if ended >= since]
+        return Period(
+            name=name,
+            length=length,
+            ended=(counted["ended"] or 0) + len(rest),
+            failed=(counted["failed"] or 0) + sum(one in BAD for one in rest),
+        )
+
+    def lines(self) -> list[Line]:
+        """Return the functions of the last 24 hours, the busiest first."""
+        since = self._now - timedelta(hours=HOURS)
+        rows = self._tallies.filter(since__gte=since).values_list(
+            "function", "status", "since", "count"
+        )
+        found: dict[str, Line] = {}
+        rest = ((function, status, at, 1) for function, status, at in self._rest)
+        for function, status, at, count in [*rows, *rest]:
+            line = found.setdefault(function, Line(function=function))
+            hour = int((at - since) / timedelta(hours=1))
+            if 0 <= hour < HOURS:
+                line.ended[hour] += count
+                line.failed[hour] += count * (status in BAD)
+        return sorted(
+            found.values(), key=lambda line: (-sum(line.ended), line.function)
+        )
+
+
+def _times() -> Times:
+    rows = _runs().filter(ended_at__isnull=False, started_at__isnull=False)
+    newest: Any = rows.order_by("-ended_at").values_list(
+        "queued_at", "started_at", "ended_at"
+    )
+    found = list(newest[:SAMPLE])
+    waits = sorted(started - queued for queued, started, _ in found)
+    took = sorted(ended - started for _, started, ended in found)
+    return Times(
+        runs=len(found),
+        wait_50=_percentile(waits, 0.5),
+        wait_95=_percentile(waits, 0.95),
+        took_50=_percentile(took, 0.5),
+        took_95=_percentile(took, 0.95),
+    )
+
+
+def _percentile(sorted_: Sequence[timedelta], share: float) -> timedelta | None:
+    """Return the nearest-rank percentile."""
+    return (
+        sorted_[min(int(share * len(sorted_)), len(sorted_) - 1)] if sorted_ else None
+    )
+
+
+def errors(function: str | None = None) -> list[ErrorGroup]:
+    """Return the failures among the newest failed runs, by their fingerprint."""
+    rows = _runs().filter(status=RunStatus.FAILED)
+    if function is not None:
+        rows = rows.filter(function=function)
+    named = rows.annotate(
+        type=KT("error__type"), step=KT("error__step"), message=KT("error__message")
+    )
+    newest: Any = named.order_by("-pk").values(
+        "pk", "function", "type", "step", "message", "ended_at"
+    )
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in newest[:FAILURES]:
+        key = row["function"], row["type"] or "", row["step"] or ""
+        groups[key].append(row)
+    found = [
+        ErrorGroup(
+            function=key[0],
+            type=key[1],
+            step=key[2],
+            message=rows[0]["message"] or "",
+            count=len(rows),
+            last=max(row["ended_at"] for row in rows),
+            run=rows[0]["pk"],
+        )
+        for key, rows in groups.items()
+    ]
+    return sorted(found, key=lambda group: (-group.count, group.function))[:GROUPS]
+
+
+# What needs a person
+
+
+def _attention(now: datetime) -> Iterator[Attention]:
+    ticked = _ticked()
+    if ticked is None or ticked < now - LATE:
+        yield Attention(what="no-tick")
+    expired = _runs().filter(lease_token__isnull=False, lease_until__lt=now - LATE)
+    yield from _some("stuck", expired, {"status": "running"})
+    paused = _runs().filter(status=RunStatus.PAUSED).order_by("-pk")
+    reasons = Counter(paused.values_list("function", "reason")[:FAILURES])
+    for (function, reason), count in reasons.most_common(GROUPS):
+        filters = {"status": RunStatus.PAUSED.value, "function": function}
+        yield Attention(
+            what="paused", count=count, name=function, reason=reason, filters=filters
+        )
+    failed = _runs().filter(status=RunStatus.FAILED).order_by("-pk")
+    lost = Counter(
+        function
+        for function, kind in failed.annotate(kind=KT("error__type")).values_list(
+            "function", "kind"
+        )[:FAILURES]
+        if kind == "WorkerLost"
+    )
+    for function, count in lost.most_common(GROUPS):
+        filters = {"status": RunStatus.FAILED.value, "function": function}
+        yield Attention(what="exhausted", count=count, name=function, filters=filters)
+    yield from _unknown()
+    for pause in Pause.objects.using(db.alias()).order_by("-paused_at")[:GROUPS]:
+        yield Attention(
+            what=f"paused-{pause.kind}", name=_paused(pause), reason=pause.reason
+        )
+    troubled = Gate.objects.using(db.alias()).exclude(trouble="").order_by("-used_at")
+    for gate in troubled[:GROUPS]:
+        yield Attention(what="limit", name=str(gate), reason=gate.trouble)
+
+
+def _paused(pause: Pause) -> str:
+    return f"{pause.name} {pause.key}".rstrip()
+
+
+def _some(
+    what: str, rows: QuerySet[Run], filters: dict[str, str]
+) -> Iterable[Attention]:
+    count = rows[: MOST + 1].count()
+    return [Attention(what=what, count=count, filters=filters)] if count else []
+
+
+def _unknown() -> Iterator[Attention]:
+    """Give the functions of live runs that the code does not have."""
+    known = {function.id for function in registry}
+    live = Counter[str]()
+    for status in (RunStatus.QUEUED, RunStatus.WAITING):
+        rows = _runs().filter(status=status)
+        if status == RunStatus.QUEUED:
+            rows = rows.filter(lane__isnull=True)
+        live.update(rows.values_list("function", flat=True)[:FAILURES])
+    for function, count in live.items():
+        if function not in known:
+            yield Attention(
+                what="unknown",
+                count=count,
+                name=function,
+                filters={"function": function},
+            )

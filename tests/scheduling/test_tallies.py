@@ -1,0 +1,86 @@
+"""What ended is counted once, in periods of five minutes, for the overview."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from durable_jobs import durable
+from durable_jobs.models import Run, Tally
+from durable_jobs.scheduling import tallying, ticking
+from durable_jobs.testing import Kit
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def kit() -> Kit:
+    with Kit() as opened:
+        opened.travel_to(tallying.begin_of(opened.now()) + timedelta(minutes=5))
+        yield opened
+
+
+def runs(kit: Kit, count: int, fails: bool = False) -> None:
+    name = "tests.fails" if fails else "tests.works"
+
+    @durable.function(id=name, retries=0)
+    def body(ctx):
+        if fails:
+            raise ValueError(name)
+
+    for _ in range(count):
+        body.enqueue()
+    kit.run_until_idle()
+
+
+def tallied() -> dict[tuple[str, str], int]:
+    rows = Tally.objects.exclude(function="")
+    return {(row.function, row.status): row.count for row in rows}
+
+
+def test_what_ended_in_five_minutes_is_counted_when_they_are_over(kit: Kit) -> None:
+    runs(kit, 3)
+    runs(kit, 2, fails=True)
+    tallying.sweep()
+    assert tallied() == {}
+    kit.advance("6m")
+    tallying.sweep()
+    expected = {("tests.works", "completed"): 3, ("tests.fails", "failed"): 2}
+    assert tallied() == expected
+    tallying.sweep()
+    assert tallied() == expected
+
+
+def test_five_minutes_in_which_nothing_ended_are_counted_too(kit: Kit) -> None:
+    kit.advance("30m")
+    before = Tally.objects.filter(function="").count()
+    assert tallying.sweep() == tallying.BATCH
+    assert Tally.objects.filter(function="").count() == before + tallying.BATCH
+
+
+def test_the_newest_are_counted_first_and_then_a_week_back(kit: Kit) -> None:
+    runs(kit, 1)
+    kit.travel_to(kit.now() + timedelta(days=3), run=False)
+    while tallying.sweep():
+        pass
+    assert tallied() == {("tests.works", "completed"): 1}
+    assert Tally.objects.filter(function="").count() == tallying.BACK / tallying.LENGTH
+
+
+def test_counts_go_after_eight_days(kit: Kit) -> None:
+    runs(kit, 1)
+    kit.advance("6m")
+    tallying.sweep()
+    assert tallied()
+    kit.travel_to(kit.now() + timedelta(days=9), run=False)
+    tallying.sweep()
+    assert not tallied()
+    assert Run.objects.count() == 1
+
+
+def test_the_tick_counts(kit: Kit) -> None:
+    runs(kit, 1)
+    kit.travel_to(kit.now() + timedelta(minutes=7), run=False)
+    assert ticking.tick()["tallies"] == tallying.BATCH
+    assert tallied()
