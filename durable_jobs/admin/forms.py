@@ -268,8 +268,8 @@ def _finished(
     if isinstance(field, forms.TypedChoiceField) and (
         may_be_none or default is _UNSAID or default is None
     ):
-        known = cast("list[tuple[str, str]]", field.choices)
-        field.choices = [("", "---------"), *known]
+        choices = cast("list[tuple[str, str]]", field.choices)
+        field.choices = [("", "---------"), *choices]
     field.label = info.title or name.replace("_", " ").capitalize()
     field.help_text = escape(info.description or "")
     field.initial = None if default is _UNSAID else _shown(field, default)

@@ -96,7 +96,8 @@ class DurableRunsMixin(Base):
             name = f"durable:{function.id}"
             # The admin formats the label with the model's names.
             label = function.name.replace("%", "%%")
-            found[name] = (partial(_act, function), name, label)
+            action: Any = partial(_act, function)
+            found[name] = (action, name, label)
         return found
 
     # The page of one object

@@ -101,7 +101,7 @@ class References:
         seen = own.get_queryset(self.links.request).using(alias)
         rows: QuerySet[Any] = model._base_manager.using(alias).filter(pk__in=keys)
         joined = own.get_list_select_related(self.links.request)
-        if joined and joined is not True:
+        if not isinstance(joined, bool):
             rows = rows.select_related(*joined)
         try:
             own_rows = Exists(seen.order_by().filter(pk=OuterRef("pk")))

@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from durable_jobs import durable
 from durable_jobs.admin import offers
-from durable_jobs.control import offering
+from durable_jobs.control import auditing, offering
 from durable_jobs.models import Run
 from project.shop.models import Order, Tenant
 from tests.admin.conftest import Page, make_orders, page_of
@@ -341,7 +341,7 @@ def test_all_or_none_start(staff, monkeypatch):
     def fail(*args):
         raise RuntimeError("the log is broken")
 
-    monkeypatch.setattr(offering.auditing, "write_all", fail)
+    monkeypatch.setattr(auditing, "write_all", fail)
     with pytest.raises(RuntimeError):
         send(client, asked)
     assert not Run.objects.exists()

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from durable_jobs import serialization
-from durable_jobs.admin.forms import JSONText, form_for, read
+from durable_jobs.admin.forms import JSONText, SchemaForm, form_for, read
 
 
 class Speed(Enum):
@@ -78,7 +78,7 @@ FULL = {
 }
 
 
-def bound(model: type[BaseModel], data: dict[str, Any]) -> forms.Form:
+def bound(model: type[BaseModel], data: dict[str, Any]) -> SchemaForm:
     return form_for(model)(data)
 
 
