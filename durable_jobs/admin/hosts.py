@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.options import IS_POPUP_VAR
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import get_template, select_template
 from django.template.response import TemplateResponse
@@ -26,7 +25,6 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin import offers, panels
 from durable_jobs.admin.links import Links
-from durable_jobs.definitions.function import Function
 
 if TYPE_CHECKING:
     Base = admin.ModelAdmin
@@ -87,18 +85,20 @@ class DurableRunsMixin(Base):
                 row.__dict__[_KEPT] = column
         return found
 
-    def get_actions(self, request: HttpRequest) -> Any:
-        """Return also the functions that are offered for the model."""
-        found = super().get_actions(request)
-        if self.actions is None or IS_POPUP_VAR in request.GET:
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
+        """Return also the functions that are offered for the model.
+
+        Newer admins have a menu on the page of one object too, where they are tools.
+        """
+        known = super()
+        if action_location is None:
+            found = known.get_actions(request)
+        else:
+            found = known.get_actions(request, action_location=action_location)
+        on_page = getattr(action_location, "name", "") == "CHANGE_FORM"
+        if on_page or self.actions is None or IS_POPUP_VAR in request.GET:
             return found
-        for function in offers.offers(self, request):
-            name = f"durable:{function.id}"
-            # The admin formats the label with the model's names.
-            label = function.name.replace("%", "%%")
-            action: Any = partial(_act, function)
-            found[name] = (action, name, label)
-        return found
+        return {**found, **offers.actions(self, request, action_location)}
 
     # The page of one object
 
@@ -141,10 +141,3 @@ class DurableRunsMixin(Base):
         elif warning:
             deleted = [*deleted, *warning]
         return deleted, counts, lacking, protected
-
-
-def _act(
-    function: Function, admin: Any, request: HttpRequest, queryset: QuerySet[Any]
-) -> HttpResponse | None:
-    """Ask about what was selected; the admin calls it as any action."""
-    return offers.chosen_in_list(admin, request, queryset, function)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.contrib.admin import options
 from django.contrib.admin.utils import quote
 from django.core import signing
 from django.core.exceptions import PermissionDenied
@@ -96,6 +98,40 @@ def offers(admin: Any, request: HttpRequest) -> list[Function]:
     if not actor(request).may(offering.PERMISSION):
         return []
     return _offered(admin)
+
+
+def actions(admin: Any, request: HttpRequest, location: Any) -> dict[str, Any]:
+    """Return the functions as actions of a list, as the admin of this Django has them.
+
+    ``location`` is what it calls a list, None before it had a name for that.
+    """
+    return {
+        f"durable:{one.id}": _action(one, location) for one in offers(admin, request)
+    }
+
+
+def _action(function: Function, location: Any) -> Any:
+    name = f"durable:{function.id}"
+    # The admin formats the label with the model's names.
+    label = function.name.replace("%", "%%")
+    act = partial(_act, function)
+    kind = getattr(options, "Action", None)  # since Django 6.1; a tuple before
+    if kind is None:
+        return act, name, label
+    return kind(
+        func=act,
+        name=name,
+        description=label,
+        plural_description=label,
+        locations=[location],
+    )
+
+
+def _act(
+    function: Function, admin: Any, request: HttpRequest, queryset: Any
+) -> HttpResponse | None:
+    """Ask about what was selected; the admin calls it as any action."""
+    return chosen_in_list(admin, request, queryset, function)
 
 
 def _offered(admin: Any) -> list[Function]:
@@ -260,7 +296,8 @@ def _page(
         **admin.admin_site.each_context(request),
         "opts": admin.opts,
         "title": function.name,
-        "function": function,
+        # Not the function itself, which a template would call.
+        "description": function.description,
         "objects": [
             links.anchor(links.page(type(one), one.pk), one) for one in found[:NAMED]
         ],

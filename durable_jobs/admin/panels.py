@@ -23,7 +23,7 @@ from durable_jobs.admin.related import Runs, row
 from durable_jobs.control.acting import may
 from durable_jobs.models import Run
 from durable_jobs.queries import subjects
-from durable_jobs.queries.subjects import COUNTED, Tally
+from durable_jobs.queries.subjects import COUNTED, Counts
 
 #: Runs that a panel shows.
 MOST = 10
@@ -65,21 +65,21 @@ class Column:
     links: Links
 
     @cached_property
-    def tallies(self) -> dict[str, Tally]:
+    def counts(self) -> dict[str, Counts]:
         """Return the counts of each row, by its key."""
-        return subjects.tallies(self.model, [str(row.pk) for row in self.rows])
+        return subjects.counts(self.model, [str(row.pk) for row in self.rows])
 
     def cell(self, row: Model) -> SafeString | None:
         """Return what one row says, with the way to its runs."""
-        tally = self.tallies.get(str(row.pk), Tally())
-        if not tally.total:
+        found = self.counts.get(str(row.pk), Counts())
+        if not found.total:
             return None
         parts = [
             format_html('<span class="durable-status durable-is-{}">{}</span>', kind, n)
             for kind, n in (
-                ("running", _live(tally)),
-                ("failed", _failed(tally)),
-                ("completed", "" if tally.live or tally.failed else _ended(tally)),
+                ("running", _live(found)),
+                ("failed", _failed(found)),
+                ("completed", "" if found.live or found.failed else _ended(found)),
             )
             if n
         ]
@@ -87,16 +87,16 @@ class Column:
         return self.links.anchor(runs_url(self.links, row), text)
 
 
-def _live(tally: Tally) -> str:
-    return _("%(count)s live") % {"count": tally.live} if tally.live else ""
+def _live(found: Counts) -> str:
+    return _("%(count)s live") % {"count": found.live} if found.live else ""
 
 
-def _failed(tally: Tally) -> str:
-    return _("%(count)s failed") % {"count": tally.failed} if tally.failed else ""
+def _failed(found: Counts) -> str:
+    return _("%(count)s failed") % {"count": found.failed} if found.failed else ""
 
 
-def _ended(tally: Tally) -> str:
-    count = f"{COUNTED}+" if tally.more else tally.total
+def _ended(found: Counts) -> str:
+    count = f"{COUNTED}+" if found.more else found.total
     return _("%(count)s ended") % {"count": count}
 
 

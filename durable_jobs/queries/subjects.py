@@ -20,7 +20,7 @@ _UNLOADED = ("data", "output", "error", "origin")
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class Counts:
     """How many runs are about an instance, of the newest ``COUNTED``."""
 
     total: int = 0
@@ -61,7 +61,7 @@ def live(instances: Sequence[Model], most: int) -> list[tuple[str, Run]]:
     return found
 
 
-def tallies(model: type[Model], keys: Sequence[str]) -> dict[str, Tally]:
+def counts(model: type[Model], keys: Sequence[str]) -> dict[str, Counts]:
     """Count the runs of many instances in one statement, and no further than needed."""
     if not keys:
         return {}
@@ -71,7 +71,7 @@ def tallies(model: type[Model], keys: Sequence[str]) -> dict[str, Tally]:
             _counting(len(keys)), [*keys, *statuses, label_of(model), COUNTED]
         )
         rows = cursor.fetchall()
-    return {key: Tally(*map(int, counts.split())) for key, counts in rows}
+    return {key: Counts(*map(int, text.split())) for key, text in rows}
 
 
 def _counting(count: int) -> str:

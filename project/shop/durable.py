@@ -56,7 +56,7 @@ class Refund(BaseModel):
     """What a person says of a refund."""
 
     amount: Decimal = Field(gt=0, max_digits=12, decimal_places=2)
-    reason: Literal["broken", "late", "unwanted"]
+    reason: Literal["broken", "late", "unwanted"] = Field(title="What was wrong")
     tell: bool = Field(True, title="Tell the tenant")
 
 

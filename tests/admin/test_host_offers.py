@@ -88,6 +88,7 @@ def test_a_page_asks_for_the_input_before_anything_starts(staff):
     response = choose(staff(*MAY), orders)
     page = Page(response.content.decode())
     assert response.status_code == 200
+    assert "Give money back for an order" in page.text
     assert "started for 2 objects" in page.text
     assert page.rows("order") == [page_of(one) for one in reversed(orders)]
     names = [attrs.get("name") for tag, attrs in page.tags if tag != "meta"]
@@ -256,7 +257,9 @@ def test_a_thousand_start_in_as_many_statements_as_a_few(staff):
         return len(captured)
 
     costs(1)
-    assert costs(40) == costs(2)
+    # SQLite takes an insert of so many values in two pieces.
+    pieces = 1 if connection.vendor == "sqlite" else 0
+    assert costs(40) <= costs(2) + pieces
     make_orders(offering.MOST - Order.objects.count())
     asked = choose(client, Order.objects.all()[:1], select_across="1")
     assert send(client, asked).status_code == 302
