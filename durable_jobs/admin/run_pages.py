@@ -40,6 +40,10 @@ SELDOM = 15
 INLINE = 200_000
 
 
+#: How a run may be taken along, and the pages that give it.
+TAKEN_HOME = ((_lazy("JSON"), "run_document"), (_lazy("As a test"), "run_test"))
+
+
 class RunPages(ReadOnlyAdmin):
     """What the page of a run does more than show a row."""
 
@@ -47,7 +51,7 @@ class RunPages(ReadOnlyAdmin):
         """Return also the addresses of what belongs to one run."""
         own: dict[str, tuple[str, View]] = {
             "run_act": ("<uuid:pk>/act/<slug:verb>/", acting.view),
-            "run_history": ("<uuid:pk>/history.json", _history),
+            "run_document": ("<uuid:pk>/history.json", _history),
             "run_test": ("<uuid:pk>/test/", _test),
         }
         return [
@@ -108,8 +112,11 @@ class RunPages(ReadOnlyAdmin):
             version=version(run) if run.is_live else "",
             every=LOOKS.get(run.status, SELDOM) if run.is_live else None,
             buttons=acting.buttons(self, request, run),
-            history_url=address(self.admin_site, "run_history", run.pk) if sees else "",
-            test_url=address(self.admin_site, "run_test", run.pk) if sees else "",
+            taken_home=[
+                (label, address(self.admin_site, name, run.pk))
+                for label, name in TAKEN_HOME
+                if sees
+            ],
         )
         return super().render_change_form(request, context, *args, **kwargs)
 

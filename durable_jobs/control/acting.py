@@ -53,11 +53,19 @@ class Done:
 
 
 def _rerun(run: Run, reason: str, values: Mapping[str, Any]) -> bool | Run:
+    return _begin_again(run, None, values)
+
+
+def _edit(run: Run, reason: str, values: Mapping[str, Any]) -> bool | Run:
+    return _begin_again(run, values.get("data"), values)
+
+
+def _begin_again(run: Run, data: Any, values: Mapping[str, Any]) -> bool | Run:
     new = values.get("new")
     if new is not None and new.version != 7:
         raise Refused("Expected an id as a page has given it out.")
     try:
-        return steering.rerun(run, values.get("from_step"), values.get("data"), new)
+        return steering.rerun(run, values.get("from_step"), data, new)
     except IntegrityError:
         if new is None or not Run.objects.using(db.alias()).filter(pk=new).exists():
             raise
@@ -133,7 +141,7 @@ VERBS: dict[str, Verb] = {
             label=_("Rerun with changes"),
             done=_("rerun with changes"),
             of=frozenset(RunStatus),
-            perform=_rerun,
+            perform=_edit,
         ),
     )
 }

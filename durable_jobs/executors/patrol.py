@@ -16,8 +16,9 @@ from datetime import timedelta
 from django.db import connections
 
 from durable_jobs import clock, dispatch
+from durable_jobs.executors.serving import worker_name
 from durable_jobs.models import Run
-from durable_jobs.scheduling import ticking
+from durable_jobs.scheduling import presence, ticking
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
 
@@ -25,6 +26,8 @@ logger = logging.getLogger("durable_jobs")
 
 #: Seconds between two looks.
 EVERY = 10.0
+#: Seconds between two words that the worker leaves.
+NOTED = 30.0
 #: A worker ticks itself when nobody has for so many seconds.
 MISSED = 30.0
 #: How many seconds work may be ready, and a bell unheard, before a worker is deaf.
@@ -34,7 +37,8 @@ DEAF = 60.0
 class Patrol:
     """Looks around until it is stopped.
 
-    ``idle`` tells whether the worker has nothing to do, ``leave`` lets it end.
+    It leaves word that the worker is there, under its ``name``. ``idle`` tells whether
+    the worker has nothing to do, ``leave`` lets it end.
     """
 
     def __init__(
@@ -42,8 +46,11 @@ class Patrol:
         queues: Sequence[str],
         idle: Callable[[], bool],
         leave: Callable[[], object],
+        name: str = "",
     ) -> None:
+        self._name = name or worker_name()
         self._queues = list(queues)
+        self._noted_at: float | None = None
         self._idle = idle
         self._leave = leave
         self._heard_at = clock.monotonic()
@@ -65,17 +72,29 @@ class Patrol:
         self._rung_at = None
 
     def _loop(self) -> None:
+        self._guarded(self._note)
         while not self._ends.wait(EVERY):
-            try:
-                self.look()
-            except Exception:  # it must outlive any trouble of the database
-                logger.warning("The worker could not look around.", exc_info=True)
-            finally:
-                # A process that is forked meanwhile must not share a connection.
-                connections.close_all()
+            self._guarded(self.look)
+        self._guarded(lambda: presence.forget(self._name))
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception:  # it must outlive any trouble of the database
+            logger.warning("The worker could not look around.", exc_info=True)
+        finally:
+            # A process that is forked meanwhile must not share a connection.
+            connections.close_all()
+
+    def _note(self) -> None:
+        now = clock.monotonic()
+        if self._noted_at is None or now - self._noted_at >= NOTED:
+            presence.note(self._name, "worker", self._queues)
+            self._noted_at = now
 
     def look(self) -> None:
-        """Do what nobody does."""
+        """Leave word, and do what nobody does."""
+        self._note()
         if ticking.silent_for() > MISSED:
             ticking.tick()
         if self._rings_in_vain():

@@ -10,10 +10,14 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Worker(models.Model):
-    """A process that ticks or executes, and when it was last seen."""
+    """A process that ticks (``beat``) or executes (``worker``), and when it was seen.
+
+    ``queues`` are those that a worker serves.
+    """
 
     name = models.CharField(primary_key=True, max_length=255)
     kind = models.CharField(max_length=10)
+    queues = models.JSONField(default=list)
     seen_at = models.DateTimeField()
     started_at = models.DateTimeField()
 

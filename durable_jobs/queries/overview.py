@@ -239,8 +239,8 @@ class _Ended:
         rest = ((function, status, at, 1) for function, status, at in self._rest)
         for function, status, at, count in [*rows, *rest]:
             line = found.setdefault(function, Line(function=function))
-            hour = int((at - since) / timedelta(hours=1))
-            if 0 <= hour < HOURS:
+            if at >= since:
+                hour = min(int((at - since) / timedelta(hours=1)), HOURS - 1)
                 line.ended[hour] += count
                 line.failed[hour] += count * (status in BAD)
         return sorted(

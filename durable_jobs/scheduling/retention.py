@@ -10,9 +10,12 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.failpoints import hit
-from durable_jobs.models import Event, IdempotencyKey, Run
+from durable_jobs.models import Event, IdempotencyKey, Run, Worker
 from durable_jobs.statuses import TERMINAL
 from durable_jobs.store import db, probing, steering
+
+#: How long a worker that is gone without a word is remembered.
+UNSEEN = timedelta(days=1)
 
 
 def sweep(limit: int | None = None) -> int:
@@ -26,7 +29,7 @@ def sweep(limit: int | None = None) -> int:
 
 def _past() -> dict[str, QuerySet[Any]]:
     """Return what is past its retention, by kind, the earliest first."""
-    past: dict[str, QuerySet[Any]] = {"keys": _keys()}
+    past: dict[str, QuerySet[Any]] = {"keys": _keys(), "workers": _workers()}
     for kind, keep in settings.RETENTION.items():
         if keep is None:
             continue
@@ -62,6 +65,13 @@ def _keys() -> QuerySet[IdempotencyKey]:
     live = Run.objects.filter(pk=OuterRef("run_id"), ended_at__isnull=True)
     rows = IdempotencyKey.objects.using(db.alias()).filter(expires_at__lt=clock.now())
     return rows.exclude(Exists(live))
+
+
+def _workers() -> QuerySet[Worker]:
+    rows = Worker.objects.using(db.alias()).filter(
+        kind="worker", seen_at__lt=clock.now() - UNSEEN
+    )
+    return rows.order_by("seen_at")
 
 
 def _delete(rows: QuerySet[Any], batch: int) -> int:

@@ -15,7 +15,15 @@ from durable_jobs import clock, dispatch
 from durable_jobs.events import admitting, matching
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Run, Schedule, Wait, Worker
-from durable_jobs.scheduling import crons, leases, retention, standing, tallying, timers
+from durable_jobs.scheduling import (
+    crons,
+    leases,
+    presence,
+    retention,
+    standing,
+    tallying,
+    timers,
+)
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, pauses, probing
 
@@ -116,11 +124,7 @@ def silent_for() -> float:
 
 def note() -> None:
     """Leave word that somebody ticks."""
-    now = clock.now()
-    rows = Worker.objects.using(db.alias())
-    if not rows.filter(name=TICK).update(seen_at=now):
-        first = Worker(name=TICK, kind="beat", seen_at=now, started_at=now)
-        rows.bulk_create([first], ignore_conflicts=True)
+    presence.note(TICK, "beat")
 
 
 _SWEEPS: dict[str, Callable[[], int]] = {

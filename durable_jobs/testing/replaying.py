@@ -15,7 +15,7 @@ from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run, Step
 from durable_jobs.models.fields import Encoded
 from durable_jobs.statuses import STEP_ENDED
-from durable_jobs.store import db
+from durable_jobs.store import db, runs
 
 
 def begin(history: Mapping[str, Any]) -> Run:
@@ -36,6 +36,7 @@ def begin(history: Mapping[str, Any]) -> Run:
         origin=history.get("origin") or starting.origin(trigger, now),
         due_at=now,
         id=ids.new_id(),
+        relation=runs.RERUN,  # that it has steps before its first attempt
     )
     with db.atomic():
         run = starting.start([made])[0]

@@ -50,7 +50,7 @@ def shop(kit: Kit) -> Run:
     tenant = Tenant.objects.create(name="Blue Door")
     tries = iter([ConnectionError("gateway.example.com: connection reset by peer")] * 2)
 
-    def charge(order: int) -> dict:
+    def charge(order: int) -> dict[str, str]:
         error = next(tries, None)
         if error:
             raise error
@@ -82,7 +82,9 @@ def shop(kit: Kit) -> Run:
     def sync(ctx):
         ctx.step.run("pull", work(0.4))
         if ctx.event.data["n"] % 4 == 0:
-            raise TimeoutError(f"warehouse {ctx.event.data['n'] % 3}: no answer in 30 s")
+            raise TimeoutError(
+                f"warehouse {ctx.event.data['n'] % 3}: no answer in 30 s"
+            )
 
     @durable.function(id="shop.send_receipt")
     def receipt(ctx):
@@ -96,7 +98,13 @@ def shop(kit: Kit) -> Run:
         sync.enqueue({"n": n})
         receipt.enqueue({"order": n})
     kit.run_until_idle()
-    make_runs(3, function="shop.import_airports", status="queued", ended_at=None, started_at=None)
+    make_runs(
+        3,
+        function="shop.import_airports",
+        status="queued",
+        ended_at=None,
+        started_at=None,
+    )
     now = kit.now()
     for name in ("celery@web-1:811", "celery@web-2:902"):
         Worker.objects.create(name=name, kind="worker", seen_at=now, started_at=now)
@@ -104,7 +112,10 @@ def shop(kit: Kit) -> Run:
         name="tick", defaults={"kind": "beat", "seen_at": now, "started_at": now}
     )
     Pause.objects.create(
-        kind="function", name="shop.nightly_report", reason="figures are being corrected", paused_at=now,
+        kind="function",
+        name="shop.nightly_report",
+        reason="figures are being corrected",
+        paused_at=now,
     )
     run = Run.objects.filter(function="shop.fulfil").get()
     assert run.subjects.filter(object_pk=str(order.pk)).exists()

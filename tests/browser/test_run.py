@@ -33,5 +33,88 @@ def test_a_run_is_watched_to_its_end(visit: Visit, durable_kit: Kit) -> None:
     )
     expect(page.locator("[data-durable-live]")).to_have_count(0)
     expect(page.locator(".durable-panel").first).to_contain_text('"n": 1')
-    page.screenshot(path="/tmp/run.png", full_page=True)
     assert Run.objects.get().status == "completed"
+
+
+def test_a_run_is_rerun_from_a_step_with_other_data(
+    visit: Visit, page: Page, durable_kit: Kit
+) -> None:
+    @durable.function(id="tests.greets")
+    def greets(ctx):
+        ctx.step.run("costly", lambda: "once")
+        return ctx.step.run("greet", lambda: f"hello {ctx.event.data['name']}")
+
+    run = greets.enqueue({"name": "an"})
+    durable_kit.run_until_idle()
+    visit("durable_jobs_run_change", run.pk)
+    page.get_by_role("link", name="Rerun with changes").click()
+    page.get_by_label("From the step").select_option(label="greet (run)")
+    page.get_by_label("Data").fill('{"name": "ann"}')
+    page.get_by_label("Reason").fill("the name was cut")
+    page.get_by_role("button", name="Rerun with changes").click()
+    expect(page.locator(".messagelist")).to_contain_text("rerun with changes")
+    expect(page.locator(".durable-timeline")).to_contain_text("costly")
+    durable_kit.run_until_idle()
+    expect(page.locator(".durable-state")).to_contain_text(
+        "completed", ignore_case=True
+    )
+    assert Run.objects.order_by("pk").last().result() == "hello ann"
+
+
+def test_a_part_of_the_time_is_brought_near(
+    visit: Visit, page: Page, durable_kit: Kit
+) -> None:
+    @durable.function(id="tests.long")
+    def long(ctx):
+        ctx.step.sleep("short", "1m")
+        ctx.step.sleep("long", "59m")
+
+    run = long.enqueue()
+    durable_kit.run_until_idle()
+    durable_kit.advance("1h")
+    visit("durable_jobs_run_change", run.pk)
+    bar = page.locator(".durable-bar rect[data-bar]").nth(1)
+    expect(bar).to_have_attribute("width", "1.667%")
+    lane = page.locator("thead .durable-lane")
+    box = lane.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 1, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 10, box["y"] + 5)
+    page.mouse.up()
+    assert float(bar.get_attribute("width").rstrip("%")) > 15
+    page.get_by_role("button", name="Whole time").click()
+    expect(bar).to_have_attribute("width", "1.667%")
+
+
+def test_a_link_to_a_step_opens_it(visit: Visit, page: Page, durable_kit: Kit) -> None:
+    @durable.function(id="tests.linked")
+    def linked(ctx):
+        return ctx.step.run("first", lambda: {"found": True})
+
+    run = linked.enqueue()
+    durable_kit.run_until_idle()
+    key = run.steps.get().key
+    page.goto("about:blank")
+    visit("durable_jobs_run_change", run.pk, query=f"#step-{key}")
+    expect(page.locator(f"#panel-{key}")).to_contain_text('"found": true')
+
+
+def test_the_keyboard_goes_through_the_steps(
+    visit: Visit, page: Page, durable_kit: Kit
+) -> None:
+    @durable.function(id="tests.keys")
+    def keys(ctx):
+        ctx.step.run("first", lambda: "the first")
+        ctx.step.run("second", lambda: "the second")
+
+    run = keys.enqueue()
+    durable_kit.run_until_idle()
+    visit("durable_jobs_run_change", run.pk)
+    for _ in range(3):
+        page.keyboard.press("j")
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")
+    expect(page.locator(".durable-panel").first).to_contain_text("the first")
+    page.keyboard.press("?")
+    expect(page.locator("#durable-keys")).to_be_visible()

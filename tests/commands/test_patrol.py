@@ -10,8 +10,8 @@ import pytest
 from durable_jobs import clock, dispatch, durable
 from durable_jobs.executors import patrol
 from durable_jobs.executors.patrol import Patrol
-from durable_jobs.models import Run
-from durable_jobs.scheduling import ticking
+from durable_jobs.models import Run, Worker
+from durable_jobs.scheduling import presence, retention, ticking
 from durable_jobs.testing import Kit
 
 pytestmark = pytest.mark.django_db
@@ -131,3 +131,22 @@ def test_it_ticks_where_nobody_does(post: Post, monkeypatch: pytest.MonkeyPatch)
     silent += 2
     post.patrol.look()
     assert ticked == [1]
+
+
+def test_a_worker_leaves_word_that_it_is_there(post: Post) -> None:
+    post.looks(after=0)
+    (first,) = Worker.objects.filter(kind="worker")
+    assert first.queues == ["default"]
+    post.looks(after=10)
+    assert Worker.objects.get(kind="worker").seen_at == first.seen_at
+    with clock.using(clock.VirtualClock(first.seen_at + timedelta(seconds=31))):
+        post.looks(after=31)
+    assert Worker.objects.get(kind="worker").seen_at > first.seen_at
+
+
+def test_a_worker_that_left_no_word_for_a_day_is_forgotten(durable_kit: Kit) -> None:
+    presence.note("gone", "worker")
+    durable_kit.travel_to(durable_kit.now() + timedelta(days=1, minutes=1), run=False)
+    presence.note("here", "worker")
+    retention.sweep()
+    assert [worker.name for worker in Worker.objects.all()] == ["here"]

@@ -1,0 +1,25 @@
+"""Who is there: each worker, and the tick, leave word that they are alive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from durable_jobs import clock
+from durable_jobs.models import Worker
+from durable_jobs.store import db
+
+
+def note(name: str, kind: str, queues: Sequence[str] = ()) -> None:
+    """Write that a process is there now."""
+    now = clock.now()
+    rows = Worker.objects.using(db.alias())
+    if not rows.filter(name=name).update(seen_at=now):
+        first = Worker(
+            name=name, kind=kind, queues=[*queues], seen_at=now, started_at=now
+        )
+        rows.bulk_create([first], ignore_conflicts=True)
+
+
+def forget(name: str) -> None:
+    """Write that a process is there no more."""
+    Worker.objects.using(db.alias()).filter(name=name).delete()

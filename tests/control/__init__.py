@@ -1,0 +1,1 @@
+"""Tests of how runs end, and how people steer them."""

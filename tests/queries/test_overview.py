@@ -1,0 +1,163 @@
+"""How the installation does, told by figures that stay cheap."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from durable_jobs import durable
+from durable_jobs.models import Pause, Run, Worker
+from durable_jobs.queries import overview as module
+from durable_jobs.queries.overview import overview
+from durable_jobs.scheduling import tallying, ticking
+from durable_jobs.testing import Kit
+from tests.admin.conftest import make_runs
+
+pytestmark = pytest.mark.django_db
+
+
+def states() -> dict[str, tuple[int, bool]]:
+    return {one.status: (one.count, one.more) for one in overview().states}
+
+
+def attention() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for one in overview().attention:
+        found.setdefault(one.what, []).append(f"{one.count} {one.name}".rstrip())
+    return found
+
+
+def test_runs_are_counted_by_what_they_do_now_and_no_further_than_a_cap(
+    durable_kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_runs(3, status="queued", started_at=None, ended_at=None)
+    make_runs(1, status="queued", started_at=None, ended_at=None, lane=-1)
+    make_runs(2, status="waiting", ended_at=None)
+    make_runs(5)
+    assert states() == {
+        "queued": (4, False),
+        "running": (0, False),
+        "waiting": (2, False),
+        "paused": (0, False),
+    }
+    monkeypatch.setattr(module, "MOST", 2)
+    assert states()["queued"] == (2, True)
+
+
+def test_what_ended_is_counted_whether_the_tick_has_counted_it_or_not(
+    durable_kit: Kit,
+) -> None:
+    @durable.function(id="tests.mixed", retries=0)
+    def mixed(ctx):
+        if ctx.event.data["n"] % 3 == 0:
+            raise ValueError(ctx.event.data["n"])
+
+    for _ in range(3):
+        for n in range(3):
+            mixed.enqueue({"n": n})
+        durable_kit.run_until_idle()
+        durable_kit.travel_to(durable_kit.now() + timedelta(minutes=40), run=False)
+        while tallying.sweep():
+            pass
+        mixed.enqueue({"n": 1})
+        durable_kit.run_until_idle()
+    found = {one.name: (one.ended, one.failed) for one in overview().periods}
+    assert found == {"1h": (5, 1), "24h": (12, 3), "7d": (12, 3)}
+    (line,) = overview().lines
+    assert (line.function, sum(line.ended), sum(line.failed)) == ("tests.mixed", 12, 3)
+
+
+def test_failures_are_grouped_by_function_error_and_step(durable_kit: Kit) -> None:
+    def error(kind: str, step: str = "") -> dict[str, str]:
+        return {"type": kind, "message": f"{kind} at {step}", "step": step}
+
+    make_runs(3, status="failed", error=error("KeyError", "a"))
+    make_runs(2, status="failed", error=error("KeyError", "b"))
+    make_runs(1, status="failed", error=error("OSError"), function="tests.other")
+    groups = overview().errors
+    assert [(one.count, one.function, one.type, one.step) for one in groups] == [
+        (3, "tests.made", "KeyError", "a"),
+        (2, "tests.made", "KeyError", "b"),
+        (1, "tests.other", "OSError", ""),
+    ]
+    assert groups[0].message == "KeyError at a"
+    assert Run.objects.get(pk=groups[0].run).error["step"] == "a"
+    assert [one.function for one in module.errors("tests.other")] == ["tests.other"]
+
+
+def test_times_are_those_of_the_runs_that_ended_last(
+    durable_kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = durable_kit.now()
+    for seconds in range(1, 101):
+        make_runs(
+            1,
+            queued_at=now - timedelta(seconds=seconds),
+            started_at=now,
+            ended_at=now + timedelta(seconds=2 * seconds),
+        )
+    times = overview().times
+    assert times.runs == 100
+    assert times.wait_50 == timedelta(seconds=51)
+    assert times.wait_95 == timedelta(seconds=96)
+    assert times.took_50 == timedelta(seconds=102)
+    monkeypatch.setattr(module, "SAMPLE", 10)
+    assert overview().times.took_50 == timedelta(seconds=192)
+
+
+def test_what_needs_a_person_is_told(durable_kit: Kit) -> None:
+    assert "no-tick" in attention()
+    ticking.note()
+    assert attention() == {}
+    now = durable_kit.now()
+    make_runs(1, status="paused", ended_at=None, reason="step x is recorded as a sleep")
+    make_runs(
+        2,
+        status="running",
+        ended_at=None,
+        lease_token="01a212d5-4e56-7fd4-92c1-8496c9dd5670",
+        lease_until=now - timedelta(minutes=5),
+    )
+    lost = {"type": "WorkerLost", "message": "m"}
+    make_runs(1, status="failed", error=lost, function="tests.killer")
+    make_runs(1, status="queued", ended_at=None, function="tests.gone")
+    Pause.objects.create(kind="queue", name="slow", paused_at=now)
+    assert attention() == {
+        "paused": ["1 tests.made"],
+        "stuck": ["2"],
+        "exhausted": ["1 tests.killer"],
+        "unknown": ["1 tests.gone"],
+        "paused-queue": ["1 slow"],
+    }
+
+
+def test_the_oldest_that_nobody_has_begun_and_who_could_are_told(
+    durable_kit: Kit,
+) -> None:
+    assert overview().oldest is None
+    now = durable_kit.now()
+    make_runs(1, status="queued", ended_at=None, due_at=now - timedelta(minutes=7))
+    make_runs(1, status="queued", ended_at=None, due_at=now + timedelta(days=7))
+    for name, ago in (("here", 5), ("gone", 300)):
+        seen = now - timedelta(seconds=ago)
+        Worker.objects.create(name=name, kind="worker", seen_at=seen, started_at=seen)
+    found = overview()
+    assert found.oldest == timedelta(minutes=7)
+    assert found.workers == 1
+
+
+def test_its_queries_are_as_many_for_many_rows_as_for_few(durable_kit: Kit) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            overview()
+        return len(captured)
+
+    few = queries()
+    make_runs(40, status="failed", error={"type": "E", "message": "m"})
+    make_runs(40, function="tests.other")
+    while tallying.sweep():
+        pass
+    assert queries() == few
