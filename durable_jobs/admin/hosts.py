@@ -90,11 +90,8 @@ class DurableRunsMixin(Base):
 
         Newer admins have a menu on the page of one object too, where they are tools.
         """
-        known = super()
-        if action_location is None:
-            found = known.get_actions(request)
-        else:
-            found = known.get_actions(request, action_location=action_location)
+        where = {} if action_location is None else {"action_location": action_location}
+        found = super().get_actions(request, **where)
         on_page = getattr(action_location, "name", "") == "CHANGE_FORM"
         if on_page or self.actions is None or IS_POPUP_VAR in request.GET:
             return found

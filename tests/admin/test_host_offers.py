@@ -10,15 +10,17 @@ from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from durable_jobs import durable
-from durable_jobs.admin import offers
+from durable_jobs.admin import choosing
 from durable_jobs.control import auditing, offering
 from durable_jobs.models import Run
 from project.shop.models import Order, Tenant
 from tests.admin.conftest import Page, make_orders, page_of
+from tests.lab.threads import together
 
 pytestmark = pytest.mark.django_db
 
@@ -202,7 +204,7 @@ def _only_here(durable_kit):
 def test_a_form_gets_too_old(staff, monkeypatch):
     client = staff(*MAY)
     asked = choose(client, make_orders(1))
-    monkeypatch.setattr(offers, "GOOD_FOR", -1)
+    monkeypatch.setattr(choosing, "GOOD_FOR", -1)
     send(client, asked)
     assert not Run.objects.exists()
 
@@ -370,3 +372,24 @@ def test_asking_changes_nothing_and_other_methods_are_no_start(staff):
     client.put(START, values)
     client.delete(START)
     assert not Run.objects.exists()
+
+
+def test_a_form_of_another_place_is_refused(staff):
+    asked = choose(staff(*MAY), make_orders(1))
+    stranger = Client(enforce_csrf_checks=True)
+    stranger.force_login(User.objects.get(username="ann"))
+    assert send(stranger, asked).status_code == 403
+    assert not Run.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="has one connection")
+def test_a_form_sent_twice_at_the_same_moment_starts_once(staff):
+    client = staff(*MAY)
+    asked = choose(client, make_orders(3))
+    other = Client()
+    other.force_login(User.objects.get(username="ann"))
+    answers = together(lambda: send(client, asked), lambda: send(other, asked))
+    assert [answer.status_code for answer in answers] == [302, 302]
+    assert Run.objects.count() == 3
+    assert LogEntry.objects.count() == 6

@@ -302,3 +302,37 @@ def test_a_run_that_waits_since_long_ago_is_warned_of_too(get):
     about(order, make_runs(30))
     assert get(delete_of(order)).rows("run") == [page_of(old[0])]
     assert Run.objects.count() == 31
+
+
+# Another site
+
+
+def test_a_site_without_pages_of_runs_shows_them_without_links(admin_client, settings):
+    settings.ROOT_URLCONF = "tests.admin.other_sites"
+    [order] = make_orders(1)
+    about(order, make_live(1))
+    for address in ("/desk/shop/order/", f"/desk/shop/order/{order.pk}/change/"):
+        page = ask(admin_client, address)
+        assert "1 live" in page.text or "tests.made" in page.text
+        assert page.links("/durable_jobs/") == []
+        assert page.links("/admin/") == []
+    deleting = ask(admin_client, f"/desk/shop/order/{order.pk}/delete/")
+    assert "tests.made" in deleting.text
+    assert "/cancel/" not in deleting.source
+
+
+def test_what_is_offered_stays_on_its_site(admin_client, settings):
+    settings.ROOT_URLCONF = "tests.admin.other_sites"
+    [order] = make_orders(1)
+    page = ask(admin_client, f"/desk/shop/order/{order.pk}/change/")
+    [tool] = page.links("/durable/start/")
+    assert tool.startswith("/desk/")
+    asked = ask(admin_client, tool)
+    chosen = next(a["value"] for _, a in asked.tags if a.get("name") == "chosen")
+    values = {"input-amount": "1", "input-reason": "late", "chosen": chosen}
+    elsewhere = tool.partition("?")[0].replace("/desk/", "/admin/")
+    admin_client.post(elsewhere, values)
+    assert not Run.objects.exists()
+    answer = admin_client.post(tool.partition("?")[0], values)
+    assert answer["Location"] == f"/desk/shop/order/{order.pk}/change/"
+    assert Run.objects.count() == 1
