@@ -68,7 +68,7 @@ def _floor(results: Results) -> str:
     lines = ["### The floor: bare commits of psycopg on the same server", ""]
     lines += ["| | median | least | most |", "|---|--:|--:|--:|"]
     for (_, _, name), values in found.items():
-        unit = "ms" if name == "a commit" else "/s"
+        unit = "ms" if name.startswith("a commit") else "/s"
         cells = (statistics.median(values), min(values), max(values))
         lines.append(f"| {name}, {unit} | " + " | ".join(map(number, cells)) + " |")
     return "\n".join(lines)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Warning  # Django's names
+from django.core.checks import CheckMessage, Error, Info, Warning  # Django's names
 from django.db import connections
 
 from durable_jobs import conf
@@ -30,7 +31,7 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
                 id="durable_jobs.E002",
             )
         )
-    return found + _webhook_secrets() + _sqlite_options()
+    return found + _webhook_secrets() + _sqlite_options() + _live_pages()
 
 
 def _webhook_secrets() -> list[CheckMessage]:
@@ -69,5 +70,19 @@ def _sqlite_options() -> list[CheckMessage]:
                 "without, concurrent work fails with 'database is locked'."
             ),
             id="durable_jobs.W001",
+        )
+    ]
+
+
+def _live_pages() -> list[CheckMessage]:
+    if not apps.is_installed("django.contrib.admin"):
+        return []
+    if apps.is_installed("django_htmx"):
+        return []
+    return [
+        Info(
+            "The pages of runs in the admin do not follow what happens.",
+            hint='Add "django_htmx", which is installed, to INSTALLED_APPS.',
+            id="durable_jobs.I001",
         )
     ]

@@ -127,3 +127,11 @@ def test_sqlite_without_immediate_transactions_is_warned_of() -> None:
         assert f"'{name}'" in message
         assert '"transaction_mode": "IMMEDIATE"' in hint
         assert '"timeout": 20' in hint
+
+
+def test_an_admin_whose_pages_cannot_follow_a_run_says_so(settings: Settings) -> None:
+    assert "durable_jobs.I001" not in {message.id for message in run_checks()}
+    settings.INSTALLED_APPS = [
+        app for app in settings.INSTALLED_APPS if app != "django_htmx"
+    ]
+    assert "durable_jobs.I001" in {message.id for message in run_checks()}
