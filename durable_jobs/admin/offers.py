@@ -167,7 +167,8 @@ class Asking:
     @cached_property
     def objects(self) -> list[Model]:
         """Return what is there of what was chosen, and may be seen, in its order."""
-        rows = self.admin.get_queryset(self.request).filter(pk__in=self.chosen.keys)
+        found = self.admin.get_queryset(self.request).filter(pk__in=self.chosen.keys)
+        rows = self.links.joined(self.admin.model, found)
         known = {str(row.pk): row for row in rows}
         return [
             known[key]

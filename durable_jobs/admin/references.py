@@ -12,7 +12,7 @@ from typing import Any
 from django.apps import apps
 from django.core.exceptions import FieldError, ValidationError
 from django.db import connections
-from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.db.models import Exists, Model, OuterRef
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -99,10 +99,8 @@ class References:
         """Return the rows that there are, each with whether the viewer may see it."""
         own = self.links.admin_of(model)
         seen = own.get_queryset(self.links.request).using(alias)
-        rows: QuerySet[Any] = model._base_manager.using(alias).filter(pk__in=keys)
-        joined = own.get_list_select_related(self.links.request)
-        if not isinstance(joined, bool):
-            rows = rows.select_related(*joined)
+        found = model._base_manager.using(alias).filter(pk__in=keys)
+        rows = self.links.joined(model, found)
         try:
             own_rows = Exists(seen.order_by().filter(pk=OuterRef("pk")))
             return {row.pk: row for row in rows.annotate(durable_seen=own_rows)}

@@ -393,3 +393,14 @@ def test_a_form_sent_twice_at_the_same_moment_starts_once(staff):
     assert [answer.status_code for answer in answers] == [302, 302]
     assert Run.objects.count() == 3
     assert LogEntry.objects.count() == 6
+
+
+def test_names_that_need_another_row_cost_no_query_each(staff, monkeypatch):
+    monkeypatch.setattr(Order, "__str__", lambda self: f"order of {self.tenant}")
+    client = staff(*MAY)
+    asked = choose(client, make_orders(10))
+    with CaptureQueriesContext(connection) as captured:
+        send(client, asked)
+    tenants = [q for q in captured if 'FROM "shop_tenant"' in q["sql"]]
+    assert tenants == []
+    assert LogEntry.objects.filter(object_repr="order of Acme").count() == 10
