@@ -8,9 +8,9 @@ from decimal import Decimal
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import connection
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
@@ -404,3 +404,55 @@ def test_names_that_need_another_row_cost_no_query_each(staff, monkeypatch):
     tenants = [q for q in captured if 'FROM "shop_tenant"' in q["sql"]]
     assert tenants == []
     assert LogEntry.objects.filter(object_repr="order of Acme").count() == 10
+
+
+ROLES = {
+    "a stranger": None,
+    "a customer": (),
+    "staff": (),
+    "staff who may see orders": ("shop.view_order",),
+    "staff who may start runs": ("durable_jobs.start_run",),
+    "staff who may change orders": ("shop.change_order", "durable_jobs.view_run"),
+    "staff who may do both": MAY,
+}
+#: To each role: the page of one object, a start, the list's action.
+ANSWERS = {
+    "a stranger": ("login", "login", "login"),
+    "a customer": ("login", "login", "login"),
+    "staff": (403, 403, 403),
+    "staff who may see orders": (403, 403, "nothing"),
+    "staff who may start runs": ("nothing", "nothing", 403),
+    "staff who may change orders": (403, 403, "nothing"),
+    "staff who may do both": (200, "started", 200),
+}
+
+
+def answered(response):
+    if response.status_code == 302:
+        return "login" if "/login/" in response["Location"] else "nothing"
+    asks = response.status_code != 200 or b'name="chosen"' in response.content
+    return response.status_code if asks else "nothing"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_gets_what_it_may(role):
+    [order] = make_orders(1)
+    user = User.objects.create_user("ann", is_staff=role.startswith("staff"))
+    for name in ROLES[role] or ():
+        app, _, codename = name.partition(".")
+        user.user_permissions.add(
+            Permission.objects.get(codename=codename, content_type__app_label=app)
+        )
+    client = Client()
+    if role != "a stranger":
+        client.force_login(user)
+    place = "admin:shop.order:shop.refund_order"
+    request = RequestFactory().get("/")
+    request.user = user
+    chosen = choosing.Chosen.new([order.pk], ORDERS).signed(request, place)
+    page, start, action = ANSWERS[role]
+    assert answered(client.get(START, {"pk": order.pk})) == page
+    assert answered(choose(client, [order])) == action
+    sent = answered(client.post(START, {**GOOD, "chosen": chosen}))
+    assert sent == ("nothing" if start == "started" else start)
+    assert Run.objects.exists() == (start == "started")
