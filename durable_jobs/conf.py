@@ -182,6 +182,8 @@ class Settings:
     IDEMPOTENCY: timedelta = _setting("24h", _duration)
     #: What the URLs of callbacks begin with; None: they have none.
     CALLBACK_URL: str | None = _setting(None, _url)
+    #: How long a page may follow a run by the token that it was made with.
+    PROGRESS_AGE: timedelta = _setting("1h", _duration)
     #: Rows that one prune deletes at once.
     PRUNE_BATCH: int = _setting(1000, _count)
     #: The database alias of the app's tables.

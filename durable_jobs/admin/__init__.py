@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from durable_jobs.admin.api_keys import ApiKeyAdmin
 from durable_jobs.admin.events import EventAdmin
+from durable_jobs.admin.hosts import DurableRunsMixin
 from durable_jobs.admin.limits import GateAdmin, PauseAdmin
 from durable_jobs.admin.runs import RunAdmin
 from durable_jobs.admin.schedules import ScheduleAdmin
@@ -16,6 +17,7 @@ from durable_jobs.admin.workers import WorkerAdmin
 
 __all__ = [
     "ApiKeyAdmin",
+    "DurableRunsMixin",
     "EventAdmin",
     "GateAdmin",
     "PauseAdmin",

@@ -18,12 +18,12 @@ from django.utils.translation import gettext_lazy
 
 from durable_jobs import ids, serialization
 from durable_jobs.admin.display import badge, short
+from durable_jobs.admin.forms import JSONText
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
 from durable_jobs.control import acting
 from durable_jobs.exceptions import DurableError
 from durable_jobs.models import Run, Step
-from durable_jobs.serialization.outside import read_json
 from durable_jobs.statuses import STEP_ENDED
 from durable_jobs.store import db
 from durable_jobs.store.steering import stored_data
@@ -63,28 +63,6 @@ class Ask(forms.Form):
     def values(self) -> dict[str, Any]:
         """Return what the verb gets besides the reason."""
         return {}
-
-
-class JSONText(forms.CharField):
-    """A JSON text, checked as what comes from outside is."""
-
-    widget = forms.Textarea(
-        attrs={
-            "rows": 10,
-            "class": "vLargeTextField durable-code",
-            "spellcheck": "false",
-        }
-    )
-
-    def clean(self, value: Any) -> Any:
-        """Return the value that the text stands for."""
-        text = super().clean(value)
-        if not text.strip():
-            return None
-        try:
-            return read_json(text.encode(), what="the text")
-        except DurableError as error:
-            raise forms.ValidationError(error.message) from None
 
 
 class AskRerun(Ask):

@@ -15,7 +15,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from durable_jobs import ids, serialization
-from durable_jobs.admin.acting import REASON, JSONText
+from durable_jobs.admin.acting import REASON
+from durable_jobs.admin.forms import JSONText
 from durable_jobs.admin.pages import page
 from durable_jobs.exceptions import DurableError, Refused
 

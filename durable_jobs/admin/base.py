@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.contrib.admin.utils import lookup_field
 from django.core.exceptions import ValidationError
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest
 from django.utils.html import format_html
@@ -18,6 +18,7 @@ from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, frame
 from durable_jobs.admin.paging import BoundedChangeList, CappedPaginator
 from durable_jobs.admin.payloads import stored
+from durable_jobs.admin.references import References
 from durable_jobs.store import db
 
 
@@ -100,7 +101,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
-    ) -> Model:
+    ) -> Any:
         """Return one row with its payloads as text; raise 404 when there is none."""
         texts = {f"{name}_text": stored(name) for name in self.payloads}
         rows = self.get_queryset(request).annotate(**texts)
@@ -108,9 +109,11 @@ class ReadOnlyAdmin(admin.ModelAdmin):
             key = self.opts.pk.to_python(object_id)
             if "\x00" in object_id:
                 raise Http404
-            found: Model = rows.get(pk=key)
+            found: Any = rows.get(pk=key)
         except (self.model.DoesNotExist, ValidationError, ValueError):
             raise Http404 from None
+        shown = [getattr(found, name) for name in texts]
+        found.references = References(Links(self.admin_site, request), shown)
         return found
 
     def render_change_form(

@@ -122,9 +122,9 @@ class EventAdmin(EventPages):
     @admin.display(description=_("data"))
     def data_shown(self, event: Any) -> Any:
         """Return what it carries."""
-        return payload(event.data_text)
+        return payload(event.data_text, event.references)
 
     @admin.display(description=_("user"))
     def user_shown(self, event: Any) -> Any:
         """Return whom it is about."""
-        return payload(event.user_text)
+        return payload(event.user_text, event.references)

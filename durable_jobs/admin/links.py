@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib.admin import AdminSite
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.utils import quote
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -31,6 +31,15 @@ class Links:
                 model
             ) and self._site.get_model_admin(model).has_view_permission(self.request)
         return self._allowed[model]
+
+    def admin_of(self, model: type[Model]) -> ModelAdmin:
+        """Return the admin of a model that the site has."""
+        return self._site.get_model_admin(model)
+
+    def joined(self, model: type[Model], rows: QuerySet[Any]) -> QuerySet[Any]:
+        """Return rows with what their list joins: what they call themselves by."""
+        names = self.admin_of(model).get_list_select_related(self.request)
+        return rows if isinstance(names, bool) else rows.select_related(*names)
 
     def page(self, model: type[Model], key: Any) -> str | None:
         """Return the address of a row's page."""

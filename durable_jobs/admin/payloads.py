@@ -1,7 +1,8 @@
 """Stored JSON as text for people: a bounded part of it, readable, and harmless.
 
 The text is read as it lies in the database, past the codec: a page imports no class,
-fetches no instance, and shows also what the code could not read any more.
+and shows also what the code could not read any more. The instances that it refers to
+are links where they are asked for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
+from durable_jobs.admin.references import KIND, References
 from durable_jobs.serialization.tags import TAG, VALUE
 
 #: Characters of a payload that a page shows.
@@ -35,8 +37,13 @@ def stored(name: str) -> Left:
     return Left(Cast(name, TextField()), SHOWN + 1)
 
 
-def payload(text: str | None) -> SafeString | None:
-    """Return JSON text as indented HTML; None, which is no payload, as None."""
+def payload(
+    text: str | None, references: References | None = None
+) -> SafeString | None:
+    """Return JSON text as indented HTML; None, which is no payload, as None.
+
+    With ``references``, the instances in it are links.
+    """
     if text is None:
         return None
     if len(text) > SHOWN:
@@ -46,7 +53,9 @@ def payload(text: str | None) -> SafeString | None:
             text[:SHOWN],
             note,
         )
-    return format_html('<pre class="durable-payload">{}</pre>', _pretty(text))
+    return format_html(
+        '<pre class="durable-payload">{}</pre>', _pretty(text, references)
+    )
 
 
 def error(text: str | None) -> SafeString | None:
@@ -68,12 +77,26 @@ def error(text: str | None) -> SafeString | None:
     )
 
 
-def _pretty(text: str) -> str:
+def _pretty(text: str, references: References | None) -> str:
     try:
         tree = json.loads(text, parse_int=_Number, parse_float=_Number)
+        if references is not None:
+            tree = _linked(tree, references)
         return format_html_join("", "{}", ((piece,) for piece in _pieces(tree)))
     except (ValueError, RecursionError):
         return text
+
+
+def _linked(tree: Any, references: References) -> Any:
+    """Return a tree with links, as SafeStrings, in the places of references."""
+    if _is_tag(tree) and tree[TAG] == KIND:
+        shown = references.shown(tree[VALUE])
+        return tree if shown is None else shown
+    if isinstance(tree, dict):
+        return {key: _linked(item, references) for key, item in tree.items()}
+    if isinstance(tree, list):
+        return [_linked(item, references) for item in tree]
+    return tree
 
 
 def _pieces(tree: Any, depth: int = 1) -> Iterator[str]:
@@ -121,6 +144,8 @@ def _is_plain(tree: Any) -> bool:
 
 
 def _text(tree: Any) -> str:
+    if isinstance(tree, SafeString):
+        return tree
     if isinstance(tree, _Number):
         return str(tree)
     return json.dumps(tree, ensure_ascii=False)

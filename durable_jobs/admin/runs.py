@@ -215,9 +215,9 @@ class RunAdmin(RunPages):
     @admin.display(description=_("data"))
     def data_shown(self, run: Any) -> Any:
         """Return what it was started with."""
-        return payload(run.data_text)
+        return payload(run.data_text, run.references)
 
     @admin.display(description=_("output"))
     def output_shown(self, run: Any) -> Any:
         """Return its result."""
-        return payload(run.output_text)
+        return payload(run.output_text, run.references)

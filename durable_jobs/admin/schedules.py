@@ -115,7 +115,7 @@ class ScheduleAdmin(SchedulePages):
     @admin.display(description=_("data"))
     def data_shown(self, schedule: Any) -> Any:
         """Return what its runs get."""
-        return payload(schedule.data_text)
+        return payload(schedule.data_text, schedule.references)
 
     @admin.display(description=_("created"))
     def created(self, schedule: Schedule) -> Any:

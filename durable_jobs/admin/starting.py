@@ -25,8 +25,9 @@ from durable_jobs.admin.asking import (
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
 from durable_jobs.control import operating, sending
-from durable_jobs.definitions.function import MAX_PRIORITY, Function
+from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.names import MAX_LENGTH
+from durable_jobs.definitions.options import MAX_PRIORITY
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import DurableError

@@ -216,12 +216,12 @@ class StepAdmin(ReadOnlyAdmin):
     @admin.display(description=_("output"))
     def output_shown(self, step: Any) -> Any:
         """Return its result."""
-        return payload(step.output_text)
+        return payload(step.output_text, step.references)
 
     @admin.display(description=_("detail"))
     def detail_shown(self, step: Any) -> Any:
         """Return what the engine noted of it."""
-        return payload(step.detail_text)
+        return payload(step.detail_text, step.references)
 
 
 def _run_link(step: Step, links: Links) -> SafeString:

@@ -9,8 +9,8 @@ from uuid import UUID
 from ninja import Field, Schema
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, StringConstraints
 
-from durable_jobs.definitions.function import MAX_PRIORITY
 from durable_jobs.definitions.names import MAX_LENGTH
+from durable_jobs.definitions.options import MAX_PRIORITY
 
 MOST_ROWS = 200
 LONGEST_REASON = 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -35,18 +36,26 @@ def record(actor: Actor, run: Run, text: str) -> None:
 
 def write(actor: Actor, instance: Model, text: str) -> None:
     """Write one entry on any instance, where the host has the admin's log."""
+    write_all(actor, [(instance, text)])
+
+
+def write_all(actor: Actor, entries: Iterable[tuple[Model, str]]) -> None:
+    """Write entries on instances in one statement."""
     if not apps.is_installed("django.contrib.admin"):
         return
     from django.contrib.admin.models import CHANGE, LogEntry
     from django.contrib.contenttypes.models import ContentType
 
     by = f" (by {actor.via})" if actor.via else ""
-    kind: Any = ContentType.objects.get_for_model(instance, for_concrete_model=False)
-    LogEntry.objects.create(
-        user_id=actor.user.pk,
-        content_type_id=kind.pk,
-        object_id=str(instance.pk),
-        object_repr=str(instance)[:_LONGEST],
-        action_flag=CHANGE,
-        change_message=f"{text}{by}",
+    kinds: Any = ContentType.objects
+    LogEntry.objects.bulk_create(
+        LogEntry(
+            user_id=actor.user.pk,
+            content_type_id=kinds.get_for_model(one, for_concrete_model=False).pk,
+            object_id=str(one.pk),
+            object_repr=str(one)[:_LONGEST],
+            action_flag=CHANGE,
+            change_message=f"{text}{by}",
+        )
+        for one, text in entries
     )

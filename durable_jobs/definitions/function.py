@@ -24,9 +24,11 @@ from durable_jobs.definitions.controls import (
     Throttle,
     controls,
 )
-from durable_jobs.definitions.events import check_mapping, check_moment
+from durable_jobs.definitions.events import check_mapping
 from durable_jobs.definitions.names import check_name
-from durable_jobs.definitions.operations import check_length, check_retries
+from durable_jobs.definitions.offers import check_offer, check_schema, offered_for
+from durable_jobs.definitions.operations import check_retries
+from durable_jobs.definitions.options import StartOptions
 from durable_jobs.definitions.ports import runtime
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import (
@@ -42,6 +44,8 @@ from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.retry import Backoff, BackoffLike, as_backoff
 
 if TYPE_CHECKING:
+    from django.db.models import Model
+
     from durable_jobs.definitions.context import AsyncContext, Context
     from durable_jobs.models import Run
     from durable_jobs.types import Data, Duration
@@ -53,7 +57,6 @@ EVERY: Any = type("Every", (), {"__repr__": lambda self: "EVERY"})()
 
 MAX_TRIGGERS = 10
 MAX_CANCEL_ON = 5
-MAX_PRIORITY = 600
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +78,9 @@ class Function:
     queue: str = "default"
     version: str = ""
     controls: Controls = field(default_factory=Controls)
-    options: StartOptions = field(default_factory=lambda: StartOptions())
+    input: type[Any] | None = None
+    admin_action: str = ""
+    options: StartOptions = field(default_factory=StartOptions)
 
     @property
     def is_async(self) -> bool:
@@ -113,8 +118,9 @@ class Function:
     def enqueue(self, data: Data = None) -> Run:
         """Start a run, inside the caller's transaction, and return it.
 
-        Raises ``PayloadError`` for data that cannot be stored, ``DuplicateKeyError``
-        for a key that was used with other data.
+        Raises ``PayloadError`` for data that cannot be stored or does not fit the
+        function's ``input``, ``DuplicateKeyError`` for a key that was used with other
+        data.
         """
         check_mapping(data, f"the data of {self.id!r}")
         return runtime().enqueue(self, data)
@@ -136,38 +142,6 @@ class Function:
     def resume(self, *, key: Any = EVERY) -> bool:
         """Start runs again, those first that were kept; tell whether this call did."""
         return runtime().resume_function(self, key=key)
-
-
-@dataclass(frozen=True)
-class StartOptions:
-    """How one start of a function differs from the plain one."""
-
-    key: str | None = None
-    run_after: Duration | datetime | None = None
-    priority: int = 0
-
-    def __post_init__(self) -> None:
-        if self.key is not None:
-            check_name(self.key, "a key")
-        if isinstance(self.run_after, datetime):
-            check_moment(self.run_after, "run_after")
-        elif self.run_after is not None:
-            check_length(self.run_after, "run_after")
-        number = isinstance(self.priority, int) and not isinstance(self.priority, bool)
-        if not number or abs(self.priority) > MAX_PRIORITY:
-            msg = (
-                f"Expected a priority from -{MAX_PRIORITY} to {MAX_PRIORITY} seconds, "
-                f"got {self.priority!r:.80}."
-            )
-            raise ConfigurationError(msg)
-
-    def due(self, now: datetime) -> datetime:
-        """Return when the run may start."""
-        if isinstance(self.run_after, datetime):
-            return max(self.run_after, now)
-        if self.run_after is not None:
-            return now + check_length(self.run_after, "run_after")
-        return now
 
 
 @overload
@@ -201,6 +175,8 @@ def function(
     on_complete: Body | Function | None = None,
     queue: str = "default",
     version: str = "",
+    input: type[Any] | None = None,
+    admin_action: type[Model] | str | None = None,
     **unknown: Any,
 ) -> Callable[[Body], Function]: ...
 
@@ -231,6 +207,8 @@ def function(
     on_complete: Body | Function | None = None,
     queue: str = "default",
     version: str = "",
+    input: type[Any] | None = None,
+    admin_action: type[Model] | str | None = None,
     **unknown: Any,
 ) -> Any:
     """Declare a durable function; see the reference for each parameter.
@@ -267,9 +245,13 @@ def function(
                 ),
                 queue=check_name(queue, "a queue name"),
                 version=check_name(version, "a version") if version else "",
+                input=check_schema(input, "input"),
+                admin_action=offered_for(admin_action),
             )
             ends = {"failure": on_failure, "cancel": on_cancel, "complete": on_complete}
             _check_gathering(made)
+            gathers = made.controls.gathers is not None
+            check_offer(made.admin_action, made.input, gathers=gathers)
             handlers = [
                 _handler(handler, made, f"on_{end}") for end, handler in ends.items()
             ]

@@ -91,6 +91,11 @@ class Registry:
 
         return [(f, t) for f in self for t in f.triggers if isinstance(t, ModelChange)]
 
+    def offered(self, *labels: str) -> list[Function]:
+        """Return the functions that are offered in the admin of a model."""
+        wanted = {label.lower() for label in labels}
+        return [one for one in self if one.admin_action.lower() in wanted]
+
     def crons(self) -> list[tuple[Function, Cron]]:
         """Return the functions that start at times."""
         from durable_jobs.definitions.triggers import Cron

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from durable_jobs.definitions.cron import CronExpression
 from durable_jobs.definitions.names import check_event_pattern
+from durable_jobs.definitions.offers import check_schema
 from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import ConfigurationError
@@ -52,11 +53,7 @@ class Event:
     def __post_init__(self) -> None:
         where = f"Event({self.name!r:.80})"
         check_event_pattern(self.name, where)
-        if self.schema is not None and not (
-            isinstance(self.schema, type) and hasattr(self.schema, "model_validate")
-        ):
-            msg = f"{where}: expected schema to be a pydantic model."
-            raise ConfigurationError(msg)
+        check_schema(self.schema, f"the schema of {where}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from durable_jobs.engine.performing import Performer
 from durable_jobs.engine.scope import current
 from durable_jobs.engine.session import Session
 from durable_jobs.events.gathering import gathered_by
-from durable_jobs.events.ingest import schema_of, validate
+from durable_jobs.events.schemas import typed
 from durable_jobs.events.starting import event_of
 from durable_jobs.models import Run
 from durable_jobs.statuses import StepStatus
@@ -93,7 +93,10 @@ class RunContext:
 
     @property
     def instance(self) -> Any:
-        """The model instance whose change started the run, fresh; None when gone."""
+        """The model instance that the run is about, fresh; None when it is gone.
+
+        That whose change started it, or for which a person started it in the admin.
+        """
         data = self.run.data if isinstance(self.run.data, dict) else {}
         if "model" not in data or "pk" not in data:
             return None
@@ -120,8 +123,5 @@ class RunContext:
         return True
 
     def _typed(self, event: ReceivedEvent) -> ReceivedEvent:
-        schema = schema_of(self._session.function, event.name)
-        if schema is None:
-            return event
-        data = validate(schema, event.data, f"the data of event {event.name!r}")
+        data = typed(self._session.function, event.name, event.data)
         return ReceivedEvent(event.id, event.name, data, event.ts, event.user, event.v)

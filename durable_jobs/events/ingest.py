@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from durable_jobs import clock, dispatch, ids, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.events import NewEvent, ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.definitions.triggers import Event as EventTrigger
 from durable_jobs.events import reaching
 from durable_jobs.events.reaching import Reached, condition_holds
+from durable_jobs.events.schemas import validate
 from durable_jobs.events.starting import Start, origin, subjects_of
 from durable_jobs.exceptions import (
     ConfigurationError,
     DuplicateKeyError,
     ExpressionError,
     LimitExceeded,
-    PayloadError,
 )
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Event
@@ -114,23 +112,6 @@ def _check(event: NewEvent, own: bool) -> Incoming:
     )
 
 
-def validate(schema: type[Any], data: Any, what: str) -> Any:
-    """Return ``data`` as the pydantic model ``schema``; raise ``PayloadError``."""
-    from pydantic import ValidationError
-
-    if isinstance(data, schema):
-        return data
-    try:
-        return schema.model_validate(data)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'data'}: {one['msg']}"
-            for one in error.errors(include_url=False, include_input=False)
-        )
-        msg = f"{what} does not fit {schema.__name__}: {problems}."
-        raise PayloadError(msg) from None
-
-
 def _store(incoming: Sequence[Incoming], source: str) -> None:
     now = clock.now()
     rows = {
@@ -211,13 +192,3 @@ def _start_of(
         skipped=skipped,
         subjects=one.subjects,
     )
-
-
-def schema_of(function: Function, event_name: str) -> type[Any] | None:
-    """Return the pydantic model that types an event's data for a function."""
-    for trigger in function.triggers:
-        if isinstance(trigger, EventTrigger) and trigger.schema is not None:
-            for listener, candidate in registry.listeners(event_name):
-                if candidate is trigger and listener.id == function.id:
-                    return trigger.schema
-    return None

@@ -51,8 +51,12 @@ def concrete(model: type[Model]) -> type[Model]:
 def connect(function: Function) -> None:
     """Make the changes that a function starts on known, one with their events.
 
-    Raises ``ConfigurationError`` for a trigger on what is no model or no field.
+    Raises ``ConfigurationError`` for a trigger on what is no model or no field, and for
+    an ``admin_action`` that is no model.
     """
+    if function.admin_action:
+        where = f"Durable function {function.id!r}: admin_action"
+        _model(f"{where} {function.admin_action!r}", function.admin_action)
     for trigger in function.triggers:
         if isinstance(trigger, ModelChange):
             model = _check(function, trigger)
@@ -63,11 +67,7 @@ def connect(function: Function) -> None:
 
 def _check(function: Function, trigger: ModelChange) -> type[Model]:
     where = f"Durable function {function.id!r}: ModelChange({trigger.model!r})"
-    try:
-        model: type[Model] = apps.get_model(trigger.model)
-    except (LookupError, ValueError):
-        msg = f"{where}: there is no such model."
-        raise ConfigurationError(msg) from None
+    model = _model(where, trigger.model)
     names = _names(model)
     for name in trigger.fields or ():
         if name not in names:
@@ -80,6 +80,15 @@ def _check(function: Function, trigger: ModelChange) -> type[Model]:
             msg = f"{where}: its condition cannot be asked: {error}"
             raise ConfigurationError(msg) from None
     return model
+
+
+def _model(where: str, label: str) -> type[Model]:
+    try:
+        found: type[Model] = apps.get_model(label)
+    except (LookupError, ValueError):
+        msg = f"{where}: there is no such model."
+        raise ConfigurationError(msg) from None
+    return found
 
 
 def _hear_deletions(model: type[Model]) -> None:

@@ -17,7 +17,9 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions.controls import Controls
 from durable_jobs.definitions.events import CALLED, ReceivedEvent
 from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.offers import INSTANCE
 from durable_jobs.durations import parse_duration
+from durable_jobs.events.schemas import called_with
 from durable_jobs.exceptions import DuplicateKeyError, ExpressionError, PayloadError
 from durable_jobs.failpoints import hit
 from durable_jobs.flow.keys import Flow, flow_of, priority_of, repeat_key
@@ -193,6 +195,7 @@ def enqueue(
 ) -> Run:
     """Start one run with data of the caller's, by the function's own options."""
     options = function.options
+    called_with(function, data)
     text = serialization.dumps(
         {} if data is None else data,
         what=f"the data of {function.id!r}",
@@ -209,7 +212,7 @@ def enqueue(
         parent=parent,
         parent_step=parent_step,
         relation=relation,
-        subjects=subjects_of(data),
+        subjects=subjects_of_call(function, data),
     )
     if options.key is None:
         return _start_once(one)
@@ -309,6 +312,17 @@ def subjects_of(data: Any) -> tuple[tuple[str, str], ...]:
     if not isinstance(data, dict):
         return ()
     return tuple(_found(data.values()))
+
+
+def subjects_of_call(function: Function, data: Any) -> tuple[tuple[str, str], ...]:
+    """Return also the instance that a call of an ``admin_action`` names in its data."""
+    found = subjects_of(data)
+    if not function.admin_action or not isinstance(data, dict):
+        return found
+    if not all(name in data for name in INSTANCE):
+        return found
+    model, key = (str(data[name]) for name in INSTANCE)
+    return ((model.lower(), key), *found)
 
 
 def _found(values: Iterable[Any]) -> Iterable[tuple[str, str]]:

@@ -18,7 +18,8 @@ from durable_jobs.definitions.controls import (
     Throttle,
 )
 from durable_jobs.definitions.events import ReceivedEvent
-from durable_jobs.definitions.function import MAX_PRIORITY, Function
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.options import MAX_PRIORITY
 from durable_jobs.exceptions import ExpressionError, PayloadError
 from durable_jobs.expressions import Expression
 from durable_jobs.expressions.values import Unfit, native

@@ -12,7 +12,7 @@ from django.db.models.functions import Coalesce
 
 from durable_jobs import clock, ids
 from durable_jobs.conf import settings
-from durable_jobs.definitions.function import MAX_PRIORITY
+from durable_jobs.definitions.options import MAX_PRIORITY
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 
+from durable_jobs.admin import DurableRunsMixin
 from project.shop.models import Airport, ImportSummary, Order, Tenant, Upload
 
 
@@ -17,10 +18,17 @@ class TenantAdmin(admin.ModelAdmin):
 
 
 @admin.register(Order)
-class OrderAdmin(admin.ModelAdmin):
+class OrderAdmin(DurableRunsMixin, admin.ModelAdmin):
     """Orders, newest first."""
 
-    list_display = ("__str__", "tenant", "status", "total", "created_at")
+    list_display = (
+        "__str__",
+        "tenant",
+        "status",
+        "total",
+        "created_at",
+        "durable_runs",
+    )
     list_filter = ("status",)
     list_select_related = ("tenant",)
     ordering = ("-pk",)

@@ -9,9 +9,10 @@ import logging
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from django.core.exceptions import ValidationError
+from pydantic import BaseModel, Field
 
 from durable_jobs import durable
 from project.shop.forms import SettlementForm
@@ -50,6 +51,32 @@ def fulfil_order(ctx: durable.Context) -> dict[str, Any]:
         "tell", durable.NewEvent("shop/parcel.sent", {"order_id": order_id})
     )
     return {"shipped": True}
+
+
+class Refund(BaseModel):
+    """What a person says of a refund."""
+
+    amount: Decimal = Field(gt=0, max_digits=12, decimal_places=2)
+    reason: Literal["broken", "late", "unwanted"] = Field(title="What was wrong")
+    tell: bool = Field(True, title="Tell the tenant")
+
+
+@durable.function(admin_action=Order, input=Refund, retries=3)
+def refund_order(ctx: durable.Context) -> dict[str, Any]:
+    """Give money back for an order that somebody of the staff has chosen."""
+    asked: Refund = ctx.event.data
+    ctx.step.atomic("note", note_refund, ctx.instance.pk, asked.amount, asked.reason)
+    if asked.tell:
+        ctx.step.send_event(
+            "tell", durable.NewEvent("shop/refunded", {"order_id": ctx.instance.pk})
+        )
+    return {"refunded": asked.amount}
+
+
+def note_refund(order_id: int, amount: Decimal, reason: str) -> None:
+    """Write on an order what was given back."""
+    note = f"{amount} back: {reason}"
+    Order.objects.filter(pk=order_id).update(note=note, status=Order.Status.CANCELLED)
 
 
 def move(order_id: int, status: str) -> None:

@@ -14,8 +14,9 @@ from django.test import Client
 from django.urls import reverse
 
 from durable_jobs import clock, ids
-from durable_jobs.models import Event, Run, Step
+from durable_jobs.models import Event, Run, Step, Subject
 from durable_jobs.statuses import RunStatus, StepStatus
+from project.shop.models import Order, Tenant
 
 MODELS = ("event", "run", "schedule", "step", "worker")
 
@@ -100,6 +101,24 @@ def viewer(db: None) -> Viewer:
                 codename__in=names, content_type__app_label="durable_jobs"
             )
         )
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return login
+
+
+@pytest.fixture
+def staff(db: None) -> Callable[..., Client]:
+    """Log in a member of the staff with permissions, as app.codename each."""
+
+    def login(*permissions: str) -> Client:
+        user = User.objects.create_user("ann", is_staff=True)
+        for name in permissions:
+            app, _, codename = name.partition(".")
+            user.user_permissions.add(
+                Permission.objects.get(codename=codename, content_type__app_label=app)
+            )
         client = Client()
         client.force_login(user)
         return client
@@ -200,3 +219,22 @@ def operator(db: None) -> Viewer:
         return client
 
     return login
+
+
+def make_orders(count: int) -> list[Order]:
+    """Insert orders of one tenant."""
+    tenant, _ = Tenant.objects.get_or_create(name="Acme")
+    return [Order.objects.create(tenant=tenant, total=40) for _ in range(count)]
+
+
+def make_live(count: int, **values: Any) -> list[Run]:
+    """Insert runs that wait."""
+    return make_runs(count, status="waiting", ended_at=None, output=None, **values)
+
+
+def about(order: Order, runs: list[Run]) -> list[Run]:
+    """Make runs be about an order, and return them."""
+    Subject.objects.bulk_create(
+        Subject(run=run, model="shop.order", object_pk=str(order.pk)) for run in runs
+    )
+    return runs

@@ -19,6 +19,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 
 import durable_jobs
 from durable_jobs import conf, durable, exceptions, failpoints, models, signals
+from durable_jobs.admin import DurableRunsMixin
 from durable_jobs.definitions import events as event_names
 from durable_jobs.definitions.context import AsyncContext, Context
 from durable_jobs.definitions.steps import COMING as COMING_STEPS
@@ -187,6 +188,29 @@ def test_every_step_has_its_heading_and_its_signature() -> None:
     for name, text in found.items():
         shown = signature(getattr(Steps, name)).replace(", /", "")
         assert f"```\n{name}{shown}\n```" in text
+
+
+# The admin
+
+
+def test_every_name_of_the_mixin_has_its_row_with_its_default() -> None:
+    found = rows(section(reference("admin"), "DurableRunsMixin"))
+    own = {
+        name: value
+        for name, value in vars(DurableRunsMixin).items()
+        if name.startswith("durable_")
+    }
+    assert own.keys() <= found.keys()
+    for name, value in own.items():
+        if not callable(value):
+            assert found[name][0] == f"`{value!r}`", name
+
+
+def test_every_template_tag_has_its_row() -> None:
+    tags = importlib.import_module("durable_jobs.templatetags.durable_jobs")
+    assert set(rows(section(reference("admin"), "Template tags"))) == set(
+        tags.register.tags
+    )
 
 
 # Settings and checks

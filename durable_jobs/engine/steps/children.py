@@ -16,6 +16,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.engine.frames import Frame, Plan
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import ingest, starting
+from durable_jobs.events.schemas import called_with
 from durable_jobs.events.starting import Start
 from durable_jobs.failpoints import hit
 from durable_jobs.models import WaitKind
@@ -100,6 +101,7 @@ def _completed(frame: Frame, value: Any, started: Any) -> Memo:
 def _child(frame: Frame, function: Function | str, data: Any, relation: str) -> Start:
     target = registry.get(function) if isinstance(function, str) else function
     now = clock.now()
+    called_with(target, data)
     text = serialization.dumps(
         {} if data is None else data,
         what=f"the data of step {frame.name!r}",
@@ -114,7 +116,7 @@ def _child(frame: Frame, function: Function | str, data: Any, relation: str) -> 
         parent=frame.session.run,
         parent_step=frame.key,
         relation=relation,
-        subjects=starting.subjects_of(data),
+        subjects=starting.subjects_of_call(target, data),
     )
     return replace(made, id=ids.new_id())
 

@@ -1,0 +1,166 @@
+"""Instances in payloads as links, by their names of today, for who may see them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import FieldError, ValidationError
+from django.db import connections
+from django.db.models import Exists, Model, OuterRef
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from durable_jobs.admin.links import Links
+from durable_jobs.serialization.tags import TAG, VALUE
+
+#: References that a page looks up; those beyond are shown as they are stored.
+MOST = 50
+#: Characters of an instance's own name.
+LONGEST = 200
+KIND = "model"
+
+Place = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class References:
+    """The instances that the payloads of one page refer to, as one viewer sees them.
+
+    Nothing is asked before the first payload is shown, and then one query a model.
+    ``texts`` are the page's payloads as they are stored.
+    """
+
+    links: Links
+    texts: Sequence[str | None]
+
+    def shown(self, value: Any) -> SafeString | None:
+        """Return a reference as a link, None where it is to be shown as it is stored.
+
+        ``value`` is what stands in its tag.
+        """
+        place = _place(value)
+        return self._known.get(place) if place is not None else None
+
+    @cached_property
+    def _known(self) -> Mapping[Place, SafeString]:
+        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for label, key, alias in self._places():
+            groups[label, alias].append(key)
+        known: dict[Place, SafeString] = {}
+        for (label, alias), keys in groups.items():
+            known |= self._of_model(label, alias, keys)
+        return known
+
+    def _places(self) -> Iterable[Place]:
+        """Return the first places that the payloads refer to, each once."""
+        found: dict[Place, None] = {}
+        for text in self.texts:
+            for place in _all(text):
+                if len(found) >= MOST:
+                    return found
+                found[place] = None
+        return found
+
+    def _of_model(
+        self, label: str, alias: str, keys: Sequence[str]
+    ) -> dict[Place, SafeString]:
+        try:
+            model = apps.get_model(label)
+        except (LookupError, ValueError):
+            return {}  # gone from the code
+        if not self.links.allowed(model) or alias not in connections:
+            return {}
+        asked = {}
+        for key in keys:
+            try:
+                asked[key] = _key(model, key)
+            except (ValidationError, ValueError, TypeError):
+                continue
+        rows = self._rows(model, alias, list(asked.values()))
+        if rows is None:
+            return {}
+        shown = {}
+        for key, value in asked.items():
+            text = self._one(model, label, key, rows.get(value))
+            if text is not None:
+                shown[label, key, alias] = text
+        return shown
+
+    def _rows(
+        self, model: type[Model], alias: str, keys: list[Any]
+    ) -> dict[Any, Any] | None:
+        """Return the rows that there are, each with whether the viewer may see it."""
+        own = self.links.admin_of(model)
+        seen = own.get_queryset(self.links.request).using(alias)
+        found = model._base_manager.using(alias).filter(pk__in=keys)
+        rows = self.links.joined(model, found)
+        try:
+            own_rows = Exists(seen.order_by().filter(pk=OuterRef("pk")))
+            return {row.pk: row for row in rows.annotate(durable_seen=own_rows)}
+        except (FieldError, OverflowError, TypeError, ValueError):
+            return None  # what the host's own queryset cannot be asked
+
+    def _one(
+        self, model: type[Model], label: str, key: str, row: Any
+    ) -> SafeString | None:
+        kind = format_html('<i class="durable-tag">{} {}</i> ', label, key)
+        if row is None:
+            gone = format_html('<span class="durable-quiet">{}</span>', _("deleted"))
+            return kind + gone
+        own = self.links.admin_of(model)
+        if not row.durable_seen or not own.has_view_permission(self.links.request, row):
+            return None
+        try:
+            name = str(row)[:LONGEST]
+        except Exception:  # noqa: BLE001  # the host's own code must not break our page
+            return None
+        return kind + self.links.anchor(self.links.page(model, row.pk), name)
+
+
+def _key(model: type[Model], text: str) -> Any:
+    """Return a key as the database takes it; raise for one that cannot be."""
+    value = model._meta.pk.to_python(text)
+    model._meta.pk.run_validators(value)
+    return value
+
+
+def _place(value: Any) -> Place | None:
+    """Return what a tag's value refers to: model, key as text, alias."""
+    if not isinstance(value, list) or len(value) != 3:
+        return None
+    label, key, alias = value
+    if isinstance(key, dict) and set(key) == {TAG, VALUE}:
+        key = key[VALUE]
+    simple = isinstance(key, str | int | float) and not isinstance(key, bool)
+    if not simple or not isinstance(label, str):
+        return None
+    if alias is not None and not isinstance(alias, str):
+        return None
+    return label, str(key), alias or "default"
+
+
+def _all(text: str | None) -> Iterator[Place]:
+    """Give the places in a payload, without going deeper than it can be shown."""
+    if text is None or f'"{KIND}"' not in text:
+        return
+    try:
+        # Numbers stay as they are written, as where they are shown.
+        todo = [json.loads(text, parse_int=str, parse_float=str)]
+    except (ValueError, RecursionError):
+        return
+    while todo:
+        tree = todo.pop()
+        if isinstance(tree, dict):
+            place = _place(tree.get(VALUE)) if tree.get(TAG) == KIND else None
+            if place is not None:
+                yield place
+            todo += reversed(list(tree.values()))
+        elif isinstance(tree, list):
+            todo += reversed(tree)

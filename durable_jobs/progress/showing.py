@@ -1,0 +1,43 @@
+"""A progress in words and numbers, as JSON and as a piece of a page have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from durable_jobs.progress.tokens import View
+from durable_jobs.queries.progress import Progress
+
+
+def described(view: View, progress: Progress) -> dict[str, Any]:
+    """Return what is shown of a run: its status, counts, and names of steps."""
+    found: dict[str, Any] = {
+        "status": progress.status.value,
+        "label": progress.status.label,
+        "ended": progress.ended,
+        "done": progress.done,
+        "failed": progress.failed,
+        "total": view.total,
+        "version": progress.version,
+    }
+    if view.names:
+        found["current"] = progress.current()
+    return found
+
+
+def in_words(view: View, progress: Progress) -> dict[str, Any]:
+    """Return what the template of the piece of a page shows."""
+    shown = described(view, progress)
+    # More steps than were expected are no more than all of them.
+    total = max(view.total or 0, progress.done) or None
+    if view.total:
+        counts = _("%(done)s of %(total)s steps done")
+    else:
+        counts = ngettext("%(done)s step done", "%(done)s steps done", progress.done)
+    return shown | {
+        "counts": counts % {"done": progress.done, "total": total},
+        "value": total if progress.status == "completed" else progress.done,
+        "total": total if view.total or progress.ended else None,
+    }

@@ -1,0 +1,56 @@
+"""``GET progress/<token>/``: JSON; ``fragment/`` below it: a piece of a page.
+
+No login is needed: the token says which run. Tokens that are wrong, too old, or of a
+run that is gone are answered alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from durable_jobs.progress.showing import described, in_words
+from durable_jobs.progress.tokens import View, read
+from durable_jobs.queries import progress
+from durable_jobs.queries.progress import Progress
+
+#: With this status htmx stops to poll, and shows what came.
+STOP = 286
+
+
+@never_cache
+@require_safe
+def data(request: HttpRequest, token: str) -> HttpResponse:
+    """Answer with JSON; with 204 while the progress is that of ``?seen=``."""
+    return _answer(request, token, lambda view, now: JsonResponse(described(view, now)))
+
+
+@never_cache
+@require_safe
+def fragment(request: HttpRequest, token: str) -> HttpResponse:
+    """Answer with HTML for htmx: 204 for nothing new, 286 when it is over."""
+
+    def show(view: View, now: Progress) -> HttpResponse:
+        status = STOP if now.ended or view.last else 200
+        context = in_words(view, now)
+        return render(request, "durable_jobs/progress_now.html", context, status=status)
+
+    return _answer(request, token, show)
+
+
+def _answer(
+    request: HttpRequest, token: str, show: Callable[[View, Progress], HttpResponse]
+) -> HttpResponse:
+    view = read(token)
+    now = progress.of_run(view.run_id) if view is not None else None
+    if view is None or now is None:
+        message = "There is no such progress, or its time is over."
+        return JsonResponse({"error": message}, status=404)
+    over = now.ended or view.last
+    if request.GET.get("seen") == now.version and not over:
+        return HttpResponse(status=204)
+    return show(view, now)

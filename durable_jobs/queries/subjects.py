@@ -1,0 +1,105 @@
+"""Runs by what they are about: bounded, in one statement for many instances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Model, QuerySet
+
+from durable_jobs.models import Run, Subject
+from durable_jobs.statuses import LIVE, RunStatus
+from durable_jobs.store import db
+
+#: Runs of one instance that are counted: the newest.
+COUNTED = 100
+#: Instances in one statement.
+CHUNK = 1000
+_UNLOADED = ("data", "output", "error", "origin")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many runs are about an instance, of the newest ``COUNTED``."""
+
+    total: int = 0
+    live: int = 0
+    failed: int = 0
+
+    @property
+    def more(self) -> bool:
+        """Tell whether there may be others that were not counted."""
+        return self.total >= COUNTED
+
+
+def label_of(model: type[Model]) -> str:
+    """Return the name by which the subjects of a model are stored."""
+    return (model._meta.concrete_model or model)._meta.label_lower
+
+
+def newest(instance: Model, most: int) -> list[Run]:
+    """Return the newest runs of an instance, without their payloads."""
+    rows = _subjects(type(instance)).filter(object_pk=str(instance.pk))
+    deferred = [f"run__{name}" for name in _UNLOADED]
+    found = rows.select_related("run").defer(*deferred).order_by("-run_id")
+    return [subject.run for subject in found[:most]]
+
+
+def live(instances: Sequence[Model], most: int) -> list[tuple[str, Run]]:
+    """Return live runs of instances of one model, with the key of theirs each."""
+    found: list[tuple[str, Run]] = []
+    for keys in _chunks([str(one.pk) for one in instances]):
+        rows = _subjects(type(instances[0])).filter(
+            object_pk__in=keys, run__status__in=sorted(LIVE)
+        )
+        deferred = [f"run__{name}" for name in _UNLOADED]
+        chosen = rows.select_related("run").defer(*deferred).order_by("-run_id")
+        found += [(one.object_pk, one.run) for one in chosen[: most - len(found)]]
+        if len(found) >= most:
+            break
+    return found
+
+
+def counts(model: type[Model], keys: Sequence[str]) -> dict[str, Counts]:
+    """Count the runs of many instances in one statement, and no further than needed."""
+    if not keys:
+        return {}
+    statuses = [*(status.value for status in sorted(LIVE)), RunStatus.FAILED.value]
+    with db.connection().cursor() as cursor:
+        cursor.execute(
+            _counting(len(keys)), [*keys, *statuses, label_of(model), COUNTED]
+        )
+        rows = cursor.fetchall()
+    return {key: Counts(*map(int, text.split())) for key, text in rows}
+
+
+def _counting(count: int) -> str:
+    """Return the statement; of one instance's runs it reads the newest alone.
+
+    A scalar subquery gives one value, so the three counts are one text.
+    """
+    asked = ", ".join(["(CAST(%s AS varchar(255)))"] * count)
+    living = ", ".join(["%s"] * len(LIVE))
+    run, subject = Run._meta.db_table, Subject._meta.db_table
+    return f"""
+WITH asked(object_pk) AS (VALUES {asked})
+SELECT asked.object_pk, (
+    SELECT CAST(COUNT(*) AS varchar(20))
+        || ' ' || CAST(COUNT(CASE WHEN status IN ({living}) THEN 1 END) AS varchar(20))
+        || ' ' || CAST(COUNT(CASE WHEN status = %s THEN 1 END) AS varchar(20))
+    FROM (
+        SELECT r.status FROM {subject} s JOIN {run} r ON r.id = s.run_id
+        WHERE s.model = %s AND s.object_pk = asked.object_pk
+        ORDER BY s.run_id DESC LIMIT %s
+    ) AS newest)
+FROM asked
+"""  # noqa: S608  # our own tables, and placeholders
+
+
+def _subjects(model: type[Model]) -> QuerySet[Any]:
+    return Subject.objects.using(db.alias()).filter(model=label_of(model))
+
+
+def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[first : first + CHUNK] for first in range(0, len(keys), CHUNK))

@@ -1,0 +1,65 @@
+"""``{% load durable_jobs %}``: runs in the host's own pages."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django import template
+from django.urls import NoReverseMatch, reverse
+
+from durable_jobs.models import Run
+from durable_jobs.progress.showing import in_words
+from durable_jobs.progress.tokens import View
+from durable_jobs.queries import progress
+
+register = template.Library()
+
+
+@register.inclusion_tag("admin/durable_jobs/host_runs.html", takes_context=True)
+def durable_runs(context: template.Context, instance: Any) -> dict[str, Any]:
+    """Show the newest runs of an object, to those who may view runs.
+
+    For pages of an admin site: the request has to be in the context.
+    """
+    from django.contrib.admin import site
+    from django.contrib.admin.sites import all_sites
+
+    from durable_jobs.admin.panels import panel
+
+    request = context["request"]
+    name = getattr(request, "current_app", None)
+    here = next((one for one in all_sites if one.name == name), site)
+    return {"runs": panel(here, request, instance)}
+
+
+@register.inclusion_tag("durable_jobs/progress.html")
+def durable_progress(
+    run: Run | uuid.UUID | str | None,
+    names: bool = True,
+    total: int | None = None,
+    every: int = 3,
+) -> dict[str, Any]:
+    """Show how far a run is, and let htmx look again ``every`` so many seconds.
+
+    Whoever sees the page may look on without a login, at this run alone, for as long as
+    the setting ``PROGRESS_AGE`` says. ``names``: whether the steps that go on are
+    named. ``total``: how many steps there will be, where that is known.
+    """
+    if run is None:
+        return {}
+    key = run.pk if isinstance(run, Run) else uuid.UUID(str(run))
+    now = progress.of_run(key)
+    if now is None:
+        return {}
+    view = View(key, names=bool(names), total=total)
+    found = in_words(view, now)
+    if now.ended:
+        return found
+    token = view.token()
+    try:
+        url = reverse("durable_jobs:progress_fragment", args=[token])
+        json_url = reverse("durable_jobs:progress", args=[token])
+    except NoReverseMatch:
+        return found  # the host has not included the app's addresses
+    return found | {"url": url, "json_url": json_url, "every": max(int(every), 1)}
