@@ -73,7 +73,6 @@ class RunAdmin(RunPages):
         "trigger_shown",
         "queued",
         "started",
-        "ended",
         "duration",
     )
     list_filter = (OfferedStatus, OfferedPeriod, OfferedFunction)
