@@ -18,9 +18,10 @@ from django.http import (
     QueryDict,
 )
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from durable_jobs.admin import conditions
+from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
 from durable_jobs.control import bulk
@@ -30,6 +31,9 @@ from durable_jobs.models import Run
 from durable_jobs.queries.filtering import RunFilter
 
 _LONGEST = 500
+UNSEEN = gettext_lazy(
+    "Some of these runs are not among those that you may see. Nothing was done."
+)
 
 Action = Callable[[Any, HttpRequest, Any], HttpResponse | None]
 
@@ -71,6 +75,9 @@ def _confirmation(
     if not count:
         messages.warning(request, _("No run fits the filter."))
         return None
+    if not _sees_all(run_admin, request, chosen):
+        messages.error(request, UNSEEN)
+        return None
     return page(
         run_admin.admin_site,
         request,
@@ -87,6 +94,14 @@ def _confirmation(
         bulk_url=address(run_admin.admin_site, "bulk"),
         back=request.get_full_path(),
     )
+
+
+def _sees_all(run_admin: Any, request: HttpRequest, chosen: RunFilter) -> bool:
+    """Tell whether a host that shows only some runs shows all of the chosen ones."""
+    if run_admin.get_queryset.__func__ is ReadOnlyAdmin.get_queryset:
+        return True
+    shown = bulk.counted(chosen, run_admin.get_queryset(request))
+    return shown == bulk.counted(chosen)
 
 
 def _title(verb: str, count: int) -> str:
@@ -110,6 +125,8 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
     try:
         given = RunFilter.parse(dict(QueryDict(request.POST.get("filter", "")).lists()))
         chosen = conditions.allowed(request, given)
+        if not _sees_all(run_admin, request, chosen):
+            raise Refused(str(UNSEEN))
         run = bulk.begin(actor(request), verb, chosen, reason, key=key)
     except (FilterError, LimitExceeded, Refused) as error:
         messages.error(request, error.message)

@@ -14,6 +14,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.db import OperationalError
+from django.db.models import QuerySet
 
 from durable_jobs import ids
 from durable_jobs.conf import settings
@@ -102,9 +103,12 @@ def begin(
     return run
 
 
-def counted(chosen: RunFilter) -> int:
-    """Return how many runs a bulk run would be about; ``MOST + 1`` stands for more."""
-    rows = chosen.narrow(_subject_to_bulk()).order_by("-pk")
+def counted(chosen: RunFilter, among: QuerySet[Any] | None = None) -> int:
+    """Return how many runs a bulk run would be about; ``MOST + 1`` stands for more.
+
+    ``among``: of these alone.
+    """
+    rows = chosen.narrow(_subject_to_bulk(among)).order_by("-pk")
     return int(rows[: MOST + 1].count())
 
 
@@ -112,8 +116,9 @@ def _begun(key: str) -> Run | None:
     return Run.objects.using(db.alias()).filter(function=FUNCTION, key=key).first()
 
 
-def _subject_to_bulk() -> Any:
-    return Run.objects.using(db.alias()).exclude(function=FUNCTION)
+def _subject_to_bulk(among: QuerySet[Any] | None = None) -> Any:
+    every = Run.objects.using(db.alias()) if among is None else among
+    return every.exclude(function=FUNCTION)
 
 
 @function(id=FUNCTION, queue=settings.QUEUE)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 
 from durable_jobs import durable
+from durable_jobs.admin import RunAdmin
 from durable_jobs.control import bulk
 from durable_jobs.models import Run
 from tests.admin.conftest import Page, list_of, make_runs, page_of
@@ -237,3 +239,22 @@ def test_the_confirmation_escapes_what_it_shows(ann):
     asked = ask(ann, "cancel", runs, "?queue=%3Cscript%3Ex%3C/script%3E", **ALL)
     assert "<script>x" not in asked.content.decode()
     assert "&lt;script&gt;x" in asked.content.decode()
+
+
+def test_who_is_shown_only_some_runs_acts_on_none_of_the_others(kit, ann, monkeypatch):
+    mine, others = waiting(1)[0], waiting(1)[0]
+    rows = RunAdmin.get_queryset
+    monkeypatch.setattr(
+        RunAdmin, "get_queryset", lambda *args: rows(*args).filter(pk=mine.pk)
+    )
+    whole = form(ask(ann, "cancel", [mine]))
+    tampered = {**whole, "filter": f"id={others.pk}", "key": str(uuid.uuid4())}
+    for values in (tampered, {**tampered, "filter": "status=waiting"}):
+        response = ann.post(reverse("admin:durable_jobs_bulk"), values, follow=True)
+        assert "not among those that you may see" in response.content.decode()
+    kit.run_until_idle()
+    assert set(Run.objects.values_list("status", flat=True)) == {"waiting"}
+    ann.post(reverse("admin:durable_jobs_bulk"), whole)
+    kit.run_until_idle()
+    mine.refresh_from_db()
+    assert mine.status == "cancelled"
