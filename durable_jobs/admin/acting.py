@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy
 
 from durable_jobs import ids, serialization
 from durable_jobs.admin.display import badge, short
-from durable_jobs.admin.forms import JSONText
+from durable_jobs.admin.forms import JSONText, Reason
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
 from durable_jobs.control import acting
@@ -30,7 +30,6 @@ from durable_jobs.store.steering import stored_data
 
 #: Steps that a form offers to begin again from.
 MOST_STEPS = 1000
-REASON = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,23 +41,12 @@ class Button:
     url: str
 
 
-class Ask(forms.Form):
+class Ask(Reason):
     """What every verb asks: why."""
-
-    reason = forms.CharField(
-        label=gettext_lazy("Reason"),
-        required=False,
-        max_length=REASON,
-        help_text=gettext_lazy(
-            "Kept in the history of the run and of what it is about."
-        ),
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
-    )
 
     def __init__(self, *args: Any, run: Run, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.run = run
-        self.label_suffix = ""
 
     def values(self) -> dict[str, Any]:
         """Return what the verb gets besides the reason."""

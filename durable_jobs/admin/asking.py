@@ -12,32 +12,14 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from durable_jobs import ids, serialization
-from durable_jobs.admin.acting import REASON
-from durable_jobs.admin.forms import JSONText
+from durable_jobs.admin.forms import JSONText, Reason
 from durable_jobs.admin.pages import page
 from durable_jobs.exceptions import DurableError, Refused
 
 #: The status of a form that has to be filled in again.
 WRONG = 422
-
-
-class Reason(forms.Form):
-    """What every verb asks: why."""
-
-    reason = forms.CharField(
-        label=gettext_lazy("Reason"),
-        required=False,
-        max_length=REASON,
-        help_text=gettext_lazy("Shown to others, and kept in the history."),
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
-    )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("label_suffix", "")
-        super().__init__(*args, **kwargs)
 
 
 class Once(forms.Form):

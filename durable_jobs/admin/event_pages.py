@@ -10,7 +10,6 @@ from django import forms
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
-from django.urls import path
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -19,7 +18,7 @@ from durable_jobs.admin.asking import WRONG, Once, PayloadText, Question, ask, a
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import badge, moment, short
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import PREFIX, View, actor, address, page
+from durable_jobs.admin.pages import View, actor, address, page, paths
 from durable_jobs.admin.payloads import SHOWN
 from durable_jobs.admin.related import listed, some
 from durable_jobs.admin.snippets import snippets
@@ -44,17 +43,7 @@ class EventPages(ReadOnlyAdmin):
             "event_send": ("send/", _send),
             "event_resend": ("<str:key>/resend/", _resend),
         }
-        return [
-            *(
-                path(
-                    route,
-                    self.admin_site.admin_view(partial(view, self)),
-                    name=f"{PREFIX}{name}",
-                )
-                for name, (route, view) in own.items()
-            ),
-            *super().get_urls(),
-        ]
+        return [*paths(self, own), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Show the list, from which those who may send an event."""

@@ -36,6 +36,22 @@ _UNSAID: Any = object()
 _HINTS = {"ge": "min", "le": "max", "multiple_of": "step", "max_length": "maxlength"}
 
 
+class Reason(forms.Form):
+    """What everybody who changes something is asked: why."""
+
+    reason = forms.CharField(
+        label=_("Reason"),
+        required=False,
+        max_length=500,
+        help_text=_("Shown to others, and kept in the history."),
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("label_suffix", "")
+        super().__init__(*args, **kwargs)
+
+
 class JSONText(forms.CharField):
     """JSON as text, read as strictly as what comes from strangers."""
 

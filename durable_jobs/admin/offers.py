@@ -21,10 +21,10 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import ngettext
 
 from durable_jobs.admin.choosing import FIELD, Chosen
-from durable_jobs.admin.forms import SchemaForm, form_for, read
+from durable_jobs.admin.forms import Reason, SchemaForm, form_for, read
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor
 from durable_jobs.control import offering
@@ -35,19 +35,6 @@ from durable_jobs.models import Run
 
 #: Objects that the page names; of the others it tells how many there are.
 NAMED = 20
-REASON = 500
-
-
-class Why(forms.Form):
-    """What every start asks: why."""
-
-    reason = forms.CharField(
-        label=gettext_lazy("Reason"),
-        required=False,
-        max_length=REASON,
-        help_text=gettext_lazy("Kept in the history of each object and of its run."),
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
-    )
 
 
 # What is offered
@@ -185,9 +172,9 @@ class Asking:
         return form_for(self.function.input)(data, prefix="input", label_suffix="")
 
     @cached_property
-    def why(self) -> Why:
+    def why(self) -> Reason:
         """Return the form of what every start asks."""
-        return Why(self.request.POST if self.sent else None, label_suffix="")
+        return Reason(self.request.POST if self.sent else None, label_suffix="")
 
     @property
     def forms(self) -> list[forms.Form]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.apps import apps
@@ -11,7 +12,7 @@ from django.contrib.admin import AdminSite
 from django.db.models import Model
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
@@ -79,6 +80,22 @@ def frame(site: AdminSite, request: HttpRequest, current: str = "") -> dict[str,
 def address(site: AdminSite, name: str, *args: Any) -> str:
     """Return the address of a page of ours in an admin site."""
     return reverse(f"admin:{PREFIX}{name}", args=args, current_app=site.name)
+
+
+def paths(admin: Any, routes: Mapping[str, tuple[str, View]]) -> list[URLPattern]:
+    """Return the addresses of pages by name, for the ``get_urls`` of an admin.
+
+    Each route has the view that answers it, which is called with the admin and the
+    request, for those who may log in.
+    """
+    return [
+        path(
+            route,
+            admin.admin_site.admin_view(partial(view, admin)),
+            name=f"{PREFIX}{name}",
+        )
+        for name, (route, view) in routes.items()
+    ]
 
 
 def page(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import partial
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Max, Q, Sum
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.urls import path
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
@@ -21,7 +19,7 @@ from durable_jobs.admin import acting
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import badge, short
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import PREFIX, View, actor, address, page
+from durable_jobs.admin.pages import View, actor, address, page, paths
 from durable_jobs.admin.related import Related
 from durable_jobs.admin.timeline import Offers, chart
 from durable_jobs.control.acting import Actor, applies, may
@@ -54,17 +52,7 @@ class RunPages(ReadOnlyAdmin):
             "run_document": ("<uuid:pk>/history.json", _history),
             "run_test": ("<uuid:pk>/test/", _test),
         }
-        return [
-            *(
-                path(
-                    route,
-                    self.admin_site.admin_view(partial(view, self)),
-                    name=f"{PREFIX}{name}",
-                )
-                for name, (route, view) in own.items()
-            ),
-            *super().get_urls(),
-        ]
+        return [*paths(self, own), *super().get_urls()]
 
     def change_view(
         self,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial, partialmethod
+from functools import partialmethod
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import path
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
@@ -25,7 +24,7 @@ from durable_jobs.admin import (
     traffic,
 )
 from durable_jobs.admin.display import away, badge, length, moment, short, took
-from durable_jobs.admin.pages import PREFIX, View, actor
+from durable_jobs.admin.pages import View, actor, paths
 from durable_jobs.admin.payloads import error, payload
 from durable_jobs.admin.related import RUN_PAYLOADS
 from durable_jobs.admin.run_list import (
@@ -104,15 +103,7 @@ class RunAdmin(RunPages):
     def get_urls(self) -> list[Any]:
         """Return also the addresses of the pages that are no model's own."""
         routes = {name: (f"{name}/", view) for name, view in PAGES.items()} | BELOW
-        own = [
-            path(
-                route,
-                self.admin_site.admin_view(partial(view, self)),
-                name=f"{PREFIX}{name}",
-            )
-            for name, (route, view) in routes.items()
-        ]
-        return [*own, *super().get_urls()]
+        return [*paths(self, routes), *super().get_urls()]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
         """Return the list that narrows by the conditions in its address."""

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from django import forms
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import path
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from durable_jobs import clock
-from durable_jobs.admin.asking import Once, Question, Reason, ask
+from durable_jobs.admin.asking import Once, Question, ask
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import length, moment
+from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import PREFIX, actor, address
+from durable_jobs.admin.pages import actor, address, paths
 from durable_jobs.control import operating
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run, Schedule
@@ -47,10 +46,8 @@ class SchedulePages(ReadOnlyAdmin):
 
     def get_urls(self) -> list[Any]:
         """Return also the address of what is done to a schedule."""
-        view = self.admin_site.admin_view(partial(act, self))
-        route = "<int:pk>/act/<slug:verb>/"
-        own = path(route, view, name=f"{PREFIX}schedule_act")
-        return [own, *super().get_urls()]
+        own = {"schedule_act": ("<int:pk>/act/<slug:verb>/", act)}
+        return [*paths(self, own), *super().get_urls()]
 
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
         """Return the times to come, those that were, and what the viewer may do."""

@@ -13,15 +13,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from durable_jobs.admin.asking import (
-    WRONG,
-    Once,
-    PayloadText,
-    Question,
-    Reason,
-    ask,
-    attempt,
-)
+from durable_jobs.admin.asking import WRONG, Once, PayloadText, Question, ask, attempt
+from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
 from durable_jobs.control import operating, sending

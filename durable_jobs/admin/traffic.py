@@ -15,8 +15,9 @@ from django.utils.translation import gettext as _
 
 from durable_jobs import clock
 from durable_jobs.admin import words
-from durable_jobs.admin.asking import Question, Reason, ask
+from durable_jobs.admin.asking import Question, ask
 from durable_jobs.admin.display import away, length, moment, short
+from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import View, actor, address, page
 from durable_jobs.control import operating

@@ -272,11 +272,9 @@ def _percentile(sorted_: Sequence[timedelta], share: float) -> timedelta | None:
     )
 
 
-def errors(function: str | None = None) -> list[ErrorGroup]:
+def errors() -> list[ErrorGroup]:
     """Return the failures among the newest failed runs, by their fingerprint."""
     rows = _runs().filter(status=RunStatus.FAILED)
-    if function is not None:
-        rows = rows.filter(function=function)
     named = rows.annotate(
         type=KT("error__type"), step=KT("error__step"), message=KT("error__message")
     )
