@@ -66,7 +66,9 @@ class Installed:
         self.run("django-admin", "startproject", "mysite", cwd=place)
         site = place / "mysite"
         with (site / "mysite" / "settings.py").open("a") as settings:
-            settings.write(f"\nINSTALLED_APPS += {['durable_jobs', *apps]!r}\n")
+            settings.write(
+                f"\nINSTALLED_APPS += {['durable_jobs', 'django_htmx', *apps]!r}\n"
+            )
             settings.write('STATIC_ROOT = BASE_DIR / "collected"\n')
             settings.write(SQLITE)
         self.manage(site, "migrate", "--verbosity", "0")
