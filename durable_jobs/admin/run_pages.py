@@ -22,8 +22,9 @@ from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import View, actor, address, page, paths
 from durable_jobs.admin.related import Related
 from durable_jobs.admin.timeline import Offers, chart
+from durable_jobs.control import sending
 from durable_jobs.control.acting import Actor, applies, may
-from durable_jobs.models import Run, Step, Wait, WaitKind
+from durable_jobs.models import Event, Run, Step, Wait, WaitKind
 from durable_jobs.queries import history
 from durable_jobs.statuses import STEP_ENDED, RunStatus
 from durable_jobs.store import db
@@ -147,20 +148,24 @@ def _offers(admin: Any, request: HttpRequest, run: Run) -> Offers:
     """Return what adds to a wait the verbs that the viewer may use on it."""
     who = actor(request)
     verbs = [verb for verb in ("wake", "retry", "answer") if acting_on(who, verb, run)]
+    sends = who.may(sending.SEND) and Links(admin.admin_site, request).allowed(Event)
 
     def offer(wait: Wait, text: SafeString) -> SafeString:
         shown = [
-            format_html(
-                '<a class="durable-do" href="{}">{}</a>',
+            (
                 f"{acting.url_of(admin, run, verb)}?{urlencode({'step': wait.step})}",
                 label,
             )
             for verb, label in VERBS_ON.get(wait.kind, ())
             if verb in verbs
         ]
-        return format_html(
-            "{}{}", text, format_html_join("", " {}", ((s,) for s in shown))
-        )
+        if sends and wait.kind == WaitKind.EVENT:
+            form = address(admin.admin_site, "event_send")
+            shown.append(
+                (f"{form}?{urlencode({'name': wait.name})}", _("send the event"))
+            )
+        link = '<a class="durable-do" href="{}">{}</a>'
+        return format_html("{} {}", text, format_html_join(" ", link, shown))
 
     return offer
 
