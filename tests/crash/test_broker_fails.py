@@ -58,6 +58,8 @@ def test_a_worker_that_hears_nothing_ends_to_be_started_again(lab: Lab) -> None:
         deaf = lab.worker(BROKER_URL=url, LAB_PATROL="0.5,1,2")
         before = functions.five_steps.enqueue()
         until(lambda: completed(before), "the worker to work", lab)
+        # A worker that still has a message in its hands is not taken to be deaf.
+        until(lambda: "succeeded in" in deaf.text(), "the worker to rest", lab)
         assert proxy.silence() > 0
         run = functions.five_steps.enqueue()
         assert deaf.ended() == os.EX_UNAVAILABLE, deaf.text()
