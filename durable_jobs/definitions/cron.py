@@ -110,8 +110,40 @@ class CronExpression:
         return f"{words} ({self.tz})"
 
     def _elapsed(self, local: datetime) -> Iterator[datetime]:
-        for match in CronSim(self.fields, local):
-            yield match.astimezone(UTC)
+        """Give every instant at which the clocks show one of the times.
+
+        By one offset after the other: cronsim takes a change by half an hour, as Lord
+        Howe Island has it, for one by an hour.
+        """
+        moment, offset = local.astimezone(UTC), _offset(local)
+        while True:
+            start = (moment + offset).replace(tzinfo=None)
+            for match in CronSim(self.fields, start):
+                found = (match - offset).replace(tzinfo=UTC)
+                if _offset(found.astimezone(self.zone)) != offset:
+                    break
+                moment = found
+                yield found
+            else:
+                return
+            change = self._change(moment + _SECOND, found)
+            offset = _offset(change.astimezone(self.zone))
+            moment = change - _SECOND  # a time at the change itself is one of them
+
+    def _change(self, before: datetime, after: datetime) -> datetime:
+        """Give the instant, to the second, at which an offset ends that holds before.
+
+        ``after`` is an instant with another one.
+        """
+        offset = _offset(before.astimezone(self.zone))
+        before = before.replace(microsecond=0)
+        while after - before > _SECOND:
+            middle = (before + (after - before) // 2).replace(microsecond=0)
+            if _offset(middle.astimezone(self.zone)) == offset:
+                before = middle
+            else:
+                after = middle
+        return after
 
     def _named(self, local: datetime) -> Iterator[datetime]:
         for match in CronSim(self.fields, local.replace(tzinfo=None, fold=0)):
@@ -135,6 +167,12 @@ class CronExpression:
             else:
                 before = middle
         return after
+
+
+def _offset(local: datetime) -> timedelta:
+    found = local.utcoffset()
+    assert found is not None, "the callers' datetimes are aware"
+    return found
 
 
 @functools.lru_cache(maxsize=4096)

@@ -337,3 +337,12 @@ def test_it_says_what_it_does_in_words() -> None:
 def test_the_same_text_and_zone_are_equal() -> None:
     assert CronExpression("@hourly") == CronExpression("@hourly", "UTC")
     assert CronExpression("@hourly") != CronExpression("@hourly", "Europe/Paris")
+
+
+def test_a_change_by_half_an_hour_repeats_half_an_hour() -> None:
+    cron = CronExpression("30 * * * *", "Australia/Lord_Howe")
+    moment, found = datetime(2015, 4, 4, 14, tzinfo=UTC), []
+    while len(found) < 4:
+        moment = cron.next_after(moment)
+        found.append(f"{moment:%H:%M}")
+    assert found == ["14:30", "15:00", "16:00", "17:00"]
