@@ -24,6 +24,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.html import escape
 from django.utils.translation import gettext_lazy as _
 from pydantic import AliasChoices, BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
@@ -203,8 +204,8 @@ def _is_text(kind: Any) -> bool:
     """Tell whether a type is written as a text, such as an address or a UUID."""
     try:
         found = TypeAdapter(kind).json_schema()
-    except Exception:  # noqa: BLE001  # any type may stand there, and has its own errors
-        return False
+    except PydanticUserError:
+        return False  # it has no JSON schema: such a type is told as JSON
     return found.get("type") == "string"
 
 

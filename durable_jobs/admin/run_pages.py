@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Count, Max, Q, Sum
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.html import format_html, format_html_join
@@ -80,8 +80,8 @@ class RunPages(ReadOnlyAdmin):
     def _short(self, request: HttpRequest, object_id: str) -> Run | None:
         try:
             key = Run._meta.pk.to_python(object_id)
-        except Exception:  # noqa: BLE001  # the whole page says it as it should
-            return None
+        except ValidationError:
+            return None  # the whole page says it as it should
         found: Run | None = self.get_queryset(request).filter(pk=key).first()
         if found is not None and not self.has_view_permission(request, found):
             return None

@@ -27,7 +27,7 @@ def take(who: str) -> None:
         return
     try:
         wait = _wait(who, rate)
-    except Exception:
+    except Exception:  # each cache has errors of its own, and none may close the API
         logger.exception("The cache that counts requests failed: all are let in.")
         return
     if wait is not None:

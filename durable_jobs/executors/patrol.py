@@ -93,8 +93,7 @@ class Patrol:
             self._noted_at = now
 
     def look(self) -> None:
-        """Leave word, and do what nobody does."""
-        self._note()
+        """Do what nobody does, and leave word."""
         if ticking.silent_for() > MISSED:
             ticking.tick()
         if self._rings_in_vain():
@@ -104,6 +103,7 @@ class Patrol:
                 DEAF,
             )
             self._leave()
+        self._note()  # last: what is written here is in nobody's way
 
     def _rings_in_vain(self) -> bool:
         """Ring for old work, and tell whether an earlier bell has not been heard."""
