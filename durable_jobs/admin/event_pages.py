@@ -183,7 +183,7 @@ def _do_send(
 
     data = read(forms_[1]) if schema is not None else first.cleaned_data["input"]
     event = NewEvent(first.cleaned_data["name"], data, id=first.cleaned_data["token"])
-    return _told(admin, request, sending.send(actor(request), event))
+    return _told(admin, request, sending.send_once(actor(request), event))
 
 
 def _told(admin: Any, request: HttpRequest, sent: Sent) -> tuple[Any, str]:

@@ -187,10 +187,8 @@ def _do(
     if verb == "resume":
         operating.resume_schedule(who, schedule, reason)
         return _("The schedule was resumed."), back
-    token, held = chosen["token"], chosen["held"]
-    started = operating.run_schedule(
-        who, schedule, token=token, held=held, reason=reason
-    )
+    form = operating.Form(chosen["token"], chosen["held"])
+    started = operating.run_schedule(who, schedule, form=form, reason=reason)
     if started is None:
         return _("It starts when the run before it has ended."), back
     place = links.page(Run, started.run.pk) or back

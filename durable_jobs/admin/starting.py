@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from durable_jobs.admin.asking import WRONG, Once, PayloadText, Question, ask, attempt
-from durable_jobs.admin.forms import Reason
+from durable_jobs.admin.forms import Reason, read
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
 from durable_jobs.control import operating, sending
@@ -129,8 +129,6 @@ def _start(
     given: Any,
     options: Any,
 ) -> tuple[Any, str]:
-    from durable_jobs.admin.forms import read
-
     chosen = options.cleaned_data
     started = sending.start(
         actor(request),

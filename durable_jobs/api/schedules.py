@@ -11,7 +11,7 @@ from durable_jobs.api import cursors
 from durable_jobs.api.answers import answers
 from durable_jobs.api.doors import need
 from durable_jobs.api.schemas import Page, ReasonIn, ScheduleDone, SchedulesOut
-from durable_jobs.control import calling
+from durable_jobs.control import operating
 from durable_jobs.exceptions import FilterError, Refused, UnknownFunction
 from durable_jobs.models import Schedule
 from durable_jobs.queries import reading
@@ -60,16 +60,30 @@ def run_schedule(
     return _steer(request, "run", schedule_id, payload)
 
 
+_PERMISSIONS = {
+    "pause": operating.PAUSE_SCHEDULE,
+    "resume": operating.PAUSE_SCHEDULE,
+    "run": operating.RUN_SCHEDULE,
+}
+
+
 def _steer(
     request: HttpRequest, verb: str, schedule_id: int, given: ReasonIn | None
 ) -> Any:
-    who = need(request, f"durable_jobs.{calling.PERMISSIONS[verb]}")
+    who = need(request, _PERMISSIONS[verb])
     rows = Schedule.objects.using(db.alias()).filter(pk=schedule_id)
     schedule = rows.first()
     if schedule is None:
         raise Http404
+    reason, started = given.reason if given else "", None
     try:
-        run = calling.steer(who, verb, schedule, given.reason if given else "")
+        if verb == "pause":
+            operating.pause_schedule(who, schedule, reason)
+        elif verb == "resume":
+            operating.resume_schedule(who, schedule, reason)
+        else:
+            started = operating.run_schedule(who, schedule, reason=reason)
     except UnknownFunction as error:
         raise Refused(error.message) from None
-    return {"schedule": schedule, "run": None if run is None else run.pk}
+    schedule.refresh_from_db()
+    return {"schedule": schedule, "run": None if started is None else started.run.pk}

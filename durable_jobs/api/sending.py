@@ -14,7 +14,7 @@ from durable_jobs.api.doors import LINES, need
 from durable_jobs.api.problems import Problem
 from durable_jobs.api.schemas import EventIn, Ids, SignalIn, Woken
 from durable_jobs.conf import settings
-from durable_jobs.control import calling
+from durable_jobs.control import sending
 from durable_jobs.control.acting import Actor
 from durable_jobs.definitions.events import NewEvent
 from durable_jobs.exceptions import LimitExceeded
@@ -51,9 +51,9 @@ _HEADER = {
 )
 def send_events(request: HttpRequest) -> Any:
     """Send an event, or many, all or none: one object, an array, or one a line."""
-    who = need(request, "durable_jobs.send_event")
+    who = need(request, sending.SEND)
     events = _identified(request, _events(bodies.value(request)))
-    return Status(202, {"ids": calling.send(who, events, _source(who))})
+    return Status(202, {"ids": sending.send(who, events, _source(who))})
 
 
 @router.post("/signals/{name}", response=answers({200: Woken}, 415), tags=["signals"])
@@ -61,9 +61,9 @@ def send_signal(
     request: HttpRequest, name: str, payload: SignalIn | None = None
 ) -> Any:
     """Wake the run that waits for a signal; nothing is kept when none does."""
-    who = need(request, "durable_jobs.send_signal")
+    who = need(request, sending.SIGNAL)
     data = payload.data if payload else None
-    run = calling.signal(who, name, data)
+    run = sending.signal(who, name, data)
     return {"run": None if run is None else run.pk}
 
 

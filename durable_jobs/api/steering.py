@@ -27,7 +27,7 @@ from durable_jobs.api.schemas import (
     RunOut,
     StartIn,
 )
-from durable_jobs.control import bulk, calling
+from durable_jobs.control import bulk, sending
 from durable_jobs.control.acting import VERBS, act
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import Refused, UnknownFunction
@@ -45,14 +45,14 @@ def start_run(
     request: HttpRequest, function_id: str, payload: StartIn | None = None
 ) -> Any:
     """Start a run; 200 with the run that was started under the same key before."""
-    who = need(request, "durable_jobs.start_run")
+    who = need(request, sending.START)
     function = registry.get(function_id)
     given = payload or StartIn()
-    started = calling.start(
+    started = sending.start(
         who,
         function,
         given.data,
-        key=given.key,
+        key=given.key or "",
         run_after=_after(given.run_after),
         priority=given.priority,
     )

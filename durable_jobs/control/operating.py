@@ -5,9 +5,11 @@ What was done is written to the admin's log, in the transaction that does it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
+from django.db.models import Model
 
 from durable_jobs.control import auditing, schedules, traffic
 from durable_jobs.control.acting import Actor
@@ -87,42 +89,45 @@ def _pause(kind: str, name: str, key: str = "") -> Pause:
 
 def pause_schedule(actor: Actor, schedule: Schedule, reason: str = "") -> None:
     """Pause a schedule; raise ``Refused`` when it is paused already."""
-    _need(actor, PAUSE_SCHEDULE)
+    _need(actor, PAUSE_SCHEDULE, schedule)
     with db.atomic():
         if not schedules.pause(schedule, reason):
-            raise Refused(f"The schedule {schedule} was paused by another.")
+            raise Refused(f"The schedule {schedule} was paused by another, or before.")
         auditing.write(actor, schedule, _text("Paused", reason))
 
 
 def resume_schedule(actor: Actor, schedule: Schedule, reason: str = "") -> None:
     """Resume a schedule; raise ``Refused`` when it is not paused."""
-    _need(actor, PAUSE_SCHEDULE)
+    _need(actor, PAUSE_SCHEDULE, schedule)
     with db.atomic():
         if not schedules.resume(schedule):
-            raise Refused(f"The schedule {schedule} was resumed by another.")
+            raise Refused(f"The schedule {schedule} was resumed by another, or before.")
         auditing.write(actor, schedule, _text("Resumed", reason))
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a page showed when it asked: its own id, and how many times waited."""
+
+    token: str
+    held: int
+
+
 def run_schedule(
-    actor: Actor, schedule: Schedule, *, token: str, held: int, reason: str = ""
+    actor: Actor, schedule: Schedule, *, form: Form | None = None, reason: str = ""
 ) -> Started | None:
     """Start a run of a schedule at once; None when it has to wait for another.
 
-    ``token`` is the id of the form, ``held`` how many times waited when it was shown:
-    the same form starts one run. Raises ``Refused`` when another was first.
+    The same ``form`` starts one run. Raises ``Refused`` when another was first.
     """
-    _need(actor, RUN_SCHEDULE)
-    check_token(token)
+    _need(actor, RUN_SCHEDULE, schedule)
     with db.atomic():
         found = Schedule.objects.using(db.alias()).filter(pk=schedule.pk)
         locked = rows.locked(found).get()
-        known = _made_with(token)
+        known = None if form is None else _made_by(form, locked)
         if known is not None:
             return Started(known, new=False)
-        if len(locked.held) != held:
-            msg = f"The times that wait in {schedule} have changed: look again."
-            raise Refused(msg)
-        run = schedules.run_now(schedule, event_id=token)
+        run = schedules.run_now(schedule, event_id=form.token if form else None)
         what = f"Run {run.pk} started" if run else "Put in line to run"
         auditing.write(actor, schedule, _text(what, reason))
         if run is not None:
@@ -130,14 +135,21 @@ def run_schedule(
     return None if run is None else Started(run, new=True)
 
 
-def _made_with(token: str) -> Run | None:
-    if not Event.objects.using(db.alias()).filter(pk=token).exists():
-        return None
-    return Run.objects.using(db.alias()).filter(event_id=token).first()
+def _made_by(form: Form, schedule: Schedule) -> Run | None:
+    """Return the run that a form has started, if it has; raise when it is stale."""
+    check_token(form.token)
+    if Event.objects.using(db.alias()).filter(pk=form.token).exists():
+        started = Run.objects.using(db.alias()).filter(event_id=form.token).first()
+        if started is not None:
+            return started
+    if len(schedule.held) != form.held:
+        msg = f"The times that wait in {schedule} have changed: look again."
+        raise Refused(msg)
+    return None
 
 
-def _need(actor: Actor, wanted: str) -> None:
-    if not actor.may(wanted):
+def _need(actor: Actor, wanted: str, about: Model | None = None) -> None:
+    if not actor.may(wanted, about):
         raise PermissionDenied
 
 

@@ -1,12 +1,14 @@
-"""What people start: events that they send, and runs that they start by hand.
+"""What people and programs begin: events, signals, and runs.
 
-Each form carries an id that was made when it was shown: what is sent with it is sent
-once, however often the form comes.
+Each checks the actor's permission, and events the names that a key may send. A form
+carries an id that was made when it was shown: what is sent with it is sent once,
+however often the form comes.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,10 +17,10 @@ from django.core.exceptions import PermissionDenied
 
 from durable_jobs.control import auditing
 from durable_jobs.control.acting import Actor
-from durable_jobs.definitions.events import NewEvent, check_mapping
+from durable_jobs.definitions.events import NewEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import OWN
-from durable_jobs.events import ingest, starting
+from durable_jobs.events import ingest, signalling
 from durable_jobs.exceptions import ConfigurationError, Refused
 from durable_jobs.models import Event, IdempotencyKey, Run
 from durable_jobs.store import db
@@ -27,6 +29,7 @@ from durable_jobs.types import Duration
 #: The ``source`` of events that people send.
 ADMIN = "admin"
 SEND = "durable_jobs.send_event"
+SIGNAL = "durable_jobs.send_signal"
 START = "durable_jobs.start_run"
 
 
@@ -46,21 +49,34 @@ class Started:
     new: bool
 
 
-def send(actor: Actor, event: NewEvent, *, note: str = "") -> Sent:
-    """Send an event, checked as ``durable.send`` does, and write down who did it.
+def send(actor: Actor, events: Sequence[NewEvent], source: str) -> list[str]:
+    """Send events, all or none, and return their ids, in order.
 
-    Its ``id`` is that of the form: one that was sent already is not sent again. Raises
-    ``PermissionDenied``, and what ``durable.send`` raises.
+    They are their own record, by their source. Raises ``PermissionDenied``, and what
+    ``durable.send_many`` raises.
     """
     if not actor.may(SEND):
         raise PermissionDenied
+    for event in events:
+        if not actor.may_name(event.name):
+            msg = f"The key may not send events called {event.name!r:.80}."
+            raise PermissionDenied(msg)
+    with db.atomic():
+        return ingest.send(events, source)
+
+
+def send_once(actor: Actor, event: NewEvent, *, note: str = "") -> Sent:
+    """Send the event of a form, whose id it has, and write down who did it.
+
+    One that was sent already is not sent again. Raises what ``send`` raises.
+    """
     check_token(event.id)
     with db.atomic():
         rows = Event.objects.using(db.alias()).filter(pk=event.id)
-        known = rows.first()
+        known = rows.first() if actor.may(SEND) else None
         if known is not None:
             return Sent(known, new=False)
-        ingest.send([event], ADMIN)
+        send(actor, [event], ADMIN)
         sent = rows.get()
         auditing.write(actor, sent, f"Sent{note}.")
     return Sent(sent, new=True)
@@ -72,10 +88,21 @@ def resend(actor: Actor, event: Event, token: str) -> Sent:
         event.name, event.data, id=token, user=event.user, v=event.v or None
     )
     with db.atomic():
-        sent = send(actor, again, note=f" again, as {event.pk} was")
+        sent = send_once(actor, again, note=f" again, as {event.pk} was")
         if sent.new:
             auditing.write(actor, event, f"Sent again as {sent.event.pk}.")
     return sent
+
+
+def signal(actor: Actor, name: str, data: Any) -> Run | None:
+    """Wake the run that waits for a signal and return it; None when nobody waits."""
+    if not actor.may(SIGNAL):
+        raise PermissionDenied
+    with db.atomic():
+        run = signalling.signal(name, data)
+        if run is not None:
+            auditing.record(actor, run, f"Signal {name} sent.")
+    return run
 
 
 def start(
@@ -83,16 +110,16 @@ def start(
     function: Function,
     data: Any,
     *,
-    token: str,
     key: str = "",
+    token: str | None = None,
     run_after: Duration | datetime | None = None,
     priority: int = 0,
 ) -> Started:
-    """Start a run by hand, and write down who did it.
+    """Start a run, and write down who did it; or find the one that has the key.
 
-    ``token`` is the id of the form, which stands for a ``key`` where none is given:
-    with the same one and the same data, the run that is there is returned. Raises
-    ``PermissionDenied``, and what ``function.enqueue`` raises.
+    ``token`` is the id of the form, if it comes from one: it stands for a ``key`` where
+    none is given. Raises ``PermissionDenied``, ``Refused`` for a function of the app's
+    own, and what ``function.enqueue`` raises.
     """
     if not actor.may(START):
         raise PermissionDenied
@@ -100,18 +127,23 @@ def start(
         # What they are given says who acts.
         msg = f"{function.id!r} is the app's own: it is begun by what it is for."
         raise Refused(msg)
-    check_token(token)
-    wanted = key or f"form:{token}"
-    chosen = function.using(key=wanted, run_after=run_after, priority=priority)
-    check_mapping(data, f"the data of {function.id!r}")
+    if token is not None:
+        check_token(token)
+        key = key or f"form:{token}"
+    chosen = function.using(key=key or None, run_after=run_after, priority=priority)
     with db.atomic():
-        rows = IdempotencyKey.objects.using(db.alias())
-        before = rows.filter(function=function.id, key=f"key:{wanted}").first()
-        run = starting.enqueue(chosen, data)
-        new = before is None or before.run_id != run.pk
+        before = _run_under(function, key) if key else None
+        run = chosen.enqueue(data)
+        new = before != run.pk
         if new:
-            auditing.record(actor, run, "Run started by hand.")
+            auditing.record(actor, run, "Run started.")
     return Started(run, new)
+
+
+def _run_under(function: Function, key: str) -> uuid.UUID | None:
+    rows = IdempotencyKey.objects.using(db.alias())
+    known = rows.filter(function=function.id, key=f"key:{key}")
+    return known.values_list("run_id", flat=True).first()
 
 
 def check_token(token: str | None) -> None:

@@ -66,7 +66,7 @@ def test_a_run_is_started_with_data_a_key_and_a_delay(kit, api, sleeper):
     other = api.post(f"functions/{sleeper.id}/runs", {"data": {}, "key": "k"})
     problem(other, 409, "duplicate-key")
     entry = LogEntry.objects.get(object_id=str(run.pk))
-    assert entry.change_message.startswith("Started. (by API key tests")
+    assert entry.change_message.startswith("Run started. (by API key tests")
     at = {"run_after": "2026-03-05T00:00:00Z"}
     later = api.post(f"functions/{sleeper.id}/runs", at).json()
     assert later["due_at"] == "2026-03-05T00:00:00Z"
