@@ -82,7 +82,9 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         lines=[_line(one, links) for one in found.lines[:MOST_LINES]],
         width=WIDTH,
         height=HEIGHT,
-        errors=[_error(one, links) for one in found.errors],
+        errors=[
+            _error(one, links, admin.sees_payloads(request)) for one in found.errors
+        ],
         attention=[_attention(one, links) for one in found.attention],
     )
 
@@ -182,8 +184,10 @@ def _bars(ended: Sequence[int], failed: Sequence[int]) -> Iterator[Bar]:
         )
 
 
-def _error(one: model.ErrorGroup, links: Links) -> dict[str, Any]:
+def _error(one: model.ErrorGroup, links: Links, sees: bool) -> dict[str, Any]:
     filters = {"status": "failed", "function": one.function}
+    if sees:  # what a run carries is not looked through for others
+        filters["where"] = f"error.type={one.type}"
     return {
         "count": one.count,
         "function": one.function,
@@ -191,7 +195,7 @@ def _error(one: model.ErrorGroup, links: Links) -> dict[str, Any]:
         "message": one.message,
         "last": away(one.last),
         "run": links.anchor(links.page(Run, one.run), short(one.run)),
-        "all": links.rows(Run, **filters, where=f"error.type={one.type}"),
+        "all": links.rows(Run, **filters),
     }
 
 

@@ -363,3 +363,14 @@ def test_a_history_that_is_too_large_for_a_test_is_offered_as_a_file(
     make_steps(run, 120)
     url = reverse("admin:durable_jobs_run_test", args=[run.pk])
     assert "too large" in admin_client.get(url).content.decode()
+
+
+def test_the_overview_leads_each_viewer_to_lists_that_he_may_see(
+    admin_client: Client,
+) -> None:
+    make_runs(2, status="failed", error={"type": "KeyError", "message": "m"})
+    overview = reverse("admin:durable_jobs_overview")
+    for client in (admin_client, member()):
+        page = Page(client.get(overview).content.decode())
+        (all_of_them,) = set(page.links("status=failed"))
+        assert client.get(all_of_them).status_code == 200, all_of_them
