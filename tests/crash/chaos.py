@@ -106,19 +106,24 @@ class Chaos:
         self.fired: Counter[str] = Counter()
         self.workers = [self._worker() for _ in range(WORKERS)]
         self.beats = [lab.beat() for _ in range(BEATS)]
-        self._plan: list[Callable[[], int]] = []
+        self._plan: list[Any] = list(KINDS)
+        order.shuffle(self._plan)
 
     def _worker(self) -> Process:
         pool = self._order.choice([("-P", "threads", "-c", "2"), ("-c", "2")])
         return self._lab.worker(*pool)
 
     def strike(self) -> None:
-        """Do the next thing of a shuffled plan, in which each kind is."""
+        """Do the next thing of a shuffled plan; in the first, each kind is once."""
         if not self._plan:
             self._plan = [kind for kind, weight in KINDS.items() for _ in range(weight)]
             self._order.shuffle(self._plan)
-        kind: Any = self._plan.pop()
+        kind = self._plan.pop()
         self.fired[kind.__name__] += kind(self)
+
+    def missing(self) -> list[str]:
+        """Return the kinds of which none has fired."""
+        return [kind.__name__ for kind in KINDS if not self.fired[kind.__name__]]
 
     def thaw(self, *, all: bool = False) -> None:
         """Let those go on that were frozen for long enough, and replace the dead."""
@@ -257,8 +262,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _storm(chaos: Chaos, load: Load, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    """Strike for so long, and on until each kind has fired: some find no target."""
+    begun = time.monotonic()
+    while (since := time.monotonic() - begun) < seconds or chaos.missing():
+        if since > seconds + PATIENCE:
+            raise TimeoutError(f"{', '.join(chaos.missing())} had nothing to strike")
         load.more()
         chaos.strike()
         chaos.thaw()

@@ -15,7 +15,7 @@ from tests.lab.processes import ROOT
 SECONDS = float(os.environ.get("LAB_CHAOS_SECONDS", "20"))
 
 
-@pytest.mark.timeout(int(SECONDS) + 240)
+@pytest.mark.timeout(int(SECONDS) + 360)
 def test_every_run_ends_as_it_should_whatever_strikes() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.crash.chaos", "--seconds", str(SECONDS)],
