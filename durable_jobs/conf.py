@@ -162,6 +162,8 @@ class Settings:
     MAX_REQUEST_BYTES: int = _setting(4 * _MEBIBYTE, _count)
     #: Requests that one key, or one address without a key, may make: "600/1m".
     API_RATE: Rate | None = _setting(None, _rate)
+    #: Deliveries that one address may post to one webhook: "600/1m".
+    WEBHOOK_RATE: Rate | None = _setting(None, _rate)
     #: What executes: "celery", or "inline" (here and now, for tests).
     EXECUTOR: Literal["celery", "inline"] = _setting("celery", _executor)
     #: The Celery queue whose workers hear of new events. Functions name their own.

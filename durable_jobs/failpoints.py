@@ -44,6 +44,7 @@ POINTS = {
     "admit.done": "Those that an admission refuses have ended [queue].",
     "claim.begin": "A worker is about to claim [queue].",
     "claim.committed": "Runs are claimed, none of them is begun [queue].",
+    "claim.returned": "Claimed runs stand in line for a limit that came later.",
     "record.begin": "Steps are about to be written [last step's id].",
     "record.locked": "The run is locked, the step's effect is to come.",
     "record.written": "The step and its effect are written, not committed [step id].",

@@ -15,11 +15,19 @@ from django.http import HttpRequest
 from ninja.security.base import AuthBase
 from ninja.utils import check_csrf
 
-from durable_jobs.api import bodies, limiting
-from durable_jobs.api.problems import Problem, unauthorized
-from durable_jobs.control import keys
+from durable_jobs.api import bodies
+from durable_jobs.api.problems import Problem, too_many, unauthorized
+from durable_jobs.conf import settings as conf
+from durable_jobs.control import keys, limiting
 from durable_jobs.control.acting import Actor
 from durable_jobs.control.scopes import scope_of
+
+
+def _count(who: str) -> None:
+    """Count a request of somebody; raise the problem of one too many."""
+    wait = limiting.wait(who, conf.API_RATE)
+    if wait is not None:
+        raise too_many(wait)
 
 
 class ApiKey(AuthBase):
@@ -40,9 +48,9 @@ class ApiKey(AuthBase):
         scheme, _space, text = shown.partition(" ")
         actor = keys.identify(text.strip()) if scheme.lower() == "bearer" else None
         if actor is None:
-            limiting.take(limiting.address(request))
+            _count(limiting.address(request))
             raise unauthorized()
-        limiting.take(f"key:{actor.key}:{text.strip() if actor.key is None else ''}")
+        _count(f"key:{actor.key}:{text.strip() if actor.key is None else ''}")
         bodies.read(request, lines=self.lines)
         return actor
 
@@ -62,12 +70,12 @@ class Session(AuthBase):
         """Return who acts."""
         user = getattr(request, "user", None)
         if user is None or not (user.is_active and getattr(user, "is_staff", False)):
-            limiting.take(limiting.address(request))
+            _count(limiting.address(request))
             raise unauthorized()
         if check_csrf(request) is not None:
             msg = "Expected the token against forged requests, as X-CSRFToken."
             raise Problem(403, "csrf-failed", msg)
-        limiting.take(f"user:{user.pk}")
+        _count(f"user:{user.pk}")
         bodies.read(request, lines=self.lines)
         return Actor(user, via="API")
 
@@ -80,7 +88,7 @@ class Anybody:
 
     def __call__(self, request: HttpRequest) -> bool:
         """Count the request, and read its body."""
-        limiting.take(self.name + limiting.address(request))
+        _count(self.name + limiting.address(request))
         bodies.read(request)
         return True
 

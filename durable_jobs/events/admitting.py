@@ -6,7 +6,7 @@ Workers make them before they claim, and the tick makes them for those who do no
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,7 +14,7 @@ from django.db.models import Exists
 
 from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import ending, gathering
+from durable_jobs.events import ending, gathering, starting
 from durable_jobs.failpoints import hit
 from durable_jobs.flow import arrivals, granting, keys, limits, pausing
 from durable_jobs.flow.arrivals import Arrived
@@ -98,6 +98,29 @@ def widen(run: Run, wanted: int) -> list[int]:
         slots = granting.more(run, passages, wanted)
         gates.take(slots)
     return [slot.pk for slot in slots]
+
+
+def admitted(claimed: Sequence[Run]) -> list[Run]:
+    """Return those of some claimed runs that may execute; the others stand in line.
+
+    These came before a limit that the code has now: they waited in no line for it. A
+    run that has begun is held to the limits on steps alone.
+    """
+    if not registry.controlled:
+        return list(claimed)
+    late: dict[uuid.UUID, keys.Flow] = {}
+    for run in claimed:
+        function = registry.find(run.function)
+        if function is None:
+            continue
+        missing = keys.lacking(function, run.flow, starting=not lanes.begun(run))
+        if missing:
+            event = starting.event_of(run)
+            late[run.pk] = keys.completed(function, run.flow, missing, event)
+    if late:
+        lanes.line_up([run for run in claimed if run.pk in late], late)
+        hit("claim.returned")
+    return [run for run in claimed if run.pk not in late]
 
 
 def sweep() -> int:

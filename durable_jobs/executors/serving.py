@@ -91,8 +91,9 @@ def _serve_batch(queue: str, size: int, *, first: bool) -> tuple[int, bool]:
         return 0, True
     if len(claimed) == size > 1 and first:
         dispatch.ring_now(queue)  # there may be more than one worker can take
-    chosen = _apart(claimed)
-    _advance_all(Batch(chosen))
+    chosen = _apart(admitting.admitted(claimed))
+    if chosen:
+        _advance_all(Batch(chosen))
     # What became eligible since then has rung.
     last = len(claimed) < size and chosen == claimed and not registry.controlled
     return len(chosen), last

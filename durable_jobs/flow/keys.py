@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -82,11 +82,16 @@ def digest(*parts: object) -> str:
 
 def flow_of(function: Function, event: ReceivedEvent) -> Flow | None:
     """Return the keys of a run of a function, None when nothing limits it."""
-    controls = function.controls
-    if not controls.queues:
+    if not function.controls.queues:
         return None
-    found: Flow = {
-        f"{CONCURRENCY}:{index}": value_of(one.expression, event)
+    return {place: value_of(one, event) for place, one in _places(function).items()}
+
+
+def _places(function: Function) -> dict[str, Expression | None]:
+    """Return what gives the key of each limit of a function."""
+    controls = function.controls
+    found = {
+        f"{CONCURRENCY}:{index}": one.expression
         for index, one in enumerate(controls.concurrency)
     }
     for name, one in (
@@ -95,9 +100,47 @@ def flow_of(function: Function, event: ReceivedEvent) -> Flow | None:
         (SINGLETON, controls.singleton),
     ):
         if one is not None:
-            found[name] = value_of(one.expression, event)
+            found[name] = one.expression
     if controls.ordering is not None:
-        found[ORDERING] = value_of(controls.ordering, event)
+        found[ORDERING] = controls.ordering
+    return found
+
+
+def lacking(function: Function, flow: Flow | None, *, starting: bool) -> list[str]:
+    """Return the limits that came into the code after a run, and that it waits for."""
+    if not function.controls.queues:
+        return []
+    held = flow or {}
+    return [
+        place
+        for place in _places(function)
+        if place not in held
+        and place != RATE_LIMIT  # decided on arrival
+        and (starting or _of_steps(function, place))
+    ]
+
+
+def _of_steps(function: Function, place: str) -> bool:
+    found = passage(function, {}, place)
+    return found is not None and found.of_steps
+
+
+def completed(
+    function: Function, flow: Flow | None, places: Iterable[str], event: ReceivedEvent
+) -> Flow:
+    """Return the keys of a run with those of limits that it lacks.
+
+    The run was accepted before: one whose key fails is of the key null.
+    """
+    found, known = dict(flow or {}), _places(function)
+    for place in places:
+        try:
+            found[place] = value_of(known[place], event)
+        except ExpressionError as error:
+            logger.warning(
+                "A key of %s of %s failed: %s", place, function.id, error.message
+            )
+            found[place] = None
     return found
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from durable_jobs import clock
 from durable_jobs.models import Entry, Lane, Run, Wait
@@ -218,6 +219,38 @@ def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
             status=RunStatus.SKIPPED, reason=reason, ended_at=clock.now()
         )
     return chosen
+
+
+def begun(run: Run) -> bool:
+    """Tell whether a run that was just claimed has been executed before."""
+    return run.claims > 1
+
+
+def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -> None:
+    """Put claimed runs in line that nobody has begun to execute, with these keys.
+
+    What they hold for limits that they have passed is released: they pass all again.
+    """
+    with db.atomic():
+        for run in claimed:
+            held = Run.objects.using(db.alias()).filter(
+                pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING
+            )
+            again = begun(run)
+            entry = Entry.RESUME if again else Entry.AGAIN
+            done = held.update(
+                status=RunStatus.QUEUED,
+                flow=flows[run.pk],
+                lane=entry,
+                entry=entry,
+                lease_token=None,
+                lease_until=None,
+                crashes=F("crashes") - 1,
+                claims=F("claims") - 1,
+                started_at=run.started_at if again else None,
+            )
+            if done:
+                gates.release([run.pk], resting=again)
 
 
 def take_back(rows: QuerySet[Run], limit: int) -> int:

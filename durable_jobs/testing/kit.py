@@ -110,7 +110,7 @@ class Kit:
     def _serve(self, queue: str) -> int:
         admitting.admit(queue, settings.CLAIM_BATCH)
         claimed = leases.claim(queue, settings.CLAIM_BATCH, "kit")
-        for run in claimed:
+        for run in admitting.admitted(claimed):
             try:
                 attempts.advance(run, threads=0)
             except SimulatedCrash:

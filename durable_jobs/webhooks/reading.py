@@ -17,10 +17,16 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Rejected(Exception):
-    """A delivery is not accepted. ``reason`` is for the log alone."""
+    """A delivery is not accepted. ``reason`` is for the log alone.
 
-    def __init__(self, status: int, message: str, reason: str = "") -> None:
+    ``wait``: after so many seconds it may be sent again.
+    """
+
+    def __init__(
+        self, status: int, message: str, reason: str = "", *, wait: float | None = None
+    ) -> None:
         super().__init__(message)
+        self.wait = wait
         self.status = status
         self.message = message
         self.reason = reason or message

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
+from durable_jobs.conf import settings
+from durable_jobs.control import limiting
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.webhooks import receiving
@@ -33,10 +36,17 @@ def receive(request: HttpRequest, path: str) -> HttpResponse:
     except Rejected as rejected:
         reason = " ".join(rejected.reason.split())[:500].rstrip(".")
         logger.warning("Webhook %s: %s (%s).", path, rejected.status, reason)
-        return _refused(rejected.status, rejected.message)
+        answer = _refused(rejected.status, rejected.message)
+        if rejected.wait is not None:
+            answer["Retry-After"] = str(math.ceil(rejected.wait))
+        return answer
 
 
 def _receive(hook: Webhook, request: HttpRequest) -> HttpResponse:
+    who = f"webhook:{hook.path}:{limiting.address(request)}"
+    wait = limiting.wait(who, settings.WEBHOOK_RATE)
+    if wait is not None:
+        raise Rejected(429, "Too many deliveries: send it again later.", wait=wait)
     body = raw_body(request)
     receiving.verify(hook, request, body)
     payload = payload_of(request, body)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
 from django.core.cache import cache
 from django.test import override_settings
 
-from durable_jobs.api import limiting
-from durable_jobs.api.problems import Problem
+from durable_jobs.conf import Rate
+from durable_jobs.control import limiting
 from tests.api.conftest import Caller, problem
 
 pytestmark = pytest.mark.django_db
@@ -85,19 +86,14 @@ def test_requests_at_one_moment_do_not_pass_for_one(kit):
     def ask():
         barrier.wait()
         for _ in range(10):
-            try:
-                limiting.take("somebody")
-            except Problem:
-                refused.append(1)
-            else:
-                passed.append(1)
+            too_many = limiting.wait("somebody", Rate(20, timedelta(minutes=1)))
+            (passed if too_many is None else refused).append(1)
 
-    with rate("20/1m"):
-        threads = [threading.Thread(target=ask) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert len(passed) <= 20
     assert len(passed) + len(refused) == 80
 

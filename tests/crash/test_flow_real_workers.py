@@ -214,3 +214,29 @@ def test_a_paused_function_starts_nothing(lab: Lab) -> None:
     five_steps.resume()
     until(all_ended, "all runs to end", lab)
     assert Run.objects.filter(status="completed").count() == 21
+
+
+def test_runs_that_came_before_a_limit_are_held_to_it_though_a_worker_dies(
+    lab: Lab,
+) -> None:
+    """The limit comes with the workers' release; this process has the one before."""
+    with transaction.atomic():
+        for n in range(24):
+            functions.limited_since.enqueue({"key": "hot" if n % 4 else "cold"})
+    assert not Run.objects.filter(flow__isnull=False).exists()
+    dying = lab.worker(
+        "-P",
+        "solo",
+        LAB_RELEASE="2",
+        DURABLE_JOBS_FAILPOINTS="claim.returned=kill",
+    )
+    until(lambda: not dying.alive, "a worker to die of it", lab)
+    assert Run.objects.filter(flow__isnull=False).exists()
+    for _ in range(2):
+        lab.worker(*FOUR, LAB_RELEASE="2")
+    lab.beat(LAB_RELEASE="2")
+    until(all_ended, "all runs to end", lab)
+    until(no_slot_is_held, "all slots to come back", lab)
+    assert Run.objects.filter(status="completed", flow__isnull=False).count() == 24
+    assert runs_at_once(key="hot") <= 2
+    assert runs_at_once(key="cold") <= 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from datetime import timedelta
 
@@ -99,6 +100,18 @@ def single_cancel(ctx: durable.Context) -> None:
 )
 def single_queue(ctx: durable.Context) -> None:
     """Take a spell, one after the other."""
+    _spells(ctx)
+
+
+@durable.function(
+    id="lab.limited_since",
+    retries=0,
+    concurrency=durable.Concurrency(2, key="event.data.key", of="runs")
+    if os.environ.get("LAB_RELEASE") == "2"
+    else None,
+)
+def limited_since(ctx: durable.Context) -> None:
+    """Take a spell, two runs at a time for each key since the second release."""
     _spells(ctx)
 
 

@@ -10,7 +10,12 @@ from urllib.parse import urlencode
 
 import pytest
 from django.db import DatabaseError, connection
-from django.test import AsyncRequestFactory, Client, RequestFactory
+from django.test import (
+    AsyncRequestFactory,
+    Client,
+    RequestFactory,
+    override_settings,
+)
 
 from durable_jobs import durable
 from durable_jobs.events import ingest
@@ -478,3 +483,22 @@ def test_slacks_question_is_answered(kit: Kit, hook: Hook, post: Post) -> None:
     headers["X_Slack_Signature"] = "v0=00"
     assert post(raw, signed=False, **headers).status_code == 401
     assert not Event.objects.exists()
+
+
+def test_one_address_may_post_so_often_and_is_told_when_to_send_again(
+    kit: Kit, hook: Hook, post: Post
+) -> None:
+    hook()
+    with override_settings(DURABLE_JOBS={"WEBHOOK_RATE": "2/1m"}):
+        # What is not verified counts too: guessing has an end.
+        assert post({"n": 1}).status_code == 202
+        assert post({"n": 2}, signed=False).status_code == 401
+        refused = post({"n": 3})
+        assert refused.status_code == 429
+        assert 1 <= int(refused["Retry-After"]) <= 60
+        assert Event.objects.count() == 1
+        # Another path has a count of its own.
+        hook("other", id="other")
+        assert post({"n": 4}, "other").status_code == 202
+        kit.advance("2m")
+        assert post({"n": 3}).status_code == 202

@@ -14,24 +14,23 @@ from django.core.cache import cache
 from django.http import HttpRequest
 
 from durable_jobs import clock
-from durable_jobs.api.problems import too_many
-from durable_jobs.conf import Rate, settings
+from durable_jobs.conf import Rate
 
 logger = logging.getLogger("durable_jobs")
 
 
-def take(who: str) -> None:
-    """Count a request of somebody; raise the problem of one too many."""
-    rate = settings.API_RATE
+def wait(who: str, rate: Rate | None) -> float | None:
+    """Count a request of somebody; return the seconds to wait when it is one too many.
+
+    Without a rate nobody is counted.
+    """
     if rate is None:
-        return
+        return None
     try:
-        wait = _wait(who, rate)
-    except Exception:  # each cache has errors of its own, and none may close the API
+        return _wait(who, rate)
+    except Exception:  # each cache has errors of its own, and none may close the door
         logger.exception("The cache that counts requests failed: all are let in.")
-        return
-    if wait is not None:
-        raise too_many(wait)
+        return None
 
 
 def address(request: HttpRequest) -> str:
@@ -59,4 +58,4 @@ def _wait(who: str, rate: Rate) -> float | None:
 
 def _name(who: str, number: int) -> str:
     known = hashlib.sha256(who.encode()).hexdigest()[:32]
-    return f"durable_jobs.api.{known}.{number}"
+    return f"durable_jobs.rate.{known}.{number}"
