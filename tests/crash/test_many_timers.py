@@ -61,7 +61,8 @@ def test_all_fire_once_and_other_queues_start_meanwhile(lab: Lab) -> None:
     journal.remove()  # it would write down each of them
     asleep(COUNT)
     waits = Wait.objects.filter(kind="sleep")
-    lab.worker("-P", "prefork", "-c", "2")
+    # So slow that one sweep cannot end them all, however fast the machine is.
+    lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS="timers.read=sleep(0.5)")
     lab.beat()
     until(lambda: waits.count() < COUNT, "the first timers to fire", lab)
     meanwhile = 0
