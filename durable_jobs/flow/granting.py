@@ -27,8 +27,9 @@ CHANGING = timedelta(milliseconds=100)
 #: How long a line in strict order waits for what its first run waits for: another one,
 #: with other keys, may be the first by then.
 LOOK_AGAIN = timedelta(seconds=10)
-#: Lanes that one round looks at, and rounds that one admission makes.
-LANES, ROUNDS = 50, 20
+#: Lanes that one round looks at, at the least and at the most: as many as runs are
+#: wanted, for each that can go on gives one. And rounds that one admission makes.
+FEWEST, LANES, ROUNDS = 8, 50, 20
 #: How long a limit that this process does not know is left to processes that may: as
 #: long as a deploy may take. Then it is taken to be gone from the code.
 DEPLOY = timedelta(minutes=10)
@@ -55,7 +56,8 @@ def grant(queue: str, wanted: int, pauses: Pauses) -> Granted:
     """Let up to ``wanted`` runs of a queue through, lane after lane."""
     done, functions = Granted(), registry.ids()
     for _ in range(ROUNDS):
-        chosen = lanes.active(queue, functions, LANES, leaving=done.left)
+        count = min(max(FEWEST, wanted - done.count), LANES)
+        chosen = lanes.active(queue, functions, count, leaving=done.left)
         if not chosen:
             return done
         before = done.count
