@@ -47,7 +47,7 @@ def _left(value: Any, room: int) -> int:
     """Return what a value leaves of some room, below 0 as soon as it leaves none."""
     kind = type(value)
     if kind is str or kind is bytes:
-        return room - len(value)
+        return room - 1 - len(value)
     room -= 1
     inside: Iterable[Any] = ()
     if kind is dict:
