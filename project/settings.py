@@ -98,6 +98,7 @@ LOGGING = {
     },
     "loggers": {
         "project": {"handlers": ["console", "steps"], "level": "INFO"},
+        "durable_jobs.run": {"handlers": ["steps"]},
         "durable_jobs": {
             "handlers": ["console"],
             "level": os.environ.get("LOG_LEVEL", "INFO"),
