@@ -59,17 +59,18 @@ class Lines:
         return {"lines": lines, "left_out": left_out}
 
 
-_lines: ContextVar[Lines | None] = ContextVar("durable_lines", default=None)
+#: The lines of the body that is executing; None outside bodies.
+current: ContextVar[Lines | None] = ContextVar("durable_lines", default=None)
 
 
 @contextmanager
 def kept(lines: Lines | None) -> Iterator[None]:
     """Keep what the code inside logs; with None, nothing of it."""
-    token = _lines.set(lines)
+    token = current.set(lines)
     try:
         yield
     finally:
-        _lines.reset(token)
+        current.reset(token)
 
 
 class StepHandler(logging.Handler):
@@ -81,7 +82,7 @@ class StepHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record, if it is of a step's body."""
-        lines = _lines.get()
+        lines = current.get()
         if lines is None:
             return
         try:

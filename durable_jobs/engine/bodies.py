@@ -63,12 +63,13 @@ def marked(call: Call) -> Iterator[None]:
     """Let the code inside know whose body it is, and keep what it logs."""
     body = current.body.set(call.name)
     number = attempt.set(call.attempt)
+    lines = logs.current.set(call.lines)
     try:
-        with logs.kept(call.lines):
-            yield
+        yield
     finally:
         current.body.reset(body)
         attempt.reset(number)
+        logs.current.reset(lines)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import threading
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_a_step_keeps_what_its_body_was_called_with(start: Start):
         ctx.step.atomic("atomic", take, order=7)
         ctx.step.run("nothing", take)
 
-    found = dict(start(charging).steps.values_list("name", "input"))
+    found: dict[str, Any] = dict(start(charging).steps.values_list("name", "input"))
 
     assert found == {
         "both": {"args": [7, ("a", 2)], "kwargs": {"currency": "EUR"}},
@@ -67,7 +68,7 @@ def test_async_functions_keep_it(start: Start):
         await ctx.step.run("async body", soon, 7)
         await ctx.step.run("plain body", take, 8)
 
-    found = dict(start(charging).steps.values_list("name", "input"))
+    found: dict[str, Any] = dict(start(charging).steps.values_list("name", "input"))
     assert found == {"async body": {"args": [7]}, "plain body": {"args": [8]}}
 
 
@@ -229,12 +230,12 @@ class Hostile:
 
 def test_nothing_that_an_argument_does_fails(start: Start):
     def deep(levels):
-        found: list = []
+        found: list[Any] = []
         for _ in range(levels):
             found = [found]
         return found
 
-    endless: list = []
+    endless: list[Any] = []
     endless.append(endless)
     odd = shown(
         float("nan"), "a\x00b", "\ud800", 10**5000, take, Tenant(name="x"),
