@@ -16,6 +16,7 @@ LARGEST = 4096
 #: Characters and values beyond which arguments are not even measured.
 MEASURED = 100_000
 NOT_STORED = "not stored"
+_SMALL = frozenset({int, float, bool, type(None)})
 
 
 def arguments_text(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
@@ -30,7 +31,11 @@ def arguments_text(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None
     if kwargs:
         given["kwargs"] = dict(kwargs)
     try:
-        if _left(given, MEASURED) < 0:
+        room = MEASURED
+        for value in (*args, *kwargs.values()):
+            if type(value) not in _SMALL:
+                room = _left(value, room)
+        if room < 0:
             return _instead(f"more than {MEASURED:,} bytes")
         text = _text(given)
     except Exception:  # noqa: BLE001  # whatever objects do that others may be changing
