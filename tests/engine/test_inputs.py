@@ -131,6 +131,7 @@ def test_an_atomic_step_that_is_tried_again_keeps_it(start: Start, later: Later)
     assert run.steps.get().input == {"args": [7]}
 
 
+@pytest.mark.exact("a lost answer interrupts it")
 def test_a_step_that_runs_at_most_once_keeps_it_from_its_beginning(
     start: Start, durable_kit: Kit
 ):
