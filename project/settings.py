@@ -93,8 +93,12 @@ LOGGING = {
     },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        # What the bodies of steps log is shown with them in the control room.
+        "steps": {"class": "durable_jobs.logs.StepHandler"},
     },
     "loggers": {
+        "project": {"handlers": ["console", "steps"], "level": "INFO"},
+        "durable_jobs.run": {"handlers": ["steps"]},
         "durable_jobs": {
             "handlers": ["console"],
             "level": os.environ.get("LOG_LEVEL", "INFO"),

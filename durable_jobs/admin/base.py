@@ -45,7 +45,9 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     facts: ClassVar[tuple[str, ...]] = ()
     bodies: ClassVar[tuple[tuple[Any, str], ...]] = ()
     #: Bodies for those alone who may see payloads.
-    secrets: ClassVar[tuple[str, ...]] = ("data", "output", "detail", "user")
+    secrets: ClassVar[tuple[str, ...]] = (
+        *("data", "input", "output", "detail", "logs", "user"),
+    )
 
     actions: Any = None
     form = PlainForm

@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from durable_jobs.admin import log_lines
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import badge, length, moment, short, took
 from durable_jobs.admin.filters import (
@@ -30,7 +31,7 @@ from durable_jobs.admin.waiting import decided, describe
 from durable_jobs.engine.context import PATCH
 from durable_jobs.engine.performing import GROUP, KINDS
 from durable_jobs.engine.steps.parallel import BRANCH
-from durable_jobs.models import Attempt, Run, Step, Wait
+from durable_jobs.models import STEP_PAYLOADS, Attempt, Run, Step, Wait
 from durable_jobs.queries.filtering import earliest_id
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db
@@ -90,7 +91,7 @@ class RunQueuedFilter(PeriodFilter):
 class StepAdmin(ReadOnlyAdmin):
     """Steps, those of the newest runs first; of one run, in its own order."""
 
-    payloads = ("output", "error", "detail")
+    payloads = STEP_PAYLOADS
 
     list_display_links = ("name",)
     list_filter = (ByRun, RunQueuedFilter, StatusFilter, KindFilter, OlderFilter)
@@ -108,8 +109,10 @@ class StepAdmin(ReadOnlyAdmin):
     )
     bodies = (
         (_("Error"), "error"),
+        (_("Input"), "input"),
         (_("Output"), "output"),
         (_("Detail"), "detail"),
+        (_("Log lines"), "logs"),
     )
 
     def get_list_display(self, request: HttpRequest) -> Any:
@@ -149,7 +152,7 @@ class StepAdmin(ReadOnlyAdmin):
         )
         return {
             "neighbours": [(label, found) for label, found in groups if found],
-            "attempts": _attempts(row),
+            "attempts": self._attempts(row, links),
             "runs": Related(row.run, links, parent_step=row.key).started,
         }
 
@@ -213,6 +216,11 @@ class StepAdmin(ReadOnlyAdmin):
         """Return what it failed of."""
         return error(step.error_text)
 
+    @admin.display(description=_("input"))
+    def input_shown(self, step: Any) -> Any:
+        """Return what its body was called with."""
+        return payload(step.input_text, step.references)
+
     @admin.display(description=_("output"))
     def output_shown(self, step: Any) -> Any:
         """Return its result."""
@@ -222,6 +230,27 @@ class StepAdmin(ReadOnlyAdmin):
     def detail_shown(self, step: Any) -> Any:
         """Return what the engine noted of it."""
         return payload(step.detail_text, step.references)
+
+    @admin.display(description=_("log lines"))
+    def logs_shown(self, step: Step) -> Any:
+        """Return what its last attempt logged."""
+        return log_lines.table(step.logs)  # all of it, which is bounded
+
+    def _attempts(self, step: Step, links: Links) -> list[dict[str, Any]]:
+        rows = _of(Attempt, step).defer("error").annotate(error_text=stored("error"))
+        sees = self.sees_payloads(links.request, step)
+        return [
+            {
+                "number": attempt.number + 1,
+                "ended": moment(attempt.ended_at),
+                "took": length(took(attempt)),
+                "error": error(attempt.error_text),
+                "lines": log_lines.table(attempt.logs)
+                if sees or attempt.logs is None
+                else self.hidden(attempt),
+            }
+            for attempt in rows.order_by("-pk")[:MOST]
+        ]
 
 
 def _run_link(step: Step, links: Links) -> SafeString:
@@ -243,19 +272,6 @@ def _waits(step: Step, links: Links) -> list[SafeString]:
     for wait in found:
         wait.run = step.run  # who may end it is asked of the run
     return [describe(wait, links) for wait in found]
-
-
-def _attempts(step: Step) -> list[dict[str, Any]]:
-    rows = _of(Attempt, step).defer("error").annotate(error_text=stored("error"))
-    return [
-        {
-            "number": attempt.number + 1,
-            "ended": moment(attempt.ended_at),
-            "took": length(took(attempt)),
-            "error": error(attempt.error_text),
-        }
-        for attempt in rows.order_by("-pk")[:MOST]
-    ]
 
 
 def _of(model: Any, step: Step) -> QuerySet[Any]:

@@ -284,7 +284,8 @@ def _ends(rows: list[TimelineRow], depth: int) -> Iterator[timedelta]:
 
 def _attempts(run: Run) -> Iterable[Any]:
     # Without tracebacks: thousands of those would be many megabytes.
-    rows = Attempt.objects.using(db.alias()).filter(run_id=run.pk).defer("error")
+    rows = Attempt.objects.using(db.alias()).filter(run_id=run.pk)
+    rows = rows.defer("error", "logs")
     named = rows.annotate(
         error_type=KT("error__type"), error_message=KT("error__message")
     )

@@ -75,17 +75,18 @@ def get_step(request: HttpRequest, run_id: UUID, key: str) -> Any:
     if step is None:
         raise Http404
     sees = who.may(PAYLOAD, run)
-    stored = reading.payloads(step, ("output", "detail", "error"))
+    names = ("input", "output", "detail", "logs")
+    stored = reading.payloads(step, (*names, "error") if sees else ("error",))
     return {
         **StepOut.from_orm(step).dict(),
         "hidden": not sees,
-        "output": stored["output"] if sees else None,
-        "detail": stored["detail"] if sees else None,
+        **{name: stored.get(name) for name in names},
         "error": finding.masked(stored["error"], sees),
         "attempts": [
             {
                 "number": one.number,
                 "error": finding.masked(one.error, sees),
+                "logs": one.logs if sees else None,
                 "started_at": one.started_at,
                 "ended_at": one.ended_at,
             }

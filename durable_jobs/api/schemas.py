@@ -228,11 +228,28 @@ class TraceOut(Schema):
     steps: list[TraceRow]
 
 
+class Line(Schema):
+    """What a step's body logged."""
+
+    at: datetime
+    level: str
+    logger: str
+    message: str
+
+
+class Logs(Schema):
+    """The last lines that a step's body logged; before them, some were ``left_out``."""
+
+    lines: list[Line]
+    left_out: int
+
+
 class AttemptOut(Schema):
     """An attempt that failed."""
 
     number: int
     error: dict[str, Any]
+    logs: Logs | None
     started_at: datetime | None
     ended_at: datetime
 
@@ -240,8 +257,10 @@ class AttemptOut(Schema):
 class StepDetail(StepOut, Hidden):
     """A step with its payloads, and its failed attempts, the first ones."""
 
+    input: Any
     output: Any
     detail: Any
+    logs: Logs | None
     attempts: list[AttemptOut]
 
 

@@ -25,7 +25,7 @@ from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import ConfigurationError, RunNotFinished
 from durable_jobs.failpoints import hit
 from durable_jobs.flow import rates
-from durable_jobs.models import Run, Step, Wait, WaitKind
+from durable_jobs.models import STEP_PAYLOADS, Run, Step, Wait, WaitKind
 from durable_jobs.models.fields import Encoded
 from durable_jobs.scheduling import timers
 from durable_jobs.signals import announce, run_changed
@@ -138,7 +138,8 @@ def rerun(
 
 def _before(run: Run, from_step: str) -> list[str]:
     """Return the keys of the ended steps recorded before a step, by its id or key."""
-    rows = list(Step.objects.using(db.alias()).filter(run=run).order_by("position"))
+    found = Step.objects.using(db.alias()).filter(run=run).order_by("position")
+    rows = list(found.defer(*STEP_PAYLOADS))
     places = [row.position for row in rows if from_step in (row.name, row.key)]
     if not places:
         names = ", ".join(sorted({repr(row.name) for row in rows})) or "none"
@@ -203,7 +204,8 @@ def _chain(run: Run, key: str) -> list[str]:
     """
     if not key:
         return []
-    rows = {row.pk: row for row in Step.objects.using(db.alias()).filter(run=run)}
+    every = Step.objects.using(db.alias()).filter(run=run).defer(*STEP_PAYLOADS)
+    rows = {row.pk: row for row in every}
     found = {row.pk for row in rows.values() if row.key == key}
     around = [rows[pk].parent_id for pk in found]
     while around:

@@ -21,6 +21,7 @@ from durable_jobs.engine.scope import entered
 from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import Suspend, is_suspension
 from durable_jobs.engine.widening import widen
+from durable_jobs.logs import kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,8 @@ def _advance(plan: Plan, answer: Any) -> Effect | _Finished:
 
 async def _enter(effect: Enter) -> Outcome:
     try:
-        return checked(await bodies.aattempted(effect.fn))
+        with kept(effect.lines):
+            return checked(await bodies.aattempted(effect.fn))
     except BaseException as error:
         if is_suspension(error):
             return Outcome(error=Suspend())

@@ -16,6 +16,7 @@ from typing import Any
 from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.db import connections
 
+from durable_jobs import logs
 from durable_jobs.definitions import current
 from durable_jobs.durations import format_duration
 from durable_jobs.engine.frames import Call, Outcome
@@ -59,14 +60,16 @@ class _Abandoned(BaseException):
 
 @contextmanager
 def marked(call: Call) -> Iterator[None]:
-    """Let the code inside know whose body it is."""
+    """Let the code inside know whose body it is, and keep what it logs."""
     body = current.body.set(call.name)
     number = attempt.set(call.attempt)
+    lines = logs.current.set(call.lines)
     try:
         yield
     finally:
         current.body.reset(body)
         attempt.reset(number)
+        logs.current.reset(lines)
 
 
 @contextmanager
@@ -74,7 +77,8 @@ def unmarked() -> Iterator[None]:
     """Let the code inside be in no body: a run that a body waits for is its own."""
     body, number = current.body.set(None), attempt.set(None)
     try:
-        yield
+        with logs.kept(None):
+            yield
     finally:
         current.body.reset(body)
         attempt.reset(number)

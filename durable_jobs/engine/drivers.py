@@ -17,6 +17,7 @@ from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import BranchDropped, Suspend
 from durable_jobs.engine.widening import side_by_side
 from durable_jobs.exceptions import NonDeterministic
+from durable_jobs.logs import kept
 
 
 def drive(plan: Plan, session: Session) -> Any:
@@ -42,9 +43,11 @@ def _perform(effect: Effect, session: Session) -> Any:
 def _entered(effect: Enter) -> Outcome:
     if iscoroutinefunction(effect.fn):
         # Steps of a def function cannot be awaited: this is a body, with none inside.
-        return bodies.perform(Call(fn=effect.fn, name=effect.name, own=True))
+        call = Call(fn=effect.fn, name=effect.name, lines=effect.lines, own=True)
+        return bodies.perform(call)
     try:
-        outcome = checked(bodies.attempted(effect.fn))
+        with kept(effect.lines):
+            outcome = checked(bodies.attempted(effect.fn))
     except Suspend as suspension:
         return Outcome(error=suspension)
     # Whatever the branch has made of its suspension, it is suspended.

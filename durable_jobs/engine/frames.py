@@ -12,6 +12,7 @@ from durable_jobs.definitions.operations import Operation
 from durable_jobs.engine.errors import Record, describe, rebuild
 from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.session import Session
+from durable_jobs.logs import Lines
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store.steps import Memo
 
@@ -34,6 +35,8 @@ class Call:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     timeout: timedelta | None = None
+    #: Where what it logs is kept.
+    lines: Lines | None = None
     #: ``fn`` is the engine's own, around the body: on the attempt's thread, not
     #: stubbed.
     own: bool = False
@@ -46,6 +49,7 @@ class Enter:
     fn: Callable[[], Any]
     name: str
     scope: Scope
+    lines: Lines | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +71,19 @@ Plan = Generator[Effect, Any, Any]
 
 @dataclass(slots=True)
 class Frame:
-    """One step at one place in the code: its key, and what is recorded of it."""
+    """One step at one place in the code: its key, and what is recorded of it.
+
+    ``input`` is what its body is called with, as JSON text, and is written with its
+    first record; ``lines`` are what its body logs.
+    """
 
     session: Session
     scope: Scope
     operation: Operation
     key: str
     memo: Memo | None
+    input: str | None = None
+    lines: Lines | None = None
 
     @property
     def name(self) -> str:
@@ -98,8 +108,18 @@ class Frame:
             parent=ids.step_pk(self.session.run.pk, self.scope.key)
             if self.scope.key
             else None,
+            input=self.input,
             **values,
         )
+
+    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Take note of what the body is called with, if nothing is recorded yet."""
+        if self.memo is None:
+            self.input = serialization.arguments_text(args, kwargs)
+
+    def logged(self) -> dict[str, Any] | None:
+        """Return what the body has logged and nobody has taken yet."""
+        return None if self.lines is None else self.lines.taken()
 
     def complete(self, value: Any, started: datetime | None, **values: Any) -> Any:
         """Record a result and return it as every replay will see it."""
@@ -108,6 +128,7 @@ class Frame:
             StepStatus.COMPLETED,
             output=text,
             error=None,
+            logs=self.logged(),
             due_at=None,
             started_at=started,
             ended_at=self.session.now(),
@@ -128,6 +149,7 @@ class Frame:
         memo = self.memo_as(
             status,
             error=record,
+            logs=self.logged(),
             due_at=None,
             started_at=started,
             ended_at=self.session.now(),

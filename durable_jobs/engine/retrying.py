@@ -120,13 +120,13 @@ def schedule(
         due_at=due,
         started_at=started,
     )
-    run_id, ended = frame.session.run.pk, clock.now()
+    run_id, ended, logs = frame.session.run.pk, clock.now(), frame.logged()
     item = Parked(
         memo,
         [NewWait(kind=WaitKind.RETRY, due_at=due)],
         known=frame.memo is not None and not keep_waits,
         along=lambda: steps.record_attempt(
-            run_id, memo.key, attempt, record, started, ended
+            run_id, memo.key, attempt, record, started, ended, logs
         ),
     )
     return frame.session.park(item, at_once=frame.scope.concurrent)

@@ -264,6 +264,7 @@ class Session:
 
     def recorded(self, memo: Memo, status: str) -> None:
         """Take note of a step that was written, by whatever transaction."""
+        memo.input = memo.logs = None  # as a replay has it: they may be large
         self.memos[memo.key] = memo
         self.met.add(memo.key)
         self.horizon = max(self.horizon, memo.position)

@@ -84,6 +84,21 @@ class Migration(migrations.Migration):
             name='durable_wait_kind',
         ),
         migrations.AddField(
+            model_name='attempt',
+            name='logs',
+            field=models.JSONField(null=True),
+        ),
+        migrations.AddField(
+            model_name='step',
+            name='input',
+            field=models.TextField(null=True),
+        ),
+        migrations.AddField(
+            model_name='step',
+            name='logs',
+            field=models.JSONField(null=True),
+        ),
+        migrations.AddField(
             model_name='worker',
             name='queues',
             field=models.JSONField(default=list),

@@ -21,11 +21,18 @@ from durable_jobs.models.installation import Tally, Worker
 from durable_jobs.models.runs import Entry, Run, RunQuerySet, Subject
 from durable_jobs.models.saved_views import SavedView
 from durable_jobs.models.schedules import Schedule, ScheduleQuerySet
-from durable_jobs.models.steps import EVENT_WAITS, Attempt, EventOf, Step
+from durable_jobs.models.steps import (
+    EVENT_WAITS,
+    STEP_PAYLOADS,
+    Attempt,
+    EventOf,
+    Step,
+)
 from durable_jobs.models.waits import Wait, WaitKind
 
 __all__ = [
     "EVENT_WAITS",
+    "STEP_PAYLOADS",
     "Admission",
     "ApiKey",
     "Attempt",

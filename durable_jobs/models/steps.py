@@ -33,11 +33,17 @@ class EventOf(Func):
 EVENT_WAITS = ("wait_for_any", "wait_for_event")
 
 
+#: Columns of a step that may be large, and that its page alone shows.
+STEP_PAYLOADS = ("input", "output", "error", "detail", "logs")
+
+
 class Step(models.Model):
     """One step of a run: its memo once it has ended.
 
     ``key`` identifies it in the run, ``name`` is the id as written. ``attempt`` counts
     the attempts that failed. ``position`` is its place in the order of recording.
+    ``input`` is what its body was called with, ``logs`` what its last attempt logged:
+    both for people alone, no attempt reads them.
     """
 
     Status = StepStatus
@@ -64,9 +70,11 @@ class Step(models.Model):
     position = models.PositiveIntegerField(default=0)
     status = models.CharField(max_length=10, choices=StepStatus.choices)
     attempt = models.PositiveIntegerField(default=0)
+    input = PayloadTextField(null=True)
     output = PayloadTextField(null=True)  # null is 'no result', "null" is None
     error = models.JSONField(null=True)
     detail = models.JSONField(null=True)
+    logs = models.JSONField(null=True)
     due_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
@@ -108,6 +116,7 @@ class Attempt(models.Model):
     step = models.CharField(max_length=40, blank=True, default="")
     number = models.PositiveIntegerField()
     error = models.JSONField()
+    logs = models.JSONField(null=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField()
 

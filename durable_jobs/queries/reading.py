@@ -14,7 +14,7 @@ from typing import Any
 from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
-from durable_jobs.models import Attempt, Run, Schedule, Step
+from durable_jobs.models import STEP_PAYLOADS, Attempt, Run, Schedule, Step
 from durable_jobs.queries.filtering import RunFilter
 from durable_jobs.store import db
 
@@ -62,15 +62,15 @@ def payloads(of: Run | Step, names: Iterable[str]) -> dict[str, Any]:
 
 
 def steps(of: Run) -> list[Step]:
-    """Return a run's steps in the order of recording, without what they gave."""
+    """Return a run's steps in the order of recording, without their payloads."""
     rows = Step.objects.using(db.alias()).filter(run_id=of.pk)
-    return list(rows.order_by("position", "pk").defer("output", "error", "detail"))
+    return list(rows.order_by("position", "pk").defer(*STEP_PAYLOADS))
 
 
 def step(of: Run, key: str) -> Step | None:
-    """Return a step of a run by its key, without what it gave."""
+    """Return a step of a run by its key, without its payloads."""
     rows = Step.objects.using(db.alias()).filter(run_id=of.pk, key=key)
-    return rows.defer("output", "error", "detail").first()
+    return rows.defer(*STEP_PAYLOADS).first()
 
 
 def attempts(of: Step) -> list[Attempt]:

@@ -55,7 +55,7 @@ def timeline(run: Run) -> list[TimelineRow]:
         Step.objects.using(db.alias())
         .filter(run_id=run.pk)
         .order_by("position", "pk")
-        .defer("output")  # which may be megabytes, and is not shown
+        .defer("input", "output", "logs")  # which may be large, and are not shown
     )
     now = clock.now()
     return [_row(step, depth, run, now) for step, depth in _in_tree_order(steps)]
@@ -178,7 +178,7 @@ def _failures(run: Run) -> dict[str, list[str]]:
     """Return what went wrong in the attempts that others followed, by step."""
     found: dict[str, list[str]] = {}
     rows = Attempt.objects.using(db.alias()).filter(run_id=run.pk).order_by("pk")
-    for row in rows:
+    for row in rows.defer("logs"):
         text = f"attempt {row.number + 1} failed: {_error(row.error)}"
         found.setdefault(row.step, []).append(text)
     return found

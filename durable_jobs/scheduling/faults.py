@@ -91,7 +91,7 @@ def _children_of_nobody() -> QuerySet[Run]:
 def _open_steps_of_the_ended() -> QuerySet[Step]:
     ended = _runs(pk=OuterRef("run_id"), status__in=sorted(TERMINAL))
     steps = Step.objects.using(db.alias()).exclude(status__in=sorted(STEP_ENDED))
-    return steps.filter(Exists(ended)).defer("output")
+    return steps.filter(Exists(ended)).defer("input", "output", "logs")
 
 
 def _without_run(model: type[Step] | type[Attempt] | type[Subject]) -> Rows:

@@ -14,7 +14,8 @@ modules that are imported already, and have to be of the kind that the tag says.
 
 from __future__ import annotations
 
+from durable_jobs.serialization.arguments import arguments_text
 from durable_jobs.serialization.canonical import canonical
 from durable_jobs.serialization.codec import dumps, from_tree, loads, to_tree
 
-__all__ = ["canonical", "dumps", "from_tree", "loads", "to_tree"]
+__all__ = ["arguments_text", "canonical", "dumps", "from_tree", "loads", "to_tree"]

@@ -88,19 +88,21 @@ STEP_COLUMNS = {
     "position": "int",
     "status": "varchar",
     "attempt": "int",
+    "input": "text",
     "output": "text",
     "error": "jsonb",
     "detail": "jsonb",
+    "logs": "jsonb",
     "due_at": "timestamptz",
     "started_at": "timestamptz",
     "ended_at": "timestamptz",
 }
 _ENDED = ", ".join(f"'{status}'" for status in sorted(STEP_ENDED))
 _NAMES = ", ".join(STEP_COLUMNS)
+#: What the first record of a step says for good.
+_FIXED = {"id", "run_id", "key", "name", "kind", "parent_id", "position", "input"}
 _CHANGES = ", ".join(
-    f"{name} = EXCLUDED.{name}"
-    for name in STEP_COLUMNS
-    if name not in {"id", "run_id", "key", "name", "kind", "parent_id", "position"}
+    f"{name} = EXCLUDED.{name}" for name in STEP_COLUMNS if name not in _FIXED
 )
 
 # The row lock makes a claim or a cancel that commits meanwhile count: without it the
@@ -148,6 +150,7 @@ def record(
     return found[0][0] if found else None
 
 
+# Without what is for people alone.
 _LOAD = f"""
 SELECT key, name, kind, status, position, attempt, output, error, detail, due_at,
     started_at, ended_at, parent_id

@@ -116,7 +116,8 @@ def wait_again(run: Run) -> bool:
         if not waiting or rows.exclude(kind__in=ENDING).exists():
             return False
         steps = Step.objects.using(db.alias()).filter(run_id=run.pk)
-        opened = list(steps.exclude(status__in=sorted(STEP_ENDED)))
+        found = steps.exclude(status__in=sorted(STEP_ENDED))
+        opened = list(found.defer("input", "output", "logs"))
         known = [(step, made) for step in opened if (made := _wait_of(step))]
         for step, made in known:
             waits.register(run.pk, step.key, [made])

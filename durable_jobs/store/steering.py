@@ -22,6 +22,7 @@ from durable_jobs.models import (
     Wait,
     WaitKind,
 )
+from durable_jobs.models.fields import Encoded
 from durable_jobs.statuses import REDRIVABLE, RunStatus, StepStatus, sources
 from durable_jobs.store import db, gates, waits
 from durable_jobs.store.steps import Lease
@@ -150,11 +151,19 @@ def stored_data(run_id: uuid.UUID) -> str:
 def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
     """Copy ended steps of one run to another, as if it had taken them."""
     rows = Step.objects.using(db.alias()).filter(run=source, key__in=list(keys))
+    # As texts: what they refer to may be gone, and is not to be fetched.
+    texts = {f"{name}_text": Cast(name, TextField()) for name in ("input", "output")}
     copies = []
-    for step in rows.select_related("parent"):
-        parent = step.parent.key if step.parent else ""
+    columns = rows.defer("input", "output").annotate(
+        parent_key=F("parent__key"), **texts
+    )
+    for step in columns:
+        for name in ("input", "output"):
+            text = getattr(step, f"{name}_text")
+            setattr(step, name, None if text is None else Encoded(text))
         step.pk = ids.step_pk(target.pk, step.key)
         step.run = target
+        parent = step.parent_key
         step.parent_id = ids.step_pk(target.pk, parent) if parent else None
         copies.append(step)
     Step.objects.using(db.alias()).bulk_create(copies)

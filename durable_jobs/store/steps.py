@@ -14,7 +14,7 @@ from django.db.models.functions import Cast
 
 from durable_jobs import clock, ids
 from durable_jobs.failpoints import hit
-from durable_jobs.models import Attempt, Run, Step
+from durable_jobs.models import STEP_PAYLOADS, Attempt, Run, Step
 from durable_jobs.models.fields import Encoded
 from durable_jobs.signals import announce, step_changed
 from durable_jobs.statuses import STEP_ENDED, StepStatus
@@ -26,7 +26,11 @@ Lease = tuple[uuid.UUID, uuid.UUID]
 
 @dataclass(slots=True)
 class Memo:
-    """A step as the engine holds it. ``output`` is JSON text, as it is stored."""
+    """A step as the engine holds it.
+
+    ``input`` and ``output`` are JSON text, as they are stored. ``input`` and ``logs``
+    are written and never loaded.
+    """
 
     key: str
     name: str
@@ -42,6 +46,8 @@ class Memo:
     ended_at: datetime | None = None
     #: The primary key of the step it is below.
     parent: uuid.UUID | None = None
+    input: str | None = None
+    logs: dict[str, Any] | None = None
 
     @property
     def ended(self) -> bool:
@@ -54,7 +60,7 @@ class Memo:
 
 
 def load(run_id: uuid.UUID) -> dict[str, Memo]:
-    """Return all that a run has recorded, by key, in one query."""
+    """Return all that a run's replay needs of its steps, by key, in one query."""
     if db.is_postgres():
         return {row[0]: Memo(*row) for row in postgres.load(run_id)}
     rows = (
@@ -170,12 +176,14 @@ def write(run_id: uuid.UUID, memos: Iterable[Memo]) -> None:
             )
 
 
+#: All but what the first record of a step says for good, its input among it.
 _CHANGING = (
     "status",
     "attempt",
     "output",
     "error",
     "detail",
+    "logs",
     "due_at",
     "started_at",
     "ended_at",
@@ -222,7 +230,7 @@ def tell(keys: Sequence[uuid.UUID]) -> None:
     if not keys or not step_changed.receivers:
         return
     rows = Step.objects.using(db.alias()).filter(pk__in=keys).order_by("position")
-    for step in rows.select_related("run"):
+    for step in rows.select_related("run").defer(*STEP_PAYLOADS):
         announce(
             step_changed,
             run_id=step.run_id,
@@ -241,6 +249,7 @@ def record_attempt(
     error: dict[str, Any],
     started_at: datetime | None,
     ended_at: datetime,
+    logs: dict[str, Any] | None = None,
 ) -> None:
     """Keep what went wrong in an attempt that will be followed by another."""
     Attempt.objects.using(db.alias()).create(
@@ -250,6 +259,7 @@ def record_attempt(
         error=error,
         started_at=started_at,
         ended_at=ended_at,
+        logs=logs,
     )
 
 
@@ -264,9 +274,12 @@ def _row(run_id: uuid.UUID, memo: Memo) -> list[Any]:
         memo.position,
         memo.status,
         memo.attempt,
+        memo.input,
         memo.output,
-        None if memo.error is None else json.dumps(memo.error),
-        None if memo.detail is None else json.dumps(memo.detail),
+        *(
+            None if tree is None else json.dumps(tree)
+            for tree in (memo.error, memo.detail, memo.logs)
+        ),
         memo.due_at,
         memo.started_at,
         memo.ended_at,
@@ -284,9 +297,11 @@ def _step(run_id: uuid.UUID, memo: Memo) -> Step:
         position=memo.position,
         status=memo.status,
         attempt=memo.attempt,
+        input=None if memo.input is None else Encoded(memo.input),
         output=None if memo.output is None else Encoded(memo.output),
         error=memo.error,
         detail=memo.detail,
+        logs=memo.logs,
         due_at=memo.due_at,
         started_at=memo.started_at,
         ended_at=memo.ended_at,

@@ -50,7 +50,7 @@ def _rows(run: Run, steps: list[Mapping[str, Any]]) -> Iterator[Step]:
         if step["key"] not in known:
             continue
         parent, ended = step["parent"], step["ended_at"]
-        output = step["output"]
+        given, output = step.get("input"), step["output"]
         has = output is not None or step["status"] == "completed"
         yield Step(
             id=ids.step_pk(run.pk, step["key"]),
@@ -64,6 +64,7 @@ def _rows(run: Run, steps: list[Mapping[str, Any]]) -> Iterator[Step]:
             error=step["error"],
             detail=step["detail"],
             parent_id=ids.step_pk(run.pk, parent) if parent else None,
+            input=None if given is None else Encoded(json.dumps(given)),
             output=Encoded(json.dumps(output)) if has else None,
             started_at=_time(step["started_at"]),
             ended_at=_time(ended),

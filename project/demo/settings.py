@@ -45,6 +45,10 @@ LOGGING = PROJECT_LOGGING | {
     "loggers": {
         "durable_jobs": {"handlers": ["console"], "level": "WARNING"},
         "django.server": {"handlers": [], "level": "WARNING", "propagate": False},
-        "project.shop": {"handlers": ["trail"], "level": "INFO", "propagate": False},
+        "project.shop": {
+            "handlers": ["trail", "steps"],
+            "level": "INFO",
+            "propagate": False,
+        },
     },
 }

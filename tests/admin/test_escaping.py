@@ -28,6 +28,8 @@ pytestmark = pytest.mark.django_db
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7|add:7 }}</pre>"
 SHORT = '"><b onclick=x>'
 ERROR = {"type": EVIL, "message": EVIL, "traceback": EVIL, EVIL: EVIL}
+LINE = {"level": EVIL, "logger": EVIL, "message": EVIL}
+LOGS = {"lines": [{"at": "2026-01-01T09:00:00+00:00", **LINE}], "left_out": 1}
 
 
 @pytest.fixture
@@ -72,9 +74,11 @@ def rows():
         kind=SHORT,
         status="failed",
         attempt=1,
+        input={"args": [payload], EVIL: EVIL},
         output=payload,
         error=ERROR,
         detail=payload,
+        logs=LOGS,
         started_at=now,
         ended_at=now,
     )
@@ -82,7 +86,9 @@ def rows():
     Subject.objects.create(run=run, model=EVIL, object_pk=EVIL)
     Subject.objects.create(run=run, model="shop.order", object_pk=EVIL)
     for place in ("", key):
-        Attempt.objects.create(run=run, step=place, number=0, error=ERROR, ended_at=now)
+        Attempt.objects.create(
+            run=run, step=place, number=0, error=ERROR, logs=LOGS, ended_at=now
+        )
         for kind in WaitKind:
             Wait.objects.create(
                 run=run,

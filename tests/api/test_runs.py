@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from datetime import timedelta
@@ -20,6 +21,8 @@ from tests.admin.conftest import make_runs, make_steps
 from tests.api.conftest import person_of, problem, program_of, user_with
 
 pytestmark = pytest.mark.django_db
+
+logger = logging.getLogger("project.tests")
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 
@@ -212,6 +215,45 @@ def test_a_run_its_trace_and_its_steps_are_told(kit, api, sleeper):
     assert step["output"] == {"secret": "s3cret"}
     problem(api.get(f"runs/{run.pk}/steps/none"), 404, "not-found")
     problem(api.get(f"runs/{run.pk}/steps/%00"), 404, "not-found")
+
+
+def test_a_step_tells_what_it_was_called_with_and_what_it_logged(kit, program):
+    calls = []
+
+    def charge(order, currency):
+        calls.append(1)
+        logger.warning("attempt %d with %s", len(calls), order["card"])
+        if len(calls) == 1:
+            raise OSError("once")
+
+    run = durable.function(id="tests.charging")(
+        lambda ctx: ctx.step.run("charge", charge, {"card": "s3cret"}, currency="EUR")
+    ).enqueue()
+    kit.advance("1h")
+    path = f"runs/{run.pk}/steps/{run.steps.get().key}"
+    both, reader = program("runs:read", "payloads:read"), program("runs:read")
+
+    step = both.get(path).json()
+    assert step["input"] == {
+        "args": [{"card": "s3cret"}],
+        "kwargs": {"currency": "EUR"},
+    }
+    (line,) = step["logs"]["lines"]
+    assert step["logs"]["left_out"] == 0
+    assert line["at"]
+    assert (line["level"], line["logger"], line["message"]) == (
+        "WARNING",
+        "project.tests",
+        "attempt 2 with s3cret",
+    )
+    (attempt,) = step["attempts"]
+    assert attempt["logs"]["lines"][0]["message"] == "attempt 1 with s3cret"
+
+    hidden = reader.get(path)
+    assert b"s3cret" not in hidden.content
+    step = hidden.json()
+    assert (step["hidden"], step["input"], step["logs"]) == (True, None, None)
+    assert step["attempts"][0]["logs"] is None
 
 
 def test_payloads_are_for_those_who_may_see_them(kit, program, sleeper, failing):

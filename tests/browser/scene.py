@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from datetime import timedelta
 
@@ -13,6 +14,8 @@ from durable_jobs.scheduling import tallying
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
 from tests.admin.conftest import make_runs
+
+logger = logging.getLogger("project.shop.payments")
 
 FUNCTIONS = {
     "shop.fulfil_order": (900, 0.004),
@@ -51,9 +54,12 @@ def shop(kit: Kit) -> Run:
     tries = iter([ConnectionError("gateway.example.com: connection reset by peer")] * 2)
 
     def charge(order: int) -> dict[str, str]:
+        logger.info("charge order %d: EUR 49.90 by card ending in 4242", order)
         error = next(tries, None)
         if error:
+            logger.warning("POST https://gateway.example.com/v1/charges: %s", error)
             raise error
+        logger.info("order %d is charged: ch_%d", order, order)
         kit.travel_to(kit.now() + timedelta(seconds=1.6), run=False)
         return {"id": f"ch_{order}", "amount": "49.90", "currency": "EUR"}
 

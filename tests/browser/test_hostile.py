@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -25,6 +26,15 @@ CORPUS = [
 ]
 
 
+logger = logging.getLogger("project.hostile")
+
+
+def say(one: str, deep: dict[str, str]) -> dict[str, object]:
+    """Log and return what is hostile."""
+    logger.warning("%s", one)
+    return {one: [one, deep]}
+
+
 @pytest.fixture
 def hostile(durable_kit: Kit) -> dict[str, Run]:
     """Let runs fail, wait and be paused, with the corpus wherever a text may stand."""
@@ -43,7 +53,7 @@ def hostile(durable_kit: Kit) -> dict[str, Run]:
     )
     def hostile(ctx):
         for one in CORPUS:
-            ctx.step.run(one, lambda one=one: {one: [one, {"deep": one}]})
+            ctx.step.run(one, say, one, deep={one: one})
         with ctx.step.group(text[:200]):
             ctx.step.send_event("send", durable.NewEvent("tests/hostile", {odd: odd}))
         ctx.step.wait_for_event(f"wait {text}"[:250], "tests/never", timeout="1d")
@@ -51,6 +61,7 @@ def hostile(durable_kit: Kit) -> dict[str, Run]:
     @durable.function(id="tests.breaks", retries=1, backoff=durable.Backoff.fixed(1))
     def breaks(ctx):
         def body():
+            logger.error("%s", text)
             raise type(text[:60], (Exception,), {})(text)
 
         ctx.step.run(text[:200], body)
@@ -66,6 +77,8 @@ def hostile(durable_kit: Kit) -> dict[str, Run]:
     paused.pause(text)
     failed.refresh_from_db()
     assert (failed.status, waiting.status) == ("failed", "waiting")
+    assert failed.attempts.get().logs
+    assert waiting.steps.exclude(input=None).exclude(logs=None).count() == len(CORPUS)
     return {"failed": failed, "waiting": waiting, "blocked": blocked, "paused": paused}
 
 

@@ -32,6 +32,7 @@ def test_every_screen_fits(
         "overview": ("durable_jobs_overview", ()),
         "runs": ("durable_jobs_run_changelist", ()),
         "run": ("durable_jobs_run_change", (run.pk,)),
+        "step": ("durable_jobs_step_change", (run.steps.get(name="charge").pk,)),
         "act": ("durable_jobs_run_act", (run.pk, "edit")),
         "test": ("durable_jobs_run_test", (run.pk,)),
         "events": ("durable_jobs_event_changelist", ()),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+
 import pytest
 from django.db import connection
 
 from durable_jobs import durable
 from durable_jobs.executors.serving import serve
 from durable_jobs.models import Run
+from durable_jobs.store import steps
 from tests.costs.conftest import Watch
 
 pytestmark = pytest.mark.usefixtures("silence", "postgres")
 
 STEPS = 5
+
+logger = logging.getLogger("project.tests")
 
 
 def five_steps(ctx):
@@ -34,6 +40,60 @@ def test_a_fresh_run_is_a_look_a_claim_its_steps_and_its_end(watch: Watch):
     run.refresh_from_db()
     assert run.result() == [0, 1, 2, 3, 4]
     assert len(texts) == STEPS + 3
+
+
+def test_inputs_and_log_lines_cost_no_statement(watch: Watch):
+    def body(order, *, fail=None):
+        logger.info("order %s", order)
+        if fail:
+            fail.pop()
+            raise OSError
+
+    def talking(ctx):
+        for n in range(STEPS - 1):
+            ctx.step.run(f"step {n}", body, {"id": n})
+        with contextlib.suppress(durable.StepFailed):
+            ctx.step.run("fails", body, {"id": 7}, fail=[1], retries=0)
+
+    run = durable.function(id="costs")(talking).enqueue()
+    with watch() as texts:
+        assert serve("default") == 1
+    rows = run.steps.values_list("input", "logs")
+    assert all(given and logs for given, logs in rows)
+    assert len(rows) == STEPS
+    assert len(texts) == STEPS + 3
+
+
+@pytest.mark.parametrize("kind", ["run", "atomic"])
+def test_those_of_an_attempt_that_failed_cost_none_either(watch: Watch, kind):
+    def statements(body, *args):
+        def flaky(ctx):
+            getattr(ctx.step, kind)("try", body, *args)
+
+        run = durable.function(id=f"costs.{body.__name__}")(flaky).enqueue()
+        with watch() as texts:
+            serve("default")
+        assert bool(run.attempts.get().logs) is bool(args)
+        return [text.split()[0] for text in texts]
+
+    def silent():
+        raise OSError
+
+    def talking(order):
+        logger.info("order %s", order)
+        raise OSError
+
+    assert statements(talking, 7) == statements(silent)
+
+
+def test_no_replay_reads_them(watch: Watch):
+    run = durable.function(id="costs")(five_steps).enqueue()
+    with watch() as texts:
+        steps.load(run.pk)
+    (load,) = texts
+    assert "output" in load
+    assert "input" not in load
+    assert "logs" not in load
 
 
 def test_runs_that_are_claimed_together_share_the_look_and_the_claim(watch: Watch):

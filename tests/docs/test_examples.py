@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import logging.config
 import os
 import subprocess
 import sys
@@ -62,6 +64,7 @@ class Story:
 
     def __init__(self, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kit = kit
+        self._patch = monkeypatch
         self.module = types.ModuleType("shop.durable")
         self.module.__dict__.update(
             durable=durable,
@@ -108,6 +111,21 @@ class Story:
         names = self._execute(section, block, dict(vars(project.settings)))
         with override_settings(DURABLE_JOBS=names.get("DURABLE_JOBS", {})):
             assert conf.problems() == []
+        if names["LOGGING"] is not project.settings.LOGGING:
+            self._logging(names["LOGGING"])
+
+    def _logging(self, wanted: dict[str, Any]) -> None:
+        """Give loggers what a page wants of them, for its section."""
+        made = logging.config.DictConfigurator(wanted)
+        for name, options in wanted["loggers"].items():
+            logger = logging.getLogger(name)
+            handlers = [
+                made.configure_handler(dict(wanted["handlers"][one]))
+                for one in options["handlers"]
+            ]
+            self._patch.setattr(logger, "handlers", handlers)
+            self._patch.setattr(logger, "level", logging.NOTSET)
+            logger.setLevel(options["level"])
 
     def _urls(self, section: Section, block: Block) -> None:
         names = self._execute(section, block, {"__name__": "mysite.urls"})

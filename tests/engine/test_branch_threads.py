@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Iterator
 
@@ -51,6 +52,34 @@ def test_plain_branches_execute_at_the_same_time():
         return ctx.step.parallel("p", [lambda: barrier.wait(LONG) >= 0] * 3)
 
     assert served(meeting).result() == [True, True, True]
+
+
+def test_branches_at_the_same_time_keep_their_log_lines_apart():
+    barrier = threading.Barrier(3)
+    logger = logging.getLogger("project.tests")
+
+    def talk(number):
+        for _ in range(3):
+            barrier.wait(LONG)
+            logger.info("body %d", number)
+
+    def talking(ctx):
+        def branch(number):
+            logger.info("branch %d", number)
+            ctx.step.run("talk", talk, number)
+
+        ctx.step.map("m", branch, range(3))
+
+    run = served(talking)
+    found = sorted(
+        [step.kind, *step.input["args"], *(line["message"] for line in lines["lines"])]
+        for step in run.steps.exclude(kind="map")
+        if (lines := step.logs)
+    )
+    assert found == [
+        *(["branch", n, f"branch {n}"] for n in range(3)),
+        *(["run", n, *[f"body {n}"] * 3] for n in range(3)),
+    ]
 
 
 def test_nested_branches_execute_at_the_same_time():

@@ -15,6 +15,7 @@ from durable_jobs.engine.retrying import not_due, record_of, schedule, settle
 from durable_jobs.engine.suspend import BranchDropped, Suspend, own_writes
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.failpoints import hit
+from durable_jobs.logs import Lines, kept
 from durable_jobs.retry import as_backoff
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, steps
@@ -27,6 +28,8 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
     if not_due(frame):
         raise Suspend
     started = clock.now()
+    frame.given(operation.args, operation.kwargs)
+    frame.lines = Lines(started)
     if operation.at_most_once:
         _mark_started(frame, operation)
     hit("step.before", operation.id)
@@ -37,6 +40,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
         args=operation.args,
         kwargs=operation.kwargs,
         timeout=operation.limit,
+        lines=frame.lines,
     )
     hit("step.body", operation.id)
     result = settle(
@@ -72,6 +76,8 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
     if not_due(frame):
         raise Suspend
     started = clock.now()
+    frame.given(operation.args, operation.kwargs)
+    frame.lines = Lines(started)
     hit("step.before", operation.id)
     blank = frame.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
     outcome: Outcome = yield Call(
@@ -107,7 +113,8 @@ def _together(frame: Frame, operation: ops.Atomic, blank: Memo) -> tuple[Memo, s
             if not frame.scope.alive:
                 raise BranchDropped  # who holds the lock sees what the others decided
             text = _called(frame, operation)
-            memo = blank.but(output=text, error=None, ended_at=clock.now())
+            logs = frame.logged()
+            memo = blank.but(output=text, error=None, logs=logs, ended_at=clock.now())
             steps.write(frame.session.run.pk, [memo])
             hit("record.written", operation.id)
         hit("record.committed", operation.id)
@@ -126,7 +133,8 @@ def _called(frame: Frame, operation: ops.Atomic) -> str:
     """Call the body and return its result as JSON text."""
     fn = stubbed(operation.id, operation.fn)
     try:
-        value = fn(*operation.args, **operation.kwargs)
+        with kept(frame.lines):  # and not what the engine's own statements log
+            value = fn(*operation.args, **operation.kwargs)
         text = frame.session.encode(value, operation.id)
     except Exception as error:
         raise _Undone(error) from error

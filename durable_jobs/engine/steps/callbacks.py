@@ -15,6 +15,7 @@ from durable_jobs.engine.steps.children import timeout_wait
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import answering
 from durable_jobs.failpoints import hit
+from durable_jobs.logs import Lines
 from durable_jobs.models import WaitKind
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store.runs import Parked
@@ -38,7 +39,9 @@ def wait(frame: Frame, operation: ops.WaitForCallback) -> Plan:
     if operation.submit is not None:
         yield from _submit(frame, operation)
     hit("step.body", operation.id)
-    memo = frame.memo_as(StepStatus.WAITING, detail=SUBMITTED, due_at=None)
+    memo = frame.memo_as(
+        StepStatus.WAITING, detail=SUBMITTED, logs=frame.logged(), due_at=None
+    )
     session.record(memo)
     hit("step.after", operation.id)
     raise Suspend
@@ -48,12 +51,15 @@ def _submit(frame: Frame, operation: ops.WaitForCallback) -> Plan:
     assert operation.submit is not None, "the caller has looked"
     memo = frame.memo
     started = clock.now()
+    frame.lines = Lines(started)
     token = answering.token(frame.session.run.pk, frame.key)
     outcome = yield Call(
         fn=operation.submit,
         name=operation.id,
         attempt=memo.attempt if memo is not None else 0,
+        # Not kept as the step's input: who has the token may answer.
         args=(Callback(token, _url(token)),),
+        lines=frame.lines,
     )
     if outcome.error is None:
         return
@@ -63,6 +69,7 @@ def _submit(frame: Frame, operation: ops.WaitForCallback) -> Plan:
     failed = frame.memo_as(
         StepStatus.FAILED,
         error=record_of(outcome.error),
+        logs=frame.logged(),
         due_at=None,
         ended_at=clock.now(),
     )

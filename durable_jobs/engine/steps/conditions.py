@@ -15,6 +15,7 @@ from durable_jobs.engine.retrying import next_attempt, record_of
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.exceptions import LimitExceeded, PayloadError
 from durable_jobs.failpoints import hit
+from durable_jobs.logs import Lines
 from durable_jobs.models import WaitKind
 from durable_jobs.retry import as_backoff
 from durable_jobs.statuses import StepStatus
@@ -33,12 +34,14 @@ def wait(frame: Frame, operation: ops.WaitForCondition) -> Plan:
         raise Suspend
     asked = _Asked.of(operation, memo)
     started = memo.started_at if memo is not None else clock.now()
+    frame.lines = Lines(clock.now())
     hit("step.before", operation.id)
     outcome = yield Call(
         fn=operation.check,
         name=operation.id,
         attempt=asked.errors,
         args=(asked.state,),
+        lines=frame.lines,
     )
     hit("step.body", operation.id)
     if outcome.error is not None:
@@ -119,6 +122,7 @@ def _park(
         StepStatus.WAITING,
         attempt=asked.attempts,
         detail=detail,
+        logs=frame.logged(),
         due_at=due,
         started_at=started,
     )
@@ -147,6 +151,7 @@ def _failed(
     if due is None:
         raise _fail(frame, record_of(error), started)
     record, number, ended = record_of(error), asked.errors, clock.now()
+    logs = frame.logged()
     asked.errors += 1
     raise _park(
         frame,
@@ -154,7 +159,7 @@ def _failed(
         due,
         started,
         along=lambda: steps.record_attempt(
-            frame.session.run.pk, frame.key, number, record, started, ended
+            frame.session.run.pk, frame.key, number, record, started, ended, logs
         ),
     )
 
@@ -165,6 +170,7 @@ def _end(frame: Frame, value: Any, started: datetime | None) -> Any:
         StepStatus.COMPLETED,
         output=text,
         error=None,
+        logs=frame.logged(),
         due_at=None,
         started_at=started,
         ended_at=clock.now(),
@@ -183,6 +189,7 @@ def _fail(
     memo = frame.memo_as(
         StepStatus.FAILED,
         error=record,
+        logs=frame.logged(),
         due_at=None,
         started_at=started,
         ended_at=clock.now(),

@@ -15,6 +15,7 @@ from durable_jobs.engine.steps.tally import Tally
 from durable_jobs.engine.suspend import Suspend, is_suspension
 from durable_jobs.events import ending
 from durable_jobs.exceptions import DurableError
+from durable_jobs.logs import Lines
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import runs
 from durable_jobs.store.steps import Memo
@@ -53,7 +54,8 @@ def _branch(frame: Frame, tally: Tally, index: int) -> Plan:
         inner = _begun(frame, tally, index, started)
     if inner is None:
         return True
-    outcome: Outcome = yield Enter(tally.calls[index], tally.names[index], scope)
+    call, name = tally.calls[index], tally.names[index]
+    outcome: Outcome = yield Enter(call, name, scope, inner.lines)
     if outcome.error is not None and is_suspension(outcome.error):
         return True
     with entered(scope):
@@ -79,6 +81,10 @@ def _begun(frame: Frame, tally: Tally, index: int, started: datetime) -> Frame |
     )
     if not_due(inner):
         return None
+    inner.lines = Lines(started)
+    call = tally.calls[index]
+    if isinstance(call, functools.partial):  # as the items of a map are
+        inner.given(call.args, call.keywords)
     if inner.memo is None:
         inner.memo = inner.memo_as(StepStatus.RUNNING, started_at=started)
         session.note(inner.memo)
