@@ -152,6 +152,8 @@ class Settings:
     MAX_STEPS: int = _setting(1000, _count)
     #: Bytes of one step's result, as stored.
     MAX_STEP_BYTES: int = _setting(4 * _MEBIBYTE, _count)
+    #: Keep what the bodies of steps are called with, for people to look at.
+    KEEP_INPUTS: bool = _setting(True, _flag)
     #: Bytes of all the results of a run.
     MAX_RUN_BYTES: int = _setting(32 * _MEBIBYTE, _count)
     #: Bytes of one event's data.

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from durable_jobs import ids, serialization
+from durable_jobs.conf import settings
 from durable_jobs.definitions.operations import Operation
 from durable_jobs.engine.errors import Record, describe, rebuild
 from durable_jobs.engine.scope import Scope
@@ -114,7 +115,7 @@ class Frame:
 
     def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Take note of what the body is called with, if nothing is recorded yet."""
-        if self.memo is None:
+        if self.memo is None and settings.KEEP_INPUTS:
             self.input = serialization.arguments_text(args, kwargs)
 
     def logged(self) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 from durable_jobs import durable
 from durable_jobs.models import Step
@@ -47,6 +48,14 @@ def test_a_step_keeps_what_its_body_was_called_with(start: Start):
         "atomic": {"kwargs": {"order": 7}},
         "nothing": None,
     }
+
+
+def test_who_wants_none_kept_keeps_none(start: Start):
+    def charging(ctx):
+        return ctx.step.run("charge", take, 7)
+
+    with override_settings(DURABLE_JOBS={"KEEP_INPUTS": False}):
+        assert start(charging).steps.get().input is None
 
 
 def test_a_decorated_step_keeps_it_too(start: Start):
