@@ -43,8 +43,8 @@ CARRIED: dict[str, Any] = {}
 
 def tables() -> dict[str, type[models.Model]]:
     """Return the models by table: the app's, and the one that the functions write."""
-    own = apps.get_app_config(APP).get_models()
-    return {model._meta.db_table: model for model in [*own, Account]}
+    found: list[type[models.Model]] = [*apps.get_app_config(APP).get_models(), Account]
+    return {model._meta.db_table: model for model in found}
 
 
 def columns() -> dict[str, list[str]]:
@@ -58,7 +58,7 @@ def columns() -> dict[str, list[str]]:
 def newest_migration() -> str:
     """Return the name of the app's last migration."""
     (leaf,) = MigrationLoader(None).graph.leaf_nodes(APP)
-    return leaf[1]
+    return str(leaf[1])
 
 
 def clear() -> None:

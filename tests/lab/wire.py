@@ -124,11 +124,11 @@ class Wire:
 def wire(seed: int) -> Iterator[Wire]:
     """Give a wire; raise ``Refused`` where there can be none."""
     with ExitStack() as stack:
-        sides = []
-        for address in (NEAR, FAR):
-            sides.append(Side(address))
-            stack.callback(sides[-1].close)
-        made = Wire(*sides, seed)
+        near = Side(NEAR)
+        stack.callback(near.close)
+        far = Side(FAR)
+        stack.callback(far.close)
+        made = Wire(near, far, seed)
         stack.callback(made.close)
         yield made
 
