@@ -11,11 +11,14 @@ import os
 import time
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from celery import Celery, current_app, shared_task
 from celery.signals import (
     celeryd_init,
+    task_postrun,
+    task_prerun,
     task_received,
     worker_init,
     worker_process_init,
@@ -29,13 +32,19 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.executors import connections, stopping
 from durable_jobs.executors.bells import Bells
+from durable_jobs.executors.executing import Tasks
 from durable_jobs.executors.keeper import LEAD, keeper
-from durable_jobs.executors.patrol import Patrol
+from durable_jobs.executors.patrol import Hands, Patrol
 from durable_jobs.executors.serving import SLACK, answered, serve
 from durable_jobs.scheduling import ticking
 
 WORK = "durable_jobs.work"
 TICK = "durable_jobs.tick"
+
+#: Names what this module connects for a worker.
+BUSY = "durable_jobs.busy"
+#: Seconds between two signs that a worker's main loop turns.
+TURN = 1.0
 
 #: How many workers one ring wakes at the most; those that find work ring for more.
 MOST_BELLS = 4
@@ -162,6 +171,10 @@ def _begin(**kwargs: Any) -> None:
 @worker_init.connect
 def _go(**kwargs: Any) -> None:
     stopping.go()
+    tasks = Tasks()  # before there are processes to share it with
+    task_prerun.connect(tasks.begin, weak=False, dispatch_uid=BUSY)
+    task_postrun.connect(tasks.end, weak=False, dispatch_uid=BUSY)
+    worker_ready.connect(partial(_watch, tasks), weak=False, dispatch_uid=BUSY)
 
 
 @worker_shutting_down.connect
@@ -169,18 +182,25 @@ def _stop(**kwargs: Any) -> None:
     stopping.stop()
 
 
-@worker_ready.connect
-def _watch(sender: Any, **kwargs: Any) -> None:
+def _watch(tasks: Tasks, sender: Any, **kwargs: Any) -> None:
     """Let the worker's main process look after what nobody does."""
-    patrol = Patrol(list(sender.app.amqp.queues.consume_from), _idle, _leave)
+    hands = Hands(tasks.any, _waiting)
+    if sender.hub is None:
+        hands.turns = False
+    else:
+        sender.hub.call_repeatedly(TURN, hands.turned)
+    patrol = Patrol(list(sender.app.amqp.queues.consume_from), hands.idle, _leave)
     task_received.connect(patrol.heard, weak=False)
     worker_shutting_down.connect(patrol.stop, weak=False)
     patrol.start()
 
 
-def _idle() -> bool:
-    """Tell whether no message is here that was not dealt with."""
-    return not (state.active_requests or state.reserved_requests)
+def _waiting() -> bool:
+    """Tell whether a message is here that no process has begun with."""
+    try:
+        return any(request.time_start is None for request in state.reserved_requests)
+    except RuntimeError:  # one has come or gone meanwhile, in another thread
+        return True
 
 
 def _leave() -> None:

@@ -34,6 +34,32 @@ MISSED = 30.0
 DEAF = 60.0
 
 
+class Hands:
+    """Whether a worker has nothing in its hands.
+
+    ``executes`` tells whether a process of it is inside a task, ``waits`` whether a
+    message is here that none has begun with. Such a one counts while the main loop
+    ``turns``: one that is stuck in a dead connection gives nothing to anybody.
+    """
+
+    def __init__(self, executes: Callable[[], bool], waits: Callable[[], bool]) -> None:
+        self._executes, self._waits = executes, waits
+        self._turned_at = clock.monotonic()
+        #: Whether there is a loop that says so.
+        self.turns = True
+
+    def turned(self) -> None:
+        """Take note that the main loop turns."""
+        self._turned_at = clock.monotonic()
+
+    def idle(self) -> bool:
+        """Tell whether nothing is executed, and nothing is about to be."""
+        if self._executes():
+            return False
+        stuck = self.turns and clock.monotonic() - self._turned_at >= DEAF
+        return stuck or not self._waits()
+
+
 class Patrol:
     """Looks around until it is stopped.
 

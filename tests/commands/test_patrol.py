@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
 
 from durable_jobs import clock, dispatch, durable
 from durable_jobs.executors import patrol
-from durable_jobs.executors.patrol import Patrol
+from durable_jobs.executors.executing import Tasks
+from durable_jobs.executors.patrol import Hands, Patrol
 from durable_jobs.models import Run, Worker
 from durable_jobs.scheduling import presence, retention, ticking
 from durable_jobs.testing import Kit
@@ -106,6 +110,74 @@ def test_one_that_is_busy_stays(post: Post):
     assert post.looks(after=patrol.DEAF) == 0
     post.idle = True
     assert post.looks(after=1) == 0, "it begins anew"
+
+
+def test_what_waits_counts_while_the_main_loop_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    executes = waits = False
+    hands = Hands(lambda: executes, lambda: waits)
+    assert hands.idle()
+    waits = True
+    assert not hands.idle()
+    stuck = clock.monotonic() + patrol.DEAF
+    monkeypatch.setattr(clock, "monotonic", lambda: stuck)
+    assert hands.idle(), "nobody will ever begin with it"
+    executes = True
+    assert not hands.idle(), "a task may take as long as it takes"
+    executes = False
+    hands.turned()
+    assert not hands.idle()
+    hands.turns = False
+    monkeypatch.setattr(clock, "monotonic", lambda: stuck + patrol.DEAF)
+    assert not hands.idle(), "a broker without such a loop"
+
+
+@pytest.fixture
+def tasks() -> Iterator[Tasks]:
+    """Give the tasks of a worker."""
+    with closing(Tasks()) as made:
+        yield made
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # as Celery's pool does
+def test_a_forked_process_tells_of_its_task_until_it_ends_or_dies(tasks: Tasks) -> None:
+    assert not tasks.any()
+    for ends in (True, False):
+        told, tell = os.pipe()
+        go, let_go = os.pipe()
+        child = os.fork()
+        if not child:
+            tasks.begin()
+            os.write(tell, b"x")
+            os.read(go, 1)
+            if ends:
+                tasks.end()
+                os.write(tell, b"x")
+                os.read(go, 1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.read(told, 1)
+        assert tasks.any()
+        os.write(let_go, b"x")
+        if ends:
+            os.read(told, 1)
+            assert not tasks.any()
+            os.write(let_go, b"x")
+        os.waitpid(child, 0)
+        assert not tasks.any()
+        for end in (told, tell, go, let_go):
+            os.close(end)
+
+
+def test_a_process_tells_of_its_own_tasks_until_the_last_has_ended(
+    tasks: Tasks,
+) -> None:
+    tasks.begin()
+    tasks.begin()
+    tasks.end()
+    assert tasks.any()
+    tasks.end()
+    assert not tasks.any()
 
 
 def test_one_whose_broker_is_away_leaves_that_to_celery(post: Post):

@@ -10,7 +10,7 @@ import pytest
 from durable_jobs.executors.celery_tasks import TICK, WORK
 from tests.lab import durable as functions
 from tests.lab.brokers import flush, own_broker, publish
-from tests.lab.models import Account, Effect
+from tests.lab.models import Account, Effect, Gate
 from tests.lab.processes import Lab, until
 from tests.lab.proxy import proxied_broker
 from tests.lab.watching import completed, labels
@@ -58,8 +58,6 @@ def test_a_worker_that_hears_nothing_ends_to_be_started_again(lab: Lab) -> None:
         deaf = lab.worker(BROKER_URL=url, LAB_PATROL="0.5,1,2")
         before = functions.five_steps.enqueue()
         until(lambda: completed(before), "the worker to work", lab)
-        # A worker that still has a message in its hands is not taken to be deaf.
-        until(lambda: "succeeded in" in deaf.text(), "the worker to rest", lab)
         assert proxy.silence() > 0
         run = functions.five_steps.enqueue()
         assert deaf.ended() == os.EX_UNAVAILABLE, deaf.text()
@@ -67,6 +65,35 @@ def test_a_worker_that_hears_nothing_ends_to_be_started_again(lab: Lab) -> None:
         assert "no message reaches it" in deaf.text()
         lab.worker(BROKER_URL=url, LAB_PATROL="0.5,1,2")
         until(lambda: completed(run), "the run to end", lab)
+        lab.close()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_one_that_was_executing_when_its_broker_fell_silent_ends_too(
+    lab: Lab, pool: str
+) -> None:
+    """Its main process is stuck in the connection, and never learns of the end."""
+    with proxied_broker(lab.environment["BROKER_URL"]) as (proxy, url):
+        deaf = lab.worker("-P", pool, "-c", "1", BROKER_URL=url, LAB_PATROL="0.5,1,2")
+        run = functions.gated.enqueue({"gate": "g"})
+        until(lambda: labels(run)["g:begin"], "the body to begin", lab)
+        assert proxy.silence() > 0
+        until(lambda: proxy.counts["lost"], "a heartbeat to be lost", lab)
+        assert deaf.alive
+        Gate.objects.create(name="g")
+        until(lambda: completed(run), "what it had in its hands to end", lab)
+        runs = [functions.five_steps.enqueue()]
+
+        def left() -> bool:
+            if completed(runs[-1]):  # it was still looking for more
+                runs.append(functions.five_steps.enqueue())
+            return not deaf.alive
+
+        until(left, "it to end", lab)
+        assert deaf.ended() == os.EX_UNAVAILABLE, deaf.text()
+        assert labels(run) == {"one": 1, "g:begin": 1, "g:end": 1, "last": 1}
+        lab.worker(BROKER_URL=url)
+        until(lambda: completed(*runs), "all runs to end", lab)
         lab.close()
 
 

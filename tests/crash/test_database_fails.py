@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
 import psycopg
@@ -14,11 +15,13 @@ from psycopg import IsolationLevel
 from durable_jobs import durable
 from durable_jobs.models import Attempt, Event, Run, Step
 from tests.lab import durable as functions
+from tests.lab import wire as wires
 from tests.lab.databases import limited_role, pointed, trouble
 from tests.lab.models import Account, Effect, Gate
 from tests.lab.processes import Lab, Process, until
 from tests.lab.proxy import Proxy, proxied_database
 from tests.lab.watching import backends, completed, ended, labels, terminate
+from tests.lab.wire import Wire
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
@@ -134,6 +137,60 @@ def test_a_slow_and_torn_network_loses_nothing(lab: Lab) -> None:
         until(lambda: completed(*runs), "all runs to end", lab)
         assert proxy.counts["delayed"] > 100
     assert Account.objects.get(name="ledger").balance == 20
+
+
+@contextmanager
+def on_a_wire(
+    lab: Lab, *arguments: str, **options: str
+) -> Iterator[tuple[Wire, Process]]:
+    """Give a worker that reaches the database by a wire of its own."""
+    if not lab.environment["BROKER_URL"].startswith("redis+socket"):
+        pytest.skip("the broker is reached by a network that the worker leaves")
+    seed = random.randrange(10**6)  # noqa: S311  # no secret
+    print("seed", seed)
+    with ExitStack() as stack:
+        try:
+            wire = stack.enter_context(wires.wire(seed))
+        except wires.Refused as error:
+            pytest.skip(f"no network namespaces or TUN devices here: {error}")
+        own, far = lab.environment["DATABASE_URL"], wires.listener(wire.far)
+        _, url = stack.enter_context(proxied_database(own, far, **options))
+        stack.callback(lab.close)
+        yield wire, wire.near.within(lambda: lab.worker(*arguments, DATABASE_URL=url))
+
+
+def test_lost_doubled_and_reordered_packets_lose_no_work(lab: Lab) -> None:
+    lab.beat()
+    with on_a_wire(lab, "-P", "threads", "-c", "4") as (wire, worker):
+        wire.loss, wire.doubling, wire.reordering = 0.05, 0.05, 0.05
+        runs = [functions.patient.enqueue() for _ in range(4)]
+        until(lambda: completed(*runs), "all runs to end", lab)
+        for fault in ("lost data", "doubled", "reordered"):
+            assert wire.counts[fault] > 0, wire.counts
+        assert worker.alive
+    assert Account.objects.get(name="ledger").balance == 20
+
+
+def test_what_was_sent_before_all_packets_were_lost_comes_too_late(lab: Lab) -> None:
+    """TCP delivers it when the wire carries again: another worker has taken over."""
+    with on_a_wire(lab, "-P", "solo") as (wire, cut_off):
+        run = functions.gated.enqueue({"gate": "g"})
+        until(lambda: labels(run)["g:begin"] == 1, "the body to begin", lab)
+        wire.loss = 1
+        until(lambda: wire.counts["lost data"] > 0, "something to be lost", lab)
+        other = lab.worker("-P", "solo")
+        lab.beat()
+        until(lambda: labels(run)["g:begin"] == 2, "the other to take over", lab)
+        Gate.objects.create(name="g")
+        until(lambda: completed(run), "the run to end", lab)
+        other.kill()
+        wire.loss = 0
+        again = functions.five_steps.enqueue()
+        until(lambda: completed(again), "the first worker to go on", lab)
+        assert labels(run)["g:end"] == 2, "it went on with the body that it was in"
+        done = Effect.objects.filter(run=str(again.pk))
+        assert set(done.values_list("pid", flat=True)) == {cut_off.pid}
+    assert Account.objects.get(name="ledger").balance == 1
 
 
 STATES = {

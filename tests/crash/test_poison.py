@@ -36,7 +36,8 @@ def test_a_run_that_kills_its_workers_ends_and_its_neighbours_do_well(
 
 def test_a_run_that_kills_its_workers_can_be_cancelled(lab: Lab) -> None:
     run = functions.poison.enqueue({"how": "kill"})
-    lab.worker("-P", "prefork", "-c", "1", LAB_LEASE="1s")
+    # Two processes: it takes Celery seconds to see that one has died.
+    lab.worker("-P", "prefork", "-c", "2", LAB_LEASE="1s")
     lab.beat(LAB_LEASE="1s")
     until(lambda: labels(run)["kill"] >= 2, "two workers to die", lab)
     assert run.cancel("enough")

@@ -23,8 +23,12 @@ pytestmark = [
 ]
 
 
+#: The lease of one that is about to die: nobody waits longer for what it had.
+DOOMED = {"LAB_LEASE": "500ms"}
+
+
 def test_a_worker_killed_inside_a_step_loses_only_that_attempt(lab: Lab) -> None:
-    first = lab.worker()
+    first = lab.worker(**DOOMED)
     run = functions.gated.enqueue({"gate": "g"})
     until(lambda: labels(run)["g:begin"], "the body to begin", lab)
     first.kill()
@@ -44,7 +48,7 @@ def test_a_worker_killed_around_a_checkpoint_never_repeats_a_recorded_step(
 ) -> None:
     run = functions.five_steps.enqueue()
     points = f"step.{place}[three]=kill"
-    doomed = lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS=points)
+    doomed = lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS=points, **DOOMED)
     until(lambda: "three" in labels(run) or place == "before", "step three", lab)
     doomed._process.wait(60)
     assert doomed._process.returncode == -signal.SIGKILL
@@ -64,7 +68,7 @@ def test_atomic_steps_book_exactly_once_wherever_the_worker_is_killed(
 ) -> None:
     run = functions.booker.enqueue()
     points = f"step.{place}[book 2]=kill"
-    doomed = lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS=points)
+    doomed = lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS=points, **DOOMED)
     doomed._process.wait(60)
     assert doomed._process.returncode == -signal.SIGKILL
     lab.worker()

@@ -105,8 +105,12 @@ def die(run_id: str, how: str) -> str:
     if how == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
     if how == "memory":
-        resource.setrlimit(resource.RLIMIT_AS, (resource.getpagesize(),) * 2)
-        bytearray(2**30)
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.getpagesize(), hard))
+        try:
+            bytearray(2**30)
+        finally:  # a process that stays short of memory serves nobody
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     raise ValueError(how)
 
 

@@ -1,7 +1,7 @@
 """A proxy before PostgreSQL or the broker, which loses, delays and cuts on demand.
 
-It listens on a port of the loopback and lives in threads of the test. Every fault is
-counted, so that a test can prove that its fault fired.
+It listens on a port of the loopback, or where it is told, and lives in threads of the
+test. Every fault is counted, so that a test can prove that its fault fired.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Proxy:
     ``cut`` (after so many bytes), ``delayed`` and ``swallowed`` (replies).
     """
 
-    def __init__(self, target: Address) -> None:
+    def __init__(self, target: Address, listener: socket.socket | None = None) -> None:
         self.target = target
         self.counts: Counter[str] = Counter()
         self.mode = Mode.PASS
@@ -53,7 +53,8 @@ class Proxy:
         self._swallow: tuple[re.Pattern[bytes], re.Pattern[bytes]] | None = None
         self._lock = threading.Lock()
         self._links: set[_Link] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
+        self.host: str = self._listener.getsockname()[0]
         self.port: int = self._listener.getsockname()[1]
         self._closed = threading.Event()
         _thread(self._accept)
@@ -275,10 +276,13 @@ def _close(one: socket.socket, *, abrupt: bool = False) -> None:
 
 
 @contextmanager
-def proxied_database(url: str, **options: str) -> Iterator[tuple[Proxy, str]]:
+def proxied_database(
+    url: str, listener: socket.socket | None = None, **options: str
+) -> Iterator[tuple[Proxy, str]]:
     """Give a proxy before the database of ``url``, and the address through it.
 
-    ``options`` are libpq's, as ``connect_timeout``.
+    ``listener`` is a socket of another network's. ``options`` are libpq's, as
+    ``connect_timeout``.
     """
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
@@ -286,11 +290,11 @@ def proxied_database(url: str, **options: str) -> Iterator[tuple[Proxy, str]]:
     target: Address = (str(parts.hostname), int(port))
     if directory:
         target = f"{directory}/.s.PGSQL.{port}"
-    with _opened(target) as proxy:
+    with _opened(target, listener) as proxy:
         user = (parts.netloc.rpartition("@")[0] or "postgres") + "@"
         plain = {"sslmode": "disable", "gssencmode": "disable"}
         through = parts._replace(
-            netloc=f"{user}127.0.0.1:{proxy.port}",
+            netloc=f"{user}{proxy.host}:{proxy.port}",
             query=urlencode(query | plain | options),
         )
         yield proxy, through.geturl()
@@ -311,8 +315,8 @@ def proxied_broker(url: str) -> Iterator[tuple[Proxy, str]]:
 
 
 @contextmanager
-def _opened(target: Address) -> Iterator[Proxy]:
-    proxy = Proxy(target)
+def _opened(target: Address, listener: socket.socket | None = None) -> Iterator[Proxy]:
+    proxy = Proxy(target, listener)
     try:
         yield proxy
     finally:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from durable_jobs import durable
+from durable_jobs.control import schedules
 from durable_jobs.models import Run, Schedule
 from durable_jobs.scheduling import slots
 from durable_jobs.testing import Kit
@@ -118,16 +119,20 @@ def test_missed_times_overlap_one_another(kit: Kit, slow: durable.Function) -> N
     assert Schedule.objects.exclude(held=[]).get().overlap == "queue"
 
 
-def test_no_more_wait_than_a_row_holds(kit: Kit, slow: durable.Function) -> None:
+def test_no_more_wait_than_a_row_holds(
+    kit: Kit, slow: durable.Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (slots, schedules):
+        monkeypatch.setattr(place, "MOST_HELD", 5)
     schedule = durable.schedules.create(slow, "* * * * *", overlap="queue")
-    kit.advance("2h")
+    kit.advance("10m")
     schedule.refresh_from_db()
     assert len(schedule.held) == slots.MOST_HELD
     assert {run.reason for run in Run.objects.filter(status="skipped")} == {slots.FULL}
     with pytest.raises(durable.ConfigurationError, match="wait for a run to end"):
         schedule.run_now()
     waiting = len(schedule.held) + Run.objects.count()
-    assert waiting == 120
+    assert waiting == 10
 
 
 def test_a_change_to_allow_lets_those_that_wait_begin(

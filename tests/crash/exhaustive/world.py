@@ -80,6 +80,8 @@ class World:
         #: Steps that may end in more than one way.
         self.either: set[str] = set()
         self.tokens: list[str] = []
+        #: Until when the client waits, also when it has to begin that again.
+        self.until: datetime | None = None
 
     # What functions do
 
@@ -128,11 +130,11 @@ class World:
 
     def wait(self, duration: str) -> Action:
         """Return the passing of time."""
-        moment: list[datetime] = []
 
         def waiting() -> None:
-            moment[:] = moment or [self.kit.now() + parse_duration(duration)]
-            self.kit.travel_to(max(moment[0], self.kit.now()))
+            self.until = self.until or self.kit.now() + parse_duration(duration)
+            self.kit.travel_to(max(self.until, self.kit.now()))
+            self.until = None
 
         return waiting
 
@@ -171,9 +173,17 @@ class World:
         if self.fate.struck == before:
             return True
         self.fate.revive()
+        self.left_behind()
+        self.recover()
+        return False
+
+    def left_behind(self) -> None:
+        """See what a process leaves that has just died; here, nobody looks."""
+
+    def recover(self) -> None:
+        """Let others notice: what was held in memory is gone, and leases run out."""
         model_waits.watched.forget()
         self.kit.advance(RECOVERY, run=False)
-        return False
 
     def problems(self) -> list[str]:
         """Return what should not be there at the end."""
@@ -246,7 +256,9 @@ def _run(run: Run, names: dict[str, str], either: set[str]) -> Any:
 def _plain(value: Any, names: dict[str, str]) -> Any:
     """Return a value with names in the place of ids, and without times."""
     if isinstance(value, dict):
-        kept = {key: value[key] for key in sorted(value) if key not in _PASSING}
+        kept = {
+            key: value[key] for key in sorted(value, key=repr) if key not in _PASSING
+        }
         return {key: _plain(one, names) for key, one in kept.items()}
     if isinstance(value, list | tuple):
         return [_plain(one, names) for one in value]
