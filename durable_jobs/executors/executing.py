@@ -8,11 +8,15 @@ kernel takes back from one that dies.
 
 from __future__ import annotations
 
-import fcntl
 import tempfile
 import threading
 from contextlib import suppress
 from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: there, Celery forks no processes either
+    fcntl = None  # type: ignore[assignment]  # asked for before each use
 
 
 class Tasks:
@@ -28,21 +32,21 @@ class Tasks:
         """Note that a task begins here."""
         with self._guard:
             self._count += 1
-            if self._count == 1:
+            if self._count == 1 and fcntl is not None:
                 fcntl.lockf(self._file, fcntl.LOCK_SH)
 
     def end(self, **kwargs: object) -> None:
         """Note that a task has ended here."""
         with self._guard:
             self._count = max(0, self._count - 1)
-            if not self._count:
+            if not self._count and fcntl is not None:
                 fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def any(self) -> bool:
         """Tell whether this process, or one that it forked, is inside a task."""
         # Without the guard: a process that is forked now would find it taken for ever.
-        if self._count:
-            return True
+        if self._count or fcntl is None:
+            return self._count > 0
         with suppress(OSError):
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.lockf(self._file, fcntl.LOCK_UN)
