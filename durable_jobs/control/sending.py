@@ -15,6 +15,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 
+from durable_jobs import ids
 from durable_jobs.control import auditing
 from durable_jobs.control.acting import Actor
 from durable_jobs.definitions.events import NewEvent
@@ -23,7 +24,7 @@ from durable_jobs.definitions.registry import OWN
 from durable_jobs.events import ingest, signalling
 from durable_jobs.exceptions import ConfigurationError, Refused
 from durable_jobs.models import Event, IdempotencyKey, Run
-from durable_jobs.store import db
+from durable_jobs.store import db, keys
 from durable_jobs.types import Duration
 
 #: The ``source`` of events that people send.
@@ -72,6 +73,7 @@ def send_once(actor: Actor, event: NewEvent, *, note: str = "") -> Sent:
     """
     check_token(event.id)
     with db.atomic():
+        _one_at_a_time("", f"send:{event.id}")
         rows = Event.objects.using(db.alias()).filter(pk=event.id)
         known = rows.first() if actor.may(SEND) else None
         if known is not None:
@@ -132,12 +134,19 @@ def start(
         key = key or f"form:{token}"
     chosen = function.using(key=key or None, run_after=run_after, priority=priority)
     with db.atomic():
+        if key:
+            _one_at_a_time(function.id, f"start:{key}")
         before = _run_under(function, key) if key else None
         run = chosen.enqueue(data)
         new = before != run.pk
         if new:
             auditing.record(actor, run, "Run started.")
     return Started(run, new)
+
+
+def _one_at_a_time(function: str, what: str) -> None:
+    """Wait for whoever does the same at this moment: then it is seen what they did."""
+    keys.take([keys.Claim(function, what, ids.new_id())])
 
 
 def _run_under(function: Function, key: str) -> uuid.UUID | None:
