@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from durable_jobs import ids, serialization
+from durable_jobs.admin.asking import WRONG
 from durable_jobs.admin.display import badge, short
 from durable_jobs.admin.forms import JSONText, Reason
 from durable_jobs.admin.links import Links
@@ -180,7 +181,7 @@ def view(admin: Any, request: HttpRequest, pk: str, verb: str) -> HttpResponse:
         form=form,
         asked_step=_step(run, form),
         stale=not acting.applies(verb, run),
-        status=422 if form.is_bound else 200,
+        status=WRONG if form.is_bound else 200,
     )
 
 

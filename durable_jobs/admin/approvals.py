@@ -16,6 +16,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from durable_jobs.admin import inbox
+from durable_jobs.admin.asking import WRONG
 from durable_jobs.admin.display import away, badge, moment, short
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
@@ -168,6 +169,7 @@ def _page(
         rejecting=rejecting,
         media=admin.media if form is None else admin.media + form.media,
         inbox=address(admin.admin_site, "approvals"),
+        status=WRONG if request.method == "POST" else 200,
     )
 
 

@@ -23,6 +23,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from durable_jobs.admin.asking import WRONG
 from durable_jobs.admin.choosing import FIELD, Chosen
 from durable_jobs.admin.forms import Reason, SchemaForm, form_for, read
 from durable_jobs.admin.links import Links
@@ -257,5 +258,5 @@ class Asking:
             self.request,
             "admin/durable_jobs/offer.html",
             context,
-            status=422 if wrong else 200,
+            status=WRONG if wrong else 200,
         )
