@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 from django.db import connection
 
 from durable_jobs import clock, ids
+from durable_jobs.models import Gate, Lane, Pause, Run, Schedule, Slot, Step, Wait
 
 #: Runs of one statement.
 BATCH = 250_000
@@ -114,7 +116,9 @@ FROM runs, generate_series(0, CASE WHEN n = %(large)s THEN %(many)s - 1 ELSE 4 E
 WHERE n <= %(stepped)s AND status NOT IN ('queued', 'skipped')
 """
 _STATEMENTS = (_RUN, _SUBJECT, _EVENT, _STEP)
-_TABLES = "run", "subject", "event", "step"
+_TABLES = "run", "subject", "event", "step", "wait", "schedule", "gate", "slot", "lane"
+#: What people decide, and set up: far fewer than there are runs.
+APPROVALS, SCHEDULES, LIMITS = 500, 200, 1000
 
 
 def fill(count: int) -> None:
@@ -138,9 +142,71 @@ def fill(count: int) -> None:
                 cursor.execute(_CHOSEN + statement, chosen)
             took = time.monotonic() - began
             print(f"{count - first + 1:,} runs, {took:.0f} s", file=sys.stderr)
+        _beside()
         cursor.execute("SET synchronous_commit = on")
         for name in _TABLES:
             cursor.execute(f"VACUUM (ANALYZE) durable_jobs_{name}")
+
+
+def _beside() -> None:
+    """Leave approvals, schedules, limits with holders and lines, and a pause."""
+    now = clock.now()
+    waiting = Run.objects.filter(status="waiting").order_by("-pk").only("pk")
+    for number, run in enumerate(waiting[:APPROVALS]):
+        key = ids.step_key("approve")
+        asked = {"title": f"Refund {number}", "form": None}
+        values: dict[str, Any] = {"run_id": run.pk, "kind": "approval"}
+        Step.objects.create(
+            id=ids.step_pk(run.pk, key),
+            key=key,
+            name="approve",
+            status="waiting",
+            **{**values, "kind": "approve"},
+        )
+        name = "auth.change_user" if number % 2 else "auth.view_user"
+        Wait.objects.create(
+            step=key, name=name, condition=asked, created_at=now, **values
+        )
+    Schedule.objects.bulk_create(
+        Schedule(
+            function=f"shop.function_{number % 30}",
+            name=f"report {number}",
+            cron="0 7 * * *",
+            tz="Europe/Berlin",
+            slot_at=now + timedelta(hours=number),
+            next_at=now + timedelta(hours=number),
+            created_at=now,
+        )
+        for number in range(SCHEDULES)
+    )
+    gates = Gate.objects.bulk_create(
+        Gate(
+            name=f"gate {number}",
+            control="concurrency",
+            function=f"shop.function_{number % 30}",
+            key=f'"tenant {number}"',
+            used_at=now,
+        )
+        for number in range(LIMITS)
+    )
+    running = Run.objects.filter(status="running").order_by("-pk").only("pk")
+    held = zip(running[:LIMITS], gates, strict=False)
+    Slot.objects.bulk_create(
+        Slot(gate=gate, run=run, steps=True, since=now) for run, gate in held
+    )
+    Lane.objects.bulk_create(
+        Lane(
+            name=f"lane {gate.pk}",
+            function=gate.function,
+            queue="default",
+            keys={"concurrency:0": f"tenant {gate.pk}"},
+            starting=True,
+            turn=now,
+            blocked_on=gate,
+        )
+        for gate in gates
+    )
+    Pause.objects.create(kind="function", name="shop.function_29", paused_at=now)
 
 
 def _large() -> int:

@@ -108,8 +108,13 @@ def counted(chosen: RunFilter, among: QuerySet[Any] | None = None) -> int:
 
     ``among``: of these alone.
     """
-    rows = chosen.narrow(_subject_to_bulk(among)).order_by("-pk")
-    return int(rows[: MOST + 1].count())
+    count = 0
+    for part in chosen.apart():
+        rows = part.narrow(_subject_to_bulk(among)).order_by("-pk")
+        count += rows[: MOST + 1 - count].count()
+        if count > MOST:
+            break
+    return count
 
 
 def _begun(key: str) -> Run | None:

@@ -102,6 +102,17 @@ class RunFilter:
             names.append("time")
         return names
 
+    def apart(self) -> list[RunFilter]:
+        """Return filters with no run in common that together have all of this one's.
+
+        One for each status, as an index has them. What no index answers is looked for
+        among the newest of all, and stays together.
+        """
+        statuses = sorted(set(self.values.get("status", ())))
+        if len(statuses) < 2 or self.looks_through:
+            return [self]
+        return [RunFilter({**self.values, "status": (one,)}) for one in statuses]
+
     def frozen(self) -> RunFilter:
         """Return the filter with a moment in the place of a period that ends now."""
         if "period" not in self.values:

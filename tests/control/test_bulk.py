@@ -287,6 +287,25 @@ def test_none_and_too_many_are_refused_with_the_number(kit, person, monkeypatch)
     assert bulk.counted(chosen()) == 4
 
 
+def test_several_statuses_are_counted_one_by_one_as_far_as_the_cap(kit, monkeypatch):
+    for status, count in (("waiting", 2), ("failed", 3), ("cancelled", 4)):
+        make(count, status)
+    several = chosen(status=["waiting", "failed", "cancelled"])
+    assert bulk.counted(several) == 9
+    assert [str(part) for part in several.apart()] == [
+        f"function tests.waits; status {status}"
+        for status in ("cancelled", "failed", "waiting")
+    ]
+    # What no index answers is looked for among the newest of all of them.
+    assert bulk.counted(chosen(status=["waiting", "failed"], trigger="no")) == 0
+    looked = chosen(status=["waiting", "failed"], trigger="durable/call")
+    assert looked.apart() == [looked]
+    assert bulk.counted(looked) == 5
+    for most in (3, 4, 8):
+        monkeypatch.setattr(bulk, "MOST", most)
+        assert bulk.counted(several) == most + 1
+
+
 @pytest.mark.parametrize("verb", ["edit", "answer", "delete", ""])
 def test_what_needs_values_of_its_own_cannot_be_done_to_many(kit, person, verb):
     with pytest.raises(durable.ConfigurationError, match="Expected one of cancel"):
