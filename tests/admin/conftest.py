@@ -13,7 +13,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from durable_jobs import clock, ids
+from durable_jobs import clock, durable, ids
 from durable_jobs.models import Event, Run, Step, Subject
 from durable_jobs.statuses import RunStatus, StepStatus
 from project.shop.models import Order, Tenant
@@ -21,6 +21,7 @@ from project.shop.models import Order, Tenant
 MODELS = ("event", "run", "schedule", "step", "worker")
 
 Viewer = Callable[..., Client]
+Ask = Callable[..., Run]
 
 
 def list_of(model: str) -> str:
@@ -238,3 +239,41 @@ def about(order: Order, runs: list[Run]) -> list[Run]:
         Subject(run=run, model="shop.order", object_pk=str(order.pk)) for run in runs
     )
     return runs
+
+
+@pytest.fixture
+def ask(durable_kit) -> Ask:
+    """Let a run ask; return it."""
+
+    @durable.function(id="tests.ask")
+    def asking(ctx):
+        try:
+            given = ctx.step.approve("may we", **how[ctx.event.data["n"]])
+        except durable.Rejected as rejected:
+            return f"{rejected.by}: {rejected.reason}"
+        return None if given is None else {k: str(v) for k, v in given.items()}
+
+    def begin(title="Pay 7", permission="shop.change_order", about=None, **more) -> Run:
+        how.append({"title": title, "permission": permission, **more})
+        run = asking.enqueue({"n": len(how) - 1, "about": about})
+        durable_kit.run_until_idle()
+        run.refresh_from_db()
+        assert run.status == "waiting", run.error
+        return run
+
+    how: list[dict[str, Any]] = []
+    return begin
+
+
+@pytest.fixture
+def login(db) -> Callable[..., Client]:
+    """Log in a member of the staff who has the permissions that are named."""
+
+    def enter(*codenames: str, name: str = "ann", staff: bool = True) -> Client:
+        user = User.objects.create_user(name, is_staff=staff)
+        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return enter
