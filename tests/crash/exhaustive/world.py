@@ -134,7 +134,6 @@ class World:
         def waiting() -> None:
             self.until = self.until or self.kit.now() + parse_duration(duration)
             self.kit.travel_to(max(self.until, self.kit.now()))
-            self.until = None
 
         return waiting
 
@@ -159,6 +158,7 @@ class World:
         """Do something until it is done, and let all come to rest."""
         while not self.survives(action):
             pass
+        self.until = None  # not before: a fault that nobody saw has it done again
         while not self.survives(self.kit.run_until_idle):
             pass
 
