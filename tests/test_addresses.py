@@ -46,7 +46,8 @@ def test_another_database_is_refused_with_what_was_expected() -> None:
 
 def test_a_folder_is_a_broker(tmp_path: Path) -> None:
     url, options = broker(f"filesystem://{tmp_path}/queues")
-    with Celery(broker=url).connection_for_write() as connection:
+    other = Celery(broker=url, set_as_current=False)
+    with other.connection_for_write() as connection:
         connection.transport_options = options
         queue = connection.SimpleQueue("bells")
         queue.put("ding")

@@ -35,5 +35,7 @@ def test_every_page_is_there_and_asks_little(pages: dict[str, Measured]) -> None
     asked = {name: one.queries for name, one in pages.items()}
     # It answers some ten questions at once, several with a query for each half.
     assert asked.pop("overview") <= 30
+    # Limits, who holds them and who waits; pauses, workers, and what is ready.
+    assert asked.pop("queues and limits") <= 15
     assert max(asked.values()) <= 12, asked
     assert all(one.row.count("|") == 9 for one in pages.values())

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from celery import current_app
 from django.db import connection
 from pytest_django import Settings
 
@@ -65,6 +66,7 @@ def lab(
 
     When the test is over and its faults with it, what is sent anew must end.
     """
+    assert current_app.main == "project", "a test has left another Celery app in place"
     flush_broker(process_environment)
     Account.objects.create(name="ledger")
     with opened(process_environment) as made:

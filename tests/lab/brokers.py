@@ -37,6 +37,9 @@ def publish(url: str, messages: list[tuple[str, list[Any]]]) -> None:
     """Send Celery messages as they come: a task's name and its arguments."""
     from celery import Celery
 
-    with Celery(broker=url) as app, app.connection_for_write() as connection:
+    with (
+        Celery(broker=url, set_as_current=False) as app,
+        app.connection_for_write() as connection,
+    ):
         for name, arguments in messages:
             app.send_task(name, arguments, queue="default", connection=connection)
