@@ -52,7 +52,3 @@ class Tasks:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
             return False
         return True
-
-    def close(self) -> None:
-        """Ask no more."""
-        self._file.close()

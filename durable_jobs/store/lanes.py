@@ -222,8 +222,12 @@ def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
 
 
 def begun(run: Run) -> bool:
-    """Tell whether a run that was just claimed has been executed before."""
-    return run.claims > 1
+    """Tell whether an attempt of a run that was just claimed has come to its end.
+
+    That forgives the crashes before it. A run that lost its worker each time has begun
+    nothing that others would have to wait for.
+    """
+    return run.claims > run.crashes
 
 
 def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -> None:
@@ -247,7 +251,7 @@ def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -
                 lease_until=None,
                 crashes=F("crashes") - 1,
                 claims=F("claims") - 1,
-                started_at=run.started_at if again else None,
+                started_at=run.started_at if run.claims > 1 else None,
             )
             if done:
                 gates.release([run.pk], resting=again)

@@ -104,18 +104,23 @@ def test_server_processes_that_are_ended_cost_an_attempt_and_no_worker(
     assert Account.objects.get(name="ledger").balance == 40
 
 
+def another_ends_it(lab: Lab, run: Run) -> None:
+    """Let another worker take a gated run over, bring it to its end, and die."""
+    other = lab.worker("-P", "solo")
+    lab.beat()
+    until(lambda: labels(run)["g:begin"] == 2, "the other to take over", lab)
+    Gate.objects.create(name="g")
+    until(lambda: completed(run), "the run to end", lab)
+    other.kill()
+
+
 def test_a_silent_network_holds_a_run_no_longer_than_its_lease(lab: Lab) -> None:
     with behind_proxy(lab, connect_timeout="2") as (proxy, cut_off):
         run = functions.gated.enqueue({"gate": "g"})
         until(lambda: labels(run)["g:begin"] == 1, "the body to begin", lab)
         proxy.blackhole()
         until(lambda: proxy.counts["lost"], "something to be lost", lab)
-        other = lab.worker("-P", "solo")
-        lab.beat()
-        until(lambda: labels(run)["g:begin"] == 2, "the other to take over", lab)
-        Gate.objects.create(name="g")
-        until(lambda: completed(run), "the run to end", lab)
-        other.kill()
+        another_ends_it(lab, run)
         proxy.heal()  # as the kernel's time-outs do: the connections end
         again = functions.five_steps.enqueue()
         until(lambda: completed(again), "the first worker to go on", lab)
@@ -178,12 +183,7 @@ def test_what_was_sent_before_all_packets_were_lost_comes_too_late(lab: Lab) -> 
         until(lambda: labels(run)["g:begin"] == 1, "the body to begin", lab)
         wire.loss = 1
         until(lambda: wire.counts["lost data"] > 0, "something to be lost", lab)
-        other = lab.worker("-P", "solo")
-        lab.beat()
-        until(lambda: labels(run)["g:begin"] == 2, "the other to take over", lab)
-        Gate.objects.create(name="g")
-        until(lambda: completed(run), "the run to end", lab)
-        other.kill()
+        another_ends_it(lab, run)
         wire.loss = 0
         again = functions.five_steps.enqueue()
         until(lambda: completed(again), "the first worker to go on", lab)

@@ -216,8 +216,9 @@ def test_a_paused_function_starts_nothing(lab: Lab) -> None:
     assert Run.objects.filter(status="completed").count() == 21
 
 
+@pytest.mark.parametrize("point", ["claim.committed", "claim.returned"])
 def test_runs_that_came_before_a_limit_are_held_to_it_though_a_worker_dies(
-    lab: Lab,
+    lab: Lab, point: str
 ) -> None:
     """The limit comes with the workers' release; this process has the one before."""
     with transaction.atomic():
@@ -228,10 +229,11 @@ def test_runs_that_came_before_a_limit_are_held_to_it_though_a_worker_dies(
         "-P",
         "solo",
         LAB_RELEASE="2",
-        DURABLE_JOBS_FAILPOINTS="claim.returned=kill",
+        DURABLE_JOBS_FAILPOINTS=f"{point}=kill",
     )
     until(lambda: not dying.alive, "a worker to die of it", lab)
-    assert Run.objects.filter(flow__isnull=False).exists()
+    lined_up = Run.objects.filter(flow__isnull=False).exists()
+    assert lined_up == (point == "claim.returned")
     for _ in range(2):
         lab.worker(*FOUR, LAB_RELEASE="2")
     lab.beat(LAB_RELEASE="2")

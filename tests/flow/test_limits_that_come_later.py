@@ -80,6 +80,17 @@ def test_a_run_that_has_begun_needs_no_place_among_the_runs(diary: Diary) -> Non
     assert not Slot.objects.exists()
 
 
+def test_a_run_whose_worker_died_before_it_began_takes_a_place(diary: Diary) -> None:
+    with the_release_before():
+        diary.work()
+        diary.sends(3, nap="1h")
+    # As claims leave them whose worker died, when their leases have run out.
+    Run.objects.update(claims=1, crashes=1, started_at=diary.began)
+    diary.work(concurrency=durable.Concurrency(1, of="runs"))
+    diary.kit.advance("3h")
+    assert diary.entries == [(0, 0), (1, 3600), (2, 7200)]
+
+
 def test_they_are_spaced_by_a_throttle(diary: Diary) -> None:
     with the_release_before():
         diary.work()
