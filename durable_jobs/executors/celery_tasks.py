@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import time
 from contextlib import suppress
 from datetime import datetime
@@ -171,7 +172,8 @@ def _begin(**kwargs: Any) -> None:
 @worker_init.connect
 def _go(**kwargs: Any) -> None:
     stopping.go()
-    tasks = Tasks()  # before there are processes to share it with
+    # Before there are processes to share it with.
+    tasks = Tasks(tempfile.TemporaryFile())  # noqa: SIM115  # it stays with them
     task_prerun.connect(tasks.begin, weak=False, dispatch_uid=BUSY)
     task_postrun.connect(tasks.end, weak=False, dispatch_uid=BUSY)
     worker_ready.connect(partial(_watch, tasks), weak=False, dispatch_uid=BUSY)

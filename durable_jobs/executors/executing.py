@@ -8,7 +8,6 @@ kernel takes back from one that dies.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from contextlib import suppress
 from typing import IO
@@ -20,11 +19,14 @@ except ImportError:  # not a POSIX system: there, Celery forks no processes eith
 
 
 class Tasks:
-    """Counts the tasks of this process, and asks for those of all that it forked."""
+    """Counts the tasks of this process, and asks for those of all that it forked.
 
-    def __init__(self) -> None:
+    ``file`` is what they lock: open for writing, and theirs alone.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
         # Locks of this kind belong to a process: a forked one begins without.
-        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # it stays
+        self._file = file
         self._count = 0
         self._guard = threading.Lock()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from datetime import timedelta
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -136,8 +136,8 @@ def test_what_waits_counts_while_the_main_loop_turns(
 @pytest.fixture
 def tasks() -> Iterator[Tasks]:
     """Give the tasks of a worker."""
-    with closing(Tasks()) as made:
-        yield made
+    with TemporaryFile() as file:
+        yield Tasks(file)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # as Celery's pool does
