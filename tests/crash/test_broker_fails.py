@@ -8,10 +8,11 @@ import random
 import pytest
 
 from durable_jobs.executors.celery_tasks import TICK, WORK
+from durable_jobs.models import Run
 from tests.lab import durable as functions
 from tests.lab.brokers import flush, own_broker, publish
 from tests.lab.models import Account, Effect, Gate
-from tests.lab.processes import Lab, until
+from tests.lab.processes import Lab, Process, until
 from tests.lab.proxy import proxied_broker
 from tests.lab.watching import completed, labels
 
@@ -52,6 +53,20 @@ def test_a_broker_that_was_away_for_long_is_found_again(lab: Lab) -> None:
         lab.close()
 
 
+def until_it_leaves(deaf: Process, lab: Lab) -> list[Run]:
+    """Let work wait for a worker until it has ended; return the runs."""
+    runs = [functions.five_steps.enqueue()]
+
+    def left() -> bool:
+        if completed(runs[-1]):  # it was still looking for more
+            runs.append(functions.five_steps.enqueue())
+        return not deaf.alive
+
+    until(left, "it to end", lab)
+    assert deaf.ended() == os.EX_UNAVAILABLE, deaf.text()
+    return runs
+
+
 def test_a_worker_that_hears_nothing_ends_to_be_started_again(lab: Lab) -> None:
     """Its connection is dead, and only silence tells."""
     with proxied_broker(lab.environment["BROKER_URL"]) as (proxy, url):
@@ -59,12 +74,11 @@ def test_a_worker_that_hears_nothing_ends_to_be_started_again(lab: Lab) -> None:
         before = functions.five_steps.enqueue()
         until(lambda: completed(before), "the worker to work", lab)
         assert proxy.silence() > 0
-        run = functions.five_steps.enqueue()
-        assert deaf.ended() == os.EX_UNAVAILABLE, deaf.text()
+        runs = until_it_leaves(deaf, lab)
         assert proxy.counts["lost"] > 0
         assert "no message reaches it" in deaf.text()
         lab.worker(BROKER_URL=url, LAB_PATROL="0.5,1,2")
-        until(lambda: completed(run), "the run to end", lab)
+        until(lambda: completed(*runs), "all runs to end", lab)
         lab.close()
 
 
@@ -82,15 +96,7 @@ def test_one_that_was_executing_when_its_broker_fell_silent_ends_too(
         assert deaf.alive
         Gate.objects.create(name="g")
         until(lambda: completed(run), "what it had in its hands to end", lab)
-        runs = [functions.five_steps.enqueue()]
-
-        def left() -> bool:
-            if completed(runs[-1]):  # it was still looking for more
-                runs.append(functions.five_steps.enqueue())
-            return not deaf.alive
-
-        until(left, "it to end", lab)
-        assert deaf.ended() == os.EX_UNAVAILABLE, deaf.text()
+        runs = until_it_leaves(deaf, lab)
         assert labels(run) == {"one": 1, "g:begin": 1, "g:end": 1, "last": 1}
         lab.worker(BROKER_URL=url)
         until(lambda: completed(*runs), "all runs to end", lab)

@@ -24,7 +24,7 @@ from durable_jobs.events import matching
 from durable_jobs.models import Event, Run, Schedule, Step, Wait
 from durable_jobs.scheduling import crons, timers
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store import leases, steps
+from durable_jobs.store import leases, steps, waits
 from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.steps import Memo
 from tests.lab.processes import until
@@ -321,6 +321,31 @@ def test_of_two_who_decide_one_wins_and_the_other_is_told_who() -> None:
         advance(claimed()[0])
         run.refresh_from_db()
         assert run.result() == ({} if winner == "ann" else str(bob.pk))
+
+
+def test_who_comes_as_another_decides_is_told_who_that_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without looking for the wait first, the step is the one from before the end."""
+
+    @durable.function(id="race.late")
+    def asking(ctx):
+        return ctx.step.approve("a", "Pay", "durable_jobs.answer_run")
+
+    ann, bob = (User.objects.create_superuser(name) for name in ("ann", "bob"))
+    run = asking.enqueue()
+    advance(claimed()[0])
+    key = run.steps.get().key
+    look = waits.get
+
+    def outrun(*args: object) -> object:
+        monkeypatch.setattr(waits, "get", look)
+        approving.approve(Actor(ann), run, key, {})
+        return look(*args)
+
+    monkeypatch.setattr(waits, "get", outrun)
+    with pytest.raises(durable.Refused, match="approved by ann"):
+        approving.reject(Actor(bob), run, key, "no")
 
 
 def test_parents_and_children_that_end_at_once_do_not_wait_for_each_other() -> None:

@@ -36,6 +36,12 @@ def pytest_load_initial_conftests(
     return (yield)
 
 
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many tests go on at once: many of them wait for other processes."""
+    return max(1, (os.cpu_count() or 1) * 3 // 2)
+
+
 def _share_broker(started: dict[str, str]) -> None:
     """Give each xdist worker a numbered database of the broker that we started."""
     if "BROKER_URL" in started:
