@@ -27,6 +27,11 @@ SHORT = 0.05
 #: How far apart the clocks of two processes may be, in seconds.
 SLACK = 0.25
 
+#: A queue is behind when all that a claim finds was due so many seconds ago.
+BEHIND = 1.0
+#: For how many seconds a function that was alone in a queue is taken to be.
+ALONE = 0.1
+
 #: When this process last began a look at a queue that left nothing eligible in it.
 _answered: dict[str, float] = {}
 
@@ -49,6 +54,25 @@ class Pace:
 _pace = Pace()
 
 
+class Turns:
+    """Whether a claim takes the oldest runs, or the oldest of each function.
+
+    A queue is first in, first out as long as it keeps up. Where it is behind, the
+    claims take turns, so that no function waits until the backlog of another is done.
+    """
+
+    def __init__(self) -> None:
+        self.heads = False
+        self._alone_until = 0.0
+
+    def took(self, claimed: list[Run], *, behind: bool) -> None:
+        """Note what a claim has found, and whether the queue is behind."""
+        now = clock.monotonic()
+        if self.heads and len(claimed) < 2:
+            self._alone_until = now + ALONE
+        self.heads = behind and not self.heads and now >= self._alone_until
+
+
 def worker_name() -> str:
     """Return who executes: host, process, and thread where there are several."""
     thread = threading.current_thread()
@@ -67,6 +91,7 @@ def serve(queue: str, *, finished: Callable[[], bool] = lambda: False) -> int:
     if pending:
         matching.route()
     count = 0
+    turns = Turns()
     with keeper().serving(queue):
         while True:
             if finished() or stopping():
@@ -75,7 +100,7 @@ def serve(queue: str, *, finished: Callable[[], bool] = lambda: False) -> int:
             size = _pace.batch()
             if keeper().alarmed(queue) or due:
                 due = timers.end_due(size, queue) >= size
-            advanced, last = _serve_batch(queue, size, first=not count)
+            advanced, last = _serve_batch(queue, size, turns, more=due, first=not count)
             count += advanced
             if last and not due and not _another(queue):
                 break
@@ -83,20 +108,34 @@ def serve(queue: str, *, finished: Callable[[], bool] = lambda: False) -> int:
     return count
 
 
-def _serve_batch(queue: str, size: int, *, first: bool) -> tuple[int, bool]:
-    """Claim and execute; return how many were advanced, and whether they were all."""
+def _serve_batch(
+    queue: str, size: int, turns: Turns, *, more: bool, first: bool
+) -> tuple[int, bool]:
+    """Claim and execute; return how many were advanced, and whether they were all.
+
+    ``more``: there are timers that are due beside what can be claimed.
+    """
     admitting.admit(queue, size)
-    claimed = leases.claim(queue, size, worker_name())
+    heads = turns.heads
+    claimed = leases.claim(queue, size, worker_name(), heads=heads)
+    full = len(claimed) == size
+    turns.took(claimed, behind=full and (more or _late(claimed)))
     if not claimed:
-        return 0, True
-    if len(claimed) == size > 1 and first:
+        return 0, not heads
+    if full and size > 1 and first:
         dispatch.ring_now(queue)  # there may be more than one worker can take
     chosen = _apart(admitting.admitted(claimed))
     if chosen:
         _advance_all(Batch(chosen))
     # What became eligible since then has rung.
-    last = len(claimed) < size and chosen == claimed and not registry.controlled
-    return len(chosen), last
+    all_of_it = not full and not heads and chosen == claimed
+    return len(chosen), all_of_it and not registry.controlled
+
+
+def _late(claimed: list[Run]) -> bool:
+    """Tell whether even the run that was due last has waited for long."""
+    due = max(run.due_at for run in claimed)
+    return (clock.now() - due).total_seconds() > BEHIND
 
 
 def _another(queue: str) -> bool:

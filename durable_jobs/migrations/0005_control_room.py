@@ -116,6 +116,10 @@ class Migration(migrations.Migration):
             model_name='run',
             index=models.Index(models.F('function'), models.F('status'), models.F('id'), condition=models.Q(('status__in', ['cancelled', 'failed', 'paused', 'skipped'])), name='durable_run_outcome'),
         ),
+        migrations.AddIndex(
+            model_name='run',
+            index=models.Index(models.F('queue'), models.F('function'), models.F('place'), models.F('id'), condition=models.Q(('lane__isnull', True), ('status', 'queued')), name='durable_run_head'),
+        ),
         migrations.AddConstraint(
             model_name='savedview',
             constraint=models.UniqueConstraint(fields=('owner', 'page', 'name'), name='durable_saved_view_name'),

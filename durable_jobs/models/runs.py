@@ -153,6 +153,15 @@ class Run(models.Model):
                 name="durable_run_ready",
                 condition=Q(status=RunStatus.QUEUED.value, lane__isnull=True),
             ),
+            # The same for each function, whatever the backlog of another is.
+            models.Index(
+                "queue",
+                "function",
+                "place",
+                "id",
+                name="durable_run_head",
+                condition=Q(status=RunStatus.QUEUED.value, lane__isnull=True),
+            ),
             models.Index(
                 "lane",
                 "place",

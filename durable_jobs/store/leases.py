@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Exists, F, Q
+from django.db.models import Exists, F, Q, QuerySet
 from django.db.models.functions import Coalesce
 
 from durable_jobs import clock, ids
@@ -30,57 +31,78 @@ class LeaseLost(BaseException):
     """
 
 
-def claim(queue: str, limit: int, worker: str) -> list[Run]:
+def claim(queue: str, limit: int, worker: str, *, heads: bool = False) -> list[Run]:
     """Claim up to ``limit`` of the oldest eligible runs of a queue.
+
+    ``heads``: the oldest of each function instead, of functions that chance chooses
+    when there are more; so that the backlog of one does not hold up the others.
 
     The crash is counted here and forgiven when the attempt ends, so that a run which
     kills its worker is counted too.
     """
     hit("claim.begin", queue)
-    claimed = _claim(queue, limit, worker)
+    now = clock.now()
+    until, behind = now + settings.LEASE, now + FARTHEST_BEHIND
+    lease = postgres.Lease(ids.new_token(), until, worker, now, behind)
+    if db.is_postgres():
+        claimed = postgres.claim(queue, limit, lease, heads=heads)
+    else:
+        claimed = _claim(queue, limit, lease, heads=heads)
     if claimed:
         hit("claim.committed", queue)
     return claimed
 
 
-def _claim(queue: str, limit: int, worker: str) -> list[Run]:
-    now = clock.now()
-    token, until = ids.new_token(), now + settings.LEASE
-    if db.is_postgres():
-        behind = now + FARTHEST_BEHIND
-        return postgres.claim(queue, limit, worker, token, now, until, behind)
+def _claim(queue: str, limit: int, lease: postgres.Lease, *, heads: bool) -> list[Run]:
     with db.atomic():
         ready = (
             Run.objects.using(db.alias())
-            .filter(
-                queue=queue,
-                status=RunStatus.QUEUED,
-                lane__isnull=True,
-                due_at__lte=now,
-                place__lte=now + FARTHEST_BEHIND,
-            )
+            .filter(queue=queue, status=RunStatus.QUEUED, lane__isnull=True)
+            .filter(due_at__lte=lease.now, place__lte=lease.behind)
             .exclude(started_at__isnull=True, function__in=pauses.functions())
             .exclude(Exists(pauses.of_queue(queue)))
             .order_by("place", "id")
         )
         if db.lockable():
             ready = ready.select_for_update(skip_locked=True)
-        chosen = list(ready.values_list("pk", flat=True)[:limit])
+        chosen = (
+            _heads(ready, queue, limit)
+            if heads
+            else list(ready.values_list("pk", flat=True)[:limit])
+        )
         if not chosen:
             return []
         Run.objects.using(db.alias()).filter(pk__in=chosen).update(
             status=RunStatus.RUNNING,
-            lease_token=token,
-            lease_until=until,
-            worker=worker,
+            lease_token=lease.token,
+            lease_until=lease.until,
+            worker=lease.worker,
             claims=F("claims") + 1,
             crashes=F("crashes") + 1,
             woken=False,
-            started_at=Coalesce("started_at", now),
+            started_at=Coalesce("started_at", lease.now),
         )
         return list(
             Run.objects.using(db.alias()).filter(pk__in=chosen).order_by("place", "id")
         )
+
+
+def _heads(ready: QuerySet[Run], queue: str, limit: int) -> list[uuid.UUID]:
+    """Return the first of each function, by one step through the index for each."""
+    line = Run.objects.using(db.alias()).filter(
+        queue=queue, status=RunStatus.QUEUED, lane__isnull=True
+    )
+    names, name = [], ""
+    following = line.order_by("function").values_list("function", flat=True)
+    while name := following.filter(function__gt=name).first() or "":
+        names.append(name)
+    random.shuffle(names)
+    chosen: list[uuid.UUID] = []
+    for name in names:
+        chosen += ready.filter(function=name).values_list("pk", flat=True)[:1]
+        if len(chosen) == limit:
+            break
+    return chosen
 
 
 def renew(holders: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:

@@ -26,22 +26,21 @@ _RUN_COLUMNS = ", ".join(f'run."{field.column}"' for field in Run._meta.concrete
 
 # Losing a claim loses nothing (the lease runs out), so it need not wait for the disk.
 # MATERIALIZED: the planner may otherwise lock more rows than the limit.
-_CLAIM = f"""
-WITH quiet AS MATERIALIZED (
+_QUIET = """
+quiet AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true) AS value
-), chosen AS MATERIALIZED (
-    SELECT id FROM {_RUN}
-    WHERE status = 'queued' AND lane IS NULL
-      AND queue = %s::varchar AND due_at <= %s::timestamptz
-      AND place <= %s::timestamptz
-      AND (SELECT value FROM quiet) = 'off'
-      AND (started_at IS NOT NULL OR function NOT IN
-           (SELECT name FROM {_PAUSE} WHERE kind = 'function'))
-      AND NOT EXISTS (
-          SELECT 1 FROM {_PAUSE} WHERE kind = 'queue' AND name = %s::varchar)
-    ORDER BY place, id LIMIT %s::int
-    FOR UPDATE SKIP LOCKED
 )
+"""
+_READY = "status = 'queued' AND lane IS NULL AND queue = %s::varchar"
+_MAY_START = f"""
+    due_at <= %s::timestamptz AND place <= %s::timestamptz
+    AND (SELECT value FROM quiet) = 'off'
+    AND (started_at IS NOT NULL OR function NOT IN
+         (SELECT name FROM {_PAUSE} WHERE kind = 'function'))
+    AND NOT EXISTS (
+        SELECT 1 FROM {_PAUSE} WHERE kind = 'queue' AND name = %s::varchar)
+"""  # noqa: S608  # table and column names of our own models, no values
+_TAKE = f"""
 UPDATE {_RUN} AS run
 SET status = 'running', lease_token = %s::uuid, lease_until = %s::timestamptz,
     worker = %s::varchar,
@@ -50,21 +49,58 @@ SET status = 'running', lease_token = %s::uuid, lease_until = %s::timestamptz,
 FROM chosen WHERE run.id = chosen.id
 RETURNING {_RUN_COLUMNS}
 """  # noqa: S608  # table and column names of our own models, no values
+_CLAIM = f"""
+WITH {_QUIET}, chosen AS MATERIALIZED (
+    SELECT id FROM {_RUN} WHERE {_READY} AND {_MAY_START}
+    ORDER BY place, id LIMIT %s::int
+    FOR UPDATE SKIP LOCKED
+)
+{_TAKE}
+"""  # noqa: S608  # table and column names of our own models, no values
+
+# Goes from function to function in the index, not from run to run.
+_CLAIM_HEADS = f"""
+WITH RECURSIVE {_QUIET}, line AS (
+    (SELECT function AS name FROM {_RUN} WHERE {_READY} ORDER BY function LIMIT 1)
+    UNION ALL
+    SELECT (SELECT function FROM {_RUN} WHERE {_READY} AND function > line.name
+            ORDER BY function LIMIT 1)
+    FROM line WHERE line.name IS NOT NULL
+), chosen AS MATERIALIZED (
+    SELECT head.id FROM line CROSS JOIN LATERAL (
+        SELECT id FROM {_RUN}
+        WHERE {_READY} AND function = line.name AND {_MAY_START}
+        ORDER BY place, id LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    ) AS head
+    ORDER BY random() LIMIT %s::int
+)
+{_TAKE}
+"""  # noqa: S608  # table and column names of our own models, no values
 
 
-def claim(
-    queue: str,
-    limit: int,
-    worker: str,
-    token: uuid.UUID,
-    now: datetime,
-    until: datetime,
-    behind: datetime,
-) -> list[Run]:
-    """Claim up to ``limit`` runs of a queue, the first in place first."""
-    values = [*(queue, now, behind, queue, limit), *(token, until, worker, now)]
-    runs = [_run(row) for row in prepared.fetch(_CLAIM, values)]
-    return sorted(runs, key=lambda run: (run.place, run.pk))
+class Lease(NamedTuple):
+    """What a run is claimed with. No run that may start has a place after ``behind``."""
+
+    token: uuid.UUID
+    until: datetime
+    worker: str
+    now: datetime
+    behind: datetime
+
+
+def claim(queue: str, limit: int, lease: Lease, *, heads: bool) -> list[Run]:
+    """Claim up to ``limit`` runs of a queue, the first in place first.
+
+    ``heads``: no two of one function, whatever their places are.
+    """
+    *taking, now, behind = lease
+    values = [now, behind, queue, limit, *taking, now]
+    if heads:
+        rows = prepared.fetch(_CLAIM_HEADS, [queue, queue, queue, *values])
+    else:
+        rows = prepared.fetch(_CLAIM, [queue, *values])
+    return sorted(map(_run, rows), key=lambda run: (run.place, run.pk))
 
 
 def _run(row: Sequence[Any]) -> Run:

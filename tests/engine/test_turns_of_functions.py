@@ -1,0 +1,155 @@
+"""A queue that is behind: no function waits until the backlog of another is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+
+from durable_jobs import clock, dispatch, durable
+from durable_jobs.conf import settings
+from durable_jobs.definitions.registry import registry
+from durable_jobs.executors import serving
+from durable_jobs.executors.serving import serve
+from durable_jobs.models import Pause, Run, Wait
+from durable_jobs.store import leases
+from tests.engine.workers import Deaf
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+#: Far more than is claimed at once.
+MANY = 60
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let runs wait until the test serves, as a worker does whose runs are short."""
+    monkeypatch.setattr(serving, "SHORT", 3600.0)
+    with registry.temporary(), dispatch.using(Deaf()):
+        yield
+
+
+@pytest.fixture
+def order() -> list[str]:
+    """Give what the functions write down as they begin."""
+    return []
+
+
+@pytest.fixture
+def works(order: list[str]) -> Callable[[str], durable.Function]:
+    """Give what declares a function that writes its name down."""
+
+    def declare(name: str) -> durable.Function:
+        return durable.function(id=name)(lambda ctx: order.append(name))
+
+    return declare
+
+
+def send(function: durable.Function, count: int, ago: float = 0) -> None:
+    """Start runs, as if it had been a while ago."""
+    runs = [function.enqueue().pk for _ in range(count)]
+    then = clock.now() - timedelta(seconds=ago)
+    Run.objects.filter(pk__in=runs).update(due_at=then, place=then, queued_at=then)
+
+
+def test_another_function_starts_beside_a_long_backlog(works, order):
+    send(works("hot"), MANY, ago=60)
+    send(works("other"), 3)
+    while serve("default"):
+        pass
+    assert len(order) == MANY + 3
+    found = [place for place, name in enumerate(order) if name == "other"]
+    assert found[0] <= settings.CLAIM_BATCH, "at the second claim"
+    assert found[-1] <= 4 * (settings.CLAIM_BATCH + 1), "one at every second claim"
+
+
+def test_it_does_so_beside_very_many_sleeps_that_have_ended(works, order):
+    @durable.function(id="hot")
+    def hot(ctx):
+        ctx.step.sleep("nap", "1h")
+        order.append("hot")
+
+    for _ in range(MANY):
+        hot.enqueue()
+    while serve("default"):
+        pass
+    Wait.objects.update(due_at=clock.now() - timedelta(seconds=60))
+    send(works("other"), 1)
+    while serve("default"):
+        pass
+    assert order.count("hot") == MANY
+    assert order.index("other") <= 2 * settings.CLAIM_BATCH
+
+
+def test_a_queue_that_keeps_up_is_first_in_first_out(works, order):
+    hot, other = works("hot"), works("other")
+    send(hot, MANY)
+    send(other, 1)
+    send(hot, 1)
+    while serve("default"):
+        pass
+    assert order == ["hot"] * MANY + ["other", "hot"]
+
+
+def test_each_function_keeps_its_own_order(works, monkeypatch):
+    seen: dict[str, list[int]] = {"a": [], "b": []}
+    for name in seen:
+
+        @durable.function(id=name)
+        def work(ctx, n):
+            seen[ctx.run.function].append(n)
+
+        for n in range(MANY):
+            work.enqueue(n)
+    Run.objects.update(due_at=clock.now() - timedelta(seconds=60))
+    while serve("default"):
+        pass
+    assert seen == {"a": list(range(MANY)), "b": list(range(MANY))}
+
+
+def test_one_that_is_alone_is_seldom_asked_for_others(works, order, monkeypatch):
+    monkeypatch.setattr(serving, "ALONE", 3600.0)
+    asked = []
+    claim = leases.claim
+
+    def watched(*args, heads=False):
+        asked.append(heads)
+        return claim(*args, heads=heads)
+
+    monkeypatch.setattr(leases, "claim", watched)
+    send(works("hot"), MANY, ago=60)
+    while serve("default"):
+        pass
+    assert len(order) == MANY
+    assert asked.count(True) == 1
+
+
+def test_heads_are_one_of_each_function_and_of_any_when_there_are_more(works):
+    for number in range(4):
+        send(works(f"f{number}"), 2, ago=60 - number)
+    oldest = {run.pk: run.function for run in Run.objects.order_by("place")[::2]}
+    chosen = set()
+    while len(chosen) < 4:  # by chance, so that each has its turn
+        runs = leases.claim("default", 2, "test", heads=True)
+        assert len({run.function for run in runs}) == 2
+        assert {run.pk: run.function for run in runs}.items() <= oldest.items()
+        chosen |= {run.function for run in runs}
+        leases.give_back([run.pk for run in runs], runs[0].lease_token)
+
+
+def test_heads_are_what_any_claim_may_take(works):
+    for name in ("delayed", "paused", "elsewhere", "free"):
+        works(name)
+    send(registry.get("free"), 1)
+    send(registry.get("paused"), 1)
+    send(registry.get("delayed"), 1, ago=-3600)
+    send(registry.get("elsewhere"), 1)
+    Run.objects.filter(function="elsewhere").update(queue="elsewhere")
+    Pause.objects.create(kind=Pause.FUNCTION, name="paused", paused_at=clock.now())
+    assert [run.function for run in leases.claim("default", 8, "a", heads=True)] == [
+        "free"
+    ]
+    assert leases.claim("default", 8, "b", heads=True) == []
+    Pause.objects.create(kind=Pause.QUEUE, name="elsewhere", paused_at=clock.now())
+    assert leases.claim("elsewhere", 8, "c", heads=True) == []
