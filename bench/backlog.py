@@ -38,7 +38,7 @@ def fill(
     """Queue ``count`` runs in lanes: of one tenant, or of a hundred.
 
     They are written as an admission leaves them, or with ``arrived=False`` as a sender
-    does, and the tables are analysed.
+    does, which is ready at once without limits; and the tables are analysed.
     """
     function = registry.get(function_id)
     now = clock.now()
@@ -161,11 +161,13 @@ class Plan:
 
 
 def plans() -> Iterator[Plan]:
-    """Explain the claim, the arrival, the lanes in turn, and the heads of a line."""
+    """Explain the claims, the arrival, the lanes in turn, and the heads of a line."""
     now = clock.now()
     lane = Lane.objects.order_by("pk").first()
     assert lane is not None
-    yield _plan("claim", {"durable_run_ready"}, *_claim())
+    yield _plan("claim", {"durable_run_ready"}, *_claim(postgres._CLAIM))
+    heads = _claim(postgres._CLAIM_HEADS, times=3)
+    yield _plan("claim of heads", {"durable_run_head"}, *heads)
     arrival = lanes.arrived(registry.ids())[:FEW]
     yield _plan("arrival", {"durable_run_arrived"}, *_sql(arrival))
     active = Lane.objects.filter(queue="default", active=True, turn__lte=now)
@@ -176,11 +178,12 @@ def plans() -> Iterator[Plan]:
     yield _plan("heads of a line", {"durable_run_lane"}, *_sql(heads[:FEW]))
 
 
-def _claim() -> tuple[str, list[Any]]:
-    """Return the claim of one run, as an explanation may execute it."""
+def _claim(statement: str, times: int = 1) -> tuple[str, list[Any]]:
+    """Return a claim, naming its queue so often, as an explanation may execute it."""
     now = clock.now()
-    values = ["default", now, now + timedelta(seconds=600), "default", FEW]
-    head, _, _ = postgres._CLAIM.partition("\nUPDATE")
+    values = [now, now + timedelta(seconds=600), "default", FEW]
+    values = ["default"] * times + values
+    head, _, _ = statement.partition("\nUPDATE")
     return f"{head} SELECT * FROM chosen", values  # noqa: S608  # our own statement
 
 

@@ -159,6 +159,7 @@ def _plans(queued: int) -> list[dict[str, Any]]:
     from bench.backlog import emptied, fill, plans
 
     with emptied():
+        fill("bench.limited.none", queued, arrived=False)
         fill("bench.limited.tenants", queued, arrived=False)
         fill("bench.limited.tenants", queued)
         return [

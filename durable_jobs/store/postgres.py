@@ -80,7 +80,7 @@ WITH RECURSIVE {_QUIET}, line AS (
 
 
 class Lease(NamedTuple):
-    """What a run is claimed with. No run that may start has a place after ``behind``."""
+    """What runs are claimed with; none that may start has a place after ``behind``."""
 
     token: uuid.UUID
     until: datetime

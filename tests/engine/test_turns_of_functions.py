@@ -60,7 +60,7 @@ def test_another_function_starts_beside_a_long_backlog(works, order):
         pass
     assert len(order) == MANY + 3
     found = [place for place, name in enumerate(order) if name == "other"]
-    assert found[0] <= settings.CLAIM_BATCH, "at the second claim"
+    assert found[0] <= settings.CLAIM_BATCH + 1, "at the second claim"
     assert found[-1] <= 4 * (settings.CLAIM_BATCH + 1), "one at every second claim"
 
 
@@ -92,16 +92,16 @@ def test_a_queue_that_keeps_up_is_first_in_first_out(works, order):
     assert order == ["hot"] * MANY + ["other", "hot"]
 
 
-def test_each_function_keeps_its_own_order(works, monkeypatch):
+def test_each_function_keeps_its_own_order():
     seen: dict[str, list[int]] = {"a": [], "b": []}
     for name in seen:
 
         @durable.function(id=name)
-        def work(ctx, n):
-            seen[ctx.run.function].append(n)
+        def work(ctx):
+            seen[ctx.run.function].append(ctx.event.data["n"])
 
         for n in range(MANY):
-            work.enqueue(n)
+            work.enqueue({"n": n})
     Run.objects.update(due_at=clock.now() - timedelta(seconds=60))
     while serve("default"):
         pass
