@@ -166,8 +166,8 @@ def plans() -> Iterator[Plan]:
     lane = Lane.objects.order_by("pk").first()
     assert lane is not None
     yield _plan("claim", {"durable_run_ready"}, *_claim(postgres._CLAIM))
-    heads = _claim(postgres._CLAIM_HEADS, times=3)
-    yield _plan("claim of heads", {"durable_run_head"}, *heads)
+    first_of_each = _claim(postgres._CLAIM_HEADS, times=3)
+    yield _plan("claim of heads", {"durable_run_head"}, *first_of_each)
     arrival = lanes.arrived(registry.ids())[:FEW]
     yield _plan("arrival", {"durable_run_arrived"}, *_sql(arrival))
     active = Lane.objects.filter(queue="default", active=True, turn__lte=now)
