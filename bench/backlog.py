@@ -168,7 +168,7 @@ def plans() -> Iterator[Plan]:
     yield _plan("claim", {"durable_run_ready"}, *_claim(postgres._CLAIM))
     first_of_each = _claim(postgres._CLAIM_HEADS, times=3)
     yield _plan("claim of heads", {"durable_run_head"}, *first_of_each)
-    arrival = lanes.arrived(registry.ids())[:FEW]
+    arrival = lanes.arrived(registry.ids(), now)[:FEW]
     yield _plan("arrival", {"durable_run_arrived"}, *_sql(arrival))
     active = Lane.objects.filter(queue="default", active=True, turn__lte=now)
     active = active.order_by("turn", "served", "id")

@@ -1,12 +1,14 @@
 """``python -m bench.screens``: what the control room's pages cost among many runs.
 
 Fills a database of its own, and asks for each page through Django's test client, in
-this process: no network, no browser. ``PAGES`` is what is asked for.
+this process: no network, no browser. ``PAGES`` and ``CONFIRMED`` are what is asked
+for.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -146,6 +148,23 @@ PAGES: dict[str, Address] = {
     "queues and limits": _page("traffic"),
     "approvals": _page("approvals"),
 }
+#: Lists to all of whose runs something is to be done: the confirmation counts them.
+CONFIRMED: dict[str, Address] = {
+    "confirm, all that wait": _runs(status="waiting"),
+    "confirm, all that failed": _runs(status="failed"),
+    "confirm, failed, cancelled or paused": lambda known: (
+        _runs(status="failed")(known) + "&status=cancelled&status=paused"
+    ),
+    "confirm, a function, failed": _runs(function="shop.function_7", status="failed"),
+    "confirm, trigger, waiting": _runs(trigger="shop/event.3", status="waiting"),
+}
+#: What such a list posts.
+_ACROSS = {
+    "action": "cancel_runs",
+    "index": "0",
+    "select_across": "1",
+    "_selected_action": "00000000-0000-0000-0000-000000000000",
+}
 
 
 class _Fields(dict[str, str]):
@@ -185,7 +204,15 @@ HEAD = (
 )
 
 
-def measure(client: Any, name: str, address: str) -> Measured:
+def questions(client: Any, known: Known) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Give each page by its name, as something to call for its response."""
+    for name, address in PAGES.items():
+        yield name, functools.partial(client.get, address(known))
+    for name, address in CONFIRMED.items():
+        yield name, functools.partial(client.post, address(known), _ACROSS)
+
+
+def measure(name: str, ask: Callable[[], Any]) -> Measured:
     """Ask for a page twenty times; explain the query that took the longest."""
     from django.db import connection
 
@@ -199,15 +226,15 @@ def measure(client: Any, name: str, address: str) -> Measured:
             seen.append((time.perf_counter() - began, sql, params))
 
     for _ in range(WARM):
-        response = client.get(address)
+        response = ask()
     times, busy = [], []
     for _ in range(CALLS):
         began, worked = time.perf_counter(), time.process_time()
-        response = client.get(address)
+        response = ask()
         times.append((time.perf_counter() - began) * 1000)
         busy.append((time.process_time() - worked) * 1000)
     with connection.execute_wrapper(note):
-        client.get(address)
+        ask()
     ours = [one for one in seen if "durable_jobs_" in one[1]]
     slowest = max(ours, key=lambda one: one[0], default=(0.0, "", None))
     plan = _explained(slowest[1], slowest[2])
@@ -287,9 +314,9 @@ def _table(database: Database, options: argparse.Namespace) -> str:
     known = Known.read()
     settings = ", ".join(f"{k} {v}" for k, v in database.server.settings().items())
     lines = [f"{_count():,} runs, cores {os.cpu_count()}, {settings}", "", HEAD]
-    for name, address in PAGES.items():
+    for name, ask in questions(client, known):
         if any(part in name for part in options.only):
-            row = measure(client, name, address(known)).row
+            row = measure(name, ask).row
             print(row, file=sys.stderr, flush=True)
             lines.append(row)
     _close()

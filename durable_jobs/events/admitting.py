@@ -6,7 +6,7 @@ Workers make them before they claim, and the tick makes them for those who do no
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -32,16 +32,28 @@ LEFT_OVER = 500
 SHELVED = 1000
 
 
-def needed() -> dict[str, Exists]:
-    """Return the questions whose answers tell whether an admission has work."""
-    known = registry.ids()
+def questions(now: datetime, known: Iterable[str]) -> dict[str, Exists]:
+    """Return the questions whose answers tell whether an admission has work.
+
+    For the functions that are ``known`` here.
+    """
+    fresh, due = gathered.fresh(now), gathered.due(now)
     return {
-        "arrived": Exists(lanes.arrived(known).order_by()),
-        "gathered": Exists(gathered.fresh().filter(function__in=known).order_by()),
-        "windows": Exists(gathered.due().filter(function__in=known).order_by()),
-        "turns": Exists(lanes.in_turn(known)),
+        "arrived": Exists(lanes.arrived(known, now).order_by()),
+        "gathered": Exists(fresh.filter(function__in=known).order_by()),
+        "windows": Exists(due.filter(function__in=known).order_by()),
+        "turns": Exists(lanes.in_turn(known, now)),
         "released": Exists(Slot.objects.using(db.alias()).filter(gates.any_released())),
     }
+
+
+_probe = probing.Probe(questions)
+
+
+def needed() -> set[str]:
+    """Return what there is to do for an admission."""
+    answers = _probe.ask([clock.now()], tuple(registry.ids()))
+    return {name for name, there in answers.items() if there}
 
 
 def admit(queue: str | None = None, wanted: int = 0) -> int:
@@ -54,8 +66,7 @@ def admit(queue: str | None = None, wanted: int = 0) -> int:
     if queue is not None and wanted:
         # What was let through and nobody has claimed yet is enough for now.
         wanted -= lanes.let_through_to(queue)[:wanted].count()
-    answers = probing.evaluate(needed())
-    work = {name for name, there in answers.items() if there}
+    work = needed()
     return rounds(queue, wanted, work) if work else 0
 
 

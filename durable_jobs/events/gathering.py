@@ -51,7 +51,7 @@ def row(made: Start, key: Any) -> Gathered:
 
 def take_in() -> bool:
     """Put events that have come in windows; tell whether there are more."""
-    known = gathered.fresh().filter(function__in=registry.ids())
+    known = gathered.fresh(clock.now()).filter(function__in=registry.ids())
     rows = list(known.defer("data")[:TAKEN])
     if not rows:
         return False
@@ -134,7 +134,7 @@ def close_due() -> bool:
     Each in a transaction of its own, outside of admissions: the keys of functions are
     asked there, which may fail, or last.
     """
-    due = gathered.due().filter(function__in=registry.ids())
+    due = gathered.due(clock.now()).filter(function__in=registry.ids())
     names = list(due.values_list("name", flat=True)[:CLOSED])
     for name in names:
         try:

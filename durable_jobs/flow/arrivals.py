@@ -55,7 +55,7 @@ class Arrived:
 
 def take_in(pauses: Pauses) -> Arrived:
     """Decide about the runs that have arrived, and put them in their lanes."""
-    known = lanes.arrived(registry.ids()).only(*_NEEDED)
+    known = lanes.arrived(registry.ids(), clock.now()).only(*_NEEDED)
     rows = list(lanes.locked(known)[:BATCH])
     if not rows:
         return Arrived()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db.models import Exists, OuterRef, QuerySet
 
 from durable_jobs import clock, dispatch
+from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting, matching
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Run, Schedule, Wait, Worker
@@ -50,11 +51,24 @@ def tick() -> dict[str, int]:
 def pending() -> set[str]:
     """Return what there is to do, in one query over small partial indexes."""
     now = clock.now()
+    known = tuple(registry.ids())
+    answers = _probe.ask([now, now - NOTED_EVERY], known)
+    work = {name for name, there in answers.items() if there}
+    if work & admitting.EVERYTHING:
+        work = work - admitting.EVERYTHING | {"admissions"}
+    if "fresh" not in work:
+        work |= {"noted", "schedules", "crons", "retention", "lanes", "tallies"}
+    return work - {"fresh"}
+
+
+def _questions(
+    now: datetime, noted: datetime, known: tuple[str, ...]
+) -> dict[str, Exists]:
     runs = Run.objects.using(db.alias())
     waits = Wait.objects.using(db.alias())
     events = Event.objects.using(db.alias())
     schedules = Schedule.objects.using(db.alias())
-    found = {
+    return {
         "timers": Exists(waits.filter(due_at__isnull=False, due_at__lte=now)),
         "leases": Exists(runs.filter(lease_token__isnull=False, lease_until__lt=now)),
         "events": Exists(events.filter(pending=True, ts__lte=now)),
@@ -63,19 +77,13 @@ def pending() -> set[str]:
         ),
         "crons": Exists(schedules.filter(next_at__lte=now)),
         "fresh": Exists(
-            Worker.objects.using(db.alias()).filter(
-                name=TICK, seen_at__gt=now - NOTED_EVERY
-            )
+            Worker.objects.using(db.alias()).filter(name=TICK, seen_at__gt=noted)
         ),
+        **admitting.questions(now, known),
     }
-    questions = admitting.needed()
-    row = probing.evaluate(found | questions)
-    work = {name for name, there in row.items() if there}
-    if work & questions.keys():
-        work = work - questions.keys() | {"admissions"}
-    if "fresh" not in work:
-        work |= {"noted", "schedules", "crons", "retention", "lanes", "tallies"}
-    return work - {"fresh"}
+
+
+_probe = probing.Probe(_questions)
 
 
 def _guarded(name: str, sweep: Callable[[], int]) -> int:

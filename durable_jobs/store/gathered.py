@@ -23,10 +23,10 @@ def insert(rows: Sequence[Gathered]) -> None:
     inserting.insert(Gathered, rows)
 
 
-def fresh() -> QuerySet[Gathered]:
+def fresh(now: datetime) -> QuerySet[Gathered]:
     """Return the events whose time has come and that are in no window yet."""
     rows = Gathered.objects.using(db.alias()).filter(
-        window__isnull=True, run__isnull=True, due_at__lte=clock.now()
+        window__isnull=True, run__isnull=True, due_at__lte=now
     )
     return rows.order_by("due_at", "id")
 
@@ -41,7 +41,7 @@ def windows(names: Iterable[str]) -> tuple[dict[str, Window], set[str]]:
 
 def closing(name: str) -> list[Window]:
     """Lock a window that is due, unless somebody is about it just now."""
-    return list(_unlocked(due().filter(name=name)))
+    return list(_unlocked(due(clock.now()).filter(name=name)))
 
 
 def _unlocked(rows: QuerySet[Window]) -> QuerySet[Window]:
@@ -70,9 +70,9 @@ def assign(places: Mapping[int, int]) -> None:
         rows.bulk_update(events, ["window"], batch_size=ASSIGNED)
 
 
-def due() -> QuerySet[Window]:
+def due(now: datetime) -> QuerySet[Window]:
     """Return the windows that are due, the earliest first."""
-    rows = Window.objects.using(db.alias()).filter(due_at__lte=clock.now())
+    rows = Window.objects.using(db.alias()).filter(due_at__lte=now)
     return rows.order_by("due_at", "id")
 
 

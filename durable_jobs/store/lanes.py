@@ -25,15 +25,15 @@ def waiting(lane: int | Iterable[int]) -> QuerySet[Run]:
     return rows.filter(lane__in=list(lane)).order_by("place", "id")
 
 
-def arrived(functions: Iterable[str]) -> QuerySet[Run]:
+def arrived(functions: Iterable[str], now: datetime) -> QuerySet[Run]:
     """Return queued runs that no admission has looked at, in the order of arrival.
 
-    Of the functions that this process knows, and whose time has come.
+    Of the functions that this process knows, and whose time has come by ``now``.
     """
     rows = Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED,
         lane__lt=0,
-        due_at__lte=clock.now(),
+        due_at__lte=now,
         function__in=list(functions),
     )
     return rows.order_by("due_at", "id")
@@ -76,10 +76,10 @@ def enter(runs: Sequence[Run]) -> None:
     empty.update(active=True, turn=clock.now())
 
 
-def in_turn(functions: Iterable[str]) -> QuerySet[Lane]:
+def in_turn(functions: Iterable[str], now: datetime) -> QuerySet[Lane]:
     """Return the lanes of functions whose turn has come, of queues not paused."""
     rows = Lane.objects.using(db.alias()).filter(
-        active=True, turn__lte=clock.now(), function__in=list(functions)
+        active=True, turn__lte=now, function__in=list(functions)
     )
     return rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
 
@@ -101,7 +101,7 @@ def queues(functions: Iterable[str]) -> set[str]:
     One look into the index for each queue, however many lanes it has.
     """
     found, queue = set(), _next_queue("")
-    ready = in_turn(functions)
+    ready = in_turn(functions, clock.now())
     while queue is not None:
         if ready.filter(queue=queue).exists():
             found.add(queue)

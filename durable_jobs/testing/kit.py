@@ -22,7 +22,7 @@ from durable_jobs.flow import limits
 from durable_jobs.models import Event, Run, Schedule, Wait
 from durable_jobs.scheduling import crons, ticking
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, gathered, lanes, leases, probing
+from durable_jobs.store import db, gathered, lanes, leases
 from durable_jobs.testing import deciding, replaying
 from durable_jobs.types import Duration
 
@@ -122,7 +122,7 @@ class Kit:
         return due.exclude(kind="model").exists()
 
     def _admission_due(self) -> bool:
-        return any(probing.evaluate(admitting.needed()).values())
+        return bool(admitting.needed())
 
     def _look_after_commits(self) -> None:
         """Make the looks that saves have asked for and an open test transaction keeps.

@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from bench.screens import PAGES, Known, Measured, measure
+from bench.screens import Known, Measured, measure, questions
 from bench.screens_data import fill
 from durable_jobs.models import Run, Step
 
@@ -24,7 +24,7 @@ def pages(postgres: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Measured
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
     known = Known.read()
-    return {name: measure(client, name, page(known)) for name, page in PAGES.items()}
+    return {name: measure(name, ask) for name, ask in questions(client, known)}
 
 
 def test_every_page_is_there_and_asks_little(pages: dict[str, Measured]) -> None:

@@ -1,0 +1,68 @@
+"""Questions that are asked again and again are made once, and asked as of now."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db.models import Exists
+
+from durable_jobs import clock
+from durable_jobs.models import Worker
+from durable_jobs.store import db, probing
+from durable_jobs.store.probing import Probe
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def made() -> list[tuple[str, ...]]:
+    """Give what questions were made for."""
+    return []
+
+
+@pytest.fixture
+def probe(made: list[tuple[str, ...]]) -> Probe:
+    """Ask whether somebody was seen before one time, and after another."""
+
+    def make(before, after, names):
+        made.append(names)
+        rows = Worker.objects.using(db.alias()).filter(name__in=names)
+        return {
+            "before": Exists(rows.filter(seen_at__lt=before)),
+            "after": Exists(rows.filter(seen_at__gt=after)),
+            "nobody": Exists(rows.none()),
+        }
+
+    return Probe(make)
+
+
+def test_they_are_answered_as_of_the_times_that_are_given(probe: Probe, made):
+    now, hour = clock.now(), timedelta(hours=1)
+    Worker.objects.create(name="ann", seen_at=now, started_at=now)
+    for past, ahead in ((now - hour, now + hour), (now + hour, now - hour)):
+        found = probe.ask([past, ahead], ("ann",))
+        assert found == {
+            "before": past > now,
+            "after": ahead < now,
+            "nobody": False,
+        }
+    assert made == [("ann",)], "once"
+
+
+def test_what_they_depend_on_makes_them_anew(probe: Probe, made):
+    now = clock.now()
+    Worker.objects.create(name="ann", seen_at=now, started_at=now)
+    later = now + timedelta(hours=1)
+    assert probe.ask([later, later], ("ann",))["before"]
+    assert not probe.ask([later, later], ("bob",))["before"]
+    assert not probe.ask([later, later], ())["before"]
+    assert probe.ask([later, later], ("ann",))["before"]
+    assert made == [("ann",), ("bob",), ()]
+
+
+def test_few_are_kept(probe: Probe, made):
+    now = clock.now()
+    for number in range(3 * probing.MOST):
+        probe.ask([now, now], (str(number),))
+    assert len(probe._compiled) <= probing.MOST
