@@ -155,7 +155,7 @@ CONFIRMED: dict[str, Address] = {
     "confirm, failed, cancelled or paused": lambda known: (
         _runs(status="failed")(known) + "&status=cancelled&status=paused"
     ),
-    "confirm, a function, failed": _runs(function="shop.function_7", status="failed"),
+    "confirm, a function, failed": _runs(function="shop.function_0", status="failed"),
     "confirm, trigger, waiting": _runs(trigger="shop/event.3", status="waiting"),
 }
 #: What such a list posts.
