@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import tempfile
 import time
 from contextlib import suppress
@@ -50,6 +51,9 @@ TURN = 1.0
 #: How many workers one ring wakes at the most; those that find work ring for more.
 MOST_BELLS = 4
 
+#: Other queues that a worker looks at while it serves one for long.
+MOST_QUEUES = 8
+
 #: When this process last began to tick.
 _ticked_at = -math.inf
 
@@ -72,7 +76,18 @@ def work(queue: str, rung_at: float = math.inf) -> int:
         time.sleep(min(ahead, LEAD))
     until = clock.monotonic() + settings.DRAIN_SECONDS.total_seconds()
     with connections.kept():
-        return serve(queue, finished=lambda: clock.monotonic() > until)
+        return serve(
+            queue,
+            finished=lambda: clock.monotonic() > until,
+            others=[name for name in _consumed() if name != queue][:MOST_QUEUES],
+        )
+
+
+def _consumed() -> list[str]:
+    """Return the queues whose bells this worker hears, in any order."""
+    queues = list(current_app.amqp.queues.consume_from)
+    random.shuffle(queues)
+    return queues
 
 
 @shared_task(name=TICK, **_OPTIONS)

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from django.db import connections, reset_queries
 
@@ -32,6 +32,11 @@ BEHIND = 1.0
 #: For how many seconds a function that was alone in a queue is taken to be.
 ALONE = 0.1
 
+#: How many seconds a process serves one queue before it looks at others (again).
+ELSEWHERE = 0.1
+
+#: When this process last looked at other queues than the one that it serves.
+_elsewhere_at = float("-inf")
 #: When this process last began a look at a queue that left nothing eligible in it.
 _answered: dict[str, float] = {}
 
@@ -80,13 +85,19 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}{suffix}"[:255]
 
 
-def serve(queue: str, *, finished: Callable[[], bool] = lambda: False) -> int:
+def serve(
+    queue: str,
+    *,
+    finished: Callable[[], bool] = lambda: False,
+    others: Sequence[str] = (),
+) -> int:
     """Execute what is eligible in a queue until nothing is, or ``finished``.
 
     Returns how many runs were advanced. Work that is left when it stops early is rung
-    for again.
+    for again. The bells of ``others`` may wait behind this one, so where it takes long,
+    some of their work is done now and then.
     """
-    began = clock.now().timestamp()
+    began, since = clock.now().timestamp(), clock.monotonic()
     pending, due = looking.look()
     if pending:
         matching.route()
@@ -102,10 +113,24 @@ def serve(queue: str, *, finished: Callable[[], bool] = lambda: False) -> int:
                 due = timers.end_due(size, queue) >= size
             advanced, last = _serve_batch(queue, size, turns, more=due, first=not count)
             count += advanced
+            count += _elsewhere(others, since)
             if last and not due and not _another(queue):
                 break
     _answered[queue] = began
     return count
+
+
+def _elsewhere(others: Sequence[str], since: float) -> int:
+    """Advance a batch of each of the others, unless that was done a moment ago."""
+    global _elsewhere_at
+    if not others or clock.monotonic() < max(since, _elsewhere_at) + ELSEWHERE:
+        return 0
+    _elsewhere_at = clock.monotonic()
+    size = _pace.batch()
+    return sum(
+        _serve_batch(queue, size, Turns(), more=False, first=False)[0]
+        for queue in others
+    )
 
 
 def _serve_batch(
