@@ -147,7 +147,7 @@ def test_a_bell_that_comes_before_its_moment_is_answered_at_it(
     looked: list[datetime] = []
     monkeypatch.setattr(
         "durable_jobs.executors.celery_tasks.serve",
-        lambda queue, finished: looked.append(clock.now()),
+        lambda queue, **options: looked.append(clock.now()),
     )
     moment = clock.now() + timedelta(seconds=LEAD * 0.9)
     work("default", moment.timestamp())
