@@ -131,6 +131,16 @@ def wait_taken_twice() -> None:
     _cut(postgres_waiting, "_RESOLVE", "JOIN taken", "LEFT JOIN taken")
 
 
+def slots_of_the_dead() -> None:
+    """Leave the slots of a worker that died where they are."""
+    from durable_jobs.models import Slot
+    from durable_jobs.scheduling import standing
+    from durable_jobs.store import gates
+
+    _put(gates, "release", lambda run_ids, *, resting=False: 0)
+    _put(standing, "lost_slots", lambda: Slot.objects.none())
+
+
 MUTANTS = {
     "no_fence": Mutant(no_fence, RACES + "test_a_result_that_comes_too_late_is_void"),
     "no_row_lock": Mutant(
@@ -171,6 +181,11 @@ MUTANTS = {
     "keys_not_taken": Mutant(
         keys_not_taken,
         RACES + "test_one_key_used_by_many_at_once_starts_one_run",
+    ),
+    "slots_of_the_dead": Mutant(
+        slots_of_the_dead,
+        "tests/flow/test_concurrency_trouble.py"
+        "::test_the_slot_of_a_dead_worker_comes_back_with_its_lease",
     ),
     "wait_taken_twice": Mutant(
         wait_taken_twice, RACES + "test_one_signal_wakes_one_run_once"
