@@ -18,6 +18,7 @@ from typing import Any
 
 from celery import Celery, current_app, shared_task
 from celery.signals import (
+    celeryd_after_setup,
     celeryd_init,
     task_postrun,
     task_prerun,
@@ -54,6 +55,8 @@ MOST_BELLS = 4
 #: Other queues that a worker looks at while it serves one for long.
 MOST_QUEUES = 8
 
+#: The queues that this worker was told to consume; none outside of a worker.
+_consumed: list[str] = []
 #: When this process last began to tick.
 _ticked_at = -math.inf
 
@@ -79,15 +82,14 @@ def work(queue: str, rung_at: float = math.inf) -> int:
         return serve(
             queue,
             finished=lambda: clock.monotonic() > until,
-            others=[name for name in _consumed() if name != queue][:MOST_QUEUES],
+            others=_others(queue),
         )
 
 
-def _consumed() -> list[str]:
-    """Return the queues whose bells this worker hears, in any order."""
-    queues = list(current_app.amqp.queues.consume_from)
-    random.shuffle(queues)
-    return queues
+def _others(queue: str) -> list[str]:
+    """Return queues beside one whose bells this worker hears, chosen by chance."""
+    others = [name for name in _consumed if name != queue]
+    return random.sample(others, min(len(others), MOST_QUEUES))
 
 
 @shared_task(name=TICK, **_OPTIONS)
@@ -176,6 +178,15 @@ def _consume(instance: Any = None, **kwargs: Any) -> None:
         # A host that creates no missing queues has declared those that it wants.
         with suppress(KeyError):
             queues.select_add(queues[name])
+
+
+@celeryd_after_setup.connect
+def _note_consumed(instance: Any = None, **kwargs: Any) -> None:
+    """Keep the queues as they are now, before there are processes to know them.
+
+    Celery adds each queue that a bell is sent to, and those are not this worker's.
+    """
+    _consumed[:] = instance.app.amqp.queues.consume_from
 
 
 @worker_init.connect

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from durable_jobs import durable
+from durable_jobs import dispatch, durable
+from durable_jobs.definitions.registry import registry
+from durable_jobs.executors import serving
 from durable_jobs.models import Run, Step, Wait
 from durable_jobs.statuses import STEP_ENDED
 from durable_jobs.testing import Kit
+from tests.engine.workers import Deaf
 
 Start = Callable[..., Run]
 Later = Callable[..., Run]
@@ -30,6 +33,20 @@ def configure(settings: Settings) -> Configure:
         settings.DURABLE_JOBS = {**getattr(settings, "DURABLE_JOBS", {}), **values}
 
     return change
+
+
+@pytest.fixture
+def unserved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let runs wait until the test serves, as a worker does whose runs are short."""
+    monkeypatch.setattr(serving, "SHORT", 3600.0)
+    with registry.temporary(), dispatch.using(Deaf()):
+        yield
+
+
+@pytest.fixture
+def order() -> list[str]:
+    """Give what functions write down as they begin."""
+    return []
 
 
 @pytest.fixture(params=["straight", "suspending"], autouse=True)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
-from celery import current_app
 
-from durable_jobs import dispatch, durable
+from durable_jobs import durable
 from durable_jobs.conf import settings
-from durable_jobs.definitions.registry import registry
 from durable_jobs.executors import celery_tasks, serving
 from durable_jobs.executors.serving import serve
 from durable_jobs.store import leases
-from tests.engine.workers import Deaf
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -22,18 +20,9 @@ MANY = 60
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let runs wait until the test serves, as a worker does that looks all the time."""
-    monkeypatch.setattr(serving, "SHORT", 3600.0)
+def busy(unserved: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take each queue for one that has been served for long."""
     monkeypatch.setattr(serving, "ELSEWHERE", 0.0)
-    with registry.temporary(), dispatch.using(Deaf()):
-        yield
-
-
-@pytest.fixture
-def order() -> list[str]:
-    """Give what the functions write down as they begin."""
-    return []
 
 
 @pytest.fixture
@@ -80,12 +69,20 @@ def test_a_queue_that_is_soon_done_costs_no_look_at_others(
 def test_a_celery_worker_looks_at_all_that_it_consumes(
     backlog, order, monkeypatch: pytest.MonkeyPatch
 ):
-    queues = current_app.amqp.queues
-    consumed = {name: queues[name] for name in ("default", "apart", "other")}
-    monkeypatch.setattr(queues, "_consume_from", consumed)
+    consumed = dict.fromkeys(("default", "apart", "other"))
+    worker = SimpleNamespace(app=celery_of(consumed))
+    monkeypatch.setattr(celery_tasks, "_consumed", [])
+    celery_tasks._note_consumed(instance=worker)
     backlog("default", MANY)
     backlog("apart", 1)
     backlog("foreign", 1)
+    consumed["foreign"] = None  # as Celery does when a bell is sent there
     assert celery_tasks.work("default") == MANY + 1
     assert order.count("apart") == 1
     assert "foreign" not in order, "another worker's"
+
+
+def celery_of(consumed: dict[str, None]) -> SimpleNamespace:
+    """Return what is asked of an app: which queues a worker of it consumes."""
+    queues = SimpleNamespace(consume_from=consumed)
+    return SimpleNamespace(amqp=SimpleNamespace(queues=queues))

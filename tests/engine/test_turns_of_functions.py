@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
-from durable_jobs import clock, dispatch, durable
+from durable_jobs import clock, durable
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.executors import serving
 from durable_jobs.executors.serving import serve
 from durable_jobs.models import Pause, Run, Wait
 from durable_jobs.store import leases
-from tests.engine.workers import Deaf
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("unserved"),
+]
 
 #: Far more than is claimed at once.
 MANY = 60
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let runs wait until the test serves, as a worker does whose runs are short."""
-    monkeypatch.setattr(serving, "SHORT", 3600.0)
-    with registry.temporary(), dispatch.using(Deaf()):
-        yield
-
-
-@pytest.fixture
-def order() -> list[str]:
-    """Give what the functions write down as they begin."""
-    return []
 
 
 @pytest.fixture
