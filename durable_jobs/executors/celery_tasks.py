@@ -182,9 +182,9 @@ def _consume(instance: Any = None, **kwargs: Any) -> None:
 
 @celeryd_after_setup.connect
 def _note_consumed(instance: Any = None, **kwargs: Any) -> None:
-    """Keep the queues as they are now, before there are processes to know them.
+    """Keep what this worker consumes, before there are processes to know it.
 
-    Celery adds each queue that a bell is sent to, and those are not this worker's.
+    What is added to Celery's queues later, by ringing for one, is not this worker's.
     """
     _consumed[:] = instance.app.amqp.queues.consume_from
 

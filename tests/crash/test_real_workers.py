@@ -205,3 +205,27 @@ def test_an_event_wakes_each_waiting_run_exactly_once(lab: Lab) -> None:
     for number, run in enumerate(runs):
         run.refresh_from_db()
         assert run.result() == str(number)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_busy_worker_looks_at_its_other_queues_and_at_no_one_elses(
+    lab: Lab, pool: str
+) -> None:
+    """It has rung for a queue that it does not consume, and leaves that alone."""
+    own = ("-Q", "default,apart", "-P", pool, "-c", "1")
+    lab.worker(*own, LAB_DRAIN_SECONDS="60s")
+    pins = [functions.pinned.enqueue({"queue": "pinned"}) for _ in range(3)]
+    pinned = Run.objects.filter(queue="pinned", status="queued")
+    until(lambda: pinned.count() == len(pins), "the steps to be rung for", lab)
+    backlog = [functions.five_steps.enqueue() for _ in range(300)]
+    waiting = Run.objects.filter(pk__in=[run.pk for run in backlog], status="queued")
+    until(lambda: waiting.count() < len(backlog) - 10, "the worker to work", lab)
+    with transaction.atomic():
+        run = functions.pinned.enqueue({"queue": "apart"})
+        Run.objects.filter(pk=run.pk).update(queue="apart")
+    until(lambda: ended(run), "the run of its other queue to end", lab)
+    assert waiting.exists(), "its bell is behind a drain of a minute"
+    until(lambda: ended(*backlog), "the backlog to end", lab)
+    assert pinned.count() == len(pins), "another worker's"
+    lab.worker("-P", "solo", "-Q", "pinned")
+    until(lambda: ended(*pins), "their own worker to take them", lab)

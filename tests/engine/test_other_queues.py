@@ -76,7 +76,7 @@ def test_a_celery_worker_looks_at_all_that_it_consumes(
     backlog("default", MANY)
     backlog("apart", 1)
     backlog("foreign", 1)
-    consumed["foreign"] = None  # as Celery does when a bell is sent there
+    consumed["foreign"] = None  # later, and not by the worker
     assert celery_tasks.work("default") == MANY + 1
     assert order.count("apart") == 1
     assert "foreign" not in order, "another worker's"

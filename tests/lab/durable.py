@@ -32,6 +32,12 @@ def gated(ctx: durable.Context) -> str:
 
 
 @durable.function(retries=0)
+def pinned(ctx: durable.Context) -> None:
+    """Take a step on a queue that no function has."""
+    ctx.step.run("one", effect, ctx.run_id, "one", queue=ctx.event.data["queue"])
+
+
+@durable.function(retries=0)
 def sleeper(ctx: durable.Context) -> str:
     """Sleep between two steps."""
     ctx.step.run("before", effect, ctx.run_id, "before")
