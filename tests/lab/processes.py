@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import mkstemp
 
 PATIENCE = 60.0
+#: What the lab's processes call themselves at the database server.
+APPLICATION = "lab"
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -74,6 +76,7 @@ SETTINGS = {
     "DEBUG": "0",
     "LAB_LEASE": "3s",
     "LAB_TICK": "0.5s",
+    "PGAPPNAME": APPLICATION,
 }
 
 

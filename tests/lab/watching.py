@@ -9,6 +9,7 @@ from django.db import connection
 
 from durable_jobs.models import Run
 from tests.lab.models import Effect
+from tests.lab.processes import APPLICATION
 
 
 def ended(*runs: Run) -> bool:
@@ -31,14 +32,17 @@ def labels(run: Run) -> Counter[str]:
     return Counter(done.values_list("label", flat=True))
 
 
-def backends(*, besides: Iterable[int] = ()) -> list[int]:
-    """Return the server processes that serve others than this test."""
+def backends() -> list[int]:
+    """Return the server processes that serve the lab's own processes.
+
+    Not all others are: a thread of the tests' process that has ended leaves its
+    connection to the collector, which may take its time.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-            " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            " AND pid <> ALL(%s)",
-            [list(besides)],
+            " AND backend_type = 'client backend' AND application_name = %s",
+            [APPLICATION],
         )
         return [row[0] for row in cursor.fetchall()]
 
