@@ -47,8 +47,9 @@ class Adapter:
 
     A *shape* is a kind of work: ``steps`` (``steps`` bodies, one after the other),
     ``sleep`` (a body, a sleep of ``seconds``, a body), ``fan`` (a body, ``branches``
-    bodies of ``ms`` side by side, a body), ``long`` (``steps`` bodies, a sleep of
-    ``seconds``, a body). Runs are numbered, so that their marks can be told apart.
+    bodies that await ``ms`` side by side, a body), ``threads`` (the same with bodies
+    that block), ``long`` (``steps`` bodies, a sleep of ``seconds``, a body). Runs are
+    numbered, so that their marks can be told apart.
     """
 
     shapes: ClassVar[frozenset[str]] = frozenset({"steps"})

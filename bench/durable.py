@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from bench.marks import body, leave
@@ -32,6 +33,24 @@ def other(ctx: durable.Context) -> int:
     return ctx.step.run("step 0", body, ctx.event.data["run"], 0)
 
 
+@durable.function(id="bench.fan", on=durable.Event("bench/fan"))
+async def fan(ctx: durable.AsyncContext) -> int:
+    """Take many steps side by side between two others."""
+    data = ctx.event.data
+    run, ms = data["run"], data["ms"]
+
+    async def nap(number: int) -> int:
+        began = time.monotonic()
+        await asyncio.sleep(ms / 1000)
+        leave(run, number, began, time.monotonic())
+        return number
+
+    await ctx.step.run("before", body, run, 0)
+    done = await ctx.step.map("fan", nap, range(1, data["branches"] + 1))
+    await ctx.step.run("after", body, run, data["branches"] + 1)
+    return len(done)
+
+
 def nap(run: int, number: int, ms: int) -> int:
     """Wait, as for somebody else's answer."""
     began = time.monotonic()
@@ -40,9 +59,9 @@ def nap(run: int, number: int, ms: int) -> int:
     return number
 
 
-@durable.function(id="bench.fan", on=durable.Event("bench/fan"))
-def fan(ctx: durable.Context) -> int:
-    """Take many steps side by side between two others."""
+@durable.function(id="bench.threads", on=durable.Event("bench/threads"))
+def threads(ctx: durable.Context) -> int:
+    """Do the same with bodies that block, each in a thread."""
     data = ctx.event.data
     run, ms = data["run"], data["ms"]
     ctx.step.run("before", body, run, 0)
@@ -75,6 +94,7 @@ FUNCTIONS = {
     "steps": steps,
     "sleep": sleep,
     "fan": fan,
+    "threads": threads,
     "long": long,
     "wait": wait,
     "other": other,

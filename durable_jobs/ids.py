@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 import uuid
@@ -42,6 +43,7 @@ def step_key(name: str, parent: str = "", repeat: int = 0) -> str:
     return hashlib.sha1(scoped.encode(), usedforsecurity=False).hexdigest()
 
 
+@functools.lru_cache(maxsize=4096)
 def step_pk(run_id: uuid.UUID, key: str) -> uuid.UUID:
     """Return the primary key of a step, known before its row is written.
 

@@ -23,7 +23,7 @@ class Ours(Adapter):
     """Starts the functions of ``bench.durable``."""
 
     shapes: ClassVar[frozenset[str]] = frozenset(
-        {"steps", "sleep", "fan", "long", "wait", "other"}
+        {"steps", "sleep", "fan", "threads", "long", "wait", "other"}
     )
     bulk: ClassVar[bool] = True
 

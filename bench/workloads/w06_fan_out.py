@@ -13,18 +13,25 @@ TIMES = 3
 
 def measure(session: Session, sizes: Sizes) -> Figures:
     """Start a run that fans out, a few times."""
+    figures = {"fan-out": _fan_out(session, sizes, "fan")}
+    if "threads" in session.shapes:
+        figures["bodies that block"] = _fan_out(session, sizes, "threads")
+    return figures
+
+
+def _fan_out(session: Session, sizes: Sizes, shape: str) -> float:
     took = []
     for _ in range(TIMES):
-        session.start("fan", 1, branches=sizes.branches, ms=sizes.branch_ms)
+        session.start(shape, 1, branches=sizes.branches, ms=sizes.branch_ms)
         marks = sorted(session.wait(sizes.branches + 2), key=lambda mark: mark.step)
         took.append(marks[-1].began - marks[0].ended)
         session.settle()
-    return {"fan-out": statistics.median(took) * 1000}
+    return statistics.median(took) * 1000
 
 
 WORKLOAD = Workload(
     ("W6",),
     "Fan-out of 100 branches of 10 ms, from the step before to the step after",
-    (Figure("fan-out", "ms"),),
+    (Figure("fan-out", "ms"), Figure("bodies that block", "ms")),
     measure,
 )

@@ -7,7 +7,6 @@ import contextvars
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -15,6 +14,7 @@ from django.db import connections
 
 from durable_jobs.engine import bodies
 from durable_jobs.engine.activity import Activity
+from durable_jobs.engine.advancing import Advancer, Finished
 from durable_jobs.engine.drivers import Places, checked
 from durable_jobs.engine.frames import Call, Effect, Enter, Fork, Outcome, Plan
 from durable_jobs.engine.scope import entered
@@ -24,18 +24,13 @@ from durable_jobs.engine.widening import widen
 from durable_jobs.logs import kept
 
 
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    value: Any = None
-    error: BaseException | None = None
-
-
 class AsyncDriver:
     """Drives the plans of one attempt of an ``async def`` function."""
 
     def __init__(self, session: Session, activity: Activity) -> None:
         self._session = session
         self._activity = activity
+        self._advancer = Advancer(session)
         # As many bodies in threads as a def function has branches in them; where steps
         # are limited one, and as many more as there are slots for.
         most = max(session.threads, 1)
@@ -47,8 +42,8 @@ class AsyncDriver:
         answer: Any = None
         while True:
             with self._activity.work():
-                effect = await sync_to_async(_advance)(plan, answer)
-            if not isinstance(effect, _Finished):
+                effect = await self._advancer.advance(plan, answer)
+            if not isinstance(effect, Finished):
                 answer = await self._perform(effect)
             elif effect.error is not None:
                 raise effect.error
@@ -62,6 +57,7 @@ class AsyncDriver:
         if isinstance(effect, Enter):
             with entered(effect.scope):
                 return await _enter(effect)
+        assert isinstance(effect, Fork), "what is to be written has been"
         return await self._fork(effect)
 
     async def _call(self, call: Call) -> Outcome:
@@ -119,16 +115,6 @@ class AsyncDriver:
         while (branch := places.take()) is not None:
             suspended = await self.drive(branch())
             places.leave(suspended=bool(suspended))
-
-
-def _advance(plan: Plan, answer: Any) -> Effect | _Finished:
-    """Go one step in a plan; errors come back as values, for they cross threads."""
-    try:
-        return plan.send(answer)
-    except StopIteration as stop:
-        return _Finished(stop.value)
-    except BaseException as error:  # noqa: BLE001  # raised again by the caller
-        return _Finished(error=error)
 
 
 async def _enter(effect: Enter) -> Outcome:

@@ -11,7 +11,15 @@ from asgiref.sync import iscoroutinefunction
 from django.db import connections
 
 from durable_jobs.engine import bodies
-from durable_jobs.engine.frames import Call, Effect, Enter, Fork, Outcome, Plan
+from durable_jobs.engine.frames import (
+    Call,
+    Effect,
+    Enter,
+    Fork,
+    Outcome,
+    Plan,
+    Write,
+)
 from durable_jobs.engine.scope import entered
 from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import BranchDropped, Suspend
@@ -34,6 +42,8 @@ def drive(plan: Plan, session: Session) -> Any:
 def _perform(effect: Effect, session: Session) -> Any:
     if isinstance(effect, Call):
         return bodies.perform(effect, share_connections=not session.threads)
+    if isinstance(effect, Write):
+        return session.record(effect.memo, effect.scope)
     if isinstance(effect, Enter):
         with entered(effect.scope):
             return _entered(effect)

@@ -66,7 +66,15 @@ class Fork:
     drop: Callable[[], None]
 
 
-Effect = Call | Enter | Fork
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Record a step, for the branch ``scope``. Answered when it is durable."""
+
+    memo: Memo
+    scope: Scope
+
+
+Effect = Call | Enter | Fork | Write
 Plan = Generator[Effect, Any, Any]
 
 
@@ -75,7 +83,8 @@ class Frame:
     """One step at one place in the code: its key, and what is recorded of it.
 
     ``input`` is what its body is called with, as JSON text, and is written with its
-    first record; ``lines`` are what its body logs.
+    first record; ``lines`` are what its body logs. ``branch`` is the scope inside the
+    step, if it is a branch.
     """
 
     session: Session
@@ -85,11 +94,17 @@ class Frame:
     memo: Memo | None
     input: str | None = None
     lines: Lines | None = None
+    branch: Scope | None = None
 
     @property
     def name(self) -> str:
         """The id as written."""
         return self.operation.id
+
+    @property
+    def place(self) -> Scope:
+        """The scope for which the step is written."""
+        return self.branch or self.scope
 
     def memo_as(self, status: StepStatus, **values: Any) -> Memo:
         """Return what is recorded of the step with other values, or a new record."""
@@ -122,7 +137,7 @@ class Frame:
         """Return what the body has logged and nobody has taken yet."""
         return None if self.lines is None else self.lines.taken()
 
-    def complete(self, value: Any, started: datetime | None, **values: Any) -> Any:
+    def complete(self, value: Any, started: datetime | None, **values: Any) -> Plan:
         """Record a result and return it as every replay will see it."""
         text = self.session.encode(value, self.name)
         memo = self.memo_as(
@@ -135,9 +150,13 @@ class Frame:
             ended_at=self.session.now(),
             **values,
         )
-        self.memo = memo
-        self.session.record(memo)
+        yield from self.write(memo)
         return serialization.loads(text)
+
+    def write(self, memo: Memo) -> Plan:
+        """Record the step."""
+        self.memo = memo
+        yield Write(memo, self.place)
 
     def fail(
         self,
@@ -145,7 +164,7 @@ class Frame:
         started: datetime | None,
         status: StepStatus = StepStatus.FAILED,
         **values: Any,
-    ) -> BaseException:
+    ) -> Plan:
         """Record a failure and return the error to raise."""
         memo = self.memo_as(
             status,
@@ -156,16 +175,13 @@ class Frame:
             ended_at=self.session.now(),
             **values,
         )
-        self.memo = memo
-        self.session.record(memo)
+        yield from self.write(memo)
         return rebuild(record, self.name, self.key)
 
-    def fail_with(
-        self, kind: str, message: str, started: datetime | None
-    ) -> BaseException:
-        """Record a failure of the engine's own making."""
+    def fail_with(self, kind: str, message: str, started: datetime | None) -> Plan:
+        """Record a failure of the engine's own making and return the error to raise."""
         record = {"type": kind, "message": message, "raise": kind}
-        return self.fail(record, started)
+        return (yield from self.fail(record, started))
 
 
 def answer(memo: Memo) -> Any:
@@ -183,6 +199,7 @@ __all__ = [
     "Frame",
     "Outcome",
     "Plan",
+    "Write",
     "answer",
     "describe",
 ]

@@ -55,19 +55,29 @@ class Handover:
         if self.on_own_thread:
             _check_alive(scope.current())
             return _stored(call)
-        result: T = self._hand(call)
+        result: T = self._hand(call, scope.current())
         return result
 
-    def record(self, memo: Memo) -> None:
+    def record(self, memo: Memo, place: Scope) -> None:
         """Record a step, or have it recorded; it is durable when this returns."""
         if self.on_own_thread:
-            _check_alive(scope.current())
+            _check_alive(place)
             _stored(lambda: self._record([memo]))
         else:
-            self._hand(memo)
+            self._hand(memo, place)
 
-    def _hand(self, what: Callable[[], Any] | Memo) -> Any:
-        handed = _Handed(scope.current(), what)
+    def record_together(
+        self, writes: Sequence[tuple[Memo, Scope]]
+    ) -> list[BaseException | None]:
+        """Record steps in one commit, on the own thread; return what went wrong."""
+        assert self.on_own_thread
+        piece = [_Handed(place, memo) for memo, place in writes]
+        if piece:
+            self._perform(piece)
+        return [handed.future.exception() for handed in piece]
+
+    def _hand(self, what: Callable[[], Any] | Memo, place: Scope) -> Any:
+        handed = _Handed(place, what)
         self._calls.put(handed)
         if self.closed:
             self.close()

@@ -10,7 +10,8 @@ from durable_jobs.definitions.events import check_moment
 from durable_jobs.durations import parse_duration
 from durable_jobs.engine.bodies import BodyTimeout
 from durable_jobs.engine.errors import FINAL, Record, describe
-from durable_jobs.engine.frames import Frame, Outcome
+from durable_jobs.engine.frames import Frame, Outcome, Plan
+from durable_jobs.engine.scope import entered
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.exceptions import (
     LimitExceeded,
@@ -76,17 +77,18 @@ def settle(
     retries: int | None = None,
     backoff: Backoff | None = None,
     retry_on: Any = None,
-) -> Any:
+) -> Plan:
     """Record what a body came to: its result, another attempt later, or its failure."""
     error = outcome.error
     if error is None:
         try:
-            return frame.complete(outcome.value, started)
+            return (yield from frame.complete(outcome.value, started))
         except (PayloadError, LimitExceeded) as refused:
-            raise frame.fail(record_of(refused), started) from None
-    retry_at = schedule(frame, error, started, retries, backoff, retry_on)
+            raise (yield from frame.fail(record_of(refused), started)) from None
+    with entered(frame.place):
+        retry_at = schedule(frame, error, started, retries, backoff, retry_on)
     if retry_at is None:
-        raise frame.fail(record_of(error), started)
+        raise (yield from frame.fail(record_of(error), started))
     raise retry_at
 
 

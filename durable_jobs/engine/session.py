@@ -14,6 +14,7 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions.function import Function
 from durable_jobs.engine import scope
 from durable_jobs.engine.handover import Handover
+from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.suspend import BranchDropped, Suspend, is_over
 from durable_jobs.exceptions import ConfigurationError, LimitExceeded, NonDeterministic
 from durable_jobs.models import Run
@@ -233,9 +234,21 @@ class Session:
         """Refuse what branches that were left behind still hand over."""
         self._handover.close()
 
-    def record(self, memo: Memo) -> None:
-        """Write a step, and what rides with it; it is durable when this returns."""
-        self._handover.record(memo)
+    def record(self, memo: Memo, place: Scope) -> None:
+        """Write a step, and what rides with it; it is durable when this returns.
+
+        Raise BranchDropped when ``place`` is, or is in, a branch that was dropped.
+        """
+        self._handover.record(memo, place)
+
+    def record_together(
+        self, writes: Sequence[tuple[Memo, Scope]]
+    ) -> list[BaseException | None]:
+        """Write the steps of several branches in one commit; return what went wrong.
+
+        On the thread that began the attempt.
+        """
+        return self._handover.record_together(writes)
 
     def record_with(
         self, effect: Callable[[], Memo], *, dropping_waits: bool = False

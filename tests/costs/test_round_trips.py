@@ -191,3 +191,23 @@ def test_branches_are_recorded_in_no_more_commits_than_there_are(counting: Count
     run.refresh_from_db()
     assert run.result() == MANY
     assert found.total() < MANY
+
+
+def test_branches_that_await_are_recorded_together(counting: Count):
+    async def body(item):
+        return item
+
+    @durable.function(id="costs")
+    async def fan(ctx):
+        return len(await ctx.step.map("fan", body, range(MANY)))
+
+    fan.enqueue()
+    serve("default")
+    run = fan.enqueue()
+    with counting() as found:
+        assert serve("default") == 1
+    run.refresh_from_db()
+    assert run.result() == MANY
+    assert Step.objects.filter(run=run).count() == MANY + 1
+    # A look, a claim, a record of all, what they decide, the end.
+    assert found.total() == 5

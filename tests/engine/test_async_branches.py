@@ -8,7 +8,7 @@ import functools
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.models import Wait
+from durable_jobs.models import Step, Wait
 from durable_jobs.testing import Kit
 from tests.engine.awaited import fail, soon, triple
 from tests.engine.conftest import Later, Start
@@ -164,6 +164,22 @@ def test_a_worker_that_dies_in_a_gathered_step(
     assert later(run, "61s").result() == 3
     assert calls.count("second b") == times
     assert [calls.count(f"first {name}") for name in "abc"] == [1, 1, 1]
+
+
+def test_with_a_worker_that_dies_nothing_more_is_recorded(
+    start: Start, later: Later, durable_kit: Kit
+):
+    """The bodies end at the same time, and would be recorded together."""
+
+    async def dying(ctx):
+        return await asyncio.gather(
+            *(ctx.step.run(f"step {name}", soon, name) for name in "abc")
+        )
+
+    durable_kit.crash_at("step b", when="body")
+    run = start(dying)
+    assert not Step.objects.filter(run=run).exists()
+    assert later(run, "61s").result() == ["a", "b", "c"]
 
 
 def test_a_cancelled_run_stops_where_it_is(start: Start):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import pytest
 from django.db import OperationalError
 
-from durable_jobs.engine import scope
 from durable_jobs.engine.handover import Handover
 from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.suspend import BranchDropped, StoreFailed
@@ -46,11 +45,10 @@ class Branches:
         """Start a thread that records a step, and wait until its record waits."""
 
         def work() -> None:
-            with scope.entered(place or Scope(concurrent=True)):
-                try:
-                    self.handover.record(memo(key))
-                except BaseException as error:  # noqa: BLE001  # looked at by the test
-                    self.errors[key] = error
+            try:
+                self.handover.record(memo(key), place or Scope(concurrent=True))
+            except BaseException as error:  # noqa: BLE001  # looked at by the test
+                self.errors[key] = error
 
         self.threads.append(threading.Thread(target=work))
         waiting = self.handover._calls.qsize()

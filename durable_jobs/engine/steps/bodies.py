@@ -31,7 +31,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
     frame.given(operation.args, operation.kwargs)
     frame.lines = Lines(started)
     if operation.at_most_once:
-        _mark_started(frame, operation)
+        yield from _mark_started(frame, operation)
     hit("step.before", operation.id)
     outcome = yield Call(
         fn=operation.fn,
@@ -43,7 +43,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
         lines=frame.lines,
     )
     hit("step.body", operation.id)
-    result = settle(
+    result = yield from settle(
         frame,
         outcome,
         started,
@@ -56,17 +56,17 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
     return result
 
 
-def _mark_started(frame: Frame, operation: ops.Run) -> None:
+def _mark_started(frame: Frame, operation: ops.Run) -> Plan:
     """Record that the only attempt begins; one that had begun was interrupted."""
     if frame.memo is not None and frame.memo.status == StepStatus.RUNNING:
         message = (
             f"Step {operation.id!r} may run at most once, and was interrupted: whether "
             f"its body had its effect is not known."
         )
-        raise frame.fail_with("StepInterrupted", message, frame.memo.started_at)
+        begun = frame.memo.started_at
+        raise (yield from frame.fail_with("StepInterrupted", message, begun))
     memo = frame.memo_as(StepStatus.RUNNING, started_at=clock.now())
-    frame.session.record(memo)
-    frame.memo = memo
+    yield from frame.write(memo)
 
 
 def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
@@ -91,7 +91,7 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
         if isinstance(error, _Undone):
             error = error.error
         suspend = schedule(frame, error, started)
-        raise suspend or frame.fail(record_of(error), started)
+        raise suspend or (yield from frame.fail(record_of(error), started))
     memo, status = outcome.value
     frame.session.recorded(memo, status)
     hit("step.after", operation.id)

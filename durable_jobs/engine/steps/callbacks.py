@@ -42,7 +42,7 @@ def wait(frame: Frame, operation: ops.WaitForCallback) -> Plan:
     memo = frame.memo_as(
         StepStatus.WAITING, detail=SUBMITTED, logs=frame.logged(), due_at=None
     )
-    session.record(memo)
+    yield from frame.write(memo)
     hit("step.after", operation.id)
     raise Suspend
 

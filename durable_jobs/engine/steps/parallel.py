@@ -36,7 +36,11 @@ def parallel(frame: Frame, operation: ops.Parallel) -> Plan:
     yield Fork(branches, operation.max_concurrency, tally.decided, tally.drop_losers)
     if not tally.decided():
         raise Suspend
-    memo = session.write(lambda: _decide(frame, tally))
+    if tally.losers():
+        memo = session.write(lambda: _decide(frame, tally))
+    else:
+        memo = tally.verdict(frame)
+        yield from frame.write(memo)
     session.go_on()
     return answer(frame, memo)
 
@@ -58,8 +62,7 @@ def _branch(frame: Frame, tally: Tally, index: int) -> Plan:
     outcome: Outcome = yield Enter(call, name, scope, inner.lines)
     if outcome.error is not None and is_suspension(outcome.error):
         return True
-    with entered(scope):
-        waits = _record_branch(inner, outcome, started)
+    waits = yield from _record_branch(inner, outcome, started)
     tally.note(index, inner.memo)
     return waits
 
@@ -78,6 +81,7 @@ def _begun(frame: Frame, tally: Tally, index: int, started: datetime) -> Frame |
         _BranchOperation(id=name),
         key,
         session.meet(key, name, BRANCH),
+        branch=tally.scopes[index],
     )
     if not_due(inner):
         return None
@@ -91,9 +95,10 @@ def _begun(frame: Frame, tally: Tally, index: int, started: datetime) -> Frame |
     return inner
 
 
-def _record_branch(inner: Frame, outcome: Outcome, started: datetime) -> bool:
+def _record_branch(inner: Frame, outcome: Outcome, started: datetime) -> Plan:
+    """Record what a branch came to; return whether it waits."""
     try:
-        settle(inner, outcome, started)
+        yield from settle(inner, outcome, started)
         inner.session.go_on()
     except Suspend:
         return True

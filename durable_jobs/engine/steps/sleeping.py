@@ -25,10 +25,9 @@ def sleep(frame: Frame, operation: ops.Sleep) -> Plan:
         msg = f"Expected step {operation.id!r} to end in 366 days at most, not {due}."
         raise ConfigurationError(msg)
     if due <= now:
-        frame.complete(None, now)
+        yield from frame.complete(None, now)
         frame.session.go_on()
         return None
     memo = frame.memo_as(StepStatus.SLEEPING, due_at=due, started_at=now)
     item = Parked(memo, [NewWait(kind=WaitKind.SLEEP, due_at=due)])
     raise frame.session.park(item, at_once=frame.scope.concurrent)
-    yield  # a plan is a generator, also one that calls nothing

@@ -57,8 +57,7 @@ def wait(frame: Frame, operation: Waiting) -> Plan:
     found = session.write(lambda: _true_already(named))
     if found is not None:
         return _complete(frame, operation, found)
-    raise _park(frame, operation, named)
-    yield  # a plan is a generator, also one that calls nothing
+    raise (yield from _park(frame, operation, named))
 
 
 def _alternatives(operation: Waiting) -> Mapping[str, AnyWait]:
@@ -70,9 +69,8 @@ def _alternatives(operation: Waiting) -> Mapping[str, AnyWait]:
 # Parking
 
 
-def _park(
-    frame: Frame, operation: Waiting, named: Mapping[str, AnyWait]
-) -> BaseException:
+def _park(frame: Frame, operation: Waiting, named: Mapping[str, AnyWait]) -> Plan:
+    """Register what is waited for; return what to raise."""
     session = frame.session
     memo = frame.memo_as(StepStatus.WAITING, started_at=clock.now())
     rows = [_row(frame, branch, one) for branch, one in named.items()]
@@ -89,7 +87,7 @@ def _park(
     item = Parked(memo, rows)
     signals = [one for one in named.values() if isinstance(one, SignalWait)]
     if signals:
-        return _park_signals(frame, item, signals)
+        return (yield from _park_signals(frame, item, signals))
     look = _look_after(frame, named)
     return session.park(item, at_once=frame.scope.concurrent, look=look)
 
@@ -129,9 +127,7 @@ def _event_row(frame: Frame, branch: str, one: EventWait) -> NewWait:
     )
 
 
-def _park_signals(
-    frame: Frame, item: Parked, signals: list[SignalWait]
-) -> BaseException:
+def _park_signals(frame: Frame, item: Parked, signals: list[SignalWait]) -> Plan:
     """Register at once: whether a name is free is known by its row alone."""
     session = frame.session
     for one in signals:
@@ -142,9 +138,9 @@ def _park_signals(
         return session.park(item, at_once=True)
     except IntegrityError:
         session.memos.pop(item.memo.key, None)
-        names = ", ".join(repr(one.name) for one in signals)
-        message = f"Another run waits for the signal {names} already."
-        return frame.fail_with("SignalTaken", message, item.memo.started_at)
+    names = ", ".join(repr(one.name) for one in signals)
+    message = f"Another run waits for the signal {names} already."
+    return (yield from frame.fail_with("SignalTaken", message, item.memo.started_at))
 
 
 # Looking

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from durable_jobs import durable
-from tests.crash.exhaustive.cases import case
+from tests.crash.exhaustive.cases import case, varying_case
 from tests.crash.exhaustive.world import Action, World
 
 
@@ -76,7 +76,7 @@ def race_with_a_loser(world: World) -> list[Action]:
     return [world.enqueue(race), world.send("crash/late")]
 
 
-@case
+@varying_case
 def async_gather(world: World) -> list[Action]:
     """Steps of an ``async def`` function, side by side, and a sleep among them."""
 
@@ -90,3 +90,24 @@ def async_gather(world: World) -> list[Action]:
         return [one, two, await ctx.step.run("three", world.effect, ctx, "three")]
 
     return [world.enqueue(gather), world.wait("1h")]
+
+
+@case
+def async_map(world: World) -> list[Action]:
+    """Branches whose bodies await: they end at the same time, and are one record."""
+
+    @durable.function(id="mapped", retries=0)
+    async def mapped(ctx):
+        async def work(item: str) -> str:
+            await asyncio.sleep(0)
+            world.effects[item] += 1
+            if item == "bad":
+                raise durable.NonRetriable("bad")
+            return item
+
+        done = await ctx.step.map(
+            "each", work, ["x", "bad", "z"], completion=durable.Tolerate(failures=1)
+        )
+        return [done, await ctx.step.run("after", work, "after")]
+
+    return [world.enqueue(mapped)]
