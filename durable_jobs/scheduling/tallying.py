@@ -6,10 +6,11 @@ while: a run that ended in them has committed by then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from django.db.models import Count
+from django.db.models import Case, Count, IntegerField, Max, Min, When
 
 from durable_jobs import clock
 from durable_jobs.models import Run, Tally
@@ -28,32 +29,62 @@ BATCH = 4
 def sweep() -> int:
     """Count what is not counted yet, the newest first; return how many periods."""
     newest = begin_of(clock.now() - SETTLED) - LENGTH
-    done = set(
-        Tally.objects.using(db.alias())
-        .filter(function="", status="", since__gte=newest - BACK)
-        .values_list("since", flat=True)
-    )
-    missing = (newest - LENGTH * n for n in range(int(BACK / LENGTH)))
-    chosen = [since for since in missing if since not in done][:BATCH]
+    chosen = _missing(newest)
+    rows = Tally.objects.using(db.alias())
     if chosen:
-        rows = [row for since in chosen for row in _count(since)]
         # What another has counted meanwhile stays: one statement, all or nothing.
-        kept = Tally.objects.using(db.alias())
-        kept.bulk_create(rows, ignore_conflicts=True)
-        kept.filter(since__lt=newest - KEPT)._raw_delete(db.alias())
+        rows.bulk_create(_count(chosen), ignore_conflicts=True)
+    if newest in chosen:
+        rows.filter(since__lt=newest - KEPT)._raw_delete(db.alias())
     return len(chosen)
 
 
-def _count(since: datetime) -> Iterator[Tally]:
-    ended = Run.objects.using(db.alias()).filter(
-        ended_at__gte=since, ended_at__lt=since + LENGTH
+def _missing(newest: datetime) -> list[datetime]:
+    """Return periods to count now: the newest that are missing, with none between."""
+    counted = Tally.objects.using(db.alias()).filter(
+        function="", status="", since__gt=newest - BACK, since__lte=newest
     )
-    found = ended.order_by().values_list("function", "status").annotate(n=Count("pk"))
-    total = 0
-    for function, status, number in found:
-        total += number
-        yield Tally(since=since, function=function, status=status, count=number)
-    yield Tally(since=since, count=total)
+    ends = counted.aggregate(first=Min("since"), last=Max("since"), n=Count("pk"))
+    oldest, at = newest - BACK + LENGTH, newest
+    done: set[datetime] = set()
+    if ends["last"] == newest and ends["first"] == newest - LENGTH * (ends["n"] - 1):
+        at = ends["first"] - LENGTH  # nothing is missing between the two
+    else:
+        done = set(counted.values_list("since", flat=True))
+    while at in done:
+        at -= LENGTH
+    stretch: list[datetime] = []
+    while len(stretch) < BATCH and at >= oldest and at not in done:
+        stretch.append(at)
+        at -= LENGTH
+    return stretch
+
+
+def _count(periods: Sequence[datetime]) -> list[Tally]:
+    """Return the counts of periods that follow each other, by one query."""
+    ended = Run.objects.using(db.alias()).filter(
+        ended_at__gte=min(periods), ended_at__lt=max(periods) + LENGTH
+    )
+    whens = [
+        When(ended_at__gte=since, ended_at__lt=since + LENGTH, then=number)
+        for number, since in enumerate(periods)
+    ]
+    period = Case(*whens, output_field=IntegerField())
+    found = (
+        ended.order_by()
+        .annotate(period=period)
+        .values_list("period", "function", "status")
+        .annotate(n=Count("pk"))
+    )
+    totals, rows = Counter[int](), []
+    for number, function, status, count in found:
+        totals[number] += count
+        rows.append(
+            Tally(since=periods[number], function=function, status=status, count=count)
+        )
+    return rows + [
+        Tally(since=since, count=totals[number]) for number, since in enumerate(periods)
+    ]
 
 
 def begin_of(moment: datetime) -> datetime:

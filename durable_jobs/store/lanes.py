@@ -101,9 +101,8 @@ def queues(functions: Iterable[str]) -> set[str]:
     One look into the index for each queue, however many lanes it has.
     """
     found, queue = set(), _next_queue("")
-    ready = in_turn(functions, clock.now())
     while queue is not None:
-        if ready.filter(queue=queue).exists():
+        if in_turn(functions, clock.now()).filter(queue=queue).exists():
             found.add(queue)
         queue = _next_queue(queue)
     return found

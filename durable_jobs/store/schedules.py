@@ -7,13 +7,21 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Case, DateTimeField, QuerySet, TextField, Value, When
+from django.db.models import (
+    Case,
+    DateTimeField,
+    Exists,
+    QuerySet,
+    TextField,
+    Value,
+    When,
+)
 from django.db.models.functions import Cast
 
 from durable_jobs import clock
 from durable_jobs.models import Run, Schedule
 from durable_jobs.statuses import LIVE
-from durable_jobs.store import db
+from durable_jobs.store import db, probing
 
 #: What moves when a schedule fires.
 MOVED = ("slot_at", "next_at", "fired_at", "last_run", "held", "missing_at")
@@ -93,17 +101,26 @@ def let_next(run: Run) -> None:
                 rows.update(next_at=clock.now())
 
 
-def found_again(function_ids: Iterable[str], now: datetime) -> int:
-    """Have those looked at whose function the code has again; return how many."""
-    again = Schedule.objects.using(db.alias()).filter(
+def _missing(function_ids: Iterable[str]) -> QuerySet[Schedule]:
+    return Schedule.objects.using(db.alias()).filter(
         missing_at__isnull=False, declared=False, function__in=list(function_ids)
     )
+
+
+_probe = probing.Probe(lambda function_ids: {"again": Exists(_missing(function_ids))})
+
+
+def found_again(function_ids: Iterable[str], now: datetime) -> int:
+    """Have those looked at whose function the code has again; return how many."""
+    known = tuple(function_ids)
+    if not _probe.ask([], known)["again"]:
+        return 0
     look = Case(
         When(paused_at__isnull=True, then=Value(now)),
         default=None,
         output_field=DateTimeField(null=True),
     )
-    return again.update(missing_at=None, next_at=look)
+    return _missing(known).update(missing_at=None, next_at=look)
 
 
 def put_off(schedule_id: int, moment: datetime) -> None:
