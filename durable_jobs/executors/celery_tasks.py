@@ -83,6 +83,7 @@ def work(queue: str, rung_at: float = math.inf) -> int:
             queue,
             finished=lambda: clock.monotonic() > until,
             others=_others(queue),
+            timers_first=ahead > 0,
         )
 
 

@@ -90,17 +90,18 @@ def serve(
     *,
     finished: Callable[[], bool] = lambda: False,
     others: Sequence[str] = (),
+    timers_first: bool = False,
 ) -> int:
     """Execute what is eligible in a queue until nothing is, or ``finished``.
 
     Returns how many runs were advanced. Work that is left when it stops early is rung
     for again. The bells of ``others`` may wait behind this one, so where it takes long,
-    some of their work is done now and then.
+    some of their work is done now and then. A bell is mostly for a run that was sent,
+    so that is claimed before anything else is looked at, but for ``timers_first``.
     """
     began, since = clock.now().timestamp(), clock.monotonic()
-    pending, due = looking.look()
-    if pending:
-        matching.route()
+    looked = timers_first
+    due = timers_first and _look()[1]
     count = 0
     turns = Turns()
     with keeper().serving(queue):
@@ -114,10 +115,22 @@ def serve(
             advanced, last = _serve_batch(queue, size, turns, more=due, first=not count)
             count += advanced
             count += _elsewhere(others, since)
+            if not looked:
+                looked = True
+                routed, due = _look()
+                last = last and not routed
             if last and not due and not _another(queue):
                 break
     _answered[queue] = began
     return count
+
+
+def _look() -> tuple[bool, bool]:
+    """Offer new events to the waits; tell whether there were any, and due timers."""
+    pending, due = looking.look()
+    if pending:
+        matching.route()
+    return pending, due
 
 
 def _elsewhere(others: Sequence[str], since: float) -> int:

@@ -32,7 +32,7 @@ def test_starting_a_run_is_one_statement(watch: Watch):
     assert [text.split()[0] for text in texts] == ["INSERT"]
 
 
-def test_a_fresh_run_is_a_look_a_claim_its_steps_and_its_end(watch: Watch):
+def test_a_fresh_run_is_a_claim_its_steps_its_end_and_a_look(watch: Watch):
     function = durable.function(id="costs")(five_steps)
     run = function.enqueue()
     with watch() as texts:
@@ -40,6 +40,9 @@ def test_a_fresh_run_is_a_look_a_claim_its_steps_and_its_end(watch: Watch):
     run.refresh_from_db()
     assert run.result() == [0, 1, 2, 3, 4]
     assert len(texts) == STEPS + 3
+    # Nothing is looked at before the run has begun: it waits for nothing else.
+    assert "lease_token" in texts[0]
+    assert "COALESCE" in texts[-1]
 
 
 def test_inputs_and_log_lines_cost_no_statement(watch: Watch):

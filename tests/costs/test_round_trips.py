@@ -137,7 +137,7 @@ def test_a_worker_that_is_awake_wakes_runs_itself(counting: Count):
     serve("default")
     make_due()
     with counting() as found:
-        assert serve("default") == 1
+        assert serve("default", timers_first=True) == 1
     run.refresh_from_db()
     assert run.result() == 2
     # A look, the waking, a claim, all the steps, the new one, and the end.
