@@ -68,7 +68,13 @@ class Advancer:
     async def _go(self) -> None:
         while self._waiting:
             turns, self._waiting = self._waiting, []
-            await sync_to_async(self._advance)(turns)
+            try:
+                await sync_to_async(self._advance)(turns)
+            except asyncio.CancelledError:
+                raise  # with all that waits for these
+            except BaseException as error:  # noqa: BLE001  # as a signal raises it there
+                for turn in turns:
+                    turn.effect = Finished(error=error)
             for turn in turns:
                 if not turn.future.done():  # whose task was cancelled meanwhile
                     turn.future.set_result(turn.effect)

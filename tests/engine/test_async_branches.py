@@ -8,6 +8,7 @@ import functools
 import pytest
 
 from durable_jobs import durable
+from durable_jobs.engine.session import Session
 from durable_jobs.models import Step, Wait
 from durable_jobs.testing import Kit
 from tests.engine.awaited import fail, soon, triple
@@ -180,6 +181,25 @@ def test_with_a_worker_that_dies_nothing_more_is_recorded(
     run = start(dying)
     assert not Step.objects.filter(run=run).exists()
     assert later(run, "61s").result() == ["a", "b", "c"]
+
+
+def test_what_strikes_between_two_plans_ends_the_attempt(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    """As the signal does with which a worker is told to leave at once."""
+
+    class Struck(BaseException):
+        pass
+
+    def strike(session, writes):
+        raise Struck
+
+    async def gathering(ctx):
+        return await asyncio.gather(ctx.step.run("a", soon, 1), triple(2))
+
+    monkeypatch.setattr(Session, "record_together", strike)
+    with pytest.raises(Struck):
+        start(gathering)
 
 
 def test_a_cancelled_run_stops_where_it_is(start: Start):
