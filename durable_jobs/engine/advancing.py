@@ -16,7 +16,7 @@ from asgiref.sync import sync_to_async
 
 from durable_jobs.engine.frames import Effect, Plan, Write
 from durable_jobs.engine.session import Session
-from durable_jobs.engine.suspend import is_over
+from durable_jobs.engine.suspend import StoreFailed, is_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class Advancer:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        # What is logged or told while records are made is no branch's own.
+        self._context = contextvars.copy_context()
         self._waiting: list[_Turn] = []
         self._going: asyncio.Task[None] | None = None
 
@@ -62,36 +64,54 @@ class Advancer:
         turn = _Turn(plan, answer)
         self._waiting.append(turn)
         if self._going is None:
-            self._going = asyncio.ensure_future(self._go())
+            loop = asyncio.get_running_loop()
+            self._going = loop.create_task(self._go(), context=self._context)
         return await turn.future
 
     async def _go(self) -> None:
-        while self._waiting:
-            turns, self._waiting = self._waiting, []
-            try:
-                await sync_to_async(self._advance)(turns)
-            except asyncio.CancelledError:
-                raise  # with all that waits for these
-            except BaseException as error:  # noqa: BLE001  # as a signal raises it there
+        turns: list[_Turn] = []
+        try:
+            while self._waiting:
+                turns, self._waiting = self._waiting, []
+                try:
+                    await sync_to_async(self._advance)(turns)
+                except asyncio.CancelledError:
+                    raise
+                except BaseException as error:  # noqa: BLE001  # as signals raise it
+                    _end(turns, _over(error))
                 for turn in turns:
-                    turn.effect = Finished(error=error)
+                    if not turn.future.done():  # whose task was cancelled meanwhile
+                        turn.future.set_result(turn.effect)
+        finally:
+            self._going = None
             for turn in turns:
-                if not turn.future.done():  # whose task was cancelled meanwhile
-                    turn.future.set_result(turn.effect)
-        self._going = None
+                turn.future.cancel()  # if this was: nobody else would tell them
 
     def _advance(self, turns: Sequence[_Turn]) -> None:
         going = turns
         while going:
-            for turn in going:
-                turn.take()
-                if _ends_all(turn, turns):
-                    return
-            going = [turn for turn in going if isinstance(turn.effect, Write)]
-            going = self._written(going)
+            over = self._taken(going)
+            writing = [turn for turn in going if isinstance(turn.effect, Write)]
+            # A database that failed one plan may yet take what others have done.
+            if over is None or isinstance(over, StoreFailed):
+                over = self._written(writing) or over
+            if over is not None:
+                _end(turns, over)
+                return
+            going = [turn for turn in writing if isinstance(turn.effect, Write)]
 
-    def _written(self, turns: Sequence[_Turn]) -> list[_Turn]:
-        """Record what plans want recorded; return those that go on after that."""
+    def _taken(self, turns: Sequence[_Turn]) -> BaseException | None:
+        """Take turns; return what has ended the attempt, if something has."""
+        for turn in turns:
+            turn.take()
+            if isinstance(turn.effect, Write):
+                self._session.want(turn.effect.memo)
+            elif isinstance(turn.effect, Finished) and is_over(turn.effect.error):
+                return turn.effect.error
+        return None
+
+    def _written(self, turns: Sequence[_Turn]) -> BaseException | None:
+        """Record what plans want recorded; return what has ended the attempt."""
         writes = [turn.effect for turn in turns if isinstance(turn.effect, Write)]
         errors = self._session.record_together(
             [(write.memo, write.scope) for write in writes]
@@ -99,14 +119,19 @@ class Advancer:
         for turn, error in zip(turns, errors, strict=True):
             if error is not None:
                 turn.effect = Finished(error=error)
-        return [turn for turn, error in zip(turns, errors, strict=True) if not error]
+        return next((error for error in errors if is_over(error)), None)
 
 
-def _ends_all(ended: _Turn, turns: Sequence[_Turn]) -> bool:
-    """Tell whether a plan has ended the attempt, and all others with it."""
-    effect = ended.effect
-    if not isinstance(effect, Finished) or not is_over(effect.error):
-        return False
+def _over(error: BaseException) -> BaseException:
+    """Return an error that ends the attempt for what has struck between two plans."""
+    if is_over(error):
+        return error
+    failed = StoreFailed()
+    failed.__cause__ = error
+    return failed
+
+
+def _end(turns: Sequence[_Turn], error: BaseException) -> None:
+    """End plans by what has ended the attempt."""
     for turn in turns:
-        turn.effect = effect
-    return True
+        turn.effect = Finished(error=error)

@@ -78,6 +78,8 @@ class Session:
         self._handover = Handover(self._record)
         self._depth = len(db.connection().atomic_blocks)
         self._lock = threading.Lock()
+        #: The bytes of steps that are about to be recorded together, by key.
+        self._wanted: dict[str, int] = {}
 
     @property
     def limited(self) -> bool:
@@ -179,7 +181,7 @@ class Session:
 
     def check_room(self, name: str) -> None:
         """Raise when the run has as many steps as it may, without this one."""
-        if len(self.memos) >= settings.MAX_STEPS:
+        if len(self.memos.keys() | self._wanted.keys()) >= settings.MAX_STEPS:
             msg = (
                 f"Run {self.run.pk} of {self.run.function} has {len(self.memos)} "
                 f"steps, and step {name!r} is one more: it may have "
@@ -206,7 +208,7 @@ class Session:
             limit=settings.MAX_STEP_BYTES,
             limit_setting="MAX_STEP_BYTES",
         )
-        total = self.bytes + stored_bytes(text)
+        total = self.bytes + sum(self._wanted.values()) + stored_bytes(text)
         if total > settings.MAX_RUN_BYTES:
             msg = (
                 f"Run {self.run.pk} of {self.run.function} would hold {total} bytes "
@@ -248,7 +250,14 @@ class Session:
 
         On the thread that began the attempt.
         """
-        return self._handover.record_together(writes)
+        try:
+            return self._handover.record_together(writes)
+        finally:
+            self._wanted.clear()
+
+    def want(self, memo: Memo) -> None:
+        """Take note of a step that will be recorded together with others."""
+        self._wanted[memo.key] = stored_bytes(memo.output)
 
     def record_with(
         self, effect: Callable[[], Memo], *, dropping_waits: bool = False

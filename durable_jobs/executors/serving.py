@@ -97,11 +97,12 @@ def serve(
     Returns how many runs were advanced. Work that is left when it stops early is rung
     for again. The bells of ``others`` may wait behind this one, so where it takes long,
     some of their work is done now and then. A bell is mostly for a run that was sent,
-    so that is claimed before anything else is looked at, but for ``timers_first``.
+    so that is claimed before anything else is looked at, but for ``timers_first``
+    and where runs take so long that all the rest would wait for one.
     """
     began, since = clock.now().timestamp(), clock.monotonic()
-    looked = timers_first
-    due = timers_first and _look()[1]
+    looked = timers_first or _pace.batch() == 1
+    due = looked and _look()[1]
     count = 0
     turns = Turns()
     with keeper().serving(queue):

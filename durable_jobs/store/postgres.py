@@ -180,7 +180,8 @@ def written(rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
     if len(rows) == 1:
         return _WRITTEN.replace("%ROWS%", _ONE), list(rows[0])
     lines = [dict(zip(STEP_COLUMNS, row, strict=True)) for row in rows]
-    return _WRITTEN.replace("%ROWS%", _MANY), [json.dumps(lines, default=str)]
+    text = json.dumps(lines, default=str, ensure_ascii=False)
+    return _WRITTEN.replace("%ROWS%", _MANY), [text]
 
 
 def record(

@@ -183,6 +183,38 @@ def test_with_a_worker_that_dies_nothing_more_is_recorded(
     assert later(run, "61s").result() == ["a", "b", "c"]
 
 
+def test_a_run_has_no_more_steps_than_it_may_though_many_end_at_once(
+    start: Start, settings
+):
+    settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MAX_STEPS": 10}
+
+    async def crowd(ctx):
+        return await asyncio.gather(
+            *(ctx.step.run(f"step {n}", soon, n) for n in range(30))
+        )
+
+    run = start(crowd)
+    assert run.status == "failed"
+    assert run.error["type"] == "LimitExceeded"
+    assert Step.objects.filter(run=run).count() <= 10
+
+
+def test_a_run_holds_no_more_bytes_than_it_may_though_many_end_at_once(
+    start: Start, settings
+):
+    settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MAX_RUN_BYTES": 3000}
+
+    async def crowd(ctx):
+        return await asyncio.gather(
+            *(ctx.step.run(f"step {n}", soon, "x" * 1000, retries=0) for n in range(9)),
+            return_exceptions=True,
+        )
+
+    run = start(crowd)
+    kept = Step.objects.filter(run=run, status="completed")
+    assert kept.count() == 2
+
+
 def test_what_strikes_between_two_plans_ends_the_attempt(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ):

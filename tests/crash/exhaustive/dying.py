@@ -19,11 +19,13 @@ class Fate:
 
     ``crash``: it is gone. Nothing that was begun goes on, whatever catches what, and
     nothing more is written, until somebody starts it anew with ``revive``. ``raise``:
-    the database fails there, once.
+    the database fails there, once. ``only``: nothing, if that hit is of another place.
     """
 
-    def __init__(self, mode: str = "crash", at: int | None = None) -> None:
-        self.mode, self.at = mode, at
+    def __init__(
+        self, mode: str = "crash", at: int | None = None, only: str | None = None
+    ) -> None:
+        self.mode, self.at, self.only = mode, at, only
         self.place: str | None = None
         self.hits: list[Hit] = []
         self.struck = False
@@ -34,7 +36,8 @@ class Fate:
         if self.dead:
             raise SimulatedCrash("The process is gone.")
         self.hits.append((name, detail))
-        if len(self.hits) - 1 != self.at and name != self.place:
+        meant = len(self.hits) - 1 == self.at and self.only in (None, name)
+        if not meant and name != self.place:
             return
         self.place = None
         self.struck = True
