@@ -189,9 +189,10 @@ def test_a_run_has_no_more_steps_than_it_may_though_many_end_at_once(
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MAX_STEPS": 10}
 
     async def crowd(ctx):
-        return await asyncio.gather(
-            *(ctx.step.run(f"step {n}", soon, n) for n in range(30))
-        )
+        async def one(n):
+            return await ctx.step.run(f"step {n}", soon, n)
+
+        return await asyncio.gather(*map(one, range(30)))
 
     run = start(crowd)
     assert run.status == "failed"
@@ -205,10 +206,10 @@ def test_a_run_holds_no_more_bytes_than_it_may_though_many_end_at_once(
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MAX_RUN_BYTES": 3000}
 
     async def crowd(ctx):
-        return await asyncio.gather(
-            *(ctx.step.run(f"step {n}", soon, "x" * 1000, retries=0) for n in range(9)),
-            return_exceptions=True,
-        )
+        async def one(n):
+            return await ctx.step.run(f"step {n}", soon, "x" * 1000, retries=0)
+
+        await asyncio.gather(*map(one, range(9)), return_exceptions=True)
 
     run = start(crowd)
     kept = Step.objects.filter(run=run, status="completed")
