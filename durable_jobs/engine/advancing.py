@@ -94,11 +94,11 @@ class Advancer:
             writing = [turn for turn in going if isinstance(turn.effect, Write)]
             # A database that failed one plan may yet take what others have done.
             if over is None or isinstance(over, StoreFailed):
-                over = self._written(writing) or over
+                going, failed = self._written(writing)
+                over = failed or over
             if over is not None:
                 _end(turns, over)
                 return
-            going = [turn for turn in writing if isinstance(turn.effect, Write)]
 
     def _taken(self, turns: Sequence[_Turn]) -> BaseException | None:
         """Take turns; return what has ended the attempt, if something has."""
@@ -110,16 +110,23 @@ class Advancer:
                 return turn.effect.error
         return None
 
-    def _written(self, turns: Sequence[_Turn]) -> BaseException | None:
-        """Record what plans want recorded; return what has ended the attempt."""
+    def _written(
+        self, turns: Sequence[_Turn]
+    ) -> tuple[list[_Turn], BaseException | None]:
+        """Record what plans want recorded.
+
+        Return those that go on after that, and what has ended the attempt.
+        """
         writes = [turn.effect for turn in turns if isinstance(turn.effect, Write)]
         errors = self._session.record_together(
             [(write.memo, write.scope) for write in writes]
         )
         for turn, error in zip(turns, errors, strict=True):
-            if error is not None:
-                turn.effect = Finished(error=error)
-        return next((error for error in errors if is_over(error)), None)
+            turn.effect = Finished(error=error)  # or what it wants when it has gone on
+        going = [
+            turn for turn, error in zip(turns, errors, strict=True) if error is None
+        ]
+        return going, next((error for error in errors if is_over(error)), None)
 
 
 def _over(error: BaseException) -> BaseException:

@@ -14,6 +14,7 @@ import pytest
 from django.db import connection
 
 from durable_jobs import clock, durable
+from durable_jobs.definitions.function import Function
 from durable_jobs.executors.serving import serve
 from durable_jobs.models import Run, Step, Wait
 from durable_jobs.scheduling import timers
@@ -66,6 +67,18 @@ def sleeper(ctx):
     ctx.step.run("before", lambda: 1)
     ctx.step.sleep("nap", "1h")
     return ctx.step.run("after", lambda: 2)
+
+
+def fan_out(function: Function, counting: Count) -> tuple[Run, Counter[str]]:
+    """Start a function a second time; return the run and what was counted."""
+    function.enqueue()
+    serve("default")
+    run = function.enqueue()
+    with counting() as found:
+        assert serve("default") == 1
+    run.refresh_from_db()
+    assert run.result() == MANY
+    return run, found
 
 
 def make_due() -> None:
@@ -183,13 +196,7 @@ def test_branches_are_recorded_in_no_more_commits_than_there_are(counting: Count
     def fan(ctx):
         return len(ctx.step.map("fan", lambda item: item, range(MANY)))
 
-    fan.enqueue()
-    serve("default")
-    run = fan.enqueue()
-    with counting() as found:
-        assert serve("default") == 1
-    run.refresh_from_db()
-    assert run.result() == MANY
+    _run, found = fan_out(fan, counting)
     assert found.total() < MANY
 
 
@@ -201,13 +208,7 @@ def test_branches_that_await_are_recorded_together(counting: Count):
     async def fan(ctx):
         return len(await ctx.step.map("fan", body, range(MANY)))
 
-    fan.enqueue()
-    serve("default")
-    run = fan.enqueue()
-    with counting() as found:
-        assert serve("default") == 1
-    run.refresh_from_db()
-    assert run.result() == MANY
+    run, found = fan_out(fan, counting)
     assert Step.objects.filter(run=run).count() == MANY + 1
     # A look, a claim, a record of all, what they decide, the end.
     assert found.total() == 5

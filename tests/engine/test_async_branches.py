@@ -7,8 +7,9 @@ import functools
 
 import pytest
 
-from durable_jobs import durable
+from durable_jobs import durable, failpoints
 from durable_jobs.engine.session import Session
+from durable_jobs.engine.suspend import StoreFailed
 from durable_jobs.models import Step, Wait
 from durable_jobs.testing import Kit
 from tests.engine.awaited import fail, soon, triple
@@ -233,6 +234,29 @@ def test_what_strikes_between_two_plans_ends_the_attempt(
     monkeypatch.setattr(Session, "record_together", strike)
     with pytest.raises(Struck):
         start(gathering)
+
+
+@pytest.mark.exact("which records are made together is counted")
+def test_what_is_recorded_is_not_recorded_again_for_what_fails_beside_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+):
+    recorded, record = [], Session.record_together
+
+    def counted(session, writes):
+        recorded.extend(memo.name for memo, _ in writes)
+        return record(session, writes)
+
+    def fail(name, detail):
+        if (name, detail) == ("step.after", "a"):
+            raise StoreFailed
+
+    async def gathering(ctx):
+        await asyncio.gather(ctx.step.run("a", soon, 1), ctx.step.run("b", soon, 2))
+
+    monkeypatch.setattr(Session, "record_together", counted)
+    with failpoints.watching(fail):
+        start(gathering)
+    assert recorded == ["a", "b"]
 
 
 def test_a_cancelled_run_stops_where_it_is(start: Start):
