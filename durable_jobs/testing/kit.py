@@ -81,11 +81,14 @@ class Kit:
 
     def run_until_idle(self) -> int:
         """Execute until nothing can go on at this time; return the attempts made."""
+        return self._run(passing=False)
+
+    def _run(self, *, passing: bool) -> int:
         crons.sync()  # beat may take ten seconds to note one that was just declared
         count = 0
         while True:
             self._look_after_commits()
-            ticking.tick()
+            ticking.tick(passing=passing)
             matching.route_pending()
             made = self._serve_all()
             count += made
@@ -163,7 +166,7 @@ class Kit:
         self.run_until_idle()
         while (upcoming := self._next_time()) is not None and upcoming <= moment:
             self._clock.moment = max(upcoming, self.now())
-            self.run_until_idle()
+            self._run(passing=upcoming < moment)
         self._clock.moment = moment
         self.run_until_idle()
 
