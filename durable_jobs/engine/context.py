@@ -52,11 +52,22 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 class RunContext:
-    """What a function is called with; ``durable.Context`` describes it."""
+    """What a function is called with; ``durable.Context`` describes it.
 
-    def __init__(self, session: Session, performer: Performer) -> None:
+    ``gathered``: the events that were gathered for the run; they are read when they are
+    asked for if they are not given.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        performer: Performer,
+        gathered: list[ReceivedEvent] | None = None,
+    ) -> None:
         self._session = session
+        self.performer = performer
         self._event: ReceivedEvent | None = None
+        self._gathered = gathered
         self._events: list[ReceivedEvent] | None = None
         self.step = Steps(performer, performer.group)
         self.logger = RunLogger(session)
@@ -72,7 +83,8 @@ class RunContext:
     def events(self) -> list[ReceivedEvent]:
         """The events that started the run: several where they were gathered."""
         if self._events is None:
-            self._events = [self._typed(one) for one in gathered_by(self.run)]
+            found = gathered_by(self.run) if self._gathered is None else self._gathered
+            self._events = [self._typed(one) for one in found]
         return self._events or [self.event]
 
     @property

@@ -284,3 +284,18 @@ def test_what_belongs_to_a_pruned_run_goes_with_it(diary: Diary) -> None:
     diary.kit.advance("31d")
     assert not Run.objects.exists()
     assert not Gathered.objects.exists()
+
+
+def test_an_async_function_reads_the_events_of_its_batch(diary: Diary) -> None:
+    """It is in an event loop, where nothing may ask the database."""
+
+    @durable.function(
+        id="flow.batch", on=durable.Event(EVENT), batch=durable.Batch(3, "10s")
+    )
+    async def batch(ctx):
+        return numbers(ctx)
+
+    diary.sends(3)
+    diary.kit.run_until_idle()
+
+    assert Run.objects.get().result() == [0, 1, 2]
