@@ -17,6 +17,7 @@ This module is at the bottom of the house: it imports nothing of the project.
     ├── InvalidForm              a decision whose form is not filled in as it has to be
     ├── NonRetriable             raised by users: do not try this again
     ├── RetryAfter               raised by users: try this again, then
+    ├── RemoteFailed             a function that is served elsewhere failed there
     ├── NonDeterministic         the code met a recorded step as another kind
     ├── StepError                what a step call raises into the function
     │   ├── StepFailed
@@ -131,6 +132,21 @@ class RetryAfter(DurableError):
             raise ConfigurationError(msg)
         super().__init__(message or f"Try again after {when}.")
         self.when = when
+
+
+class RemoteFailed(DurableError):
+    """An app that serves functions elsewhere failed, or could not be asked.
+
+    ``error_type`` is what the app calls the error, or what is wrong with its answer.
+    ``stack`` is the app's own.
+    """
+
+    def __init__(
+        self, message: str = "", *, error_type: str = "", stack: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.error_type = error_type or type(self).__name__
+        self.stack = stack
 
 
 class NonDeterministic(DurableError):

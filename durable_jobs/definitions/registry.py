@@ -181,6 +181,8 @@ class Registry:
 
 def _same_place(one: Function, other: Function) -> bool:
     """Tell whether a module that is imported again declares the same function again."""
+    if one.body == other.body:  # a body that is no function, and means the same
+        return True
     first, second = inspect.unwrap(one.body), inspect.unwrap(other.body)
     if not inspect.isfunction(first) or not inspect.isfunction(second):
         return False

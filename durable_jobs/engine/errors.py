@@ -14,11 +14,13 @@ from durable_jobs.exceptions import (
     LimitExceeded,
     NonRetriable,
     PayloadError,
+    RemoteFailed,
     StepError,
     StepFailed,
 )
 from durable_jobs.serialization.texts import storable_text
 
+MAX_TYPE = 200
 MAX_MESSAGE = 4_000
 MAX_TRACEBACK = 16_000
 MAX_ARGS = 10
@@ -38,6 +40,13 @@ def describe(error: BaseException) -> Record:
         }
         if error.step:
             described["step"] = error.step
+    elif isinstance(error, RemoteFailed):
+        described = {
+            "type": storable_text(error.error_type, MAX_TYPE),
+            "message": storable_text(message_of(error), MAX_MESSAGE),
+            "traceback": storable_text(error.stack, MAX_TRACEBACK),
+        }
+        return described
     else:
         described = {
             "type": type(error).__name__,

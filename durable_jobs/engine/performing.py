@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +150,14 @@ class AsyncPerformer(Performer):
         if frame.memo is not None and frame.memo.ended:
             return self._read(kind, frame, frame.memo)
         return self._drive(frame.key, kind.plan(frame, operation))
+
+    def told(self) -> None:
+        """Let no step wait for its turn behind those that have ended."""
+        self._turns.told()
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Let the attempt go on inside the block, though no step does."""
+        return self._activity.work()
 
     async def _read(self, kind: Kind, frame: Frame, memo: Memo) -> Any:
         await self._turns.take(frame.key)

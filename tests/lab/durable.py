@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
-from durable_jobs import durable
+from durable_jobs import durable, remote
 from tests.lab import chaotic, effects
 from tests.lab import limited as with_limits
 from tests.lab.effects import add, draw, effect, held, slow
 
 #: Declared when their modules are imported.
 CHAOTIC, LIMITED = chaotic.ALL, with_limits.ALL
+
+
+#: Served by whoever listens there, as a test says to its workers.
+served = remote.App(
+    "lab", os.environ.get("LAB_ELSEWHERE", "http://127.0.0.1:9/"), timeout="30s"
+).function("served", retries=0)
 
 
 @durable.function(retries=0)

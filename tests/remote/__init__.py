@@ -1,0 +1,1 @@
+"""Functions that an app elsewhere serves: by its SDK, and by apps that misbehave."""

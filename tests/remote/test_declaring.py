@@ -1,0 +1,114 @@
+"""Declaring an app and its functions: what cannot work is refused at once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core import checks
+from pytest_django import Settings
+
+from durable_jobs import durable, remote
+from durable_jobs.definitions.registry import registry
+from durable_jobs.remote.apps import check_apps
+from durable_jobs.testing import Kit
+
+URL = "https://billing.example/api/inngest"
+
+
+def test_a_function_is_like_any_other(kit: Kit):
+    app = remote.App("billing", URL, signing_key="signkey-prod-00")
+
+    made = app.function(
+        "charge-card",
+        on=durable.Event("shop/order.placed"),
+        retries=2,
+        concurrency=durable.Concurrency(5, key="event.data.shop"),
+    )
+
+    assert registry.get("billing-charge-card") is made
+    assert (made.name, made.is_async, made.retries) == ("Charge card", True, 2)
+    assert made.description == "Served by the app 'billing'."
+    assert app.limit == timedelta(minutes=5)
+
+
+def test_a_module_that_is_imported_again_declares_it_again(kit: Kit):
+    for _ in range(2):
+        remote.App("billing", URL, signing_key="signkey-prod-00").function("charge")
+
+    with pytest.raises(durable.ConfigurationError, match="Two durable functions"):
+        remote.App("billing", "https://other.example/", None).function("charge")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "billing.example/api",
+        "ftp://billing.example/",
+        "https:///api",
+        "https://user:hunter2@billing.example/",
+        "https://billing.example/?token=hunter2",
+        "https://billing.example/#hunter2",
+        "https://billing.example:hunter2/",
+        "https://billing.example:0/",
+        None,
+    ],
+)
+def test_an_address_is_a_plain_one_and_never_repeated(url: Any):
+    with pytest.raises(durable.ConfigurationError) as refused:
+        remote.App("billing", url)
+
+    assert "app 'billing'" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"id": "no spaces"}, "letters and digits"),
+        ({"id": ""}, "1 to 255 characters"),
+        ({"timeout": 0}, "more than zero"),
+        ({"timeout": "3h"}, "two hours"),
+        ({"timeout": "soon"}, "soon"),
+        ({"signing_key": ""}, "secret"),
+    ],
+)
+def test_what_cannot_work_is_refused(wrong: dict[str, Any], message: str):
+    with pytest.raises(durable.ConfigurationError, match=message):
+        remote.App(**{"id": "billing", "url": URL, **wrong})
+
+
+@pytest.mark.parametrize("id", ["", "a b", "a/b", "-a", 7])
+def test_the_id_of_a_function_is_what_an_sdk_can_have(kit: Kit, id: Any):
+    with pytest.raises(durable.ConfigurationError, match="the id of a function"):
+        remote.App("billing", URL).function(id)
+
+
+def found(**options: Any) -> list[str | None]:
+    """Return what a check before a deploy says of an app."""
+    remote.App(**{"id": "billing", "url": URL, **options}).function("charge")
+    return told()
+
+
+def told() -> list[str | None]:
+    """Return what it says of the app: the lab has one of its own."""
+    return [message.id for message in check_apps() if "'billing'" in message.msg]
+
+
+def test_an_app_that_is_signed_and_encrypted_is_in_order(kit: Kit):
+    assert found(signing_key="signkey-prod-00") == []
+
+
+def test_one_that_is_neither_is_told_before_a_deploy(kit: Kit):
+    assert found(url="http://billing/") == ["durable_jobs.W003", "durable_jobs.W004"]
+    registered = checks.registry.registry.get_checks(include_deployment_checks=True)
+    assert check_apps in registered
+
+
+def test_a_key_that_is_not_in_the_settings_is_told(kit: Kit, settings: Settings):
+    key = durable.verify.Setting("BILLING_KEY")
+    assert found(signing_key=key) == ["durable_jobs.E004"]
+
+    settings.BILLING_KEY = ["signkey-prod-11", "signkey-prod-00"]
+    assert told() == []
