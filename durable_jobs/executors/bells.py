@@ -2,11 +2,16 @@
 
 Celery's own connection goes on trying for seconds while a broker is away. A bell is not
 worth that: nothing depends on it, and the tick rings again.
+
+A bell also costs more than the row that it is for, so who sends many, one by one, rings
+for the first and then for what has come since, a hundred times a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from celery import Celery
@@ -20,6 +25,8 @@ from durable_jobs.dispatch import BrokerAway
 PATIENCE = 1.0
 #: How many seconds no bell is sent after one could not be.
 SILENCE = 5.0
+#: Bells of one queue that follow another in less than so many seconds are one.
+CLOSE = 0.01
 
 
 class Bells:
@@ -43,6 +50,47 @@ class Bells:
         except Exception:
             self._silent_until = clock.monotonic() + SILENCE
             raise
+
+
+class Bursts:
+    """Which bells of this process go with one that is still to be sent.
+
+    ``ring`` sends it, for a queue and so much work. A thread that does not end with the
+    program waits for it, so that a short program's last bell is not lost.
+    """
+
+    def __init__(self, ring: Callable[[str, int], object]) -> None:
+        self._ring = ring
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._until: dict[str, float] = {}
+        self._work: dict[str, int] = {}
+
+    def gathers(self, queue: str, work: int) -> bool:
+        """Tell whether a bell goes with a later one; else it is to be sent now."""
+        now = clock.monotonic()
+        with self._lock:
+            if self._pid != os.getpid():  # the thread that was to ring stayed behind
+                self._forget()
+            if now >= self._until.get(queue, 0.0):
+                self._until[queue] = now + CLOSE
+                return False
+            waits = queue in self._work
+            self._work[queue] = self._work.get(queue, 0) + work
+        if not waits:
+            threading.Timer(CLOSE, self.end, [queue]).start()
+        return True
+
+    def end(self, queue: str) -> None:
+        """Ring for all that has gathered."""
+        with self._lock:
+            work = self._work.pop(queue, 0)
+            self._until[queue] = clock.monotonic() + CLOSE
+        if work:
+            self._ring(queue, work)
 
 
 def _impatient(app: Celery) -> Connection:

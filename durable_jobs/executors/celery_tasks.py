@@ -34,7 +34,7 @@ from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.executors import connections, stopping
-from durable_jobs.executors.bells import Bells
+from durable_jobs.executors.bells import Bells, Bursts
 from durable_jobs.executors.executing import Tasks
 from durable_jobs.executors.keeper import LEAD, keeper
 from durable_jobs.executors.patrol import Hands, Patrol
@@ -120,11 +120,22 @@ class CeleryDispatcher:
     def __init__(self, channel: str | None = None) -> None:
         self._channel = channel
         self._bells = Bells()
+        self._bursts = Bursts(self._ring_gathered)
 
     def ring(self, queue: str, work: int) -> None:
-        """Send as many bells as there are batches to claim, a few at the most."""
+        """Send as many bells as there are batches to claim, a few at the most.
+
+        Who serves the queue wakes others for what it cannot do itself, at once.
+        """
+        if keeper().serves(queue) or not self._bursts.gathers(queue, work):
+            self._ring(queue, work)
+
+    def _ring(self, queue: str, work: int) -> None:
         bells = min(math.ceil(work / settings.CLAIM_BATCH), MOST_BELLS)
         self._send(queue, max(1, bells), clock.now())
+
+    def _ring_gathered(self, queue: str, work: int) -> None:
+        dispatch.sent(queue, lambda: self._ring(queue, work))
 
     def _send(self, queue: str, bells: int, moment: datetime) -> None:
         with self._bells.producer(current_app) as producer:

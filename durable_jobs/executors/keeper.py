@@ -164,6 +164,10 @@ class Keeper:
                 if self._alarms.get(queue):
                     self._wake(clock.monotonic())
 
+    def serves(self, queue: str) -> bool:
+        """Tell whether a thread of this process serves a queue."""
+        return self._serving[queue] > 0
+
     def alarmed(self, queue: str) -> bool:
         """Take off the alarms of a queue that are due; tell whether there were any."""
         now = clock.now()

@@ -161,7 +161,7 @@ def _serve_batch(
     turns.took(claimed, behind=full and (more or _late(claimed)))
     if not claimed:
         return 0, not heads
-    if full and size > 1 and first:
+    if full and first:
         dispatch.ring_now(queue)  # there may be more than one worker can take
     chosen = _apart(admitting.admitted(claimed))
     if chosen:

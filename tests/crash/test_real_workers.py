@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 from django.db import transaction
 
-from durable_jobs import dispatch, durable
+from durable_jobs import clock, dispatch, durable
 from durable_jobs.models import Run, Step
 from tests.crash.conftest import flush_broker
 from tests.lab import durable as functions
@@ -229,3 +230,28 @@ def test_a_busy_worker_looks_at_its_other_queues_and_at_no_one_elses(
     assert pinned.count() == len(pins), "another worker's"
     lab.worker("-P", "solo", "-Q", "pinned")
     until(lambda: ended(*pins), "their own worker to take them", lab)
+
+
+def test_runs_that_were_sent_one_by_one_are_all_rung_for(lab: Lab) -> None:
+    lab.worker("-P", "threads", "-c", "2")
+    runs = [functions.five_steps.enqueue() for _ in range(100)]
+    until(lambda: ended(*runs), "all runs to end without a beat", lab)
+    assert Run.objects.filter(status="completed").count() == 100
+
+
+def test_long_runs_that_are_sent_at_once_are_executed_side_by_side(lab: Lab) -> None:
+    """Who knows that runs take long claims one, and wakes another for the next."""
+    lab.worker("-P", "threads", "-c", "8")
+    first = functions.gated.enqueue({"gate": "first"})
+    until(lambda: labels(first)["first:begin"], "the first body", lab)
+    began = Effect.objects.get(label="first:begin").at
+    late = began + timedelta(seconds=0.3)
+    until(lambda: clock.now() > late, "its process to take runs to be long", lab)
+    Gate.objects.create(name="first")
+    until(lambda: ended(first), "the first run to end", lab)
+    with transaction.atomic():
+        runs = [functions.gated.enqueue({"gate": "g"}) for _ in range(8)]
+    begun = Effect.objects.filter(label="g:begin")
+    until(lambda: begun.count() == 8, "eight bodies side by side", lab)
+    Gate.objects.create(name="g")
+    until(lambda: ended(*runs), "the runs to end", lab)

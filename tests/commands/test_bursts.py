@@ -1,0 +1,89 @@
+"""Bells of one process that follow each other closely are one, and none is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from durable_jobs import clock
+from durable_jobs.executors.bells import CLOSE, Bursts
+from tests.lab.processes import ROOT
+
+
+class Rung:
+    """What was rung for, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.work: list[tuple[str, int]] = []
+        self._one = threading.Semaphore(0)
+
+    def __call__(self, queue: str, work: int) -> None:
+        """Be rung."""
+        self.work.append((queue, work))
+        self._one.release()
+
+    def wait(self) -> None:
+        """Wait for the next time."""
+        assert self._one.acquire(timeout=30)
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Give the time, which stands still."""
+    now = [100.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
+    return now
+
+
+def test_the_first_is_sent_at_once_and_one_for_all_that_follow(now: list[float]):
+    rung = Rung()
+    bursts = Bursts(rung)
+
+    assert [bursts.gathers("a", 1) for _ in range(50)] == [False] + [True] * 49
+    rung.wait()
+    assert rung.work == [("a", 49)]
+
+    assert bursts.gathers("a", 3), "the one for the others counts as well"
+    rung.wait()
+    assert rung.work == [("a", 49), ("a", 3)]
+    now[0] += CLOSE
+    assert not bursts.gathers("a", 1)
+
+
+def test_queues_have_bursts_of_their_own(now: list[float]):
+    bursts = Bursts(Rung())
+
+    assert [bursts.gathers(queue, 1) for queue in "aba"] == [False, False, True]
+
+
+def test_a_fork_does_not_wait_for_the_thread_of_its_parent(now: list[float]):
+    bursts = Bursts(Rung())
+    assert [bursts.gathers("a", 1), bursts.gathers("a", 1)] == [False, True]
+
+    child = os.fork()
+    if not child:
+        os._exit(10 + bursts.gathers("a", 1))
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
+
+
+def test_a_program_that_ends_at_once_has_sent_its_last_bell():
+    program = """
+from durable_jobs.executors.bells import Bursts
+bursts = Bursts(lambda queue, work: print(queue, work, flush=True))
+print(*[bursts.gathers("a", 1) for _ in range(3)], flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ,
+    )
+
+    assert done.stdout == "False True True\na 2\n"
