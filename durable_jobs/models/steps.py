@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.models.fields import PayloadTextField
 from durable_jobs.models.runs import Run
-from durable_jobs.statuses import StepStatus
+from durable_jobs.statuses import STEP_ENDED, StepStatus
 
 
 class EventOf(Func):
@@ -37,10 +37,15 @@ EVENT_WAITS = ("wait_for_any", "wait_for_event")
 STEP_PAYLOADS = ("input", "output", "error", "detail", "logs")
 
 
+#: Steps that have not ended.
+OPEN = Q(status__in=sorted(set(StepStatus.values) - STEP_ENDED))
+
+
 class Step(models.Model):
     """One step of a run: its memo once it has ended.
 
-    ``key`` identifies it in the run, ``name`` is the id as written. ``attempt`` counts
+    ``key`` identifies it in the run, and the primary key is made of the two, so that it
+    is there once without an index that says so. ``name`` is the id as written. ``attempt`` counts
     the attempts that failed. ``position`` is its place in the order of recording.
     ``input`` is what its body was called with, ``logs`` what its last attempt logged:
     both for people alone, no attempt reads them.
@@ -83,7 +88,6 @@ class Step(models.Model):
         verbose_name = _("step")
         verbose_name_plural = _("steps")
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["run", "key"], name="durable_step_key"),
             models.CheckConstraint(
                 name="durable_step_status",
                 condition=Q(status__in=sorted(StepStatus.values)),
@@ -95,7 +99,12 @@ class Step(models.Model):
                 EventOf(F("detail")),
                 name="durable_step_event",
                 condition=Q(kind__in=EVENT_WAITS),
-            )
+            ),
+            models.Index(fields=["run"], name="durable_step_run"),
+            # To end one without looking at all that its run has recorded.
+            models.Index(
+                fields=["run", "key"], name="durable_step_open", condition=OPEN
+            ),
         ]
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
+from durable_jobs import ids
 from durable_jobs.models import STEP_PAYLOADS, Attempt, Run, Schedule, Step
 from durable_jobs.queries.filtering import RunFilter
 from durable_jobs.store import db
@@ -69,7 +70,7 @@ def steps(of: Run) -> list[Step]:
 
 def step(of: Run, key: str) -> Step | None:
     """Return a step of a run by its key, without its payloads."""
-    rows = Step.objects.using(db.alias()).filter(run_id=of.pk, key=key)
+    rows = Step.objects.using(db.alias()).filter(pk=ids.step_pk(of.pk, key))
     return rows.defer(*STEP_PAYLOADS).first()
 
 

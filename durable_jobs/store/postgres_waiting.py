@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from durable_jobs import ids
 from durable_jobs.models import Run, Slot, Step, Wait
 from durable_jobs.statuses import LIVE, STEP_ENDED
 from durable_jobs.store import postgres, prepared
@@ -221,7 +222,7 @@ _END = f"""
         detail = COALESCE(%s::jsonb, step.detail), due_at = NULL,
         ended_at = %s::timestamptz
     FROM taken
-    WHERE step.run_id = taken.run_id AND step.key = %s::varchar
+    WHERE step.id = %s::uuid AND step.run_id = taken.run_id
       AND step.status NOT IN ({_STEP_ENDED})
     RETURNING step.key
 )
@@ -251,7 +252,8 @@ def resolve(
     """Do as ``take``, and end the step with all its waits."""
     wait_id, run_id, step = place
     ending = [status, output, _json(error), _json(detail), now]
-    rows = prepared.fetch(_RESOLVE, [run_id, wait_id, step, *ending, step, now])
+    step_id = ids.step_pk(run_id, step)
+    rows = prepared.fetch(_RESOLVE, [run_id, wait_id, step, *ending, step_id, now])
     return Woken(*rows[0]) if rows else None
 
 

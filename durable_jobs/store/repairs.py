@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db.models import F, Model
 
-from durable_jobs import clock, serialization
+from durable_jobs import clock, ids, serialization
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.statuses import STEP_ENDED, TERMINAL, RunStatus, StepStatus
 from durable_jobs.store import db, runs, waits
@@ -55,7 +55,7 @@ def drop_wait(wait: Wait) -> bool:
     with db.atomic():
         waits.lock_runs([wait.run_id])
         ended = Step.objects.using(db.alias()).filter(
-            run_id=wait.run_id, key=wait.step, status__in=sorted(STEP_ENDED)
+            pk=ids.step_pk(wait.run_id, wait.step), status__in=sorted(STEP_ENDED)
         )
         if not ended.exists():
             return False

@@ -210,10 +210,11 @@ def end(
     }
     if detail is not None:
         changes["detail"] = detail
-    open_step = Step.objects.using(db.alias()).filter(run_id=run_id, key=key)
-    done = bool(open_step.exclude(status__in=sorted(STEP_ENDED)).update(**changes))
+    pk = ids.step_pk(run_id, key)
+    step = Step.objects.using(db.alias()).filter(pk=pk)
+    done = bool(step.exclude(status__in=sorted(STEP_ENDED)).update(**changes))
     if done:
-        tell([ids.step_pk(run_id, key)])
+        tell([pk])
     return done
 
 
