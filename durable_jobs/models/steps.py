@@ -45,10 +45,10 @@ class Step(models.Model):
     """One step of a run: its memo once it has ended.
 
     ``key`` identifies it in the run, and the primary key is made of the two, so that it
-    is there once without an index that says so. ``name`` is the id as written. ``attempt`` counts
-    the attempts that failed. ``position`` is its place in the order of recording.
-    ``input`` is what its body was called with, ``logs`` what its last attempt logged:
-    both for people alone, no attempt reads them.
+    is there once without an index that says so. ``name`` is the id as written.
+    ``attempt`` counts the attempts that failed. ``position`` is its place in the order
+    of recording. ``input`` is what its body was called with, ``logs`` what its last
+    attempt logged: both for people alone, no attempt reads them.
     """
 
     Status = StepStatus
