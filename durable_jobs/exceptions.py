@@ -138,15 +138,21 @@ class RemoteFailed(DurableError):
     """An app that serves functions elsewhere failed, or could not be asked.
 
     ``error_type`` is what the app calls the error, or what is wrong with its answer.
-    ``stack`` is the app's own.
+    ``stack`` is the app's own, ``data`` what else it says of the error, as JSON has it.
     """
 
     def __init__(
-        self, message: str = "", *, error_type: str = "", stack: str = ""
+        self,
+        message: str = "",
+        *,
+        error_type: str = "",
+        stack: str = "",
+        data: Any = None,
     ) -> None:
         super().__init__(message)
         self.error_type = error_type or type(self).__name__
         self.stack = stack
+        self.data = data
 
 
 class NonDeterministic(DurableError):

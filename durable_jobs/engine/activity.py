@@ -68,6 +68,12 @@ class Activity:
             self._working -= 1
             self._changed.set()
 
+    async def idle(self) -> None:
+        """Wait until no step is at work."""
+        while self._working:
+            self._changed.clear()
+            await self._changed.wait()
+
     async def suspend(self) -> NoReturn:
         """Let the task that awaits a suspended step wait as long as the attempt."""
         if self.left:

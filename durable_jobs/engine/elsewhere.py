@@ -31,6 +31,12 @@ def recall(ctx: AsyncContext) -> list[Memo]:
     return memos
 
 
+def failures(ctx: AsyncContext) -> int:
+    """Return how often the function has failed since it last got on."""
+    session, _ = _inside(ctx)
+    return 0 if session.progress else session.run.attempt
+
+
 def retries(ctx: AsyncContext) -> int:
     """Return how often a step, or the function, is tried again."""
     session, _ = _inside(ctx)
@@ -40,6 +46,12 @@ def retries(ctx: AsyncContext) -> int:
 def inside_body() -> bool:
     """Tell whether this is called in the body of a step."""
     return bodies.attempt.get() is not None
+
+
+async def idle(ctx: AsyncContext) -> None:
+    """Wait until no step of the attempt is at work."""
+    _, performer = _inside(ctx)
+    await performer.idle()
 
 
 @contextmanager

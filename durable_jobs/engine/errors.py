@@ -46,6 +46,8 @@ def describe(error: BaseException) -> Record:
             "message": storable_text(message_of(error), MAX_MESSAGE),
             "traceback": storable_text(error.stack, MAX_TRACEBACK),
         }
+        if error.data is not None:
+            described["data"] = error.data
         return described
     else:
         described = {

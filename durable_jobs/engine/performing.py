@@ -159,6 +159,10 @@ class AsyncPerformer(Performer):
         """Let the attempt go on inside the block, though no step does."""
         return self._activity.work()
 
+    async def idle(self) -> None:
+        """Wait until no step is at work."""
+        await self._activity.idle()
+
     async def _read(self, kind: Kind, frame: Frame, memo: Memo) -> Any:
         await self._turns.take(frame.key)
         try:

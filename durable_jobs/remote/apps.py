@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -82,17 +83,24 @@ class App:
             "name": id.replace("-", " ").capitalize(),
             "description": f"Served by the app {self.id!r}.",
         }
-        return durable.function(id=slug, **(said | options))(Served(self, slug))
+        caller = sys._getframe(1)
+        place = (str(caller.f_globals.get("__name__")), caller.f_lineno)
+        return durable.function(id=slug, **(said | options))(Served(self, slug, place))
 
 
 @dataclass(eq=True, unsafe_hash=True)
 class Served:
-    """The body of a function that an app serves: what the engine calls."""
+    """The body of a function that an app serves: what the engine calls.
+
+    ``place``: the module and the line where it is declared.
+    """
 
     app: App
     slug: str
+    place: tuple[str, int]
 
     def __post_init__(self) -> None:
+        self.__module__ = self.place[0]
         markcoroutinefunction(self)
 
     async def __call__(self, ctx: durable.AsyncContext) -> Any:

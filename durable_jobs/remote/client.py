@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from durable_jobs.durations import format_duration
 from durable_jobs.exceptions import ConfigurationError, LimitExceeded, RemoteFailed
+from durable_jobs.remote.errors import bad
 
 if TYPE_CHECKING:
     import httpx
@@ -44,8 +45,9 @@ async def connected() -> AsyncIterator[httpx.AsyncClient]:
         msg = "Functions of an app elsewhere need: pip install 'durable-jobs[remote]'."
         raise ConfigurationError(msg) from None
     timeout = httpx.Timeout(None, connect=CONNECT)  # the rest is bounded as a whole
+    limits = httpx.Limits(max_connections=None)  # who asks waits for its turn before
     async with httpx.AsyncClient(
-        timeout=timeout, follow_redirects=False, trust_env=False
+        timeout=timeout, limits=limits, follow_redirects=False, trust_env=False
     ) as client:
         yield client
 
@@ -96,21 +98,28 @@ async def _read(chunks: AsyncIterator[bytes], headers: Mapping[str, str]) -> byt
     """Return a body as it was before it was compressed, if it is not too large."""
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding not in ("identity", "gzip"):
-        msg = f"The app answered in an encoding that nobody asked for: {encoding:.40}."
-        raise RemoteFailed(msg, error_type="BadAnswer")
-    unpack = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
+        raise bad(f"The app's answer is in an encoding not asked for: {encoding:.40}.")
     body = bytearray()
     async for chunk in chunks:
-        room = MAX_REPLY + 1 - len(body)
-        try:
-            body += chunk if unpack is None else unpack.decompress(chunk, room)
-        except zlib.error:
-            msg = "The app answered with gzip that cannot be read."
-            raise RemoteFailed(msg, error_type="BadAnswer") from None
+        body += chunk
         if len(body) > MAX_REPLY:
-            msg = f"The app answered with more than {MAX_REPLY} bytes."
-            raise RemoteFailed(msg, error_type="TooLarge")
-    if unpack is not None and not unpack.eof:
-        msg = "The app answered with half of a gzip."
-        raise RemoteFailed(msg, error_type="BadAnswer")
-    return bytes(body)
+            raise _too_large()
+    return _unpacked(bytes(body)) if encoding == "gzip" else bytes(body)
+
+
+def _unpacked(packed: bytes) -> bytes:
+    unpack = zlib.decompressobj(wbits=31)
+    try:
+        body = unpack.decompress(packed, MAX_REPLY + 1)
+    except zlib.error:
+        raise bad("The app answered with gzip that cannot be read.") from None
+    if len(body) > MAX_REPLY:
+        raise _too_large()
+    if not unpack.eof or unpack.unused_data:
+        raise bad("The app answered with half of a gzip, or with more than one.")
+    return body
+
+
+def _too_large() -> RemoteFailed:
+    msg = f"The app answered with more than {MAX_REPLY} bytes."
+    return RemoteFailed(msg, error_type="TooLarge")

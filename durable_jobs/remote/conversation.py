@@ -7,22 +7,23 @@ code of a function, it may be asked again at any time, with all that is recorded
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.core.serializers.json import DjangoJSONEncoder
-from django.db.models import Model
-
-from durable_jobs import clock, durable, serialization
+from durable_jobs import clock, durable
+from durable_jobs.conf import settings
 from durable_jobs.engine import elsewhere
-from durable_jobs.exceptions import NonRetriable, RemoteFailed, StepError
-from durable_jobs.remote import client, protocol, signing
+from durable_jobs.exceptions import (
+    LimitExceeded,
+    NonRetriable,
+    RemoteFailed,
+    StepError,
+)
+from durable_jobs.remote import client, protocol, signing, words
+from durable_jobs.remote.errors import bad
 from durable_jobs.remote.protocol import ANY_STEP, Completed, Found, Op
-from durable_jobs.statuses import StepStatus
 from durable_jobs.store.steps import Memo
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 
 #: How often an app may answer that it is nowhere, until that is an error.
 MOST_EMPTY = 3
-#: The kinds of steps whose bodies the app runs.
-RUNS = "run"
-HASH = re.compile(r"[0-9a-f]{40}")
+#: How many requests of one run are under way at once: each holds all of its results.
+WIDTH = 32
+EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 async def converse(app: App, slug: str, ctx: durable.AsyncContext) -> Any:
@@ -55,21 +56,29 @@ class Conversation:
         self._http = http
         self._memos: dict[str, Memo] = {}
         self._going: dict[str, asyncio.Task[None]] = {}
+        self._turn = asyncio.Semaphore(WIDTH)
 
     async def hold(self) -> Any:
         """Ask and do, until the function has returned."""
         empty = 0
         while empty < MOST_EMPTY:
-            self._memos = {_known_as(one): one for one in elsewhere.recall(self._ctx)}
-            said = await self._ask()
+            self._recall()
+            try:
+                said = await self._ask()
+            except RemoteFailed:
+                await elsewhere.idle(self._ctx)  # what is under way is not cut off
+                raise
             if isinstance(said, Completed):
                 return said.value
             ops = [op for op in said.ops if self._news(op)]
             empty = 0 if ops else empty + 1
             if ops:
-                await self._do(ops)
-        msg = f"The app answered {MOST_EMPTY} times that its function is at no step."
-        raise RemoteFailed(msg, error_type="BadAnswer")
+                await self._do(ops, each=said.each)
+        raise bad(f"The app said {MOST_EMPTY} times that its function is at no step.")
+
+    def _recall(self) -> None:
+        memos = elsewhere.recall(self._ctx)
+        self._memos = {protocol.known_as(one.name, one.key): one for one in memos}
 
     def _news(self, op: Op) -> bool:
         memo = self._memos.get(op.id)
@@ -77,17 +86,24 @@ class Conversation:
 
     # Doing
 
-    async def _do(self, ops: Sequence[Op]) -> None:
-        """Do steps side by side until all have ended, or in a race until one has."""
+    async def _do(self, ops: Sequence[Op], *, each: bool) -> None:
+        """Do steps side by side until all have ended, or only one where that counts."""
+        if len(ops) > settings.MAX_STEPS:
+            msg = (
+                f"The app is at {len(ops)} steps at once: a run may have "
+                f"{settings.MAX_STEPS} (setting MAX_STEPS)."
+            )
+            raise LimitExceeded(msg)
         for op in ops:
             if op.id not in self._going:
                 self._going[op.id] = asyncio.ensure_future(self._step(op))
-        racing = any(op.races for op in ops)
-        enough = asyncio.FIRST_COMPLETED if racing else asyncio.FIRST_EXCEPTION
+        one = each or any(op.races for op in ops)
+        enough = asyncio.FIRST_COMPLETED if one else asyncio.FIRST_EXCEPTION
         done, _ = await asyncio.wait(self._going.values(), return_when=enough)
         self._going = {i: task for i, task in self._going.items() if task not in done}
-        for task in done:
-            task.result()
+        errors = [error for task in done if (error := task.exception()) is not None]
+        if errors:
+            raise errors[0]
 
     async def _step(self, op: Op) -> None:
         kind = KINDS.get(op.kind)
@@ -115,8 +131,7 @@ class Conversation:
             ops = said.ops if isinstance(said, Found) else ()
             ran = [one for one in ops if one.id == op.id]
             if len(ran) != 1 or KINDS.get(ran[0].kind) is not Conversation._has_run:
-                msg = f"The app was asked to run step {op.name!r}, and did not."
-                raise RemoteFailed(msg, error_type="BadAnswer")
+                raise bad(f"The app was asked to run step {op.name!r}, and did not.")
             return _result(ran[0])
 
         await self._ctx.step.run(op.name, body)
@@ -145,59 +160,51 @@ class Conversation:
     # Asking
 
     async def _ask(self, step: str = ANY_STEP) -> Completed | Found:
-        with elsewhere.at_work(self._ctx):
-            body, canonical = protocol.encoded(self._request(step))
-            keys = self._app.keys()
-            headers = {
-                "content-type": "application/json",
-                "accept-encoding": "identity",
-                "x-run-id": self._ctx.run_id,
-                "x-request-id": str(uuid.uuid4()),
-                "x-inngest-job-id": f"{self._ctx.run_id}-{step}",
-                "x-inngest-req-version": "2",
-                "x-inngest-server-kind": "cloud" if keys else "dev",
-            }
-            if keys:
-                now = int(clock.now().timestamp())
-                headers[signing.HEADER] = signing.signature(canonical, keys[0], now)
-            reply = await client.post(
-                self._http,
-                self._app.url,
-                query={"fnId": self._slug, "stepId": step},
-                headers=headers,
-                body=body,
-                limit=self._app.limit,
-            )
-            self._check(reply, keys)
-            return protocol.read(reply)
+        async with self._turn:
+            with elsewhere.at_work(self._ctx):
+                keys = self._app.keys()
+                request = self._request(step)
+                reply = await client.post(
+                    self._http,
+                    self._app.url,
+                    query={"fnId": self._slug, "stepId": step},
+                    headers=self._headers(step) | _signed(request, keys),
+                    body=protocol.encoded(request),
+                    limit=self._app.limit,
+                )
+        _check(reply, keys)
+        inner = protocol.unwrapped(reply)
+        if inner is not reply:
+            _check(inner, keys)
+        return protocol.read(inner)
 
-    def _check(self, reply: client.Reply, keys: Sequence[str]) -> None:
-        """Refuse a reply that claims to be signed, and is not with one of our keys."""
-        signed = reply.headers.get(signing.HEADER)
-        if not keys or signed is None:
-            return
-        now = clock.now().timestamp()
-        if not signing.verified(reply.body, signed, keys, now):
-            msg = "The app's answer is not signed with the key of this project."
-            raise RemoteFailed(msg, error_type="SignatureWrong")
+    def _headers(self, step: str) -> dict[str, str]:
+        return {
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "x-run-id": self._ctx.run_id,
+            "x-request-id": str(uuid.uuid4()),
+            "x-inngest-job-id": f"{self._ctx.run_id}-{step}",
+        }
 
     def _request(self, step: str) -> dict[str, Any]:
-        ended = {key: memo for key, memo in self._memos.items() if memo.ended}
+        ended = [(key, memo) for key, memo in self._memos.items() if memo.ended]
+        # Which of several was first decides a race, again and again.
+        ended.sort(key=lambda one: (one[1].ended_at or EARLIEST, one[1].position))
         return {
-            "event": _event(self._ctx.event),
-            "events": [_event(event) for event in self._ctx.events],
-            "steps": {key: _answer(memo) for key, memo in ended.items()},
-            "version": 2,
+            "event": words.event(self._ctx.event),
+            "events": [words.event(event) for event in self._ctx.events],
+            "steps": {key: words.answer(memo) for key, memo in ended},
+            "version": protocol.UNKNOWN,
             "use_api": False,
             "ctx": {
-                "fn_id": self._slug,
                 "run_id": self._ctx.run_id,
                 "env": "",
                 "step_id": step,
                 "attempt": self._attempt(),
                 "max_attempts": elsewhere.retries(self._ctx) + 1,
-                "stack": {"stack": list(ended), "current": len(ended)},
-                "disable_immediate_execution": self._several_open(),
+                "stack": {"stack": [key for key, _ in ended], "current": len(ended)},
+                "disable_immediate_execution": bool(self._going) or not self._free(),
                 "use_api": False,
             },
         }
@@ -206,20 +213,28 @@ class Conversation:
         """Return how often what the app is about to run has failed before.
 
         In the body of a planned step that is its own number; else the app goes on with
-        a step that failed, or with the function itself.
+        the one step that is due again, or with the function itself.
         """
-        open_runs = [
-            memo.attempt
-            for memo in self._memos.values()
-            if memo.kind == RUNS and not memo.ended
-        ]
-        inside = elsewhere.inside_body()
-        return self._ctx.attempt if inside else max([self._ctx.attempt, *open_runs])
+        if elsewhere.inside_body():
+            return self._ctx.attempt
+        again = [memo.attempt for memo in self._open() if self._free()]
+        return again[0] if again else elsewhere.failures(self._ctx)
 
-    def _several_open(self) -> bool:
-        """Tell whether the app must only plan: other steps are going on, or wait."""
-        return bool(self._going) or (
-            sum(not memo.ended for memo in self._memos.values()) > 1
+    def _open(self) -> list[Memo]:
+        return [memo for memo in self._memos.values() if not memo.ended]
+
+    def _free(self) -> bool:
+        """Tell whether the app may run a step at once: none is open, but that one.
+
+        One that waits for its next attempt is not run before that is due.
+        """
+        return (
+            all(
+                memo.kind == words.RUNS
+                and (memo.due_at is None or memo.due_at <= clock.now())
+                for memo in self._open()
+            )
+            and len(self._open()) < 2
         )
 
 
@@ -246,7 +261,7 @@ def _result(op: Op) -> Any:
     return op.data["data"] if wrapped else op.data
 
 
-def _timeout(op: Op) -> timedelta | str | None:
+def _timeout(op: Op) -> timedelta | None:
     value = op.options.get("timeout")
     if value is None:
         return None
@@ -256,61 +271,20 @@ def _timeout(op: Op) -> timedelta | str | None:
     return until
 
 
-# What is known, in the app's words
+def _signed(request: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
+    """Return the headers that tell whether the app is to verify, and the signature."""
+    if not keys:
+        return {"x-inngest-server-kind": "dev"}
+    now = int(clock.now().timestamp())
+    signature = signing.signature(protocol.canonical(request), keys[0], now)
+    return {"x-inngest-server-kind": "cloud", signing.HEADER: signature}
 
 
-def _known_as(memo: Memo) -> str:
-    """Return the id by which the app knows a step."""
-    return memo.name if HASH.fullmatch(memo.name) else memo.key
-
-
-def _answer(memo: Memo) -> Any:
-    """Return how a step ended, as the app is told."""
-    if memo.status in (StepStatus.FAILED, StepStatus.CANCELLED):
-        error = memo.error or {}
-        return {
-            "error": {
-                "name": str(error.get("type", "Error")),
-                "message": str(error.get("message", "")),
-                "stack": str(error.get("traceback", "")),
-            }
-        }
-    value = None if memo.output is None else serialization.loads(memo.output)
-    if memo.kind == "wait_for_event" and isinstance(value, dict):
-        return _event(durable.ReceivedEvent(**value))
-    if memo.kind in (RUNS, "invoke"):
-        return {"data": _plain(value)}
-    return None
-
-
-def _event(event: durable.ReceivedEvent) -> dict[str, Any]:
-    ts: Any = event.ts  # of an event that was waited for, as it is recorded
-    if not isinstance(ts, datetime):
-        ts = datetime.fromisoformat(ts)
-    said = {
-        "id": event.id,
-        "name": event.name,
-        "data": _plain(event.data),
-        "ts": int(ts.timestamp() * 1000),
-    }
-    return said | ({} if event.v is None else {"v": event.v})
-
-
-class _Plain(DjangoJSONEncoder):
-    """What JSON has no word for: a model instance as its model and key."""
-
-    def default(self, o: Any) -> Any:
-        if isinstance(o, Model):
-            return {"model": o._meta.label_lower, "pk": o.pk}
-        if hasattr(o, "model_dump"):
-            return o.model_dump(mode="json")
-        return super().default(o)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as plain JSON has it; raise ``NonRetriable`` where that cannot."""
-    try:
-        return json.loads(json.dumps(value, cls=_Plain, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        msg = f"A value of the run is not one that JSON has: {error}"
-        raise NonRetriable(msg) from None
+def _check(reply: client.Reply, keys: Sequence[str]) -> None:
+    """Refuse a reply that claims to be signed, and is not with one of our keys."""
+    signed = reply.headers.get(signing.HEADER)
+    if not keys or signed is None:
+        return
+    if not signing.verified(reply.body, signed, keys, clock.now().timestamp()):
+        msg = "The app's answer is not signed with the key of this project."
+        raise RemoteFailed(msg, error_type="SignatureWrong")

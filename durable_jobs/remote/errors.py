@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from durable_jobs.exceptions import NonRetriable, RemoteFailed, RetryAfter
 
@@ -15,14 +16,9 @@ class RemoteLater(RemoteFailed, RetryAfter):
     """An app elsewhere failed, and says when to try again."""
 
     def __init__(
-        self,
-        message: str,
-        when: datetime | timedelta,
-        *,
-        error_type: str = "",
-        stack: str = "",
+        self, message: str, when: datetime | timedelta, **described: Any
     ) -> None:
-        RemoteFailed.__init__(self, message, error_type=error_type, stack=stack)
+        RemoteFailed.__init__(self, message, **described)
         self.when = when
 
 
@@ -31,12 +27,19 @@ def failure(
     error_type: str,
     *,
     stack: str = "",
+    data: Any = None,
     final: bool = False,
     later: datetime | timedelta | None = None,
 ) -> RemoteFailed:
     """Return the error that stands for a failure: final, for later, or neither."""
+    described: dict[str, Any] = {"error_type": error_type, "stack": stack, "data": data}
     if final:
-        return RemoteFinal(message, error_type=error_type, stack=stack)
+        return RemoteFinal(message, **described)
     if later is not None:
-        return RemoteLater(message, later, error_type=error_type, stack=stack)
-    return RemoteFailed(message, error_type=error_type, stack=stack)
+        return RemoteLater(message, later, **described)
+    return RemoteFailed(message, **described)
+
+
+def bad(message: str) -> RemoteFailed:
+    """Return the error for an answer that cannot be understood."""
+    return RemoteFailed(message, error_type="BadAnswer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -11,15 +12,44 @@ from typing import Any
 
 from durable_jobs import clock, ids
 from durable_jobs.definitions.names import check_name
-from durable_jobs.exceptions import ConfigurationError, PayloadError, RemoteFailed
+from durable_jobs.exceptions import (
+    ConfigurationError,
+    NonRetriable,
+    PayloadError,
+    RemoteFailed,
+)
 from durable_jobs.remote.client import Reply
-from durable_jobs.remote.errors import failure
+from durable_jobs.remote.errors import bad, failure
+from durable_jobs.remote.signing import HEADER
 from durable_jobs.serialization.outside import read_json
 
 SDK = "x-inngest-sdk"
 NO_RETRY = "x-inngest-no-retry"
+VERSION = "x-inngest-req-version"
+#: From this version on, an app is asked once when several steps have all ended.
+COALESCING = 2
+#: Says that it has not answered yet, so that it chooses the version.
+UNKNOWN = -1
 #: A call that is for no step in particular.
 ANY_STEP = "step"
+HASH = re.compile(r"[0-9a-f]{40}")
+#: How a step is called here whose name the app does not tell.
+UNNAMED = re.compile(r"#[0-9a-f]{40}")
+#: Characters of what an error says besides its message and stack.
+MAX_MORE = 64 * 1024
+#: Lengths of time as Go writes them, in microseconds.
+UNITS = {
+    "ns": 0.001,
+    "us": 1,
+    "µs": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
+_PART = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(ns|us|µs|ms|s|m|h|d|w)")
 #: As an app may ask for it.
 EARLIEST, LATEST = timedelta(seconds=1), timedelta(hours=24)
 
@@ -51,15 +81,17 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The function is at these steps."""
+    """The function is at these steps.
+
+    ``each``: the app is to be asked again when one of them has ended, not all.
+    """
 
     ops: Sequence[Op]
+    each: bool = False
 
 
 def read(reply: Reply) -> Completed | Found:
     """Return what a reply says; raise ``RemoteFailed`` for a failure, or nonsense."""
-    if reply.status == 201:
-        reply = _unwrapped(reply)
     if reply.status in (200, 206) and SDK not in reply.headers:
         msg = f"What answered with status {reply.status} is no app of an Inngest SDK."
         raise RemoteFailed(msg, error_type="NotSdk")
@@ -70,12 +102,24 @@ def read(reply: Reply) -> Completed | Found:
         later = _later(reply.headers)
         final = reply.headers.get(NO_RETRY) == "true"
         many = said if isinstance(said, list) else [said]
-        return Found([_op(one, final=final, later=later) for one in many])
+        ops = [_op(one, final=final, later=later) for one in many]
+        for op in ops:
+            if op.kind == "runcomplete":
+                return Completed(op.data)
+        return Found(ops, each=_version(reply) < COALESCING)
     raise _refusal(reply)
 
 
-def _unwrapped(reply: Reply) -> Reply:
-    """Return the reply inside one that was kept alive with blanks."""
+def _version(reply: Reply) -> int:
+    """Return by which version of the protocol the app has answered."""
+    said = reply.headers.get(VERSION, "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 4 else 0
+
+
+def unwrapped(reply: Reply) -> Reply:
+    """Return the reply inside one that was kept alive with blanks, or the reply."""
+    if reply.status != 201:
+        return reply
     inner = _json(reply)
     if (
         not isinstance(inner, dict)
@@ -83,13 +127,13 @@ def _unwrapped(reply: Reply) -> Reply:
         or not isinstance(inner.get("headers", {}), dict)
         or not isinstance(inner.get("body"), str)
     ):
-        msg = "The app's streamed answer holds no status, headers and body."
-        raise RemoteFailed(msg, error_type="BadAnswer")
+        raise bad("The app's streamed answer holds no status, headers and body.")
     headers = {str(k).lower(): str(v) for k, v in inner.get("headers", {}).items()}
     return replace(
         reply,
         status=inner["status"],
-        headers={**reply.headers, **headers},
+        # The signature of the outer body is none of the inner one.
+        headers={k: v for k, v in reply.headers.items() if k != HEADER} | headers,
         body=inner["body"].encode(errors="surrogatepass"),
     )
 
@@ -125,10 +169,14 @@ def _error(
     said: Mapping[str, Any], *, final: bool, later: datetime | timedelta | None
 ) -> RemoteFailed:
     name = str(said.get("name") or said.get("code") or "Error")
+    more = {k: said[k] for k in ("data", "cause") if said.get(k) is not None}
+    if len(json.dumps(more)) > MAX_MORE:
+        more = {}
     return failure(
         str(said.get("message") or name),
         name,
         stack=str(said.get("stack") or ""),
+        data=more or None,
         final=final or bool(said.get("noRetry")),
         later=later,
     )
@@ -145,7 +193,7 @@ def _later(headers: Mapping[str, str]) -> datetime | timedelta | None:
     if moment is None:
         try:
             moment = email.utils.parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     now = clock.now()
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -161,18 +209,33 @@ def _moment(text: str) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def length_or_moment(value: Any) -> str | datetime:
-    """Return what an app writes for a time: an ISO date as such, else a duration."""
+def length_or_moment(value: Any) -> timedelta | datetime:
+    """Return what an app writes for a time: an ISO date, or a length in Go's way.
+
+    What is less than nothing is nothing. Raises ``NonRetriable`` for neither of them.
+    """
     text = str(value)
-    return text if (moment := _moment(text)) is None else moment
+    if (moment := _moment(text)) is not None:
+        return moment
+    parts = _PART.findall(text)
+    if not parts or "".join(map("".join, parts)) != text.lstrip("+-"):
+        raise NonRetriable(f"The app's step has a time that is none: {text!r:.80}.")
+    if text.startswith("-"):
+        return timedelta()
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    try:
+        return timedelta(microseconds=round(total))
+    except OverflowError:
+        return timedelta.max
 
 
 def _op(said: Any, *, final: bool, later: datetime | timedelta | None) -> Op:
     if not isinstance(said, dict) or not all(
         isinstance(said.get(name), str) for name in ("op", "id")
     ):
-        msg = "The app's answer holds what is no step."
-        raise RemoteFailed(msg, error_type="BadAnswer")
+        raise bad("The app's answer holds what is no step.")
+    if not HASH.fullmatch(said["id"]):
+        raise bad("The app's answer holds a step whose id is no SHA-1.")
     kind, options = said["op"].lower(), said.get("opts") or {}
     error = None
     if kind in ("steperror", "stepfailed"):
@@ -205,18 +268,31 @@ def _name(said: Mapping[str, Any]) -> str:
         str(said.get("name") or ""),
     ]
     for name in wanted:
-        if ids.step_key(name) == said["id"]:
+        if ids.step_key(name) == said["id"] and not UNNAMED.fullmatch(name):
             try:
                 return check_name(name, "a step id")
             except ConfigurationError:
                 break
-    return str(said["id"])
+    return f"#{said['id']}"
 
 
-def encoded(request: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """Return a request as JSON, and in the canonical form that is signed."""
+def known_as(name: str, key: str) -> str:
+    """Return the id by which the app knows a step that is recorded."""
+    return name[1:] if UNNAMED.fullmatch(name) else key
+
+
+def encoded(request: Mapping[str, Any]) -> bytes:
+    """Return a request as JSON."""
+    return json.dumps(request, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def canonical(request: Mapping[str, Any]) -> bytes:
+    """Return a request in the canonical form that is signed, RFC 8785."""
     import jcs
 
-    text = json.dumps(request, separators=(",", ":"), ensure_ascii=False).encode()
-    canonical: bytes = jcs.canonicalize(request)
-    return text, canonical
+    try:
+        text: bytes = jcs.canonicalize(request)
+    except (OverflowError, ValueError) as error:
+        msg = f"The run holds a number that cannot be signed: {error}."
+        raise NonRetriable(msg) from None
+    return text

@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-SDK = {"x-inngest-sdk": "inngest-test:v1", "content-type": "application/json"}
+SDK = {
+    "x-inngest-sdk": "inngest-test:v1",
+    "x-inngest-req-version": "2",
+    "content-type": "application/json",
+}
 
 #: Given the connection; whatever it does, the connection is closed after it.
 Answer = Callable[[socket.socket], None]

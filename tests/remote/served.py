@@ -38,16 +38,23 @@ with mock.patch.dict(os.environ, INNGEST_SIGNING_KEY_FALLBACK=NEW_KEY):
 done: list[Any] = []
 #: How often a body of this name is still to fail.
 failing: dict[str, int] = {}
+#: What bodies wait for, and what they set.
+after: dict[str, threading.Event] = {}
+first: dict[str, threading.Event] = {}
 HOUR = datetime.timedelta(hours=1)
 
 
 def _do(name: str, value: Any = None) -> Any:
     """Be the body of a step."""
+    if name in after:
+        assert after[name].wait(10), f"{name} is to be done after another"
     if failing.get(name, 0):
         failing[name] -= 1
         done.append(f"{name} fails")
         raise ValueError(f"{name} does not work")
     done.append(name)
+    if name in first:
+        first[name].set()
     return name if value is None else value
 
 
@@ -177,6 +184,8 @@ def served(now: Callable[[], datetime.datetime]) -> Iterator[str]:
     """Serve the app inside the block, on a machine with this time; give its address."""
     done.clear()
     failing.clear()
+    after.clear()
+    first.clear()
     handle = WSGIHandler()
 
     def on_time(environ: Any, start: Any) -> Any:

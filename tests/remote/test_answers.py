@@ -66,7 +66,7 @@ def test_a_step_whose_name_cannot_be_told_has_its_id_for_one(
 
     run = call()
 
-    assert run.steps.get().name == odd["id"]
+    assert run.steps.get().name == f"#{odd['id']}"
     assert app.requests[1].body["steps"] == {odd["id"]: {"data": 3}}
 
 
@@ -96,7 +96,7 @@ def test_a_sleep_that_is_no_time_fails_by_name(app: Elsewhere, call: Call):
 
     run = call()
 
-    assert (run.status, run.error["type"]) == ("failed", "ConfigurationError")
+    assert (run.status, run.error["type"]) == ("failed", "NonRetriable")
     assert "a while" in run.error["message"]
 
 
@@ -150,7 +150,7 @@ def test_a_step_that_is_not_to_be_retried_is_not(app: Elsewhere, call: Call):
 
     assert run.result() == "caught"
     known = app.requests[1].body["steps"][run.steps.get().key]["error"]
-    assert known == error
+    assert known == error | {"data": None}
 
 
 def test_values_that_json_has_no_word_for_are_sent_as_the_nearest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -73,12 +74,22 @@ def test_an_event_starts_it_with_its_flow_control(kit: Kit, serve: Serve):
     assert Run.objects.get().result() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("mode", ["wait", "race"])
-def test_chains_side_by_side(begin: Call, mode: str):
-    run = begin("chains", {"mode": mode})
+def test_chains_side_by_side(begin: Call):
+    run = begin("chains")
 
     assert run.result() == ["a1a2", "b1b2"]
-    assert sorted(served.done) == ["a1", "a2", "b1", "b2"]
+    assert set(served.done[:2]) == {"a1", "b1"}, "the second steps wait for all firsts"
+    assert set(served.done[2:]) == {"a2", "b2"}
+
+
+def test_in_a_race_a_chain_goes_on_before_the_other_has_begun(begin: Call):
+    done = threading.Event()
+    served.first["a2"] = served.after["b1"] = done
+
+    run = begin("chains", {"mode": "race"})
+
+    assert run.result() == ["a1a2", "b1b2"]
+    assert served.done == ["a1", "a2", "b1", "b2"]
 
 
 def test_in_a_race_a_chain_goes_on_beside_a_sleep(begin: Call, later: Call):
