@@ -17,12 +17,11 @@ from durable_jobs import clock, dispatch, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions import current
 from durable_jobs.definitions.controls import BatchFailures
-from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import batching, bodies, scope
 from durable_jobs.engine.activity import Activity
-from durable_jobs.engine.context import RunContext
+from durable_jobs.engine.context import Ahead, RunContext
 from durable_jobs.engine.errors import describe
 from durable_jobs.engine.performing import AsyncPerformer, Performer
 from durable_jobs.engine.retrying import next_attempt
@@ -30,7 +29,6 @@ from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import StoreFailed, is_suspension
 from durable_jobs.events import ending
-from durable_jobs.events.gathering import gathered_by
 from durable_jobs.exceptions import ConfigurationError, LimitExceeded, PayloadError
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, run_changed
@@ -164,20 +162,19 @@ def _ending(call: Callable[[], Any]) -> Ending:
 
 
 def _acall(session: Session) -> Ending:
-    # Read out here: the function is in an event loop, where it may ask no database.
-    gathered = gathered_by(session.run)
+    ahead = Ahead.of(session.run)
     # Always in a loop of its own: in another's, the tasks would not all be ours.
-    return async_to_sync(_amain, force_new_loop=True)(session, gathered)
+    return async_to_sync(_amain, force_new_loop=True)(session, ahead)
 
 
-async def _amain(session: Session, gathered: list[ReceivedEvent]) -> Ending:
+async def _amain(session: Session, ahead: Ahead) -> Ending:
     """Call an ``async def`` function and wait until nothing in it can go on."""
     activity = Activity()
     performer = AsyncPerformer(session, activity)
     token = current.performer.set(performer)
     try:
         with scope.entered(Scope(concurrent=True)):
-            ctx = RunContext(session, performer, gathered)
+            ctx = RunContext(session, performer, ahead)
             function = asyncio.ensure_future(_aending(session, ctx))
             ended = await activity.rest(function)
             return function.result() if ended else Suspended()

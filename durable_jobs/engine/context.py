@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
+from django.core.exceptions import ValidationError
 
 from durable_jobs import clock
 from durable_jobs.definitions.events import ReceivedEvent
@@ -51,23 +53,41 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         return f"[run {extra['run_id']}] {msg}", {**kwargs, "extra": extra}
 
 
-class RunContext:
-    """What a function is called with; ``durable.Context`` describes it.
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What is read for a function that may ask no database: it is in an event loop."""
 
-    ``gathered``: the events that were gathered for the run; they are read when they are
-    asked for if they are not given.
-    """
+    gathered: list[ReceivedEvent]
+    instance: Any
+
+    @classmethod
+    def of(cls, run: Run) -> Ahead:
+        """Read it, as far as there is any."""
+        return cls(gathered_by(run), instance_of(run))
+
+
+def instance_of(run: Run) -> Any:
+    """Return the model instance that a run is about, fresh; None when it is gone."""
+    data = run.data if isinstance(run.data, dict) else {}
+    if "model" not in data or "pk" not in data:
+        return None
+    try:
+        model = apps.get_model(data["model"])
+        return model._base_manager.filter(pk=data["pk"]).first()
+    except (AttributeError, LookupError, TypeError, ValueError, ValidationError):
+        return None  # the words are the sender's own, and mean something else
+
+
+class RunContext:
+    """What a function is called with; ``durable.Context`` describes it."""
 
     def __init__(
-        self,
-        session: Session,
-        performer: Performer,
-        gathered: list[ReceivedEvent] | None = None,
+        self, session: Session, performer: Performer, ahead: Ahead | None = None
     ) -> None:
         self._session = session
         self.performer = performer
         self._event: ReceivedEvent | None = None
-        self._gathered = gathered
+        self._ahead = ahead
         self._events: list[ReceivedEvent] | None = None
         self.step = Steps(performer, performer.group)
         self.logger = RunLogger(session)
@@ -83,7 +103,8 @@ class RunContext:
     def events(self) -> list[ReceivedEvent]:
         """The events that started the run: several where they were gathered."""
         if self._events is None:
-            found = gathered_by(self.run) if self._gathered is None else self._gathered
+            ahead = self._ahead
+            found = gathered_by(self.run) if ahead is None else ahead.gathered
             self._events = [self._typed(one) for one in found]
         return self._events or [self.event]
 
@@ -109,11 +130,7 @@ class RunContext:
 
         That whose change started it, or for which a person started it in the admin.
         """
-        data = self.run.data if isinstance(self.run.data, dict) else {}
-        if "model" not in data or "pk" not in data:
-            return None
-        model = apps.get_model(data["model"])
-        return model._base_manager.filter(pk=data["pk"]).first()
+        return instance_of(self.run) if self._ahead is None else self._ahead.instance
 
     def patched(self, id: str) -> bool:
         """Tell runs that got here with this code from those whose history went past.

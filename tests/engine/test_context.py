@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -140,6 +141,48 @@ def test_the_instance_whose_change_started_it(durable_kit: Kit):
     assert "Grace" in seen
     assert seen[-1] is None
     assert Run.objects.get().result() is None
+
+
+def test_an_async_function_sees_it_as_it_was_when_the_attempt_began(durable_kit: Kit):
+    """It is in an event loop, where nothing may ask the database."""
+
+    @durable.function(
+        id="tests.changed", on=durable.ModelChange("shop.Tenant", created=True)
+    )
+    async def changed(ctx):
+        before = ctx.instance.name
+        await ctx.step.sleep("nap", "1h")
+        return [before, ctx.instance.name]
+
+    tenant = Tenant.objects.create(name="Ada")
+    durable_kit.run_until_idle()
+    Tenant.objects.filter(pk=tenant.pk).update(name="Grace")
+    durable_kit.advance("1h")
+
+    assert Run.objects.get().result()[1] == "Grace"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"model": "T", "pk": 1},
+        {"model": "ford.Focus", "pk": 1},
+        {"model": 7, "pk": 1},
+        {"model": "shop.Tenant", "pk": "x"},
+        {"model": "shop.Tenant", "pk": [1]},
+    ],
+)
+@pytest.mark.parametrize("colour", ["def", "async def"])
+def test_data_of_other_meaning_is_no_instance(
+    start: Start, data: dict[str, Any], colour: str
+):
+    def plain(ctx):
+        return ctx.instance
+
+    async def awaited(ctx):
+        return ctx.instance
+
+    assert start(plain if colour == "def" else awaited, data).result() is None
 
 
 def test_without_a_change_there_is_no_instance(start: Start):
