@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from celery import Celery
+from django.db import connections
 from kombu import Connection, Producer
 from kombu.pools import producers
 
@@ -89,8 +90,11 @@ class Bursts:
         with self._lock:
             work = self._work.pop(queue, 0)
             self._until[queue] = clock.monotonic() + CLOSE
-        if work:
-            self._ring(queue, work)
+        try:
+            if work:
+                self._ring(queue, work)
+        finally:
+            connections.close_all()  # of this thread, which may have asked for the time
 
 
 def _impatient(app: Celery) -> Connection:

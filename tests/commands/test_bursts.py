@@ -8,10 +8,12 @@ import sys
 import threading
 
 import pytest
+from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from durable_jobs import clock
 from durable_jobs.executors.bells import CLOSE, Bursts
-from tests.lab.processes import ROOT
+from tests.lab.processes import ROOT, until
 
 
 class Rung:
@@ -58,6 +60,24 @@ def test_queues_have_bursts_of_their_own(now: list[float]):
     bursts = Bursts(Rung())
 
     assert [bursts.gathers(queue, 1) for queue in "aba"] == [False, False, True]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_thread_that_rings_leaves_no_connection(now: list[float]):
+    used: list[BaseDatabaseWrapper] = []
+    rung = Rung()
+
+    def ring(queue: str, work: int) -> None:
+        connection.ensure_connection()
+        used.append(connections["default"])
+        rung(queue, work)
+
+    bursts = Bursts(ring)
+    assert [bursts.gathers("a", 1), bursts.gathers("a", 1)] == [False, True]
+    rung.wait()
+
+    until(lambda: used[0].connection is None, "the connection to be closed")
+    assert used[0] is not connections["default"]
 
 
 def test_a_fork_does_not_wait_for_the_thread_of_its_parent(now: list[float]):
