@@ -204,7 +204,7 @@ class Conversation:
                 "attempt": self._attempt(),
                 "max_attempts": elsewhere.retries(self._ctx) + 1,
                 "stack": {"stack": [key for key, _ in ended], "current": len(ended)},
-                "disable_immediate_execution": bool(self._going) or not self._free(),
+                "disable_immediate_execution": self._planned(),
                 "use_api": False,
             },
         }
@@ -217,25 +217,17 @@ class Conversation:
         """
         if elsewhere.inside_body():
             return self._ctx.attempt
-        again = [memo.attempt for memo in self._open() if self._free()]
-        return again[0] if again else elsewhere.failures(self._ctx)
+        open_ = self._open()
+        again = len(open_) == 1 and _runnable(open_[0])
+        return open_[0].attempt if again else elsewhere.failures(self._ctx)
+
+    def _planned(self) -> bool:
+        """Tell whether the app is to run no step unasked: others are open."""
+        open_ = self._open()
+        return bool(self._going) or len(open_) > 1 or not all(map(_runnable, open_))
 
     def _open(self) -> list[Memo]:
         return [memo for memo in self._memos.values() if not memo.ended]
-
-    def _free(self) -> bool:
-        """Tell whether the app may run a step at once: none is open, but that one.
-
-        One that waits for its next attempt is not run before that is due.
-        """
-        return (
-            all(
-                memo.kind == words.RUNS
-                and (memo.due_at is None or memo.due_at <= clock.now())
-                for memo in self._open()
-            )
-            and len(self._open()) < 2
-        )
 
 
 Doing = Callable[[Conversation, Op], Coroutine[Any, Any, None]]
@@ -250,6 +242,12 @@ KINDS: Mapping[str, Doing] = {
     "waitforevent": Conversation._waits,
     "invokefunction": Conversation._invokes,
 }
+
+
+def _runnable(memo: Memo) -> bool:
+    """Tell whether the app may run an open step: not before its attempt is due."""
+    due = memo.due_at is None or memo.due_at <= clock.now()
+    return memo.kind == words.RUNS and due
 
 
 def _result(op: Op) -> Any:
