@@ -101,8 +101,8 @@ def serve(
     and where runs take so long that all the rest would wait for one.
     """
     began, since = clock.now().timestamp(), clock.monotonic()
-    looked = not timers_first and _pace.batch() == 1
-    due = _look()[1] if looked else timers_first
+    looked = timers_first or _pace.batch() == 1
+    due = looked and _look()[1]
     count = 0
     turns = Turns()
     with keeper().serving(queue):
