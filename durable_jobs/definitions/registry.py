@@ -181,11 +181,10 @@ class Registry:
 
 def _same_place(one: Function, other: Function) -> bool:
     """Tell whether a module that is imported again declares the same function again."""
-    if one.body == other.body:  # a body that is no function, and means the same
-        return True
     first, second = inspect.unwrap(one.body), inspect.unwrap(other.body)
     if not inspect.isfunction(first) or not inspect.isfunction(second):
-        return False
+        # A body that is no function may know its place itself.
+        return getattr(first, "place", None) is not None and bool(first == second)
     names = {(fn.__module__, fn.__qualname__) for fn in (first, second)}
     if len(names) > 1 or "<locals>" in first.__qualname__:
         return False

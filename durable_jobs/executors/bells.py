@@ -81,8 +81,14 @@ class Bursts:
                 return False
             waits = queue in self._work
             self._work[queue] = self._work.get(queue, 0) + work
-        if not waits:
+        if waits:
+            return True
+        try:
             threading.Timer(CLOSE, self.end, [queue]).start()
+        except RuntimeError:  # no thread is to be had, or the program is ending
+            with self._lock:
+                self._work.pop(queue, None)
+            return False
         return True
 
     def end(self, queue: str) -> None:

@@ -8,7 +8,10 @@ from django.db import migrations
 
 
 class AddIndexConcurrently(migrations.AddIndex):
-    """Add an index, on PostgreSQL ``CONCURRENTLY``: the migration is not atomic."""
+    """Add an index, on PostgreSQL ``CONCURRENTLY``: the migration is not atomic.
+
+    Django's own operation is for PostgreSQL alone, and imports its driver.
+    """
 
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any

@@ -132,7 +132,7 @@ def check_apps(**kwargs: Any) -> list[checks.CheckMessage]:
                     id="durable_jobs.W003",
                 )
             )
-        if app.url.startswith("http:"):
+        if urlsplit(app.url).scheme == "http":
             found.append(
                 checks.Warning(
                     f"App {app.id!r} is asked without TLS.",
@@ -156,16 +156,17 @@ def _check_slug(value: object, what: str) -> str:
 
 def _check_url(url: object, where: str) -> None:
     """Raise unless ``url`` is a plain address; its host is the project's own choice."""
-    parts = urlsplit(url) if isinstance(url, str) else None
     try:
+        parts = urlsplit(url) if isinstance(url, str) else None
         plain = (
             parts is not None
+            and all(char.isprintable() and not char.isspace() for char in str(url))
             and parts.scheme in ("http", "https")
             and bool(parts.hostname)
             and parts.port != 0
             and not (parts.username or parts.password or parts.query or parts.fragment)
         )
-    except ValueError:  # a port that is none
+    except ValueError:  # a port that is none, or half an IPv6 address
         plain = False
     if not plain:
         # What was given may hold a password, so it stays out of the message.

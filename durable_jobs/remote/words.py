@@ -31,6 +31,7 @@ def answer(memo: Memo) -> Any:
             "stack": str(error.get("traceback", "")),
         }
         more = error.get("data")
+        # Always with its data: in Go, an error without any cannot be read.
         return {
             "error": {"data": None, **(more if isinstance(more, dict) else {}), **said}
         }
@@ -43,6 +44,7 @@ def answer(memo: Memo) -> Any:
 
 
 def event(came: durable.ReceivedEvent) -> dict[str, Any]:
+    """Return an event, its time in milliseconds."""
     ts: Any = came.ts  # of an event that was waited for, as it is recorded
     if not isinstance(ts, datetime):
         ts = datetime.fromisoformat(ts)

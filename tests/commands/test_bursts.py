@@ -62,6 +62,20 @@ def test_queues_have_bursts_of_their_own(now: list[float]):
     assert [bursts.gathers(queue, 1) for queue in "aba"] == [False, False, True]
 
 
+def test_without_a_thread_to_be_had_each_is_sent_at_once(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bursts = Bursts(Rung())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert [bursts.gathers("a", 1) for _ in range(3)] == [False] * 3
+
+    assert bursts.gathers("a", 1), "as soon as there is one"
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_thread_that_rings_leaves_no_connection(now: list[float]):
     used: list[BaseDatabaseWrapper] = []

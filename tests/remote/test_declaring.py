@@ -52,6 +52,9 @@ def test_a_module_that_is_imported_again_declares_it_again(kit: Kit):
         "https://billing.example/#hunter2",
         "https://billing.example:hunter2/",
         "https://billing.example:0/",
+        "https://billing.exa mple/hunter2",
+        "https://billing.example/\nhunter2",
+        "https://[hunter2/",
         None,
     ],
 )
@@ -101,7 +104,7 @@ def test_an_app_that_is_signed_and_encrypted_is_in_order(kit: Kit):
 
 
 def test_one_that_is_neither_is_told_before_a_deploy(kit: Kit):
-    assert found(url="http://billing/") == ["durable_jobs.W003", "durable_jobs.W004"]
+    assert found(url="HTTP://billing/") == ["durable_jobs.W003", "durable_jobs.W004"]
     registered = checks.registry.registry.get_checks(include_deployment_checks=True)
     assert check_apps in registered
 
