@@ -56,11 +56,12 @@ class Bells:
 class Bursts:
     """Which bells of this process go with one that is still to be sent.
 
-    ``ring`` sends it, for a queue and so much work. A thread that does not end with the
-    program waits for it, so that a short program's last bell is not lost.
+    ``ring`` sends it, for a queue and so much work, and tells whether that could be
+    done. Only a bell that was sent stands for others. A thread that does not end with
+    the program waits for it, so that a short program's last bell is not lost.
     """
 
-    def __init__(self, ring: Callable[[str, int], object]) -> None:
+    def __init__(self, ring: Callable[[str, int], bool]) -> None:
         self._ring = ring
         self._lock = threading.Lock()
         self._forget()
@@ -91,14 +92,19 @@ class Bursts:
             return False
         return True
 
+    def failed(self, queue: str) -> None:
+        """Let the next bell of a queue be sent at once: the last one was not."""
+        with self._lock:
+            self._until.pop(queue, None)
+
     def end(self, queue: str) -> None:
         """Ring for all that has gathered."""
         with self._lock:
             work = self._work.pop(queue, 0)
             self._until[queue] = clock.monotonic() + CLOSE
         try:
-            if work:
-                self._ring(queue, work)
+            if work and not self._ring(queue, work):
+                self.failed(queue)
         finally:
             connections.close_all()  # of this thread, which may have asked for the time
 

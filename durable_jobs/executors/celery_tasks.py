@@ -127,15 +127,20 @@ class CeleryDispatcher:
 
         Who serves the queue wakes others for what it cannot do itself, at once.
         """
-        if keeper().serves(queue) or not self._bursts.gathers(queue, work):
+        if not keeper().serves(queue) and self._bursts.gathers(queue, work):
+            return
+        try:
             self._ring(queue, work)
+        except Exception:
+            self._bursts.failed(queue)
+            raise
 
     def _ring(self, queue: str, work: int) -> None:
         bells = min(math.ceil(work / settings.CLAIM_BATCH), MOST_BELLS)
         self._send(queue, max(1, bells), clock.now())
 
-    def _ring_gathered(self, queue: str, work: int) -> None:
-        dispatch.sent(queue, lambda: self._ring(queue, work))
+    def _ring_gathered(self, queue: str, work: int) -> bool:
+        return dispatch.sent(queue, lambda: self._ring(queue, work))
 
     def _send(self, queue: str, bells: int, moment: datetime) -> None:
         with self._bells.producer(current_app) as producer:

@@ -12,7 +12,9 @@ from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from durable_jobs import clock
+from durable_jobs.dispatch import BrokerAway
 from durable_jobs.executors.bells import CLOSE, Bursts
+from durable_jobs.executors.celery_tasks import CeleryDispatcher
 from tests.lab.processes import ROOT, until
 
 
@@ -23,10 +25,11 @@ class Rung:
         self.work: list[tuple[str, int]] = []
         self._one = threading.Semaphore(0)
 
-    def __call__(self, queue: str, work: int) -> None:
+    def __call__(self, queue: str, work: int) -> bool:
         """Be rung."""
         self.work.append((queue, work))
         self._one.release()
+        return True
 
     def wait(self) -> None:
         """Wait for the next time."""
@@ -62,6 +65,37 @@ def test_queues_have_bursts_of_their_own(now: list[float]):
     assert [bursts.gathers(queue, 1) for queue in "aba"] == [False, False, True]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_while_the_broker_is_away_no_bell_stands_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Whoever rings is told each time, and nobody takes it to have been heard."""
+
+    def away(*call: object) -> None:
+        raise BrokerAway
+
+    dispatcher = CeleryDispatcher()
+    monkeypatch.setattr(dispatcher, "_send", away)
+
+    for _ in range(3):
+        with pytest.raises(BrokerAway):
+            dispatcher.ring("a", 1)
+
+
+def test_a_burst_that_could_not_be_rung_for_stands_for_nobody(now: list[float]):
+    asked = threading.Event()
+
+    def ring(queue: str, work: int) -> bool:
+        asked.set()
+        return False
+
+    bursts = Bursts(ring)
+    assert [bursts.gathers("a", 1), bursts.gathers("a", 1)] == [False, True]
+
+    assert asked.wait(30)
+    until(lambda: not bursts.gathers("a", 1), "the next to be sent at once")
+
+
 def test_without_a_thread_to_be_had_each_is_sent_at_once(
     now: list[float], monkeypatch: pytest.MonkeyPatch
 ):
@@ -81,10 +115,10 @@ def test_the_thread_that_rings_leaves_no_connection(now: list[float]):
     used: list[BaseDatabaseWrapper] = []
     rung = Rung()
 
-    def ring(queue: str, work: int) -> None:
+    def ring(queue: str, work: int) -> bool:
         connection.ensure_connection()
         used.append(connections["default"])
-        rung(queue, work)
+        return rung(queue, work)
 
     bursts = Bursts(ring)
     assert [bursts.gathers("a", 1), bursts.gathers("a", 1)] == [False, True]
@@ -108,7 +142,7 @@ def test_a_fork_does_not_wait_for_the_thread_of_its_parent(now: list[float]):
 def test_a_program_that_ends_at_once_has_sent_its_last_bell():
     program = """
 from durable_jobs.executors.bells import Bursts
-bursts = Bursts(lambda queue, work: print(queue, work, flush=True))
+bursts = Bursts(lambda queue, work: not print(queue, work, flush=True))
 print(*[bursts.gathers("a", 1) for _ in range(3)], flush=True)
 """
     done = subprocess.run(
