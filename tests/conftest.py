@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -37,11 +38,14 @@ def pytest_collection_finish() -> None:
 def django_db_setup(
     django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[None]:
-    """Let nothing of ours be connected when the test database goes."""
+    """Ask its time once, and let nothing of ours be connected when it goes."""
     # Imported late: it needs the settings.
+    from durable_jobs import clock
     from durable_jobs.executors.connections import kept
     from durable_jobs.executors.keeper import keeper
 
+    # Once a minute would be now and then in a test that counts its statements.
+    clock.RESYNC_SECONDS = math.inf
     yield
     keeper().stop()
     with django_db_blocker.unblock(), kept():  # takes back what a bell has put aside

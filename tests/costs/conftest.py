@@ -82,7 +82,7 @@ def watch(transactional_db: None) -> Watch:
 
     Unlike Django's own, it counts on where a worker empties the log of queries.
     """
-    clock.now()  # asks the database once a minute
+    clock.now()  # asks the database, the first time
 
     @contextmanager
     def watching() -> Iterator[list[str]]:

@@ -34,7 +34,7 @@ def counting(statistics: None) -> Count:
     @contextmanager
     def block() -> Iterator[Counter[str]]:
         found: Counter[str] = Counter()
-        clock.now()  # asks the database once a minute
+        clock.now()  # asks the database, the first time
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_stat_statements_reset(0, oid, 0) FROM pg_database "
