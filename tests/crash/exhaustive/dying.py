@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,10 @@ class Fate:
     ``crash``: it is gone. Nothing that was begun goes on, whatever catches what, and
     nothing more is written, until somebody starts it anew with ``revive``. ``raise``:
     the database fails there, once. ``only``: nothing, if that hit is of another place.
+    ``look`` is called at each hit, and ``left`` has what it gave.
     """
+
+    look: Callable[[], object] | None = None
 
     def __init__(
         self, mode: str = "crash", at: int | None = None, only: str | None = None
@@ -28,6 +31,7 @@ class Fate:
         self.mode, self.at, self.only = mode, at, only
         self.place: str | None = None
         self.hits: list[Hit] = []
+        self.left: list[object] = []
         self.struck = False
         self.dead = False
 
@@ -36,6 +40,8 @@ class Fate:
         if self.dead:
             raise SimulatedCrash("The process is gone.")
         self.hits.append((name, detail))
+        if self.look is not None:
+            self.left.append(self.look())
         meant = len(self.hits) - 1 == self.at and self.only in (None, name)
         if not meant and name != self.place:
             return

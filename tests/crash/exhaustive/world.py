@@ -47,11 +47,11 @@ BEGINNING = datetime(2026, 3, 4, 12, tzinfo=UTC)
 #: A lease, a tick, and whatever is tried again a moment later.
 RECOVERY = timedelta(minutes=3)
 
-_TABLES: list[type[models.Model]] = [
+TABLES: list[type[models.Model]] = [
     Wait, Attempt, Step, Subject, Run, Event, IdempotencyKey, Schedule, Worker, Account,
     Slot, Admission, Lane, Gate, Gathered, Window,
 ]  # fmt: skip
-_CLEAR = "; ".join(f"DELETE FROM {model._meta.db_table}" for model in _TABLES)  # noqa: S608  # our own tables
+_CLEAR = "; ".join(f"DELETE FROM {model._meta.db_table}" for model in TABLES)  # noqa: S608  # our own tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,8 @@ class World:
         #: Steps that may end in more than one way.
         self.either: set[str] = set()
         self.tokens: list[str] = []
+        #: How much of what is to be done was begun.
+        self.stage = 0
         #: Until when the client waits, also when it has to begin that again.
         self.until: datetime | None = None
 
@@ -156,9 +158,11 @@ class World:
 
     def do(self, action: Action) -> None:
         """Do something until it is done, and let all come to rest."""
+        self.stage += 1
         while not self.survives(action):
             pass
         self.until = None  # not before: a fault that nobody saw has it done again
+        self.stage += 1
         while not self.survives(self.kit.run_until_idle):
             pass
 
@@ -179,6 +183,10 @@ class World:
 
     def left_behind(self) -> None:
         """See what a process leaves that has just died; here, nobody looks."""
+
+    def left(self) -> object:
+        """Return all that is left if the process dies now, beside what is committed."""
+        return self.stage, self.kit.now(), self.until, sum(self.effects.values())
 
     def recover(self) -> None:
         """Let others notice: what was held in memory is gone, and leases run out."""
