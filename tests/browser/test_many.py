@@ -27,7 +27,7 @@ def test_all_runs_of_a_filter_are_cancelled_in_the_background(
     page.locator("#action-toggle").check()
     page.get_by_role("button", name="Select all 60 runs").click()
     page.get_by_label("Action:").select_option(label="Cancel")
-    page.get_by_role("button", name="Go").click()
+    page.locator("button[name=index]").click()
     expect(page.locator("h1")).to_contain_text("60 runs")
     page.get_by_label("Reason").fill("sent by mistake")
     page.locator("#content button[type=submit]").click()

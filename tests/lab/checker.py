@@ -100,7 +100,7 @@ def _runs_move_as_they_may() -> Iterator[str]:
 
 def _children_agree_with_their_parents() -> Iterator[str]:
     invoked = Step.objects.filter(kind="invoke", status__in=sorted(STEP_ENDED))
-    for step in invoked.exclude(detail=None):
+    for step in invoked.filter(detail__isnull=False):
         child = Run.objects.filter(pk=(step.detail or {}).get("child")).first()
         if child is None:
             continue

@@ -9,6 +9,9 @@ from project.settings import INSTALLED_APPS as PROJECT_APPS
 
 INSTALLED_APPS = [*PROJECT_APPS, "tests.lab"]
 
+# What is said to people is kept, as Django's own test runner has it.
+MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+
 DURABLE_JOBS: dict[str, object] = {
     name: os.environ[f"LAB_{name}"]
     for name in ("LEASE", "TICK", "DRAIN_SECONDS")
