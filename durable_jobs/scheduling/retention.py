@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -21,56 +22,76 @@ UNSEEN = timedelta(days=1)
 def sweep(limit: int | None = None) -> int:
     """Delete up to a batch of each kind that is past its retention; count them."""
     batch = limit or settings.PRUNE_BATCH
-    past = _past()
+    times = _times()
+    kinds = tuple(times)
     # Mostly there is nothing: one statement tells, whatever the number of kinds.
-    there = probing.evaluate({kind: Exists(rows) for kind, rows in past.items()})
-    return sum(_delete(rows, batch) for kind, rows in past.items() if there[kind])
+    there = _probe.ask(list(times.values()), kinds)
+    past = _past(times)
+    return sum(_delete(past[kind], batch) for kind in past if there[kind])
 
 
-def _past() -> dict[str, QuerySet[Any]]:
+def _times() -> dict[str, datetime]:
+    """Return up to when what is kept for a while is past it, by its name."""
+    now = clock.now()
+    kept = {kind: keep for kind, keep in settings.RETENTION.items() if keep is not None}
+    return {
+        "keys": now,
+        "workers": now - UNSEEN,
+        "named": now - settings.IDEMPOTENCY,
+        **{kind: now - keep for kind, keep in kept.items()},
+    }
+
+
+def _past(times: Mapping[str, datetime]) -> dict[str, QuerySet[Any]]:
     """Return what is past its retention, by kind, the earliest first."""
-    past: dict[str, QuerySet[Any]] = {"keys": _keys(), "workers": _workers()}
-    for kind, keep in settings.RETENTION.items():
-        if keep is None:
-            continue
+    past: dict[str, QuerySet[Any]] = {
+        "keys": _keys(times["keys"]),
+        "workers": _workers(times["workers"]),
+    }
+    for kind, until in times.items():
         if kind == "events":
-            past[kind] = _events(keep)
+            past[kind] = _events(until)
         elif kind in TERMINAL:
-            past[kind] = _runs(kind, keep)
+            past[kind] = _runs(kind, until, times["named"])
     return past
 
 
-def _runs(status: str, keep: timedelta) -> QuerySet[Run]:
+def _questions(*given: Any) -> dict[str, Exists]:
+    *times, kinds = given
+    past = _past(dict(zip(kinds, times, strict=True)))
+    return {kind: Exists(rows) for kind, rows in past.items()}
+
+
+_probe = probing.Probe(_questions)
+
+
+def _runs(status: str, until: datetime, named: datetime) -> QuerySet[Run]:
     """Return ended runs; one whose live parent may still ask for it stays."""
     live_parent = Run.objects.filter(pk=OuterRef("parent_id"), ended_at__isnull=True)
     return (
         Run.objects.using(db.alias())
-        .filter(ended_at__lt=clock.now() - keep, status=status)
+        .filter(ended_at__lt=until, status=status)
         .exclude(Exists(live_parent))
         # Under its key it is to be found for that long, whatever became of it.
-        .exclude(~Q(key=""), queued_at__gt=clock.now() - settings.IDEMPOTENCY)
+        .exclude(~Q(key=""), queued_at__gt=named)
         .order_by("ended_at")
     )
 
 
-def _events(keep: timedelta) -> QuerySet[Event]:
-    rows = Event.objects.using(db.alias()).filter(
-        received_at__lt=clock.now() - keep, pending=False
-    )
+def _events(until: datetime) -> QuerySet[Event]:
+    rows = Event.objects.using(db.alias()).filter(received_at__lt=until, pending=False)
     return rows.order_by("received_at")
 
 
-def _keys() -> QuerySet[IdempotencyKey]:
+def _keys(now: datetime) -> QuerySet[IdempotencyKey]:
     """Return keys whose time is over and whose run has ended or is gone."""
     live = Run.objects.filter(pk=OuterRef("run_id"), ended_at__isnull=True)
-    rows = IdempotencyKey.objects.using(db.alias()).filter(expires_at__lt=clock.now())
+    rows = IdempotencyKey.objects.using(db.alias()).filter(expires_at__lt=now)
     return rows.exclude(Exists(live))
 
 
-def _workers() -> QuerySet[Worker]:
-    rows = Worker.objects.using(db.alias()).filter(
-        kind="worker", seen_at__lt=clock.now() - UNSEEN
-    )
+def _workers(until: datetime) -> QuerySet[Worker]:
+    rows = Worker.objects.using(db.alias()).filter(kind="worker", seen_at__lt=until)
     return rows.order_by("seen_at")
 
 

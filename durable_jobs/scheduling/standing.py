@@ -7,7 +7,8 @@ and lanes and gates that nobody uses any more.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
@@ -28,20 +29,9 @@ UNUSED = timedelta(days=2)
 
 def sweep() -> int:
     """Look after what stands still; return how much was done."""
-    kinds = (Gate, Lane, Pause)
-    there = {kind.__name__: Exists(_every(kind)) for kind in kinds}
-    if not any(probing.evaluate(there).values()):
-        return 0
-    works = (
-        _release_lost,
-        _redeclared,
-        _try_again,
-        _start_again,
-        _arrive_again,
-        admitting.shelve,
-        _forget,
-    )
-    return sum(work() for work in works)
+    now = clock.now()
+    answers = _probe.ask([now, now - UNUSED])
+    return sum(_WORKS[name]() for name, there in answers.items() if there)
 
 
 def _every(kind: type[Model]) -> QuerySet[Any]:
@@ -85,26 +75,28 @@ def _redeclared() -> int:
 
 def _try_again() -> int:
     """Let one lane try at each gate that lanes wait for: there may be room."""
-    waiting = Lane.objects.using(db.alias()).filter(blocked_on=OuterRef("pk"))
-    rows = Gate.objects.using(db.alias()).filter(Exists(waiting))
-    chosen = list(rows.order_by("?").values_list("pk", flat=True)[:BATCH])
-    if not chosen:
-        return 0
+    chosen = list(_waited_for().order_by("?").values_list("pk", flat=True)[:BATCH])
     with gates.locked():
         return sum(lanes.revive(gate, 1) for gate in sorted(chosen))
 
 
+def _waited_for() -> QuerySet[Gate]:
+    """Return the gates that lanes wait for."""
+    waiting = _every(Lane).filter(blocked_on=OuterRef("pk"))
+    return _every(Gate).filter(Exists(waiting))
+
+
 def _start_again() -> int:
     """Let lanes try that stand still for nothing: what wrote them read what was."""
-    rows = Lane.objects.using(db.alias()).filter(
-        Exists(_inside()), active=False, blocked_on__isnull=True
-    )
-    chosen = list(rows.order_by("?").values_list("pk", flat=True)[:BATCH])
-    if not chosen:
-        return 0
+    chosen = list(_still().order_by("?").values_list("pk", flat=True)[:BATCH])
     with gates.locked():
-        every = Lane.objects.using(db.alias()).filter(pk__in=chosen)
-        return pausing.start_again(every)
+        return pausing.start_again(_every(Lane).filter(pk__in=chosen))
+
+
+def _still() -> QuerySet[Lane]:
+    """Return the lanes that wait for nothing, and do not move."""
+    rows = _every(Lane).filter(active=False, blocked_on__isnull=True)
+    return rows.filter(Exists(_inside()))
 
 
 def _arrive_again() -> int:
@@ -121,25 +113,39 @@ def _inside() -> QuerySet[Run]:
     )
 
 
-def _forget() -> int:
-    """Delete lanes and gates that nobody uses, and what rate limits need no more."""
-    now = clock.now()
-    old = Admission.objects.using(db.alias()).filter(expires_at__lt=now)
-    chosen = list(old.values_list("pk", flat=True)[:BATCH])
-    Admission.objects.using(db.alias()).filter(pk__in=chosen)._raw_delete(db.alias())
-    return len(chosen) + _delete(_idle_lanes(now - UNUSED)) + _delete(_idle_gates())
+def _forget_admissions() -> int:
+    """Delete what rate limits need no more."""
+    chosen = list(_expired(clock.now()).values_list("pk", flat=True)[:BATCH])
+    _every(Admission).filter(pk__in=chosen)._raw_delete(db.alias())
+    return len(chosen)
 
 
-def _idle_lanes(since: object) -> QuerySet[Lane]:
-    rows = Lane.objects.using(db.alias()).filter(turn__lt=since, active=False)
+def _expired(now: datetime) -> QuerySet[Admission]:
+    return _every(Admission).filter(expires_at__lt=now)
+
+
+def _forget_lanes() -> int:
+    """Delete lanes that nobody uses."""
+    return _delete(_idle_lanes(clock.now() - UNUSED))
+
+
+def _idle_lanes(unused: datetime) -> QuerySet[Lane]:
+    """Return the lanes that are empty and were not used since then."""
+    rows = _every(Lane).filter(turn__lt=unused, active=False)
     return rows.exclude(Exists(_inside()))
 
 
-def _idle_gates() -> QuerySet[Gate]:
+def _forget_gates() -> int:
+    """Delete gates that nobody uses."""
     now = clock.now()
-    rows = Gate.objects.using(db.alias()).filter(
+    return _delete(_idle_gates(now, now - UNUSED))
+
+
+def _idle_gates(now: datetime, unused: datetime) -> QuerySet[Gate]:
+    """Return the gates that were not used since then, and that nothing hangs on."""
+    rows = _every(Gate).filter(
         Q(tat__isnull=True) | Q(tat__lt=now),
-        used_at__lt=now - UNUSED,
+        used_at__lt=unused,
         override__isnull=True,
     )
     for model in (Slot, Admission):
@@ -150,10 +156,38 @@ def _idle_gates() -> QuerySet[Gate]:
 
 def _delete(rows: QuerySet[Lane] | QuerySet[Gate]) -> int:
     """Delete a batch under the lock: no admission is using them."""
-    if not rows.exists():
-        return 0
     with gates.locked():
         chosen = list(rows.values_list("pk", flat=True)[:BATCH])
-        every = rows.model._default_manager.using(db.alias()).filter(pk__in=chosen)
-        every._raw_delete(db.alias())
+        _every(rows.model).filter(pk__in=chosen)._raw_delete(db.alias())
     return len(chosen)
+
+
+def _questions(now: datetime, unused: datetime) -> dict[str, Exists]:
+    """Return what tells whether there is something to do, by the name of the work."""
+    paused = _every(Pause).exclude(kind=Pause.KEY)
+    return {
+        "lost": Exists(lost_slots()),
+        "redeclared": Exists(_every(Lane)),
+        "waiting": Exists(_waited_for()),
+        "still": Exists(_still()),
+        "strays": Exists(lanes.strays()),
+        "paused": Exists(paused),
+        "admissions": Exists(_expired(now)),
+        "lanes": Exists(_idle_lanes(unused)),
+        "gates": Exists(_idle_gates(now, unused)),
+    }
+
+
+_probe = probing.Probe(_questions)
+
+_WORKS: dict[str, Callable[[], int]] = {
+    "lost": _release_lost,
+    "redeclared": _redeclared,
+    "waiting": _try_again,
+    "still": _start_again,
+    "strays": _arrive_again,
+    "paused": admitting.shelve,
+    "admissions": _forget_admissions,
+    "lanes": _forget_lanes,
+    "gates": _forget_gates,
+}

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists
 
 from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
@@ -107,28 +107,31 @@ def _guarded(name: str, sweep: Callable[[], int]) -> int:
 
 def ring_lost() -> int:
     """Ring the queues that have eligible runs, in case a bell was lost."""
+    count = 0
+    for queue in probing.walk(_eligible, [clock.now()]):
+        count += 1
+        dispatch.ring(queue)
+    return count
+
+
+def _eligible_in(now: datetime, queue: str) -> probing.Questions:
     queued = Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED, lane__isnull=True
     )
     # As claims look for them: of what is paused, nobody could claim anything.
     ready = (
-        queued.filter(due_at__lte=clock.now())
+        queued.filter(due_at__lte=now, queue=queue)
         .exclude(started_at__isnull=True, function__in=pauses.functions())
-        .exclude(Exists(pauses.of_queue(OuterRef("queue"))))
+        .exclude(Exists(pauses.of_queue(queue)))
     )
-    count, queue = 0, _next_queue(queued, "")
-    while queue is not None:
-        if ready.filter(queue=queue).exists():
-            count += 1
-            dispatch.ring(queue)
-        queue = _next_queue(queued, queue)
-    return count
+    others = queued.filter(queue__gt=queue).order_by("queue")
+    return {
+        "here": Exists(ready),
+        "next": others.values_list("queue", flat=True)[:1],
+    }
 
 
-def _next_queue(queued: QuerySet[Run], after: str) -> str | None:
-    """Return the next queue with runs in it: one look into the index, not a scan."""
-    rows = queued.filter(queue__gt=after).order_by("queue")
-    return rows.values_list("queue", flat=True).first()
+_eligible = probing.Probe(_eligible_in)
 
 
 def silent_for() -> float:

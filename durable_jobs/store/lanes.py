@@ -12,7 +12,7 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from durable_jobs import clock
 from durable_jobs.models import Entry, Lane, Run, Wait
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, gates, pauses
+from durable_jobs.store import db, gates, pauses, probing
 
 
 def waiting(lane: int | Iterable[int]) -> QuerySet[Run]:
@@ -100,17 +100,20 @@ def queues(functions: Iterable[str]) -> set[str]:
 
     One look into the index for each queue, however many lanes it has.
     """
-    found, queue = set(), _next_queue("")
-    while queue is not None:
-        if in_turn(functions, clock.now()).filter(queue=queue).exists():
-            found.add(queue)
-        queue = _next_queue(queue)
-    return found
+    return set(probing.walk(_probe, [clock.now()], tuple(functions)))
 
 
-def _next_queue(after: str) -> str | None:
-    rows = Lane.objects.using(db.alias()).filter(active=True, queue__gt=after)
-    return rows.order_by("queue").values_list("queue", flat=True).first()
+def _questions(
+    now: datetime, queue: str, functions: Iterable[str]
+) -> probing.Questions:
+    others = Lane.objects.using(db.alias()).filter(active=True, queue__gt=queue)
+    return {
+        "here": Exists(in_turn(functions, now).filter(queue=queue)),
+        "next": others.order_by("queue").values_list("queue", flat=True)[:1],
+    }
+
+
+_probe = probing.Probe(_questions)
 
 
 def next_turn() -> datetime | None:

@@ -1,77 +1,106 @@
-"""Asking many yes-or-no questions in one statement."""
+"""Asking many questions in one statement, which is made once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from django.core.exceptions import EmptyResultSet
-from django.db.models import Exists
+from django.db.models import Exists, QuerySet
 
 from durable_jobs.store import db
 
-Questions = Mapping[str, Exists]
+#: What is asked, by name: whether there is something, or the value that a query gives.
+Questions = Mapping[str, Exists | QuerySet[Any, Any]]
 
 #: Compiled questions that are kept: a process asks about the functions that it knows.
 MOST = 16
 #: Stand for the times while questions are compiled, so that they are found in there.
-_MARKS = [datetime(1901, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
-
-
-def evaluate(questions: Questions) -> dict[str, bool]:
-    """Return the answers to ``EXISTS`` questions, in one round trip."""
-    compiled = _compile(questions)
-    return compiled.ask(compiled.values)
+_TIMES = [datetime(1901, 1, day, tzinfo=UTC) for day in range(1, 13)]
+#: And for the texts.
+_TEXTS = [f"text {number} of a dozen that stand for others" for number in range(12)]
 
 
 class Probe:
     """Questions that are asked again and again.
 
     To make them of querysets takes several times as long as to answer them, so this is
-    done once. ``make`` gets times, and whatever else they depend on.
+    done once. ``make`` gets up to a dozen times and texts that differ from call to
+    call, and whatever else the questions depend on.
     """
 
     def __init__(self, make: Callable[..., Questions]) -> None:
         self._make = make
         self._compiled: dict[Hashable, _Compiled] = {}
 
-    def ask(self, times: Sequence[datetime], *given: Hashable) -> dict[str, bool]:
-        """Return the answers as of up to three times."""
-        adapt = db.connection().ops.adapt_datetimefield_value
+    def ask(
+        self, passing: Sequence[datetime | str], *given: Hashable
+    ) -> dict[str, Any]:
+        """Return the answers: a bool for an ``Exists``, a value or None for others."""
         key = (db.alias(), *given)
         compiled = self._compiled.get(key)
-        marks = _MARKS[: len(times)]
+        marks = [
+            texts if isinstance(value, str) else times
+            for value, times, texts in zip(passing, _TIMES, _TEXTS, strict=False)
+        ]
         if compiled is None:
             if len(self._compiled) >= MOST:
                 self._compiled.clear()
             compiled = self._compiled[key] = _compile(self._make(*marks, *given))
-        moments = dict(zip(map(adapt, marks), map(adapt, times), strict=True))
-        return compiled.ask([moments.get(value, value) for value in compiled.values])
+        values = dict(zip(map(_adapt, marks), map(_adapt, passing), strict=True))
+        return compiled.ask([values.get(value, value) for value in compiled.values])
+
+
+def _adapt(value: datetime | str) -> Any:
+    if isinstance(value, str):
+        return value
+    return db.connection().ops.adapt_datetimefield_value(value)
+
+
+def walk(probe: Probe, times: Sequence[datetime], *given: Hashable) -> Iterator[str]:
+    """Give the texts at which something is there, one statement for each there is.
+
+    The probe, which gets the text after the times, answers ``here`` for it and gives
+    the ``next`` one: a look into an index, however many rows have the same.
+    """
+    text: str | None = ""
+    while text is not None:
+        answers = probe.ask([*times, text], *given)
+        if answers["here"]:
+            yield text
+        text = answers["next"]
 
 
 class _Compiled(NamedTuple):
     names: list[str]
     text: str
     values: list[Any]
+    #: Which of the answers are yes or no.
+    decided: list[bool]
 
-    def ask(self, values: Sequence[Any]) -> dict[str, bool]:
+    def ask(self, values: Sequence[Any]) -> dict[str, Any]:
         with db.connection().cursor() as cursor:
             cursor.execute(self.text, values)
             row = cursor.fetchone()
-        return {name: bool(value) for name, value in zip(self.names, row, strict=True)}
+        return {
+            name: bool(value) if decided else value
+            for name, value, decided in zip(self.names, row, self.decided, strict=True)
+        }
 
 
 def _compile(questions: Questions) -> _Compiled:
     """Django has no SELECT without a table, so the parts are compiled one by one."""
-    parts, values = [], []
+    parts, values, decided = [], [], []
     for question in questions.values():
-        compiler = question.query.exists().get_compiler(connection=db.connection())
+        yes_or_no = isinstance(question, Exists)
+        query = question.query.exists() if yes_or_no else question.query
+        decided.append(yes_or_no)
         try:
-            sql, parameters = compiler.as_sql()
+            sql, parameters = query.get_compiler(connection=db.connection()).as_sql()
         except EmptyResultSet:  # Django knows that there is nothing, without asking
-            parts.append("1 = 0")
+            parts.append("1 = 0" if yes_or_no else "NULL")
             continue
-        parts.append(f"EXISTS({sql})")
+        parts.append(f"EXISTS({sql})" if yes_or_no else f"({sql})")
         values += parameters
-    return _Compiled(list(questions), f"SELECT {', '.join(parts)}", values)
+    return _Compiled(list(questions), f"SELECT {', '.join(parts)}", values, decided)

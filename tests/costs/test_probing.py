@@ -66,3 +66,30 @@ def test_few_are_kept(probe: Probe, made):
     for number in range(3 * probing.MOST):
         probe.ask([now, now], (str(number),))
     assert len(probe._compiled) <= probing.MOST
+
+
+def test_a_walk_gives_the_texts_at_which_something_is_with_a_statement_for_each(
+    django_assert_num_queries,
+):
+    """Workers by their kind, of which one was not seen of late."""
+    now, hour = clock.now(), timedelta(hours=1)
+    for name, kind, seen in [
+        ("ann", "a", now),
+        ("bob", "a", now),
+        ("eve", "b", now - hour),
+        ("dan", "c", now),
+    ]:
+        Worker.objects.create(name=name, kind=kind, seen_at=seen, started_at=seen)
+
+    def make(since, kind):
+        rows = Worker.objects.using(db.alias())
+        others = rows.filter(kind__gt=kind).order_by("kind")
+        return {
+            "here": Exists(rows.filter(kind=kind, seen_at__gte=since)),
+            "next": others.values_list("kind", flat=True)[:1],
+        }
+
+    probe = Probe(make)
+    for since, kinds in ((now, ["a", "c"]), (now - hour, ["a", "b", "c"])):
+        with django_assert_num_queries(1 + 3):
+            assert list(probing.walk(probe, [since])) == kinds

@@ -224,8 +224,8 @@ class World:
 
 def impossible() -> bool:
     """Tell whether the doctor would find an impossible state, in one statement."""
-    questions = {fault.name: Exists(fault.rows()) for fault in FAULTS}
-    return any(probing.evaluate(questions).values())
+    asking = probing.Probe(lambda: {one.name: Exists(one.rows()) for one in FAULTS})
+    return any(asking.ask([]).values())
 
 
 def clear() -> None:
