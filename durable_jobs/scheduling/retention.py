@@ -26,7 +26,7 @@ def sweep(limit: int | None = None) -> int:
     kinds = tuple(times)
     # Mostly there is nothing: one statement tells, whatever the number of kinds.
     there = _probe.ask(list(times.values()), kinds)
-    past = _past(times)
+    past = _past(times) if any(there.values()) else {}
     return sum(_delete(past[kind], batch) for kind in past if there[kind])
 
 

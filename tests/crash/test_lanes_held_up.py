@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from durable_jobs.control import traffic
 from durable_jobs.definitions.function import EVERY
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import admitting
-from durable_jobs.flow import pausing
+from durable_jobs.flow import granting, pausing
 from durable_jobs.models import Lane, Pause, Run, Slot
 from durable_jobs.scheduling import standing, ticking
 from durable_jobs.store import leases
@@ -25,8 +26,9 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
 
 @pytest.fixture(autouse=True)
-def apart() -> Iterator[None]:
-    """Keep what a test declares to itself."""
+def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep what a test declares to itself, and let no lane wait for a row's lock."""
+    monkeypatch.setattr(granting, "CHANGING", timedelta(0))
     with registry.temporary():
         yield
 
