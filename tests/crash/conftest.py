@@ -11,6 +11,7 @@ from celery import current_app
 from django.db import connection
 from pytest_django import Settings
 
+from durable_jobs.scheduling import ticking
 from tests.lab import checker, journal
 from tests.lab import durable as functions
 from tests.lab.models import Account
@@ -48,11 +49,14 @@ def checked(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def simulated(checked: None, settings: Settings) -> Iterator[None]:
+def simulated(
+    checked: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Keep every run, and say nothing of the faults: they are made on purpose."""
     kinds = ("completed", "failed", "cancelled", "skipped", "events")
-    # Nor is it looked for what to prune: that is half of an idle tick.
+    # Nor is it looked for what to prune, or counted what has ended, over and over.
     settings.DURABLE_JOBS = {"RETENTION": dict.fromkeys(kinds)}
+    monkeypatch.setitem(ticking._SWEEPS, "tallies", lambda: 0)
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

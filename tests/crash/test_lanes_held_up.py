@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, transaction
 
-from durable_jobs import durable
+from durable_jobs import clock, durable
 from durable_jobs.control import traffic
 from durable_jobs.definitions.function import EVERY
 from durable_jobs.definitions.registry import registry
@@ -26,9 +25,8 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
 
 @pytest.fixture(autouse=True)
-def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep what a test declares to itself, and let no lane wait for a row's lock."""
-    monkeypatch.setattr(granting, "CHANGING", timedelta(0))
+def apart() -> Iterator[None]:
+    """Keep what a test declares to itself."""
     with registry.temporary():
         yield
 
@@ -36,10 +34,18 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def settle() -> None:
     """Do all that beat and workers do in the course of a minute, but for executing."""
     for _ in range(5):
+        until(lambda: not put_off(), "the turns of lanes that were put off")
         ticking.tick()
         admitting.sweep()
         standing.sweep()
         admitting.admit("default", 10)
+
+
+def put_off() -> bool:
+    """Tell whether a lane has its turn in a moment: its first run was locked."""
+    now = clock.now()
+    soon = Lane.objects.filter(turn__gt=now, turn__lte=now + granting.CHANGING)
+    return soon.filter(active=True).exists()
 
 
 @contextmanager
