@@ -37,7 +37,10 @@ class Probe:
     def ask(
         self, passing: Sequence[datetime | str], *given: Hashable
     ) -> dict[str, Any]:
-        """Return the answers: a bool for an ``Exists``, a value or None for others."""
+        """Return the answers: a bool for an ``Exists``; else a value, or None for none.
+
+        A value is as the database has it: a time is no ``datetime`` everywhere.
+        """
         key = (db.alias(), *given)
         compiled = self._compiled.get(key)
         marks = [
