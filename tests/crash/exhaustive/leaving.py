@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import connection, models
+from django.apps import apps
+from django.db import connection
 
-#: The number of rows of each table, and a hash of all that is in them.
+#: Of each table the number of rows, and a hash of all that is in them.
 Left = tuple[Any, ...]
 
 
 class Onlooker:
     """Reads what is committed, over a connection of its own."""
 
-    def __init__(self, tables: Sequence[type[models.Model]]) -> None:
+    def __init__(self) -> None:
         self._connection = connection.copy()
         self._query = " UNION ALL ".join(
             f"SELECT count(*), sum(hashtextextended(t::text, 0)) FROM {name} t"  # noqa: S608  # our own tables
-            for name in (model._meta.db_table for model in tables)
+            for name in sorted({model._meta.db_table for model in apps.get_models()})
         )
 
     def look(self) -> Left:
@@ -34,9 +35,9 @@ class Onlooker:
 
 
 @contextmanager
-def onlooker(tables: Sequence[type[models.Model]]) -> Iterator[Onlooker]:
+def onlooker() -> Iterator[Onlooker]:
     """Give one inside the block."""
-    one = Onlooker(tables)
+    one = Onlooker()
     try:
         yield one
     finally:

@@ -18,7 +18,7 @@ from tests.crash.exhaustive import branches, flow, waits
 from tests.crash.exhaustive.cases import CASES, FLOW, VARYING, Case
 from tests.crash.exhaustive.dying import Fate, Hit
 from tests.crash.exhaustive.leaving import onlooker
-from tests.crash.exhaustive.world import TABLES, Ending, World, clear
+from tests.crash.exhaustive.world import Ending, World, clear
 
 #: ``EXHAUSTIVE=all`` strikes at every hit in both modes, which takes minutes.
 EVERY = os.environ.get("EXHAUSTIVE") == "all"
@@ -51,7 +51,7 @@ def test_it_ends_as_if_nothing_had_happened(name: str, mode: str) -> None:
     build = CASES[name]
     quiet = Fate()
     world = World(quiet)
-    with onlooker(TABLES) as one:
+    with onlooker() as one:
         if mode == "crash" and not EVERY and name not in VARYING:
             quiet.look = lambda: (world.left(), one.look())
         expected = world.live(build)

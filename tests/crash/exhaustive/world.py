@@ -47,11 +47,11 @@ BEGINNING = datetime(2026, 3, 4, 12, tzinfo=UTC)
 #: A lease, a tick, and whatever is tried again a moment later.
 RECOVERY = timedelta(minutes=3)
 
-TABLES: list[type[models.Model]] = [
+_TABLES: list[type[models.Model]] = [
     Wait, Attempt, Step, Subject, Run, Event, IdempotencyKey, Schedule, Worker, Account,
     Slot, Admission, Lane, Gate, Gathered, Window,
 ]  # fmt: skip
-_CLEAR = "; ".join(f"DELETE FROM {model._meta.db_table}" for model in TABLES)  # noqa: S608  # our own tables
+_CLEAR = "; ".join(f"DELETE FROM {model._meta.db_table}" for model in _TABLES)  # noqa: S608  # our own tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,8 @@ class World:
 
     def left(self) -> object:
         """Return all that is left if the process dies now, beside what is committed."""
-        return self.stage, self.kit.now(), self.until, sum(self.effects.values())
+        done = sum(self.effects.values()), len(self.tokens)
+        return self.stage, self.kit.now(), self.until, *done
 
     def recover(self) -> None:
         """Let others notice: what was held in memory is gone, and leases run out."""
