@@ -39,6 +39,10 @@ class DurableJobsConfig(AppConfig):
         ports.install(runtime)
         dispatch.install(_dispatcher(settings.EXECUTOR))
         checks.register(check_installation, checks.Tags.compatibility)
+        if settings.EXECUTOR == "celery":
+            from durable_jobs.executors.checks import check_broker
+
+            checks.register(check_broker, checks.Tags.compatibility)
         for function in registry:
             model_changes.connect(function)
         registry.on_add = model_changes.connect

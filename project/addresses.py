@@ -73,6 +73,8 @@ def broker(url: str) -> tuple[str, Settings]:
     """
     if url.startswith("memory:"):
         return url, {"polling_interval": 0.05}
+    if url.startswith("redis"):
+        return url, {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
     if not url.startswith("filesystem:"):
         return url, {}
     folder = Path(unquote(urlsplit(url).path))

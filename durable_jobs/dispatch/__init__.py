@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Protocol
 
 from django.db import connections, transaction
 
+from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.failpoints import hit
@@ -85,8 +87,24 @@ class _Bells:
         self.work[queue] = self.work.get(queue, 0) + work
 
     def __call__(self) -> None:
-        for queue, work in self.work.items():
-            ring_now(queue, work)
+        # All the queues together may take as long as one message may.
+        end = clock.monotonic() + settings.NOTIFY_TIMEOUT.total_seconds()
+        token = _deadline.set(end)
+        try:
+            for queue, work in self.work.items():
+                ring_now(queue, work)
+        finally:
+            _deadline.reset(token)
+
+
+#: When the messages after one commit must be sent; None without a commit.
+_deadline: ContextVar[float | None] = ContextVar("durable_jobs.deadline", default=None)
+
+
+def seconds_left(most: float) -> float:
+    """Return for how many seconds, at ``most``, a sender may wait for the broker."""
+    end = _deadline.get()
+    return most if end is None else min(most, end - clock.monotonic())
 
 
 def ring(queue: str, work: int = 1) -> None:

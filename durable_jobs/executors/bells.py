@@ -1,56 +1,22 @@
-"""Sending bells to the broker without ever waiting long for it.
+"""Joining wake-up messages that follow each other closely.
 
-Celery's own connection goes on trying for seconds while a broker is away. A bell is not
-worth that: nothing depends on it, and the tick rings again.
-
-A bell also costs more than the row that it is for, so who sends many, one by one, rings
-for the first and then for what has come since, a hundred times a second.
+A message costs more than the row that it is for. A sender of many rows, one by one,
+sends a message for the first row, and then one for all rows since, a hundred times a
+second.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from celery import Celery
 from django.db import connections
-from kombu import Connection, Producer
-from kombu.pools import producers
 
 from durable_jobs import clock
-from durable_jobs.dispatch import BrokerAway
 
-#: How many seconds a bell may wait for a connection.
-PATIENCE = 1.0
-#: How many seconds no bell is sent after one could not be.
-SILENCE = 5.0
 #: Bells of one queue that follow another in less than so many seconds are one.
 CLOSE = 0.01
-
-
-class Bells:
-    """One producer pool for bells, and what is known of the broker's health."""
-
-    def __init__(self) -> None:
-        self._silent_until = 0.0
-        self._connection: Connection | None = None
-
-    @contextmanager
-    def producer(self, app: Celery) -> Iterator[Producer]:
-        """Give a producer; raise at once while the broker is known to be away."""
-        if clock.monotonic() < self._silent_until:
-            raise BrokerAway
-        try:
-            # Only the key of a pool, which connects for itself, after a fork as well.
-            self._connection = self._connection or _impatient(app)
-            pool = producers[self._connection]
-            with pool.acquire(block=True, timeout=PATIENCE) as producer:
-                yield producer
-        except Exception:
-            self._silent_until = clock.monotonic() + SILENCE
-            raise
 
 
 class Bursts:
@@ -107,15 +73,3 @@ class Bursts:
                 self.failed(queue)
         finally:
             connections.close_all()  # of this thread, which may have asked for the time
-
-
-def _impatient(app: Celery) -> Connection:
-    connection = app.connection_for_write(connect_timeout=PATIENCE)
-    connection.transport_options = {
-        **(connection.transport_options or {}),
-        "max_retries": 1,
-        "interval_start": 0,
-        "interval_step": 0,
-        "connect_retries_timeout": PATIENCE,
-    }
-    return connection

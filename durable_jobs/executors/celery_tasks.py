@@ -29,15 +29,17 @@ from celery.signals import (
     worker_shutting_down,
 )
 from celery.worker import state
+from kombu import Producer
 
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.executors import connections, stopping
-from durable_jobs.executors.bells import Bells, Bursts
+from durable_jobs.executors.bells import Bursts
 from durable_jobs.executors.executing import Tasks
 from durable_jobs.executors.keeper import LEAD, keeper
 from durable_jobs.executors.patrol import Hands, Patrol
+from durable_jobs.executors.publishing import Publisher, impatient_connection
 from durable_jobs.executors.serving import SLACK, answered, serve
 from durable_jobs.scheduling import ticking
 
@@ -119,7 +121,7 @@ class CeleryDispatcher:
 
     def __init__(self, channel: str | None = None) -> None:
         self._channel = channel
-        self._bells = Bells()
+        self._publisher = Publisher(lambda: impatient_connection(current_app))
         self._bursts = Bursts(self._ring_gathered)
 
     def ring(self, queue: str, work: int) -> None:
@@ -143,7 +145,7 @@ class CeleryDispatcher:
         return dispatch.sent(queue, lambda: self._ring(queue, work))
 
     def _send(self, queue: str, bells: int, moment: datetime) -> None:
-        with self._bells.producer(current_app) as producer:
+        def send(producer: Producer) -> None:
             for _ in range(bells):
                 current_app.send_task(
                     WORK,
@@ -153,6 +155,8 @@ class CeleryDispatcher:
                     retry=False,
                     ignore_result=True,
                 )
+
+        self._publisher.publish(send)
 
     def ring_at(self, moment: datetime, queue: str) -> None:
         """Set an alarm in this process, which executes runs if it gets here."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -12,7 +15,7 @@ from durable_jobs.models import Run
 from tests.lab import durable as functions
 from tests.lab.brokers import flush, own_broker, publish
 from tests.lab.models import Account, Effect, Gate
-from tests.lab.processes import Lab, Process, until
+from tests.lab.processes import ROOT, Lab, Process, until
 from tests.lab.proxy import proxied_broker
 from tests.lab.watching import completed, labels
 
@@ -50,6 +53,58 @@ def test_a_broker_that_was_away_for_long_is_found_again(lab: Lab) -> None:
         until(lambda: completed(*waiting), "all runs to end", lab)
         assert worker.alive
         assert beat.alive
+        lab.close()
+
+
+SENDER = """
+import sys, threading
+import django
+django.setup()
+from tests.lab import durable as functions
+functions.mixed.enqueue()
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(2):
+    threads = [threading.Thread(target=functions.mixed.enqueue) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+print("sent", flush=True)
+"""
+
+
+def test_senders_wait_for_no_broker_that_has_stopped(lab: Lab) -> None:
+    """Each process has used its connection before, and each thread sends twice."""
+    with own_broker() as broker, ExitStack() as stack:
+        environment = {**lab.environment, "BROKER_URL": broker.url}
+        senders = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", SENDER],
+                    cwd=ROOT,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(2)
+        ]
+        for sender in senders:
+            stack.callback(sender.kill)
+            assert sender.stdout is not None
+            assert sender.stdout.readline() == "ready\n"
+        broker.freeze()
+        for sender in senders:
+            # A sender that waits for the broker ends only with the test's time limit.
+            said, _ = sender.communicate("go\n")
+            assert (said, sender.returncode) == ("sent\n", 0)
+        broker.thaw()
+        assert Run.objects.count() == 14
+        lab.worker(BROKER_URL=broker.url)
+        lab.beat(BROKER_URL=broker.url)
+        until(lambda: completed(*Run.objects.all()), "all runs to end", lab)
         lab.close()
 
 

@@ -26,7 +26,9 @@ def functions_in(path: str) -> set[str]:
 
 
 def test_there_is_a_row_for_each_fault() -> None:
-    assert [number for number, _ in rows()] == list(range(1, 31))
+    numbers = [number for number, _ in rows()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 31
 
 
 def test_each_row_names_tests_that_exist() -> None:

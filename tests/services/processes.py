@@ -70,8 +70,8 @@ def server(
     ready: Callable[[], bool],
     stop: signal.Signals,
     account: struct_passwd | None = None,
-) -> Iterator[None]:
-    """Run a server until the block ends, and enter it when ``ready`` is true."""
+) -> Iterator[int]:
+    """Run a server until the block ends; give its process id when it is ready."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             arguments,
@@ -84,7 +84,7 @@ def server(
         )
     try:
         _wait_until(ready, process, log)
-        yield
+        yield process.pid
     finally:
         process.send_signal(stop)
         process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ class Valkey:
         self._base = base
         self._path = base / "valkey.sock"
         self._stack = ExitStack()
+        self._pid = 0
         self.url = f"redis+socket://{self._path}?virtual_host=0"
 
     def start(self) -> None:
@@ -44,11 +46,21 @@ class Valkey:
             command += [f"--{name}", value]
         self._path.unlink(missing_ok=True)  # of an earlier one, which was killed
         log, ready = self._base / "valkey.log", lambda: _answers(self._path)
-        self._stack.enter_context(server(command, log, ready, signal.SIGKILL))
+        self._pid = self._stack.enter_context(
+            server(command, log, ready, signal.SIGKILL)
+        )
 
     def stop(self) -> None:
         """Kill it."""
         self._stack.close()
+
+    def freeze(self) -> None:
+        """Stop its process: it takes connections, and answers nothing."""
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let its process go on."""
+        os.kill(self._pid, signal.SIGCONT)
 
 
 @contextmanager
