@@ -111,6 +111,8 @@ class Run(models.Model):
     claims = models.PositiveIntegerField(default=0)
     crashes = models.PositiveIntegerField(default=0)
     woken = models.BooleanField(default=False)
+    #: Other runs than its parent wait for its end: it must be announced to them.
+    awaited = models.BooleanField(default=False, db_default=False)
 
     queued_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
