@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync
 from django.db import Error as DatabaseError
 from django.db import transaction
 
-from durable_jobs import clock, dispatch, serialization
+from durable_jobs import clock, dispatch, logs, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions import current
 from durable_jobs.definitions.controls import BatchFailures
@@ -22,13 +22,13 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import batching, bodies, scope
 from durable_jobs.engine.activity import Activity
 from durable_jobs.engine.context import Ahead, RunContext
-from durable_jobs.engine.errors import describe
+from durable_jobs.engine.errors import describe, exc_info
 from durable_jobs.engine.performing import AsyncPerformer, Performer
-from durable_jobs.engine.retrying import next_attempt
+from durable_jobs.engine.retrying import next_attempt, raised_by
 from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import StoreFailed, is_suspension
-from durable_jobs.events import ending
+from durable_jobs.events import ending, run_log
 from durable_jobs.exceptions import ConfigurationError, LimitExceeded, PayloadError
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, run_changed
@@ -87,9 +87,10 @@ def advance(
             _attempt(run, function, threads, lost, stopping)
     except LeaseLost:
         logger.info("Run %s was taken over or ended by others: left to them.", run.pk)
-    except (DatabaseError, StoreFailed):
+    except (DatabaseError, StoreFailed) as error:
         # Committed or not, the memos tell: whoever claims the run next reads them.
-        logger.warning("The database failed in run %s.", run.pk, exc_info=True)
+        if not db.lost(error.__cause__ if isinstance(error, StoreFailed) else error):
+            logger.warning("The database failed in run %s.", run.pk, exc_info=True)
         _give_up(run)
 
 
@@ -130,7 +131,7 @@ def _attempt(
         stopping=stopping,
     )
     try:
-        with bodies.unmarked():
+        with bodies.unmarked(), logs.about(run):
             ended = _acall(session) if session.function.is_async else _scall(session)
             session.end_if_over()  # the function may have caught it
     finally:
@@ -302,6 +303,7 @@ def _fail(session: Session, error: Exception) -> None:
             holding=session.limited,
         )
         steps.record_attempt(run.pk, "", attempt, record, None, now)
+        run_log.attempt_failed(run, record, error, attempt + 1, due_at=due)
     _announce(run, status)
     dispatch.ring_at(due, function.queue)
 
@@ -310,11 +312,17 @@ def _end_failed(session: Session, error: Exception) -> None:
     record = describe(error)
     record.pop("class", None)
     record.pop("args", None)
-    end, along = End(RunStatus.FAILED, error=record), None
+    reason, along = "", None
     split = batching.halves(session)
     if split is not None:
         reason, along = split
-        end = End(RunStatus.FAILED, error=record, reason=reason)
+    end = End(
+        RunStatus.FAILED,
+        error=record,
+        reason=reason,
+        exc_info=exc_info(error),
+        step=raised_by(session, record),
+    )
     _ended(session, end, plain=False, along=along, handled=split is None)
 
 
@@ -360,7 +368,7 @@ def _leave(run: Run, lease: steps.Lease) -> None:
 
 def _park(run: Run, lease: steps.Lease, reason: str) -> None:
     if steering.pause(run.pk, reason, lease):
-        logger.warning("Run %s of %s is paused: %s", run.pk, run.function, reason)
+        run_log.paused(run, reason)
         _announce(run, RunStatus.PAUSED, reason)
     else:  # by somebody else; whoever resumes it finds the reason again
         _leave(run, lease)

@@ -9,6 +9,7 @@ from durable_jobs import clock, dispatch, serialization
 from durable_jobs.definitions.events import RUN_ENDED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
+from durable_jobs.events import run_log
 from durable_jobs.events.starting import Start, event_of, origin
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
@@ -77,8 +78,9 @@ def follow(run: Run, end: End, *, handled: bool = True) -> list[Run]:
 
 
 def tell(run: Run, end: End) -> None:
-    """Announce the end of a run, and let the slot behind it begin."""
+    """Log and announce the end of a run, and let the slot behind it begin."""
     schedules.let_next(run)
+    run_log.ended(run, end)
     announce(
         run_changed,
         run_id=run.pk,

@@ -163,6 +163,10 @@ class End:
     output: str | None = None
     error: dict[str, Any] | None = None
     reason: str = ""
+    #: What its log line says beside the rest, and no row: the exception that ended the
+    #: run, and the id and the key of the step that raised it.
+    exc_info: tuple[Any, ...] | None = field(default=None, compare=False, repr=False)
+    step: tuple[str, str] = field(default=("", ""), compare=False, repr=False)
 
 
 def finish_plain(lease: Lease, end: End, *, holding: bool = False) -> bool:
