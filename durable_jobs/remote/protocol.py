@@ -14,11 +14,12 @@ from durable_jobs import clock, ids
 from durable_jobs.definitions.names import check_name
 from durable_jobs.exceptions import (
     ConfigurationError,
+    LimitExceeded,
     NonRetriable,
     PayloadError,
     RemoteFailed,
 )
-from durable_jobs.remote.client import Reply
+from durable_jobs.remote.client import MAX_REPLY, Reply
 from durable_jobs.remote.errors import bad, failure
 from durable_jobs.remote.signing import HEADER
 from durable_jobs.serialization.outside import read_json
@@ -140,8 +141,9 @@ def unwrapped(reply: Reply) -> Reply:
 
 def _json(reply: Reply) -> Any:
     try:
-        return read_json(reply.body.strip() or b"null", what="the app's answer")
-    except PayloadError as error:
+        body = reply.body.strip() or b"null"
+        return read_json(body, what="the app's answer", most=MAX_REPLY)
+    except (LimitExceeded, PayloadError) as error:
         # A value that the app can store and we cannot will be the same next time.
         raise failure(error.message, "BadAnswer", final=SDK in reply.headers) from None
 
@@ -152,8 +154,8 @@ def _refusal(reply: Reply) -> RemoteFailed:
     final = reply.headers.get(NO_RETRY) == "true"
     if SDK in reply.headers and reply.status in (400, 500):
         try:
-            said = read_json(reply.body, what="the app's error")
-        except PayloadError:
+            said = read_json(reply.body, what="the app's error", most=MAX_REPLY)
+        except (LimitExceeded, PayloadError):
             said = None
         if isinstance(said, dict):
             return _error(said, final=final, later=later)
