@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest
 from durable_jobs.api.doors import Check, actor, address_part, require_scope
 from durable_jobs.control.acting import Actor
 from durable_jobs.models import Run
+from durable_jobs.project_code import allowed
 from durable_jobs.queries import reading
 from durable_jobs.queries.filtering import RunFilter
 
@@ -59,7 +60,7 @@ def _run(request: HttpRequest, who: Actor, key: UUID, permission: str) -> Run:
     if not who.may(permission, found):
         # Of the user alone: a key without the scope to read may still steer.
         user = who.user
-        if not (user.has_perm(_VIEW) or user.has_perm(_VIEW, found)):
+        if not (allowed(user, _VIEW) or allowed(user, _VIEW, found)):
             raise Http404
         msg = f"You lack the permission {permission}."
         raise PermissionDenied(msg)

@@ -37,7 +37,7 @@ def create(function: Function | str, values: Mapping[str, Any]) -> Schedule:
     schedule = Schedule(function=found.id, created_at=now)
     _apply(schedule, values, now)
     with db.joined():
-        schedule.save(using=db.alias(), force_insert=True)
+        db.insert(schedule)
         if schedule.jitter:
             _write(schedule, next_at=slots.due_at(schedule, schedule.slot_at))
     return _as_read(schedule)

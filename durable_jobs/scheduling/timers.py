@@ -93,7 +93,7 @@ def _start_by(wait: Wait) -> None:
     run = _run(wait)
     if run is not None and run.started_at is None:
         ending.cancel(run, "It was not started in time (timeouts.start).")
-    Wait.objects.using(db.alias()).filter(pk=wait.pk).delete()
+    Wait.objects.using(db.alias()).filter(pk=wait.pk)._raw_delete(db.alias())
 
 
 def _finish_by(wait: Wait) -> None:
@@ -108,7 +108,7 @@ def _finish_by(wait: Wait) -> None:
             rows.update(due_at=began + length)
             return
         ending.cancel(run, "It did not end in time (timeouts.finish).")
-    rows.delete()
+    rows._raw_delete(db.alias())
 
 
 def _run(wait: Wait) -> Run | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 
 from durable_jobs.conf import settings
 from durable_jobs.logs import Outage
@@ -65,6 +66,19 @@ class AfterCommit:
 def after_commit(work: Callable[[], object]) -> None:
     """Do something when the caller's transaction commits, at once outside of one."""
     transaction.on_commit(AfterCommit(work), using=alias(), robust=True)
+
+
+def insert(row: Model) -> None:
+    """Insert a new row, for which Django's save signals are not sent.
+
+    Receivers of all models of a project do not know ours, and an error in one of them
+    would undo the change. MySQL gives no key back this way: there they are sent.
+    """
+    manager = type(row)._base_manager.using(alias())
+    if connection().features.can_return_rows_from_bulk_insert:
+        manager.bulk_create([row])
+    else:
+        row.save(using=alias(), force_insert=True)
 
 
 def lockable() -> bool:
