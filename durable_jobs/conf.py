@@ -8,7 +8,6 @@ where it is asked for; ``problems()`` finds all of them for the system check.
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -54,17 +53,6 @@ def _text(name: str, value: Any) -> str:
 
 def _optional_text(name: str, value: Any) -> str | None:
     return None if value is None else _text(name, value)
-
-
-def _version(name: str, value: Any) -> str:
-    if value is None:
-        found = (os.environ.get(variable) for variable in _VERSIONS)
-        return next((version for version in found if version), "")
-    return _text(name, value)
-
-
-#: Where platforms name the release that a process runs.
-_VERSIONS = ("GIT_SHA", "HEROKU_SLUG_COMMIT", "SOURCE_VERSION")
 
 
 def _url(name: str, value: Any) -> str | None:
@@ -192,6 +180,8 @@ class Settings:
     DRAIN_SECONDS: timedelta = _setting("1s", _duration)
     #: Attempts that may die with their worker before the run fails.
     MAX_CRASHES: int = _setting(5, _count)
+    #: Attempts in a row that may end by a database error before the run fails.
+    MAX_DATABASE_ERRORS: int = _setting(20, _count)
     #: Re-enter every step through the queue (for tests of replay).
     ALWAYS_SUSPEND: bool = _setting(False, _flag)
     #: Threads that one worker gives to the branches of a run.
@@ -204,9 +194,6 @@ class Settings:
     PROGRESS_AGE: timedelta = _setting("1h", _duration)
     #: Rows that one prune deletes at once.
     PRUNE_BATCH: int = _setting(1000, _count)
-    #: The release that runs, for log records; None takes it from the environment:
-    #: GIT_SHA, HEROKU_SLUG_COMMIT or SOURCE_VERSION.
-    VERSION: str = _setting(None, _version)
     #: The database alias of the app's tables.
     DATABASE: str = _setting("default", _database)
 

@@ -75,6 +75,7 @@ from durable_jobs.exceptions import (
     StepFailed,
     StepInterrupted,
     StepTimeout,
+    TransactionStateError,
     UnknownFunction,
 )
 from durable_jobs.retry import Backoff
@@ -234,6 +235,7 @@ __all__ = [
     "Throttle",
     "Timeouts",
     "Tolerate",
+    "TransactionStateError",
     "UnknownFunction",
     "Webhook",
     "asend",

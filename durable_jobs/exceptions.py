@@ -18,6 +18,7 @@ This module is at the bottom of the house: it imports nothing of the project.
     ├── NonRetriable             raised by users: do not try this again
     ├── RetryAfter               raised by users: try this again, then
     ├── RemoteFailed             a function that is served elsewhere failed there
+    ├── TransactionStateError    user code left a transaction open or broken
     ├── NonDeterministic         the code met a recorded step as another kind
     ├── StepError                what a step call raises into the function
     │   ├── StepFailed
@@ -153,6 +154,10 @@ class RemoteFailed(DurableError):
         self.error_type = error_type or type(self).__name__
         self.stack = stack
         self.data = data
+
+
+class TransactionStateError(DurableError):
+    """A body left its database connection in another transaction than it found."""
 
 
 class NonDeterministic(DurableError):

@@ -6,6 +6,7 @@ logged and disturbs nothing.
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any
 
@@ -13,46 +14,32 @@ from django.db import transaction
 from django.dispatch import Signal
 
 from durable_jobs.conf import settings
-from durable_jobs.project_code import described
 
 logger = logging.getLogger("durable_jobs")
 
-
-class _Signal(Signal):
-    """A signal whose failing receivers are logged, whatever kind of callable they are.
-
-    Django's own log line asks each receiver for a ``__qualname__``. An instance with
-    ``__call__`` has none, so its error left ``send_robust``.
-    """
-
-    def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
-        logger.error(
-            "A receiver of a durable_jobs signal failed: %s",
-            described(receiver),
-            exc_info=err,
-        )
-
-
 #: A run was created. Sent with ``run_id``, ``function`` and ``status``.
-run_created = _Signal()
+run_created = Signal()
 #: A run changed its status. Sent with ``run_id``, ``function``, ``status``, ``reason``.
-run_changed = _Signal()
+run_changed = Signal()
 #: A step changed its status. Sent with ``run_id``, ``function``, ``step``, ``kind``,
 #: ``status`` and ``attempt``.
-step_changed = _Signal()
+step_changed = Signal()
 #: An event was stored. Sent with ``event_id`` and ``name``.
-event_received = _Signal()
+event_received = Signal()
 
 
 def announce(signal: Signal, **values: Any) -> None:
     """Send ``signal`` once the change has committed; log the receivers that fail."""
-    if not signal.receivers:
-        return
+    if signal.receivers:
+        send = functools.partial(_send, signal, values)
+        transaction.on_commit(send, using=settings.DATABASE, robust=True)
 
-    def send() -> None:
-        try:
-            signal.send_robust(sender=None, **values)
-        except Exception:  # async receivers cannot be called where a loop runs
-            logger.exception("The receivers of a durable_jobs signal were not called.")
 
-    transaction.on_commit(send, using=settings.DATABASE, robust=True)
+def _send(signal: Signal, values: dict[str, Any]) -> None:
+    for receiver, response in signal.send_robust(sender=None, **values):
+        if isinstance(response, Exception):
+            logger.error(
+                "A receiver of a durable_jobs signal failed: %r",
+                receiver,
+                exc_info=response,
+            )

@@ -22,7 +22,6 @@ from durable_jobs.control import keys
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import ApiKey
-from durable_jobs.project_code import all_described, described
 
 _STATES = {
     keys.ACTIVE: _("active"),
@@ -154,8 +153,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     @admin.display(description=_("acts as"))
     def owner_shown(self, key: ApiKey) -> Any:
         """Return in whose name it acts."""
-        owner = keys.owner_of(key)
-        return GONE if owner is None else described(owner)
+        return keys.owner_of(key) or GONE
 
     @admin.display(description=_("state"))
     def state(self, key: ApiKey) -> Any:
@@ -190,5 +188,4 @@ def _names(rows: QuerySet[ApiKey]) -> dict[str, str]:
         users = list(get_user_model()._default_manager.filter(pk__in=owners))
     except (ValueError, TypeError):
         return {}  # the primary keys of users were of another kind once
-    names = all_described(users)
-    return {str(user.pk): name for user, name in zip(users, names, strict=True)}
+    return {str(user.pk): str(user) for user in users}

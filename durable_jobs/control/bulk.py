@@ -32,7 +32,6 @@ from durable_jobs.exceptions import (
     RetryAfter,
 )
 from durable_jobs.models import Run
-from durable_jobs.project_code import described
 from durable_jobs.queries.filtering import RunFilter
 from durable_jobs.store import db
 
@@ -198,8 +197,7 @@ def _actor(known: dict[str, Any], verb: str) -> Actor:
     scopes = known["scopes"]
     actor = Actor(user, known["via"], None if scopes is None else frozenset(scopes))
     if not actor.may(VERBS[verb].permission):
-        lacks = f"has not the permission {VERBS[verb].permission} any more"
-        msg = f"{described(user)} {lacks}."
+        msg = f"{user} has not the permission {VERBS[verb].permission} any more."
         raise NonRetriable(msg)
     return actor
 

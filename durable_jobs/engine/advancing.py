@@ -14,7 +14,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from durable_jobs.engine.frames import Effect, Plan, Write
+from durable_jobs.engine.frames import Effect, Outcome, Plan, Write
 from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import StoreFailed, is_over
 
@@ -88,7 +88,7 @@ class Advancer:
                 turn.future.cancel()  # if this was: nobody else would tell them
 
     def _advance(self, turns: Sequence[_Turn]) -> None:
-        going = turns
+        going = self._untroubled(turns)
         while going:
             over = self._taken(going)
             writing = [turn for turn in going if isinstance(turn.effect, Write)]
@@ -99,6 +99,26 @@ class Advancer:
             if over is not None:
                 _end(turns, over)
                 return
+
+    def _untroubled(self, turns: Sequence[_Turn]) -> Sequence[_Turn]:
+        """Return the turns that may go on: no record is made in what is left open.
+
+        The code that awaits shares this thread's connections with the engine. Bodies
+        that have just ended answer for them, without any the code that called us.
+        """
+        whose = f"Function {self._session.function.id!r}, or the body of a step in it,"
+        trouble = self._session.guard.end(whose)
+        if trouble is None:
+            return turns
+        bodies = [turn for turn in turns if isinstance(turn.answer, Outcome)]
+        for turn in bodies:
+            if turn.answer.error is None:
+                turn.answer = Outcome(error=trouble)
+        if bodies:
+            return turns
+        for turn in turns:
+            turn.effect = Finished(error=trouble)
+        return ()
 
     def _taken(self, turns: Sequence[_Turn]) -> BaseException | None:
         """Take turns; return what has ended the attempt, if something has."""

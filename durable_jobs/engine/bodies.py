@@ -20,6 +20,7 @@ from durable_jobs import logs
 from durable_jobs.definitions import current
 from durable_jobs.durations import format_duration
 from durable_jobs.engine.frames import Call, Outcome
+from durable_jobs.store.connection_state import Guard
 
 #: How often the step whose body is executing has failed before.
 attempt: ContextVar[int | None] = ContextVar("durable_attempt", default=None)
@@ -105,6 +106,16 @@ def attempted(fn: Callable[[], Any]) -> Outcome:
 
 
 def _outcome(call: Call) -> Outcome:
+    """Call a body and leave this thread's database connections as they were."""
+    guard = Guard()
+    outcome = _called(call)
+    trouble = guard.end(f"The body of step {call.name!r}")
+    if trouble is not None and outcome.error is None:
+        return Outcome(error=trouble)
+    return outcome
+
+
+def _called(call: Call) -> Outcome:
     fn = chosen(call)
     if iscoroutinefunction(fn):
         return async_to_sync(aperform)(call)

@@ -20,7 +20,8 @@ from durable_jobs.exceptions import ConfigurationError, LimitExceeded, NonDeterm
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, step_changed
 from durable_jobs.statuses import RunStatus, StepStatus
-from durable_jobs.store import db, runs, steps
+from durable_jobs.store import connection_state, db, runs, steps
+from durable_jobs.store.connection_state import Guard
 from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.runs import Parked
 from durable_jobs.store.steps import Memo
@@ -76,7 +77,8 @@ class Session:
         self._position = max((memo.position for memo in memos.values()), default=-1)
         self._last_loaded = self._position
         self._handover = Handover(self._record)
-        self._depth = len(db.connection().atomic_blocks)
+        #: How the connections of its thread were before user code ran.
+        self.guard = Guard()
         self._lock = threading.Lock()
         #: The bytes of steps that are about to be recorded together, by key.
         self._wanted: dict[str, int] = {}
@@ -163,12 +165,12 @@ class Session:
 
     def check_committing(self, name: str) -> None:
         """Raise when the function has a transaction open, which could roll back."""
-        around = self._depth if self.on_own_thread else 0
-        if len(db.connection().atomic_blocks) > around:
+        around = self.guard.depth(db.alias()) if self.on_own_thread else 0
+        if connection_state.depth(db.connection()) > around:
             msg = (
-                f"Step {name!r} is called inside transaction.atomic(): a rollback "
-                f"would undo its record but not what it did. Call it outside, or use "
-                f"ctx.step.atomic()."
+                f"Step {name!r} is called inside a transaction (transaction.atomic(), "
+                f"BEGIN or set_autocommit(False)): a rollback would undo its record "
+                f"but not what it did. Call it outside, or use ctx.step.atomic()."
             )
             raise ConfigurationError(msg)
 

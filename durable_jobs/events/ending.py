@@ -9,14 +9,13 @@ from durable_jobs import clock, dispatch, serialization
 from durable_jobs.definitions.events import RUN_ENDED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import run_log
 from durable_jobs.events.starting import Start, event_of, origin
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
 from durable_jobs.models.fields import seen
 from durable_jobs.signals import announce, run_changed, run_created
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import awaited, db, runs, schedules
+from durable_jobs.store import db, runs, schedules
 from durable_jobs.store.runs import HANDLER, INVOKE, End
 from durable_jobs.store.steps import Lease
 
@@ -44,13 +43,16 @@ def finish(
         if done:
             hit("finish.committed", run.function)
             tell(run, end)
-            return True
-        # It has children, or other runs wait for its end, or it is not ours.
+        if plain or done:
+            return done
 
     def after(ended: Run, how: End) -> list[Run]:
         if ended.pk == run.pk and along is not None:
             along()
-        return follow(ended, how, handled=handled or ended.pk != run.pk)
+        if ended.pk == run.pk and not handled:
+            tell(ended, how)
+            return []
+        return follow(ended, how)
 
     done = runs.finish(run, lease, end, after)
     if done:
@@ -59,17 +61,11 @@ def finish(
     return done
 
 
-def follow(run: Run, end: End, *, handled: bool = True) -> list[Run]:
-    """Return the handler's run that follows the end of a run, and tell of that end.
-
-    Without ``handled``, no handler follows.
-    """
+def follow(run: Run, end: End) -> list[Run]:
+    """Return the handler's run that follows the end of a run, and tell of that end."""
     tell(run, end)
-    if run.awaited:
-        for queue in awaited.queues(run.pk):
-            dispatch.ring(queue)
     handler = _handler(registry.find(run.function), end.status)
-    if handler is None or not handled:
+    if handler is None:
         return []
     dispatch.ring(handler.queue)
     made = _follower(handler, run, end)
@@ -78,9 +74,8 @@ def follow(run: Run, end: End, *, handled: bool = True) -> list[Run]:
 
 
 def tell(run: Run, end: End) -> None:
-    """Log and announce the end of a run, and let the slot behind it begin."""
+    """Announce the end of a run, and let the slot behind it begin."""
     schedules.let_next(run)
-    run_log.ended(run, end)
     announce(
         run_changed,
         run_id=run.pk,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import socket
 import threading
@@ -21,6 +22,9 @@ from durable_jobs.executors.stopping import stopping
 from durable_jobs.models import Run
 from durable_jobs.scheduling import timers
 from durable_jobs.store import leases, looking
+from durable_jobs.store.connection_state import Guard
+
+logger = logging.getLogger("durable_jobs")
 
 #: Runs that take longer than this are claimed one at a time.
 SHORT = 0.05
@@ -105,11 +109,13 @@ def serve(
     due = looked and _look()[1]
     count = 0
     turns = Turns()
+    guard = Guard()
     with keeper().serving(queue):
         while True:
             if finished() or stopping():
                 dispatch.ring_now(queue)
                 return count
+            _restore(guard)
             size = _pace.batch()
             if keeper().alarmed(queue) or due:
                 due = timers.end_due(size, queue) >= size
@@ -124,6 +130,13 @@ def serve(
                 break
     _answered[queue] = began
     return count
+
+
+def _restore(guard: Guard) -> None:
+    """Restore the connections that code outside of any body has changed."""
+    trouble = guard.end("Code of your project outside of a step's body")
+    if trouble is not None:
+        logger.error("%s", trouble)
 
 
 def _look() -> tuple[bool, bool]:

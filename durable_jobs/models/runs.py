@@ -110,9 +110,9 @@ class Run(models.Model):
     attempt = models.PositiveIntegerField(default=0)
     claims = models.PositiveIntegerField(default=0)
     crashes = models.PositiveIntegerField(default=0)
+    #: Attempts in a row that ended by a database error, with no step recorded.
+    database_errors = models.IntegerField(default=0, db_default=0)
     woken = models.BooleanField(default=False)
-    #: Other runs than its parent wait for its end: it must be announced to them.
-    awaited = models.BooleanField(default=False, db_default=False)
 
     queued_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)

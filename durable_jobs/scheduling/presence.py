@@ -22,5 +22,4 @@ def note(name: str, kind: str, queues: Sequence[str] = ()) -> None:
 
 def forget(name: str) -> None:
     """Write that a process is there no more."""
-    rows = Worker.objects.using(db.alias()).filter(name=name)
-    rows._raw_delete(db.alias())
+    Worker.objects.using(db.alias()).filter(name=name).delete()

@@ -62,6 +62,7 @@ UPDATE {_RUN} AS run
 SET lease_token = NULL, lease_until = NULL, crashes = 0, woken = false,
     queue = COALESCE(%s::varchar, run.queue),
     attempt = COALESCE(%s::int, run.attempt),
+    database_errors = %s::int,
     due_at = COALESCE(eligible.due_at, run.due_at),
     status = CASE
         WHEN eligible.status <> 'running' THEN eligible.status
@@ -98,6 +99,7 @@ def suspend(
     attempt: int | None,
     now: datetime,
     holding: bool,
+    database_errors: int,
 ) -> str | None:
     """Give a lease back with what the run waits for; return its status, None if lost.
 
@@ -115,7 +117,7 @@ def suspend(
         *step_values,
         *(v for key, wait in waits for v in _wait_row(lease[0], key, wait, now)),
         *((now, lease[0]) if holding else ()),
-        *(queue, attempt, *lease),
+        *(queue, attempt, database_errors, *lease),
     ]
     found = prepared.fetch(text, values)
     return found[0][0] if found else None
@@ -135,7 +137,7 @@ _FINISH = f"""
 WITH ended AS (
     UPDATE {_RUN} {postgres.ENDED}
     WHERE id = %s::uuid AND lease_token = %s::uuid AND status = 'running'
-      AND NOT awaited AND NOT EXISTS (
+      AND NOT EXISTS (
         SELECT 1 FROM {_RUN} AS child
         WHERE child.parent_id = %s::uuid AND child.relation = 'invoke'
           AND child.status IN ({_LIVE})
@@ -159,8 +161,8 @@ def finish(
 ) -> list[uuid.UUID] | None:
     """End a run with its waits and open steps; return these steps.
 
-    ``holding``: it may hold slots, which are released. None: the lease is lost, a
-    run that it invoked is still live, or other runs wait for its end.
+    ``holding``: it may hold slots, which are released. None: the lease is lost, or a
+    run that it invoked is still live.
     """
     now = ending.ended_at
     values = [*ending, *lease, lease[0], now]

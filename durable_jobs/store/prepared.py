@@ -22,7 +22,7 @@ from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from durable_jobs import clock
-from durable_jobs.store import db
+from durable_jobs.store import connection_state, db
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -69,7 +69,7 @@ def fetch(statement: str, values: Sequence[Any]) -> Rows:
 def allowed(connection: BaseDatabaseWrapper) -> bool:
     """Tell whether host and server let us; who watches queries sees them all."""
     return connection.vendor == "postgresql" and not (
-        connection.execute_wrappers
+        not connection_state.watched_only(connection)
         or connection.queries_logged
         or connection.alias in _refused
         or connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")

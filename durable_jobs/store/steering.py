@@ -72,6 +72,7 @@ def resume(run_id: uuid.UUID) -> bool:
                 lease_token=None,
                 lease_until=None,
                 crashes=0,
+                database_errors=0,
             )
         )
 
@@ -123,6 +124,7 @@ def redrive(
             queue=queue,
             attempt=0,
             crashes=0,
+            database_errors=0,
             woken=False,
         )
         if not changed:

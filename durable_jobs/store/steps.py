@@ -253,16 +253,14 @@ def record_attempt(
     logs: dict[str, Any] | None = None,
 ) -> None:
     """Keep what went wrong in an attempt that will be followed by another."""
-    db.insert(
-        Attempt(
-            run_id=run_id,
-            step=step,
-            number=number,
-            error=error,
-            started_at=started_at,
-            ended_at=ended_at,
-            logs=logs,
-        )
+    Attempt.objects.using(db.alias()).create(
+        run_id=run_id,
+        step=step,
+        number=number,
+        error=error,
+        started_at=started_at,
+        ended_at=ended_at,
+        logs=logs,
     )
 
 

@@ -64,3 +64,23 @@ def test_what_hangs_or_cannot_be_stored_ends_its_step_and_no_worker(lab: Lab) ->
     assert (memory.status, memory.error["type"]) == ("failed", "MemoryError")
     assert len(set(Effect.objects.values_list("pid", flat=True))) == 1
     assert worker.alive
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_a_worker_whose_body_left_a_transaction_open_serves_the_next_runs(
+    lab: Lab, pool: str
+) -> None:
+    worker = lab.worker("-P", pool, "-c", "1")
+    lab.beat()
+    for how in ("begin", "autocommit", "atomic"):
+        first = functions.leaving_open.enqueue({"how": how})
+        until(lambda run=first: ended(run), "the run to end", lab)
+        first.refresh_from_db()
+        assert (first.status, first.error["type"]) == (
+            "failed",
+            "TransactionStateError",
+        )
+        rest = [functions.quick.enqueue() for _ in range(3)]
+        until(lambda runs=rest: completed(*runs), "the runs after it to end", lab)
+    assert not Effect.objects.filter(label="never committed").exists()
+    assert worker.alive

@@ -132,6 +132,12 @@ def unstorable(ctx: durable.Context) -> object:
 
 
 @durable.function(retries=0)
+def leaving_open(ctx: durable.Context) -> None:
+    """Take a step whose body leaves a transaction open, in the way the data names."""
+    ctx.step.run("open", effects.leave_open, ctx.run_id, ctx.event.data["how"])
+
+
+@durable.function(retries=0)
 def quick(ctx: durable.Context) -> str:
     """Take one step that takes no time."""
     return ctx.step.run("one", effect, ctx.run_id, "one")

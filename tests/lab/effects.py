@@ -9,7 +9,7 @@ import threading
 import uuid
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F
 
 from durable_jobs import clock
@@ -125,3 +125,15 @@ def unstorable(run_id: str) -> object:
     """Give what has no JSON."""
     effect(run_id, "give")
     return object()
+
+
+def leave_open(run_id: str, how: str) -> None:
+    """Leave a transaction open on this thread's connection."""
+    if how == "autocommit":
+        transaction.set_autocommit(False)
+    elif how == "atomic":
+        transaction.atomic().__enter__()
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("BEGIN")
+    effect(run_id, "never committed")

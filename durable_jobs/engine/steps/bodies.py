@@ -11,14 +11,15 @@ from durable_jobs import clock, serialization
 from durable_jobs.definitions import operations as ops
 from durable_jobs.engine.bodies import stubbed
 from durable_jobs.engine.frames import Call, Frame, Outcome, Plan
-from durable_jobs.engine.retrying import give_up, not_due, schedule, settle
+from durable_jobs.engine.retrying import not_due, record_of, schedule, settle
 from durable_jobs.engine.suspend import BranchDropped, Suspend, own_writes
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.failpoints import hit
-from durable_jobs.logs import kept
+from durable_jobs.logs import Lines, kept
 from durable_jobs.retry import as_backoff
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, steps
+from durable_jobs.store.connection_state import AtomicGuard
 from durable_jobs.store.steps import Memo
 
 
@@ -29,7 +30,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
         raise Suspend
     started = clock.now()
     frame.given(operation.args, operation.kwargs)
-    frame.keep_lines(started)
+    frame.lines = Lines(started)
     if operation.at_most_once:
         yield from _mark_started(frame, operation)
     hit("step.before", operation.id)
@@ -77,7 +78,7 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
         raise Suspend
     started = clock.now()
     frame.given(operation.args, operation.kwargs)
-    frame.keep_lines(started)
+    frame.lines = Lines(started)
     hit("step.before", operation.id)
     blank = frame.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
     outcome: Outcome = yield Call(
@@ -91,7 +92,7 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
         if isinstance(error, _Undone):
             error = error.error
         suspend = schedule(frame, error, started)
-        raise suspend or (yield from give_up(frame, error, started))
+        raise suspend or (yield from frame.fail(record_of(error), started))
     memo, status = outcome.value
     frame.session.recorded(memo, status)
     hit("step.after", operation.id)
@@ -132,9 +133,13 @@ class _Undone(Exception):
 def _called(frame: Frame, operation: ops.Atomic) -> str:
     """Call the body and return its result as JSON text."""
     fn = stubbed(operation.id, operation.fn)
+    guard = AtomicGuard(db.connection())
     try:
         with kept(frame.lines):  # and not what the engine's own statements log
             value = fn(*operation.args, **operation.kwargs)
+        trouble = guard.end(f"The body of step {operation.id!r}")
+        if trouble is not None:
+            raise trouble
         text = frame.session.encode(value, operation.id)
     except Exception as error:
         raise _Undone(error) from error

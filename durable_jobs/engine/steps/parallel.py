@@ -15,6 +15,7 @@ from durable_jobs.engine.steps.tally import Tally
 from durable_jobs.engine.suspend import Suspend, is_suspension
 from durable_jobs.events import ending
 from durable_jobs.exceptions import DurableError
+from durable_jobs.logs import Lines
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import runs
 from durable_jobs.store.steps import Memo
@@ -84,7 +85,7 @@ def _begun(frame: Frame, tally: Tally, index: int, started: datetime) -> Frame |
     )
     if not_due(inner):
         return None
-    inner.keep_lines(started)
+    inner.lines = Lines(started)
     call = tally.calls[index]
     if isinstance(call, functools.partial):  # as the items of a map are
         inner.given(call.args, call.keywords)

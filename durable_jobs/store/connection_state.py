@@ -1,0 +1,321 @@
+"""Check and restore this thread's database connections after user code has run.
+
+User code can leave a transaction open (``BEGIN`` in a cursor, ``set_autocommit``, an
+``atomic`` block that is never left) or change the session (``SET``, an advisory lock, a
+temporary table). The next run on the same worker would inherit both.
+
+The checks ask the driver what it knows already. They send nothing to the server. A
+connection whose session was changed is closed, and opens again when it is needed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+from durable_jobs.exceptions import TransactionStateError
+
+#: Statements that change the session for those who use the connection next.
+_CHANGES = re.compile(
+    r"""
+    (?:^|;) \s* (?: --[^\n]*\n\s* | /\*.*?\*/\s* )*
+    (?: SET \s+ (?!LOCAL\b|CONSTRAINTS?\b|TRANSACTION\b)
+      | (?:RESET|DISCARD|DO|LISTEN|LOAD|PREPARE|ATTACH|USE) \b
+      | PRAGMA \s+ [\w.]+ \s* [=(]
+      | CREATE \s+ (?:GLOBAL\s+|LOCAL\s+)? TEMP
+    )
+    | \bINTO \s+ TEMP
+    | \bpg_(?:try_)?advisory_lock | \bGET_LOCK \s* \(
+    | \bset_config \s* \( (?! [^;]*, \s* true \s* \) )
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+
+#: Statements that may change what the engine's own next statement meets.
+_SCOPES = re.compile(
+    r"""
+    (?:^|;) \s* (?: --[^\n]*\n\s* | /\*.*?\*/\s* )* (?:SET|RESET|DISCARD|DO) \s
+    | \bset_config \s* \(
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_SCOPE = "SELECT current_setting('search_path'), current_setting('role')"
+_TO_SCOPE = "SELECT set_config('search_path', %s, true), set_config('role', %s, true)"
+
+#: Settings whose value PostgreSQL reports to its clients.
+_REPORTED = (
+    "session_authorization",
+    "is_superuser",
+    "default_transaction_read_only",
+    "search_path",
+    "TimeZone",
+    "DateStyle",
+    "IntervalStyle",
+    "application_name",
+    "client_encoding",
+    "standard_conforming_strings",
+)
+
+#: Whether this process executes runs: then the connections it opens are watched.
+_armed = False
+
+#: What libpq says of a connection (``PGTransactionStatusType``).
+_IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = _KNOWN = range(4)
+
+
+class SessionWatch:
+    """A wrapper of a connection's statements that notes changes of its session."""
+
+    def __init__(self) -> None:
+        self.changed = False
+        #: Keep the search path and the role as they were before the next change.
+        self.keeping = False
+        self._kept: tuple[Any, ...] | None = None
+        self._raw: Any = None
+        self._reported: tuple[Any, ...] = ()
+
+    def __call__(
+        self,
+        execute: Callable[..., Any],
+        sql: Any,
+        params: Any,
+        many: bool,
+        context: dict[str, Any],
+    ) -> Any:
+        """Look at a statement and execute it."""
+        text = _text(sql, context)
+        if self.keeping and self._kept is None and _SCOPES.search(text):
+            self._kept = _fetch(context["connection"], _SCOPE)
+        if not self.changed and _CHANGES.search(text):
+            self.changed = True
+        return execute(sql, params, many, context)
+
+    def begin(self, connection: BaseDatabaseWrapper) -> None:
+        """Note what the server reports, if this is another session than before."""
+        self.keeping = False
+        if connection.connection is not self._raw:
+            self._raw = connection.connection
+            self._reported = _reported(connection)
+            self.changed = False
+
+    def keep_scope(self, connection: BaseDatabaseWrapper) -> None:
+        """Keep the search path and the role of what user code does from now on."""
+        self.keeping, self._kept = connection.vendor == "postgresql", None
+
+    def restore_scope(self, connection: BaseDatabaseWrapper) -> None:
+        """Let the engine's next statement meet its own tables, as its own role."""
+        self.keeping, kept, self._kept = False, self._kept, None
+        if kept is not None:
+            _fetch(connection, _TO_SCOPE, kept)
+
+    def differs(self, connection: BaseDatabaseWrapper) -> bool:
+        """Tell whether the session was changed since it began."""
+        if connection.connection is not self._raw:
+            return False
+        return self.changed or _reported(connection) != self._reported
+
+
+def _fetch(
+    connection: BaseDatabaseWrapper, statement: str, values: Any = None
+) -> tuple[Any, ...]:
+    """Execute a statement past Django and return its row."""
+    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        row: tuple[Any, ...] = cursor.fetchone()
+        return row
+
+
+def _text(sql: Any, context: dict[str, Any]) -> str:
+    if isinstance(sql, str):
+        return sql
+    if isinstance(sql, bytes):
+        return sql.decode(errors="replace")
+    try:  # what psycopg composes
+        return str(sql.as_string(context["connection"].connection))
+    except Exception:  # noqa: BLE001  # the driver itself says what is wrong with it
+        return ""
+
+
+def _reported(connection: BaseDatabaseWrapper) -> tuple[Any, ...]:
+    raw = connection.connection
+    if raw is None or connection.vendor != "postgresql":
+        return ()
+    pgconn = getattr(raw, "pgconn", None)
+    if pgconn is None:  # psycopg2
+        return tuple(raw.get_parameter_status(name) for name in _REPORTED)
+    return tuple(pgconn.parameter_status(name.encode()) for name in _REPORTED)
+
+
+def watch_of(connection: BaseDatabaseWrapper) -> SessionWatch:
+    """Return the watch of a connection, which stays on it."""
+    for wrapper in connection.execute_wrappers:
+        if isinstance(wrapper, SessionWatch):
+            return wrapper
+    watch = SessionWatch()
+    connection.execute_wrappers.append(watch)
+    return watch
+
+
+def watched_only(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether no wrapper but our own looks at the statements of a connection."""
+    wrappers = connection.execute_wrappers
+    return not wrappers or (
+        len(wrappers) == 1 and isinstance(wrappers[0], SessionWatch)
+    )
+
+
+def _status(connection: BaseDatabaseWrapper) -> int:
+    """Return what the driver says of the transaction; 4 is a lost connection."""
+    raw = connection.connection
+    if raw is None:
+        return _IDLE
+    if connection.vendor == "postgresql":
+        pgconn = getattr(raw, "pgconn", None)
+        if pgconn is None:  # psycopg2
+            return int(raw.get_transaction_status())
+        return int(pgconn.transaction_status)
+    known = getattr(raw, "in_transaction", None)  # of sqlite3
+    if known is None:
+        known = connection.in_atomic_block
+    return _IN_TRANSACTION if known else _IDLE
+
+
+def depth(connection: BaseDatabaseWrapper) -> int:
+    """Return in how many transactions, one inside the other, a connection is."""
+    if connection.atomic_blocks or connection.connection is None:
+        return len(connection.atomic_blocks)
+    if not connection.settings_dict["AUTOCOMMIT"]:
+        return 0  # the host ends its transactions by itself
+    if not connection.autocommit or not _autocommits(connection):
+        return 1
+    return int(_status(connection) in (_ACTIVE, _IN_TRANSACTION, _IN_ERROR))
+
+
+def _autocommits(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether the driver commits each statement, whatever Django takes it for."""
+    raw = connection.connection
+    if connection.vendor == "postgresql":
+        return bool(raw.autocommit)
+    if connection.vendor == "sqlite":
+        return raw.isolation_level is None
+    return True
+
+
+class Guard:
+    """What the connections of this thread are like before user code runs.
+
+    ``end`` and ``trouble`` restore that, and tell what was left.
+    """
+
+    def __init__(self) -> None:
+        global _armed
+        _armed = True
+        self._depths: dict[str, int] = {}
+        for connection in connections.all(initialized_only=True):
+            watch_of(connection).begin(connection)
+            if connection.atomic_blocks:
+                self._depths[connection.alias] = len(connection.atomic_blocks)
+
+    def depth(self, alias: str) -> int:
+        """Return how deep in transactions a connection was."""
+        return self._depths.get(alias, 0)
+
+    def end(self, whose: str) -> TransactionStateError | None:
+        """Restore all connections; return an error if a transaction was left open."""
+        error: TransactionStateError | None = None
+        for connection in connections.all(initialized_only=True):
+            around = self.depth(connection.alias)
+            if depth(connection) > around:
+                _unwind(connection, around)
+                error = TransactionStateError(
+                    f"{whose} left a transaction open on database "
+                    f"{connection.alias!r}. It was rolled back. Commit it, or use "
+                    f"transaction.atomic() as a context manager."
+                )
+            if not around and watch_of(connection).differs(connection):
+                _close(connection)
+        return error
+
+
+class AtomicGuard(Guard):
+    """The same around the body of an atomic step, inside the step's transaction."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        super().__init__()
+        self._connection = connection
+        self._around = len(connection.atomic_blocks)
+        watch_of(connection).keep_scope(connection)
+
+    def end(self, whose: str) -> TransactionStateError | None:
+        """Return what is wrong with the transaction, or with another connection.
+
+        A connection that is lost is no fault of the body's: the next statement tells.
+        """
+        what = self._wrong()
+        if what:
+            msg = f"{whose} {what}. What it wrote was rolled back."
+            return TransactionStateError(msg)
+        if _status(self._connection) in _KNOWN:
+            watch_of(self._connection).restore_scope(self._connection)
+        return super().end(whose)
+
+    def _wrong(self) -> str:
+        connection, status = self._connection, _status(self._connection)
+        if len(connection.atomic_blocks) > self._around:
+            _unwind(connection, self._around)
+            return "left a transaction.atomic() block open. Use it as a context manager"
+        if connection.closed_in_transaction or status == _IDLE:
+            return (
+                "ended the transaction that its step is recorded in. Leave out COMMIT "
+                "and ROLLBACK, and do not close the connection"
+            )
+        if status in _KNOWN and (connection.needs_rollback or status == _IN_ERROR):
+            return (
+                "swallowed a database error, which has ended its transaction. Let the "
+                "error out, or put the statement in a transaction.atomic() of its own"
+            )
+        return ""
+
+
+def _unwind(connection: BaseDatabaseWrapper, around: int) -> None:
+    """Leave the transactions that are deeper than ``around``; undo what they wrote."""
+    if around:
+        # Its owner is still inside: it rolls back as it leaves.
+        del connection.atomic_blocks[around:]
+        del connection.savepoint_ids[max(0, around - 1) :]
+        connection.needs_rollback = True
+        return
+    connection.in_atomic_block = False
+    connection.atomic_blocks, connection.savepoint_ids = [], []
+    connection.run_commit_hooks_on_set_autocommit_on = False
+    connection.needs_rollback = False
+    try:
+        connection.rollback()
+        connection.set_autocommit(True)
+    except Exception:  # noqa: BLE001  # whatever is wrong with it, another one is opened
+        _close(connection)
+
+
+def _close(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection for good, past a pool that would keep it."""
+    raw = connection.connection
+    if getattr(connection, "pool", None) and raw is not None:
+        with suppress(Exception):
+            raw.close()
+    with suppress(Exception):
+        connection.close()
+
+
+def _watch_new(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+    """Watch a connection from the moment it opens: user code may be what opens it."""
+    if _armed:
+        watch_of(connection).begin(connection)
+
+
+connection_created.connect(_watch_new, dispatch_uid="durable_jobs.connection_state")
