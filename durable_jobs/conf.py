@@ -8,6 +8,7 @@ where it is asked for; ``problems()`` finds all of them for the system check.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -53,6 +54,17 @@ def _text(name: str, value: Any) -> str:
 
 def _optional_text(name: str, value: Any) -> str | None:
     return None if value is None else _text(name, value)
+
+
+def _version(name: str, value: Any) -> str:
+    if value is None:
+        found = (os.environ.get(variable) for variable in _VERSIONS)
+        return next((version for version in found if version), "")
+    return _text(name, value)
+
+
+#: Where platforms name the release that a process runs.
+_VERSIONS = ("GIT_SHA", "HEROKU_SLUG_COMMIT", "SOURCE_VERSION")
 
 
 def _url(name: str, value: Any) -> str | None:
@@ -194,6 +206,9 @@ class Settings:
     PROGRESS_AGE: timedelta = _setting("1h", _duration)
     #: Rows that one prune deletes at once.
     PRUNE_BATCH: int = _setting(1000, _count)
+    #: The release that runs, for log records; None takes it from the environment:
+    #: GIT_SHA, HEROKU_SLUG_COMMIT or SOURCE_VERSION.
+    VERSION: str = _setting(None, _version)
     #: The database alias of the app's tables.
     DATABASE: str = _setting("default", _database)
 

@@ -6,7 +6,6 @@ logged and disturbs nothing.
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import Any
 
@@ -14,32 +13,46 @@ from django.db import transaction
 from django.dispatch import Signal
 
 from durable_jobs.conf import settings
+from durable_jobs.project_code import described
 
 logger = logging.getLogger("durable_jobs")
 
+
+class _Signal(Signal):
+    """A signal whose failing receivers are logged, whatever kind of callable they are.
+
+    Django's own log line asks each receiver for a ``__qualname__``. An instance with
+    ``__call__`` has none, so its error left ``send_robust``.
+    """
+
+    def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
+        logger.error(
+            "A receiver of a durable_jobs signal failed: %s",
+            described(receiver),
+            exc_info=err,
+        )
+
+
 #: A run was created. Sent with ``run_id``, ``function`` and ``status``.
-run_created = Signal()
+run_created = _Signal()
 #: A run changed its status. Sent with ``run_id``, ``function``, ``status``, ``reason``.
-run_changed = Signal()
+run_changed = _Signal()
 #: A step changed its status. Sent with ``run_id``, ``function``, ``step``, ``kind``,
 #: ``status`` and ``attempt``.
-step_changed = Signal()
+step_changed = _Signal()
 #: An event was stored. Sent with ``event_id`` and ``name``.
-event_received = Signal()
+event_received = _Signal()
 
 
 def announce(signal: Signal, **values: Any) -> None:
     """Send ``signal`` once the change has committed; log the receivers that fail."""
-    if signal.receivers:
-        send = functools.partial(_send, signal, values)
-        transaction.on_commit(send, using=settings.DATABASE, robust=True)
+    if not signal.receivers:
+        return
 
+    def send() -> None:
+        try:
+            signal.send_robust(sender=None, **values)
+        except Exception:  # async receivers cannot be called where a loop runs
+            logger.exception("The receivers of a durable_jobs signal were not called.")
 
-def _send(signal: Signal, values: dict[str, Any]) -> None:
-    for receiver, response in signal.send_robust(sender=None, **values):
-        if isinstance(response, Exception):
-            logger.error(
-                "A receiver of a durable_jobs signal failed: %r",
-                receiver,
-                exc_info=response,
-            )
+    transaction.on_commit(send, using=settings.DATABASE, robust=True)

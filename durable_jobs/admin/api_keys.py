@@ -22,6 +22,7 @@ from durable_jobs.control import keys
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import ApiKey
+from durable_jobs.project_code import all_described, described
 
 _STATES = {
     keys.ACTIVE: _("active"),
@@ -153,7 +154,8 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     @admin.display(description=_("acts as"))
     def owner_shown(self, key: ApiKey) -> Any:
         """Return in whose name it acts."""
-        return keys.owner_of(key) or GONE
+        owner = keys.owner_of(key)
+        return GONE if owner is None else described(owner)
 
     @admin.display(description=_("state"))
     def state(self, key: ApiKey) -> Any:
@@ -188,4 +190,5 @@ def _names(rows: QuerySet[ApiKey]) -> dict[str, str]:
         users = list(get_user_model()._default_manager.filter(pk__in=owners))
     except (ValueError, TypeError):
         return {}  # the primary keys of users were of another kind once
-    return {str(user.pk): str(user) for user in users}
+    names = all_described(users)
+    return {str(user.pk): name for user, name in zip(users, names, strict=True)}

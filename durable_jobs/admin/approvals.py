@@ -11,6 +11,7 @@ from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.forms import BaseForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -26,6 +27,7 @@ from durable_jobs.control import approving
 from durable_jobs.control.approving import Question, RejectForm
 from durable_jobs.exceptions import InvalidForm, PayloadError, Refused
 from durable_jobs.models import Run, Wait
+from durable_jobs.project_code import contained
 from durable_jobs.queries import approvals
 from durable_jobs.store import db
 
@@ -100,7 +102,7 @@ def decide(admin: Any, request: HttpRequest, run_id: uuid.UUID, key: str) -> Any
         raise PermissionDenied
     if asked.wait is None:
         return _back(admin, request, messages.WARNING, asked.verdict)
-    wrong = None
+    wrong, failed = None, ""
     if request.method == "POST":
         try:
             done = _decide(request, asked)
@@ -110,9 +112,9 @@ def decide(admin: Any, request: HttpRequest, run_id: uuid.UUID, key: str) -> Any
             return _back(admin, request, messages.WARNING, str(refused))
         except InvalidForm as invalid:
             wrong = invalid.form
-        except PayloadError:
-            pass  # the form is gone: the page says so
-    return _page(admin, request, asked, wrong)
+        except PayloadError as error:
+            failed = error.message  # the form is gone, or its own code failed
+    return _page(admin, request, asked, wrong, failed)
 
 
 def _asked(run_id: uuid.UUID, key: str) -> Question:
@@ -142,15 +144,47 @@ def _back(admin: Any, request: HttpRequest, level: int, text: str) -> HttpRespon
 
 
 def _page(
-    admin: Any, request: HttpRequest, asked: Question, wrong: BaseForm | None
+    admin: Any,
+    request: HttpRequest,
+    asked: Question,
+    wrong: BaseForm | None,
+    failed: str,
 ) -> HttpResponse:
-    rejecting = wrong if isinstance(wrong, RejectForm) else RejectForm()
-    form, gone = wrong if wrong is not rejecting else None, ""
+    """Return the page; without its form where the form's own code fails."""
+    form = None if isinstance(wrong, RejectForm) else wrong
     try:
-        if form is None and asked.form is not None:
-            form = asked.form()
+        made = asked.form
+        if form is None and made is not None and not failed:
+            form = _begun(made)
     except PayloadError as error:
-        gone = error.message
+        failed = error.message
+    if form is None:
+        return _drawn(admin, request, asked, None, wrong, failed)
+    try:
+        with contained():
+            return _drawn(admin, request, asked, form, wrong, failed).render()
+    except Exception as error:  # noqa: BLE001  # logged as what it is
+        failed = approving.form_failed(type(form), error).message
+        return _drawn(admin, request, asked, None, wrong, failed)
+
+
+def _begun(made: type[BaseForm]) -> BaseForm:
+    try:
+        with contained():
+            return made()
+    except Exception as error:
+        raise approving.form_failed(made, error) from error
+
+
+def _drawn(
+    admin: Any,
+    request: HttpRequest,
+    asked: Question,
+    form: BaseForm | None,
+    wrong: BaseForm | None,
+    gone: str,
+) -> TemplateResponse:
+    rejecting = wrong if isinstance(wrong, RejectForm) else RejectForm()
     rejecting.auto_id = "id_reject_%s"  # the other form may have such a field too
     for one in (form, rejecting):
         if one is not None:

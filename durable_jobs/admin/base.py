@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.utils import lookup_field
+from django.contrib.auth import get_permission_codename
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.forms import ModelForm
@@ -20,6 +21,7 @@ from durable_jobs.admin.pages import actor, frame
 from durable_jobs.admin.paging import BoundedChangeList, CappedPaginator
 from durable_jobs.admin.payloads import stored
 from durable_jobs.admin.references import References
+from durable_jobs.project_code import allowed, asked
 from durable_jobs.store import db
 
 
@@ -61,6 +63,18 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     class Media:
         css: ClassVar = {"all": ["durable_jobs/admin.css"]}
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Ask the backends, of which one may fail."""
+        return asked(
+            lambda: super(ReadOnlyAdmin, self).has_module_permission(request),
+            "whether the app is shown",
+        )
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Ask the backends, of which one may fail."""
+        name = get_permission_codename("view", self.opts)
+        return allowed(request.user, f"{self.opts.app_label}.{name}")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse."""

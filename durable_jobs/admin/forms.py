@@ -28,7 +28,8 @@ from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from durable_jobs.exceptions import PayloadError
+from durable_jobs.conf import settings
+from durable_jobs.exceptions import DurableError
 from durable_jobs.serialization.outside import read_json
 
 #: Nothing was said: the model's own default counts.
@@ -70,8 +71,12 @@ class JSONText(forms.CharField):
         if not text.strip():
             return None
         try:
-            return read_json(text.encode(errors="replace"), what=str(_("the text")))
-        except PayloadError as error:
+            return read_json(
+                text.encode(errors="replace"),
+                what=str(_("the text")),
+                most=settings.MAX_REQUEST_BYTES,
+            )
+        except DurableError as error:
             raise forms.ValidationError(error.message) from None
 
 

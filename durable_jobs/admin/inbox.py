@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from django.contrib.auth import get_backends
-from django.contrib.auth.backends import ModelBackend
 
 from durable_jobs.control.acting import Actor
 from durable_jobs.models import Wait
+from durable_jobs.project_code import backends_ask_more
 from durable_jobs.queries import approvals
 
 #: Approvals on a page.
@@ -30,7 +27,7 @@ def read(actor: Actor, after: int = 0) -> Inbox:
     """Return the approvals that an actor may decide, from some place on."""
     names = approvals.permissions()
     allowed = {name for name in names if actor.may(name)}
-    if len(allowed) < len(names) and _by_run():
+    if len(allowed) < len(names) and backends_ask_more():
         return _one_by_one(actor, allowed, approvals.waiting(names, after, LOOKED_AT))
     rows = approvals.waiting(allowed, after, PAGE + 1) if allowed else []
     last = rows[PAGE - 1].pk if len(rows) > PAGE else None
@@ -57,19 +54,4 @@ def anything_for(actor: Actor) -> bool:
     """Tell whether an approval waits that an actor may decide."""
     if any(actor.may(name) for name in approvals.permissions()):
         return True
-    return _by_run() and bool(read(actor).waits)
-
-
-def _by_run() -> bool:
-    """Tell whether anybody could have a permission for one run alone.
-
-    Django's own backend knows none, and asking it for each run would be in vain.
-    """
-    return any(not _plain(type(backend)) for backend in get_backends())
-
-
-def _plain(backend: Any) -> bool:
-    names = ("has_perm", "get_all_permissions")
-    return issubclass(backend, ModelBackend) and all(
-        getattr(backend, name) is getattr(ModelBackend, name) for name in names
-    )
+    return backends_ask_more() and bool(read(actor).waits)

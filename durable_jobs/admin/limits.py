@@ -13,7 +13,8 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import away
-from durable_jobs.control import traffic
+from durable_jobs.admin.pages import actor
+from durable_jobs.control import auditing, traffic
 from durable_jobs.flow import keys
 from durable_jobs.models import Gate, Pause, Slot
 
@@ -50,7 +51,7 @@ class GateAdmin(ReadOnlyAdmin):
         """Allow those who may change limits to set one, where it is a number."""
         if obj is not None and obj.control in ONE_LIVE_RUN:
             return False
-        return bool(request.user.has_perm("durable_jobs.change_gate"))
+        return actor(request).may("durable_jobs.change_gate")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the limits with the number of their slots that are held."""
@@ -75,6 +76,11 @@ class GateAdmin(ReadOnlyAdmin):
     ) -> None:
         """Set the limit, and let through what it has room for."""
         traffic.set_limit(obj, form.cleaned_data["override"])
+
+    def log_change(self, request: HttpRequest, obj: Gate, message: Any) -> Any:
+        """Write the entry as those of all actions are written."""
+        limit = _("the declared one") if obj.override is None else obj.override
+        auditing.write(actor(request), obj, f"Limit set to {limit}.")
 
     @admin.display(description=_("held"))
     def held(self, gate: Any) -> Any:

@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from durable_jobs.models import Wait
+from durable_jobs.project_code import allowed, may_view
 
 
 class Links:
@@ -27,9 +28,9 @@ class Links:
     def allowed(self, model: type[Model]) -> bool:
         """Tell whether the viewer may open the pages of a model."""
         if model not in self._allowed:
-            self._allowed[model] = self._site.is_registered(
-                model
-            ) and self._site.get_model_admin(model).has_view_permission(self.request)
+            self._allowed[model] = self._site.is_registered(model) and may_view(
+                self._site.get_model_admin(model), self.request
+            )
         return self._allowed[model]
 
     def admin_of(self, model: type[Model]) -> ModelAdmin:
@@ -54,7 +55,7 @@ class Links:
         """Return the address where an approval is decided, for those who may."""
         user: Any = self.request.user
         may = wait.step and (
-            user.has_perm(wait.name) or user.has_perm(wait.name, wait.run)
+            allowed(user, wait.name) or allowed(user, wait.name, wait.run)
         )
         if not may:
             return None

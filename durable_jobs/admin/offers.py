@@ -33,6 +33,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import DurableError
 from durable_jobs.models import Run
+from durable_jobs.project_code import all_described, may_view
 
 #: Objects that the page names; of the others it tells how many there are.
 NAMED = 20
@@ -161,7 +162,7 @@ class Asking:
         return [
             known[key]
             for key in self.chosen.keys
-            if key in known and self.admin.has_view_permission(self.request, known[key])
+            if key in known and may_view(self.admin, self.request, known[key])
         ]
 
     @cached_property
@@ -232,7 +233,7 @@ class Asking:
             messages.warning(self.request, text % {"count": gone})
 
     def _page(self) -> HttpResponse:
-        admin, links = self.admin, self.links
+        admin, links, named = self.admin, self.links, self.objects[:NAMED]
         self.request.current_app = admin.admin_site.name
         context = {
             **admin.admin_site.each_context(self.request),
@@ -241,8 +242,8 @@ class Asking:
             # Not the function itself, which a template would call.
             "description": self.function.description,
             "objects": [
-                links.anchor(links.page(type(one), one.pk), one)
-                for one in self.objects[:NAMED]
+                links.anchor(links.page(type(one), one.pk), name)
+                for one, name in zip(named, all_described(named), strict=True)
             ],
             "others": max(len(self.objects) - NAMED, 0),
             "count": len(self.objects),

@@ -22,6 +22,7 @@ from durable_jobs.admin.pages import actor
 from durable_jobs.admin.related import Runs, row
 from durable_jobs.control.acting import may
 from durable_jobs.models import Run
+from durable_jobs.project_code import all_described
 from durable_jobs.queries import subjects
 from durable_jobs.queries.subjects import COUNTED, Counts
 
@@ -125,7 +126,8 @@ def _named(
     if not may_view(site, request):
         return [_("Runs that you may not view.")]
     links = Links(site, request)
-    known = {str(one.pk): one for one in objects}
+    names = all_described(objects)
+    known = {str(one.pk): name for one, name in zip(objects, names, strict=True)}
     lines: list[Any] = [
         format_html(
             "{}: {} {} {}{}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from django.apps import apps
-from django.core.exceptions import FieldError, ValidationError
+from django.core.exceptions import ValidationError
 from django.db import connections
 from django.db.models import Exists, Model, OuterRef
 from django.utils.html import format_html
@@ -18,12 +19,13 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from durable_jobs.admin.links import Links
+from durable_jobs.project_code import all_described, contained, may_view
 from durable_jobs.serialization.tags import TAG, VALUE
+
+logger = logging.getLogger("durable_jobs")
 
 #: References that a page looks up; those beyond are shown as they are stored.
 MOST = 50
-#: Characters of an instance's own name.
-LONGEST = 200
 KIND = "model"
 
 Place = tuple[str, str, str]
@@ -83,45 +85,42 @@ class References:
                 asked[key] = _key(model, key)
             except (ValidationError, ValueError, TypeError):
                 continue
-        rows = self._rows(model, alias, list(asked.values()))
-        if rows is None:
-            return {}
-        shown = {}
-        for key, value in asked.items():
-            text = self._one(model, label, key, rows.get(value))
-            if text is not None:
-                shown[label, key, alias] = text
-        return shown
+        try:
+            with contained():
+                rows = self._rows(model, alias, list(asked.values()))
+                seen = {key: row for key, row in rows.items() if self._sees(model, row)}
+        except Exception:
+            logger.warning("The admin of %s could not be asked.", label, exc_info=True)
+            return {}  # what the project's own queryset cannot be asked
+        names = dict(zip(seen, all_described(seen.values()), strict=True))
+        return {
+            (label, key, alias): self._shown(model, label, key, names.get(value))
+            for key, value in asked.items()
+            if value in seen or value not in rows
+        }
 
-    def _rows(
-        self, model: type[Model], alias: str, keys: list[Any]
-    ) -> dict[Any, Any] | None:
+    def _rows(self, model: type[Model], alias: str, keys: list[Any]) -> dict[Any, Any]:
         """Return the rows that there are, each with whether the viewer may see it."""
         own = self.links.admin_of(model)
         seen = own.get_queryset(self.links.request).using(alias)
         found = model._base_manager.using(alias).filter(pk__in=keys)
         rows = self.links.joined(model, found)
-        try:
-            own_rows = Exists(seen.order_by().filter(pk=OuterRef("pk")))
-            return {row.pk: row for row in rows.annotate(durable_seen=own_rows)}
-        except (FieldError, OverflowError, TypeError, ValueError):
-            return None  # what the host's own queryset cannot be asked
+        own_rows = Exists(seen.order_by().filter(pk=OuterRef("pk")))
+        return {row.pk: row for row in rows.annotate(durable_seen=own_rows)}
 
-    def _one(
-        self, model: type[Model], label: str, key: str, row: Any
-    ) -> SafeString | None:
+    def _sees(self, model: type[Model], row: Any) -> bool:
+        own = self.links.admin_of(model)
+        return row.durable_seen and may_view(own, self.links.request, row)
+
+    def _shown(
+        self, model: type[Model], label: str, key: str, name: str | None
+    ) -> SafeString:
         kind = format_html('<i class="durable-tag">{} {}</i> ', label, key)
-        if row is None:
+        if name is None:
             gone = format_html('<span class="durable-quiet">{}</span>', _("deleted"))
             return kind + gone
-        own = self.links.admin_of(model)
-        if not row.durable_seen or not own.has_view_permission(self.links.request, row):
-            return None
-        try:
-            name = str(row)[:LONGEST]
-        except Exception:  # noqa: BLE001  # the host's own code must not break our page
-            return None
-        return kind + self.links.anchor(self.links.page(model, row.pk), name)
+        # By the key as it is stored, which is how a page is asked for.
+        return kind + self.links.anchor(self.links.page(model, _key(model, key)), name)
 
 
 def _key(model: type[Model], text: str) -> Any:

@@ -89,13 +89,11 @@ def _save(request: HttpRequest) -> tuple[int, str, str]:
         text = _("You have %(most)s saved views, which is the most. Delete one first.")
         return messages.ERROR, text % {"most": MOST}, query
     values = {"query": query, "shared": "shared" in request.POST}
-    own.update_or_create(
-        owner=_owner(request),
-        page=PAGE,
-        name=name,
-        defaults=values,
-        create_defaults={**values, "created_at": clock.now()},
+    view = SavedView(
+        owner=_owner(request), page=PAGE, name=name, created_at=clock.now(), **values
     )
+    if not own.filter(name=name).update(**values):
+        own.bulk_create([view], ignore_conflicts=True)  # saved at this moment, twice
     return messages.SUCCESS, _("The view “%(name)s” is saved.") % {"name": name}, query
 
 
@@ -109,7 +107,7 @@ def _delete(request: HttpRequest) -> tuple[int, str, str]:
     )
     if row is None:
         return messages.WARNING, _("You have no such saved view any more."), query
-    row.delete()
+    own.filter(pk=row.pk)._raw_delete(db.alias())
     text = _("The view “%(name)s” is deleted.") % {"name": row.name}
     return messages.SUCCESS, text, query
 

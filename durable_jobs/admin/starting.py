@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Any
 
@@ -23,8 +22,12 @@ from durable_jobs.definitions.names import MAX_LENGTH
 from durable_jobs.definitions.options import MAX_PRIORITY
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
-from durable_jobs.exceptions import DurableError
+from durable_jobs.exceptions import DurableError, PayloadError
 from durable_jobs.models import Run
+from durable_jobs.serialization.outside import read_json
+
+#: Bytes of a key that a person types, of which the form takes 255 characters.
+KEY_BYTES = 4 * MAX_LENGTH
 
 # Starting
 
@@ -211,13 +214,9 @@ def _keyed(function: Function) -> bool:
 def _key(text: str) -> Any:
     """Return the key that a text stands for: JSON where it is that, else itself."""
     try:
-        return json.loads(text, parse_constant=_no)
-    except (ValueError, RecursionError):
+        return read_json(text.encode(errors="replace"), what="the key", most=KEY_BYTES)
+    except PayloadError:
         return text
-
-
-def _no(name: str) -> Any:
-    raise ValueError(name)
 
 
 def _function(admin: Any, request: HttpRequest, key: str, permission: str) -> Function:

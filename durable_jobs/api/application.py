@@ -31,7 +31,7 @@ from durable_jobs.api import (
     steering,
 )
 from durable_jobs.api.bodies import StrictParser
-from durable_jobs.api.doors import DOORS
+from durable_jobs.api.doors import doors
 from durable_jobs.api.problems import NOT_FOUND, Problem, answer
 from durable_jobs.store import db
 
@@ -74,7 +74,7 @@ def make() -> Api:
         openapi_url=None,
         docs_url=None,
         parser=StrictParser(),
-        auth=DOORS,
+        auth=doors(),
     )
     problems.install(api)
     rooms = (sending, functions, reading, steering, schedules, callbacks, probes)

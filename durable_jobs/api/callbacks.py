@@ -1,4 +1,4 @@
-"""Answers to callbacks: whoever has the signed token may give them."""
+"""Answers to callbacks, given by the holder of the signed token."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from django.http import HttpRequest
 from ninja import Router, Status
 
 from durable_jobs.api.answers import answers
-from durable_jobs.api.doors import Anybody
+from durable_jobs.api.doors import CallbackToken
 from durable_jobs.api.schemas import FailIn, SucceedIn
 from durable_jobs.definitions import callbacks
 
-router = Router(tags=["callbacks"], auth=Anybody())
+router = Router(tags=["callbacks"], auth=CallbackToken())
 
 _ANSWERS = answers({204: None}, 410, 415, open=True)
 

@@ -1,12 +1,13 @@
 """Who asks: a program by its key, a person by the admin's session, or anybody.
 
 A door lets in or raises; only where no key is shown is the session looked at, and then
-with Django's own check against forged requests. Whoever is in is counted, and then the
-body is read.
+with Django's own check against forged requests. The request is counted, then the check
+of the endpoint decides by the address alone, and only then the body is read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from django.conf import settings
@@ -21,6 +22,10 @@ from durable_jobs.conf import settings as conf
 from durable_jobs.control import keys, limiting
 from durable_jobs.control.acting import Actor
 from durable_jobs.control.scopes import scope_of
+from durable_jobs.events import answering
+
+#: What decides before the body is read: it raises what the endpoint would raise.
+Check = Callable[[HttpRequest, Actor], object]
 
 
 def _count(who: str) -> None:
@@ -36,8 +41,9 @@ class ApiKey(AuthBase):
     openapi_type = "http"
     openapi_scheme = "bearer"
 
-    def __init__(self, *, lines: bool = False) -> None:
+    def __init__(self, check: Check | None = None, *, lines: bool = False) -> None:
         super().__init__()
+        self.check = check
         self.lines = lines
 
     def __call__(self, request: HttpRequest) -> Actor | None:
@@ -51,7 +57,7 @@ class ApiKey(AuthBase):
             _count(limiting.address(request))
             raise unauthorized()
         _count(f"key:{actor.key}:{text.strip() if actor.key is None else ''}")
-        bodies.read(request, lines=self.lines)
+        _enter(request, actor, self.check, self.lines)
         return actor
 
 
@@ -61,9 +67,10 @@ class Session(AuthBase):
     openapi_type = "apiKey"
     openapi_in = "cookie"
 
-    def __init__(self, *, lines: bool = False) -> None:
+    def __init__(self, check: Check | None = None, *, lines: bool = False) -> None:
         self.openapi_name = settings.SESSION_COOKIE_NAME
         super().__init__()
+        self.check = check
         self.lines = lines
 
     def __call__(self, request: HttpRequest) -> Actor:
@@ -72,12 +79,21 @@ class Session(AuthBase):
         if user is None or not (user.is_active and getattr(user, "is_staff", False)):
             _count(limiting.address(request))
             raise unauthorized()
+        bodies.refuse_form(request)
         if check_csrf(request) is not None:
             msg = "Expected the token against forged requests, as X-CSRFToken."
             raise Problem(403, "csrf-failed", msg)
         _count(f"user:{user.pk}")
-        bodies.read(request, lines=self.lines)
-        return Actor(user, via="API")
+        actor = Actor(user, via="API")
+        _enter(request, actor, self.check, self.lines)
+        return actor
+
+
+def _enter(request: HttpRequest, who: Actor, check: Check | None, lines: bool) -> None:
+    """Let the endpoint's own check decide, and then read the body."""
+    if check is not None:
+        check(request, who)
+    bodies.read(request, lines=lines)
 
 
 class Anybody:
@@ -93,10 +109,36 @@ class Anybody:
         return True
 
 
-#: For all endpoints but those that the next two are for.
-DOORS = [ApiKey(), Session()]
-#: For events, which may come one a line.
-LINES = [ApiKey(lines=True), Session(lines=True)]
+class CallbackToken:
+    """Let in the holder of a callback's token, if a run waits for its answer."""
+
+    def __call__(self, request: HttpRequest) -> bool:
+        """Count the request, check the token, and read the body."""
+        _count(limiting.address(request))
+        answering.check(address_part(request, "token"))
+        bodies.read(request)
+        return True
+
+
+def doors(check: Check | None = None, *, lines: bool = False) -> Sequence[AuthBase]:
+    """Return the ways into an endpoint. ``lines``: its body may be one value a line."""
+    return [ApiKey(check, lines=lines), Session(check, lines=lines)]
+
+
+def with_permission(*permissions: str) -> Check:
+    """Return the check that an actor has one of these permissions."""
+
+    def check(request: HttpRequest, who: Actor) -> None:
+        if not any(who.may(one) for one in permissions):
+            require(who, permissions[0])
+
+    return check
+
+
+def address_part(request: HttpRequest, name: str) -> str:
+    """Return a part of the request's address, by the name that the endpoint gives."""
+    match = request.resolver_match
+    return str(match.kwargs[name]) if match is not None else ""
 
 
 def actor(request: HttpRequest) -> Actor:
@@ -104,19 +146,22 @@ def actor(request: HttpRequest) -> Actor:
     return cast(Actor, cast(Any, request).auth)
 
 
-def need_scope(request: HttpRequest, permission: str) -> Actor:
-    """Return who asks; raise when the key does not cover a permission."""
-    found = actor(request)
-    if not found.within_scope(permission):
-        msg = f"The key lacks the scope {scope_of(permission)}."
-        raise PermissionDenied(msg)
-    return found
-
-
 def need(request: HttpRequest, permission: str) -> Actor:
     """Return who asks; raise when the key, or its owner, may not do this."""
-    found = need_scope(request, permission)
-    if not found.may(permission):
+    return require(actor(request), permission)
+
+
+def require(who: Actor, permission: str) -> Actor:
+    """Return an actor; raise when the key, or its owner, may not do this."""
+    require_scope(who, permission)
+    if not who.may(permission):
         msg = f"You lack the permission {permission}."
         raise PermissionDenied(msg)
-    return found
+    return who
+
+
+def require_scope(who: Actor, permission: str) -> None:
+    """Raise when the key, if there is one, does not cover a permission."""
+    if not who.within_scope(permission):
+        msg = f"The key lacks the scope {scope_of(permission)}."
+        raise PermissionDenied(msg)

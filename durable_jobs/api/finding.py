@@ -9,14 +9,16 @@ from uuid import UUID
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 
-from durable_jobs.api.doors import need_scope
+from durable_jobs.api.doors import Check, actor, address_part, require_scope
 from durable_jobs.control.acting import Actor
 from durable_jobs.models import Run
+from durable_jobs.project_code import allowed
 from durable_jobs.queries import reading
 from durable_jobs.queries.filtering import RunFilter
 
 _VIEW = "durable_jobs.view_run"
 _PAYLOAD = "durable_jobs.view_payload"
+_KEPT = "_durable_jobs_run"
 _PAGE = ("limit", "cursor")
 
 
@@ -25,18 +27,44 @@ def run(request: HttpRequest, key: UUID, permission: str) -> tuple[Actor, Run]:
 
     One that he may not even see is not there: its id tells nobody anything.
     """
-    who = need_scope(request, permission)
-    found = reading.run(key)
+    who = actor(request)
+    return who, _run(request, who, key, permission)
+
+
+def run_with(*permissions: str) -> Check:
+    """Return the check for a run at the address, with one of these permissions."""
+
+    def check(request: HttpRequest, who: Actor) -> None:
+        key = UUID(address_part(request, "run_id"))
+        refused: Exception | None = None
+        for permission in permissions:
+            try:
+                _run(request, who, key, permission)
+            except (PermissionDenied, Http404) as error:
+                refused = refused or error
+            else:
+                return
+        if refused is not None:
+            raise refused
+
+    return check
+
+
+def _run(request: HttpRequest, who: Actor, key: UUID, permission: str) -> Run:
+    require_scope(who, permission)
+    # Read once for a request: the door has found it before the body was read.
+    found: Run | None = getattr(request, _KEPT, None) or reading.run(key)
     if found is None:
         raise Http404
+    setattr(request, _KEPT, found)
     if not who.may(permission, found):
         # Of the user alone: a key without the scope to read may still steer.
         user = who.user
-        if not (user.has_perm(_VIEW) or user.has_perm(_VIEW, found)):
+        if not (allowed(user, _VIEW) or allowed(user, _VIEW, found)):
             raise Http404
         msg = f"You lack the permission {permission}."
         raise PermissionDenied(msg)
-    return who, found
+    return found
 
 
 def params(request: HttpRequest) -> dict[str, list[str]]:

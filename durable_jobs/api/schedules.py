@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.http import Http404, HttpRequest
 from ninja import Query, Router
+from ninja.security.base import AuthBase
 
 from durable_jobs.api import cursors
 from durable_jobs.api.answers import answers
-from durable_jobs.api.doors import need
+from durable_jobs.api.doors import address_part, doors, need, require
 from durable_jobs.api.schemas import Page, ReasonIn, ScheduleDone, SchedulesOut
 from durable_jobs.control import operating
+from durable_jobs.control.acting import Actor
 from durable_jobs.exceptions import FilterError, Refused, UnknownFunction
 from durable_jobs.models import Schedule
 from durable_jobs.queries import reading
@@ -20,6 +23,21 @@ from durable_jobs.store import db
 router = Router(tags=["schedules"])
 
 _DONE = answers({200: ScheduleDone}, 404, 409, 415)
+_PERMISSIONS = {
+    "pause": operating.PAUSE_SCHEDULE,
+    "resume": operating.PAUSE_SCHEDULE,
+    "run": operating.RUN_SCHEDULE,
+}
+
+
+def _on_schedule(verb: str) -> Sequence[AuthBase]:
+    """Return the ways into an endpoint that does something to one schedule."""
+
+    def check(request: HttpRequest, who: Actor) -> None:
+        require(who, _PERMISSIONS[verb])
+        _find(int(address_part(request, "schedule_id")))
+
+    return doors(check)
 
 
 @router.get("/schedules", response=answers({200: SchedulesOut}))
@@ -36,7 +54,9 @@ def list_schedules(
     return {"schedules": rows, "next": cursors.of_number(last)}
 
 
-@router.post("/schedules/{int:schedule_id}/pause", response=_DONE)
+@router.post(
+    "/schedules/{int:schedule_id}/pause", auth=_on_schedule("pause"), response=_DONE
+)
 def pause_schedule(
     request: HttpRequest, schedule_id: int, payload: ReasonIn | None = None
 ) -> Any:
@@ -44,7 +64,9 @@ def pause_schedule(
     return _steer(request, "pause", schedule_id, payload)
 
 
-@router.post("/schedules/{int:schedule_id}/resume", response=_DONE)
+@router.post(
+    "/schedules/{int:schedule_id}/resume", auth=_on_schedule("resume"), response=_DONE
+)
 def resume_schedule(
     request: HttpRequest, schedule_id: int, payload: ReasonIn | None = None
 ) -> Any:
@@ -52,7 +74,9 @@ def resume_schedule(
     return _steer(request, "resume", schedule_id, payload)
 
 
-@router.post("/schedules/{int:schedule_id}/run", response=_DONE)
+@router.post(
+    "/schedules/{int:schedule_id}/run", auth=_on_schedule("run"), response=_DONE
+)
 def run_schedule(
     request: HttpRequest, schedule_id: int, payload: ReasonIn | None = None
 ) -> Any:
@@ -60,21 +84,19 @@ def run_schedule(
     return _steer(request, "run", schedule_id, payload)
 
 
-_PERMISSIONS = {
-    "pause": operating.PAUSE_SCHEDULE,
-    "resume": operating.PAUSE_SCHEDULE,
-    "run": operating.RUN_SCHEDULE,
-}
+def _find(schedule_id: int) -> Schedule:
+    rows = Schedule.objects.using(db.alias()).filter(pk=schedule_id)
+    schedule = rows.first()
+    if schedule is None:
+        raise Http404
+    return schedule
 
 
 def _steer(
     request: HttpRequest, verb: str, schedule_id: int, given: ReasonIn | None
 ) -> Any:
     who = need(request, _PERMISSIONS[verb])
-    rows = Schedule.objects.using(db.alias()).filter(pk=schedule_id)
-    schedule = rows.first()
-    if schedule is None:
-        raise Http404
+    schedule = _find(schedule_id)
     reason, started = given.reason if given else "", None
     try:
         if verb == "pause":

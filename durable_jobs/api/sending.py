@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from durable_jobs.api import bodies
 from durable_jobs.api.answers import answers
-from durable_jobs.api.doors import LINES, need
+from durable_jobs.api.doors import doors, need, with_permission
 from durable_jobs.api.problems import Problem
 from durable_jobs.api.schemas import EventIn, Ids, SignalIn, Woken
 from durable_jobs.conf import settings
@@ -45,7 +45,7 @@ _HEADER = {
 
 @router.post(
     "/events",
-    auth=LINES,
+    auth=doors(with_permission(sending.SEND), lines=True),
     response=answers({202: Ids}, 409, 415),
     openapi_extra={"requestBody": _BODY, "parameters": [_HEADER]},
 )
@@ -56,7 +56,12 @@ def send_events(request: HttpRequest) -> Any:
     return Status(202, {"ids": sending.send(who, events, _source(who))})
 
 
-@router.post("/signals/{name}", response=answers({200: Woken}, 415), tags=["signals"])
+@router.post(
+    "/signals/{name}",
+    auth=doors(with_permission(sending.SIGNAL)),
+    response=answers({200: Woken}, 415),
+    tags=["signals"],
+)
 def send_signal(
     request: HttpRequest, name: str, payload: SignalIn | None = None
 ) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,10 +11,11 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from ninja import Router, Status
+from ninja.security.base import AuthBase
 
 from durable_jobs.api import finding
 from durable_jobs.api.answers import answers
-from durable_jobs.api.doors import need
+from durable_jobs.api.doors import address_part, doors, need, require, with_permission
 from durable_jobs.api.problems import Problem
 from durable_jobs.api.schemas import (
     FIRST_YEAR,
@@ -28,7 +30,7 @@ from durable_jobs.api.schemas import (
     StartIn,
 )
 from durable_jobs.control import bulk, sending
-from durable_jobs.control.acting import VERBS, act
+from durable_jobs.control.acting import VERBS, Actor, act
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import Refused, UnknownFunction
 from durable_jobs.types import Duration
@@ -40,7 +42,22 @@ _MADE = answers({201: Done}, 404, 409, 415)
 _STARTED = answers({200: RunOut, 201: RunOut}, 404, 409, 415)
 
 
-@router.post("/functions/{function_id}/runs", response=_STARTED, tags=["functions"])
+def _on_run(*verbs: str) -> Sequence[AuthBase]:
+    """Return the ways into an endpoint that does one of these to one run."""
+    return doors(finding.run_with(*(VERBS[verb].permission for verb in verbs)))
+
+
+def _may_start(request: HttpRequest, who: Actor) -> None:
+    require(who, sending.START)
+    registry.get(address_part(request, "function_id"))
+
+
+@router.post(
+    "/functions/{function_id}/runs",
+    auth=doors(_may_start),
+    response=_STARTED,
+    tags=["functions"],
+)
 def start_run(
     request: HttpRequest, function_id: str, payload: StartIn | None = None
 ) -> Any:
@@ -59,7 +76,11 @@ def start_run(
     return Status(201 if started.new else 200, started.run)
 
 
-@router.post("/runs/bulk", response=answers({202: Job}, 409, 415))
+@router.post(
+    "/runs/bulk",
+    auth=doors(with_permission(*(one.permission for one in VERBS.values()))),
+    response=answers({202: Job}, 409, 415),
+)
 def do_to_many(request: HttpRequest, payload: BulkIn) -> Any:
     """Do something to all runs that a filter finds, in a run that tells how it went."""
     who = need(request, VERBS[payload.verb].permission)
@@ -67,7 +88,7 @@ def do_to_many(request: HttpRequest, payload: BulkIn) -> Any:
     return Status(202, {"run": bulk.begin(who, payload.verb, chosen, payload.reason)})
 
 
-@router.post("/runs/{uuid:run_id}/cancel", response=_DONE)
+@router.post("/runs/{uuid:run_id}/cancel", auth=_on_run("cancel"), response=_DONE)
 def cancel_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
@@ -75,7 +96,7 @@ def cancel_run(
     return _act(request, "cancel", run_id, payload)
 
 
-@router.post("/runs/{uuid:run_id}/pause", response=_DONE)
+@router.post("/runs/{uuid:run_id}/pause", auth=_on_run("pause"), response=_DONE)
 def pause_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
@@ -83,7 +104,7 @@ def pause_run(
     return _act(request, "pause", run_id, payload)
 
 
-@router.post("/runs/{uuid:run_id}/resume", response=_DONE)
+@router.post("/runs/{uuid:run_id}/resume", auth=_on_run("resume"), response=_DONE)
 def resume_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
@@ -91,7 +112,7 @@ def resume_run(
     return _act(request, "resume", run_id, payload)
 
 
-@router.post("/runs/{uuid:run_id}/retry", response=_DONE)
+@router.post("/runs/{uuid:run_id}/retry", auth=_on_run("retry"), response=_DONE)
 def retry_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
@@ -99,7 +120,7 @@ def retry_run(
     return _act(request, "retry", run_id, payload)
 
 
-@router.post("/runs/{uuid:run_id}/wake", response=_DONE)
+@router.post("/runs/{uuid:run_id}/wake", auth=_on_run("wake"), response=_DONE)
 def wake_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
@@ -107,7 +128,7 @@ def wake_run(
     return _act(request, "wake", run_id, payload)
 
 
-@router.post("/runs/{uuid:run_id}/redrive", response=_DONE)
+@router.post("/runs/{uuid:run_id}/redrive", auth=_on_run("redrive"), response=_DONE)
 def redrive_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
@@ -115,7 +136,7 @@ def redrive_run(
     return _act(request, "redrive", run_id, payload)
 
 
-@router.post("/runs/{uuid:run_id}/rerun", response=_MADE)
+@router.post("/runs/{uuid:run_id}/rerun", auth=_on_run("rerun", "edit"), response=_MADE)
 def rerun_run(
     request: HttpRequest, run_id: UUID, payload: RerunIn | None = None
 ) -> Any:
@@ -128,7 +149,7 @@ def rerun_run(
     return Status(201, _act(request, "edit", run_id, given, **values))
 
 
-@router.post("/runs/{uuid:run_id}/answer", response=_DONE)
+@router.post("/runs/{uuid:run_id}/answer", auth=_on_run("answer"), response=_DONE)
 def answer_run(request: HttpRequest, run_id: UUID, payload: AnswerIn) -> Any:
     """End what an open step waits for with a value, as if that had come of it."""
     values = {"step": payload.step, "value": payload.value}

@@ -21,6 +21,7 @@ from durable_jobs.control.scopes import scope_of
 from durable_jobs.definitions.registry import OWN
 from durable_jobs.exceptions import Refused
 from durable_jobs.models import Run, WaitKind
+from durable_jobs.project_code import allowed, is_active
 from durable_jobs.statuses import LIVE, REDRIVABLE, RunStatus
 from durable_jobs.store import db
 
@@ -170,10 +171,10 @@ class Actor:
 
     def may(self, permission: str, run: Any = None) -> bool:
         """Tell whether the actor has a permission, for all runs or for this one."""
-        if not self.user.is_active or not self.within_scope(permission):
+        if not is_active(self.user) or not self.within_scope(permission):
             return False
-        return self.user.has_perm(permission) or (
-            run is not None and self.user.has_perm(permission, run)
+        return allowed(self.user, permission) or (
+            run is not None and allowed(self.user, permission, run)
         )
 
     def within_scope(self, permission: str) -> bool:

@@ -7,6 +7,7 @@ wins, and the other is told who was first.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,17 +22,21 @@ from durable_jobs import clock, dispatch, serialization
 from durable_jobs.conf import settings
 from durable_jobs.control import auditing
 from durable_jobs.control.acting import Actor
-from durable_jobs.exceptions import InvalidForm, PayloadError, Refused
+from durable_jobs.exceptions import DurableError, InvalidForm, PayloadError, Refused
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.models.fields import Encoded
+from durable_jobs.project_code import contained, described
 from durable_jobs.serialization.classes import find_class
 from durable_jobs.serialization.texts import storable_text
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, waits
 from durable_jobs.store.waits import Outcome
 
+logger = logging.getLogger("durable_jobs")
+
 APPROVED, REJECTED = "approved", "rejected"
 LONGEST_REASON = 1_000
+LONGEST_NAME = 200
 
 
 class RejectForm(forms.Form):
@@ -110,7 +115,7 @@ def approve(actor: Actor, run: Run, step_key: str, data: Mapping[str, Any]) -> N
     output = filled(asked, data)
     with db.atomic():
         settle(asked, approved(asked, output, actor))
-        auditing.record(actor, run, f"“{asked.title}” approved.")
+        auditing.record(actor, run, f"Approval “{asked.step.name}” approved.")
 
 
 def reject(actor: Actor, run: Run, step_key: str, reason: str) -> None:
@@ -122,7 +127,8 @@ def reject(actor: Actor, run: Run, step_key: str, reason: str) -> None:
     given = given_reason(reason)
     with db.atomic():
         settle(asked, rejected(asked, given, actor))
-        auditing.record(actor, run, f"“{asked.title}” rejected: {given}")
+        # Without the title, which may say what only some viewers may see.
+        auditing.record(actor, run, f"Approval “{asked.step.name}” rejected: {given}")
 
 
 def _open(actor: Actor, run: Run, step_key: str) -> Question:
@@ -145,7 +151,16 @@ def filled(asked: Question, data: Mapping[str, Any]) -> str:
     made = asked.form
     if made is None:
         return _stored({})
-    form = made(data)
+    try:
+        with contained():
+            return _read(made(data))
+    except DurableError:
+        raise
+    except Exception as error:
+        raise form_failed(made, error) from error
+
+
+def _read(form: forms.BaseForm) -> str:
     if not form.is_valid():
         raise invalid(form)
     try:
@@ -153,6 +168,13 @@ def filled(asked: Question, data: Mapping[str, Any]) -> str:
     except PayloadError as error:
         form.add_error(None, error.message)
         raise invalid(form) from error
+
+
+def form_failed(form: type[forms.BaseForm], error: Exception) -> PayloadError:
+    """Log the error of a form's own code, and return what to tell of it."""
+    name = f"{form.__module__}.{form.__qualname__}"
+    logger.error("The form %s of an approval failed.", name, exc_info=error)
+    return PayloadError(f"The form {name} failed: {type(error).__name__}. Correct it.")
 
 
 def given_reason(text: str) -> str:
@@ -211,9 +233,17 @@ def _decided(asked: Question, decision: str, actor: Actor | None) -> dict[str, A
         **(asked.step.detail or {}),
         "decision": decision,
         "by": None if user is None else str(user.pk),
-        "name": "" if user is None else storable_text(user.get_username()),
+        "name": "" if user is None else _name(user),
         "at": clock.now().isoformat(),
     }
+
+
+def _name(user: Any) -> str:
+    try:
+        return storable_text(user.get_username(), LONGEST_NAME)
+    except Exception:  # a model of users of the project's own
+        logger.warning("The name of user %s cannot be told.", user.pk, exc_info=True)
+        return described(user)
 
 
 def _plain(value: Any) -> Any:

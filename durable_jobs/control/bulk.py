@@ -32,6 +32,7 @@ from durable_jobs.exceptions import (
     RetryAfter,
 )
 from durable_jobs.models import Run
+from durable_jobs.project_code import described
 from durable_jobs.queries.filtering import RunFilter
 from durable_jobs.store import db
 
@@ -197,7 +198,8 @@ def _actor(known: dict[str, Any], verb: str) -> Actor:
     scopes = known["scopes"]
     actor = Actor(user, known["via"], None if scopes is None else frozenset(scopes))
     if not actor.may(VERBS[verb].permission):
-        msg = f"{user} has not the permission {VERBS[verb].permission} any more."
+        lacks = f"has not the permission {VERBS[verb].permission} any more"
+        msg = f"{described(user)} {lacks}."
         raise NonRetriable(msg)
     return actor
 

@@ -22,6 +22,7 @@ from durable_jobs.control.scopes import SCOPES
 from durable_jobs.definitions.names import check_name
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import ApiKey
+from durable_jobs.project_code import is_active
 from durable_jobs.store import db
 
 #: How the text of a key begins, for people and for scanners of secrets.
@@ -64,7 +65,7 @@ def create(
         raise ConfigurationError(msg)
     text = BEGINS + secrets.token_urlsafe(32)
     with db.atomic():
-        key = ApiKey.objects.using(db.alias()).create(
+        key = ApiKey(
             name=name,
             prefix=text[:SHOWN],
             digest=digest(text),
@@ -74,6 +75,7 @@ def create(
             created_at=clock.now(),
             expires_at=expires_at,
         )
+        db.insert(key)
         auditing.write(actor, key, f"Made, with the scopes {', '.join(key.scopes)}.")
     return Made(key, text)
 
@@ -113,7 +115,7 @@ def identify(text: str) -> Actor | None:
     if state(key, now) != ACTIVE:
         return None
     owner = owner_of(key)
-    if owner is None or not owner.is_active:
+    if owner is None or not is_active(owner):
         return None
     _note(key, now)
     return Actor(

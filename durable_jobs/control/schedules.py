@@ -16,6 +16,8 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.names import check_name
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import check_cron_options
+from durable_jobs.events import keyed, starting
+from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run, Schedule, ScheduleQuerySet
 from durable_jobs.models.fields import Encoded, seen
@@ -35,7 +37,7 @@ def create(function: Function | str, values: Mapping[str, Any]) -> Schedule:
     schedule = Schedule(function=found.id, created_at=now)
     _apply(schedule, values, now)
     with db.joined():
-        schedule.save(using=db.alias(), force_insert=True)
+        db.insert(schedule)
         if schedule.jitter:
             _write(schedule, next_at=slots.due_at(schedule, schedule.slot_at))
     return _as_read(schedule)
@@ -120,7 +122,10 @@ def resume(schedule: Schedule) -> bool:
 
 
 def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
-    """Start a run of a schedule, by its ``overlap``; None when it has to wait."""
+    """Start a run of a schedule, by its ``overlap``; None when it has to wait.
+
+    If another run holds its idempotency key, return that run.
+    """
     with db.atomic():
         row, now = _locked(schedule), clock.now()
         registry.get(row.function)
@@ -131,12 +136,21 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
             _hold(row, now)
         else:
             made = firing.begin(row, fire, now, event_id or firing.new_id())
-            (run,) = firing.store([made], now)
-            run.data = seen(made.data)
-            if not fire.skipped:
+            started = firing.store([made], now)
+            run = started[0] if started else _holder(made)
+            if started:
+                run.data = seen(made.data)
+            if started and not fire.skipped:
                 _write(row, fired_at=now, last_run=run.pk)
     schedule.refresh_from_db()
     return run
+
+
+def _holder(start: Start) -> Run:
+    """Return the run that holds the key of a start."""
+    taken = keyed.take(starting.claims_of(start, None))
+    assert taken is not None, "another run holds the key"
+    return keyed.holder(taken)
 
 
 def _hold(row: Schedule, now: datetime) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 from durable_jobs.definitions.schemes import (
@@ -99,12 +100,12 @@ class StandardWebhooks(Hmac):
     timestamp_header: str | None = "webhook-timestamp"
     id_header: str | None = "webhook-id"
 
-    def check(self, delivery: Delivery) -> None:
-        """Raise ``Unverified`` unless a signature is right and not out of time."""
-        if not self.delivery_id(delivery.headers, None):
+    def precheck(self, headers: Mapping[str, str], at: datetime) -> None:
+        """Raise ``Unverified`` without an id or a signature, or when out of time."""
+        if not self.delivery_id(headers, None):
             msg = "there is no webhook-id"
             raise Unverified(msg)
-        super().check(delivery)
+        super().precheck(headers, at)
 
     def delivery_id(self, headers: Mapping[str, str], payload: Any) -> str | None:
         """Return the id of the message."""
@@ -150,9 +151,13 @@ class SharedSecret(Scheme):
 
     def check(self, delivery: Delivery) -> None:
         """Raise ``Unverified`` unless the header has a secret that counts."""
+        self.precheck(delivery.headers, delivery.at)
+
+    def precheck(self, headers: Mapping[str, str], at: datetime) -> None:
+        """Raise ``Unverified`` unless the header has a secret that counts."""
         bearer = "Bearer " if self.header.lower() == "authorization" else ""
         prefix = bearer if self.prefix is None else self.prefix
-        given = delivery.headers.get(self.header, "").encode(errors="surrogatepass")
+        given = headers.get(self.header, "").encode(errors="surrogatepass")
         right = False
         for secret in self.secrets.read():
             # A digest of each: their lengths are no secret's length then.

@@ -6,14 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.db import Error as DatabaseError
 from django.db import transaction
 
-from durable_jobs import clock, dispatch, serialization
+from durable_jobs import clock, dispatch, logs, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions import current
 from durable_jobs.definitions.controls import BatchFailures
@@ -22,13 +21,14 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import batching, bodies, scope
 from durable_jobs.engine.activity import Activity
 from durable_jobs.engine.context import Ahead, RunContext
-from durable_jobs.engine.errors import describe
+from durable_jobs.engine.database_errors import give_up
+from durable_jobs.engine.errors import describe, exc_info
 from durable_jobs.engine.performing import AsyncPerformer, Performer
-from durable_jobs.engine.retrying import next_attempt
+from durable_jobs.engine.retrying import next_attempt, raised_by
 from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import StoreFailed, is_suspension
-from durable_jobs.events import ending
+from durable_jobs.events import ending, run_log
 from durable_jobs.exceptions import ConfigurationError, LimitExceeded, PayloadError
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, run_changed
@@ -38,10 +38,6 @@ from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.runs import End
 
 logger = logging.getLogger("durable_jobs")
-
-#: How long a run rests after a database error: twice as long each time in a row.
-PAUSE_AFTER_TROUBLE = timedelta(seconds=1)
-LONGEST_PAUSE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +96,9 @@ def advance(
         logger.info("Run %s was taken over or ended by others: left to them.", run.pk)
     except (DatabaseError, StoreFailed) as error:
         # Committed or not, the memos tell: whoever claims the run next reads them.
-        logger.warning("The database failed in run %s.", run.pk, exc_info=True)
-        _give_up(run, error, progress=session is not None and session.progress > 0)
+        if not db.lost(error.__cause__ if isinstance(error, StoreFailed) else error):
+            logger.warning("The database failed in run %s.", run.pk, exc_info=True)
+        give_up(run, error, progress=session is not None and session.progress > 0)
 
 
 def _resolve(run: Run, lease: steps.Lease) -> Function | None:
@@ -132,7 +129,7 @@ def _fresh(run: Run) -> bool:
 def _attempt(session: Session) -> None:
     trouble: Exception | None = None
     try:
-        with bodies.unmarked():
+        with bodies.unmarked(), logs.about(session.run):
             ended = _acall(session) if session.function.is_async else _scall(session)
             session.end_if_over()  # the function may have caught it
     finally:
@@ -308,6 +305,7 @@ def _fail(session: Session, error: Exception) -> None:
             holding=session.limited,
         )
         steps.record_attempt(run.pk, "", attempt, record, None, now)
+        run_log.attempt_failed(run, record, error, attempt + 1, due_at=due)
     _announce(run, status)
     dispatch.ring_at(due, function.queue)
 
@@ -316,11 +314,17 @@ def _end_failed(session: Session, error: Exception) -> None:
     record = describe(error)
     record.pop("class", None)
     record.pop("args", None)
-    end, along = End(RunStatus.FAILED, error=record), None
+    reason, along = "", None
     split = batching.halves(session)
     if split is not None:
         reason, along = split
-        end = End(RunStatus.FAILED, error=record, reason=reason)
+    end = End(
+        RunStatus.FAILED,
+        error=record,
+        reason=reason,
+        exc_info=exc_info(error),
+        step=raised_by(session, record),
+    )
     _ended(session, end, plain=False, along=along, handled=split is None)
 
 
@@ -366,7 +370,7 @@ def _leave(run: Run, lease: steps.Lease) -> None:
 
 def _park(run: Run, lease: steps.Lease, reason: str) -> None:
     if steering.pause(run.pk, reason, lease):
-        logger.warning("Run %s of %s is paused: %s", run.pk, run.function, reason)
+        run_log.paused(run, reason)
         _announce(run, RunStatus.PAUSED, reason)
     else:  # by somebody else; whoever resumes it finds the reason again
         _leave(run, lease)
@@ -380,49 +384,3 @@ def _announce(run: Run, status: str, reason: str = "") -> None:
         status=status,
         reason=reason,
     )
-
-
-def _give_up(run: Run, error: BaseException, *, progress: bool) -> None:
-    """Put the run back in its queue, if the database lets us.
-
-    Attempts that end like this in a row, without a step recorded, are counted: the run
-    fails after ``MAX_DATABASE_ERRORS`` of them. The pauses between them grow to an
-    hour in all, and a database that is away lets nothing be claimed: an outage does
-    not use them up.
-    """
-    count = 1 if progress else run.database_errors + 1
-    pause = min(PAUSE_AFTER_TROUBLE * 2 ** min(count - 1, 10), LONGEST_PAUSE)
-    lease = (run.pk, run.lease_token)
-    try:
-        connection = db.connection()
-        if not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
-        if count >= settings.MAX_DATABASE_ERRORS:
-            _fail_of_database(run, lease, error, count)  # type: ignore[arg-type]  # claimed runs have one
-            return
-        runs.suspend(
-            lease,  # type: ignore[arg-type]  # claimed runs have one
-            queue=run.queue,
-            due_at=clock.now() + pause,
-            holding=run.entry is not None,
-            database_errors=count,
-        )
-    except (DatabaseError, LeaseLost):
-        logger.info("Run %s is left to its lease.", run.pk)
-
-
-def _fail_of_database(
-    run: Run, lease: steps.Lease, error: BaseException, count: int
-) -> None:
-    cause = error.__cause__ if isinstance(error, StoreFailed) else error
-    record = describe(cause or error)
-    reason = (
-        f"{count} attempts in a row met a database error (setting "
-        f"MAX_DATABASE_ERRORS). The last one: {record['message']}"
-    )
-    ended = {
-        "type": record["type"],
-        "message": reason,
-        "traceback": record.get("traceback", ""),
-    }
-    ending.finish(run, End(RunStatus.FAILED, error=ended, reason=reason), lease)

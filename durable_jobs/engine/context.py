@@ -10,7 +10,7 @@ from typing import Any
 from django.apps import apps
 from django.core.exceptions import ValidationError
 
-from durable_jobs import clock
+from durable_jobs import clock, logs
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.operations import Operation
 from durable_jobs.definitions.steps import Steps
@@ -35,8 +35,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        run = session.run
-        super().__init__(logger, {"run_id": str(run.pk), "function": run.function})
+        super().__init__(logger, logs.fields(session.run))
 
     def isEnabledFor(self, level: int) -> bool:  # the name is logging's
         """Tell whether a record of this level would be logged now."""
@@ -48,8 +47,10 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        """Put the run's id before the message and in the record."""
-        extra = {**(self.extra or {}), **kwargs.get("extra", {})}
+        """Put the run's id before the message, and the run and step in the record."""
+        here = logs.here()
+        own = here if here["run_id"] else self.extra or {}
+        extra = {**own, **kwargs.get("extra", {})}
         return f"[run {extra['run_id']}] {msg}", {**kwargs, "extra": extra}
 
 

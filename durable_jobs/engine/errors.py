@@ -86,6 +86,11 @@ def _trace(error: BaseException) -> str:
     return "".join(lines)
 
 
+def exc_info(error: BaseException) -> tuple[Any, ...]:
+    """Return an error for a log record, without the engine's frames at the top."""
+    return (type(error), error, _outside(error.__traceback__))
+
+
 def _outside(trace: TracebackType | None) -> TracebackType | None:
     """Skip the engine's own frames at the top: the reader's code comes first."""
     while trace is not None:

@@ -133,6 +133,16 @@ class Frame:
         if self.memo is None and settings.KEEP_INPUTS:
             self.input = serialization.arguments_text(args, kwargs)
 
+    def keep_lines(self, began: datetime, attempt: int | None = None) -> None:
+        """Keep what the body logs from now on.
+
+        ``attempt``: how often the body failed before, where the step counts that.
+        """
+        if attempt is None:
+            attempt = 0 if self.memo is None else self.memo.attempt
+        place = {"step": self.name, "step_key": self.key, "attempt": attempt + 1}
+        self.lines = Lines(began, place)
+
     def logged(self) -> dict[str, Any] | None:
         """Return what the body has logged and nobody has taken yet."""
         return None if self.lines is None else self.lines.taken()

@@ -12,7 +12,9 @@ from durable_jobs.engine.bodies import BodyTimeout
 from durable_jobs.engine.errors import FINAL, Record, describe
 from durable_jobs.engine.frames import Frame, Outcome, Plan
 from durable_jobs.engine.scope import entered
+from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import Suspend
+from durable_jobs.events import run_log
 from durable_jobs.exceptions import (
     LimitExceeded,
     PayloadError,
@@ -69,6 +71,12 @@ def record_of(error: BaseException) -> Record:
     return record
 
 
+def raised_by(session: Session, record: Record) -> tuple[str, str]:
+    """Return the id and the key of the step whose error ended the function."""
+    memo = session.memos.get(record.get("step", ""))
+    return ("", "") if memo is None else (memo.name, memo.key)
+
+
 def settle(
     frame: Frame,
     outcome: Outcome,
@@ -84,12 +92,42 @@ def settle(
         try:
             return (yield from frame.complete(outcome.value, started))
         except (PayloadError, LimitExceeded) as refused:
-            raise (yield from frame.fail(record_of(refused), started)) from None
+            raise (yield from give_up(frame, refused, started)) from None
     with entered(frame.place):
         retry_at = schedule(frame, error, started, retries, backoff, retry_on)
     if retry_at is None:
-        raise (yield from frame.fail(record_of(error), started))
+        raise (yield from give_up(frame, error, started))
     raise retry_at
+
+
+def give_up(frame: Frame, error: BaseException, started: datetime | None) -> Plan:
+    """Record and log the failure of a step without a retry; return what to raise."""
+    record = record_of(error)
+    raised = yield from frame.fail(record, started)
+    if not isinstance(error, StepError):  # whose own step has logged it
+        told(frame, record, error)
+    return raised
+
+
+def told(
+    frame: Frame,
+    record: Record,
+    error: BaseException,
+    *,
+    number: int | None = None,
+    due_at: datetime | None = None,
+) -> None:
+    """Log a failed attempt of a step; ``number`` counts from 0."""
+    if number is None:
+        number = 0 if frame.memo is None else frame.memo.attempt
+    run_log.attempt_failed(
+        frame.session.run,
+        record,
+        error,
+        number + 1,
+        step=(frame.name, frame.key),
+        due_at=due_at,
+    )
 
 
 def schedule(
@@ -123,13 +161,16 @@ def schedule(
         started_at=started,
     )
     run_id, ended, logs = frame.session.run.pk, clock.now(), frame.logged()
+
+    def along() -> None:
+        steps.record_attempt(run_id, memo.key, attempt, record, started, ended, logs)
+        told(frame, record, error, number=attempt, due_at=due)
+
     item = Parked(
         memo,
         [NewWait(kind=WaitKind.RETRY, due_at=due)],
         known=frame.memo is not None and not keep_waits,
-        along=lambda: steps.record_attempt(
-            run_id, memo.key, attempt, record, started, ended, logs
-        ),
+        along=along,
     )
     return frame.session.park(item, at_once=frame.scope.concurrent)
 

@@ -36,6 +36,12 @@ def answer(text: str, *, data: Any, error: dict[str, Any] | None) -> None:
     dispatch.ring(run.queue)
 
 
+def check(text: str) -> None:
+    """Raise ``CallbackGone`` unless a run waits for the answer to a token."""
+    if _wait(text) is None:
+        raise CallbackGone
+
+
 def _outcome(data: Any, error: dict[str, Any] | None) -> Outcome:
     if error is None:
         encoded = serialization.dumps(

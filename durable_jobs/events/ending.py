@@ -9,13 +9,14 @@ from durable_jobs import clock, dispatch, serialization
 from durable_jobs.definitions.events import RUN_ENDED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
+from durable_jobs.events import run_log
 from durable_jobs.events.starting import Start, event_of, origin
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
 from durable_jobs.models.fields import seen
 from durable_jobs.signals import announce, run_changed, run_created
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, runs, schedules
+from durable_jobs.store import awaited, db, runs, schedules
 from durable_jobs.store.runs import HANDLER, INVOKE, End
 from durable_jobs.store.steps import Lease
 
@@ -43,16 +44,13 @@ def finish(
         if done:
             hit("finish.committed", run.function)
             tell(run, end)
-        if plain or done:
-            return done
+            return True
+        # It has children, or other runs wait for its end, or it is not ours.
 
     def after(ended: Run, how: End) -> list[Run]:
         if ended.pk == run.pk and along is not None:
             along()
-        if ended.pk == run.pk and not handled:
-            tell(ended, how)
-            return []
-        return follow(ended, how)
+        return follow(ended, how, handled=handled or ended.pk != run.pk)
 
     done = runs.finish(run, lease, end, after)
     if done:
@@ -61,11 +59,17 @@ def finish(
     return done
 
 
-def follow(run: Run, end: End) -> list[Run]:
-    """Return the handler's run that follows the end of a run, and tell of that end."""
+def follow(run: Run, end: End, *, handled: bool = True) -> list[Run]:
+    """Return the handler's run that follows the end of a run, and tell of that end.
+
+    Without ``handled``, no handler follows.
+    """
     tell(run, end)
+    if run.awaited:
+        for queue in awaited.queues(run.pk):
+            dispatch.ring(queue)
     handler = _handler(registry.find(run.function), end.status)
-    if handler is None:
+    if handler is None or not handled:
         return []
     dispatch.ring(handler.queue)
     made = _follower(handler, run, end)
@@ -74,8 +78,9 @@ def follow(run: Run, end: End) -> list[Run]:
 
 
 def tell(run: Run, end: End) -> None:
-    """Announce the end of a run, and let the slot behind it begin."""
+    """Log and announce the end of a run, and let the slot behind it begin."""
     schedules.let_next(run)
+    run_log.ended(run, end)
     announce(
         run_changed,
         run_id=run.pk,

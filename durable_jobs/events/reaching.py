@@ -14,7 +14,13 @@ from typing import Any
 from durable_jobs import dispatch
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.events import gathering
-from durable_jobs.events.starting import NO_CONTROLS, Start, event_from, start
+from durable_jobs.events.starting import (
+    NO_CONTROLS,
+    Start,
+    event_from,
+    failed_key,
+    start,
+)
 from durable_jobs.exceptions import ExpressionError
 from durable_jobs.expressions import Expression
 from durable_jobs.flow.keys import repeat_key, value_of
@@ -56,8 +62,7 @@ class Reached:
             key = value_of(controls.gathers.expression, event)
         except ExpressionError as error:
             # A person must see it: the event is stored, and so is why it did nothing.
-            reason = f"A key of its flow control failed: {error.message}"
-            return replace(self, start=replace(made, skipped=reason))
+            return replace(self, start=replace(made, skipped=failed_key(error)))
         return replace(self, names=names, gathers=True, key=key)
 
     def claims(self) -> list[keys.Claim]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,16 +18,18 @@ from durable_jobs.definitions.events import CALLED, ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.offers import INSTANCE
 from durable_jobs.durations import parse_duration
+from durable_jobs.events import keyed
 from durable_jobs.events.schemas import called_with
-from durable_jobs.exceptions import DuplicateKeyError, ExpressionError, PayloadError
+from durable_jobs.exceptions import ExpressionError, PayloadError
 from durable_jobs.failpoints import hit
-from durable_jobs.flow.keys import Flow, flow_of, priority_of, repeat_key
+from durable_jobs.flow.keys import Flow, flow_of, priority_of
 from durable_jobs.models import Entry, Run, Subject, Wait, WaitKind
 from durable_jobs.models.fields import Encoded, seen
 from durable_jobs.serialization.matching import match_key
 from durable_jobs.signals import announce, run_created
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, keys, runs
+from durable_jobs.store import db, runs
+from durable_jobs.store.keys import Claim
 
 NO_CONTROLS = Controls()
 
@@ -107,7 +108,11 @@ def start(starts: Sequence[Start], *, strict: bool = False) -> list[Run]:
     if not starts:
         return []
     hit("start.begin", starts[0].function.id)
-    starts = [one.controlled() if strict else _controlled(one) for one in starts]
+    return insert([one.controlled() if strict else _controlled(one) for one in starts])
+
+
+def insert(starts: Sequence[Start]) -> list[Run]:
+    """Do so for starts whose flow control is known already."""
     rows = [one.run() for one in starts]
     with_more = [(one, run) for one, run in zip(starts, rows, strict=True)]
     limits = [
@@ -148,8 +153,12 @@ def _controlled(one: Start) -> Start:
     try:
         return one.controlled()
     except ExpressionError as error:
-        reason = f"A key of its flow control failed: {error.message}"
-        return replace(one, skipped=one.skipped or reason)
+        return replace(one, skipped=one.skipped or failed_key(error))
+
+
+def failed_key(error: ExpressionError) -> str:
+    """Return why a run does not start whose key fails."""
+    return f"A key of its flow control failed: {error.message}"
 
 
 def early_ends(function: Function, run: Run, data: str) -> list[Wait]:
@@ -214,55 +223,59 @@ def enqueue(
         relation=relation,
         subjects=subjects_of_call(function, data),
     )
-    if options.key is None:
-        return _start_once(one)
-    return _start_keyed(one, serialization.canonical({} if data is None else data))
+    claims = claims_of(one, data)
+    if not claims:
+        return _as_read(start([one], strict=True)[0], one)
+    run, made = start_once(one.controlled(), claims)
+    return _as_read(run, one) if made else run
 
 
-def _start_once(one: Start) -> Run:
-    """Start a run, or return the one that the function's idempotency key has."""
-    if one.function.controls.idempotency is None:
-        return _started(one)
-    key = repeat_key(one.function, event_from(one.origin, seen(one.data)))
-    if key is None:
-        return _started(one)
+def claims_of(one: Start, data: Any) -> list[Claim]:
+    """Return a claim for each key of a start; ``data`` is what the caller gave.
+
+    Raise ``ExpressionError`` if the function's idempotency key fails.
+    """
+    function = one.function
+    if function.options.key is None and function.controls.idempotency is None:
+        return []
+    event = event_from(one.origin, seen(one.data))
+    return keyed.claims_of(function, event, one.id, data)
+
+
+def start_once(one: Start, claims: Sequence[Claim]) -> tuple[Run, bool]:
+    """Start a run, or return the one that holds its key, and whether this call did.
+
+    The flow control of the start is known. Raise ``DuplicateKeyError``.
+    """
     with db.joined():
-        wish = keys.Claim(one.function.id, key, one.id)
-        taken = keys.take([wish]).get((wish.function, wish.key))
+        taken = keyed.take(claims)
         if taken is None:
-            return _started(one)
-    run = Run.objects.using(db.alias()).filter(pk=taken.run_id).first()
-    if run is None:
-        msg = (
-            f"The idempotency key of this call of {one.function.id!r} was used by an "
-            f"event that was gathered with others: it has no run of its own."
-        )
-        raise DuplicateKeyError(msg)
-    return run
+            hit("start.begin", one.function.id)
+            return insert([one])[0], True
+    return keyed.holder(taken), False
 
 
-def _started(one: Start) -> Run:
-    """Start a run and return it as if it came from the database."""
-    run = start([one], strict=True)[0]
+def first_of_each_key(starts: Sequence[Start]) -> list[Start]:
+    """Return the starts that repeat no idempotency key, and take their keys.
+
+    A key that fails leaves a skipped run with the reason.
+    """
+    found = []
+    for one in starts:
+        try:
+            claims = [] if one.skipped else claims_of(one, None)
+        except ExpressionError as error:
+            found.append(replace(one, skipped=failed_key(error)))
+            continue
+        if not claims or keyed.take(claims) is None:
+            found.append(one)
+    return found
+
+
+def _as_read(run: Run, one: Start) -> Run:
+    """Return a new run as if it came from the database."""
     run.data = seen(one.data)
     return run
-
-
-def _start_keyed(one: Start, text: str) -> Run:
-    """Start under a key, or return the run that has it; ``text`` is the data."""
-    fingerprint = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    with db.joined():
-        wish = keys.Claim(one.function.id, f"key:{one.key}", one.id, fingerprint)
-        taken = keys.take([wish]).get((wish.function, wish.key))
-        if taken is None:
-            return _started(one)
-    if taken.fingerprint != fingerprint:
-        msg = (
-            f"The key {one.key!r} of {one.function.id!r} was used with other data, by "
-            f"run {taken.run_id}."
-        )
-        raise DuplicateKeyError(msg)
-    return Run.objects.using(db.alias()).get(pk=taken.run_id)
 
 
 def origin(

@@ -34,7 +34,7 @@ from kombu import Producer
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
-from durable_jobs.executors import connections, stopping
+from durable_jobs.executors import celery_logs, connections, stopping
 from durable_jobs.executors.bells import Bursts
 from durable_jobs.executors.executing import Tasks
 from durable_jobs.executors.keeper import LEAD, keeper
@@ -80,13 +80,14 @@ def work(queue: str, rung_at: float = math.inf) -> int:
     if 0 < ahead < SLACK:
         time.sleep(min(ahead, LEAD))
     until = clock.monotonic() + settings.DRAIN_SECONDS.total_seconds()
-    with connections.kept():
+    with connections.kept(), connections.surviving():
         return serve(
             queue,
             finished=lambda: clock.monotonic() > until,
             others=_others(queue),
             timers_first=ahead > 0,
         )
+    return 0
 
 
 def _others(queue: str) -> list[str]:
@@ -107,8 +108,9 @@ def tick() -> dict[str, int]:
     if now - _ticked_at < settings.TICK.total_seconds() / 2:
         return {}
     _ticked_at = now
-    with connections.kept():
+    with connections.kept(), connections.surviving():
         return ticking.tick()
+    return {}
 
 
 class CeleryDispatcher:
@@ -173,6 +175,7 @@ class CeleryDispatcher:
 
 def install_beat(app: Celery) -> None:
     """Add the tick to the beat schedule of the host's Celery app."""
+    celery_logs.install()
     every = settings.TICK.total_seconds()
     app.add_periodic_task(
         every,

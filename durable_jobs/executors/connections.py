@@ -13,10 +13,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connections
+from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from durable_jobs import clock
+from durable_jobs.store import db
 from durable_jobs.store.connection_state import depth
 
 #: A connection that was used so many seconds ago is taken to be alive.
@@ -54,6 +55,20 @@ def kept() -> Iterator[None]:
             if _may_live_on(connection):
                 raw, connection.connection = connection.connection, None
                 _mine.aside[connection.alias] = _Aside(raw, connection.close_at)
+
+
+@contextmanager
+def surviving() -> Iterator[None]:
+    """Leave the block without an error while the database is unreachable.
+
+    The outage is logged when it begins and when the block has succeeded again.
+    """
+    try:
+        yield
+        db.outage.end()
+    except Error as error:
+        if not db.lost(error):
+            raise
 
 
 def _take_back(connection: Any, aside: _Aside) -> None:

@@ -10,6 +10,7 @@ import os
 import socket
 
 from durable_jobs import dispatch
+from durable_jobs.events import run_log
 from durable_jobs.store import leases
 
 BATCH = 1000
@@ -23,6 +24,7 @@ def take_back() -> int:
         pid = run.worker.removeprefix(own).partition(":")[0]
         if pid.isdigit() and not _alive(int(pid)) and leases.bury(run):
             count += 1
+            run_log.orphaned(run, f"the process of worker {run.worker} is gone.")
             dispatch.ring(run.queue)
     return count
 

@@ -24,7 +24,7 @@ from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
-from durable_jobs.store import leases
+from durable_jobs.store import db, leases
 
 logger = logging.getLogger("durable_jobs")
 
@@ -220,8 +220,9 @@ class Keeper:
                 if clock.monotonic() >= renewed_at + renew_every:
                     renewed_at = clock.monotonic()
                     self._renew(renewed_at)
-            except Exception:  # the keeper must outlive any trouble of the database
-                logger.warning("The keeper could not do its work.", exc_info=True)
+            except Exception as error:  # it must outlive any trouble of the database
+                if not db.lost(error):
+                    logger.warning("The keeper could not do its work.", exc_info=True)
                 connections.close_all()
                 threading.Event().wait(1)
 

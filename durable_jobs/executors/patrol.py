@@ -106,8 +106,10 @@ class Patrol:
     def _guarded(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except Exception:  # it must outlive any trouble of the database
-            logger.warning("The worker could not look around.", exc_info=True)
+            db.outage.end()
+        except Exception as error:  # it must outlive any trouble of the database
+            if not db.lost(error):
+                logger.warning("The worker could not look around.", exc_info=True)
         finally:
             # A process that is forked meanwhile must not share a connection.
             connections.close_all()

@@ -113,6 +113,8 @@ class Run(models.Model):
     #: Attempts in a row that ended by a database error, with no step recorded.
     database_errors = models.IntegerField(default=0, db_default=0)
     woken = models.BooleanField(default=False)
+    #: Other runs than its parent wait for its end: it must be announced to them.
+    awaited = models.BooleanField(default=False, db_default=False)
 
     queued_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)

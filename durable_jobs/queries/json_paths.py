@@ -9,9 +9,12 @@ from typing import Any
 from django.db.models.fields.json import KeyTransform
 
 from durable_jobs import serialization
-from durable_jobs.exceptions import FilterError, PayloadError
+from durable_jobs.exceptions import FilterError, LimitExceeded, PayloadError
+from durable_jobs.serialization.outside import parse_json
 
 _WRITTEN = re.compile(r"(data|output|error)((?:\.[\w-]{1,64}){1,10})=(.*)", re.S)
+#: Bytes of one value.
+MOST_BYTES = 2**16
 _POSITION = re.compile(r"[0-9]{1,9}")
 _NEGATIVE = re.compile(r"-[0-9]+")
 
@@ -72,16 +75,15 @@ def place(column: str, keys: list[str]) -> Any:
 
 def _value(text: str) -> Any:
     try:
-        wanted = json.loads(text, parse_constant=_refused)
-    except (ValueError, RecursionError):
-        wanted = text
+        raw = text.encode(errors="surrogatepass")
+        wanted = parse_json(raw, what="the value", most=MOST_BYTES)
+    except PayloadError:
+        wanted = text  # also what is written as NaN
+    except LimitExceeded as error:
+        raise FilterError(f"'where': {error.message}") from None
     try:
         serialization.to_tree(wanted, what="the value")
     except PayloadError as error:
         msg = f"Expected a value that JSON can hold in 'where': {error.message}"
         raise FilterError(msg) from None
     return wanted
-
-
-def _refused(name: str) -> Any:
-    raise ValueError(name)  # NaN is a text

@@ -34,12 +34,17 @@ class App:
     what both sides sign with, the second of two while they are replaced; None only for
     an app in development mode, which verifies nothing. ``timeout`` bounds each request,
     from the connection to the last byte of the reply, up to two hours.
+
+    With a ``signing_key``, a reply without a valid signature is refused.
+    ``unsigned_responses=True`` accepts replies without any, for SDKs that do not sign;
+    a signature that is there is verified all the same.
     """
 
     id: str
     url: str
     signing_key: SecretLike | None = None
     timeout: Duration = "5m"
+    unsigned_responses: bool = False
 
     def __post_init__(self) -> None:
         _check_slug(self.id, "an app id")
@@ -52,6 +57,12 @@ class App:
             )
             raise ConfigurationError(msg)
         object.__setattr__(self, "timeout", limit)
+        if not isinstance(self.unsigned_responses, bool):
+            msg = (
+                f"App {self.id!r}: expected unsigned_responses to be True or False, "
+                f"got {self.unsigned_responses!r:.80}."
+            )
+            raise ConfigurationError(msg)
         if self.signing_key is not None:
             object.__setattr__(self, "signing_key", Secrets(self.signing_key))
 
@@ -130,6 +141,14 @@ def check_apps(**kwargs: Any) -> list[checks.CheckMessage]:
                     f"App {app.id!r} has no signing_key.",
                     hint="It runs what anybody asks of it who can reach it.",
                     id="durable_jobs.W003",
+                )
+            )
+        elif app.unsigned_responses:
+            found.append(
+                checks.Warning(
+                    f"App {app.id!r} has unsigned_responses=True.",
+                    hint="Whoever can answer in its place decides what runs do.",
+                    id="durable_jobs.W006",
                 )
             )
         if urlsplit(app.url).scheme == "http":

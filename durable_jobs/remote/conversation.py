@@ -172,11 +172,7 @@ class Conversation:
                     body=protocol.encoded(request),
                     limit=self._app.limit,
                 )
-        _check(reply, keys)
-        inner = protocol.unwrapped(reply)
-        if inner is not reply:
-            _check(inner, keys)
-        return protocol.read(inner)
+        return protocol.read(_believed(reply, keys, self._app.unsigned_responses))
 
     def _headers(self, step: str) -> dict[str, str]:
         return {
@@ -278,11 +274,34 @@ def _signed(request: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
     return {"x-inngest-server-kind": "cloud", signing.HEADER: signature}
 
 
-def _check(reply: client.Reply, keys: Sequence[str]) -> None:
-    """Refuse a reply that claims to be signed, and is not with one of our keys."""
+def _believed(reply: client.Reply, keys: Sequence[str], unsigned: bool) -> client.Reply:
+    """Return the part of a reply that may be believed.
+
+    That is all of it when the reply, or the one that is streamed inside of it, is
+    signed. Without a signature nothing is taken for a result, and no header counts that
+    would end the run.
+    """
+    signed = _is_signed(reply, keys)
+    inner = protocol.unwrapped(reply)
+    signed |= inner is not reply and _is_signed(inner, keys)
+    if signed or unsigned or not keys:
+        return inner
+    if inner.status in protocol.RESULTS and protocol.SDK in inner.headers:
+        msg = (
+            "The app's answer has no signature. Expected one made with the signing "
+            "key of this project: give the app that key, or declare it with "
+            "unsigned_responses=True if its SDK does not sign."
+        )
+        raise RemoteFailed(msg, error_type="SignatureMissing")
+    return protocol.stripped(inner)
+
+
+def _is_signed(reply: client.Reply, keys: Sequence[str]) -> bool:
+    """Return whether a reply is signed; raise when that is not with one of our keys."""
     signed = reply.headers.get(signing.HEADER)
     if not keys or signed is None:
-        return
+        return False
     if not signing.verified(reply.body, signed, keys, clock.now().timestamp()):
         msg = "The app's answer is not signed with the key of this project."
         raise RemoteFailed(msg, error_type="SignatureWrong")
+    return True

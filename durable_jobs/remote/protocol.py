@@ -14,11 +14,12 @@ from durable_jobs import clock, ids
 from durable_jobs.definitions.names import check_name
 from durable_jobs.exceptions import (
     ConfigurationError,
+    LimitExceeded,
     NonRetriable,
     PayloadError,
     RemoteFailed,
 )
-from durable_jobs.remote.client import Reply
+from durable_jobs.remote.client import MAX_REPLY, Reply
 from durable_jobs.remote.errors import bad, failure
 from durable_jobs.remote.signing import HEADER
 from durable_jobs.serialization.outside import read_json
@@ -32,6 +33,8 @@ COALESCING = 2
 UNKNOWN = -1
 #: A call that is for no step in particular.
 ANY_STEP = "step"
+#: The statuses of replies that hold what the function or its steps gave.
+RESULTS = (200, 206)
 HASH = re.compile(r"[0-9a-f]{40}")
 #: How a step is called here whose name the app does not tell.
 UNNAMED = re.compile(r"#[0-9a-f]{40}")
@@ -92,7 +95,7 @@ class Found:
 
 def read(reply: Reply) -> Completed | Found:
     """Return what a reply says; raise ``RemoteFailed`` for a failure, or nonsense."""
-    if reply.status in (200, 206) and SDK not in reply.headers:
+    if reply.status in RESULTS and SDK not in reply.headers:
         msg = f"What answered with status {reply.status} is no app of an Inngest SDK."
         raise RemoteFailed(msg, error_type="NotSdk")
     if reply.status == 200:
@@ -120,7 +123,7 @@ def unwrapped(reply: Reply) -> Reply:
     """Return the reply inside one that was kept alive with blanks, or the reply."""
     if reply.status != 201:
         return reply
-    inner = _json(reply)
+    inner = _json(reply, final=False)
     if (
         not isinstance(inner, dict)
         or not isinstance(inner.get("status"), int)
@@ -138,12 +141,22 @@ def unwrapped(reply: Reply) -> Reply:
     )
 
 
-def _json(reply: Reply) -> Any:
+def stripped(reply: Reply) -> Reply:
+    """Return a reply without the headers by which an app speaks of its function."""
+    spoken = (SDK, NO_RETRY)
+    headers = {k: v for k, v in reply.headers.items() if k not in spoken}
+    return replace(reply, headers=headers)
+
+
+def _json(reply: Reply, *, final: bool = True) -> Any:
     try:
-        return read_json(reply.body.strip() or b"null", what="the app's answer")
-    except PayloadError as error:
+        body = reply.body.strip() or b"null"
+        return read_json(body, what="the app's answer", most=MAX_REPLY)
+    except (LimitExceeded, PayloadError) as error:
         # A value that the app can store and we cannot will be the same next time.
-        raise failure(error.message, "BadAnswer", final=SDK in reply.headers) from None
+        raise failure(
+            error.message, "BadAnswer", final=final and SDK in reply.headers
+        ) from None
 
 
 def _refusal(reply: Reply) -> RemoteFailed:
@@ -152,8 +165,8 @@ def _refusal(reply: Reply) -> RemoteFailed:
     final = reply.headers.get(NO_RETRY) == "true"
     if SDK in reply.headers and reply.status in (400, 500):
         try:
-            said = read_json(reply.body, what="the app's error")
-        except PayloadError:
+            said = read_json(reply.body, what="the app's error", most=MAX_REPLY)
+        except (LimitExceeded, PayloadError):
             said = None
         if isinstance(said, dict):
             return _error(said, final=final, later=later)

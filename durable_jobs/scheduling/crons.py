@@ -65,7 +65,7 @@ def _add(function: Function, cron: Cron) -> bool:
     schedule.next_at = schedule.slot_at
     try:
         with db.atomic():
-            schedule.save(using=db.alias(), force_insert=True)
+            db.insert(schedule)
     except IntegrityError:
         logger.debug("Schedule %s of %s was there.", cron.text, function.id)
         return False

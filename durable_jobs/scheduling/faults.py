@@ -79,7 +79,9 @@ def _waits_for_no_child() -> QuerySet[Wait]:
         status__in=sorted(LIVE),
     )
     live = _runs(pk=OuterRef("run_id"), status__in=sorted(LIVE))
-    return _waits(kind=WaitKind.CHILD).filter(Exists(live)).exclude(Exists(child))
+    # A wait for a run that another one started is due now and then: it ends by itself.
+    alone = _waits(kind=WaitKind.CHILD, due_at__isnull=True)
+    return alone.filter(Exists(live)).exclude(Exists(child))
 
 
 def _children_of_nobody() -> QuerySet[Run]:

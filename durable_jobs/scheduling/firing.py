@@ -9,7 +9,7 @@ from typing import Any
 from durable_jobs import ids, serialization
 from durable_jobs.definitions.events import CRON
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events.starting import Start, origin, start
+from durable_jobs.events.starting import Start, first_of_each_key, origin, start
 from durable_jobs.models import Event, Run, Schedule
 from durable_jobs.models.fields import Encoded
 from durable_jobs.scheduling.slots import Fire
@@ -38,7 +38,10 @@ def begin(schedule: Schedule, fire: Fire, now: datetime, id: str) -> Start:
 
 
 def store(starts: Sequence[Start], now: datetime) -> list[Run]:
-    """Write the events of slots and start their runs, inside the caller's."""
+    """Write the events of slots and start their runs, inside the caller's.
+
+    A slot that repeats an idempotency key starts nothing.
+    """
     rows = [
         Event(
             id=str(one.event_id),
@@ -54,7 +57,7 @@ def store(starts: Sequence[Start], now: datetime) -> list[Run]:
     if not rows:
         return []
     events.insert(rows)
-    return start(starts)
+    return start(first_of_each_key(starts))
 
 
 def fired(event_ids: Sequence[str]) -> set[str]:

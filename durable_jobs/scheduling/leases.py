@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 from durable_jobs import clock, dispatch
+from durable_jobs.events import run_log
 from durable_jobs.failpoints import hit
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import leases
-
-logger = logging.getLogger("durable_jobs")
 
 BATCH = 100
 
@@ -26,12 +23,7 @@ def sweep() -> int:
             continue
         hit("lease.reclaimed", run.function)
         count += 1
-        logger.warning(
-            "The lease of run %s of %s ran out (worker %s): it is queued again.",
-            run.pk,
-            run.function,
-            run.worker,
-        )
+        run_log.orphaned(run, f"the lease of worker {run.worker} ran out.")
         announce(
             run_changed,
             run_id=run.pk,

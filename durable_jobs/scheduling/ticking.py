@@ -98,8 +98,11 @@ def _guarded(name: str, sweep: Callable[[], int]) -> int:
     """Sweep; a failure is logged, and the other sweepers go on."""
     try:
         return sweep()
-    except Exception:  # one sweeper's trouble must not stop the clock for the others
-        logger.exception("The sweeper of %s failed; the next tick tries again.", name)
+    except Exception as error:  # one sweeper's trouble must not stop the others
+        if not db.lost(error):
+            logger.exception(
+                "The sweeper of %s failed; the next tick tries again.", name
+            )
         if not db.connection().in_atomic_block:
             db.connection().close_if_unusable_or_obsolete()
         return 0

@@ -12,7 +12,7 @@ from durable_jobs.events import ending, model_waits
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store import db, waits
+from durable_jobs.store import awaited, db, repairs, waits
 from durable_jobs.store.waits import Outcome
 
 logger = logging.getLogger("durable_jobs")
@@ -80,11 +80,20 @@ def _look(wait: Wait) -> None:
     model_waits.look_again(wait)
 
 
+def _child(wait: Wait) -> None:
+    """Give a step the end of a run that it joined, or look again later."""
+    run = repairs.resolve_child(wait)
+    if run is not None:
+        dispatch.ring(run.queue)
+    else:
+        waits.put_off(wait, awaited.next_look(wait.created_at))
+
+
 def _start_by(wait: Wait) -> None:
     run = _run(wait)
     if run is not None and run.started_at is None:
         ending.cancel(run, "It was not started in time (timeouts.start).")
-    Wait.objects.using(db.alias()).filter(pk=wait.pk).delete()
+    Wait.objects.using(db.alias()).filter(pk=wait.pk)._raw_delete(db.alias())
 
 
 def _finish_by(wait: Wait) -> None:
@@ -99,7 +108,7 @@ def _finish_by(wait: Wait) -> None:
             rows.update(due_at=began + length)
             return
         ending.cancel(run, "It did not end in time (timeouts.finish).")
-    rows.delete()
+    rows._raw_delete(db.alias())
 
 
 def _run(wait: Wait) -> Run | None:
@@ -110,6 +119,7 @@ _ENDS: dict[WaitKind, Callable[[Wait], None]] = {
     WaitKind.TIMEOUT: _timeout,
     WaitKind.MODEL: _look,
     WaitKind.EVENT: _look,
+    WaitKind.CHILD: _child,
     WaitKind.START_BY: _start_by,
     WaitKind.FINISH_BY: _finish_by,
 }

@@ -32,6 +32,11 @@ def read_body(request: HttpRequest, most: int) -> bytes:
     return body
 
 
+def has_body(request: HttpRequest) -> bool:
+    """Return whether the headers announce a body, which may have to be read to know."""
+    return "HTTP_TRANSFER_ENCODING" in request.META or _length(request) > 0
+
+
 def _too_large(most: int) -> str:
     return f"Expected a body of at most {most} bytes."
 

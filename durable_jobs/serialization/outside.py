@@ -1,30 +1,74 @@
-"""JSON that strangers wrote: read strictly, before anybody trusts it."""
+"""Parse JSON from outside: HTTP bodies, form fields, replies and command arguments.
+
+All of them use one function, so that all have the same limits. Its cost is linear in
+the size of the text. It compares the size first, then counts the values, then calls the
+parser of the standard library, which has its own limit on depth.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import Any, NoReturn
 
-from durable_jobs.exceptions import PayloadError
+from durable_jobs.exceptions import LimitExceeded, PayloadError
 from durable_jobs.serialization.codec import to_tree
 
+#: Values in one text. Many small values take much more memory than their text.
+MOST_VALUES = 250_000
 
-def read_json(text: bytes, *, what: str) -> Any:
-    """Return the value of a JSON text from outside; raise ``PayloadError``.
 
-    Refused are NaN and infinities, a name twice in one object, what is nested deeper
-    than 100 levels, and all that could not be stored.
+def read_json(text: bytes, *, what: str, most: int) -> Any:
+    """Return the value of a JSON text from outside, which can be stored.
+
+    Raise what ``parse_json`` raises, and ``PayloadError`` for a value that cannot be
+    stored, such as one of more than 100 levels.
     """
+    value = parse_json(text, what=what, most=most)
+    to_tree(value, what=what)
+    return value
+
+
+def parse_json(text: bytes, *, what: str, most: int) -> Any:
+    """Return the value of a JSON text from outside.
+
+    Raise ``LimitExceeded`` for more than ``most`` bytes or ``MOST_VALUES`` values.
+    Raise ``PayloadError`` for invalid JSON, NaN, and a name twice in one object.
+    """
+    check_size(text, what=what, most=most)
     try:
-        value = _decode(text.decode())
+        return _decode(text.decode())
     except RecursionError:
         msg = f"{what} is nested too deep."
         raise PayloadError(msg) from None
     except ValueError as error:
         msg = f"{what} is no JSON: {error}"
         raise PayloadError(msg) from None
-    to_tree(value, what=what)
-    return value
+
+
+def check_size(text: bytes, *, what: str, most: int) -> None:
+    """Raise ``LimitExceeded`` for a text of too many bytes, or of too many values."""
+    if len(text) > most:
+        msg = f"Expected {what} to be at most {most} bytes, got {len(text)}."
+        raise LimitExceeded(msg)
+    if _too_many(text):
+        msg = f"Expected {what} to hold at most {MOST_VALUES} values."
+        raise LimitExceeded(msg)
+
+
+def _too_many(text: bytes) -> bool:
+    """Return whether a text holds too many values; linear for every text."""
+    if _marks(text) <= MOST_VALUES:
+        return False
+    # The marks inside of strings are no values: drop what is escaped, then the strings.
+    bare = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # A string has two quotes, and at most a name and a value share one mark.
+    if bare.count(b'"') > 4 * (MOST_VALUES + 1):
+        return True
+    return _marks(b"".join(bare.split(b'"')[::2])) > MOST_VALUES
+
+
+def _marks(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

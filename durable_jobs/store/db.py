@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 
 from durable_jobs.conf import settings
+from durable_jobs.logs import Outage
+
+#: Whether this process reaches the database.
+outage = Outage("The database", "Runs wait until it is back.")
 
 
 def alias() -> str:
@@ -63,6 +68,39 @@ def after_commit(work: Callable[[], object]) -> None:
     transaction.on_commit(AfterCommit(work), using=alias(), robust=True)
 
 
+def insert(row: Model) -> None:
+    """Insert a new row, for which Django's save signals are not sent.
+
+    Receivers of all models of a project do not know ours, and an error in one of them
+    would undo the change. MySQL gives no key back this way: there they are sent.
+    """
+    manager = type(row)._base_manager.using(alias())
+    if connection().features.can_return_rows_from_bulk_insert:
+        manager.bulk_create([row])
+    else:
+        row.save(using=alias(), force_insert=True)
+
+
 def lockable() -> bool:
     """Tell whether rows can be locked and locked ones skipped."""
     return connection().features.has_select_for_update_skip_locked
+
+
+def lost(error: BaseException | None) -> bool:
+    """Return whether an error means that the database is unreachable; log the outage.
+
+    Deadlocks, locks and full disks are no outage: the connection still works.
+    """
+    if not isinstance(error, OperationalError | InterfaceError) or _usable():
+        return False
+    outage.begin(error)
+    return True
+
+
+def _usable() -> bool:
+    own = connection()
+    if own.connection is None:
+        return False
+    if own.in_atomic_block:
+        return not own.closed_in_transaction
+    return own.is_usable()

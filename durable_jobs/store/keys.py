@@ -61,6 +61,18 @@ def take(claims: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
     return taken
 
 
+def pass_on(claims: Sequence[Claim], run_id: uuid.UUID | None) -> None:
+    """Give the keys that claims took to another run; None: free them again."""
+    for claim in claims:
+        rows = IdempotencyKey.objects.using(db.alias()).filter(
+            function=claim.function, key=claim.key, run_id=claim.run_id
+        )
+        if run_id is None:
+            rows.delete()
+        else:
+            rows.update(run_id=run_id)
+
+
 def _take_over(row: IdempotencyKey, claim: Claim, expires_at: datetime) -> bool:
     """Take an expired key whose run has ended; tell whether this call did."""
     now = clock.now()

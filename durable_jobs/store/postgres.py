@@ -235,7 +235,7 @@ SET status = %s::varchar, output = %s::jsonb, error = %s::jsonb, reason = %s::te
 """
 _FINISH = f"""
 UPDATE {_RUN} {ENDED}
-WHERE id = %s::uuid AND lease_token = %s::uuid AND status = 'running'
+WHERE id = %s::uuid AND lease_token = %s::uuid AND status = 'running' AND NOT awaited
 RETURNING id
 """
 
@@ -253,9 +253,10 @@ SELECT id FROM done
 def finish(
     lease: tuple[uuid.UUID, uuid.UUID], ending: Ending, *, holding: bool
 ) -> bool:
-    """End a run that nothing hangs on if the lease is held; tell whether it was.
+    """End a run that nothing hangs on if the lease is held; return whether it did.
 
-    ``holding``: it may hold slots, which are released.
+    A run that others wait for is left as it is. ``holding``: it may hold slots, which
+    are released.
     """
     values = [*ending, *lease]
     if holding:

@@ -137,7 +137,7 @@ _FINISH = f"""
 WITH ended AS (
     UPDATE {_RUN} {postgres.ENDED}
     WHERE id = %s::uuid AND lease_token = %s::uuid AND status = 'running'
-      AND NOT EXISTS (
+      AND NOT awaited AND NOT EXISTS (
         SELECT 1 FROM {_RUN} AS child
         WHERE child.parent_id = %s::uuid AND child.relation = 'invoke'
           AND child.status IN ({_LIVE})
@@ -161,8 +161,8 @@ def finish(
 ) -> list[uuid.UUID] | None:
     """End a run with its waits and open steps; return these steps.
 
-    ``holding``: it may hold slots, which are released. None: the lease is lost, or a
-    run that it invoked is still live.
+    ``holding``: it may hold slots, which are released. None: the lease is lost, a
+    run that it invoked is still live, or other runs wait for its end.
     """
     now = ending.ended_at
     values = [*ending, *lease, lease[0], now]

@@ -10,11 +10,10 @@ from typing import Any
 
 from django.db.models import F, Model
 
-from durable_jobs import clock, ids, serialization
+from durable_jobs import clock, ids
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.statuses import STEP_ENDED, TERMINAL, RunStatus, StepStatus
 from durable_jobs.store import db, runs, waits
-from durable_jobs.store.runs import End
 from durable_jobs.store.waits import NewWait, Outcome
 
 #: Waits that end a run rather than wake it.
@@ -85,21 +84,20 @@ def delete_orphan(row: Model) -> bool:
 
 
 def answer_for_child(wait: Wait) -> bool:
-    """Give a parent the end of the child that it still waits for."""
-    child = Run.objects.using(db.alias()).filter(pk=_uuid(wait.name)).first()
+    """Give a step the end of the run that it still waits for; return whether it did."""
+    return resolve_child(wait) is not None
+
+
+def resolve_child(wait: Wait) -> Run | None:
+    """Do so, and return the run that wakes; None while the other one is live."""
+    rows = Run.objects.using(db.alias()).filter(pk=_uuid(wait.name))
+    child = rows.defer("data", "output", "origin").first()
     if child is None:
         message = f"Run {wait.name} is gone."
         error = {"type": "RunNotFound", "message": message, "raise": "InvokeFailed"}
-        outcome = Outcome(StepStatus.FAILED, error=error)
-        return waits.resolve(wait, outcome) is not None
-    if child.is_live:
-        return False
-    output = None
-    if child.status == RunStatus.COMPLETED:
-        output = serialization.dumps(child.output, what="a child's output")
-    end = End(RunStatus(child.status), output, child.error, child.reason)
-    runs.tell_parent(child, end)
-    return not Wait.objects.using(db.alias()).filter(pk=wait.pk).exists()
+        return waits.resolve(wait, Outcome(StepStatus.FAILED, error=error))
+    outcome = runs.outcome_of(child)
+    return None if outcome is None else waits.resolve(wait, outcome)
 
 
 def wait_again(run: Run) -> bool:
@@ -137,7 +135,8 @@ def _wait_of(step: Step) -> NewWait | None:
         return NewWait(kind=WaitKind.RETRY, due_at=due)
     if step.status == StepStatus.INVOKING:
         child = (step.detail or {}).get("child", "")
-        return NewWait(kind=WaitKind.CHILD, name=str(child))
+        # It is due, so that a run which has ended by now is found.
+        return NewWait(kind=WaitKind.CHILD, name=str(child), due_at=due)
     if step.kind == "wait_for_condition":
         return NewWait(kind=WaitKind.POLL, due_at=due)
     if step.kind == "wait_for_callback":

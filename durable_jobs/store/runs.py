@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import F
+from django.db.models import F, QuerySet, TextField
+from django.db.models.functions import Cast
 
 from durable_jobs import clock
 from durable_jobs.failpoints import hit
@@ -17,6 +18,7 @@ from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.models.fields import Encoded
 from durable_jobs.statuses import LIVE, RunStatus, StepStatus, sources
 from durable_jobs.store import (
+    awaited,
     db,
     gates,
     inserting,
@@ -164,18 +166,23 @@ class End:
     output: str | None = None
     error: dict[str, Any] | None = None
     reason: str = ""
+    #: What its log line says beside the rest, and no row: the exception that ended the
+    #: run, and the id and the key of the step that raised it.
+    exc_info: tuple[Any, ...] | None = field(default=None, compare=False, repr=False)
+    step: tuple[str, str] = field(default=("", ""), compare=False, repr=False)
 
 
 def finish_plain(lease: Lease, end: End, *, holding: bool = False) -> bool:
-    """End a run that nothing hangs on, in one statement; False when it is not ours.
+    """End a run that nothing hangs on, in one statement.
 
-    ``holding``: it may hold slots, which are released.
+    False when it is not ours, or when other runs wait for its end. ``holding``: it may
+    hold slots, which are released.
     """
     if db.is_postgres():
         return postgres.finish(lease, _values(end), holding=holding)
     run_id, token = lease
     rows = Run.objects.using(db.alias()).filter(
-        pk=run_id, lease_token=token, status=RunStatus.RUNNING
+        pk=run_id, lease_token=token, status=RunStatus.RUNNING, awaited=False
     )
     if not holding:
         return bool(rows.update(**_ending(end)))
@@ -222,13 +229,27 @@ def finish(run: Run, lease: Lease | None, end: End, follow: Follow) -> bool:
         )
         if lease is not None:
             rows = rows.filter(lease_token=lease[1])
-        if not rows.update(**_ending(end)):
+        if not _end(rows, run, end):
             return False
         hit("finish.ended", run.function)
         _release(run, end, follow)
         insert(follow(run, end))
         tell_parent(run, end)
         hit("finish.written", run.function)
+    return True
+
+
+def _end(rows: QuerySet[Run], run: Run, end: End) -> bool:
+    """End a run; return whether this call did. The runs that wait for it are told.
+
+    In two statements where they are needed: a run may become awaited at any time.
+    """
+    if rows.filter(awaited=False).update(**_ending(end)):
+        return True
+    if not rows.filter(awaited=True).update(**_ending(end)):
+        return False
+    awaited.announce(run.pk)
+    run.awaited = True
     return True
 
 
@@ -266,7 +287,7 @@ def _cancel_all(children: Iterable[Run], reason: str, follow: Follow) -> None:
         rows = Run.objects.using(db.alias()).filter(
             pk=child.pk, status__in=sources(RunStatus.CANCELLED)
         )
-        if rows.update(**_ending(end)):
+        if _end(rows, child, end):
             _release(child, end, follow)
             insert(follow(child, end))
 
@@ -279,16 +300,30 @@ def tell_parent(run: Run, end: End) -> None:
     if wait is None or wait.name != str(run.pk):
         return
     if end.status == RunStatus.COMPLETED:
-        outcome = Outcome(
-            StepStatus.COMPLETED,
-            output=Encoded(end.output or "null"),
-            detail=_child(run),
-        )
+        output = Encoded(end.output or "null")
+        outcome = Outcome(StepStatus.COMPLETED, output=output, detail=_child(run))
     else:
         outcome = Outcome(
             StepStatus.FAILED, error=_child_error(run, end), detail=_child(run)
         )
     waits.resolve(wait, outcome)
+
+
+def outcome_of(run: Run) -> Outcome | None:
+    """Return what an ended run is to a step that waits for it; None while it is live.
+
+    Its output is read as it is stored: what the output refers to may be gone.
+    """
+    if run.is_live:
+        return None
+    if run.status != RunStatus.COMPLETED:
+        end = End(RunStatus(run.status), error=run.error, reason=run.reason)
+        error = _child_error(run, end)
+        return Outcome(StepStatus.FAILED, error=error, detail=_child(run))
+    rows = Run.objects.using(db.alias()).filter(pk=run.pk)
+    text = rows.values_list(Cast("output", TextField()), flat=True).first()
+    output = Encoded(text or "null")
+    return Outcome(StepStatus.COMPLETED, output=output, detail=_child(run))
 
 
 def _child(run: Run) -> dict[str, str]:

@@ -253,14 +253,16 @@ def record_attempt(
     logs: dict[str, Any] | None = None,
 ) -> None:
     """Keep what went wrong in an attempt that will be followed by another."""
-    Attempt.objects.using(db.alias()).create(
-        run_id=run_id,
-        step=step,
-        number=number,
-        error=error,
-        started_at=started_at,
-        ended_at=ended_at,
-        logs=logs,
+    db.insert(
+        Attempt(
+            run_id=run_id,
+            step=step,
+            number=number,
+            error=error,
+            started_at=started_at,
+            ended_at=ended_at,
+            logs=logs,
+        )
     )
 
 

@@ -52,7 +52,10 @@ def payload_of(request: HttpRequest, body: bytes) -> Any:
     if charset not in ("utf-8", "utf8", "us-ascii") or not (json or kind == FORM):
         raise Rejected(415, f"Expected application/json or {FORM}, in UTF-8.")
     try:
-        return read_json(body, what="the body") if json else _form(body)
+        most = settings.MAX_EVENT_BYTES
+        return read_json(body, what="the body", most=most) if json else _form(body)
+    except LimitExceeded as error:
+        raise Rejected(413, error.message) from None
     except PayloadError as error:
         raise Rejected(400, error.message) from None
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -32,15 +33,30 @@ FAILED = "The delivery could not be made into an event."
 LONGEST_MESSAGE = 1000
 
 
+def precheck(hook: Webhook, request: HttpRequest) -> None:
+    """Raise ``Rejected``, before the body is read, where the headers are enough."""
+    check = hook.verify
+    if isinstance(check, Scheme):
+        with _rejecting(hook):
+            check.precheck(request.headers, clock.now())
+
+
 def verify(hook: Webhook, request: HttpRequest, body: bytes) -> None:
     """Raise ``Rejected``, always the same, unless the sender may post here."""
     check = hook.verify
-    try:
+    with _rejecting(hook):
         if isinstance(check, Scheme | Unsigned):
             check.check(Delivery(body, request.headers, clock.now()))
         # Nothing but True: a coroutine that nobody awaits is true as well.
         elif check is None or check(request) is not True:
             raise Unverified("verify said no")
+
+
+@contextmanager
+def _rejecting(hook: Webhook) -> Iterator[None]:
+    """Let every error of a check be one and the same refusal."""
+    try:
+        yield
     except Unverified as error:
         raise Rejected(401, REFUSED, str(error)) from None
     except Exception as error:  # whatever is wrong, nobody gets in

@@ -47,6 +47,7 @@ def _receive(hook: Webhook, request: HttpRequest) -> HttpResponse:
     wait = limiting.wait(who, settings.WEBHOOK_RATE)
     if wait is not None:
         raise Rejected(429, "Too many deliveries: send it again later.", wait=wait)
+    receiving.precheck(hook, request)
     body = raw_body(request)
     receiving.verify(hook, request, body)
     payload = payload_of(request, body)

@@ -44,7 +44,7 @@ def test_who_approves_gives_the_run_what_the_form_made_of_it(ask, login, durable
     assert outcome(durable_kit, run) == {"amount": "7.50", "reason": "late"}
     entry = LogEntry.objects.get(object_id=str(run.pk))
     assert entry.user.username == "ann"
-    assert entry.get_change_message() == "“Pay 7” approved."
+    assert entry.get_change_message() == "Approval “may we” approved."
 
 
 def test_without_a_form_a_button_is_enough(ask, login, durable_kit):
@@ -78,7 +78,7 @@ def test_who_rejects_gives_a_reason(ask, login, durable_kit):
     ann = User.objects.get(username="ann")
     assert outcome(durable_kit, run) == f"{ann.pk}: too much"
     entry = LogEntry.objects.get(object_id=str(run.pk))
-    assert entry.get_change_message() == "“Pay 7” rejected: too much"
+    assert entry.get_change_message() == "Approval “may we” rejected: too much"
 
 
 @pytest.mark.parametrize("data", [{}, {"reason": "no"}, {"amount": "1"}])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from durable_jobs.api import bodies, problems, waiting
+from durable_jobs.api import problems, waiting
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.queries import metrics
 from durable_jobs.queries.filtering import MOST_LOOKED, NAMES
+from durable_jobs.serialization import outside
 from tests.api.endpoints import ENDPOINTS
 from tests.docs.pages import page
 from tests.docs.test_reference import rows, section
@@ -71,7 +72,7 @@ def test_every_metric_has_its_row(db):
 
 def test_the_limits_are_those_of_the_code():
     text = section(REFERENCE, "Limits")
-    assert f"{bodies.MOST_VALUES:,} values" in text
+    assert f"{outside.MOST_VALUES:,} values" in text
     assert f"at most {waiting.LONGEST} seconds" in text
     assert waiting.MOST == 8
     assert "Eight requests" in text

@@ -117,6 +117,10 @@ class Story:
     def _logging(self, wanted: dict[str, Any]) -> None:
         """Give loggers what a page wants of them, for its section."""
         made = logging.config.DictConfigurator(wanted)
+        for kind in ("formatters", "filters"):
+            own = made.config.setdefault(kind, {})
+            for name in own:
+                own[name] = getattr(made, f"configure_{kind[:-1]}")(own[name])
         for name, options in wanted["loggers"].items():
             logger = logging.getLogger(name)
             handlers = [

@@ -287,7 +287,7 @@ def test_a_decision_is_written_down_for_the_run_and_what_it_is_about(
     assert set(entries) == {str(run.pk), str(order.pk)}
     for entry in entries.values():
         assert entry.user == manager
-        assert "“Pay order 7” rejected: too much" in entry.get_change_message()
+        assert "Approval “ask” rejected: too much" in entry.get_change_message()
 
 
 def test_branches_ask_side_by_side(start: Start, later: Later, durable_kit: Kit):

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from durable_jobs import clock
+from durable_jobs.remote import signing
+
 SDK = {
     "x-inngest-sdk": "inngest-test:v1",
     "x-inngest-req-version": "2",
@@ -52,6 +55,13 @@ def json_reply(status: int, value: Any, **headers: str) -> Answer:
     """Answer as an SDK does."""
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     return http(status, json.dumps(value).encode(), {**SDK, **named})
+
+
+def signed(key: str, status: int, value: Any, **headers: str) -> Answer:
+    """Answer as an SDK does that signs, at the time of the test."""
+    raw = json.dumps(value).encode()
+    signature = signing.signature(raw, key, int(clock.now().timestamp()))
+    return http(status, raw, {**SDK, signing.HEADER: signature, **headers})
 
 
 def returns(value: Any) -> Answer:

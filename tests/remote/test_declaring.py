@@ -103,6 +103,11 @@ def test_an_app_that_is_signed_and_encrypted_is_in_order(kit: Kit):
     assert found(signing_key="signkey-prod-00") == []
 
 
+def test_unsigned_responses_are_told_before_a_deploy(kit: Kit):
+    options = {"signing_key": "signkey-prod-00", "unsigned_responses": True}
+    assert found(**options) == ["durable_jobs.W006"]
+
+
 def test_one_that_is_neither_is_told_before_a_deploy(kit: Kit):
     assert found(url="HTTP://billing/") == ["durable_jobs.W003", "durable_jobs.W004"]
     registered = checks.registry.registry.get_checks(include_deployment_checks=True)

@@ -31,6 +31,7 @@ from tests.remote.elsewhere import (
     ran,
     reset,
     returns,
+    signed,
 )
 
 KEY = "signkey-test-0123456789abcdef0123456789abcdef"
@@ -268,6 +269,56 @@ def test_an_answer_that_somebody_else_has_signed_is_refused(kit: Kit, app: Elsew
     assert troubles(run) == ["SignatureWrong", "SignatureWrong"]
     assert run.result() == "own"
     assert KEY not in repr(function) + repr(remote.App("a", app.url, signing_key=KEY))
+
+
+def test_an_answer_without_a_signature_is_refused(kit: Kit, app: Elsewhere):
+    page = http(502, b"<h1>Bad gateway</h1>", {})
+    app.answers(
+        returns("forged"),
+        json_reply(201, {"status": 200, "headers": SDK, "body": '"forged"'}),
+        json_reply(206, [op("StepRun", "one", data="forged")]),
+        page,
+        signed(KEY, 200, "own"),
+    )
+    run = _unsigned(kit, app)
+
+    assert troubles(run) == [*["SignatureMissing"] * 3, "BadStatus"]
+    assert run.result() == "own"
+    assert not run.steps.exists()
+
+
+@pytest.mark.parametrize("status", [400, 500, 201])
+def test_an_unsigned_answer_does_not_end_the_run(kit: Kit, app: Elsewhere, status: int):
+    said = {"name": "Forged", "message": "never again", "noRetry": True}
+    final = {"x-inngest-no-retry": "true"}
+    app.answers(json_reply(status, said, **final), signed(KEY, 200, "own"))
+    run = _unsigned(kit, app)
+
+    assert len(troubles(run)) == 1
+    assert "Forged" not in troubles(run)
+    assert run.result() == "own"
+
+
+def test_an_unsigned_answer_is_believed_where_the_app_says_so(kit: Kit, app: Elsewhere):
+    wrong = signed("signkey-test-00", 200, "forged")
+    app.answers(ran("one", 1), wrong, returns("unsigned"))
+    run = _unsigned(kit, app, unsigned_responses=True)
+
+    assert troubles(run) == ["SignatureWrong"]
+    assert run.result() == "unsigned"
+    with pytest.raises(durable.ConfigurationError, match="unsigned_responses"):
+        remote.App("other", app.url, unsigned_responses="yes")  # type: ignore[arg-type]  # what is refused
+
+
+def _unsigned(kit: Kit, app: Elsewhere, **options: bool) -> Run:
+    """Run a function of an app with a signing key to its end."""
+    function = remote.App("billing", app.url, signing_key=KEY, **options).function(
+        "work", backoff=durable.Backoff.fixed("1s")
+    )
+    run = function.enqueue()
+    kit.advance("1m")
+    run.refresh_from_db()
+    return run
 
 
 def test_a_result_that_cannot_be_stored_fails_at_once(app: Elsewhere, call: Call):

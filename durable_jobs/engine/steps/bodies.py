@@ -11,11 +11,11 @@ from durable_jobs import clock, serialization
 from durable_jobs.definitions import operations as ops
 from durable_jobs.engine.bodies import stubbed
 from durable_jobs.engine.frames import Call, Frame, Outcome, Plan
-from durable_jobs.engine.retrying import not_due, record_of, schedule, settle
+from durable_jobs.engine.retrying import give_up, not_due, schedule, settle
 from durable_jobs.engine.suspend import BranchDropped, Suspend, own_writes
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.failpoints import hit
-from durable_jobs.logs import Lines, kept
+from durable_jobs.logs import kept
 from durable_jobs.retry import as_backoff
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, steps
@@ -30,7 +30,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
         raise Suspend
     started = clock.now()
     frame.given(operation.args, operation.kwargs)
-    frame.lines = Lines(started)
+    frame.keep_lines(started)
     if operation.at_most_once:
         yield from _mark_started(frame, operation)
     hit("step.before", operation.id)
@@ -78,7 +78,7 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
         raise Suspend
     started = clock.now()
     frame.given(operation.args, operation.kwargs)
-    frame.lines = Lines(started)
+    frame.keep_lines(started)
     hit("step.before", operation.id)
     blank = frame.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
     outcome: Outcome = yield Call(
@@ -92,7 +92,7 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
         if isinstance(error, _Undone):
             error = error.error
         suspend = schedule(frame, error, started)
-        raise suspend or (yield from frame.fail(record_of(error), started))
+        raise suspend or (yield from give_up(frame, error, started))
     memo, status = outcome.value
     frame.session.recorded(memo, status)
     hit("step.after", operation.id)

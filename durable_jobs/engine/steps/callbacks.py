@@ -10,12 +10,11 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.callbacks import Callback
 from durable_jobs.durations import format_duration
 from durable_jobs.engine.frames import Call, Frame, Plan, answer
-from durable_jobs.engine.retrying import record_of, schedule
+from durable_jobs.engine.retrying import record_of, schedule, told
 from durable_jobs.engine.steps.children import timeout_wait
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import answering
 from durable_jobs.failpoints import hit
-from durable_jobs.logs import Lines
 from durable_jobs.models import WaitKind
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store.runs import Parked
@@ -51,7 +50,7 @@ def _submit(frame: Frame, operation: ops.WaitForCallback) -> Plan:
     assert operation.submit is not None, "the caller has looked"
     memo = frame.memo
     started = clock.now()
-    frame.lines = Lines(started)
+    frame.keep_lines(started)
     token = answering.token(frame.session.run.pk, frame.key)
     outcome = yield Call(
         fn=operation.submit,
@@ -66,14 +65,16 @@ def _submit(frame: Frame, operation: ops.WaitForCallback) -> Plan:
     suspend = schedule(frame, outcome.error, started, keep_waits=True)
     if suspend is not None:
         raise suspend
+    record = record_of(outcome.error)
     failed = frame.memo_as(
         StepStatus.FAILED,
-        error=record_of(outcome.error),
+        error=record,
         logs=frame.logged(),
         due_at=None,
         ended_at=clock.now(),
     )
     frame.session.record_with(lambda: failed, dropping_waits=True)
+    told(frame, record, outcome.error)
     answer(failed)
 
 

@@ -2,68 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import uuid
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from durable_jobs import clock, ids, serialization
+from durable_jobs import clock, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.events import CALLED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine.frames import Frame, Plan
+from durable_jobs.engine.errors import describe
+from durable_jobs.engine.frames import Frame, Plan, answer
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import ingest, starting
 from durable_jobs.events.schemas import called_with
 from durable_jobs.events.starting import Start
+from durable_jobs.exceptions import DuplicateKeyError
 from durable_jobs.failpoints import hit
-from durable_jobs.models import WaitKind
+from durable_jobs.models import Run, WaitKind
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store.runs import INVOKE, START, Parked
+from durable_jobs.store import awaited, waits
+from durable_jobs.store.keys import Claim
+from durable_jobs.store.runs import INVOKE, START, Parked, outcome_of
 from durable_jobs.store.steps import Memo
 from durable_jobs.store.waits import NewWait
 
 
 def invoke(frame: Frame, operation: ops.Invoke) -> Plan:
-    """Start a child with the wait for its end, in one transaction."""
+    """Start a child with the wait for its end, in one transaction.
+
+    If a run holds the child's key, the step waits for that run.
+    """
     if frame.memo is not None:
         raise Suspend
     frame.session.begin(operation.id)
-    child = _child(frame, operation.function, operation.data, INVOKE)
+    child, claims = _child(frame, operation.function, operation.data, INVOKE)
     now = clock.now()
-    waits = [NewWait(kind=WaitKind.CHILD, name=str(child.id))]
+    new = [NewWait(kind=WaitKind.CHILD, name=str(child.id))]
     if operation.limit is not None:
         message = f"Run {child.id} of {child.function.id} did not end in time."
-        waits.append(timeout_wait(operation.limit, "InvokeTimeout", message))
+        new.append(timeout_wait(operation.limit, "InvokeTimeout", message))
     memo = frame.memo_as(
         StepStatus.INVOKING, started_at=now, detail={"child": str(child.id)}
     )
+    if claims:
+        return _invoke_once(frame, child, claims, memo, new)
 
     def effect() -> None:
-        starting.start([child])
+        starting.insert([child])
         hit("step.body", operation.id)
 
     hit("step.before", operation.id)
-    item = Parked(memo, waits, along=effect)
+    item = Parked(memo, new, along=effect)
     raise frame.session.park(item, at_once=frame.scope.concurrent)
     yield  # a plan is a generator, also one that calls nothing
 
 
+def _invoke_once(
+    frame: Frame,
+    child: Start,
+    claims: Sequence[Claim],
+    memo: Memo,
+    new: Sequence[NewWait],
+) -> Any:
+    """Do so under keys: start the child, or wait for the run that holds its key."""
+
+    def effect() -> Memo:
+        made = memo
+        try:
+            run, mine = starting.start_once(child, claims)
+        except DuplicateKeyError as error:
+            return _failed(memo, error, "InvokeFailed")
+        if not mine:
+            made = _joined(frame.session.run.pk, run, memo)
+        if not made.ended:
+            waits.register(frame.session.run.pk, memo.key, _for_run(new, run, mine))
+        hit("step.body", memo.name)
+        return made
+
+    hit("step.before", memo.name)
+    memo = frame.session.record_with(effect)
+    hit("step.after", memo.name)
+    if not memo.ended:
+        frame.session.waited = True
+        raise Suspend
+    frame.session.go_on()
+    return answer(memo)
+
+
+def _joined(parent: uuid.UUID, run: Run, memo: Memo) -> Memo:
+    """Return the record of a step whose key another run holds."""
+    memo = memo.but(detail={"child": str(run.pk)})
+    if awaited.waits_for(run.pk, parent):
+        msg = f"Run {run.pk} holds the key, and would wait for itself."
+        return _failed(memo, DuplicateKeyError(msg), "InvokeFailed")
+    if awaited.mark(run.pk):
+        return memo
+    run.refresh_from_db(fields=["status", "error", "reason"])
+    outcome = outcome_of(run)
+    assert outcome is not None, "a run that cannot be marked has ended"
+    return memo.but(
+        status=outcome.status,
+        output=outcome.output,
+        error=outcome.error,
+        ended_at=clock.now(),
+    )
+
+
+def _for_run(new: Sequence[NewWait], run: Run, mine: bool) -> list[NewWait]:
+    """Return the waits of a step for a run: its own child, or another's run."""
+    if mine:
+        return list(new)
+    due = awaited.next_look(clock.now())
+    wait = NewWait(kind=WaitKind.CHILD, name=str(run.pk), due_at=due)
+    return [wait, *(one for one in new if one.kind != WaitKind.CHILD)]
+
+
 def start(frame: Frame, operation: ops.Start) -> Plan:
-    """Start a run and record its id, in one transaction."""
+    """Start a run and record its id, in one transaction.
+
+    If a run holds the key of the start, that run's id is recorded.
+    """
     frame.session.begin(operation.id)
-    child = _child(frame, operation.function, operation.data, START)
+    child, claims = _child(frame, operation.function, operation.data, START)
     now = clock.now()
 
     def effect() -> Memo:
-        starting.start([child])
+        try:
+            run, _ = starting.start_once(child, claims)
+        except DuplicateKeyError as error:
+            blank = frame.memo_as(StepStatus.FAILED, started_at=now)
+            return _failed(blank, error, "StepFailed")
         hit("step.body", operation.id)
-        return _completed(frame, str(child.id), now)
+        return _completed(frame, str(run.pk), now)
 
     return _recorded(frame, effect)
     yield  # a plan is a generator, also one that calls nothing
+
+
+def _failed(memo: Memo, error: DuplicateKeyError, kind: str) -> Memo:
+    record = {**describe(error), "raise": kind}
+    return memo.but(status=StepStatus.FAILED, error=record, ended_at=clock.now())
 
 
 def send_event(frame: Frame, operation: ops.SendEvent) -> Plan:
@@ -86,7 +167,7 @@ def _recorded(frame: Frame, effect: Callable[[], Memo]) -> Any:
     memo = frame.session.record_with(effect)
     hit("step.after", frame.name)
     frame.session.go_on()
-    return serialization.loads(memo.output or "null")
+    return answer(memo)
 
 
 def _completed(frame: Frame, value: Any, started: Any) -> Memo:
@@ -98,7 +179,13 @@ def _completed(frame: Frame, value: Any, started: Any) -> Memo:
     )
 
 
-def _child(frame: Frame, function: Function | str, data: Any, relation: str) -> Start:
+def _child(
+    frame: Frame, function: Function | str, data: Any, relation: str
+) -> tuple[Start, list[Claim]]:
+    """Return the start of a child and the claims on its keys.
+
+    Raise ``ExpressionError`` if a key of its flow control fails.
+    """
     target = registry.get(function) if isinstance(function, str) else function
     now = clock.now()
     called_with(target, data)
@@ -113,12 +200,13 @@ def _child(frame: Frame, function: Function | str, data: Any, relation: str) -> 
         data=text,
         origin=starting.origin(CALLED, now),
         due_at=target.options.due(now),
+        key=target.options.key or "",
         parent=frame.session.run,
         parent_step=frame.key,
         relation=relation,
         subjects=starting.subjects_of_call(target, data),
-    )
-    return replace(made, id=ids.new_id())
+    ).controlled()
+    return made, starting.claims_of(made, data)
 
 
 def timeout_wait(limit: timedelta, kind: str, message: str) -> NewWait:

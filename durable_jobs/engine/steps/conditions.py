@@ -11,11 +11,10 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.policies import Done
 from durable_jobs.durations import format_duration, parse_duration
 from durable_jobs.engine.frames import Call, Frame, Plan
-from durable_jobs.engine.retrying import next_attempt, record_of
+from durable_jobs.engine.retrying import next_attempt, record_of, told
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.exceptions import LimitExceeded, PayloadError
 from durable_jobs.failpoints import hit
-from durable_jobs.logs import Lines
 from durable_jobs.models import WaitKind
 from durable_jobs.retry import as_backoff
 from durable_jobs.statuses import StepStatus
@@ -34,7 +33,7 @@ def wait(frame: Frame, operation: ops.WaitForCondition) -> Plan:
         raise Suspend
     asked = _Asked.of(operation, memo)
     started = memo.started_at if memo is not None else clock.now()
-    frame.lines = Lines(clock.now())
+    frame.keep_lines(clock.now(), asked.errors)
     hit("step.before", operation.id)
     outcome = yield Call(
         fn=operation.check,
@@ -149,19 +148,19 @@ def _failed(
     function = frame.session.function
     due = next_attempt(error, asked.errors, function.retries, function.backoff)
     if due is None:
-        raise _fail(frame, record_of(error), started)
+        raised = _fail(frame, record_of(error), started)
+        told(frame, record_of(error), error, number=asked.errors)
+        raise raised
     record, number, ended = record_of(error), asked.errors, clock.now()
     logs = frame.logged()
     asked.errors += 1
-    raise _park(
-        frame,
-        asked,
-        due,
-        started,
-        along=lambda: steps.record_attempt(
-            frame.session.run.pk, frame.key, number, record, started, ended, logs
-        ),
-    )
+
+    def along() -> None:
+        run_id = frame.session.run.pk
+        steps.record_attempt(run_id, frame.key, number, record, started, ended, logs)
+        told(frame, record, error, number=number, due_at=due)
+
+    raise _park(frame, asked, due, started, along=along)
 
 
 def _end(frame: Frame, value: Any, started: datetime | None) -> Any:

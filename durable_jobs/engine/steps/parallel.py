@@ -15,7 +15,6 @@ from durable_jobs.engine.steps.tally import Tally
 from durable_jobs.engine.suspend import Suspend, is_suspension
 from durable_jobs.events import ending
 from durable_jobs.exceptions import DurableError
-from durable_jobs.logs import Lines
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import runs
 from durable_jobs.store.steps import Memo
@@ -85,7 +84,7 @@ def _begun(frame: Frame, tally: Tally, index: int, started: datetime) -> Frame |
     )
     if not_due(inner):
         return None
-    inner.lines = Lines(started)
+    inner.keep_lines(started)
     call = tally.calls[index]
     if isinstance(call, functools.partial):  # as the items of a map are
         inner.given(call.args, call.keywords)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import datetime
 from typing import Any
@@ -10,8 +9,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from durable_jobs import durable
-from durable_jobs.exceptions import DurableError
+from durable_jobs.conf import settings
+from durable_jobs.exceptions import DurableError, LimitExceeded, PayloadError
 from durable_jobs.models import Run
+from durable_jobs.serialization.outside import read_json
 from durable_jobs.store import db
 
 
@@ -49,10 +50,15 @@ class Command(BaseCommand):
 
 
 def _data(text: str) -> dict[str, Any]:
+    raw = sys.stdin.read() if text == "-" else text
     try:
-        data = json.loads(sys.stdin.read() if text == "-" else text)
-    except ValueError as error:
-        msg = f"Expected --data to be JSON: {error}."
+        data = read_json(
+            raw.encode(errors="surrogateescape"),
+            what="--data",
+            most=settings.MAX_EVENT_BYTES,
+        )
+    except (LimitExceeded, PayloadError) as error:
+        msg = f"Expected --data to be JSON: {error.message}"
         raise CommandError(msg) from None
     if not isinstance(data, dict):
         msg = f"Expected --data to be a JSON object, got {text!r:.80}."

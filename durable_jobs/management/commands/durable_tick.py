@@ -11,6 +11,7 @@ from django.db import connections
 
 from durable_jobs.conf import settings
 from durable_jobs.scheduling import ticking
+from durable_jobs.store import db
 
 
 class Command(BaseCommand):
@@ -46,6 +47,8 @@ class Command(BaseCommand):
         while not stop.wait(settings.TICK.total_seconds()):
             try:
                 ticking.tick()
+                db.outage.end()
             except Exception as error:  # noqa: BLE001  # a clock outlives the database's troubles
-                self.stderr.write(f"The tick failed: {error}")
+                if not db.lost(error):
+                    self.stderr.write(f"The tick failed: {error}")
                 connections.close_all()

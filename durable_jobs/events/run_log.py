@@ -1,0 +1,148 @@
+"""The log lines about runs: failed attempts, failed runs, lost workers, pauses.
+
+They go to the logger ``durable_jobs.run`` after the change has committed, with the
+fields of ``durable_jobs.logs.FIELDS``. None of them carries a payload.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from django.db import Error as DatabaseError
+
+from durable_jobs import logs
+from durable_jobs.models import Run, Subject
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db
+from durable_jobs.store.runs import INVOKE, End
+
+logger = logging.getLogger("durable_jobs.run")
+
+Record = dict[str, Any]
+
+#: Objects of one run that a line names.
+SUBJECTS = 5
+
+
+def attempt_failed(
+    run: Run,
+    record: Record,
+    error: BaseException | None,
+    number: int,
+    *,
+    step: tuple[str, str] = ("", ""),
+    due_at: datetime | None = None,
+) -> None:
+    """Warn of a failed attempt of a step, or of the function without ``step``.
+
+    ``number`` counts from 1; ``step`` is an id and a key. ``due_at``: when it is tried
+    again.
+    """
+    if not logger.isEnabledFor(logging.WARNING):
+        return
+    name, key = step
+    what = f"step {name!r}" if name else "the function"
+    then = f"next attempt at {due_at:%Y-%m-%d %H:%M:%S %Z}" if due_at else "no retry"
+
+    def log() -> None:
+        # A step without a retry fails its run, whose own line names the subject.
+        logger.warning(
+            "Run %s of %s: %s failed in attempt %d (%s): %s",
+            run.pk,
+            run.function,
+            what,
+            number,
+            then,
+            _short(record),
+            extra=logs.fields(
+                run,
+                step=name,
+                step_key=key,
+                attempt=number,
+                subject=subject(run) if due_at else _known_subject(run),
+            ),
+            exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
+        )
+
+    if due_at is None:
+        log()  # perhaps in an event loop, where no database may be asked
+    else:
+        db.after_commit(log)
+
+
+def ended(run: Run, end: End) -> None:
+    """Log how a run ended: a failure as ERROR, what was cancelled or skipped as INFO.
+
+    The failure of an invoked run is a WARNING: the run that waits for it decides
+    whether it is one.
+    """
+    if end.status == RunStatus.COMPLETED:
+        return
+    level = logging.INFO
+    if end.status == RunStatus.FAILED:
+        invoked = run.parent_id and run.relation == INVOKE
+        level = logging.WARNING if invoked else logging.ERROR
+    if logger.isEnabledFor(level):
+        db.after_commit(lambda: _ended(level, run, end))
+
+
+def _ended(level: int, run: Run, end: End) -> None:
+    error = end.error or {}
+    name, key = end.step
+    what = _short(error) if error else logs.one_line(end.reason, "")
+    logger.log(
+        level,
+        "Run %s of %s %s%s",
+        run.pk,
+        run.function,
+        "was skipped" if end.status == RunStatus.SKIPPED else _ENDS[end.status],
+        f": {what}" if what else ".",
+        extra=logs.fields(
+            run,
+            step=name,
+            step_key=key,
+            subject=subject(run) if level > logging.INFO else _known_subject(run),
+        ),
+        exc_info=end.exc_info,
+    )
+
+
+_ENDS = {RunStatus.FAILED: "failed", RunStatus.CANCELLED: "was cancelled"}
+
+
+def paused(run: Run, reason: str) -> None:
+    """Warn of a run that the engine has paused: a person has to look at it."""
+    _warn(run, "Run %s of %s is paused: %s", run.pk, run.function, reason)
+
+
+def orphaned(run: Run, what: str) -> None:
+    """Warn of a run that is queued again because its worker is gone."""
+    _warn(run, "Run %s of %s is queued again: %s", run.pk, run.function, what)
+
+
+def _warn(run: Run, message: str, *args: object) -> None:
+    db.after_commit(lambda: logger.warning(message, *args, extra=logs.fields(run)))
+
+
+def subject(run: Run) -> str:
+    """Return the objects that a run is about, as ``"shop.order 7"``."""
+    known = _known_subject(run)
+    if known or "_subject" in run.__dict__:
+        return known
+    rows = Subject.objects.using(db.alias()).filter(run_id=run.pk).order_by("pk")
+    try:
+        found = ", ".join(str(one) for one in rows[:SUBJECTS])
+    except DatabaseError:
+        return ""
+    run.__dict__["_subject"] = found
+    return found
+
+
+def _known_subject(run: Run) -> str:
+    return str(run.__dict__.get("_subject", ""))
+
+
+def _short(record: Record) -> str:
+    return logs.one_line(str(record.get("type", "")), record.get("message", ""))

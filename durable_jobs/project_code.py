@@ -1,0 +1,139 @@
+"""Calls into your project's code that cannot fail.
+
+A model's ``__str__``, a permission backend and a ``ModelAdmin`` are written without
+durable_jobs in mind. An error in one of them must not undo an action on a run, and an
+SQL error must not break the transaction that records the action. Each helper here logs
+the error and returns the cautious value instead: a short description, or no permission.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+from django.db import DatabaseError, connections, transaction
+from django.db.models import Model
+
+from durable_jobs.serialization.texts import storable_text
+
+logger = logging.getLogger("durable_jobs")
+
+#: Characters of a description.
+LONGEST = 200
+_BACKEND_METHODS = ("has_perm", "get_all_permissions", "has_module_perms")
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Keep an SQL error in the block away from the transactions that are open.
+
+    Opens a savepoint in each open transaction of this thread. Outside of any, it
+    executes no statement.
+    """
+    with ExitStack() as stack:
+        for connection in connections.all(initialized_only=True):
+            if connection.in_atomic_block:
+                stack.enter_context(transaction.atomic(using=connection.alias))
+        yield
+
+
+# Names
+
+
+def described(value: Any) -> str:
+    """Return what a value calls itself, or ``<shop.Order 7>`` if that fails."""
+    (text,) = all_described([value])
+    return text
+
+
+def all_described(values: Iterable[Any]) -> list[str]:
+    """Return what some values call themselves, in their order, as storable text."""
+    every = list(values)
+    found: list[str] = []
+    try:
+        # The models of this app query nothing to call themselves something.
+        with contained() if any(map(_is_foreign, every)) else nullcontext():
+            found += [_text(value) for value in every]
+    except DatabaseError:
+        # The savepoint was rolled back: what an earlier ``__str__`` hid.
+        logger.warning("An SQL error in a __str__ was not raised.", exc_info=True)
+    return found + [fallback(value) for value in every[len(found) :]]
+
+
+def fallback(value: Any) -> str:
+    """Return a description that runs no code of the project but its primary key's."""
+    if not isinstance(value, Model):
+        return f"<{type(value).__qualname__}>"
+    try:
+        key = str(value.pk)
+    except Exception:  # noqa: BLE001  # a field of the project's own
+        key = "?"
+    return storable_text(f"<{value._meta.label} {key}>", LONGEST)
+
+
+def _is_foreign(value: Any) -> bool:
+    return not isinstance(value, Model) or value._meta.app_label != "durable_jobs"
+
+
+def _text(value: Any) -> str:
+    try:
+        return storable_text(str(value), LONGEST)
+    except Exception:
+        logger.warning("The __str__ of %s failed.", fallback(value), exc_info=True)
+        return fallback(value)
+
+
+# Permissions
+
+
+def allowed(user: Any, permission: str, obj: Any = None) -> bool:
+    """Return whether a user has a permission. A backend that fails allows nothing."""
+    return asked(lambda: user.has_perm(permission, obj), f"{permission} of a user")
+
+
+def is_active(user: Any) -> bool:
+    """Return whether a user may do anything at all."""
+    return asked(lambda: user.is_active, "whether a user is active")
+
+
+def may_view(model_admin: Any, request: Any, obj: Any = None) -> bool:
+    """Return whether a ``ModelAdmin`` of the project lets the viewer see its rows."""
+    name = type(model_admin).__qualname__
+    return asked(
+        lambda: model_admin.has_view_permission(request, obj), f"the view of {name}"
+    )
+
+
+def asked(question: Callable[[], Any], what: str) -> bool:
+    """Return the answer to a yes-or-no question; False, and logged, if it fails."""
+    try:
+        with contained() if backends_ask_more() else nullcontext():
+            return bool(question())
+    except Exception:
+        logger.exception("Could not find out %s: taken as no permission.", what)
+        return False
+
+
+def backends_ask_more() -> bool:
+    """Return whether permissions are decided by more than Django's own code.
+
+    Only such code can know a permission for one object, or fail.
+    """
+    # Django's own cannot be imported before the app registry is ready.
+    from django.contrib.auth import get_backends, get_user_model
+    from django.contrib.auth.backends import ModelBackend
+    from django.contrib.auth.models import PermissionsMixin
+
+    own = getattr(get_user_model(), "has_perm", None)
+    return own is not PermissionsMixin.has_perm or any(
+        not isinstance(one, ModelBackend) or _overrides(type(one), ModelBackend)
+        for one in get_backends()
+    )
+
+
+def _overrides(backend: type[Any], base: type[Any]) -> bool:
+    return any(
+        getattr(backend, name) is not getattr(base, name) for name in _BACKEND_METHODS
+    )

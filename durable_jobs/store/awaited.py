@@ -1,0 +1,64 @@
+"""Runs whose end other runs than their parent wait for.
+
+A step that invokes a function under a key that a run holds waits for that run. It marks
+the run as awaited under the run's lock, so either the mark comes before the end, which
+then makes the waits due, or the end is there to be read. The sweep of timers ends the
+waits. Each is also due now and then, in case a worker with older code ended the run.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+
+from django.db.models import QuerySet
+
+from durable_jobs import clock
+from durable_jobs.conf import settings
+from durable_jobs.models import Run, Wait, WaitKind
+from durable_jobs.statuses import LIVE
+from durable_jobs.store import db
+
+
+def mark(run_id: uuid.UUID) -> bool:
+    """Have the end of a run announced; return whether the run is live.
+
+    Lock its row until the caller's transaction ends.
+    """
+    live = Run.objects.using(db.alias()).filter(pk=run_id, status__in=sorted(LIVE))
+    return bool(live.update(awaited=True))
+
+
+def announce(run_id: uuid.UUID) -> None:
+    """Make the waits for a run that has ended due, inside its transaction."""
+    _waits([run_id]).update(due_at=clock.now())
+
+
+def next_look(since: datetime) -> datetime:
+    """Return when a wait of that age looks at its run again, unannounced."""
+    now = clock.now()
+    return now + max(settings.LEASE, now - since)
+
+
+def queues(run_id: uuid.UUID) -> set[str]:
+    """Return the queues of the runs that wait for a run."""
+    runs = Run.objects.using(db.alias()).filter(
+        pk__in=_waits([run_id]).values("run_id")
+    )
+    return set(runs.values_list("queue", flat=True))
+
+
+def waits_for(run_id: uuid.UUID, other: uuid.UUID) -> bool:
+    """Return whether ``run_id`` is ``other``, or waits for its end through others."""
+    seen = {other}
+    level = {other}
+    while level and run_id not in level:
+        level = {*_waits(level).values_list("run_id", flat=True)} - seen
+        seen |= level
+    return run_id in level
+
+
+def _waits(run_ids: Iterable[uuid.UUID]) -> QuerySet[Wait]:
+    names = [str(run_id) for run_id in run_ids]
+    return Wait.objects.using(db.alias()).filter(kind=WaitKind.CHILD, name__in=names)
