@@ -1,13 +1,15 @@
 """Keys and conditions: CEL text or a Python callable, over an event.
 
 CEL is evaluated by ``cel-expr-python``, the extra ``durable-jobs[cel]``, which is
-looked for when the first text is compiled. Three things differ from plain CEL:
+looked for when the first text is compiled. Four things differ from plain CEL:
 
 * A missing attribute is null, and what null cannot take part in is null: with no
   ``total``, ``event.data.total == null`` is true and ``event.data.total > 0`` is null,
   which no condition takes for true. ``||`` and ``&&`` treat null as SQL does.
 * ``map`` and ``filter`` are refused, as their cost grows with the square of the list;
   ``all`` and ``exists`` go through at most 10,000 items in one evaluation.
+* Numbers are compared as Python compares them, whatever their size, and true is not 1.
+  What would calculate with an integer beyond 64 bits fails; see ``values.Exact``.
 * A text has at most 1,024 bytes and is at most 32 levels deep.
 """
 
@@ -21,7 +23,7 @@ from typing import Any
 
 from durable_jobs.exceptions import ConfigurationError, ExpressionError
 from durable_jobs.expressions.program import Program
-from durable_jobs.expressions.values import Unfit, native
+from durable_jobs.records import Unfit, native
 
 __all__ = ["Expression", "compile_expression"]
 
@@ -106,7 +108,7 @@ class _Text(Expression):
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:
         try:
-            return native(self.program.run(values))
+            return self.program.run(values)
         except Unfit as error:
             raise self._failed(str(error)) from None
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.expressions.rewriting import Refused, Rewritten, rewrite
-from durable_jobs.expressions.values import Unfit, is_there, look_up, native
+from durable_jobs.expressions.values import Exact, is_there, look_up
+from durable_jobs.records import Unfit, native
 
 LONGEST = 1024
 
@@ -44,7 +45,7 @@ class Program:
             # First as it was written, so that errors tell the user's own columns.
             checked = _environment(variables).compile(source)
             rewritten = rewrite(source, variables)
-            names = (*rewritten.values, *rewritten.presences)
+            names = (*rewritten.values, *rewritten.presences, *rewritten.strings)
             compiled = _environment(names, optional=True).compile(rewritten.text)
         except ImportError as error:
             raise ConfigurationError(
@@ -68,12 +69,19 @@ class Program:
         return self.result_type in ("BOOL", "DYN", "NULL")
 
     def run(self, values: Mapping[str, Any]) -> Any:
-        """Give the result as the runtime gives it, or raise ``Unfit``."""
-        data = {
-            name: native(look_up(values, path), cel=True)
-            for name, path in self.rewritten.values.items()
+        """Give the result in JSON's own types, or raise ``Unfit``."""
+        rewritten = self.rewritten
+        found = {
+            name: native(look_up(values, path))
+            for name, path in rewritten.values.items()
         }
-        for name, path in self.rewritten.presences.items():
+        if rewritten.text in found:  # nothing but one attribute
+            return found[rewritten.text]
+        exact = Exact(found, rewritten)
+        data = {**exact.values}
+        for name, path in rewritten.strings.items():
+            data[name] = _as_digits(native(look_up(values, path)))
+        for name, path in rewritten.presences.items():
             data[name] = is_there(values, path)
         try:
             result = self.compiled.eval(data=data)
@@ -82,7 +90,7 @@ class Program:
         except (RuntimeError, TypeError, ValueError, OverflowError) as error:
             raise Unfit(_reason(str(error))) from None
         if kind != "ERROR":
-            return value
+            return exact.result(value)
         if self._is_null(value, data):
             return None
         raise Unfit(_reason(value))
@@ -92,6 +100,15 @@ class Program:
             return True
         doubtful = self.rewritten.loops or None in data.values()
         return doubtful and _MAYBE_NULL.search(error) is not None
+
+
+def _as_digits(value: Any) -> Any:
+    """Give a whole number as the digits that ``string()`` gives for it."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # equal numbers have one text
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value
 
 
 @lru_cache(maxsize=256)

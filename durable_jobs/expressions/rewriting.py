@@ -32,6 +32,18 @@ _TOKEN = re.compile(
 )
 _LOOPS = frozenset({"all", "exists", "exists_one", "existsOne"})
 _COSTLY_LOOPS = frozenset({"map", "filter"})
+_ARITHMETIC = frozenset("+-*/%")
+_BEFORE_A_SIGN = frozenset("([{,:?!<>+-*/%") | {
+    "==",
+    "!=",
+    "<=",
+    ">=",
+    "&&",
+    "||",
+    "in",
+}
+#: Functions that would see how a large integer goes in.
+_CONVERSIONS = frozenset({"string", "size", "type", "int", "uint", "double", "bytes"})
 
 
 class _Token(NamedTuple):
@@ -51,13 +63,22 @@ class Rewritten:
     """A text in which each attribute is a variable.
 
     ``values`` are the paths of the variables that hold an attribute, ``presences`` of
-    those that tell whether there is one; ``loops`` tells whether the text has loops.
+    those that tell whether there is one, ``strings`` of those that ``string()`` alone
+    converts; ``loops`` tells whether the text has loops. The others say what it does
+    with numbers: it ``calculates``, or ``converts``; it has ``floats``, or
+    ``large_floats``; it has integers that floats cannot tell apart (``lossy``).
     """
 
     text: str
     values: dict[str, Path]
     presences: dict[str, Path]
+    strings: dict[str, Path]
     loops: bool
+    calculates: bool
+    converts: bool
+    floats: bool
+    large_floats: bool
+    lossy: bool
 
 
 def rewrite(source: str, variables: tuple[str, ...]) -> Rewritten:
@@ -79,6 +100,8 @@ class _Rewriter:
         self.bound = self._bound_names()
         self.values: dict[Path, str] = {}
         self.presences: dict[Path, str] = {}
+        self.strings: dict[Path, str] = {}
+        self.converts = False
 
     def run(self) -> Rewritten:
         parts: list[str] = []
@@ -86,22 +109,56 @@ class _Rewriter:
         while at < len(self.tokens):
             part, at = self._part(at)
             parts.append(part)
+        numbers = [_number(one.text) for one in self.tokens if one.kind == "number"]
+        floats = [one for one in numbers if isinstance(one, float)]
+        ints = [one for one in numbers if isinstance(one, int)]
+        calls = {
+            one.text
+            for at, one in enumerate(self.tokens)
+            if one.kind == "name" and self._token(at + 1).text == "("
+        }
         return Rewritten(
             text=" ".join(parts),
             values={name: path for path, name in self.values.items()},
             presences={name: path for path, name in self.presences.items()},
+            strings={name: path for path, name in self.strings.items()},
             loops=bool(self.bound),
+            calculates=any(map(self._calculates, range(len(self.tokens)))),
+            converts=self.converts,
+            floats=bool(floats) or "double" in calls,
+            large_floats=any(abs(one) >= 2**53 for one in floats) or "double" in calls,
+            lossy=any(int(float(one)) != one for one in ints),
         )
+
+    def _calculates(self, at: int) -> bool:
+        """Tell whether a token adds, multiplies and so on, other than joining texts."""
+        token, last, following = (self._token(at + step) for step in (0, -1, 1))
+        if token.kind != "other" or token.text not in _ARITHMETIC:
+            return False
+        if token.text == "+" and "string" in (last.kind, following.kind):
+            return False
+        begins = last is _END or last.text in _BEFORE_A_SIGN
+        return not (token.text == "-" and begins and following.kind == "number")
 
     def _part(self, at: int) -> tuple[str, int]:
         token = self._token(at)
         if token.kind != "name" or self._token(at - 1).text == ".":
+            self.converts |= token.text == "size"
             return token.text, at + 1
         if token.text == "has" and self._token(at + 2).text in self.variables:
             path, end = self._chain(at + 3)
             name = f"{self.prefix}p{len(self.presences)}"
             path = (self._token(at + 2).text, *path)
             return self.presences.setdefault(path, name), end + 1
+        if token.text == "string" and self._token(at + 2).text in self.variables:
+            path, end = self._chain(at + 3)
+            if self._token(at + 1).text == "(" and self._token(end).text == ")":
+                name = f"{self.prefix}s{len(self.strings)}"
+                path = (self._token(at + 2).text, *path)
+                name = self.strings.setdefault(path, name)
+                return f"string({name})", end + 1
+        if token.text in _CONVERSIONS and self._token(at + 1).text == "(":
+            self.converts = True
         if token.text in self.variables:
             path, end = self._chain(at + 1)
             name = f"{self.prefix}{len(self.values)}"
@@ -151,6 +208,15 @@ class _Rewriter:
 
     def _token(self, at: int) -> _Token:
         return self.tokens[at] if 0 <= at < len(self.tokens) else _END
+
+
+def _number(text: str) -> int | float:
+    """Give the number that a token is."""
+    text = text.rstrip("uU")
+    try:
+        return int(text, 0) if text[:2] == "0x" else int(text)
+    except ValueError:
+        return float(text)
 
 
 def _constant(token: _Token) -> str | int | None:

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from uuid import UUID
 
-from durable_jobs.expressions.rewriting import Path
-from durable_jobs.records import mapping_of
+from durable_jobs.expressions.rewriting import Path, Rewritten
+from durable_jobs.records import Unfit, mapping_of, native
 
-_DEEPEST = 100
-_EASY = frozenset({type(None), bool, int, float, str})
 _MISSING: Any = object()
-
-
-class Unfit(Exception):
-    """A value cannot go in, or a result cannot come out; the text says why."""
+#: From here on, floats do not tell all integers apart.
+_LARGE = 2**53
+_LEAST, _PAST = -(2**63), 2**64
 
 
 def look_up(values: Mapping[str, Any], path: Path, default: Any = None) -> Any:
@@ -42,61 +35,106 @@ def is_there(values: Mapping[str, Any], path: Path) -> bool:
     return look_up(values, path, _MISSING) is not _MISSING
 
 
-def native(value: Any, *, cel: bool = False, depth: int = 0) -> Any:
-    """Give a value in JSON's own types, or raise ``Unfit``.
+class Exact:
+    """The values of one evaluation, so that CEL compares their numbers exactly.
 
-    For ``cel``, an integer that has no room in 64 bits is a float.
+    CEL compares an integer with a float as two floats: 2**53 + 1 equals 2.0**53 there,
+    and it has no integers beyond 64 bits. So where a value is that large:
+
+    * If all integers equal some float, those beyond 64 bits go in as that float.
+    * Else large floats go in as the integers that they are, and numbers beyond 64 bits
+      as stand-ins: floats that are in the same order, and beyond 64 bits too.
+    * What would still not be exact, such as calculating, raises ``Unfit``.
     """
-    kind = type(value)
-    if kind is float and not math.isfinite(value):
-        raise Unfit(f"{value!r} is no value that JSON has; expected a finite number")
-    if kind is int and cel and not -(2**63) <= value < 2**63:
-        return float(value) if abs(value) < 10**300 else str(value)
-    if kind in _EASY:
-        return value
-    if depth > _DEEPEST:
-        raise Unfit(f"a value is nested deeper than {_DEEPEST} levels")
-    depth += 1
-    if (mapping := mapping_of(value)) is not None:
-        return {
-            _key(key): native(item, cel=cel, depth=depth)
-            for key, item in mapping.items()
-        }
-    if isinstance(value, list | tuple | set | frozenset):
-        return [native(item, cel=cel, depth=depth) for item in value]
-    return native(_scalar(value), cel=cel, depth=depth)
+
+    def __init__(self, values: Mapping[str, Any], text: Rewritten) -> None:
+        self.values: Mapping[str, Any] = values
+        self._given: dict[float, int | float] = {}
+        self._stand_ins: dict[int | float, float] = {}
+        numbers = [one for value in values.values() for one in _numbers(value)]
+        large = [one for one in numbers if abs(one) >= _LARGE]
+        if not large and not text.lossy:
+            return
+        self._lossy = text.lossy or any(map(_is_lossy, large))
+        _check(text, numbers, large, lossy=self._lossy)
+        wide = sorted({one for one in large if not _LEAST <= one < _PAST})
+        below = sum(one < 0 for one in wide)
+        for rank, number in enumerate(wide):
+            place = rank - below + (rank >= below)
+            code = math.copysign(2.0**65 + abs(place) * 2.0**20, place)
+            code = code if self._lossy else float(number)
+            self._stand_ins[number], self._given[code] = code, number
+        self.values = {name: _mapped(self._in, one) for name, one in values.items()}
+
+    def result(self, value: Any) -> Any:
+        """Return a result of CEL in JSON's types, or raise ``Unfit``."""
+        return native(_mapped(self._out, value) if self._given else value)
+
+    def _in(self, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return value
+        if value in self._stand_ins:
+            return self._stand_ins[value]
+        large_float = isinstance(value, float) and abs(value) >= _LARGE
+        return int(value) if large_float and self._lossy else value
+
+    def _out(self, value: Any) -> Any:
+        return self._given.get(value, value) if isinstance(value, float) else value
 
 
-def _key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise Unfit(f"a mapping has the key {key!r}; expected keys that are texts")
-    return str.__str__(key)
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return a value with every scalar in it changed."""
+    if isinstance(value, Mapping):
+        return {key: _mapped(change, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mapped(change, item) for item in value]
+    return change(value)
 
 
-def _scalar(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    for base in (str, int, float):
-        if isinstance(value, base):
-            return getattr(base, f"__{base.__name__}__")(value)
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, Decimal):
-        whole = value.is_finite() and value == value.to_integral_value()
-        return int(value) if whole and value.adjusted() < 100 else float(value)
-    if isinstance(value, datetime):
-        return _moment(value)
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    raise Unfit(
-        f"a value of type {type(value).__qualname__} is none that JSON has; expected "
-        "None, a bool, a number, a text, a list or a dict"
-    )
+def _numbers(value: Any) -> Iterator[int | float]:
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _numbers(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
 
 
-def _moment(value: datetime) -> str:
-    if value.tzinfo is None:
-        return value.isoformat()
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _is_lossy(value: int | float) -> bool:
+    """Tell whether no float equals an integer."""
+    if isinstance(value, float):
+        return False
+    try:
+        return int(float(value)) != value
+    except OverflowError:
+        return True
+
+
+def _check(
+    text: Rewritten,
+    numbers: list[int | float],
+    large: list[int | float],
+    *,
+    lossy: bool,
+) -> None:
+    """Raise ``Unfit`` if CEL would make an inexact result of large numbers."""
+    ints = [one for one in numbers if isinstance(one, int)]
+    wide = [one for one in ints if not _LEAST <= one < 2**63]
+    for used, what in ((text.calculates, "calculates"), (text.converts, "converts")):
+        if wide and used:
+            msg = (
+                f"it {what}, and a value is an integer beyond 64 bits: "
+                f"{hex(wide[0])[:40]}; expected only comparisons with it, or a Python "
+                "callable"
+            )
+            raise Unfit(msg)
+    mixed = text.floats or len(ints) < len(numbers)
+    doubtful = text.calculates and mixed and ints and large
+    if doubtful or (lossy and text.large_floats):
+        msg = (
+            "it mixes floats with integers that floats do not tell apart; expected "
+            "numbers below 2**53, or a Python callable"
+        )
+        raise Unfit(msg)

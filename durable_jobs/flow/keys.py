@@ -22,8 +22,8 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.options import MAX_PRIORITY
 from durable_jobs.exceptions import ExpressionError, PayloadError
 from durable_jobs.expressions import Expression
-from durable_jobs.expressions.values import Unfit, native
 from durable_jobs.models import Gate, Lane, Run
+from durable_jobs.records import Unfit, native
 from durable_jobs.store import db
 
 logger = logging.getLogger("durable_jobs")

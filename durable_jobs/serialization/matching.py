@@ -7,17 +7,14 @@ events with waits one by one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
-from decimal import Decimal
-from enum import Enum
 from typing import Any
-from uuid import UUID
 
 from durable_jobs.exceptions import ConfigurationError, PayloadError
-from durable_jobs.records import mapping_of
+from durable_jobs.records import Unfit, mapping_of, native, scalar
 from durable_jobs.serialization.canonical import canonical
 
 #: Scalars of one event that have keys; with more, the event has to be looked at.
@@ -61,8 +58,9 @@ def match_key(path: str, data: Mapping[str, Any]) -> str | None:
 
 def comparable(value: Any) -> str:
     """Give a text that two values at one path share just when they match."""
-    scalar = _scalar(value)
-    return canonical(value if scalar is None else scalar)
+    with contextlib.suppress(Unfit):  # such as bytes: equal to what is stored so
+        value = native(value)
+    return canonical(value)
 
 
 def leaf_keys(data: Mapping[str, Any]) -> set[str] | None:
@@ -94,7 +92,7 @@ def leaf_keys(data: Mapping[str, Any]) -> set[str] | None:
 
 
 def _key(path: str, value: Any) -> str | None:
-    value = _scalar(value)
+    value = scalar(value)
     if value is None:
         return None
     try:
@@ -105,28 +103,3 @@ def _key(path: str, value: Any) -> str | None:
         return None
     name = f"{path}={text}".encode()
     return hashlib.sha1(name, usedforsecurity=False).hexdigest()
-
-
-def _scalar(value: Any) -> str | int | float | bool | None:
-    """Give what a scalar looks like in JSON, so that both sides of the wire agree."""
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, str | int | float):
-        return value
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, Decimal):
-        return _number(value)
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC).isoformat()
-    if isinstance(value, date | time):
-        return value.isoformat()
-    return None
-
-
-def _number(value: Decimal) -> str | int | float | None:
-    if not value.is_finite() or abs(value.adjusted()) > LONGEST_SCALAR:
-        return None
-    if value == value.to_integral_value():
-        return int(value)
-    return float(value) if Decimal(repr(float(value))) == value else str(value)

@@ -38,6 +38,31 @@ def test_keys_are_told_apart_by_value_and_type(diary: Diary) -> None:
     assert len(diary.order) == 7
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["event.data.x", "[event.data.x]", "'x-' + string(event.data.x)",
+     lambda event: event.data["x"]],
+    ids=["value", "list", "text", "callable"],
+)  # fmt: skip
+def test_keys_beyond_64_bits_are_told_apart(diary: Diary, key: Any) -> None:
+    diary.work(idempotency=key)
+    numbers = [10**20, 10**20 + 1, 1e20, 2**53, 2**53 + 1]
+    for n, number in enumerate(numbers):
+        diary.send(n, x=number)
+    diary.kit.run_until_idle()
+    assert diary.order == [0, 1, 3, 4]
+
+
+def test_a_condition_that_cannot_be_exact_leaves_a_skipped_run(diary: Diary) -> None:
+    diary.work(on=durable.Event(EVENT, if_="event.data.x + 1 > 5"))
+    diary.send(0, x=10**20)
+    diary.send(1, x=10)
+    diary.kit.run_until_idle()
+    assert diary.order == [1]
+    assert statuses() == ["skipped", "completed"]
+    assert "integer beyond 64 bits" in reasons()[0]
+
+
 def test_null_is_no_key(diary: Diary) -> None:
     diary.work(idempotency="event.data.order")
     diary.send(0)
