@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core import checks
 from django.db.models.signals import post_save, pre_save
-from django.utils.module_loading import autodiscover_modules
+from django.utils.module_loading import module_has_submodule
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
     from durable_jobs.dispatch import Dispatcher
+
+logger = logging.getLogger("durable_jobs")
 
 
 class DurableJobsConfig(AppConfig):
@@ -46,11 +50,30 @@ class DurableJobsConfig(AppConfig):
         for function in registry:
             model_changes.connect(function)
         registry.on_add = model_changes.connect
-        autodiscover_modules("durable")
+        _discover()
         prefix = "durable_jobs"
         pre_save.connect(model_changes.before_save, dispatch_uid=f"{prefix}.before")
         post_save.connect(model_changes.after_save, dispatch_uid=f"{prefix}.after")
         post_save.connect(model_waits.saved, dispatch_uid=f"{prefix}.saved")
+
+
+def _discover() -> None:
+    """Import the ``durable`` module of each app.
+
+    One that fails ends the process: with a part of the functions, it would miss starts.
+    """
+    for app in apps.get_app_configs():
+        try:
+            import_module(f"{app.name}.durable")
+        except Exception:
+            if module_has_submodule(app.module, "durable"):
+                logger.error(
+                    "The durable functions of app %r could not be imported, so this "
+                    "process does not start.",
+                    app.label,
+                    exc_info=True,
+                )
+                raise
 
 
 def _dispatcher(name: str) -> Dispatcher:

@@ -18,7 +18,7 @@ from durable_jobs.definitions import current
 from durable_jobs.definitions.controls import BatchFailures
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine import batching, bodies, scope
+from durable_jobs.engine import batching, bodies, leaving, scope
 from durable_jobs.engine.activity import Activity
 from durable_jobs.engine.context import Ahead, RunContext
 from durable_jobs.engine.database_errors import give_up
@@ -31,7 +31,6 @@ from durable_jobs.engine.suspend import StoreFailed, is_suspension
 from durable_jobs.events import ending, run_log
 from durable_jobs.exceptions import ConfigurationError, LimitExceeded, PayloadError
 from durable_jobs.models import Run
-from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, runs, steering, steps
 from durable_jobs.store.leases import LeaseLost
@@ -82,7 +81,7 @@ def advance(
     try:
         function = _resolve(run, lease)
         if function is not None:
-            _announce(run, RunStatus.RUNNING)
+            leaving.told(run, RunStatus.RUNNING)
             session = Session(
                 run,
                 function,
@@ -102,7 +101,11 @@ def advance(
 
 
 def _resolve(run: Run, lease: steps.Lease) -> Function | None:
-    """Return the function to call; end or park the run when it cannot be called."""
+    """Return the function to call; None when the run ends here or is left to others."""
+    function = registry.find(run.function)
+    if function is None:
+        leaving.leave_to_others(run, lease)
+        return None
     if run.crashes > settings.MAX_CRASHES:
         message = (
             f"Its worker died {run.crashes - 1} times in a row while executing it "
@@ -111,13 +114,6 @@ def _resolve(run: Run, lease: steps.Lease) -> Function | None:
         error = {"type": "WorkerLost", "message": message, "traceback": ""}
         ending.finish(run, End(RunStatus.FAILED, error=error, reason=message), lease)
         return None
-    function = registry.find(run.function)
-    if function is None:
-        reason = (
-            f"The code has no durable function {run.function!r}. Resume the run when "
-            f"it is deployed, or cancel it."
-        )
-        _park(run, lease, reason)
     return function
 
 
@@ -226,7 +222,7 @@ def _suspend(session: Session) -> None:
         attempt=0,
         holding=session.limited,
     )
-    _announce(session.run, status)
+    leaving.told(session.run, status)
     for look in session.looks:
         look()
     current_status = Run.objects.using(db.alias()).filter(pk=session.run.pk)
@@ -306,7 +302,7 @@ def _fail(session: Session, error: Exception) -> None:
         )
         steps.record_attempt(run.pk, "", attempt, record, None, now)
         run_log.attempt_failed(run, record, error, attempt + 1, due_at=due)
-    _announce(run, status)
+    leaving.told(run, status)
     dispatch.ring_at(due, function.queue)
 
 
@@ -352,7 +348,7 @@ def _ended(
     if not done:
         # It was paused, or is not ours. A paused run ends when it is resumed: the
         # function is called again, and returns.
-        _leave(session.run, session.lease)
+        leaving.release(session.run, session.lease)
 
 
 def _limited(session: Session) -> bool:
@@ -360,27 +356,9 @@ def _limited(session: Session) -> bool:
     return limits.start is not None or limits.finish is not None
 
 
-def _leave(run: Run, lease: steps.Lease) -> None:
-    """Give a paused run back; one that was resumed meanwhile is queued."""
-    status = runs.suspend(lease, due_at=clock.now(), holding=run.entry is not None)
-    _announce(run, status)
-    if status == RunStatus.QUEUED:
-        dispatch.ring(run.queue)
-
-
 def _park(run: Run, lease: steps.Lease, reason: str) -> None:
     if steering.pause(run.pk, reason, lease):
         run_log.paused(run, reason)
-        _announce(run, RunStatus.PAUSED, reason)
+        leaving.told(run, RunStatus.PAUSED, reason)
     else:  # by somebody else; whoever resumes it finds the reason again
-        _leave(run, lease)
-
-
-def _announce(run: Run, status: str, reason: str = "") -> None:
-    announce(
-        run_changed,
-        run_id=run.pk,
-        function=run.function,
-        status=status,
-        reason=reason,
-    )
+        leaving.release(run, lease)

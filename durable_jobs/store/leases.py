@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Exists, F, Q, QuerySet
+from django.db.models import Case, Exists, F, Q, QuerySet, When
 from django.db.models.functions import Coalesce
 
 from durable_jobs import clock, ids
@@ -17,7 +17,7 @@ from durable_jobs.definitions.options import MAX_PRIORITY
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, gates, pauses, postgres
+from durable_jobs.store import db, gates, pauses, postgres, unknown
 
 #: No run that may start has a place later than this from now: a claim need not look
 #: through those that are delayed for longer.
@@ -37,23 +37,32 @@ def claim(queue: str, limit: int, worker: str, *, heads: bool = False) -> list[R
     ``heads``: the oldest of each function instead, of functions that chance chooses
     when there are more; so that the backlog of one does not hold up the others.
 
+    Functions that this process does not have are passed over once it has met them.
+
     The crash is counted here and forgiven when the attempt ends, so that a run which
     kills its worker is counted too.
     """
     hit("claim.begin", queue)
-    now = clock.now()
+    now, others = clock.now(), unknown.names()
     until, behind = now + settings.LEASE, now + FARTHEST_BEHIND
     lease = postgres.Lease(ids.new_token(), until, worker, now, behind)
     if db.is_postgres():
-        claimed = postgres.claim(queue, limit, lease, heads=heads)
+        claimed = postgres.claim(queue, limit, lease, heads=heads, passing_over=others)
     else:
-        claimed = _claim(queue, limit, lease, heads=heads)
+        claimed = _claim(queue, limit, lease, heads=heads, passing_over=others)
     if claimed:
         hit("claim.committed", queue)
     return claimed
 
 
-def _claim(queue: str, limit: int, lease: postgres.Lease, *, heads: bool) -> list[Run]:
+def _claim(
+    queue: str,
+    limit: int,
+    lease: postgres.Lease,
+    *,
+    heads: bool,
+    passing_over: Sequence[str],
+) -> list[Run]:
     with db.atomic():
         ready = (
             Run.objects.using(db.alias())
@@ -63,6 +72,8 @@ def _claim(queue: str, limit: int, lease: postgres.Lease, *, heads: bool) -> lis
             .exclude(Exists(pauses.of_queue(queue)))
             .order_by("place", "id")
         )
+        if passing_over:
+            ready = ready.exclude(function__in=passing_over)
         if db.lockable():
             ready = ready.select_for_update(skip_locked=True)
         chosen = (
@@ -151,6 +162,7 @@ def _requeue(run_ids: Sequence[uuid.UUID], token: uuid.UUID) -> int:
             lease_until=None,
             crashes=F("crashes") - 1,
             claims=F("claims") - 1,
+            started_at=Case(When(claims=1, then=None), default=F("started_at")),
         )
     )
 

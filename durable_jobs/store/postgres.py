@@ -58,8 +58,13 @@ WITH {_QUIET}, chosen AS MATERIALIZED (
 {_TAKE}
 """  # noqa: S608  # table and column names of our own models, no values
 
-# Goes from function to function in the index, not from run to run.
-_CLAIM_HEADS = f"""
+
+def _by_function(each: str, which: str, order: str) -> str:
+    """Return a claim that goes from function to function in the index.
+
+    ``each``: how many runs of one function it looks at; ``which``: of which functions.
+    """
+    return f"""
 WITH RECURSIVE {_QUIET}, line AS (
     (SELECT function AS name FROM {_RUN} WHERE {_READY} ORDER BY function LIMIT 1)
     UNION ALL
@@ -68,15 +73,23 @@ WITH RECURSIVE {_QUIET}, line AS (
     FROM line WHERE line.name IS NOT NULL
 ), chosen AS MATERIALIZED (
     SELECT head.id FROM line CROSS JOIN LATERAL (
-        SELECT id FROM {_RUN}
+        SELECT id, place FROM {_RUN}
         WHERE {_READY} AND function = line.name AND {_MAY_START}
-        ORDER BY place, id LIMIT 1
+        ORDER BY place, id LIMIT {each}
         FOR UPDATE SKIP LOCKED
     ) AS head
-    ORDER BY random() LIMIT %s::int
+    WHERE {which}
+    ORDER BY {order} LIMIT %s::int
 )
 {_TAKE}
 """  # noqa: S608  # table and column names of our own models, no values
+
+
+_CLAIM_HEADS = _by_function("1", "true", "random()")
+# Whatever the backlog of functions that this process does not have, it costs nothing.
+_OTHERS = "line.name <> ALL(%s::varchar[])"
+_CLAIM_OTHERS = _by_function("%s::int", _OTHERS, "head.place, head.id")
+_CLAIM_OTHER_HEADS = _by_function("%s::int", _OTHERS, "random()")
 
 
 class Lease(NamedTuple):
@@ -89,17 +102,29 @@ class Lease(NamedTuple):
     behind: datetime
 
 
-def claim(queue: str, limit: int, lease: Lease, *, heads: bool) -> list[Run]:
+def claim(
+    queue: str,
+    limit: int,
+    lease: Lease,
+    *,
+    heads: bool,
+    passing_over: Sequence[str] = (),
+) -> list[Run]:
     """Claim up to ``limit`` runs of a queue, the first in place first.
 
-    ``heads``: no two of one function, whatever their places are.
+    ``heads``: no two of one function, whatever their places are. ``passing_over``: none
+    of these functions.
     """
     *taking, now, behind = lease
-    values = [now, behind, queue, limit, *taking, now]
-    if heads:
-        rows = prepared.fetch(_CLAIM_HEADS, [queue, queue, queue, *values])
+    ready, taken = [now, behind, queue], [limit, *taking, now]
+    if passing_over:
+        text = _CLAIM_OTHER_HEADS if heads else _CLAIM_OTHERS
+        which = [1 if heads else limit, list(passing_over)]
+        rows = prepared.fetch(text, [queue, queue, queue, *ready, *which, *taken])
+    elif heads:
+        rows = prepared.fetch(_CLAIM_HEADS, [queue, queue, queue, *ready, *taken])
     else:
-        rows = prepared.fetch(_CLAIM, [queue, *values])
+        rows = prepared.fetch(_CLAIM, [queue, *ready, *taken])
     return sorted(map(_run, rows), key=lambda run: (run.place, run.pk))
 
 

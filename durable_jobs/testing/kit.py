@@ -22,7 +22,7 @@ from durable_jobs.flow import limits
 from durable_jobs.models import Event, Run, Schedule, Wait
 from durable_jobs.scheduling import crons, ticking
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, gathered, lanes, leases
+from durable_jobs.store import db, gathered, lanes, leases, unknown
 from durable_jobs.testing import deciding, replaying
 from durable_jobs.types import Duration
 
@@ -55,8 +55,9 @@ class Kit:
         self._stack.enter_context(failpoints.watching(self._pass))
         self._stack.callback(bodies.substitute, bodies.substitute(self._stubbed))
         self._stack.callback(model_waits.watched.forget)
-        limits.forget()
-        self._stack.callback(limits.forget)
+        for cache in (limits, unknown):
+            cache.forget()
+            self._stack.callback(cache.forget)
         return self
 
     def __exit__(

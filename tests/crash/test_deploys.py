@@ -65,3 +65,29 @@ def test_workers_that_are_replaced_one_by_one_repeat_nothing(lab: Lab) -> None:
     # Nobody was killed: no attempt is a crash, and no body was called twice.
     assert all(set(labels(run).values()) == {1} for run in runs)
     assert Account.objects.get(name="ledger").balance == 80
+
+
+def test_a_new_function_waits_for_a_worker_that_has_it(lab: Lab) -> None:
+    """The web processes were replaced first."""
+    old = lab.worker("-P", "solo", LAB_RELEASE="old")
+    lab.beat()
+    runs = [functions.newcomer.enqueue() for _ in range(3)]
+    known = functions.patient.enqueue()
+    until(lambda: completed(known), "the known run to end", lab)
+    rows = Run.objects.filter(pk__in=[run.pk for run in runs])
+    assert set(rows.values_list("status", "claims")) == {("queued", 0)}
+    lab.worker("-P", "solo", LAB_RELEASE="2")
+    until(lambda: completed(*runs), "the new runs to end", lab)
+    assert old.alive
+    assert all(labels(run) == {"one": 1, "two": 1} for run in runs)
+
+
+def test_old_and_new_workers_on_one_queue_lose_and_repeat_nothing(lab: Lab) -> None:
+    lab.worker("-P", "threads", "-c", "2", LAB_RELEASE="old")
+    lab.worker("-P", "prefork", "-c", "2", LAB_RELEASE="2")
+    lab.beat()
+    new = [functions.newcomer.enqueue() for _ in range(20)]
+    old = [functions.patient.enqueue() for _ in range(8)]
+    until(lambda: completed(*new, *old), "all runs to end", lab)
+    assert not Run.objects.filter(status="paused").exists()
+    assert all(set(labels(run).values()) == {1} for run in [*new, *old])

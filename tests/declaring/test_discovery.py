@@ -137,3 +137,14 @@ def test_a_broken_module_stops_the_host(host: Path) -> None:
     done = started(host)
     assert done.returncode
     assert "nothing_like_this" in done.stderr
+
+
+def test_an_app_whose_module_fails_is_named_at_error_and_ends_the_process(
+    host: Path,
+) -> None:
+    (host / "quiet/durable.py").write_text("import no_such_module")
+    done = started(host)
+    assert done.returncode == 1
+    line = "The durable functions of app 'quiet' could not be imported"
+    assert line in done.stderr
+    assert "ModuleNotFoundError" in done.stderr

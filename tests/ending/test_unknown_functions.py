@@ -1,71 +1,157 @@
-"""A run whose function the code no longer has is parked, and loses nothing."""
+"""A run whose function a worker does not have is left to workers that have it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from durable_jobs import durable
+from durable_jobs.definitions.registry import registry
+from durable_jobs.engine import attempts
 from durable_jobs.models import Run
+from durable_jobs.store import leases
 from durable_jobs.testing import Kit
 
 pytestmark = pytest.mark.django_db
 
 
-def deployed(kit: Kit, calls: list[str]) -> durable.Function:
+def deployed(calls: list[str], **options: Any) -> durable.Function:
     """Declare the function, as code that has it does."""
 
-    @durable.function(id="shop.old", on_complete=lambda ctx: calls.append("told"))
-    def old(ctx):
+    @durable.function(
+        id="shop.new", on_complete=lambda ctx: calls.append("told"), **options
+    )
+    def new(ctx):
         ctx.step.run("one", lambda: calls.append("one"))
         ctx.step.sleep("night", "1h")
         ctx.step.run("two", lambda: calls.append("two"))
         return "done"
 
-    return old
+    return new
 
 
-def test_it_is_parked_and_goes_on_when_the_code_is_back() -> None:
-    calls: list[str] = []
+def started(calls: list[str], **options: Any) -> Run:
+    """Start a run in a process of the new release, which executes nothing."""
+    with Kit():
+        return deployed(calls, **options).enqueue()
+
+
+LIMITS = [
+    {},
+    {"concurrency": durable.Concurrency(1)},
+    {"throttle": durable.Throttle(1, "1m")},
+]
+
+
+@pytest.mark.parametrize("options", LIMITS, ids=str)
+def test_a_run_of_an_unknown_function_stays_queued_and_uncounted(options) -> None:
+    run = started([], **options)
     with Kit() as kit:
-        run = deployed(kit, calls).enqueue()
         kit.run_until_idle()
-        assert calls == ["one"]
-        now = kit.now()
-    with Kit(now=now) as kit:
-        kit.advance("2h")
-        run.refresh_from_db()
-        assert run.status == "paused"
-        assert "'shop.old'" in run.reason
-        assert "Resume" in run.reason
-        assert (run.lease_token, run.crashes) == (None, 0)
         kit.advance("2d")
-        run.refresh_from_db()
-        assert run.status == "paused"
-        now = kit.now()
-    with Kit(now=now) as kit:
-        deployed(kit, calls)
-        assert run.resume() is True
-        kit.run_until_idle()
-        run.refresh_from_db()
-        assert run.result() == "done"
-        assert calls == ["one", "two", "told"]
+    run.refresh_from_db()
+    assert (run.status, run.reason) == ("queued", "")
+    assert (run.claims, run.crashes, run.lease_token) == (0, 0, None)
+    assert run.started_at is None
 
 
-def test_a_run_that_had_not_begun_is_parked_too() -> None:
+@pytest.mark.parametrize("options", LIMITS, ids=str)
+def test_a_run_goes_on_by_itself_in_a_worker_that_has_the_function(options) -> None:
+    calls: list[str] = []
+    run = started(calls, **options)
+    with Kit() as old:
+        old.run_until_idle()
+        now = old.now()
+    with Kit(now=now) as new:
+        deployed(calls, **options)
+        new.advance("2h")
+    run.refresh_from_db()
+    assert run.result() == "done"
+    assert calls == ["one", "two", "told"]
+
+
+def test_a_run_that_wakes_in_a_worker_without_its_function_waits_for_another() -> None:
+    calls: list[str] = []
+    with Kit() as new:
+        run = deployed(calls).enqueue()
+        new.run_until_idle()
+        now = new.now()
+    with Kit(now=now) as old:
+        old.advance("2h")
+        run.refresh_from_db()
+        assert (run.status, run.crashes, run.lease_token) == ("queued", 0, None)
+        now = old.now()
+    with Kit(now=now) as new:
+        deployed(calls)
+        new.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == "done"
+    assert calls == ["one", "two", "told"]
+
+
+def test_a_retry_in_a_worker_without_the_function_is_left_to_others() -> None:
+    calls: list[int] = []
+
+    def deploy() -> durable.Function:
+        @durable.function(id="shop.flaky", backoff=durable.Backoff.fixed("1m"))
+        def flaky(ctx):
+            calls.append(1)
+            if len(calls) < 2:
+                raise ValueError("not yet")
+            return "done"
+
+        return flaky
+
+    with Kit() as new:
+        run = deploy().enqueue()
+        new.run_until_idle()
+        now = new.now()
+    with Kit(now=now) as old:
+        old.advance("10m")
+        run.refresh_from_db()
+        assert (run.status, run.attempt) == ("queued", 1)
+        now = old.now()
+    with Kit(now=now) as new:
+        deploy()
+        new.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == "done"
+
+
+def test_a_handler_that_a_worker_does_not_have_is_left_to_others() -> None:
+    calls: list[str] = []
+
+    def deploy() -> durable.Function:
+        @durable.function(
+            id="shop.order",
+            on_complete=durable.function(id="shop.thank")(
+                lambda ctx: calls.append("thanks")
+            ),
+        )
+        def order(ctx):
+            return "done"
+
+        return order
+
+    with Kit() as new:
+        deploy().enqueue()
+        now = new.now()
+    with Kit(now=now) as middle:
+        deploy()
+        registry._functions.pop("shop.thank", None)
+        middle.run_until_idle()
+        now = middle.now()
+    with Kit(now=now) as new:
+        deploy()
+        new.run_until_idle()
+    assert calls == ["thanks"]
+    assert set(Run.objects.values_list("status", flat=True)) == {"completed"}
+
+
+def test_a_left_run_can_be_cancelled() -> None:
+    run = started([])
     with Kit() as kit:
-        run = deployed(kit, []).enqueue()
-        now = kit.now()
-    with Kit(now=now) as kit:
-        kit.run_until_idle()
-        run.refresh_from_db()
-        assert run.status == "paused"
-
-
-def test_a_parked_run_can_be_cancelled() -> None:
-    with Kit() as kit:
-        run = deployed(kit, []).enqueue()
-        now = kit.now()
-    with Kit(now=now) as kit:
         kit.run_until_idle()
         assert run.cancel("not needed any more") is True
         kit.run_until_idle()
@@ -73,17 +159,16 @@ def test_a_parked_run_can_be_cancelled() -> None:
         assert run.status == "cancelled"
 
 
-def test_a_run_that_is_resumed_too_early_is_parked_again() -> None:
+def test_a_run_that_was_paused_during_the_claim_stays_paused() -> None:
+    run = started([])
     with Kit() as kit:
-        run = deployed(kit, []).enqueue()
-        now = kit.now()
-    with Kit(now=now) as kit:
+        (claimed,) = leases.claim("default", 1, "old")
+        assert run.pause("a person") is True
+        attempts.advance(claimed, threads=0)
         kit.run_until_idle()
-        for _ in range(3):
-            assert run.resume() is True
-            kit.run_until_idle()
-            run.refresh_from_db()
-            assert run.status == "paused"
+        run.refresh_from_db()
+        assert (run.status, run.reason) == ("paused", "a person")
+        assert run.lease_token is None
 
 
 def test_a_child_of_an_unknown_function_is_refused_by_name(durable_kit: Kit) -> None:
@@ -98,9 +183,11 @@ def test_a_child_of_an_unknown_function_is_refused_by_name(durable_kit: Kit) -> 
     assert Run.objects.count() == 1
 
 
-def test_other_runs_are_not_held_up() -> None:
+def test_runs_of_known_functions_are_not_held_up_by_a_backlog_of_unknown_ones() -> None:
     with Kit() as kit:
-        deployed(kit, []).enqueue()
+        new = deployed([])
+        for _ in range(30):
+            new.enqueue()
         now = kit.now()
     with Kit(now=now) as kit:
         look = durable.function(id="look")(lambda ctx: 1)
@@ -109,3 +196,4 @@ def test_other_runs_are_not_held_up() -> None:
         for run in runs:
             run.refresh_from_db()
             assert run.status == "completed"
+    assert Run.objects.filter(status="queued", claims=0).count() == 30

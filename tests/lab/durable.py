@@ -177,6 +177,17 @@ def released(ctx: durable.Context) -> list[str]:
     return bodies[os.environ["LAB_RELEASE"]](ctx)
 
 
+if os.environ.get("LAB_RELEASE") != "old":  # the code of an old worker lacks it
+
+    @durable.function(retries=0)
+    def newcomer(ctx: durable.Context) -> str:
+        """Do two steps with a rest between them."""
+        ctx.step.run("one", effect, ctx.run_id, "one")
+        ctx.step.sleep("rest", "100ms")
+        ctx.step.run("two", effect, ctx.run_id, "two")
+        return "done"
+
+
 if "LAB_CRON" in os.environ:  # only where it is asked for: it starts runs by itself
 
     @durable.function(on=durable.Cron("* * * * *", catch_up="all"), retries=0)
