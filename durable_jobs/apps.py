@@ -44,9 +44,9 @@ class DurableJobsConfig(AppConfig):
         dispatch.install(_dispatcher(settings.EXECUTOR))
         checks.register(check_installation, checks.Tags.compatibility)
         if settings.EXECUTOR == "celery":
-            from durable_jobs.executors.checks import check_broker
+            from durable_jobs.executors.checks import check_celery
 
-            checks.register(check_broker, checks.Tags.compatibility)
+            checks.register(check_celery, checks.Tags.compatibility)
         for function in registry:
             model_changes.connect(function)
         registry.on_add = model_changes.connect
@@ -81,9 +81,8 @@ def _dispatcher(name: str) -> Dispatcher:
         from durable_jobs.executors.inline import InlineDispatcher
 
         return InlineDispatcher()
-    from celery.app import app_or_default
+    from durable_jobs.executors import celery_app
+    from durable_jobs.executors.celery_tasks import CeleryDispatcher
 
-    from durable_jobs.executors.celery_tasks import CeleryDispatcher, install_beat
-
-    install_beat(app_or_default())
+    celery_app.connect()
     return CeleryDispatcher()

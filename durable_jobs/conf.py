@@ -182,6 +182,9 @@ class Settings:
     WEBHOOK_RATE: Rate | None = _setting(None, _rate)
     #: What executes: "celery", or "inline" (here and now, for tests).
     EXECUTOR: Literal["celery", "inline"] = _setting("celery", _executor)
+    #: The Celery app of the workers and beat, as "project.celery:app"; None: the app
+    #: that the worker was started with, elsewhere Celery's default app.
+    CELERY_APP: str | None = _setting(None, _optional_text)
     #: The Celery queue whose workers hear of new events. Functions name their own.
     QUEUE: str = _setting("default", _text)
     #: The Celery queue of the tick; None, as written, is QUEUE.

@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from celery import Celery, current_app, shared_task
+from celery import shared_task
 from celery.signals import (
     celeryd_after_setup,
     celeryd_init,
@@ -33,19 +33,22 @@ from kombu import Producer
 
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
-from durable_jobs.definitions.registry import registry
-from durable_jobs.executors import celery_logs, connections, stopping
+from durable_jobs.executors import (
+    connections,
+    pools,  # noqa: F401  # connects its receiver
+    stopping,
+)
 from durable_jobs.executors.bells import Bursts
+from durable_jobs.executors.celery_app import TICK, is_project_app, project_app
 from durable_jobs.executors.executing import Tasks
 from durable_jobs.executors.keeper import LEAD, keeper
 from durable_jobs.executors.patrol import Hands, Patrol
 from durable_jobs.executors.publishing import Publisher, impatient_connection
+from durable_jobs.executors.queues import own_queues
 from durable_jobs.executors.serving import SLACK, answered, serve
 from durable_jobs.scheduling import ticking
 
 WORK = "durable_jobs.work"
-TICK = "durable_jobs.tick"
-
 #: Names what this module connects for a worker.
 BUSY = "durable_jobs.busy"
 #: Seconds between two signs that a worker's main loop turns.
@@ -62,7 +65,13 @@ _consumed: list[str] = []
 #: When this process last began to tick.
 _ticked_at = -math.inf
 
-_OPTIONS: dict[str, Any] = {"ignore_result": True, "acks_late": False, "max_retries": 0}
+_OPTIONS: dict[str, Any] = {
+    "ignore_result": True,
+    "acks_late": False,
+    "max_retries": 0,
+    # Flower and event cameras see the project's own tasks only.
+    "send_events": False,
+}
 
 
 @shared_task(name=WORK, **_OPTIONS)
@@ -123,7 +132,7 @@ class CeleryDispatcher:
 
     def __init__(self, channel: str | None = None) -> None:
         self._channel = channel
-        self._publisher = Publisher(lambda: impatient_connection(current_app))
+        self._publisher = Publisher(lambda: impatient_connection(project_app()))
         self._bursts = Bursts(self._ring_gathered)
 
     def ring(self, queue: str, work: int) -> None:
@@ -147,9 +156,11 @@ class CeleryDispatcher:
         return dispatch.sent(queue, lambda: self._ring(queue, work))
 
     def _send(self, queue: str, bells: int, moment: datetime) -> None:
+        app = project_app()
+
         def send(producer: Producer) -> None:
             for _ in range(bells):
-                current_app.send_task(
+                app.send_task(
                     WORK,
                     args=[queue, moment.timestamp()],
                     queue=self._channel or queue,
@@ -173,32 +184,16 @@ class CeleryDispatcher:
         return False
 
 
-def install_beat(app: Celery) -> None:
-    """Add the tick to the beat schedule of the host's Celery app."""
-    celery_logs.install()
-    every = settings.TICK.total_seconds()
-    app.add_periodic_task(
-        every,
-        app.signature(
-            TICK,
-            options={
-                "queue": settings.TICK_QUEUE,
-                "ignore_result": True,
-            },
-            immutable=True,
-        ),
-        name=TICK,
-    )
-
-
 @celeryd_init.connect
 def _consume(instance: Any = None, **kwargs: Any) -> None:
     """Let a worker that is told no queues consume ours beside the host's own.
 
     Its ``-Q`` and ``-X`` are read after this, and have the last word.
     """
+    if not is_project_app(instance.app):
+        return
     queues = instance.app.amqp.queues
-    for name in {settings.QUEUE, settings.TICK_QUEUE, *registry.queues()}:
+    for name in own_queues():
         # A host that creates no missing queues has declared those that it wants.
         with suppress(KeyError):
             queues.select_add(queues[name])

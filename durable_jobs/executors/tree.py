@@ -23,9 +23,10 @@ from django.core.servers.basehttp import (
 
 from durable_jobs import dispatch
 from durable_jobs.conf import settings
-from durable_jobs.definitions.registry import registry
 from durable_jobs.executors import stopping
-from durable_jobs.executors.celery_tasks import CeleryDispatcher, install_beat
+from durable_jobs.executors.celery_app import install_beat
+from durable_jobs.executors.celery_tasks import CeleryDispatcher
+from durable_jobs.executors.queues import own_queues
 
 #: A broker inside the process: it needs no service, and nobody else hears it.
 MEMORY = "memory://localhost/"
@@ -127,8 +128,7 @@ class Worker:
 
     def queues(self) -> Sequence[str]:
         """Return the queues to consume: the host's and ours."""
-        own = {settings.QUEUE, settings.TICK_QUEUE, *registry.queues()}
-        return sorted({*self.app.amqp.queues.consume_from, *own})
+        return sorted({*self.app.amqp.queues.consume_from, *own_queues()})
 
     def start(self) -> None:
         """Start consuming; return when it does, or the broker lets it wait."""

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from durable_jobs.executors.celery_tasks import TICK, WORK
+from durable_jobs.executors.celery_app import TICK
+from durable_jobs.executors.celery_tasks import WORK
 from durable_jobs.models import Run
 from tests.lab import durable as functions
 from tests.lab.brokers import flush, own_broker, publish

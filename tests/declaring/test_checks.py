@@ -8,11 +8,13 @@ import sys
 from typing import Any
 
 import pytest
+from celery import Celery
 from django.core.checks import CheckMessage, run_checks
 from pytest_django import Settings
 
 from durable_jobs.conf import settings as conf
 from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.executors import checks
 
 
 def found() -> dict[str, CheckMessage]:
@@ -26,6 +28,32 @@ def found() -> dict[str, CheckMessage]:
 
 def test_this_project_is_in_order() -> None:
     assert found() == {}
+
+
+def test_celery_app_that_is_not_to_be_the_current_one_causes_no_doubt() -> None:
+    other = Celery("other", set_as_current=False)
+    assert found() == {}
+    assert other.main == "other"
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({}, "socket_timeout and no socket_connect_timeout"),
+        ({"socket_timeout": 5}, "socket_connect_timeout"),
+        ({"socket_timeout": 5, "socket_connect_timeout": 5}, None),
+    ],
+)
+def test_timeouts_that_redis_lacks_are_a_warning_that_names_them(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, int], missing: str | None
+) -> None:
+    app = Celery("redis", broker="redis://127.0.0.1:1/0", set_as_current=False)
+    app.conf.broker_transport_options = options
+    monkeypatch.setattr(checks, "project_app", lambda: app)
+    if missing is None:
+        assert found() == {}
+    else:
+        assert found()["durable_jobs.W005"].msg.endswith(f" has no {missing}.")
 
 
 def test_a_secret_that_could_be_guessed_is_a_warning_that_does_not_show_it(

@@ -91,7 +91,7 @@ class Lab:
     def worker(self, *arguments: str, **environment: str) -> Process:
         """Start a worker; by default of one prefork child."""
         options = arguments or ("-P", "prefork", "-c", "1")
-        worker = self._start(
+        worker = self.start(
             ["worker", "-l", "INFO", "-Q", "default", *options], environment
         )
         self.workers.append(worker)
@@ -101,9 +101,10 @@ class Lab:
         """Start a beat with a schedule of its own."""
         schedule = mkstemp(suffix=".schedule")[1]
         os.unlink(schedule)
-        return self._start(["beat", "-l", "INFO", "-s", schedule], environment)
+        return self.start(["beat", "-l", "INFO", "-s", schedule], environment)
 
-    def _start(self, arguments: list[str], environment: dict[str, str]) -> Process:
+    def start(self, arguments: list[str], environment: Mapping[str, str]) -> Process:
+        """Start a process of Celery by its arguments."""
         process = Process(arguments, {**self.environment, **environment})
         self.processes.append(process)
         return process

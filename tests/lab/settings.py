@@ -14,7 +14,7 @@ MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend
 
 DURABLE_JOBS: dict[str, object] = {
     name: os.environ[f"LAB_{name}"]
-    for name in ("LEASE", "TICK", "DRAIN_SECONDS")
+    for name in ("LEASE", "TICK", "DRAIN_SECONDS", "CELERY_APP")
     if f"LAB_{name}" in os.environ
 }
 if "LAB_MAX_CRASHES" in os.environ:

@@ -8,7 +8,6 @@ import sys
 import threading
 from typing import Any
 
-from celery.app import app_or_default
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
@@ -16,6 +15,7 @@ from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.executors import graves
+from durable_jobs.executors.celery_app import project_app
 from durable_jobs.executors.tree import Beat, Tree, Web, Worker, choose_broker
 from durable_jobs.management import reloading
 from durable_jobs.models import Run
@@ -80,7 +80,7 @@ class Command(BaseCommand):
         self.check_migrations()
         if Run._meta.db_table not in db.connection().introspection.table_names():
             self._refuse("The database has no tables for runs: migrate it first.")
-        app = app_or_default()
+        app = project_app()
         broker = choose_broker(app, memory=self._options["memory"])
         web, worker = Web(address, port), Worker(app, self._options["concurrency"])
         tree = Tree(web, worker, Beat(app))
