@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from durable_jobs.definitions.names import check_event_name, check_name
 from durable_jobs.exceptions import ConfigurationError, PayloadError
+from durable_jobs.serialization import own_copy
 
 CALLED = "durable/function.called"
 CRON = "durable/cron"
@@ -76,6 +77,10 @@ class ReceivedEvent:
     ts: datetime
     user: Any = None
     v: str | None = None
+
+    def own(self) -> ReceivedEvent:
+        """Return the event with data of its own, for code that may change them."""
+        return replace(self, data=own_copy(self.data))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the event as JSON expressions see it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from durable_jobs.events.gathering import gathered_by
 from durable_jobs.events.schemas import typed
 from durable_jobs.events.starting import event_of
 from durable_jobs.models import Run
+from durable_jobs.serialization import own_copy
 from durable_jobs.statuses import StepStatus
 
 PATCH = "patch"
@@ -88,6 +90,7 @@ class RunContext:
         self._session = session
         self.performer = performer
         self._event: ReceivedEvent | None = None
+        self._run: Run | None = None
         self._ahead = ahead
         self._events: list[ReceivedEvent] | None = None
         self.step = Steps(performer, performer.group)
@@ -97,7 +100,7 @@ class RunContext:
     def event(self) -> ReceivedEvent:
         """The event that started the run."""
         if self._event is None:
-            self._event = self._typed(event_of(self.run))
+            self._event = self._typed(event_of(self._session.run).own())
         return self._event
 
     @property
@@ -105,25 +108,29 @@ class RunContext:
         """The events that started the run: several where they were gathered."""
         if self._events is None:
             ahead = self._ahead
-            found = gathered_by(self.run) if ahead is None else ahead.gathered
+            found = gathered_by(self._session.run) if ahead is None else ahead.gathered
             self._events = [self._typed(one) for one in found]
         return self._events or [self.event]
 
     @property
     def run_id(self) -> str:
         """The run's id."""
-        return str(self.run.pk)
+        return str(self._session.run.pk)
 
     @property
     def run(self) -> Run:
-        """The run, as it was when this attempt began."""
-        return self._session.run
+        """The run, as it was when this attempt began: a copy, yours to change."""
+        if self._run is None:
+            self._run = copy.copy(self._session.run)
+            for name in ("data", "origin", "flow"):
+                setattr(self._run, name, own_copy(getattr(self._run, name)))
+        return self._run
 
     @property
     def attempt(self) -> int:
         """How often what is executing failed before: a body, or the function."""
         inside = bodies.attempt.get()
-        return self.run.attempt if inside is None else inside
+        return self._session.run.attempt if inside is None else inside
 
     @property
     def instance(self) -> Any:
@@ -131,7 +138,11 @@ class RunContext:
 
         That whose change started it, or for which a person started it in the admin.
         """
-        return instance_of(self.run) if self._ahead is None else self._ahead.instance
+        return (
+            instance_of(self._session.run)
+            if self._ahead is None
+            else self._ahead.instance
+        )
 
     def patched(self, id: str) -> bool:
         """Tell runs that got here with this code from those whose history went past.

@@ -18,6 +18,7 @@ from durable_jobs.exceptions import (
     StepError,
     StepFailed,
 )
+from durable_jobs.serialization import own_copy
 from durable_jobs.serialization.texts import storable_text
 
 MAX_TYPE = 200
@@ -109,9 +110,9 @@ def rebuild(record: Record, name: str, key: str) -> DurableError:
         error_type=record.get("type", "Error"),
         step=key,
     )
-    error.data = record.get("data")
+    error.data = own_copy(record.get("data"))
     if isinstance(error, exceptions.BatchError):
-        error.results = record.get("results")
+        error.results = own_copy(record.get("results"))
     error.__cause__ = _original(record)
     return error
 

@@ -109,4 +109,4 @@ def condition_holds(condition: Expression, event: ReceivedEvent) -> bool:
 
 def view(condition: Expression, event: ReceivedEvent) -> Any:
     """Return an event as an expression wants it: CEL a dict, callables itself."""
-    return event.as_dict() if condition.wants_mapping else event
+    return event.as_dict() if condition.wants_mapping else event.own()

@@ -63,10 +63,10 @@ def _evaluated(expression: Expression, event: ReceivedEvent) -> Any:
     if expression.wants_mapping:
         return expression.evaluate({"event": event.as_dict()})
     if not db.connection().in_atomic_block:
-        return expression.evaluate({"event": event})
+        return expression.evaluate({"event": event.own()})
     # The host's own code may query, and fail: not the transaction around it.
     with db.atomic():
-        return expression.evaluate({"event": event})
+        return expression.evaluate({"event": event.own()})
 
 
 def text_of(value: Any) -> str:

@@ -39,7 +39,7 @@ def wait(frame: Frame, operation: ops.WaitForCondition) -> Plan:
         fn=operation.check,
         name=operation.id,
         attempt=asked.errors,
-        args=(asked.state,),
+        args=(serialization.own_copy(asked.state),),
         lines=frame.lines,
     )
     hit("step.body", operation.id)

@@ -1,0 +1,48 @@
+"""Copies of values for user code, so that what it changes stays its own."""
+
+from __future__ import annotations
+
+import copy
+import enum
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from types import NoneType
+from typing import Any
+from uuid import UUID
+
+#: Types whose values never change.
+_FIXED = frozenset(
+    {
+        NoneType,
+        bool,
+        int,
+        float,
+        str,
+        bytes,
+        Decimal,
+        datetime,
+        date,
+        time,
+        timedelta,
+        UUID,
+    }
+)
+
+
+def own_copy(value: Any) -> Any:
+    """Return a copy of a stored value that shares nothing with it that can change.
+
+    Much faster than ``deepcopy`` for what is mostly JSON: a stored value has no cycles.
+    """
+    kind = type(value)
+    if kind in _FIXED:
+        return value
+    if kind is dict:
+        return {key: own_copy(one) for key, one in value.items()}
+    if kind is list:
+        return [own_copy(one) for one in value]
+    if kind is tuple:
+        return tuple([own_copy(one) for one in value])
+    if isinstance(value, enum.Enum):
+        return value
+    return copy.deepcopy(value)
