@@ -9,21 +9,22 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from durable_jobs import ids, serialization
+from durable_jobs import ids
 from durable_jobs.admin.asking import WRONG
 from durable_jobs.admin.display import badge, short
 from durable_jobs.admin.forms import JSONText, Reason
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
+from durable_jobs.admin.typed import PayloadText, typed_by
 from durable_jobs.control import acting
-from durable_jobs.exceptions import DurableError
+from durable_jobs.exceptions import DurableError, PayloadError
 from durable_jobs.models import Run, Step
 from durable_jobs.statuses import STEP_ENDED
 from durable_jobs.store import db
@@ -79,7 +80,7 @@ class AskRerun(Ask):
 class AskEdit(AskRerun):
     """With which data."""
 
-    input = JSONText(label=gettext_lazy("Data"), required=False)
+    input = PayloadText(label=gettext_lazy("Data"), required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,12 +92,7 @@ class AskEdit(AskRerun):
 
     def clean_input(self) -> Any:
         """Return the data as the function gets it."""
-        try:
-            return serialization.from_tree(self.cleaned_data["input"] or {})
-        except ObjectDoesNotExist:
-            raise forms.ValidationError(_("It names an object that is gone.")) from None
-        except DurableError as error:
-            raise forms.ValidationError(error.message) from None
+        return self.cleaned_data["input"] or {}
 
     def values(self) -> dict[str, Any]:
         """Return where to begin, and the data."""
@@ -162,8 +158,11 @@ def view(admin: Any, request: HttpRequest, pk: str, verb: str) -> HttpResponse:
     kind = FORMS.get(verb, Ask)
     if request.method == "POST":
         form = kind(request.POST, run=run)
+        typed_by(form, Links(admin.admin_site, request))
         if form.is_valid():
-            return _do(admin, request, run, verb, form)
+            done = _do(admin, request, run, verb, form)
+            if done is not None:
+                return done
     else:
         form = kind(run=run, initial={"step": request.GET.get("step", "")})
     return page(
@@ -187,12 +186,16 @@ def view(admin: Any, request: HttpRequest, pk: str, verb: str) -> HttpResponse:
 
 def _do(
     admin: Any, request: HttpRequest, run: Run, verb: str, form: Ask
-) -> HttpResponse:
+) -> HttpResponse | None:
+    """Do it; None where the form has to say why its data does not fit."""
     links = Links(admin.admin_site, request)
     back = links.page(Run, run.pk) or ""
     reason = form.cleaned_data["reason"]
     try:
         done = acting.act(actor(request), verb, run, reason=reason, **form.values())
+    except PayloadError as error:
+        form.add_error(None, error.message)
+        return None
     except DurableError as error:
         messages.warning(request, error.message)
         return HttpResponseRedirect(back)

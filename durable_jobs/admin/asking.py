@@ -8,13 +8,11 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.core.exceptions import ObjectDoesNotExist
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.functional import Promise
-from django.utils.translation import gettext as _
 
-from durable_jobs import ids, serialization
-from durable_jobs.admin.forms import JSONText, Reason
+from durable_jobs import ids
+from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.pages import page
 from durable_jobs.exceptions import DurableError, Refused
 
@@ -31,19 +29,6 @@ class Once(forms.Form):
         kwargs.setdefault("label_suffix", "")
         super().__init__(*args, **kwargs)
         self.fields["token"].initial = str(ids.new_id())
-
-
-class PayloadText(JSONText):
-    """A payload as JSON, in which the tags that the pages show are read as such."""
-
-    def clean(self, value: Any) -> Any:
-        """Return the payload."""
-        try:
-            return serialization.from_tree(super().clean(value))
-        except ObjectDoesNotExist:
-            raise forms.ValidationError(_("It names an object that is gone.")) from None
-        except DurableError as error:
-            raise forms.ValidationError(error.message) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

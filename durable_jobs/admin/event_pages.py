@@ -14,7 +14,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from durable_jobs.admin.asking import WRONG, Once, PayloadText, Question, ask, attempt
+from durable_jobs.admin.asking import WRONG, Once, Question, ask, attempt
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import badge, moment, short
 from durable_jobs.admin.links import Links
@@ -22,6 +22,7 @@ from durable_jobs.admin.pages import View, actor, address, page, paths
 from durable_jobs.admin.payloads import SHOWN
 from durable_jobs.admin.related import listed, some
 from durable_jobs.admin.snippets import snippets
+from durable_jobs.admin.typed import PayloadText, typed_by
 from durable_jobs.control import sending
 from durable_jobs.control.sending import Sent
 from durable_jobs.definitions.events import NewEvent
@@ -159,13 +160,13 @@ def _before(admin: Any, request: HttpRequest) -> Any:
 def _forms(
     admin: Any, request: HttpRequest, name: str, schema: Any, before: Any
 ) -> list[forms.Form]:
-    posted = request.POST if request.method == "POST" else None
+    posted, site = request.POST if request.method == "POST" else None, admin.admin_site
     text = "{}"
     if before is not None and admin.sees_payloads(request, before):
         text = before.data_text or text
     if schema is None:
         known = {"name": name, "input": _indented(text)}
-        return [SendForm(posted, initial=known)]
+        return [typed_by(SendForm(posted, initial=known), Links(site, request))]
     from durable_jobs.admin.forms import form_for
 
     named = NameForm(posted, initial={"name": name})

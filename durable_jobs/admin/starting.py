@@ -12,16 +12,18 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from durable_jobs.admin.asking import WRONG, Once, PayloadText, Question, ask, attempt
+from durable_jobs.admin.asking import WRONG, Once, Question, ask, attempt
 from durable_jobs.admin.forms import Reason, read
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
+from durable_jobs.admin.typed import PayloadText, typed_by
 from durable_jobs.control import operating, sending
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.names import MAX_LENGTH
 from durable_jobs.definitions.options import MAX_PRIORITY
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
+from durable_jobs.events.schemas import schemas_of_calls
 from durable_jobs.exceptions import DurableError, PayloadError
 from durable_jobs.models import Run
 from durable_jobs.serialization.outside import read_json
@@ -84,7 +86,7 @@ def start_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
     """Ask for what a run is given, and on POST start it and show it."""
     function = _function(admin, request, key, sending.START)
     schema = schema_of(function) if "as" not in request.GET else None
-    given, options = _forms(request, schema)
+    given, options = _forms(admin, request, schema)
     valid = [given.is_valid(), options.is_valid()]  # each is to say what it misses
     here = address(admin.admin_site, "function_start", key)
     if all(valid):
@@ -110,15 +112,19 @@ def start_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
 
 def schema_of(function: Function) -> Any:
     """Return the model that types what a function is given, None without any."""
-    schemas = [getattr(trigger, "schema", None) for trigger in function.triggers]
-    return next((schema for schema in schemas if schema is not None), None)
+    triggers = [getattr(trigger, "schema", None) for trigger in function.triggers]
+    known = [*schemas_of_calls(function), *triggers]
+    return next((schema for schema in known if schema is not None), None)
 
 
-def _forms(request: HttpRequest, schema: Any) -> tuple[forms.Form, StartForm]:
+def _forms(
+    admin: Any, request: HttpRequest, schema: Any
+) -> tuple[forms.Form, StartForm]:
     posted = request.POST if request.method == "POST" else None
     options = StartForm(posted)
     if schema is None:
-        return DataForm(posted, initial={"input": "{}"}, label_suffix=""), options
+        given = DataForm(posted, initial={"input": "{}"}, label_suffix="")
+        return typed_by(given, Links(admin.admin_site, request)), options
     from durable_jobs.admin.forms import form_for
 
     return form_for(schema)(posted, prefix="data", label_suffix=""), options

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import replace
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 
-from durable_jobs import clock, serialization
-from durable_jobs.conf import settings
 from durable_jobs.control import auditing
 from durable_jobs.control.acting import Actor
-from durable_jobs.definitions.events import CALLED
 from durable_jobs.definitions.function import Function
-from durable_jobs.events import reaching
+from durable_jobs.events import reaching, starting
 from durable_jobs.events.model_changes import concrete
 from durable_jobs.events.reaching import Reached
-from durable_jobs.events.schemas import called_with
-from durable_jobs.events.starting import Start, origin
+from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import LimitExceeded
 from durable_jobs.flow.keys import digest
 from durable_jobs.models import Run
@@ -50,12 +46,10 @@ def start(
     if len(instances) > MOST:
         msg = f"Expected at most {MOST:,} objects at once, got {len(instances):,}."
         raise LimitExceeded(msg)
-    called_with(function, dict(payload))
-    now = clock.now()
     chosen = {
         made.id: (made, instance)
         for instance in instances
-        for made in [_start(function, instance, payload, now)]
+        for made in [_start(function, instance, payload)]
     }
     with db.atomic():
         reaching.begin(
@@ -76,20 +70,8 @@ def start(
     return runs
 
 
-def _start(
-    function: Function, instance: Model, payload: Mapping[str, Any], now: datetime
-) -> Start:
+def _start(function: Function, instance: Model, payload: Mapping[str, Any]) -> Start:
     meta = concrete(type(instance))._meta
-    text = serialization.dumps(
-        {"model": meta.label, "pk": instance.pk, **payload},
-        what=f"the data of {function.id!r}",
-        limit=settings.MAX_EVENT_BYTES,
-        limit_setting="MAX_EVENT_BYTES",
-    )
-    return Start(
-        function=function,
-        data=text,
-        origin=origin(CALLED, now),
-        due_at=function.options.due(now),
-        subjects=((meta.label_lower, str(instance.pk)),),
-    )
+    data = {"model": meta.label, "pk": instance.pk, **payload}
+    subject = (meta.label_lower, str(instance.pk))
+    return replace(starting.call(function, data), subjects=(subject,))

@@ -8,15 +8,15 @@ from typing import Any
 
 from django.db.models import Model
 
-from durable_jobs import clock, serialization
-from durable_jobs.conf import settings
+from durable_jobs import clock
 from durable_jobs.definitions.cron import CronExpression, expression
-from durable_jobs.definitions.events import check_mapping
+from durable_jobs.definitions.events import CALLED, check_mapping
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.names import check_name
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import check_cron_options
 from durable_jobs.events import keyed, starting
+from durable_jobs.events.schemas import held
 from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run, Schedule, ScheduleQuerySet
@@ -188,11 +188,10 @@ def _data(row: Schedule, data: Any) -> Encoded | None:
     check_mapping(data, what)
     if data is None:
         return None
-    limit = settings.MAX_EVENT_BYTES
-    text = serialization.dumps(
-        data, what=what, limit=limit, limit_setting="MAX_EVENT_BYTES"
-    )
-    return Encoded(text)
+    function = registry.find(row.function)
+    if function is not None:
+        held(function, CALLED, data)
+    return Encoded(starting.limited(data, what))
 
 
 def _owner(owner: Any) -> dict[str, str]:

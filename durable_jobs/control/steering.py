@@ -12,7 +12,6 @@ from durable_jobs import clock, dispatch, ids, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.controls import Throttle
 from durable_jobs.definitions.events import (
-    CALLED,
     ReceivedEvent,
     check_mapping,
     check_moment,
@@ -20,7 +19,6 @@ from durable_jobs.definitions.events import (
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, gathering, starting
-from durable_jobs.events.schemas import called_with
 from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import ConfigurationError, RunNotFinished
 from durable_jobs.failpoints import hit
@@ -101,17 +99,10 @@ def rerun(
     function = registry.get(run.function)
     check_mapping(data, f"the data of {function.id!r}")
     source = _fresh(run)
-    if data is not None and source.trigger == CALLED:
-        called_with(function, data)
     if data is None:
         text = steering.stored_data(source.pk)
     else:
-        text = serialization.dumps(
-            data,
-            what=f"the data of {function.id!r}",
-            limit=settings.MAX_EVENT_BYTES,
-            limit_setting="MAX_EVENT_BYTES",
-        )
+        text = starting.payload(function, source.trigger, data)
         # Data of one's own stands for one event, however many the run had.
         (source.origin or {}).pop(gathering.COUNT, None)
     kept = _before(source, from_step) if from_step is not None else []

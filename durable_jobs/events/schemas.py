@@ -1,4 +1,4 @@
-"""What data has to look like: pydantic models of events, and of calls."""
+"""Hold the data of events and of calls to the pydantic models that are declared."""
 
 from __future__ import annotations
 
@@ -39,24 +39,54 @@ def schema_of(function: Function, event_name: str) -> type[Any] | None:
     return None
 
 
-def called_with(function: Function, data: Any) -> Any:
-    """Return what a function is called with as its ``input``; raise ``PayloadError``.
+def schemas_of_calls(function: Function) -> tuple[type[Any], ...]:
+    """Return the models of which the data of a call has to fit one.
 
-    The instance that an ``admin_action`` is about is no part of the input.
+    That is the function's ``input``, or else the schemas of its event triggers. An
+    event trigger without a schema leaves calls free, as it leaves its events.
     """
-    if function.input is None:
-        return data
-    if function.admin_action and isinstance(data, dict):
-        data = {name: data[name] for name in data if name not in INSTANCE}
-    what = f"the data of {function.id!r}"
-    return validate(function.input, {} if data is None else data, what)
+    if function.input is not None:
+        return (function.input,)
+    triggers = [one for one in function.triggers if isinstance(one, Event)]
+    schemas = [one.schema for one in triggers if one.schema is not None]
+    return tuple(schemas) if len(schemas) == len(triggers) else ()
 
 
-def typed(function: Function, event_name: str, data: Any) -> Any:
-    """Return an event's data as the function sees it: by the trigger or the input."""
+def held(function: Function, event_name: str, data: Any) -> Any:
+    """Return the data of a start as its schema types it; raise ``PayloadError``.
+
+    Every start goes through here, by whatever way it comes: a call is held to the
+    schemas of calls, an event to the schema of the trigger that listens to it.
+    """
     if event_name == CALLED:
-        return called_with(function, data)
+        return _called(function, data)
     schema = schema_of(function, event_name)
     if schema is None:
         return data
     return validate(schema, data, f"the data of event {event_name!r}")
+
+
+def _called(function: Function, data: Any) -> Any:
+    schemas = schemas_of_calls(function)
+    if not schemas:
+        return data
+    # The instance that an ``admin_action`` is about is no part of the input.
+    if function.admin_action and isinstance(data, dict):
+        data = {name: data[name] for name in data if name not in INSTANCE}
+    given, refused = {} if data is None else data, []
+    for schema in schemas:
+        try:
+            return validate(schema, given, f"the data of {function.id!r}")
+        except PayloadError as error:
+            refused.append(error.message)
+    raise PayloadError(" ".join(refused))
+
+
+def typed(function: Function, event_name: str, data: Any) -> Any:
+    """Return the data of a run's event as its function sees it."""
+    if event_name != CALLED or function.input is not None:
+        return held(function, event_name, data)
+    try:
+        return held(function, event_name, data)
+    except PayloadError:
+        return data  # started by a version that did not hold calls to triggers

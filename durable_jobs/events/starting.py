@@ -19,7 +19,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.offers import INSTANCE
 from durable_jobs.durations import parse_duration
 from durable_jobs.events import keyed
-from durable_jobs.events.schemas import called_with
+from durable_jobs.events.schemas import held
 from durable_jobs.exceptions import ExpressionError, PayloadError
 from durable_jobs.failpoints import hit
 from durable_jobs.flow.keys import Flow, flow_of, priority_of
@@ -203,31 +203,48 @@ def enqueue(
     relation: str = "",
 ) -> Run:
     """Start one run with data of the caller's, by the function's own options."""
-    options = function.options
-    called_with(function, data)
-    text = serialization.dumps(
-        {} if data is None else data,
-        what=f"the data of {function.id!r}",
-        limit=settings.MAX_EVENT_BYTES,
-        limit_setting="MAX_EVENT_BYTES",
-    )
-    now = clock.now()
-    one = Start(
-        function=function,
-        data=text,
-        origin=origin(CALLED, now),
-        due_at=options.due(now),
-        key=options.key or "",
-        parent=parent,
-        parent_step=parent_step,
-        relation=relation,
-        subjects=subjects_of_call(function, data),
+    one = call(
+        function, data, parent=parent, parent_step=parent_step, relation=relation
     )
     claims = claims_of(one, data)
     if not claims:
         return _as_read(start([one], strict=True)[0], one)
     run, made = start_once(one.controlled(), claims)
     return _as_read(run, one) if made else run
+
+
+def call(function: Function, data: Any, *, what: str = "", **relation: Any) -> Start:
+    """Return the start of a call, by the function's own options; nothing is written.
+
+    Raise ``PayloadError`` for data that does not fit the function's schema.
+    """
+    options, now = function.options, clock.now()
+    given = {} if data is None else data
+    return Start(
+        function=function,
+        data=payload(function, CALLED, given, what=what),
+        origin=origin(CALLED, now),
+        due_at=options.due(now),
+        key=options.key or "",
+        subjects=subjects_of_call(function, data),
+        **relation,
+    )
+
+
+def payload(function: Function, event_name: str, data: Any, *, what: str = "") -> str:
+    """Return the data of a start as JSON text, held to its schema and within limits."""
+    held(function, event_name, data)
+    return limited(data, what or f"the data of {function.id!r}")
+
+
+def limited(data: Any, what: str) -> str:
+    """Return data as JSON text; raise ``PayloadError`` for more than an event holds."""
+    return serialization.dumps(
+        data,
+        what=what,
+        limit=settings.MAX_EVENT_BYTES,
+        limit_setting="MAX_EVENT_BYTES",
+    )
 
 
 def claims_of(one: Start, data: Any) -> list[Claim]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag
@@ -69,12 +69,21 @@ def _reference(tree: dict[str, Any]) -> Reference:
 
 
 def _untag(tree: dict[str, Any]) -> Any:
-    kind = tree[TAG]
-    reader = _READERS.get(kind) if isinstance(kind, str) else None
+    return read_tag(tree, _READERS, _READERS)
+
+
+def read_tag(
+    tree: dict[str, Any],
+    readers: Mapping[str, Callable[[Any], Any]],
+    known: Iterable[str],
+) -> Any:
+    """Return the value of a tag whose items are decoded; raise ``PayloadError``."""
+    kind = tree.get(TAG)
+    reader = readers.get(kind) if isinstance(kind, str) else None
     if reader is None or len(tree) != 2 or VALUE not in tree:
         raise PayloadError(
-            f"A stored value has the tag {kind!r}: expected one of "
-            f"{', '.join(sorted(_READERS))} (another version may have written it)."
+            f"A stored value has the tag {kind!r:.80}: expected one of "
+            f"{', '.join(sorted(known))} (another version may have written it)."
         )
     try:
         return reader(tree[VALUE])
@@ -209,7 +218,8 @@ def _lacking(cls: type, field: str) -> PayloadError:
     )
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {
+#: Tags of scalars and of builtin containers, which look up nothing.
+PLAIN_READERS: dict[str, Callable[[Any], Any]] = {
     "int": int,
     "float": float,
     "tuple": tuple,
@@ -223,6 +233,9 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "decimal": Decimal,
     "uuid": UUID,
     "bytes": lambda value: base64.b64decode(value, validate=True),
+}
+_READERS: dict[str, Callable[[Any], Any]] = {
+    **PLAIN_READERS,
     "enum": _enum,
     "flag": _flag,
     "namedtuple": _namedtuple,

@@ -307,7 +307,7 @@ def test_an_unsigned_answer_is_believed_where_the_app_says_so(kit: Kit, app: Els
     assert troubles(run) == ["SignatureWrong"]
     assert run.result() == "unsigned"
     with pytest.raises(durable.ConfigurationError, match="unsigned_responses"):
-        remote.App("other", app.url, unsigned_responses="yes")  # type: ignore[arg-type]  # what is refused
+        remote.App("other", app.url, unsigned_responses="yes")
 
 
 def _unsigned(kit: Kit, app: Elsewhere, **options: bool) -> Run:

@@ -7,17 +7,14 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from durable_jobs import clock, serialization
-from durable_jobs.conf import settings
+from durable_jobs import clock
 from durable_jobs.definitions import operations as ops
-from durable_jobs.definitions.events import CALLED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine.errors import describe
 from durable_jobs.engine.frames import Frame, Plan, answer
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import ingest, starting
-from durable_jobs.events.schemas import called_with
 from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import DuplicateKeyError
 from durable_jobs.failpoints import hit
@@ -187,24 +184,13 @@ def _child(
     Raise ``ExpressionError`` if a key of its flow control fails.
     """
     target = registry.get(function) if isinstance(function, str) else function
-    now = clock.now()
-    called_with(target, data)
-    text = serialization.dumps(
-        {} if data is None else data,
+    made = starting.call(
+        target,
+        data,
         what=f"the data of step {frame.name!r}",
-        limit=settings.MAX_EVENT_BYTES,
-        limit_setting="MAX_EVENT_BYTES",
-    )
-    made = Start(
-        function=target,
-        data=text,
-        origin=starting.origin(CALLED, now),
-        due_at=target.options.due(now),
-        key=target.options.key or "",
         parent=frame.session.run,
         parent_step=frame.key,
         relation=relation,
-        subjects=starting.subjects_of_call(target, data),
     ).controlled()
     return made, starting.claims_of(made, data)
 
