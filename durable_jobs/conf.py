@@ -212,6 +212,8 @@ class Settings:
     #: The release that runs, for log records; None takes it from the environment:
     #: GIT_SHA, HEROKU_SLUG_COMMIT or SOURCE_VERSION.
     VERSION: str = _setting(None, _version)
+    #: How long no worker may have the function of a run until people are told.
+    UNKNOWN_AFTER: timedelta = _setting("10m", _duration)
     #: The database alias of the app's tables.
     DATABASE: str = _setting("default", _database)
 

@@ -32,7 +32,7 @@ WHAT: dict[str, Any] = {
     "stuck": gettext_lazy("held by workers that are gone"),
     "paused": gettext_lazy("paused"),
     "exhausted": gettext_lazy("failed, for their workers died each time"),
-    "unknown": gettext_lazy("live, of a function that the code does not have"),
+    "unknown": gettext_lazy("live, of a function that no worker has"),
     "paused-function": gettext_lazy("function paused"),
     "paused-key": gettext_lazy("key paused"),
     "paused-queue": gettext_lazy("queue paused"),

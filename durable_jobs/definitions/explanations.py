@@ -12,8 +12,9 @@ class Explanation:
     """What a run waits for; ``str()`` of it is a sentence or two.
 
     ``state`` is ``"blocked"`` (by a limit), ``"throttled"``, ``"paused"``,
-    ``"delayed"``, ``"arriving"`` (nobody has looked at it yet), ``"ready"`` (for the
-    next worker), or the run's status when it is not queued.
+    ``"delayed"``, ``"arriving"`` (nobody has looked at it yet), ``"unknown-function"``
+    (no worker has it), ``"ready"`` (for the next worker), or the run's status when it
+    is not queued.
 
     ``control``, ``key`` and ``limit`` are those of the limit; ``holders`` are the ids
     of runs that have its slots, at most 20. ``ahead`` counts the runs before this one

@@ -6,7 +6,7 @@ from durable_jobs import clock, dispatch
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import leases, runs, steps, unknown
+from durable_jobs.store import leases, runs, steps, unknown, workers
 
 
 def told(run: Run, status: str, reason: str = "") -> None:
@@ -35,6 +35,7 @@ def leave_to_others(run: Run, lease: steps.Lease) -> None:
     """
     unknown.note(run.function)
     if leases.give_back([run.pk], lease[1]):
+        workers.note_missing(run.function)
         dispatch.ring(run.queue)
     else:
         release(run, lease)  # it was paused in the meantime

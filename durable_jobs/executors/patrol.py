@@ -16,9 +16,10 @@ from datetime import timedelta
 from django.db import connections
 
 from durable_jobs import clock, dispatch
+from durable_jobs.definitions.registry import registry
 from durable_jobs.executors.serving import worker_name
 from durable_jobs.models import Run
-from durable_jobs.scheduling import presence, ticking
+from durable_jobs.scheduling import missing, presence, ticking
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
 
@@ -99,6 +100,7 @@ class Patrol:
 
     def _loop(self) -> None:
         self._guarded(self._note)
+        self._guarded(lambda: missing.began(self._queues))
         while not self._ends.wait(EVERY):
             self._guarded(self.look)
         self._guarded(lambda: presence.forget(self._name))
@@ -117,7 +119,9 @@ class Patrol:
     def _note(self) -> None:
         now = clock.monotonic()
         if self._noted_at is None or now - self._noted_at >= NOTED:
-            presence.note(self._name, "worker", self._queues)
+            if self._noted_at is None:
+                presence.forget(self._name)  # of an earlier process of this name
+            presence.note(self._name, "worker", self._queues, registry.ids())
             self._noted_at = now
 
     def look(self) -> None:
@@ -151,6 +155,7 @@ class Patrol:
         """Return a queue of this worker in which a run has been ready for long."""
         ready = Run.objects.using(db.alias()).filter(
             queue__in=self._queues,
+            function__in=registry.ids(),
             status=RunStatus.QUEUED,
             lane__isnull=True,
             due_at__lte=clock.now() - timedelta(seconds=DEAF),

@@ -17,7 +17,7 @@ from durable_jobs.models.flow import (
     Slot,
     Window,
 )
-from durable_jobs.models.installation import Tally, Worker
+from durable_jobs.models.installation import MissingFunction, Tally, Worker
 from durable_jobs.models.runs import Entry, Run, RunQuerySet, Subject
 from durable_jobs.models.saved_views import SavedView
 from durable_jobs.models.schedules import Schedule, ScheduleQuerySet
@@ -43,6 +43,7 @@ __all__ = [
     "Gathered",
     "IdempotencyKey",
     "Lane",
+    "MissingFunction",
     "Pause",
     "Run",
     "RunQuerySet",

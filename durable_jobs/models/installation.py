@@ -12,12 +12,14 @@ from django.utils.translation import gettext_lazy as _
 class Worker(models.Model):
     """A process that ticks (``beat``) or executes (``worker``), and when it was seen.
 
-    ``queues`` are those that a worker serves.
+    ``queues`` are those that a worker serves, ``functions`` the ids of those that its
+    code has; None for a worker of an earlier release, which does not say.
     """
 
     name = models.CharField(primary_key=True, max_length=255)
     kind = models.CharField(max_length=10)
     queues = models.JSONField(default=list)
+    functions = models.JSONField(null=True)
     seen_at = models.DateTimeField()
     started_at = models.DateTimeField()
 
@@ -27,6 +29,24 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class MissingFunction(models.Model):
+    """A function that a worker met in a run, and that no living worker has.
+
+    ``told``: the warning about it was logged.
+    """
+
+    function = models.CharField(primary_key=True, max_length=300)
+    since = models.DateTimeField()
+    told = models.BooleanField(default=False)
+
+    class Meta:
+        verbose_name = _("missing function")
+        verbose_name_plural = _("missing functions")
+
+    def __str__(self) -> str:
+        return self.function
 
 
 class Tally(models.Model):

@@ -15,7 +15,7 @@ from durable_jobs.flow import keys, limits, pausing
 from durable_jobs.flow.keys import Passage
 from durable_jobs.models import Entry, Gate, Lane, Pause, Run
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, gates, lanes, pauses
+from durable_jobs.store import db, gates, lanes, pauses, workers
 
 MOST_AHEAD = 1000
 MOST_HOLDERS = 20
@@ -29,7 +29,7 @@ def explain(run: Run) -> Explanation:
     if row.status != RunStatus.QUEUED:
         reason = f": {row.reason}" if row.reason else "."
         return Explanation(state=row.status, text=f"The run is {row.status}{reason}")
-    found = _paused(row) or _delayed(row)
+    found = _paused(row) or _delayed(row) or _unknown(row)
     if found is not None:
         return found
     if row.lane is None:
@@ -60,6 +60,22 @@ def _delayed(run: Run) -> Explanation | None:
         return None
     text = f"It is to begin at {run.due_at.isoformat()}."
     return Explanation(state="delayed", text=text, estimate=run.due_at)
+
+
+def _unknown(run: Run) -> Explanation | None:
+    """Explain a run whose function no worker has."""
+    since = workers.missing_since(run.function)
+    if since is None:
+        if registry.find(run.function) is not None:
+            return None
+        there = workers.functions()
+        if there is None or run.function in there:
+            return None
+    text = (
+        f"No worker has the function {run.function!r} since "
+        f"{(since or run.due_at).isoformat()}. The run starts when a worker has it."
+    )
+    return Explanation(state="unknown-function", text=text)
 
 
 def _ready(run: Run) -> Explanation:

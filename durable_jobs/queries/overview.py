@@ -16,10 +16,11 @@ from django.db.models import Max, Q, QuerySet, Sum
 from django.db.models.fields.json import KT
 
 from durable_jobs import clock
+from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Gate, Pause, Run, Tally, Worker
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db
+from durable_jobs.store import db, workers
 
 #: Runs of one status that are counted, and ended ones that no tally has yet.
 MOST = 10_000
@@ -349,16 +350,25 @@ def _some(
 
 
 def _unknown() -> Iterator[Attention]:
-    """Give the functions of live runs that the code does not have."""
-    known = {function.id for function in registry}
+    """Give the functions of live runs that no worker has had for long."""
+    there = workers.functions()
+    if there is None:
+        return  # a worker of an earlier release may have them
+    since = dict(workers.missing().values_list("function", "since"))
+    known = {*registry.ids(), *there} - since.keys()
     live = Counter[str]()
     for status in (RunStatus.QUEUED, RunStatus.WAITING):
         rows = _runs().filter(status=status)
         if status == RunStatus.QUEUED:
             rows = rows.filter(lane__isnull=True)
-        live.update(rows.values_list("function", flat=True)[:FAILURES])
+        for function, due_at in rows.values_list("function", "due_at")[:FAILURES]:
+            if function not in known:
+                live[function] += 1
+                since[function] = min(since.get(function, due_at), due_at)
+    for function in since.keys() - live.keys():
+        live[function] = _capped(Q(function=function, status=RunStatus.QUEUED))
     for function, count in live.items():
-        if function not in known:
+        if clock.now() - since[function] >= settings.UNKNOWN_AFTER:
             yield Attention(
                 what="unknown",
                 count=count,

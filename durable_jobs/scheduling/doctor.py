@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Min, QuerySet
 
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
@@ -17,7 +17,7 @@ from durable_jobs.models import Event, Pause, Run, Wait, Worker
 from durable_jobs.scheduling import ticking
 from durable_jobs.scheduling.faults import FAULTS, Fault
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, pauses
+from durable_jobs.store import db, pauses, workers
 
 EXAMPLES = 5
 REPAIRED_AT_ONCE = 500
@@ -161,6 +161,7 @@ def _to_be_begun(moment: datetime) -> QuerySet[Run]:
     rows = Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED, due_at__lte=moment
     )
+    rows = rows.exclude(function__in=workers.missing().values("function"))
     return rows.exclude(lane__gt=0).exclude(function__in=pauses.functions())
 
 
@@ -190,15 +191,8 @@ def last_tick() -> datetime | None:
 
 def _worth_knowing() -> Iterator[Finding]:
     live = Run.objects.using(db.alias()).filter(status__in=sorted(LIVE))
-    known = registry.ids()
-    unknown = live.exclude(function__in=known).values("function")
-    for row in unknown.annotate(count=Count("pk")).order_by("function"):
-        yield Finding(
-            check="unknown-function",
-            message=f"runs are of {row['function']!r}, which the code does not have",
-            count=row["count"],
-            problem=False,
-        )
+    yield from _unknown(live)
+    yield from _unserved()
     paused = live.filter(status=RunStatus.PAUSED).values("reason")
     for why in paused.annotate(count=Count("pk")).order_by("-count")[:EXAMPLES]:
         yield Finding(
@@ -217,6 +211,43 @@ def _worth_knowing() -> Iterator[Finding]:
             check="paused-queue" if pause.kind == Pause.QUEUE else "paused-function",
             message=f"{what} is paused{cause}",
             problem=False,
+        )
+
+
+def _unknown(live: QuerySet[Run]) -> Iterator[Finding]:
+    """Give the functions of live runs that no worker has had for long."""
+    now, there = clock.now(), workers.functions()
+    since = dict(workers.missing().values_list("function", "since"))
+    known = {*registry.ids(), *(there or ())} - since.keys()
+    if there is None:
+        return  # a worker of an earlier release may have them
+    rows = live.exclude(function__in=known).values("function")
+    found = rows.annotate(count=Count("pk"), first=Min("due_at")).order_by("function")
+    for row in found:
+        age = now - since.get(row["function"], row["first"])
+        if age < settings.UNKNOWN_AFTER:
+            continue
+        length = format_duration(timedelta(seconds=round(age.total_seconds())))
+        yield Finding(
+            check="unknown-function",
+            message=f"runs are of {row['function']!r}, which no worker has had for "
+            f"{length}",
+            count=row["count"],
+            problem=False,
+        )
+
+
+def _unserved() -> Iterator[Finding]:
+    """Give the queues that functions name and no living worker serves."""
+    if settings.EXECUTOR != "celery":
+        return
+    for queue in sorted({settings.QUEUE, *registry.queues()} - workers.queues()):
+        ready = _to_be_begun(clock.now()).filter(queue=queue).count()
+        waiting = f", and {ready} runs are ready in it" if ready else ""
+        yield Finding(
+            check="unserved-queue",
+            message=f"no living worker serves the queue {queue!r}{waiting}",
+            problem=bool(ready),
         )
 
 

@@ -9,13 +9,23 @@ from durable_jobs.models import Worker
 from durable_jobs.store import db
 
 
-def note(name: str, kind: str, queues: Sequence[str] = ()) -> None:
+def note(
+    name: str,
+    kind: str,
+    queues: Sequence[str] = (),
+    functions: Sequence[str] | None = None,
+) -> None:
     """Write that a process is there now."""
     now = clock.now()
     rows = Worker.objects.using(db.alias())
     if not rows.filter(name=name).update(seen_at=now):
         first = Worker(
-            name=name, kind=kind, queues=[*queues], seen_at=now, started_at=now
+            name=name,
+            kind=kind,
+            queues=[*queues],
+            functions=None if functions is None else [*functions],
+            seen_at=now,
+            started_at=now,
         )
         rows.bulk_create([first], ignore_conflicts=True)
 

@@ -19,6 +19,7 @@ from durable_jobs.models import Event, Run, Schedule, Wait, Worker
 from durable_jobs.scheduling import (
     crons,
     leases,
+    missing,
     presence,
     retention,
     standing,
@@ -33,7 +34,7 @@ logger = logging.getLogger("durable_jobs")
 TICK = "tick"
 NOTED_EVERY = timedelta(seconds=10)
 #: What is done when a tick is noted, and for which no run waits.
-UNHURRIED = frozenset({"noted", "schedules", "retention", "tallies"})
+UNHURRIED = frozenset({"noted", "schedules", "retention", "tallies", "missing"})
 
 
 def tick(*, passing: bool = False) -> dict[str, int]:
@@ -161,4 +162,5 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "queues": ring_lost,
     "retention": retention.sweep,
     "tallies": tallying.sweep,
+    "missing": missing.sweep,
 }

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from durable_jobs import durable
+from durable_jobs import clock, durable
+from durable_jobs.definitions.registry import registry
+from durable_jobs.models import Worker
 
 Call = Callable[..., str]
 
@@ -35,6 +37,14 @@ def call_json(call: Call) -> Callable[..., Any]:
         return json.loads(call(*arguments, "--format", "json", **options))
 
     return calling
+
+
+def serving() -> None:
+    """Let a worker of the default queue be seen now."""
+    now = clock.now()
+    row = {"kind": "worker", "seen_at": now, "started_at": now}
+    row |= {"queues": ["default"], "functions": registry.ids()}
+    Worker.objects.update_or_create(name="tests", defaults=row)
 
 
 @pytest.fixture
@@ -62,6 +72,7 @@ def diagnose():
     """Return a function that calls the doctor and gives its code and its report."""
 
     def calling(*arguments):
+        serving()
         output = StringIO()
         try:
             call_command(

@@ -11,6 +11,7 @@ from django.core.management import CommandError, call_command
 
 from durable_jobs.models import Event, Pause, Run, Wait
 from durable_jobs.scheduling import doctor
+from tests.commands.conftest import serving
 
 pytestmark = pytest.mark.django_db
 
@@ -71,7 +72,10 @@ def test_runs_that_nobody_begins(durable_kit, napper, diagnose):
 
 
 def test_notices_are_no_problems(durable_kit, asleep, diagnose):
-    Run.objects.update(function="t.removed", status="paused", reason="by hand")
+    long_ago = durable_kit.now() - timedelta(minutes=11)
+    Run.objects.update(
+        function="t.removed", status="paused", reason="by hand", due_at=long_ago
+    )
     Wait.objects.all().delete()
     Pause.objects.create(kind="function", name="t.napper", paused_at=durable_kit.now())
     code, report = diagnose()
@@ -93,6 +97,7 @@ def test_a_run_that_keeps_losing_its_worker_is_a_notice(durable_kit, asleep, dia
 
 def test_the_text_says_the_same(durable_kit, napper, call):
     durable_kit.run_until_idle()
+    serving()
     run = napper.enqueue()
     Run.objects.update(status="running")
     output = StringIO()

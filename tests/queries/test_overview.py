@@ -122,7 +122,9 @@ def test_what_needs_a_person_is_told(durable_kit: Kit) -> None:
     )
     lost = {"type": "WorkerLost", "message": "m"}
     make_runs(1, status="failed", error=lost, function="tests.killer")
-    make_runs(1, status="queued", ended_at=None, function="tests.gone")
+    long_ago = now - timedelta(minutes=11)
+    make_runs(1, status="queued", ended_at=None, function="tests.gone", due_at=long_ago)
+    make_runs(1, status="queued", ended_at=None, function="tests.soon")
     Pause.objects.create(kind="queue", name="slow", paused_at=now)
     assert attention() == {
         "paused": ["1 tests.made"],
