@@ -20,6 +20,7 @@ from durable_jobs import logs
 from durable_jobs.definitions import current
 from durable_jobs.durations import format_duration
 from durable_jobs.engine.frames import Call, Outcome
+from durable_jobs.engine.time_limits import BodyTimeout, interruptible
 from durable_jobs.store.connection_state import Guard
 
 #: How often the step whose body is executing has failed before.
@@ -49,10 +50,6 @@ def chosen(call: Call) -> Callable[..., Any]:
 def stubbed(step: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return what a test has put in the place of a step's body, or the body."""
     return fn if _substitute is None else _substitute(step, fn)
-
-
-class BodyTimeout(Exception):
-    """The body did not end within its timeout."""
 
 
 class _Abandoned(BaseException):
@@ -119,7 +116,9 @@ def _called(call: Call) -> Outcome:
     fn = chosen(call)
     if iscoroutinefunction(fn):
         return async_to_sync(aperform)(call)
-    return attempted(lambda: fn(*call.args, **call.kwargs))
+    if call.own:
+        return attempted(lambda: fn(*call.args, **call.kwargs))
+    return attempted(lambda: interruptible(call.name, fn, call.args, call.kwargs))
 
 
 async def aperform(call: Call) -> Outcome:
@@ -189,7 +188,11 @@ def _within(call: Call, timeout: timedelta, share_connections: bool) -> Outcome:
     thread.start()
     # One that awaits is cancelled in there, and is given a moment to end.
     grace = GRACE if iscoroutinefunction(chosen(call)) else 0.0
-    thread.join(timeout.total_seconds() + grace)
+    try:
+        interruptible(call.name, thread.join, [timeout.total_seconds() + grace])
+    except BodyTimeout as over:
+        _abandon(thread)
+        return Outcome(error=over)
     if share_connections:
         for connection in shared.values():
             connection.dec_thread_sharing()

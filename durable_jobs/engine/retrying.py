@@ -8,12 +8,12 @@ from typing import Any
 from durable_jobs import clock
 from durable_jobs.definitions.events import check_moment
 from durable_jobs.durations import parse_duration
-from durable_jobs.engine.bodies import BodyTimeout
 from durable_jobs.engine.errors import FINAL, Record, describe
 from durable_jobs.engine.frames import Frame, Outcome, Plan
 from durable_jobs.engine.scope import entered
 from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import Suspend
+from durable_jobs.engine.time_limits import BodyTimeout
 from durable_jobs.events import run_log
 from durable_jobs.exceptions import (
     LimitExceeded,

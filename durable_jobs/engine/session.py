@@ -12,7 +12,7 @@ from django.db import IntegrityError
 from durable_jobs import clock, ids, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.function import Function
-from durable_jobs.engine import scope
+from durable_jobs.engine import scope, time_limits
 from durable_jobs.engine.handover import Handover
 from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.suspend import BranchDropped, Suspend, is_over
@@ -152,7 +152,8 @@ class Session:
         self.check_alive()
         if self.paused:
             raise Suspend
-        if self.stopping():
+        # One that has not got on yet would be handed on for ever.
+        if self.stopping() or (self.progress and time_limits.near()):
             self.requeue = True
             raise Suspend
 

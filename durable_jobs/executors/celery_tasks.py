@@ -33,10 +33,13 @@ from kombu import Producer
 
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
+from durable_jobs.engine import time_limits
 from durable_jobs.executors import (
     connections,
     pools,  # noqa: F401  # connects its receiver
+    requirements,  # noqa: F401  # connects its receiver
     stopping,
+    task_limits,
 )
 from durable_jobs.executors.bells import Bursts
 from durable_jobs.executors.celery_app import TICK, is_project_app, project_app
@@ -89,10 +92,10 @@ def work(queue: str, rung_at: float = math.inf) -> int:
     if 0 < ahead < SLACK:
         time.sleep(min(ahead, LEAD))
     until = clock.monotonic() + settings.DRAIN_SECONDS.total_seconds()
-    with connections.kept(), connections.surviving():
+    with connections.kept(), connections.surviving(), task_limits.known():
         return serve(
             queue,
-            finished=lambda: clock.monotonic() > until,
+            finished=lambda: clock.monotonic() > until or time_limits.near(),
             others=_others(queue),
             timers_first=ahead > 0,
         )
@@ -117,7 +120,7 @@ def tick() -> dict[str, int]:
     if now - _ticked_at < settings.TICK.total_seconds() / 2:
         return {}
     _ticked_at = now
-    with connections.kept(), connections.surviving():
+    with connections.kept(), connections.surviving(), task_limits.known():
         return ticking.tick()
     return {}
 

@@ -15,7 +15,7 @@ from django.db import connections, reset_queries
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine import attempts
+from durable_jobs.engine import attempts, time_limits
 from durable_jobs.events import admitting, matching
 from durable_jobs.executors.keeper import Batch, give_back, keeper
 from durable_jobs.executors.stopping import stopping
@@ -225,7 +225,7 @@ def _advance_all(batch: Batch) -> None:
     own = keeper()
     with own.watching(batch):
         while (run := batch.next()) is not None:
-            if stopping():
+            if stopping() or time_limits.near():
                 give_back([run, *batch.rest()])
                 return
             _advance(run)

@@ -132,6 +132,20 @@ def unstorable(ctx: durable.Context) -> object:
 
 
 @durable.function(retries=0)
+def many_short_steps(ctx: durable.Context) -> str:
+    """Take many steps that take no time each, and seconds together."""
+    for number in range(60):
+        ctx.step.run(f"step {number}", effects.slow, ctx.run_id, f"{number}", 0.05)
+    return "done"
+
+
+@durable.function(retries=0)
+def hanging_for_the_limit(ctx: durable.Context) -> None:
+    """Take a step that never ends, without a timeout of its own."""
+    ctx.step.run("hang", effects.hang, ctx.run_id)
+
+
+@durable.function(retries=0)
 def leaving_open(ctx: durable.Context) -> None:
     """Take a step whose body leaves a transaction open, in the way the data names."""
     ctx.step.run("open", effects.leave_open, ctx.run_id, ctx.event.data["how"])

@@ -17,5 +17,6 @@ DURABLE_JOBS: dict[str, object] = {
     for name in ("LEASE", "TICK", "DRAIN_SECONDS", "CELERY_APP")
     if f"LAB_{name}" in os.environ
 }
+USE_TZ = os.environ.get("LAB_USE_TZ", "1") == "1"
 if "LAB_MAX_CRASHES" in os.environ:
     DURABLE_JOBS["MAX_CRASHES"] = int(os.environ["LAB_MAX_CRASHES"])

@@ -13,6 +13,7 @@ from durable_jobs.engine.bodies import stubbed
 from durable_jobs.engine.frames import Call, Frame, Outcome, Plan
 from durable_jobs.engine.retrying import give_up, not_due, schedule, settle
 from durable_jobs.engine.suspend import BranchDropped, Suspend, own_writes
+from durable_jobs.engine.time_limits import interruptible
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.failpoints import hit
 from durable_jobs.logs import kept
@@ -136,7 +137,7 @@ def _called(frame: Frame, operation: ops.Atomic) -> str:
     guard = AtomicGuard(db.connection())
     try:
         with kept(frame.lines):  # and not what the engine's own statements log
-            value = fn(*operation.args, **operation.kwargs)
+            value = interruptible(operation.id, fn, operation.args, operation.kwargs)
         trouble = guard.end(f"The body of step {operation.id!r}")
         if trouble is not None:
             raise trouble
