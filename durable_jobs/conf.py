@@ -155,6 +155,8 @@ class Settings:
     TICK: timedelta = _setting("1s", _duration)
     #: How long a sender waits, after its commit, for the broker to take its message.
     NOTIFY_TIMEOUT: timedelta = _setting("1s", _duration)
+    #: Send wake-up messages to the broker while Django's test environment is set up.
+    NOTIFY_IN_TESTS: bool = _setting(False, _flag)
     #: How long a worker owns a run without renewing.
     LEASE: timedelta = _setting("60s", _duration)
     #: How long ended runs (by status) and events are kept; None keeps them for ever.

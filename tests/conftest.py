@@ -53,6 +53,16 @@ def django_db_setup(
     gc.collect()  # a thread that ended leaves its connection to the collector
 
 
+@pytest.fixture(scope="session", autouse=True)
+def messages_in_tests() -> Iterator[None]:
+    """Let the broker of this suite get messages, whatever settings a test makes."""
+    from durable_jobs.executors import celery_tasks
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(celery_tasks, "_muted", lambda: False)
+        yield
+
+
 @pytest.fixture
 def process_environment(transactional_db: None) -> dict[str, str]:
     """Return the environment of a real worker: it sees the tests' own database."""

@@ -7,6 +7,7 @@ fields of ``durable_jobs.logs.FIELDS``. None of them carries a payload.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +27,18 @@ Record = dict[str, Any]
 SUBJECTS = 5
 
 
+Watcher = Callable[[BaseException], None]
+
+_watcher: Watcher | None = None
+
+
+def watch(watcher: Watcher | None) -> Watcher | None:
+    """Tell ``watcher`` of the error of each failed attempt; return the previous one."""
+    global _watcher
+    previous, _watcher = _watcher, watcher
+    return previous
+
+
 def attempt_failed(
     run: Run,
     record: Record,
@@ -40,6 +53,8 @@ def attempt_failed(
     ``number`` counts from 1; ``step`` is an id and a key. ``due_at``: when it is tried
     again.
     """
+    if _watcher is not None and error is not None:
+        _watcher(error)
     if not logger.isEnabledFor(logging.WARNING):
         return
     name, key = step
@@ -80,6 +95,8 @@ def ended(run: Run, end: End) -> None:
     """
     if end.status == RunStatus.COMPLETED:
         return
+    if _watcher is not None and end.exc_info and end.exc_info[1] is not None:
+        _watcher(end.exc_info[1])
     level = logging.INFO
     if end.status == RunStatus.FAILED:
         invoked = run.parent_id and run.relation == INVOKE

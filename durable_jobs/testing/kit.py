@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -16,17 +17,19 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
 from durable_jobs.engine import attempts, bodies
 from durable_jobs.engine.suspend import SimulatedCrash
-from durable_jobs.events import admitting, matching, model_waits
-from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.events import admitting, matching, model_waits, run_log
+from durable_jobs.exceptions import ConfigurationError, StepError
 from durable_jobs.flow import limits
 from durable_jobs.models import Event, Run, Schedule, Wait
 from durable_jobs.scheduling import crons, ticking
 from durable_jobs.statuses import LIVE, RunStatus
 from durable_jobs.store import db, gathered, lanes, leases, unknown
-from durable_jobs.testing import deciding, replaying
+from durable_jobs.testing import deciding, replaying, stubs
+from durable_jobs.testing.stubs import Stub, StubError
 from durable_jobs.types import Duration
 
 Place = Literal["before", "body", "after"]
+Unused = Literal["error", "warn", "ignore"]
 
 #: More than this many attempts without the clock moving is a run that never rests.
 MOST_ATTEMPTS = 100_000
@@ -41,12 +44,36 @@ class Kit:
     open are forgotten when it closes.
     """
 
-    def __init__(self, now: datetime | None = None) -> None:
+    def __init__(
+        self,
+        now: datetime | None = None,
+        *,
+        unused_stubs: Unused = "error",
+        require_stubs: bool = False,
+        propagate: bool = False,
+    ) -> None:
+        """Make a kit.
+
+        ``unused_stubs``: what a stub or a crash is that no step has used when the kit
+        closes. ``require_stubs``: no body is called that is not stubbed. ``propagate``:
+        what a body raises is raised here too, after the attempt was recorded.
+        """
         check_moment(now, "the beginning of the kit")
+        if unused_stubs not in ("error", "warn", "ignore"):
+            msg = (
+                f"Expected unused_stubs to be 'error', 'warn' or 'ignore', got "
+                f"{unused_stubs!r}."
+            )
+            raise ConfigurationError(msg)
         self._clock = clock.VirtualClock(now or clock.now().replace(microsecond=0))
         self._stack = ExitStack()
+        self._unused, self._required = unused_stubs, require_stubs
+        self._propagates = propagate
         self._crashes: dict[tuple[str, str], int] = {}
-        self._stubs: dict[str, Any] = {}
+        self._fresh_crashes: set[tuple[str, str]] = set()
+        self._stubs: dict[str, Stub] = {}
+        self._met: set[str] = set()
+        self._errors: list[BaseException] = []
 
     def __enter__(self) -> Kit:
         self._stack.enter_context(clock.using(self._clock))
@@ -54,6 +81,7 @@ class Kit:
         self._stack.enter_context(dispatch.using(KitDispatcher(self)))
         self._stack.enter_context(failpoints.watching(self._pass))
         self._stack.callback(bodies.substitute, bodies.substitute(self._stubbed))
+        self._stack.callback(run_log.watch, run_log.watch(self._failed))
         self._stack.callback(model_waits.watched.forget)
         for cache in (limits, unknown):
             cache.forget()
@@ -67,6 +95,8 @@ class Kit:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+        if error is None:
+            self._check_used()
 
     # Sending
 
@@ -119,6 +149,8 @@ class Kit:
                 attempts.advance(run, threads=0)
             except SimulatedCrash:
                 continue  # a dead worker: its lease has to run out
+            finally:
+                self._raise_first()
         return len(claimed)
 
     def _timers_due(self) -> bool:
@@ -242,6 +274,7 @@ class Kit:
             msg = f"Expected when to be 'before', 'body' or 'after', got {when!r}."
             raise ConfigurationError(msg)
         self._crashes[f"step.{when}", step] = times
+        self._fresh_crashes.add((f"step.{when}", step))
 
     def replay(self, history: Mapping[str, Any]) -> Run:
         """Run a history of another run here, and return the run when nothing goes on.
@@ -254,28 +287,69 @@ class Kit:
         run.refresh_from_db()
         return run
 
-    def stub(self, step: str, result: Any) -> None:
-        """Let a step's body give ``result``, or raise it when it is an exception."""
-        self._stubs[step] = result
+    def stub(self, step: str, result: Any) -> Stub:
+        """Let a step's body give ``result``, or raise it when it is an exception.
+
+        A callable is called with the body's arguments. A list or tuple that is not
+        empty has one result a call. The stub that is returned counts its ``calls``.
+        """
+        made = self._stubs[step] = Stub(step, result)
+        return made
 
     def _pass(self, place: str, step: str) -> None:
+        self._met.add(step)
         left = self._crashes.get((place, step), 0)
         if left:
             self._crashes[place, step] = left - 1
+            self._fresh_crashes.discard((place, step))
             msg = f"The worker died at step {step!r} ({place})."
             raise SimulatedCrash(msg)
 
     def _stubbed(self, step: str, fn: Callable[..., Any]) -> Callable[..., Any]:
-        if step not in self._stubs:
+        self._met.add(step)
+        stub = self._stubs.get(step)
+        if stub is not None:
+            return stub.body(self._report)
+        if not self._required:
             return fn
-        result = self._stubs[step]
 
-        def stub(*args: Any, **kwargs: Any) -> Any:
-            if isinstance(result, BaseException):
-                raise result
-            return result
+        def forbidden(*args: Any, **kwargs: Any) -> Any:
+            raise self._report(stubs.missing(step))
 
-        return stub
+        return forbidden
+
+    def _report(self, error: StubError) -> StubError:
+        """Have an error of the test itself raised when the attempt is over."""
+        self._errors.append(error)
+        return error
+
+    def _failed(self, error: BaseException) -> None:
+        """Keep what a body raised, unless the test itself let it be raised."""
+        told = any(error is one for stub in self._stubs.values() for one in stub.raised)
+        if self._propagates and not told and not isinstance(error, StepError):
+            self._errors.append(error)
+
+    def _raise_first(self) -> None:
+        found, self._errors = self._errors, []
+        if found:
+            raise found[0]
+
+    def _check_used(self) -> None:
+        """Refuse what the test prepared for steps that were never met."""
+        idle = [stub.step for stub in self._stubs.values() if not stub.calls]
+        crashes = [step for _, step in sorted(self._fresh_crashes)]
+        sentences = [
+            *stubs.unmet("The stub", idle, self._met),
+            *stubs.unmet("The crash", crashes, self._met),
+        ]
+        if not sentences or self._unused == "ignore":
+            return
+        msg = " ".join(sentences)
+        if self._unused == "warn":
+            warnings.warn(msg, stacklevel=3)
+            return
+        msg = f"{msg} (Kit(unused_stubs='ignore') lets this pass.)"
+        raise StubError(msg)
 
 
 class KitDispatcher:

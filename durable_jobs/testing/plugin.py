@@ -11,11 +11,24 @@ if TYPE_CHECKING:
     from durable_jobs.testing.kit import Kit
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers",
+        "durable_kit(**options): what the fixture durable_kit is made with, such as "
+        "unused_stubs='ignore'.",
+    )
+
+
 @pytest.fixture
-def durable_kit(db: None) -> Iterator[Kit]:
-    """Give a test the engine on a virtual clock."""
+def durable_kit(db: None, request: pytest.FixtureRequest) -> Iterator[Kit]:
+    """Give a test the engine on a virtual clock.
+
+    The marker ``durable_kit`` has the options of the kit.
+    """
     # Imported late: the plugin is loaded before Django is set up.
     from durable_jobs.testing.kit import Kit
 
-    with Kit() as kit:
+    marker = request.node.get_closest_marker("durable_kit")
+    with Kit(**(marker.kwargs if marker else {})) as kit:
         yield kit

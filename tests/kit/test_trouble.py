@@ -260,7 +260,7 @@ def test_stubs_and_crashes_end_with_the_kit(db: None, calls: list[str]) -> None:
         )
         return made
 
-    with Kit() as kit:
+    with Kit(unused_stubs="ignore") as kit:
         kit.crash_at("charge")
         kit.stub("charge", "stubbed")
     with Kit():

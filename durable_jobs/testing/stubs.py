@@ -1,0 +1,95 @@
+"""Stubs: what steps give in the place of their bodies, and how often they did."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction
+
+
+class StubError(AssertionError):
+    """A step asked for a stub that is missing or used up, or no step asked for one."""
+
+
+class Stub:
+    """What one step gives instead of calling its body.
+
+    ``calls`` counts its calls, and ``arguments`` has what each of them was given.
+    """
+
+    def __init__(self, step: str, result: Any) -> None:
+        self.step = step
+        self.arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        several = isinstance(result, list | tuple) and bool(result)
+        self._several = several
+        self._results: list[Any] = [*result] if several else [result]
+        #: The errors that it raised because a test said so.
+        self.raised: list[BaseException] = []
+
+    @property
+    def calls(self) -> int:
+        """How often the step called it."""
+        return len(self.arguments)
+
+    def body(self, report: Callable[[StubError], StubError]) -> Callable[..., Any]:
+        """Return what the step calls; ``report`` is told if the results are used up."""
+        found = self._next()
+
+        def stub(*args: Any, **kwargs: Any) -> Any:
+            result = self._taken(args, kwargs, report)
+            return result(*args, **kwargs) if callable(result) else result
+
+        async def astub(*args: Any, **kwargs: Any) -> Any:
+            return await self._taken(args, kwargs, report)(*args, **kwargs)
+
+        return astub if iscoroutinefunction(found) else stub
+
+    def _next(self) -> Any:
+        """Return the result of the next call; None if the results are used up."""
+        if not self._several:
+            return self._results[0]
+        return self._results[self.calls] if self.calls < len(self._results) else None
+
+    def _taken(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        report: Callable[[StubError], StubError],
+    ) -> Any:
+        """Count a call, and return its result or raise it."""
+        result = self._next()
+        self.arguments.append((args, kwargs))
+        if self._several and self.calls > len(self._results):
+            msg = (
+                f"The stub of step {self.step!r} has {len(self._results)} results, and "
+                f"was called {self.calls} times. Add a result, or stub the step with a "
+                f"callable."
+            )
+            raise report(StubError(msg))
+        if isinstance(result, type) and issubclass(result, BaseException):
+            result = result()
+        if isinstance(result, BaseException):
+            self.raised.append(result)
+            raise result.with_traceback(None)
+        return result
+
+
+def missing(step: str) -> StubError:
+    """Return the error of a step without a stub, where every step must have one."""
+    msg = (
+        f"Step {step!r} has no stub, and its body may not be called: the kit was made "
+        f"with require_stubs=True. Call kit.stub({step!r}, ...)."
+    )
+    return StubError(msg)
+
+
+def unmet(what: str, steps: Iterable[str], met: set[str]) -> list[str]:
+    """Return a sentence for each step that a test named and that was never met."""
+    found = []
+    for step in steps:
+        close = difflib.get_close_matches(step, sorted(met), n=1)
+        guess = f" Did you mean {close[0]!r}?" if close else ""
+        found.append(f"{what} for step {step!r} was never used.{guess}")
+    return found

@@ -1,0 +1,75 @@
+"""Without a kit, a test sends nothing to a broker unless it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core import mail
+from pytest_django import Settings
+
+from durable_jobs import clock, dispatch, durable
+from durable_jobs.definitions.registry import registry
+from durable_jobs.executors import celery_tasks
+from durable_jobs.executors.celery_app import project_app
+from durable_jobs.executors.celery_tasks import CeleryDispatcher, _muted
+from durable_jobs.models import Run
+
+Muted = Callable[[], bool]
+#: As it is outside of this suite, which has a fixture that sends all messages.
+muted: Muted = _muted
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the queues of the messages that were sent to a broker."""
+    queues: list[str] = []
+
+    def send_task(name: str, *, queue: str, **options: Any) -> None:
+        queues.append(queue)
+
+    monkeypatch.setattr(celery_tasks, "_muted", muted)
+    monkeypatch.setattr(project_app(), "send_task", send_task)
+    monkeypatch.setattr(project_app().conf, "broker_url", "redis://broker.invalid/0")
+    return queues
+
+
+def enqueue_and_ring() -> None:
+    with registry.temporary(), dispatch.using(CeleryDispatcher()):
+        durable.function(id="look")(lambda ctx: 1).enqueue()
+        dispatch.ring_at(clock.now() - timedelta(seconds=1), "default")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_test_without_a_kit_sends_nothing_to_a_broker(sent: list[str]) -> None:
+    enqueue_and_ring()
+    assert Run.objects.get().status == "queued"
+    assert sent == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_test_that_is_told_to_sends_to_its_broker(
+    sent: list[str], settings: Settings
+) -> None:
+    settings.DURABLE_JOBS = {"NOTIFY_IN_TESTS": True}
+    enqueue_and_ring()
+    assert "default" in sent
+
+
+@pytest.mark.django_db(transaction=True)
+def test_broker_in_memory_gets_the_messages_of_a_test(
+    sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project_app().conf, "broker_url", "memory://")
+    enqueue_and_ring()
+    assert "default" in sent
+
+
+def test_process_that_is_no_test_sends_to_its_broker(
+    sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert muted()
+    monkeypatch.delattr(mail, "outbox")
+    assert not muted()
