@@ -248,6 +248,21 @@ class Controls:
         """What gathers events before a run is started for them."""
         return self.debounce or self.batch
 
+    @property
+    def expressions(self) -> list[Expression]:
+        """Everything that is evaluated over the event to give a key."""
+        rules = (
+            *self.concurrency,
+            self.throttle,
+            self.rate_limit,
+            self.debounce,
+            self.batch,
+            self.singleton,
+        )
+        found = [rule.expression for rule in rules if rule is not None]
+        found += [self.priority, self.ordering, self.idempotency]
+        return [one for one in found if one is not None]
+
     @functools.cached_property
     def queues(self) -> bool:
         """Tell whether its runs are admitted, or may be claimed as they come."""

@@ -110,6 +110,7 @@ class ModelChange:
 
     The event is written in the same transaction as the change. ``fields``: only an
     update of one of these counts. ``when``: a ``Q`` or a callable of the instance.
+    ``include``: fields that the event carries whether they changed or not.
     """
 
     model: str
@@ -118,9 +119,14 @@ class ModelChange:
     deleted: bool = False
     fields: Iterable[str] | None = None
     when: Q | Callable[[Any], bool] | None = None
+    include: Iterable[str] = ()
 
     def __post_init__(self) -> None:
         where = f"ModelChange({self.model!r:.80})"
+        if isinstance(self.include, str):
+            msg = f"{where}: expected include to be a list of names, got a text."
+            raise ConfigurationError(msg)
+        object.__setattr__(self, "include", tuple(self.include))
         if not isinstance(self.model, str) or self.model.count(".") != 1:
             msg = f"{where}: expected 'app_label.ModelName'."
             raise ConfigurationError(msg)

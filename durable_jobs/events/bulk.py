@@ -62,6 +62,7 @@ class Tracked:
                 if one.pk in stored:
                     change = Change(one, MODEL_CREATED)
                     change.fields = difference(None, stored[one.pk])
+                    change.values = stored[one.pk]
                     changes.append(change)
             record(changes)
         return made
@@ -85,6 +86,7 @@ class Tracked:
         for key, instance in instances.items():
             change = Change(instance, MODEL_UPDATED)
             change.fields = difference(before[key], after[key])
+            change.values = after[key]
             changes.append(change)
             model_waits.saved(self._rows.model, instance)
         record(changes)

@@ -17,7 +17,7 @@ from durable_jobs.definitions.events import MODEL_CREATED, MODEL_DELETED, MODEL_
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import ModelChange
-from durable_jobs.events import reaching
+from durable_jobs.events import model_keys, reaching
 from durable_jobs.events.reaching import Reached
 from durable_jobs.events.starting import Start, origin
 from durable_jobs.exceptions import ConfigurationError
@@ -68,6 +68,8 @@ def connect(function: Function) -> None:
 def _check(function: Function, trigger: ModelChange) -> type[Model]:
     where = f"Durable function {function.id!r}: ModelChange({trigger.model!r})"
     model = _model(where, trigger.model)
+    model_keys.check_include(model, trigger, where)
+    model_keys.check_keys(function, model, trigger, where)
     names = _names(model)
     for name in trigger.fields or ():
         if name not in names:
@@ -144,6 +146,7 @@ def after_save(
     after = _stored(instance, kwargs.get("update_fields"))
     change = Change(instance, MODEL_CREATED if created else MODEL_UPDATED)
     change.fields = difference(None if created else before, after)
+    change.values = {**(before or {}), **after}
     record([change])
 
 
@@ -152,17 +155,35 @@ def after_delete(sender: type[Model], instance: Model, **kwargs: Any) -> None:
     if not tracked(sender):
         return
     change = Change(instance, MODEL_DELETED)
-    change.fields = {name: [old, None] for name, old in _stored(instance).items()}
+    change.values = _stored(instance)
+    change.fields = {name: [old, None] for name, old in change.values.items()}
     record([change])
 
 
 class Change:
-    """One change of one instance: ``fields`` maps names to ``[old, new]``."""
+    """One change of one instance: ``fields`` maps names to ``[old, new]``.
+
+    ``values`` are the stored ones after it, as far as they are known; those of a
+    deleted instance are the last that it had.
+    """
 
     def __init__(self, instance: Model, name: str) -> None:
         self.instance, self.name = instance, name
         self.pk = instance.pk
         self.fields: dict[str, list[Any]] = {}
+        self.values: Values = {}
+
+    def included(self, names: Iterable[str]) -> Values:
+        """Return the values of fields by the names that they are to have."""
+        columns = model_keys.columns(type(self.instance))
+        wanted = {name: columns[name] for name in names}
+        unknown = set(wanted.values()) - self.values.keys()
+        if unknown and self.name != MODEL_DELETED:
+            rows = type(self.instance)._base_manager.using(self.instance._state.db)
+            self.values |= rows.filter(pk=self.pk).values(*unknown).first() or {}
+        return {
+            name: storable(self.values.get(field)) for name, field in wanted.items()
+        }
 
     def starts(self, trigger: ModelChange) -> bool:
         """Tell whether a trigger counts this change."""
@@ -216,9 +237,13 @@ def record(changes: Sequence[Change]) -> None:
     for change in changes:
         model = concrete(type(change.instance))
         reasons: dict[Function, str] = {}
+        include: dict[str, None] = {}
         for function, trigger in tracked(type(change.instance)):
             reason = _wanted(change, trigger)
-            if reason is not None and reasons.get(function, "?"):
+            if reason is None:
+                continue
+            include |= dict.fromkeys(trigger.include)
+            if reasons.get(function, "?"):
                 reasons[function] = reason
         if not reasons:
             continue
@@ -226,6 +251,7 @@ def record(changes: Sequence[Change]) -> None:
             "model": model._meta.label,
             "pk": change.pk,
             "changed": change.fields,
+            **change.included(include),
         }
         text = serialization.dumps(data, what=f"a change of {data['model']}")
         event_id = str(ids.new_id())

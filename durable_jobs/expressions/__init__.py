@@ -23,9 +23,10 @@ from typing import Any
 
 from durable_jobs.exceptions import ConfigurationError, ExpressionError
 from durable_jobs.expressions.program import Program
+from durable_jobs.expressions.rewriting import Path
 from durable_jobs.records import Unfit, native
 
-__all__ = ["Expression", "compile_expression"]
+__all__ = ["Expression", "Path", "compile_expression"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,13 @@ class Expression(ABC):
     @abstractmethod
     def wants_mapping(self) -> bool:
         """Tell whether the variables are dicts (CEL) or objects of any kind."""
+
+    def reads(self) -> list[Path]:
+        """Return the paths of the attributes that are read, as far as that is known.
+
+        Those whose presence the text asks for with ``has()`` are not among them.
+        """
+        return []
 
     @abstractmethod
     def evaluate(self, values: Mapping[str, Any]) -> Any:
@@ -101,6 +109,11 @@ def compile_expression(
 @dataclass(frozen=True, kw_only=True)
 class _Text(Expression):
     program: Program = field(repr=False, compare=False)
+
+    def reads(self) -> list[Path]:
+        found = self.program.rewritten
+        paths = dict.fromkeys([*found.values.values(), *found.strings.values()])
+        return [path for path in paths if path not in found.presences.values()]
 
     @property
     def wants_mapping(self) -> bool:
