@@ -53,15 +53,16 @@ def test_test_without_a_kit_sends_nothing_to_a_broker(sent: list[str]) -> None:
 def test_test_that_is_told_to_sends_to_its_broker(
     sent: list[str], settings: Settings
 ) -> None:
-    settings.DURABLE_JOBS = {"NOTIFY_IN_TESTS": True}
+    settings.DURABLE_JOBS = {"NOTIFY_IN_TESTS": True, "NOTIFY_TIMEOUT": "30s"}
     enqueue_and_ring()
     assert "default" in sent
 
 
 @pytest.mark.django_db(transaction=True)
 def test_broker_in_memory_gets_the_messages_of_a_test(
-    sent: list[str], monkeypatch: pytest.MonkeyPatch
+    sent: list[str], monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
+    settings.DURABLE_JOBS = {"NOTIFY_TIMEOUT": "30s"}
     monkeypatch.setattr(project_app().conf, "broker_url", "memory://")
     enqueue_and_ring()
     assert "default" in sent
