@@ -30,7 +30,7 @@ class DurableJobsConfig(AppConfig):
         """Install the ports, find the functions, and connect what listens."""
         import os
 
-        from durable_jobs import dispatch, failpoints
+        from durable_jobs import dispatch, failpoints, logs
         from durable_jobs.conf import settings
         from durable_jobs.control import bulk  # noqa: F401  # declares its function
         from durable_jobs.control.runtime import runtime
@@ -39,6 +39,7 @@ class DurableJobsConfig(AppConfig):
         from durable_jobs.definitions.registry import registry
         from durable_jobs.events import model_changes, model_waits
 
+        logs.guard()
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
         ports.install(runtime)
         dispatch.install(_dispatcher(settings.EXECUTOR))

@@ -122,15 +122,14 @@ class NonRetriable(DurableError):
 class RetryAfter(DurableError):
     """Try this again at a stated time.
 
-    ``when`` is a delay (timedelta, seconds or a duration text) or an aware datetime.
+    ``when`` is a delay (timedelta, seconds or a duration text), an aware datetime, or
+    what a ``Retry-After`` header holds: seconds as text, or an HTTP date. Anything else
+    is logged as a warning, and the backoff decides.
     """
 
     def __init__(
         self, when: timedelta | float | str | datetime, message: str = ""
     ) -> None:
-        if isinstance(when, datetime) and when.utcoffset() is None:
-            msg = f"Expected RetryAfter an aware datetime, got a naive one: {when}."
-            raise ConfigurationError(msg)
         super().__init__(message or f"Try again after {when}.")
         self.when = when
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,13 @@ from typing import Any
 
 from durable_jobs import clock
 from durable_jobs.conf import settings
-from durable_jobs.serialization.texts import storable_text
+from durable_jobs.error_text import (
+    last_lines,
+    loggable,
+    message_of,
+    storable_text,
+    type_of,
+)
 
 #: Lines that are kept of one call of a body: the last ones.
 LINES = 200
@@ -158,7 +163,7 @@ class Outage:
             logger.error(
                 "%s is unreachable: %s.%s",
                 self._what,
-                one_line(type(error).__name__, error),
+                one_line(type_of(error), message_of(error)),
                 self._then,
                 exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
             )
@@ -176,10 +181,7 @@ class Outage:
 
 def one_line(kind: str, message: object) -> str:
     """Return the type and the message of an error in one short line."""
-    try:
-        text = " ".join(str(message).split())
-    except Exception:  # noqa: BLE001  # a broken __str__ must not hide the outage
-        text = ""
+    text = " ".join(str(message).split())
     text = text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}…"
     return f"{kind}: {text}".removesuffix(": ").removesuffix(".")
 
@@ -214,12 +216,33 @@ class StepHandler(logging.Handler):
             self.handleError(record)
 
 
+class _Printable(logging.Filter):
+    """Lets an error that cannot be printed be logged as one that can."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Look at the error of a record; none is held back."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            like = loggable(error)
+            if like is not error:
+                record.exc_info = (type(like), like, like.__traceback__)
+        return True
+
+
+_printable = _Printable()
+
+
+def guard() -> None:
+    """Let no error that our own loggers are given break whoever logs it."""
+    for name in ("durable_jobs", "durable_jobs.run"):
+        logging.getLogger(name).addFilter(_printable)
+
+
 def _message(record: logging.LogRecord) -> str:
     """Return the message, with the type and the message of the error that it is of."""
     text = record.getMessage()
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
-        what = "".join(traceback.format_exception_only(error)).strip()
-        what = what[: LONGEST // 2]
+        what = last_lines(error, LONGEST // 2)
         text = f"{text[: LONGEST - 1 - len(what)]}\n{what}"
     return storable_text(text[: LONGEST + 1], LONGEST)

@@ -16,6 +16,8 @@ from typing import Any
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Model
 
+from durable_jobs.control_flow import let_pass
+from durable_jobs.error_text import summary_of
 from durable_jobs.serialization.texts import storable_text
 
 logger = logging.getLogger("durable_jobs")
@@ -30,13 +32,20 @@ def contained() -> Iterator[None]:
     """Keep an SQL error in the block away from the transactions that are open.
 
     Opens a savepoint in each open transaction of this thread. Outside of any, it
-    executes no statement.
+    executes no statement. ``SystemExit`` and the like leave the block as an
+    ``Exception``: no attempt counts the failures of what is called here.
     """
     with ExitStack() as stack:
         for connection in connections.all(initialized_only=True):
             if connection.in_atomic_block:
                 stack.enter_context(transaction.atomic(using=connection.alias))
-        yield
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException as error:
+            let_pass(error)
+            raise RuntimeError(summary_of(error)) from error
 
 
 # Names
@@ -68,7 +77,8 @@ def fallback(value: Any) -> str:
         return f"<{type(value).__qualname__}>"
     try:
         key = str(value.pk)
-    except Exception:  # noqa: BLE001  # a field of the project's own
+    except BaseException as error:  # noqa: BLE001  # a field of the project's own
+        let_pass(error)
         key = "?"
     return storable_text(f"<{value._meta.label} {key}>", LONGEST)
 
@@ -80,7 +90,8 @@ def _is_foreign(value: Any) -> bool:
 def _text(value: Any) -> str:
     try:
         return storable_text(str(value), LONGEST)
-    except Exception:
+    except BaseException as error:
+        let_pass(error)
         logger.warning("The __str__ of %s failed.", fallback(value), exc_info=True)
         return fallback(value)
 
@@ -111,7 +122,8 @@ def asked(question: Callable[[], Any], what: str) -> bool:
     try:
         with contained() if backends_ask_more() else nullcontext():
             return bool(question())
-    except Exception:
+    except BaseException as error:
+        let_pass(error)
         logger.exception("Could not find out %s: taken as no permission.", what)
         return False
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from durable_jobs.control_flow import let_pass
 from durable_jobs.durations import Duration, parse_duration
+from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import ConfigurationError
 
 #: No delay is longer than this; a longer one is cut.
@@ -180,10 +182,11 @@ class _Custom(Backoff):
         name = _name(self.function)
         try:
             value = self.function(attempt, error)
-        except Exception as failure:
+        except BaseException as failure:
+            let_pass(failure)
             raise ConfigurationError(
                 f"The backoff {name} failed after attempt {attempt}: "
-                f"{type(failure).__name__}: {failure}"
+                f"{summary_of(failure)}"
             ) from failure
         what = f"delay that the backoff {name} gave after attempt {attempt}"
         return min(parse_duration(value, what=what), LONGEST_DELAY)

@@ -23,6 +23,7 @@ from durable_jobs.control.acting import VERBS, Actor
 from durable_jobs.definitions.context import Context
 from durable_jobs.definitions.function import function
 from durable_jobs.definitions.registry import OWN
+from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import (
     ConfigurationError,
     DuplicateKeyError,
@@ -216,5 +217,5 @@ def _one(actor: Actor, verb: str, run: Run, reason: str) -> tuple[str, str]:
     except OperationalError:
         raise  # a deadlock, or the database is away: the whole chunk again
     except Exception as error:  # noqa: BLE001  # one run must not keep the others
-        return "failed", f"{type(error).__name__}: {error}"
+        return "failed", summary_of(error)
     return "done", ""

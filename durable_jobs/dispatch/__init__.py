@@ -17,6 +17,7 @@ from django.db import connections, transaction
 
 from durable_jobs import clock
 from durable_jobs.conf import settings
+from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.failpoints import hit
 
@@ -142,10 +143,9 @@ def sent(queue: str, send: Callable[[], object]) -> bool:
         return False
     except Exception as error:  # a bell must never fail the work it announces
         logger.warning(
-            "Could not ring queue %r; the next tick will. %s: %s",
+            "Could not ring queue %r; the next tick will. %s",
             queue,
-            type(error).__name__,
-            error,
+            summary_of(error),
             exc_info=logger.isEnabledFor(logging.DEBUG),
         )
         return False

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from durable_jobs.engine.suspend import BranchDropped, Suspend
+from durable_jobs.engine.suspend import Suspend, is_over
 
 Task = asyncio.Task[Any]
 
@@ -52,7 +52,7 @@ class Activity:
     def _ended(self, step: Task) -> None:
         self._steps.discard(step)
         error = None if step.cancelled() else step.exception()
-        if error is None or isinstance(error, Exception | Suspend | BranchDropped):
+        if not is_over(error):
             return
         self._trouble = self._trouble or error
         self._changed.set()

@@ -14,6 +14,7 @@ from django.db import transaction
 
 from durable_jobs import clock, dispatch, logs, serialization
 from durable_jobs.conf import settings
+from durable_jobs.control_flow import interrupts_known, is_failure, let_pass
 from durable_jobs.definitions import current
 from durable_jobs.definitions.controls import BatchFailures
 from durable_jobs.definitions.function import Function
@@ -50,7 +51,7 @@ class Returned:
 class Raised:
     """The function raised."""
 
-    error: Exception
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def _fresh(run: Run) -> bool:
 def _attempt(session: Session) -> None:
     trouble: Exception | None = None
     try:
-        with bodies.unmarked(), logs.about(session.run):
+        with bodies.unmarked(), logs.about(session.run), interrupts_known():
             ended = _acall(session) if session.function.is_async else _scall(session)
             session.end_if_over()  # the function may have caught it
     finally:
@@ -152,9 +153,9 @@ def _scall(session: Session) -> Ending:
 def _ending(call: Callable[[], Any]) -> Ending:
     try:
         return Returned(call())
-    except Exception as error:  # noqa: BLE001  # whatever the user's code raises is recorded
-        return Raised(error)
     except BaseException as error:
+        if is_failure(error):
+            return Raised(error)
         if is_suspension(error):
             return Suspended()
         raise
@@ -163,7 +164,11 @@ def _ending(call: Callable[[], Any]) -> Ending:
 def _acall(session: Session) -> Ending:
     ahead = Ahead.of(session.run)
     # Always in a loop of its own: in another's, the tasks would not all be ours.
-    return async_to_sync(_amain, force_new_loop=True)(session, ahead)
+    try:
+        return async_to_sync(_amain, force_new_loop=True)(session, ahead)
+    except (SystemExit, KeyboardInterrupt) as error:  # of a task that it began
+        let_pass(error)
+        return Raised(error)
 
 
 async def _amain(session: Session, ahead: Ahead) -> Ending:
@@ -185,14 +190,11 @@ async def _amain(session: Session, ahead: Ahead) -> Ending:
 async def _aending(session: Session, ctx: RunContext) -> Ending:
     try:
         return Returned(await session.function(ctx))
-    except Exception as error:  # noqa: BLE001  # whatever the user's code raises is recorded
-        return Raised(error)
-    except asyncio.CancelledError as error:
-        # Nobody has cancelled it but its own code, if the attempt still goes on.
-        msg = "The function was cancelled by its own code."
-        raised = RuntimeError(msg)
-        raised.__cause__ = error
-        return Raised(raised)
+    except BaseException as error:
+        # Cancelled too: by its own code, if the attempt still goes on.
+        if is_failure(error):
+            return Raised(error)
+        raise
 
 
 def _settle(session: Session, ended: Ending, *, plain: bool) -> None:
@@ -276,14 +278,14 @@ def _complete(session: Session, value: Any, *, plain: bool) -> None:
     _ended(session, end, plain=plain, along=along)
 
 
-def _fail(session: Session, error: Exception) -> None:
+def _fail(session: Session, error: BaseException) -> None:
     """Call the function again later, or let the run fail."""
     run, function = session.run, session.function
     # Progress since the last failure of the body gives it its retries back.
     attempt = 0 if session.progress else run.attempt
     try:
         due = next_attempt(error, attempt, function.retries, function.backoff)
-    except ConfigurationError as wrong:  # by the user's own backoff or RetryAfter
+    except ConfigurationError as wrong:  # by the user's own backoff
         _end_failed(session, wrong)
         return
     if due is None:
@@ -306,7 +308,7 @@ def _fail(session: Session, error: Exception) -> None:
     dispatch.ring_at(due, function.queue)
 
 
-def _end_failed(session: Session, error: Exception) -> None:
+def _end_failed(session: Session, error: BaseException) -> None:
     record = describe(error)
     record.pop("class", None)
     record.pop("args", None)

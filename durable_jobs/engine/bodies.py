@@ -17,6 +17,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.db import connections
 
 from durable_jobs import logs
+from durable_jobs.control_flow import EngineControl, let_pass
 from durable_jobs.definitions import current
 from durable_jobs.durations import format_duration
 from durable_jobs.engine.frames import Call, Outcome
@@ -52,7 +53,7 @@ def stubbed(step: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     return fn if _substitute is None else _substitute(step, fn)
 
 
-class _Abandoned(BaseException):
+class _Abandoned(EngineControl):
     """Raised inside a body that nobody waits for any more, to end it."""
 
 
@@ -95,10 +96,11 @@ def perform(call: Call, *, share_connections: bool = False) -> Outcome:
 
 
 def attempted(fn: Callable[[], Any]) -> Outcome:
-    """Call ``fn``; an exception is an outcome, what is not one of those is not."""
+    """Call ``fn``; its failure is an outcome, what ends the attempt is raised."""
     try:
         return Outcome(fn())
-    except Exception as error:  # noqa: BLE001  # whatever the user's code raises is recorded
+    except BaseException as error:  # noqa: BLE001  # whatever the user's code raises is recorded
+        let_pass(error)
         return Outcome(error=error)
 
 
@@ -115,10 +117,18 @@ def _outcome(call: Call) -> Outcome:
 def _called(call: Call) -> Outcome:
     fn = chosen(call)
     if iscoroutinefunction(fn):
-        return async_to_sync(aperform)(call)
+        return _in_a_loop(call)
     if call.own:
         return attempted(lambda: fn(*call.args, **call.kwargs))
     return attempted(lambda: interruptible(call.name, fn, call.args, call.kwargs))
+
+
+def _in_a_loop(call: Call) -> Outcome:
+    try:
+        return async_to_sync(aperform)(call)
+    except (SystemExit, KeyboardInterrupt) as error:  # of a task that the body began
+        let_pass(error)
+        return Outcome(error=error)
 
 
 async def aperform(call: Call) -> Outcome:
@@ -136,10 +146,10 @@ async def aperform(call: Call) -> Outcome:
         if not done:
             task.cancel()
             return timed_out(call)
-        if task.cancelled():
-            msg = f"The body of step {call.name!r} was cancelled by its own code."
-            return Outcome(error=RuntimeError(msg))
-        return task.result()
+        try:
+            return task.result()
+        except asyncio.CancelledError as error:  # by its own code
+            return Outcome(error=error)
 
 
 async def aattempted(fn: Callable[[], Any]) -> Outcome:
@@ -149,8 +159,19 @@ async def aattempted(fn: Callable[[], Any]) -> Outcome:
         if isinstance(result, Awaitable):
             result = await result
         return Outcome(result)
-    except Exception as error:  # noqa: BLE001  # whatever the user's code raises is recorded
+    except asyncio.CancelledError as error:
+        if _cancelling():
+            raise
         return Outcome(error=error)
+    except BaseException as error:  # noqa: BLE001  # whatever the user's code raises is recorded
+        let_pass(error)
+        return Outcome(error=error)
+
+
+def _cancelling() -> bool:
+    """Return whether somebody has asked the current task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def timed_out(call: Call) -> Outcome:

@@ -22,7 +22,7 @@ from durable_jobs.engine.frames import (
 )
 from durable_jobs.engine.scope import entered
 from durable_jobs.engine.session import Session
-from durable_jobs.engine.suspend import BranchDropped, Suspend
+from durable_jobs.engine.suspend import BranchDropped, Suspend, is_suspension
 from durable_jobs.engine.widening import side_by_side
 from durable_jobs.exceptions import NonDeterministic
 from durable_jobs.logs import kept
@@ -58,16 +58,19 @@ def _entered(effect: Enter) -> Outcome:
     try:
         with kept(effect.lines):
             outcome = checked(bodies.attempted(effect.fn))
-    except Suspend as suspension:
-        return Outcome(error=suspension)
+    except BaseException as error:
+        if is_suspension(error):
+            return Outcome(error=Suspend())
+        raise
     # Whatever the branch has made of its suspension, it is suspended.
     return Outcome(error=Suspend()) if effect.scope.left else outcome
 
 
 def checked(outcome: Outcome) -> Outcome:
     """Return what a branch came to; a divergence is the whole run's affair."""
-    if isinstance(outcome.error, NonDeterministic):
-        raise outcome.error
+    error = outcome.error
+    if error is not None and issubclass(type(error), NonDeterministic):
+        raise error
     return outcome
 
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import sys
-import traceback
 from types import TracebackType
 from typing import Any
 
 from durable_jobs import exceptions
+from durable_jobs.control_flow import let_pass, traceback_of
+from durable_jobs.error_text import (
+    BODY_TRACEBACK,
+    MAX_TRACEBACK,
+    MAX_TYPE,
+    is_engine,
+    message_of,
+    module_of,
+    storable_text,
+    summary_of,
+    traceback_text,
+    type_of,
+)
 from durable_jobs.exceptions import (
     ConfigurationError,
     DurableError,
@@ -19,12 +33,10 @@ from durable_jobs.exceptions import (
     StepFailed,
 )
 from durable_jobs.serialization import own_copy
-from durable_jobs.serialization.texts import storable_text
 
-MAX_TYPE = 200
-MAX_MESSAGE = 4_000
-MAX_TRACEBACK = 16_000
 MAX_ARGS = 10
+#: Characters of JSON that are kept of what an app elsewhere says of its error.
+MAX_DATA = 64_000
 
 #: Errors that another attempt cannot mend.
 FINAL = (NonRetriable, ConfigurationError, PayloadError, LimitExceeded, StepError)
@@ -33,70 +45,116 @@ Record = dict[str, Any]
 
 
 def describe(error: BaseException) -> Record:
-    """Return an error as JSON: its type, message, and traceback without values."""
-    if isinstance(error, StepError):
-        described: Record = {
-            "type": error.error_type,
-            "message": storable_text(message_of(error), MAX_MESSAGE),
+    """Return an error as JSON: its type, message, and traceback without values.
+
+    Whatever the error is or does, there is a record of it.
+    """
+    try:
+        return _described(error)
+    except BaseException as failure:  # noqa: BLE001  # its class may raise anything
+        let_pass(failure)
+        return {
+            "type": type_of(error),
+            "message": message_of(error),
+            "traceback": traceback_text(error),
         }
-        if error.step:
-            described["step"] = error.step
-    elif isinstance(error, RemoteFailed):
-        described = {
-            "type": storable_text(error.error_type, MAX_TYPE),
-            "message": storable_text(message_of(error), MAX_MESSAGE),
-            "traceback": storable_text(error.stack, MAX_TRACEBACK),
-        }
-        if error.data is not None:
-            described["data"] = error.data
+
+
+def _described(error: BaseException) -> Record:
+    kind = type(error)
+    described: Record = {"type": type_of(error), "message": message_of(error)}
+    if issubclass(kind, StepError | RemoteFailed):
+        described["type"] = _text(error, "error_type") or described["type"]
+    if issubclass(kind, RemoteFailed):
+        described["traceback"] = _text(error, "stack", MAX_TRACEBACK)
+        data = _data(error)
+        if data is not None:
+            described["data"] = data
         return described
+    if issubclass(kind, StepError):
+        step = _text(error, "step")
+        if step:
+            described["step"] = step
     else:
-        described = {
-            "type": type(error).__name__,
-            "message": storable_text(message_of(error), MAX_MESSAGE),
-            "class": f"{type(error).__module__}:{type(error).__qualname__}",
-        }
-        args = _plain_args(error)
-        if args != [described["message"]]:
-            described["args"] = args
-    described["traceback"] = storable_text(_trace(error), MAX_TRACEBACK)
+        described |= original_of(error)
+    described["traceback"] = traceback_text(error)
     return described
 
 
-def _plain_args(error: BaseException) -> list[Any]:
-    """Return what an error was made of, or its message where that is not plain."""
-    message = storable_text(message_of(error), MAX_MESSAGE)
-    for one in error.args:
-        plain = one is None or type(one) in (bool, int, str)
-        if not plain or (text := str(one)) != storable_text(text, MAX_MESSAGE):
-            return [message]
-    return list(error.args[:MAX_ARGS]) or [message]
+def _text(error: BaseException, name: str, limit: int = MAX_TYPE) -> str:
+    value = getattr(error, name, "")
+    return storable_text(value, limit) if isinstance(value, str) else ""
 
 
-def message_of(error: BaseException) -> str:
-    """Return what an error says, whatever its ``__str__`` does."""
+def _data(error: BaseException) -> Any:
+    """Return the data of an error; None for what JSON has not, or is too large."""
     try:
-        return str(error)
-    except Exception:  # noqa: BLE001  # a broken __str__ must not hide the error
-        return f"<{type(error).__name__} whose text cannot be made>"
+        text = json.dumps(getattr(error, "data", None), allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return json.loads(text) if len(text) <= MAX_DATA else None
 
 
-def _trace(error: BaseException) -> str:
-    trace = _outside(error.__traceback__)
-    lines = traceback.format_exception(type(error), error, trace, chain=True)
-    return "".join(lines)
+def original_of(error: BaseException) -> Record:
+    """Return the class of an error and what it was made of, if it can be made again.
+
+    As pickle does it: the class is called with the arguments. What that gives must be
+    equal in all that pickle would look at, or the record names no class.
+    """
+    message = message_of(error)
+    try:
+        name = f"{module_of(type(error))}:{type(error).__qualname__}"
+        made_of = _reduced(error)
+        if made_of is None:
+            return {}
+        args = list(made_of[1])
+        again = _made(type(error), args)
+        if again is None or _reduced(again) != made_of or message_of(again) != message:
+            return {}
+    except BaseException as failure:  # noqa: BLE001  # its class may raise anything
+        let_pass(failure)
+        return {}
+    if name != storable_text(name, 2 * MAX_TYPE):
+        return {}
+    return {"class": name} if args == [message] else {"class": name, "args": args}
+
+
+def _reduced(error: BaseException) -> tuple[Any, ...] | None:
+    """Return class, arguments and state of an error as pickle sees them, if plain."""
+    reduced = error.__reduce_ex__(2)
+    if type(reduced) is not tuple or not 2 <= len(reduced) <= 3:
+        return None
+    kind, args, state = (*reduced, None)[:3]
+    if kind is not type(error) or type(args) is not tuple or len(args) > MAX_ARGS:
+        return None
+    if type(state) is dict:  # notes are no part of what the error is
+        state = {name: state[name] for name in state if name != "__notes__"} or None
+    return (kind, args, state) if all(_is_plain(one) for one in args) else None
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is str:
+        return value == storable_text(value)
+    if type(value) is int:
+        return value.bit_length() <= 1024
+    return value is None or type(value) is bool
+
+
+def _made(kind: type[BaseException], args: list[Any]) -> Exception | None:
+    """Return an error that its class has made; None for one that is of another."""
+    made = kind(*args)
+    return made if type(made) is kind and isinstance(made, Exception) else None
 
 
 def exc_info(error: BaseException) -> tuple[Any, ...]:
     """Return an error for a log record, without the engine's frames at the top."""
-    return (type(error), error, _outside(error.__traceback__))
+    return (type(error), error, _outside(traceback_of(error)))
 
 
 def _outside(trace: TracebackType | None) -> TracebackType | None:
     """Skip the engine's own frames at the top: the reader's code comes first."""
     while trace is not None:
-        name = trace.tb_frame.f_globals.get("__name__", "")
-        if not str(name).startswith(("durable_jobs.", "asgiref", "concurrent")):
+        if not is_engine(trace):
             break
         trace = trace.tb_next
     return trace
@@ -104,7 +162,9 @@ def _outside(trace: TracebackType | None) -> TracebackType | None:
 
 def rebuild(record: Record, name: str, key: str) -> DurableError:
     """Return the error that a step raises, made from its record alone."""
-    kind = getattr(exceptions, record.get("raise", "StepFailed"), StepFailed)
+    kind = getattr(exceptions, str(record.get("raise", "StepFailed")), StepFailed)
+    if not (isinstance(kind, type) and issubclass(kind, StepError)):
+        kind = StepFailed
     error: StepError = kind(
         str(record.get("message", "")),
         error_type=record.get("type", "Error"),
@@ -114,21 +174,38 @@ def rebuild(record: Record, name: str, key: str) -> DurableError:
     if isinstance(error, exceptions.BatchError):
         error.results = own_copy(record.get("results"))
     error.__cause__ = _original(record)
+    vars(error)[BODY_TRACEBACK] = record.get("traceback") or ""
     return error
 
 
 def _original(record: Record) -> BaseException | None:
-    """Make the original error again where its class is at hand; nothing is imported."""
+    """Make the original error again: whole, by its own class, or not at all."""
     module, _, qualname = str(record.get("class", "")).partition(":")
-    found: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    if not (isinstance(found, type) and issubclass(found, Exception)):
+    if not module or not qualname:
         return None
+    message = record.get("message", "")
     try:
-        args = tuple(record.get("args", [record.get("message", "")]))
-        original = found.__new__(found, *args)
-        original.args = args
-    except Exception:  # noqa: BLE001  # whatever a foreign class does in it
+        found: Any = sys.modules.get(module) or importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+        if not (isinstance(found, type) and issubclass(found, Exception)):
+            return None
+        original = _made(found, list(record.get("args", [message])))
+    except BaseException as failure:  # noqa: BLE001  # whatever a foreign class does
+        let_pass(failure)
+        return None
+    if original is None or message_of(original) != message:
         return None
     return original
+
+
+__all__ = [
+    "FINAL",
+    "Record",
+    "describe",
+    "message_of",
+    "original_of",
+    "rebuild",
+    "summary_of",
+    "traceback_text",
+]

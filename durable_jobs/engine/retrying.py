@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from durable_jobs import clock
-from durable_jobs.definitions.events import check_moment
-from durable_jobs.durations import parse_duration
-from durable_jobs.engine.errors import FINAL, Record, describe
+from durable_jobs.engine.errors import FINAL, Record, describe, original_of
 from durable_jobs.engine.frames import Frame, Outcome, Plan
+from durable_jobs.engine.retry_after import moment_of
 from durable_jobs.engine.scope import entered
 from durable_jobs.engine.session import Session
 from durable_jobs.engine.suspend import Suspend
@@ -38,33 +37,31 @@ def next_attempt(
     retry_on: Any = None,
 ) -> datetime | None:
     """Return when to try again after attempt number ``attempt`` (from 0), or None."""
-    if attempt >= retries or isinstance(error, FINAL):
+    # By types alone: what an error says that it is, is code of its own.
+    kind: type[BaseException] = type(error)
+    if attempt >= retries or issubclass(kind, FINAL):
         return None
-    if isinstance(error, RetryAfter):
-        return when(error)
-    kind = StepTimeout if isinstance(error, BodyTimeout) else type(error)
+    if issubclass(kind, RetryAfter):
+        moment = moment_of(cast(RetryAfter, error))
+        if moment is not None:
+            return moment
+    if issubclass(kind, BodyTimeout):
+        kind = StepTimeout
     if retry_on is not None and not issubclass(kind, retry_on):
         return None
     return clock.now() + backoff.delay(attempt, error)
 
 
-def when(error: RetryAfter) -> datetime:
-    """Return the moment that a ``RetryAfter`` names."""
-    if isinstance(error.when, datetime):
-        check_moment(error.when, "the moment of RetryAfter")
-        return error.when
-    return clock.now() + parse_duration(error.when, what="RetryAfter")
-
-
 def record_of(error: BaseException) -> Record:
     """Return the record of an error that ended a body."""
     record = describe(error)
-    if isinstance(error, StepError):
+    kind = type(error)
+    if issubclass(kind, StepError):
         # A branch that ends with the error of one of its steps: that stays what it is.
-        record["raise"] = type(error).__name__
+        record["raise"] = kind.__name__
         if error.__cause__ is not None:
-            record |= {"class": describe(error.__cause__).get("class", "")}
-    if isinstance(error, BodyTimeout):
+            record |= original_of(error.__cause__)
+    if issubclass(kind, BodyTimeout):
         record |= {"type": "StepTimeout", "raise": "StepTimeout"}
         record.pop("class", None)
         record.pop("args", None)
@@ -104,7 +101,7 @@ def give_up(frame: Frame, error: BaseException, started: datetime | None) -> Pla
     """Record and log the failure of a step without a retry; return what to raise."""
     record = record_of(error)
     raised = yield from frame.fail(record, started)
-    if not isinstance(error, StepError):  # whose own step has logged it
+    if not issubclass(type(error), StepError):  # whose own step has logged it
         told(frame, record, error)
     return raised
 

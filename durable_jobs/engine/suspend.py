@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.db import InterfaceError, InternalError, OperationalError
 
+from durable_jobs.control_flow import EngineControl, is_failure, leaves
 
-class Suspend(BaseException):
+
+class Suspend(EngineControl):
     """The run cannot go on now: it is left here and called again when it can.
 
     If you see this, a bare ``except:`` or ``except BaseException:`` in a durable
@@ -17,15 +18,12 @@ class Suspend(BaseException):
     """
 
 
-class BranchDropped(BaseException):
+class BranchDropped(EngineControl):
     """The other branches have decided the result: this one ends here."""
 
 
-class StoreFailed(BaseException):
-    """The database failed in a write of the engine's own: what was recorded stands.
-
-    A ``BaseException``, so that a function does not take it for an error of its step.
-    """
+class StoreFailed(EngineControl):
+    """The database failed in a write of the engine's own: what was recorded stands."""
 
 
 @contextmanager
@@ -37,7 +35,7 @@ def own_writes() -> Iterator[None]:
         raise StoreFailed from error
 
 
-class SimulatedCrash(BaseException):
+class SimulatedCrash(EngineControl):
     """The worker died here: raised by tests, caught by no one but their executor."""
 
 
@@ -47,12 +45,18 @@ def is_over(error: BaseException | None) -> bool:
     The worker has died, the run was taken, the database failed: no step may follow,
     not in a ``finally`` either.
     """
-    passing = (Exception, Suspend, BranchDropped, asyncio.CancelledError, GeneratorExit)
-    return error is not None and not isinstance(error, passing)
+    if error is None or is_failure(error):
+        return False
+    return any(
+        not is_failure(leaf) and not issubclass(type(leaf), (Suspend, BranchDropped))
+        for leaf in leaves(error)
+    )
 
 
 def is_suspension(error: BaseException) -> bool:
-    """Tell whether an error is a suspension, also inside exception groups."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(is_suspension(one) for one in error.exceptions)
-    return isinstance(error, Suspend)
+    """Return whether an error is a suspension, or a group that has one in it.
+
+    What else is in the group does not count: the code is left here and called again.
+    """
+    found = [leaf for leaf in leaves(error) if not is_failure(leaf)]
+    return bool(found) and all(issubclass(type(leaf), Suspend) for leaf in found)

@@ -13,10 +13,12 @@ from django.db.models import Model, Q
 from django.db.models.signals import post_delete
 
 from durable_jobs import clock, ids, serialization
+from durable_jobs.control_flow import let_pass
 from durable_jobs.definitions.events import MODEL_CREATED, MODEL_DELETED, MODEL_UPDATED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import ModelChange
+from durable_jobs.error_text import summary_of
 from durable_jobs.events import model_keys, reaching
 from durable_jobs.events.reaching import Reached
 from durable_jobs.events.starting import Start, origin
@@ -206,10 +208,11 @@ def _wanted(change: Change, trigger: ModelChange) -> str | None:
         return "" if change.starts(trigger) else None
     except DatabaseError:
         raise  # the transaction cannot go on
-    except Exception as error:  # noqa: BLE001  # a broken condition must not fail saves
+    except BaseException as error:  # noqa: BLE001  # a broken condition must not fail saves
+        let_pass(error)
         return (
             f"The condition of its trigger, ModelChange({trigger.model!r}), failed: "
-            f"{type(error).__name__}: {error}"
+            f"{summary_of(error)}"
         )
 
 

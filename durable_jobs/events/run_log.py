@@ -14,6 +14,7 @@ from typing import Any
 from django.db import Error as DatabaseError
 
 from durable_jobs import logs
+from durable_jobs.control_flow import traceback_of
 from durable_jobs.models import Run, Subject
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
@@ -78,13 +79,19 @@ def attempt_failed(
                 attempt=number,
                 subject=subject(run) if due_at else _known_subject(run),
             ),
-            exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
+            exc_info=_printed(error),
         )
 
     if due_at is None:
         log()  # perhaps in an event loop, where no database may be asked
     else:
         db.after_commit(log)
+
+
+def _printed(error: BaseException | None) -> tuple[Any, ...] | None:
+    if error is None or not logger.isEnabledFor(logging.DEBUG):
+        return None
+    return (type(error), error, traceback_of(error))
 
 
 def ended(run: Run, end: End) -> None:

@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from durable_jobs.control_flow import let_pass
+from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import ConfigurationError, ExpressionError
 from durable_jobs.expressions.program import Program
 from durable_jobs.expressions.rewriting import Path
@@ -165,9 +167,10 @@ class _Call(Expression):
             return self.function(
                 *(values.get(name) for name in self.variables[: self.count])
             )
-        except Exception as error:
+        except BaseException as error:
+            let_pass(error)
             raise ExpressionError(
-                f"{self.where}: {self.source} failed: {type(error).__name__}: {error}"
+                f"{self.where}: {self.source} failed: {summary_of(error)}"
             ) from error
 
 

@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from django.db import DatabaseError
 
 from durable_jobs import clock
+from durable_jobs.control_flow import let_pass
+from durable_jobs.error_text import summary_of
 from durable_jobs.flow.keys import Passage
 from durable_jobs.models import Gate
 
@@ -63,10 +65,11 @@ def ask(passage: Passage) -> tuple[Answer, bool]:
     last = before.limit if before is not None else None
     try:
         answer = Answer(_checked(passage), clock.now())
-    except Exception as error:  # it is the host's code
-        if isinstance(error, DatabaseError):
+    except BaseException as error:  # it is your project's code
+        let_pass(error)
+        if issubclass(type(error), DatabaseError):
             logger.debug("A limit's query failed.", exc_info=True)
-        trouble = f"{type(error).__name__}: {error}"[:500]
+        trouble = summary_of(error, 500)
         answer = Answer(last, clock.now(), trouble)
         logger.warning(
             "The limit of %s of %s for key %s is not known, and %s: %s",

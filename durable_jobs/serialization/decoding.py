@@ -12,6 +12,8 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from durable_jobs.control_flow import let_pass
+from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import PayloadError
 from durable_jobs.serialization.classes import find_class, is_pydantic
 from durable_jobs.serialization.references import Reference, fetch
@@ -65,7 +67,9 @@ def _reference(tree: dict[str, Any]) -> Reference:
         hash(reference)
         return reference
     except (KeyError, TypeError, ValueError) as error:
-        raise PayloadError(f"A stored reference cannot be read: {error!r}") from error
+        raise PayloadError(
+            f"A stored reference cannot be read: {summary_of(error)}"
+        ) from error
 
 
 def _untag(tree: dict[str, Any]) -> Any:
@@ -89,9 +93,10 @@ def read_tag(
         return reader(tree[VALUE])
     except PayloadError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        let_pass(error)
         raise PayloadError(
-            f"A stored {kind} cannot be read: {type(error).__name__}: {error}"
+            f"A stored {kind} cannot be read: {summary_of(error)}"
         ) from error
 
 

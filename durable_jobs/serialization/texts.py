@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
+from durable_jobs.error_text import storable_text
 
-def storable_text(text: str, limit: int = 4_000) -> str:
-    """Return text without NUL and lone surrogates, cut to ``limit`` characters."""
-    safe = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
-    return safe if len(safe) <= limit else f"{safe[: limit - 1]}…"
+__all__ = ["storable_text"]

@@ -13,6 +13,7 @@ from django.db.models.functions import Coalesce
 
 from durable_jobs import clock, ids
 from durable_jobs.conf import settings
+from durable_jobs.control_flow import EngineControl
 from durable_jobs.definitions.options import MAX_PRIORITY
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
@@ -24,11 +25,8 @@ from durable_jobs.store import db, gates, pauses, postgres, unknown
 FARTHEST_BEHIND = timedelta(seconds=MAX_PRIORITY)
 
 
-class LeaseLost(BaseException):
-    """Another worker, or a person, has taken this run: nothing more may be written.
-
-    A ``BaseException``, so that ``except Exception`` in a function cannot swallow it.
-    """
+class LeaseLost(EngineControl):
+    """Another worker, or a person, has taken this run: nothing more may be written."""
 
 
 def claim(queue: str, limit: int, worker: str, *, heads: bool = False) -> list[Run]:

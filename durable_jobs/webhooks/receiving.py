@@ -13,6 +13,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 
 from durable_jobs import clock
+from durable_jobs.control_flow import let_pass
 from durable_jobs.definitions.events import WEBHOOK_FAILED, NewEvent
 from durable_jobs.definitions.names import MAX_LENGTH
 from durable_jobs.definitions.registry import registry
@@ -20,8 +21,9 @@ from durable_jobs.definitions.schemes import Delivery, Scheme, Unverified
 from durable_jobs.definitions.templates import make_event
 from durable_jobs.definitions.verify import Unsigned
 from durable_jobs.definitions.webhooks import Webhook
+from durable_jobs.error_text import message_of, summary_of, type_of
 from durable_jobs.events import ingest
-from durable_jobs.exceptions import ConfigurationError, DurableError, PayloadError
+from durable_jobs.exceptions import ConfigurationError, PayloadError
 from durable_jobs.store import db
 from durable_jobs.webhooks.reading import Rejected
 
@@ -59,9 +61,10 @@ def _rejecting(hook: Webhook) -> Iterator[None]:
         yield
     except Unverified as error:
         raise Rejected(401, REFUSED, str(error)) from None
-    except Exception as error:  # whatever is wrong, nobody gets in
+    except BaseException as error:  # whatever is wrong, nobody gets in
+        let_pass(error)
         logger.exception("Webhook %s: what verifies deliveries failed.", hook.path)
-        reason = f"{type(error).__name__} while verifying"
+        reason = f"{type_of(error)} while verifying"
         raise Rejected(401, REFUSED, reason) from None
 
 
@@ -85,10 +88,11 @@ def take(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]:
             return ingest.send(events, SOURCE, to=functions)
     except DatabaseError:
         raise  # no fault of the delivery's: the provider is to send it again
-    except Exception as error:  # the provider gets a clear answer, and a person a row
+    except BaseException as error:  # a clear answer, and a row for a person
+        let_pass(error)
         logger.exception("Webhook %s: a delivery failed.", hook.path)
         _record(hook, delivery, payload, error)
-        raise Rejected(422, FAILED, f"{type(error).__name__}: {error}") from None
+        raise Rejected(422, FAILED, summary_of(error)) from None
 
 
 def _transformed(
@@ -141,15 +145,14 @@ def _id(kind: str, path: str, delivery: str) -> str:
 
 
 def _record(
-    hook: Webhook, delivery: str | None, payload: Any, error: Exception
+    hook: Webhook, delivery: str | None, payload: Any, error: BaseException
 ) -> None:
-    message = error.message if isinstance(error, DurableError) else str(error)
     data: dict[str, Any] = {
         "path": hook.path,
         "delivery": delivery,
         "error": {
-            "type": type(error).__name__,
-            "message": _storable(message)[:LONGEST_MESSAGE],
+            "type": type_of(error),
+            "message": message_of(error, LONGEST_MESSAGE),
         },
     }
     id = None if delivery is None else _id("webhook-failed", hook.path, delivery)
@@ -160,11 +163,3 @@ def _record(
         except PayloadError:
             continue  # what is too large with its body is kept without
         return
-
-
-def _storable(text: str) -> str:
-    return (
-        text.encode(errors="replace")
-        .decode()
-        .replace("\0", "\N{REPLACEMENT CHARACTER}")
-    )

@@ -85,27 +85,27 @@ def test_retry_after_is_a_retry_like_others(durable_kit: Kit) -> None:
     assert run.error["message"] == "too many requests"
 
 
+@pytest.mark.exact("it counts attempts")
 @pytest.mark.parametrize(
     "wrong",
     ["soon", -5, None, datetime(2026, 1, 1)],  # noqa: DTZ001  # wrong on purpose
     ids=repr,
 )
-def test_a_wrong_moment_ends_the_run_with_what_was_expected(
+def test_a_function_whose_retry_after_is_no_time_uses_its_backoff(
     durable_kit: Kit, wrong: Any
 ) -> None:
-    @durable.function(id="limited")
+    moments: list[datetime] = []
+
+    @durable.function(id="limited", retries=1, backoff=durable.Backoff.fixed("9s"))
     def limited(ctx):
+        moments.append(durable_kit.now())
         raise durable.RetryAfter(wrong, "too many requests")
 
-    @durable.function(id="stepped")
-    def stepped(ctx):
-        ctx.step.run("call", limited.body, ctx)
-
-    for function in (limited, stepped):
-        run = function.enqueue().wait(timeout=10)
-        assert run.status == "failed"
-        assert run.error["type"] == "ConfigurationError"
-        assert "RetryAfter" in run.error["message"]
+    run = limited.enqueue()
+    durable_kit.advance("1h")
+    run.refresh_from_db()
+    assert (run.status, run.error["type"]) == ("failed", "RetryAfter")
+    assert moments[1] - moments[0] == timedelta(seconds=9)
 
 
 def broken(attempt: int, error: BaseException | None) -> str:

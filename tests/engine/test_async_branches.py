@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import signal
 
 import pytest
 
@@ -222,18 +223,22 @@ def test_what_strikes_between_two_plans_ends_the_attempt(
 ):
     """As the signal does with which a worker is told to leave at once."""
 
-    class Struck(BaseException):
-        pass
+    def leave(signum, frame):
+        raise SystemExit(signum)
 
     def strike(session, writes):
-        raise Struck
+        signal.raise_signal(signal.SIGTERM)
 
     async def gathering(ctx):
         return await asyncio.gather(ctx.step.run("a", soon, 1), triple(2))
 
     monkeypatch.setattr(Session, "record_together", strike)
-    with pytest.raises(Struck):
-        start(gathering)
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with pytest.raises(SystemExit):
+            start(gathering)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.exact("which records are made together is counted")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from datetime import datetime, timedelta
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from durable_jobs import durable
+from durable_jobs import clock, durable
+from durable_jobs.engine.retrying import next_attempt
 from durable_jobs.testing import Kit
 from tests.engine.conftest import Later, Start
 from tests.engine.failures import Broken, Refused, failing
+
+SOON = durable.Backoff.fixed("7s")
 
 
 def test_a_failing_body_is_tried_again_until_it_succeeds(start: Start, later: Later):
@@ -164,16 +169,88 @@ def test_retry_after_counts_as_an_attempt(start: Start, later: Later):
     assert len(calls) == 2
 
 
-def test_retry_after_a_naive_time_says_what_was_expected(start: Start):
+class Odd:
+    def __repr__(self) -> str:
+        sys.exit(3)
+
+
+HTTP_DATE = "Tue, 01 Jan 2030 00:00:00 GMT"
+NEW_YEAR = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("when", "due"),
+    [
+        ("1", timedelta(seconds=1)),
+        (" 120 ", timedelta(minutes=2)),
+        ("1.5", timedelta(seconds=1.5)),
+        (HTTP_DATE, NEW_YEAR),
+        (HTTP_DATE.replace("GMT", "-0000"), NEW_YEAR),
+        ("2030-01-01T01:00:00+01:00", NEW_YEAR),
+        (NEW_YEAR, NEW_YEAR),
+        (NEW_YEAR - timedelta(days=9999), timedelta(0)),
+        (timedelta(hours=1), timedelta(hours=1)),
+        (0, timedelta(0)),
+        (2.5, timedelta(seconds=2.5)),
+        ("1h30m", timedelta(minutes=90)),
+        (10**7, timedelta(seconds=10**7)),
+        ("9000d", timedelta(days=366)),
+    ],
+)
+def test_retry_after_understands_what_services_send(
+    when: Any, due: Any, caplog: pytest.LogCaptureFixture
+):
+    now = datetime(2029, 12, 31, tzinfo=UTC)
+    with clock.using(clock.VirtualClock(now)):
+        moment = next_attempt(durable.RetryAfter(when), 0, 1, SOON)
+    assert moment == (due if isinstance(due, datetime) else now + due)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "soon",
+        "",
+        "-5",
+        -5,
+        timedelta(seconds=-1),
+        float("nan"),
+        float("inf"),
+        10**400,
+        "1" * 10_000,
+        True,
+        None,
+        b"120",
+        "2030-01-01T00:00:00",
+        datetime(2030, 1, 1),  # noqa: DTZ001  # that is the case
+        Odd,
+    ],
+    ids=lambda one: f"{type(one).__name__} {one!r:.10}",
+)
+def test_retry_after_no_valid_time_leaves_it_to_the_backoff(
+    when: Any,
+    start: Start,
+    later: Later,
+    durable_kit: Kit,
+    caplog: pytest.LogCaptureFixture,
+):
+    times = []
+
     def body():
-        raise durable.RetryAfter(datetime(2030, 1, 1))  # noqa: DTZ001  # that is the case
+        times.append(durable_kit.now())
+        if len(times) == 1:
+            raise durable.RetryAfter(Odd() if when is Odd else when, "busy")
+        return "done"
 
-    def naive(ctx):
-        ctx.step.run("ask", body)
+    def patient(ctx):
+        return ctx.step.run("ask", body, backoff=SOON)
 
-    run = start(naive)
-    assert run.error["type"] == "ConfigurationError"
-    assert "aware" in run.error["message"]
+    assert later(start(patient), "1m").result() == "done"
+    assert times[1] - times[0] == timedelta(seconds=7)
+    warned = [one for one in caplog.records if "RetryAfter" in one.message]
+    assert [one.levelname for one in warned] == ["WARNING"]
+    assert "the backoff decides" in warned[0].message
 
 
 def test_a_backoff_that_fails_says_so_and_is_not_tried_again(

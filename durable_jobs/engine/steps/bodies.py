@@ -8,6 +8,7 @@ from asgiref.sync import iscoroutinefunction
 from django.db import transaction
 
 from durable_jobs import clock, serialization
+from durable_jobs.control_flow import let_pass
 from durable_jobs.definitions import operations as ops
 from durable_jobs.engine.bodies import stubbed
 from durable_jobs.engine.frames import Call, Frame, Outcome, Plan
@@ -90,7 +91,7 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
     )
     if outcome.error is not None:
         error = outcome.error
-        if isinstance(error, _Undone):
+        if type(error) is _Undone:
             error = error.error
         suspend = schedule(frame, error, started)
         raise suspend or (yield from give_up(frame, error, started))
@@ -126,8 +127,8 @@ def _together(frame: Frame, operation: ops.Atomic, blank: Memo) -> tuple[Memo, s
 class _Undone(Exception):
     """The body failed, and so its transaction is undone."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
         self.error = error
 
 
@@ -142,7 +143,8 @@ def _called(frame: Frame, operation: ops.Atomic) -> str:
         if trouble is not None:
             raise trouble
         text = frame.session.encode(value, operation.id)
-    except Exception as error:
+    except BaseException as error:
+        let_pass(error)
         raise _Undone(error) from error
     hit("step.body", operation.id)
     return text

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.db import connections
 
 from durable_jobs.conf import settings
+from durable_jobs.error_text import summary_of
 from durable_jobs.scheduling import ticking
 from durable_jobs.store import db
 
@@ -50,5 +51,5 @@ class Command(BaseCommand):
                 db.outage.end()
             except Exception as error:  # noqa: BLE001  # a clock outlives the database's troubles
                 if not db.lost(error):
-                    self.stderr.write(f"The tick failed: {error}")
+                    self.stderr.write(f"The tick failed: {summary_of(error)}")
                 connections.close_all()
