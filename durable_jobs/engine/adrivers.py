@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.db import connections
 
+from durable_jobs import clock
 from durable_jobs.engine import bodies
 from durable_jobs.engine.activity import Activity
 from durable_jobs.engine.advancing import Advancer, Finished
+from durable_jobs.engine.awaitables import is_async, is_awaitable
 from durable_jobs.engine.drivers import Places, checked
 from durable_jobs.engine.frames import Call, Effect, Enter, Fork, Outcome, Plan
 from durable_jobs.engine.scope import entered
@@ -79,14 +81,22 @@ class AsyncDriver:
             yield
 
     async def _perform_body(self, call: Call) -> Outcome:
-        if iscoroutinefunction(bodies.chosen(call)):
+        if is_async(bodies.chosen(call)):
             return await bodies.aperform(call)
+        began = clock.monotonic()
+        outcome = await self._perform_in_thread(call)
+        if call.own or not is_awaitable(outcome):
+            return outcome
+        spent = clock.monotonic() - began
+        return await bodies.afinish(call, lambda: outcome.value, spent)
+
+    async def _perform_in_thread(self, call: Call) -> Outcome:
         threads = self._session.threads
         # In tests everything is in one thread, whose connection holds their
         # transaction.
         if call.own or not threads:
             perform = sync_to_async(bodies.perform)
-            return await perform(call, share_connections=not threads)
+            return await perform(call, share_connections=not threads, awaits=True)
         if self._session.limited:
             return await _in_thread(call)
         async with self._places:
@@ -143,7 +153,7 @@ async def _in_thread(call: Call) -> Outcome:
     def work() -> None:
         outcome, failure = None, None
         try:
-            outcome = bodies.perform(call)
+            outcome = bodies.perform(call, awaits=True)
         except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
             failure = error
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import batching, bodies, leaving, scope
 from durable_jobs.engine.activity import Activity
+from durable_jobs.engine.awaitables import refusal
 from durable_jobs.engine.context import Ahead, RunContext
 from durable_jobs.engine.database_errors import give_up
 from durable_jobs.engine.errors import describe, exc_info
@@ -152,7 +153,10 @@ def _scall(session: Session) -> Ending:
 
 def _ending(call: Callable[[], Any]) -> Ending:
     try:
-        return Returned(call())
+        value = call()
+        if isinstance(value, Awaitable):
+            return Raised(refusal(value, "The function"))
+        return Returned(value)
     except BaseException as error:
         if is_failure(error):
             return Raised(error)

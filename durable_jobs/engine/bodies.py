@@ -20,6 +20,7 @@ from durable_jobs import logs
 from durable_jobs.control_flow import EngineControl, let_pass
 from durable_jobs.definitions import current
 from durable_jobs.durations import format_duration
+from durable_jobs.engine.awaitables import refused
 from durable_jobs.engine.frames import Call, Outcome
 from durable_jobs.engine.time_limits import BodyTimeout, interruptible
 from durable_jobs.store.connection_state import Guard
@@ -83,16 +84,21 @@ def unmarked() -> Iterator[None]:
         attempt.reset(number)
 
 
-def perform(call: Call, *, share_connections: bool = False) -> Outcome:
+def perform(
+    call: Call, *, share_connections: bool = False, awaits: bool = False
+) -> Outcome:
     """Call a body here and return what came of it.
 
     ``share_connections``: the thread of a body with a timeout uses this thread's
-    database connections (tests, whose transaction is on them).
+    database connections (tests, whose transaction is on them). ``awaits``: the caller
+    awaits what is to be awaited.
     """
     with marked(call):
         if call.timeout is None:
-            return _outcome(call)
-        return _within(call, call.timeout, share_connections)
+            outcome = _outcome(call)
+        else:
+            outcome = _within(call, call.timeout, share_connections)
+    return outcome if awaits else refused(outcome, f"The body of step {call.name!r}")
 
 
 def attempted(fn: Callable[[], Any]) -> Outcome:
@@ -133,11 +139,17 @@ def _in_a_loop(call: Call) -> Outcome:
 
 async def aperform(call: Call) -> Outcome:
     """Await an ``async def`` body and return what came of it; cancel it in time."""
-    fn = chosen(call)
-    limit = call.timeout.total_seconds() if call.timeout is not None else None
+    body = functools.partial(chosen(call), *call.args, **call.kwargs)
+    return await afinish(call, body)
+
+
+async def afinish(call: Call, body: Callable[[], Any], spent: float = 0.0) -> Outcome:
+    """Await what ``body`` gives, in what is left of the time of a step."""
+    limit = None
+    if call.timeout is not None:
+        limit = max(call.timeout.total_seconds() - spent, 0.0)
     with marked(call):
-        body = aattempted(functools.partial(fn, *call.args, **call.kwargs))
-        task = asyncio.ensure_future(body)
+        task = asyncio.ensure_future(aattempted(body))
         try:
             done, _ = await asyncio.wait({task}, timeout=limit)
         except asyncio.CancelledError:

@@ -11,6 +11,7 @@ from asgiref.sync import iscoroutinefunction
 from django.db import connections
 
 from durable_jobs.engine import bodies
+from durable_jobs.engine.awaitables import refused
 from durable_jobs.engine.frames import (
     Call,
     Effect,
@@ -58,6 +59,7 @@ def _entered(effect: Enter) -> Outcome:
     try:
         with kept(effect.lines):
             outcome = checked(bodies.attempted(effect.fn))
+        outcome = refused(outcome, f"Branch {effect.name!r}")
     except BaseException as error:
         if is_suspension(error):
             return Outcome(error=Suspend())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Awaitable
 
 from asgiref.sync import iscoroutinefunction
 from django.db import transaction
@@ -10,6 +11,7 @@ from django.db import transaction
 from durable_jobs import clock, serialization
 from durable_jobs.control_flow import let_pass
 from durable_jobs.definitions import operations as ops
+from durable_jobs.engine.awaitables import refusal
 from durable_jobs.engine.bodies import stubbed
 from durable_jobs.engine.frames import Call, Frame, Outcome, Plan
 from durable_jobs.engine.retrying import give_up, not_due, schedule, settle
@@ -142,6 +144,8 @@ def _called(frame: Frame, operation: ops.Atomic) -> str:
         trouble = guard.end(f"The body of step {operation.id!r}")
         if trouble is not None:
             raise trouble
+        if isinstance(value, Awaitable):
+            raise refusal(value, f"The body of step {operation.id!r}")
         text = frame.session.encode(value, operation.id)
     except BaseException as error:
         let_pass(error)
