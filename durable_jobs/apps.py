@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig, apps
+from django.conf import settings
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models.signals import post_save, pre_save
 from django.utils.module_loading import module_has_submodule
 from django.utils.translation import gettext_lazy as _
@@ -26,12 +28,16 @@ class DurableJobsConfig(AppConfig):
     verbose_name = _("Durable jobs")
     default_auto_field = "django.db.models.BigAutoField"
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _check_driver()
+
     def ready(self) -> None:
         """Install the ports, find the functions, and connect what listens."""
         import os
 
         from durable_jobs import dispatch, failpoints, logs
-        from durable_jobs.conf import settings
+        from durable_jobs.conf import settings as own
         from durable_jobs.control import bulk  # noqa: F401  # declares its function
         from durable_jobs.control.runtime import runtime
         from durable_jobs.definitions import ports
@@ -42,9 +48,9 @@ class DurableJobsConfig(AppConfig):
         logs.guard()
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
         ports.install(runtime)
-        dispatch.install(_dispatcher(settings.EXECUTOR))
+        dispatch.install(_dispatcher(own.EXECUTOR))
         checks.register(check_installation, checks.Tags.compatibility)
-        if settings.EXECUTOR == "celery":
+        if own.EXECUTOR == "celery":
             from durable_jobs.executors.checks import check_celery
 
             checks.register(check_celery, checks.Tags.compatibility)
@@ -56,6 +62,25 @@ class DurableJobsConfig(AppConfig):
         pre_save.connect(model_changes.before_save, dispatch_uid=f"{prefix}.before")
         post_save.connect(model_changes.after_save, dispatch_uid=f"{prefix}.after")
         post_save.connect(model_waits.saved, dispatch_uid=f"{prefix}.saved")
+
+
+def _check_driver() -> None:
+    """Raise when ``psycopg`` has no client library: Django's own error hides it."""
+    engines = {database.get("ENGINE") for database in settings.DATABASES.values()}
+    if "django.db.backends.postgresql" not in engines:
+        return
+    try:
+        import psycopg  # noqa: F401  # to see whether it can be imported
+    except ModuleNotFoundError:
+        return  # Django says that there is no driver
+    except ImportError as error:
+        reason = str(error).strip().splitlines()[0]
+        msg = (
+            f"psycopg cannot be imported ({reason}). Expected the client library of "
+            "PostgreSQL (libpq): install psycopg[binary], or libpq by the package "
+            "manager of your system."
+        )
+        raise ImproperlyConfigured(msg) from error
 
 
 def _discover() -> None:

@@ -41,6 +41,7 @@ from durable_jobs.executors import (
     requirements,  # noqa: F401  # connects its receiver
     stopping,
     task_limits,
+    worker_checks,  # noqa: F401  # connects its receiver
 )
 from durable_jobs.executors.bells import Bursts
 from durable_jobs.executors.celery_app import TICK, is_project_app, project_app

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Min, QuerySet
+from django.db.models import Count, Exists, Min, OuterRef, QuerySet
 
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
@@ -162,7 +162,9 @@ def _to_be_begun(moment: datetime) -> QuerySet[Run]:
         status=RunStatus.QUEUED, due_at__lte=moment
     )
     rows = rows.exclude(function__in=workers.missing().values("function"))
-    return rows.exclude(lane__gt=0).exclude(function__in=pauses.functions())
+    # As claims look for them: what is paused, nobody could claim.
+    rows = rows.exclude(started_at__isnull=True, function__in=pauses.functions())
+    return rows.exclude(lane__gt=0).exclude(Exists(pauses.of_queue(OuterRef("queue"))))
 
 
 def _ready_since(now: datetime) -> datetime | None:
@@ -258,19 +260,18 @@ def _figures() -> dict[str, Any]:
     now = clock.now()
     runs = Run.objects.using(db.alias())
     live = runs.filter(status__in=sorted(LIVE)).order_by().values_list("status")
-    ready = runs.filter(status=RunStatus.QUEUED, due_at__lte=now).order_by("due_at")
-    oldest = ready.values_list("due_at", flat=True).first()
     pending = Event.objects.using(db.alias()).filter(pending=True, ts__lte=now)
     expired = runs.filter(lease_token__isnull=False, lease_until__lt=now)
     seen = last_tick()
     return {
         "last_tick_seconds": _age(seen, now),
-        "oldest_ready_seconds": _age(oldest, now),
+        "oldest_ready_seconds": _age(_ready_since(now), now),
         "runs": dict(live.annotate(count=Count("pk"))),
         "waits": Wait.objects.using(db.alias()).count(),
         "expired_leases": expired.count(),
         "pending_events": pending.count(),
         "functions": len(registry),
+        "workers": workers.alive().count(),
     }
 
 

@@ -18,5 +18,7 @@ DURABLE_JOBS: dict[str, object] = {
     if f"LAB_{name}" in os.environ
 }
 USE_TZ = os.environ.get("LAB_USE_TZ", "1") == "1"
+if "LAB_WRONG_SETTING" in os.environ:
+    DURABLE_JOBS["MAX_STEPZ"] = 1
 if "LAB_MAX_CRASHES" in os.environ:
     DURABLE_JOBS["MAX_CRASHES"] = int(os.environ["LAB_MAX_CRASHES"])

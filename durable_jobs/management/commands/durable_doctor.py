@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error as DatabaseError
+from django.db import ProgrammingError
 
 from durable_jobs.durations import format_duration, parse_duration
 from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.logs import one_line
 from durable_jobs.scheduling import doctor
 from durable_jobs.scheduling.doctor import Finding, Report
 
 
 class Command(BaseCommand):
-    """Exits with 0 when all is well, with 1 when something is not."""
+    """Exits with 0 when all is well, with 1 on a problem, with 2 without a database."""
 
     help = (
         "Look for states that cannot be and for work that nobody does. Exits with 1 "
-        "when there is a problem, so it can be a probe."
+        "when there is a problem, and with 2 when the database or its tables are "
+        "missing, so it can be a probe."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -45,14 +49,38 @@ class Command(BaseCommand):
             oldest = parse_duration(options["oldest"], what="option --oldest")
         except ConfigurationError as error:
             raise CommandError(error.message) from None
-        mended = doctor.repair(deep=options["deep"]) if options["fix"] else {}
-        report = doctor.examine(deep=options["deep"], oldest=oldest)
-        if options["format"] == "json":
+        as_json = options["format"] == "json"
+        try:
+            mended = doctor.repair(deep=options["deep"]) if options["fix"] else {}
+            report = doctor.examine(deep=options["deep"], oldest=oldest)
+        except DatabaseError as error:
+            self._unusable(error, as_json=as_json)
+        if as_json:
             self.stdout.write(json.dumps(_as_json(report, mended), indent=2))
         else:
             self.stdout.write("\n".join(_as_text(report, mended)))
         if not report.healthy:
             sys.exit(1)
+
+    def _unusable(self, error: Exception, *, as_json: bool) -> NoReturn:
+        """Say in one line that there is nothing to examine, and exit with 2."""
+        missing = isinstance(error, ProgrammingError) or "no such table" in str(error)
+        what = "tables" if missing else "database"
+        problem = one_line(type(error).__name__, error)
+        message = f"The {_UNUSABLE[what]} ({problem})."
+        if as_json:
+            finding = {"check": what, "message": message, "problem": True}
+            self.stdout.write(json.dumps({"healthy": False, "findings": [finding]}))
+        else:
+            self.stdout.write(f"PROBLEM {what}: {message}")
+        sys.exit(2)
+
+
+_UNUSABLE = {
+    "tables": "tables of durable_jobs are not there, or are of another release: run "
+    "manage.py migrate",
+    "database": "database cannot be used",
+}
 
 
 def _as_json(report: Report, mended: dict[str, int]) -> dict[str, Any]:
@@ -77,6 +105,7 @@ def _as_text(report: Report, mended: dict[str, int]) -> list[str]:
         f"waits            {figures['waits']}",
         f"pending events   {figures['pending_events']}",
         f"functions        {figures['functions']}",
+        f"living workers   {figures['workers']}",
         "",
     ]
     lines += [f"mended: {count} x {check}" for check, count in mended.items()]
