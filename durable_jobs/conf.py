@@ -176,6 +176,10 @@ class Settings:
     MAX_EVENT_BYTES: int = _setting(_MEBIBYTE // 2, _count)
     #: Events in one call or request, and in one run that collects them.
     MAX_EVENTS: int = _setting(5000, _count)
+    #: Conditions that one event evaluates in one turn of the router.
+    MATCH_BUDGET: int = _setting(1000, _count)
+    #: Events and runs that may lead, one from the other, to a send or a start.
+    MAX_DEPTH: int = _setting(25, _count)
     #: Bytes of the body of one request to the API.
     MAX_REQUEST_BYTES: int = _setting(4 * _MEBIBYTE, _count)
     #: Requests that one key, or one address without a key, may make: "600/1m".

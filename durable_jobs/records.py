@@ -15,7 +15,8 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-_DEEPEST = 100
+#: What an event may hold, and what the engine puts around it.
+_DEEPEST = 200
 #: Digits before the point or after it, above which a Decimal has no such view.
 _MOST_DIGITS = 1_024
 _EASY = frozenset({type(None), bool, int, str})

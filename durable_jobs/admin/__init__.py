@@ -13,6 +13,7 @@ from durable_jobs.admin.limits import GateAdmin, PauseAdmin
 from durable_jobs.admin.runs import RunAdmin
 from durable_jobs.admin.schedules import ScheduleAdmin
 from durable_jobs.admin.steps import StepAdmin
+from durable_jobs.admin.sweep_errors import SweepErrorAdmin
 from durable_jobs.admin.workers import WorkerAdmin
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "RunAdmin",
     "ScheduleAdmin",
     "StepAdmin",
+    "SweepErrorAdmin",
     "WorkerAdmin",
 ]

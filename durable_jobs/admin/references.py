@@ -12,7 +12,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import Exists, Model, OuterRef
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -106,7 +106,9 @@ class References:
         found = model._base_manager.using(alias).filter(pk__in=keys)
         rows = self.links.joined(model, found)
         own_rows = Exists(seen.order_by().filter(pk=OuterRef("pk")))
-        return {row.pk: row for row in rows.annotate(durable_seen=own_rows)}
+        # Inside a transaction, so that an error leaves the page's own as it was.
+        with transaction.atomic(using=alias):
+            return {row.pk: row for row in rows.annotate(durable_seen=own_rows)}
 
     def _sees(self, model: type[Model], row: Any) -> bool:
         own = self.links.admin_of(model)

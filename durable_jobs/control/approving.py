@@ -220,7 +220,9 @@ def rejected(asked: Question, reason: str, actor: Actor | None) -> Outcome:
 
 def settle(asked: Question, outcome: Outcome) -> None:
     """End the wait; raise ``Refused`` when another was first."""
-    woken = None if asked.wait is None else waits.resolve(asked.wait, outcome)
+    woken = None
+    if asked.wait is not None:
+        woken = waits.resolve(asked.wait, outcome, happened_at=clock.now())
     if woken is None:
         now = question(asked.run, asked.step.key)
         raise Refused("" if now is None else now.verdict)

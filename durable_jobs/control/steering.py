@@ -18,7 +18,7 @@ from durable_jobs.definitions.events import (
 )
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import ending, gathering, starting
+from durable_jobs.events import causes, ending, gathering, starting
 from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import ConfigurationError, RunNotFinished
 from durable_jobs.failpoints import hit
@@ -98,6 +98,7 @@ def rerun(
     """
     function = registry.get(run.function)
     check_mapping(data, f"the data of {function.id!r}")
+    causes.check(f"run {run.pk} again")
     source = _fresh(run)
     if data is None:
         text = steering.stored_data(source.pk)

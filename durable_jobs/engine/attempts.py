@@ -19,7 +19,7 @@ from durable_jobs.definitions import current
 from durable_jobs.definitions.controls import BatchFailures
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine import batching, bodies, leaving, scope
+from durable_jobs.engine import batching, bodies, inputs, leaving, scope
 from durable_jobs.engine.activity import Activity
 from durable_jobs.engine.awaitables import refusal
 from durable_jobs.engine.context import Ahead, RunContext
@@ -84,6 +84,7 @@ def advance(
         function = _resolve(run, lease)
         if function is not None:
             leaving.told(run, RunStatus.RUNNING)
+            ahead = inputs.read(run, function)
             session = Session(
                 run,
                 function,
@@ -92,7 +93,9 @@ def advance(
                 lost=lost,
                 stopping=stopping,
             )
-            _attempt(session)
+            _attempt(session, ahead)
+    except inputs.Unreadable as unread:
+        inputs.postpone(run, unread)
     except LeaseLost:
         logger.info("Run %s was taken over or ended by others: left to them.", run.pk)
     except (DatabaseError, StoreFailed) as error:
@@ -124,11 +127,16 @@ def _fresh(run: Run) -> bool:
     return run.claims <= 1 and run.relation != runs.RERUN
 
 
-def _attempt(session: Session) -> None:
+def _attempt(session: Session, ahead: Ahead | None) -> None:
     trouble: Exception | None = None
     try:
-        with bodies.unmarked(), logs.about(session.run), interrupts_known():
-            ended = _acall(session) if session.function.is_async else _scall(session)
+        with (
+            bodies.unmarked(),
+            logs.about(session.run),
+            current.executing(session.run),
+            interrupts_known(),
+        ):
+            ended = _scall(session) if ahead is None else _acall(session, ahead)
             session.end_if_over()  # the function may have caught it
     finally:
         trouble = session.guard.end(f"Function {session.function.id!r}")
@@ -165,8 +173,7 @@ def _ending(call: Callable[[], Any]) -> Ending:
         raise
 
 
-def _acall(session: Session) -> Ending:
-    ahead = Ahead.of(session.run)
+def _acall(session: Session, ahead: Ahead) -> Ending:
     # Always in a loop of its own: in another's, the tasks would not all be ours.
     try:
         return async_to_sync(_amain, force_new_loop=True)(session, ahead)

@@ -203,13 +203,17 @@ class Session:
             self._position += 1
             return self._position
 
-    def encode(self, value: Any, name: str) -> str:
-        """Return a step's result as JSON text, within the limits of the run."""
+    def encode(self, value: Any, name: str, *, own: bool = False) -> str:
+        """Return a step's result as JSON text, within the limits of the run.
+
+        ``own``: the engine made it, of values that it had accepted.
+        """
         text = serialization.dumps(
             value,
             what=f"the result of step {name!r} of run {self.run.pk}",
             limit=settings.MAX_STEP_BYTES,
             limit_setting="MAX_STEP_BYTES",
+            own=own,
         )
         total = self.bytes + sum(self._wanted.values()) + stored_bytes(text)
         if total > settings.MAX_RUN_BYTES:

@@ -6,13 +6,15 @@ Workers make them before they claim, and the tick makes them for those who do no
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from django.db.models import Exists
 
 from durable_jobs import clock, dispatch
+from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import ending, gathering, starting
 from durable_jobs.failpoints import hit
@@ -21,7 +23,7 @@ from durable_jobs.flow.arrivals import Arrived
 from durable_jobs.flow.keys import Passage
 from durable_jobs.models import Gate, Lane, Pause, Run, Slot
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, gates, gathered, lanes, probing
+from durable_jobs.store import db, gates, gathered, guarding, lanes, leases, probing
 from durable_jobs.store.runs import End
 
 #: Rounds that follow at once when there was more than one could take.
@@ -120,18 +122,34 @@ def admitted(claimed: Sequence[Run]) -> list[Run]:
     if not registry.controlled:
         return list(claimed)
     late: dict[uuid.UUID, keys.Flow] = {}
+    left: set[uuid.UUID] = set()
     for run in claimed:
         function = registry.find(run.function)
         if function is None:
             continue
-        missing = keys.lacking(function, run.flow, starting=not lanes.begun(run))
-        if missing:
-            event = starting.event_of(run)
-            late[run.pk] = keys.completed(function, run.flow, missing, event)
+        guarding.guarded(
+            "run",
+            run.pk,
+            partial(_complete, run, function, late),
+            put_off=partial(_give_up, run, left),
+            run_id=run.pk,
+        )
     if late:
         lanes.line_up([run for run in claimed if run.pk in late], late)
         hit("claim.returned")
-    return [run for run in claimed if run.pk not in late]
+    return [run for run in claimed if run.pk not in late and run.pk not in left]
+
+
+def _complete(run: Run, function: Function, late: dict[uuid.UUID, keys.Flow]) -> None:
+    missing = keys.lacking(function, run.flow, starting=not lanes.begun(run))
+    if missing:
+        event = starting.event_of(run)
+        late[run.pk] = keys.completed(function, run.flow, missing, event)
+
+
+def _give_up(run: Run, left: set[uuid.UUID], until: datetime) -> None:
+    left.add(run.pk)
+    leases.bury(run, until)
 
 
 def sweep() -> int:
@@ -151,11 +169,17 @@ def shelve() -> int:
     """
     count = 0
     for pause in Pause.objects.using(db.alias()).exclude(kind=Pause.KEY):
-        while moved := _shelve(pause):
-            count += moved
-            if moved < SHELVED:
-                break
+        moved: list[int] = []
+        guarding.guarded("pause", pause.pk, partial(_shelve_all, pause, moved))
+        count += sum(moved)
     return count
+
+
+def _shelve_all(pause: Pause, moved: list[int]) -> None:
+    while True:
+        moved.append(_shelve(pause))
+        if moved[-1] < SHELVED:
+            return
 
 
 def _shelve(pause: Pause, *, keep: bool = False) -> int:
@@ -227,6 +251,7 @@ class _Round:
 def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
     done = _Round()
     place = queue or ""
+    granted = granting.Granted()
     with gates.locked():
         hit("admit.begin", place)
         pauses = pausing.current()
@@ -248,6 +273,7 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
     hit("admit.committed", place)
     # In transactions of their own: ending a run may lock others. Whoever is skipped
     # has arrived until then, so a crash here leaves the decision to the next round.
+    _note(arrived, granted)
     _skip(arrived.skipped)
     _replace(arrived.replaced)
     hit("admit.done", place)
@@ -258,6 +284,21 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
     asked = _ask(done.unknown)
     done.again = asked or done.more or bool(arrived.replaced)
     return done
+
+
+def _note(arrived: Arrived, granted: granting.Granted) -> None:
+    """Keep the errors of single runs and backlogs, and put these off."""
+    for run_id, error in arrived.failed.items():
+        guarding.failed(
+            "run",
+            run_id,
+            error,
+            put_off=partial(lanes.put_off_run, run_id),
+            run_id=run_id,
+        )
+    for lane, error in granted.failed.items():
+        put_off = partial(lanes.put_off, lane)
+        guarding.failed("backlog", lane, error, put_off=put_off)
 
 
 def _ask(unknown: list[Passage]) -> bool:
@@ -274,8 +315,12 @@ def _ask(unknown: list[Passage]) -> bool:
 def _gather() -> None:
     """Put events in windows, and start runs for the windows that are due."""
     for _ in range(MOST_ROUNDS):
+        failed: dict[int, Exception] = {}
         with gates.locked():
-            more = gathering.take_in()
+            more = gathering.take_in(failed)
+        for pk, error in failed.items():
+            put_off = partial(gathered.put_off_event, pk)
+            guarding.failed("buffered event", pk, error, put_off=put_off)
         closed = gathering.close_due()
         if not (more and closed):
             return
@@ -292,7 +337,8 @@ def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
         # What has begun once can be redriven still.
         begun = run.started_at is not None
         status = RunStatus.CANCELLED if begun else RunStatus.SKIPPED
-        ending.finish(run, End(status, reason=reasons[run.pk]))
+        end = partial(ending.finish, run, End(status, reason=reasons[run.pk]))
+        _guarded_run(run, end)
     alike: dict[str, list[uuid.UUID]] = {}
     for run_id in reasons.keys() - {run.pk for run in several}:
         alike.setdefault(reasons[run_id], []).append(run_id)
@@ -305,4 +351,9 @@ def _replace(replaced: Mapping[uuid.UUID, uuid.UUID]) -> None:
     """Cancel the live runs of singletons whose place newer ones take."""
     rows = Run.objects.using(db.alias()).filter(pk__in=list(replaced))
     for run in rows.defer("data", "output"):
-        ending.cancel(run, f"singleton: run {replaced[run.pk]} takes its place.")
+        reason = f"singleton: run {replaced[run.pk]} takes its place."
+        _guarded_run(run, partial(ending.cancel, run, reason))
+
+
+def _guarded_run(run: Run, work: Callable[[], object]) -> None:
+    guarding.guarded("run", run.pk, work, run_id=run.pk)

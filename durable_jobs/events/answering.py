@@ -30,7 +30,8 @@ def answer(text: str, *, data: Any, error: dict[str, Any] | None) -> None:
     """End the wait behind a token; raise ``CallbackGone`` when there is none."""
     outcome = _outcome(data, error)
     wait = _wait(text)
-    run = waits.resolve(wait, outcome) if wait is not None else None
+    now = clock.now()
+    run = waits.resolve(wait, outcome, happened_at=now) if wait is not None else None
     if run is None:
         raise CallbackGone
     dispatch.ring(run.queue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -9,16 +10,18 @@ from durable_jobs import clock, dispatch, serialization
 from durable_jobs.definitions.events import RUN_ENDED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import run_log
-from durable_jobs.events.starting import Start, event_of, origin
+from durable_jobs.events import causes, run_log
+from durable_jobs.events.starting import Start, origin, shown_event_of
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
-from durable_jobs.models.fields import seen
+from durable_jobs.models.fields import Stored
 from durable_jobs.signals import announce, run_changed, run_created
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import awaited, db, runs, schedules
 from durable_jobs.store.runs import HANDLER, INVOKE, End
 from durable_jobs.store.steps import Lease
+
+logger = logging.getLogger("durable_jobs")
 
 
 def finish(
@@ -71,6 +74,16 @@ def follow(run: Run, end: End, *, handled: bool = True) -> list[Run]:
     handler = _handler(registry.find(run.function), end.status)
     if handler is None or not handled:
         return []
+    if causes.too_deep(run):
+        logger.error(
+            "The handler %s of run %s of %s is not started: %s events and runs led to "
+            "it, one caused by the other (setting MAX_DEPTH).",
+            handler.id,
+            run.pk,
+            run.function,
+            run.depth,
+        )
+        return []
     dispatch.ring(handler.queue)
     made = _follower(handler, run, end)
     announce(run_created, run_id=made.pk, function=made.function, status=made.status)
@@ -108,12 +121,12 @@ def _handler(function: Function | None, status: RunStatus) -> Function | None:
 
 def _follower(handler: Function, run: Run, end: End) -> Run:
     now = clock.now()
-    event = event_of(run)
+    event = shown_event_of(run)
     data: dict[str, Any] = {
         "run_id": str(run.pk),
         "function": run.function,
         "status": str(end.status.value),
-        "output": None if end.output is None else seen(end.output),
+        "output": None if end.output is None else Stored(end.output).shown(),
         "error": end.error,
         "reason": end.reason,
         "event": {**event.as_dict(), "data": event.data},
@@ -121,7 +134,7 @@ def _follower(handler: Function, run: Run, end: End) -> Run:
     return Start(
         function=handler,
         # What a run ended with was accepted already: no limit refuses it here.
-        data=serialization.dumps(data, what=f"the data of {handler.id!r}"),
+        data=serialization.dumps(data, what=f"the data of {handler.id!r}", own=True),
         origin=origin(RUN_ENDED, now),
         due_at=now,
         parent=run,

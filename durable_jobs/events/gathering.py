@@ -6,9 +6,9 @@ came, and windows are closed, inside an admission.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from durable_jobs import clock
@@ -18,11 +18,12 @@ from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
-from durable_jobs.events.starting import Start, event_from, event_of, start
+from durable_jobs.events import causes
+from durable_jobs.events.starting import Start, event_from, shown_event_of, start
 from durable_jobs.flow import keys
 from durable_jobs.models import Gathered, Run, Window
 from durable_jobs.models.fields import Encoded, seen
-from durable_jobs.store import db, gathered, steering
+from durable_jobs.store import db, gathered, guarding, steering
 
 TAKEN = 1000
 CLOSED = 100
@@ -30,10 +31,6 @@ CLOSED = 100
 COUNT = "gathered"
 #: What an event keeps of the instances that it is about.
 SUBJECTS = "subjects"
-#: When a window that could not be closed is tried again.
-TROUBLE_PAUSE = timedelta(minutes=1)
-
-logger = logging.getLogger("durable_jobs")
 
 
 def row(made: Start, key: Any) -> Gathered:
@@ -49,13 +46,17 @@ def row(made: Start, key: Any) -> Gathered:
     )
 
 
-def take_in() -> bool:
-    """Put events that have come in windows; tell whether there are more."""
+def take_in(failed: dict[int, Exception]) -> bool:
+    """Put events that have come in windows; tell whether there are more.
+
+    ``failed`` takes up those that could not be put in one.
+    """
     known = gathered.fresh(clock.now()).filter(function__in=registry.ids())
     rows = list(known.defer("data")[:TAKEN])
     if not rows:
         return False
-    names = {one.pk: _name(one) for one in rows}
+    names = dict(_names(rows, failed))
+    rows = [one for one in rows if one.pk in names]
     open_ones, closing = gathered.windows(names.values())
     changed: dict[str, Window] = {}
     places: dict[int, str] = {}
@@ -71,12 +72,26 @@ def take_in() -> bool:
             changed[name] = window
             late = True  # the window closes first, without this one
             continue
-        _extend(window, one)
+        try:
+            _extend(window, one)
+        except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
+            failed[one.pk] = error
+            continue
         changed[name] = window
         places[one.pk] = name
     gathered.write_windows(changed.values())
     gathered.assign({pk: changed[name].pk for pk, name in places.items()})
-    return late or len(rows) == TAKEN
+    return late or len(names) + len(failed) >= TAKEN
+
+
+def _names(
+    rows: Sequence[Gathered], failed: dict[int, Exception]
+) -> Iterator[tuple[int, str]]:
+    for one in rows:
+        try:
+            yield one.pk, _name(one)
+        except Exception as error:  # noqa: BLE001  # as above
+            failed[one.pk] = error
 
 
 def _closes_before(window: Window, one: Gathered) -> bool:
@@ -137,14 +152,19 @@ def close_due() -> bool:
     due = gathered.due(clock.now()).filter(function__in=registry.ids())
     names = list(due.values_list("name", flat=True)[:CLOSED])
     for name in names:
-        try:
-            with db.atomic():
-                for window in gathered.closing(name):
-                    _close(window)
-        except Exception:  # one window's trouble must not keep the others open
-            logger.exception("Window %s could not be closed; it is tried again.", name)
-            gathered.put_off(name, clock.now() + TROUBLE_PAUSE)
+        guarding.guarded(
+            "window",
+            name,
+            partial(_close_named, name),
+            put_off=partial(gathered.put_off, name),
+        )
     return bool(names)
+
+
+def _close_named(name: str) -> None:
+    with db.atomic():
+        for window in gathered.closing(name):
+            _close(window)
 
 
 def _close(window: Window) -> None:
@@ -208,7 +228,7 @@ def events_of(run: Run) -> list[Gathered]:
     """
     if COUNT in (run.origin or {}):
         return gathered.of_run(run.pk)
-    event = event_of(run)
+    event = shown_event_of(run)
     alone = Gathered(
         function=run.function,
         event_id=event.id,
@@ -232,6 +252,7 @@ def start_for(function: Function, events: Sequence[Gathered]) -> Start:
         function=function,
         data=str(first.data),
         origin={**kept, COUNT: len(events)},
+        depth=causes.depth_in([event.origin for event in events]),
         due_at=clock.now(),
         event_id=first.event_id or None,
         subjects=tuple(dict.fromkeys(subjects)),

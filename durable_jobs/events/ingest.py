@@ -11,7 +11,7 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions.events import NewEvent, ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import reaching
+from durable_jobs.events import causes, reaching
 from durable_jobs.events.reaching import Reached, condition_holds
 from durable_jobs.events.schemas import validate
 from durable_jobs.events.starting import Start, origin, subjects_of
@@ -70,6 +70,7 @@ def send(
     incoming = [_check(event, own) for event in new]
     if incoming:
         first = incoming[0].event.name
+        causes.check(f"event {first}")
         hit("send.begin", first)
         with db.joined():
             _store(incoming, source)
@@ -124,6 +125,7 @@ def _store(incoming: Sequence[Incoming], source: str) -> None:
             ts=one.ts,
             received_at=now,
             source=source,
+            depth=causes.depth(),
         )
         # Of two with one id the first counts, so it goes in last.
         for one in reversed(incoming)
@@ -183,10 +185,12 @@ def _starts_of(one: Incoming, to: Sequence[Function]) -> list[Start]:
 def _start_of(
     one: Incoming, function: Function, due_at: datetime, skipped: str
 ) -> Start:
+    kept = origin(one.event.name, one.ts, one.id, one.event.user, one.event.v)
     return Start(
         function=function,
         data=one.text,
-        origin=origin(one.event.name, one.ts, one.id, one.event.user, one.event.v),
+        origin=causes.marked(kept, causes.running(), one.event.name),
+        depth=causes.depth(),
         due_at=due_at,
         event_id=one.id,
         skipped=skipped,

@@ -1,127 +1,68 @@
-"""Offering events to what waits for them, after they have committed.
-
-A wait commits and then needs no look: the router looks for waits after the event's
-commit, so of two that commit at the same moment, the router sees the wait. (Looking
-before the commit loses wake-ups.) A crash between the commit and the look is repaired
-by the tick,
-for the event stays ``pending`` until its router's transaction has committed.
-"""
+"""Whether an event is what a wait waits for, and what that does."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from durable_jobs import dispatch
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
-from durable_jobs.events import ending
 from durable_jobs.events.reaching import view
 from durable_jobs.events.starting import event_of
-from durable_jobs.exceptions import DurableError
+from durable_jobs.exceptions import DurableError, PayloadError
 from durable_jobs.expressions import Expression, compile_expression
-from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Run, Wait, WaitKind
+from durable_jobs.models.fields import payload
 from durable_jobs.records import mapping_of
 from durable_jobs.serialization.matching import comparable, leaf_keys
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store import db, events, looking, waits
+from durable_jobs.store import db, events, waits
 from durable_jobs.store.waits import Outcome
 
 logger = logging.getLogger("durable_jobs")
 
-BATCH = 200
-
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-def route_pending() -> int:
-    """Offer the events that nobody offered yet to the waits; return how many."""
-    pending, _ = looking.look()
-    return route() if pending else 0
+def costs(wait: Wait) -> bool:
+    """Return whether an expression is evaluated to tell if an event ends a wait."""
+    condition = wait.condition or {}
+    return "if" in condition or wait.kind == WaitKind.CANCEL
 
 
-def route() -> int:
-    """Offer them, as it is known that there are some; return how many."""
-    routed = 0
-    while True:
-        count = _route_batch()
-        routed += count
-        if count < BATCH:
-            return routed
+def act_of(wait: Wait, run: Run, event: Event) -> Callable[[], object] | None:
+    """Return what is to be done for a wait that an event may end, if anything is.
 
-
-def _route_batch() -> int:
-    """Pass those that nobody waits for in one statement, the others one by one."""
-    with db.atomic():
-        batch = events.pending(BATCH)
-        hit("route.read")
-        wanted = {
-            name
-            for name in {event.name for event in batch}
-            if waits.exists((WaitKind.EVENT, WaitKind.CANCEL), name)
-        }
-        events.offered(event.pk for event in batch if event.name not in wanted)
-    for event in batch:
-        if event.name in wanted:
-            _route_one(event)
-    return len(batch)
-
-
-def _route_one(event: Event) -> None:
-    hit("route.event", event.name)
-    # Each in its own transaction, for ending a run locks its parent first. Doing it
-    # again after a crash finds the runs ended.
-    for wait in _matching(WaitKind.CANCEL, event):
-        _cancel(wait, event)
-    with db.atomic():
-        # Another may have offered it since it was read.
-        rows = Event.objects.using(db.alias()).filter(pk=event.pk, pending=True)
-        if db.lockable():
-            rows = rows.select_for_update(skip_locked=True)
-        if rows.values_list("pk").first() is not None:
-            offer(event)
-            events.offered([event.pk])
-            hit("route.offered", event.name)
-    hit("route.committed", event.name)
-
-
-def offer(event: Event) -> None:
-    """Give an event to all the waits that it matches, under their runs' locks."""
-    candidates = _matching(WaitKind.EVENT, event)
-    rows = waits.lock_runs({wait.run_id for wait in candidates}, whole=True)
-    locked = {run.pk: run for run in rows}
-    for wait in candidates:
-        if wait.run_id in locked:
-            _wake(wait, locked[wait.run_id], event)
-
-
-def _matching(kind: WaitKind, event: Event) -> list[Wait]:
-    """Return the waits whose keyed value, if they have one, is in the event."""
-    keys = leaf_keys({"data": event.data})
-    return waits.find(kind, event.name, None if keys is None else {"", *keys})
-
-
-def _wake(wait: Wait, run: Run, event: Event) -> None:
+    Under the run's lock, which another may have woken meanwhile.
+    """
     wanted = wait.condition or {}
     if run.event_id == event.pk:
-        return  # the event that started a run is not one that it waits for
+        return None  # the event that started a run is not one that it waits for
     if wanted.get("ask"):
         # Only the function itself can tell (a callable condition): it looks again.
-        propose(wait, [event.pk])
-        waits.wake([wait.run_id])
-        dispatch.ring(run.queue)
-    elif meets(run, received(event), wanted):
-        _resolve(wait, event)
+        return partial(_ask, wait, run, event)
+    if meets(run, received(event), wanted):
+        return partial(_resolve, wait, event)
+    return None
+
+
+def _ask(wait: Wait, run: Run, event: Event) -> None:
+    if waits.timed_out([wait], events.happened_at(event)):
+        return
+    propose(wait, [event.pk])
+    waits.wake([wait.run_id])
+    dispatch.ring(run.queue)
 
 
 def _resolve(wait: Wait, event: Event) -> None:
     value: Any = received(event)
-    output: Any = value.as_dict() | {"data": event.data, "ts": event.ts}
+    output: Any = value.as_dict() | {"data": value.data, "ts": event.ts}
     if wait.branch:
         output = [wait.branch, output]
     outcome = Outcome(
@@ -129,7 +70,7 @@ def _resolve(wait: Wait, event: Event) -> None:
         output=output,
         detail={"event": event.pk, "branch": wait.branch},
     )
-    run = waits.resolve(wait, outcome)
+    run = waits.resolve(wait, outcome, happened_at=events.happened_at(event))
     if run is not None:
         dispatch.ring(run.queue)
 
@@ -166,17 +107,29 @@ def came_before(run: Run, wait: Wait, consumed: Sequence[str]) -> list[Event]:
     # The event that started the run may have come at the same moment.
     taken = [*consumed, *([run.event_id] if run.event_id else [])]
     for event in events.received(wait.name, run.queued_at, taken):
-        keys = leaf_keys({"data": event.data})
+        keys = leaf_keys({"data": _past(event)})
         if not wait.match or keys is None or wait.match in keys:
             found.append(event)
     return found
+
+
+def _past(event: Event) -> Any:
+    """Return the data of an event of the past; as stored where its class is gone."""
+    try:
+        return payload(event, "data")
+    except PayloadError:
+        return event.data
 
 
 def look_back(run: Run, step: str, wait: Wait, consumed: Sequence[str]) -> bool:
     """Give a wait with ``since="run"`` an event that came before it; tell whether."""
     wanted = wait.condition or {}
     for event in came_before(run, wait, consumed):
-        if not meets(run, received(event), wanted):
+        try:
+            if not meets(run, received(event), wanted):
+                continue
+        except PayloadError as error:
+            logger.warning("Event %s cannot be read: %s", event.pk, error)
             continue
         with db.atomic():
             _resolve(wait, event)
@@ -225,26 +178,24 @@ def _value(data: Any, path: str) -> str:
     return comparable(value)
 
 
-def _cancel(wait: Wait, event: Event) -> None:
-    run = _run(wait)
-    function = registry.find(run.function) if run else None
+def cancels(wait: Wait, run: Run, event: Event) -> bool:
+    """Return whether an event cancels a run, by the rule that a wait stands for."""
+    function = registry.find(run.function)
     index = (wait.condition or {}).get("cancel_on", 0)
-    if run is None or function is None or index >= len(function.cancel_on):
-        return
+    if function is None or index >= len(function.cancel_on):
+        return False
     rule = function.cancel_on[index]
     if rule.event != event.name:
-        return
+        return False
     if run.event_id == event.pk or _came_before(event, run):
-        return
+        return False
     if rule.timeout is not None and event.ts > run.queued_at + _length(rule.timeout):
-        return
+        return False
     if rule.match is not None and not meets(
         run, received(event), {"match": rule.match}
     ):
-        return
-    if rule.condition and not evaluate(rule.condition, run, received(event)):
-        return
-    ending.cancel(run, f"the event {event.name} ({event.pk})")
+        return False
+    return not rule.condition or evaluate(rule.condition, run, received(event))
 
 
 def _came_before(event: Event, run: Run) -> bool:
@@ -262,11 +213,9 @@ def _length(value: Any) -> timedelta:
 
 
 def received(event: Event) -> ReceivedEvent:
-    """Return a stored event as functions and conditions see it."""
-    return ReceivedEvent(
-        event.pk, event.name, event.data, event.ts, event.user, event.v or None
-    )
+    """Return a stored event as functions and conditions see it.
 
-
-def _run(wait: Wait) -> Run | None:
-    return Run.objects.using(db.alias()).filter(pk=wait.run_id).first()
+    Raise what keeps its payload from being read.
+    """
+    data, user = payload(event, "data"), payload(event, "user")
+    return ReceivedEvent(event.pk, event.name, data, event.ts, user, event.v or None)

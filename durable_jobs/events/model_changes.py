@@ -19,7 +19,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import ModelChange
 from durable_jobs.error_text import summary_of
-from durable_jobs.events import model_keys, reaching
+from durable_jobs.events import causes, model_keys, reaching
 from durable_jobs.events.reaching import Reached
 from durable_jobs.events.starting import Start, origin
 from durable_jobs.exceptions import ConfigurationError
@@ -257,6 +257,7 @@ def record(changes: Sequence[Change]) -> None:
             **change.included(include),
         }
         text = serialization.dumps(data, what=f"a change of {data['model']}")
+        causes.check(f"event {change.name} of {model._meta.label}")
         event_id = str(ids.new_id())
         rows.append(
             Event(
@@ -266,6 +267,7 @@ def record(changes: Sequence[Change]) -> None:
                 ts=now,
                 received_at=now,
                 source=MODEL,
+                depth=causes.depth(),
             )
         )
         subject = (model._meta.label_lower, str(change.pk))
@@ -274,7 +276,12 @@ def record(changes: Sequence[Change]) -> None:
                 Start(
                     function=function,
                     data=text,
-                    origin=origin(change.name, now, event_id),
+                    origin=causes.marked(
+                        origin(change.name, now, event_id),
+                        causes.running(),
+                        change.name,
+                    ),
+                    depth=causes.depth(),
                     due_at=function.options.due(now),
                     event_id=event_id,
                     skipped=skipped,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from durable_jobs import dispatch, serialization
+from durable_jobs import clock, dispatch, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.names import check_name
 from durable_jobs.models import Run, Wait, WaitKind
@@ -28,11 +28,13 @@ def signal(name: str, data: Any) -> Run | None:
         value = Encoded(text)
         if wait.branch:
             tree = [wait.branch, serialization.loads(text)]
-            value = Encoded(serialization.dumps(tree, what=f"signal {name!r}"))
+            value = Encoded(
+                serialization.dumps(tree, what=f"signal {name!r}", own=True)
+            )
         outcome = Outcome(
             StepStatus.COMPLETED, output=value, detail={"branch": wait.branch}
         )
-        run = waits.resolve(wait, outcome)
+        run = waits.resolve(wait, outcome, happened_at=clock.now())
         if run is not None:
             dispatch.ring(run.queue)
             return Run.objects.using(db.alias()).get(pk=run.pk)

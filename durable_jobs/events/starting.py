@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,13 +20,15 @@ from durable_jobs.definitions.events import CALLED, ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.offers import INSTANCE
 from durable_jobs.durations import parse_duration
-from durable_jobs.events import keyed
+from durable_jobs.events import causes, keyed
+from durable_jobs.events.match_keys import key_of
 from durable_jobs.events.schemas import held
 from durable_jobs.exceptions import ExpressionError, PayloadError
 from durable_jobs.failpoints import hit
 from durable_jobs.flow.keys import Flow, flow_of, priority_of
 from durable_jobs.models import Entry, Run, Subject, Wait, WaitKind
 from durable_jobs.models.fields import Encoded, seen
+from durable_jobs.models.fields import payload as decoded
 from durable_jobs.serialization.matching import match_key
 from durable_jobs.signals import announce, run_created
 from durable_jobs.statuses import RunStatus
@@ -32,6 +36,7 @@ from durable_jobs.store import db, runs
 from durable_jobs.store.keys import Claim
 
 NO_CONTROLS = Controls()
+logger = logging.getLogger("durable_jobs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +57,14 @@ class Start:
     flow: Flow | None = None
     priority: int = 0
     attempt: int = 0
+    #: How many events and runs led to it, where its parent does not tell.
+    depth: int | None = None
     subjects: tuple[tuple[str, str], ...] = field(default=())
 
     def run(self) -> Run:
         """Return the run's row, not saved."""
         now = clock.now()
+        depth, origin = self._cause()
         return Run(
             id=self.id,
             function=self.function.id,
@@ -67,7 +75,8 @@ class Start:
             trigger=self.origin["name"],
             key=self.key,
             event_id=self.event_id,
-            origin=self.origin,
+            origin=origin,
+            depth=depth,
             data=Encoded(self.data),
             parent_id=self.parent.pk if self.parent else None,
             parent_step=self.parent_step,
@@ -81,6 +90,16 @@ class Start:
             attempt=self.attempt,
             queued_at=now,
         )
+
+    def _cause(self) -> tuple[int, dict[str, Any]]:
+        """Return the depth of the run, and its origin with what led to it."""
+        if self.depth is not None:
+            return self.depth, self.origin
+        if self.parent is not None and self.relation in runs.AGAIN:
+            # In the place of that one; code may have asked for it.
+            return max(self.parent.depth, causes.depth()), self.origin
+        by = self.parent or causes.running()
+        return causes.below(by), causes.marked(self.origin, by)
 
     def controlled(self) -> Start:
         """Return the start with what its function's flow control goes by.
@@ -172,6 +191,8 @@ def early_ends(function: Function, run: Run, data: str) -> list[Wait]:
         match = ""
         if cancel.match is not None:
             match = match_key(cancel.match, {"data": seen(data)}) or ""
+        elif isinstance(cancel.if_, str):
+            match = key_of(cancel.if_, seen(data))
         found.append(
             Wait(
                 kind=WaitKind.CANCEL,
@@ -218,6 +239,7 @@ def call(function: Function, data: Any, *, what: str = "", **relation: Any) -> S
 
     Raise ``PayloadError`` for data that does not fit the function's schema.
     """
+    causes.check(function.id)
     options, now = function.options, clock.now()
     given = {} if data is None else data
     return Start(
@@ -305,16 +327,32 @@ def origin(
     """Return what a run keeps of its event besides the data."""
     kept = {"id": id or str(ids.new_id()), "name": name, "ts": ts.isoformat()}
     if user is not None:
-        kept["user"] = serialization.to_tree(user, what=f"the user of event {name!r}")
+        what = f"the user of event {name!r}"
+        kept["user"] = serialization.to_tree(user, what=what, own=True)
     if v:
         kept["v"] = v
     return kept
 
 
 def event_of(run: Run) -> ReceivedEvent:
-    """Return the event that started a run."""
+    """Return the event that started a run; raise what keeps it from being read."""
+    return event_from(_kept_of(run), decoded(run, "data"))
+
+
+def shown_event_of(run: Run) -> ReceivedEvent:
+    """Return that event for a person, or another function: always, if as stored."""
+    kept = _kept_of(run)
+    user = kept.pop("user", None)
+    try:
+        user = serialization.from_tree(user)
+    except Exception:  # shown as it is stored
+        logger.debug("The user of run %s cannot be read.", run.pk, exc_info=True)
+    return dataclasses.replace(event_from(kept, run.data), user=user)
+
+
+def _kept_of(run: Run) -> dict[str, Any]:
     kept = {"id": str(run.pk), "name": run.trigger, "ts": run.queued_at.isoformat()}
-    return event_from(kept | (run.origin or {}), run.data)
+    return kept | (run.origin or {})
 
 
 def event_from(kept: dict[str, Any], data: Any) -> ReceivedEvent:

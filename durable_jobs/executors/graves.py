@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 
 from durable_jobs import dispatch
 from durable_jobs.events import run_log
-from durable_jobs.store import leases
+from durable_jobs.models import Run
+from durable_jobs.store import guarding, leases
 
 BATCH = 1000
 
@@ -19,14 +21,20 @@ BATCH = 1000
 def take_back() -> int:
     """Queue again what dead processes of this machine hold; return how many runs."""
     own = f"{socket.gethostname()}:"
-    count = 0
+    done: list[Run] = []
     for run in leases.abandoned(own, BATCH):
         pid = run.worker.removeprefix(own).partition(":")[0]
-        if pid.isdigit() and not _alive(int(pid)) and leases.bury(run):
-            count += 1
-            run_log.orphaned(run, f"the process of worker {run.worker} is gone.")
-            dispatch.ring(run.queue)
-    return count
+        if pid.isdigit() and not _alive(int(pid)):
+            work = partial(_bury, run, done)
+            guarding.guarded("lease", run.pk, work, run_id=run.pk)
+    return len(done)
+
+
+def _bury(run: Run, done: list[Run]) -> None:
+    if leases.bury(run):
+        done.append(run)
+        run_log.orphaned(run, f"the process of worker {run.worker} is gone.")
+        dispatch.ring(run.queue)
 
 
 def _alive(pid: int) -> bool:

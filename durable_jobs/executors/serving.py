@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from django.db import connections, reset_queries
 
@@ -16,12 +16,12 @@ from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import attempts, time_limits
-from durable_jobs.events import admitting, matching
+from durable_jobs.events import admitting, routing
 from durable_jobs.executors.keeper import Batch, give_back, keeper
 from durable_jobs.executors.stopping import stopping
 from durable_jobs.models import Run
 from durable_jobs.scheduling import timers
-from durable_jobs.store import leases, looking
+from durable_jobs.store import guarding, leases, looking
 from durable_jobs.store.connection_state import Guard
 
 logger = logging.getLogger("durable_jobs")
@@ -143,7 +143,7 @@ def _look() -> tuple[bool, bool]:
     """Offer new events to the waits; tell whether there were any, and due timers."""
     pending, due = looking.look()
     if pending:
-        matching.route()
+        routing.route()
     return pending, due
 
 
@@ -167,7 +167,8 @@ def _serve_batch(
 
     ``more``: there are timers that are due beside what can be claimed.
     """
-    admitting.admit(queue, size)
+    admit = partial(admitting.admit, queue, size)
+    guarding.guarded("admission", queue, admit, pauses=False)
     heads = turns.heads
     claimed = leases.claim(queue, size, worker_name(), heads=heads)
     full = len(claimed) == size
@@ -228,7 +229,14 @@ def _advance_all(batch: Batch) -> None:
             if stopping() or time_limits.near():
                 give_back([run, *batch.rest()])
                 return
-            _advance(run)
+            guarding.guarded(
+                "run",
+                run.pk,
+                partial(_advance, run),
+                # Its crash stays counted, so that this ends.
+                put_off=partial(leases.bury, run),
+                run_id=run.pk,
+            )
 
 
 def _advance(run: Run) -> None:
@@ -238,7 +246,7 @@ def _advance(run: Run) -> None:
         attempts.advance(
             run,
             threads=settings.BRANCH_THREADS,
-            lost=functools.partial(own.lost, run.pk),
+            lost=partial(own.lost, run.pk),
             stopping=stopping,
         )
     _pace.took(clock.monotonic() - began)

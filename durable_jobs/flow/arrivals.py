@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from django.db import DatabaseError
 from django.db.models import QuerySet
 
 from durable_jobs import clock
@@ -50,6 +51,8 @@ class Arrived:
     #: they have ended.
     replaced: dict[uuid.UUID, uuid.UUID] = field(default_factory=dict)
     unknown: list[Passage] = field(default_factory=list)
+    #: What kept single runs from a decision.
+    failed: dict[uuid.UUID, Exception] = field(default_factory=dict)
     more: bool = False
 
 
@@ -62,12 +65,10 @@ def take_in(pauses: Pauses) -> Arrived:
     done = Arrived(more=len(rows) == BATCH)
     desk, late = _Desk(done), _behind_hidden(known, rows)
     entering = [
-        run
-        for run in rows
-        if run.pk not in late and (run.lane != Entry.START or desk.lets_in(run, pauses))
+        run for run in rows if run.pk not in late and desk.decides_for(run, pauses)
     ]
     desk.write()
-    _enter(entering)
+    _enter(entering, done)
     return done
 
 
@@ -98,17 +99,22 @@ def _order_of(run: Run) -> tuple[str, str]:
     return run.function, keys.text_of((run.flow or {})[keys.ORDERING])
 
 
-def _enter(entering: Sequence[Run]) -> None:
+def _enter(entering: Sequence[Run], done: Arrived) -> None:
     now = clock.now()
     wanted = {}
     for run in entering:
         starting = run.lane != Entry.RESUME
-        wanted[run.pk] = keys.lane_of(run, starting=starting, moment=now)
+        try:
+            wanted[run.pk] = keys.lane_of(run, starting=starting, moment=now)
+        except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
+            done.failed[run.pk] = error
+            continue
         run.entry = Entry.AGAIN if starting else Entry.RESUME
     rows = lanes.ensure(wanted.values())
-    for run in entering:
+    placed = [run for run in entering if run.pk in wanted]
+    for run in placed:
         run.lane = rows[wanted[run.pk].name].pk
-    lanes.enter(entering)
+    lanes.enter(placed)
 
 
 @dataclass(slots=True)
@@ -134,6 +140,16 @@ class _Desk:
         self._singles: dict[int, list[Slot]] = {}
         self._taken: dict[int, Slot] = {}
         self._coming: dict[int, Run] = {}
+
+    def decides_for(self, run: Run, pauses: Pauses) -> bool:
+        """Return whether a run may stand in line; keep an error that it makes."""
+        try:
+            return run.lane != Entry.START or self.lets_in(run, pauses)
+        except DatabaseError:
+            raise  # the whole transaction is over
+        except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
+            self._done.failed[run.pk] = error
+            return False
 
     def lets_in(self, run: Run, pauses: Pauses) -> bool:
         """Tell whether a run may stand in line; note what else is to be done."""

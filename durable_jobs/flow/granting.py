@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from django.db import DatabaseError
+
 from durable_jobs import clock
 from durable_jobs.definitions.controls import Throttle
 from durable_jobs.definitions.function import Function
@@ -49,6 +51,8 @@ class Granted:
     blocked: set[int] = field(default_factory=set)
     #: Lanes that this process leaves to others.
     left: set[int] = field(default_factory=set)
+    #: What kept single lanes from their turn.
+    failed: dict[int, Exception] = field(default_factory=dict)
     more: bool = False
 
 
@@ -61,7 +65,7 @@ def grant(queue: str, wanted: int, pauses: Pauses) -> Granted:
         if not chosen:
             return done
         before = done.count
-        _Turns(chosen, pauses, wanted - done.count).play(done)
+        _Turns(chosen, pauses, wanted - done.count, done).play(done)
         if done.count >= wanted or (done.count == before and done.unknown):
             return done  # what is not known is asked for first
     done.more = True
@@ -83,11 +87,14 @@ class _Visit:
 class _Turns:
     """One round of turns among a few lanes, and what it changes."""
 
-    def __init__(self, chosen: Sequence[Lane], pauses: Pauses, wanted: int) -> None:
+    def __init__(
+        self, chosen: Sequence[Lane], pauses: Pauses, wanted: int, done: Granted
+    ) -> None:
+        self._done = done
         self._now = clock.now()
         self._wanted = wanted
         self._pauses = pauses
-        self._visits = [self._visit(lane) for lane in chosen]
+        self._visits = [self._guarded_visit(lane) for lane in chosen]
         every = [one for visit in self._visits for one in visit.passages]
         self._gates = gates.ensure(one.gate() for one in every) if every else {}
         self._taken = gates.taken(gate.pk for gate in self._gates.values())
@@ -96,6 +103,15 @@ class _Turns:
         self._through: dict[int | None, list[uuid.UUID]] = {}
         #: Gates at which a lane has left room that others may wait for.
         self._spare: dict[int, Gate] = {}
+
+    def _guarded_visit(self, lane: Lane) -> _Visit:
+        try:
+            return self._visit(lane)
+        except DatabaseError:
+            raise  # the whole transaction is over
+        except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
+            self._done.failed[lane.pk] = error
+            return _Visit(lane, [], open=False)
 
     def _visit(self, lane: Lane) -> _Visit:
         function = registry.find(lane.function)

@@ -17,7 +17,12 @@ from durable_jobs.models.flow import (
     Slot,
     Window,
 )
-from durable_jobs.models.installation import MissingFunction, Tally, Worker
+from durable_jobs.models.installation import (
+    MissingFunction,
+    SweepError,
+    Tally,
+    Worker,
+)
 from durable_jobs.models.runs import Entry, Run, RunQuerySet, Subject
 from durable_jobs.models.saved_views import SavedView
 from durable_jobs.models.schedules import Schedule, ScheduleQuerySet
@@ -53,6 +58,7 @@ __all__ = [
     "Slot",
     "Step",
     "Subject",
+    "SweepError",
     "Tally",
     "Wait",
     "WaitKind",

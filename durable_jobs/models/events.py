@@ -8,11 +8,18 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from durable_jobs.models.fields import PayloadField
+from durable_jobs.models.fields import PayloadField, PayloadQuerySet
+
+
+class EventQuerySet(PayloadQuerySet["Event"]):
+    """Events."""
 
 
 class Event(models.Model):
-    """Something that happened. ``pending`` until it was offered to the waits."""
+    """An event. ``pending`` is true until it has been matched against waiting steps.
+
+    ``depth`` is how many events and runs, one caused by the other, led to it.
+    """
 
     id = models.CharField(primary_key=True, max_length=255, editable=False)
     name = models.CharField(max_length=255)
@@ -23,6 +30,12 @@ class Event(models.Model):
     received_at = models.DateTimeField()
     source = models.CharField(max_length=50, blank=True, default="")
     pending = models.BooleanField(default=True)
+    #: How far the router is, where one turn was not enough; see ``events.routing``.
+    routing = models.JSONField(null=True)
+    route_after = models.DateTimeField(null=True)
+    depth = models.SmallIntegerField(default=0, db_default=0)
+
+    objects = EventQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("event")

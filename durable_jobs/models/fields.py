@@ -1,12 +1,20 @@
-"""A JSON column that gives back what was put in, type for type."""
+"""Columns that give back what was put in, type for type, decoded when it is read.
+
+Loading a row decodes nothing: a payload may name a class or a row that this process
+cannot load, and the row is then still to be claimed, cancelled and shown.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import models
+from django.db.models.expressions import Col
+from django.db.models.query_utils import DeferredAttribute
 
 from durable_jobs import serialization
 from durable_jobs.exceptions import PayloadError
@@ -16,18 +24,104 @@ class Encoded(str):
     """JSON text that went through the codec already."""
 
 
-def seen(text: str) -> Any:
-    """Return a stored value; one whose class or instance is gone as it is stored.
+class Stored:
+    """A payload as the database gave it: JSON text, or the tree that it is."""
 
-    A row that names what is gone must not make a page, or a claim of many, fail.
-    """
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def __repr__(self) -> str:
+        return f"Stored({self._raw!r:.80})"
+
+    def tree(self) -> Any:
+        """Return the JSON itself, with its tags."""
+        return json.loads(self._raw) if isinstance(self._raw, str) else self._raw
+
+    def text(self) -> str:
+        """Return it as JSON text."""
+        return self._raw if isinstance(self._raw, str) else json.dumps(self._raw)
+
+    def decoded(self) -> Any:
+        """Return the value; raise what keeps it from being read."""
+        if isinstance(self._raw, str):
+            return serialization.loads(self._raw)
+        return serialization.from_tree(self._raw)
+
+    def shown(self) -> Any:
+        """Return the value, or the JSON itself where the value cannot be read."""
+        try:
+            return self.decoded()
+        except Exception:  # noqa: BLE001  # of a class, a model or a database of the host
+            return self.tree()
+
+
+def seen(text: str) -> Any:
+    """Return a stored value; one whose class or instance is gone as it is stored."""
     try:
         return serialization.loads(text)
     except (PayloadError, ObjectDoesNotExist):
         return json.loads(text)
 
 
-class PayloadField(models.JSONField):
+def payload(row: models.Model, name: str) -> Any:
+    """Return a payload for code that acts on it; raise what keeps it from being read.
+
+    A reference to a row that is gone is no error: such a payload comes as it is stored.
+    """
+    value = row.__dict__.get(name)
+    if not isinstance(value, Stored):
+        return getattr(row, name)
+    try:
+        row.__dict__[name] = value.decoded()
+    except ObjectDoesNotExist:
+        return value.tree()
+    return row.__dict__[name]
+
+
+class _Payload(DeferredAttribute):
+    """Decodes a payload when it is first read, and keeps the value.
+
+    One that cannot be read is given as it is stored, each time until it can.
+    """
+
+    def __get__(self, instance: Any, cls: Any = None) -> Any:
+        value = super().__get__(instance, cls)
+        if not isinstance(value, Stored):
+            return value
+        try:
+            found = value.decoded()
+        except Exception:  # noqa: BLE001  # as in Stored.shown
+            return value.tree()
+        instance.__dict__[self.field.attname] = found
+        return found
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.__dict__[self.field.attname] = value
+
+
+class _PayloadColumn:
+    """What the two kinds of columns share."""
+
+    descriptor_class: type[Any] = _Payload
+
+    def pre_save(self, instance: models.Model, add: bool) -> Any:
+        """Write what was not read as it is stored."""
+        value = instance.__dict__.get(self.attname)  # type: ignore[attr-defined]  # of the field
+        return value if isinstance(value, Stored) else getattr(instance, self.attname)  # type: ignore[attr-defined]  # of the field
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        """Keep what the database gives until it is read."""
+        if value is None:
+            return None
+        stored = Stored(value)
+        # What is not the column itself (a part of it, say) is asked for by itself.
+        lazy = expression is None or isinstance(expression, Col)
+        return stored if lazy else stored.shown()
+
+
+class PayloadField(_PayloadColumn, models.JSONField):
     """JSON written and read through the project's codec; null is SQL NULL.
 
     Lookups see the stored JSON, so ``data__order_id=7`` works as on a ``JSONField``.
@@ -37,10 +131,12 @@ class PayloadField(models.JSONField):
         self, value: Any, connection: Any, prepared: bool = False
     ) -> Any:
         """Encode the value; expressions and None pass as they are."""
-        if isinstance(value, Encoded):
+        if isinstance(value, Stored):
+            value = value.tree()
+        elif isinstance(value, Encoded):
             value = json.loads(value)
         elif value is not None and not hasattr(value, "resolve_expression"):
-            value = serialization.to_tree(value, what=self.name)
+            value = serialization.to_tree(value, what=self.name, own=True)
         return super().get_db_prep_value(value, connection, prepared)
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
@@ -49,24 +145,13 @@ class PayloadField(models.JSONField):
             return None
         return self.get_db_prep_value(value, connection)
 
-    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Decode what the database gives."""
-        if value is None:
-            return None
-        if isinstance(value, str):
-            value = json.loads(value)
-        try:
-            return serialization.from_tree(value)
-        except (PayloadError, ObjectDoesNotExist):
-            return value  # as ``seen`` does
-
     def deconstruct(self) -> Any:
         """Appear in migrations as a plain JSONField."""
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.JSONField", args, kwargs
 
 
-class PayloadTextField(models.TextField):
+class PayloadTextField(_PayloadColumn, models.TextField):
     """JSON as text: the order of a dict's keys comes back, which binary JSON loses.
 
     For what code sees first as it made it, and then again as it was stored.
@@ -76,13 +161,58 @@ class PayloadTextField(models.TextField):
         """Encode the value; text that went through the codec passes."""
         if value is None or isinstance(value, Encoded):
             return value
-        return Encoded(serialization.dumps(value, what=self.name))
-
-    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Decode what the database gives."""
-        return None if value is None else seen(value)
+        if isinstance(value, Stored):
+            return Encoded(value.text())
+        return Encoded(serialization.dumps(value, what=self.name, own=True))
 
     def deconstruct(self) -> Any:
         """Appear in migrations as a plain TextField."""
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.TextField", args, kwargs
+
+
+M = TypeVar("M", bound=models.Model)
+
+
+class PayloadQuerySet(models.QuerySet[M], Generic[M]):
+    """Rows with payloads; ``values()`` and ``values_list()`` give these decoded."""
+
+    def values(self, *fields: Any, **expressions: Any) -> Any:
+        """Return dicts."""
+        return self._read(super().values(*fields, **expressions), fields)
+
+    def values_list(self, *fields: Any, **options: Any) -> Any:
+        """Return tuples, or single values."""
+        return self._read(super().values_list(*fields, **options), fields)
+
+    def _read(self, rows: Any, fields: tuple[Any, ...]) -> Any:
+        names = {
+            field.name
+            for field in self.model._meta.concrete_fields
+            if isinstance(field, _PayloadColumn)
+        }
+        if not fields or any(str(field) in names for field in fields):
+            rows._iterable_class = _reading(rows._iterable_class)
+        return rows
+
+
+@functools.cache
+def _reading(kind: type[Any]) -> type[Any]:
+    """Return a way to iterate over rows that decodes the payloads in them."""
+
+    class Reading(kind):  # type: ignore[misc]  # one of several classes of Django's
+        def __iter__(self) -> Iterator[Any]:
+            return map(_shown, super().__iter__())
+
+    return Reading
+
+
+def _shown(row: Any) -> Any:
+    if isinstance(row, Stored):
+        return row.shown()
+    if isinstance(row, dict):
+        return {name: _shown(value) for name, value in row.items()}
+    if isinstance(row, tuple):
+        values = map(_shown, row)
+        return row._make(values) if hasattr(row, "_make") else tuple(values)
+    return row

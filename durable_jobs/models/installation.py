@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import ClassVar
 
 from django.db import models
+from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 
@@ -75,3 +76,41 @@ class Tally(models.Model):
 
     def __str__(self) -> str:
         return f"{self.since:%Y-%m-%d %H:%M} {self.function} {self.status}".rstrip()
+
+
+class SweepError(models.Model):
+    """An item of a sweep, a claim or the router that failed, and is tried again.
+
+    ``kind`` and ``item`` name it: ``wait`` 17, say. ``count`` is how often in a row it
+    failed since ``since``; ``until`` is when it is tried again.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    kind = models.CharField(max_length=20)
+    item = models.CharField(max_length=255)
+    run_id = models.UUIDField(null=True)
+    message = models.TextField()
+    count = models.PositiveIntegerField(default=1)
+    since = models.DateTimeField()
+    last_at = models.DateTimeField()
+    until = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("sweep error")
+        verbose_name_plural = _("sweep errors")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["kind", "item"], name="durable_sweep_error_unique"
+            )
+        ]
+        indexes: ClassVar = [
+            models.Index("until", name="durable_sweep_error_until"),
+            models.Index(
+                "run_id",
+                name="durable_sweep_error_run",
+                condition=Q(run_id__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.item}"

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from durable_jobs import ids
 from durable_jobs.definitions.ports import runtime
 from durable_jobs.exceptions import RunCancelled, RunFailed, RunNotFinished
-from durable_jobs.models.fields import PayloadField
+from durable_jobs.models.fields import PayloadField, PayloadQuerySet
 from durable_jobs.statuses import ATTENTION, LIVE, RunStatus
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Entry(models.IntegerChoices):
     AGAIN = -3, _("to stand in line again")
 
 
-class RunQuerySet(models.QuerySet["Run"]):
+class RunQuerySet(PayloadQuerySet["Run"]):
     """Runs, with the verbs that a person uses on many at once."""
 
     def live(self) -> RunQuerySet:
@@ -58,6 +58,8 @@ class Run(models.Model):
     ``error`` is ``{"type", "message", "traceback"}``; ``trigger`` is the name of the
     event that started it; ``due_at`` is when it may be claimed,
     ``place`` its place among those that may: the time it came, less its priority.
+
+    ``depth`` is how many events and runs, one caused by the other, led to it.
 
     ``flow`` holds the keys of its flow control, null without any. ``lane`` is where it
     stands in line while it is queued: null among those that may be claimed, else a
@@ -115,6 +117,7 @@ class Run(models.Model):
     woken = models.BooleanField(default=False)
     #: Other runs than its parent wait for its end: it must be announced to them.
     awaited = models.BooleanField(default=False, db_default=False)
+    depth = models.SmallIntegerField(default=0, db_default=0)
 
     queued_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)

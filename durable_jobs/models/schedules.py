@@ -16,13 +16,13 @@ from durable_jobs.definitions.ports import runtime
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import CATCH_UP, OVERLAP
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.models.fields import PayloadTextField
+from durable_jobs.models.fields import PayloadQuerySet, PayloadTextField
 
 if TYPE_CHECKING:
     from durable_jobs.models import Run
 
 
-class ScheduleQuerySet(models.QuerySet["Schedule"]):
+class ScheduleQuerySet(PayloadQuerySet["Schedule"]):
     """Schedules, with the verbs that a person uses on many at once."""
 
     def pause(self, reason: str = "") -> int:

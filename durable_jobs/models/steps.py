@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import F, Func, Q, TextField
 from django.utils.translation import gettext_lazy as _
 
-from durable_jobs.models.fields import PayloadTextField
+from durable_jobs.models.fields import PayloadQuerySet, PayloadTextField
 from durable_jobs.models.runs import Run
 from durable_jobs.statuses import STEP_ENDED, StepStatus
 
@@ -39,6 +39,10 @@ STEP_PAYLOADS = ("input", "output", "error", "detail", "logs")
 
 #: Steps that have not ended.
 OPEN = Q(status__in=sorted(set(StepStatus.values) - STEP_ENDED))
+
+
+class StepQuerySet(PayloadQuerySet["Step"]):
+    """Steps."""
 
 
 class Step(models.Model):
@@ -83,6 +87,8 @@ class Step(models.Model):
     due_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
+
+    objects = StepQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("step")

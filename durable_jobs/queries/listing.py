@@ -8,6 +8,7 @@ from typing import Any
 
 from durable_jobs import serialization
 from durable_jobs.models import Run
+from durable_jobs.models.fields import Stored
 from durable_jobs.queries.timeline import timeline
 from durable_jobs.store import db
 
@@ -41,8 +42,8 @@ def described(run: Run) -> dict[str, Any]:
     """Return all of a run, its data and output as they are stored, and its steps."""
     return {
         **as_json(run),
-        "data": _stored(run.data),
-        "output": _stored(run.output),
+        "data": _stored(run, "data"),
+        "output": _stored(run, "output"),
         "error": run.error,
         "steps": [
             {name: _plain(value) for name, value in asdict(row).items()}
@@ -51,8 +52,13 @@ def described(run: Run) -> dict[str, Any]:
     }
 
 
-def _stored(value: Any) -> Any:
-    return None if value is None else serialization.to_tree(value, what="a payload")
+def _stored(run: Run, name: str) -> Any:
+    held = run.__dict__.get(name)
+    if isinstance(held, Stored):
+        return held.tree()
+    value = getattr(run, name)
+    what = "a payload"
+    return None if value is None else serialization.to_tree(value, what=what, own=True)
 
 
 def _plain(value: Any) -> Any:

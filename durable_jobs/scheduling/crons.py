@@ -6,7 +6,8 @@ Whoever locks a row that is due moves it on and starts its runs, in one transact
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.db import IntegrityError
@@ -19,15 +20,13 @@ from durable_jobs.events.starting import Start
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Schedule
 from durable_jobs.scheduling import firing, slots
-from durable_jobs.store import db, schedules
+from durable_jobs.store import db, guarding, schedules
 
 logger = logging.getLogger("durable_jobs")
 
 BATCH = 500
 #: Runs that one transaction starts, more or less.
 MOST_STARTS = 2 * BATCH
-#: When a schedule that made trouble is looked at again.
-LATER = timedelta(minutes=1)
 
 
 def sync() -> int:
@@ -37,14 +36,21 @@ def sync() -> int:
         declared=True, function__in={function.id for function, _ in declared}
     )
     known = {(row.function, row.cron, row.tz): row for row in rows.defer("data")}
-    changed = 0
+    changes: list[bool] = []
     for function, cron in declared:
         schedule = known.get((function.id, cron.text, cron.tz))
-        if schedule is None:
-            changed += _add(function, cron)
-        else:
-            changed += _renew(schedule, cron)
-    return changed + schedules.found_again((f.id for f in registry), clock.now())
+        work = partial(_synced, function, cron, schedule, changes)
+        guarding.guarded("cron", f"{function.id} {cron.text} {cron.tz}", work)
+    return sum(changes) + schedules.found_again((f.id for f in registry), clock.now())
+
+
+def _synced(
+    function: Function, cron: Cron, schedule: Schedule | None, changes: list[bool]
+) -> None:
+    if schedule is None:
+        changes.append(_add(function, cron))
+    else:
+        changes.append(_renew(schedule, cron))
 
 
 def _add(function: Function, cron: Cron) -> bool:
@@ -99,7 +105,9 @@ def sweep() -> int:
                 looked, started = _fire(schedules.due(BATCH))
             if looked:
                 hit("cron.committed")
-        except Exception:  # one row's trouble must not keep the others from their time
+        except Exception as error:
+            if db.lost(error):
+                raise
             logger.exception("A batch of schedules failed: each is tried by itself.")
             looked, started = _one_by_one()
         fired += started
@@ -111,16 +119,21 @@ def _one_by_one() -> tuple[int, int]:
     """Fire a batch, each in its own transaction; put off those that fail."""
     rows = Schedule.objects.using(db.alias()).filter(next_at__lte=clock.now())
     chosen = list(rows.order_by("next_at").values_list("pk", flat=True)[:BATCH])
-    started = 0
+    started: list[int] = []
     for pk in chosen:
-        try:
-            with db.atomic():
-                due = schedules.rows().filter(pk=pk, next_at__lte=clock.now())
-                started += _fire(list(schedules.locked(due, skip=True)))[1]
-        except Exception:  # as above: it is logged, and tried again later
-            logger.exception("Schedule %s failed.", pk)
-            schedules.put_off(pk, clock.now() + LATER)
-    return len(chosen), started
+        guarding.guarded(
+            "schedule",
+            pk,
+            partial(_alone, pk, started),
+            put_off=partial(schedules.put_off, pk),
+        )
+    return len(chosen), sum(started)
+
+
+def _alone(pk: int, started: list[int]) -> None:
+    with db.atomic():
+        due = schedules.rows().filter(pk=pk, next_at__lte=clock.now())
+        started.append(_fire(list(schedules.locked(due, skip=True)))[1])
 
 
 def _fire(due: list[Schedule]) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import format_duration
-from durable_jobs.models import Event, Pause, Run, Wait, Worker
+from durable_jobs.models import Event, Pause, Run, SweepError, Wait, Worker
 from durable_jobs.scheduling import ticking
 from durable_jobs.scheduling.faults import FAULTS, Fault
 from durable_jobs.statuses import LIVE, RunStatus
@@ -146,14 +146,33 @@ def _late(oldest: timedelta) -> Iterator[Finding]:
         "undelivered-event",
         "events were not offered to what waits for them",
         Event.objects.using(db.alias()).filter(
-            pending=True, ts__lte=overdue, received_at__lte=overdue
+            pending=True,
+            ts__lte=overdue,
+            received_at__lte=overdue,
+            route_after__isnull=True,
         ),
     )
+    yield from _failing(now)
     yield from _found(
         "not-begun",
         f"runs were ready {format_duration(oldest)} ago, and nobody has begun them",
         _to_be_begun(now - oldest),
     )
+
+
+def _failing(now: datetime) -> Iterator[Finding]:
+    """Give the items that sweeps try again and again, by their kinds."""
+    rows = SweepError.objects.using(db.alias()).filter(until__gte=now - GRACE)
+    kinds = rows.order_by("kind").values("kind").annotate(count=Count("pk"))
+    for row in kinds:
+        examples = rows.filter(kind=row["kind"]).order_by("-last_at")[:EXAMPLES]
+        items = tuple(f"{one.item}: {one.message:.200}" for one in examples)
+        yield Finding(
+            check="failing-item",
+            message=f"items of the kind {row['kind']!r} keep failing",
+            count=row["count"],
+            examples=items,
+        )
 
 
 def _to_be_begun(moment: datetime) -> QuerySet[Run]:

@@ -31,6 +31,7 @@ def begin(schedule: Schedule, fire: Fire, now: datetime, id: str) -> Start:
         data=_data(schedule, fire.slot, now),
         origin=kept,
         due_at=now,
+        depth=0,
         event_id=id,
         skipped=fire.skipped,
         subjects=(owner,) if schedule.owner_model else (),

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from durable_jobs import clock, dispatch
 from durable_jobs.events import run_log
 from durable_jobs.failpoints import hit
+from durable_jobs.models import Run
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import leases
+from durable_jobs.store import guarding, leases
 
 BATCH = 100
 
 
 def sweep() -> int:
     """Take back expired leases; return how many were."""
-    count = 0
+    done: list[Run] = []
     expired = leases.expired(BATCH)
     if expired:
         hit("lease.expired")
     for run in expired:
-        if not leases.reclaim(run, clock.now()):
-            continue
-        hit("lease.reclaimed", run.function)
-        count += 1
-        run_log.orphaned(run, f"the lease of worker {run.worker} ran out.")
-        announce(
-            run_changed,
+        guarding.guarded(
+            "lease",
+            run.pk,
+            partial(_reclaim, run, done),
+            put_off=partial(leases.put_off, run),
             run_id=run.pk,
-            function=run.function,
-            status=RunStatus.QUEUED,
-            reason="its lease ran out",
         )
-        dispatch.ring(run.queue)
-    return count
+    return len(done)
+
+
+def _reclaim(run: Run, done: list[Run]) -> None:
+    if not leases.reclaim(run, clock.now()):
+        return
+    done.append(run)
+    hit("lease.reclaimed", run.function)
+    run_log.orphaned(run, f"the lease of worker {run.worker} ran out.")
+    announce(
+        run_changed,
+        run_id=run.pk,
+        function=run.function,
+        status=RunStatus.QUEUED,
+        reason="its lease ran out",
+    )
+    dispatch.ring(run.queue)

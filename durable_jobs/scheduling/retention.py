@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,9 +11,9 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.failpoints import hit
-from durable_jobs.models import Event, IdempotencyKey, Run, Worker
+from durable_jobs.models import Event, IdempotencyKey, Run, SweepError, Worker
 from durable_jobs.statuses import TERMINAL
-from durable_jobs.store import db, probing, steering
+from durable_jobs.store import db, guarding, probing, steering
 
 #: How long a worker that is gone without a word is remembered.
 UNSEEN = timedelta(days=1)
@@ -37,6 +37,7 @@ def _times() -> dict[str, datetime]:
     return {
         "keys": now,
         "workers": now - UNSEEN,
+        "errors": now - UNSEEN,
         "named": now - settings.IDEMPOTENCY,
         **{kind: now - keep for kind, keep in kept.items()},
     }
@@ -47,6 +48,7 @@ def _past(times: Mapping[str, datetime]) -> dict[str, QuerySet[Any]]:
     past: dict[str, QuerySet[Any]] = {
         "keys": _keys(times["keys"]),
         "workers": _workers(times["workers"]),
+        "errors": _errors(times["errors"]),
     }
     for kind, until in times.items():
         if kind == "events":
@@ -95,15 +97,25 @@ def _workers(until: datetime) -> QuerySet[Worker]:
     return rows.order_by("seen_at")
 
 
+def _errors(until: datetime) -> QuerySet[SweepError]:
+    """Return the errors of items that were not tried again: they are gone, or done."""
+    rows = SweepError.objects.using(db.alias()).filter(until__lt=until)
+    return rows.order_by("until")
+
+
 def _delete(rows: QuerySet[Any], batch: int) -> int:
     chosen = list(rows.values_list("pk", flat=True)[:batch])
     table = rows.model._meta.db_table
     hit("prune.begin", table)
-    if rows.model is Run:
-        with db.atomic():
-            steering.delete(chosen)
-    else:
-        old = rows.model._default_manager.using(db.alias()).filter(pk__in=chosen)
+
+    def together(keys: Sequence[Any]) -> None:
+        if rows.model is Run:
+            with db.atomic():
+                steering.delete(keys)
+            return
+        old = rows.model._default_manager.using(db.alias()).filter(pk__in=keys)
         old._raw_delete(db.alias())
+
+    done = guarding.in_batch(rows.model._meta.model_name or table, chosen, together)
     hit("prune.committed", table)
-    return len(chosen)
+    return done

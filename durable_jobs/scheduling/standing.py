@@ -7,8 +7,9 @@ and lanes and gates that nobody uses any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
@@ -20,7 +21,7 @@ from durable_jobs.events import admitting
 from durable_jobs.flow import pausing
 from durable_jobs.models import Admission, Gate, Lane, Pause, Run, Slot
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, gates, lanes, probing
+from durable_jobs.store import db, gates, guarding, lanes, probing
 
 BATCH = 500
 #: Lanes and gates that were not used for so long are deleted.
@@ -31,7 +32,15 @@ def sweep() -> int:
     """Look after what stands still; return how much was done."""
     now = clock.now()
     answers = _probe.ask([now, now - UNUSED])
-    return sum(_WORKS[name]() for name, there in answers.items() if there)
+    done: list[int] = []
+    for name, there in answers.items():
+        if there:
+            guarding.guarded("upkeep", name, partial(_do, name, done), pauses=False)
+    return sum(done)
+
+
+def _do(name: str, done: list[int]) -> None:
+    done.append(_WORKS[name]())
 
 
 def _every(kind: type[Model]) -> QuerySet[Any]:
@@ -50,7 +59,7 @@ def lost_slots() -> QuerySet[Slot]:
 
 def _release_lost() -> int:
     lost = list(lost_slots().values_list("pk", flat=True)[:BATCH])
-    return gates.release_slots(lost) if lost else 0
+    return guarding.in_batch("slot", lost, gates.release_slots)
 
 
 #: The flow control of each function, as this process last saw it.
@@ -76,8 +85,15 @@ def _redeclared() -> int:
 def _try_again() -> int:
     """Let one lane try at each gate that lanes wait for: there may be room."""
     chosen = list(_waited_for().order_by("?").values_list("pk", flat=True)[:BATCH])
-    with gates.locked():
-        return sum(lanes.revive(gate, 1) for gate in sorted(chosen))
+    done: list[int] = []
+
+    def revive(gate: int) -> None:
+        with gates.locked():
+            done.append(lanes.revive(gate, 1))
+
+    for gate in sorted(chosen):
+        guarding.guarded("limit", gate, partial(revive, gate))
+    return sum(done)
 
 
 def _waited_for() -> QuerySet[Gate]:
@@ -89,8 +105,14 @@ def _waited_for() -> QuerySet[Gate]:
 def _start_again() -> int:
     """Let lanes try that stand still for nothing: what wrote them read what was."""
     chosen = list(_still().order_by("?").values_list("pk", flat=True)[:BATCH])
-    with gates.locked():
-        return pausing.start_again(_every(Lane).filter(pk__in=chosen))
+    done: list[int] = []
+
+    def start(keys: Sequence[Any]) -> None:
+        with gates.locked():
+            done.append(pausing.start_again(_every(Lane).filter(pk__in=keys)))
+
+    guarding.in_batch("backlog", chosen, start)
+    return sum(done)
 
 
 def _still() -> QuerySet[Lane]:
@@ -102,8 +124,12 @@ def _still() -> QuerySet[Lane]:
 def _arrive_again() -> int:
     """Let runs arrive again whose lane is none: after a restored backup, or by hand."""
     rows = lanes.strays().values_list("pk", flat=True)[:BATCH]
-    chosen = Run.objects.using(db.alias()).filter(pk__in=list(rows))
-    return chosen.filter(status=RunStatus.QUEUED).update(lane=F("entry"))
+
+    def arrive(keys: Sequence[Any]) -> None:
+        chosen = Run.objects.using(db.alias()).filter(pk__in=keys)
+        chosen.filter(status=RunStatus.QUEUED).update(lane=F("entry"))
+
+    return guarding.in_batch("stray", list(rows), arrive)
 
 
 def _inside() -> QuerySet[Run]:
@@ -116,8 +142,11 @@ def _inside() -> QuerySet[Run]:
 def _forget_admissions() -> int:
     """Delete what rate limits need no more."""
     chosen = list(_expired(clock.now()).values_list("pk", flat=True)[:BATCH])
-    _every(Admission).filter(pk__in=chosen)._raw_delete(db.alias())
-    return len(chosen)
+
+    def forget(keys: Sequence[Any]) -> None:
+        _every(Admission).filter(pk__in=keys)._raw_delete(db.alias())
+
+    return guarding.in_batch("admission", chosen, forget)
 
 
 def _expired(now: datetime) -> QuerySet[Admission]:
@@ -156,10 +185,14 @@ def _idle_gates(now: datetime, unused: datetime) -> QuerySet[Gate]:
 
 def _delete(rows: QuerySet[Lane] | QuerySet[Gate]) -> int:
     """Delete a batch under the lock: no admission is using them."""
-    with gates.locked():
-        chosen = list(rows.values_list("pk", flat=True)[:BATCH])
-        _every(rows.model).filter(pk__in=chosen)._raw_delete(db.alias())
-    return len(chosen)
+
+    def forget(keys: Sequence[Any]) -> None:
+        with gates.locked():
+            # Again, under the lock: one may be in use by now.
+            rows.filter(pk__in=keys)._raw_delete(db.alias())
+
+    chosen = list(rows.values_list("pk", flat=True)[:BATCH])
+    return guarding.in_batch(rows.model._meta.model_name or "", chosen, forget)
 
 
 def _questions(now: datetime, unused: datetime) -> dict[str, Exists]:

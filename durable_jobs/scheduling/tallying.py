@@ -7,14 +7,14 @@ while: a run that ended in them has committed by then.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 
 from django.db.models import Case, Count, IntegerField, Max, Min, When
 
 from durable_jobs import clock
 from durable_jobs.models import Run, Tally
-from durable_jobs.store import db
+from durable_jobs.store import db, guarding
 
 LENGTH = Tally.LENGTH
 #: How long after its end a period is counted.
@@ -29,18 +29,24 @@ BATCH = 4
 def sweep() -> int:
     """Count what is not counted yet, the newest first; return how many periods."""
     newest = begin_of(clock.now() - SETTLED) - LENGTH
-    chosen = _missing(newest)
     rows = Tally.objects.using(db.alias())
-    if chosen:
+
+    def count(periods: Sequence[datetime]) -> None:
         # What another has counted meanwhile stays: one statement, all or nothing.
-        rows.bulk_create(_count(chosen), ignore_conflicts=True)
+        rows.bulk_create(_count(periods), ignore_conflicts=True)
+
+    chosen = _missing(newest, guarding.left_out("tally"))
+    done = guarding.in_batch("tally", chosen, count)
     if newest in chosen:
         rows.filter(since__lt=newest - KEPT)._raw_delete(db.alias())
-    return len(chosen)
+    return done
 
 
-def _missing(newest: datetime) -> list[datetime]:
-    """Return periods to count now: the newest that are missing, with none between."""
+def _missing(newest: datetime, leaving: Set[str]) -> list[datetime]:
+    """Return periods to count now: the newest that are missing, with none between.
+
+    ``leaving``: periods that failed, and are not to be tried yet.
+    """
     counted = Tally.objects.using(db.alias()).filter(
         function="", status="", since__gt=newest - BACK, since__lte=newest
     )
@@ -51,6 +57,14 @@ def _missing(newest: datetime) -> list[datetime]:
         at = ends["first"] - LENGTH  # nothing is missing between the two
     else:
         done = set(counted.values_list("since", flat=True))
+    if leaving:
+        done = set(counted.values_list("since", flat=True))
+        done |= {
+            newest - LENGTH * n
+            for n in range(int(BACK / LENGTH))
+            if str(newest - LENGTH * n) in leaving
+        }
+        at = newest
     while at in done:
         at -= LENGTH
     stretch: list[datetime] = []

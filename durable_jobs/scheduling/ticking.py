@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 from django.db.models import Exists
 
 from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import admitting, matching
+from durable_jobs.events import admitting, routing
 from durable_jobs.failpoints import hit
-from durable_jobs.models import Event, Run, Schedule, Wait, Worker
+from durable_jobs.models import Run, Schedule, Wait, Worker
 from durable_jobs.scheduling import (
     crons,
     leases,
@@ -27,7 +28,7 @@ from durable_jobs.scheduling import (
     timers,
 )
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, pauses, probing
+from durable_jobs.store import db, events, guarding, pauses, probing
 
 logger = logging.getLogger("durable_jobs")
 
@@ -75,12 +76,11 @@ def _questions(
 ) -> dict[str, Exists]:
     runs = Run.objects.using(db.alias())
     waits = Wait.objects.using(db.alias())
-    events = Event.objects.using(db.alias())
     schedules = Schedule.objects.using(db.alias())
     return {
         "timers": Exists(waits.filter(due_at__isnull=False, due_at__lte=now)),
         "leases": Exists(runs.filter(lease_token__isnull=False, lease_until__lt=now)),
-        "events": Exists(events.filter(pending=True, ts__lte=now)),
+        "events": Exists(events.to_route(now)),
         "queues": Exists(
             runs.filter(status=RunStatus.QUEUED, lane__isnull=True, due_at__lte=now)
         ),
@@ -113,8 +113,8 @@ def ring_lost() -> int:
     """Ring the queues that have eligible runs, in case a bell was lost."""
     count = 0
     for queue in probing.walk(_eligible, [clock.now()]):
-        count += 1
-        dispatch.ring(queue)
+        ring = partial(dispatch.ring, queue)
+        count += guarding.guarded("queue", queue, ring, pauses=False)
     return count
 
 
@@ -153,7 +153,7 @@ def note() -> None:
 _SWEEPS: dict[str, Callable[[], int]] = {
     "timers": timers.sweep,
     "leases": leases.sweep,
-    "events": matching.route_pending,
+    "events": routing.route_pending,
     "schedules": crons.sync,
     "crons": crons.sweep,
     # Before what rate limits need no more is deleted: they may need it for these.

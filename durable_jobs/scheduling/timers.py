@@ -1,4 +1,8 @@
-"""Waits whose time has come."""
+"""Waits whose time has come.
+
+What is due is done in the order in which it happened, also after an outage: before a
+wait or a run ends by its time, the events that came before that time are routed.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from durable_jobs import clock, dispatch
-from durable_jobs.events import ending, model_waits
+from durable_jobs.events import ending, model_waits, routing
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store import awaited, db, repairs, waits
+from durable_jobs.store import awaited, db, events, guarding, repairs, waits
 from durable_jobs.store.waits import Outcome
 
 logger = logging.getLogger("durable_jobs")
@@ -20,8 +25,8 @@ logger = logging.getLogger("durable_jobs")
 BATCH = 500
 #: Seconds after which a sweep leaves the rest to the next one.
 LONGEST = 1.0
-#: For how long a wait that could not be ended is left out of the others' way.
-PUT_OFF = timedelta(seconds=10)
+#: Ends of waits and runs by their time, which events that came before go before.
+BY_TIME = frozenset({WaitKind.TIMEOUT, WaitKind.START_BY, WaitKind.FINISH_BY})
 
 
 def sweep() -> int:
@@ -44,24 +49,62 @@ def end_due(limit: int, own: str | None = None) -> int:
     The queues of the runs that wake are rung, but for the caller's ``own``.
     """
     hit("timers.read")
-    runs, others = waits.expire(limit, _ENDS)
+    try:
+        runs, others = waits.expire(limit, _ENDS)
+    except Exception as error:
+        if db.lost(error):
+            raise
+        logger.exception("A batch of timers failed: each is tried by itself.")
+        runs, others = _one_by_one(limit)
     if runs:
         hit("timers.committed")
     woken = Counter(run.queue for run in runs)
     for queue in woken.keys() - {own}:
         dispatch.ring(queue, woken[queue])
+    others = _in_order(others)
     for wait in others:
-        _one(wait)
+        _guarded(wait, partial(_ENDS[WaitKind(wait.kind)], wait))
     return len(runs) + len(others)
 
 
-def _one(wait: Wait) -> None:
-    """End one wait; a failure here must not keep the others from their end."""
-    try:
-        _ENDS[WaitKind(wait.kind)](wait)
-    except Exception:  # one broken row must not stop the clock for all
-        logger.exception("Could not end wait %s of run %s.", wait.pk, wait.run_id)
-        waits.put_off(wait, clock.now() + PUT_OFF)
+def _one_by_one(limit: int) -> tuple[list[Run], list[Wait]]:
+    """End sleeps and retries each in a transaction of its own; put off what fails."""
+    found = waits.due(limit, _ENDS)
+    runs: list[Run] = []
+    for wait in found:
+        if wait.kind in waits.WAKING:
+            _guarded(wait, partial(_wake, wait, runs))
+    return runs, [wait for wait in found if wait.kind not in waits.WAKING]
+
+
+def _wake(wait: Wait, runs: list[Run]) -> None:
+    runs += waits.expire_these([wait])
+
+
+def _guarded(wait: Wait, work: Callable[[], object]) -> None:
+    guarding.guarded(
+        "wait",
+        wait.pk,
+        work,
+        put_off=partial(waits.put_off, wait),
+        run_id=wait.run_id,
+    )
+
+
+def _in_order(found: list[Wait]) -> list[Wait]:
+    """Return the waits that may end now: no event that came earlier is unrouted."""
+    by_time = [wait for wait in found if wait.kind in BY_TIME]
+    if not by_time or events.earliest_unrouted() is None:
+        return found
+    routing.route()
+    earliest = events.earliest_unrouted()
+    if earliest is None:
+        return found
+    return [
+        wait
+        for wait in found
+        if wait.kind not in BY_TIME or wait.due_at is None or wait.due_at < earliest
+    ]
 
 
 def _timeout(wait: Wait) -> None:

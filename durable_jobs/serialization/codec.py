@@ -10,7 +10,7 @@ from durable_jobs.serialization.decoding import decode, decode_dict
 from durable_jobs.serialization.encoding import encode
 from durable_jobs.serialization.plain import is_plain
 from durable_jobs.serialization.refusal import Refusal
-from durable_jobs.serialization.tags import TAG
+from durable_jobs.serialization.tags import OWN_LEVELS, TAG
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -27,17 +27,25 @@ _read_tagged = json.JSONDecoder(
 
 
 def dumps(
-    value: Any, *, what: str, limit: int | None = None, limit_setting: str = ""
+    value: Any,
+    *,
+    what: str,
+    limit: int | None = None,
+    limit_setting: str = "",
+    own: bool = False,
 ) -> str:
     """Write a value as compact JSON text, which ``loads`` reads back equal.
 
     ``what`` names the value in messages, ``limit`` is in bytes of UTF-8 and comes from
     the setting ``limit_setting``. A value that cannot be stored, is nested deeper than
     100 levels or is too large is a ``PayloadError`` that says where and why.
+
+    ``own``: the engine has put an accepted value inside others. Its own levels do not
+    count.
     """
-    text = _plain_text(value)
+    text = _plain_text(value, own=own)
     if text is None:
-        tree = to_tree(value, what=what)
+        tree = to_tree(value, what=what, own=own)
         text = _write(tree)
     if limit is not None:
         size = len(text) if text.isascii() else len(text.encode())
@@ -68,13 +76,13 @@ def loads(text: str | bytes) -> Any:
         raise PayloadError(f"The stored text cannot be read: {error}") from error
 
 
-def to_tree(value: Any, *, what: str) -> Any:
+def to_tree(value: Any, *, what: str, own: bool = False) -> Any:
     """Give the value as a tree of JSON's own types, which ``from_tree`` reads back.
 
-    Errors are as in ``dumps``, which is the faster way to text.
+    ``own`` and the errors are as in ``dumps``, which is the faster way to text.
     """
     try:
-        return encode(value)
+        return encode(value, _first_level(own))
     except Refusal as refusal:
         raise PayloadError(refusal.sentence(what)) from refusal.__cause__
     except RecursionError:
@@ -91,10 +99,15 @@ def from_tree(tree: Any) -> Any:
         raise PayloadError(f"The stored tree cannot be read: {error}") from error
 
 
-def _plain_text(value: Any) -> str | None:
+def _first_level(own: bool) -> int:
+    """Return the level at which a value begins: below 0 leaves room for ours."""
+    return -OWN_LEVELS if own else 0
+
+
+def _plain_text(value: Any, *, own: bool) -> str | None:
     """Write a value that JSON keeps as it is; give None when it takes the long way."""
     try:
-        if not is_plain(value):
+        if not is_plain(value, _first_level(own)):
             return None
         text = _write(value)
     except RecursionError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from durable_jobs.exceptions import ConfigurationError, PayloadError
@@ -22,6 +22,9 @@ MOST_LEAVES = 5_000
 #: Characters in the text of a scalar that has a key.
 LONGEST_SCALAR = 1_024
 DEEPEST_PATH = 32
+
+#: Numbers up to this one are the same as integers and as floats.
+_EXACT = 2**53
 
 _NAME = re.compile(r"[\w-]+")
 _PATH = re.compile(rf"data(?:\.{_NAME.pattern}){{1,{DEEPEST_PATH - 1}}}")
@@ -67,7 +70,7 @@ def leaf_keys(data: Mapping[str, Any]) -> set[str] | None:
     """Give the keys of all the scalars that a path can lead to, or None: too many.
 
     ``match_key(path, a)`` is in ``leaf_keys(b)`` just when ``a`` and ``b`` have equal
-    scalars at the path.
+    scalars at the path; ``equal_key`` is there whenever CEL takes the two for equal.
     """
     keys: set[str] = set()
     left = MOST_LEAVES
@@ -89,6 +92,27 @@ def leaf_keys(data: Mapping[str, Any]) -> set[str] | None:
             if key is not None:
                 keys.add(key)
     return keys
+
+
+def equal_key(own: Sequence[str | int], path: Sequence[str | int], data: Any) -> str:
+    """Give the key under which CEL's ``event.<own> == async.<path>`` finds an event.
+
+    ``data`` is what ``own`` starts in. An empty text when there is none: the value is
+    no scalar, or one whose equal values in CEL have several keys.
+    """
+    names = [name for name in path if isinstance(name, str) and _NAME.fullmatch(name)]
+    if len(names) != len(path) or not 2 <= len(path) <= DEEPEST_PATH:
+        return ""
+    value = data
+    for name in own:
+        mapping = mapping_of(value)
+        if mapping is None:
+            return ""
+        value = mapping.get(name)
+    value = scalar(value)
+    if path[0] != "data" or (isinstance(value, int | float) and abs(value) > _EXACT):
+        return ""
+    return _key(".".join(names), value) or ""
 
 
 def _key(path: str, value: Any) -> str | None:

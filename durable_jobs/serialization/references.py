@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from django.apps import apps
+from django.db import connections, models, router, transaction
 
 from durable_jobs.exceptions import PayloadError
 
@@ -37,7 +38,7 @@ def fetch(references: Iterable[Reference]) -> Mapping[Reference, Any]:
                 f"A stored value refers to the model {label!r}: expected one that is "
                 f"installed. {error}"
             ) from error
-        found = model._base_manager.using(alias).in_bulk(keys)
+        found = _rows(model, alias or router.db_for_read(model), keys)
         for key in keys:
             # An instance that was made with a key of "7" says "7" until it is loaded.
             row = found.get(key) or found.get(model._meta.pk.to_python(key))
@@ -48,3 +49,12 @@ def fetch(references: Iterable[Reference]) -> Mapping[Reference, Any]:
                 )
             rows[Reference(label, key, alias)] = row
     return rows
+
+
+def _rows(model: type[models.Model], alias: str, keys: list[Any]) -> dict[Any, Any]:
+    """Load rows; an error here leaves a transaction of the caller as it was."""
+    rows = model._base_manager.using(alias)
+    if not connections[alias].in_atomic_block:
+        return rows.in_bulk(keys)
+    with transaction.atomic(using=alias):
+        return rows.in_bulk(keys)

@@ -9,6 +9,8 @@ VALUE = "value"
 
 #: Levels of lists, dicts and their like inside one another.
 DEEPEST = 100
+#: Further levels that the engine may put around a value that it has accepted.
+OWN_LEVELS = 100
 
 
 def tag(kind: str, value: Any) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
-from django.db.models import Q
+from django.db.models import Min, Q, QuerySet
+from django.db.models.functions import Greatest
 
 from durable_jobs import clock
 from durable_jobs.models import Event
@@ -42,23 +44,64 @@ def insert_missing(events: Sequence[Event], since: datetime) -> dict[str, str]:
             received_at=event.received_at,
             source=event.source,
             pending=True,
+            routing=None,
+            route_after=None,
+            depth=event.depth,
         )
     return {pk: name for pk, name, _ in found if pk not in replaced}
 
 
-def pending(limit: int) -> list[Event]:
-    """Lock events that were not offered to the waits yet, and whose time has come.
+def to_route(now: datetime) -> QuerySet[Event]:
+    """Return the events that are to be matched to the waits by now.
 
-    Inside the caller's transaction; those that another router holds are passed over.
+    One that has failed is left out until it is to be tried again.
     """
-    rows = (
-        Event.objects.using(db.alias())
-        .filter(pending=True, ts__lte=clock.now())
-        .order_by("ts", "pk")
-    )
+    rows = Event.objects.using(db.alias()).filter(pending=True, ts__lte=now)
+    return rows.filter(Q(route_after__isnull=True) | Q(route_after__lte=now))
+
+
+def pending(limit: int, leaving: Iterable[str] = ()) -> list[Event]:
+    """Lock events that are to be matched to the waits, the earliest first.
+
+    Inside the caller's transaction; those that another router holds are passed over,
+    and those with names to be left.
+    """
+    rows = to_route(clock.now()).order_by("ts", "pk")
+    if leaving:
+        rows = rows.exclude(name__in=list(leaving))
     if db.lockable():
         rows = rows.select_for_update(skip_locked=True)
     return list(rows[:limit])
+
+
+def earliest_unrouted() -> datetime | None:
+    """Return when the earliest event happened that the router has still to look at.
+
+    An event that failed and is put off counts no more: it was offered to the others.
+    """
+    rows = Event.objects.using(db.alias()).filter(
+        pending=True, ts__lte=clock.now(), route_after__isnull=True
+    )
+    happened = rows.order_by().annotate(at=Greatest("ts", "received_at"))
+    earliest: datetime | None = happened.aggregate(first=Min("at"))["first"]
+    return earliest
+
+
+def happened_at(event: Event) -> datetime:
+    """Return when an event could be seen first."""
+    return max(event.ts, event.received_at)
+
+
+def remember(event_id: str, routing: dict[str, Any]) -> None:
+    """Note how far the router is with an event."""
+    rows = Event.objects.using(db.alias()).filter(pk=event_id)
+    rows.update(routing=routing)
+
+
+def put_off(event: Event, until: datetime, routing: dict[str, Any]) -> None:
+    """Match an event later to the waits that are left."""
+    rows = Event.objects.using(db.alias()).filter(pk=event.pk, pending=True)
+    rows.update(route_after=until, routing=routing)
 
 
 def offered(event_ids: Iterable[str]) -> None:

@@ -151,6 +151,12 @@ def put_off(name: str, due_at: datetime) -> None:
     Window.objects.using(db.alias()).filter(name=name).update(due_at=due_at)
 
 
+def put_off_event(pk: int, due_at: datetime) -> None:
+    """Let an event that is in no window be put in one later."""
+    rows = Gathered.objects.using(db.alias()).filter(pk=pk, window__isnull=True)
+    rows.update(due_at=due_at)
+
+
 def close(window: Window) -> None:
     """Delete a window whose events have gone to runs."""
     Window.objects.using(db.alias()).filter(pk=window.pk)._raw_delete(db.alias())

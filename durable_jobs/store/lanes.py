@@ -349,3 +349,16 @@ def unbegun(function: str) -> QuerySet[Run]:
 def unshelve(lane: Lane) -> int:
     """Let the runs of a lane be claimed again, those first that were kept."""
     return waiting(lane.pk).filter(entry__isnull=True).update(lane=None)
+
+
+def put_off(lane: int, until: datetime) -> None:
+    """Let a lane have its next turn later."""
+    Lane.objects.using(db.alias()).filter(pk=lane).update(turn=until)
+
+
+def put_off_run(run_id: uuid.UUID, until: datetime) -> None:
+    """Let a run that has arrived be looked at later."""
+    rows = Run.objects.using(db.alias()).filter(
+        pk=run_id, status=RunStatus.QUEUED, lane__lt=0
+    )
+    rows.update(due_at=until)

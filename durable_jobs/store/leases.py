@@ -205,10 +205,19 @@ def abandoned(worker: str, limit: int) -> list[Run]:
     )
 
 
-def bury(run: Run) -> bool:
+def put_off(run: Run, until: datetime) -> None:
+    """Leave a lease that ran out to a later sweep."""
+    rows = Run.objects.using(db.alias()).filter(
+        pk=run.pk, lease_token=run.lease_token, lease_until__lt=clock.now()
+    )
+    rows.update(lease_until=until)
+
+
+def bury(run: Run, due_at: datetime | None = None) -> bool:
     """Take a run from a holder that is known to be dead; tell whether this call did.
 
-    The crash stays counted: the run may be what its worker died of.
+    The crash stays counted: the run may be what its worker died of. ``due_at``: it may
+    be claimed again then, else at once.
     """
     rows = Run.objects.using(db.alias()).filter(
         pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING
@@ -217,7 +226,7 @@ def bury(run: Run) -> bool:
         done = rows.update(
             status=RunStatus.QUEUED,
             lane=F("entry"),
-            due_at=clock.now(),
+            due_at=due_at or clock.now(),
             lease_token=None,
             lease_until=None,
         )

@@ -13,7 +13,8 @@ from durable_jobs.store import db, prepared
 # before a moment that it does not know, it would look up in the whole table.
 _LOOK = f"""
 SELECT COALESCE((SELECT ts FROM {Event._meta.db_table}
-                 WHERE pending ORDER BY ts LIMIT 1) <= %s, false),
+                 WHERE pending AND (route_after IS NULL OR route_after <= %s)
+                 ORDER BY ts LIMIT 1) <= %s, false),
     COALESCE((SELECT due_at FROM {Wait._meta.db_table}
               WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1) <= %s, false)
 """  # noqa: S608  # our own tables
@@ -25,5 +26,5 @@ def look() -> tuple[bool, bool]:
     In one statement over small partial indexes.
     """
     now = db.connection().ops.adapt_datetimefield_value(clock.now())
-    [(pending, due)] = prepared.fetch(_LOOK, [now, now])
+    [(pending, due)] = prepared.fetch(_LOOK, [now, now, now])
     return bool(pending), bool(due)

@@ -204,6 +204,11 @@ WITH locked AS MATERIALIZED (
 ), taken AS (
     DELETE FROM {_WAIT} AS wait USING locked
     WHERE wait.id = %s::bigint AND wait.run_id = locked.id
+      AND NOT EXISTS (
+        SELECT 1 FROM {_WAIT} AS late
+        WHERE late.run_id = locked.id AND late.step = wait.step
+          AND late.kind = 'timeout' AND late.due_at < %s::timestamptz
+      )
     RETURNING wait.id, wait.run_id
 )
 %ENDED%
@@ -236,15 +241,19 @@ _RESOLVE = _TAKE.replace("%ENDED%", _END).replace("%WHAT%", "(SELECT key FROM en
 Place = tuple[int, uuid.UUID, str]
 
 
-def take(place: Place, now: datetime) -> Woken | None:
-    """End a wait and wake its run; None when another was first, or it has ended."""
+def take(place: Place, happened_at: datetime | None, now: datetime) -> Woken | None:
+    """End a wait and wake its run; None when another was first, or it has ended.
+
+    So it is when a timeout of the step was due before ``happened_at``.
+    """
     wait_id, run_id, _ = place
-    rows = prepared.fetch(_TAKE_ONLY, [run_id, wait_id, now])
+    rows = prepared.fetch(_TAKE_ONLY, [run_id, wait_id, happened_at, now])
     return Woken(*rows[0]) if rows else None
 
 
 def resolve(
     place: Place,
+    happened_at: datetime | None,
     status: str,
     output: str | None,
     error: dict[str, Any] | None,
@@ -255,7 +264,8 @@ def resolve(
     wait_id, run_id, step = place
     ending = [status, output, _json(error), _json(detail), now]
     step_id = ids.step_pk(run_id, step)
-    rows = prepared.fetch(_RESOLVE, [run_id, wait_id, step, *ending, step_id, now])
+    taking = [run_id, wait_id, happened_at]
+    rows = prepared.fetch(_RESOLVE, [*taking, step, *ending, step_id, now])
     return Woken(*rows[0]) if rows else None
 
 

@@ -39,6 +39,8 @@ START = "start"
 HANDLER = "handler"
 RERUN = "rerun"
 BATCH = "batch"
+#: Relations of a run that takes the place of its parent.
+AGAIN = (RERUN, BATCH)
 
 
 @dataclass(slots=True)
@@ -306,7 +308,7 @@ def tell_parent(run: Run, end: End) -> None:
         outcome = Outcome(
             StepStatus.FAILED, error=_child_error(run, end), detail=_child(run)
         )
-    waits.resolve(wait, outcome)
+    waits.resolve(wait, outcome, happened_at=run.ended_at or clock.now())
 
 
 def outcome_of(run: Run) -> Outcome | None:

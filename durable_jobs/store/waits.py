@@ -90,22 +90,29 @@ def lock_runs(
     return list(runs)
 
 
-def resolve(wait: Wait, outcome: Outcome) -> Run | None:
-    """End a wait with ``outcome`` and wake its run; None when another was first."""
+def resolve(
+    wait: Wait, outcome: Outcome, *, happened_at: datetime | None = None
+) -> Run | None:
+    """End a wait with ``outcome`` and wake its run; None when another was first.
+
+    ``happened_at``: when what ends the wait happened. A timeout of the same step that
+    was due before that wins, even if no tick has ended it yet.
+    """
     hit("wake.begin", wait.kind)
     if db.is_postgres():
-        run = _resolved_at_once(wait, outcome)
+        run = _resolved_at_once(wait, outcome, happened_at)
     else:
-        run = _resolved(wait, outcome)
+        run = _resolved(wait, outcome, happened_at)
     if run is not None:
         hit("wake.committed", wait.kind)
     return run
 
 
-def _resolved(wait: Wait, outcome: Outcome) -> Run | None:
+def _resolved(wait: Wait, outcome: Outcome, happened_at: datetime | None) -> Run | None:
     with db.atomic():
         locked = lock_runs([wait.run_id])
-        if not locked or not _take(wait):
+        late = happened_at is not None and timed_out([wait], happened_at)
+        if not locked or late or not _take(wait):
             return None
         hit("wake.taken", wait.kind)
         finish_step(wait, outcome)
@@ -115,14 +122,26 @@ def _resolved(wait: Wait, outcome: Outcome) -> Run | None:
     return locked[0]
 
 
-def _resolved_at_once(wait: Wait, outcome: Outcome) -> Run | None:
+def timed_out(found: Sequence[Wait], moment: datetime) -> set[tuple[uuid.UUID, str]]:
+    """Return the steps of waits, by run and key, whose timeout was due before."""
+    late = Wait.objects.using(db.alias()).filter(
+        kind=WaitKind.TIMEOUT, due_at__lt=moment, run_id__in={w.run_id for w in found}
+    )
+    steps_of = {(wait.run_id, wait.step) for wait in found}
+    return steps_of & set(late.values_list("run_id", "step"))
+
+
+def _resolved_at_once(
+    wait: Wait, outcome: Outcome, happened_at: datetime | None
+) -> Run | None:
     """Do the same in one statement."""
     place = wait.pk, wait.run_id, wait.step
     if outcome.status is None:
-        row = postgres_waiting.take(place, clock.now())
+        row = postgres_waiting.take(place, happened_at, clock.now())
     else:
         row = postgres_waiting.resolve(
             place,
+            happened_at,
             outcome.status.value,
             # What went through the codec passes.
             Step._meta.get_field("output").get_prep_value(outcome.output),
@@ -204,14 +223,19 @@ def expire(limit: int, others: Iterable[WaitKind]) -> tuple[list[Run], list[Wait
     """
     if db.is_postgres():
         return _expired_at_once(limit, sorted(others))
+    found = due(limit, others)
+    runs = expire_these([wait for wait in found if wait.kind in WAKING])
+    return runs, [wait for wait in found if wait.kind not in WAKING]
+
+
+def due(limit: int, others: Iterable[WaitKind]) -> list[Wait]:
+    """Return up to ``limit`` waits that are due: those that wake, and ``others``."""
     rows = Wait.objects.using(db.alias()).filter(
         due_at__isnull=False,
         due_at__lte=clock.now(),
         kind__in=sorted(WAKING | set(others)),
     )
-    found = list(rows.order_by("due_at")[:limit])
-    runs = _expired([wait for wait in found if wait.kind in WAKING])
-    return runs, [wait for wait in found if wait.kind not in WAKING]
+    return list(rows.order_by("due_at")[:limit])
 
 
 def put_off(wait: Wait, due_at: datetime) -> None:
@@ -237,7 +261,8 @@ def _expired_at_once(
     return [runs[row.id] for row in rows], list(found) if left else []
 
 
-def _expired(waits: Sequence[Wait]) -> list[Run]:
+def expire_these(waits: Sequence[Wait]) -> list[Run]:
+    """End sleeps and retries that are due, in one transaction; return their runs."""
     if not waits:
         return []
     with db.atomic():
@@ -279,6 +304,38 @@ def find(kind: WaitKind, name: str, matches: Iterable[str] | None = None) -> lis
     if matches is not None:
         rows = rows.filter(match__in=list(matches))
     return list(rows.order_by("pk"))
+
+
+def page(
+    name: str,
+    matches: Iterable[str] | None,
+    after: int,
+    until: int | None,
+    limit: int,
+) -> list[Wait]:
+    """Return the next waits that an event of a name may end, the oldest first."""
+    rows = Wait.objects.using(db.alias()).filter(
+        kind__in=[WaitKind.CANCEL, WaitKind.EVENT], name=name
+    )
+    if matches is not None:
+        rows = rows.filter(match__in=list(matches))
+    if after:
+        rows = rows.filter(pk__gt=after)
+    if until is not None:
+        rows = rows.filter(pk__lte=until)
+    return list(rows.order_by("pk")[:limit])
+
+
+def of_ids(keys: Iterable[int]) -> list[Wait]:
+    """Return waits that are still there, the oldest first."""
+    rows = Wait.objects.using(db.alias()).filter(pk__in=list(keys))
+    return list(rows.order_by("pk"))
+
+
+def latest() -> int:
+    """Return the id of the latest wait, 0 when there is none."""
+    rows = Wait.objects.using(db.alias()).order_by("-pk")
+    return rows.values_list("pk", flat=True).first() or 0
 
 
 def exists(kinds: Iterable[WaitKind], name: str) -> bool:

@@ -17,13 +17,13 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
 from durable_jobs.engine import attempts, bodies
 from durable_jobs.engine.suspend import SimulatedCrash
-from durable_jobs.events import admitting, matching, model_waits, run_log
+from durable_jobs.events import admitting, model_waits, routing, run_log
 from durable_jobs.exceptions import ConfigurationError, StepError
 from durable_jobs.flow import limits
 from durable_jobs.models import Event, Run, Schedule, Wait
 from durable_jobs.scheduling import crons, ticking
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, gathered, lanes, leases, unknown
+from durable_jobs.store import db, gathered, guarding, lanes, leases, unknown
 from durable_jobs.testing import deciding, replaying, stubs
 from durable_jobs.testing.stubs import Stub, StubError
 from durable_jobs.types import Duration
@@ -83,7 +83,7 @@ class Kit:
         self._stack.callback(bodies.substitute, bodies.substitute(self._stubbed))
         self._stack.callback(run_log.watch, run_log.watch(self._failed))
         self._stack.callback(model_waits.watched.forget)
-        for cache in (limits, unknown):
+        for cache in (limits, unknown, guarding):
             cache.forget()
             self._stack.callback(cache.forget)
         return self
@@ -120,7 +120,7 @@ class Kit:
         while True:
             self._look_after_commits()
             ticking.tick(passing=passing)
-            matching.route_pending()
+            routing.route_pending()
             made = self._serve_all()
             count += made
             if not made and not self._timers_due() and not self._admission_due():

@@ -13,7 +13,7 @@ from django.db import connection
 
 from bench import filling
 from durable_jobs import clock, durable
-from durable_jobs.events import matching
+from durable_jobs.events import routing
 from durable_jobs.executors.keeper import keeper
 from durable_jobs.executors.serving import serve
 from durable_jobs.models import Run, Wait
@@ -61,7 +61,7 @@ def live() -> None:
         Wait.objects.filter(run=woken).update(due_at=past)
         durable.send("bench/answer", {"run": number})
         serve("default")
-        matching.route_pending()
+        routing.route_pending()
         ticking.pending()
         ticking.ring_lost()
         leases.expired(10)

@@ -78,10 +78,10 @@ def no_look_after_a_crash() -> None:
 
 def routed_before_the_commit() -> None:
     """Offer an event to the waits in the transaction that sends it."""
-    from durable_jobs.events import matching, reaching
+    from durable_jobs.events import reaching, routing
 
     def routed(reached: Any) -> None:
-        matching.route_pending()
+        routing.route_pending()
         begin(reached)
 
     begin = _put(reaching, "begin", routed)

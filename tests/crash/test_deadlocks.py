@@ -12,7 +12,7 @@ from django.db import connection, transaction
 
 from durable_jobs import clock, durable
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import matching
+from durable_jobs.events import routing
 from durable_jobs.models import Event, Run, Wait
 from durable_jobs.scheduling import ticking, timers
 from durable_jobs.store import leases
@@ -83,12 +83,12 @@ def pause_child(parent: Run, child: Run) -> Any:
 
 def send_event(parent: Run, child: Run) -> Any:
     durable.send("pair/go", parent.data)
-    return matching.route_pending()
+    return routing.route_pending()
 
 
 def send_stop(parent: Run, child: Run) -> Any:
     durable.send("pair/stop", parent.data)
-    return matching.route_pending()
+    return routing.route_pending()
 
 
 def time_out(parent: Run, child: Run) -> Any:
@@ -170,11 +170,11 @@ def test_an_event_that_commits_after_later_ones_is_not_passed_over() -> None:
         with transaction.atomic():
             got.append(durable.send("gap/go", {"n": 0}))
             elsewhere(late)
-        matching.route_pending()
+        routing.route_pending()
 
     def late() -> None:
         got.append(durable.send("gap/go", {"n": 1}))
-        matching.route_pending()
+        routing.route_pending()
         assert not Event.objects.filter(pk=got[0]).exists(), "it has not committed"
 
     early()

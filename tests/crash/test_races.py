@@ -20,7 +20,7 @@ from durable_jobs.control import approving
 from durable_jobs.control.acting import Actor
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import attempts
-from durable_jobs.events import matching
+from durable_jobs.events import routing
 from durable_jobs.models import Event, Run, Schedule, Step, Wait
 from durable_jobs.scheduling import crons, timers
 from durable_jobs.statuses import StepStatus
@@ -165,7 +165,7 @@ def test_an_event_that_commits_after_the_wait_wakes_it() -> None:
             durable.send("race/go", {"n": 7})
             sent.set()
             assert registered.wait(10)
-        matching.route_pending()
+        routing.route_pending()
 
     def waits() -> None:
         assert sent.wait(10)
@@ -194,10 +194,10 @@ def test_a_wait_and_an_event_at_the_same_moment_meet_once() -> None:
 
         def send(number: int = number) -> None:
             durable.send("race/meet", {"n": number})
-            matching.route_pending()
+            routing.route_pending()
 
         together(send, lambda held=held: advance(held))
-        matching.route_pending()
+        routing.route_pending()
         assert not Wait.objects.filter(run=run).exists(), f"round {number}"
         run.refresh_from_db()
         if run.is_live:
@@ -222,7 +222,7 @@ def test_of_an_event_and_its_timeout_one_wins() -> None:
         past = clock.now() - timedelta(seconds=1)
         Wait.objects.filter(run=run, kind="timeout").update(due_at=past)
         durable.send("race/late", {"n": number})
-        together(matching.route_pending, timers.sweep)
+        together(routing.route_pending, timers.sweep)
         step = Step.objects.get(run=run)
         advance(claimed()[0])
         run.refresh_from_db()

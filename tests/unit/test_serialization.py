@@ -491,6 +491,7 @@ def test_a_lazy_instance_and_one_with_a_textual_key_are_references_too(
     assert loads(dumps(textual, what="value")).pk == 77
 
 
+@pytest.mark.django_db(transaction=True)
 def test_many_references_are_one_query(
     tenant: Tenant, django_assert_num_queries: Any
 ) -> None:

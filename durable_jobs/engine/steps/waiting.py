@@ -21,7 +21,7 @@ from durable_jobs.definitions.triggers import compile_match_and_condition
 from durable_jobs.engine.frames import Frame, Plan
 from durable_jobs.engine.frames import answer as plain
 from durable_jobs.engine.suspend import Suspend
-from durable_jobs.events import matching, model_waits, signalling
+from durable_jobs.events import match_keys, matching, model_waits, signalling
 from durable_jobs.events.model_changes import concrete
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Event, Wait, WaitKind
@@ -116,6 +116,8 @@ def _event_row(frame: Frame, branch: str, one: EventWait) -> NewWait:
         condition["ask"] = True
     elif one.if_ is not None:
         condition["if"] = one.if_
+        if one.match is None:
+            match = match_keys.key_of(one.if_, frame.session.run.data)
     return NewWait(
         kind=WaitKind.EVENT,
         name=one.event,
@@ -279,7 +281,7 @@ def _complete(frame: Frame, operation: Waiting, found: Found) -> Any:
     value = [found.branch, found.value] if several else found.value
     memo = frame.memo_as(
         StepStatus.COMPLETED,
-        output=frame.session.encode(value, frame.name),
+        output=frame.session.encode(value, frame.name, own=True),
         due_at=None,
         ended_at=clock.now(),
         detail={"event": found.event, "branch": found.branch},

@@ -1,0 +1,39 @@
+"""Sweep errors: what sweeps, claims and the router could not do, and try again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.utils.translation import gettext_lazy as _
+
+from durable_jobs.admin.base import ReadOnlyAdmin
+from durable_jobs.admin.display import moment
+from durable_jobs.models import SweepError
+
+
+@admin.register(SweepError)
+class SweepErrorAdmin(ReadOnlyAdmin):
+    """Items that failed, the latest first."""
+
+    list_display = ("item", "kind", "count", "last", "next_try")
+    facts = ("kind", "item", "run_id", "count", "last", "next_try")
+    bodies = ((_("Error"), "message"),)
+    payloads = ("message",)
+    secrets = ("message",)
+    ordering = ("-until", "-id")
+
+    @admin.display(description=_("last failure"))
+    def last(self, error: SweepError) -> Any:
+        """Return when it failed last."""
+        return moment(error.last_at)
+
+    @admin.display(description=_("next try"))
+    def next_try(self, error: SweepError) -> Any:
+        """Return when it is tried again."""
+        return moment(error.until)
+
+    @admin.display(description="")
+    def message_shown(self, error: Any) -> str:
+        """Return the message."""
+        return str(error.message_text)

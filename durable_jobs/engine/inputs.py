@@ -1,0 +1,78 @@
+"""What an attempt needs before the function is called: its event, decoded.
+
+A payload may refer to what this process cannot load now: a class of a newer deploy, a
+column before its migration, a second database that is down. Only the run that needs it
+waits, with a growing pause, and fails with the reason if that lasts.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from django.db import transaction
+
+from durable_jobs import clock, dispatch
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.engine.context import Ahead
+from durable_jobs.engine.errors import describe
+from durable_jobs.events import ending
+from durable_jobs.models import Run
+from durable_jobs.models.fields import payload
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, runs, steps
+from durable_jobs.store.runs import End
+
+logger = logging.getLogger("durable_jobs")
+
+#: So many times a run waits for its input at least, whatever its ``retries``.
+TRIES = 10
+FIRST_PAUSE = timedelta(seconds=2)
+LONGEST_PAUSE = timedelta(minutes=10)
+
+
+class Unreadable(Exception):
+    """The input of a run cannot be read; its cause tells why."""
+
+
+def read(run: Run, function: Function) -> Ahead | None:
+    """Decode what a run was started with; return what an async function cannot ask.
+
+    Raises ``Unreadable``, and what an outage of the runs' own database raises.
+    """
+    try:
+        payload(run, "data")
+        return Ahead.of(run) if function.is_async else None
+    except Exception as error:
+        if db.lost(error):
+            raise
+        raise Unreadable from error
+
+
+def postpone(run: Run, unread: Unreadable) -> None:
+    """Queue the run again after a pause, or let it fail when that went on for long."""
+    function, error = registry.get(run.function), unread.__cause__ or unread
+    assert run.lease_token is not None, "the run was claimed"
+    lease, record, now = (run.pk, run.lease_token), describe(error), clock.now()
+    if run.attempt >= max(TRIES, function.retries):
+        ending.finish(run, End(RunStatus.FAILED, error=record), lease)
+        return
+    due = now + min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(run.attempt, 20)))
+    with transaction.atomic(using=db.alias()):
+        runs.suspend(
+            lease,
+            queue=function.queue,
+            due_at=due,
+            attempt=run.attempt + 1,
+            holding=run.entry is not None,
+        )
+        steps.record_attempt(run.pk, "", run.attempt, record, None, now)
+    logger.warning(
+        "Run %s of %s cannot read its input; it tries again at %s: %s",
+        run.pk,
+        run.function,
+        due.isoformat(),
+        record["message"],
+    )
+    dispatch.ring_at(due, function.queue)

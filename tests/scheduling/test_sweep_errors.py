@@ -1,0 +1,564 @@
+"""One item's error ends no sweep: it is kept, tried again later, and the rest go on."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+from django.db import models as django_models
+
+from durable_jobs import clock, durable
+from durable_jobs.engine import attempts
+from durable_jobs.events import admitting, gathering, routing
+from durable_jobs.executors import graves, serving
+from durable_jobs.flow import keys
+from durable_jobs.models import (
+    Admission,
+    Event,
+    Gate,
+    Gathered,
+    Lane,
+    Pause,
+    Run,
+    Schedule,
+    Slot,
+    SweepError,
+    Tally,
+    Wait,
+)
+from durable_jobs.scheduling import (
+    crons,
+    leases,
+    retention,
+    standing,
+    tallying,
+    ticking,
+    timers,
+)
+from durable_jobs.store import guarding
+from durable_jobs.store import leases as claims
+from durable_jobs.testing import Kit
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Undo = Callable[[], None]
+
+
+def _refuse(model: type[django_models.Model], event: str, when: str) -> Undo:
+    """Let the database refuse to write some rows; return what ends that."""
+    table = model._meta.db_table
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute(
+                f"CREATE TRIGGER sick BEFORE {event} ON {table} WHEN {when} "
+                f"BEGIN SELECT RAISE(ABORT, 'sick'); END"
+            )
+        else:
+            cursor.execute(
+                "CREATE OR REPLACE FUNCTION sick() RETURNS trigger AS "
+                "$$ BEGIN RAISE EXCEPTION 'sick'; END $$ LANGUAGE plpgsql"
+            )
+            cursor.execute(
+                f"CREATE TRIGGER sick BEFORE {event} ON {table} FOR EACH ROW "
+                f"WHEN ({when}) EXECUTE FUNCTION sick()"
+            )
+
+    def undo() -> None:
+        on = "" if connection.vendor == "sqlite" else f" ON {table}"
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP TRIGGER IF EXISTS sick{on}")
+
+    return undo
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, int):
+        return str(value)
+    text = getattr(value, "hex", None) if connection.vendor == "sqlite" else None
+    return f"'{text or value}'"
+
+
+@dataclass
+class Case:
+    """Two items of one loop: the sick one cannot be done, the well one can."""
+
+    sweep: Callable[[], object]
+    #: Poisons the sick one; returns what heals it.
+    poison: Callable[[], Undo]
+    #: Whether the sick and the well one are done.
+    done: Callable[[], tuple[bool, bool]]
+
+
+def _nap(kit: Kit, **options: Any) -> list[Run]:
+    nap = durable.function(id="nap", **options)(lambda ctx: ctx.step.sleep("s", "1h"))
+    runs = [nap.enqueue() for _ in range(2)]
+    kit.run_until_idle()
+    return runs
+
+
+def _gone(model: type[django_models.Model], items: list[Any]) -> tuple[bool, bool]:
+    sick, well = (not model._default_manager.filter(pk=pk).exists() for pk in items)
+    return sick, well
+
+
+def sleeps(kit: Kit) -> Case:
+    runs = _nap(kit)
+    items = [Wait.objects.get(run=run).pk for run in runs]
+    kit.advance("1h", run=False)
+    return Case(
+        timers.sweep,
+        lambda: _refuse(Wait, "DELETE", f"OLD.id = {items[0]}"),
+        lambda: _gone(Wait, items),
+    )
+
+
+def timeouts(kit: Kit) -> Case:
+    @durable.function(id="waits")
+    def waits(ctx):
+        ctx.step.wait_for_event("w", "a/never", timeout="1h")
+
+    runs = [waits.enqueue() for _ in range(2)]
+    kit.run_until_idle()
+    items = [Wait.objects.get(run=run, kind="timeout").pk for run in runs]
+    kit.advance("1h", run=False)
+    return Case(
+        timers.sweep,
+        lambda: _refuse(Wait, "DELETE", f"OLD.id = {items[0]}"),
+        lambda: _gone(Wait, items),
+    )
+
+
+def _claimed(kit: Kit, worker: str) -> list[Run]:
+    work = durable.function(id="work")(lambda ctx: None)
+    runs = [work.enqueue() for _ in range(2)]
+    claims.claim("default", 8, worker)
+    return runs
+
+
+def _held(runs: list[Run]) -> tuple[bool, bool]:
+    sick, well = (Run.objects.get(pk=run.pk).lease_token is None for run in runs)
+    return sick, well
+
+
+def _held_fast(runs: list[Run]) -> Undo:
+    own = f"OLD.id = {_literal(runs[0].pk)}"
+    return _refuse(Run, "UPDATE", f"{own} AND NEW.lease_token IS NULL")
+
+
+def expired_leases(kit: Kit) -> Case:
+    runs = _claimed(kit, "dead")
+    kit.advance("1h", run=False)
+    return Case(leases.sweep, lambda: _held_fast(runs), lambda: _held(runs))
+
+
+def dead_workers(kit: Kit) -> Case:
+    runs = _claimed(kit, f"{socket.gethostname()}:{2**22 + os.getpid()}")
+    return Case(graves.take_back, lambda: _held_fast(runs), lambda: _held(runs))
+
+
+@contextmanager
+def _patched(target: Any, name: str, sick: Callable[..., bool]) -> Iterator[None]:
+    """Let calls about the sick item raise."""
+    with pytest.MonkeyPatch.context() as patch:
+        original = getattr(target, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            if sick(*args):
+                raise ZeroDivisionError("sick")
+            return original(*args, **options)
+
+        patch.setattr(target, name, call)
+        yield
+
+
+def _break(target: Any, name: str, sick: Callable[..., bool]) -> Undo:
+    manager = _patched(target, name, sick)
+    manager.__enter__()
+    return lambda: manager.__exit__(None, None, None) and None
+
+
+def claimed_runs(kit: Kit) -> Case:
+    work = durable.function(id="work")(lambda ctx: None)
+    runs = [work.enqueue() for _ in range(2)]
+
+    def done() -> tuple[bool, bool]:
+        sick, well = (Run.objects.get(pk=run.pk).ended_at is not None for run in runs)
+        return sick, well
+
+    return Case(
+        lambda: serving.serve("default"),
+        lambda: _break(attempts, "advance", lambda run: run.pk == runs[0].pk),
+        done,
+    )
+
+
+def _schedules(kit: Kit) -> list[str]:
+    names = ["tests.sick", "tests.well"]
+    for name in names:
+        durable.function(id=name, on=durable.Cron("0 * * * *"))(lambda ctx: None)
+    return names
+
+
+def schedules(kit: Kit) -> Case:
+    names = _schedules(kit)
+    crons.sync()
+    kit.advance("1h", run=False)
+
+    def done() -> tuple[bool, bool]:
+        sick, well = (Run.objects.filter(function=name).exists() for name in names)
+        return sick, well
+
+    return Case(
+        crons.sweep, lambda: _refuse(Run, "INSERT", "NEW.function = 'tests.sick'"), done
+    )
+
+
+def declared_crons(kit: Kit) -> Case:
+    names = _schedules(kit)
+
+    def done() -> tuple[bool, bool]:
+        sick, well = (Schedule.objects.filter(function=name).exists() for name in names)
+        return sick, well
+
+    sick = "NEW.function = 'tests.sick'"
+    return Case(crons.sync, lambda: _refuse(Schedule, "INSERT", sick), done)
+
+
+def arrivals(kit: Kit) -> Case:
+    work = durable.function(id="work", concurrency=5)(lambda ctx: None)
+    runs = [work.enqueue() for _ in range(2)]
+
+    def done() -> tuple[bool, bool]:
+        sick, well = (Run.objects.get(pk=run.pk).lane != -1 for run in runs)
+        return sick, well
+
+    return Case(
+        admitting.rounds,
+        lambda: _break(keys, "lane_of", lambda run: run.pk == runs[0].pk),
+        done,
+    )
+
+
+def backlogs(kit: Kit) -> Case:
+    runs = []
+    for name in ("tests.sick", "tests.well"):
+        work = durable.function(id=name, concurrency=5)(lambda ctx: None)
+        runs.append(work.enqueue())
+    admitting.rounds()
+
+    def done() -> tuple[bool, bool]:
+        sick, well = (Run.objects.get(pk=run.pk).lane is None for run in runs)
+        return sick, well
+
+    return Case(
+        lambda: admitting.rounds("default", 8),
+        lambda: _break(keys, "passages", lambda function, _: function.id[6:] == "sick"),
+        done,
+    )
+
+
+def _gathering(kit: Kit) -> list[str]:
+    names = ["tests.sick", "tests.well"]
+    for name in names:
+        durable.function(
+            id=name, on=durable.Event("a/b"), debounce=durable.Debounce("1m")
+        )(lambda ctx: None)
+    kit.send("a/b")
+    return names
+
+
+def _started(names: list[str]) -> tuple[bool, bool]:
+    sick, well = (Run.objects.filter(function=name).exists() for name in names)
+    return sick, well
+
+
+def windows(kit: Kit) -> Case:
+    names = _gathering(kit)
+    admitting.rounds()
+    kit.advance("1m", run=False)
+    return Case(
+        admitting.rounds,
+        lambda: _refuse(Run, "INSERT", "NEW.function = 'tests.sick'"),
+        lambda: _started(names),
+    )
+
+
+def buffered_events(kit: Kit) -> Case:
+    names = _gathering(kit)
+
+    def done() -> tuple[bool, bool]:
+        fresh = Gathered.objects.filter(window__isnull=True, run__isnull=True)
+        sick, well = (not fresh.filter(function=name).exists() for name in names)
+        return sick, well
+
+    return Case(
+        admitting.rounds,
+        lambda: _break(gathering, "_extend", lambda _, one: one.function[6:] == "sick"),
+        done,
+    )
+
+
+def pruned_runs(kit: Kit) -> Case:
+    work = durable.function(id="work")(lambda ctx: None)
+    items = [work.enqueue().pk for _ in range(2)]
+    kit.run_until_idle()
+    kit.advance("400d", run=False)
+    sick = f"OLD.id = {_literal(items[0])}"
+    return Case(
+        retention.sweep,
+        lambda: _refuse(Run, "DELETE", sick),
+        lambda: _gone(Run, items),
+    )
+
+
+def tallies(kit: Kit) -> Case:
+    kit.travel_to(tallying.begin_of(kit.now()) + timedelta(minutes=5))
+    sick = tallying.begin_of(kit.now())
+    well = sick - tallying.LENGTH
+    kit.advance("7m", run=False)
+    stored = connection.ops.adapt_datetimefield_value(sick)
+
+    def done() -> tuple[bool, bool]:
+        counted = set(Tally.objects.values_list("since", flat=True))
+        return sick in counted, well in counted
+
+    return Case(
+        tallying.sweep,
+        lambda: _refuse(Tally, "INSERT", f"NEW.since = '{stored}'"),
+        done,
+    )
+
+
+def lost_slots(kit: Kit) -> Case:
+    run = durable.function(id="work")(lambda ctx: None).enqueue()
+    kit.run_until_idle()
+    now = clock.now()
+    gate = Gate.objects.create(name="g", control="concurrency", used_at=now)
+    items = [
+        Slot.objects.create(gate=gate, run_id=run.pk, since=now).pk for _ in range(2)
+    ]
+
+    def done() -> tuple[bool, bool]:
+        rows = Slot.objects.filter(released_at__isnull=True)
+        sick, well = (not rows.filter(pk=pk).exists() for pk in items)
+        return sick, well
+
+    return Case(
+        standing._release_lost,
+        lambda: _refuse(Slot, "UPDATE", f"OLD.id = {items[0]}"),
+        done,
+    )
+
+
+def old_admissions(kit: Kit) -> Case:
+    now = clock.now()
+    gate = Gate.objects.create(name="g", control="rate_limit", used_at=now)
+    past = now - timedelta(days=1)
+    items = [
+        Admission.objects.create(gate=gate, at=past, expires_at=past).pk
+        for _ in range(2)
+    ]
+    return Case(
+        standing._forget_admissions,
+        lambda: _refuse(Admission, "DELETE", f"OLD.id = {items[0]}"),
+        lambda: _gone(Admission, items),
+    )
+
+
+def idle_backlogs(kit: Kit) -> Case:
+    past = clock.now() - timedelta(days=9)
+    made = [
+        Lane.objects.create(
+            name=name, function="f", queue="q", keys={}, starting=True, turn=past
+        )
+        for name in ("one", "two")
+    ]
+    items = [lane.pk for lane in made]
+    Lane.objects.update(active=False)
+    return Case(
+        standing._forget_lanes,
+        lambda: _refuse(Lane, "DELETE", f"OLD.id = {items[0]}"),
+        lambda: _gone(Lane, items),
+    )
+
+
+def events(kit: Kit) -> Case:
+    @durable.function(id="waits")
+    def waits(ctx):
+        ctx.step.wait_for_event("w", ctx.event.data["name"])
+
+    for name in ("a/sick", "a/well"):
+        waits.enqueue({"name": name})
+    kit.run_until_idle()
+    items = [kit.send(name) for name in ("a/sick", "a/well")]
+    Event.objects.filter(name="a/sick").update(
+        data=durable_payload({"$durable": "enum", "value": ["no.such:Thing", "A"]})
+    )
+
+    def done() -> tuple[bool, bool]:
+        sick, well = (not Event.objects.get(pk=pk).pending for pk in items)
+        return sick, well
+
+    def poison() -> Undo:
+        return lambda: Event.objects.filter(name="a/sick").update(data={}) and None
+
+    return Case(routing.route_pending, poison, done)
+
+
+def waits_of_one_event(kit: Kit) -> Case:
+    @durable.function(id="waits")
+    def waits(ctx):
+        ctx.step.wait_for_event("w", "a/come")
+
+    runs = [waits.enqueue() for _ in range(2)]
+    kit.run_until_idle()
+    items = [Wait.objects.get(run=run).pk for run in runs]
+    kit.send("a/come")
+    return Case(
+        routing.route_pending,
+        lambda: _refuse(Wait, "DELETE", f"OLD.id = {items[0]}"),
+        lambda: _gone(Wait, items),
+    )
+
+
+def durable_payload(tree: Any) -> Any:
+    from durable_jobs.models.fields import Stored
+
+    return Stored(tree)
+
+
+CASES = [
+    sleeps,
+    timeouts,
+    expired_leases,
+    dead_workers,
+    claimed_runs,
+    schedules,
+    declared_crons,
+    arrivals,
+    backlogs,
+    windows,
+    buffered_events,
+    pruned_runs,
+    tallies,
+    lost_slots,
+    old_admissions,
+    idle_backlogs,
+    events,
+    waits_of_one_event,
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_an_item_that_fails_is_put_off_and_the_others_are_done(
+    kit: Kit, case: Callable[[Kit], Case]
+) -> None:
+    made = case(kit)
+    heal = made.poison()
+    try:
+        made.sweep()
+        assert made.done() == (False, True)
+        [error] = SweepError.objects.all()
+        assert error.count == 1
+        assert error.until > clock.now()
+        assert error.message
+        made.sweep()
+        error.refresh_from_db()
+        assert error.count == 1, "it is put off"
+        kit.advance(guarding.FIRST_PAUSE + timedelta(seconds=1), run=False)
+        made.sweep()
+        error.refresh_from_db()
+        assert error.count == 2
+        assert error.until - error.last_at == 2 * guarding.FIRST_PAUSE
+    finally:
+        heal()
+    kit.advance("30s", run=False)
+    made.sweep()
+    assert made.done() == (True, True)
+
+
+#: The loops over items: who adds one adds a case for it, and its name here.
+SWEEPS = {
+    "timers",
+    "leases",
+    "events",
+    "schedules",
+    "crons",
+    "admissions",
+    "lanes",
+    "queues",
+    "missing",
+    "retention",
+    "tallies",
+}
+UPKEEP = {
+    "lost",
+    "redeclared",
+    "waiting",
+    "still",
+    "strays",
+    "paused",
+    "admissions",
+    "lanes",
+    "gates",
+}
+
+
+def test_every_sweep_is_known_here() -> None:
+    assert set(ticking._SWEEPS) == SWEEPS
+    assert set(standing._WORKS) == UPKEEP
+
+
+@pytest.mark.parametrize("name", sorted(UPKEEP))
+def test_a_kind_of_upkeep_that_fails_leaves_the_others(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    done: list[str] = []
+
+    def fail() -> int:
+        raise ZeroDivisionError(name)
+
+    for other in standing._WORKS:
+        monkeypatch.setitem(
+            standing._WORKS, other, lambda other=other: done.append(other) or 1
+        )
+    monkeypatch.setitem(standing._WORKS, name, fail)
+    monkeypatch.setattr(
+        standing._probe, "ask", lambda *args: dict.fromkeys(standing._WORKS, True)
+    )
+    standing.sweep()
+    assert set(done) == UPKEEP - {name}
+    assert SweepError.objects.get().item == name
+
+
+def test_a_pause_that_fails_leaves_the_others(kit: Kit) -> None:
+    for name in ("sick", "well"):
+        durable.function(id=name)(lambda ctx: None).enqueue()
+        Pause.objects.create(kind="function", name=name, paused_at=clock.now())
+    heal = _break(admitting, "_shelve", lambda pause: pause.name == "sick")
+    try:
+        admitting.shelve()
+    finally:
+        heal()
+    assert Run.objects.get(function="well").lane is not None
+    assert Run.objects.get(function="sick").lane is None
+
+
+def test_an_outage_of_the_database_is_no_error_of_an_item(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "is_usable", lambda: False)
+
+    def work() -> None:
+        raise OperationalError("the connection is lost")
+
+    with pytest.raises(OperationalError):
+        guarding.guarded("wait", 1, work)
+    assert not SweepError.objects.exists()
