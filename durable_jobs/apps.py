@@ -10,7 +10,7 @@ from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.db.models.signals import post_save, pre_save
+from django.db.models.signals import post_migrate, post_save, pre_save
 from django.utils.module_loading import module_has_submodule
 from django.utils.translation import gettext_lazy as _
 
@@ -44,6 +44,7 @@ class DurableJobsConfig(AppConfig):
         from durable_jobs.definitions.checks import check_installation
         from durable_jobs.definitions.registry import registry
         from durable_jobs.events import model_changes, model_waits
+        from durable_jobs.store import installation
 
         logs.guard()
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
@@ -59,6 +60,9 @@ class DurableJobsConfig(AppConfig):
         registry.on_add = model_changes.connect
         _discover()
         prefix = "durable_jobs"
+        post_migrate.connect(
+            installation.ensure, sender=self, dispatch_uid=f"{prefix}.installation"
+        )
         pre_save.connect(model_changes.before_save, dispatch_uid=f"{prefix}.before")
         post_save.connect(model_changes.after_save, dispatch_uid=f"{prefix}.after")
         post_save.connect(model_waits.saved, dispatch_uid=f"{prefix}.saved")

@@ -52,6 +52,10 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
+def _prefix(name: str, value: Any) -> str:
+    return "" if value == "" else _text(name, value)
+
+
 def _optional_text(name: str, value: Any) -> str | None:
     return None if value is None else _text(name, value)
 
@@ -193,6 +197,9 @@ class Settings:
     CELERY_APP: str | None = _setting(None, _optional_text)
     #: The Celery queue whose workers hear of new events. Functions name their own.
     QUEUE: str = _setting("default", _text)
+    #: What comes before the names of our queues on the broker, for two installations
+    #: on one broker.
+    QUEUE_PREFIX: str = _setting("", _prefix)
     #: The Celery queue of the tick; None, as written, is QUEUE.
     TICK_QUEUE: str = _setting(None, _optional_text)
     #: Runs that a worker claims at once.

@@ -20,6 +20,7 @@ from kombu.utils.imports import symbol_by_name
 from durable_jobs.conf import settings
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.executors import celery_logs
+from durable_jobs.executors.queues import on_broker
 
 TICK = "durable_jobs.tick"
 
@@ -89,7 +90,7 @@ def install_beat(app: Celery) -> None:
         settings.TICK.total_seconds(),
         app.signature(
             TICK,
-            options={"queue": settings.TICK_QUEUE, "ignore_result": True},
+            options={"queue": on_broker(settings.TICK_QUEUE), "ignore_result": True},
             immutable=True,
         ),
         name=TICK,

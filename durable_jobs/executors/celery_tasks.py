@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from celery import shared_task
+from celery import Task, shared_task
 from celery.signals import (
     celeryd_after_setup,
     celeryd_init,
@@ -37,6 +37,7 @@ from durable_jobs.conf import settings
 from durable_jobs.engine import time_limits
 from durable_jobs.executors import (
     connections,
+    foreign,
     pools,  # noqa: F401  # connects its receiver
     requirements,  # noqa: F401  # connects its receiver
     stopping,
@@ -49,7 +50,7 @@ from durable_jobs.executors.executing import Tasks
 from durable_jobs.executors.keeper import LEAD, keeper
 from durable_jobs.executors.patrol import Hands, Patrol
 from durable_jobs.executors.publishing import Publisher, impatient_connection
-from durable_jobs.executors.queues import own_queues
+from durable_jobs.executors.queues import on_broker, own_queues, served
 from durable_jobs.executors.serving import SLACK, answered, serve
 from durable_jobs.scheduling import ticking
 
@@ -79,8 +80,8 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-@shared_task(name=WORK, **_OPTIONS)
-def work(queue: str, rung_at: float = math.inf) -> int:
+@shared_task(name=WORK, bind=True, **_OPTIONS)
+def work(self: Task[Any, Any], queue: str, rung_at: float = math.inf) -> int:
     """Answer a doorbell: serve a queue for a while.
 
     One that was rung before this process last looked tells nothing new. One for a
@@ -88,6 +89,8 @@ def work(queue: str, rung_at: float = math.inf) -> int:
     """
     if not isinstance(queue, str) or not isinstance(rung_at, float):
         return 0  # nothing that we sent
+    if foreign.passed_on(self, queue, rung_at):
+        return 0
     if answered(queue, rung_at):
         return 0
     ahead = rung_at - clock.now().timestamp()
@@ -110,14 +113,16 @@ def _others(queue: str) -> list[str]:
     return random.sample(others, min(len(others), MOST_QUEUES))
 
 
-@shared_task(name=TICK, **_OPTIONS)
-def tick() -> dict[str, int]:
+@shared_task(name=TICK, bind=True, **_OPTIONS)
+def tick(self: Task[Any, Any]) -> dict[str, int]:
     """Do what is due, unless this process just has: ticks may have piled up.
 
     They do not expire: Celery compares that time with the clock of this machine, which
     need not be right.
     """
     global _ticked_at
+    if foreign.passed_on(self):
+        return {}
     now = clock.monotonic()
     if now - _ticked_at < settings.TICK.total_seconds() / 2:
         return {}
@@ -163,17 +168,18 @@ class CeleryDispatcher:
         return dispatch.sent(queue, lambda: self._ring(queue, work))
 
     def _send(self, queue: str, bells: int, moment: datetime) -> None:
-        app = project_app()
+        app, headers = project_app(), foreign.headers()
 
         def send(producer: Producer) -> None:
             for _ in range(bells):
                 app.send_task(
                     WORK,
                     args=[queue, moment.timestamp()],
-                    queue=self._channel or queue,
+                    queue=on_broker(self._channel or queue),
                     producer=producer,
                     retry=False,
                     ignore_result=True,
+                    headers=headers,
                 )
 
         self._publisher.publish(send)
@@ -225,7 +231,7 @@ def _note_consumed(instance: Any = None, **kwargs: Any) -> None:
 
     What is added to Celery's queues later, by ringing for one, is not this worker's.
     """
-    _consumed[:] = instance.app.amqp.queues.consume_from
+    _consumed[:] = served(instance.app.amqp.queues.consume_from)
 
 
 @worker_init.connect
@@ -256,7 +262,7 @@ def _watch(tasks: Tasks, sender: Any, **kwargs: Any) -> None:
         hands.turns = False
     else:
         sender.hub.call_repeatedly(TURN, hands.turned)
-    patrol = Patrol(list(sender.app.amqp.queues.consume_from), hands.idle, _leave)
+    patrol = Patrol(_consumed, hands.idle, _leave)
     task_received.connect(patrol.heard, weak=False)
     worker_shutting_down.connect(patrol.stop, weak=False)
     patrol.start()

@@ -18,6 +18,7 @@ from durable_jobs.models.flow import (
     Window,
 )
 from durable_jobs.models.installation import (
+    Installation,
     MissingFunction,
     SweepError,
     Tally,
@@ -47,6 +48,7 @@ __all__ = [
     "Gate",
     "Gathered",
     "IdempotencyKey",
+    "Installation",
     "Lane",
     "MissingFunction",
     "Pause",

@@ -1,13 +1,38 @@
-"""The installation: its workers, and what it has done."""
+"""The installation: its id, its workers, and what it has done."""
 
 from __future__ import annotations
 
+import uuid
 from datetime import timedelta
 from typing import ClassVar
 
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+
+
+class Installation(models.Model):
+    """The one row that tells this installation from others on the same broker.
+
+    ``key`` is in each message. ``other_*`` tell of the last message of another
+    installation that a worker of this one received.
+    """
+
+    #: The primary key of the row.
+    ONLY = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ONLY)
+    key = models.UUIDField(default=uuid.uuid4, editable=False)
+    other_key = models.UUIDField(null=True, editable=False)
+    other_queue = models.CharField(max_length=255, blank=True, default="")
+    other_seen_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        verbose_name = _("installation")
+        verbose_name_plural = _("installations")
+
+    def __str__(self) -> str:
+        return str(self.key)
 
 
 class Worker(models.Model):

@@ -13,7 +13,15 @@ from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import format_duration
-from durable_jobs.models import Event, Pause, Run, SweepError, Wait, Worker
+from durable_jobs.models import (
+    Event,
+    Installation,
+    Pause,
+    Run,
+    SweepError,
+    Wait,
+    Worker,
+)
 from durable_jobs.scheduling import ticking
 from durable_jobs.scheduling.faults import FAULTS, Fault
 from durable_jobs.statuses import LIVE, RunStatus
@@ -25,6 +33,8 @@ REPAIRED_AT_ONCE = 500
 GRACE = timedelta(seconds=30)
 #: How long a run may be ready and not begun before that is a fault.
 OLDEST = timedelta(minutes=5)
+#: For how long a message of another installation is a fault.
+OTHER_SEEN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +140,7 @@ def _found(check: str, what: str, rows: QuerySet[Any]) -> Iterator[Finding]:
 def _late(oldest: timedelta) -> Iterator[Finding]:
     now = clock.now()
     yield from _tick(now)
+    yield from _other_installation(now)
     overdue = now - GRACE
     runs = Run.objects.using(db.alias())
     yield from _found(
@@ -208,6 +219,17 @@ def last_tick() -> datetime | None:
 
 
 # What a person may have to know
+
+
+def _other_installation(now: datetime) -> Iterator[Finding]:
+    rows = Installation.objects.using(db.alias())
+    for row in rows.filter(other_seen_at__gt=now - OTHER_SEEN):
+        yield Finding(
+            check="other-installation",
+            message=f"Messages of installation {row.other_key} come by the queue "
+            f"{row.other_queue!r} to installation {row.key}: both use one broker. "
+            "Set QUEUE_PREFIX, or give one another broker.",
+        )
 
 
 def _worth_knowing() -> Iterator[Finding]:
