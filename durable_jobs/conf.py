@@ -71,6 +71,12 @@ def _version(name: str, value: Any) -> str:
 _VERSIONS = ("GIT_SHA", "HEROKU_SLUG_COMMIT", "SOURCE_VERSION")
 
 
+def _path(name: str, value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and "." in value):
+        raise _wrong(name, value, "None or a dotted path, such as 'shop.rules.visible'")
+    return value
+
+
 def _url(name: str, value: Any) -> str | None:
     if value is not None and not (
         isinstance(value, str) and value.startswith(("http://", "https://"))
@@ -220,6 +226,8 @@ class Settings:
     CALLBACK_URL: str | None = _setting(None, _url)
     #: How long a page may follow a run by the token that it was made with.
     PROGRESS_AGE: timedelta = _setting("1h", _duration)
+    #: The rule that says which runs a viewer may see: a dotted path to a function.
+    VISIBLE_RUNS: str | None = _setting(None, _path)
     #: Rows that one prune deletes at once.
     PRUNE_BATCH: int = _setting(1000, _count)
     #: The release that runs, for log records; None takes it from the environment:

@@ -28,7 +28,7 @@ from durable_jobs.control.approving import Question, RejectForm
 from durable_jobs.exceptions import InvalidForm, PayloadError, Refused
 from durable_jobs.models import Run, Wait
 from durable_jobs.project_code import contained
-from durable_jobs.queries import approvals
+from durable_jobs.queries import approvals, visibility
 from durable_jobs.store import db
 
 #: Instances that a page of approvals names, those of all its runs together.
@@ -118,7 +118,7 @@ def decide(admin: Any, request: HttpRequest, run_id: uuid.UUID, key: str) -> Any
 
 
 def _asked(run_id: uuid.UUID, key: str) -> Question:
-    runs = Run.objects.using(db.alias()).defer(*RUN_PAYLOADS)
+    runs = visibility.runs().defer(*RUN_PAYLOADS)
     run = runs.filter(pk=run_id).first()
     asked = None if run is None else approving.question(run, key)
     if asked is None:

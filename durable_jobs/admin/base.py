@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -11,17 +13,18 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import actor, frame
+from durable_jobs.admin.pages import actor, frame, seen, viewer
 from durable_jobs.admin.paging import BoundedChangeList, CappedPaginator
-from durable_jobs.admin.payloads import stored
+from durable_jobs.admin.payloads import error, hidden, stored
 from durable_jobs.admin.references import References
+from durable_jobs.models import Run
 from durable_jobs.project_code import allowed, asked
+from durable_jobs.queries import visibility
 from durable_jobs.store import db
 
 
@@ -46,10 +49,15 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     payloads: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[tuple[str, ...]] = ()
     bodies: ClassVar[tuple[tuple[Any, str], ...]] = ()
-    #: Bodies for those alone who may see payloads.
-    secrets: ClassVar[tuple[str, ...]] = (
-        *("data", "input", "output", "detail", "logs", "user"),
-    )
+    #: Bodies for those alone who may see payloads, and what others are shown instead.
+    masks: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(
+            ("data", "input", "output", "detail", "logs", "user"), "hidden"
+        ),
+        "error": "error_masked",
+    }
+    #: Columns and facts for those alone who may see payloads.
+    secrets: ClassVar[tuple[str, ...]] = ()
 
     actions: Any = None
     form = PlainForm
@@ -115,7 +123,24 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the rows, from the database that holds the runs, without payloads."""
         rows = super().get_queryset(request).using(db.alias())
+        who = viewer(self.admin_site, request)
+        if self.model is Run:
+            # A project's own admin narrows by itself what this method gives it.
+            rows = visibility.visible_runs(replace(who, shown=None, _kept={}), rows)
+        else:
+            with visibility.seen_by(who):
+                rows = visibility.rows_of(rows)
         return rows.defer(*self.payloads)
+
+    #: For comparing: a class that has another shows other rows.
+    own_get_queryset = get_queryset
+
+    def get_urls(self) -> list[Any]:
+        """Return Django's own addresses, which show what the viewer may see."""
+        found = super().get_urls()
+        for pattern in found:
+            pattern.callback = seen(self.admin_site, pattern.callback)
+        return found
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
@@ -145,10 +170,12 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the facts together, and each body by itself."""
-        facts = [name for name in self.facts if self._says(name, obj)]
+        names = self.shown(request, self.facts, obj)
+        facts = [name for name in names if self._says(name, obj)]
         sees = self.sees_payloads(request, obj)
+        masks = {} if sees else self.masks
         bodies = [
-            (title, f"{name}_shown" if sees or name not in self.secrets else "hidden")
+            (title, masks.get(name, f"{name}_shown"))
             for title, name in self.bodies
             if getattr(obj, f"{name}_text", None) is not None
         ]
@@ -163,8 +190,23 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     @admin.display(description="")
     def hidden(self, row: Any) -> SafeString:
         """Return what stands in the place of a payload."""
-        text = _("Hidden: you may not see payloads.")
-        return format_html('<p class="durable-quiet">{}</p>', text)
+        return hidden()
+
+    @admin.display(description=_("error"))
+    def error_masked(self, row: Any) -> SafeString | None:
+        """Return the type of what it failed of."""
+        return error(row.error_text, sees=False)
+
+    def shown(
+        self, request: HttpRequest, names: Iterable[Any], obj: Any = None
+    ) -> list[Any]:
+        """Return those of some columns or facts that the viewer may see."""
+        sees = self.sees_payloads(request, obj)
+        return [name for name in names if sees or name not in self.secrets]
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Return the columns that the viewer may see."""
+        return self.shown(request, super().get_list_display(request))
 
     def _says(self, name: str, row: Any) -> bool:
         return row is None or lookup_field(name, row, self)[2] not in (None, "", 0)

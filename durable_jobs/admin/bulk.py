@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,11 +24,12 @@ from django.utils.translation import gettext_lazy, ngettext
 from durable_jobs.admin import conditions
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import actor, address, page
+from durable_jobs.admin.pages import actor, address, page, viewer
 from durable_jobs.control import bulk
 from durable_jobs.control.acting import VERBS
 from durable_jobs.exceptions import FilterError, LimitExceeded, Refused
 from durable_jobs.models import Run
+from durable_jobs.queries import visibility
 from durable_jobs.queries.filtering import RunFilter
 
 _LONGEST = 500
@@ -98,10 +100,13 @@ def _confirmation(
 
 def _sees_all(run_admin: Any, request: HttpRequest, chosen: RunFilter) -> bool:
     """Tell whether a host that shows only some runs shows all of the chosen ones."""
-    if run_admin.get_queryset.__func__ is ReadOnlyAdmin.get_queryset:
+    if run_admin.get_queryset.__func__ is ReadOnlyAdmin.own_get_queryset:
         return True
     shown = bulk.counted(chosen, run_admin.get_queryset(request))
-    return shown == bulk.counted(chosen)
+    # The run that does it has no request: it cannot ask the project's own admin.
+    who = replace(viewer(run_admin.admin_site, request), shown=None, _kept={})
+    with visibility.seen_by(who):
+        return shown == bulk.counted(chosen)
 
 
 def _title(verb: str, count: int) -> str:
@@ -134,7 +139,8 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
     text = _("%(what)s: this run does it, step by step.")
     messages.success(request, text % {"what": _title(verb, run.data["count"])})
     links = Links(run_admin.admin_site, request)
-    return HttpResponseRedirect(links.page(Run, run.pk) or back)
+    there = links.page(Run, run.pk) if visibility.sees(run) else None
+    return HttpResponseRedirect(there or back)
 
 
 def _is_key(text: str) -> bool:

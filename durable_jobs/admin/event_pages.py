@@ -30,7 +30,7 @@ from durable_jobs.definitions.names import MAX_LENGTH, RESERVED
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import Event as EventTrigger
 from durable_jobs.models import Event, Run, Step
-from durable_jobs.queries import events
+from durable_jobs.queries import events, visibility
 from durable_jobs.queries.events import MOST
 from durable_jobs.store import db
 
@@ -72,7 +72,7 @@ class EventPages(ReadOnlyAdmin):
             "subtitle": None,
             "run_short": short(row.pk),
             "runs": listed(
-                some(Run.objects.using(db.alias()).filter(event_id=row.pk)), links, more
+                some(visibility.runs().filter(event_id=row.pk)), links, more
             ),
             "woken": [_woken(step, links) for step in steps[:MOST]],
             "woken_more": len(steps) > MOST,
@@ -188,7 +188,10 @@ def _do_send(
 
 
 def _told(admin: Any, request: HttpRequest, sent: Sent) -> tuple[Any, str]:
-    place = Links(admin.admin_site, request).page(Event, sent.event.pk) or ""
+    links, rows = Links(admin.admin_site, request), Event.objects.using(db.alias())
+    # It may have started no run that the viewer may see.
+    there = visibility.events(rows.filter(pk=sent.event.pk)).exists()
+    place = (links.page(Event, sent.event.pk) if there else links.rows(Event)) or ""
     if sent.new:
         return _("The event was sent."), place
     return _("This form was sent before: nothing was sent again. Its event:"), place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from django.contrib.admin.utils import quote, unquote
@@ -40,6 +41,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
     ids = [function.id for function in shown]
     health, pauses = functions.health(ids), functions.pauses(ids)
     crons, links = functions.crons(ids), Links(admin.admin_site, request)
+    sees = admin.sees_payloads(request)
     return page(
         admin.admin_site,
         request,
@@ -57,7 +59,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
                 "about": function.description.strip().partition("\n")[0],
                 "triggers": words.triggers(function),
                 "limits": words.limits(function),
-                "paused": [_paused(one) for one in pauses.get(function.id, ())],
+                "paused": [_paused(one, sees) for one in pauses.get(function.id, ())],
                 **_fires(crons.get(function.id, ())),
                 **_health(health.get(function.id), links),
             }
@@ -82,10 +84,12 @@ def url_of(admin: Any, function_id: str) -> str:
     return address(admin.admin_site, "function", quote(function_id))
 
 
-def _paused(pause: Pause) -> str:
+def _paused(pause: Pause, sees: bool) -> str:
     what = _("paused")
     if pause.kind == Pause.KEY:
-        what = _("key %(key)s is paused") % {"key": pause.key}
+        what = _("a key is paused")
+        if sees:
+            what = _("key %(key)s is paused") % {"key": pause.key}
     if pause.skip:
         what = _("%(what)s, what comes is skipped") % {"what": what}
     return f"{what}: {pause.reason}" if pause.reason else what
@@ -127,7 +131,7 @@ def one_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         raise Http404
     pauses = functions.pauses([function_id]).get(function_id, [])
     health = functions.health_of(latest, functions.LATEST) if latest else None
-    more = links.rows(Run, function=function_id)
+    more, sees = links.rows(Run, function=function_id), admin.sees_payloads(request)
     return page(
         admin.admin_site,
         request,
@@ -152,7 +156,7 @@ def one_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         most_runs=MOST,
         groups=[
             {
-                "group": group,
+                "group": group if sees else replace(group, message=""),
                 "run": links.anchor(links.page(Run, group.run), short(group.run)),
                 "last": moment(group.last),
             }
@@ -179,7 +183,7 @@ def _cron(schedule: Schedule, links: Links) -> dict[str, Any]:
 def _pause(admin: Any, request: HttpRequest, pause: Pause) -> dict[str, Any]:
     may = actor(request).may(operating.permission(pause))
     return {
-        "text": _paused(pause),
+        "text": _paused(pause, admin.sees_payloads(request)),
         "since": away(pause.paused_at),
         "url": address(admin.admin_site, "resume", pause.pk) if may else None,
     }

@@ -8,6 +8,7 @@ from durable_jobs.control.acting import Actor
 from durable_jobs.models import Wait
 from durable_jobs.project_code import backends_ask_more
 from durable_jobs.queries import approvals
+from durable_jobs.queries.visibility import is_narrowed
 
 #: Approvals on a page.
 PAGE = 50
@@ -52,6 +53,7 @@ def _one_by_one(actor: Actor, allowed: set[str], rows: list[Wait]) -> Inbox:
 
 def anything_for(actor: Actor) -> bool:
     """Tell whether an approval waits that an actor may decide."""
-    if any(actor.may(name) for name in approvals.permissions()):
+    one_by_one = is_narrowed()
+    if not one_by_one and any(actor.may(name) for name in approvals.permissions()):
         return True
-    return backends_ask_more() and bool(read(actor).waits)
+    return (one_by_one or backends_ask_more()) and bool(read(actor).waits)

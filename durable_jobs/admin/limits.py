@@ -13,10 +13,11 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import away
-from durable_jobs.admin.pages import actor
+from durable_jobs.admin.pages import actor, viewer
 from durable_jobs.control import auditing, traffic
 from durable_jobs.flow import keys
 from durable_jobs.models import Gate, Pause, Slot
+from durable_jobs.queries.visibility import of_runs, seen_by
 
 #: The controls whose limit is always one.
 ONE_LIVE_RUN = {keys.ORDERING, keys.SINGLETON}
@@ -46,6 +47,7 @@ class GateAdmin(ReadOnlyAdmin):
     form = LimitForm  # type: ignore[assignment]  # ours is for reading
     list_display = ("control", "function", "key", "override", "held", "trouble")
     ordering = ("-used_at", "-id")
+    secrets = ("key", "trouble")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Allow those who may change limits to set one, where it is a number."""
@@ -55,7 +57,9 @@ class GateAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the limits with the number of their slots that are held."""
-        held = Slot.objects.filter(gate=OuterRef("pk"), released_at__isnull=True)
+        every = Slot.objects.filter(gate=OuterRef("pk"), released_at__isnull=True)
+        with seen_by(viewer(self.admin_site, request)):
+            held = of_runs(every)
         # Counted for the rows of a page alone.
         counted = held.order_by().values("gate").annotate(count=Count("pk"))
         rows: QuerySet[Any] = super().get_queryset(request).exclude(control="lock")
@@ -65,7 +69,8 @@ class GateAdmin(ReadOnlyAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return what the limit is, and its override."""
-        return [(None, {"fields": ["control", "function", "key", "held", "override"]})]
+        names = ["control", "function", "key", "held", "override"]
+        return [(None, {"fields": self.shown(request, names)})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return all but the override."""
@@ -96,6 +101,7 @@ class PauseAdmin(ReadOnlyAdmin):
     list_display_links = None
     facts = ("kind", "name", "key", "skip", "reason", "paused")
     ordering = ("-paused_at", "id")
+    secrets = ("key",)
 
     @admin.display(description=_("paused"))
     def paused(self, pause: Pause) -> Any:

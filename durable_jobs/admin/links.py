@@ -21,7 +21,7 @@ class Links:
     """The pages of one admin site, as one viewer may open them."""
 
     def __init__(self, site: AdminSite, request: HttpRequest) -> None:
-        self._site = site
+        self._site = self.site = site
         self.request = request
         self._allowed: dict[type[Model], bool] = {}
 

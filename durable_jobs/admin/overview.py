@@ -67,7 +67,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
     if not admin.has_view_permission(request):
         raise PermissionDenied
     links = Links(admin.admin_site, request)
-    found = model.overview()
+    found, sees = model.overview(), admin.sees_payloads(request)
     return page(
         admin.admin_site,
         request,
@@ -76,16 +76,14 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         current="overview",
         every=EVERY,
         states=[_state(one, links) for one in found.states],
-        periods=[_period(one, links) for one in found.periods],
+        periods=[_period(one, links, found.capped) for one in found.periods],
         health=[*_health(found)],
         times=_times(found.times),
         lines=[_line(one, links) for one in found.lines[:MOST_LINES]],
         width=WIDTH,
         height=HEIGHT,
-        errors=[
-            _error(one, links, admin.sees_payloads(request)) for one in found.errors
-        ],
-        attention=[_attention(one, links) for one in found.attention],
+        errors=[_error(one, links, sees) for one in found.errors],
+        attention=[_attention(one, links, sees) for one in found.attention],
     )
 
 
@@ -99,7 +97,7 @@ def _state(one: model.Counted, links: Links) -> Card:
     )
 
 
-def _period(one: model.Period, links: Links) -> Card:
+def _period(one: model.Period, links: Links, capped: bool) -> Card:
     failed = ngettext("%(count)s failed", "%(count)s failed", one.failed)
     note = failed % {"count": f"{one.failed:,}"}
     if one.failed:
@@ -107,7 +105,7 @@ def _period(one: model.Period, links: Links) -> Card:
     names = {"1h": "hour", "24h": "day", "7d": "week"}
     return Card(
         label=_("Ended in %(period)s") % {"period": one.name},
-        value=f"{one.ended:,}",
+        value=f"{one.ended:,}" + ("+" if capped else ""),
         note=note,
         url=links.rows(Run, time="ended", period=names[one.name]),
         look="failed" if one.failed else "",
@@ -192,18 +190,20 @@ def _error(one: model.ErrorGroup, links: Links, sees: bool) -> dict[str, Any]:
         "count": one.count,
         "function": one.function,
         "type": one.type or "Error",
-        "message": one.message,
+        "message": one.message if sees else "",
         "last": away(one.last),
         "run": links.anchor(links.page(Run, one.run), short(one.run)),
         "all": links.rows(Run, **filters),
     }
 
 
-def _attention(one: model.Attention, links: Links) -> dict[str, Any]:
+def _attention(one: model.Attention, links: Links, sees: bool) -> dict[str, Any]:
     what: Any = WHAT[one.what]
     runs: SafeString | str = ""
     if one.filters:
         text = ngettext("%(count)s run", "%(count)s runs", one.count)
         label = text % {"count": f"{one.count:,}"}
         runs = links.anchor(links.rows(Run, **one.filters), label)
-    return {"what": what, "runs": runs, "name": one.name, "reason": one.reason}
+    name = f"{one.name} {one.key}".rstrip() if sees else one.name
+    reason = one.reason or (one.problem if sees else "")
+    return {"what": what, "runs": runs, "name": name, "reason": reason}

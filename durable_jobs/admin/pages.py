@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from django.apps import apps
 from django.contrib.admin import AdminSite
 from django.db.models import Model
 from django.http import HttpRequest
-from django.template.response import TemplateResponse
+from django.template.response import SimpleTemplateResponse, TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
@@ -20,6 +20,7 @@ from durable_jobs.admin import inbox
 from durable_jobs.admin.links import Links
 from durable_jobs.control.acting import Actor
 from durable_jobs.models import Event, Run, Schedule
+from durable_jobs.queries.visibility import ADMIN, Viewer, runs, seen_by
 
 #: ``admin:durable_jobs_<name>`` is the address of a page that is no model's.
 PREFIX = "durable_jobs_"
@@ -91,7 +92,9 @@ def paths(admin: Any, routes: Mapping[str, tuple[str, View]]) -> list[URLPattern
     return [
         path(
             route,
-            admin.admin_site.admin_view(partial(view, admin)),
+            admin.admin_site.admin_view(
+                seen(admin.admin_site, wraps(view)(partial(view, admin)))
+            ),
             name=f"{PREFIX}{name}",
         )
         for name, (route, view) in routes.items()
@@ -119,6 +122,56 @@ def page(
     return TemplateResponse(
         request, f"admin/durable_jobs/{template}", known, status=status
     )
+
+
+# Who looks
+
+
+def viewer(site: AdminSite, request: HttpRequest) -> Viewer:
+    """Return for whom the rule about visible runs is asked, once for a request."""
+    kept: dict[str, Viewer] = request.__dict__.setdefault("_durable_jobs_viewers", {})
+    if site.name not in kept:
+        kept[site.name] = Viewer(
+            getattr(request, "user", None),
+            ADMIN,
+            request,
+            shown=_shown_by(site, request),
+        )
+    return kept[site.name]
+
+
+def _shown_by(site: AdminSite, request: HttpRequest) -> Callable[[], Any] | None:
+    """Return what gives the runs that a project's own admin of runs shows."""
+    if not site.is_registered(Run):
+        return None
+    own: Any = site.get_model_admin(Run)
+    plain = getattr(type(own), "own_get_queryset", None)
+    plain = plain is not None and own.get_queryset.__func__ is plain
+    return None if plain else partial(own.get_queryset, request)
+
+
+def seen(site: AdminSite, view: View) -> View:
+    """Let a view, and the rendering of its response, show what the viewer may see."""
+
+    @wraps(view)
+    def narrowed(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if not site.has_permission(request):
+            return view(request, *args, **kwargs)  # which asks for a login
+        who = viewer(site, request)
+        with seen_by(who):
+            runs()  # a rule that fails is told before anything is done
+            response = view(request, *args, **kwargs)
+        if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:
+            drawn = response.render
+
+            def render() -> Any:
+                with seen_by(who):
+                    return drawn()
+
+            response.render = render  # type: ignore[method-assign]  # of this one
+        return response
+
+    return narrowed
 
 
 def actor(request: HttpRequest) -> Actor:

@@ -18,13 +18,14 @@ from django.utils.translation import ngettext
 from durable_jobs.admin import acting
 from durable_jobs.admin.display import badge, short
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import actor
+from durable_jobs.admin.pages import actor, viewer
 from durable_jobs.admin.related import Runs, row
 from durable_jobs.control.acting import may
 from durable_jobs.models import Run
 from durable_jobs.project_code import all_described
 from durable_jobs.queries import subjects
 from durable_jobs.queries.subjects import COUNTED, Counts
+from durable_jobs.queries.visibility import seen_by, visible_keys
 
 #: Runs that a panel shows.
 MOST = 10
@@ -50,7 +51,8 @@ def panel(site: AdminSite, request: HttpRequest, instance: Model) -> Runs | None
     if not may_view(site, request):
         return None
     links = Links(site, request)
-    found = subjects.newest(instance, MOST + 1)
+    with seen_by(viewer(site, request)):
+        found = subjects.newest(instance, MOST + 1)
     rows = [row(run, links) for run in found[:MOST]]
     return Runs(
         rows=rows, more=runs_url(links, instance) if len(found) > MOST else None
@@ -68,7 +70,9 @@ class Column:
     @cached_property
     def counts(self) -> dict[str, Counts]:
         """Return the counts of each row, by its key."""
-        return subjects.counts(self.model, [str(row.pk) for row in self.rows])
+        keys = [str(row.pk) for row in self.rows]
+        with seen_by(viewer(self.links.site, self.links.request)):
+            return subjects.counts(self.model, keys)
 
     def cell(self, row: Model) -> SafeString | None:
         """Return what one row says, with the way to its runs."""
@@ -105,6 +109,7 @@ def warning(
     site: AdminSite, request: HttpRequest, objects: Sequence[Model]
 ) -> list[Any]:
     """Return what a page that deletes objects says of their live runs, as a tree."""
+    # A run that the viewer may not see still keeps its object: it is told, not shown.
     found = subjects.live(objects, WARNED + 1) if objects else []
     if not found:
         return []
@@ -126,6 +131,10 @@ def _named(
     if not may_view(site, request):
         return [_("Runs that you may not view.")]
     links = Links(site, request)
+    with seen_by(viewer(site, request)):
+        seen = visible_keys(run.pk for _key, run in found)
+    hidden = [_("Runs that you may not view.")] if len(seen) < len(found) else []
+    found = [(key, run) for key, run in found if run.pk in seen]
     names = all_described(objects)
     known = {str(one.pk): name for one, name in zip(objects, names, strict=True)}
     lines: list[Any] = [
@@ -139,7 +148,8 @@ def _named(
         )
         for key, run in found[:WARNED]
     ]
-    return [*lines, _("and more")] if len(found) > WARNED else lines
+    more = [_("and more")] if len(found) > WARNED else []
+    return [*lines, *more, *hidden]
 
 
 def _cancel(site: AdminSite, request: HttpRequest, run: Run) -> SafeString:

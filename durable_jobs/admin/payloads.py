@@ -18,6 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from durable_jobs.admin.references import KIND, References
+from durable_jobs.queries.visibility import masked
 from durable_jobs.serialization.tags import TAG, VALUE
 
 #: Characters of a payload that a page shows.
@@ -58,15 +59,27 @@ def payload(
     )
 
 
-def error(text: str | None) -> SafeString | None:
-    """Return a stored error as HTML: its type and message, then its traceback."""
+def hidden() -> SafeString:
+    """Return what stands in the place of a payload."""
+    text = _("Hidden: you may not see payloads.")
+    return format_html('<p class="durable-quiet">{}</p>', text)
+
+
+def error(text: str | None, sees: bool = True) -> SafeString | None:
+    """Return a stored error as HTML: its type and message, then its traceback.
+
+    Its type alone for a viewer who may not see payloads.
+    """
     if text is None:
         return None
     try:
-        found = json.loads(text)
-        kind, message = found["type"], found["message"]
+        found = masked(json.loads(text), sees) or {}
+        kind, message = found["type"], found["message"] if sees else ""
     except (ValueError, RecursionError, TypeError, KeyError):
-        return payload(text)
+        return payload(text) if sees else hidden()
+    if not sees:
+        head = format_html('<p class="durable-error"><strong>{}</strong></p>', kind)
+        return head + hidden()
     head = format_html(
         '<p class="durable-error"><strong>{}</strong> {}</p>', kind, message
     )

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from durable_jobs.admin.display import badge, length, moment, short, tail, took
 from durable_jobs.admin.links import Links
 from durable_jobs.models import Event, Run, Subject
+from durable_jobs.queries import visibility
 from durable_jobs.store import db
 
 #: Rows that a page lists of one kind; the list that it links to has all.
@@ -49,7 +50,7 @@ class Related:
 
     def __init__(self, run: Run, links: Links, parent_step: str | None = None) -> None:
         self._run, self._links = run, links
-        rows = Run.objects.using(db.alias()).filter(parent_id=run.pk)
+        rows = visibility.runs().filter(parent_id=run.pk)
         if parent_step is not None:
             rows = rows.filter(parent_step=parent_step)
         self.children = some(rows)
@@ -78,6 +79,7 @@ class Related:
         key = self._run.event_id
         if key is None:
             return []
+        # The event of a run that is seen is seen as well.
         there = Event.objects.using(db.alias()).filter(pk=key).exists()
         address = self._links.page(Event, key) if there else None
         return [self._links.anchor(address, short(key))]
@@ -86,7 +88,7 @@ class Related:
         key = self._run.parent_id
         if key is None:
             return []
-        rows = Run.objects.using(db.alias()).filter(pk=key)
+        rows = visibility.runs().filter(pk=key)
         function = rows.values_list("function", flat=True).first()
         address = self._links.page(Run, key) if function else None
         link = self._links.anchor(address, f"{function or ''} {tail(key)}".strip())

@@ -25,7 +25,7 @@ from durable_jobs.admin.timeline import Offers, chart
 from durable_jobs.control import sending
 from durable_jobs.control.acting import Actor, applies, may
 from durable_jobs.models import Event, Run, Step, Wait, WaitKind
-from durable_jobs.queries import history
+from durable_jobs.queries import explaining, history
 from durable_jobs.statuses import STEP_ENDED, RunStatus
 from durable_jobs.store import db
 
@@ -113,10 +113,12 @@ class RunPages(ReadOnlyAdmin):
         """Return the timeline of the run, its neighbours, and why it does not start."""
         related = Related(row, links)
         offers = _offers(self, links.request, row)
-        why = row.explain() if row.status == RunStatus.QUEUED else None
+        sees = self.sees_payloads(links.request, row)
+        queued = row.status == RunStatus.QUEUED
+        why = explaining.explain(row, keys=sees) if queued else None
         return {
             "neighbours": related.neighbours(),
-            "chart": chart(row, links, related.children, offers),
+            "chart": chart(row, links, related.children, offers, sees),
             "steps_url": links.rows(Step, run=row.pk),
             "runs": related.started,
             "why": why,

@@ -22,6 +22,7 @@ from durable_jobs.admin import conditions
 from durable_jobs.admin.pages import address
 from durable_jobs.exceptions import FilterError
 from durable_jobs.models import SavedView
+from durable_jobs.queries import visibility
 from durable_jobs.queries.filtering import RunFilter
 from durable_jobs.store import db
 
@@ -46,7 +47,10 @@ class Shown:
 def shown(request: HttpRequest, found: conditions.Conditions) -> list[Shown]:
     """Return the user's own views and the shared ones."""
     owner, current = _owner(request), found.query()
-    rows = _rows().filter(Q(owner=owner) | Q(shared=True)).order_by("name", "pk")
+    seen = Q(owner=owner)
+    if not visibility.is_narrowed():  # a filter of another may name what it is about
+        seen |= Q(shared=True)
+    rows = _rows().filter(seen).order_by("name", "pk")
     return [
         Shown(
             pk=row.pk,

@@ -26,6 +26,7 @@ from durable_jobs.durations import parse_duration
 from durable_jobs.events.schemas import schemas_of_calls
 from durable_jobs.exceptions import DurableError, PayloadError
 from durable_jobs.models import Run
+from durable_jobs.queries import visibility
 from durable_jobs.serialization.outside import read_json
 
 #: Bytes of a key that a person types, of which the form takes 255 characters.
@@ -148,10 +149,19 @@ def _start(
         run_after=chosen["delay"],
         priority=chosen["priority"] or 0,
     )
+    if not visibility.sees(started.run):
+        return _ran(started.new), address(admin.admin_site, "functions")
     place = Links(admin.admin_site, request).page(Run, started.run.pk) or ""
     if started.new:
         return _("The run was started."), place
     return _("Nothing was started: this is the run that has the key."), place
+
+
+def _ran(new: bool) -> str:
+    """Return what to tell of a run that the viewer may not see."""
+    if new:
+        return _("The run was started. You may not see it.")
+    return _("Nothing was started: a run that you may not see has the key.")
 
 
 # Pausing

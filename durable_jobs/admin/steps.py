@@ -244,7 +244,7 @@ class StepAdmin(ReadOnlyAdmin):
                 "number": attempt.number + 1,
                 "ended": moment(attempt.ended_at),
                 "took": length(took(attempt)),
-                "error": error(attempt.error_text),
+                "error": error(attempt.error_text, sees),
                 "lines": log_lines.table(attempt.logs)
                 if sees or attempt.logs is None
                 else self.hidden(attempt),

@@ -26,6 +26,7 @@ from durable_jobs.engine.steps.parallel import BRANCH
 from durable_jobs.models import Attempt, Run, Step, Wait
 from durable_jobs.queries import timeline as model
 from durable_jobs.queries.timeline import TimelineRow
+from durable_jobs.queries.visibility import masked
 from durable_jobs.statuses import RunStatus, StepStatus
 from durable_jobs.store import db
 
@@ -104,14 +105,19 @@ class Chart:
 
 
 def chart(
-    run: Run, links: Links, children: Iterable[Run], offers: Offers | None = None
+    run: Run,
+    links: Links,
+    children: Iterable[Run],
+    offers: Offers | None = None,
+    sees: bool = True,
 ) -> Chart:
     """Return the timeline of a run for a viewer, who gets links as permitted.
 
-    ``offers`` gives what the viewer may do about a wait.
+    ``offers`` gives what the viewer may do about a wait. ``sees``: whether errors are
+    shown with their messages.
     """
     rows = model.timeline(run)
-    return _Drawing(run, links, children, offers).chart(rows)
+    return _Drawing(run, links, children, offers, sees).chart(rows)
 
 
 class _Drawing:
@@ -123,8 +129,10 @@ class _Drawing:
         links: Links,
         children: Iterable[Run],
         offers: Offers | None,
+        sees: bool,
     ) -> None:
         self.run, self.links, self.offers = run, links, offers
+        self.sees = sees
         self.origin = model.origin(run)
         length = max(model.span(run), timedelta(milliseconds=1))
         self.until = self.origin + length
@@ -187,7 +195,8 @@ class _Drawing:
         if (decision := decided(row.kind, row.detail)) is not None:
             notes.append(decision)
         if row.error is not None and row.status in FAILED:
-            notes.append(_problem(row.error.get("type"), row.error.get("message")))
+            error = masked(row.error, self.sees) or {}
+            notes.append(_problem(error.get("type"), error.get("message")))
         polls = row.kind == "wait_for_condition"
         return Line(
             name=row.name,
@@ -231,7 +240,8 @@ class _Drawing:
         """Give what went wrong in a step, what it waits for, and whom it started."""
         for attempt in self.failures.get(key, ()):
             which = _("attempt %(number)s failed") % {"number": attempt.number + 1}
-            what = _problem(attempt.error_type, attempt.error_message)
+            message = attempt.error_message if self.sees else None
+            what = _problem(attempt.error_type, message)
             yield f"{which} · {what}"
         for wait in self.waits.get(key, ()):
             what = describe(wait, self.links)
@@ -300,7 +310,8 @@ def _waits(run: Run) -> Iterable[Wait]:
 
 
 def _problem(kind: Any, message: Any) -> str:
-    text = " ".join(f"{kind or 'Error'}: {message or ''}".split())
+    whole = [str(kind or "Error"), *([] if message is None else [f"{message}"])]
+    text = " ".join(": ".join(whole).split())
     return text if len(text) <= MESSAGE else f"{text[:MESSAGE]}…"
 
 

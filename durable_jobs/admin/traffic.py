@@ -24,7 +24,7 @@ from durable_jobs.control import operating
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import FilterError
 from durable_jobs.models import Gate, Pause, Run, Worker
-from durable_jobs.queries import traffic
+from durable_jobs.queries import traffic, visibility
 from durable_jobs.queries.traffic import COUNTED, Limit, Line, Process, Queue
 from durable_jobs.store import db
 
@@ -34,6 +34,9 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
     if not admin.has_view_permission(request):
         raise PermissionDenied
     asked = {name: request.GET.get(name, "") for name in ("function", "key", "before")}
+    sees = admin.sees_payloads(request)
+    if asked["key"] and not sees:  # whether a key is there is as much as the key
+        raise PermissionDenied
     try:
         limits, older = traffic.limits(**asked)
     except FilterError as error:
@@ -51,9 +54,10 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         queues=[
             _queue(admin, request, one) for one in traffic.queues(pauses, held, there)
         ],
-        pauses=[_pause(admin, request, one) for one in pauses],
+        pauses=[_pause(admin, request, one, sees) for one in pauses],
         processes=[_process(one, links) for one in there],
-        limits=[_limit(admin, one, links) for one in limits],
+        limits=[_limit(admin, one, links, sees) for one in limits],
+        sees=sees,
         asked=asked,
         functions=sorted(function.id for function in registry),
         older=f"?{urlencode({**asked, 'before': older})}" if older else None,
@@ -101,10 +105,13 @@ def capped(count: int) -> str:
     return f"{count:,}" if count <= COUNTED else f"{COUNTED:,}+"
 
 
-def _pause(admin: Any, request: HttpRequest, pause: Pause) -> dict[str, Any]:
+def _pause(
+    admin: Any, request: HttpRequest, pause: Pause, sees: bool
+) -> dict[str, Any]:
     may = actor(request).may(operating.permission(pause))
     return {
         "pause": pause,
+        "key": pause.key if sees else "",
         "name": pause.name
         if pause.kind == Pause.QUEUE
         else _function(admin, pause.name),
@@ -113,10 +120,11 @@ def _pause(admin: Any, request: HttpRequest, pause: Pause) -> dict[str, Any]:
     }
 
 
-def _limit(admin: Any, limit: Limit, links: Links) -> dict[str, Any]:
+def _limit(admin: Any, limit: Limit, links: Links, sees: bool) -> dict[str, Any]:
     gate, passage = limit.gate, limit.passage
     return {
-        "gate": gate,
+        "key": gate.key if sees else "",
+        "trouble": gate.trouble if sees else gate.trouble and _("not known"),
         "link": links.anchor(links.page(Gate, gate.pk), gate.control.replace("_", " ")),
         "function": _function(admin, gate.function),
         "rule": _rule(gate, passage.rule if passage else None, passage is not None),
@@ -203,7 +211,8 @@ def resume_view(admin: Any, request: HttpRequest, pk: int) -> HttpResponse:
     if not admin.has_view_permission(request):
         raise PermissionDenied
     # SQLite's numbers end there too.
-    rows = Pause.objects.using(db.alias()).filter(pk=min(pk, 2**63 - 1))
+    every = visibility.pauses(Pause.objects.using(db.alias()))
+    rows = every.filter(pk=min(pk, 2**63 - 1))
     pause = rows.first()
     back = address(admin.admin_site, "traffic")
     if pause is None:
@@ -217,7 +226,7 @@ def resume_view(admin: Any, request: HttpRequest, pk: int) -> HttpResponse:
         return _("It was resumed."), back
 
     question = Question(
-        title=_("Resume: %(what)s") % {"what": pause},
+        title=_("Resume: %(what)s") % {"what": _named(admin, request, pause)},
         verb=_("Resume"),
         about=pause.reason,
         form=Reason,
@@ -227,6 +236,11 @@ def resume_view(admin: Any, request: HttpRequest, pk: int) -> HttpResponse:
         do=do,
     )
     return ask(admin.admin_site, request, question)
+
+
+def _named(admin: Any, request: HttpRequest, pause: Pause) -> str:
+    key = pause.key if admin.sees_payloads(request) else ""
+    return f"{pause} {key}".rstrip()
 
 
 def _resumed_before(request: HttpRequest, back: str) -> HttpResponse:

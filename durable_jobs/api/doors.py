@@ -23,6 +23,7 @@ from durable_jobs.control import keys, limiting
 from durable_jobs.control.acting import Actor
 from durable_jobs.control.scopes import scope_of
 from durable_jobs.events import answering
+from durable_jobs.queries.visibility import API, Viewer, look_as
 
 #: What decides before the body is read: it raises what the endpoint would raise.
 Check = Callable[[HttpRequest, Actor], object]
@@ -91,6 +92,7 @@ class Session(AuthBase):
 
 def _enter(request: HttpRequest, who: Actor, check: Check | None, lines: bool) -> None:
     """Let the endpoint's own check decide, and then read the body."""
+    look_as(Viewer(who.user, API, request, key=who.key))
     if check is not None:
         check(request, who)
     bodies.read(request, lines=lines)

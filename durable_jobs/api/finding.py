@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
@@ -79,10 +78,3 @@ def chosen(who: Actor, given: Mapping[str, str | Iterable[str]]) -> RunFilter:
         msg = "The filter 'where' looks into payloads, which you may not see."
         raise PermissionDenied(msg)
     return found
-
-
-def masked(error: Any, sees: bool) -> dict[str, Any] | None:
-    """Return an error; nothing but its type to those who may not see payloads."""
-    if not isinstance(error, dict):
-        return None
-    return error if sees else {"type": str(error.get("type", "Error"))}

@@ -27,6 +27,7 @@ from durable_jobs.control.acting import Actor
 from durable_jobs.models import Run
 from durable_jobs.queries import reading
 from durable_jobs.queries.timeline import TimelineRow, timeline
+from durable_jobs.queries.visibility import masked
 from durable_jobs.statuses import LIVE
 
 router = Router(tags=["runs"])
@@ -81,11 +82,11 @@ def get_step(request: HttpRequest, run_id: UUID, key: str) -> Any:
         **StepOut.from_orm(step).dict(),
         "hidden": not sees,
         **{name: stored.get(name) for name in names},
-        "error": finding.masked(stored["error"], sees),
+        "error": masked(stored["error"], sees),
         "attempts": [
             {
                 "number": one.number,
-                "error": finding.masked(one.error, sees),
+                "error": masked(one.error, sees),
                 "logs": one.logs if sees else None,
                 "started_at": one.started_at,
                 "ended_at": one.ended_at,
@@ -114,7 +115,7 @@ def _shown(who: Actor, run: Run, *names: str) -> dict[str, Any]:
     stored = reading.payloads(run, (*names, "error") if sees else ("error",))
     return {
         "hidden": not sees,
-        "error": finding.masked(stored["error"], sees),
+        "error": masked(stored["error"], sees),
         **{name: stored.get(name) for name in names},
     }
 
@@ -126,5 +127,5 @@ def _row(row: TimelineRow, sees: bool) -> dict[str, Any]:
         **{name: getattr(row, name) for name in (*names, *times)},
         "offset": None if row.offset is None else row.offset.total_seconds(),
         "length": None if row.length is None else row.length.total_seconds(),
-        "error": finding.masked(row.error, sees),
+        "error": masked(row.error, sees),
     }

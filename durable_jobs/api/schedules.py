@@ -17,8 +17,7 @@ from durable_jobs.control import operating
 from durable_jobs.control.acting import Actor
 from durable_jobs.exceptions import FilterError, Refused, UnknownFunction
 from durable_jobs.models import Schedule
-from durable_jobs.queries import reading
-from durable_jobs.store import db
+from durable_jobs.queries import reading, visibility
 
 router = Router(tags=["schedules"])
 
@@ -51,7 +50,7 @@ def list_schedules(
         raise FilterError(msg)
     above = cursors.number(query.cursor)
     rows, last = reading.schedules_page(function, query.limit, above)
-    return {"schedules": rows, "next": cursors.of_number(last)}
+    return {"schedules": _shown(*rows), "next": cursors.of_number(last)}
 
 
 @router.post(
@@ -84,9 +83,18 @@ def run_schedule(
     return _steer(request, "run", schedule_id, payload)
 
 
+def _shown(*schedules: Schedule) -> Sequence[Schedule]:
+    """Return schedules without the ids of last runs that may not be seen."""
+    last = {one.last_run for one in schedules if one.last_run is not None}
+    seen = visibility.visible_keys(last)
+    for schedule in schedules:
+        if schedule.last_run not in seen:
+            schedule.last_run = None
+    return schedules
+
+
 def _find(schedule_id: int) -> Schedule:
-    rows = Schedule.objects.using(db.alias()).filter(pk=schedule_id)
-    schedule = rows.first()
+    schedule = reading.schedule(schedule_id)
     if schedule is None:
         raise Http404
     return schedule
@@ -108,4 +116,5 @@ def _steer(
     except UnknownFunction as error:
         raise Refused(error.message) from None
     schedule.refresh_from_db()
+    _shown(schedule)
     return {"schedule": schedule, "run": None if started is None else started.run.pk}

@@ -18,6 +18,7 @@ from durable_jobs.control import sending
 from durable_jobs.control.acting import Actor
 from durable_jobs.definitions.events import NewEvent
 from durable_jobs.exceptions import LimitExceeded
+from durable_jobs.queries import visibility
 
 router = Router(tags=["events"])
 
@@ -69,7 +70,8 @@ def send_signal(
     who = need(request, sending.SIGNAL)
     data = payload.data if payload else None
     run = sending.signal(who, name, data)
-    return {"run": None if run is None else run.pk}
+    shown = run is not None and visibility.sees(run)
+    return {"run": run.pk if run is not None and shown else None}
 
 
 def _events(value: Any) -> list[NewEvent]:

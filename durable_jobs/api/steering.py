@@ -32,7 +32,8 @@ from durable_jobs.api.schemas import (
 from durable_jobs.control import bulk, sending
 from durable_jobs.control.acting import VERBS, Actor, act
 from durable_jobs.definitions.registry import registry
-from durable_jobs.exceptions import Refused, UnknownFunction
+from durable_jobs.exceptions import DuplicateKeyError, Refused, UnknownFunction
+from durable_jobs.queries import visibility
 from durable_jobs.types import Duration
 
 router = Router(tags=["runs"])
@@ -73,6 +74,8 @@ def start_run(
         run_after=_after(given.run_after),
         priority=given.priority,
     )
+    if not started.new and not visibility.sees(started.run):
+        raise DuplicateKeyError("The key is taken by a run that you may not see.")
     return Status(201 if started.new else 200, started.run)
 
 

@@ -34,7 +34,9 @@ from durable_jobs.exceptions import (
 )
 from durable_jobs.models import Run
 from durable_jobs.project_code import described
+from durable_jobs.queries import visibility
 from durable_jobs.queries.filtering import RunFilter
+from durable_jobs.queries.visibility import Viewer
 from durable_jobs.store import db
 
 FUNCTION = f"{OWN}bulk"
@@ -93,6 +95,8 @@ def begin(
             "via": actor.via,
             "scopes": None if actor.scopes is None else sorted(actor.scopes),
         },
+        "door": None if (viewer := visibility.current()) is None else viewer.door,
+        "key": actor.key,
     }
     why = f": {reason}" if reason else "."
     with db.atomic():
@@ -124,7 +128,7 @@ def _begun(key: str) -> Run | None:
 
 
 def _subject_to_bulk(among: QuerySet[Any] | None = None) -> Any:
-    every = Run.objects.using(db.alias()) if among is None else among
+    every = visibility.runs() if among is None else among
     return every.exclude(function=FUNCTION)
 
 
@@ -166,7 +170,8 @@ def _chunk(
         msg = "The clock of this machine is behind that of the one where this began."
         raise RetryAfter("15s", msg)
     actor = _actor(asked["actor"], asked["verb"])
-    rows = _next(asked, itself, after, size)
+    with visibility.seen_by(_viewer(asked, actor)):
+        rows = _next(asked, itself, after, size)
     counts = {"done": 0, "refused": 0, "failed": 0}
     problems: list[dict[str, str]] = []
     for run in rows:
@@ -187,6 +192,12 @@ def _next(
     rows = RunFilter.parse(asked["filter"]).narrow(rows, beginning)
     rows = rows.filter(pk__gt=after).defer(*_PAYLOADS)
     return list(rows.order_by("pk")[:size])
+
+
+def _viewer(asked: dict[str, Any], actor: Actor) -> Viewer | None:
+    """Return whose rule holds for the runs, as it is now."""
+    door = asked.get("door")
+    return None if door is None else Viewer(actor.user, door, key=asked.get("key"))
 
 
 def _actor(known: dict[str, Any], verb: str) -> Actor:

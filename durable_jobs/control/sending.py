@@ -8,7 +8,8 @@ however often the form comes.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,8 +23,9 @@ from durable_jobs.definitions.events import NewEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import OWN
 from durable_jobs.events import ingest, signalling
-from durable_jobs.exceptions import ConfigurationError, Refused
+from durable_jobs.exceptions import ConfigurationError, DuplicateKeyError, Refused
 from durable_jobs.models import Event, IdempotencyKey, Run
+from durable_jobs.queries import visibility
 from durable_jobs.store import db, keys
 from durable_jobs.types import Duration
 
@@ -62,7 +64,7 @@ def send(actor: Actor, events: Sequence[NewEvent], source: str) -> list[str]:
         if not actor.may_name(event.name):
             msg = f"The key may not send events called {event.name!r:.80}."
             raise PermissionDenied(msg)
-    with db.atomic():
+    with db.atomic(), _untold("The id of an event was used before, for another."):
         return ingest.send(events, source)
 
 
@@ -137,11 +139,23 @@ def start(
         if key:
             _one_at_a_time(function.id, f"start:{key}")
         before = _run_under(function, key) if key else None
-        run = chosen.enqueue(data)
+        with _untold("The key was used before, with other data."):
+            run = chosen.enqueue(data)
         new = before != run.pk
         if new:
             auditing.record(actor, run, "Run started.")
     return Started(run, new)
+
+
+@contextmanager
+def _untold(message: str) -> Iterator[None]:
+    """Let a conflict name no run or event that the actor may not see."""
+    try:
+        yield
+    except DuplicateKeyError:
+        if not visibility.is_narrowed():
+            raise
+        raise DuplicateKeyError(message) from None
 
 
 def _one_at_a_time(function: str, what: str) -> None:

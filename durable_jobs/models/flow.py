@@ -42,8 +42,8 @@ class Gate(models.Model):
         indexes: ClassVar = [models.Index("used_at", name="durable_gate_used")]
 
     def __str__(self) -> str:
-        place = self.function or "account"
-        return f"{self.control} of {place} {self.key}".rstrip()
+        # Without the key, which is for those alone who may see payloads.
+        return f"{self.control} of {self.function or 'account'}"
 
 
 class Slot(models.Model):
@@ -284,4 +284,4 @@ class Pause(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name} {self.key}".rstrip()
+        return f"{self.kind} {self.name}"

@@ -17,6 +17,7 @@ from durable_jobs.progress.showing import described, in_words
 from durable_jobs.progress.tokens import View, read
 from durable_jobs.queries import progress
 from durable_jobs.queries.progress import Progress
+from durable_jobs.queries.visibility import PROGRESS, Viewer, seen_by
 
 #: With this status htmx stops to poll, and shows what came.
 STOP = 286
@@ -46,7 +47,9 @@ def _answer(
     request: HttpRequest, token: str, show: Callable[[View, Progress], HttpResponse]
 ) -> HttpResponse:
     view = read(token)
-    now = progress.of_run(view.run_id) if view is not None else None
+    who = Viewer(getattr(request, "user", None), PROGRESS, request)
+    with seen_by(who):
+        now = progress.of_run(view.run_id) if view is not None else None
     if view is None or now is None:
         message = "There is no such progress, or its time is over."
         return JsonResponse({"error": message}, status=404)

@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from durable_jobs.models import Run, Wait, WaitKind
+from durable_jobs.models import Wait, WaitKind
+from durable_jobs.queries import visibility
 from durable_jobs.store import db
 
 _WAIT = Wait._meta.db_table
@@ -37,15 +38,16 @@ def waiting(names: Iterable[str], after: int, limit: int) -> list[Wait]:
 
     ``after`` is the key of the last one that was seen.
     """
-    rows = Wait.objects.using(db.alias()).filter(
+    every = Wait.objects.using(db.alias()).filter(
         kind=WaitKind.APPROVAL, name__in=list(names), pk__gt=after
     )
+    rows = visibility.of_runs(every)
     return list(rows.order_by("pk")[:limit])
 
 
 def with_runs(waits: Sequence[Wait]) -> list[Wait]:
     """Return those of some waits whose runs are there, and give them their runs."""
-    rows = Run.objects.using(db.alias()).defer(*_PAYLOADS)
+    rows = visibility.runs().defer(*_PAYLOADS)
     runs = rows.in_bulk({wait.run_id for wait in waits})
     known = [wait for wait in waits if wait.run_id in runs]
     for wait in known:

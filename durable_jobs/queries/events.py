@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db.models import F
 
 from durable_jobs.models import EVENT_WAITS, Event, EventOf, Run, Step
+from durable_jobs.queries import visibility
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
 
@@ -24,9 +25,9 @@ def woken(event_id: str) -> list[Step]:
 
     One more than ``MOST`` stands for more of them.
     """
+    steps = visibility.of_runs(Step.objects.using(db.alias()))
     rows = (
-        Step.objects.using(db.alias())
-        .filter(kind__in=EVENT_WAITS)
+        steps.filter(kind__in=EVENT_WAITS)
         .alias(event=EventOf(F("detail")))
         .filter(event=event_id)
         .select_related("run")
@@ -41,7 +42,7 @@ def cancelled(event: Event) -> list[Run]:
     Such a run ends when the event is offered, which is at once, or at its ``ts``.
     """
     since = max(event.received_at, event.ts)
-    rows = Run.objects.using(db.alias())
+    rows = visibility.runs()
     ended = rows.filter(ended_at__gte=since).order_by("ended_at")[:LOOKED_THROUGH]
     reason = f"the event {event.name} ({event.pk})"
     found = rows.filter(

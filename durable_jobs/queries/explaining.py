@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.flow import keys, limits, pausing
 from durable_jobs.flow.keys import Passage
 from durable_jobs.models import Entry, Gate, Lane, Pause, Run
+from durable_jobs.queries import visibility
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, gates, lanes, pauses, workers
 
@@ -23,13 +25,17 @@ MOST_HOLDERS = 20
 SAMPLE = 20
 
 
-def explain(run: Run) -> Explanation:
-    """Tell what a run waits for, as its row is now."""
+def explain(run: Run, *, keys: bool = True) -> Explanation:
+    """Tell what a run waits for, as its row is now.
+
+    ``keys``: whether the values of flow control are told, and what failed in a limit's
+    own code: both may be of a payload.
+    """
     row = Run.objects.using(db.alias()).defer("data", "output").get(pk=run.pk)
     if row.status != RunStatus.QUEUED:
         reason = f": {row.reason}" if row.reason else "."
         return Explanation(state=row.status, text=f"The run is {row.status}{reason}")
-    found = _paused(row) or _delayed(row) or _unknown(row)
+    found = _paused(row, keys) or _delayed(row) or _unknown(row)
     if found is not None:
         return found
     if row.lane is None:
@@ -37,10 +43,10 @@ def explain(run: Run) -> Explanation:
     if row.lane in Entry.values:
         text = "It has just come; the next admission decides about it."
         return Explanation(state="arriving", text=text)
-    return _in_lane(row)
+    return _in_lane(row, keys)
 
 
-def _paused(run: Run) -> Explanation | None:
+def _paused(run: Run, told: bool) -> Explanation | None:
     if pauses.of_queue(run.queue).exists():
         return Explanation(state="paused", text=f"The queue {run.queue!r} is paused.")
     if run.started_at is not None:
@@ -49,7 +55,8 @@ def _paused(run: Run) -> Explanation | None:
     held = pausing.holding(pausing.current(), run.function, values)
     if held is None:
         return None
-    what = f"Key {held.key} of " if held.kind == Pause.KEY else ""
+    name = f"Key {held.key} of " if told else "A key of "
+    what = name if held.kind == Pause.KEY else ""
     why = f": {held.reason}" if held.reason else "."
     text = f"{what}{run.function} is paused{why}"
     return Explanation(state="paused", text=text, ahead=_ahead(_line(run), run))
@@ -101,10 +108,11 @@ def _line(run: Run) -> QuerySet[Run]:
 
 def _ahead(line: QuerySet[Run], run: Run) -> int:
     before = Q(place__lt=run.place) | Q(place=run.place, id__lt=run.id)
-    return line.filter(before).order_by()[:MOST_AHEAD].count()
+    seen = visibility.of_runs(line, "pk")
+    return int(seen.filter(before).order_by()[:MOST_AHEAD].count())
 
 
-def _in_lane(run: Run) -> Explanation:
+def _in_lane(run: Run, told: bool) -> Explanation:
     lane = Lane.objects.using(db.alias()).filter(pk=run.lane or 0).first()
     function = registry.find(run.function)
     ahead = _ahead(lanes.waiting(run.lane or 0), run)
@@ -118,34 +126,37 @@ def _in_lane(run: Run) -> Explanation:
         gate = known.get(passage.name)
         if gate is None:
             continue
-        found = _at(passage, gate, run, lane, ahead)
+        found = _at(passage, gate, run, lane, ahead, told)
         if found is not None:
-            return found
+            return found if told else replace(found, key=None)
     text = f"It is about to be let through, behind {_others(ahead)}."
     return Explanation(state="ready", text=text, ahead=ahead)
 
 
 def _at(
-    passage: Passage, gate: Gate, run: Run, lane: Lane, ahead: int
+    passage: Passage, gate: Gate, run: Run, lane: Lane, ahead: int, told: bool
 ) -> Explanation | None:
     """Explain a gate, if it is what the run waits for."""
     answer = limits.known(passage, gate)
     if answer is None:
         answer, _ = limits.ask(passage)
     if answer.limit is None:
-        text = f"The limit of its {passage.place} is not known: {answer.trouble}"
+        why = f": {answer.trouble}" if told else "."
+        text = f"The limit of its {passage.place} is not known{why}"
         return _held_at(passage, "blocked", text, ahead=ahead)
     if isinstance(passage.rule, Throttle) and answer.limit:
-        return _throttled(passage, passage.rule, gate, answer.limit, ahead)
+        return _throttled(passage, passage.rule, gate, answer.limit, ahead, told)
     held = gates.holders(gate.pk)
-    holders = [str(pk) for pk in held.values_list("run_id", flat=True)[:MOST_HOLDERS]]
+    shown = visibility.of_runs(held).values_list("run_id", flat=True)
+    holders = [str(pk) for pk in shown[:MOST_HOLDERS]]
     full = held.count() >= answer.limit
     if not full and not (ahead and gate.pk == lane.blocked_on_id):
         return None
-    key = f" for key {passage.text}" if gate.key else ""
+    key = f" for key {passage.text}" if gate.key and told else ""
+    others = "other runs" if full else "nobody"
     text = (
         f"{passage.control} {answer.limit}{key} of {gate.function or 'the account'} is "
-        f"reached: held by {', '.join(holders) or 'nobody'}; "
+        f"reached: held by {', '.join(holders) or others}; "
         f"{_before(ahead)}."
     )
     return _held_at(
@@ -166,14 +177,14 @@ def _held_at(passage: Passage, state: str, text: str, **facts: Any) -> Explanati
 
 
 def _throttled(
-    passage: Passage, rule: Throttle, gate: Gate, limit: int, ahead: int
+    passage: Passage, rule: Throttle, gate: Gate, limit: int, ahead: int, told: bool
 ) -> Explanation | None:
     now, interval = clock.now(), rule.interval(limit)
     earliest = (gate.tat or now) - interval * (rule.burst - 1)
     start = earliest + interval * ahead
     if start <= now:
         return None
-    key = f" for key {passage.text}" if gate.key else ""
+    key = f" for key {passage.text}" if gate.key and told else ""
     text = f"The throttle{key} lets it start at {start.isoformat()}; {_before(ahead)}."
     facts = {"limit": limit, "ahead": ahead, "estimate": start}
     return _held_at(passage, "throttled", text, **facts)

@@ -13,6 +13,7 @@ from django.db.models.fields.json import KeyTextTransform
 
 from durable_jobs import clock, ids
 from durable_jobs.models import Pause, Run, Schedule, Step
+from durable_jobs.queries import visibility
 from durable_jobs.queries.several import only, together
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
@@ -85,7 +86,7 @@ def health(function_ids: Sequence[str]) -> dict[str, Health]:
 
 def newest(function_id: str) -> QuerySet[Run]:
     """Return the runs of a function, the newest first."""
-    rows = Run.objects.using(db.alias()).filter(function=function_id)
+    rows = visibility.runs().filter(function=function_id)
     return rows.order_by("-pk")
 
 
@@ -121,7 +122,8 @@ def health_of(runs: Iterable[Brief], looked_through: int) -> Health:
 
 def pauses(function_ids: Collection[str] | None = None) -> dict[str, list[Pause]]:
     """Return the pauses of functions and of their keys, by function."""
-    rows = Pause.objects.using(db.alias()).exclude(kind=Pause.QUEUE)
+    every = Pause.objects.using(db.alias()).exclude(kind=Pause.QUEUE)
+    rows = visibility.pauses(every)
     if function_ids is not None:
         rows = rows.filter(name__in=list(function_ids))
     found: dict[str, list[Pause]] = {}
@@ -147,7 +149,7 @@ def lost(known: Collection[str]) -> list[str]:
     Those that wait or are paused are looked for among the newest, those that are queued
     among the first in their queues.
     """
-    rows = Run.objects.using(db.alias())
+    rows = visibility.runs()
     queued = rows.filter(status=RunStatus.QUEUED)
     parts = (
         rows.filter(status=RunStatus.WAITING).order_by("-pk"),
@@ -208,7 +210,7 @@ def _name_steps(groups: Iterable[Group]) -> None:
 
 
 def _errors(run_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, tuple[str, ...]]:
-    rows: Any = Run.objects.using(db.alias()).filter(pk__in=run_ids)
+    rows: Any = visibility.runs().filter(pk__in=run_ids)
     names = ("type", "step", "message")
     parts = {f"error_{name}": KeyTextTransform(name, "error") for name in names}
     values = rows.annotate(**parts).values_list("pk", *parts)

@@ -14,7 +14,8 @@ from django.db.models import Count, QuerySet
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
-from durable_jobs.models import Run, Wait, WaitKind, Worker
+from durable_jobs.models import Wait, WaitKind, Worker
+from durable_jobs.queries import visibility
 from durable_jobs.statuses import TERMINAL, RunStatus
 from durable_jobs.store import db
 
@@ -60,7 +61,7 @@ def figures() -> Figures:
 
 
 def _live() -> dict[str, int]:
-    runs = Run.objects.using(db.alias())
+    runs = visibility.runs()
     waits = Wait.objects.using(db.alias()).exclude(kind__in=_ENDS)
     return {
         RunStatus.QUEUED: _count(runs.filter(status=RunStatus.QUEUED)),
@@ -77,7 +78,7 @@ def _live() -> dict[str, int]:
 
 
 def _ended(now: datetime) -> dict[str, int]:
-    runs = Run.objects.using(db.alias()).filter(ended_at__gt=now - RECENT)
+    runs = visibility.runs().filter(ended_at__gt=now - RECENT)
     recent = runs.order_by("-ended_at").values_list("status", flat=True)[:MOST]
     counted = dict.fromkeys(sorted(TERMINAL), 0)
     for status in recent:
@@ -86,7 +87,7 @@ def _ended(now: datetime) -> dict[str, int]:
 
 
 def _queue(name: str, now: datetime) -> Queue:
-    rows = Run.objects.using(db.alias()).filter(
+    rows = visibility.runs().filter(
         queue=name, status=RunStatus.QUEUED, lane__isnull=True, due_at__lte=now
     )
     first = rows.order_by("due_at").values_list("due_at", flat=True).first()

@@ -19,6 +19,7 @@ from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Gate, Pause, Run, Tally, Worker
+from durable_jobs.queries import visibility
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, workers
 
@@ -98,12 +99,18 @@ class ErrorGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Something that a person should look at; ``filters`` are of the list of runs."""
+    """Something that a person should look at; ``filters`` are of the list of runs.
+
+    ``key`` is a value of flow control, ``problem`` the error of a limit's own code.
+    Both are for those alone who may see payloads.
+    """
 
     what: str
     count: int = 1
     name: str = ""
+    key: str = ""
     reason: str = ""
+    problem: str = ""
     filters: dict[str, str] = field(default_factory=dict)
 
 
@@ -121,6 +128,7 @@ class Overview:
     oldest: timedelta | None
     ticked: datetime | None
     workers: int
+    capped: bool
 
 
 def overview() -> Overview:
@@ -137,12 +145,14 @@ def overview() -> Overview:
         attention=[*_attention(now)],
         oldest=_oldest(now),
         ticked=_ticked(),
+        capped=ended.capped,
         workers=_workers(now),
     )
 
 
 def _runs() -> QuerySet[Run]:
-    return Run.objects.using(db.alias()).order_by()
+    rows: QuerySet[Run] = visibility.runs().order_by()
+    return rows
 
 
 # What there is now
@@ -204,14 +214,19 @@ class _Ended:
         self._now = now
         self._tallies = Tally.objects.using(db.alias()).exclude(function="")
         marks = Tally.objects.using(db.alias()).filter(function="")
-        last = marks.aggregate(last=Max("since"))["last"]
         first = now - PERIODS[0][1]
+        if visibility.is_narrowed():  # the tallies are of all runs
+            self._tallies, marks = self._tallies.none(), marks.none()
+            first = now - PERIODS[-1][1]
+        last = marks.aggregate(last=Max("since"))["last"]
         self._from = first if last is None else last + Tally.LENGTH
         rest = _runs().filter(ended_at__gte=max(self._from, first))
         newest: Any = rest.order_by("-ended_at").values_list(
             "function", "status", "ended_at"
         )
         self._rest = list(newest[:MOST])
+        #: Some were not counted: only the newest are.
+        self.capped = len(self._rest) == MOST
 
     def periods(self) -> list[Period]:
         """Return what ended in each period."""
@@ -329,17 +344,19 @@ def _attention(now: datetime) -> Iterator[Attention]:
         filters = {"status": RunStatus.FAILED.value, "function": function}
         yield Attention(what="exhausted", count=count, name=function, filters=filters)
     yield from _unknown()
-    for pause in Pause.objects.using(db.alias()).order_by("-paused_at")[:GROUPS]:
+    pauses = visibility.pauses(Pause.objects.using(db.alias()))
+    for pause in pauses.order_by("-paused_at")[:GROUPS]:
         yield Attention(
-            what=f"paused-{pause.kind}", name=_paused(pause), reason=pause.reason
+            what=f"paused-{pause.kind}",
+            name=pause.name,
+            key=pause.key,
+            reason=pause.reason,
         )
-    troubled = Gate.objects.using(db.alias()).exclude(trouble="").order_by("-used_at")
-    for gate in troubled[:GROUPS]:
-        yield Attention(what="limit", name=str(gate), reason=gate.trouble)
-
-
-def _paused(pause: Pause) -> str:
-    return f"{pause.name} {pause.key}".rstrip()
+    gates = visibility.gates(Gate.objects.using(db.alias()).exclude(trouble=""))
+    for gate in gates.order_by("-used_at")[:GROUPS]:
+        yield Attention(
+            what="limit", name=str(gate), key=gate.key, problem=gate.trouble
+        )
 
 
 def _some(

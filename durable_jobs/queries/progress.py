@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from django.db.models import Count, QuerySet
 
-from durable_jobs.models import Run, Step
+from durable_jobs.models import Step
+from durable_jobs.queries import visibility
 from durable_jobs.statuses import LIVE, STEP_ENDED, RunStatus, StepStatus
 from durable_jobs.store import db
 
@@ -49,7 +50,7 @@ class Progress:
 
 def of_run(run_id: uuid.UUID) -> Progress | None:
     """Return the progress of a run, None when there is no such run."""
-    runs = Run.objects.using(db.alias()).filter(pk=run_id)
+    runs = visibility.runs().filter(pk=run_id)
     status = runs.values_list("status", flat=True).first()
     if status is None:
         return None

@@ -16,6 +16,7 @@ from django.db.models.functions import Cast
 
 from durable_jobs import ids
 from durable_jobs.models import STEP_PAYLOADS, Attempt, Run, Schedule, Step
+from durable_jobs.queries import visibility
 from durable_jobs.queries.filtering import RunFilter
 from durable_jobs.store import db
 
@@ -28,7 +29,7 @@ def runs_page(
     chosen: RunFilter, limit: int, below: uuid.UUID | None
 ) -> tuple[list[Run], uuid.UUID | None]:
     """Return the newest runs below an id, and the id below which the next ones are."""
-    rows = chosen.narrow(Run.objects.using(db.alias())).defer(*PAYLOADS)
+    rows = chosen.narrow(visibility.runs()).defer(*PAYLOADS)
     if below is not None:
         rows = rows.filter(pk__lt=below)
     found = list(rows.order_by("-pk")[: limit + 1])
@@ -39,7 +40,8 @@ def schedules_page(
     function: str | None, limit: int, above: int | None
 ) -> tuple[list[Schedule], int | None]:
     """Return the schedules above an id, and the id above which the next ones are."""
-    rows = Schedule.objects.using(db.alias()).defer("data", "held").order_by("pk")
+    every = visibility.schedules(Schedule.objects.using(db.alias()))
+    rows = every.defer("data", "held").order_by("pk")
     if function is not None:
         rows = rows.filter(function=function)
     if above is not None:
@@ -50,8 +52,15 @@ def schedules_page(
 
 def run(key: uuid.UUID) -> Run | None:
     """Return a run without what it was given and what it gave."""
-    rows = Run.objects.using(db.alias()).filter(pk=key).defer(*PAYLOADS)
-    return rows.first()
+    found: Run | None = visibility.runs().filter(pk=key).defer(*PAYLOADS).first()
+    return found
+
+
+def schedule(key: int) -> Schedule | None:
+    """Return a schedule."""
+    rows = visibility.schedules(Schedule.objects.using(db.alias()))
+    found: Schedule | None = rows.filter(pk=key).first()
+    return found
 
 
 def payloads(of: Run | Step, names: Iterable[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from durable_jobs import clock
 from durable_jobs.definitions.cron import CronExpression, expression
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run, Schedule
-from durable_jobs.store import db
+from durable_jobs.queries import visibility
 from durable_jobs.store import schedules as store
 
 #: Times that are shown.
@@ -46,7 +46,7 @@ def history(schedule: Schedule) -> list[Mark]:
     time without a run counts only after one that has its run.
     """
     slots = {store.event_id(schedule, slot): slot for slot in _slots(schedule)}
-    rows = Run.objects.using(db.alias()).only(*_COLUMNS)
+    rows = visibility.runs().only(*_COLUMNS)
     runs = {run.event_id: run for run in rows.filter(event_id__in=list(slots))}
     marks = [Mark(at=slot, run=runs.get(key)) for key, slot in slots.items()]
     marks += [
@@ -61,7 +61,7 @@ def history(schedule: Schedule) -> list[Mark]:
 
 def _others(schedule: Schedule) -> list[Run]:
     """Return runs of a schedule among the newest of its function."""
-    rows = Run.objects.using(db.alias()).filter(function=schedule.function)
+    rows = visibility.runs().filter(function=schedule.function)
     newest = rows.only(*_COLUMNS).annotate(of=KeyTransform("schedule", "origin"))
     found: Any = newest.order_by("-pk")[:LOOKED_THROUGH]
     return [run for run in found if run.of == schedule.pk]

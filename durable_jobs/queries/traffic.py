@@ -24,6 +24,7 @@ from durable_jobs.exceptions import DurableError, FilterError
 from durable_jobs.flow import keys
 from durable_jobs.flow.keys import Passage
 from durable_jobs.models import Gate, Lane, Pause, Run, Slot, Worker
+from durable_jobs.queries import visibility
 from durable_jobs.queries.overview import SEEN
 from durable_jobs.queries.several import only, together
 from durable_jobs.statuses import RunStatus
@@ -76,13 +77,13 @@ class Process:
 
 def pauses() -> list[Pause]:
     """Return what is paused, the latest first."""
-    rows = Pause.objects.using(db.alias()).order_by("-paused_at", "-pk")
-    return list(rows[:PAUSES])
+    rows = visibility.pauses(Pause.objects.using(db.alias()))
+    return list(rows.order_by("-paused_at", "-pk")[:PAUSES])
 
 
 def executing() -> list[dict[str, Any]]:
     """Return how many runs are held, by queue and worker."""
-    held = Run.objects.using(db.alias()).filter(lease_token__isnull=False)
+    held = visibility.runs().filter(lease_token__isnull=False)
     rows = only(held.order_by("pk"), EXECUTING).values("queue", "worker")
     return list(rows.annotate(runs=Count("pk"), until=Min("lease_until")))
 
@@ -152,9 +153,7 @@ def queues(
 
 
 def _ready() -> QuerySet[Run]:
-    rows = Run.objects.using(db.alias()).filter(
-        status=RunStatus.QUEUED, lane__isnull=True
-    )
+    rows = visibility.runs().filter(status=RunStatus.QUEUED, lane__isnull=True)
     return rows.order_by("queue", "place", "pk")
 
 
@@ -179,7 +178,8 @@ def _ready_by_queue(names: Sequence[str]) -> dict[str, tuple[int, datetime]]:
 
 
 def _lines_by_queue() -> dict[str, int]:
-    rows = Lane.objects.using(db.alias()).filter(blocked_on__isnull=False)
+    blocked = Lane.objects.using(db.alias()).filter(blocked_on__isnull=False)
+    rows = visibility.lanes(blocked)
     chosen = only(rows.order_by("blocked_on", "turn", "served"), COUNTED)
     counted = chosen.values_list("queue").annotate(count=Count("pk"))
     return dict(counted.values_list("queue", "count"))
@@ -233,7 +233,7 @@ def limits(
 def _chosen(function: str, key: str) -> QuerySet[Gate]:
     if "\x00" in function + key:
         raise FilterError("Expected a text without null characters.")
-    rows = Gate.objects.using(db.alias()).exclude(control="lock")
+    rows = visibility.gates(Gate.objects.using(db.alias()).exclude(control="lock"))
     known = registry.find(function)
     if known is not None and key:
         names = [one.name for value in _values(key) for one in _passages(known, value)]
@@ -308,7 +308,8 @@ def _passages(function: Function, text: str) -> Iterator[Passage]:
 def _fill(found: Sequence[Limit]) -> None:
     """Add who holds the limits, and who waits for them."""
     by_gate = {limit.gate.pk: limit for limit in found}
-    held = Slot.objects.using(db.alias()).filter(released_at__isnull=True)
+    every = Slot.objects.using(db.alias()).filter(released_at__isnull=True)
+    held = visibility.of_runs(every)
     at = {pk: held.filter(gate_id=pk).order_by("pk") for pk in by_gate}
     for pk, count in together(
         only(rows, COUNTED + 1)
@@ -330,7 +331,7 @@ def _fill(found: Sequence[Limit]) -> None:
 
 
 def _fill_lines(by_gate: dict[int, Limit]) -> None:
-    rows = Lane.objects.using(db.alias())
+    rows = visibility.lanes(Lane.objects.using(db.alias()))
     chosen = together(
         only(rows.filter(blocked_on_id=pk).order_by("turn", "served"), LINES + 1)
         .values_list("blocked_on_id", "pk", "function", "turn")
@@ -345,14 +346,16 @@ def _fill_lines(by_gate: dict[int, Limit]) -> None:
         lines[lane] = Line(function, turn)
         limit.lines.append(lines[lane])
     counts = together(
-        only(lanes.waiting(lane), COUNTED + 1)
+        only(visibility.of_runs(lanes.waiting(lane), "pk"), COUNTED + 1)
         .values("lane")
         .annotate(count=Count("pk"))
         .values_list("lane", "count")
         for lane in lines
     )
     first = together(
-        only(lanes.waiting(lane), FIRST).values_list("lane", "place", "pk")
+        only(visibility.of_runs(lanes.waiting(lane), "pk"), FIRST).values_list(
+            "lane", "place", "pk"
+        )
         for lane in lines
     )
     runs = _runs(pk for _lane, _place, pk in first)
@@ -364,5 +367,5 @@ def _fill_lines(by_gate: dict[int, Limit]) -> None:
 
 
 def _runs(run_ids: Iterable[Any]) -> dict[Any, Run]:
-    rows = Run.objects.using(db.alias()).only("function", "status", "queued_at")
+    rows = visibility.runs().only("function", "status", "queued_at")
     return rows.in_bulk(list(run_ids))

@@ -49,7 +49,14 @@ def resume(pause: Pause) -> str:
 
 @pytest.fixture
 def operator(db) -> Client:
-    return member("ann", "view_run", "view_schedule", "start_run", "pause_function")
+    return member(
+        "ann",
+        "view_run",
+        "view_payload",
+        "view_schedule",
+        "start_run",
+        "pause_function",
+    )
 
 
 class Amount(BaseModel):

@@ -74,8 +74,8 @@ def test_input_and_lines_are_for_those_who_may_see_payloads(step):
     for secret in ("apple", "EUR", "plum", "pear", "project.tests"):
         assert secret not in shown.source
     assert "Input" in shown.text
-    # The input, the result, the lines, and those of the attempt.
-    assert shown.text.count("Hidden: you may not see payloads.") == 4
+    # The input, the result, the lines, and the error and the lines of the attempt.
+    assert shown.text.count("Hidden: you may not see payloads.") == 5
     assert "OSError" in shown.text
 
     assert (

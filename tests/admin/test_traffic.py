@@ -36,7 +36,9 @@ def resume(pause: Pause) -> str:
 
 @pytest.fixture
 def operator(db) -> Client:
-    return member("ann", "view_run", "view_gate", "pause_queue", "pause_function")
+    return member(
+        "ann", "view_run", "view_payload", "view_gate", "pause_queue", "pause_function"
+    )
 
 
 def queue_of(name: str) -> traffic.Queue:

@@ -1,0 +1,1 @@
+"""Two tenants in one installation: neither sees anything of the other."""

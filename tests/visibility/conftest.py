@@ -1,0 +1,34 @@
+"""Two tenants with the same of everything, and who sees all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import cache
+
+from durable_jobs.control.acting import Actor
+from durable_jobs.testing import Kit
+from tests.visibility.worlds import World, declare
+
+Worlds = tuple[World, World]
+
+
+@pytest.fixture
+def root(db: None) -> Actor:
+    """Return who sees everything."""
+    return Actor(User.objects.create_superuser("root"))
+
+
+@pytest.fixture
+def worlds(root: Actor, durable_kit: Kit) -> Iterator[Worlds]:
+    """Fill the installation: ours first, then theirs."""
+    cache.clear()
+    functions = declare()
+    ours = World("ann", "canary-ours", durable_kit, functions)
+    theirs = World("bob", "canary-theirs", durable_kit, functions)
+    for world in (ours, theirs):
+        world.fill(root)
+    yield ours, theirs
+    cache.clear()
