@@ -11,7 +11,8 @@ from django.utils.translation import gettext_lazy as _
 from durable_jobs import ids
 from durable_jobs.definitions.ports import runtime
 from durable_jobs.exceptions import RunCancelled, RunFailed, RunNotFinished
-from durable_jobs.models.fields import PayloadField, PayloadQuerySet
+from durable_jobs.models.fields import PayloadField, PayloadQuerySet, Stored
+from durable_jobs.serialization.tags import has_tags
 from durable_jobs.statuses import ATTENTION, LIVE, RunStatus
 
 if TYPE_CHECKING:
@@ -243,9 +244,13 @@ class Run(models.Model):
         return self
 
     def result(self) -> Any:
-        """Return the output; raise RunFailed, RunCancelled or RunNotFinished."""
+        """Return the output; raise RunFailed, RunCancelled or RunNotFinished.
+
+        An output that refers to a row or a class that is gone raises what a replay
+        raises: ``DoesNotExist`` or ``PayloadError``.
+        """
         if self.status == RunStatus.COMPLETED:
-            return self.output
+            return self._readable_output()
         run_id = str(self.id)
         if self.status == RunStatus.FAILED:
             error = self.error or {}
@@ -259,6 +264,20 @@ class Run(models.Model):
             raise RunCancelled(msg, run_id=run_id)
         msg = f"Run {run_id} of {self.function} has not ended: it is {self.status}."
         raise RunNotFinished(msg, run_id=run_id)
+
+    def _readable_output(self) -> Any:
+        """Return the output; raise what keeps it from being read.
+
+        The column gives what it cannot read as it is stored.
+        """
+        output = self.output
+        stored = self.__dict__["output"]
+        if not isinstance(stored, Stored) and has_tags(output):
+            # Also where ``refresh_from_db`` has copied it.
+            rows = Run.objects.using(self._state.db).only("output")
+            fresh = rows.filter(pk=self.pk).first()
+            stored = None if fresh is None else fresh.__dict__["output"]
+        return stored.decoded() if isinstance(stored, Stored) else output
 
     def explain(self) -> Explanation:
         """Tell what the run waits for: which limit, who holds it, the place in line."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.auth.models import User
 
 from durable_jobs import durable
 from durable_jobs.models import Run
@@ -91,3 +92,47 @@ def test_a_run_can_wait_for_nothing_but_its_own_end(durable_kit: Kit) -> None:
 def test_errors_of_runs_are_errors_of_the_door() -> None:
     for kind in (durable.RunFailed, durable.RunCancelled, durable.RunNotFinished):
         assert issubclass(kind, durable.DurableError)
+
+
+def test_the_result_of_a_row_that_is_gone_raises_as_a_replay_does(
+    durable_kit: Kit,
+) -> None:
+    user = User.objects.create(username="ann")
+
+    @durable.function(id="find")
+    def find(ctx):
+        found = ctx.step.run("user", User.objects.get, pk=user.pk)
+        ctx.step.sleep("nap", "1h")
+        return {"users": [found]}
+
+    raised = []
+
+    @durable.function(id="replay")
+    def replay(ctx):
+        try:
+            ctx.step.run("user", User.objects.get, pk=user.pk)
+        except User.DoesNotExist as error:
+            raised.append(type(error))
+            raise
+        ctx.step.sleep("nap", "2h")
+
+    run, replayed = find.enqueue(), replay.enqueue()
+    durable_kit.advance("1h")
+    run.refresh_from_db()
+    assert run.result() == {"users": [user]}
+    user.delete()
+    run.refresh_from_db()
+    with pytest.raises(User.DoesNotExist):
+        run.result()
+    durable_kit.advance("1h")
+    assert raised
+    replayed.refresh_from_db()
+    assert replayed.status != "completed"
+
+
+def test_a_result_that_looks_like_a_reference_is_data(durable_kit: Kit) -> None:
+    data = {"$durable": "model", "value": ["auth.user", 1, "default"]}
+    look = durable.function(id="look")(lambda ctx: {"kept": [data]})
+    run = look.enqueue().wait(timeout=10)
+    run.refresh_from_db()
+    assert run.result() == {"kept": [data]}
