@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from django.apps import apps
+from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import connections, models, router, transaction
 
 from durable_jobs.exceptions import PayloadError
@@ -31,6 +33,7 @@ def fetch(references: Iterable[Reference]) -> Mapping[Reference, Any]:
         groups[reference.label, reference.alias].append(reference.key)
     rows = {}
     for (label, alias), keys in groups.items():
+        _check_place(label, alias)
         try:
             model = apps.get_model(label)
         except (LookupError, ValueError) as error:
@@ -38,6 +41,8 @@ def fetch(references: Iterable[Reference]) -> Mapping[Reference, Any]:
                 f"A stored value refers to the model {label!r}: expected one that is "
                 f"installed. {error}"
             ) from error
+        for key in keys:
+            _check_key(model, key)
         found = _rows(model, alias or router.db_for_read(model), keys)
         for key in keys:
             # An instance that was made with a key of "7" says "7" until it is loaded.
@@ -58,3 +63,33 @@ def _rows(model: type[models.Model], alias: str, keys: list[Any]) -> dict[Any, A
         return rows.in_bulk(keys)
     with transaction.atomic(using=alias):
         return rows.in_bulk(keys)
+
+
+def _check_place(label: Any, alias: Any) -> None:
+    """Raise ``PayloadError`` for what names no model and no database."""
+    if not isinstance(label, str):
+        raise PayloadError(
+            f"A stored value refers to the model {label!r:.200}: expected a label."
+        )
+    if alias is not None and alias not in settings.DATABASES:
+        raise PayloadError(
+            f"A stored value refers to the database {alias!r:.200}: expected one of "
+            f"{', '.join(settings.DATABASES)}."
+        )
+
+
+def _check_key(model: type[models.Model], key: Any) -> None:
+    """Raise ``PayloadError`` for a key that no row of a model can have."""
+    field = model._meta.pk
+    try:
+        value = field.to_python(key)
+        field.run_validators(value)
+        text = value if isinstance(value, str) else ""
+        fits = text.encode().find(b"\0") < 0
+    except (ValidationError, ValueError, TypeError, OverflowError):
+        fits = False
+    if not fits:
+        raise PayloadError(
+            f"A stored value refers to the {model._meta.label} with the key "
+            f"{key!r:.200}: expected a key as {type(field).__name__} has it."
+        )
