@@ -18,18 +18,13 @@ from durable_jobs.store import db
 def pause_function(function: Function, *, key: Any, skip: bool, reason: str) -> bool:
     """Start no more runs of a function, or of one key; tell whether this call did it.
 
-    From its commit on nothing starts; what stood in line is taken out of the way.
+    From its commit on nothing starts. The tick takes what is queued out of the way of
+    claims, in batches.
     """
     if key is not EVERY:
         text = _key_of(function, key)
         return pausing.pause(Pause.KEY, function.id, text, skip=skip, reason=reason)
-    done = pausing.pause(Pause.FUNCTION, function.id, skip=skip, reason=reason)
-    if done:
-        # What came before is kept, also when what comes now is skipped.
-        rows = Pause.objects.using(db.alias()).filter(kind=Pause.FUNCTION)
-        row = rows.get(name=function.id)
-        admitting.keep(row)
-    return done
+    return pausing.pause(Pause.FUNCTION, function.id, skip=skip, reason=reason)
 
 
 def resume_function(function: Function, *, key: Any) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from django.db.models import Exists
+from django.db.models import Exists, QuerySet
 
 from durable_jobs import clock, dispatch
 from durable_jobs.definitions.function import Function
@@ -32,6 +32,10 @@ MOST_ROUNDS = 50
 LEFT_OVER = 500
 #: Runs of a paused function that are taken out of the way at once.
 SHELVED = 1000
+#: Seconds after which that is left to the next tick.
+LONGEST = 1.0
+#: What this process has left to its next tick.
+unfinished: set[str] = set()
 
 
 def questions(now: datetime, known: Iterable[str]) -> dict[str, Exists]:
@@ -176,13 +180,17 @@ def shelve() -> int:
 
 
 def _shelve_all(pause: Pause, moved: list[int]) -> None:
+    until = clock.monotonic() + LONGEST
     while True:
         moved.append(_shelve(pause))
         if moved[-1] < SHELVED:
             return
+        if clock.monotonic() > until:
+            unfinished.add("paused")
+            return
 
 
-def _shelve(pause: Pause, *, keep: bool = False) -> int:
+def _shelve(pause: Pause) -> int:
     """Move a batch, unless the pause has ended meanwhile."""
     with db.atomic():
         held = pausing.still(pause)
@@ -190,7 +198,7 @@ def _shelve(pause: Pause, *, keep: bool = False) -> int:
             return 0
         if held.kind == Pause.QUEUE:
             return lanes.take_back(lanes.let_through_to(held.name), SHELVED)
-        if keep or not held.skip:
+        if not held.skip:
             return pausing.shelve(held.name, SHELVED)
         came = lanes.unbegun(held.name).filter(queued_at__gte=held.paused_at)
         chosen = list(came.values_list("pk", flat=True)[:SHELVED])
@@ -202,25 +210,27 @@ def _shelve(pause: Pause, *, keep: bool = False) -> int:
     return moved + (len(chosen) if reason is not None else 0)
 
 
-def keep(pause: Pause) -> None:
-    """Take what came before a pause out of the way, to be kept."""
-    while _shelve(pause, keep=True) == SHELVED:
-        pass
-
-
 def resumed(function: str) -> None:
     """Let the lanes of a function that is not paused any more go on."""
     rows = Lane.objects.using(db.alias()).filter(function=function)
+    still = rows.filter(active=False, blocked_on__isnull=True)
+    late = rows.filter(active=True, turn__gt=clock.now())
     with gates.locked():
-        pausing.start_again(rows)
-        lanes.hasten(function)
+        pausing.start_again(rows.filter(pk__in=_some(still)))
+        lanes.hasten(rows.filter(pk__in=_some(late)))
 
 
 def unblocked(queue: str) -> None:
     """Let the lanes of a queue that is not paused any more try again."""
     rows = Lane.objects.using(db.alias()).filter(queue=queue)
+    blocked = rows.filter(blocked_on__isnull=False)
     with gates.locked():
-        lanes.activate(rows.filter(blocked_on__isnull=False))
+        lanes.activate(rows.filter(pk__in=_some(blocked)))
+
+
+def _some(rows: QuerySet[Lane]) -> list[int]:
+    """Return as many lanes as are done at once; the tick does the others."""
+    return list(rows.order_by("turn").values_list("pk", flat=True)[:LEFT_OVER])
 
 
 def reopen(name: str, limit: int) -> None:
@@ -234,7 +244,8 @@ def reopen(name: str, limit: int) -> None:
     with gates.locked():
         lanes.revive(gate.pk, limit)
         if gate.control == keys.THROTTLE:
-            lanes.hasten(gate.function)
+            rows = Lane.objects.using(db.alias()).filter(function=gate.function)
+            lanes.hasten(rows)
 
 
 @dataclass(slots=True)

@@ -14,6 +14,11 @@ from durable_jobs.flow import keys
 from durable_jobs.models import Lane, Pause
 from durable_jobs.store import db, lanes, pauses
 
+#: Runs of a function that is resumed which may be claimed again at once.
+RESTORED = 500
+#: Queues of one function in which that is done at once.
+MOST_SHELVES = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
@@ -85,25 +90,35 @@ def pause(kind: str, name: str, key: str = "", *, skip: bool, reason: str) -> bo
 
 
 def resume(kind: str, name: str, key: str = "") -> bool:
-    """End a pause; tell whether this call did it."""
+    """End a pause; tell whether this call did it.
+
+    The first runs may be claimed at once; the tick restores the others in batches.
+    """
     rows = Pause.objects.using(db.alias()).filter(kind=kind, name=name, key=key)
     if not rows._raw_delete(db.alias()):
         return False
     if kind == Pause.FUNCTION:
         shelves = Lane.objects.using(db.alias()).filter(function=name, keys={})
-        for lane in shelves:
-            lanes.unshelve(lane)
+        left = RESTORED
+        for lane in shelves[:MOST_SHELVES]:
+            left -= lanes.unshelve(lane, left)
     return True
 
 
 def start_again(lane_rows: QuerySet[Lane]) -> int:
-    """Let lanes try again that no pause keeps; the lock is held."""
-    pauses, count = current(), 0
+    """Let lanes try again that no pause keeps; the lock is held.
+
+    Up to ``RESTORED`` runs that were kept may be claimed again; their lane stays as it
+    is as long as it has more of them.
+    """
+    pauses, count, left = current(), 0, RESTORED
     for lane in lane_rows.filter(active=False, blocked_on__isnull=True):
         if holding(pauses, lane.function, lane.keys.values()) is None:
             count += 1
             if not lane.keys:
-                lanes.unshelve(lane)
+                left -= lanes.unshelve(lane, left)
+                if left <= 0:
+                    return count
             lanes.activate(Lane.objects.using(db.alias()).filter(pk=lane.pk))
     return count
 

@@ -31,6 +31,7 @@ UNUSED = timedelta(days=2)
 def sweep() -> int:
     """Look after what stands still; return how much was done."""
     now = clock.now()
+    admitting.unfinished.clear()
     answers = _probe.ask([now, now - UNUSED])
     done: list[int] = []
     for name, there in answers.items():
@@ -78,7 +79,7 @@ def _redeclared() -> int:
     with gates.locked():
         for function in changed:
             if current[function].throttle is not None:
-                lanes.hasten(function)
+                lanes.hasten(_every(Lane).filter(function=function))
         return lanes.activate(rows.filter(blocked_on__isnull=False))
 
 
@@ -103,8 +104,23 @@ def _waited_for() -> QuerySet[Gate]:
 
 
 def _start_again() -> int:
-    """Let lanes try that stand still for nothing: what wrote them read what was."""
-    chosen = list(_still().order_by("?").values_list("pk", flat=True)[:BATCH])
+    """Let lanes try that stand still for nothing: what wrote them read what was.
+
+    And restore what a pause kept, in batches, for a moment.
+    """
+    until, total = clock.monotonic() + admitting.LONGEST, 0
+    while True:
+        chosen = list(_still().order_by("?").values_list("pk", flat=True)[:BATCH])
+        done = _start_these(chosen)
+        total += done
+        if not done:
+            return total
+        if clock.monotonic() > until:
+            admitting.unfinished.add("still")
+            return total
+
+
+def _start_these(chosen: Sequence[int]) -> int:
     done: list[int] = []
 
     def start(keys: Sequence[Any]) -> None:

@@ -66,6 +66,8 @@ def pending() -> set[str]:
     work = {name for name, there in answers.items() if there}
     if work & admitting.EVERYTHING:
         work = work - admitting.EVERYTHING | {"admissions"}
+    if admitting.unfinished:
+        work.add("lanes")
     if "fresh" not in work:
         work |= {"crons", "lanes", *UNHURRIED}
     return work - {"fresh"}

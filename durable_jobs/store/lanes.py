@@ -301,11 +301,10 @@ def strays() -> QuerySet[Run]:
     return rows.exclude(Exists(there))
 
 
-def hasten(function: str) -> int:
-    """Let lanes of a function whose turn is to come try now; the lock is held."""
+def hasten(rows: QuerySet[Lane]) -> int:
+    """Let lanes whose turn is to come try now; the lock is held."""
     now = clock.now()
-    rows = Lane.objects.using(db.alias()).filter(function=function, active=True)
-    return rows.filter(turn__gt=now).update(turn=now)
+    return rows.filter(active=True, turn__gt=now).update(turn=now)
 
 
 def activate(lanes: QuerySet[Lane]) -> int:
@@ -346,9 +345,13 @@ def unbegun(function: str) -> QuerySet[Run]:
     )
 
 
-def unshelve(lane: Lane) -> int:
-    """Let the runs of a lane be claimed again, those first that were kept."""
-    return waiting(lane.pk).filter(entry__isnull=True).update(lane=None)
+def unshelve(lane: Lane, limit: int) -> int:
+    """Let up to ``limit`` runs of a lane be claimed again, the first ones first."""
+    rows = waiting(lane.pk).filter(entry__isnull=True)
+    with db.atomic():
+        chosen = list(locked(rows).values_list("pk", flat=True)[:limit])
+        every = Run.objects.using(db.alias()).filter(pk__in=chosen)
+        return every.filter(status=RunStatus.QUEUED).update(lane=None)
 
 
 def put_off(lane: int, until: datetime) -> None:

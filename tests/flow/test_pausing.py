@@ -7,10 +7,15 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import durable
 from durable_jobs.events import admitting
+from durable_jobs.flow import pausing
 from durable_jobs.models import Lane, Pause, Run, Slot
+from durable_jobs.scheduling import standing, ticking
+from durable_jobs.store import leases
 from tests.flow.conftest import Diary, count, reasons, statuses
 
 
@@ -233,8 +238,84 @@ def test_thousands_that_are_kept_are_out_of_the_way_of_claims(diary: Diary) -> N
     diary.kit.advance("20s")
     assert not Run.objects.filter(status="queued", lane__isnull=True).exists()
     work.resume()
+    # The first ones may be claimed at once, the others when the tick has been there.
+    assert 0 < Run.objects.filter(status="queued", lane__isnull=True).count() < 1500
+    standing.sweep()
     assert Run.objects.filter(status="queued", lane__isnull=True).count() == 1500
     Run.objects.all().delete()
+
+
+def _queued(diary: Diary, number: int) -> None:
+    from tests.flow.conftest import EVENT
+
+    diary.kit.send_many(durable.NewEvent(EVENT, {"n": n}) for n in range(number))
+
+
+def test_pausing_and_resuming_take_the_same_statements_whatever_is_queued(
+    diary: Diary,
+) -> None:
+    work, counts = diary.work(), []
+    for number in (1200, 4800):
+        _queued(diary, number)
+        with CaptureQueriesContext(connection) as paused:
+            work.pause()
+        assert Run.objects.filter(lane__isnull=True).count() == number
+        while Run.objects.filter(lane__isnull=True).exists():
+            standing.sweep()
+        with CaptureQueriesContext(connection) as resumed:
+            work.resume()
+        restored = Run.objects.filter(lane__isnull=True).count()
+        counts.append((len(paused), len(resumed), restored))
+        Run.objects.all().delete()
+        Lane.objects.all().delete()
+    assert counts[0] == counts[1]
+
+
+def test_no_run_starts_while_a_pause_is_carried_out(
+    diary: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admitting, "SHELVED", 2)
+    monkeypatch.setattr(admitting, "LONGEST", -1.0)
+    work = diary.work()
+    _queued(diary, 6)
+    work.pause()
+    for kept in (0, 2, 4, 6):
+        assert Run.objects.filter(lane__isnull=False).count() == kept
+        assert leases.claim("default", 8, "w") == []
+        assert ticking.pending() >= {"lanes"} or kept in (0, 6)
+        standing.sweep()
+
+
+def test_a_function_is_resumed_while_its_pause_is_carried_out(
+    diary: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admitting, "SHELVED", 2)
+    monkeypatch.setattr(admitting, "LONGEST", -1.0)
+    work = diary.work()
+    _queued(diary, 6)
+    work.pause()
+    standing.sweep()
+    assert Run.objects.filter(lane__isnull=False).count() == 2
+    work.resume()
+    diary.kit.advance("1m")
+    assert sorted(diary.order) == list(range(6))
+
+
+def test_a_function_is_paused_again_while_it_is_resumed(
+    diary: Diary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = diary.work()
+    _queued(diary, 6)
+    work.pause()
+    standing.sweep()
+    monkeypatch.setattr(pausing, "RESTORED", 2)
+    work.resume()
+    work.pause()
+    diary.kit.advance("1m")
+    assert diary.order == []
+    work.resume()
+    diary.kit.advance("1m")
+    assert sorted(diary.order) == list(range(6))
 
 
 def test_a_lane_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) -> None:
