@@ -26,7 +26,7 @@ from durable_jobs.admin.typed import PayloadText, typed_by
 from durable_jobs.control import sending
 from durable_jobs.control.sending import Sent
 from durable_jobs.definitions.events import NewEvent
-from durable_jobs.definitions.names import MAX_LENGTH, RESERVED
+from durable_jobs.definitions.names import MAX_LENGTH, RESERVED, WEBHOOK
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import Event as EventTrigger
 from durable_jobs.models import Event, Run, Step
@@ -62,6 +62,7 @@ class EventPages(ReadOnlyAdmin):
         """Return what the event started, woke and ended, and the same as code."""
         request = links.request
         own = row.name.startswith(RESERVED)
+        posted = row.name.startswith(WEBHOOK)
         edit = None if own else self.send_url(request, event=row.pk)
         again = address(self.admin_site, "event_resend", quote(row.pk))
         more = links.rows(Run, event=row.pk)
@@ -80,7 +81,7 @@ class EventPages(ReadOnlyAdmin):
             "looked_through": events.LOOKED_THROUGH,
             "snippets": snippets(request, row.name, row.data_text) if sees else [],
             "edit_url": edit,
-            "again_url": again if edit else None,
+            "again_url": again if edit or (posted and self.send_url(request)) else None,
         }
 
 

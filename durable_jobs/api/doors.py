@@ -19,7 +19,7 @@ from ninja.utils import check_csrf
 from durable_jobs.api import bodies
 from durable_jobs.api.problems import Problem, too_many, unauthorized
 from durable_jobs.conf import settings as conf
-from durable_jobs.control import keys, limiting
+from durable_jobs.control import keys, limiting, spaces
 from durable_jobs.control.acting import Actor
 from durable_jobs.control.scopes import scope_of
 from durable_jobs.events import answering
@@ -85,7 +85,7 @@ class Session(AuthBase):
             msg = "Expected the token against forged requests, as X-CSRFToken."
             raise Problem(403, "csrf-failed", msg)
         _count(f"user:{user.pk}")
-        actor = Actor(user, via="API")
+        actor = Actor(user, via="API", space=spaces.of_user(user))
         _enter(request, actor, self.check, self.lines)
         return actor
 

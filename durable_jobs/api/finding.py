@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 
 from durable_jobs.api.doors import Check, actor, address_part, require_scope
+from durable_jobs.control import spaces
 from durable_jobs.control.acting import Actor
-from durable_jobs.models import Run
+from durable_jobs.definitions.names import MAX_LENGTH
+from durable_jobs.models import Event, Run
 from durable_jobs.project_code import allowed
 from durable_jobs.queries import reading
 from durable_jobs.queries.filtering import RunFilter
+from durable_jobs.store import db
 
 _VIEW = "durable_jobs.view_run"
 _PAYLOAD = "durable_jobs.view_payload"
@@ -73,8 +76,51 @@ def params(request: HttpRequest) -> dict[str, list[str]]:
 
 def chosen(who: Actor, given: Mapping[str, str | Iterable[str]]) -> RunFilter:
     """Return the filter that conditions make, for who may ask for them."""
-    found = RunFilter.parse(given)
+    found = RunFilter.parse(_in_space(who, given))
     if found.reads_payloads and not who.may(_PAYLOAD):
         msg = "The filter 'where' looks into payloads, which you may not see."
         raise PermissionDenied(msg)
+    return found
+
+
+def _in_space(
+    who: Actor, given: Mapping[str, str | Iterable[str]]
+) -> Mapping[str, str | Iterable[str]]:
+    """Return conditions in which ids and keys that the asker gave are as stored.
+
+    If the asker has sent none like that, they are taken as they are.
+    """
+    found = dict(given)
+    for name, known in _NAMED.items():
+        values = found.get(name)
+        values = [values] if isinstance(values, str) else list(values or ())
+        if not who.space or len(values) != 1:
+            continue
+        stored = spaces.stored(who.space, values[0])
+        if len(stored) <= MAX_LENGTH and "\x00" not in stored and known(stored):
+            found[name] = stored
+    return found
+
+
+def _is_event(stored: str) -> bool:
+    events = Event.objects.using(db.alias()).filter(pk=stored)
+    return events.exists() or _of_run(event_id=stored)
+
+
+def _of_run(**condition: str) -> bool:
+    return Run.objects.using(db.alias()).filter(**condition).exists()
+
+
+_NAMED: dict[str, Callable[[str], bool]] = {
+    "event": _is_event,
+    "key": lambda stored: _of_run(key=stored),
+    "q": lambda stored: _is_event(stored) or _of_run(key=stored),
+}
+
+
+def shown(who: Actor, found: Run) -> Run:
+    """Return a run that calls its event and its key as the asker has sent them."""
+    if found.event_id is not None:
+        found.event_id = spaces.given(who.space, found.event_id)
+    found.key = spaces.given(who.space, found.key)
     return found

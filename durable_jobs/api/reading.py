@@ -43,6 +43,7 @@ def list_runs(request: HttpRequest, query: Query[RunsQuery]) -> Any:
     below = cursors.run(query.cursor)
     chosen = finding.chosen(who, finding.params(request))
     runs, last = reading.runs_page(chosen, query.limit, below)
+    runs = [finding.shown(who, run) for run in runs]
     return {"runs": runs, "next": cursors.of_run(last)}
 
 
@@ -50,7 +51,8 @@ def list_runs(request: HttpRequest, query: Query[RunsQuery]) -> Any:
 def get_run(request: HttpRequest, run_id: UUID) -> Any:
     """Give a run, with its payloads for those who may see them."""
     who, run = finding.run(request, run_id, VIEW)
-    return {**RunOut.from_orm(run).dict(), **_shown(who, run, "data", "output")}
+    payloads = _shown(who, run, "data", "output")
+    return {**RunOut.from_orm(finding.shown(who, run)).dict(), **payloads}
 
 
 @router.get("/runs/{uuid:run_id}/trace", response=answers({200: TraceOut}, 404))
@@ -58,7 +60,8 @@ def get_trace(request: HttpRequest, run_id: UUID) -> Any:
     """Give a run's timeline: each step below the one that it is inside of."""
     who, run = finding.run(request, run_id, VIEW)
     sees = who.may(PAYLOAD, run)
-    return {"run": run, "steps": [_row(row, sees) for row in timeline(run)]}
+    steps = [_row(row, sees) for row in timeline(run)]
+    return {"run": finding.shown(who, run), "steps": steps}
 
 
 @router.get("/runs/{uuid:run_id}/steps", response=answers({200: StepsOut}, 404))

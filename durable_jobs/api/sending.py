@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from durable_jobs.api import bodies
 from durable_jobs.api.answers import answers
-from durable_jobs.api.doors import doors, need, with_permission
+from durable_jobs.api.doors import address_part, doors, need, require, with_permission
 from durable_jobs.api.problems import Problem
 from durable_jobs.api.schemas import EventIn, Ids, SignalIn, Woken
 from durable_jobs.conf import settings
@@ -57,9 +57,14 @@ def send_events(request: HttpRequest) -> Any:
     return Status(202, {"ids": sending.send(who, events, _source(who))})
 
 
+def _may_signal(request: HttpRequest, who: Actor) -> None:
+    require(who, sending.SIGNAL)
+    sending.check_signal(who, address_part(request, "name"))
+
+
 @router.post(
     "/signals/{name}",
-    auth=doors(with_permission(sending.SIGNAL)),
+    auth=doors(_may_signal),
     response=answers({200: Woken}, 415),
     tags=["signals"],
 )

@@ -50,7 +50,7 @@ def _on_run(*verbs: str) -> Sequence[AuthBase]:
 
 def _may_start(request: HttpRequest, who: Actor) -> None:
     require(who, sending.START)
-    registry.get(address_part(request, "function_id"))
+    who.check_feeding(registry.get(address_part(request, "function_id")))
 
 
 @router.post(
@@ -76,7 +76,8 @@ def start_run(
     )
     if not started.new and not visibility.sees(started.run):
         raise DuplicateKeyError("The key is taken by a run that you may not see.")
-    return Status(201 if started.new else 200, started.run)
+    run = finding.shown(who, started.run)
+    return Status(201 if started.new else 200, run)
 
 
 @router.post(
@@ -173,7 +174,8 @@ def _act(
     except UnknownFunction as error:
         # The run is there; it is the code that has not got its function any more.
         raise Refused(error.message) from None
-    return {"run": run, "new_run": done.run}
+    new = None if done.run is None else finding.shown(who, done.run)
+    return {"run": finding.shown(who, run), "new_run": new}
 
 
 def _after(given: float | str | None) -> Duration | datetime | None:

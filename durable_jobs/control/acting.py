@@ -18,7 +18,10 @@ from django.utils.translation import gettext_lazy as _
 from durable_jobs import clock
 from durable_jobs.control import auditing, steering
 from durable_jobs.control.scopes import scope_of
-from durable_jobs.definitions.registry import OWN
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.names import pattern_meets
+from durable_jobs.definitions.registry import OWN, registry
+from durable_jobs.definitions.triggers import Event
 from durable_jobs.exceptions import Refused
 from durable_jobs.models import Run, WaitKind
 from durable_jobs.project_code import allowed, is_active
@@ -152,6 +155,8 @@ VERBS: dict[str, Verb] = {
 
 #: The verbs that would let somebody act as another by a run of the app's own.
 FORGING = frozenset({"answer", "edit", "rerun"})
+#: The verbs that give a run data of the actor's.
+FEEDING = frozenset({"answer", "edit"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +165,8 @@ class Actor:
 
     ``scopes`` are those of the key that acts in the user's name; None: no key, and all
     that the user may do. ``events`` are prefixes of the names that it may send, all
-    when empty. ``key`` is the key's primary key.
+    when empty. ``key`` is the key's primary key. ``space`` is the name space of the
+    event ids and the start keys that it sends.
     """
 
     user: Any
@@ -168,6 +174,7 @@ class Actor:
     scopes: frozenset[str] | None = None
     events: tuple[str, ...] = ()
     key: int | None = None
+    space: str = ""
 
     def may(self, permission: str, run: Any = None) -> bool:
         """Tell whether the actor has a permission, for all runs or for this one."""
@@ -184,6 +191,26 @@ class Actor:
     def may_name(self, event: str) -> bool:
         """Tell whether the key, if there is one, may send events of a name."""
         return not self.events or event.startswith(self.events)
+
+    def may_feed(self, function: Function | None) -> bool:
+        """Return whether the key, if there is one, may give data to a function's runs.
+
+        A key that is bound to names of events may if one of them starts the function.
+        """
+        if not self.events:
+            return True
+        triggers = () if function is None else function.triggers
+        names = [one.name for one in triggers if isinstance(one, Event)]
+        return any(pattern_meets(n, prefix) for n in names for prefix in self.events)
+
+    def check_feeding(self, function: Function | None) -> None:
+        """Raise ``PermissionDenied`` unless the key may give data to the runs."""
+        if not self.may_feed(function):
+            msg = (
+                f"The key may only start functions with a trigger for events that "
+                f"begin with {', '.join(map(repr, self.events))}."
+            )
+            raise PermissionDenied(msg)
 
 
 def may(actor: Actor, verb: str, run: Run) -> bool:
@@ -222,6 +249,8 @@ def act(actor: Actor, verb: str, run: Run, *, reason: str = "", **values: Any) -
         # Its data says who acts: none but the one who began it may say that.
         msg = f"Run {run.pk} is the app's own: it cannot be {known.done}. Begin anew."
         raise Refused(msg)
+    if verb in FEEDING:
+        actor.check_feeding(registry.find(run.function))
     with db.atomic():
         made = known.perform(run, reason, values)
         if made is False:

@@ -16,7 +16,7 @@ from django.db.models import Q
 
 from durable_jobs import clock
 from durable_jobs.conf import settings
-from durable_jobs.control import auditing
+from durable_jobs.control import auditing, spaces
 from durable_jobs.control.acting import Actor
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.definitions.names import check_name
@@ -107,7 +107,12 @@ def identify(text: str) -> Actor | None:
         return None
     known = digest(text)
     if _in_settings(known):
-        return Actor(_Sender(), via="EVENT_KEYS", scopes=frozenset({"events:send"}))
+        return Actor(
+            _Sender(),
+            via="EVENT_KEYS",
+            scopes=frozenset({"events:send"}),
+            space=spaces.of_secret(text),
+        )
     key = ApiKey.objects.using(db.alias()).filter(digest=known).first()
     if key is None or not hmac.compare_digest(key.digest, known):
         return None
@@ -124,6 +129,7 @@ def identify(text: str) -> Actor | None:
         scopes=frozenset(key.scopes),
         events=tuple(key.events),
         key=key.pk,
+        space=spaces.of_user(owner),
     )
 
 

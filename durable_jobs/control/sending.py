@@ -8,19 +8,20 @@ however often the form comes.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 
 from durable_jobs import ids
-from durable_jobs.control import auditing
+from durable_jobs.control import auditing, spaces
 from durable_jobs.control.acting import Actor
 from durable_jobs.definitions.events import NewEvent
 from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.names import WEBHOOK, check_name
 from durable_jobs.definitions.registry import OWN
 from durable_jobs.events import ingest, signalling
 from durable_jobs.exceptions import ConfigurationError, DuplicateKeyError, Refused
@@ -52,10 +53,17 @@ class Started:
     new: bool
 
 
-def send(actor: Actor, events: Sequence[NewEvent], source: str) -> list[str]:
-    """Send events, all or none, and return their ids, in order.
+def send(
+    actor: Actor,
+    events: Sequence[NewEvent],
+    source: str,
+    *,
+    own: Collection[str] = (),
+) -> list[str]:
+    """Send events, all or none, and return their ids as they were given, in order.
 
-    They are their own record, by their source. Raises ``PermissionDenied``, and what
+    Their ids are of the actor's name space. They are their own record, by their source.
+    ``own`` are reserved names that they may have. Raises ``PermissionDenied``, and what
     ``durable.send_many`` raises.
     """
     if not actor.may(SEND):
@@ -64,11 +72,38 @@ def send(actor: Actor, events: Sequence[NewEvent], source: str) -> list[str]:
         if not actor.may_name(event.name):
             msg = f"The key may not send events called {event.name!r:.80}."
             raise PermissionDenied(msg)
-    with db.atomic(), _untold("The id of an event was used before, for another."):
-        return ingest.send(events, source)
+    named = [_named(actor, event) for event in events]
+    try:
+        with db.atomic(), _untold("The id of an event was used before, for another."):
+            ids_ = ingest.send(named, source, own=own)
+    except DuplicateKeyError as error:
+        raise _as_given(actor, error, [event.id for event in events]) from None
+    return [event.id or id for event, id in zip(events, ids_, strict=True)]
 
 
-def send_once(actor: Actor, event: NewEvent, *, note: str = "") -> Sent:
+def _named(actor: Actor, event: NewEvent) -> NewEvent:
+    """Return an event with its id in the actor's name space."""
+    if event.id is None or not actor.space:
+        return event
+    check_name(event.id, "an event id")
+    return replace(event, id=spaces.stored(actor.space, event.id))
+
+
+def _as_given(
+    actor: Actor, error: DuplicateKeyError, names: Sequence[str | None]
+) -> DuplicateKeyError:
+    """Return an error that calls ids and keys as the actor gave them."""
+    message = error.message
+    for name in dict.fromkeys(names):
+        if name and actor.space:
+            stored = spaces.stored(actor.space, name)
+            message = message.replace(repr(stored), repr(name))
+    return DuplicateKeyError(message)
+
+
+def send_once(
+    actor: Actor, event: NewEvent, *, note: str = "", own: Collection[str] = ()
+) -> Sent:
     """Send the event of a form, whose id it has, and write down who did it.
 
     One that was sent already is not sent again. Raises what ``send`` raises.
@@ -80,7 +115,7 @@ def send_once(actor: Actor, event: NewEvent, *, note: str = "") -> Sent:
         known = rows.first() if actor.may(SEND) else None
         if known is not None:
             return Sent(known, new=False)
-        send(actor, [event], ADMIN)
+        send(actor, [event], ADMIN, own=own)
         sent = rows.get()
         auditing.write(actor, sent, f"Sent{note}.")
     return Sent(sent, new=True)
@@ -92,7 +127,8 @@ def resend(actor: Actor, event: Event, token: str) -> Sent:
         event.name, event.data, id=token, user=event.user, v=event.v or None
     )
     with db.atomic():
-        sent = send_once(actor, again, note=f" again, as {event.pk} was")
+        own = {event.name} if event.name.startswith(WEBHOOK) else ()
+        sent = send_once(actor, again, note=f" again, as {event.pk} was", own=own)
         if sent.new:
             auditing.write(actor, event, f"Sent again as {sent.event.pk}.")
     return sent
@@ -102,11 +138,19 @@ def signal(actor: Actor, name: str, data: Any) -> Run | None:
     """Wake the run that waits for a signal and return it; None when nobody waits."""
     if not actor.may(SIGNAL):
         raise PermissionDenied
+    check_signal(actor, name)
     with db.atomic():
         run = signalling.signal(name, data)
         if run is not None:
             auditing.record(actor, run, f"Signal {name} sent.")
     return run
+
+
+def check_signal(actor: Actor, name: str) -> None:
+    """Raise ``PermissionDenied`` for a signal that the actor's key may not send."""
+    if not actor.may_name(name):
+        msg = f"The key may not send signals called {name!r:.80}."
+        raise PermissionDenied(msg)
 
 
 def start(
@@ -131,19 +175,26 @@ def start(
         # What they are given says who acts.
         msg = f"{function.id!r} is the app's own: it is begun by what it is for."
         raise Refused(msg)
+    actor.check_feeding(function)
+    asked = key
+    if key and actor.space:
+        key = spaces.stored(actor.space, check_name(key, "a key"))
     if token is not None:
         check_token(token)
         key = key or f"form:{token}"
     chosen = function.using(key=key or None, run_after=run_after, priority=priority)
-    with db.atomic():
-        if key:
-            _one_at_a_time(function.id, f"start:{key}")
-        before = _run_under(function, key) if key else None
-        with _untold("The key was used before, with other data."):
-            run = chosen.enqueue(data)
-        new = before != run.pk
-        if new:
-            auditing.record(actor, run, "Run started.")
+    try:
+        with db.atomic():
+            if key:
+                _one_at_a_time(function.id, f"start:{key}")
+            before = _run_under(function, key) if key else None
+            with _untold("The key was used before, with other data."):
+                run = chosen.enqueue(data)
+            new = before != run.pk
+            if new:
+                auditing.record(actor, run, "Run started.")
+    except DuplicateKeyError as error:
+        raise _as_given(actor, error, [asked]) from None
     return Started(run, new)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from durable_jobs.exceptions import ConfigurationError
 
 MAX_LENGTH = 255
-RESERVED = ("durable/", "inngest/")
+WEBHOOK = "webhook/"
+#: Beginnings of the names of the product's own events.
+RESERVED = ("durable/", "inngest/", WEBHOOK)
 
 
 def check_name(name: object, what: str) -> str:
@@ -27,7 +29,7 @@ def check_event_name(name: object, *, own: bool = False) -> str:
     checked = check_name(name, "an event name")
     if not own and checked.startswith(RESERVED):
         msg = (
-            f"Event names that start with {' or '.join(map(repr, RESERVED))} are "
+            f"Event names that start with {', '.join(map(repr, RESERVED))} are "
             f"reserved, got {checked!r}."
         )
         raise ConfigurationError(msg)
@@ -48,6 +50,14 @@ def check_event_pattern(name: object, where: str) -> str:
         )
         raise ConfigurationError(msg)
     return checked
+
+
+def pattern_meets(pattern: str, prefix: str) -> bool:
+    """Return whether ``pattern`` listens to a name that starts with ``prefix``."""
+    if pattern.endswith("*"):
+        stem = pattern[:-1]
+        return stem.startswith(prefix) or prefix.startswith(stem)
+    return pattern.startswith(prefix)
 
 
 def pattern_matches(pattern: str, name: str) -> bool:

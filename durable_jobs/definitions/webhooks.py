@@ -9,6 +9,7 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 
+from durable_jobs.definitions.names import WEBHOOK
 from durable_jobs.definitions.schemes import Scheme
 from durable_jobs.definitions.secrets import same_callable
 from durable_jobs.definitions.templates import check_mapping
@@ -71,7 +72,7 @@ class Webhook:
     @property
     def event(self) -> str:
         """The name of its events, where ``transform`` gives no other."""
-        return f"webhook/{self.path}"
+        return f"{WEBHOOK}{self.path}"
 
     def agrees_with(self, other: Webhook) -> bool:
         """Tell whether two declarations of one path are the same."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -53,13 +53,14 @@ def send(
     new: Sequence[NewEvent],
     source: str = SEND,
     *,
-    own: bool = False,
+    own: bool | Collection[str] = False,
     to: Sequence[Function] = (),
 ) -> list[str]:
     """Store events and start what listens to them; return their ids, in order.
 
-    All or none. ``own``: the project's own events may have reserved names. ``to``:
-    functions that the events start besides those that listen to their names.
+    All or none. ``own``: the product's own events may have reserved names, all of them
+    or these. ``to``: functions that the events start besides those that listen to their
+    names.
     """
     if len(new) > settings.MAX_EVENTS:
         msg = (
@@ -84,11 +85,11 @@ def send(
     return [one.id for one in incoming]
 
 
-def _check(event: NewEvent, own: bool) -> Incoming:
+def _check(event: NewEvent, own: bool | Collection[str]) -> Incoming:
     if not isinstance(event, NewEvent):
         msg = f"Expected durable.NewEvent, got {event!r:.80}."
         raise ConfigurationError(msg)
-    event.checked(own=own)
+    event.checked(own=own if isinstance(own, bool) else event.name in own)
     data = {} if event.data is None else event.data
     what = f"the data of event {event.name!r}"
     for _, trigger in registry.listeners(event.name):

@@ -85,7 +85,7 @@ def take(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]:
         events = _identified(hook, delivery, _transformed(hook, headers, payload))
         with db.atomic():
             functions = [function for function, _ in registry.webhooks(hook.path)]
-            return ingest.send(events, SOURCE, to=functions)
+            return ingest.send(events, SOURCE, own={hook.event}, to=functions)
     except DatabaseError:
         raise  # no fault of the delivery's: the provider is to send it again
     except BaseException as error:  # a clear answer, and a row for a person

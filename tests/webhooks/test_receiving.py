@@ -98,11 +98,16 @@ def test_all_functions_of_a_path_and_all_that_listen_to_the_event_start_once(
     assert list(found) == ["both", "hooked", "listens", "second"]
 
 
-def test_an_event_of_the_same_name_that_was_not_posted_starts_nothing(
-    kit: Kit, hook: Hook
+def test_events_with_the_names_of_webhooks_cannot_be_sent(
+    kit: Kit, hook: Hook, post: Post
 ) -> None:
     hook()
-    kit.send("webhook/acme")
+    for send in (kit.send, durable.send):
+        with pytest.raises(durable.ConfigurationError, match="'webhook/'"):
+            send("webhook/acme")
+    forged = durable.NewEvent("webhook/acme", {})
+    hook("other", id="other", transform=lambda body, headers: forged)
+    assert post({}, "other").status_code == 422
     assert not Run.objects.exists()
 
 
