@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from durable_jobs.definitions import callbacks, schedules, verify
+from durable_jobs.definitions import decisions as approvals
 from durable_jobs.definitions.context import AsyncContext, Context
 from durable_jobs.definitions.controls import (
     Batch,
@@ -238,6 +239,7 @@ __all__ = [
     "TransactionStateError",
     "UnknownFunction",
     "Webhook",
+    "approvals",
     "asend",
     "asend_many",
     "callbacks",

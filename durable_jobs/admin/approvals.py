@@ -16,14 +16,13 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from durable_jobs.admin import inbox
 from durable_jobs.admin.asking import WRONG
 from durable_jobs.admin.display import away, badge, moment, short
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
 from durable_jobs.admin.payloads import payload, stored
 from durable_jobs.admin.related import RUN_PAYLOADS, subjects
-from durable_jobs.control import approving
+from durable_jobs.control import approving, inbox
 from durable_jobs.control.approving import Question, RejectForm
 from durable_jobs.exceptions import InvalidForm, PayloadError, Refused
 from durable_jobs.models import Run, Wait

@@ -111,11 +111,26 @@ def approve(actor: Actor, run: Run, step_key: str, data: Mapping[str, Any]) -> N
     ``PayloadError`` when the form's class is gone, and ``Refused`` when the run does
     not ask any more, or another was first.
     """
-    asked = _open(actor, run, step_key)
+    _permit(actor, run, step_key)
+    approve_as(actor, run, step_key, data)
+
+
+def approve_as(
+    actor: Actor | None,
+    run: Run,
+    step_key: str,
+    data: Mapping[str, Any],
+    note: str = "",
+) -> None:
+    """Approve without a look at permissions; without an actor, nobody's name stays."""
+    asked = _open(run, step_key)
     output = filled(asked, data)
+    why = f": {storable_text(note, LONGEST_REASON)}" if note else "."
     with db.atomic():
         settle(asked, approved(asked, output, actor))
-        auditing.record(actor, run, f"Approval “{asked.step.name}” approved.")
+        if actor is not None:
+            text = f"Approval “{asked.step.name}” approved{why}"
+            auditing.record(actor, run, text)
 
 
 def reject(actor: Actor, run: Run, step_key: str, reason: str) -> None:
@@ -123,21 +138,37 @@ def reject(actor: Actor, run: Run, step_key: str, reason: str) -> None:
 
     Raises ``InvalidForm`` without a reason; otherwise as ``approve``.
     """
-    asked = _open(actor, run, step_key)
+    _permit(actor, run, step_key)
+    reject_as(actor, run, step_key, reason)
+
+
+def reject_as(actor: Actor | None, run: Run, step_key: str, reason: str) -> None:
+    """Reject without a look at permissions; without an actor, nobody's name stays."""
+    asked = _open(run, step_key)
     given = given_reason(reason)
     with db.atomic():
         settle(asked, rejected(asked, given, actor))
+        if actor is None:
+            return
         # Without the title, which may say what only some viewers may see.
         auditing.record(actor, run, f"Approval “{asked.step.name}” rejected: {given}")
 
 
-def _open(actor: Actor, run: Run, step_key: str) -> Question:
+def _permit(actor: Actor, run: Run, step_key: str) -> None:
+    if not actor.may(_asked(run, step_key).permission, run):
+        raise PermissionDenied
+
+
+def _asked(run: Run, step_key: str) -> Question:
     asked = question(run, step_key)
     if asked is None:
         msg = f"Run {run.pk} has no step {step_key!r} that asks for an approval."
         raise Refused(msg)
-    if not actor.may(asked.permission, run):
-        raise PermissionDenied
+    return asked
+
+
+def _open(run: Run, step_key: str) -> Question:
+    asked = _asked(run, step_key)
     if asked.wait is None:
         raise Refused(asked.verdict)
     return asked

@@ -9,7 +9,8 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db.models import Model, QuerySet
 
-from durable_jobs.control import schedules, steering, traffic
+from durable_jobs.control import approvals, schedules, steering, traffic
+from durable_jobs.control.approvals import Approval
 from durable_jobs.definitions.controls import Throttle
 from durable_jobs.definitions.events import NewEvent
 from durable_jobs.definitions.explanations import Explanation
@@ -149,6 +150,27 @@ class EngineRuntime:
     def run_schedule(self, schedule: Schedule) -> Run | None:
         """Start a run of a schedule at once."""
         return schedules.run_now(schedule)
+
+    def pending_approvals(self, who: Any, limit: int) -> list[Approval]:
+        """Return the approvals that wait."""
+        return approvals.pending(who, limit)
+
+    def find_approval(self, run: Run, step: str) -> Approval | None:
+        """Return what a step of a run asks."""
+        return approvals.find(run, step)
+
+    def decide_approval(
+        self,
+        approval: Approval,
+        decision: str,
+        data: Mapping[str, Any] | None,
+        *,
+        by: Any,
+        note: str,
+        check: bool,
+    ) -> bool:
+        """Decide an approval."""
+        return approvals.decide(approval, decision, data, by=by, note=note, check=check)
 
     def track(self, queryset: QuerySet[Any]) -> Tracked:
         """Return a queryset whose bulk writes are told."""

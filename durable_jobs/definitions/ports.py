@@ -11,6 +11,7 @@ from durable_jobs.exceptions import ConfigurationError
 if TYPE_CHECKING:
     from django.db.models import Model, QuerySet
 
+    from durable_jobs.control.approvals import Approval
     from durable_jobs.definitions.controls import Throttle
     from durable_jobs.definitions.events import NewEvent
     from durable_jobs.definitions.explanations import Explanation
@@ -37,6 +38,21 @@ class Runtime(Protocol):
     ) -> None: ...
 
     def callback_heartbeat(self, token: str) -> None: ...
+
+    def pending_approvals(self, who: Any, limit: int) -> list[Approval]: ...
+
+    def find_approval(self, run: Run, step: str) -> Approval | None: ...
+
+    def decide_approval(
+        self,
+        approval: Approval,
+        decision: str,
+        data: Mapping[str, Any] | None,
+        *,
+        by: Any,
+        note: str,
+        check: bool,
+    ) -> bool: ...
 
     def cancel(self, run: Run, reason: str) -> bool: ...
 

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from durable_jobs.admin import inbox
+from durable_jobs.control import inbox
 from durable_jobs.models import Run, Wait
 from durable_jobs.queries import approvals
 from project.shop.models import Order, Tenant

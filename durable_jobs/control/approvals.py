@@ -1,0 +1,161 @@
+"""Approvals as code sees them: which wait, their forms, and deciding them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django import forms
+from django.core.exceptions import PermissionDenied, ValidationError
+
+from durable_jobs import ids
+from durable_jobs.control import approving, inbox
+from durable_jobs.control.acting import Actor
+from durable_jobs.control.approving import Question
+from durable_jobs.exceptions import ConfigurationError, InvalidForm, Refused
+from durable_jobs.models import Run, Step, Wait
+from durable_jobs.queries import approvals as waiting
+from durable_jobs.store import db
+
+DECISIONS = ("approve", "reject")
+
+
+@dataclass(frozen=True)
+class Approval:
+    """What an ``approve`` step of a run asks, or asked."""
+
+    question: Question
+
+    @property
+    def run(self) -> Run:
+        """Return the run that waits."""
+        return self.question.run
+
+    @property
+    def step(self) -> str:
+        """Return the id of the step, as the function has it."""
+        return self.question.step.name
+
+    @property
+    def key(self) -> str:
+        """Return the key of the step, which no other step of the run has."""
+        return self.question.step.key
+
+    @property
+    def title(self) -> str:
+        """Return what is asked."""
+        return self.question.title
+
+    @property
+    def permission(self) -> str:
+        """Return the permission that a decision needs."""
+        return self.question.permission
+
+    @property
+    def since(self) -> datetime | None:
+        """Return since when it waits."""
+        return self.question.step.started_at
+
+    @property
+    def until(self) -> datetime | None:
+        """Return when the step gives up; None if it never does."""
+        return self.question.step.due_at
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether it can be decided."""
+        return self.question.wait is not None
+
+    @property
+    def verdict(self) -> str:
+        """Return how it was decided; empty while it is open."""
+        return "" if self.is_open else self.question.verdict
+
+    def form(self, data: Mapping[str, Any] | None = None) -> forms.BaseForm | None:
+        """Return its form, bound to ``data`` if given; None if it has no form.
+
+        Raise ``PayloadError`` if the code does not have the form's class any more.
+        """
+        made = self.question.form
+        return None if made is None else made(data)
+
+    def may_decide(self, user: Any) -> bool:
+        """Return whether a user has the permission, for all runs or for this one."""
+        return Actor(user).may(self.permission, self.run)
+
+
+def pending(who: Any, limit: int) -> list[Approval]:
+    """Return the approvals that wait, the oldest first; of a user, those to decide."""
+    if who is None:
+        found = waiting.waiting(waiting.permissions(), 0, limit)
+        return _of(waiting.with_runs(found))
+    chosen: list[Wait] = []
+    for page in _pages(Actor(who)):
+        chosen += page
+        if len(chosen) >= limit:
+            break
+    return _of(chosen[:limit])
+
+
+def _pages(actor: Actor) -> Iterator[list[Wait]]:
+    after: int | None = 0
+    while after is not None:
+        found = inbox.read(actor, after)
+        yield found.waits
+        after = found.after
+
+
+def _of(waits: Sequence[Wait]) -> list[Approval]:
+    keys = {ids.step_pk(wait.run_id, wait.step): wait for wait in waits}
+    rows = Step.objects.using(db.alias()).filter(pk__in=list(keys))
+    steps = rows.defer("output", "error").in_bulk()
+    return [
+        Approval(Question(wait.run, steps[key], wait))
+        for key, wait in keys.items()
+        if key in steps
+    ]
+
+
+def find(run: Run, step: str) -> Approval | None:
+    """Return what a step of a run asks, by the step's id or key."""
+    found = approving.question(run, step)
+    if found is None:
+        rows = Step.objects.using(db.alias()).filter(
+            run_id=run.pk, name=step, kind="approve"
+        )
+        key = rows.order_by("-position").values_list("key", flat=True).first()
+        found = None if key is None else approving.question(run, key)
+    return None if found is None else Approval(found)
+
+
+def decide(
+    approval: Approval,
+    decision: str,
+    data: Mapping[str, Any] | None,
+    *,
+    by: Any,
+    note: str,
+    check: bool,
+) -> bool:
+    """Decide an approval; return whether this call did it."""
+    if decision not in DECISIONS:
+        msg = f"Expected a decision among {', '.join(DECISIONS)}, got {decision!r:.80}."
+        raise ConfigurationError(msg)
+    if by is None and check:
+        msg = "Expected by= with the user who decides, or check=False."
+        raise ConfigurationError(msg)
+    if check and not approval.may_decide(by):
+        raise PermissionDenied
+    actor = None if by is None else Actor(by)
+    try:
+        if decision == "approve":
+            approving.approve_as(actor, approval.run, approval.key, data or {}, note)
+        else:
+            approving.reject_as(actor, approval.run, approval.key, note)
+    except Refused:
+        return False
+    except InvalidForm as error:
+        raise ValidationError({**error.errors}) from error
+    return True
