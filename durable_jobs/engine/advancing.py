@@ -107,7 +107,7 @@ class Advancer:
         that have just ended answer for them, without any the code that called us.
         """
         whose = f"Function {self._session.function.id!r}, or the body of a step in it,"
-        trouble = self._session.guard.end(whose)
+        trouble = self._session.guard.end(whose, reported=False)
         if trouble is None:
             return turns
         bodies = [turn for turn in turns if isinstance(turn.answer, Outcome)]

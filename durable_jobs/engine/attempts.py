@@ -25,6 +25,7 @@ from durable_jobs.engine.awaitables import refusal
 from durable_jobs.engine.context import Ahead, RunContext
 from durable_jobs.engine.database_errors import give_up
 from durable_jobs.engine.errors import describe, exc_info
+from durable_jobs.engine.isolation import apart
 from durable_jobs.engine.performing import AsyncPerformer, Performer
 from durable_jobs.engine.retrying import next_attempt, raised_by
 from durable_jobs.engine.scope import Scope
@@ -63,6 +64,7 @@ class Suspended:
 Ending = Returned | Raised | Suspended
 
 
+@apart
 def advance(
     run: Run,
     *,

@@ -22,6 +22,7 @@ from durable_jobs.definitions import current
 from durable_jobs.durations import format_duration
 from durable_jobs.engine.awaitables import refused
 from durable_jobs.engine.frames import Call, Outcome
+from durable_jobs.engine.isolation import isolated, own_decimals, process_state_kept
 from durable_jobs.engine.time_limits import BodyTimeout, interruptible
 from durable_jobs.store.connection_state import Guard
 
@@ -95,9 +96,9 @@ def perform(
     """
     with marked(call):
         if call.timeout is None:
-            outcome = _outcome(call)
+            outcome = isolated(_outcome, call)
         else:
-            outcome = _within(call, call.timeout, share_connections)
+            outcome = isolated(_within, call, call.timeout, share_connections)
     return outcome if awaits else refused(outcome, f"The body of step {call.name!r}")
 
 
@@ -112,12 +113,21 @@ def attempted(fn: Callable[[], Any]) -> Outcome:
 
 def _outcome(call: Call) -> Outcome:
     """Call a body and leave this thread's database connections as they were."""
-    guard = Guard()
+    guard = _guard()
     outcome = _called(call)
-    trouble = guard.end(f"The body of step {call.name!r}")
+    trouble = guard.end(f"The body of step {call.name!r}", reported=False)
     if trouble is not None and outcome.error is None:
         return Outcome(error=trouble)
     return outcome
+
+
+def _guard() -> Guard:
+    """Return the guard of the attempt, or a new one in another thread than its own."""
+    session = getattr(current.performer.get(), "session", None)
+    if session is not None and session.on_own_thread:
+        guard: Guard = session.guard
+        return guard
+    return Guard()
 
 
 def _called(call: Call) -> Outcome:
@@ -149,7 +159,7 @@ async def afinish(call: Call, body: Callable[[], Any], spent: float = 0.0) -> Ou
     if call.timeout is not None:
         limit = max(call.timeout.total_seconds() - spent, 0.0)
     with marked(call):
-        task = asyncio.ensure_future(aattempted(body))
+        task = asyncio.ensure_future(_isolated(body))
         try:
             done, _ = await asyncio.wait({task}, timeout=limit)
         except asyncio.CancelledError:
@@ -162,6 +172,13 @@ async def afinish(call: Call, body: Callable[[], Any], spent: float = 0.0) -> Ou
             return task.result()
         except asyncio.CancelledError as error:  # by its own code
             return Outcome(error=error)
+
+
+async def _isolated(body: Callable[[], Any]) -> Outcome:
+    """Await a body in a task: what it does to its context ends with that."""
+    own_decimals()
+    with process_state_kept():
+        return await aattempted(body)
 
 
 async def aattempted(fn: Callable[[], Any]) -> Outcome:

@@ -16,6 +16,7 @@ from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import attempts, time_limits
+from durable_jobs.engine.isolation import apart, isolated
 from durable_jobs.events import admitting, routing
 from durable_jobs.executors.keeper import Batch, give_back, keeper
 from durable_jobs.executors.stopping import stopping
@@ -89,6 +90,7 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}{suffix}"[:255]
 
 
+@apart
 def serve(
     queue: str,
     *,
@@ -143,7 +145,7 @@ def _look() -> tuple[bool, bool]:
     """Offer new events to the waits; tell whether there were any, and due timers."""
     pending, due = looking.look()
     if pending:
-        routing.route()
+        isolated(routing.route)
     return pending, due
 
 
@@ -167,7 +169,7 @@ def _serve_batch(
 
     ``more``: there are timers that are due beside what can be claimed.
     """
-    admit = partial(admitting.admit, queue, size)
+    admit = partial(isolated, admitting.admit, queue, size)
     guarding.guarded("admission", queue, admit, pauses=False)
     heads = turns.heads
     claimed = leases.claim(queue, size, worker_name(), heads=heads)

@@ -11,6 +11,7 @@ connection whose session was changed is closed, and opens again when it is neede
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -61,6 +62,16 @@ _REPORTED = (
     "client_encoding",
     "standard_conforming_strings",
 )
+
+
+class _Known(threading.local):
+    """The connections of this thread, by alias: asking Django takes longer."""
+
+    def __init__(self) -> None:
+        self.connections: dict[str, BaseDatabaseWrapper] = {}
+
+
+_known = _Known()
 
 #: Whether this process executes runs: then the connections it opens are watched.
 _armed = False
@@ -114,11 +125,13 @@ class SessionWatch:
         if kept is not None:
             _fetch(connection, _TO_SCOPE, kept)
 
-    def differs(self, connection: BaseDatabaseWrapper) -> bool:
+    def differs(self, connection: BaseDatabaseWrapper, reported: bool) -> bool:
         """Tell whether the session was changed since it began."""
         if connection.connection is not self._raw:
             return False
-        return self.changed or _reported(connection) != self._reported
+        if self.changed or not reported:
+            return self.changed
+        return _reported(connection) != self._reported
 
 
 def _fetch(
@@ -218,6 +231,7 @@ class Guard:
         _armed = True
         self._depths: dict[str, int] = {}
         for connection in connections.all(initialized_only=True):
+            _known.connections[connection.alias] = connection
             watch_of(connection).begin(connection)
             if connection.atomic_blocks:
                 self._depths[connection.alias] = len(connection.atomic_blocks)
@@ -226,10 +240,13 @@ class Guard:
         """Return how deep in transactions a connection was."""
         return self._depths.get(alias, 0)
 
-    def end(self, whose: str) -> TransactionStateError | None:
-        """Restore all connections; return an error if a transaction was left open."""
+    def end(self, whose: str, *, reported: bool = True) -> TransactionStateError | None:
+        """Restore all connections; return an error if a transaction was left open.
+
+        ``reported``: compare also what the server reports of the sessions.
+        """
         error: TransactionStateError | None = None
-        for connection in connections.all(initialized_only=True):
+        for connection in list(_known.connections.values()):
             around = self.depth(connection.alias)
             if depth(connection) > around:
                 _unwind(connection, around)
@@ -238,7 +255,7 @@ class Guard:
                     f"{connection.alias!r}. It was rolled back. Commit it, or use "
                     f"transaction.atomic() as a context manager."
                 )
-            if not around and watch_of(connection).differs(connection):
+            if not around and watch_of(connection).differs(connection, reported):
                 _close(connection)
         return error
 
@@ -252,7 +269,9 @@ class AtomicGuard(Guard):
         self._around = len(connection.atomic_blocks)
         watch_of(connection).keep_scope(connection)
 
-    def end(self, whose: str) -> TransactionStateError | None:
+    def end(
+        self, whose: str, *, reported: bool = False
+    ) -> TransactionStateError | None:
         """Return what is wrong with the transaction, or with another connection.
 
         A connection that is lost is no fault of the body's: the next statement tells.
@@ -263,7 +282,7 @@ class AtomicGuard(Guard):
             return TransactionStateError(msg)
         if _status(self._connection) in _KNOWN:
             watch_of(self._connection).restore_scope(self._connection)
-        return super().end(whose)
+        return super().end(whose, reported=reported)
 
     def _wrong(self) -> str:
         connection, status = self._connection, _status(self._connection)
@@ -315,6 +334,7 @@ def _close(connection: BaseDatabaseWrapper) -> None:
 def _watch_new(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     """Watch a connection from the moment it opens: user code may be what opens it."""
     if _armed:
+        _known.connections[connection.alias] = connection
         watch_of(connection).begin(connection)
 
 

@@ -114,10 +114,10 @@ def test_soft_limit_outside_of_a_body_hands_the_run_on(
     calls: list[int] = []
     end = connection_state.Guard.end
 
-    def between(self: Any, whose: str) -> Any:
+    def between(self: Any, whose: str, **options: Any) -> Any:
         if where == "guard" and len(calls) == 2:
             strike()
-        return end(self, whose)
+        return end(self, whose, **options)
 
     monkeypatch.setattr(connection_state.Guard, "end", between)
 
