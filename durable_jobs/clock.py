@@ -49,6 +49,7 @@ class DatabaseClock:
     def reset(self) -> None:
         """Forget the last answer (after a fork, or when the database moved)."""
         self._base = None
+        self._lock = threading.Lock()  # a forked process may have found it taken
 
     def _synchronise(self) -> None:
         with self._lock:

@@ -40,9 +40,10 @@ class Bursts:
     def gathers(self, queue: str, work: int) -> bool:
         """Tell whether a bell goes with a later one; else it is to be sent now."""
         now = clock.monotonic()
+        if self._pid != os.getpid():  # the thread that was to ring stayed behind
+            self._lock = threading.Lock()  # which may have held the lock
+            self._forget()
         with self._lock:
-            if self._pid != os.getpid():  # the thread that was to ring stayed behind
-                self._forget()
             if now >= self._until.get(queue, 0.0):
                 self._until[queue] = now + CLOSE
                 return False

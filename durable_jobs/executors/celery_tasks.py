@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import signal
 import tempfile
 import time
 from contextlib import suppress
@@ -38,7 +39,9 @@ from durable_jobs.engine import time_limits
 from durable_jobs.executors import (
     connections,
     foreign,
+    patrol,
     pools,  # noqa: F401  # connects its receiver
+    prefork,
     requirements,  # noqa: F401  # connects its receiver
     stopping,
     task_limits,
@@ -48,7 +51,6 @@ from durable_jobs.executors.bells import Bursts
 from durable_jobs.executors.celery_app import TICK, is_project_app, project_app
 from durable_jobs.executors.executing import Tasks
 from durable_jobs.executors.keeper import LEAD, keeper
-from durable_jobs.executors.patrol import Hands, Patrol
 from durable_jobs.executors.publishing import Publisher, impatient_connection
 from durable_jobs.executors.queues import on_broker, own_queues, served
 from durable_jobs.executors.serving import SLACK, answered, serve
@@ -57,9 +59,6 @@ from durable_jobs.scheduling import ticking
 WORK = "durable_jobs.work"
 #: Names what this module connects for a worker.
 BUSY = "durable_jobs.busy"
-#: Seconds between two signs that a worker's main loop turns.
-TURN = 1.0
-
 #: How many workers one ring wakes at the most; those that find work ring for more.
 MOST_BELLS = 4
 
@@ -247,7 +246,23 @@ def _go(**kwargs: Any) -> None:
     tasks = Tasks(tempfile.TemporaryFile())  # noqa: SIM115  # it stays with them
     task_prerun.connect(tasks.begin, weak=False, dispatch_uid=BUSY)
     task_postrun.connect(tasks.end, weak=False, dispatch_uid=BUSY)
-    worker_ready.connect(partial(_watch, tasks), weak=False, dispatch_uid=BUSY)
+    prepare = partial(_prepare, tasks)
+    celeryd_after_setup.connect(prepare, weak=False, dispatch_uid=BUSY)
+
+
+def _prepare(tasks: Tasks, instance: Any = None, **kwargs: Any) -> None:
+    """Choose, before the pool starts, which process has the watchdog."""
+    if not prefork.is_prefork(instance.pool_cls):
+        worker_ready.connect(partial(_watch, tasks), weak=False, dispatch_uid=BUSY)
+        return
+    watch = prefork.Watch(tasks, _consumed)
+    signal.signal(prefork.LEAVE, _leave)
+    worker_process_init.connect(watch.start, weak=False, dispatch_uid=BUSY)
+
+    def attach(sender: Any, **kwargs: Any) -> None:
+        watch.attach(sender, _waiting)
+
+    worker_ready.connect(attach, weak=False, dispatch_uid=BUSY)
 
 
 @worker_shutting_down.connect
@@ -257,15 +272,15 @@ def _stop(**kwargs: Any) -> None:
 
 def _watch(tasks: Tasks, sender: Any, **kwargs: Any) -> None:
     """Let the worker's main process look after what nobody does."""
-    hands = Hands(tasks.any, _waiting)
+    hands = patrol.Hands(tasks.any, _waiting)
     if sender.hub is None:
         hands.turns = False
     else:
-        sender.hub.call_repeatedly(TURN, hands.turned)
-    patrol = Patrol(_consumed, hands.idle, _leave)
-    task_received.connect(patrol.heard, weak=False)
-    worker_shutting_down.connect(patrol.stop, weak=False)
-    patrol.start()
+        sender.hub.call_repeatedly(patrol.TURN, hands.turned)
+    watchdog = patrol.Patrol(_consumed, hands.idle, _leave)
+    task_received.connect(watchdog.heard, weak=False)
+    worker_shutting_down.connect(watchdog.stop, weak=False)
+    watchdog.start()
 
 
 def _waiting() -> bool:
@@ -276,7 +291,7 @@ def _waiting() -> bool:
         return True
 
 
-def _leave() -> None:
+def _leave(*signal: object) -> None:
     """Shut the worker down, with an exit code that says why; by force when asked again.
 
     A main process that is stuck in the broker's connection does not see the request.

@@ -44,7 +44,7 @@ def _doubt(app: Celery) -> list[CheckMessage]:
                 'Set DURABLE_JOBS["CELERY_APP"] = "project.celery:app" to the app of '
                 "your workers and beat, or make the others with set_as_current=False."
             ),
-            id="durable_jobs.W006",
+            id="durable_jobs.W007",
         )
     ]
 

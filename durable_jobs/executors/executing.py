@@ -46,11 +46,12 @@ class Tasks:
 
     def any(self) -> bool:
         """Tell whether this process, or one that it forked, is inside a task."""
-        # Without the guard: a process that is forked now would find it taken for ever.
-        if self._count or fcntl is None:
-            return self._count > 0
-        with suppress(OSError):
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.lockf(self._file, fcntl.LOCK_UN)
-            return False
-        return True
+        # With the guard: a task that begins now must not lose its lock to this test.
+        with self._guard:
+            if self._count or fcntl is None:
+                return self._count > 0
+            with suppress(OSError):
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(self._file, fcntl.LOCK_UN)
+                return False
+            return True

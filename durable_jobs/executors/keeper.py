@@ -304,6 +304,16 @@ _keeper: Keeper | None = None
 _lock = threading.Lock()
 
 
+def _after_fork() -> None:
+    """Begin anew in a child, where the lock may be held by no thread that lives."""
+    global _keeper, _lock
+    _keeper, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def keeper() -> Keeper:
     """Return this process's keeper; a fork gets one of its own."""
     global _keeper

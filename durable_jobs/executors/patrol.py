@@ -1,4 +1,6 @@
-"""The thread of a worker's main process that looks after what nobody does.
+"""The thread of a worker that looks after what nobody does.
+
+In a prefork worker it is a thread of one child (``prefork``), else of the process.
 
 A worker that rests is woken by bells, and those it hears by a connection to the broker
 which can be dead without anybody noticing. So each worker looks into the database now
@@ -35,6 +37,10 @@ MISSED = 30.0
 DEAF = 60.0
 
 
+#: Seconds between two signs that a worker's main loop turns.
+TURN = 1.0
+
+
 class Hands:
     """Whether a worker has nothing in its hands.
 
@@ -49,9 +55,9 @@ class Hands:
         #: Whether there is a loop that says so.
         self.turns = True
 
-    def turned(self) -> None:
-        """Take note that the main loop turns."""
-        self._turned_at = clock.monotonic()
+    def turned(self, at: float | None = None) -> None:
+        """Take note that the main loop turns, or when it did."""
+        self._turned_at = clock.monotonic() if at is None else at
 
     def idle(self) -> bool:
         """Tell whether nothing is executed, and nothing is about to be."""
@@ -103,7 +109,10 @@ class Patrol:
         self._guarded(lambda: missing.began(self._queues))
         while not self._ends.wait(EVERY):
             self._guarded(self.look)
-        self._guarded(lambda: presence.forget(self._name))
+        self._guarded(self._forget)
+
+    def _forget(self) -> None:
+        presence.forget(self._name)
 
     def _guarded(self, work: Callable[[], object]) -> None:
         try:

@@ -138,7 +138,7 @@ def test_check_names_the_apps_when_there_is_doubt() -> None:
     settings = {"BROKER_URL": "memory://"}
     (line,) = said(CHECKS, **settings)
     assert line == (
-        "durable_jobs.W006 There are 3 Celery apps ('first', 'project', 'second'): "
+        "durable_jobs.W007 There are 3 Celery apps ('first', 'project', 'second'): "
         "wake-up messages go to 'first'."
     )
     settings["LAB_CELERY_APP"] = "project.celery:app"
