@@ -23,6 +23,7 @@ from durable_jobs.admin.payloads import payload
 from durable_jobs.control import sending
 from durable_jobs.events import ingest, model_changes
 from durable_jobs.models import Event
+from durable_jobs.queries import routes
 
 
 class SourceFilter(ChoiceFilter):
@@ -86,7 +87,7 @@ class EventAdmin(EventPages):
     search_fields = ("=id",)
     search_help_text = _("A whole id or a whole name.")
 
-    facts = ("source", "happened", "received", "v", "pending")
+    facts = ("source", "happened", "received", "v", "pending", "matching", "depth")
     bodies = ((_("Data"), "data"), (_("User"), "user"))
 
     def older_than(self, row: Event) -> dict[str, Any] | None:
@@ -118,6 +119,11 @@ class EventAdmin(EventPages):
     def received(self, event: Event) -> Any:
         """Return when it was stored."""
         return moment(event.received_at, event.ts)
+
+    @admin.display(description=_("matching"))
+    def matching(self, event: Event) -> str:
+        """Return how far the router is with an event that took more than one turn."""
+        return routes.described(event)
 
     @admin.display(description=_("data"))
     def data_shown(self, event: Any) -> Any:

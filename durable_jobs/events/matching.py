@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from durable_jobs import dispatch
@@ -46,9 +46,9 @@ def act_of(wait: Wait, run: Run, event: Event) -> Callable[[], object] | None:
         return None  # the event that started a run is not one that it waits for
     if wanted.get("ask"):
         # Only the function itself can tell (a callable condition): it looks again.
-        return partial(_ask, wait, run, event)
+        return functools.partial(_ask, wait, run, event)
     if meets(run, received(event), wanted):
-        return partial(_resolve, wait, event)
+        return functools.partial(_resolve, wait, event)
     return None
 
 
@@ -146,13 +146,15 @@ def meets(run: Run, event: ReceivedEvent, wanted: dict[str, Any]) -> bool:
     source = wanted.get("if")
     if source is None:
         return True
-    condition = compile_expression(
-        source,
-        variables=("event", "async"),
-        where=f"a wait of run {run.pk}",
-        condition=True,
+    return evaluate(_condition(source), run, event)
+
+
+@functools.lru_cache(maxsize=256)
+def _condition(source: str) -> Expression:
+    """Return a condition of waits, compiled once for all waits that have it."""
+    return compile_expression(
+        source, variables=("event", "async"), where="a wait", condition=True
     )
-    return evaluate(condition, run, event)
 
 
 def evaluate(condition: Expression, run: Run, event: ReceivedEvent) -> bool:

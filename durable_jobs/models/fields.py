@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import models
@@ -177,13 +177,15 @@ M = TypeVar("M", bound=models.Model)
 class PayloadQuerySet(models.QuerySet[M], Generic[M]):
     """Rows with payloads; ``values()`` and ``values_list()`` give these decoded."""
 
-    def values(self, *fields: Any, **expressions: Any) -> Any:
-        """Return dicts."""
-        return self._read(super().values(*fields, **expressions), fields)
+    if not TYPE_CHECKING:  # the stubs know better what these return
 
-    def values_list(self, *fields: Any, **options: Any) -> Any:
-        """Return tuples, or single values."""
-        return self._read(super().values_list(*fields, **options), fields)
+        def values(self, *fields: Any, **expressions: Any) -> Any:
+            """Return dicts."""
+            return self._read(super().values(*fields, **expressions), fields)
+
+        def values_list(self, *fields: Any, **options: Any) -> Any:
+            """Return tuples, or single values."""
+            return self._read(super().values_list(*fields, **options), fields)
 
     def _read(self, rows: Any, fields: tuple[Any, ...]) -> Any:
         names = {

@@ -15,7 +15,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.flow import keys, limits, pausing
 from durable_jobs.flow.keys import Passage
 from durable_jobs.models import Entry, Gate, Lane, Pause, Run
-from durable_jobs.queries import visibility
+from durable_jobs.queries import routes, visibility
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, gates, lanes, pauses, workers
 
@@ -34,7 +34,14 @@ def explain(run: Run, *, keys: bool = True) -> Explanation:
     row = Run.objects.using(db.alias()).defer("data", "output").get(pk=run.pk)
     if row.status != RunStatus.QUEUED:
         reason = f": {row.reason}" if row.reason else "."
-        return Explanation(state=row.status, text=f"The run is {row.status}{reason}")
+        text = f"The run is {row.status}{reason}"
+        if row.status == RunStatus.WAITING:
+            text += "".join(
+                f" The event {event.name} ({event.pk}) is not matched to all waits "
+                f"yet. {routes.described(event)}".rstrip()
+                for event in routes.unrouted_for(row)
+            )
+        return Explanation(state=row.status, text=text)
     found = _paused(row, keys) or _delayed(row) or _unknown(row)
     if found is not None:
         return found

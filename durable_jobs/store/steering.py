@@ -165,7 +165,7 @@ def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
             setattr(step, name, None if text is None else Encoded(text))
         step.pk = ids.step_pk(target.pk, step.key)
         step.run = target
-        parent = step.parent_key
+        parent = step.parent_key  # type: ignore[attr-defined]  # annotated
         step.parent_id = ids.step_pk(target.pk, parent) if parent else None
         copies.append(step)
     Step.objects.using(db.alias()).bulk_create(copies)

@@ -55,6 +55,20 @@ def test_an_event_is_matched_to_many_waits_in_several_turns(
     assert not row.pending
 
 
+def test_the_progress_of_an_event_is_shown(
+    durable_kit: Kit, waiting: list[Run], settings: Settings, admin_client: Any
+) -> None:
+    settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MATCH_BUDGET": 4}
+    event = durable_kit.send("a/come", {"n": 0})
+    routing.route_pending()
+    text = "4 conditions were evaluated. The next turn of the router goes on."
+    assert text in str(Run.objects.get(pk=waiting[-1].pk).explain())
+    page = admin_client.get(f"/admin/durable_jobs/event/{event}/change/")
+    assert text in page.content.decode()
+    durable_kit.run_until_idle()
+    assert str(waiting[-1].explain()) == "The run is completed."
+
+
 def test_waits_that_begin_between_two_turns_are_for_later_events(
     durable_kit: Kit, waiting: list[Run], settings: Settings
 ) -> None:

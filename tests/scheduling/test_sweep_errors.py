@@ -48,7 +48,7 @@ from durable_jobs.testing import Kit
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-Undo = Callable[[], None]
+Undo = Callable[[], object]
 
 
 def _refuse(model: type[django_models.Model], event: str, when: str) -> Undo:
@@ -181,7 +181,7 @@ def _patched(target: Any, name: str, sick: Callable[..., bool]) -> Iterator[None
 def _break(target: Any, name: str, sick: Callable[..., bool]) -> Undo:
     manager = _patched(target, name, sick)
     manager.__enter__()
-    return lambda: manager.__exit__(None, None, None) and None
+    return lambda: manager.__exit__(None, None, None)
 
 
 def claimed_runs(kit: Kit) -> Case:
@@ -407,7 +407,7 @@ def events(kit: Kit) -> Case:
         return sick, well
 
     def poison() -> Undo:
-        return lambda: Event.objects.filter(name="a/sick").update(data={}) and None
+        return lambda: Event.objects.filter(name="a/sick").update(data={})
 
     return Case(routing.route_pending, poison, done)
 

@@ -1,0 +1,46 @@
+"""How far the router is with events, for people."""
+
+from __future__ import annotations
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from durable_jobs import clock
+from durable_jobs.models import Event, Run, SweepError, Wait, WaitKind
+from durable_jobs.store import db
+
+#: Waits of one run whose events are looked for.
+MOST = 50
+
+
+def described(event: Event) -> str:
+    """Return how far an event is that took more than one turn; empty for others."""
+    if not event.routing:
+        return ""
+    count = int(event.routing.get("evaluated", 0))
+    text = ngettext(
+        "%(count)s condition was evaluated.",
+        "%(count)s conditions were evaluated.",
+        count,
+    ) % {"count": count}
+    if not event.pending:
+        return text
+    if event.route_after is None:
+        return f"{text} {_('The next turn of the router goes on.')}"
+    rows = SweepError.objects.using(db.alias()).filter(kind="event", item=event.pk)
+    failed = rows.values_list("count", flat=True).first() or 1
+    again = _("It failed %(count)s times and is tried again at %(at)s.")
+    at = event.route_after.isoformat(timespec="seconds")
+    return f"{text} {again % {'count': failed, 'at': at}}"
+
+
+def unrouted_for(run: Run) -> list[Event]:
+    """Return pending events with a name that a run waits for, the earliest first."""
+    waits = Wait.objects.using(db.alias()).filter(run_id=run.pk, kind=WaitKind.EVENT)
+    names = list(waits.values_list("name", flat=True)[:MOST])
+    if not names:
+        return []
+    rows = Event.objects.using(db.alias()).filter(
+        pending=True, ts__lte=clock.now(), name__in=names
+    )
+    return list(rows.defer("data", "user").order_by("ts")[:3])
