@@ -51,7 +51,9 @@ def parse_duration(value: Any, *, what: str = "duration") -> timedelta:
     else:
         raise _refused(value, what)
     if result < timedelta(0):
-        raise ConfigurationError(f"The {what} is {value!r}: expected zero or more.")
+        raise ConfigurationError(
+            f"{_sentence(what)} is {value!r}: expected zero or more."
+        )
     return result
 
 
@@ -104,18 +106,23 @@ def _text(value: str, what: str) -> timedelta:
         raise _too_long(what) from None
 
 
+def _sentence(what: str) -> str:
+    """Begin a sentence with a thing, which may have its article already."""
+    return f"T{what[1:]}" if what.startswith("the ") else f"The {what}"
+
+
 def _refused(value: Any, what: str) -> ConfigurationError:
     shown = repr(value)
     if len(shown) > _LONGEST_TEXT:
         shown = shown[:_LONGEST_TEXT] + "…"
     return ConfigurationError(
-        f"The {what} is {shown}: expected a timedelta, a number of seconds, or a text "
-        "in w, d, h, m, s and ms, the largest first, such as '300ms' or '2h45m'."
+        f"{_sentence(what)} is {shown}: expected a timedelta, a number of seconds, or "
+        "a text in w, d, h, m, s and ms, the largest first, such as '300ms' or '2h45m'."
     )
 
 
 def _too_long(what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The {what} is longer than a timedelta can hold: expected at most "
+        f"{_sentence(what)} is longer than a timedelta can hold: expected at most "
         f"{timedelta.max.days} days."
     )

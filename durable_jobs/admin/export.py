@@ -11,7 +11,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
-from django.db.models import TextField
+from django.db.models import Case, F, IntegerField, TextField, When
 from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
@@ -49,6 +49,14 @@ COLUMNS: tuple[str, ...] = (
 PAYLOADS: tuple[str, ...] = ("data", "output", "error")
 #: How a cell begins that a spreadsheet would calculate.
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
+#: As ``Run.worker_losses`` counts them.
+_LOSSES = Case(
+    When(lease_token__isnull=False, crashes__gt=0, then=F("crashes") - 1),
+    default=F("crashes"),
+    output_field=IntegerField(),
+)
+_SHOWN = {"crashes": "crashes_text"}
 
 Row = dict[str, Any]
 
@@ -94,8 +102,8 @@ class _Rows:
         self, run_admin: Any, request: HttpRequest, chosen: RunFilter, payloads: bool
     ) -> None:
         rows = run_admin.get_queryset(request)
-        self._names: list[str] = [*COLUMNS]
-        self._rows = chosen.narrow(rows).order_by("-pk")
+        self._names = [_SHOWN.get(name, name) for name in COLUMNS]
+        self._rows = chosen.narrow(rows).order_by("-pk").annotate(crashes_text=_LOSSES)
         self._size = CHUNK
         if payloads:
             texts = {f"{name}_text": Cast(name, TextField()) for name in PAYLOADS}

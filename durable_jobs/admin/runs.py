@@ -92,7 +92,7 @@ class RunAdmin(RunPages):
         "queue",
         "version",
         "worker",
-        "crashes",
+        "lost",
     )
     bodies = (
         (_("Error"), "error"),
@@ -170,6 +170,11 @@ class RunAdmin(RunPages):
             name,
             name.removeprefix(OWN),
         )
+
+    @admin.display(description=_("crashes"))
+    def lost(self, run: Run) -> int:
+        """Return how many times in a row a worker died with it."""
+        return run.worker_losses
 
     @admin.display(description=_("queued"))
     def queued(self, run: Run) -> Any:

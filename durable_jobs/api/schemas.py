@@ -149,7 +149,7 @@ class RunOut(Schema):
     queue: str
     attempt: int
     claims: int
-    crashes: int
+    crashes: int = Field(alias="worker_losses")
     queued_at: datetime
     due_at: datetime
     started_at: datetime | None

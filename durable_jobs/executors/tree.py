@@ -6,6 +6,8 @@ their own, started as in any other project with Celery.
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -26,6 +28,7 @@ from durable_jobs.conf import settings
 from durable_jobs.executors import stopping
 from durable_jobs.executors.celery_app import install_beat
 from durable_jobs.executors.celery_tasks import CeleryDispatcher
+from durable_jobs.executors.patrol import Patrol
 from durable_jobs.executors.queues import own_queues
 
 #: A broker inside the process: it needs no service, and nobody else hears it.
@@ -59,7 +62,10 @@ def choose_broker(app: Celery, *, memory: bool = False) -> str:
             broker_write_url=MEMORY,
             broker_transport_options=POLLING,
         )
-    return app.connection_for_read().as_uri()
+    connection = app.connection_for_read()
+    address = connection.as_uri()
+    # Kombu hides a password also where there is none.
+    return str(address if connection.password else address.replace(":**@", ""))
 
 
 class Web:
@@ -120,6 +126,7 @@ class Worker:
         self._concurrency = concurrency
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
+        self._patrol: Patrol | None = None
 
     @property
     def ready(self) -> bool:
@@ -150,6 +157,10 @@ class Worker:
         )
         self._thread.start()
         self._ready.wait(START)
+        # It ends with this program, whatever it hears: it only leaves its heartbeat.
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        self._patrol = Patrol(self.queues(), lambda: False, lambda: None, name)
+        self._patrol.start()
 
     def _work(self, controller: Any) -> None:
         self.app.set_current()
@@ -159,6 +170,8 @@ class Worker:
         """Begin no further step, and wait a little for those that were begun."""
         if self._thread is None:
             return True
+        if self._patrol is not None:
+            self._patrol.stop()
         stopping.stop()
         state.should_stop = 0  # type: ignore[assignment]  # the stubs know its first value
         dispatch.ring_now(settings.QUEUE)  # it may be waiting for a message

@@ -231,6 +231,16 @@ class Run(models.Model):
         return f"{self.function} {self.id}"
 
     @property
+    def worker_losses(self) -> int:
+        """How many times in a row a worker died with the run.
+
+        ``crashes`` counts ahead: a claim adds one, and the end of the attempt takes it
+        back.
+        """
+        held = self.lease_token is not None
+        return max(self.crashes - 1, 0) if held else self.crashes
+
+    @property
     def is_live(self) -> bool:
         """Tell whether the run had not ended when it was read."""
         return self.status in LIVE

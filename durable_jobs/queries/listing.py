@@ -27,12 +27,13 @@ def recent(
 
 def as_json(run: Run) -> dict[str, Any]:
     """Return what a list shows of a run."""
-    names = ("status", "reason", "trigger", "queue", "attempt", "claims", "crashes")
+    names = ("status", "reason", "trigger", "queue", "attempt", "claims")
     times = ("queued_at", "due_at", "started_at", "ended_at")
     return {
         "id": str(run.pk),
         "function": run.function,
         **{name: getattr(run, name) for name in names},
+        "crashes": run.worker_losses,
         **{name: _plain(getattr(run, name)) for name in times},
         "parent": None if run.parent_id is None else str(run.parent_id),
     }

@@ -46,7 +46,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_web_worker_and_beat_serve_a_project_without_a_broker(project: Path) -> None:
     with command(project, "durable_dev", "0", "--noreload") as dev:
         greeting = dev.until("Web at")
-        assert "memory://" in greeting
+        assert "(broker memory://localhost" in greeting
+        assert "**" not in greeting
         found = re.search(r"http://[^,]*", greeting)
         assert found is not None
         answer = urllib.request.urlopen(found[0])  # noqa: S310  # of this very command
@@ -63,7 +64,9 @@ def test_web_worker_and_beat_serve_a_project_without_a_broker(project: Path) -> 
         assert "Hello, Ada!" in manage(
             project, "durable_runs", "show", run_id, "--format", "json"
         )
-        assert "All is well." in manage(project, "durable_doctor")
+        said = manage(project, "durable_doctor")
+        assert "All is well." in said
+        assert "living workers   1" in said
         assert dev.interrupt() == 0
 
 

@@ -86,3 +86,10 @@ def test_reads_back_what_it_writes(value: timedelta) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(ConfigurationError):
         assert parse_duration(text) >= timedelta(0)
+
+
+def test_a_thing_with_an_article_begins_the_sentence_once():
+    with pytest.raises(ConfigurationError, match=r"^The sleep of step 'x' is 'soon': "):
+        parse_duration("soon", what="the sleep of step 'x'")
+    with pytest.raises(ConfigurationError, match=r"^The setting LEASE is -1: "):
+        parse_duration(-1, what="setting LEASE")
