@@ -3,7 +3,7 @@
 A suspended step is one that is awaited and does not end: whatever the function awaits
 it with (``gather``, a ``TaskGroup``, ``wait_for``) sees no result and no error of it.
 Once no step is at work and no task can go on, the attempt is over, and all that it left
-waiting is cancelled.
+waiting is cancelled. The loop itself tells when that is: it belongs to the attempt.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from durable_jobs.engine.event_loops import WorkerLoop
 from durable_jobs.engine.suspend import Suspend, is_over
 
 Task = asyncio.Task[Any]
 
-#: Turns of the event loop in which nothing happens, until nothing will.
+#: Turns of the event loop in which what a result has set going comes to rest.
 TURNS = 20
-#: Seconds for which tasks that await anything else than steps are waited for.
+#: Seconds for which tasks that await something outside of the loop are waited for.
 PATIENCE = 1.0
 
 #: Where code of the standard library waits for other tasks: its module, and what there
@@ -30,14 +31,21 @@ COMBINING = {
     "asyncio.taskgroups": set(),
     "asyncio.queues": set(),
     "asyncio.locks": {"wait"},
+    "anyio._backends._asyncio": {"sleep", "receive", "wait"},
 }
 
 
 class Activity:
     """What the steps of one attempt do: which work, and which tasks they suspend."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: WorkerLoop) -> None:
         self.left = False
+        self._loop = loop
+        self._rests: asyncio.Future[bool] = loop.create_future()
+        self._changes = 0
+        #: The task that looks after the attempt, and awaits its end.
+        self._engines = {asyncio.current_task(loop)}
+        self._patience: asyncio.TimerHandle | None = None
         self._working = 0
         self._steps: set[Task] = set()
         self._suspended: set[Task] = set()
@@ -54,18 +62,20 @@ class Activity:
         error = None if step.cancelled() else step.exception()
         if not is_over(error):
             return
-        self._trouble = self._trouble or error
-        self._changed.set()
+        if self._trouble is None:
+            self._trouble = error
+        self._decide(ended=False)
 
     @contextmanager
     def work(self) -> Iterator[None]:
         """Note that a step is at work inside the block."""
         self._working += 1
-        self._changed.set()
+        self._changes += 1
         try:
             yield
         finally:
             self._working -= 1
+            self._changes += 1
             self._changed.set()
 
     async def idle(self) -> None:
@@ -81,7 +91,8 @@ class Activity:
         task = asyncio.current_task()
         assert task is not None, "steps are awaited in tasks"
         self._suspended.add(task)
-        self._changed.set()
+        self._changes += 1
+        self._be_patient()
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -90,50 +101,61 @@ class Activity:
 
     async def rest(self, function: Task) -> bool:
         """Wait for the function; tell whether it has ended, or is only suspended."""
-        function.add_done_callback(lambda _: self._changed.set())
-        while not function.done() and self._trouble is None:
-            self._changed.clear()
-            if self._working or not self._suspended:
-                await self._changed.wait()
-            elif await self._still():
-                return False
+        function.add_done_callback(lambda _: self._decide(ended=True))
+        try:
+            with self._loop.watched(self._is_at_rest):
+                ended = await self._rests
+        finally:
+            if self._patience is not None:
+                self._patience.cancel()
         if self._trouble is not None:
             raise self._trouble
+        return ended
+
+    def _decide(self, *, ended: bool) -> None:
+        if not self._rests.done():
+            self._rests.set_result(ended)
+
+    def _is_at_rest(self) -> bool:
+        """Return whether the attempt is over, now that nothing in its loop can go on.
+
+        It is, where each task awaits a suspended step or other tasks, or where nothing
+        outside of the loop is expected.
+        """
+        if self._working or not self._suspended or self._rests.done():
+            return False
+        if self._others() and self._loop.expects():
+            self._be_patient()
+            return False
+        self._decide(ended=False)
         return True
 
-    async def _still(self) -> bool:
-        """Tell whether nothing can go on in this attempt."""
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
-            if self._changed.is_set():
-                return False
-        others = self._others()
-        if others:
-            changed = asyncio.ensure_future(self._changed.wait())
-            await asyncio.wait(
-                {*others, changed},
-                timeout=PATIENCE,
-                return_when=asyncio.FIRST_COMPLETED,
+    def _be_patient(self) -> None:
+        """Wait a while for what comes from outside, then no longer."""
+        if self._patience is None:
+            changes, others = self._changes, self._others()
+            self._patience = self._loop.own_timer(
+                PATIENCE, lambda: self._lose_patience(changes, others)
             )
-            changed.cancel()
-        return not self._changed.is_set() and not any(task.done() for task in others)
+
+    def _lose_patience(self, changes: int, others: set[Task]) -> None:
+        self._patience = None
+        if self._working or not self._suspended:
+            return
+        if changes == self._changes and not any(task.done() for task in others):
+            self._decide(ended=False)
+        else:
+            self._be_patient()
 
     def _others(self) -> set[Task]:
         """Return the tasks that may await something else than steps."""
-        known = {asyncio.current_task(), *self._steps, *self._suspended}
-        return {task for task in asyncio.all_tasks() - known if not _combines(task)}
+        known = {*self._engines, *self._steps, *self._suspended}
+        return {task for task in self._loop.tasks - known if not _combines(task)}
 
     async def leave(self) -> None:
         """Cancel all that is still waiting, and whatever else has been begun."""
         self.left = True
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            done, _ = await asyncio.wait(tasks, timeout=PATIENCE)
-            for task in done:
-                # Retrieved, for nobody else is there to hear of it.
-                _ = task.cancelled() or task.exception()
+        await self._loop.tidy()
 
 
 def _combines(task: Task) -> bool:

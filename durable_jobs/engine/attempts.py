@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from asgiref.sync import async_to_sync
 from django.db import Error as DatabaseError
 from django.db import transaction
 
@@ -19,7 +18,7 @@ from durable_jobs.definitions import current
 from durable_jobs.definitions.controls import BatchFailures
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine import batching, bodies, inputs, leaving, scope
+from durable_jobs.engine import batching, bodies, event_loops, inputs, leaving, scope
 from durable_jobs.engine.activity import Activity
 from durable_jobs.engine.awaitables import refusal
 from durable_jobs.engine.context import Ahead, RunContext
@@ -137,6 +136,7 @@ def _attempt(session: Session, ahead: Ahead | None) -> None:
             logs.about(session.run),
             current.executing(session.run),
             interrupts_known(),
+            event_loops.attempt(),
         ):
             ended = _scall(session) if ahead is None else _acall(session, ahead)
             session.end_if_over()  # the function may have caught it
@@ -176,9 +176,8 @@ def _ending(call: Callable[[], Any]) -> Ending:
 
 
 def _acall(session: Session, ahead: Ahead) -> Ending:
-    # Always in a loop of its own: in another's, the tasks would not all be ours.
     try:
-        return async_to_sync(_amain, force_new_loop=True)(session, ahead)
+        return event_loops.run(_amain, session, ahead)
     except (SystemExit, KeyboardInterrupt) as error:  # of a task that it began
         let_pass(error)
         return Raised(error)
@@ -186,7 +185,7 @@ def _acall(session: Session, ahead: Ahead) -> Ending:
 
 async def _amain(session: Session, ahead: Ahead) -> Ending:
     """Call an ``async def`` function and wait until nothing in it can go on."""
-    activity = Activity()
+    activity = Activity(event_loops.current())
     performer = AsyncPerformer(session, activity)
     token = current.performer.set(performer)
     try:

@@ -13,13 +13,14 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
-from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.sync import iscoroutinefunction
 from django.db import connections
 
 from durable_jobs import logs
 from durable_jobs.control_flow import EngineControl, let_pass
 from durable_jobs.definitions import current
 from durable_jobs.durations import format_duration
+from durable_jobs.engine import event_loops
 from durable_jobs.engine.awaitables import refused
 from durable_jobs.engine.frames import Call, Outcome
 from durable_jobs.engine.isolation import isolated, own_decimals, process_state_kept
@@ -141,7 +142,7 @@ def _called(call: Call) -> Outcome:
 
 def _in_a_loop(call: Call) -> Outcome:
     try:
-        return async_to_sync(aperform)(call)
+        return event_loops.run(aperform, call)
     except (SystemExit, KeyboardInterrupt) as error:  # of a task that the body began
         let_pass(error)
         return Outcome(error=error)

@@ -169,7 +169,8 @@ class AsyncPerformer(Performer):
             return kind.read(frame, memo)
         except SynchronousOnlyOperation:
             # The result refers to rows, which an event loop's thread may not load.
-            return await sync_to_async(kind.read)(frame, memo)
+            with self._activity.work():
+                return await sync_to_async(kind.read)(frame, memo)
 
     async def _drive(self, key: str, plan: Plan) -> Any:
         # A step that began ends: who awaits it may be cancelled, its record is not

@@ -15,7 +15,7 @@ from durable_jobs.definitions.events import NewEvent, check_moment
 from durable_jobs.definitions.ports import runtime
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
-from durable_jobs.engine import attempts, bodies
+from durable_jobs.engine import attempts, bodies, event_loops
 from durable_jobs.engine.suspend import SimulatedCrash
 from durable_jobs.events import admitting, model_waits, routing, run_log
 from durable_jobs.exceptions import ConfigurationError, StepError
@@ -95,6 +95,7 @@ class Kit:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+        event_loops.close()
         if error is None:
             self._check_used()
 
