@@ -20,7 +20,7 @@ class SweepErrorAdmin(ReadOnlyAdmin):
     facts = ("kind", "item", "run_id", "count", "last", "next_try")
     bodies = ((_("Error"), "message"),)
     payloads = ("message",)
-    secrets = ("message",)
+    masks = {"message": "hidden"}  # noqa: RUF012  # as the base class declares it
     ordering = ("-until", "-id")
 
     @admin.display(description=_("last failure"))

@@ -21,6 +21,7 @@ from ninja.openapi.schema import OpenAPISchema
 from ninja.operation import Operation
 
 from durable_jobs.api import (
+    approvals,
     callbacks,
     functions,
     probes,
@@ -78,7 +79,16 @@ def make() -> Api:
         auth=doors(),
     )
     problems.install(api)
-    rooms = (sending, functions, reading, steering, schedules, callbacks, probes)
+    rooms = (
+        sending,
+        functions,
+        reading,
+        steering,
+        schedules,
+        callbacks,
+        approvals,
+        probes,
+    )
     for room in rooms:
         api.add_router("", room.router)
     return api

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,11 @@ class Approval:
     """What an ``approve`` step of a run asks, or asked."""
 
     question: Question
+
+    @property
+    def id(self) -> uuid.UUID:
+        """Return the id by which the API knows it: its step's."""
+        return self.question.step.pk
 
     @property
     def run(self) -> Run:
@@ -91,8 +97,13 @@ def pending(who: Any, limit: int) -> list[Approval]:
     if who is None:
         found = waiting.waiting(waiting.permissions(), 0, limit)
         return _of(waiting.with_runs(found))
+    return pending_of(Actor(who), limit)
+
+
+def pending_of(actor: Actor, limit: int) -> list[Approval]:
+    """Return the approvals that an actor may decide, the oldest first."""
     chosen: list[Wait] = []
-    for page in _pages(Actor(who)):
+    for page in _pages(actor):
         chosen += page
         if len(chosen) >= limit:
             break
@@ -150,12 +161,24 @@ def decide(
         raise PermissionDenied
     actor = None if by is None else Actor(by)
     try:
-        if decision == "approve":
-            approving.approve_as(actor, approval.run, approval.key, data or {}, note)
-        else:
-            approving.reject_as(actor, approval.run, approval.key, note)
+        settle(actor, approval, decision, data or {}, note)
     except Refused:
         return False
+    return True
+
+
+def settle(
+    actor: Actor | None,
+    approval: Approval,
+    decision: str,
+    data: Mapping[str, Any],
+    note: str,
+) -> None:
+    """Decide without a look at permissions; raise ``Refused`` if it was decided."""
+    try:
+        if decision == "approve":
+            approving.approve_as(actor, approval.run, approval.key, data, note)
+        else:
+            approving.reject_as(actor, approval.run, approval.key, note)
     except InvalidForm as error:
         raise ValidationError({**error.errors}) from error
-    return True

@@ -22,6 +22,8 @@ SCOPES: dict[str, frozenset[str]] = {
             "wake_run",
         }
     ),
+    # Each approval names a permission of its own, which the owner needs.
+    "approvals:decide": frozenset(),
     "schedules:read": frozenset({"view_schedule"}),
     "schedules:steer": frozenset({"pause_schedule", "run_schedule"}),
     "metrics:read": frozenset({"view_worker"}),

@@ -83,6 +83,12 @@ def step(of: Run, key: str) -> Step | None:
     return rows.defer(*STEP_PAYLOADS).first()
 
 
+def step_of_any(key: uuid.UUID, kind: str) -> Step | None:
+    """Return a step of a kind by its own id, whatever its run."""
+    rows = visibility.of_runs(Step.objects.using(db.alias()))
+    return rows.filter(pk=key, kind=kind).defer(*STEP_PAYLOADS).first()
+
+
 def attempts(of: Step) -> list[Attempt]:
     """Return the first failed attempts of a step."""
     rows = Attempt.objects.using(db.alias()).filter(run_id=of.run_id, step=of.key)

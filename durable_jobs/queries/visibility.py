@@ -35,6 +35,7 @@ from durable_jobs.models import (
     Schedule,
     Slot,
     Step,
+    SweepError,
 )
 from durable_jobs.store import db
 
@@ -230,6 +231,7 @@ _OF: dict[type[Model], Callable[[Rows], Rows]] = {
     Pause: pauses,
     Schedule: schedules,
     Step: of_runs,
+    SweepError: of_runs,
 }
 
 

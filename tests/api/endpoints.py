@@ -64,6 +64,8 @@ ENDPOINTS = [
     Endpoint("POST", "schedules/{active}/pause", "pause_schedule", "schedules:steer"),
     Endpoint("POST", "schedules/{paused}/resume", "pause_schedule", "schedules:steer"),
     Endpoint("POST", "schedules/{active}/run", "run_schedule", "schedules:steer"),
+    Endpoint("GET", "approvals", None, "approvals:decide"),
+    Endpoint("POST", "approvals/{approval}/decide", None, "approvals:decide"),
     Endpoint("POST", "callbacks/{token}/heartbeat"),
     Endpoint("POST", "callbacks/{token}/succeed", body={"data": 1}),
     Endpoint("POST", "callbacks/{other_token}/fail", body={"message": "no"}),

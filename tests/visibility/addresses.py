@@ -66,6 +66,7 @@ def _keys(model: str, world: World) -> list[Any]:
         "gate": [world.gate.pk],
         "pause": [world.pause.pk],
         "schedule": [world.schedule.pk],
+        "sweeperror": [world.sweep_error.pk],
         "apikey": [world.key.pk],
         "worker": list(Worker.objects.values_list("pk", flat=True)),
         "order": [world.order.pk],
@@ -94,6 +95,7 @@ def _part(name: str, part: str, world: World) -> Any:
         return known[name, part]
     return {
         "run_id": world.runs["done"].pk,
+        "approval_id": world.asked.pk,
         "function_id": "tests.limited",
         "schedule_id": world.schedule.pk,
     }[part]
@@ -105,7 +107,7 @@ def reversed_(name: str, place: dict[str, Any]) -> str:
 
 
 #: The parts that lead to something of a tenant's own.
-OF_A_TENANT = {"object_id", "pk", "run_id", "schedule_id", "token"}
+OF_A_TENANT = {"object_id", "pk", "run_id", "schedule_id", "approval_id", "token"}
 #: Whose objects belong to no tenant: the project's own pages, and keys of users.
 OF_NOBODY = (
     "admin:shop_order_",

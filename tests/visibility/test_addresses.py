@@ -61,6 +61,8 @@ SHOWN = {
     "admin:durable_jobs_schedule_changelist",
     "admin:durable_jobs_step_change",
     "admin:durable_jobs_step_changelist",
+    "admin:durable_jobs_sweeperror_change",
+    "admin:durable_jobs_sweeperror_changelist",
     "admin:durable_jobs_traffic",
     "admin:shop_order_change",
     f"{API}get_run",

@@ -12,7 +12,7 @@ from durable_jobs import durable
 from durable_jobs.control import bulk, keys, traffic
 from durable_jobs.control.acting import Actor
 from durable_jobs.control.scopes import SCOPES
-from durable_jobs.models import Event, Gate, Pause, Run, SavedView, Schedule
+from durable_jobs.models import Event, Gate, Pause, Run, SavedView, Schedule, SweepError
 from durable_jobs.progress.tokens import View
 from durable_jobs.queries.filtering import RunFilter
 from durable_jobs.testing import Kit
@@ -116,6 +116,11 @@ class World:
         SavedView.objects.create(
             owner=str(root.user.pk), page="run", name=self.secret, shared=True,
             query=f"key={self.secret}", created_at=self.kit.now(),
+        )  # fmt: skip
+        now = self.kit.now()
+        self.sweep_error = SweepError.objects.create(
+            kind="wait", item=self.secret, run_id=self.runs["holds"].pk,
+            message=self.secret, since=now, last_at=now, until=now,
         )  # fmt: skip
         self.kit.run_until_idle()
         for name, run in self.runs.items():

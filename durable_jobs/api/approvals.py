@@ -1,0 +1,130 @@
+"""Approvals: what waits for a decision of who asks, and deciding it.
+
+Each approval names its own permission, of your project. The owner of a key needs it as
+the user of a session does; the scope of the key is needed besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404, HttpRequest
+from ninja import Router, Schema
+
+from durable_jobs.api.answers import answers
+from durable_jobs.api.doors import actor, address_part, doors
+from durable_jobs.api.problems import Problem
+from durable_jobs.api.schemas import In, Reason
+from durable_jobs.control import approvals
+from durable_jobs.control.acting import Actor
+from durable_jobs.control.approvals import Approval
+from durable_jobs.queries import reading
+
+router = Router(tags=["approvals"])
+
+SCOPE = "approvals:decide"
+MOST = 100
+
+
+class ApprovalOut(Schema):
+    """An approval; ``verdict`` says how it was decided."""
+
+    id: UUID
+    run: UUID
+    function: str
+    step: str
+    title: str
+    permission: str
+    since: datetime | None
+    until: datetime | None
+    open: bool
+    verdict: str
+
+
+class ApprovalsOut(Schema):
+    """The oldest approvals that wait for who asks."""
+
+    approvals: list[ApprovalOut]
+
+
+class DecideIn(In):
+    """A decision, with data for the form, and a note, which a rejection needs."""
+
+    decision: Literal["approve", "reject"]
+    data: dict[str, Any] | None = None
+    note: Reason = ""
+
+
+def _may_decide(request: HttpRequest, who: Actor) -> None:
+    if who.scopes is not None and SCOPE not in who.scopes:
+        msg = f"The key lacks the scope {SCOPE}."
+        raise PermissionDenied(msg)
+
+
+def _may_decide_one(request: HttpRequest, who: Actor) -> None:
+    _may_decide(request, who)
+    _find(UUID(address_part(request, "approval_id")), who)
+
+
+@router.get(
+    "/approvals", auth=doors(_may_decide), response=answers({200: ApprovalsOut})
+)
+def list_approvals(request: HttpRequest) -> Any:
+    """List the approvals that you may decide, the oldest first."""
+    found = approvals.pending_of(_as_user(actor(request)), MOST)
+    return {"approvals": [_shown(one) for one in found]}
+
+
+@router.post(
+    "/approvals/{uuid:approval_id}/decide",
+    auth=doors(_may_decide_one),
+    response=answers({200: ApprovalOut}, 404, 409, 415),
+)
+def decide_approval(request: HttpRequest, approval_id: UUID, payload: DecideIn) -> Any:
+    """Approve or reject; 409 when another has decided, or the run asks no more."""
+    who = actor(request)
+    approval = _find(approval_id, who)
+    data: Mapping[str, Any] = payload.data or {}
+    try:
+        approvals.settle(_as_user(who), approval, payload.decision, data, payload.note)
+    except ValidationError as error:
+        found = [
+            {"in": "body", "at": f"data.{name}", "detail": " ".join(messages)}
+            for name, messages in error.message_dict.items()
+        ]
+        detail = "Expected data that the form of the approval accepts."
+        raise Problem(422, "invalid", detail, errors=found) from None
+    return _shown(_find(approval_id, who))
+
+
+def _find(approval_id: UUID, who: Actor) -> Approval:
+    """Return an approval; raise where it is not, or is not for who asks."""
+    step = reading.step_of_any(approval_id, "approve")
+    run = None if step is None else reading.run(step.run_id)
+    found = None if run is None or step is None else approvals.find(run, step.key)
+    if found is None:
+        raise Http404
+    if not _as_user(who).may(found.permission, found.run):
+        msg = f"You lack the permission {found.permission}."
+        raise PermissionDenied(msg)
+    return found
+
+
+def _as_user(who: Actor) -> Actor:
+    """Return the owner of a key without its scopes: they name no such permission."""
+    return Actor(who.user, via=who.via, key=who.key)
+
+
+def _shown(approval: Approval) -> dict[str, Any]:
+    names = ("step", "title", "permission", "since", "until", "verdict")
+    return {
+        "id": approval.id,
+        "run": approval.run.pk,
+        "function": approval.run.function,
+        "open": approval.is_open,
+        **{name: getattr(approval, name) for name in names},
+    }
