@@ -92,6 +92,13 @@ def _executor(name: str, value: Any) -> str:
     return str(value)
 
 
+def _audience(name: str, value: Any) -> str:
+    known = ("public", "private", "off")
+    if value not in known:
+        raise _wrong(name, value, "'public', 'private' or 'off'" + _guess(value, known))
+    return str(value)
+
+
 def _database(name: str, value: Any) -> str:
     known = {"default", *django_settings.DATABASES}
     if not isinstance(value, str) or value not in known:
@@ -193,9 +200,15 @@ class Settings:
     #: Bytes of the body of one request to the API.
     MAX_REQUEST_BYTES: int = _setting(4 * _MEBIBYTE, _count)
     #: Requests that one key, or one address without a key, may make: "600/1m".
-    API_RATE: Rate | None = _setting(None, _rate)
+    API_RATE: Rate | None = _setting("1200/1m", _rate)
     #: Deliveries that one address may post to one webhook: "600/1m".
-    WEBHOOK_RATE: Rate | None = _setting(None, _rate)
+    WEBHOOK_RATE: Rate | None = _setting("1200/1m", _rate)
+    #: Requests for the progress of one run, or of one address without a valid token.
+    PROGRESS_RATE: Rate | None = _setting("1200/1m", _rate)
+    #: Who may read the description of the API: "public", "private" or "off".
+    API_DESCRIPTION: str = _setting("private", _audience)
+    #: Who may ask whether work is being done: "public", "private" or "off".
+    API_READY: str = _setting("public", _audience)
     #: What executes: "celery", or "inline" (here and now, for tests).
     EXECUTOR: Literal["celery", "inline"] = _setting("celery", _executor)
     #: The Celery app of the workers and beat, as "project.celery:app"; None: the app

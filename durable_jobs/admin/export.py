@@ -48,7 +48,7 @@ COLUMNS: tuple[str, ...] = (
 )
 PAYLOADS: tuple[str, ...] = ("data", "output", "error")
 #: How a cell begins that a spreadsheet would calculate.
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULAS = (*"=+-@", *"\uff1d\uff0b\uff0d\uff20", "\t", "\r", "\n")
 
 #: As ``Run.worker_losses`` counts them.
 _LOSSES = Case(

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import transaction
 from django.http import (
+    Http404,
     HttpRequest,
     HttpResponse,
     HttpResponseNotAllowed,
@@ -32,8 +33,9 @@ from durable_jobs.api import (
     steering,
 )
 from durable_jobs.api.bodies import StrictParser
-from durable_jobs.api.doors import doors
+from durable_jobs.api.doors import doors, let_in
 from durable_jobs.api.problems import NOT_FOUND, Problem, answer
+from durable_jobs.conf import settings
 from durable_jobs.queries.visibility import seen_by
 from durable_jobs.store import db
 
@@ -110,6 +112,12 @@ def patterns() -> tuple[list[URLPattern | URLResolver], str, str]:
 def _described(api: Api) -> View:
     @require_safe
     def described(request: HttpRequest) -> HttpResponse:
+        try:
+            let_in(request, settings.API_DESCRIPTION)
+        except Http404:
+            return _missing(request)
+        except Problem as problem:
+            return answer(problem)
         # By the address that it was asked for: hosts include ours where they like.
         prefix = request.path.removesuffix(DESCRIPTION)
         return JsonResponse(api.get_openapi_schema(path_prefix=prefix))

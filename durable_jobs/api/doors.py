@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 from ninja.security.base import AuthBase
 from ninja.utils import check_csrf
 
@@ -98,19 +98,6 @@ def _enter(request: HttpRequest, who: Actor, check: Check | None, lines: bool) -
     bodies.read(request, lines=lines)
 
 
-class Anybody:
-    """Let in everybody: what they show, or ask for, is enough."""
-
-    def __init__(self, name: str = "") -> None:
-        self.name = name
-
-    def __call__(self, request: HttpRequest) -> bool:
-        """Count the request, and read its body."""
-        _count(self.name + limiting.address(request))
-        bodies.read(request)
-        return True
-
-
 class CallbackToken:
     """Let in the holder of a callback's token, if a run waits for its answer."""
 
@@ -119,6 +106,30 @@ class CallbackToken:
         _count(limiting.address(request))
         answering.check(address_part(request, "token"))
         bodies.read(request)
+        return True
+
+
+def let_in(request: HttpRequest, audience: str) -> Actor | None:
+    """Return who asks for what is public, private or off; raise if it is not for them.
+
+    A stranger to what is public is None, and has been counted.
+    """
+    if audience == "off":
+        raise Http404
+    if audience == "private":
+        return ApiKey()(request) or Session()(request)
+    _count(f"probe:{limiting.address(request)}")
+    return None
+
+
+class ReadyDoor:
+    """Let in whom the setting ``API_READY`` names."""
+
+    def __call__(self, request: HttpRequest) -> bool:
+        """Return True, or raise."""
+        who = let_in(request, conf.API_READY)
+        if who is not None:
+            require(who, "durable_jobs.view_worker")
         return True
 
 

@@ -11,7 +11,7 @@ from ninja import Router, Status
 
 from durable_jobs.api import metrics
 from durable_jobs.api.answers import answers
-from durable_jobs.api.doors import Anybody, need
+from durable_jobs.api.doors import ReadyDoor, need
 from durable_jobs.api.problems import Problem
 from durable_jobs.api.schemas import Health, Readiness
 from durable_jobs.scheduling import doctor
@@ -30,7 +30,7 @@ def health(request: HttpRequest) -> Any:
 @router.get(
     "/ready",
     response={**answers({200: Readiness}, open=True), 503: Readiness},
-    auth=Anybody("probe:"),
+    auth=ReadyDoor(),
 )
 def ready(request: HttpRequest) -> Any:
     """Say whether work is being done; 503 with the causes when it is not."""

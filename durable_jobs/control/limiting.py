@@ -8,6 +8,7 @@ not count. A cache that is away lets everybody in: it is a guard, not a lock.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import logging
 
 from django.core.cache import cache
@@ -34,8 +35,21 @@ def wait(who: str, rate: Rate | None) -> float | None:
 
 
 def address(request: HttpRequest) -> str:
-    """Return the address that a request came from, as Django was told it."""
-    return f"address:{request.META.get('REMOTE_ADDR', '')}"
+    """Return the address that a request came from, as Django was told it.
+
+    An IPv6 address stands for its /64, of which one machine has all addresses. One that
+    holds an IPv4 address is that one.
+    """
+    text = request.META.get("REMOTE_ADDR", "")
+    try:
+        found = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return f"address:{text}"  # of a socket of the machine, or none
+    if isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or found
+    if isinstance(found, ipaddress.IPv6Address):
+        return f"address:{ipaddress.ip_network((int(found), 64), strict=False)}"
+    return f"address:{found}"
 
 
 def _wait(who: str, rate: Rate) -> float | None:

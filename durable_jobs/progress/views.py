@@ -6,6 +6,7 @@ run that is gone are answered alike.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -13,6 +14,8 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from durable_jobs.conf import settings
+from durable_jobs.control import limiting
 from durable_jobs.progress.showing import described, in_words
 from durable_jobs.progress.tokens import View, read
 from durable_jobs.queries import progress
@@ -47,6 +50,13 @@ def _answer(
     request: HttpRequest, token: str, show: Callable[[View, Progress], HttpResponse]
 ) -> HttpResponse:
     view = read(token)
+    # Of a valid token by its run: visitors behind one proxy share an address.
+    asker = limiting.address(request) if view is None else str(view.run_id)
+    wait = limiting.wait(f"progress:{asker}", settings.PROGRESS_RATE)
+    if wait is not None:
+        message = "Too many requests: ask again later."
+        headers = {"Retry-After": str(math.ceil(wait))}
+        return JsonResponse({"error": message}, status=429, headers=headers)
     who = Viewer(getattr(request, "user", None), PROGRESS, request)
     with seen_by(who):
         now = progress.of_run(view.run_id) if view is not None else None

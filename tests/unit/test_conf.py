@@ -41,7 +41,7 @@ def test_everything_has_a_default(nothing_set: Settings) -> None:
     assert conf.CALLBACK_URL is None
     assert conf.DATABASE == "default"
     assert conf.MAX_REQUEST_BYTES == 4 * 2**20
-    assert conf.API_RATE is None
+    assert Rate(1200, timedelta(minutes=1)) == conf.API_RATE
     assert problems() == []
 
 
