@@ -171,6 +171,19 @@ def test_what_would_not_be_exact_is_refused(source: str, one: Any, other: Any) -
         cel(source, one, other)
 
 
+def test_a_hexadecimal_number_in_the_text_is_compared_exactly() -> None:
+    assert cel("event.data.x == 0x20000000000001", 2.0**53) is False
+    assert cel("event.data.x == 0x20000000000001", 2**53 + 1) is True
+
+
+def test_a_sign_in_the_text_is_no_arithmetic() -> None:
+    assert cel("event.data.x == -2", 10**20 + 1) is False
+    assert cel("-2 == event.data.x", 10**20 + 1) is False
+    assert cel("event.data.x in [-1, -2]", 10**20 + 1) is False
+    with pytest.raises(ExpressionError, match="calculates"):
+        cel("2 - event.data.x > 1", 10**20)
+
+
 def test_an_integer_in_the_text_beyond_64_bits_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="compiled"):
         compile_expression("event.data.x == 100000000000000000000", where="here")
