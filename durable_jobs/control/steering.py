@@ -275,6 +275,13 @@ def _answer_to(wait: Wait, value: Any) -> Encoded:
 
 def wait(run: Run, timeout: float | None) -> None:
     """Wait until a run has ended and refresh it; raise ``RunNotFinished``."""
+    if db.made_here(run.pk):
+        msg = (
+            f"Run {run.pk} of {run.function} starts when the transaction that made it "
+            f"commits, so waiting for it inside that transaction would never end. Wait "
+            f"after the commit. Under ATOMIC_REQUESTS a whole view is a transaction."
+        )
+        raise ConfigurationError(msg)
     deadline = None if timeout is None else clock.monotonic() + timeout
     pause, helped = FIRST_PAUSE, False
     while True:

@@ -102,7 +102,8 @@ class Steps:
     ) -> T:
         """Call ``fn`` and record its result in one transaction: exactly once.
 
-        ``using`` is the database alias, which must be the one that holds the runs.
+        The transaction is on the database that holds the runs. ``using`` names another
+        one that the body is meant to write to, outside of the transaction.
         """
         operation = ops.Atomic(id=id, fn=fn, args=args, kwargs=kwargs, using=using)
         return self._perform(operation)

@@ -154,6 +154,7 @@ def insert(starts: Sequence[Start]) -> list[Run]:
             )
     else:
         runs.insert(rows)
+    db.note_made(run.pk for run in rows)
     hit("start.written", starts[0].function.id)
     now = clock.now()
     for queue in {run.queue for run in rows}:

@@ -20,7 +20,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from durable_jobs.exceptions import TransactionStateError
+from durable_jobs.exceptions import ConfigurationError, TransactionStateError
 
 #: Statements that change the session for those who use the connection next.
 _CHANGES = re.compile(
@@ -34,6 +34,17 @@ _CHANGES = re.compile(
     | \bINTO \s+ TEMP
     | \bpg_(?:try_)?advisory_lock | \bGET_LOCK \s* \(
     | \bset_config \s* \( (?! [^;]*, \s* true \s* \) )
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+
+#: Statements that write.
+_WRITES = re.compile(
+    r"""
+    \s* (?: --[^\n]*\n\s* | /\*.*?\*/\s* )*
+    (?: (?:INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP|COPY) \b
+      | WITH \b .* \b (?:INSERT|UPDATE|DELETE|MERGE) \b
+    )
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
@@ -69,6 +80,21 @@ class _Known(threading.local):
 
     def __init__(self) -> None:
         self.connections: dict[str, BaseDatabaseWrapper] = {}
+        #: Where the body of an atomic step may write, and whose body it is.
+        self.writable: frozenset[str] | None = None
+        self.whose = ""
+
+    def check_write(self, connection: BaseDatabaseWrapper, text: str) -> None:
+        """Raise if an atomic body writes where its transaction does not reach."""
+        alias, writable = connection.alias, self.writable
+        if writable is None or alias in writable or not _WRITES.match(text):
+            return
+        msg = (
+            f"{self.whose} writes to database {alias!r}, which its transaction does "
+            f"not cover: a retry would write again. Use ctx.step.run() for it, or "
+            f"say using={alias!r} if that is meant."
+        )
+        raise ConfigurationError(msg)
 
 
 _known = _Known()
@@ -78,6 +104,7 @@ _armed = False
 
 #: What libpq says of a connection (``PGTransactionStatusType``).
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = _KNOWN = range(4)
+_LOST = 4
 
 
 class SessionWatch:
@@ -101,6 +128,7 @@ class SessionWatch:
     ) -> Any:
         """Look at a statement and execute it."""
         text = _text(sql, context)
+        _known.check_write(context["connection"], text)
         if self.keeping and self._kept is None and _SCOPES.search(text):
             self._kept = _fetch(context["connection"], _SCOPE)
         if not self.changed and _CHANGES.search(text):
@@ -193,7 +221,10 @@ def _status(connection: BaseDatabaseWrapper) -> int:
         if pgconn is None:  # psycopg2
             return int(raw.get_transaction_status())
         return int(pgconn.transaction_status)
-    known = getattr(raw, "in_transaction", None)  # of sqlite3
+    try:
+        known = getattr(raw, "in_transaction", None)  # of sqlite3
+    except Exception:  # noqa: BLE001  # it is closed: each driver says so in its way
+        return _LOST
     if known is None:
         known = connection.in_atomic_block
     return _IN_TRANSACTION if known else _IDLE
@@ -216,7 +247,8 @@ def _autocommits(connection: BaseDatabaseWrapper) -> bool:
     if connection.vendor == "postgresql":
         return bool(raw.autocommit)
     if connection.vendor == "sqlite":
-        return raw.isolation_level is None
+        # One that is closed cannot be asked.
+        return _status(connection) == _LOST or raw.isolation_level is None
     return True
 
 
@@ -263,9 +295,13 @@ class Guard:
 class AtomicGuard(Guard):
     """The same around the body of an atomic step, inside the step's transaction."""
 
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+    def __init__(
+        self, connection: BaseDatabaseWrapper, whose: str, using: str | None
+    ) -> None:
         super().__init__()
         self._connection = connection
+        _known.whose = whose
+        _known.writable = frozenset({connection.alias, using or connection.alias})
         self._around = len(connection.atomic_blocks)
         watch_of(connection).keep_scope(connection)
 
@@ -276,6 +312,7 @@ class AtomicGuard(Guard):
 
         A connection that is lost is no fault of the body's: the next statement tells.
         """
+        self.leave()
         what = self._wrong()
         if what:
             msg = f"{whose} {what}. What it wrote was rolled back."
@@ -283,6 +320,10 @@ class AtomicGuard(Guard):
         if _status(self._connection) in _KNOWN:
             watch_of(self._connection).restore_scope(self._connection)
         return super().end(whose, reported=reported)
+
+    def leave(self) -> None:
+        """Let this thread write anywhere again."""
+        _known.writable = None
 
     def _wrong(self) -> str:
         connection, status = self._connection, _status(self._connection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connections, transaction
@@ -79,6 +79,37 @@ def insert(row: Model) -> None:
         manager.bulk_create([row])
     else:
         row.save(using=alias(), force_insert=True)
+
+
+class _Made:
+    """Runs that the caller's transaction has made; kept in it until it ends."""
+
+    def __init__(self, keys: frozenset[Any]) -> None:
+        self.keys = keys
+        # What Django says of one that fails.
+        self.__qualname__ = type(self).__qualname__
+
+    def __call__(self) -> None:
+        """Do nothing: it has committed."""
+
+
+def note_made(keys: Iterable[Any]) -> None:
+    """Note runs that no worker sees before the caller's transaction commits."""
+    if connection().in_atomic_block:
+        transaction.on_commit(_Made(frozenset(keys)), using=alias(), robust=True)
+
+
+def made_here(key: Any) -> bool:
+    """Return whether the transaction that is open here has made a run.
+
+    The transaction around a test does not count: the kit works inside it.
+    """
+    own = connection()
+    blocks = [b for b in own.atomic_blocks if not getattr(b, "_from_testcase", False)]
+    return bool(blocks) and any(
+        isinstance(work, _Made) and key in work.keys
+        for _, work, *_ in own.run_on_commit
+    )
 
 
 def lockable() -> bool:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Awaitable
 
 from asgiref.sync import iscoroutinefunction
-from django.db import transaction
+from django.db import connections, transaction
 
 from durable_jobs import clock, serialization
 from durable_jobs.control_flow import let_pass
@@ -137,28 +137,31 @@ class _Undone(Exception):
 def _called(frame: Frame, operation: ops.Atomic) -> str:
     """Call the body and return its result as JSON text."""
     fn = stubbed(operation.id, operation.fn)
-    guard = AtomicGuard(db.connection())
+    whose = f"The body of step {operation.id!r}"
+    guard = AtomicGuard(db.connection(), whose, operation.using)
     try:
         with kept(frame.lines):  # and not what the engine's own statements log
             value = interruptible(operation.id, fn, operation.args, operation.kwargs)
-        trouble = guard.end(f"The body of step {operation.id!r}")
+        trouble = guard.end(whose)
         if trouble is not None:
             raise trouble
         if isinstance(value, Awaitable):
-            raise refusal(value, f"The body of step {operation.id!r}")
+            raise refusal(value, whose)
         text = frame.session.encode(value, operation.id)
     except BaseException as error:
         let_pass(error)
         raise _Undone(error) from error
+    finally:
+        guard.leave()
     hit("step.body", operation.id)
     return text
 
 
 def _check_atomic(operation: ops.Atomic) -> None:
-    if operation.using not in (None, db.alias()):
+    if operation.using is not None and operation.using not in connections:
         msg = (
-            f"Step {operation.id!r}: an atomic step shares one transaction with the "
-            f"runs, which are in {db.alias()!r}, not in {operation.using!r}."
+            f"Step {operation.id!r}: expected using to be an alias in DATABASES, got "
+            f"{operation.using!r}."
         )
         raise ConfigurationError(msg)
     if iscoroutinefunction(operation.fn):
