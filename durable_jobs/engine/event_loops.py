@@ -70,7 +70,9 @@ class WorkerLoop(asyncio.SelectorEventLoop):
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]  # it passes on what it is given
+        self, executor: Any, func: Any, *args: Any
+    ) -> Any:
         """Call something in another thread."""
         future = super().run_in_executor(executor, func, *args)
         self._calls += 1
@@ -80,7 +82,9 @@ class WorkerLoop(asyncio.SelectorEventLoop):
     def _called(self, future: Any) -> None:
         self._calls -= 1
 
-    def call_at(self, when: float, callback: Any, *args: Any, **options: Any) -> Any:
+    def call_at(  # type: ignore[override]  # more than the versions of Python agree on
+        self, when: float, callback: Any, *args: Any, **options: Any
+    ) -> Any:
         """Set a timer."""
         timer = super().call_at(when, callback, *args, **options)
         name = getattr(callback, "__qualname__", "")

@@ -174,7 +174,8 @@ def test_a_connection_of_a_module_survives_its_run(start: Start):
             pool.append(await asyncio.open_connection(*address))
         reader, writer = pool[0]
         writer.write(f"{text}\n".encode())
-        return (await reader.readline()).decode().strip()
+        line: bytes = await reader.readline()
+        return line.decode().strip()
 
     async def first(ctx):
         return await ctx.step.run("ask", ask, "first")
@@ -222,7 +223,7 @@ def test_what_an_attempt_leaves_in_the_loop_is_ended_before_the_next(start: Star
         finally:
             ended.append("generator")
 
-    kept = []
+    kept: list[Any] = []
 
     async def leave(name):
         kept.append(asyncio.ensure_future(forever(name)))
