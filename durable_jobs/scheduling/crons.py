@@ -6,7 +6,7 @@ Whoever locks a row that is due moves it on and starts its runs, in one transact
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -20,13 +20,15 @@ from durable_jobs.events.starting import Start
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Schedule
 from durable_jobs.scheduling import firing, slots
-from durable_jobs.store import db, guarding, schedules
+from durable_jobs.store import db, guarding, schedules, workers
 
 logger = logging.getLogger("durable_jobs")
 
 BATCH = 500
 #: Runs that one transaction starts, more or less.
 MOST_STARTS = 2 * BATCH
+#: When a schedule is looked at again that only other living workers know.
+SOON = timedelta(seconds=2)
 
 
 def sync() -> int:
@@ -160,6 +162,10 @@ def _fire(due: list[Schedule]) -> tuple[int, int]:
 
 
 def _look(schedule: Schedule, now: datetime, busy: bool) -> list[Start]:
+    if not schedule.in_code and schedule.function in (workers.functions() or ()):
+        # The tick of an old release: a worker of the next one fires it in a moment.
+        schedule.next_at = now + SOON
+        return []
     if not schedule.in_code:
         # It keeps its slot: other processes may run code that has the function.
         schedule.next_at, schedule.missing_at = None, now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from pytest_django import Settings
 from durable_jobs import clock, durable
 from durable_jobs.definitions.registry import registry
 from durable_jobs.executors.patrol import Patrol
-from durable_jobs.models import MissingFunction, Run, Worker
+from durable_jobs.models import MissingFunction, Run, Schedule, Worker
 from durable_jobs.queries.overview import overview
 from durable_jobs.scheduling import doctor, missing, presence
 from durable_jobs.testing import Kit
@@ -206,3 +207,28 @@ def test_the_doctor_names_queues_that_no_living_worker_serves() -> None:
         found = {one.check: one for one in doctor.examine().findings}
         assert found["unserved-queue"].message.endswith("serves the queue 'reports'")
         assert not found["unserved-queue"].problem
+
+
+def test_a_schedule_that_only_another_worker_knows_is_left_to_it() -> None:
+    def deploy() -> None:
+        durable.function(id="shop.report", on=durable.Cron("*/5 * * * *"))(
+            lambda ctx: "done"
+        )
+
+    with Kit() as kit:
+        deploy()
+        kit.run_until_idle()
+        now = kit.now()
+    with Kit(now=now) as kit:  # the tick of the old release
+        due = Schedule.objects.get(function="shop.report").next_at
+        kit.travel_to(due, run=False)
+        worker("new", functions=["shop.report"])
+        kit.run_until_idle()
+        schedule = Schedule.objects.get(function="shop.report")
+        assert schedule.missing_at is None
+        assert schedule.next_at == kit.now() + timedelta(seconds=2)
+        now = kit.now()
+    with Kit(now=now) as kit:
+        deploy()
+        kit.advance("2s")
+        assert Run.objects.get(function="shop.report").result() == "done"
