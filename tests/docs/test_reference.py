@@ -346,7 +346,7 @@ def test_every_verb_on_runs_is_named() -> None:
     text = section(reference("models"), "Run")
     for name in public(RunQuerySet):
         assert f"`{name}{signature(getattr(RunQuerySet, name))}`" in text
-    for name in public(Run) - {"is_live"}:
+    for name in public(Run) - {"is_live", "worker_losses"}:
         assert f"`{name}{signature(getattr(Run, name))}`" in text
 
 
@@ -440,9 +440,20 @@ def test_every_finding_of_the_doctor_has_its_row() -> None:
 # The kit
 
 
+def test_every_option_of_the_kit_has_its_row_with_its_default() -> None:
+    text = "\n".join(reference("testing").lines).partition("| method |")[0]
+    found = {name: cells[0] for name, cells in rows(text).items()}
+    options = inspect.signature(Kit).parameters.values()
+    assert found == {
+        option.name: f"`{option.default!r}`".replace("'", '"')
+        for option in options
+        if option.kind is option.KEYWORD_ONLY
+    }
+
+
 def test_every_method_of_the_kit_has_its_row() -> None:
-    text = "\n".join(reference("testing").lines)
-    assert set(rows(text)) - {"durable_jobs"} == public(Kit)
+    text = "\n".join(reference("testing").lines).partition("| method |")[2]
+    assert set(rows(f"| method |{text}")) == public(Kit)
     for name in public(Kit):
         shown = signature(getattr(Kit, name)).replace("*, ", "")
         assert f"`{name}{shown}`" in text
