@@ -315,4 +315,5 @@ def _text(step):
     from django.db.models import TextField
     from django.db.models.functions import Cast
 
-    return Step.objects.annotate(text=Cast("input", TextField())).get(pk=step.pk).text
+    texts = Step.objects.values_list(Cast("input", TextField()), flat=True)
+    return texts.get(pk=step.pk)
