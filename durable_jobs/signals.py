@@ -13,6 +13,7 @@ from django.db import transaction
 from django.dispatch import Signal
 
 from durable_jobs.conf import settings
+from durable_jobs.control_flow import let_pass
 from durable_jobs.project_code import described
 
 logger = logging.getLogger("durable_jobs")
@@ -52,7 +53,10 @@ def announce(signal: Signal, **values: Any) -> None:
     def send() -> None:
         try:
             signal.send_robust(sender=None, **values)
-        except Exception:  # async receivers cannot be called where a loop runs
-            logger.exception("The receivers of a durable_jobs signal were not called.")
+        except BaseException as error:
+            # Django lets SystemExit out of a receiver. Where a loop runs, it cannot
+            # call async receivers.
+            let_pass(error)
+            logger.exception("A durable_jobs signal did not reach all its receivers.")
 
     transaction.on_commit(send, using=settings.DATABASE, robust=True)

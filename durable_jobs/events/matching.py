@@ -23,6 +23,7 @@ from durable_jobs.records import mapping_of
 from durable_jobs.serialization.matching import comparable, leaf_keys
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, events, waits
+from durable_jobs.store.connection_state import restored
 from durable_jobs.store.waits import Outcome
 
 logger = logging.getLogger("durable_jobs")
@@ -164,9 +165,11 @@ def evaluate(condition: Expression, run: Run, event: ReceivedEvent) -> bool:
     """
     own = event_of(run)
     try:
-        return condition.test(
-            {"event": view(condition, own), "async": view(condition, event)}
-        )
+        values = {"event": view(condition, own), "async": view(condition, event)}
+        if condition.wants_mapping:
+            return condition.test(values)
+        with restored(f"The condition {condition.source}"):
+            return condition.test(values)
     except DurableError as error:
         logger.warning("A condition of run %s failed: %s", run.pk, error.message)
         return False

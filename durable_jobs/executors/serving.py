@@ -120,7 +120,7 @@ def serve(
             _restore(guard)
             size = _pace.batch()
             if keeper().alarmed(queue) or due:
-                due = timers.end_due(size, queue) >= size
+                due = isolated(timers.end_due, size, queue) >= size
             advanced, last = _serve_batch(queue, size, turns, more=due, first=not count)
             count += advanced
             count += _elsewhere(others, since)
@@ -179,7 +179,7 @@ def _serve_batch(
         return 0, not heads
     if full and first:
         dispatch.ring_now(queue)  # there may be more than one worker can take
-    chosen = _apart(admitting.admitted(claimed))
+    chosen = _apart(isolated(admitting.admitted, claimed))
     if chosen:
         _advance_all(Batch(chosen))
     # What became eligible since then has rung.

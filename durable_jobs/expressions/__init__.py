@@ -19,7 +19,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from durable_jobs.control_flow import let_pass
 from durable_jobs.error_text import summary_of
@@ -29,6 +29,8 @@ from durable_jobs.expressions.rewriting import Path
 from durable_jobs.records import Unfit, native
 
 __all__ = ["Expression", "Path", "compile_expression"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,19 +156,18 @@ class _Call(Expression):
         return False
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:
-        try:
-            return native(self._call(values))
-        except Unfit as error:
-            raise ExpressionError(f"{self.where}: {self.source}: {error}.") from None
+        return self._read(native, values)
 
     def test(self, values: Mapping[str, Any]) -> bool:
-        return bool(self._call(values))
+        return self._read(bool, values)
 
-    def _call(self, values: Mapping[str, Any]) -> Any:
+    def _read(self, read: Callable[[Any], T], values: Mapping[str, Any]) -> T:
+        """Call the function and read its result, whose class may raise too."""
+        given = (values.get(name) for name in self.variables[: self.count])
         try:
-            return self.function(
-                *(values.get(name) for name in self.variables[: self.count])
-            )
+            return read(self.function(*given))
+        except Unfit as error:
+            raise ExpressionError(f"{self.where}: {self.source}: {error}.") from None
         except BaseException as error:
             let_pass(error)
             raise ExpressionError(

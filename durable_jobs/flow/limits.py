@@ -8,8 +8,10 @@ remembered for ten seconds in this process.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import DatabaseError
 
@@ -18,6 +20,7 @@ from durable_jobs.control_flow import let_pass
 from durable_jobs.error_text import summary_of
 from durable_jobs.flow.keys import Passage
 from durable_jobs.models import Gate
+from durable_jobs.store.connection_state import restored
 
 logger = logging.getLogger("durable_jobs")
 
@@ -93,11 +96,17 @@ def forget() -> None:
 
 def _checked(passage: Passage) -> int:
     declared = passage.limit
-    limit = declared(passage.key) if callable(declared) else declared
+    limit = _called(passage, declared) if callable(declared) else declared
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         msg = f"expected a whole number of 0 or more, got {limit!r:.80}"
         raise ValueError(msg)
     return limit
+
+
+def _called(passage: Passage, limit: Callable[[Any], int]) -> int:
+    """Call a limit; raise if it leaves open a transaction that claims would be in."""
+    with restored(f"The limit {passage.place} of {passage.function.id}"):
+        return limit(passage.key)
 
 
 def _place(passage: Passage) -> tuple[str, str, str]:

@@ -14,6 +14,7 @@ from django.db.models import Exists
 
 from durable_jobs import clock, dispatch
 from durable_jobs.definitions.registry import registry
+from durable_jobs.engine.isolation import isolated
 from durable_jobs.events import admitting, routing
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Schedule, Wait, Worker
@@ -100,7 +101,7 @@ _probe = probing.Probe(_questions)
 def _guarded(name: str, sweep: Callable[[], int]) -> int:
     """Sweep; a failure is logged, and the other sweepers go on."""
     try:
-        return sweep()
+        return isolated(sweep)
     except Exception as error:  # one sweeper's trouble must not stop the others
         if not db.lost(error):
             logger.exception(

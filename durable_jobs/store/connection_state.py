@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.db import connections
@@ -290,6 +290,20 @@ class Guard:
             if not around and watch_of(connection).differs(connection, reported):
                 _close(connection)
         return error
+
+
+@contextmanager
+def restored(whose: str) -> Iterator[None]:
+    """Restore the connections after the block; raise if it left a transaction open."""
+    guard = Guard()
+    try:
+        yield
+    except BaseException:
+        guard.end(whose)
+        raise
+    trouble = guard.end(whose)
+    if trouble is not None:
+        raise trouble
 
 
 class AtomicGuard(Guard):

@@ -17,8 +17,8 @@ from typing import TypeVar
 from django.db.models import F
 
 from durable_jobs import clock
+from durable_jobs.error_text import loggable, summary_of
 from durable_jobs.models import SweepError
-from durable_jobs.serialization.texts import storable_text
 from durable_jobs.store import db
 
 logger = logging.getLogger("durable_jobs")
@@ -29,7 +29,6 @@ FIRST_PAUSE = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(hours=1)
 #: An error that was not seen again for so long after its next try is over.
 SETTLED = timedelta(minutes=1)
-MAX_MESSAGE = 4_000
 
 #: When this process tries again what has no due time of its own, by kind and item.
 _later: dict[tuple[str, str], datetime] = {}
@@ -114,7 +113,9 @@ def failed(
 ) -> None:
     """Log and keep an error of one item, and put the item off."""
     about = f"{kind} {item}" if run_id is None else f"{kind} {item} of run {run_id}"
-    logger.error("Failed at %s; it is tried again later.", about, exc_info=error)
+    logger.error(
+        "Failed at %s; it is tried again later.", about, exc_info=loggable(error)
+    )
     try:
         until = note(kind, str(item), error, run_id)
         if put_off is None:
@@ -137,7 +138,7 @@ def note(
 ) -> datetime:
     """Keep an error where a person sees it; return when the item is tried again."""
     now = clock.now()
-    message = storable_text(f"{type(error).__name__}: {_text(error)}", MAX_MESSAGE)
+    message = summary_of(error)
     rows = SweepError.objects.using(db.alias())
     known = rows.filter(kind=kind, item=item[:255])
     last = known.values_list("count", "until").first()
@@ -166,10 +167,3 @@ def settled(kind: str, item: object) -> None:
     """Forget the error of an item that has succeeded."""
     rows = SweepError.objects.using(db.alias())
     rows.filter(kind=kind, item=str(item)[:255]).delete()
-
-
-def _text(error: Exception) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001  # a broken __str__ must not hide the error
-        return "its text cannot be made"
