@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 
 from durable_jobs import clock, dispatch
 from durable_jobs.conf import settings
@@ -17,7 +18,7 @@ from durable_jobs.durations import format_duration
 from durable_jobs.models import Lane, Run
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, steering, workers
+from durable_jobs.store import db, guarding, steering, workers
 
 logger = logging.getLogger("durable_jobs")
 
@@ -111,17 +112,22 @@ def resume(known: Iterable[str]) -> int:
         function__in=list(known),
         reason__startswith=PAUSED_BEFORE,
     )
-    count = 0
-    chosen = rows.order_by("pk").values_list("pk", "function", "queue")
-    for run_id, function, queue in chosen[:BATCH]:
-        if steering.resume(run_id):
-            count += 1
-            announce(
-                run_changed,
-                run_id=run_id,
-                function=function,
-                status=RunStatus.QUEUED,
-                reason="",
-            )
-            dispatch.ring(queue)
-    return count
+    done: list[Run] = []
+    for run in rows.order_by("pk").only("function", "queue")[:BATCH]:
+        work = partial(_resume, run, done)
+        guarding.guarded("paused run", run.pk, work, run_id=run.pk)
+    return len(done)
+
+
+def _resume(run: Run, done: list[Run]) -> None:
+    if not steering.resume(run.pk):
+        return
+    done.append(run)
+    announce(
+        run_changed,
+        run_id=run.pk,
+        function=run.function,
+        status=RunStatus.QUEUED,
+        reason="",
+    )
+    dispatch.ring(run.queue)

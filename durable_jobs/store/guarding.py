@@ -46,12 +46,12 @@ def guarded(
     """Do the work on one item; return whether it succeeded.
 
     ``put_off`` is called with the time of the next try, and lets the item be due then.
-    Without it, this process leaves the item out until then. ``pauses=False``: the item
-    stands for many others, and is tried again the next time. Raise only what an outage
-    of the runs' own database raises.
+    Without it, this process leaves the item out until then, wherever it is guarded
+    without ``put_off``. ``pauses=False``: the item stands for many others, and is tried
+    again the next time. Raise only what an outage of the runs' own database raises.
     """
     key = kind, str(item)
-    if key in _later and _later[key] > clock.now():
+    if put_off is None and key in _later and _later[key] > clock.now():
         return False
     try:
         work()
@@ -61,7 +61,7 @@ def guarded(
         later = put_off if pauses else _at_once
         failed(kind, item, error, put_off=later, run_id=run_id)
         return False
-    if _later.pop(key, None) is not None:
+    if put_off is None and _later.pop(key, None) is not None:
         settled(kind, item)
     return True
 

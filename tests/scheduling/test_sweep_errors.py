@@ -18,6 +18,7 @@ from durable_jobs import clock, durable
 from durable_jobs.engine import attempts
 from durable_jobs.events import admitting, gathering, routing
 from durable_jobs.executors import graves, serving
+from durable_jobs.executors.keeper import Batch
 from durable_jobs.flow import keys
 from durable_jobs.models import (
     Admission,
@@ -36,6 +37,7 @@ from durable_jobs.models import (
 from durable_jobs.scheduling import (
     crons,
     leases,
+    missing,
     retention,
     standing,
     tallying,
@@ -437,7 +439,24 @@ def durable_payload(tree: Any) -> Any:
     return Stored(tree)
 
 
+def runs_paused_before(kit: Kit) -> Case:
+    runs = _nap(kit)
+    reason = f"{missing.PAUSED_BEFORE}'nap'."
+    Run.objects.update(status="paused", reason=reason)
+
+    def done() -> tuple[bool, bool]:
+        sick, well = (Run.objects.get(pk=run.pk).status != "paused" for run in runs)
+        return sick, well
+
+    return Case(
+        lambda: missing.resume(["nap"]),
+        lambda: _refuse(Run, "UPDATE", f"OLD.id = {_literal(runs[0].pk)}"),
+        done,
+    )
+
+
 CASES = [
+    runs_paused_before,
     sleeps,
     timeouts,
     expired_leases,
@@ -565,3 +584,15 @@ def test_an_outage_of_the_database_is_no_error_of_an_item(
     with pytest.raises(OperationalError):
         guarding.guarded("wait", 1, work)
     assert not SweepError.objects.exists()
+
+
+def test_a_run_that_another_loop_has_put_off_is_executed(kit: Kit) -> None:
+    def fail() -> None:
+        raise ValueError("sick")
+
+    run = durable.function(id="work")(lambda ctx: "done").enqueue()
+    assert not guarding.guarded("run", run.pk, fail)
+    claimed = claims.claim(run.queue, 1, serving.worker_name())
+    serving._advance_all(Batch(claimed))
+    run.refresh_from_db()
+    assert run.result() == "done"
