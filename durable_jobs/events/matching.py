@@ -13,9 +13,10 @@ from durable_jobs import dispatch
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
+from durable_jobs.error_text import summary_of
 from durable_jobs.events.reaching import view
 from durable_jobs.events.starting import event_of
-from durable_jobs.exceptions import DurableError, PayloadError
+from durable_jobs.exceptions import DurableError
 from durable_jobs.expressions import Expression, compile_expression
 from durable_jobs.models import Event, Run, Wait, WaitKind
 from durable_jobs.models.fields import payload
@@ -115,10 +116,12 @@ def came_before(run: Run, wait: Wait, consumed: Sequence[str]) -> list[Event]:
 
 
 def _past(event: Event) -> Any:
-    """Return the data of an event of the past; as stored where its class is gone."""
+    """Return the data of an event of the past; as stored if it cannot be read."""
     try:
         return payload(event, "data")
-    except PayloadError:
+    except Exception as error:
+        if db.lost(error):
+            raise
         return event.data
 
 
@@ -129,8 +132,10 @@ def look_back(run: Run, step: str, wait: Wait, consumed: Sequence[str]) -> bool:
         try:
             if not meets(run, received(event), wanted):
                 continue
-        except PayloadError as error:
-            logger.warning("Event %s cannot be read: %s", event.pk, error)
+        except Exception as error:
+            if db.lost(error):
+                raise
+            logger.warning("Event %s cannot be read: %s", event.pk, summary_of(error))
             continue
         with db.atomic():
             _resolve(wait, event)

@@ -42,7 +42,6 @@ from durable_jobs.executors import (
     patrol,
     pools,  # noqa: F401  # connects its receiver
     prefork,
-    requirements,  # noqa: F401  # connects its receiver
     stopping,
     task_limits,
     worker_checks,  # noqa: F401  # connects its receiver

@@ -24,6 +24,7 @@ from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.error_text import message_of, summary_of, type_of
 from durable_jobs.events import ingest
 from durable_jobs.exceptions import ConfigurationError, PayloadError
+from durable_jobs.serialization import own_copy
 from durable_jobs.store import db
 from durable_jobs.webhooks.reading import Rejected
 
@@ -103,7 +104,8 @@ def _transformed(
         return [NewEvent(hook.event, payload)]
     if isinstance(transform, Mapping):
         return [make_event(transform, hook.event, payload, headers)]
-    made = transform(payload, headers)
+    # If it fails, the payload is kept as it came.
+    made = transform(own_copy(payload), headers)
     if made is None:
         return []
     events = list(made) if isinstance(made, list | tuple) else [made]

@@ -197,6 +197,25 @@ def test_an_event_that_was_put_off_ends_no_wait_that_began_later(
     assert Run.objects.get(pk=late.pk).status == "waiting"
 
 
+def test_an_event_of_the_past_that_cannot_be_read_is_passed_over(
+    durable_kit: Kit, broken: dict[str, Any]
+) -> None:
+    @durable.function(id="waits")
+    def waits(ctx):
+        ctx.step.sleep("nap", "1m")
+        return ctx.step.wait_for_event("w", "a/come", since="run").data
+
+    run = waits.enqueue()
+    durable_kit.run_until_idle()
+    durable_kit.advance("1s")
+    event = durable_kit.send("a/come", {"n": 1})
+    durable_kit.advance("1s")
+    durable_kit.send("a/come", {"n": 2})
+    Event.objects.filter(pk=event).update(data=Stored({"thing": broken}))
+    durable_kit.advance("1m")
+    assert Run.objects.get(pk=run.pk).result() == {"n": 2}
+
+
 def test_loading_rows_decodes_nothing(
     durable_kit: Kit, works: durable.Function, django_assert_num_queries: Any
 ) -> None:

@@ -369,6 +369,7 @@ FAILING: list[Any] = [
     {"name": "acme/{body.type}"},
     {"name": "{body.nothing}"},
     {"data": "{body.a}"},
+    lambda payload, headers: payload.clear() or payload["a"],
 ]
 
 
