@@ -123,7 +123,10 @@ def _rate(name: str, value: Any) -> Rate | None:
     limit, slash, period = str(value).partition("/")
     if not (isinstance(value, str) and slash and limit.isascii() and limit.isdigit()):
         raise _wrong(name, value, "None or a text such as '600/1m'")
-    return Rate(_count(name, int(limit)), _duration(name, period))
+    try:
+        return Rate(_count(name, int(limit)), _duration(name, period))
+    except ConfigurationError:
+        raise _wrong(name, value, "None or a text such as '600/1m'") from None
 
 
 def _retention(name: str, value: Any) -> Mapping[str, timedelta | None]:

@@ -8,6 +8,7 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Info, Warning  # Django's names
 from django.db import connections
+from django.utils.module_loading import import_string
 
 from durable_jobs import conf
 from durable_jobs.definitions.registry import registry
@@ -34,8 +35,29 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
                 id="durable_jobs.E002",
             )
         )
-    found += _webhook_secrets() + _event_keys()
+    found += _webhook_secrets() + _event_keys() + _visibility_rule()
     return found + _sqlite_options() + _live_pages()
+
+
+def _visibility_rule() -> list[CheckMessage]:
+    """Find out whether the function that ``VISIBLE_RUNS`` names is there."""
+    path = conf.settings.VISIBLE_RUNS
+    if path is None:
+        return []
+    try:
+        if callable(import_string(path)):
+            return []
+        problem = "not callable"
+    except ImportError as error:
+        problem = str(error)
+    return [
+        Error(
+            f"The setting DURABLE_JOBS['VISIBLE_RUNS'] is {path!r}: expected the "
+            f"dotted path of a function ({problem}).",
+            hint="While the rule fails, every page and request about runs is a 403.",
+            id="durable_jobs.E006",
+        )
+    ]
 
 
 def _webhook_secrets() -> list[CheckMessage]:

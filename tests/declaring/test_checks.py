@@ -97,6 +97,8 @@ def test_a_setting_like_no_other_gets_them_all_shown(settings: Settings) -> None
         ({"RETENTION": {"complete": "30d"}}, "'completed'"),
         ({"EXECUTOR": "celry"}, "'celery'"),
         ({"DATABASE": "replica"}, "an alias in DATABASES"),
+        ({"API_RATE": "600/min"}, "is '600/min': expected None or a text such as"),
+        ({"API_RATE": "0/1m"}, "is '0/1m': expected None or a text such as"),
         (["LEASE"], "expected a dict"),
     ],
 )
@@ -110,6 +112,25 @@ def test_a_wrong_value_is_refused_with_what_was_expected(
     wrong = next(iter(written)) if isinstance(written, dict) else "LEASE"
     with pytest.raises(ConfigurationError):
         getattr(conf, wrong)
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("tests.nowhere.visible", "No module named 'tests.nowhere'"),
+        ("durable_jobs.conf.visible", 'does not define a "visible" attribute'),
+        ("durable_jobs.conf.NAME", "not callable"),
+    ],
+)
+def test_rule_of_visible_runs_that_is_missing_is_an_error(
+    settings: Settings, path: str, problem: str
+) -> None:
+    settings.DURABLE_JOBS = {"VISIBLE_RUNS": path}
+    error = found()["durable_jobs.E006"]
+    assert repr(path) in error.msg
+    assert problem in error.msg
+    settings.DURABLE_JOBS = {"VISIBLE_RUNS": "tests.declaring.test_checks.found"}
+    assert "durable_jobs.E006" not in found()
 
 
 def test_naive_times_are_refused(settings: Settings) -> None:
