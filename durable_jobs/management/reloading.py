@@ -19,6 +19,8 @@ from typing import Any
 from django.apps import apps
 from django.utils import autoreload
 
+from durable_jobs import clock
+
 #: What a child exits with: the code has changed; it does not load; it must not go on.
 RELOAD, BROKEN, FATAL = 3, 1, 2
 #: The variable that tells a child how new the newest code was when it was started.
@@ -32,7 +34,7 @@ class _Reloader(autoreload.StatReloader):
         ticks = super().tick()
         yield next(ticks)  # what changes after this first look is its own affair
         newest = float(os.environ.get(NEWEST, "inf"))
-        for path, changed in _code_of_apps().items():
+        for path, changed in _code().items():
             if changed > newest:
                 self.notify_file_changed(path)
         yield from ticks
@@ -74,8 +76,10 @@ def _watch_over_children() -> int:
     while True:
         children: list[subprocess.Popen[bytes]] = []
         _guard(children)
-        before = _code_of_apps()
-        environment[NEWEST] = repr(max(before.values(), default=float("inf")))
+        before = _code()
+        # An app that came into the settings since this parent began is not in
+        # ``before``: its files are older than now, however new they are.
+        environment[NEWEST] = repr(max([clock.now().timestamp(), *before.values()]))
         child = subprocess.Popen(  # noqa: S603  # this very command, once more
             autoreload.get_child_arguments(), env=environment, close_fds=False
         )
@@ -106,22 +110,26 @@ def _unguard() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _code_of_apps() -> dict[Path, float]:
-    """Return the project's own code, loaded or not, and when each file changed."""
+def _code() -> dict[Path, float]:
+    """Return the project's own code, loaded or not, and when each file changed.
+
+    Beside the apps there are the settings, and apps that are new to the settings.
+    """
+    paths = (Path(config.path) for config in apps.get_app_configs())
+    own = {path for path in paths if not path.is_relative_to(sys.prefix)}
+    for place in {path.parent for path in own}:
+        own |= {path.parent for path in place.glob("*/__init__.py")}
     found = {}
-    for config in apps.get_app_configs():
-        if Path(config.path).is_relative_to(sys.prefix):
-            continue
-        for path in Path(config.path).rglob("*.py"):
-            with suppress(OSError):  # it has just gone
-                found[path] = path.stat().st_mtime
+    for path in (path for package in own for path in package.rglob("*.py")):
+        with suppress(OSError):  # it has just gone
+            found[path] = path.stat().st_mtime
     return found
 
 
 def _wait_for_change(before: dict[Path, float]) -> bool:
     """Return True when a file differs from ``before``, False on Ctrl-C."""
     try:
-        while _code_of_apps() == before:
+        while _code() == before:
             threading.Event().wait(autoreload.StatReloader.SLEEP_TIME)
     except KeyboardInterrupt:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 import urllib.request
 from pathlib import Path
 
@@ -87,6 +88,33 @@ def test_it_starts_again_when_the_code_changes_and_outlives_broken_code(
         dev.until("waiting for a change")
         code.write_text(FUNCTION)
         dev.until("hello.greet")
+        dev.until("Quit with Ctrl-C")
+        assert dev.interrupt() == 0
+
+
+def test_dev_loads_an_app_that_is_added_while_it_serves(project: Path) -> None:
+    settings = project / "mysite" / "settings.py"
+    before = settings.read_text()
+    with command(project, "durable_dev", "0") as dev:
+        dev.until("Quit with Ctrl-C")
+        (project / "added").mkdir()
+        (project / "added" / "__init__.py").touch()
+        added = project / "added" / "durable.py"
+
+        added.write_text("def broken(:")
+        settings.write_text(f"{before}\nINSTALLED_APPS += ['added']\n")
+        dev.until("waiting for a change")
+        added.write_text(FUNCTION)
+        assert "added.greet" in dev.until("Functions")
+        dev.until("Quit with Ctrl-C")
+        seen = len(dev.said)
+        time.sleep(3)  # its files are newer than all that the parent knew
+
+        settings.write_text("broken = (")
+        dev.until("waiting for a change")
+        assert "durable.py changed" not in "".join(dev.said[seen:])
+        settings.write_text(before)
+        assert "added.greet" not in dev.until("Functions")
         dev.until("Quit with Ctrl-C")
         assert dev.interrupt() == 0
 

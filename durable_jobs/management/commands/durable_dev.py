@@ -79,7 +79,7 @@ class Command(BaseCommand):
         self.check()
         self.check_migrations()
         if Run._meta.db_table not in db.connection().introspection.table_names():
-            self._refuse("The database has no tables for runs: migrate it first.")
+            self._refuse("The database has no tables for runs: run manage.py migrate.")
         app = project_app()
         broker = choose_broker(app, memory=self._options["memory"])
         web, worker = Web(address, port), Worker(app, self._options["concurrency"])
