@@ -103,7 +103,7 @@ def patterns() -> tuple[list[URLPattern | URLResolver], str, str]:
     for pattern in found:
         if isinstance(pattern, URLPattern):
             pattern.callback = _framed(pattern.callback)
-    described = path(DESCRIPTION, _described(api), name="openapi")
+    described = path(DESCRIPTION, _framed(_described(api)), name="openapi")
     # The first stands before the address of ninja's own that it hides.
     own = [path("", _missing), described, *found, re_path("", _missing)]
     return own, app, namespace

@@ -79,7 +79,10 @@ def resume_schedule(
 def run_schedule(
     request: HttpRequest, schedule_id: int, payload: ReasonIn | None = None
 ) -> Any:
-    """Start a run now; ``run`` is null when it has to wait for the one before it."""
+    """Start a run now; ``run`` is null when it has to wait for the one before it.
+
+    So it is when you may not see the run that was started.
+    """
     return _steer(request, "run", schedule_id, payload)
 
 
@@ -117,4 +120,5 @@ def _steer(
         raise Refused(error.message) from None
     schedule.refresh_from_db()
     _shown(schedule)
-    return {"schedule": schedule, "run": None if started is None else started.run.pk}
+    told = started is not None and visibility.sees(started.run)
+    return {"schedule": schedule, "run": started.run.pk if started and told else None}

@@ -19,13 +19,13 @@ from django.core.exceptions import PermissionDenied
 from durable_jobs import ids
 from durable_jobs.control import auditing, spaces
 from durable_jobs.control.acting import Actor
-from durable_jobs.definitions.events import NewEvent
+from durable_jobs.definitions.events import NewEvent, check_mapping
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.names import WEBHOOK, check_name
 from durable_jobs.definitions.registry import OWN
-from durable_jobs.events import ingest, signalling
+from durable_jobs.events import ingest, signalling, starting
 from durable_jobs.exceptions import ConfigurationError, DuplicateKeyError, Refused
-from durable_jobs.models import Event, IdempotencyKey, Run
+from durable_jobs.models import Event, Run
 from durable_jobs.queries import visibility
 from durable_jobs.store import db, keys
 from durable_jobs.types import Duration
@@ -187,10 +187,9 @@ def start(
         with db.atomic():
             if key:
                 _one_at_a_time(function.id, f"start:{key}")
-            before = _run_under(function, key) if key else None
+            check_mapping(data, f"the data of {function.id!r}")
             with _untold("The key was used before, with other data."):
-                run = chosen.enqueue(data)
-            new = before != run.pk
+                run, new = starting.enqueue_once(chosen, data)
             if new:
                 auditing.record(actor, run, "Run started.")
     except DuplicateKeyError as error:
@@ -212,12 +211,6 @@ def _untold(message: str) -> Iterator[None]:
 def _one_at_a_time(function: str, what: str) -> None:
     """Wait for whoever does the same at this moment: then it is seen what they did."""
     keys.take([keys.Claim(function, what, ids.new_id())])
-
-
-def _run_under(function: Function, key: str) -> uuid.UUID | None:
-    rows = IdempotencyKey.objects.using(db.alias())
-    known = rows.filter(function=function.id, key=f"key:{key}")
-    return known.values_list("run_id", flat=True).first()
 
 
 def check_token(token: str | None) -> None:

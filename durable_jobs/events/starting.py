@@ -216,23 +216,19 @@ def early_ends(function: Function, run: Run, data: str) -> list[Wait]:
     return found
 
 
-def enqueue(
-    function: Function,
-    data: Any,
-    *,
-    parent: Run | None = None,
-    parent_step: str = "",
-    relation: str = "",
-) -> Run:
+def enqueue(function: Function, data: Any) -> Run:
     """Start one run with data of the caller's, by the function's own options."""
-    one = call(
-        function, data, parent=parent, parent_step=parent_step, relation=relation
-    )
+    return enqueue_once(function, data)[0]
+
+
+def enqueue_once(function: Function, data: Any) -> tuple[Run, bool]:
+    """Enqueue; return whether this call started the run, or a key already had."""
+    one = call(function, data)
     claims = claims_of(one, data)
     if not claims:
-        return _as_read(start([one], strict=True)[0], one)
+        return _as_read(start([one], strict=True)[0], one), True
     run, made = start_once(one.controlled(), claims)
-    return _as_read(run, one) if made else run
+    return _as_read(run, one) if made else run, made
 
 
 def call(function: Function, data: Any, *, what: str = "", **relation: Any) -> Start:

@@ -7,13 +7,15 @@ import logging
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.test import Client, override_settings
 from django.urls import reverse
 
+from durable_jobs import durable
 from durable_jobs.control.acting import Actor
 from durable_jobs.durable import send
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.models import Pause, Run, SavedView
+from durable_jobs.models import Pause, Run, SavedView, Schedule
 from durable_jobs.queries import overview, visibility
 from durable_jobs.queries.visibility import Viewer, seen_by, visible_runs
 from tests.admin.conftest import list_of, page_of
@@ -176,13 +178,43 @@ def test_bulk_run_follows_the_rule_of_the_moment(worlds: Worlds) -> None:
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
 def test_key_of_a_hidden_run_is_taken_and_no_more_is_told(worlds: Worlds) -> None:
+    ours, _ = worlds
+    client, path = browser(ours), "functions/tests.works/runs"
+    body: dict[str, Any] = {"key": "k", "data": {"order": None, "secret": "x"}}
+    run = post(client, path, body).json()["id"]  # of no tenant: hidden from both
+    for secret in ("x", "y"):
+        body["data"] = {"order": None, "secret": secret}
+        found = post(client, path, body)
+        assert found.status_code == 409
+        assert run not in found.content.decode()
+
+
+@override_settings(DURABLE_JOBS=DURABLE_JOBS)
+def test_idempotent_start_tells_no_hidden_run(worlds: Worlds) -> None:
     ours, theirs = worlds
-    body: dict[str, Any] = {"key": f"{theirs.secret}-key"}
-    run = theirs.runs["done"]
-    body["data"] = {"order": None, "secret": "x"}
-    found = post(browser(ours), "functions/tests.works/runs", body)
+
+    @durable.function(id="tests.once", idempotency="event.data.number")
+    def once(ctx: durable.Context) -> None:
+        return None
+
+    run = once.enqueue({"number": 7, "order": theirs.order})
+    written = LogEntry.objects.count()
+    body = {"data": {"number": 7}}
+    found = post(browser(ours), "functions/tests.once/runs", body)
     assert found.status_code == 409
     assert str(run.pk) not in found.content.decode()
+    assert LogEntry.objects.count() == written
+
+
+@override_settings(DURABLE_JOBS=DURABLE_JOBS)
+def test_schedule_that_is_run_tells_no_hidden_run(worlds: Worlds) -> None:
+    ours, theirs = worlds
+    client, before = browser(ours), Run.objects.count()
+    Schedule.objects.filter(pk=theirs.schedule.pk).update(declared=True)
+    mine = post(client, f"schedules/{ours.schedule.pk}/run", {}).json()
+    other = post(client, f"schedules/{theirs.schedule.pk}/run", {}).json()
+    assert (mine["run"] is not None, other["run"]) == (True, None)
+    assert Run.objects.count() == before + 2
 
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
