@@ -16,6 +16,8 @@ from durable_jobs.serialization.outside import check_size, read_json
 
 JSON = "application/json"
 LINES = ("application/x-ndjson", "application/ndjson")
+#: Names in the object that a body is: no endpoint knows that many.
+MOST_NAMES = 50
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _UTF_8 = ("utf-8", "utf8", "us-ascii")
 _KEPT = "_durable_jobs_body"
@@ -42,8 +44,17 @@ def read(request: HttpRequest, *, lines: bool = False) -> None:
         setattr(request, _KEPT, None)
         request._body = b""
         return
-    by_line = _by_line(request, lines)
-    setattr(request, _KEPT, _lines(body) if by_line else _one(body))
+    found = _lines(body) if _by_line(request, lines) else _one(body)
+    for one in found if isinstance(found, list) else [found]:
+        _check_names(one)
+    setattr(request, _KEPT, found)
+
+
+def _check_names(value: Any) -> None:
+    """Raise for an object of very many names: each unknown one would be an error."""
+    if isinstance(value, dict) and len(value) > MOST_NAMES:
+        msg = f"Expected an object with at most {MOST_NAMES} names, got {len(value)}."
+        raise Problem(422, "invalid", msg)
 
 
 def refuse_form(request: HttpRequest) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -33,6 +33,8 @@ from durable_jobs.exceptions import (
 MEDIA_TYPE = "application/problem+json"
 CHALLENGE = 'Bearer realm="durable_jobs"'
 NOT_FOUND = "There is nothing at this address, or nothing that you may see."
+#: Errors that one answer lists, and characters of where one is.
+MOST_ERRORS, LONGEST_AT = 20, 200
 FORBIDDEN = "You lack the permission to do this."
 
 
@@ -138,14 +140,15 @@ def _too_big(error: Exception) -> Problem:
     return Problem(413, "limit-exceeded", "The body is too large.")
 
 
+def fault(place: str, at: Iterable[object], detail: str) -> dict[str, Any]:
+    """Return one of the ``errors`` of a problem: where it is, and what it is."""
+    return {"in": place, "at": ".".join(map(str, at))[:LONGEST_AT], "detail": detail}
+
+
 def _invalid(error: ValidationError) -> Problem:
     found = [
-        {
-            "in": str(one["loc"][0]),
-            "at": ".".join(map(str, one["loc"][1:])),
-            "detail": one["msg"],
-        }
-        for one in error.errors
+        fault(str(one["loc"][0]), one["loc"][1:], one["msg"])
+        for one in error.errors[:MOST_ERRORS]
     ]
     detail = "; ".join(f"{one['at']}: {one['detail']}" for one in found[:5])
     return Problem(422, "invalid", detail, errors=found)

@@ -9,6 +9,7 @@ from uuid import UUID
 from ninja import Field, Schema
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, StringConstraints
 
+from durable_jobs.api.filters import Filter
 from durable_jobs.definitions.names import MAX_LENGTH
 from durable_jobs.definitions.options import MAX_PRIORITY
 
@@ -100,7 +101,7 @@ class BulkIn(ReasonIn):
     """A verb for all the runs that a filter finds."""
 
     verb: Literal["cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"]
-    filter: dict[str, str | list[str]]
+    filter: Filter
 
 
 class StartIn(In):

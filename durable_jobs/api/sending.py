@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from durable_jobs.api import bodies
 from durable_jobs.api.answers import answers
 from durable_jobs.api.doors import address_part, doors, need, require, with_permission
-from durable_jobs.api.problems import Problem
+from durable_jobs.api.problems import MOST_ERRORS, Problem, fault
 from durable_jobs.api.schemas import EventIn, Ids, SignalIn, Woken
 from durable_jobs.conf import settings
 from durable_jobs.control import sending
@@ -23,8 +23,6 @@ from durable_jobs.queries import visibility
 router = Router(tags=["events"])
 
 KEY = "Idempotency-Key"
-#: Errors that one answer lists.
-MOST_ERRORS = 20
 _EVENT = EventIn.model_json_schema()
 _BODY = {
     "required": True,
@@ -94,11 +92,7 @@ def _events(value: Any) -> list[NewEvent]:
         except ValidationError as error:
             place = [str(number)] if isinstance(value, list) else []
             errors += [
-                {
-                    "in": "body",
-                    "at": ".".join([*place, *map(str, each["loc"])]),
-                    "detail": each["msg"],
-                }
+                fault("body", [*place, *each["loc"]], each["msg"])
                 for each in error.errors(include_url=False, include_input=False)
             ]
             if len(errors) >= MOST_ERRORS:

@@ -20,7 +20,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9-]{1,64}")
 def of_user(user: Any) -> str:
     """Return the name space of a user, for all of the user's API keys."""
     key = str(user.pk)
-    return f"user-{key if _PLAIN.fullmatch(key) else _digest(key)}"
+    # A digest is marked as one: another user's plain key could be the same text.
+    return f"user-{key}" if _PLAIN.fullmatch(key) else f"user.{_digest(key)}"
 
 
 def of_secret(secret: str) -> str:

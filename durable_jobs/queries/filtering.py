@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import Q, QuerySet
@@ -283,7 +283,8 @@ def _moment(name: str, value: str) -> datetime:
             f"{value!r:.80}."
         )
         raise FilterError(msg)
-    return timezone.make_aware(found) if timezone.is_naive(found) else found
+    aware = timezone.make_aware(found) if timezone.is_naive(found) else found
+    return aware.astimezone(UTC)  # PostgreSQL takes no offset of 16 hours or more
 
 
 def _read(name: str, given: Any) -> tuple[str, ...]:
