@@ -89,13 +89,16 @@ def furnish(kit: Any) -> dict[str, Any]:
             ctx.step.run("break", lambda: 1 // 0)
         elif kind == "call":
             ctx.step.wait_for_callback("call", lambda callback: None, heartbeat="1h")
+        elif kind == "approve":
+            view = "durable_jobs.view_run"
+            ctx.step.approve("boss", title="May it?", permission=view)
         else:
             ctx.step.wait_for_event("review", "tests/reviewed", timeout="7d")
 
     kinds = {
         "run": "ask", "cancel": "ask", "pause": "ask", "resume": "ask",
         "retry": "retry", "wake": "sleep", "redrive": "fail", "rerun": "fail",
-        "called": "call", "called_too": "call",
+        "called": "call", "called_too": "call", "approving": "approve",
     }  # fmt: skip
     made: dict[str, Run] = {n: asks.enqueue({"kind": k}) for n, k in kinds.items()}
     kit.run_until_idle()
@@ -104,6 +107,7 @@ def furnish(kit: Any) -> dict[str, Any]:
     place["step"] = made["run"].steps.get().key
     for name, run in {"token": "called", "other_token": "called_too"}.items():
         place[name] = answering.token(made[run].pk, made[run].steps.get().key)
+    place["approval"] = made["approving"].steps.get().pk
     schedules = [durable.schedules.create(asks, "0 9 * * *") for _ in range(2)]
     schedules[1].pause()
     place |= {"active": schedules[0].pk, "paused": schedules[1].pk}

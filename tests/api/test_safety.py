@@ -33,6 +33,8 @@ def patterns(resolver, before=""):
 #: a cookie that tells who asks (``test_permissions``).
 EXEMPT = [
     "durable/api/v1/",
+    "durable/api/v1/approvals",
+    "durable/api/v1/approvals/<uuidstr:approval_id>/decide",
     "durable/api/v1/callbacks/<token>/fail",
     "durable/api/v1/callbacks/<token>/heartbeat",
     "durable/api/v1/callbacks/<token>/succeed",

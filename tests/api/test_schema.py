@@ -84,6 +84,7 @@ def put(case: Any, place: dict[str, Any], number: int) -> None:
         "token": place["token"] if verb == "succeed" else place["other_token"],
         "schedule_id": place["paused" if verb == "resume" else "active"],
         "function_id": "tests.asks",
+        "approval_id": str(place["approval"]),
     }
     for name in set(given or ()) & known.keys():
         if number % 4:
