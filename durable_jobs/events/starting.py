@@ -238,10 +238,9 @@ def call(function: Function, data: Any, *, what: str = "", **relation: Any) -> S
     """
     causes.check(function.id)
     options, now = function.options, clock.now()
-    given = {} if data is None else data
     return Start(
         function=function,
-        data=payload(function, CALLED, given, what=what),
+        data=payload(function, CALLED, {} if data is None else data, what=what),
         origin=origin(CALLED, now),
         due_at=options.due(now),
         key=options.key or "",

@@ -169,6 +169,7 @@ def test_a_run_that_a_person_paused_stays_paused() -> None:
     assert run.status == "paused"
 
 
+@pytest.mark.django_db(transaction=True)  # the watchdog closes its connections
 def test_a_worker_that_starts_takes_up_what_waited() -> None:
     run = started([])
     Run.objects.update(status="paused", reason=REASON)

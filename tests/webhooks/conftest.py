@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.http import HttpResponse
 from django.test import Client
 
@@ -23,6 +24,7 @@ Post = Callable[..., HttpResponse]
 @pytest.fixture
 def kit(db: None) -> Iterator[Kit]:
     """Give a kit whose time is a Wednesday's noon in UTC."""
+    cache.clear()  # deliveries of other tests, at the same noon, count too
     with Kit(now=datetime(2026, 3, 4, 12, tzinfo=UTC)) as kit:
         yield kit
 
