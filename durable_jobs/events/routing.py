@@ -14,7 +14,7 @@ in a turn, and goes on in the next one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -53,8 +53,11 @@ class Progress:
 
     @classmethod
     def of(cls, event: Event) -> Progress:
-        """Return what an event remembers."""
-        kept = dict(event.routing or {})
+        """Return what an event remembers; a newer release may have added to it."""
+        routing = event.routing or {}
+        kept = {
+            one.name: routing[one.name] for one in fields(cls) if one.name in routing
+        }
         return cls(**kept | {"failed": tuple(kept.get("failed", ()))})
 
     def stored(self) -> dict[str, Any]:

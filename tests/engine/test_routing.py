@@ -242,3 +242,8 @@ def test_a_cancelling_event_is_looked_up_by_its_condition(durable_kit: Kit) -> N
     durable_kit.send("a/stop", {"id": 1})
     durable_kit.run_until_idle()
     assert Run.objects.get(status="cancelled").pk == runs[1].pk
+
+
+def test_progress_of_a_newer_release_is_read() -> None:
+    event = Event(routing={"after": 3, "failed": [1], "of a newer release": True})
+    assert routing.Progress.of(event) == routing.Progress(after=3, failed=(1,))
