@@ -107,6 +107,19 @@ def traceback_text(error: BaseException) -> str:
     return _cut(text)
 
 
+def recalls_body(error: BaseException) -> bool:
+    """Return whether an error came from one whose traceback is kept as a text."""
+    latest = error
+    for _ in range(_LONGEST_CHAIN):
+        found = _before(latest)
+        if found is None:
+            return False
+        if isinstance(found[0], str):
+            return True
+        latest = found[0]
+    return False
+
+
 def _cut(text: str) -> str:
     """Cut a long text in its middle: a traceback tells most at its two ends."""
     if len(text) > MAX_TRACEBACK:

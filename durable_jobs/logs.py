@@ -22,7 +22,9 @@ from durable_jobs.error_text import (
     last_lines,
     loggable,
     message_of,
+    recalls_body,
     storable_text,
+    traceback_text,
     type_of,
 )
 
@@ -217,7 +219,11 @@ class StepHandler(logging.Handler):
 
 
 class _Printable(logging.Filter):
-    """Lets an error that cannot be printed be logged as one that can."""
+    """Lets an error that cannot be printed be logged as one that can.
+
+    The error of a failed step is printed with the traceback of its body, which the
+    error itself does not have after a replay.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Look at the error of a record; none is held back."""
@@ -226,6 +232,8 @@ class _Printable(logging.Filter):
             like = loggable(error)
             if like is not error:
                 record.exc_info = (type(like), like, like.__traceback__)
+            elif recalls_body(error):
+                record.exc_text = traceback_text(error)
         return True
 
 

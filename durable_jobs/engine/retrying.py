@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from durable_jobs import clock
-from durable_jobs.engine.errors import FINAL, Record, describe, original_of
+from durable_jobs.engine.errors import FINAL, Record, describe, exc_info, original_of
 from durable_jobs.engine.frames import Frame, Outcome, Plan
 from durable_jobs.engine.retry_after import moment_of
 from durable_jobs.engine.scope import entered
@@ -101,6 +101,8 @@ def give_up(frame: Frame, error: BaseException, started: datetime | None) -> Pla
     """Record and log the failure of a step without a retry; return what to raise."""
     record = record_of(error)
     raised = yield from frame.fail(record, started)
+    if raised.__cause__ is not None:  # made again: whoever logs it needs the frames
+        BaseException.with_traceback(raised.__cause__, exc_info(error)[2])
     if not issubclass(type(error), StepError):  # whose own step has logged it
         told(frame, record, error)
     return raised

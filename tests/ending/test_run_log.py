@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import Any
 
 import pytest
@@ -103,6 +104,43 @@ def test_a_failed_run_is_one_error_with_the_function_first_in_its_traceback(
     assert trace.tb_frame.f_code.co_name == "function"
     assert (record.step, record.run_id) == ("pay", str(run.pk))
     assert record.subject == f"shop.tenant {tenant.pk}"
+
+
+class NeedsTwo(Exception):
+    """An error that cannot be made again from its message."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), NeedsTwo("no", "money")])
+@pytest.mark.parametrize("replayed", [False, True])
+def test_failed_run_is_logged_with_the_frames_of_the_body_that_failed(
+    durable_kit: Kit, log: Log, error: Exception, replayed: bool
+) -> None:
+    def decline() -> None:
+        raise error
+
+    @durable.function(id="shop.late", retries=0)
+    def late(ctx: durable.Context) -> None:
+        try:
+            ctx.step.run("pay", decline)
+        finally:
+            if replayed:
+                ctx.step.sleep("think", "1h")
+
+    late.enqueue()
+    durable_kit.advance("1d")
+    record = log.last()
+    assert record.levelname == "ERROR"
+    text = logging.Formatter().format(record)
+    assert "in decline" in text
+    assert "in late" in text
+    assert text.rstrip().endswith(f"StepFailed: {error}")
+    cause = record.exc_info[1].__cause__
+    if isinstance(error, ValueError) and not replayed:
+        frames = traceback.extract_tb(cause.__traceback__)
+        assert [one.name for one in frames][-1] == "decline"
 
 
 def test_a_function_that_raises_is_logged_as_its_steps_are(
