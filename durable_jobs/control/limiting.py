@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import logging
+from contextlib import AbstractContextManager, nullcontext
 
-from django.core.cache import cache
+from django.core.cache import DEFAULT_CACHE_ALIAS, cache, caches
+from django.core.cache.backends.db import BaseDatabaseCache
 from django.http import HttpRequest
 
 from durable_jobs import clock
 from durable_jobs.conf import Rate
+from durable_jobs.project_code import contained
 
 logger = logging.getLogger("durable_jobs")
 
@@ -28,10 +31,17 @@ def wait(who: str, rate: Rate | None) -> float | None:
     if rate is None:
         return None
     try:
-        return _wait(who, rate)
+        with _apart():
+            return _wait(who, rate)
     except Exception:  # each cache has errors of its own, and none may close the door
         logger.exception("The cache that counts requests failed: all are let in.")
         return None
+
+
+def _apart() -> AbstractContextManager[None]:
+    """Keep the errors of a cache in the database away from open transactions."""
+    own = isinstance(caches[DEFAULT_CACHE_ALIAS], BaseDatabaseCache)
+    return contained() if own else nullcontext()
 
 
 def address(request: HttpRequest) -> str:

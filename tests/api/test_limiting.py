@@ -6,7 +6,9 @@ import threading
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.db import transaction
 from django.test import override_settings
 
 from durable_jobs.conf import Rate
@@ -18,6 +20,16 @@ pytestmark = pytest.mark.django_db
 
 def rate(text):
     return override_settings(DURABLE_JOBS={"API_RATE": text})
+
+
+def test_a_cache_in_the_database_that_fails_leaves_the_transaction_whole(db):
+    table = {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "no_such_table",
+    }
+    with override_settings(CACHES={"default": table}), transaction.atomic():
+        assert limiting.wait("somebody", Rate(1, timedelta(minutes=1))) is None
+        assert User.objects.count() == 0
 
 
 def test_without_a_rate_nobody_is_counted(kit, api):
