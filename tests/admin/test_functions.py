@@ -77,17 +77,19 @@ def declared(durable_kit):
         on=[
             durable.Event("tests/go", if_="event.data.n > 0"),
             durable.Cron("0 9 * * 1-5", tz="Europe/Paris"),
-            durable.ModelChange("shop.Order", created=True, updated=True),
+            durable.ModelChange(
+                "shop.Order", created=True, updated=True, include=["tenant"]
+            ),
             durable.Webhook("tests/hook", verify=durable.verify.Unsigned()),
         ],
         concurrency=durable.Concurrency(5, key="event.data.tenant"),
         throttle=durable.Throttle(100, per="1m", burst=10),
         rate_limit=durable.RateLimit(9, per="1h"),
         singleton=durable.Singleton(mode="queue"),
-        idempotency="event.data.n",
+        idempotency="event.data.pk",
         retries=2,
         timeouts=durable.Timeouts(start="5m", finish="1h"),
-        cancel_on=durable.CancelOn("tests/stop", match="data.n"),
+        cancel_on=durable.CancelOn("tests/stop", match="data.pk"),
         on_failure=lambda ctx: None,
         queue="slow",
         version="v7",
@@ -126,8 +128,8 @@ def test_a_functions_page_says_all_that_it_declares(declared, durable_kit, opera
     for part in (
         "At length.", "retries 2", "15 s, then times 2, up to 2 h 00 m",
         "has to start within 5 m 00 s", "has to end within 1 h 00 m",
-        "on failure tests.all:on_failure", "tests/stop (data.n)",
-        "one run in 24 hours for each event.data.n", "v6 \N{MULTIPLICATION SIGN} 2",
+        "on failure tests.all:on_failure", "tests/stop (data.pk)",
+        "one run in 24 hours for each event.data.pk", "v6 \N{MULTIPLICATION SIGN} 2",
         "Europe/Paris", "0 9 * * 1-5", "Newest runs",
     ):  # fmt: skip
         assert part in shown.text, part

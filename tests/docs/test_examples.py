@@ -162,7 +162,7 @@ class Story:
         return len(names)
 
     def _call(self, test: Callable[..., None]) -> int:
-        known = {"durable_kit": self.kit}
+        known = {"durable_kit": self.kit, "db": None}
         wanted = inspect.signature(test).parameters
         test(**{name: known[name] for name in wanted if name in known})
         return 1

@@ -21,6 +21,14 @@ SECRET = "correct horse"
 Post = Callable[..., HttpResponse]
 
 
+@pytest.fixture(autouse=True)
+def fresh_counts() -> Iterator[None]:
+    """Forget who posted how often."""
+    cache.clear()
+    yield
+    cache.clear()
+
+
 @pytest.fixture
 def kit(db: None) -> Iterator[Kit]:
     """Give a kit whose time is a Wednesday's noon in UTC."""
