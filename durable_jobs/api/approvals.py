@@ -92,11 +92,18 @@ def decide_approval(request: HttpRequest, approval_id: UUID, payload: DecideIn) 
     try:
         approvals.settle(_as_user(who), approval, payload.decision, data, payload.note)
     except ValidationError as error:
+        rejects = payload.decision == "reject"
         found = [
-            {"in": "body", "at": f"data.{name}", "detail": " ".join(messages)}
+            {
+                "in": "body",
+                "at": name if rejects else f"data.{name}",
+                "detail": " ".join(messages),
+            }
             for name, messages in error.message_dict.items()
         ]
         detail = "Expected data that the form of the approval accepts."
+        if rejects:
+            detail = "Expected a note with the reason of the rejection."
         raise Problem(422, "invalid", detail, errors=found) from None
     return _shown(_find(approval_id, who))
 

@@ -181,4 +181,6 @@ def settle(
         else:
             approving.reject_as(actor, approval.run, approval.key, note)
     except InvalidForm as error:
+        if decision == "reject":  # the note is all that can be wrong
+            raise ValidationError({"note": [*error.errors["reason"]]}) from error
         raise ValidationError({**error.errors}) from error

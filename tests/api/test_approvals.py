@@ -71,7 +71,9 @@ def test_key_with_the_scope_lists_and_decides_what_its_owner_may(
 
 def test_session_rejects_with_a_note(kit: Any, run: Run, manager: User) -> None:
     person = person_of(manager)
-    problem(person.post(place(run), {"decision": "reject"}), 422, "invalid")
+    refusal = problem(person.post(place(run), {"decision": "reject"}), 422, "invalid")
+    assert "a note" in refusal["detail"]
+    assert [one["at"] for one in refusal["errors"]] == ["note"]
     body = {"decision": "reject", "note": "too much"}
     assert person.post(place(run), body).status_code == 200
     kit.run_until_idle()

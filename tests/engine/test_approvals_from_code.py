@@ -160,7 +160,7 @@ def test_bad_data_raises_the_validation_error_of_django(
     assert list(wrong.value.message_dict) == ["amount"]
     with pytest.raises(ValidationError) as missing:
         durable.approvals.reject(approval, "", by=manager)
-    assert list(missing.value.message_dict) == ["reason"]
+    assert list(missing.value.message_dict) == ["note"]
     again = durable.approvals.get(approval.run, "boss")
     assert again is not None
     assert again.is_open
