@@ -14,7 +14,7 @@ from durable_jobs.control.acting import Actor
 from durable_jobs.definitions.names import MAX_LENGTH
 from durable_jobs.models import Event, Run
 from durable_jobs.project_code import allowed
-from durable_jobs.queries import reading
+from durable_jobs.queries import reading, visibility
 from durable_jobs.queries.filtering import RunFilter
 from durable_jobs.store import db
 
@@ -119,7 +119,24 @@ _NAMED: dict[str, Callable[[str], bool]] = {
 
 
 def shown(who: Actor, found: Run) -> Run:
-    """Return a run that calls its event and its key as the asker has sent them."""
+    """Return a run that calls its event and its key as the asker has sent them.
+
+    A parent that the asker may not see is left out.
+    """
+    return all_shown(who, [found])[0]
+
+
+def all_shown(who: Actor, runs: list[Run]) -> list[Run]:
+    """Return runs as ``shown`` does, with one query for all parents at most."""
+    parents = {run.parent_id for run in runs if run.parent_id is not None}
+    seen = visibility.visible_keys(parents) if parents else parents
+    for run in runs:
+        if run.parent_id not in seen:
+            run.parent_id = None
+    return [_renamed(who, run) for run in runs]
+
+
+def _renamed(who: Actor, found: Run) -> Run:
     if found.event_id is not None:
         found.event_id = spaces.given(who.space, found.event_id)
     found.key = spaces.given(who.space, found.key)

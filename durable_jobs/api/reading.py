@@ -43,8 +43,7 @@ def list_runs(request: HttpRequest, query: Query[RunsQuery]) -> Any:
     below = cursors.run(query.cursor)
     chosen = finding.chosen(who, finding.params(request))
     runs, last = reading.runs_page(chosen, query.limit, below)
-    runs = [finding.shown(who, run) for run in runs]
-    return {"runs": runs, "next": cursors.of_run(last)}
+    return {"runs": finding.all_shown(who, runs), "next": cursors.of_run(last)}
 
 
 @router.get("/runs/{uuid:run_id}", response=answers({200: RunDetail}, 404))

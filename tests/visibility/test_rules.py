@@ -218,6 +218,19 @@ def test_schedule_that_is_run_tells_no_hidden_run(worlds: Worlds) -> None:
 
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
+def test_run_of_a_hidden_parent_tells_no_parent(worlds: Worlds) -> None:
+    ours, theirs = worlds
+    run, parents = ours.runs["done"], [ours.runs["parent"], theirs.runs["parent"]]
+    told = []
+    for parent in parents:
+        Run.objects.filter(pk=run.pk).update(parent=parent.pk)
+        for path in (f"runs/{run.pk}", f"runs/{run.pk}/trace", f"runs?id={run.pk}"):
+            text = browser(ours).get(V1 + path).content.decode()
+            told.append(str(parent.pk) in text)
+    assert told == [True] * 3 + [False] * 3
+
+
+@override_settings(DURABLE_JOBS=DURABLE_JOBS)
 def test_signal_tells_no_hidden_run(worlds: Worlds) -> None:
     ours, theirs = worlds
     client = browser(ours)
