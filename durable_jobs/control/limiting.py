@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from django.core.cache import DEFAULT_CACHE_ALIAS, cache, caches
 from django.core.cache.backends.db import BaseDatabaseCache
+from django.core.cache.backends.dummy import DummyCache
 from django.http import HttpRequest
 
 from durable_jobs import clock
@@ -26,9 +27,9 @@ logger = logging.getLogger("durable_jobs")
 def wait(who: str, rate: Rate | None) -> float | None:
     """Count a request of somebody; return the seconds to wait when it is one too many.
 
-    Without a rate nobody is counted.
+    Without a rate, or with a cache that keeps nothing, no request is counted.
     """
-    if rate is None:
+    if rate is None or isinstance(caches[DEFAULT_CACHE_ALIAS], DummyCache):
         return None
     try:
         with _apart():

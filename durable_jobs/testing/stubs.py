@@ -62,10 +62,11 @@ class Stub:
         result = self._next()
         self.arguments.append((args, kwargs))
         if self._several and self.calls > len(self._results):
+            count = len(self._results)
             msg = (
-                f"The stub of step {self.step!r} has {len(self._results)} results, and "
-                f"was called {self.calls} times. Add a result, or stub the step with a "
-                f"callable."
+                f"The stub of step {self.step!r} has {count} "
+                f"result{'s' * (count > 1)}, and was called {self.calls} times. "
+                f"Add a result, or stub the step with a callable."
             )
             raise report(StubError(msg))
         if isinstance(result, type) and issubclass(result, BaseException):

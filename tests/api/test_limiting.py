@@ -119,3 +119,12 @@ def test_a_cache_that_is_away_keeps_nobody_out(kit, api, monkeypatch, caplog):
     with rate("1/1m"):
         assert {api.get("functions").status_code for _ in range(3)} == {200}
     assert "all are let in" in caplog.text
+
+
+def test_a_cache_that_keeps_nothing_counts_nothing(kit, api, settings, caplog):
+    dummy = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
+    settings.CACHES = {"default": dummy}
+    settings.DURABLE_JOBS = {"API_RATE": "1/1m"}
+    for _ in range(3):
+        assert api.get("functions").status_code == 200
+    assert not caplog.records

@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('durable_jobs', '0010_causes_and_sweep_errors'),
+        ('durable_jobs', '0012_sweep_errors'),
     ]
 
     operations = [
