@@ -198,7 +198,9 @@ class World:
         """Return what should not be there at the end."""
         found = []
         if not self.fate.struck or impossible():
-            found += [one.message for one in doctor.examine(deep=True).findings]
+            findings = doctor.examine(deep=True).findings
+            # The kit executes, so no worker is there to serve a queue.
+            found += [one.message for one in findings if one.check != "unserved-queue"]
         found += [f"{label} was done again" for label in self.repeated]
         found += [f"{wait!r} is left" for wait in Wait.objects.all()]
         found += [f"{one!r} is held" for one in Slot.objects.filter(released_at=None)]
