@@ -326,7 +326,7 @@ def test_a_form_that_exits_leaves_the_step_waiting(start: Start, durable_kit: Ki
         ctx.step.approve("ask", title="?", permission="auth.add_user", form=LeavingForm)
 
     run = start(asking)
-    with pytest.raises(RuntimeError, match="SystemExit: 2"):
+    with pytest.raises(durable.PayloadError, match="LeavingForm failed"):
         durable_kit.approve("ask", {})
     run.refresh_from_db()
     assert run.status == "waiting"
