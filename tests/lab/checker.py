@@ -29,7 +29,7 @@ Rule = Callable[[], Iterator[str]]
 #: Findings of the doctor about time: whether somebody ticks is not of the rows.
 LATE = {
     "tick", "expired-lease", "overdue-wait", "undelivered-event", "not-begun",
-    "unserved-queue",
+    "unserved-queue", "other-installation",
 }  # fmt: skip
 
 
