@@ -307,7 +307,8 @@ STATE = """
 SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),
     current_setting('search_path'), current_setting('default_transaction_read_only'),
     current_user, current_setting('TimeZone'),
-    (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'),
+    (SELECT count(*) FROM pg_locks
+        WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
     to_regclass('pg_temp.left_behind')
 """
 
