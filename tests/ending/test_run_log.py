@@ -284,6 +284,7 @@ def test_a_run_that_diverges_is_a_warning(log: Log) -> None:
     assert "is paused: " in log.last().getMessage()
 
 
+@pytest.mark.exact("it looks at every record of one attempt")
 def test_the_filter_names_the_run_and_the_step_on_every_record(
     durable_kit: Kit, caplog: pytest.LogCaptureFixture
 ) -> None:
