@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -385,7 +386,8 @@ def test_a_cron_starts_one_run_for_each_key(start: Start, durable_kit: Kit, book
     def daily(ctx):
         booked.append(ctx.event.data["scheduled_at"].day)
 
-    durable_kit.travel_to(durable_kit.now().replace(hour=12, minute=30, second=0))
+    tomorrow = durable_kit.now() + timedelta(days=1)
+    durable_kit.travel_to(tomorrow.replace(hour=12, minute=30, second=0))
     durable_kit.run_until_idle()
     day = durable_kit.now().day
     durable_kit.advance("5h")
