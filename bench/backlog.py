@@ -17,13 +17,14 @@ from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import clock, ids
 from durable_jobs.definitions.events import CALLED, NewEvent
-from durable_jobs.definitions.ports import runtime
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import admitting
-from durable_jobs.events.starting import Start, origin
-from durable_jobs.flow import keys
+from durable_jobs.definitions.runtime import runtime
+from durable_jobs.flow_control import keys
+from durable_jobs.lifecycle import admission
+from durable_jobs.lifecycle.start import Start, origin
 from durable_jobs.models import Admission, Event, Gate, Lane, Run, Slot
-from durable_jobs.store import lanes, leases, postgres
+from durable_jobs.store import backlogs, leases
+from durable_jobs.store.postgres import statements
 
 BATCH = 5000
 #: Rows that the plans ask for.
@@ -62,7 +63,7 @@ def fill(
             if name not in made:
                 row = keys.lane_of(run, starting=True, moment=due)
                 row.active = True
-                made[name] = lanes.ensure([row])[row.name]
+                made[name] = backlogs.ensure([row])[row.name]
                 Lane.objects.filter(pk=made[name].pk).update(active=True)
             run.lane = made[name].pk
         Run.objects.bulk_create(rows, batch_size=1000)
@@ -77,7 +78,7 @@ def drain(profile: cProfile.Profile | None = None) -> int:
     while True:
         if profile is not None:
             profile.enable()
-        admitting.admit("default", FEW)
+        admission.admit("default", FEW)
         if profile is not None:
             profile.disable()
         if not end_claimed():
@@ -111,7 +112,7 @@ def until_started(
     began = time.monotonic()
     with CaptureQueriesContext(connection) as queries:
         while function.exclude(data__tenant="hot").exists():
-            admitting.admit("default", FEW)
+            admission.admit("default", FEW)
             others += end_claimed()
             admissions += 1
             assert admissions < 10 * SMALL, "the others starve"
@@ -165,16 +166,16 @@ def plans() -> Iterator[Plan]:
     now = clock.now()
     lane = Lane.objects.order_by("pk").first()
     assert lane is not None
-    yield _plan("claim", {"durable_run_ready"}, *_claim(postgres._CLAIM))
-    first_of_each = _claim(postgres._CLAIM_HEADS, times=3)
+    yield _plan("claim", {"durable_run_ready"}, *_claim(statements._CLAIM))
+    first_of_each = _claim(statements._CLAIM_HEADS, times=3)
     yield _plan("claim of heads", {"durable_run_head"}, *first_of_each)
-    arrival = lanes.arrived(registry.ids(), now)[:FEW]
+    arrival = backlogs.arrived(registry.ids(), now)[:FEW]
     yield _plan("arrival", {"durable_run_arrived"}, *_sql(arrival))
     active = Lane.objects.filter(queue="default", active=True, turn__lte=now)
     active = active.order_by("turn", "served", "id")
     found = {"durable_lane_active"}
     yield _plan("lanes in turn", found, *_sql(active[:FEW]))
-    heads = lanes.waiting(lane.pk).only("id", "function", "flow", "lane", "place")
+    heads = backlogs.waiting(lane.pk).only("id", "function", "flow", "lane", "place")
     yield _plan("heads of a line", {"durable_run_lane"}, *_sql(heads[:FEW]))
 
 

@@ -15,7 +15,7 @@ from django.utils.module_loading import module_has_submodule
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
-    from durable_jobs.dispatch import Dispatcher
+    from durable_jobs.notifier import Dispatcher
 
 logger = logging.getLogger("durable_jobs")
 
@@ -36,11 +36,11 @@ class DurableJobsConfig(AppConfig):
         """Install the ports, find the functions, and connect what listens."""
         import os
 
-        from durable_jobs import dispatch, failpoints, logs
+        from durable_jobs import failpoints, logs, notifier
         from durable_jobs.conf import settings as own
         from durable_jobs.control import bulk  # noqa: F401  # declares its function
         from durable_jobs.control.runtime import runtime
-        from durable_jobs.definitions import ports
+        from durable_jobs.definitions import runtime as runtime_port
         from durable_jobs.definitions.checks import check_installation
         from durable_jobs.definitions.registry import registry
         from durable_jobs.events import model_changes, model_waits
@@ -48,11 +48,11 @@ class DurableJobsConfig(AppConfig):
 
         logs.guard()
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
-        ports.install(runtime)
-        dispatch.install(_dispatcher(own.EXECUTOR))
+        runtime_port.install(runtime)
+        notifier.install(_dispatcher(own.EXECUTOR))
         checks.register(check_installation, checks.Tags.compatibility)
         if own.EXECUTOR == "celery":
-            from durable_jobs.executors.checks import check_celery
+            from durable_jobs.worker.system_checks import check_celery
 
             checks.register(check_celery, checks.Tags.compatibility)
         for function in registry:
@@ -108,11 +108,11 @@ def _discover() -> None:
 
 def _dispatcher(name: str) -> Dispatcher:
     if name == "inline":
-        from durable_jobs.executors.inline import InlineDispatcher
+        from durable_jobs.worker.inline import InlineDispatcher
 
         return InlineDispatcher()
-    from durable_jobs.executors import celery_app
-    from durable_jobs.executors.celery_tasks import CeleryDispatcher
+    from durable_jobs.worker import celery_app
+    from durable_jobs.worker.celery_tasks import CeleryDispatcher
 
     celery_app.connect()
     return CeleryDispatcher()

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from durable_jobs.definitions import callbacks, schedules, verify
 from durable_jobs.definitions import decisions as approvals
 from durable_jobs.definitions.context import AsyncContext, Context
-from durable_jobs.definitions.controls import (
+from durable_jobs.definitions.events import NewEvent, ReceivedEvent
+from durable_jobs.definitions.explanation import Explanation
+from durable_jobs.definitions.flow_control import (
     Batch,
     BatchFailures,
     Concurrency,
@@ -21,8 +23,6 @@ from durable_jobs.definitions.controls import (
     Singleton,
     Throttle,
 )
-from durable_jobs.definitions.events import NewEvent, ReceivedEvent
-from durable_jobs.definitions.explanations import Explanation
 from durable_jobs.definitions.function import Function, function
 from durable_jobs.definitions.policies import (
     All,
@@ -34,7 +34,7 @@ from durable_jobs.definitions.policies import (
     SignalWait,
     Tolerate,
 )
-from durable_jobs.definitions.ports import runtime
+from durable_jobs.definitions.runtime import runtime
 from durable_jobs.definitions.steps import step
 from durable_jobs.definitions.triggers import (
     CancelOn,

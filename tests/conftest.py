@@ -41,8 +41,8 @@ def django_db_setup(
     """Ask its time once, and let nothing of ours be connected when it goes."""
     # Imported late: it needs the settings.
     from durable_jobs import clock
-    from durable_jobs.executors.connections import kept
-    from durable_jobs.executors.keeper import keeper
+    from durable_jobs.worker.background import keeper
+    from durable_jobs.worker.connections import kept
 
     # Once a minute would be now and then in a test that counts its statements.
     clock.RESYNC_SECONDS = math.inf
@@ -56,7 +56,7 @@ def django_db_setup(
 @pytest.fixture(scope="session", autouse=True)
 def messages_in_tests() -> Iterator[None]:
     """Let the broker of this suite get messages, whatever settings a test makes."""
-    from durable_jobs.executors import celery_tasks
+    from durable_jobs.worker import celery_tasks
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(celery_tasks, "_muted", lambda: False)

@@ -81,14 +81,14 @@ def suspending(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def ambiguous(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail once after each commit that an attempt or a sweeper makes."""
     from durable_jobs import failpoints
-    from durable_jobs.engine import attempts, database_errors
-    from durable_jobs.scheduling import ticking
+    from durable_jobs.engine import attempt, database_errors
+    from durable_jobs.maintenance import tick
 
     lost = LostAnswers()
     # Time stands still in most tests: what failed is tried again at once.
     monkeypatch.setattr(database_errors, "PAUSE_AFTER_TROUBLE", timedelta(0))
-    monkeypatch.setattr(attempts, "advance", lost.inside(attempts.advance))
-    monkeypatch.setattr(ticking, "_guarded", lost.inside(ticking._guarded))
+    monkeypatch.setattr(attempt, "advance", lost.inside(attempt.advance))
+    monkeypatch.setattr(tick, "_guarded", lost.inside(tick._guarded))
     with failpoints.watching(lost.passed):
         yield
 

@@ -7,12 +7,12 @@ whole, load no payload, and filter by what an index or a static list answers.
 from __future__ import annotations
 
 from durable_jobs.admin.api_keys import ApiKeyAdmin
-from durable_jobs.admin.events import EventAdmin
-from durable_jobs.admin.hosts import DurableRunsMixin
-from durable_jobs.admin.limits import GateAdmin, PauseAdmin
-from durable_jobs.admin.runs import RunAdmin
-from durable_jobs.admin.schedules import ScheduleAdmin
-from durable_jobs.admin.steps import StepAdmin
+from durable_jobs.admin.events.model_admin import EventAdmin
+from durable_jobs.admin.project.mixins import DurableRunsMixin
+from durable_jobs.admin.queues.limits import GateAdmin, PauseAdmin
+from durable_jobs.admin.runs.model_admin import RunAdmin
+from durable_jobs.admin.runs.steps import StepAdmin
+from durable_jobs.admin.schedules.model_admin import ScheduleAdmin
 from durable_jobs.admin.sweep_errors import SweepErrorAdmin
 from durable_jobs.admin.workers import WorkerAdmin
 

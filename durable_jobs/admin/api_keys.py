@@ -18,16 +18,16 @@ from durable_jobs import clock
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import away, moment
 from durable_jobs.admin.pages import actor, page
-from durable_jobs.control import keys
+from durable_jobs.control import api_keys
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import ApiKey
 from durable_jobs.project_code import all_described, described
 
 _STATES = {
-    keys.ACTIVE: _("active"),
-    keys.EXPIRED: _("expired"),
-    keys.REVOKED: _("revoked"),
+    api_keys.ACTIVE: _("active"),
+    api_keys.EXPIRED: _("expired"),
+    api_keys.REVOKED: _("revoked"),
 }
 
 
@@ -114,10 +114,10 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         response["Cache-Control"] = "no-store"
         return response
 
-    def _make(self, request: HttpRequest, form: KeyForm) -> keys.Made | None:
+    def _make(self, request: HttpRequest, form: KeyForm) -> api_keys.Made | None:
         values = form.cleaned_data
         try:
-            return keys.create(
+            return api_keys.create(
                 actor(request),
                 values["name"],
                 values["scopes"],
@@ -132,7 +132,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
         """Let keys be of no use from now on."""
         who = actor(request)
-        done = sum(keys.revoke(who, key) for key in queryset.order_by("pk"))
+        done = sum(api_keys.revoke(who, key) for key in queryset.order_by("pk"))
         text = ngettext("%(count)d key revoked.", "%(count)d keys revoked.", done)
         self.message_user(request, text % {"count": done}, messages.SUCCESS)
 
@@ -154,13 +154,13 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     @admin.display(description=_("acts as"))
     def owner_shown(self, key: ApiKey) -> Any:
         """Return in whose name it acts."""
-        owner = keys.owner_of(key)
+        owner = api_keys.owner_of(key)
         return GONE if owner is None else described(owner)
 
     @admin.display(description=_("state"))
     def state(self, key: ApiKey) -> Any:
         """Return whether it opens anything."""
-        return _STATES[keys.state(key, clock.now())]
+        return _STATES[api_keys.state(key, clock.now())]
 
     @admin.display(description=_("last used"))
     def used(self, key: ApiKey) -> Any:

@@ -18,10 +18,10 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from durable_jobs.admin.links import Links
+from durable_jobs.admin.object_links import References
 from durable_jobs.admin.pages import actor, frame, seen, viewer
 from durable_jobs.admin.paging import BoundedChangeList, CappedPaginator
 from durable_jobs.admin.payloads import error, hidden, stored
-from durable_jobs.admin.references import References
 from durable_jobs.models import Run
 from durable_jobs.project_code import allowed, asked
 from durable_jobs.queries import visibility

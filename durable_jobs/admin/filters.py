@@ -16,7 +16,7 @@ from durable_jobs.admin.display import tail
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import Event as EventTrigger
 from durable_jobs.definitions.webhooks import Webhook
-from durable_jobs.queries import filtering
+from durable_jobs.queries import run_filter
 
 Choices = Iterable[tuple[Any, Any]]
 
@@ -122,7 +122,7 @@ class PeriodFilter(SimpleListFilter):
             return queryset
         if value not in PERIODS:
             raise IncorrectLookupParameters
-        return self.since(queryset, clock.now() - filtering.PERIODS[value])
+        return self.since(queryset, clock.now() - run_filter.PERIODS[value])
 
     def since(self, queryset: QuerySet[Any], moment: Any) -> QuerySet[Any]:
         """Return the rows that are not older than a moment."""

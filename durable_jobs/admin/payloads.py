@@ -17,7 +17,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from durable_jobs.admin.references import KIND, References
+from durable_jobs.admin.object_links import KIND, References
 from durable_jobs.queries.visibility import masked
 from durable_jobs.serialization.tags import TAG, VALUE
 

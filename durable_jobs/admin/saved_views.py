@@ -18,12 +18,12 @@ from django.http import (
 from django.utils.translation import gettext as _
 
 from durable_jobs import clock
-from durable_jobs.admin import conditions
 from durable_jobs.admin.pages import address
+from durable_jobs.admin.runs import filter_form
 from durable_jobs.exceptions import FilterError
 from durable_jobs.models import SavedView
 from durable_jobs.queries import visibility
-from durable_jobs.queries.filtering import RunFilter
+from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.store import db
 
 PAGE = "run"
@@ -44,7 +44,7 @@ class Shown:
     shared: bool
 
 
-def shown(request: HttpRequest, found: conditions.Conditions) -> list[Shown]:
+def shown(request: HttpRequest, found: filter_form.Conditions) -> list[Shown]:
     """Return the user's own views and the shared ones."""
     owner, current = _owner(request), found.query()
     seen = Q(owner=owner)
@@ -84,7 +84,7 @@ def _save(request: HttpRequest) -> tuple[int, str, str]:
         found = RunFilter.parse(dict(QueryDict(query).lists())).as_params()
     except FilterError as error:
         return messages.ERROR, error.message, ""
-    query = conditions.Conditions(found).query()
+    query = filter_form.Conditions(found).query()
     if not 1 <= len(name) <= _LONGEST or not name.isprintable():
         text = _("Expected a name of 1 to %(most)s characters for the view.")
         return messages.ERROR, text % {"most": _LONGEST}, query

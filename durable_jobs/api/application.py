@@ -24,16 +24,16 @@ from ninja.operation import Operation
 from durable_jobs.api import (
     approvals,
     callbacks,
+    events,
     functions,
-    probes,
+    health,
     problems,
-    reading,
+    run_actions,
+    runs,
     schedules,
-    sending,
-    steering,
 )
-from durable_jobs.api.bodies import StrictParser
-from durable_jobs.api.doors import doors, let_in
+from durable_jobs.api.auth import doors, let_in
+from durable_jobs.api.parsing import StrictParser
 from durable_jobs.api.problems import NOT_FOUND, Problem, answer
 from durable_jobs.conf import settings
 from durable_jobs.queries.visibility import seen_by
@@ -82,14 +82,14 @@ def make() -> Api:
     )
     problems.install(api)
     rooms = (
-        sending,
+        events,
         functions,
-        reading,
-        steering,
+        runs,
+        run_actions,
         schedules,
         callbacks,
         approvals,
-        probes,
+        health,
     )
     for room in rooms:
         api.add_router("", room.router)

@@ -16,12 +16,12 @@ from django.http import Http404, HttpRequest
 from ninja import Router, Schema
 
 from durable_jobs.api.answers import answers
-from durable_jobs.api.doors import actor, address_part, doors
+from durable_jobs.api.auth import actor, address_part, doors
 from durable_jobs.api.problems import Problem
 from durable_jobs.api.schemas import In, Reason
 from durable_jobs.control import approvals
-from durable_jobs.control.acting import Actor
 from durable_jobs.control.approvals import Approval
+from durable_jobs.control.run_actions import Actor
 from durable_jobs.queries import reading
 
 router = Router(tags=["approvals"])

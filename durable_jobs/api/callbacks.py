@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from ninja import Router, Status
 
 from durable_jobs.api.answers import answers
-from durable_jobs.api.doors import CallbackToken
+from durable_jobs.api.auth import CallbackToken
 from durable_jobs.api.schemas import FailIn, SucceedIn
 from durable_jobs.definitions import callbacks
 

@@ -8,7 +8,7 @@ from django.http import Http404, HttpRequest
 from ninja import Router
 
 from durable_jobs.api.answers import answers
-from durable_jobs.api.doors import need
+from durable_jobs.api.auth import need
 from durable_jobs.api.schemas import FunctionOut, FunctionsOut
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import OWN, registry

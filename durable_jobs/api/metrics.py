@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from durable_jobs import clock
+from durable_jobs.maintenance.doctor import last_tick
 from durable_jobs.queries.metrics import MOST, figures
-from durable_jobs.scheduling.doctor import last_tick
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -11,10 +11,10 @@ from ninja.security.base import AuthBase
 
 from durable_jobs.api import cursors
 from durable_jobs.api.answers import answers
-from durable_jobs.api.doors import address_part, doors, need, require
+from durable_jobs.api.auth import address_part, doors, need, require
 from durable_jobs.api.schemas import Page, ReasonIn, ScheduleDone, SchedulesOut
-from durable_jobs.control import operating
-from durable_jobs.control.acting import Actor
+from durable_jobs.control import authorized_actions
+from durable_jobs.control.run_actions import Actor
 from durable_jobs.exceptions import FilterError, Refused, UnknownFunction
 from durable_jobs.models import Schedule
 from durable_jobs.queries import reading, visibility
@@ -23,9 +23,9 @@ router = Router(tags=["schedules"])
 
 _DONE = answers({200: ScheduleDone}, 404, 409, 415)
 _PERMISSIONS = {
-    "pause": operating.PAUSE_SCHEDULE,
-    "resume": operating.PAUSE_SCHEDULE,
-    "run": operating.RUN_SCHEDULE,
+    "pause": authorized_actions.PAUSE_SCHEDULE,
+    "resume": authorized_actions.PAUSE_SCHEDULE,
+    "run": authorized_actions.RUN_SCHEDULE,
 }
 
 
@@ -111,11 +111,11 @@ def _steer(
     reason, started = given.reason if given else "", None
     try:
         if verb == "pause":
-            operating.pause_schedule(who, schedule, reason)
+            authorized_actions.pause_schedule(who, schedule, reason)
         elif verb == "resume":
-            operating.resume_schedule(who, schedule, reason)
+            authorized_actions.resume_schedule(who, schedule, reason)
         else:
-            started = operating.run_schedule(who, schedule, reason=reason)
+            started = authorized_actions.run_schedule(who, schedule, reason=reason)
     except UnknownFunction as error:
         raise Refused(error.message) from None
     schedule.refresh_from_db()

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, ConfigDict, StringConstraint
 
 from durable_jobs.api.filters import Filter
 from durable_jobs.definitions.names import MAX_LENGTH
-from durable_jobs.definitions.options import MAX_PRIORITY
+from durable_jobs.definitions.start_options import MAX_PRIORITY
 
 MOST_ROWS = 200
 LONGEST_REASON = 1000

@@ -12,9 +12,9 @@ from django import forms
 from django.core.exceptions import PermissionDenied, ValidationError
 
 from durable_jobs import ids
-from durable_jobs.control import approving, inbox
-from durable_jobs.control.acting import Actor
-from durable_jobs.control.approving import Question
+from durable_jobs.control import approval_decisions, inbox
+from durable_jobs.control.approval_decisions import Question
+from durable_jobs.control.run_actions import Actor
 from durable_jobs.exceptions import ConfigurationError, InvalidForm, Refused
 from durable_jobs.models import Run, Step, Wait
 from durable_jobs.queries import approvals as waiting
@@ -131,13 +131,13 @@ def _of(waits: Sequence[Wait]) -> list[Approval]:
 
 def find(run: Run, step: str) -> Approval | None:
     """Return what a step of a run asks, by the step's id or key."""
-    found = approving.question(run, step)
+    found = approval_decisions.question(run, step)
     if found is None:
         rows = Step.objects.using(db.alias()).filter(
             run_id=run.pk, name=step, kind="approve"
         )
         key = rows.order_by("-position").values_list("key", flat=True).first()
-        found = None if key is None else approving.question(run, key)
+        found = None if key is None else approval_decisions.question(run, key)
     return None if found is None else Approval(found)
 
 
@@ -177,9 +177,9 @@ def settle(
     """Decide without a look at permissions; raise ``Refused`` if it was decided."""
     try:
         if decision == "approve":
-            approving.approve_as(actor, approval.run, approval.key, data, note)
+            approval_decisions.approve_as(actor, approval.run, approval.key, data, note)
         else:
-            approving.reject_as(actor, approval.run, approval.key, note)
+            approval_decisions.reject_as(actor, approval.run, approval.key, note)
     except InvalidForm as error:
         if decision == "reject":  # the note is all that can be wrong
             raise ValidationError({"note": [*error.errors["reason"]]}) from error

@@ -18,8 +18,8 @@ from django.db.models import QuerySet
 
 from durable_jobs import ids
 from durable_jobs.conf import settings
-from durable_jobs.control import acting, auditing
-from durable_jobs.control.acting import VERBS, Actor
+from durable_jobs.control import audit, run_actions
+from durable_jobs.control.run_actions import VERBS, Actor
 from durable_jobs.definitions.context import Context
 from durable_jobs.definitions.function import function
 from durable_jobs.definitions.registry import OWN
@@ -35,7 +35,7 @@ from durable_jobs.exceptions import (
 from durable_jobs.models import Run
 from durable_jobs.project_code import described
 from durable_jobs.queries import visibility
-from durable_jobs.queries.filtering import RunFilter
+from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.queries.visibility import Viewer
 from durable_jobs.store import db
 
@@ -105,7 +105,7 @@ def begin(
         except DuplicateKeyError:  # another request with the key was first
             return Run.objects.using(db.alias()).get(function=FUNCTION, key=key)
         text = f"Bulk run begun: {count} runs to be {VERBS[verb].done} ({frozen}){why}"
-        auditing.write(actor, run, text)
+        audit.write(actor, run, text)
     return run
 
 
@@ -218,11 +218,11 @@ def _actor(known: dict[str, Any], verb: str) -> Actor:
 
 def _one(actor: Actor, verb: str, run: Run, reason: str) -> tuple[str, str]:
     """Do it to one run; return what to count it as, and why if it was not done."""
-    if not acting.applies(verb, run):
+    if not run_actions.applies(verb, run):
         return "refused", f"The run is {run.status}."
     try:
         with db.atomic():
-            acting.act(actor, verb, run, reason=reason)
+            run_actions.act(actor, verb, run, reason=reason)
     except Refused as error:
         return "refused", error.message
     except OperationalError:

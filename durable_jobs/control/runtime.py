@@ -9,16 +9,18 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db.models import Model, QuerySet
 
-from durable_jobs.control import approvals, schedules, steering, traffic
+from durable_jobs.control import approvals, schedules, traffic
+from durable_jobs.control import runs as run_control
 from durable_jobs.control.approvals import Approval
-from durable_jobs.definitions.controls import Throttle
 from durable_jobs.definitions.events import NewEvent
-from durable_jobs.definitions.explanations import Explanation
+from durable_jobs.definitions.explanation import Explanation
+from durable_jobs.definitions.flow_control import Throttle
 from durable_jobs.definitions.function import Function
-from durable_jobs.events import answering, ingest, signalling, starting
-from durable_jobs.events.bulk import Tracked
+from durable_jobs.events import send_event, send_signal
+from durable_jobs.events.tracked_querysets import Tracked
+from durable_jobs.lifecycle import callbacks, start
 from durable_jobs.models import Run, RunQuerySet, Schedule, ScheduleQuerySet, Subject
-from durable_jobs.queries import explaining
+from durable_jobs.queries import explain as explain_query
 from durable_jobs.store import db
 from durable_jobs.types import Data
 
@@ -28,61 +30,61 @@ class EngineRuntime:
 
     def send(self, events: list[NewEvent]) -> list[str]:
         """Send events and return their ids."""
-        return ingest.send(events)
+        return send_event.send(events)
 
     async def asend(self, events: list[NewEvent]) -> list[str]:
         """Send events from async code."""
-        return await sync_to_async(ingest.send)(events)
+        return await sync_to_async(send_event.send)(events)
 
     def enqueue(self, function: Function, data: Data) -> Run:
         """Start a run; it reads as if it came from the database."""
-        return starting.enqueue(function, data)
+        return start.enqueue(function, data)
 
     async def aenqueue(self, function: Function, data: Data) -> Run:
         """Start a run from async code."""
-        return await sync_to_async(starting.enqueue)(function, data)
+        return await sync_to_async(start.enqueue)(function, data)
 
     def signal(self, name: str, data: Any) -> Run | None:
         """Wake the run that waits for a signal."""
-        return signalling.signal(name, data)
+        return send_signal.signal(name, data)
 
     def answer_callback(
         self, token: str, *, data: Any, error: dict[str, Any] | None
     ) -> None:
         """Answer a callback."""
-        answering.answer(token, data=data, error=error)
+        callbacks.answer(token, data=data, error=error)
 
     def callback_heartbeat(self, token: str) -> None:
         """Put off the end of a callback."""
-        answering.heartbeat(token)
+        callbacks.heartbeat(token)
 
     def cancel(self, run: Run, reason: str) -> bool:
         """Cancel a run."""
-        return steering.cancel(run, reason)
+        return run_control.cancel(run, reason)
 
     def pause(self, run: Run, reason: str) -> bool:
         """Pause a run."""
-        return steering.pause(run, reason)
+        return run_control.pause(run, reason)
 
     def resume(self, run: Run) -> bool:
         """Resume a run."""
-        return steering.resume(run)
+        return run_control.resume(run)
 
     def rerun(self, run: Run, from_step: str | None, data: Data) -> Run:
         """Start a run again."""
-        return steering.rerun(run, from_step, data)
+        return run_control.rerun(run, from_step, data)
 
     def redrive(self, run: Run) -> bool:
         """Let an ended run go on."""
-        return steering.redrive(run)
+        return run_control.redrive(run)
 
     def redrive_all(self, runs: Iterable[Run], rate: Throttle | None) -> int:
         """Let many ended runs go on, at a rate."""
-        return steering.redrive_all(runs, rate)
+        return run_control.redrive_all(runs, rate)
 
     def wait(self, run: Run, timeout: float | None) -> None:
         """Wait for the end of a run."""
-        steering.wait(run, timeout)
+        run_control.wait(run, timeout)
 
     def replay(
         self,
@@ -92,7 +94,7 @@ class EngineRuntime:
         statuses: Iterable[str] | None,
     ) -> list[Run]:
         """Run again what was queued in a range of time."""
-        return steering.replay(function, since, until, statuses)
+        return run_control.replay(function, since, until, statuses)
 
     def pause_function(
         self, function: Function, *, key: Any, skip: bool, reason: str
@@ -114,7 +116,7 @@ class EngineRuntime:
 
     def explain(self, run: Run) -> Explanation:
         """Tell what a run waits for."""
-        return explaining.explain(run)
+        return explain_query.explain(run)
 
     def runs_for(self, instance: Model) -> RunQuerySet:
         """Return the runs that were started for an instance, the newest first."""

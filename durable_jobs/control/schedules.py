@@ -15,14 +15,16 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.names import check_name
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import check_cron_options
-from durable_jobs.events import keyed, starting
-from durable_jobs.events.schemas import held
-from durable_jobs.events.starting import Start
 from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.lifecycle import keyed_starts
+from durable_jobs.lifecycle import start as start_runs
+from durable_jobs.lifecycle.schemas import held
+from durable_jobs.lifecycle.start import Start
 from durable_jobs.models import Run, Schedule, ScheduleQuerySet
 from durable_jobs.models.fields import Encoded, seen
-from durable_jobs.scheduling import firing, slots
-from durable_jobs.scheduling.slots import MOST_HELD, Fire
+from durable_jobs.schedules import fire as fire_schedules
+from durable_jobs.schedules import occurrences
+from durable_jobs.schedules.occurrences import MOST_HELD, Fire
 from durable_jobs.store import db, schedules
 
 CHANGEABLE = (
@@ -39,7 +41,7 @@ def create(function: Function | str, values: Mapping[str, Any]) -> Schedule:
     with db.joined():
         db.insert(schedule)
         if schedule.jitter:
-            _write(schedule, next_at=slots.due_at(schedule, schedule.slot_at))
+            _write(schedule, next_at=occurrences.due_at(schedule, schedule.slot_at))
     return _as_read(schedule)
 
 
@@ -72,7 +74,7 @@ def change(schedule: Schedule, changes: Mapping[str, Any]) -> None:
         names = [name for name in _COLUMNS if {*_COLUMNS[name]} & {*changes}]
         written = {name: getattr(row, name) for name in names}
         if row.paused_at is None and row.missing_at is None:
-            written["next_at"] = slots.next_look(row, clock.now())
+            written["next_at"] = occurrences.next_look(row, clock.now())
         _write(row, **written)
     schedule.refresh_from_db()
 
@@ -109,7 +111,7 @@ def resume(schedule: Schedule) -> bool:
         if done := row.paused_at is not None:
             if row.slot_at <= now:
                 row.slot_at = expression(row.cron, row.tz).next_after(now)
-            look = now if row.held else slots.next_look(row, now)
+            look = now if row.held else occurrences.next_look(row, now)
             _write(
                 row,
                 paused_at=None,
@@ -130,13 +132,15 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
         row, now = _locked(schedule), clock.now()
         registry.get(row.function)
         busy = row.held or schedules.going_on([row.last_run])
-        fire = Fire(now, slots.GOING_ON if busy and row.overlap == "skip" else "")
+        fire = Fire(now, occurrences.GOING_ON if busy and row.overlap == "skip" else "")
         run = None
         if busy and row.overlap == "queue":
             _hold(row, now)
         else:
-            made = firing.begin(row, fire, now, event_id or firing.new_id())
-            started = firing.store([made], now)
+            made = fire_schedules.begin(
+                row, fire, now, event_id or fire_schedules.new_id()
+            )
+            started = fire_schedules.store([made], now)
             run = started[0] if started else _holder(made)
             if started:
                 run.data = seen(made.data)
@@ -148,9 +152,9 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
 
 def _holder(start: Start) -> Run:
     """Return the run that holds the key of a start."""
-    taken = keyed.take(starting.claims_of(start, None))
+    taken = keyed_starts.take(start_runs.claims_of(start, None))
     assert taken is not None, "another run holds the key"
-    return keyed.holder(taken)
+    return keyed_starts.holder(taken)
 
 
 def _hold(row: Schedule, now: datetime) -> None:
@@ -191,7 +195,7 @@ def _data(row: Schedule, data: Any) -> Encoded | None:
     function = registry.find(row.function)
     if function is not None:
         held(function, CALLED, data)
-    return Encoded(starting.limited(data, what))
+    return Encoded(start_runs.limited(data, what))
 
 
 def _owner(owner: Any) -> dict[str, str]:

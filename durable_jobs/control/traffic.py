@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from durable_jobs import dispatch
+from durable_jobs import notifier
 from durable_jobs.definitions.function import EVERY, Function
 from durable_jobs.definitions.names import check_name
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import admitting
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.flow import keys, pausing
+from durable_jobs.flow_control import keys, pauses
+from durable_jobs.lifecycle import admission
 from durable_jobs.models import Gate, Pause
 from durable_jobs.store import db
 
@@ -23,8 +23,8 @@ def pause_function(function: Function, *, key: Any, skip: bool, reason: str) -> 
     """
     if key is not EVERY:
         text = _key_of(function, key)
-        return pausing.pause(Pause.KEY, function.id, text, skip=skip, reason=reason)
-    return pausing.pause(Pause.FUNCTION, function.id, skip=skip, reason=reason)
+        return pauses.pause(Pause.KEY, function.id, text, skip=skip, reason=reason)
+    return pauses.pause(Pause.FUNCTION, function.id, skip=skip, reason=reason)
 
 
 def resume_function(function: Function, *, key: Any) -> bool:
@@ -42,12 +42,12 @@ def resume_paused(pause: Pause) -> bool:
 
 
 def _resume(kind: str, name: str, key: str = "") -> bool:
-    done = pausing.resume(kind, name, key)
+    done = pauses.resume(kind, name, key)
     if done:
-        db.after_commit(lambda: admitting.resumed(name))
+        db.after_commit(lambda: admission.resumed(name))
         function = registry.find(name)
         if function is not None:
-            dispatch.ring(function.queue)
+            notifier.ring(function.queue)
     return done
 
 
@@ -70,15 +70,15 @@ def pause_queue(queue: str, reason: str) -> bool:
     What is being executed goes on to its next rest.
     """
     check_name(queue, "a queue name")
-    return pausing.pause(Pause.QUEUE, queue, skip=False, reason=reason)
+    return pauses.pause(Pause.QUEUE, queue, skip=False, reason=reason)
 
 
 def resume_queue(queue: str) -> bool:
     """Let a queue be executed again; tell whether this call did it."""
-    done = pausing.resume(Pause.QUEUE, check_name(queue, "a queue name"))
+    done = pauses.resume(Pause.QUEUE, check_name(queue, "a queue name"))
     if done:
-        db.after_commit(lambda: admitting.unblocked(queue))
-        dispatch.ring(queue)
+        db.after_commit(lambda: admission.unblocked(queue))
+        notifier.ring(queue)
     return done
 
 
@@ -91,9 +91,9 @@ def set_limit(gate: Gate, limit: int | None) -> None:
     rows.update(override=limit)
     gate.override = limit
     room = ALL if limit is None else limit
-    db.after_commit(lambda: admitting.reopen(gate.name, room))
+    db.after_commit(lambda: admission.reopen(gate.name, room))
     for queue in gate.lanes.values_list("queue", flat=True).distinct():
-        dispatch.ring(queue)
+        notifier.ring(queue)
 
 
 ALL = 1_000_000

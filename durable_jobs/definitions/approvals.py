@@ -11,7 +11,7 @@ from durable_jobs.definitions.names import check_name
 from durable_jobs.definitions.operations import Timed
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.serialization.classes import class_name
-from durable_jobs.serialization.refusal import Refusal
+from durable_jobs.serialization.path_error import Refusal
 
 
 @dataclass(frozen=True, kw_only=True)

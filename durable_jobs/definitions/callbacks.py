@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from durable_jobs.definitions.ports import runtime
+from durable_jobs.definitions.runtime import runtime
 
 
 @dataclass(frozen=True)

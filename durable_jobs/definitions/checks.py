@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 
 from durable_jobs import conf
 from durable_jobs.definitions.registry import registry
-from durable_jobs.definitions.schemes import Scheme
+from durable_jobs.definitions.signature_schemes import Scheme
 from durable_jobs.exceptions import ConfigurationError
 
 #: Characters that a secret in the settings should have at least.

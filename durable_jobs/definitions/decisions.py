@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from durable_jobs.definitions.ports import runtime
+from durable_jobs.definitions.runtime import runtime
 
 if TYPE_CHECKING:
     from durable_jobs.control.approvals import Approval

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, overload
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
-from durable_jobs.definitions.controls import (
+from durable_jobs.definitions.admin_action import check_offer, check_schema, offered_for
+from durable_jobs.definitions.events import check_mapping
+from durable_jobs.definitions.flow_control import (
     PRIORITY_OR_ORDERING,
     Batch,
     Concurrency,
@@ -24,13 +26,11 @@ from durable_jobs.definitions.controls import (
     Throttle,
     controls,
 )
-from durable_jobs.definitions.events import check_mapping
 from durable_jobs.definitions.names import check_name
-from durable_jobs.definitions.offers import check_offer, check_schema, offered_for
 from durable_jobs.definitions.operations import check_retries
-from durable_jobs.definitions.options import StartOptions
-from durable_jobs.definitions.ports import runtime
 from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.runtime import runtime
+from durable_jobs.definitions.start_options import StartOptions
 from durable_jobs.definitions.triggers import (
     CancelOn,
     Cron,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 
-from durable_jobs.definitions.ports import runtime
+from durable_jobs.definitions.runtime import runtime
 
 if TYPE_CHECKING:
     from django.db.models import Model

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from durable_jobs.definitions.admin_action import check_schema
 from durable_jobs.definitions.cron import CronExpression
 from durable_jobs.definitions.names import check_event_pattern
-from durable_jobs.definitions.offers import check_schema
 from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import ConfigurationError
@@ -206,7 +206,7 @@ def compile_match_and_condition(
     match: str | None, if_: str | Callable[..., Any] | None, where: str
 ) -> Expression | None:
     """Check ``match`` and compile ``if_``, which sees ``event`` and ``async``."""
-    from durable_jobs.serialization.matching import check_match_path
+    from durable_jobs.serialization.match_keys import check_match_path
 
     if match is not None:
         check_match_path(match, where)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from durable_jobs.definitions.schemes import (
+from durable_jobs.definitions.secrets import Setting
+from durable_jobs.definitions.signature_schemes import (
     Delivery,
     Hmac,
     Scheme,
     Unverified,
     check_header,
 )
-from durable_jobs.definitions.secrets import Setting
 from durable_jobs.exceptions import ConfigurationError
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction
 
 from durable_jobs.definitions.names import WEBHOOK
-from durable_jobs.definitions.schemes import Scheme
 from durable_jobs.definitions.secrets import same_callable
+from durable_jobs.definitions.signature_schemes import Scheme
 from durable_jobs.definitions.templates import check_mapping
 from durable_jobs.definitions.verify import Unsigned
 from durable_jobs.exceptions import ConfigurationError

@@ -12,7 +12,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction
 
 from durable_jobs.control_flow import let_pass
-from durable_jobs.engine.frames import Outcome
+from durable_jobs.engine.effects import Outcome
 from durable_jobs.exceptions import ConfigurationError
 
 

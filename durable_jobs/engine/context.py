@@ -15,14 +15,14 @@ from durable_jobs import clock, logs
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.operations import Operation
 from durable_jobs.definitions.steps import Steps
-from durable_jobs.engine import bodies
-from durable_jobs.engine.frames import Frame
-from durable_jobs.engine.performing import Performer
+from durable_jobs.engine import body_calls
+from durable_jobs.engine.attempt_state import Session
+from durable_jobs.engine.effects import Frame
 from durable_jobs.engine.scope import current
-from durable_jobs.engine.session import Session
-from durable_jobs.events.gathering import gathered_by
-from durable_jobs.events.schemas import typed
-from durable_jobs.events.starting import event_of
+from durable_jobs.engine.step_runner import Performer
+from durable_jobs.lifecycle.event_windows import gathered_by
+from durable_jobs.lifecycle.schemas import typed
+from durable_jobs.lifecycle.start import event_of
 from durable_jobs.models import Run
 from durable_jobs.serialization import own_copy
 from durable_jobs.statuses import StepStatus
@@ -41,7 +41,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
 
     def isEnabledFor(self, level: int) -> bool:  # the name is logging's
         """Tell whether a record of this level would be logged now."""
-        inside = bodies.attempt.get() is not None
+        inside = body_calls.attempt.get() is not None
         if self._session.replaying and not inside:
             return False
         return super().isEnabledFor(level)
@@ -129,7 +129,7 @@ class RunContext:
     @property
     def attempt(self) -> int:
         """How often what is executing failed before: a body, or the function."""
-        inside = bodies.attempt.get()
+        inside = body_calls.attempt.get()
         return self._session.run.attempt if inside is None else inside
 
     @property

@@ -15,7 +15,7 @@ from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.engine.errors import describe
 from durable_jobs.engine.suspend import StoreFailed
-from durable_jobs.events import ending
+from durable_jobs.lifecycle import finish
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, runs, steps
@@ -72,4 +72,4 @@ def _fail_of_database(
         "message": reason,
         "traceback": record.get("traceback", ""),
     }
-    ending.finish(run, End(RunStatus.FAILED, error=ended, reason=reason), lease)
+    finish.finish(run, End(RunStatus.FAILED, error=ended, reason=reason), lease)

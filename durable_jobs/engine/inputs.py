@@ -12,12 +12,12 @@ from datetime import timedelta
 
 from django.db import transaction
 
-from durable_jobs import clock, dispatch
+from durable_jobs import clock, notifier
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine.context import Ahead
 from durable_jobs.engine.errors import describe
-from durable_jobs.events import ending
+from durable_jobs.lifecycle import finish
 from durable_jobs.models import Run
 from durable_jobs.models.fields import payload
 from durable_jobs.statuses import RunStatus
@@ -56,7 +56,7 @@ def postpone(run: Run, unread: Unreadable) -> None:
     assert run.lease_token is not None, "the run was claimed"
     lease, record, now = (run.pk, run.lease_token), describe(error), clock.now()
     if run.attempt >= max(TRIES, function.retries):
-        ending.finish(run, End(RunStatus.FAILED, error=record), lease)
+        finish.finish(run, End(RunStatus.FAILED, error=record), lease)
         return
     due = now + min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(run.attempt, 20)))
     with transaction.atomic(using=db.alias()):
@@ -75,4 +75,4 @@ def postpone(run: Run, unread: Unreadable) -> None:
         due.isoformat(),
         record["message"],
     )
-    dispatch.ring_at(due, function.queue)
+    notifier.ring_at(due, function.queue)

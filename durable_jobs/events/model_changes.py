@@ -19,10 +19,12 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import ModelChange
 from durable_jobs.error_text import summary_of
-from durable_jobs.events import causes, model_keys, reaching
-from durable_jobs.events.reaching import Reached
-from durable_jobs.events.starting import Start, origin
+from durable_jobs.events import model_keys
 from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.lifecycle import causation
+from durable_jobs.lifecycle import trigger as triggers
+from durable_jobs.lifecycle.start import Start, origin
+from durable_jobs.lifecycle.trigger import Reached
 from durable_jobs.models import Event
 from durable_jobs.models.fields import Encoded
 from durable_jobs.store import events
@@ -257,7 +259,7 @@ def record(changes: Sequence[Change]) -> None:
             **change.included(include),
         }
         text = serialization.dumps(data, what=f"a change of {data['model']}")
-        causes.check(f"event {change.name} of {model._meta.label}")
+        causation.check(f"event {change.name} of {model._meta.label}")
         event_id = str(ids.new_id())
         rows.append(
             Event(
@@ -267,7 +269,7 @@ def record(changes: Sequence[Change]) -> None:
                 ts=now,
                 received_at=now,
                 source=MODEL,
-                depth=causes.depth(),
+                depth=causation.depth(),
             )
         )
         subject = (model._meta.label_lower, str(change.pk))
@@ -276,12 +278,12 @@ def record(changes: Sequence[Change]) -> None:
                 Start(
                     function=function,
                     data=text,
-                    origin=causes.marked(
+                    origin=causation.marked(
                         origin(change.name, now, event_id),
-                        causes.running(),
+                        causation.running(),
                         change.name,
                     ),
-                    depth=causes.depth(),
+                    depth=causation.depth(),
                     due_at=function.options.due(now),
                     event_id=event_id,
                     skipped=skipped,
@@ -292,7 +294,7 @@ def record(changes: Sequence[Change]) -> None:
         ]
     if rows:
         events.insert(rows)
-        reaching.begin(starts)
+        triggers.begin(starts)
 
 
 # Values

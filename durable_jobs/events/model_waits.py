@@ -16,7 +16,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Model
 
-from durable_jobs import clock, dispatch
+from durable_jobs import clock, notifier
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.store import db, waits
@@ -99,7 +99,7 @@ def poke(wait: Wait) -> Run | None:
         if not runs:
             return None
         waits.wake([wait.run_id])
-    dispatch.ring(runs[0].queue)
+    notifier.ring(runs[0].queue)
     return runs[0]
 
 

@@ -18,14 +18,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
-from durable_jobs import clock, dispatch
+from durable_jobs import clock, notifier
 from durable_jobs.conf import settings
-from durable_jobs.events import ending, matching
+from durable_jobs.events import wait_matches
 from durable_jobs.failpoints import hit
+from durable_jobs.lifecycle import finish
 from durable_jobs.models import Event, Run, Wait, WaitKind
 from durable_jobs.models.fields import payload
-from durable_jobs.serialization.matching import leaf_keys
-from durable_jobs.store import db, events, guarding, looking, waits
+from durable_jobs.serialization.match_keys import leaf_keys
+from durable_jobs.store import db, events, item_errors, pending_work, waits
 
 BATCH = 200
 #: Waits that are looked at in one transaction.
@@ -80,7 +81,7 @@ class Judged:
 
 def route_pending() -> int:
     """Match pending events to the waits; return how many events were looked at."""
-    pending, _ = looking.look()
+    pending, _ = pending_work.look()
     return route() if pending else 0
 
 
@@ -94,7 +95,7 @@ def route() -> int:
         if batch < BATCH or clock.monotonic() > until:
             break
     if held:
-        dispatch.ring(settings.QUEUE)
+        notifier.ring(settings.QUEUE)
     return routed
 
 
@@ -113,7 +114,7 @@ def _route_batch(held: set[str], until: float) -> int:
         # Of one name, an event goes before those that came later.
         if event.name not in wanted or event.name in held:
             continue
-        guarding.guarded(
+        item_errors.guarded(
             "event",
             event.pk,
             partial(_route_one, event, held, until),
@@ -147,7 +148,7 @@ def _route_one(event: Event, held: set[str], until: float) -> None:
             # Each in its own transaction, for ending a run locks its parent first.
             # Doing it again after a crash finds the run ended.
             reason = f"the event {event.name} ({event.pk})"
-            _guarded(judged, wait, partial(ending.cancel, run, reason))
+            _guarded(judged, wait, partial(finish.cancel, run, reason))
         written = _write(event, judged, _advanced(progress, judged, more))
         if written is None:
             break  # another router is about it
@@ -195,7 +196,7 @@ def _judge(event: Event, page: Sequence[Wait], budget: int) -> Judged:
     runs = Run.objects.using(db.alias()).in_bulk(run_ids) if page else {}
     for wait in page:
         run = runs.get(wait.run_id)
-        costs = matching.costs(wait)
+        costs = wait_matches.costs(wait)
         if costs and judged.evaluated >= budget:
             judged.complete = False
             return judged
@@ -214,10 +215,10 @@ def _judge(event: Event, page: Sequence[Wait], budget: int) -> Judged:
 
 def _judge_one(judged: Judged, event: Event, wait: Wait, run: Run) -> None:
     if wait.kind == WaitKind.CANCEL:
-        if matching.cancels(wait, run, event):
+        if wait_matches.cancels(wait, run, event):
             judged.cancels.append((wait, run))
         return
-    act = matching.act_of(wait, run, event)
+    act = wait_matches.act_of(wait, run, event)
     if act is not None:
         judged.acts.append((wait, act))
 
@@ -286,6 +287,6 @@ def _end(event: Event, progress: Progress, judged: Judged) -> None:
         error = next(iter(judged.errors.values()), None)
         if error is None:
             error = RuntimeError(f"{len(progress.failed)} waits could not be matched")
-        guarding.failed("event", event.pk, error, put_off=partial(_put_off, event))
+        item_errors.failed("event", event.pk, error, put_off=partial(_put_off, event))
     elif event.route_after is not None:
-        guarding.settled("event", event.pk)
+        item_errors.settled("event", event.pk)

@@ -9,15 +9,15 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs import ids
-from durable_jobs.definitions.ports import runtime
+from durable_jobs.definitions.runtime import runtime
 from durable_jobs.exceptions import RunCancelled, RunFailed, RunNotFinished
 from durable_jobs.models.fields import PayloadField, PayloadQuerySet, Stored
 from durable_jobs.serialization.tags import has_tags
 from durable_jobs.statuses import ATTENTION, LIVE, RunStatus
 
 if TYPE_CHECKING:
-    from durable_jobs.definitions.controls import Throttle
-    from durable_jobs.definitions.explanations import Explanation
+    from durable_jobs.definitions.explanation import Explanation
+    from durable_jobs.definitions.flow_control import Throttle
     from durable_jobs.types import Data
 
 

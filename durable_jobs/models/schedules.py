@@ -12,8 +12,8 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.definitions.cron import expression
-from durable_jobs.definitions.ports import runtime
 from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.runtime import runtime
 from durable_jobs.definitions.triggers import CATCH_UP, OVERLAP
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models.fields import PayloadQuerySet, PayloadTextField

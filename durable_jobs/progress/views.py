@@ -15,8 +15,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from durable_jobs.conf import settings
-from durable_jobs.control import limiting
-from durable_jobs.progress.showing import described, in_words
+from durable_jobs.control import request_throttle
+from durable_jobs.progress.rendering import described, in_words
 from durable_jobs.progress.tokens import View, read
 from durable_jobs.queries import progress
 from durable_jobs.queries.progress import Progress
@@ -51,8 +51,8 @@ def _answer(
 ) -> HttpResponse:
     view = read(token)
     # Of a valid token by its run: visitors behind one proxy share an address.
-    asker = limiting.address(request) if view is None else str(view.run_id)
-    wait = limiting.wait(f"progress:{asker}", settings.PROGRESS_RATE)
+    asker = request_throttle.address(request) if view is None else str(view.run_id)
+    wait = request_throttle.wait(f"progress:{asker}", settings.PROGRESS_RATE)
     if wait is not None:
         message = "Too many requests: ask again later."
         headers = {"Retry-After": str(math.ceil(wait))}

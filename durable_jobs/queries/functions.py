@@ -14,7 +14,7 @@ from django.db.models.fields.json import KeyTextTransform
 from durable_jobs import clock, ids
 from durable_jobs.models import Pause, Run, Schedule, Step
 from durable_jobs.queries import visibility
-from durable_jobs.queries.several import only, together
+from durable_jobs.queries.union import only, together
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
 

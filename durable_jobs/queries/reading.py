@@ -17,7 +17,7 @@ from django.db.models.functions import Cast
 from durable_jobs import ids
 from durable_jobs.models import STEP_PAYLOADS, Attempt, Run, Schedule, Step
 from durable_jobs.queries import visibility
-from durable_jobs.queries.filtering import RunFilter
+from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.store import db
 
 #: Columns that may be large.

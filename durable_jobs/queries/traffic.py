@@ -21,14 +21,14 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import DurableError, FilterError
-from durable_jobs.flow import keys
-from durable_jobs.flow.keys import Passage
+from durable_jobs.flow_control import keys
+from durable_jobs.flow_control.keys import Passage
 from durable_jobs.models import Gate, Lane, Pause, Run, Slot, Worker
 from durable_jobs.queries import visibility
 from durable_jobs.queries.overview import SEEN
-from durable_jobs.queries.several import only, together
+from durable_jobs.queries.union import only, together
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, lanes
+from durable_jobs.store import backlogs, db
 from durable_jobs.store.leases import FARTHEST_BEHIND
 
 #: Runs that are counted of one queue, line or limit; one more stands for more.
@@ -346,14 +346,14 @@ def _fill_lines(by_gate: dict[int, Limit]) -> None:
         lines[lane] = Line(function, turn)
         limit.lines.append(lines[lane])
     counts = together(
-        only(visibility.of_runs(lanes.waiting(lane), "pk"), COUNTED + 1)
+        only(visibility.of_runs(backlogs.waiting(lane), "pk"), COUNTED + 1)
         .values("lane")
         .annotate(count=Count("pk"))
         .values_list("lane", "count")
         for lane in lines
     )
     first = together(
-        only(visibility.of_runs(lanes.waiting(lane), "pk"), FIRST).values_list(
+        only(visibility.of_runs(backlogs.waiting(lane), "pk"), FIRST).values_list(
             "lane", "place", "pk"
         )
         for lane in lines

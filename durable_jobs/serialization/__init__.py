@@ -17,7 +17,7 @@ from __future__ import annotations
 from durable_jobs.serialization.arguments import arguments_text
 from durable_jobs.serialization.canonical import canonical
 from durable_jobs.serialization.codec import dumps, from_tree, loads, to_tree
-from durable_jobs.serialization.copying import own_copy
+from durable_jobs.serialization.copies import own_copy
 
 __all__ = [
     "arguments_text",

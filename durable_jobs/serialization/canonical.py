@@ -7,7 +7,7 @@ from typing import Any
 
 from durable_jobs.exceptions import PayloadError
 from durable_jobs.serialization.encoding import encode
-from durable_jobs.serialization.refusal import Refusal
+from durable_jobs.serialization.path_error import Refusal
 from durable_jobs.serialization.tags import TAG, VALUE
 
 _write = json.JSONEncoder(

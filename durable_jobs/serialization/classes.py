@@ -6,7 +6,7 @@ import sys
 from functools import lru_cache
 
 from durable_jobs.exceptions import PayloadError
-from durable_jobs.serialization.refusal import Refusal
+from durable_jobs.serialization.path_error import Refusal
 
 
 @lru_cache(maxsize=1024)

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 from durable_jobs.exceptions import PayloadError
 from durable_jobs.serialization.decoding import decode, decode_dict
 from durable_jobs.serialization.encoding import encode
-from durable_jobs.serialization.plain import is_plain
-from durable_jobs.serialization.refusal import Refusal
+from durable_jobs.serialization.path_error import Refusal
+from durable_jobs.serialization.plain_json import is_plain
 from durable_jobs.serialization.tags import OWN_LEVELS, TAG
 
 

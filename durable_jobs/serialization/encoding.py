@@ -17,8 +17,12 @@ from django.db.models import Model
 from django.utils.functional import Promise
 
 from durable_jobs.serialization.classes import class_name, is_pydantic
-from durable_jobs.serialization.plain import LARGEST_INT, SMALLEST_INT, is_plain_float
-from durable_jobs.serialization.refusal import EXPECTED, Refusal
+from durable_jobs.serialization.path_error import EXPECTED, Refusal
+from durable_jobs.serialization.plain_json import (
+    LARGEST_INT,
+    SMALLEST_INT,
+    is_plain_float,
+)
 from durable_jobs.serialization.tags import DEEPEST, TAG, tag
 
 _TOO_LARGE_INT = 10**4000

@@ -11,12 +11,12 @@ from django.db.models.functions import Greatest
 
 from durable_jobs import clock
 from durable_jobs.models import Event
-from durable_jobs.store import db, inserting
+from durable_jobs.store import bulk_insert, db
 
 
 def insert(events: Sequence[Event]) -> None:
     """Write new events, in one statement."""
-    inserting.insert(Event, events)
+    bulk_insert.insert(Event, events)
 
 
 def insert_missing(events: Sequence[Event], since: datetime) -> dict[str, str]:

@@ -14,11 +14,12 @@ from django.db.models.functions import Coalesce
 from durable_jobs import clock, ids
 from durable_jobs.conf import settings
 from durable_jobs.control_flow import EngineControl
-from durable_jobs.definitions.options import MAX_PRIORITY
+from durable_jobs.definitions.start_options import MAX_PRIORITY
 from durable_jobs.failpoints import hit
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, gates, pauses, postgres, unknown
+from durable_jobs.store import db, limits, pauses, unknown_functions
+from durable_jobs.store.postgres import statements
 
 #: No run that may start has a place later than this from now: a claim need not look
 #: through those that are delayed for longer.
@@ -41,11 +42,13 @@ def claim(queue: str, limit: int, worker: str, *, heads: bool = False) -> list[R
     kills its worker is counted too.
     """
     hit("claim.begin", queue)
-    now, others = clock.now(), unknown.names()
+    now, others = clock.now(), unknown_functions.names()
     until, behind = now + settings.LEASE, now + FARTHEST_BEHIND
-    lease = postgres.Lease(ids.new_token(), until, worker, now, behind)
+    lease = statements.Lease(ids.new_token(), until, worker, now, behind)
     if db.is_postgres():
-        claimed = postgres.claim(queue, limit, lease, heads=heads, passing_over=others)
+        claimed = statements.claim(
+            queue, limit, lease, heads=heads, passing_over=others
+        )
     else:
         claimed = _claim(queue, limit, lease, heads=heads, passing_over=others)
     if claimed:
@@ -56,7 +59,7 @@ def claim(queue: str, limit: int, worker: str, *, heads: bool = False) -> list[R
 def _claim(
     queue: str,
     limit: int,
-    lease: postgres.Lease,
+    lease: statements.Lease,
     *,
     heads: bool,
     passing_over: Sequence[str],
@@ -145,7 +148,7 @@ def give_back(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
     """Return claimed runs that were not begun to their queue; count them."""
     chosen = list(run_ids)
     with db.atomic():
-        gates.release_held(chosen, token)
+        limits.release_held(chosen, token)
         return _requeue(chosen, token)
 
 
@@ -190,7 +193,7 @@ def reclaim(run: Run, due_at: datetime) -> bool:
         changed = Run.objects.using(db.alias()).filter(
             pk=run.pk, lease_token=run.lease_token
         )
-        gates.release([run.pk], resting=True)
+        limits.release([run.pk], resting=True)
         if status == RunStatus.RUNNING:
             free |= {"status": RunStatus.QUEUED, "due_at": due_at, "lane": F("entry")}
         return bool(changed.update(**free))
@@ -231,5 +234,5 @@ def bury(run: Run, due_at: datetime | None = None) -> bool:
             lease_until=None,
         )
         if done:
-            gates.release([run.pk], resting=True)
+            limits.release([run.pk], resting=True)
     return bool(done)

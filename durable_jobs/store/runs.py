@@ -17,17 +17,10 @@ from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.models.fields import Encoded
 from durable_jobs.statuses import LIVE, RunStatus, StepStatus, sources
-from durable_jobs.store import (
-    awaited,
-    db,
-    gates,
-    inserting,
-    postgres,
-    postgres_waiting,
-    steps,
-    waits,
-)
+from durable_jobs.store import awaited_runs, bulk_insert, db, limits, steps, waits
 from durable_jobs.store.leases import LeaseLost
+from durable_jobs.store.postgres import statements
+from durable_jobs.store.postgres import suspend as suspend_statement
 from durable_jobs.store.steps import Lease, Memo
 from durable_jobs.store.waits import NewWait, Outcome
 
@@ -64,7 +57,7 @@ class Parked:
 
 def insert(runs: Sequence[Run]) -> None:
     """Write new runs, in one statement."""
-    inserting.insert(Run, runs)
+    bulk_insert.insert(Run, runs)
 
 
 def suspend(
@@ -115,7 +108,7 @@ def suspend(
         if not row.update(status=status, crashes=0, woken=False, **changes):
             raise LeaseLost
         if holding:
-            gates.release([run_id], resting=True)
+            limits.release([run_id], resting=True)
         hit("suspend.written", first)
     hit("suspend.committed", first)
     return status
@@ -130,7 +123,7 @@ def _suspended_at_once(
     """Suspend in one statement."""
     rows = steps.rows_of(lease[0], [*notes, *(item.memo for item in parked)])
     new = [(item.memo.key, wait) for item in parked for wait in item.waits]
-    status = postgres_waiting.suspend(lease, rows, new, now=clock.now(), **changes)
+    status = suspend_statement.suspend(lease, rows, new, now=clock.now(), **changes)
     if status is None:
         raise LeaseLost
     hit("suspend.committed", parked[0].memo.name if parked else "")
@@ -181,7 +174,7 @@ def finish_plain(lease: Lease, end: End, *, holding: bool = False) -> bool:
     hold slots, which are released.
     """
     if db.is_postgres():
-        return postgres.finish(lease, _values(end), holding=holding)
+        return statements.finish(lease, _values(end), holding=holding)
     run_id, token = lease
     rows = Run.objects.using(db.alias()).filter(
         pk=run_id, lease_token=token, status=RunStatus.RUNNING, awaited=False
@@ -191,7 +184,7 @@ def finish_plain(lease: Lease, end: End, *, holding: bool = False) -> bool:
     with db.atomic():
         done = bool(rows.update(**_ending(end)))
         if done:
-            gates.release([run_id])
+            limits.release([run_id])
     return done
 
 
@@ -202,14 +195,16 @@ def finish_alone(lease: Lease, end: End, *, holding: bool = False) -> bool:
     """
     if not db.is_postgres():
         return False
-    cancelled = postgres_waiting.finish(lease, _values(end), holding=holding)
+    cancelled = suspend_statement.finish(lease, _values(end), holding=holding)
     steps.tell(cancelled or [])
     return cancelled is not None
 
 
-def _values(end: End) -> postgres.Ending:
+def _values(end: End) -> statements.Ending:
     error = None if end.error is None else json.dumps(end.error)
-    return postgres.Ending(end.status.value, end.output, error, end.reason, clock.now())
+    return statements.Ending(
+        end.status.value, end.output, error, end.reason, clock.now()
+    )
 
 
 #: Gives the runs that follow the end of one: its handlers.
@@ -250,7 +245,7 @@ def _end(rows: QuerySet[Run], run: Run, end: End) -> bool:
         return True
     if not rows.filter(awaited=True).update(**_ending(end)):
         return False
-    awaited.announce(run.pk)
+    awaited_runs.announce(run.pk)
     run.awaited = True
     return True
 
@@ -272,7 +267,7 @@ def _release(run: Run, end: End, follow: Follow) -> None:
     """Drop what an ended run waited for and held, and cancel those that it invoked."""
     run_id = run.pk
     if run.flow is not None:
-        gates.release([run_id])
+        limits.release([run_id])
     waits.drop(run_id)
     steps.cancel(Step.objects.using(db.alias()).filter(run_id=run_id))
     children = Run.objects.using(db.alias()).filter(

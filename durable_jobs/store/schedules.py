@@ -21,7 +21,7 @@ from django.db.models.functions import Cast
 from durable_jobs import clock
 from durable_jobs.models import Run, Schedule
 from durable_jobs.statuses import LIVE
-from durable_jobs.store import db, probing
+from durable_jobs.store import db, exists_probe
 
 #: What moves when a schedule fires.
 MOVED = ("slot_at", "next_at", "fired_at", "last_run", "held", "missing_at")
@@ -107,7 +107,9 @@ def _missing(function_ids: Iterable[str]) -> QuerySet[Schedule]:
     )
 
 
-_probe = probing.Probe(lambda function_ids: {"again": Exists(_missing(function_ids))})
+_probe = exists_probe.Probe(
+    lambda function_ids: {"again": Exists(_missing(function_ids))}
+)
 
 
 def found_again(function_ids: Iterable[str], now: datetime) -> int:

@@ -18,8 +18,9 @@ from durable_jobs.models import STEP_PAYLOADS, Attempt, Run, Step
 from durable_jobs.models.fields import Encoded
 from durable_jobs.signals import announce, step_changed
 from durable_jobs.statuses import STEP_ENDED, StepStatus
-from durable_jobs.store import db, postgres
+from durable_jobs.store import db
 from durable_jobs.store.leases import LeaseLost
+from durable_jobs.store.postgres import statements
 
 Lease = tuple[uuid.UUID, uuid.UUID]
 
@@ -62,7 +63,7 @@ class Memo:
 def load(run_id: uuid.UUID) -> dict[str, Memo]:
     """Return all that a run's replay needs of its steps, by key, in one query."""
     if db.is_postgres():
-        return {row[0]: Memo(*row) for row in postgres.load(run_id)}
+        return {row[0]: Memo(*row) for row in statements.load(run_id)}
     rows = (
         Step.objects.using(db.alias())
         .filter(run_id=run_id)
@@ -94,7 +95,7 @@ def record(lease: Lease, memos: Sequence[Memo]) -> str:
     run_id, token = lease
     hit("record.begin", memos[-1].name)
     if db.is_postgres():
-        status = postgres.record(run_id, token, rows_of(run_id, memos))
+        status = statements.record(run_id, token, rows_of(run_id, memos))
     else:
         with db.atomic():
             status = fence(lease)

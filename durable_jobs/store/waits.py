@@ -19,7 +19,8 @@ from durable_jobs.failpoints import hit
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import LIVE, RunStatus, StepStatus
-from durable_jobs.store import db, postgres_waiting, steps
+from durable_jobs.store import db, steps
+from durable_jobs.store.postgres import suspend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +138,9 @@ def _resolved_at_once(
     """Do the same in one statement."""
     place = wait.pk, wait.run_id, wait.step
     if outcome.status is None:
-        row = postgres_waiting.take(place, happened_at, clock.now())
+        row = suspend.take(place, happened_at, clock.now())
     else:
-        row = postgres_waiting.resolve(
+        row = suspend.resolve(
             place,
             happened_at,
             outcome.status.value,
@@ -247,7 +248,7 @@ def _expired_at_once(
     limit: int, others: Sequence[WaitKind]
 ) -> tuple[list[Run], list[Wait]]:
     now = clock.now()
-    rows, left = postgres_waiting.expire(sorted(WAKING), others, limit, now)
+    rows, left = suspend.expire(sorted(WAKING), others, limit, now)
     steps.tell([ids.step_pk(row.id, row.ended) for row in rows if row.ended])
     runs = {
         row.id: Run(

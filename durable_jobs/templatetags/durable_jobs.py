@@ -9,7 +9,7 @@ from django import template
 from django.urls import NoReverseMatch, reverse
 
 from durable_jobs.models import Run
-from durable_jobs.progress.showing import in_words
+from durable_jobs.progress.rendering import in_words
 from durable_jobs.progress.tokens import View
 from durable_jobs.queries import progress
 
@@ -25,7 +25,7 @@ def durable_runs(context: template.Context, instance: Any) -> dict[str, Any]:
     from django.contrib.admin import site
     from django.contrib.admin.sites import all_sites
 
-    from durable_jobs.admin.panels import panel
+    from durable_jobs.admin.project.panel import panel
 
     request = context["request"]
     name = getattr(request, "current_app", None)

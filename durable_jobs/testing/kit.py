@@ -9,22 +9,32 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal
 
-from durable_jobs import clock, dispatch, failpoints
+from durable_jobs import clock, failpoints, notifier
 from durable_jobs.conf import settings
 from durable_jobs.definitions.events import NewEvent, check_moment
-from durable_jobs.definitions.ports import runtime
 from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.runtime import runtime
 from durable_jobs.durations import parse_duration
-from durable_jobs.engine import attempts, bodies, event_loops
+from durable_jobs.engine import attempt, body_calls, event_loops
 from durable_jobs.engine.suspend import SimulatedCrash
-from durable_jobs.events import admitting, model_waits, routing, run_log
+from durable_jobs.events import model_waits, routing
 from durable_jobs.exceptions import ConfigurationError, StepError
-from durable_jobs.flow import limits
+from durable_jobs.flow_control import limits
+from durable_jobs.lifecycle import admission, run_log
+from durable_jobs.maintenance import tick
 from durable_jobs.models import Event, Run, Schedule, Wait
-from durable_jobs.scheduling import crons, ticking
+from durable_jobs.schedules import sync
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, gathered, guarding, lanes, leases, unknown
-from durable_jobs.testing import deciding, replaying, stubs
+from durable_jobs.store import (
+    backlogs,
+    db,
+    event_windows,
+    item_errors,
+    leases,
+    unknown_functions,
+)
+from durable_jobs.testing import approvals, stubs
+from durable_jobs.testing import replay as replay_runs
 from durable_jobs.testing.stubs import Stub, StubError
 from durable_jobs.types import Duration
 
@@ -78,12 +88,14 @@ class Kit:
     def __enter__(self) -> Kit:
         self._stack.enter_context(clock.using(self._clock))
         self._stack.enter_context(registry.temporary())
-        self._stack.enter_context(dispatch.using(KitDispatcher(self)))
+        self._stack.enter_context(notifier.using(KitDispatcher(self)))
         self._stack.enter_context(failpoints.watching(self._pass))
-        self._stack.callback(bodies.substitute, bodies.substitute(self._stubbed))
+        self._stack.callback(
+            body_calls.substitute, body_calls.substitute(self._stubbed)
+        )
         self._stack.callback(run_log.watch, run_log.watch(self._failed))
         self._stack.callback(model_waits.watched.forget)
-        for cache in (limits, unknown, guarding):
+        for cache in (limits, unknown_functions, item_errors):
             cache.forget()
             self._stack.callback(cache.forget)
         return self
@@ -116,11 +128,11 @@ class Kit:
         return self._run(passing=False)
 
     def _run(self, *, passing: bool) -> int:
-        crons.sync()  # beat may take ten seconds to note one that was just declared
+        sync.sync()  # beat may take ten seconds to note one that was just declared
         count = 0
         while True:
             self._look_after_commits()
-            ticking.tick(passing=passing)
+            tick.tick(passing=passing)
             routing.route_pending()
             made = self._serve_all()
             count += made
@@ -137,17 +149,17 @@ class Kit:
             status=RunStatus.QUEUED, due_at__lte=clock.now()
         )
         # A lane may have had its last run let through, and nobody has seen that yet.
-        queues = set(rows.values_list("queue", flat=True)) | lanes.queues(
+        queues = set(rows.values_list("queue", flat=True)) | backlogs.queues(
             registry.ids()
         )
         return sum(self._serve(queue) for queue in sorted(queues))
 
     def _serve(self, queue: str) -> int:
-        admitting.admit(queue, settings.CLAIM_BATCH)
+        admission.admit(queue, settings.CLAIM_BATCH)
         claimed = leases.claim(queue, settings.CLAIM_BATCH, "kit")
-        for run in admitting.admitted(claimed):
+        for run in admission.admitted(claimed):
             try:
-                attempts.advance(run, threads=0)
+                attempt.advance(run, threads=0)
             except SimulatedCrash:
                 continue  # a dead worker: its lease has to run out
             finally:
@@ -159,7 +171,7 @@ class Kit:
         return due.exclude(kind="model").exists()
 
     def _admission_due(self) -> bool:
-        return bool(admitting.needed())
+        return bool(admission.needed())
 
     def _look_after_commits(self) -> None:
         """Make the looks that saves have asked for and an open test transaction keeps.
@@ -228,8 +240,8 @@ class Kit:
             .order_by("ts")
             .values_list("ts", flat=True)
             .first(),
-            lanes.next_turn(),
-            gathered.next_due(),
+            backlogs.next_turn(),
+            event_windows.next_due(),
         ]
         leased = runs.filter(lease_token__isnull=False, lease_until__gte=now)
         until = leased.order_by("lease_until").values_list("lease_until", flat=True)
@@ -250,7 +262,7 @@ class Kit:
         ``run_until_idle``. Raises ``InvalidForm``, ``PermissionDenied``, and
         ``Refused`` when nobody asks.
         """
-        deciding.approve(deciding.asked(step, run), data or {}, by)
+        approvals.approve(approvals.asked(step, run), data or {}, by)
 
     def reject(
         self,
@@ -261,7 +273,7 @@ class Kit:
         run: Run | None = None,
     ) -> None:
         """Reject what an ``approve`` step asks; the rest is as in ``approve``."""
-        deciding.reject(deciding.asked(step, run), reason, by)
+        approvals.reject(approvals.asked(step, run), reason, by)
 
     # Trouble
 
@@ -283,7 +295,7 @@ class Kit:
         What it has recorded is not run again; what it had not got to is run by the code
         as it is now. Raises ``ConfigurationError`` for what is no history.
         """
-        run = replaying.begin(history)
+        run = replay_runs.begin(history)
         self.run_until_idle()
         run.refresh_from_db()
         return run

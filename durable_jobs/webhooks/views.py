@@ -10,11 +10,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 
 from durable_jobs.conf import settings
-from durable_jobs.control import limiting
+from durable_jobs.control import request_throttle
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.webhooks import Webhook
-from durable_jobs.webhooks import receiving
-from durable_jobs.webhooks.reading import Rejected, payload_of, raw_body
+from durable_jobs.webhooks import delivery
+from durable_jobs.webhooks.parsing import Rejected, payload_of, raw_body
 
 logger = logging.getLogger("durable_jobs")
 
@@ -43,18 +43,18 @@ def receive(request: HttpRequest, path: str) -> HttpResponse:
 
 
 def _receive(hook: Webhook, request: HttpRequest) -> HttpResponse:
-    who = f"webhook:{hook.path}:{limiting.address(request)}"
-    wait = limiting.wait(who, settings.WEBHOOK_RATE)
+    who = f"webhook:{hook.path}:{request_throttle.address(request)}"
+    wait = request_throttle.wait(who, settings.WEBHOOK_RATE)
     if wait is not None:
         raise Rejected(429, "Too many deliveries: send it again later.", wait=wait)
-    receiving.precheck(hook, request)
+    delivery.precheck(hook, request)
     body = raw_body(request)
-    receiving.verify(hook, request, body)
+    delivery.verify(hook, request, body)
     payload = payload_of(request, body)
-    answer = receiving.handshake(hook, payload)
+    answer = delivery.handshake(hook, payload)
     if answer is not None:
         return HttpResponse(answer, content_type="text/plain; charset=utf-8")
-    ids = receiving.take(hook, request.headers, payload)
+    ids = delivery.take(hook, request.headers, payload)
     return JsonResponse({"ids": ids}, status=202) if ids else HttpResponse(status=204)
 
 

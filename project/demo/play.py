@@ -19,7 +19,7 @@ from django.urls import NoReverseMatch, reverse
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.durations import format_duration
-from durable_jobs.executors.tree import Beat, Tree, Web
+from durable_jobs.management.dev_server import Beat, Tree, Web
 from durable_jobs.models import Run
 from durable_jobs.queries.timeline import render_text
 from durable_jobs.statuses import RunStatus

@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import Client
 
 from durable_jobs import durable
-from durable_jobs.control import acting, approving
+from durable_jobs.control import approval_decisions, run_actions
 from durable_jobs.models import Run
 from tests.admin.approving import (
     INBOX,
@@ -127,9 +127,9 @@ def test_who_may_answer_for_anything_may_not_decide(ask, login):
     run = ask()
     key = run.steps.get().key
     login("view_run", "view_payload", "answer_run")
-    actor = acting.Actor(User.objects.get(username="ann"))
+    actor = run_actions.Actor(User.objects.get(username="ann"))
     with pytest.raises(durable.Refused):
-        acting.act(actor, "answer", run, step=key, value={})
+        run_actions.act(actor, "answer", run, step=key, value={})
     assert run.steps.get().status == "waiting"
 
 
@@ -162,13 +162,13 @@ def test_of_two_at_the_same_moment_one_wins_and_the_other_is_told(
 ):
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has one writer: races are tested on the database of record")
-    run, both, settle = ask(), threading.Barrier(2), approving.settle
+    run, both, settle = ask(), threading.Barrier(2), approval_decisions.settle
 
     def settling(*args):
         both.wait(30)  # neither has seen the other
         settle(*args)
 
-    monkeypatch.setattr(approving, "settle", settling)
+    monkeypatch.setattr(approval_decisions, "settle", settling)
     ann, bob = (login("change_order", name=name) for name in ("ann", "bob"))
     address = place_of(run)
     came = together(

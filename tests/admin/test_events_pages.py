@@ -17,8 +17,8 @@ from django.urls import reverse
 from pydantic import BaseModel
 
 from durable_jobs import durable, ids
+from durable_jobs.admin.events.snippets import snippets
 from durable_jobs.admin.payloads import stored
-from durable_jobs.admin.snippets import snippets
 from durable_jobs.models import Event, Run, Step
 from durable_jobs.queries import events
 from tests.admin.conftest import Page, list_of, make_events, make_runs, page_of

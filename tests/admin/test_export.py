@@ -15,7 +15,7 @@ from django.test import AsyncClient
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from durable_jobs.admin import export
+from durable_jobs.admin.runs import export
 from tests.admin.conftest import list_of, make_runs
 
 pytestmark = pytest.mark.django_db

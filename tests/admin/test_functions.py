@@ -16,7 +16,7 @@ from django.urls import reverse
 from pydantic import BaseModel
 
 from durable_jobs import clock, durable, ids
-from durable_jobs.admin.functions import A_PAGE
+from durable_jobs.admin.functions.views import A_PAGE
 from durable_jobs.models import Pause, Run
 from durable_jobs.queries import functions
 from durable_jobs.testing import Kit

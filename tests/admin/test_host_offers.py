@@ -15,8 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from durable_jobs import durable
-from durable_jobs.admin import choosing
-from durable_jobs.control import auditing, offering
+from durable_jobs.admin import signed_selection
+from durable_jobs.control import admin_actions, audit
 from durable_jobs.models import Run
 from project.shop.models import Order, Tenant
 from tests.admin.conftest import Page, make_orders, page_of
@@ -204,7 +204,7 @@ def _only_here(durable_kit):
 def test_a_form_gets_too_old(staff, monkeypatch):
     client = staff(*MAY)
     asked = choose(client, make_orders(1))
-    monkeypatch.setattr(choosing, "GOOD_FOR", -1)
+    monkeypatch.setattr(signed_selection, "GOOD_FOR", -1)
     send(client, asked)
     assert not Run.objects.exists()
 
@@ -235,7 +235,7 @@ def test_nothing_left_is_a_message(staff):
 
 
 def test_the_whole_list_can_be_chosen_up_to_a_number(staff, monkeypatch):
-    monkeypatch.setattr(offering, "MOST", 3)
+    monkeypatch.setattr(admin_actions, "MOST", 3)
     client = staff(*MAY)
     orders = make_orders(3)
     asked = choose(client, orders[:1], select_across="1")
@@ -262,7 +262,7 @@ def test_a_thousand_start_in_as_many_statements_as_a_few(staff):
     # SQLite takes an insert of so many values in two pieces.
     pieces = 1 if connection.vendor == "sqlite" else 0
     assert costs(40) <= costs(2) + pieces
-    make_orders(offering.MOST - Order.objects.count())
+    make_orders(admin_actions.MOST - Order.objects.count())
     asked = choose(client, Order.objects.all()[:1], select_across="1")
     assert send(client, asked).status_code == 302
     assert Run.objects.filter(function="shop.refund_order").count() == 43 + 1000
@@ -346,7 +346,7 @@ def test_all_or_none_start(staff, monkeypatch):
     def fail(*args):
         raise RuntimeError("the log is broken")
 
-    monkeypatch.setattr(auditing, "write_all", fail)
+    monkeypatch.setattr(audit, "write_all", fail)
     with pytest.raises(RuntimeError):
         send(client, asked)
     assert not Run.objects.exists()
@@ -449,7 +449,7 @@ def test_each_role_gets_what_it_may(role):
     place = "admin:shop.order:shop.refund_order"
     request = RequestFactory().get("/")
     request.user = user
-    chosen = choosing.Chosen.new([order.pk], ORDERS).signed(request, place)
+    chosen = signed_selection.Chosen.new([order.pk], ORDERS).signed(request, place)
     page, start, action = ANSWERS[role]
     assert answered(client.get(START, {"pk": order.pk})) == page
     assert answered(choose(client, [order])) == action

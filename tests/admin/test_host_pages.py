@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from durable_jobs import clock
-from durable_jobs.admin.panels import MOST, WARNED
+from durable_jobs.admin.project.panel import MOST, WARNED
 from durable_jobs.models import Run
 from durable_jobs.queries.subjects import COUNTED
 from project.shop.models import Order

@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from durable_jobs.admin.references import MOST
+from durable_jobs.admin.object_links import MOST
 from project.shop.models import Order, Tenant
 from tests.admin.conftest import Page, make_orders, make_runs, make_steps, page_of
 

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import clock, durable
 from durable_jobs.admin.related import MOST
-from durable_jobs.admin.steps import MOST as MOST_ATTEMPTS
+from durable_jobs.admin.runs.steps import MOST as MOST_ATTEMPTS
 from durable_jobs.models import Attempt, Event, Run, Schedule, Step, Worker
 from durable_jobs.testing import Kit
 from tests.admin.conftest import list_of, make_events, make_runs, make_steps, page_of

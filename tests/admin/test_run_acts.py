@@ -13,8 +13,8 @@ from django.test import Client
 from django.urls import reverse
 
 from durable_jobs import durable, ids
-from durable_jobs.admin.run_pages import STOP
-from durable_jobs.control.acting import VERBS
+from durable_jobs.admin.runs.views import STOP
+from durable_jobs.control.run_actions import VERBS
 from durable_jobs.models import Run
 from durable_jobs.testing import Kit
 from tests.admin.conftest import Page, make_runs, make_steps, page_of

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from durable_jobs import clock, durable, ids
 from durable_jobs.admin.payloads import SHOWN
 from durable_jobs.admin.related import MOST as MOST_RUNS
-from durable_jobs.admin.timeline import MOST_LINES, MOST_NOTES
+from durable_jobs.admin.runs.timeline import MOST_LINES, MOST_NOTES
 from durable_jobs.models import Attempt, Event, Run, Step, Subject, Wait
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant

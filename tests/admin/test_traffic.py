@@ -113,7 +113,7 @@ def test_what_is_executing_is_shown_by_queue_and_worker(operator):
 
 def test_counts_end_where_the_page_says(durable_kit, operator, monkeypatch):
     monkeypatch.setattr(traffic, "COUNTED", 3)
-    monkeypatch.setattr("durable_jobs.admin.traffic.COUNTED", 3)
+    monkeypatch.setattr("durable_jobs.admin.queues.views.COUNTED", 3)
     make_runs(9, queue="tests-q", status="queued", ended_at=None, started_at=None)
     assert queue_of("tests-q").ready == 4
     assert "tests-q 3+" in page(operator, PAGE).text

@@ -23,9 +23,9 @@ from django.urls import reverse
 from pydantic import BaseModel, Field
 
 from durable_jobs import durable, ids
-from durable_jobs.admin.typed import PayloadText
+from durable_jobs.admin.typed_json import PayloadText
 from durable_jobs.models import Event, Run
-from durable_jobs.serialization.typed import NOT_FOUND
+from durable_jobs.serialization.typed_json import NOT_FOUND
 from durable_jobs.testing import Kit
 from project.shop.models import Order
 from tests.admin.conftest import make_orders

@@ -14,8 +14,8 @@ from django.core.cache import cache
 from django.test import Client
 
 from durable_jobs import durable
-from durable_jobs.control import keys
-from durable_jobs.control.acting import Actor
+from durable_jobs.control import api_keys
+from durable_jobs.control.run_actions import Actor
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.testing import Kit
 
@@ -78,7 +78,7 @@ def user_with(*permissions: str, **values: Any) -> User:
 def program_of(user: User, *scopes: str, **options: Any) -> Caller:
     """Return a program with a key of a user."""
     maker = User.objects.create_superuser(f"maker{User.objects.count()}")
-    made = keys.create(Actor(maker), "tests", scopes, **options)
+    made = api_keys.create(Actor(maker), "tests", scopes, **options)
     made.key.owner = str(user.pk)
     made.key.save()
     return Caller(headers={"Authorization": f"Bearer {made.text}"})

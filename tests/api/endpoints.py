@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from durable_jobs import durable
-from durable_jobs.events import answering
+from durable_jobs.lifecycle import callbacks
 from durable_jobs.models import Run, Schedule
 from tests.api.conftest import Caller
 
@@ -106,7 +106,7 @@ def furnish(kit: Any) -> dict[str, Any]:
     place: dict[str, Any] = {name: run.pk for name, run in made.items()}
     place["step"] = made["run"].steps.get().key
     for name, run in {"token": "called", "other_token": "called_too"}.items():
-        place[name] = answering.token(made[run].pk, made[run].steps.get().key)
+        place[name] = callbacks.token(made[run].pk, made[run].steps.get().key)
     place["approval"] = made["approving"].steps.get().pk
     schedules = [durable.schedules.create(asks, "0 9 * * *") for _ in range(2)]
     schedules[1].pause()

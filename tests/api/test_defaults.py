@@ -8,9 +8,9 @@ import pytest
 from django.test import Client, RequestFactory, override_settings
 
 from durable_jobs import durable
-from durable_jobs.admin.export import as_csv
+from durable_jobs.admin.runs.export import as_csv
 from durable_jobs.conf import problems, settings
-from durable_jobs.control import limiting
+from durable_jobs.control import request_throttle
 from durable_jobs.progress.tokens import View
 from tests.api.conftest import V1, Caller, person_of, problem, user_with
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 def address(text: str) -> str:
     """Return what a request from an address is counted by."""
-    return limiting.address(RequestFactory(REMOTE_ADDR=text).get("/"))
+    return request_throttle.address(RequestFactory(REMOTE_ADDR=text).get("/"))
 
 
 def closed(**values: str) -> Any:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from durable_jobs import durable
 from durable_jobs.models import Event, Run
-from durable_jobs.serialization import canonical, outside
+from durable_jobs.serialization import canonical, untrusted_json
 from tests.api.conftest import problem
 
 pytestmark = pytest.mark.django_db
@@ -209,8 +209,8 @@ def test_a_body_of_very_many_small_values_is_refused_before_it_is_parsed(
     def parsed(*args, **kwargs):
         raise AssertionError("it was parsed")
 
-    body = b"[" + b"{}," * outside.MOST_VALUES + b"{}]"
-    monkeypatch.setattr(outside, "_decode", parsed)
+    body = b"[" + b"{}," * untrusted_json.MOST_VALUES + b"{}]"
+    monkeypatch.setattr(untrusted_json, "_decode", parsed)
     problem(api.post("events", body), 413, "limit-exceeded")
 
 

@@ -12,8 +12,8 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 
 from durable_jobs import durable
-from durable_jobs.control import spaces
-from durable_jobs.events import answering
+from durable_jobs.control import id_namespaces
+from durable_jobs.lifecycle import callbacks
 from durable_jobs.models import Run
 from durable_jobs.queries import visibility
 from tests.api.conftest import V1, Caller, problem
@@ -32,7 +32,7 @@ def test_an_object_of_very_many_unknown_names_is_one_error(kit, api):
 
     run = calls.enqueue()
     kit.run_until_idle()
-    token = answering.token(run.pk, run.steps.get().key)
+    token = callbacks.token(run.pk, run.steps.get().key)
     for path in (
         "events",
         f"callbacks/{token}/succeed",
@@ -101,7 +101,7 @@ def test_a_repeat_of_an_idempotent_start_starts_nothing_and_is_told_so(kit, api)
 def test_no_user_can_be_called_as_the_space_of_another_user():
     other = "ann@example.com"
     digest = hashlib.sha256(other.encode()).hexdigest()
-    found = [spaces.of_user(SimpleNamespace(pk=key)) for key in (other, digest)]
+    found = [id_namespaces.of_user(SimpleNamespace(pk=key)) for key in (other, digest)]
     assert found[0] != found[1]
 
 

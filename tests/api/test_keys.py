@@ -16,8 +16,8 @@ from django.core.management import CommandError, call_command
 from django.test import Client, override_settings
 from django.urls import reverse
 
-from durable_jobs.control import keys
-from durable_jobs.control.acting import Actor
+from durable_jobs.control import api_keys
+from durable_jobs.control.run_actions import Actor
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import ApiKey, Event, Run
@@ -44,7 +44,7 @@ def test_all_that_opens_nothing_gets_one_and_the_same_answer(kit, program):
         for caller in (good, revoked, expired, of_gone, of_inactive)
     )
     row = ApiKey.objects.get(pk=ApiKey.objects.order_by("pk")[1].pk)
-    assert keys.revoke(Actor(User.objects.create_superuser("boss")), row, "leaked")
+    assert api_keys.revoke(Actor(User.objects.create_superuser("boss")), row, "leaked")
     kit.advance("1h")
     gone.delete()
     User.objects.filter(username="away").update(is_active=False)
@@ -63,7 +63,7 @@ def test_all_that_opens_nothing_gets_one_and_the_same_answer(kit, program):
 
 def test_a_key_is_stored_as_a_digest_alone(kit):
     actor = Actor(User.objects.create_superuser("boss"))
-    made = keys.create(actor, "ci", ["runs:read"])
+    made = api_keys.create(actor, "ci", ["runs:read"])
     assert re.fullmatch(r"dj_[\w-]{43}", made.text)
     row = ApiKey.objects.filter(pk=made.key.pk).values().get()
     assert made.text not in json.dumps(row, default=str)
@@ -141,21 +141,21 @@ def test_a_secret_of_the_settings_may_send_events_and_nothing_else(kit):
 def test_a_key_that_cannot_be_is_not_made(kit, name, scopes, events):
     actor = Actor(User.objects.create_superuser("boss"))
     with pytest.raises(ConfigurationError):
-        keys.create(actor, name, scopes, events=events)
+        api_keys.create(actor, name, scopes, events=events)
     assert not ApiKey.objects.exists()
 
 
 def test_making_and_revoking_keys_need_permissions(kit):
     nobody = Actor(user_with("view_apikey"))
     with pytest.raises(PermissionDenied):
-        keys.create(nobody, "x", ["runs:read"])
-    made = keys.create(Actor(user_with("add_apikey")), "x", ["runs:read"])
+        api_keys.create(nobody, "x", ["runs:read"])
+    made = api_keys.create(Actor(user_with("add_apikey")), "x", ["runs:read"])
     with pytest.raises(PermissionDenied):
-        keys.revoke(nobody, made.key)
+        api_keys.revoke(nobody, made.key)
     assert made.key.revoked_at is None
     boss = Actor(user_with("revoke_apikey"))
-    assert keys.revoke(boss, made.key)
-    assert not keys.revoke(boss, made.key)
+    assert api_keys.revoke(boss, made.key)
+    assert not api_keys.revoke(boss, made.key)
 
 
 # By the command

@@ -12,7 +12,7 @@ from django.db import transaction
 from django.test import override_settings
 
 from durable_jobs.conf import Rate
-from durable_jobs.control import limiting
+from durable_jobs.control import request_throttle
 from tests.api.conftest import Caller, problem
 
 pytestmark = pytest.mark.django_db
@@ -28,7 +28,7 @@ def test_a_cache_in_the_database_that_fails_leaves_the_transaction_whole(db):
         "LOCATION": "no_such_table",
     }
     with override_settings(CACHES={"default": table}), transaction.atomic():
-        assert limiting.wait("somebody", Rate(1, timedelta(minutes=1))) is None
+        assert request_throttle.wait("somebody", Rate(1, timedelta(minutes=1))) is None
         assert User.objects.count() == 0
 
 
@@ -99,7 +99,7 @@ def test_requests_at_one_moment_do_not_pass_for_one(kit):
     def ask():
         barrier.wait()
         for _ in range(10):
-            too_many = limiting.wait("somebody", Rate(20, timedelta(minutes=1)))
+            too_many = request_throttle.wait("somebody", Rate(20, timedelta(minutes=1)))
             (passed if too_many is None else refused).append(1)
 
     threads = [threading.Thread(target=ask) for _ in range(8)]

@@ -8,8 +8,8 @@ from django.contrib.auth.models import User
 from durable_jobs import clock
 from durable_jobs.api.application import make
 from durable_jobs.control.scopes import SCOPES
+from durable_jobs.maintenance import tick
 from durable_jobs.models import Event, Run, Schedule, Worker
-from durable_jobs.scheduling import ticking
 from tests.api.conftest import EVERY, Caller, person_of, problem, program_of, user_with
 from tests.api.endpoints import ENDPOINTS, furnish
 
@@ -22,7 +22,7 @@ OPEN = [one for one in ENDPOINTS if one.permission is None and one.scope is None
 @pytest.fixture
 def place(kit):
     now = clock.now()
-    Worker.objects.create(name=ticking.TICK, kind="beat", seen_at=now, started_at=now)
+    Worker.objects.create(name=tick.TICK, kind="beat", seen_at=now, started_at=now)
     return furnish(kit)
 
 

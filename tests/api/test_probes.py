@@ -10,9 +10,10 @@ from django.db import OperationalError
 from prometheus_client.parser import text_string_to_metric_families
 
 from durable_jobs import clock, durable
+from durable_jobs.maintenance import doctor
+from durable_jobs.maintenance import tick as tick_module
 from durable_jobs.models import Worker
 from durable_jobs.queries import metrics
-from durable_jobs.scheduling import doctor, ticking
 from durable_jobs.statuses import RunStatus
 from tests.admin.conftest import make_runs
 from tests.api.conftest import Caller, problem
@@ -22,7 +23,12 @@ pytestmark = pytest.mark.django_db
 
 def ticked(**values):
     now = clock.now()
-    known = {"name": ticking.TICK, "kind": "beat", "seen_at": now, "started_at": now}
+    known = {
+        "name": tick_module.TICK,
+        "kind": "beat",
+        "seen_at": now,
+        "started_at": now,
+    }
     return Worker.objects.create(**{**known, **values})
 
 

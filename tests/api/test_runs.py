@@ -13,8 +13,8 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 
-from durable_jobs import dispatch, durable
-from durable_jobs.api import waiting
+from durable_jobs import durable, notifier
+from durable_jobs.api import long_poll
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
 from tests.admin.conftest import make_runs, make_steps
@@ -343,8 +343,8 @@ def test_a_run_that_ends_elsewhere_meanwhile_is_answered_at_once(
         if len(looked) == 3:
             Run.objects.get(pk=run.pk).cancel("closed")
 
-    monkeypatch.setattr("durable_jobs.control.steering.time.sleep", meanwhile)
-    with dispatch.using(Elsewhere()):
+    monkeypatch.setattr("durable_jobs.control.runs.time.sleep", meanwhile)
+    with notifier.using(Elsewhere()):
         response = api.get(f"runs/{run.pk}/result", {"wait": 60})
     assert response.status_code == 200
     assert response.json()["reason"] == "closed"
@@ -353,12 +353,12 @@ def test_a_run_that_ends_elsewhere_meanwhile_is_answered_at_once(
 
 def test_not_many_requests_wait_at_once(kit, api, sleeper, monkeypatch):
     run = durable.function(id="tests.quick")(lambda ctx: 7).enqueue()
-    monkeypatch.setattr(waiting, "_places", threading.BoundedSemaphore(1))
-    with waiting._places:
+    monkeypatch.setattr(long_poll, "_places", threading.BoundedSemaphore(1))
+    with long_poll._places:
         # Nothing is executed for one who does not wait.
         assert api.get(f"runs/{run.pk}/result", {"wait": 30}).status_code == 202
     assert api.get(f"runs/{run.pk}/result", {"wait": 30}).status_code == 200
-    assert waiting._places.acquire(blocking=False), "the place was given back"
+    assert long_poll._places.acquire(blocking=False), "the place was given back"
 
 
 def test_a_run_that_goes_while_it_is_waited_for_is_not_found(

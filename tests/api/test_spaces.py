@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.test import override_settings
 
 from durable_jobs import durable
-from durable_jobs.control import spaces
+from durable_jobs.control import id_namespaces
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Event, IdempotencyKey, Run
 from durable_jobs.testing import Kit
@@ -49,7 +49,7 @@ def test_event_ids_of_two_owners_do_not_meet(kit, placed, owners):
         assert caller.post("events", event(number)).json() == {"ids": [IDS]}
     kit.run_until_idle()
     assert sorted(run.result()["n"] for run in Run.objects.all()) == [0, 1, 2]
-    stored = {f"api:{spaces.of_user(owner)}:{IDS}" for owner in owners}
+    stored = {f"api:{id_namespaces.of_user(owner)}:{IDS}" for owner in owners}
     assert {row.pk for row in Event.objects.all()} == {IDS, *stored}
 
 
@@ -137,7 +137,7 @@ def test_runs_are_found_by_the_ids_that_their_owner_has_sent(kit, placed, owners
     for name in ("key", "q"):
         assert found(one, **{name: "key-1"}) == [str(by_key.pk)]
         assert found(other, **{name: "key-1"}) == []
-    stored = f"api:{spaces.of_user(owners[0])}:{IDS}"
+    stored = f"api:{id_namespaces.of_user(owners[0])}:{IDS}"
     assert found(other, event=stored) == [str(by_event.pk)]
     shown = one.get(f"runs/{by_event.pk}").json()["event"]
     assert (shown, other.get(f"runs/{by_event.pk}").json()["event"]) == (IDS, stored)

@@ -9,8 +9,8 @@ from datetime import timedelta
 from django.contrib.contenttypes.models import ContentType
 
 from durable_jobs import clock, durable
+from durable_jobs.maintenance import run_stats
 from durable_jobs.models import Pause, Run, Tally, Worker
-from durable_jobs.scheduling import tallying
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
 from tests.admin.conftest import make_runs
@@ -29,7 +29,7 @@ FUNCTIONS = {
 def past(seed: int = 7) -> None:
     """Write the tallies of a week, busy by day."""
     chance = random.Random(seed)  # noqa: S311  # a picture, no secret
-    end, rows = tallying.begin_of(clock.now()), []
+    end, rows = run_stats.begin_of(clock.now()), []
     for number in range(1, 7 * 24 * 12):
         since = end - number * Tally.LENGTH
         busy = 0.25 + max(0.0, 1 - abs(since.hour - 14) / 8)

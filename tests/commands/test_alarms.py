@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from durable_jobs import clock, dispatch, durable
+from durable_jobs import clock, durable, notifier
 from durable_jobs.definitions.registry import registry
-from durable_jobs.executors import keeper as keepers
-from durable_jobs.executors.celery_tasks import CeleryDispatcher, work
-from durable_jobs.executors.keeper import FARTHEST_ALARM, GRACE, LEAD, Keeper
-from durable_jobs.executors.serving import serve
+from durable_jobs.maintenance import timers
 from durable_jobs.models import Run, Wait
-from durable_jobs.scheduling import timers
 from durable_jobs.statuses import RunStatus
+from durable_jobs.worker import background as keepers
+from durable_jobs.worker.background import FARTHEST_ALARM, GRACE, LEAD, Keeper
+from durable_jobs.worker.celery_tasks import CeleryDispatcher, work
+from durable_jobs.worker.queue_loop import serve
 from tests.engine.workers import Deaf
 from tests.lab.processes import until
 
@@ -119,7 +119,7 @@ def napper(ctx: durable.Context) -> None:
 def naps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Give a function that sleeps, where alarms are set and bells counted."""
     monkeypatch.setattr(keepers, "_keeper", None)
-    with registry.temporary(), dispatch.using(Napping()):
+    with registry.temporary(), notifier.using(Napping()):
         yield durable.function(id="naps")(napper)
         keepers.keeper().stop()
 
@@ -146,7 +146,7 @@ def test_a_bell_that_comes_before_its_moment_is_answered_at_it(
 ):
     looked: list[datetime] = []
     monkeypatch.setattr(
-        "durable_jobs.executors.celery_tasks.serve",
+        "durable_jobs.worker.celery_tasks.serve",
         lambda queue, **options: looked.append(clock.now()),
     )
     moment = clock.now() + timedelta(seconds=LEAD * 0.9)

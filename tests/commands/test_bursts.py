@@ -12,9 +12,9 @@ from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from durable_jobs import clock
-from durable_jobs.dispatch import BrokerAway
-from durable_jobs.executors.bells import CLOSE, Bursts
-from durable_jobs.executors.celery_tasks import CeleryDispatcher
+from durable_jobs.notifier import BrokerAway
+from durable_jobs.worker.broker import CLOSE, Bursts
+from durable_jobs.worker.celery_tasks import CeleryDispatcher
 from tests.lab.processes import ROOT, until
 
 
@@ -141,7 +141,7 @@ def test_a_fork_does_not_wait_for_the_thread_of_its_parent(now: list[float]):
 
 def test_a_program_that_ends_at_once_has_sent_its_last_bell():
     program = """
-from durable_jobs.executors.bells import Bursts
+from durable_jobs.worker.broker import Bursts
 bursts = Bursts(lambda queue, work: not print(queue, work, flush=True))
 print(*[bursts.gathers("a", 1) for _ in range(3)], flush=True)
 """

@@ -48,7 +48,7 @@ def test_messages_go_to_the_default_app_whatever_a_thread_made_last() -> None:
     program = """
 import django, threading
 django.setup()
-from durable_jobs.executors.celery_app import project_app
+from durable_jobs.worker.celery_app import project_app
 third = Celery("third")
 names = [project_app().main]
 def ask():
@@ -68,7 +68,7 @@ def test_setting_names_the_app_of_senders_workers_and_beats() -> None:
     program = """
 begins(first)
 begins(second)
-from durable_jobs.executors.celery_app import project_app
+from durable_jobs.worker.celery_app import project_app
 print(project_app().main, *(TICK in app.conf.beat_schedule for app in (first, second)))
 from project.celery import app
 begins(app)
@@ -80,7 +80,7 @@ print(TICK in app.conf.beat_schedule)
 
 def test_worker_sends_by_the_app_that_it_was_started_with() -> None:
     program = """
-from durable_jobs.executors.celery_app import project_app
+from durable_jobs.worker.celery_app import project_app
 worker = second.Worker(pool="solo", loglevel="ERROR", quiet=True)
 print(project_app().main, *sorted(second.amqp.queues.consume_from))
 """
@@ -108,7 +108,7 @@ settings.configure(
 )
 django.setup()
 from celery import Celery
-from durable_jobs.executors.celery_app import project_app
+from durable_jobs.worker.celery_app import project_app
 os.environ["DJANGO_SETTINGS_MODULE"] = "any.settings"
 later = Celery("later", broker="memory://")
 def ask():

@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from durable_jobs import durable
+from durable_jobs.maintenance import doctor
+from durable_jobs.maintenance.invariants import FAULTS
 from durable_jobs.models import Attempt, Run, Step, Subject, Wait
-from durable_jobs.scheduling import doctor
-from durable_jobs.scheduling.faults import FAULTS
 
 pytestmark = pytest.mark.django_db
 

@@ -9,8 +9,8 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
+from durable_jobs.maintenance import doctor
 from durable_jobs.models import Event, Pause, Run, Wait
-from durable_jobs.scheduling import doctor
 from tests.commands.conftest import serving
 
 pytestmark = pytest.mark.django_db

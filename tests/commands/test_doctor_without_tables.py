@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from durable_jobs.maintenance import doctor
 from durable_jobs.models import Pause
-from durable_jobs.scheduling import doctor
 from tests.lab.processes import lab
 
 ROOT = Path(__file__).parents[2]

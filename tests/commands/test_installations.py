@@ -13,12 +13,12 @@ from django.db import Error, transaction
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from durable_jobs import clock, durable
-from durable_jobs.executors import foreign, queues
-from durable_jobs.executors.celery_app import TICK
-from durable_jobs.executors.celery_tasks import CeleryDispatcher, tick, work
-from durable_jobs.executors.foreign import HOPS, INSTALLATION, MOST_HOPS
 from durable_jobs.models import Installation, Run
 from durable_jobs.store import installation
+from durable_jobs.worker import foreign_messages, queues
+from durable_jobs.worker.celery_app import TICK
+from durable_jobs.worker.celery_tasks import CeleryDispatcher, tick, work
+from durable_jobs.worker.foreign_messages import HOPS, INSTALLATION, MOST_HOPS
 
 pytestmark = pytest.mark.django_db
 
@@ -42,10 +42,10 @@ class Sent:
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     """Take what would be published."""
     sent = Sent()
-    monkeypatch.setattr(foreign, "_publisher", sent)
-    monkeypatch.setattr(foreign, "project_app", lambda: sent)
-    monkeypatch.setattr(foreign, "DELAY", 0.0)
-    monkeypatch.setattr(foreign, "_say_at", float("-inf"))
+    monkeypatch.setattr(foreign_messages, "_publisher", sent)
+    monkeypatch.setattr(foreign_messages, "project_app", lambda: sent)
+    monkeypatch.setattr(foreign_messages, "DELAY", 0.0)
+    monkeypatch.setattr(foreign_messages, "_say_at", float("-inf"))
     return sent
 
 
@@ -116,7 +116,7 @@ def test_message_of_this_installation_is_served(
     sent: Sent, durable_kit: object
 ) -> None:
     run = enqueue()
-    receive(work, "default", clock.now().timestamp(), **foreign.headers())
+    receive(work, "default", clock.now().timestamp(), **foreign_messages.headers())
     assert status(run) == "completed"
 
 
@@ -126,7 +126,7 @@ def test_sent_messages_and_ticks_carry_the_id(
     own = {INSTALLATION: str(Installation.objects.get().key)}
     dispatcher = CeleryDispatcher()
     monkeypatch.setattr(dispatcher, "_publisher", sent)
-    module = "durable_jobs.executors.celery_tasks.project_app"
+    module = "durable_jobs.worker.celery_tasks.project_app"
     monkeypatch.setattr(module, lambda: sent)
     dispatcher._send("default", 1, clock.now())
     assert sent.messages[0]["headers"] == own
@@ -161,7 +161,7 @@ def test_id_that_the_database_does_not_tell_is_not_asked_for_again_at_once(
     monkeypatch.setattr(installation, "_ask_at", float("-inf"))
     monkeypatch.setattr(installation, "_read", fail)
     assert [installation.key() for _ in range(5)] == [None] * 5
-    assert foreign.headers() == {}
+    assert foreign_messages.headers() == {}
     assert asked == [1]
 
 
@@ -192,7 +192,7 @@ def test_queues_have_the_prefix_on_the_broker_alone(
     assert queues.served(["pr7-default", "celery"]) == ["default"]
     dispatcher = CeleryDispatcher()
     monkeypatch.setattr(dispatcher, "_publisher", sent)
-    module = "durable_jobs.executors.celery_tasks.project_app"
+    module = "durable_jobs.worker.celery_tasks.project_app"
     monkeypatch.setattr(module, lambda: sent)
     dispatcher._send("default", 1, clock.now())
     (message,) = sent.messages

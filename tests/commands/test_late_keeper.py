@@ -8,9 +8,9 @@ import pytest
 
 from durable_jobs import clock, durable
 from durable_jobs.conf import settings
-from durable_jobs.executors.keeper import Keeper
 from durable_jobs.models import Run
 from durable_jobs.store import leases
+from durable_jobs.worker.background import Keeper
 
 pytestmark = pytest.mark.django_db
 

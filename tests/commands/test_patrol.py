@@ -10,13 +10,13 @@ from tempfile import TemporaryFile
 
 import pytest
 
-from durable_jobs import clock, dispatch, durable
-from durable_jobs.executors import patrol
-from durable_jobs.executors.executing import Tasks
-from durable_jobs.executors.patrol import Hands, Patrol
+from durable_jobs import clock, durable, notifier
+from durable_jobs.maintenance import heartbeats, retention, tick
 from durable_jobs.models import Run, Worker
-from durable_jobs.scheduling import presence, retention, ticking
 from durable_jobs.testing import Kit
+from durable_jobs.worker import watchdog
+from durable_jobs.worker.active_tasks import Tasks
+from durable_jobs.worker.watchdog import Hands, Patrol
 
 pytestmark = pytest.mark.django_db
 
@@ -33,7 +33,7 @@ class Broker:
     def ring(self, queue: str, work: int) -> None:
         """Take one."""
         if self.away:
-            raise dispatch.BrokerAway
+            raise notifier.BrokerAway
         self.rung.append(queue)
 
     def ring_at(self, moment: object) -> None:
@@ -60,8 +60,8 @@ class Post:
     def looks(self, *, after: float) -> int:
         """Look after so many seconds; return how often it has left."""
         self._pass(after)
-        ticking.note()
-        with dispatch.using(self.broker):
+        tick.note()
+        with notifier.using(self.broker):
             self.patrol.look()
         return self.left
 
@@ -87,27 +87,27 @@ def post(durable_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Post:
 
 
 def test_it_rings_for_old_work_and_leaves_when_it_does_not_hear_that(post: Post):
-    assert post.looks(after=patrol.DEAF - 1) == 0
+    assert post.looks(after=watchdog.DEAF - 1) == 0
     assert post.broker.rung == []
     assert post.looks(after=2) == 0
     assert post.broker.rung == ["default"]
-    assert post.looks(after=patrol.DEAF / 4) == 0
-    assert post.looks(after=patrol.DEAF / 2) == 1
+    assert post.looks(after=watchdog.DEAF / 4) == 0
+    assert post.looks(after=watchdog.DEAF / 2) == 1
     assert post.broker.rung == ["default"]
 
 
 def test_one_that_hears_anything_stays(post: Post):
-    post.looks(after=patrol.DEAF + 1)
+    post.looks(after=watchdog.DEAF + 1)
     post.patrol.heard()
-    assert post.looks(after=patrol.DEAF - 1) == 0
+    assert post.looks(after=watchdog.DEAF - 1) == 0
     assert post.looks(after=2) == 0
     assert post.broker.rung == ["default"] * 2
 
 
 def test_one_that_is_busy_stays(post: Post):
-    post.looks(after=patrol.DEAF + 1)
+    post.looks(after=watchdog.DEAF + 1)
     post.idle = False
-    assert post.looks(after=patrol.DEAF) == 0
+    assert post.looks(after=watchdog.DEAF) == 0
     post.idle = True
     assert post.looks(after=1) == 0, "it begins anew"
 
@@ -120,7 +120,7 @@ def test_what_waits_counts_while_the_main_loop_turns(
     assert hands.idle()
     waits = True
     assert not hands.idle()
-    stuck = clock.monotonic() + patrol.DEAF
+    stuck = clock.monotonic() + watchdog.DEAF
     monkeypatch.setattr(clock, "monotonic", lambda: stuck)
     assert hands.idle(), "nobody will ever begin with it"
     executes = True
@@ -129,7 +129,7 @@ def test_what_waits_counts_while_the_main_loop_turns(
     hands.turned()
     assert not hands.idle()
     hands.turns = False
-    monkeypatch.setattr(clock, "monotonic", lambda: stuck + patrol.DEAF)
+    monkeypatch.setattr(clock, "monotonic", lambda: stuck + watchdog.DEAF)
     assert not hands.idle(), "a broker without such a loop"
 
 
@@ -183,21 +183,21 @@ def test_a_process_tells_of_its_own_tasks_until_the_last_has_ended(
 def test_one_whose_broker_is_away_leaves_that_to_celery(post: Post):
     post.broker.away = True
     for _ in range(5):
-        assert post.looks(after=patrol.DEAF) == 0
+        assert post.looks(after=watchdog.DEAF) == 0
 
 
 def test_one_whose_work_is_not_old_stays(post: Post):
     Run.objects.update(due_at=clock.now())
     for _ in range(5):
-        assert post.looks(after=patrol.DEAF) == 0
+        assert post.looks(after=watchdog.DEAF) == 0
     assert post.broker.rung == []
 
 
 def test_it_ticks_where_nobody_does(post: Post, monkeypatch: pytest.MonkeyPatch):
     ticked = []
-    monkeypatch.setattr(ticking, "tick", lambda: ticked.append(1))
-    silent = patrol.MISSED - 1
-    monkeypatch.setattr(ticking, "silent_for", lambda: silent)
+    monkeypatch.setattr(tick, "tick", lambda: ticked.append(1))
+    silent = watchdog.MISSED - 1
+    monkeypatch.setattr(tick, "silent_for", lambda: silent)
     post.patrol.look()
     assert ticked == []
     silent += 2
@@ -217,8 +217,8 @@ def test_a_worker_leaves_word_that_it_is_there(post: Post) -> None:
 
 
 def test_a_worker_that_left_no_word_for_a_day_is_forgotten(durable_kit: Kit) -> None:
-    presence.note("gone", "worker")
+    heartbeats.note("gone", "worker")
     durable_kit.travel_to(durable_kit.now() + timedelta(days=1, minutes=1), run=False)
-    presence.note("here", "worker")
+    heartbeats.note("here", "worker")
     retention.sweep()
     assert [worker.name for worker in Worker.objects.all()] == ["here"]

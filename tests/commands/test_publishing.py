@@ -12,10 +12,10 @@ import pytest
 from kombu import Connection, Producer
 from pytest_django import Settings
 
-from durable_jobs import clock, dispatch
-from durable_jobs.dispatch import BrokerAway
-from durable_jobs.executors import publishing
-from durable_jobs.executors.publishing import Publisher
+from durable_jobs import clock, notifier
+from durable_jobs.notifier import BrokerAway
+from durable_jobs.worker import publisher as publisher_
+from durable_jobs.worker.publisher import Publisher
 from tests.lab.processes import until
 
 
@@ -62,7 +62,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def publisher(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Publisher:
     """Give a publisher that is patient for a moment, and whose thread ends soon."""
     settings.DURABLE_JOBS = {"NOTIFY_TIMEOUT": "50ms"}
-    monkeypatch.setattr(publishing, "IDLE", 0.05)
+    monkeypatch.setattr(publisher_, "IDLE", 0.05)
     return Publisher(lambda: Connection("memory://"))
 
 
@@ -108,7 +108,7 @@ def test_publisher_probes_with_one_message_at_a_time_and_waits_for_none(
         publisher.publish(broker.taking("one"))
     broker.broken = None
     broker.goes_on.clear()
-    now[0] += publishing.FIRST_PAUSE - 0.1
+    now[0] += publisher_.FIRST_PAUSE - 0.1
     with pytest.raises(BrokerAway):
         publisher.publish(broker.taking("early"))
     now[0] += 0.2
@@ -144,7 +144,7 @@ def test_wake_up_message_raises_nothing_at_its_sender(
     publisher: Publisher, broker: Broker
 ) -> None:
     broker.broken = SystemExit(3)
-    assert dispatch.sent("a", lambda: publisher.publish(broker.taking("x"))) is False
+    assert notifier.sent("a", lambda: publisher.publish(broker.taking("x"))) is False
 
 
 def test_publisher_shows_receivers_the_context_of_the_sender(
@@ -173,7 +173,7 @@ def test_publisher_makes_its_connection_anew_after_an_error(
     with pytest.raises(ConnectionError):
         publisher.publish(broker.taking("two"))
     broker.broken = None
-    now[0] += publishing.FIRST_PAUSE
+    now[0] += publisher_.FIRST_PAUSE
     with pytest.raises(BrokerAway):
         publisher.publish(broker.taking("three"))
     until(lambda: broker.messages == ["one", "three"], "the probe to be taken")
@@ -235,7 +235,7 @@ def test_queues_of_one_commit_share_one_deadline(
         stands_still = True
 
         def ring(self, queue: str, work: int) -> None:
-            left.append(dispatch.seconds_left(1.0))
+            left.append(notifier.seconds_left(1.0))
             now[0] += 0.4
 
         def ring_at(self, *call: Any) -> None: ...
@@ -243,10 +243,10 @@ def test_queues_of_one_commit_share_one_deadline(
         def help(self) -> bool:
             return False
 
-    bells = dispatch._Bells()
+    bells = notifier._Bells()
     for queue in "abcd":
         bells.add(queue, 1)
-    with dispatch.using(Slow()):
+    with notifier.using(Slow()):
         bells()
     assert left == pytest.approx([1.0, 0.6, 0.2, -0.2])
-    assert dispatch.seconds_left(1.0) == 1.0
+    assert notifier.seconds_left(1.0) == 1.0

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from durable_jobs.executors.celery_tasks import tick, work
+from durable_jobs.worker.celery_tasks import tick, work
 from tests.lab import durable as functions
 from tests.lab.processes import lab, until
 from tests.lab.watching import completed

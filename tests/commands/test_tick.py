@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from durable_jobs import dispatch, durable
+from durable_jobs import durable, notifier
 from durable_jobs.models import Run, Worker
 
 pytestmark = pytest.mark.django_db
@@ -63,6 +63,6 @@ def test_it_rings_every_queue_with_work_whoever_named_it(durable_kit, call):
     for run, queue in zip(runs, ("named by a step", "old"), strict=True):
         Run.objects.filter(pk=run.pk).update(queue=queue)
     listener = Listener()
-    with dispatch.using(listener):
+    with notifier.using(listener):
         call("durable_tick")
     assert sorted(listener.queues) == ["default", "named by a step", "old"]

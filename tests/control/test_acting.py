@@ -11,8 +11,8 @@ from django.contrib.auth.models import Permission, User
 from django.core.exceptions import PermissionDenied
 
 from durable_jobs import durable
-from durable_jobs.control import acting
-from durable_jobs.control.acting import Actor, act
+from durable_jobs.control import run_actions
+from durable_jobs.control.run_actions import Actor, act
 from durable_jobs.models import Run, Wait
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
@@ -45,10 +45,10 @@ def entries(of: Any) -> list[str]:
     return [row.change_message for row in rows]
 
 
-@pytest.mark.parametrize("verb", acting.VERBS)
+@pytest.mark.parametrize("verb", run_actions.VERBS)
 def test_each_verb_needs_its_own_permission(verb: str, durable_kit: Kit) -> None:
     run = sleeping(durable_kit)
-    others = actor(*(set(acting.VERBS) - {verb}))
+    others = actor(*(set(run_actions.VERBS) - {verb}))
     with pytest.raises(PermissionDenied):
         act(others, verb, run, step="x")
     run.refresh_from_db()
@@ -109,7 +109,7 @@ def test_what_does_not_fit_the_state_is_refused_and_leaves_no_entry(
     durable_kit: Kit,
 ) -> None:
     run = sleeping(durable_kit)
-    ann = actor(*acting.VERBS)
+    ann = actor(*run_actions.VERBS)
     for verb in ("resume", "redrive", "retry"):
         with pytest.raises(durable.Refused, match="waiting"):
             act(ann, verb, run)
@@ -135,7 +135,7 @@ def test_a_run_that_was_delayed_begins_when_it_is_woken(durable_kit: Kit) -> Non
 
     run = later.using(run_after=timedelta(days=3)).enqueue()
     durable_kit.run_until_idle()
-    assert acting.worthwhile("wake", run, [])
+    assert run_actions.worthwhile("wake", run, [])
     act(actor("wake"), "wake", run)
     durable_kit.run_until_idle()
     run.refresh_from_db()
@@ -160,8 +160,8 @@ def test_the_next_attempt_is_made_at_once(inside: str, durable_kit: Kit) -> None
     durable_kit.run_until_idle()
     run.refresh_from_db()
     kinds = set(run.waits.values_list("kind", flat=True))
-    assert acting.worthwhile("retry", run, kinds)
-    assert not acting.worthwhile("wake", run, kinds)
+    assert run_actions.worthwhile("retry", run, kinds)
+    assert not run_actions.worthwhile("wake", run, kinds)
     act(actor("retry"), "retry", run)
     durable_kit.run_until_idle()
     run.refresh_from_db()

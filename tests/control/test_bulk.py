@@ -13,7 +13,7 @@ from durable_jobs import clock, durable, ids
 from durable_jobs.control import bulk
 from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Run
-from durable_jobs.queries.filtering import RunFilter
+from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.statuses import RunStatus
 from tests.control.conftest import allow
 
@@ -154,7 +154,7 @@ def test_a_period_ends_where_it_did_when_it_began(kit, person):
 def test_what_no_index_answers_is_looked_for_where_it_was_when_it_began(
     kit, person, monkeypatch
 ):
-    monkeypatch.setattr("durable_jobs.queries.filtering.MOST_LOOKED", 3)
+    monkeypatch.setattr("durable_jobs.queries.run_filter.MOST_LOOKED", 3)
     monkeypatch.setattr(bulk, "CHUNK", 1)
     old = make(1, "waiting", version="a")[0]
     make(3, "waiting", version="a")

@@ -16,8 +16,8 @@ from django.test import Client
 from django.urls import reverse
 
 from durable_jobs import durable
-from durable_jobs.control import approving, operating
-from durable_jobs.control.acting import VERBS, Actor, act
+from durable_jobs.control import approval_decisions, authorized_actions
+from durable_jobs.control.run_actions import VERBS, Actor, act
 from durable_jobs.exceptions import PayloadError
 from durable_jobs.models import ApiKey, Attempt, Run, SavedView, Schedule, Subject
 from durable_jobs.testing import Kit
@@ -217,7 +217,7 @@ def test_engine_goes_on_whatever_receivers_django_calls(
         durable_kit.run_until_idle()
         durable_kit.advance(timedelta(hours=2))
         key = ApiKey.objects.count()
-        operating.pause_function(root, many, reason="why")
+        authorized_actions.pause_function(root, many, reason="why")
     run.refresh_from_db()
     assert (run.status, Attempt.objects.count(), key) == ("cancelled", 1, 0)
     assert Schedule.objects.filter(function="tests.many").exists()
@@ -306,9 +306,9 @@ def test_failing_form_leaves_the_approval_open(
     run = asking(durable_kit, order)
     key = run.steps.get().key
     with pytest.raises(PayloadError, match="FailingForm failed"):
-        approving.approve(root, run, key, {"amount": "1"})
+        approval_decisions.approve(root, run, key, {"amount": "1"})
     monkeypatch.setattr(FailingForm, "where", "")
-    approving.approve(root, run, key, {"amount": "1"})
+    approval_decisions.approve(root, run, key, {"amount": "1"})
     durable_kit.run_until_idle()
     run.refresh_from_db()
     assert run.result() == {"amount": 1}
@@ -320,6 +320,6 @@ def test_decider_without_a_name_is_described(
     run = asking(durable_kit, order)
     monkeypatch.setattr(User, "get_username", fail)
     monkeypatch.setattr(User, "__str__", fail)
-    approving.reject(root, run, run.steps.get().key, "no")
+    approval_decisions.reject(root, run, run.steps.get().key, "no")
     detail = run.steps.get().detail
     assert detail["name"] == f"<auth.User {root.user.pk}>"

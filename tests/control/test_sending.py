@@ -13,8 +13,8 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from durable_jobs import durable
-from durable_jobs.control import sending
-from durable_jobs.control.acting import Actor
+from durable_jobs.control import send
+from durable_jobs.control.run_actions import Actor
 from durable_jobs.models import Event, Run
 from durable_jobs.testing import Kit
 from tests.lab.threads import together
@@ -43,7 +43,7 @@ def one_was_new(call: Callable[[], Any]) -> None:
 def test_an_event_is_sent_once_and_written_down_once(ann: Actor) -> None:
     for _ in range(4):
         event = durable.NewEvent("shop/order.placed", {"n": 1}, id=str(uuid.uuid4()))
-        one_was_new(partial(sending.send_once, ann, event))
+        one_was_new(partial(send.send_once, ann, event))
     assert Event.objects.filter(name="shop/order.placed").count() == 4
     assert LogEntry.objects.count() == 4
 
@@ -52,7 +52,7 @@ def test_an_event_is_sent_again_once(ann: Actor) -> None:
     (first,) = durable.send_many([durable.NewEvent("shop/order.placed", {"n": 1})])
     event = Event.objects.get(pk=first)
     for _ in range(4):
-        one_was_new(partial(sending.resend, ann, event, str(uuid.uuid4())))
+        one_was_new(partial(send.resend, ann, event, str(uuid.uuid4())))
     assert Event.objects.filter(name="shop/order.placed").count() == 5
     assert LogEntry.objects.filter(object_id=event.pk).count() == 4
 
@@ -66,7 +66,7 @@ def test_a_run_is_started_once(ann: Actor, keyed: bool) -> None:
     for number in range(4):
         # With a key of its own, each form may be another one.
         key = f"key {number}" if keyed else ""
-        call = partial(sending.start, ann, started, {}, key=key)
+        call = partial(send.start, ann, started, {}, key=key)
         token = str(uuid.uuid4())
         one_was_new(lambda call=call, token=token: call(token=token))
     assert Run.objects.filter(function="tests.started").count() == 4

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, transaction
 
-from durable_jobs import clock, dispatch
+from durable_jobs import clock, notifier
 from durable_jobs.definitions.registry import registry
-from durable_jobs.executors import keeper, serving
-from durable_jobs.store import prepared
+from durable_jobs.store.postgres import prepared
+from durable_jobs.worker import background, queue_loop
 
 
 class Silent:
@@ -37,8 +37,8 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
     It claims many at once and gives none back, and no plan grows old meanwhile.
     """
-    monkeypatch.setattr(serving, "SHORT", 3600.0)
-    monkeypatch.setattr(keeper, "PATIENCE", 3600.0)
+    monkeypatch.setattr(queue_loop, "SHORT", 3600.0)
+    monkeypatch.setattr(background, "PATIENCE", 3600.0)
     monkeypatch.setattr(prepared, "REPLAN", 3600.0)
 
 
@@ -49,7 +49,7 @@ def silence(transactional_db: None, brisk: None) -> Iterator[None]:
     No function is known but the test's own: those of the lab that have flow control
     would let every claim ask about it.
     """
-    with registry.temporary(), dispatch.using(Silent()):
+    with registry.temporary(), notifier.using(Silent()):
         registry._functions = {}
         registry._index()
         yield

@@ -8,21 +8,21 @@ from datetime import timedelta
 import pytest
 
 from durable_jobs import clock, durable
-from durable_jobs.executors import celery_tasks, serving
-from durable_jobs.executors.celery_tasks import work
+from durable_jobs.maintenance import tick
 from durable_jobs.models import Run
-from durable_jobs.scheduling import ticking
+from durable_jobs.worker import celery_tasks, queue_loop
+from durable_jobs.worker.celery_tasks import work
 from tests.costs.conftest import Watch
 
 pytestmark = pytest.mark.usefixtures("silence", "nothing_seen")
 
-LONG = timedelta(seconds=10 * serving.SLACK)
+LONG = timedelta(seconds=10 * queue_loop.SLACK)
 
 
 @pytest.fixture
 def nothing_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin as a process that has not looked yet."""
-    monkeypatch.setattr(serving, "_answered", {})
+    monkeypatch.setattr(queue_loop, "_answered", {})
 
 
 def enqueue() -> Run:
@@ -59,7 +59,7 @@ def test_a_bell_that_was_rung_since_is_answered():
 def test_clocks_that_differ_a_little_lose_no_bell():
     work("default", rung())
     enqueue()
-    assert work("default", rung(timedelta(seconds=serving.SLACK / 2))) == 1
+    assert work("default", rung(timedelta(seconds=queue_loop.SLACK / 2))) == 1
 
 
 def test_a_look_at_one_queue_answers_no_bell_of_another():
@@ -70,7 +70,7 @@ def test_a_look_at_one_queue_answers_no_bell_of_another():
 
 def test_a_look_that_was_broken_off_answers_no_bell():
     run = enqueue()
-    serving.serve("default", finished=lambda: True)
+    queue_loop.serve("default", finished=lambda: True)
     assert work("default", rung(LONG)) == 1
     run.refresh_from_db()
     assert run.status == "completed"
@@ -91,7 +91,7 @@ def test_a_message_that_is_not_ours_does_nothing():
 def test_a_bell_is_heard_after_the_clock_of_the_database_went_back():
     later = clock.now() + timedelta(hours=1)
     with clock.using(clock.VirtualClock(later)):
-        serving.serve("default")
+        queue_loop.serve("default")
     run = enqueue()
     assert work("default", rung()) == 1
     assert Run.objects.get(pk=run.pk).status == "completed"
@@ -100,7 +100,7 @@ def test_a_bell_is_heard_after_the_clock_of_the_database_went_back():
 def test_ticks_that_have_piled_up_are_one(db: None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(celery_tasks, "_ticked_at", -math.inf)
     ticked = []
-    monkeypatch.setattr(ticking, "tick", lambda: ticked.append(1) or {"timers": 1})
+    monkeypatch.setattr(tick, "tick", lambda: ticked.append(1) or {"timers": 1})
     given = [celery_tasks.tick() for _ in range(5)]
     assert given == [{"timers": 1}, {}, {}, {}, {}]
     assert ticked == [1]

@@ -9,9 +9,9 @@ import pytest
 from django.db import connection
 
 from durable_jobs import durable
-from durable_jobs.executors.serving import serve
 from durable_jobs.models import Run
 from durable_jobs.store import steps
+from durable_jobs.worker.queue_loop import serve
 from tests.costs.conftest import Watch
 
 pytestmark = pytest.mark.usefixtures("silence", "postgres")

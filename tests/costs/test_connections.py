@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from django.db import connection, transaction
 
-from durable_jobs.executors import connections
-from durable_jobs.executors.connections import kept
+from durable_jobs.worker import connections
+from durable_jobs.worker.connections import kept
 
 pytestmark = pytest.mark.usefixtures("postgres", "ours")
 

@@ -14,11 +14,12 @@ from django.db import connection
 from bench import filling
 from durable_jobs import clock, durable
 from durable_jobs.events import routing
-from durable_jobs.executors.keeper import keeper
-from durable_jobs.executors.serving import serve
+from durable_jobs.maintenance import tick
 from durable_jobs.models import Run, Wait
-from durable_jobs.scheduling import ticking
-from durable_jobs.store import leases, prepared
+from durable_jobs.store import leases
+from durable_jobs.store.postgres import prepared
+from durable_jobs.worker.background import keeper
+from durable_jobs.worker.queue_loop import serve
 
 pytestmark = [
     pytest.mark.usefixtures("silence", "postgres", "statistics"),
@@ -62,8 +63,8 @@ def live() -> None:
         durable.send("bench/answer", {"run": number})
         serve("default")
         routing.route_pending()
-        ticking.pending()
-        ticking.ring_lost()
+        tick.pending()
+        tick.ring_lost()
         leases.expired(10)
         for run in (woken, waiting):
             run.refresh_from_db()

@@ -13,7 +13,7 @@ from durable_jobs import clock, ids
 from durable_jobs.models import Entry, Event, Gathered, Run
 from durable_jobs.models.fields import Encoded
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import inserting
+from durable_jobs.store import bulk_insert
 from tests.costs.conftest import Watch
 
 pytestmark = pytest.mark.usefixtures("silence")
@@ -60,9 +60,9 @@ def test_rows_are_as_django_writes_them(count: int, watch: Watch):
         twin = Run(**{f.attname: getattr(row, f.attname) for f in Run._meta.fields})
         twin.pk = ids.new_id()
         djangos.append(twin)
-    inserting.insert(Run, ours)
+    bulk_insert.insert(Run, ours)
     with watch() as texts:  # who watches statements sees all of Django's
-        inserting.insert(Run, djangos)
+        bulk_insert.insert(Run, djangos)
     assert texts
     assert stored(ours) == stored(djangos)
     assert not any(row._state.adding for row in [*ours, *djangos])
@@ -75,7 +75,7 @@ def test_keys_that_the_database_gives_are_left_to_it():
             Gathered(function="f", event_id=f"{n}", origin={}, ts=now, due_at=now)
             for n in range(count)
         ]
-        inserting.insert(Gathered, rows)
+        bulk_insert.insert(Gathered, rows)
     found = Gathered.objects.order_by("id").values_list("event_id", flat=True)
     assert list(found) == ["0", "0", "1", "2"]
 
@@ -98,20 +98,20 @@ def test_what_the_table_refuses_is_refused_and_nothing_is_written(
 ):
     if error is DataError and connection.vendor == "sqlite":
         pytest.skip("SQLite knows no lengths")
-    inserting.insert(Event, [event(id="twice")])
+    bulk_insert.insert(Event, [event(id="twice")])
     rows = [event() for _ in range(more)] + [make()]
     with pytest.raises(error):
-        inserting.insert(Event, rows)
+        bulk_insert.insert(Event, rows)
     assert Event.objects.count() == 1
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_refusal_breaks_the_callers_transaction(count: int):
     rows = [event(id="same"), event()][:count]
-    inserting.insert(Event, rows)
+    bulk_insert.insert(Event, rows)
     with transaction.atomic():
         with pytest.raises(IntegrityError):
-            inserting.insert(Event, rows)
+            bulk_insert.insert(Event, rows)
         assert transaction.get_rollback()
         transaction.set_rollback(True)
     assert Event.objects.count() == count

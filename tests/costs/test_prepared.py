@@ -9,9 +9,9 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from durable_jobs import clock, durable
-from durable_jobs.executors.serving import serve
 from durable_jobs.models import Run
-from durable_jobs.store import prepared
+from durable_jobs.store.postgres import prepared
+from durable_jobs.worker.queue_loop import serve
 
 pytestmark = pytest.mark.usefixtures("silence", "postgres", "afresh")
 

@@ -9,8 +9,8 @@ from django.db.models import Exists
 
 from durable_jobs import clock
 from durable_jobs.models import Worker
-from durable_jobs.store import db, probing
-from durable_jobs.store.probing import Probe
+from durable_jobs.store import db, exists_probe
+from durable_jobs.store.exists_probe import Probe
 
 pytestmark = pytest.mark.django_db
 
@@ -63,9 +63,9 @@ def test_what_they_depend_on_makes_them_anew(probe: Probe, made):
 
 def test_few_are_kept(probe: Probe, made):
     now = clock.now()
-    for number in range(3 * probing.MOST):
+    for number in range(3 * exists_probe.MOST):
         probe.ask([now, now], (str(number),))
-    assert len(probe._compiled) <= probing.MOST
+    assert len(probe._compiled) <= exists_probe.MOST
 
 
 def test_a_walk_gives_the_texts_at_which_something_is_with_a_statement_for_each(
@@ -92,4 +92,4 @@ def test_a_walk_gives_the_texts_at_which_something_is_with_a_statement_for_each(
     probe = Probe(make)
     for since, kinds in ((now, ["a", "c"]), (now - hour, ["a", "b", "c"])):
         with django_assert_num_queries(1 + 3):
-            assert list(probing.walk(probe, [since])) == kinds
+            assert list(exists_probe.walk(probe, [since])) == kinds

@@ -15,9 +15,9 @@ from django.db import connection
 
 from durable_jobs import clock, durable
 from durable_jobs.definitions.function import Function
-from durable_jobs.executors.serving import serve
+from durable_jobs.maintenance import timers
 from durable_jobs.models import Run, Step, Wait
-from durable_jobs.scheduling import timers
+from durable_jobs.worker.queue_loop import serve
 
 pytestmark = pytest.mark.usefixtures("silence", "postgres")
 

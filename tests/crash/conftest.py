@@ -11,7 +11,7 @@ from celery import current_app
 from django.db import connection
 from pytest_django import Settings
 
-from durable_jobs.scheduling import ticking
+from durable_jobs.maintenance import tick
 from tests.lab import checker, journal
 from tests.lab import durable as functions
 from tests.lab.models import Account
@@ -56,7 +56,7 @@ def simulated(
     kinds = ("completed", "failed", "cancelled", "skipped", "events")
     # Nor is it looked for what to prune, or counted what has ended, over and over.
     settings.DURABLE_JOBS = {"RETENTION": dict.fromkeys(kinds)}
-    monkeypatch.setitem(ticking._SWEEPS, "tallies", lambda: 0)
+    monkeypatch.setitem(tick._SWEEPS, "tallies", lambda: 0)
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

@@ -41,36 +41,36 @@ def _put(module: ModuleType, name: str, value: Any) -> Any:
 
 def no_fence() -> None:
     """Let anybody record for a run, whoever holds its lease."""
-    from durable_jobs.store import postgres
+    from durable_jobs.store.postgres import statements
 
-    _cut(postgres, "_FENCE", "lease_token = %s::uuid", "%s::uuid IS NOT NULL")
+    _cut(statements, "_FENCE", "lease_token = %s::uuid", "%s::uuid IS NOT NULL")
 
 
 def no_row_lock() -> None:
     """Record by the run as it was when the statement began."""
-    from durable_jobs.store import postgres
+    from durable_jobs.store.postgres import statements
 
-    _cut(postgres, "_FENCE", "FOR NO KEY UPDATE")
+    _cut(statements, "_FENCE", "FOR NO KEY UPDATE")
 
 
 def crash_not_counted() -> None:
     """Claim a run without counting that its worker may die of it."""
-    from durable_jobs.store import postgres
+    from durable_jobs.store.postgres import statements
 
-    _cut(postgres, "_CLAIM", "crashes = crashes + 1", "crashes = crashes")
+    _cut(statements, "_CLAIM", "crashes = crashes + 1", "crashes = crashes")
 
 
 def no_look_back() -> None:
     """Commit a wait, and do not look at what came before."""
-    from durable_jobs.engine.steps import waiting
+    from durable_jobs.engine.steps import wait
 
-    _put(waiting, "_look_after", lambda frame, named: None)
+    _put(wait, "_look_after", lambda frame, named: None)
 
 
 def no_look_after_a_crash() -> None:
     """Forget the look of an attempt that has died before it."""
+    from durable_jobs.maintenance import timers
     from durable_jobs.models import WaitKind
-    from durable_jobs.scheduling import timers
     from durable_jobs.store import waits
 
     timers._ENDS[WaitKind.EVENT] = waits.looked
@@ -78,67 +78,69 @@ def no_look_after_a_crash() -> None:
 
 def routed_before_the_commit() -> None:
     """Offer an event to the waits in the transaction that sends it."""
-    from durable_jobs.events import reaching, routing
+    from durable_jobs.events import routing
+    from durable_jobs.lifecycle import trigger
 
     def routed(reached: Any) -> None:
         routing.route_pending()
         begin(reached)
 
-    begin = _put(reaching, "begin", routed)
+    begin = _put(trigger, "begin", routed)
 
 
 def atomic_apart() -> None:
     """Commit what the body of an atomic step wrote, and then record it."""
-    from durable_jobs.engine.steps import bodies
+    from durable_jobs.engine.steps import run
     from durable_jobs.store import steps
 
     def apart(frame: Any, operation: Any, blank: Any) -> Any:
-        memo = blank.but(output=bodies._called(frame, operation))
+        memo = blank.but(output=run._called(frame, operation))
         return memo, steps.record(frame.session.lease, [memo])
 
-    _put(bodies, "_together", apart)
+    _put(run, "_together", apart)
 
 
 def commit_is_the_bodys() -> None:
     """Take a commit whose answer was lost for a failure of the body."""
     from contextlib import nullcontext
 
-    from durable_jobs.engine.steps import bodies
+    from durable_jobs.engine.steps import run
 
-    _put(bodies, "own_writes", nullcontext)
+    _put(run, "own_writes", nullcontext)
 
 
 def ended_twice() -> None:
     """End a run whatever its status is."""
     from durable_jobs.statuses import RunStatus
-    from durable_jobs.store import postgres, runs
+    from durable_jobs.store import runs
+    from durable_jobs.store.postgres import statements
 
-    _cut(postgres, "_FINISH", " AND status = 'running'")
+    _cut(statements, "_FINISH", " AND status = 'running'")
     _put(runs, "sources", lambda target: [status.value for status in RunStatus])
 
 
 def keys_not_taken() -> None:
     """Start under a key without taking it."""
-    from durable_jobs.store import keys
+    from durable_jobs.store import idempotency
 
-    _put(keys, "take", lambda claims: {})
+    _put(idempotency, "take", lambda claims: {})
 
 
 def wait_taken_twice() -> None:
     """End a wait whoever has ended it before."""
-    from durable_jobs.store import postgres_waiting
+    from durable_jobs.store.postgres import suspend
 
-    _cut(postgres_waiting, "_RESOLVE", "JOIN taken", "LEFT JOIN taken")
+    _cut(suspend, "_RESOLVE", "JOIN taken", "LEFT JOIN taken")
 
 
 def slots_of_the_dead() -> None:
     """Leave the slots of a worker that died where they are."""
+    from durable_jobs.maintenance import stalled_backlogs
     from durable_jobs.models import Slot
-    from durable_jobs.scheduling import standing
-    from durable_jobs.store import gates
+    from durable_jobs.store import limits
 
-    _put(gates, "release", lambda run_ids, *, resting=False: 0)
-    _put(standing, "lost_slots", lambda: Slot.objects.none())
+    _put(limits, "release", lambda run_ids, *, resting=False: 0)
+    _put(stalled_backlogs, "lost_slots", lambda: Slot.objects.none())
 
 
 MUTANTS = {

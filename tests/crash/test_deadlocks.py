@@ -13,8 +13,8 @@ from django.db import connection, transaction
 from durable_jobs import clock, durable
 from durable_jobs.definitions.registry import registry
 from durable_jobs.events import routing
+from durable_jobs.maintenance import tick, timers
 from durable_jobs.models import Event, Run, Wait
-from durable_jobs.scheduling import ticking, timers
 from durable_jobs.store import leases
 from tests.crash.test_races import advance, claimed
 from tests.lab.threads import elsewhere, together
@@ -149,7 +149,7 @@ def settle(child: Run) -> None:
     Run.objects.get(pk=child.pk).resume()
     durable.send("pair/go", child.data)
     for _ in range(6):
-        ticking.tick()
+        tick.tick()
         for run in leases.claim("default", 10, "test"):
             advance(run)
 

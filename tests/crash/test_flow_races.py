@@ -9,7 +9,7 @@ from django.db import connection, transaction
 
 from durable_jobs import durable
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import admitting
+from durable_jobs.lifecycle import admission
 from durable_jobs.models import Run
 from tests.lab.processes import until
 from tests.lab.threads import elsewhere
@@ -28,7 +28,7 @@ def apart() -> Iterator[None]:
 
 def admitted_meanwhile() -> int:
     """Admit in another connection, and return how many are through."""
-    found: int = elsewhere(lambda: admitting.admit("default", 8))
+    found: int = elsewhere(lambda: admission.admit("default", 8))
     return found
 
 
@@ -43,12 +43,12 @@ def test_a_first_run_that_is_being_changed_is_not_overtaken_in_an_ordering() -> 
     work = declare(lambda ctx: None)
     for n in range(3):
         work.enqueue({"n": n, "k": "one"})
-    admitting.admit()
+    admission.admit()
     with transaction.atomic():
         assert Run.objects.get(data__n=0).cancel("or not")
         assert admitted_meanwhile() == 0
         transaction.set_rollback(True)
-    until(lambda: admitting.admit("default", 8), "the first to be let through")
+    until(lambda: admission.admit("default", 8), "the first to be let through")
     assert through() == [0]
 
 

@@ -16,8 +16,8 @@ import pytest
 from django.db import transaction
 
 from durable_jobs import durable
+from durable_jobs.maintenance import stalled_backlogs
 from durable_jobs.models import Run, Slot
-from durable_jobs.scheduling import standing
 from tests.lab import limited as functions
 from tests.lab.durable import five_steps
 from tests.lab.models import Effect, Spell
@@ -102,7 +102,7 @@ def test_a_hot_key_is_never_over_its_limit_while_workers_are_killed(
     until(all_ended, "all runs to end", lab)
     until(no_slot_is_held, "all slots to come back", lab)
     assert Run.objects.filter(status="completed").count() == 40
-    assert not standing.lost_slots().exists()
+    assert not stalled_backlogs.lost_slots().exists()
     if of == "steps":
         assert most_at_once(key="hot") <= 3
     else:

@@ -13,10 +13,10 @@ from durable_jobs import clock, durable
 from durable_jobs.control import traffic
 from durable_jobs.definitions.function import EVERY
 from durable_jobs.definitions.registry import registry
-from durable_jobs.events import admitting
-from durable_jobs.flow import granting, pausing
+from durable_jobs.flow_control import pauses, promotion
+from durable_jobs.lifecycle import admission
+from durable_jobs.maintenance import stalled_backlogs, tick
 from durable_jobs.models import Lane, Pause, Run, Slot
-from durable_jobs.scheduling import standing, ticking
 from durable_jobs.store import leases
 from tests.lab.processes import until
 from tests.lab.threads import Begun, elsewhere
@@ -35,16 +35,16 @@ def settle() -> None:
     """Do all that beat and workers do in the course of a minute, but for executing."""
     for _ in range(5):
         until(lambda: not put_off(), "the turns of lanes that were put off")
-        ticking.tick()
-        admitting.sweep()
-        standing.sweep()
-        admitting.admit("default", 10)
+        tick.tick()
+        admission.sweep()
+        stalled_backlogs.sweep()
+        admission.admit("default", 10)
 
 
 def put_off() -> bool:
     """Tell whether a lane has its turn in a moment: its first run was locked."""
     now = clock.now()
-    soon = Lane.objects.filter(turn__gt=now, turn__lte=now + granting.CHANGING)
+    soon = Lane.objects.filter(turn__gt=now, turn__lte=now + promotion.CHANGING)
     return soon.filter(active=True).exists()
 
 
@@ -64,9 +64,9 @@ def test_a_run_whose_row_was_locked_for_a_moment_is_still_let_through() -> None:
         return None
 
     run = work.enqueue()
-    admitting.admit()  # it arrives, and stands in its lane
+    admission.admit()  # it arrives, and stands in its lane
     with row_locked(run):
-        elsewhere(lambda: admitting.admit("default", 10))
+        elsewhere(lambda: admission.admit("default", 10))
     settle()
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
 
@@ -88,25 +88,25 @@ def test_a_parent_is_not_lost_when_its_children_end_while_it_is_in_line() -> Non
             },
         )
 
-    from durable_jobs.engine import attempts
+    from durable_jobs.engine import attempt
     from durable_jobs.failpoints import watching
 
     run = parent.enqueue()
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     (claimed,) = leases.claim("default", 1, "test")
-    attempts.advance(claimed, threads=0)
+    attempt.advance(claimed, threads=0)
     assert Run.objects.get(pk=run.pk).status == "waiting"
     first, second = leases.claim("default", 10, "test")
-    attempts.advance(first, threads=0)
+    attempt.advance(first, threads=0)
     assert Run.objects.get(pk=run.pk).status == "queued"
-    admitting.admit()  # the parent is in the lane of those that go on
+    admission.admit()  # the parent is in the lane of those that go on
 
     def look(place: str, name: str) -> None:
         if place == "finish.ended" and name == "lanes.child":
-            elsewhere(lambda: admitting.admit("default", 10))
+            elsewhere(lambda: admission.admit("default", 10))
 
     with watching(look):
-        attempts.advance(second, threads=0)
+        attempt.advance(second, threads=0)
     settle()
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
 
@@ -117,9 +117,9 @@ def test_the_first_in_an_order_is_not_overtaken_while_its_row_is_locked() -> Non
         return None
 
     first, second = work.enqueue({"k": 1}), work.enqueue({"k": 1})
-    admitting.admit()
+    admission.admit()
     with row_locked(first):
-        elsewhere(lambda: admitting.admit("default", 10))
+        elsewhere(lambda: admission.admit("default", 10))
     through = list(Run.objects.filter(lane=None).values_list("pk", flat=True))
     assert second.pk not in through
 
@@ -131,7 +131,7 @@ def test_the_first_to_arrive_is_not_overtaken_while_its_row_is_locked() -> None:
 
     first, second = work.enqueue({"k": 1}), work.enqueue({"k": 1})
     with row_locked(first):
-        elsewhere(lambda: admitting.admit("default", 10))
+        elsewhere(lambda: admission.admit("default", 10))
     through = list(Run.objects.filter(lane=None).values_list("pk", flat=True))
     assert second.pk not in through
 
@@ -144,21 +144,21 @@ def test_a_function_that_is_resumed_during_an_admission_goes_on(monkeypatch) -> 
         return None
 
     run = work.enqueue()
-    admitting.admit()
+    admission.admit()
     traffic.pause_function(work, key=EVERY, skip=False, reason="")
-    current = pausing.current
+    current = pauses.current
 
     resuming: list[Begun] = []
 
     def read() -> Any:
         found = current()
-        monkeypatch.setattr(pausing, "current", current)
+        monkeypatch.setattr(pauses, "current", current)
         resuming.append(Begun(lambda: traffic.resume_function(work, key=EVERY)))
         until(lambda: not Pause.objects.exists(), "the pause to end")
         return found
 
-    monkeypatch.setattr(pausing, "current", read)
-    admitting.admit("default", 10)
+    monkeypatch.setattr(pauses, "current", read)
+    admission.admit("default", 10)
     resuming[0].result()
     settle()
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
@@ -174,22 +174,22 @@ def test_a_function_that_is_resumed_during_its_shelving_goes_on(
     def work(ctx):
         return None
 
-    pausing.pause("function", work.id, skip=skip, reason="")
+    pauses.pause("function", work.id, skip=skip, reason="")
     for _ in range(6):
         work.enqueue()
-    monkeypatch.setattr(admitting, "SHELVED", 2)
-    shelve, rounds = admitting._shelve, []
+    monkeypatch.setattr(admission, "SHELVED", 2)
+    shelve, rounds = admission._shelve, []
 
     def one(pause: Any) -> int:
         moved = shelve(pause)
         if not rounds:  # the operator resumes between two batches
             rounds.append(moved)
             traffic.resume_function(work, key=EVERY)
-            admitting.sweep()  # as any tick, or worker, meanwhile
+            admission.sweep()  # as any tick, or worker, meanwhile
         return moved
 
-    monkeypatch.setattr(admitting, "_shelve", one)
-    admitting.shelve()
+    monkeypatch.setattr(admission, "_shelve", one)
+    admission.shelve()
     settle()
     assert not Run.objects.filter(status="queued", lane__isnull=False).exists()
 
@@ -208,14 +208,14 @@ def test_a_host_that_resumes_in_its_transaction_stops_no_admission() -> None:
     traffic.pause_function(work, key=EVERY, skip=False, reason="")
     work.enqueue()
     other.enqueue()
-    admitting.admit("default", 10)  # work's lane is closed by the pause
+    admission.admit("default", 10)  # work's lane is closed by the pause
     work.enqueue()
     other.enqueue()
 
     def admit() -> int:
         with connection.cursor() as cursor:
             cursor.execute("SET lock_timeout = '2s'")
-        return admitting.admit("default", 10)
+        return admission.admit("default", 10)
 
     with transaction.atomic():
         traffic.resume_function(work, key=EVERY)
@@ -242,7 +242,7 @@ def test_a_process_that_does_not_know_a_function_lets_none_of_its_runs_through()
     def old(ctx):
         return None
 
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     free = Run.objects.filter(function="lanes.new", lane=None).count()
     assert free <= Slot.objects.filter(released_at=None).count()
 
@@ -267,7 +267,7 @@ def test_a_beat_that_has_no_limits_yet_lets_nobody_past_those_of_workers(
         declare()
         monkeypatch.setattr(registry, "controlled", False)
         for _ in range(3):
-            ticking.tick()
+            tick.tick()
     through = Run.objects.filter(function="lanes.deployed", lane=None).count()
     assert through <= 1
 
@@ -285,7 +285,7 @@ def test_slots_are_not_held_for_a_function_that_is_paused() -> None:
         return None
 
     paused.enqueue()
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     traffic.pause_function(paused, key=EVERY, skip=False, reason="")
     run = waits.enqueue()
     settle()
@@ -310,20 +310,20 @@ def test_a_lane_of_a_paused_queue_does_not_keep_the_room_of_a_shared_gate() -> N
     )
     first.enqueue()
     first.enqueue()
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     held = leases.claim("default", 10, "test")
     assert len(held) == 2
     away.enqueue()
-    admitting.admit("slow", 10)
+    admission.admit("slow", 10)
     run = here.enqueue()
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     assert Lane.objects.filter(blocked_on__isnull=False).count() == 2
     traffic.pause_queue("slow", "")
-    standing._declared.clear()
-    standing._declared.update({one.id: one.controls for one in registry})
-    from durable_jobs.engine import attempts
+    stalled_backlogs._declared.clear()
+    stalled_backlogs._declared.update({one.id: one.controls for one in registry})
+    from durable_jobs.engine import attempt
 
-    attempts.advance(held[0], threads=0)
+    attempt.advance(held[0], threads=0)
     settle()
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
 
@@ -335,14 +335,14 @@ def test_a_worker_that_gives_back_too_late_releases_no_slot_of_the_next(
     from datetime import timedelta
 
     from durable_jobs import clock
-    from durable_jobs.store import gates
+    from durable_jobs.store import limits as limit_rows
 
     @durable.function(id="lanes.given", concurrency=1)
     def work(ctx):
         return None
 
     run = work.enqueue()
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     (stale,) = leases.claim("default", 1, "stalls")
 
     Run.objects.update(lease_until=clock.now() - timedelta(seconds=1))
@@ -350,16 +350,16 @@ def test_a_worker_that_gives_back_too_late_releases_no_slot_of_the_next(
     def others() -> None:
         assert not leases.reclaim(leases.expired(10)[0], clock.now())
 
-    release = gates.release
+    release = limit_rows.release
 
     def late(*args: Any, **options: Any) -> int:
-        monkeypatch.setattr(gates, "release", release)
+        monkeypatch.setattr(limit_rows, "release", release)
         elsewhere(others)
         return release(*args, **options)
 
-    monkeypatch.setattr(gates, "release", late)
+    monkeypatch.setattr(limit_rows, "release", late)
     assert leases.give_back([stale.pk], stale.lease_token) == 1
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     assert leases.claim("default", 1, "next")
     assert leases.give_back([stale.pk], stale.lease_token) == 0
     run.refresh_from_db()
@@ -369,7 +369,7 @@ def test_a_worker_that_gives_back_too_late_releases_no_slot_of_the_next(
 
 def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None:
     """Lanes are written outside of admissions too, in an order of their own."""
-    from durable_jobs.store import lanes
+    from durable_jobs.store import backlogs
     from tests.crash.test_deadlocks import deadlocks
 
     @durable.function(
@@ -382,24 +382,24 @@ def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None
     holders = []
     for k in ("one", "two"):
         work.enqueue({"k": k})
-        admitting.admit("default", 10)
+        admission.admit("default", 10)
         holders += leases.claim("default", 1, "test")
     work.enqueue({"k": "one"})
     work.enqueue({"k": "two"})
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     one = Lane.objects.filter(blocked_on__isnull=False).order_by("blocked_on").first()
     Lane.objects.filter(pk=one.pk).update(served=9)  # its row moves behind the other's
-    from durable_jobs.engine import attempts
+    from durable_jobs.engine import attempt
 
     for run in holders:
-        attempts.advance(run, threads=0)
-    before, revive = deadlocks(), lanes.revive
+        attempt.advance(run, threads=0)
+    before, revive = deadlocks(), backlogs.revive
     sweeps: list[Begun] = []
-    standing._declared.clear()
+    stalled_backlogs._declared.clear()
 
     def sweep() -> None:
         with suppress(OperationalError):  # it was the one that the database has ended
-            standing._redeclared()
+            stalled_backlogs._redeclared()
 
     def blocked() -> bool:
         with connection.cursor() as cursor:
@@ -407,15 +407,15 @@ def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None
             return cursor.fetchone() is not None
 
     def first(*args: Any, **options: Any) -> int:
-        monkeypatch.setattr(lanes, "revive", revive)
+        monkeypatch.setattr(backlogs, "revive", revive)
         done = revive(*args, **options)
         sweeps.append(Begun(sweep))
         until(blocked, "the sweep to wait for the admission")
         return done
 
-    monkeypatch.setattr(lanes, "revive", first)
+    monkeypatch.setattr(backlogs, "revive", first)
     try:
-        admitting.rounds()
+        admission.rounds()
     finally:
         sweeps[0].result()
     assert deadlocks() == before
@@ -434,20 +434,20 @@ def test_a_new_process_makes_no_admission_long() -> None:
     for k in range(200):
         work.enqueue({"k": k})
         work.enqueue({"k": k})
-    while admitting.admit("default", 500):
+    while admission.admit("default", 500):
         pass
     assert Lane.objects.filter(blocked_on__isnull=False).count() == 200
-    standing._declared.clear()  # as in a worker's new child process
-    standing.sweep()
+    stalled_backlogs._declared.clear()  # as in a worker's new child process
+    stalled_backlogs.sweep()
     with CaptureQueriesContext(connection) as made:
-        assert admitting.admit("default", 10) == 0
+        assert admission.admit("default", 10) == 0
     assert len(made) < 100
 
 
 def test_limits_hold_where_the_host_reads_repeatably() -> None:
     """The snapshot is as old as the wait for the lock: what is newer is unseen."""
     shared = durable.Concurrency(1, key="'all'", scope="account")
-    from durable_jobs.store import gates
+    from durable_jobs.store import limits as limit_rows
 
     for queue in ("default", "other"):
 
@@ -456,13 +456,13 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
             return None
 
         work.enqueue()
-    admitting.admit("default", 1)
+    admission.admit("default", 1)
     (first,) = leases.claim("default", 1, "test")  # the gate is there
-    from durable_jobs.engine import attempts
+    from durable_jobs.engine import attempt
 
-    attempts.advance(first, threads=0)
+    attempt.advance(first, threads=0)
     registry.get("lanes.default").enqueue()
-    admitting.admit()
+    admission.admit()
 
     def repeatably() -> None:
         with connection.cursor() as cursor:
@@ -470,7 +470,7 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
                 "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL "
                 "REPEATABLE READ"
             )
-        admitting.admit("other", 10)
+        admission.admit("other", 10)
 
     def waits() -> bool:
         with connection.cursor() as cursor:
@@ -480,10 +480,10 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
             return cursor.fetchone() is not None
 
     with transaction.atomic():
-        gates.lock()
+        limit_rows.lock()
         other = Begun(repeatably)
         until(waits, "the other admission to wait")
-        admitting.rounds("default", 10)
+        admission.rounds("default", 10)
     other.result()
     assert Slot.objects.filter(released_at=None).count() == 1
 
@@ -493,31 +493,31 @@ def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
 ) -> None:
     """The admission goes by the old limit, and blocks the lane after the reopening."""
     from durable_jobs.models import Gate
-    from durable_jobs.store import gates
+    from durable_jobs.store import limits as limit_rows
 
     @durable.function(id="lanes.raised", concurrency=durable.Concurrency(1, of="runs"))
     def work(ctx):
         return None
 
     work.enqueue()
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     assert leases.claim("default", 10, "test")  # it takes three days
     run = work.enqueue()
-    standing.sweep()  # this process has seen what is declared
-    ensure = gates.ensure
+    stalled_backlogs.sweep()  # this process has seen what is declared
+    ensure = limit_rows.ensure
     raising: list[Begun] = []
 
     def read(wanted: Any) -> Any:
         found = ensure(wanted)
-        monkeypatch.setattr(gates, "ensure", ensure)
+        monkeypatch.setattr(limit_rows, "ensure", ensure)
         gate = Gate.objects.get(key="")
         raising.append(Begun(lambda: traffic.set_limit(gate, 10)))
         raised = Gate.objects.filter(override=10)
         until(raised.exists, "the limit to be raised")
         return found
 
-    monkeypatch.setattr(gates, "ensure", read)
-    admitting.admit("default", 10)
+    monkeypatch.setattr(limit_rows, "ensure", read)
+    admission.admit("default", 10)
     raising[0].result()
     settle()
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]

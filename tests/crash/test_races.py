@@ -16,13 +16,14 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from durable_jobs import clock, durable
-from durable_jobs.control import approving
-from durable_jobs.control.acting import Actor
+from durable_jobs.control import approval_decisions
+from durable_jobs.control.run_actions import Actor
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine import attempts
+from durable_jobs.engine import attempt
 from durable_jobs.events import routing
+from durable_jobs.maintenance import timers
 from durable_jobs.models import Event, Run, Schedule, Step, Wait
-from durable_jobs.scheduling import crons, timers
+from durable_jobs.schedules import sync
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import leases, steps, waits
 from durable_jobs.store.leases import LeaseLost
@@ -53,7 +54,7 @@ def claimed(count: int = 1) -> list[Run]:
 
 def advance(run: Run) -> None:
     """Execute a claimed run in this thread."""
-    attempts.advance(run, threads=0)
+    attempt.advance(run, threads=0)
 
 
 def test_a_queued_run_is_claimed_by_one_worker_only() -> None:
@@ -267,13 +268,13 @@ def test_two_beats_fire_a_cron_once() -> None:
     def minutely(ctx):
         return None
 
-    crons.sync()
+    sync.sync()
     for number in range(ROUNDS // 4):
         # Without it, the id of the slot's event would keep the slot from coming again.
         Event.objects.filter(source="cron").delete()
         slot = clock.now().replace(second=0, microsecond=0)
         Schedule.objects.filter(function="race.cron").update(slot_at=slot, next_at=slot)
-        together(crons.sweep, crons.sweep)
+        together(sync.sweep, sync.sweep)
         assert Run.objects.filter(function="race.cron").count() == number + 1
 
 
@@ -310,8 +311,12 @@ def test_of_two_who_decide_one_wins_and_the_other_is_told_who() -> None:
         advance(claimed()[0])
         key = run.steps.get().key
         came = together(
-            lambda run=run, key=key: approving.approve(Actor(ann), run, key, {}),
-            lambda run=run, key=key: approving.reject(Actor(bob), run, key, "no"),
+            lambda run=run, key=key: approval_decisions.approve(
+                Actor(ann), run, key, {}
+            ),
+            lambda run=run, key=key: approval_decisions.reject(
+                Actor(bob), run, key, "no"
+            ),
             but=(durable.Refused,),
         )
         (refused,) = [one for one in came if one is not None]
@@ -340,12 +345,12 @@ def test_who_comes_as_another_decides_is_told_who_that_was(
 
     def outrun(*args: object) -> object:
         monkeypatch.setattr(waits, "get", look)
-        approving.approve(Actor(ann), run, key, {})
+        approval_decisions.approve(Actor(ann), run, key, {})
         return look(*args)
 
     monkeypatch.setattr(waits, "get", outrun)
     with pytest.raises(durable.Refused, match="approved by ann"):
-        approving.reject(Actor(bob), run, key, "no")
+        approval_decisions.reject(Actor(bob), run, key, "no")
 
 
 def test_parents_and_children_that_end_at_once_do_not_wait_for_each_other() -> None:

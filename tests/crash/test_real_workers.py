@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from django.db import transaction
 
-from durable_jobs import clock, dispatch, durable
+from durable_jobs import clock, durable, notifier
 from durable_jobs.models import Run, Step
 from tests.crash.conftest import flush_broker
 from tests.lab import durable as functions
@@ -137,7 +137,7 @@ def test_two_beats_and_doubled_bells_do_nothing_twice(lab: Lab) -> None:
     lab.beat()
     runs = [functions.sleeper.enqueue({"seconds": 1}) for _ in range(20)]
     for _ in range(50):
-        dispatch.ring_now("default")
+        notifier.ring_now("default")
     until(lambda: ended(*runs), "all runs to end", lab)
     for run in runs:
         assert labels(run) == {"before": 1, "after": 1}

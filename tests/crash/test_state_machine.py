@@ -28,8 +28,8 @@ from hypothesis.stateful import (
 
 from durable_jobs import durable
 from durable_jobs.failpoints import POINTS
+from durable_jobs.maintenance import doctor
 from durable_jobs.models import Run, Step
-from durable_jobs.scheduling import doctor
 from durable_jobs.statuses import STEP_ENDED
 from tests.crash.exhaustive.dying import Fate
 from tests.crash.exhaustive.world import World, clear, impossible

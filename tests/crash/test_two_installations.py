@@ -9,8 +9,8 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
+from durable_jobs.maintenance import doctor
 from durable_jobs.models import Installation, Run
-from durable_jobs.scheduling import doctor
 from tests.lab import durable as functions
 from tests.lab.databases import migrate, pointed
 from tests.lab.models import Account

@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from durable_jobs.conf import settings as conf
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.executors import checks
+from durable_jobs.worker import system_checks
 
 
 def found() -> dict[str, CheckMessage]:
@@ -49,7 +49,7 @@ def test_timeouts_that_redis_lacks_are_a_warning_that_names_them(
 ) -> None:
     app = Celery("redis", broker="redis://127.0.0.1:1/0", set_as_current=False)
     app.conf.broker_transport_options = options
-    monkeypatch.setattr(checks, "project_app", lambda: app)
+    monkeypatch.setattr(system_checks, "project_app", lambda: app)
     if missing is None:
         assert found() == {}
     else:

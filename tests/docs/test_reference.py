@@ -25,10 +25,10 @@ from durable_jobs.definitions.context import AsyncContext, Context
 from durable_jobs.definitions.steps import COMING as COMING_STEPS
 from durable_jobs.definitions.steps import Steps
 from durable_jobs.engine.context import RunContext
+from durable_jobs.maintenance.invariants import FAULTS
 from durable_jobs.models import Run
 from durable_jobs.models.runs import RunQuerySet
 from durable_jobs.models.schedules import ScheduleQuerySet
-from durable_jobs.scheduling.faults import FAULTS
 from durable_jobs.statuses import RunStatus, StepStatus
 from durable_jobs.testing import Kit
 from tests.docs.pages import Page, page

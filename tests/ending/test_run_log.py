@@ -10,10 +10,10 @@ import pytest
 from pytest_django import Settings
 
 from durable_jobs import durable
-from durable_jobs.executors import graves
 from durable_jobs.logs import FIELDS, RunFilter
 from durable_jobs.models import Run
 from durable_jobs.testing import Kit
+from durable_jobs.worker import orphans
 from project.shop.models import Tenant
 
 pytestmark = pytest.mark.django_db
@@ -261,10 +261,10 @@ def test_a_run_of_a_dead_process_is_a_warning(
     durable_kit.crash_at("pay")
     run = failing().enqueue()
     durable_kit.run_until_idle()
-    monkeypatch.setattr(graves, "_alive", lambda pid: False)
+    monkeypatch.setattr(orphans, "_alive", lambda pid: False)
     monkeypatch.setattr("socket.gethostname", lambda: "host")
     Run.objects.update(worker="host:7")
-    assert graves.take_back() == 1
+    assert orphans.take_back() == 1
     durable_kit.run_until_idle()
     first = log.records()[0]
     assert (first.levelname, first.run_id) == ("WARNING", str(run.pk))

@@ -8,7 +8,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine import attempts
+from durable_jobs.engine import attempt
 from durable_jobs.models import Run
 from durable_jobs.store import leases
 from durable_jobs.testing import Kit
@@ -164,7 +164,7 @@ def test_a_run_that_was_paused_during_the_claim_stays_paused() -> None:
     with Kit() as kit:
         (claimed,) = leases.claim("default", 1, "old")
         assert run.pause("a person") is True
-        attempts.advance(claimed, threads=0)
+        attempt.advance(claimed, threads=0)
         kit.run_until_idle()
         run.refresh_from_db()
         assert (run.status, run.reason) == ("paused", "a person")

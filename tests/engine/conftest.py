@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from durable_jobs import dispatch, durable
+from durable_jobs import durable, notifier
 from durable_jobs.definitions.registry import registry
-from durable_jobs.executors import serving
 from durable_jobs.models import Run, Step, Wait
 from durable_jobs.statuses import STEP_ENDED
 from durable_jobs.testing import Kit
+from durable_jobs.worker import queue_loop
 from tests.engine.workers import Deaf
 
 Start = Callable[..., Run]
@@ -38,8 +38,8 @@ def configure(settings: Settings) -> Configure:
 @pytest.fixture
 def unserved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let runs wait until the test serves, as a worker does whose runs are short."""
-    monkeypatch.setattr(serving, "SHORT", 3600.0)
-    with registry.temporary(), dispatch.using(Deaf()):
+    monkeypatch.setattr(queue_loop, "SHORT", 3600.0)
+    with registry.temporary(), notifier.using(Deaf()):
         yield
 
 

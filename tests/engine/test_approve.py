@@ -13,8 +13,8 @@ from django.contrib.auth.models import Permission, User
 from django.core.exceptions import PermissionDenied
 
 from durable_jobs import durable
-from durable_jobs.control import approving
-from durable_jobs.control.acting import Actor
+from durable_jobs.control import approval_decisions
+from durable_jobs.control.run_actions import Actor
 from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
@@ -231,7 +231,7 @@ def test_a_run_that_was_cancelled_asks_no_more(start: Start, durable_kit: Kit, m
     key = run.steps.get(name="ask").key
     run.cancel()
     with pytest.raises(durable.Refused, match="cancelled"):
-        approving.approve(Actor(manager), run, key, {})
+        approval_decisions.approve(Actor(manager), run, key, {})
     assert not LogEntry.objects.exists()
 
 
@@ -252,9 +252,9 @@ def test_the_first_decision_counts_and_the_second_is_told_of_it(
 ):
     run = start(asking())
     key = run.steps.get(name="ask").key
-    approving.approve(Actor(manager), run, key, {})
+    approval_decisions.approve(Actor(manager), run, key, {})
     with pytest.raises(durable.Refused, match="approved by manager"):
-        approving.reject(Actor(manager), run, key, "too late")
+        approval_decisions.reject(Actor(manager), run, key, "too late")
 
     assert later(run, "1d").result() == ["approved", {}]
     assert LogEntry.objects.count() == 1

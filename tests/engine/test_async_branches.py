@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from durable_jobs import durable, failpoints
-from durable_jobs.engine.session import Session
+from durable_jobs.engine.attempt_state import Session
 from durable_jobs.engine.suspend import StoreFailed
 from durable_jobs.models import Step, Wait
 from durable_jobs.testing import Kit

@@ -10,9 +10,9 @@ import pytest
 from django.db import connection
 
 from durable_jobs import clock, durable, failpoints
-from durable_jobs.executors.serving import serve
+from durable_jobs.maintenance import timers
 from durable_jobs.models import Run, Step
-from durable_jobs.scheduling import timers
+from durable_jobs.worker.queue_loop import serve
 from project.shop.models import Tenant
 from tests.engine.workers import LONG, apart, backend, served, served_by
 from tests.lab.processes import until

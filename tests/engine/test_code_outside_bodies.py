@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from durable_jobs import durable
+from durable_jobs.maintenance import tick
 from durable_jobs.models import Event, Gate, Run
-from durable_jobs.scheduling import ticking
 from durable_jobs.signals import run_changed
 from durable_jobs.testing import Kit
 from tests.engine.conftest import Start
@@ -150,6 +150,6 @@ def test_limits_that_change_the_state_of_their_thread_change_no_ticks(durable_ki
         return None
 
     limited.enqueue()
-    ticking.tick()
+    tick.tick()
     assert calls
     assert state() == before

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.engine import activity, event_loops
+from durable_jobs.engine import event_loops, idle_detection
 from durable_jobs.testing import Kit
 from tests.engine.conftest import Later, Start
 
@@ -90,7 +90,7 @@ def test_rest_is_known_at_once_whatever_awaits_a_step(
     start: Start, later: Later, monkeypatch: pytest.MonkeyPatch, way: Any
 ):
     # An attempt that is waited for would never end.
-    monkeypatch.setattr(activity, "PATIENCE", 1e6)
+    monkeypatch.setattr(idle_detection, "PATIENCE", 1e6)
 
     async def awaiting(ctx):
         async def step() -> None:
@@ -110,7 +110,7 @@ def test_rest_is_known_at_once_whatever_awaits_a_step(
 def test_what_a_thread_gives_beside_a_suspended_step_is_waited_for(
     start: Start, later: Later, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(activity, "PATIENCE", 1e6)
+    monkeypatch.setattr(idle_detection, "PATIENCE", 1e6)
     seen = threading.Event()
 
     async def awaiting(ctx):
@@ -129,7 +129,7 @@ def test_what_a_thread_gives_beside_a_suspended_step_is_waited_for(
 def test_what_never_comes_is_waited_for_a_while_alone(
     start: Start, later: Later, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(activity, "PATIENCE", 0.01)
+    monkeypatch.setattr(idle_detection, "PATIENCE", 0.01)
 
     async def awaiting(ctx):
         await asyncio.gather(ctx.step.sleep("nap", "1h"), asyncio.sleep(3600))
@@ -260,7 +260,7 @@ def test_a_loop_that_is_blocked_is_left_behind(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(event_loops, "BLOCKED", 0.05)
-    monkeypatch.setattr("durable_jobs.engine.bodies.GRACE", 0.01)
+    monkeypatch.setattr("durable_jobs.engine.body_calls.GRACE", 0.01)
     go, loops = threading.Event(), []
 
     async def block():

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 from django.db import OperationalError
 
-from durable_jobs.engine.handover import Handover
 from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.suspend import BranchDropped, StoreFailed
+from durable_jobs.engine.write_queue import Handover
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store.steps import Memo
 from tests.lab.processes import until

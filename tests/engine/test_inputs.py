@@ -203,7 +203,7 @@ def test_a_run_that_begins_from_a_step_has_that_of_the_steps_before(
 
 
 def test_a_history_that_is_replayed_has_it(start: Start, durable_kit: Kit):
-    from durable_jobs.queries.history import history
+    from durable_jobs.queries.run_document import history
 
     def charging(ctx):
         ctx.step.run("charge", take, (7,))

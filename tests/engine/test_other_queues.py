@@ -9,9 +9,9 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.conf import settings
-from durable_jobs.executors import celery_tasks, serving
-from durable_jobs.executors.serving import serve
 from durable_jobs.store import leases
+from durable_jobs.worker import celery_tasks, queue_loop
+from durable_jobs.worker.queue_loop import serve
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -22,7 +22,7 @@ MANY = 60
 @pytest.fixture(autouse=True)
 def busy(unserved: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take each queue for one that has been served for long."""
-    monkeypatch.setattr(serving, "ELSEWHERE", 0.0)
+    monkeypatch.setattr(queue_loop, "ELSEWHERE", 0.0)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_others_get_their_turns_while_one_is_served(backlog, order):
 def test_a_queue_that_is_soon_done_costs_no_look_at_others(
     backlog, order, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(serving, "ELSEWHERE", 3600.0)
+    monkeypatch.setattr(queue_loop, "ELSEWHERE", 3600.0)
     asked = []
     claim = leases.claim
 

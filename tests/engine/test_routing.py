@@ -13,11 +13,12 @@ from pytest_django import Settings
 
 from durable_jobs import clock, durable
 from durable_jobs.engine.suspend import SimulatedCrash
-from durable_jobs.events import match_keys, matching, routing
+from durable_jobs.events import routing, wait_matches
 from durable_jobs.expressions import compile_expression
 from durable_jobs.expressions.equalities import equalities
+from durable_jobs.lifecycle import condition_keys
 from durable_jobs.models import Event, Run, Wait
-from durable_jobs.serialization.matching import leaf_keys
+from durable_jobs.serialization.match_keys import leaf_keys
 from durable_jobs.testing import Kit
 
 
@@ -178,9 +179,9 @@ def test_an_equality_of_a_condition_is_looked_up(
     durable_kit.run_until_idle()
     assert not Wait.objects.filter(match="").exists()
     evaluated = []
-    meets = matching.meets
+    meets = wait_matches.meets
     monkeypatch.setattr(
-        matching, "meets", lambda *args: evaluated.append(1) or meets(*args)
+        wait_matches, "meets", lambda *args: evaluated.append(1) or meets(*args)
     )
     durable_kit.send("a/come", {"id": 3, "n": 1})
     durable_kit.run_until_idle()
@@ -224,7 +225,7 @@ def test_no_event_is_lost_to_the_index() -> None:
         text, variables=("event", "async"), where="here", condition=True
     )
     for own, other in itertools.product(VALUES, VALUES):
-        key = match_keys.key_of(text, {"x": own})
+        key = condition_keys.key_of(text, {"x": own})
         event = {"data": {"x": other}}
         holds = condition.test({"event": {"data": {"x": own}}, "async": event})
         if holds and key:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from durable_jobs import clock, durable
-from durable_jobs.engine.retrying import next_attempt
+from durable_jobs.engine.retries import next_attempt
 from durable_jobs.testing import Kit
 from tests.engine.conftest import Later, Start
 from tests.engine.failures import Broken, Refused, failing

@@ -16,9 +16,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from durable_jobs import clock, durable, failpoints
 from durable_jobs.engine import time_limits
-from durable_jobs.executors import task_limits
 from durable_jobs.store import connection_state
 from durable_jobs.testing import Kit
+from durable_jobs.worker import task_limits
 from project.shop.models import Tenant
 from tests.engine.conftest import Later, Start
 

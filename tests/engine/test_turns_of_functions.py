@@ -10,10 +10,10 @@ import pytest
 from durable_jobs import clock, durable
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
-from durable_jobs.executors import serving
-from durable_jobs.executors.serving import serve
 from durable_jobs.models import Pause, Run, Wait
 from durable_jobs.store import leases
+from durable_jobs.worker import queue_loop
+from durable_jobs.worker.queue_loop import serve
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -97,7 +97,7 @@ def test_each_function_keeps_its_own_order():
 
 
 def test_one_that_is_alone_is_seldom_asked_for_others(works, order, monkeypatch):
-    monkeypatch.setattr(serving, "ALONE", 3600.0)
+    monkeypatch.setattr(queue_loop, "ALONE", 3600.0)
     asked = []
     claim = leases.claim
 

@@ -10,10 +10,10 @@ import pytest
 from django.db import connection
 
 from durable_jobs import durable
+from durable_jobs.maintenance import tick
 from durable_jobs.models import Attempt, Event, Run
 from durable_jobs.models.fields import Stored
 from durable_jobs.queries import listing
-from durable_jobs.scheduling import ticking
 from durable_jobs.store import leases
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
@@ -123,7 +123,7 @@ def test_an_expired_lease_is_reclaimed_whatever_the_payload(
     break_data(runs[0], broken)
     assert len(leases.claim("default", 8, "dead")) == 2
     durable_kit.advance("1h", run=False)
-    assert ticking.tick()["leases"] == 2
+    assert tick.tick()["leases"] == 2
 
 
 def test_a_run_that_cannot_be_read_can_be_shown_cancelled_and_deleted(

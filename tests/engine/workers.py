@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from durable_jobs import dispatch, durable
+from durable_jobs import durable, notifier
 from durable_jobs.definitions.registry import registry
-from durable_jobs.executors.serving import serve
 from durable_jobs.models import Run
+from durable_jobs.worker.queue_loop import serve
 
 #: Seconds after which something that should happen at once has not happened.
 LONG = 30
@@ -42,7 +42,7 @@ def apart() -> Iterator[None]:
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has one writer: threads are for the database of record")
     before = set(threading.enumerate())
-    with registry.temporary(), dispatch.using(Deaf()):
+    with registry.temporary(), notifier.using(Deaf()):
         yield
     for thread in set(threading.enumerate()) - before:
         if thread.name.startswith(("branch", "step")):

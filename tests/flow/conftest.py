@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from durable_jobs import durable
+from durable_jobs.maintenance import stalled_backlogs
 from durable_jobs.models import Run, Slot
-from durable_jobs.scheduling import standing
 from durable_jobs.testing import Kit
 
 EVENT = "flow/work"
@@ -76,7 +76,7 @@ def diary(db: None, durable_kit: Kit) -> Diary:
 def no_slot_leaks(db: None, durable_kit: Kit) -> Iterator[None]:
     """See to it that no run holds a slot that may hold none."""
     yield
-    lost = list(standing.lost_slots())
+    lost = list(stalled_backlogs.lost_slots())
     assert not lost, f"slots were left behind: {lost}"
     if not Run.objects.live().exists():
         held = list(Slot.objects.filter(released_at__isnull=True))

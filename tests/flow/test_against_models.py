@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from durable_jobs import durable
+from durable_jobs.maintenance import stalled_backlogs
 from durable_jobs.models import Admission, Run, Slot
-from durable_jobs.scheduling import standing
 from durable_jobs.testing import Kit
 from tests.flow import models
 from tests.flow.models import Sent
@@ -91,7 +91,7 @@ class Lab:
             self.kit.send(EVENT, data, ts=self.began + one.ts * MS)
         self.kit.advance("3h")
         assert not Run.objects.live().exists(), "everything ends"
-        assert not standing.lost_slots().exists()
+        assert not stalled_backlogs.lost_slots().exists()
         assert not Slot.objects.filter(released_at__isnull=True).exists()
 
 

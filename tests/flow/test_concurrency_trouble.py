@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.events import admitting
+from durable_jobs.lifecycle import admission
 from durable_jobs.models import Lane, Run, Slot
 from durable_jobs.store import leases
 from durable_jobs.testing import Kit
@@ -75,7 +75,7 @@ def test_a_worker_that_dies_before_its_claim_leaves_its_runs_to_others(
 ) -> None:
     diary.work(concurrency=2)
     diary.sends(5)
-    assert admitting.admit("default", 10) == 2
+    assert admission.admit("default", 10) == 2
     assert Slot.objects.count() == 2
     diary.kit.run_until_idle()
     assert diary.peak == 2
@@ -85,7 +85,7 @@ def test_a_worker_that_dies_before_its_claim_leaves_its_runs_to_others(
 def test_runs_that_are_given_back_unbegun_give_their_slots_back(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(2))
     diary.sends(4)
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     claimed = leases.claim("default", 10, "leaving")
     assert len(claimed) == 2
     leases.give_back([run.pk for run in claimed], claimed[0].lease_token)

@@ -10,9 +10,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import durable
-from durable_jobs.events import admitting
+from durable_jobs.lifecycle import admission
 from durable_jobs.models import Gathered, Run, Window
-from durable_jobs.store import gathered
+from durable_jobs.store import event_windows
 from tests.flow.conftest import EVENT, Diary, reasons, statuses
 
 
@@ -261,7 +261,7 @@ def test_the_events_of_many_keys_are_gathered_in_few_statements(diary: Diary) ->
     for _ in range(2):  # windows that are opened, and that are there
         diary.kit.send_many([durable.NewEvent(EVENT, {"k": k}) for k in range(300)])
         with CaptureQueriesContext(connection) as made:
-            admitting.rounds()
+            admission.rounds()
         assert len(made) < 40
         assert not Gathered.objects.filter(window=None).exists()
     assert list(Window.objects.values_list("size", flat=True)) == [2] * 300
@@ -275,13 +275,13 @@ def test_what_is_dropped_is_not_read(
         diary.send(n, long="x" * 1000)
     diary.kit.run_until_idle()
     read: list[Gathered] = []
-    whole = gathered.inside
+    whole = event_windows.inside
 
     def inside(window: Window) -> list[Gathered]:
         read.extend(whole(window))
         return read
 
-    monkeypatch.setattr(gathered, "inside", inside)
+    monkeypatch.setattr(event_windows, "inside", inside)
     diary.kit.advance("1m")
     assert diary.order == [19]
     assert len(read) == 1

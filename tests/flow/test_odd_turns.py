@@ -9,7 +9,7 @@ from django.db import connection
 
 from durable_jobs import durable
 from durable_jobs.control import traffic
-from durable_jobs.events import admitting
+from durable_jobs.lifecycle import admission
 from durable_jobs.models import Gate, Lane, Run
 from durable_jobs.store import leases
 
@@ -251,7 +251,7 @@ def test_a_singleton_that_becomes_a_queue_does_not_wait_for_itself(
         work = declare(old)
         work.enqueue({"k": 0})
         run = work.enqueue({"k": 1})
-        admitting.admit("default", 1)  # the other one is let through, this one waits
+        admission.admit("default", 1)  # the other one is let through, this one waits
     declare(new)
     durable_kit.advance("1h")
     run.refresh_from_db()
@@ -306,7 +306,7 @@ def test_a_run_that_was_parked_without_code_keeps_to_its_limit_later(
     declare()
     for run in Run.objects.filter(status="paused"):
         run.resume()
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     assert len(leases.claim("default", 10, "test")) <= 1
 
 
@@ -331,11 +331,11 @@ def test_a_throttle_lets_few_through_where_the_queue_is_busy(
     for _ in range(6):
         spaced.enqueue()
     for _ in range(6):
-        admitting.admit("default", 2)
+        admission.admit("default", 2)
         assert {run.function for run in leases.claim("default", 2, "test")} == {
             plain.id
         }
         durable_kit._clock.moment += timedelta(seconds=10)
-    admitting.admit("default", 10)
+    admission.admit("default", 10)
     started = leases.claim("default", 10, "test")
     assert len(started) <= 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.events import admitting
+from durable_jobs.lifecycle import admission
 from durable_jobs.models import Run
 from durable_jobs.testing import Kit
 from tests.flow.conftest import statuses
@@ -98,8 +98,8 @@ def test_what_another_admission_has_let_in_meanwhile_is_not_skipped(
     limit = durable.Concurrency(5, key="event.data.k")
     function = durable.function(id="flow.late", concurrency=limit)(lambda ctx: None)
     run = function.enqueue({"k": 1})
-    admitting.admit("default", 10)
-    admitting._skip({run.pk: "too late"})
+    admission.admit("default", 10)
+    admission._skip({run.pk: "too late"})
     durable_kit.run_until_idle()
     assert statuses() == ["completed"]
 

@@ -11,10 +11,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import durable
-from durable_jobs.events import admitting
-from durable_jobs.flow import pausing
+from durable_jobs.flow_control import pauses
+from durable_jobs.lifecycle import admission
+from durable_jobs.maintenance import stalled_backlogs, tick
 from durable_jobs.models import Lane, Pause, Run, Slot
-from durable_jobs.scheduling import standing, ticking
 from durable_jobs.store import leases
 from tests.flow.conftest import Diary, count, reasons, statuses
 
@@ -166,7 +166,7 @@ def test_a_paused_queue_saves_up_no_starts_of_a_throttle(diary: Diary) -> None:
     diary.sends(4)
     for _ in range(5):
         diary.kit.advance("5m")
-        admitting.admit("default", 10)
+        admission.admit("default", 10)
     durable.resume_queue("default")
     diary.kit.advance("10m")
     assert diary.times == [1500, 1560, 1620, 1680]
@@ -177,7 +177,7 @@ def test_what_was_let_through_and_paused_before_its_claim_keeps_the_limit(
 ) -> None:
     work = diary.work(concurrency=2)
     diary.sends(6)
-    assert admitting.admit("default", 10) == 2
+    assert admission.admit("default", 10) == 2
     work.pause()
     diary.kit.advance("10m")
     assert diary.order == []
@@ -240,7 +240,7 @@ def test_thousands_that_are_kept_are_out_of_the_way_of_claims(diary: Diary) -> N
     work.resume()
     # The first ones may be claimed at once, the others when the tick has been there.
     assert 0 < Run.objects.filter(status="queued", lane__isnull=True).count() < 1500
-    standing.sweep()
+    stalled_backlogs.sweep()
     assert Run.objects.filter(status="queued", lane__isnull=True).count() == 1500
     Run.objects.all().delete()
 
@@ -261,7 +261,7 @@ def test_pausing_and_resuming_take_the_same_statements_whatever_is_queued(
             work.pause()
         assert Run.objects.filter(lane__isnull=True).count() == number
         while Run.objects.filter(lane__isnull=True).exists():
-            standing.sweep()
+            stalled_backlogs.sweep()
         with CaptureQueriesContext(connection) as resumed:
             work.resume()
         restored = Run.objects.filter(lane__isnull=True).count()
@@ -274,27 +274,27 @@ def test_pausing_and_resuming_take_the_same_statements_whatever_is_queued(
 def test_no_run_starts_while_a_pause_is_carried_out(
     diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admitting, "SHELVED", 2)
-    monkeypatch.setattr(admitting, "LONGEST", -1.0)
+    monkeypatch.setattr(admission, "SHELVED", 2)
+    monkeypatch.setattr(admission, "LONGEST", -1.0)
     work = diary.work()
     _queued(diary, 6)
     work.pause()
     for kept in (0, 2, 4, 6):
         assert Run.objects.filter(lane__isnull=False).count() == kept
         assert leases.claim("default", 8, "w") == []
-        assert ticking.pending() >= {"lanes"} or kept in (0, 6)
-        standing.sweep()
+        assert tick.pending() >= {"lanes"} or kept in (0, 6)
+        stalled_backlogs.sweep()
 
 
 def test_a_function_is_resumed_while_its_pause_is_carried_out(
     diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admitting, "SHELVED", 2)
-    monkeypatch.setattr(admitting, "LONGEST", -1.0)
+    monkeypatch.setattr(admission, "SHELVED", 2)
+    monkeypatch.setattr(admission, "LONGEST", -1.0)
     work = diary.work()
     _queued(diary, 6)
     work.pause()
-    standing.sweep()
+    stalled_backlogs.sweep()
     assert Run.objects.filter(lane__isnull=False).count() == 2
     work.resume()
     diary.kit.advance("1m")
@@ -307,8 +307,8 @@ def test_a_function_is_paused_again_while_it_is_resumed(
     work = diary.work()
     _queued(diary, 6)
     work.pause()
-    standing.sweep()
-    monkeypatch.setattr(pausing, "RESTORED", 2)
+    stalled_backlogs.sweep()
+    monkeypatch.setattr(pauses, "RESTORED", 2)
     work.resume()
     work.pause()
     diary.kit.advance("1m")

@@ -189,9 +189,9 @@ def test_many_at_once_are_counted_exactly(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(700, "1m"))
     new = [durable.NewEvent(EVENT, {"n": n}) for n in range(1200)]
     diary.kit.send_many(new)
-    from durable_jobs.events import admitting
+    from durable_jobs.lifecycle import admission
 
-    admitting.admit()
+    admission.admit()
     assert count("skipped") == 500
     assert Admission.objects.count() == 700
     Run.objects.live().cancel()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.events import admitting
+from durable_jobs.lifecycle import admission
 from durable_jobs.models import Run
 from tests.flow.conftest import Diary, count, statuses
 
@@ -70,7 +70,7 @@ def test_what_fits_no_more_waits_for_its_time_however_many_look(diary: Diary) ->
     diary.work(throttle=durable.Throttle(1, "1m"))
     diary.sends(3)
     for _ in range(5):
-        admitting.admit("default", 10)
+        admission.admit("default", 10)
     assert Run.objects.filter(status="queued", lane__isnull=True).count() == 1
     diary.kit.advance("2m")
     assert diary.times == [0, 60, 120]

@@ -6,7 +6,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.models import Run
-from durable_jobs.queries.history import history
+from durable_jobs.queries.run_document import history
 from durable_jobs.testing import Kit
 
 pytestmark = pytest.mark.django_db

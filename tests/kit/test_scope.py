@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from durable_jobs import clock, dispatch, durable
+from durable_jobs import clock, durable, notifier
 from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Run
 from durable_jobs.testing import Kit
@@ -37,16 +37,16 @@ def test_functions_declared_before_it_are_known_in_it() -> None:
 
 
 def test_everything_is_put_back() -> None:
-    dispatcher, before = dispatch.current(), clock.now()
+    dispatcher, before = notifier.current(), clock.now()
     with Kit() as kit:
         kit.advance("365d")
-        assert dispatch.current() is not dispatcher
-    assert dispatch.current() is dispatcher
+        assert notifier.current() is not dispatcher
+    assert notifier.current() is dispatcher
     assert (clock.now() - before).days == 0
 
 
 def test_everything_is_put_back_after_an_error_too() -> None:
-    dispatcher = dispatch.current()
+    dispatcher = notifier.current()
 
     class Broken(Exception):
         pass
@@ -54,7 +54,7 @@ def test_everything_is_put_back_after_an_error_too() -> None:
     with pytest.raises(Broken), Kit():  # noqa: PT012  # the kit's end is the point
         durable.function(id="temporary")(lambda ctx: 1)
         raise Broken
-    assert dispatch.current() is dispatcher
+    assert notifier.current() is dispatcher
     assert registry.find("temporary") is None
 
 

@@ -21,9 +21,11 @@ class LabConfig(AppConfig):
         deaf after three. ``LAB_RESYNC=0.2``: ask the database's time so often.
         """
         from durable_jobs import clock
-        from durable_jobs.executors import patrol
+        from durable_jobs.worker import watchdog
 
         if times := os.environ.get("LAB_PATROL"):
-            patrol.EVERY, patrol.MISSED, patrol.DEAF = map(float, times.split(","))
+            watchdog.EVERY, watchdog.MISSED, watchdog.DEAF = map(
+                float, times.split(",")
+            )
         if seconds := os.environ.get("LAB_RESYNC"):
             clock.RESYNC_SECONDS = float(seconds)

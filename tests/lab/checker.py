@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 from django.db.models import F, Sum
 
+from durable_jobs.maintenance import doctor
 from durable_jobs.models import Run, Step, Wait
-from durable_jobs.scheduling import doctor
 from durable_jobs.statuses import (
     LIVE,
     RUN_MOVES,

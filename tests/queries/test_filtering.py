@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from durable_jobs import clock, durable, ids
 from durable_jobs.models import Run, Subject
-from durable_jobs.queries import filtering
-from durable_jobs.queries.filtering import RunFilter
+from durable_jobs.queries import run_filter
+from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.statuses import LIVE, RunStatus
 from tests.admin.conftest import make_runs
 
@@ -53,15 +53,15 @@ VALUES = {
     "queue": texts,
     "worker": texts,
     "where": st.lists(paths, min_size=1, max_size=10),
-    "time": st.sampled_from(filtering.TIMES),
-    "period": st.sampled_from(list(filtering.PERIODS)),
+    "time": st.sampled_from(run_filter.TIMES),
+    "period": st.sampled_from(list(run_filter.PERIODS)),
     "since": moments.map(str),
     "until": moments.map(str),
 }
 
 
 def test_every_condition_is_tried_here():
-    assert set(VALUES) == set(filtering.NAMES)
+    assert set(VALUES) == set(run_filter.NAMES)
 
 
 @given(st.fixed_dictionaries({}, optional=VALUES))
@@ -148,7 +148,7 @@ def test_what_cannot_be_is_refused_with_what_was_expected(name, value, expected)
 
 
 @pytest.mark.parametrize("value", [None, 7, 1.5, b"x", {"a": 1}, object()])
-@pytest.mark.parametrize("name", filtering.NAMES)
+@pytest.mark.parametrize("name", run_filter.NAMES)
 def test_values_of_other_types_are_read_as_texts_or_refused(name, value):
     with suppress(durable.FilterError):
         read = RunFilter.parse({name: value})
@@ -275,7 +275,7 @@ class TestRuns:
         for status in set(RunStatus.values) - {"queued"}:
             assert self.found(status=status) == [of[status]], status
 
-    @pytest.mark.parametrize("column", filtering.TIMES)
+    @pytest.mark.parametrize("column", run_filter.TIMES)
     def test_by_a_range_of_a_time(self, column):
         now = clock.now()
         ago = timedelta(hours=5)
@@ -316,7 +316,7 @@ class TestRuns:
     def test_what_no_index_answers_is_looked_for_among_the_newest(
         self, monkeypatch, params
     ):
-        monkeypatch.setattr(filtering, "MOST_LOOKED", 3)
+        monkeypatch.setattr(run_filter, "MOST_LOOKED", 3)
         runs = make_runs(5, data={"large": "x" * 900})
         assert RunFilter.parse(params).looks_through
         assert self.found(**params) == runs[2:]
@@ -338,7 +338,7 @@ class TestRuns:
 
 def _id(moment):
     return uuid.UUID(
-        int=filtering.earliest_id(moment).int + ids.new_id().int % (1 << 62)
+        int=run_filter.earliest_id(moment).int + ids.new_id().int % (1 << 62)
     )
 
 

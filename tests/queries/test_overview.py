@@ -9,10 +9,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import durable
+from durable_jobs.maintenance import run_stats, tick
 from durable_jobs.models import Pause, Run, Worker
 from durable_jobs.queries import overview as module
 from durable_jobs.queries.overview import overview
-from durable_jobs.scheduling import tallying, ticking
 from durable_jobs.testing import Kit
 from tests.admin.conftest import make_runs
 
@@ -60,7 +60,7 @@ def test_what_ended_is_counted_whether_the_tick_has_counted_it_or_not(
             mixed.enqueue({"n": n})
         durable_kit.run_until_idle()
         durable_kit.travel_to(durable_kit.now() + timedelta(minutes=40), run=False)
-        while tallying.sweep():
+        while run_stats.sweep():
             pass
         mixed.enqueue({"n": 1})
         durable_kit.run_until_idle()
@@ -109,7 +109,7 @@ def test_times_are_those_of_the_runs_that_ended_last(
 
 def test_what_needs_a_person_is_told(durable_kit: Kit) -> None:
     assert "no-tick" in attention()
-    ticking.note()
+    tick.note()
     assert attention() == {}
     now = durable_kit.now()
     make_runs(1, status="paused", ended_at=None, reason="step x is recorded as a sleep")
@@ -159,6 +159,6 @@ def test_its_queries_are_as_many_for_many_rows_as_for_few(durable_kit: Kit) -> N
     few = queries()
     make_runs(40, status="failed", error={"type": "E", "message": "m"})
     make_runs(40, function="tests.other")
-    while tallying.sweep():
+    while run_stats.sweep():
         pass
     assert queries() == few

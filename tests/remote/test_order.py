@@ -12,7 +12,7 @@ import pytest
 from durable_jobs import durable, remote
 from durable_jobs.conf import settings
 from durable_jobs.models import Run
-from durable_jobs.remote import conversation, signing
+from durable_jobs.remote import driver, signing
 from durable_jobs.testing import Kit
 from tests.remote.conftest import Call
 from tests.remote.elsewhere import (
@@ -152,7 +152,7 @@ def test_many_steps_at_once_wait_for_their_turn_and_not_on_the_apps_time(
     app: Elsewhere, call: Call, monkeypatch: pytest.MonkeyPatch
 ):
     """Each batch of them takes more than half of the timeout."""
-    monkeypatch.setattr(conversation, "WIDTH", 4)
+    monkeypatch.setattr(driver, "WIDTH", 4)
     together, most, lock = [0], [0], threading.Lock()
 
     def slowly(name: str) -> Answer:

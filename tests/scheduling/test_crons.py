@@ -8,8 +8,9 @@ import pytest
 from django.db import connection
 
 from durable_jobs import durable
+from durable_jobs.maintenance import tick
 from durable_jobs.models import Event, Run, Schedule
-from durable_jobs.scheduling import crons, ticking
+from durable_jobs.schedules import sync
 from durable_jobs.store import schedules
 from durable_jobs.testing import Kit
 from tests.lab.threads import together
@@ -117,8 +118,8 @@ def test_two_ticks_fire_once(kit: Kit, every: Every) -> None:
     every("0 * * * *")
     kit.run_until_idle()
     kit.advance("1h", run=False)
-    ticking.tick()
-    ticking.tick()
+    tick.tick()
+    tick.tick()
     kit.run_until_idle()
     assert Run.objects.count() == 1
 
@@ -131,8 +132,8 @@ def test_a_second_beat_that_read_before_the_first_one_wrote_fires_nothing(
     kit.run_until_idle()
     kit.advance("1h", run=False)
     read = list(schedules.rows())
-    ticking.tick()
-    assert crons._fire(read) == (1, 0)
+    tick.tick()
+    assert sync._fire(read) == (1, 0)
     assert Run.objects.count() == 1
     assert Schedule.objects.get().next_at == NOON + 2 * HOUR
 
@@ -145,7 +146,7 @@ def test_many_beats_at_once_fire_once(kit: Kit, every: Every) -> None:
         every("0 * * * *", id=f"clock-{number}")
     kit.run_until_idle()
     kit.advance("1h", run=False)
-    together(*[ticking.tick] * 4)
+    together(*[tick.tick] * 4)
     assert Run.objects.count() == 5
 
 
@@ -165,7 +166,7 @@ def test_a_crash_of_the_beat_loses_and_doubles_nothing(
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(kill), pytest.raises(Killed):
-        ticking.tick()
+        tick.tick()
     assert not Event.objects.exists()
     kit.run_until_idle()
     assert slots() == [NOON + HOUR]
@@ -194,7 +195,7 @@ def test_a_changed_cron_goes_by_its_new_times(kit: Kit, slots: Slots) -> None:
     with Kit(now=kit.now()) as code:
         durable.function(id="clock", on=durable.Cron("45 * * * *"))(lambda ctx: None)
         code.run_until_idle()
-        assert crons.sync() == 0
+        assert sync.sync() == 0
         old = Schedule.objects.get(cron="15 * * * *")
         assert (old.missing_at, old.next_at) == (NOON + 75 * MINUTE, None)
 

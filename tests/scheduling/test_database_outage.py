@@ -8,10 +8,10 @@ import pytest
 from celery import current_app
 from django.db import OperationalError, connection
 
-from durable_jobs.executors import celery_logs, celery_tasks, connections
 from durable_jobs.logs import Outage
-from durable_jobs.scheduling import ticking
+from durable_jobs.maintenance import tick
 from durable_jobs.store import db
+from durable_jobs.worker import celery_logs, celery_tasks, connections
 
 LOGGER = "durable_jobs"
 
@@ -76,7 +76,7 @@ def test_an_error_with_a_working_connection_is_no_outage(
         raise OperationalError("deadlock detected")
 
     connection.ensure_connection()
-    assert ticking._guarded("timers", sweep) == 0
+    assert tick._guarded("timers", sweep) == 0
     with pytest.raises(OperationalError), connections.surviving():
         sweep()
     assert not db.outage.lasts

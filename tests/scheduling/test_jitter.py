@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from durable_jobs import durable
 from durable_jobs.definitions.cron import expression
 from durable_jobs.models import Run, Schedule
-from durable_jobs.scheduling import slots
+from durable_jobs.schedules import occurrences
 from durable_jobs.testing import Kit
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -50,7 +50,7 @@ def test_a_slot_in_its_jitter_is_no_missed_one(kit: Kit) -> None:
     kit.run_until_idle()
     schedule = Schedule.objects.get()
     five = NOON + timedelta(hours=5)
-    due = slots.due_at(schedule, five)
+    due = occurrences.due_at(schedule, five)
     kit.travel_to(due - timedelta(seconds=1), run=False)
     kit.run_until_idle()
     assert Run.objects.get().data["scheduled_at"] == NOON + timedelta(hours=4)
@@ -70,7 +70,7 @@ def test_a_slot_never_reaches_the_next_one(
     schedule = Schedule(pk=pk, cron=cron, tz="UTC", jitter=jitter)
     slot = expression(cron, "UTC").next_after(start.replace(tzinfo=UTC))
     upcoming = expression(cron, "UTC").next_after(slot)
-    due = slots.due_at(schedule, slot)
+    due = occurrences.due_at(schedule, slot)
     assert slot <= due < upcoming
     assert due - slot < jitter
-    assert slots.due_at(schedule, slot) == due
+    assert occurrences.due_at(schedule, slot) == due

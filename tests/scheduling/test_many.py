@@ -11,8 +11,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import durable
+from durable_jobs.maintenance import tick
 from durable_jobs.models import Event, Run, Schedule
-from durable_jobs.scheduling import crons, ticking
+from durable_jobs.schedules import sync
 from durable_jobs.testing import Kit
 from tests.lab.threads import together
 
@@ -39,18 +40,18 @@ def make(count: int, **values: object) -> None:
 def test_a_batch_is_fired_in_a_few_statements(
     kit: Kit, report: durable.Function
 ) -> None:
-    make(crons.BATCH, owner_model="auth.user", owner_pk="1")
+    make(sync.BATCH, owner_model="auth.user", owner_pk="1")
     kit.run_until_idle()
     kit.advance("1h", run=False)
     with CaptureQueriesContext(connection) as captured:
-        assert crons.sweep() == crons.BATCH
+        assert sync.sweep() == sync.BATCH
     # The rows, events there are, events, runs, subjects, the move; then nothing more.
     statements = [q for q in captured if "SAVEPOINT" not in q["sql"]]
     # SQLite takes no more than so many values at once.
     assert len(statements) <= (7 if connection.vendor == "postgresql" else 41)
-    assert Run.objects.count() == Event.objects.count() == crons.BATCH
+    assert Run.objects.count() == Event.objects.count() == sync.BATCH
     assert sorted(run.data["data"]["n"] for run in Run.objects.all()) == list(
-        range(crons.BATCH)
+        range(sync.BATCH)
     )
     assert not Schedule.objects.exclude(next_at=NOON + timedelta(hours=2)).exists()
 
@@ -58,11 +59,11 @@ def test_a_batch_is_fired_in_a_few_statements(
 def test_more_than_a_batch_are_fired_by_one_tick(
     kit: Kit, report: durable.Function
 ) -> None:
-    make(crons.BATCH + 7)
+    make(sync.BATCH + 7)
     kit.run_until_idle()
     kit.advance("1h", run=False)
-    ticking.tick()
-    assert Run.objects.count() == crons.BATCH + 7
+    tick.tick()
+    assert Run.objects.count() == sync.BATCH + 7
 
 
 @pytest.mark.django_db(transaction=True)
@@ -72,18 +73,18 @@ def test_many_beats_at_once_fire_each_slot_once(
 ) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("threads do not share a database in memory")
-    make(3 * crons.BATCH, overlap=overlap, catch_up="all")
+    make(3 * sync.BATCH, overlap=overlap, catch_up="all")
     kit.run_until_idle()
     kit.advance("2h", run=False)
-    together(*[crons.sweep] * 4)
-    crons.sweep()
+    together(*[sync.sweep] * 4)
+    sync.sweep()
     slots = Run.objects.values_list("event_id", flat=True)
     assert len(set(slots)) == len(slots)
     started = Run.objects.exclude(status="skipped").count()
     each = 2 if overlap == "allow" else 1
-    assert started == each * 3 * crons.BATCH
+    assert started == each * 3 * sync.BATCH
     held = sum(len(row.held) for row in Schedule.objects.all())
-    assert len(slots) + held == 2 * 3 * crons.BATCH
+    assert len(slots) + held == 2 * 3 * sync.BATCH
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from pytest_django import Settings
 
 from durable_jobs import clock, durable
 from durable_jobs.definitions.registry import registry
-from durable_jobs.executors.patrol import Patrol
+from durable_jobs.maintenance import doctor, heartbeats, missing_functions
 from durable_jobs.models import MissingFunction, Run, Schedule, Worker
 from durable_jobs.queries.overview import overview
-from durable_jobs.scheduling import doctor, missing, presence
 from durable_jobs.testing import Kit
+from durable_jobs.worker.watchdog import Patrol
 from tests.ending.test_unknown_functions import deployed, started
 
 pytestmark = pytest.mark.django_db
@@ -149,7 +149,7 @@ def test_a_run_that_an_earlier_release_paused_resumes_by_itself() -> None:
         run.refresh_from_db()
         assert run.status == "paused"
         now = kit.now()
-    missing._looked_at = float("-inf")
+    missing_functions._looked_at = float("-inf")
     with Kit(now=now) as kit:
         deployed(calls)
         kit.advance("1m")
@@ -163,7 +163,7 @@ def test_a_run_that_a_person_paused_stays_paused() -> None:
     run.pause("wait for the audit")
     with Kit() as kit:
         deployed([])
-        assert missing.resume(registry.ids()) == 0
+        assert missing_functions.resume(registry.ids()) == 0
         kit.run_until_idle()
     run.refresh_from_db()
     assert run.status == "paused"
@@ -185,7 +185,7 @@ def test_a_worker_that_starts_takes_up_what_waited() -> None:
 
 
 def test_a_worker_that_starts_leaves_its_functions_and_queues() -> None:
-    presence.note("w", "worker", ["old"], ["tests.old"])
+    heartbeats.note("w", "worker", ["old"], ["tests.old"])
     with Kit():
         deployed([])
         Patrol(["default"], lambda: True, lambda: None, name="w")._note()

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.events import answering
 from durable_jobs.exceptions import CallbackGone
+from durable_jobs.lifecycle import callbacks
+from durable_jobs.maintenance import tick, timers
 from durable_jobs.models import Run, Wait
-from durable_jobs.scheduling import ticking, timers
 from durable_jobs.store import events
 from durable_jobs.testing import Kit
 
@@ -32,7 +32,7 @@ def status(run: Run) -> str:
 
 @pytest.mark.parametrize(
     "sweep",
-    [ticking.tick, timers.sweep, lambda: timers.end_due(8, "default")],
+    [tick.tick, timers.sweep, lambda: timers.end_due(8, "default")],
     ids=["tick", "sweep", "worker"],
 )
 def test_an_event_that_came_in_time_wins_over_the_timeout(
@@ -127,7 +127,7 @@ def test_an_answer_after_the_timeout_finds_no_wait(kit: Kit) -> None:
     kit.run_until_idle()
     kit.advance("61m", run=False)
     with pytest.raises(CallbackGone):
-        answering.answer(tokens[0], data=1, error=None)
+        callbacks.answer(tokens[0], data=1, error=None)
     kit.run_until_idle()
     assert status(run) == "failed"
 
@@ -140,7 +140,7 @@ def test_a_child_that_ends_after_the_timeout_loses(kit: Kit) -> None:
         return ctx.step.invoke("c", child, timeout="1h")
 
     run = parent.enqueue()
-    ticking.tick()
+    tick.tick()
     kit._serve("default")
     kit.advance("61m", run=False)
     kit._serve("default")

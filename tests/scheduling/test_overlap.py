@@ -9,7 +9,7 @@ import pytest
 from durable_jobs import durable
 from durable_jobs.control import schedules
 from durable_jobs.models import Run, Schedule
-from durable_jobs.scheduling import slots
+from durable_jobs.schedules import occurrences
 from durable_jobs.testing import Kit
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -52,7 +52,7 @@ def test_skip_leaves_a_skipped_run(kit: Kit, slow: durable.Function) -> None:
     assert [run.data["scheduled_at"] for run in skipped.order_by("pk")] == [
         NOON + hours * HOUR for hours in (2, 3, 5, 6)
     ]
-    assert {run.reason for run in skipped} == {slots.GOING_ON}
+    assert {run.reason for run in skipped} == {occurrences.GOING_ON}
 
 
 def test_queue_starts_each_after_the_one_before(
@@ -122,13 +122,15 @@ def test_missed_times_overlap_one_another(kit: Kit, slow: durable.Function) -> N
 def test_no_more_wait_than_a_row_holds(
     kit: Kit, slow: durable.Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in (slots, schedules):
+    for place in (occurrences, schedules):
         monkeypatch.setattr(place, "MOST_HELD", 5)
     schedule = durable.schedules.create(slow, "* * * * *", overlap="queue")
     kit.advance("10m")
     schedule.refresh_from_db()
-    assert len(schedule.held) == slots.MOST_HELD
-    assert {run.reason for run in Run.objects.filter(status="skipped")} == {slots.FULL}
+    assert len(schedule.held) == occurrences.MOST_HELD
+    assert {run.reason for run in Run.objects.filter(status="skipped")} == {
+        occurrences.FULL
+    }
     with pytest.raises(durable.ConfigurationError, match="wait for a run to end"):
         schedule.run_now()
     waiting = len(schedule.held) + Run.objects.count()

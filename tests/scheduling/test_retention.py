@@ -6,6 +6,7 @@ import pytest
 from pytest_django import Settings
 
 from durable_jobs import durable
+from durable_jobs.maintenance import retention
 from durable_jobs.models import (
     Attempt,
     Event,
@@ -15,7 +16,6 @@ from durable_jobs.models import (
     Subject,
     Wait,
 )
-from durable_jobs.scheduling import retention
 from durable_jobs.testing import Kit
 from project.shop.models import Tenant
 

@@ -13,8 +13,8 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import durable
+from durable_jobs.maintenance import tick
 from durable_jobs.models import Event, Run, Schedule
-from durable_jobs.scheduling import ticking
 from durable_jobs.testing import Kit
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -262,7 +262,7 @@ def test_a_schedule_whose_function_is_gone_waits_for_it(kit: Kit) -> None:
     assert (schedule.missing_at, schedule.next_at) == (NOON + HOUR, None)
     assert schedule.next_fires() == []
     with CaptureQueriesContext(connection) as captured:
-        assert ticking.tick() == {}
+        assert tick.tick() == {}
     assert len(captured) == 1
     with pytest.raises(durable.UnknownFunction):
         schedule.run_now()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from durable_jobs.definitions.cron import expression
 from durable_jobs.models import Schedule
-from durable_jobs.scheduling import slots
+from durable_jobs.schedules import occurrences
 
 START = datetime(2026, 3, 27, 11, 59, tzinfo=UTC)
 GAPS = st.lists(
@@ -38,7 +38,7 @@ def made(**values: Any) -> Schedule:
 def all_slots(schedule: Schedule, until: datetime) -> list[datetime]:
     """Give each slot that is due by a moment, one by one."""
     cron, slot, found = expression(schedule.cron, schedule.tz), START, []
-    while slots.due_at(schedule, slot := cron.next_after(slot)) <= until:
+    while occurrences.due_at(schedule, slot := cron.next_after(slot)) <= until:
         found.append(slot)
     return found
 
@@ -60,8 +60,10 @@ def test_each_look_fires_what_catch_up_says_and_no_slot_twice(
         new = [slot for slot in all_slots(schedule, now) if slot not in before]
         found: list[datetime] = []
         while schedule.next_at and schedule.next_at <= now:
-            found += [fire.slot for fire in slots.look(schedule, now, False).fires]
-        late = now - slots.due_at(schedule, new[-1]) if new else timedelta()
+            found += [
+                fire.slot for fire in occurrences.look(schedule, now, False).fires
+            ]
+        late = now - occurrences.due_at(schedule, new[-1]) if new else timedelta()
         if catch_up == "all":
             assert found == new
         elif catch_up == "one" or (new and late <= timedelta(seconds=10)):
@@ -86,7 +88,7 @@ def test_runs_that_may_not_overlap_never_do_and_each_slot_is_accounted_for(
     for minutes, ends in looks:
         now += timedelta(minutes=minutes)
         running = running and not ends
-        found = slots.look(schedule, now, running)
+        found = occurrences.look(schedule, now, running)
         begun = [fire.slot for fire in found.fires if not fire.skipped]
         assert len(begun) <= (0 if running else 1)
         running = running or bool(begun)
@@ -95,4 +97,4 @@ def test_runs_that_may_not_overlap_never_do_and_each_slot_is_accounted_for(
     held = [datetime.fromisoformat(text) for text in schedule.held]
     assert sorted([*started, *skipped, *held]) == all_slots(schedule, now)
     assert started == sorted(started)
-    assert not (held if overlap == "skip" else skipped[slots.MOST_HELD :])
+    assert not (held if overlap == "skip" else skipped[occurrences.MOST_HELD :])

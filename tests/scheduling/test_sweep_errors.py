@@ -15,11 +15,19 @@ from django.db import OperationalError, connection
 from django.db import models as django_models
 
 from durable_jobs import clock, durable
-from durable_jobs.engine import attempts
-from durable_jobs.events import admitting, gathering, routing
-from durable_jobs.executors import graves, serving
-from durable_jobs.executors.keeper import Batch
-from durable_jobs.flow import keys
+from durable_jobs.engine import attempt
+from durable_jobs.events import routing
+from durable_jobs.flow_control import keys
+from durable_jobs.lifecycle import admission, event_windows
+from durable_jobs.maintenance import (
+    missing_functions,
+    rescue,
+    retention,
+    run_stats,
+    stalled_backlogs,
+    tick,
+    timers,
+)
 from durable_jobs.models import (
     Admission,
     Event,
@@ -34,19 +42,12 @@ from durable_jobs.models import (
     Tally,
     Wait,
 )
-from durable_jobs.scheduling import (
-    crons,
-    leases,
-    missing,
-    retention,
-    standing,
-    tallying,
-    ticking,
-    timers,
-)
-from durable_jobs.store import guarding
+from durable_jobs.schedules import sync
+from durable_jobs.store import item_errors
 from durable_jobs.store import leases as claims
 from durable_jobs.testing import Kit
+from durable_jobs.worker import orphans, queue_loop
+from durable_jobs.worker.background import Batch
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -157,12 +158,12 @@ def _held_fast(runs: list[Run]) -> Undo:
 def expired_leases(kit: Kit) -> Case:
     runs = _claimed(kit, "dead")
     kit.advance("1h", run=False)
-    return Case(leases.sweep, lambda: _held_fast(runs), lambda: _held(runs))
+    return Case(rescue.sweep, lambda: _held_fast(runs), lambda: _held(runs))
 
 
 def dead_workers(kit: Kit) -> Case:
     runs = _claimed(kit, f"{socket.gethostname()}:{2**22 + os.getpid()}")
-    return Case(graves.take_back, lambda: _held_fast(runs), lambda: _held(runs))
+    return Case(orphans.take_back, lambda: _held_fast(runs), lambda: _held(runs))
 
 
 @contextmanager
@@ -195,8 +196,8 @@ def claimed_runs(kit: Kit) -> Case:
         return sick, well
 
     return Case(
-        lambda: serving.serve("default"),
-        lambda: _break(attempts, "advance", lambda run: run.pk == runs[0].pk),
+        lambda: queue_loop.serve("default"),
+        lambda: _break(attempt, "advance", lambda run: run.pk == runs[0].pk),
         done,
     )
 
@@ -210,7 +211,7 @@ def _schedules(kit: Kit) -> list[str]:
 
 def schedules(kit: Kit) -> Case:
     names = _schedules(kit)
-    crons.sync()
+    sync.sync()
     kit.advance("1h", run=False)
 
     def done() -> tuple[bool, bool]:
@@ -218,7 +219,7 @@ def schedules(kit: Kit) -> Case:
         return sick, well
 
     return Case(
-        crons.sweep, lambda: _refuse(Run, "INSERT", "NEW.function = 'tests.sick'"), done
+        sync.sweep, lambda: _refuse(Run, "INSERT", "NEW.function = 'tests.sick'"), done
     )
 
 
@@ -230,8 +231,8 @@ def declared_crons(kit: Kit) -> Case:
         return sick, well
 
     return Case(
-        crons.sync,
-        lambda: _break(crons, "_add", lambda function, _: function.id[6:] == "sick"),
+        sync.sync,
+        lambda: _break(sync, "_add", lambda function, _: function.id[6:] == "sick"),
         done,
     )
 
@@ -245,7 +246,7 @@ def arrivals(kit: Kit) -> Case:
         return sick, well
 
     return Case(
-        admitting.rounds,
+        admission.rounds,
         lambda: _break(keys, "lane_of", lambda run: run.pk == runs[0].pk),
         done,
     )
@@ -256,14 +257,14 @@ def backlogs(kit: Kit) -> Case:
     for name in ("tests.sick", "tests.well"):
         work = durable.function(id=name, concurrency=5)(lambda ctx: None)
         runs.append(work.enqueue())
-    admitting.rounds()
+    admission.rounds()
 
     def done() -> tuple[bool, bool]:
         sick, well = (Run.objects.get(pk=run.pk).lane is None for run in runs)
         return sick, well
 
     return Case(
-        lambda: admitting.rounds("default", 8),
+        lambda: admission.rounds("default", 8),
         lambda: _break(keys, "passages", lambda function, _: function.id[6:] == "sick"),
         done,
     )
@@ -286,10 +287,10 @@ def _started(names: list[str]) -> tuple[bool, bool]:
 
 def windows(kit: Kit) -> Case:
     names = _gathering(kit)
-    admitting.rounds()
+    admission.rounds()
     kit.advance("1m", run=False)
     return Case(
-        admitting.rounds,
+        admission.rounds,
         lambda: _refuse(Run, "INSERT", "NEW.function = 'tests.sick'"),
         lambda: _started(names),
     )
@@ -304,8 +305,10 @@ def buffered_events(kit: Kit) -> Case:
         return sick, well
 
     return Case(
-        admitting.rounds,
-        lambda: _break(gathering, "_extend", lambda _, one: one.function[6:] == "sick"),
+        admission.rounds,
+        lambda: _break(
+            event_windows, "_extend", lambda _, one: one.function[6:] == "sick"
+        ),
         done,
     )
 
@@ -324,9 +327,9 @@ def pruned_runs(kit: Kit) -> Case:
 
 
 def tallies(kit: Kit) -> Case:
-    kit.travel_to(tallying.begin_of(kit.now()) + timedelta(minutes=5))
-    sick = tallying.begin_of(kit.now())
-    well = sick - tallying.LENGTH
+    kit.travel_to(run_stats.begin_of(kit.now()) + timedelta(minutes=5))
+    sick = run_stats.begin_of(kit.now())
+    well = sick - run_stats.LENGTH
     kit.advance("7m", run=False)
     stored = connection.ops.adapt_datetimefield_value(sick)
 
@@ -335,7 +338,7 @@ def tallies(kit: Kit) -> Case:
         return sick in counted, well in counted
 
     return Case(
-        tallying.sweep,
+        run_stats.sweep,
         lambda: _refuse(Tally, "INSERT", f"NEW.since = '{stored}'"),
         done,
     )
@@ -356,7 +359,7 @@ def lost_slots(kit: Kit) -> Case:
         return sick, well
 
     return Case(
-        standing._release_lost,
+        stalled_backlogs._release_lost,
         lambda: _refuse(Slot, "UPDATE", f"OLD.id = {items[0]}"),
         done,
     )
@@ -371,7 +374,7 @@ def old_admissions(kit: Kit) -> Case:
         for _ in range(2)
     ]
     return Case(
-        standing._forget_admissions,
+        stalled_backlogs._forget_admissions,
         lambda: _refuse(Admission, "DELETE", f"OLD.id = {items[0]}"),
         lambda: _gone(Admission, items),
     )
@@ -388,7 +391,7 @@ def idle_backlogs(kit: Kit) -> Case:
     items = [lane.pk for lane in made]
     Lane.objects.update(active=False)
     return Case(
-        standing._forget_lanes,
+        stalled_backlogs._forget_lanes,
         lambda: _refuse(Lane, "DELETE", f"OLD.id = {items[0]}"),
         lambda: _gone(Lane, items),
     )
@@ -441,7 +444,7 @@ def durable_payload(tree: Any) -> Any:
 
 def runs_paused_before(kit: Kit) -> Case:
     runs = _nap(kit)
-    reason = f"{missing.PAUSED_BEFORE}'nap'."
+    reason = f"{missing_functions.PAUSED_BEFORE}'nap'."
     Run.objects.update(status="paused", reason=reason)
 
     def done() -> tuple[bool, bool]:
@@ -449,7 +452,7 @@ def runs_paused_before(kit: Kit) -> Case:
         return sick, well
 
     return Case(
-        lambda: missing.resume(["nap"]),
+        lambda: missing_functions.resume(["nap"]),
         lambda: _refuse(Run, "UPDATE", f"OLD.id = {_literal(runs[0].pk)}"),
         done,
     )
@@ -494,11 +497,11 @@ def test_an_item_that_fails_is_put_off_and_the_others_are_done(
         made.sweep()
         error.refresh_from_db()
         assert error.count == 1, "it is put off"
-        kit.advance(guarding.FIRST_PAUSE + timedelta(seconds=1), run=False)
+        kit.advance(item_errors.FIRST_PAUSE + timedelta(seconds=1), run=False)
         made.sweep()
         error.refresh_from_db()
         assert error.count == 2
-        assert error.until - error.last_at == 2 * guarding.FIRST_PAUSE
+        assert error.until - error.last_at == 2 * item_errors.FIRST_PAUSE
     finally:
         heal()
     kit.advance("30s", run=False)
@@ -534,8 +537,8 @@ UPKEEP = {
 
 
 def test_every_sweep_is_known_here() -> None:
-    assert set(ticking._SWEEPS) == SWEEPS
-    assert set(standing._WORKS) == UPKEEP
+    assert set(tick._SWEEPS) == SWEEPS
+    assert set(stalled_backlogs._WORKS) == UPKEEP
 
 
 @pytest.mark.parametrize("name", sorted(UPKEEP))
@@ -547,15 +550,17 @@ def test_a_kind_of_upkeep_that_fails_leaves_the_others(
     def fail() -> int:
         raise ZeroDivisionError(name)
 
-    for other in standing._WORKS:
+    for other in stalled_backlogs._WORKS:
         monkeypatch.setitem(
-            standing._WORKS, other, lambda other=other: done.append(other) or 1
+            stalled_backlogs._WORKS, other, lambda other=other: done.append(other) or 1
         )
-    monkeypatch.setitem(standing._WORKS, name, fail)
+    monkeypatch.setitem(stalled_backlogs._WORKS, name, fail)
     monkeypatch.setattr(
-        standing._probe, "ask", lambda *args: dict.fromkeys(standing._WORKS, True)
+        stalled_backlogs._probe,
+        "ask",
+        lambda *args: dict.fromkeys(stalled_backlogs._WORKS, True),
     )
-    standing.sweep()
+    stalled_backlogs.sweep()
     assert set(done) == UPKEEP - {name}
     assert SweepError.objects.get().item == name
 
@@ -564,9 +569,9 @@ def test_a_pause_that_fails_leaves_the_others(kit: Kit) -> None:
     for name in ("sick", "well"):
         durable.function(id=name)(lambda ctx: None).enqueue()
         Pause.objects.create(kind="function", name=name, paused_at=clock.now())
-    heal = _break(admitting, "_shelve", lambda pause: pause.name == "sick")
+    heal = _break(admission, "_shelve", lambda pause: pause.name == "sick")
     try:
-        admitting.shelve()
+        admission.shelve()
     finally:
         heal()
     assert Run.objects.get(function="well").lane is not None
@@ -582,7 +587,7 @@ def test_an_outage_of_the_database_is_no_error_of_an_item(
         raise OperationalError("the connection is lost")
 
     with pytest.raises(OperationalError):
-        guarding.guarded("wait", 1, work)
+        item_errors.guarded("wait", 1, work)
     assert not SweepError.objects.exists()
 
 
@@ -591,8 +596,8 @@ def test_a_run_that_another_loop_has_put_off_is_executed(kit: Kit) -> None:
         raise ValueError("sick")
 
     run = durable.function(id="work")(lambda ctx: "done").enqueue()
-    assert not guarding.guarded("run", run.pk, fail)
-    claimed = claims.claim(run.queue, 1, serving.worker_name())
-    serving._advance_all(Batch(claimed))
+    assert not item_errors.guarded("run", run.pk, fail)
+    claimed = claims.claim(run.queue, 1, queue_loop.worker_name())
+    queue_loop._advance_all(Batch(claimed))
     run.refresh_from_db()
     assert run.result() == "done"

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from durable_jobs import durable
+from durable_jobs.maintenance import run_stats, tick
 from durable_jobs.models import Run, Tally
-from durable_jobs.scheduling import tallying, ticking
 from durable_jobs.testing import Kit
 
 pytestmark = pytest.mark.django_db
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def kit() -> Kit:
     with Kit() as opened:
-        opened.travel_to(tallying.begin_of(opened.now()) + timedelta(minutes=5))
+        opened.travel_to(run_stats.begin_of(opened.now()) + timedelta(minutes=5))
         yield opened
 
 
@@ -42,21 +42,21 @@ def tallied() -> dict[tuple[str, str], int]:
 def test_what_ended_in_five_minutes_is_counted_when_they_are_over(kit: Kit) -> None:
     runs(kit, 3)
     runs(kit, 2, fails=True)
-    tallying.sweep()
+    run_stats.sweep()
     assert tallied() == {}
     kit.advance("6m")
-    tallying.sweep()
+    run_stats.sweep()
     expected = {("tests.works", "completed"): 3, ("tests.fails", "failed"): 2}
     assert tallied() == expected
-    tallying.sweep()
+    run_stats.sweep()
     assert tallied() == expected
 
 
 def test_five_minutes_in_which_nothing_ended_are_counted_too(kit: Kit) -> None:
     kit.travel_to(kit.now() + timedelta(minutes=30), run=False)
     before = Tally.objects.filter(function="").count()
-    assert tallying.sweep() == tallying.BATCH
-    assert Tally.objects.filter(function="").count() == before + tallying.BATCH
+    assert run_stats.sweep() == run_stats.BATCH
+    assert Tally.objects.filter(function="").count() == before + run_stats.BATCH
 
 
 def test_what_no_tick_has_counted_in_time_is_counted_later(kit: Kit) -> None:
@@ -64,32 +64,34 @@ def test_what_no_tick_has_counted_in_time_is_counted_later(kit: Kit) -> None:
     kit.travel_to(kit.now() + timedelta(hours=2), run=False)
     runs(kit, 1, fails=True)
     kit.travel_to(kit.now() + timedelta(minutes=6), run=False)
-    tallying.sweep()
+    run_stats.sweep()
     assert tallied() == {("tests.fails", "failed"): 1}
-    while tallying.sweep():
+    while run_stats.sweep():
         pass
     assert tallied() == {("tests.fails", "failed"): 1, ("tests.works", "completed"): 1}
     counted = Tally.objects.filter(function="").values_list("since", flat=True)
-    assert len(counted) == tallying.BACK / tallying.LENGTH
-    assert max(counted) - min(counted) == tallying.BACK - tallying.LENGTH
+    assert len(counted) == run_stats.BACK / run_stats.LENGTH
+    assert max(counted) - min(counted) == run_stats.BACK - run_stats.LENGTH
 
 
 def test_the_newest_are_counted_first_and_then_a_week_back(kit: Kit) -> None:
     runs(kit, 1)
     kit.travel_to(kit.now() + timedelta(days=3), run=False)
-    while tallying.sweep():
+    while run_stats.sweep():
         pass
     assert tallied() == {("tests.works", "completed"): 1}
-    assert Tally.objects.filter(function="").count() == tallying.BACK / tallying.LENGTH
+    assert (
+        Tally.objects.filter(function="").count() == run_stats.BACK / run_stats.LENGTH
+    )
 
 
 def test_counts_go_after_eight_days(kit: Kit) -> None:
     runs(kit, 1)
     kit.advance("6m")
-    tallying.sweep()
+    run_stats.sweep()
     assert tallied()
     kit.travel_to(kit.now() + timedelta(days=9), run=False)
-    tallying.sweep()
+    run_stats.sweep()
     assert not tallied()
     assert Run.objects.count() == 1
 
@@ -97,5 +99,5 @@ def test_counts_go_after_eight_days(kit: Kit) -> None:
 def test_the_tick_counts(kit: Kit) -> None:
     runs(kit, 1)
     kit.travel_to(kit.now() + timedelta(minutes=7), run=False)
-    assert ticking.tick()["tallies"]
+    assert tick.tick()["tallies"]
     assert tallied()

@@ -8,9 +8,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from durable_jobs import dispatch, durable
+from durable_jobs import durable, notifier
+from durable_jobs.maintenance import tick
 from durable_jobs.models import Run, Wait, Worker
-from durable_jobs.scheduling import ticking
 from durable_jobs.testing import Kit
 
 
@@ -38,7 +38,7 @@ class Bells:
 def bells(kit: Kit) -> Iterator[Bells]:
     """Give a dispatcher in the place of the kit's."""
     bells = Bells()
-    with dispatch.using(bells):
+    with notifier.using(bells):
         yield bells
 
 
@@ -47,7 +47,7 @@ def test_an_idle_tick_is_one_query(kit: Kit) -> None:
     for _ in range(3):
         kit.advance("1s", run=False)
         with CaptureQueriesContext(connection) as captured:
-            assert ticking.tick() == {}
+            assert tick.tick() == {}
         assert len(captured) == 1
 
 
@@ -59,11 +59,11 @@ def test_a_cron_that_the_code_no_longer_has_costs_nothing(kit: Kit) -> None:
             code.advance("1h")
             kit.travel_to(code.now(), run=False)
             with CaptureQueriesContext(connection) as captured:
-                assert ticking.tick() == {}
+                assert tick.tick() == {}
             assert len(captured) == 1
     kit.run_until_idle()
     with CaptureQueriesContext(connection) as captured:
-        assert ticking.tick() == {}
+        assert tick.tick() == {}
     assert len(captured) == 1
 
 
@@ -73,16 +73,16 @@ def test_an_idle_tick_does_not_grow_with_history(kit: Kit) -> None:
         look.enqueue()
     kit.run_until_idle()
     with CaptureQueriesContext(connection) as captured:
-        ticking.tick()
+        tick.tick()
     assert len(captured) == 1
 
 
 def test_the_tick_leaves_word(kit: Kit) -> None:
-    ticking.tick()
+    tick.tick()
     first = Worker.objects.get()
     assert first.seen_at == kit.now()
     kit.advance("11s", run=False)
-    ticking.tick()
+    tick.tick()
     assert Worker.objects.get().seen_at == kit.now()
     assert Worker.objects.get().started_at == first.started_at
 
@@ -94,7 +94,7 @@ def test_a_bell_that_was_lost_is_rung_again(kit: Kit, bells: Bells) -> None:
     later = durable.function(id="later", queue="later")(lambda ctx: None)
     later.using(run_after="1h").enqueue()
     bells.rung.clear()
-    ticking.tick()
+    tick.tick()
     assert sorted(bells.rung) == ["default", "slow"]
 
 
@@ -104,7 +104,7 @@ def test_a_run_in_a_queue_that_the_code_does_not_name_is_rung_for(
 ) -> None:
     with Kit(now=kit.now()):
         durable.function(id="old", queue="old")(lambda ctx: None).enqueue()
-    ticking.tick()
+    tick.tick()
     assert bells.rung == ["old"]
 
 
@@ -138,7 +138,7 @@ def test_a_sweeper_that_fails_does_not_stop_the_others(
     other = nap.enqueue()
     kit.run_until_idle()
     kit.advance("1h30m", run=False)
-    ticking.tick()
+    tick.tick()
     assert "Failed at wait" in caplog.text
     other.refresh_from_db()
     assert other.status == "cancelled"
@@ -156,7 +156,7 @@ def test_many_timers_end_in_few_statements(kit: Kit) -> None:
     kit.run_until_idle()
     kit.advance("1h", run=False)
     with CaptureQueriesContext(connection) as captured:
-        assert ticking.tick()["timers"] == 40
+        assert tick.tick()["timers"] == 40
     assert len(captured) < 40
     assert Run.objects.filter(status="queued").count() == 40
 
@@ -170,7 +170,7 @@ def test_nobody_is_woken_for_what_is_paused(kit: Kit, bells: Bells) -> None:
     held.pause()
     held.enqueue()
     bells.rung.clear()
-    assert ticking.ring_lost() == 0
+    assert tick.ring_lost() == 0
     assert bells.rung == []
     durable.resume_queue("slow")
-    assert ticking.ring_lost() == 1
+    assert tick.ring_lost() == 1

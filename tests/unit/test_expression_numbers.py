@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from durable_jobs.exceptions import ConfigurationError, ExpressionError
 from durable_jobs.expressions import compile_expression
-from durable_jobs.flow.keys import normal, text_of
-from durable_jobs.serialization.matching import comparable, leaf_keys, match_key
+from durable_jobs.flow_control.keys import normal, text_of
+from durable_jobs.serialization.match_keys import comparable, leaf_keys, match_key
 
 EDGES = [0, 1, 2**53, 2**63, 2**64, 2**65, 10**20, 10**30, 10**400]
 NEAR = st.builds(

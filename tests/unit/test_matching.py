@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.serialization.matching import (
+from durable_jobs.serialization.match_keys import (
     MOST_LEAVES,
     check_match_path,
     leaf_keys,

@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib.admin.utils import quote
 from django.urls import URLPattern, get_resolver, reverse
 
-from durable_jobs.control.acting import VERBS
+from durable_jobs.control.run_actions import VERBS
 from durable_jobs.models import Worker
 from tests.visibility.worlds import World
 

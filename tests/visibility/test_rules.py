@@ -12,7 +12,7 @@ from django.test import Client, override_settings
 from django.urls import reverse
 
 from durable_jobs import durable
-from durable_jobs.control.acting import Actor
+from durable_jobs.control.run_actions import Actor
 from durable_jobs.durable import send
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Pause, Run, SavedView, Schedule
@@ -312,10 +312,10 @@ def test_viewers_without_payloads_see_no_messages_keys_titles_or_lines(
 def test_history_of_an_instance_names_no_title_of_an_approval(
     worlds: Worlds, root: Actor
 ) -> None:
-    from durable_jobs.control import approving
+    from durable_jobs.control import approval_decisions
 
     ours, _ = worlds
-    approving.reject(root, ours.runs["asks"], ours.asked.key, "no")
+    approval_decisions.reject(root, ours.runs["asks"], ours.asked.key, "no")
     client = browser(ours)
     for address in (
         reverse("admin:shop_order_history", args=[ours.order.pk]),

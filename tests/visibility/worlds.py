@@ -9,12 +9,12 @@ from typing import Any
 from django.contrib.auth.models import Permission, User
 
 from durable_jobs import durable
-from durable_jobs.control import bulk, keys, traffic
-from durable_jobs.control.acting import Actor
+from durable_jobs.control import api_keys, bulk, traffic
+from durable_jobs.control.run_actions import Actor
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.models import Event, Gate, Pause, Run, SavedView, Schedule, SweepError
 from durable_jobs.progress.tokens import View
-from durable_jobs.queries.filtering import RunFilter
+from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
 
@@ -74,7 +74,7 @@ class World:
         self.order = Order.objects.create(tenant=tenant, total=1)
         self.user = User.objects.create_user(self.name, is_staff=True)
         self.user.user_permissions.set(Permission.objects.all())
-        made = keys.create(Actor(self.fresh()), self.name, list(SCOPES))
+        made = api_keys.create(Actor(self.fresh()), self.name, list(SCOPES))
         self.key, self.key_text = made.key, made.text
 
     def fresh(self) -> User:

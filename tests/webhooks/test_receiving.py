@@ -18,10 +18,11 @@ from django.test import (
 )
 
 from durable_jobs import durable
-from durable_jobs.events import ingest
+from durable_jobs.events import send_event
 from durable_jobs.models import Event, Run
 from durable_jobs.testing import Kit
-from durable_jobs.webhooks import receiving, views
+from durable_jobs.webhooks import delivery as deliveries
+from durable_jobs.webhooks import views
 from tests.webhooks.conftest import Post, github
 
 Hook = Callable[..., durable.Function]
@@ -380,7 +381,7 @@ def test_a_transform_that_fails_stores_nothing_but_what_a_person_sees(
     hook(transform=transform)
     answers = [post({"a": 1}, X_GitHub_Delivery="d") for _ in range(2)]
     assert {answer.status_code for answer in answers} == {422}
-    assert json.loads(answers[0].content) == {"error": receiving.FAILED}
+    assert json.loads(answers[0].content) == {"error": deliveries.FAILED}
     event = Event.objects.get()
     assert event.name == "durable/webhook.failed"
     assert event.data["path"] == "acme"
@@ -426,7 +427,7 @@ def test_trouble_with_the_database_is_not_the_deliverys_fault(
     def broken(*args: Any, **kwargs: Any) -> list[str]:
         raise DatabaseError("gone")
 
-    monkeypatch.setattr(ingest, "send", broken)
+    monkeypatch.setattr(send_event, "send", broken)
     with pytest.raises(DatabaseError):
         post({})
 

@@ -16,7 +16,7 @@ from django.http.request import HttpHeaders
 
 import durable_jobs
 from durable_jobs import durable
-from durable_jobs.definitions.schemes import Delivery, Scheme, Unverified
+from durable_jobs.definitions.signature_schemes import Delivery, Scheme, Unverified
 
 verify = durable.verify
 

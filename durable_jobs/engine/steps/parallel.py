@@ -7,14 +7,14 @@ from datetime import datetime
 
 from durable_jobs import clock
 from durable_jobs.definitions import operations as ops
-from durable_jobs.engine.frames import Enter, Fork, Frame, Outcome, Plan
-from durable_jobs.engine.retrying import not_due, settle
+from durable_jobs.engine.effects import Enter, Fork, Frame, Outcome, Plan
+from durable_jobs.engine.retries import not_due, settle
 from durable_jobs.engine.scope import Scope, entered
-from durable_jobs.engine.steps.results import answer
-from durable_jobs.engine.steps.tally import Tally
+from durable_jobs.engine.steps.branch_counter import Tally
+from durable_jobs.engine.steps.parallel_results import answer
 from durable_jobs.engine.suspend import Suspend, is_suspension
-from durable_jobs.events import ending
 from durable_jobs.exceptions import DurableError
+from durable_jobs.lifecycle import finish
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import runs
 from durable_jobs.store.steps import Memo
@@ -120,7 +120,7 @@ def _decide(frame: Frame, tally: Tally) -> Memo:
         for item in parked:
             if item.along is not None:
                 item.along()
-        runs.drop_steps(session.run, keys, ending.follow)
+        runs.drop_steps(session.run, keys, finish.follow)
         return memo
 
     return session.record_with(effect)

@@ -14,13 +14,13 @@ from django.db import connections
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
-from durable_jobs.executors import graves
-from durable_jobs.executors.celery_app import project_app
-from durable_jobs.executors.tree import Beat, Tree, Web, Worker, choose_broker
-from durable_jobs.management import reloading
+from durable_jobs.management import autoreload
+from durable_jobs.management.dev_server import Beat, Tree, Web, Worker, choose_broker
 from durable_jobs.models import Run
 from durable_jobs.signals import run_changed, run_created
 from durable_jobs.store import db
+from durable_jobs.worker import orphans
+from durable_jobs.worker.celery_app import project_app
 
 STEADY_SQLITE = {
     "timeout": 20,
@@ -63,14 +63,14 @@ class Command(BaseCommand):
         self._options = options
         self._tree: Tree | None = None
         if not options["noreload"]:
-            reloading.run(self._work, self._rest)
+            autoreload.run(self._work, self._rest)
             return
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             self._work()
         except KeyboardInterrupt:
             self.stdout.write("")
-        reloading.leave(self._rest)
+        autoreload.leave(self._rest)
 
     def _work(self) -> None:
         """Start all the parts, and stay."""
@@ -100,7 +100,7 @@ class Command(BaseCommand):
         threading.Event().wait()
 
     def _greet(self, web: Web, broker: str) -> None:
-        taken = graves.take_back()
+        taken = orphans.take_back()
         functions = (
             ", ".join(sorted(function.id for function in registry)) or "none yet"
         )
@@ -137,7 +137,7 @@ class Command(BaseCommand):
             raise CommandError(message)
         self.stderr.write(self.style.ERROR(message))
         sys.stderr.flush()
-        os._exit(reloading.FATAL)
+        os._exit(autoreload.FATAL)
 
 
 def _place(text: str) -> tuple[str, int]:

@@ -14,8 +14,8 @@ from django.db import ProgrammingError
 from durable_jobs.durations import format_duration, parse_duration
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.logs import one_line
-from durable_jobs.scheduling import doctor
-from durable_jobs.scheduling.doctor import Finding, Report
+from durable_jobs.maintenance import doctor
+from durable_jobs.maintenance.doctor import Finding, Report
 
 
 class Command(BaseCommand):

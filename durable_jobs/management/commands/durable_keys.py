@@ -9,8 +9,8 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from durable_jobs import clock
-from durable_jobs.control import keys
-from durable_jobs.control.acting import Actor
+from durable_jobs.control import api_keys
+from durable_jobs.control.run_actions import Actor
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import DurableError
@@ -74,7 +74,7 @@ class Command(BaseCommand):
         expires = options["expires"]
         if expires is not None:
             expires = clock.now() + parse_duration(expires, what="option --expires")
-        made = keys.create(
+        made = api_keys.create(
             Actor(_Operator(_user(options["owner"])), via=_VIA),
             options["name"],
             options["scope"],
@@ -95,15 +95,17 @@ class Command(BaseCommand):
         for key in rows:
             used = "never" if key.used_at is None else f"{key.used_at:%Y-%m-%d %H:%M}"
             scopes = " ".join(key.scopes)
-            state = keys.state(key, clock.now())
+            state = api_keys.state(key, clock.now())
             self.stdout.write(f"{key.pk}  {key}  {state}  used {used}  {scopes}")
 
     def _revoke(self, options: dict[str, Any]) -> None:
         key = ApiKey.objects.using(db.alias()).filter(pk=options["key"]).first()
         if key is None:
             raise CommandError(f"There is no key {options['key']}.")
-        owner = keys.owner_of(key)
-        done = keys.revoke(Actor(_Operator(owner), via=_VIA), key, options["reason"])
+        owner = api_keys.owner_of(key)
+        done = api_keys.revoke(
+            Actor(_Operator(owner), via=_VIA), key, options["reason"]
+        )
         if options["format"] == "json":
             self._json({**_as_json(key), "changed": done})
         else:
@@ -141,7 +143,7 @@ def _as_json(key: ApiKey) -> dict[str, Any]:
         "id": key.pk,
         **{name: getattr(key, name) for name in ("name", "prefix", "scopes", "events")},
         "owner": key.owner,
-        "state": keys.state(key, clock.now()),
+        "state": api_keys.state(key, clock.now()),
         **{
             name: None if (at := getattr(key, name)) is None else at.isoformat()
             for name in times

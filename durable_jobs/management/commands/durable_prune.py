@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from durable_jobs.conf import settings
-from durable_jobs.scheduling import retention
+from durable_jobs.maintenance import retention
 
 
 class Command(BaseCommand):

@@ -11,7 +11,7 @@ from django.db import connections
 
 from durable_jobs.conf import settings
 from durable_jobs.error_text import summary_of
-from durable_jobs.scheduling import ticking
+from durable_jobs.maintenance import tick
 from durable_jobs.store import db
 
 
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         if options["forever"]:
             self._forever()
             return
-        done = ticking.tick()
+        done = tick.tick()
         self.stdout.write(
             ", ".join(f"{name} {count}" for name, count in done.items())
             or "Nothing was due."
@@ -47,7 +47,7 @@ class Command(BaseCommand):
         self.stdout.flush()
         while not stop.wait(settings.TICK.total_seconds()):
             try:
-                ticking.tick()
+                tick.tick()
                 db.outage.end()
             except Exception as error:  # noqa: BLE001  # a clock outlives the database's troubles
                 if not db.lost(error):

@@ -16,6 +16,8 @@ from durable_jobs import durable
 from durable_jobs.durations import parse_duration
 from durable_jobs.engine.suspend import SimulatedCrash
 from durable_jobs.events import model_waits
+from durable_jobs.maintenance import doctor
+from durable_jobs.maintenance.invariants import FAULTS
 from durable_jobs.models import (
     Admission,
     Attempt,
@@ -33,10 +35,8 @@ from durable_jobs.models import (
     Window,
     Worker,
 )
-from durable_jobs.scheduling import doctor
-from durable_jobs.scheduling.faults import FAULTS
 from durable_jobs.statuses import STEP_ENDED
-from durable_jobs.store import probing
+from durable_jobs.store import exists_probe
 from durable_jobs.testing import Kit
 from tests.crash.exhaustive.dying import Fate
 from tests.lab.models import Account
@@ -227,7 +227,9 @@ class World:
 
 def impossible() -> bool:
     """Tell whether the doctor would find an impossible state, in one statement."""
-    asking = probing.Probe(lambda: {one.name: Exists(one.rows()) for one in FAULTS})
+    asking = exists_probe.Probe(
+        lambda: {one.name: Exists(one.rows()) for one in FAULTS}
+    )
     return any(asking.ask([]).values())
 
 

@@ -1,0 +1,234 @@
+"""Approvals: what runs ask those who have a permission, each with its form."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.forms import BaseForm
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from durable_jobs.admin.confirmation import WRONG
+from durable_jobs.admin.display import away, badge, moment, short
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.pages import actor, address, page
+from durable_jobs.admin.payloads import payload, stored
+from durable_jobs.admin.related import RUN_PAYLOADS, subjects
+from durable_jobs.control import approval_decisions, inbox
+from durable_jobs.control.approval_decisions import Question, RejectForm
+from durable_jobs.exceptions import InvalidForm, PayloadError, Refused
+from durable_jobs.models import Run, Wait
+from durable_jobs.project_code import contained
+from durable_jobs.queries import approvals, visibility
+from durable_jobs.store import db
+
+#: Instances that a page of approvals names, those of all its runs together.
+MOST_SUBJECTS = 200
+_LARGEST_KEY = 2**63 - 1
+
+
+# The inbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """An approval in the inbox."""
+
+    title: str
+    url: str | None
+    run: SafeString
+    about: list[SafeString]
+    since: SafeString | None
+    until: SafeString | None
+
+
+def view(admin: Any, request: HttpRequest) -> HttpResponse:
+    """Show what the viewer may decide, the oldest first.
+
+    Whoever is let into the admin may look: there is nothing but what is the viewer's.
+    """
+    after = _after(request)
+    found = inbox.read(actor(request), after)
+    return page(
+        admin.admin_site,
+        request,
+        "approvals.html",
+        title=_("Approvals"),
+        current="approvals",
+        rows=_rows(found.waits, Links(admin.admin_site, request)),
+        after=found.after,
+        begun=bool(after),
+    )
+
+
+def _after(request: HttpRequest) -> int:
+    text = request.GET.get("after", "")
+    known = text.isascii() and text.isdigit() and len(text) < 20
+    return min(int(text), _LARGEST_KEY) if known else 0
+
+
+def _rows(waits: Sequence[Wait], links: Links) -> list[Row]:
+    about = subjects([wait.run for wait in waits], links, MOST_SUBJECTS)
+    ends = approvals.ends(waits)
+    return [
+        Row(
+            title=str((wait.condition or {}).get("title", "")),
+            url=links.approval(wait),
+            run=_run_link(wait.run, links),
+            about=about.get(wait.run_id, []),
+            since=away(wait.created_at),
+            until=away(ends.get((wait.run_id, wait.step))),
+        )
+        for wait in waits
+    ]
+
+
+# One approval
+
+
+def decide(admin: Any, request: HttpRequest, run_id: uuid.UUID, key: str) -> Any:
+    """Show one approval with its form, and take the decision."""
+    asked = _asked(run_id, key)
+    if not actor(request).may(asked.permission, asked.run):
+        raise PermissionDenied
+    if asked.wait is None:
+        return _back(admin, request, messages.WARNING, asked.verdict)
+    wrong, failed = None, ""
+    if request.method == "POST":
+        try:
+            done = _decide(request, asked)
+            if done is not None:
+                return _back(admin, request, messages.SUCCESS, done)
+        except Refused as refused:
+            return _back(admin, request, messages.WARNING, str(refused))
+        except InvalidForm as invalid:
+            wrong = invalid.form
+        except PayloadError as error:
+            failed = error.message  # the form is gone, or its own code failed
+    return _page(admin, request, asked, wrong, failed)
+
+
+def _asked(run_id: uuid.UUID, key: str) -> Question:
+    runs = visibility.runs().defer(*RUN_PAYLOADS)
+    run = runs.filter(pk=run_id).first()
+    asked = None if run is None else approval_decisions.question(run, key)
+    if asked is None:
+        raise Http404
+    return asked
+
+
+def _decide(request: HttpRequest, asked: Question) -> str | None:
+    """Do what the button says; return what was done, None without a button."""
+    who, run, key = actor(request), asked.run, asked.step.key
+    if "_reject" in request.POST:
+        approval_decisions.reject(who, run, key, request.POST.get("reason", ""))
+        return _("“%(title)s” was rejected.") % {"title": asked.title}
+    if "_approve" not in request.POST:
+        return None
+    approval_decisions.approve(who, run, key, request.POST)
+    return _("“%(title)s” was approved.") % {"title": asked.title}
+
+
+def _back(admin: Any, request: HttpRequest, level: int, text: str) -> HttpResponse:
+    messages.add_message(request, level, text)
+    return HttpResponseRedirect(address(admin.admin_site, "approvals"))
+
+
+def _page(
+    admin: Any,
+    request: HttpRequest,
+    asked: Question,
+    wrong: BaseForm | None,
+    failed: str,
+) -> HttpResponse:
+    """Return the page; without its form where the form's own code fails."""
+    form = None if isinstance(wrong, RejectForm) else wrong
+    try:
+        made = asked.form
+        if form is None and made is not None and not failed:
+            form = _begun(made)
+    except PayloadError as error:
+        failed = error.message
+    if form is None:
+        return _drawn(admin, request, asked, None, wrong, failed)
+    try:
+        with contained():
+            return _drawn(admin, request, asked, form, wrong, failed).render()
+    except Exception as error:  # noqa: BLE001  # logged as what it is
+        failed = approval_decisions.form_failed(type(form), error).message
+        return _drawn(admin, request, asked, None, wrong, failed)
+
+
+def _begun(made: type[BaseForm]) -> BaseForm:
+    try:
+        with contained():
+            return made()
+    except Exception as error:
+        raise approval_decisions.form_failed(made, error) from error
+
+
+def _drawn(
+    admin: Any,
+    request: HttpRequest,
+    asked: Question,
+    form: BaseForm | None,
+    wrong: BaseForm | None,
+    gone: str,
+) -> TemplateResponse:
+    rejecting = wrong if isinstance(wrong, RejectForm) else RejectForm()
+    rejecting.auto_id = "id_reject_%s"  # the other form may have such a field too
+    for one in (form, rejecting):
+        if one is not None:
+            one.label_suffix = ""
+    links = Links(admin.admin_site, request)
+    return page(
+        admin.admin_site,
+        request,
+        "approval.html",
+        title=asked.title,
+        current="approvals",
+        neighbours=_facts(asked, links),
+        data=_data(admin, request, asked.run),
+        form=form,
+        gone=gone,
+        rejecting=rejecting,
+        media=admin.media if form is None else admin.media + form.media,
+        inbox=address(admin.admin_site, "approvals"),
+        status=WRONG if request.method == "POST" else 200,
+    )
+
+
+def _facts(asked: Question, links: Links) -> list[tuple[Any, list[Any]]]:
+    run, wait = asked.run, asked.wait
+    until = asked.step.due_at
+    groups = (
+        (_("run"), [format_html("{} {}", _run_link(run, links), badge(run))]),
+        (_("about"), subjects([run], links, MOST_SUBJECTS).get(run.pk, [])),
+        (_("step"), [asked.step.name]),
+        (_("waiting since"), [moment(wait.created_at)] if wait else []),
+        (_("gives up"), [away(until)] if until else []),
+        (_("needs"), [asked.permission]),
+    )
+    return [(label, found) for label, found in groups if found]
+
+
+def _data(admin: Any, request: HttpRequest, run: Run) -> SafeString | None:
+    """Return what the run was started with, for those who may see it."""
+    sees = admin.has_view_permission(request, run) and admin.sees_payloads(request, run)
+    if not sees:
+        return None
+    rows = Run.objects.using(db.alias()).filter(pk=run.pk)
+    return payload(rows.values_list(stored("data"), flat=True).first())
+
+
+def _run_link(run: Run, links: Links) -> SafeString:
+    label = format_html("{} {}", run.function, short(run.pk))
+    return links.anchor(links.page(Run, run.pk), label)

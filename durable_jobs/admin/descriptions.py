@@ -1,0 +1,176 @@
+"""What a function declares, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from durable_jobs.admin.display import length
+from durable_jobs.definitions.flow_control import (
+    Concurrency,
+    Controls,
+    RateLimit,
+    Throttle,
+)
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.triggers import Cron, Event, ModelChange
+from durable_jobs.definitions.webhooks import Webhook
+from durable_jobs.durations import parse_duration
+from durable_jobs.expressions import Expression
+
+Fact = tuple[Any, str]
+
+
+def triggers(function: Function) -> list[str]:
+    """Return what starts a function."""
+    return [_trigger(trigger) for trigger in function.triggers]
+
+
+def _trigger(trigger: Any) -> str:
+    if isinstance(trigger, Event):
+        text = _("event %(name)s") % {"name": trigger.name}
+        if trigger.if_ is not None:
+            text = _("%(event)s if %(condition)s") % {
+                "event": text, "condition": said(trigger.if_)
+            }  # fmt: skip
+        return text
+    if isinstance(trigger, Cron):
+        return trigger.expression.describe()
+    if isinstance(trigger, ModelChange):
+        return _change(trigger)
+    assert isinstance(trigger, Webhook)
+    return _("webhook %(path)s") % {"path": trigger.path}
+
+
+def _change(trigger: ModelChange) -> str:
+    kinds = {
+        _("created"): trigger.created,
+        _("updated"): trigger.updated,
+        _("deleted"): trigger.deleted,
+    }
+    text = _("%(model)s is %(kinds)s") % {
+        "model": trigger.model,
+        "kinds": _(" or ").join(str(kind) for kind, on in kinds.items() if on),
+    }
+    if trigger.fields is not None:
+        text += f" ({', '.join(trigger.fields)})"
+    if trigger.when is not None:
+        text = _("%(event)s if %(condition)s") % {
+            "event": text, "condition": said(trigger.when)
+        }  # fmt: skip
+    return text
+
+
+def limits(function: Function) -> list[str]:
+    """Return what limits the runs of a function."""
+    return list(_limits(function.controls))
+
+
+def _limits(controls: Controls) -> Iterator[str]:
+    for rule in controls.concurrency:
+        yield _keyed(rule_in_words(rule), rule.key)
+    for limit in (controls.throttle, controls.rate_limit):
+        if limit is not None:
+            yield _keyed(rule_in_words(limit), limit.key)
+    if controls.debounce is not None:
+        period = _length(controls.debounce.period)
+        text = _("after %(length)s without an event") % {"length": period}
+        yield _keyed(text, controls.debounce.key)
+    if controls.batch is not None:
+        text = _("up to %(size)s events a run, after %(length)s at most") % {
+            "size": controls.batch.max_size,
+            "length": _length(controls.batch.timeout),
+        }
+        yield _keyed(text, controls.batch.key)
+    if controls.singleton is not None:
+        yield _keyed(_SINGLETON[controls.singleton.mode], controls.singleton.key)
+    if controls.ordering is not None:
+        yield _keyed(_("first in, first out"), controls.ordering)
+
+
+_SINGLETON = {
+    "skip": gettext_lazy("one live run, others are skipped"),
+    "cancel": gettext_lazy("one live run, a new one cancels it"),
+    "queue": gettext_lazy("one live run, others wait"),
+}
+
+
+def rule_in_words(rule: Concurrency | Throttle | RateLimit, limit: Any = None) -> str:
+    """Return a limit, or an operator's ``limit`` in its place."""
+    known = said_limit(rule.limit) if limit is None else str(limit)
+    if isinstance(rule, Concurrency):
+        of = _("%(limit)s live at a time") if rule.of == "runs" else None
+        return (of or _("%(limit)s executing at a time")) % {"limit": known}
+    values = {"limit": known, "length": _length(rule.per)}
+    if isinstance(rule, RateLimit):
+        return _("%(limit)s starts in %(length)s, others are skipped") % values
+    text = _("%(limit)s starts in %(length)s") % values
+    if rule.burst > 1:
+        text += _(", %(burst)s at once") % {"burst": rule.burst}
+    return text
+
+
+def said_limit(limit: Any) -> str:
+    """Return a limit as it is declared."""
+    return str(limit) if isinstance(limit, int) else said(limit)
+
+
+def _keyed(text: Any, key: Any) -> str:
+    if key is None:
+        return str(text)
+    return _("%(limit)s, each %(key)s") % {"limit": text, "key": said(key)}
+
+
+def said(value: Any) -> str:
+    """Return an expression, or a callable's name, as the code has it."""
+    if isinstance(value, Expression):
+        return value.source
+    if isinstance(value, str):
+        return value
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__name__)
+    return str(value)
+
+
+def settings(function: Function) -> list[Fact]:
+    """Return everything else that a function declares, with labels."""
+    controls, ends = function.controls, function.timeouts
+    facts: list[tuple[Any, Any]] = [
+        (_("retries"), str(function.retries)),
+        (_("backoff"), _backoff(function.backoff)),
+        (_("priority"), controls.priority and said(controls.priority)),
+        (_("one run in 24 hours for each"), controls.idempotency and
+         said(controls.idempotency)),
+        (_("has to start within"), ends.start and _length(ends.start)),
+        (_("has to end within"), ends.finish and _length(ends.finish)),
+        *((_("cancelled by"), _cancel(rule)) for rule in function.cancel_on),
+        (_("on failure"), function.on_failure and function.on_failure.id),
+        (_("on cancel"), function.on_cancel and function.on_cancel.id),
+        (_("on completion"), function.on_complete and function.on_complete.id),
+    ]  # fmt: skip
+    return [(label, text) for label, text in facts if text]
+
+
+def _cancel(rule: Any) -> str:
+    parts = [rule.event, rule.match and f"({rule.match})", rule.if_ and said(rule.if_)]
+    return " ".join(part for part in parts if part)
+
+
+def _backoff(backoff: Any) -> str:
+    if getattr(backoff, "initial", None) is None:
+        return said(getattr(backoff, "function", backoff))
+    text = str(length(backoff.initial))
+    if backoff.factor != 1:
+        text += _(", then times %(factor)g") % {"factor": backoff.factor}
+    if backoff.step:
+        text += _(", then %(step)s more") % {"step": length(backoff.step)}
+    if backoff.longest != backoff.initial:
+        text += _(", up to %(longest)s") % {"longest": length(backoff.longest)}
+    return text
+
+
+def _length(value: Any) -> str:
+    return str(length(parse_duration(value)))

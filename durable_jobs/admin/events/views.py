@@ -1,0 +1,263 @@
+"""The page of one event: what it did, and the same again; and sending a new one."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+from django import forms
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.utils.http import urlencode
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from durable_jobs.admin.base import ReadOnlyAdmin
+from durable_jobs.admin.confirmation import WRONG, Once, Question, ask, attempt
+from durable_jobs.admin.display import badge, moment, short
+from durable_jobs.admin.events.snippets import snippets
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.pages import View, actor, address, page, paths
+from durable_jobs.admin.payloads import SHOWN
+from durable_jobs.admin.related import listed, some
+from durable_jobs.admin.typed_json import PayloadText, typed_by
+from durable_jobs.control import send
+from durable_jobs.control.send import Sent
+from durable_jobs.definitions.events import NewEvent
+from durable_jobs.definitions.names import MAX_LENGTH, RESERVED, WEBHOOK
+from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.triggers import Event as EventTrigger
+from durable_jobs.models import Event, Run, Step
+from durable_jobs.queries import events, visibility
+from durable_jobs.queries.events import MOST
+from durable_jobs.store import db
+
+
+class EventPages(ReadOnlyAdmin):
+    """What the pages of events do more than show rows."""
+
+    def get_urls(self) -> list[Any]:
+        """Return also the addresses of what sends events."""
+        own: dict[str, tuple[str, View]] = {
+            "event_send": ("send/", _send),
+            "event_resend": ("<str:key>/resend/", _resend),
+        }
+        return [*paths(self, own), *super().get_urls()]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """Show the list, from which those who may send an event."""
+        context = {"send_url": self.send_url(request), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    def send_url(self, request: HttpRequest, **known: Any) -> str | None:
+        """Return the address of the page that sends, for those who may."""
+        if not actor(request).may(send.SEND):
+            return None
+        found = address(self.admin_site, "event_send")
+        return f"{found}?{urlencode(known)}" if known else found
+
+    def sections(self, row: Any, links: Links) -> dict[str, Any]:
+        """Return what the event started, woke and ended, and the same as code."""
+        request = links.request
+        own = row.name.startswith(RESERVED)
+        posted = row.name.startswith(WEBHOOK)
+        edit = None if own else self.send_url(request, event=row.pk)
+        again = address(self.admin_site, "event_resend", quote(row.pk))
+        more = links.rows(Run, event=row.pk)
+        steps = events.woken(row.pk)
+        sees = self.sees_payloads(request, row) and not own
+        return {
+            "title": row.name,
+            "subtitle": None,
+            "run_short": short(row.pk),
+            "runs": listed(
+                some(visibility.runs().filter(event_id=row.pk)), links, more
+            ),
+            "woken": [_woken(step, links) for step in steps[:MOST]],
+            "woken_more": len(steps) > MOST,
+            "cancelled": listed(events.cancelled(row), links, None),
+            "looked_through": events.LOOKED_THROUGH,
+            "snippets": snippets(request, row.name, row.data_text) if sees else [],
+            "edit_url": edit,
+            "again_url": again if edit or (posted and self.send_url(request)) else None,
+        }
+
+
+def _woken(step: Step, links: Links) -> dict[str, Any]:
+    return {
+        "run": links.anchor(links.page(Run, step.run_id), short(step.run_id)),
+        "function": step.run.function,
+        "step": links.anchor(links.page(Step, step.pk), step.name),
+        "status": badge(step.run),
+        "woken": moment(step.ended_at),
+    }
+
+
+# Sending
+
+
+class SendForm(Once):
+    """An event: its name, and its data as JSON."""
+
+    name = forms.CharField(
+        label=gettext_lazy("Name"),
+        max_length=MAX_LENGTH,
+        widget=forms.TextInput(
+            attrs={"class": "vTextField", "list": "durable-event-names"}
+        ),
+    )
+    input = PayloadText(
+        label=gettext_lazy("Data"),
+        required=False,
+        help_text=gettext_lazy("A JSON object. Empty is {}."),
+    )
+
+
+class NameForm(Once):
+    """An event whose data a form of its own asks for."""
+
+    name = forms.CharField(max_length=MAX_LENGTH, widget=forms.HiddenInput)
+
+
+def _send(admin: Any, request: HttpRequest) -> HttpResponse:
+    """Ask for an event, and on POST send it and show it."""
+    if not admin.has_view_permission(request) or not actor(request).may(send.SEND):
+        raise PermissionDenied
+    before = _before(admin, request)
+    name = request.GET.get("name", "") or (before.name if before else "")
+    schema = schema_of(name) if "as" not in request.GET else None
+    forms_ = _forms(admin, request, name, schema, before)
+    valid = [form.is_valid() for form in forms_]  # each is to say what it misses
+    if all(valid):
+        do = partial(_do_send, admin, request, schema, forms_)
+        done = attempt(request, forms_[0], do, address(admin.admin_site, "event_send"))
+        if done is not None:
+            return done
+    return page(
+        admin.admin_site,
+        request,
+        "event_send.html",
+        title=_("Send an event"),
+        current=admin.tab,
+        status=WRONG if forms_[0].is_bound else 200,
+        list_url=Links(admin.admin_site, request).rows(Event),
+        forms=forms_,
+        name=name,
+        fields=schema is not None,
+        names=_names(),
+        other=_other(admin, request, name, schema, before),
+        hidden=before is not None and not admin.sees_payloads(request, before),
+    )
+
+
+def _before(admin: Any, request: HttpRequest) -> Any:
+    """Return the event that is to be edited, if one is."""
+    key = request.GET.get("event")
+    return None if key is None else admin.get_object(request, key)
+
+
+def _forms(
+    admin: Any, request: HttpRequest, name: str, schema: Any, before: Any
+) -> list[forms.Form]:
+    posted, site = request.POST if request.method == "POST" else None, admin.admin_site
+    text = "{}"
+    if before is not None and admin.sees_payloads(request, before):
+        text = before.data_text or text
+    if schema is None:
+        known = {"name": name, "input": _indented(text)}
+        return [typed_by(SendForm(posted, initial=known), Links(site, request))]
+    from durable_jobs.admin.forms import form_for
+
+    named = NameForm(posted, initial={"name": name})
+    kind = form_for(schema)
+    shown: dict[str, Any] = {"prefix": "data", "label_suffix": ""}
+    if posted is not None:
+        return [named, kind(posted, **shown)]
+    return [named, kind.filled(json.loads(text) if _whole(text) else {}, **shown)]
+
+
+def _do_send(
+    admin: Any, request: HttpRequest, schema: Any, forms_: list[Any], first: Any
+) -> tuple[Any, str]:
+    from durable_jobs.admin.forms import read
+
+    data = read(forms_[1]) if schema is not None else first.cleaned_data["input"]
+    event = NewEvent(first.cleaned_data["name"], data, id=first.cleaned_data["token"])
+    return _told(admin, request, send.send_once(actor(request), event))
+
+
+def _told(admin: Any, request: HttpRequest, sent: Sent) -> tuple[Any, str]:
+    links, rows = Links(admin.admin_site, request), Event.objects.using(db.alias())
+    # It may have started no run that the viewer may see.
+    there = visibility.events(rows.filter(pk=sent.event.pk)).exists()
+    place = (links.page(Event, sent.event.pk) if there else links.rows(Event)) or ""
+    if sent.new:
+        return _("The event was sent."), place
+    return _("This form was sent before: nothing was sent again. Its event:"), place
+
+
+def _resend(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
+    """Ask whether to send an event again, and on POST do it and show the new one."""
+    event = admin.get_object(request, unquote(key))
+    if not admin.has_view_permission(request, event):
+        raise PermissionDenied
+    if not actor(request).may(send.SEND):
+        raise PermissionDenied
+    back = Links(admin.admin_site, request).page(Event, event.pk) or ""
+
+    def do(form: Any) -> tuple[Any, str]:
+        token = form.cleaned_data["token"]
+        return _told(admin, request, send.resend(actor(request), event, token))
+
+    question = Question(
+        title=_("Send again: %(name)s") % {"name": event.name},
+        verb=_("Send again"),
+        about=_(
+            "A new event with the same name and data, now: it starts and wakes "
+            "whatever listens to it."
+        ),
+        form=Once,
+        back=back,
+        back_label=event,
+        current=admin.tab,
+        do=do,
+    )
+    return ask(admin.admin_site, request, question)
+
+
+def schema_of(name: str) -> Any:
+    """Return the model that types the data of an event, None without any."""
+    schemas = [t.schema for _function, t in registry.listeners(name) if t.schema]
+    return schemas[0] if schemas else None
+
+
+def _names() -> list[str]:
+    """Return the names that functions listen to."""
+    triggers = [t for f in registry for t in f.triggers if isinstance(t, EventTrigger)]
+    names = {t.name for t in triggers if not t.name.endswith("*")}
+    return sorted(name for name in names if not name.startswith(RESERVED))
+
+
+def _other(
+    admin: Any, request: HttpRequest, name: str, schema: Any, before: Any
+) -> str | None:
+    """Return the address of the same as fields, or as JSON."""
+    known = {"name": name} | ({"event": before.pk} if before is not None else {})
+    if schema is not None:
+        found: str | None = admin.send_url(request, **known, **{"as": "json"})
+        return found
+    there = name and schema_of(name) is not None
+    return admin.send_url(request, **known) if there else None
+
+
+def _whole(text: str) -> bool:
+    return len(text) <= SHOWN
+
+
+def _indented(text: str) -> str:
+    """Return JSON for people to change; too long, and it is not offered at all."""
+    if not _whole(text):
+        return ""
+    return json.dumps(json.loads(text), indent=2, ensure_ascii=False)

@@ -1,0 +1,213 @@
+"""Functions: what starts them, their limits, and how they do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from durable_jobs.admin import descriptions
+from durable_jobs.admin.display import away, badge_of, length, moment, short
+from durable_jobs.admin.functions.start import pause_view, start_view
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.pages import View, actor, address, page
+from durable_jobs.admin.related import MOST, listed, some
+from durable_jobs.control import authorized_actions, send
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import OWN, registry
+from durable_jobs.models import Pause, Run, Schedule
+from durable_jobs.queries import functions
+from durable_jobs.queries.functions import Brief, Health
+
+#: Functions on one page of the list.
+A_PAGE = 25
+
+
+def view(admin: Any, request: HttpRequest) -> HttpResponse:
+    """List the functions that the code has, and those that it has lost."""
+    if not admin.has_view_permission(request):
+        raise PermissionDenied
+    asked = request.GET.get("q", "").strip()
+    every = sorted(registry, key=lambda function: function.id)
+    wanted = [function for function in every if _fits(function, asked)]
+    shown = Paginator(wanted, A_PAGE).get_page(request.GET.get("p"))
+    ids = [function.id for function in shown]
+    health, pauses = functions.health(ids), functions.pauses(ids)
+    crons, links = functions.crons(ids), Links(admin.admin_site, request)
+    sees = admin.sees_payloads(request)
+    return page(
+        admin.admin_site,
+        request,
+        "functions.html",
+        title=_("Functions"),
+        current="functions",
+        asked=asked,
+        shown=shown,
+        rows=[
+            {
+                **_named(admin, function.id),
+                "name": function.name,
+                "version": function.version,
+                "queue": function.queue,
+                "about": function.description.strip().partition("\n")[0],
+                "triggers": descriptions.triggers(function),
+                "limits": descriptions.limits(function),
+                "paused": [_paused(one, sees) for one in pauses.get(function.id, ())],
+                **_fires(crons.get(function.id, ())),
+                **_health(health.get(function.id), links),
+            }
+            for function in shown
+        ],
+        looked_through=functions.RECENT,
+        lost=[_named(admin, one) for one in functions.lost(registry.ids())],
+    )
+
+
+def _fits(function: Function, asked: str) -> bool:
+    text = f"{function.id} {function.name} {function.queue}".lower()
+    return all(part in text for part in asked.lower().split())
+
+
+def _named(admin: Any, function_id: str) -> dict[str, str]:
+    return {"id": function_id, "url": url_of(admin, function_id)}
+
+
+def url_of(admin: Any, function_id: str) -> str:
+    """Return the address of a function's page."""
+    return address(admin.admin_site, "function", quote(function_id))
+
+
+def _paused(pause: Pause, sees: bool) -> str:
+    what = _("paused")
+    if pause.kind == Pause.KEY:
+        what = _("a key is paused")
+        if sees:
+            what = _("key %(key)s is paused") % {"key": pause.key}
+    if pause.skip:
+        what = _("%(what)s, what comes is skipped") % {"what": what}
+    return f"{what}: {pause.reason}" if pause.reason else what
+
+
+def _fires(crons: Any) -> dict[str, Any]:
+    upcoming = min((one.next_at for one in crons if one.next_at), default=None)
+    last = max((one.fired_at for one in crons if one.fired_at), default=None)
+    return {"next": away(upcoming), "fired": away(last)}
+
+
+def _health(health: Health | None, links: Links) -> dict[str, Any]:
+    if health is None:
+        return {}
+    return {
+        "health": health,
+        "failing": None if health.failing is None else round(100 * health.failing),
+        "typical": length(health.typical),
+        "last": _last(health.last, links),
+        "last_at": away(health.last.queued_at),
+    }
+
+
+def _last(run: Brief, links: Links) -> SafeString:
+    return links.anchor(links.page(Run, run.pk), badge_of(run.status))
+
+
+# One function
+
+
+def one_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
+    """Show all that a function declares, and how its newest runs did."""
+    if not admin.has_view_permission(request):
+        raise PermissionDenied
+    function_id, links = unquote(key), Links(admin.admin_site, request)
+    function = registry.find(function_id)
+    latest = [] if "\x00" in function_id else functions.latest(function_id)
+    if function is None and not latest:
+        raise Http404
+    pauses = functions.pauses([function_id]).get(function_id, [])
+    health = functions.health_of(latest, functions.LATEST) if latest else None
+    more, sees = links.rows(Run, function=function_id), admin.sees_payloads(request)
+    return page(
+        admin.admin_site,
+        request,
+        "function.html",
+        title=function.name if function else function_id,
+        current="functions",
+        function_id=function_id,
+        declared=None if function is None else {
+            "name": function.name,
+            "queue": function.queue,
+            "version": function.version,
+            "description": function.description,
+        },
+        list_url=address(admin.admin_site, "functions"),
+        triggers=descriptions.triggers(function) if function else [],
+        limits=descriptions.limits(function) if function else [],
+        settings=descriptions.settings(function) if function else [],
+        **_health(health, links),
+        looked_through=functions.LATEST,
+        versions=Counter(r.version for r in latest if r.version).most_common(10),
+        runs=listed(some(functions.newest(function_id)), links, more),
+        most_runs=MOST,
+        groups=[
+            {
+                "group": group if sees else replace(group, message=""),
+                "run": links.anchor(links.page(Run, group.run), short(group.run)),
+                "last": moment(group.last),
+            }
+            for group in functions.error_groups(latest)
+        ],
+        most_failed=functions.FAILED,
+        crons=[_cron(one, links) for one in functions.crons([function_id]).get(
+            function_id, ())],
+        schedules_url=links.rows(Schedule, function=function_id),
+        pauses=[_pause(admin, request, one) for one in pauses],
+        **_verbs(admin, request, function, pauses),
+    )  # fmt: skip
+
+
+def _cron(schedule: Schedule, links: Links) -> dict[str, Any]:
+    return {
+        "link": links.anchor(links.page(Schedule, schedule.pk), schedule.cron),
+        "tz": schedule.tz,
+        "next": _("paused") if schedule.is_paused else away(schedule.next_at),
+        "fired": away(schedule.fired_at),
+    }
+
+
+def _pause(admin: Any, request: HttpRequest, pause: Pause) -> dict[str, Any]:
+    may = actor(request).may(authorized_actions.permission(pause))
+    return {
+        "text": _paused(pause, admin.sees_payloads(request)),
+        "since": away(pause.paused_at),
+        "url": address(admin.admin_site, "resume", pause.pk) if may else None,
+    }
+
+
+def _verbs(
+    admin: Any, request: HttpRequest, function: Function | None, pauses: list[Pause]
+) -> dict[str, Any]:
+    """Return the addresses of what the viewer may do to a function."""
+    if function is None:
+        return {}
+    who, key, site = actor(request), quote(function.id), admin.admin_site
+    whole = any(one.kind == Pause.FUNCTION for one in pauses)
+    found: dict[str, Any] = {"paused_whole": whole}
+    if who.may(send.START) and not function.id.startswith(OWN):
+        found["start_url"] = address(site, "function_start", key)
+    if who.may(authorized_actions.PAUSE_FUNCTION):
+        found["pause_url"] = address(site, "function_pause", key)
+    return found
+
+
+#: The addresses below the list, with what they show.
+BELOW: dict[str, tuple[str, View]] = {
+    "function": ("functions/<str:key>/", one_view),
+    "function_start": ("functions/<str:key>/start/", start_view),
+    "function_pause": ("functions/<str:key>/pause/", pause_view),
+}

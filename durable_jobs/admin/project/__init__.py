@@ -1,0 +1,1 @@
+"""Durable runs on the admin pages of your project."""

@@ -1,0 +1,160 @@
+"""The runs of an object, on pages that are its own: a panel, a column, a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.db.models import Model
+from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from durable_jobs.admin.display import badge, short
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.pages import actor, viewer
+from durable_jobs.admin.related import Runs, row
+from durable_jobs.admin.runs import actions
+from durable_jobs.control.run_actions import may
+from durable_jobs.models import Run
+from durable_jobs.project_code import all_described
+from durable_jobs.queries import subjects
+from durable_jobs.queries.subjects import COUNTED, Counts
+from durable_jobs.queries.visibility import seen_by, visible_keys
+
+#: Runs that a panel shows.
+MOST = 10
+#: Live runs that a warning names.
+WARNED = 20
+
+
+def may_view(site: AdminSite, request: HttpRequest) -> bool:
+    """Tell whether the viewer may see runs, also on a site without their pages."""
+    if site.is_registered(Run):
+        return Links(site, request).allowed(Run)
+    return actor(request).may("durable_jobs.view_run")
+
+
+def runs_url(links: Links, instance: Model) -> str | None:
+    """Return the address of the list of all the runs of an object."""
+    subject = f"{subjects.label_of(type(instance))}:{instance.pk}"
+    return links.rows(Run, subject=subject)
+
+
+def panel(site: AdminSite, request: HttpRequest, instance: Model) -> Runs | None:
+    """Return the newest runs of an object; None for those who may not view runs."""
+    if not may_view(site, request):
+        return None
+    links = Links(site, request)
+    with seen_by(viewer(site, request)):
+        found = subjects.newest(instance, MOST + 1)
+    rows = [row(run, links) for run in found[:MOST]]
+    return Runs(
+        rows=rows, more=runs_url(links, instance) if len(found) > MOST else None
+    )
+
+
+@dataclass(frozen=True)
+class Column:
+    """What the rows of one page say of their runs, asked for all of them at once."""
+
+    model: type[Model]
+    rows: Sequence[Any]
+    links: Links
+
+    @cached_property
+    def counts(self) -> dict[str, Counts]:
+        """Return the counts of each row, by its key."""
+        keys = [str(row.pk) for row in self.rows]
+        with seen_by(viewer(self.links.site, self.links.request)):
+            return subjects.counts(self.model, keys)
+
+    def cell(self, row: Model) -> SafeString | None:
+        """Return what one row says, with the way to its runs."""
+        found = self.counts.get(str(row.pk), Counts())
+        if not found.total:
+            return None
+        parts = [
+            format_html('<span class="durable-status durable-is-{}">{}</span>', kind, n)
+            for kind, n in (
+                ("running", _live(found)),
+                ("failed", _failed(found)),
+                ("completed", "" if found.live or found.failed else _ended(found)),
+            )
+            if n
+        ]
+        text = format_html_join(" ", "{}", ((part,) for part in parts))
+        return self.links.anchor(runs_url(self.links, row), text)
+
+
+def _live(found: Counts) -> str:
+    return _("%(count)s live") % {"count": found.live} if found.live else ""
+
+
+def _failed(found: Counts) -> str:
+    return _("%(count)s failed") % {"count": found.failed} if found.failed else ""
+
+
+def _ended(found: Counts) -> str:
+    count = f"{COUNTED}+" if found.more else found.total
+    return _("%(count)s ended") % {"count": count}
+
+
+def warning(
+    site: AdminSite, request: HttpRequest, objects: Sequence[Model]
+) -> list[Any]:
+    """Return what a page that deletes objects says of their live runs, as a tree."""
+    # A run that the viewer may not see still keeps its object: it is told, not shown.
+    found = subjects.live(objects, WARNED + 1) if objects else []
+    if not found:
+        return []
+    head = ngettext(
+        "A live run is about what is deleted. It is not deleted and goes on:",
+        "Live runs are about what is deleted. They are not deleted and go on:",
+        len(found),
+    )
+    return [head, _named(site, request, objects, found)]
+
+
+def _named(
+    site: AdminSite,
+    request: HttpRequest,
+    objects: Sequence[Model],
+    found: Sequence[tuple[str, Run]],
+) -> list[Any]:
+    """Return live runs with the object of each, as links for those who may see runs."""
+    if not may_view(site, request):
+        return [_("Runs that you may not view.")]
+    links = Links(site, request)
+    with seen_by(viewer(site, request)):
+        seen = visible_keys(run.pk for _key, run in found)
+    hidden = [_("Runs that you may not view.")] if len(seen) < len(found) else []
+    found = [(key, run) for key, run in found if run.pk in seen]
+    names = all_described(objects)
+    known = {str(one.pk): name for one, name in zip(objects, names, strict=True)}
+    lines: list[Any] = [
+        format_html(
+            "{}: {} {} {}{}",
+            known[key],
+            run.function,
+            links.anchor(links.page(Run, run.pk), short(run.pk)),
+            badge(run),
+            _cancel(site, request, run),
+        )
+        for key, run in found[:WARNED]
+    ]
+    more = [_("and more")] if len(found) > WARNED else []
+    return [*lines, *more, *hidden]
+
+
+def _cancel(site: AdminSite, request: HttpRequest, run: Run) -> SafeString:
+    """Return the way to the page that cancels a run, for those who may."""
+    if not site.is_registered(Run) or not may(actor(request), "cancel", run):
+        return SafeString("")
+    address = actions.url_of(site.get_model_admin(Run), run, "cancel")
+    return format_html(' <a href="{}">{}</a>', address, _("Cancel"))

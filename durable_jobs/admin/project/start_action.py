@@ -1,0 +1,263 @@
+"""Durable functions as actions of a host's admin: a page that asks, and the start.
+
+Nobody starts anything for what he did not choose in a list that he may see, and one
+form starts nothing twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin import options
+from django.contrib.admin.utils import quote
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from durable_jobs.admin.confirmation import WRONG
+from durable_jobs.admin.forms import Reason, SchemaForm, form_for, read
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.pages import actor
+from durable_jobs.admin.signed_selection import FIELD, Chosen
+from durable_jobs.control import admin_actions
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.exceptions import DurableError
+from durable_jobs.models import Run
+from durable_jobs.project_code import all_described, may_view
+
+#: Objects that the page names; of the others it tells how many there are.
+NAMED = 20
+
+
+# What is offered
+
+
+def offers(admin: Any, request: HttpRequest) -> list[Function]:
+    """Return the functions that the viewer may start for objects of an admin."""
+    if not actor(request).may(admin_actions.PERMISSION):
+        return []
+    return _offered(admin)
+
+
+def _offered(admin: Any) -> list[Function]:
+    model = admin.model
+    concrete = model._meta.concrete_model or model
+    return registry.offered(model._meta.label, concrete._meta.label)
+
+
+def actions(admin: Any, request: HttpRequest, location: Any) -> dict[str, Any]:
+    """Return the functions as actions of a list, as the admin of this Django has them.
+
+    ``location`` is what it calls a list, None before it had a name for that.
+    """
+    return {
+        f"durable:{one.id}": _action(one, location) for one in offers(admin, request)
+    }
+
+
+def _action(function: Function, location: Any) -> Any:
+    name = f"durable:{function.id}"
+    # The admin formats the label with the model's names.
+    label = function.name.replace("%", "%%")
+    act = partial(_act, function)
+    kind = getattr(options, "Action", None)  # since Django 6.1; a tuple before
+    if kind is None:
+        return act, name, label
+    return kind(
+        func=act,
+        name=name,
+        description=label,
+        plural_description=label,
+        locations=[location],
+    )
+
+
+def url_of(admin: Any, function: Function) -> str:
+    """Return the address of the page that asks, without the object."""
+    return _url(admin, "durable_start", function.id)
+
+
+def _url(admin: Any, view: str, *args: str) -> str:
+    name = f"admin:{admin.opts.app_label}_{admin.opts.model_name}_{view}"
+    return reverse(name, args=args, current_app=admin.admin_site.name)
+
+
+# The pages
+
+
+def _act(
+    function: Function, admin: Any, request: HttpRequest, queryset: Any
+) -> HttpResponse | None:
+    """Ask about what was selected; the admin calls it as any action."""
+    if not actor(request).may(admin_actions.PERMISSION):
+        raise PermissionDenied
+    keys = list(queryset.values_list("pk", flat=True)[: admin_actions.MOST + 1])
+    if len(keys) > admin_actions.MOST:
+        text = _("Choose at most %(most)s objects at once: nothing was started.")
+        messages.error(request, text % {"most": f"{admin_actions.MOST:,}"})
+        return None
+    chosen = Chosen.new(keys, request.get_full_path())
+    return Asking(admin, request, function, chosen).answer()
+
+
+def view(admin: Any, request: HttpRequest, function_id: str) -> HttpResponse:
+    """Ask about one object; on POST start what the form says, and go back."""
+    function = next((one for one in _offered(admin) if one.id == function_id), None)
+    if function is None:
+        raise Http404
+    if not actor(request).may(admin_actions.PERMISSION):
+        raise PermissionDenied
+    if request.method == "POST":
+        chosen = Chosen.read(request, _place(admin, function))
+        if chosen is None:
+            messages.error(request, _("This form is too old. Choose once more."))
+            return HttpResponseRedirect(_url(admin, "changelist"))
+        return Asking(admin, request, function, chosen, sent=True).answer()
+    one = admin.get_object(request, request.GET.get("pk", ""))
+    if one is None:
+        raise Http404
+    back = _url(admin, "change", quote(str(one.pk)))
+    return Asking(admin, request, function, Chosen.new([one.pk], back)).answer()
+
+
+def _place(admin: Any, function: Function) -> str:
+    return f"{admin.admin_site.name}:{admin.opts.label_lower}:{function.id}"
+
+
+@dataclass(frozen=True)
+class Asking:
+    """One function to be started for what somebody chose; ``sent``: by this form."""
+
+    admin: Any
+    request: HttpRequest
+    function: Function
+    chosen: Chosen
+    sent: bool = False
+
+    def answer(self) -> HttpResponse:
+        """Return the page that asks, or start the runs and go back."""
+        if not self.objects:
+            messages.warning(self.request, _("Nothing is left of what was chosen."))
+            return HttpResponseRedirect(self.chosen.back)
+        if self.sent and all(one.is_valid() for one in self.forms) and self._start():
+            return HttpResponseRedirect(self.chosen.back)
+        return self._page()
+
+    @cached_property
+    def objects(self) -> list[Model]:
+        """Return what is there of what was chosen, and may be seen, in its order."""
+        found = self.admin.get_queryset(self.request).filter(pk__in=self.chosen.keys)
+        rows = self.links.joined(self.admin.model, found)
+        known = {str(row.pk): row for row in rows}
+        return [
+            known[key]
+            for key in self.chosen.keys
+            if key in known and may_view(self.admin, self.request, known[key])
+        ]
+
+    @cached_property
+    def input(self) -> SchemaForm | None:
+        """Return the form of the function's input, None when it has none."""
+        if self.function.input is None:
+            return None
+        data = self.request.POST if self.sent else None
+        return form_for(self.function.input)(data, prefix="input", label_suffix="")
+
+    @cached_property
+    def why(self) -> Reason:
+        """Return the form of what every start asks."""
+        return Reason(self.request.POST if self.sent else None, label_suffix="")
+
+    @property
+    def forms(self) -> list[forms.Form]:
+        """Return what the page asks, in its order."""
+        return [one for one in (self.input, self.why) if one is not None]
+
+    @cached_property
+    def links(self) -> Links:
+        """Return the pages that the viewer may open."""
+        return Links(self.admin.admin_site, self.request)
+
+    def _start(self) -> bool:
+        """Start the runs; False when the form has to say why not."""
+        try:
+            runs = admin_actions.start(
+                actor(self.request),
+                self.function,
+                self.objects,
+                {} if self.input is None else read(self.input),
+                token=self.chosen.token,
+                reason=self.why.cleaned_data["reason"],
+            )
+        except DurableError as error:
+            self.why.add_error(None, error.message)
+            return False
+        self._tell(runs)
+        return True
+
+    def _tell(self, runs: list[Run]) -> None:
+        if runs:
+            only = self.links.page(Run, runs[0].pk) if len(runs) == 1 else None
+            where = only or self.links.rows(Run, function=self.function.id)
+            text = ngettext(
+                "Started {count} run of {function}.",
+                "Started {count} runs of {function}.",
+                len(runs),
+            )
+            label = self.links.anchor(where, self.function.name)
+            done = format_html(text, count=len(runs), function=label)
+            messages.success(self.request, done)
+        if repeated := len(self.objects) - len(runs):
+            text = ngettext(
+                "%(count)s object has its run already: nothing was started for it "
+                "again.",
+                "%(count)s objects have their runs already: nothing was started for "
+                "them again.",
+                repeated,
+            )
+            messages.warning(self.request, text % {"count": repeated})
+        if gone := len(self.chosen.keys) - len(self.objects):
+            text = ngettext(
+                "%(count)s object is gone.", "%(count)s objects are gone.", gone
+            )
+            messages.warning(self.request, text % {"count": gone})
+
+    def _page(self) -> HttpResponse:
+        admin, links, named = self.admin, self.links, self.objects[:NAMED]
+        self.request.current_app = admin.admin_site.name
+        context = {
+            **admin.admin_site.each_context(self.request),
+            "opts": admin.opts,
+            "title": self.function.name,
+            # Not the function itself, which a template would call.
+            "description": self.function.description,
+            "objects": [
+                links.anchor(links.page(type(one), one.pk), name)
+                for one, name in zip(named, all_described(named), strict=True)
+            ],
+            "others": max(len(self.objects) - NAMED, 0),
+            "count": len(self.objects),
+            "gone": len(self.chosen.keys) - len(self.objects),
+            "forms": self.forms,
+            "field": FIELD,
+            "chosen": self.chosen.signed(self.request, _place(admin, self.function)),
+            "action": url_of(admin, self.function),
+            "back": self.chosen.back,
+        }
+        wrong = any(one.errors for one in self.forms)
+        return TemplateResponse(
+            self.request,
+            "admin/durable_jobs/offer.html",
+            context,
+            status=WRONG if wrong else 200,
+        )

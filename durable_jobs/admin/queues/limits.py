@@ -1,0 +1,109 @@
+"""Limits in use, which an operator may change, and what is paused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from durable_jobs.admin.base import ReadOnlyAdmin
+from durable_jobs.admin.display import away
+from durable_jobs.admin.pages import actor, viewer
+from durable_jobs.control import audit, traffic
+from durable_jobs.flow_control import keys
+from durable_jobs.models import Gate, Pause, Slot
+from durable_jobs.queries.visibility import of_runs, seen_by
+
+#: The controls whose limit is always one.
+ONE_LIVE_RUN = {keys.ORDERING, keys.SINGLETON}
+
+
+class LimitForm(forms.ModelForm):
+    """The one thing that an operator changes of a limit."""
+
+    class Meta:
+        model = Gate
+        fields = ("override",)
+        labels = {"override": _("limit")}  # noqa: RUF012  # as Django declares it
+        help_texts = {  # noqa: RUF012  # as Django declares it
+            "override": _(
+                "Instead of the declared limit; empty for that one. 0 lets nothing "
+                "through. A lower limit lets what is there drain, a higher one lets "
+                "more through at once."
+            )
+        }
+
+
+@admin.register(Gate)
+class GateAdmin(ReadOnlyAdmin):
+    """Limits by key, those that were used last first."""
+
+    change_form_template = "admin/change_form.html"
+    form = LimitForm  # type: ignore[assignment]  # ours is for reading
+    list_display = ("control", "function", "key", "override", "held", "trouble")
+    ordering = ("-used_at", "-id")
+    secrets = ("key", "trouble")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Allow those who may change limits to set one, where it is a number."""
+        if obj is not None and obj.control in ONE_LIVE_RUN:
+            return False
+        return actor(request).may("durable_jobs.change_gate")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the limits with the number of their slots that are held."""
+        every = Slot.objects.filter(gate=OuterRef("pk"), released_at__isnull=True)
+        with seen_by(viewer(self.admin_site, request)):
+            held = of_runs(every)
+        # Counted for the rows of a page alone.
+        counted = held.order_by().values("gate").annotate(count=Count("pk"))
+        rows: QuerySet[Any] = super().get_queryset(request).exclude(control="lock")
+        held_count = Coalesce(Subquery(counted.values("count")), 0)
+        annotated: QuerySet[Any] = rows.annotate(held_count=held_count)
+        return annotated
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return what the limit is, and its override."""
+        names = ["control", "function", "key", "held", "override"]
+        return [(None, {"fields": self.shown(request, names)})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return all but the override."""
+        return ["control", "function", "key", "held"]
+
+    def save_model(
+        self, request: HttpRequest, obj: Gate, form: Any, change: bool
+    ) -> None:
+        """Set the limit, and let through what it has room for."""
+        traffic.set_limit(obj, form.cleaned_data["override"])
+
+    def log_change(self, request: HttpRequest, obj: Gate, message: Any) -> Any:
+        """Write the entry as those of all actions are written."""
+        limit = _("the declared one") if obj.override is None else obj.override
+        audit.write(actor(request), obj, f"Limit set to {limit}.")
+
+    @admin.display(description=_("held"))
+    def held(self, gate: Any) -> Any:
+        """Return how many slots are held."""
+        return gate.held_count
+
+
+@admin.register(Pause)
+class PauseAdmin(ReadOnlyAdmin):
+    """What is paused, the latest first."""
+
+    list_display = ("kind", "name", "key", "skip", "reason", "paused")
+    list_display_links = None
+    facts = ("kind", "name", "key", "skip", "reason", "paused")
+    ordering = ("-paused_at", "id")
+    secrets = ("key",)
+
+    @admin.display(description=_("paused"))
+    def paused(self, pause: Pause) -> Any:
+        """Return when it was paused."""
+        return away(pause.paused_at)

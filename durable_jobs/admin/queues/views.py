@@ -1,0 +1,267 @@
+"""Queues and limits: who holds them, who waits, and what is paused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.html import format_html
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from durable_jobs import clock
+from durable_jobs.admin import descriptions
+from durable_jobs.admin.confirmation import Question, ask
+from durable_jobs.admin.display import away, length, moment, short
+from durable_jobs.admin.forms import Reason
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.pages import View, actor, address, page
+from durable_jobs.control import authorized_actions
+from durable_jobs.definitions.registry import registry
+from durable_jobs.exceptions import FilterError
+from durable_jobs.models import Gate, Pause, Run, Worker
+from durable_jobs.queries import traffic, visibility
+from durable_jobs.queries.traffic import COUNTED, Limit, Line, Process, Queue
+from durable_jobs.store import db
+
+
+def view(admin: Any, request: HttpRequest) -> HttpResponse:
+    """Show the queues, what is paused, the workers and the limits."""
+    if not admin.has_view_permission(request):
+        raise PermissionDenied
+    asked = {name: request.GET.get(name, "") for name in ("function", "key", "before")}
+    sees = admin.sees_payloads(request)
+    if asked["key"] and not sees:  # whether a key is there is as much as the key
+        raise PermissionDenied
+    try:
+        limits, older = traffic.limits(**asked)
+    except FilterError as error:
+        messages.error(request, error.message)
+        return HttpResponseRedirect(address(admin.admin_site, "traffic"))
+    links, site = Links(admin.admin_site, request), admin.admin_site
+    pauses, held = traffic.pauses(), traffic.executing()
+    there = traffic.processes(held)
+    return page(
+        site,
+        request,
+        "traffic.html",
+        title=_("Queues and limits"),
+        current="traffic",
+        queues=[
+            _queue(admin, request, one) for one in traffic.queues(pauses, held, there)
+        ],
+        pauses=[_pause(admin, request, one, sees) for one in pauses],
+        processes=[_process(one, links) for one in there],
+        limits=[_limit(admin, one, links, sees) for one in limits],
+        sees=sees,
+        asked=asked,
+        functions=sorted(function.id for function in registry),
+        older=f"?{urlencode({**asked, 'before': older})}" if older else None,
+        looked_through=traffic.LOOKED_THROUGH if _narrowed(asked) else None,
+    )  # fmt: skip
+
+
+def _narrowed(asked: dict[str, str]) -> bool:
+    """Tell whether limits were looked for, and not found by an index."""
+    exact = asked["key"] and registry.find(asked["function"]) is not None
+    return bool((asked["function"] or asked["key"]) and not exact)
+
+
+def _queue(admin: Any, request: HttpRequest, queue: Queue) -> dict[str, Any]:
+    may = actor(request).may(authorized_actions.PAUSE_QUEUE)
+    site, pause = admin.admin_site, queue.pause
+    if pause is None:
+        verb, url = _("Pause"), address(site, "queue_pause", quote(queue.name))
+    else:
+        verb, url = _("Resume"), address(site, "resume", pause.pk)
+    return {
+        "queue": queue,
+        "ready": capped(queue.ready),
+        "lines": capped(queue.lines),
+        "oldest": None if queue.oldest is None else length(clock.now() - queue.oldest),
+        "verb": verb,
+        "url": url if may else None,
+    }
+
+
+def _process(process: Process, links: Links) -> dict[str, Any]:
+    known = None if process.seen is None else links.page(Worker, process.name)
+    return {
+        "name": links.anchor(known, process.name),
+        "kind": process.kind,
+        "queues": ", ".join(process.queues),
+        "runs": process.runs or "",
+        "seen": away(process.seen),
+        "there": process.there,
+    }
+
+
+def capped(count: int) -> str:
+    """Return a count, as far as it was counted."""
+    return f"{count:,}" if count <= COUNTED else f"{COUNTED:,}+"
+
+
+def _pause(
+    admin: Any, request: HttpRequest, pause: Pause, sees: bool
+) -> dict[str, Any]:
+    may = actor(request).may(authorized_actions.permission(pause))
+    return {
+        "pause": pause,
+        "key": pause.key if sees else "",
+        "name": pause.name
+        if pause.kind == Pause.QUEUE
+        else _function(admin, pause.name),
+        "since": away(pause.paused_at),
+        "resume": address(admin.admin_site, "resume", pause.pk) if may else None,
+    }
+
+
+def _limit(admin: Any, limit: Limit, links: Links, sees: bool) -> dict[str, Any]:
+    gate, passage = limit.gate, limit.passage
+    return {
+        "key": gate.key if sees else "",
+        "trouble": gate.trouble if sees else gate.trouble and _("not known"),
+        "link": links.anchor(links.page(Gate, gate.pk), gate.control.replace("_", " ")),
+        "function": _function(admin, gate.function),
+        "rule": _rule(gate, passage.rule if passage else None, passage is not None),
+        "held": capped(limit.held),
+        "holders": [
+            format_html("{} {}", _run(run, links), away(since))
+            for run, since in limit.holders
+        ],
+        "more_holders": max(limit.held - len(limit.holders), 0),
+        "lines": [_line(line, links) for line in limit.lines],
+        "more_lines": limit.more_lines,
+        "next": moment(gate.tat) if gate.tat and gate.tat > clock.now() else None,
+    }
+
+
+def _function(admin: Any, function_id: str) -> Any:
+    if not function_id:
+        return _("the account")
+    url = address(admin.admin_site, "function", quote(function_id))
+    return format_html('<a href="{}">{}</a>', url, function_id)
+
+
+def _rule(gate: Gate, rule: Any, known: bool) -> str:
+    if not known:
+        return _("no more in the code")
+    if not hasattr(rule, "limit"):
+        return _("one live run")
+    if gate.override is None:
+        return descriptions.rule_in_words(rule)
+    return _("%(rule)s, instead of %(declared)s") % {
+        "rule": descriptions.rule_in_words(rule, gate.override),
+        "declared": descriptions.said_limit(rule.limit),
+    }
+
+
+def _line(line: Line, links: Links) -> dict[str, Any]:
+    return {
+        "function": line.function,
+        "runs": capped(line.runs),
+        "first": [_run(run, links) for run in line.first],
+    }
+
+
+def _run(run: Run, links: Links) -> SafeString:
+    return links.anchor(links.page(Run, run.pk), short(run.pk))
+
+
+# Pausing and resuming
+
+
+def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
+    """Ask whether to pause a queue, and on POST do it."""
+    _permitted(admin, request, authorized_actions.PAUSE_QUEUE)
+    queue = unquote(key)
+    known = traffic.queues(traffic.pauses(), traffic.executing())
+    if queue not in {one.name for one in known}:
+        raise Http404
+    back = address(admin.admin_site, "traffic")
+
+    def do(form: Any) -> tuple[Any, str]:
+        reason = form.cleaned_data["reason"]
+        if authorized_actions.pause_queue(actor(request), queue, reason):
+            return _("The queue is paused."), back
+        return _("It was paused already, and has the new reason."), back
+
+    question = Question(
+        title=_("Pause the queue %(queue)s") % {"queue": queue},
+        verb=_("Pause"),
+        about=_(
+            "Nothing of it is executed until it is resumed; what is executing goes on "
+            "to its next rest."
+        ),
+        back=back,
+        back_label=_("Queues and limits"),
+        current="traffic",
+        do=do,
+        danger=True,
+    )
+    return ask(admin.admin_site, request, question)
+
+
+def resume_view(admin: Any, request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask whether to end a pause, and on POST do it."""
+    if not admin.has_view_permission(request):
+        raise PermissionDenied
+    # SQLite's numbers end there too.
+    every = visibility.pauses(Pause.objects.using(db.alias()))
+    rows = every.filter(pk=min(pk, 2**63 - 1))
+    pause = rows.first()
+    back = address(admin.admin_site, "traffic")
+    if pause is None:
+        return _resumed_before(request, back)
+    _permitted(admin, request, authorized_actions.permission(pause))
+    if pause.kind != Pause.QUEUE:
+        back = address(admin.admin_site, "function", quote(pause.name))
+
+    def do(form: Any) -> tuple[Any, str]:
+        authorized_actions.resume(actor(request), pause, form.cleaned_data["reason"])
+        return _("It was resumed."), back
+
+    question = Question(
+        title=_("Resume: %(what)s") % {"what": _named(admin, request, pause)},
+        verb=_("Resume"),
+        about=pause.reason,
+        form=Reason,
+        back=back,
+        back_label=_("Queues and limits") if pause.kind == Pause.QUEUE else pause.name,
+        current="traffic",
+        do=do,
+    )
+    return ask(admin.admin_site, request, question)
+
+
+def _named(admin: Any, request: HttpRequest, pause: Pause) -> str:
+    key = pause.key if admin.sees_payloads(request) else ""
+    return f"{pause} {key}".rstrip()
+
+
+def _resumed_before(request: HttpRequest, back: str) -> HttpResponse:
+    who = actor(request)
+    if not who.may(authorized_actions.PAUSE_QUEUE) and not who.may(
+        authorized_actions.PAUSE_FUNCTION
+    ):
+        raise PermissionDenied
+    if request.method != "POST":
+        raise Http404
+    messages.warning(request, _("It was resumed by another."))
+    return HttpResponseRedirect(back)
+
+
+def _permitted(admin: Any, request: HttpRequest, permission: str) -> None:
+    if not admin.has_view_permission(request) or not actor(request).may(permission):
+        raise PermissionDenied
+
+
+#: The addresses below the page, with what they show.
+BELOW: dict[str, tuple[str, View]] = {
+    "queue_pause": ("traffic/queues/<str:key>/pause/", pause_view),
+    "resume": ("traffic/pauses/<int:pk>/resume/", resume_view),
+}

@@ -1,0 +1,228 @@
+"""Doing something to a run: a page that asks, and the POST that does it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.functional import Promise
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from durable_jobs import ids
+from durable_jobs.admin.confirmation import WRONG
+from durable_jobs.admin.display import badge, short
+from durable_jobs.admin.forms import JSONText, Reason
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.pages import actor, address, page
+from durable_jobs.admin.typed_json import PayloadText, typed_by
+from durable_jobs.control import run_actions
+from durable_jobs.exceptions import DurableError, PayloadError
+from durable_jobs.models import Run, Step
+from durable_jobs.statuses import STEP_ENDED
+from durable_jobs.store import db
+from durable_jobs.store.run_actions import stored_data
+
+#: Steps that a form offers to begin again from.
+MOST_STEPS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Button:
+    """A verb that a page offers."""
+
+    name: str
+    label: str | Promise
+    url: str
+
+
+class Ask(Reason):
+    """What every verb asks: why."""
+
+    def __init__(self, *args: Any, run: Run, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.run = run
+
+    def values(self) -> dict[str, Any]:
+        """Return what the verb gets besides the reason."""
+        return {}
+
+
+class AskRerun(Ask):
+    """Where to begin, and under which id: one that is taken has been used already."""
+
+    from_step = forms.ChoiceField(
+        label=gettext_lazy("From the step"),
+        required=False,
+        help_text=gettext_lazy("What was recorded before it is copied, not run again."),
+    )
+    new = forms.UUIDField(widget=forms.HiddenInput, initial=ids.new_id)
+    field_order = ("from_step", "input", "reason", "new")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field: Any = self.fields["from_step"]
+        field.choices = [("", _("The beginning")), *_places(self.run)]
+
+    def values(self) -> dict[str, Any]:
+        """Return where to begin."""
+        chosen = self.cleaned_data
+        return {"from_step": chosen["from_step"] or None, "new": chosen["new"]}
+
+
+class AskEdit(AskRerun):
+    """With which data."""
+
+    input = PayloadText(label=gettext_lazy("Data"), required=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.is_bound:
+            text = stored_data(self.run.pk)
+            self.initial["input"] = json.dumps(
+                json.loads(text), indent=2, ensure_ascii=False
+            )
+
+    def clean_input(self) -> Any:
+        """Return the data as the function gets it."""
+        return self.cleaned_data["input"] or {}
+
+    def values(self) -> dict[str, Any]:
+        """Return where to begin, and the data."""
+        return super().values() | {"data": self.cleaned_data["input"]}
+
+
+class AskAnswer(Ask):
+    """Which step, and what came of it."""
+
+    step = forms.CharField(widget=forms.HiddenInput, max_length=40)
+    value = JSONText(
+        label=gettext_lazy("Value"),
+        required=False,
+        help_text=gettext_lazy(
+            "JSON: what the step gives, or the data of the event that it waits for."
+        ),
+    )
+    field_order = ("value", "reason", "step")
+
+    def values(self) -> dict[str, Any]:
+        """Return the step and its value."""
+        return {key: self.cleaned_data[key] for key in ("step", "value")}
+
+
+FORMS: dict[str, type[Ask]] = {
+    "rerun": AskRerun,
+    "edit": AskEdit,
+    "answer": AskAnswer,
+}
+#: The verbs that stand above a run's page; the others belong to its waits.
+ABOVE = ("redrive", "rerun", "edit", "resume", "pause", "retry", "wake", "cancel")
+
+
+def buttons(admin: Any, request: HttpRequest, run: Run) -> list[Button]:
+    """Return the verbs that the viewer may use on the run now."""
+    who = actor(request)
+    waiting = set(run.waits.values_list("kind", flat=True)) if run.is_live else set()
+    return [
+        Button(
+            name=verb, label=run_actions.VERBS[verb].label, url=url_of(admin, run, verb)
+        )
+        for verb in ABOVE
+        if run_actions.applies(verb, run)
+        and run_actions.may(who, verb, run)
+        and run_actions.worthwhile(verb, run, waiting)
+    ]
+
+
+def url_of(admin: Any, run: Run, verb: str) -> str:
+    """Return the address of the page that asks."""
+    return address(admin.admin_site, "run_act", run.pk, verb)
+
+
+def view(admin: Any, request: HttpRequest, pk: str, verb: str) -> HttpResponse:
+    """Ask, and on POST do it and go back to the run, or to the new one."""
+    run = admin.get_object(request, str(pk))
+    if verb not in run_actions.VERBS:
+        raise Http404
+    if not admin.has_view_permission(request, run):
+        raise PermissionDenied
+    if not run_actions.may(actor(request), verb, run):
+        raise PermissionDenied
+    if verb == "edit" and not admin.sees_payloads(request, run):
+        raise PermissionDenied
+    kind = FORMS.get(verb, Ask)
+    if request.method == "POST":
+        form = kind(request.POST, run=run)
+        typed_by(form, Links(admin.admin_site, request))
+        if form.is_valid():
+            done = _do(admin, request, run, verb, form)
+            if done is not None:
+                return done
+    else:
+        form = kind(run=run, initial={"step": request.GET.get("step", "")})
+    return page(
+        admin.admin_site,
+        request,
+        "act.html",
+        title=_("%(verb)s: %(function)s")
+        % {"verb": run_actions.VERBS[verb].label, "function": run.function},
+        current="run_changelist",
+        run=run,
+        run_url=Links(admin.admin_site, request).page(Run, run.pk),
+        short=short(run.pk),
+        badge=badge(run),
+        verb=run_actions.VERBS[verb],
+        form=form,
+        asked_step=_step(run, form),
+        stale=not run_actions.applies(verb, run),
+        status=WRONG if form.is_bound else 200,
+    )
+
+
+def _do(
+    admin: Any, request: HttpRequest, run: Run, verb: str, form: Ask
+) -> HttpResponse | None:
+    """Do it; None where the form has to say why its data does not fit."""
+    links = Links(admin.admin_site, request)
+    back = links.page(Run, run.pk) or ""
+    reason = form.cleaned_data["reason"]
+    try:
+        done = run_actions.act(
+            actor(request), verb, run, reason=reason, **form.values()
+        )
+    except PayloadError as error:
+        form.add_error(None, error.message)
+        return None
+    except DurableError as error:
+        messages.warning(request, error.message)
+        return HttpResponseRedirect(back)
+    if done.run is not None:
+        back = links.page(Run, done.run.pk) or back
+    what = format_html(
+        _("The run {} was {}."), links.anchor(links.page(Run, run.pk), run),
+        run_actions.VERBS[verb].done,
+    )  # fmt: skip
+    messages.success(request, what)
+    return HttpResponseRedirect(back)
+
+
+def _places(run: Run) -> Iterable[tuple[str, str]]:
+    """Give the steps of the function itself, by key, in their order."""
+    rows = Step.objects.using(db.alias()).filter(run_id=run.pk, parent__isnull=True)
+    named = rows.order_by("position", "pk").values_list("key", "name", "kind", "status")
+    for key, name, kind, status in named[:MOST_STEPS]:
+        mark = "" if status in STEP_ENDED else f", {status}"
+        yield key, f"{name} ({kind.replace('_', ' ')}{mark})"
+
+
+def _step(run: Run, form: Ask) -> Step | None:
+    key = form["step"].value() if "step" in form.fields else None
+    rows = Step.objects.using(db.alias()).filter(run_id=run.pk, key=str(key or ""))
+    return rows.only("name", "kind", "status").first()

@@ -1,0 +1,119 @@
+"""The list of runs: narrowed by one language of conditions, page by page."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib.admin import SimpleListFilter
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from durable_jobs.admin import saved_views
+from durable_jobs.admin.filters import PERIODS, Choices, FunctionFilter
+from durable_jobs.admin.pages import address, page
+from durable_jobs.admin.paging import BoundedChangeList
+from durable_jobs.admin.runs import filter_form
+from durable_jobs.statuses import RunStatus
+
+
+class Offered(SimpleListFilter):
+    """Some values of a condition, as links; the list narrows by all conditions."""
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        """Return the rows as they are."""
+        return queryset
+
+
+class OfferedStatus(Offered):
+    """The statuses."""
+
+    title = gettext_lazy("status")
+    parameter_name = "status"
+
+    def lookups(self, request: Any, model_admin: Any) -> Choices:
+        """Return all of them."""
+        return RunStatus.choices
+
+
+class OfferedPeriod(Offered):
+    """Times from some moment until now."""
+
+    title = gettext_lazy("time")
+    parameter_name = "period"
+
+    def lookups(self, request: Any, model_admin: Any) -> Choices:
+        """Return all of them."""
+        return PERIODS.items()
+
+
+class OfferedFunction(Offered, FunctionFilter):
+    """The functions that the code has."""
+
+
+class RunChangeList(BoundedChangeList):
+    """The list, its conditions, and whose index knows them not."""
+
+    filter_form: filter_form.Conditions
+    further: str | None = None
+
+    def get_filters_params(self, params: Any = None) -> Any:
+        """Return what the links beside the list are about: nothing else filters."""
+        found = super().get_filters_params(params)
+        offered: Any = self.list_filter
+        names = {item.parameter_name for item in offered}
+        return {name: value for name, value in found.items() if name in names}
+
+    def get_queryset(self, request: Any, exclude_parameters: Any = None) -> Any:
+        """Return the runs that the address asks for."""
+        rows = super().get_queryset(request, exclude_parameters)
+        self.conditions = filter_form.read(request)
+        chosen = filter_form.chosen(request)
+        self.has_active_filters = bool(chosen)
+        self.clear_all_filters_qs = "?"
+        plain = chosen.without(filter_form.SEARCH)  # the search has narrowed by it
+        beginning = plain.beginning(rows)
+        if beginning is not None:
+            after = {**filter_form.params(request), "before": [_after(beginning)]}
+            self.further = f"?{urlencode(sorted(after.items()), doseq=True)}"
+        return plain.narrow(rows, beginning or uuid.UUID(int=0))
+
+
+def _after(key: uuid.UUID) -> str:
+    """Return the id that follows one at once."""
+    return str(uuid.UUID(int=key.int + 1))
+
+
+def view(
+    run_admin: Any, request: HttpRequest, context: dict[str, Any]
+) -> HttpResponse | dict[str, Any]:
+    """Return what the list shows besides its rows, or what is answered instead."""
+    if filter_form.has_blanks(request) and request.method == "GET":
+        others = {name: found for name, found in request.GET.lists() if any(found)}
+        kept = {name: [one for one in found if one] for name, found in others.items()}
+        query = urlencode(kept, doseq=True)
+        return HttpResponseRedirect(f"{request.path}?{query}" if query else ".")
+    found = filter_form.read(request)
+    if found.error is not None:
+        return page(
+            run_admin.admin_site,
+            request,
+            "wrong_filter.html",
+            title=_("These runs cannot be looked for"),
+            current=run_admin.tab,
+            status=400,
+            conditions=found,
+            list_url=request.path,
+        )
+    site, query = run_admin.admin_site, found.query(without="")
+    export = f"{address(site, 'export')}?{query}{'&' if query else ''}format="
+    return {
+        **context,
+        "export_csv": f"{export}csv",
+        "export_json": f"{export}json",
+        "saved_views": saved_views.shown(request, found),
+        "saved_views_url": address(site, "saved_views"),
+        "saved_query": found.query(),
+    }

@@ -1,0 +1,278 @@
+"""The conditions of a list of runs: read from an address, shown, and to be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib.admin.views.main import ERROR_FLAG, IGNORED_PARAMS, PAGE_VAR
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from durable_jobs.admin.display import tail
+from durable_jobs.admin.filters import PERIODS
+from durable_jobs.admin.pages import actor
+from durable_jobs.exceptions import FilterError
+from durable_jobs.queries.run_filter import MOST_LOOKED, TIMES, RunFilter
+from durable_jobs.statuses import RunStatus
+
+Params = dict[str, list[str]]
+
+SEARCH = "q"
+#: What the address of a list says besides conditions.
+_OTHERS = {PAGE_VAR, ERROR_FLAG, *IGNORED_PARAMS} - {SEARCH}
+LABELS: dict[str, str | Promise] = {
+    "q": gettext_lazy("search"),
+    "status": gettext_lazy("status"),
+    "function": gettext_lazy("function"),
+    "period": gettext_lazy("period"),
+    "time": gettext_lazy("time of"),
+    "since": gettext_lazy("since"),
+    "until": gettext_lazy("until"),
+    "subject": gettext_lazy("subject"),
+    "key": gettext_lazy("key"),
+    "trigger": gettext_lazy("trigger"),
+    "version": gettext_lazy("version"),
+    "queue": gettext_lazy("queue"),
+    "worker": gettext_lazy("worker"),
+    "event": gettext_lazy("event"),
+    "parent": gettext_lazy("parent"),
+    "id": gettext_lazy("run"),
+    "where": gettext_lazy("payload"),
+    "before": gettext_lazy("older than"),
+}
+_TIMES = {
+    "queued": gettext_lazy("queued"),
+    "started": gettext_lazy("started"),
+    "ended": gettext_lazy("ended"),
+}
+#: What the form has inputs for, each with an example.
+_INPUTS: dict[str, str | Promise] = {
+    "time": "",
+    "since": "",
+    "until": "",
+    "subject": "shop.order:42",
+    "key": "",
+    "trigger": "shop/order.placed",
+    "version": "",
+    "queue": "default",
+    "worker": "",
+    "event": gettext_lazy("the id of an event"),
+    "parent": gettext_lazy("the id of a run"),
+    "id": gettext_lazy("the id of a run"),
+    "where": "data.order.id=42",
+}
+_MOMENTS = ("since", "until")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chip:
+    """A condition in force, and the address of the list without it."""
+
+    label: str | Promise
+    value: str | Promise
+    without: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """A field of the form."""
+
+    name: str
+    label: str | Promise
+    value: str
+    hint: str | Promise = ""
+    kind: str = "text"
+    choices: tuple[tuple[str, str | Promise, bool], ...] = ()
+    error: str = ""
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the address of a list asks for; ``error`` when that cannot be."""
+
+    params: Params
+    payloads: bool = True
+    error: FilterError | None = field(default=None)
+
+    @property
+    def chips(self) -> list[Chip]:
+        """Return the conditions in force."""
+        return [chip for name in self.params for chip in self._chips(name)]
+
+    def _chips(self, name: str) -> Iterator[Chip]:
+        label, values = LABELS.get(name, name), self.params[name]
+        if name == "id" and len(values) > 1:
+            count, without = str(len(values)), self._address(name, None)
+            yield Chip(label=_("selected runs"), value=count, without=without)
+            return
+        for value in values:
+            without = self._address(name, value)
+            yield Chip(label=label, value=_shown(name, value), without=without)
+
+    @property
+    def inputs(self) -> Iterator[Input]:
+        """Return the fields of the form, with what is in force."""
+        for name, hint in _INPUTS.items():
+            if name == "where" and not self.payloads:
+                continue
+            values = self.params.get(name, [])
+            if name == "id" and len(values) > 1:
+                continue  # a selection: it goes on as it is
+            shown = [*values, ""] if name == "where" else values[:1] or [""]
+            for number, value in enumerate(shown):
+                yield self._input(name, value, hint, number)
+
+    def _input(self, name: str, value: str, hint: Any, number: int) -> Input:
+        wrong = self.error is not None and self.error.name == name and value
+        common: dict[str, Any] = {
+            "name": name,
+            "label": LABELS[name],
+            "error": self.error.message if self.error and wrong else "",
+            "number": number,
+        }
+        if name == "time":
+            choices = tuple((key, text, key == value) for key, text in _TIMES.items())
+            return Input(value=value, choices=choices, **common)
+        if name in _MOMENTS and not wrong:  # its input would show nothing else
+            return Input(value=_local(value), kind="datetime-local", **common)
+        return Input(value=value, hint=hint, **common)
+
+    @property
+    def hidden(self) -> list[tuple[str, str]]:
+        """Return what the form keeps and has no field for."""
+        kept = {*LABELS} - {*_INPUTS, "before"}
+        if len(self.params.get("id", [])) > 1:
+            kept.add("id")
+        if not self.payloads:
+            kept.add("where")
+        found = self.params.items()
+        return [
+            (name, value) for name, values in found for value in values if name in kept
+        ]
+
+    @property
+    def opened(self) -> bool:
+        """Tell whether one is in force that only the form has."""
+        return self.error is not None or any(name in _INPUTS for name in self.params)
+
+    @property
+    def message(self) -> str:
+        """Return what is wrong and has no field to stand at."""
+        if self.error is None or any(one.error for one in self.inputs):
+            return ""
+        return self.error.message
+
+    @property
+    def slow(self) -> str:
+        """Return the conditions that are looked for among the newest runs only."""
+        names = RunFilter({name: tuple(v) for name, v in self.params.items()})
+        labels = {**LABELS, "time": _TIMES["started"]}
+        return ", ".join(str(labels[name]) for name in names.looks_through)
+
+    @property
+    def looked(self) -> str:
+        """Return among how many."""
+        return f"{MOST_LOOKED:,}"
+
+    def query(self, *, without: str = "before") -> str:
+        """Return the conditions as they stand in an address, all but one."""
+        kept = {name: found for name, found in self.params.items() if name != without}
+        return urlencode(sorted(kept.items()), doseq=True)
+
+    def _address(self, name: str, value: str | None) -> str:
+        left = [one for one in self.params[name] if value is not None and one != value]
+        kept = {**self.params, name: left}
+        if name != "before":
+            kept.pop("before", None)
+        return "?" + urlencode(sorted(kept.items()), doseq=True)
+
+
+def read(request: HttpRequest) -> Conditions:
+    """Return the conditions that the address of a request asks for."""
+    sees = actor(request).may("durable_jobs.view_payload")
+    found = params(request)
+    try:
+        chosen(request)
+    except FilterError as error:
+        return Conditions(found, sees, error)
+    return Conditions(found, sees)
+
+
+def params(request: HttpRequest) -> Params:
+    """Return the conditions in a request's address as texts; empty ones count not."""
+    found = {
+        name: [value for value in values if value.strip()]
+        for name, values in request.GET.lists()
+        if name not in _OTHERS and not name.startswith("_")
+    }
+    if SEARCH in found:  # the search box tells of what it cannot look for
+        found[SEARCH] = [one for one in found[SEARCH] if "\x00" not in one][-1:]
+    return {name: values for name, values in found.items() if values}
+
+
+def has_blanks(request: HttpRequest) -> bool:
+    """Tell whether an address has conditions without a value, as forms leave them."""
+    return any(
+        name in _INPUTS and not all(values) for name, values in request.GET.lists()
+    )
+
+
+def chosen(request: HttpRequest) -> RunFilter:
+    """Return the filter that the address of a request asks for.
+
+    Raises ``FilterError``, also for a look into payloads by who may not see them.
+    """
+    return allowed(request, RunFilter.parse(params(request)))
+
+
+def allowed(request: HttpRequest, found: RunFilter) -> RunFilter:
+    """Return a filter; raise ``FilterError`` when it looks where the user may not."""
+    if found.reads_payloads and not actor(request).may("durable_jobs.view_payload"):
+        error = FilterError(_("To look into payloads you must be allowed to see them."))
+        error.name = "where"
+        raise error
+    return found
+
+
+def words(found: RunFilter) -> list[str]:
+    """Return the conditions of a filter as people read them."""
+    shown = Conditions(found.as_params())
+    return [f"{chip.label}: {chip.value}" for chip in shown.chips]
+
+
+def _shown(name: str, value: str) -> str | Promise:
+    if name == "status" and value in RunStatus.values:
+        return str(RunStatus(value).label)
+    if name == "period" and value in PERIODS:
+        return PERIODS[value]
+    if name == "time" and value in TIMES:
+        return _TIMES[value]
+    if name in ("before", "parent", "event", "id"):
+        return tail(value)
+    return _local(value).replace("T", " ") if name in _MOMENTS else value
+
+
+def _local(value: str) -> str:
+    """Return a moment as the browser's own input takes it, or what it is instead."""
+    try:
+        found = parse_datetime(value)
+    except ValueError:
+        found = None
+    if found is None:
+        return value
+    if timezone.is_aware(found):
+        try:
+            found = timezone.localtime(found)
+        except OverflowError:
+            return value
+    plain = found.replace(tzinfo=None)
+    whole = not (plain.second or plain.microsecond)
+    return plain.isoformat(timespec="minutes" if whole else "milliseconds")

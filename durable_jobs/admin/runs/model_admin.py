@@ -1,0 +1,213 @@
+"""Runs: the list, and the page of one with its timeline."""
+
+from __future__ import annotations
+
+from functools import partialmethod
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
+
+from durable_jobs import clock
+from durable_jobs.admin import overview, saved_views
+from durable_jobs.admin.approvals import inbox
+from durable_jobs.admin.display import away, badge, length, moment, short, took
+from durable_jobs.admin.functions import views as function_views
+from durable_jobs.admin.pages import View, actor, paths
+from durable_jobs.admin.payloads import error, payload
+from durable_jobs.admin.queues import views as queue_views
+from durable_jobs.admin.related import RUN_PAYLOADS
+from durable_jobs.admin.runs import bulk, change_list, export
+from durable_jobs.admin.runs.change_list import (
+    OfferedFunction,
+    OfferedPeriod,
+    OfferedStatus,
+    RunChangeList,
+)
+from durable_jobs.admin.runs.views import RunPages
+from durable_jobs.control.run_actions import VERBS
+from durable_jobs.models import Run
+from durable_jobs.queries.run_filter import RunFilter
+from durable_jobs.statuses import RunStatus
+
+#: The pages that are no model's own; each is called with this admin and the request.
+PAGES: dict[str, View] = {
+    "overview": overview.view,
+    "functions": function_views.view,
+    "traffic": queue_views.view,
+    "approvals": inbox.view,
+    "bulk": bulk.view,
+    "export": export.view,
+    "saved_views": saved_views.view,
+}
+#: And those below them, by their names: the route, and the view.
+BELOW: dict[str, tuple[str, View]] = {
+    "approval": ("approvals/<uuid:run_id>/<slug:key>/", inbox.decide),
+    **function_views.BELOW,
+    **queue_views.BELOW,
+}
+#: How the names of the project's own events begin.
+OWN = "durable/"
+
+
+@admin.register(Run)
+class RunAdmin(RunPages):
+    """Runs, the newest first."""
+
+    payloads = RUN_PAYLOADS
+
+    list_display = (
+        "short_id",
+        "function",
+        "run_status",
+        "trigger_shown",
+        "queued",
+        "started",
+        "duration",
+    )
+    list_filter = (OfferedStatus, OfferedPeriod, OfferedFunction)
+    actions = bulk.ACTIONS
+    ordering = ("-id",)
+    search_fields = ("=id",)
+    search_help_text = _("The whole id of a run or of an event, or a whole key.")
+
+    facts = (
+        "reason",
+        "due",
+        "queued",
+        "started",
+        "ended",
+        "duration",
+        "trigger",
+        "key",
+        "queue",
+        "version",
+        "worker",
+        "lost",
+    )
+    bodies = (
+        (_("Error"), "error"),
+        (_("Data"), "data"),
+        (_("Output"), "output"),
+    )
+
+    def get_urls(self) -> list[Any]:
+        """Return also the addresses of the pages that are no model's own."""
+        routes = {name: (f"{name}/", view) for name, view in PAGES.items()} | BELOW
+        return [*paths(self, routes), *super().get_urls()]
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """Return the list that narrows by the conditions in its address."""
+        return RunChangeList
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """Show the list, or what is wrong with its conditions."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        found = change_list.view(self, request, extra_context or {})
+        if isinstance(found, dict):
+            return super().changelist_view(request, found)
+        return found
+
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Do what was chosen, unless a selection of no runs was posted."""
+        if not bulk.selectable(request):
+            return None
+        return super().response_action(request, queryset, *args, **kwargs)
+
+    def _may(self, verb: str, request: HttpRequest) -> bool:
+        return actor(request).may(VERBS[verb].permission)
+
+    has_cancel_permission = partialmethod(_may, "cancel")
+    has_pause_permission = partialmethod(_may, "pause")
+    has_resume_permission = partialmethod(_may, "resume")
+    has_retry_permission = partialmethod(_may, "retry")
+    has_wake_permission = partialmethod(_may, "wake")
+    has_redrive_permission = partialmethod(_may, "redrive")
+    has_rerun_permission = partialmethod(_may, "rerun")
+
+    def older_than(self, row: Run) -> dict[str, Any] | None:
+        """Return the filter for the runs that follow one in the list."""
+        return {"before": row.pk}
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Find runs by a whole id or key: by equality, which indexes answer."""
+        term = search_term.strip()
+        found = RunFilter.parse({"q": term}) if term else RunFilter({})
+        return found.narrow(queryset), False
+
+    @admin.display(description=_("run"))
+    def short_id(self, run: Run) -> Any:
+        """Return the end of the id."""
+        return short(run.pk)
+
+    @admin.display(description=_("status"))
+    def run_status(self, run: Run) -> Any:
+        """Return the status, coloured."""
+        return badge(run)
+
+    @admin.display(description=_("trigger"))
+    def trigger_shown(self, run: Run) -> Any:
+        """Return what started it; the project's own events without their prefix."""
+        name = run.trigger
+        if not name.startswith(OWN):
+            return name
+        return format_html(
+            '<span class="durable-quiet" title="{}">{}</span>',
+            name,
+            name.removeprefix(OWN),
+        )
+
+    @admin.display(description=_("crashes"))
+    def lost(self, run: Run) -> int:
+        """Return how many times in a row a worker died with it."""
+        return run.worker_losses
+
+    @admin.display(description=_("queued"))
+    def queued(self, run: Run) -> Any:
+        """Return when the run was queued."""
+        return moment(run.queued_at)
+
+    @admin.display(description=_("started"))
+    def started(self, run: Run) -> Any:
+        """Return when it started, or is to start."""
+        return moment(run.started_at, run.queued_at) or self.due(run)
+
+    @admin.display(description=_("due"))
+    def due(self, run: Run) -> Any:
+        """Return when it may go on, if it has to wait in its queue."""
+        later = run.status == RunStatus.QUEUED and run.due_at > clock.now()
+        return away(run.due_at) if later else None
+
+    @admin.display(description=_("ended"))
+    def ended(self, run: Run) -> Any:
+        """Return when it ended."""
+        return moment(run.ended_at, run.queued_at)
+
+    @admin.display(description=_("duration"))
+    def duration(self, run: Run) -> Any:
+        """Return how long it took, or has taken until now."""
+        return length(took(run))
+
+    @admin.display(description=_("error"))
+    def error_shown(self, run: Any) -> Any:
+        """Return what it failed of."""
+        return error(run.error_text)
+
+    @admin.display(description=_("data"))
+    def data_shown(self, run: Any) -> Any:
+        """Return what it was started with."""
+        return payload(run.data_text, run.references)
+
+    @admin.display(description=_("output"))
+    def output_shown(self, run: Any) -> Any:
+        """Return its result."""
+        return payload(run.output_text, run.references)

@@ -1,0 +1,279 @@
+"""Steps: the list, mostly of one run, and the page of one with its attempts."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from django.contrib import admin
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from durable_jobs.admin.base import ReadOnlyAdmin
+from durable_jobs.admin.display import badge, length, moment, short, took
+from durable_jobs.admin.filters import (
+    ChoiceFilter,
+    GivenFilter,
+    OlderFilter,
+    PeriodFilter,
+    identity,
+)
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.payloads import error, payload, stored
+from durable_jobs.admin.related import RUN_PAYLOADS, Related
+from durable_jobs.admin.runs import log_lines
+from durable_jobs.admin.wait_descriptions import decided, describe
+from durable_jobs.engine.context import PATCH
+from durable_jobs.engine.step_runner import GROUP, KINDS
+from durable_jobs.engine.steps.parallel import BRANCH
+from durable_jobs.models import STEP_PAYLOADS, Attempt, Run, Step, Wait
+from durable_jobs.queries.run_filter import earliest_id
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import db
+
+#: Failed attempts and waits that the page of a step shows.
+MOST = 25
+
+
+class StatusFilter(ChoiceFilter):
+    """Steps by their status."""
+
+    title = _("status")
+    parameter_name = "status"
+    beside = ("run", "queued")
+
+    def choices_of_column(self) -> Any:
+        """Return all statuses."""
+        return StepStatus.choices
+
+
+class KindFilter(ChoiceFilter):
+    """Steps by what they do."""
+
+    title = _("kind")
+    parameter_name = "kind"
+    beside = ("run", "queued")
+
+    def choices_of_column(self) -> Any:
+        """Return the kinds that there are."""
+        kinds = {operation.kind for operation in KINDS} | {BRANCH, GROUP, PATCH}
+        return [(kind, kind.replace("_", " ")) for kind in sorted(kinds)]
+
+
+class ByRun(GivenFilter):
+    """The steps of one run."""
+
+    title = _("run")
+    parameter_name = "run"
+
+    def narrow(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
+        """Return the steps of the run."""
+        return queryset.filter(run_id=identity(value))
+
+
+class RunQueuedFilter(PeriodFilter):
+    """Steps of runs that were queued since some time ago; their ids begin alike."""
+
+    title = _("run queued")
+    parameter_name = "queued"
+
+    def since(self, queryset: QuerySet[Any], moment: Any) -> QuerySet[Any]:
+        """Return the steps of runs that are not older than a moment."""
+        return queryset.filter(pk__gte=earliest_id(moment))
+
+
+@admin.register(Step)
+class StepAdmin(ReadOnlyAdmin):
+    """Steps, those of the newest runs first; of one run, in its own order."""
+
+    payloads = STEP_PAYLOADS
+
+    list_display_links = ("name",)
+    list_filter = (ByRun, RunQueuedFilter, StatusFilter, KindFilter, OlderFilter)
+    search_fields = ("=id",)
+    search_help_text = _("The whole id of a run.")
+
+    facts = (
+        "step_status",
+        "kind_shown",
+        "started",
+        "ended",
+        "duration",
+        "failures",
+        "decision",
+    )
+    bodies = (
+        (_("Error"), "error"),
+        (_("Input"), "input"),
+        (_("Output"), "output"),
+        (_("Detail"), "detail"),
+        (_("Log lines"), "logs"),
+    )
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Return the columns; the run is a link for those who may see it."""
+        links = Links(self.admin_site, request)
+
+        @admin.display(description=_("run"))
+        def run(step: Step) -> Any:
+            return _run_link(step, links)
+
+        columns = ("kind_shown", "step_status", "failures", "started", "duration")
+        return ["name", run, *columns]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the steps with their runs' functions."""
+        large = [f"run__{name}" for name in RUN_PAYLOADS]
+        return super().get_queryset(request).select_related("run").defer(*large)
+
+    def get_ordering(self, request: HttpRequest) -> Any:
+        """Return the order of recording for one run, that of the ids otherwise."""
+        return ("position", "id") if "run" in request.GET else ("-id",)
+
+    def get_paginator(
+        self, request: HttpRequest, queryset: Any, per_page: int, *args: Any, **kw: Any
+    ) -> Any:
+        """Return all pages for one run, whose steps are limited anyway."""
+        if "run" in request.GET:
+            return Paginator(queryset, per_page, *args, **kw)
+        return super().get_paginator(request, queryset, per_page, *args, **kw)
+
+    def sections(self, row: Any, links: Links) -> dict[str, Any]:
+        """Return what is around the step, its failed attempts, and whom it started."""
+        groups = (
+            (_("run"), [_run_link(row, links)]),
+            (_("inside"), _above(row, links)),
+            (_("waits"), _waits(row, links)),
+        )
+        return {
+            "neighbours": [(label, found) for label, found in groups if found],
+            "attempts": self._attempts(row, links),
+            "runs": Related(row.run, links, parent_step=row.key).started,
+        }
+
+    def older_than(self, row: Step) -> dict[str, Any] | None:
+        """Return the filter for the steps that follow one in the list."""
+        return {"before": row.pk}
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Find the steps of a run."""
+        if not search_term.strip():
+            return queryset, False
+        try:
+            return queryset.filter(run_id=uuid.UUID(search_term.strip())), False
+        except ValueError:
+            return queryset.none(), False
+
+    @admin.display(description=_("status"))
+    def step_status(self, step: Step) -> Any:
+        """Return the status, coloured."""
+        return badge(step)
+
+    @admin.display(description=_("kind"))
+    def kind_shown(self, step: Step) -> str:
+        """Return the kind in words."""
+        return step.kind.replace("_", " ")
+
+    @admin.display(description=_("failed attempts"))
+    def failures(self, step: Step) -> int | None:
+        """Return how many attempts failed and were followed by another."""
+        return step.attempt or None
+
+    @admin.display(description=_("started"))
+    def started(self, step: Step) -> Any:
+        """Return when it, or its last attempt, started."""
+        return moment(step.started_at)
+
+    @admin.display(description=_("ended"))
+    def ended(self, step: Step) -> Any:
+        """Return when it ended."""
+        return moment(step.ended_at, step.started_at)
+
+    @admin.display(description=_("duration"))
+    def duration(self, step: Step) -> Any:
+        """Return how long it took, or has taken until now."""
+        return length(took(step))
+
+    @admin.display(description=_("decision"))
+    def decision(self, step: Any) -> str | None:
+        """Return who approved or rejected it."""
+        if step.kind != "approve":
+            return None
+        try:
+            return decided(step.kind, json.loads(getattr(step, "detail_text", "")))
+        except ValueError:
+            return None
+
+    @admin.display(description=_("error"))
+    def error_shown(self, step: Any) -> Any:
+        """Return what it failed of."""
+        return error(step.error_text)
+
+    @admin.display(description=_("input"))
+    def input_shown(self, step: Any) -> Any:
+        """Return what its body was called with."""
+        return payload(step.input_text, step.references)
+
+    @admin.display(description=_("output"))
+    def output_shown(self, step: Any) -> Any:
+        """Return its result."""
+        return payload(step.output_text, step.references)
+
+    @admin.display(description=_("detail"))
+    def detail_shown(self, step: Any) -> Any:
+        """Return what the engine noted of it."""
+        return payload(step.detail_text, step.references)
+
+    @admin.display(description=_("log lines"))
+    def logs_shown(self, step: Step) -> Any:
+        """Return what its last attempt logged."""
+        return log_lines.table(step.logs)  # all of it, which is bounded
+
+    def _attempts(self, step: Step, links: Links) -> list[dict[str, Any]]:
+        rows = _of(Attempt, step).defer("error").annotate(error_text=stored("error"))
+        sees = self.sees_payloads(links.request, step)
+        return [
+            {
+                "number": attempt.number + 1,
+                "ended": moment(attempt.ended_at),
+                "took": length(took(attempt)),
+                "error": error(attempt.error_text, sees),
+                "lines": log_lines.table(attempt.logs)
+                if sees or attempt.logs is None
+                else self.hidden(attempt),
+            }
+            for attempt in rows.order_by("-pk")[:MOST]
+        ]
+
+
+def _run_link(step: Step, links: Links) -> SafeString:
+    label = format_html("{} {}", step.run.function, short(step.run_id))
+    return links.anchor(links.page(Run, step.run_id), label)
+
+
+def _above(step: Step, links: Links) -> list[SafeString]:
+    if step.parent_id is None:
+        return []
+    rows = Step.objects.using(db.alias()).filter(pk=step.parent_id)
+    name = rows.values_list("name", flat=True).first()
+    return [links.anchor(links.page(Step, step.parent_id), name)] if name else []
+
+
+def _waits(step: Step, links: Links) -> list[SafeString]:
+    rows = _of(Wait, step).defer("condition").order_by("pk")
+    found = list(rows[:MOST])
+    for wait in found:
+        wait.run = step.run  # who may end it is asked of the run
+    return [describe(wait, links) for wait in found]
+
+
+def _of(model: Any, step: Step) -> QuerySet[Any]:
+    rows: QuerySet[Any] = model.objects.using(db.alias())
+    return rows.filter(run_id=step.run_id, step=step.key)

@@ -1,0 +1,331 @@
+"""A run's timeline, drawn: a line for each step, with bars in percent of the whole.
+
+The read model is ``queries.timeline``; here it gets what a page adds to it. Bars are
+SVG attributes, not styles, so that they show under a strict content security policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models.fields.json import KT
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from durable_jobs import ids
+from durable_jobs.admin.display import badge, length
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.wait_descriptions import decided, describe
+from durable_jobs.engine.step_runner import GROUP
+from durable_jobs.engine.steps.parallel import BRANCH
+from durable_jobs.models import Attempt, Run, Step, Wait
+from durable_jobs.queries import timeline as model
+from durable_jobs.queries.timeline import TimelineRow
+from durable_jobs.queries.visibility import masked
+from durable_jobs.statuses import RunStatus, StepStatus
+from durable_jobs.store import db
+
+#: Lines that a page draws; the list of steps has all of them.
+MOST_LINES = 300
+#: Failed attempts and waits that it reads.
+MOST_NOTES = 200
+DEEPEST = 8
+MESSAGE = 240
+#: The most of a chart's length that the time in the queue gets beside the rest, and
+#: the least that is drawn of it.
+QUEUED, SEEN = 0.5, 0.002
+#: A bar is at least some pixels wide, so none may begin at the very edge.
+LAST = 99.4
+
+IDLE = frozenset(
+    {
+        "sleep",
+        "sleep_until",
+        "wait_for_any",
+        "wait_for_callback",
+        "wait_for_condition",
+        "wait_for_event",
+        "wait_for_model",
+        "wait_for_signal",
+        "approve",
+    }
+)
+FAILED = frozenset({StepStatus.FAILED, StepStatus.TIMED_OUT})
+AROUND = frozenset({BRANCH, GROUP, "map", "parallel"})
+
+#: Gives a wait with what a viewer may do about it, from how it is described.
+Offers = Callable[[Wait, SafeString], SafeString]
+
+_SECOND = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
+_MORE = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200)
+_DAYS = tuple(86_400 * days for days in (1, 2, 5, 10, 20, 50, 100, 200, 500))
+_TICKS = (*_SECOND, *_MORE, *_DAYS)
+_MOST_TICKS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """A piece of time; ``look`` is what it is drawn as, ``title`` what it says."""
+
+    x: str
+    width: str
+    look: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One step, or the function itself, with what a reader wants to know of it."""
+
+    name: str
+    kind: str
+    status: str
+    label: str
+    depth: int
+    url: str | None
+    key: str
+    took: str | None
+    tries: str
+    bars: list[Bar]
+    notes: list[SafeString | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """All the lines, the marks of the axis, and how many lines are not drawn."""
+
+    lines: list[Line]
+    ticks: list[tuple[str, str]]
+    left_out: int
+
+
+def chart(
+    run: Run,
+    links: Links,
+    children: Iterable[Run],
+    offers: Offers | None = None,
+    sees: bool = True,
+) -> Chart:
+    """Return the timeline of a run for a viewer, who gets links as permitted.
+
+    ``offers`` gives what the viewer may do about a wait. ``sees``: whether errors are
+    shown with their messages.
+    """
+    rows = model.timeline(run)
+    return _Drawing(run, links, children, offers, sees).chart(rows)
+
+
+class _Drawing:
+    """What the lines of one run are made from: read once, whatever their number."""
+
+    def __init__(
+        self,
+        run: Run,
+        links: Links,
+        children: Iterable[Run],
+        offers: Offers | None,
+        sees: bool,
+    ) -> None:
+        self.run, self.links, self.offers = run, links, offers
+        self.sees = sees
+        self.origin = model.origin(run)
+        length = max(model.span(run), timedelta(milliseconds=1))
+        self.until = self.origin + length
+        # A long time in the queue would leave no room for what happened then.
+        queued = min(self.origin - run.queued_at, length * QUEUED)
+        self.began = self.origin - max(queued, timedelta())
+        self.whole = self.until - self.began
+        self.failures: dict[str, list[Any]] = {}
+        self.waits: dict[str, list[Wait]] = {}
+        self.children: dict[str, list[Run]] = {}
+        for attempt in _attempts(run):
+            self.failures.setdefault(attempt.step, []).append(attempt)
+        for wait in _waits(run):
+            self.waits.setdefault(wait.step, []).append(wait)
+        for child in children:
+            self.children.setdefault(child.parent_step, []).append(child)
+
+    def chart(self, rows: list[TimelineRow]) -> Chart:
+        drawn = [self.step(row) for row in _stretched(rows[:MOST_LINES])]
+        return Chart([self.function(), *drawn], self.ticks(), len(rows) - len(drawn))
+
+    def function(self) -> Line:
+        run = self.run
+        bars = [*self.queued()]
+        whole = self.until - self.origin
+        if run.started_at is not None:
+            look = "around" if run.ended_at else "around open"
+            look = "around bad" if run.status == "failed" else look
+            title = f"{run.function} · {length(whole)}"
+            bars.append(self.bar(self.origin, self.until, look, title))
+        bars += self.failed("")
+        return Line(
+            name=run.function,
+            kind="",
+            status=run.status,
+            label=run.get_status_display(),
+            depth=0,
+            url=None,
+            key="",
+            took=length(whole) if run.started_at else None,
+            tries=_tries(len(self.failures.get("", ()))),
+            bars=bars,
+            notes=[*self.notes("")],
+        )
+
+    def queued(self) -> Iterator[Bar]:
+        """Give the bar of the time in the queue, before a limit or for a worker."""
+        run = self.run
+        until = run.started_at or run.ended_at or self.until
+        waited = until - run.queued_at
+        blocked = run.started_at is None and run.lane is not None
+        if waited > self.whole * SEEN and run.status != RunStatus.SKIPPED:
+            what = _("blocked for %(time)s") if blocked else _("queued for %(time)s")
+            title = what % {"time": length(waited)}
+            yield self.bar(self.began, until, "blocked" if blocked else "queued", title)
+
+    def step(self, row: TimelineRow) -> Line:
+        key = ids.step_pk(self.run.pk, row.key)
+        notes = [*self.notes(row.key)]
+        if (decision := decided(row.kind, row.detail)) is not None:
+            notes.append(decision)
+        if row.error is not None and row.status in FAILED:
+            error = masked(row.error, self.sees) or {}
+            notes.append(_problem(error.get("type"), error.get("message")))
+        polls = row.kind == "wait_for_condition"
+        return Line(
+            name=row.name,
+            kind=row.kind.replace("_", " "),
+            status=row.status,
+            label=StepStatus(row.status).label,
+            depth=min(row.depth + 1, DEEPEST),
+            url=self.links.page(Step, key),
+            key=row.key,
+            took=None if row.status == StepStatus.SCHEDULED else length(row.length),
+            tries="" if polls else _tries(row.attempt),
+            bars=[*self.failed(row.key), *self.own(row)],
+            notes=notes,
+        )
+
+    def own(self, row: TimelineRow) -> Iterator[Bar]:
+        """Give the bar of a step's last or only attempt."""
+        if row.offset is None or row.started_at is None or row.length is None:
+            return
+        if row.status == StepStatus.SCHEDULED and row.attempt:
+            return  # nothing since the failed attempt, which has a bar already
+        look = (
+            "idle" if row.kind in IDLE else "child" if row.kind == "invoke" else "work"
+        )
+        look = "around" if row.kind in AROUND else look
+        if row.status in FAILED:
+            look += " bad"
+        elif not row.ended:
+            look += " open"
+        title = f"{row.name} · {length(row.length)} · {row.status}"
+        yield self.bar(row.started_at, row.started_at + row.length, look, title)
+
+    def failed(self, key: str) -> Iterator[Bar]:
+        """Give the bars of the attempts that others followed."""
+        for attempt in self.failures.get(key, ()):
+            ended = attempt.ended_at
+            title = _("attempt %(number)s") % {"number": attempt.number + 1}
+            yield self.bar(attempt.started_at or ended, ended, "work bad", title)
+
+    def notes(self, key: str) -> Iterator[SafeString | str]:
+        """Give what went wrong in a step, what it waits for, and whom it started."""
+        for attempt in self.failures.get(key, ()):
+            which = _("attempt %(number)s failed") % {"number": attempt.number + 1}
+            message = attempt.error_message if self.sees else None
+            what = _problem(attempt.error_type, message)
+            yield f"{which} · {what}"
+        for wait in self.waits.get(key, ()):
+            what = describe(wait, self.links)
+            yield self.offers(wait, what) if self.offers else what
+        for child in self.children.get(key, ()) if key else ():
+            link = self.links.anchor(self.links.page(Run, child.pk), child.function)
+            yield format_html("{} {} {}", child.relation, link, badge(child))
+
+    def bar(self, start: datetime, end: datetime, look: str, title: str) -> Bar:
+        first, last = self.place(start), self.place(end)
+        return Bar(
+            x=_percent(min(first, LAST)),
+            width=_percent(last - first),
+            look=look,
+            title=title,
+        )
+
+    def place(self, moment: datetime) -> float:
+        return min(max(100 * ((moment - self.began) / self.whole), 0), 100)
+
+    def ticks(self) -> list[tuple[str, str]]:
+        whole = (self.until - self.origin).total_seconds()
+        step = next((t for t in _TICKS if whole / t <= _MOST_TICKS), whole)
+        marks = [step * n for n in range(int(whole / step) + 1)]
+        return [
+            (_percent(self.place(self.origin + timedelta(seconds=at))), _mark(at))
+            for at in marks
+            if at < 0.95 * whole
+        ]
+
+
+def _stretched(rows: list[TimelineRow]) -> Iterator[TimelineRow]:
+    """Give the rows with groups as long as what is in them; they record their start."""
+    for index, row in enumerate(rows):
+        if row.kind == GROUP and row.offset is not None:
+            ends = list(_ends(rows[index + 1 :], row.depth))
+            yield replace(row, length=max(ends) - row.offset) if ends else row
+        else:
+            yield row
+
+
+def _ends(rows: list[TimelineRow], depth: int) -> Iterator[timedelta]:
+    """Give the ends of the first rows, as long as they are below a depth."""
+    for row in rows:
+        if row.depth <= depth:
+            return
+        if row.offset is not None and row.length is not None:
+            yield row.offset + row.length
+
+
+def _attempts(run: Run) -> Iterable[Any]:
+    # Without tracebacks: thousands of those would be many megabytes.
+    rows = Attempt.objects.using(db.alias()).filter(run_id=run.pk)
+    rows = rows.defer("error", "logs")
+    named = rows.annotate(
+        error_type=KT("error__type"), error_message=KT("error__message")
+    )
+    return reversed(named.order_by("-pk")[:MOST_NOTES])
+
+
+def _waits(run: Run) -> Iterable[Wait]:
+    rows = Wait.objects.using(db.alias()).filter(run_id=run.pk).defer("condition")
+    for wait in rows.order_by("pk")[:MOST_NOTES]:
+        wait.run = run  # who may end it is asked of the run
+        yield wait
+
+
+def _problem(kind: Any, message: Any) -> str:
+    whole = [str(kind or "Error"), *([] if message is None else [f"{message}"])]
+    text = " ".join(": ".join(whole).split())
+    return text if len(text) <= MESSAGE else f"{text[:MESSAGE]}…"
+
+
+def _tries(failed: int) -> str:
+    text = ngettext("%(count)s retry", "%(count)s retries", failed)
+    return text % {"count": failed} if failed else ""
+
+
+def _percent(value: float) -> str:
+    return f"{value:.3f}%"
+
+
+def _mark(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")):
+        if seconds >= size:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds * 1000:g} ms" if seconds else "0"

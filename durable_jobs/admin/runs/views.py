@@ -1,0 +1,230 @@
+"""The page of one run: live while it goes on, with what can be done to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Count, Max, Q, Sum
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
+
+from durable_jobs.admin.base import ReadOnlyAdmin
+from durable_jobs.admin.display import badge, short
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.pages import View, actor, address, page, paths
+from durable_jobs.admin.related import Related
+from durable_jobs.admin.runs import actions
+from durable_jobs.admin.runs.timeline import Offers, chart
+from durable_jobs.control import send
+from durable_jobs.control.run_actions import Actor, applies, may
+from durable_jobs.models import Event, Run, Step, Wait, WaitKind
+from durable_jobs.queries import explain, run_document
+from durable_jobs.statuses import STEP_ENDED, RunStatus
+from durable_jobs.store import db
+
+#: The status with which htmx stops polling.
+STOP = 286
+NOTHING_NEW = 204
+#: Seconds between two looks at a run: while something happens, and while it rests.
+LOOKS = {RunStatus.RUNNING: 1, RunStatus.QUEUED: 1, RunStatus.WAITING: 3}
+SELDOM = 15
+#: Characters of a history that a test holds in itself.
+INLINE = 200_000
+
+
+#: How a run may be taken along, and the pages that give it.
+TAKEN_HOME = ((_lazy("JSON"), "run_document"), (_lazy("As a test"), "run_test"))
+
+
+class RunPages(ReadOnlyAdmin):
+    """What the page of a run does more than show a row."""
+
+    def get_urls(self) -> list[Any]:
+        """Return also the addresses of what belongs to one run."""
+        own: dict[str, tuple[str, View]] = {
+            "run_act": ("<uuid:pk>/act/<slug:verb>/", actions.view),
+            "run_document": ("<uuid:pk>/history.json", _history),
+            "run_test": ("<uuid:pk>/test/", _test),
+        }
+        return [*paths(self, own), *super().get_urls()]
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> HttpResponse:
+        """Show the run; to a page that has seen it as it is, say that nothing is new.
+
+        With the status that stops a page from looking when the run has ended.
+        """
+        seen = request.GET.get("seen")
+        if seen is None or request.headers.get("HX-Request") != "true":
+            return super().change_view(request, object_id, form_url, extra_context)
+        run = self._short(request, object_id)
+        if run is not None and seen == version(run):
+            return HttpResponse(status=NOTHING_NEW)
+        shown = super().change_view(request, object_id, form_url, extra_context)
+        if run is not None and not run.is_live and shown.status_code == 200:
+            shown.status_code = STOP
+        return shown
+
+    def _short(self, request: HttpRequest, object_id: str) -> Run | None:
+        try:
+            key = Run._meta.pk.to_python(object_id)
+        except ValidationError:
+            return None  # the whole page says it as it should
+        found: Run | None = self.get_queryset(request).filter(pk=key).first()
+        if found is not None and not self.has_view_permission(request, found):
+            return None
+        return found
+
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Add what the viewer may do, and how often the page looks again."""
+        run = context["original"]
+        sees = self.sees_payloads(request, run)
+        context.update(
+            title=run.function,
+            subtitle=None,
+            run_short=short(run.pk),
+            run_badge=badge(run),
+            version=version(run) if run.is_live else "",
+            every=LOOKS.get(run.status, SELDOM) if run.is_live else None,
+            buttons=actions.buttons(self, request, run),
+            taken_home=[
+                (label, address(self.admin_site, name, run.pk))
+                for label, name in TAKEN_HOME
+                if sees
+            ],
+        )
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def sections(self, row: Any, links: Links) -> dict[str, Any]:
+        """Return the timeline of the run, its neighbours, and why it does not start."""
+        related = Related(row, links)
+        offers = _offers(self, links.request, row)
+        sees = self.sees_payloads(links.request, row)
+        queued = row.status == RunStatus.QUEUED
+        why = explain.explain(row, keys=sees) if queued else None
+        return {
+            "neighbours": related.neighbours(),
+            "chart": chart(row, links, related.children, offers, sees),
+            "steps_url": links.rows(Step, run=row.pk),
+            "runs": related.started,
+            "why": why,
+            "holders": [
+                links.anchor(links.page(Run, pk), short(pk))
+                for pk in (why.holders if why else ())
+            ],
+        }
+
+
+def version(run: Run) -> str:
+    """Return a text that changes with everything that a run's page shows."""
+    steps = Step.objects.using(db.alias()).filter(run_id=run.pk)
+    waits = Wait.objects.using(db.alias()).filter(run_id=run.pk)
+    ended = Q(status__in=sorted(STEP_ENDED))
+    facts = [
+        run.status, run.reason, run.attempt, run.claims, run.crashes, run.woken,
+        run.due_at, run.lane, run.worker, run.started_at, run.ended_at,
+        *steps.aggregate(
+            Count("pk"), Max("position"), Sum("attempt"), done=Count("pk", filter=ended)
+        ).values(),
+        *waits.aggregate(Count("pk"), Max("pk"), Max("due_at")).values(),
+    ]  # fmt: skip
+    text = json.dumps([str(fact) for fact in facts])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _offers(admin: Any, request: HttpRequest, run: Run) -> Offers:
+    """Return what adds to a wait the verbs that the viewer may use on it."""
+    who = actor(request)
+    verbs = [verb for verb in ("wake", "retry", "answer") if acting_on(who, verb, run)]
+    sends = who.may(send.SEND) and Links(admin.admin_site, request).allowed(Event)
+
+    def offer(wait: Wait, text: SafeString) -> SafeString:
+        shown = [
+            (
+                f"{actions.url_of(admin, run, verb)}?{urlencode({'step': wait.step})}",
+                label,
+            )
+            for verb, label in VERBS_ON.get(wait.kind, ())
+            if verb in verbs
+        ]
+        if sends and wait.kind == WaitKind.EVENT:
+            form = address(admin.admin_site, "event_send")
+            shown.append(
+                (f"{form}?{urlencode({'name': wait.name})}", _("send the event"))
+            )
+        link = '<a class="durable-do" href="{}">{}</a>'
+        return format_html("{} {}", text, format_html_join(" ", link, shown))
+
+    return offer
+
+
+def acting_on(who: Actor, verb: str, run: Run) -> bool:
+    """Tell whether somebody may do something to a run as it is."""
+    return applies(verb, run) and may(who, verb, run)
+
+
+_ANSWER = ("answer", _lazy("answer"))
+_SKIP = ("answer", _lazy("skip with a value"))
+#: The verbs that end a kind of wait.
+VERBS_ON: dict[str, tuple[tuple[str, Any], ...]] = {
+    WaitKind.SLEEP: (("wake", _lazy("wake now")),),
+    WaitKind.RETRY: (("retry", _lazy("retry now")), _SKIP),
+    WaitKind.POLL: (("wake", _lazy("check now")), _SKIP),
+    WaitKind.EVENT: (_ANSWER,),
+    WaitKind.SIGNAL: (_ANSWER,),
+    WaitKind.MODEL: (_SKIP,),
+    WaitKind.CHILD: (_SKIP,),
+    WaitKind.CALLBACK: (_ANSWER,),
+}
+
+
+def _history(admin: Any, request: HttpRequest, pk: str) -> HttpResponse:
+    """Give all of a run as a JSON file."""
+    run = _permitted(admin, request, pk)
+    response = JsonResponse(run_document.history(run), json_dumps_params={"indent": 1})
+    response["Content-Disposition"] = f'attachment; filename="run-{run.pk}.json"'
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _test(admin: Any, request: HttpRequest, pk: str) -> HttpResponse:
+    """Show a test that replays the run."""
+    run = _permitted(admin, request, pk)
+    text = run_document.as_test(run_document.history(run))
+    return page(
+        admin.admin_site,
+        request,
+        "text.html",
+        title=_("As a test: %(function)s") % {"function": run.function},
+        current="run_changelist",
+        back=Links(admin.admin_site, request).page(Run, run.pk),
+        back_label=run,
+        text=text if len(text) <= INLINE else "",
+        help=_(
+            "It needs the app's own test kit: the fixture durable_kit, or "
+            "durable_jobs.testing.Kit. What the run has recorded is not run again."
+        ),
+    )
+
+
+def _permitted(admin: Any, request: HttpRequest, pk: str) -> Run:
+    run: Run = admin.get_object(request, str(pk))
+    if not admin.has_view_permission(request, run):
+        raise PermissionDenied
+    if not admin.sees_payloads(request, run):
+        raise PermissionDenied
+    return run

@@ -1,0 +1,123 @@
+"""Schedules: the crons of the code and those of users, and when they fire next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
+
+from durable_jobs.admin.display import away, length, moment
+from durable_jobs.admin.filters import FunctionFilter, plain
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.payloads import payload
+from durable_jobs.admin.schedules.views import SchedulePages
+from durable_jobs.definitions.cron import expression
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.models import Run, Schedule
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(SchedulePages):
+    """Schedules, the next one first."""
+
+    payloads = ("data", "held")
+
+    list_display_links = None
+    list_filter = (FunctionFilter,)
+    ordering = ("next_at", "id")
+    search_fields = ("owner_pk",)
+    search_help_text = _("An owner, as app.model and key: auth.user 7.")
+
+    facts = (
+        "state", "function", "name", "cron", "words", "tz", "owner_shown",
+        "jitter_shown", "catch_up", "overlap", "next", "fired", "waiting",
+        "declared", "created",
+    )  # fmt: skip
+    bodies = ((_("Data"), "data"),)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Return the columns; the function leads to its runs, the name to its page."""
+        links = Links(self.admin_site, request)
+
+        @admin.display(description=_("function"))
+        def function(schedule: Schedule) -> Any:
+            name = schedule.function
+            return links.anchor(links.rows(Run, function=name), name)
+
+        @admin.display(description=_("schedule"))
+        def name(schedule: Schedule) -> Any:
+            label = schedule.name or f"#{schedule.pk}"
+            return links.anchor(links.page(Schedule, schedule.pk), label)
+
+        return [
+            name, function, "words", "cron", "tz", "owner_shown", "state", "next",
+            "fired",
+        ]  # fmt: skip
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Find the schedules of an owner, by the index."""
+        label, _space, key = search_term.strip().partition(" ")
+        if not label:
+            return queryset, False
+        return queryset.filter(owner_model=plain(label), owner_pk=plain(key)), False
+
+    @admin.display(description=_("state"))
+    def state(self, schedule: Schedule) -> Any:
+        """Return whether it fires, and why it does not."""
+        if schedule.is_paused:
+            reason = f": {schedule.reason}" if schedule.reason else ""
+            return format_html("{}{}", _("paused"), reason)
+        if not schedule.in_code:
+            return _("not in the code")
+        return _("active")
+
+    @admin.display(description=_("owner"))
+    def owner_shown(self, schedule: Schedule) -> str | None:
+        """Return whose it is, without asking for the owner's row."""
+        if not schedule.owner_model:
+            return None
+        return f"{schedule.owner_model} {schedule.owner_pk}"
+
+    @admin.display(description=_("in words"))
+    def words(self, schedule: Schedule) -> str | None:
+        """Return what the cron means."""
+        try:
+            return expression(schedule.cron, schedule.tz).describe()
+        except ConfigurationError:
+            return None
+
+    @admin.display(description=_("next"))
+    def next(self, schedule: Schedule) -> Any:
+        """Return when it fires next."""
+        return away(schedule.next_at)
+
+    @admin.display(description=_("last fired"))
+    def fired(self, schedule: Schedule) -> Any:
+        """Return when it fired last."""
+        return away(schedule.fired_at)
+
+    @admin.display(description=_("jitter"))
+    def jitter_shown(self, schedule: Schedule) -> str | None:
+        """Return over how long its starts are spread."""
+        return length(schedule.jitter)
+
+    @admin.display(description=_("times that wait"))
+    def waiting(self, schedule: Schedule) -> int | None:
+        """Return how many times wait for the run before them."""
+        return len(schedule.held) or None
+
+    @admin.display(description=_("data"))
+    def data_shown(self, schedule: Any) -> Any:
+        """Return what its runs get."""
+        return payload(schedule.data_text, schedule.references)
+
+    @admin.display(description=_("created"))
+    def created(self, schedule: Schedule) -> Any:
+        """Return when it was made."""
+        return moment(schedule.created_at)

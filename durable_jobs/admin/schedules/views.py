@@ -1,0 +1,197 @@
+"""The page of one schedule: when it fires, what came of it, and steering it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from durable_jobs import clock
+from durable_jobs.admin.base import ReadOnlyAdmin
+from durable_jobs.admin.confirmation import Once, Question, ask
+from durable_jobs.admin.display import length, moment
+from durable_jobs.admin.forms import Reason
+from durable_jobs.admin.links import Links
+from durable_jobs.admin.pages import actor, address, paths
+from durable_jobs.control import authorized_actions
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.models import Run, Schedule
+from durable_jobs.queries import schedules
+from durable_jobs.queries.schedules import Mark
+
+#: Times that the page of a schedule lists.
+FIRES = 10
+
+VERBS = {
+    "run": (gettext_lazy("Run now"), authorized_actions.RUN_SCHEDULE),
+    "pause": (gettext_lazy("Pause"), authorized_actions.PAUSE_SCHEDULE),
+    "resume": (gettext_lazy("Resume"), authorized_actions.PAUSE_SCHEDULE),
+}
+
+
+class RunForm(Once, Reason):
+    """Why, and what the schedule was like when the form was shown."""
+
+    held = forms.IntegerField(widget=forms.HiddenInput, min_value=0)
+    field_order = ("reason", "token", "held")
+
+
+class SchedulePages(ReadOnlyAdmin):
+    """What the page of a schedule does more than show a row."""
+
+    def get_urls(self) -> list[Any]:
+        """Return also the address of what is done to a schedule."""
+        own = {"schedule_act": ("<int:pk>/act/<slug:verb>/", act)}
+        return [*paths(self, own), *super().get_urls()]
+
+    def sections(self, row: Any, links: Links) -> dict[str, Any]:
+        """Return the times to come, those that were, and what the viewer may do."""
+        who = actor(links.request)
+        return {
+            "title": str(row),
+            "subtitle": None,
+            "coming": _coming(row),
+            "own_zone": row.tz,
+            "your_zone": timezone.get_current_timezone_name(),
+            "marks": [_mark(mark, links) for mark in schedules.history(row)],
+            "verbs": [
+                {"label": VERBS[verb][0], "url": _url(self, row, verb)}
+                for verb in _open(row)
+                if who.may(VERBS[verb][1])
+            ],
+        }
+
+
+def _coming(schedule: Schedule) -> list[dict[str, Any]]:
+    """Return the next times, in the schedule's own zone and the viewer's."""
+    try:
+        fires = schedule.next_fires(FIRES)
+    except ConfigurationError:
+        return []
+    now = clock.now()
+    return [
+        {
+            "own": f"{fire:%a %d %b %Y %H:%M %Z}",
+            "yours": moment(fire),
+            "left": length(max(fire - now, now - now)),
+        }
+        for fire in fires
+    ]
+
+
+def _mark(mark: Mark, links: Links) -> dict[str, Any]:
+    if mark.run is None:
+        what = _("no run")
+    else:
+        what = f"{mark.run.get_status_display()} {mark.run.reason}".strip()
+    if mark.manual:
+        what = _("%(what)s, besides its times") % {"what": what}
+    local = timezone.localtime(mark.at)
+    return {
+        "status": mark.run.status if mark.run else "none",
+        "url": links.page(Run, mark.run.pk) if mark.run else None,
+        "text": f"{local:%Y-%m-%d %H:%M:%S %Z}: {what}",
+    }
+
+
+def _open(schedule: Schedule) -> list[str]:
+    """Return what can be done to a schedule as it is."""
+    found = ["run"] if schedule.in_code else []
+    return [*found, "resume" if schedule.is_paused else "pause"]
+
+
+def _url(admin: Any, schedule: Schedule, verb: str) -> str:
+    return address(admin.admin_site, "schedule_act", schedule.pk, verb)
+
+
+# Doing it
+
+
+def act(admin: Any, request: HttpRequest, pk: int, verb: str) -> HttpResponse:
+    """Ask, and on POST do it and go back to the schedule, or to the new run."""
+    if verb not in VERBS:
+        raise Http404
+    label, permission = VERBS[verb]
+    if not admin.has_view_permission(request) or not actor(request).may(permission):
+        raise PermissionDenied
+    if pk >= 2**63:  # no database has such a number
+        raise Http404
+    schedule = admin.get_object(request, str(pk))
+    links = Links(admin.admin_site, request)
+    back = links.page(Schedule, schedule.pk) or ""
+
+    def do(form: Any) -> tuple[Any, str]:
+        return _do(request, schedule, verb, form.cleaned_data, links)
+
+    stale = "" if verb in _open(schedule) else _STALE[verb]
+    question = Question(
+        title=f"{label}: {schedule}",
+        verb=label,
+        about=_about(schedule) if verb == "run" else _ABOUT[verb],
+        form=_form(schedule) if verb == "run" else Reason,
+        back=back,
+        back_label=schedule,
+        current=admin.tab,
+        do=do,
+        stale=stale,
+        danger=verb == "pause",
+    )
+    return ask(admin.admin_site, request, question)
+
+
+_ABOUT = {
+    "pause": gettext_lazy("It fires no more until it is resumed."),
+    "resume": gettext_lazy("It fires from now on: times that passed are gone."),
+}
+_STALE = {
+    "run": gettext_lazy("The code does not have it any more: it cannot be run."),
+    "pause": gettext_lazy("It is paused already."),
+    "resume": gettext_lazy("It is not paused any more."),
+}
+
+
+def _about(schedule: Schedule) -> str:
+    if schedule.overlap == "skip":
+        return _("While a run of it goes on, the new one is recorded as skipped.")
+    if schedule.overlap == "queue":
+        return _("While a run of it goes on, the new one waits for its end.")
+    return _("One run, besides its times.")
+
+
+def _form(schedule: Schedule) -> Any:
+    initial = {"held": len(schedule.held)}
+
+    def made(data: Any) -> RunForm:
+        return RunForm(data, initial=initial)
+
+    return made
+
+
+def _do(
+    request: HttpRequest,
+    schedule: Schedule,
+    verb: str,
+    chosen: dict[str, Any],
+    links: Links,
+) -> tuple[Any, str]:
+    who, reason = actor(request), chosen["reason"]
+    back = links.page(Schedule, schedule.pk) or ""
+    if verb == "pause":
+        authorized_actions.pause_schedule(who, schedule, reason)
+        return _("The schedule is paused."), back
+    if verb == "resume":
+        authorized_actions.resume_schedule(who, schedule, reason)
+        return _("The schedule was resumed."), back
+    form = authorized_actions.Form(chosen["token"], chosen["held"])
+    started = authorized_actions.run_schedule(who, schedule, form=form, reason=reason)
+    if started is None:
+        return _("It starts when the run before it has ended."), back
+    place = links.page(Run, started.run.pk) or back
+    if started.new:
+        return _("The run was started."), place
+    return _("This form was sent before: nothing was started again."), place

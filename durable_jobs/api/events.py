@@ -1,0 +1,122 @@
+"""Events and signals in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from ninja import Router, Status
+from pydantic import ValidationError
+
+from durable_jobs.api import parsing
+from durable_jobs.api.answers import answers
+from durable_jobs.api.auth import address_part, doors, need, require, with_permission
+from durable_jobs.api.problems import MOST_ERRORS, Problem, fault
+from durable_jobs.api.schemas import EventIn, Ids, SignalIn, Woken
+from durable_jobs.conf import settings
+from durable_jobs.control import send
+from durable_jobs.control.run_actions import Actor
+from durable_jobs.definitions.events import NewEvent
+from durable_jobs.exceptions import LimitExceeded
+from durable_jobs.queries import visibility
+
+router = Router(tags=["events"])
+
+KEY = "Idempotency-Key"
+_EVENT = EventIn.model_json_schema()
+_BODY = {
+    "required": True,
+    "content": {
+        parsing.JSON: {
+            "schema": {"anyOf": [_EVENT, {"type": "array", "items": _EVENT}]}
+        },
+        parsing.LINES[0]: {"schema": {"type": "string"}},
+    },
+}
+_HEADER = {
+    "in": "header",
+    "name": KEY,
+    "required": False,
+    "description": "The id of the one event, so that sending it again is harmless.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+
+
+@router.post(
+    "/events",
+    auth=doors(with_permission(send.SEND), lines=True),
+    response=answers({202: Ids}, 409, 415),
+    openapi_extra={"requestBody": _BODY, "parameters": [_HEADER]},
+)
+def send_events(request: HttpRequest) -> Any:
+    """Send an event, or many, all or none: one object, an array, or one a line."""
+    who = need(request, send.SEND)
+    events = _identified(request, _events(parsing.value(request)))
+    return Status(202, {"ids": send.send(who, events, _source(who))})
+
+
+def _may_signal(request: HttpRequest, who: Actor) -> None:
+    require(who, send.SIGNAL)
+    send.check_signal(who, address_part(request, "name"))
+
+
+@router.post(
+    "/signals/{name}",
+    auth=doors(_may_signal),
+    response=answers({200: Woken}, 415),
+    tags=["signals"],
+)
+def send_signal(
+    request: HttpRequest, name: str, payload: SignalIn | None = None
+) -> Any:
+    """Wake the run that waits for a signal; nothing is kept when none does."""
+    who = need(request, send.SIGNAL)
+    data = payload.data if payload else None
+    run = send.signal(who, name, data)
+    shown = run is not None and visibility.sees(run)
+    return {"run": run.pk if run is not None and shown else None}
+
+
+def _events(value: Any) -> list[NewEvent]:
+    given = value if isinstance(value, list) else [value]
+    if len(given) > settings.MAX_EVENTS:
+        msg = (
+            f"Expected at most {settings.MAX_EVENTS} events at once, got {len(given)} "
+            f"(setting MAX_EVENTS)."
+        )
+        raise LimitExceeded(msg)
+    found, errors = [], []
+    for number, one in enumerate(given):
+        try:
+            read = EventIn.model_validate(one)
+        except ValidationError as error:
+            place = [str(number)] if isinstance(value, list) else []
+            errors += [
+                fault("body", [*place, *each["loc"]], each["msg"])
+                for each in error.errors(include_url=False, include_input=False)
+            ]
+            if len(errors) >= MOST_ERRORS:
+                break
+            continue
+        found.append(NewEvent(**dict(read)))
+    if errors:
+        detail = "Expected events, as objects with a name and data."
+        raise Problem(422, "invalid", detail, errors=errors[:MOST_ERRORS])
+    return found
+
+
+def _identified(request: HttpRequest, events: list[NewEvent]) -> list[NewEvent]:
+    """Give the one event the id of the header."""
+    key = request.headers.get(KEY)
+    if key is None:
+        return events
+    if len(events) != 1 or events[0].id not in (None, key):
+        msg = f"Expected {KEY} with one event that has no other id."
+        raise Problem(422, "invalid", msg)
+    one = events[0]
+    return [NewEvent(one.name, one.data, key, one.ts, one.user, one.v)]
+
+
+def _source(who: Actor) -> str:
+    """Return what the events keep of their sender."""
+    return "api" if who.key is None else f"api key {who.key}"

@@ -1,0 +1,80 @@
+"""For what watches: is the process there, is work being done, and the figures."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.db import Error as DatabaseError
+from django.http import HttpRequest, HttpResponse
+from ninja import Router, Status
+
+from durable_jobs.api import metrics
+from durable_jobs.api.answers import answers
+from durable_jobs.api.auth import ReadyDoor, need
+from durable_jobs.api.problems import Problem
+from durable_jobs.api.schemas import Health, Readiness
+from durable_jobs.maintenance import doctor
+
+logger = logging.getLogger("durable_jobs")
+
+router = Router(tags=["probes"])
+
+
+@router.get("/health", response={200: Health}, auth=None)
+def health(request: HttpRequest) -> Any:
+    """Say that this process answers; asks no database."""
+    return {"status": "ok"}
+
+
+@router.get(
+    "/ready",
+    response={**answers({200: Readiness}, open=True), 503: Readiness},
+    auth=ReadyDoor(),
+)
+def ready(request: HttpRequest) -> Any:
+    """Say whether work is being done; 503 with the causes when it is not."""
+    try:
+        report = doctor.readiness()
+    except DatabaseError:
+        logger.exception("The database that holds the runs does not answer.")
+        cause = {"check": "database", "message": "The database does not answer."}
+        return Status(503, _readiness([cause]))
+    found = [{"check": one.check, "message": one.message} for one in report.findings]
+    return Status(503 if found else 200, _readiness(found, **report.figures))
+
+
+@router.get(
+    "/metrics",
+    response=answers({200: str}, 501),
+    openapi_extra={
+        "responses": {
+            200: {
+                "description": "OK",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            }
+        }
+    },
+)
+def get_metrics(request: HttpRequest) -> Any:
+    """Give the figures as Prometheus reads them."""
+    need(request, "durable_jobs.view_worker")
+    try:
+        text = metrics.text()
+    except ImportError:
+        msg = "The metrics need prometheus-client: install durable-jobs[metrics]."
+        raise Problem(501, "not-installed", msg) from None
+    return HttpResponse(text, content_type=metrics.MEDIA_TYPE)
+
+
+def _readiness(
+    causes: list[dict[str, str]],
+    last_tick_seconds: float | None = None,
+    oldest_ready_seconds: float | None = None,
+) -> dict[str, Any]:
+    return {
+        "status": "not ready" if causes else "ready",
+        "last_tick_seconds": last_tick_seconds,
+        "oldest_ready_seconds": oldest_ready_seconds,
+        "causes": causes,
+    }

@@ -1,0 +1,143 @@
+"""The run that a request is about, and the filter of the many that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from uuid import UUID
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest
+
+from durable_jobs.api.auth import Check, actor, address_part, require_scope
+from durable_jobs.control import id_namespaces
+from durable_jobs.control.run_actions import Actor
+from durable_jobs.definitions.names import MAX_LENGTH
+from durable_jobs.models import Event, Run
+from durable_jobs.project_code import allowed
+from durable_jobs.queries import reading, visibility
+from durable_jobs.queries.run_filter import RunFilter
+from durable_jobs.store import db
+
+_VIEW = "durable_jobs.view_run"
+_PAYLOAD = "durable_jobs.view_payload"
+_KEPT = "_durable_jobs_run"
+_PAGE = ("limit", "cursor")
+
+
+def run(request: HttpRequest, key: UUID, permission: str) -> tuple[Actor, Run]:
+    """Return who asks, and a run that he may do something to.
+
+    One that he may not even see is not there: its id tells nobody anything.
+    """
+    who = actor(request)
+    return who, _run(request, who, key, permission)
+
+
+def run_with(*permissions: str) -> Check:
+    """Return the check for a run at the address, with one of these permissions."""
+
+    def check(request: HttpRequest, who: Actor) -> None:
+        key = UUID(address_part(request, "run_id"))
+        refused: Exception | None = None
+        for permission in permissions:
+            try:
+                _run(request, who, key, permission)
+            except (PermissionDenied, Http404) as error:
+                refused = refused or error
+            else:
+                return
+        if refused is not None:
+            raise refused
+
+    return check
+
+
+def _run(request: HttpRequest, who: Actor, key: UUID, permission: str) -> Run:
+    require_scope(who, permission)
+    # Read once for a request: the door has found it before the body was read.
+    found: Run | None = getattr(request, _KEPT, None) or reading.run(key)
+    if found is None:
+        raise Http404
+    setattr(request, _KEPT, found)
+    if not who.may(permission, found):
+        # Of the user alone: a key without the scope to read may still steer.
+        user = who.user
+        if not (allowed(user, _VIEW) or allowed(user, _VIEW, found)):
+            raise Http404
+        msg = f"You lack the permission {permission}."
+        raise PermissionDenied(msg)
+    return found
+
+
+def params(request: HttpRequest) -> dict[str, list[str]]:
+    """Return the filters among the parameters of an address."""
+    return {name: values for name, values in request.GET.lists() if name not in _PAGE}
+
+
+def chosen(who: Actor, given: Mapping[str, str | Iterable[str]]) -> RunFilter:
+    """Return the filter that conditions make, for who may ask for them."""
+    found = RunFilter.parse(_in_space(who, given))
+    if found.reads_payloads and not who.may(_PAYLOAD):
+        msg = "The filter 'where' looks into payloads, which you may not see."
+        raise PermissionDenied(msg)
+    return found
+
+
+def _in_space(
+    who: Actor, given: Mapping[str, str | Iterable[str]]
+) -> Mapping[str, str | Iterable[str]]:
+    """Return conditions in which ids and keys that the asker gave are as stored.
+
+    If the asker has sent none like that, they are taken as they are.
+    """
+    found = dict(given)
+    for name, known in _NAMED.items():
+        values = found.get(name)
+        values = [values] if isinstance(values, str) else list(values or ())
+        if not who.space or len(values) != 1:
+            continue
+        stored = id_namespaces.stored(who.space, values[0])
+        if len(stored) <= MAX_LENGTH and "\x00" not in stored and known(stored):
+            found[name] = stored
+    return found
+
+
+def _is_event(stored: str) -> bool:
+    events = Event.objects.using(db.alias()).filter(pk=stored)
+    return events.exists() or _of_run(event_id=stored)
+
+
+def _of_run(**condition: str) -> bool:
+    return Run.objects.using(db.alias()).filter(**condition).exists()
+
+
+_NAMED: dict[str, Callable[[str], bool]] = {
+    "event": _is_event,
+    "key": lambda stored: _of_run(key=stored),
+    "q": lambda stored: _is_event(stored) or _of_run(key=stored),
+}
+
+
+def shown(who: Actor, found: Run) -> Run:
+    """Return a run that calls its event and its key as the asker has sent them.
+
+    A parent that the asker may not see is left out.
+    """
+    return all_shown(who, [found])[0]
+
+
+def all_shown(who: Actor, runs: list[Run]) -> list[Run]:
+    """Return runs as ``shown`` does, with one query for all parents at most."""
+    parents = {run.parent_id for run in runs if run.parent_id is not None}
+    seen = visibility.visible_keys(parents) if parents else parents
+    for run in runs:
+        if run.parent_id not in seen:
+            run.parent_id = None
+    return [_renamed(who, run) for run in runs]
+
+
+def _renamed(who: Actor, found: Run) -> Run:
+    if found.event_id is not None:
+        found.event_id = id_namespaces.given(who.space, found.event_id)
+    found.key = id_namespaces.given(who.space, found.key)
+    return found

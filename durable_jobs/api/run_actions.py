@@ -1,0 +1,194 @@
+"""What can be done to runs: the verbs of the control room, and starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from ninja import Router, Status
+from ninja.security.base import AuthBase
+
+from durable_jobs.api import lookup
+from durable_jobs.api.answers import answers
+from durable_jobs.api.auth import address_part, doors, need, require, with_permission
+from durable_jobs.api.problems import Problem
+from durable_jobs.api.schemas import (
+    FIRST_YEAR,
+    LAST_YEAR,
+    AnswerIn,
+    BulkIn,
+    Done,
+    Job,
+    ReasonIn,
+    RerunIn,
+    RunOut,
+    StartIn,
+)
+from durable_jobs.control import bulk, send
+from durable_jobs.control.run_actions import VERBS, Actor, act
+from durable_jobs.definitions.registry import registry
+from durable_jobs.exceptions import DuplicateKeyError, Refused, UnknownFunction
+from durable_jobs.queries import visibility
+from durable_jobs.types import Duration
+
+router = Router(tags=["runs"])
+
+_DONE = answers({200: Done}, 404, 409, 415)
+_MADE = answers({201: Done}, 404, 409, 415)
+_STARTED = answers({200: RunOut, 201: RunOut}, 404, 409, 415)
+
+
+def _on_run(*verbs: str) -> Sequence[AuthBase]:
+    """Return the ways into an endpoint that does one of these to one run."""
+    return doors(lookup.run_with(*(VERBS[verb].permission for verb in verbs)))
+
+
+def _may_start(request: HttpRequest, who: Actor) -> None:
+    require(who, send.START)
+    who.check_feeding(registry.get(address_part(request, "function_id")))
+
+
+@router.post(
+    "/functions/{function_id}/runs",
+    auth=doors(_may_start),
+    response=_STARTED,
+    tags=["functions"],
+)
+def start_run(
+    request: HttpRequest, function_id: str, payload: StartIn | None = None
+) -> Any:
+    """Start a run; 200 with the run that was started under the same key before."""
+    who = need(request, send.START)
+    function = registry.get(function_id)
+    given = payload or StartIn()
+    started = send.start(
+        who,
+        function,
+        given.data,
+        key=given.key or "",
+        run_after=_after(given.run_after),
+        priority=given.priority,
+    )
+    if not started.new and not visibility.sees(started.run):
+        raise DuplicateKeyError("The key is taken by a run that you may not see.")
+    run = lookup.shown(who, started.run)
+    return Status(201 if started.new else 200, run)
+
+
+@router.post(
+    "/runs/bulk",
+    auth=doors(with_permission(*(one.permission for one in VERBS.values()))),
+    response=answers({202: Job}, 409, 415),
+)
+def do_to_many(request: HttpRequest, payload: BulkIn) -> Any:
+    """Do something to all runs that a filter finds, in a run that tells how it went."""
+    who = need(request, VERBS[payload.verb].permission)
+    chosen = lookup.chosen(who, payload.filter)
+    return Status(202, {"run": bulk.begin(who, payload.verb, chosen, payload.reason)})
+
+
+@router.post("/runs/{uuid:run_id}/cancel", auth=_on_run("cancel"), response=_DONE)
+def cancel_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """End a live run."""
+    return _act(request, "cancel", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/pause", auth=_on_run("pause"), response=_DONE)
+def pause_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """Start no further step of a run until it is resumed."""
+    return _act(request, "pause", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/resume", auth=_on_run("resume"), response=_DONE)
+def resume_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """Let a paused run go on."""
+    return _act(request, "resume", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/retry", auth=_on_run("retry"), response=_DONE)
+def retry_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """Let a run that waits for its next attempt make it now."""
+    return _act(request, "retry", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/wake", auth=_on_run("wake"), response=_DONE)
+def wake_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """End the sleeps of a run, or its delay, now."""
+    return _act(request, "wake", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/redrive", auth=_on_run("redrive"), response=_DONE)
+def redrive_run(
+    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+) -> Any:
+    """Let a failed or cancelled run go on from where it ended."""
+    return _act(request, "redrive", run_id, payload)
+
+
+@router.post("/runs/{uuid:run_id}/rerun", auth=_on_run("rerun", "edit"), response=_MADE)
+def rerun_run(
+    request: HttpRequest, run_id: UUID, payload: RerunIn | None = None
+) -> Any:
+    """Start a run again as a new one, from a step on, or with other data."""
+    given = payload or RerunIn()
+    values: dict[str, Any] = {"from_step": given.from_step}
+    if given.data is None:
+        return Status(201, _act(request, "rerun", run_id, given, **values))
+    values["data"] = given.data
+    return Status(201, _act(request, "edit", run_id, given, **values))
+
+
+@router.post("/runs/{uuid:run_id}/answer", auth=_on_run("answer"), response=_DONE)
+def answer_run(request: HttpRequest, run_id: UUID, payload: AnswerIn) -> Any:
+    """End what an open step waits for with a value, as if that had come of it."""
+    values = {"step": payload.step, "value": payload.value}
+    return _act(request, "answer", run_id, payload, **values)
+
+
+def _act(
+    request: HttpRequest,
+    verb: str,
+    run_id: UUID,
+    given: ReasonIn | None,
+    **values: Any,
+) -> dict[str, Any]:
+    who, run = lookup.run(request, run_id, VERBS[verb].permission)
+    reason = given.reason if given else ""
+    try:
+        done = act(who, verb, run, reason=reason, **values)
+    except UnknownFunction as error:
+        # The run is there; it is the code that has not got its function any more.
+        raise Refused(error.message) from None
+    new = None if done.run is None else lookup.shown(who, done.run)
+    return {"run": lookup.shown(who, run), "new_run": new}
+
+
+def _after(given: float | str | None) -> Duration | datetime | None:
+    """Return a delay, or the time that a text is."""
+    if not isinstance(given, str):
+        return given
+    try:
+        moment = parse_datetime(given)
+    except ValueError:
+        moment = None
+    if moment is None:
+        return given
+    if timezone.is_naive(moment) or not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        msg = "Expected run_after to be a time with its zone, in our age."
+        raise Problem(422, "invalid", msg)
+    return moment

@@ -1,0 +1,78 @@
+"""Starting a function for instances that a person has chosen, and writing that down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model
+
+from durable_jobs.control import audit
+from durable_jobs.control.run_actions import Actor
+from durable_jobs.definitions.function import Function
+from durable_jobs.events.model_changes import concrete
+from durable_jobs.exceptions import LimitExceeded
+from durable_jobs.flow_control.keys import digest
+from durable_jobs.lifecycle import start as start_runs
+from durable_jobs.lifecycle import trigger
+from durable_jobs.lifecycle.start import Start
+from durable_jobs.lifecycle.trigger import Reached
+from durable_jobs.models import Run
+from durable_jobs.store import db
+
+PERMISSION = "durable_jobs.start_run"
+#: Instances for which one call starts runs, at most.
+MOST = 1000
+
+
+def start(
+    actor: Actor,
+    function: Function,
+    instances: Sequence[Model],
+    payload: Mapping[str, Any],
+    *,
+    token: str,
+    reason: str = "",
+) -> list[Run]:
+    """Start one run for each instance, all or none; return those that this call made.
+
+    A second call with the same ``token`` makes none. The data of a run is the payload
+    with ``model`` and ``pk``. Raises ``PermissionDenied``, ``LimitExceeded`` for more
+    than ``MOST``, and ``PayloadError`` for what is not as the function's input.
+    """
+    if not actor.may(PERMISSION):
+        raise PermissionDenied
+    if len(instances) > MOST:
+        msg = f"Expected at most {MOST:,} objects at once, got {len(instances):,}."
+        raise LimitExceeded(msg)
+    chosen = {
+        made.id: (made, instance)
+        for instance in instances
+        for made in [_start(function, instance, payload)]
+    }
+    with db.atomic():
+        trigger.begin(
+            [
+                Reached(made, (f"form:{token}:{digest(instance.pk)}",))
+                for made, instance in chosen.values()
+            ]
+        )
+        known = Run.objects.using(db.alias()).filter(pk__in=list(chosen))
+        runs = list(known.defer("data", "origin").order_by("pk"))
+        what = f"Started by hand: {reason}" if reason else "Started by hand."
+        entries: list[tuple[Model, str]] = []
+        for run in runs:
+            instance = chosen[run.pk][1]
+            entries.append((run, what))
+            entries.append((instance, f"{run.function} {run.pk}: {what}"))
+        audit.write_all(actor, entries)
+    return runs
+
+
+def _start(function: Function, instance: Model, payload: Mapping[str, Any]) -> Start:
+    meta = concrete(type(instance))._meta
+    data = {"model": meta.label, "pk": instance.pk, **payload}
+    subject = (meta.label_lower, str(instance.pk))
+    return replace(start_runs.call(function, data), subjects=(subject,))

@@ -1,0 +1,195 @@
+"""API keys: made once for their owner to see, known by their digest, and revoked."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q
+
+from durable_jobs import clock
+from durable_jobs.conf import settings
+from durable_jobs.control import audit, id_namespaces
+from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.scopes import SCOPES
+from durable_jobs.definitions.names import check_name
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.models import ApiKey
+from durable_jobs.project_code import is_active
+from durable_jobs.store import db
+
+#: How the text of a key begins, for people and for scanners of secrets.
+BEGINS = "dj_"
+#: Characters of the text that are kept, for people to tell keys apart.
+SHOWN = 10
+#: How often the last use of a key is written, at most.
+NOTED_EVERY = timedelta(minutes=1)
+SEND_EVENT = "durable_jobs.send_event"
+_LONGEST = 200
+_LONGEST_NAME = 100
+
+
+@dataclass(frozen=True)
+class Made:
+    """A new key, and its text, which nobody can read again."""
+
+    key: ApiKey
+    text: str
+
+
+def create(
+    actor: Actor,
+    name: str,
+    scopes: Sequence[str],
+    *,
+    events: Sequence[str] = (),
+    expires_at: datetime | None = None,
+) -> Made:
+    """Make a key that acts in the actor's own name, and write down that it was made.
+
+    ``events`` are prefixes of the names that it may send. Raises ``PermissionDenied``
+    without the permission to add keys, ``ConfigurationError`` for what cannot be.
+    """
+    if not actor.may("durable_jobs.add_apikey"):
+        raise PermissionDenied
+    _check(name, scopes, events)
+    if expires_at is not None and expires_at <= clock.now():
+        msg = f"Expected a key to expire in the future, got {expires_at}."
+        raise ConfigurationError(msg)
+    text = BEGINS + secrets.token_urlsafe(32)
+    with db.atomic():
+        key = ApiKey(
+            name=name,
+            prefix=text[:SHOWN],
+            digest=digest(text),
+            scopes=sorted(set(scopes)),
+            events=list(events),
+            owner=str(actor.user.pk),
+            created_at=clock.now(),
+            expires_at=expires_at,
+        )
+        db.insert(key)
+        audit.write(actor, key, f"Made, with the scopes {', '.join(key.scopes)}.")
+    return Made(key, text)
+
+
+def revoke(actor: Actor, key: ApiKey, reason: str = "") -> bool:
+    """Let a key be of no use from now on; tell whether this call did it."""
+    if not actor.may("durable_jobs.revoke_apikey", key):
+        raise PermissionDenied
+    with db.atomic():
+        rows = ApiKey.objects.using(db.alias()).filter(pk=key.pk)
+        done = rows.filter(revoked_at__isnull=True).update(revoked_at=clock.now())
+        if done:
+            audit.write(actor, key, f"Revoked: {reason}" if reason else "Revoked.")
+    key.refresh_from_db()
+    return bool(done)
+
+
+def digest(text: str) -> str:
+    """Return what is kept of a key's text."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+
+
+def identify(text: str) -> Actor | None:
+    """Return who acts with a key; None for every text that opens nothing.
+
+    That is: unknown, expired or revoked, or its owner is gone or inactive.
+    """
+    if not 0 < len(text) <= _LONGEST:
+        return None
+    known = digest(text)
+    if _in_settings(known):
+        return Actor(
+            _Sender(),
+            via="EVENT_KEYS",
+            scopes=frozenset({"events:send"}),
+            space=id_namespaces.of_secret(text),
+        )
+    key = ApiKey.objects.using(db.alias()).filter(digest=known).first()
+    if key is None or not hmac.compare_digest(key.digest, known):
+        return None
+    now = clock.now()
+    if state(key, now) != ACTIVE:
+        return None
+    owner = owner_of(key)
+    if owner is None or not is_active(owner):
+        return None
+    _note(key, now)
+    return Actor(
+        owner,
+        via=f"API key {key}",
+        scopes=frozenset(key.scopes),
+        events=tuple(key.events),
+        key=key.pk,
+        space=id_namespaces.of_user(owner),
+    )
+
+
+ACTIVE, EXPIRED, REVOKED = "active", "expired", "revoked"
+
+
+def state(key: ApiKey, now: datetime) -> str:
+    """Return whether a key opens anything at a moment: one of three words."""
+    if key.revoked_at is not None:
+        return REVOKED
+    if key.expires_at is not None and key.expires_at <= now:
+        return EXPIRED
+    return ACTIVE
+
+
+def owner_of(key: ApiKey) -> Any:
+    """Return the user in whose name a key acts, or None when there is none now."""
+    users = get_user_model()
+    try:
+        return users._default_manager.filter(pk=key.owner).first()
+    except (ValueError, TypeError):
+        return None
+
+
+class _Sender:
+    """Whoever has a secret of the settings: nobody in particular."""
+
+    pk = None
+    is_active = True
+
+    def has_perm(self, permission: str, obj: Any = None) -> bool:
+        """Allow to send events."""
+        return permission == SEND_EVENT
+
+
+def _in_settings(known: str) -> bool:
+    """Compare with all of the secrets, whichever it is."""
+    found = False
+    for secret in settings.EVENT_KEYS:
+        found |= hmac.compare_digest(digest(secret), known)
+    return found
+
+
+def _note(key: ApiKey, now: datetime) -> None:
+    """Write that a key was used, unless that was written a moment ago."""
+    before = now - NOTED_EVERY
+    if key.used_at is not None and key.used_at > before:
+        return
+    rows = ApiKey.objects.using(db.alias()).filter(pk=key.pk)
+    rows.filter(Q(used_at__isnull=True) | Q(used_at__lte=before)).update(used_at=now)
+
+
+def _check(name: str, scopes: Sequence[str], events: Sequence[str]) -> None:
+    check_name(name, "the name of a key")
+    if len(name) > _LONGEST_NAME:
+        msg = f"Expected the name of a key of at most {_LONGEST_NAME} characters."
+        raise ConfigurationError(msg)
+    unknown = sorted(set(scopes) - SCOPES.keys())
+    if unknown or not scopes:
+        msg = f"Expected scopes among {', '.join(SCOPES)}, got {unknown or 'none'}."
+        raise ConfigurationError(msg)
+    for prefix in events:
+        check_name(prefix, "the beginning of an event's name")

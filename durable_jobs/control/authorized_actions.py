@@ -1,0 +1,157 @@
+"""What people do to functions, queues and schedules: each with its permission.
+
+What was done is written to the admin's log, in the transaction that does it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model
+
+from durable_jobs.control import audit, schedules, traffic
+from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.send import Started, check_token
+from durable_jobs.definitions.function import EVERY, Function
+from durable_jobs.exceptions import Refused
+from durable_jobs.flow_control import keys
+from durable_jobs.models import Event, Pause, Run, Schedule
+from durable_jobs.store import db
+from durable_jobs.store import schedules as rows
+
+PAUSE_FUNCTION = "durable_jobs.pause_function"
+PAUSE_QUEUE = "durable_jobs.pause_queue"
+PAUSE_SCHEDULE = "durable_jobs.pause_schedule"
+RUN_SCHEDULE = "durable_jobs.run_schedule"
+
+
+def permission(pause: Pause) -> str:
+    """Return the permission to end a pause."""
+    return PAUSE_QUEUE if pause.kind == Pause.QUEUE else PAUSE_FUNCTION
+
+
+# Functions and queues
+
+
+def pause_function(
+    actor: Actor,
+    function: Function,
+    *,
+    key: Any = EVERY,
+    skip: bool = False,
+    reason: str = "",
+) -> bool:
+    """Pause a function, or one key of it; tell whether this call did it.
+
+    False: it was paused already, and has the new reason and ``skip``.
+    """
+    _need(actor, PAUSE_FUNCTION)
+    with db.atomic():
+        done = traffic.pause_function(function, key=key, skip=skip, reason=reason)
+        kind = Pause.FUNCTION if key is EVERY else Pause.KEY
+        text = "" if key is EVERY else keys.text_of(keys.normal(key))
+        pause = _pause(kind, function.id, text)
+        how = "what comes is skipped" if skip else "what comes is kept"
+        audit.write(actor, pause, _text(f"Paused, {how}", reason))
+    return done
+
+
+def pause_queue(actor: Actor, queue: str, reason: str = "") -> bool:
+    """Pause a queue; tell whether this call did it."""
+    _need(actor, PAUSE_QUEUE)
+    with db.atomic():
+        done = traffic.pause_queue(queue, reason)
+        pause = _pause(Pause.QUEUE, queue)
+        audit.write(actor, pause, _text("Paused", reason))
+    return done
+
+
+def resume(actor: Actor, pause: Pause, reason: str = "") -> None:
+    """End a pause of a function, of a key or of a queue.
+
+    Raises ``Refused`` when another has ended it.
+    """
+    _need(actor, permission(pause))
+    with db.atomic():
+        if not traffic.resume_paused(pause):
+            raise Refused(f"The {pause} was resumed by another.")
+        audit.write(actor, pause, _text("Resumed", reason))
+
+
+def _pause(kind: str, name: str, key: str = "") -> Pause:
+    return Pause.objects.using(db.alias()).get(kind=kind, name=name, key=key)
+
+
+# Schedules
+
+
+def pause_schedule(actor: Actor, schedule: Schedule, reason: str = "") -> None:
+    """Pause a schedule; raise ``Refused`` when it is paused already."""
+    _need(actor, PAUSE_SCHEDULE, schedule)
+    with db.atomic():
+        if not schedules.pause(schedule, reason):
+            raise Refused(f"The schedule {schedule} was paused by another, or before.")
+        audit.write(actor, schedule, _text("Paused", reason))
+
+
+def resume_schedule(actor: Actor, schedule: Schedule, reason: str = "") -> None:
+    """Resume a schedule; raise ``Refused`` when it is not paused."""
+    _need(actor, PAUSE_SCHEDULE, schedule)
+    with db.atomic():
+        if not schedules.resume(schedule):
+            raise Refused(f"The schedule {schedule} was resumed by another, or before.")
+        audit.write(actor, schedule, _text("Resumed", reason))
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a page showed when it asked: its own id, and how many times waited."""
+
+    token: str
+    held: int
+
+
+def run_schedule(
+    actor: Actor, schedule: Schedule, *, form: Form | None = None, reason: str = ""
+) -> Started | None:
+    """Start a run of a schedule at once; None when it has to wait for another.
+
+    The same ``form`` starts one run. Raises ``Refused`` when another was first.
+    """
+    _need(actor, RUN_SCHEDULE, schedule)
+    with db.atomic():
+        found = Schedule.objects.using(db.alias()).filter(pk=schedule.pk)
+        locked = rows.locked(found).get()
+        known = None if form is None else _made_by(form, locked)
+        if known is not None:
+            return Started(known, new=False)
+        run = schedules.run_now(schedule, event_id=form.token if form else None)
+        what = f"Run {run.pk} started" if run else "Put in line to run"
+        audit.write(actor, schedule, _text(what, reason))
+        if run is not None:
+            audit.record(actor, run, _text("Run started from its schedule", reason))
+    return None if run is None else Started(run, new=True)
+
+
+def _made_by(form: Form, schedule: Schedule) -> Run | None:
+    """Return the run that a form has started, if it has; raise when it is stale."""
+    check_token(form.token)
+    if Event.objects.using(db.alias()).filter(pk=form.token).exists():
+        started = Run.objects.using(db.alias()).filter(event_id=form.token).first()
+        if started is not None:
+            return started
+    if len(schedule.held) != form.held:
+        msg = f"The times that wait in {schedule} have changed: look again."
+        raise Refused(msg)
+    return None
+
+
+def _need(actor: Actor, wanted: str, about: Model | None = None) -> None:
+    if not actor.may(wanted, about):
+        raise PermissionDenied
+
+
+def _text(what: str, reason: str) -> str:
+    return f"{what}: {reason}" if reason else f"{what}."

@@ -1,0 +1,333 @@
+"""The verbs on one run."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from durable_jobs import clock, ids, notifier, serialization
+from durable_jobs.conf import settings
+from durable_jobs.definitions.events import (
+    ReceivedEvent,
+    check_mapping,
+    check_moment,
+)
+from durable_jobs.definitions.flow_control import Throttle
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.exceptions import ConfigurationError, RunNotFinished
+from durable_jobs.failpoints import hit
+from durable_jobs.flow_control import rates
+from durable_jobs.lifecycle import causation, event_windows, finish, start
+from durable_jobs.lifecycle.start import Start
+from durable_jobs.maintenance import timers
+from durable_jobs.models import STEP_PAYLOADS, Run, Step, Wait, WaitKind
+from durable_jobs.models.fields import Encoded
+from durable_jobs.signals import announce, run_changed
+from durable_jobs.statuses import STEP_ENDED, RunStatus, StepStatus
+from durable_jobs.store import db, run_actions, runs, waits
+from durable_jobs.store import event_windows as window_rows
+from durable_jobs.store.waits import Outcome
+
+#: What a person may answer in the place of whatever was to come. An approval is not
+#: among them: it is for those whom the step names.
+ANSWERED = frozenset(
+    {
+        WaitKind.CALLBACK,
+        WaitKind.CHILD,
+        WaitKind.EVENT,
+        WaitKind.MODEL,
+        WaitKind.POLL,
+        WaitKind.RETRY,
+        WaitKind.SIGNAL,
+    }
+)
+FIRST_PAUSE = 0.01
+LONGEST_PAUSE = 0.5
+
+
+def cancel(run: Run, reason: str) -> bool:
+    """End a live run as cancelled; tell whether this call did it."""
+    hit("cancel.begin", run.function)
+    done = finish.cancel(_fresh(run), reason)
+    hit("cancel.committed", run.function)
+    run.refresh_from_db()
+    return done
+
+
+def pause(run: Run, reason: str) -> bool:
+    """Pause a live run; tell whether this call did it."""
+    hit("pause.begin", run.function)
+    done = run_actions.pause(run.pk, reason)
+    hit("pause.committed", run.function)
+    return _after(run, done)
+
+
+def resume(run: Run) -> bool:
+    """Let a paused run go on; tell whether this call did it."""
+    hit("resume.begin", run.function)
+    resumed = run_actions.resume(run.pk)
+    hit("resume.committed", run.function)
+    done = _after(run, resumed)
+    if done:
+        notifier.ring(run.queue)
+    return done
+
+
+def _after(run: Run, done: bool) -> bool:
+    run.refresh_from_db()
+    if done:
+        announce(
+            run_changed,
+            run_id=run.pk,
+            function=run.function,
+            status=run.status,
+            reason=run.reason,
+        )
+    return done
+
+
+def rerun(
+    run: Run, from_step: str | None, data: Any, new: uuid.UUID | None = None
+) -> Run:
+    """Start a run again as a new one, with what it had recorded before a step.
+
+    ``new`` is the id that it gets: one that is taken is an ``IntegrityError``.
+    """
+    function = registry.get(run.function)
+    check_mapping(data, f"the data of {function.id!r}")
+    causation.check(f"run {run.pk} again")
+    source = _fresh(run)
+    if data is None:
+        text = run_actions.stored_data(source.pk)
+    else:
+        text = start.payload(function, source.trigger, data)
+        # Data of one's own stands for one event, however many the run had.
+        (source.origin or {}).pop(event_windows.COUNT, None)
+    kept = _before(source, from_step) if from_step is not None else []
+    now = clock.now()
+    origin = {**(source.origin or {}), "ts": now.isoformat()}
+    made = Start(
+        function=function,
+        data=text,
+        origin=origin if source.origin else start.origin(source.trigger, now),
+        due_at=now,
+        id=new or ids.new_id(),
+        event_id=source.event_id,
+        parent=source,
+        relation=runs.RERUN,
+        subjects=tuple(source.subjects.values_list("model", "object_pk")),
+    )
+    with db.atomic():
+        begun = start.start([made])[0]
+        run_actions.copy_steps(source, begun, kept)
+        if event_windows.COUNT in (begun.origin or {}):
+            window_rows.copy(window_rows.of_run(source.pk), begun.pk)
+    return Run.objects.using(db.alias()).get(pk=begun.pk)
+
+
+def _before(run: Run, from_step: str) -> list[str]:
+    """Return the keys of the ended steps recorded before a step, by its id or key."""
+    found = Step.objects.using(db.alias()).filter(run=run).order_by("position")
+    rows = list(found.defer(*STEP_PAYLOADS))
+    places = [row.position for row in rows if from_step in (row.name, row.key)]
+    if not places:
+        names = ", ".join(sorted({repr(row.name) for row in rows})) or "none"
+        msg = f"Run {run.pk} has no step {from_step!r}; it has {names}."
+        raise ConfigurationError(msg)
+    # What the step is inside of is not over when it begins again.
+    by_pk, around = {row.pk: row for row in rows}, set()
+    parent = next(row.parent_id for row in rows if row.position == places[0])
+    while parent in by_pk:
+        around.add(parent)
+        parent = by_pk[parent].parent_id
+    return [
+        row.key
+        for row in rows
+        if row.position < places[0]
+        and row.status in STEP_ENDED - {StepStatus.CANCELLED}
+        and row.pk not in around
+    ]
+
+
+def redrive_all(chosen: Iterable[Run], rate: Throttle | None) -> int:
+    """Let ended runs go on, spread over time by a rate; count those that do."""
+    limit = rate.limit if rate is not None else 0
+    if callable(limit):
+        msg = "Expected a number as the limit of the rate to redrive at."
+        raise ConfigurationError(msg)
+    now, arrives, count = clock.now(), None, 0
+    for run in chosen:
+        due_at = None
+        if rate is not None:
+            interval = rate.interval(limit)
+            due_at, after = rates.conform(arrives, now, interval, rate.burst)
+        if redrive(run, due_at):
+            count += 1
+            arrives = None if rate is None else after
+    return count
+
+
+def redrive(run: Run, due_at: datetime | None = None) -> bool:
+    """Let a failed or cancelled run go on from where it ended, with fresh retries."""
+    source = _fresh(run)
+    if source.children.filter(relation=runs.BATCH).exists():
+        return False  # its events have gone on in other runs
+    function = registry.get(source.function)
+    failed = str((source.error or {}).get("step", ""))
+    source.due_at = due_at or clock.now()
+    limits = start.early_ends(function, source, run_actions.stored_data(source.pk))
+    hit("redrive.begin", run.function)
+    done = run_actions.redrive(source, _chain(source, failed), function.queue, limits)
+    hit("redrive.committed", run.function)
+    _after(run, done)
+    if done:
+        notifier.ring(function.queue)
+    return done
+
+
+def _chain(run: Run, key: str) -> list[str]:
+    """Return a failed step, the failed ones around it, and those that failed below it.
+
+    A branch that failed takes its parallel step with it; a parallel step that failed is
+    tried again in its failed branches only.
+    """
+    if not key:
+        return []
+    every = Step.objects.using(db.alias()).filter(run=run).defer(*STEP_PAYLOADS)
+    rows = {row.pk: row for row in every}
+    found = {row.pk for row in rows.values() if row.key == key}
+    around = [rows[pk].parent_id for pk in found]
+    while around:
+        parent = around.pop()
+        if parent in rows and rows[parent].status == StepStatus.FAILED:
+            found.add(parent)
+        if parent in rows:
+            around.append(rows[parent].parent_id)
+    grown = True
+    while grown:
+        below = {
+            row.pk
+            for row in rows.values()
+            if row.parent_id in found
+            and row.status == StepStatus.FAILED
+            and row.pk not in found
+        }
+        found |= below
+        grown = bool(below)
+    return [rows[pk].key for pk in found]
+
+
+def retry_now(run: Run) -> bool:
+    """Let a run that waits for its next attempt make it now; tell whether it waited."""
+    return _hastened(run, {WaitKind.RETRY}, retries=True)
+
+
+def wake(run: Run) -> bool:
+    """End the sleeps of a run, or its delay, now; tell whether there was any."""
+    return _hastened(run, {WaitKind.SLEEP, WaitKind.POLL}, retries=False)
+
+
+def _hastened(run: Run, kinds: set[WaitKind], *, retries: bool) -> bool:
+    done = run_actions.hasten(run.pk, kinds, retries=retries)
+    if done:
+        db.after_commit(timers.sweep)
+        notifier.ring(run.queue)
+    run.refresh_from_db()
+    return done
+
+
+def answer(run: Run, step: str, value: Any) -> bool:
+    """End what an open step waits for with a value, as if that had come of it.
+
+    ``step`` is its key. To a wait for an event the value is the event's data; of a
+    ``wait_for_any`` the first alternative is answered. A step between two attempts is
+    skipped with the value as its result.
+    """
+    rows = Wait.objects.using(db.alias()).filter(run_id=run.pk, step=step)
+    wait = rows.filter(kind__in=sorted(ANSWERED)).order_by("pk").first()
+    if wait is None or not step:
+        return False
+    outcome = Outcome(StepStatus.COMPLETED, output=_answer_to(wait, value))
+    woken = waits.resolve(wait, outcome)
+    run.refresh_from_db()
+    if woken is None:
+        return False
+    notifier.ring(woken.queue)
+    return True
+
+
+def _answer_to(wait: Wait, value: Any) -> Encoded:
+    inner = value
+    if wait.kind == WaitKind.EVENT:
+        event = ReceivedEvent(str(ids.new_id()), wait.name, value, clock.now())
+        inner = event.as_dict() | {"data": value, "ts": event.ts}
+    text = serialization.dumps(
+        [wait.branch, inner] if wait.branch else inner,
+        what="the answer to a step",
+        limit=settings.MAX_STEP_BYTES,
+        limit_setting="MAX_STEP_BYTES",
+    )
+    return Encoded(text)
+
+
+def wait(run: Run, timeout: float | None) -> None:
+    """Wait until a run has ended and refresh it; raise ``RunNotFinished``."""
+    if db.made_here(run.pk):
+        msg = (
+            f"Run {run.pk} of {run.function} starts when the transaction that made it "
+            f"commits, so waiting for it inside that transaction would never end. Wait "
+            f"after the commit. Under ATOMIC_REQUESTS a whole view is a transaction."
+        )
+        raise ConfigurationError(msg)
+    deadline = None if timeout is None else clock.monotonic() + timeout
+    pause, helped = FIRST_PAUSE, False
+    while True:
+        run.refresh_from_db()
+        if not run.is_live:
+            return
+        late = deadline is not None and clock.monotonic() >= deadline
+        if not (late and helped):
+            helped = True
+            if notifier.current().help():
+                continue
+        if late or notifier.current().stands_still:
+            when = f"after {timeout} s" if late else "and nothing can go on now"
+            msg = f"Run {run.pk} of {run.function} is {run.status} {when}."
+            raise RunNotFinished(msg, run_id=str(run.pk))
+        time.sleep(pause)
+        pause = min(pause * 1.5, LONGEST_PAUSE)
+
+
+def replay(
+    function: Function,
+    since: datetime | None,
+    until: datetime | None,
+    statuses: Iterable[str] | None,
+) -> list[Run]:
+    """Run again the runs of a function that were queued in a range of time."""
+    check_moment(since, "since")
+    check_moment(until, "until")
+    rows = Run.objects.using(db.alias()).filter(function=function.id)
+    if since is not None:
+        rows = rows.filter(queued_at__gte=since)
+    if until is not None:
+        rows = rows.filter(queued_at__lt=until)
+    if statuses is not None:
+        rows = rows.filter(status__in=_statuses(statuses))
+    return [rerun(run, None, None) for run in list(rows.order_by("pk"))]
+
+
+def _statuses(wanted: Iterable[str]) -> list[str]:
+    found = [wanted] if isinstance(wanted, str) else list(wanted)
+    if isinstance(wanted, str) or not set(found) <= set(RunStatus.values):
+        msg = f"Expected a list of statuses among {RunStatus.values}, got {wanted!r}."
+        raise ConfigurationError(msg)
+    return found
+
+
+def _fresh(run: Run) -> Run:
+    return Run.objects.using(db.alias()).get(pk=run.pk)

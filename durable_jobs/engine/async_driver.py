@@ -1,0 +1,169 @@
+"""Driving a step's plan in an event loop; its database calls are made outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+
+from durable_jobs import clock
+from durable_jobs.engine import body_calls
+from durable_jobs.engine.attempt_state import Session
+from durable_jobs.engine.awaitables import is_async, is_awaitable
+from durable_jobs.engine.effects import Call, Effect, Enter, Fork, Outcome, Plan
+from durable_jobs.engine.extra_slots import widen
+from durable_jobs.engine.idle_detection import Activity
+from durable_jobs.engine.plan_batches import Advancer, Finished
+from durable_jobs.engine.scope import entered
+from durable_jobs.engine.suspend import Suspend, is_suspension
+from durable_jobs.engine.sync_driver import Places, checked
+from durable_jobs.logs import kept
+
+
+class AsyncDriver:
+    """Drives the plans of one attempt of an ``async def`` function."""
+
+    def __init__(self, session: Session, activity: Activity) -> None:
+        self._session = session
+        self._activity = activity
+        self._advancer = Advancer(session)
+        # As many bodies in threads as a def function has branches in them; where steps
+        # are limited one, and as many more as there are slots for.
+        most = max(session.threads, 1)
+        self._places = asyncio.Semaphore(1 if session.limited else most)
+        self._more = most - 1 if session.limited else 0
+
+    async def drive(self, plan: Plan) -> Any:
+        """Drive a plan to its end and return what it returns."""
+        answer: Any = None
+        while True:
+            with self._activity.work():
+                effect = await self._advancer.advance(plan, answer)
+            if not isinstance(effect, Finished):
+                answer = await self._perform(effect)
+            elif effect.error is not None:
+                raise effect.error
+            else:
+                return effect.value
+
+    async def _perform(self, effect: Effect) -> Any:
+        if isinstance(effect, Call):
+            with self._activity.work():
+                return await self._call(effect)
+        if isinstance(effect, Enter):
+            with entered(effect.scope):
+                return await _enter(effect)
+        assert isinstance(effect, Fork), "what is to be written has been"
+        return await self._fork(effect)
+
+    async def _call(self, call: Call) -> Outcome:
+        if not self._session.limited:
+            return await self._perform_body(call)
+        async with self._limited_place():
+            return await self._perform_body(call)
+
+    @asynccontextmanager
+    async def _limited_place(self) -> AsyncIterator[None]:
+        """Wait for a place among the bodies that have slots, or for another slot."""
+        if self._places.locked() and self._more:
+            self._more -= 1
+            if await sync_to_async(widen)(self._session, 1):
+                self._places.release()
+            else:
+                self._more += 1
+        async with self._places:
+            yield
+
+    async def _perform_body(self, call: Call) -> Outcome:
+        if is_async(body_calls.chosen(call)):
+            return await body_calls.aperform(call)
+        began = clock.monotonic()
+        outcome = await self._perform_in_thread(call)
+        if call.own or not is_awaitable(outcome):
+            return outcome
+        spent = clock.monotonic() - began
+        return await body_calls.afinish(call, lambda: outcome.value, spent)
+
+    async def _perform_in_thread(self, call: Call) -> Outcome:
+        threads = self._session.threads
+        # In tests everything is in one thread, whose connection holds their
+        # transaction.
+        if call.own or not threads:
+            perform = sync_to_async(body_calls.perform)
+            return await perform(call, share_connections=not threads, awaits=True)
+        if self._session.limited:
+            return await _in_thread(call)
+        async with self._places:
+            return await _in_thread(call)
+
+    async def _fork(self, fork: Fork) -> None:
+        places = Places(fork)
+        width = min(len(fork.branches), fork.width or len(fork.branches))
+        crew = {asyncio.ensure_future(self._work(places)) for _ in range(width)}
+        try:
+            # Who decides finds nothing more to begin, and ends.
+            while crew and not fork.decided():
+                done, crew = await asyncio.wait(
+                    crew, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    task.result()
+        finally:
+            if fork.decided():
+                fork.drop()
+            for task in crew:
+                task.cancel()
+            await asyncio.gather(*crew, return_exceptions=True)
+
+    async def _work(self, places: Places) -> None:
+        while (branch := places.take()) is not None:
+            suspended = await self.drive(branch())
+            places.leave(suspended=bool(suspended))
+
+
+async def _enter(effect: Enter) -> Outcome:
+    try:
+        with kept(effect.lines):
+            return checked(await body_calls.aattempted(effect.fn))
+    except BaseException as error:
+        if is_suspension(error):
+            return Outcome(error=Suspend())
+        raise
+
+
+async def _in_thread(call: Call) -> Outcome:
+    """Call a body in a thread of its own, whose end nobody has to wait for."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Outcome] = loop.create_future()
+
+    def deliver(outcome: Outcome | None, error: BaseException | None) -> None:
+        if ended.done():
+            return
+        if outcome is not None:
+            ended.set_result(outcome)
+        elif error is not None:
+            ended.set_exception(error)
+
+    def work() -> None:
+        outcome, failure = None, None
+        try:
+            outcome = body_calls.perform(call, awaits=True)
+        except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
+            failure = error
+        finally:
+            connections.close_all()
+        try:
+            loop.call_soon_threadsafe(deliver, outcome, failure)
+        except RuntimeError:
+            return  # the loop is closed: the attempt has ended without this body
+
+    run = contextvars.copy_context().run
+    name = f"step {call.name}"
+    threading.Thread(target=run, args=(work,), name=name, daemon=True).start()
+    return await ended

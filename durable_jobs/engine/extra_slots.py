@@ -1,0 +1,51 @@
+"""Steps side by side in one attempt, where a limit counts steps.
+
+An attempt has a slot for one step. For each further one that it executes at the same
+time it takes another, as far as there are any, and nobody else waits for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from durable_jobs import notifier
+from durable_jobs.engine.attempt_state import Session
+from durable_jobs.lifecycle import admission
+from durable_jobs.store import limits
+
+
+@dataclass(slots=True)
+class Width:
+    """How many steps may be executed at the same time.
+
+    ``outlasted``: one of them goes on, and keeps its slot until the run rests.
+    """
+
+    count: int
+    outlasted: bool = False
+
+
+@contextmanager
+def side_by_side(session: Session, wanted: int) -> Iterator[Width]:
+    """Give the width of a fork: what is wanted, or what there are slots for."""
+    if not session.limited or wanted < 2:
+        yield Width(wanted)
+        return
+    slots = widen(session, wanted - 1)
+    width = Width(1 + len(slots) // _slots_a_step(session))
+    yield width
+    if slots and not width.outlasted:
+        session.write(lambda: limits.release_slots(slots))
+        notifier.ring(session.function.queue)
+
+
+def widen(session: Session, wanted: int) -> list[int]:
+    """Take slots for more steps; return their ids, none when there is no room."""
+    return session.write(lambda: admission.widen(session.run, wanted))
+
+
+def _slots_a_step(session: Session) -> int:
+    controls = session.function.controls
+    return max(1, sum(one.of == "steps" for one in controls.concurrency))

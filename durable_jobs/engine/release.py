@@ -1,0 +1,41 @@
+"""How an attempt gives a run back that it does not end."""
+
+from __future__ import annotations
+
+from durable_jobs import clock, notifier
+from durable_jobs.models import Run
+from durable_jobs.signals import announce, run_changed
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import leases, runs, steps, unknown_functions, workers
+
+
+def told(run: Run, status: str, reason: str = "") -> None:
+    """Announce the new status of a run."""
+    announce(
+        run_changed,
+        run_id=run.pk,
+        function=run.function,
+        status=status,
+        reason=reason,
+    )
+
+
+def release(run: Run, lease: steps.Lease) -> None:
+    """Give a paused run back; one that was resumed in the meantime is queued."""
+    status = runs.suspend(lease, due_at=clock.now(), holding=run.entry is not None)
+    told(run, status)
+    if status == RunStatus.QUEUED:
+        notifier.ring(run.queue)
+
+
+def leave_to_others(run: Run, lease: steps.Lease) -> None:
+    """Queue a run again whose function this process does not have.
+
+    The claim does not count. The next claims of this process pass over the function.
+    """
+    unknown_functions.note(run.function)
+    if leases.give_back([run.pk], lease[1]):
+        workers.note_missing(run.function)
+        notifier.ring(run.queue)
+    else:
+        release(run, lease)  # it was paused in the meantime

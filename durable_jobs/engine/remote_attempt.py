@@ -1,0 +1,68 @@
+"""What a driver whose code runs elsewhere sees of an attempt, and tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from durable_jobs.engine import body_calls
+from durable_jobs.engine.context import RunContext
+from durable_jobs.engine.step_runner import AsyncPerformer
+from durable_jobs.store.steps import Memo
+
+if TYPE_CHECKING:
+    from durable_jobs.definitions.context import AsyncContext
+    from durable_jobs.engine.attempt_state import Session
+
+
+def recall(ctx: AsyncContext) -> list[Memo]:
+    """Return what is recorded of the run's steps, in order.
+
+    What has ended counts as met: the code elsewhere is told all of it at once, and asks
+    for none of it again.
+    """
+    session, performer = _inside(ctx)
+    memos = sorted(session.memos.values(), key=lambda memo: memo.position)
+    for memo in memos:
+        if memo.ended:
+            session.meet(memo.key, memo.name, memo.kind)
+    performer.told()
+    return memos
+
+
+def failures(ctx: AsyncContext) -> int:
+    """Return how often the function has failed since it last got on."""
+    session, _ = _inside(ctx)
+    return 0 if session.progress else session.run.attempt
+
+
+def retries(ctx: AsyncContext) -> int:
+    """Return how often a step, or the function, is tried again."""
+    session, _ = _inside(ctx)
+    return session.function.retries
+
+
+def inside_body() -> bool:
+    """Tell whether this is called in the body of a step."""
+    return body_calls.attempt.get() is not None
+
+
+async def idle(ctx: AsyncContext) -> None:
+    """Wait until no step of the attempt is at work."""
+    _, performer = _inside(ctx)
+    await performer.idle()
+
+
+@contextmanager
+def at_work(ctx: AsyncContext) -> Iterator[None]:
+    """Let the attempt go on while the code elsewhere is asked."""
+    _, performer = _inside(ctx)
+    with performer.at_work():
+        yield
+
+
+def _inside(ctx: AsyncContext) -> tuple[Session, AsyncPerformer]:
+    assert isinstance(ctx, RunContext), "the engine makes no other"
+    assert isinstance(ctx.performer, AsyncPerformer), "the function is async def"
+    return ctx.performer.session, ctx.performer

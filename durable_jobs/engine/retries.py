@@ -1,0 +1,185 @@
+"""What follows a failed attempt: another one, later, or the end."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, cast
+
+from durable_jobs import clock
+from durable_jobs.engine.attempt_state import Session
+from durable_jobs.engine.effects import Frame, Outcome, Plan
+from durable_jobs.engine.errors import FINAL, Record, describe, exc_info, original_of
+from durable_jobs.engine.retry_after import moment_of
+from durable_jobs.engine.scope import entered
+from durable_jobs.engine.suspend import Suspend
+from durable_jobs.engine.time_limits import BodyTimeout
+from durable_jobs.exceptions import (
+    LimitExceeded,
+    PayloadError,
+    RetryAfter,
+    StepError,
+    StepTimeout,
+)
+from durable_jobs.lifecycle import run_log
+from durable_jobs.models import WaitKind
+from durable_jobs.retry import Backoff
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import steps
+from durable_jobs.store.runs import Parked
+from durable_jobs.store.waits import NewWait
+
+
+def next_attempt(
+    error: BaseException,
+    attempt: int,
+    retries: int,
+    backoff: Backoff,
+    retry_on: Any = None,
+) -> datetime | None:
+    """Return when to try again after attempt number ``attempt`` (from 0), or None."""
+    # By types alone: what an error says that it is, is code of its own.
+    kind: type[BaseException] = type(error)
+    if attempt >= retries or issubclass(kind, FINAL):
+        return None
+    if issubclass(kind, RetryAfter):
+        moment = moment_of(cast(RetryAfter, error))
+        if moment is not None:
+            return moment
+    if issubclass(kind, BodyTimeout):
+        kind = StepTimeout
+    if retry_on is not None and not issubclass(kind, retry_on):
+        return None
+    return clock.now() + backoff.delay(attempt, error)
+
+
+def record_of(error: BaseException) -> Record:
+    """Return the record of an error that ended a body."""
+    record = describe(error)
+    kind = type(error)
+    if issubclass(kind, StepError):
+        # A branch that ends with the error of one of its steps: that stays what it is.
+        record["raise"] = kind.__name__
+        if error.__cause__ is not None:
+            record |= original_of(error.__cause__)
+    if issubclass(kind, BodyTimeout):
+        record |= {"type": "StepTimeout", "raise": "StepTimeout"}
+        record.pop("class", None)
+        record.pop("args", None)
+    return record
+
+
+def raised_by(session: Session, record: Record) -> tuple[str, str]:
+    """Return the id and the key of the step whose error ended the function."""
+    memo = session.memos.get(record.get("step", ""))
+    return ("", "") if memo is None else (memo.name, memo.key)
+
+
+def settle(
+    frame: Frame,
+    outcome: Outcome,
+    started: datetime,
+    *,
+    retries: int | None = None,
+    backoff: Backoff | None = None,
+    retry_on: Any = None,
+) -> Plan:
+    """Record what a body came to: its result, another attempt later, or its failure."""
+    error = outcome.error
+    if error is None:
+        try:
+            return (yield from frame.complete(outcome.value, started))
+        except (PayloadError, LimitExceeded) as refused:
+            raise (yield from give_up(frame, refused, started)) from None
+    with entered(frame.place):
+        retry_at = schedule(frame, error, started, retries, backoff, retry_on)
+    if retry_at is None:
+        raise (yield from give_up(frame, error, started))
+    raise retry_at
+
+
+def give_up(frame: Frame, error: BaseException, started: datetime | None) -> Plan:
+    """Record and log the failure of a step without a retry; return what to raise."""
+    record = record_of(error)
+    raised = yield from frame.fail(record, started)
+    if raised.__cause__ is not None:  # made again: whoever logs it needs the frames
+        BaseException.with_traceback(raised.__cause__, exc_info(error)[2])
+    if not issubclass(type(error), StepError):  # whose own step has logged it
+        told(frame, record, error)
+    return raised
+
+
+def told(
+    frame: Frame,
+    record: Record,
+    error: BaseException,
+    *,
+    number: int | None = None,
+    due_at: datetime | None = None,
+) -> None:
+    """Log a failed attempt of a step; ``number`` counts from 0."""
+    if number is None:
+        number = 0 if frame.memo is None else frame.memo.attempt
+    run_log.attempt_failed(
+        frame.session.run,
+        record,
+        error,
+        number + 1,
+        step=(frame.name, frame.key),
+        due_at=due_at,
+    )
+
+
+def schedule(
+    frame: Frame,
+    error: BaseException,
+    started: datetime,
+    retries: int | None = None,
+    backoff: Backoff | None = None,
+    retry_on: Any = None,
+    *,
+    keep_waits: bool = False,
+) -> Suspend | None:
+    """Let a step wait for its next attempt; return what to raise, None without one."""
+    function = frame.session.function
+    attempt = frame.memo.attempt if frame.memo is not None else 0
+    due = next_attempt(
+        error,
+        attempt,
+        function.retries if retries is None else retries,
+        function.backoff if backoff is None else backoff,
+        retry_on,
+    )
+    if due is None:
+        return None
+    record = record_of(error)
+    memo = frame.memo_as(
+        StepStatus.SCHEDULED,
+        attempt=attempt + 1,
+        error=record,
+        due_at=due,
+        started_at=started,
+    )
+    run_id, ended, logs = frame.session.run.pk, clock.now(), frame.logged()
+
+    def along() -> None:
+        steps.record_attempt(run_id, memo.key, attempt, record, started, ended, logs)
+        told(frame, record, error, number=attempt, due_at=due)
+
+    item = Parked(
+        memo,
+        [NewWait(kind=WaitKind.RETRY, due_at=due)],
+        known=frame.memo is not None and not keep_waits,
+        along=along,
+    )
+    return frame.session.park(item, at_once=frame.scope.concurrent)
+
+
+def not_due(frame: Frame) -> bool:
+    """Tell whether a step still waits for its next attempt."""
+    memo = frame.memo
+    return (
+        memo is not None
+        and memo.status == StepStatus.SCHEDULED
+        and memo.due_at is not None
+        and memo.due_at > clock.now()
+    )

@@ -1,0 +1,196 @@
+"""From a call of ``ctx.step`` to its answer: from memory, or by driving its plan."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+
+from durable_jobs import clock
+from durable_jobs.definitions import current
+from durable_jobs.definitions import operations as ops
+from durable_jobs.definitions.approvals import Approve
+from durable_jobs.engine import scope
+from durable_jobs.engine.async_driver import AsyncDriver
+from durable_jobs.engine.attempt_state import Session
+from durable_jobs.engine.effects import Frame, Plan, answer
+from durable_jobs.engine.idle_detection import Activity
+from durable_jobs.engine.result_order import Turns
+from durable_jobs.engine.scope import Scope
+from durable_jobs.engine.steps import (
+    approve,
+    invoke,
+    parallel,
+    run,
+    sleep,
+    wait,
+    wait_for_callback,
+    wait_for_condition,
+)
+from durable_jobs.engine.suspend import BranchDropped, Suspend
+from durable_jobs.engine.sync_driver import drive
+from durable_jobs.exceptions import NestedStep
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store.steps import Memo
+
+GROUP = "group"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a kind of step is done, and how its record answers."""
+
+    plan: Callable[[Frame, Any], Plan]
+    read: Callable[[Frame, Memo], Any] = lambda frame, memo: answer(memo)
+
+
+KINDS: dict[type[ops.Operation], Kind] = {
+    ops.Run: Kind(run.run),
+    ops.Atomic: Kind(run.atomic),
+    ops.Sleep: Kind(sleep.sleep),
+    ops.WaitForEvent: Kind(wait.wait, wait.answer),
+    ops.WaitForSignal: Kind(wait.wait, wait.answer),
+    ops.WaitForModel: Kind(wait.wait, wait.answer),
+    ops.WaitForAny: Kind(wait.wait, wait.answer),
+    ops.WaitForCallback: Kind(wait_for_callback.wait),
+    ops.WaitForCondition: Kind(wait_for_condition.wait),
+    Approve: Kind(approve.approve),
+    ops.Invoke: Kind(invoke.invoke),
+    ops.Start: Kind(invoke.start),
+    ops.SendEvent: Kind(invoke.send_event),
+    ops.Parallel: Kind(parallel.parallel, parallel.answer),
+    ops.Map: Kind(parallel.parallel, parallel.answer),
+}
+
+
+class Performer:
+    """Performs operations for one attempt of a ``def`` function."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def __call__(self, operation: ops.Operation) -> Any:
+        """Answer a step, or suspend the run."""
+        frame = self.frame(operation)
+        kind = KINDS[type(operation)]
+        if frame.memo is not None and frame.memo.ended:
+            return kind.read(frame, frame.memo)
+        try:
+            return drive(kind.plan(frame, operation), self.session)
+        except Suspend:
+            frame.scope.whole.left = True
+            raise
+        except BaseException as error:
+            self.session.end_if_over(error)
+            raise
+
+    def frame(self, operation: ops.Operation) -> Frame:
+        """Return the place of a step in the run, and what is recorded there."""
+        place = self._place(operation.id)
+        key = place.next_key(operation.id)
+        memo = self.session.meet(key, operation.id, operation.kind)
+        if memo is None or not memo.ended:
+            self.session.check_committing(operation.id)
+        if memo is None:
+            self.session.check_room(operation.id)
+        return Frame(self.session, place, operation, key, memo)
+
+    def _place(self, name: str) -> Scope:
+        """Return where a step is called; refuse it where none may be."""
+        inside = current.body.get()
+        if inside is not None:
+            msg = (
+                f"Step {name!r} is called inside the body of step {inside!r}. Call it "
+                f"beside that one, or use ctx.step.group() or parallel()."
+            )
+            raise NestedStep(msg)
+        self.session.end_if_over()
+        place = scope.current()
+        if not place.alive:
+            raise BranchDropped
+        if place.whole.left:
+            raise Suspend  # in a ``finally``, or after an ``except BaseException``
+        return place
+
+    @contextmanager
+    def group(self, name: str) -> Iterator[None]:
+        """Scope the names inside the block."""
+        place = self._place(name)
+        key = place.next_key(name)
+        if self.session.meet(key, name, GROUP) is None:
+            frame = Frame(self.session, place, ops.Operation(id=name), key, None)
+            now = clock.now()
+            self.session.note(
+                frame.new_memo(
+                    GROUP, StepStatus.COMPLETED, started_at=now, ended_at=now
+                )
+            )
+        with scope.entered(place.group(key)):
+            yield
+
+
+class AsyncPerformer(Performer):
+    """Performs operations for one attempt of an ``async def`` function."""
+
+    def __init__(self, session: Session, activity: Activity) -> None:
+        super().__init__(session)
+        self._activity = activity
+        self._driver = AsyncDriver(session, activity)
+        self._turns = Turns(activity, session.run.pk, session.memos.values())
+
+    def __call__(self, operation: ops.Operation) -> Any:
+        """Return what answers a step when it is awaited; its place is taken now."""
+        frame = self.frame(operation)
+        kind = KINDS[type(operation)]
+        if frame.memo is not None and frame.memo.ended:
+            return self._read(kind, frame, frame.memo)
+        return self._drive(frame.key, kind.plan(frame, operation))
+
+    def told(self) -> None:
+        """Let no step wait for its turn behind those that have ended."""
+        self._turns.told()
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Let the attempt go on inside the block, though no step does."""
+        return self._activity.work()
+
+    async def idle(self) -> None:
+        """Wait until no step is at work."""
+        await self._activity.idle()
+
+    async def _read(self, kind: Kind, frame: Frame, memo: Memo) -> Any:
+        await self._turns.take(frame.key)
+        try:
+            return kind.read(frame, memo)
+        except SynchronousOnlyOperation:
+            # The result refers to rows, which an event loop's thread may not load.
+            with self._activity.work():
+                return await sync_to_async(kind.read)(frame, memo)
+
+    async def _drive(self, key: str, plan: Plan) -> Any:
+        # A step that began ends: who awaits it may be cancelled, its record is not
+        # lost.
+        task = asyncio.ensure_future(self._driver.drive(plan))
+        self._activity.watch(task)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            if not scope.current().alive:
+                task.cancel()
+            raise
+        if task.cancelled() or not isinstance(task.exception(), Suspend):
+            if not task.cancelled():
+                self.session.end_if_over(task.exception())
+            await self._turns.take(key)
+            return task.result()
+        await self._activity.suspend()
+
+    def _place(self, name: str) -> Scope:
+        if self._activity.left:
+            raise Suspend
+        return super()._place(name)

@@ -1,0 +1,131 @@
+"""Counting branches: which have ended, and whether that decides their step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from durable_jobs import clock, ids
+from durable_jobs.definitions import operations as ops
+from durable_jobs.definitions.policies import AtLeast, First, Tolerate
+from durable_jobs.engine.effects import Frame
+from durable_jobs.engine.errors import Record
+from durable_jobs.engine.scope import Scope
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store.steps import Memo
+
+ENDS = frozenset({StepStatus.COMPLETED, StepStatus.FAILED})
+
+
+class Tally:
+    """The branches of one step. ``scopes`` are those of the ones that go on."""
+
+    def __init__(self, frame: Frame, operation: ops.Parallel) -> None:
+        self._memos = frame.session.memos
+        self._operation = operation
+        self.names = [name for name, _ in operation.branches]
+        self.calls = [call for _, call in operation.branches]
+        self.keys = [ids.step_key(name, frame.key) for name in self.names]
+        #: The statuses of the branches that have ended, by index.
+        self.ended: dict[int, str] = {}
+        for index in self._indexes():
+            self.note(index, self._memos.get(self.keys[index]))
+        self.scopes: dict[int, Scope] = {
+            index: frame.scope.branch(self.keys[index])
+            for index in self._indexes()
+            if index not in self.ended
+        }
+
+    def _indexes(self) -> Iterable[int]:
+        return range(len(self.keys))
+
+    def note(self, index: int, memo: Memo | None) -> None:
+        """Take note of a branch, if it has ended."""
+        if memo is not None and memo.status in ENDS:
+            self.ended[index] = memo.status
+
+    def losers(self) -> list[int]:
+        """Return the branches that have not ended."""
+        return [index for index in self._indexes() if index not in self.ended]
+
+    def met(self) -> bool:
+        """Tell whether the policy is met, whatever the others do."""
+        succeeded, failed = self._count()
+        policy = self._operation.completion
+        if isinstance(policy, First):
+            return succeeded >= 1
+        if isinstance(policy, AtLeast):
+            return succeeded >= policy.n
+        return succeeded + failed == len(self.keys) and not self.broken()
+
+    def broken(self) -> bool:
+        """Tell whether the policy cannot be met any more."""
+        _, failed = self._count()
+        policy, total = self._operation.completion, len(self.keys)
+        if isinstance(policy, First):
+            return failed == total
+        if isinstance(policy, AtLeast):
+            return total - failed < policy.n
+        if isinstance(policy, Tolerate):
+            return failed > policy.allowed(total)
+        return failed > 0 and not self._operation.return_exceptions
+
+    def _count(self) -> tuple[int, int]:
+        ends = list(self.ended.values())
+        failed = ends.count(StepStatus.FAILED)
+        return len(ends) - failed, failed
+
+    def decided(self) -> bool:
+        """Tell whether the branches that go on make no difference."""
+        return self.met() or self.broken()
+
+    def drop_losers(self) -> None:
+        """Let no branch that has not ended write anything more."""
+        for index, scope in self.scopes.items():
+            if index not in self.ended:
+                scope.dropped = True
+
+    def verdict(self, frame: Frame) -> Memo:
+        """Return the record of what the branches decided."""
+        broken = self.broken()
+        return frame.memo_as(
+            StepStatus.FAILED if broken else StepStatus.COMPLETED,
+            ended_at=clock.now(),
+            output="null",
+            error=self._error(frame.name) if broken else None,
+            detail={
+                "named": self._operation.named,
+                "branches": self.names,
+                "chosen": [self.names[index] for index in self._chosen()],
+            },
+        )
+
+    def _chosen(self) -> list[int]:
+        """Return the branches that succeeded, in order; of ``First`` the first."""
+        done = [
+            index
+            for index in self._indexes()
+            if self.ended.get(index) == StepStatus.COMPLETED
+        ]
+        if isinstance(self._operation.completion, First):
+            return sorted(done, key=self._when)[:1]
+        return done
+
+    def _when(self, index: int) -> tuple[object, int]:
+        memo = self._memos[self.keys[index]]
+        return memo.ended_at, memo.position
+
+    def _error(self, name: str) -> Record:
+        failed = [
+            self._memos[self.keys[index]].error or {}
+            for index in self._indexes()
+            if self.ended.get(index) == StepStatus.FAILED
+        ]
+        first = failed[0]
+        return {
+            "type": "BatchError",
+            "message": (
+                f"{len(failed)} of {len(self.keys)} branches of {name!r} failed; the "
+                f"first: {first.get('type')}: {first.get('message')}"
+            ),
+            "raise": "BatchError",
+        }

@@ -1,0 +1,205 @@
+"""``invoke``, ``start`` and ``send_event``: steps that make other runs start."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from durable_jobs import clock
+from durable_jobs.definitions import operations as ops
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.engine.effects import Frame, Plan, answer
+from durable_jobs.engine.errors import describe
+from durable_jobs.engine.suspend import Suspend
+from durable_jobs.events import send_event as event_sender
+from durable_jobs.exceptions import DuplicateKeyError
+from durable_jobs.failpoints import hit
+from durable_jobs.lifecycle import start as start_runs
+from durable_jobs.lifecycle.start import Start
+from durable_jobs.models import Run, WaitKind
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import awaited_runs, waits
+from durable_jobs.store.idempotency import Claim
+from durable_jobs.store.runs import INVOKE, START, Parked, outcome_of
+from durable_jobs.store.steps import Memo
+from durable_jobs.store.waits import NewWait
+
+
+def invoke(frame: Frame, operation: ops.Invoke) -> Plan:
+    """Start a child with the wait for its end, in one transaction.
+
+    If a run holds the child's key, the step waits for that run.
+    """
+    if frame.memo is not None:
+        raise Suspend
+    frame.session.begin(operation.id)
+    child, claims = _child(frame, operation.function, operation.data, INVOKE)
+    now = clock.now()
+    new = [NewWait(kind=WaitKind.CHILD, name=str(child.id))]
+    if operation.limit is not None:
+        message = f"Run {child.id} of {child.function.id} did not end in time."
+        new.append(timeout_wait(operation.limit, "InvokeTimeout", message))
+    memo = frame.memo_as(
+        StepStatus.INVOKING, started_at=now, detail={"child": str(child.id)}
+    )
+    if claims:
+        return _invoke_once(frame, child, claims, memo, new)
+
+    def effect() -> None:
+        start_runs.insert([child])
+        hit("step.body", operation.id)
+
+    hit("step.before", operation.id)
+    item = Parked(memo, new, along=effect)
+    raise frame.session.park(item, at_once=frame.scope.concurrent)
+    yield  # a plan is a generator, also one that calls nothing
+
+
+def _invoke_once(
+    frame: Frame,
+    child: Start,
+    claims: Sequence[Claim],
+    memo: Memo,
+    new: Sequence[NewWait],
+) -> Any:
+    """Do so under keys: start the child, or wait for the run that holds its key."""
+
+    def effect() -> Memo:
+        made = memo
+        try:
+            run, mine = start_runs.start_once(child, claims)
+        except DuplicateKeyError as error:
+            return _failed(memo, error, "InvokeFailed")
+        if not mine:
+            made = _joined(frame.session.run.pk, run, memo)
+        if not made.ended:
+            waits.register(frame.session.run.pk, memo.key, _for_run(new, run, mine))
+        hit("step.body", memo.name)
+        return made
+
+    hit("step.before", memo.name)
+    memo = frame.session.record_with(effect)
+    hit("step.after", memo.name)
+    if not memo.ended:
+        frame.session.waited = True
+        raise Suspend
+    frame.session.go_on()
+    return answer(memo)
+
+
+def _joined(parent: uuid.UUID, run: Run, memo: Memo) -> Memo:
+    """Return the record of a step whose key another run holds."""
+    memo = memo.but(detail={"child": str(run.pk)})
+    if awaited_runs.waits_for(run.pk, parent):
+        msg = f"Run {run.pk} holds the key, and would wait for itself."
+        return _failed(memo, DuplicateKeyError(msg), "InvokeFailed")
+    if awaited_runs.mark(run.pk):
+        return memo
+    run.refresh_from_db(fields=["status", "error", "reason"])
+    outcome = outcome_of(run)
+    assert outcome is not None, "a run that cannot be marked has ended"
+    return memo.but(
+        status=outcome.status,
+        output=outcome.output,
+        error=outcome.error,
+        ended_at=clock.now(),
+    )
+
+
+def _for_run(new: Sequence[NewWait], run: Run, mine: bool) -> list[NewWait]:
+    """Return the waits of a step for a run: its own child, or another's run."""
+    if mine:
+        return list(new)
+    due = awaited_runs.next_look(clock.now())
+    wait = NewWait(kind=WaitKind.CHILD, name=str(run.pk), due_at=due)
+    return [wait, *(one for one in new if one.kind != WaitKind.CHILD)]
+
+
+def start(frame: Frame, operation: ops.Start) -> Plan:
+    """Start a run and record its id, in one transaction.
+
+    If a run holds the key of the start, that run's id is recorded.
+    """
+    frame.session.begin(operation.id)
+    child, claims = _child(frame, operation.function, operation.data, START)
+    now = clock.now()
+
+    def effect() -> Memo:
+        try:
+            run, _ = start_runs.start_once(child, claims)
+        except DuplicateKeyError as error:
+            blank = frame.memo_as(StepStatus.FAILED, started_at=now)
+            return _failed(blank, error, "StepFailed")
+        hit("step.body", operation.id)
+        return _completed(frame, str(run.pk), now)
+
+    return _recorded(frame, effect)
+    yield  # a plan is a generator, also one that calls nothing
+
+
+def _failed(memo: Memo, error: DuplicateKeyError, kind: str) -> Memo:
+    record = {**describe(error), "raise": kind}
+    return memo.but(status=StepStatus.FAILED, error=record, ended_at=clock.now())
+
+
+def send_event(frame: Frame, operation: ops.SendEvent) -> Plan:
+    """Send events and record their ids, in one transaction."""
+    frame.session.begin(operation.id)
+    now = clock.now()
+
+    def effect() -> Memo:
+        sent = event_sender.send(operation.events, event_sender.STEP)
+        hit("step.body", operation.id)
+        return _completed(frame, sent, now)
+
+    return _recorded(frame, effect)
+    yield  # a plan is a generator, also one that calls nothing
+
+
+def _recorded(frame: Frame, effect: Callable[[], Memo]) -> Any:
+    """Do something with the record of it, and return what every replay will see."""
+    hit("step.before", frame.name)
+    memo = frame.session.record_with(effect)
+    hit("step.after", frame.name)
+    frame.session.go_on()
+    return answer(memo)
+
+
+def _completed(frame: Frame, value: Any, started: Any) -> Memo:
+    return frame.memo_as(
+        StepStatus.COMPLETED,
+        output=frame.session.encode(value, frame.name),
+        started_at=started,
+        ended_at=clock.now(),
+    )
+
+
+def _child(
+    frame: Frame, function: Function | str, data: Any, relation: str
+) -> tuple[Start, list[Claim]]:
+    """Return the start of a child and the claims on its keys.
+
+    Raise ``ExpressionError`` if a key of its flow control fails.
+    """
+    target = registry.get(function) if isinstance(function, str) else function
+    made = start_runs.call(
+        target,
+        data,
+        what=f"the data of step {frame.name!r}",
+        parent=frame.session.run,
+        parent_step=frame.key,
+        relation=relation,
+    ).controlled()
+    return made, start_runs.claims_of(made, data)
+
+
+def timeout_wait(limit: timedelta, kind: str, message: str) -> NewWait:
+    """Return the wait that makes a step raise an error when its time is over."""
+    return NewWait(
+        kind=WaitKind.TIMEOUT,
+        due_at=clock.now() + limit,
+        condition={"error": {"type": kind, "message": message, "raise": kind}},
+    )

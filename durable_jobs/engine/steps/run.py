@@ -1,0 +1,169 @@
+"""``run`` and ``atomic``: steps that call something and remember what it gave."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable
+
+from asgiref.sync import iscoroutinefunction
+from django.db import connections, transaction
+
+from durable_jobs import clock, serialization
+from durable_jobs.control_flow import let_pass
+from durable_jobs.definitions import operations as ops
+from durable_jobs.engine.awaitables import refusal
+from durable_jobs.engine.body_calls import stubbed
+from durable_jobs.engine.effects import Call, Frame, Outcome, Plan
+from durable_jobs.engine.retries import give_up, not_due, schedule, settle
+from durable_jobs.engine.suspend import BranchDropped, Suspend, own_writes
+from durable_jobs.engine.time_limits import interruptible
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.failpoints import hit
+from durable_jobs.logs import kept
+from durable_jobs.retry import as_backoff
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import db, steps
+from durable_jobs.store.connection_state import AtomicGuard
+from durable_jobs.store.steps import Memo
+
+
+def run(frame: Frame, operation: ops.Run) -> Plan:
+    """Call the body and record its result."""
+    frame.session.begin(operation.id, operation.queue)
+    if not_due(frame):
+        raise Suspend
+    started = clock.now()
+    frame.given(operation.args, operation.kwargs)
+    frame.keep_lines(started)
+    if operation.at_most_once:
+        yield from _mark_started(frame, operation)
+    hit("step.before", operation.id)
+    outcome = yield Call(
+        fn=operation.fn,
+        name=operation.id,
+        attempt=frame.memo.attempt if frame.memo is not None else 0,
+        args=operation.args,
+        kwargs=operation.kwargs,
+        timeout=operation.limit,
+        lines=frame.lines,
+    )
+    hit("step.body", operation.id)
+    result = yield from settle(
+        frame,
+        outcome,
+        started,
+        retries=0 if operation.at_most_once else operation.retries,
+        backoff=None if operation.backoff is None else as_backoff(operation.backoff),
+        retry_on=operation.retry_on,
+    )
+    hit("step.after", operation.id)
+    frame.session.go_on()
+    return result
+
+
+def _mark_started(frame: Frame, operation: ops.Run) -> Plan:
+    """Record that the only attempt begins; one that had begun was interrupted."""
+    if frame.memo is not None and frame.memo.status == StepStatus.RUNNING:
+        message = (
+            f"Step {operation.id!r} may run at most once, and was interrupted: whether "
+            f"its body had its effect is not known."
+        )
+        begun = frame.memo.started_at
+        raise (yield from frame.fail_with("StepInterrupted", message, begun))
+    memo = frame.memo_as(StepStatus.RUNNING, started_at=clock.now())
+    yield from frame.write(memo)
+
+
+def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
+    """Call the body and record its result in one transaction."""
+    _check_atomic(operation)
+    frame.session.begin(operation.id)
+    if not_due(frame):
+        raise Suspend
+    started = clock.now()
+    frame.given(operation.args, operation.kwargs)
+    frame.keep_lines(started)
+    hit("step.before", operation.id)
+    blank = frame.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
+    outcome: Outcome = yield Call(
+        fn=functools.partial(_together, frame, operation, blank),
+        name=operation.id,
+        attempt=blank.attempt,
+        own=True,
+    )
+    if outcome.error is not None:
+        error = outcome.error
+        if type(error) is _Undone:
+            error = error.error
+        suspend = schedule(frame, error, started)
+        raise suspend or (yield from give_up(frame, error, started))
+    memo, status = outcome.value
+    frame.session.recorded(memo, status)
+    hit("step.after", operation.id)
+    frame.session.go_on()
+    return serialization.loads(memo.output)
+
+
+def _together(frame: Frame, operation: ops.Atomic, blank: Memo) -> tuple[Memo, str]:
+    """Lock the run, call the body, record: one commit, or nothing of it.
+
+    The lock comes first, so that whoever lost the lease writes nothing. A database that
+    fails around the body, be it in the commit itself, is no failure of the body: only
+    the next attempt can tell what was committed.
+    """
+    with own_writes():
+        with transaction.atomic(using=db.alias()):
+            status = steps.fence(frame.session.lease)
+            hit("record.locked")
+            if not frame.scope.alive:
+                raise BranchDropped  # who holds the lock sees what the others decided
+            text = _called(frame, operation)
+            logs = frame.logged()
+            memo = blank.but(output=text, error=None, logs=logs, ended_at=clock.now())
+            steps.write(frame.session.run.pk, [memo])
+            hit("record.written", operation.id)
+        hit("record.committed", operation.id)
+    return memo, status
+
+
+class _Undone(Exception):
+    """The body failed, and so its transaction is undone."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _called(frame: Frame, operation: ops.Atomic) -> str:
+    """Call the body and return its result as JSON text."""
+    fn = stubbed(operation.id, operation.fn)
+    whose = f"The body of step {operation.id!r}"
+    guard = AtomicGuard(db.connection(), whose, operation.using)
+    try:
+        with kept(frame.lines):  # and not what the engine's own statements log
+            value = interruptible(operation.id, fn, operation.args, operation.kwargs)
+        trouble = guard.end(whose)
+        if trouble is not None:
+            raise trouble
+        if isinstance(value, Awaitable):
+            raise refusal(value, whose)
+        text = frame.session.encode(value, operation.id)
+    except BaseException as error:
+        let_pass(error)
+        raise _Undone(error) from error
+    finally:
+        guard.leave()
+    hit("step.body", operation.id)
+    return text
+
+
+def _check_atomic(operation: ops.Atomic) -> None:
+    if operation.using is not None and operation.using not in connections:
+        msg = (
+            f"Step {operation.id!r}: expected using to be an alias in DATABASES, got "
+            f"{operation.using!r}."
+        )
+        raise ConfigurationError(msg)
+    if iscoroutinefunction(operation.fn):
+        msg = f"Step {operation.id!r}: a transaction needs def, not async def."
+        raise ConfigurationError(msg)

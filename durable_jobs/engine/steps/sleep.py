@@ -1,0 +1,33 @@
+"""``sleep`` and ``sleep_until``: a row with a time, and nobody holding anything."""
+
+from __future__ import annotations
+
+from durable_jobs import clock
+from durable_jobs.definitions import operations as ops
+from durable_jobs.engine.effects import Frame, Plan
+from durable_jobs.engine.suspend import Suspend
+from durable_jobs.exceptions import ConfigurationError
+from durable_jobs.models import WaitKind
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store.runs import Parked
+from durable_jobs.store.waits import NewWait
+
+
+def sleep(frame: Frame, operation: ops.Sleep) -> Plan:
+    """Park until the time has come; a time that is past needs no parking."""
+    if frame.memo is not None:
+        raise Suspend
+    frame.session.check_alive()
+    now = clock.now()
+    due = operation.until if operation.length is None else now + operation.length
+    assert due is not None, "an operation has a length or an end"
+    if due - now > ops.LONGEST:
+        msg = f"Expected step {operation.id!r} to end in 366 days at most, not {due}."
+        raise ConfigurationError(msg)
+    if due <= now:
+        yield from frame.complete(None, now)
+        frame.session.go_on()
+        return None
+    memo = frame.memo_as(StepStatus.SLEEPING, due_at=due, started_at=now)
+    item = Parked(memo, [NewWait(kind=WaitKind.SLEEP, due_at=due)])
+    raise frame.session.park(item, at_once=frame.scope.concurrent)

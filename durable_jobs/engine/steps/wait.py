@@ -1,0 +1,311 @@
+"""``wait_for_event``, ``_signal``, ``_model`` and ``_any``: one plan for all of them.
+
+What a wait needs to be recognised is in its row. Where only the function itself can
+tell (a callable condition, a ``Q``), the row asks for it: the run is woken, and looks.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError
+
+from durable_jobs import clock
+from durable_jobs.definitions import operations as ops
+from durable_jobs.definitions.events import ReceivedEvent
+from durable_jobs.definitions.policies import AnyWait, EventWait, ModelWait, SignalWait
+from durable_jobs.definitions.triggers import compile_match_and_condition
+from durable_jobs.engine.effects import Frame, Plan
+from durable_jobs.engine.effects import answer as plain
+from durable_jobs.engine.suspend import Suspend
+from durable_jobs.events import model_waits, send_signal, wait_matches
+from durable_jobs.events.model_changes import concrete
+from durable_jobs.failpoints import hit
+from durable_jobs.lifecycle import condition_keys
+from durable_jobs.models import Event, Wait, WaitKind
+from durable_jobs.serialization.match_keys import match_key
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import db, waits
+from durable_jobs.store.runs import Parked
+from durable_jobs.store.steps import Memo
+from durable_jobs.store.waits import NewWait
+
+Waiting = ops.WaitForEvent | ops.WaitForSignal | ops.WaitForModel | ops.WaitForAny
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What ended a wait: the alternative's name, its value, and the event's id."""
+
+    branch: str
+    value: Any
+    event: str = ""
+
+
+def wait(frame: Frame, operation: Waiting) -> Plan:
+    """Look, park, and look again each time the run is woken."""
+    session = frame.session
+    session.check_alive()
+    named = _alternatives(operation)
+    if frame.memo is not None:
+        found = session.write(lambda: _look_again(frame, named))
+        if found is None:
+            raise Suspend
+        return _complete(frame, operation, found)
+    found = session.write(lambda: _true_already(named))
+    if found is not None:
+        return _complete(frame, operation, found)
+    raise (yield from _park(frame, operation, named))
+
+
+def _alternatives(operation: Waiting) -> Mapping[str, AnyWait]:
+    if isinstance(operation, ops.WaitForAny):
+        return operation.waits
+    return {"": operation.wait}
+
+
+# Parking
+
+
+def _park(frame: Frame, operation: Waiting, named: Mapping[str, AnyWait]) -> Plan:
+    """Register what is waited for; return what to raise."""
+    session = frame.session
+    memo = frame.memo_as(StepStatus.WAITING, started_at=clock.now())
+    rows = [_row(frame, branch, one) for branch, one in named.items()]
+    if operation.limit is not None:
+        output = [None, None] if isinstance(operation, ops.WaitForAny) else None
+        rows.append(
+            NewWait(
+                kind=WaitKind.TIMEOUT,
+                due_at=clock.now() + operation.limit,
+                condition={"output": output},
+            )
+        )
+        memo.due_at = rows[-1].due_at
+    item = Parked(memo, rows)
+    signals = [one for one in named.values() if isinstance(one, SignalWait)]
+    if signals:
+        return (yield from _park_signals(frame, item, signals))
+    look = _look_after(frame, named)
+    return session.park(item, at_once=frame.scope.concurrent, look=look)
+
+
+def _row(frame: Frame, branch: str, one: AnyWait) -> NewWait:
+    if isinstance(one, SignalWait):
+        return NewWait(kind=WaitKind.SIGNAL, name=one.name, branch=branch)
+    if isinstance(one, ModelWait):
+        return NewWait(
+            kind=WaitKind.MODEL,
+            name=concrete(type(one.instance))._meta.label_lower,
+            match=str(one.instance.pk),
+            branch=branch,
+            due_at=clock.now() + model_waits.FIRST_LOOK,
+        )
+    return _event_row(frame, branch, one)
+
+
+def _event_row(frame: Frame, branch: str, one: EventWait) -> NewWait:
+    condition: dict[str, Any] = {}
+    match = ""
+    if one.match is not None:
+        match = match_key(one.match, {"data": frame.session.run.data}) or ""
+        condition["match"] = one.match
+    if callable(one.if_):
+        condition["ask"] = True
+    elif one.if_ is not None:
+        condition["if"] = one.if_
+        if one.match is None:
+            match = condition_keys.key_of(one.if_, frame.session.run.data)
+    return NewWait(
+        kind=WaitKind.EVENT,
+        name=one.event,
+        match=match,
+        branch=branch,
+        condition=condition or None,
+        # Until the look at what came before is made: who dies before it is outlived.
+        due_at=clock.now() + model_waits.FIRST_LOOK if one.since else None,
+    )
+
+
+def _park_signals(frame: Frame, item: Parked, signals: list[SignalWait]) -> Plan:
+    """Register at once: whether a name is free is known by its row alone."""
+    session = frame.session
+    for one in signals:
+        if one.on_conflict == "replace":
+            take = functools.partial(send_signal.replace, one.name, session.run.pk)
+            session.write(take)
+    try:
+        return session.park(item, at_once=True)
+    except IntegrityError:
+        session.memos.pop(item.memo.key, None)
+    names = ", ".join(repr(one.name) for one in signals)
+    message = f"Another run waits for the signal {names} already."
+    return (yield from frame.fail_with("SignalTaken", message, item.memo.started_at))
+
+
+# Looking
+
+
+def _look_after(
+    frame: Frame, named: Mapping[str, AnyWait]
+) -> Callable[[], None] | None:
+    """Return the look that follows the commit of the waits, if one is needed.
+
+    Events that commit later find the waits themselves; only those that came before, and
+    a model that changed meanwhile, need the look.
+    """
+    needed = [
+        one
+        for one in named.values()
+        if isinstance(one, ModelWait) or (isinstance(one, EventWait) and one.since)
+    ]
+    if not needed:
+        return None
+    run_id, key = frame.session.run.pk, frame.key
+
+    def look() -> None:
+        hit("look.begin", frame.name)
+        rows = Wait.objects.using(db.alias()).filter(run_id=run_id, step=key)
+        for row in rows.order_by("pk"):
+            one = named.get(row.branch)
+            if isinstance(one, EventWait) and one.since and row.kind == WaitKind.EVENT:
+                if _look_back(frame, row, one):
+                    return
+                waits.looked(row)
+            elif (
+                isinstance(one, ModelWait)
+                and row.kind == WaitKind.MODEL
+                and _fresh(one) is not None
+            ):
+                waits.wake([run_id])
+        hit("look.done", frame.name)
+
+    return look
+
+
+def _look_back(frame: Frame, row: Wait, one: EventWait) -> bool:
+    run = frame.session.run
+    consumed = _consumed(frame)
+    if not callable(one.if_):
+        return wait_matches.look_back(run, frame.key, row, consumed)
+    came = wait_matches.came_before(run, row, consumed)
+    if came:
+        with db.atomic():
+            waits.lock_runs([run.pk])
+            wait_matches.propose(row, [event.pk for event in came])
+            waits.wake([run.pk])
+    return False  # the function itself decides
+
+
+def _consumed(frame: Frame) -> list[str]:
+    """Return the events that earlier waits of the run have taken."""
+    details = (memo.detail or {} for memo in frame.session.memos.values())
+    return [str(detail["event"]) for detail in details if detail.get("event")]
+
+
+def _true_already(named: Mapping[str, AnyWait]) -> Found | None:
+    for branch, one in named.items():
+        if isinstance(one, ModelWait):
+            instance = _fresh(one)
+            if instance is not None:
+                return Found(branch, instance)
+    return None
+
+
+def _look_again(frame: Frame, named: Mapping[str, AnyWait]) -> Found | None:
+    found = _true_already(named)
+    if found is not None:
+        return found
+    asking = {
+        branch: one
+        for branch, one in named.items()
+        if isinstance(one, EventWait) and (callable(one.if_) or one.since)
+    }
+    if not asking:
+        return None
+    rows = Wait.objects.using(db.alias()).filter(
+        run_id=frame.session.run.pk, step=frame.key, kind=WaitKind.EVENT
+    )
+    for row in rows.order_by("pk"):
+        one = asking.get(row.branch)
+        found = None if one is None else _among_its_own(frame, row, one)
+        if found is not None:
+            return found
+    return None
+
+
+def _among_its_own(frame: Frame, row: Wait, one: EventWait) -> Found | None:
+    """Look among the events that only the function itself can tell, or has to find."""
+    unlooked = row.due_at is not None
+    events = wait_matches.proposed(row)
+    if unlooked:  # the attempt that registered the wait has not lived to look back
+        events += wait_matches.came_before(frame.session.run, row, _consumed(frame))
+    for event in events:
+        if _holds(frame, one, event):
+            return Found(row.branch, as_output(event), event.pk)
+    if unlooked:
+        waits.looked(row)
+    if events:
+        with db.atomic():
+            waits.lock_runs([frame.session.run.pk])
+            wait_matches.dismiss(row, [event.pk for event in events])
+    return None
+
+
+def _holds(frame: Frame, one: EventWait, event: Event) -> bool:
+    condition = compile_match_and_condition(one.match, one.if_, one.event)
+    run = frame.session.run
+    came = wait_matches.received(event)
+    if not wait_matches.meets(run, came, {"match": one.match}):
+        return False
+    return condition is None or wait_matches.evaluate(condition, run, came)
+
+
+def _fresh(one: ModelWait) -> Any:
+    rows = type(one.instance)._base_manager.using(one.instance._state.db)
+    return rows.filter(pk=one.instance.pk).filter(one.when).first()
+
+
+# Ending
+
+
+def as_output(event: Event) -> dict[str, Any]:
+    """Return an event as the step that waited for it records it."""
+    return wait_matches.received(event).as_dict() | {"data": event.data, "ts": event.ts}
+
+
+def _complete(frame: Frame, operation: Waiting, found: Found) -> Any:
+    several = isinstance(operation, ops.WaitForAny)
+    value = [found.branch, found.value] if several else found.value
+    memo = frame.memo_as(
+        StepStatus.COMPLETED,
+        output=frame.session.encode(value, frame.name, own=True),
+        due_at=None,
+        ended_at=clock.now(),
+        detail={"event": found.event, "branch": found.branch},
+    )
+    recorded = frame.session.record_with(lambda: memo, dropping_waits=True)
+    frame.session.go_on()
+    return answer(frame, recorded)
+
+
+def answer(frame: Frame, memo: Memo) -> Any:
+    """Return events as events, and what ``wait_for_any`` found as a pair."""
+    value = plain(memo)
+    operation = frame.operation
+    if isinstance(operation, ops.WaitForAny):
+        branch, inner = value or (None, None)
+        # Recorded waits of code that has changed since are told by their value.
+        if isinstance(operation.waits.get(branch or ""), EventWait):
+            inner = _event(inner)
+        return (branch, inner)
+    if isinstance(operation, ops.WaitForEvent):
+        return _event(value)
+    return value
+
+
+def _event(value: Any) -> ReceivedEvent | None:
+    return None if value is None else ReceivedEvent(**value)

@@ -1,0 +1,117 @@
+"""``wait_for_callback``: work that somebody else does, and answers for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durable_jobs import clock
+from durable_jobs.conf import settings
+from durable_jobs.definitions import operations as ops
+from durable_jobs.definitions.callbacks import Callback
+from durable_jobs.durations import format_duration
+from durable_jobs.engine.effects import Call, Frame, Plan, answer
+from durable_jobs.engine.retries import record_of, schedule, told
+from durable_jobs.engine.steps.invoke import timeout_wait
+from durable_jobs.engine.suspend import Suspend
+from durable_jobs.failpoints import hit
+from durable_jobs.lifecycle import callbacks
+from durable_jobs.models import WaitKind
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store.runs import Parked
+from durable_jobs.store.steps import Memo
+from durable_jobs.store.waits import NewWait
+
+SUBMITTED = {"submitted": True}
+
+
+def wait(frame: Frame, operation: ops.WaitForCallback) -> Plan:
+    """Register, submit, park: an answer that comes while submitting is not lost."""
+    session = frame.session
+    session.begin(operation.id)
+    if _submitted(frame.memo) or _not_due(frame.memo):
+        raise Suspend
+    if frame.memo is None:
+        memo = frame.memo_as(StepStatus.WAITING, started_at=clock.now())
+        session.park(Parked(memo, _waits(operation)), at_once=True)
+        frame.memo = memo
+    hit("step.before", operation.id)
+    if operation.submit is not None:
+        yield from _submit(frame, operation)
+    hit("step.body", operation.id)
+    memo = frame.memo_as(
+        StepStatus.WAITING, detail=SUBMITTED, logs=frame.logged(), due_at=None
+    )
+    yield from frame.write(memo)
+    hit("step.after", operation.id)
+    raise Suspend
+
+
+def _submit(frame: Frame, operation: ops.WaitForCallback) -> Plan:
+    assert operation.submit is not None, "the caller has looked"
+    memo = frame.memo
+    started = clock.now()
+    frame.keep_lines(started)
+    token = callbacks.token(frame.session.run.pk, frame.key)
+    outcome = yield Call(
+        fn=operation.submit,
+        name=operation.id,
+        attempt=memo.attempt if memo is not None else 0,
+        # Not kept as the step's input: who has the token may answer.
+        args=(Callback(token, _url(token)),),
+        lines=frame.lines,
+    )
+    if outcome.error is None:
+        return
+    suspend = schedule(frame, outcome.error, started, keep_waits=True)
+    if suspend is not None:
+        raise suspend
+    record = record_of(outcome.error)
+    failed = frame.memo_as(
+        StepStatus.FAILED,
+        error=record,
+        logs=frame.logged(),
+        due_at=None,
+        ended_at=clock.now(),
+    )
+    frame.session.record_with(lambda: failed, dropping_waits=True)
+    told(frame, record, outcome.error)
+    answer(failed)
+
+
+def _url(token: str) -> str | None:
+    base = settings.CALLBACK_URL
+    return None if base is None else f"{base.rstrip('/')}/{token}"
+
+
+def _submitted(memo: Memo | None) -> bool:
+    return memo is not None and bool((memo.detail or {}).get("submitted"))
+
+
+def _not_due(memo: Memo | None) -> bool:
+    return memo is not None and memo.due_at is not None and memo.due_at > clock.now()
+
+
+def _waits(operation: ops.WaitForCallback) -> list[NewWait]:
+    rows = [NewWait(kind=WaitKind.CALLBACK)]
+    if operation.limit is not None:
+        length = format_duration(operation.limit)
+        rows.append(_limit(operation.limit, f"No answer came within {length}."))
+    if operation.beat is not None:
+        length = format_duration(operation.beat)
+        beat = _limit(operation.beat, f"No heartbeat came for {length}.")
+        rows.append(
+            NewWait(
+                kind=beat.kind,
+                due_at=beat.due_at,
+                name="heartbeat",
+                condition={
+                    **(beat.condition or {}),
+                    "seconds": operation.beat.total_seconds(),
+                },
+            )
+        )
+    return rows
+
+
+def _limit(length: Any, message: str) -> NewWait:
+    return timeout_wait(length, "CallbackTimeout", message)

@@ -1,0 +1,197 @@
+"""``wait_for_condition``: a question asked again and again, in one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from durable_jobs import clock, serialization
+from durable_jobs.definitions import operations as ops
+from durable_jobs.definitions.policies import Done
+from durable_jobs.durations import format_duration, parse_duration
+from durable_jobs.engine.effects import Call, Frame, Plan
+from durable_jobs.engine.retries import next_attempt, record_of, told
+from durable_jobs.engine.suspend import Suspend
+from durable_jobs.exceptions import LimitExceeded, PayloadError
+from durable_jobs.failpoints import hit
+from durable_jobs.models import WaitKind
+from durable_jobs.retry import as_backoff
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import steps
+from durable_jobs.store.runs import Parked
+from durable_jobs.store.steps import Memo
+from durable_jobs.store.waits import NewWait
+
+
+def wait(frame: Frame, operation: ops.WaitForCondition) -> Plan:
+    """Ask once if it is time; end, or park until the next time."""
+    session = frame.session
+    session.begin(operation.id)
+    memo = frame.memo
+    if memo is not None and memo.due_at is not None and memo.due_at > clock.now():
+        raise Suspend
+    asked = _Asked.of(operation, memo)
+    started = memo.started_at if memo is not None else clock.now()
+    frame.keep_lines(clock.now(), asked.errors)
+    hit("step.before", operation.id)
+    outcome = yield Call(
+        fn=operation.check,
+        name=operation.id,
+        attempt=asked.errors,
+        args=(serialization.own_copy(asked.state),),
+        lines=frame.lines,
+    )
+    hit("step.body", operation.id)
+    if outcome.error is not None:
+        return _failed(frame, asked, outcome.error, started)
+    if isinstance(outcome.value, Done):
+        return _end(frame, outcome.value.value, started)
+    asked.state, asked.errors = outcome.value, 0
+    asked.attempts += 1
+    if operation.max_attempts is not None and asked.attempts >= operation.max_attempts:
+        message = f"The condition was not met in {asked.attempts} attempts."
+        raise _fail(
+            frame,
+            {
+                "type": "ConditionTimeout",
+                "message": message,
+                "raise": "ConditionTimeout",
+            },
+            started,
+        )
+    if operation.backoff is None:
+        pause = parse_duration(operation.every)
+    else:
+        pause = as_backoff(operation.backoff).delay(asked.attempts - 1, None)
+    raise _park(frame, asked, clock.now() + pause, started)
+
+
+class _Asked:
+    """How often was asked, what the next asking is given, and when it must be over."""
+
+    def __init__(
+        self, attempts: int, errors: int, state: Any, deadline: datetime | None
+    ) -> None:
+        self.attempts, self.errors = attempts, errors
+        self.state, self.deadline = state, deadline
+
+    @classmethod
+    def of(cls, operation: ops.WaitForCondition, memo: Memo | None) -> _Asked:
+        """Return it as recorded, or as it is at the beginning."""
+        if memo is None or memo.detail is None:
+            limit: timedelta | None = operation.limit
+            deadline = None if limit is None else clock.now() + limit
+            return cls(0, 0, operation.initial, deadline)
+        kept = memo.detail
+        deadline = kept.get("deadline")
+        return cls(
+            kept["attempts"],
+            kept["errors"],
+            serialization.from_tree(kept["state"]),
+            None if deadline is None else datetime.fromisoformat(deadline),
+        )
+
+    def detail(self, name: str) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "attempts": self.attempts,
+            "errors": self.errors,
+            "state": serialization.to_tree(self.state, what=f"the state of {name!r}"),
+            "deadline": None if self.deadline is None else self.deadline.isoformat(),
+        }
+
+
+def _park(
+    frame: Frame,
+    asked: _Asked,
+    due: datetime,
+    started: datetime | None,
+    along: Callable[[], None] | None = None,
+) -> BaseException:
+    try:
+        detail = asked.detail(frame.name)
+        frame.session.encode(asked.state, frame.name)
+    except (PayloadError, LimitExceeded) as refused:
+        return _fail(frame, record_of(refused), started)
+    waits = [NewWait(kind=WaitKind.POLL, due_at=due)]
+    if asked.deadline is not None:
+        waits.append(_timeout(frame, asked.deadline))
+    memo = frame.memo_as(
+        StepStatus.WAITING,
+        attempt=asked.attempts,
+        detail=detail,
+        logs=frame.logged(),
+        due_at=due,
+        started_at=started,
+    )
+    item = Parked(memo, waits, known=frame.memo is not None, along=along)
+    return frame.session.park(item, at_once=frame.scope.concurrent)
+
+
+def _timeout(frame: Frame, deadline: datetime) -> NewWait:
+    operation = frame.operation
+    assert isinstance(operation, ops.WaitForCondition)
+    length = format_duration(operation.limit or timedelta())
+    message = f"The condition was not met within {length}."
+    error = {
+        "type": "ConditionTimeout",
+        "message": message,
+        "raise": "ConditionTimeout",
+    }
+    return NewWait(kind=WaitKind.TIMEOUT, due_at=deadline, condition={"error": error})
+
+
+def _failed(
+    frame: Frame, asked: _Asked, error: BaseException, started: datetime | None
+) -> Any:
+    function = frame.session.function
+    due = next_attempt(error, asked.errors, function.retries, function.backoff)
+    if due is None:
+        raised = _fail(frame, record_of(error), started)
+        told(frame, record_of(error), error, number=asked.errors)
+        raise raised
+    record, number, ended = record_of(error), asked.errors, clock.now()
+    logs = frame.logged()
+    asked.errors += 1
+
+    def along() -> None:
+        run_id = frame.session.run.pk
+        steps.record_attempt(run_id, frame.key, number, record, started, ended, logs)
+        told(frame, record, error, number=number, due_at=due)
+
+    raise _park(frame, asked, due, started, along=along)
+
+
+def _end(frame: Frame, value: Any, started: datetime | None) -> Any:
+    text = frame.session.encode(value, frame.name)
+    memo = frame.memo_as(
+        StepStatus.COMPLETED,
+        output=text,
+        error=None,
+        logs=frame.logged(),
+        due_at=None,
+        started_at=started,
+        ended_at=clock.now(),
+    )
+    frame.session.record_with(lambda: memo, dropping_waits=True)
+    hit("step.after", frame.name)
+    frame.session.go_on()
+    return serialization.loads(text)
+
+
+def _fail(
+    frame: Frame, record: dict[str, Any], started: datetime | None
+) -> BaseException:
+    from durable_jobs.engine.errors import rebuild
+
+    memo = frame.memo_as(
+        StepStatus.FAILED,
+        error=record,
+        logs=frame.logged(),
+        due_at=None,
+        started_at=started,
+        ended_at=clock.now(),
+    )
+    frame.session.record_with(lambda: memo, dropping_waits=True)
+    return rebuild(record, frame.name, frame.key)

@@ -1,0 +1,200 @@
+"""Sending: events are checked, stored and routed to functions in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from durable_jobs import clock, ids, notifier, serialization
+from durable_jobs.conf import settings
+from durable_jobs.definitions.events import NewEvent, ReceivedEvent
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.exceptions import (
+    ConfigurationError,
+    DuplicateKeyError,
+    ExpressionError,
+    LimitExceeded,
+)
+from durable_jobs.failpoints import hit
+from durable_jobs.lifecycle import causation
+from durable_jobs.lifecycle import trigger as triggers
+from durable_jobs.lifecycle.schemas import validate
+from durable_jobs.lifecycle.start import Start, origin, subjects_of
+from durable_jobs.lifecycle.trigger import Reached, condition_holds
+from durable_jobs.models import Event
+from durable_jobs.models.fields import Encoded
+from durable_jobs.signals import announce, event_received
+from durable_jobs.store import db, events
+
+SEND = "send"
+STEP = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """An event that passed all checks. ``text`` is its data as JSON text."""
+
+    id: str
+    event: NewEvent
+    text: str
+    ts: datetime
+    subjects: tuple[tuple[str, str], ...]
+
+    def received(self) -> ReceivedEvent:
+        """Return the event as functions and conditions see it."""
+        data = serialization.loads(self.text)
+        return ReceivedEvent(
+            self.id, self.event.name, data, self.ts, self.event.user, self.event.v
+        )
+
+
+def send(
+    new: Sequence[NewEvent],
+    source: str = SEND,
+    *,
+    own: bool | Collection[str] = False,
+    to: Sequence[Function] = (),
+) -> list[str]:
+    """Store events and start what listens to them; return their ids, in order.
+
+    All or none. ``own``: the product's own events may have reserved names, all of them
+    or these. ``to``: functions that the events start besides those that listen to their
+    names.
+    """
+    if len(new) > settings.MAX_EVENTS:
+        msg = (
+            f"Expected at most {settings.MAX_EVENTS} events at once, got {len(new)} "
+            f"(setting MAX_EVENTS)."
+        )
+        raise LimitExceeded(msg)
+    incoming = [_check(event, own) for event in new]
+    if incoming:
+        first = incoming[0].event.name
+        causation.check(f"event {first}")
+        hit("send.begin", first)
+        with db.joined():
+            _store(incoming, source)
+            hit("send.stored", first)
+            triggers.begin(_starts(incoming, to))
+            notifier.ring(settings.QUEUE)
+            hit("send.started", first)
+        hit("send.committed", first)
+        for one in incoming:
+            announce(event_received, event_id=one.id, name=one.event.name)
+    return [one.id for one in incoming]
+
+
+def _check(event: NewEvent, own: bool | Collection[str]) -> Incoming:
+    if not isinstance(event, NewEvent):
+        msg = f"Expected durable.NewEvent, got {event!r:.80}."
+        raise ConfigurationError(msg)
+    event.checked(own=own if isinstance(own, bool) else event.name in own)
+    data = {} if event.data is None else event.data
+    what = f"the data of event {event.name!r}"
+    for _, trigger in registry.listeners(event.name):
+        if trigger.schema is not None:
+            validate(trigger.schema, data, what)
+    text = serialization.dumps(
+        data, what=what, limit=settings.MAX_EVENT_BYTES, limit_setting="MAX_EVENT_BYTES"
+    )
+    if event.user is not None:
+        serialization.dumps(
+            event.user,
+            what=f"the user of event {event.name!r}",
+            limit=settings.MAX_EVENT_BYTES,
+            limit_setting="MAX_EVENT_BYTES",
+        )
+    return Incoming(
+        id=event.id or str(ids.new_id()),
+        event=event,
+        text=text,
+        ts=event.ts or clock.now(),
+        subjects=subjects_of(data),
+    )
+
+
+def _store(incoming: Sequence[Incoming], source: str) -> None:
+    now = clock.now()
+    rows = {
+        one.id: Event(
+            id=one.id,
+            name=one.event.name,
+            data=Encoded(one.text),
+            user=one.event.user,
+            v=one.event.v or "",
+            ts=one.ts,
+            received_at=now,
+            source=source,
+            depth=causation.depth(),
+        )
+        # Of two with one id the first counts, so it goes in last.
+        for one in reversed(incoming)
+    }
+    named = [one.id for one in incoming if one.event.id is not None]
+    if named:
+        names = events.insert_missing(
+            [rows.pop(id) for id in dict.fromkeys(named)], now - settings.IDEMPOTENCY
+        )
+        _check_names(incoming, names)
+    if rows:
+        events.insert(list(reversed(rows.values())))
+
+
+def _check_names(incoming: Sequence[Incoming], names: dict[str, str]) -> None:
+    """Raise when an id was used for an event of another name: it would be lost."""
+    for one in incoming:
+        known = names.get(one.id, one.event.name)
+        if known != one.event.name:
+            msg = (
+                f"The event id {one.id!r} was used for {known!r}; {one.event.name!r} "
+                f"needs an id of its own."
+            )
+            raise DuplicateKeyError(msg)
+
+
+def _starts(incoming: Sequence[Incoming], to: Sequence[Function]) -> list[Reached]:
+    """Return the starts of the functions that events reach."""
+    return [
+        Reached(made, () if one.event.id is None else (f"event:{one.id}",))
+        for one in incoming
+        for made in _starts_of(one, to)
+    ]
+
+
+def _starts_of(one: Incoming, to: Sequence[Function]) -> list[Start]:
+    now = clock.now()
+    received = None
+    found = {f.id: _start_of(one, f, max(one.ts, now), "") for f in to}
+    for function, trigger in registry.listeners(one.event.name):
+        if function.id in found and not found[function.id].skipped:
+            continue
+        skipped = ""
+        if trigger.condition is not None:
+            received = received or one.received()
+            try:
+                if not condition_holds(trigger.condition, received):
+                    continue
+            except ExpressionError as error:
+                # A person must see it: the event is stored, and so is why it did
+                # nothing.
+                skipped = f"The condition of its trigger failed: {error.message}"
+        found[function.id] = _start_of(one, function, max(one.ts, now), skipped)
+    return list(found.values())
+
+
+def _start_of(
+    one: Incoming, function: Function, due_at: datetime, skipped: str
+) -> Start:
+    kept = origin(one.event.name, one.ts, one.id, one.event.user, one.event.v)
+    return Start(
+        function=function,
+        data=one.text,
+        origin=causation.marked(kept, causation.running(), one.event.name),
+        depth=causation.depth(),
+        due_at=due_at,
+        event_id=one.id,
+        skipped=skipped,
+        subjects=one.subjects,
+    )

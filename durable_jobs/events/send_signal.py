@@ -1,0 +1,58 @@
+"""Signals: data handed straight to the one run that waits for a name."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from durable_jobs import clock, notifier, serialization
+from durable_jobs.conf import settings
+from durable_jobs.definitions.names import check_name
+from durable_jobs.models import Run, Wait, WaitKind
+from durable_jobs.models.fields import Encoded
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import db, waits
+from durable_jobs.store.waits import Outcome
+
+
+def signal(name: str, data: Any) -> Run | None:
+    """Wake the run that waits for a signal and return it; None when nobody waits."""
+    check_name(name, "a signal name")
+    text = serialization.dumps(
+        data,
+        what=f"the data of signal {name!r}",
+        limit=settings.MAX_EVENT_BYTES,
+        limit_setting="MAX_EVENT_BYTES",
+    )
+    for wait in waits.find(WaitKind.SIGNAL, name):
+        value = Encoded(text)
+        if wait.branch:
+            tree = [wait.branch, serialization.loads(text)]
+            value = Encoded(
+                serialization.dumps(tree, what=f"signal {name!r}", own=True)
+            )
+        outcome = Outcome(
+            StepStatus.COMPLETED, output=value, detail={"branch": wait.branch}
+        )
+        run = waits.resolve(wait, outcome, happened_at=clock.now())
+        if run is not None:
+            notifier.ring(run.queue)
+            return Run.objects.using(db.alias()).get(pk=run.pk)
+    return None
+
+
+def replace(name: str, by: uuid.UUID) -> None:
+    """Take a signal from the run that waits for it, which is told so."""
+    for wait in waits.find(WaitKind.SIGNAL, name):
+        _displace(wait, name, by)
+
+
+def _displace(wait: Wait, name: str, by: uuid.UUID) -> None:
+    error = {
+        "type": "SignalReplaced",
+        "message": f"Run {by} took over the wait for the signal {name!r}.",
+        "raise": "SignalReplaced",
+    }
+    run = waits.resolve(wait, Outcome(StepStatus.FAILED, error=error))
+    if run is not None:
+        notifier.ring(run.queue)

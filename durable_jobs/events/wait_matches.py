@@ -1,0 +1,231 @@
+"""Whether an event is what a wait waits for, and what that does."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from durable_jobs import notifier
+from durable_jobs.definitions.events import ReceivedEvent
+from durable_jobs.definitions.registry import registry
+from durable_jobs.durations import parse_duration
+from durable_jobs.error_text import summary_of
+from durable_jobs.exceptions import DurableError
+from durable_jobs.expressions import Expression, compile_expression
+from durable_jobs.lifecycle.start import event_of
+from durable_jobs.lifecycle.trigger import view
+from durable_jobs.models import Event, Run, Wait, WaitKind
+from durable_jobs.models.fields import payload
+from durable_jobs.records import mapping_of
+from durable_jobs.serialization.match_keys import comparable, leaf_keys
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import db, events, waits
+from durable_jobs.store.connection_state import restored
+from durable_jobs.store.waits import Outcome
+
+logger = logging.getLogger("durable_jobs")
+
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def costs(wait: Wait) -> bool:
+    """Return whether an expression is evaluated to tell if an event ends a wait."""
+    condition = wait.condition or {}
+    return "if" in condition or wait.kind == WaitKind.CANCEL
+
+
+def act_of(wait: Wait, run: Run, event: Event) -> Callable[[], object] | None:
+    """Return what is to be done for a wait that an event may end, if anything is.
+
+    Under the run's lock, which another may have woken meanwhile.
+    """
+    wanted = wait.condition or {}
+    if run.event_id == event.pk:
+        return None  # the event that started a run is not one that it waits for
+    if wanted.get("ask"):
+        # Only the function itself can tell (a callable condition): it looks again.
+        return functools.partial(_ask, wait, run, event)
+    if meets(run, received(event), wanted):
+        return functools.partial(_resolve, wait, event)
+    return None
+
+
+def _ask(wait: Wait, run: Run, event: Event) -> None:
+    if waits.timed_out([wait], events.happened_at(event)):
+        return
+    propose(wait, [event.pk])
+    waits.wake([wait.run_id])
+    notifier.ring(run.queue)
+
+
+def _resolve(wait: Wait, event: Event) -> None:
+    value: Any = received(event)
+    output: Any = value.as_dict() | {"data": value.data, "ts": event.ts}
+    if wait.branch:
+        output = [wait.branch, output]
+    outcome = Outcome(
+        StepStatus.COMPLETED,
+        output=output,
+        detail={"event": event.pk, "branch": wait.branch},
+    )
+    run = waits.resolve(wait, outcome, happened_at=events.happened_at(event))
+    if run is not None:
+        notifier.ring(run.queue)
+
+
+def propose(wait: Wait, event_ids: Sequence[str]) -> None:
+    """Put events before the function that waits; its run's lock is held."""
+    rows = Wait.objects.using(db.alias()).filter(pk=wait.pk)
+    # Read again under the lock: others may have proposed since the wait was read.
+    condition = dict(rows.values_list("condition", flat=True).first() or {})
+    known = condition.get("proposed", [])
+    condition["proposed"] = [*known, *(id for id in event_ids if id not in known)]
+    rows.update(condition=condition)
+
+
+def dismiss(wait: Wait, event_ids: Sequence[str]) -> None:
+    """Take back events that the function did not want; its run's lock is held."""
+    rows = Wait.objects.using(db.alias()).filter(pk=wait.pk)
+    condition = dict(rows.values_list("condition", flat=True).first() or {})
+    known = condition.get("proposed", [])
+    condition["proposed"] = [id for id in known if id not in event_ids]
+    rows.update(condition=condition)
+
+
+def proposed(wait: Wait) -> list[Event]:
+    """Return the events that were put before the function, the earliest first."""
+    chosen = (wait.condition or {}).get("proposed", [])
+    rows = Event.objects.using(db.alias()).filter(pk__in=chosen)
+    return sorted(rows, key=lambda event: chosen.index(event.pk))
+
+
+def came_before(run: Run, wait: Wait, consumed: Sequence[str]) -> list[Event]:
+    """Return the events that a wait with ``since="run"`` may take from the past."""
+    found = []
+    # The event that started the run may have come at the same moment.
+    taken = [*consumed, *([run.event_id] if run.event_id else [])]
+    for event in events.received(wait.name, run.queued_at, taken):
+        keys = leaf_keys({"data": _past(event)})
+        if not wait.match or keys is None or wait.match in keys:
+            found.append(event)
+    return found
+
+
+def _past(event: Event) -> Any:
+    """Return the data of an event of the past; as stored if it cannot be read."""
+    try:
+        return payload(event, "data")
+    except Exception as error:
+        if db.lost(error):
+            raise
+        return event.data
+
+
+def look_back(run: Run, step: str, wait: Wait, consumed: Sequence[str]) -> bool:
+    """Give a wait with ``since="run"`` an event that came before it; tell whether."""
+    wanted = wait.condition or {}
+    for event in came_before(run, wait, consumed):
+        try:
+            if not meets(run, received(event), wanted):
+                continue
+        except Exception as error:
+            if db.lost(error):
+                raise
+            logger.warning("Event %s cannot be read: %s", event.pk, summary_of(error))
+            continue
+        with db.atomic():
+            _resolve(wait, event)
+        return True
+    return False
+
+
+def meets(run: Run, event: ReceivedEvent, wanted: dict[str, Any]) -> bool:
+    """Tell whether an event meets the condition of a wait, as it was stored."""
+    own = event_of(run)
+    path = wanted.get("match")
+    if path is not None and _value(own.data, path) != _value(event.data, path):
+        return False
+    source = wanted.get("if")
+    if source is None:
+        return True
+    return evaluate(_condition(source), run, event)
+
+
+@functools.lru_cache(maxsize=256)
+def _condition(source: str) -> Expression:
+    """Return a condition of waits, compiled once for all waits that have it."""
+    return compile_expression(
+        source, variables=("event", "async"), where="a wait", condition=True
+    )
+
+
+def evaluate(condition: Expression, run: Run, event: ReceivedEvent) -> bool:
+    """Evaluate a condition over a run's event and the one that came.
+
+    One that fails is no match; it is logged with the run.
+    """
+    own = event_of(run)
+    try:
+        values = {"event": view(condition, own), "async": view(condition, event)}
+        if condition.wants_mapping:
+            return condition.test(values)
+        with restored(f"The condition {condition.source}"):
+            return condition.test(values)
+    except DurableError as error:
+        logger.warning("A condition of run %s failed: %s", run.pk, error.message)
+        return False
+
+
+def _value(data: Any, path: str) -> str:
+    """Return what is at ``data.x.y`` as comparable text; missing is null."""
+    value = data
+    for part in path.split(".")[1:]:
+        value = (mapping_of(value) or {}).get(part)
+    return comparable(value)
+
+
+def cancels(wait: Wait, run: Run, event: Event) -> bool:
+    """Return whether an event cancels a run, by the rule that a wait stands for."""
+    function = registry.find(run.function)
+    index = (wait.condition or {}).get("cancel_on", 0)
+    if function is None or index >= len(function.cancel_on):
+        return False
+    rule = function.cancel_on[index]
+    if rule.event != event.name:
+        return False
+    if run.event_id == event.pk or _came_before(event, run):
+        return False
+    if rule.timeout is not None and event.ts > run.queued_at + _length(rule.timeout):
+        return False
+    if rule.match is not None and not meets(
+        run, received(event), {"match": rule.match}
+    ):
+        return False
+    return not rule.condition or evaluate(rule.condition, run, received(event))
+
+
+def _came_before(event: Event, run: Run) -> bool:
+    """Tell whether an event was there before a run was.
+
+    Where a test's clock stands still, the ids tell: they are made in order.
+    """
+    if event.received_at != run.queued_at:
+        return event.received_at < run.queued_at
+    return _UUID7.fullmatch(event.pk) is not None and event.pk < str(run.pk)
+
+
+def _length(value: Any) -> timedelta:
+    return parse_duration(value)
+
+
+def received(event: Event) -> ReceivedEvent:
+    """Return a stored event as functions and conditions see it.
+
+    Raise what keeps its payload from being read.
+    """
+    data, user = payload(event, "data"), payload(event, "user")
+    return ReceivedEvent(event.pk, event.name, data, event.ts, user, event.v or None)

@@ -1,0 +1,292 @@
+"""The keys of a run's flow control, and the gates that they lead to."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from durable_jobs import clock, serialization
+from durable_jobs.definitions.events import ReceivedEvent
+from durable_jobs.definitions.flow_control import (
+    Concurrency,
+    Limit,
+    RateLimit,
+    Singleton,
+    Throttle,
+)
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.start_options import MAX_PRIORITY
+from durable_jobs.exceptions import ExpressionError, PayloadError
+from durable_jobs.expressions import Expression
+from durable_jobs.models import Gate, Lane, Run
+from durable_jobs.records import Unfit, native
+from durable_jobs.store import db
+
+logger = logging.getLogger("durable_jobs")
+
+#: A key that is longer, as canonical JSON, is replaced by a digest of itself.
+LONGEST_KEY = 255
+
+Flow = dict[str, Any]
+Rule = Concurrency | Throttle | RateLimit | Singleton | None
+
+ORDERING, SINGLETON, THROTTLE = "ordering", "singleton", "throttle"
+RATE_LIMIT, CONCURRENCY = "rate_limit", "concurrency"
+
+
+def value_of(expression: Expression | None, event: ReceivedEvent) -> Any:
+    """Return the value of a key for an event; raise ``ExpressionError``."""
+    if expression is None:
+        return None
+    return normal(_evaluated(expression, event))
+
+
+def normal(value: Any) -> Any:
+    """Return a key as runs have it: in JSON's types, a digest when it is long.
+
+    Raises ``ExpressionError`` for what can be no key.
+    """
+    try:
+        value = native(value)
+        text = text_of(value)
+    except (Unfit, PayloadError) as error:
+        msg = f"{value!r:.200} can be no key: {error}"
+        raise ExpressionError(msg) from error
+    return value if len(text) <= LONGEST_KEY else f"sha1:{digest(text)}"
+
+
+def _evaluated(expression: Expression, event: ReceivedEvent) -> Any:
+    if expression.wants_mapping:
+        return expression.evaluate({"event": event.as_dict()})
+    if not db.connection().in_atomic_block:
+        return expression.evaluate({"event": event.own()})
+    # The host's own code may query, and fail: not the transaction around it.
+    with db.atomic():
+        return expression.evaluate({"event": event.own()})
+
+
+def text_of(value: Any) -> str:
+    """Return a key as text: the same for equal values, another one for others."""
+    return serialization.canonical(value, what="a key")
+
+
+def digest(*parts: object) -> str:
+    """Return a name of fixed length for what is told apart by ``parts``."""
+    text = "\0".join(str(part) for part in parts)
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def flow_of(function: Function, event: ReceivedEvent) -> Flow | None:
+    """Return the keys of a run of a function, None when nothing limits it."""
+    if not function.controls.queues:
+        return None
+    return {place: value_of(one, event) for place, one in _places(function).items()}
+
+
+def _places(function: Function) -> dict[str, Expression | None]:
+    """Return what gives the key of each limit of a function."""
+    controls = function.controls
+    found = {
+        f"{CONCURRENCY}:{index}": one.expression
+        for index, one in enumerate(controls.concurrency)
+    }
+    for name, one in (
+        (THROTTLE, controls.throttle),
+        (RATE_LIMIT, controls.rate_limit),
+        (SINGLETON, controls.singleton),
+    ):
+        if one is not None:
+            found[name] = one.expression
+    if controls.ordering is not None:
+        found[ORDERING] = controls.ordering
+    return found
+
+
+def lacking(function: Function, flow: Flow | None, *, starting: bool) -> list[str]:
+    """Return the limits that came into the code after a run, and that it waits for."""
+    if not function.controls.queues:
+        return []
+    held = flow or {}
+    return [
+        place
+        for place in _places(function)
+        if place not in held
+        and place != RATE_LIMIT  # decided on arrival
+        and (starting or _of_steps(function, place))
+    ]
+
+
+def _of_steps(function: Function, place: str) -> bool:
+    found = passage(function, {}, place)
+    return found is not None and found.of_steps
+
+
+def completed(
+    function: Function, flow: Flow | None, places: Iterable[str], event: ReceivedEvent
+) -> Flow:
+    """Return the keys of a run with those of limits that it lacks.
+
+    The run was accepted before: one whose key fails is of the key null.
+    """
+    found, known = dict(flow or {}), _places(function)
+    for place in places:
+        try:
+            found[place] = value_of(known[place], event)
+        except ExpressionError as error:
+            logger.warning(
+                "A key of %s of %s failed: %s", place, function.id, error.message
+            )
+            found[place] = None
+    return found
+
+
+def priority_of(function: Function, event: ReceivedEvent) -> int:
+    """Return by how many seconds a run goes ahead of others.
+
+    What is further than a priority may be is cut; what is no number is none.
+    """
+    expression = function.controls.priority
+    if expression is None:
+        return 0
+    try:
+        value = _evaluated(expression, event)
+    except ExpressionError as error:
+        logger.warning("A priority of %s failed: %s", function.id, error.message)
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        logger.warning(
+            "The priority of %s gave %.80r: expected a number.", function.id, value
+        )
+        return 0
+    return round(max(-MAX_PRIORITY, min(MAX_PRIORITY, value)))
+
+
+def repeat_key(function: Function, event: ReceivedEvent) -> str | None:
+    """Return the key under which an event starts a function once in 24 hours.
+
+    Null is no key: what cannot be told apart is not taken for a repeat. Raises
+    ``ExpressionError``.
+    """
+    value = value_of(function.controls.idempotency, event)
+    return None if value is None else f"idempotency:{digest(text_of(value))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A gate that a run has to pass, and the rule that the gate goes by."""
+
+    control: str
+    place: str
+    function: Function
+    key: Any
+    text: str
+    rule: Rule
+    shared: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the gate's row."""
+        if self.shared and isinstance(self.rule, Concurrency):
+            return digest(self.control, self.rule.of, "account", self.text)
+        key = None if self.rule is None else self.rule.key
+        source = key if isinstance(key, str) else self.place
+        of = "" if not isinstance(self.rule, Concurrency) else self.rule.of
+        return digest(self.control, of, self.function.id, source, self.text)
+
+    @property
+    def limit(self) -> Limit | None:
+        """The limit that is declared; None where one live run is what the rule is."""
+        rule = self.rule
+        return None if rule is None or isinstance(rule, Singleton) else rule.limit
+
+    @property
+    def held(self) -> bool:
+        """Tell whether a run may have been given its slot here when it arrived."""
+        return isinstance(self.rule, Singleton)
+
+    @property
+    def of_steps(self) -> bool:
+        """Tell whether a slot here is released whenever the run rests."""
+        return isinstance(self.rule, Concurrency) and self.rule.of == "steps"
+
+    def gate(self) -> Gate:
+        """Return the gate's row, not saved."""
+        return Gate(
+            name=self.name,
+            control=self.control,
+            function="" if self.shared else self.function.id,
+            key="" if self.rule is not None and self.rule.key is None else self.text,
+            asked=callable(self.limit),
+            used_at=clock.now(),
+        )
+
+
+def passage(function: Function, flow: Flow, place: str) -> Passage | None:
+    """Return one gate of a run, None when the code does not declare it any more."""
+    controls, control = function.controls, place.partition(":")[0]
+    rule: Rule = None
+    if control == CONCURRENCY:
+        index = int(place.partition(":")[2])
+        if index >= len(controls.concurrency):
+            return None
+        rule = controls.concurrency[index]
+    elif control == ORDERING:
+        if controls.ordering is None:
+            return None
+    else:
+        rule = getattr(controls, control)
+        if rule is None:
+            return None
+    key = flow.get(place)
+    shared = isinstance(rule, Concurrency) and rule.scope == "account"
+    return Passage(control, place, function, key, text_of(key), rule, shared)
+
+
+def passages(function: Function, flow: Flow, *, starting: bool) -> list[Passage]:
+    """Return the gates of a lane: of a start, or of going on after a rest."""
+    return list(_passages(function, flow, starting))
+
+
+def _passages(function: Function, flow: Flow, starting: bool) -> Iterator[Passage]:
+    for place in flow:
+        found = passage(function, flow, place)
+        if found is None or found.control == RATE_LIMIT:
+            continue  # decided on arrival
+        if starting or found.of_steps:
+            yield found
+
+
+def undeclared(function: Function, flow: Flow, *, starting: bool) -> bool:
+    """Tell whether a run has a limit that the code of this process does not have."""
+    return any(
+        passage(function, flow, place) is None
+        for place in flow
+        if starting or place.startswith(CONCURRENCY)
+    )
+
+
+def lane_of(run: Run, *, starting: bool, moment: datetime) -> Lane:
+    """Return the row of the lane that a run belongs in, not saved."""
+    flow = run.flow or {}
+    if starting and ORDERING in flow:
+        # One line, whatever its other keys are: the first in it goes first.
+        keys = {ORDERING: flow[ORDERING]}
+    else:
+        keys = {
+            place: key
+            for place, key in sorted(flow.items())
+            if starting or place.startswith(CONCURRENCY)
+        }
+    name = digest(run.function, run.queue, starting, text_of(keys))
+    return Lane(
+        name=name,
+        function=run.function,
+        queue=run.queue,
+        keys=keys,
+        starting=starting,
+        turn=moment,
+    )

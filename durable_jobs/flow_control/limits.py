@@ -1,0 +1,113 @@
+"""How much a gate lets through: declared, set by an operator, or asked of the host.
+
+A limit that is a callable may query the host's tables, and fail. So it is never called
+inside an admission: what is not known is noted there, asked for after it, and
+remembered for ten seconds in this process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import DatabaseError
+
+from durable_jobs import clock
+from durable_jobs.control_flow import let_pass
+from durable_jobs.error_text import summary_of
+from durable_jobs.flow_control.keys import Passage
+from durable_jobs.models import Gate
+from durable_jobs.store.connection_state import restored
+
+logger = logging.getLogger("durable_jobs")
+
+#: How long the answer of a limit's callable is good.
+REMEMBERED = timedelta(seconds=10)
+#: How many answers a process remembers.
+MOST = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a callable gave: a limit, or with ``trouble`` the last one that was good."""
+
+    limit: int | None
+    at: datetime
+    trouble: str = ""
+
+
+_answers: dict[tuple[str, str, str], Answer] = {}
+
+
+def known(passage: Passage, gate: Gate) -> Answer | None:
+    """Return the limit of a gate; None when its callable has to be asked first."""
+    declared = passage.limit
+    if declared is None:
+        return Answer(1, clock.now())  # one live run is what it is, for operators too
+    if gate.override is not None:
+        return Answer(gate.override, clock.now())
+    if not callable(declared):
+        return Answer(declared, clock.now())
+    found = _answers.get(_place(passage))
+    if found is None or not found.at <= clock.now() < found.at + REMEMBERED:
+        return None
+    return found
+
+
+def ask(passage: Passage) -> tuple[Answer, bool]:
+    """Ask for a limit, outside of any admission; tell whether it has grown.
+
+    A callable that raises, or gives anything but a whole number of 0 or more, leaves
+    the limit as it was last; where it never was, nothing starts.
+    """
+    place = _place(passage)
+    before = _answers.get(place)
+    last = before.limit if before is not None else None
+    try:
+        answer = Answer(_checked(passage), clock.now())
+    except BaseException as error:  # it is your project's code
+        let_pass(error)
+        if issubclass(type(error), DatabaseError):
+            logger.debug("A limit's query failed.", exc_info=True)
+        trouble = summary_of(error, 500)
+        answer = Answer(last, clock.now(), trouble)
+        logger.warning(
+            "The limit of %s of %s for key %s is not known, and %s: %s",
+            passage.place,
+            passage.function.id,
+            passage.text,
+            "nothing starts" if last is None else f"stays {last}",
+            trouble,
+        )
+    if len(_answers) >= MOST:
+        _answers.clear()
+    _answers[place] = answer
+    grown = answer.limit is not None and answer.limit > (last or 0)
+    return answer, grown
+
+
+def forget() -> None:
+    """Forget all answers."""
+    _answers.clear()
+
+
+def _checked(passage: Passage) -> int:
+    declared = passage.limit
+    limit = _called(passage, declared) if callable(declared) else declared
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        msg = f"expected a whole number of 0 or more, got {limit!r:.80}"
+        raise ValueError(msg)
+    return limit
+
+
+def _called(passage: Passage, limit: Callable[[Any], int]) -> int:
+    """Call a limit; raise if it leaves open a transaction that claims would be in."""
+    with restored(f"The limit {passage.place} of {passage.function.id}"):
+        return limit(passage.key)
+
+
+def _place(passage: Passage) -> tuple[str, str, str]:
+    return passage.function.id, passage.place, passage.text

@@ -1,0 +1,162 @@
+"""What operators have paused: functions, single keys of them, and queues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db.models import QuerySet
+
+from durable_jobs import clock
+from durable_jobs.flow_control import keys
+from durable_jobs.models import Lane, Pause
+from durable_jobs.store import backlogs, db, pauses
+
+#: Runs of a function that is resumed which may be claimed again at once.
+RESTORED = 500
+#: Queues of one function in which that is done at once.
+MOST_SHELVES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """All pauses as they are now: of functions, of keys by function, of queues."""
+
+    functions: dict[str, Pause] = field(default_factory=dict)
+    queues: set[str] = field(default_factory=set)
+    keys: dict[str, dict[str, Pause]] = field(default_factory=dict)
+
+
+def current() -> Pauses:
+    """Return all pauses."""
+    found = Pauses()
+    for row in Pause.objects.using(db.alias()).all():
+        if row.kind == Pause.QUEUE:
+            found.queues.add(row.name)
+        elif row.kind == Pause.FUNCTION:
+            found.functions[row.name] = row
+        else:
+            found.keys.setdefault(row.name, {})[row.key] = row
+    return found
+
+
+def holding(pauses: Pauses, function: str, values: Iterable[Any]) -> Pause | None:
+    """Return the pause that keeps runs of a function with these keys from starting."""
+    return next(_over(pauses, function, values), None)
+
+
+def _over(pauses: Pauses, function: str, values: Iterable[Any]) -> Iterator[Pause]:
+    if function in pauses.functions:
+        yield pauses.functions[function]
+    if paused := pauses.keys.get(function):
+        texts = (keys.text_of(value) for value in values)
+        yield from (paused[text] for text in texts if text in paused)
+
+
+def skips(
+    pauses: Pauses, function: str, values: Iterable[Any], queued_at: datetime
+) -> str | None:
+    """Return why a run is skipped while it is paused; None when it is kept, or not.
+
+    What was queued before the pause is kept.
+    """
+    over = _over(pauses, function, values)
+    pause = next((one for one in over if one.skip and one.paused_at <= queued_at), None)
+    if pause is None:
+        return None
+    what = f"key {pause.key} of {function}" if pause.kind == Pause.KEY else function
+    return f"{what} was paused{f': {pause.reason}' if pause.reason else '.'}"
+
+
+def pause(kind: str, name: str, key: str = "", *, skip: bool, reason: str) -> bool:
+    """Pause something; tell whether this call did it. ``skip`` may be changed later.
+
+    Then the pause begins anew: what came while it kept all is kept.
+    """
+    rows, now = Pause.objects.using(db.alias()), clock.now()
+    new = Pause(kind=kind, name=name, key=key, skip=skip, reason=reason, paused_at=now)
+    known = rows.filter(kind=kind, name=name, key=key)
+    begins = skip and not known.filter(skip=True).exists()
+    if begins:
+        pauses.part(name, now)
+    if known.exists():
+        anew = {"paused_at": now} if begins else {}
+        known.update(skip=skip, reason=reason, **anew)
+        return False
+    rows.bulk_create([new], ignore_conflicts=True)
+    return True
+
+
+def resume(kind: str, name: str, key: str = "") -> bool:
+    """End a pause; tell whether this call did it.
+
+    The first runs may be claimed at once; the tick restores the others in batches.
+    """
+    rows = Pause.objects.using(db.alias()).filter(kind=kind, name=name, key=key)
+    if not rows._raw_delete(db.alias()):
+        return False
+    if kind == Pause.FUNCTION:
+        shelves = Lane.objects.using(db.alias()).filter(function=name, keys={})
+        left = RESTORED
+        for lane in shelves[:MOST_SHELVES]:
+            left -= backlogs.unshelve(lane, left)
+    return True
+
+
+def start_again(lane_rows: QuerySet[Lane]) -> int:
+    """Let lanes try again that no pause keeps; the lock is held.
+
+    Up to ``RESTORED`` runs that were kept may be claimed again; their lane stays as it
+    is as long as it has more of them.
+    """
+    pauses, count, left = current(), 0, RESTORED
+    for lane in lane_rows.filter(active=False, blocked_on__isnull=True):
+        if holding(pauses, lane.function, lane.keys.values()) is None:
+            count += 1
+            if not lane.keys:
+                left -= backlogs.unshelve(lane, left)
+                if left <= 0:
+                    return count
+            backlogs.activate(Lane.objects.using(db.alias()).filter(pk=lane.pk))
+    return count
+
+
+def still(pause: Pause) -> Pause | None:
+    """Lock a pause, so that nobody ends it meanwhile; None when somebody does."""
+    rows = Pause.objects.using(db.alias()).filter(pk=pause.pk)
+    if db.lockable():
+        rows = rows.select_for_update(skip_locked=True)
+    return rows.first()
+
+
+def shelve(function: str, limit: int, before: datetime | None = None) -> int:
+    """Take up to ``limit`` runs of a function from where workers claim; count them.
+
+    With ``before``, only those that were queued until then.
+    """
+    count = backlogs.take_back(backlogs.unclaimed(function), limit)
+    for queue in backlogs.ready_queues(function):
+        lane = _shelf(function, queue)
+        count += backlogs.shelve(function, lane, limit - count, before)
+        if count >= limit:
+            break
+    return count
+
+
+def _shelf(function: str, queue: str) -> Lane:
+    """Return the lane in which runs of a paused function without limits are kept.
+
+    No admission has to do with it, so it may be made without the lock.
+    """
+    name = keys.digest(function, queue, "shelf")
+    row = Lane(
+        name=name,
+        function=function,
+        queue=queue,
+        keys={},
+        starting=True,
+        turn=clock.now(),
+    )
+    return backlogs.made(row)

@@ -1,0 +1,86 @@
+"""Answers to callbacks, by signed tokens that name a run and its step."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from django.core.signing import BadSignature, Signer
+
+from durable_jobs import clock, notifier, serialization
+from durable_jobs.conf import settings
+from durable_jobs.exceptions import CallbackGone
+from durable_jobs.models import Wait, WaitKind
+from durable_jobs.models.fields import Encoded
+from durable_jobs.serialization.texts import storable_text
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import db, waits
+from durable_jobs.store.waits import Outcome
+
+_SALT = "durable_jobs.callback"
+
+
+def token(run_id: uuid.UUID, step: str) -> str:
+    """Return the token of a step: the same each time, and not to be guessed."""
+    return Signer(salt=_SALT).sign(f"{run_id.hex}-{step}")
+
+
+def answer(text: str, *, data: Any, error: dict[str, Any] | None) -> None:
+    """End the wait behind a token; raise ``CallbackGone`` when there is none."""
+    outcome = _outcome(data, error)
+    wait = _wait(text)
+    now = clock.now()
+    run = waits.resolve(wait, outcome, happened_at=now) if wait is not None else None
+    if run is None:
+        raise CallbackGone
+    notifier.ring(run.queue)
+
+
+def check(text: str) -> None:
+    """Raise ``CallbackGone`` unless a run waits for the answer to a token."""
+    if _wait(text) is None:
+        raise CallbackGone
+
+
+def _outcome(data: Any, error: dict[str, Any] | None) -> Outcome:
+    if error is None:
+        encoded = serialization.dumps(
+            data,
+            what="the data of a callback",
+            limit=settings.MAX_STEP_BYTES,
+            limit_setting="MAX_STEP_BYTES",
+        )
+        return Outcome(StepStatus.COMPLETED, output=Encoded(encoded))
+    return Outcome(
+        StepStatus.FAILED,
+        error={
+            "type": str(error.get("type", "CallbackFailed"))[:255],
+            "message": storable_text(str(error.get("message", ""))),
+            "raise": "CallbackFailed",
+        },
+    )
+
+
+def heartbeat(text: str) -> None:
+    """Put off the end of a wait; raise ``CallbackGone`` when there is none."""
+    wait = _wait(text)
+    if wait is None:
+        raise CallbackGone
+    beats = Wait.objects.using(db.alias()).filter(
+        run_id=wait.run_id, step=wait.step, kind=WaitKind.TIMEOUT, name="heartbeat"
+    )
+    for beat in beats:
+        seconds = (beat.condition or {})["seconds"]
+        due = clock.now() + timedelta(seconds=seconds)
+        beats.filter(pk=beat.pk).update(due_at=due)
+
+
+def _wait(text: str) -> Wait | None:
+    try:
+        value = Signer(salt=_SALT).unsign(text)
+    except (BadSignature, TypeError, AttributeError):
+        msg = "Expected the token of a callback, as submit() was given it."
+        raise CallbackGone(msg) from None
+    run_id, _, step = value.partition("-")
+    return waits.get(uuid.UUID(run_id), step, WaitKind.CALLBACK)

@@ -1,0 +1,149 @@
+"""How runs end: with their handlers started, their parent told and a bell rung."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from durable_jobs import clock, notifier, serialization
+from durable_jobs.definitions.events import RUN_ENDED
+from durable_jobs.definitions.function import Function
+from durable_jobs.definitions.registry import registry
+from durable_jobs.failpoints import hit
+from durable_jobs.lifecycle import causation, run_log
+from durable_jobs.lifecycle.start import Start, origin, shown_event_of
+from durable_jobs.models import Run
+from durable_jobs.models.fields import Stored
+from durable_jobs.signals import announce, run_changed, run_created
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import awaited_runs, db, runs, schedules
+from durable_jobs.store.runs import HANDLER, INVOKE, End
+from durable_jobs.store.steps import Lease
+
+logger = logging.getLogger("durable_jobs")
+
+
+def finish(
+    run: Run,
+    end: End,
+    lease: Lease | None = None,
+    *,
+    plain: bool = False,
+    along: Callable[[], None] | None = None,
+    handled: bool = True,
+) -> bool:
+    """End a run; tell whether this call did. ``plain``: nothing can hang on it.
+
+    ``along`` is called in the same transaction; without ``handled``, no handler starts.
+    """
+    function = registry.find(run.function)
+    handler = _handler(function, end.status)
+    hit("finish.begin", run.function)
+    bare = lease is not None and handler is None and not run.parent_id and not along
+    if bare and lease is not None:
+        verb = runs.finish_plain if plain else runs.finish_alone
+        done = verb(lease, end, holding=run.flow is not None)
+        if done:
+            hit("finish.committed", run.function)
+            tell(run, end)
+            return True
+        # It has children, or other runs wait for its end, or it is not ours.
+
+    def after(ended: Run, how: End) -> list[Run]:
+        if ended.pk == run.pk and along is not None:
+            along()
+        return follow(ended, how, handled=handled or ended.pk != run.pk)
+
+    done = runs.finish(run, lease, end, after)
+    if done:
+        hit("finish.committed", run.function)
+        _ring_parent(run)
+    return done
+
+
+def follow(run: Run, end: End, *, handled: bool = True) -> list[Run]:
+    """Return the handler's run that follows the end of a run, and tell of that end.
+
+    Without ``handled``, no handler follows.
+    """
+    tell(run, end)
+    if run.awaited:
+        for queue in awaited_runs.queues(run.pk):
+            notifier.ring(queue)
+    handler = _handler(registry.find(run.function), end.status)
+    if handler is None or not handled:
+        return []
+    if causation.too_deep(run):
+        logger.error(
+            "The handler %s of run %s of %s is not started: %s events and runs led to "
+            "it, one caused by the other (setting MAX_DEPTH).",
+            handler.id,
+            run.pk,
+            run.function,
+            run.depth,
+        )
+        return []
+    notifier.ring(handler.queue)
+    made = _follower(handler, run, end)
+    announce(run_created, run_id=made.pk, function=made.function, status=made.status)
+    return [made]
+
+
+def tell(run: Run, end: End) -> None:
+    """Log and announce the end of a run, and let the slot behind it begin."""
+    schedules.let_next(run)
+    run_log.ended(run, end)
+    announce(
+        run_changed,
+        run_id=run.pk,
+        function=run.function,
+        status=end.status,
+        reason=end.reason,
+    )
+
+
+def cancel(run: Run, reason: str) -> bool:
+    """Cancel a live run; tell whether this call did."""
+    return finish(run, End(RunStatus.CANCELLED, reason=reason))
+
+
+def _handler(function: Function | None, status: RunStatus) -> Function | None:
+    if function is None:
+        return None
+    handlers = {
+        RunStatus.COMPLETED: function.on_complete,
+        RunStatus.FAILED: function.on_failure,
+        RunStatus.CANCELLED: function.on_cancel,
+    }
+    return handlers.get(status)
+
+
+def _follower(handler: Function, run: Run, end: End) -> Run:
+    now = clock.now()
+    event = shown_event_of(run)
+    data: dict[str, Any] = {
+        "run_id": str(run.pk),
+        "function": run.function,
+        "status": str(end.status.value),
+        "output": None if end.output is None else Stored(end.output).shown(),
+        "error": end.error,
+        "reason": end.reason,
+        "event": {**event.as_dict(), "data": event.data},
+    }
+    return Start(
+        function=handler,
+        # What a run ended with was accepted already: no limit refuses it here.
+        data=serialization.dumps(data, what=f"the data of {handler.id!r}", own=True),
+        origin=origin(RUN_ENDED, now),
+        due_at=now,
+        parent=run,
+        relation=HANDLER,
+    ).run()
+
+
+def _ring_parent(run: Run) -> None:
+    if run.parent_id and run.relation == INVOKE:
+        queues = Run.objects.using(db.alias()).filter(pk=run.parent_id)
+        for queue in queues.values_list("queue", flat=True):
+            notifier.ring(queue)

@@ -1,0 +1,88 @@
+"""The keys of a start: a repeat under a key gets the run that holds the key.
+
+Two kinds of keys start a function once: the value of its ``idempotency``, and the key
+of ``using(key=...)``, which goes with the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from durable_jobs import serialization
+from durable_jobs.definitions.events import ReceivedEvent
+from durable_jobs.definitions.function import Function
+from durable_jobs.exceptions import DuplicateKeyError
+from durable_jobs.flow_control.keys import repeat_key
+from durable_jobs.models import Run
+from durable_jobs.store import db, idempotency
+from durable_jobs.store.idempotency import Claim
+
+_NAMED = "key:"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A key that another run holds. ``same``: the data of that start was the same."""
+
+    claim: Claim
+    run_id: uuid.UUID
+    same: bool
+
+
+def claims_of(
+    function: Function, event: ReceivedEvent, run_id: uuid.UUID, data: Any
+) -> list[Claim]:
+    """Return a claim for each key of a start; ``data`` is what the caller gave.
+
+    Raise ``ExpressionError`` if the function's idempotency key fails.
+    """
+    found = []
+    if function.options.key is not None:
+        text = serialization.canonical({} if data is None else data)
+        mark = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        name = f"{_NAMED}{function.options.key}"
+        found.append(Claim(function.id, name, run_id, mark))
+    if function.controls.idempotency is not None:
+        repeat = repeat_key(function, event)
+        if repeat is not None:
+            found.append(Claim(function.id, repeat, run_id))
+    return found
+
+
+def take(claims: Sequence[Claim]) -> Taken | None:
+    """Take all keys of one start, inside its transaction; None when all were free.
+
+    If another run holds one of them, that run gets the free ones too.
+    """
+    rows = idempotency.take(claims)
+    for claim in claims:
+        row = rows.get((claim.function, claim.key))
+        if row is not None:
+            same = row.fingerprint == claim.fingerprint
+            if len(rows) < len(claims):
+                idempotency.pass_on(claims, row.run_id if same else None)
+            return Taken(claim, row.run_id, same)
+    return None
+
+
+def holder(taken: Taken) -> Run:
+    """Return the run that holds a key; raise ``DuplicateKeyError``."""
+    name, function = taken.claim.key, taken.claim.function
+    named = name.startswith(_NAMED)
+    what = f"The key {name[len(_NAMED) :]!r}" if named else "The idempotency key"
+    if not taken.same:
+        msg = f"{what} of {function!r} was used with other data, by run {taken.run_id}."
+        raise DuplicateKeyError(msg)
+    run = Run.objects.using(db.alias()).filter(pk=taken.run_id).first()
+    if run is None:
+        msg = (
+            f"{what} of this call of {function!r} was used by run {taken.run_id}. This "
+            f"run does not exist: it was deleted, or its event was gathered with "
+            f"others."
+        )
+        raise DuplicateKeyError(msg)
+    return run

@@ -1,0 +1,396 @@
+"""New runs: as rows, with what can end them early, in the caller's transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import models
+
+from durable_jobs import clock, ids, notifier, serialization
+from durable_jobs.conf import settings
+from durable_jobs.definitions.admin_action import INSTANCE
+from durable_jobs.definitions.events import CALLED, ReceivedEvent
+from durable_jobs.definitions.flow_control import Controls
+from durable_jobs.definitions.function import Function
+from durable_jobs.durations import parse_duration
+from durable_jobs.exceptions import ExpressionError, PayloadError
+from durable_jobs.failpoints import hit
+from durable_jobs.flow_control.keys import Flow, flow_of, priority_of
+from durable_jobs.lifecycle import causation, keyed_starts
+from durable_jobs.lifecycle.condition_keys import key_of
+from durable_jobs.lifecycle.schemas import held
+from durable_jobs.models import Entry, Run, Subject, Wait, WaitKind
+from durable_jobs.models.fields import Encoded, seen
+from durable_jobs.models.fields import payload as decoded
+from durable_jobs.serialization.match_keys import match_key
+from durable_jobs.signals import announce, run_created
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, runs
+from durable_jobs.store.idempotency import Claim
+
+NO_CONTROLS = Controls()
+logger = logging.getLogger("durable_jobs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A run to be started. ``data`` is JSON text."""
+
+    function: Function
+    data: str
+    origin: dict[str, Any]
+    due_at: datetime
+    id: uuid.UUID = field(default_factory=ids.new_id)
+    event_id: str | None = None
+    key: str = ""
+    parent: Run | None = None
+    parent_step: str = ""
+    relation: str = ""
+    skipped: str = ""
+    flow: Flow | None = None
+    priority: int = 0
+    attempt: int = 0
+    #: How many events and runs led to it, where its parent does not tell.
+    depth: int | None = None
+    subjects: tuple[tuple[str, str], ...] = field(default=())
+
+    def run(self) -> Run:
+        """Return the run's row, not saved."""
+        now = clock.now()
+        depth, origin = self._cause()
+        return Run(
+            id=self.id,
+            function=self.function.id,
+            version=self.function.version,
+            status=RunStatus.SKIPPED if self.skipped else RunStatus.QUEUED,
+            reason=self.skipped,
+            ended_at=now if self.skipped else None,
+            trigger=self.origin["name"],
+            key=self.key,
+            event_id=self.event_id,
+            origin=origin,
+            depth=depth,
+            data=Encoded(self.data),
+            parent_id=self.parent.pk if self.parent else None,
+            parent_step=self.parent_step,
+            relation=self.relation,
+            queue=self.function.queue,
+            flow=self.flow,
+            lane=None if self.flow is None else Entry.START,
+            entry=None if self.flow is None else Entry.START,
+            due_at=self.due_at,
+            place=self.due_at - timedelta(seconds=self.priority),
+            attempt=self.attempt,
+            queued_at=now,
+        )
+
+    def _cause(self) -> tuple[int, dict[str, Any]]:
+        """Return the depth of the run, and its origin with what led to it."""
+        if self.depth is not None:
+            return self.depth, self.origin
+        if self.parent is not None and self.relation in runs.AGAIN:
+            # In the place of that one; code may have asked for it.
+            return max(self.parent.depth, causation.depth()), self.origin
+        by = self.parent or causation.running()
+        return causation.below(by), causation.marked(self.origin, by)
+
+    def controlled(self) -> Start:
+        """Return the start with what its function's flow control goes by.
+
+        Raises ``ExpressionError`` for a key that fails.
+        """
+        function = self.function
+        ahead = function.options.priority
+        if function.controls == NO_CONTROLS:
+            return replace(self, priority=ahead) if ahead else self
+        event = event_from(self.origin, seen(self.data))
+        return replace(
+            self,
+            flow=flow_of(function, event),
+            priority=ahead or priority_of(function, event),
+        )
+
+
+def start(starts: Sequence[Start], *, strict: bool = False) -> list[Run]:
+    """Insert runs and what belongs to them, and ring their queues.
+
+    A key that fails leaves a skipped run with the reason; with ``strict``, whoever
+    starts it is told: ``ExpressionError``.
+    """
+    if not starts:
+        return []
+    hit("start.begin", starts[0].function.id)
+    return insert([one.controlled() if strict else _controlled(one) for one in starts])
+
+
+def insert(starts: Sequence[Start]) -> list[Run]:
+    """Do so for starts whose flow control is known already."""
+    rows = [one.run() for one in starts]
+    with_more = [(one, run) for one, run in zip(starts, rows, strict=True)]
+    limits = [
+        wait
+        for one, run in with_more
+        if not one.skipped
+        for wait in early_ends(one.function, run, one.data)
+    ]
+    subjects = [
+        Subject(run_id=run.pk, model=model, object_pk=pk)
+        for one, run in with_more
+        for model, pk in one.subjects
+    ]
+    if limits or subjects:
+        with db.joined():
+            runs.insert(rows)
+            Wait.objects.using(db.alias()).bulk_create(limits)
+            Subject.objects.using(db.alias()).bulk_create(
+                subjects, ignore_conflicts=True
+            )
+    else:
+        runs.insert(rows)
+    db.note_made(run.pk for run in rows)
+    hit("start.written", starts[0].function.id)
+    now = clock.now()
+    for queue in {run.queue for run in rows}:
+        ready = sum(
+            run.queue == queue and run.due_at <= now and not run.ended_at
+            for run in rows
+        )
+        if ready:
+            notifier.ring(queue, ready)
+    for run in rows:
+        announce(run_created, run_id=run.pk, function=run.function, status=run.status)
+    return rows
+
+
+def _controlled(one: Start) -> Start:
+    try:
+        return one.controlled()
+    except ExpressionError as error:
+        return replace(one, skipped=one.skipped or failed_key(error))
+
+
+def failed_key(error: ExpressionError) -> str:
+    """Return why a run does not start whose key fails."""
+    return f"A key of its flow control failed: {error.message}"
+
+
+def early_ends(function: Function, run: Run, data: str) -> list[Wait]:
+    """Return the waits that can end a run from outside: cancel_on and timeouts.
+
+    ``data`` is the run's as JSON text.
+    """
+    now = clock.now()
+    found = []
+    for index, cancel in enumerate(function.cancel_on):
+        match = ""
+        if cancel.match is not None:
+            match = match_key(cancel.match, {"data": seen(data)}) or ""
+        elif isinstance(cancel.if_, str):
+            match = key_of(cancel.if_, seen(data))
+        found.append(
+            Wait(
+                kind=WaitKind.CANCEL,
+                name=cancel.event,
+                match=match,
+                condition={"cancel_on": index},
+            )
+        )
+    limits = function.timeouts
+    if limits.start is not None:
+        due = max(run.due_at, now) + parse_duration(limits.start)
+        found.append(Wait(kind=WaitKind.START_BY, due_at=due))
+    if limits.finish is not None:
+        length = parse_duration(limits.finish)
+        seconds = {"seconds": length.total_seconds()}
+        due = max(run.due_at, now) + length
+        found.append(Wait(kind=WaitKind.FINISH_BY, due_at=due, condition=seconds))
+    for wait in found:
+        wait.run_id, wait.created_at = run.pk, now
+    return found
+
+
+def enqueue(function: Function, data: Any) -> Run:
+    """Start one run with data of the caller's, by the function's own options."""
+    return enqueue_once(function, data)[0]
+
+
+def enqueue_once(function: Function, data: Any) -> tuple[Run, bool]:
+    """Enqueue; return whether this call started the run, or a key already had."""
+    one = call(function, data)
+    claims = claims_of(one, data)
+    if not claims:
+        return _as_read(start([one], strict=True)[0], one), True
+    run, made = start_once(one.controlled(), claims)
+    return _as_read(run, one) if made else run, made
+
+
+def call(function: Function, data: Any, *, what: str = "", **relation: Any) -> Start:
+    """Return the start of a call, by the function's own options; nothing is written.
+
+    Raise ``PayloadError`` for data that does not fit the function's schema.
+    """
+    causation.check(function.id)
+    options, now = function.options, clock.now()
+    return Start(
+        function=function,
+        data=payload(function, CALLED, {} if data is None else data, what=what),
+        origin=origin(CALLED, now),
+        due_at=options.due(now),
+        key=options.key or "",
+        subjects=subjects_of_call(function, data),
+        **relation,
+    )
+
+
+def payload(function: Function, event_name: str, data: Any, *, what: str = "") -> str:
+    """Return the data of a start as JSON text, held to its schema and within limits."""
+    held(function, event_name, data)
+    return limited(data, what or f"the data of {function.id!r}")
+
+
+def limited(data: Any, what: str) -> str:
+    """Return data as JSON text; raise ``PayloadError`` for more than an event holds."""
+    return serialization.dumps(
+        data,
+        what=what,
+        limit=settings.MAX_EVENT_BYTES,
+        limit_setting="MAX_EVENT_BYTES",
+    )
+
+
+def claims_of(one: Start, data: Any) -> list[Claim]:
+    """Return a claim for each key of a start; ``data`` is what the caller gave.
+
+    Raise ``ExpressionError`` if the function's idempotency key fails.
+    """
+    function = one.function
+    if function.options.key is None and function.controls.idempotency is None:
+        return []
+    event = event_from(one.origin, seen(one.data))
+    return keyed_starts.claims_of(function, event, one.id, data)
+
+
+def start_once(one: Start, claims: Sequence[Claim]) -> tuple[Run, bool]:
+    """Start a run, or return the one that holds its key, and whether this call did.
+
+    The flow control of the start is known. Raise ``DuplicateKeyError``.
+    """
+    with db.joined():
+        taken = keyed_starts.take(claims)
+        if taken is None:
+            hit("start.begin", one.function.id)
+            return insert([one])[0], True
+    return keyed_starts.holder(taken), False
+
+
+def first_of_each_key(starts: Sequence[Start]) -> list[Start]:
+    """Return the starts that repeat no idempotency key, and take their keys.
+
+    A key that fails leaves a skipped run with the reason.
+    """
+    found = []
+    for one in starts:
+        try:
+            claims = [] if one.skipped else claims_of(one, None)
+        except ExpressionError as error:
+            found.append(replace(one, skipped=failed_key(error)))
+            continue
+        if not claims or keyed_starts.take(claims) is None:
+            found.append(one)
+    return found
+
+
+def _as_read(run: Run, one: Start) -> Run:
+    """Return a new run as if it came from the database."""
+    run.data = seen(one.data)
+    return run
+
+
+def origin(
+    name: str,
+    ts: datetime,
+    id: str | None = None,
+    user: Any = None,
+    v: str | None = None,
+) -> dict[str, Any]:
+    """Return what a run keeps of its event besides the data."""
+    kept = {"id": id or str(ids.new_id()), "name": name, "ts": ts.isoformat()}
+    if user is not None:
+        what = f"the user of event {name!r}"
+        kept["user"] = serialization.to_tree(user, what=what, own=True)
+    if v:
+        kept["v"] = v
+    return kept
+
+
+def event_of(run: Run) -> ReceivedEvent:
+    """Return the event that started a run; raise what keeps it from being read."""
+    return event_from(_kept_of(run), decoded(run, "data"))
+
+
+def shown_event_of(run: Run) -> ReceivedEvent:
+    """Return that event for a person, or another function: always, if as stored."""
+    kept = _kept_of(run)
+    user = kept.pop("user", None)
+    try:
+        user = serialization.from_tree(user)
+    except Exception:  # shown as it is stored
+        logger.debug("The user of run %s cannot be read.", run.pk, exc_info=True)
+    return dataclasses.replace(event_from(kept, run.data), user=user)
+
+
+def _kept_of(run: Run) -> dict[str, Any]:
+    kept = {"id": str(run.pk), "name": run.trigger, "ts": run.queued_at.isoformat()}
+    return kept | (run.origin or {})
+
+
+def event_from(kept: dict[str, Any], data: Any) -> ReceivedEvent:
+    """Return an event from its data and from what is kept of it besides."""
+    return ReceivedEvent(
+        id=kept["id"],
+        name=kept["name"],
+        data=data,
+        ts=datetime.fromisoformat(kept["ts"]),
+        user=_user(kept.get("user")),
+        v=kept.get("v"),
+    )
+
+
+def _user(tree: Any) -> Any:
+    """Return the user of an event; one that is gone as it is stored."""
+    try:
+        return serialization.from_tree(tree)
+    except (PayloadError, ObjectDoesNotExist):
+        return tree
+
+
+def subjects_of(data: Any) -> tuple[tuple[str, str], ...]:
+    """Return the model instances among the values of a payload."""
+    if not isinstance(data, dict):
+        return ()
+    return tuple(_found(data.values()))
+
+
+def subjects_of_call(function: Function, data: Any) -> tuple[tuple[str, str], ...]:
+    """Return also the instance that a call of an ``admin_action`` names in its data."""
+    found = subjects_of(data)
+    if not function.admin_action or not isinstance(data, dict):
+        return found
+    if not all(name in data for name in INSTANCE):
+        return found
+    model, key = (str(data[name]) for name in INSTANCE)
+    return ((model.lower(), key), *found)
+
+
+def _found(values: Iterable[Any]) -> Iterable[tuple[str, str]]:
+    for value in values:
+        if isinstance(value, models.Model) and value.pk is not None:
+            model = value._meta.concrete_model or type(value)
+            yield model._meta.label_lower, str(value.pk)

@@ -1,0 +1,320 @@
+"""The health of an installation: impossible states, work that nobody does, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, Exists, Min, OuterRef, QuerySet
+
+from durable_jobs import clock, notifier
+from durable_jobs.conf import settings
+from durable_jobs.definitions.registry import registry
+from durable_jobs.durations import format_duration
+from durable_jobs.maintenance import tick
+from durable_jobs.maintenance.invariants import FAULTS, Fault
+from durable_jobs.models import (
+    Event,
+    Installation,
+    Pause,
+    Run,
+    SweepError,
+    Wait,
+    Worker,
+)
+from durable_jobs.statuses import LIVE, RunStatus
+from durable_jobs.store import db, pauses, workers
+
+EXAMPLES = 5
+REPAIRED_AT_ONCE = 500
+#: How late the tick may be before that is a fault.
+GRACE = timedelta(seconds=30)
+#: How long a run may be ready and not begun before that is a fault.
+OLDEST = timedelta(minutes=5)
+#: For how long a message of another installation is a fault.
+OTHER_SEEN = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that a person should know; a ``problem`` makes the probe fail."""
+
+    check: str
+    message: str
+    count: int = 1
+    examples: tuple[str, ...] = ()
+    problem: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an examination found, and the figures of the installation."""
+
+    at: datetime
+    figures: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Tell whether nothing that was found is a problem."""
+        return not any(found.problem for found in self.findings)
+
+
+def examine(*, deep: bool = False, oldest: timedelta = OLDEST) -> Report:
+    """Look at everything that is live; ``deep``: at all the history too.
+
+    ``oldest``: how long a run may be ready without being begun.
+    """
+    findings = [*_impossible(deep), *_late(oldest), *_worth_knowing()]
+    return Report(at=clock.now(), figures=_figures(), findings=tuple(findings))
+
+
+def readiness(*, oldest: timedelta = OLDEST) -> Report:
+    """Look, in a few bounded queries, whether anything executes what there is to do."""
+    now = clock.now()
+    seen, ready = last_tick(), _ready_since(now)
+    findings = list(_tick(now))
+    if ready is not None and ready <= now - oldest:
+        ago = format_duration(oldest)
+        message = f"Runs were ready {ago} ago, and nobody has begun them."
+        findings.append(Finding(check="not-begun", message=message))
+    figures = {
+        "last_tick_seconds": _age(seen, now),
+        "oldest_ready_seconds": _age(ready, now),
+    }
+    return Report(at=now, figures=figures, findings=tuple(findings))
+
+
+def repair(*, deep: bool = False) -> dict[str, int]:
+    """Mend the impossible states, and do what is late; count what was, by check."""
+    mended = {}
+    for fault in FAULTS:
+        if deep or not fault.deep:
+            count = _mend(fault)
+            if count:
+                mended[fault.name] = count
+    tick.tick()
+    return mended
+
+
+def _mend(fault: Fault) -> int:
+    """Mend all the rows in a state; a row that stays as it is ends it."""
+    total = 0
+    while True:
+        rows = list(fault.rows().order_by("pk")[:REPAIRED_AT_ONCE])
+        count = sum(_mend_one(fault, row) for row in rows)
+        total += count
+        if len(rows) < REPAIRED_AT_ONCE or not count:
+            return total
+
+
+def _mend_one(fault: Fault, row: Any) -> bool:
+    done = fault.mend(row)
+    if done and isinstance(row, Run):
+        notifier.ring(row.queue)
+    return done
+
+
+# What cannot be
+
+
+def _impossible(deep: bool) -> Iterator[Finding]:
+    for fault in FAULTS:
+        if deep or not fault.deep:
+            yield from _found(fault.name, fault.what, fault.rows())
+
+
+def _found(check: str, what: str, rows: QuerySet[Any]) -> Iterator[Finding]:
+    count = rows.count()
+    if count:
+        chosen = rows.order_by("pk").values_list("pk", flat=True)[:EXAMPLES]
+        examples = tuple(str(pk) for pk in chosen)
+        yield Finding(check=check, message=what, count=count, examples=examples)
+
+
+# What is late
+
+
+def _late(oldest: timedelta) -> Iterator[Finding]:
+    now = clock.now()
+    yield from _tick(now)
+    yield from _other_installation(now)
+    overdue = now - GRACE
+    runs = Run.objects.using(db.alias())
+    yield from _found(
+        "expired-lease",
+        "runs are held by workers that are gone, and were not taken back",
+        runs.filter(lease_token__isnull=False, lease_until__lt=overdue),
+    )
+    yield from _found(
+        "overdue-wait",
+        "waits are due, and were not ended",
+        Wait.objects.using(db.alias()).filter(due_at__lte=overdue),
+    )
+    yield from _found(
+        "undelivered-event",
+        "events were not offered to what waits for them",
+        Event.objects.using(db.alias()).filter(
+            pending=True,
+            ts__lte=overdue,
+            received_at__lte=overdue,
+            route_after__isnull=True,
+        ),
+    )
+    yield from _failing(now)
+    yield from _found(
+        "not-begun",
+        f"runs were ready {format_duration(oldest)} ago, and nobody has begun them",
+        _to_be_begun(now - oldest),
+    )
+
+
+def _failing(now: datetime) -> Iterator[Finding]:
+    """Give the items that sweeps try again and again, by their kinds."""
+    rows = SweepError.objects.using(db.alias()).filter(until__gte=now - GRACE)
+    kinds = rows.order_by("kind").values("kind").annotate(count=Count("pk"))
+    for row in kinds:
+        examples = rows.filter(kind=row["kind"]).order_by("-last_at")[:EXAMPLES]
+        items = tuple(f"{one.item}: {one.message:.200}" for one in examples)
+        yield Finding(
+            check="failing-item",
+            message=f"items of the kind {row['kind']!r} keep failing",
+            count=row["count"],
+            examples=items,
+        )
+
+
+def _to_be_begun(moment: datetime) -> QuerySet[Run]:
+    """Return the runs that were ready at a moment, and that nothing holds back."""
+    rows = Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED, due_at__lte=moment
+    )
+    rows = rows.exclude(function__in=workers.missing().values("function"))
+    # As claims look for them: what is paused, nobody could claim.
+    rows = rows.exclude(started_at__isnull=True, function__in=pauses.functions())
+    return rows.exclude(lane__gt=0).exclude(Exists(pauses.of_queue(OuterRef("queue"))))
+
+
+def _ready_since(now: datetime) -> datetime | None:
+    rows = _to_be_begun(now).order_by("due_at")
+    return rows.values_list("due_at", flat=True).first()
+
+
+def _tick(now: datetime) -> Iterator[Finding]:
+    seen = last_tick()
+    if seen is None:
+        yield Finding(check="tick", message="Nobody has ticked yet: is beat running?")
+    elif seen < now - max(GRACE, 10 * settings.TICK):
+        ago = format_duration(timedelta(seconds=round((now - seen).total_seconds())))
+        message = f"The last tick was {ago} ago: is beat running?"
+        yield Finding(check="tick", message=message)
+
+
+def last_tick() -> datetime | None:
+    """Return when somebody ticked last, to ten seconds."""
+    rows = Worker.objects.using(db.alias()).filter(name=tick.TICK)
+    return rows.values_list("seen_at", flat=True).first()
+
+
+# What a person may have to know
+
+
+def _other_installation(now: datetime) -> Iterator[Finding]:
+    rows = Installation.objects.using(db.alias())
+    for row in rows.filter(other_seen_at__gt=now - OTHER_SEEN):
+        yield Finding(
+            check="other-installation",
+            message=f"Messages of installation {row.other_key} come by the queue "
+            f"{row.other_queue!r} to installation {row.key}: both use one broker. "
+            "Set QUEUE_PREFIX, or give one another broker.",
+        )
+
+
+def _worth_knowing() -> Iterator[Finding]:
+    live = Run.objects.using(db.alias()).filter(status__in=sorted(LIVE))
+    yield from _unknown(live)
+    yield from _unserved()
+    paused = live.filter(status=RunStatus.PAUSED).values("reason")
+    for why in paused.annotate(count=Count("pk")).order_by("-count")[:EXAMPLES]:
+        yield Finding(
+            check="paused-run",
+            message=f"runs are paused: {why['reason'] or 'no reason was given'}",
+            count=why["count"],
+            problem=False,
+        )
+    crashing = live.filter(crashes__gt=1, status__in=_EXECUTABLE)
+    for found in _found("crashing-run", "runs keep losing their worker", crashing):
+        yield replace(found, problem=False)
+    for pause in Pause.objects.using(db.alias()).order_by("pk"):
+        cause = f": {pause.reason}" if pause.reason else ""
+        what = f"key {pause.key} of {pause.name!r}" if pause.key else repr(pause.name)
+        yield Finding(
+            check="paused-queue" if pause.kind == Pause.QUEUE else "paused-function",
+            message=f"{what} is paused{cause}",
+            problem=False,
+        )
+
+
+def _unknown(live: QuerySet[Run]) -> Iterator[Finding]:
+    """Give the functions of live runs that no worker has had for long."""
+    now, there = clock.now(), workers.functions()
+    since = dict(workers.missing().values_list("function", "since"))
+    known = {*registry.ids(), *(there or ())} - since.keys()
+    if there is None:
+        return  # a worker of an earlier release may have them
+    rows = live.exclude(function__in=known).values("function")
+    found = rows.annotate(count=Count("pk"), first=Min("due_at")).order_by("function")
+    for row in found:
+        age = now - since.get(row["function"], row["first"])
+        if age < settings.UNKNOWN_AFTER:
+            continue
+        length = format_duration(timedelta(seconds=round(age.total_seconds())))
+        yield Finding(
+            check="unknown-function",
+            message=f"runs are of {row['function']!r}, which no worker has had for "
+            f"{length}",
+            count=row["count"],
+            problem=False,
+        )
+
+
+def _unserved() -> Iterator[Finding]:
+    """Give the queues that functions name and no living worker serves."""
+    if settings.EXECUTOR != "celery":
+        return
+    for queue in sorted({settings.QUEUE, *registry.queues()} - workers.queues()):
+        ready = _to_be_begun(clock.now()).filter(queue=queue).count()
+        waiting = f", and {ready} runs are ready in it" if ready else ""
+        yield Finding(
+            check="unserved-queue",
+            message=f"no living worker serves the queue {queue!r}{waiting}",
+            problem=bool(ready),
+        )
+
+
+_EXECUTABLE = [RunStatus.QUEUED.value, RunStatus.RUNNING.value]
+
+
+def _figures() -> dict[str, Any]:
+    now = clock.now()
+    runs = Run.objects.using(db.alias())
+    live = runs.filter(status__in=sorted(LIVE)).order_by().values_list("status")
+    pending = Event.objects.using(db.alias()).filter(pending=True, ts__lte=now)
+    expired = runs.filter(lease_token__isnull=False, lease_until__lt=now)
+    seen = last_tick()
+    return {
+        "last_tick_seconds": _age(seen, now),
+        "oldest_ready_seconds": _age(_ready_since(now), now),
+        "runs": dict(live.annotate(count=Count("pk"))),
+        "waits": Wait.objects.using(db.alias()).count(),
+        "expired_leases": expired.count(),
+        "pending_events": pending.count(),
+        "functions": len(registry),
+        "workers": workers.alive().count(),
+    }
+
+
+def _age(moment: datetime | None, now: datetime) -> float | None:
+    return None if moment is None else round((now - moment).total_seconds(), 3)

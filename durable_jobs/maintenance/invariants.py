@@ -1,0 +1,172 @@
+"""States that no verb of the store leaves behind, and what mends each.
+
+Every one is found by a single statement, so what other processes change meanwhile
+cannot look like a fault. The ``deep`` ones read all the history, the others what is
+live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from durable_jobs import clock
+from durable_jobs.lifecycle import finish
+from durable_jobs.models import Attempt, Run, Step, Subject, Wait, WaitKind
+from durable_jobs.statuses import LIVE, STEP_ENDED, TERMINAL, RunStatus
+from durable_jobs.store import db, repairs
+from durable_jobs.store.runs import INVOKE
+
+Rows = Callable[[], QuerySet[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An impossible state: the rows that are in it, and the repair of one."""
+
+    name: str
+    what: str
+    rows: Rows
+    mend: Callable[[Any], bool]
+    deep: bool = False
+
+
+def _runs(**filters: Any) -> QuerySet[Run]:
+    return Run.objects.using(db.alias()).filter(**filters)
+
+
+def _waits(**filters: Any) -> QuerySet[Wait]:
+    return Wait.objects.using(db.alias()).filter(**filters)
+
+
+def _running_without_lease() -> QuerySet[Run]:
+    return _runs(status=RunStatus.RUNNING, lease_token__isnull=True)
+
+
+def _held_at_rest() -> QuerySet[Run]:
+    held = _runs(lease_token__isnull=False)
+    return held.exclude(status__in=[str(status) for status in repairs.HELD])
+
+
+def _waiting_for_nothing() -> QuerySet[Run]:
+    waking = _waits(run_id=OuterRef("pk")).exclude(kind__in=repairs.ENDING)
+    return _runs(status=RunStatus.WAITING).exclude(Exists(waking))
+
+
+def _waits_of_the_ended() -> QuerySet[Wait]:
+    live = _runs(pk=OuterRef("run_id"), status__in=sorted(LIVE))
+    return _waits().exclude(Exists(live))
+
+
+def _waits_of_ended_steps() -> QuerySet[Wait]:
+    ended = Step.objects.using(db.alias()).filter(
+        run_id=OuterRef("run_id"), key=OuterRef("step"), status__in=sorted(STEP_ENDED)
+    )
+    live = _runs(pk=OuterRef("run_id"), status__in=sorted(LIVE))
+    # One that is due is swept in a moment: a retry that another wake-up has overtaken.
+    later = Q(due_at__isnull=True) | Q(due_at__gt=clock.now())
+    return _waits().filter(later, Exists(ended), Exists(live)).exclude(step="")
+
+
+def _waits_for_no_child() -> QuerySet[Wait]:
+    child = _runs(
+        parent_id=OuterRef("run_id"),
+        parent_step=OuterRef("step"),
+        relation=INVOKE,
+        status__in=sorted(LIVE),
+    )
+    live = _runs(pk=OuterRef("run_id"), status__in=sorted(LIVE))
+    # A wait for a run that another one started is due now and then: it ends by itself.
+    alone = _waits(kind=WaitKind.CHILD, due_at__isnull=True)
+    return alone.filter(Exists(live)).exclude(Exists(child))
+
+
+def _children_of_nobody() -> QuerySet[Run]:
+    parent = _runs(pk=OuterRef("parent_id"), status__in=sorted(LIVE))
+    children = _runs(relation=INVOKE, status__in=sorted(LIVE))
+    return children.exclude(Exists(parent))
+
+
+def _open_steps_of_the_ended() -> QuerySet[Step]:
+    ended = _runs(pk=OuterRef("run_id"), status__in=sorted(TERMINAL))
+    steps = Step.objects.using(db.alias()).exclude(status__in=sorted(STEP_ENDED))
+    return steps.filter(Exists(ended)).defer("input", "output", "logs")
+
+
+def _without_run(model: type[Step] | type[Attempt] | type[Subject]) -> Rows:
+    def rows() -> QuerySet[Any]:
+        every: QuerySet[Any] = model._base_manager.using(db.alias())
+        return every.exclude(Exists(_runs(pk=OuterRef("run_id"))))
+
+    return rows
+
+
+def _cancel_child(run: Run) -> bool:
+    return finish.cancel(run, "The run that invoked it has ended.")
+
+
+#: In the order of repair: a mended one may show the next.
+FAULTS = (
+    Fault(
+        "running-unheld",
+        "runs are running, and nobody holds them",
+        _running_without_lease,
+        repairs.requeue,
+    ),
+    Fault(
+        "held-at-rest",
+        "runs are held, and not being executed",
+        _held_at_rest,
+        repairs.release,
+    ),
+    Fault(
+        "wait-of-ended-run",
+        "waits belong to runs that have ended or are gone",
+        _waits_of_the_ended,
+        repairs.forget_wait,
+    ),
+    Fault(
+        "wait-of-ended-step",
+        "waits belong to steps that have ended",
+        _waits_of_ended_steps,
+        repairs.drop_wait,
+    ),
+    Fault(
+        "waiting-for-nothing",
+        "runs are waiting, and nothing will wake them",
+        _waiting_for_nothing,
+        repairs.wait_again,
+    ),
+    Fault(
+        "wait-for-no-child",
+        "steps wait for a child run that has ended or is gone",
+        _waits_for_no_child,
+        repairs.answer_for_child,
+    ),
+    Fault(
+        "child-of-nobody",
+        "invoked runs go on, and their parent has ended or is gone",
+        _children_of_nobody,
+        _cancel_child,
+    ),
+    Fault(
+        "open-step-of-ended-run",
+        "steps are open in runs that have ended",
+        _open_steps_of_the_ended,
+        repairs.cancel_step,
+        deep=True,
+    ),
+    *(
+        Fault(
+            f"{model._meta.model_name}-without-run",
+            f"{model._meta.verbose_name_plural} belong to runs that are gone",
+            _without_run(model),
+            repairs.delete_orphan,
+            deep=True,
+        )
+        for model in (Step, Attempt, Subject)
+    ),
+)

@@ -1,0 +1,133 @@
+"""Runs whose function no worker has: noted, told of once, and started when one has it.
+
+During a rolling deploy that is nothing: workers with the new code are about to start.
+After ``UNKNOWN_AFTER`` it needs a person.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import partial
+
+from durable_jobs import clock, notifier
+from durable_jobs.conf import settings
+from durable_jobs.definitions.registry import registry
+from durable_jobs.durations import format_duration
+from durable_jobs.models import Lane, Run
+from durable_jobs.signals import announce, run_changed
+from durable_jobs.statuses import LIVE, RunStatus
+from durable_jobs.store import db, item_errors, run_actions, workers
+
+logger = logging.getLogger("durable_jobs")
+
+#: How the reason of a run begins that an earlier release paused for its function.
+PAUSED_BEFORE = "The code has no durable function "
+#: Seconds between two looks for such runs in one process, and how many one resumes.
+EVERY = 60.0
+BATCH = 500
+#: Functions without a worker that one sweep finds among the runs behind limits.
+MOST = 100
+
+_looked_at = float("-inf")
+
+
+def sweep() -> int:
+    """Note, tell of and forget functions that no worker has; return how many changed.
+
+    And resume what an earlier release has paused for its function.
+    """
+    global _looked_at
+    known = registry.ids()
+    for name in _behind_limits(known):
+        workers.note_missing(name)
+    count = _judge(set(known))
+    if clock.monotonic() >= _looked_at + EVERY:
+        _looked_at = clock.monotonic()
+        count += resume(known)
+    return count
+
+
+def _behind_limits(known: list[str]) -> set[str]:
+    """Return unknown functions of runs that no claim meets: limits hold them back."""
+    lanes = Lane.objects.using(db.alias()).exclude(function__in=known).order_by()
+    arrived = Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED, lane__lt=0, due_at__lte=clock.now()
+    )
+    arrived = arrived.exclude(function__in=known).order_by("due_at")
+    names = set(lanes.values_list("function", flat=True).distinct()[:MOST])
+    return names | set(arrived.values_list("function", flat=True)[:MOST])
+
+
+def _judge(known: set[str]) -> int:
+    rows = list(workers.missing())
+    if not rows:
+        return 0
+    there = workers.functions() or set()
+    over, count = [], 0
+    for row in rows:
+        if row.function in known | there or not _live(row.function):
+            over.append(row.function)
+        elif not row.told and clock.now() - row.since >= settings.UNKNOWN_AFTER:
+            count += _tell(row.function, clock.now() - row.since)
+    if over:
+        workers.found(over)
+    return count + len(over)
+
+
+def _live(function: str) -> bool:
+    rows = Run.objects.using(db.alias()).filter(
+        function=function, status__in=sorted(LIVE)
+    )
+    return rows.exists()
+
+
+def _tell(function: str, length: timedelta) -> int:
+    """Warn of a function without a worker: once, whichever process ticks."""
+    rows = workers.missing().filter(function=function, told=False)
+    told = rows.update(told=True)
+    if told:
+        logger.warning(
+            "No worker has had the function %r for %s: its runs stay queued. Deploy "
+            "a worker that has it, or cancel them.",
+            function,
+            format_duration(timedelta(seconds=round(length.total_seconds()))),
+        )
+    return told
+
+
+def began(queues: Iterable[str]) -> None:
+    """Let a worker that starts take up what waited for its functions."""
+    workers.found(registry.ids())
+    resume(registry.ids())
+    for queue in queues:
+        notifier.ring_now(queue)
+
+
+def resume(known: Iterable[str]) -> int:
+    """Resume runs that an earlier release paused because it lacked their function."""
+    rows = Run.objects.using(db.alias()).filter(
+        status=RunStatus.PAUSED,
+        function__in=list(known),
+        reason__startswith=PAUSED_BEFORE,
+    )
+    done: list[Run] = []
+    for run in rows.order_by("pk").only("function", "queue")[:BATCH]:
+        work = partial(_resume, run, done)
+        item_errors.guarded("paused run", run.pk, work, run_id=run.pk)
+    return len(done)
+
+
+def _resume(run: Run, done: list[Run]) -> None:
+    if not run_actions.resume(run.pk):
+        return
+    done.append(run)
+    announce(
+        run_changed,
+        run_id=run.pk,
+        function=run.function,
+        status=RunStatus.QUEUED,
+        reason="",
+    )
+    notifier.ring(run.queue)

@@ -1,0 +1,48 @@
+"""Runs whose worker has died: back in their queue, to go on from the last memo."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from durable_jobs import clock, notifier
+from durable_jobs.failpoints import hit
+from durable_jobs.lifecycle import run_log
+from durable_jobs.models import Run
+from durable_jobs.signals import announce, run_changed
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import item_errors, leases
+
+BATCH = 100
+
+
+def sweep() -> int:
+    """Take back expired leases; return how many were."""
+    done: list[Run] = []
+    expired = leases.expired(BATCH)
+    if expired:
+        hit("lease.expired")
+    for run in expired:
+        item_errors.guarded(
+            "lease",
+            run.pk,
+            partial(_reclaim, run, done),
+            put_off=partial(leases.put_off, run),
+            run_id=run.pk,
+        )
+    return len(done)
+
+
+def _reclaim(run: Run, done: list[Run]) -> None:
+    if not leases.reclaim(run, clock.now()):
+        return
+    done.append(run)
+    hit("lease.reclaimed", run.function)
+    run_log.orphaned(run, f"the lease of worker {run.worker} ran out.")
+    announce(
+        run_changed,
+        run_id=run.pk,
+        function=run.function,
+        status=RunStatus.QUEUED,
+        reason="its lease ran out",
+    )
+    notifier.ring(run.queue)

@@ -1,0 +1,121 @@
+"""Pruning: what ended long ago goes, in bounded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from durable_jobs import clock
+from durable_jobs.conf import settings
+from durable_jobs.failpoints import hit
+from durable_jobs.models import Event, IdempotencyKey, Run, SweepError, Worker
+from durable_jobs.statuses import TERMINAL
+from durable_jobs.store import db, exists_probe, item_errors, run_actions
+
+#: How long a worker that is gone without a word is remembered.
+UNSEEN = timedelta(days=1)
+
+
+def sweep(limit: int | None = None) -> int:
+    """Delete up to a batch of each kind that is past its retention; count them."""
+    batch = limit or settings.PRUNE_BATCH
+    times = _times()
+    kinds = tuple(times)
+    # Mostly there is nothing: one statement tells, whatever the number of kinds.
+    there = _probe.ask(list(times.values()), kinds)
+    past = _past(times) if any(there.values()) else {}
+    return sum(_delete(past[kind], batch) for kind in past if there[kind])
+
+
+def _times() -> dict[str, datetime]:
+    """Return up to when what is kept for a while is past it, by its name."""
+    now = clock.now()
+    kept = {kind: keep for kind, keep in settings.RETENTION.items() if keep is not None}
+    return {
+        "keys": now,
+        "workers": now - UNSEEN,
+        "errors": now - UNSEEN,
+        "named": now - settings.IDEMPOTENCY,
+        **{kind: now - keep for kind, keep in kept.items()},
+    }
+
+
+def _past(times: Mapping[str, datetime]) -> dict[str, QuerySet[Any]]:
+    """Return what is past its retention, by kind, the earliest first."""
+    past: dict[str, QuerySet[Any]] = {
+        "keys": _keys(times["keys"]),
+        "workers": _workers(times["workers"]),
+        "errors": _errors(times["errors"]),
+    }
+    for kind, until in times.items():
+        if kind == "events":
+            past[kind] = _events(until)
+        elif kind in TERMINAL:
+            past[kind] = _runs(kind, until, times["named"])
+    return past
+
+
+def _questions(*given: Any) -> dict[str, Exists]:
+    *times, kinds = given
+    past = _past(dict(zip(kinds, times, strict=True)))
+    return {kind: Exists(rows) for kind, rows in past.items()}
+
+
+_probe = exists_probe.Probe(_questions)
+
+
+def _runs(status: str, until: datetime, named: datetime) -> QuerySet[Run]:
+    """Return ended runs; one whose live parent may still ask for it stays."""
+    live_parent = Run.objects.filter(pk=OuterRef("parent_id"), ended_at__isnull=True)
+    return (
+        Run.objects.using(db.alias())
+        .filter(ended_at__lt=until, status=status)
+        .exclude(Exists(live_parent))
+        # Under its key it is to be found for that long, whatever became of it.
+        .exclude(~Q(key=""), queued_at__gt=named)
+        .order_by("ended_at")
+    )
+
+
+def _events(until: datetime) -> QuerySet[Event]:
+    rows = Event.objects.using(db.alias()).filter(received_at__lt=until, pending=False)
+    return rows.order_by("received_at")
+
+
+def _keys(now: datetime) -> QuerySet[IdempotencyKey]:
+    """Return keys whose time is over and whose run has ended or is gone."""
+    live = Run.objects.filter(pk=OuterRef("run_id"), ended_at__isnull=True)
+    rows = IdempotencyKey.objects.using(db.alias()).filter(expires_at__lt=now)
+    return rows.exclude(Exists(live))
+
+
+def _workers(until: datetime) -> QuerySet[Worker]:
+    rows = Worker.objects.using(db.alias()).filter(kind="worker", seen_at__lt=until)
+    return rows.order_by("seen_at")
+
+
+def _errors(until: datetime) -> QuerySet[SweepError]:
+    """Return the errors of items that were not tried again: they are gone, or done."""
+    rows = SweepError.objects.using(db.alias()).filter(until__lt=until)
+    return rows.order_by("until")
+
+
+def _delete(rows: QuerySet[Any], batch: int) -> int:
+    chosen = list(rows.values_list("pk", flat=True)[:batch])
+    table = rows.model._meta.db_table
+    hit("prune.begin", table)
+
+    def together(keys: Sequence[Any]) -> None:
+        if rows.model is Run:
+            with db.atomic():
+                run_actions.delete(keys)
+            return
+        old = rows.model._default_manager.using(db.alias()).filter(pk__in=keys)
+        old._raw_delete(db.alias())
+
+    done = item_errors.in_batch(rows.model._meta.model_name or table, chosen, together)
+    hit("prune.committed", table)
+    return done

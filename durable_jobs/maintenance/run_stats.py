@@ -1,0 +1,107 @@
+"""Counting what has ended, five minutes at a time: no page counts the history.
+
+Each five minutes are counted once, by the index of the ends, when they are over for a
+while: a run that ended in them has committed by then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence, Set
+from datetime import datetime, timedelta
+
+from django.db.models import Case, Count, IntegerField, Max, Min, When
+
+from durable_jobs import clock
+from durable_jobs.models import Run, Tally
+from durable_jobs.store import db, item_errors
+
+LENGTH = Tally.LENGTH
+#: How long after its end a period is counted.
+SETTLED = timedelta(seconds=60)
+#: What is looked back at, and how long it is kept.
+BACK = timedelta(days=7)
+KEPT = timedelta(days=8)
+#: Periods that one sweep counts.
+BATCH = 4
+
+
+def sweep() -> int:
+    """Count what is not counted yet, the newest first; return how many periods."""
+    newest = begin_of(clock.now() - SETTLED) - LENGTH
+    rows = Tally.objects.using(db.alias())
+
+    def count(periods: Sequence[datetime]) -> None:
+        # What another has counted meanwhile stays: one statement, all or nothing.
+        rows.bulk_create(_count(periods), ignore_conflicts=True)
+
+    chosen = _missing(newest, item_errors.left_out("tally"))
+    done = item_errors.in_batch("tally", chosen, count)
+    if newest in chosen:
+        rows.filter(since__lt=newest - KEPT)._raw_delete(db.alias())
+    return done
+
+
+def _missing(newest: datetime, leaving: Set[str]) -> list[datetime]:
+    """Return periods to count now: the newest that are missing, with none between.
+
+    ``leaving``: periods that failed, and are not to be tried yet.
+    """
+    counted = Tally.objects.using(db.alias()).filter(
+        function="", status="", since__gt=newest - BACK, since__lte=newest
+    )
+    ends = counted.aggregate(first=Min("since"), last=Max("since"), n=Count("pk"))
+    oldest, at = newest - BACK + LENGTH, newest
+    done: set[datetime] = set()
+    if ends["last"] == newest and ends["first"] == newest - LENGTH * (ends["n"] - 1):
+        at = ends["first"] - LENGTH  # nothing is missing between the two
+    else:
+        done = set(counted.values_list("since", flat=True))
+    if leaving:
+        done = set(counted.values_list("since", flat=True))
+        done |= {
+            newest - LENGTH * n
+            for n in range(int(BACK / LENGTH))
+            if str(newest - LENGTH * n) in leaving
+        }
+        at = newest
+    while at in done:
+        at -= LENGTH
+    stretch: list[datetime] = []
+    while len(stretch) < BATCH and at >= oldest and at not in done:
+        stretch.append(at)
+        at -= LENGTH
+    return stretch
+
+
+def _count(periods: Sequence[datetime]) -> list[Tally]:
+    """Return the counts of periods that follow each other, by one query."""
+    ended = Run.objects.using(db.alias()).filter(
+        ended_at__gte=min(periods), ended_at__lt=max(periods) + LENGTH
+    )
+    whens = [
+        When(ended_at__gte=since, ended_at__lt=since + LENGTH, then=number)
+        for number, since in enumerate(periods)
+    ]
+    period = Case(*whens, output_field=IntegerField())
+    found = (
+        ended.order_by()
+        .annotate(period=period)
+        .values_list("period", "function", "status")
+        .annotate(n=Count("pk"))
+    )
+    totals, rows = Counter[int](), []
+    for number, function, status, count in found:
+        totals[number] += count
+        rows.append(
+            Tally(since=periods[number], function=function, status=status, count=count)
+        )
+    return rows + [
+        Tally(since=since, count=totals[number]) for number, since in enumerate(periods)
+    ]
+
+
+def begin_of(moment: datetime) -> datetime:
+    """Return the beginning of the period that a moment is in."""
+    stamp = int(moment.timestamp() // LENGTH.total_seconds())
+    return datetime.fromtimestamp(stamp * LENGTH.total_seconds(), tz=moment.tzinfo)

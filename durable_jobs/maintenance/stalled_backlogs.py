@@ -1,0 +1,242 @@
+"""Lanes that stand still, looked after every few seconds; mostly there is nothing.
+
+What admissions and ends of runs leave to nobody: limits that the host has changed,
+slots whose release was lost, runs of paused functions that stand where workers claim,
+and lanes and gates that nobody uses any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
+
+from durable_jobs import clock
+from durable_jobs.definitions.flow_control import Controls
+from durable_jobs.definitions.registry import registry
+from durable_jobs.flow_control import pauses
+from durable_jobs.lifecycle import admission
+from durable_jobs.models import Admission, Gate, Lane, Pause, Run, Slot
+from durable_jobs.statuses import LIVE, RunStatus
+from durable_jobs.store import backlogs, db, exists_probe, item_errors, limits
+
+BATCH = 500
+#: Lanes and gates that were not used for so long are deleted.
+UNUSED = timedelta(days=2)
+
+
+def sweep() -> int:
+    """Look after what stands still; return how much was done."""
+    now = clock.now()
+    admission.unfinished.clear()
+    answers = _probe.ask([now, now - UNUSED])
+    done: list[int] = []
+    for name, there in answers.items():
+        if there:
+            item_errors.guarded("upkeep", name, partial(_do, name, done), pauses=False)
+    return sum(done)
+
+
+def _do(name: str, done: list[int]) -> None:
+    done.append(_WORKS[name]())
+
+
+def _every(kind: type[Model]) -> QuerySet[Any]:
+    return kind._default_manager.using(db.alias()).all()
+
+
+def lost_slots() -> QuerySet[Slot]:
+    """Return slots that are held by runs that may hold none."""
+    runs = Run.objects.using(db.alias()).filter(pk=OuterRef("run_id"))
+    let_through = Q(status=RunStatus.QUEUED, lane__isnull=True)
+    executing = let_through | Q(lease_token__isnull=False)
+    held = Slot.objects.using(db.alias()).filter(released_at__isnull=True)
+    live = Exists(runs.filter(status__in=sorted(LIVE)))
+    return held.filter(~live | Q(steps=True) & ~Exists(runs.filter(executing)))
+
+
+def _release_lost() -> int:
+    lost = list(lost_slots().values_list("pk", flat=True)[:BATCH])
+    return item_errors.in_batch("slot", lost, limits.release_slots)
+
+
+#: The flow control of each function, as this process last saw it.
+_declared: dict[str, Controls] = {}
+
+
+def _redeclared() -> int:
+    """Let lanes try whose gates the code may have changed: with a new process."""
+    current = {function.id: function.controls for function in registry}
+    changed = [id for id, controls in current.items() if _declared.get(id) != controls]
+    if not changed:
+        return 0
+    _declared.clear()
+    _declared.update(current)
+    rows = Lane.objects.using(db.alias()).filter(function__in=changed)
+    with limits.locked():
+        for function in changed:
+            if current[function].throttle is not None:
+                backlogs.hasten(_every(Lane).filter(function=function))
+        return backlogs.activate(rows.filter(blocked_on__isnull=False))
+
+
+def _try_again() -> int:
+    """Let one lane try at each gate that lanes wait for: there may be room."""
+    chosen = list(_waited_for().order_by("?").values_list("pk", flat=True)[:BATCH])
+    done: list[int] = []
+
+    def revive(gate: int) -> None:
+        with limits.locked():
+            done.append(backlogs.revive(gate, 1))
+
+    for gate in sorted(chosen):
+        item_errors.guarded("limit", gate, partial(revive, gate))
+    return sum(done)
+
+
+def _waited_for() -> QuerySet[Gate]:
+    """Return the gates that lanes wait for."""
+    waiting = _every(Lane).filter(blocked_on=OuterRef("pk"))
+    return _every(Gate).filter(Exists(waiting))
+
+
+def _start_again() -> int:
+    """Let lanes try that stand still for nothing: what wrote them read what was.
+
+    And restore what a pause kept, in batches, for a moment.
+    """
+    until, total = clock.monotonic() + admission.LONGEST, 0
+    while True:
+        chosen = list(_still().order_by("?").values_list("pk", flat=True)[:BATCH])
+        done = _start_these(chosen)
+        total += done
+        if not done:
+            return total
+        if clock.monotonic() > until:
+            admission.unfinished.add("still")
+            return total
+
+
+def _start_these(chosen: Sequence[int]) -> int:
+    done: list[int] = []
+
+    def start(keys: Sequence[Any]) -> None:
+        with limits.locked():
+            done.append(pauses.start_again(_every(Lane).filter(pk__in=keys)))
+
+    item_errors.in_batch("backlog", chosen, start)
+    return sum(done)
+
+
+def _still() -> QuerySet[Lane]:
+    """Return the lanes that wait for nothing, and do not move."""
+    rows = _every(Lane).filter(active=False, blocked_on__isnull=True)
+    return rows.filter(Exists(_inside()))
+
+
+def _arrive_again() -> int:
+    """Let runs arrive again whose lane is none: after a restored backup, or by hand."""
+    rows = backlogs.strays().values_list("pk", flat=True)[:BATCH]
+
+    def arrive(keys: Sequence[Any]) -> None:
+        chosen = Run.objects.using(db.alias()).filter(pk__in=keys)
+        chosen.filter(status=RunStatus.QUEUED).update(lane=F("entry"))
+
+    return item_errors.in_batch("stray", list(rows), arrive)
+
+
+def _inside() -> QuerySet[Run]:
+    """Return the queued runs of the lane that a query is about."""
+    return Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED, lane__isnull=False, lane=OuterRef("pk")
+    )
+
+
+def _forget_admissions() -> int:
+    """Delete what rate limits need no more."""
+    chosen = list(_expired(clock.now()).values_list("pk", flat=True)[:BATCH])
+
+    def forget(keys: Sequence[Any]) -> None:
+        _every(Admission).filter(pk__in=keys)._raw_delete(db.alias())
+
+    return item_errors.in_batch("admission", chosen, forget)
+
+
+def _expired(now: datetime) -> QuerySet[Admission]:
+    return _every(Admission).filter(expires_at__lt=now)
+
+
+def _forget_lanes() -> int:
+    """Delete lanes that nobody uses."""
+    return _delete(_idle_lanes(clock.now() - UNUSED))
+
+
+def _idle_lanes(unused: datetime) -> QuerySet[Lane]:
+    """Return the lanes that are empty and were not used since then."""
+    rows = _every(Lane).filter(turn__lt=unused, active=False)
+    return rows.exclude(Exists(_inside()))
+
+
+def _forget_gates() -> int:
+    """Delete gates that nobody uses."""
+    now = clock.now()
+    return _delete(_idle_gates(now, now - UNUSED))
+
+
+def _idle_gates(now: datetime, unused: datetime) -> QuerySet[Gate]:
+    """Return the gates that were not used since then, and that nothing hangs on."""
+    rows = _every(Gate).filter(
+        Q(tat__isnull=True) | Q(tat__lt=now),
+        used_at__lt=unused,
+        override__isnull=True,
+    )
+    for model in (Slot, Admission):
+        of_gate = _every(model).filter(gate=OuterRef("pk"))
+        rows = rows.exclude(Exists(of_gate))
+    return rows.exclude(Exists(_every(Lane).filter(blocked_on=OuterRef("pk"))))
+
+
+def _delete(rows: QuerySet[Lane] | QuerySet[Gate]) -> int:
+    """Delete a batch under the lock: no admission is using them."""
+
+    def forget(keys: Sequence[Any]) -> None:
+        with limits.locked():
+            # Again, under the lock: one may be in use by now.
+            rows.filter(pk__in=keys)._raw_delete(db.alias())
+
+    chosen = list(rows.values_list("pk", flat=True)[:BATCH])
+    return item_errors.in_batch(rows.model._meta.model_name or "", chosen, forget)
+
+
+def _questions(now: datetime, unused: datetime) -> dict[str, Exists]:
+    """Return what tells whether there is something to do, by the name of the work."""
+    paused = _every(Pause).exclude(kind=Pause.KEY)
+    return {
+        "lost": Exists(lost_slots()),
+        "redeclared": Exists(_every(Lane)),
+        "waiting": Exists(_waited_for()),
+        "still": Exists(_still()),
+        "strays": Exists(backlogs.strays()),
+        "paused": Exists(paused),
+        "admissions": Exists(_expired(now)),
+        "lanes": Exists(_idle_lanes(unused)),
+        "gates": Exists(_idle_gates(now, unused)),
+    }
+
+
+_probe = exists_probe.Probe(_questions)
+
+_WORKS: dict[str, Callable[[], int]] = {
+    "lost": _release_lost,
+    "redeclared": _redeclared,
+    "waiting": _try_again,
+    "still": _start_again,
+    "strays": _arrive_again,
+    "paused": admission.shelve,
+    "admissions": _forget_admissions,
+    "lanes": _forget_lanes,
+    "gates": _forget_gates,
+}

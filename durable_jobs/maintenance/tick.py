@@ -1,0 +1,170 @@
+"""One tick: look in one query what there is to do, and do only that.
+
+Harmless when two beats tick, or none for a while: every sweeper decides by the rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+
+from django.db.models import Exists
+
+from durable_jobs import clock, notifier
+from durable_jobs.definitions.registry import registry
+from durable_jobs.engine.isolation import isolated
+from durable_jobs.events import routing
+from durable_jobs.failpoints import hit
+from durable_jobs.lifecycle import admission
+from durable_jobs.maintenance import (
+    heartbeats,
+    missing_functions,
+    rescue,
+    retention,
+    run_stats,
+    stalled_backlogs,
+    timers,
+)
+from durable_jobs.models import Run, Schedule, Wait, Worker
+from durable_jobs.schedules import sync
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, events, exists_probe, item_errors, pauses
+
+logger = logging.getLogger("durable_jobs")
+
+TICK = "tick"
+NOTED_EVERY = timedelta(seconds=10)
+#: What is done when a tick is noted, and for which no run waits.
+UNHURRIED = frozenset({"noted", "schedules", "retention", "tallies", "missing"})
+
+
+def tick(*, passing: bool = False) -> dict[str, int]:
+    """Do what is due and return what was done, by sweeper.
+
+    ``passing``: another tick follows at once, at a later time, and does what no run
+    waits for.
+    """
+    hit("tick.begin")
+    work = pending()
+    if passing:
+        work -= UNHURRIED
+    done = {}
+    for name, sweep in _SWEEPS.items():
+        if name in work:
+            done[name] = _guarded(name, sweep)
+    if "noted" in work:
+        note()
+    hit("tick.done")
+    return done
+
+
+def pending() -> set[str]:
+    """Return what there is to do, in one query over small partial indexes."""
+    now = clock.now()
+    known = tuple(registry.ids())
+    answers = _probe.ask([now, now - NOTED_EVERY], known)
+    work = {name for name, there in answers.items() if there}
+    if work & admission.EVERYTHING:
+        work = work - admission.EVERYTHING | {"admissions"}
+    if admission.unfinished:
+        work.add("lanes")
+    if "fresh" not in work:
+        work |= {"crons", "lanes", *UNHURRIED}
+    return work - {"fresh"}
+
+
+def _questions(
+    now: datetime, noted: datetime, known: tuple[str, ...]
+) -> dict[str, Exists]:
+    runs = Run.objects.using(db.alias())
+    waits = Wait.objects.using(db.alias())
+    schedules = Schedule.objects.using(db.alias())
+    return {
+        "timers": Exists(waits.filter(due_at__isnull=False, due_at__lte=now)),
+        "leases": Exists(runs.filter(lease_token__isnull=False, lease_until__lt=now)),
+        "events": Exists(events.to_route(now)),
+        "queues": Exists(
+            runs.filter(status=RunStatus.QUEUED, lane__isnull=True, due_at__lte=now)
+        ),
+        "crons": Exists(schedules.filter(next_at__lte=now)),
+        "fresh": Exists(
+            Worker.objects.using(db.alias()).filter(name=TICK, seen_at__gt=noted)
+        ),
+        **admission.questions(now, known),
+    }
+
+
+_probe = exists_probe.Probe(_questions)
+
+
+def _guarded(name: str, sweep: Callable[[], int]) -> int:
+    """Sweep; a failure is logged, and the other sweepers go on."""
+    try:
+        return isolated(sweep)
+    except Exception as error:  # one sweeper's trouble must not stop the others
+        if not db.lost(error):
+            logger.exception(
+                "The sweeper of %s failed; the next tick tries again.", name
+            )
+        if not db.connection().in_atomic_block:
+            db.connection().close_if_unusable_or_obsolete()
+        return 0
+
+
+def ring_lost() -> int:
+    """Ring the queues that have eligible runs, in case a bell was lost."""
+    count = 0
+    for queue in exists_probe.walk(_eligible, [clock.now()]):
+        ring = partial(notifier.ring, queue)
+        count += item_errors.guarded("queue", queue, ring, pauses=False)
+    return count
+
+
+def _eligible_in(now: datetime, queue: str) -> exists_probe.Questions:
+    queued = Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED, lane__isnull=True
+    )
+    # As claims look for them: of what is paused, nobody could claim anything.
+    ready = (
+        queued.filter(due_at__lte=now, queue=queue)
+        .exclude(started_at__isnull=True, function__in=pauses.functions())
+        .exclude(Exists(pauses.of_queue(queue)))
+    )
+    others = queued.filter(queue__gt=queue).order_by("queue")
+    return {
+        "here": Exists(ready),
+        "next": others.values_list("queue", flat=True)[:1],
+    }
+
+
+_eligible = exists_probe.Probe(_eligible_in)
+
+
+def silent_for() -> float:
+    """Return how many seconds ago somebody noted a tick; infinite for never."""
+    rows = Worker.objects.using(db.alias()).filter(name=TICK)
+    seen = rows.values_list("seen_at", flat=True).first()
+    return float("inf") if seen is None else (clock.now() - seen).total_seconds()
+
+
+def note() -> None:
+    """Leave word that somebody ticks."""
+    heartbeats.note(TICK, "beat")
+
+
+_SWEEPS: dict[str, Callable[[], int]] = {
+    "timers": timers.sweep,
+    "leases": rescue.sweep,
+    "events": routing.route_pending,
+    "schedules": sync.sync,
+    "crons": sync.sweep,
+    # Before what rate limits need no more is deleted: they may need it for these.
+    "admissions": admission.sweep,
+    "lanes": stalled_backlogs.sweep,
+    "queues": ring_lost,
+    "retention": retention.sweep,
+    "tallies": run_stats.sweep,
+    "missing": missing_functions.sweep,
+}

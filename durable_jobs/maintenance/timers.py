@@ -1,0 +1,169 @@
+"""Waits whose time has come.
+
+What is due is done in the order in which it happened, also after an outage: before a
+wait or a run ends by its time, the events that came before that time are routed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+from durable_jobs import clock, notifier
+from durable_jobs.events import model_waits, routing
+from durable_jobs.failpoints import hit
+from durable_jobs.lifecycle import finish
+from durable_jobs.models import Run, Wait, WaitKind
+from durable_jobs.statuses import StepStatus
+from durable_jobs.store import awaited_runs, db, events, item_errors, repairs, waits
+from durable_jobs.store.waits import Outcome
+
+logger = logging.getLogger("durable_jobs")
+
+BATCH = 500
+#: Seconds after which a sweep leaves the rest to the next one.
+LONGEST = 1.0
+#: Ends of waits and runs by their time, which events that came before go before.
+BY_TIME = frozenset({WaitKind.TIMEOUT, WaitKind.START_BY, WaitKind.FINISH_BY})
+
+
+def sweep() -> int:
+    """End the waits that are due; return how many were.
+
+    However many there are, it lets the process go on with other work after a moment:
+    the next tick continues. So it does where another sweeper has these in its hands.
+    """
+    total, until = 0, clock.monotonic() + LONGEST
+    while True:
+        ended = end_due(BATCH)
+        total += ended
+        if ended < BATCH or clock.monotonic() > until:
+            return total
+
+
+def end_due(limit: int, own: str | None = None) -> int:
+    """End up to ``limit`` waits that are due; return how many were.
+
+    The queues of the runs that wake are rung, but for the caller's ``own``.
+    """
+    hit("timers.read")
+    try:
+        runs, others = waits.expire(limit, _ENDS)
+    except Exception as error:
+        if db.lost(error):
+            raise
+        logger.exception("A batch of timers failed: each is tried by itself.")
+        runs, others = _one_by_one(limit)
+    if runs:
+        hit("timers.committed")
+    woken = Counter(run.queue for run in runs)
+    for queue in woken.keys() - {own}:
+        notifier.ring(queue, woken[queue])
+    others = _in_order(others)
+    for wait in others:
+        _guarded(wait, partial(_ENDS[WaitKind(wait.kind)], wait))
+    return len(runs) + len(others)
+
+
+def _one_by_one(limit: int) -> tuple[list[Run], list[Wait]]:
+    """End sleeps and retries each in a transaction of its own; put off what fails."""
+    found = waits.due(limit, _ENDS)
+    runs: list[Run] = []
+    for wait in found:
+        if wait.kind in waits.WAKING:
+            _guarded(wait, partial(_wake, wait, runs))
+    return runs, [wait for wait in found if wait.kind not in waits.WAKING]
+
+
+def _wake(wait: Wait, runs: list[Run]) -> None:
+    runs += waits.expire_these([wait])
+
+
+def _guarded(wait: Wait, work: Callable[[], object]) -> None:
+    item_errors.guarded(
+        "wait",
+        wait.pk,
+        work,
+        put_off=partial(waits.put_off, wait),
+        run_id=wait.run_id,
+    )
+
+
+def _in_order(found: list[Wait]) -> list[Wait]:
+    """Return the waits that may end now: no event that came earlier is unrouted."""
+    by_time = [wait for wait in found if wait.kind in BY_TIME]
+    if not by_time or events.earliest_unrouted() is None:
+        return found
+    routing.route()
+    earliest = events.earliest_unrouted()
+    if earliest is None:
+        return found
+    return [
+        wait
+        for wait in found
+        if wait.kind not in BY_TIME or wait.due_at is None or wait.due_at < earliest
+    ]
+
+
+def _timeout(wait: Wait) -> None:
+    condition = wait.condition or {}
+    error = condition.get("error")
+    if error is None:
+        outcome = Outcome(StepStatus.TIMED_OUT, output=condition.get("output"))
+    else:
+        outcome = Outcome(StepStatus.FAILED, error=error)
+    run = waits.resolve(wait, outcome)
+    if run is not None:
+        notifier.ring(run.queue)
+
+
+def _look(wait: Wait) -> None:
+    model_waits.look_again(wait)
+
+
+def _child(wait: Wait) -> None:
+    """Give a step the end of a run that it joined, or look again later."""
+    run = repairs.resolve_child(wait)
+    if run is not None:
+        notifier.ring(run.queue)
+    else:
+        waits.put_off(wait, awaited_runs.next_look(wait.created_at))
+
+
+def _start_by(wait: Wait) -> None:
+    run = _run(wait)
+    if run is not None and run.started_at is None:
+        finish.cancel(run, "It was not started in time (timeouts.start).")
+    Wait.objects.using(db.alias()).filter(pk=wait.pk)._raw_delete(db.alias())
+
+
+def _finish_by(wait: Wait) -> None:
+    """Cancel a run that takes too long; its time in the queue does not count."""
+    run, rows = _run(wait), Wait.objects.using(db.alias()).filter(pk=wait.pk)
+    if run is not None:
+        now = clock.now()
+        length = timedelta(seconds=(wait.condition or {}).get("seconds", 0))
+        # A run that was redriven began anew when this wait was made.
+        began = now if run.started_at is None else max(run.started_at, wait.created_at)
+        if began + length > now:
+            rows.update(due_at=began + length)
+            return
+        finish.cancel(run, "It did not end in time (timeouts.finish).")
+    rows._raw_delete(db.alias())
+
+
+def _run(wait: Wait) -> Run | None:
+    return Run.objects.using(db.alias()).filter(pk=wait.run_id).first()
+
+
+_ENDS: dict[WaitKind, Callable[[Wait], None]] = {
+    WaitKind.TIMEOUT: _timeout,
+    WaitKind.MODEL: _look,
+    WaitKind.EVENT: _look,
+    WaitKind.CHILD: _child,
+    WaitKind.START_BY: _start_by,
+    WaitKind.FINISH_BY: _finish_by,
+}

@@ -1,0 +1,226 @@
+"""Why a run waits: the limit, its key, who holds it, and the place in line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from durable_jobs import clock
+from durable_jobs.definitions.explanation import Explanation
+from durable_jobs.definitions.flow_control import Throttle
+from durable_jobs.definitions.registry import registry
+from durable_jobs.flow_control import keys, limits
+from durable_jobs.flow_control import pauses as pause_state
+from durable_jobs.flow_control.keys import Passage
+from durable_jobs.models import Entry, Gate, Lane, Pause, Run
+from durable_jobs.queries import routes, visibility
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import backlogs, db, pauses, workers
+from durable_jobs.store import limits as limit_rows
+
+MOST_AHEAD = 1000
+MOST_HOLDERS = 20
+#: Runs whose length an estimate goes by.
+SAMPLE = 20
+
+
+def explain(run: Run, *, keys: bool = True) -> Explanation:
+    """Tell what a run waits for, as its row is now.
+
+    ``keys``: whether the values of flow control are told, and what failed in a limit's
+    own code: both may be of a payload.
+    """
+    row = Run.objects.using(db.alias()).defer("data", "output").get(pk=run.pk)
+    if row.status != RunStatus.QUEUED:
+        reason = f": {row.reason}" if row.reason else "."
+        text = f"The run is {row.status}{reason}"
+        if row.status == RunStatus.WAITING:
+            text += "".join(
+                f" The event {event.name} ({event.pk}) is not matched to all waits "
+                f"yet. {routes.described(event)}".rstrip()
+                for event in routes.unrouted_for(row)
+            )
+        return Explanation(state=row.status, text=text)
+    found = _paused(row, keys) or _delayed(row) or _unknown(row)
+    if found is not None:
+        return found
+    if row.lane is None:
+        return _ready(row)
+    if row.lane in Entry.values:
+        text = "It has just come; the next admission decides about it."
+        return Explanation(state="arriving", text=text)
+    return _in_lane(row, keys)
+
+
+def _paused(run: Run, told: bool) -> Explanation | None:
+    if pauses.of_queue(run.queue).exists():
+        return Explanation(state="paused", text=f"The queue {run.queue!r} is paused.")
+    if run.started_at is not None:
+        return None
+    values = (run.flow or {}).values()
+    held = pause_state.holding(pause_state.current(), run.function, values)
+    if held is None:
+        return None
+    name = f"Key {held.key} of " if told else "A key of "
+    what = name if held.kind == Pause.KEY else ""
+    why = f": {held.reason}" if held.reason else "."
+    text = f"{what}{run.function} is paused{why}"
+    return Explanation(state="paused", text=text, ahead=_ahead(_line(run), run))
+
+
+def _delayed(run: Run) -> Explanation | None:
+    if run.due_at <= clock.now():
+        return None
+    text = f"It is to begin at {run.due_at.isoformat()}."
+    return Explanation(state="delayed", text=text, estimate=run.due_at)
+
+
+def _unknown(run: Run) -> Explanation | None:
+    """Explain a run whose function no worker has."""
+    since = workers.missing_since(run.function)
+    if since is None:
+        if registry.find(run.function) is not None:
+            return None
+        there = workers.functions()
+        if there is None or run.function in there:
+            return None
+    text = (
+        f"No worker has the function {run.function!r} since "
+        f"{(since or run.due_at).isoformat()}. The run starts when a worker has it."
+    )
+    return Explanation(state="unknown-function", text=text)
+
+
+def _ready(run: Run) -> Explanation:
+    ahead = _ahead(_line(run), run)
+    text = (
+        f"It is ready for the next worker of queue {run.queue!r}, "
+        f"behind {_others(ahead)}."
+    )
+    return Explanation(state="ready", text=text, ahead=ahead)
+
+
+def _line(run: Run) -> QuerySet[Run]:
+    """Return the line that a run stands in."""
+    if run.lane is not None:
+        return backlogs.waiting(run.lane)
+    return Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED,
+        lane__isnull=True,
+        queue=run.queue,
+        due_at__lte=clock.now(),
+    )
+
+
+def _ahead(line: QuerySet[Run], run: Run) -> int:
+    before = Q(place__lt=run.place) | Q(place=run.place, id__lt=run.id)
+    seen = visibility.of_runs(line, "pk")
+    return int(seen.filter(before).order_by()[:MOST_AHEAD].count())
+
+
+def _in_lane(run: Run, told: bool) -> Explanation:
+    lane = Lane.objects.using(db.alias()).filter(pk=run.lane or 0).first()
+    function = registry.find(run.function)
+    ahead = _ahead(backlogs.waiting(run.lane or 0), run)
+    if lane is None or function is None:
+        text = f"It stands in line behind {_others(ahead)}."
+        return Explanation(state="blocked", text=text, ahead=ahead)
+    passages = keys.passages(function, run.flow or {}, starting=lane.starting)
+    rows = Gate.objects.using(db.alias()).filter(name__in=[p.name for p in passages])
+    known = {gate.name: gate for gate in rows}
+    for passage in passages:
+        gate = known.get(passage.name)
+        if gate is None:
+            continue
+        found = _at(passage, gate, run, lane, ahead, told)
+        if found is not None:
+            return found if told else replace(found, key=None)
+    text = f"It is about to be let through, behind {_others(ahead)}."
+    return Explanation(state="ready", text=text, ahead=ahead)
+
+
+def _at(
+    passage: Passage, gate: Gate, run: Run, lane: Lane, ahead: int, told: bool
+) -> Explanation | None:
+    """Explain a gate, if it is what the run waits for."""
+    answer = limits.known(passage, gate)
+    if answer is None:
+        answer, _ = limits.ask(passage)
+    if answer.limit is None:
+        why = f": {answer.trouble}" if told else "."
+        text = f"The limit of its {passage.place} is not known{why}"
+        return _held_at(passage, "blocked", text, ahead=ahead)
+    if isinstance(passage.rule, Throttle) and answer.limit:
+        return _throttled(passage, passage.rule, gate, answer.limit, ahead, told)
+    held = limit_rows.holders(gate.pk)
+    shown = visibility.of_runs(held).values_list("run_id", flat=True)
+    holders = [str(pk) for pk in shown[:MOST_HOLDERS]]
+    full = held.count() >= answer.limit
+    if not full and not (ahead and gate.pk == lane.blocked_on_id):
+        return None
+    key = f" for key {passage.text}" if gate.key and told else ""
+    others = "other runs" if full else "nobody"
+    text = (
+        f"{passage.control} {answer.limit}{key} of {gate.function or 'the account'} is "
+        f"reached: held by {', '.join(holders) or others}; "
+        f"{_before(ahead)}."
+    )
+    return _held_at(
+        passage,
+        "blocked",
+        text,
+        limit=answer.limit,
+        holders=holders,
+        ahead=ahead,
+        estimate=_estimate(run, ahead, answer.limit),
+    )
+
+
+def _held_at(passage: Passage, state: str, text: str, **facts: Any) -> Explanation:
+    return Explanation(
+        state=state, text=text, control=passage.control, key=passage.key, **facts
+    )
+
+
+def _throttled(
+    passage: Passage, rule: Throttle, gate: Gate, limit: int, ahead: int, told: bool
+) -> Explanation | None:
+    now, interval = clock.now(), rule.interval(limit)
+    earliest = (gate.tat or now) - interval * (rule.burst - 1)
+    start = earliest + interval * ahead
+    if start <= now:
+        return None
+    key = f" for key {passage.text}" if gate.key and told else ""
+    text = f"The throttle{key} lets it start at {start.isoformat()}; {_before(ahead)}."
+    facts = {"limit": limit, "ahead": ahead, "estimate": start}
+    return _held_at(passage, "throttled", text, **facts)
+
+
+def _estimate(run: Run, ahead: int, limit: int) -> datetime | None:
+    """Return when a slot may be free, by how long the last runs held theirs."""
+    rows: Any = Run.objects.using(db.alias()).filter(
+        function=run.function,
+        status=RunStatus.COMPLETED,
+        started_at__isnull=False,
+        ended_at__isnull=False,
+    )
+    times = list(rows.order_by("-pk").values_list("started_at", "ended_at")[:SAMPLE])
+    if not times or not limit:
+        return None
+    mean = sum((end - start for start, end in times), timedelta()) / len(times)
+    return clock.now() + mean * (ahead + 1) / limit
+
+
+def _before(ahead: int) -> str:
+    return f"{_others(ahead)} {'is' if ahead == 1 else 'are'} before it"
+
+
+def _others(ahead: int) -> str:
+    return f"{_count(ahead)} other{'' if ahead == 1 else 's'}"
+
+
+def _count(ahead: int) -> str:
+    return f"{ahead:,}" if ahead < MOST_AHEAD else f"{MOST_AHEAD:,} or more"

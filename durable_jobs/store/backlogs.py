@@ -1,0 +1,371 @@
+"""Lanes: where queued runs stand in line, and how they move."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+
+from durable_jobs import clock
+from durable_jobs.models import Entry, Lane, Run, Wait
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, exists_probe, limits, pauses
+
+
+def waiting(lane: int | Iterable[int]) -> QuerySet[Run]:
+    """Return the queued runs of lanes, in line."""
+    rows = Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED, lane__isnull=False
+    )
+    if isinstance(lane, int):  # an index gives these in order, and no others
+        return rows.filter(lane=lane).order_by("place", "id")
+    return rows.filter(lane__in=list(lane)).order_by("place", "id")
+
+
+def arrived(functions: Iterable[str], now: datetime) -> QuerySet[Run]:
+    """Return queued runs that no admission has looked at, in the order of arrival.
+
+    Of the functions that this process knows, and whose time has come by ``now``.
+    """
+    rows = Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED,
+        lane__lt=0,
+        due_at__lte=now,
+        function__in=list(functions),
+    )
+    return rows.order_by("due_at", "id")
+
+
+def ensure(wanted: Iterable[Lane]) -> dict[str, Lane]:
+    """Return the rows of lanes by name; those that are new are written."""
+    by_name = {lane.name: lane for lane in wanted}
+    rows = Lane.objects.using(db.alias()).filter(name__in=list(by_name))
+    found = {lane.name: lane for lane in rows}
+    missing = [lane for name, lane in by_name.items() if name not in found]
+    if missing:
+        Lane.objects.using(db.alias()).bulk_create(missing)
+        found |= {lane.name: lane for lane in missing}
+    return found
+
+
+def made(lane: Lane) -> Lane:
+    """Return the row of a lane, which somebody else may be making too."""
+    rows = Lane.objects.using(db.alias())
+    rows.bulk_create([lane], ignore_conflicts=True)
+    return rows.get(name=lane.name)
+
+
+def enter(runs: Sequence[Run]) -> None:
+    """Write the lanes of locked runs, and let the lanes that were empty try."""
+    if not runs:
+        return
+    places = {(run.lane, run.entry) for run in runs}
+    rows = Run.objects.using(db.alias())
+    if len(places) == 1:
+        [(lane, entry)] = places
+        chosen = rows.filter(pk__in=[run.pk for run in runs])
+        chosen.update(lane=lane, entry=entry)
+    else:
+        rows.bulk_update(runs, ["lane", "entry"])
+    empty = Lane.objects.using(db.alias()).filter(
+        pk__in={lane for lane, _ in places}, active=False, blocked_on__isnull=True
+    )
+    empty.update(active=True, turn=clock.now())
+
+
+def in_turn(functions: Iterable[str], now: datetime) -> QuerySet[Lane]:
+    """Return the lanes of functions whose turn has come, of queues not paused."""
+    rows = Lane.objects.using(db.alias()).filter(
+        active=True, turn__lte=now, function__in=list(functions)
+    )
+    return rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
+
+
+def active(
+    queue: str, functions: Iterable[str], limit: int, *, leaving: Iterable[int] = ()
+) -> list[Lane]:
+    """Return lanes of a queue whose turn has come, in turn."""
+    rows = Lane.objects.using(db.alias()).filter(
+        queue=queue, active=True, turn__lte=clock.now(), function__in=list(functions)
+    )
+    rows = rows.exclude(pk__in=list(leaving))
+    return list(rows.order_by("turn", "served", "id")[:limit])
+
+
+def queues(functions: Iterable[str]) -> set[str]:
+    """Return the queues that have a lane whose turn has come.
+
+    One look into the index for each queue, however many lanes it has.
+    """
+    return set(exists_probe.walk(_probe, [clock.now()], tuple(functions)))
+
+
+def _questions(
+    now: datetime, queue: str, functions: Iterable[str]
+) -> exists_probe.Questions:
+    others = Lane.objects.using(db.alias()).filter(active=True, queue__gt=queue)
+    return {
+        "here": Exists(in_turn(functions, now).filter(queue=queue)),
+        "next": others.order_by("queue").values_list("queue", flat=True)[:1],
+    }
+
+
+_probe = exists_probe.Probe(_questions)
+
+
+def next_turn() -> datetime | None:
+    """Return the earliest turn of a lane that is still to come."""
+    rows = Lane.objects.using(db.alias()).filter(active=True, turn__gt=clock.now())
+    return rows.order_by("turn").values_list("turn", flat=True).first()
+
+
+def revive(gate_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
+    """Let lanes that wait for a gate try again, the first in turn first."""
+    rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+    rows = rows.exclude(pk__in=list(leaving))
+    # One that cannot go on would keep the room from the others.
+    rows = rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
+    first = list(rows.order_by("turn", "served").values_list("pk", flat=True)[:count])
+    if not first:
+        return 0
+    chosen = Lane.objects.using(db.alias()).filter(pk__in=first)
+    return chosen.update(active=True, blocked_on=None)
+
+
+def waiting_for(
+    gate_id: int, functions: Iterable[str], *, leaving: Iterable[int]
+) -> list[Lane]:
+    """Return the first lane of each function that waits for a gate, in turn."""
+    rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+    rows = rows.exclude(pk__in=list(leaving)).order_by("turn", "served")
+    first = [rows.filter(function=one).first() for one in functions]
+    found = [lane for lane in first if lane is not None]
+    return sorted(found, key=lambda lane: (lane.turn, lane.served))
+
+
+def heads(lane: Lane, limit: int) -> tuple[list[Run], bool]:
+    """Return the first runs in line in a lane; tell whether there may be others.
+
+    Those that somebody is just changing are passed over, and may be.
+    """
+    line = waiting(lane.pk).only("id", "lane")
+    found = list(locked(line)[:limit])
+    if len(found) == limit:
+        return found, True
+    return found, line.exclude(pk__in=[run.pk for run in found]).exists()
+
+
+def waited_for(gate_ids: Iterable[int]) -> set[int]:
+    """Return those of some gates that a lane waits for."""
+    rows = Lane.objects.using(db.alias()).filter(blocked_on__in=list(gate_ids))
+    return set(rows.order_by().values_list("blocked_on", flat=True).distinct())
+
+
+def head(lane: Lane) -> tuple[Run | None, bool]:
+    """Return the first run in line where the order is strict; tell if there is one.
+
+    None, while somebody is just changing it: the next one may not go before it.
+    """
+    rows = waiting(lane.pk).only("id", "lane", "flow")
+    first = rows.first()
+    if first is None:
+        return None, False
+    return locked(rows.filter(pk=first.pk)).first(), True
+
+
+def locked(rows: QuerySet[Run]) -> QuerySet[Run]:
+    """Return rows under a lock, without those that somebody else has.
+
+    Whoever ends a run holds its parent's row and waits for its own: an admission that
+    waited for rows would deadlock with that.
+    """
+    if not db.lockable():
+        return rows
+    return rows.select_for_update(skip_locked=True, no_key=True)
+
+
+def let_through(run_ids: Sequence[uuid.UUID], entry: int | None) -> None:
+    """Let queued runs be claimed; ``entry`` is where they stand when queued again."""
+    if run_ids:
+        rows = Run.objects.using(db.alias()).filter(
+            pk__in=list(run_ids), status=RunStatus.QUEUED
+        )
+        rows.update(lane=None, entry=entry)
+
+
+def write(changed: Sequence[Lane]) -> None:
+    """Write where lanes stand after a round."""
+    if changed:
+        fields = ["active", "turn", "served", "blocked_on"]
+        Lane.objects.using(db.alias()).bulk_update(changed, fields)
+
+
+def undecided() -> Q:
+    """Return the condition of runs that no admission has put in line or let through."""
+    return Q(lane__in=Entry.values) | Q(lane__isnull=True, flow__isnull=True)
+
+
+def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
+    """End queued runs that are not to start and that nobody invoked; return them."""
+    rows = Run.objects.using(db.alias()).filter(
+        undecided(), pk__in=list(run_ids), status=RunStatus.QUEUED
+    )
+    with db.atomic():
+        chosen = list(locked(rows.order_by("pk").only("pk", "function")))
+        ended = [run.pk for run in chosen]
+        Wait.objects.using(db.alias()).filter(run_id__in=ended)._raw_delete(db.alias())
+        Run.objects.using(db.alias()).filter(pk__in=ended).update(
+            status=RunStatus.SKIPPED, reason=reason, ended_at=clock.now()
+        )
+    return chosen
+
+
+def begun(run: Run) -> bool:
+    """Tell whether an attempt of a run that was just claimed has come to its end.
+
+    That forgives the crashes before it. A run that lost its worker each time has begun
+    nothing that others would have to wait for.
+    """
+    return run.claims > run.crashes
+
+
+def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -> None:
+    """Put claimed runs in line that nobody has begun to execute, with these keys.
+
+    What they hold for limits that they have passed is released: they pass all again.
+    """
+    with db.atomic():
+        for run in claimed:
+            held = Run.objects.using(db.alias()).filter(
+                pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING
+            )
+            again = begun(run)
+            entry = Entry.RESUME if again else Entry.AGAIN
+            done = held.update(
+                status=RunStatus.QUEUED,
+                flow=flows[run.pk],
+                lane=entry,
+                entry=entry,
+                lease_token=None,
+                lease_until=None,
+                crashes=F("crashes") - 1,
+                claims=F("claims") - 1,
+                started_at=run.started_at if run.claims > 1 else None,
+            )
+            if done:
+                limits.release([run.pk], resting=again)
+
+
+def take_back(rows: QuerySet[Run], limit: int) -> int:
+    """Put runs that were let through and not begun back in line, without slots."""
+    with db.atomic():
+        chosen = list(locked(rows.only("pk", "started_at"))[:limit])
+        begun = [run.pk for run in chosen if run.started_at is not None]
+        fresh = [run.pk for run in chosen if run.started_at is None]
+        every = Run.objects.using(db.alias())
+        every.filter(pk__in=begun).update(lane=Entry.RESUME, entry=Entry.RESUME)
+        every.filter(pk__in=fresh).update(lane=Entry.AGAIN, entry=Entry.AGAIN)
+        limits.release(begun, resting=True)
+        limits.release(fresh)
+    return len(chosen)
+
+
+def let_through_to(queue: str) -> QuerySet[Run]:
+    """Return the runs of a queue that were let through and that nobody has claimed."""
+    return Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED,
+        lane__isnull=True,
+        flow__isnull=False,
+        queue=queue,
+    )
+
+
+def unclaimed(function: str) -> QuerySet[Run]:
+    """Return the runs of a function that were let through, and have not begun."""
+    return Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED,
+        lane__isnull=True,
+        flow__isnull=False,
+        function=function,
+        started_at__isnull=True,
+    )
+
+
+def strays() -> QuerySet[Run]:
+    """Return queued runs whose lane is none."""
+    there = Lane.objects.using(db.alias()).filter(pk=OuterRef("lane"))
+    rows = Run.objects.using(db.alias()).filter(status=RunStatus.QUEUED, lane__gt=0)
+    return rows.exclude(Exists(there))
+
+
+def hasten(rows: QuerySet[Lane]) -> int:
+    """Let lanes whose turn is to come try now; the lock is held."""
+    now = clock.now()
+    return rows.filter(active=True, turn__gt=now).update(turn=now)
+
+
+def activate(lanes: QuerySet[Lane]) -> int:
+    """Let lanes that stand still try again."""
+    return lanes.filter(active=False).update(active=True, blocked_on=None)
+
+
+def shelve(function: str, lane: Lane, limit: int, before: datetime | None) -> int:
+    """Take runs that have not begun out of the way of claims; count them."""
+    rows = unbegun(function).filter(queue=lane.queue)
+    if before is not None:
+        rows = rows.filter(queued_at__lt=before)
+    with db.atomic():
+        first = locked(rows.order_by("place", "id"))
+        chosen = list(first.values_list("pk", flat=True)[:limit])
+        every = Run.objects.using(db.alias()).filter(pk__in=chosen)
+        return every.filter(status=RunStatus.QUEUED).update(lane=lane.pk)
+
+
+def ready_queues(function: str) -> list[str]:
+    """Return the queues in which runs of a function stand that have not begun."""
+    rows = unbegun(function).order_by("queue").values_list("queue", flat=True)
+    found: list[str] = []
+    # From queue to queue in the index, not from run to run.
+    while queue := rows.filter(queue__gt=found[-1] if found else "").first():
+        found.append(queue)
+    return found
+
+
+def unbegun(function: str) -> QuerySet[Run]:
+    """Return the runs of a function that may be claimed and have not begun.
+
+    Not those that were let through gates: they have slots, and are few.
+    """
+    return Run.objects.using(db.alias()).filter(
+        status=RunStatus.QUEUED,
+        lane__isnull=True,
+        flow__isnull=True,
+        function=function,
+        started_at__isnull=True,
+        due_at__lte=clock.now(),
+    )
+
+
+def unshelve(lane: Lane, limit: int) -> int:
+    """Let up to ``limit`` runs of a lane be claimed again, the first ones first."""
+    rows = waiting(lane.pk).filter(entry__isnull=True)
+    with db.atomic():
+        chosen = list(locked(rows).values_list("pk", flat=True)[:limit])
+        every = Run.objects.using(db.alias()).filter(pk__in=chosen)
+        return every.filter(status=RunStatus.QUEUED).update(lane=None)
+
+
+def put_off(lane: int, until: datetime) -> None:
+    """Let a lane have its next turn later."""
+    Lane.objects.using(db.alias()).filter(pk=lane).update(turn=until)
+
+
+def put_off_run(run_id: uuid.UUID, until: datetime) -> None:
+    """Let a run that has arrived be looked at later."""
+    rows = Run.objects.using(db.alias()).filter(
+        pk=run_id, status=RunStatus.QUEUED, lane__lt=0
+    )
+    rows.update(due_at=until)

@@ -1,0 +1,162 @@
+"""Events that are gathered for one run, and the windows that they are gathered in."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from django.db.models import QuerySet, TextField
+from django.db.models.functions import Cast
+
+from durable_jobs import clock
+from durable_jobs.models import Gathered, Window
+from durable_jobs.models.fields import Encoded
+from durable_jobs.store import bulk_insert, db
+
+#: Events that one statement assigns. It compares each with half of the others.
+ASSIGNED = 250
+
+
+def insert(rows: Sequence[Gathered]) -> None:
+    """Write events that have come, in the sender's transaction."""
+    bulk_insert.insert(Gathered, rows)
+
+
+def fresh(now: datetime) -> QuerySet[Gathered]:
+    """Return the events whose time has come and that are in no window yet."""
+    rows = Gathered.objects.using(db.alias()).filter(
+        window__isnull=True, run__isnull=True, due_at__lte=now
+    )
+    return rows.order_by("due_at", "id")
+
+
+def windows(names: Iterable[str]) -> tuple[dict[str, Window], set[str]]:
+    """Lock open windows and return them by name; and those being closed just now."""
+    rows = Window.objects.using(db.alias()).filter(name__in=list(names))
+    found = {row.name: row for row in _unlocked(rows.order_by("pk"))}
+    every = set(rows.order_by().values_list("name", flat=True))
+    return found, every - found.keys()
+
+
+def closing(name: str) -> list[Window]:
+    """Lock a window that is due, unless somebody is about it just now."""
+    return list(_unlocked(due(clock.now()).filter(name=name)))
+
+
+def _unlocked(rows: QuerySet[Window]) -> QuerySet[Window]:
+    return rows.select_for_update(skip_locked=True) if db.lockable() else rows
+
+
+def write_windows(rows: Iterable[Window]) -> None:
+    """Write windows, new and changed, which have their ids then."""
+    Window.objects.using(db.alias()).bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["name"],
+        update_fields=["opened_at", "due_at", "size"],
+    )
+
+
+def assign(places: Mapping[int, int]) -> None:
+    """Put events in windows, by their ids."""
+    rows = Gathered.objects.using(db.alias())
+    chosen = rows.filter(pk__in=list(places))
+    windows = set(places.values())
+    if len(windows) == 1:
+        chosen.update(window=windows.pop())
+    elif windows:
+        events = [Gathered(pk=pk, window_id=window) for pk, window in places.items()]
+        rows.bulk_update(events, ["window"], batch_size=ASSIGNED)
+
+
+def due(now: datetime) -> QuerySet[Window]:
+    """Return the windows that are due, the earliest first."""
+    rows = Window.objects.using(db.alias()).filter(due_at__lte=now)
+    return rows.order_by("due_at", "id")
+
+
+def next_due() -> datetime | None:
+    """Return the earliest time at which a window or an event will be due."""
+    now = clock.now()
+    windows = Window.objects.using(db.alias()).filter(due_at__gt=now)
+    fresh = Gathered.objects.using(db.alias()).filter(
+        window__isnull=True, run__isnull=True, due_at__gt=now
+    )
+    times = [
+        windows.order_by("due_at").values_list("due_at", flat=True).first(),
+        fresh.order_by("due_at").values_list("due_at", flat=True).first(),
+    ]
+    return min((time for time in times if time is not None), default=None)
+
+
+def inside(window: Window) -> list[Gathered]:
+    """Return the events of a window as they came. Their data is JSON text."""
+    return _as_text(Gathered.objects.using(db.alias()).filter(window=window))
+
+
+def latest(window: Window) -> list[Gathered]:
+    """Return the event of a window with the latest ``ts``, and delete the others.
+
+    An empty list where the window has none. Its data is JSON text.
+    """
+    rows = Gathered.objects.using(db.alias()).filter(window=window)
+    last = rows.order_by("-ts", "-id").values_list("pk", flat=True).first()
+    if last is None:
+        return []
+    rows.exclude(pk=last)._raw_delete(db.alias())
+    return inside(window)
+
+
+def of_run(run_id: uuid.UUID) -> list[Gathered]:
+    """Return the events of a run as they came. Their data is JSON text."""
+    return _as_text(Gathered.objects.using(db.alias()).filter(run_id=run_id))
+
+
+def _as_text(rows: QuerySet[Gathered]) -> list[Gathered]:
+    # What the data refers to may be gone; whoever needs the values decodes it.
+    found: list[Gathered] = []
+    texts = rows.order_by("id").defer("data").annotate(text=Cast("data", TextField()))
+    for row in texts:
+        row.data = Encoded(row.text or "null")
+        found.append(row)
+    return found
+
+
+def hand_over(events: Sequence[Gathered], run_id: uuid.UUID) -> None:
+    """Give events of a window to a run."""
+    rows = Gathered.objects.using(db.alias()).filter(pk__in=[one.pk for one in events])
+    rows.update(window=None, run_id=run_id)
+
+
+def copy(events: Sequence[Gathered], run_id: uuid.UUID) -> None:
+    """Give copies of a run's events to another run."""
+    Gathered.objects.using(db.alias()).bulk_create(
+        Gathered(
+            function=one.function,
+            key=one.key,
+            run_id=run_id,
+            event_id=one.event_id,
+            origin=one.origin,
+            data=one.data,
+            ts=one.ts,
+            due_at=one.due_at,
+        )
+        for one in events
+    )
+
+
+def put_off(name: str, due_at: datetime) -> None:
+    """Let a window be due later."""
+    Window.objects.using(db.alias()).filter(name=name).update(due_at=due_at)
+
+
+def put_off_event(pk: int, due_at: datetime) -> None:
+    """Let an event that is in no window be put in one later."""
+    rows = Gathered.objects.using(db.alias()).filter(pk=pk, window__isnull=True)
+    rows.update(due_at=due_at)
+
+
+def close(window: Window) -> None:
+    """Delete a window whose events have gone to runs."""
+    Window.objects.using(db.alias()).filter(pk=window.pk)._raw_delete(db.alias())

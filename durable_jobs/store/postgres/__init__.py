@@ -1,0 +1,1 @@
+"""The statements of a run as PostgreSQL runs them: one prepared round trip each."""

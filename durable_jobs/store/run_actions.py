@@ -1,0 +1,183 @@
+"""What people do to runs: pause, resume, redrive, copy and delete them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from django.db.models import Case, F, TextField, Value, When
+from django.db.models.functions import Cast, Greatest
+
+from durable_jobs import clock, ids
+from durable_jobs.failpoints import hit
+from durable_jobs.models import (
+    Attempt,
+    Entry,
+    Gathered,
+    Run,
+    Slot,
+    Step,
+    Subject,
+    Wait,
+    WaitKind,
+)
+from durable_jobs.models.fields import Encoded
+from durable_jobs.statuses import REDRIVABLE, RunStatus, StepStatus, sources
+from durable_jobs.store import db, waits
+from durable_jobs.store import limits as limit_rows
+from durable_jobs.store.steps import Lease
+
+
+def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
+    """Let a live run start nothing more; tell whether this call did it.
+
+    An attempt that is under way may record the step it is in; then it stops.
+    """
+    rows = Run.objects.using(db.alias()).filter(
+        pk=run_id, status__in=sources(RunStatus.PAUSED)
+    )
+    changes: dict[str, Any] = {}
+    if lease is not None:
+        rows = rows.filter(lease_token=lease[1])
+        changes = {"lease_token": None, "lease_until": None, "crashes": 0}
+    with db.atomic():
+        done = bool(rows.update(status=RunStatus.PAUSED, reason=reason, **changes))
+        if done:
+            limit_rows.release_unheld(run_id)
+    return done
+
+
+def resume(run_id: uuid.UUID) -> bool:
+    """Let a paused run go on; tell whether this call did it.
+
+    An attempt that is still under way goes on with its lease, so that the run never
+    overlaps itself. Else the run is queued; what was to begin later still does.
+    """
+    now = clock.now()
+    paused = Run.objects.using(db.alias()).filter(pk=run_id, status=RunStatus.PAUSED)
+    with db.atomic():
+        rows = paused.select_for_update(no_key=True) if db.lockable() else paused
+        found = rows.values_list("lease_until").first()
+        if found is None:
+            return False
+        if found[0] is not None and found[0] >= now:
+            return bool(paused.update(status=RunStatus.RUNNING, reason=""))
+        limit_rows.release(
+            [run_id], resting=True
+        )  # by a holder that let its lease run out
+        return bool(
+            paused.update(
+                status=RunStatus.QUEUED,
+                lane=F("entry"),
+                reason="",
+                due_at=Greatest("due_at", Value(now)),
+                lease_token=None,
+                lease_until=None,
+                crashes=0,
+                database_errors=0,
+            )
+        )
+
+
+def hasten(run_id: uuid.UUID, kinds: Collection[WaitKind], *, retries: bool) -> bool:
+    """Let what a live run waits for by the clock be due now; tell if there was any.
+
+    Waits of the kinds, and the start of a run that is queued for later: as a retry of
+    its function, or not.
+    """
+    now = clock.now()
+    with db.atomic():
+        if not waits.lock_runs([run_id]):
+            return False
+        rows = Wait.objects.using(db.alias()).filter(
+            run_id=run_id, kind__in=sorted(kinds), due_at__gt=now
+        )
+        keys = list(rows.values_list("step", flat=True))
+        Step.objects.using(db.alias()).filter(run_id=run_id, key__in=keys).update(
+            due_at=now
+        )
+        queued = Run.objects.using(db.alias()).filter(
+            pk=run_id, status=RunStatus.QUEUED, due_at__gt=now
+        )
+        queued = queued.filter(attempt__gt=0) if retries else queued.filter(attempt=0)
+        return bool(rows.update(due_at=now) + queued.update(due_at=now, place=now))
+
+
+def redrive(
+    run: Run, forget: Sequence[str], queue: str, limits: Sequence[Wait]
+) -> bool:
+    """Let an ended run go on; steps in ``forget`` and open ones are tried anew.
+
+    It is due when ``run.due_at`` says. ``limits`` are what can end it early, as at its
+    start.
+    """
+    with db.atomic():
+        rows = Run.objects.using(db.alias()).filter(
+            pk=run.pk, status__in=sorted(REDRIVABLE)
+        )
+        changed = rows.update(
+            status=RunStatus.QUEUED,
+            lane=_again(),
+            entry=_again(),
+            reason="",
+            error=None,
+            ended_at=None,
+            due_at=run.due_at,
+            queue=queue,
+            attempt=0,
+            crashes=0,
+            database_errors=0,
+            woken=False,
+        )
+        if not changed:
+            return False
+        recorded = Step.objects.using(db.alias()).filter(run_id=run.pk)
+        recorded.filter(status=StepStatus.CANCELLED)._raw_delete(db.alias())
+        recorded.filter(key__in=list(forget))._raw_delete(db.alias())
+        Wait.objects.using(db.alias()).bulk_create(limits)
+        hit("redrive.written", run.function)
+        return True
+
+
+def _again() -> Case:
+    """Return the lane of a run that begins anew: it passes its gates again."""
+    return Case(
+        When(flow__isnull=False, then=Value(Entry.START.value)), default=Value(None)
+    )
+
+
+def stored_data(run_id: uuid.UUID) -> str:
+    """Return a run's data as it is stored, though what it refers to may be gone."""
+    rows = Run.objects.using(db.alias()).filter(pk=run_id)
+    return rows.values_list(Cast("data", TextField()), flat=True).get() or "{}"
+
+
+def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
+    """Copy ended steps of one run to another, as if it had taken them."""
+    rows = Step.objects.using(db.alias()).filter(run=source, key__in=list(keys))
+    # As texts: what they refer to may be gone, and is not to be fetched.
+    texts = {f"{name}_text": Cast(name, TextField()) for name in ("input", "output")}
+    copies = []
+    columns = rows.defer("input", "output").annotate(
+        parent_key=F("parent__key"), **texts
+    )
+    for step in columns:
+        for name in ("input", "output"):
+            text = getattr(step, f"{name}_text")
+            setattr(step, name, None if text is None else Encoded(text))
+        step.pk = ids.step_pk(target.pk, step.key)
+        step.run = target
+        parent = step.parent_key  # type: ignore[attr-defined]  # annotated
+        step.parent_id = ids.step_pk(target.pk, parent) if parent else None
+        copies.append(step)
+    Step.objects.using(db.alias()).bulk_create(copies)
+
+
+def delete(run_ids: Sequence[uuid.UUID]) -> None:
+    """Delete runs with all that belongs to them, children last to first."""
+    for model in (Wait, Attempt, Step, Subject, Slot, Gathered):
+        model.objects.using(db.alias()).filter(run_id__in=run_ids)._raw_delete(
+            db.alias()
+        )
+    Run.objects.using(db.alias()).filter(pk__in=run_ids)._raw_delete(db.alias())

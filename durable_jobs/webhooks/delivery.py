@@ -1,0 +1,169 @@
+"""From a delivery to its events: checked, transformed, stored, all or none."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from django.db import DatabaseError
+from django.http import HttpRequest
+
+from durable_jobs import clock
+from durable_jobs.control_flow import let_pass
+from durable_jobs.definitions.events import WEBHOOK_FAILED, NewEvent
+from durable_jobs.definitions.names import MAX_LENGTH
+from durable_jobs.definitions.registry import registry
+from durable_jobs.definitions.signature_schemes import Delivery, Scheme, Unverified
+from durable_jobs.definitions.templates import make_event
+from durable_jobs.definitions.verify import Unsigned
+from durable_jobs.definitions.webhooks import Webhook
+from durable_jobs.error_text import message_of, summary_of, type_of
+from durable_jobs.events import send_event
+from durable_jobs.exceptions import ConfigurationError, PayloadError
+from durable_jobs.serialization import own_copy
+from durable_jobs.store import db
+from durable_jobs.webhooks.parsing import Rejected
+
+logger = logging.getLogger("durable_jobs")
+
+SOURCE = "webhook"
+REFUSED = "The delivery could not be verified."
+FAILED = "The delivery could not be made into an event."
+LONGEST_MESSAGE = 1000
+
+
+def precheck(hook: Webhook, request: HttpRequest) -> None:
+    """Raise ``Rejected``, before the body is read, where the headers are enough."""
+    check = hook.verify
+    if isinstance(check, Scheme):
+        with _rejecting(hook):
+            check.precheck(request.headers, clock.now())
+
+
+def verify(hook: Webhook, request: HttpRequest, body: bytes) -> None:
+    """Raise ``Rejected``, always the same, unless the sender may post here."""
+    check = hook.verify
+    with _rejecting(hook):
+        if isinstance(check, Scheme | Unsigned):
+            check.check(Delivery(body, request.headers, clock.now()))
+        # Nothing but True: a coroutine that nobody awaits is true as well.
+        elif check is None or check(request) is not True:
+            raise Unverified("verify said no")
+
+
+@contextmanager
+def _rejecting(hook: Webhook) -> Iterator[None]:
+    """Let every error of a check be one and the same refusal."""
+    try:
+        yield
+    except Unverified as error:
+        raise Rejected(401, REFUSED, str(error)) from None
+    except BaseException as error:  # whatever is wrong, nobody gets in
+        let_pass(error)
+        logger.exception("Webhook %s: what verifies deliveries failed.", hook.path)
+        reason = f"{type_of(error)} while verifying"
+        raise Rejected(401, REFUSED, reason) from None
+
+
+def handshake(hook: Webhook, payload: Any) -> str | None:
+    """Return the answer to a provider that only asks whether we are here."""
+    check = hook.verify
+    return check.handshake(payload) if isinstance(check, Scheme | Unsigned) else None
+
+
+def take(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]:
+    """Store a delivery's events and start what listens; return their ids.
+
+    What cannot be made into events is stored as ``durable/webhook.failed``, for a
+    person to see and for functions to listen to, and is ``Rejected``.
+    """
+    delivery = _delivery_id(hook, headers, payload)
+    try:
+        events = _identified(hook, delivery, _transformed(hook, headers, payload))
+        with db.atomic():
+            functions = [function for function, _ in registry.webhooks(hook.path)]
+            return send_event.send(events, SOURCE, own={hook.event}, to=functions)
+    except DatabaseError:
+        raise  # no fault of the delivery's: the provider is to send it again
+    except BaseException as error:  # a clear answer, and a row for a person
+        let_pass(error)
+        logger.exception("Webhook %s: a delivery failed.", hook.path)
+        _record(hook, delivery, payload, error)
+        raise Rejected(422, FAILED, summary_of(error)) from None
+
+
+def _transformed(
+    hook: Webhook, headers: Mapping[str, str], payload: Any
+) -> list[NewEvent]:
+    transform = hook.transform
+    if transform is None:
+        return [NewEvent(hook.event, payload)]
+    if isinstance(transform, Mapping):
+        return [make_event(transform, hook.event, payload, headers)]
+    # If it fails, the payload is kept as it came.
+    made = transform(own_copy(payload), headers)
+    if made is None:
+        return []
+    events = list(made) if isinstance(made, list | tuple) else [made]
+    for event in events:
+        if not isinstance(event, NewEvent):
+            msg = (
+                f"Webhook({hook.path!r}): expected transform to return a "
+                f"durable.NewEvent, a list of them, or None, got {event!r:.80}."
+            )
+            raise ConfigurationError(msg)
+    return events
+
+
+def _identified(
+    hook: Webhook, delivery: str | None, events: list[NewEvent]
+) -> list[NewEvent]:
+    """Give the events ids by the delivery, so that its repeat starts nothing."""
+    if delivery is None:
+        return events
+    made = []
+    for number, event in enumerate(events):
+        own = _id(SOURCE, hook.path, f"{delivery}:{number}" if number else delivery)
+        made.append(event if event.id is not None else replace(event, id=own))
+    return made
+
+
+def _delivery_id(hook: Webhook, headers: Mapping[str, str], payload: Any) -> str | None:
+    if isinstance(hook.verify, Scheme | Unsigned):
+        return hook.verify.delivery_id(headers, payload) or None
+    return None
+
+
+def _id(kind: str, path: str, delivery: str) -> str:
+    """Return an event id: of this path alone, and one that can be stored."""
+    found = f"{kind}:{path}:{delivery}"
+    if len(found) <= MAX_LENGTH and found.isprintable() and found == found.strip():
+        return found
+    return f"{kind}:{path}:{hashlib.sha256(delivery.encode()).hexdigest()}"
+
+
+def _record(
+    hook: Webhook, delivery: str | None, payload: Any, error: BaseException
+) -> None:
+    data: dict[str, Any] = {
+        "path": hook.path,
+        "delivery": delivery,
+        "error": {
+            "type": type_of(error),
+            "message": message_of(error, LONGEST_MESSAGE),
+        },
+    }
+    id = None if delivery is None else _id("webhook-failed", hook.path, delivery)
+    for kept in ({**data, "body": payload}, data):
+        try:
+            with db.atomic():
+                send_event.send(
+                    [NewEvent(WEBHOOK_FAILED, kept, id=id)], SOURCE, own=True
+                )
+        except PayloadError:
+            continue  # what is too large with its body is kept without
+        return
