@@ -21,8 +21,8 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.runtime import runtime
 from durable_jobs.flow_control import keys
 from durable_jobs.lifecycle import admission
-from durable_jobs.lifecycle.start import Start, origin
-from durable_jobs.models import Admission, Event, Gate, Lane, Run, Slot
+from durable_jobs.lifecycle.start import NewRun, event_meta_of
+from durable_jobs.models import Backlog, Event, Limit, RateLimitHit, Run, Slot
 from durable_jobs.store import backlogs, leases
 from durable_jobs.store.postgres import statements
 
@@ -43,16 +43,16 @@ def fill(
     """
     function = registry.get(function_id)
     now = clock.now()
-    made: dict[str, Lane] = {}
+    made: dict[str, Backlog] = {}
     for first in range(0, count, BATCH):
         rows = []
         for number in range(first, min(first + BATCH, count)):
             name = tenant or f"tenant {number % 100}"
             due = now - timedelta(milliseconds=count - number)
-            start = Start(
+            start = NewRun(
                 function=function,
                 data=json.dumps({"tenant": name, "n": number}),
-                origin=origin(CALLED, now),
+                event_meta=event_meta_of(CALLED, now),
                 due_at=due,
                 id=ids.new_id(),
             )
@@ -64,11 +64,11 @@ def fill(
                 row = keys.lane_of(run, starting=True, moment=due)
                 row.active = True
                 made[name] = backlogs.ensure([row])[row.name]
-                Lane.objects.filter(pk=made[name].pk).update(active=True)
-            run.lane = made[name].pk
+                Backlog.objects.filter(pk=made[name].pk).update(active=True)
+            run.backlog = made[name].pk
         Run.objects.bulk_create(rows, batch_size=1000)
     with connection.cursor() as cursor:
-        for model in (Run, Lane):
+        for model in (Run, Backlog):
             cursor.execute(f"ANALYZE {model._meta.db_table}")
 
 
@@ -133,7 +133,7 @@ def emptied() -> Iterator[None]:
         with connection.cursor() as cursor:
             names = ", ".join(
                 model._meta.db_table
-                for model in (Run, Lane, Slot, Gate, Admission, Event)
+                for model in (Run, Backlog, Slot, Limit, RateLimitHit, Event)
             )
             cursor.execute(f"TRUNCATE {names} CASCADE")
 
@@ -164,14 +164,14 @@ class Plan:
 def plans() -> Iterator[Plan]:
     """Explain the claims, the arrival, the lanes in turn, and the heads of a line."""
     now = clock.now()
-    lane = Lane.objects.order_by("pk").first()
+    lane = Backlog.objects.order_by("pk").first()
     assert lane is not None
     yield _plan("claim", {"durable_run_ready"}, *_claim(statements._CLAIM))
     first_of_each = _claim(statements._CLAIM_HEADS, times=3)
     yield _plan("claim of heads", {"durable_run_head"}, *first_of_each)
     arrival = backlogs.arrived(registry.ids(), now)[:FEW]
     yield _plan("arrival", {"durable_run_arrived"}, *_sql(arrival))
-    active = Lane.objects.filter(queue="default", active=True, turn__lte=now)
+    active = Backlog.objects.filter(queue="default", active=True, turn__lte=now)
     active = active.order_by("turn", "served", "id")
     found = {"durable_lane_active"}
     yield _plan("lanes in turn", found, *_sql(active[:FEW]))

@@ -15,7 +15,7 @@ from typing import Any
 from django.db import connection
 
 from durable_jobs import clock, ids
-from durable_jobs.models import Gate, Lane, Pause, Run, Schedule, Slot, Step, Wait
+from durable_jobs.models import Backlog, Limit, Pause, Run, Schedule, Slot, Step, Wait
 
 #: Runs of one statement.
 BATCH = 250_000
@@ -179,8 +179,8 @@ def _beside() -> None:
         )
         for number in range(SCHEDULES)
     )
-    gates = Gate.objects.bulk_create(
-        Gate(
+    gates = Limit.objects.bulk_create(
+        Limit(
             name=f"gate {number}",
             control="concurrency",
             function=f"shop.function_{number % 30}",
@@ -194,8 +194,8 @@ def _beside() -> None:
     Slot.objects.bulk_create(
         Slot(gate=gate, run=run, steps=True, since=now) for run, gate in held
     )
-    Lane.objects.bulk_create(
-        Lane(
+    Backlog.objects.bulk_create(
+        Backlog(
             name=f"lane {gate.pk}",
             function=gate.function,
             queue="default",

@@ -15,7 +15,7 @@ from django.utils.module_loading import module_has_submodule
 from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
-    from durable_jobs.notifier import Dispatcher
+    from durable_jobs.notifier import Notifier
 
 logger = logging.getLogger("durable_jobs")
 
@@ -49,7 +49,7 @@ class DurableJobsConfig(AppConfig):
         logs.guard()
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
         runtime_port.install(runtime)
-        notifier.install(_dispatcher(own.EXECUTOR))
+        notifier.install(_notifier(own.EXECUTOR))
         checks.register(check_installation, checks.Tags.compatibility)
         if own.EXECUTOR == "celery":
             from durable_jobs.worker.system_checks import check_celery
@@ -106,13 +106,13 @@ def _discover() -> None:
                 raise
 
 
-def _dispatcher(name: str) -> Dispatcher:
+def _notifier(name: str) -> Notifier:
     if name == "inline":
-        from durable_jobs.worker.inline import InlineDispatcher
+        from durable_jobs.worker.inline import InlineNotifier
 
-        return InlineDispatcher()
+        return InlineNotifier()
     from durable_jobs.worker import celery_app
-    from durable_jobs.worker.celery_tasks import CeleryDispatcher
+    from durable_jobs.worker.celery_tasks import CeleryNotifier
 
     celery_app.connect()
-    return CeleryDispatcher()
+    return CeleryNotifier()

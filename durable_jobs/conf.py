@@ -172,13 +172,13 @@ class Settings:
     """Every setting with its default. Durations are read into ``timedelta``."""
 
     #: How often beat ticks.
-    TICK: timedelta = _setting("1s", _duration)
+    TICK_INTERVAL: timedelta = _setting("1s", _duration)
     #: How long a sender waits, after its commit, for the broker to take its message.
     NOTIFY_TIMEOUT: timedelta = _setting("1s", _duration)
     #: Send wake-up messages to the broker while Django's test environment is set up.
     NOTIFY_IN_TESTS: bool = _setting(False, _flag)
     #: How long a worker owns a run without renewing.
-    LEASE: timedelta = _setting("60s", _duration)
+    LEASE_DURATION: timedelta = _setting("60s", _duration)
     #: How long ended runs (by status) and events are kept; None keeps them for ever.
     #: What is written here changes only the statuses that it names.
     RETENTION: Mapping[str, timedelta | None] = _setting({}, _retention)
@@ -189,7 +189,7 @@ class Settings:
     #: Bytes of one step's result, as stored.
     MAX_STEP_BYTES: int = _setting(4 * _MEBIBYTE, _count)
     #: Keep what the bodies of steps are called with, for people to look at.
-    KEEP_INPUTS: bool = _setting(True, _flag)
+    STORE_STEP_INPUTS: bool = _setting(True, _flag)
     #: Bytes of all the results of a run.
     MAX_RUN_BYTES: int = _setting(32 * _MEBIBYTE, _count)
     #: Bytes of one event's data.
@@ -227,7 +227,7 @@ class Settings:
     #: Runs that a worker claims at once.
     CLAIM_BATCH: int = _setting(8, _count)
     #: How long one doorbell keeps its worker claiming.
-    DRAIN_SECONDS: timedelta = _setting("1s", _duration)
+    DRAIN_TIME: timedelta = _setting("1s", _duration)
     #: Attempts that may die with their worker before the run fails.
     MAX_CRASHES: int = _setting(5, _count)
     #: Attempts in a row that may end by a database error before the run fails.
@@ -237,11 +237,11 @@ class Settings:
     #: Threads that one worker gives to the branches of a run.
     BRANCH_THREADS: int = _setting(8, _count)
     #: How long event ids and keys are remembered.
-    IDEMPOTENCY: timedelta = _setting("24h", _duration)
+    IDEMPOTENCY_PERIOD: timedelta = _setting("24h", _duration)
     #: What the URLs of callbacks begin with; None: they have none.
-    CALLBACK_URL: str | None = _setting(None, _url)
+    CALLBACK_BASE_URL: str | None = _setting(None, _url)
     #: How long a page may follow a run by the token that it was made with.
-    PROGRESS_AGE: timedelta = _setting("1h", _duration)
+    PROGRESS_TOKEN_MAX_AGE: timedelta = _setting("1h", _duration)
     #: The rule that says which runs a viewer may see: a dotted path to a function.
     VISIBLE_RUNS: str | None = _setting(None, _path)
     #: Rows that one prune deletes at once.

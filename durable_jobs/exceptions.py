@@ -63,7 +63,7 @@ class ConfigurationError(DurableError):
     """A declaration, a setting or a call is not one that can work."""
 
 
-class NestedStep(ConfigurationError):
+class NestedStepError(ConfigurationError):
     """A step was called inside the body of another step."""
 
 
@@ -93,7 +93,7 @@ class FilterError(DurableError):
     name = ""
 
 
-class Refused(DurableError):
+class ActionNotAllowed(DurableError):
     """This cannot be done now."""
 
 
@@ -115,11 +115,11 @@ class InvalidForm(DurableError):
         self.form = form
 
 
-class NonRetriable(DurableError):
+class NonRetriableError(DurableError):
     """Trying this again would not help."""
 
 
-class RetryAfter(DurableError):
+class RetryAfterError(DurableError):
     """Try this again at a stated time.
 
     ``when`` is a delay (timedelta, seconds or a duration text), an aware datetime, or
@@ -159,7 +159,7 @@ class TransactionStateError(DurableError):
     """A body left its database connection in another transaction than it found."""
 
 
-class NonDeterministic(DurableError):
+class NonDeterminismError(DurableError):
     """The code met a recorded step as a step of another kind."""
 
 
@@ -208,7 +208,7 @@ class CallbackTimeout(StepError):
     """The callback was not answered, or its heartbeat stopped, in time."""
 
 
-class Rejected(StepError):
+class ApprovalRejected(StepError):
     """Somebody rejected what the step asked for."""
 
     @property
@@ -235,7 +235,7 @@ class SignalReplaced(StepError):
     """Another run took over the wait for this signal."""
 
 
-class BatchError(StepError):
+class ParallelError(StepError):
     """Too many branches failed for the completion policy.
 
     ``results`` holds every branch's result or exception, in order (a dict when the
@@ -254,11 +254,11 @@ class BatchError(StepError):
         self.results = results
 
 
-class Cancelled(DurableError):
+class BranchCancelled(DurableError):
     """The branch was cancelled because the others had decided the result."""
 
 
-class CallbackGone(DurableError):
+class CallbackClosed(DurableError):
     """Nobody waits for this callback any more."""
 
 

@@ -103,7 +103,7 @@ Watcher = Callable[[str, str], object]
 _watchers: tuple[Watcher, ...] = ()
 
 
-def hit(name: str, detail: str = "") -> None:
+def failpoint(name: str, detail: str = "") -> None:
     """Pass a place; ``detail`` tells which step, function or queue it is about."""
     if _watchers:
         _tell(name, detail)

@@ -19,47 +19,47 @@ from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 
 logger = logging.getLogger("durable_jobs")
 
 
-class BrokerAway(Exception):
+class BrokerUnavailable(Exception):
     """The broker could not be reached a moment ago; nobody asked it again."""
 
 
-class Dispatcher(Protocol):
+class Notifier(Protocol):
     """Something that makes executors look at a queue.
 
     ``stands_still``: time goes on only when somebody moves it, so that waiting longer
     for what ``help`` did not do is in vain.
     """
 
-    stands_still: bool
+    manual_clock: bool
 
-    def ring(self, queue: str, work: int) -> None:
+    def notify(self, queue: str, work: int) -> None:
         """Say that about ``work`` runs became eligible in a queue.
 
         Raises ``BrokerAway`` where that is known to be in vain.
         """
 
-    def ring_at(self, moment: datetime, queue: str) -> None:
+    def notify_at(self, moment: datetime, queue: str) -> None:
         """Say that a run of a queue is to go on at ``moment``."""
 
-    def help(self) -> bool:
+    def run_pending(self) -> bool:
         """Execute something here, if this dispatcher can; tell whether it did."""
 
 
-_current: Dispatcher | None = None
+_current: Notifier | None = None
 
 
-def install(dispatcher: Dispatcher) -> None:
+def install(dispatcher: Notifier) -> None:
     """Make ``dispatcher`` the one that bells go to."""
     global _current
     _current = dispatcher
 
 
-def current() -> Dispatcher:
+def current() -> Notifier:
     """Return the dispatcher."""
     if _current is None:
         msg = "durable_jobs is not ready: 'durable_jobs' must be in INSTALLED_APPS."
@@ -68,7 +68,7 @@ def current() -> Dispatcher:
 
 
 @contextmanager
-def using(dispatcher: Dispatcher) -> Iterator[None]:
+def using(dispatcher: Notifier) -> Iterator[None]:
     """Send bells to ``dispatcher`` inside the block."""
     global _current
     previous, _current = _current, dispatcher
@@ -78,7 +78,7 @@ def using(dispatcher: Dispatcher) -> Iterator[None]:
         _current = previous
 
 
-class _Bells:
+class _PendingNotifications:
     """The queues to ring when a transaction commits."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class _Bells:
         token = _deadline.set(end)
         try:
             for queue, work in self.work.items():
-                ring_now(queue, work)
+                notify_now(queue, work)
         finally:
             _deadline.reset(token)
 
@@ -108,38 +108,38 @@ def seconds_left(most: float) -> float:
     return most if end is None else min(most, end - clock.monotonic())
 
 
-def ring(queue: str, work: int = 1) -> None:
+def notify(queue: str, work: int = 1) -> None:
     """Ring a queue when the transaction commits, at once outside of one.
 
     One transaction rings each queue once, whatever it did.
     """
     connection = connections[settings.DATABASE]
     if not connection.in_atomic_block:
-        ring_now(queue, work)
+        notify_now(queue, work)
         return
     for _, function, *_ in connection.run_on_commit:
-        if isinstance(function, _Bells):
+        if isinstance(function, _PendingNotifications):
             function.add(queue, work)
             return
-    bells = _Bells()
+    bells = _PendingNotifications()
     bells.add(queue, work)
     transaction.on_commit(bells, using=settings.DATABASE, robust=True)
 
 
-def ring_now(queue: str, work: int = 1) -> bool:
+def notify_now(queue: str, work: int = 1) -> bool:
     """Ring a queue; tell whether the bell was sent.
 
     A broker that is away is logged, for the tick rings again.
     """
-    return sent(queue, lambda: current().ring(queue, work))
+    return try_send(queue, lambda: current().notify(queue, work))
 
 
-def sent(queue: str, send: Callable[[], object]) -> bool:
+def try_send(queue: str, send: Callable[[], object]) -> bool:
     """Send a bell for a queue by ``send``; tell whether that could be done."""
     try:
-        hit("ring.begin", queue)
+        failpoint("ring.begin", queue)
         send()
-    except BrokerAway:
+    except BrokerUnavailable:
         return False
     except Exception as error:  # a bell must never fail the work it announces
         logger.warning(
@@ -152,12 +152,12 @@ def sent(queue: str, send: Callable[[], object]) -> bool:
     return True
 
 
-def ring_at(moment: datetime, queue: str) -> None:
+def notify_at(moment: datetime, queue: str) -> None:
     """Let a dispatcher that can ring a queue at ``moment``, precisely.
 
     Only a courtesy: the tick finds every timer.
     """
     try:
-        current().ring_at(moment, queue)
+        current().notify_at(moment, queue)
     except Exception:  # a bell that fails must never fail the work that it announces
         logger.warning("Could not ask for a ring at %s.", moment, exc_info=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from durable_jobs.admin.api_keys import ApiKeyAdmin
 from durable_jobs.admin.events.model_admin import EventAdmin
 from durable_jobs.admin.project.mixins import DurableRunsMixin
-from durable_jobs.admin.queues.limits import GateAdmin, PauseAdmin
+from durable_jobs.admin.queues.limits import LimitAdmin, PauseAdmin
 from durable_jobs.admin.runs.model_admin import RunAdmin
 from durable_jobs.admin.runs.steps import StepAdmin
 from durable_jobs.admin.schedules.model_admin import ScheduleAdmin
@@ -20,7 +20,7 @@ __all__ = [
     "ApiKeyAdmin",
     "DurableRunsMixin",
     "EventAdmin",
-    "GateAdmin",
+    "LimitAdmin",
     "PauseAdmin",
     "RunAdmin",
     "ScheduleAdmin",

@@ -47,8 +47,8 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     """
 
     payloads: ClassVar[tuple[str, ...]] = ()
-    facts: ClassVar[tuple[str, ...]] = ()
-    bodies: ClassVar[tuple[tuple[Any, str], ...]] = ()
+    summary_fields: ClassVar[tuple[str, ...]] = ()
+    payload_fields: ClassVar[tuple[tuple[Any, str], ...]] = ()
     #: Bodies for those alone who may see payloads, and what others are shown instead.
     masks: ClassVar[dict[str, str]] = {
         **dict.fromkeys(
@@ -57,7 +57,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         "error": "error_masked",
     }
     #: Columns and facts for those alone who may see payloads.
-    secrets: ClassVar[tuple[str, ...]] = ()
+    restricted_fields: ClassVar[tuple[str, ...]] = ()
 
     actions: Any = None
     form = PlainForm
@@ -170,13 +170,13 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the facts together, and each body by itself."""
-        names = self.shown(request, self.facts, obj)
+        names = self.shown(request, self.summary_fields, obj)
         facts = [name for name in names if self._says(name, obj)]
         sees = self.sees_payloads(request, obj)
         masks = {} if sees else self.masks
         bodies = [
             (title, masks.get(name, f"{name}_shown"))
-            for title, name in self.bodies
+            for title, name in self.payload_fields
             if getattr(obj, f"{name}_text", None) is not None
         ]
         return [
@@ -202,7 +202,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     ) -> list[Any]:
         """Return those of some columns or facts that the viewer may see."""
         sees = self.sees_payloads(request, obj)
-        return [name for name in names if sees or name not in self.secrets]
+        return [name for name in names if sees or name not in self.restricted_fields]
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Return the columns that the viewer may see."""

@@ -14,13 +14,13 @@ from django.utils.functional import Promise
 from durable_jobs import ids
 from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.pages import page
-from durable_jobs.exceptions import DurableError, Refused
+from durable_jobs.exceptions import ActionNotAllowed, DurableError
 
 #: The status of a form that has to be filled in again.
 WRONG = 422
 
 
-class Once(forms.Form):
+class IdempotentForm(forms.Form):
     """A form with an id: what is sent with it is sent once."""
 
     token = forms.CharField(widget=forms.HiddenInput, max_length=36)
@@ -32,7 +32,7 @@ class Once(forms.Form):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Confirmation:
     """What a page asks.
 
     ``do`` gets the valid form and returns what to tell, and where to go; what it
@@ -51,7 +51,7 @@ class Question:
     danger: bool = False
 
 
-def ask(site: Any, request: HttpRequest, question: Question) -> HttpResponse:
+def ask(site: Any, request: HttpRequest, question: Confirmation) -> HttpResponse:
     """Show the page; on POST do it, tell what came of it, and go on."""
     form = question.form(request.POST if request.method == "POST" else None)
     if form.is_valid():
@@ -79,7 +79,7 @@ def attempt(
     """Do what a valid form asks for; None when it has to be filled in again."""
     try:
         told, place = do(form)
-    except Refused as error:
+    except ActionNotAllowed as error:
         messages.warning(request, error.message)
         return HttpResponseRedirect(back)
     except DurableError as error:

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy
 from durable_jobs.admin.display import length
 from durable_jobs.definitions.flow_control import (
     Concurrency,
-    Controls,
+    FlowControl,
     RateLimit,
     Throttle,
 )
@@ -69,7 +69,7 @@ def limits(function: Function) -> list[str]:
     return list(_limits(function.controls))
 
 
-def _limits(controls: Controls) -> Iterator[str]:
+def _limits(controls: FlowControl) -> Iterator[str]:
     for rule in controls.concurrency:
         yield _keyed(rule_in_words(rule), rule.key)
     for limit in (controls.throttle, controls.rate_limit):

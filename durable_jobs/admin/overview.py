@@ -41,7 +41,7 @@ WHAT: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
+class OverviewBar:
     """An hour of a sparkline, in its own units."""
 
     x: str
@@ -154,7 +154,7 @@ def _times(times: model.Times) -> list[tuple[str, str, str]]:
     return [(name, length(low) or "", length(high) or "") for name, low, high in rows]
 
 
-def _line(one: model.Line, links: Links) -> dict[str, Any]:
+def _line(one: model.OverviewLine, links: Links) -> dict[str, Any]:
     ended, failed = sum(one.ended), sum(one.failed)
     return {
         "function": links.anchor(links.rows(Run, function=one.function), one.function),
@@ -167,13 +167,13 @@ def _line(one: model.Line, links: Links) -> dict[str, Any]:
     }
 
 
-def _bars(ended: Sequence[int], failed: Sequence[int]) -> Iterator[Bar]:
+def _bars(ended: Sequence[int], failed: Sequence[int]) -> Iterator[OverviewBar]:
     most, room = max(ended) or 1, WIDTH / len(ended)
     for hour, (count, bad) in enumerate(zip(ended, failed, strict=True)):
         high, low = HEIGHT * count / most, HEIGHT * bad / most
         high = max(high, 1.0) if count else 0.0
         low = max(low, 1.5) if bad else 0.0
-        yield Bar(
+        yield OverviewBar(
             x=f"{hour * room:.1f}",
             y=f"{HEIGHT - high:.1f}",
             height=f"{high:.1f}",

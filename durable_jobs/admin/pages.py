@@ -53,7 +53,7 @@ TABS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class PageLink:
     """A tab as one viewer sees it."""
 
     label: str | Promise
@@ -66,7 +66,7 @@ def frame(site: AdminSite, request: HttpRequest, current: str = "") -> dict[str,
     links = Links(site, request)
     return {
         "tabs": [
-            Shown(
+            PageLink(
                 label=tab.label,
                 url=address(site, tab.name),
                 current=tab.name == current,

@@ -92,7 +92,7 @@ class Related:
         function = rows.values_list("function", flat=True).first()
         address = self._links.page(Run, key) if function else None
         link = self._links.anchor(address, f"{function or ''} {tail(key)}".strip())
-        return [format_html("{} · {}", link, self._run.relation)]
+        return [format_html("{} · {}", link, self._run.parent_relation)]
 
     def _subjects(self) -> list[SafeString]:
         return subjects([self._run], self._links).get(self._run.pk, [])
@@ -135,7 +135,7 @@ def row(run: Run, links: Links) -> RunRow:
     return RunRow(
         id=links.anchor(links.page(Run, run.pk), short(run.pk)),
         function=run.function,
-        relation=run.relation,
+        relation=run.parent_relation,
         status=badge(run),
         queued=moment(run.queued_at),
         took=length(took(run)),

@@ -33,7 +33,7 @@ _LONGEST = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class SavedViewLink:
     """A saved view as one user sees it."""
 
     pk: int
@@ -44,7 +44,7 @@ class Shown:
     shared: bool
 
 
-def shown(request: HttpRequest, found: filter_form.Conditions) -> list[Shown]:
+def shown(request: HttpRequest, found: filter_form.Conditions) -> list[SavedViewLink]:
     """Return the user's own views and the shared ones."""
     owner, current = _owner(request), found.query()
     seen = Q(owner=owner)
@@ -52,7 +52,7 @@ def shown(request: HttpRequest, found: filter_form.Conditions) -> list[Shown]:
         seen |= Q(shared=True)
     rows = _rows().filter(seen).order_by("name", "pk")
     return [
-        Shown(
+        SavedViewLink(
             pk=row.pk,
             name=row.name,
             url=f"?{row.query}",

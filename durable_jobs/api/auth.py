@@ -36,7 +36,7 @@ def _count(who: str) -> None:
         raise too_many(wait)
 
 
-class ApiKey(AuthBase):
+class KeyAuth(AuthBase):
     """Let in who shows a key. One that opens nothing is refused, whatever else."""
 
     openapi_type = "http"
@@ -62,7 +62,7 @@ class ApiKey(AuthBase):
         return actor
 
 
-class Session(AuthBase):
+class StaffSession(AuthBase):
     """Let in the staff, by the session that the admin uses."""
 
     openapi_type = "apiKey"
@@ -117,7 +117,7 @@ def let_in(request: HttpRequest, audience: str) -> Actor | None:
     if audience == "off":
         raise Http404
     if audience == "private":
-        return ApiKey()(request) or Session()(request)
+        return KeyAuth()(request) or StaffSession()(request)
     _count(f"probe:{request_throttle.address(request)}")
     return None
 
@@ -135,7 +135,7 @@ class ReadyDoor:
 
 def doors(check: Check | None = None, *, lines: bool = False) -> Sequence[AuthBase]:
     """Return the ways into an endpoint. ``lines``: its body may be one value a line."""
-    return [ApiKey(check, lines=lines), Session(check, lines=lines)]
+    return [KeyAuth(check, lines=lines), StaffSession(check, lines=lines)]
 
 
 def with_permission(*permissions: str) -> Check:

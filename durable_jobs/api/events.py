@@ -12,7 +12,7 @@ from durable_jobs.api import parsing
 from durable_jobs.api.answers import answers
 from durable_jobs.api.auth import address_part, doors, need, require, with_permission
 from durable_jobs.api.problems import MOST_ERRORS, Problem, fault
-from durable_jobs.api.schemas import EventIn, Ids, SignalIn, Woken
+from durable_jobs.api.schemas import EventIn, Ids, SignalIn, WokenOut
 from durable_jobs.conf import settings
 from durable_jobs.control import send
 from durable_jobs.control.run_actions import Actor
@@ -63,7 +63,7 @@ def _may_signal(request: HttpRequest, who: Actor) -> None:
 @router.post(
     "/signals/{name}",
     auth=doors(_may_signal),
-    response=answers({200: Woken}, 415),
+    response=answers({200: WokenOut}, 415),
     tags=["signals"],
 )
 def send_signal(

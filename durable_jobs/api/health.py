@@ -13,7 +13,7 @@ from durable_jobs.api import metrics
 from durable_jobs.api.answers import answers
 from durable_jobs.api.auth import ReadyDoor, need
 from durable_jobs.api.problems import Problem
-from durable_jobs.api.schemas import Health, Readiness
+from durable_jobs.api.schemas import HealthOut, Readiness
 from durable_jobs.maintenance import doctor
 
 logger = logging.getLogger("durable_jobs")
@@ -21,7 +21,7 @@ logger = logging.getLogger("durable_jobs")
 router = Router(tags=["probes"])
 
 
-@router.get("/health", response={200: Health}, auth=None)
+@router.get("/health", response={200: HealthOut}, auth=None)
 def health(request: HttpRequest) -> Any:
     """Say that this process answers; asks no database."""
     return {"status": "ok"}

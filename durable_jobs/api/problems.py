@@ -18,7 +18,8 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from durable_jobs.exceptions import (
-    CallbackGone,
+    ActionNotAllowed,
+    CallbackClosed,
     ConfigurationError,
     DuplicateKeyError,
     DurableError,
@@ -26,7 +27,6 @@ from durable_jobs.exceptions import (
     FilterError,
     LimitExceeded,
     PayloadError,
-    Refused,
     UnknownFunction,
 )
 
@@ -92,7 +92,7 @@ def answer(problem: Problem) -> HttpResponse:
 
 #: The errors of the package, by the status and the code that tell of them.
 ERRORS: dict[type[DurableError], tuple[int, str]] = {
-    CallbackGone: (410, "callback-gone"),
+    CallbackClosed: (410, "callback-gone"),
     ConfigurationError: (422, "invalid"),
     DuplicateKeyError: (409, "duplicate-key"),
     DurableError: (422, "invalid"),
@@ -100,7 +100,7 @@ ERRORS: dict[type[DurableError], tuple[int, str]] = {
     FilterError: (422, "invalid-filter"),
     LimitExceeded: (413, "limit-exceeded"),
     PayloadError: (422, "invalid-payload"),
-    Refused: (409, "refused"),
+    ActionNotAllowed: (409, "refused"),
     UnknownFunction: (404, "unknown-function"),
 }
 

@@ -20,9 +20,9 @@ from durable_jobs.api.problems import Problem
 from durable_jobs.api.schemas import (
     FIRST_YEAR,
     LAST_YEAR,
+    ActionOut,
     AnswerIn,
     BulkIn,
-    Done,
     Job,
     ReasonIn,
     RerunIn,
@@ -30,22 +30,22 @@ from durable_jobs.api.schemas import (
     StartIn,
 )
 from durable_jobs.control import bulk, send
-from durable_jobs.control.run_actions import VERBS, Actor, act
+from durable_jobs.control.run_actions import ACTIONS, Actor, act
 from durable_jobs.definitions.registry import registry
-from durable_jobs.exceptions import DuplicateKeyError, Refused, UnknownFunction
+from durable_jobs.exceptions import ActionNotAllowed, DuplicateKeyError, UnknownFunction
 from durable_jobs.queries import visibility
 from durable_jobs.types import Duration
 
 router = Router(tags=["runs"])
 
-_DONE = answers({200: Done}, 404, 409, 415)
-_MADE = answers({201: Done}, 404, 409, 415)
+_DONE = answers({200: ActionOut}, 404, 409, 415)
+_MADE = answers({201: ActionOut}, 404, 409, 415)
 _STARTED = answers({200: RunOut, 201: RunOut}, 404, 409, 415)
 
 
 def _on_run(*verbs: str) -> Sequence[AuthBase]:
     """Return the ways into an endpoint that does one of these to one run."""
-    return doors(lookup.run_with(*(VERBS[verb].permission for verb in verbs)))
+    return doors(lookup.run_with(*(ACTIONS[verb].permission for verb in verbs)))
 
 
 def _may_start(request: HttpRequest, who: Actor) -> None:
@@ -82,12 +82,12 @@ def start_run(
 
 @router.post(
     "/runs/bulk",
-    auth=doors(with_permission(*(one.permission for one in VERBS.values()))),
+    auth=doors(with_permission(*(one.permission for one in ACTIONS.values()))),
     response=answers({202: Job}, 409, 415),
 )
 def do_to_many(request: HttpRequest, payload: BulkIn) -> Any:
     """Do something to all runs that a filter finds, in a run that tells how it went."""
-    who = need(request, VERBS[payload.verb].permission)
+    who = need(request, ACTIONS[payload.verb].permission)
     chosen = lookup.chosen(who, payload.filter)
     return Status(202, {"run": bulk.begin(who, payload.verb, chosen, payload.reason)})
 
@@ -167,13 +167,13 @@ def _act(
     given: ReasonIn | None,
     **values: Any,
 ) -> dict[str, Any]:
-    who, run = lookup.run(request, run_id, VERBS[verb].permission)
+    who, run = lookup.run(request, run_id, ACTIONS[verb].permission)
     reason = given.reason if given else ""
     try:
         done = act(who, verb, run, reason=reason, **values)
     except UnknownFunction as error:
         # The run is there; it is the code that has not got its function any more.
-        raise Refused(error.message) from None
+        raise ActionNotAllowed(error.message) from None
     new = None if done.run is None else lookup.shown(who, done.run)
     return {"run": lookup.shown(who, run), "new_run": new}
 

@@ -15,7 +15,7 @@ from durable_jobs.api.auth import address_part, doors, need, require
 from durable_jobs.api.schemas import Page, ReasonIn, ScheduleDone, SchedulesOut
 from durable_jobs.control import authorized_actions
 from durable_jobs.control.run_actions import Actor
-from durable_jobs.exceptions import FilterError, Refused, UnknownFunction
+from durable_jobs.exceptions import ActionNotAllowed, FilterError, UnknownFunction
 from durable_jobs.models import Schedule
 from durable_jobs.queries import reading, visibility
 
@@ -117,7 +117,7 @@ def _steer(
         else:
             started = authorized_actions.run_schedule(who, schedule, reason=reason)
     except UnknownFunction as error:
-        raise Refused(error.message) from None
+        raise ActionNotAllowed(error.message) from None
     schedule.refresh_from_db()
     _shown(schedule)
     told = started is not None and visibility.sees(started.run)

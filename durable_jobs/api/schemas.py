@@ -43,7 +43,7 @@ Reason = Annotated[Text, StringConstraints(max_length=LONGEST_REASON)]
 Moment = Annotated[AwareDatetime, AfterValidator(_near)]
 
 
-class Problem(Schema):
+class ProblemOut(Schema):
     """What went wrong (RFC 9457)."""
 
     type: str
@@ -229,7 +229,7 @@ class TraceOut(Schema):
     steps: list[TraceRow]
 
 
-class Line(Schema):
+class LineOut(Schema):
     """What a step's body logged."""
 
     at: datetime
@@ -241,7 +241,7 @@ class Line(Schema):
 class Logs(Schema):
     """The last lines that a step's body logged; before them, some were ``left_out``."""
 
-    lines: list[Line]
+    lines: list[LineOut]
     left_out: int
 
 
@@ -265,7 +265,7 @@ class StepDetail(StepOut, Hidden):
     attempts: list[AttemptOut]
 
 
-class Done(Schema):
+class ActionOut(Schema):
     """A run after what was done to it, and the new run, if there is one."""
 
     run: RunOut
@@ -278,7 +278,7 @@ class Job(Schema):
     run: RunOut
 
 
-class Woken(Schema):
+class WokenOut(Schema):
     """The run that a signal woke, if any waited for it."""
 
     run: UUID | None
@@ -343,7 +343,7 @@ class ScheduleDone(Schema):
     run: UUID | None = None
 
 
-class Health(Schema):
+class HealthOut(Schema):
     """Whether this process answers."""
 
     status: Literal["ok"]

@@ -17,8 +17,8 @@ from durable_jobs.exceptions import LimitExceeded
 from durable_jobs.flow_control.keys import digest
 from durable_jobs.lifecycle import start as start_runs
 from durable_jobs.lifecycle import trigger
-from durable_jobs.lifecycle.start import Start
-from durable_jobs.lifecycle.trigger import Reached
+from durable_jobs.lifecycle.start import NewRun
+from durable_jobs.lifecycle.trigger import TriggeredStart
 from durable_jobs.models import Run
 from durable_jobs.store import db
 
@@ -53,9 +53,9 @@ def start(
         for made in [_start(function, instance, payload)]
     }
     with db.atomic():
-        trigger.begin(
+        trigger.start_triggered(
             [
-                Reached(made, (f"form:{token}:{digest(instance.pk)}",))
+                TriggeredStart(made, (f"form:{token}:{digest(instance.pk)}",))
                 for made, instance in chosen.values()
             ]
         )
@@ -71,7 +71,7 @@ def start(
     return runs
 
 
-def _start(function: Function, instance: Model, payload: Mapping[str, Any]) -> Start:
+def _start(function: Function, instance: Model, payload: Mapping[str, Any]) -> NewRun:
     meta = concrete(type(instance))._meta
     data = {"model": meta.label, "pk": instance.pk, **payload}
     subject = (meta.label_lower, str(instance.pk))

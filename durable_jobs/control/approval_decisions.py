@@ -22,15 +22,20 @@ from durable_jobs import clock, notifier, serialization
 from durable_jobs.conf import settings
 from durable_jobs.control import audit
 from durable_jobs.control.run_actions import Actor
-from durable_jobs.exceptions import DurableError, InvalidForm, PayloadError, Refused
+from durable_jobs.exceptions import (
+    ActionNotAllowed,
+    DurableError,
+    InvalidForm,
+    PayloadError,
+)
 from durable_jobs.models import Run, Step, Wait, WaitKind
-from durable_jobs.models.fields import Encoded
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.project_code import contained, described
 from durable_jobs.serialization.classes import find_class
 from durable_jobs.serialization.texts import storable_text
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, waits
-from durable_jobs.store.waits import Outcome
+from durable_jobs.store.waits import WaitOutcome
 
 logger = logging.getLogger("durable_jobs")
 
@@ -163,14 +168,14 @@ def _asked(run: Run, step_key: str) -> Question:
     asked = question(run, step_key)
     if asked is None:
         msg = f"Run {run.pk} has no step {step_key!r} that asks for an approval."
-        raise Refused(msg)
+        raise ActionNotAllowed(msg)
     return asked
 
 
 def _open(run: Run, step_key: str) -> Question:
     asked = _asked(run, step_key)
     if asked.wait is None:
-        raise Refused(asked.verdict)
+        raise ActionNotAllowed(asked.verdict)
     return asked
 
 
@@ -227,16 +232,16 @@ def invalid(form: forms.BaseForm) -> InvalidForm:
     return InvalidForm(msg, errors=errors, form=form)
 
 
-def approved(asked: Question, output: str, actor: Actor | None) -> Outcome:
+def approved(asked: Question, output: str, actor: Actor | None) -> WaitOutcome:
     """Return the end of a step that was approved."""
-    return Outcome(
+    return WaitOutcome(
         StepStatus.COMPLETED,
-        output=Encoded(output),
+        output=EncodedJSON(output),
         detail=_decided(asked, APPROVED, actor),
     )
 
 
-def rejected(asked: Question, reason: str, actor: Actor | None) -> Outcome:
+def rejected(asked: Question, reason: str, actor: Actor | None) -> WaitOutcome:
     """Return the end of a step that was rejected."""
     detail = _decided(asked, REJECTED, actor)
     by = f" by {detail['name']}" if detail["name"] else ""
@@ -246,18 +251,18 @@ def rejected(asked: Question, reason: str, actor: Actor | None) -> Outcome:
         "raise": "Rejected",
         "data": {"reason": reason, "by": detail["by"]},
     }
-    return Outcome(StepStatus.FAILED, error=error, detail=detail)
+    return WaitOutcome(StepStatus.FAILED, error=error, detail=detail)
 
 
-def settle(asked: Question, outcome: Outcome) -> None:
+def settle(asked: Question, outcome: WaitOutcome) -> None:
     """End the wait; raise ``Refused`` when another was first."""
     woken = None
     if asked.wait is not None:
         woken = waits.resolve(asked.wait, outcome, happened_at=clock.now())
     if woken is None:
         now = question(asked.run, asked.step.key)
-        raise Refused("" if now is None else now.verdict)
-    notifier.ring(woken.queue)
+        raise ActionNotAllowed("" if now is None else now.verdict)
+    notifier.notify(woken.queue)
 
 
 def _decided(asked: Question, decision: str, actor: Actor | None) -> dict[str, Any]:

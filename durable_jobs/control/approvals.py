@@ -15,7 +15,7 @@ from durable_jobs import ids
 from durable_jobs.control import approval_decisions, inbox
 from durable_jobs.control.approval_decisions import Question
 from durable_jobs.control.run_actions import Actor
-from durable_jobs.exceptions import ConfigurationError, InvalidForm, Refused
+from durable_jobs.exceptions import ActionNotAllowed, ConfigurationError, InvalidForm
 from durable_jobs.models import Run, Step, Wait
 from durable_jobs.queries import approvals as waiting
 from durable_jobs.store import db
@@ -162,7 +162,7 @@ def decide(
     actor = None if by is None else Actor(by)
     try:
         settle(actor, approval, decision, data or {}, note)
-    except Refused:
+    except ActionNotAllowed:
         return False
     return True
 

@@ -15,7 +15,7 @@ from durable_jobs.control import audit, schedules, traffic
 from durable_jobs.control.run_actions import Actor
 from durable_jobs.control.send import Started, check_token
 from durable_jobs.definitions.function import EVERY, Function
-from durable_jobs.exceptions import Refused
+from durable_jobs.exceptions import ActionNotAllowed
 from durable_jobs.flow_control import keys
 from durable_jobs.models import Event, Pause, Run, Schedule
 from durable_jobs.store import db
@@ -76,7 +76,7 @@ def resume(actor: Actor, pause: Pause, reason: str = "") -> None:
     _need(actor, permission(pause))
     with db.atomic():
         if not traffic.resume_paused(pause):
-            raise Refused(f"The {pause} was resumed by another.")
+            raise ActionNotAllowed(f"The {pause} was resumed by another.")
         audit.write(actor, pause, _text("Resumed", reason))
 
 
@@ -92,7 +92,9 @@ def pause_schedule(actor: Actor, schedule: Schedule, reason: str = "") -> None:
     _need(actor, PAUSE_SCHEDULE, schedule)
     with db.atomic():
         if not schedules.pause(schedule, reason):
-            raise Refused(f"The schedule {schedule} was paused by another, or before.")
+            raise ActionNotAllowed(
+                f"The schedule {schedule} was paused by another, or before."
+            )
         audit.write(actor, schedule, _text("Paused", reason))
 
 
@@ -101,7 +103,9 @@ def resume_schedule(actor: Actor, schedule: Schedule, reason: str = "") -> None:
     _need(actor, PAUSE_SCHEDULE, schedule)
     with db.atomic():
         if not schedules.resume(schedule):
-            raise Refused(f"The schedule {schedule} was resumed by another, or before.")
+            raise ActionNotAllowed(
+                f"The schedule {schedule} was resumed by another, or before."
+            )
         audit.write(actor, schedule, _text("Resumed", reason))
 
 
@@ -142,9 +146,9 @@ def _made_by(form: Form, schedule: Schedule) -> Run | None:
         started = Run.objects.using(db.alias()).filter(event_id=form.token).first()
         if started is not None:
             return started
-    if len(schedule.held) != form.held:
+    if len(schedule.queued_occurrences) != form.held:
         msg = f"The times that wait in {schedule} have changed: look again."
-        raise Refused(msg)
+        raise ActionNotAllowed(msg)
     return None
 
 

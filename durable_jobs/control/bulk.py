@@ -19,18 +19,18 @@ from django.db.models import QuerySet
 from durable_jobs import ids
 from durable_jobs.conf import settings
 from durable_jobs.control import audit, run_actions
-from durable_jobs.control.run_actions import VERBS, Actor
+from durable_jobs.control.run_actions import ACTIONS, Actor
 from durable_jobs.definitions.context import Context
 from durable_jobs.definitions.function import function
 from durable_jobs.definitions.registry import OWN
 from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import (
+    ActionNotAllowed,
     ConfigurationError,
     DuplicateKeyError,
     LimitExceeded,
-    NonRetriable,
-    Refused,
-    RetryAfter,
+    NonRetriableError,
+    RetryAfterError,
 )
 from durable_jobs.models import Run
 from durable_jobs.project_code import described
@@ -65,7 +65,7 @@ def begin(
     if verb not in BULK:
         msg = f"Expected one of {', '.join(BULK)} to do to many runs, got {verb!r:.80}."
         raise ConfigurationError(msg)
-    if not actor.may(VERBS[verb].permission):
+    if not actor.may(ACTIONS[verb].permission):
         raise PermissionDenied
     if chosen.reads_payloads and not actor.may("durable_jobs.view_payload"):
         raise PermissionDenied
@@ -77,7 +77,7 @@ def begin(
     count = counted(frozen)
     if not count:
         msg = "No run fits the filter."
-        raise Refused(msg)
+        raise ActionNotAllowed(msg)
     if count > MOST:
         msg = (
             f"More than {MOST:,} runs fit the filter, and that is the most for one "
@@ -104,7 +104,9 @@ def begin(
             run = bulk.using(key=key or None).enqueue(data)
         except DuplicateKeyError:  # another request with the key was first
             return Run.objects.using(db.alias()).get(function=FUNCTION, key=key)
-        text = f"Bulk run begun: {count} runs to be {VERBS[verb].done} ({frozen}){why}"
+        text = (
+            f"Bulk run begun: {count} runs to be {ACTIONS[verb].done} ({frozen}){why}"
+        )
         audit.write(actor, run, text)
     return run
 
@@ -168,7 +170,7 @@ def _chunk(
     if ids.new_id() <= itself:
         # A rerun made now would count as one that was there before.
         msg = "The clock of this machine is behind that of the one where this began."
-        raise RetryAfter("15s", msg)
+        raise RetryAfterError("15s", msg)
     actor = _actor(asked["actor"], asked["verb"])
     with visibility.seen_by(_viewer(asked, actor)):
         rows = _next(asked, itself, after, size)
@@ -206,13 +208,13 @@ def _actor(known: dict[str, Any], verb: str) -> Actor:
         user = get_user_model()._default_manager.get(pk=known["user"])
     except ObjectDoesNotExist:
         msg = "The user who asked for this is no more."
-        raise NonRetriable(msg) from None
+        raise NonRetriableError(msg) from None
     scopes = known["scopes"]
     actor = Actor(user, known["via"], None if scopes is None else frozenset(scopes))
-    if not actor.may(VERBS[verb].permission):
-        lacks = f"has not the permission {VERBS[verb].permission} any more"
+    if not actor.may(ACTIONS[verb].permission):
+        lacks = f"has not the permission {ACTIONS[verb].permission} any more"
         msg = f"{described(user)} {lacks}."
-        raise NonRetriable(msg)
+        raise NonRetriableError(msg)
     return actor
 
 
@@ -223,7 +225,7 @@ def _one(actor: Actor, verb: str, run: Run, reason: str) -> tuple[str, str]:
     try:
         with db.atomic():
             run_actions.act(actor, verb, run, reason=reason)
-    except Refused as error:
+    except ActionNotAllowed as error:
         return "refused", error.message
     except OperationalError:
         raise  # a deadlock, or the database is away: the whole chunk again

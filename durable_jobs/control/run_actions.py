@@ -22,7 +22,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.names import pattern_meets
 from durable_jobs.definitions.registry import OWN, registry
 from durable_jobs.definitions.triggers import Event
-from durable_jobs.exceptions import Refused
+from durable_jobs.exceptions import ActionNotAllowed
 from durable_jobs.models import Run, WaitKind
 from durable_jobs.project_code import allowed, is_active
 from durable_jobs.statuses import LIVE, REDRIVABLE, RunStatus
@@ -30,7 +30,7 @@ from durable_jobs.store import db
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verb:
+class Action:
     """Something that a person may do to a run.
 
     ``of``: the statuses in which it makes sense. ``perform`` gets the run, the reason
@@ -51,7 +51,7 @@ class Verb:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ActionResult:
     """What came of a verb: whether this call did it, and the new run, if any."""
 
     changed: bool
@@ -69,7 +69,7 @@ def _edit(run: Run, reason: str, values: Mapping[str, Any]) -> bool | Run:
 def _begin_again(run: Run, data: Any, values: Mapping[str, Any]) -> bool | Run:
     new = values.get("new")
     if new is not None and new.version != 7:
-        raise Refused("Expected an id as a page has given it out.")
+        raise ActionNotAllowed("Expected an id as a page has given it out.")
     try:
         return runs.rerun(run, values.get("from_step"), data, new)
     except IntegrityError:
@@ -83,66 +83,66 @@ def _answer(run: Run, reason: str, values: Mapping[str, Any]) -> bool:
 
 
 _ENDED = frozenset(RunStatus) - LIVE
-VERBS: dict[str, Verb] = {
+ACTIONS: dict[str, Action] = {
     verb.name: verb
     for verb in (
-        Verb(
+        Action(
             name="cancel",
             label=_("Cancel"),
             done=_("cancelled"),
             of=LIVE,
             perform=lambda run, reason, values: runs.cancel(run, reason),
         ),
-        Verb(
+        Action(
             name="pause",
             label=_("Pause"),
             done=_("paused"),
             of=LIVE - {RunStatus.PAUSED},
             perform=lambda run, reason, values: runs.pause(run, reason),
         ),
-        Verb(
+        Action(
             name="resume",
             label=_("Resume"),
             done=_("resumed"),
             of=frozenset({RunStatus.PAUSED}),
             perform=lambda run, reason, values: runs.resume(run),
         ),
-        Verb(
+        Action(
             name="retry",
             label=_("Retry now"),
             done=_("retried at once"),
             of=frozenset({RunStatus.QUEUED, RunStatus.WAITING}),
             perform=lambda run, reason, values: runs.retry_now(run),
         ),
-        Verb(
+        Action(
             name="wake",
             label=_("Wake"),
             done=_("woken"),
             of=frozenset({RunStatus.QUEUED, RunStatus.WAITING}),
             perform=lambda run, reason, values: runs.wake(run),
         ),
-        Verb(
+        Action(
             name="answer",
             label=_("Answer"),
             done=_("answered for"),
             of=frozenset({RunStatus.WAITING, RunStatus.RUNNING, RunStatus.QUEUED}),
             perform=_answer,
         ),
-        Verb(
+        Action(
             name="redrive",
             label=_("Redrive"),
             done=_("redriven"),
             of=REDRIVABLE,
             perform=lambda run, reason, values: runs.redrive(run),
         ),
-        Verb(
+        Action(
             name="rerun",
             label=_("Rerun"),
             done=_("rerun"),
             of=frozenset(RunStatus),
             perform=_rerun,
         ),
-        Verb(
+        Action(
             name="edit",
             label=_("Rerun with changes"),
             done=_("rerun with changes"),
@@ -215,12 +215,12 @@ class Actor:
 
 def may(actor: Actor, verb: str, run: Run) -> bool:
     """Tell whether an actor may do something to a run, in whatever state it is."""
-    return actor.may(VERBS[verb].permission, run)
+    return actor.may(ACTIONS[verb].permission, run)
 
 
 def applies(verb: str, run: Run) -> bool:
     """Tell whether something can be done to a run in the state that it was read in."""
-    return run.status in VERBS[verb].of
+    return run.status in ACTIONS[verb].of
 
 
 def worthwhile(verb: str, run: Run, waiting: Collection[str]) -> bool:
@@ -235,20 +235,22 @@ def worthwhile(verb: str, run: Run, waiting: Collection[str]) -> bool:
     )
 
 
-def act(actor: Actor, verb: str, run: Run, *, reason: str = "", **values: Any) -> Done:
+def act(
+    actor: Actor, verb: str, run: Run, *, reason: str = "", **values: Any
+) -> ActionResult:
     """Do something to a run, and write down who did it.
 
     ``rerun`` takes ``from_step``, ``edit`` that and ``data``, ``answer`` a ``step`` and
     a ``value``. Raises ``PermissionDenied``, and ``Refused`` when the run's state does
     not allow it, or another was first.
     """
-    known = VERBS[verb]
+    known = ACTIONS[verb]
     if not may(actor, verb, run):
         raise PermissionDenied
     if verb in FORGING and run.function.startswith(OWN):
         # Its data says who acts: none but the one who began it may say that.
         msg = f"Run {run.pk} is the app's own: it cannot be {known.done}. Begin anew."
-        raise Refused(msg)
+        raise ActionNotAllowed(msg)
     if verb in FEEDING:
         actor.check_feeding(registry.find(run.function))
     with db.atomic():
@@ -256,13 +258,13 @@ def act(actor: Actor, verb: str, run: Run, *, reason: str = "", **values: Any) -
         if made is False:
             run.refresh_from_db()
             msg = f"Run {run.pk} is {run.status}: it was not {known.done} by this call."
-            raise Refused(msg)
+            raise ActionNotAllowed(msg)
         fresh = made if isinstance(made, Run) else None
         audit.record(actor, run, _entry(known, reason, fresh))
-    return Done(changed=True, run=fresh)
+    return ActionResult(changed=True, run=fresh)
 
 
-def _entry(verb: Verb, reason: str, made: Run | None) -> str:
+def _entry(verb: Action, reason: str, made: Run | None) -> str:
     what = f"Run {verb.done}"
     if made is not None:
         what += f" as {made.pk}"

@@ -19,18 +19,18 @@ from durable_jobs.definitions.flow_control import Throttle
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import ConfigurationError, RunNotFinished
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.flow_control import rates
 from durable_jobs.lifecycle import causation, event_windows, finish, start
-from durable_jobs.lifecycle.start import Start
+from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.maintenance import timers
 from durable_jobs.models import STEP_PAYLOADS, Run, Step, Wait, WaitKind
-from durable_jobs.models.fields import Encoded
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import STEP_ENDED, RunStatus, StepStatus
 from durable_jobs.store import db, run_actions, runs, waits
 from durable_jobs.store import event_windows as window_rows
-from durable_jobs.store.waits import Outcome
+from durable_jobs.store.waits import WaitOutcome
 
 #: What a person may answer in the place of whatever was to come. An approval is not
 #: among them: it is for those whom the step names.
@@ -51,29 +51,29 @@ LONGEST_PAUSE = 0.5
 
 def cancel(run: Run, reason: str) -> bool:
     """End a live run as cancelled; tell whether this call did it."""
-    hit("cancel.begin", run.function)
+    failpoint("cancel.begin", run.function)
     done = finish.cancel(_fresh(run), reason)
-    hit("cancel.committed", run.function)
+    failpoint("cancel.committed", run.function)
     run.refresh_from_db()
     return done
 
 
 def pause(run: Run, reason: str) -> bool:
     """Pause a live run; tell whether this call did it."""
-    hit("pause.begin", run.function)
+    failpoint("pause.begin", run.function)
     done = run_actions.pause(run.pk, reason)
-    hit("pause.committed", run.function)
+    failpoint("pause.committed", run.function)
     return _after(run, done)
 
 
 def resume(run: Run) -> bool:
     """Let a paused run go on; tell whether this call did it."""
-    hit("resume.begin", run.function)
+    failpoint("resume.begin", run.function)
     resumed = run_actions.resume(run.pk)
-    hit("resume.committed", run.function)
+    failpoint("resume.committed", run.function)
     done = _after(run, resumed)
     if done:
-        notifier.ring(run.queue)
+        notifier.notify(run.queue)
     return done
 
 
@@ -106,25 +106,27 @@ def rerun(
     else:
         text = start.payload(function, source.trigger, data)
         # Data of one's own stands for one event, however many the run had.
-        (source.origin or {}).pop(event_windows.COUNT, None)
+        (source.event_meta or {}).pop(event_windows.COUNT, None)
     kept = _before(source, from_step) if from_step is not None else []
     now = clock.now()
-    origin = {**(source.origin or {}), "ts": now.isoformat()}
-    made = Start(
+    origin = {**(source.event_meta or {}), "ts": now.isoformat()}
+    made = NewRun(
         function=function,
         data=text,
-        origin=origin if source.origin else start.origin(source.trigger, now),
+        event_meta=origin
+        if source.event_meta
+        else start.event_meta_of(source.trigger, now),
         due_at=now,
         id=new or ids.new_id(),
         event_id=source.event_id,
         parent=source,
-        relation=runs.RERUN,
+        parent_relation=runs.RERUN,
         subjects=tuple(source.subjects.values_list("model", "object_pk")),
     )
     with db.atomic():
         begun = start.start([made])[0]
         run_actions.copy_steps(source, begun, kept)
-        if event_windows.COUNT in (begun.origin or {}):
+        if event_windows.COUNT in (begun.event_meta or {}):
             window_rows.copy(window_rows.of_run(source.pk), begun.pk)
     return Run.objects.using(db.alias()).get(pk=begun.pk)
 
@@ -180,12 +182,12 @@ def redrive(run: Run, due_at: datetime | None = None) -> bool:
     failed = str((source.error or {}).get("step", ""))
     source.due_at = due_at or clock.now()
     limits = start.early_ends(function, source, run_actions.stored_data(source.pk))
-    hit("redrive.begin", run.function)
+    failpoint("redrive.begin", run.function)
     done = run_actions.redrive(source, _chain(source, failed), function.queue, limits)
-    hit("redrive.committed", run.function)
+    failpoint("redrive.committed", run.function)
     _after(run, done)
     if done:
-        notifier.ring(function.queue)
+        notifier.notify(function.queue)
     return done
 
 
@@ -235,7 +237,7 @@ def _hastened(run: Run, kinds: set[WaitKind], *, retries: bool) -> bool:
     done = run_actions.hasten(run.pk, kinds, retries=retries)
     if done:
         db.after_commit(timers.sweep)
-        notifier.ring(run.queue)
+        notifier.notify(run.queue)
     run.refresh_from_db()
     return done
 
@@ -251,16 +253,16 @@ def answer(run: Run, step: str, value: Any) -> bool:
     wait = rows.filter(kind__in=sorted(ANSWERED)).order_by("pk").first()
     if wait is None or not step:
         return False
-    outcome = Outcome(StepStatus.COMPLETED, output=_answer_to(wait, value))
+    outcome = WaitOutcome(StepStatus.COMPLETED, output=_answer_to(wait, value))
     woken = waits.resolve(wait, outcome)
     run.refresh_from_db()
     if woken is None:
         return False
-    notifier.ring(woken.queue)
+    notifier.notify(woken.queue)
     return True
 
 
-def _answer_to(wait: Wait, value: Any) -> Encoded:
+def _answer_to(wait: Wait, value: Any) -> EncodedJSON:
     inner = value
     if wait.kind == WaitKind.EVENT:
         event = ReceivedEvent(str(ids.new_id()), wait.name, value, clock.now())
@@ -271,7 +273,7 @@ def _answer_to(wait: Wait, value: Any) -> Encoded:
         limit=settings.MAX_STEP_BYTES,
         limit_setting="MAX_STEP_BYTES",
     )
-    return Encoded(text)
+    return EncodedJSON(text)
 
 
 def wait(run: Run, timeout: float | None) -> None:
@@ -292,9 +294,9 @@ def wait(run: Run, timeout: float | None) -> None:
         late = deadline is not None and clock.monotonic() >= deadline
         if not (late and helped):
             helped = True
-            if notifier.current().help():
+            if notifier.current().run_pending():
                 continue
-        if late or notifier.current().stands_still:
+        if late or notifier.current().manual_clock:
             when = f"after {timeout} s" if late else "and nothing can go on now"
             msg = f"Run {run.pk} of {run.function} is {run.status} {when}."
             raise RunNotFinished(msg, run_id=str(run.pk))

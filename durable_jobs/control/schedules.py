@@ -19,12 +19,12 @@ from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.lifecycle import keyed_starts
 from durable_jobs.lifecycle import start as start_runs
 from durable_jobs.lifecycle.schemas import held
-from durable_jobs.lifecycle.start import Start
+from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Run, Schedule, ScheduleQuerySet
-from durable_jobs.models.fields import Encoded, seen
+from durable_jobs.models.fields import EncodedJSON, decode_lenient
 from durable_jobs.schedules import fire as fire_schedules
 from durable_jobs.schedules import occurrences
-from durable_jobs.schedules.occurrences import MOST_HELD, Fire
+from durable_jobs.schedules.occurrences import MOST_HELD, Occurrence
 from durable_jobs.store import db, schedules
 
 CHANGEABLE = (
@@ -41,7 +41,9 @@ def create(function: Function | str, values: Mapping[str, Any]) -> Schedule:
     with db.joined():
         db.insert(schedule)
         if schedule.jitter:
-            _write(schedule, next_at=occurrences.due_at(schedule, schedule.slot_at))
+            _write(
+                schedule, next_at=occurrences.due_at(schedule, schedule.next_occurrence)
+            )
     return _as_read(schedule)
 
 
@@ -109,14 +111,14 @@ def resume(schedule: Schedule) -> bool:
     with db.atomic():
         row, now = _locked(schedule), clock.now()
         if done := row.paused_at is not None:
-            if row.slot_at <= now:
-                row.slot_at = expression(row.cron, row.tz).next_after(now)
-            look = now if row.held else occurrences.next_look(row, now)
+            if row.next_occurrence <= now:
+                row.next_occurrence = expression(row.cron, row.tz).next_after(now)
+            look = now if row.queued_occurrences else occurrences.next_look(row, now)
             _write(
                 row,
                 paused_at=None,
                 reason="",
-                slot_at=row.slot_at,
+                slot_at=row.next_occurrence,
                 next_at=None if row.missing_at else look,
             )
     schedule.refresh_from_db()
@@ -131,8 +133,10 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
     with db.atomic():
         row, now = _locked(schedule), clock.now()
         registry.get(row.function)
-        busy = row.held or schedules.going_on([row.last_run])
-        fire = Fire(now, occurrences.GOING_ON if busy and row.overlap == "skip" else "")
+        busy = row.queued_occurrences or schedules.going_on([row.last_run])
+        fire = Occurrence(
+            now, occurrences.GOING_ON if busy and row.overlap == "skip" else ""
+        )
         run = None
         if busy and row.overlap == "queue":
             _hold(row, now)
@@ -143,14 +147,14 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
             started = fire_schedules.store([made], now)
             run = started[0] if started else _holder(made)
             if started:
-                run.data = seen(made.data)
+                run.data = decode_lenient(made.data)
             if started and not fire.skipped:
                 _write(row, fired_at=now, last_run=run.pk)
     schedule.refresh_from_db()
     return run
 
 
-def _holder(start: Start) -> Run:
+def _holder(start: NewRun) -> Run:
     """Return the run that holds the key of a start."""
     taken = keyed_starts.take(start_runs.claims_of(start, None))
     assert taken is not None, "another run holds the key"
@@ -158,10 +162,10 @@ def _holder(start: Start) -> Run:
 
 
 def _hold(row: Schedule, now: datetime) -> None:
-    if len(row.held) >= MOST_HELD:
+    if len(row.queued_occurrences) >= MOST_HELD:
         msg = f"{MOST_HELD} times of schedule {row.pk} wait for a run to end already."
         raise ConfigurationError(msg)
-    _write(row, held=[*row.held, now.isoformat()])
+    _write(row, held=[*row.queued_occurrences, now.isoformat()])
 
 
 def _apply(row: Schedule, values: Mapping[str, Any], now: datetime) -> None:
@@ -169,8 +173,8 @@ def _apply(row: Schedule, values: Mapping[str, Any], now: datetime) -> None:
     if {"cron", "tz"} & {*values}:
         cron = CronExpression(values.get("cron", row.cron), values.get("tz", row.tz))
         row.cron, row.tz = cron.text, cron.tz
-        row.slot_at = cron.next_after(max(now, row.fired_at or now))
-        row.next_at = row.slot_at
+        row.next_occurrence = cron.next_after(max(now, row.last_fired_at or now))
+        row.due_at = row.next_occurrence
     options = {n: values.get(n, getattr(row, n)) for n in _OPTIONS}
     row.jitter = check_cron_options(**options)
     row.catch_up, row.overlap = options["catch_up"], options["overlap"]
@@ -187,7 +191,7 @@ def _apply(row: Schedule, values: Mapping[str, Any], now: datetime) -> None:
 _OPTIONS = ("jitter", "catch_up", "overlap")
 
 
-def _data(row: Schedule, data: Any) -> Encoded | None:
+def _data(row: Schedule, data: Any) -> EncodedJSON | None:
     what = f"the data of a schedule of {row.function!r}"
     check_mapping(data, what)
     if data is None:
@@ -195,7 +199,7 @@ def _data(row: Schedule, data: Any) -> Encoded | None:
     function = registry.find(row.function)
     if function is not None:
         held(function, CALLED, data)
-    return Encoded(start_runs.limited(data, what))
+    return EncodedJSON(start_runs.limited(data, what))
 
 
 def _owner(owner: Any) -> dict[str, str]:
@@ -221,5 +225,5 @@ def _write(row: Schedule, **values: Any) -> None:
 def _as_read(schedule: Schedule) -> Schedule:
     """Return a schedule as if it came from the database."""
     if schedule.data is not None:
-        schedule.data = seen(schedule.data)
+        schedule.data = decode_lenient(schedule.data)
     return schedule

@@ -24,7 +24,11 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.names import WEBHOOK, check_name
 from durable_jobs.definitions.registry import OWN
 from durable_jobs.events import send_event, send_signal
-from durable_jobs.exceptions import ConfigurationError, DuplicateKeyError, Refused
+from durable_jobs.exceptions import (
+    ActionNotAllowed,
+    ConfigurationError,
+    DuplicateKeyError,
+)
 from durable_jobs.lifecycle import start as start_runs
 from durable_jobs.models import Event, Run
 from durable_jobs.queries import visibility
@@ -175,7 +179,7 @@ def start(
     if function.id.startswith(OWN):
         # What they are given says who acts.
         msg = f"{function.id!r} is the app's own: it is begun by what it is for."
-        raise Refused(msg)
+        raise ActionNotAllowed(msg)
     actor.check_feeding(function)
     asked = key
     if key and actor.space:

@@ -11,7 +11,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.flow_control import keys, pauses
 from durable_jobs.lifecycle import admission
-from durable_jobs.models import Gate, Pause
+from durable_jobs.models import Limit, Pause
 from durable_jobs.store import db
 
 
@@ -47,7 +47,7 @@ def _resume(kind: str, name: str, key: str = "") -> bool:
         db.after_commit(lambda: admission.resumed(name))
         function = registry.find(name)
         if function is not None:
-            notifier.ring(function.queue)
+            notifier.notify(function.queue)
     return done
 
 
@@ -78,22 +78,22 @@ def resume_queue(queue: str) -> bool:
     done = pauses.resume(Pause.QUEUE, check_name(queue, "a queue name"))
     if done:
         db.after_commit(lambda: admission.unblocked(queue))
-        notifier.ring(queue)
+        notifier.notify(queue)
     return done
 
 
-def set_limit(gate: Gate, limit: int | None) -> None:
+def set_limit(gate: Limit, limit: int | None) -> None:
     """Set the limit of one gate, or give it back to the declaration.
 
     A lower one lets what is there drain; a higher one lets more through at once.
     """
-    rows = Gate.objects.using(db.alias()).filter(pk=gate.pk)
+    rows = Limit.objects.using(db.alias()).filter(pk=gate.pk)
     rows.update(override=limit)
     gate.override = limit
     room = ALL if limit is None else limit
     db.after_commit(lambda: admission.reopen(gate.name, room))
     for queue in gate.lanes.values_list("queue", flat=True).distinct():
-        notifier.ring(queue)
+        notifier.notify(queue)
 
 
 ALL = 1_000_000

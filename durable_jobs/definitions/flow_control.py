@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Key = str | Callable[..., Any]
 #: A number, or a callable that the key's value is given to: read again every ten
 #: seconds, so that limits may come from the host's own rows.
-Limit = int | Callable[[Any], int]
+DeclaredLimit = int | Callable[[Any], int]
 
 LONGEST = timedelta(days=366)
 MAX_CONCURRENCY = 2
@@ -57,7 +57,7 @@ class Concurrency(_Keyed):
     each compares it with its own limit.
     """
 
-    limit: Limit
+    limit: DeclaredLimit
     key: Key | None = None
     scope: Literal["function", "account"] = "function"
     of: Literal["steps", "runs"] = "steps"
@@ -79,7 +79,7 @@ class Throttle(_Keyed):
     generic cell rate algorithm of ITU-T I.371).
     """
 
-    limit: Limit
+    limit: DeclaredLimit
     per: Duration
     key: Key | None = None
     burst: int = 1
@@ -106,7 +106,7 @@ class RateLimit(_Keyed):
     A skipped run is recorded with the reason, and when it would have been let in.
     """
 
-    limit: Limit
+    limit: DeclaredLimit
     per: Duration
     key: Key | None = None
 
@@ -209,7 +209,7 @@ class Singleton(_Keyed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Controls:
+class FlowControl:
     """All the flow control of one function."""
 
     concurrency: tuple[Concurrency, ...] = ()
@@ -280,7 +280,7 @@ class Controls:
         return any(one.of == "steps" for one in self.concurrency)
 
 
-def controls(**declared: Any) -> Controls:
+def controls(**declared: Any) -> FlowControl:
     """Return what a function was declared with; everything is compiled."""
     several = declared.pop("concurrency")
     found: dict[str, Any] = {"concurrency": _concurrency(several)}
@@ -289,7 +289,7 @@ def controls(**declared: Any) -> Controls:
     for name, key in declared.items():
         if key is not None:
             found[name] = compile_expression(key, where=name)
-    made = Controls(**found)
+    made = FlowControl(**found)
     for one in (*made.concurrency, *(found[name] for name in _KINDS)):
         if one is not None:
             _ = one.expression
@@ -361,8 +361,8 @@ __all__ = [
     "Batch",
     "BatchFailures",
     "Concurrency",
-    "Controls",
     "Debounce",
+    "FlowControl",
     "RateLimit",
     "Singleton",
     "Throttle",

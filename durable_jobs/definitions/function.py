@@ -18,8 +18,8 @@ from durable_jobs.definitions.flow_control import (
     PRIORITY_OR_ORDERING,
     Batch,
     Concurrency,
-    Controls,
     Debounce,
+    FlowControl,
     Key,
     RateLimit,
     Singleton,
@@ -77,7 +77,7 @@ class Function:
     on_complete: Function | None = None
     queue: str = "default"
     version: str = ""
-    controls: Controls = field(default_factory=Controls)
+    controls: FlowControl = field(default_factory=FlowControl)
     input: type[Any] | None = None
     admin_action: str = ""
     options: StartOptions = field(default_factory=StartOptions)

@@ -81,7 +81,7 @@ class Timed(Operation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Timed):
+class RunStep(Timed):
     """Call ``fn`` and remember its result."""
 
     kind: ClassVar[str] = "run"
@@ -263,7 +263,7 @@ class Invoke(Timed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start(Operation):
+class StartRun(Operation):
     """Start another function and go on."""
 
     kind: ClassVar[str] = "start"

@@ -77,7 +77,7 @@ class Steps:
 
         Raises ``StepFailed`` when the retries are used up.
         """
-        operation = ops.Run(
+        operation = ops.RunStep(
             id=id,
             fn=fn,
             args=args,
@@ -255,7 +255,7 @@ class Steps:
 
     def start(self, id: str, function: Function | str, data: Data = None) -> str:
         """Start another function and return its run's id without waiting."""
-        return self._perform(ops.Start(id=id, function=function, data=data))
+        return self._perform(ops.StartRun(id=id, function=function, data=data))
 
     def send_event(self, id: str, events: NewEvent | Iterable[NewEvent]) -> list[str]:
         """Send one event or several, exactly once, and return their ids."""
@@ -350,7 +350,7 @@ def step(fn: F) -> F:
         perform = current.performer.get()
         if perform is None:
             return fn(*args, **kwargs)
-        return perform(ops.Run(id=fn.__name__, fn=fn, args=args, kwargs=kwargs))
+        return perform(ops.RunStep(id=fn.__name__, fn=fn, args=args, kwargs=kwargs))
 
     if iscoroutinefunction(fn):
         markcoroutinefunction(call)

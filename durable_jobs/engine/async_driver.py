@@ -14,25 +14,32 @@ from django.db import connections
 
 from durable_jobs import clock
 from durable_jobs.engine import body_calls
-from durable_jobs.engine.attempt_state import Session
+from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.engine.awaitables import is_async, is_awaitable
-from durable_jobs.engine.effects import Call, Effect, Enter, Fork, Outcome, Plan
+from durable_jobs.engine.effects import (
+    BodyOutcome,
+    CallBody,
+    CallBranch,
+    Effect,
+    Plan,
+    RunBranches,
+)
 from durable_jobs.engine.extra_slots import widen
-from durable_jobs.engine.idle_detection import Activity
-from durable_jobs.engine.plan_batches import Advancer, Finished
+from durable_jobs.engine.idle_detection import IdleDetector
+from durable_jobs.engine.plan_batches import Finished, PlanBatcher
 from durable_jobs.engine.scope import entered
 from durable_jobs.engine.suspend import Suspend, is_suspension
-from durable_jobs.engine.sync_driver import Places, checked
+from durable_jobs.engine.sync_driver import BranchQueue, checked
 from durable_jobs.logs import kept
 
 
 class AsyncDriver:
     """Drives the plans of one attempt of an ``async def`` function."""
 
-    def __init__(self, session: Session, activity: Activity) -> None:
+    def __init__(self, session: AttemptState, activity: IdleDetector) -> None:
         self._session = session
         self._activity = activity
-        self._advancer = Advancer(session)
+        self._advancer = PlanBatcher(session)
         # As many bodies in threads as a def function has branches in them; where steps
         # are limited one, and as many more as there are slots for.
         most = max(session.threads, 1)
@@ -53,16 +60,16 @@ class AsyncDriver:
                 return effect.value
 
     async def _perform(self, effect: Effect) -> Any:
-        if isinstance(effect, Call):
+        if isinstance(effect, CallBody):
             with self._activity.work():
                 return await self._call(effect)
-        if isinstance(effect, Enter):
+        if isinstance(effect, CallBranch):
             with entered(effect.scope):
                 return await _enter(effect)
-        assert isinstance(effect, Fork), "what is to be written has been"
+        assert isinstance(effect, RunBranches), "what is to be written has been"
         return await self._fork(effect)
 
-    async def _call(self, call: Call) -> Outcome:
+    async def _call(self, call: CallBody) -> BodyOutcome:
         if not self._session.limited:
             return await self._perform_body(call)
         async with self._limited_place():
@@ -80,7 +87,7 @@ class AsyncDriver:
         async with self._places:
             yield
 
-    async def _perform_body(self, call: Call) -> Outcome:
+    async def _perform_body(self, call: CallBody) -> BodyOutcome:
         if is_async(body_calls.chosen(call)):
             return await body_calls.aperform(call)
         began = clock.monotonic()
@@ -90,7 +97,7 @@ class AsyncDriver:
         spent = clock.monotonic() - began
         return await body_calls.afinish(call, lambda: outcome.value, spent)
 
-    async def _perform_in_thread(self, call: Call) -> Outcome:
+    async def _perform_in_thread(self, call: CallBody) -> BodyOutcome:
         threads = self._session.threads
         # In tests everything is in one thread, whose connection holds their
         # transaction.
@@ -102,8 +109,8 @@ class AsyncDriver:
         async with self._places:
             return await _in_thread(call)
 
-    async def _fork(self, fork: Fork) -> None:
-        places = Places(fork)
+    async def _fork(self, fork: RunBranches) -> None:
+        places = BranchQueue(fork)
         width = min(len(fork.branches), fork.width or len(fork.branches))
         crew = {asyncio.ensure_future(self._work(places)) for _ in range(width)}
         try:
@@ -121,28 +128,28 @@ class AsyncDriver:
                 task.cancel()
             await asyncio.gather(*crew, return_exceptions=True)
 
-    async def _work(self, places: Places) -> None:
+    async def _work(self, places: BranchQueue) -> None:
         while (branch := places.take()) is not None:
             suspended = await self.drive(branch())
             places.leave(suspended=bool(suspended))
 
 
-async def _enter(effect: Enter) -> Outcome:
+async def _enter(effect: CallBranch) -> BodyOutcome:
     try:
         with kept(effect.lines):
             return checked(await body_calls.aattempted(effect.fn))
     except BaseException as error:
         if is_suspension(error):
-            return Outcome(error=Suspend())
+            return BodyOutcome(error=Suspend())
         raise
 
 
-async def _in_thread(call: Call) -> Outcome:
+async def _in_thread(call: CallBody) -> BodyOutcome:
     """Call a body in a thread of its own, whose end nobody has to wait for."""
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[Outcome] = loop.create_future()
+    ended: asyncio.Future[BodyOutcome] = loop.create_future()
 
-    def deliver(outcome: Outcome | None, error: BaseException | None) -> None:
+    def deliver(outcome: BodyOutcome | None, error: BaseException | None) -> None:
         if ended.done():
             return
         if outcome is not None:

@@ -26,17 +26,17 @@ from durable_jobs.engine import (
     release,
     scope,
 )
-from durable_jobs.engine.attempt_state import Session
+from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.engine.awaitables import refusal
-from durable_jobs.engine.context import Ahead, RunContext
+from durable_jobs.engine.context import PrefetchedContext, RunContext
 from durable_jobs.engine.database_errors import give_up
 from durable_jobs.engine.errors import describe, exc_info
-from durable_jobs.engine.idle_detection import Activity
+from durable_jobs.engine.idle_detection import IdleDetector
 from durable_jobs.engine.isolation import apart
 from durable_jobs.engine.retries import next_attempt, raised_by
 from durable_jobs.engine.scope import Scope
-from durable_jobs.engine.step_runner import AsyncPerformer, Performer
-from durable_jobs.engine.suspend import StoreFailed, is_suspension
+from durable_jobs.engine.step_runner import AsyncStepRunner, StepRunner
+from durable_jobs.engine.suspend import DatabaseFailed, is_suspension
 from durable_jobs.exceptions import ConfigurationError, LimitExceeded, PayloadError
 from durable_jobs.lifecycle import finish, run_log
 from durable_jobs.models import Run
@@ -71,7 +71,7 @@ Ending = Returned | Raised | Suspended
 
 
 @apart
-def advance(
+def execute_attempt(
     run: Run,
     *,
     threads: int,
@@ -87,13 +87,13 @@ def advance(
     """
     assert run.lease_token is not None, "the run was claimed"
     lease = (run.pk, run.lease_token)
-    session: Session | None = None
+    session: AttemptState | None = None
     try:
         function = _resolve(run, lease)
         if function is not None:
             release.told(run, RunStatus.RUNNING)
             ahead = inputs.read(run, function)
-            session = Session(
+            session = AttemptState(
                 run,
                 function,
                 {} if _fresh(run) else steps.load(run.pk),
@@ -106,9 +106,9 @@ def advance(
         inputs.postpone(run, unread)
     except LeaseLost:
         logger.info("Run %s was taken over or ended by others: left to them.", run.pk)
-    except (DatabaseError, StoreFailed) as error:
+    except (DatabaseError, DatabaseFailed) as error:
         # Committed or not, the memos tell: whoever claims the run next reads them.
-        if not db.lost(error.__cause__ if isinstance(error, StoreFailed) else error):
+        if not db.lost(error.__cause__ if isinstance(error, DatabaseFailed) else error):
             logger.warning("The database failed in run %s.", run.pk, exc_info=True)
         give_up(run, error, progress=session is not None and session.progress > 0)
 
@@ -119,9 +119,9 @@ def _resolve(run: Run, lease: steps.Lease) -> Function | None:
     if function is None:
         release.leave_to_others(run, lease)
         return None
-    if run.crashes > settings.MAX_CRASHES:
+    if run.crash_count > settings.MAX_CRASHES:
         message = (
-            f"Its worker died {run.crashes - 1} times in a row while executing it "
+            f"Its worker died {run.crash_count - 1} times in a row while executing it "
             f"(setting MAX_CRASHES)."
         )
         error = {"type": "WorkerLost", "message": message, "traceback": ""}
@@ -132,10 +132,10 @@ def _resolve(run: Run, lease: steps.Lease) -> Function | None:
 
 def _fresh(run: Run) -> bool:
     """Return whether no step of the run can be recorded yet."""
-    return run.claims <= 1 and run.relation != runs.RERUN
+    return run.claim_count <= 1 and run.parent_relation != runs.RERUN
 
 
-def _attempt(session: Session, ahead: Ahead | None) -> None:
+def _attempt(session: AttemptState, ahead: PrefetchedContext | None) -> None:
     trouble: Exception | None = None
     try:
         with (
@@ -145,30 +145,34 @@ def _attempt(session: Session, ahead: Ahead | None) -> None:
             interrupts_known(),
             event_loops.attempt(),
         ):
-            ended = _scall(session) if ahead is None else _acall(session, ahead)
+            ended = (
+                _call_sync(session) if ahead is None else _call_async(session, ahead)
+            )
             session.end_if_over()  # the function may have caught it
     finally:
         trouble = session.guard.end(f"Function {session.function.id!r}")
         session.close()
     if trouble is not None and not isinstance(ended, Raised):
         ended = Raised(trouble)
-    plain = _fresh(session.run) and not session.parked and not session.waited
+    plain = _fresh(session.run) and not session.suspended_steps and not session.waited
     _settle(session, ended, plain=plain)
 
 
-def _scall(session: Session) -> Ending:
-    performer = Performer(session)
+def _call_sync(session: AttemptState) -> Ending:
+    performer = StepRunner(session)
     token = current.performer.set(performer)
     try:
         with scope.entered(Scope()) as whole:
-            ended = _ending(lambda: session.function(RunContext(session, performer)))
+            ended = _call_outcome(
+                lambda: session.function(RunContext(session, performer))
+            )
             # Whatever the function has made of its suspension, it is suspended.
             return Suspended() if whole.left else ended
     finally:
         current.performer.reset(token)
 
 
-def _ending(call: Callable[[], Any]) -> Ending:
+def _call_outcome(call: Callable[[], Any]) -> Ending:
     try:
         value = call()
         if isinstance(value, Awaitable):
@@ -182,23 +186,23 @@ def _ending(call: Callable[[], Any]) -> Ending:
         raise
 
 
-def _acall(session: Session, ahead: Ahead) -> Ending:
+def _call_async(session: AttemptState, ahead: PrefetchedContext) -> Ending:
     try:
-        return event_loops.run(_amain, session, ahead)
+        return event_loops.run(_run_loop, session, ahead)
     except (SystemExit, KeyboardInterrupt) as error:  # of a task that it began
         let_pass(error)
         return Raised(error)
 
 
-async def _amain(session: Session, ahead: Ahead) -> Ending:
+async def _run_loop(session: AttemptState, ahead: PrefetchedContext) -> Ending:
     """Call an ``async def`` function and wait until nothing in it can go on."""
-    activity = Activity(event_loops.current())
-    performer = AsyncPerformer(session, activity)
+    activity = IdleDetector(event_loops.current())
+    performer = AsyncStepRunner(session, activity)
     token = current.performer.set(performer)
     try:
         with scope.entered(Scope(concurrent=True)):
             ctx = RunContext(session, performer, ahead)
-            function = asyncio.ensure_future(_aending(session, ctx))
+            function = asyncio.ensure_future(_async_outcome(session, ctx))
             ended = await activity.rest(function)
             return function.result() if ended else Suspended()
     finally:
@@ -206,7 +210,7 @@ async def _amain(session: Session, ahead: Ahead) -> Ending:
         await activity.leave()
 
 
-async def _aending(session: Session, ctx: RunContext) -> Ending:
+async def _async_outcome(session: AttemptState, ctx: RunContext) -> Ending:
     try:
         return Returned(await session.function(ctx))
     except BaseException as error:
@@ -216,10 +220,10 @@ async def _aending(session: Session, ctx: RunContext) -> Ending:
         raise
 
 
-def _settle(session: Session, ended: Ending, *, plain: bool) -> None:
+def _settle(session: AttemptState, ended: Ending, *, plain: bool) -> None:
     """Write what came of the attempt."""
     if session.diverged is not None:
-        _park(session.run, session.lease, session.diverged.message)
+        _pause_run(session.run, session.lease, session.diverged.message)
     elif isinstance(ended, Suspended):
         _suspend(session)
     elif isinstance(ended, Returned):
@@ -228,45 +232,45 @@ def _settle(session: Session, ended: Ending, *, plain: bool) -> None:
         _fail(session, ended.error)
 
 
-def _suspend(session: Session) -> None:
+def _suspend(session: AttemptState) -> None:
     now = clock.now()
     # What has seen a pause comes back at once, if the run was resumed meanwhile.
-    again = session.requeue or session.hop or session.paused
+    again = session.requeue or session.move_to_queue or session.paused
     due_at = now if again else None
-    queue = session.hop or session.function.queue
+    queue = session.move_to_queue or session.function.queue
     status = runs.suspend(
         session.lease,
-        notes=session.notes,
-        parked=session.parked,
+        notes=session.deferred_records,
+        parked=session.suspended_steps,
         queue=queue,
         due_at=due_at,
         attempt=0,
         holding=session.limited,
     )
     release.told(session.run, status)
-    for look in session.looks:
+    for look in session.post_commit_checks:
         look()
     current_status = Run.objects.using(db.alias()).filter(pk=session.run.pk)
-    if session.looks:
+    if session.post_commit_checks:
         status = current_status.values_list("status", flat=True).get()
     if status == RunStatus.QUEUED:
-        notifier.ring(queue)
+        notifier.notify(queue)
     _ring_later(session)
 
 
-def _ring_later(session: Session) -> None:
+def _ring_later(session: AttemptState) -> None:
     """Ask for a precise ring where a wait is short; the tick is the guarantee."""
     times = [
         wait.due_at
-        for item in session.parked
+        for item in session.suspended_steps
         for wait in item.waits
         if wait.due_at is not None
     ]
     if times:
-        notifier.ring_at(min(times), session.function.queue)
+        notifier.notify_at(min(times), session.function.queue)
 
 
-def _complete(session: Session, value: Any, *, plain: bool) -> None:
+def _complete(session: AttemptState, value: Any, *, plain: bool) -> None:
     run = session.run
     reason, along = "", None
     if isinstance(value, BatchFailures):
@@ -281,7 +285,7 @@ def _complete(session: Session, value: Any, *, plain: bool) -> None:
     except (PayloadError, LimitExceeded) as refused:
         _end_failed(session, refused)
         return
-    unmet = session.unmet()
+    unmet = session.unreplayed()
     if unmet:
         names = ", ".join(repr(memo.name) for memo in unmet[:10])
         logger.warning(
@@ -291,13 +295,13 @@ def _complete(session: Session, value: Any, *, plain: bool) -> None:
             len(unmet),
             names,
         )
-    if session.notes:
-        steps.record(session.lease, session.notes)
+    if session.deferred_records:
+        steps.record(session.lease, session.deferred_records)
     end = End(RunStatus.COMPLETED, output=output, reason=reason)
     _ended(session, end, plain=plain, along=along)
 
 
-def _fail(session: Session, error: BaseException) -> None:
+def _fail(session: AttemptState, error: BaseException) -> None:
     """Call the function again later, or let the run fail."""
     run, function = session.run, session.function
     # Progress since the last failure of the body gives it its retries back.
@@ -314,8 +318,8 @@ def _fail(session: Session, error: BaseException) -> None:
     with transaction.atomic(using=db.alias()):
         status = runs.suspend(
             session.lease,
-            notes=session.notes,
-            parked=session.parked,
+            notes=session.deferred_records,
+            parked=session.suspended_steps,
             queue=function.queue,
             due_at=due,
             attempt=attempt + 1,
@@ -324,10 +328,10 @@ def _fail(session: Session, error: BaseException) -> None:
         steps.record_attempt(run.pk, "", attempt, record, None, now)
         run_log.attempt_failed(run, record, error, attempt + 1, due_at=due)
     release.told(run, status)
-    notifier.ring_at(due, function.queue)
+    notifier.notify_at(due, function.queue)
 
 
-def _end_failed(session: Session, error: BaseException) -> None:
+def _end_failed(session: AttemptState, error: BaseException) -> None:
     record = describe(error)
     record.pop("class", None)
     record.pop("args", None)
@@ -346,7 +350,7 @@ def _end_failed(session: Session, error: BaseException) -> None:
 
 
 def _ended(
-    session: Session,
+    session: AttemptState,
     end: End,
     *,
     plain: bool,
@@ -372,12 +376,12 @@ def _ended(
         release.release(session.run, session.lease)
 
 
-def _limited(session: Session) -> bool:
+def _limited(session: AttemptState) -> bool:
     limits = session.function.timeouts
     return limits.start is not None or limits.finish is not None
 
 
-def _park(run: Run, lease: steps.Lease, reason: str) -> None:
+def _pause_run(run: Run, lease: steps.Lease, reason: str) -> None:
     if run_actions.pause(run.pk, reason, lease):
         run_log.paused(run, reason)
         release.told(run, RunStatus.PAUSED, reason)

@@ -14,17 +14,21 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions.function import Function
 from durable_jobs.engine import scope, time_limits
 from durable_jobs.engine.scope import Scope
-from durable_jobs.engine.suspend import BranchDropped, Suspend, is_over
+from durable_jobs.engine.suspend import BranchDiscarded, Suspend, is_over
 from durable_jobs.engine.write_queue import Handover
-from durable_jobs.exceptions import ConfigurationError, LimitExceeded, NonDeterministic
+from durable_jobs.exceptions import (
+    ConfigurationError,
+    LimitExceeded,
+    NonDeterminismError,
+)
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, step_changed
 from durable_jobs.statuses import RunStatus, StepStatus
 from durable_jobs.store import connection_state, db, runs, steps
 from durable_jobs.store.connection_state import Guard
 from durable_jobs.store.leases import LeaseLost
-from durable_jobs.store.runs import Parked
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.runs import SuspendedStep
+from durable_jobs.store.steps import StepRecord
 
 T = TypeVar("T")
 
@@ -36,7 +40,7 @@ def stored_bytes(text: str | None) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-class Session:
+class AttemptState:
     """What an attempt knows and writes. Writes are made by the thread that began it.
 
     ``parked`` holds the steps whose waits are written together with the suspension,
@@ -47,7 +51,7 @@ class Session:
         self,
         run: Run,
         function: Function,
-        memos: dict[str, Memo],
+        memos: dict[str, StepRecord],
         *,
         threads: int,
         lost: Callable[[], bool] = lambda: False,
@@ -61,18 +65,18 @@ class Session:
         self.lost = lost
         self.stopping = stopping
         self.lease = (run.pk, run.lease_token)
-        self.notes: list[Memo] = []
-        self.parked: list[Parked] = []
-        self.looks: list[Callable[[], None]] = []
-        self.hop: str | None = None
+        self.deferred_records: list[StepRecord] = []
+        self.suspended_steps: list[SuspendedStep] = []
+        self.post_commit_checks: list[Callable[[], None]] = []
+        self.move_to_queue: str | None = None
         self.requeue = False
         self.progress = 0
         self.waited = False
         self.paused = False
-        self.diverged: NonDeterministic | None = None
-        self.over: BaseException | None = None
+        self.diverged: NonDeterminismError | None = None
+        self.abort_error: BaseException | None = None
         self.met: set[str] = set()
-        self.horizon = -1
+        self.replay_position = -1
         self.bytes = sum(stored_bytes(memo.output) for memo in memos.values())
         self._position = max((memo.position for memo in memos.values()), default=-1)
         self._last_loaded = self._position
@@ -86,11 +90,11 @@ class Session:
     @property
     def limited(self) -> bool:
         """Tell whether the attempt holds slots, one for each step at the same time."""
-        return self.run.entry is not None
+        return self.run.requeue_to is not None
 
     # Looking
 
-    def meet(self, key: str, name: str, kind: str) -> Memo | None:
+    def replay(self, key: str, name: str, kind: str) -> StepRecord | None:
         """Return what is recorded under a key; raise when it is of another kind."""
         if self.diverged is not None:
             raise self.diverged  # the function has caught it, and goes on
@@ -103,11 +107,11 @@ class Session:
                 f"and the code now has it as {kind!r}. Give the new step another id, "
                 f"or keep the old one for runs in flight with ctx.patched()."
             )
-            self.diverged = NonDeterministic(msg)
+            self.diverged = NonDeterminismError(msg)
             raise self.diverged
         with self._lock:
             self.met.add(key)
-            self.horizon = max(self.horizon, memo.position)
+            self.replay_position = max(self.replay_position, memo.position)
         return memo
 
     def meet_below(self, *keys: str) -> None:
@@ -115,9 +119,9 @@ class Session:
         with self._lock:
             for memo in self._tree(keys):
                 self.met.add(memo.key)
-                self.horizon = max(self.horizon, memo.position)
+                self.replay_position = max(self.replay_position, memo.position)
 
-    def _tree(self, keys: Iterable[str]) -> list[Memo]:
+    def _tree(self, keys: Iterable[str]) -> list[StepRecord]:
         """Return what is recorded of steps and of all that is below them."""
         memos = list(self.memos.values())
         level = [memo for key in keys if (memo := self.memos.get(key)) is not None]
@@ -131,9 +135,9 @@ class Session:
     @property
     def replaying(self) -> bool:
         """Tell whether the code has yet to reach what was recorded last."""
-        return self.horizon < self._last_loaded
+        return self.replay_position < self._last_loaded
 
-    def unmet(self) -> list[Memo]:
+    def unreplayed(self) -> list[StepRecord]:
         """Return what is recorded and the code did not meet."""
         return [memo for memo in list(self.memos.values()) if memo.key not in self.met]
 
@@ -144,7 +148,7 @@ class Session:
         self.check_going()
         wanted = queue or self.function.queue
         if self.run.queue != wanted:
-            self.hop = wanted
+            self.move_to_queue = wanted
             raise Suspend
 
     def check_going(self) -> None:
@@ -159,10 +163,10 @@ class Session:
 
     def end_if_over(self, error: BaseException | None = None) -> None:
         """Raise what has ended the attempt, be it ``error``, again and again."""
-        if self.over is None and is_over(error):
-            self.over = error
-        if self.over is not None:
-            raise self.over
+        if self.abort_error is None and is_over(error):
+            self.abort_error = error
+        if self.abort_error is not None:
+            raise self.abort_error
 
     def check_committing(self, name: str) -> None:
         """Raise when the function has a transaction open, which could roll back."""
@@ -178,7 +182,7 @@ class Session:
     def check_alive(self) -> None:
         """Raise when another worker or a person has taken the run."""
         if self._handover.closed:
-            raise BranchDropped  # a thread that the attempt has left behind
+            raise BranchDiscarded  # a thread that the attempt has left behind
         if self.lost():
             raise LeaseLost
 
@@ -243,7 +247,7 @@ class Session:
         """Refuse what branches that were left behind still hand over."""
         self._handover.close()
 
-    def record(self, memo: Memo, place: Scope) -> None:
+    def record(self, memo: StepRecord, place: Scope) -> None:
         """Write a step, and what rides with it; it is durable when this returns.
 
         Raise BranchDropped when ``place`` is, or is in, a branch that was dropped.
@@ -251,7 +255,7 @@ class Session:
         self._handover.record(memo, place)
 
     def record_together(
-        self, writes: Sequence[tuple[Memo, Scope]]
+        self, writes: Sequence[tuple[StepRecord, Scope]]
     ) -> list[BaseException | None]:
         """Write the steps of several branches in one commit; return what went wrong.
 
@@ -262,17 +266,19 @@ class Session:
         finally:
             self._wanted.clear()
 
-    def want(self, memo: Memo) -> None:
+    def want(self, memo: StepRecord) -> None:
         """Take note of a step that will be recorded together with others."""
         self._wanted[memo.key] = stored_bytes(memo.output)
 
     def record_with(
-        self, effect: Callable[[], Memo], *, dropping_waits: bool = False
-    ) -> Memo:
+        self, effect: Callable[[], StepRecord], *, dropping_waits: bool = False
+    ) -> StepRecord:
         """Do something and write the step that it makes, in one transaction."""
         return self.write(lambda: self._record_with(effect, dropping_waits))
 
-    def _record_with(self, effect: Callable[[], Memo], dropping_waits: bool) -> Memo:
+    def _record_with(
+        self, effect: Callable[[], StepRecord], dropping_waits: bool
+    ) -> StepRecord:
         notes = self._take_notes()
         memo, status = steps.record_with(
             self.lease, notes, effect, dropping_waits=dropping_waits
@@ -286,24 +292,24 @@ class Session:
             self.requeue = True
             raise Suspend
 
-    def _record(self, memos: Sequence[Memo]) -> None:
+    def _record(self, memos: Sequence[StepRecord]) -> None:
         status = steps.record(self.lease, [*self._take_notes(), *memos])
         for memo in memos:
             self.recorded(memo, status)
 
-    def recorded(self, memo: Memo, status: str) -> None:
+    def recorded(self, memo: StepRecord, status: str) -> None:
         """Take note of a step that was written, by whatever transaction."""
         memo.input = memo.logs = None  # as a replay has it: they may be large
         self.memos[memo.key] = memo
         self.met.add(memo.key)
-        self.horizon = max(self.horizon, memo.position)
+        self.replay_position = max(self.replay_position, memo.position)
         self.bytes += stored_bytes(memo.output)
         self.progress += 1
         if status == RunStatus.PAUSED:
             self.paused = True
         self._tell(memo)
 
-    def _tell(self, memo: Memo) -> None:
+    def _tell(self, memo: StepRecord) -> None:
         announce(
             step_changed,
             run_id=self.run.pk,
@@ -314,18 +320,18 @@ class Session:
             attempt=memo.attempt,
         )
 
-    def note(self, memo: Memo) -> None:
+    def note(self, memo: StepRecord) -> None:
         """Keep a record to be written with the next step."""
         place = scope.current()
         with self._lock:
             if not place.alive:
-                raise BranchDropped
+                raise BranchDiscarded
             self.memos[memo.key] = memo
             self.met.add(memo.key)
-            self.horizon = max(self.horizon, memo.position)
-            self.notes.append(memo)
+            self.replay_position = max(self.replay_position, memo.position)
+            self.deferred_records.append(memo)
 
-    def drop(self, keys: Iterable[str]) -> tuple[list[str], list[Parked]]:
+    def drop(self, keys: Iterable[str]) -> tuple[list[str], list[SuspendedStep]]:
         """Cancel steps and what is open below them, as far as it is not written yet.
 
         Return the keys of all these, and what they would have waited for. Their code
@@ -340,17 +346,25 @@ class Session:
                 for memo in self._tree(keys)
                 if not memo.ended
             }
-            parked = [item for item in self.parked if item.memo.key in gone]
-            self.parked = [item for item in self.parked if item.memo.key not in gone]
-            unwritten = {memo.key for memo in self.notes}
+            parked = [item for item in self.suspended_steps if item.memo.key in gone]
+            self.suspended_steps = [
+                item for item in self.suspended_steps if item.memo.key not in gone
+            ]
+            unwritten = {memo.key for memo in self.deferred_records}
             unwritten |= {item.memo.key for item in parked}
-            self.notes = [memo for memo in self.notes if memo.key not in gone]
-            self.notes += [gone[key] for key in gone if key in unwritten]
+            self.deferred_records = [
+                memo for memo in self.deferred_records if memo.key not in gone
+            ]
+            self.deferred_records += [gone[key] for key in gone if key in unwritten]
             self.memos.update(gone)
         return list(gone), parked
 
-    def park(
-        self, item: Parked, *, at_once: bool, look: Callable[[], None] | None = None
+    def suspend_step(
+        self,
+        item: SuspendedStep,
+        *,
+        at_once: bool,
+        look: Callable[[], None] | None = None,
     ) -> Suspend:
         """Let a step wait; return what to raise.
 
@@ -363,32 +377,34 @@ class Session:
         self.write(lambda: self._park(item, at_once and item.urgent, look))
         return Suspend()
 
-    def _park(self, item: Parked, now: bool, look: Callable[[], None] | None) -> None:
+    def _park(
+        self, item: SuspendedStep, now: bool, look: Callable[[], None] | None
+    ) -> None:
         if now:
             notes = self._take_notes()
             try:
                 status = runs.park_now(self.lease, notes, item)
             except IntegrityError:
                 with self._lock:  # refused, and nothing of it written
-                    self.notes = [*notes, *self.notes]
+                    self.deferred_records = [*notes, *self.deferred_records]
                 raise
             self.paused = self.paused or status == RunStatus.PAUSED
         else:
-            self.parked.append(item)
+            self.suspended_steps.append(item)
         self.memos[item.memo.key] = item.memo
         self.met.add(item.memo.key)
-        self.horizon = max(self.horizon, item.memo.position)
+        self.replay_position = max(self.replay_position, item.memo.position)
         self.waited = True
         self._tell(item.memo)
         if look is not None:
             if now:
                 look()
             else:
-                self.looks.append(look)
+                self.post_commit_checks.append(look)
 
-    def _take_notes(self) -> list[Memo]:
+    def _take_notes(self) -> list[StepRecord]:
         with self._lock:
-            notes, self.notes = self.notes, []
+            notes, self.deferred_records = self.deferred_records, []
         return notes
 
     def now(self) -> datetime:

@@ -12,7 +12,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction
 
 from durable_jobs.control_flow import let_pass
-from durable_jobs.engine.effects import Outcome
+from durable_jobs.engine.effects import BodyOutcome
 from durable_jobs.exceptions import ConfigurationError
 
 
@@ -23,16 +23,16 @@ def is_async(fn: Any) -> bool:
     )
 
 
-def is_awaitable(outcome: Outcome) -> bool:
+def is_awaitable(outcome: BodyOutcome) -> bool:
     """Return whether a call has given something that is to be awaited."""
     return outcome.error is None and isinstance(outcome.value, Awaitable)
 
 
-def refused(outcome: Outcome, what: str) -> Outcome:
+def refused(outcome: BodyOutcome, what: str) -> BodyOutcome:
     """Return the outcome of a call that nothing can await; ``what`` was called."""
     if not is_awaitable(outcome):
         return outcome
-    return Outcome(error=refusal(outcome.value, what))
+    return BodyOutcome(error=refusal(outcome.value, what))
 
 
 def refusal(value: Any, what: str) -> ConfigurationError:

@@ -9,11 +9,11 @@ from typing import Any
 
 from durable_jobs import clock
 from durable_jobs.definitions.flow_control import BatchFailures
-from durable_jobs.engine.attempt_state import Session
+from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.lifecycle import event_windows, finish
 from durable_jobs.lifecycle import start as start_runs
-from durable_jobs.lifecycle.start import Start
-from durable_jobs.models import Gathered, Run
+from durable_jobs.lifecycle.start import NewRun
+from durable_jobs.models import BufferedEvent, Run
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import event_windows as window_rows
 from durable_jobs.store.runs import BATCH, End
@@ -25,16 +25,16 @@ Along = Callable[[], None]
 
 def count(run: Run) -> int:
     """Return how many events were gathered for a run."""
-    return int((run.origin or {}).get(event_windows.COUNT, 0))
+    return int((run.event_meta or {}).get(event_windows.COUNT, 0))
 
 
 def attempt_of(run: Run) -> int:
     """Return how many batches have given the events of a run back."""
-    return int((run.origin or {}).get("attempt", 0))
+    return int((run.event_meta or {}).get("attempt", 0))
 
 
 def given_back(
-    session: Session, failures: BatchFailures
+    session: AttemptState, failures: BatchFailures
 ) -> tuple[dict[str, Any], str, Along]:
     """Return the output and the reason of a batch that has failed in part.
 
@@ -53,7 +53,7 @@ def given_back(
     return output, reason, lambda: _again(session, chosen)
 
 
-def _again(session: Session, events: Sequence[Gathered]) -> None:
+def _again(session: AttemptState, events: Sequence[BufferedEvent]) -> None:
     """Start a run for events that failed, or record it as failed at once."""
     if not events:
         return
@@ -73,7 +73,7 @@ def _again(session: Session, events: Sequence[Gathered]) -> None:
     finish.finish(made, End(RunStatus.FAILED, error=error_record))
 
 
-def halves(session: Session) -> tuple[str, Along] | None:
+def halves(session: AttemptState) -> tuple[str, Along] | None:
     """Return how a batch that failed as a whole goes on: in two runs.
 
     So the event that makes it fail is found, and the others are done. None when there
@@ -96,22 +96,22 @@ def halves(session: Session) -> tuple[str, Along] | None:
 
 
 def _start(
-    session: Session,
-    events: Sequence[Gathered],
+    session: AttemptState,
+    events: Sequence[BufferedEvent],
     due_at: datetime,
     attempt: int,
     *,
     once: bool = False,
 ) -> Run:
     start = event_windows.start_for(session.function, events)
-    made = Start(
+    made = NewRun(
         function=start.function,
         data=start.data,
-        origin={**start.origin, "attempt": attempt},
+        event_meta={**start.event_meta, "attempt": attempt},
         due_at=due_at,
         event_id=start.event_id,
         parent=session.run,
-        relation=BATCH,
+        parent_relation=BATCH,
         subjects=start.subjects,
         attempt=session.function.retries if once else 0,
     )

@@ -22,7 +22,7 @@ from durable_jobs.definitions import current
 from durable_jobs.durations import format_duration
 from durable_jobs.engine import event_loops
 from durable_jobs.engine.awaitables import refused
-from durable_jobs.engine.effects import Call, Outcome
+from durable_jobs.engine.effects import BodyOutcome, CallBody
 from durable_jobs.engine.isolation import isolated, own_decimals, process_state_kept
 from durable_jobs.engine.time_limits import BodyTimeout, interruptible
 from durable_jobs.store.connection_state import Guard
@@ -46,7 +46,7 @@ def substitute(hook: Substitute | None) -> Substitute | None:
     return previous
 
 
-def chosen(call: Call) -> Callable[..., Any]:
+def chosen(call: CallBody) -> Callable[..., Any]:
     """Return what is to be called: the body, or what a test has put in its place."""
     return call.fn if call.own else stubbed(call.name, call.fn)
 
@@ -61,7 +61,7 @@ class _Abandoned(EngineControl):
 
 
 @contextmanager
-def marked(call: Call) -> Iterator[None]:
+def marked(call: CallBody) -> Iterator[None]:
     """Let the code inside know whose body it is, and keep what it logs."""
     body = current.body.set(call.name)
     number = attempt.set(call.attempt)
@@ -87,8 +87,8 @@ def unmarked() -> Iterator[None]:
 
 
 def perform(
-    call: Call, *, share_connections: bool = False, awaits: bool = False
-) -> Outcome:
+    call: CallBody, *, share_connections: bool = False, awaits: bool = False
+) -> BodyOutcome:
     """Call a body here and return what came of it.
 
     ``share_connections``: the thread of a body with a timeout uses this thread's
@@ -103,22 +103,22 @@ def perform(
     return outcome if awaits else refused(outcome, f"The body of step {call.name!r}")
 
 
-def attempted(fn: Callable[[], Any]) -> Outcome:
+def attempted(fn: Callable[[], Any]) -> BodyOutcome:
     """Call ``fn``; its failure is an outcome, what ends the attempt is raised."""
     try:
-        return Outcome(fn())
+        return BodyOutcome(fn())
     except BaseException as error:  # noqa: BLE001  # whatever the user's code raises is recorded
         let_pass(error)
-        return Outcome(error=error)
+        return BodyOutcome(error=error)
 
 
-def _outcome(call: Call) -> Outcome:
+def _outcome(call: CallBody) -> BodyOutcome:
     """Call a body and leave this thread's database connections as they were."""
     guard = _guard()
     outcome = _called(call)
     trouble = guard.end(f"The body of step {call.name!r}", reported=False)
     if trouble is not None and outcome.error is None:
-        return Outcome(error=trouble)
+        return BodyOutcome(error=trouble)
     return outcome
 
 
@@ -131,7 +131,7 @@ def _guard() -> Guard:
     return Guard()
 
 
-def _called(call: Call) -> Outcome:
+def _called(call: CallBody) -> BodyOutcome:
     fn = chosen(call)
     if iscoroutinefunction(fn):
         return _in_a_loop(call)
@@ -140,21 +140,23 @@ def _called(call: Call) -> Outcome:
     return attempted(lambda: interruptible(call.name, fn, call.args, call.kwargs))
 
 
-def _in_a_loop(call: Call) -> Outcome:
+def _in_a_loop(call: CallBody) -> BodyOutcome:
     try:
         return event_loops.run(aperform, call)
     except (SystemExit, KeyboardInterrupt) as error:  # of a task that the body began
         let_pass(error)
-        return Outcome(error=error)
+        return BodyOutcome(error=error)
 
 
-async def aperform(call: Call) -> Outcome:
+async def aperform(call: CallBody) -> BodyOutcome:
     """Await an ``async def`` body and return what came of it; cancel it in time."""
     body = functools.partial(chosen(call), *call.args, **call.kwargs)
     return await afinish(call, body)
 
 
-async def afinish(call: Call, body: Callable[[], Any], spent: float = 0.0) -> Outcome:
+async def afinish(
+    call: CallBody, body: Callable[[], Any], spent: float = 0.0
+) -> BodyOutcome:
     """Await what ``body`` gives, in what is left of the time of a step."""
     limit = None
     if call.timeout is not None:
@@ -172,30 +174,30 @@ async def afinish(call: Call, body: Callable[[], Any], spent: float = 0.0) -> Ou
         try:
             return task.result()
         except asyncio.CancelledError as error:  # by its own code
-            return Outcome(error=error)
+            return BodyOutcome(error=error)
 
 
-async def _isolated(body: Callable[[], Any]) -> Outcome:
+async def _isolated(body: Callable[[], Any]) -> BodyOutcome:
     """Await a body in a task: what it does to its context ends with that."""
     own_decimals()
     with process_state_kept():
         return await aattempted(body)
 
 
-async def aattempted(fn: Callable[[], Any]) -> Outcome:
+async def aattempted(fn: Callable[[], Any]) -> BodyOutcome:
     """Call ``fn`` and await what it gives, if that can be awaited."""
     try:
         result = fn()
         if isinstance(result, Awaitable):
             result = await result
-        return Outcome(result)
+        return BodyOutcome(result)
     except asyncio.CancelledError as error:
         if _cancelling():
             raise
-        return Outcome(error=error)
+        return BodyOutcome(error=error)
     except BaseException as error:  # noqa: BLE001  # whatever the user's code raises is recorded
         let_pass(error)
-        return Outcome(error=error)
+        return BodyOutcome(error=error)
 
 
 def _cancelling() -> bool:
@@ -204,20 +206,20 @@ def _cancelling() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def timed_out(call: Call) -> Outcome:
+def timed_out(call: CallBody) -> BodyOutcome:
     """Return the outcome of a body whose time is over."""
     length = format_duration(call.timeout or timedelta())
     msg = f"Step {call.name!r} did not end within {length}."
-    return Outcome(error=BodyTimeout(msg))
+    return BodyOutcome(error=BodyTimeout(msg))
 
 
-def _within(call: Call, timeout: timedelta, share_connections: bool) -> Outcome:
+def _within(call: CallBody, timeout: timedelta, share_connections: bool) -> BodyOutcome:
     """Call a body in a thread of its own, and leave it behind when its time is over.
 
     Python cannot stop a thread: the one left behind is sent an exception, which ends it
     at its next bytecode. It cannot write for the run in any case.
     """
-    results: list[Outcome] = []
+    results: list[BodyOutcome] = []
     failures: list[BaseException] = []
     context = contextvars.copy_context()
     shared = _lend() if share_connections else {}
@@ -243,7 +245,7 @@ def _within(call: Call, timeout: timedelta, share_connections: bool) -> Outcome:
         interruptible(call.name, thread.join, [timeout.total_seconds() + grace])
     except BodyTimeout as over:
         _abandon(thread)
-        return Outcome(error=over)
+        return BodyOutcome(error=over)
     if share_connections:
         for connection in shared.values():
             connection.dec_thread_sharing()

@@ -16,10 +16,10 @@ from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.operations import Operation
 from durable_jobs.definitions.steps import Steps
 from durable_jobs.engine import body_calls
-from durable_jobs.engine.attempt_state import Session
-from durable_jobs.engine.effects import Frame
+from durable_jobs.engine.attempt_state import AttemptState
+from durable_jobs.engine.effects import StepCall
 from durable_jobs.engine.scope import current
-from durable_jobs.engine.step_runner import Performer
+from durable_jobs.engine.step_runner import StepRunner
 from durable_jobs.lifecycle.event_windows import gathered_by
 from durable_jobs.lifecycle.schemas import typed
 from durable_jobs.lifecycle.start import event_of
@@ -35,7 +35,7 @@ logger = logging.getLogger("durable_jobs.run")
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
     """Logs with the run's id; says nothing while the run replays what it did before."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: AttemptState) -> None:
         self._session = session
         super().__init__(logger, logs.fields(session.run))
 
@@ -57,14 +57,14 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class PrefetchedContext:
     """What is read for a function that may ask no database: it is in an event loop."""
 
     gathered: list[ReceivedEvent]
     instance: Any
 
     @classmethod
-    def of(cls, run: Run) -> Ahead:
+    def of(cls, run: Run) -> PrefetchedContext:
         """Read it, as far as there is any."""
         return cls(gathered_by(run), instance_of(run))
 
@@ -85,7 +85,10 @@ class RunContext:
     """What a function is called with; ``durable.Context`` describes it."""
 
     def __init__(
-        self, session: Session, performer: Performer, ahead: Ahead | None = None
+        self,
+        session: AttemptState,
+        performer: StepRunner,
+        ahead: PrefetchedContext | None = None,
     ) -> None:
         self._session = session
         self.performer = performer
@@ -152,11 +155,13 @@ class RunContext:
         session = self._session
         scope = current()
         key = scope.next_key(f"patch {id}")
-        if session.meet(key, id, PATCH) is not None:
+        if session.replay(key, id, PATCH) is not None:
             return True
-        if any(memo.position > session.horizon for memo in session.unmet()):
+        if any(
+            memo.position > session.replay_position for memo in session.unreplayed()
+        ):
             return False
-        frame = Frame(session, scope, Operation(id=id), key, None)
+        frame = StepCall(session, scope, Operation(id=id), key, None)
         now = clock.now()
         session.note(
             frame.new_memo(PATCH, StepStatus.COMPLETED, started_at=now, ended_at=now)

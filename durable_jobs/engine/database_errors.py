@@ -14,7 +14,7 @@ from django.db import Error as DatabaseError
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.engine.errors import describe
-from durable_jobs.engine.suspend import StoreFailed
+from durable_jobs.engine.suspend import DatabaseFailed
 from durable_jobs.lifecycle import finish
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
@@ -51,7 +51,7 @@ def give_up(run: Run, error: BaseException, *, progress: bool) -> None:
             lease,  # type: ignore[arg-type]  # claimed runs have one
             queue=run.queue,
             due_at=clock.now() + pause,
-            holding=run.entry is not None,
+            holding=run.requeue_to is not None,
             database_errors=count,
         )
     except (DatabaseError, LeaseLost):
@@ -61,7 +61,7 @@ def give_up(run: Run, error: BaseException, *, progress: bool) -> None:
 def _fail_of_database(
     run: Run, lease: steps.Lease, error: BaseException, count: int
 ) -> None:
-    cause = error.__cause__ if isinstance(error, StoreFailed) else error
+    cause = error.__cause__ if isinstance(error, DatabaseFailed) else error
     record = describe(cause or error)
     reason = (
         f"{count} attempts in a row met a database error (setting "

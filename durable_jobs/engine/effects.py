@@ -10,16 +10,16 @@ from typing import Any
 from durable_jobs import ids, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.operations import Operation
-from durable_jobs.engine.attempt_state import Session
+from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.engine.errors import Record, describe, rebuild
 from durable_jobs.engine.scope import Scope
 from durable_jobs.logs import Lines
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.steps import StepRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BodyOutcome:
     """What a call came to: a value, or an error."""
 
     value: Any = None
@@ -27,7 +27,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class CallBody:
     """Call a step's body: no steps inside. Answered with an ``Outcome``."""
 
     fn: Callable[..., Any]
@@ -44,7 +44,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Enter:
+class CallBranch:
     """Call a branch, in a scope of its own. Answered with an ``Outcome``."""
 
     fn: Callable[[], Any]
@@ -54,7 +54,7 @@ class Enter:
 
 
 @dataclass(frozen=True, slots=True)
-class Fork:
+class RunBranches:
     """Drive branches side by side, in order, until ``decided``. Answered with None.
 
     ``drop`` lets those that go on then write nothing more.
@@ -67,19 +67,19 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class RecordStep:
     """Record a step, for the branch ``scope``. Answered when it is durable."""
 
-    memo: Memo
+    memo: StepRecord
     scope: Scope
 
 
-Effect = Call | Enter | Fork | Write
+Effect = CallBody | CallBranch | RunBranches | RecordStep
 Plan = Generator[Effect, Any, Any]
 
 
 @dataclass(slots=True)
-class Frame:
+class StepCall:
     """One step at one place in the code: its key, and what is recorded of it.
 
     ``input`` is what its body is called with, as JSON text, and is written with its
@@ -87,11 +87,11 @@ class Frame:
     step, if it is a branch.
     """
 
-    session: Session
+    session: AttemptState
     scope: Scope
     operation: Operation
     key: str
-    memo: Memo | None
+    memo: StepRecord | None
     input: str | None = None
     lines: Lines | None = None
     branch: Scope | None = None
@@ -106,16 +106,16 @@ class Frame:
         """The scope for which the step is written."""
         return self.branch or self.scope
 
-    def memo_as(self, status: StepStatus, **values: Any) -> Memo:
+    def memo_as(self, status: StepStatus, **values: Any) -> StepRecord:
         """Return what is recorded of the step with other values, or a new record."""
         if self.memo is not None:
             return self.memo.but(status=status, **values)
         return self.new_memo(self.operation.kind, status, **values)
 
-    def new_memo(self, kind: str, status: StepStatus, **values: Any) -> Memo:
+    def new_memo(self, kind: str, status: StepStatus, **values: Any) -> StepRecord:
         """Return the first record of the step; raise when the run has too many."""
         self.session.check_room(self.name)
-        return Memo(
+        return StepRecord(
             key=self.key,
             name=self.name,
             kind=kind,
@@ -130,7 +130,7 @@ class Frame:
 
     def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Take note of what the body is called with, if nothing is recorded yet."""
-        if self.memo is None and settings.KEEP_INPUTS:
+        if self.memo is None and settings.STORE_STEP_INPUTS:
             self.input = serialization.arguments_text(args, kwargs)
 
     def keep_lines(self, began: datetime, attempt: int | None = None) -> None:
@@ -163,10 +163,10 @@ class Frame:
         yield from self.write(memo)
         return serialization.loads(text)
 
-    def write(self, memo: Memo) -> Plan:
+    def write(self, memo: StepRecord) -> Plan:
         """Record the step."""
         self.memo = memo
-        yield Write(memo, self.place)
+        yield RecordStep(memo, self.place)
 
     def fail(
         self,
@@ -194,7 +194,7 @@ class Frame:
         return (yield from self.fail(record, started))
 
 
-def answer(memo: Memo) -> Any:
+def answer(memo: StepRecord) -> Any:
     """Return what an ended step gave, or raise what it raised."""
     if memo.status in (StepStatus.FAILED, StepStatus.CANCELLED):
         raise rebuild(memo.error or {}, memo.name, memo.key)
@@ -202,14 +202,14 @@ def answer(memo: Memo) -> Any:
 
 
 __all__ = [
-    "Call",
+    "BodyOutcome",
+    "CallBody",
+    "CallBranch",
     "Effect",
-    "Enter",
-    "Fork",
-    "Frame",
-    "Outcome",
     "Plan",
-    "Write",
+    "RecordStep",
+    "RunBranches",
+    "StepCall",
     "answer",
     "describe",
 ]

@@ -26,7 +26,7 @@ from durable_jobs.exceptions import (
     ConfigurationError,
     DurableError,
     LimitExceeded,
-    NonRetriable,
+    NonRetriableError,
     PayloadError,
     RemoteFailed,
     StepError,
@@ -39,7 +39,7 @@ MAX_ARGS = 10
 MAX_DATA = 64_000
 
 #: Errors that another attempt cannot mend.
-FINAL = (NonRetriable, ConfigurationError, PayloadError, LimitExceeded, StepError)
+FINAL = (NonRetriableError, ConfigurationError, PayloadError, LimitExceeded, StepError)
 
 Record = dict[str, Any]
 
@@ -171,7 +171,7 @@ def rebuild(record: Record, name: str, key: str) -> DurableError:
         step=key,
     )
     error.data = own_copy(record.get("data"))
-    if isinstance(error, exceptions.BatchError):
+    if isinstance(error, exceptions.ParallelError):
         error.results = own_copy(record.get("results"))
     error.__cause__ = _original(record)
     vars(error)[BODY_TRACEBACK] = record.get("traceback") or ""

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from durable_jobs import notifier
-from durable_jobs.engine.attempt_state import Session
+from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.lifecycle import admission
 from durable_jobs.store import limits
 
 
 @dataclass(slots=True)
-class Width:
+class ParallelWidth:
     """How many steps may be executed at the same time.
 
     ``outlasted``: one of them goes on, and keeps its slot until the run rests.
@@ -28,24 +28,24 @@ class Width:
 
 
 @contextmanager
-def side_by_side(session: Session, wanted: int) -> Iterator[Width]:
+def side_by_side(session: AttemptState, wanted: int) -> Iterator[ParallelWidth]:
     """Give the width of a fork: what is wanted, or what there are slots for."""
     if not session.limited or wanted < 2:
-        yield Width(wanted)
+        yield ParallelWidth(wanted)
         return
     slots = widen(session, wanted - 1)
-    width = Width(1 + len(slots) // _slots_a_step(session))
+    width = ParallelWidth(1 + len(slots) // _slots_a_step(session))
     yield width
     if slots and not width.outlasted:
         session.write(lambda: limits.release_slots(slots))
-        notifier.ring(session.function.queue)
+        notifier.notify(session.function.queue)
 
 
-def widen(session: Session, wanted: int) -> list[int]:
+def widen(session: AttemptState, wanted: int) -> list[int]:
     """Take slots for more steps; return their ids, none when there is no room."""
-    return session.write(lambda: admission.widen(session.run, wanted))
+    return session.write(lambda: admission.acquire_more_slots(session.run, wanted))
 
 
-def _slots_a_step(session: Session) -> int:
+def _slots_a_step(session: AttemptState) -> int:
     controls = session.function.controls
     return max(1, sum(one.of == "steps" for one in controls.concurrency))

@@ -35,7 +35,7 @@ COMBINING = {
 }
 
 
-class Activity:
+class IdleDetector:
     """What the steps of one attempt do: which work, and which tasks they suspend."""
 
     def __init__(self, loop: WorkerLoop) -> None:

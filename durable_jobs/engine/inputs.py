@@ -15,7 +15,7 @@ from django.db import transaction
 from durable_jobs import clock, notifier
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine.context import Ahead
+from durable_jobs.engine.context import PrefetchedContext
 from durable_jobs.engine.errors import describe
 from durable_jobs.lifecycle import finish
 from durable_jobs.models import Run
@@ -36,14 +36,14 @@ class Unreadable(Exception):
     """The input of a run cannot be read; its cause tells why."""
 
 
-def read(run: Run, function: Function) -> Ahead | None:
+def read(run: Run, function: Function) -> PrefetchedContext | None:
     """Decode what a run was started with; return what an async function cannot ask.
 
     Raises ``Unreadable``, and what an outage of the runs' own database raises.
     """
     try:
         payload(run, "data")
-        return Ahead.of(run) if function.is_async else None
+        return PrefetchedContext.of(run) if function.is_async else None
     except Exception as error:
         if db.lost(error):
             raise
@@ -65,7 +65,7 @@ def postpone(run: Run, unread: Unreadable) -> None:
             queue=function.queue,
             due_at=due,
             attempt=run.attempt + 1,
-            holding=run.entry is not None,
+            holding=run.requeue_to is not None,
         )
         steps.record_attempt(run.pk, "", run.attempt, record, None, now)
     logger.warning(
@@ -75,4 +75,4 @@ def postpone(run: Run, unread: Unreadable) -> None:
         due.isoformat(),
         record["message"],
     )
-    notifier.ring_at(due, function.queue)
+    notifier.notify_at(due, function.queue)

@@ -14,9 +14,9 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from durable_jobs.engine.attempt_state import Session
-from durable_jobs.engine.effects import Effect, Outcome, Plan, Write
-from durable_jobs.engine.suspend import StoreFailed, is_over
+from durable_jobs.engine.attempt_state import AttemptState
+from durable_jobs.engine.effects import BodyOutcome, Effect, Plan, RecordStep
+from durable_jobs.engine.suspend import DatabaseFailed, is_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class _Turn:
         self.answer = None
 
 
-class Advancer:
+class PlanBatcher:
     """Lets the plans of one attempt go on, on the thread that began it."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: AttemptState) -> None:
         self._session = session
         # What is logged or told while records are made is no branch's own.
         self._context = contextvars.copy_context()
@@ -91,9 +91,9 @@ class Advancer:
         going = self._untroubled(turns)
         while going:
             over = self._taken(going)
-            writing = [turn for turn in going if isinstance(turn.effect, Write)]
+            writing = [turn for turn in going if isinstance(turn.effect, RecordStep)]
             # A database that failed one plan may yet take what others have done.
-            if over is None or isinstance(over, StoreFailed):
+            if over is None or isinstance(over, DatabaseFailed):
                 going, failed = self._written(writing)
                 over = failed or over
             if over is not None:
@@ -110,10 +110,10 @@ class Advancer:
         trouble = self._session.guard.end(whose, reported=False)
         if trouble is None:
             return turns
-        bodies = [turn for turn in turns if isinstance(turn.answer, Outcome)]
+        bodies = [turn for turn in turns if isinstance(turn.answer, BodyOutcome)]
         for turn in bodies:
             if turn.answer.error is None:
-                turn.answer = Outcome(error=trouble)
+                turn.answer = BodyOutcome(error=trouble)
         if bodies:
             return turns
         for turn in turns:
@@ -124,7 +124,7 @@ class Advancer:
         """Take turns; return what has ended the attempt, if something has."""
         for turn in turns:
             turn.take()
-            if isinstance(turn.effect, Write):
+            if isinstance(turn.effect, RecordStep):
                 self._session.want(turn.effect.memo)
             elif isinstance(turn.effect, Finished) and is_over(turn.effect.error):
                 return turn.effect.error
@@ -137,7 +137,7 @@ class Advancer:
 
         Return those that go on after that, and what has ended the attempt.
         """
-        writes = [turn.effect for turn in turns if isinstance(turn.effect, Write)]
+        writes = [turn.effect for turn in turns if isinstance(turn.effect, RecordStep)]
         errors = self._session.record_together(
             [(write.memo, write.scope) for write in writes]
         )
@@ -153,7 +153,7 @@ def _over(error: BaseException) -> BaseException:
     """Return an error that ends the attempt for what has struck between two plans."""
     if is_over(error):
         return error
-    failed = StoreFailed()
+    failed = DatabaseFailed()
     failed.__cause__ = error
     return failed
 

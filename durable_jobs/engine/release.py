@@ -22,10 +22,10 @@ def told(run: Run, status: str, reason: str = "") -> None:
 
 def release(run: Run, lease: steps.Lease) -> None:
     """Give a paused run back; one that was resumed in the meantime is queued."""
-    status = runs.suspend(lease, due_at=clock.now(), holding=run.entry is not None)
+    status = runs.suspend(lease, due_at=clock.now(), holding=run.requeue_to is not None)
     told(run, status)
     if status == RunStatus.QUEUED:
-        notifier.ring(run.queue)
+        notifier.notify(run.queue)
 
 
 def leave_to_others(run: Run, lease: steps.Lease) -> None:
@@ -34,8 +34,8 @@ def leave_to_others(run: Run, lease: steps.Lease) -> None:
     The claim does not count. The next claims of this process pass over the function.
     """
     unknown_functions.note(run.function)
-    if leases.give_back([run.pk], lease[1]):
+    if leases.release([run.pk], lease[1]):
         workers.note_missing(run.function)
-        notifier.ring(run.queue)
+        notifier.notify(run.queue)
     else:
         release(run, lease)  # it was paused in the meantime

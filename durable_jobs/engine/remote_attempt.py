@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from durable_jobs.engine import body_calls
 from durable_jobs.engine.context import RunContext
-from durable_jobs.engine.step_runner import AsyncPerformer
-from durable_jobs.store.steps import Memo
+from durable_jobs.engine.step_runner import AsyncStepRunner
+from durable_jobs.store.steps import StepRecord
 
 if TYPE_CHECKING:
     from durable_jobs.definitions.context import AsyncContext
-    from durable_jobs.engine.attempt_state import Session
+    from durable_jobs.engine.attempt_state import AttemptState
 
 
-def recall(ctx: AsyncContext) -> list[Memo]:
+def recall(ctx: AsyncContext) -> list[StepRecord]:
     """Return what is recorded of the run's steps, in order.
 
     What has ended counts as met: the code elsewhere is told all of it at once, and asks
@@ -26,7 +26,7 @@ def recall(ctx: AsyncContext) -> list[Memo]:
     memos = sorted(session.memos.values(), key=lambda memo: memo.position)
     for memo in memos:
         if memo.ended:
-            session.meet(memo.key, memo.name, memo.kind)
+            session.replay(memo.key, memo.name, memo.kind)
     performer.told()
     return memos
 
@@ -62,7 +62,7 @@ def at_work(ctx: AsyncContext) -> Iterator[None]:
         yield
 
 
-def _inside(ctx: AsyncContext) -> tuple[Session, AsyncPerformer]:
+def _inside(ctx: AsyncContext) -> tuple[AttemptState, AsyncStepRunner]:
     assert isinstance(ctx, RunContext), "the engine makes no other"
-    assert isinstance(ctx.performer, AsyncPerformer), "the function is async def"
+    assert isinstance(ctx.performer, AsyncStepRunner), "the function is async def"
     return ctx.performer.session, ctx.performer

@@ -16,19 +16,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from durable_jobs import ids
-from durable_jobs.engine.idle_detection import TURNS, Activity
-from durable_jobs.store.steps import Memo
+from durable_jobs.engine.idle_detection import TURNS, IdleDetector
+from durable_jobs.store.steps import StepRecord
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 #: Records that are no steps of their own.
 UNASKED = frozenset({"group", "patch", "branch"})
 
 
-class Turns:
+class ResultOrder:
     """Lets the tasks that await steps go on, one after the other."""
 
     def __init__(
-        self, activity: Activity, run_id: uuid.UUID, recorded: Iterable[Memo]
+        self, activity: IdleDetector, run_id: uuid.UUID, recorded: Iterable[StepRecord]
     ) -> None:
         self._activity = activity
         ended = _asked_for(run_id, list(recorded))
@@ -83,14 +83,14 @@ class Turns:
             self._serving = None
 
 
-def _asked_for(run_id: uuid.UUID, memos: Sequence[Memo]) -> list[Memo]:
+def _asked_for(run_id: uuid.UUID, memos: Sequence[StepRecord]) -> list[StepRecord]:
     """Return the records of ended steps that the function itself may await.
 
     Not those below a step that has ended: that one answers for them.
     """
     by_id = {ids.step_pk(run_id, memo.key): memo for memo in memos}
 
-    def answered(memo: Memo) -> bool:
+    def answered(memo: StepRecord) -> bool:
         above = None if memo.parent is None else by_id.get(memo.parent)
         if above is None:
             return False

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, cast
 
 from durable_jobs import clock
-from durable_jobs.engine.attempt_state import Session
-from durable_jobs.engine.effects import Frame, Outcome, Plan
+from durable_jobs.engine.attempt_state import AttemptState
+from durable_jobs.engine.effects import BodyOutcome, Plan, StepCall
 from durable_jobs.engine.errors import FINAL, Record, describe, exc_info, original_of
 from durable_jobs.engine.retry_after import moment_of
 from durable_jobs.engine.scope import entered
@@ -16,7 +16,7 @@ from durable_jobs.engine.time_limits import BodyTimeout
 from durable_jobs.exceptions import (
     LimitExceeded,
     PayloadError,
-    RetryAfter,
+    RetryAfterError,
     StepError,
     StepTimeout,
 )
@@ -25,7 +25,7 @@ from durable_jobs.models import WaitKind
 from durable_jobs.retry import Backoff
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import steps
-from durable_jobs.store.runs import Parked
+from durable_jobs.store.runs import SuspendedStep
 from durable_jobs.store.waits import NewWait
 
 
@@ -41,8 +41,8 @@ def next_attempt(
     kind: type[BaseException] = type(error)
     if attempt >= retries or issubclass(kind, FINAL):
         return None
-    if issubclass(kind, RetryAfter):
-        moment = moment_of(cast(RetryAfter, error))
+    if issubclass(kind, RetryAfterError):
+        moment = moment_of(cast(RetryAfterError, error))
         if moment is not None:
             return moment
     if issubclass(kind, BodyTimeout):
@@ -68,15 +68,15 @@ def record_of(error: BaseException) -> Record:
     return record
 
 
-def raised_by(session: Session, record: Record) -> tuple[str, str]:
+def raised_by(session: AttemptState, record: Record) -> tuple[str, str]:
     """Return the id and the key of the step whose error ended the function."""
     memo = session.memos.get(record.get("step", ""))
     return ("", "") if memo is None else (memo.name, memo.key)
 
 
 def settle(
-    frame: Frame,
-    outcome: Outcome,
+    frame: StepCall,
+    outcome: BodyOutcome,
     started: datetime,
     *,
     retries: int | None = None,
@@ -97,7 +97,7 @@ def settle(
     raise retry_at
 
 
-def give_up(frame: Frame, error: BaseException, started: datetime | None) -> Plan:
+def give_up(frame: StepCall, error: BaseException, started: datetime | None) -> Plan:
     """Record and log the failure of a step without a retry; return what to raise."""
     record = record_of(error)
     raised = yield from frame.fail(record, started)
@@ -109,7 +109,7 @@ def give_up(frame: Frame, error: BaseException, started: datetime | None) -> Pla
 
 
 def told(
-    frame: Frame,
+    frame: StepCall,
     record: Record,
     error: BaseException,
     *,
@@ -130,7 +130,7 @@ def told(
 
 
 def schedule(
-    frame: Frame,
+    frame: StepCall,
     error: BaseException,
     started: datetime,
     retries: int | None = None,
@@ -165,16 +165,16 @@ def schedule(
         steps.record_attempt(run_id, memo.key, attempt, record, started, ended, logs)
         told(frame, record, error, number=attempt, due_at=due)
 
-    item = Parked(
+    item = SuspendedStep(
         memo,
         [NewWait(kind=WaitKind.RETRY, due_at=due)],
         known=frame.memo is not None and not keep_waits,
         along=along,
     )
-    return frame.session.park(item, at_once=frame.scope.concurrent)
+    return frame.session.suspend_step(item, at_once=frame.scope.concurrent)
 
 
-def not_due(frame: Frame) -> bool:
+def not_due(frame: StepCall) -> bool:
     """Tell whether a step still waits for its next attempt."""
     memo = frame.memo
     return (

@@ -13,7 +13,7 @@ from durable_jobs import clock
 from durable_jobs.control_flow import let_pass
 from durable_jobs.durations import parse_duration
 from durable_jobs.error_text import storable_text
-from durable_jobs.exceptions import ConfigurationError, RetryAfter
+from durable_jobs.exceptions import ConfigurationError, RetryAfterError
 from durable_jobs.retry import LONGEST_DELAY
 
 logger = logging.getLogger("durable_jobs")
@@ -22,7 +22,7 @@ _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 _LONGEST = 100
 
 
-def moment_of(error: RetryAfter) -> datetime | None:
+def moment_of(error: RetryAfterError) -> datetime | None:
     """Return when the next attempt is due; None, and a warning, for no valid time.
 
     A time in the past is now. One further off than ``LONGEST_DELAY`` is cut to it.

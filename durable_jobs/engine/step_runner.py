@@ -17,10 +17,10 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.approvals import Approve
 from durable_jobs.engine import scope
 from durable_jobs.engine.async_driver import AsyncDriver
-from durable_jobs.engine.attempt_state import Session
-from durable_jobs.engine.effects import Frame, Plan, answer
-from durable_jobs.engine.idle_detection import Activity
-from durable_jobs.engine.result_order import Turns
+from durable_jobs.engine.attempt_state import AttemptState
+from durable_jobs.engine.effects import Plan, StepCall, answer
+from durable_jobs.engine.idle_detection import IdleDetector
+from durable_jobs.engine.result_order import ResultOrder
 from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.steps import (
     approve,
@@ -32,46 +32,46 @@ from durable_jobs.engine.steps import (
     wait_for_callback,
     wait_for_condition,
 )
-from durable_jobs.engine.suspend import BranchDropped, Suspend
+from durable_jobs.engine.suspend import BranchDiscarded, Suspend
 from durable_jobs.engine.sync_driver import drive
-from durable_jobs.exceptions import NestedStep
+from durable_jobs.exceptions import NestedStepError
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.steps import StepRecord
 
 GROUP = "group"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class StepKind:
     """How a kind of step is done, and how its record answers."""
 
-    plan: Callable[[Frame, Any], Plan]
-    read: Callable[[Frame, Memo], Any] = lambda frame, memo: answer(memo)
+    plan: Callable[[StepCall, Any], Plan]
+    read: Callable[[StepCall, StepRecord], Any] = lambda frame, memo: answer(memo)
 
 
-KINDS: dict[type[ops.Operation], Kind] = {
-    ops.Run: Kind(run.run),
-    ops.Atomic: Kind(run.atomic),
-    ops.Sleep: Kind(sleep.sleep),
-    ops.WaitForEvent: Kind(wait.wait, wait.answer),
-    ops.WaitForSignal: Kind(wait.wait, wait.answer),
-    ops.WaitForModel: Kind(wait.wait, wait.answer),
-    ops.WaitForAny: Kind(wait.wait, wait.answer),
-    ops.WaitForCallback: Kind(wait_for_callback.wait),
-    ops.WaitForCondition: Kind(wait_for_condition.wait),
-    Approve: Kind(approve.approve),
-    ops.Invoke: Kind(invoke.invoke),
-    ops.Start: Kind(invoke.start),
-    ops.SendEvent: Kind(invoke.send_event),
-    ops.Parallel: Kind(parallel.parallel, parallel.answer),
-    ops.Map: Kind(parallel.parallel, parallel.answer),
+KINDS: dict[type[ops.Operation], StepKind] = {
+    ops.RunStep: StepKind(run.run),
+    ops.Atomic: StepKind(run.atomic),
+    ops.Sleep: StepKind(sleep.sleep),
+    ops.WaitForEvent: StepKind(wait.wait, wait.answer),
+    ops.WaitForSignal: StepKind(wait.wait, wait.answer),
+    ops.WaitForModel: StepKind(wait.wait, wait.answer),
+    ops.WaitForAny: StepKind(wait.wait, wait.answer),
+    ops.WaitForCallback: StepKind(wait_for_callback.wait),
+    ops.WaitForCondition: StepKind(wait_for_condition.wait),
+    Approve: StepKind(approve.approve),
+    ops.Invoke: StepKind(invoke.invoke),
+    ops.StartRun: StepKind(invoke.start),
+    ops.SendEvent: StepKind(invoke.send_event),
+    ops.Parallel: StepKind(parallel.parallel, parallel.answer),
+    ops.Map: StepKind(parallel.parallel, parallel.answer),
 }
 
 
-class Performer:
+class StepRunner:
     """Performs operations for one attempt of a ``def`` function."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: AttemptState) -> None:
         self.session = session
 
     def __call__(self, operation: ops.Operation) -> Any:
@@ -89,16 +89,16 @@ class Performer:
             self.session.end_if_over(error)
             raise
 
-    def frame(self, operation: ops.Operation) -> Frame:
+    def frame(self, operation: ops.Operation) -> StepCall:
         """Return the place of a step in the run, and what is recorded there."""
         place = self._place(operation.id)
         key = place.next_key(operation.id)
-        memo = self.session.meet(key, operation.id, operation.kind)
+        memo = self.session.replay(key, operation.id, operation.kind)
         if memo is None or not memo.ended:
             self.session.check_committing(operation.id)
         if memo is None:
             self.session.check_room(operation.id)
-        return Frame(self.session, place, operation, key, memo)
+        return StepCall(self.session, place, operation, key, memo)
 
     def _place(self, name: str) -> Scope:
         """Return where a step is called; refuse it where none may be."""
@@ -108,11 +108,11 @@ class Performer:
                 f"Step {name!r} is called inside the body of step {inside!r}. Call it "
                 f"beside that one, or use ctx.step.group() or parallel()."
             )
-            raise NestedStep(msg)
+            raise NestedStepError(msg)
         self.session.end_if_over()
         place = scope.current()
         if not place.alive:
-            raise BranchDropped
+            raise BranchDiscarded
         if place.whole.left:
             raise Suspend  # in a ``finally``, or after an ``except BaseException``
         return place
@@ -122,8 +122,8 @@ class Performer:
         """Scope the names inside the block."""
         place = self._place(name)
         key = place.next_key(name)
-        if self.session.meet(key, name, GROUP) is None:
-            frame = Frame(self.session, place, ops.Operation(id=name), key, None)
+        if self.session.replay(key, name, GROUP) is None:
+            frame = StepCall(self.session, place, ops.Operation(id=name), key, None)
             now = clock.now()
             self.session.note(
                 frame.new_memo(
@@ -134,14 +134,14 @@ class Performer:
             yield
 
 
-class AsyncPerformer(Performer):
+class AsyncStepRunner(StepRunner):
     """Performs operations for one attempt of an ``async def`` function."""
 
-    def __init__(self, session: Session, activity: Activity) -> None:
+    def __init__(self, session: AttemptState, activity: IdleDetector) -> None:
         super().__init__(session)
         self._activity = activity
         self._driver = AsyncDriver(session, activity)
-        self._turns = Turns(activity, session.run.pk, session.memos.values())
+        self._turns = ResultOrder(activity, session.run.pk, session.memos.values())
 
     def __call__(self, operation: ops.Operation) -> Any:
         """Return what answers a step when it is awaited; its place is taken now."""
@@ -163,7 +163,7 @@ class AsyncPerformer(Performer):
         """Wait until no step is at work."""
         await self._activity.idle()
 
-    async def _read(self, kind: Kind, frame: Frame, memo: Memo) -> Any:
+    async def _read(self, kind: StepKind, frame: StepCall, memo: StepRecord) -> Any:
         await self._turns.take(frame.key)
         try:
             return kind.read(frame, memo)

@@ -18,11 +18,11 @@ class Suspend(EngineControl):
     """
 
 
-class BranchDropped(EngineControl):
+class BranchDiscarded(EngineControl):
     """The other branches have decided the result: this one ends here."""
 
 
-class StoreFailed(EngineControl):
+class DatabaseFailed(EngineControl):
     """The database failed in a write of the engine's own: what was recorded stands."""
 
 
@@ -32,7 +32,7 @@ def own_writes() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, InternalError) as error:
-        raise StoreFailed from error
+        raise DatabaseFailed from error
 
 
 class SimulatedCrash(EngineControl):
@@ -48,7 +48,7 @@ def is_over(error: BaseException | None) -> bool:
     if error is None or is_failure(error):
         return False
     return any(
-        not is_failure(leaf) and not issubclass(type(leaf), (Suspend, BranchDropped))
+        not is_failure(leaf) and not issubclass(type(leaf), (Suspend, BranchDiscarded))
         for leaf in leaves(error)
     )
 

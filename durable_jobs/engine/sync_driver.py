@@ -11,17 +11,25 @@ from asgiref.sync import iscoroutinefunction
 from django.db import connections
 
 from durable_jobs.engine import body_calls
-from durable_jobs.engine.attempt_state import Session
+from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.engine.awaitables import refused
-from durable_jobs.engine.effects import Call, Effect, Enter, Fork, Outcome, Plan, Write
+from durable_jobs.engine.effects import (
+    BodyOutcome,
+    CallBody,
+    CallBranch,
+    Effect,
+    Plan,
+    RecordStep,
+    RunBranches,
+)
 from durable_jobs.engine.extra_slots import side_by_side
 from durable_jobs.engine.scope import entered
-from durable_jobs.engine.suspend import BranchDropped, Suspend, is_suspension
-from durable_jobs.exceptions import NonDeterministic
+from durable_jobs.engine.suspend import BranchDiscarded, Suspend, is_suspension
+from durable_jobs.exceptions import NonDeterminismError
 from durable_jobs.logs import kept
 
 
-def drive(plan: Plan, session: Session) -> Any:
+def drive(plan: Plan, session: AttemptState) -> Any:
     """Drive a plan to its end in this thread and return what it returns."""
     answer: Any = None
     while True:
@@ -32,21 +40,21 @@ def drive(plan: Plan, session: Session) -> Any:
         answer = _perform(effect, session)
 
 
-def _perform(effect: Effect, session: Session) -> Any:
-    if isinstance(effect, Call):
+def _perform(effect: Effect, session: AttemptState) -> Any:
+    if isinstance(effect, CallBody):
         return body_calls.perform(effect, share_connections=not session.threads)
-    if isinstance(effect, Write):
+    if isinstance(effect, RecordStep):
         return session.record(effect.memo, effect.scope)
-    if isinstance(effect, Enter):
+    if isinstance(effect, CallBranch):
         with entered(effect.scope):
             return _entered(effect)
     return _fork(effect, session)
 
 
-def _entered(effect: Enter) -> Outcome:
+def _entered(effect: CallBranch) -> BodyOutcome:
     if iscoroutinefunction(effect.fn):
         # Steps of a def function cannot be awaited: this is a body, with none inside.
-        call = Call(fn=effect.fn, name=effect.name, lines=effect.lines, own=True)
+        call = CallBody(fn=effect.fn, name=effect.name, lines=effect.lines, own=True)
         return body_calls.perform(call)
     try:
         with kept(effect.lines):
@@ -54,27 +62,27 @@ def _entered(effect: Enter) -> Outcome:
         outcome = refused(outcome, f"Branch {effect.name!r}")
     except BaseException as error:
         if is_suspension(error):
-            return Outcome(error=Suspend())
+            return BodyOutcome(error=Suspend())
         raise
     # Whatever the branch has made of its suspension, it is suspended.
-    return Outcome(error=Suspend()) if effect.scope.left else outcome
+    return BodyOutcome(error=Suspend()) if effect.scope.left else outcome
 
 
-def checked(outcome: Outcome) -> Outcome:
+def checked(outcome: BodyOutcome) -> BodyOutcome:
     """Return what a branch came to; a divergence is the whole run's affair."""
     error = outcome.error
-    if error is not None and issubclass(type(error), NonDeterministic):
+    if error is not None and issubclass(type(error), NonDeterminismError):
         raise error
     return outcome
 
 
-class Places:
+class BranchQueue:
     """Which branches may begin: in order, as many as ``width``, until decided.
 
     A branch that is suspended keeps its place.
     """
 
-    def __init__(self, fork: Fork) -> None:
+    def __init__(self, fork: RunBranches) -> None:
         self._waiting = list(reversed(fork.branches))
         self._width = fork.width or len(fork.branches)
         self._decided = fork.decided
@@ -102,8 +110,8 @@ class Places:
                 self._taken -= 1
 
 
-def _fork(fork: Fork, session: Session) -> None:
-    places = Places(fork)
+def _fork(fork: RunBranches, session: AttemptState) -> None:
+    places = BranchQueue(fork)
     wanted = min(len(fork.branches), fork.width or len(fork.branches))
     with side_by_side(session, min(session.threads, wanted)) as width:
         if width.count < 2:
@@ -112,17 +120,17 @@ def _fork(fork: Fork, session: Session) -> None:
             width.outlasted = _threads(places, width.count, fork, session)
 
 
-def _work(places: Places, session: Session) -> None:
+def _work(places: BranchQueue, session: AttemptState) -> None:
     """Drive branches, one after the other, until none may begin."""
     while (branch := places.take()) is not None:
         suspended = drive(branch(), session)
         places.leave(suspended=bool(suspended))
 
 
-class _Crew:
+class _BranchThreads:
     """The threads of one fork. ``look`` wakes whoever waits for them."""
 
-    def __init__(self, size: int, session: Session) -> None:
+    def __init__(self, size: int, session: AttemptState) -> None:
         self.failures: list[BaseException] = []
         self._left = size
         self._lock = threading.Lock()
@@ -157,13 +165,15 @@ class _Crew:
             self._changed.clear()
 
 
-def _threads(places: Places, count: int, fork: Fork, session: Session) -> bool:
+def _threads(
+    places: BranchQueue, count: int, fork: RunBranches, session: AttemptState
+) -> bool:
     """Drive branches in threads.
 
     A thread whose body outlasts the decision is left behind: it can write nothing.
     Tell whether there is one.
     """
-    crew = _Crew(count, session)
+    crew = _BranchThreads(count, session)
 
     def work() -> None:
         try:
@@ -171,7 +181,7 @@ def _threads(places: Places, count: int, fork: Fork, session: Session) -> bool:
                 suspended = drive(branch(), session)
                 places.leave(suspended=bool(suspended))
                 crew.look()
-        except BranchDropped:
+        except BranchDiscarded:
             pass
         except BaseException as error:  # noqa: BLE001  # raised again by the own thread
             places.close()

@@ -14,18 +14,18 @@ from typing import Any, TypeVar
 
 from durable_jobs.engine import scope
 from durable_jobs.engine.scope import Scope
-from durable_jobs.engine.suspend import BranchDropped, own_writes
-from durable_jobs.store.steps import Memo
+from durable_jobs.engine.suspend import BranchDiscarded, own_writes
+from durable_jobs.store.steps import StepRecord
 
 T = TypeVar("T")
 
-Record = Callable[[Sequence[Memo]], None]
+Record = Callable[[Sequence[StepRecord]], None]
 
 
 class _Handed:
     """A call to be made, or a step to be recorded, and who asked for it."""
 
-    def __init__(self, place: Scope, what: Callable[[], Any] | Memo) -> None:
+    def __init__(self, place: Scope, what: Callable[[], Any] | StepRecord) -> None:
         self.place = place
         self.what = what
         self.future: Future[Any] = Future()
@@ -58,7 +58,7 @@ class Handover:
         result: T = self._hand(call, scope.current())
         return result
 
-    def record(self, memo: Memo, place: Scope) -> None:
+    def record(self, memo: StepRecord, place: Scope) -> None:
         """Record a step, or have it recorded; it is durable when this returns."""
         if self.on_own_thread:
             _check_alive(place)
@@ -67,7 +67,7 @@ class Handover:
             self._hand(memo, place)
 
     def record_together(
-        self, writes: Sequence[tuple[Memo, Scope]]
+        self, writes: Sequence[tuple[StepRecord, Scope]]
     ) -> list[BaseException | None]:
         """Record steps in one commit, on the own thread; return what went wrong."""
         assert self.on_own_thread
@@ -76,7 +76,7 @@ class Handover:
             self._perform(piece)
         return [handed.future.exception() for handed in piece]
 
-    def _hand(self, what: Callable[[], Any] | Memo, place: Scope) -> Any:
+    def _hand(self, what: Callable[[], Any] | StepRecord, place: Scope) -> Any:
         handed = _Handed(place, what)
         self._calls.put(handed)
         if self.closed:
@@ -95,8 +95,8 @@ class Handover:
         handed = first
         while True:
             if handed is not None:
-                together = isinstance(handed.what, Memo) and pieces
-                if together and isinstance(pieces[-1][0].what, Memo):
+                together = isinstance(handed.what, StepRecord) and pieces
+                if together and isinstance(pieces[-1][0].what, StepRecord):
                     pieces[-1].append(handed)
                 else:
                     pieces.append([handed])
@@ -111,10 +111,10 @@ class Handover:
         alive = [handed for handed in piece if handed.place.alive]
         for handed in piece:
             if handed not in alive:
-                handed.future.set_exception(BranchDropped())
+                handed.future.set_exception(BranchDiscarded())
         if not alive:
             return
-        memos = [handed.what for handed in alive if isinstance(handed.what, Memo)]
+        memos = [handed.what for handed in alive if isinstance(handed.what, StepRecord)]
         what = alive[0].what
         call = what if callable(what) else lambda: self._record(memos)
         try:
@@ -139,9 +139,9 @@ class Handover:
             except queue.Empty:
                 return
             if handed is not None:
-                handed.future.set_exception(BranchDropped())
+                handed.future.set_exception(BranchDiscarded())
 
 
 def _check_alive(place: Scope) -> None:
     if not place.alive:
-        raise BranchDropped
+        raise BranchDiscarded

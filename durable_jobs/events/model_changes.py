@@ -23,10 +23,10 @@ from durable_jobs.events import model_keys
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.lifecycle import causation
 from durable_jobs.lifecycle import trigger as triggers
-from durable_jobs.lifecycle.start import Start, origin
-from durable_jobs.lifecycle.trigger import Reached
+from durable_jobs.lifecycle.start import NewRun, event_meta_of
+from durable_jobs.lifecycle.trigger import TriggeredStart
 from durable_jobs.models import Event
-from durable_jobs.models.fields import Encoded
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.store import events
 
 MODEL = "model"
@@ -265,7 +265,7 @@ def record(changes: Sequence[Change]) -> None:
             Event(
                 id=event_id,
                 name=change.name,
-                data=Encoded(text),
+                data=EncodedJSON(text),
                 ts=now,
                 received_at=now,
                 source=MODEL,
@@ -274,12 +274,12 @@ def record(changes: Sequence[Change]) -> None:
         )
         subject = (model._meta.label_lower, str(change.pk))
         starts += [
-            Reached(
-                Start(
+            TriggeredStart(
+                NewRun(
                     function=function,
                     data=text,
-                    origin=causation.marked(
-                        origin(change.name, now, event_id),
+                    event_meta=causation.marked(
+                        event_meta_of(change.name, now, event_id),
                         causation.running(),
                         change.name,
                     ),
@@ -294,7 +294,7 @@ def record(changes: Sequence[Change]) -> None:
         ]
     if rows:
         events.insert(rows)
-        triggers.begin(starts)
+        triggers.start_triggered(starts)
 
 
 # Values

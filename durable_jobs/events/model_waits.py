@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.models import Model
 
 from durable_jobs import clock, notifier
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.store import db, waits
 
@@ -65,7 +65,7 @@ def _table_exists() -> bool:
 watched = _Watched()
 
 
-class Look:
+class ModelCheck:
     """The look for waits that follows a save's commit."""
 
     def __init__(self, label: str, pk: str) -> None:
@@ -77,10 +77,10 @@ class Look:
     def __call__(self) -> None:
         """Wake the runs that wait for this instance."""
         self.done = True
-        hit("saved.look", self.label)
+        failpoint("saved.look", self.label)
         rows = waits.find(WaitKind.MODEL, self.label, [self.pk])
         for wait in rows:
-            poke(wait)
+            recheck(wait)
 
 
 def saved(sender: type[Model], instance: Model, **kwargs: Any) -> None:
@@ -88,18 +88,18 @@ def saved(sender: type[Model], instance: Model, **kwargs: Any) -> None:
     label = (sender._meta.concrete_model or sender)._meta.label_lower
     if label.startswith("durable_jobs.") or not watched.includes(label):
         return
-    look = Look(label, str(instance.pk))
+    look = ModelCheck(label, str(instance.pk))
     transaction.on_commit(look, using=instance._state.db, robust=True)
 
 
-def poke(wait: Wait) -> Run | None:
+def recheck(wait: Wait) -> Run | None:
     """Let a run look at its instance again."""
     with db.atomic():
         runs = waits.lock_runs([wait.run_id])
         if not runs:
             return None
         waits.wake([wait.run_id])
-    notifier.ring(runs[0].queue)
+    notifier.notify(runs[0].queue)
     return runs[0]
 
 
@@ -110,4 +110,4 @@ def look_again(wait: Wait) -> Run | None:
     rows = Wait.objects.using(db.alias()).filter(pk=wait.pk, due_at=wait.due_at)
     if not rows.update(due_at=now + pause):
         return None
-    return poke(wait)
+    return recheck(wait)

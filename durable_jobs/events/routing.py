@@ -21,7 +21,7 @@ from typing import Any
 from durable_jobs import clock, notifier
 from durable_jobs.conf import settings
 from durable_jobs.events import wait_matches
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import finish
 from durable_jobs.models import Event, Run, Wait, WaitKind
 from durable_jobs.models.fields import payload
@@ -95,7 +95,7 @@ def route() -> int:
         if batch < BATCH or clock.monotonic() > until:
             break
     if held:
-        notifier.ring(settings.QUEUE)
+        notifier.notify(settings.QUEUE)
     return routed
 
 
@@ -103,7 +103,7 @@ def _route_batch(held: set[str], until: float) -> int:
     """Pass events that no run waits for in one statement, the others one by one."""
     with db.atomic():
         batch = events.pending(BATCH, leaving=held)
-        hit("route.read")
+        failpoint("route.read")
         wanted = {
             name
             for name in {event.name for event in batch}
@@ -135,7 +135,7 @@ def _put_off(event: Event, until: Any) -> None:
 
 
 def _route_one(event: Event, held: set[str], until: float) -> None:
-    hit("route.event", event.name)
+    failpoint("route.event", event.name)
     keys = leaf_keys({"data": payload(event, "data")})
     found = None if keys is None else {"", *keys}
     budget = settings.MATCH_BUDGET
@@ -274,10 +274,10 @@ def _written(
                 act()
         if progress.scanned and not progress.failed:
             events.offered([event.pk])
-            hit("route.offered", event.name)
+            failpoint("route.offered", event.name)
         else:
             events.remember(event.pk, progress.stored())
-    hit("route.committed", event.name)
+    failpoint("route.committed", event.name)
     return True
 
 

@@ -17,14 +17,14 @@ from durable_jobs.exceptions import (
     ExpressionError,
     LimitExceeded,
 )
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import causation
 from durable_jobs.lifecycle import trigger as triggers
 from durable_jobs.lifecycle.schemas import validate
-from durable_jobs.lifecycle.start import Start, origin, subjects_of
-from durable_jobs.lifecycle.trigger import Reached, condition_holds
+from durable_jobs.lifecycle.start import NewRun, event_meta_of, subjects_of
+from durable_jobs.lifecycle.trigger import TriggeredStart, condition_holds
 from durable_jobs.models import Event
-from durable_jobs.models.fields import Encoded
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.signals import announce, event_received
 from durable_jobs.store import db, events
 
@@ -73,14 +73,14 @@ def send(
     if incoming:
         first = incoming[0].event.name
         causation.check(f"event {first}")
-        hit("send.begin", first)
+        failpoint("send.begin", first)
         with db.joined():
             _store(incoming, source)
-            hit("send.stored", first)
-            triggers.begin(_starts(incoming, to))
-            notifier.ring(settings.QUEUE)
-            hit("send.started", first)
-        hit("send.committed", first)
+            failpoint("send.stored", first)
+            triggers.start_triggered(_starts(incoming, to))
+            notifier.notify(settings.QUEUE)
+            failpoint("send.started", first)
+        failpoint("send.committed", first)
         for one in incoming:
             announce(event_received, event_id=one.id, name=one.event.name)
     return [one.id for one in incoming]
@@ -121,7 +121,7 @@ def _store(incoming: Sequence[Incoming], source: str) -> None:
         one.id: Event(
             id=one.id,
             name=one.event.name,
-            data=Encoded(one.text),
+            data=EncodedJSON(one.text),
             user=one.event.user,
             v=one.event.v or "",
             ts=one.ts,
@@ -135,7 +135,8 @@ def _store(incoming: Sequence[Incoming], source: str) -> None:
     named = [one.id for one in incoming if one.event.id is not None]
     if named:
         names = events.insert_missing(
-            [rows.pop(id) for id in dict.fromkeys(named)], now - settings.IDEMPOTENCY
+            [rows.pop(id) for id in dict.fromkeys(named)],
+            now - settings.IDEMPOTENCY_PERIOD,
         )
         _check_names(incoming, names)
     if rows:
@@ -154,16 +155,18 @@ def _check_names(incoming: Sequence[Incoming], names: dict[str, str]) -> None:
             raise DuplicateKeyError(msg)
 
 
-def _starts(incoming: Sequence[Incoming], to: Sequence[Function]) -> list[Reached]:
+def _starts(
+    incoming: Sequence[Incoming], to: Sequence[Function]
+) -> list[TriggeredStart]:
     """Return the starts of the functions that events reach."""
     return [
-        Reached(made, () if one.event.id is None else (f"event:{one.id}",))
+        TriggeredStart(made, () if one.event.id is None else (f"event:{one.id}",))
         for one in incoming
         for made in _starts_of(one, to)
     ]
 
 
-def _starts_of(one: Incoming, to: Sequence[Function]) -> list[Start]:
+def _starts_of(one: Incoming, to: Sequence[Function]) -> list[NewRun]:
     now = clock.now()
     received = None
     found = {f.id: _start_of(one, f, max(one.ts, now), "") for f in to}
@@ -186,12 +189,12 @@ def _starts_of(one: Incoming, to: Sequence[Function]) -> list[Start]:
 
 def _start_of(
     one: Incoming, function: Function, due_at: datetime, skipped: str
-) -> Start:
-    kept = origin(one.event.name, one.ts, one.id, one.event.user, one.event.v)
-    return Start(
+) -> NewRun:
+    kept = event_meta_of(one.event.name, one.ts, one.id, one.event.user, one.event.v)
+    return NewRun(
         function=function,
         data=one.text,
-        origin=causation.marked(kept, causation.running(), one.event.name),
+        event_meta=causation.marked(kept, causation.running(), one.event.name),
         depth=causation.depth(),
         due_at=due_at,
         event_id=one.id,

@@ -9,10 +9,10 @@ from durable_jobs import clock, notifier, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.names import check_name
 from durable_jobs.models import Run, Wait, WaitKind
-from durable_jobs.models.fields import Encoded
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, waits
-from durable_jobs.store.waits import Outcome
+from durable_jobs.store.waits import WaitOutcome
 
 
 def signal(name: str, data: Any) -> Run | None:
@@ -25,18 +25,18 @@ def signal(name: str, data: Any) -> Run | None:
         limit_setting="MAX_EVENT_BYTES",
     )
     for wait in waits.find(WaitKind.SIGNAL, name):
-        value = Encoded(text)
+        value = EncodedJSON(text)
         if wait.branch:
             tree = [wait.branch, serialization.loads(text)]
-            value = Encoded(
+            value = EncodedJSON(
                 serialization.dumps(tree, what=f"signal {name!r}", own=True)
             )
-        outcome = Outcome(
+        outcome = WaitOutcome(
             StepStatus.COMPLETED, output=value, detail={"branch": wait.branch}
         )
         run = waits.resolve(wait, outcome, happened_at=clock.now())
         if run is not None:
-            notifier.ring(run.queue)
+            notifier.notify(run.queue)
             return Run.objects.using(db.alias()).get(pk=run.pk)
     return None
 
@@ -53,6 +53,6 @@ def _displace(wait: Wait, name: str, by: uuid.UUID) -> None:
         "message": f"Run {by} took over the wait for the signal {name!r}.",
         "raise": "SignalReplaced",
     }
-    run = waits.resolve(wait, Outcome(StepStatus.FAILED, error=error))
+    run = waits.resolve(wait, WaitOutcome(StepStatus.FAILED, error=error))
     if run is not None:
-        notifier.ring(run.queue)
+        notifier.notify(run.queue)

@@ -25,7 +25,7 @@ from durable_jobs.serialization.match_keys import comparable, leaf_keys
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, events, waits
 from durable_jobs.store.connection_state import restored
-from durable_jobs.store.waits import Outcome
+from durable_jobs.store.waits import WaitOutcome
 
 logger = logging.getLogger("durable_jobs")
 
@@ -59,7 +59,7 @@ def _ask(wait: Wait, run: Run, event: Event) -> None:
         return
     propose(wait, [event.pk])
     waits.wake([wait.run_id])
-    notifier.ring(run.queue)
+    notifier.notify(run.queue)
 
 
 def _resolve(wait: Wait, event: Event) -> None:
@@ -67,14 +67,14 @@ def _resolve(wait: Wait, event: Event) -> None:
     output: Any = value.as_dict() | {"data": value.data, "ts": event.ts}
     if wait.branch:
         output = [wait.branch, output]
-    outcome = Outcome(
+    outcome = WaitOutcome(
         StepStatus.COMPLETED,
         output=output,
         detail={"event": event.pk, "branch": wait.branch},
     )
     run = waits.resolve(wait, outcome, happened_at=events.happened_at(event))
     if run is not None:
-        notifier.ring(run.queue)
+        notifier.notify(run.queue)
 
 
 def propose(wait: Wait, event_ids: Sequence[str]) -> None:
@@ -103,7 +103,7 @@ def proposed(wait: Wait) -> list[Event]:
     return sorted(rows, key=lambda event: chosen.index(event.pk))
 
 
-def came_before(run: Run, wait: Wait, consumed: Sequence[str]) -> list[Event]:
+def earlier_matches(run: Run, wait: Wait, consumed: Sequence[str]) -> list[Event]:
     """Return the events that a wait with ``since="run"`` may take from the past."""
     found = []
     # The event that started the run may have come at the same moment.
@@ -125,10 +125,12 @@ def _past(event: Event) -> Any:
         return event.data
 
 
-def look_back(run: Run, step: str, wait: Wait, consumed: Sequence[str]) -> bool:
+def find_earlier_event(
+    run: Run, step: str, wait: Wait, consumed: Sequence[str]
+) -> bool:
     """Give a wait with ``since="run"`` an event that came before it; tell whether."""
     wanted = wait.condition or {}
-    for event in came_before(run, wait, consumed):
+    for event in earlier_matches(run, wait, consumed):
         try:
             if not meets(run, received(event), wanted):
                 continue

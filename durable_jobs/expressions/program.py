@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.expressions.rewriting import Refused, Rewritten, rewrite
+from durable_jobs.expressions.rewriting import RefusedExpression, Rewritten, rewrite
 from durable_jobs.expressions.values import Exact, is_there, look_up
 from durable_jobs.records import Unfit, native
 
@@ -52,7 +52,7 @@ class Program:
                 f"{where}: the expression {source!r} is CEL, which is not installed "
                 f'({error}): pip install "durable-jobs[cel]", or pass a callable.'
             ) from None
-        except Refused as error:
+        except RefusedExpression as error:
             raise ConfigurationError(
                 f"{where}: the expression {source!r} cannot be used: {error}."
             ) from None

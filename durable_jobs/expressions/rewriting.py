@@ -54,7 +54,7 @@ class _Token(NamedTuple):
 _END = _Token("end", "")
 
 
-class Refused(Exception):
+class RefusedExpression(Exception):
     """The text is CEL, but not of the kind that is let in."""
 
 
@@ -195,14 +195,14 @@ class _Rewriter:
             if self._token(at - 1).text != "." or self._token(at + 1).text != "(":
                 continue
             if token.text in _COSTLY_LOOPS:
-                raise Refused(
+                raise RefusedExpression(
                     f"'{token.text}' is not available, as its cost grows with the "
                     "square of the list; expected 'exists', 'all' or a Python callable"
                 )
             if token.text in _LOOPS and self._token(at + 3).text == ",":
                 name = self._token(at + 2).text
                 if name in self.variables:
-                    raise Refused(f"a loop hides the variable '{name}'")
+                    raise RefusedExpression(f"a loop hides the variable '{name}'")
                 names.add(name)
         return names
 

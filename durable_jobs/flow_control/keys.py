@@ -13,7 +13,7 @@ from durable_jobs import clock, serialization
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.flow_control import (
     Concurrency,
-    Limit,
+    DeclaredLimit,
     RateLimit,
     Singleton,
     Throttle,
@@ -22,7 +22,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.start_options import MAX_PRIORITY
 from durable_jobs.exceptions import ExpressionError, PayloadError
 from durable_jobs.expressions import Expression
-from durable_jobs.models import Gate, Lane, Run
+from durable_jobs.models import Backlog, Limit, Run
 from durable_jobs.records import Unfit, native
 from durable_jobs.store import db
 
@@ -106,7 +106,9 @@ def _places(function: Function) -> dict[str, Expression | None]:
     return found
 
 
-def lacking(function: Function, flow: Flow | None, *, starting: bool) -> list[str]:
+def missing_limits(
+    function: Function, flow: Flow | None, *, starting: bool
+) -> list[str]:
     """Return the limits that came into the code after a run, and that it waits for."""
     if not function.controls.queues:
         return []
@@ -176,7 +178,7 @@ def repeat_key(function: Function, event: ReceivedEvent) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class KeyedLimit:
     """A gate that a run has to pass, and the rule that the gate goes by."""
 
     control: str
@@ -198,7 +200,7 @@ class Passage:
         return digest(self.control, of, self.function.id, source, self.text)
 
     @property
-    def limit(self) -> Limit | None:
+    def limit(self) -> DeclaredLimit | None:
         """The limit that is declared; None where one live run is what the rule is."""
         rule = self.rule
         return None if rule is None or isinstance(rule, Singleton) else rule.limit
@@ -213,9 +215,9 @@ class Passage:
         """Tell whether a slot here is released whenever the run rests."""
         return isinstance(self.rule, Concurrency) and self.rule.of == "steps"
 
-    def gate(self) -> Gate:
+    def limit_row(self) -> Limit:
         """Return the gate's row, not saved."""
-        return Gate(
+        return Limit(
             name=self.name,
             control=self.control,
             function="" if self.shared else self.function.id,
@@ -225,7 +227,7 @@ class Passage:
         )
 
 
-def passage(function: Function, flow: Flow, place: str) -> Passage | None:
+def passage(function: Function, flow: Flow, place: str) -> KeyedLimit | None:
     """Return one gate of a run, None when the code does not declare it any more."""
     controls, control = function.controls, place.partition(":")[0]
     rule: Rule = None
@@ -243,15 +245,15 @@ def passage(function: Function, flow: Flow, place: str) -> Passage | None:
             return None
     key = flow.get(place)
     shared = isinstance(rule, Concurrency) and rule.scope == "account"
-    return Passage(control, place, function, key, text_of(key), rule, shared)
+    return KeyedLimit(control, place, function, key, text_of(key), rule, shared)
 
 
-def passages(function: Function, flow: Flow, *, starting: bool) -> list[Passage]:
+def passages(function: Function, flow: Flow, *, starting: bool) -> list[KeyedLimit]:
     """Return the gates of a lane: of a start, or of going on after a rest."""
     return list(_passages(function, flow, starting))
 
 
-def _passages(function: Function, flow: Flow, starting: bool) -> Iterator[Passage]:
+def _passages(function: Function, flow: Flow, starting: bool) -> Iterator[KeyedLimit]:
     for place in flow:
         found = passage(function, flow, place)
         if found is None or found.control == RATE_LIMIT:
@@ -269,7 +271,7 @@ def undeclared(function: Function, flow: Flow, *, starting: bool) -> bool:
     )
 
 
-def lane_of(run: Run, *, starting: bool, moment: datetime) -> Lane:
+def lane_of(run: Run, *, starting: bool, moment: datetime) -> Backlog:
     """Return the row of the lane that a run belongs in, not saved."""
     flow = run.flow or {}
     if starting and ORDERING in flow:
@@ -282,7 +284,7 @@ def lane_of(run: Run, *, starting: bool, moment: datetime) -> Lane:
             if starting or place.startswith(CONCURRENCY)
         }
     name = digest(run.function, run.queue, starting, text_of(keys))
-    return Lane(
+    return Backlog(
         name=name,
         function=run.function,
         queue=run.queue,

@@ -18,8 +18,8 @@ from django.db import DatabaseError
 from durable_jobs import clock
 from durable_jobs.control_flow import let_pass
 from durable_jobs.error_text import summary_of
-from durable_jobs.flow_control.keys import Passage
-from durable_jobs.models import Gate
+from durable_jobs.flow_control.keys import KeyedLimit
+from durable_jobs.models import Limit
 from durable_jobs.store.connection_state import restored
 
 logger = logging.getLogger("durable_jobs")
@@ -31,33 +31,35 @@ MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LimitValue:
     """What a callable gave: a limit, or with ``trouble`` the last one that was good."""
 
     limit: int | None
     at: datetime
-    trouble: str = ""
+    error: str = ""
 
 
-_answers: dict[tuple[str, str, str], Answer] = {}
+_answers: dict[tuple[str, str, str], LimitValue] = {}
 
 
-def known(passage: Passage, gate: Gate) -> Answer | None:
+def cached_limit(passage: KeyedLimit, gate: Limit) -> LimitValue | None:
     """Return the limit of a gate; None when its callable has to be asked first."""
     declared = passage.limit
     if declared is None:
-        return Answer(1, clock.now())  # one live run is what it is, for operators too
+        return LimitValue(
+            1, clock.now()
+        )  # one live run is what it is, for operators too
     if gate.override is not None:
-        return Answer(gate.override, clock.now())
+        return LimitValue(gate.override, clock.now())
     if not callable(declared):
-        return Answer(declared, clock.now())
+        return LimitValue(declared, clock.now())
     found = _answers.get(_place(passage))
     if found is None or not found.at <= clock.now() < found.at + REMEMBERED:
         return None
     return found
 
 
-def ask(passage: Passage) -> tuple[Answer, bool]:
+def evaluate(passage: KeyedLimit) -> tuple[LimitValue, bool]:
     """Ask for a limit, outside of any admission; tell whether it has grown.
 
     A callable that raises, or gives anything but a whole number of 0 or more, leaves
@@ -67,13 +69,13 @@ def ask(passage: Passage) -> tuple[Answer, bool]:
     before = _answers.get(place)
     last = before.limit if before is not None else None
     try:
-        answer = Answer(_checked(passage), clock.now())
+        answer = LimitValue(_checked(passage), clock.now())
     except BaseException as error:  # it is your project's code
         let_pass(error)
         if issubclass(type(error), DatabaseError):
             logger.debug("A limit's query failed.", exc_info=True)
         trouble = summary_of(error, 500)
-        answer = Answer(last, clock.now(), trouble)
+        answer = LimitValue(last, clock.now(), trouble)
         logger.warning(
             "The limit of %s of %s for key %s is not known, and %s: %s",
             passage.place,
@@ -94,7 +96,7 @@ def forget() -> None:
     _answers.clear()
 
 
-def _checked(passage: Passage) -> int:
+def _checked(passage: KeyedLimit) -> int:
     declared = passage.limit
     limit = _called(passage, declared) if callable(declared) else declared
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
@@ -103,11 +105,11 @@ def _checked(passage: Passage) -> int:
     return limit
 
 
-def _called(passage: Passage, limit: Callable[[Any], int]) -> int:
+def _called(passage: KeyedLimit, limit: Callable[[Any], int]) -> int:
     """Call a limit; raise if it leaves open a transaction that claims would be in."""
     with restored(f"The limit {passage.place} of {passage.function.id}"):
         return limit(passage.key)
 
 
-def _place(passage: Passage) -> tuple[str, str, str]:
+def _place(passage: KeyedLimit) -> tuple[str, str, str]:
     return passage.function.id, passage.place, passage.text

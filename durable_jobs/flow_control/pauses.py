@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 
 from durable_jobs import clock
 from durable_jobs.flow_control import keys
-from durable_jobs.models import Lane, Pause
+from durable_jobs.models import Backlog, Pause
 from durable_jobs.store import backlogs, db, pauses
 
 #: Runs of a function that is resumed which may be claimed again at once.
@@ -98,14 +98,14 @@ def resume(kind: str, name: str, key: str = "") -> bool:
     if not rows._raw_delete(db.alias()):
         return False
     if kind == Pause.FUNCTION:
-        shelves = Lane.objects.using(db.alias()).filter(function=name, keys={})
+        shelves = Backlog.objects.using(db.alias()).filter(function=name, keys={})
         left = RESTORED
         for lane in shelves[:MOST_SHELVES]:
-            left -= backlogs.unshelve(lane, left)
+            left -= backlogs.restore_paused(lane, left)
     return True
 
 
-def start_again(lane_rows: QuerySet[Lane]) -> int:
+def start_again(lane_rows: QuerySet[Backlog]) -> int:
     """Let lanes try again that no pause keeps; the lock is held.
 
     Up to ``RESTORED`` runs that were kept may be claimed again; their lane stays as it
@@ -116,10 +116,10 @@ def start_again(lane_rows: QuerySet[Lane]) -> int:
         if holding(pauses, lane.function, lane.keys.values()) is None:
             count += 1
             if not lane.keys:
-                left -= backlogs.unshelve(lane, left)
+                left -= backlogs.restore_paused(lane, left)
                 if left <= 0:
                     return count
-            backlogs.activate(Lane.objects.using(db.alias()).filter(pk=lane.pk))
+            backlogs.activate(Backlog.objects.using(db.alias()).filter(pk=lane.pk))
     return count
 
 
@@ -131,7 +131,7 @@ def still(pause: Pause) -> Pause | None:
     return rows.first()
 
 
-def shelve(function: str, limit: int, before: datetime | None = None) -> int:
+def set_aside_paused(function: str, limit: int, before: datetime | None = None) -> int:
     """Take up to ``limit`` runs of a function from where workers claim; count them.
 
     With ``before``, only those that were queued until then.
@@ -139,19 +139,19 @@ def shelve(function: str, limit: int, before: datetime | None = None) -> int:
     count = backlogs.take_back(backlogs.unclaimed(function), limit)
     for queue in backlogs.ready_queues(function):
         lane = _shelf(function, queue)
-        count += backlogs.shelve(function, lane, limit - count, before)
+        count += backlogs.set_aside_paused(function, lane, limit - count, before)
         if count >= limit:
             break
     return count
 
 
-def _shelf(function: str, queue: str) -> Lane:
+def _shelf(function: str, queue: str) -> Backlog:
     """Return the lane in which runs of a paused function without limits are kept.
 
     No admission has to do with it, so it may be made without the lock.
     """
     name = keys.digest(function, queue, "shelf")
-    row = Lane(
+    row = Backlog(
         name=name,
         function=function,
         queue=queue,

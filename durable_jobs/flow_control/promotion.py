@@ -18,9 +18,9 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.flow_control import keys, limits, rates
 from durable_jobs.flow_control import pauses as pause_state
-from durable_jobs.flow_control.keys import Passage
+from durable_jobs.flow_control.keys import KeyedLimit
 from durable_jobs.flow_control.pauses import Pauses
-from durable_jobs.models import Entry, Gate, Lane, Run, Slot
+from durable_jobs.models import AdmissionState, Backlog, Limit, Run, Slot
 from durable_jobs.store import backlogs, db
 from durable_jobs.store import limits as limit_rows
 
@@ -42,13 +42,13 @@ LEFT_ALONE = timedelta(seconds=1)
 
 
 @dataclass(slots=True)
-class Granted:
+class Promotion:
     """What came of the turns of one admission."""
 
     count: int = 0
     #: The earliest time at which a throttle lets somebody through.
     next_at: datetime | None = None
-    unknown: list[Passage] = field(default_factory=list)
+    unknown: list[KeyedLimit] = field(default_factory=list)
     #: Lanes that were found blocked: room only shrinks here, so they stay so.
     blocked: set[int] = field(default_factory=set)
     #: Lanes that this process leaves to others.
@@ -58,16 +58,16 @@ class Granted:
     more: bool = False
 
 
-def grant(queue: str, wanted: int, pauses: Pauses) -> Granted:
+def promote(queue: str, wanted: int, pauses: Pauses) -> Promotion:
     """Let up to ``wanted`` runs of a queue through, lane after lane."""
-    done, functions = Granted(), registry.ids()
+    done, functions = Promotion(), registry.ids()
     for _ in range(ROUNDS):
         count = min(max(FEWEST, wanted - done.count), LANES)
         chosen = backlogs.active(queue, functions, count, leaving=done.left)
         if not chosen:
             return done
         before = done.count
-        _Turns(chosen, pauses, wanted - done.count, done).play(done)
+        _Round(chosen, pauses, wanted - done.count, done).play(done)
         if done.count >= wanted or (done.count == before and done.unknown):
             return done  # what is not known is asked for first
     done.more = True
@@ -75,22 +75,22 @@ def grant(queue: str, wanted: int, pauses: Pauses) -> Granted:
 
 
 @dataclass(slots=True)
-class _Visit:
+class _BacklogTurn:
     """A lane in its turn."""
 
-    lane: Lane
-    passages: list[Passage]
+    lane: Backlog
+    passages: list[KeyedLimit]
     waiting: list[Run] = field(default_factory=list)
     #: Whether there is more in line than what is in ``waiting``.
     more: bool = False
     open: bool = True
 
 
-class _Turns:
+class _Round:
     """One round of turns among a few lanes, and what it changes."""
 
     def __init__(
-        self, chosen: Sequence[Lane], pauses: Pauses, wanted: int, done: Granted
+        self, chosen: Sequence[Backlog], pauses: Pauses, wanted: int, done: Promotion
     ) -> None:
         self._done = done
         self._now = clock.now()
@@ -98,44 +98,46 @@ class _Turns:
         self._pauses = pauses
         self._visits = [self._guarded_visit(lane) for lane in chosen]
         every = [one for visit in self._visits for one in visit.passages]
-        self._gates = limit_rows.ensure(one.gate() for one in every) if every else {}
+        self._gates = (
+            limit_rows.ensure(one.limit_row() for one in every) if every else {}
+        )
         self._taken = limit_rows.taken(gate.pk for gate in self._gates.values())
         self._tats: dict[int, datetime] = {}
         self._slots: list[Slot] = []
         self._through: dict[int | None, list[uuid.UUID]] = {}
         #: Gates at which a lane has left room that others may wait for.
-        self._spare: dict[int, Gate] = {}
+        self._spare: dict[int, Limit] = {}
 
-    def _guarded_visit(self, lane: Lane) -> _Visit:
+    def _guarded_visit(self, lane: Backlog) -> _BacklogTurn:
         try:
             return self._visit(lane)
         except DatabaseError:
             raise  # the whole transaction is over
         except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
             self._done.failed[lane.pk] = error
-            return _Visit(lane, [], open=False)
+            return _BacklogTurn(lane, [], open=False)
 
-    def _visit(self, lane: Lane) -> _Visit:
+    def _visit(self, lane: Backlog) -> _BacklogTurn:
         function = registry.find(lane.function)
         if function is None:
-            return _Visit(lane, [], open=False)
+            return _BacklogTurn(lane, [], open=False)
         strict = keys.ORDERING in lane.keys
-        visit = _Visit(lane, [])
+        visit = _BacklogTurn(lane, [])
         flow = self._first_in_order(visit) if strict else lane.keys
         if flow is None:
             return visit
-        visit.passages = keys.passages(function, flow, starting=lane.starting)
+        visit.passages = keys.passages(function, flow, starting=lane.for_new_runs)
         if self._foreign(function, flow, lane):
             visit.open = False
-        elif lane.starting and pause_state.holding(
+        elif lane.for_new_runs and pause_state.holding(
             self._pauses, function.id, flow.values()
         ):
             visit.open = False
             lane.active = strict
-            lane.turn = self._now + LOOK_AGAIN if strict else lane.turn
+            lane.eligible_at = self._now + LOOK_AGAIN if strict else lane.eligible_at
         return visit
 
-    def _first_in_order(self, visit: _Visit) -> keys.Flow | None:
+    def _first_in_order(self, visit: _BacklogTurn) -> keys.Flow | None:
         """Read the first run of a strict line, whose own keys count."""
         first, there = backlogs.head(visit.lane)
         if first is not None:
@@ -144,20 +146,20 @@ class _Turns:
         visit.open = False
         visit.lane.active = there
         if there:
-            visit.lane.turn = self._now + CHANGING
+            visit.lane.eligible_at = self._now + CHANGING
         return None
 
-    def _foreign(self, function: Function, flow: keys.Flow, lane: Lane) -> bool:
+    def _foreign(self, function: Function, flow: keys.Flow, lane: Backlog) -> bool:
         """Tell whether a lane is for processes whose code has a limit that ours lacks.
 
         Its first run has waited for one long enough when a deploy is over.
         """
-        if not keys.undeclared(function, flow, starting=lane.starting):
+        if not keys.undeclared(function, flow, starting=lane.for_new_runs):
             return False
         first = backlogs.waiting(lane.pk).first()
         if first is None or first.due_at < self._now - DEPLOY:
             return False
-        lane.turn = self._now + LEFT_ALONE
+        lane.eligible_at = self._now + LEFT_ALONE
         return True
 
     def _read(self, left: int) -> None:
@@ -166,15 +168,15 @@ class _Turns:
         able = [visit for visit in able if not self._is_full(visit)]
         share = -(-left // max(1, len(able)))
         for visit in able:
-            visit.waiting, visit.more = backlogs.heads(visit.lane, share)
+            visit.waiting, visit.more = backlogs.one_per_function(visit.lane, share)
             if not visit.waiting and visit.more:
-                visit.lane.turn = self._now + CHANGING
+                visit.lane.eligible_at = self._now + CHANGING
 
-    def _is_full(self, visit: _Visit) -> bool:
+    def _is_full(self, visit: _BacklogTurn) -> bool:
         """Close a lane at a gate without room; tell whether it was."""
         for passage in visit.passages:
             gate = self._gates[passage.name]
-            answer = limits.known(passage, gate)
+            answer = limits.cached_limit(passage, gate)
             throttled = isinstance(passage.rule, Throttle)
             if answer is None or answer.limit is None or throttled or passage.held:
                 continue
@@ -184,7 +186,7 @@ class _Turns:
                 return True
         return False
 
-    def play(self, done: Granted) -> None:
+    def play(self, done: Promotion) -> None:
         """Give each lane its turn until enough are through, or none can go on."""
         done.left |= {visit.lane.pk for visit in self._visits if not visit.open}
         self._read(self._wanted)
@@ -208,7 +210,7 @@ class _Turns:
         runs = [run.pk for visit in self._visits for run in visit.waiting]
         return limit_rows.held_by(single, runs) if single and runs else set()
 
-    def _turn(self, visit: _Visit, done: Granted) -> bool:
+    def _turn(self, visit: _BacklogTurn, done: Promotion) -> bool:
         """Let the first run of a lane through, or close the lane; tell which."""
         lane = visit.lane
         if not visit.waiting:
@@ -227,7 +229,7 @@ class _Turns:
         self._pass(visit, visit.waiting.pop(0), starts)
         return True
 
-    def _close(self, visit: _Visit) -> None:
+    def _close(self, visit: _BacklogTurn) -> None:
         """End a lane's turn; the room that it leaves is for who waits for it."""
         visit.open = False
         for passage in visit.passages:
@@ -238,22 +240,22 @@ class _Turns:
 
     def _has_room(
         self,
-        visit: _Visit,
-        passage: Passage,
-        gate: Gate,
+        visit: _BacklogTurn,
+        passage: KeyedLimit,
+        gate: Limit,
         starts: dict[int, datetime],
-        done: Granted,
+        done: Promotion,
     ) -> bool:
         """Tell whether a gate lets one more through; let the lane wait if it does not.
 
         ``starts`` takes up how throttles would stand after it.
         """
-        answer = limits.known(passage, gate)
+        answer = limits.cached_limit(passage, gate)
         if answer is None:
             done.unknown.append(passage)
             return False
         if answer.limit is None:
-            visit.lane.turn = self._now + ASK_AGAIN
+            visit.lane.eligible_at = self._now + ASK_AGAIN
             done.left.add(visit.lane.pk)
             return False
         if isinstance(passage.rule, Throttle) and answer.limit:
@@ -266,7 +268,7 @@ class _Turns:
             if start > self._now:
                 strict = keys.ORDERING in visit.lane.keys
                 latest = self._now + LOOK_AGAIN
-                visit.lane.turn = min(start, latest) if strict else start
+                visit.lane.eligible_at = min(start, latest) if strict else start
                 done.next_at = min(start, done.next_at or start)
                 return False
             starts[gate.pk] = after
@@ -276,7 +278,7 @@ class _Turns:
             return False
         return True
 
-    def _pass(self, visit: _Visit, run: Run, starts: dict[int, datetime]) -> None:
+    def _pass(self, visit: _BacklogTurn, run: Run, starts: dict[int, datetime]) -> None:
         lane = visit.lane
         self._tats |= starts
         for passage in visit.passages:
@@ -292,14 +294,14 @@ class _Turns:
                     since=self._now,
                 )
             )
-        lane.turn, lane.served = self._now, lane.served + 1
+        lane.eligible_at, lane.promoted_count = self._now, lane.promoted_count + 1
         rests = any(passage.of_steps for passage in visit.passages)
-        entry = Entry.RESUME.value if rests else None
+        entry = AdmissionState.RESUMED.value if rests else None
         self._through.setdefault(entry, []).append(run.pk)
 
-    def _write(self, done: Granted) -> None:
+    def _write(self, done: Promotion) -> None:
         """Write what the round has changed."""
-        limit_rows.take(self._slots)
+        limit_rows.acquire(self._slots)
         limit_rows.set_arrivals(self._tats)
         for entry, run_ids in self._through.items():
             backlogs.let_through(run_ids, entry)
@@ -314,33 +316,33 @@ class _Turns:
             else:
                 self._pass_on(gate, done.blocked)
 
-    def _pass_on(self, gate: Gate, blocked: Iterable[int]) -> None:
+    def _pass_on(self, gate: Limit, blocked: Iterable[int]) -> None:
         """Let a lane try for which a shared gate has room by its own limit.
 
         One for which it has none would be blocked again, and let others try in turn.
         """
         for lane in backlogs.waiting_for(gate.pk, registry.sharing(), leaving=blocked):
             function = registry.get(lane.function)
-            needed = keys.passages(function, lane.keys, starting=lane.starting)
+            needed = keys.passages(function, lane.keys, starting=lane.for_new_runs)
             here = next((one for one in needed if one.name == gate.name), None)
             if here is None or _has_slots(here, gate, self._taken[gate.pk]):
-                backlogs.activate(Lane.objects.using(db.alias()).filter(pk=lane.pk))
+                backlogs.activate(Backlog.objects.using(db.alias()).filter(pk=lane.pk))
                 return
 
 
-def _has_slots(passage: Passage, gate: Gate, taken: int) -> bool:
-    answer = limits.known(passage, gate)
+def _has_slots(passage: KeyedLimit, gate: Limit, taken: int) -> bool:
+    answer = limits.cached_limit(passage, gate)
     return answer is not None and (answer.limit or 0) > taken
 
 
-def more(run: Run, passages: Sequence[Passage], wanted: int) -> list[Slot]:
+def more(run: Run, passages: Sequence[KeyedLimit], wanted: int) -> list[Slot]:
     """Return slots for steps that a run executes beside one that has its own."""
-    known = limit_rows.ensure(passage.gate() for passage in passages)
+    known = limit_rows.ensure(passage.limit_row() for passage in passages)
     taken = limit_rows.taken(gate.pk for gate in known.values())
     room = wanted
     for passage in passages:
         gate = known[passage.name]
-        answer = limits.known(passage, gate)
+        answer = limits.cached_limit(passage, gate)
         if answer is None or answer.limit is None or gate.lanes.exists():
             return []
         room = min(room, answer.limit - taken[gate.pk])

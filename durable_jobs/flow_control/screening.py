@@ -21,9 +21,9 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import format_duration
 from durable_jobs.flow_control import keys, limits, rates
 from durable_jobs.flow_control import pauses as pause_state
-from durable_jobs.flow_control.keys import Passage
+from durable_jobs.flow_control.keys import KeyedLimit
 from durable_jobs.flow_control.pauses import Pauses
-from durable_jobs.models import Admission, Entry, Gate, Run, Slot
+from durable_jobs.models import AdmissionState, Limit, RateLimitHit, Run, Slot
 from durable_jobs.store import backlogs, runs
 from durable_jobs.store import limits as limit_rows
 
@@ -52,20 +52,20 @@ class Arrived:
     #: The runs that a newer one takes the place of, and that one. It is let in when
     #: they have ended.
     replaced: dict[uuid.UUID, uuid.UUID] = field(default_factory=dict)
-    unknown: list[Passage] = field(default_factory=list)
+    unknown: list[KeyedLimit] = field(default_factory=list)
     #: What kept single runs from a decision.
     failed: dict[uuid.UUID, Exception] = field(default_factory=dict)
     more: bool = False
 
 
-def take_in(pauses: Pauses) -> Arrived:
+def screen_new_runs(pauses: Pauses) -> Arrived:
     """Decide about the runs that have arrived, and put them in their lanes."""
     known = backlogs.arrived(registry.ids(), clock.now()).only(*_NEEDED)
     rows = list(backlogs.locked(known)[:BATCH])
     if not rows:
         return Arrived()
     done = Arrived(more=len(rows) == BATCH)
-    desk, late = _Desk(done), _behind_hidden(known, rows)
+    desk, late = _Screener(done), _behind_hidden(known, rows)
     entering = [
         run for run in rows if run.pk not in late and desk.decides_for(run, pauses)
     ]
@@ -105,17 +105,17 @@ def _enter(entering: Sequence[Run], done: Arrived) -> None:
     now = clock.now()
     wanted = {}
     for run in entering:
-        starting = run.lane != Entry.RESUME
+        starting = run.backlog != AdmissionState.RESUMED
         try:
             wanted[run.pk] = keys.lane_of(run, starting=starting, moment=now)
         except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
             done.failed[run.pk] = error
             continue
-        run.entry = Entry.AGAIN if starting else Entry.RESUME
+        run.requeue_to = AdmissionState.REQUEUED if starting else AdmissionState.RESUMED
     rows = backlogs.ensure(wanted.values())
     placed = [run for run in entering if run.pk in wanted]
     for run in placed:
-        run.lane = rows[wanted[run.pk].name].pk
+        run.backlog = rows[wanted[run.pk].name].pk
     backlogs.enter(placed)
 
 
@@ -131,14 +131,14 @@ class _Starts:
         insort(self.times, at)
 
 
-class _Desk:
+class _Screener:
     """Where a start is let in or sent away."""
 
     def __init__(self, done: Arrived) -> None:
         self._done = done
-        self._gates: dict[str, Gate] = {}
+        self._gates: dict[str, Limit] = {}
         self._starts: dict[int, _Starts] = {}
-        self._notes: list[Admission] = []
+        self._notes: list[RateLimitHit] = []
         self._singles: dict[int, list[Slot]] = {}
         self._taken: dict[int, Slot] = {}
         self._coming: dict[int, Run] = {}
@@ -146,7 +146,7 @@ class _Desk:
     def decides_for(self, run: Run, pauses: Pauses) -> bool:
         """Return whether a run may stand in line; keep an error that it makes."""
         try:
-            return run.lane != Entry.START or self.lets_in(run, pauses)
+            return run.backlog != AdmissionState.NEW or self.lets_in(run, pauses)
         except DatabaseError:
             raise  # the whole transaction is over
         except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
@@ -160,9 +160,13 @@ class _Desk:
             return False  # left to a process that has its code
         values = (run.flow or {}).values()
         reason = pause_state.skips(pauses, run.function, values, run.queued_at)
-        found: Admission | str | None = None
+        found: RateLimitHit | str | None = None
         # What is redriven, or comes again from a batch, was let in before.
-        if reason is None and run.started_at is None and run.relation != runs.BATCH:
+        if (
+            reason is None
+            and run.started_at is None
+            and run.parent_relation != runs.BATCH
+        ):
             found = self._limited(run, function)
             if found is _LATER:
                 return False
@@ -173,7 +177,9 @@ class _Desk:
         if reason is not None:
             self._done.skipped[run.pk] = reason
             return False
-        if isinstance(found, Admission):  # what another control refuses does not count
+        if isinstance(
+            found, RateLimitHit
+        ):  # what another control refuses does not count
             self._notes.append(found)
             self._starts[found.gate_id].add(found.at)
         return True
@@ -181,14 +187,14 @@ class _Desk:
     def write(self) -> None:
         """Write what was let in."""
         limit_rows.note_admissions(self._notes)
-        limit_rows.take(list(self._taken.values()))
+        limit_rows.acquire(list(self._taken.values()))
 
-    def _gate(self, passage: Passage) -> Gate:
+    def _gate(self, passage: KeyedLimit) -> Limit:
         if passage.name not in self._gates:
-            self._gates |= limit_rows.ensure([passage.gate()])
+            self._gates |= limit_rows.ensure([passage.limit_row()])
         return self._gates[passage.name]
 
-    def _limited(self, run: Run, function: Function) -> Admission | str | None:
+    def _limited(self, run: Run, function: Function) -> RateLimitHit | str | None:
         """Return how a rate limit lets a run in, or why it does not.
 
         ``_LATER`` while the limit is not known.
@@ -197,20 +203,20 @@ class _Desk:
         if passage is None or not isinstance(passage.rule, RateLimit):
             return None
         gate, per = self._gate(passage), passage.rule.period
-        answer = limits.known(passage, gate)
+        answer = limits.cached_limit(passage, gate)
         if answer is None:
             self._done.unknown.append(passage)
             return _LATER
         if answer.limit is None:
-            return f"rate limit: the limit is not known: {answer.trouble}"
+            return f"rate limit: the limit is not known: {answer.error}"
         at = max(run.due_at, run.queued_at)
         starts = self._around(gate, at, per)
         free_at = rates.room_in_window(starts.times, at, answer.limit, per)
         if free_at is not None:
             return _above(answer.limit, per, passage, free_at)
-        return Admission(gate_id=gate.pk, at=at, expires_at=at + per)
+        return RateLimitHit(gate_id=gate.pk, at=at, expires_at=at + per)
 
-    def _around(self, gate: Gate, at: datetime, per: timedelta) -> _Starts:
+    def _around(self, gate: Limit, at: datetime, per: timedelta) -> _Starts:
         """Return the starts that share a window with one at ``at``, and some more."""
         found = self._starts.get(gate.pk)
         if found is None or not found.since <= at - per <= at + per <= found.until:
@@ -251,7 +257,7 @@ class _Desk:
         self._taken[gate.pk] = own
         return None
 
-    def _live(self, gate: Gate, run: Run, *, ended: bool) -> list[Slot]:
+    def _live(self, gate: Limit, run: Run, *, ended: bool) -> list[Slot]:
         """Return who is live at a singleton's gate.
 
         With ``ended``, also who was when the run came, and was not collected yet.
@@ -271,7 +277,7 @@ class _Desk:
 _LATER = "later"
 
 
-def _above(limit: int, per: timedelta, passage: Passage, free_at: datetime) -> str:
+def _above(limit: int, per: timedelta, passage: KeyedLimit, free_at: datetime) -> str:
     keyed = isinstance(passage.rule, RateLimit) and passage.rule.key is not None
     named = f" for key {passage.text}" if keyed else ""
     return (

@@ -16,13 +16,13 @@ from django.db.models import Exists, QuerySet
 from durable_jobs import clock, notifier
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.flow_control import keys, limits, promotion, screening
 from durable_jobs.flow_control import pauses as pause_state
-from durable_jobs.flow_control.keys import Passage
+from durable_jobs.flow_control.keys import KeyedLimit
 from durable_jobs.flow_control.screening import Arrived
 from durable_jobs.lifecycle import event_windows, finish, start
-from durable_jobs.models import Gate, Lane, Pause, Run, Slot
+from durable_jobs.models import Backlog, Limit, Pause, Run, Slot
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import backlogs, db, exists_probe, item_errors, leases
 from durable_jobs.store import event_windows as window_rows
@@ -78,14 +78,14 @@ def admit(queue: str | None = None, wanted: int = 0) -> int:
         # What was let through and nobody has claimed yet is enough for now.
         wanted -= backlogs.let_through_to(queue)[:wanted].count()
     work = needed()
-    return rounds(queue, wanted, work) if work else 0
+    return run_rounds(queue, wanted, work) if work else 0
 
 
 #: All that an admission may have to do.
 EVERYTHING = frozenset({"arrived", "gathered", "windows", "turns", "released"})
 
 
-def rounds(
+def run_rounds(
     queue: str | None = None, wanted: int = 0, work: Set[str] = EVERYTHING
 ) -> int:
     """Admit what is known to be needed; what comes meanwhile is for the next one."""
@@ -101,7 +101,7 @@ def rounds(
     return through
 
 
-def widen(run: Run, wanted: int) -> list[int]:
+def acquire_more_slots(run: Run, wanted: int) -> list[int]:
     """Take more slots for steps that a run executes side by side; return their ids.
 
     As many for each as its gates have room for, but none while other runs wait there.
@@ -118,11 +118,11 @@ def widen(run: Run, wanted: int) -> list[int]:
         if not held.exists():
             return []
         slots = promotion.more(run, passages, wanted)
-        limit_rows.take(slots)
+        limit_rows.acquire(slots)
     return [slot.pk for slot in slots]
 
 
-def admitted(claimed: Sequence[Run]) -> list[Run]:
+def recheck_limits(claimed: Sequence[Run]) -> list[Run]:
     """Return those of some claimed runs that may execute; the others stand in line.
 
     These came before a limit that the code has now: they waited in no line for it. A
@@ -145,12 +145,12 @@ def admitted(claimed: Sequence[Run]) -> list[Run]:
         )
     if late:
         backlogs.line_up([run for run in claimed if run.pk in late], late)
-        hit("claim.returned")
+        failpoint("claim.returned")
     return [run for run in claimed if run.pk not in late and run.pk not in left]
 
 
 def _complete(run: Run, function: Function, late: dict[uuid.UUID, keys.Flow]) -> None:
-    missing = keys.lacking(function, run.flow, starting=not backlogs.begun(run))
+    missing = keys.missing_limits(function, run.flow, starting=not backlogs.begun(run))
     if missing:
         event = start.event_of(run)
         late[run.pk] = keys.completed(function, run.flow, missing, event)
@@ -158,20 +158,20 @@ def _complete(run: Run, function: Function, late: dict[uuid.UUID, keys.Flow]) ->
 
 def _give_up(run: Run, left: set[uuid.UUID], until: datetime) -> None:
     left.add(run.pk)
-    leases.bury(run, until)
+    leases.requeue_dead_holder(run, until)
 
 
 def sweep() -> int:
     """Do a worker's part for those that are busy, or away; return how many rang."""
-    rounds()
+    run_rounds()
     waiting = backlogs.queues(registry.ids())
     if not registry.controlled:
         # Nobody admits: the code has no limits, and there may be lanes left over.
-        return sum(rounds(queue, LEFT_OVER) for queue in sorted(waiting))
+        return sum(run_rounds(queue, LEFT_OVER) for queue in sorted(waiting))
     return len(waiting)
 
 
-def shelve() -> int:
+def set_aside_paused() -> int:
     """Take runs of paused functions from where workers claim; count them.
 
     Those that a pause skips end; the others are kept in a lane of their own.
@@ -204,12 +204,16 @@ def _shelve(pause: Pause) -> int:
         if held.kind == Pause.QUEUE:
             return backlogs.take_back(backlogs.let_through_to(held.name), SHELVED)
         if not held.skip:
-            return pause_state.shelve(held.name, SHELVED)
+            return pause_state.set_aside_paused(held.name, SHELVED)
         came = backlogs.unbegun(held.name).filter(queued_at__gte=held.paused_at)
         chosen = list(came.values_list("pk", flat=True)[:SHELVED])
         # One that comes between the two is for the next batch.
         before = held.paused_at
-        moved = 0 if chosen else pause_state.shelve(held.name, SHELVED, before=before)
+        moved = (
+            0
+            if chosen
+            else pause_state.set_aside_paused(held.name, SHELVED, before=before)
+        )
     reason = pause_state.skips(pause_state.current(), held.name, (), clock.now())
     _skip(dict.fromkeys(chosen, reason) if reason is not None else {})
     return moved + (len(chosen) if reason is not None else 0)
@@ -217,7 +221,7 @@ def _shelve(pause: Pause) -> int:
 
 def resumed(function: str) -> None:
     """Let the lanes of a function that is not paused any more go on."""
-    rows = Lane.objects.using(db.alias()).filter(function=function)
+    rows = Backlog.objects.using(db.alias()).filter(function=function)
     still = rows.filter(active=False, blocked_on__isnull=True)
     late = rows.filter(active=True, turn__gt=clock.now())
     with limit_rows.locked():
@@ -227,13 +231,13 @@ def resumed(function: str) -> None:
 
 def unblocked(queue: str) -> None:
     """Let the lanes of a queue that is not paused any more try again."""
-    rows = Lane.objects.using(db.alias()).filter(queue=queue)
+    rows = Backlog.objects.using(db.alias()).filter(queue=queue)
     blocked = rows.filter(blocked_on__isnull=False)
     with limit_rows.locked():
         backlogs.activate(rows.filter(pk__in=_some(blocked)))
 
 
-def _some(rows: QuerySet[Lane]) -> list[int]:
+def _some(rows: QuerySet[Backlog]) -> list[int]:
     """Return as many lanes as are done at once; the tick does the others."""
     return list(rows.order_by("turn").values_list("pk", flat=True)[:LEFT_OVER])
 
@@ -243,13 +247,13 @@ def reopen(name: str, limit: int) -> None:
 
     Those that wait for a throttle's time do so by its new rate.
     """
-    gate = Gate.objects.using(db.alias()).filter(name=name).first()
+    gate = Limit.objects.using(db.alias()).filter(name=name).first()
     if gate is None:
         return
     with limit_rows.locked():
         backlogs.revive(gate.pk, limit)
         if gate.control == keys.THROTTLE:
-            rows = Lane.objects.using(db.alias()).filter(function=gate.function)
+            rows = Backlog.objects.using(db.alias()).filter(function=gate.function)
             backlogs.hasten(rows)
 
 
@@ -260,49 +264,49 @@ class _Round:
     through: int = 0
     more: bool = False
     next_at: datetime | None = None
-    unknown: list[Passage] = field(default_factory=list)
+    unknown: list[KeyedLimit] = field(default_factory=list)
     again: bool = False
 
 
 def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
     done = _Round()
     place = queue or ""
-    granted = promotion.Granted()
+    granted = promotion.Promotion()
     with limit_rows.locked():
-        hit("admit.begin", place)
+        failpoint("admit.begin", place)
         pauses = pause_state.current()
         arrived = Arrived()
         if work & {"gathered", "windows", "arrived"}:
-            arrived = screening.take_in(pauses)
+            arrived = screening.screen_new_runs(pauses)
         done.more = arrived.more
         done.unknown += arrived.unknown
         if "released" in work:
             for gate, count in sorted(limit_rows.collect().items()):
                 backlogs.revive(gate, count)
         if queue is not None and wanted > 0 and queue not in pauses.queues:
-            granted = promotion.grant(queue, wanted, pauses)
+            granted = promotion.promote(queue, wanted, pauses)
             done.through, done.next_at = granted.count, granted.next_at
             done.unknown += granted.unknown
             done.more = done.more or granted.more
         others = backlogs.queues(registry.ids()) - {queue}
-        hit("admit.written", place)
-    hit("admit.committed", place)
+        failpoint("admit.written", place)
+    failpoint("admit.committed", place)
     # In transactions of their own: ending a run may lock others. Whoever is skipped
     # has arrived until then, so a crash here leaves the decision to the next round.
     _note(arrived, granted)
     _skip(arrived.skipped)
     _replace(arrived.replaced)
-    hit("admit.done", place)
+    failpoint("admit.done", place)
     for name in sorted(others):
-        notifier.ring(name)
+        notifier.notify(name)
     if queue is not None and done.next_at is not None:
-        notifier.ring_at(done.next_at, queue)
+        notifier.notify_at(done.next_at, queue)
     asked = _ask(done.unknown)
     done.again = asked or done.more or bool(arrived.replaced)
     return done
 
 
-def _note(arrived: Arrived, granted: promotion.Granted) -> None:
+def _note(arrived: Arrived, granted: promotion.Promotion) -> None:
     """Keep the errors of single runs and backlogs, and put these off."""
     for run_id, error in arrived.failed.items():
         item_errors.failed(
@@ -317,12 +321,12 @@ def _note(arrived: Arrived, granted: promotion.Granted) -> None:
         item_errors.failed("backlog", lane, error, put_off=put_off)
 
 
-def _ask(unknown: list[Passage]) -> bool:
+def _ask(unknown: list[KeyedLimit]) -> bool:
     """Ask for the limits that were not known; tell whether there were any."""
     by_name = {passage.name: passage for passage in unknown}
     for name, passage in by_name.items():
-        answer, grown = limits.ask(passage)
-        limit_rows.answered(name, answer.trouble)
+        answer, grown = limits.evaluate(passage)
+        limit_rows.answered(name, answer.error)
         if grown and answer.limit:
             reopen(name, answer.limit)
     return bool(by_name)
@@ -362,7 +366,7 @@ def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
         alike.setdefault(reasons[run_id], []).append(run_id)
     for reason, run_ids in alike.items():
         for run in backlogs.skip(run_ids, reason):
-            finish.tell(run, End(RunStatus.SKIPPED, reason=reason))
+            finish.announce_end(run, End(RunStatus.SKIPPED, reason=reason))
 
 
 def _replace(replaced: Mapping[uuid.UUID, uuid.UUID]) -> None:

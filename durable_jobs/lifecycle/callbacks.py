@@ -10,13 +10,13 @@ from django.core.signing import BadSignature, Signer
 
 from durable_jobs import clock, notifier, serialization
 from durable_jobs.conf import settings
-from durable_jobs.exceptions import CallbackGone
+from durable_jobs.exceptions import CallbackClosed
 from durable_jobs.models import Wait, WaitKind
-from durable_jobs.models.fields import Encoded
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.serialization.texts import storable_text
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, waits
-from durable_jobs.store.waits import Outcome
+from durable_jobs.store.waits import WaitOutcome
 
 _SALT = "durable_jobs.callback"
 
@@ -33,17 +33,17 @@ def answer(text: str, *, data: Any, error: dict[str, Any] | None) -> None:
     now = clock.now()
     run = waits.resolve(wait, outcome, happened_at=now) if wait is not None else None
     if run is None:
-        raise CallbackGone
-    notifier.ring(run.queue)
+        raise CallbackClosed
+    notifier.notify(run.queue)
 
 
 def check(text: str) -> None:
     """Raise ``CallbackGone`` unless a run waits for the answer to a token."""
     if _wait(text) is None:
-        raise CallbackGone
+        raise CallbackClosed
 
 
-def _outcome(data: Any, error: dict[str, Any] | None) -> Outcome:
+def _outcome(data: Any, error: dict[str, Any] | None) -> WaitOutcome:
     if error is None:
         encoded = serialization.dumps(
             data,
@@ -51,8 +51,8 @@ def _outcome(data: Any, error: dict[str, Any] | None) -> Outcome:
             limit=settings.MAX_STEP_BYTES,
             limit_setting="MAX_STEP_BYTES",
         )
-        return Outcome(StepStatus.COMPLETED, output=Encoded(encoded))
-    return Outcome(
+        return WaitOutcome(StepStatus.COMPLETED, output=EncodedJSON(encoded))
+    return WaitOutcome(
         StepStatus.FAILED,
         error={
             "type": str(error.get("type", "CallbackFailed"))[:255],
@@ -66,7 +66,7 @@ def heartbeat(text: str) -> None:
     """Put off the end of a wait; raise ``CallbackGone`` when there is none."""
     wait = _wait(text)
     if wait is None:
-        raise CallbackGone
+        raise CallbackClosed
     beats = Wait.objects.using(db.alias()).filter(
         run_id=wait.run_id, step=wait.step, kind=WaitKind.TIMEOUT, name="heartbeat"
     )
@@ -81,6 +81,6 @@ def _wait(text: str) -> Wait | None:
         value = Signer(salt=_SALT).unsign(text)
     except (BadSignature, TypeError, AttributeError):
         msg = "Expected the token of a callback, as submit() was given it."
-        raise CallbackGone(msg) from None
+        raise CallbackClosed(msg) from None
     run_id, _, step = value.partition("-")
     return waits.get(uuid.UUID(run_id), step, WaitKind.CALLBACK)

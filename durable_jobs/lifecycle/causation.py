@@ -77,6 +77,6 @@ def depth_in(origins: Sequence[Mapping[str, Any]]) -> int:
 
 def _links(run: Run, event: str) -> list[str]:
     """Return what led to a run, the run, and the event that it sent."""
-    before = (run.origin or {}).get(CHAIN, [])
+    before = (run.event_meta or {}).get(CHAIN, [])
     links = [*before, f"{run.function} (run {run.pk})"]
     return [*links, f"event {event}"] if event else links

@@ -20,9 +20,9 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
 from durable_jobs.flow_control import keys
 from durable_jobs.lifecycle import causation
-from durable_jobs.lifecycle.start import Start, event_from, shown_event_of, start
-from durable_jobs.models import Gathered, Run, Window
-from durable_jobs.models.fields import Encoded, seen
+from durable_jobs.lifecycle.start import NewRun, event_from, shown_event_of, start
+from durable_jobs.models import BufferedEvent, EventWindow, Run
+from durable_jobs.models.fields import EncodedJSON, decode_lenient
 from durable_jobs.store import db, event_windows, item_errors, run_actions
 
 TAKEN = 1000
@@ -33,15 +33,15 @@ COUNT = "gathered"
 SUBJECTS = "subjects"
 
 
-def row(made: Start, key: Any) -> Gathered:
+def row(made: NewRun, key: Any) -> BufferedEvent:
     """Return an event to be gathered, from the start that it would be alone."""
-    return Gathered(
+    return BufferedEvent(
         function=made.function.id,
         key=key,
         event_id=made.event_id or "",
-        origin={**made.origin, SUBJECTS: [list(one) for one in made.subjects]},
-        data=Encoded(made.data),
-        ts=datetime.fromisoformat(made.origin["ts"]),
+        origin={**made.event_meta, SUBJECTS: [list(one) for one in made.subjects]},
+        data=EncodedJSON(made.data),
+        ts=datetime.fromisoformat(made.event_meta["ts"]),
         due_at=made.due_at,
     )
 
@@ -58,7 +58,7 @@ def take_in(failed: dict[int, Exception]) -> bool:
     names = dict(_names(rows, failed))
     rows = [one for one in rows if one.pk in names]
     open_ones, closing = event_windows.windows(names.values())
-    changed: dict[str, Window] = {}
+    changed: dict[str, EventWindow] = {}
     places: dict[int, str] = {}
     late = False
     for one in rows:
@@ -85,7 +85,7 @@ def take_in(failed: dict[int, Exception]) -> bool:
 
 
 def _names(
-    rows: Sequence[Gathered], failed: dict[int, Exception]
+    rows: Sequence[BufferedEvent], failed: dict[int, Exception]
 ) -> Iterator[tuple[int, str]]:
     for one in rows:
         try:
@@ -94,7 +94,7 @@ def _names(
             failed[one.pk] = error
 
 
-def _closes_before(window: Window, one: Gathered) -> bool:
+def _closes_before(window: EventWindow, one: BufferedEvent) -> bool:
     """Tell whether a window is over, by its time or by its size, when an event comes.
 
     A batch has its events parted when it closes.
@@ -106,16 +106,16 @@ def _closes_before(window: Window, one: Gathered) -> bool:
     return window.due_at < one.due_at or _full(rule, window)
 
 
-def _full(rule: Debounce, window: Window) -> bool:
+def _full(rule: Debounce, window: EventWindow) -> bool:
     return rule.collect and window.size >= settings.MAX_EVENTS
 
 
-def _name(one: Gathered) -> str:
+def _name(one: BufferedEvent) -> str:
     return keys.digest(one.function, keys.text_of(one.key))
 
 
-def _opened(one: Gathered, name: str) -> Window:
-    return Window(
+def _opened(one: BufferedEvent, name: str) -> EventWindow:
+    return EventWindow(
         name=name,
         function=one.function,
         key=keys.text_of(one.key)[:300],
@@ -124,7 +124,7 @@ def _opened(one: Gathered, name: str) -> Window:
     )
 
 
-def _extend(window: Window, one: Gathered) -> None:
+def _extend(window: EventWindow, one: BufferedEvent) -> None:
     """Take one more event in, and say when the window is due."""
     window.size += 1
     function = registry.find(one.function)
@@ -167,7 +167,7 @@ def _close_named(name: str) -> None:
             _close(window)
 
 
-def _close(window: Window) -> None:
+def _close(window: EventWindow) -> None:
     function = registry.get(window.function)
     parts, rest = _parts(function, window)
     started = start([start_for(function, part) for part in parts])
@@ -180,8 +180,8 @@ def _close(window: Window) -> None:
 
 
 def _parts(
-    function: Function, window: Window
-) -> tuple[list[Sequence[Gathered]], Sequence[Gathered]]:
+    function: Function, window: EventWindow
+) -> tuple[list[Sequence[BufferedEvent]], Sequence[BufferedEvent]]:
     """Return the events of each run, and those that may wait for more."""
     rule = function.controls.gathers
     if isinstance(rule, Debounce) and not rule.collect:
@@ -200,11 +200,15 @@ def _parts(
     return parts, []
 
 
-def _chunks(events: Sequence[Gathered], size: int) -> list[Sequence[Gathered]]:
+def _chunks(
+    events: Sequence[BufferedEvent], size: int
+) -> list[Sequence[BufferedEvent]]:
     return [events[first : first + size] for first in range(0, len(events), size)]
 
 
-def _reopen(window: Window, rest: Sequence[Gathered], function: Function) -> None:
+def _reopen(
+    window: EventWindow, rest: Sequence[BufferedEvent], function: Function
+) -> None:
     """Leave in a window what a batch had no room for."""
     rule = function.controls.batch
     assert rule is not None, "a debounce leaves nothing"
@@ -216,45 +220,48 @@ def _reopen(window: Window, rest: Sequence[Gathered], function: Function) -> Non
 
 def gathered_by(run: Run) -> list[ReceivedEvent]:
     """Return the events that were gathered for a run, none when it has only its own."""
-    if COUNT not in (run.origin or {}):
+    if COUNT not in (run.event_meta or {}):
         return []
     return [
-        event_from(one.origin, seen(one.data)) for one in event_windows.of_run(run.pk)
+        event_from(one.event_meta, decode_lenient(one.data))
+        for one in event_windows.of_run(run.pk)
     ]
 
 
-def events_of(run: Run) -> list[Gathered]:
+def events_of(run: Run) -> list[BufferedEvent]:
     """Return the events of a run as they came: its own one, where none were gathered.
 
     That one is not saved. Their data is JSON text.
     """
-    if COUNT in (run.origin or {}):
+    if COUNT in (run.event_meta or {}):
         return event_windows.of_run(run.pk)
     event = shown_event_of(run)
-    alone = Gathered(
+    alone = BufferedEvent(
         function=run.function,
         event_id=event.id,
-        origin={"id": event.id, "name": event.name, **(run.origin or {})},
-        data=Encoded(run_actions.stored_data(run.pk)),
+        origin={"id": event.id, "name": event.name, **(run.event_meta or {})},
+        data=EncodedJSON(run_actions.stored_data(run.pk)),
         ts=event.ts,
         due_at=run.due_at,
     )
-    alone.origin.setdefault("ts", event.ts.isoformat())
+    alone.event_meta.setdefault("ts", event.ts.isoformat())
     return [alone]
 
 
-def start_for(function: Function, events: Sequence[Gathered]) -> Start:
+def start_for(function: Function, events: Sequence[BufferedEvent]) -> NewRun:
     """Return the start of one run for events; the first of them stands for all."""
     first = events[0]
-    kept = {name: first.origin[name] for name in first.origin if name != SUBJECTS}
+    kept = {
+        name: first.event_meta[name] for name in first.event_meta if name != SUBJECTS
+    }
     subjects = [
-        tuple(one) for event in events for one in event.origin.get(SUBJECTS, [])
+        tuple(one) for event in events for one in event.event_meta.get(SUBJECTS, [])
     ]
-    return Start(
+    return NewRun(
         function=function,
         data=str(first.data),
-        origin={**kept, COUNT: len(events)},
-        depth=causation.depth_in([event.origin for event in events]),
+        event_meta={**kept, COUNT: len(events)},
+        depth=causation.depth_in([event.event_meta for event in events]),
         due_at=clock.now(),
         event_id=first.event_id or None,
         subjects=tuple(dict.fromkeys(subjects)),

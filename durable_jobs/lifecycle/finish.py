@@ -10,9 +10,9 @@ from durable_jobs import clock, notifier, serialization
 from durable_jobs.definitions.events import RUN_ENDED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import causation, run_log
-from durable_jobs.lifecycle.start import Start, origin, shown_event_of
+from durable_jobs.lifecycle.start import NewRun, event_meta_of, shown_event_of
 from durable_jobs.models import Run
 from durable_jobs.models.fields import Stored
 from durable_jobs.signals import announce, run_changed, run_created
@@ -39,38 +39,38 @@ def finish(
     """
     function = registry.find(run.function)
     handler = _handler(function, end.status)
-    hit("finish.begin", run.function)
+    failpoint("finish.begin", run.function)
     bare = lease is not None and handler is None and not run.parent_id and not along
     if bare and lease is not None:
         verb = runs.finish_plain if plain else runs.finish_alone
         done = verb(lease, end, holding=run.flow is not None)
         if done:
-            hit("finish.committed", run.function)
-            tell(run, end)
+            failpoint("finish.committed", run.function)
+            announce_end(run, end)
             return True
         # It has children, or other runs wait for its end, or it is not ours.
 
     def after(ended: Run, how: End) -> list[Run]:
         if ended.pk == run.pk and along is not None:
             along()
-        return follow(ended, how, handled=handled or ended.pk != run.pk)
+        return start_handler(ended, how, handled=handled or ended.pk != run.pk)
 
     done = runs.finish(run, lease, end, after)
     if done:
-        hit("finish.committed", run.function)
+        failpoint("finish.committed", run.function)
         _ring_parent(run)
     return done
 
 
-def follow(run: Run, end: End, *, handled: bool = True) -> list[Run]:
+def start_handler(run: Run, end: End, *, handled: bool = True) -> list[Run]:
     """Return the handler's run that follows the end of a run, and tell of that end.
 
     Without ``handled``, no handler follows.
     """
-    tell(run, end)
+    announce_end(run, end)
     if run.awaited:
         for queue in awaited_runs.queues(run.pk):
-            notifier.ring(queue)
+            notifier.notify(queue)
     handler = _handler(registry.find(run.function), end.status)
     if handler is None or not handled:
         return []
@@ -84,13 +84,13 @@ def follow(run: Run, end: End, *, handled: bool = True) -> list[Run]:
             run.depth,
         )
         return []
-    notifier.ring(handler.queue)
+    notifier.notify(handler.queue)
     made = _follower(handler, run, end)
     announce(run_created, run_id=made.pk, function=made.function, status=made.status)
     return [made]
 
 
-def tell(run: Run, end: End) -> None:
+def announce_end(run: Run, end: End) -> None:
     """Log and announce the end of a run, and let the slot behind it begin."""
     schedules.let_next(run)
     run_log.ended(run, end)
@@ -131,19 +131,19 @@ def _follower(handler: Function, run: Run, end: End) -> Run:
         "reason": end.reason,
         "event": {**event.as_dict(), "data": event.data},
     }
-    return Start(
+    return NewRun(
         function=handler,
         # What a run ended with was accepted already: no limit refuses it here.
         data=serialization.dumps(data, what=f"the data of {handler.id!r}", own=True),
-        origin=origin(RUN_ENDED, now),
+        event_meta=event_meta_of(RUN_ENDED, now),
         due_at=now,
         parent=run,
-        relation=HANDLER,
+        parent_relation=HANDLER,
     ).run()
 
 
 def _ring_parent(run: Run) -> None:
-    if run.parent_id and run.relation == INVOKE:
+    if run.parent_id and run.parent_relation == INVOKE:
         queues = Run.objects.using(db.alias()).filter(pk=run.parent_id)
         for queue in queues.values_list("queue", flat=True):
-            notifier.ring(queue)
+            notifier.notify(queue)

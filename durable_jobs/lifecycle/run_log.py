@@ -106,7 +106,7 @@ def ended(run: Run, end: End) -> None:
         _watcher(end.exc_info[1])
     level = logging.INFO
     if end.status == RunStatus.FAILED:
-        invoked = run.parent_id and run.relation == INVOKE
+        invoked = run.parent_id and run.parent_relation == INVOKE
         level = logging.WARNING if invoked else logging.ERROR
     if logger.isEnabledFor(level):
         db.after_commit(lambda: _ended(level, run, end))

@@ -17,17 +17,17 @@ from durable_jobs import clock, ids, notifier, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.admin_action import INSTANCE
 from durable_jobs.definitions.events import CALLED, ReceivedEvent
-from durable_jobs.definitions.flow_control import Controls
+from durable_jobs.definitions.flow_control import FlowControl
 from durable_jobs.definitions.function import Function
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import ExpressionError, PayloadError
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.flow_control.keys import Flow, flow_of, priority_of
 from durable_jobs.lifecycle import causation, keyed_starts
 from durable_jobs.lifecycle.condition_keys import key_of
 from durable_jobs.lifecycle.schemas import held
-from durable_jobs.models import Entry, Run, Subject, Wait, WaitKind
-from durable_jobs.models.fields import Encoded, seen
+from durable_jobs.models import AdmissionState, Run, Subject, Wait, WaitKind
+from durable_jobs.models.fields import EncodedJSON, decode_lenient
 from durable_jobs.models.fields import payload as decoded
 from durable_jobs.serialization.match_keys import match_key
 from durable_jobs.signals import announce, run_created
@@ -35,24 +35,24 @@ from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, runs
 from durable_jobs.store.idempotency import Claim
 
-NO_CONTROLS = Controls()
+NO_CONTROLS = FlowControl()
 logger = logging.getLogger("durable_jobs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class NewRun:
     """A run to be started. ``data`` is JSON text."""
 
     function: Function
     data: str
-    origin: dict[str, Any]
+    event_meta: dict[str, Any]
     due_at: datetime
     id: uuid.UUID = field(default_factory=ids.new_id)
     event_id: str | None = None
     key: str = ""
     parent: Run | None = None
     parent_step: str = ""
-    relation: str = ""
+    parent_relation: str = ""
     skipped: str = ""
     flow: Flow | None = None
     priority: int = 0
@@ -72,19 +72,19 @@ class Start:
             status=RunStatus.SKIPPED if self.skipped else RunStatus.QUEUED,
             reason=self.skipped,
             ended_at=now if self.skipped else None,
-            trigger=self.origin["name"],
+            trigger=self.event_meta["name"],
             key=self.key,
             event_id=self.event_id,
             origin=origin,
             depth=depth,
-            data=Encoded(self.data),
+            data=EncodedJSON(self.data),
             parent_id=self.parent.pk if self.parent else None,
             parent_step=self.parent_step,
-            relation=self.relation,
+            relation=self.parent_relation,
             queue=self.function.queue,
             flow=self.flow,
-            lane=None if self.flow is None else Entry.START,
-            entry=None if self.flow is None else Entry.START,
+            lane=None if self.flow is None else AdmissionState.NEW,
+            entry=None if self.flow is None else AdmissionState.NEW,
             due_at=self.due_at,
             place=self.due_at - timedelta(seconds=self.priority),
             attempt=self.attempt,
@@ -94,14 +94,14 @@ class Start:
     def _cause(self) -> tuple[int, dict[str, Any]]:
         """Return the depth of the run, and its origin with what led to it."""
         if self.depth is not None:
-            return self.depth, self.origin
-        if self.parent is not None and self.relation in runs.AGAIN:
+            return self.depth, self.event_meta
+        if self.parent is not None and self.parent_relation in runs.AGAIN:
             # In the place of that one; code may have asked for it.
-            return max(self.parent.depth, causation.depth()), self.origin
+            return max(self.parent.depth, causation.depth()), self.event_meta
         by = self.parent or causation.running()
-        return causation.below(by), causation.marked(self.origin, by)
+        return causation.below(by), causation.marked(self.event_meta, by)
 
-    def controlled(self) -> Start:
+    def controlled(self) -> NewRun:
         """Return the start with what its function's flow control goes by.
 
         Raises ``ExpressionError`` for a key that fails.
@@ -110,7 +110,7 @@ class Start:
         ahead = function.options.priority
         if function.controls == NO_CONTROLS:
             return replace(self, priority=ahead) if ahead else self
-        event = event_from(self.origin, seen(self.data))
+        event = event_from(self.event_meta, decode_lenient(self.data))
         return replace(
             self,
             flow=flow_of(function, event),
@@ -118,7 +118,7 @@ class Start:
         )
 
 
-def start(starts: Sequence[Start], *, strict: bool = False) -> list[Run]:
+def start(starts: Sequence[NewRun], *, strict: bool = False) -> list[Run]:
     """Insert runs and what belongs to them, and ring their queues.
 
     A key that fails leaves a skipped run with the reason; with ``strict``, whoever
@@ -126,11 +126,11 @@ def start(starts: Sequence[Start], *, strict: bool = False) -> list[Run]:
     """
     if not starts:
         return []
-    hit("start.begin", starts[0].function.id)
+    failpoint("start.begin", starts[0].function.id)
     return insert([one.controlled() if strict else _controlled(one) for one in starts])
 
 
-def insert(starts: Sequence[Start]) -> list[Run]:
+def insert(starts: Sequence[NewRun]) -> list[Run]:
     """Do so for starts whose flow control is known already."""
     rows = [one.run() for one in starts]
     with_more = [(one, run) for one, run in zip(starts, rows, strict=True)]
@@ -155,7 +155,7 @@ def insert(starts: Sequence[Start]) -> list[Run]:
     else:
         runs.insert(rows)
     db.note_made(run.pk for run in rows)
-    hit("start.written", starts[0].function.id)
+    failpoint("start.written", starts[0].function.id)
     now = clock.now()
     for queue in {run.queue for run in rows}:
         ready = sum(
@@ -163,13 +163,13 @@ def insert(starts: Sequence[Start]) -> list[Run]:
             for run in rows
         )
         if ready:
-            notifier.ring(queue, ready)
+            notifier.notify(queue, ready)
     for run in rows:
         announce(run_created, run_id=run.pk, function=run.function, status=run.status)
     return rows
 
 
-def _controlled(one: Start) -> Start:
+def _controlled(one: NewRun) -> NewRun:
     try:
         return one.controlled()
     except ExpressionError as error:
@@ -191,9 +191,9 @@ def early_ends(function: Function, run: Run, data: str) -> list[Wait]:
     for index, cancel in enumerate(function.cancel_on):
         match = ""
         if cancel.match is not None:
-            match = match_key(cancel.match, {"data": seen(data)}) or ""
+            match = match_key(cancel.match, {"data": decode_lenient(data)}) or ""
         elif isinstance(cancel.if_, str):
-            match = key_of(cancel.if_, seen(data))
+            match = key_of(cancel.if_, decode_lenient(data))
         found.append(
             Wait(
                 kind=WaitKind.CANCEL,
@@ -231,17 +231,17 @@ def enqueue_once(function: Function, data: Any) -> tuple[Run, bool]:
     return _as_read(run, one) if made else run, made
 
 
-def call(function: Function, data: Any, *, what: str = "", **relation: Any) -> Start:
+def call(function: Function, data: Any, *, what: str = "", **relation: Any) -> NewRun:
     """Return the start of a call, by the function's own options; nothing is written.
 
     Raise ``PayloadError`` for data that does not fit the function's schema.
     """
     causation.check(function.id)
     options, now = function.options, clock.now()
-    return Start(
+    return NewRun(
         function=function,
         data=payload(function, CALLED, {} if data is None else data, what=what),
-        origin=origin(CALLED, now),
+        event_meta=event_meta_of(CALLED, now),
         due_at=options.due(now),
         key=options.key or "",
         subjects=subjects_of_call(function, data),
@@ -265,7 +265,7 @@ def limited(data: Any, what: str) -> str:
     )
 
 
-def claims_of(one: Start, data: Any) -> list[Claim]:
+def claims_of(one: NewRun, data: Any) -> list[Claim]:
     """Return a claim for each key of a start; ``data`` is what the caller gave.
 
     Raise ``ExpressionError`` if the function's idempotency key fails.
@@ -273,11 +273,11 @@ def claims_of(one: Start, data: Any) -> list[Claim]:
     function = one.function
     if function.options.key is None and function.controls.idempotency is None:
         return []
-    event = event_from(one.origin, seen(one.data))
+    event = event_from(one.event_meta, decode_lenient(one.data))
     return keyed_starts.claims_of(function, event, one.id, data)
 
 
-def start_once(one: Start, claims: Sequence[Claim]) -> tuple[Run, bool]:
+def start_once(one: NewRun, claims: Sequence[Claim]) -> tuple[Run, bool]:
     """Start a run, or return the one that holds its key, and whether this call did.
 
     The flow control of the start is known. Raise ``DuplicateKeyError``.
@@ -285,12 +285,12 @@ def start_once(one: Start, claims: Sequence[Claim]) -> tuple[Run, bool]:
     with db.joined():
         taken = keyed_starts.take(claims)
         if taken is None:
-            hit("start.begin", one.function.id)
+            failpoint("start.begin", one.function.id)
             return insert([one])[0], True
     return keyed_starts.holder(taken), False
 
 
-def first_of_each_key(starts: Sequence[Start]) -> list[Start]:
+def first_of_each_key(starts: Sequence[NewRun]) -> list[NewRun]:
     """Return the starts that repeat no idempotency key, and take their keys.
 
     A key that fails leaves a skipped run with the reason.
@@ -307,13 +307,13 @@ def first_of_each_key(starts: Sequence[Start]) -> list[Start]:
     return found
 
 
-def _as_read(run: Run, one: Start) -> Run:
+def _as_read(run: Run, one: NewRun) -> Run:
     """Return a new run as if it came from the database."""
-    run.data = seen(one.data)
+    run.data = decode_lenient(one.data)
     return run
 
 
-def origin(
+def event_meta_of(
     name: str,
     ts: datetime,
     id: str | None = None,
@@ -348,7 +348,7 @@ def shown_event_of(run: Run) -> ReceivedEvent:
 
 def _kept_of(run: Run) -> dict[str, Any]:
     kept = {"id": str(run.pk), "name": run.trigger, "ts": run.queued_at.isoformat()}
-    return kept | (run.origin or {})
+    return kept | (run.event_meta or {})
 
 
 def event_from(kept: dict[str, Any], data: Any) -> ReceivedEvent:

@@ -19,35 +19,35 @@ from durable_jobs.flow_control.keys import repeat_key, value_of
 from durable_jobs.lifecycle import event_windows
 from durable_jobs.lifecycle.start import (
     NO_CONTROLS,
-    Start,
+    NewRun,
     event_from,
     failed_key,
     start,
 )
-from durable_jobs.models.fields import seen
+from durable_jobs.models.fields import decode_lenient
 from durable_jobs.store import event_windows as window_rows
 from durable_jobs.store import idempotency
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class TriggeredStart:
     """A function that an event reaches: it starts once under each of ``names``.
 
     ``gathers``: the event goes with others of this ``key``.
     """
 
-    start: Start
+    start: NewRun
     names: tuple[str, ...] = ()
     gathers: bool = False
     key: Any = None
 
-    def controlled(self) -> Reached:
+    def controlled(self) -> TriggeredStart:
         """Return how it reaches the function by that one's flow control."""
         made, function = self.start, self.start.function
         controls = function.controls
         if controls == NO_CONTROLS or made.skipped:
             return self
-        event = event_from(made.origin, seen(made.data))
+        event = event_from(made.event_meta, decode_lenient(made.data))
         names, batch = self.names, controls.batch
         try:
             if controls.idempotency is not None:
@@ -77,7 +77,7 @@ class Reached:
         return any(taken[place] != self.start.id for place in places)
 
 
-def begin(reached: Sequence[Reached]) -> None:
+def start_triggered(reached: Sequence[TriggeredStart]) -> None:
     """Start runs, or write events to be gathered, inside the sender's transaction."""
     every = [one.controlled() for one in reached]
     taken = _taken(every)
@@ -86,10 +86,10 @@ def begin(reached: Sequence[Reached]) -> None:
     several = [one for one in wanted if one.gathers]
     window_rows.insert([event_windows.row(one.start, one.key) for one in several])
     for queue in {one.start.function.queue for one in several}:
-        notifier.ring(queue)
+        notifier.notify(queue)
 
 
-def _taken(reached: Sequence[Reached]) -> dict[tuple[str, str], uuid.UUID]:
+def _taken(reached: Sequence[TriggeredStart]) -> dict[tuple[str, str], uuid.UUID]:
     """Take the names of starts, and return which run has which."""
     wishes: dict[tuple[str, str], idempotency.Claim] = {}
     for one in reached:

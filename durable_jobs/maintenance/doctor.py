@@ -14,7 +14,7 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import format_duration
 from durable_jobs.maintenance import tick
-from durable_jobs.maintenance.invariants import FAULTS, Fault
+from durable_jobs.maintenance.invariants import VIOLATIONS, Violation
 from durable_jobs.models import (
     Event,
     Installation,
@@ -90,7 +90,7 @@ def readiness(*, oldest: timedelta = OLDEST) -> Report:
 def repair(*, deep: bool = False) -> dict[str, int]:
     """Mend the impossible states, and do what is late; count what was, by check."""
     mended = {}
-    for fault in FAULTS:
+    for fault in VIOLATIONS:
         if deep or not fault.deep:
             count = _mend(fault)
             if count:
@@ -99,7 +99,7 @@ def repair(*, deep: bool = False) -> dict[str, int]:
     return mended
 
 
-def _mend(fault: Fault) -> int:
+def _mend(fault: Violation) -> int:
     """Mend all the rows in a state; a row that stays as it is ends it."""
     total = 0
     while True:
@@ -110,10 +110,10 @@ def _mend(fault: Fault) -> int:
             return total
 
 
-def _mend_one(fault: Fault, row: Any) -> bool:
+def _mend_one(fault: Violation, row: Any) -> bool:
     done = fault.mend(row)
     if done and isinstance(row, Run):
-        notifier.ring(row.queue)
+        notifier.notify(row.queue)
     return done
 
 
@@ -121,7 +121,7 @@ def _mend_one(fault: Fault, row: Any) -> bool:
 
 
 def _impossible(deep: bool) -> Iterator[Finding]:
-    for fault in FAULTS:
+    for fault in VIOLATIONS:
         if deep or not fault.deep:
             yield from _found(fault.name, fault.what, fault.rows())
 
@@ -206,7 +206,7 @@ def _tick(now: datetime) -> Iterator[Finding]:
     seen = last_tick()
     if seen is None:
         yield Finding(check="tick", message="Nobody has ticked yet: is beat running?")
-    elif seen < now - max(GRACE, 10 * settings.TICK):
+    elif seen < now - max(GRACE, 10 * settings.TICK_INTERVAL):
         ago = format_duration(timedelta(seconds=round((now - seen).total_seconds())))
         message = f"The last tick was {ago} ago: is beat running?"
         yield Finding(check="tick", message=message)

@@ -9,7 +9,7 @@ from durable_jobs.models import Worker
 from durable_jobs.store import db
 
 
-def note(
+def heartbeat(
     name: str,
     kind: str,
     queues: Sequence[str] = (),
@@ -30,7 +30,7 @@ def note(
         rows.bulk_create([first], ignore_conflicts=True)
 
 
-def forget(name: str) -> None:
+def deregister(name: str) -> None:
     """Write that a process is there no more."""
     rows = Worker.objects.using(db.alias()).filter(name=name)
     rows._raw_delete(db.alias())

@@ -15,7 +15,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from durable_jobs import clock
 from durable_jobs.lifecycle import finish
-from durable_jobs.models import Attempt, Run, Step, Subject, Wait, WaitKind
+from durable_jobs.models import FailedAttempt, Run, Step, Subject, Wait, WaitKind
 from durable_jobs.statuses import LIVE, STEP_ENDED, TERMINAL, RunStatus
 from durable_jobs.store import db, repairs
 from durable_jobs.store.runs import INVOKE
@@ -24,7 +24,7 @@ Rows = Callable[[], QuerySet[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Violation:
     """An impossible state: the rows that are in it, and the repair of one."""
 
     name: str
@@ -96,7 +96,7 @@ def _open_steps_of_the_ended() -> QuerySet[Step]:
     return steps.filter(Exists(ended)).defer("input", "output", "logs")
 
 
-def _without_run(model: type[Step] | type[Attempt] | type[Subject]) -> Rows:
+def _without_run(model: type[Step] | type[FailedAttempt] | type[Subject]) -> Rows:
     def rows() -> QuerySet[Any]:
         every: QuerySet[Any] = model._base_manager.using(db.alias())
         return every.exclude(Exists(_runs(pk=OuterRef("run_id"))))
@@ -109,50 +109,50 @@ def _cancel_child(run: Run) -> bool:
 
 
 #: In the order of repair: a mended one may show the next.
-FAULTS = (
-    Fault(
+VIOLATIONS = (
+    Violation(
         "running-unheld",
         "runs are running, and nobody holds them",
         _running_without_lease,
         repairs.requeue,
     ),
-    Fault(
+    Violation(
         "held-at-rest",
         "runs are held, and not being executed",
         _held_at_rest,
         repairs.release,
     ),
-    Fault(
+    Violation(
         "wait-of-ended-run",
         "waits belong to runs that have ended or are gone",
         _waits_of_the_ended,
         repairs.forget_wait,
     ),
-    Fault(
+    Violation(
         "wait-of-ended-step",
         "waits belong to steps that have ended",
         _waits_of_ended_steps,
         repairs.drop_wait,
     ),
-    Fault(
+    Violation(
         "waiting-for-nothing",
         "runs are waiting, and nothing will wake them",
         _waiting_for_nothing,
         repairs.wait_again,
     ),
-    Fault(
+    Violation(
         "wait-for-no-child",
         "steps wait for a child run that has ended or is gone",
         _waits_for_no_child,
         repairs.answer_for_child,
     ),
-    Fault(
+    Violation(
         "child-of-nobody",
         "invoked runs go on, and their parent has ended or is gone",
         _children_of_nobody,
         _cancel_child,
     ),
-    Fault(
+    Violation(
         "open-step-of-ended-run",
         "steps are open in runs that have ended",
         _open_steps_of_the_ended,
@@ -160,13 +160,13 @@ FAULTS = (
         deep=True,
     ),
     *(
-        Fault(
+        Violation(
             f"{model._meta.model_name}-without-run",
             f"{model._meta.verbose_name_plural} belong to runs that are gone",
             _without_run(model),
             repairs.delete_orphan,
             deep=True,
         )
-        for model in (Step, Attempt, Subject)
+        for model in (Step, FailedAttempt, Subject)
     ),
 )

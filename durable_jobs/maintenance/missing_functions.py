@@ -15,7 +15,7 @@ from durable_jobs import clock, notifier
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import format_duration
-from durable_jobs.models import Lane, Run
+from durable_jobs.models import Backlog, Run
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import LIVE, RunStatus
 from durable_jobs.store import db, item_errors, run_actions, workers
@@ -51,7 +51,7 @@ def sweep() -> int:
 
 def _behind_limits(known: list[str]) -> set[str]:
     """Return unknown functions of runs that no claim meets: limits hold them back."""
-    lanes = Lane.objects.using(db.alias()).exclude(function__in=known).order_by()
+    lanes = Backlog.objects.using(db.alias()).exclude(function__in=known).order_by()
     arrived = Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED, lane__lt=0, due_at__lte=clock.now()
     )
@@ -102,7 +102,7 @@ def began(queues: Iterable[str]) -> None:
     workers.found(registry.ids())
     resume(registry.ids())
     for queue in queues:
-        notifier.ring_now(queue)
+        notifier.notify_now(queue)
 
 
 def resume(known: Iterable[str]) -> int:
@@ -130,4 +130,4 @@ def _resume(run: Run, done: list[Run]) -> None:
         status=RunStatus.QUEUED,
         reason="",
     )
-    notifier.ring(run.queue)
+    notifier.notify(run.queue)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from durable_jobs import clock, notifier
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import run_log
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, run_changed
@@ -20,7 +20,7 @@ def sweep() -> int:
     done: list[Run] = []
     expired = leases.expired(BATCH)
     if expired:
-        hit("lease.expired")
+        failpoint("lease.expired")
     for run in expired:
         item_errors.guarded(
             "lease",
@@ -33,10 +33,10 @@ def sweep() -> int:
 
 
 def _reclaim(run: Run, done: list[Run]) -> None:
-    if not leases.reclaim(run, clock.now()):
+    if not leases.rescue(run, clock.now()):
         return
     done.append(run)
-    hit("lease.reclaimed", run.function)
+    failpoint("lease.reclaimed", run.function)
     run_log.orphaned(run, f"the lease of worker {run.worker} ran out.")
     announce(
         run_changed,
@@ -45,4 +45,4 @@ def _reclaim(run: Run, done: list[Run]) -> None:
         status=RunStatus.QUEUED,
         reason="its lease ran out",
     )
-    notifier.ring(run.queue)
+    notifier.notify(run.queue)

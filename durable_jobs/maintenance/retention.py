@@ -10,7 +10,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from durable_jobs import clock
 from durable_jobs.conf import settings
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.models import Event, IdempotencyKey, Run, SweepError, Worker
 from durable_jobs.statuses import TERMINAL
 from durable_jobs.store import db, exists_probe, item_errors, run_actions
@@ -38,7 +38,7 @@ def _times() -> dict[str, datetime]:
         "keys": now,
         "workers": now - UNSEEN,
         "errors": now - UNSEEN,
-        "named": now - settings.IDEMPOTENCY,
+        "named": now - settings.IDEMPOTENCY_PERIOD,
         **{kind: now - keep for kind, keep in kept.items()},
     }
 
@@ -106,7 +106,7 @@ def _errors(until: datetime) -> QuerySet[SweepError]:
 def _delete(rows: QuerySet[Any], batch: int) -> int:
     chosen = list(rows.values_list("pk", flat=True)[:batch])
     table = rows.model._meta.db_table
-    hit("prune.begin", table)
+    failpoint("prune.begin", table)
 
     def together(keys: Sequence[Any]) -> None:
         if rows.model is Run:
@@ -117,5 +117,5 @@ def _delete(rows: QuerySet[Any], batch: int) -> int:
         old._raw_delete(db.alias())
 
     done = item_errors.in_batch(rows.model._meta.model_name or table, chosen, together)
-    hit("prune.committed", table)
+    failpoint("prune.committed", table)
     return done

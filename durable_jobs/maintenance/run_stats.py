@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from django.db.models import Case, Count, IntegerField, Max, Min, When
 
 from durable_jobs import clock
-from durable_jobs.models import Run, Tally
+from durable_jobs.models import Run, RunStats
 from durable_jobs.store import db, item_errors
 
-LENGTH = Tally.LENGTH
+LENGTH = RunStats.LENGTH
 #: How long after its end a period is counted.
 SETTLED = timedelta(seconds=60)
 #: What is looked back at, and how long it is kept.
@@ -29,7 +29,7 @@ BATCH = 4
 def sweep() -> int:
     """Count what is not counted yet, the newest first; return how many periods."""
     newest = begin_of(clock.now() - SETTLED) - LENGTH
-    rows = Tally.objects.using(db.alias())
+    rows = RunStats.objects.using(db.alias())
 
     def count(periods: Sequence[datetime]) -> None:
         # What another has counted meanwhile stays: one statement, all or nothing.
@@ -47,7 +47,7 @@ def _missing(newest: datetime, leaving: Set[str]) -> list[datetime]:
 
     ``leaving``: periods that failed, and are not to be tried yet.
     """
-    counted = Tally.objects.using(db.alias()).filter(
+    counted = RunStats.objects.using(db.alias()).filter(
         function="", status="", since__gt=newest - BACK, since__lte=newest
     )
     ends = counted.aggregate(first=Min("since"), last=Max("since"), n=Count("pk"))
@@ -74,7 +74,7 @@ def _missing(newest: datetime, leaving: Set[str]) -> list[datetime]:
     return stretch
 
 
-def _count(periods: Sequence[datetime]) -> list[Tally]:
+def _count(periods: Sequence[datetime]) -> list[RunStats]:
     """Return the counts of periods that follow each other, by one query."""
     ended = Run.objects.using(db.alias()).filter(
         ended_at__gte=min(periods), ended_at__lt=max(periods) + LENGTH
@@ -94,10 +94,13 @@ def _count(periods: Sequence[datetime]) -> list[Tally]:
     for number, function, status, count in found:
         totals[number] += count
         rows.append(
-            Tally(since=periods[number], function=function, status=status, count=count)
+            RunStats(
+                since=periods[number], function=function, status=status, count=count
+            )
         )
     return rows + [
-        Tally(since=since, count=totals[number]) for number, since in enumerate(periods)
+        RunStats(since=since, count=totals[number])
+        for number, since in enumerate(periods)
     ]
 
 

@@ -15,11 +15,11 @@ from typing import Any
 from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet
 
 from durable_jobs import clock
-from durable_jobs.definitions.flow_control import Controls
+from durable_jobs.definitions.flow_control import FlowControl
 from durable_jobs.definitions.registry import registry
 from durable_jobs.flow_control import pauses
 from durable_jobs.lifecycle import admission
-from durable_jobs.models import Admission, Gate, Lane, Pause, Run, Slot
+from durable_jobs.models import Backlog, Limit, Pause, RateLimitHit, Run, Slot
 from durable_jobs.statuses import LIVE, RunStatus
 from durable_jobs.store import backlogs, db, exists_probe, item_errors, limits
 
@@ -64,7 +64,7 @@ def _release_lost() -> int:
 
 
 #: The flow control of each function, as this process last saw it.
-_declared: dict[str, Controls] = {}
+_declared: dict[str, FlowControl] = {}
 
 
 def _redeclared() -> int:
@@ -75,11 +75,11 @@ def _redeclared() -> int:
         return 0
     _declared.clear()
     _declared.update(current)
-    rows = Lane.objects.using(db.alias()).filter(function__in=changed)
+    rows = Backlog.objects.using(db.alias()).filter(function__in=changed)
     with limits.locked():
         for function in changed:
             if current[function].throttle is not None:
-                backlogs.hasten(_every(Lane).filter(function=function))
+                backlogs.hasten(_every(Backlog).filter(function=function))
         return backlogs.activate(rows.filter(blocked_on__isnull=False))
 
 
@@ -97,10 +97,10 @@ def _try_again() -> int:
     return sum(done)
 
 
-def _waited_for() -> QuerySet[Gate]:
+def _waited_for() -> QuerySet[Limit]:
     """Return the gates that lanes wait for."""
-    waiting = _every(Lane).filter(blocked_on=OuterRef("pk"))
-    return _every(Gate).filter(Exists(waiting))
+    waiting = _every(Backlog).filter(blocked_on=OuterRef("pk"))
+    return _every(Limit).filter(Exists(waiting))
 
 
 def _start_again() -> int:
@@ -125,15 +125,15 @@ def _start_these(chosen: Sequence[int]) -> int:
 
     def start(keys: Sequence[Any]) -> None:
         with limits.locked():
-            done.append(pauses.start_again(_every(Lane).filter(pk__in=keys)))
+            done.append(pauses.start_again(_every(Backlog).filter(pk__in=keys)))
 
     item_errors.in_batch("backlog", chosen, start)
     return sum(done)
 
 
-def _still() -> QuerySet[Lane]:
+def _still() -> QuerySet[Backlog]:
     """Return the lanes that wait for nothing, and do not move."""
-    rows = _every(Lane).filter(active=False, blocked_on__isnull=True)
+    rows = _every(Backlog).filter(active=False, blocked_on__isnull=True)
     return rows.filter(Exists(_inside()))
 
 
@@ -160,13 +160,13 @@ def _forget_admissions() -> int:
     chosen = list(_expired(clock.now()).values_list("pk", flat=True)[:BATCH])
 
     def forget(keys: Sequence[Any]) -> None:
-        _every(Admission).filter(pk__in=keys)._raw_delete(db.alias())
+        _every(RateLimitHit).filter(pk__in=keys)._raw_delete(db.alias())
 
     return item_errors.in_batch("admission", chosen, forget)
 
 
-def _expired(now: datetime) -> QuerySet[Admission]:
-    return _every(Admission).filter(expires_at__lt=now)
+def _expired(now: datetime) -> QuerySet[RateLimitHit]:
+    return _every(RateLimitHit).filter(expires_at__lt=now)
 
 
 def _forget_lanes() -> int:
@@ -174,9 +174,9 @@ def _forget_lanes() -> int:
     return _delete(_idle_lanes(clock.now() - UNUSED))
 
 
-def _idle_lanes(unused: datetime) -> QuerySet[Lane]:
+def _idle_lanes(unused: datetime) -> QuerySet[Backlog]:
     """Return the lanes that are empty and were not used since then."""
-    rows = _every(Lane).filter(turn__lt=unused, active=False)
+    rows = _every(Backlog).filter(turn__lt=unused, active=False)
     return rows.exclude(Exists(_inside()))
 
 
@@ -186,20 +186,20 @@ def _forget_gates() -> int:
     return _delete(_idle_gates(now, now - UNUSED))
 
 
-def _idle_gates(now: datetime, unused: datetime) -> QuerySet[Gate]:
+def _idle_gates(now: datetime, unused: datetime) -> QuerySet[Limit]:
     """Return the gates that were not used since then, and that nothing hangs on."""
-    rows = _every(Gate).filter(
+    rows = _every(Limit).filter(
         Q(tat__isnull=True) | Q(tat__lt=now),
         used_at__lt=unused,
         override__isnull=True,
     )
-    for model in (Slot, Admission):
+    for model in (Slot, RateLimitHit):
         of_gate = _every(model).filter(gate=OuterRef("pk"))
         rows = rows.exclude(Exists(of_gate))
-    return rows.exclude(Exists(_every(Lane).filter(blocked_on=OuterRef("pk"))))
+    return rows.exclude(Exists(_every(Backlog).filter(blocked_on=OuterRef("pk"))))
 
 
-def _delete(rows: QuerySet[Lane] | QuerySet[Gate]) -> int:
+def _delete(rows: QuerySet[Backlog] | QuerySet[Limit]) -> int:
     """Delete a batch under the lock: no admission is using them."""
 
     def forget(keys: Sequence[Any]) -> None:
@@ -216,7 +216,7 @@ def _questions(now: datetime, unused: datetime) -> dict[str, Exists]:
     paused = _every(Pause).exclude(kind=Pause.KEY)
     return {
         "lost": Exists(lost_slots()),
-        "redeclared": Exists(_every(Lane)),
+        "redeclared": Exists(_every(Backlog)),
         "waiting": Exists(_waited_for()),
         "still": Exists(_still()),
         "strays": Exists(backlogs.strays()),
@@ -235,7 +235,7 @@ _WORKS: dict[str, Callable[[], int]] = {
     "waiting": _try_again,
     "still": _start_again,
     "strays": _arrive_again,
-    "paused": admission.shelve,
+    "paused": admission.set_aside_paused,
     "admissions": _forget_admissions,
     "lanes": _forget_lanes,
     "gates": _forget_gates,

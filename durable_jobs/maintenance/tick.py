@@ -16,7 +16,7 @@ from durable_jobs import clock, notifier
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine.isolation import isolated
 from durable_jobs.events import routing
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import admission
 from durable_jobs.maintenance import (
     heartbeats,
@@ -37,7 +37,7 @@ logger = logging.getLogger("durable_jobs")
 TICK = "tick"
 NOTED_EVERY = timedelta(seconds=10)
 #: What is done when a tick is noted, and for which no run waits.
-UNHURRIED = frozenset({"noted", "schedules", "retention", "tallies", "missing"})
+LOW_PRIORITY = frozenset({"noted", "schedules", "retention", "tallies", "missing"})
 
 
 def tick(*, passing: bool = False) -> dict[str, int]:
@@ -46,17 +46,17 @@ def tick(*, passing: bool = False) -> dict[str, int]:
     ``passing``: another tick follows at once, at a later time, and does what no run
     waits for.
     """
-    hit("tick.begin")
+    failpoint("tick.begin")
     work = pending()
     if passing:
-        work -= UNHURRIED
+        work -= LOW_PRIORITY
     done = {}
     for name, sweep in _SWEEPS.items():
         if name in work:
             done[name] = _guarded(name, sweep)
     if "noted" in work:
         note()
-    hit("tick.done")
+    failpoint("tick.done")
     return done
 
 
@@ -71,7 +71,7 @@ def pending() -> set[str]:
     if admission.unfinished:
         work.add("lanes")
     if "fresh" not in work:
-        work |= {"crons", "lanes", *UNHURRIED}
+        work |= {"crons", "lanes", *LOW_PRIORITY}
     return work - {"fresh"}
 
 
@@ -113,11 +113,11 @@ def _guarded(name: str, sweep: Callable[[], int]) -> int:
         return 0
 
 
-def ring_lost() -> int:
+def renotify() -> int:
     """Ring the queues that have eligible runs, in case a bell was lost."""
     count = 0
     for queue in exists_probe.walk(_eligible, [clock.now()]):
-        ring = partial(notifier.ring, queue)
+        ring = partial(notifier.notify, queue)
         count += item_errors.guarded("queue", queue, ring, pauses=False)
     return count
 
@@ -142,7 +142,7 @@ def _eligible_in(now: datetime, queue: str) -> exists_probe.Questions:
 _eligible = exists_probe.Probe(_eligible_in)
 
 
-def silent_for() -> float:
+def seconds_since_tick() -> float:
     """Return how many seconds ago somebody noted a tick; infinite for never."""
     rows = Worker.objects.using(db.alias()).filter(name=TICK)
     seen = rows.values_list("seen_at", flat=True).first()
@@ -151,7 +151,7 @@ def silent_for() -> float:
 
 def note() -> None:
     """Leave word that somebody ticks."""
-    heartbeats.note(TICK, "beat")
+    heartbeats.heartbeat(TICK, "beat")
 
 
 _SWEEPS: dict[str, Callable[[], int]] = {
@@ -163,7 +163,7 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     # Before what rate limits need no more is deleted: they may need it for these.
     "admissions": admission.sweep,
     "lanes": stalled_backlogs.sweep,
-    "queues": ring_lost,
+    "queues": renotify,
     "retention": retention.sweep,
     "tallies": run_stats.sweep,
     "missing": missing_functions.sweep,

@@ -14,12 +14,12 @@ from functools import partial
 
 from durable_jobs import clock, notifier
 from durable_jobs.events import model_waits, routing
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import finish
 from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import awaited_runs, db, events, item_errors, repairs, waits
-from durable_jobs.store.waits import Outcome
+from durable_jobs.store.waits import WaitOutcome
 
 logger = logging.getLogger("durable_jobs")
 
@@ -49,7 +49,7 @@ def end_due(limit: int, own: str | None = None) -> int:
 
     The queues of the runs that wake are rung, but for the caller's ``own``.
     """
-    hit("timers.read")
+    failpoint("timers.read")
     try:
         runs, others = waits.expire(limit, _ENDS)
     except Exception as error:
@@ -58,10 +58,10 @@ def end_due(limit: int, own: str | None = None) -> int:
         logger.exception("A batch of timers failed: each is tried by itself.")
         runs, others = _one_by_one(limit)
     if runs:
-        hit("timers.committed")
+        failpoint("timers.committed")
     woken = Counter(run.queue for run in runs)
     for queue in woken.keys() - {own}:
-        notifier.ring(queue, woken[queue])
+        notifier.notify(queue, woken[queue])
     others = _in_order(others)
     for wait in others:
         _guarded(wait, partial(_ENDS[WaitKind(wait.kind)], wait))
@@ -112,12 +112,12 @@ def _timeout(wait: Wait) -> None:
     condition = wait.condition or {}
     error = condition.get("error")
     if error is None:
-        outcome = Outcome(StepStatus.TIMED_OUT, output=condition.get("output"))
+        outcome = WaitOutcome(StepStatus.TIMED_OUT, output=condition.get("output"))
     else:
-        outcome = Outcome(StepStatus.FAILED, error=error)
+        outcome = WaitOutcome(StepStatus.FAILED, error=error)
     run = waits.resolve(wait, outcome)
     if run is not None:
-        notifier.ring(run.queue)
+        notifier.notify(run.queue)
 
 
 def _look(wait: Wait) -> None:
@@ -128,7 +128,7 @@ def _child(wait: Wait) -> None:
     """Give a step the end of a run that it joined, or look again later."""
     run = repairs.resolve_child(wait)
     if run is not None:
-        notifier.ring(run.queue)
+        notifier.notify(run.queue)
     else:
         waits.put_off(wait, awaited_runs.next_look(wait.created_at))
 

@@ -27,9 +27,9 @@ from durable_jobs import notifier
 from durable_jobs.conf import settings
 from durable_jobs.worker import shutdown
 from durable_jobs.worker.celery_app import install_beat
-from durable_jobs.worker.celery_tasks import CeleryDispatcher
+from durable_jobs.worker.celery_tasks import CeleryNotifier
 from durable_jobs.worker.queues import own_queues
-from durable_jobs.worker.watchdog import Patrol
+from durable_jobs.worker.watchdog import Watchdog
 
 #: A broker inside the process: it needs no service, and nobody else hears it.
 MEMORY = "memory://localhost/"
@@ -39,7 +39,7 @@ START = 5.0
 GRACE = 8.0
 
 
-class Part(Protocol):
+class Service(Protocol):
     """Something that runs in the background until it is stopped."""
 
     def start(self) -> None:
@@ -126,7 +126,7 @@ class Worker:
         self._concurrency = concurrency
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
-        self._patrol: Patrol | None = None
+        self._patrol: Watchdog | None = None
 
     @property
     def ready(self) -> bool:
@@ -140,7 +140,7 @@ class Worker:
     def start(self) -> None:
         """Start consuming; return when it does, or the broker lets it wait."""
         self.app.finalize()
-        notifier.install(CeleryDispatcher(channel=settings.QUEUE))
+        notifier.install(CeleryNotifier(channel=settings.QUEUE))
         # Not celery.apps.worker: as a program it would take over signals and logging,
         # which belong to the main thread and to the host.
         controller = self.app.WorkController(
@@ -159,7 +159,7 @@ class Worker:
         self._ready.wait(START)
         # It ends with this program, whatever it hears: it only leaves its heartbeat.
         name = f"{socket.gethostname()}:{os.getpid()}"
-        self._patrol = Patrol(self.queues(), lambda: False, lambda: None, name)
+        self._patrol = Watchdog(self.queues(), lambda: False, lambda: None, name)
         self._patrol.start()
 
     def _work(self, controller: Any) -> None:
@@ -174,7 +174,7 @@ class Worker:
             self._patrol.stop()
         shutdown.stop()
         state.should_stop = 0  # type: ignore[assignment]  # the stubs know its first value
-        notifier.ring_now(settings.QUEUE)  # it may be waiting for a message
+        notifier.notify_now(settings.QUEUE)  # it may be waiting for a message
         self._thread.join(GRACE)
         if self._thread.is_alive():
             return False
@@ -200,12 +200,12 @@ class Beat:
         return True
 
 
-class Tree:
+class DevServer:
     """Parts that start in order and stop in the opposite one."""
 
-    def __init__(self, *parts: Part) -> None:
+    def __init__(self, *parts: Service) -> None:
         self._parts = parts
-        self._started: list[Part] = []
+        self._started: list[Service] = []
 
     def start(self) -> None:
         """Start them all; when one cannot, stop those that have begun."""

@@ -9,29 +9,29 @@ from __future__ import annotations
 from durable_jobs.models.api_keys import ApiKey
 from durable_jobs.models.events import Event, IdempotencyKey
 from durable_jobs.models.flow import (
-    Admission,
-    Gate,
-    Gathered,
-    Lane,
+    Backlog,
+    BufferedEvent,
+    EventWindow,
+    Limit,
     Pause,
+    RateLimitHit,
     Slot,
-    Window,
 )
 from durable_jobs.models.installation import (
     Installation,
     MissingFunction,
+    RunStats,
     SweepError,
-    Tally,
     Worker,
 )
-from durable_jobs.models.runs import Entry, Run, RunQuerySet, Subject
+from durable_jobs.models.runs import AdmissionState, Run, RunQuerySet, Subject
 from durable_jobs.models.saved_views import SavedView
 from durable_jobs.models.schedules import Schedule, ScheduleQuerySet
 from durable_jobs.models.steps import (
     EVENT_WAITS,
     STEP_PAYLOADS,
-    Attempt,
     EventOf,
+    FailedAttempt,
     Step,
 )
 from durable_jobs.models.waits import Wait, WaitKind
@@ -39,21 +39,23 @@ from durable_jobs.models.waits import Wait, WaitKind
 __all__ = [
     "EVENT_WAITS",
     "STEP_PAYLOADS",
-    "Admission",
+    "AdmissionState",
     "ApiKey",
-    "Attempt",
-    "Entry",
+    "Backlog",
+    "BufferedEvent",
     "Event",
     "EventOf",
-    "Gate",
-    "Gathered",
+    "EventWindow",
+    "FailedAttempt",
     "IdempotencyKey",
     "Installation",
-    "Lane",
+    "Limit",
     "MissingFunction",
     "Pause",
+    "RateLimitHit",
     "Run",
     "RunQuerySet",
+    "RunStats",
     "SavedView",
     "Schedule",
     "ScheduleQuerySet",
@@ -61,9 +63,7 @@ __all__ = [
     "Step",
     "Subject",
     "SweepError",
-    "Tally",
     "Wait",
     "WaitKind",
-    "Window",
     "Worker",
 ]

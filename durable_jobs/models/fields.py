@@ -20,7 +20,7 @@ from durable_jobs import serialization
 from durable_jobs.exceptions import PayloadError
 
 
-class Encoded(str):
+class EncodedJSON(str):
     """JSON text that went through the codec already."""
 
 
@@ -57,7 +57,7 @@ class Stored:
             return self.tree()
 
 
-def seen(text: str) -> Any:
+def decode_lenient(text: str) -> Any:
     """Return a stored value; one whose class or instance is gone as it is stored."""
     try:
         return serialization.loads(text)
@@ -133,7 +133,7 @@ class PayloadField(_PayloadColumn, models.JSONField):
         """Encode the value; expressions and None pass as they are."""
         if isinstance(value, Stored):
             value = value.tree()
-        elif isinstance(value, Encoded):
+        elif isinstance(value, EncodedJSON):
             value = json.loads(value)
         elif value is not None and not hasattr(value, "resolve_expression"):
             value = serialization.to_tree(value, what=self.name, own=True)
@@ -159,11 +159,11 @@ class PayloadTextField(_PayloadColumn, models.TextField):
 
     def get_prep_value(self, value: Any) -> Any:
         """Encode the value; text that went through the codec passes."""
-        if value is None or isinstance(value, Encoded):
+        if value is None or isinstance(value, EncodedJSON):
             return value
         if isinstance(value, Stored):
-            return Encoded(value.text())
-        return Encoded(serialization.dumps(value, what=self.name, own=True))
+            return EncodedJSON(value.text())
+        return EncodedJSON(serialization.dumps(value, what=self.name, own=True))
 
     def deconstruct(self) -> Any:
         """Appear in migrations as a plain TextField."""

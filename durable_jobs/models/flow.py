@@ -16,7 +16,7 @@ from durable_jobs.models.fields import PayloadField
 from durable_jobs.models.runs import Run
 
 
-class Gate(models.Model):
+class Limit(models.Model):
     """One limit for one key, since it was first used.
 
     ``name`` is a digest of control, function (or account) and key. ``override`` is an
@@ -32,8 +32,8 @@ class Gate(models.Model):
     key = models.CharField(max_length=300, blank=True, default="", editable=False)
     override = models.PositiveIntegerField(null=True, blank=True)
     tat = models.DateTimeField(null=True, editable=False)
-    asked = models.BooleanField(default=False, editable=False)
-    trouble = models.TextField(blank=True, default="", editable=False)
+    is_dynamic = models.BooleanField(default=False, editable=False)
+    error = models.TextField(blank=True, default="", editable=False)
     used_at = models.DateTimeField(editable=False)
 
     class Meta:
@@ -53,8 +53,8 @@ class Slot(models.Model):
     """
 
     id = models.BigAutoField(primary_key=True)
-    gate = models.ForeignKey(
-        Gate,
+    limit = models.ForeignKey(
+        Limit,
         on_delete=models.CASCADE,
         db_constraint=False,
         db_index=False,
@@ -88,7 +88,7 @@ class Slot(models.Model):
         return f"slot {self.pk} of gate {self.gate_id}"
 
 
-class Lane(models.Model):
+class Backlog(models.Model):
     """Queued runs that pass the same gates, in line one behind the other.
 
     ``active``: its first run may try, from ``turn`` on; a lane that was let through
@@ -100,12 +100,12 @@ class Lane(models.Model):
     function = models.CharField(max_length=300)
     queue = models.CharField(max_length=255)
     keys = models.JSONField()
-    starting = models.BooleanField()
+    for_new_runs = models.BooleanField()
     active = models.BooleanField(default=False)
-    turn = models.DateTimeField()
-    served = models.BigIntegerField(default=0)
+    eligible_at = models.DateTimeField()
+    promoted_count = models.BigIntegerField(default=0)
     blocked_on = models.ForeignKey(
-        Gate,
+        Limit,
         null=True,
         on_delete=models.SET_NULL,
         db_constraint=False,
@@ -141,12 +141,12 @@ class Lane(models.Model):
         return f"lane {self.pk} of {self.function}"
 
 
-class Admission(models.Model):
+class RateLimitHit(models.Model):
     """A start that a rate limit has let in."""
 
     id = models.BigAutoField(primary_key=True)
-    gate = models.ForeignKey(
-        Gate,
+    limit = models.ForeignKey(
+        Limit,
         on_delete=models.CASCADE,
         db_constraint=False,
         db_index=False,
@@ -167,7 +167,7 @@ class Admission(models.Model):
         return f"admission at {self.at}"
 
 
-class Window(models.Model):
+class EventWindow(models.Model):
     """Events that are being gathered for one run, by function and key."""
 
     id = models.BigAutoField(primary_key=True)
@@ -190,7 +190,7 @@ class Window(models.Model):
         return f"{self.size} events for {self.function} {self.key}".rstrip()
 
 
-class Gathered(models.Model):
+class BufferedEvent(models.Model):
     """An event on its way to a run that has several, or in one.
 
     Neither ``window`` nor ``run``: it has just come. ``attempt`` counts the batches
@@ -201,7 +201,7 @@ class Gathered(models.Model):
     function = models.CharField(max_length=300)
     key = models.JSONField(null=True)
     window = models.ForeignKey(
-        Window,
+        EventWindow,
         null=True,
         on_delete=models.CASCADE,
         db_constraint=False,
@@ -217,7 +217,7 @@ class Gathered(models.Model):
         related_name="gathered",
     )
     event_id = models.CharField(max_length=255)
-    origin = models.JSONField()
+    event_meta = models.JSONField()
     data = PayloadField(null=True)
     ts = models.DateTimeField()
     due_at = models.DateTimeField()

@@ -75,7 +75,7 @@ class MissingFunction(models.Model):
         return self.function
 
 
-class Tally(models.Model):
+class RunStats(models.Model):
     """How many runs of a function ended with a status within five minutes.
 
     ``since`` is the beginning of the five minutes. The row without a function tells

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from durable_jobs.types import Data
 
 
-class Entry(models.IntegerChoices):
+class AdmissionState(models.IntegerChoices):
     """Where a queued run stands that no admission has looked at yet."""
 
-    START = -1, _("to be started")
-    RESUME = -2, _("to go on")
+    NEW = -1, _("to be started")
+    RESUMED = -2, _("to go on")
     #: It was let in, and left its line: a person has paused it.
-    AGAIN = -3, _("to stand in line again")
+    REQUEUED = -3, _("to stand in line again")
 
 
 class RunQuerySet(PayloadQuerySet["Run"]):
@@ -86,7 +86,7 @@ class Run(models.Model):
         db_index=False,
         related_name="runs",
     )
-    origin = models.JSONField(null=True)
+    event_meta = models.JSONField(null=True)
     data = PayloadField(null=True)
     output = PayloadField(null=True)
     error = models.JSONField(null=True)
@@ -99,23 +99,23 @@ class Run(models.Model):
         related_name="children",
     )
     parent_step = models.CharField(max_length=40, blank=True, default="")
-    relation = models.CharField(max_length=10, blank=True, default="")
+    parent_relation = models.CharField(max_length=10, blank=True, default="")
 
     queue = models.CharField(max_length=255, default="default")
     flow = models.JSONField(null=True)
-    lane = models.BigIntegerField(null=True)
-    entry = models.BigIntegerField(null=True)
+    backlog = models.BigIntegerField(null=True)
+    requeue_to = models.BigIntegerField(null=True)
     due_at = models.DateTimeField()
-    place = models.DateTimeField()
+    run_order = models.DateTimeField()
     lease_token = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
     worker = models.CharField(max_length=255, blank=True, default="")
     attempt = models.PositiveIntegerField(default=0)
-    claims = models.PositiveIntegerField(default=0)
-    crashes = models.PositiveIntegerField(default=0)
+    claim_count = models.PositiveIntegerField(default=0)
+    crash_count = models.PositiveIntegerField(default=0)
     #: Attempts in a row that ended by a database error, with no step recorded.
     database_errors = models.IntegerField(default=0, db_default=0)
-    woken = models.BooleanField(default=False)
+    wake_requested = models.BooleanField(default=False)
     #: Other runs than its parent wait for its end: it must be announced to them.
     awaited = models.BooleanField(default=False, db_default=False)
     depth = models.SmallIntegerField(default=0, db_default=0)
@@ -238,7 +238,7 @@ class Run(models.Model):
         back.
         """
         held = self.lease_token is not None
-        return max(self.crashes - 1, 0) if held else self.crashes
+        return max(self.crash_count - 1, 0) if held else self.crash_count
 
     @property
     def is_live(self) -> bool:

@@ -58,11 +58,11 @@ class Schedule(models.Model):
     overlap = models.CharField(
         max_length=5, choices=[(one, one) for one in OVERLAP], default="allow"
     )
-    slot_at = models.DateTimeField()
-    next_at = models.DateTimeField(null=True)
-    fired_at = models.DateTimeField(null=True)
+    next_occurrence = models.DateTimeField()
+    due_at = models.DateTimeField(null=True)
+    last_fired_at = models.DateTimeField(null=True)
     last_run = models.UUIDField(null=True)
-    held = models.JSONField(default=list)
+    queued_occurrences = models.JSONField(default=list)
     paused_at = models.DateTimeField(null=True)
     reason = models.TextField(blank=True, default="")
     missing_at = models.DateTimeField(null=True)
@@ -132,9 +132,9 @@ class Schedule(models.Model):
 
         None while the schedule is paused or its function is not in the code.
         """
-        if self.next_at is None:
+        if self.due_at is None:
             return []
-        cron, found = expression(self.cron, self.tz), [self.slot_at]
+        cron, found = expression(self.cron, self.tz), [self.next_occurrence]
         while len(found) < count:
             found.append(cron.next_after(found[-1]))
         return [slot.astimezone(cron.zone) for slot in found[:count]]

@@ -117,7 +117,7 @@ class Step(models.Model):
         return f"{self.name} ({self.kind})"
 
 
-class Attempt(models.Model):
+class FailedAttempt(models.Model):
     """One failed attempt of a step; of the function's body when ``step`` is empty."""
 
     id = models.BigAutoField(primary_key=True)

@@ -33,7 +33,7 @@ class View:
 def read(token: str) -> View | None:
     """Return what a token shows; None for one that is none, or is too old."""
     signer = TimestampSigner(salt=SALT)
-    age = settings.PROGRESS_AGE
+    age = settings.PROGRESS_TOKEN_MAX_AGE
     try:
         run_id, names, total = signer.unsign_object(token, max_age=age)
         view = View(uuid.UUID(str(run_id)), bool(names), total)

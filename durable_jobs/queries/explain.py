@@ -14,8 +14,8 @@ from durable_jobs.definitions.flow_control import Throttle
 from durable_jobs.definitions.registry import registry
 from durable_jobs.flow_control import keys, limits
 from durable_jobs.flow_control import pauses as pause_state
-from durable_jobs.flow_control.keys import Passage
-from durable_jobs.models import Entry, Gate, Lane, Pause, Run
+from durable_jobs.flow_control.keys import KeyedLimit
+from durable_jobs.models import AdmissionState, Backlog, Limit, Pause, Run
 from durable_jobs.queries import routes, visibility
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import backlogs, db, pauses, workers
@@ -47,9 +47,9 @@ def explain(run: Run, *, keys: bool = True) -> Explanation:
     found = _paused(row, keys) or _delayed(row) or _unknown(row)
     if found is not None:
         return found
-    if row.lane is None:
+    if row.backlog is None:
         return _ready(row)
-    if row.lane in Entry.values:
+    if row.backlog in AdmissionState.values:
         text = "It has just come; the next admission decides about it."
         return Explanation(state="arriving", text=text)
     return _in_lane(row, keys)
@@ -105,8 +105,8 @@ def _ready(run: Run) -> Explanation:
 
 def _line(run: Run) -> QuerySet[Run]:
     """Return the line that a run stands in."""
-    if run.lane is not None:
-        return backlogs.waiting(run.lane)
+    if run.backlog is not None:
+        return backlogs.waiting(run.backlog)
     return Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED,
         lane__isnull=True,
@@ -116,20 +116,20 @@ def _line(run: Run) -> QuerySet[Run]:
 
 
 def _ahead(line: QuerySet[Run], run: Run) -> int:
-    before = Q(place__lt=run.place) | Q(place=run.place, id__lt=run.id)
+    before = Q(place__lt=run.run_order) | Q(place=run.run_order, id__lt=run.id)
     seen = visibility.of_runs(line, "pk")
     return int(seen.filter(before).order_by()[:MOST_AHEAD].count())
 
 
 def _in_lane(run: Run, told: bool) -> Explanation:
-    lane = Lane.objects.using(db.alias()).filter(pk=run.lane or 0).first()
+    lane = Backlog.objects.using(db.alias()).filter(pk=run.backlog or 0).first()
     function = registry.find(run.function)
-    ahead = _ahead(backlogs.waiting(run.lane or 0), run)
+    ahead = _ahead(backlogs.waiting(run.backlog or 0), run)
     if lane is None or function is None:
         text = f"It stands in line behind {_others(ahead)}."
         return Explanation(state="blocked", text=text, ahead=ahead)
-    passages = keys.passages(function, run.flow or {}, starting=lane.starting)
-    rows = Gate.objects.using(db.alias()).filter(name__in=[p.name for p in passages])
+    passages = keys.passages(function, run.flow or {}, starting=lane.for_new_runs)
+    rows = Limit.objects.using(db.alias()).filter(name__in=[p.name for p in passages])
     known = {gate.name: gate for gate in rows}
     for passage in passages:
         gate = known.get(passage.name)
@@ -143,14 +143,14 @@ def _in_lane(run: Run, told: bool) -> Explanation:
 
 
 def _at(
-    passage: Passage, gate: Gate, run: Run, lane: Lane, ahead: int, told: bool
+    passage: KeyedLimit, gate: Limit, run: Run, lane: Backlog, ahead: int, told: bool
 ) -> Explanation | None:
     """Explain a gate, if it is what the run waits for."""
-    answer = limits.known(passage, gate)
+    answer = limits.cached_limit(passage, gate)
     if answer is None:
-        answer, _ = limits.ask(passage)
+        answer, _ = limits.evaluate(passage)
     if answer.limit is None:
-        why = f": {answer.trouble}" if told else "."
+        why = f": {answer.error}" if told else "."
         text = f"The limit of its {passage.place} is not known{why}"
         return _held_at(passage, "blocked", text, ahead=ahead)
     if isinstance(passage.rule, Throttle) and answer.limit:
@@ -179,14 +179,14 @@ def _at(
     )
 
 
-def _held_at(passage: Passage, state: str, text: str, **facts: Any) -> Explanation:
+def _held_at(passage: KeyedLimit, state: str, text: str, **facts: Any) -> Explanation:
     return Explanation(
         state=state, text=text, control=passage.control, key=passage.key, **facts
     )
 
 
 def _throttled(
-    passage: Passage, rule: Throttle, gate: Gate, limit: int, ahead: int, told: bool
+    passage: KeyedLimit, rule: Throttle, gate: Limit, limit: int, ahead: int, told: bool
 ) -> Explanation | None:
     now, interval = clock.now(), rule.interval(limit)
     earliest = (gate.tat or now) - interval * (rule.burst - 1)

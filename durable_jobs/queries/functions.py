@@ -51,7 +51,7 @@ class Brief:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class FunctionHealth:
     """How the newest runs of a function did in the last 24 hours.
 
     ``runs`` of them came in that time, ``failed`` of those ``ended`` have failed;
@@ -72,7 +72,7 @@ class Health:
         return self.failed / self.ended if self.ended else None
 
 
-def health(function_ids: Sequence[str]) -> dict[str, Health]:
+def health(function_ids: Sequence[str]) -> dict[str, FunctionHealth]:
     """Return how functions do, by id; those without a run are not in it."""
     rows = together(
         only(newest(one), RECENT).values_list(*_COLUMNS) for one in function_ids
@@ -96,7 +96,7 @@ def latest(function_id: str) -> list[Brief]:
     return [Brief(*row) for row in rows]
 
 
-def health_of(runs: Iterable[Brief], looked_through: int) -> Health:
+def health_of(runs: Iterable[Brief], looked_through: int) -> FunctionHealth:
     """Return how some runs of one function did, of which there is at least one."""
     briefs = sorted(runs, key=lambda run: run.pk, reverse=True)
     since = clock.now() - DAY
@@ -107,7 +107,7 @@ def health_of(runs: Iterable[Brief], looked_through: int) -> Health:
         for run in today
         if run.status == RunStatus.COMPLETED and run.started_at and run.ended_at
     )
-    return Health(
+    return FunctionHealth(
         runs=len(today),
         ended=failed + sum(run.status == RunStatus.COMPLETED for run in today),
         failed=failed,

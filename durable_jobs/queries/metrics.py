@@ -30,7 +30,7 @@ _ENDS = (WaitKind.CANCEL, WaitKind.START_BY, WaitKind.FINISH_BY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
+class QueueMetrics:
     """The runs of a queue that are ready, and since when the first of them is."""
 
     name: str
@@ -44,7 +44,7 @@ class Figures:
 
     live: dict[str, int]
     ended: dict[str, int]
-    queues: list[Queue]
+    queues: list[QueueMetrics]
     workers: dict[str, int]
 
 
@@ -86,13 +86,13 @@ def _ended(now: datetime) -> dict[str, int]:
     return {status.value: count for status, count in counted.items()}
 
 
-def _queue(name: str, now: datetime) -> Queue:
+def _queue(name: str, now: datetime) -> QueueMetrics:
     rows = visibility.runs().filter(
         queue=name, status=RunStatus.QUEUED, lane__isnull=True, due_at__lte=now
     )
     first = rows.order_by("due_at").values_list("due_at", flat=True).first()
     age = 0.0 if first is None else (now - first).total_seconds()
-    return Queue(name=name, depth=_count(rows), oldest_seconds=age)
+    return QueueMetrics(name=name, depth=_count(rows), oldest_seconds=age)
 
 
 def _workers(now: datetime) -> dict[str, int]:

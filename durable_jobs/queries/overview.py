@@ -18,7 +18,7 @@ from django.db.models.fields.json import KT
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
-from durable_jobs.models import Gate, Pause, Run, Tally, Worker
+from durable_jobs.models import Limit, Pause, Run, RunStats, Worker
 from durable_jobs.queries import visibility
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, workers
@@ -76,7 +76,7 @@ class Times:
 
 
 @dataclass(slots=True, kw_only=True)
-class Line:
+class OverviewLine:
     """A function's last 24 hours, an hour each, the oldest first: all and failed."""
 
     function: str
@@ -122,7 +122,7 @@ class Overview:
     states: list[Counted]
     periods: list[Period]
     times: Times
-    lines: list[Line]
+    lines: list[OverviewLine]
     errors: list[ErrorGroup]
     attention: list[Attention]
     oldest: timedelta | None
@@ -212,14 +212,14 @@ class _Ended:
 
     def __init__(self, now: datetime) -> None:
         self._now = now
-        self._tallies = Tally.objects.using(db.alias()).exclude(function="")
-        marks = Tally.objects.using(db.alias()).filter(function="")
+        self._tallies = RunStats.objects.using(db.alias()).exclude(function="")
+        marks = RunStats.objects.using(db.alias()).filter(function="")
         first = now - PERIODS[0][1]
         if visibility.is_narrowed():  # the tallies are of all runs
             self._tallies, marks = self._tallies.none(), marks.none()
             first = now - PERIODS[-1][1]
         last = marks.aggregate(last=Max("since"))["last"]
-        self._from = first if last is None else last + Tally.LENGTH
+        self._from = first if last is None else last + RunStats.LENGTH
         rest = _runs().filter(ended_at__gte=max(self._from, first))
         newest: Any = rest.order_by("-ended_at").values_list(
             "function", "status", "ended_at"
@@ -245,16 +245,16 @@ class _Ended:
             failed=(counted["failed"] or 0) + sum(one in BAD for one in rest),
         )
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[OverviewLine]:
         """Return the functions of the last 24 hours, the busiest first."""
         since = self._now - timedelta(hours=HOURS)
         rows = self._tallies.filter(since__gte=since).values_list(
             "function", "status", "since", "count"
         )
-        found: dict[str, Line] = {}
+        found: dict[str, OverviewLine] = {}
         rest = ((function, status, at, 1) for function, status, at in self._rest)
         for function, status, at, count in [*rows, *rest]:
-            line = found.setdefault(function, Line(function=function))
+            line = found.setdefault(function, OverviewLine(function=function))
             if at >= since:
                 hour = min(int((at - since) / timedelta(hours=1)), HOURS - 1)
                 line.ended[hour] += count
@@ -352,7 +352,7 @@ def _attention(now: datetime) -> Iterator[Attention]:
             key=pause.key,
             reason=pause.reason,
         )
-    gates = visibility.gates(Gate.objects.using(db.alias()).exclude(trouble=""))
+    gates = visibility.limits(Limit.objects.using(db.alias()).exclude(trouble=""))
     for gate in gates.order_by("-used_at")[:GROUPS]:
         yield Attention(
             what="limit", name=str(gate), key=gate.key, problem=gate.trouble

@@ -15,7 +15,7 @@ from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
 from durable_jobs import ids
-from durable_jobs.models import STEP_PAYLOADS, Attempt, Run, Schedule, Step
+from durable_jobs.models import STEP_PAYLOADS, FailedAttempt, Run, Schedule, Step
 from durable_jobs.queries import visibility
 from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.store import db
@@ -89,9 +89,9 @@ def step_of_any(key: uuid.UUID, kind: str) -> Step | None:
     return rows.filter(pk=key, kind=kind).defer(*STEP_PAYLOADS).first()
 
 
-def attempts(of: Step) -> list[Attempt]:
+def attempts(of: Step) -> list[FailedAttempt]:
     """Return the first failed attempts of a step."""
-    rows = Attempt.objects.using(db.alias()).filter(run_id=of.run_id, step=of.key)
+    rows = FailedAttempt.objects.using(db.alias()).filter(run_id=of.run_id, step=of.key)
     return list(rows.order_by("pk")[:MOST_ATTEMPTS])
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from durable_jobs import clock
-from durable_jobs.models import Attempt, Run, Step
+from durable_jobs.models import FailedAttempt, Run, Step
 from durable_jobs.statuses import STEP_ENDED
 from durable_jobs.store import db
 
@@ -143,7 +143,7 @@ def _course(run: Run, whole: timedelta) -> str:
     if run.started_at is None:
         return "never started" if run.ended_at else "not started yet"
     took = f"took {_seconds(whole)}" if run.ended_at else f"for {_seconds(whole)} now"
-    claims = "once" if run.claims == 1 else f"{run.claims} times"
+    claims = "once" if run.claim_count == 1 else f"{run.claim_count} times"
     return f"{took}, claimed {claims}"
 
 
@@ -177,7 +177,7 @@ def _bar(row: TimelineRow, whole: timedelta) -> str:
 def _failures(run: Run) -> dict[str, list[str]]:
     """Return what went wrong in the attempts that others followed, by step."""
     found: dict[str, list[str]] = {}
-    rows = Attempt.objects.using(db.alias()).filter(run_id=run.pk).order_by("pk")
+    rows = FailedAttempt.objects.using(db.alias()).filter(run_id=run.pk).order_by("pk")
     for row in rows.defer("logs"):
         text = f"attempt {row.number + 1} failed: {_error(row.error)}"
         found.setdefault(row.step, []).append(text)

@@ -22,8 +22,8 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import DurableError, FilterError
 from durable_jobs.flow_control import keys
-from durable_jobs.flow_control.keys import Passage
-from durable_jobs.models import Gate, Lane, Pause, Run, Slot, Worker
+from durable_jobs.flow_control.keys import KeyedLimit
+from durable_jobs.models import Backlog, Limit, Pause, Run, Slot, Worker
 from durable_jobs.queries import visibility
 from durable_jobs.queries.overview import SEEN
 from durable_jobs.queries.union import only, together
@@ -43,7 +43,7 @@ LOOKED_THROUGH = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
+class QueueUsage:
     """A queue: runs that a worker could begin now, and what is executing.
 
     ``lines`` wait for a limit. ``oldest`` has been ready since then. ``workers`` serve
@@ -127,7 +127,7 @@ def queues(
     paused: Iterable[Pause],
     held: Iterable[dict[str, Any]],
     there: Iterable[Process] = (),
-) -> list[Queue]:
+) -> list[QueueUsage]:
     """Return the queues that the code, runs, workers or pauses name, by name."""
     serving = Counter(queue for one in there if one.there for queue in one.queues)
     stopped = {one.name: one for one in paused if one.kind == Pause.QUEUE}
@@ -139,7 +139,7 @@ def queues(
     names |= set(_after(sorted(names)))
     ready = _ready_by_queue(sorted(names))
     return [
-        Queue(
+        QueueUsage(
             name=name,
             workers=serving[name],
             ready=ready.get(name, (0, None))[0],
@@ -178,7 +178,7 @@ def _ready_by_queue(names: Sequence[str]) -> dict[str, tuple[int, datetime]]:
 
 
 def _lines_by_queue() -> dict[str, int]:
-    blocked = Lane.objects.using(db.alias()).filter(blocked_on__isnull=False)
+    blocked = Backlog.objects.using(db.alias()).filter(blocked_on__isnull=False)
     rows = visibility.lanes(blocked)
     chosen = only(rows.order_by("blocked_on", "turn", "served"), COUNTED)
     counted = chosen.values_list("queue").annotate(count=Count("pk"))
@@ -189,7 +189,7 @@ def _lines_by_queue() -> dict[str, int]:
 
 
 @dataclass(slots=True)
-class Line:
+class BacklogRow:
     """Runs that wait for a limit, one behind the other."""
 
     function: str
@@ -199,20 +199,20 @@ class Line:
 
 
 @dataclass(slots=True)
-class Limit:
+class LimitUsage:
     """A limit in use: the rule that it goes by, who holds it, and who waits for it."""
 
-    gate: Gate
-    passage: Passage | None
+    row: Limit
+    passage: KeyedLimit | None
     held: int = 0
     holders: list[tuple[Run, datetime]] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
+    lines: list[BacklogRow] = field(default_factory=list)
     more_lines: bool = False
 
 
 def limits(
     *, function: str = "", key: str = "", before: str = ""
-) -> tuple[list[Limit], str | None]:
+) -> tuple[list[LimitUsage], str | None]:
     """Return limits, those used last first, and where the next ones begin.
 
     With ``function`` or ``key``, those of the limits used last; with both, exactly
@@ -222,7 +222,7 @@ def limits(
     if before:
         rows = _behind(rows, before)
     gates = list(rows.order_by("-used_at", "-pk")[: LIMITS + 1])
-    found = [Limit(gate, passage_of(gate)) for gate in gates[:LIMITS]]
+    found = [LimitUsage(gate, passage_of(gate)) for gate in gates[:LIMITS]]
     _fill(found)
     if len(gates) <= LIMITS:
         return found, None
@@ -230,10 +230,10 @@ def limits(
     return found, f"{last.used_at.isoformat()} {last.pk}"
 
 
-def _chosen(function: str, key: str) -> QuerySet[Gate]:
+def _chosen(function: str, key: str) -> QuerySet[Limit]:
     if "\x00" in function + key:
         raise FilterError("Expected a text without null characters.")
-    rows = visibility.gates(Gate.objects.using(db.alias()).exclude(control="lock"))
+    rows = visibility.limits(Limit.objects.using(db.alias()).exclude(control="lock"))
     known = registry.find(function)
     if known is not None and key:
         names = [one.name for value in _values(key) for one in _passages(known, value)]
@@ -263,7 +263,7 @@ def _json(text: str) -> Any:
         return text
 
 
-def _behind(rows: QuerySet[Gate], before: str) -> QuerySet[Gate]:
+def _behind(rows: QuerySet[Limit], before: str) -> QuerySet[Limit]:
     time, _space, number = before.partition(" ")
     try:
         moment, pk = parse_datetime(time), int(number)
@@ -275,7 +275,7 @@ def _behind(rows: QuerySet[Gate], before: str) -> QuerySet[Gate]:
     return rows.filter(tied, used_at__lte=moment)
 
 
-def passage_of(gate: Gate) -> Passage | None:
+def passage_of(gate: Limit) -> KeyedLimit | None:
     """Return the rule that a gate goes by; None when the code has it no more."""
     ids = [gate.function] if gate.function else registry.sharing()
     for one in ids:
@@ -286,7 +286,7 @@ def passage_of(gate: Gate) -> Passage | None:
     return None
 
 
-def _passages(function: Function, text: str) -> Iterator[Passage]:
+def _passages(function: Function, text: str) -> Iterator[KeyedLimit]:
     """Give the gates of a function for one key, as canonical JSON."""
     controls = function.controls
     places: list[tuple[str, Any]] = [
@@ -302,12 +302,12 @@ def _passages(function: Function, text: str) -> Iterator[Passage]:
     for place, rule in places:
         shared = getattr(rule, "scope", "") == "account"
         control = place.partition(":")[0]
-        yield Passage(control, place, function, None, text, rule, shared)
+        yield KeyedLimit(control, place, function, None, text, rule, shared)
 
 
-def _fill(found: Sequence[Limit]) -> None:
+def _fill(found: Sequence[LimitUsage]) -> None:
     """Add who holds the limits, and who waits for them."""
-    by_gate = {limit.gate.pk: limit for limit in found}
+    by_gate = {limit.row.pk: limit for limit in found}
     every = Slot.objects.using(db.alias()).filter(released_at__isnull=True)
     held = visibility.of_runs(every)
     at = {pk: held.filter(gate_id=pk).order_by("pk") for pk in by_gate}
@@ -330,20 +330,20 @@ def _fill(found: Sequence[Limit]) -> None:
     _fill_lines(by_gate)
 
 
-def _fill_lines(by_gate: dict[int, Limit]) -> None:
-    rows = visibility.lanes(Lane.objects.using(db.alias()))
+def _fill_lines(by_gate: dict[int, LimitUsage]) -> None:
+    rows = visibility.lanes(Backlog.objects.using(db.alias()))
     chosen = together(
         only(rows.filter(blocked_on_id=pk).order_by("turn", "served"), LINES + 1)
         .values_list("blocked_on_id", "pk", "function", "turn")
         for pk in by_gate
     )  # fmt: skip
-    lines: dict[int, Line] = {}
+    lines: dict[int, BacklogRow] = {}
     for gate, lane, function, turn in sorted(chosen, key=lambda one: one[3]):
         limit = by_gate[gate]
         if len(limit.lines) == LINES:
             limit.more_lines = True
             continue
-        lines[lane] = Line(function, turn)
+        lines[lane] = BacklogRow(function, turn)
         limit.lines.append(lines[lane])
     counts = together(
         only(visibility.of_runs(backlogs.waiting(lane), "pk"), COUNTED + 1)

@@ -26,10 +26,10 @@ from django.utils.module_loading import import_string
 from durable_jobs.conf import settings
 from durable_jobs.models import (
     EVENT_WAITS,
+    Backlog,
     Event,
     EventOf,
-    Gate,
-    Lane,
+    Limit,
     Pause,
     Run,
     Schedule,
@@ -204,12 +204,12 @@ def pauses(rows: Rows) -> Rows:
     return rows.exclude(kind=Pause.KEY) if is_narrowed() else rows
 
 
-def gates(rows: Rows) -> Rows:
+def limits(rows: Rows) -> Rows:
     """Return those of some limits that have no key, or that a seen run uses."""
     if not is_narrowed():
         return rows
     held = of_runs(Slot.objects.using(db.alias()).filter(released_at__isnull=True))
-    waited = lanes(Lane.objects.using(db.alias()).filter(blocked_on__isnull=False))
+    waited = lanes(Backlog.objects.using(db.alias()).filter(blocked_on__isnull=False))
     return rows.filter(
         Q(key="")
         | Q(pk__in=held.values("gate_id"))
@@ -227,7 +227,7 @@ def lanes(rows: Rows) -> Rows:
 
 _OF: dict[type[Model], Callable[[Rows], Rows]] = {
     Event: events,
-    Gate: gates,
+    Limit: limits,
     Pause: pauses,
     Schedule: schedules,
     Step: of_runs,

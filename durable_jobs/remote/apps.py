@@ -117,9 +117,9 @@ class Served:
     async def __call__(self, ctx: durable.AsyncContext) -> Any:
         """Bring a run as far as it goes, and return what its function returns."""
         # Imported late: the models are not there yet when functions are declared.
-        from durable_jobs.remote.driver import converse
+        from durable_jobs.remote.driver import drive_attempt
 
-        return await converse(self.app, self.slug, ctx)
+        return await drive_attempt(self.app, self.slug, ctx)
 
 
 @checks.register(checks.Tags.security, deploy=True)

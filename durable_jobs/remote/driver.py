@@ -17,14 +17,14 @@ from durable_jobs.conf import settings
 from durable_jobs.engine import remote_attempt
 from durable_jobs.exceptions import (
     LimitExceeded,
-    NonRetriable,
+    NonRetriableError,
     RemoteFailed,
     StepError,
 )
 from durable_jobs.remote import client, payloads, protocol, signing
 from durable_jobs.remote.errors import bad
-from durable_jobs.remote.protocol import ANY_STEP, Completed, Found, Op
-from durable_jobs.store.steps import Memo
+from durable_jobs.remote.protocol import ANY_STEP, Completed, Op, PlannedSteps
+from durable_jobs.store.steps import StepRecord
 
 if TYPE_CHECKING:
     import httpx
@@ -38,7 +38,7 @@ WIDTH = 32
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
-async def converse(app: App, slug: str, ctx: durable.AsyncContext) -> Any:
+async def drive_attempt(app: App, slug: str, ctx: durable.AsyncContext) -> Any:
     """Bring a run as far as it goes, and return what its function returns."""
     async with client.connected() as http:
         return await Conversation(app, slug, ctx, http).hold()
@@ -54,7 +54,7 @@ class Conversation:
         self._slug = slug
         self._ctx = ctx
         self._http = http
-        self._memos: dict[str, Memo] = {}
+        self._memos: dict[str, StepRecord] = {}
         self._going: dict[str, asyncio.Task[None]] = {}
         self._turn = asyncio.Semaphore(WIDTH)
 
@@ -109,7 +109,7 @@ class Conversation:
         kind = KINDS.get(op.kind)
         if kind is None:
             msg = f"The app asks for a step that is not known here: {op.kind!r:.40}."
-            raise NonRetriable(msg)
+            raise NonRetriableError(msg)
         try:
             await kind(self, op)
         except StepError:
@@ -128,7 +128,7 @@ class Conversation:
 
         async def body() -> Any:
             said = await self._ask(op.id)
-            ops = said.ops if isinstance(said, Found) else ()
+            ops = said.ops if isinstance(said, PlannedSteps) else ()
             ran = [one for one in ops if one.id == op.id]
             if len(ran) != 1 or KINDS.get(ran[0].kind) is not Conversation._has_run:
                 raise bad(f"The app was asked to run step {op.name!r}, and did not.")
@@ -159,7 +159,7 @@ class Conversation:
 
     # Asking
 
-    async def _ask(self, step: str = ANY_STEP) -> Completed | Found:
+    async def _ask(self, step: str = ANY_STEP) -> Completed | PlannedSteps:
         async with self._turn:
             with remote_attempt.at_work(self._ctx):
                 keys = self._app.keys()
@@ -222,7 +222,7 @@ class Conversation:
         open_ = self._open()
         return bool(self._going) or len(open_) > 1 or not all(map(_runnable, open_))
 
-    def _open(self) -> list[Memo]:
+    def _open(self) -> list[StepRecord]:
         return [memo for memo in self._memos.values() if not memo.ended]
 
 
@@ -240,7 +240,7 @@ KINDS: Mapping[str, Doing] = {
 }
 
 
-def _runnable(memo: Memo) -> bool:
+def _runnable(memo: StepRecord) -> bool:
     """Tell whether the app may run an open step: not before its attempt is due."""
     due = memo.due_at is None or memo.due_at <= clock.now()
     return memo.kind == payloads.RUNS and due

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from durable_jobs.exceptions import NonRetriable, RemoteFailed, RetryAfter
+from durable_jobs.exceptions import NonRetriableError, RemoteFailed, RetryAfterError
 
 
-class RemoteFinal(RemoteFailed, NonRetriable):
+class RemoteFinal(RemoteFailed, NonRetriableError):
     """An app elsewhere failed, and says that another attempt would not help."""
 
 
-class RemoteLater(RemoteFailed, RetryAfter):
+class RemoteLater(RemoteFailed, RetryAfterError):
     """An app elsewhere failed, and says when to try again."""
 
     def __init__(

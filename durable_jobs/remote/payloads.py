@@ -11,9 +11,9 @@ from django.db.models import Model
 
 from durable_jobs import durable, serialization
 from durable_jobs.definitions.events import CALLED, CRON
-from durable_jobs.exceptions import NonRetriable
+from durable_jobs.exceptions import NonRetriableError
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.steps import StepRecord
 
 #: The kind of steps whose bodies the app runs.
 RUNS = "run"
@@ -21,7 +21,7 @@ RUNS = "run"
 EVENTS = {CALLED: "inngest/function.invoked", CRON: "inngest/scheduled.timer"}
 
 
-def answer(memo: Memo) -> Any:
+def answer(memo: StepRecord) -> Any:
     """Return how a step ended."""
     if memo.status in (StepStatus.FAILED, StepStatus.CANCELLED):
         error = memo.error or {}
@@ -76,4 +76,4 @@ def _plain(value: Any) -> Any:
         return json.loads(json.dumps(value, cls=_Plain, allow_nan=False))
     except (TypeError, ValueError) as error:
         msg = f"A value of the run is not one that JSON has: {error}"
-        raise NonRetriable(msg) from None
+        raise NonRetriableError(msg) from None

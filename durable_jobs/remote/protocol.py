@@ -15,7 +15,7 @@ from durable_jobs.definitions.names import check_name
 from durable_jobs.exceptions import (
     ConfigurationError,
     LimitExceeded,
-    NonRetriable,
+    NonRetriableError,
     PayloadError,
     RemoteFailed,
 )
@@ -83,7 +83,7 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PlannedSteps:
     """The function is at these steps.
 
     ``each``: the app is to be asked again when one of them has ended, not all.
@@ -93,7 +93,7 @@ class Found:
     each: bool = False
 
 
-def read(reply: Reply) -> Completed | Found:
+def read(reply: Reply) -> Completed | PlannedSteps:
     """Return what a reply says; raise ``RemoteFailed`` for a failure, or nonsense."""
     if reply.status in RESULTS and SDK not in reply.headers:
         msg = f"What answered with status {reply.status} is no app of an Inngest SDK."
@@ -109,7 +109,7 @@ def read(reply: Reply) -> Completed | Found:
         for op in ops:
             if op.kind == "runcomplete":
                 return Completed(op.data)
-        return Found(ops, each=_version(reply) < COALESCING)
+        return PlannedSteps(ops, each=_version(reply) < COALESCING)
     raise _refusal(reply)
 
 
@@ -232,7 +232,9 @@ def length_or_moment(value: Any) -> timedelta | datetime:
         return moment
     parts = _PART.findall(text)
     if not parts or "".join(map("".join, parts)) != text.lstrip("+-"):
-        raise NonRetriable(f"The app's step has a time that is none: {text!r:.80}.")
+        raise NonRetriableError(
+            f"The app's step has a time that is none: {text!r:.80}."
+        )
     if text.startswith("-"):
         return timedelta()
     total = sum(float(number) * UNITS[unit] for number, unit in parts)
@@ -307,5 +309,5 @@ def canonical(request: Mapping[str, Any]) -> bytes:
         text: bytes = jcs.canonicalize(request)
     except (OverflowError, ValueError) as error:
         msg = f"The run holds a number that cannot be signed: {error}."
-        raise NonRetriable(msg) from None
+        raise NonRetriableError(msg) from None
     return text

@@ -9,27 +9,27 @@ from typing import Any
 from durable_jobs import ids, serialization
 from durable_jobs.definitions.events import CRON
 from durable_jobs.definitions.registry import registry
-from durable_jobs.lifecycle.start import Start, first_of_each_key, origin, start
+from durable_jobs.lifecycle.start import NewRun, event_meta_of, first_of_each_key, start
 from durable_jobs.models import Event, Run, Schedule
-from durable_jobs.models.fields import Encoded
-from durable_jobs.schedules.occurrences import Fire
+from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.schedules.occurrences import Occurrence
 from durable_jobs.store import db, events
 
 SOURCE = "cron"
 
 
-def begin(schedule: Schedule, fire: Fire, now: datetime, id: str) -> Start:
+def begin(schedule: Schedule, fire: Occurrence, now: datetime, id: str) -> NewRun:
     """Return the run of a slot, not started. ``schedule`` has its ``data_text``."""
     function = registry.get(schedule.function)
-    kept = origin(CRON, fire.slot, id)
+    kept = event_meta_of(CRON, fire.slot, id)
     kept["schedule"] = schedule.pk
     if schedule.overlap == "queue":
         kept["overlap"] = schedule.overlap
     owner = (schedule.owner_model, schedule.owner_pk)
-    return Start(
+    return NewRun(
         function=function,
         data=_data(schedule, fire.slot, now),
-        origin=kept,
+        event_meta=kept,
         due_at=now,
         depth=0,
         event_id=id,
@@ -38,7 +38,7 @@ def begin(schedule: Schedule, fire: Fire, now: datetime, id: str) -> Start:
     )
 
 
-def store(starts: Sequence[Start], now: datetime) -> list[Run]:
+def store(starts: Sequence[NewRun], now: datetime) -> list[Run]:
     """Write the events of slots and start their runs, inside the caller's.
 
     A slot that repeats an idempotency key starts nothing.
@@ -47,8 +47,8 @@ def store(starts: Sequence[Start], now: datetime) -> list[Run]:
         Event(
             id=str(one.event_id),
             name=CRON,
-            data=Encoded(one.data),
-            ts=datetime.fromisoformat(one.origin["ts"]),
+            data=EncodedJSON(one.data),
+            ts=datetime.fromisoformat(one.event_meta["ts"]),
             received_at=now,
             source=SOURCE,
             pending=False,

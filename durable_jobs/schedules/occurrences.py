@@ -26,7 +26,7 @@ FULL = f"{MOST_HELD} earlier times of its schedule were waiting (overlap='queue'
 
 
 @dataclass(frozen=True, slots=True)
-class Fire:
+class Occurrence:
     """A slot that gets its run: one that starts, or one that is skipped and why."""
 
     slot: datetime
@@ -34,10 +34,10 @@ class Fire:
 
 
 @dataclass(slots=True)
-class Look:
+class ScheduleUpdate:
     """What came of looking at a schedule: the runs it gets, and its new state."""
 
-    fires: list[Fire] = field(default_factory=list)
+    fires: list[Occurrence] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
 
 
@@ -52,34 +52,34 @@ def due_at(schedule: Schedule, slot: datetime) -> datetime:
     return slot + number % (window // timedelta.resolution) * timedelta.resolution
 
 
-def look(schedule: Schedule, now: datetime, busy: bool) -> Look:
+def look(schedule: Schedule, now: datetime, busy: bool) -> ScheduleUpdate:
     """Move a schedule past the slots that are due, and tell what they start.
 
     ``busy``: the run that it started last has not ended. Changes ``slot_at``,
     ``next_at`` and ``held``.
     """
     due: list[datetime] = []
-    if due_at(schedule, schedule.slot_at) <= now:
-        due, schedule.slot_at = _passed(schedule, now)
-    waiting = [datetime.fromisoformat(text) for text in schedule.held]
+    if due_at(schedule, schedule.next_occurrence) <= now:
+        due, schedule.next_occurrence = _passed(schedule, now)
+    waiting = [datetime.fromisoformat(text) for text in schedule.queued_occurrences]
     found = _overlapping(schedule.overlap, waiting, due, busy)
-    schedule.held = found.held
-    schedule.next_at = next_look(schedule, now)
+    schedule.queued_occurrences = found.held
+    schedule.due_at = next_look(schedule, now)
     return found
 
 
 def next_look(schedule: Schedule, now: datetime) -> datetime:
     """Return when somebody has to look at the schedule again."""
-    due = due_at(schedule, schedule.slot_at)
-    if not schedule.held:
+    due = due_at(schedule, schedule.next_occurrence)
+    if not schedule.queued_occurrences:
         return due
-    since = now - datetime.fromisoformat(schedule.held[0])
+    since = now - datetime.fromisoformat(schedule.queued_occurrences[0])
     return min(due, now + min(max(since, FIRST_LOOK), LAST_LOOK))
 
 
 def _passed(schedule: Schedule, now: datetime) -> tuple[list[datetime], datetime]:
     """Return the slots to fire now, by ``catch_up``, and the one after them."""
-    cron, first = expression(schedule.cron, schedule.tz), schedule.slot_at
+    cron, first = expression(schedule.cron, schedule.tz), schedule.next_occurrence
     if schedule.catch_up == "all":
         passed, upcoming = [first], cron.next_after(first)
         while due_at(schedule, upcoming) <= now and len(passed) < MOST_AT_ONCE:
@@ -98,23 +98,25 @@ def _on_time(
     schedule: Schedule, slot: datetime, upcoming: datetime, now: datetime
 ) -> bool:
     """Tell whether a slot is merely a little late, and did not pass in an outage."""
-    grace = max(10 * settings.TICK, min(settings.LEASE, (upcoming - slot) / 2))
+    grace = max(
+        10 * settings.TICK_INTERVAL, min(settings.LEASE_DURATION, (upcoming - slot) / 2)
+    )
     return now - due_at(schedule, slot) <= grace
 
 
 def _overlapping(
     overlap: str, waiting: list[datetime], due: list[datetime], busy: bool
-) -> Look:
+) -> ScheduleUpdate:
     """Decide by ``overlap`` which slots start a run, which wait and which are skipped.
 
     Slots that wait do so until their turn, also when the option has changed meanwhile.
     """
     if overlap == "allow":
-        return Look([Fire(slot) for slot in [*waiting, *due]])
+        return ScheduleUpdate([Occurrence(slot) for slot in [*waiting, *due]])
     slots = [*waiting, *due]
-    fires = [] if busy else [Fire(slot) for slot in slots[:1]]
+    fires = [] if busy else [Occurrence(slot) for slot in slots[:1]]
     rest = slots[len(fires) :]
     kept = rest[:MOST_HELD] if overlap == "queue" else []
     reason = FULL if overlap == "queue" else GOING_ON
-    fires += [Fire(slot, reason) for slot in rest[len(kept) :]]
-    return Look(fires, [slot.isoformat() for slot in kept])
+    fires += [Occurrence(slot, reason) for slot in rest[len(kept) :]]
+    return ScheduleUpdate(fires, [slot.isoformat() for slot in kept])

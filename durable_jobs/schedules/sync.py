@@ -16,8 +16,8 @@ from durable_jobs import clock
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import Cron
-from durable_jobs.failpoints import hit
-from durable_jobs.lifecycle.start import Start
+from durable_jobs.failpoints import failpoint
+from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Schedule
 from durable_jobs.schedules import fire as fire_schedules
 from durable_jobs.schedules import occurrences
@@ -71,7 +71,7 @@ def _add(function: Function, cron: Cron) -> bool:
         created_at=now,
     )
     # Its first look finds out about the jitter, for which it needs its id.
-    schedule.next_at = schedule.slot_at
+    schedule.due_at = schedule.next_occurrence
     try:
         with db.atomic():
             db.insert(schedule)
@@ -107,7 +107,7 @@ def sweep() -> int:
             with db.atomic():
                 looked, started = _fire(schedules.due(BATCH))
             if looked:
-                hit("cron.committed")
+                failpoint("cron.committed")
         except Exception as error:
             if db.lost(error):
                 raise
@@ -143,9 +143,9 @@ def _fire(due: list[Schedule]) -> tuple[int, int]:
     """Move locked schedules on and start their runs; count both."""
     now = clock.now()
     busy = schedules.going_on(
-        one.last_run for one in due if one.overlap != "allow" or one.held
+        one.last_run for one in due if one.overlap != "allow" or one.queued_occurrences
     )
-    starts: list[Start] = []
+    starts: list[NewRun] = []
     looked: list[Schedule] = []
     for schedule in due:
         if len(starts) >= MOST_STARTS:
@@ -158,20 +158,20 @@ def _fire(due: list[Schedule]) -> tuple[int, int]:
     runs = fire_schedules.store(
         [one for one in starts if one.event_id not in known], now
     )
-    hit("cron.written", looked[0].function)
+    failpoint("cron.written", looked[0].function)
     schedules.move(looked)
-    hit("cron.moved", looked[0].function)
+    failpoint("cron.moved", looked[0].function)
     return len(looked), len(runs)
 
 
-def _look(schedule: Schedule, now: datetime, busy: bool) -> list[Start]:
+def _look(schedule: Schedule, now: datetime, busy: bool) -> list[NewRun]:
     if not schedule.in_code and schedule.function in (workers.functions() or ()):
         # The tick of an old release: a worker of the next one fires it in a moment.
-        schedule.next_at = now + SOON
+        schedule.due_at = now + SOON
         return []
     if not schedule.in_code:
         # It keeps its slot: other processes may run code that has the function.
-        schedule.next_at, schedule.missing_at = None, now
+        schedule.due_at, schedule.missing_at = None, now
         return []
     found = occurrences.look(schedule, now, busy)
     starts = []
@@ -179,5 +179,5 @@ def _look(schedule: Schedule, now: datetime, busy: bool) -> list[Start]:
         id = schedules.event_id(schedule, fire.slot)
         starts.append(fire_schedules.begin(schedule, fire, now, id))
         if not fire.skipped:
-            schedule.fired_at, schedule.last_run = fire.slot, starts[-1].id
+            schedule.last_fired_at, schedule.last_run = fire.slot, starts[-1].id
     return starts

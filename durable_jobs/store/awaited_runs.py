@@ -38,7 +38,7 @@ def announce(run_id: uuid.UUID) -> None:
 def next_look(since: datetime) -> datetime:
     """Return when a wait of that age looks at its run again, unannounced."""
     now = clock.now()
-    return now + max(settings.LEASE, now - since)
+    return now + max(settings.LEASE_DURATION, now - since)
 
 
 def queues(run_id: uuid.UUID) -> set[str]:

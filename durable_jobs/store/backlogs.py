@@ -10,7 +10,7 @@ from typing import Any
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from durable_jobs import clock
-from durable_jobs.models import Entry, Lane, Run, Wait
+from durable_jobs.models import AdmissionState, Backlog, Run, Wait
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, exists_probe, limits, pauses
 
@@ -39,21 +39,21 @@ def arrived(functions: Iterable[str], now: datetime) -> QuerySet[Run]:
     return rows.order_by("due_at", "id")
 
 
-def ensure(wanted: Iterable[Lane]) -> dict[str, Lane]:
+def ensure(wanted: Iterable[Backlog]) -> dict[str, Backlog]:
     """Return the rows of lanes by name; those that are new are written."""
     by_name = {lane.name: lane for lane in wanted}
-    rows = Lane.objects.using(db.alias()).filter(name__in=list(by_name))
+    rows = Backlog.objects.using(db.alias()).filter(name__in=list(by_name))
     found = {lane.name: lane for lane in rows}
     missing = [lane for name, lane in by_name.items() if name not in found]
     if missing:
-        Lane.objects.using(db.alias()).bulk_create(missing)
+        Backlog.objects.using(db.alias()).bulk_create(missing)
         found |= {lane.name: lane for lane in missing}
     return found
 
 
-def made(lane: Lane) -> Lane:
+def made(lane: Backlog) -> Backlog:
     """Return the row of a lane, which somebody else may be making too."""
-    rows = Lane.objects.using(db.alias())
+    rows = Backlog.objects.using(db.alias())
     rows.bulk_create([lane], ignore_conflicts=True)
     return rows.get(name=lane.name)
 
@@ -62,7 +62,7 @@ def enter(runs: Sequence[Run]) -> None:
     """Write the lanes of locked runs, and let the lanes that were empty try."""
     if not runs:
         return
-    places = {(run.lane, run.entry) for run in runs}
+    places = {(run.backlog, run.requeue_to) for run in runs}
     rows = Run.objects.using(db.alias())
     if len(places) == 1:
         [(lane, entry)] = places
@@ -70,15 +70,15 @@ def enter(runs: Sequence[Run]) -> None:
         chosen.update(lane=lane, entry=entry)
     else:
         rows.bulk_update(runs, ["lane", "entry"])
-    empty = Lane.objects.using(db.alias()).filter(
+    empty = Backlog.objects.using(db.alias()).filter(
         pk__in={lane for lane, _ in places}, active=False, blocked_on__isnull=True
     )
     empty.update(active=True, turn=clock.now())
 
 
-def in_turn(functions: Iterable[str], now: datetime) -> QuerySet[Lane]:
+def in_turn(functions: Iterable[str], now: datetime) -> QuerySet[Backlog]:
     """Return the lanes of functions whose turn has come, of queues not paused."""
-    rows = Lane.objects.using(db.alias()).filter(
+    rows = Backlog.objects.using(db.alias()).filter(
         active=True, turn__lte=now, function__in=list(functions)
     )
     return rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
@@ -86,9 +86,9 @@ def in_turn(functions: Iterable[str], now: datetime) -> QuerySet[Lane]:
 
 def active(
     queue: str, functions: Iterable[str], limit: int, *, leaving: Iterable[int] = ()
-) -> list[Lane]:
+) -> list[Backlog]:
     """Return lanes of a queue whose turn has come, in turn."""
-    rows = Lane.objects.using(db.alias()).filter(
+    rows = Backlog.objects.using(db.alias()).filter(
         queue=queue, active=True, turn__lte=clock.now(), function__in=list(functions)
     )
     rows = rows.exclude(pk__in=list(leaving))
@@ -106,7 +106,7 @@ def queues(functions: Iterable[str]) -> set[str]:
 def _questions(
     now: datetime, queue: str, functions: Iterable[str]
 ) -> exists_probe.Questions:
-    others = Lane.objects.using(db.alias()).filter(active=True, queue__gt=queue)
+    others = Backlog.objects.using(db.alias()).filter(active=True, queue__gt=queue)
     return {
         "here": Exists(in_turn(functions, now).filter(queue=queue)),
         "next": others.order_by("queue").values_list("queue", flat=True)[:1],
@@ -118,35 +118,35 @@ _probe = exists_probe.Probe(_questions)
 
 def next_turn() -> datetime | None:
     """Return the earliest turn of a lane that is still to come."""
-    rows = Lane.objects.using(db.alias()).filter(active=True, turn__gt=clock.now())
+    rows = Backlog.objects.using(db.alias()).filter(active=True, turn__gt=clock.now())
     return rows.order_by("turn").values_list("turn", flat=True).first()
 
 
 def revive(gate_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
     """Let lanes that wait for a gate try again, the first in turn first."""
-    rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+    rows = Backlog.objects.using(db.alias()).filter(blocked_on_id=gate_id)
     rows = rows.exclude(pk__in=list(leaving))
     # One that cannot go on would keep the room from the others.
     rows = rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
     first = list(rows.order_by("turn", "served").values_list("pk", flat=True)[:count])
     if not first:
         return 0
-    chosen = Lane.objects.using(db.alias()).filter(pk__in=first)
+    chosen = Backlog.objects.using(db.alias()).filter(pk__in=first)
     return chosen.update(active=True, blocked_on=None)
 
 
 def waiting_for(
     gate_id: int, functions: Iterable[str], *, leaving: Iterable[int]
-) -> list[Lane]:
+) -> list[Backlog]:
     """Return the first lane of each function that waits for a gate, in turn."""
-    rows = Lane.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+    rows = Backlog.objects.using(db.alias()).filter(blocked_on_id=gate_id)
     rows = rows.exclude(pk__in=list(leaving)).order_by("turn", "served")
     first = [rows.filter(function=one).first() for one in functions]
     found = [lane for lane in first if lane is not None]
-    return sorted(found, key=lambda lane: (lane.turn, lane.served))
+    return sorted(found, key=lambda lane: (lane.eligible_at, lane.promoted_count))
 
 
-def heads(lane: Lane, limit: int) -> tuple[list[Run], bool]:
+def one_per_function(lane: Backlog, limit: int) -> tuple[list[Run], bool]:
     """Return the first runs in line in a lane; tell whether there may be others.
 
     Those that somebody is just changing are passed over, and may be.
@@ -160,11 +160,11 @@ def heads(lane: Lane, limit: int) -> tuple[list[Run], bool]:
 
 def waited_for(gate_ids: Iterable[int]) -> set[int]:
     """Return those of some gates that a lane waits for."""
-    rows = Lane.objects.using(db.alias()).filter(blocked_on__in=list(gate_ids))
+    rows = Backlog.objects.using(db.alias()).filter(blocked_on__in=list(gate_ids))
     return set(rows.order_by().values_list("blocked_on", flat=True).distinct())
 
 
-def head(lane: Lane) -> tuple[Run | None, bool]:
+def head(lane: Backlog) -> tuple[Run | None, bool]:
     """Return the first run in line where the order is strict; tell if there is one.
 
     None, while somebody is just changing it: the next one may not go before it.
@@ -196,16 +196,16 @@ def let_through(run_ids: Sequence[uuid.UUID], entry: int | None) -> None:
         rows.update(lane=None, entry=entry)
 
 
-def write(changed: Sequence[Lane]) -> None:
+def write(changed: Sequence[Backlog]) -> None:
     """Write where lanes stand after a round."""
     if changed:
         fields = ["active", "turn", "served", "blocked_on"]
-        Lane.objects.using(db.alias()).bulk_update(changed, fields)
+        Backlog.objects.using(db.alias()).bulk_update(changed, fields)
 
 
 def undecided() -> Q:
     """Return the condition of runs that no admission has put in line or let through."""
-    return Q(lane__in=Entry.values) | Q(lane__isnull=True, flow__isnull=True)
+    return Q(lane__in=AdmissionState.values) | Q(lane__isnull=True, flow__isnull=True)
 
 
 def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
@@ -229,7 +229,7 @@ def begun(run: Run) -> bool:
     That forgives the crashes before it. A run that lost its worker each time has begun
     nothing that others would have to wait for.
     """
-    return run.claims > run.crashes
+    return run.claim_count > run.crash_count
 
 
 def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -> None:
@@ -243,7 +243,7 @@ def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -
                 pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING
             )
             again = begun(run)
-            entry = Entry.RESUME if again else Entry.AGAIN
+            entry = AdmissionState.RESUMED if again else AdmissionState.REQUEUED
             done = held.update(
                 status=RunStatus.QUEUED,
                 flow=flows[run.pk],
@@ -253,7 +253,7 @@ def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -
                 lease_until=None,
                 crashes=F("crashes") - 1,
                 claims=F("claims") - 1,
-                started_at=run.started_at if run.claims > 1 else None,
+                started_at=run.started_at if run.claim_count > 1 else None,
             )
             if done:
                 limits.release([run.pk], resting=again)
@@ -266,8 +266,12 @@ def take_back(rows: QuerySet[Run], limit: int) -> int:
         begun = [run.pk for run in chosen if run.started_at is not None]
         fresh = [run.pk for run in chosen if run.started_at is None]
         every = Run.objects.using(db.alias())
-        every.filter(pk__in=begun).update(lane=Entry.RESUME, entry=Entry.RESUME)
-        every.filter(pk__in=fresh).update(lane=Entry.AGAIN, entry=Entry.AGAIN)
+        every.filter(pk__in=begun).update(
+            lane=AdmissionState.RESUMED, entry=AdmissionState.RESUMED
+        )
+        every.filter(pk__in=fresh).update(
+            lane=AdmissionState.REQUEUED, entry=AdmissionState.REQUEUED
+        )
         limits.release(begun, resting=True)
         limits.release(fresh)
     return len(chosen)
@@ -296,23 +300,25 @@ def unclaimed(function: str) -> QuerySet[Run]:
 
 def strays() -> QuerySet[Run]:
     """Return queued runs whose lane is none."""
-    there = Lane.objects.using(db.alias()).filter(pk=OuterRef("lane"))
+    there = Backlog.objects.using(db.alias()).filter(pk=OuterRef("lane"))
     rows = Run.objects.using(db.alias()).filter(status=RunStatus.QUEUED, lane__gt=0)
     return rows.exclude(Exists(there))
 
 
-def hasten(rows: QuerySet[Lane]) -> int:
+def hasten(rows: QuerySet[Backlog]) -> int:
     """Let lanes whose turn is to come try now; the lock is held."""
     now = clock.now()
     return rows.filter(active=True, turn__gt=now).update(turn=now)
 
 
-def activate(lanes: QuerySet[Lane]) -> int:
+def activate(lanes: QuerySet[Backlog]) -> int:
     """Let lanes that stand still try again."""
     return lanes.filter(active=False).update(active=True, blocked_on=None)
 
 
-def shelve(function: str, lane: Lane, limit: int, before: datetime | None) -> int:
+def set_aside_paused(
+    function: str, lane: Backlog, limit: int, before: datetime | None
+) -> int:
     """Take runs that have not begun out of the way of claims; count them."""
     rows = unbegun(function).filter(queue=lane.queue)
     if before is not None:
@@ -349,7 +355,7 @@ def unbegun(function: str) -> QuerySet[Run]:
     )
 
 
-def unshelve(lane: Lane, limit: int) -> int:
+def restore_paused(lane: Backlog, limit: int) -> int:
     """Let up to ``limit`` runs of a lane be claimed again, the first ones first."""
     rows = waiting(lane.pk).filter(entry__isnull=True)
     with db.atomic():
@@ -360,7 +366,7 @@ def unshelve(lane: Lane, limit: int) -> int:
 
 def put_off(lane: int, until: datetime) -> None:
     """Let a lane have its next turn later."""
-    Lane.objects.using(db.alias()).filter(pk=lane).update(turn=until)
+    Backlog.objects.using(db.alias()).filter(pk=lane).update(turn=until)
 
 
 def put_off_run(run_id: uuid.UUID, until: datetime) -> None:

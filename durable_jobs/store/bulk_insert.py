@@ -18,7 +18,7 @@ from typing import Any
 from django.db import models, transaction
 from django.db.models import Model
 
-from durable_jobs.models.fields import Encoded, PayloadField
+from durable_jobs.models.fields import EncodedJSON, PayloadField
 from durable_jobs.store import db
 from durable_jobs.store.postgres import prepared
 
@@ -122,7 +122,7 @@ def _passing(
     kinds = {kind for known, kind in _PASSING.items() if isinstance(field, known)}
 
     def convert(value: Any) -> Any:
-        if isinstance(value, Encoded):
+        if isinstance(value, EncodedJSON):
             return str(value)
         if isinstance(value, Enum):
             return value.value

@@ -10,47 +10,47 @@ from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
 from durable_jobs import clock
-from durable_jobs.models import Gathered, Window
-from durable_jobs.models.fields import Encoded
+from durable_jobs.models import BufferedEvent, EventWindow
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.store import bulk_insert, db
 
 #: Events that one statement assigns. It compares each with half of the others.
 ASSIGNED = 250
 
 
-def insert(rows: Sequence[Gathered]) -> None:
+def insert(rows: Sequence[BufferedEvent]) -> None:
     """Write events that have come, in the sender's transaction."""
-    bulk_insert.insert(Gathered, rows)
+    bulk_insert.insert(BufferedEvent, rows)
 
 
-def fresh(now: datetime) -> QuerySet[Gathered]:
+def fresh(now: datetime) -> QuerySet[BufferedEvent]:
     """Return the events whose time has come and that are in no window yet."""
-    rows = Gathered.objects.using(db.alias()).filter(
+    rows = BufferedEvent.objects.using(db.alias()).filter(
         window__isnull=True, run__isnull=True, due_at__lte=now
     )
     return rows.order_by("due_at", "id")
 
 
-def windows(names: Iterable[str]) -> tuple[dict[str, Window], set[str]]:
+def windows(names: Iterable[str]) -> tuple[dict[str, EventWindow], set[str]]:
     """Lock open windows and return them by name; and those being closed just now."""
-    rows = Window.objects.using(db.alias()).filter(name__in=list(names))
+    rows = EventWindow.objects.using(db.alias()).filter(name__in=list(names))
     found = {row.name: row for row in _unlocked(rows.order_by("pk"))}
     every = set(rows.order_by().values_list("name", flat=True))
     return found, every - found.keys()
 
 
-def closing(name: str) -> list[Window]:
+def closing(name: str) -> list[EventWindow]:
     """Lock a window that is due, unless somebody is about it just now."""
     return list(_unlocked(due(clock.now()).filter(name=name)))
 
 
-def _unlocked(rows: QuerySet[Window]) -> QuerySet[Window]:
+def _unlocked(rows: QuerySet[EventWindow]) -> QuerySet[EventWindow]:
     return rows.select_for_update(skip_locked=True) if db.lockable() else rows
 
 
-def write_windows(rows: Iterable[Window]) -> None:
+def write_windows(rows: Iterable[EventWindow]) -> None:
     """Write windows, new and changed, which have their ids then."""
-    Window.objects.using(db.alias()).bulk_create(
+    EventWindow.objects.using(db.alias()).bulk_create(
         rows,
         update_conflicts=True,
         unique_fields=["name"],
@@ -60,27 +60,29 @@ def write_windows(rows: Iterable[Window]) -> None:
 
 def assign(places: Mapping[int, int]) -> None:
     """Put events in windows, by their ids."""
-    rows = Gathered.objects.using(db.alias())
+    rows = BufferedEvent.objects.using(db.alias())
     chosen = rows.filter(pk__in=list(places))
     windows = set(places.values())
     if len(windows) == 1:
         chosen.update(window=windows.pop())
     elif windows:
-        events = [Gathered(pk=pk, window_id=window) for pk, window in places.items()]
+        events = [
+            BufferedEvent(pk=pk, window_id=window) for pk, window in places.items()
+        ]
         rows.bulk_update(events, ["window"], batch_size=ASSIGNED)
 
 
-def due(now: datetime) -> QuerySet[Window]:
+def due(now: datetime) -> QuerySet[EventWindow]:
     """Return the windows that are due, the earliest first."""
-    rows = Window.objects.using(db.alias()).filter(due_at__lte=now)
+    rows = EventWindow.objects.using(db.alias()).filter(due_at__lte=now)
     return rows.order_by("due_at", "id")
 
 
 def next_due() -> datetime | None:
     """Return the earliest time at which a window or an event will be due."""
     now = clock.now()
-    windows = Window.objects.using(db.alias()).filter(due_at__gt=now)
-    fresh = Gathered.objects.using(db.alias()).filter(
+    windows = EventWindow.objects.using(db.alias()).filter(due_at__gt=now)
+    fresh = BufferedEvent.objects.using(db.alias()).filter(
         window__isnull=True, run__isnull=True, due_at__gt=now
     )
     times = [
@@ -90,17 +92,17 @@ def next_due() -> datetime | None:
     return min((time for time in times if time is not None), default=None)
 
 
-def inside(window: Window) -> list[Gathered]:
+def inside(window: EventWindow) -> list[BufferedEvent]:
     """Return the events of a window as they came. Their data is JSON text."""
-    return _as_text(Gathered.objects.using(db.alias()).filter(window=window))
+    return _as_text(BufferedEvent.objects.using(db.alias()).filter(window=window))
 
 
-def latest(window: Window) -> list[Gathered]:
+def latest(window: EventWindow) -> list[BufferedEvent]:
     """Return the event of a window with the latest ``ts``, and delete the others.
 
     An empty list where the window has none. Its data is JSON text.
     """
-    rows = Gathered.objects.using(db.alias()).filter(window=window)
+    rows = BufferedEvent.objects.using(db.alias()).filter(window=window)
     last = rows.order_by("-ts", "-id").values_list("pk", flat=True).first()
     if last is None:
         return []
@@ -108,36 +110,38 @@ def latest(window: Window) -> list[Gathered]:
     return inside(window)
 
 
-def of_run(run_id: uuid.UUID) -> list[Gathered]:
+def of_run(run_id: uuid.UUID) -> list[BufferedEvent]:
     """Return the events of a run as they came. Their data is JSON text."""
-    return _as_text(Gathered.objects.using(db.alias()).filter(run_id=run_id))
+    return _as_text(BufferedEvent.objects.using(db.alias()).filter(run_id=run_id))
 
 
-def _as_text(rows: QuerySet[Gathered]) -> list[Gathered]:
+def _as_text(rows: QuerySet[BufferedEvent]) -> list[BufferedEvent]:
     # What the data refers to may be gone; whoever needs the values decodes it.
-    found: list[Gathered] = []
+    found: list[BufferedEvent] = []
     texts = rows.order_by("id").defer("data").annotate(text=Cast("data", TextField()))
     for row in texts:
-        row.data = Encoded(row.text or "null")
+        row.data = EncodedJSON(row.text or "null")
         found.append(row)
     return found
 
 
-def hand_over(events: Sequence[Gathered], run_id: uuid.UUID) -> None:
+def hand_over(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
     """Give events of a window to a run."""
-    rows = Gathered.objects.using(db.alias()).filter(pk__in=[one.pk for one in events])
+    rows = BufferedEvent.objects.using(db.alias()).filter(
+        pk__in=[one.pk for one in events]
+    )
     rows.update(window=None, run_id=run_id)
 
 
-def copy(events: Sequence[Gathered], run_id: uuid.UUID) -> None:
+def copy(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
     """Give copies of a run's events to another run."""
-    Gathered.objects.using(db.alias()).bulk_create(
-        Gathered(
+    BufferedEvent.objects.using(db.alias()).bulk_create(
+        BufferedEvent(
             function=one.function,
             key=one.key,
             run_id=run_id,
             event_id=one.event_id,
-            origin=one.origin,
+            origin=one.event_meta,
             data=one.data,
             ts=one.ts,
             due_at=one.due_at,
@@ -148,15 +152,15 @@ def copy(events: Sequence[Gathered], run_id: uuid.UUID) -> None:
 
 def put_off(name: str, due_at: datetime) -> None:
     """Let a window be due later."""
-    Window.objects.using(db.alias()).filter(name=name).update(due_at=due_at)
+    EventWindow.objects.using(db.alias()).filter(name=name).update(due_at=due_at)
 
 
 def put_off_event(pk: int, due_at: datetime) -> None:
     """Let an event that is in no window be put in one later."""
-    rows = Gathered.objects.using(db.alias()).filter(pk=pk, window__isnull=True)
+    rows = BufferedEvent.objects.using(db.alias()).filter(pk=pk, window__isnull=True)
     rows.update(due_at=due_at)
 
 
-def close(window: Window) -> None:
+def close(window: EventWindow) -> None:
     """Delete a window whose events have gone to runs."""
-    Window.objects.using(db.alias()).filter(pk=window.pk)._raw_delete(db.alias())
+    EventWindow.objects.using(db.alias()).filter(pk=window.pk)._raw_delete(db.alias())

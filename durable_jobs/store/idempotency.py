@@ -32,7 +32,7 @@ def take(claims: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
     """
     if not claims:
         return {}
-    expires_at = clock.now() + settings.IDEMPOTENCY
+    expires_at = clock.now() + settings.IDEMPOTENCY_PERIOD
     IdempotencyKey.objects.using(db.alias()).bulk_create(
         [
             IdempotencyKey(

@@ -15,7 +15,7 @@ from durable_jobs import clock, ids
 from durable_jobs.conf import settings
 from durable_jobs.control_flow import EngineControl
 from durable_jobs.definitions.start_options import MAX_PRIORITY
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, limits, pauses, unknown_functions
@@ -41,9 +41,9 @@ def claim(queue: str, limit: int, worker: str, *, heads: bool = False) -> list[R
     The crash is counted here and forgiven when the attempt ends, so that a run which
     kills its worker is counted too.
     """
-    hit("claim.begin", queue)
+    failpoint("claim.begin", queue)
     now, others = clock.now(), unknown_functions.names()
-    until, behind = now + settings.LEASE, now + FARTHEST_BEHIND
+    until, behind = now + settings.LEASE_DURATION, now + FARTHEST_BEHIND
     lease = statements.Lease(ids.new_token(), until, worker, now, behind)
     if db.is_postgres():
         claimed = statements.claim(
@@ -52,7 +52,7 @@ def claim(queue: str, limit: int, worker: str, *, heads: bool = False) -> list[R
     else:
         claimed = _claim(queue, limit, lease, heads=heads, passing_over=others)
     if claimed:
-        hit("claim.committed", queue)
+        failpoint("claim.committed", queue)
     return claimed
 
 
@@ -129,8 +129,8 @@ def renew(holders: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
     wanted = Q()
     for run_id, token in pairs:
         wanted |= Q(pk=run_id, lease_token=token)
-    until = clock.now() + settings.LEASE
-    hit("lease.renew")
+    until = clock.now() + settings.LEASE_DURATION
+    failpoint("lease.renew")
     with db.atomic():
         held = Run.objects.using(db.alias()).filter(wanted)
         every = set(held.values_list("pk", flat=True))
@@ -140,11 +140,11 @@ def renew(holders: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
         else:
             every_free = list(every)
         held.filter(pk__in=every_free).update(lease_until=until)
-    hit("lease.renewed")
+    failpoint("lease.renewed")
     return every
 
 
-def give_back(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
+def release(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
     """Return claimed runs that were not begun to their queue; count them."""
     chosen = list(run_ids)
     with db.atomic():
@@ -177,7 +177,7 @@ def expired(limit: int) -> list[Run]:
     )
 
 
-def reclaim(run: Run, due_at: datetime) -> bool:
+def rescue(run: Run, due_at: datetime) -> bool:
     """Put a run whose lease ran out back in its queue; tell whether this call did."""
     with db.atomic():
         rows = Run.objects.using(db.alias()).filter(
@@ -216,7 +216,7 @@ def put_off(run: Run, until: datetime) -> None:
     rows.update(lease_until=until)
 
 
-def bury(run: Run, due_at: datetime | None = None) -> bool:
+def requeue_dead_holder(run: Run, due_at: datetime | None = None) -> bool:
     """Take a run from a holder that is known to be dead; tell whether this call did.
 
     The crash stays counted: the run may be what its worker died of. ``due_at``: it may

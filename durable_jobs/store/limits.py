@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Q, QuerySet
 
 from durable_jobs import clock
-from durable_jobs.models import Admission, Gate, Run, Slot
+from durable_jobs.models import Limit, RateLimitHit, Run, Slot
 from durable_jobs.store import db
 
 #: The lock's number in the database's space of advisory locks: "durable" in letters.
@@ -42,10 +42,10 @@ def lock() -> None:
         return
     # The row is a lock and nothing else. On SQLite an update takes the whole database.
     name = "admission"
-    rows = Gate.objects.using(db.alias()).filter(name=name)
+    rows = Limit.objects.using(db.alias()).filter(name=name)
     if not rows.update(used_at=clock.now()):
-        row = Gate(name=name, control="lock", used_at=clock.now())
-        Gate.objects.using(db.alias()).bulk_create([row], ignore_conflicts=True)
+        row = Limit(name=name, control="lock", used_at=clock.now())
+        Limit.objects.using(db.alias()).bulk_create([row], ignore_conflicts=True)
         rows.update(used_at=clock.now())
 
 
@@ -57,19 +57,19 @@ def locked() -> Iterator[None]:
         yield
 
 
-def ensure(wanted: Iterable[Gate]) -> dict[str, Gate]:
+def ensure(wanted: Iterable[Limit]) -> dict[str, Limit]:
     """Return the rows of gates by name; those that are new are written."""
     by_name = {gate.name: gate for gate in wanted}
-    rows = Gate.objects.using(db.alias()).filter(name__in=list(by_name))
+    rows = Limit.objects.using(db.alias()).filter(name__in=list(by_name))
     found = {gate.name: gate for gate in rows}
     missing = [gate for name, gate in by_name.items() if name not in found]
     if missing:
-        Gate.objects.using(db.alias()).bulk_create(missing)
+        Limit.objects.using(db.alias()).bulk_create(missing)
         found |= {gate.name: gate for gate in missing}
     now = clock.now()
     stale = [gate.pk for gate in found.values() if gate.used_at < now - NOTED_EVERY]
     if stale:
-        Gate.objects.using(db.alias()).filter(pk__in=stale).update(used_at=now)
+        Limit.objects.using(db.alias()).filter(pk__in=stale).update(used_at=now)
     return found
 
 
@@ -102,7 +102,7 @@ def _held() -> QuerySet[Slot]:
     return Slot.objects.using(db.alias()).filter(released_at__isnull=True)
 
 
-def take(slots: Sequence[Slot]) -> None:
+def acquire(slots: Sequence[Slot]) -> None:
     """Write slots, under the lock."""
     if slots:
         Slot.objects.using(db.alias()).bulk_create(slots)
@@ -165,24 +165,24 @@ def collect() -> Counter[int]:
 def set_arrivals(tats: dict[int, datetime]) -> None:
     """Move the theoretical arrival times of throttles."""
     for pk, tat in tats.items():
-        Gate.objects.using(db.alias()).filter(pk=pk).update(tat=tat)
+        Limit.objects.using(db.alias()).filter(pk=pk).update(tat=tat)
 
 
 def answered(name: str, trouble: str) -> None:
     """Note why the limit of a gate is not known; empty when it is."""
-    rows = Gate.objects.using(db.alias()).filter(name=name)
+    rows = Limit.objects.using(db.alias()).filter(name=name)
     rows.exclude(trouble=trouble).update(trouble=trouble)
 
 
 def admissions(gate_id: int, since: datetime, until: datetime) -> list[datetime]:
     """Return the starts that a rate limit has let in between two moments, in order."""
-    rows = Admission.objects.using(db.alias()).filter(
+    rows = RateLimitHit.objects.using(db.alias()).filter(
         gate_id=gate_id, at__gt=since, at__lt=until
     )
     return list(rows.order_by("at").values_list("at", flat=True))
 
 
-def note_admissions(rows: Sequence[Admission]) -> None:
+def note_admissions(rows: Sequence[RateLimitHit]) -> None:
     """Write starts that rate limits have let in."""
     if rows:
-        Admission.objects.using(db.alias()).bulk_create(rows)
+        RateLimitHit.objects.using(db.alias()).bulk_create(rows)

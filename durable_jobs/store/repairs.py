@@ -14,7 +14,7 @@ from durable_jobs import clock, ids
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.statuses import STEP_ENDED, TERMINAL, RunStatus, StepStatus
 from durable_jobs.store import db, runs, waits
-from durable_jobs.store.waits import NewWait, Outcome
+from durable_jobs.store.waits import NewWait, WaitOutcome
 
 #: Waits that end a run rather than wake it.
 ENDING = (WaitKind.CANCEL, WaitKind.START_BY, WaitKind.FINISH_BY)
@@ -95,7 +95,7 @@ def resolve_child(wait: Wait) -> Run | None:
     if child is None:
         message = f"Run {wait.name} is gone."
         error = {"type": "RunNotFound", "message": message, "raise": "InvokeFailed"}
-        return waits.resolve(wait, Outcome(StepStatus.FAILED, error=error))
+        return waits.resolve(wait, WaitOutcome(StepStatus.FAILED, error=error))
     outcome = runs.outcome_of(child)
     return None if outcome is None else waits.resolve(wait, outcome)
 

@@ -10,11 +10,11 @@ from django.db.models import Case, F, TextField, Value, When
 from django.db.models.functions import Cast, Greatest
 
 from durable_jobs import clock, ids
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.models import (
-    Attempt,
-    Entry,
-    Gathered,
+    AdmissionState,
+    BufferedEvent,
+    FailedAttempt,
     Run,
     Slot,
     Step,
@@ -22,7 +22,7 @@ from durable_jobs.models import (
     Wait,
     WaitKind,
 )
-from durable_jobs.models.fields import Encoded
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.statuses import REDRIVABLE, RunStatus, StepStatus, sources
 from durable_jobs.store import db, waits
 from durable_jobs.store import limits as limit_rows
@@ -136,14 +136,15 @@ def redrive(
         recorded.filter(status=StepStatus.CANCELLED)._raw_delete(db.alias())
         recorded.filter(key__in=list(forget))._raw_delete(db.alias())
         Wait.objects.using(db.alias()).bulk_create(limits)
-        hit("redrive.written", run.function)
+        failpoint("redrive.written", run.function)
         return True
 
 
 def _again() -> Case:
     """Return the lane of a run that begins anew: it passes its gates again."""
     return Case(
-        When(flow__isnull=False, then=Value(Entry.START.value)), default=Value(None)
+        When(flow__isnull=False, then=Value(AdmissionState.NEW.value)),
+        default=Value(None),
     )
 
 
@@ -165,7 +166,7 @@ def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
     for step in columns:
         for name in ("input", "output"):
             text = getattr(step, f"{name}_text")
-            setattr(step, name, None if text is None else Encoded(text))
+            setattr(step, name, None if text is None else EncodedJSON(text))
         step.pk = ids.step_pk(target.pk, step.key)
         step.run = target
         parent = step.parent_key  # type: ignore[attr-defined]  # annotated
@@ -176,7 +177,7 @@ def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
 
 def delete(run_ids: Sequence[uuid.UUID]) -> None:
     """Delete runs with all that belongs to them, children last to first."""
-    for model in (Wait, Attempt, Step, Subject, Slot, Gathered):
+    for model in (Wait, FailedAttempt, Step, Subject, Slot, BufferedEvent):
         model.objects.using(db.alias()).filter(run_id__in=run_ids)._raw_delete(
             db.alias()
         )

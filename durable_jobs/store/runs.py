@@ -13,16 +13,16 @@ from django.db.models import F, QuerySet, TextField
 from django.db.models.functions import Cast
 
 from durable_jobs import clock
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.models import Run, Step, Wait, WaitKind
-from durable_jobs.models.fields import Encoded
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.statuses import LIVE, RunStatus, StepStatus, sources
 from durable_jobs.store import awaited_runs, bulk_insert, db, limits, steps, waits
 from durable_jobs.store.leases import LeaseLost
 from durable_jobs.store.postgres import statements
 from durable_jobs.store.postgres import suspend as suspend_statement
-from durable_jobs.store.steps import Lease, Memo
-from durable_jobs.store.waits import NewWait, Outcome
+from durable_jobs.store.steps import Lease, StepRecord
+from durable_jobs.store.waits import NewWait, WaitOutcome
 
 #: Waits that nothing but the time ends.
 TIMED = frozenset({WaitKind.SLEEP, WaitKind.RETRY, WaitKind.POLL, WaitKind.TIMEOUT})
@@ -37,14 +37,14 @@ AGAIN = (RERUN, BATCH)
 
 
 @dataclass(slots=True)
-class Parked:
+class SuspendedStep:
     """A step that waits: its memo, its waits, and what else is one with them.
 
     ``known``: it has waited before, and its waits are replaced. ``along`` is called in
     the same transaction.
     """
 
-    memo: Memo
+    memo: StepRecord
     waits: list[NewWait] = field(default_factory=list)
     known: bool = False
     along: Callable[[], object] | None = None
@@ -63,8 +63,8 @@ def insert(runs: Sequence[Run]) -> None:
 def suspend(
     lease: Lease,
     *,
-    notes: Sequence[Memo] = (),
-    parked: Sequence[Parked] = (),
+    notes: Sequence[StepRecord] = (),
+    parked: Sequence[SuspendedStep] = (),
     queue: str | None = None,
     due_at: datetime | None = None,
     attempt: int | None = None,
@@ -80,14 +80,14 @@ def suspend(
     """
     run_id, token = lease
     first = parked[0].memo.name if parked else ""
-    hit("suspend.begin", first)
+    failpoint("suspend.begin", first)
     changes: dict[str, Any] = {"queue": queue, "due_at": due_at, "attempt": attempt}
     if db.is_postgres() and not any(item.along or item.known for item in parked):
         changes |= {"holding": holding, "database_errors": database_errors}
         return _suspended_at_once(lease, notes, parked, changes)
     with db.atomic():
         fenced = steps.fence(lease)
-        park(run_id, notes, parked)
+        suspend_step(run_id, notes, parked)
         row = Run.objects.using(db.alias()).filter(pk=run_id, lease_token=token)
         changes = {"lease_token": None, "lease_until": None}
         changes["database_errors"] = database_errors
@@ -109,15 +109,15 @@ def suspend(
             raise LeaseLost
         if holding:
             limits.release([run_id], resting=True)
-        hit("suspend.written", first)
-    hit("suspend.committed", first)
+        failpoint("suspend.written", first)
+    failpoint("suspend.committed", first)
     return status
 
 
 def _suspended_at_once(
     lease: Lease,
-    notes: Sequence[Memo],
-    parked: Sequence[Parked],
+    notes: Sequence[StepRecord],
+    parked: Sequence[SuspendedStep],
     changes: dict[str, Any],
 ) -> str:
     """Suspend in one statement."""
@@ -126,11 +126,13 @@ def _suspended_at_once(
     status = suspend_statement.suspend(lease, rows, new, now=clock.now(), **changes)
     if status is None:
         raise LeaseLost
-    hit("suspend.committed", parked[0].memo.name if parked else "")
+    failpoint("suspend.committed", parked[0].memo.name if parked else "")
     return status
 
 
-def park(run_id: uuid.UUID, notes: Sequence[Memo], parked: Sequence[Parked]) -> None:
+def suspend_step(
+    run_id: uuid.UUID, notes: Sequence[StepRecord], parked: Sequence[SuspendedStep]
+) -> None:
     """Write waiting steps with their waits, under the run's lock."""
     steps.write(run_id, [*notes, *(item.memo for item in parked)])
     for item in parked:
@@ -141,15 +143,15 @@ def park(run_id: uuid.UUID, notes: Sequence[Memo], parked: Sequence[Parked]) -> 
         waits.register(run_id, item.memo.key, item.waits)
 
 
-def park_now(lease: Lease, notes: Sequence[Memo], item: Parked) -> str:
+def park_now(lease: Lease, notes: Sequence[StepRecord], item: SuspendedStep) -> str:
     """Register one waiting step while the run goes on with its other branches."""
     name = item.memo.name
-    hit("park.begin", name)
+    failpoint("park.begin", name)
     with db.atomic():
         status = steps.fence(lease)
-        park(lease[0], notes, [item])
-        hit("park.written", name)
-    hit("park.committed", name)
+        suspend_step(lease[0], notes, [item])
+        failpoint("park.written", name)
+    failpoint("park.committed", name)
     return status
 
 
@@ -196,7 +198,7 @@ def finish_alone(lease: Lease, end: End, *, holding: bool = False) -> bool:
     if not db.is_postgres():
         return False
     cancelled = suspend_statement.finish(lease, _values(end), holding=holding)
-    steps.tell(cancelled or [])
+    steps.announce_steps(cancelled or [])
     return cancelled is not None
 
 
@@ -219,7 +221,7 @@ def finish(run: Run, lease: Lease | None, end: End, follow: Follow) -> bool:
     follow. With a lease, only its holder may; without, anyone may end a live run.
     """
     with db.atomic():
-        if run.parent_id and run.relation == INVOKE:
+        if run.parent_id and run.parent_relation == INVOKE:
             waits.lock_runs([run.parent_id])
         rows = Run.objects.using(db.alias()).filter(
             pk=run.pk, status__in=sources(end.status)
@@ -228,11 +230,11 @@ def finish(run: Run, lease: Lease | None, end: End, follow: Follow) -> bool:
             rows = rows.filter(lease_token=lease[1])
         if not _end(rows, run, end):
             return False
-        hit("finish.ended", run.function)
+        failpoint("finish.ended", run.function)
         _release(run, end, follow)
         insert(follow(run, end))
         tell_parent(run, end)
-        hit("finish.written", run.function)
+        failpoint("finish.written", run.function)
     return True
 
 
@@ -253,7 +255,7 @@ def _end(rows: QuerySet[Run], run: Run, end: End) -> bool:
 def _ending(end: End) -> dict[str, Any]:
     return {
         "status": end.status,
-        "output": None if end.output is None else Encoded(end.output),
+        "output": None if end.output is None else EncodedJSON(end.output),
         "error": end.error,
         "reason": end.reason,
         "lease_token": None,
@@ -291,22 +293,22 @@ def _cancel_all(children: Iterable[Run], reason: str, follow: Follow) -> None:
 
 def tell_parent(run: Run, end: End) -> None:
     """Give an invoked run's end to the step that waits for it, if it still does."""
-    if not run.parent_id or run.relation != INVOKE:
+    if not run.parent_id or run.parent_relation != INVOKE:
         return
     wait = waits.get(run.parent_id, run.parent_step, WaitKind.CHILD)
     if wait is None or wait.name != str(run.pk):
         return
     if end.status == RunStatus.COMPLETED:
-        output = Encoded(end.output or "null")
-        outcome = Outcome(StepStatus.COMPLETED, output=output, detail=_child(run))
+        output = EncodedJSON(end.output or "null")
+        outcome = WaitOutcome(StepStatus.COMPLETED, output=output, detail=_child(run))
     else:
-        outcome = Outcome(
+        outcome = WaitOutcome(
             StepStatus.FAILED, error=_child_error(run, end), detail=_child(run)
         )
     waits.resolve(wait, outcome, happened_at=run.ended_at or clock.now())
 
 
-def outcome_of(run: Run) -> Outcome | None:
+def outcome_of(run: Run) -> WaitOutcome | None:
     """Return what an ended run is to a step that waits for it; None while it is live.
 
     Its output is read as it is stored: what the output refers to may be gone.
@@ -316,11 +318,11 @@ def outcome_of(run: Run) -> Outcome | None:
     if run.status != RunStatus.COMPLETED:
         end = End(RunStatus(run.status), error=run.error, reason=run.reason)
         error = _child_error(run, end)
-        return Outcome(StepStatus.FAILED, error=error, detail=_child(run))
+        return WaitOutcome(StepStatus.FAILED, error=error, detail=_child(run))
     rows = Run.objects.using(db.alias()).filter(pk=run.pk)
     text = rows.values_list(Cast("output", TextField()), flat=True).first()
-    output = Encoded(text or "null")
-    return Outcome(StepStatus.COMPLETED, output=output, detail=_child(run))
+    output = EncodedJSON(text or "null")
+    return WaitOutcome(StepStatus.COMPLETED, output=output, detail=_child(run))
 
 
 def _child(run: Run) -> dict[str, str]:

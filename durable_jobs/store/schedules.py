@@ -84,7 +84,7 @@ def going_on(run_ids: Iterable[uuid.UUID | None]) -> set[uuid.UUID]:
 
 def let_next(run: Run) -> None:
     """Have somebody look at the schedule whose next slot waits for this run's end."""
-    kept: dict[str, Any] = run.origin or {}
+    kept: dict[str, Any] = run.event_meta or {}
     if kept.get("overlap") != "queue":
         return
     with db.atomic():
@@ -96,7 +96,7 @@ def let_next(run: Run) -> None:
             skip=True,
         )
         for schedule in waiting:
-            if schedule.held:
+            if schedule.queued_occurrences:
                 rows = Schedule.objects.using(db.alias()).filter(pk=schedule.pk)
                 rows.update(next_at=clock.now())
 

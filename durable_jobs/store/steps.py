@@ -13,9 +13,9 @@ from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
 from durable_jobs import clock, ids
-from durable_jobs.failpoints import hit
-from durable_jobs.models import STEP_PAYLOADS, Attempt, Run, Step
-from durable_jobs.models.fields import Encoded
+from durable_jobs.failpoints import failpoint
+from durable_jobs.models import STEP_PAYLOADS, FailedAttempt, Run, Step
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.signals import announce, step_changed
 from durable_jobs.statuses import STEP_ENDED, StepStatus
 from durable_jobs.store import db
@@ -26,7 +26,7 @@ Lease = tuple[uuid.UUID, uuid.UUID]
 
 
 @dataclass(slots=True)
-class Memo:
+class StepRecord:
     """A step as the engine holds it.
 
     ``input`` and ``output`` are JSON text, as they are stored. ``input`` and ``logs``
@@ -55,15 +55,15 @@ class Memo:
         """Tell whether it has a result, and so never changes again."""
         return self.status in STEP_ENDED
 
-    def but(self, **changes: Any) -> Memo:
+    def but(self, **changes: Any) -> StepRecord:
         """Return a copy with other values."""
         return replace(self, **changes)
 
 
-def load(run_id: uuid.UUID) -> dict[str, Memo]:
+def load(run_id: uuid.UUID) -> dict[str, StepRecord]:
     """Return all that a run's replay needs of its steps, by key, in one query."""
     if db.is_postgres():
-        return {row[0]: Memo(*row) for row in statements.load(run_id)}
+        return {row[0]: StepRecord(*row) for row in statements.load(run_id)}
     rows = (
         Step.objects.using(db.alias())
         .filter(run_id=run_id)
@@ -84,16 +84,16 @@ def load(run_id: uuid.UUID) -> dict[str, Memo]:
             "parent_id",
         )
     )
-    return {row[0]: Memo(*row) for row in rows}
+    return {row[0]: StepRecord(*row) for row in rows}
 
 
-def record(lease: Lease, memos: Sequence[Memo]) -> str:
+def record(lease: Lease, memos: Sequence[StepRecord]) -> str:
     """Write steps under a lease and return the run's status.
 
     A step that has ended is never overwritten. Raises ``LeaseLost``.
     """
     run_id, token = lease
-    hit("record.begin", memos[-1].name)
+    failpoint("record.begin", memos[-1].name)
     if db.is_postgres():
         status = statements.record(run_id, token, rows_of(run_id, memos))
     else:
@@ -102,42 +102,42 @@ def record(lease: Lease, memos: Sequence[Memo]) -> str:
             write(run_id, memos)
     if status is None:
         raise LeaseLost
-    hit("record.committed", memos[-1].name)
+    failpoint("record.committed", memos[-1].name)
     return status
 
 
-def rows_of(run_id: uuid.UUID, memos: Iterable[Memo]) -> list[list[Any]]:
+def rows_of(run_id: uuid.UUID, memos: Iterable[StepRecord]) -> list[list[Any]]:
     """Return the values of steps in the order of ``postgres.STEP_COLUMNS``."""
     return [_row(run_id, memo) for memo in _latest(memos)]
 
 
-def _latest(memos: Iterable[Memo]) -> Iterable[Memo]:
+def _latest(memos: Iterable[StepRecord]) -> Iterable[StepRecord]:
     """Return the last record of each step: a branch may begin and end in one write."""
     return {memo.key: memo for memo in memos}.values()
 
 
 def record_with(
     lease: Lease,
-    notes: Sequence[Memo],
-    effect: Callable[[], Memo],
+    notes: Sequence[StepRecord],
+    effect: Callable[[], StepRecord],
     *,
     dropping_waits: bool = False,
-) -> tuple[Memo, str]:
+) -> tuple[StepRecord, str]:
     """Do something and write the step that it makes, in one transaction.
 
     The lock comes first: whoever lost the lease does nothing at all.
     """
     with db.atomic():
         status = fence(lease)
-        hit("record.locked")
+        failpoint("record.locked")
         memo = effect()
         write(lease[0], [*notes, memo])
         if dropping_waits:
             from durable_jobs.store import waits
 
             waits.drop(lease[0], memo.key)
-        hit("record.written", memo.name)
-    hit("record.committed", memo.name)
+        failpoint("record.written", memo.name)
+    failpoint("record.committed", memo.name)
     return memo, status
 
 
@@ -156,7 +156,7 @@ def fence(lease: Lease) -> str:
     return status
 
 
-def write(run_id: uuid.UUID, memos: Iterable[Memo]) -> None:
+def write(run_id: uuid.UUID, memos: Iterable[StepRecord]) -> None:
     """Write steps inside the caller's transaction, which holds the run's lock."""
     rows = [_step(run_id, memo) for memo in _latest(memos)]
     if not rows:
@@ -215,7 +215,7 @@ def end(
     step = Step.objects.using(db.alias()).filter(pk=pk)
     done = bool(step.exclude(status__in=sorted(STEP_ENDED)).update(**changes))
     if done:
-        tell([pk])
+        announce_steps([pk])
     return done
 
 
@@ -224,10 +224,10 @@ def cancel(rows: QuerySet[Step]) -> None:
     rows = rows.exclude(status__in=sorted(STEP_ENDED))
     keys = list(rows.values_list("pk", flat=True)) if step_changed.receivers else []
     rows.update(status=StepStatus.CANCELLED, due_at=None, ended_at=clock.now())
-    tell(keys)
+    announce_steps(keys)
 
 
-def tell(keys: Sequence[uuid.UUID]) -> None:
+def announce_steps(keys: Sequence[uuid.UUID]) -> None:
     """Announce steps that ended outside of an attempt; free where nobody listens."""
     if not keys or not step_changed.receivers:
         return
@@ -255,7 +255,7 @@ def record_attempt(
 ) -> None:
     """Keep what went wrong in an attempt that will be followed by another."""
     db.insert(
-        Attempt(
+        FailedAttempt(
             run_id=run_id,
             step=step,
             number=number,
@@ -267,7 +267,7 @@ def record_attempt(
     )
 
 
-def _row(run_id: uuid.UUID, memo: Memo) -> list[Any]:
+def _row(run_id: uuid.UUID, memo: StepRecord) -> list[Any]:
     return [
         ids.step_pk(run_id, memo.key),
         run_id,
@@ -290,7 +290,7 @@ def _row(run_id: uuid.UUID, memo: Memo) -> list[Any]:
     ]
 
 
-def _step(run_id: uuid.UUID, memo: Memo) -> Step:
+def _step(run_id: uuid.UUID, memo: StepRecord) -> Step:
     return Step(
         id=ids.step_pk(run_id, memo.key),
         run_id=run_id,
@@ -301,8 +301,8 @@ def _step(run_id: uuid.UUID, memo: Memo) -> Step:
         position=memo.position,
         status=memo.status,
         attempt=memo.attempt,
-        input=None if memo.input is None else Encoded(memo.input),
-        output=None if memo.output is None else Encoded(memo.output),
+        input=None if memo.input is None else EncodedJSON(memo.input),
+        output=None if memo.output is None else EncodedJSON(memo.output),
         error=memo.error,
         detail=memo.detail,
         logs=memo.logs,

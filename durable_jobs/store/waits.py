@@ -15,7 +15,7 @@ from typing import Any
 from django.db.models import Case, F, Value, When
 
 from durable_jobs import clock, ids
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import LIVE, RunStatus, StepStatus
@@ -36,7 +36,7 @@ class NewWait:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WaitOutcome:
     """What a wait ends with. ``status`` None: the step goes on being open."""
 
     status: StepStatus | None = None
@@ -92,34 +92,36 @@ def lock_runs(
 
 
 def resolve(
-    wait: Wait, outcome: Outcome, *, happened_at: datetime | None = None
+    wait: Wait, outcome: WaitOutcome, *, happened_at: datetime | None = None
 ) -> Run | None:
     """End a wait with ``outcome`` and wake its run; None when another was first.
 
     ``happened_at``: when what ends the wait happened. A timeout of the same step that
     was due before that wins, even if no tick has ended it yet.
     """
-    hit("wake.begin", wait.kind)
+    failpoint("wake.begin", wait.kind)
     if db.is_postgres():
         run = _resolved_at_once(wait, outcome, happened_at)
     else:
         run = _resolved(wait, outcome, happened_at)
     if run is not None:
-        hit("wake.committed", wait.kind)
+        failpoint("wake.committed", wait.kind)
     return run
 
 
-def _resolved(wait: Wait, outcome: Outcome, happened_at: datetime | None) -> Run | None:
+def _resolved(
+    wait: Wait, outcome: WaitOutcome, happened_at: datetime | None
+) -> Run | None:
     with db.atomic():
         locked = lock_runs([wait.run_id])
         late = happened_at is not None and timed_out([wait], happened_at)
         if not locked or late or not _take(wait):
             return None
-        hit("wake.taken", wait.kind)
+        failpoint("wake.taken", wait.kind)
         finish_step(wait, outcome)
         wake([wait.run_id])
-        tell_woken(locked[0])
-        hit("wake.written", wait.kind)
+        announce_woken(locked[0])
+        failpoint("wake.written", wait.kind)
     return locked[0]
 
 
@@ -133,7 +135,7 @@ def timed_out(found: Sequence[Wait], moment: datetime) -> set[tuple[uuid.UUID, s
 
 
 def _resolved_at_once(
-    wait: Wait, outcome: Outcome, happened_at: datetime | None
+    wait: Wait, outcome: WaitOutcome, happened_at: datetime | None
 ) -> Run | None:
     """Do the same in one statement."""
     place = wait.pk, wait.run_id, wait.step
@@ -154,12 +156,12 @@ def _resolved_at_once(
         return None
     run = Run(id=row.id, function=row.function, queue=row.queue, status=row.status)
     if row.ended:
-        steps.tell([ids.step_pk(run.pk, row.ended)])
-    tell_woken(run)
+        steps.announce_steps([ids.step_pk(run.pk, row.ended)])
+    announce_woken(run)
     return run
 
 
-def finish_step(wait: Wait, outcome: Outcome) -> None:
+def finish_step(wait: Wait, outcome: WaitOutcome) -> None:
     """Give the step behind a taken wait its end; its other waits go with it."""
     if outcome.status is None:
         return
@@ -175,7 +177,7 @@ def finish_step(wait: Wait, outcome: Outcome) -> None:
     )
 
 
-def tell_woken(run: Run) -> None:
+def announce_woken(run: Run) -> None:
     """Announce that a run which waited is queued again."""
     if run.status == RunStatus.WAITING:
         announce(
@@ -249,7 +251,7 @@ def _expired_at_once(
 ) -> tuple[list[Run], list[Wait]]:
     now = clock.now()
     rows, left = suspend.expire(sorted(WAKING), others, limit, now)
-    steps.tell([ids.step_pk(row.id, row.ended) for row in rows if row.ended])
+    steps.announce_steps([ids.step_pk(row.id, row.ended) for row in rows if row.ended])
     runs = {
         row.id: Run(
             id=row.id, function=row.function, queue=row.queue, status=row.status
@@ -257,7 +259,7 @@ def _expired_at_once(
         for row in rows
     }
     for run in runs.values():
-        tell_woken(run)
+        announce_woken(run)
     found = Wait.objects.using(db.alias()).filter(pk__in=left).order_by("due_at")
     return [runs[row.id] for row in rows], list(found) if left else []
 
@@ -280,8 +282,8 @@ def expire_these(waits: Sequence[Wait]) -> list[Run]:
         wake(sorted(woken))
         for run in runs:
             if run.pk in woken:
-                tell_woken(run)
-        hit("timers.expired")
+                announce_woken(run)
+        failpoint("timers.expired")
     by_id = {run.pk: run for run in runs}
     return [by_id[wait.run_id] for wait in taken]
 
@@ -296,7 +298,7 @@ def _end_sleeps(waits: Sequence[Wait]) -> None:
             due_at=None,
             ended_at=clock.now(),
         )
-        steps.tell(keys)
+        steps.announce_steps(keys)
 
 
 def find(kind: WaitKind, name: str, matches: Iterable[str] | None = None) -> list[Wait]:

@@ -8,7 +8,7 @@ from typing import Any
 from durable_jobs.control import approval_decisions
 from durable_jobs.control.approval_decisions import Question
 from durable_jobs.control.run_actions import Actor
-from durable_jobs.exceptions import Refused
+from durable_jobs.exceptions import ActionNotAllowed
 from durable_jobs.models import Run, Step
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db
@@ -27,7 +27,7 @@ def asked(step: str, run: Run | None) -> Question:
         msg = (
             f"No step {step!r} waits for an approval now. Let the run get there first."
         )
-        raise Refused(msg)
+        raise ActionNotAllowed(msg)
     return found
 
 

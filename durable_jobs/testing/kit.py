@@ -88,7 +88,7 @@ class Kit:
     def __enter__(self) -> Kit:
         self._stack.enter_context(clock.using(self._clock))
         self._stack.enter_context(registry.temporary())
-        self._stack.enter_context(notifier.using(KitDispatcher(self)))
+        self._stack.enter_context(notifier.using(KitNotifier(self)))
         self._stack.enter_context(failpoints.watching(self._pass))
         self._stack.callback(
             body_calls.substitute, body_calls.substitute(self._stubbed)
@@ -157,9 +157,9 @@ class Kit:
     def _serve(self, queue: str) -> int:
         admission.admit(queue, settings.CLAIM_BATCH)
         claimed = leases.claim(queue, settings.CLAIM_BATCH, "kit")
-        for run in admission.admitted(claimed):
+        for run in admission.recheck_limits(claimed):
             try:
-                attempt.advance(run, threads=0)
+                attempt.execute_attempt(run, threads=0)
             except SimulatedCrash:
                 continue  # a dead worker: its lease has to run out
             finally:
@@ -181,7 +181,7 @@ class Kit:
         connection = db.connection()
         if connection.in_atomic_block:
             for _, function, *_ in list(connection.run_on_commit):
-                if not isinstance(function, model_waits.Look | db.AfterCommit):
+                if not isinstance(function, model_waits.ModelCheck | db.AfterCommit):
                     continue
                 if not function.done:
                     function()
@@ -365,20 +365,20 @@ class Kit:
         raise StubError(msg)
 
 
-class KitDispatcher:
+class KitNotifier:
     """Hears no bells: the kit looks for itself."""
 
-    stands_still = True
+    manual_clock = True
 
     def __init__(self, kit: Kit) -> None:
         self._kit = kit
 
-    def ring(self, queue: str, work: int) -> None:
+    def notify(self, queue: str, work: int) -> None:
         """Do nothing."""
 
-    def ring_at(self, moment: datetime, queue: str) -> None:
+    def notify_at(self, moment: datetime, queue: str) -> None:
         """Do nothing."""
 
-    def help(self) -> bool:
+    def run_pending(self) -> bool:
         """Execute what can go on; tell whether anything did."""
         return self._kit.run_until_idle() > 0

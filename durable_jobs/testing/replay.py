@@ -11,9 +11,9 @@ from durable_jobs import clock, ids
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.lifecycle import start
-from durable_jobs.lifecycle.start import Start
+from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Run, Step
-from durable_jobs.models.fields import Encoded
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.statuses import STEP_ENDED
 from durable_jobs.store import db, runs
 
@@ -30,13 +30,13 @@ def begin(history: Mapping[str, Any]) -> Run:
         )
         raise ConfigurationError(msg) from None
     now = clock.now()
-    made = Start(
+    made = NewRun(
         function=function,
         data=json.dumps({} if data is None else data),
-        origin=history.get("origin") or start.origin(trigger, now),
+        event_meta=history.get("origin") or start.event_meta_of(trigger, now),
         due_at=now,
         id=ids.new_id(),
-        relation=runs.RERUN,  # that it has steps before its first attempt
+        parent_relation=runs.RERUN,  # that it has steps before its first attempt
     )
     with db.atomic():
         run = start.start([made])[0]
@@ -64,8 +64,8 @@ def _rows(run: Run, steps: list[Mapping[str, Any]]) -> Iterator[Step]:
             error=step["error"],
             detail=step["detail"],
             parent_id=ids.step_pk(run.pk, parent) if parent else None,
-            input=None if given is None else Encoded(json.dumps(given)),
-            output=Encoded(json.dumps(output)) if has else None,
+            input=None if given is None else EncodedJSON(json.dumps(given)),
+            output=EncodedJSON(json.dumps(output)) if has else None,
             started_at=_time(step["started_at"]),
             ended_at=_time(ended),
         )

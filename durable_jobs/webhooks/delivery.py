@@ -26,7 +26,7 @@ from durable_jobs.events import send_event
 from durable_jobs.exceptions import ConfigurationError, PayloadError
 from durable_jobs.serialization import own_copy
 from durable_jobs.store import db
-from durable_jobs.webhooks.parsing import Rejected
+from durable_jobs.webhooks.parsing import RejectedDelivery
 
 logger = logging.getLogger("durable_jobs")
 
@@ -61,12 +61,12 @@ def _rejecting(hook: Webhook) -> Iterator[None]:
     try:
         yield
     except Unverified as error:
-        raise Rejected(401, REFUSED, str(error)) from None
+        raise RejectedDelivery(401, REFUSED, str(error)) from None
     except BaseException as error:  # whatever is wrong, nobody gets in
         let_pass(error)
         logger.exception("Webhook %s: what verifies deliveries failed.", hook.path)
         reason = f"{type_of(error)} while verifying"
-        raise Rejected(401, REFUSED, reason) from None
+        raise RejectedDelivery(401, REFUSED, reason) from None
 
 
 def handshake(hook: Webhook, payload: Any) -> str | None:
@@ -93,7 +93,7 @@ def take(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]:
         let_pass(error)
         logger.exception("Webhook %s: a delivery failed.", hook.path)
         _record(hook, delivery, payload, error)
-        raise Rejected(422, FAILED, summary_of(error)) from None
+        raise RejectedDelivery(422, FAILED, summary_of(error)) from None
 
 
 def _transformed(

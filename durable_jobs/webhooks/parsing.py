@@ -16,7 +16,7 @@ MAX_FIELDS = 1000
 FORM = "application/x-www-form-urlencoded"
 
 
-class Rejected(Exception):
+class RejectedDelivery(Exception):
     """A delivery is not accepted. ``reason`` is for the log alone.
 
     ``wait``: after so many seconds it may be sent again.
@@ -37,9 +37,9 @@ def raw_body(request: HttpRequest) -> bytes:
     try:
         return read_body(request, settings.MAX_EVENT_BYTES)
     except LimitExceeded as error:
-        raise Rejected(413, error.message) from None
+        raise RejectedDelivery(413, error.message) from None
     except PayloadError as error:
-        raise Rejected(400, error.message) from None
+        raise RejectedDelivery(400, error.message) from None
 
 
 def payload_of(request: HttpRequest, body: bytes) -> Any:
@@ -50,14 +50,14 @@ def payload_of(request: HttpRequest, body: bytes) -> Any:
         kind.startswith("application/") and kind.endswith("+json")
     )
     if charset not in ("utf-8", "utf8", "us-ascii") or not (json or kind == FORM):
-        raise Rejected(415, f"Expected application/json or {FORM}, in UTF-8.")
+        raise RejectedDelivery(415, f"Expected application/json or {FORM}, in UTF-8.")
     try:
         most = settings.MAX_EVENT_BYTES
         return read_json(body, what="the body", most=most) if json else _form(body)
     except LimitExceeded as error:
-        raise Rejected(413, error.message) from None
+        raise RejectedDelivery(413, error.message) from None
     except PayloadError as error:
-        raise Rejected(400, error.message) from None
+        raise RejectedDelivery(400, error.message) from None
 
 
 def _form(body: bytes) -> dict[str, Any]:

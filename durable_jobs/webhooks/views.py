@@ -14,7 +14,7 @@ from durable_jobs.control import request_throttle
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.webhooks import delivery
-from durable_jobs.webhooks.parsing import Rejected, payload_of, raw_body
+from durable_jobs.webhooks.parsing import RejectedDelivery, payload_of, raw_body
 
 logger = logging.getLogger("durable_jobs")
 
@@ -33,7 +33,7 @@ def receive(request: HttpRequest, path: str) -> HttpResponse:
         return answer
     try:
         return _receive(found[0][1], request)
-    except Rejected as rejected:
+    except RejectedDelivery as rejected:
         reason = " ".join(rejected.reason.split())[:500].rstrip(".")
         logger.warning("Webhook %s: %s (%s).", path, rejected.status, reason)
         answer = _refused(rejected.status, rejected.message)
@@ -46,7 +46,9 @@ def _receive(hook: Webhook, request: HttpRequest) -> HttpResponse:
     who = f"webhook:{hook.path}:{request_throttle.address(request)}"
     wait = request_throttle.wait(who, settings.WEBHOOK_RATE)
     if wait is not None:
-        raise Rejected(429, "Too many deliveries: send it again later.", wait=wait)
+        raise RejectedDelivery(
+            429, "Too many deliveries: send it again later.", wait=wait
+        )
     delivery.precheck(hook, request)
     body = raw_body(request)
     delivery.verify(hook, request, body)

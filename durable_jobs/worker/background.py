@@ -22,7 +22,7 @@ from django.db import connections
 
 from durable_jobs import clock, notifier
 from durable_jobs.conf import settings
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.models import Run
 from durable_jobs.store import db, leases
 
@@ -41,7 +41,7 @@ GRACE = 0.05
 Bell = Callable[[str, datetime], object]
 
 
-class Batch:
+class ClaimedBatch:
     """Runs that were claimed together; those not begun yet can be given back."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
@@ -74,7 +74,7 @@ class Keeper:
         self.pid = os.getpid()
         self._held: dict[uuid.UUID, tuple[uuid.UUID, float]] = {}
         self._lost: set[uuid.UUID] = set()
-        self._batches: list[Batch] = []
+        self._batches: list[ClaimedBatch] = []
         self._alarms: dict[str, list[datetime]] = {}
         self._bell: Bell | None = None
         self._serving: Counter[str] = Counter()
@@ -101,7 +101,7 @@ class Keeper:
         with self._changed:
             self._held[run.pk] = (run.lease_token, now)
             self._moved_at = now
-            self._wake(now + settings.LEASE.total_seconds() / 3)
+            self._wake(now + settings.LEASE_DURATION.total_seconds() / 3)
         try:
             yield
         finally:
@@ -122,11 +122,11 @@ class Keeper:
     def _overdue(self, run_id: uuid.UUID, part: float) -> bool:
         """Tell whether so large a part of a lease has passed since it was renewed."""
         held = self._held.get(run_id)
-        limit = settings.LEASE.total_seconds() * part
+        limit = settings.LEASE_DURATION.total_seconds() * part
         return held is not None and clock.monotonic() - held[1] > limit
 
     @contextmanager
-    def watching(self, batch: Batch) -> Iterator[None]:
+    def watching(self, batch: ClaimedBatch) -> Iterator[None]:
         """Give back what a batch does not begin soon, inside the block."""
         with self._changed:
             self._batches.append(batch)
@@ -203,7 +203,7 @@ class Keeper:
             self._changed.notify()
 
     def _loop(self) -> None:
-        renew_every = settings.LEASE.total_seconds() / 3
+        renew_every = settings.LEASE_DURATION.total_seconds() / 3
         renewed_at = clock.monotonic()
         while True:
             with self._changed:
@@ -254,7 +254,7 @@ class Keeper:
         for batch in late:
             rest = batch.rest()
             if rest:
-                give_back(rest)
+                release_batch(rest)
 
     def _ring(self) -> None:
         """Send a bell for each queue with an alarm that nobody here answers."""
@@ -290,14 +290,14 @@ class Keeper:
                     self._lost.add(run_id)
 
 
-def give_back(runs: list[Run]) -> None:
+def release_batch(runs: list[Run]) -> None:
     """Return claimed runs that were not begun, and ring for them."""
     token = runs[0].lease_token
     assert token is not None, "the runs were claimed"
-    hit("lease.giving")
-    if leases.give_back([run.pk for run in runs], token):
-        hit("lease.given")
-        notifier.ring_now(runs[0].queue, len(runs))
+    failpoint("lease.giving")
+    if leases.release([run.pk for run in runs], token):
+        failpoint("lease.given")
+        notifier.notify_now(runs[0].queue, len(runs))
 
 
 _keeper: Keeper | None = None

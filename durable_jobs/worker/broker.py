@@ -19,7 +19,7 @@ from durable_jobs import clock
 CLOSE = 0.01
 
 
-class Bursts:
+class NotifyCoalescer:
     """Which bells of this process go with one that is still to be sent.
 
     ``ring`` sends it, for a queue and so much work, and tells whether that could be

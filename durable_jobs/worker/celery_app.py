@@ -87,7 +87,7 @@ def project_apps() -> list[Any]:
 def install_beat(app: Celery) -> None:
     """Add the tick to the beat schedule of an app."""
     app.add_periodic_task(
-        settings.TICK.total_seconds(),
+        settings.TICK_INTERVAL.total_seconds(),
         app.signature(
             TICK,
             options={"queue": on_broker(settings.TICK_QUEUE), "ignore_result": True},

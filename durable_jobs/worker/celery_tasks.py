@@ -47,10 +47,10 @@ from durable_jobs.worker import (
 from durable_jobs.worker import watchdog as watchdog_
 from durable_jobs.worker.active_tasks import Tasks
 from durable_jobs.worker.background import LEAD, keeper
-from durable_jobs.worker.broker import Bursts
+from durable_jobs.worker.broker import NotifyCoalescer
 from durable_jobs.worker.celery_app import TICK, is_project_app, project_app
 from durable_jobs.worker.publisher import Publisher, impatient_connection
-from durable_jobs.worker.queue_loop import SLACK, answered, serve
+from durable_jobs.worker.queue_loop import SLACK, already_served, drain_queue
 from durable_jobs.worker.queues import on_broker, own_queues, served
 
 WORK = "durable_jobs.work"
@@ -87,14 +87,14 @@ def work(self: Task[Any, Any], queue: str, rung_at: float = math.inf) -> int:
         return 0  # nothing that we sent
     if foreign_messages.passed_on(self, queue, rung_at):
         return 0
-    if answered(queue, rung_at):
+    if already_served(queue, rung_at):
         return 0
     ahead = rung_at - clock.now().timestamp()
     if 0 < ahead < SLACK:
         time.sleep(min(ahead, LEAD))
-    until = clock.monotonic() + settings.DRAIN_SECONDS.total_seconds()
+    until = clock.monotonic() + settings.DRAIN_TIME.total_seconds()
     with connections.kept(), connections.surviving(), task_limits.known():
-        return serve(
+        return drain_queue(
             queue,
             finished=lambda: clock.monotonic() > until or time_limits.near(),
             others=_others(queue),
@@ -120,7 +120,7 @@ def tick(self: Task[Any, Any]) -> dict[str, int]:
     if foreign_messages.passed_on(self):
         return {}
     now = clock.monotonic()
-    if now - _ticked_at < settings.TICK.total_seconds() / 2:
+    if now - _ticked_at < settings.TICK_INTERVAL.total_seconds() / 2:
         return {}
     _ticked_at = now
     with connections.kept(), connections.surviving(), task_limits.known():
@@ -128,20 +128,20 @@ def tick(self: Task[Any, Any]) -> dict[str, int]:
     return {}
 
 
-class CeleryDispatcher:
+class CeleryNotifier:
     """Rings by sending a message to the queue that got work.
 
     ``channel``: the one Celery queue through which the bells of all go instead.
     """
 
-    stands_still = False
+    manual_clock = False
 
     def __init__(self, channel: str | None = None) -> None:
         self._channel = channel
         self._publisher = Publisher(lambda: impatient_connection(project_app()))
-        self._bursts = Bursts(self._ring_gathered)
+        self._bursts = NotifyCoalescer(self._ring_gathered)
 
-    def ring(self, queue: str, work: int) -> None:
+    def notify(self, queue: str, work: int) -> None:
         """Send as many bells as there are batches to claim, a few at the most.
 
         Who serves the queue wakes others for what it cannot do itself, at once.
@@ -161,7 +161,7 @@ class CeleryDispatcher:
         self._send(queue, max(1, bells), clock.now())
 
     def _ring_gathered(self, queue: str, work: int) -> bool:
-        return notifier.sent(queue, lambda: self._ring(queue, work))
+        return notifier.try_send(queue, lambda: self._ring(queue, work))
 
     def _send(self, queue: str, bells: int, moment: datetime) -> None:
         app, headers = project_app(), foreign_messages.headers()
@@ -180,7 +180,7 @@ class CeleryDispatcher:
 
         self._publisher.publish(send)
 
-    def ring_at(self, moment: datetime, queue: str) -> None:
+    def notify_at(self, moment: datetime, queue: str) -> None:
         """Set an alarm in this process, which executes runs if it gets here."""
         keeper().alarm(moment, queue, self._ring_for)
 
@@ -188,9 +188,9 @@ class CeleryDispatcher:
         """Ring for what is due at a moment that is at hand."""
         if _muted():
             return
-        notifier.sent(queue, lambda: self._send(queue, 1, moment))
+        notifier.try_send(queue, lambda: self._send(queue, 1, moment))
 
-    def help(self) -> bool:
+    def run_pending(self) -> bool:
         """Execute nothing: the workers do."""
         return False
 
@@ -269,12 +269,12 @@ def _stop(**kwargs: Any) -> None:
 
 def _watch(tasks: Tasks, sender: Any, **kwargs: Any) -> None:
     """Let the worker's main process look after what nobody does."""
-    hands = watchdog_.Hands(tasks.any, _waiting)
+    hands = watchdog_.IdleProbe(tasks.any, _waiting)
     if sender.hub is None:
         hands.turns = False
     else:
         sender.hub.call_repeatedly(watchdog_.TURN, hands.turned)
-    watchdog = watchdog_.Patrol(_consumed, hands.idle, _leave)
+    watchdog = watchdog_.Watchdog(_consumed, hands.idle, _leave)
     task_received.connect(watchdog.heard, weak=False)
     worker_shutting_down.connect(watchdog.stop, weak=False)
     watchdog.start()

@@ -79,7 +79,7 @@ def passed_on(task: Any, *args: object) -> bool:
     hops = hops if isinstance(hops, int) else 0
     if hops < MOST_HOPS:
         time.sleep(DELAY)
-        notifier.sent(
+        notifier.try_send(
             queue, lambda: _publish(task.name, args, queue, str(sent), hops + 1)
         )
     return True

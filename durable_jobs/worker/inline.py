@@ -8,22 +8,22 @@ from datetime import datetime
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.maintenance import tick
-from durable_jobs.worker.queue_loop import serve
+from durable_jobs.worker.queue_loop import drain_queue
 
 
-class InlineDispatcher:
+class InlineNotifier:
     """Executes runs in the process and thread that rings, after its commit.
 
     What waits for a time goes on when somebody calls ``help`` (as ``run.wait()`` does)
     or ticks.
     """
 
-    stands_still = False
+    manual_clock = False
 
     def __init__(self) -> None:
         self._state = threading.local()
 
-    def ring(self, queue: str, work: int) -> None:
+    def notify(self, queue: str, work: int) -> None:
         """Execute what is eligible in a queue, unless that is being done below."""
         if getattr(self._state, "busy", False):
             self._state.again = True
@@ -38,13 +38,13 @@ class InlineDispatcher:
         while True:
             self._state.again = False
             for name in {queue, settings.QUEUE, *registry.queues()}:
-                serve(name)
+                drain_queue(name)
             if not self._state.again:
                 return
 
-    def ring_at(self, moment: datetime, queue: str) -> None:
+    def notify_at(self, moment: datetime, queue: str) -> None:
         """Do nothing: times are looked at when somebody ticks."""
 
-    def help(self) -> bool:
+    def run_pending(self) -> bool:
         """Tick; tell whether that executed anything."""
         return any(tick.tick().values())

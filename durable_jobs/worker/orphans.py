@@ -31,10 +31,10 @@ def take_back() -> int:
 
 
 def _bury(run: Run, done: list[Run]) -> None:
-    if leases.bury(run):
+    if leases.requeue_dead_holder(run):
         done.append(run)
         run_log.orphaned(run, f"the process of worker {run.worker} is gone.")
-        notifier.ring(run.queue)
+        notifier.notify(run.queue)
 
 
 def _alive(pid: int) -> bool:

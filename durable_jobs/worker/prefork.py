@@ -27,7 +27,7 @@ from durable_jobs.worker import watchdog
 from durable_jobs.worker.active_tasks import Tasks
 from durable_jobs.worker.queue_loop import worker_name
 from durable_jobs.worker.shutdown import stopping
-from durable_jobs.worker.watchdog import Hands, Patrol
+from durable_jobs.worker.watchdog import IdleProbe, Watchdog
 
 try:
     import fcntl
@@ -69,7 +69,7 @@ class Board:
         return heard_at, turned_at, waits
 
 
-class ChildPatrol(Patrol):
+class ChildPatrol(Watchdog):
     """The watchdog in a child that holds the lock on ``file``."""
 
     def __init__(
@@ -77,7 +77,7 @@ class ChildPatrol(Patrol):
         board: Board,
         file: IO[bytes],
         queues: Sequence[str],
-        hands: Hands,
+        hands: IdleProbe,
         name: str,
     ) -> None:
         super().__init__(queues, hands.idle, self._end_main_process, name)
@@ -148,7 +148,7 @@ class Watch:
 
     def start(self, **kwargs: object) -> None:
         """Start the watchdog in a child."""
-        hands = Hands(self._tasks.any, lambda: self._board.read()[2])
+        hands = IdleProbe(self._tasks.any, lambda: self._board.read()[2])
         own = ChildPatrol(self._board, self._file, self._queues, hands, self._name)
         worker_process_shutdown.connect(own.close, weak=False)
         own.start()

@@ -25,7 +25,7 @@ from kombu import Connection, Producer
 
 from durable_jobs import clock
 from durable_jobs.conf import settings
-from durable_jobs.notifier import BrokerAway, seconds_left
+from durable_jobs.notifier import BrokerUnavailable, seconds_left
 
 #: For how many seconds no message is sent after the first failure.
 FIRST_PAUSE = 5.0
@@ -90,7 +90,7 @@ class Publisher:
         with self._changed:
             probes = self._probe_at is not None
             if probes and not self._probe_is_due():
-                raise BrokerAway
+                raise BrokerUnavailable
             has_thread = self._wake()
             if has_thread:
                 self._jobs.append(job)
@@ -99,7 +99,7 @@ class Publisher:
         if not has_thread:
             self._work_off(job)
         elif probes:
-            raise BrokerAway
+            raise BrokerUnavailable
         else:
             self._wait(job)
         if isinstance(job.error, Exception):
@@ -191,7 +191,7 @@ class Publisher:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self._probe_at = clock.monotonic() + self._pause
         while self._jobs:
-            self._jobs.popleft().end(BrokerAway())
+            self._jobs.popleft().end(BrokerUnavailable())
 
 
 #: The publishers of this process.

@@ -23,7 +23,7 @@ from durable_jobs.maintenance import timers
 from durable_jobs.models import Run
 from durable_jobs.store import item_errors, leases, pending_work
 from durable_jobs.store.connection_state import Guard
-from durable_jobs.worker.background import Batch, give_back, keeper
+from durable_jobs.worker.background import ClaimedBatch, keeper, release_batch
 from durable_jobs.worker.shutdown import stopping
 
 logger = logging.getLogger("durable_jobs")
@@ -44,10 +44,10 @@ ELSEWHERE = 0.1
 #: When this process last looked at other queues than the one that it serves.
 _elsewhere_at = float("-inf")
 #: When this process last began a look at a queue that left nothing eligible in it.
-_answered: dict[str, float] = {}
+_served_at: dict[str, float] = {}
 
 
-class Pace:
+class BatchSizer:
     """How long runs take here lately; it decides how many to claim at once."""
 
     def __init__(self) -> None:
@@ -62,10 +62,10 @@ class Pace:
         return settings.CLAIM_BATCH if self._seconds < SHORT else 1
 
 
-_pace = Pace()
+_pace = BatchSizer()
 
 
-class Turns:
+class FairClaiming:
     """Whether a claim takes the oldest runs, or the oldest of each function.
 
     A queue is first in, first out as long as it keeps up. Where it is behind, the
@@ -73,15 +73,17 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self.heads = False
+        self.one_per_function = False
         self._alone_until = 0.0
 
     def took(self, claimed: list[Run], *, behind: bool) -> None:
         """Note what a claim has found, and whether the queue is behind."""
         now = clock.monotonic()
-        if self.heads and len(claimed) < 2:
+        if self.one_per_function and len(claimed) < 2:
             self._alone_until = now + ALONE
-        self.heads = behind and not self.heads and now >= self._alone_until
+        self.one_per_function = (
+            behind and not self.one_per_function and now >= self._alone_until
+        )
 
 
 def worker_name() -> str:
@@ -92,7 +94,7 @@ def worker_name() -> str:
 
 
 @apart
-def serve(
+def drain_queue(
     queue: str,
     *,
     finished: Callable[[], bool] = lambda: False,
@@ -111,12 +113,12 @@ def serve(
     looked = timers_first or _pace.batch() == 1
     due = looked and _look()[1]
     count = 0
-    turns = Turns()
+    turns = FairClaiming()
     guard = Guard()
     with keeper().serving(queue):
         while True:
             if finished() or stopping():
-                notifier.ring_now(queue)
+                notifier.notify_now(queue)
                 return count
             _restore(guard)
             size = _pace.batch()
@@ -124,14 +126,14 @@ def serve(
                 due = isolated(timers.end_due, size, queue) >= size
             advanced, last = _serve_batch(queue, size, turns, more=due, first=not count)
             count += advanced
-            count += _elsewhere(others, since)
+            count += _serve_other_queues(others, since)
             if not looked:
                 looked = True
                 routed, due = _look()
                 last = last and not routed
             if last and not due and not _another(queue):
                 break
-    _answered[queue] = began
+    _served_at[queue] = began
     return count
 
 
@@ -150,7 +152,7 @@ def _look() -> tuple[bool, bool]:
     return pending, due
 
 
-def _elsewhere(others: Sequence[str], since: float) -> int:
+def _serve_other_queues(others: Sequence[str], since: float) -> int:
     """Advance a batch of each of the others, unless that was done a moment ago."""
     global _elsewhere_at
     if not others or clock.monotonic() < max(since, _elsewhere_at) + ELSEWHERE:
@@ -158,13 +160,13 @@ def _elsewhere(others: Sequence[str], since: float) -> int:
     _elsewhere_at = clock.monotonic()
     size = _pace.batch()
     return sum(
-        _serve_batch(queue, size, Turns(), more=False, first=False)[0]
+        _serve_batch(queue, size, FairClaiming(), more=False, first=False)[0]
         for queue in others
     )
 
 
 def _serve_batch(
-    queue: str, size: int, turns: Turns, *, more: bool, first: bool
+    queue: str, size: int, turns: FairClaiming, *, more: bool, first: bool
 ) -> tuple[int, bool]:
     """Claim and execute; return how many were advanced, and whether they were all.
 
@@ -172,17 +174,17 @@ def _serve_batch(
     """
     admit = partial(isolated, admission.admit, queue, size)
     item_errors.guarded("admission", queue, admit, pauses=False)
-    heads = turns.heads
+    heads = turns.one_per_function
     claimed = leases.claim(queue, size, worker_name(), heads=heads)
     full = len(claimed) == size
     turns.took(claimed, behind=full and (more or _late(claimed)))
     if not claimed:
         return 0, not heads
     if full and first:
-        notifier.ring_now(queue)  # there may be more than one worker can take
-    chosen = _apart(isolated(admission.admitted, claimed))
+        notifier.notify_now(queue)  # there may be more than one worker can take
+    chosen = _isolate_crash_suspect(isolated(admission.recheck_limits, claimed))
     if chosen:
-        _advance_all(Batch(chosen))
+        _advance_all(ClaimedBatch(chosen))
     # What became eligible since then has rung.
     all_of_it = not full and not heads and chosen == claimed
     return len(chosen), all_of_it and not registry.controlled
@@ -203,41 +205,41 @@ def _another(queue: str) -> bool:
     return True
 
 
-def answered(queue: str, rung_at: float) -> bool:
+def already_served(queue: str, rung_at: float) -> bool:
     """Tell whether all that a bell was rung for has been found here since.
 
     A look that is still to come was before the clock went back: it answers nothing.
     """
-    looked_at = _answered.get(queue, 0.0)
+    looked_at = _served_at.get(queue, 0.0)
     return rung_at + SLACK < looked_at <= clock.now().timestamp() + SLACK
 
 
-def _apart(claimed: list[Run]) -> list[Run]:
+def _isolate_crash_suspect(claimed: list[Run]) -> list[Run]:
     """Return what to execute now: a run that has lost its worker before, by itself.
 
     What is claimed with it would share its crashes, and end for them. The rest goes
     back before it begins.
     """
-    suspect = next((run for run in claimed if run.crashes > 1), None)
+    suspect = next((run for run in claimed if run.crash_count > 1), None)
     if suspect is None or len(claimed) == 1:
         return claimed
-    give_back([run for run in claimed if run is not suspect])
+    release_batch([run for run in claimed if run is not suspect])
     return [suspect]
 
 
-def _advance_all(batch: Batch) -> None:
+def _advance_all(batch: ClaimedBatch) -> None:
     own = keeper()
     with own.watching(batch):
         while (run := batch.next()) is not None:
             if stopping() or time_limits.near():
-                give_back([run, *batch.rest()])
+                release_batch([run, *batch.rest()])
                 return
             item_errors.guarded(
                 "run",
                 run.pk,
                 partial(_advance, run),
                 # Its crash stays counted, so that this ends.
-                put_off=partial(leases.bury, run),
+                put_off=partial(leases.requeue_dead_holder, run),
                 run_id=run.pk,
             )
 
@@ -246,7 +248,7 @@ def _advance(run: Run) -> None:
     own = keeper()
     began = clock.monotonic()
     with own.holding(run):
-        attempt.advance(
+        attempt.execute_attempt(
             run,
             threads=settings.BRANCH_THREADS,
             lost=partial(own.lost, run.pk),

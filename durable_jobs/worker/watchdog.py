@@ -34,14 +34,14 @@ NOTED = 30.0
 #: A worker ticks itself when nobody has for so many seconds.
 MISSED = 30.0
 #: How many seconds work may be ready, and a bell unheard, before a worker is deaf.
-DEAF = 60.0
+UNREACHABLE_AFTER = 60.0
 
 
 #: Seconds between two signs that a worker's main loop turns.
 TURN = 1.0
 
 
-class Hands:
+class IdleProbe:
     """Whether a worker has nothing in its hands.
 
     ``executes`` tells whether a process of it is inside a task, ``waits`` whether a
@@ -63,11 +63,11 @@ class Hands:
         """Tell whether nothing is executed, and nothing is about to be."""
         if self._executes():
             return False
-        stuck = self.turns and clock.monotonic() - self._turned_at >= DEAF
+        stuck = self.turns and clock.monotonic() - self._turned_at >= UNREACHABLE_AFTER
         return stuck or not self._waits()
 
 
-class Patrol:
+class Watchdog:
     """Looks around until it is stopped.
 
     It leaves word that the worker is there, under its ``name``. ``idle`` tells whether
@@ -112,7 +112,7 @@ class Patrol:
         self._guarded(self._forget)
 
     def _forget(self) -> None:
-        heartbeats.forget(self._name)
+        heartbeats.deregister(self._name)
 
     def _guarded(self, work: Callable[[], object]) -> None:
         try:
@@ -129,19 +129,19 @@ class Patrol:
         now = clock.monotonic()
         if self._noted_at is None or now - self._noted_at >= NOTED:
             if self._noted_at is None:
-                heartbeats.forget(self._name)  # of an earlier process of this name
-            heartbeats.note(self._name, "worker", self._queues, registry.ids())
+                heartbeats.deregister(self._name)  # of an earlier process of this name
+            heartbeats.heartbeat(self._name, "worker", self._queues, registry.ids())
             self._noted_at = now
 
     def look(self) -> None:
         """Do what nobody does, and leave word."""
-        if tick.silent_for() > MISSED:
+        if tick.seconds_since_tick() > MISSED:
             tick.tick()
         if self._rings_in_vain():
             logger.error(
                 "Runs have been ready for more than %.0f s, this worker has nothing to "
                 "do, and no message reaches it: it ends, to be started again.",
-                DEAF,
+                UNREACHABLE_AFTER,
             )
             self._leave()
         self._note()  # last: what is written here is in nobody's way
@@ -150,13 +150,13 @@ class Patrol:
         """Ring for old work, and tell whether an earlier bell has not been heard."""
         now = clock.monotonic()
         queue = self._old_work() if self._idle() else None
-        if queue is None or now - self._heard_at < DEAF:
+        if queue is None or now - self._heard_at < UNREACHABLE_AFTER:
             self._rung_at = None
             return False
         if self._rung_at is not None:
-            return now - self._rung_at > DEAF / 2
+            return now - self._rung_at > UNREACHABLE_AFTER / 2
         # One that cannot be sent says nothing: Celery connects again by itself.
-        if notifier.ring_now(queue):
+        if notifier.notify_now(queue):
             self._rung_at = now
         return False
 
@@ -167,6 +167,6 @@ class Patrol:
             function__in=registry.ids(),
             status=RunStatus.QUEUED,
             lane__isnull=True,
-            due_at__lte=clock.now() - timedelta(seconds=DEAF),
+            due_at__lte=clock.now() - timedelta(seconds=UNREACHABLE_AFTER),
         )
         return ready.values_list("queue", flat=True).first()

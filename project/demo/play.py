@@ -19,7 +19,7 @@ from django.urls import NoReverseMatch, reverse
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.durations import format_duration
-from durable_jobs.management.dev_server import Beat, Tree, Web
+from durable_jobs.management.dev_server import Beat, DevServer, Web
 from durable_jobs.models import Run
 from durable_jobs.queries.timeline import render_text
 from durable_jobs.statuses import RunStatus
@@ -52,7 +52,7 @@ class Play:
         call_command("migrate", verbosity=0)
         _make_user()
         web = self._web()
-        tree = Tree(web, Beat(app))
+        tree = DevServer(web, Beat(app))
         try:
             tree.start()
             self._say(f"Web at {web.url}, beat beside it; SQLite, a broker of files.")
@@ -116,7 +116,7 @@ class Play:
         )
         self._say(
             f"The run is still {now.status!r}, leased to the dead for "
-            f"{format_duration(settings.LEASE)} at the most; then the tick queues it "
+            f"{format_duration(settings.LEASE_DURATION)} at the most; then the tick queues it "
             f"again."
         )
         return recorded

@@ -104,7 +104,7 @@ def settle_complaint(ctx: durable.Context) -> dict[str, Any]:
                 form=SettlementForm,
                 timeout="7d",
             )
-        except durable.Rejected as rejected:
+        except durable.ApprovalRejected as rejected:
             ctx.step.atomic("refuse", note, order.pk, f"refused: {rejected.reason}")
             return {"back": Decimal(0)}
         amount = GOODWILL if settled is None else settled["amount"]

@@ -249,7 +249,7 @@ def ask(durable_kit) -> Ask:
     def asking(ctx):
         try:
             given = ctx.step.approve("may we", **how[ctx.event.data["n"]])
-        except durable.Rejected as rejected:
+        except durable.ApprovalRejected as rejected:
             return f"{rejected.by}: {rejected.reason}"
         return None if given is None else {k: str(v) for k, v in given.items()}
 

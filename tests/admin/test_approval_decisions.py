@@ -128,7 +128,7 @@ def test_who_may_answer_for_anything_may_not_decide(ask, login):
     key = run.steps.get().key
     login("view_run", "view_payload", "answer_run")
     actor = run_actions.Actor(User.objects.get(username="ann"))
-    with pytest.raises(durable.Refused):
+    with pytest.raises(durable.ActionNotAllowed):
         run_actions.act(actor, "answer", run, step=key, value={})
     assert run.steps.get().status == "waiting"
 

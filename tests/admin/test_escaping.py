@@ -11,8 +11,8 @@ import pytest
 
 from durable_jobs import clock, ids
 from durable_jobs.models import (
-    Attempt,
     Event,
+    FailedAttempt,
     Run,
     Schedule,
     Step,
@@ -86,7 +86,7 @@ def rows():
     Subject.objects.create(run=run, model=EVIL, object_pk=EVIL)
     Subject.objects.create(run=run, model="shop.order", object_pk=EVIL)
     for place in ("", key):
-        Attempt.objects.create(
+        FailedAttempt.objects.create(
             run=run, step=place, number=0, error=ERROR, logs=LOGS, ended_at=now
         )
         for kind in WaitKind:

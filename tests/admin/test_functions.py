@@ -236,7 +236,7 @@ def test_a_run_is_started_by_hand(declared, durable_kit, operator):
     run = Run.objects.get()
     assert response["Location"] == page_of(run)
     assert run.due_at == durable_kit.now() + timedelta(minutes=5)
-    assert run.place == run.due_at - timedelta(seconds=60)
+    assert run.run_order == run.due_at - timedelta(seconds=60)
     durable_kit.advance("5m")
     run.refresh_from_db()
     assert run.output == {"n": 7}

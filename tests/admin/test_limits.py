@@ -6,14 +6,14 @@ import pytest
 from django.contrib.auth.models import Permission, User
 
 from durable_jobs import durable
-from durable_jobs.models import Gate, Run
+from durable_jobs.models import Limit, Run
 from tests.admin.conftest import list_of, page_of
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def gate(durable_kit) -> Gate:
+def gate(durable_kit) -> Limit:
     """Let one run hold the only slot of a tenant, and another one wait for it."""
 
     @durable.function(
@@ -28,7 +28,7 @@ def gate(durable_kit) -> Gate:
     for _ in range(3):
         napper.enqueue({"tenant": "t7"})
     durable_kit.run_until_idle()
-    return Gate.objects.get(key='"t7"')
+    return Limit.objects.get(key='"t7"')
 
 
 def test_a_limit_shows_its_key_and_how_many_hold_it(gate, get):

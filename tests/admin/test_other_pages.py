@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from durable_jobs import clock, durable
 from durable_jobs.admin.related import MOST
 from durable_jobs.admin.runs.steps import MOST as MOST_ATTEMPTS
-from durable_jobs.models import Attempt, Event, Run, Schedule, Step, Worker
+from durable_jobs.models import Event, FailedAttempt, Run, Schedule, Step, Worker
 from durable_jobs.testing import Kit
 from tests.admin.conftest import list_of, make_events, make_runs, make_steps, page_of
 
@@ -66,8 +66,10 @@ def test_the_page_of_a_step_asks_as_often_for_many_rows_as_for_few(viewer):
 
     def queries(count, number):
         step = make_steps(run, number + 1)[-1] if number else make_steps(run, 1)[0]
-        Attempt.objects.bulk_create(
-            Attempt(run=run, step=step.key, number=n, error={}, ended_at=clock.now())
+        FailedAttempt.objects.bulk_create(
+            FailedAttempt(
+                run=run, step=step.key, number=n, error={}, ended_at=clock.now()
+            )
             for n in range(count)
         )
         for _ in range(count):
@@ -86,8 +88,8 @@ def test_the_page_of_a_step_asks_as_often_for_many_rows_as_for_few(viewer):
 def test_no_more_attempts_are_shown_than_a_page_holds(get):
     run = make_runs(1)[0]
     step = make_steps(run, 1)[0]
-    Attempt.objects.bulk_create(
-        Attempt(run=run, step=step.key, number=n, error={}, ended_at=clock.now())
+    FailedAttempt.objects.bulk_create(
+        FailedAttempt(run=run, step=step.key, number=n, error={}, ended_at=clock.now())
         for n in range(MOST_ATTEMPTS + 5)
     )
     page = get(page_of(step))

@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from durable_jobs import durable, ids
 from durable_jobs.admin.runs.views import STOP
-from durable_jobs.control.run_actions import VERBS
+from durable_jobs.control.run_actions import ACTIONS
 from durable_jobs.models import Run
 from durable_jobs.testing import Kit
 from tests.admin.conftest import Page, make_runs, make_steps, page_of
@@ -65,12 +65,12 @@ def buttons(client: Client, run: Run) -> set[str]:
 # Who may
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", ACTIONS)
 def test_who_may_not_do_it_sees_no_button_and_is_refused(
     verb: str, durable_kit: Kit
 ) -> None:
     run = waiting(durable_kit)
-    client = member(*(f"{one}_run" for one in VERBS if one != verb))
+    client = member(*(f"{one}_run" for one in ACTIONS if one != verb))
     assert verb not in buttons(client, run)
     assert client.get(act_url(run, verb)).status_code == 403
     assert client.post(act_url(run, verb), {"reason": "x"}).status_code == 403
@@ -103,7 +103,7 @@ def test_looking_changes_nothing_and_a_form_needs_its_token(
     admin_client: Client, durable_kit: Kit
 ) -> None:
     run = waiting(durable_kit)
-    for verb in VERBS:
+    for verb in ACTIONS:
         assert admin_client.get(act_url(run, verb)).status_code == 200
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(User.objects.get(username="root"))
@@ -147,7 +147,7 @@ def test_a_run_that_is_gone_or_was_never_there_is_not_found(
     run = waiting(durable_kit)
     assert admin_client.get(act_url(run, "fly")).status_code == 404
     gone = Run(pk=uuid.uuid4())
-    for verb in VERBS:
+    for verb in ACTIONS:
         assert admin_client.post(act_url(gone, verb), {}).status_code == 404
     for name in ("document", "test"):
         url = reverse(f"admin:durable_jobs_run_{name}", args=[gone.pk])

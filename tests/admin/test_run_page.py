@@ -14,7 +14,7 @@ from durable_jobs import clock, durable, ids
 from durable_jobs.admin.payloads import SHOWN
 from durable_jobs.admin.related import MOST as MOST_RUNS
 from durable_jobs.admin.runs.timeline import MOST_LINES, MOST_NOTES
-from durable_jobs.models import Attempt, Event, Run, Step, Subject, Wait
+from durable_jobs.models import Event, FailedAttempt, Run, Step, Subject, Wait
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
 from tests.admin.conftest import list_of, make_events, make_runs, make_steps, page_of
@@ -243,7 +243,7 @@ def test_the_page_asks_as_often_for_many_rows_as_for_few(viewer):
         steps = make_steps(run, count)
         now = clock.now()
         for step in steps:
-            Attempt.objects.create(
+            FailedAttempt.objects.create(
                 run=run,
                 step=step.key,
                 number=0,
@@ -271,8 +271,8 @@ def test_a_huge_run_is_shown_in_part(get, admin_client):
     run = make_runs(1)[0]
     make_steps(run, MOST_LINES + 200)
     make_runs(MOST_RUNS + 5, parent_id=run.pk)
-    Attempt.objects.bulk_create(
-        Attempt(run=run, number=n, error={"type": f"E{n}"}, ended_at=clock.now())
+    FailedAttempt.objects.bulk_create(
+        FailedAttempt(run=run, number=n, error={"type": f"E{n}"}, ended_at=clock.now())
         for n in range(MOST_NOTES + 20)
     )
     page = get(page_of(run))

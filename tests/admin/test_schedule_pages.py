@@ -211,7 +211,7 @@ def test_a_run_that_has_to_wait_is_put_in_line_once(durable_kit, operator):
     again = posted(operator, act(schedule, "run"), **form)
     assert "have changed" in page(operator, again["Location"]).text
     schedule.refresh_from_db()
-    assert len(schedule.held) == 1
+    assert len(schedule.queued_occurrences) == 1
     durable_kit.advance("2h1m")
     assert Run.objects.count() == 2
 

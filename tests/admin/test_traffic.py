@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from durable_jobs import clock, durable
 from durable_jobs.control import traffic as control
-from durable_jobs.models import Gate, Lane, Pause, Run, Slot, Worker
+from durable_jobs.models import Backlog, Limit, Pause, Run, Slot, Worker
 from durable_jobs.queries import traffic
 from durable_jobs.testing import Kit
 from tests.admin.conftest import make_runs, page_of
@@ -41,7 +41,7 @@ def operator(db) -> Client:
     )
 
 
-def queue_of(name: str) -> traffic.Queue:
+def queue_of(name: str) -> traffic.QueueUsage:
     found = traffic.queues(traffic.pauses(), traffic.executing())
     return next(queue for queue in found if queue.name == name)
 
@@ -186,11 +186,11 @@ def test_a_limit_says_who_holds_it_and_who_waits(napper, operator):
         page_of(first)
     )
     assert "2 tests.napper" in shown.text
-    assert page_of(Gate.objects.get(function="tests.napper")) in shown.links()
+    assert page_of(Limit.objects.get(function="tests.napper")) in shown.links()
 
 
 def test_an_operators_limit_stands_beside_the_declared_one(napper, operator):
-    control.set_limit(Gate.objects.get(function="tests.napper"), 0)
+    control.set_limit(Limit.objects.get(function="tests.napper"), 0)
     text = page(operator, PAGE).text
     assert "0 live at a time, instead of 1" in text
 
@@ -272,7 +272,7 @@ def test_limits_are_found_by_function_and_key(napper, operator, query, found):
 def test_an_old_limit_is_found_by_function_and_key(napper, operator, monkeypatch):
     monkeypatch.setattr(traffic, "LOOKED_THROUGH", 1)
     now = clock.now()
-    Gate.objects.create(
+    Limit.objects.create(
         name="newer", control="throttle", used_at=now + timedelta(days=1)
     )
     text = page(operator, f"{PAGE}?function=tests.napper").text
@@ -285,8 +285,8 @@ def test_an_old_limit_is_found_by_function_and_key(napper, operator, monkeypatch
 
 def test_limits_go_on_where_a_page_ends(operator):
     now = clock.now()
-    Gate.objects.bulk_create(
-        Gate(name=f"g{n}", control="throttle", key=f"k{n:03}", used_at=now)
+    Limit.objects.bulk_create(
+        Limit(name=f"g{n}", control="throttle", key=f"k{n:03}", used_at=now)
         for n in range(2 * traffic.LIMITS + 1)
     )
     seen, address = [], PAGE
@@ -320,12 +320,12 @@ def test_the_page_asks_as_often_for_many_rows_as_for_few(durable_kit, operator):
         now = clock.now()
         for n in range(first, last):
             durable.function(id=f"tests.f{n}", queue=f"tests-{n}")(lambda ctx: None)
-            gate = Gate.objects.create(name=f"g{n}", control="throttle", used_at=now)
+            gate = Limit.objects.create(name=f"g{n}", control="throttle", used_at=now)
             runs = make_runs(
                 12, queue=f"tests-{n}", status="queued", ended_at=None, started_at=None
             )
             for k in range(7):
-                lane = Lane.objects.create(
+                lane = Backlog.objects.create(
                     name=f"{n} {k}", function=f"tests.f{n}", queue=f"tests-{n}",
                     keys={}, starting=True, turn=now, blocked_on=gate,
                 )  # fmt: skip
@@ -400,7 +400,7 @@ def test_markup_in_names_keys_and_reasons_is_text(durable_kit, operator):
     for _ in range(2):
         f.enqueue({"t": EVIL})
     durable_kit.run_until_idle()
-    Gate.objects.update(trouble=EVIL)
+    Limit.objects.update(trouble=EVIL)
     f.pause(reason=EVIL)
     posted(operator, pausing(EVIL), reason=EVIL)
     Run.objects.update(worker=EVIL)

@@ -37,7 +37,7 @@ def test_crashes_of_a_healthy_running_run_are_none(
     run: Run, admin_client: Client
 ) -> None:
     (claimed,) = leases.claim("default", 1, "w")
-    assert claimed.crashes == 1
+    assert claimed.crash_count == 1
     assert shown(run, admin_client) == {0}
 
 

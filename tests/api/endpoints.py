@@ -84,7 +84,7 @@ def furnish(kit: Any) -> dict[str, Any]:
         if kind == "sleep":
             ctx.step.sleep("night", "1d")
         elif kind == "fail":
-            raise durable.NonRetriable("no")
+            raise durable.NonRetriableError("no")
         elif kind == "retry":
             ctx.step.run("break", lambda: 1 // 0)
         elif kind == "call":

@@ -10,7 +10,7 @@ from django.contrib.contenttypes.models import ContentType
 
 from durable_jobs import clock, durable
 from durable_jobs.maintenance import run_stats
-from durable_jobs.models import Pause, Run, Tally, Worker
+from durable_jobs.models import Pause, Run, RunStats, Worker
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
 from tests.admin.conftest import make_runs
@@ -31,7 +31,7 @@ def past(seed: int = 7) -> None:
     chance = random.Random(seed)  # noqa: S311  # a picture, no secret
     end, rows = run_stats.begin_of(clock.now()), []
     for number in range(1, 7 * 24 * 12):
-        since = end - number * Tally.LENGTH
+        since = end - number * RunStats.LENGTH
         busy = 0.25 + max(0.0, 1 - abs(since.hour - 14) / 8)
         total = 0
         for function, (rate, bad) in FUNCTIONS.items():
@@ -41,10 +41,10 @@ def past(seed: int = 7) -> None:
             for status, n in (("completed", count - failed), ("failed", failed)):
                 if n:
                     rows.append(
-                        Tally(since=since, function=function, status=status, count=n)
+                        RunStats(since=since, function=function, status=status, count=n)
                     )
-        rows.append(Tally(since=since, count=total))
-    Tally.objects.bulk_create(rows)
+        rows.append(RunStats(since=since, count=total))
+    RunStats.objects.bulk_create(rows)
 
 
 def shop(kit: Kit) -> Run:

@@ -15,8 +15,8 @@ from durable_jobs.models import Run, Wait
 from durable_jobs.statuses import RunStatus
 from durable_jobs.worker import background as keepers
 from durable_jobs.worker.background import FARTHEST_ALARM, GRACE, LEAD, Keeper
-from durable_jobs.worker.celery_tasks import CeleryDispatcher, work
-from durable_jobs.worker.queue_loop import serve
+from durable_jobs.worker.celery_tasks import CeleryNotifier, work
+from durable_jobs.worker.queue_loop import drain_queue
 from tests.engine.workers import Deaf
 from tests.lab.processes import until
 
@@ -107,8 +107,8 @@ def test_far_alarms_are_left_to_the_tick(keeper: Keeper, bells: Bells):
 class Napping(Deaf):
     """Hears no bells, but sets alarms as Celery does."""
 
-    ring_at = CeleryDispatcher.ring_at
-    _ring_for = CeleryDispatcher._ring_for
+    ring_at = CeleryNotifier.notify_at
+    _ring_for = CeleryNotifier._ring_for
 
 
 def napper(ctx: durable.Context) -> None:
@@ -126,7 +126,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_a_worker_that_is_awake_goes_on_with_a_sleep_that_ends(naps: Any):
     first, second = naps.enqueue({"seconds": 0.001}), naps.enqueue({"seconds": 3600})
-    serve("default")
+    drain_queue("default")
     first.refresh_from_db()
     second.refresh_from_db()
     assert (first.status, second.status) == ("completed", "waiting")
@@ -134,9 +134,9 @@ def test_a_worker_that_is_awake_goes_on_with_a_sleep_that_ends(naps: Any):
 
 def test_a_sleep_that_is_due_ends_with_any_bell(naps: Any):
     run = naps.enqueue({"seconds": 3600})
-    serve("default")
+    drain_queue("default")
     Wait.objects.update(due_at=clock.now())
-    assert serve("other") == 0
+    assert drain_queue("other") == 0
     run.refresh_from_db()
     assert run.status == "queued"
 
@@ -167,7 +167,7 @@ def test_waits_that_cannot_be_ended_are_put_off(
     monkeypatch.setitem(timers._ENDS, "timeout", fail)
     due = clock.now() - timedelta(seconds=1)
     runs = [naps.enqueue({"seconds": 3600}) for _ in range(5)]
-    while serve("default"):
+    while drain_queue("default"):
         pass
     Wait.objects.filter(run__in=runs[:4]).update(kind="timeout", due_at=due)
     Wait.objects.filter(run=runs[4]).update(due_at=due + timedelta(seconds=0.5))

@@ -12,9 +12,9 @@ from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from durable_jobs import clock
-from durable_jobs.notifier import BrokerAway
-from durable_jobs.worker.broker import CLOSE, Bursts
-from durable_jobs.worker.celery_tasks import CeleryDispatcher
+from durable_jobs.notifier import BrokerUnavailable
+from durable_jobs.worker.broker import CLOSE, NotifyCoalescer
+from durable_jobs.worker.celery_tasks import CeleryNotifier
 from tests.lab.processes import ROOT, until
 
 
@@ -46,7 +46,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_the_first_is_sent_at_once_and_one_for_all_that_follow(now: list[float]):
     rung = Rung()
-    bursts = Bursts(rung)
+    bursts = NotifyCoalescer(rung)
 
     assert [bursts.gathers("a", 1) for _ in range(50)] == [False] + [True] * 49
     rung.wait()
@@ -60,7 +60,7 @@ def test_the_first_is_sent_at_once_and_one_for_all_that_follow(now: list[float])
 
 
 def test_queues_have_bursts_of_their_own(now: list[float]):
-    bursts = Bursts(Rung())
+    bursts = NotifyCoalescer(Rung())
 
     assert [bursts.gathers(queue, 1) for queue in "aba"] == [False, False, True]
 
@@ -72,14 +72,14 @@ def test_while_the_broker_is_away_no_bell_stands_for_another(
     """Whoever rings is told each time, and nobody takes it to have been heard."""
 
     def away(*call: object) -> None:
-        raise BrokerAway
+        raise BrokerUnavailable
 
-    dispatcher = CeleryDispatcher()
+    dispatcher = CeleryNotifier()
     monkeypatch.setattr(dispatcher, "_send", away)
 
     for _ in range(3):
-        with pytest.raises(BrokerAway):
-            dispatcher.ring("a", 1)
+        with pytest.raises(BrokerUnavailable):
+            dispatcher.notify("a", 1)
 
 
 def test_a_burst_that_could_not_be_rung_for_stands_for_nobody(now: list[float]):
@@ -89,7 +89,7 @@ def test_a_burst_that_could_not_be_rung_for_stands_for_nobody(now: list[float]):
         asked.set()
         return False
 
-    bursts = Bursts(ring)
+    bursts = NotifyCoalescer(ring)
     assert [bursts.gathers("a", 1), bursts.gathers("a", 1)] == [False, True]
 
     assert asked.wait(30)
@@ -102,7 +102,7 @@ def test_without_a_thread_to_be_had_each_is_sent_at_once(
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    bursts = Bursts(Rung())
+    bursts = NotifyCoalescer(Rung())
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         assert [bursts.gathers("a", 1) for _ in range(3)] == [False] * 3
@@ -120,7 +120,7 @@ def test_the_thread_that_rings_leaves_no_connection(now: list[float]):
         used.append(connections["default"])
         return rung(queue, work)
 
-    bursts = Bursts(ring)
+    bursts = NotifyCoalescer(ring)
     assert [bursts.gathers("a", 1), bursts.gathers("a", 1)] == [False, True]
     rung.wait()
 
@@ -129,7 +129,7 @@ def test_the_thread_that_rings_leaves_no_connection(now: list[float]):
 
 
 def test_a_fork_does_not_wait_for_the_thread_of_its_parent(now: list[float]):
-    bursts = Bursts(Rung())
+    bursts = NotifyCoalescer(Rung())
     assert [bursts.gathers("a", 1), bursts.gathers("a", 1)] == [False, True]
 
     child = os.fork()

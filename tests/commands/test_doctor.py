@@ -9,8 +9,8 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.maintenance import doctor
-from durable_jobs.maintenance.invariants import FAULTS
-from durable_jobs.models import Attempt, Run, Step, Subject, Wait
+from durable_jobs.maintenance.invariants import VIOLATIONS
+from durable_jobs.models import FailedAttempt, Run, Step, Subject, Wait
 
 pytestmark = pytest.mark.django_db
 
@@ -244,7 +244,7 @@ def test_the_deep_look_finds_what_belongs_to_no_run(durable_kit, asleep, diagnos
     Step.objects.create(
         id=uuid.uuid4(), run_id=gone, key="k", name="n", kind="run", status="completed"
     )
-    Attempt.objects.create(run_id=gone, number=0, error={}, ended_at=now)
+    FailedAttempt.objects.create(run_id=gone, number=0, error={}, ended_at=now)
     Subject.objects.create(run_id=gone, model="shop.order", object_pk="1")
     assert diagnose()[0] == 0
     code, report = diagnose("--deep")
@@ -255,7 +255,7 @@ def test_the_deep_look_finds_what_belongs_to_no_run(durable_kit, asleep, diagnos
         "subject-without-run",
     ]
     assert diagnose("--deep", "--fix")[0] == 0
-    assert not Attempt.objects.exists()
+    assert not FailedAttempt.objects.exists()
     assert Step.objects.get().run == asleep
 
 
@@ -269,5 +269,5 @@ def test_a_great_many_are_mended(durable_kit, napper, finds, monkeypatch):
 
 
 def test_every_fault_has_a_name_of_its_own():
-    names = [fault.name for fault in FAULTS]
+    names = [fault.name for fault in VIOLATIONS]
     assert len(set(names)) == len(names)

@@ -17,7 +17,7 @@ from durable_jobs.models import Installation, Run
 from durable_jobs.store import installation
 from durable_jobs.worker import foreign_messages, queues
 from durable_jobs.worker.celery_app import TICK
-from durable_jobs.worker.celery_tasks import CeleryDispatcher, tick, work
+from durable_jobs.worker.celery_tasks import CeleryNotifier, tick, work
 from durable_jobs.worker.foreign_messages import HOPS, INSTALLATION, MOST_HOPS
 
 pytestmark = pytest.mark.django_db
@@ -124,7 +124,7 @@ def test_sent_messages_and_ticks_carry_the_id(
     monkeypatch: pytest.MonkeyPatch, sent: Sent
 ) -> None:
     own = {INSTALLATION: str(Installation.objects.get().key)}
-    dispatcher = CeleryDispatcher()
+    dispatcher = CeleryNotifier()
     monkeypatch.setattr(dispatcher, "_publisher", sent)
     module = "durable_jobs.worker.celery_tasks.project_app"
     monkeypatch.setattr(module, lambda: sent)
@@ -190,7 +190,7 @@ def test_queues_have_the_prefix_on_the_broker_alone(
     settings.DURABLE_JOBS = {"QUEUE_PREFIX": "pr7-", "TICK_QUEUE": "tick"}
     assert {"pr7-default", "pr7-tick"} <= queues.own_queues()
     assert queues.served(["pr7-default", "celery"]) == ["default"]
-    dispatcher = CeleryDispatcher()
+    dispatcher = CeleryNotifier()
     monkeypatch.setattr(dispatcher, "_publisher", sent)
     module = "durable_jobs.worker.celery_tasks.project_app"
     monkeypatch.setattr(module, lambda: sent)

@@ -28,7 +28,7 @@ def later(monkeypatch):
     real = clock.monotonic
 
     def running_ahead(part):
-        ahead = settings.LEASE.total_seconds() * part
+        ahead = settings.LEASE_DURATION.total_seconds() * part
         monkeypatch.setattr(clock, "monotonic", lambda: real() + ahead)
 
     return running_ahead
@@ -57,10 +57,10 @@ def test_an_overdue_lease_is_renewed_by_the_thread_that_asks(
 ):
     keeper = Stuck()
     with keeper.holding(claimed):
-        durable_kit.advance(0.7 * settings.LEASE, run=False)
+        durable_kit.advance(0.7 * settings.LEASE_DURATION, run=False)
         later(0.7)
         assert not keeper.lost(claimed.pk)
-        assert lease_of(claimed) == durable_kit.now() + settings.LEASE
+        assert lease_of(claimed) == durable_kit.now() + settings.LEASE_DURATION
         later(1.2)
         durable_kit.advance(timedelta(seconds=1), run=False)
         assert not keeper.lost(claimed.pk), "that renewal counts"

@@ -16,7 +16,7 @@ from durable_jobs.models import Run, Worker
 from durable_jobs.testing import Kit
 from durable_jobs.worker import watchdog
 from durable_jobs.worker.active_tasks import Tasks
-from durable_jobs.worker.watchdog import Hands, Patrol
+from durable_jobs.worker.watchdog import IdleProbe, Watchdog
 
 pytestmark = pytest.mark.django_db
 
@@ -33,7 +33,7 @@ class Broker:
     def ring(self, queue: str, work: int) -> None:
         """Take one."""
         if self.away:
-            raise notifier.BrokerAway
+            raise notifier.BrokerUnavailable
         self.rung.append(queue)
 
     def ring_at(self, moment: object) -> None:
@@ -51,7 +51,7 @@ class Post:
         self.broker = Broker()
         self.idle = True
         self.left = 0
-        self.patrol = Patrol(["default"], lambda: self.idle, self._leave)
+        self.patrol = Watchdog(["default"], lambda: self.idle, self._leave)
         self._pass = passing
 
     def _leave(self) -> None:
@@ -87,27 +87,27 @@ def post(durable_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Post:
 
 
 def test_it_rings_for_old_work_and_leaves_when_it_does_not_hear_that(post: Post):
-    assert post.looks(after=watchdog.DEAF - 1) == 0
+    assert post.looks(after=watchdog.UNREACHABLE_AFTER - 1) == 0
     assert post.broker.rung == []
     assert post.looks(after=2) == 0
     assert post.broker.rung == ["default"]
-    assert post.looks(after=watchdog.DEAF / 4) == 0
-    assert post.looks(after=watchdog.DEAF / 2) == 1
+    assert post.looks(after=watchdog.UNREACHABLE_AFTER / 4) == 0
+    assert post.looks(after=watchdog.UNREACHABLE_AFTER / 2) == 1
     assert post.broker.rung == ["default"]
 
 
 def test_one_that_hears_anything_stays(post: Post):
-    post.looks(after=watchdog.DEAF + 1)
+    post.looks(after=watchdog.UNREACHABLE_AFTER + 1)
     post.patrol.heard()
-    assert post.looks(after=watchdog.DEAF - 1) == 0
+    assert post.looks(after=watchdog.UNREACHABLE_AFTER - 1) == 0
     assert post.looks(after=2) == 0
     assert post.broker.rung == ["default"] * 2
 
 
 def test_one_that_is_busy_stays(post: Post):
-    post.looks(after=watchdog.DEAF + 1)
+    post.looks(after=watchdog.UNREACHABLE_AFTER + 1)
     post.idle = False
-    assert post.looks(after=watchdog.DEAF) == 0
+    assert post.looks(after=watchdog.UNREACHABLE_AFTER) == 0
     post.idle = True
     assert post.looks(after=1) == 0, "it begins anew"
 
@@ -116,11 +116,11 @@ def test_what_waits_counts_while_the_main_loop_turns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     executes = waits = False
-    hands = Hands(lambda: executes, lambda: waits)
+    hands = IdleProbe(lambda: executes, lambda: waits)
     assert hands.idle()
     waits = True
     assert not hands.idle()
-    stuck = clock.monotonic() + watchdog.DEAF
+    stuck = clock.monotonic() + watchdog.UNREACHABLE_AFTER
     monkeypatch.setattr(clock, "monotonic", lambda: stuck)
     assert hands.idle(), "nobody will ever begin with it"
     executes = True
@@ -129,7 +129,7 @@ def test_what_waits_counts_while_the_main_loop_turns(
     hands.turned()
     assert not hands.idle()
     hands.turns = False
-    monkeypatch.setattr(clock, "monotonic", lambda: stuck + watchdog.DEAF)
+    monkeypatch.setattr(clock, "monotonic", lambda: stuck + watchdog.UNREACHABLE_AFTER)
     assert not hands.idle(), "a broker without such a loop"
 
 
@@ -183,13 +183,13 @@ def test_a_process_tells_of_its_own_tasks_until_the_last_has_ended(
 def test_one_whose_broker_is_away_leaves_that_to_celery(post: Post):
     post.broker.away = True
     for _ in range(5):
-        assert post.looks(after=watchdog.DEAF) == 0
+        assert post.looks(after=watchdog.UNREACHABLE_AFTER) == 0
 
 
 def test_one_whose_work_is_not_old_stays(post: Post):
     Run.objects.update(due_at=clock.now())
     for _ in range(5):
-        assert post.looks(after=watchdog.DEAF) == 0
+        assert post.looks(after=watchdog.UNREACHABLE_AFTER) == 0
     assert post.broker.rung == []
 
 
@@ -217,8 +217,8 @@ def test_a_worker_leaves_word_that_it_is_there(post: Post) -> None:
 
 
 def test_a_worker_that_left_no_word_for_a_day_is_forgotten(durable_kit: Kit) -> None:
-    heartbeats.note("gone", "worker")
+    heartbeats.heartbeat("gone", "worker")
     durable_kit.travel_to(durable_kit.now() + timedelta(days=1, minutes=1), run=False)
-    heartbeats.note("here", "worker")
+    heartbeats.heartbeat("here", "worker")
     retention.sweep()
     assert [worker.name for worker in Worker.objects.all()] == ["here"]

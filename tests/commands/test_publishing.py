@@ -13,7 +13,7 @@ from kombu import Connection, Producer
 from pytest_django import Settings
 
 from durable_jobs import clock, notifier
-from durable_jobs.notifier import BrokerAway
+from durable_jobs.notifier import BrokerUnavailable
 from durable_jobs.worker import publisher as publisher_
 from durable_jobs.worker.publisher import Publisher
 from tests.lab.processes import until
@@ -82,7 +82,7 @@ def test_publisher_that_gets_no_answer_lets_all_senders_go_on(
     seen: list[type[Exception]] = []
 
     def send() -> None:
-        with pytest.raises((TimeoutError, BrokerAway)) as caught:
+        with pytest.raises((TimeoutError, BrokerUnavailable)) as caught:
             publisher.publish(broker.taking("one"))
         seen.append(caught.type)
 
@@ -94,7 +94,7 @@ def test_publisher_that_gets_no_answer_lets_all_senders_go_on(
     assert len(seen) == 5
     assert TimeoutError in seen
     for _ in range(100):  # no sender waits any more
-        with pytest.raises(BrokerAway):
+        with pytest.raises(BrokerUnavailable):
             publisher.publish(broker.taking("two"))
     assert len(broker.threads) == 1
     assert broker.messages == []
@@ -109,11 +109,11 @@ def test_publisher_probes_with_one_message_at_a_time_and_waits_for_none(
     broker.broken = None
     broker.goes_on.clear()
     now[0] += publisher_.FIRST_PAUSE - 0.1
-    with pytest.raises(BrokerAway):
+    with pytest.raises(BrokerUnavailable):
         publisher.publish(broker.taking("early"))
     now[0] += 0.2
     for message in ("probe", "beside", "beside"):
-        with pytest.raises(BrokerAway):
+        with pytest.raises(BrokerUnavailable):
             publisher.publish(broker.taking(message))
     broker.goes_on.set()
     until(lambda: broker.messages == ["probe"], "the probe to be taken")
@@ -134,7 +134,7 @@ def test_publisher_pauses_longer_after_each_probe_that_fails(
         at = publisher._probe_at
         pauses.append(at - now[0])
         now[0] = at
-        with pytest.raises(BrokerAway):
+        with pytest.raises(BrokerUnavailable):
             publisher.publish(broker.taking("probe"))
         until(lambda at=at: publisher._probe_at != at, "the probe to fail")
     assert pauses == [5.0, 10.0, 20.0, 30.0, 30.0]
@@ -144,7 +144,9 @@ def test_wake_up_message_raises_nothing_at_its_sender(
     publisher: Publisher, broker: Broker
 ) -> None:
     broker.broken = SystemExit(3)
-    assert notifier.sent("a", lambda: publisher.publish(broker.taking("x"))) is False
+    assert (
+        notifier.try_send("a", lambda: publisher.publish(broker.taking("x"))) is False
+    )
 
 
 def test_publisher_shows_receivers_the_context_of_the_sender(
@@ -174,7 +176,7 @@ def test_publisher_makes_its_connection_anew_after_an_error(
         publisher.publish(broker.taking("two"))
     broker.broken = None
     now[0] += publisher_.FIRST_PAUSE
-    with pytest.raises(BrokerAway):
+    with pytest.raises(BrokerUnavailable):
         publisher.publish(broker.taking("three"))
     until(lambda: broker.messages == ["one", "three"], "the probe to be taken")
     assert len(made) == 2
@@ -243,7 +245,7 @@ def test_queues_of_one_commit_share_one_deadline(
         def help(self) -> bool:
             return False
 
-    bells = notifier._Bells()
+    bells = notifier._PendingNotifications()
     for queue in "abcd":
         bells.add(queue, 1)
     with notifier.using(Slow()):

@@ -45,10 +45,10 @@ def entries(of: Any) -> list[str]:
     return [row.change_message for row in rows]
 
 
-@pytest.mark.parametrize("verb", run_actions.VERBS)
+@pytest.mark.parametrize("verb", run_actions.ACTIONS)
 def test_each_verb_needs_its_own_permission(verb: str, durable_kit: Kit) -> None:
     run = sleeping(durable_kit)
-    others = actor(*(set(run_actions.VERBS) - {verb}))
+    others = actor(*(set(run_actions.ACTIONS) - {verb}))
     with pytest.raises(PermissionDenied):
         act(others, verb, run, step="x")
     run.refresh_from_db()
@@ -109,11 +109,11 @@ def test_what_does_not_fit_the_state_is_refused_and_leaves_no_entry(
     durable_kit: Kit,
 ) -> None:
     run = sleeping(durable_kit)
-    ann = actor(*run_actions.VERBS)
+    ann = actor(*run_actions.ACTIONS)
     for verb in ("resume", "redrive", "retry"):
-        with pytest.raises(durable.Refused, match="waiting"):
+        with pytest.raises(durable.ActionNotAllowed, match="waiting"):
             act(ann, verb, run)
-    with pytest.raises(durable.Refused):
+    with pytest.raises(durable.ActionNotAllowed):
         act(ann, "answer", run, step="nothing", value=1)
     assert not LogEntry.objects.exists()
 
@@ -224,7 +224,7 @@ def test_a_rerun_under_one_id_is_one_run(durable_kit: Kit) -> None:
 
     run, ann, new = sleeping(durable_kit), actor("rerun"), ids.new_id()
     assert act(ann, "rerun", run, new=new).run == Run.objects.get(pk=new)
-    with pytest.raises(durable.Refused):
+    with pytest.raises(durable.ActionNotAllowed):
         act(ann, "rerun", run, new=new)
     assert Run.objects.count() == 2
     assert len(entries(run)) == 1
@@ -246,6 +246,6 @@ def test_of_two_who_cancel_at_once_one_is_told_that_another_was_first(
     def cancel() -> Any:
         return act(ann, "cancel", Run.objects.get(pk=run.pk), reason="both")
 
-    outcomes = together(cancel, cancel, but=(durable.Refused,))
+    outcomes = together(cancel, cancel, but=(durable.ActionNotAllowed,))
     assert sorted(type(one).__name__ for one in outcomes) == ["Done", "Refused"]
     assert elsewhere(lambda: entries(run)) == ["Run cancelled: both"]

@@ -17,9 +17,9 @@ from django.urls import reverse
 
 from durable_jobs import durable
 from durable_jobs.control import approval_decisions, authorized_actions
-from durable_jobs.control.run_actions import VERBS, Actor, act
+from durable_jobs.control.run_actions import ACTIONS, Actor, act
 from durable_jobs.exceptions import PayloadError
-from durable_jobs.models import ApiKey, Attempt, Run, SavedView, Schedule, Subject
+from durable_jobs.models import ApiKey, FailedAttempt, Run, SavedView, Schedule, Subject
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
 from tests.admin.conftest import list_of, page_of
@@ -92,7 +92,7 @@ def subject_of(run: Run, order: Order) -> None:
 
 
 @pytest.mark.parametrize("host", HOSTS)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", ACTIONS)
 def test_action_is_done_whatever_the_project_does(
     verb: str,
     host: str,
@@ -173,7 +173,7 @@ def test_failing_permission_backend_allows_nothing(
     ann = User.objects.create_user("ann", is_staff=True)
     settings.AUTHENTICATION_BACKENDS = [BACKENDS[backend]]
     client.force_login(ann)
-    for verb in VERBS:
+    for verb in ACTIONS:
         with pytest.raises(PermissionDenied), transaction.atomic():
             act(Actor(User.objects.get(pk=ann.pk)), verb, run, step="x")
     addresses = [
@@ -205,7 +205,7 @@ def test_engine_goes_on_whatever_receivers_django_calls(
     )
     def many(ctx):
         def flaky():
-            if not Attempt.objects.exists():
+            if not FailedAttempt.objects.exists():
                 raise ValueError("once")
             return 1
 
@@ -219,7 +219,7 @@ def test_engine_goes_on_whatever_receivers_django_calls(
         key = ApiKey.objects.count()
         authorized_actions.pause_function(root, many, reason="why")
     run.refresh_from_db()
-    assert (run.status, Attempt.objects.count(), key) == ("cancelled", 1, 0)
+    assert (run.status, FailedAttempt.objects.count(), key) == ("cancelled", 1, 0)
     assert Schedule.objects.filter(function="tests.many").exists()
 
 

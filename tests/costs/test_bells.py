@@ -70,7 +70,7 @@ def test_a_look_at_one_queue_answers_no_bell_of_another():
 
 def test_a_look_that_was_broken_off_answers_no_bell():
     run = enqueue()
-    queue_loop.serve("default", finished=lambda: True)
+    queue_loop.drain_queue("default", finished=lambda: True)
     assert work("default", rung(LONG)) == 1
     run.refresh_from_db()
     assert run.status == "completed"
@@ -91,7 +91,7 @@ def test_a_message_that_is_not_ours_does_nothing():
 def test_a_bell_is_heard_after_the_clock_of_the_database_went_back():
     later = clock.now() + timedelta(hours=1)
     with clock.using(clock.VirtualClock(later)):
-        queue_loop.serve("default")
+        queue_loop.drain_queue("default")
     run = enqueue()
     assert work("default", rung()) == 1
     assert Run.objects.get(pk=run.pk).status == "completed"

@@ -11,7 +11,7 @@ from django.db import connection
 from durable_jobs import durable
 from durable_jobs.models import Run
 from durable_jobs.store import steps
-from durable_jobs.worker.queue_loop import serve
+from durable_jobs.worker.queue_loop import drain_queue
 from tests.costs.conftest import Watch
 
 pytestmark = pytest.mark.usefixtures("silence", "postgres")
@@ -36,7 +36,7 @@ def test_a_fresh_run_is_a_claim_its_steps_its_end_and_a_look(watch: Watch):
     function = durable.function(id="costs")(five_steps)
     run = function.enqueue()
     with watch() as texts:
-        assert serve("default") == 1
+        assert drain_queue("default") == 1
     run.refresh_from_db()
     assert run.result() == [0, 1, 2, 3, 4]
     assert len(texts) == STEPS + 3
@@ -60,7 +60,7 @@ def test_inputs_and_log_lines_cost_no_statement(watch: Watch):
 
     run = durable.function(id="costs")(talking).enqueue()
     with watch() as texts:
-        assert serve("default") == 1
+        assert drain_queue("default") == 1
     rows = run.steps.values_list("input", "logs")
     assert all(given and logs for given, logs in rows)
     assert len(rows) == STEPS
@@ -75,7 +75,7 @@ def test_those_of_an_attempt_that_failed_cost_none_either(watch: Watch, kind):
 
         run = durable.function(id=f"costs.{body.__name__}")(flaky).enqueue()
         with watch() as texts:
-            serve("default")
+            drain_queue("default")
         assert bool(run.attempts.get().logs) is bool(args)
         return [text.split()[0] for text in texts]
 
@@ -104,7 +104,7 @@ def test_runs_that_are_claimed_together_share_the_look_and_the_claim(watch: Watc
     for _ in range(4):
         function.enqueue()
     with watch() as texts:
-        assert serve("default") == 4
+        assert drain_queue("default") == 4
     assert len(texts) == 2 + 4 * (STEPS + 1)
 
 
@@ -118,7 +118,7 @@ def test_a_claim_does_not_wait_for_the_disk_and_what_follows_does(watch: Watch):
 
     durable.function(id="costs")(look).enqueue()
     with watch() as texts:
-        serve("default")
+        drain_queue("default")
     [claim] = [text for text in texts if "SKIP LOCKED" in text]
     assert "set_config('synchronous_commit', 'off', true)" in claim
     assert seen == ["on"]
@@ -126,7 +126,7 @@ def test_a_claim_does_not_wait_for_the_disk_and_what_follows_does(watch: Watch):
 
 def test_a_look_at_an_empty_queue_is_two_statements(watch: Watch):
     with watch() as texts:
-        assert serve("default") == 0
+        assert drain_queue("default") == 0
     assert len(texts) == 2
 
 
@@ -137,6 +137,6 @@ def test_what_comes_while_a_batch_is_served_has_a_bell_of_its_own():
         ctx.step.run("start another", lambda: str(function.enqueue().pk))
 
     durable.function(id="starting")(starting).enqueue()
-    assert serve("default") == 1
-    assert serve("default") == 1
+    assert drain_queue("default") == 1
+    assert drain_queue("default") == 1
     assert not Run.objects.live().exists()

@@ -19,7 +19,7 @@ from durable_jobs.models import Run, Wait
 from durable_jobs.store import leases
 from durable_jobs.store.postgres import prepared
 from durable_jobs.worker.background import keeper
-from durable_jobs.worker.queue_loop import serve
+from durable_jobs.worker.queue_loop import drain_queue
 
 pytestmark = [
     pytest.mark.usefixtures("silence", "postgres", "statistics"),
@@ -57,14 +57,14 @@ def live() -> None:
     for number in range(TIMES):
         durable.send("bench/steps", {"run": number})
         woken, waiting = sleeps.enqueue(), waits.enqueue({"run": number})
-        serve("default")
+        drain_queue("default")
         past = clock.now() - timedelta(seconds=1)
         Wait.objects.filter(run=woken).update(due_at=past)
         durable.send("bench/answer", {"run": number})
-        serve("default")
+        drain_queue("default")
         routing.route_pending()
         tick.pending()
-        tick.ring_lost()
+        tick.renotify()
         leases.expired(10)
         for run in (woken, waiting):
             run.refresh_from_db()

@@ -10,8 +10,8 @@ import pytest
 from django.db import DataError, IntegrityError, connection, transaction
 
 from durable_jobs import clock, ids
-from durable_jobs.models import Entry, Event, Gathered, Run
-from durable_jobs.models.fields import Encoded
+from durable_jobs.models import AdmissionState, BufferedEvent, Event, Run
+from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import bulk_insert
 from tests.costs.conftest import Watch
@@ -35,9 +35,9 @@ def runs() -> list[Run]:
             ended_at=clock.now() + timedelta(microseconds=1),
             event_id="e",
             origin={"name": ODD, "of": [1, 2.5, None]},
-            data=Encoded('{"a": "\\u2603", "b": [null, "\\\\N"]}'),
+            data=EncodedJSON('{"a": "\\u2603", "b": [null, "\\\\N"]}'),
             parent_id=ids.new_id(),
-            lane=Entry.START,
+            lane=AdmissionState.NEW,
             flow={"k": ODD},
             woken=True,
         ),
@@ -72,11 +72,11 @@ def test_keys_that_the_database_gives_are_left_to_it():
     now = clock.now()
     for count in (1, 3):
         rows = [
-            Gathered(function="f", event_id=f"{n}", origin={}, ts=now, due_at=now)
+            BufferedEvent(function="f", event_id=f"{n}", origin={}, ts=now, due_at=now)
             for n in range(count)
         ]
-        bulk_insert.insert(Gathered, rows)
-    found = Gathered.objects.order_by("id").values_list("event_id", flat=True)
+        bulk_insert.insert(BufferedEvent, rows)
+    found = BufferedEvent.objects.order_by("id").values_list("event_id", flat=True)
     assert list(found) == ["0", "0", "1", "2"]
 
 

@@ -11,7 +11,7 @@ from django.db import DatabaseError, connection, transaction
 from durable_jobs import clock, durable
 from durable_jobs.models import Run
 from durable_jobs.store.postgres import prepared
-from durable_jobs.worker.queue_loop import serve
+from durable_jobs.worker.queue_loop import drain_queue
 
 pytestmark = pytest.mark.usefixtures("silence", "postgres", "afresh")
 
@@ -41,7 +41,7 @@ def two_steps(ctx):
 
 def test_checkpoints_and_the_end_are_prepared_and_nothing_of_the_hosts_is():
     durable.function(id="costs")(two_steps).enqueue()
-    serve("default")
+    drain_queue("default")
     texts = known()
     assert texts
     assert all("durable_jobs_" in text for text in texts)
@@ -66,7 +66,7 @@ def test_plans_are_made_anew_and_old_ones_go(monkeypatch: pytest.MonkeyPatch):
 def test_a_host_whose_pool_cannot_prepare_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(connection.settings_dict, "DISABLE_SERVER_SIDE_CURSORS", True)
     run = durable.function(id="costs")(two_steps).enqueue()
-    serve("default")
+    drain_queue("default")
     run.refresh_from_db()
     assert run.result() == [1, 2]
     assert known() == []
@@ -91,10 +91,10 @@ def test_a_refusal_in_the_middle_of_a_run_changes_nothing_about_it():
         ctx.step.run("one", lambda: 1)
         forget_behind_the_drivers_back()
         ctx.step.run("two", lambda: 2)
-        return Run.objects.get(pk=ctx.run_id).claims
+        return Run.objects.get(pk=ctx.run_id).claim_count
 
     run = durable.function(id="costs")(forgetting).enqueue()
-    serve("default")
+    drain_queue("default")
     run.refresh_from_db()
     assert run.result() == 1
     assert run.steps.count() == 2

@@ -17,7 +17,7 @@ from durable_jobs import clock, durable
 from durable_jobs.definitions.function import Function
 from durable_jobs.maintenance import timers
 from durable_jobs.models import Run, Step, Wait
-from durable_jobs.worker.queue_loop import serve
+from durable_jobs.worker.queue_loop import drain_queue
 
 pytestmark = pytest.mark.usefixtures("silence", "postgres")
 
@@ -72,10 +72,10 @@ def sleeper(ctx):
 def fan_out(function: Function, counting: Count) -> tuple[Run, Counter[str]]:
     """Start a function a second time; return the run and what was counted."""
     function.enqueue()
-    serve("default")
+    drain_queue("default")
     run = function.enqueue()
     with counting() as found:
-        assert serve("default") == 1
+        assert drain_queue("default") == 1
     run.refresh_from_db()
     assert run.result() == MANY
     return run, found
@@ -109,10 +109,10 @@ def test_enqueueing_many_is_two_copies_and_one_commit(counting: Count):
 def test_five_steps_are_a_look_a_claim_five_records_and_an_end(counting: Count):
     function = durable.function(id="costs")(five_steps)
     function.enqueue()
-    serve("default")
+    drain_queue("default")
     function.enqueue()
     with counting() as found:
-        assert serve("default") == 1
+        assert drain_queue("default") == 1
     assert commits(found) == 0
     assert found.total() == 8
 
@@ -120,10 +120,10 @@ def test_five_steps_are_a_look_a_claim_five_records_and_an_end(counting: Count):
 def test_a_suspension_is_one_statement(counting: Count):
     function = durable.function(id="costs")(sleeper)
     function.enqueue()
-    serve("default")
+    drain_queue("default")
     function.enqueue()
     with counting() as found:
-        assert serve("default") == 1
+        assert drain_queue("default") == 1
     assert Wait.objects.count() == 2
     # A look, a claim, the step, and the sleep with all that it changes.
     assert commits(found) == 0
@@ -134,7 +134,7 @@ def test_waking_is_one_statement_whatever_the_number(counting: Count):
     function = durable.function(id="costs")(sleeper)
     for _ in range(20):
         function.enqueue()
-    while serve("default"):
+    while drain_queue("default"):
         pass
     make_due()
     with counting() as found:
@@ -147,10 +147,10 @@ def test_waking_is_one_statement_whatever_the_number(counting: Count):
 def test_a_worker_that_is_awake_wakes_runs_itself(counting: Count):
     function = durable.function(id="costs")(sleeper)
     run = function.enqueue()
-    serve("default")
+    drain_queue("default")
     make_due()
     with counting() as found:
-        assert serve("default", timers_first=True) == 1
+        assert drain_queue("default", timers_first=True) == 1
     run.refresh_from_db()
     assert run.result() == 2
     # A look, the waking, a claim, all the steps, the new one, and the end.
@@ -161,11 +161,11 @@ def test_a_worker_that_is_awake_wakes_runs_itself(counting: Count):
 def test_a_run_that_slept_ends_with_five_statements(counting: Count):
     function = durable.function(id="costs")(sleeper)
     run = function.enqueue()
-    serve("default")
+    drain_queue("default")
     make_due()
     timers.sweep()
     with counting() as found:
-        assert serve("default") == 1
+        assert drain_queue("default") == 1
     run.refresh_from_db()
     assert run.result() == 2
     # A look, a claim, all the steps, the new one, and the end.
@@ -182,11 +182,11 @@ def test_coming_back_is_one_query_whatever_was_recorded(counting: Count):
         ctx.step.run("after", lambda: None)
 
     long.enqueue()
-    serve("default")
+    drain_queue("default")
     make_due()
     timers.sweep()
     with counting() as found:
-        assert serve("default") == 1
+        assert drain_queue("default") == 1
     assert Step.objects.count() == MANY + 2
     assert found.total() == 5
 

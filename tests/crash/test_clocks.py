@@ -92,7 +92,7 @@ def test_a_cron_fires_each_time_once_when_the_clock_goes_back(lab: Lab) -> None:
             moved = functions.five_steps.enqueue()
             until(lambda moved=moved: ended(moved), "a run at that time", lab)
         until(
-            lambda: rows.get().next_at > clock.now() and completed(*fired),
+            lambda: rows.get().due_at > clock.now() and completed(*fired),
             "the crons to fire",
             lab,
         )

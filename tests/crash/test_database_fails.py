@@ -13,7 +13,7 @@ from django.db import OperationalError, connection, transaction
 from psycopg import IsolationLevel
 
 from durable_jobs import durable
-from durable_jobs.models import Attempt, Event, Run, Step
+from durable_jobs.models import Event, FailedAttempt, Run, Step
 from tests.lab import durable as functions
 from tests.lab import wire as wires
 from tests.lab.databases import limited_role, pointed, trouble
@@ -225,7 +225,7 @@ def test_a_refused_write_of_the_engine_is_no_failure_of_a_step(lab: Lab) -> None
             until(lambda: completed(run, booked), f"the runs after {name}", lab)  # noqa: B023  # at once
             assert refused.fired == 4, name
         assert Account.objects.get(name="ledger").balance == 6 * number
-    assert not Attempt.objects.exists()
+    assert not FailedAttempt.objects.exists()
 
 
 def test_a_body_that_the_database_refuses_is_told_and_tried_again_as_a_whole(
@@ -237,7 +237,7 @@ def test_a_body_that_the_database_refuses_is_told_and_tried_again_as_a_whole(
         run = functions.patient.enqueue()
         until(lambda: completed(run), "the run to end", lab)
         assert refused.fired == 3
-    told = Attempt.objects.filter(run=run).values_list("error__type", flat=True)
+    told = FailedAttempt.objects.filter(run=run).values_list("error__type", flat=True)
     assert list(told) == ["OperationalError"] * 3
     assert Account.objects.get(name="ledger").balance == 5
 

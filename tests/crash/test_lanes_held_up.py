@@ -16,7 +16,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.flow_control import pauses, promotion
 from durable_jobs.lifecycle import admission
 from durable_jobs.maintenance import stalled_backlogs, tick
-from durable_jobs.models import Lane, Pause, Run, Slot
+from durable_jobs.models import Backlog, Pause, Run, Slot
 from durable_jobs.store import leases
 from tests.lab.processes import until
 from tests.lab.threads import Begun, elsewhere
@@ -44,7 +44,7 @@ def settle() -> None:
 def put_off() -> bool:
     """Tell whether a lane has its turn in a moment: its first run was locked."""
     now = clock.now()
-    soon = Lane.objects.filter(turn__gt=now, turn__lte=now + promotion.CHANGING)
+    soon = Backlog.objects.filter(turn__gt=now, turn__lte=now + promotion.CHANGING)
     return soon.filter(active=True).exists()
 
 
@@ -94,10 +94,10 @@ def test_a_parent_is_not_lost_when_its_children_end_while_it_is_in_line() -> Non
     run = parent.enqueue()
     admission.admit("default", 10)
     (claimed,) = leases.claim("default", 1, "test")
-    attempt.advance(claimed, threads=0)
+    attempt.execute_attempt(claimed, threads=0)
     assert Run.objects.get(pk=run.pk).status == "waiting"
     first, second = leases.claim("default", 10, "test")
-    attempt.advance(first, threads=0)
+    attempt.execute_attempt(first, threads=0)
     assert Run.objects.get(pk=run.pk).status == "queued"
     admission.admit()  # the parent is in the lane of those that go on
 
@@ -106,7 +106,7 @@ def test_a_parent_is_not_lost_when_its_children_end_while_it_is_in_line() -> Non
             elsewhere(lambda: admission.admit("default", 10))
 
     with watching(look):
-        attempt.advance(second, threads=0)
+        attempt.execute_attempt(second, threads=0)
     settle()
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
 
@@ -189,7 +189,7 @@ def test_a_function_that_is_resumed_during_its_shelving_goes_on(
         return moved
 
     monkeypatch.setattr(admission, "_shelve", one)
-    admission.shelve()
+    admission.set_aside_paused()
     settle()
     assert not Run.objects.filter(status="queued", lane__isnull=False).exists()
 
@@ -317,13 +317,13 @@ def test_a_lane_of_a_paused_queue_does_not_keep_the_room_of_a_shared_gate() -> N
     admission.admit("slow", 10)
     run = here.enqueue()
     admission.admit("default", 10)
-    assert Lane.objects.filter(blocked_on__isnull=False).count() == 2
+    assert Backlog.objects.filter(blocked_on__isnull=False).count() == 2
     traffic.pause_queue("slow", "")
     stalled_backlogs._declared.clear()
     stalled_backlogs._declared.update({one.id: one.controls for one in registry})
     from durable_jobs.engine import attempt
 
-    attempt.advance(held[0], threads=0)
+    attempt.execute_attempt(held[0], threads=0)
     settle()
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
 
@@ -348,7 +348,7 @@ def test_a_worker_that_gives_back_too_late_releases_no_slot_of_the_next(
     Run.objects.update(lease_until=clock.now() - timedelta(seconds=1))
 
     def others() -> None:
-        assert not leases.reclaim(leases.expired(10)[0], clock.now())
+        assert not leases.rescue(leases.expired(10)[0], clock.now())
 
     release = limit_rows.release
 
@@ -358,10 +358,10 @@ def test_a_worker_that_gives_back_too_late_releases_no_slot_of_the_next(
         return release(*args, **options)
 
     monkeypatch.setattr(limit_rows, "release", late)
-    assert leases.give_back([stale.pk], stale.lease_token) == 1
+    assert leases.release([stale.pk], stale.lease_token) == 1
     admission.admit("default", 10)
     assert leases.claim("default", 1, "next")
-    assert leases.give_back([stale.pk], stale.lease_token) == 0
+    assert leases.release([stale.pk], stale.lease_token) == 0
     run.refresh_from_db()
     assert run.worker == "next"
     assert Slot.objects.filter(run=run, released_at=None).count() == 1
@@ -387,12 +387,16 @@ def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None
     work.enqueue({"k": "one"})
     work.enqueue({"k": "two"})
     admission.admit("default", 10)
-    one = Lane.objects.filter(blocked_on__isnull=False).order_by("blocked_on").first()
-    Lane.objects.filter(pk=one.pk).update(served=9)  # its row moves behind the other's
+    one = (
+        Backlog.objects.filter(blocked_on__isnull=False).order_by("blocked_on").first()
+    )
+    Backlog.objects.filter(pk=one.pk).update(
+        served=9
+    )  # its row moves behind the other's
     from durable_jobs.engine import attempt
 
     for run in holders:
-        attempt.advance(run, threads=0)
+        attempt.execute_attempt(run, threads=0)
     before, revive = deadlocks(), backlogs.revive
     sweeps: list[Begun] = []
     stalled_backlogs._declared.clear()
@@ -415,7 +419,7 @@ def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None
 
     monkeypatch.setattr(backlogs, "revive", first)
     try:
-        admission.rounds()
+        admission.run_rounds()
     finally:
         sweeps[0].result()
     assert deadlocks() == before
@@ -436,7 +440,7 @@ def test_a_new_process_makes_no_admission_long() -> None:
         work.enqueue({"k": k})
     while admission.admit("default", 500):
         pass
-    assert Lane.objects.filter(blocked_on__isnull=False).count() == 200
+    assert Backlog.objects.filter(blocked_on__isnull=False).count() == 200
     stalled_backlogs._declared.clear()  # as in a worker's new child process
     stalled_backlogs.sweep()
     with CaptureQueriesContext(connection) as made:
@@ -460,7 +464,7 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
     (first,) = leases.claim("default", 1, "test")  # the gate is there
     from durable_jobs.engine import attempt
 
-    attempt.advance(first, threads=0)
+    attempt.execute_attempt(first, threads=0)
     registry.get("lanes.default").enqueue()
     admission.admit()
 
@@ -483,7 +487,7 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
         limit_rows.lock()
         other = Begun(repeatably)
         until(waits, "the other admission to wait")
-        admission.rounds("default", 10)
+        admission.run_rounds("default", 10)
     other.result()
     assert Slot.objects.filter(released_at=None).count() == 1
 
@@ -492,7 +496,7 @@ def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
     monkeypatch,
 ) -> None:
     """The admission goes by the old limit, and blocks the lane after the reopening."""
-    from durable_jobs.models import Gate
+    from durable_jobs.models import Limit
     from durable_jobs.store import limits as limit_rows
 
     @durable.function(id="lanes.raised", concurrency=durable.Concurrency(1, of="runs"))
@@ -510,9 +514,9 @@ def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
     def read(wanted: Any) -> Any:
         found = ensure(wanted)
         monkeypatch.setattr(limit_rows, "ensure", ensure)
-        gate = Gate.objects.get(key="")
+        gate = Limit.objects.get(key="")
         raising.append(Begun(lambda: traffic.set_limit(gate, 10)))
-        raised = Gate.objects.filter(override=10)
+        raised = Limit.objects.filter(override=10)
         until(raised.exists, "the limit to be raised")
         return found
 

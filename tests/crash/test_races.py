@@ -27,7 +27,7 @@ from durable_jobs.schedules import sync
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import leases, steps, waits
 from durable_jobs.store.leases import LeaseLost
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.steps import StepRecord
 from tests.lab.processes import until
 from tests.lab.threads import together
 
@@ -54,7 +54,7 @@ def claimed(count: int = 1) -> list[Run]:
 
 def advance(run: Run) -> None:
     """Execute a claimed run in this thread."""
-    attempt.advance(run, threads=0)
+    attempt.execute_attempt(run, threads=0)
 
 
 def test_a_queued_run_is_claimed_by_one_worker_only() -> None:
@@ -83,9 +83,9 @@ def test_a_result_that_comes_too_late_is_void() -> None:
     idle.enqueue()
     (stale,) = claimed()
     Run.objects.update(lease_until=clock.now() - timedelta(seconds=1))
-    assert leases.reclaim(leases.expired(10)[0], clock.now())
+    assert leases.rescue(leases.expired(10)[0], clock.now())
     (fresh,) = claimed()
-    memo = Memo("k", "late", "run", StepStatus.COMPLETED, 0, output='"late"')
+    memo = StepRecord("k", "late", "run", StepStatus.COMPLETED, 0, output='"late"')
     with pytest.raises(LeaseLost):
         steps.record((stale.pk, stale.lease_token), [memo])
     steps.record((fresh.pk, fresh.lease_token), [memo.but(output='"fresh"')])
@@ -101,7 +101,7 @@ def test_a_memo_waits_for_a_takeover_that_is_about_to_commit() -> None:
 
     idle.enqueue()
     (stale,) = claimed()
-    memo = Memo("k", "x", "run", StepStatus.COMPLETED, 0, output="1")
+    memo = StepRecord("k", "x", "run", StepStatus.COMPLETED, 0, output="1")
     outcome: list[Any] = []
     taken = threading.Event()
 
@@ -302,7 +302,7 @@ def test_of_two_who_decide_one_wins_and_the_other_is_told_who() -> None:
     def asking(ctx):
         try:
             return ctx.step.approve("a", "Pay", "durable_jobs.answer_run")
-        except durable.Rejected as rejected:
+        except durable.ApprovalRejected as rejected:
             return rejected.by
 
     ann, bob = (User.objects.create_superuser(name) for name in ("ann", "bob"))
@@ -317,7 +317,7 @@ def test_of_two_who_decide_one_wins_and_the_other_is_told_who() -> None:
             lambda run=run, key=key: approval_decisions.reject(
                 Actor(bob), run, key, "no"
             ),
-            but=(durable.Refused,),
+            but=(durable.ActionNotAllowed,),
         )
         (refused,) = [one for one in came if one is not None]
         winner = run.steps.get().detail["name"]
@@ -349,7 +349,7 @@ def test_who_comes_as_another_decides_is_told_who_that_was(
         return look(*args)
 
     monkeypatch.setattr(waits, "get", outrun)
-    with pytest.raises(durable.Refused, match="approved by ann"):
+    with pytest.raises(durable.ActionNotAllowed, match="approved by ann"):
         approval_decisions.reject(Actor(bob), run, key, "no")
 
 

@@ -137,7 +137,7 @@ def test_two_beats_and_doubled_bells_do_nothing_twice(lab: Lab) -> None:
     lab.beat()
     runs = [functions.sleeper.enqueue({"seconds": 1}) for _ in range(20)]
     for _ in range(50):
-        notifier.ring_now("default")
+        notifier.notify_now("default")
     until(lambda: ended(*runs), "all runs to end", lab)
     for run in runs:
         assert labels(run) == {"before": 1, "after": 1}
@@ -185,7 +185,7 @@ def test_a_worker_that_is_asked_to_end_hands_its_run_on(lab: Lab, pool: str) -> 
     leaving.terminate()
     handed = Run.objects.get(pk=run.pk)
     assert handed.status == "queued", leaving.text()
-    assert handed.crashes == 0
+    assert handed.crash_count == 0
     lab.worker("-P", pool, "-c", "1")
     lab.beat()
     until(lambda: ended(run), "the run to end", lab)

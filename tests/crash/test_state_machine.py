@@ -252,7 +252,7 @@ class Machine(RuleBasedStateMachine):
         token = tokens[-1].partition(" ")[2]
 
         def answering() -> None:
-            with suppress(durable.CallbackGone):
+            with suppress(durable.CallbackClosed):
                 durable.callbacks.succeed(token, key)
 
         self.world.do(answering)

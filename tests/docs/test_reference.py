@@ -25,7 +25,7 @@ from durable_jobs.definitions.context import AsyncContext, Context
 from durable_jobs.definitions.steps import COMING as COMING_STEPS
 from durable_jobs.definitions.steps import Steps
 from durable_jobs.engine.context import RunContext
-from durable_jobs.maintenance.invariants import FAULTS
+from durable_jobs.maintenance.invariants import VIOLATIONS
 from durable_jobs.models import Run
 from durable_jobs.models.runs import RunQuerySet
 from durable_jobs.models.schedules import ScheduleQuerySet
@@ -432,7 +432,7 @@ def test_every_verb_of_durable_runs_has_its_row() -> None:
 def test_every_finding_of_the_doctor_has_its_row() -> None:
     source = (PACKAGE / "scheduling" / "doctor.py").read_text()
     known = set(re.findall(r'(?:check=|else |_found\(\s*)"([\w-]+)"', source))
-    known |= {fault.name for fault in FAULTS}
+    known |= {fault.name for fault in VIOLATIONS}
     text = section(reference("commands"), "durable_doctor")
     assert set(re.findall(r"^\| `([\w-]+)`", text, re.MULTILINE)) == known
 

@@ -81,7 +81,7 @@ def test_an_attempt_that_ends_forgives_the_crashes_before_it(
     durable_kit.advance("2d")
     run.refresh_from_db()
     assert run.result() == "done"
-    assert run.crashes == 0
+    assert run.crash_count == 0
 
 
 def test_a_crash_is_counted_when_the_attempt_begins(
@@ -91,10 +91,10 @@ def test_a_crash_is_counted_when_the_attempt_begins(
     run = heavy.enqueue()
     durable_kit.run_until_idle()
     run.refresh_from_db()
-    assert (run.status, run.crashes, run.claims) == ("running", 1, 1)
+    assert (run.status, run.crash_count, run.claim_count) == ("running", 1, 1)
     durable_kit.advance("2m")
     run.refresh_from_db()
-    assert (run.status, run.crashes) == ("completed", 0)
+    assert (run.status, run.crash_count) == ("completed", 0)
 
 
 def test_the_others_of_a_batch_pay_nothing(

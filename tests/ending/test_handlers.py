@@ -127,7 +127,7 @@ def test_a_handler_is_a_durable_function(durable_kit: Kit) -> None:
         version="7",
     )
     def fail(ctx):
-        raise durable.NonRetriable("no")
+        raise durable.NonRetriableError("no")
 
     run = fail.enqueue()
     durable_kit.advance("2h")
@@ -139,11 +139,11 @@ def test_a_handler_is_a_durable_function(durable_kit: Kit) -> None:
 
 def test_a_handler_that_fails_is_a_failed_run_and_no_more(durable_kit: Kit) -> None:
     def fall(ctx):
-        raise durable.NonRetriable("also no")
+        raise durable.NonRetriableError("also no")
 
     @durable.function(id="fail", on_failure=fall, on_complete=keep)
     def fail(ctx):
-        raise durable.NonRetriable("no")
+        raise durable.NonRetriableError("no")
 
     run = fail.enqueue()
     durable_kit.run_until_idle()

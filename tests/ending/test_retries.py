@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.models import Attempt, Run
+from durable_jobs.models import FailedAttempt, Run
 from durable_jobs.testing import Kit
 
 FIXED = durable.Backoff.fixed("10s")
@@ -39,7 +39,9 @@ def test_a_failing_body_is_called_retries_plus_one_times(
     assert attempts == list(range(retries + 1))
     assert run.status == "failed"
     assert run.error["type"] == "ValueError"
-    numbers = Attempt.objects.filter(run=run, step="").values_list("number", flat=True)
+    numbers = FailedAttempt.objects.filter(run=run, step="").values_list(
+        "number", flat=True
+    )
     assert list(numbers) == list(range(retries))
 
 

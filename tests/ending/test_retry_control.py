@@ -17,7 +17,7 @@ def test_non_retriable_ends_at_once(durable_kit: Kit) -> None:
     @durable.function(id="fail")
     def fail(ctx):
         calls.append(1)
-        raise durable.NonRetriable("the card is stolen")
+        raise durable.NonRetriableError("the card is stolen")
 
     run = fail.enqueue().wait(timeout=10)
     assert calls == [1]
@@ -27,7 +27,7 @@ def test_non_retriable_ends_at_once(durable_kit: Kit) -> None:
 
 
 def test_a_class_of_ones_own_may_be_non_retriable(durable_kit: Kit) -> None:
-    class Stolen(durable.NonRetriable):
+    class Stolen(durable.NonRetriableError):
         pass
 
     @durable.function(id="fail")
@@ -53,7 +53,7 @@ def test_retry_after_names_the_moment(durable_kit: Kit, kind: str) -> None:
                 "timedelta": timedelta(seconds=90),
                 "datetime": durable_kit.now() + timedelta(seconds=90),
             }
-            raise durable.RetryAfter(after[kind], "too many requests")
+            raise durable.RetryAfterError(after[kind], "too many requests")
         return "done"
 
     run = limited.enqueue()
@@ -75,7 +75,7 @@ def test_retry_after_is_a_retry_like_others(durable_kit: Kit) -> None:
     @durable.function(id="limited", retries=2)
     def limited(ctx):
         calls.append(1)
-        raise durable.RetryAfter("1s", "too many requests")
+        raise durable.RetryAfterError("1s", "too many requests")
 
     run = limited.enqueue()
     durable_kit.advance("1h")
@@ -99,7 +99,7 @@ def test_a_function_whose_retry_after_is_no_time_uses_its_backoff(
     @durable.function(id="limited", retries=1, backoff=durable.Backoff.fixed("9s"))
     def limited(ctx):
         moments.append(durable_kit.now())
-        raise durable.RetryAfter(wrong, "too many requests")
+        raise durable.RetryAfterError(wrong, "too many requests")
 
     run = limited.enqueue()
     durable_kit.advance("1h")

@@ -52,7 +52,7 @@ def test_a_run_of_an_unknown_function_stays_queued_and_uncounted(options) -> Non
         kit.advance("2d")
     run.refresh_from_db()
     assert (run.status, run.reason) == ("queued", "")
-    assert (run.claims, run.crashes, run.lease_token) == (0, 0, None)
+    assert (run.claim_count, run.crash_count, run.lease_token) == (0, 0, None)
     assert run.started_at is None
 
 
@@ -80,7 +80,7 @@ def test_a_run_that_wakes_in_a_worker_without_its_function_waits_for_another() -
     with Kit(now=now) as old:
         old.advance("2h")
         run.refresh_from_db()
-        assert (run.status, run.crashes, run.lease_token) == ("queued", 0, None)
+        assert (run.status, run.crash_count, run.lease_token) == ("queued", 0, None)
         now = old.now()
     with Kit(now=now) as new:
         deployed(calls)
@@ -164,7 +164,7 @@ def test_a_run_that_was_paused_during_the_claim_stays_paused() -> None:
     with Kit() as kit:
         (claimed,) = leases.claim("default", 1, "old")
         assert run.pause("a person") is True
-        attempt.advance(claimed, threads=0)
+        attempt.execute_attempt(claimed, threads=0)
         kit.run_until_idle()
         run.refresh_from_db()
         assert (run.status, run.reason) == ("paused", "a person")

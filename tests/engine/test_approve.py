@@ -55,7 +55,7 @@ def asking(**options: Any) -> Any:
         try:
             given = ctx.step.approve("ask", **{**ASKED, **options})
             told = ["approved", given]
-        except durable.Rejected as error:
+        except durable.ApprovalRejected as error:
             told = [type(error).__name__, error.reason, error.by, str(error)]
         ctx.step.sleep("nap", "1d")
         seen.append(told)
@@ -210,7 +210,7 @@ def test_after_the_timeout_it_is_none(start: Start, later: Later, durable_kit: K
     assert run.steps.get(name="ask").status == "waiting"
     run = later(run, "1m")
     assert run.steps.get(name="ask").status == "timed_out"
-    with pytest.raises(durable.Refused):
+    with pytest.raises(durable.ActionNotAllowed):
         durable_kit.approve("ask")
 
     assert later(run, "1d").result() == ["approved", None]
@@ -230,7 +230,7 @@ def test_a_run_that_was_cancelled_asks_no_more(start: Start, durable_kit: Kit, m
     run = start(asking())
     key = run.steps.get(name="ask").key
     run.cancel()
-    with pytest.raises(durable.Refused, match="cancelled"):
+    with pytest.raises(durable.ActionNotAllowed, match="cancelled"):
         approval_decisions.approve(Actor(manager), run, key, {})
     assert not LogEntry.objects.exists()
 
@@ -253,7 +253,7 @@ def test_the_first_decision_counts_and_the_second_is_told_of_it(
     run = start(asking())
     key = run.steps.get(name="ask").key
     approval_decisions.approve(Actor(manager), run, key, {})
-    with pytest.raises(durable.Refused, match="approved by manager"):
+    with pytest.raises(durable.ActionNotAllowed, match="approved by manager"):
         approval_decisions.reject(Actor(manager), run, key, "too late")
 
     assert later(run, "1d").result() == ["approved", {}]
@@ -318,7 +318,7 @@ def test_the_loser_of_a_race_asks_no_more(start: Start, later: Later, durable_ki
 
     run = start(ask)
     assert later(run, "1h").status == "completed"
-    with pytest.raises(durable.Refused):
+    with pytest.raises(durable.ActionNotAllowed):
         durable_kit.approve("ask")
 
 
@@ -327,7 +327,7 @@ def test_an_async_function_asks(start: Start, later: Later, durable_kit: Kit):
         tenant = await ctx.step.approve("ask", **ASKED, form=PayForm)
         try:
             await ctx.step.approve("again", **ASKED, timeout="1h")
-        except durable.Rejected as error:
+        except durable.ApprovalRejected as error:
             return [tenant["to"].name, error.reason]
 
     run = start(ask)
@@ -352,7 +352,7 @@ def test_of_several_that_ask_the_oldest_is_decided_or_the_one_that_is_named(
 
 
 def test_the_kit_says_when_nobody_asks(durable_kit: Kit):
-    with pytest.raises(durable.Refused, match="'ask'"):
+    with pytest.raises(durable.ActionNotAllowed, match="'ask'"):
         durable_kit.approve("ask")
 
 

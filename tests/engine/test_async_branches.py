@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from durable_jobs import durable, failpoints
-from durable_jobs.engine.attempt_state import Session
-from durable_jobs.engine.suspend import StoreFailed
+from durable_jobs.engine.attempt_state import AttemptState
+from durable_jobs.engine.suspend import DatabaseFailed
 from durable_jobs.models import Step, Wait
 from durable_jobs.testing import Kit
 from tests.engine.awaited import fail, soon, triple
@@ -133,7 +133,7 @@ def test_a_batch_error_in_an_async_function(start: Start, later: Later):
 
         try:
             await ctx.step.map("m", each, [1, 2, 3])
-        except durable.BatchError as error:
+        except durable.ParallelError as error:
             seen.append([str(type(one)) for one in error.results])
         await ctx.step.sleep("rest", 1)
 
@@ -232,7 +232,7 @@ def test_what_strikes_between_two_plans_ends_the_attempt(
     async def gathering(ctx):
         return await asyncio.gather(ctx.step.run("a", soon, 1), triple(2))
 
-    monkeypatch.setattr(Session, "record_together", strike)
+    monkeypatch.setattr(AttemptState, "record_together", strike)
     before = signal.signal(signal.SIGTERM, leave)
     try:
         with pytest.raises(SystemExit):
@@ -245,7 +245,7 @@ def test_what_strikes_between_two_plans_ends_the_attempt(
 def test_what_is_recorded_is_not_recorded_again_for_what_fails_beside_it(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ):
-    recorded, record = [], Session.record_together
+    recorded, record = [], AttemptState.record_together
 
     def counted(session, writes):
         recorded.extend(memo.name for memo, _ in writes)
@@ -253,12 +253,12 @@ def test_what_is_recorded_is_not_recorded_again_for_what_fails_beside_it(
 
     def fail(name, detail):
         if (name, detail) == ("step.after", "a"):
-            raise StoreFailed
+            raise DatabaseFailed
 
     async def gathering(ctx):
         await asyncio.gather(ctx.step.run("a", soon, 1), ctx.step.run("b", soon, 2))
 
-    monkeypatch.setattr(Session, "record_together", counted)
+    monkeypatch.setattr(AttemptState, "record_together", counted)
     with failpoints.watching(fail):
         start(gathering)
     assert recorded == ["a", "b"]

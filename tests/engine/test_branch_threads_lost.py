@@ -12,7 +12,7 @@ from django.db import connection
 from durable_jobs import clock, durable, failpoints
 from durable_jobs.maintenance import timers
 from durable_jobs.models import Run, Step
-from durable_jobs.worker.queue_loop import serve
+from durable_jobs.worker.queue_loop import drain_queue
 from project.shop.models import Tenant
 from tests.engine.workers import LONG, apart, backend, served, served_by
 from tests.lab.processes import until
@@ -229,7 +229,7 @@ def test_a_diverging_branch_parks_the_run():
 
     def parked() -> bool:
         timers.sweep()
-        serve("default")
+        drain_queue("default")
         run.refresh_from_db()
         return bool(run.status == "paused")
 
@@ -268,7 +268,7 @@ def test_a_database_that_fails_is_no_error_of_the_branch():
     assert run.status == "queued", "it is left to the next attempt"
 
     def ended() -> bool:
-        serve("default")
+        drain_queue("default")
         run.refresh_from_db()
         return not run.is_live
 

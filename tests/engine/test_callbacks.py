@@ -98,11 +98,11 @@ def test_a_timeout_is_raised_and_a_late_answer_is_told_so(
     run = later(run, "1m")
     assert run.steps.get(name="ask").status == "failed"
 
-    with pytest.raises(durable.CallbackGone):
+    with pytest.raises(durable.CallbackClosed):
         durable.callbacks.succeed(outside.token, 1)
-    with pytest.raises(durable.CallbackGone):
+    with pytest.raises(durable.CallbackClosed):
         durable.callbacks.fail(outside.token)
-    with pytest.raises(durable.CallbackGone):
+    with pytest.raises(durable.CallbackClosed):
         durable.callbacks.heartbeat(outside.token)
     later(run, "1d")
     kind, error_type, message = outside.settled()
@@ -132,7 +132,7 @@ def test_a_heartbeat_that_stops_is_a_timeout(
     durable.callbacks.heartbeat(outside.token)
     later(run, "10m")
 
-    with pytest.raises(durable.CallbackGone):
+    with pytest.raises(durable.CallbackClosed):
         durable.callbacks.heartbeat(outside.token)
     later(run, "1d")
     kind, _, message = outside.settled()
@@ -157,7 +157,7 @@ def test_the_first_answer_counts(
 ):
     run = start(outside.asking())
     durable.callbacks.succeed(outside.token, "first")
-    with pytest.raises(durable.CallbackGone):
+    with pytest.raises(durable.CallbackClosed):
         durable.callbacks.succeed(outside.token, "second")
 
     later(run, "1d")
@@ -180,7 +180,7 @@ def test_an_answer_after_the_run_has_ended_is_told_so(
     run = start(outside.asking())
     run.cancel()
 
-    with pytest.raises(durable.CallbackGone):
+    with pytest.raises(durable.CallbackClosed):
         durable.callbacks.succeed(outside.token, 1)
 
 
@@ -206,7 +206,7 @@ def test_a_forged_token_opens_nothing(
         durable.callbacks.fail,
         durable.callbacks.heartbeat,
     ]:
-        with pytest.raises(durable.CallbackGone):
+        with pytest.raises(durable.CallbackClosed):
             answer(forged)
     assert value
     assert later(run).steps.get(name="ask").status == "waiting"

@@ -9,7 +9,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.maintenance import tick
-from durable_jobs.models import Event, Gate, Run
+from durable_jobs.models import Event, Limit, Run
 from durable_jobs.signals import run_changed
 from durable_jobs.testing import Kit
 from tests.engine.conftest import Start
@@ -111,7 +111,7 @@ def test_limits_that_leave_a_transaction_open_stop_only_their_own_runs(
     assert start(working).status == "completed"
     held.refresh_from_db()
     assert held.status == "queued"
-    assert "left a transaction open" in Gate.objects.get(function="limited").trouble
+    assert "left a transaction open" in Limit.objects.get(function="limited").error
     assert untouched()
 
 

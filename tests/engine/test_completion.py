@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.exceptions import Cancelled
+from durable_jobs.exceptions import BranchCancelled
 from durable_jobs.testing import Kit
 from tests.engine.batches import refusing, told
 from tests.engine.conftest import Later, Start
@@ -40,7 +40,7 @@ def test_a_batch_error_has_every_items_result_the_same_in_replay(
         each = refusing(ctx, 2, after=lambda item: f"{item}h")
         try:
             ctx.step.map("each", each, [1, 2, 3])
-        except durable.BatchError as error:
+        except durable.ParallelError as error:
             seen.append((str(error), told(error.results)))
         ctx.step.sleep("nap", "1h")
         return "went on"
@@ -56,7 +56,7 @@ def test_the_results_of_named_branches_are_named(start: Start):
         each = refusing(ctx, 2)
         try:
             ctx.step.parallel("p", {"a": lambda: 10, "b": lambda: each(2)})
-        except durable.BatchError as error:
+        except durable.ParallelError as error:
             return told(error.results)
 
     assert start(catching).result() == {
@@ -110,7 +110,7 @@ def test_a_batch_in_a_batch_tells_its_results_too(start: Start, later: Later):
         each = refusing(ctx, 2, after=lambda item: f"{item}h")
         try:
             ctx.step.map("outer", lambda _: ctx.step.map("inner", each, [1, 2]), [0])
-        except durable.BatchError as error:
+        except durable.ParallelError as error:
             (inner,) = error.results
             seen.append((type(inner), told(inner.results)))
         ctx.step.sleep("nap", 1)
@@ -118,7 +118,7 @@ def test_a_batch_in_a_batch_tells_its_results_too(start: Start, later: Later):
     assert later(start(catching), "3h").status == "completed"
     expected = [10, ["StepFailed", "Refused", "not 2"]]
     assert len(seen) >= 2
-    assert all(one == (durable.BatchError, expected) for one in seen)
+    assert all(one == (durable.ParallelError, expected) for one in seen)
 
 
 # First
@@ -146,7 +146,7 @@ def test_first_fails_when_all_have_failed(start: Start):
         each = refusing(ctx, 1, 2)
         try:
             ctx.step.map("each", each, [1, 2], completion=durable.First())
-        except durable.BatchError as error:
+        except durable.ParallelError as error:
             return told(error.results)
 
     refused = ["StepFailed", "Refused"]
@@ -171,7 +171,7 @@ def test_at_least_fails_when_too_few_are_left(start: Start, later: Later):
         each = refusing(ctx, 1, 2, after=lambda item: f"{item}h")
         try:
             ctx.step.map("each", each, [1, 2, 3], completion=durable.AtLeast(2))
-        except durable.BatchError as error:
+        except durable.ParallelError as error:
             return told(error.results)
 
     refused = ["StepFailed", "Refused"]
@@ -277,8 +277,8 @@ def test_return_exceptions_tells_who_was_cancelled(start: Start, later: Later):
             completion=durable.First(),
             return_exceptions=True,
         )
-        assert isinstance(results[2], Cancelled)
-        assert isinstance(results[2], durable.Cancelled)
+        assert isinstance(results[2], BranchCancelled)
+        assert isinstance(results[2], durable.BranchCancelled)
         return told(results)
 
     expected = [["StepFailed", "Refused", "not 1"], 20, "Cancelled"]

@@ -9,15 +9,17 @@ import pytest
 from django.db import OperationalError
 
 from durable_jobs.engine.scope import Scope
-from durable_jobs.engine.suspend import BranchDropped, StoreFailed
+from durable_jobs.engine.suspend import BranchDiscarded, DatabaseFailed
 from durable_jobs.engine.write_queue import Handover
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.steps import StepRecord
 from tests.lab.processes import until
 
 
-def memo(key: str) -> Memo:
-    return Memo(key=key, name=key, kind="run", status=StepStatus.COMPLETED, position=0)
+def memo(key: str) -> StepRecord:
+    return StepRecord(
+        key=key, name=key, kind="run", status=StepStatus.COMPLETED, position=0
+    )
 
 
 class Store:
@@ -27,7 +29,7 @@ class Store:
         self.writes: list[list[str]] = []
         self.failure: Exception | None = None
 
-    def record(self, memos: Sequence[Memo]) -> None:
+    def record(self, memos: Sequence[StepRecord]) -> None:
         if self.failure is not None:
             raise self.failure
         self.writes.append([memo.key for memo in memos])
@@ -89,7 +91,7 @@ def test_a_branch_that_was_dropped_meanwhile_is_left_out(
     loser.dropped = True
     branches.serve()
     assert store.writes == [["a"]]
-    assert isinstance(branches.errors["b"], BranchDropped)
+    assert isinstance(branches.errors["b"], BranchDiscarded)
 
 
 def test_what_fails_fails_for_all_that_waited(store: Store, branches: Branches):
@@ -98,7 +100,7 @@ def test_what_fails_fails_for_all_that_waited(store: Store, branches: Branches):
     branches.begin("b")
     branches.serve()
     assert store.writes == []
-    assert {type(error) for error in branches.errors.values()} == {StoreFailed}
+    assert {type(error) for error in branches.errors.values()} == {DatabaseFailed}
 
 
 def test_nothing_is_taken_once_it_is_closed(store: Store, branches: Branches):
@@ -107,4 +109,4 @@ def test_nothing_is_taken_once_it_is_closed(store: Store, branches: Branches):
     for thread in branches.threads:
         thread.join()
     assert store.writes == []
-    assert isinstance(branches.errors["a"], BranchDropped)
+    assert isinstance(branches.errors["a"], BranchDiscarded)

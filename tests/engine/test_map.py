@@ -107,7 +107,7 @@ def test_a_run_that_failed_for_the_error_of_one_item_is_redriven(
     def mapping(ctx):
         try:
             return ctx.step.map("each", check, [1, 2])
-        except durable.BatchError as error:
+        except durable.ParallelError as error:
             raise error.results[1] from None
 
     run = start(mapping, retries=0)

@@ -48,7 +48,7 @@ def test_the_event_that_started_a_run_is_none_that_it_waits_for(
     durable_kit.send("tests/ping", {"number": 1})
     # A worker that is faster than the one that offers the event to the waits.
     (run,) = leases.claim("default", 8, "fast")
-    attempt.advance(run, threads=0)
+    attempt.execute_attempt(run, threads=0)
     routing.route_pending()
     durable_kit.run_until_idle()
     run.refresh_from_db()

@@ -302,7 +302,7 @@ def test_what_lies_inside_branches_and_groups_is_not_reported(
             return ctx.step.map("deeper", lambda m: ctx.step.run("x", lambda: m), [n])
 
         ctx.step.map("all", branch, [1, 2])
-        with contextlib.suppress(durable.BatchError):
+        with contextlib.suppress(durable.ParallelError):
             ctx.step.parallel(
                 "failing",
                 [

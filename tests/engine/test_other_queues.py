@@ -11,7 +11,7 @@ from durable_jobs import durable
 from durable_jobs.conf import settings
 from durable_jobs.store import leases
 from durable_jobs.worker import celery_tasks, queue_loop
-from durable_jobs.worker.queue_loop import serve
+from durable_jobs.worker.queue_loop import drain_queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -42,7 +42,7 @@ def backlog(order: list[str]) -> Callable[[str, int], None]:
 def test_others_get_their_turns_while_one_is_served(backlog, order):
     backlog("default", MANY)
     backlog("apart", MANY // 2)
-    assert serve("default", others=["apart", "empty"]) == len(order)
+    assert drain_queue("default", others=["apart", "empty"]) == len(order)
     assert order.count("default") == MANY
     assert order.index("apart") == settings.CLAIM_BATCH, "after the first batch"
     assert order.count("apart") == MANY // 2, "a batch of the one, a batch of the other"
@@ -62,7 +62,7 @@ def test_a_queue_that_is_soon_done_costs_no_look_at_others(
     monkeypatch.setattr(leases, "claim", watched)
     backlog("default", MANY)
     backlog("apart", 1)
-    assert serve("default", others=["apart"]) == MANY
+    assert drain_queue("default", others=["apart"]) == MANY
     assert set(asked) == {"default"}
 
 

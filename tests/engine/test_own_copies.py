@@ -200,7 +200,7 @@ def test_a_handler_gets_the_event_as_it_is_stored(start: Start, later: Later, ki
 
     def failing(ctx):
         spoil(ctx.event.data)
-        raise durable.NonRetriable("no")
+        raise durable.NonRetriableError("no")
 
     async def afailing(ctx):
         failing(ctx)

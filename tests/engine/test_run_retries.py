@@ -124,7 +124,9 @@ def test_non_retriable_is_not_tried_again(start: Start, later: Later):
     calls: list[int] = []
 
     def giving_up(ctx):
-        ctx.step.run("fail", failing(calls, error=durable.NonRetriable), retries=20)
+        ctx.step.run(
+            "fail", failing(calls, error=durable.NonRetriableError), retries=20
+        )
 
     run = later(start(giving_up), "1d")
 
@@ -142,9 +144,9 @@ def test_retry_after_a_time_of_the_bodys_choice(
     def body():
         times.append(durable_kit.now())
         if len(times) == 1:
-            raise durable.RetryAfter("1h", "busy")
+            raise durable.RetryAfterError("1h", "busy")
         if len(times) == 2:
-            raise durable.RetryAfter(moment)
+            raise durable.RetryAfterError(moment)
         return "done"
 
     def patient(ctx):
@@ -159,7 +161,7 @@ def test_retry_after_counts_as_an_attempt(start: Start, later: Later):
 
     def body():
         calls.append(1)
-        raise durable.RetryAfter("1s")
+        raise durable.RetryAfterError("1s")
 
     def patient(ctx):
         ctx.step.run("ask", body, retries=1)
@@ -202,7 +204,7 @@ def test_retry_after_understands_what_services_send(
 ):
     now = datetime(2029, 12, 31, tzinfo=UTC)
     with clock.using(clock.VirtualClock(now)):
-        moment = next_attempt(durable.RetryAfter(when), 0, 1, SOON)
+        moment = next_attempt(durable.RetryAfterError(when), 0, 1, SOON)
     assert moment == (due if isinstance(due, datetime) else now + due)
     assert not caplog.records
 
@@ -240,7 +242,7 @@ def test_retry_after_no_valid_time_leaves_it_to_the_backoff(
     def body():
         times.append(durable_kit.now())
         if len(times) == 1:
-            raise durable.RetryAfter(Odd() if when is Odd else when, "busy")
+            raise durable.RetryAfterError(Odd() if when is Odd else when, "busy")
         return "done"
 
     def patient(ctx):
@@ -298,7 +300,7 @@ def test_a_function_may_say_when_it_wants_to_be_called_again(
     def raising(ctx):
         times.append(durable_kit.now())
         if ctx.attempt == 0:
-            raise durable.RetryAfter("3h")
+            raise durable.RetryAfterError("3h")
         return "done"
 
     assert later(start(raising), "3h").result() == "done"
@@ -312,7 +314,7 @@ def test_a_function_may_say_that_it_must_not_be_called_again(
 
     def raising(ctx):
         entries.append(1)
-        raise durable.NonRetriable("never")
+        raise durable.NonRetriableError("never")
 
     run = later(start(raising), "1d")
     assert (run.error["type"], run.error["message"]) == ("NonRetriable", "never")

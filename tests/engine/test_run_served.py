@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from durable_jobs import durable, notifier
 from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Run, Step
-from durable_jobs.worker.inline import InlineDispatcher
+from durable_jobs.worker.inline import InlineNotifier
 from project.shop.models import Tenant
 
 pytestmark = pytest.mark.exact("it serves the queue once")
@@ -30,7 +30,7 @@ def served(transactional_db: None) -> Iterator[Served]:
         run.refresh_from_db()
         return run
 
-    with registry.temporary(), notifier.using(InlineDispatcher()):
+    with registry.temporary(), notifier.using(InlineNotifier()):
         yield begin
 
 

@@ -13,7 +13,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Pause, Run, Wait
 from durable_jobs.store import leases
 from durable_jobs.worker import queue_loop
-from durable_jobs.worker.queue_loop import serve
+from durable_jobs.worker.queue_loop import drain_queue
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -44,7 +44,7 @@ def send(function: durable.Function, count: int, ago: float = 0) -> None:
 def test_another_function_starts_beside_a_long_backlog(works, order):
     send(works("hot"), MANY, ago=60)
     send(works("other"), 3)
-    while serve("default"):
+    while drain_queue("default"):
         pass
     assert len(order) == MANY + 3
     found = [place for place, name in enumerate(order) if name == "other"]
@@ -60,11 +60,11 @@ def test_it_does_so_beside_very_many_sleeps_that_have_ended(works, order):
 
     for _ in range(MANY):
         hot.enqueue()
-    while serve("default"):
+    while drain_queue("default"):
         pass
     Wait.objects.update(due_at=clock.now() - timedelta(seconds=60))
     send(works("other"), 1)
-    while serve("default"):
+    while drain_queue("default"):
         pass
     assert order.count("hot") == MANY
     assert order.index("other") <= 2 * settings.CLAIM_BATCH
@@ -75,7 +75,7 @@ def test_a_queue_that_keeps_up_is_first_in_first_out(works, order):
     send(hot, MANY)
     send(other, 1)
     send(hot, 1)
-    while serve("default"):
+    while drain_queue("default"):
         pass
     assert order == ["hot"] * MANY + ["other", "hot"]
 
@@ -91,7 +91,7 @@ def test_each_function_keeps_its_own_order():
         for n in range(MANY):
             work.enqueue({"n": n})
     Run.objects.update(due_at=clock.now() - timedelta(seconds=60))
-    while serve("default"):
+    while drain_queue("default"):
         pass
     assert seen == {"a": list(range(MANY)), "b": list(range(MANY))}
 
@@ -107,7 +107,7 @@ def test_one_that_is_alone_is_seldom_asked_for_others(works, order, monkeypatch)
 
     monkeypatch.setattr(leases, "claim", watched)
     send(works("hot"), MANY, ago=60)
-    while serve("default"):
+    while drain_queue("default"):
         pass
     assert len(order) == MANY
     assert asked.count(True) == 1
@@ -123,7 +123,7 @@ def test_heads_are_one_of_each_function_and_of_any_when_there_are_more(works):
         assert len({run.function for run in runs}) == 2
         assert {run.pk: run.function for run in runs}.items() <= oldest.items()
         chosen |= {run.function for run in runs}
-        leases.give_back([run.pk for run in runs], runs[0].lease_token)
+        leases.release([run.pk for run in runs], runs[0].lease_token)
 
 
 def test_heads_are_what_any_claim_may_take(works):

@@ -11,7 +11,7 @@ from django.db import connection
 
 from durable_jobs import durable
 from durable_jobs.maintenance import tick
-from durable_jobs.models import Attempt, Event, Run
+from durable_jobs.models import Event, FailedAttempt, Run
 from durable_jobs.models.fields import Stored
 from durable_jobs.queries import listing
 from durable_jobs.store import leases
@@ -69,7 +69,7 @@ def test_only_the_run_that_cannot_be_read_waits(
     for run in runs:
         run.refresh_from_db()
     assert [run.status for run in runs] == ["queued"] + 7 * ["completed"]
-    first, error = runs[0], Attempt.objects.get()
+    first, error = runs[0], FailedAttempt.objects.get()
     assert error.run_id == first.pk
     assert error.error["message"]
     assert first.due_at > durable_kit.now()

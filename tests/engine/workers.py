@@ -14,7 +14,7 @@ from django.db import connection
 from durable_jobs import durable, notifier
 from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Run
-from durable_jobs.worker.queue_loop import serve
+from durable_jobs.worker.queue_loop import drain_queue
 
 #: Seconds after which something that should happen at once has not happened.
 LONG = 30
@@ -55,7 +55,7 @@ def served(body: Callable[..., Any], **options: Any) -> Run:
     options = {"retries": 0, **options}
     function = durable.function(id=f"tests.{body.__name__}", **options)(body)
     run: Run = function.enqueue()
-    while serve("default"):
+    while drain_queue("default"):
         pass
     run.refresh_from_db()
     return run

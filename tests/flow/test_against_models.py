@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from durable_jobs import durable
 from durable_jobs.maintenance import stalled_backlogs
-from durable_jobs.models import Admission, Run, Slot
+from durable_jobs.models import RateLimitHit, Run, Slot
 from durable_jobs.testing import Kit
 from tests.flow import models
 from tests.flow.models import Sent
@@ -166,7 +166,7 @@ def test_a_rate_limit_is_never_exceeded_when_workers_are_away(
             if chosen.random() < 0.3:
                 it.kit.run_until_idle()
         it.kit.run_until_idle()
-        rows = Admission.objects.order_by("at").values_list("at", flat=True)
+        rows = RateLimitHit.objects.order_by("at").values_list("at", flat=True)
         times = [it.ms(at) for at in rows]
         for first, last in zip(times, times[limit:], strict=False):
             assert last - first >= per, times

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.models import Gathered, Run, Window
+from durable_jobs.models import BufferedEvent, EventWindow, Run
 from tests.flow.conftest import EVENT, Diary, count, reasons, statuses
 
 
@@ -35,7 +35,7 @@ def test_a_full_batch_starts_at_once_and_another_after_its_timeout(
     diary.sends(7)
     diary.kit.advance("1m")
     assert diary.entries == [([0, 1, 2], 0), ([3, 4, 5], 0), ([6], 10)]
-    assert not Window.objects.exists()
+    assert not EventWindow.objects.exists()
 
 
 def test_the_timeout_counts_from_the_first_event(diary: Diary) -> None:
@@ -270,7 +270,7 @@ def test_a_batch_of_a_function_that_is_gone_waits_for_it(diary: Diary) -> None:
     function = registry._functions.pop("flow.batch")
     diary.work("flow.other", concurrency=1)
     diary.kit.advance("10m")
-    assert Gathered.objects.count() == 3
+    assert BufferedEvent.objects.count() == 3
     registry.add(function)
     diary.kit.advance("2m")
     assert diary.order[-1] == [0, 1, 2]
@@ -280,10 +280,10 @@ def test_what_belongs_to_a_pruned_run_goes_with_it(diary: Diary) -> None:
     batching(diary)
     diary.sends(3)
     diary.kit.run_until_idle()
-    assert Gathered.objects.count() == 3
+    assert BufferedEvent.objects.count() == 3
     diary.kit.advance("31d")
     assert not Run.objects.exists()
-    assert not Gathered.objects.exists()
+    assert not BufferedEvent.objects.exists()
 
 
 def test_an_async_function_reads_the_events_of_its_batch(diary: Diary) -> None:

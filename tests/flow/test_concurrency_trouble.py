@@ -8,7 +8,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.lifecycle import admission
-from durable_jobs.models import Lane, Run, Slot
+from durable_jobs.models import Backlog, Run, Slot
 from durable_jobs.store import leases
 from durable_jobs.testing import Kit
 from tests.flow.conftest import Diary, count
@@ -88,7 +88,7 @@ def test_runs_that_are_given_back_unbegun_give_their_slots_back(diary: Diary) ->
     admission.admit("default", 10)
     claimed = leases.claim("default", 10, "leaving")
     assert len(claimed) == 2
-    leases.give_back([run.pk for run in claimed], claimed[0].lease_token)
+    leases.release([run.pk for run in claimed], claimed[0].lease_token)
     assert not Slot.objects.filter(released_at__isnull=True).exists()
     diary.kit.run_until_idle()
     assert diary.peak <= 2
@@ -219,6 +219,6 @@ def test_every_queue_has_lanes_of_its_own_and_shares_the_gate(diary: Diary) -> N
     diary.sends(2, nap="1h")
     diary.kit.run_until_idle()
     assert len(diary.order) == 1
-    assert set(Lane.objects.values_list("queue", flat=True)) == {"default", "slow"}
+    assert set(Backlog.objects.values_list("queue", flat=True)) == {"default", "slow"}
     diary.kit.advance("5h")
     assert diary.times == [0, 3600, 7200, 10800]

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import durable
 from durable_jobs.lifecycle import admission
-from durable_jobs.models import Gathered, Run, Window
+from durable_jobs.models import BufferedEvent, EventWindow, Run
 from durable_jobs.store import event_windows
 from tests.flow.conftest import EVENT, Diary, reasons, statuses
 
@@ -24,8 +24,8 @@ def test_one_run_starts_after_the_quiet_with_the_latest_event(diary: Diary) -> N
     diary.kit.advance("1m")
     assert diary.entries == [(3, 25)]
     assert Run.objects.count() == 1
-    assert not Gathered.objects.filter(run__isnull=True).exists()
-    assert not Window.objects.exists()
+    assert not BufferedEvent.objects.filter(run__isnull=True).exists()
+    assert not EventWindow.objects.exists()
 
 
 def test_the_latest_is_the_one_of_the_latest_ts_not_the_last_to_come(
@@ -241,7 +241,7 @@ def test_a_run_collects_no_more_events_than_a_request_may_have(
     diary.kit.advance("1m")
     times = [2, 5, 16] if apart else [0, 0, 10]
     assert diary.entries == list(zip([[0, 1, 2], [3, 4, 5], [6]], times, strict=True))
-    assert not Window.objects.exists()
+    assert not EventWindow.objects.exists()
 
 
 def test_what_was_collected_before_the_limit_was_lowered_is_parted(
@@ -261,10 +261,10 @@ def test_the_events_of_many_keys_are_gathered_in_few_statements(diary: Diary) ->
     for _ in range(2):  # windows that are opened, and that are there
         diary.kit.send_many([durable.NewEvent(EVENT, {"k": k}) for k in range(300)])
         with CaptureQueriesContext(connection) as made:
-            admission.rounds()
+            admission.run_rounds()
         assert len(made) < 40
-        assert not Gathered.objects.filter(window=None).exists()
-    assert list(Window.objects.values_list("size", flat=True)) == [2] * 300
+        assert not BufferedEvent.objects.filter(window=None).exists()
+    assert list(EventWindow.objects.values_list("size", flat=True)) == [2] * 300
 
 
 def test_what_is_dropped_is_not_read(
@@ -274,10 +274,10 @@ def test_what_is_dropped_is_not_read(
     for n in range(20):
         diary.send(n, long="x" * 1000)
     diary.kit.run_until_idle()
-    read: list[Gathered] = []
+    read: list[BufferedEvent] = []
     whole = event_windows.inside
 
-    def inside(window: Window) -> list[Gathered]:
+    def inside(window: EventWindow) -> list[BufferedEvent]:
         read.extend(whole(window))
         return read
 

@@ -9,7 +9,7 @@ from django.contrib.auth.models import Group
 
 from durable_jobs import durable
 from durable_jobs.control import traffic
-from durable_jobs.models import Gate, Run
+from durable_jobs.models import Limit, Run
 from tests.flow.conftest import Diary, count, reasons, statuses
 
 
@@ -60,14 +60,14 @@ def test_it_may_query_the_hosts_tables(diary: Diary) -> None:
     diary.send(9, tenant="nobody")
     diary.kit.run_until_idle()
     assert count("waiting") == 2
-    gate = Gate.objects.get(key='"nobody"')
-    assert gate.trouble.startswith("DoesNotExist: Group matching query")
+    gate = Limit.objects.get(key='"nobody"')
+    assert gate.error.startswith("DoesNotExist: Group matching query")
     assert "DoesNotExist" in str(Run.objects.get(data__n=9).explain())
     Group.objects.create(name="nobody", pk=1)
     diary.kit.advance("1m")
     assert 9 in diary.order
     gate.refresh_from_db()
-    assert gate.trouble == ""
+    assert gate.error == ""
     diary.kit.advance("3h")
 
 
@@ -104,9 +104,9 @@ def test_what_is_no_limit_starts_nothing_and_says_why(diary: Diary, wrong: Any) 
     diary.sends(2)
     diary.kit.advance("1m")
     assert diary.order == []
-    gate = Gate.objects.get(control="concurrency")
+    gate = Limit.objects.get(control="concurrency")
     expected = "no such tenant" if isinstance(wrong, Exception) else "a whole number"
-    assert expected in gate.trouble
+    assert expected in gate.error
     assert expected in str(Run.objects.first().explain())
     book.limit = 1
     diary.kit.advance("1m")
@@ -124,7 +124,7 @@ def test_a_callable_that_fails_later_leaves_the_last_limit(
     book.limit = wrong
     diary.kit.advance("10m")
     assert diary.times == [0, 0, 60, 60, 120, 120]
-    assert Gate.objects.get(control="concurrency").trouble
+    assert Limit.objects.get(control="concurrency").error
 
 
 def test_zero_starts_nothing_until_it_grows(diary: Diary) -> None:
@@ -174,9 +174,9 @@ def test_a_rate_limit_from_the_host(
 # Operators
 
 
-def gate_of(control: str = "concurrency") -> Gate:
+def gate_of(control: str = "concurrency") -> Limit:
     """Return the only gate of a control."""
-    return Gate.objects.get(control=control)
+    return Limit.objects.get(control=control)
 
 
 def test_an_operator_raises_a_limit_while_runs_are_queued(diary: Diary) -> None:

@@ -159,4 +159,4 @@ def test_a_retry_is_held_to_it_and_keeps_its_count(diary: Diary) -> None:
     declare(concurrency=1)
     diary.kit.advance("1h")
     run.refresh_from_db()
-    assert (run.status, run.crashes, len(calls)) == ("completed", 0, 2)
+    assert (run.status, run.crash_count, len(calls)) == ("completed", 0, 2)

@@ -10,7 +10,7 @@ from django.db import connection
 from durable_jobs import durable
 from durable_jobs.control import traffic
 from durable_jobs.lifecycle import admission
-from durable_jobs.models import Gate, Lane, Run
+from durable_jobs.models import Backlog, Limit, Run
 from durable_jobs.store import leases
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -106,7 +106,7 @@ def test_a_throttle_that_an_operator_raises_lets_through_at_once(durable_kit) ->
         work.enqueue()
     durable_kit.run_until_idle()
     assert Run.objects.filter(status="completed").count() == 1
-    traffic.set_limit(Gate.objects.get(control="throttle"), 86_400)
+    traffic.set_limit(Limit.objects.get(control="throttle"), 86_400)
     durable_kit.advance("10s")
     assert Run.objects.filter(status="completed").count() == 3
 
@@ -224,7 +224,7 @@ def test_an_unknown_function_in_line_costs_nobody_its_batch(durable_kit) -> None
     declare()
     durable_kit.advance("2m")
     assert not Run.objects.exists()
-    assert Lane.objects.count() == 0
+    assert Backlog.objects.count() == 0
     durable_kit.advance(timedelta(minutes=10))
     assert Run.objects.get().status == "completed"
 

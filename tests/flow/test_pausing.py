@@ -14,7 +14,7 @@ from durable_jobs import durable
 from durable_jobs.flow_control import pauses
 from durable_jobs.lifecycle import admission
 from durable_jobs.maintenance import stalled_backlogs, tick
-from durable_jobs.models import Lane, Pause, Run, Slot
+from durable_jobs.models import Backlog, Pause, Run, Slot
 from durable_jobs.store import leases
 from tests.flow.conftest import Diary, count, reasons, statuses
 
@@ -267,7 +267,7 @@ def test_pausing_and_resuming_take_the_same_statements_whatever_is_queued(
         restored = Run.objects.filter(lane__isnull=True).count()
         counts.append((len(paused), len(resumed), restored))
         Run.objects.all().delete()
-        Lane.objects.all().delete()
+        Backlog.objects.all().delete()
     assert counts[0] == counts[1]
 
 
@@ -328,7 +328,7 @@ def test_a_lane_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) -> 
     assert diary.order == []
     # As if the resumption had come while an admission was about to write.
     Pause.objects.all().delete()
-    Lane.objects.update(active=False)
+    Backlog.objects.update(active=False)
     diary.kit.advance("11s")
     diary.kit.run_until_idle()
     assert sorted(diary.order) == [0, 0, 1, 1, 2, 2]

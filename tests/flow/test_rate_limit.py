@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.models import Admission, Run
+from durable_jobs.models import RateLimitHit, Run
 from tests.flow.conftest import EVENT, Diary, count, reasons, statuses
 
 
@@ -179,10 +179,10 @@ def test_what_is_needed_no_more_is_forgotten(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(5, "10s"))
     diary.sends(5)
     diary.kit.run_until_idle()
-    assert Admission.objects.count() == 5
+    assert RateLimitHit.objects.count() == 5
     diary.kit.advance("1h")
     diary.kit.advance("1m")
-    assert not Admission.objects.exists()
+    assert not RateLimitHit.objects.exists()
 
 
 def test_many_at_once_are_counted_exactly(diary: Diary) -> None:
@@ -193,5 +193,5 @@ def test_many_at_once_are_counted_exactly(diary: Diary) -> None:
 
     admission.admit()
     assert count("skipped") == 500
-    assert Admission.objects.count() == 700
+    assert RateLimitHit.objects.count() == 700
     Run.objects.live().cancel()

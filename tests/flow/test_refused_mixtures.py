@@ -6,7 +6,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.control import traffic
-from durable_jobs.models import Gate, Run
+from durable_jobs.models import Limit, Run
 from durable_jobs.testing import Kit
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(30)]
@@ -30,7 +30,7 @@ def test_an_operator_cannot_let_more_than_one_through_in_order(
     for _ in range(2):
         function.enqueue({"a": 1})
     durable_kit.run_until_idle()
-    traffic.set_limit(Gate.objects.get(control="ordering"), 2)
+    traffic.set_limit(Limit.objects.get(control="ordering"), 2)
     durable_kit.run_until_idle()
     assert Run.objects.filter(status="queued").count() == 1
 

@@ -13,7 +13,7 @@ from django.db import Error, connection, migrations, models
 from django.db.migrations.loader import MigrationLoader
 from django.utils.duration import duration_iso_string
 
-from durable_jobs.models.fields import Encoded, PayloadField, PayloadTextField
+from durable_jobs.models.fields import EncodedJSON, PayloadField, PayloadTextField
 from tests.lab.models import Account
 
 APP = "durable_jobs"
@@ -173,9 +173,9 @@ def _value(field: models.Field[Any, Any], value: Any) -> Any:
     if value is None:
         return None
     if isinstance(field, PayloadField):
-        return Encoded(json.dumps(value))
+        return EncodedJSON(json.dumps(value))
     if isinstance(field, PayloadTextField):
-        return Encoded(value)
+        return EncodedJSON(value)
     return value if isinstance(field, models.JSONField) else field.to_python(value)
 
 

@@ -15,7 +15,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Run
 from durable_jobs.worker import celery_tasks
 from durable_jobs.worker.celery_app import project_app
-from durable_jobs.worker.celery_tasks import CeleryDispatcher, _muted
+from durable_jobs.worker.celery_tasks import CeleryNotifier, _muted
 
 Muted = Callable[[], bool]
 #: As it is outside of this suite, which has a fixture that sends all messages.
@@ -37,9 +37,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def enqueue_and_ring() -> None:
-    with registry.temporary(), notifier.using(CeleryDispatcher()):
+    with registry.temporary(), notifier.using(CeleryNotifier()):
         durable.function(id="look")(lambda ctx: 1).enqueue()
-        notifier.ring_at(clock.now() - timedelta(seconds=1), "default")
+        notifier.notify_at(clock.now() - timedelta(seconds=1), "default")
 
 
 @pytest.mark.django_db(transaction=True)

@@ -266,4 +266,4 @@ def test_stubs_and_crashes_end_with_the_kit(db: None, calls: list[str]) -> None:
     with Kit():
         assert declare().enqueue().wait(timeout=10).result() is None
     assert calls == ["charge"]
-    assert Run.objects.get().crashes == 0
+    assert Run.objects.get().crash_count == 0

@@ -24,7 +24,7 @@ class LabConfig(AppConfig):
         from durable_jobs.worker import watchdog
 
         if times := os.environ.get("LAB_PATROL"):
-            watchdog.EVERY, watchdog.MISSED, watchdog.DEAF = map(
+            watchdog.EVERY, watchdog.MISSED, watchdog.UNREACHABLE_AFTER = map(
                 float, times.split(",")
             )
         if seconds := os.environ.get("LAB_RESYNC"):

@@ -72,7 +72,7 @@ def branches(ctx: durable.Context) -> int:
 
     ends = ctx.step.map("all", branch, [0, 1, 2])
     if ends != ["end 0", "end 1", "end 2"]:
-        raise durable.NonRetriable(f"The branches gave {ends}.")
+        raise durable.NonRetriableError(f"The branches gave {ends}.")
     return int(number)
 
 

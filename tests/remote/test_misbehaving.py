@@ -16,7 +16,7 @@ from email.utils import format_datetime
 import pytest
 
 from durable_jobs import durable, remote
-from durable_jobs.models import Attempt, Run
+from durable_jobs.models import FailedAttempt, Run
 from durable_jobs.remote import client, signing
 from durable_jobs.testing import Kit
 from tests.remote.conftest import Call
@@ -39,7 +39,7 @@ KEY = "signkey-test-0123456789abcdef0123456789abcdef"
 
 def troubles(run: Run) -> list[str]:
     """Return the kinds of errors of a run's failed attempts, in order."""
-    rows = Attempt.objects.filter(run=run).order_by("pk")
+    rows = FailedAttempt.objects.filter(run=run).order_by("pk")
     return [row.error["type"] for row in rows]
 
 

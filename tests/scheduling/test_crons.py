@@ -86,7 +86,7 @@ def test_the_fields_mean_what_cron_means(
 ) -> None:
     every(text)
     kit.run_until_idle()
-    assert Schedule.objects.get().next_at == NOON + expected
+    assert Schedule.objects.get().due_at == NOON + expected
 
 
 def test_the_zone_counts(kit: Kit, every: Every, slots: Slots) -> None:
@@ -135,7 +135,7 @@ def test_a_second_beat_that_read_before_the_first_one_wrote_fires_nothing(
     tick.tick()
     assert sync._fire(read) == (1, 0)
     assert Run.objects.count() == 1
-    assert Schedule.objects.get().next_at == NOON + 2 * HOUR
+    assert Schedule.objects.get().due_at == NOON + 2 * HOUR
 
 
 @pytest.mark.django_db(transaction=True)
@@ -197,7 +197,7 @@ def test_a_changed_cron_goes_by_its_new_times(kit: Kit, slots: Slots) -> None:
         code.run_until_idle()
         assert sync.sync() == 0
         old = Schedule.objects.get(cron="15 * * * *")
-        assert (old.missing_at, old.next_at) == (NOON + 75 * MINUTE, None)
+        assert (old.missing_at, old.due_at) == (NOON + 75 * MINUTE, None)
 
 
 def test_a_cron_starts_nothing_while_it_cannot_tell(kit: Kit, every: Every) -> None:
@@ -205,4 +205,4 @@ def test_a_cron_starts_nothing_while_it_cannot_tell(kit: Kit, every: Every) -> N
     kit.advance("365d")
     assert not Run.objects.exists()
     kit.run_until_idle()
-    assert Schedule.objects.get().next_at == datetime(2028, 2, 29, tzinfo=UTC)
+    assert Schedule.objects.get().due_at == datetime(2028, 2, 29, tzinfo=UTC)

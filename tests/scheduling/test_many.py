@@ -83,7 +83,7 @@ def test_many_beats_at_once_fire_each_slot_once(
     started = Run.objects.exclude(status="skipped").count()
     each = 2 if overlap == "allow" else 1
     assert started == each * 3 * sync.BATCH
-    held = sum(len(row.held) for row in Schedule.objects.all())
+    held = sum(len(row.queued_occurrences) for row in Schedule.objects.all())
     assert len(slots) + held == 2 * 3 * sync.BATCH
 
 
@@ -103,7 +103,7 @@ def test_a_month_without_a_tick(
     kit.run_until_idle()
     slots = [run.data["scheduled_at"] for run in Run.objects.all()]
     assert len(slots) == len(set(slots)) == expected
-    assert Schedule.objects.get().slot_at == kit.now() + timedelta(minutes=30)
+    assert Schedule.objects.get().next_occurrence == kit.now() + timedelta(minutes=30)
     kit.advance("30m")
     assert Run.objects.count() == expected + 1
 
@@ -120,7 +120,7 @@ def test_a_clock_that_goes_back_fires_nothing_again(
     # Nor does a schedule that is paused and resumed, or changed, while it is back.
     schedule.pause()
     schedule.resume()
-    assert schedule.slot_at == NOON + timedelta(minutes=70)
+    assert schedule.next_occurrence == NOON + timedelta(minutes=70)
     schedule.change(cron="*/5 * * * *")
     kit.advance("30m")
     assert Run.objects.count() == 6

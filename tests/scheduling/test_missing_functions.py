@@ -15,7 +15,7 @@ from durable_jobs.maintenance import doctor, heartbeats, missing_functions
 from durable_jobs.models import MissingFunction, Run, Schedule, Worker
 from durable_jobs.queries.overview import overview
 from durable_jobs.testing import Kit
-from durable_jobs.worker.watchdog import Patrol
+from durable_jobs.worker.watchdog import Watchdog
 from tests.ending.test_unknown_functions import deployed, started
 
 pytestmark = pytest.mark.django_db
@@ -176,7 +176,7 @@ def test_a_worker_that_starts_takes_up_what_waited() -> None:
     MissingFunction.objects.create(function="shop.new", since=clock.now())
     with Kit():
         deployed([])
-        patrol = Patrol(["default"], lambda: True, lambda: None, name="w")
+        patrol = Watchdog(["default"], lambda: True, lambda: None, name="w")
         patrol.stop()
         patrol._loop()  # it begins, and ends at once
         assert not MissingFunction.objects.exists()
@@ -185,10 +185,10 @@ def test_a_worker_that_starts_takes_up_what_waited() -> None:
 
 
 def test_a_worker_that_starts_leaves_its_functions_and_queues() -> None:
-    heartbeats.note("w", "worker", ["old"], ["tests.old"])
+    heartbeats.heartbeat("w", "worker", ["old"], ["tests.old"])
     with Kit():
         deployed([])
-        Patrol(["default"], lambda: True, lambda: None, name="w")._note()
+        Watchdog(["default"], lambda: True, lambda: None, name="w")._note()
         row = Worker.objects.get(name="w")
         assert "shop.new" in row.functions
         assert row.queues == ["default"]
@@ -221,13 +221,13 @@ def test_a_schedule_that_only_another_worker_knows_is_left_to_it() -> None:
         kit.run_until_idle()
         now = kit.now()
     with Kit(now=now) as kit:  # the tick of the old release
-        due = Schedule.objects.get(function="shop.report").next_at
+        due = Schedule.objects.get(function="shop.report").due_at
         kit.travel_to(due, run=False)
         worker("new", functions=["shop.report"])
         kit.run_until_idle()
         schedule = Schedule.objects.get(function="shop.report")
         assert schedule.missing_at is None
-        assert schedule.next_at == kit.now() + timedelta(seconds=2)
+        assert schedule.due_at == kit.now() + timedelta(seconds=2)
         now = kit.now()
     with Kit(now=now) as kit:
         deploy()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.exceptions import CallbackGone
+from durable_jobs.exceptions import CallbackClosed
 from durable_jobs.lifecycle import callbacks
 from durable_jobs.maintenance import tick, timers
 from durable_jobs.models import Run, Wait
@@ -126,7 +126,7 @@ def test_an_answer_after_the_timeout_finds_no_wait(kit: Kit) -> None:
     run = waits.enqueue()
     kit.run_until_idle()
     kit.advance("61m", run=False)
-    with pytest.raises(CallbackGone):
+    with pytest.raises(CallbackClosed):
         callbacks.answer(tokens[0], data=1, error=None)
     kit.run_until_idle()
     assert status(run) == "failed"

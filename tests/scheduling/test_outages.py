@@ -68,7 +68,7 @@ def test_a_long_outage_is_caught_up_in_bounded_batches(
     assert len(found) == len(set(found)) == 300
     assert found[0] == NOON + timedelta(minutes=1)
     assert found[-1] == NOON + timedelta(hours=5)
-    assert Schedule.objects.get().next_at == NOON + timedelta(hours=5, minutes=1)
+    assert Schedule.objects.get().due_at == NOON + timedelta(hours=5, minutes=1)
 
 
 def test_waits_end_after_an_outage_too(kit: Kit) -> None:

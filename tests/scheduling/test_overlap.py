@@ -62,7 +62,9 @@ def test_queue_starts_each_after_the_one_before(
     kit.advance("7h")
     assert begun() == [(1, 1), (2, 3.5), (3, 6)]
     schedule.refresh_from_db()
-    assert schedule.held == [(NOON + n * HOUR).isoformat() for n in (4, 5, 6, 7)]
+    assert schedule.queued_occurrences == [
+        (NOON + n * HOUR).isoformat() for n in (4, 5, 6, 7)
+    ]
     schedule.pause()
     kit.advance("10h")
     assert len(begun()) == 3
@@ -127,13 +129,13 @@ def test_no_more_wait_than_a_row_holds(
     schedule = durable.schedules.create(slow, "* * * * *", overlap="queue")
     kit.advance("10m")
     schedule.refresh_from_db()
-    assert len(schedule.held) == occurrences.MOST_HELD
+    assert len(schedule.queued_occurrences) == occurrences.MOST_HELD
     assert {run.reason for run in Run.objects.filter(status="skipped")} == {
         occurrences.FULL
     }
     with pytest.raises(durable.ConfigurationError, match="wait for a run to end"):
         schedule.run_now()
-    waiting = len(schedule.held) + Run.objects.count()
+    waiting = len(schedule.queued_occurrences) + Run.objects.count()
     assert waiting == 10
 
 

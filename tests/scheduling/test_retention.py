@@ -8,8 +8,8 @@ from pytest_django import Settings
 from durable_jobs import durable
 from durable_jobs.maintenance import retention
 from durable_jobs.models import (
-    Attempt,
     Event,
+    FailedAttempt,
     IdempotencyKey,
     Run,
     Step,
@@ -70,7 +70,7 @@ def test_all_that_belongs_to_a_run_goes_with_it(
     kit.send("a/work", {"tenant": tenant, "end": "failed"}, id="order-7")
     work.using(key="k").enqueue({"tenant": tenant})
     kit.advance("100d")
-    for table in (Run, Step, Attempt, Subject, Wait, Event, IdempotencyKey):
+    for table in (Run, Step, FailedAttempt, Subject, Wait, Event, IdempotencyKey):
         assert not table._default_manager.exists(), table
 
 

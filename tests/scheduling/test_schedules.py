@@ -59,7 +59,7 @@ def test_a_schedule_starts_its_function_with_its_data_for_its_owner(
     assert run.event.source == "cron"
     schedule.refresh_from_db()
     assert (schedule.owner, schedule.last_run, str(schedule)) == (ada, run.pk, "mine")
-    assert (schedule.data, schedule.fired_at) == ({"team": 7}, nine)
+    assert (schedule.data, schedule.last_fired_at) == ({"team": 7}, nine)
 
 
 def test_data_comes_back_as_it_was_given(kit: Kit, report: durable.Function) -> None:
@@ -259,7 +259,7 @@ def test_a_schedule_whose_function_is_gone_waits_for_it(kit: Kit) -> None:
     assert not schedule.in_code
     kit.advance("90m")
     schedule.refresh_from_db()
-    assert (schedule.missing_at, schedule.next_at) == (NOON + HOUR, None)
+    assert (schedule.missing_at, schedule.due_at) == (NOON + HOUR, None)
     assert schedule.next_fires() == []
     with CaptureQueriesContext(connection) as captured:
         assert tick.tick() == {}

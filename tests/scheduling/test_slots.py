@@ -31,7 +31,7 @@ JITTERS = st.sampled_from([None, timedelta(seconds=1), timedelta(minutes=45)])
 def made(**values: Any) -> Schedule:
     cron = expression(values["cron"], values["tz"])
     schedule = Schedule(pk=7, slot_at=cron.next_after(START), **values)
-    schedule.next_at = schedule.slot_at
+    schedule.due_at = schedule.next_occurrence
     return schedule
 
 
@@ -59,7 +59,7 @@ def test_each_look_fires_what_catch_up_says_and_no_slot_twice(
         latest = max(latest, now)
         new = [slot for slot in all_slots(schedule, now) if slot not in before]
         found: list[datetime] = []
-        while schedule.next_at and schedule.next_at <= now:
+        while schedule.due_at and schedule.due_at <= now:
             found += [
                 fire.slot for fire in occurrences.look(schedule, now, False).fires
             ]
@@ -94,7 +94,7 @@ def test_runs_that_may_not_overlap_never_do_and_each_slot_is_accounted_for(
         running = running or bool(begun)
         started += begun
         skipped += [fire.slot for fire in found.fires if fire.skipped]
-    held = [datetime.fromisoformat(text) for text in schedule.held]
+    held = [datetime.fromisoformat(text) for text in schedule.queued_occurrences]
     assert sorted([*started, *skipped, *held]) == all_slots(schedule, now)
     assert started == sorted(started)
     assert not (held if overlap == "skip" else skipped[occurrences.MOST_HELD :])

@@ -29,17 +29,17 @@ from durable_jobs.maintenance import (
     timers,
 )
 from durable_jobs.models import (
-    Admission,
+    Backlog,
+    BufferedEvent,
     Event,
-    Gate,
-    Gathered,
-    Lane,
+    Limit,
     Pause,
+    RateLimitHit,
     Run,
+    RunStats,
     Schedule,
     Slot,
     SweepError,
-    Tally,
     Wait,
 )
 from durable_jobs.schedules import sync
@@ -47,7 +47,7 @@ from durable_jobs.store import item_errors
 from durable_jobs.store import leases as claims
 from durable_jobs.testing import Kit
 from durable_jobs.worker import orphans, queue_loop
-from durable_jobs.worker.background import Batch
+from durable_jobs.worker.background import ClaimedBatch
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -196,7 +196,7 @@ def claimed_runs(kit: Kit) -> Case:
         return sick, well
 
     return Case(
-        lambda: queue_loop.serve("default"),
+        lambda: queue_loop.drain_queue("default"),
         lambda: _break(attempt, "advance", lambda run: run.pk == runs[0].pk),
         done,
     )
@@ -242,11 +242,11 @@ def arrivals(kit: Kit) -> Case:
     runs = [work.enqueue() for _ in range(2)]
 
     def done() -> tuple[bool, bool]:
-        sick, well = (Run.objects.get(pk=run.pk).lane != -1 for run in runs)
+        sick, well = (Run.objects.get(pk=run.pk).backlog != -1 for run in runs)
         return sick, well
 
     return Case(
-        admission.rounds,
+        admission.run_rounds,
         lambda: _break(keys, "lane_of", lambda run: run.pk == runs[0].pk),
         done,
     )
@@ -257,14 +257,14 @@ def backlogs(kit: Kit) -> Case:
     for name in ("tests.sick", "tests.well"):
         work = durable.function(id=name, concurrency=5)(lambda ctx: None)
         runs.append(work.enqueue())
-    admission.rounds()
+    admission.run_rounds()
 
     def done() -> tuple[bool, bool]:
-        sick, well = (Run.objects.get(pk=run.pk).lane is None for run in runs)
+        sick, well = (Run.objects.get(pk=run.pk).backlog is None for run in runs)
         return sick, well
 
     return Case(
-        lambda: admission.rounds("default", 8),
+        lambda: admission.run_rounds("default", 8),
         lambda: _break(keys, "passages", lambda function, _: function.id[6:] == "sick"),
         done,
     )
@@ -287,10 +287,10 @@ def _started(names: list[str]) -> tuple[bool, bool]:
 
 def windows(kit: Kit) -> Case:
     names = _gathering(kit)
-    admission.rounds()
+    admission.run_rounds()
     kit.advance("1m", run=False)
     return Case(
-        admission.rounds,
+        admission.run_rounds,
         lambda: _refuse(Run, "INSERT", "NEW.function = 'tests.sick'"),
         lambda: _started(names),
     )
@@ -300,12 +300,12 @@ def buffered_events(kit: Kit) -> Case:
     names = _gathering(kit)
 
     def done() -> tuple[bool, bool]:
-        fresh = Gathered.objects.filter(window__isnull=True, run__isnull=True)
+        fresh = BufferedEvent.objects.filter(window__isnull=True, run__isnull=True)
         sick, well = (not fresh.filter(function=name).exists() for name in names)
         return sick, well
 
     return Case(
-        admission.rounds,
+        admission.run_rounds,
         lambda: _break(
             event_windows, "_extend", lambda _, one: one.function[6:] == "sick"
         ),
@@ -334,12 +334,12 @@ def tallies(kit: Kit) -> Case:
     stored = connection.ops.adapt_datetimefield_value(sick)
 
     def done() -> tuple[bool, bool]:
-        counted = set(Tally.objects.values_list("since", flat=True))
+        counted = set(RunStats.objects.values_list("since", flat=True))
         return sick in counted, well in counted
 
     return Case(
         run_stats.sweep,
-        lambda: _refuse(Tally, "INSERT", f"NEW.since = '{stored}'"),
+        lambda: _refuse(RunStats, "INSERT", f"NEW.since = '{stored}'"),
         done,
     )
 
@@ -348,7 +348,7 @@ def lost_slots(kit: Kit) -> Case:
     run = durable.function(id="work")(lambda ctx: None).enqueue()
     kit.run_until_idle()
     now = clock.now()
-    gate = Gate.objects.create(name="g", control="concurrency", used_at=now)
+    gate = Limit.objects.create(name="g", control="concurrency", used_at=now)
     items = [
         Slot.objects.create(gate=gate, run_id=run.pk, since=now).pk for _ in range(2)
     ]
@@ -367,33 +367,33 @@ def lost_slots(kit: Kit) -> Case:
 
 def old_admissions(kit: Kit) -> Case:
     now = clock.now()
-    gate = Gate.objects.create(name="g", control="rate_limit", used_at=now)
+    gate = Limit.objects.create(name="g", control="rate_limit", used_at=now)
     past = now - timedelta(days=1)
     items = [
-        Admission.objects.create(gate=gate, at=past, expires_at=past).pk
+        RateLimitHit.objects.create(gate=gate, at=past, expires_at=past).pk
         for _ in range(2)
     ]
     return Case(
         stalled_backlogs._forget_admissions,
-        lambda: _refuse(Admission, "DELETE", f"OLD.id = {items[0]}"),
-        lambda: _gone(Admission, items),
+        lambda: _refuse(RateLimitHit, "DELETE", f"OLD.id = {items[0]}"),
+        lambda: _gone(RateLimitHit, items),
     )
 
 
 def idle_backlogs(kit: Kit) -> Case:
     past = clock.now() - timedelta(days=9)
     made = [
-        Lane.objects.create(
+        Backlog.objects.create(
             name=name, function="f", queue="q", keys={}, starting=True, turn=past
         )
         for name in ("one", "two")
     ]
     items = [lane.pk for lane in made]
-    Lane.objects.update(active=False)
+    Backlog.objects.update(active=False)
     return Case(
         stalled_backlogs._forget_lanes,
-        lambda: _refuse(Lane, "DELETE", f"OLD.id = {items[0]}"),
-        lambda: _gone(Lane, items),
+        lambda: _refuse(Backlog, "DELETE", f"OLD.id = {items[0]}"),
+        lambda: _gone(Backlog, items),
     )
 
 
@@ -571,11 +571,11 @@ def test_a_pause_that_fails_leaves_the_others(kit: Kit) -> None:
         Pause.objects.create(kind="function", name=name, paused_at=clock.now())
     heal = _break(admission, "_shelve", lambda pause: pause.name == "sick")
     try:
-        admission.shelve()
+        admission.set_aside_paused()
     finally:
         heal()
-    assert Run.objects.get(function="well").lane is not None
-    assert Run.objects.get(function="sick").lane is None
+    assert Run.objects.get(function="well").backlog is not None
+    assert Run.objects.get(function="sick").backlog is None
 
 
 def test_an_outage_of_the_database_is_no_error_of_an_item(
@@ -598,6 +598,6 @@ def test_a_run_that_another_loop_has_put_off_is_executed(kit: Kit) -> None:
     run = durable.function(id="work")(lambda ctx: "done").enqueue()
     assert not item_errors.guarded("run", run.pk, fail)
     claimed = claims.claim(run.queue, 1, queue_loop.worker_name())
-    queue_loop._advance_all(Batch(claimed))
+    queue_loop._advance_all(ClaimedBatch(claimed))
     run.refresh_from_db()
     assert run.result() == "done"

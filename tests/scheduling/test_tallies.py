@@ -8,7 +8,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.maintenance import run_stats, tick
-from durable_jobs.models import Run, Tally
+from durable_jobs.models import Run, RunStats
 from durable_jobs.testing import Kit
 
 pytestmark = pytest.mark.django_db
@@ -35,7 +35,7 @@ def runs(kit: Kit, count: int, fails: bool = False) -> None:
 
 
 def tallied() -> dict[tuple[str, str], int]:
-    rows = Tally.objects.exclude(function="")
+    rows = RunStats.objects.exclude(function="")
     return {(row.function, row.status): row.count for row in rows}
 
 
@@ -54,9 +54,9 @@ def test_what_ended_in_five_minutes_is_counted_when_they_are_over(kit: Kit) -> N
 
 def test_five_minutes_in_which_nothing_ended_are_counted_too(kit: Kit) -> None:
     kit.travel_to(kit.now() + timedelta(minutes=30), run=False)
-    before = Tally.objects.filter(function="").count()
+    before = RunStats.objects.filter(function="").count()
     assert run_stats.sweep() == run_stats.BATCH
-    assert Tally.objects.filter(function="").count() == before + run_stats.BATCH
+    assert RunStats.objects.filter(function="").count() == before + run_stats.BATCH
 
 
 def test_what_no_tick_has_counted_in_time_is_counted_later(kit: Kit) -> None:
@@ -69,7 +69,7 @@ def test_what_no_tick_has_counted_in_time_is_counted_later(kit: Kit) -> None:
     while run_stats.sweep():
         pass
     assert tallied() == {("tests.fails", "failed"): 1, ("tests.works", "completed"): 1}
-    counted = Tally.objects.filter(function="").values_list("since", flat=True)
+    counted = RunStats.objects.filter(function="").values_list("since", flat=True)
     assert len(counted) == run_stats.BACK / run_stats.LENGTH
     assert max(counted) - min(counted) == run_stats.BACK - run_stats.LENGTH
 
@@ -81,7 +81,8 @@ def test_the_newest_are_counted_first_and_then_a_week_back(kit: Kit) -> None:
         pass
     assert tallied() == {("tests.works", "completed"): 1}
     assert (
-        Tally.objects.filter(function="").count() == run_stats.BACK / run_stats.LENGTH
+        RunStats.objects.filter(function="").count()
+        == run_stats.BACK / run_stats.LENGTH
     )
 
 

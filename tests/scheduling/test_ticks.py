@@ -170,7 +170,7 @@ def test_nobody_is_woken_for_what_is_paused(kit: Kit, bells: Bells) -> None:
     held.pause()
     held.enqueue()
     bells.rung.clear()
-    assert tick.ring_lost() == 0
+    assert tick.renotify() == 0
     assert bells.rung == []
     durable.resume_queue("slow")
-    assert tick.ring_lost() == 1
+    assert tick.renotify() == 1

@@ -121,7 +121,7 @@ def test_after_24_hours_an_id_wakes_waits_again(durable_kit: Kit) -> None:
 
 def test_a_failed_run_is_not_started_again_by_its_event(durable_kit: Kit) -> None:
     def fail(ctx):
-        raise durable.NonRetriable("no")
+        raise durable.NonRetriableError("no")
 
     durable.function(id="fail", on=durable.Event("a/b"))(fail)
     for _ in range(2):

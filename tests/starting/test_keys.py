@@ -19,7 +19,7 @@ def charge(durable_kit: Kit) -> durable.Function:
     def charge(ctx):
         ctx.step.sleep("a while", ctx.event.data.get("sleep", 0))
         if ctx.event.data.get("fail"):
-            raise durable.NonRetriable("no")
+            raise durable.NonRetriableError("no")
         return ctx.event.data
 
     return charge

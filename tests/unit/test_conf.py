@@ -21,8 +21,8 @@ def nothing_set(settings: Settings) -> Settings:
 
 def test_everything_has_a_default(nothing_set: Settings) -> None:
     del nothing_set.DURABLE_JOBS
-    assert timedelta(seconds=1) == conf.TICK
-    assert timedelta(seconds=60) == conf.LEASE
+    assert timedelta(seconds=1) == conf.TICK_INTERVAL
+    assert timedelta(seconds=60) == conf.LEASE_DURATION
     assert conf.RETENTION["completed"] == timedelta(days=30)
     assert conf.RETENTION["failed"] == timedelta(days=90)
     assert set(conf.RETENTION) == {
@@ -37,8 +37,8 @@ def test_everything_has_a_default(nothing_set: Settings) -> None:
     assert conf.EXECUTOR == "celery"
     assert conf.QUEUE == conf.TICK_QUEUE == "default"
     assert conf.ALWAYS_SUSPEND is False
-    assert timedelta(hours=24) == conf.IDEMPOTENCY
-    assert conf.CALLBACK_URL is None
+    assert timedelta(hours=24) == conf.IDEMPOTENCY_PERIOD
+    assert conf.CALLBACK_BASE_URL is None
     assert conf.DATABASE == "default"
     assert conf.MAX_REQUEST_BYTES == 4 * 2**20
     assert Rate(1200, timedelta(minutes=1)) == conf.API_RATE
@@ -54,11 +54,11 @@ def test_what_is_written_is_read_typed(nothing_set: Settings) -> None:
         "API_RATE": "600/1m",
         "CALLBACK_URL": "https://shop.example",
     }
-    assert timedelta(milliseconds=250) == conf.TICK
+    assert timedelta(milliseconds=250) == conf.TICK_INTERVAL
     assert conf.EVENT_KEYS == ("one", "two")
     assert conf.EXECUTOR == "inline"
     assert Rate(600, timedelta(minutes=1)) == conf.API_RATE
-    assert conf.CALLBACK_URL == "https://shop.example"
+    assert conf.CALLBACK_BASE_URL == "https://shop.example"
     # What is not named keeps its default, and None keeps for ever.
     assert conf.RETENTION["completed"] == timedelta(days=30)
     assert conf.RETENTION["failed"] == timedelta(days=7)
@@ -156,7 +156,7 @@ def test_settings_that_are_no_dict_are_one_problem(
     ((message, _),) = problems()
     assert "expected a dict" in message
     with pytest.raises(ConfigurationError, match="expected a dict"):
-        _ = conf.TICK
+        _ = conf.TICK_INTERVAL
 
 
 def test_there_are_no_other_settings() -> None:

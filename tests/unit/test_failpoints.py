@@ -15,7 +15,7 @@ from django.db import IntegrityError, OperationalError
 import durable_jobs
 from durable_jobs import failpoints
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.failpoints import POINTS, VARIABLE, hit, parse, watching
+from durable_jobs.failpoints import POINTS, VARIABLE, failpoint, parse, watching
 
 ROOT = Path(durable_jobs.__file__).parent
 HIT = re.compile(r"""\bhit\(\s*"([\w.]+)\"""")
@@ -31,21 +31,21 @@ def test_every_place_in_the_code_is_in_the_catalogue_and_the_other_way_round() -
 
 
 def test_a_place_that_is_not_in_the_catalogue_is_an_error_while_somebody_watches():
-    hit("no.such.place")
+    failpoint("no.such.place")
     with (
         watching(lambda name, detail: None),
         pytest.raises(ConfigurationError, match="write what it is into POINTS"),
     ):
-        hit("no.such.place")
+        failpoint("no.such.place")
 
 
 def test_all_who_watch_are_told_until_they_stop() -> None:
     first, second = [], []
     with watching(lambda *place: first.append(place)):
         with watching(lambda *place: second.append(place)):
-            hit("step.body", "charge")
-        hit("step.after", "charge")
-    hit("step.before", "next")
+            failpoint("step.body", "charge")
+        failpoint("step.after", "charge")
+    failpoint("step.before", "next")
     assert first == [("step.body", "charge"), ("step.after", "charge")]
     assert second == [("step.body", "charge")]
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib.admin.utils import quote
 from django.urls import URLPattern, get_resolver, reverse
 
-from durable_jobs.control.run_actions import VERBS
+from durable_jobs.control.run_actions import ACTIONS
 from durable_jobs.models import Worker
 from tests.visibility.worlds import World
 
@@ -42,7 +42,7 @@ def places(name: str, parts: set[str], world: World) -> list[dict[str, Any]]:
         model = name.rpartition(":")[2].split("_")[-2]
         return [{"object_id": quote(str(key))} for key in _keys(model, world)]
     if name == f"{ADMIN}run_act":
-        return [{"pk": world.runs["hears"].pk, "verb": verb} for verb in VERBS]
+        return [{"pk": world.runs["hears"].pk, "verb": verb} for verb in ACTIONS]
     if name == f"{ADMIN}schedule_act":
         verbs = ("run", "pause", "resume")
         return [{"pk": world.schedule.pk, "verb": verb} for verb in verbs]

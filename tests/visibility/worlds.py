@@ -12,7 +12,15 @@ from durable_jobs import durable
 from durable_jobs.control import api_keys, bulk, traffic
 from durable_jobs.control.run_actions import Actor
 from durable_jobs.control.scopes import SCOPES
-from durable_jobs.models import Event, Gate, Pause, Run, SavedView, Schedule, SweepError
+from durable_jobs.models import (
+    Event,
+    Limit,
+    Pause,
+    Run,
+    SavedView,
+    Schedule,
+    SweepError,
+)
 from durable_jobs.progress.tokens import View
 from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.testing import Kit
@@ -110,7 +118,7 @@ class World:
         self.schedule = Schedule.objects.get(pk=schedule.pk)
         traffic.pause_function(limited, key=self.secret, skip=False, reason=self.secret)
         self.pause = Pause.objects.get(key__contains=self.secret)
-        self.gate = Gate.objects.get(key__contains=self.secret)
+        self.gate = Limit.objects.get(key__contains=self.secret)
         chosen = RunFilter.parse({"key": f"{self.secret}-key"})
         self.runs["bulk"] = bulk.begin(root, "retry", chosen, self.secret)
         SavedView.objects.create(

@@ -24,7 +24,7 @@ from durable_jobs.admin.payloads import payload, stored
 from durable_jobs.admin.related import RUN_PAYLOADS, subjects
 from durable_jobs.control import approval_decisions, inbox
 from durable_jobs.control.approval_decisions import Question, RejectForm
-from durable_jobs.exceptions import InvalidForm, PayloadError, Refused
+from durable_jobs.exceptions import ActionNotAllowed, InvalidForm, PayloadError
 from durable_jobs.models import Run, Wait
 from durable_jobs.project_code import contained
 from durable_jobs.queries import approvals, visibility
@@ -107,7 +107,7 @@ def decide(admin: Any, request: HttpRequest, run_id: uuid.UUID, key: str) -> Any
             done = _decide(request, asked)
             if done is not None:
                 return _back(admin, request, messages.SUCCESS, done)
-        except Refused as refused:
+        except ActionNotAllowed as refused:
             return _back(admin, request, messages.WARNING, str(refused))
         except InvalidForm as invalid:
             wrong = invalid.form

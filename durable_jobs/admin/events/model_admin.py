@@ -54,7 +54,7 @@ class ReceivedFilter(PeriodFilter):
     column = "received_at"
 
 
-class OlderFilter(GivenFilter):
+class OlderEventsFilter(GivenFilter):
     """Events behind one in the list: a time and, as many may share it, an id."""
 
     title = _("older than")
@@ -82,7 +82,7 @@ class EventAdmin(EventPages):
     payloads = ("data", "user")
 
     list_display = ("short_id", "name", "source", "happened", "received")
-    list_filter = (ReceivedFilter, EventNameFilter, SourceFilter, OlderFilter)
+    list_filter = (ReceivedFilter, EventNameFilter, SourceFilter, OlderEventsFilter)
     ordering = ("-received_at", "-id")
     search_fields = ("=id",)
     search_help_text = _("A whole id or a whole name.")

@@ -15,7 +15,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from durable_jobs.admin.base import ReadOnlyAdmin
-from durable_jobs.admin.confirmation import WRONG, Once, Question, ask, attempt
+from durable_jobs.admin.confirmation import (
+    WRONG,
+    Confirmation,
+    IdempotentForm,
+    ask,
+    attempt,
+)
 from durable_jobs.admin.display import badge, moment, short
 from durable_jobs.admin.events.snippets import snippets
 from durable_jobs.admin.links import Links
@@ -98,7 +104,7 @@ def _woken(step: Step, links: Links) -> dict[str, Any]:
 # Sending
 
 
-class SendForm(Once):
+class SendForm(IdempotentForm):
     """An event: its name, and its data as JSON."""
 
     name = forms.CharField(
@@ -115,7 +121,7 @@ class SendForm(Once):
     )
 
 
-class NameForm(Once):
+class NameForm(IdempotentForm):
     """An event whose data a form of its own asks for."""
 
     name = forms.CharField(max_length=MAX_LENGTH, widget=forms.HiddenInput)
@@ -211,14 +217,14 @@ def _resend(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         token = form.cleaned_data["token"]
         return _told(admin, request, send.resend(actor(request), event, token))
 
-    question = Question(
+    question = Confirmation(
         title=_("Send again: %(name)s") % {"name": event.name},
         verb=_("Send again"),
         about=_(
             "A new event with the same name and data, now: it starts and wakes "
             "whatever listens to it."
         ),
-        form=Once,
+        form=IdempotentForm,
         back=back,
         back_label=event,
         current=admin.tab,

@@ -12,7 +12,13 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from durable_jobs.admin.confirmation import WRONG, Once, Question, ask, attempt
+from durable_jobs.admin.confirmation import (
+    WRONG,
+    Confirmation,
+    IdempotentForm,
+    ask,
+    attempt,
+)
 from durable_jobs.admin.forms import Reason, read
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
@@ -35,7 +41,7 @@ KEY_BYTES = 4 * MAX_LENGTH
 # Starting
 
 
-class StartForm(Once):
+class StartForm(IdempotentForm):
     """How a run starts."""
 
     key = forms.CharField(
@@ -207,7 +213,7 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
             return _("It is paused: runs that have begun go on."), back
         return _("It was paused already, and has the new reason."), back
 
-    question = Question(
+    question = Confirmation(
         title=_("Pause: %(function)s") % {"function": function.name},
         verb=_("Pause"),
         about=_("No run of it begins until it is resumed."),

@@ -24,7 +24,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import OWN, registry
 from durable_jobs.models import Pause, Run, Schedule
 from durable_jobs.queries import functions
-from durable_jobs.queries.functions import Brief, Health
+from durable_jobs.queries.functions import Brief, FunctionHealth
 
 #: Functions on one page of the list.
 A_PAGE = 25
@@ -101,7 +101,7 @@ def _fires(crons: Any) -> dict[str, Any]:
     return {"next": away(upcoming), "fired": away(last)}
 
 
-def _health(health: Health | None, links: Links) -> dict[str, Any]:
+def _health(health: FunctionHealth | None, links: Links) -> dict[str, Any]:
     if health is None:
         return {}
     return {
@@ -175,8 +175,8 @@ def _cron(schedule: Schedule, links: Links) -> dict[str, Any]:
     return {
         "link": links.anchor(links.page(Schedule, schedule.pk), schedule.cron),
         "tz": schedule.tz,
-        "next": _("paused") if schedule.is_paused else away(schedule.next_at),
-        "fired": away(schedule.fired_at),
+        "next": _("paused") if schedule.is_paused else away(schedule.due_at),
+        "fired": away(schedule.last_fired_at),
     }
 
 

@@ -16,7 +16,7 @@ from durable_jobs.admin.display import away
 from durable_jobs.admin.pages import actor, viewer
 from durable_jobs.control import audit, traffic
 from durable_jobs.flow_control import keys
-from durable_jobs.models import Gate, Pause, Slot
+from durable_jobs.models import Limit, Pause, Slot
 from durable_jobs.queries.visibility import of_runs, seen_by
 
 #: The controls whose limit is always one.
@@ -27,7 +27,7 @@ class LimitForm(forms.ModelForm):
     """The one thing that an operator changes of a limit."""
 
     class Meta:
-        model = Gate
+        model = Limit
         fields = ("override",)
         labels = {"override": _("limit")}  # noqa: RUF012  # as Django declares it
         help_texts = {  # noqa: RUF012  # as Django declares it
@@ -39,8 +39,8 @@ class LimitForm(forms.ModelForm):
         }
 
 
-@admin.register(Gate)
-class GateAdmin(ReadOnlyAdmin):
+@admin.register(Limit)
+class LimitAdmin(ReadOnlyAdmin):
     """Limits by key, those that were used last first."""
 
     change_form_template = "admin/change_form.html"
@@ -77,12 +77,12 @@ class GateAdmin(ReadOnlyAdmin):
         return ["control", "function", "key", "held"]
 
     def save_model(
-        self, request: HttpRequest, obj: Gate, form: Any, change: bool
+        self, request: HttpRequest, obj: Limit, form: Any, change: bool
     ) -> None:
         """Set the limit, and let through what it has room for."""
         traffic.set_limit(obj, form.cleaned_data["override"])
 
-    def log_change(self, request: HttpRequest, obj: Gate, message: Any) -> Any:
+    def log_change(self, request: HttpRequest, obj: Limit, message: Any) -> Any:
         """Write the entry as those of all actions are written."""
         limit = _("the declared one") if obj.override is None else obj.override
         audit.write(actor(request), obj, f"Limit set to {limit}.")

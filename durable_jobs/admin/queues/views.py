@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 
 from durable_jobs import clock
 from durable_jobs.admin import descriptions
-from durable_jobs.admin.confirmation import Question, ask
+from durable_jobs.admin.confirmation import Confirmation, ask
 from durable_jobs.admin.display import away, length, moment, short
 from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.links import Links
@@ -23,9 +23,15 @@ from durable_jobs.admin.pages import View, actor, address, page
 from durable_jobs.control import authorized_actions
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import FilterError
-from durable_jobs.models import Gate, Pause, Run, Worker
+from durable_jobs.models import Limit, Pause, Run, Worker
 from durable_jobs.queries import traffic, visibility
-from durable_jobs.queries.traffic import COUNTED, Limit, Line, Process, Queue
+from durable_jobs.queries.traffic import (
+    COUNTED,
+    BacklogRow,
+    LimitUsage,
+    Process,
+    QueueUsage,
+)
 from durable_jobs.store import db
 
 
@@ -71,7 +77,7 @@ def _narrowed(asked: dict[str, str]) -> bool:
     return bool((asked["function"] or asked["key"]) and not exact)
 
 
-def _queue(admin: Any, request: HttpRequest, queue: Queue) -> dict[str, Any]:
+def _queue(admin: Any, request: HttpRequest, queue: QueueUsage) -> dict[str, Any]:
     may = actor(request).may(authorized_actions.PAUSE_QUEUE)
     site, pause = admin.admin_site, queue.pause
     if pause is None:
@@ -120,12 +126,14 @@ def _pause(
     }
 
 
-def _limit(admin: Any, limit: Limit, links: Links, sees: bool) -> dict[str, Any]:
-    gate, passage = limit.gate, limit.passage
+def _limit(admin: Any, limit: LimitUsage, links: Links, sees: bool) -> dict[str, Any]:
+    gate, passage = limit.row, limit.passage
     return {
         "key": gate.key if sees else "",
-        "trouble": gate.trouble if sees else gate.trouble and _("not known"),
-        "link": links.anchor(links.page(Gate, gate.pk), gate.control.replace("_", " ")),
+        "trouble": gate.error if sees else gate.error and _("not known"),
+        "link": links.anchor(
+            links.page(Limit, gate.pk), gate.control.replace("_", " ")
+        ),
         "function": _function(admin, gate.function),
         "rule": _rule(gate, passage.rule if passage else None, passage is not None),
         "held": capped(limit.held),
@@ -147,7 +155,7 @@ def _function(admin: Any, function_id: str) -> Any:
     return format_html('<a href="{}">{}</a>', url, function_id)
 
 
-def _rule(gate: Gate, rule: Any, known: bool) -> str:
+def _rule(gate: Limit, rule: Any, known: bool) -> str:
     if not known:
         return _("no more in the code")
     if not hasattr(rule, "limit"):
@@ -160,7 +168,7 @@ def _rule(gate: Gate, rule: Any, known: bool) -> str:
     }
 
 
-def _line(line: Line, links: Links) -> dict[str, Any]:
+def _line(line: BacklogRow, links: Links) -> dict[str, Any]:
     return {
         "function": line.function,
         "runs": capped(line.runs),
@@ -190,7 +198,7 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
             return _("The queue is paused."), back
         return _("It was paused already, and has the new reason."), back
 
-    question = Question(
+    question = Confirmation(
         title=_("Pause the queue %(queue)s") % {"queue": queue},
         verb=_("Pause"),
         about=_(
@@ -225,7 +233,7 @@ def resume_view(admin: Any, request: HttpRequest, pk: int) -> HttpResponse:
         authorized_actions.resume(actor(request), pause, form.cleaned_data["reason"])
         return _("It was resumed."), back
 
-    question = Question(
+    question = Confirmation(
         title=_("Resume: %(what)s") % {"what": _named(admin, request, pause)},
         verb=_("Resume"),
         about=pause.reason,

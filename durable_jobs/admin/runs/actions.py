@@ -132,7 +132,9 @@ def buttons(admin: Any, request: HttpRequest, run: Run) -> list[Button]:
     waiting = set(run.waits.values_list("kind", flat=True)) if run.is_live else set()
     return [
         Button(
-            name=verb, label=run_actions.VERBS[verb].label, url=url_of(admin, run, verb)
+            name=verb,
+            label=run_actions.ACTIONS[verb].label,
+            url=url_of(admin, run, verb),
         )
         for verb in ABOVE
         if run_actions.applies(verb, run)
@@ -149,7 +151,7 @@ def url_of(admin: Any, run: Run, verb: str) -> str:
 def view(admin: Any, request: HttpRequest, pk: str, verb: str) -> HttpResponse:
     """Ask, and on POST do it and go back to the run, or to the new one."""
     run = admin.get_object(request, str(pk))
-    if verb not in run_actions.VERBS:
+    if verb not in run_actions.ACTIONS:
         raise Http404
     if not admin.has_view_permission(request, run):
         raise PermissionDenied
@@ -172,13 +174,13 @@ def view(admin: Any, request: HttpRequest, pk: str, verb: str) -> HttpResponse:
         request,
         "act.html",
         title=_("%(verb)s: %(function)s")
-        % {"verb": run_actions.VERBS[verb].label, "function": run.function},
+        % {"verb": run_actions.ACTIONS[verb].label, "function": run.function},
         current="run_changelist",
         run=run,
         run_url=Links(admin.admin_site, request).page(Run, run.pk),
         short=short(run.pk),
         badge=badge(run),
-        verb=run_actions.VERBS[verb],
+        verb=run_actions.ACTIONS[verb],
         form=form,
         asked_step=_step(run, form),
         stale=not run_actions.applies(verb, run),
@@ -207,7 +209,7 @@ def _do(
         back = links.page(Run, done.run.pk) or back
     what = format_html(
         _("The run {} was {}."), links.anchor(links.page(Run, run.pk), run),
-        run_actions.VERBS[verb].done,
+        run_actions.ACTIONS[verb].done,
     )  # fmt: skip
     messages.success(request, what)
     return HttpResponseRedirect(back)

@@ -26,8 +26,8 @@ from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page, viewer
 from durable_jobs.admin.runs import filter_form
 from durable_jobs.control import bulk
-from durable_jobs.control.run_actions import VERBS
-from durable_jobs.exceptions import FilterError, LimitExceeded, Refused
+from durable_jobs.control.run_actions import ACTIONS
+from durable_jobs.exceptions import ActionNotAllowed, FilterError, LimitExceeded
 from durable_jobs.models import Run
 from durable_jobs.queries import visibility
 from durable_jobs.queries.run_filter import RunFilter
@@ -41,7 +41,7 @@ Action = Callable[[Any, HttpRequest, Any], HttpResponse | None]
 
 
 def _action(name: str) -> Action:
-    label: Any = VERBS[name].label
+    label: Any = ACTIONS[name].label
 
     @admin.action(permissions=[name], description=label)
     def ask(run_admin: Any, request: HttpRequest, rows: Any) -> HttpResponse | None:
@@ -52,7 +52,7 @@ def _action(name: str) -> Action:
 
 
 #: One action for each verb that can be done to many.
-ACTIONS: list[Action] = [_action(name) for name in bulk.BULK]
+BULK_ACTIONS: list[Action] = [_action(name) for name in bulk.BULK]
 
 
 def selectable(request: HttpRequest) -> bool:
@@ -86,7 +86,7 @@ def _confirmation(
         "bulk.html",
         title=_title(verb, count),
         current=run_admin.tab,
-        verb=VERBS[verb],
+        verb=ACTIONS[verb],
         most=bulk.MOST,
         too_many=count > bulk.MOST,
         words=filter_form.words(chosen),
@@ -112,7 +112,7 @@ def _sees_all(run_admin: Any, request: HttpRequest, chosen: RunFilter) -> bool:
 def _title(verb: str, count: int) -> str:
     shown = f"{count - 1:,}+" if count > bulk.MOST else f"{count:,}"
     text = ngettext("%(verb)s %(count)s run", "%(verb)s %(count)s runs", count)
-    return text % {"verb": VERBS[verb].label, "count": shown}
+    return text % {"verb": ACTIONS[verb].label, "count": shown}
 
 
 def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
@@ -131,9 +131,9 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
         given = RunFilter.parse(dict(QueryDict(request.POST.get("filter", "")).lists()))
         chosen = filter_form.allowed(request, given)
         if not _sees_all(run_admin, request, chosen):
-            raise Refused(str(UNSEEN))
+            raise ActionNotAllowed(str(UNSEEN))
         run = bulk.begin(actor(request), verb, chosen, reason, key=key)
-    except (FilterError, LimitExceeded, Refused) as error:
+    except (FilterError, LimitExceeded, ActionNotAllowed) as error:
         messages.error(request, error.message)
         return HttpResponseRedirect(back)
     text = _("%(what)s: this run does it, step by step.")

@@ -72,7 +72,7 @@ _MOMENTS = ("since", "until")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chip:
+class ActiveFilter:
     """A condition in force, and the address of the list without it."""
 
     label: str | Promise
@@ -103,19 +103,19 @@ class Conditions:
     error: FilterError | None = field(default=None)
 
     @property
-    def chips(self) -> list[Chip]:
+    def chips(self) -> list[ActiveFilter]:
         """Return the conditions in force."""
         return [chip for name in self.params for chip in self._chips(name)]
 
-    def _chips(self, name: str) -> Iterator[Chip]:
+    def _chips(self, name: str) -> Iterator[ActiveFilter]:
         label, values = LABELS.get(name, name), self.params[name]
         if name == "id" and len(values) > 1:
             count, without = str(len(values)), self._address(name, None)
-            yield Chip(label=_("selected runs"), value=count, without=without)
+            yield ActiveFilter(label=_("selected runs"), value=count, without=without)
             return
         for value in values:
             without = self._address(name, value)
-            yield Chip(label=label, value=_shown(name, value), without=without)
+            yield ActiveFilter(label=label, value=_shown(name, value), without=without)
 
     @property
     def inputs(self) -> Iterator[Input]:

@@ -29,7 +29,7 @@ from durable_jobs.admin.runs.change_list import (
     RunChangeList,
 )
 from durable_jobs.admin.runs.views import RunPages
-from durable_jobs.control.run_actions import VERBS
+from durable_jobs.control.run_actions import ACTIONS
 from durable_jobs.models import Run
 from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.statuses import RunStatus
@@ -70,7 +70,7 @@ class RunAdmin(RunPages):
         "duration",
     )
     list_filter = (OfferedStatus, OfferedPeriod, OfferedFunction)
-    actions = bulk.ACTIONS
+    actions = bulk.BULK_ACTIONS
     ordering = ("-id",)
     search_fields = ("=id",)
     search_help_text = _("The whole id of a run or of an event, or a whole key.")
@@ -122,7 +122,7 @@ class RunAdmin(RunPages):
         return super().response_action(request, queryset, *args, **kwargs)
 
     def _may(self, verb: str, request: HttpRequest) -> bool:
-        return actor(request).may(VERBS[verb].permission)
+        return actor(request).may(ACTIONS[verb].permission)
 
     has_cancel_permission = partialmethod(_may, "cancel")
     has_pause_permission = partialmethod(_may, "pause")

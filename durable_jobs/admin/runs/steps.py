@@ -31,7 +31,7 @@ from durable_jobs.admin.wait_descriptions import decided, describe
 from durable_jobs.engine.context import PATCH
 from durable_jobs.engine.step_runner import GROUP, KINDS
 from durable_jobs.engine.steps.parallel import BRANCH
-from durable_jobs.models import STEP_PAYLOADS, Attempt, Run, Step, Wait
+from durable_jobs.models import STEP_PAYLOADS, FailedAttempt, Run, Step, Wait
 from durable_jobs.queries.run_filter import earliest_id
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db
@@ -237,7 +237,9 @@ class StepAdmin(ReadOnlyAdmin):
         return log_lines.table(step.logs)  # all of it, which is bounded
 
     def _attempts(self, step: Step, links: Links) -> list[dict[str, Any]]:
-        rows = _of(Attempt, step).defer("error").annotate(error_text=stored("error"))
+        rows = (
+            _of(FailedAttempt, step).defer("error").annotate(error_text=stored("error"))
+        )
         sees = self.sees_payloads(links.request, step)
         return [
             {

@@ -23,7 +23,7 @@ from durable_jobs.admin.links import Links
 from durable_jobs.admin.wait_descriptions import decided, describe
 from durable_jobs.engine.step_runner import GROUP
 from durable_jobs.engine.steps.parallel import BRANCH
-from durable_jobs.models import Attempt, Run, Step, Wait
+from durable_jobs.models import FailedAttempt, Run, Step, Wait
 from durable_jobs.queries import timeline as model
 from durable_jobs.queries.timeline import TimelineRow
 from durable_jobs.queries.visibility import masked
@@ -69,7 +69,7 @@ _MOST_TICKS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
+class TimelineBar:
     """A piece of time; ``look`` is what it is drawn as, ``title`` what it says."""
 
     x: str
@@ -79,7 +79,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class TimelineLine:
     """One step, or the function itself, with what a reader wants to know of it."""
 
     name: str
@@ -91,7 +91,7 @@ class Line:
     key: str
     took: str | None
     tries: str
-    bars: list[Bar]
+    bars: list[TimelineBar]
     notes: list[SafeString | str]
 
 
@@ -99,7 +99,7 @@ class Line:
 class Chart:
     """All the lines, the marks of the axis, and how many lines are not drawn."""
 
-    lines: list[Line]
+    lines: list[TimelineLine]
     ticks: list[tuple[str, str]]
     left_out: int
 
@@ -154,7 +154,7 @@ class _Drawing:
         drawn = [self.step(row) for row in _stretched(rows[:MOST_LINES])]
         return Chart([self.function(), *drawn], self.ticks(), len(rows) - len(drawn))
 
-    def function(self) -> Line:
+    def function(self) -> TimelineLine:
         run = self.run
         bars = [*self.queued()]
         whole = self.until - self.origin
@@ -164,7 +164,7 @@ class _Drawing:
             title = f"{run.function} · {length(whole)}"
             bars.append(self.bar(self.origin, self.until, look, title))
         bars += self.failed("")
-        return Line(
+        return TimelineLine(
             name=run.function,
             kind="",
             status=run.status,
@@ -178,18 +178,18 @@ class _Drawing:
             notes=[*self.notes("")],
         )
 
-    def queued(self) -> Iterator[Bar]:
+    def queued(self) -> Iterator[TimelineBar]:
         """Give the bar of the time in the queue, before a limit or for a worker."""
         run = self.run
         until = run.started_at or run.ended_at or self.until
         waited = until - run.queued_at
-        blocked = run.started_at is None and run.lane is not None
+        blocked = run.started_at is None and run.backlog is not None
         if waited > self.whole * SEEN and run.status != RunStatus.SKIPPED:
             what = _("blocked for %(time)s") if blocked else _("queued for %(time)s")
             title = what % {"time": length(waited)}
             yield self.bar(self.began, until, "blocked" if blocked else "queued", title)
 
-    def step(self, row: TimelineRow) -> Line:
+    def step(self, row: TimelineRow) -> TimelineLine:
         key = ids.step_pk(self.run.pk, row.key)
         notes = [*self.notes(row.key)]
         if (decision := decided(row.kind, row.detail)) is not None:
@@ -198,7 +198,7 @@ class _Drawing:
             error = masked(row.error, self.sees) or {}
             notes.append(_problem(error.get("type"), error.get("message")))
         polls = row.kind == "wait_for_condition"
-        return Line(
+        return TimelineLine(
             name=row.name,
             kind=row.kind.replace("_", " "),
             status=row.status,
@@ -212,7 +212,7 @@ class _Drawing:
             notes=notes,
         )
 
-    def own(self, row: TimelineRow) -> Iterator[Bar]:
+    def own(self, row: TimelineRow) -> Iterator[TimelineBar]:
         """Give the bar of a step's last or only attempt."""
         if row.offset is None or row.started_at is None or row.length is None:
             return
@@ -229,7 +229,7 @@ class _Drawing:
         title = f"{row.name} · {length(row.length)} · {row.status}"
         yield self.bar(row.started_at, row.started_at + row.length, look, title)
 
-    def failed(self, key: str) -> Iterator[Bar]:
+    def failed(self, key: str) -> Iterator[TimelineBar]:
         """Give the bars of the attempts that others followed."""
         for attempt in self.failures.get(key, ()):
             ended = attempt.ended_at
@@ -248,11 +248,11 @@ class _Drawing:
             yield self.offers(wait, what) if self.offers else what
         for child in self.children.get(key, ()) if key else ():
             link = self.links.anchor(self.links.page(Run, child.pk), child.function)
-            yield format_html("{} {} {}", child.relation, link, badge(child))
+            yield format_html("{} {} {}", child.parent_relation, link, badge(child))
 
-    def bar(self, start: datetime, end: datetime, look: str, title: str) -> Bar:
+    def bar(self, start: datetime, end: datetime, look: str, title: str) -> TimelineBar:
         first, last = self.place(start), self.place(end)
-        return Bar(
+        return TimelineBar(
             x=_percent(min(first, LAST)),
             width=_percent(last - first),
             look=look,
@@ -294,7 +294,7 @@ def _ends(rows: list[TimelineRow], depth: int) -> Iterator[timedelta]:
 
 def _attempts(run: Run) -> Iterable[Any]:
     # Without tracebacks: thousands of those would be many megabytes.
-    rows = Attempt.objects.using(db.alias()).filter(run_id=run.pk)
+    rows = FailedAttempt.objects.using(db.alias()).filter(run_id=run.pk)
     rows = rows.defer("error", "logs")
     named = rows.annotate(
         error_type=KT("error__type"), error_message=KT("error__message")

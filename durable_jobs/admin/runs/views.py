@@ -135,8 +135,8 @@ def version(run: Run) -> str:
     waits = Wait.objects.using(db.alias()).filter(run_id=run.pk)
     ended = Q(status__in=sorted(STEP_ENDED))
     facts = [
-        run.status, run.reason, run.attempt, run.claims, run.crashes, run.woken,
-        run.due_at, run.lane, run.worker, run.started_at, run.ended_at,
+        run.status, run.reason, run.attempt, run.claim_count, run.crash_count, run.wake_requested,
+        run.due_at, run.backlog, run.worker, run.started_at, run.ended_at,
         *steps.aggregate(
             Count("pk"), Max("position"), Sum("attempt"), done=Count("pk", filter=ended)
         ).values(),

@@ -95,12 +95,12 @@ class ScheduleAdmin(SchedulePages):
     @admin.display(description=_("next"))
     def next(self, schedule: Schedule) -> Any:
         """Return when it fires next."""
-        return away(schedule.next_at)
+        return away(schedule.due_at)
 
     @admin.display(description=_("last fired"))
     def fired(self, schedule: Schedule) -> Any:
         """Return when it fired last."""
-        return away(schedule.fired_at)
+        return away(schedule.last_fired_at)
 
     @admin.display(description=_("jitter"))
     def jitter_shown(self, schedule: Schedule) -> str | None:
@@ -110,7 +110,7 @@ class ScheduleAdmin(SchedulePages):
     @admin.display(description=_("times that wait"))
     def waiting(self, schedule: Schedule) -> int | None:
         """Return how many times wait for the run before them."""
-        return len(schedule.held) or None
+        return len(schedule.queued_occurrences) or None
 
     @admin.display(description=_("data"))
     def data_shown(self, schedule: Any) -> Any:

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from durable_jobs import clock
 from durable_jobs.admin.base import ReadOnlyAdmin
-from durable_jobs.admin.confirmation import Once, Question, ask
+from durable_jobs.admin.confirmation import Confirmation, IdempotentForm, ask
 from durable_jobs.admin.display import length, moment
 from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.links import Links
@@ -34,7 +34,7 @@ VERBS = {
 }
 
 
-class RunForm(Once, Reason):
+class RunForm(IdempotentForm, Reason):
     """Why, and what the schedule was like when the form was shown."""
 
     held = forms.IntegerField(widget=forms.HiddenInput, min_value=0)
@@ -129,7 +129,7 @@ def act(admin: Any, request: HttpRequest, pk: int, verb: str) -> HttpResponse:
         return _do(request, schedule, verb, form.cleaned_data, links)
 
     stale = "" if verb in _open(schedule) else _STALE[verb]
-    question = Question(
+    question = Confirmation(
         title=f"{label}: {schedule}",
         verb=label,
         about=_about(schedule) if verb == "run" else _ABOUT[verb],
@@ -164,7 +164,7 @@ def _about(schedule: Schedule) -> str:
 
 
 def _form(schedule: Schedule) -> Any:
-    initial = {"held": len(schedule.held)}
+    initial = {"held": len(schedule.queued_occurrences)}
 
     def made(data: Any) -> RunForm:
         return RunForm(data, initial=initial)

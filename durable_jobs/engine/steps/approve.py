@@ -6,16 +6,16 @@ from django.apps import apps
 
 from durable_jobs import clock
 from durable_jobs.definitions.approvals import Approve
-from durable_jobs.engine.effects import Frame, Plan
+from durable_jobs.engine.effects import Plan, StepCall
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import WaitKind
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store.runs import Parked
+from durable_jobs.store.runs import SuspendedStep
 from durable_jobs.store.waits import NewWait
 
 
-def approve(frame: Frame, operation: Approve) -> Plan:
+def approve(frame: StepCall, operation: Approve) -> Plan:
     """Park until somebody decides, or the time is over."""
     session = frame.session
     session.check_alive()
@@ -37,7 +37,9 @@ def approve(frame: Frame, operation: Approve) -> Plan:
         rows.append(
             NewWait(kind=WaitKind.TIMEOUT, due_at=memo.due_at, condition=nothing)
         )
-    raise session.park(Parked(memo, rows), at_once=frame.scope.concurrent)
+    raise session.suspend_step(
+        SuspendedStep(memo, rows), at_once=frame.scope.concurrent
+    )
     yield  # a plan is a generator, also one that calls nothing
 
 

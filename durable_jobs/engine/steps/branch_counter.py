@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from durable_jobs import clock, ids
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.policies import AtLeast, First, Tolerate
-from durable_jobs.engine.effects import Frame
+from durable_jobs.engine.effects import StepCall
 from durable_jobs.engine.errors import Record
 from durable_jobs.engine.scope import Scope
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.steps import StepRecord
 
 ENDS = frozenset({StepStatus.COMPLETED, StepStatus.FAILED})
 
 
-class Tally:
+class BranchCounter:
     """The branches of one step. ``scopes`` are those of the ones that go on."""
 
-    def __init__(self, frame: Frame, operation: ops.Parallel) -> None:
+    def __init__(self, frame: StepCall, operation: ops.Parallel) -> None:
         self._memos = frame.session.memos
         self._operation = operation
         self.names = [name for name, _ in operation.branches]
@@ -38,7 +38,7 @@ class Tally:
     def _indexes(self) -> Iterable[int]:
         return range(len(self.keys))
 
-    def note(self, index: int, memo: Memo | None) -> None:
+    def note(self, index: int, memo: StepRecord | None) -> None:
         """Take note of a branch, if it has ended."""
         if memo is not None and memo.status in ENDS:
             self.ended[index] = memo.status
@@ -84,7 +84,7 @@ class Tally:
             if index not in self.ended:
                 scope.dropped = True
 
-    def verdict(self, frame: Frame) -> Memo:
+    def verdict(self, frame: StepCall) -> StepRecord:
         """Return the record of what the branches decided."""
         broken = self.broken()
         return frame.memo_as(

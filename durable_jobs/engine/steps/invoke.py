@@ -11,24 +11,24 @@ from durable_jobs import clock
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine.effects import Frame, Plan, answer
+from durable_jobs.engine.effects import Plan, StepCall, answer
 from durable_jobs.engine.errors import describe
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import send_event as event_sender
 from durable_jobs.exceptions import DuplicateKeyError
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import start as start_runs
-from durable_jobs.lifecycle.start import Start
+from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Run, WaitKind
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import awaited_runs, waits
 from durable_jobs.store.idempotency import Claim
-from durable_jobs.store.runs import INVOKE, START, Parked, outcome_of
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.runs import INVOKE, START, SuspendedStep, outcome_of
+from durable_jobs.store.steps import StepRecord
 from durable_jobs.store.waits import NewWait
 
 
-def invoke(frame: Frame, operation: ops.Invoke) -> Plan:
+def invoke(frame: StepCall, operation: ops.Invoke) -> Plan:
     """Start a child with the wait for its end, in one transaction.
 
     If a run holds the child's key, the step waits for that run.
@@ -50,24 +50,24 @@ def invoke(frame: Frame, operation: ops.Invoke) -> Plan:
 
     def effect() -> None:
         start_runs.insert([child])
-        hit("step.body", operation.id)
+        failpoint("step.body", operation.id)
 
-    hit("step.before", operation.id)
-    item = Parked(memo, new, along=effect)
-    raise frame.session.park(item, at_once=frame.scope.concurrent)
+    failpoint("step.before", operation.id)
+    item = SuspendedStep(memo, new, along=effect)
+    raise frame.session.suspend_step(item, at_once=frame.scope.concurrent)
     yield  # a plan is a generator, also one that calls nothing
 
 
 def _invoke_once(
-    frame: Frame,
-    child: Start,
+    frame: StepCall,
+    child: NewRun,
     claims: Sequence[Claim],
-    memo: Memo,
+    memo: StepRecord,
     new: Sequence[NewWait],
 ) -> Any:
     """Do so under keys: start the child, or wait for the run that holds its key."""
 
-    def effect() -> Memo:
+    def effect() -> StepRecord:
         made = memo
         try:
             run, mine = start_runs.start_once(child, claims)
@@ -77,12 +77,12 @@ def _invoke_once(
             made = _joined(frame.session.run.pk, run, memo)
         if not made.ended:
             waits.register(frame.session.run.pk, memo.key, _for_run(new, run, mine))
-        hit("step.body", memo.name)
+        failpoint("step.body", memo.name)
         return made
 
-    hit("step.before", memo.name)
+    failpoint("step.before", memo.name)
     memo = frame.session.record_with(effect)
-    hit("step.after", memo.name)
+    failpoint("step.after", memo.name)
     if not memo.ended:
         frame.session.waited = True
         raise Suspend
@@ -90,7 +90,7 @@ def _invoke_once(
     return answer(memo)
 
 
-def _joined(parent: uuid.UUID, run: Run, memo: Memo) -> Memo:
+def _joined(parent: uuid.UUID, run: Run, memo: StepRecord) -> StepRecord:
     """Return the record of a step whose key another run holds."""
     memo = memo.but(detail={"child": str(run.pk)})
     if awaited_runs.waits_for(run.pk, parent):
@@ -118,7 +118,7 @@ def _for_run(new: Sequence[NewWait], run: Run, mine: bool) -> list[NewWait]:
     return [wait, *(one for one in new if one.kind != WaitKind.CHILD)]
 
 
-def start(frame: Frame, operation: ops.Start) -> Plan:
+def start(frame: StepCall, operation: ops.StartRun) -> Plan:
     """Start a run and record its id, in one transaction.
 
     If a run holds the key of the start, that run's id is recorded.
@@ -127,48 +127,48 @@ def start(frame: Frame, operation: ops.Start) -> Plan:
     child, claims = _child(frame, operation.function, operation.data, START)
     now = clock.now()
 
-    def effect() -> Memo:
+    def effect() -> StepRecord:
         try:
             run, _ = start_runs.start_once(child, claims)
         except DuplicateKeyError as error:
             blank = frame.memo_as(StepStatus.FAILED, started_at=now)
             return _failed(blank, error, "StepFailed")
-        hit("step.body", operation.id)
+        failpoint("step.body", operation.id)
         return _completed(frame, str(run.pk), now)
 
     return _recorded(frame, effect)
     yield  # a plan is a generator, also one that calls nothing
 
 
-def _failed(memo: Memo, error: DuplicateKeyError, kind: str) -> Memo:
+def _failed(memo: StepRecord, error: DuplicateKeyError, kind: str) -> StepRecord:
     record = {**describe(error), "raise": kind}
     return memo.but(status=StepStatus.FAILED, error=record, ended_at=clock.now())
 
 
-def send_event(frame: Frame, operation: ops.SendEvent) -> Plan:
+def send_event(frame: StepCall, operation: ops.SendEvent) -> Plan:
     """Send events and record their ids, in one transaction."""
     frame.session.begin(operation.id)
     now = clock.now()
 
-    def effect() -> Memo:
+    def effect() -> StepRecord:
         sent = event_sender.send(operation.events, event_sender.STEP)
-        hit("step.body", operation.id)
+        failpoint("step.body", operation.id)
         return _completed(frame, sent, now)
 
     return _recorded(frame, effect)
     yield  # a plan is a generator, also one that calls nothing
 
 
-def _recorded(frame: Frame, effect: Callable[[], Memo]) -> Any:
+def _recorded(frame: StepCall, effect: Callable[[], StepRecord]) -> Any:
     """Do something with the record of it, and return what every replay will see."""
-    hit("step.before", frame.name)
+    failpoint("step.before", frame.name)
     memo = frame.session.record_with(effect)
-    hit("step.after", frame.name)
+    failpoint("step.after", frame.name)
     frame.session.go_on()
     return answer(memo)
 
 
-def _completed(frame: Frame, value: Any, started: Any) -> Memo:
+def _completed(frame: StepCall, value: Any, started: Any) -> StepRecord:
     return frame.memo_as(
         StepStatus.COMPLETED,
         output=frame.session.encode(value, frame.name),
@@ -178,8 +178,8 @@ def _completed(frame: Frame, value: Any, started: Any) -> Memo:
 
 
 def _child(
-    frame: Frame, function: Function | str, data: Any, relation: str
-) -> tuple[Start, list[Claim]]:
+    frame: StepCall, function: Function | str, data: Any, relation: str
+) -> tuple[NewRun, list[Claim]]:
     """Return the start of a child and the claims on its keys.
 
     Raise ``ExpressionError`` if a key of its flow control fails.

@@ -7,32 +7,40 @@ from datetime import datetime
 
 from durable_jobs import clock
 from durable_jobs.definitions import operations as ops
-from durable_jobs.engine.effects import Enter, Fork, Frame, Outcome, Plan
+from durable_jobs.engine.effects import (
+    BodyOutcome,
+    CallBranch,
+    Plan,
+    RunBranches,
+    StepCall,
+)
 from durable_jobs.engine.retries import not_due, settle
 from durable_jobs.engine.scope import Scope, entered
-from durable_jobs.engine.steps.branch_counter import Tally
+from durable_jobs.engine.steps.branch_counter import BranchCounter
 from durable_jobs.engine.steps.parallel_results import answer
 from durable_jobs.engine.suspend import Suspend, is_suspension
 from durable_jobs.exceptions import DurableError
 from durable_jobs.lifecycle import finish
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import runs
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.steps import StepRecord
 
 BRANCH = "branch"
 
 
-def parallel(frame: Frame, operation: ops.Parallel) -> Plan:
+def parallel(frame: StepCall, operation: ops.Parallel) -> Plan:
     """Drive the branches that have not ended, and record what they decide together."""
     session = frame.session
     session.check_going()
     if frame.memo is None:
         frame.memo = frame.memo_as(StepStatus.RUNNING, started_at=clock.now())
         session.note(frame.memo)
-    tally = Tally(frame, operation)
+    tally = BranchCounter(frame, operation)
     session.meet_below(*(tally.keys[index] for index in tally.ended))
     branches = [functools.partial(_branch, frame, tally, i) for i in tally.scopes]
-    yield Fork(branches, operation.max_concurrency, tally.decided, tally.drop_losers)
+    yield RunBranches(
+        branches, operation.max_concurrency, tally.decided, tally.drop_losers
+    )
     if not tally.decided():
         raise Suspend
     if tally.losers():
@@ -50,7 +58,7 @@ class _BranchOperation(ops.Operation):
     kind = BRANCH
 
 
-def _branch(frame: Frame, tally: Tally, index: int) -> Plan:
+def _branch(frame: StepCall, tally: BranchCounter, index: int) -> Plan:
     """Drive one branch to its end or to where it waits; return whether it waits."""
     scope, started = tally.scopes[index], clock.now()
     with entered(scope):
@@ -58,7 +66,7 @@ def _branch(frame: Frame, tally: Tally, index: int) -> Plan:
     if inner is None:
         return True
     call, name = tally.calls[index], tally.names[index]
-    outcome: Outcome = yield Enter(call, name, scope, inner.lines)
+    outcome: BodyOutcome = yield CallBranch(call, name, scope, inner.lines)
     if outcome.error is not None and is_suspension(outcome.error):
         return True
     waits = yield from _record_branch(inner, outcome, started)
@@ -66,7 +74,9 @@ def _branch(frame: Frame, tally: Tally, index: int) -> Plan:
     return waits
 
 
-def _begun(frame: Frame, tally: Tally, index: int, started: datetime) -> Frame | None:
+def _begun(
+    frame: StepCall, tally: BranchCounter, index: int, started: datetime
+) -> StepCall | None:
     """Return a branch as a step of its own; None when it is not to go on now."""
     session = frame.session
     try:
@@ -74,12 +84,12 @@ def _begun(frame: Frame, tally: Tally, index: int, started: datetime) -> Frame |
     except Suspend:
         return None
     name, key = tally.names[index], tally.keys[index]
-    inner = Frame(
+    inner = StepCall(
         session,
         Scope(frame.key, concurrent=True, parent=frame.scope),
         _BranchOperation(id=name),
         key,
-        session.meet(key, name, BRANCH),
+        session.replay(key, name, BRANCH),
         branch=tally.scopes[index],
     )
     if not_due(inner):
@@ -94,7 +104,7 @@ def _begun(frame: Frame, tally: Tally, index: int, started: datetime) -> Frame |
     return inner
 
 
-def _record_branch(inner: Frame, outcome: Outcome, started: datetime) -> Plan:
+def _record_branch(inner: StepCall, outcome: BodyOutcome, started: datetime) -> Plan:
     """Record what a branch came to; return whether it waits."""
     try:
         yield from settle(inner, outcome, started)
@@ -106,7 +116,7 @@ def _record_branch(inner: Frame, outcome: Outcome, started: datetime) -> Plan:
     return False
 
 
-def _decide(frame: Frame, tally: Tally) -> Memo:
+def _decide(frame: StepCall, tally: BranchCounter) -> StepRecord:
     """Record what the branches came to, and cancel all that the others wait for.
 
     On the attempt's own thread, as all writes: no branch ends meanwhile.
@@ -116,11 +126,11 @@ def _decide(frame: Frame, tally: Tally) -> Memo:
     memo = tally.verdict(frame)
     keys, parked = session.drop([tally.keys[index] for index in tally.losers()])
 
-    def effect() -> Memo:
+    def effect() -> StepRecord:
         for item in parked:
             if item.along is not None:
                 item.along()
-        runs.drop_steps(session.run, keys, finish.follow)
+        runs.drop_steps(session.run, keys, finish.start_handler)
         return memo
 
     return session.record_with(effect)

@@ -11,23 +11,23 @@ from typing import Any
 from durable_jobs import exceptions, ids
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.policies import First
-from durable_jobs.engine.attempt_state import Session
-from durable_jobs.engine.effects import Frame
+from durable_jobs.engine.attempt_state import AttemptState
+from durable_jobs.engine.effects import StepCall
 from durable_jobs.engine.effects import answer as plain
 from durable_jobs.engine.errors import rebuild
 from durable_jobs.engine.steps.branch_counter import ENDS
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.steps import StepRecord
 
 
-def answer(frame: Frame, memo: Memo) -> Any:
+def answer(frame: StepCall, memo: StepRecord) -> Any:
     """Return the results by the recorded choice; raise ``BatchError`` when broken."""
     session, operation = frame.session, frame.operation
     assert isinstance(operation, ops.Parallel)
     session.meet_below(memo.key)
     if memo.status == StepStatus.FAILED:
         error = rebuild(memo.error or {}, memo.name, memo.key)
-        assert isinstance(error, exceptions.BatchError)
+        assert isinstance(error, exceptions.ParallelError)
         error.results = _all(session, memo)
         raise error
     if operation.return_exceptions:
@@ -38,24 +38,24 @@ def answer(frame: Frame, memo: Memo) -> Any:
     return _some(session, memo, chosen)
 
 
-def _all(session: Session, memo: Memo) -> Any:
+def _all(session: AttemptState, memo: StepRecord) -> Any:
     """Return every branch's result, exception or ``Cancelled``."""
     return _some(session, memo, (memo.detail or {})["branches"])
 
 
-def _some(session: Session, memo: Memo, names: Iterable[str]) -> Any:
+def _some(session: AttemptState, memo: StepRecord, names: Iterable[str]) -> Any:
     results = {name: _result(session, memo, name) for name in names}
     return results if (memo.detail or {})["named"] else list(results.values())
 
 
-def _result(session: Session, memo: Memo, name: str) -> Any:
+def _result(session: AttemptState, memo: StepRecord, name: str) -> Any:
     """Return a branch's result, or its error as a value."""
     branch = session.memos.get(ids.step_key(name, memo.key))
     if branch is None or branch.status not in ENDS:
-        return exceptions.Cancelled()
+        return exceptions.BranchCancelled()
     try:
         return plain(branch)
-    except exceptions.BatchError as error:
+    except exceptions.ParallelError as error:
         inner = session.memos.get((branch.error or {}).get("step", ""))
         if inner is not None and inner.detail is not None:
             error.results = _all(session, inner)

@@ -13,21 +13,21 @@ from durable_jobs.control_flow import let_pass
 from durable_jobs.definitions import operations as ops
 from durable_jobs.engine.awaitables import refusal
 from durable_jobs.engine.body_calls import stubbed
-from durable_jobs.engine.effects import Call, Frame, Outcome, Plan
+from durable_jobs.engine.effects import BodyOutcome, CallBody, Plan, StepCall
 from durable_jobs.engine.retries import give_up, not_due, schedule, settle
-from durable_jobs.engine.suspend import BranchDropped, Suspend, own_writes
+from durable_jobs.engine.suspend import BranchDiscarded, Suspend, own_writes
 from durable_jobs.engine.time_limits import interruptible
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.logs import kept
 from durable_jobs.retry import as_backoff
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, steps
 from durable_jobs.store.connection_state import AtomicGuard
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.steps import StepRecord
 
 
-def run(frame: Frame, operation: ops.Run) -> Plan:
+def run(frame: StepCall, operation: ops.RunStep) -> Plan:
     """Call the body and record its result."""
     frame.session.begin(operation.id, operation.queue)
     if not_due(frame):
@@ -37,8 +37,8 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
     frame.keep_lines(started)
     if operation.at_most_once:
         yield from _mark_started(frame, operation)
-    hit("step.before", operation.id)
-    outcome = yield Call(
+    failpoint("step.before", operation.id)
+    outcome = yield CallBody(
         fn=operation.fn,
         name=operation.id,
         attempt=frame.memo.attempt if frame.memo is not None else 0,
@@ -47,7 +47,7 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
         timeout=operation.limit,
         lines=frame.lines,
     )
-    hit("step.body", operation.id)
+    failpoint("step.body", operation.id)
     result = yield from settle(
         frame,
         outcome,
@@ -56,12 +56,12 @@ def run(frame: Frame, operation: ops.Run) -> Plan:
         backoff=None if operation.backoff is None else as_backoff(operation.backoff),
         retry_on=operation.retry_on,
     )
-    hit("step.after", operation.id)
+    failpoint("step.after", operation.id)
     frame.session.go_on()
     return result
 
 
-def _mark_started(frame: Frame, operation: ops.Run) -> Plan:
+def _mark_started(frame: StepCall, operation: ops.RunStep) -> Plan:
     """Record that the only attempt begins; one that had begun was interrupted."""
     if frame.memo is not None and frame.memo.status == StepStatus.RUNNING:
         message = (
@@ -74,7 +74,7 @@ def _mark_started(frame: Frame, operation: ops.Run) -> Plan:
     yield from frame.write(memo)
 
 
-def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
+def atomic(frame: StepCall, operation: ops.Atomic) -> Plan:
     """Call the body and record its result in one transaction."""
     _check_atomic(operation)
     frame.session.begin(operation.id)
@@ -83,9 +83,9 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
     started = clock.now()
     frame.given(operation.args, operation.kwargs)
     frame.keep_lines(started)
-    hit("step.before", operation.id)
+    failpoint("step.before", operation.id)
     blank = frame.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
-    outcome: Outcome = yield Call(
+    outcome: BodyOutcome = yield CallBody(
         fn=functools.partial(_together, frame, operation, blank),
         name=operation.id,
         attempt=blank.attempt,
@@ -99,12 +99,14 @@ def atomic(frame: Frame, operation: ops.Atomic) -> Plan:
         raise suspend or (yield from give_up(frame, error, started))
     memo, status = outcome.value
     frame.session.recorded(memo, status)
-    hit("step.after", operation.id)
+    failpoint("step.after", operation.id)
     frame.session.go_on()
     return serialization.loads(memo.output)
 
 
-def _together(frame: Frame, operation: ops.Atomic, blank: Memo) -> tuple[Memo, str]:
+def _together(
+    frame: StepCall, operation: ops.Atomic, blank: StepRecord
+) -> tuple[StepRecord, str]:
     """Lock the run, call the body, record: one commit, or nothing of it.
 
     The lock comes first, so that whoever lost the lease writes nothing. A database that
@@ -114,15 +116,15 @@ def _together(frame: Frame, operation: ops.Atomic, blank: Memo) -> tuple[Memo, s
     with own_writes():
         with transaction.atomic(using=db.alias()):
             status = steps.fence(frame.session.lease)
-            hit("record.locked")
+            failpoint("record.locked")
             if not frame.scope.alive:
-                raise BranchDropped  # who holds the lock sees what the others decided
+                raise BranchDiscarded  # who holds the lock sees what the others decided
             text = _called(frame, operation)
             logs = frame.logged()
             memo = blank.but(output=text, error=None, logs=logs, ended_at=clock.now())
             steps.write(frame.session.run.pk, [memo])
-            hit("record.written", operation.id)
-        hit("record.committed", operation.id)
+            failpoint("record.written", operation.id)
+        failpoint("record.committed", operation.id)
     return memo, status
 
 
@@ -134,7 +136,7 @@ class _Undone(Exception):
         self.error = error
 
 
-def _called(frame: Frame, operation: ops.Atomic) -> str:
+def _called(frame: StepCall, operation: ops.Atomic) -> str:
     """Call the body and return its result as JSON text."""
     fn = stubbed(operation.id, operation.fn)
     whose = f"The body of step {operation.id!r}"
@@ -153,7 +155,7 @@ def _called(frame: Frame, operation: ops.Atomic) -> str:
         raise _Undone(error) from error
     finally:
         guard.leave()
-    hit("step.body", operation.id)
+    failpoint("step.body", operation.id)
     return text
 
 

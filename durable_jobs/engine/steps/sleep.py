@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from durable_jobs import clock
 from durable_jobs.definitions import operations as ops
-from durable_jobs.engine.effects import Frame, Plan
+from durable_jobs.engine.effects import Plan, StepCall
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import WaitKind
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store.runs import Parked
+from durable_jobs.store.runs import SuspendedStep
 from durable_jobs.store.waits import NewWait
 
 
-def sleep(frame: Frame, operation: ops.Sleep) -> Plan:
+def sleep(frame: StepCall, operation: ops.Sleep) -> Plan:
     """Park until the time has come; a time that is past needs no parking."""
     if frame.memo is not None:
         raise Suspend
@@ -29,5 +29,5 @@ def sleep(frame: Frame, operation: ops.Sleep) -> Plan:
         frame.session.go_on()
         return None
     memo = frame.memo_as(StepStatus.SLEEPING, due_at=due, started_at=now)
-    item = Parked(memo, [NewWait(kind=WaitKind.SLEEP, due_at=due)])
-    raise frame.session.park(item, at_once=frame.scope.concurrent)
+    item = SuspendedStep(memo, [NewWait(kind=WaitKind.SLEEP, due_at=due)])
+    raise frame.session.suspend_step(item, at_once=frame.scope.concurrent)

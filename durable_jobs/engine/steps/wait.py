@@ -18,26 +18,26 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.policies import AnyWait, EventWait, ModelWait, SignalWait
 from durable_jobs.definitions.triggers import compile_match_and_condition
-from durable_jobs.engine.effects import Frame, Plan
+from durable_jobs.engine.effects import Plan, StepCall
 from durable_jobs.engine.effects import answer as plain
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import model_waits, send_signal, wait_matches
 from durable_jobs.events.model_changes import concrete
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import condition_keys
 from durable_jobs.models import Event, Wait, WaitKind
 from durable_jobs.serialization.match_keys import match_key
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, waits
-from durable_jobs.store.runs import Parked
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.runs import SuspendedStep
+from durable_jobs.store.steps import StepRecord
 from durable_jobs.store.waits import NewWait
 
 Waiting = ops.WaitForEvent | ops.WaitForSignal | ops.WaitForModel | ops.WaitForAny
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class WaitMatch:
     """What ended a wait: the alternative's name, its value, and the event's id."""
 
     branch: str
@@ -45,7 +45,7 @@ class Found:
     event: str = ""
 
 
-def wait(frame: Frame, operation: Waiting) -> Plan:
+def wait(frame: StepCall, operation: Waiting) -> Plan:
     """Look, park, and look again each time the run is woken."""
     session = frame.session
     session.check_alive()
@@ -70,7 +70,7 @@ def _alternatives(operation: Waiting) -> Mapping[str, AnyWait]:
 # Parking
 
 
-def _park(frame: Frame, operation: Waiting, named: Mapping[str, AnyWait]) -> Plan:
+def _park(frame: StepCall, operation: Waiting, named: Mapping[str, AnyWait]) -> Plan:
     """Register what is waited for; return what to raise."""
     session = frame.session
     memo = frame.memo_as(StepStatus.WAITING, started_at=clock.now())
@@ -85,15 +85,15 @@ def _park(frame: Frame, operation: Waiting, named: Mapping[str, AnyWait]) -> Pla
             )
         )
         memo.due_at = rows[-1].due_at
-    item = Parked(memo, rows)
+    item = SuspendedStep(memo, rows)
     signals = [one for one in named.values() if isinstance(one, SignalWait)]
     if signals:
         return (yield from _park_signals(frame, item, signals))
     look = _look_after(frame, named)
-    return session.park(item, at_once=frame.scope.concurrent, look=look)
+    return session.suspend_step(item, at_once=frame.scope.concurrent, look=look)
 
 
-def _row(frame: Frame, branch: str, one: AnyWait) -> NewWait:
+def _row(frame: StepCall, branch: str, one: AnyWait) -> NewWait:
     if isinstance(one, SignalWait):
         return NewWait(kind=WaitKind.SIGNAL, name=one.name, branch=branch)
     if isinstance(one, ModelWait):
@@ -107,7 +107,7 @@ def _row(frame: Frame, branch: str, one: AnyWait) -> NewWait:
     return _event_row(frame, branch, one)
 
 
-def _event_row(frame: Frame, branch: str, one: EventWait) -> NewWait:
+def _event_row(frame: StepCall, branch: str, one: EventWait) -> NewWait:
     condition: dict[str, Any] = {}
     match = ""
     if one.match is not None:
@@ -130,7 +130,9 @@ def _event_row(frame: Frame, branch: str, one: EventWait) -> NewWait:
     )
 
 
-def _park_signals(frame: Frame, item: Parked, signals: list[SignalWait]) -> Plan:
+def _park_signals(
+    frame: StepCall, item: SuspendedStep, signals: list[SignalWait]
+) -> Plan:
     """Register at once: whether a name is free is known by its row alone."""
     session = frame.session
     for one in signals:
@@ -138,7 +140,7 @@ def _park_signals(frame: Frame, item: Parked, signals: list[SignalWait]) -> Plan
             take = functools.partial(send_signal.replace, one.name, session.run.pk)
             session.write(take)
     try:
-        return session.park(item, at_once=True)
+        return session.suspend_step(item, at_once=True)
     except IntegrityError:
         session.memos.pop(item.memo.key, None)
     names = ", ".join(repr(one.name) for one in signals)
@@ -150,7 +152,7 @@ def _park_signals(frame: Frame, item: Parked, signals: list[SignalWait]) -> Plan
 
 
 def _look_after(
-    frame: Frame, named: Mapping[str, AnyWait]
+    frame: StepCall, named: Mapping[str, AnyWait]
 ) -> Callable[[], None] | None:
     """Return the look that follows the commit of the waits, if one is needed.
 
@@ -167,7 +169,7 @@ def _look_after(
     run_id, key = frame.session.run.pk, frame.key
 
     def look() -> None:
-        hit("look.begin", frame.name)
+        failpoint("look.begin", frame.name)
         rows = Wait.objects.using(db.alias()).filter(run_id=run_id, step=key)
         for row in rows.order_by("pk"):
             one = named.get(row.branch)
@@ -181,17 +183,17 @@ def _look_after(
                 and _fresh(one) is not None
             ):
                 waits.wake([run_id])
-        hit("look.done", frame.name)
+        failpoint("look.done", frame.name)
 
     return look
 
 
-def _look_back(frame: Frame, row: Wait, one: EventWait) -> bool:
+def _look_back(frame: StepCall, row: Wait, one: EventWait) -> bool:
     run = frame.session.run
     consumed = _consumed(frame)
     if not callable(one.if_):
-        return wait_matches.look_back(run, frame.key, row, consumed)
-    came = wait_matches.came_before(run, row, consumed)
+        return wait_matches.find_earlier_event(run, frame.key, row, consumed)
+    came = wait_matches.earlier_matches(run, row, consumed)
     if came:
         with db.atomic():
             waits.lock_runs([run.pk])
@@ -200,22 +202,22 @@ def _look_back(frame: Frame, row: Wait, one: EventWait) -> bool:
     return False  # the function itself decides
 
 
-def _consumed(frame: Frame) -> list[str]:
+def _consumed(frame: StepCall) -> list[str]:
     """Return the events that earlier waits of the run have taken."""
     details = (memo.detail or {} for memo in frame.session.memos.values())
     return [str(detail["event"]) for detail in details if detail.get("event")]
 
 
-def _true_already(named: Mapping[str, AnyWait]) -> Found | None:
+def _true_already(named: Mapping[str, AnyWait]) -> WaitMatch | None:
     for branch, one in named.items():
         if isinstance(one, ModelWait):
             instance = _fresh(one)
             if instance is not None:
-                return Found(branch, instance)
+                return WaitMatch(branch, instance)
     return None
 
 
-def _look_again(frame: Frame, named: Mapping[str, AnyWait]) -> Found | None:
+def _look_again(frame: StepCall, named: Mapping[str, AnyWait]) -> WaitMatch | None:
     found = _true_already(named)
     if found is not None:
         return found
@@ -237,15 +239,15 @@ def _look_again(frame: Frame, named: Mapping[str, AnyWait]) -> Found | None:
     return None
 
 
-def _among_its_own(frame: Frame, row: Wait, one: EventWait) -> Found | None:
+def _among_its_own(frame: StepCall, row: Wait, one: EventWait) -> WaitMatch | None:
     """Look among the events that only the function itself can tell, or has to find."""
     unlooked = row.due_at is not None
     events = wait_matches.proposed(row)
     if unlooked:  # the attempt that registered the wait has not lived to look back
-        events += wait_matches.came_before(frame.session.run, row, _consumed(frame))
+        events += wait_matches.earlier_matches(frame.session.run, row, _consumed(frame))
     for event in events:
         if _holds(frame, one, event):
-            return Found(row.branch, as_output(event), event.pk)
+            return WaitMatch(row.branch, as_output(event), event.pk)
     if unlooked:
         waits.looked(row)
     if events:
@@ -255,7 +257,7 @@ def _among_its_own(frame: Frame, row: Wait, one: EventWait) -> Found | None:
     return None
 
 
-def _holds(frame: Frame, one: EventWait, event: Event) -> bool:
+def _holds(frame: StepCall, one: EventWait, event: Event) -> bool:
     condition = compile_match_and_condition(one.match, one.if_, one.event)
     run = frame.session.run
     came = wait_matches.received(event)
@@ -277,7 +279,7 @@ def as_output(event: Event) -> dict[str, Any]:
     return wait_matches.received(event).as_dict() | {"data": event.data, "ts": event.ts}
 
 
-def _complete(frame: Frame, operation: Waiting, found: Found) -> Any:
+def _complete(frame: StepCall, operation: Waiting, found: WaitMatch) -> Any:
     several = isinstance(operation, ops.WaitForAny)
     value = [found.branch, found.value] if several else found.value
     memo = frame.memo_as(
@@ -292,7 +294,7 @@ def _complete(frame: Frame, operation: Waiting, found: Found) -> Any:
     return answer(frame, recorded)
 
 
-def answer(frame: Frame, memo: Memo) -> Any:
+def answer(frame: StepCall, memo: StepRecord) -> Any:
     """Return events as events, and what ``wait_for_any`` found as a pair."""
     value = plain(memo)
     operation = frame.operation

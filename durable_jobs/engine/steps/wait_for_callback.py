@@ -9,22 +9,22 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.callbacks import Callback
 from durable_jobs.durations import format_duration
-from durable_jobs.engine.effects import Call, Frame, Plan, answer
+from durable_jobs.engine.effects import CallBody, Plan, StepCall, answer
 from durable_jobs.engine.retries import record_of, schedule, told
 from durable_jobs.engine.steps.invoke import timeout_wait
 from durable_jobs.engine.suspend import Suspend
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import callbacks
 from durable_jobs.models import WaitKind
 from durable_jobs.statuses import StepStatus
-from durable_jobs.store.runs import Parked
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.runs import SuspendedStep
+from durable_jobs.store.steps import StepRecord
 from durable_jobs.store.waits import NewWait
 
 SUBMITTED = {"submitted": True}
 
 
-def wait(frame: Frame, operation: ops.WaitForCallback) -> Plan:
+def wait(frame: StepCall, operation: ops.WaitForCallback) -> Plan:
     """Register, submit, park: an answer that comes while submitting is not lost."""
     session = frame.session
     session.begin(operation.id)
@@ -32,27 +32,27 @@ def wait(frame: Frame, operation: ops.WaitForCallback) -> Plan:
         raise Suspend
     if frame.memo is None:
         memo = frame.memo_as(StepStatus.WAITING, started_at=clock.now())
-        session.park(Parked(memo, _waits(operation)), at_once=True)
+        session.suspend_step(SuspendedStep(memo, _waits(operation)), at_once=True)
         frame.memo = memo
-    hit("step.before", operation.id)
+    failpoint("step.before", operation.id)
     if operation.submit is not None:
         yield from _submit(frame, operation)
-    hit("step.body", operation.id)
+    failpoint("step.body", operation.id)
     memo = frame.memo_as(
         StepStatus.WAITING, detail=SUBMITTED, logs=frame.logged(), due_at=None
     )
     yield from frame.write(memo)
-    hit("step.after", operation.id)
+    failpoint("step.after", operation.id)
     raise Suspend
 
 
-def _submit(frame: Frame, operation: ops.WaitForCallback) -> Plan:
+def _submit(frame: StepCall, operation: ops.WaitForCallback) -> Plan:
     assert operation.submit is not None, "the caller has looked"
     memo = frame.memo
     started = clock.now()
     frame.keep_lines(started)
     token = callbacks.token(frame.session.run.pk, frame.key)
-    outcome = yield Call(
+    outcome = yield CallBody(
         fn=operation.submit,
         name=operation.id,
         attempt=memo.attempt if memo is not None else 0,
@@ -79,15 +79,15 @@ def _submit(frame: Frame, operation: ops.WaitForCallback) -> Plan:
 
 
 def _url(token: str) -> str | None:
-    base = settings.CALLBACK_URL
+    base = settings.CALLBACK_BASE_URL
     return None if base is None else f"{base.rstrip('/')}/{token}"
 
 
-def _submitted(memo: Memo | None) -> bool:
+def _submitted(memo: StepRecord | None) -> bool:
     return memo is not None and bool((memo.detail or {}).get("submitted"))
 
 
-def _not_due(memo: Memo | None) -> bool:
+def _not_due(memo: StepRecord | None) -> bool:
     return memo is not None and memo.due_at is not None and memo.due_at > clock.now()
 
 

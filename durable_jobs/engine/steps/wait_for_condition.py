@@ -10,21 +10,21 @@ from durable_jobs import clock, serialization
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.policies import Done
 from durable_jobs.durations import format_duration, parse_duration
-from durable_jobs.engine.effects import Call, Frame, Plan
+from durable_jobs.engine.effects import CallBody, Plan, StepCall
 from durable_jobs.engine.retries import next_attempt, record_of, told
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.exceptions import LimitExceeded, PayloadError
-from durable_jobs.failpoints import hit
+from durable_jobs.failpoints import failpoint
 from durable_jobs.models import WaitKind
 from durable_jobs.retry import as_backoff
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import steps
-from durable_jobs.store.runs import Parked
-from durable_jobs.store.steps import Memo
+from durable_jobs.store.runs import SuspendedStep
+from durable_jobs.store.steps import StepRecord
 from durable_jobs.store.waits import NewWait
 
 
-def wait(frame: Frame, operation: ops.WaitForCondition) -> Plan:
+def wait(frame: StepCall, operation: ops.WaitForCondition) -> Plan:
     """Ask once if it is time; end, or park until the next time."""
     session = frame.session
     session.begin(operation.id)
@@ -34,15 +34,15 @@ def wait(frame: Frame, operation: ops.WaitForCondition) -> Plan:
     asked = _Asked.of(operation, memo)
     started = memo.started_at if memo is not None else clock.now()
     frame.keep_lines(clock.now(), asked.errors)
-    hit("step.before", operation.id)
-    outcome = yield Call(
+    failpoint("step.before", operation.id)
+    outcome = yield CallBody(
         fn=operation.check,
         name=operation.id,
         attempt=asked.errors,
         args=(serialization.own_copy(asked.state),),
         lines=frame.lines,
     )
-    hit("step.body", operation.id)
+    failpoint("step.body", operation.id)
     if outcome.error is not None:
         return _failed(frame, asked, outcome.error, started)
     if isinstance(outcome.value, Done):
@@ -77,7 +77,7 @@ class _Asked:
         self.state, self.deadline = state, deadline
 
     @classmethod
-    def of(cls, operation: ops.WaitForCondition, memo: Memo | None) -> _Asked:
+    def of(cls, operation: ops.WaitForCondition, memo: StepRecord | None) -> _Asked:
         """Return it as recorded, or as it is at the beginning."""
         if memo is None or memo.detail is None:
             limit: timedelta | None = operation.limit
@@ -103,7 +103,7 @@ class _Asked:
 
 
 def _park(
-    frame: Frame,
+    frame: StepCall,
     asked: _Asked,
     due: datetime,
     started: datetime | None,
@@ -125,11 +125,11 @@ def _park(
         due_at=due,
         started_at=started,
     )
-    item = Parked(memo, waits, known=frame.memo is not None, along=along)
-    return frame.session.park(item, at_once=frame.scope.concurrent)
+    item = SuspendedStep(memo, waits, known=frame.memo is not None, along=along)
+    return frame.session.suspend_step(item, at_once=frame.scope.concurrent)
 
 
-def _timeout(frame: Frame, deadline: datetime) -> NewWait:
+def _timeout(frame: StepCall, deadline: datetime) -> NewWait:
     operation = frame.operation
     assert isinstance(operation, ops.WaitForCondition)
     length = format_duration(operation.limit or timedelta())
@@ -143,7 +143,7 @@ def _timeout(frame: Frame, deadline: datetime) -> NewWait:
 
 
 def _failed(
-    frame: Frame, asked: _Asked, error: BaseException, started: datetime | None
+    frame: StepCall, asked: _Asked, error: BaseException, started: datetime | None
 ) -> Any:
     function = frame.session.function
     due = next_attempt(error, asked.errors, function.retries, function.backoff)
@@ -163,7 +163,7 @@ def _failed(
     raise _park(frame, asked, due, started, along=along)
 
 
-def _end(frame: Frame, value: Any, started: datetime | None) -> Any:
+def _end(frame: StepCall, value: Any, started: datetime | None) -> Any:
     text = frame.session.encode(value, frame.name)
     memo = frame.memo_as(
         StepStatus.COMPLETED,
@@ -175,13 +175,13 @@ def _end(frame: Frame, value: Any, started: datetime | None) -> Any:
         ended_at=clock.now(),
     )
     frame.session.record_with(lambda: memo, dropping_waits=True)
-    hit("step.after", frame.name)
+    failpoint("step.after", frame.name)
     frame.session.go_on()
     return serialization.loads(text)
 
 
 def _fail(
-    frame: Frame, record: dict[str, Any], started: datetime | None
+    frame: StepCall, record: dict[str, Any], started: datetime | None
 ) -> BaseException:
     from durable_jobs.engine.errors import rebuild
 

@@ -15,7 +15,13 @@ from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.management import autoreload
-from durable_jobs.management.dev_server import Beat, Tree, Web, Worker, choose_broker
+from durable_jobs.management.dev_server import (
+    Beat,
+    DevServer,
+    Web,
+    Worker,
+    choose_broker,
+)
 from durable_jobs.models import Run
 from durable_jobs.signals import run_changed, run_created
 from durable_jobs.store import db
@@ -61,7 +67,7 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         """Serve until Ctrl-C, or until the code changes."""
         self._options = options
-        self._tree: Tree | None = None
+        self._tree: DevServer | None = None
         if not options["noreload"]:
             autoreload.run(self._work, self._rest)
             return
@@ -83,7 +89,7 @@ class Command(BaseCommand):
         app = project_app()
         broker = choose_broker(app, memory=self._options["memory"])
         web, worker = Web(address, port), Worker(app, self._options["concurrency"])
-        tree = Tree(web, worker, Beat(app))
+        tree = DevServer(web, worker, Beat(app))
         run_created.connect(self._created, weak=False, dispatch_uid="durable_dev.new")
         run_changed.connect(self._changed, weak=False, dispatch_uid="durable_dev.run")
         self._tree = tree

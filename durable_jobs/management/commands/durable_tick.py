@@ -45,7 +45,7 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stop.set())
         self.stdout.write("Ticking. Quit with Ctrl-C.")
         self.stdout.flush()
-        while not stop.wait(settings.TICK.total_seconds()):
+        while not stop.wait(settings.TICK_INTERVAL.total_seconds()):
             try:
                 tick.tick()
                 db.outage.end()

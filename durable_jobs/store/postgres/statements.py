@@ -126,7 +126,7 @@ def claim(
         rows = prepared.fetch(_CLAIM_HEADS, [queue, queue, queue, *ready, *taken])
     else:
         rows = prepared.fetch(_CLAIM, [queue, *ready, *taken])
-    return sorted(map(_run, rows), key=lambda run: (run.place, run.pk))
+    return sorted(map(_run, rows), key=lambda run: (run.run_order, run.pk))
 
 
 def _run(row: Sequence[Any]) -> Run:

@@ -172,7 +172,7 @@ def finish(
     return list(found[0][0]) if found else None
 
 
-class Woken(NamedTuple):
+class WokenRun(NamedTuple):
     """A run that goes on."""
 
     id: uuid.UUID
@@ -241,14 +241,14 @@ _RESOLVE = _TAKE.replace("%ENDED%", _END).replace("%WHAT%", "(SELECT key FROM en
 Place = tuple[int, uuid.UUID, str]
 
 
-def take(place: Place, happened_at: datetime | None, now: datetime) -> Woken | None:
+def take(place: Place, happened_at: datetime | None, now: datetime) -> WokenRun | None:
     """End a wait and wake its run; None when another was first, or it has ended.
 
     So it is when a timeout of the step was due before ``happened_at``.
     """
     wait_id, run_id, _ = place
     rows = prepared.fetch(_TAKE_ONLY, [run_id, wait_id, happened_at, now])
-    return Woken(*rows[0]) if rows else None
+    return WokenRun(*rows[0]) if rows else None
 
 
 def resolve(
@@ -259,14 +259,14 @@ def resolve(
     error: dict[str, Any] | None,
     detail: dict[str, Any] | None,
     now: datetime,
-) -> Woken | None:
+) -> WokenRun | None:
     """Do as ``take``, and end the step with all its waits."""
     wait_id, run_id, step = place
     ending = [status, output, _json(error), _json(detail), now]
     step_id = ids.step_pk(run_id, step)
     taking = [run_id, wait_id, happened_at]
     rows = prepared.fetch(_RESOLVE, [*taking, step, *ending, step_id, now])
-    return Woken(*rows[0]) if rows else None
+    return WokenRun(*rows[0]) if rows else None
 
 
 def _json(value: dict[str, Any] | None) -> str | None:
@@ -313,7 +313,7 @@ SELECT id, NULL, NULL, NULL, NULL, NULL FROM found WHERE NOT wakes
 
 def expire(
     waking: Sequence[str], others: Sequence[str], limit: int, now: datetime
-) -> tuple[list[Woken], list[int]]:
+) -> tuple[list[WokenRun], list[int]]:
     """End up to ``limit`` sleeps and retries that are due, and wake their runs.
 
     Runs that others have locked are left for the next sweep. Waits of the kinds in
@@ -321,5 +321,5 @@ def expire(
     """
     values = [list(waking), now, [*waking, *others], limit, now, now]
     rows = prepared.fetch(_EXPIRE, values)
-    woken = [Woken(*row[1:]) for row in rows if row[0] is None]
+    woken = [WokenRun(*row[1:]) for row in rows if row[0] is None]
     return woken, [row[0] for row in rows if row[0] is not None]

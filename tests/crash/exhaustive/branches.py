@@ -46,7 +46,7 @@ def tolerant_map(world: World) -> list[Action]:
             def body() -> str:
                 world.effect(ctx, item)
                 if item == "bad":
-                    raise durable.NonRetriable("bad")
+                    raise durable.NonRetriableError("bad")
                 return item
 
             return str(ctx.step.run(item, body))
@@ -102,7 +102,7 @@ def async_map(world: World) -> list[Action]:
             await asyncio.sleep(0)
             world.effects[item] += 1
             if item == "bad":
-                raise durable.NonRetriable("bad")
+                raise durable.NonRetriableError("bad")
             return item
 
         done = await ctx.step.map(

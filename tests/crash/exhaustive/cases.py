@@ -93,7 +93,7 @@ def retry(world: World) -> list[Action]:
             return "at last"
 
         def hopeless():
-            raise durable.NonRetriable("never")
+            raise durable.NonRetriableError("never")
 
         given = ctx.step.run("flaky", flaky)
         try:

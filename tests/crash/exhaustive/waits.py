@@ -141,7 +141,7 @@ def approval(world: World) -> list[Action]:
         given = ask("w", form=Amount, timeout="1d")
         try:
             ask("r")
-        except durable.Rejected as rejected:
+        except durable.ApprovalRejected as rejected:
             return [given, rejected.reason, ask("n", timeout="1h")]
         raise AssertionError("it must be rejected")
 

@@ -17,22 +17,22 @@ from durable_jobs.durations import parse_duration
 from durable_jobs.engine.suspend import SimulatedCrash
 from durable_jobs.events import model_waits
 from durable_jobs.maintenance import doctor
-from durable_jobs.maintenance.invariants import FAULTS
+from durable_jobs.maintenance.invariants import VIOLATIONS
 from durable_jobs.models import (
-    Admission,
-    Attempt,
+    Backlog,
+    BufferedEvent,
     Event,
-    Gate,
-    Gathered,
+    EventWindow,
+    FailedAttempt,
     IdempotencyKey,
-    Lane,
+    Limit,
+    RateLimitHit,
     Run,
     Schedule,
     Slot,
     Step,
     Subject,
     Wait,
-    Window,
     Worker,
 )
 from durable_jobs.statuses import STEP_ENDED
@@ -48,8 +48,8 @@ BEGINNING = datetime(2026, 3, 4, 12, tzinfo=UTC)
 RECOVERY = timedelta(minutes=3)
 
 _TABLES: list[type[models.Model]] = [
-    Wait, Attempt, Step, Subject, Run, Event, IdempotencyKey, Schedule, Worker, Account,
-    Slot, Admission, Lane, Gate, Gathered, Window,
+    Wait, FailedAttempt, Step, Subject, Run, Event, IdempotencyKey, Schedule, Worker, Account,
+    Slot, RateLimitHit, Backlog, Limit, BufferedEvent, EventWindow,
 ]  # fmt: skip
 _CLEAR = "; ".join(f"DELETE FROM {model._meta.db_table}" for model in _TABLES)  # noqa: S608  # our own tables
 
@@ -116,7 +116,7 @@ class World:
         """Return the answer to a callback; one that is gone was answered before."""
 
         def answering() -> None:
-            with suppress(durable.CallbackGone):
+            with suppress(durable.CallbackClosed):
                 durable.callbacks.succeed(self.tokens[-1], data)
 
         return answering
@@ -125,7 +125,7 @@ class World:
         """Return a person's decision; what nobody asks any more was decided before."""
 
         def deciding() -> None:
-            with suppress(durable.Refused):
+            with suppress(durable.ActionNotAllowed):
                 decision()
 
         return deciding
@@ -204,7 +204,7 @@ class World:
         found += [f"{label} was done again" for label in self.repeated]
         found += [f"{wait!r} is left" for wait in Wait.objects.all()]
         found += [f"{one!r} is held" for one in Slot.objects.filter(released_at=None)]
-        waiting = Gathered.objects.filter(run=None)
+        waiting = BufferedEvent.objects.filter(run=None)
         found += [f"{one!r} was not given to a run" for one in waiting]
         live = Run.objects.live() | Run.objects.filter(lease_token__isnull=False)
         found += [f"{run.function} is {run.status}: {run.reason}" for run in live]
@@ -228,7 +228,7 @@ class World:
 def impossible() -> bool:
     """Tell whether the doctor would find an impossible state, in one statement."""
     asking = exists_probe.Probe(
-        lambda: {one.name: Exists(one.rows()) for one in FAULTS}
+        lambda: {one.name: Exists(one.rows()) for one in VIOLATIONS}
     )
     return any(asking.ask([]).values())
 
