@@ -36,7 +36,7 @@ SMALL = 100
 def fill(
     function_id: str, count: int, tenant: str | None = None, *, arrived: bool = True
 ) -> None:
-    """Queue ``count`` runs in lanes: of one tenant, or of a hundred.
+    """Queue ``count`` runs in backlogs: of one tenant, or of a hundred.
 
     They are written as an admission leaves them, or with ``arrived=False`` as a sender
     does, which is ready at once without limits; and the tables are analysed.
@@ -61,7 +61,7 @@ def fill(
             if not arrived:
                 continue
             if name not in made:
-                row = keys.lane_of(run, starting=True, moment=due)
+                row = keys.backlog_of(run, starting=True, moment=due)
                 row.active = True
                 made[name] = backlogs.ensure([row])[row.name]
                 Backlog.objects.filter(pk=made[name].pk).update(active=True)
@@ -117,7 +117,7 @@ def until_started(
             admissions += 1
             assert admissions < 10 * SMALL, "the others starve"
     return {
-        "admissions": admissions,
+        "rate_limit_hits": admissions,
         "started": others,
         "statements": len(queries),
         "seconds": round(time.monotonic() - began, 2),
@@ -126,7 +126,7 @@ def until_started(
 
 @contextmanager
 def emptied() -> Iterator[None]:
-    """Leave no run and no lane behind."""
+    """Leave no run and no backlog behind."""
     try:
         yield
     finally:
@@ -162,20 +162,22 @@ class Plan:
 
 
 def plans() -> Iterator[Plan]:
-    """Explain the claims, the arrival, the lanes in turn, and the heads of a line."""
+    """Explain the claims, the arrival, the backlogs in turn, and the heads of a line."""
     now = clock.now()
-    lane = Backlog.objects.order_by("pk").first()
-    assert lane is not None
+    backlog = Backlog.objects.order_by("pk").first()
+    assert backlog is not None
     yield _plan("claim", {"durable_run_ready"}, *_claim(statements._CLAIM))
     first_of_each = _claim(statements._CLAIM_HEADS, times=3)
     yield _plan("claim of heads", {"durable_run_head"}, *first_of_each)
     arrival = backlogs.arrived(registry.ids(), now)[:FEW]
     yield _plan("arrival", {"durable_run_arrived"}, *_sql(arrival))
-    active = Backlog.objects.filter(queue="default", active=True, turn__lte=now)
-    active = active.order_by("turn", "served", "id")
-    found = {"durable_lane_active"}
-    yield _plan("lanes in turn", found, *_sql(active[:FEW]))
-    heads = backlogs.waiting(lane.pk).only("id", "function", "flow", "lane", "place")
+    active = Backlog.objects.filter(queue="default", active=True, eligible_at__lte=now)
+    active = active.order_by("eligible_at", "promoted_count", "id")
+    found = {"durable_backlog_active"}
+    yield _plan("backlogs in turn", found, *_sql(active[:FEW]))
+    heads = backlogs.waiting(backlog.pk).only(
+        "id", "function", "flow", "backlog", "run_order"
+    )
     yield _plan("heads of a line", {"durable_run_lane"}, *_sql(heads[:FEW]))
 
 

@@ -180,15 +180,15 @@ def _sleeper(number: int, run_id: uuid.UUID, now: Any) -> dict[str, Any]:
         "data": f'{{"run": {number}, "seconds": 1}}',
         "queue": "default",
         "due_at": now,
-        "place": now,
+        "run_order": now,
         "attempt": 0,
-        "claims": 1,
-        "crashes": 0,
+        "claim_count": 1,
+        "crash_count": 0,
         "woken": False,
         "queued_at": now,
         "started_at": now,
         **dict.fromkeys(["version", "reason", "key", "parent_step"], ""),
-        **dict.fromkeys(["relation", "worker"], ""),
+        **dict.fromkeys(["parent_relation", "worker"], ""),
     }
 
 

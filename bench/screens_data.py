@@ -56,7 +56,7 @@ WITH chosen AS MATERIALIZED (
 _RUN = """
 INSERT INTO durable_jobs_run (
     id, function, version, status, reason, trigger, key, event_id, origin, data, output,
-    error, parent_id, parent_step, relation, queue, lane, due_at, place, lease_token,
+    error, parent_id, parent_step, relation, queue, backlog, due_at, place, lease_token,
     lease_until, worker, attempt, claims, crashes, woken, queued_at, started_at,
     ended_at
 )
@@ -116,7 +116,17 @@ FROM runs, generate_series(0, CASE WHEN n = %(large)s THEN %(many)s - 1 ELSE 4 E
 WHERE n <= %(stepped)s AND status NOT IN ('queued', 'skipped')
 """
 _STATEMENTS = (_RUN, _SUBJECT, _EVENT, _STEP)
-_TABLES = "run", "subject", "event", "step", "wait", "schedule", "gate", "slot", "lane"
+_TABLES = (
+    "run",
+    "subject",
+    "event",
+    "step",
+    "wait",
+    "schedule",
+    "limit",
+    "slot",
+    "backlog",
+)
 #: What people decide, and set up: far fewer than there are runs.
 APPROVALS, SCHEDULES, LIMITS = 500, 200, 1000
 
@@ -173,15 +183,15 @@ def _beside() -> None:
             name=f"report {number}",
             cron="0 7 * * *",
             tz="Europe/Berlin",
-            slot_at=now + timedelta(hours=number),
-            next_at=now + timedelta(hours=number),
+            next_occurrence=now + timedelta(hours=number),
+            due_at=now + timedelta(hours=number),
             created_at=now,
         )
         for number in range(SCHEDULES)
     )
-    gates = Limit.objects.bulk_create(
+    limit_rows = Limit.objects.bulk_create(
         Limit(
-            name=f"gate {number}",
+            name=f"limit {number}",
             control="concurrency",
             function=f"shop.function_{number % 30}",
             key=f'"tenant {number}"',
@@ -190,21 +200,21 @@ def _beside() -> None:
         for number in range(LIMITS)
     )
     running = Run.objects.filter(status="running").order_by("-pk").only("pk")
-    held = zip(running[:LIMITS], gates, strict=False)
+    held = zip(running[:LIMITS], limit_rows, strict=False)
     Slot.objects.bulk_create(
-        Slot(gate=gate, run=run, steps=True, since=now) for run, gate in held
+        Slot(limit=limit_row, run=run, steps=True, since=now) for run, limit_row in held
     )
     Backlog.objects.bulk_create(
         Backlog(
-            name=f"lane {gate.pk}",
-            function=gate.function,
+            name=f"backlog {limit_row.pk}",
+            function=limit_row.function,
             queue="default",
-            keys={"concurrency:0": f"tenant {gate.pk}"},
-            starting=True,
-            turn=now,
-            blocked_on=gate,
+            keys={"concurrency:0": f"tenant {limit_row.pk}"},
+            for_new_runs=True,
+            eligible_at=now,
+            blocked_on=limit_row,
         )
-        for gate in gates
+        for limit_row in limit_rows
     )
     Pause.objects.create(kind="function", name="shop.function_29", paused_at=now)
 

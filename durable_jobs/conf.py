@@ -226,7 +226,7 @@ class Settings:
     TICK_QUEUE: str = _setting(None, _optional_text)
     #: Runs that a worker claims at once.
     CLAIM_BATCH: int = _setting(8, _count)
-    #: How long one doorbell keeps its worker claiming.
+    #: How long one wake-up keeps its worker claiming.
     DRAIN_TIME: timedelta = _setting("1s", _duration)
     #: Attempts that may die with their worker before the run fails.
     MAX_CRASHES: int = _setting(5, _count)

@@ -6,20 +6,20 @@ This module is at the bottom of the house: it imports nothing of the project.
 
     DurableError
     ├── ConfigurationError       a declaration, setting or call that cannot work
-    │   └── NestedStep           a step inside the body of another step
+    │   └── NestedStepError           a step inside the body of another step
     ├── ExpressionError          a condition that cannot be evaluated on an event
     ├── PayloadError             a value that cannot be stored as it is
     ├── LimitExceeded            more steps, bytes or events than the settings allow
     ├── UnknownFunction          a function id that the code does not have
     ├── DuplicateKeyError        a key used again with other data
     ├── FilterError              a condition on a list of runs that cannot be read
-    ├── Refused                  a verb that the state of the run does not allow
+    ├── Refused                  an action that the state of the run does not allow
     ├── InvalidForm              a decision whose form is not filled in as it has to be
-    ├── NonRetriable             raised by users: do not try this again
-    ├── RetryAfter               raised by users: try this again, then
+    ├── NonRetriableError             raised by users: do not try this again
+    ├── RetryAfterError               raised by users: try this again, then
     ├── RemoteFailed             a function that is served elsewhere failed there
     ├── TransactionStateError    user code left a transaction open or broken
-    ├── NonDeterministic         the code met a recorded step as another kind
+    ├── NonDeterminismError         the code met a recorded step as another kind
     ├── StepError                what a step call raises into the function
     │   ├── StepFailed
     │   │   └── StepTimeout
@@ -32,9 +32,9 @@ This module is at the bottom of the house: it imports nothing of the project.
     │   ├── ConditionTimeout
     │   ├── SignalTaken
     │   ├── SignalReplaced
-    │   └── BatchError
+    │   └── ParallelError
     ├── Cancelled                stands for a branch that the others made needless
-    ├── CallbackGone             an answer to a callback that no longer waits
+    ├── CallbackClosed             an answer to a callback that no longer waits
     └── RunError
         ├── RunFailed
         ├── RunCancelled

@@ -1,6 +1,6 @@
-"""Doorbells: telling executors that a queue has work.
+"""Wake-ups: telling executors that a queue has work.
 
-A bell carries nothing but the queue's name. Losing one costs the time until the next
+A wake-up carries nothing but the queue's name. Losing one costs the time until the next
 tick; ringing one twice costs a query.
 """
 
@@ -54,7 +54,7 @@ _current: Notifier | None = None
 
 
 def install(dispatcher: Notifier) -> None:
-    """Make ``dispatcher`` the one that bells go to."""
+    """Make ``dispatcher`` the one that wake-ups go to."""
     global _current
     _current = dispatcher
 
@@ -69,7 +69,7 @@ def current() -> Notifier:
 
 @contextmanager
 def using(dispatcher: Notifier) -> Iterator[None]:
-    """Send bells to ``dispatcher`` inside the block."""
+    """Send wake-ups to ``dispatcher`` inside the block."""
     global _current
     previous, _current = _current, dispatcher
     try:
@@ -121,13 +121,13 @@ def notify(queue: str, work: int = 1) -> None:
         if isinstance(function, _PendingNotifications):
             function.add(queue, work)
             return
-    bells = _PendingNotifications()
-    bells.add(queue, work)
-    transaction.on_commit(bells, using=settings.DATABASE, robust=True)
+    notifications = _PendingNotifications()
+    notifications.add(queue, work)
+    transaction.on_commit(notifications, using=settings.DATABASE, robust=True)
 
 
 def notify_now(queue: str, work: int = 1) -> bool:
-    """Ring a queue; tell whether the bell was sent.
+    """Ring a queue; tell whether the wake-up was sent.
 
     A broker that is away is logged, for the tick rings again.
     """
@@ -135,13 +135,13 @@ def notify_now(queue: str, work: int = 1) -> bool:
 
 
 def try_send(queue: str, send: Callable[[], object]) -> bool:
-    """Send a bell for a queue by ``send``; tell whether that could be done."""
+    """Send a wake-up for a queue by ``send``; tell whether that could be done."""
     try:
         failpoint("ring.begin", queue)
         send()
     except BrokerUnavailable:
         return False
-    except Exception as error:  # a bell must never fail the work it announces
+    except Exception as error:  # a wake-up must never fail the work it announces
         logger.warning(
             "Could not ring queue %r; the next tick will. %s",
             queue,
@@ -159,5 +159,5 @@ def notify_at(moment: datetime, queue: str) -> None:
     """
     try:
         current().notify_at(moment, queue)
-    except Exception:  # a bell that fails must never fail the work that it announces
+    except Exception:  # a wake-up that fails must never fail the work that it announces
         logger.warning("Could not ask for a ring at %s.", moment, exc_info=True)

@@ -48,7 +48,7 @@ def django_db_setup(
     clock.RESYNC_SECONDS = math.inf
     yield
     keeper().stop()
-    with django_db_blocker.unblock(), kept():  # takes back what a bell has put aside
+    with django_db_blocker.unblock(), kept():  # takes back what a wake-up has put aside
         connections.close_all()
     gc.collect()  # a thread that ended leaves its connection to the collector
 

@@ -175,7 +175,7 @@ def test_a_second_child_of_one_step(done: Run) -> None:
 
 
 def test_a_second_handler_of_one_end(done: Run) -> None:
-    handler = Run.objects.get(relation="handler")
+    handler = Run.objects.get(parent_relation="handler")
     handler.pk = uuid.uuid4()
     handler.save(force_insert=True)
     assert found("an_end_is_followed_once")

@@ -22,7 +22,7 @@ from durable_jobs.store import db
 #: Rows that a page lists of one kind; the list that it links to has all.
 MOST = 50
 #: Columns of a run that no table of runs loads.
-RUN_PAYLOADS = ("data", "output", "error", "origin")
+RUN_PAYLOADS = ("data", "output", "error", "event_meta")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class RunRow:
 
     id: SafeString
     function: str
-    relation: str
+    parent_relation: str
     status: SafeString
     queued: SafeString | None
     took: str | None
@@ -135,7 +135,7 @@ def row(run: Run, links: Links) -> RunRow:
     return RunRow(
         id=links.anchor(links.page(Run, run.pk), short(run.pk)),
         function=run.function,
-        relation=run.parent_relation,
+        parent_relation=run.parent_relation,
         status=badge(run),
         queued=moment(run.queued_at),
         took=length(took(run)),

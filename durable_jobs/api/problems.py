@@ -92,7 +92,7 @@ def answer(problem: Problem) -> HttpResponse:
 
 #: The errors of the package, by the status and the code that tell of them.
 ERRORS: dict[type[DurableError], tuple[int, str]] = {
-    CallbackClosed: (410, "callback-gone"),
+    CallbackClosed: (410, "callback-closed"),
     ConfigurationError: (422, "invalid"),
     DuplicateKeyError: (409, "duplicate-key"),
     DurableError: (422, "invalid"),

@@ -1,4 +1,4 @@
-"""What can be done to runs: the verbs of the control room, and starts."""
+"""What can be done to runs: the actions of the control room, and starts."""
 
 from __future__ import annotations
 

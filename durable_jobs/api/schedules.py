@@ -1,4 +1,4 @@
-"""Schedules: what there is, and the verbs on them."""
+"""Schedules: what there is, and the actions on them."""
 
 from __future__ import annotations
 

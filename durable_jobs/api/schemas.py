@@ -98,7 +98,7 @@ class AnswerIn(ReasonIn):
 
 
 class BulkIn(ReasonIn):
-    """A verb for all the runs that a filter finds."""
+    """An action for all the runs that a filter finds."""
 
     verb: Literal["cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"]
     filter: Filter
@@ -146,11 +146,11 @@ class RunOut(Schema):
     key: str
     event: str | None = Field(alias="event_id")
     parent: UUID | None = Field(alias="parent_id")
-    relation: str
+    parent_relation: str
     queue: str
     attempt: int
-    claims: int
-    crashes: int = Field(alias="worker_losses")
+    claim_count: int
+    crash_count: int = Field(alias="worker_losses")
     queued_at: datetime
     due_at: datetime
     started_at: datetime | None
@@ -317,7 +317,7 @@ class ScheduleOut(Schema):
     jitter: float | None
     owner_model: str
     owner_pk: str
-    next_at: datetime | None
+    due_at: datetime | None
     fired_at: datetime | None
     last_run: UUID | None
     paused_at: datetime | None

@@ -60,7 +60,7 @@ def start(
             ]
         )
         known = Run.objects.using(db.alias()).filter(pk__in=list(chosen))
-        runs = list(known.defer("data", "origin").order_by("pk"))
+        runs = list(known.defer("data", "event_meta").order_by("pk"))
         what = f"Started by hand: {reason}" if reason else "Started by hand."
         entries: list[tuple[Model, str]] = []
         for run in runs:

@@ -1,4 +1,4 @@
-"""Verbs on many runs at once: a run of a durable function of the app's own.
+"""Actions on many runs at once: a run of a durable function of the app's own.
 
 What was asked for is fixed when it begins: runs that come later are left alone. The
 runs are gone through from the oldest on, a chunk at a time, each chunk one transaction
@@ -40,7 +40,7 @@ from durable_jobs.queries.visibility import Viewer
 from durable_jobs.store import db
 
 FUNCTION = f"{OWN}bulk"
-#: What can be done to many runs; the other verbs need values for each.
+#: What can be done to many runs; the other actions need values for each.
 BULK = ("cancel", "pause", "resume", "retry", "wake", "redrive", "rerun")
 #: Runs that one bulk run may be about.
 MOST = 100_000
@@ -49,7 +49,7 @@ MOST_PROBLEMS = 100
 #: Runs of one transaction, at least.
 CHUNK = 25
 _LONGEST = 300
-_PAYLOADS = ("data", "output", "error", "origin")
+_PAYLOADS = ("data", "output", "error", "event_meta")
 
 
 def begin(

@@ -1,7 +1,8 @@
-"""What people do to runs: a verb with an actor, its permission, a reason and an entry.
+"""What people do to runs: an action with an actor, its permission, a reason and an
+entry.
 
-Each verb has a permission of its own. What was done is written to the admin's log, for
-the run and for the instances that it is about, in the transaction that does it.
+Each action has a permission of its own. What was done is written to the admin's log,
+for the run and for the instances that it is about, in the transaction that does it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Action:
     """Something that a person may do to a run.
 
     ``of``: the statuses in which it makes sense. ``perform`` gets the run, the reason
-    and what else the verb takes; it returns False when another was first, the new run
+    and what else the action takes; it returns False when another was first, the new run
     when there is one, else True.
     """
 
@@ -52,7 +53,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """What came of a verb: whether this call did it, and the new run, if any."""
+    """What came of an action: whether this call did it, and the new run, if any."""
 
     changed: bool
     run: Run | None = None
@@ -153,9 +154,9 @@ ACTIONS: dict[str, Action] = {
 }
 
 
-#: The verbs that would let somebody act as another by a run of the app's own.
+#: The actions that would let somebody act as another by a run of the app's own.
 FORGING = frozenset({"answer", "edit", "rerun"})
-#: The verbs that give a run data of the actor's.
+#: The actions that give a run data of the actor's.
 FEEDING = frozenset({"answer", "edit"})
 
 
@@ -224,7 +225,7 @@ def applies(verb: str, run: Run) -> bool:
 
 
 def worthwhile(verb: str, run: Run, waiting: Collection[str]) -> bool:
-    """Tell whether a verb would change anything, by the kinds of the run's waits."""
+    """Tell whether an action would change anything, by the kinds of the run's waits."""
     if verb not in ("retry", "wake"):
         return True
     later = run.status == RunStatus.QUEUED and run.due_at > clock.now()

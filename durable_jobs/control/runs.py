@@ -1,4 +1,4 @@
-"""The verbs on one run."""
+"""The actions on one run."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def redrive_all(chosen: Iterable[Run], rate: Throttle | None) -> int:
 def redrive(run: Run, due_at: datetime | None = None) -> bool:
     """Let a failed or cancelled run go on from where it ended, with fresh retries."""
     source = _fresh(run)
-    if source.children.filter(relation=runs.BATCH).exists():
+    if source.children.filter(parent_relation=runs.BATCH).exists():
         return False  # its events have gone on in other runs
     function = registry.get(source.function)
     failed = str((source.error or {}).get("step", ""))

@@ -1,4 +1,4 @@
-"""The runtime that the public door talks to: each verb in its room."""
+"""The runtime that the public door talks to: each action in its room."""
 
 from __future__ import annotations
 

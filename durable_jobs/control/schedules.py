@@ -1,4 +1,4 @@
-"""The verbs on schedules that are rows: create, change, pause, resume, run now."""
+"""The actions on schedules that are rows: create, change, pause, resume, run now."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def create(function: Function | str, values: Mapping[str, Any]) -> Schedule:
         db.insert(schedule)
         if schedule.jitter:
             _write(
-                schedule, next_at=occurrences.due_at(schedule, schedule.next_occurrence)
+                schedule, due_at=occurrences.due_at(schedule, schedule.next_occurrence)
             )
     return _as_read(schedule)
 
@@ -76,7 +76,7 @@ def change(schedule: Schedule, changes: Mapping[str, Any]) -> None:
         names = [name for name in _COLUMNS if {*_COLUMNS[name]} & {*changes}]
         written = {name: getattr(row, name) for name in names}
         if row.paused_at is None and row.missing_at is None:
-            written["next_at"] = occurrences.next_look(row, clock.now())
+            written["due_at"] = occurrences.next_look(row, clock.now())
         _write(row, **written)
     schedule.refresh_from_db()
 
@@ -85,7 +85,7 @@ def change(schedule: Schedule, changes: Mapping[str, Any]) -> None:
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "cron": ("cron",),
     "tz": ("tz",),
-    "slot_at": ("cron", "tz"),
+    "next_occurrence": ("cron", "tz"),
     "data": ("data",),
     "owner_model": ("owner",),
     "owner_pk": ("owner",),
@@ -101,7 +101,7 @@ def pause(schedule: Schedule, reason: str) -> bool:
     rows = Schedule.objects.using(db.alias()).filter(
         pk=schedule.pk, paused_at__isnull=True
     )
-    done = rows.update(paused_at=clock.now(), reason=reason, next_at=None)
+    done = rows.update(paused_at=clock.now(), reason=reason, due_at=None)
     schedule.refresh_from_db()
     return bool(done)
 
@@ -118,8 +118,8 @@ def resume(schedule: Schedule) -> bool:
                 row,
                 paused_at=None,
                 reason="",
-                slot_at=row.next_occurrence,
-                next_at=None if row.missing_at else look,
+                next_occurrence=row.next_occurrence,
+                due_at=None if row.missing_at else look,
             )
     schedule.refresh_from_db()
     return done
@@ -149,7 +149,7 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
             if started:
                 run.data = decode_lenient(made.data)
             if started and not fire.skipped:
-                _write(row, fired_at=now, last_run=run.pk)
+                _write(row, last_fired_at=now, last_run=run.pk)
     schedule.refresh_from_db()
     return run
 
@@ -165,7 +165,7 @@ def _hold(row: Schedule, now: datetime) -> None:
     if len(row.queued_occurrences) >= MOST_HELD:
         msg = f"{MOST_HELD} times of schedule {row.pk} wait for a run to end already."
         raise ConfigurationError(msg)
-    _write(row, held=[*row.queued_occurrences, now.isoformat()])
+    _write(row, queued_occurrences=[*row.queued_occurrences, now.isoformat()])
 
 
 def _apply(row: Schedule, values: Mapping[str, Any], now: datetime) -> None:

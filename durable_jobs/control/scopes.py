@@ -9,7 +9,7 @@ SCOPES: dict[str, frozenset[str]] = {
     "runs:read": frozenset({"view_run"}),
     "payloads:read": frozenset({"view_payload"}),
     "runs:start": frozenset({"start_run"}),
-    "runs:steer": frozenset(
+    "runs:write": frozenset(
         {
             "answer_run",
             "cancel_run",

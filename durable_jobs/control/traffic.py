@@ -82,17 +82,17 @@ def resume_queue(queue: str) -> bool:
     return done
 
 
-def set_limit(gate: Limit, limit: int | None) -> None:
-    """Set the limit of one gate, or give it back to the declaration.
+def set_limit(limit_row: Limit, limit: int | None) -> None:
+    """Set the limit of one limit, or give it back to the declaration.
 
     A lower one lets what is there drain; a higher one lets more through at once.
     """
-    rows = Limit.objects.using(db.alias()).filter(pk=gate.pk)
+    rows = Limit.objects.using(db.alias()).filter(pk=limit_row.pk)
     rows.update(override=limit)
-    gate.override = limit
+    limit_row.override = limit
     room = ALL if limit is None else limit
-    db.after_commit(lambda: admission.reopen(gate.name, room))
-    for queue in gate.lanes.values_list("queue", flat=True).distinct():
+    db.after_commit(lambda: admission.reopen(limit_row.name, room))
+    for queue in limit_row.backlogs.values_list("queue", flat=True).distinct():
         notifier.notify(queue)
 
 

@@ -21,16 +21,16 @@ class Callback:
 
 
 def succeed(token: str, data: Any = None) -> None:
-    """Answer a callback with data; raise ``CallbackGone`` when nobody waits for it."""
+    """Answer a callback with data; raise ``CallbackClosed`` when nobody waits for it."""
     runtime().answer_callback(token, data=data, error=None)
 
 
 def fail(token: str, message: str = "", *, error_type: str = "CallbackFailed") -> None:
-    """Answer a callback with a failure; raise ``CallbackGone`` when nobody waits."""
+    """Answer a callback with a failure; raise ``CallbackClosed`` when nobody waits."""
     error = {"type": error_type, "message": message}
     runtime().answer_callback(token, data=None, error=error)
 
 
 def heartbeat(token: str) -> None:
-    """Say that the work goes on; raise ``CallbackGone`` when nobody waits for it."""
+    """Say that the work goes on; raise ``CallbackClosed`` when nobody waits for it."""
     runtime().callback_heartbeat(token)

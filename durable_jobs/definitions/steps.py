@@ -272,7 +272,8 @@ class Steps:
         """Run branches side by side and return their results, in order.
 
         A dict of branches gives a dict of results. A branch is called without arguments
-        and may hold any step. Raises ``BatchError`` when ``completion`` cannot be met.
+        and may hold any step. Raises ``ParallelError`` when ``completion`` cannot be
+        met.
         """
         named = isinstance(branches, Mapping)
         if isinstance(branches, Mapping):

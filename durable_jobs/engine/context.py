@@ -125,7 +125,7 @@ class RunContext:
         """The run, as it was when this attempt began: a copy, yours to change."""
         if self._run is None:
             self._run = copy.copy(self._session.run)
-            for name in ("data", "origin", "flow"):
+            for name in ("data", "event_meta", "flow"):
                 setattr(self._run, name, own_copy(getattr(self._run, name)))
         return self._run
 

@@ -1,4 +1,4 @@
-"""The time that a ``RetryAfter`` names, in any of the forms that services send."""
+"""The time that a ``RetryAfterError`` names, in any of the forms that services send."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def moment_of(error: RetryAfterError) -> datetime | None:
     except BaseException as failure:  # noqa: BLE001  # the value may be of any class
         let_pass(failure)
     logger.warning(
-        "Expected RetryAfter a duration, a number of seconds, an HTTP date or an aware "
-        "datetime, got %s: the backoff decides.",
+        "Expected a duration, a number of seconds, an HTTP date or an aware datetime "
+        "in RetryAfterError, got %s: the backoff decides.",
         _shown(value),
     )
     return None

@@ -7,19 +7,20 @@ are exact without any lock that a host could hold, and nothing can deadlock.
 
 A run whose function has limits does not stand where workers claim. It arrives, in the
 order of ``place``; what rate limits, singletons and pauses refuse is skipped there. The
-others stand in a *lane*, one for each function, queue and combination of keys. A lane
-passes *gates*: of ordering, singletons, throttles and concurrency. When all the gates
-of its first run have room, the run takes a slot at each and may be claimed as any other
-one. When one has none, the whole lane waits for that gate, whatever its length. A slot
-that is released lets the lane that has waited longest for its gate try again. Lanes
-take turns, so that one with many runs does not keep the others waiting.
+others stand in a *backlog*, one for each function, queue and combination of keys. A
+backlog passes *limits*: of ordering, singletons, throttles and concurrency. When all
+the limits of its first run have room, the run takes a slot at each and may be claimed
+as any other one. When one has none, the whole backlog waits for that limit, whatever
+its length. A slot that is released lets the backlog that has waited longest for its
+limit try again. Backlogs take turns, so that one with many runs does not keep the
+others waiting.
 
 ::
 
-    written ──▶ arrived ──▶ in a lane ──▶ let through ──▶ claimed ──▶ at rest | ended
-                  │            ▲  │ a gate is full              │
+    written ──▶ arrived ──▶ in a backlog ──▶ let through ──▶ claimed ──▶ at rest | ended
+                  │            ▲  │ a limit is full              │
                   ▼            │  ▼                             ▼
-               skipped        lane waits ◀──────────── its slots are released
+               skipped        backlog waits ◀──────────── its slots are released
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The keys of a run's flow control, and the gates that they lead to."""
+"""The keys of a run's flow control, and the limits that they lead to."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def missing_limits(
 
 
 def _of_steps(function: Function, place: str) -> bool:
-    found = passage(function, {}, place)
+    found = keyed_limit(function, {}, place)
     return found is not None and found.of_steps
 
 
@@ -179,7 +179,7 @@ def repeat_key(function: Function, event: ReceivedEvent) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class KeyedLimit:
-    """A gate that a run has to pass, and the rule that the gate goes by."""
+    """A limit that a run has to pass, and the rule that the limit goes by."""
 
     control: str
     place: str
@@ -191,7 +191,7 @@ class KeyedLimit:
 
     @property
     def name(self) -> str:
-        """The name of the gate's row."""
+        """The name of the limit's row."""
         if self.shared and isinstance(self.rule, Concurrency):
             return digest(self.control, self.rule.of, "account", self.text)
         key = None if self.rule is None else self.rule.key
@@ -216,19 +216,19 @@ class KeyedLimit:
         return isinstance(self.rule, Concurrency) and self.rule.of == "steps"
 
     def limit_row(self) -> Limit:
-        """Return the gate's row, not saved."""
+        """Return the limit's row, not saved."""
         return Limit(
             name=self.name,
             control=self.control,
             function="" if self.shared else self.function.id,
             key="" if self.rule is not None and self.rule.key is None else self.text,
-            asked=callable(self.limit),
+            is_dynamic=callable(self.limit),
             used_at=clock.now(),
         )
 
 
-def passage(function: Function, flow: Flow, place: str) -> KeyedLimit | None:
-    """Return one gate of a run, None when the code does not declare it any more."""
+def keyed_limit(function: Function, flow: Flow, place: str) -> KeyedLimit | None:
+    """Return one limit of a run, None when the code does not declare it any more."""
     controls, control = function.controls, place.partition(":")[0]
     rule: Rule = None
     if control == CONCURRENCY:
@@ -248,14 +248,16 @@ def passage(function: Function, flow: Flow, place: str) -> KeyedLimit | None:
     return KeyedLimit(control, place, function, key, text_of(key), rule, shared)
 
 
-def passages(function: Function, flow: Flow, *, starting: bool) -> list[KeyedLimit]:
-    """Return the gates of a lane: of a start, or of going on after a rest."""
-    return list(_passages(function, flow, starting))
+def keyed_limits(function: Function, flow: Flow, *, starting: bool) -> list[KeyedLimit]:
+    """Return the limits of a backlog: of a start, or of going on after a rest."""
+    return list(_keyed_limits(function, flow, starting))
 
 
-def _passages(function: Function, flow: Flow, starting: bool) -> Iterator[KeyedLimit]:
+def _keyed_limits(
+    function: Function, flow: Flow, starting: bool
+) -> Iterator[KeyedLimit]:
     for place in flow:
-        found = passage(function, flow, place)
+        found = keyed_limit(function, flow, place)
         if found is None or found.control == RATE_LIMIT:
             continue  # decided on arrival
         if starting or found.of_steps:
@@ -265,14 +267,14 @@ def _passages(function: Function, flow: Flow, starting: bool) -> Iterator[KeyedL
 def undeclared(function: Function, flow: Flow, *, starting: bool) -> bool:
     """Tell whether a run has a limit that the code of this process does not have."""
     return any(
-        passage(function, flow, place) is None
+        keyed_limit(function, flow, place) is None
         for place in flow
         if starting or place.startswith(CONCURRENCY)
     )
 
 
-def lane_of(run: Run, *, starting: bool, moment: datetime) -> Backlog:
-    """Return the row of the lane that a run belongs in, not saved."""
+def backlog_of(run: Run, *, starting: bool, moment: datetime) -> Backlog:
+    """Return the row of the backlog that a run belongs in, not saved."""
     flow = run.flow or {}
     if starting and ORDERING in flow:
         # One line, whatever its other keys are: the first in it goes first.
@@ -289,6 +291,6 @@ def lane_of(run: Run, *, starting: bool, moment: datetime) -> Backlog:
         function=run.function,
         queue=run.queue,
         keys=keys,
-        starting=starting,
-        turn=moment,
+        for_new_runs=starting,
+        eligible_at=moment,
     )

@@ -1,4 +1,4 @@
-"""How much a gate lets through: declared, set by an operator, or asked of the host.
+"""How much a limit lets through: declared, set by an operator, or asked of the host.
 
 A limit that is a callable may query the host's tables, and fail. So it is never called
 inside an admission: what is not known is noted there, asked for after it, and
@@ -42,34 +42,34 @@ class LimitValue:
 _answers: dict[tuple[str, str, str], LimitValue] = {}
 
 
-def cached_limit(passage: KeyedLimit, gate: Limit) -> LimitValue | None:
-    """Return the limit of a gate; None when its callable has to be asked first."""
-    declared = passage.limit
+def cached_limit(keyed_limit: KeyedLimit, limit_row: Limit) -> LimitValue | None:
+    """Return the limit of a limit; None when its callable has to be asked first."""
+    declared = keyed_limit.limit
     if declared is None:
         return LimitValue(
             1, clock.now()
         )  # one live run is what it is, for operators too
-    if gate.override is not None:
-        return LimitValue(gate.override, clock.now())
+    if limit_row.override is not None:
+        return LimitValue(limit_row.override, clock.now())
     if not callable(declared):
         return LimitValue(declared, clock.now())
-    found = _answers.get(_place(passage))
+    found = _answers.get(_place(keyed_limit))
     if found is None or not found.at <= clock.now() < found.at + REMEMBERED:
         return None
     return found
 
 
-def evaluate(passage: KeyedLimit) -> tuple[LimitValue, bool]:
+def evaluate(keyed_limit: KeyedLimit) -> tuple[LimitValue, bool]:
     """Ask for a limit, outside of any admission; tell whether it has grown.
 
     A callable that raises, or gives anything but a whole number of 0 or more, leaves
     the limit as it was last; where it never was, nothing starts.
     """
-    place = _place(passage)
+    place = _place(keyed_limit)
     before = _answers.get(place)
     last = before.limit if before is not None else None
     try:
-        answer = LimitValue(_checked(passage), clock.now())
+        answer = LimitValue(_checked(keyed_limit), clock.now())
     except BaseException as error:  # it is your project's code
         let_pass(error)
         if issubclass(type(error), DatabaseError):
@@ -78,9 +78,9 @@ def evaluate(passage: KeyedLimit) -> tuple[LimitValue, bool]:
         answer = LimitValue(last, clock.now(), trouble)
         logger.warning(
             "The limit of %s of %s for key %s is not known, and %s: %s",
-            passage.place,
-            passage.function.id,
-            passage.text,
+            keyed_limit.place,
+            keyed_limit.function.id,
+            keyed_limit.text,
             "nothing starts" if last is None else f"stays {last}",
             trouble,
         )
@@ -96,20 +96,20 @@ def forget() -> None:
     _answers.clear()
 
 
-def _checked(passage: KeyedLimit) -> int:
-    declared = passage.limit
-    limit = _called(passage, declared) if callable(declared) else declared
+def _checked(keyed_limit: KeyedLimit) -> int:
+    declared = keyed_limit.limit
+    limit = _called(keyed_limit, declared) if callable(declared) else declared
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         msg = f"expected a whole number of 0 or more, got {limit!r:.80}"
         raise ValueError(msg)
     return limit
 
 
-def _called(passage: KeyedLimit, limit: Callable[[Any], int]) -> int:
+def _called(keyed_limit: KeyedLimit, limit: Callable[[Any], int]) -> int:
     """Call a limit; raise if it leaves open a transaction that claims would be in."""
-    with restored(f"The limit {passage.place} of {passage.function.id}"):
-        return limit(passage.key)
+    with restored(f"The limit {keyed_limit.place} of {keyed_limit.function.id}"):
+        return limit(keyed_limit.key)
 
 
-def _place(passage: KeyedLimit) -> tuple[str, str, str]:
-    return passage.function.id, passage.place, passage.text
+def _place(keyed_limit: KeyedLimit) -> tuple[str, str, str]:
+    return keyed_limit.function.id, keyed_limit.place, keyed_limit.text

@@ -100,26 +100,26 @@ def resume(kind: str, name: str, key: str = "") -> bool:
     if kind == Pause.FUNCTION:
         shelves = Backlog.objects.using(db.alias()).filter(function=name, keys={})
         left = RESTORED
-        for lane in shelves[:MOST_SHELVES]:
-            left -= backlogs.restore_paused(lane, left)
+        for backlog in shelves[:MOST_SHELVES]:
+            left -= backlogs.restore_paused(backlog, left)
     return True
 
 
-def start_again(lane_rows: QuerySet[Backlog]) -> int:
-    """Let lanes try again that no pause keeps; the lock is held.
+def start_again(backlog_rows: QuerySet[Backlog]) -> int:
+    """Let backlogs try again that no pause keeps; the lock is held.
 
-    Up to ``RESTORED`` runs that were kept may be claimed again; their lane stays as it
-    is as long as it has more of them.
+    Up to ``RESTORED`` runs that were kept may be claimed again; their backlog stays as
+    it is as long as it has more of them.
     """
     pauses, count, left = current(), 0, RESTORED
-    for lane in lane_rows.filter(active=False, blocked_on__isnull=True):
-        if holding(pauses, lane.function, lane.keys.values()) is None:
+    for backlog in backlog_rows.filter(active=False, blocked_on__isnull=True):
+        if holding(pauses, backlog.function, backlog.keys.values()) is None:
             count += 1
-            if not lane.keys:
-                left -= backlogs.restore_paused(lane, left)
+            if not backlog.keys:
+                left -= backlogs.restore_paused(backlog, left)
                 if left <= 0:
                     return count
-            backlogs.activate(Backlog.objects.using(db.alias()).filter(pk=lane.pk))
+            backlogs.activate(Backlog.objects.using(db.alias()).filter(pk=backlog.pk))
     return count
 
 
@@ -138,15 +138,15 @@ def set_aside_paused(function: str, limit: int, before: datetime | None = None) 
     """
     count = backlogs.take_back(backlogs.unclaimed(function), limit)
     for queue in backlogs.ready_queues(function):
-        lane = _shelf(function, queue)
-        count += backlogs.set_aside_paused(function, lane, limit - count, before)
+        backlog = _shelf(function, queue)
+        count += backlogs.set_aside_paused(function, backlog, limit - count, before)
         if count >= limit:
             break
     return count
 
 
 def _shelf(function: str, queue: str) -> Backlog:
-    """Return the lane in which runs of a paused function without limits are kept.
+    """Return the backlog in which runs of a paused function without limits are kept.
 
     No admission has to do with it, so it may be made without the lock.
     """
@@ -156,7 +156,7 @@ def _shelf(function: str, queue: str) -> Backlog:
         function=function,
         queue=queue,
         keys={},
-        starting=True,
-        turn=clock.now(),
+        for_new_runs=True,
+        eligible_at=clock.now(),
     )
     return backlogs.made(row)

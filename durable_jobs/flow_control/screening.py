@@ -1,4 +1,5 @@
-"""Arriving: what rate limits, singletons and pauses decide, and the lanes of the rest.
+"""Arriving: what rate limits, singletons and pauses decide, and the backlogs of the
+rest.
 
 All of it inside an admission, in the order of arrival.
 """
@@ -34,12 +35,12 @@ _NEEDED = (
     "function",
     "queue",
     "flow",
-    "lane",
-    "place",
+    "backlog",
+    "run_order",
     "due_at",
     "queued_at",
     "started_at",
-    "relation",
+    "parent_relation",
 )
 
 
@@ -59,7 +60,7 @@ class Arrived:
 
 
 def screen_new_runs(pauses: Pauses) -> Arrived:
-    """Decide about the runs that have arrived, and put them in their lanes."""
+    """Decide about the runs that have arrived, and put them in their backlogs."""
     known = backlogs.arrived(registry.ids(), clock.now()).only(*_NEEDED)
     rows = list(backlogs.locked(known)[:BATCH])
     if not rows:
@@ -107,7 +108,7 @@ def _enter(entering: Sequence[Run], done: Arrived) -> None:
     for run in entering:
         starting = run.backlog != AdmissionState.RESUMED
         try:
-            wanted[run.pk] = keys.lane_of(run, starting=starting, moment=now)
+            wanted[run.pk] = keys.backlog_of(run, starting=starting, moment=now)
         except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
             done.failed[run.pk] = error
             continue
@@ -136,7 +137,7 @@ class _Screener:
 
     def __init__(self, done: Arrived) -> None:
         self._done = done
-        self._gates: dict[str, Limit] = {}
+        self._limits: dict[str, Limit] = {}
         self._starts: dict[int, _Starts] = {}
         self._notes: list[RateLimitHit] = []
         self._singles: dict[int, list[Slot]] = {}
@@ -181,7 +182,7 @@ class _Screener:
             found, RateLimitHit
         ):  # what another control refuses does not count
             self._notes.append(found)
-            self._starts[found.gate_id].add(found.at)
+            self._starts[found.limit_id].add(found.at)
         return True
 
     def write(self) -> None:
@@ -189,43 +190,46 @@ class _Screener:
         limit_rows.note_admissions(self._notes)
         limit_rows.acquire(list(self._taken.values()))
 
-    def _gate(self, passage: KeyedLimit) -> Limit:
-        if passage.name not in self._gates:
-            self._gates |= limit_rows.ensure([passage.limit_row()])
-        return self._gates[passage.name]
+    def _limit(self, keyed_limit: KeyedLimit) -> Limit:
+        if keyed_limit.name not in self._limits:
+            self._limits |= limit_rows.ensure([keyed_limit.limit_row()])
+        return self._limits[keyed_limit.name]
 
     def _limited(self, run: Run, function: Function) -> RateLimitHit | str | None:
         """Return how a rate limit lets a run in, or why it does not.
 
         ``_LATER`` while the limit is not known.
         """
-        passage = keys.passage(function, run.flow or {}, keys.RATE_LIMIT)
-        if passage is None or not isinstance(passage.rule, RateLimit):
+        keyed_limit = keys.keyed_limit(function, run.flow or {}, keys.RATE_LIMIT)
+        if keyed_limit is None or not isinstance(keyed_limit.rule, RateLimit):
             return None
-        gate, per = self._gate(passage), passage.rule.period
-        answer = limits.cached_limit(passage, gate)
+        limit_row, per = self._limit(keyed_limit), keyed_limit.rule.period
+        answer = limits.cached_limit(keyed_limit, limit_row)
         if answer is None:
-            self._done.unknown.append(passage)
+            self._done.unknown.append(keyed_limit)
             return _LATER
         if answer.limit is None:
             return f"rate limit: the limit is not known: {answer.error}"
         at = max(run.due_at, run.queued_at)
-        starts = self._around(gate, at, per)
+        starts = self._around(limit_row, at, per)
         free_at = rates.room_in_window(starts.times, at, answer.limit, per)
         if free_at is not None:
-            return _above(answer.limit, per, passage, free_at)
-        return RateLimitHit(gate_id=gate.pk, at=at, expires_at=at + per)
+            return _above(answer.limit, per, keyed_limit, free_at)
+        return RateLimitHit(limit_id=limit_row.pk, at=at, expires_at=at + per)
 
-    def _around(self, gate: Limit, at: datetime, per: timedelta) -> _Starts:
+    def _around(self, limit_row: Limit, at: datetime, per: timedelta) -> _Starts:
         """Return the starts that share a window with one at ``at``, and some more."""
-        found = self._starts.get(gate.pk)
+        found = self._starts.get(limit_row.pk)
         if found is None or not found.since <= at - per <= at + per <= found.until:
             found = _Starts(at - 2 * per, at + 2 * per)
-            found.times = limit_rows.admissions(gate.pk, found.since, found.until)
+            found.times = limit_rows.admissions(limit_row.pk, found.since, found.until)
             for note in self._notes:
-                if note.gate_id == gate.pk and found.since < note.at < found.until:
+                if (
+                    note.limit_id == limit_row.pk
+                    and found.since < note.at < found.until
+                ):
                     found.add(note.at)
-            self._starts[gate.pk] = found
+            self._starts[limit_row.pk] = found
         return found
 
     def _single(self, run: Run, function: Function) -> str | None:
@@ -233,42 +237,46 @@ class _Screener:
 
         ``_LATER`` while those whose place it takes have not ended.
         """
-        passage = keys.passage(function, run.flow or {}, keys.SINGLETON)
-        if passage is None or not isinstance(passage.rule, Singleton):
+        keyed_limit = keys.keyed_limit(function, run.flow or {}, keys.SINGLETON)
+        if keyed_limit is None or not isinstance(keyed_limit.rule, Singleton):
             return None
-        if passage.rule.mode == "queue":
+        if keyed_limit.rule.mode == "queue":
             return None
-        gate = self._gate(passage)
-        skips = passage.rule.mode == "skip"
-        live = self._live(gate, run, ended=skips)
+        limit_row = self._limit(keyed_limit)
+        skips = keyed_limit.rule.mode == "skip"
+        live = self._live(limit_row, run, ended=skips)
         if live and skips:
-            named = f" for key {passage.text}" if passage.rule.key is not None else ""
+            named = (
+                f" for key {keyed_limit.text}"
+                if keyed_limit.rule.key is not None
+                else ""
+            )
             return f"singleton: run {live[-1].run_id} is live{named}."
         if live:
             # Of several that come at once the last one counts.
-            if gate.pk in self._coming:
-                self._done.replaced[self._coming[gate.pk].pk] = run.pk
-            self._coming[gate.pk] = run
+            if limit_row.pk in self._coming:
+                self._done.replaced[self._coming[limit_row.pk].pk] = run.pk
+            self._coming[limit_row.pk] = run
             for slot in live:
                 self._done.replaced[slot.run_id] = run.pk
             return _LATER
-        own = Slot(gate_id=gate.pk, run_id=run.pk, since=clock.now())
-        self._singles[gate.pk] = [own]
-        self._taken[gate.pk] = own
+        own = Slot(limit_id=limit_row.pk, run_id=run.pk, since=clock.now())
+        self._singles[limit_row.pk] = [own]
+        self._taken[limit_row.pk] = own
         return None
 
-    def _live(self, gate: Limit, run: Run, *, ended: bool) -> list[Slot]:
-        """Return who is live at a singleton's gate.
+    def _live(self, limit_row: Limit, run: Run, *, ended: bool) -> list[Slot]:
+        """Return who is live at a singleton's limit.
 
         With ``ended``, also who was when the run came, and was not collected yet.
         """
-        if gate.pk not in self._singles:
-            held = list(limit_rows.holders(gate.pk))
-            self._singles[gate.pk] = [*limit_rows.released([gate.pk]), *held]
+        if limit_row.pk not in self._singles:
+            held = list(limit_rows.holders(limit_row.pk))
+            self._singles[limit_row.pk] = [*limit_rows.released([limit_row.pk]), *held]
         came = max(run.due_at, run.queued_at)
         return [
             slot
-            for slot in self._singles[gate.pk]
+            for slot in self._singles[limit_row.pk]
             if slot.run_id != run.pk
             and (slot.released_at is None or (ended and slot.released_at > came))
         ]
@@ -277,9 +285,11 @@ class _Screener:
 _LATER = "later"
 
 
-def _above(limit: int, per: timedelta, passage: KeyedLimit, free_at: datetime) -> str:
-    keyed = isinstance(passage.rule, RateLimit) and passage.rule.key is not None
-    named = f" for key {passage.text}" if keyed else ""
+def _above(
+    limit: int, per: timedelta, keyed_limit: KeyedLimit, free_at: datetime
+) -> str:
+    keyed = isinstance(keyed_limit.rule, RateLimit) and keyed_limit.rule.key is not None
+    named = f" for key {keyed_limit.text}" if keyed else ""
     return (
         f"rate limit: {limit} starts in {format_duration(per)} were reached{named}; "
         f"the next would be let in at {free_at.isoformat()}."

@@ -31,7 +31,7 @@ from durable_jobs.store.runs import End
 
 #: Rounds that follow at once when there was more than one could take.
 MOST_ROUNDS = 50
-#: Runs of functions without limits that one sweep takes out of old lanes.
+#: Runs of functions without limits that one sweep takes out of old backlogs.
 LEFT_OVER = 500
 #: Runs of a paused function that are taken out of the way at once.
 SHELVED = 1000
@@ -104,20 +104,20 @@ def run_rounds(
 def acquire_more_slots(run: Run, wanted: int) -> list[int]:
     """Take more slots for steps that a run executes side by side; return their ids.
 
-    As many for each as its gates have room for, but none while other runs wait there.
-    One at each gate makes one more step.
+    As many for each as its limits have room for, but none while other runs wait there.
+    One at each limit makes one more step.
     """
     function = registry.find(run.function)
     if function is None or run.flow is None:
         return []
-    passages = keys.passages(function, run.flow, starting=False)
+    keyed_limits = keys.keyed_limits(function, run.flow, starting=False)
     held = Run.objects.using(db.alias()).filter(
         pk=run.pk, lease_token=run.lease_token, lease_token__isnull=False
     )
     with limit_rows.locked():
         if not held.exists():
             return []
-        slots = promotion.more(run, passages, wanted)
+        slots = promotion.more(run, keyed_limits, wanted)
         limit_rows.acquire(slots)
     return [slot.pk for slot in slots]
 
@@ -166,7 +166,7 @@ def sweep() -> int:
     run_rounds()
     waiting = backlogs.queues(registry.ids())
     if not registry.controlled:
-        # Nobody admits: the code has no limits, and there may be lanes left over.
+        # Nobody admits: the code has no limits, and there may be backlogs left over.
         return sum(run_rounds(queue, LEFT_OVER) for queue in sorted(waiting))
     return len(waiting)
 
@@ -174,7 +174,7 @@ def sweep() -> int:
 def set_aside_paused() -> int:
     """Take runs of paused functions from where workers claim; count them.
 
-    Those that a pause skips end; the others are kept in a lane of their own.
+    Those that a pause skips end; the others are kept in a backlog of their own.
     """
     count = 0
     for pause in Pause.objects.using(db.alias()).exclude(kind=Pause.KEY):
@@ -220,17 +220,17 @@ def _shelve(pause: Pause) -> int:
 
 
 def resumed(function: str) -> None:
-    """Let the lanes of a function that is not paused any more go on."""
+    """Let the backlogs of a function that is not paused any more go on."""
     rows = Backlog.objects.using(db.alias()).filter(function=function)
     still = rows.filter(active=False, blocked_on__isnull=True)
-    late = rows.filter(active=True, turn__gt=clock.now())
+    late = rows.filter(active=True, eligible_at__gt=clock.now())
     with limit_rows.locked():
         pause_state.start_again(rows.filter(pk__in=_some(still)))
         backlogs.hasten(rows.filter(pk__in=_some(late)))
 
 
 def unblocked(queue: str) -> None:
-    """Let the lanes of a queue that is not paused any more try again."""
+    """Let the backlogs of a queue that is not paused any more try again."""
     rows = Backlog.objects.using(db.alias()).filter(queue=queue)
     blocked = rows.filter(blocked_on__isnull=False)
     with limit_rows.locked():
@@ -238,22 +238,23 @@ def unblocked(queue: str) -> None:
 
 
 def _some(rows: QuerySet[Backlog]) -> list[int]:
-    """Return as many lanes as are done at once; the tick does the others."""
-    return list(rows.order_by("turn").values_list("pk", flat=True)[:LEFT_OVER])
+    """Return as many backlogs as are done at once; the tick does the others."""
+    return list(rows.order_by("eligible_at").values_list("pk", flat=True)[:LEFT_OVER])
 
 
 def reopen(name: str, limit: int) -> None:
-    """Let as many lanes try again as a gate whose limit has grown may have room for.
+    """Let as many backlogs try again as a limit whose limit has grown may have room
+    for.
 
     Those that wait for a throttle's time do so by its new rate.
     """
-    gate = Limit.objects.using(db.alias()).filter(name=name).first()
-    if gate is None:
+    limit_row = Limit.objects.using(db.alias()).filter(name=name).first()
+    if limit_row is None:
         return
     with limit_rows.locked():
-        backlogs.revive(gate.pk, limit)
-        if gate.control == keys.THROTTLE:
-            rows = Backlog.objects.using(db.alias()).filter(function=gate.function)
+        backlogs.revive(limit_row.pk, limit)
+        if limit_row.control == keys.THROTTLE:
+            rows = Backlog.objects.using(db.alias()).filter(function=limit_row.function)
             backlogs.hasten(rows)
 
 
@@ -263,7 +264,7 @@ class _Round:
 
     through: int = 0
     more: bool = False
-    next_at: datetime | None = None
+    due_at: datetime | None = None
     unknown: list[KeyedLimit] = field(default_factory=list)
     again: bool = False
 
@@ -281,11 +282,11 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
         done.more = arrived.more
         done.unknown += arrived.unknown
         if "released" in work:
-            for gate, count in sorted(limit_rows.collect().items()):
-                backlogs.revive(gate, count)
+            for limit_row, count in sorted(limit_rows.collect().items()):
+                backlogs.revive(limit_row, count)
         if queue is not None and wanted > 0 and queue not in pauses.queues:
             granted = promotion.promote(queue, wanted, pauses)
-            done.through, done.next_at = granted.count, granted.next_at
+            done.through, done.due_at = granted.count, granted.due_at
             done.unknown += granted.unknown
             done.more = done.more or granted.more
         others = backlogs.queues(registry.ids()) - {queue}
@@ -299,8 +300,8 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
     failpoint("admit.done", place)
     for name in sorted(others):
         notifier.notify(name)
-    if queue is not None and done.next_at is not None:
-        notifier.notify_at(done.next_at, queue)
+    if queue is not None and done.due_at is not None:
+        notifier.notify_at(done.due_at, queue)
     asked = _ask(done.unknown)
     done.again = asked or done.more or bool(arrived.replaced)
     return done
@@ -316,16 +317,16 @@ def _note(arrived: Arrived, granted: promotion.Promotion) -> None:
             put_off=partial(backlogs.put_off_run, run_id),
             run_id=run_id,
         )
-    for lane, error in granted.failed.items():
-        put_off = partial(backlogs.put_off, lane)
-        item_errors.failed("backlog", lane, error, put_off=put_off)
+    for backlog, error in granted.failed.items():
+        put_off = partial(backlogs.put_off, backlog)
+        item_errors.failed("backlog", backlog, error, put_off=put_off)
 
 
 def _ask(unknown: list[KeyedLimit]) -> bool:
     """Ask for the limits that were not known; tell whether there were any."""
-    by_name = {passage.name: passage for passage in unknown}
-    for name, passage in by_name.items():
-        answer, grown = limits.evaluate(passage)
+    by_name = {keyed_limit.name: keyed_limit for keyed_limit in unknown}
+    for name, keyed_limit in by_name.items():
+        answer, grown = limits.evaluate(keyed_limit)
         limit_rows.answered(name, answer.error)
         if grown and answer.limit:
             reopen(name, answer.limit)

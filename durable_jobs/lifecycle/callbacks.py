@@ -27,7 +27,7 @@ def token(run_id: uuid.UUID, step: str) -> str:
 
 
 def answer(text: str, *, data: Any, error: dict[str, Any] | None) -> None:
-    """End the wait behind a token; raise ``CallbackGone`` when there is none."""
+    """End the wait behind a token; raise ``CallbackClosed`` when there is none."""
     outcome = _outcome(data, error)
     wait = _wait(text)
     now = clock.now()
@@ -38,7 +38,7 @@ def answer(text: str, *, data: Any, error: dict[str, Any] | None) -> None:
 
 
 def check(text: str) -> None:
-    """Raise ``CallbackGone`` unless a run waits for the answer to a token."""
+    """Raise ``CallbackClosed`` unless a run waits for the answer to a token."""
     if _wait(text) is None:
         raise CallbackClosed
 
@@ -63,7 +63,7 @@ def _outcome(data: Any, error: dict[str, Any] | None) -> WaitOutcome:
 
 
 def heartbeat(text: str) -> None:
-    """Put off the end of a wait; raise ``CallbackGone`` when there is none."""
+    """Put off the end of a wait; raise ``CallbackClosed`` when there is none."""
     wait = _wait(text)
     if wait is None:
         raise CallbackClosed

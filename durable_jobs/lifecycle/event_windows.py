@@ -39,7 +39,7 @@ def row(made: NewRun, key: Any) -> BufferedEvent:
         function=made.function.id,
         key=key,
         event_id=made.event_id or "",
-        origin={**made.event_meta, SUBJECTS: [list(one) for one in made.subjects]},
+        event_meta={**made.event_meta, SUBJECTS: [list(one) for one in made.subjects]},
         data=EncodedJSON(made.data),
         ts=datetime.fromisoformat(made.event_meta["ts"]),
         due_at=made.due_at,
@@ -239,7 +239,7 @@ def events_of(run: Run) -> list[BufferedEvent]:
     alone = BufferedEvent(
         function=run.function,
         event_id=event.id,
-        origin={"id": event.id, "name": event.name, **(run.event_meta or {})},
+        event_meta={"id": event.id, "name": event.name, **(run.event_meta or {})},
         data=EncodedJSON(run_actions.stored_data(run.pk)),
         ts=event.ts,
         due_at=run.due_at,

@@ -1,4 +1,4 @@
-"""How runs end: with their handlers started, their parent told and a bell rung."""
+"""How runs end: with their handlers started, their parent told and a wake-up rung."""
 
 from __future__ import annotations
 

@@ -53,18 +53,18 @@ def claims_of(
     return found
 
 
-def take(claims: Sequence[Claim]) -> Taken | None:
+def take(claim_count: Sequence[Claim]) -> Taken | None:
     """Take all keys of one start, inside its transaction; None when all were free.
 
     If another run holds one of them, that run gets the free ones too.
     """
-    rows = idempotency.take(claims)
-    for claim in claims:
+    rows = idempotency.take(claim_count)
+    for claim in claim_count:
         row = rows.get((claim.function, claim.key))
         if row is not None:
             same = row.fingerprint == claim.fingerprint
-            if len(rows) < len(claims):
-                idempotency.pass_on(claims, row.run_id if same else None)
+            if len(rows) < len(claim_count):
+                idempotency.pass_on(claim_count, row.run_id if same else None)
             return Taken(claim, row.run_id, same)
     return None
 

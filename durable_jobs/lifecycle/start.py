@@ -75,18 +75,18 @@ class NewRun:
             trigger=self.event_meta["name"],
             key=self.key,
             event_id=self.event_id,
-            origin=origin,
+            event_meta=origin,
             depth=depth,
             data=EncodedJSON(self.data),
             parent_id=self.parent.pk if self.parent else None,
             parent_step=self.parent_step,
-            relation=self.parent_relation,
+            parent_relation=self.parent_relation,
             queue=self.function.queue,
             flow=self.flow,
-            lane=None if self.flow is None else AdmissionState.NEW,
-            entry=None if self.flow is None else AdmissionState.NEW,
+            backlog=None if self.flow is None else AdmissionState.NEW,
+            requeue_to=None if self.flow is None else AdmissionState.NEW,
             due_at=self.due_at,
-            place=self.due_at - timedelta(seconds=self.priority),
+            run_order=self.due_at - timedelta(seconds=self.priority),
             attempt=self.attempt,
             queued_at=now,
         )
@@ -224,14 +224,16 @@ def enqueue(function: Function, data: Any) -> Run:
 def enqueue_once(function: Function, data: Any) -> tuple[Run, bool]:
     """Enqueue; return whether this call started the run, or a key already had."""
     one = call(function, data)
-    claims = claims_of(one, data)
-    if not claims:
+    claim_count = claims_of(one, data)
+    if not claim_count:
         return _as_read(start([one], strict=True)[0], one), True
-    run, made = start_once(one.controlled(), claims)
+    run, made = start_once(one.controlled(), claim_count)
     return _as_read(run, one) if made else run, made
 
 
-def call(function: Function, data: Any, *, what: str = "", **relation: Any) -> NewRun:
+def call(
+    function: Function, data: Any, *, what: str = "", **parent_relation: Any
+) -> NewRun:
     """Return the start of a call, by the function's own options; nothing is written.
 
     Raise ``PayloadError`` for data that does not fit the function's schema.
@@ -245,7 +247,7 @@ def call(function: Function, data: Any, *, what: str = "", **relation: Any) -> N
         due_at=options.due(now),
         key=options.key or "",
         subjects=subjects_of_call(function, data),
-        **relation,
+        **parent_relation,
     )
 
 
@@ -277,13 +279,13 @@ def claims_of(one: NewRun, data: Any) -> list[Claim]:
     return keyed_starts.claims_of(function, event, one.id, data)
 
 
-def start_once(one: NewRun, claims: Sequence[Claim]) -> tuple[Run, bool]:
+def start_once(one: NewRun, claim_count: Sequence[Claim]) -> tuple[Run, bool]:
     """Start a run, or return the one that holds its key, and whether this call did.
 
     The flow control of the start is known. Raise ``DuplicateKeyError``.
     """
     with db.joined():
-        taken = keyed_starts.take(claims)
+        taken = keyed_starts.take(claim_count)
         if taken is None:
             failpoint("start.begin", one.function.id)
             return insert([one])[0], True
@@ -298,11 +300,11 @@ def first_of_each_key(starts: Sequence[NewRun]) -> list[NewRun]:
     found = []
     for one in starts:
         try:
-            claims = [] if one.skipped else claims_of(one, None)
+            claim_count = [] if one.skipped else claims_of(one, None)
         except ExpressionError as error:
             found.append(replace(one, skipped=failed_key(error)))
             continue
-        if not claims or keyed_starts.take(claims) is None:
+        if not claim_count or keyed_starts.take(claim_count) is None:
             found.append(one)
     return found
 

@@ -66,7 +66,7 @@ class TriggeredStart:
             return replace(self, start=replace(made, skipped=failed_key(error)))
         return replace(self, names=names, gathers=True, key=key)
 
-    def claims(self) -> list[idempotency.Claim]:
+    def claim_count(self) -> list[idempotency.Claim]:
         """Return the wish for each of its names."""
         function, run_id = self.start.function.id, self.start.id
         return [idempotency.Claim(function, name, run_id) for name in self.names]
@@ -93,7 +93,7 @@ def _taken(reached: Sequence[TriggeredStart]) -> dict[tuple[str, str], uuid.UUID
     """Take the names of starts, and return which run has which."""
     wishes: dict[tuple[str, str], idempotency.Claim] = {}
     for one in reached:
-        for wish in one.claims():
+        for wish in one.claim_count():
             wishes.setdefault((wish.function, wish.key), wish)
     # In one order, so that two senders of the same names do not wait for each other.
     known = idempotency.take([wishes[place] for place in sorted(wishes)])

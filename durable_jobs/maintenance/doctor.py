@@ -194,7 +194,9 @@ def _to_be_begun(moment: datetime) -> QuerySet[Run]:
     rows = rows.exclude(function__in=workers.missing().values("function"))
     # As claims look for them: what is paused, nobody could claim.
     rows = rows.exclude(started_at__isnull=True, function__in=pauses.functions())
-    return rows.exclude(lane__gt=0).exclude(Exists(pauses.of_queue(OuterRef("queue"))))
+    return rows.exclude(backlog__gt=0).exclude(
+        Exists(pauses.of_queue(OuterRef("queue")))
+    )
 
 
 def _ready_since(now: datetime) -> datetime | None:
@@ -244,7 +246,7 @@ def _worth_knowing() -> Iterator[Finding]:
             count=why["count"],
             problem=False,
         )
-    crashing = live.filter(crashes__gt=1, status__in=_EXECUTABLE)
+    crashing = live.filter(crash_count__gt=1, status__in=_EXECUTABLE)
     for found in _found("crashing-run", "runs keep losing their worker", crashing):
         yield replace(found, problem=False)
     for pause in Pause.objects.using(db.alias()).order_by("pk"):

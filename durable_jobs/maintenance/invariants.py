@@ -1,4 +1,4 @@
-"""States that no verb of the store leaves behind, and what mends each.
+"""States that no action of the store leaves behind, and what mends each.
 
 Every one is found by a single statement, so what other processes change meanwhile
 cannot look like a fault. The ``deep`` ones read all the history, the others what is
@@ -75,7 +75,7 @@ def _waits_for_no_child() -> QuerySet[Wait]:
     child = _runs(
         parent_id=OuterRef("run_id"),
         parent_step=OuterRef("step"),
-        relation=INVOKE,
+        parent_relation=INVOKE,
         status__in=sorted(LIVE),
     )
     live = _runs(pk=OuterRef("run_id"), status__in=sorted(LIVE))
@@ -86,7 +86,7 @@ def _waits_for_no_child() -> QuerySet[Wait]:
 
 def _children_of_nobody() -> QuerySet[Run]:
     parent = _runs(pk=OuterRef("parent_id"), status__in=sorted(LIVE))
-    children = _runs(relation=INVOKE, status__in=sorted(LIVE))
+    children = _runs(parent_relation=INVOKE, status__in=sorted(LIVE))
     return children.exclude(Exists(parent))
 
 

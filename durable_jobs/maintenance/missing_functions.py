@@ -51,12 +51,12 @@ def sweep() -> int:
 
 def _behind_limits(known: list[str]) -> set[str]:
     """Return unknown functions of runs that no claim meets: limits hold them back."""
-    lanes = Backlog.objects.using(db.alias()).exclude(function__in=known).order_by()
+    backlogs = Backlog.objects.using(db.alias()).exclude(function__in=known).order_by()
     arrived = Run.objects.using(db.alias()).filter(
-        status=RunStatus.QUEUED, lane__lt=0, due_at__lte=clock.now()
+        status=RunStatus.QUEUED, backlog__lt=0, due_at__lte=clock.now()
     )
     arrived = arrived.exclude(function__in=known).order_by("due_at")
-    names = set(lanes.values_list("function", flat=True).distinct()[:MOST])
+    names = set(backlogs.values_list("function", flat=True).distinct()[:MOST])
     return names | set(arrived.values_list("function", flat=True)[:MOST])
 
 

@@ -1,8 +1,8 @@
-"""Lanes that stand still, looked after every few seconds; mostly there is nothing.
+"""Backlogs that stand still, looked after every few seconds; mostly there is nothing.
 
 What admissions and ends of runs leave to nobody: limits that the host has changed,
 slots whose release was lost, runs of paused functions that stand where workers claim,
-and lanes and gates that nobody uses any more.
+and backlogs and limits that nobody uses any more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from durable_jobs.statuses import LIVE, RunStatus
 from durable_jobs.store import backlogs, db, exists_probe, item_errors, limits
 
 BATCH = 500
-#: Lanes and gates that were not used for so long are deleted.
+#: Backlogs and limits that were not used for so long are deleted.
 UNUSED = timedelta(days=2)
 
 
@@ -51,7 +51,7 @@ def _every(kind: type[Model]) -> QuerySet[Any]:
 def lost_slots() -> QuerySet[Slot]:
     """Return slots that are held by runs that may hold none."""
     runs = Run.objects.using(db.alias()).filter(pk=OuterRef("run_id"))
-    let_through = Q(status=RunStatus.QUEUED, lane__isnull=True)
+    let_through = Q(status=RunStatus.QUEUED, backlog__isnull=True)
     executing = let_through | Q(lease_token__isnull=False)
     held = Slot.objects.using(db.alias()).filter(released_at__isnull=True)
     live = Exists(runs.filter(status__in=sorted(LIVE)))
@@ -68,7 +68,7 @@ _declared: dict[str, FlowControl] = {}
 
 
 def _redeclared() -> int:
-    """Let lanes try whose gates the code may have changed: with a new process."""
+    """Let backlogs try whose limits the code may have changed: with a new process."""
     current = {function.id: function.controls for function in registry}
     changed = [id for id, controls in current.items() if _declared.get(id) != controls]
     if not changed:
@@ -84,27 +84,27 @@ def _redeclared() -> int:
 
 
 def _try_again() -> int:
-    """Let one lane try at each gate that lanes wait for: there may be room."""
+    """Let one backlog try at each limit that backlogs wait for: there may be room."""
     chosen = list(_waited_for().order_by("?").values_list("pk", flat=True)[:BATCH])
     done: list[int] = []
 
-    def revive(gate: int) -> None:
+    def revive(limit_row: int) -> None:
         with limits.locked():
-            done.append(backlogs.revive(gate, 1))
+            done.append(backlogs.revive(limit_row, 1))
 
-    for gate in sorted(chosen):
-        item_errors.guarded("limit", gate, partial(revive, gate))
+    for limit_row in sorted(chosen):
+        item_errors.guarded("limit", limit_row, partial(revive, limit_row))
     return sum(done)
 
 
 def _waited_for() -> QuerySet[Limit]:
-    """Return the gates that lanes wait for."""
+    """Return the limits that backlogs wait for."""
     waiting = _every(Backlog).filter(blocked_on=OuterRef("pk"))
     return _every(Limit).filter(Exists(waiting))
 
 
 def _start_again() -> int:
-    """Let lanes try that stand still for nothing: what wrote them read what was.
+    """Let backlogs try that stand still for nothing: what wrote them read what was.
 
     And restore what a pause kept, in batches, for a moment.
     """
@@ -132,26 +132,26 @@ def _start_these(chosen: Sequence[int]) -> int:
 
 
 def _still() -> QuerySet[Backlog]:
-    """Return the lanes that wait for nothing, and do not move."""
+    """Return the backlogs that wait for nothing, and do not move."""
     rows = _every(Backlog).filter(active=False, blocked_on__isnull=True)
     return rows.filter(Exists(_inside()))
 
 
 def _arrive_again() -> int:
-    """Let runs arrive again whose lane is none: after a restored backup, or by hand."""
+    """Let runs arrive again whose backlog is none: after a restored backup, or by hand."""
     rows = backlogs.strays().values_list("pk", flat=True)[:BATCH]
 
     def arrive(keys: Sequence[Any]) -> None:
         chosen = Run.objects.using(db.alias()).filter(pk__in=keys)
-        chosen.filter(status=RunStatus.QUEUED).update(lane=F("entry"))
+        chosen.filter(status=RunStatus.QUEUED).update(backlog=F("requeue_to"))
 
     return item_errors.in_batch("stray", list(rows), arrive)
 
 
 def _inside() -> QuerySet[Run]:
-    """Return the queued runs of the lane that a query is about."""
+    """Return the queued runs of the backlog that a query is about."""
     return Run.objects.using(db.alias()).filter(
-        status=RunStatus.QUEUED, lane__isnull=False, lane=OuterRef("pk")
+        status=RunStatus.QUEUED, backlog__isnull=False, backlog=OuterRef("pk")
     )
 
 
@@ -169,33 +169,33 @@ def _expired(now: datetime) -> QuerySet[RateLimitHit]:
     return _every(RateLimitHit).filter(expires_at__lt=now)
 
 
-def _forget_lanes() -> int:
-    """Delete lanes that nobody uses."""
-    return _delete(_idle_lanes(clock.now() - UNUSED))
+def _forget_backlogs() -> int:
+    """Delete backlogs that nobody uses."""
+    return _delete(_idle_backlogs(clock.now() - UNUSED))
 
 
-def _idle_lanes(unused: datetime) -> QuerySet[Backlog]:
-    """Return the lanes that are empty and were not used since then."""
-    rows = _every(Backlog).filter(turn__lt=unused, active=False)
+def _idle_backlogs(unused: datetime) -> QuerySet[Backlog]:
+    """Return the backlogs that are empty and were not used since then."""
+    rows = _every(Backlog).filter(eligible_at__lt=unused, active=False)
     return rows.exclude(Exists(_inside()))
 
 
-def _forget_gates() -> int:
-    """Delete gates that nobody uses."""
+def _forget_limits() -> int:
+    """Delete limits that nobody uses."""
     now = clock.now()
-    return _delete(_idle_gates(now, now - UNUSED))
+    return _delete(_idle_limits(now, now - UNUSED))
 
 
-def _idle_gates(now: datetime, unused: datetime) -> QuerySet[Limit]:
-    """Return the gates that were not used since then, and that nothing hangs on."""
+def _idle_limits(now: datetime, unused: datetime) -> QuerySet[Limit]:
+    """Return the limits that were not used since then, and that nothing hangs on."""
     rows = _every(Limit).filter(
         Q(tat__isnull=True) | Q(tat__lt=now),
         used_at__lt=unused,
         override__isnull=True,
     )
     for model in (Slot, RateLimitHit):
-        of_gate = _every(model).filter(gate=OuterRef("pk"))
-        rows = rows.exclude(Exists(of_gate))
+        of_limit = _every(model).filter(limit=OuterRef("pk"))
+        rows = rows.exclude(Exists(of_limit))
     return rows.exclude(Exists(_every(Backlog).filter(blocked_on=OuterRef("pk"))))
 
 
@@ -221,9 +221,9 @@ def _questions(now: datetime, unused: datetime) -> dict[str, Exists]:
         "still": Exists(_still()),
         "strays": Exists(backlogs.strays()),
         "paused": Exists(paused),
-        "admissions": Exists(_expired(now)),
-        "lanes": Exists(_idle_lanes(unused)),
-        "gates": Exists(_idle_gates(now, unused)),
+        "rate_limit_hits": Exists(_expired(now)),
+        "backlogs": Exists(_idle_backlogs(unused)),
+        "gates": Exists(_idle_limits(now, unused)),
     }
 
 
@@ -236,7 +236,7 @@ _WORKS: dict[str, Callable[[], int]] = {
     "still": _start_again,
     "strays": _arrive_again,
     "paused": admission.set_aside_paused,
-    "admissions": _forget_admissions,
-    "lanes": _forget_lanes,
-    "gates": _forget_gates,
+    "rate_limit_hits": _forget_admissions,
+    "backlogs": _forget_backlogs,
+    "gates": _forget_limits,
 }

@@ -67,11 +67,11 @@ def pending() -> set[str]:
     answers = _probe.ask([now, now - NOTED_EVERY], known)
     work = {name for name, there in answers.items() if there}
     if work & admission.EVERYTHING:
-        work = work - admission.EVERYTHING | {"admissions"}
+        work = work - admission.EVERYTHING | {"rate_limit_hits"}
     if admission.unfinished:
-        work.add("lanes")
+        work.add("backlogs")
     if "fresh" not in work:
-        work |= {"crons", "lanes", *LOW_PRIORITY}
+        work |= {"crons", "backlogs", *LOW_PRIORITY}
     return work - {"fresh"}
 
 
@@ -86,9 +86,9 @@ def _questions(
         "leases": Exists(runs.filter(lease_token__isnull=False, lease_until__lt=now)),
         "events": Exists(events.to_route(now)),
         "queues": Exists(
-            runs.filter(status=RunStatus.QUEUED, lane__isnull=True, due_at__lte=now)
+            runs.filter(status=RunStatus.QUEUED, backlog__isnull=True, due_at__lte=now)
         ),
-        "crons": Exists(schedules.filter(next_at__lte=now)),
+        "crons": Exists(schedules.filter(due_at__lte=now)),
         "fresh": Exists(
             Worker.objects.using(db.alias()).filter(name=TICK, seen_at__gt=noted)
         ),
@@ -114,7 +114,7 @@ def _guarded(name: str, sweep: Callable[[], int]) -> int:
 
 
 def renotify() -> int:
-    """Ring the queues that have eligible runs, in case a bell was lost."""
+    """Ring the queues that have eligible runs, in case a wake-up was lost."""
     count = 0
     for queue in exists_probe.walk(_eligible, [clock.now()]):
         ring = partial(notifier.notify, queue)
@@ -124,7 +124,7 @@ def renotify() -> int:
 
 def _eligible_in(now: datetime, queue: str) -> exists_probe.Questions:
     queued = Run.objects.using(db.alias()).filter(
-        status=RunStatus.QUEUED, lane__isnull=True
+        status=RunStatus.QUEUED, backlog__isnull=True
     )
     # As claims look for them: of what is paused, nobody could claim anything.
     ready = (
@@ -161,8 +161,8 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "schedules": sync.sync,
     "crons": sync.sweep,
     # Before what rate limits need no more is deleted: they may need it for these.
-    "admissions": admission.sweep,
-    "lanes": stalled_backlogs.sweep,
+    "rate_limit_hits": admission.sweep,
+    "backlogs": stalled_backlogs.sweep,
     "queues": renotify,
     "retention": retention.sweep,
     "tallies": run_stats.sweep,

@@ -117,8 +117,8 @@ class Web:
 class Worker:
     """A Celery worker with a pool of threads, which serves every durable queue.
 
-    The bells of all queues go through one of its own: also those of queues that a step
-    alone names, and that nobody knows before it is met.
+    The wake-ups of all queues go through one of its own: also those of queues that a
+    step alone names, and that nobody knows before it is met.
     """
 
     def __init__(self, app: Celery, concurrency: int = 4) -> None:

@@ -39,7 +39,7 @@ class Limit(models.Model):
     class Meta:
         verbose_name = _("limit")
         verbose_name_plural = _("limits")
-        indexes: ClassVar = [models.Index("used_at", name="durable_gate_used")]
+        indexes: ClassVar = [models.Index("used_at", name="durable_limit_used")]
 
     def __str__(self) -> str:
         # Without the key, which is for those alone who may see payloads.
@@ -47,7 +47,7 @@ class Limit(models.Model):
 
 
 class Slot(models.Model):
-    """A run's place at a gate, until it is released.
+    """A run's place at a limit, until it is released.
 
     ``steps``: held while the run executes, not to its end.
     """
@@ -75,7 +75,7 @@ class Slot(models.Model):
         verbose_name = _("slot")
         verbose_name_plural = _("slots")
         indexes: ClassVar = [
-            models.Index("gate", "run", name="durable_slot_gate"),
+            models.Index("limit", "run", name="durable_slot_gate"),
             models.Index("run", name="durable_slot_run"),
             models.Index(
                 "id",
@@ -85,13 +85,13 @@ class Slot(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"slot {self.pk} of gate {self.gate_id}"
+        return f"slot {self.pk} of limit {self.limit_id}"
 
 
 class Backlog(models.Model):
-    """Queued runs that pass the same gates, in line one behind the other.
+    """Queued runs that pass the same limits, in line one behind the other.
 
-    ``active``: its first run may try, from ``turn`` on; a lane that was let through
+    ``active``: its first run may try, from ``turn`` on; a backlog that was let through
     goes behind the others. Else it is empty, or paused, or waits for ``blocked_on``.
     """
 
@@ -110,35 +110,37 @@ class Backlog(models.Model):
         on_delete=models.SET_NULL,
         db_constraint=False,
         db_index=False,
-        related_name="lanes",
+        related_name="backlogs",
     )
 
     class Meta:
-        verbose_name = _("lane")
-        verbose_name_plural = _("lanes")
+        verbose_name = _("backlog")
+        verbose_name_plural = _("backlogs")
         indexes: ClassVar = [
             models.Index(
                 "queue",
-                "turn",
-                "served",
+                "eligible_at",
+                "promoted_count",
                 "id",
-                name="durable_lane_active",
+                name="durable_backlog_active",
                 condition=Q(active=True),
             ),
             models.Index(
                 "blocked_on",
-                "turn",
-                "served",
-                name="durable_lane_blocked",
+                "eligible_at",
+                "promoted_count",
+                name="durable_backlog_blocked",
                 condition=Q(blocked_on__isnull=False),
             ),
-            models.Index("function", name="durable_lane_function"),
+            models.Index("function", name="durable_backlog_function"),
             # Of idle ones alone: no plan may go through them to those in turn.
-            models.Index("turn", name="durable_lane_turn", condition=Q(active=False)),
+            models.Index(
+                "eligible_at", name="durable_backlog_turn", condition=Q(active=False)
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"lane {self.pk} of {self.function}"
+        return f"backlog {self.pk} of {self.function}"
 
 
 class RateLimitHit(models.Model):
@@ -150,17 +152,17 @@ class RateLimitHit(models.Model):
         on_delete=models.CASCADE,
         db_constraint=False,
         db_index=False,
-        related_name="admissions",
+        related_name="rate_limit_hits",
     )
     at = models.DateTimeField()
     expires_at = models.DateTimeField()
 
     class Meta:
-        verbose_name = _("admission")
-        verbose_name_plural = _("admissions")
+        verbose_name = _("rate limit hit")
+        verbose_name_plural = _("rate limit hits")
         indexes: ClassVar = [
-            models.Index("gate", "at", name="durable_admission_gate"),
-            models.Index("expires_at", name="durable_admission_expiry"),
+            models.Index("limit", "at", name="durable_ratelimithit_gate"),
+            models.Index("expires_at", name="durable_ratelimithit_expiry"),
         ]
 
     def __str__(self) -> str:
@@ -179,11 +181,11 @@ class EventWindow(models.Model):
     size = models.PositiveIntegerField(default=0)
 
     class Meta:
-        verbose_name = _("window")
-        verbose_name_plural = _("windows")
+        verbose_name = _("event window")
+        verbose_name_plural = _("event windows")
         indexes: ClassVar = [
-            models.Index("due_at", name="durable_window_due"),
-            models.Index("function", name="durable_window_function"),
+            models.Index("due_at", name="durable_eventwindow_due"),
+            models.Index("function", name="durable_eventwindow_function"),
         ]
 
     def __str__(self) -> str:
@@ -214,7 +216,7 @@ class BufferedEvent(models.Model):
         on_delete=models.CASCADE,
         db_constraint=False,
         db_index=False,
-        related_name="gathered",
+        related_name="buffered_events",
     )
     event_id = models.CharField(max_length=255)
     event_meta = models.JSONField()
@@ -223,25 +225,25 @@ class BufferedEvent(models.Model):
     due_at = models.DateTimeField()
 
     class Meta:
-        verbose_name = _("gathered event")
-        verbose_name_plural = _("gathered events")
+        verbose_name = _("buffered event")
+        verbose_name_plural = _("buffered events")
         indexes: ClassVar = [
             models.Index(
                 "due_at",
                 "id",
-                name="durable_gathered_fresh",
+                name="durable_bufferedevent_fresh",
                 condition=Q(window__isnull=True, run__isnull=True),
             ),
             models.Index(
                 "window",
                 "id",
-                name="durable_gathered_window",
+                name="durable_bufferedevent_window",
                 condition=Q(window__isnull=False),
             ),
             models.Index(
                 "run",
                 "id",
-                name="durable_gathered_run",
+                name="durable_bufferedevent_run",
                 condition=Q(run__isnull=False),
             ),
         ]

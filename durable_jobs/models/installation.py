@@ -91,11 +91,11 @@ class RunStats(models.Model):
     count = models.PositiveIntegerField(default=0)
 
     class Meta:
-        verbose_name = _("tally")
-        verbose_name_plural = _("tallies")
+        verbose_name = _("run statistics")
+        verbose_name_plural = _("run statistics")
         constraints: ClassVar = [
             models.UniqueConstraint(
-                fields=["since", "function", "status"], name="durable_tally_unique"
+                fields=["since", "function", "status"], name="durable_runstats_unique"
             )
         ]
 

@@ -31,7 +31,7 @@ class AdmissionState(models.IntegerChoices):
 
 
 class RunQuerySet(PayloadQuerySet["Run"]):
-    """Runs, with the verbs that a person uses on many at once."""
+    """Runs, with the actions that a person uses on many at once."""
 
     def live(self) -> RunQuerySet:
         """Return the runs that have not ended."""
@@ -62,9 +62,10 @@ class Run(models.Model):
 
     ``depth`` is how many events and runs, one caused by the other, led to it.
 
-    ``flow`` holds the keys of its flow control, null without any. ``lane`` is where it
-    stands in line while it is queued: null among those that may be claimed, else a
-    lane's id, or what ``Entry`` says; ``entry`` is its lane when it is queued again.
+    ``flow`` holds the keys of its flow control, null without any. ``backlog`` is where
+    it stands in line while it is queued: null among those that may be claimed, else a
+    backlog's id, or what ``Entry`` says; ``entry`` is its backlog when it is queued
+    again.
     """
 
     Status = RunStatus
@@ -156,39 +157,39 @@ class Run(models.Model):
         indexes: ClassVar = [
             models.Index(
                 "queue",
-                "place",
+                "run_order",
                 "id",
                 name="durable_run_ready",
-                condition=Q(status=RunStatus.QUEUED.value, lane__isnull=True),
+                condition=Q(status=RunStatus.QUEUED.value, backlog__isnull=True),
             ),
             # The same for each function, whatever the backlog of another is.
             models.Index(
                 "queue",
                 "function",
-                "place",
+                "run_order",
                 "id",
                 name="durable_run_head",
-                condition=Q(status=RunStatus.QUEUED.value, lane__isnull=True),
+                condition=Q(status=RunStatus.QUEUED.value, backlog__isnull=True),
             ),
             models.Index(
-                "lane",
-                "place",
+                "backlog",
+                "run_order",
                 "id",
                 name="durable_run_lane",
-                condition=Q(status=RunStatus.QUEUED.value, lane__isnull=False),
+                condition=Q(status=RunStatus.QUEUED.value, backlog__isnull=False),
             ),
             models.Index(
                 "due_at",
                 "id",
                 name="durable_run_arrived",
-                condition=Q(status=RunStatus.QUEUED.value, lane__lt=0),
+                condition=Q(status=RunStatus.QUEUED.value, backlog__lt=0),
             ),
             models.Index(
                 "queue",
                 name="durable_run_through",
                 condition=Q(
                     status=RunStatus.QUEUED.value,
-                    lane__isnull=True,
+                    backlog__isnull=True,
                     flow__isnull=False,
                 ),
             ),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ScheduleQuerySet(PayloadQuerySet["Schedule"]):
-    """Schedules, with the verbs that a person uses on many at once."""
+    """Schedules, with the actions that a person uses on many at once."""
 
     def pause(self, reason: str = "") -> int:
         """Pause each schedule; return how many this call paused."""
@@ -85,7 +85,7 @@ class Schedule(models.Model):
             )
         ]
         indexes: ClassVar = [
-            models.Index("next_at", "id", name="durable_schedule_next"),
+            models.Index("due_at", "id", name="durable_schedule_next"),
             models.Index(
                 "owner_model",
                 "owner_pk",

@@ -138,7 +138,7 @@ class FailedAttempt(models.Model):
     class Meta:
         verbose_name = _("failed attempt")
         verbose_name_plural = _("failed attempts")
-        indexes: ClassVar = [models.Index("run", name="durable_attempt_run")]
+        indexes: ClassVar = [models.Index("run", name="durable_failedattempt_run")]
 
     def __str__(self) -> str:
         return f"attempt {self.number + 1}"

@@ -23,7 +23,7 @@ WITH RECURSIVE found(name) AS (
 SELECT name FROM found WHERE name IS NOT NULL
 """  # noqa: S608  # our own names
 #: Columns of a run that no list of approvals loads.
-_PAYLOADS = ("data", "output", "error", "origin")
+_PAYLOADS = ("data", "output", "error", "event_meta")
 
 
 def permissions() -> list[str]:

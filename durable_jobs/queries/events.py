@@ -48,5 +48,5 @@ def cancelled(event: Event) -> list[Run]:
     found = rows.filter(
         pk__in=ended.values("pk"), status=RunStatus.CANCELLED, reason=reason
     )
-    payloads = ("data", "output", "error", "origin")
+    payloads = ("data", "output", "error", "event_meta")
     return list(found.defer(*payloads).order_by("-pk")[: MOST + 1])

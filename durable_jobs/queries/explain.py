@@ -52,7 +52,7 @@ def explain(run: Run, *, keys: bool = True) -> Explanation:
     if row.backlog in AdmissionState.values:
         text = "It has just come; the next admission decides about it."
         return Explanation(state="arriving", text=text)
-    return _in_lane(row, keys)
+    return _in_backlog(row, keys)
 
 
 def _paused(run: Run, told: bool) -> Explanation | None:
@@ -109,33 +109,37 @@ def _line(run: Run) -> QuerySet[Run]:
         return backlogs.waiting(run.backlog)
     return Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED,
-        lane__isnull=True,
+        backlog__isnull=True,
         queue=run.queue,
         due_at__lte=clock.now(),
     )
 
 
 def _ahead(line: QuerySet[Run], run: Run) -> int:
-    before = Q(place__lt=run.run_order) | Q(place=run.run_order, id__lt=run.id)
+    before = Q(run_order__lt=run.run_order) | Q(run_order=run.run_order, id__lt=run.id)
     seen = visibility.of_runs(line, "pk")
     return int(seen.filter(before).order_by()[:MOST_AHEAD].count())
 
 
-def _in_lane(run: Run, told: bool) -> Explanation:
-    lane = Backlog.objects.using(db.alias()).filter(pk=run.backlog or 0).first()
+def _in_backlog(run: Run, told: bool) -> Explanation:
+    backlog = Backlog.objects.using(db.alias()).filter(pk=run.backlog or 0).first()
     function = registry.find(run.function)
     ahead = _ahead(backlogs.waiting(run.backlog or 0), run)
-    if lane is None or function is None:
+    if backlog is None or function is None:
         text = f"It stands in line behind {_others(ahead)}."
         return Explanation(state="blocked", text=text, ahead=ahead)
-    passages = keys.passages(function, run.flow or {}, starting=lane.for_new_runs)
-    rows = Limit.objects.using(db.alias()).filter(name__in=[p.name for p in passages])
-    known = {gate.name: gate for gate in rows}
-    for passage in passages:
-        gate = known.get(passage.name)
-        if gate is None:
+    keyed_limits = keys.keyed_limits(
+        function, run.flow or {}, starting=backlog.for_new_runs
+    )
+    rows = Limit.objects.using(db.alias()).filter(
+        name__in=[p.name for p in keyed_limits]
+    )
+    known = {limit_row.name: limit_row for limit_row in rows}
+    for keyed_limit in keyed_limits:
+        limit_row = known.get(keyed_limit.name)
+        if limit_row is None:
             continue
-        found = _at(passage, gate, run, lane, ahead, told)
+        found = _at(keyed_limit, limit_row, run, backlog, ahead, told)
         if found is not None:
             return found if told else replace(found, key=None)
     text = f"It is about to be let through, behind {_others(ahead)}."
@@ -143,33 +147,40 @@ def _in_lane(run: Run, told: bool) -> Explanation:
 
 
 def _at(
-    passage: KeyedLimit, gate: Limit, run: Run, lane: Backlog, ahead: int, told: bool
+    keyed_limit: KeyedLimit,
+    limit_row: Limit,
+    run: Run,
+    backlog: Backlog,
+    ahead: int,
+    told: bool,
 ) -> Explanation | None:
-    """Explain a gate, if it is what the run waits for."""
-    answer = limits.cached_limit(passage, gate)
+    """Explain a limit, if it is what the run waits for."""
+    answer = limits.cached_limit(keyed_limit, limit_row)
     if answer is None:
-        answer, _ = limits.evaluate(passage)
+        answer, _ = limits.evaluate(keyed_limit)
     if answer.limit is None:
         why = f": {answer.error}" if told else "."
-        text = f"The limit of its {passage.place} is not known{why}"
-        return _held_at(passage, "blocked", text, ahead=ahead)
-    if isinstance(passage.rule, Throttle) and answer.limit:
-        return _throttled(passage, passage.rule, gate, answer.limit, ahead, told)
-    held = limit_rows.holders(gate.pk)
+        text = f"The limit of its {keyed_limit.place} is not known{why}"
+        return _held_at(keyed_limit, "blocked", text, ahead=ahead)
+    if isinstance(keyed_limit.rule, Throttle) and answer.limit:
+        return _throttled(
+            keyed_limit, keyed_limit.rule, limit_row, answer.limit, ahead, told
+        )
+    held = limit_rows.holders(limit_row.pk)
     shown = visibility.of_runs(held).values_list("run_id", flat=True)
     holders = [str(pk) for pk in shown[:MOST_HOLDERS]]
     full = held.count() >= answer.limit
-    if not full and not (ahead and gate.pk == lane.blocked_on_id):
+    if not full and not (ahead and limit_row.pk == backlog.blocked_on_id):
         return None
-    key = f" for key {passage.text}" if gate.key and told else ""
+    key = f" for key {keyed_limit.text}" if limit_row.key and told else ""
     others = "other runs" if full else "nobody"
     text = (
-        f"{passage.control} {answer.limit}{key} of {gate.function or 'the account'} is "
-        f"reached: held by {', '.join(holders) or others}; "
+        f"{keyed_limit.control} {answer.limit}{key} of "
+        f"{limit_row.function or 'the account'} is reached: held by {', '.join(holders) or others}; "
         f"{_before(ahead)}."
     )
     return _held_at(
-        passage,
+        keyed_limit,
         "blocked",
         text,
         limit=answer.limit,
@@ -179,24 +190,35 @@ def _at(
     )
 
 
-def _held_at(passage: KeyedLimit, state: str, text: str, **facts: Any) -> Explanation:
+def _held_at(
+    keyed_limit: KeyedLimit, state: str, text: str, **facts: Any
+) -> Explanation:
     return Explanation(
-        state=state, text=text, control=passage.control, key=passage.key, **facts
+        state=state,
+        text=text,
+        control=keyed_limit.control,
+        key=keyed_limit.key,
+        **facts,
     )
 
 
 def _throttled(
-    passage: KeyedLimit, rule: Throttle, gate: Limit, limit: int, ahead: int, told: bool
+    keyed_limit: KeyedLimit,
+    rule: Throttle,
+    limit_row: Limit,
+    limit: int,
+    ahead: int,
+    told: bool,
 ) -> Explanation | None:
     now, interval = clock.now(), rule.interval(limit)
-    earliest = (gate.tat or now) - interval * (rule.burst - 1)
+    earliest = (limit_row.tat or now) - interval * (rule.burst - 1)
     start = earliest + interval * ahead
     if start <= now:
         return None
-    key = f" for key {passage.text}" if gate.key and told else ""
+    key = f" for key {keyed_limit.text}" if limit_row.key and told else ""
     text = f"The throttle{key} lets it start at {start.isoformat()}; {_before(ahead)}."
     facts = {"limit": limit, "ahead": ahead, "estimate": start}
-    return _held_at(passage, "throttled", text, **facts)
+    return _held_at(keyed_limit, "throttled", text, **facts)
 
 
 def _estimate(run: Run, ahead: int, limit: int) -> datetime | None:

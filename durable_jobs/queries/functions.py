@@ -138,7 +138,7 @@ def crons(function_ids: Collection[str]) -> dict[str, list[Schedule]]:
         declared=True, function__in=list(function_ids)
     )
     found: dict[str, list[Schedule]] = {}
-    for row in rows.defer("data", "held").order_by("next_at", "pk"):
+    for row in rows.defer("data", "queued_occurrences").order_by("due_at", "pk"):
         found.setdefault(row.function, []).append(row)
     return found
 
@@ -154,8 +154,8 @@ def lost(known: Collection[str]) -> list[str]:
     parts = (
         rows.filter(status=RunStatus.WAITING).order_by("-pk"),
         rows.filter(status=RunStatus.PAUSED).order_by("-pk"),
-        queued.filter(lane__isnull=True).order_by("queue", "place", "pk"),
-        queued.filter(lane__lt=0).order_by("due_at", "pk"),
+        queued.filter(backlog__isnull=True).order_by("queue", "run_order", "pk"),
+        queued.filter(backlog__lt=0).order_by("due_at", "pk"),
     )
     found = together(
         only(part, LIVE_LOOKED_THROUGH)

@@ -17,7 +17,7 @@ def recent(
     *, function: str | None = None, status: str | None = None, limit: int = 20
 ) -> list[Run]:
     """Return the newest runs, without what they were given and what they gave."""
-    rows = Run.objects.using(db.alias()).defer("data", "output", "error", "origin")
+    rows = Run.objects.using(db.alias()).defer("data", "output", "error", "event_meta")
     if function is not None:
         rows = rows.filter(function=function)
     if status is not None:
@@ -27,13 +27,13 @@ def recent(
 
 def as_json(run: Run) -> dict[str, Any]:
     """Return what a list shows of a run."""
-    names = ("status", "reason", "trigger", "queue", "attempt", "claims")
+    names = ("status", "reason", "trigger", "queue", "attempt", "claim_count")
     times = ("queued_at", "due_at", "started_at", "ended_at")
     return {
         "id": str(run.pk),
         "function": run.function,
         **{name: getattr(run, name) for name in names},
-        "crashes": run.worker_losses,
+        "crash_count": run.worker_losses,
         **{name: _plain(getattr(run, name)) for name in times},
         "parent": None if run.parent_id is None else str(run.parent_id),
     }

@@ -88,7 +88,7 @@ def _ended(now: datetime) -> dict[str, int]:
 
 def _queue(name: str, now: datetime) -> QueueMetrics:
     rows = visibility.runs().filter(
-        queue=name, status=RunStatus.QUEUED, lane__isnull=True, due_at__lte=now
+        queue=name, status=RunStatus.QUEUED, backlog__isnull=True, due_at__lte=now
     )
     first = rows.order_by("due_at").values_list("due_at", flat=True).first()
     age = 0.0 if first is None else (now - first).total_seconds()

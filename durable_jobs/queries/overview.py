@@ -162,8 +162,8 @@ def _states() -> list[Counted]:
     queued = Q(status=RunStatus.QUEUED)
     found = [
         # In the halves that have an index each.
-        (RunStatus.QUEUED, _capped(queued & Q(lane__isnull=True))),
-        (RunStatus.QUEUED, _capped(queued & Q(lane__isnull=False))),
+        (RunStatus.QUEUED, _capped(queued & Q(backlog__isnull=True))),
+        (RunStatus.QUEUED, _capped(queued & Q(backlog__isnull=False))),
         (RunStatus.RUNNING, _capped(Q(lease_token__isnull=False))),
         (RunStatus.WAITING, _capped(Q(status=RunStatus.WAITING))),
         (RunStatus.PAUSED, _capped(Q(status=RunStatus.PAUSED))),
@@ -183,10 +183,12 @@ def _capped(condition: Q) -> int:
 
 def _oldest(now: datetime) -> timedelta | None:
     """Return how long the oldest runnable run has been waiting for a worker."""
-    ready = _runs().filter(status=RunStatus.QUEUED, lane__isnull=True, due_at__lte=now)
+    ready = _runs().filter(
+        status=RunStatus.QUEUED, backlog__isnull=True, due_at__lte=now
+    )
     queues = {function.queue for function in registry} | {"default"}
     places = [
-        ready.filter(queue=queue).order_by("place").values_list("due_at", flat=True)
+        ready.filter(queue=queue).order_by("run_order").values_list("due_at", flat=True)
         for queue in sorted(queues)
     ]
     dues = [due for rows in places if (due := rows.first()) is not None]
@@ -352,10 +354,13 @@ def _attention(now: datetime) -> Iterator[Attention]:
             key=pause.key,
             reason=pause.reason,
         )
-    gates = visibility.limits(Limit.objects.using(db.alias()).exclude(trouble=""))
-    for gate in gates.order_by("-used_at")[:GROUPS]:
+    limit_rows = visibility.limits(Limit.objects.using(db.alias()).exclude(error=""))
+    for limit_row in limit_rows.order_by("-used_at")[:GROUPS]:
         yield Attention(
-            what="limit", name=str(gate), key=gate.key, problem=gate.trouble
+            what="limit",
+            name=str(limit_row),
+            key=limit_row.key,
+            problem=limit_row.trouble,
         )
 
 
@@ -377,7 +382,7 @@ def _unknown() -> Iterator[Attention]:
     for status in (RunStatus.QUEUED, RunStatus.WAITING):
         rows = _runs().filter(status=status)
         if status == RunStatus.QUEUED:
-            rows = rows.filter(lane__isnull=True)
+            rows = rows.filter(backlog__isnull=True)
         for function, due_at in rows.values_list("function", "due_at")[:FAILURES]:
             if function not in known:
                 live[function] += 1

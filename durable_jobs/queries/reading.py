@@ -21,7 +21,7 @@ from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.store import db
 
 #: Columns that may be large.
-PAYLOADS = ("data", "output", "error", "origin", "flow")
+PAYLOADS = ("data", "output", "error", "event_meta", "flow")
 MOST_ATTEMPTS = 100
 
 
@@ -41,7 +41,7 @@ def schedules_page(
 ) -> tuple[list[Schedule], int | None]:
     """Return the schedules above an id, and the id above which the next ones are."""
     every = visibility.schedules(Schedule.objects.using(db.alias()))
-    rows = every.defer("data", "held").order_by("pk")
+    rows = every.defer("data", "queued_occurrences").order_by("pk")
     if function is not None:
         rows = rows.filter(function=function)
     if above is not None:

@@ -28,14 +28,14 @@ def history(run: Run) -> dict[str, Any]:
     texts = {f"{name}_text": Cast(name, TextField()) for name in ("data", "output")}
     rows = Run.objects.using(db.alias()).filter(pk=run.pk)
     found = rows.annotate(**texts).values(
-        *_RUN, *texts, "origin", "error", "queued_at", *_TIMES
+        *_RUN, *texts, "event_meta", "error", "queued_at", *_TIMES
     )[0]
     return {
         "id": str(run.pk),
         **{name: found[name] for name in _RUN},
         "queued_at": found["queued_at"].isoformat(),
         **{name: _iso(found[name]) for name in _TIMES},
-        "origin": found["origin"],
+        "event_meta": found["event_meta"],
         "data": _tree(found["data_text"]),
         "output": _tree(found["output_text"]),
         "error": found["error"],

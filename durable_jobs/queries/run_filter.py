@@ -228,7 +228,7 @@ def _of_status(value: str) -> Q:
     """Return the runs of a status, in the words of the index that knows them."""
     of = Q(status=value)
     if value == RunStatus.QUEUED:  # two indexes have a part each
-        return (of & Q(lane__isnull=True)) | (of & Q(lane__isnull=False))
+        return (of & Q(backlog__isnull=True)) | (of & Q(backlog__isnull=False))
     if value == RunStatus.RUNNING:
         return of & Q(lease_token__isnull=False)
     return of

@@ -62,7 +62,7 @@ def history(schedule: Schedule) -> list[Mark]:
 def _others(schedule: Schedule) -> list[Run]:
     """Return runs of a schedule among the newest of its function."""
     rows = visibility.runs().filter(function=schedule.function)
-    newest = rows.only(*_COLUMNS).annotate(of=KeyTransform("schedule", "origin"))
+    newest = rows.only(*_COLUMNS).annotate(of=KeyTransform("schedule", "event_meta"))
     found: Any = newest.order_by("-pk")[:LOOKED_THROUGH]
     return [run for run in found if run.of == schedule.pk]
 

@@ -17,7 +17,7 @@ from durable_jobs.store import db
 COUNTED = 100
 #: Instances in one statement.
 CHUNK = 1000
-_UNLOADED = ("data", "output", "error", "origin")
+_UNLOADED = ("data", "output", "error", "event_meta")
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,8 +143,8 @@ def _course(run: Run, whole: timedelta) -> str:
     if run.started_at is None:
         return "never started" if run.ended_at else "not started yet"
     took = f"took {_seconds(whole)}" if run.ended_at else f"for {_seconds(whole)} now"
-    claims = "once" if run.claim_count == 1 else f"{run.claim_count} times"
-    return f"{took}, claimed {claims}"
+    claim_count = "once" if run.claim_count == 1 else f"{run.claim_count} times"
+    return f"{took}, claimed {claim_count}"
 
 
 def _lines(row: TimelineRow, whole: timedelta, failures: Iterable[str]) -> list[str]:

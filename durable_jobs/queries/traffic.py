@@ -153,8 +153,8 @@ def queues(
 
 
 def _ready() -> QuerySet[Run]:
-    rows = visibility.runs().filter(status=RunStatus.QUEUED, lane__isnull=True)
-    return rows.order_by("queue", "place", "pk")
+    rows = visibility.runs().filter(status=RunStatus.QUEUED, backlog__isnull=True)
+    return rows.order_by("queue", "run_order", "pk")
 
 
 def _after(names: Sequence[str]) -> list[str]:
@@ -166,7 +166,7 @@ def _after(names: Sequence[str]) -> list[str]:
 
 def _ready_by_queue(names: Sequence[str]) -> dict[str, tuple[int, datetime]]:
     now = clock.now()
-    rows = _ready().filter(due_at__lte=now, place__lte=now + FARTHEST_BEHIND)
+    rows = _ready().filter(due_at__lte=now, run_order__lte=now + FARTHEST_BEHIND)
     found = together(
         only(rows.filter(queue=name), COUNTED + 1)
         .values("queue")
@@ -179,8 +179,8 @@ def _ready_by_queue(names: Sequence[str]) -> dict[str, tuple[int, datetime]]:
 
 def _lines_by_queue() -> dict[str, int]:
     blocked = Backlog.objects.using(db.alias()).filter(blocked_on__isnull=False)
-    rows = visibility.lanes(blocked)
-    chosen = only(rows.order_by("blocked_on", "turn", "served"), COUNTED)
+    rows = visibility.backlogs(blocked)
+    chosen = only(rows.order_by("blocked_on", "eligible_at", "promoted_count"), COUNTED)
     counted = chosen.values_list("queue").annotate(count=Count("pk"))
     return dict(counted.values_list("queue", "count"))
 
@@ -203,7 +203,7 @@ class LimitUsage:
     """A limit in use: the rule that it goes by, who holds it, and who waits for it."""
 
     row: Limit
-    passage: KeyedLimit | None
+    keyed_limit: KeyedLimit | None
     held: int = 0
     holders: list[tuple[Run, datetime]] = field(default_factory=list)
     lines: list[BacklogRow] = field(default_factory=list)
@@ -221,12 +221,15 @@ def limits(
     rows = _chosen(function, key)
     if before:
         rows = _behind(rows, before)
-    gates = list(rows.order_by("-used_at", "-pk")[: LIMITS + 1])
-    found = [LimitUsage(gate, passage_of(gate)) for gate in gates[:LIMITS]]
+    limit_rows = list(rows.order_by("-used_at", "-pk")[: LIMITS + 1])
+    found = [
+        LimitUsage(limit_row, keyed_limit_of(limit_row))
+        for limit_row in limit_rows[:LIMITS]
+    ]
     _fill(found)
-    if len(gates) <= LIMITS:
+    if len(limit_rows) <= LIMITS:
         return found, None
-    last = gates[LIMITS - 1]
+    last = limit_rows[LIMITS - 1]
     return found, f"{last.used_at.isoformat()} {last.pk}"
 
 
@@ -236,7 +239,9 @@ def _chosen(function: str, key: str) -> QuerySet[Limit]:
     rows = visibility.limits(Limit.objects.using(db.alias()).exclude(control="lock"))
     known = registry.find(function)
     if known is not None and key:
-        names = [one.name for value in _values(key) for one in _passages(known, value)]
+        names = [
+            one.name for value in _values(key) for one in _keyed_limits(known, value)
+        ]
         return rows.filter(name__in=names)
     if function or key:
         rows = only(rows.order_by("-used_at", "-pk"), LOOKED_THROUGH)
@@ -275,19 +280,21 @@ def _behind(rows: QuerySet[Limit], before: str) -> QuerySet[Limit]:
     return rows.filter(tied, used_at__lte=moment)
 
 
-def passage_of(gate: Limit) -> KeyedLimit | None:
-    """Return the rule that a gate goes by; None when the code has it no more."""
-    ids = [gate.function] if gate.function else registry.sharing()
+def keyed_limit_of(limit_row: Limit) -> KeyedLimit | None:
+    """Return the rule that a limit goes by; None when the code has it no more."""
+    ids = [limit_row.function] if limit_row.function else registry.sharing()
     for one in ids:
         function = registry.find(one)
-        for passage in _passages(function, gate.key or "null") if function else ():
-            if passage.name == gate.name:
-                return passage
+        for keyed_limit in (
+            _keyed_limits(function, limit_row.key or "null") if function else ()
+        ):
+            if keyed_limit.name == limit_row.name:
+                return keyed_limit
     return None
 
 
-def _passages(function: Function, text: str) -> Iterator[KeyedLimit]:
-    """Give the gates of a function for one key, as canonical JSON."""
+def _keyed_limits(function: Function, text: str) -> Iterator[KeyedLimit]:
+    """Give the limits of a function for one key, as canonical JSON."""
     controls = function.controls
     places: list[tuple[str, Any]] = [
         (f"{keys.CONCURRENCY}:{index}", rule)
@@ -307,63 +314,66 @@ def _passages(function: Function, text: str) -> Iterator[KeyedLimit]:
 
 def _fill(found: Sequence[LimitUsage]) -> None:
     """Add who holds the limits, and who waits for them."""
-    by_gate = {limit.row.pk: limit for limit in found}
+    by_limit = {limit.row.pk: limit for limit in found}
     every = Slot.objects.using(db.alias()).filter(released_at__isnull=True)
     held = visibility.of_runs(every)
-    at = {pk: held.filter(gate_id=pk).order_by("pk") for pk in by_gate}
+    at = {pk: held.filter(limit_id=pk).order_by("pk") for pk in by_limit}
     for pk, count in together(
         only(rows, COUNTED + 1)
-        .values("gate_id")
+        .values("limit_id")
         .annotate(count=Count("pk"))
-        .values_list("gate_id", "count")
+        .values_list("limit_id", "count")
         for rows in at.values()
     ):
-        by_gate[pk].held = count
+        by_limit[pk].held = count
     slots = together(
-        only(rows, HOLDERS).values_list("gate_id", "run_id", "since")
+        only(rows, HOLDERS).values_list("limit_id", "run_id", "since")
         for rows in at.values()
     )
-    runs = _runs(run_id for _gate, run_id, _since in slots)
-    for gate, run_id, since in sorted(slots, key=lambda slot: slot[2]):
+    runs = _runs(run_id for _limit, run_id, _since in slots)
+    for limit_row, run_id, since in sorted(slots, key=lambda slot: slot[2]):
         if run_id in runs:
-            by_gate[gate].holders.append((runs[run_id], since))
-    _fill_lines(by_gate)
+            by_limit[limit_row].holders.append((runs[run_id], since))
+    _fill_lines(by_limit)
 
 
-def _fill_lines(by_gate: dict[int, LimitUsage]) -> None:
-    rows = visibility.lanes(Backlog.objects.using(db.alias()))
+def _fill_lines(by_limit: dict[int, LimitUsage]) -> None:
+    rows = visibility.backlogs(Backlog.objects.using(db.alias()))
     chosen = together(
-        only(rows.filter(blocked_on_id=pk).order_by("turn", "served"), LINES + 1)
-        .values_list("blocked_on_id", "pk", "function", "turn")
-        for pk in by_gate
+        only(
+            rows.filter(blocked_on_id=pk).order_by("eligible_at", "promoted_count"),
+            LINES + 1,
+        )
+        .values_list("blocked_on_id", "pk", "function", "eligible_at")
+        for pk in by_limit
     )  # fmt: skip
     lines: dict[int, BacklogRow] = {}
-    for gate, lane, function, turn in sorted(chosen, key=lambda one: one[3]):
-        limit = by_gate[gate]
+    for limit_row, backlog, function, turn in sorted(chosen, key=lambda one: one[3]):
+        limit = by_limit[limit_row]
         if len(limit.lines) == LINES:
             limit.more_lines = True
             continue
-        lines[lane] = BacklogRow(function, turn)
-        limit.lines.append(lines[lane])
+        lines[backlog] = BacklogRow(function, turn)
+        limit.lines.append(lines[backlog])
     counts = together(
-        only(visibility.of_runs(backlogs.waiting(lane), "pk"), COUNTED + 1)
-        .values("lane")
+        only(visibility.of_runs(backlogs.waiting(backlog), "pk"), COUNTED + 1)
+        .values("backlog")
         .annotate(count=Count("pk"))
-        .values_list("lane", "count")
-        for lane in lines
+        .values_list("backlog", "count")
+        for backlog in lines
     )
     first = together(
-        only(visibility.of_runs(backlogs.waiting(lane), "pk"), FIRST).values_list(
-            "lane", "place", "pk"
+        only(visibility.of_runs(backlogs.waiting(backlog), "pk"), FIRST).values_list(
+            "backlog", "run_order", "pk"
         )
-        for lane in lines
+        for backlog in lines
     )
-    runs = _runs(pk for _lane, _place, pk in first)
-    for lane, count in counts:
-        lines[lane].runs = count
-    for lane, _place, pk in sorted(first):
+    runs = _runs(pk for _backlog, _place, pk in first)
+    for backlog, count in counts:
+        lines[backlog].runs = count
+    for backlog, _place, pk in sorted(first):
         if pk in runs:
-            lines[lane].first.append(runs[pk])
+            lines[backlog].first.append(runs[pk])
 
 
 def _runs(run_ids: Iterable[Any]) -> dict[Any, Run]:

@@ -209,20 +209,22 @@ def limits(rows: Rows) -> Rows:
     if not is_narrowed():
         return rows
     held = of_runs(Slot.objects.using(db.alias()).filter(released_at__isnull=True))
-    waited = lanes(Backlog.objects.using(db.alias()).filter(blocked_on__isnull=False))
+    waited = backlogs(
+        Backlog.objects.using(db.alias()).filter(blocked_on__isnull=False)
+    )
     return rows.filter(
         Q(key="")
-        | Q(pk__in=held.values("gate_id"))
+        | Q(pk__in=held.values("limit_id"))
         | Q(pk__in=waited.values("blocked_on_id"))
     )
 
 
-def lanes(rows: Rows) -> Rows:
-    """Return those of some lanes in which a seen run waits."""
+def backlogs(rows: Rows) -> Rows:
+    """Return those of some backlogs in which a seen run waits."""
     if not is_narrowed():
         return rows
-    waiting = runs().filter(status=Run.Status.QUEUED, lane__isnull=False)
-    return rows.filter(pk__in=waiting.order_by().values("lane"))
+    waiting = runs().filter(status=Run.Status.QUEUED, backlog__isnull=False)
+    return rows.filter(pk__in=waiting.order_by().values("backlog"))
 
 
 _OF: dict[type[Model], Callable[[Rows], Rows]] = {

@@ -71,7 +71,9 @@ class _Plain(DjangoJSONEncoder):
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as plain JSON has it; raise ``NonRetriable`` where that cannot."""
+    """Return a value as plain JSON has it; raise ``NonRetriableError`` where that
+    cannot.
+    """
     try:
         return json.loads(json.dumps(value, cls=_Plain, allow_nan=False))
     except (TypeError, ValueError) as error:

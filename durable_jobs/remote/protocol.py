@@ -225,7 +225,8 @@ def _moment(text: str) -> datetime | None:
 def length_or_moment(value: Any) -> timedelta | datetime:
     """Return what an app writes for a time: an ISO date, or a length in Go's way.
 
-    What is less than nothing is nothing. Raises ``NonRetriable`` for neither of them.
+    What is less than nothing is nothing. Raises ``NonRetriableError`` for neither of
+    them.
     """
     text = str(value)
     if (moment := _moment(text)) is not None:

@@ -67,7 +67,7 @@ def _add(function: Function, cron: Cron) -> bool:
         jitter=cron.spread,
         catch_up=cron.catch_up,
         overlap=cron.overlap,
-        slot_at=cron.expression.next_after(now),
+        next_occurrence=cron.expression.next_after(now),
         created_at=now,
     )
     # Its first look finds out about the jitter, for which it needs its id.
@@ -92,7 +92,7 @@ def _renew(schedule: Schedule, cron: Cron) -> bool:
     if schedule.missing_at is not None:
         changes["missing_at"] = None
         if not schedule.is_paused:
-            changes["next_at"] = clock.now()
+            changes["due_at"] = clock.now()
     if not changes:
         return False
     row = Schedule.objects.using(db.alias()).filter(pk=schedule.pk)
@@ -120,8 +120,8 @@ def sweep() -> int:
 
 def _one_by_one() -> tuple[int, int]:
     """Fire a batch, each in its own transaction; put off those that fail."""
-    rows = Schedule.objects.using(db.alias()).filter(next_at__lte=clock.now())
-    chosen = list(rows.order_by("next_at").values_list("pk", flat=True)[:BATCH])
+    rows = Schedule.objects.using(db.alias()).filter(due_at__lte=clock.now())
+    chosen = list(rows.order_by("due_at").values_list("pk", flat=True)[:BATCH])
     started: list[int] = []
     for pk in chosen:
         item_errors.guarded(
@@ -135,7 +135,7 @@ def _one_by_one() -> tuple[int, int]:
 
 def _alone(pk: int, started: list[int]) -> None:
     with db.atomic():
-        due = schedules.rows().filter(pk=pk, next_at__lte=clock.now())
+        due = schedules.rows().filter(pk=pk, due_at__lte=clock.now())
         started.append(_fire(list(schedules.locked(due, skip=True)))[1])
 
 

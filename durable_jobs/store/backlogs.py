@@ -1,4 +1,4 @@
-"""Lanes: where queued runs stand in line, and how they move."""
+"""Backlogs: where queued runs stand in line, and how they move."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, exists_probe, limits, pauses
 
 
-def waiting(lane: int | Iterable[int]) -> QuerySet[Run]:
-    """Return the queued runs of lanes, in line."""
+def waiting(backlog: int | Iterable[int]) -> QuerySet[Run]:
+    """Return the queued runs of backlogs, in line."""
     rows = Run.objects.using(db.alias()).filter(
-        status=RunStatus.QUEUED, lane__isnull=False
+        status=RunStatus.QUEUED, backlog__isnull=False
     )
-    if isinstance(lane, int):  # an index gives these in order, and no others
-        return rows.filter(lane=lane).order_by("place", "id")
-    return rows.filter(lane__in=list(lane)).order_by("place", "id")
+    if isinstance(backlog, int):  # an index gives these in order, and no others
+        return rows.filter(backlog=backlog).order_by("run_order", "id")
+    return rows.filter(backlog__in=list(backlog)).order_by("run_order", "id")
 
 
 def arrived(functions: Iterable[str], now: datetime) -> QuerySet[Run]:
@@ -32,7 +32,7 @@ def arrived(functions: Iterable[str], now: datetime) -> QuerySet[Run]:
     """
     rows = Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED,
-        lane__lt=0,
+        backlog__lt=0,
         due_at__lte=now,
         function__in=list(functions),
     )
@@ -40,46 +40,46 @@ def arrived(functions: Iterable[str], now: datetime) -> QuerySet[Run]:
 
 
 def ensure(wanted: Iterable[Backlog]) -> dict[str, Backlog]:
-    """Return the rows of lanes by name; those that are new are written."""
-    by_name = {lane.name: lane for lane in wanted}
+    """Return the rows of backlogs by name; those that are new are written."""
+    by_name = {backlog.name: backlog for backlog in wanted}
     rows = Backlog.objects.using(db.alias()).filter(name__in=list(by_name))
-    found = {lane.name: lane for lane in rows}
-    missing = [lane for name, lane in by_name.items() if name not in found]
+    found = {backlog.name: backlog for backlog in rows}
+    missing = [backlog for name, backlog in by_name.items() if name not in found]
     if missing:
         Backlog.objects.using(db.alias()).bulk_create(missing)
-        found |= {lane.name: lane for lane in missing}
+        found |= {backlog.name: backlog for backlog in missing}
     return found
 
 
-def made(lane: Backlog) -> Backlog:
-    """Return the row of a lane, which somebody else may be making too."""
+def made(backlog: Backlog) -> Backlog:
+    """Return the row of a backlog, which somebody else may be making too."""
     rows = Backlog.objects.using(db.alias())
-    rows.bulk_create([lane], ignore_conflicts=True)
-    return rows.get(name=lane.name)
+    rows.bulk_create([backlog], ignore_conflicts=True)
+    return rows.get(name=backlog.name)
 
 
 def enter(runs: Sequence[Run]) -> None:
-    """Write the lanes of locked runs, and let the lanes that were empty try."""
+    """Write the backlogs of locked runs, and let the backlogs that were empty try."""
     if not runs:
         return
     places = {(run.backlog, run.requeue_to) for run in runs}
     rows = Run.objects.using(db.alias())
     if len(places) == 1:
-        [(lane, entry)] = places
+        [(backlog, entry)] = places
         chosen = rows.filter(pk__in=[run.pk for run in runs])
-        chosen.update(lane=lane, entry=entry)
+        chosen.update(backlog=backlog, requeue_to=entry)
     else:
-        rows.bulk_update(runs, ["lane", "entry"])
+        rows.bulk_update(runs, ["backlog", "requeue_to"])
     empty = Backlog.objects.using(db.alias()).filter(
-        pk__in={lane for lane, _ in places}, active=False, blocked_on__isnull=True
+        pk__in={backlog for backlog, _ in places}, active=False, blocked_on__isnull=True
     )
-    empty.update(active=True, turn=clock.now())
+    empty.update(active=True, eligible_at=clock.now())
 
 
 def in_turn(functions: Iterable[str], now: datetime) -> QuerySet[Backlog]:
-    """Return the lanes of functions whose turn has come, of queues not paused."""
+    """Return the backlogs of functions whose turn has come, of queues not paused."""
     rows = Backlog.objects.using(db.alias()).filter(
-        active=True, turn__lte=now, function__in=list(functions)
+        active=True, eligible_at__lte=now, function__in=list(functions)
     )
     return rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
 
@@ -87,18 +87,21 @@ def in_turn(functions: Iterable[str], now: datetime) -> QuerySet[Backlog]:
 def active(
     queue: str, functions: Iterable[str], limit: int, *, leaving: Iterable[int] = ()
 ) -> list[Backlog]:
-    """Return lanes of a queue whose turn has come, in turn."""
+    """Return backlogs of a queue whose turn has come, in turn."""
     rows = Backlog.objects.using(db.alias()).filter(
-        queue=queue, active=True, turn__lte=clock.now(), function__in=list(functions)
+        queue=queue,
+        active=True,
+        eligible_at__lte=clock.now(),
+        function__in=list(functions),
     )
     rows = rows.exclude(pk__in=list(leaving))
-    return list(rows.order_by("turn", "served", "id")[:limit])
+    return list(rows.order_by("eligible_at", "promoted_count", "id")[:limit])
 
 
 def queues(functions: Iterable[str]) -> set[str]:
-    """Return the queues that have a lane whose turn has come.
+    """Return the queues that have a backlog whose turn has come.
 
-    One look into the index for each queue, however many lanes it has.
+    One look into the index for each queue, however many backlogs it has.
     """
     return set(exists_probe.walk(_probe, [clock.now()], tuple(functions)))
 
@@ -117,18 +120,24 @@ _probe = exists_probe.Probe(_questions)
 
 
 def next_turn() -> datetime | None:
-    """Return the earliest turn of a lane that is still to come."""
-    rows = Backlog.objects.using(db.alias()).filter(active=True, turn__gt=clock.now())
-    return rows.order_by("turn").values_list("turn", flat=True).first()
+    """Return the earliest turn of a backlog that is still to come."""
+    rows = Backlog.objects.using(db.alias()).filter(
+        active=True, eligible_at__gt=clock.now()
+    )
+    return rows.order_by("eligible_at").values_list("eligible_at", flat=True).first()
 
 
-def revive(gate_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
-    """Let lanes that wait for a gate try again, the first in turn first."""
-    rows = Backlog.objects.using(db.alias()).filter(blocked_on_id=gate_id)
+def revive(limit_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
+    """Let backlogs that wait for a limit try again, the first in turn first."""
+    rows = Backlog.objects.using(db.alias()).filter(blocked_on_id=limit_id)
     rows = rows.exclude(pk__in=list(leaving))
     # One that cannot go on would keep the room from the others.
     rows = rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
-    first = list(rows.order_by("turn", "served").values_list("pk", flat=True)[:count])
+    first = list(
+        rows.order_by("eligible_at", "promoted_count").values_list("pk", flat=True)[
+            :count
+        ]
+    )
     if not first:
         return 0
     chosen = Backlog.objects.using(db.alias()).filter(pk__in=first)
@@ -136,40 +145,42 @@ def revive(gate_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
 
 
 def waiting_for(
-    gate_id: int, functions: Iterable[str], *, leaving: Iterable[int]
+    limit_id: int, functions: Iterable[str], *, leaving: Iterable[int]
 ) -> list[Backlog]:
-    """Return the first lane of each function that waits for a gate, in turn."""
-    rows = Backlog.objects.using(db.alias()).filter(blocked_on_id=gate_id)
-    rows = rows.exclude(pk__in=list(leaving)).order_by("turn", "served")
+    """Return the first backlog of each function that waits for a limit, in turn."""
+    rows = Backlog.objects.using(db.alias()).filter(blocked_on_id=limit_id)
+    rows = rows.exclude(pk__in=list(leaving)).order_by("eligible_at", "promoted_count")
     first = [rows.filter(function=one).first() for one in functions]
-    found = [lane for lane in first if lane is not None]
-    return sorted(found, key=lambda lane: (lane.eligible_at, lane.promoted_count))
+    found = [backlog for backlog in first if backlog is not None]
+    return sorted(
+        found, key=lambda backlog: (backlog.eligible_at, backlog.promoted_count)
+    )
 
 
-def one_per_function(lane: Backlog, limit: int) -> tuple[list[Run], bool]:
-    """Return the first runs in line in a lane; tell whether there may be others.
+def one_per_function(backlog: Backlog, limit: int) -> tuple[list[Run], bool]:
+    """Return the first runs in line in a backlog; tell whether there may be others.
 
     Those that somebody is just changing are passed over, and may be.
     """
-    line = waiting(lane.pk).only("id", "lane")
+    line = waiting(backlog.pk).only("id", "backlog")
     found = list(locked(line)[:limit])
     if len(found) == limit:
         return found, True
     return found, line.exclude(pk__in=[run.pk for run in found]).exists()
 
 
-def waited_for(gate_ids: Iterable[int]) -> set[int]:
-    """Return those of some gates that a lane waits for."""
-    rows = Backlog.objects.using(db.alias()).filter(blocked_on__in=list(gate_ids))
+def waited_for(limit_ids: Iterable[int]) -> set[int]:
+    """Return those of some limits that a backlog waits for."""
+    rows = Backlog.objects.using(db.alias()).filter(blocked_on__in=list(limit_ids))
     return set(rows.order_by().values_list("blocked_on", flat=True).distinct())
 
 
-def head(lane: Backlog) -> tuple[Run | None, bool]:
+def head(backlog: Backlog) -> tuple[Run | None, bool]:
     """Return the first run in line where the order is strict; tell if there is one.
 
     None, while somebody is just changing it: the next one may not go before it.
     """
-    rows = waiting(lane.pk).only("id", "lane", "flow")
+    rows = waiting(backlog.pk).only("id", "backlog", "flow")
     first = rows.first()
     if first is None:
         return None, False
@@ -193,19 +204,21 @@ def let_through(run_ids: Sequence[uuid.UUID], entry: int | None) -> None:
         rows = Run.objects.using(db.alias()).filter(
             pk__in=list(run_ids), status=RunStatus.QUEUED
         )
-        rows.update(lane=None, entry=entry)
+        rows.update(backlog=None, requeue_to=entry)
 
 
 def write(changed: Sequence[Backlog]) -> None:
-    """Write where lanes stand after a round."""
+    """Write where backlogs stand after a round."""
     if changed:
-        fields = ["active", "turn", "served", "blocked_on"]
+        fields = ["active", "eligible_at", "promoted_count", "blocked_on"]
         Backlog.objects.using(db.alias()).bulk_update(changed, fields)
 
 
 def undecided() -> Q:
     """Return the condition of runs that no admission has put in line or let through."""
-    return Q(lane__in=AdmissionState.values) | Q(lane__isnull=True, flow__isnull=True)
+    return Q(backlog__in=AdmissionState.values) | Q(
+        backlog__isnull=True, flow__isnull=True
+    )
 
 
 def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
@@ -247,12 +260,12 @@ def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -
             done = held.update(
                 status=RunStatus.QUEUED,
                 flow=flows[run.pk],
-                lane=entry,
-                entry=entry,
+                backlog=entry,
+                requeue_to=entry,
                 lease_token=None,
                 lease_until=None,
-                crashes=F("crashes") - 1,
-                claims=F("claims") - 1,
+                crash_count=F("crash_count") - 1,
+                claim_count=F("claim_count") - 1,
                 started_at=run.started_at if run.claim_count > 1 else None,
             )
             if done:
@@ -267,10 +280,10 @@ def take_back(rows: QuerySet[Run], limit: int) -> int:
         fresh = [run.pk for run in chosen if run.started_at is None]
         every = Run.objects.using(db.alias())
         every.filter(pk__in=begun).update(
-            lane=AdmissionState.RESUMED, entry=AdmissionState.RESUMED
+            backlog=AdmissionState.RESUMED, requeue_to=AdmissionState.RESUMED
         )
         every.filter(pk__in=fresh).update(
-            lane=AdmissionState.REQUEUED, entry=AdmissionState.REQUEUED
+            backlog=AdmissionState.REQUEUED, requeue_to=AdmissionState.REQUEUED
         )
         limits.release(begun, resting=True)
         limits.release(fresh)
@@ -281,7 +294,7 @@ def let_through_to(queue: str) -> QuerySet[Run]:
     """Return the runs of a queue that were let through and that nobody has claimed."""
     return Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED,
-        lane__isnull=True,
+        backlog__isnull=True,
         flow__isnull=False,
         queue=queue,
     )
@@ -291,7 +304,7 @@ def unclaimed(function: str) -> QuerySet[Run]:
     """Return the runs of a function that were let through, and have not begun."""
     return Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED,
-        lane__isnull=True,
+        backlog__isnull=True,
         flow__isnull=False,
         function=function,
         started_at__isnull=True,
@@ -299,35 +312,35 @@ def unclaimed(function: str) -> QuerySet[Run]:
 
 
 def strays() -> QuerySet[Run]:
-    """Return queued runs whose lane is none."""
-    there = Backlog.objects.using(db.alias()).filter(pk=OuterRef("lane"))
-    rows = Run.objects.using(db.alias()).filter(status=RunStatus.QUEUED, lane__gt=0)
+    """Return queued runs whose backlog is none."""
+    there = Backlog.objects.using(db.alias()).filter(pk=OuterRef("backlog"))
+    rows = Run.objects.using(db.alias()).filter(status=RunStatus.QUEUED, backlog__gt=0)
     return rows.exclude(Exists(there))
 
 
 def hasten(rows: QuerySet[Backlog]) -> int:
-    """Let lanes whose turn is to come try now; the lock is held."""
+    """Let backlogs whose turn is to come try now; the lock is held."""
     now = clock.now()
-    return rows.filter(active=True, turn__gt=now).update(turn=now)
+    return rows.filter(active=True, eligible_at__gt=now).update(eligible_at=now)
 
 
-def activate(lanes: QuerySet[Backlog]) -> int:
-    """Let lanes that stand still try again."""
-    return lanes.filter(active=False).update(active=True, blocked_on=None)
+def activate(backlogs: QuerySet[Backlog]) -> int:
+    """Let backlogs that stand still try again."""
+    return backlogs.filter(active=False).update(active=True, blocked_on=None)
 
 
 def set_aside_paused(
-    function: str, lane: Backlog, limit: int, before: datetime | None
+    function: str, backlog: Backlog, limit: int, before: datetime | None
 ) -> int:
     """Take runs that have not begun out of the way of claims; count them."""
-    rows = unbegun(function).filter(queue=lane.queue)
+    rows = unbegun(function).filter(queue=backlog.queue)
     if before is not None:
         rows = rows.filter(queued_at__lt=before)
     with db.atomic():
-        first = locked(rows.order_by("place", "id"))
+        first = locked(rows.order_by("run_order", "id"))
         chosen = list(first.values_list("pk", flat=True)[:limit])
         every = Run.objects.using(db.alias()).filter(pk__in=chosen)
-        return every.filter(status=RunStatus.QUEUED).update(lane=lane.pk)
+        return every.filter(status=RunStatus.QUEUED).update(backlog=backlog.pk)
 
 
 def ready_queues(function: str) -> list[str]:
@@ -343,11 +356,11 @@ def ready_queues(function: str) -> list[str]:
 def unbegun(function: str) -> QuerySet[Run]:
     """Return the runs of a function that may be claimed and have not begun.
 
-    Not those that were let through gates: they have slots, and are few.
+    Not those that were let through limits: they have slots, and are few.
     """
     return Run.objects.using(db.alias()).filter(
         status=RunStatus.QUEUED,
-        lane__isnull=True,
+        backlog__isnull=True,
         flow__isnull=True,
         function=function,
         started_at__isnull=True,
@@ -355,23 +368,23 @@ def unbegun(function: str) -> QuerySet[Run]:
     )
 
 
-def restore_paused(lane: Backlog, limit: int) -> int:
-    """Let up to ``limit`` runs of a lane be claimed again, the first ones first."""
-    rows = waiting(lane.pk).filter(entry__isnull=True)
+def restore_paused(backlog: Backlog, limit: int) -> int:
+    """Let up to ``limit`` runs of a backlog be claimed again, the first ones first."""
+    rows = waiting(backlog.pk).filter(requeue_to__isnull=True)
     with db.atomic():
         chosen = list(locked(rows).values_list("pk", flat=True)[:limit])
         every = Run.objects.using(db.alias()).filter(pk__in=chosen)
-        return every.filter(status=RunStatus.QUEUED).update(lane=None)
+        return every.filter(status=RunStatus.QUEUED).update(backlog=None)
 
 
-def put_off(lane: int, until: datetime) -> None:
-    """Let a lane have its next turn later."""
-    Backlog.objects.using(db.alias()).filter(pk=lane).update(turn=until)
+def put_off(backlog: int, until: datetime) -> None:
+    """Let a backlog have its next turn later."""
+    Backlog.objects.using(db.alias()).filter(pk=backlog).update(eligible_at=until)
 
 
 def put_off_run(run_id: uuid.UUID, until: datetime) -> None:
     """Let a run that has arrived be looked at later."""
     rows = Run.objects.using(db.alias()).filter(
-        pk=run_id, status=RunStatus.QUEUED, lane__lt=0
+        pk=run_id, status=RunStatus.QUEUED, backlog__lt=0
     )
     rows.update(due_at=until)

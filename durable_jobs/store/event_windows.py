@@ -141,7 +141,7 @@ def copy(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
             key=one.key,
             run_id=run_id,
             event_id=one.event_id,
-            origin=one.event_meta,
+            event_meta=one.event_meta,
             data=one.data,
             ts=one.ts,
             due_at=one.due_at,

@@ -24,13 +24,13 @@ class Claim:
     fingerprint: str = ""
 
 
-def take(claims: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
+def take(claim_count: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
     """Take the keys that are free; return the rows of those that are not.
 
     Runs inside the caller's transaction: a concurrent taker of the same key waits for
     it to end, and then sees its row.
     """
-    if not claims:
+    if not claim_count:
         return {}
     expires_at = clock.now() + settings.IDEMPOTENCY_PERIOD
     IdempotencyKey.objects.using(db.alias()).bulk_create(
@@ -42,14 +42,14 @@ def take(claims: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
                 fingerprint=claim.fingerprint,
                 expires_at=expires_at,
             )
-            for claim in claims
+            for claim in claim_count
         ],
         ignore_conflicts=True,
     )
-    wanted = {(claim.function, claim.key): claim for claim in claims}
+    wanted = {(claim.function, claim.key): claim for claim in claim_count}
     rows = IdempotencyKey.objects.using(db.alias()).filter(
-        function__in={claim.function for claim in claims},
-        key__in={claim.key for claim in claims},
+        function__in={claim.function for claim in claim_count},
+        key__in={claim.key for claim in claim_count},
     )
     taken = {}
     for row in rows:
@@ -61,9 +61,9 @@ def take(claims: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
     return taken
 
 
-def pass_on(claims: Sequence[Claim], run_id: uuid.UUID | None) -> None:
+def pass_on(claim_count: Sequence[Claim], run_id: uuid.UUID | None) -> None:
     """Give the keys that claims took to another run; None: free them again."""
-    for claim in claims:
+    for claim in claim_count:
         rows = IdempotencyKey.objects.using(db.alias()).filter(
             function=claim.function, key=claim.key, run_id=claim.run_id
         )

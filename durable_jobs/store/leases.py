@@ -67,11 +67,11 @@ def _claim(
     with db.atomic():
         ready = (
             Run.objects.using(db.alias())
-            .filter(queue=queue, status=RunStatus.QUEUED, lane__isnull=True)
-            .filter(due_at__lte=lease.now, place__lte=lease.behind)
+            .filter(queue=queue, status=RunStatus.QUEUED, backlog__isnull=True)
+            .filter(due_at__lte=lease.now, run_order__lte=lease.behind)
             .exclude(started_at__isnull=True, function__in=pauses.functions())
             .exclude(Exists(pauses.of_queue(queue)))
-            .order_by("place", "id")
+            .order_by("run_order", "id")
         )
         if passing_over:
             ready = ready.exclude(function__in=passing_over)
@@ -89,20 +89,22 @@ def _claim(
             lease_token=lease.token,
             lease_until=lease.until,
             worker=lease.worker,
-            claims=F("claims") + 1,
-            crashes=F("crashes") + 1,
-            woken=False,
+            claim_count=F("claim_count") + 1,
+            crash_count=F("crash_count") + 1,
+            wake_requested=False,
             started_at=Coalesce("started_at", lease.now),
         )
         return list(
-            Run.objects.using(db.alias()).filter(pk__in=chosen).order_by("place", "id")
+            Run.objects.using(db.alias())
+            .filter(pk__in=chosen)
+            .order_by("run_order", "id")
         )
 
 
 def _heads(ready: QuerySet[Run], queue: str, limit: int) -> list[uuid.UUID]:
     """Return the first of each function, by one step through the index for each."""
     line = Run.objects.using(db.alias()).filter(
-        queue=queue, status=RunStatus.QUEUED, lane__isnull=True
+        queue=queue, status=RunStatus.QUEUED, backlog__isnull=True
     )
     names, name = [], ""
     following = line.order_by("function").values_list("function", flat=True)
@@ -158,12 +160,12 @@ def _requeue(run_ids: Sequence[uuid.UUID], token: uuid.UUID) -> int:
         .filter(pk__in=run_ids, lease_token=token, status=RunStatus.RUNNING)
         .update(
             status=RunStatus.QUEUED,
-            lane=F("entry"),
+            backlog=F("requeue_to"),
             lease_token=None,
             lease_until=None,
-            crashes=F("crashes") - 1,
-            claims=F("claims") - 1,
-            started_at=Case(When(claims=1, then=None), default=F("started_at")),
+            crash_count=F("crash_count") - 1,
+            claim_count=F("claim_count") - 1,
+            started_at=Case(When(claim_count=1, then=None), default=F("started_at")),
         )
     )
 
@@ -195,7 +197,11 @@ def rescue(run: Run, due_at: datetime) -> bool:
         )
         limits.release([run.pk], resting=True)
         if status == RunStatus.RUNNING:
-            free |= {"status": RunStatus.QUEUED, "due_at": due_at, "lane": F("entry")}
+            free |= {
+                "status": RunStatus.QUEUED,
+                "due_at": due_at,
+                "backlog": F("requeue_to"),
+            }
         return bool(changed.update(**free))
 
 
@@ -228,7 +234,7 @@ def requeue_dead_holder(run: Run, due_at: datetime | None = None) -> bool:
     with db.atomic():
         done = rows.update(
             status=RunStatus.QUEUED,
-            lane=F("entry"),
+            backlog=F("requeue_to"),
             due_at=due_at or clock.now(),
             lease_token=None,
             lease_until=None,

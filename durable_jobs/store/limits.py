@@ -1,4 +1,4 @@
-"""Gates, their slots, and the one lock under which runs are admitted.
+"""Limits, their slots, and the one lock under which runs are admitted.
 
 Slots are taken under the lock alone, so that counting them is exact. They are released
 by whoever ends a run or lets it rest, without the lock: that only makes room, and the
@@ -51,51 +51,55 @@ def lock() -> None:
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """Hold the lock for a transaction: whoever writes lanes or takes slots does."""
+    """Hold the lock for a transaction: whoever writes backlogs or takes slots does."""
     with db.atomic():
         lock()
         yield
 
 
 def ensure(wanted: Iterable[Limit]) -> dict[str, Limit]:
-    """Return the rows of gates by name; those that are new are written."""
-    by_name = {gate.name: gate for gate in wanted}
+    """Return the rows of limits by name; those that are new are written."""
+    by_name = {limit_row.name: limit_row for limit_row in wanted}
     rows = Limit.objects.using(db.alias()).filter(name__in=list(by_name))
-    found = {gate.name: gate for gate in rows}
-    missing = [gate for name, gate in by_name.items() if name not in found]
+    found = {limit_row.name: limit_row for limit_row in rows}
+    missing = [limit_row for name, limit_row in by_name.items() if name not in found]
     if missing:
         Limit.objects.using(db.alias()).bulk_create(missing)
-        found |= {gate.name: gate for gate in missing}
+        found |= {limit_row.name: limit_row for limit_row in missing}
     now = clock.now()
-    stale = [gate.pk for gate in found.values() if gate.used_at < now - NOTED_EVERY]
+    stale = [
+        limit_row.pk
+        for limit_row in found.values()
+        if limit_row.used_at < now - NOTED_EVERY
+    ]
     if stale:
         Limit.objects.using(db.alias()).filter(pk__in=stale).update(used_at=now)
     return found
 
 
-def taken(gate_ids: Iterable[int]) -> Counter[int]:
-    """Count the slots that are held at gates."""
+def taken(limit_ids: Iterable[int]) -> Counter[int]:
+    """Count the slots that are held at limits."""
     rows = (
         _held()
-        .filter(gate_id__in=list(gate_ids))
-        .values_list("gate_id")
+        .filter(limit_id__in=list(limit_ids))
+        .values_list("limit_id")
         .annotate(count=Count("pk"))
         .order_by()
     )
     return Counter(dict(rows))
 
 
-def holders(gate_id: int) -> QuerySet[Slot]:
-    """Return the slots that are held at a gate, the oldest first."""
-    return _held().filter(gate_id=gate_id).order_by("pk")
+def holders(limit_id: int) -> QuerySet[Slot]:
+    """Return the slots that are held at a limit, the oldest first."""
+    return _held().filter(limit_id=limit_id).order_by("pk")
 
 
 def held_by(
-    gate_ids: Iterable[int], run_ids: Iterable[uuid.UUID]
+    limit_ids: Iterable[int], run_ids: Iterable[uuid.UUID]
 ) -> set[tuple[int, uuid.UUID]]:
-    """Return which of some runs hold a slot at which of some gates."""
-    rows = _held().filter(gate_id__in=list(gate_ids), run_id__in=list(run_ids))
-    return set(rows.values_list("gate_id", "run_id"))
+    """Return which of some runs hold a slot at which of some limits."""
+    rows = _held().filter(limit_id__in=list(limit_ids), run_id__in=list(run_ids))
+    return set(rows.values_list("limit_id", "run_id"))
 
 
 def _held() -> QuerySet[Slot]:
@@ -119,7 +123,7 @@ def release(run_ids: Iterable[uuid.UUID], *, resting: bool = False) -> int:
 def release_held(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
     """Release the slots of the steps of runs that are held under a lease."""
     held = Run.objects.using(db.alias()).filter(
-        pk__in=list(run_ids), lease_token=token, entry__isnull=False
+        pk__in=list(run_ids), lease_token=token, requeue_to__isnull=False
     )
     if db.lockable():
         # Whoever takes a run over waits until the slots that it had are released.
@@ -131,7 +135,7 @@ def release_held(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
 def release_unheld(run_id: uuid.UUID) -> int:
     """Release the slots of the steps of a run that nobody executes."""
     free = Run.objects.using(db.alias()).filter(
-        pk=run_id, lease_token__isnull=True, entry__isnull=False
+        pk=run_id, lease_token__isnull=True, requeue_to__isnull=False
     )
     return release([run_id], resting=True) if free.exists() else 0
 
@@ -146,20 +150,20 @@ def any_released() -> Q:
     return Q(released_at__isnull=False)
 
 
-def released(gate_ids: Iterable[int]) -> list[Slot]:
-    """Return the released slots of gates that no admission has collected."""
+def released(limit_ids: Iterable[int]) -> list[Slot]:
+    """Return the released slots of limits that no admission has collected."""
     rows = Slot.objects.using(db.alias()).filter(any_released())
-    return list(rows.filter(gate_id__in=list(gate_ids)))
+    return list(rows.filter(limit_id__in=list(limit_ids)))
 
 
 def collect() -> Counter[int]:
-    """Delete released slots, under the lock; count them by gate."""
+    """Delete released slots, under the lock; count them by limit."""
     rows = Slot.objects.using(db.alias()).filter(any_released())
-    found = list(rows.values_list("pk", "gate_id"))
+    found = list(rows.values_list("pk", "limit_id"))
     if found:
         every = Slot.objects.using(db.alias()).filter(pk__in=[pk for pk, _ in found])
         every._raw_delete(db.alias())
-    return Counter(gate for _, gate in found)
+    return Counter(limit_row for _, limit_row in found)
 
 
 def set_arrivals(tats: dict[int, datetime]) -> None:
@@ -169,15 +173,15 @@ def set_arrivals(tats: dict[int, datetime]) -> None:
 
 
 def answered(name: str, trouble: str) -> None:
-    """Note why the limit of a gate is not known; empty when it is."""
+    """Note why the limit of a limit is not known; empty when it is."""
     rows = Limit.objects.using(db.alias()).filter(name=name)
-    rows.exclude(trouble=trouble).update(trouble=trouble)
+    rows.exclude(error=trouble).update(error=trouble)
 
 
-def admissions(gate_id: int, since: datetime, until: datetime) -> list[datetime]:
+def admissions(limit_id: int, since: datetime, until: datetime) -> list[datetime]:
     """Return the starts that a rate limit has let in between two moments, in order."""
     rows = RateLimitHit.objects.using(db.alias()).filter(
-        gate_id=gate_id, at__gt=since, at__lt=until
+        limit_id=limit_id, at__gt=since, at__lt=until
     )
     return list(rows.order_by("at").values_list("at", flat=True))
 

@@ -1,4 +1,4 @@
-"""The look with which every bell is answered: is there more to do than to claim?
+"""The look with which every wake-up is answered: is there more to do than to claim?
 
 Written out, for to make it of querysets takes several times as long as to answer it.
 """

@@ -1,4 +1,4 @@
-"""Repairs of states that no verb leaves behind: after a restored backup, or by hand.
+"""Repairs of states that no action leaves behind: after a restored backup, or by hand.
 
 Each repairs one row if it is still as wrong as it was found, and tells whether it did.
 """
@@ -28,7 +28,9 @@ def requeue(run: Run) -> bool:
         pk=run.pk, status=RunStatus.RUNNING, lease_token__isnull=True
     )
     return bool(
-        rows.update(status=RunStatus.QUEUED, lane=F("entry"), due_at=clock.now())
+        rows.update(
+            status=RunStatus.QUEUED, backlog=F("requeue_to"), due_at=clock.now()
+        )
     )
 
 
@@ -91,7 +93,7 @@ def answer_for_child(wait: Wait) -> bool:
 def resolve_child(wait: Wait) -> Run | None:
     """Do so, and return the run that wakes; None while the other one is live."""
     rows = Run.objects.using(db.alias()).filter(pk=_uuid(wait.name))
-    child = rows.defer("data", "output", "origin").first()
+    child = rows.defer("data", "output", "event_meta").first()
     if child is None:
         message = f"Run {wait.name} is gone."
         error = {"type": "RunNotFound", "message": message, "raise": "InvokeFailed"}

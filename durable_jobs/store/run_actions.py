@@ -40,7 +40,7 @@ def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
     changes: dict[str, Any] = {}
     if lease is not None:
         rows = rows.filter(lease_token=lease[1])
-        changes = {"lease_token": None, "lease_until": None, "crashes": 0}
+        changes = {"lease_token": None, "lease_until": None, "crash_count": 0}
     with db.atomic():
         done = bool(rows.update(status=RunStatus.PAUSED, reason=reason, **changes))
         if done:
@@ -69,12 +69,12 @@ def resume(run_id: uuid.UUID) -> bool:
         return bool(
             paused.update(
                 status=RunStatus.QUEUED,
-                lane=F("entry"),
+                backlog=F("requeue_to"),
                 reason="",
                 due_at=Greatest("due_at", Value(now)),
                 lease_token=None,
                 lease_until=None,
-                crashes=0,
+                crash_count=0,
                 database_errors=0,
             )
         )
@@ -101,7 +101,7 @@ def hasten(run_id: uuid.UUID, kinds: Collection[WaitKind], *, retries: bool) -> 
             pk=run_id, status=RunStatus.QUEUED, due_at__gt=now
         )
         queued = queued.filter(attempt__gt=0) if retries else queued.filter(attempt=0)
-        return bool(rows.update(due_at=now) + queued.update(due_at=now, place=now))
+        return bool(rows.update(due_at=now) + queued.update(due_at=now, run_order=now))
 
 
 def redrive(
@@ -118,17 +118,17 @@ def redrive(
         )
         changed = rows.update(
             status=RunStatus.QUEUED,
-            lane=_again(),
-            entry=_again(),
+            backlog=_again(),
+            requeue_to=_again(),
             reason="",
             error=None,
             ended_at=None,
             due_at=run.due_at,
             queue=queue,
             attempt=0,
-            crashes=0,
+            crash_count=0,
             database_errors=0,
-            woken=False,
+            wake_requested=False,
         )
         if not changed:
             return False
@@ -141,7 +141,7 @@ def redrive(
 
 
 def _again() -> Case:
-    """Return the lane of a run that begins anew: it passes its gates again."""
+    """Return the backlog of a run that begins anew: it passes its limits again."""
     return Case(
         When(flow__isnull=False, then=Value(AdmissionState.NEW.value)),
         default=Value(None),

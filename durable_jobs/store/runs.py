@@ -97,15 +97,17 @@ def suspend(
             changes["attempt"] = attempt
         status = RunStatus(fenced)
         if status == RunStatus.RUNNING:
-            woken = row.values_list("woken", flat=True).get()
+            woken = row.values_list("wake_requested", flat=True).get()
             if woken and due_at is None:
                 due_at = clock.now()
             status = RunStatus.QUEUED if due_at is not None else RunStatus.WAITING
             if due_at is not None:
                 changes["due_at"] = due_at
         if status == RunStatus.QUEUED:
-            changes["lane"] = F("entry")
-        if not row.update(status=status, crashes=0, woken=False, **changes):
+            changes["backlog"] = F("requeue_to")
+        if not row.update(
+            status=status, crash_count=0, wake_requested=False, **changes
+        ):
             raise LeaseLost
         if holding:
             limits.release([run_id], resting=True)
@@ -260,7 +262,7 @@ def _ending(end: End) -> dict[str, Any]:
         "reason": end.reason,
         "lease_token": None,
         "lease_until": None,
-        "crashes": 0,
+        "crash_count": 0,
         "ended_at": clock.now(),
     }
 
@@ -273,7 +275,7 @@ def _release(run: Run, end: End, follow: Follow) -> None:
     waits.drop(run_id)
     steps.cancel(Step.objects.using(db.alias()).filter(run_id=run_id))
     children = Run.objects.using(db.alias()).filter(
-        parent_id=run_id, relation=INVOKE, status__in=sorted(LIVE)
+        parent_id=run_id, parent_relation=INVOKE, status__in=sorted(LIVE)
     )
     reason = f"Its parent run is {end.status.value}."
     _cancel_all(children.order_by("pk"), reason, follow)
@@ -354,7 +356,7 @@ def drop_steps(run: Run, keys: Sequence[str], follow: Follow) -> None:
     children = Run.objects.using(db.alias()).filter(
         parent_id=run.pk,
         parent_step__in=list(keys),
-        relation=INVOKE,
+        parent_relation=INVOKE,
         status__in=sorted(LIVE),
     )
     reason = "The branch that invoked it was cancelled."

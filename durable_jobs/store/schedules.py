@@ -24,7 +24,7 @@ from durable_jobs.statuses import LIVE
 from durable_jobs.store import db, exists_probe
 
 #: What moves when a schedule fires.
-MOVED = ("slot_at", "next_at", "fired_at", "last_run", "held", "missing_at")
+MOVED = ("next_occurrence", "due_at", "fired_at", "last_run", "held", "missing_at")
 
 
 def event_id(schedule: Schedule, slot: datetime) -> str:
@@ -50,7 +50,7 @@ def locked(chosen: QuerySet[Schedule], *, skip: bool = False) -> QuerySet[Schedu
 
 def due(limit: int) -> list[Schedule]:
     """Lock the schedules that have to be looked at, the earliest first."""
-    chosen = rows().filter(next_at__lte=clock.now()).order_by("next_at")
+    chosen = rows().filter(due_at__lte=clock.now()).order_by("due_at")
     return list(locked(chosen, skip=True)[:limit])
 
 
@@ -90,7 +90,7 @@ def let_next(run: Run) -> None:
     with db.atomic():
         waiting = locked(
             Schedule.objects.using(db.alias()).filter(
-                pk=kept["schedule"], last_run=run.pk, next_at__gt=clock.now()
+                pk=kept["schedule"], last_run=run.pk, due_at__gt=clock.now()
             ),
             # Who ends a run waits for nobody's schedule; the next look finds it.
             skip=True,
@@ -98,7 +98,7 @@ def let_next(run: Run) -> None:
         for schedule in waiting:
             if schedule.queued_occurrences:
                 rows = Schedule.objects.using(db.alias()).filter(pk=schedule.pk)
-                rows.update(next_at=clock.now())
+                rows.update(due_at=clock.now())
 
 
 def _missing(function_ids: Iterable[str]) -> QuerySet[Schedule]:
@@ -122,10 +122,10 @@ def found_again(function_ids: Iterable[str], now: datetime) -> int:
         default=None,
         output_field=DateTimeField(null=True),
     )
-    return _missing(known).update(missing_at=None, next_at=look)
+    return _missing(known).update(missing_at=None, due_at=look)
 
 
 def put_off(schedule_id: int, moment: datetime) -> None:
     """Look at a schedule that made trouble again at a moment, not before."""
     rows = Schedule.objects.using(db.alias()).filter(pk=schedule_id)
-    rows.filter(next_at__isnull=False).update(next_at=moment)
+    rows.filter(due_at__isnull=False).update(due_at=moment)

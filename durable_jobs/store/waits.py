@@ -202,9 +202,11 @@ def wake(run_ids: Sequence[uuid.UUID]) -> None:
             When(status=RunStatus.WAITING, then=Value(clock.now())),
             default=F("due_at"),
         ),
-        lane=Case(When(status=RunStatus.WAITING, then=F("entry")), default=F("lane")),
+        backlog=Case(
+            When(status=RunStatus.WAITING, then=F("requeue_to")), default=F("backlog")
+        ),
         status=Case(waiting, default=F("status")),
-        woken=True,
+        wake_requested=True,
     )
 
 

@@ -43,8 +43,8 @@ def durable_progress(
     """Show how far a run is, and let htmx look again ``every`` so many seconds.
 
     Whoever sees the page may look on without a login, at this run alone, for as long as
-    the setting ``PROGRESS_AGE`` says. ``names``: whether the steps that go on are
-    named. ``total``: how many steps there will be, where that is known.
+    the setting ``PROGRESS_TOKEN_MAX_AGE`` says. ``names``: whether the steps that go on
+    are named. ``total``: how many steps there will be, where that is known.
     """
     if run is None:
         return {}

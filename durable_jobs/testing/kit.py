@@ -148,7 +148,7 @@ class Kit:
         rows = Run.objects.using(db.alias()).filter(
             status=RunStatus.QUEUED, due_at__lte=clock.now()
         )
-        # A lane may have had its last run let through, and nobody has seen that yet.
+        # A backlog may have had its last run let through, and nobody has seen that yet.
         queues = set(rows.values_list("queue", flat=True)) | backlogs.queues(
             registry.ids()
         )
@@ -231,9 +231,9 @@ class Kit:
             .order_by("due_at")
             .values_list("due_at", flat=True)
             .first(),
-            schedules.filter(next_at__gt=now)
-            .order_by("next_at")
-            .values_list("next_at", flat=True)
+            schedules.filter(due_at__gt=now)
+            .order_by("due_at")
+            .values_list("due_at", flat=True)
             .first(),
             Event.objects.using(db.alias())
             .filter(pending=True, ts__gt=now)
@@ -350,10 +350,10 @@ class Kit:
     def _check_used(self) -> None:
         """Refuse what the test prepared for steps that were never met."""
         idle = [stub.step for stub in self._stubs.values() if not stub.calls]
-        crashes = [step for _, step in sorted(self._fresh_crashes)]
+        crash_count = [step for _, step in sorted(self._fresh_crashes)]
         sentences = [
             *stubs.unmet("The stub", idle, self._met),
-            *stubs.unmet("The crash", crashes, self._met),
+            *stubs.unmet("The crash", crash_count, self._met),
         ]
         if not sentences or self._unused == "ignore":
             return
@@ -366,7 +366,7 @@ class Kit:
 
 
 class KitNotifier:
-    """Hears no bells: the kit looks for itself."""
+    """Hears no wake-ups: the kit looks for itself."""
 
     manual_clock = True
 

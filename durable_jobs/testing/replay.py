@@ -33,7 +33,7 @@ def begin(history: Mapping[str, Any]) -> Run:
     made = NewRun(
         function=function,
         data=json.dumps({} if data is None else data),
-        event_meta=history.get("origin") or start.event_meta_of(trigger, now),
+        event_meta=history.get("event_meta") or start.event_meta_of(trigger, now),
         due_at=now,
         id=ids.new_id(),
         parent_relation=runs.RERUN,  # that it has steps before its first attempt

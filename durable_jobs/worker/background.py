@@ -32,12 +32,13 @@ logger = logging.getLogger("durable_jobs")
 PATIENCE = 0.25
 #: Timers further away than this are left to the tick.
 FARTHEST_ALARM = timedelta(seconds=60)
-#: So many seconds before an alarm its bell is sent, for so long it takes to be heard.
+#: So many seconds before an alarm its wake-up is sent, for so long it takes to be
+#: heard.
 LEAD = 0.005
 #: For so many seconds an alarm is left to a thread that goes from run to run.
 GRACE = 0.05
 
-#: Sends a bell for a queue and a moment.
+#: Sends a wake-up for a queue and a moment.
 Bell = Callable[[str, datetime], object]
 
 
@@ -140,7 +141,7 @@ class Keeper:
     def alarm(self, moment: datetime, queue: str, bell: Bell) -> None:
         """Let somebody look at a queue at ``moment``, if that is soon.
 
-        A thread that serves it here is told, and needs no bell.
+        A thread that serves it here is told, and needs no wake-up.
         """
         left = moment - clock.now()
         if left > FARTHEST_ALARM:
@@ -176,7 +177,7 @@ class Keeper:
             return self._take(queue, now)
 
     def soon(self, queue: str) -> float | None:
-        """Return in how many seconds an alarm is due, if no bell could be faster."""
+        """Return in how many seconds an alarm is due, if no wake-up could be faster."""
         now = clock.now()
         with self._changed:
             alarms = self._alarms.get(queue)
@@ -257,7 +258,7 @@ class Keeper:
                 release_batch(rest)
 
     def _ring(self) -> None:
-        """Send a bell for each queue with an alarm that nobody here answers."""
+        """Send a wake-up for each queue with an alarm that nobody here answers."""
         if not self._alarms:
             return
         near = clock.now() + timedelta(seconds=LEAD)

@@ -15,16 +15,16 @@ from django.db import connections
 
 from durable_jobs import clock
 
-#: Bells of one queue that follow another in less than so many seconds are one.
+#: Wake-ups of one queue that follow another in less than so many seconds are one.
 CLOSE = 0.01
 
 
 class NotifyCoalescer:
-    """Which bells of this process go with one that is still to be sent.
+    """Which wake-ups of this process go with one that is still to be sent.
 
     ``ring`` sends it, for a queue and so much work, and tells whether that could be
-    done. Only a bell that was sent stands for others. A thread that does not end with
-    the program waits for it, so that a short program's last bell is not lost.
+    done. Only a wake-up that was sent stands for others. A thread that does not end
+    with the program waits for it, so that a short program's last wake-up is not lost.
     """
 
     def __init__(self, ring: Callable[[str, int], bool]) -> None:
@@ -38,7 +38,7 @@ class NotifyCoalescer:
         self._work: dict[str, int] = {}
 
     def gathers(self, queue: str, work: int) -> bool:
-        """Tell whether a bell goes with a later one; else it is to be sent now."""
+        """Tell whether a wake-up goes with a later one; else it is to be sent now."""
         now = clock.monotonic()
         if self._pid != os.getpid():  # the thread that was to ring stayed behind
             self._lock = threading.Lock()  # which may have held the lock
@@ -60,7 +60,7 @@ class NotifyCoalescer:
         return True
 
     def failed(self, queue: str) -> None:
-        """Let the next bell of a queue be sent at once: the last one was not."""
+        """Let the next wake-up of a queue be sent at once: the last one was not."""
         with self._lock:
             self._until.pop(queue, None)
 

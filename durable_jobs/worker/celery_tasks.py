@@ -1,4 +1,4 @@
-"""Celery as the engine: its messages are doorbells, its beat is the clock.
+"""Celery as the engine: its messages are wake-ups, its beat is the clock.
 
 Nothing is lost with a message, and nothing happens twice for a doubled one: tasks are
 acknowledged early, never retried, and give no result.
@@ -78,7 +78,7 @@ _OPTIONS: dict[str, Any] = {
 
 @shared_task(name=WORK, bind=True, **_OPTIONS)
 def work(self: Task[Any, Any], queue: str, rung_at: float = math.inf) -> int:
-    """Answer a doorbell: serve a queue for a while.
+    """Answer a wake-up: serve a queue for a while.
 
     One that was rung before this process last looked tells nothing new. One for a
     timer comes a little before its moment, so as not to be late.
@@ -104,7 +104,7 @@ def work(self: Task[Any, Any], queue: str, rung_at: float = math.inf) -> int:
 
 
 def _others(queue: str) -> list[str]:
-    """Return queues beside one whose bells this worker hears, chosen by chance."""
+    """Return queues beside one whose wake-ups this worker hears, chosen by chance."""
     others = [name for name in _consumed if name != queue]
     return random.sample(others, min(len(others), MOST_QUEUES))
 
@@ -131,7 +131,7 @@ def tick(self: Task[Any, Any]) -> dict[str, int]:
 class CeleryNotifier:
     """Rings by sending a message to the queue that got work.
 
-    ``channel``: the one Celery queue through which the bells of all go instead.
+    ``channel``: the one Celery queue through which the wake-ups of all go instead.
     """
 
     manual_clock = False
@@ -142,7 +142,7 @@ class CeleryNotifier:
         self._bursts = NotifyCoalescer(self._ring_gathered)
 
     def notify(self, queue: str, work: int) -> None:
-        """Send as many bells as there are batches to claim, a few at the most.
+        """Send as many wake-ups as there are batches to claim, a few at the most.
 
         Who serves the queue wakes others for what it cannot do itself, at once.
         """
@@ -157,17 +157,17 @@ class CeleryNotifier:
             raise
 
     def _ring(self, queue: str, work: int) -> None:
-        bells = min(math.ceil(work / settings.CLAIM_BATCH), MOST_BELLS)
-        self._send(queue, max(1, bells), clock.now())
+        notifications = min(math.ceil(work / settings.CLAIM_BATCH), MOST_BELLS)
+        self._send(queue, max(1, notifications), clock.now())
 
     def _ring_gathered(self, queue: str, work: int) -> bool:
         return notifier.try_send(queue, lambda: self._ring(queue, work))
 
-    def _send(self, queue: str, bells: int, moment: datetime) -> None:
+    def _send(self, queue: str, notifications: int, moment: datetime) -> None:
         app, headers = project_app(), foreign_messages.headers()
 
         def send(producer: Producer) -> None:
-            for _ in range(bells):
+            for _ in range(notifications):
                 app.send_task(
                     WORK,
                     args=[queue, moment.timestamp()],

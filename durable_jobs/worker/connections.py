@@ -1,8 +1,8 @@
 """Database connections that outlive a task.
 
 Celery closes every connection before and after each task, whatever ``CONN_MAX_AGE``
-says. A doorbell's work is often shorter than opening one: what the host allows to live
-on is put aside where Celery does not look, and taken back at the next bell.
+says. A wake-up's work is often shorter than opening one: what the host allows to live
+on is put aside where Celery does not look, and taken back at the next wake-up.
 """
 
 from __future__ import annotations

@@ -104,10 +104,10 @@ def drain_queue(
     """Execute what is eligible in a queue until nothing is, or ``finished``.
 
     Returns how many runs were advanced. Work that is left when it stops early is rung
-    for again. The bells of ``others`` may wait behind this one, so where it takes long,
-    some of their work is done now and then. A bell is mostly for a run that was sent,
-    so that is claimed before anything else is looked at, but for ``timers_first``
-    and where runs take so long that all the rest would wait for one.
+    for again. The wake-ups of ``others`` may wait behind this one, so where it takes
+    long, some of their work is done now and then. A wake-up is mostly for a run that
+    was sent, so that is claimed before anything else is looked at, but for
+    ``timers_first`` and where runs take so long that all the rest would wait for one.
     """
     began, since = clock.now().timestamp(), clock.monotonic()
     looked = timers_first or _pace.batch() == 1
@@ -197,7 +197,7 @@ def _late(claimed: list[Run]) -> bool:
 
 
 def _another(queue: str) -> bool:
-    """Wait for a timer that is due so soon that a bell for it would be late."""
+    """Wait for a timer that is due so soon that a wake-up for it would be late."""
     left = keeper().soon(queue)
     if left is None:
         return False
@@ -206,7 +206,7 @@ def _another(queue: str) -> bool:
 
 
 def already_served(queue: str, rung_at: float) -> bool:
-    """Tell whether all that a bell was rung for has been found here since.
+    """Tell whether all that a wake-up was rung for has been found here since.
 
     A look that is still to come was before the clock went back: it answers nothing.
     """

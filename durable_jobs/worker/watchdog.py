@@ -2,10 +2,11 @@
 
 In a prefork worker it is a thread of one child (``prefork``), else of the process.
 
-A worker that rests is woken by bells, and those it hears by a connection to the broker
-which can be dead without anybody noticing. So each worker looks into the database now
-and then: it ticks where nobody does, and ends itself when work is old, it has nothing
-to do and its own bell does not reach it. Whatever runs the worker starts it again.
+A worker that rests is woken by wake-ups, and those it hears by a connection to the
+broker which can be dead without anybody noticing. So each worker looks into the
+database now and then: it ticks where nobody does, and ends itself when work is old, it
+has nothing to do and its own wake-up does not reach it. Whatever runs the worker starts
+it again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ EVERY = 10.0
 NOTED = 30.0
 #: A worker ticks itself when nobody has for so many seconds.
 MISSED = 30.0
-#: How many seconds work may be ready, and a bell unheard, before a worker is deaf.
+#: How many seconds work may be ready, and a wake-up unheard, before a worker is deaf.
 UNREACHABLE_AFTER = 60.0
 
 
@@ -147,7 +148,7 @@ class Watchdog:
         self._note()  # last: what is written here is in nobody's way
 
     def _rings_in_vain(self) -> bool:
-        """Ring for old work, and tell whether an earlier bell has not been heard."""
+        """Ring for old work, and tell whether an earlier wake-up has not been heard."""
         now = clock.monotonic()
         queue = self._old_work() if self._idle() else None
         if queue is None or now - self._heard_at < UNREACHABLE_AFTER:
@@ -166,7 +167,7 @@ class Watchdog:
             queue__in=self._queues,
             function__in=registry.ids(),
             status=RunStatus.QUEUED,
-            lane__isnull=True,
+            backlog__isnull=True,
             due_at__lte=clock.now() - timedelta(seconds=UNREACHABLE_AFTER),
         )
         return ready.values_list("queue", flat=True).first()

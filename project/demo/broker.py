@@ -21,7 +21,7 @@ from durable_jobs import ids
 class Channel(virtual.Channel):
     """Queues are directories, and messages files in them, oldest first by name."""
 
-    # What a dead worker had taken is gone: a bell is worth no more than that.
+    # What a dead worker had taken is gone: a wake-up is worth no more than that.
     do_restore = False
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:

@@ -115,8 +115,8 @@ class Play:
             f"{len(recorded)} of {total} chunks recorded as validated."
         )
         self._say(
-            f"The run is still {now.status!r}, leased to the dead for "
-            f"{format_duration(settings.LEASE_DURATION)} at the most; then the tick queues it "
+            f"The run is still {now.status!r}, leased to the dead "
+            f"for {format_duration(settings.LEASE_DURATION)} at most; then the tick queues it "
             f"again."
         )
         return recorded

@@ -27,7 +27,7 @@ MEDIA_ROOT = ROOM / "media"
 TRAIL = ROOM / "trail.txt"
 
 # Short, so that nobody waits long for a dead worker's lease to run out.
-DURABLE_JOBS = {"LEASE": "4s"}
+DURABLE_JOBS = {"LEASE_DURATION": "4s"}
 
 LOGGING = PROJECT_LOGGING | {
     "formatters": {

@@ -158,7 +158,7 @@ def run(queued_at: datetime, **values: Any) -> Run:
         "data": {"large": "x" * 2000},
         "output": {"large": "y" * 2000},
         "due_at": queued_at,
-        "place": queued_at,
+        "run_order": queued_at,
         "queued_at": queued_at,
         "started_at": queued_at,
         "ended_at": queued_at + timedelta(seconds=1),

@@ -58,9 +58,9 @@ def rows():
         data=payload,
         output=payload,
         error=ERROR,
-        origin={EVIL: EVIL},
+        event_meta={EVIL: EVIL},
         parent_id=parent.pk,
-        relation=SHORT[:10],
+        parent_relation=SHORT[:10],
         queue=EVIL,
         worker=EVIL,
         status="failed",
@@ -82,7 +82,9 @@ def rows():
         started_at=now,
         ended_at=now,
     )
-    make_runs(1, function=EVIL, parent_id=run.pk, parent_step=key, relation=SHORT[:10])
+    make_runs(
+        1, function=EVIL, parent_id=run.pk, parent_step=key, parent_relation=SHORT[:10]
+    )
     Subject.objects.create(run=run, model=EVIL, object_pk=EVIL)
     Subject.objects.create(run=run, model="shop.order", object_pk=EVIL)
     for place in ("", key):
@@ -112,8 +114,8 @@ def rows():
             owner_model=SHORT,
             owner_pk=EVIL,
             reason=EVIL,
-            slot_at=now,
-            next_at=now,
+            next_occurrence=now,
+            due_at=now,
             fired_at=now,
         ),
         "worker": Worker.objects.create(

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def gate(durable_kit) -> Limit:
+def limit_row(durable_kit) -> Limit:
     """Let one run hold the only slot of a tenant, and another one wait for it."""
 
     @durable.function(
@@ -31,43 +31,45 @@ def gate(durable_kit) -> Limit:
     return Limit.objects.get(key='"t7"')
 
 
-def test_a_limit_shows_its_key_and_how_many_hold_it(gate, get):
-    page = get(list_of("gate"))
+def test_a_limit_shows_its_key_and_how_many_hold_it(limit_row, get):
+    page = get(list_of("limit"))
     assert "tests.napper" in page.text
     assert "t7" in page.text
-    page = get(page_of(gate))
+    page = get(page_of(limit_row))
     assert "tests.napper" in page.text
 
 
-def test_a_queued_run_shows_what_it_waits_for(gate, get):
+def test_a_queued_run_shows_what_it_waits_for(limit_row, get):
     holder = Run.objects.get(status="waiting")
-    queued = Run.objects.filter(status="queued").order_by("place").first()
+    queued = Run.objects.filter(status="queued").order_by("run_order").first()
     page = get(page_of(queued))
     assert "concurrency 1 for key" in page.text
     assert str(holder.pk) in page.text
 
 
-def test_an_operator_raises_a_limit_and_who_waits_goes_on(gate, client, durable_kit):
+def test_an_operator_raises_a_limit_and_who_waits_goes_on(
+    limit_row, client, durable_kit
+):
     operator = User.objects.create_user("ann", is_staff=True)
-    wanted = Permission.objects.filter(codename__in=["view_gate", "change_gate"])
+    wanted = Permission.objects.filter(codename__in=["view_limit", "change_limit"])
     operator.user_permissions.set(wanted)
     client.force_login(operator)
-    response = client.post(page_of(gate), {"override": "2"})
+    response = client.post(page_of(limit_row), {"override": "2"})
     assert response.status_code == 302
     durable_kit.run_until_idle()
     assert Run.objects.filter(status="waiting").count() == 2
     assert Run.objects.filter(status="queued").count() == 1
 
 
-def test_a_viewer_cannot_set_a_limit(gate, viewer, durable_kit):
-    client = viewer("gate")
-    assert client.get(page_of(gate)).status_code == 200
-    assert client.post(page_of(gate), {"override": "9"}).status_code == 403
-    gate.refresh_from_db()
-    assert gate.override is None
+def test_a_viewer_cannot_set_a_limit(limit_row, viewer, durable_kit):
+    client = viewer("limit")
+    assert client.get(page_of(limit_row)).status_code == 200
+    assert client.post(page_of(limit_row), {"override": "9"}).status_code == 403
+    limit_row.refresh_from_db()
+    assert limit_row.override is None
 
 
-def test_what_is_paused_is_listed_with_its_reason(gate, get):
+def test_what_is_paused_is_listed_with_its_reason(limit_row, get):
     Run.objects.filter(status="waiting").first()
     durable.pause_queue("default", "the bank is closed")
     assert "the bank is closed" in get(list_of("pause")).text

@@ -45,8 +45,8 @@ def make_all(count):
             function=f"f{n}",
             cron=f"{n % 60} * * * *",
             tz=f"{count}",
-            slot_at=now,
-            next_at=now,
+            next_occurrence=now,
+            due_at=now,
         )
         for n in range(count)
     )
@@ -277,8 +277,8 @@ def test_schedules_lead_to_the_runs_of_their_function(get):
         function="tests.nightly",
         cron="0 3 * * *",
         tz="Europe/Paris",
-        slot_at=clock.now() + timedelta(hours=2, seconds=30),
-        next_at=clock.now() + timedelta(hours=2, seconds=30),
+        next_occurrence=clock.now() + timedelta(hours=2, seconds=30),
+        due_at=clock.now() + timedelta(hours=2, seconds=30),
     )
     page = get(list_of("schedule"))
     assert "0 3 * * * Europe/Paris" in page.text

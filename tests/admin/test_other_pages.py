@@ -150,7 +150,7 @@ def test_an_event_with_an_id_of_the_senders_own_has_a_page(get, key):
 def test_schedules_and_workers_have_pages(get):
     now = clock.now()
     schedule = Schedule.objects.create(
-        function="tests.f", cron="@daily", tz="UTC", slot_at=now, next_at=now
+        function="tests.f", cron="@daily", tz="UTC", next_occurrence=now, due_at=now
     )
     worker = Worker.objects.create(
         name="w/1", kind="worker", seen_at=now, started_at=now

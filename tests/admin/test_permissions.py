@@ -30,7 +30,11 @@ def rows():
         "run": run,
         "step": make_steps(run, 1)[0],
         "schedule": Schedule.objects.create(
-            function="tests.made", cron="0 9 * * *", tz="UTC", slot_at=now, next_at=now
+            function="tests.made",
+            cron="0 9 * * *",
+            tz="UTC",
+            next_occurrence=now,
+            due_at=now,
         ),
         "worker": Worker.objects.create(
             name="beat", kind="beat", seen_at=now, started_at=now

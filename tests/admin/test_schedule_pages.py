@@ -339,10 +339,14 @@ def test_markup_is_text(durable_kit, operator):
     now = clock.now()
     schedule = Schedule.objects.create(
         function=EVIL, name=EVIL, cron=EVIL, tz=EVIL[:60], reason=EVIL, paused_at=now,
-        slot_at=now,
+        next_occurrence=now,
     )  # fmt: skip
     make_runs(
-        1, function=EVIL, status="failed", reason=EVIL, origin={"schedule": schedule.pk}
+        1,
+        function=EVIL,
+        status="failed",
+        reason=EVIL,
+        event_meta={"schedule": schedule.pk},
     )
     for address in (page_of(schedule), act(schedule, "resume"), list_of("schedule")):
         shown = page(operator, address)

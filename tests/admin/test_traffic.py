@@ -37,7 +37,7 @@ def resume(pause: Pause) -> str:
 @pytest.fixture
 def operator(db) -> Client:
     return member(
-        "ann", "view_run", "view_payload", "view_gate", "pause_queue", "pause_function"
+        "ann", "view_run", "view_payload", "view_limit", "pause_queue", "pause_function"
     )
 
 
@@ -178,7 +178,7 @@ def test_all_that_is_paused_is_listed(durable_kit, operator):
 
 def test_a_limit_says_who_holds_it_and_who_waits(napper, operator):
     holder = Run.objects.get(status="waiting")
-    first = Run.objects.filter(status="queued").order_by("place").first()
+    first = Run.objects.filter(status="queued").order_by("run_order").first()
     shown = page(operator, PAGE)
     text = 'concurrency tests.napper "t7" 1 live at a time 1'
     assert text in shown.text
@@ -292,7 +292,7 @@ def test_limits_go_on_where_a_page_ends(operator):
     seen, address = [], PAGE
     while True:
         shown = page(operator, address)
-        seen += shown.rows("gate")
+        seen += shown.rows("limit")
         following = shown.links("before=")
         if not following:
             break
@@ -320,18 +320,20 @@ def test_the_page_asks_as_often_for_many_rows_as_for_few(durable_kit, operator):
         now = clock.now()
         for n in range(first, last):
             durable.function(id=f"tests.f{n}", queue=f"tests-{n}")(lambda ctx: None)
-            gate = Limit.objects.create(name=f"g{n}", control="throttle", used_at=now)
+            limit_row = Limit.objects.create(
+                name=f"g{n}", control="throttle", used_at=now
+            )
             runs = make_runs(
                 12, queue=f"tests-{n}", status="queued", ended_at=None, started_at=None
             )
             for k in range(7):
-                lane = Backlog.objects.create(
+                backlog = Backlog.objects.create(
                     name=f"{n} {k}", function=f"tests.f{n}", queue=f"tests-{n}",
-                    keys={}, starting=True, turn=now, blocked_on=gate,
+                    keys={}, for_new_runs=True, eligible_at=now, blocked_on=limit_row,
                 )  # fmt: skip
-                Run.objects.filter(pk=runs[k].pk).update(lane=lane.pk)
+                Run.objects.filter(pk=runs[k].pk).update(backlog=backlog.pk)
             Slot.objects.bulk_create(
-                Slot(gate=gate, run=run, since=now) for run in runs
+                Slot(limit=limit_row, run=run, since=now) for run in runs
             )
             Pause.objects.create(kind="key", name=f"tests.f{n}", key="k", paused_at=now)
 
@@ -339,8 +341,8 @@ def test_the_page_asks_as_often_for_many_rows_as_for_few(durable_kit, operator):
     few = queries()
     make(1, 15)
     assert queries() == few
-    # The session, the viewer and their permissions; gates, slots counted and listed and
-    # their runs, lines and theirs; pauses, what executes, queues found and counted,
+    # The session, the viewer and their permissions; limits, slots counted and listed
+    # and their runs, lines and theirs; pauses, what executes, queues found and counted,
     # lines by queue, workers.
     assert few == 18
 
@@ -400,7 +402,7 @@ def test_markup_in_names_keys_and_reasons_is_text(durable_kit, operator):
     for _ in range(2):
         f.enqueue({"t": EVIL})
     durable_kit.run_until_idle()
-    Limit.objects.update(trouble=EVIL)
+    Limit.objects.update(error=EVIL)
     f.pause(reason=EVIL)
     posted(operator, pausing(EVIL), reason=EVIL)
     Run.objects.update(worker=EVIL)

@@ -30,7 +30,7 @@ def shown(run: Run, client: Client) -> set[int]:
     address = reverse("admin:durable_jobs_export")
     (row,) = json.loads(client.get(address, {"format": "json"}).getvalue())
     found = Run.objects.get(pk=run.pk)
-    return {row["crashes"], as_json(found)["crashes"], found.worker_losses}
+    return {row["crash_count"], as_json(found)["crash_count"], found.worker_losses}
 
 
 def test_crashes_of_a_healthy_running_run_are_none(
@@ -42,7 +42,7 @@ def test_crashes_of_a_healthy_running_run_are_none(
 
 
 def test_crashes_are_the_workers_that_died(run: Run, admin_client: Client) -> None:
-    Run.objects.update(crashes=2)
+    Run.objects.update(crash_count=2)
     assert shown(run, admin_client) == {2}
     leases.claim("default", 1, "w")
     assert shown(run, admin_client) == {2}

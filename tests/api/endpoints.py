@@ -36,7 +36,7 @@ class Endpoint:
 
 def _steer(*verbs: str) -> list[Endpoint]:
     return [
-        Endpoint("POST", f"runs/{{{verb}}}/{verb}", f"{verb}_run", "runs:steer")
+        Endpoint("POST", f"runs/{{{verb}}}/{verb}", f"{verb}_run", "runs:write")
         for verb in verbs
     ]
 
@@ -58,8 +58,8 @@ ENDPOINTS = [
     Endpoint("GET", "runs/{run}/steps/{step}", "view_run", "runs:read"),
     Endpoint("GET", "runs/{run}/result", "view_run", "runs:read"),
     *_steer("cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"),
-    Endpoint("POST", "runs/bulk", "cancel_run", "runs:steer", BULK),
-    Endpoint("POST", "runs/{run}/answer", "answer_run", "runs:steer", ANSWER),
+    Endpoint("POST", "runs/bulk", "cancel_run", "runs:write", BULK),
+    Endpoint("POST", "runs/{run}/answer", "answer_run", "runs:write", ANSWER),
     Endpoint("GET", "schedules", "view_schedule", "schedules:read"),
     Endpoint("POST", "schedules/{active}/pause", "pause_schedule", "schedules:steer"),
     Endpoint("POST", "schedules/{paused}/resume", "pause_schedule", "schedules:steer"),
@@ -76,7 +76,7 @@ ENDPOINTS = [
 
 
 def furnish(kit: Any) -> dict[str, Any]:
-    """Make what the endpoints are about; each verb gets a run in a state for it."""
+    """Make what the endpoints are about; each action gets a run in a state for it."""
 
     @durable.function(id="tests.asks", retries=2)
     def asks(ctx: durable.Context) -> Any:

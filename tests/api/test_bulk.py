@@ -1,4 +1,4 @@
-"""A verb for all the runs of a filter."""
+"""An action for all the runs of a filter."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_filter_or_a_verb_that_cannot_be_begins_nothing(
 
 def test_the_filter_may_not_look_where_the_caller_may_not(kit, sleeper):
     sleeper.enqueue({"bed": "s3cret"})
-    caller = program_of(user_with("cancel_run", "view_run"), "runs:steer")
+    caller = program_of(user_with("cancel_run", "view_run"), "runs:write")
     body = {"verb": "cancel", "filter": {"where": ["data.bed=s3cret"]}}
     problem(caller.post("runs/bulk", body), 403, "forbidden")
 
@@ -62,7 +62,7 @@ def test_the_filter_may_not_look_where_the_caller_may_not(kit, sleeper):
 def test_a_key_whose_owner_may_not_any_more_does_nothing_more(kit, sleeper):
     run = sleeper.enqueue()
     owner = user_with("cancel_run")
-    assert program_of(owner, "runs:steer").post("runs/bulk", CANCEL).status_code == 202
+    assert program_of(owner, "runs:write").post("runs/bulk", CANCEL).status_code == 202
     owner.user_permissions.clear()
     kit.run_until_idle()
     run.refresh_from_db()

@@ -117,7 +117,7 @@ def test_callback_tokens_are_checked_before_the_body_is_read(place):
     for token in ("x", "a-b:c", forged, answered):
         for verb in ("succeed", "fail", "heartbeat"):
             response = post(Caller(), f"callbacks/{token}/{verb}")
-            problem(response, 410, "callback-gone")
+            problem(response, 410, "callback-closed")
 
 
 def test_sizes_are_refused_before_the_body_is_read(place, api):

@@ -107,4 +107,4 @@ def test_no_user_can_be_called_as_the_space_of_another_user():
 
 def test_strangers_get_no_part_of_what_they_sent_without_a_token(kit):
     for raw in (NAMES, b"["):
-        problem(Caller().post("callbacks/x/succeed", raw), 410, "callback-gone")
+        problem(Caller().post("callbacks/x/succeed", raw), 410, "callback-closed")

@@ -226,7 +226,7 @@ def login(*permissions: str) -> Client:
 
 def test_the_admin_shows_the_text_of_a_new_key_once(kit):
     client = login("add_apikey", "view_apikey", "view_run")
-    assert b"runs:steer" in client.get(reverse(ADD)).content
+    assert b"runs:write" in client.get(reverse(ADD)).content
     assert not ApiKey.objects.exists()
     response = client.post(reverse(ADD), VALUES)
     found = re.search(r"dj_[\w-]{43}", response.content.decode())

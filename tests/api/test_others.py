@@ -40,7 +40,7 @@ def test_a_schedule_is_paused_run_and_resumed_and_each_is_written_down(kit, api,
     path = f"schedules/{schedule.pk}"
     paused = api.post(f"{path}/pause", {"reason": "holidays"}).json()["schedule"]
     assert paused["reason"] == "holidays"
-    assert paused["next_at"] is None
+    assert paused["due_at"] is None
     problem(api.post(f"{path}/pause"), 409, "refused")
     run = api.post(f"{path}/run").json()["run"]
     assert run == str(Schedule.objects.get().last_run)
@@ -88,7 +88,7 @@ def test_a_callback_is_answered_by_its_token_alone_and_once(kit, call):
     body = {"data": {"done": True}}
     assert Caller().post(f"callbacks/{token}/succeed", body).status_code == 204
     for verb in ("succeed", "fail", "heartbeat"):
-        problem(Caller().post(f"callbacks/{token}/{verb}"), 410, "callback-gone")
+        problem(Caller().post(f"callbacks/{token}/{verb}"), 410, "callback-closed")
     kit.run_until_idle()
     run.refresh_from_db()
     assert run.result() == {"done": True}
@@ -109,7 +109,7 @@ def test_a_forged_token_and_bad_data_change_nothing(kit, call):
     forged = [token[:-1] + ("x" if token[-1] != "x" else "y"), "x", "%00", "%ff", "é:é"]
     for one in forged:
         response = Caller().post(f"callbacks/{one}/succeed", {"data": 1})
-        problem(response, 410, "callback-gone")
+        problem(response, 410, "callback-closed")
     for body in (b'{"data": NaN}', b"{", b'{"date": 1}', b"7"):
         response = Caller().post(f"callbacks/{token}/succeed", body)
         problem(response, 422, response.json()["code"])
@@ -119,7 +119,7 @@ def test_a_forged_token_and_bad_data_change_nothing(kit, call):
 
 def test_the_url_of_a_callback_is_that_of_the_api(kit, settings):
     settings.DURABLE_JOBS = {
-        "CALLBACK_URL": "http://testserver/durable/api/v1/callbacks"
+        "CALLBACK_BASE_URL": "http://testserver/durable/api/v1/callbacks"
     }
     urls = []
     run = durable.function(id="tests.told")(

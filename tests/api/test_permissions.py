@@ -28,7 +28,7 @@ def place(kit):
 
 def state():
     """Return what a request could change."""
-    rows = Run.objects.order_by("pk").values("pk", "status", "reason", "place")
+    rows = Run.objects.order_by("pk").values("pk", "status", "reason", "run_order")
     times = Schedule.objects.order_by("pk").values("pk", "paused_at", "last_run")
     return list(rows), list(times), Event.objects.count()
 

@@ -320,15 +320,15 @@ def test_a_run_that_does_not_end_in_time_is_pending(kit, api, sleeper):
 class Elsewhere:
     """A dispatcher whose workers are other processes."""
 
-    stands_still = False
+    manual_clock = False
 
-    def ring(self, queue: str, work: int) -> None:
+    def notify(self, queue: str, work: int) -> None:
         pass
 
-    def ring_at(self, moment: Any, queue: str) -> None:
+    def notify_at(self, moment: Any, queue: str) -> None:
         pass
 
-    def help(self) -> bool:
+    def run_pending(self) -> bool:
         return False
 
 
@@ -371,7 +371,7 @@ def test_a_run_that_goes_while_it_is_waited_for_is_not_found(
     problem(api.get(f"runs/{run.pk}/result", {"wait": 1}), 404, "not-found")
 
 
-# Verbs
+# Actions
 
 
 def test_each_verb_does_what_it_does_and_says_who_did_it(kit, api, sleeper, failing):

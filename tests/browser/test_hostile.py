@@ -95,7 +95,7 @@ def test_nothing_that_a_stranger_wrote_is_run(
     for name in ("overview", "functions", "traffic", "approvals"):
         visit(f"durable_jobs_{name}")
         assert page.title()
-    for model in ("run", "event", "step", "schedule", "gate", "pause", "worker"):
+    for model in ("run", "event", "step", "schedule", "limit", "pause", "worker"):
         visit(f"durable_jobs_{model}_changelist")
         assert page.locator("#changelist, #content").count()
     for run in hostile.values():

@@ -35,7 +35,7 @@ def test_a_run_outlives_its_worker_before_the_eyes_of_a_person(
     visit: Visit, page: Page, lab: Lab
 ) -> None:
     first = lab.worker()
-    run = functions.gated.enqueue({"gate": "g"})
+    run = functions.gated.enqueue({"limit": "g"})
     visit("durable_jobs_run_change", run.pk)
     state = page.locator(".durable-state")
     expect(state).to_contain_text("running", ignore_case=True, timeout=30_000)

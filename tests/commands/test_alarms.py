@@ -26,7 +26,7 @@ SOON = timedelta(seconds=0.3)
 
 
 class Bells:
-    """Notes which bell was sent when."""
+    """Notes which wake-up was sent when."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, datetime]] = []
@@ -38,7 +38,7 @@ class Bells:
 
 
 @pytest.fixture
-def bells() -> Bells:
+def notifications() -> Bells:
     return Bells()
 
 
@@ -51,61 +51,67 @@ def keeper() -> Iterator[Keeper]:
 
 
 def test_a_resting_process_is_rung_for_just_before_an_alarm(
-    keeper: Keeper, bells: Bells
+    keeper: Keeper, notifications: Bells
 ):
     due = clock.now() + SOON
-    keeper.alarm(due, "a", bells)
-    until(lambda: bells.sent, "a bell")
-    assert bells.sent == [("a", due)]
-    assert bells.at[0] >= due - timedelta(seconds=2 * LEAD)
+    keeper.alarm(due, "a", notifications)
+    until(lambda: notifications.sent, "a wake-up")
+    assert notifications.sent == [("a", due)]
+    assert notifications.at[0] >= due - timedelta(seconds=2 * LEAD)
 
 
-def test_each_alarm_has_its_bell_and_each_queue_its_own(keeper: Keeper, bells: Bells):
+def test_each_alarm_has_its_bell_and_each_queue_its_own(
+    keeper: Keeper, notifications: Bells
+):
     due = clock.now() + SOON
     later = due + timedelta(seconds=10 * LEAD)
     for moment, queue in ((later, "a"), (due, "b"), (due, "a"), (due, "a")):
-        keeper.alarm(moment, queue, bells)
-    until(lambda: len(bells.sent) == 3, "three bells")
-    assert sorted(bells.sent) == [("a", due), ("a", later), ("b", due)]
+        keeper.alarm(moment, queue, notifications)
+    until(lambda: len(notifications.sent) == 3, "three wake-ups")
+    assert sorted(notifications.sent) == [("a", due), ("a", later), ("b", due)]
 
 
 def test_a_thread_that_serves_the_queue_is_told_and_needs_no_bell(
-    keeper: Keeper, bells: Bells
+    keeper: Keeper, notifications: Bells
 ):
     due = clock.now() + SOON
     with keeper.serving("a"):
-        keeper.alarm(due, "a", bells)
+        keeper.alarm(due, "a", notifications)
         assert not keeper.alarmed("a")
         assert not keeper.alarmed("b")
         until(lambda: keeper.alarmed("a"), "the alarm")
         assert clock.now() >= due
         assert not keeper.alarmed("a")
-    assert bells.sent == []
+    assert notifications.sent == []
 
 
-def test_a_thread_that_is_in_a_long_run_needs_a_bell(keeper: Keeper, bells: Bells):
+def test_a_thread_that_is_in_a_long_run_needs_a_bell(
+    keeper: Keeper, notifications: Bells
+):
     due = clock.now() + SOON
     with keeper.serving("a"):
-        keeper.alarm(due, "a", bells)
-        until(lambda: bells.sent, "a bell")
-    assert bells.sent == [("a", due)]
+        keeper.alarm(due, "a", notifications)
+        until(lambda: notifications.sent, "a wake-up")
+    assert notifications.sent == [("a", due)]
 
 
 def test_a_thread_that_leaves_its_queue_leaves_its_alarms_to_bells(
-    keeper: Keeper, bells: Bells
+    keeper: Keeper, notifications: Bells
 ):
     with keeper.serving("a"):
-        keeper.alarm(clock.now() + timedelta(seconds=GRACE / 10), "a", bells)
-    until(lambda: bells.sent, "a bell")
+        keeper.alarm(clock.now() + timedelta(seconds=GRACE / 10), "a", notifications)
+    until(lambda: notifications.sent, "a wake-up")
 
 
-def test_far_alarms_are_left_to_the_tick(keeper: Keeper, bells: Bells):
-    keeper.alarm(clock.now() + FARTHEST_ALARM + timedelta(seconds=1), "a", bells)
+def test_far_alarms_are_left_to_the_tick(keeper: Keeper, notifications: Bells):
+    keeper.alarm(
+        clock.now() + FARTHEST_ALARM + timedelta(seconds=1), "a", notifications
+    )
     assert keeper._alarms == {}
 
 
 class Napping(Deaf):
-    """Hears no bells, but sets alarms as Celery does."""
+    """Hears no wake-ups, but sets alarms as Celery does."""
 
     ring_at = CeleryNotifier.notify_at
     _ring_for = CeleryNotifier._ring_for
@@ -117,7 +123,7 @@ def napper(ctx: durable.Context) -> None:
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a function that sleeps, where alarms are set and bells counted."""
+    """Give a function that sleeps, where alarms are set and wake-ups counted."""
     monkeypatch.setattr(keepers, "_keeper", None)
     with registry.temporary(), notifier.using(Napping()):
         yield durable.function(id="naps")(napper)

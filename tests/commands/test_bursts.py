@@ -1,4 +1,4 @@
-"""Bells of one process that follow each other closely are one, and none is lost."""
+"""Wake-ups of one process that follow each other closely are one, and none is lost."""
 
 from __future__ import annotations
 

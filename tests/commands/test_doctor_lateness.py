@@ -87,7 +87,7 @@ def test_notices_are_no_problems(durable_kit, asleep, diagnose):
 
 
 def test_a_run_that_keeps_losing_its_worker_is_a_notice(durable_kit, asleep, diagnose):
-    Run.objects.update(status="queued", crashes=3)
+    Run.objects.update(status="queued", crash_count=3)
     code, report = diagnose()
     assert (code, [one["check"] for one in report["findings"]]) == (
         0,

@@ -31,8 +31,8 @@ def held(durable_kit):
         Run.objects.filter(pk=run.pk).update(
             status=status,
             worker=worker,
-            claims=1,
-            crashes=1,
+            claim_count=1,
+            crash_count=1,
             lease_token=uuid.uuid4(),
             lease_until=durable_kit.now() + timedelta(minutes=1),
         )
@@ -55,7 +55,7 @@ def test_a_dead_process_of_this_machine_loses_its_runs(durable_kit, held):
     for run in runs:
         run.refresh_from_db()
         assert (run.status, run.lease_token) == ("queued", None)
-        assert run.crashes == 1, "it may be what the process died of"
+        assert run.crash_count == 1, "it may be what the process died of"
     durable_kit.run_until_idle()
     assert {run.status for run in Run.objects.all()} == {"completed"}
 

@@ -22,24 +22,24 @@ pytestmark = pytest.mark.django_db
 
 
 class Broker:
-    """Takes bells, unless it is away."""
+    """Takes wake-ups, unless it is away."""
 
-    stands_still = True
+    manual_clock = True
 
     def __init__(self) -> None:
         self.away = False
         self.rung: list[str] = []
 
-    def ring(self, queue: str, work: int) -> None:
+    def notify(self, queue: str, work: int) -> None:
         """Take one."""
         if self.away:
             raise notifier.BrokerUnavailable
         self.rung.append(queue)
 
-    def ring_at(self, moment: object) -> None:
+    def notify_at(self, moment: object) -> None:
         """Do nothing."""
 
-    def help(self) -> bool:
+    def run_pending(self) -> bool:
         """Do nothing."""
         return False
 
@@ -82,7 +82,7 @@ def post(durable_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Post:
 
     run = old.enqueue()
     past = clock.now() - timedelta(hours=1)
-    Run.objects.filter(pk=run.pk).update(due_at=past, place=past)
+    Run.objects.filter(pk=run.pk).update(due_at=past, run_order=past)
     return Post(passing)
 
 

@@ -234,21 +234,21 @@ def test_queues_of_one_commit_share_one_deadline(
     left: list[float] = []
 
     class Slow:
-        stands_still = True
+        manual_clock = True
 
-        def ring(self, queue: str, work: int) -> None:
+        def notify(self, queue: str, work: int) -> None:
             left.append(notifier.seconds_left(1.0))
             now[0] += 0.4
 
-        def ring_at(self, *call: Any) -> None: ...
+        def notify_at(self, *call: Any) -> None: ...
 
-        def help(self) -> bool:
+        def run_pending(self) -> bool:
             return False
 
-    bells = notifier._PendingNotifications()
+    notifications = notifier._PendingNotifications()
     for queue in "abcd":
-        bells.add(queue, 1)
+        notifications.add(queue, 1)
     with notifier.using(Slow()):
-        bells()
+        notifications()
     assert left == pytest.approx([1.0, 0.6, 0.2, -0.2])
     assert notifier.seconds_left(1.0) == 1.0

@@ -1,4 +1,4 @@
-"""``durable_runs``: its list, its timeline and its verbs."""
+"""``durable_runs``: its list, its timeline and its actions."""
 
 from __future__ import annotations
 

@@ -15,19 +15,19 @@ pytestmark = pytest.mark.django_db
 class Listener:
     """A dispatcher that notes what is rung for."""
 
-    stands_still = True
+    manual_clock = True
 
     def __init__(self) -> None:
         self.queues: list[str] = []
 
-    def ring(self, queue: str, work: int) -> None:
+    def notify(self, queue: str, work: int) -> None:
         """Note the queue."""
         self.queues.append(queue)
 
-    def ring_at(self, moment: datetime, queue: str) -> None:
+    def notify_at(self, moment: datetime, queue: str) -> None:
         """Do nothing."""
 
-    def help(self) -> bool:
+    def run_pending(self) -> bool:
         """Do nothing."""
         return False
 

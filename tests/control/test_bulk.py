@@ -45,7 +45,7 @@ def make(count, status=RunStatus.FAILED, **values):
                 "data": {},
                 "error": {"type": "E", "message": "m", "traceback": ""},
                 "due_at": now,
-                "place": now,
+                "run_order": now,
                 "queued_at": now,
                 "ended_at": ended,
                 **values,
@@ -128,7 +128,7 @@ def test_a_worker_that_dies_between_leaves_none_out_and_does_none_twice(
     kit.crash_at("rerun 5 to 8", when=when)
     run = bulk.begin(person("rerun"), "rerun", chosen())
     kit.run_until_idle()
-    made = Run.objects.filter(relation="rerun")
+    made = Run.objects.filter(parent_relation="rerun")
     assert made.count() == (8 if when == "after" else 4)
     kit.advance("2m")
     assert finished(kit, run)["done"] == 10
@@ -348,7 +348,7 @@ def test_a_machine_whose_clock_is_behind_waits(kit, person, monkeypatch):
     with monkeypatch.context() as behind:
         behind.setattr(ids, "new_id", lambda: uuid.UUID(int=run.pk.int - 1))
         kit.run_until_idle()
-    assert Run.objects.filter(relation="rerun").count() == 0
+    assert Run.objects.filter(parent_relation="rerun").count() == 0
     kit.advance("1m")
     assert finished(kit, run)["done"] == 1
 

@@ -16,17 +16,17 @@ from durable_jobs.worker import background, queue_loop
 
 
 class Silent:
-    """A dispatcher whose bells nobody hears: the test serves by itself."""
+    """A dispatcher whose wake-ups nobody hears: the test serves by itself."""
 
-    stands_still = False
+    manual_clock = False
 
-    def ring(self, queue: str, work: int) -> None:
+    def notify(self, queue: str, work: int) -> None:
         """Do nothing."""
 
-    def ring_at(self, moment: object, queue: str) -> None:
+    def notify_at(self, moment: object, queue: str) -> None:
         """Do nothing."""
 
-    def help(self) -> bool:
+    def run_pending(self) -> bool:
         """Execute nothing."""
         return False
 

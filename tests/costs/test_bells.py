@@ -1,4 +1,4 @@
-"""Bells that tell nothing new cost next to nothing."""
+"""Wake-ups that tell nothing new cost next to nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections outlive a doorbell, as long as the host lets them."""
+"""Connections outlive a wake-up, as long as the host lets them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def backend() -> int:
 
 
 def bell() -> int:
-    """Do a bell's work, with Celery closing all connections around it."""
+    """Do a wake-up's work, with Celery closing all connections around it."""
     connection.close()
     with kept():
         process = backend()

@@ -23,7 +23,7 @@ ODD = 'tab\t, line\n, "quotes", \\ and \\N, \N{SNOWMAN}'
 
 def run(**values: Any) -> Run:
     now = clock.now()
-    return Run(function="f", due_at=now, place=now, queued_at=now, **values)
+    return Run(function="f", due_at=now, run_order=now, queued_at=now, **values)
 
 
 def runs() -> list[Run]:
@@ -34,14 +34,14 @@ def runs() -> list[Run]:
             reason=ODD,
             ended_at=clock.now() + timedelta(microseconds=1),
             event_id="e",
-            origin={"name": ODD, "of": [1, 2.5, None]},
+            event_meta={"name": ODD, "of": [1, 2.5, None]},
             data=EncodedJSON('{"a": "\\u2603", "b": [null, "\\\\N"]}'),
             parent_id=ids.new_id(),
-            lane=AdmissionState.NEW,
+            backlog=AdmissionState.NEW,
             flow={"k": ODD},
-            woken=True,
+            wake_requested=True,
         ),
-        run(data={ODD: clock.now()}, error={"type": "E"}, attempt=3, lane=7),
+        run(data={ODD: clock.now()}, error={"type": "E"}, attempt=3, backlog=7),
         # What a row's field takes besides its own type, it still does.
         run(parent_id=str(ids.new_id()), key="k"),
     ]
@@ -72,7 +72,9 @@ def test_keys_that_the_database_gives_are_left_to_it():
     now = clock.now()
     for count in (1, 3):
         rows = [
-            BufferedEvent(function="f", event_id=f"{n}", origin={}, ts=now, due_at=now)
+            BufferedEvent(
+                function="f", event_id=f"{n}", event_meta={}, ts=now, due_at=now
+            )
             for n in range(count)
         ]
         bulk_insert.insert(BufferedEvent, rows)

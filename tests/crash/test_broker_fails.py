@@ -145,7 +145,7 @@ def test_one_that_was_executing_when_its_broker_fell_silent_ends_too(
     """Its main process is stuck in the connection, and never learns of the end."""
     with proxied_broker(lab.environment["BROKER_URL"]) as (proxy, url):
         deaf = lab.worker("-P", pool, "-c", "1", BROKER_URL=url, LAB_PATROL="0.5,1,2")
-        run = functions.gated.enqueue({"gate": "g"})
+        run = functions.gated.enqueue({"limit": "g"})
         until(lambda: labels(run)["g:begin"], "the body to begin", lab)
         assert proxy.silence() > 0
         until(lambda: proxy.counts["lost"], "a heartbeat to be lost", lab)

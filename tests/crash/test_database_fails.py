@@ -71,7 +71,7 @@ def test_a_commit_whose_reply_is_lost_counts_and_counts_once(lab: Lab) -> None:
 
 def hold_until_renewed(lab: Lab, proxy: Proxy) -> int:
     """Let a run take as long as it takes until its lease is renewed; count bookings."""
-    run = functions.gated.enqueue({"gate": "renewed"})
+    run = functions.gated.enqueue({"limit": "renewed"})
     until(lambda: not proxy.armed, "a renewal", lab)
     Gate.objects.create(name="renewed")
     until(lambda: completed(run), "the run whose lease was renewed", lab)
@@ -89,7 +89,7 @@ def test_a_sender_that_did_not_hear_of_its_commit_sends_again(lab: Lab) -> None:
         connection.close()
         durable.send("lab/ping", id="ping-1")
         proxy.swallow(after="SET \"status\" = 'cancelled'")
-        run = functions.gated.enqueue({"gate": "never"})
+        run = functions.gated.enqueue({"limit": "never"})
         with pytest.raises(OperationalError):
             run.cancel("by hand")
         assert proxy.counts["swallowed"] == 2
@@ -130,7 +130,7 @@ def another_ends_it(lab: Lab, run: Run) -> None:
 
 def test_a_silent_network_holds_a_run_no_longer_than_its_lease(lab: Lab) -> None:
     with behind_proxy(lab, connect_timeout="2") as (proxy, cut_off):
-        run = functions.gated.enqueue({"gate": "g"})
+        run = functions.gated.enqueue({"limit": "g"})
         until(lambda: labels(run)["g:begin"] == 1, "the body to begin", lab)
         proxy.blackhole()
         until(lambda: proxy.counts["lost"], "something to be lost", lab)
@@ -193,7 +193,7 @@ def test_lost_doubled_and_reordered_packets_lose_no_work(lab: Lab) -> None:
 def test_what_was_sent_before_all_packets_were_lost_comes_too_late(lab: Lab) -> None:
     """TCP delivers it when the wire carries again: another worker has taken over."""
     with on_a_wire(lab, "-P", "solo") as (wire, cut_off):
-        run = functions.gated.enqueue({"gate": "g"})
+        run = functions.gated.enqueue({"limit": "g"})
         until(lambda: labels(run)["g:begin"] == 1, "the body to begin", lab)
         wire.loss = 1
         until(lambda: wire.counts["lost data"] > 0, "something to be lost", lab)

@@ -84,17 +84,17 @@ def test_a_server_that_forgets_its_last_commits_ends_every_run_it_knows(
     lab.worker("-P", "prefork", "-c", "2", **forgetful)
     lab.beat()
     runs = [functions.patient.enqueue() for _ in range(6)]
-    lost = crashes = 0
-    while not lost and crashes < 5:
+    lost = crash_count = 0
+    while not lost and crash_count < 5:
         floor = Effect.objects.count() + 4
         until(lambda floor=floor: Effect.objects.count() > floor, "some steps", lab)
         with connection.cursor() as cursor:
             cursor.execute("SET synchronous_commit = off")
-        Gate.objects.create(name=f"acknowledged {crashes}")
+        Gate.objects.create(name=f"acknowledged {crash_count}")
         assert crashed(server)
-        crashes += 1
-        lost = crashes - Gate.objects.count()
+        crash_count += 1
+        lost = crash_count - Gate.objects.count()
     assert lost, "nothing that was acknowledged is gone"
     until(lambda: completed(*runs), "all runs to end", lab)
-    assert not Run.objects.filter(crashes__lt=0).exists()
+    assert not Run.objects.filter(crash_count__lt=0).exists()
     assert Account.objects.get(name="ledger").balance == 30

@@ -75,7 +75,7 @@ def test_a_new_function_waits_for_a_worker_that_has_it(lab: Lab) -> None:
     known = functions.patient.enqueue()
     until(lambda: completed(known), "the known run to end", lab)
     rows = Run.objects.filter(pk__in=[run.pk for run in runs])
-    assert set(rows.values_list("status", "claims")) == {("queued", 0)}
+    assert set(rows.values_list("status", "claim_count")) == {("queued", 0)}
     lab.worker("-P", "solo", LAB_RELEASE="2")
     until(lambda: completed(*runs), "the new runs to end", lab)
     assert old.alive

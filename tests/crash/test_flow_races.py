@@ -34,7 +34,7 @@ def admitted_meanwhile() -> int:
 
 def through() -> list[int]:
     """Return the work that may be claimed."""
-    rows = Run.objects.filter(status="queued", lane__isnull=True)
+    rows = Run.objects.filter(status="queued", backlog__isnull=True)
     return list(rows.values_list("data__n", flat=True))
 
 

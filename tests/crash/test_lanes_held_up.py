@@ -34,7 +34,7 @@ def apart() -> Iterator[None]:
 def settle() -> None:
     """Do all that beat and workers do in the course of a minute, but for executing."""
     for _ in range(5):
-        until(lambda: not put_off(), "the turns of lanes that were put off")
+        until(lambda: not put_off(), "the turns of backlogs that were put off")
         tick.tick()
         admission.sweep()
         stalled_backlogs.sweep()
@@ -42,9 +42,11 @@ def settle() -> None:
 
 
 def put_off() -> bool:
-    """Tell whether a lane has its turn in a moment: its first run was locked."""
+    """Tell whether a backlog has its turn in a moment: its first run was locked."""
     now = clock.now()
-    soon = Backlog.objects.filter(turn__gt=now, turn__lte=now + promotion.CHANGING)
+    soon = Backlog.objects.filter(
+        eligible_at__gt=now, eligible_at__lte=now + promotion.CHANGING
+    )
     return soon.filter(active=True).exists()
 
 
@@ -57,14 +59,14 @@ def row_locked(run: Run) -> Iterator[None]:
 
 
 def test_a_run_whose_row_was_locked_for_a_moment_is_still_let_through() -> None:
-    """Its lane is closed as empty, and nobody ever opens it again."""
+    """Its backlog is closed as empty, and nobody ever opens it again."""
 
     @durable.function(id="lanes.locked", concurrency=1)
     def work(ctx):
         return None
 
     run = work.enqueue()
-    admission.admit()  # it arrives, and stands in its lane
+    admission.admit()  # it arrives, and stands in its backlog
     with row_locked(run):
         elsewhere(lambda: admission.admit("default", 10))
     settle()
@@ -99,7 +101,7 @@ def test_a_parent_is_not_lost_when_its_children_end_while_it_is_in_line() -> Non
     first, second = leases.claim("default", 10, "test")
     attempt.execute_attempt(first, threads=0)
     assert Run.objects.get(pk=run.pk).status == "queued"
-    admission.admit()  # the parent is in the lane of those that go on
+    admission.admit()  # the parent is in the backlog of those that go on
 
     def look(place: str, name: str) -> None:
         if place == "finish.ended" and name == "lanes.child":
@@ -120,7 +122,7 @@ def test_the_first_in_an_order_is_not_overtaken_while_its_row_is_locked() -> Non
     admission.admit()
     with row_locked(first):
         elsewhere(lambda: admission.admit("default", 10))
-    through = list(Run.objects.filter(lane=None).values_list("pk", flat=True))
+    through = list(Run.objects.filter(backlog=None).values_list("pk", flat=True))
     assert second.pk not in through
 
 
@@ -132,12 +134,12 @@ def test_the_first_to_arrive_is_not_overtaken_while_its_row_is_locked() -> None:
     first, second = work.enqueue({"k": 1}), work.enqueue({"k": 1})
     with row_locked(first):
         elsewhere(lambda: admission.admit("default", 10))
-    through = list(Run.objects.filter(lane=None).values_list("pk", flat=True))
+    through = list(Run.objects.filter(backlog=None).values_list("pk", flat=True))
     assert second.pk not in through
 
 
 def test_a_function_that_is_resumed_during_an_admission_goes_on(monkeypatch) -> None:
-    """The admission has read the pause, and closes the lane after the resume."""
+    """The admission has read the pause, and closes the backlog after the resume."""
 
     @durable.function(id="lanes.resumed", concurrency=1)
     def work(ctx):
@@ -191,7 +193,7 @@ def test_a_function_that_is_resumed_during_its_shelving_goes_on(
     monkeypatch.setattr(admission, "_shelve", one)
     admission.set_aside_paused()
     settle()
-    assert not Run.objects.filter(status="queued", lane__isnull=False).exists()
+    assert not Run.objects.filter(status="queued", backlog__isnull=False).exists()
 
 
 def test_a_host_that_resumes_in_its_transaction_stops_no_admission() -> None:
@@ -208,7 +210,7 @@ def test_a_host_that_resumes_in_its_transaction_stops_no_admission() -> None:
     traffic.pause_function(work, key=EVERY, skip=False, reason="")
     work.enqueue()
     other.enqueue()
-    admission.admit("default", 10)  # work's lane is closed by the pause
+    admission.admit("default", 10)  # work's backlog is closed by the pause
     work.enqueue()
     other.enqueue()
 
@@ -243,7 +245,7 @@ def test_a_process_that_does_not_know_a_function_lets_none_of_its_runs_through()
         return None
 
     admission.admit("default", 10)
-    free = Run.objects.filter(function="lanes.new", lane=None).count()
+    free = Run.objects.filter(function="lanes.new", backlog=None).count()
     assert free <= Slot.objects.filter(released_at=None).count()
 
 
@@ -268,7 +270,7 @@ def test_a_beat_that_has_no_limits_yet_lets_nobody_past_those_of_workers(
         monkeypatch.setattr(registry, "controlled", False)
         for _ in range(3):
             tick.tick()
-    through = Run.objects.filter(function="lanes.deployed", lane=None).count()
+    through = Run.objects.filter(function="lanes.deployed", backlog=None).count()
     assert through <= 1
 
 
@@ -292,12 +294,12 @@ def test_slots_are_not_held_for_a_function_that_is_paused() -> None:
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
 
 
-def test_a_lane_of_a_paused_queue_does_not_keep_the_room_of_a_shared_gate() -> None:
-    """A release lets one lane try: one that cannot, and nobody else is told."""
+def test_a_backlog_of_a_paused_queue_does_not_keep_the_room_of_a_shared_limit() -> None:
+    """A release lets one backlog try: one that cannot, and nobody else is told."""
     shared = durable.Concurrency(2, key="'all'", scope="account", of="runs")
 
     def declare(name: str, queue: str) -> durable.Function:
-        @durable.function(id=f"lanes.{name}", queue=queue, concurrency=shared)
+        @durable.function(id=f"backlogs.{name}", queue=queue, concurrency=shared)
         def work(ctx):
             return None
 
@@ -367,8 +369,8 @@ def test_a_worker_that_gives_back_too_late_releases_no_slot_of_the_next(
     assert Slot.objects.filter(run=run, released_at=None).count() == 1
 
 
-def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None:
-    """Lanes are written outside of admissions too, in an order of their own."""
+def test_an_admission_and_the_sweep_of_backlogs_never_deadlock(monkeypatch) -> None:
+    """Backlogs are written outside of admissions too, in an order of their own."""
     from durable_jobs.store import backlogs
     from tests.crash.test_deadlocks import deadlocks
 
@@ -378,7 +380,7 @@ def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None
     def work(ctx):
         return None
 
-    # The gate of "one" comes first, the lane of "two" does.
+    # The limit of "one" comes first, the backlog of "two" does.
     holders = []
     for k in ("one", "two"):
         work.enqueue({"k": k})
@@ -391,7 +393,7 @@ def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None
         Backlog.objects.filter(blocked_on__isnull=False).order_by("blocked_on").first()
     )
     Backlog.objects.filter(pk=one.pk).update(
-        served=9
+        promoted_count=9
     )  # its row moves behind the other's
     from durable_jobs.engine import attempt
 
@@ -426,7 +428,7 @@ def test_an_admission_and_the_sweep_of_lanes_never_deadlock(monkeypatch) -> None
 
 
 def test_a_new_process_makes_no_admission_long() -> None:
-    """Its first sweep lets all blocked lanes try; one admission visits them all."""
+    """Its first sweep lets all blocked backlogs try; one admission visits them all."""
     from django.test.utils import CaptureQueriesContext
 
     @durable.function(
@@ -455,13 +457,13 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
 
     for queue in ("default", "other"):
 
-        @durable.function(id=f"lanes.{queue}", queue=queue, concurrency=shared)
+        @durable.function(id=f"backlogs.{queue}", queue=queue, concurrency=shared)
         def work(ctx):
             return None
 
         work.enqueue()
     admission.admit("default", 1)
-    (first,) = leases.claim("default", 1, "test")  # the gate is there
+    (first,) = leases.claim("default", 1, "test")  # the limit is there
     from durable_jobs.engine import attempt
 
     attempt.execute_attempt(first, threads=0)
@@ -495,7 +497,7 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
 def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
     monkeypatch,
 ) -> None:
-    """The admission goes by the old limit, and blocks the lane after the reopening."""
+    """The admission goes by the old limit, and blocks the backlog after the reopening."""
     from durable_jobs.models import Limit
     from durable_jobs.store import limits as limit_rows
 
@@ -514,8 +516,8 @@ def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
     def read(wanted: Any) -> Any:
         found = ensure(wanted)
         monkeypatch.setattr(limit_rows, "ensure", ensure)
-        gate = Limit.objects.get(key="")
-        raising.append(Begun(lambda: traffic.set_limit(gate, 10)))
+        limit_row = Limit.objects.get(key="")
+        raising.append(Begun(lambda: traffic.set_limit(limit_row, 10)))
         raised = Limit.objects.filter(override=10)
         until(raised.exists, "the limit to be raised")
         return found

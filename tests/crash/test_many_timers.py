@@ -72,5 +72,8 @@ def test_all_fire_once_and_other_queues_start_meanwhile(lab: Lab) -> None:
         meanwhile += waits.exists()
     assert meanwhile >= 3, "the others had to wait"
     woken = Run.objects.filter(queue="asleep")
-    assert woken.filter(status="queued", woken=True, claims=1).count() == COUNT
+    assert (
+        woken.filter(status="queued", wake_requested=True, claim_count=1).count()
+        == COUNT
+    )
     assert Step.objects.filter(name="nap", status="completed").count() == COUNT

@@ -273,7 +273,9 @@ def test_two_beats_fire_a_cron_once() -> None:
         # Without it, the id of the slot's event would keep the slot from coming again.
         Event.objects.filter(source="cron").delete()
         slot = clock.now().replace(second=0, microsecond=0)
-        Schedule.objects.filter(function="race.cron").update(slot_at=slot, next_at=slot)
+        Schedule.objects.filter(function="race.cron").update(
+            next_occurrence=slot, due_at=slot
+        )
         together(sync.sweep, sync.sweep)
         assert Run.objects.filter(function="race.cron").count() == number + 1
 

@@ -25,7 +25,7 @@ def test_each_slot_fires_once_with_two_beats_and_a_worker_that_dies(lab: Lab) ->
     for _ in range(MANY):
         durable.schedules.create(functions.five_steps, "* * * * *", catch_up="all")
     first = clock.now().replace(second=0, microsecond=0) - timedelta(minutes=MINUTES)
-    Schedule.objects.filter(declared=False).update(slot_at=first, next_at=first)
+    Schedule.objects.filter(declared=False).update(next_occurrence=first, due_at=first)
     lab.beat()
     lab.beat()
     doomed = lab.worker()
@@ -34,12 +34,12 @@ def test_each_slot_fires_once_with_two_beats_and_a_worker_that_dies(lab: Lab) ->
     lab.worker()
 
     def fired() -> bool:
-        late = Schedule.objects.filter(declared=False, slot_at__lte=clock.now())
+        late = Schedule.objects.filter(declared=False, next_occurrence__lte=clock.now())
         return not late.exists()
 
     until(fired, "all slots to be fired", lab)
     lab.close()
-    upcoming = min(Schedule.objects.values_list("slot_at", flat=True))
+    upcoming = min(Schedule.objects.values_list("next_occurrence", flat=True))
     runs = Run.objects.filter(trigger="durable/cron", event__ts__lt=upcoming)
     slots = [(run.data["schedule"], run.data["scheduled_at"]) for run in runs]
     passed = (upcoming - first) // timedelta(minutes=1)

@@ -30,7 +30,7 @@ DOOMED = {"LAB_LEASE": "500ms"}
 
 def test_a_worker_killed_inside_a_step_loses_only_that_attempt(lab: Lab) -> None:
     first = lab.worker(**DOOMED)
-    run = functions.gated.enqueue({"gate": "g"})
+    run = functions.gated.enqueue({"limit": "g"})
     until(lambda: labels(run)["g:begin"], "the body to begin", lab)
     first.kill()
     Gate.objects.create(name="g")
@@ -147,7 +147,7 @@ def test_a_worker_stopped_past_its_lease_can_write_nothing_when_it_goes_on(
     lab: Lab,
 ) -> None:
     frozen = lab.worker("-P", "solo")
-    run = functions.gated.enqueue({"gate": "g"})
+    run = functions.gated.enqueue({"limit": "g"})
     until(lambda: labels(run)["g:begin"] == 1, "the body to begin", lab)
     frozen.signal(signal.SIGSTOP)
     lab.beat()
@@ -225,7 +225,7 @@ def test_a_busy_worker_looks_at_its_other_queues_and_at_no_one_elses(
         run = functions.pinned.enqueue({"queue": "apart"})
         Run.objects.filter(pk=run.pk).update(queue="apart")
     until(lambda: ended(run), "the run of its other queue to end", lab)
-    assert waiting.exists(), "its bell is behind a drain of a minute"
+    assert waiting.exists(), "its wake-up is behind a drain of a minute"
     until(lambda: ended(*backlog), "the backlog to end", lab)
     assert pinned.count() == len(pins), "another worker's"
     lab.worker("-P", "solo", "-Q", "pinned")
@@ -242,7 +242,7 @@ def test_runs_that_were_sent_one_by_one_are_all_rung_for(lab: Lab) -> None:
 def test_long_runs_that_are_sent_at_once_are_executed_side_by_side(lab: Lab) -> None:
     """Who knows that runs take long claims one, and wakes another for the next."""
     lab.worker("-P", "threads", "-c", "8")
-    first = functions.gated.enqueue({"gate": "first"})
+    first = functions.gated.enqueue({"limit": "first"})
     until(lambda: labels(first)["first:begin"], "the first body", lab)
     began = Effect.objects.get(label="first:begin").at
     late = began + timedelta(seconds=0.3)
@@ -250,7 +250,7 @@ def test_long_runs_that_are_sent_at_once_are_executed_side_by_side(lab: Lab) -> 
     Gate.objects.create(name="first")
     until(lambda: ended(first), "the first run to end", lab)
     with transaction.atomic():
-        runs = [functions.gated.enqueue({"gate": "g"}) for _ in range(8)]
+        runs = [functions.gated.enqueue({"limit": "g"}) for _ in range(8)]
     begun = Effect.objects.filter(label="g:begin")
     until(lambda: begun.count() == 8, "eight bodies side by side", lab)
     Gate.objects.create(name="g")

@@ -73,7 +73,7 @@ def test_workers_frozen_past_their_leases_overwrite_nothing(lab: Lab) -> None:
         until(lambda a=again, o=over: a.exists() or o.exists(), "the other", lab)
         frozen.signal(signal.SIGCONT)
     until(lambda: completed(*runs), "all runs to end", lab)
-    assert Run.objects.filter(claims__gt=1).exists(), "no lease has run out"
+    assert Run.objects.filter(claim_count__gt=1).exists(), "no lease has run out"
     assert Account.objects.get(name="ledger").balance == 30
 
 
@@ -106,7 +106,7 @@ def test_two_beats_one_of_them_frozen_fire_each_time_of_a_cron_once(lab: Lab) ->
     until(rows.exists, "the schedule", lab)
     begun = clock.now()
     long_ago = begun.replace(second=0, microsecond=0) - timedelta(hours=2)
-    rows.update(slot_at=long_ago, next_at=long_ago)
+    rows.update(next_occurrence=long_ago, due_at=long_ago)
     fired = Run.objects.filter(function="lab.minutely")
     for number in range(4):
         beats[number % 2].signal(signal.SIGSTOP)

@@ -68,7 +68,12 @@ def test_a_secret_that_could_be_guessed_is_a_warning_that_does_not_show_it(
 
 
 @pytest.mark.parametrize(
-    ("key", "meant"), [("LEASES", "LEASE"), ("tick", "TICK"), ("RETENTON", "RETENTION")]
+    ("key", "meant"),
+    [
+        ("LEASES", "LEASE_DURATION"),
+        ("tick", "TICK_INTERVAL"),
+        ("RETENTON", "RETENTION"),
+    ],
 )
 def test_an_unknown_setting_is_refused_with_what_was_meant(
     settings: Settings, key: str, meant: str
@@ -84,22 +89,22 @@ def test_a_setting_like_no_other_gets_them_all_shown(settings: Settings) -> None
     settings.DURABLE_JOBS = {"XYZZY": 1}
     hint = found()["durable_jobs.E001"].hint
     assert hint is not None
-    assert "LEASE" in hint
+    assert "LEASE_DURATION" in hint
     assert "RETENTION" in hint
 
 
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        ({"LEASE": "a minute"}, "LEASE"),
-        ({"LEASE": 0}, "expected above 0"),
+        ({"LEASE_DURATION": "a minute"}, "LEASE_DURATION"),
+        ({"LEASE_DURATION": 0}, "expected above 0"),
         ({"MAX_STEPS": "many"}, "expected a whole number"),
         ({"RETENTION": {"complete": "30d"}}, "'completed'"),
         ({"EXECUTOR": "celry"}, "'celery'"),
         ({"DATABASE": "replica"}, "an alias in DATABASES"),
         ({"API_RATE": "600/min"}, "is '600/min': expected None or a text such as"),
         ({"API_RATE": "0/1m"}, "is '0/1m': expected None or a text such as"),
-        (["LEASE"], "expected a dict"),
+        (["LEASE_DURATION"], "expected a dict"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_was_expected(
@@ -109,7 +114,7 @@ def test_a_wrong_value_is_refused_with_what_was_expected(
     error = found()["durable_jobs.E001"]
     assert expected in f"{error.msg} {error.hint}"
     # Whoever asks for it is told too.
-    wrong = next(iter(written)) if isinstance(written, dict) else "LEASE"
+    wrong = next(iter(written)) if isinstance(written, dict) else "LEASE_DURATION"
     with pytest.raises(ConfigurationError):
         getattr(conf, wrong)
 

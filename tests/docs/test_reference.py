@@ -412,7 +412,7 @@ def test_every_option_of_a_command_is_named(name: str) -> None:
 
 
 def options(command: BaseCommand, name: str) -> set[str]:
-    """Return the options of a command, and of its verbs."""
+    """Return the options of a command, and of its actions."""
     found = set()
     parsers = [command.create_parser("manage.py", name)]
     while parsers:

@@ -22,7 +22,7 @@ def test_non_retriable_ends_at_once(durable_kit: Kit) -> None:
     run = fail.enqueue().wait(timeout=10)
     assert calls == [1]
     assert run.status == "failed"
-    assert run.error["type"] == "NonRetriable"
+    assert run.error["type"] == "NonRetriableError"
     assert run.error["message"] == "the card is stolen"
 
 
@@ -81,7 +81,7 @@ def test_retry_after_is_a_retry_like_others(durable_kit: Kit) -> None:
     durable_kit.advance("1h")
     run.refresh_from_db()
     assert len(calls) == 3
-    assert (run.status, run.error["type"]) == ("failed", "RetryAfter")
+    assert (run.status, run.error["type"]) == ("failed", "RetryAfterError")
     assert run.error["message"] == "too many requests"
 
 
@@ -104,7 +104,7 @@ def test_a_function_whose_retry_after_is_no_time_uses_its_backoff(
     run = limited.enqueue()
     durable_kit.advance("1h")
     run.refresh_from_db()
-    assert (run.status, run.error["type"]) == ("failed", "RetryAfter")
+    assert (run.status, run.error["type"]) == ("failed", "RetryAfterError")
     assert moments[1] - moments[0] == timedelta(seconds=9)
 
 

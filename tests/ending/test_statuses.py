@@ -1,4 +1,4 @@
-"""The legal moves between statuses, in the table, in the verbs and in the database."""
+"""The legal moves between statuses, in the table, in the actions and in the database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from durable_jobs.testing import Kit
 
 
 def made(kit: Kit, status: str) -> Run:
-    """Bring a run into a status by the public verbs alone."""
+    """Bring a run into a status by the public actions alone."""
 
     @durable.function(
         id=f"to-{status}",

@@ -196,4 +196,4 @@ def test_runs_of_known_functions_are_not_held_up_by_a_backlog_of_unknown_ones() 
         for run in runs:
             run.refresh_from_db()
             assert run.status == "completed"
-    assert Run.objects.filter(status="queued", claims=0).count() == 30
+    assert Run.objects.filter(status="queued", claim_count=0).count() == 30

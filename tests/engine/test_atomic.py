@@ -164,7 +164,7 @@ def test_no_step_goes_inside(start: Start):
         ctx.step.atomic("outer", lambda: ctx.step.run("inner", lambda: 1))
 
     run = start(nesting)
-    assert run.error["type"] == "NestedStep"
+    assert run.error["type"] == "NestedStepError"
 
 
 def test_it_is_refused_inside_a_transaction_that_is_open(start: Start):

@@ -74,7 +74,7 @@ def test_a_base_exception_in_a_def_function_is_a_failed_attempt(
 
     run = later(start(leaving, retries=1, backoff=SOON), "5s")
     assert (run.status, len(calls)) == ("failed", 2)
-    expected = "BatchError" if where == "branch" else name
+    expected = "ParallelError" if where == "branch" else name
     assert run.error["type"] == expected
     assert name in run.error["message"] or "in body" in run.error["traceback"]
     assert run.attempts.get().error["type"] == name
@@ -109,7 +109,7 @@ def test_a_base_exception_in_an_async_function_is_a_failed_attempt(
 
     run = later(start(leaving, retries=1, backoff=SOON), "5s")
     assert (run.status, len(calls)) == ("failed", 2)
-    assert run.error["type"] == ("BatchError" if where == "branch" else name)
+    assert run.error["type"] == ("ParallelError" if where == "branch" else name)
     assert run.attempts.get().error["type"] == name
 
 

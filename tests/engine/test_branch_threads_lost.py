@@ -118,7 +118,7 @@ def test_a_failure_ends_the_run_while_others_execute():
 
     try:
         run = served(failing)
-        assert run.error["type"] == "BatchError"
+        assert run.error["type"] == "ParallelError"
     finally:
         go.set()
 
@@ -217,7 +217,7 @@ def test_a_run_that_is_cancelled_while_its_branches_execute():
 def test_a_diverging_branch_parks_the_run():
     def diverging(ctx):
         def branch(number):
-            if ctx.run.claims == 1:
+            if ctx.run.claim_count == 1:
                 ctx.step.run("x", lambda: number)
             else:
                 ctx.step.sleep("x", "1ms")

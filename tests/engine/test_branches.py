@@ -91,7 +91,7 @@ def test_a_plain_branch_may_be_async_in_a_def_function(start: Start):
         result, error = ctx.step.parallel("p", branches, return_exceptions=True)
         return [result, error.error_type]
 
-    assert start(both).result() == ["awaited", "NestedStep"]
+    assert start(both).result() == ["awaited", "NestedStepError"]
 
 
 def test_a_failed_step_that_its_branch_catches_is_no_failure(start: Start):

@@ -25,7 +25,7 @@ def test_all_fails_as_soon_as_one_has_failed(
     run = later(start(failing), "1d")
 
     assert run.status == "failed"
-    assert run.error["type"] == "BatchError"
+    assert run.error["type"] == "ParallelError"
     assert "1 of 3" in run.error["message"]
     assert "not 2" in run.error["message"]
     assert (run.ended_at - began).total_seconds() == 2 * 3600

@@ -248,7 +248,7 @@ def test_no_step_goes_inside(start: Start):
 
         ctx.step.wait_for_condition("poll", check, every="1m")
 
-    assert start(nesting).error["type"] == "NestedStep"
+    assert start(nesting).error["type"] == "NestedStepError"
 
 
 @pytest.mark.parametrize("state", [object(), float("nan")], ids=["object", "nan"])

@@ -168,7 +168,7 @@ def test_a_group_inside_a_body_is_refused(start: Start):
         ctx.step.run("outer", body)
 
     run = start(nesting)
-    assert run.error["type"] == "NestedStep"
+    assert run.error["type"] == "NestedStepError"
     assert not run.steps.filter(name="inner").exists()
 
 
@@ -365,5 +365,5 @@ def test_a_decorated_function_inside_a_body_is_refused(start: Start):
         ctx.step.run("outer", lambda: double(1))
 
     run = start(nesting)
-    assert run.error["type"] == "NestedStep"
+    assert run.error["type"] == "NestedStepError"
     assert "'double'" in run.error["message"]

@@ -54,7 +54,7 @@ def test_who_wants_none_kept_keeps_none(start: Start):
     def charging(ctx):
         return ctx.step.run("charge", take, 7)
 
-    with override_settings(DURABLE_JOBS={"KEEP_INPUTS": False}):
+    with override_settings(DURABLE_JOBS={"STORE_STEP_INPUTS": False}):
         assert start(charging).steps.get().input is None
 
 

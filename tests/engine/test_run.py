@@ -105,7 +105,7 @@ def test_a_step_inside_a_steps_body_is_refused(start: Start):
 
     run = start(nesting)
 
-    assert run.error["type"] == "NestedStep"
+    assert run.error["type"] == "NestedStepError"
     assert "'inner'" in run.error["message"]
     assert "'outer'" in run.error["message"]
     assert not run.steps.filter(name="inner").exists()

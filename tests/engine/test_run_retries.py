@@ -131,7 +131,7 @@ def test_non_retriable_is_not_tried_again(start: Start, later: Later):
     run = later(start(giving_up), "1d")
 
     assert run.status == "failed"
-    assert run.error["type"] == "NonRetriable"
+    assert run.error["type"] == "NonRetriableError"
     assert len(calls) == 1
 
 
@@ -167,7 +167,7 @@ def test_retry_after_counts_as_an_attempt(start: Start, later: Later):
         ctx.step.run("ask", body, retries=1)
 
     run = later(start(patient), "1m")
-    assert run.error["type"] == "RetryAfter"
+    assert run.error["type"] == "RetryAfterError"
     assert len(calls) == 2
 
 
@@ -317,7 +317,7 @@ def test_a_function_may_say_that_it_must_not_be_called_again(
         raise durable.NonRetriableError("never")
 
     run = later(start(raising), "1d")
-    assert (run.error["type"], run.error["message"]) == ("NonRetriable", "never")
+    assert (run.error["type"], run.error["message"]) == ("NonRetriableError", "never")
     assert entries == [1]
 
 

@@ -116,7 +116,7 @@ def test_inside_the_body_of_another_step_it_is_refused(start: Start):
         ctx.step.run("outer", lambda: double(1))
 
     run = start(deciding)
-    assert run.error["type"] == "NestedStep"
+    assert run.error["type"] == "NestedStepError"
     assert not calls
 
 

@@ -21,17 +21,17 @@ LONG = 30
 
 
 class Deaf:
-    """Hears no bells: these tests look for themselves."""
+    """Hears no wake-ups: these tests look for themselves."""
 
-    stands_still = True
+    manual_clock = True
 
-    def ring(self, queue: str, work: int) -> None:
+    def notify(self, queue: str, work: int) -> None:
         """Do nothing."""
 
-    def ring_at(self, moment: datetime, queue: str) -> None:
+    def notify_at(self, moment: datetime, queue: str) -> None:
         """Do nothing."""
 
-    def help(self) -> bool:
+    def run_pending(self) -> bool:
         """Do nothing."""
         return False
 

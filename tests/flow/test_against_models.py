@@ -237,7 +237,7 @@ def test_one_at_a_time_in_order(sent: list[Sent], ordering: bool) -> None:
 
 @random_streams
 @given(streams(longest=6000), st.integers(1, 4))
-def test_concurrency_and_priority_in_one_lane(sent: list[Sent], limit: int) -> None:
+def test_concurrency_and_priority_in_one_backlog(sent: list[Sent], limit: int) -> None:
     with lab() as it:
         rule = durable.Concurrency(limit, of="runs")
         it.declare(concurrency=rule, priority="event.data.p")
@@ -317,7 +317,7 @@ def test_combinations_hold_every_limit_and_waste_no_room(
 
 
 def no_room_is_wasted(it: Lab, sent: Sequence[Sent], narrow: int, wide: int) -> None:
-    """See to it that whoever waited had to: a gate was full until it started."""
+    """See to it that whoever waited had to: a limit was full until it started."""
     for one in sent:
         started = it.starts[one.n]
         for at in {one.at, *(it.ends[n] for n in it.ends)}:

@@ -148,7 +148,7 @@ def test_after_its_retries_it_is_a_failed_run_and_the_handler_is_told(
     assert diary.entries == [([0, 1, 2], 0), ([1], 60), ([1], 120)]
     failed = Run.objects.get(status="failed")
     assert "3 batches in a row" in failed.error["message"]
-    assert failed.gathered.get().data == {"n": 1}
+    assert failed.buffered_events.get().data == {"n": 1}
     assert told == ["BatchFailed"]
 
 
@@ -231,7 +231,7 @@ def test_one_poisonous_event_is_found_and_the_others_are_done(diary: Diary) -> N
     assert sorted(done) == [0, 1, 2, 3, 4, 6, 7]
     assert told == ["poison"]
     alone = Run.objects.filter(status="failed").order_by("-pk").first()
-    assert [one.data["n"] for one in alone.gathered.all()] == [5]
+    assert [one.data["n"] for one in alone.buffered_events.all()] == [5]
 
 
 def test_a_batch_that_was_split_is_not_redriven(diary: Diary) -> None:

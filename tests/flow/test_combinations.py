@@ -164,7 +164,7 @@ def test_a_batch_of_a_singleton_that_cancels(diary: Diary) -> None:
 @pytest.mark.parametrize(
     "control", ["concurrency", "throttle", "singleton", "ordering"]
 )
-def test_a_run_that_invokes_waits_at_its_childs_gates_and_is_cancelled_there(
+def test_a_run_that_invokes_waits_at_its_childs_limits_and_is_cancelled_there(
     diary: Diary, control: str
 ) -> None:
     declared: dict[str, Any] = {

@@ -120,7 +120,7 @@ def test_two_limits_hold_at_the_same_time(diary: Diary) -> None:
     assert count("completed") == 8
 
 
-def test_a_lane_that_waits_leaves_the_room_of_its_other_gate_to_others(
+def test_a_backlog_that_waits_leaves_the_room_of_its_other_limit_to_others(
     diary: Diary,
 ) -> None:
     diary.work(

@@ -212,7 +212,7 @@ def test_a_limit_that_the_code_has_no_more_holds_as_long_as_a_deploy_may_take(
     diary.kit.advance("2h")
 
 
-def test_every_queue_has_lanes_of_its_own_and_shares_the_gate(diary: Diary) -> None:
+def test_every_queue_has_backlogs_of_its_own_and_shares_the_limit(diary: Diary) -> None:
     shared = durable.Concurrency(1, key="'k'", scope="account", of="runs")
     diary.work("flow.a", concurrency=shared, queue="default")
     diary.work("flow.b", concurrency=shared, queue="slow")

@@ -60,14 +60,14 @@ def test_it_may_query_the_hosts_tables(diary: Diary) -> None:
     diary.send(9, tenant="nobody")
     diary.kit.run_until_idle()
     assert count("waiting") == 2
-    gate = Limit.objects.get(key='"nobody"')
-    assert gate.error.startswith("DoesNotExist: Group matching query")
+    limit_row = Limit.objects.get(key='"nobody"')
+    assert limit_row.error.startswith("DoesNotExist: Group matching query")
     assert "DoesNotExist" in str(Run.objects.get(data__n=9).explain())
     Group.objects.create(name="nobody", pk=1)
     diary.kit.advance("1m")
     assert 9 in diary.order
-    gate.refresh_from_db()
-    assert gate.error == ""
+    limit_row.refresh_from_db()
+    assert limit_row.error == ""
     diary.kit.advance("3h")
 
 
@@ -104,9 +104,9 @@ def test_what_is_no_limit_starts_nothing_and_says_why(diary: Diary, wrong: Any) 
     diary.sends(2)
     diary.kit.advance("1m")
     assert diary.order == []
-    gate = Limit.objects.get(control="concurrency")
+    limit_row = Limit.objects.get(control="concurrency")
     expected = "no such tenant" if isinstance(wrong, Exception) else "a whole number"
-    assert expected in gate.error
+    assert expected in limit_row.error
     assert expected in str(Run.objects.first().explain())
     book.limit = 1
     diary.kit.advance("1m")
@@ -174,8 +174,8 @@ def test_a_rate_limit_from_the_host(
 # Operators
 
 
-def gate_of(control: str = "concurrency") -> Limit:
-    """Return the only gate of a control."""
+def limit_of(control: str = "concurrency") -> Limit:
+    """Return the only limit of a control."""
     return Limit.objects.get(control=control)
 
 
@@ -183,7 +183,7 @@ def test_an_operator_raises_a_limit_while_runs_are_queued(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.sends(5, nap="1d")
     diary.kit.run_until_idle()
-    traffic.set_limit(gate_of(), 3)
+    traffic.set_limit(limit_of(), 3)
     diary.kit.run_until_idle()
     assert diary.order == [0, 1, 2]
     Run.objects.live().cancel()
@@ -193,10 +193,10 @@ def test_an_operator_lowers_a_limit_and_gives_it_back(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(2, of="runs"))
     diary.sends(6, nap="10m")
     diary.kit.run_until_idle()
-    traffic.set_limit(gate_of(), 1)
+    traffic.set_limit(limit_of(), 1)
     diary.kit.advance("10m")
     assert diary.times == [0, 0, 600]
-    traffic.set_limit(gate_of(), None)
+    traffic.set_limit(limit_of(), None)
     diary.kit.run_until_idle()
     assert diary.times == [0, 0, 600, 600]
     diary.kit.advance("1h")
@@ -207,11 +207,11 @@ def test_an_operators_zero_holds_and_comes_before_a_callable(diary: Diary) -> No
     diary.work(concurrency=durable.Concurrency(book, of="runs"))
     diary.send(0)
     diary.kit.run_until_idle()
-    traffic.set_limit(gate_of(), 0)
+    traffic.set_limit(limit_of(), 0)
     diary.send(1)
     diary.kit.advance("1h")
     assert diary.order == [0]
-    traffic.set_limit(gate_of(), 1)
+    traffic.set_limit(limit_of(), 1)
     diary.kit.run_until_idle()
     assert diary.order == [0, 1]
 
@@ -223,8 +223,8 @@ def test_a_throttle_and_a_rate_limit_can_be_set_too(diary: Diary) -> None:
         diary.kit.send("t", {"n": n})
         diary.kit.send("r", {"n": n})
     diary.kit.run_until_idle()
-    traffic.set_limit(gate_of("throttle"), 3600)
-    traffic.set_limit(gate_of("rate_limit"), 2)
+    traffic.set_limit(limit_of("throttle"), 3600)
+    traffic.set_limit(limit_of("rate_limit"), 2)
     diary.kit.send("r", {"n": 9})
     diary.kit.advance("2h")
     assert statuses(function="flow.r") == [

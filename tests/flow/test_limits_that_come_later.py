@@ -49,7 +49,7 @@ def test_a_second_limit_counts_as_well_as_the_one_that_was_there(diary: Diary) -
     diary.work(concurrency=[loose, tight])
     diary.kit.run_until_idle()
     assert diary.order == [0]
-    assert Slot.objects.filter(released_at=None).count() == 2, "one at each gate"
+    assert Slot.objects.filter(released_at=None).count() == 2, "one at each limit"
     diary.kit.advance("6h")
     assert diary.times == [3600 * n for n in range(6)]
 
@@ -64,7 +64,7 @@ def test_a_run_that_sleeps_takes_a_slot_of_steps_when_it_goes_on(diary: Diary) -
     diary.peak = 0
     diary.kit.advance("1h")
     assert count("completed") == 4
-    assert set(Run.objects.values_list("claims", flat=True)) == {2}
+    assert set(Run.objects.values_list("claim_count", flat=True)) == {2}
     flows = Run.objects.values_list("flow", flat=True)
     assert list(flows) == [{"concurrency:0": None}] * 4, "they stood in line"
 
@@ -85,7 +85,7 @@ def test_a_run_whose_worker_died_before_it_began_takes_a_place(diary: Diary) -> 
         diary.work()
         diary.sends(3, nap="1h")
     # As claims leave them whose worker died, when their leases have run out.
-    Run.objects.update(claims=1, crashes=1, started_at=diary.began)
+    Run.objects.update(claim_count=1, crash_count=1, started_at=diary.began)
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.kit.advance("3h")
     assert diary.entries == [(0, 0), (1, 3600), (2, 7200)]

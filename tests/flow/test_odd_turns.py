@@ -177,10 +177,10 @@ def test_a_key_pause_holds_an_order_no_longer_than_its_run_is_first(
     assert second.status == "completed"
 
 
-def test_a_lane_without_code_does_not_keep_the_room_of_a_shared_gate(
+def test_a_backlog_without_code_does_not_keep_the_room_of_a_shared_limit(
     durable_kit,
 ) -> None:
-    """A release lets one lane try, which needs no slot: nobody else is told."""
+    """A release lets one backlog try, which needs no slot: nobody else is told."""
     from durable_jobs.definitions.registry import registry
 
     shared = durable.Concurrency(2, key="'all'", scope="account", of="runs")
@@ -233,7 +233,7 @@ def test_an_unknown_function_in_line_costs_nobody_its_batch(durable_kit) -> None
 def test_a_singleton_that_becomes_a_queue_does_not_wait_for_itself(
     durable_kit, old, new
 ) -> None:
-    """A run in line has its slot since it came, and the lane asks for another one."""
+    """A run in line has its slot since it came, and the backlog asks for another one."""
     from durable_jobs.definitions.registry import registry
 
     def declare(mode):

@@ -110,7 +110,7 @@ def test_the_order_is_kept_whatever_other_keys_a_run_has(diary: Diary) -> None:
     assert diary.times == [60 * n for n in range(9)]
 
 
-def test_the_first_one_waits_at_its_other_gates_for_all(diary: Diary) -> None:
+def test_the_first_one_waits_at_its_other_limits_for_all(diary: Diary) -> None:
     diary.work(
         ordering="event.data.k",
         concurrency=durable.Concurrency(1, key="event.data.tenant", of="runs"),

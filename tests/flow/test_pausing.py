@@ -236,12 +236,12 @@ def test_thousands_that_are_kept_are_out_of_the_way_of_claims(diary: Diary) -> N
     diary.kit.send_many(durable.NewEvent(EVENT, {"n": n}) for n in range(1500))
     work.pause()
     diary.kit.advance("20s")
-    assert not Run.objects.filter(status="queued", lane__isnull=True).exists()
+    assert not Run.objects.filter(status="queued", backlog__isnull=True).exists()
     work.resume()
     # The first ones may be claimed at once, the others when the tick has been there.
-    assert 0 < Run.objects.filter(status="queued", lane__isnull=True).count() < 1500
+    assert 0 < Run.objects.filter(status="queued", backlog__isnull=True).count() < 1500
     stalled_backlogs.sweep()
-    assert Run.objects.filter(status="queued", lane__isnull=True).count() == 1500
+    assert Run.objects.filter(status="queued", backlog__isnull=True).count() == 1500
     Run.objects.all().delete()
 
 
@@ -259,12 +259,12 @@ def test_pausing_and_resuming_take_the_same_statements_whatever_is_queued(
         _queued(diary, number)
         with CaptureQueriesContext(connection) as paused:
             work.pause()
-        assert Run.objects.filter(lane__isnull=True).count() == number
-        while Run.objects.filter(lane__isnull=True).exists():
+        assert Run.objects.filter(backlog__isnull=True).count() == number
+        while Run.objects.filter(backlog__isnull=True).exists():
             stalled_backlogs.sweep()
         with CaptureQueriesContext(connection) as resumed:
             work.resume()
-        restored = Run.objects.filter(lane__isnull=True).count()
+        restored = Run.objects.filter(backlog__isnull=True).count()
         counts.append((len(paused), len(resumed), restored))
         Run.objects.all().delete()
         Backlog.objects.all().delete()
@@ -280,9 +280,9 @@ def test_no_run_starts_while_a_pause_is_carried_out(
     _queued(diary, 6)
     work.pause()
     for kept in (0, 2, 4, 6):
-        assert Run.objects.filter(lane__isnull=False).count() == kept
+        assert Run.objects.filter(backlog__isnull=False).count() == kept
         assert leases.claim("default", 8, "w") == []
-        assert tick.pending() >= {"lanes"} or kept in (0, 6)
+        assert tick.pending() >= {"backlogs"} or kept in (0, 6)
         stalled_backlogs.sweep()
 
 
@@ -295,7 +295,7 @@ def test_a_function_is_resumed_while_its_pause_is_carried_out(
     _queued(diary, 6)
     work.pause()
     stalled_backlogs.sweep()
-    assert Run.objects.filter(lane__isnull=False).count() == 2
+    assert Run.objects.filter(backlog__isnull=False).count() == 2
     work.resume()
     diary.kit.advance("1m")
     assert sorted(diary.order) == list(range(6))
@@ -318,7 +318,7 @@ def test_a_function_is_paused_again_while_it_is_resumed(
     assert sorted(diary.order) == list(range(6))
 
 
-def test_a_lane_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) -> None:
+def test_a_backlog_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) -> None:
     work = diary.work(concurrency=durable.Concurrency(1, key="event.data.k"))
     plain = diary.work("flow.plain")
     work.pause()

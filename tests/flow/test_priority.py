@@ -96,7 +96,7 @@ def test_it_does_not_start_a_delayed_run_early(diary: Diary) -> None:
     assert diary.entries == [(0, 300)]
 
 
-def test_lanes_take_turns_whatever_the_priorities(diary: Diary) -> None:
+def test_backlogs_take_turns_whatever_the_priorities(diary: Diary) -> None:
     diary.work(
         concurrency=[
             durable.Concurrency(1, of="runs"),

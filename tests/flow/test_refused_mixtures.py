@@ -55,7 +55,7 @@ def test_a_call_with_the_key_of_a_gathered_event_is_told_that_there_is_no_run(
     assert Run.objects.get().result() == 1
 
 
-def test_a_kit_comes_to_rest_when_as_many_lanes_as_it_claims_are_empty(
+def test_a_kit_comes_to_rest_when_as_many_backlogs_as_it_claims_are_empty(
     durable_kit: Kit,
 ) -> None:
     function = durable.function(

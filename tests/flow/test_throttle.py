@@ -71,7 +71,7 @@ def test_what_fits_no_more_waits_for_its_time_however_many_look(diary: Diary) ->
     diary.sends(3)
     for _ in range(5):
         admission.admit("default", 10)
-    assert Run.objects.filter(status="queued", lane__isnull=True).count() == 1
+    assert Run.objects.filter(status="queued", backlog__isnull=True).count() == 1
     diary.kit.advance("2m")
     assert diary.times == [0, 60, 120]
 
@@ -123,7 +123,7 @@ def test_delayed_runs_count_when_they_start(diary: Diary) -> None:
     assert diary.times == [3600, 3660, 3720]
 
 
-def test_lanes_that_share_a_throttle_take_turns(diary: Diary) -> None:
+def test_backlogs_that_share_a_throttle_take_turns(diary: Diary) -> None:
     diary.work(
         throttle=durable.Throttle(1, "1m"),
         concurrency=durable.Concurrency(1, key="event.data.tenant"),

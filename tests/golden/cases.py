@@ -176,16 +176,16 @@ def branches_half_way(world: World) -> list[Action]:
 
 
 @case
-def lanes(world: World) -> list[Action]:
+def backlogs(world: World) -> list[Action]:
     """Five runs of two keys in line for one slot each, while an operator pauses."""
 
     @durable.function(
-        id="lanes",
+        id="backlogs",
         on=durable.Event("gold/lane"),
         retries=0,
         concurrency=durable.Concurrency(1, key="event.data.key", of="runs"),
     )
-    def in_lanes(ctx):
+    def in_backlogs(ctx):
         label = f"work {ctx.event.data['n']}"
         ctx.step.run(label, world.effect, ctx, label)
         ctx.step.sleep("nap", "10m")
@@ -196,9 +196,9 @@ def lanes(world: World) -> list[Action]:
     ]
     return [
         *sent,
-        lambda: in_lanes.pause(key=1, reason="look"),
+        lambda: in_backlogs.pause(key=1, reason="look"),
         world.wait("11m"),
-        lambda: in_lanes.resume(key=1),
+        lambda: in_backlogs.resume(key=1),
         world.wait("2h"),
     ]
 

@@ -188,7 +188,7 @@ def _recorded(step: Mapping[str, Any]) -> tuple[int, str]:
 
 def _run(run: Mapping[str, Any], steps: list[Any], *, ordered: bool) -> dict[str, Any]:
     same = ("function", "version", "status", "reason", "trigger", "parent_id")
-    found = {name: run.get(name) for name in (*same, "relation")}
+    found = {name: run.get(name) for name in (*same, "parent_relation")}
     found |= {name: lasting(run.get(name)) for name in ("data", "output", "error")}
     found["steps"] = steps if ordered else sorted(steps, key=json.dumps)
     return found

@@ -111,11 +111,11 @@ def _children_agree_with_their_parents() -> Iterator[str]:
             yield f"step {step.name} has ended, and its child {child.pk} goes on"
         elif step.status == StepStatus.COMPLETED and child.output != step.output:
             yield f"step {step.name} has another result than its child {child.pk}"
-    orphans = Run.objects.filter(relation=INVOKE, status__in=sorted(LIVE))
+    orphans = Run.objects.filter(parent_relation=INVOKE, status__in=sorted(LIVE))
     for run in orphans.filter(parent__status__in=sorted(TERMINAL)):
         yield f"run {run.pk} goes on, and its parent has ended"
     steps = Counter(
-        Run.objects.filter(relation=INVOKE).values_list("parent", "parent_step")
+        Run.objects.filter(parent_relation=INVOKE).values_list("parent", "parent_step")
     )
     for (parent, key), count in steps.items():
         if count > 1:
@@ -123,7 +123,9 @@ def _children_agree_with_their_parents() -> Iterator[str]:
 
 
 def _an_end_is_followed_once() -> Iterator[str]:
-    handlers = Run.objects.filter(relation=HANDLER).values_list("parent", flat=True)
+    handlers = Run.objects.filter(parent_relation=HANDLER).values_list(
+        "parent", flat=True
+    )
     for parent, count in Counter(handlers).items():
         ends = Change.objects.filter(subject=parent, after__in=sorted(TERMINAL)).count()
         if count > max(ends, 1):

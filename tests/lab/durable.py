@@ -29,9 +29,9 @@ def five_steps(ctx: durable.Context) -> list[str]:
 
 @durable.function(retries=0)
 def gated(ctx: durable.Context) -> str:
-    """Take a step, stop at a gate inside the next, and book what came of it."""
+    """Take a step, stop at a limit inside the next, and book what came of it."""
     ctx.step.run("one", effect, ctx.run_id, "one")
-    ctx.step.run("gate", held, ctx.run_id, ctx.event.data["gate"])
+    ctx.step.run("limit", held, ctx.run_id, ctx.event.data["limit"])
     ctx.step.atomic("book", add, "ledger", 1)
     ctx.step.run("last", effect, ctx.run_id, "last")
     return "done"

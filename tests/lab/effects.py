@@ -63,14 +63,14 @@ def pause(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def held(run_id: str, gate: str) -> str:
-    """Say that the body began, and go on when the gate opens."""
-    effect(run_id, f"{gate}:begin")
+def held(run_id: str, limit_row: str) -> str:
+    """Say that the body began, and go on when the limit opens."""
+    effect(run_id, f"{limit_row}:begin")
     for _ in range(GATE_SECONDS * 50):
-        if Gate.objects.filter(name=gate).exists():
-            return effect(run_id, f"{gate}:end")
+        if Gate.objects.filter(name=limit_row).exists():
+            return effect(run_id, f"{limit_row}:end")
         pause(0.02)
-    raise TimeoutError(gate)
+    raise TimeoutError(limit_row)
 
 
 def add(name: str, amount: int, seconds: float = 0) -> int:

@@ -61,7 +61,7 @@ class Spell(models.Model):
 
 
 class Gate(models.Model):
-    """A step that waits at a gate goes on when the gate's row is there."""
+    """A step that waits at a limit goes on when the limit's row is there."""
 
     name = models.CharField(max_length=100, primary_key=True)
 

@@ -14,7 +14,13 @@ MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend
 
 DURABLE_JOBS: dict[str, object] = {
     name: os.environ[f"LAB_{name}"]
-    for name in ("LEASE", "TICK", "DRAIN_SECONDS", "CELERY_APP", "QUEUE_PREFIX")
+    for name in (
+        "LEASE_DURATION",
+        "TICK_INTERVAL",
+        "DRAIN_TIME",
+        "CELERY_APP",
+        "QUEUE_PREFIX",
+    )
     if f"LAB_{name}" in os.environ
 }
 USE_TZ = os.environ.get("LAB_USE_TZ", "1") == "1"

@@ -186,7 +186,7 @@ def test_a_steps_name_is_escaped(live):
 @pytest.mark.parametrize("wrong", ["x", "a:b:c", "é", "%00", "x" * 3000])
 def test_a_token_that_is_none_is_answered_as_one_that_is_over(live, settings, wrong):
     data, piece = addresses(tag(live))
-    settings.DURABLE_JOBS = {"PROGRESS_AGE": "1ms"}
+    settings.DURABLE_JOBS = {"PROGRESS_TOKEN_MAX_AGE": "1ms"}
     over = [Client().get(address) for address in (data, piece)]
     none = [
         Client().get(f"/durable/progress/{wrong}/"),
@@ -219,7 +219,7 @@ def test_a_run_that_is_gone_is_answered_alike(live):
 def test_before_a_token_is_over_the_page_stops_to_look(live, settings):
     data, piece = addresses(tag(live))
     seen = Client().get(data).json()["version"]
-    settings.DURABLE_JOBS = {"PROGRESS_AGE": LAST}
+    settings.DURABLE_JOBS = {"PROGRESS_TOKEN_MAX_AGE": LAST}
     answer = Client().get(piece, {"seen": seen}, **HTMX)
     assert answer.status_code == 286
     assert "Waiting" in answer.content.decode()

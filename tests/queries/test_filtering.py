@@ -264,7 +264,7 @@ class TestRuns:
             ended = {} if status not in LIVE else {"ended_at": None}
             token = uuid.uuid4() if status == "running" else None
             of[status] = make_runs(1, status=status, lease_token=token, **ended)[0]
-        line = make_runs(1, status="queued", lane=3, ended_at=None)[0]
+        line = make_runs(1, status="queued", backlog=3, ended_at=None)[0]
         assert self.found(status="queued") == [of["queued"], line]
         assert self.found(status=["failed", "running", "queued"]) == [
             of["queued"],
@@ -359,13 +359,13 @@ def history(db):
     few = clock.now() - timedelta(days=30)
     for status in RunStatus.values:
         ended = None if status in LIVE else few
-        for lane in (None, 1):
+        for backlog in (None, 1):
             token = uuid.uuid4() if status == "running" else None
             make_runs(
                 30,
                 status=status,
                 ended_at=ended,
-                lane=lane,
+                backlog=backlog,
                 lease_token=token,
                 data={},
                 output=None,

@@ -34,7 +34,7 @@ def test_runs_are_counted_by_what_they_do_now_and_no_further_than_a_cap(
     durable_kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_runs(3, status="queued", started_at=None, ended_at=None)
-    make_runs(1, status="queued", started_at=None, ended_at=None, lane=-1)
+    make_runs(1, status="queued", started_at=None, ended_at=None, backlog=-1)
     make_runs(2, status="waiting", ended_at=None)
     make_runs(5)
     assert states() == {

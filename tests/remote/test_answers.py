@@ -96,7 +96,7 @@ def test_a_sleep_that_is_no_time_fails_by_name(app: Elsewhere, call: Call):
 
     run = call()
 
-    assert (run.status, run.error["type"]) == ("failed", "NonRetriable")
+    assert (run.status, run.error["type"]) == ("failed", "NonRetriableError")
     assert "a while" in run.error["message"]
 
 

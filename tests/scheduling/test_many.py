@@ -31,7 +31,7 @@ def make(count: int, **values: object) -> None:
     """Insert hourly schedules as ``create`` does, many at once."""
     slot = NOON + timedelta(hours=1)
     known: dict[str, object] = {"function": "report", "cron": "0 * * * *", "tz": "UTC"}
-    known |= {"slot_at": slot, "next_at": slot}
+    known |= {"next_occurrence": slot, "due_at": slot}
     Schedule.objects.bulk_create(
         Schedule(**{**known, **values}, data={"n": number}) for number in range(count)
     )
@@ -53,7 +53,7 @@ def test_a_batch_is_fired_in_a_few_statements(
     assert sorted(run.data["data"]["n"] for run in Run.objects.all()) == list(
         range(sync.BATCH)
     )
-    assert not Schedule.objects.exclude(next_at=NOON + timedelta(hours=2)).exists()
+    assert not Schedule.objects.exclude(due_at=NOON + timedelta(hours=2)).exists()
 
 
 def test_more_than_a_batch_are_fired_by_one_tick(
@@ -131,11 +131,11 @@ def test_a_clock_that_goes_back_fires_nothing_again(
 def test_the_question_of_an_idle_tick_is_answered_by_the_index(kit: Kit) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("this is about PostgreSQL's planner")
-    make(5000, next_at=NOON + timedelta(days=30))
-    make(5000, next_at=None, missing_at=NOON)
+    make(5000, due_at=NOON + timedelta(days=30))
+    make(5000, due_at=None, missing_at=NOON)
     with connection.cursor() as cursor:
         cursor.execute(f"ANALYZE {Schedule._meta.db_table}")
-    due = Schedule.objects.filter(next_at__lte=NOON)
+    due = Schedule.objects.filter(due_at__lte=NOON)
     plan = due.explain(analyze=True, buffers=True, format="json")
     assert "durable_schedule_next" in plan
     blocks = json.loads(plan)[0]["Plan"]

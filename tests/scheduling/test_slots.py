@@ -30,7 +30,7 @@ JITTERS = st.sampled_from([None, timedelta(seconds=1), timedelta(minutes=45)])
 
 def made(**values: Any) -> Schedule:
     cron = expression(values["cron"], values["tz"])
-    schedule = Schedule(pk=7, slot_at=cron.next_after(START), **values)
+    schedule = Schedule(pk=7, next_occurrence=cron.next_after(START), **values)
     schedule.due_at = schedule.next_occurrence
     return schedule
 

@@ -44,7 +44,7 @@ from durable_jobs.models import (
 )
 from durable_jobs.schedules import sync
 from durable_jobs.store import item_errors
-from durable_jobs.store import leases as claims
+from durable_jobs.store import leases as claim_count
 from durable_jobs.testing import Kit
 from durable_jobs.worker import orphans, queue_loop
 from durable_jobs.worker.background import ClaimedBatch
@@ -141,7 +141,7 @@ def timeouts(kit: Kit) -> Case:
 def _claimed(kit: Kit, worker: str) -> list[Run]:
     work = durable.function(id="work")(lambda ctx: None)
     runs = [work.enqueue() for _ in range(2)]
-    claims.claim("default", 8, worker)
+    claim_count.claim("default", 8, worker)
     return runs
 
 
@@ -348,9 +348,10 @@ def lost_slots(kit: Kit) -> Case:
     run = durable.function(id="work")(lambda ctx: None).enqueue()
     kit.run_until_idle()
     now = clock.now()
-    gate = Limit.objects.create(name="g", control="concurrency", used_at=now)
+    limit_row = Limit.objects.create(name="g", control="concurrency", used_at=now)
     items = [
-        Slot.objects.create(gate=gate, run_id=run.pk, since=now).pk for _ in range(2)
+        Slot.objects.create(limit=limit_row, run_id=run.pk, since=now).pk
+        for _ in range(2)
     ]
 
     def done() -> tuple[bool, bool]:
@@ -367,10 +368,10 @@ def lost_slots(kit: Kit) -> Case:
 
 def old_admissions(kit: Kit) -> Case:
     now = clock.now()
-    gate = Limit.objects.create(name="g", control="rate_limit", used_at=now)
+    limit_row = Limit.objects.create(name="g", control="rate_limit", used_at=now)
     past = now - timedelta(days=1)
     items = [
-        RateLimitHit.objects.create(gate=gate, at=past, expires_at=past).pk
+        RateLimitHit.objects.create(limit=limit_row, at=past, expires_at=past).pk
         for _ in range(2)
     ]
     return Case(
@@ -388,10 +389,10 @@ def idle_backlogs(kit: Kit) -> Case:
         )
         for name in ("one", "two")
     ]
-    items = [lane.pk for lane in made]
+    items = [backlog.pk for backlog in made]
     Backlog.objects.update(active=False)
     return Case(
-        stalled_backlogs._forget_lanes,
+        stalled_backlogs._forget_backlogs,
         lambda: _refuse(Backlog, "DELETE", f"OLD.id = {items[0]}"),
         lambda: _gone(Backlog, items),
     )
@@ -516,8 +517,8 @@ SWEEPS = {
     "events",
     "schedules",
     "crons",
-    "admissions",
-    "lanes",
+    "rate_limit_hits",
+    "backlogs",
     "queues",
     "missing",
     "retention",
@@ -530,8 +531,8 @@ UPKEEP = {
     "still",
     "strays",
     "paused",
-    "admissions",
-    "lanes",
+    "rate_limit_hits",
+    "backlogs",
     "gates",
 }
 
@@ -597,7 +598,7 @@ def test_a_run_that_another_loop_has_put_off_is_executed(kit: Kit) -> None:
 
     run = durable.function(id="work")(lambda ctx: "done").enqueue()
     assert not item_errors.guarded("run", run.pk, fail)
-    claimed = claims.claim(run.queue, 1, queue_loop.worker_name())
+    claimed = claim_count.claim(run.queue, 1, queue_loop.worker_name())
     queue_loop._advance_all(ClaimedBatch(claimed))
     run.refresh_from_db()
     assert run.result() == "done"

@@ -17,29 +17,29 @@ from durable_jobs.testing import Kit
 class Bells:
     """A dispatcher that writes down what rings."""
 
-    stands_still = True
+    manual_clock = True
 
     def __init__(self) -> None:
         self.rung: list[str] = []
 
-    def ring(self, queue: str, work: int) -> None:
+    def notify(self, queue: str, work: int) -> None:
         """Write the queue down."""
         self.rung.append(queue)
 
-    def ring_at(self, moment: object, queue: str) -> None:
+    def notify_at(self, moment: object, queue: str) -> None:
         """Do nothing."""
 
-    def help(self) -> bool:
+    def run_pending(self) -> bool:
         """Execute nothing."""
         return False
 
 
 @pytest.fixture
-def bells(kit: Kit) -> Iterator[Bells]:
+def notifications(kit: Kit) -> Iterator[Bells]:
     """Give a dispatcher in the place of the kit's."""
-    bells = Bells()
-    with notifier.using(bells):
-        yield bells
+    notifications = Bells()
+    with notifier.using(notifications):
+        yield notifications
 
 
 def test_an_idle_tick_is_one_query(kit: Kit) -> None:
@@ -88,36 +88,36 @@ def test_the_tick_leaves_word(kit: Kit) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_bell_that_was_lost_is_rung_again(kit: Kit, bells: Bells) -> None:
+def test_a_bell_that_was_lost_is_rung_again(kit: Kit, notifications: Bells) -> None:
     durable.function(id="plain")(lambda ctx: None).enqueue()
     durable.function(id="slow", queue="slow")(lambda ctx: None).enqueue()
     later = durable.function(id="later", queue="later")(lambda ctx: None)
     later.using(run_after="1h").enqueue()
-    bells.rung.clear()
+    notifications.rung.clear()
     tick.tick()
-    assert sorted(bells.rung) == ["default", "slow"]
+    assert sorted(notifications.rung) == ["default", "slow"]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_run_in_a_queue_that_the_code_does_not_name_is_rung_for(
-    kit: Kit, bells: Bells
+    kit: Kit, notifications: Bells
 ) -> None:
     with Kit(now=kit.now()):
         durable.function(id="old", queue="old")(lambda ctx: None).enqueue()
     tick.tick()
-    assert bells.rung == ["old"]
+    assert notifications.rung == ["old"]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_transaction_rings_each_queue_once(kit: Kit, bells: Bells) -> None:
+def test_one_transaction_rings_each_queue_once(kit: Kit, notifications: Bells) -> None:
     from django.db import transaction
 
     look = durable.function(id="look")(lambda ctx: None)
     with transaction.atomic():
         for _ in range(5):
             look.enqueue()
-        assert bells.rung == []
-    assert bells.rung == ["default"]
+        assert notifications.rung == []
+    assert notifications.rung == ["default"]
 
 
 def test_a_sweeper_that_fails_does_not_stop_the_others(
@@ -161,7 +161,7 @@ def test_many_timers_end_in_few_statements(kit: Kit) -> None:
     assert Run.objects.filter(status="queued").count() == 40
 
 
-def test_nobody_is_woken_for_what_is_paused(kit: Kit, bells: Bells) -> None:
+def test_nobody_is_woken_for_what_is_paused(kit: Kit, notifications: Bells) -> None:
     slow = durable.function(id="slow", queue="slow")(lambda ctx: None)
     held = durable.function(id="held", queue="held")(lambda ctx: None)
     durable.pause_queue("slow")
@@ -169,8 +169,8 @@ def test_nobody_is_woken_for_what_is_paused(kit: Kit, bells: Bells) -> None:
         function.enqueue()
     held.pause()
     held.enqueue()
-    bells.rung.clear()
+    notifications.rung.clear()
     assert tick.renotify() == 0
-    assert bells.rung == []
+    assert notifications.rung == []
     durable.resume_queue("slow")
     assert tick.renotify() == 1

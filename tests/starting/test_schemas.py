@@ -49,7 +49,7 @@ def place(durable_kit: Kit) -> durable.Function:
 def api(durable_kit: Kit) -> Caller:
     """Give a program that may start and rerun."""
     root = User.objects.create_superuser("root")
-    return program_of(root, "runs:start", "runs:steer", "events:send")
+    return program_of(root, "runs:start", "runs:write", "events:send")
 
 
 def results(kit: Kit) -> list[Any]:

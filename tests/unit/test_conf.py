@@ -47,12 +47,12 @@ def test_everything_has_a_default(nothing_set: Settings) -> None:
 
 def test_what_is_written_is_read_typed(nothing_set: Settings) -> None:
     nothing_set.DURABLE_JOBS = {
-        "TICK": "250ms",
+        "TICK_INTERVAL": "250ms",
         "RETENTION": {"failed": "1w", "events": None},
         "EVENT_KEYS": ["one", "two"],
         "EXECUTOR": "inline",
         "API_RATE": "600/1m",
-        "CALLBACK_URL": "https://shop.example",
+        "CALLBACK_BASE_URL": "https://shop.example",
     }
     assert timedelta(milliseconds=250) == conf.TICK_INTERVAL
     assert conf.EVENT_KEYS == ("one", "two")
@@ -83,13 +83,14 @@ def test_the_tick_goes_to_the_common_queue_unless_it_has_its_own(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("TICK", "soon"), ("TICK", 0), ("TICK", None), ("LEASE", "-1s"),
+        ("TICK_INTERVAL", "soon"), ("TICK_INTERVAL", 0), ("TICK_INTERVAL", None),
+        ("LEASE_DURATION", "-1s"),
         ("RETENTION", "30d"), ("RETENTION", {"complete": "30d"}),
         ("RETENTION", {"failed": 0}), ("RETENTION", {3: "1d"}),
         ("EVENT_KEYS", "abc"), ("EVENT_KEYS", [""]), ("EVENT_KEYS", [1]),
         ("MAX_STEPS", 0), ("MAX_STEPS", "10"), ("MAX_STEPS", 1.5), ("MAX_STEPS", True),
         ("EXECUTOR", "sellery"), ("EXECUTOR", []), ("QUEUE", ""), ("QUEUE", None),
-        ("TICK_QUEUE", 3), ("ALWAYS_SUSPEND", 1), ("CALLBACK_URL", "ftp://x"),
+        ("TICK_QUEUE", 3), ("ALWAYS_SUSPEND", 1), ("CALLBACK_BASE_URL", "ftp://x"),
         ("DATABASE", "elsewhere"), ("DATABASE", ["default"]), ("API_RATE", "600"),
         ("API_RATE", 6), ("API_RATE", "0/1m"), ("API_RATE", "6/0s"),
         ("API_RATE", "many/1m"), ("API_RATE", "6/soon"), ("MAX_REQUEST_BYTES", 0),
@@ -111,13 +112,22 @@ def test_a_wrong_value_is_a_problem_and_an_error_where_it_is_asked_for(
 
 
 def test_all_problems_are_found_at_once(nothing_set: Settings) -> None:
-    nothing_set.DURABLE_JOBS = {"TICKS": "1s", "MAX_STEPS": 0, "LEASE": "x", 7: 7}
+    nothing_set.DURABLE_JOBS = {
+        "TICK_INTERVALS": "1s",
+        "MAX_STEPS": 0,
+        "LEASE_DURATION": "x",
+        7: 7,
+    }
     assert len(problems()) == 4
 
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("TICKS", "TICK"), ("max_steps", "MAX_STEPS"), ("RETENTOIN", "RETENTION")],
+    [
+        ("TICK_INTERVALS", "TICK_INTERVAL"),
+        ("max_steps", "MAX_STEPS"),
+        ("RETENTOIN", "RETENTION"),
+    ],
 )
 def test_an_unknown_setting_gets_a_suggestion(
     nothing_set: Settings, name: str, meant: str

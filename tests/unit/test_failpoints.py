@@ -18,7 +18,7 @@ from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.failpoints import POINTS, VARIABLE, failpoint, parse, watching
 
 ROOT = Path(durable_jobs.__file__).parent
-HIT = re.compile(r"""\bhit\(\s*"([\w.]+)\"""")
+HIT = re.compile(r"""\bfailpoint\(\s*"([\w.]+)\"""")
 
 
 def test_every_place_in_the_code_is_in_the_catalogue_and_the_other_way_round() -> None:

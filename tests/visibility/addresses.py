@@ -63,7 +63,7 @@ def _keys(model: str, world: World) -> list[Any]:
         "run": [run.pk for run in world.runs.values()],
         "step": [world.step.pk, world.asked.pk],
         "event": [world.event],
-        "gate": [world.gate.pk],
+        "limit": [world.limit.pk],
         "pause": [world.pause.pk],
         "schedule": [world.schedule.pk],
         "sweeperror": [world.sweep_error.pk],

@@ -278,9 +278,9 @@ def test_viewers_without_payloads_see_no_messages_keys_titles_or_lines(
     named = ("bulk", "hears")  # a reason and the name of a signal are no payloads
     addresses = [
         *(page_of(one) for name, one in run.items() if name not in named),
-        *(page_of(one) for one in (ours.step, ours.asked, ours.gate, ours.pause)),
+        *(page_of(one) for one in (ours.step, ours.asked, ours.limit, ours.pause)),
         *(page_of(one) for one in run["failed"].steps.all()),
-        *(list_of(name) for name in ("run", "step", "gate", "pause")),
+        *(list_of(name) for name in ("run", "step", "limit", "pause")),
         reverse("admin:durable_jobs_overview"),
         reverse("admin:durable_jobs_traffic"),
         reverse("admin:durable_jobs_functions"),

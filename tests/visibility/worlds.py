@@ -118,7 +118,7 @@ class World:
         self.schedule = Schedule.objects.get(pk=schedule.pk)
         traffic.pause_function(limited, key=self.secret, skip=False, reason=self.secret)
         self.pause = Pause.objects.get(key__contains=self.secret)
-        self.gate = Limit.objects.get(key__contains=self.secret)
+        self.limit = Limit.objects.get(key__contains=self.secret)
         chosen = RunFilter.parse({"key": f"{self.secret}-key"})
         self.runs["bulk"] = bulk.begin(root, "retry", chosen, self.secret)
         SavedView.objects.create(

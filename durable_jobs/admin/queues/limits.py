@@ -45,23 +45,23 @@ class LimitAdmin(ReadOnlyAdmin):
 
     change_form_template = "admin/change_form.html"
     form = LimitForm  # type: ignore[assignment]  # ours is for reading
-    list_display = ("control", "function", "key", "override", "held", "trouble")
+    list_display = ("control", "function", "key", "override", "held", "error")
     ordering = ("-used_at", "-id")
-    secrets = ("key", "trouble")
+    secrets = ("key", "error")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Allow those who may change limits to set one, where it is a number."""
         if obj is not None and obj.control in ONE_LIVE_RUN:
             return False
-        return actor(request).may("durable_jobs.change_gate")
+        return actor(request).may("durable_jobs.change_limit")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the limits with the number of their slots that are held."""
-        every = Slot.objects.filter(gate=OuterRef("pk"), released_at__isnull=True)
+        every = Slot.objects.filter(limit=OuterRef("pk"), released_at__isnull=True)
         with seen_by(viewer(self.admin_site, request)):
             held = of_runs(every)
         # Counted for the rows of a page alone.
-        counted = held.order_by().values("gate").annotate(count=Count("pk"))
+        counted = held.order_by().values("limit").annotate(count=Count("pk"))
         rows: QuerySet[Any] = super().get_queryset(request).exclude(control="lock")
         held_count = Coalesce(Subquery(counted.values("count")), 0)
         annotated: QuerySet[Any] = rows.annotate(held_count=held_count)
@@ -88,9 +88,9 @@ class LimitAdmin(ReadOnlyAdmin):
         audit.write(actor(request), obj, f"Limit set to {limit}.")
 
     @admin.display(description=_("held"))
-    def held(self, gate: Any) -> Any:
+    def held(self, limit_row: Any) -> Any:
         """Return how many slots are held."""
-        return gate.held_count
+        return limit_row.held_count
 
 
 @admin.register(Pause)

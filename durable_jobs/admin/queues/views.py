@@ -127,15 +127,19 @@ def _pause(
 
 
 def _limit(admin: Any, limit: LimitUsage, links: Links, sees: bool) -> dict[str, Any]:
-    gate, passage = limit.row, limit.passage
+    limit_row, keyed_limit = limit.row, limit.keyed_limit
     return {
-        "key": gate.key if sees else "",
-        "trouble": gate.error if sees else gate.error and _("not known"),
+        "key": limit_row.key if sees else "",
+        "trouble": limit_row.error if sees else limit_row.error and _("not known"),
         "link": links.anchor(
-            links.page(Limit, gate.pk), gate.control.replace("_", " ")
+            links.page(Limit, limit_row.pk), limit_row.control.replace("_", " ")
         ),
-        "function": _function(admin, gate.function),
-        "rule": _rule(gate, passage.rule if passage else None, passage is not None),
+        "function": _function(admin, limit_row.function),
+        "rule": _rule(
+            limit_row,
+            keyed_limit.rule if keyed_limit else None,
+            keyed_limit is not None,
+        ),
         "held": capped(limit.held),
         "holders": [
             format_html("{} {}", _run(run, links), away(since))
@@ -144,7 +148,9 @@ def _limit(admin: Any, limit: LimitUsage, links: Links, sees: bool) -> dict[str,
         "more_holders": max(limit.held - len(limit.holders), 0),
         "lines": [_line(line, links) for line in limit.lines],
         "more_lines": limit.more_lines,
-        "next": moment(gate.tat) if gate.tat and gate.tat > clock.now() else None,
+        "next": moment(limit_row.tat)
+        if limit_row.tat and limit_row.tat > clock.now()
+        else None,
     }
 
 
@@ -155,15 +161,15 @@ def _function(admin: Any, function_id: str) -> Any:
     return format_html('<a href="{}">{}</a>', url, function_id)
 
 
-def _rule(gate: Limit, rule: Any, known: bool) -> str:
+def _rule(limit_row: Limit, rule: Any, known: bool) -> str:
     if not known:
         return _("no more in the code")
     if not hasattr(rule, "limit"):
         return _("one live run")
-    if gate.override is None:
+    if limit_row.override is None:
         return descriptions.rule_in_words(rule)
     return _("%(rule)s, instead of %(declared)s") % {
-        "rule": descriptions.rule_in_words(rule, gate.override),
+        "rule": descriptions.rule_in_words(rule, limit_row.override),
         "declared": descriptions.said_limit(rule.limit),
     }
 

@@ -36,7 +36,7 @@ MOST_STEPS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Button:
-    """A verb that a page offers."""
+    """An action that a page offers."""
 
     name: str
     label: str | Promise
@@ -44,14 +44,14 @@ class Button:
 
 
 class Ask(Reason):
-    """What every verb asks: why."""
+    """What every action asks: why."""
 
     def __init__(self, *args: Any, run: Run, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.run = run
 
     def values(self) -> dict[str, Any]:
-        """Return what the verb gets besides the reason."""
+        """Return what the action gets besides the reason."""
         return {}
 
 
@@ -122,12 +122,12 @@ FORMS: dict[str, type[Ask]] = {
     "edit": AskEdit,
     "answer": AskAnswer,
 }
-#: The verbs that stand above a run's page; the others belong to its waits.
+#: The actions that stand above a run's page; the others belong to its waits.
 ABOVE = ("redrive", "rerun", "edit", "resume", "pause", "retry", "wake", "cancel")
 
 
 def buttons(admin: Any, request: HttpRequest, run: Run) -> list[Button]:
-    """Return the verbs that the viewer may use on the run now."""
+    """Return the actions that the viewer may use on the run now."""
     who = actor(request)
     waiting = set(run.waits.values_list("kind", flat=True)) if run.is_live else set()
     return [

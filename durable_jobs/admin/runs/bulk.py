@@ -1,4 +1,4 @@
-"""Verbs on the runs that are selected in the list, or on all that it is about."""
+"""Actions on the runs that are selected in the list, or on all that it is about."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _action(name: str) -> Action:
     return ask
 
 
-#: One action for each verb that can be done to many.
+#: One action for each action that can be done to many.
 BULK_ACTIONS: list[Action] = [_action(name) for name in bulk.BULK]
 
 

@@ -37,10 +37,10 @@ COLUMNS: tuple[str, ...] = (
     "queue",
     "worker",
     "attempt",
-    "crashes",
+    "crash_count",
     "event_id",
     "parent_id",
-    "relation",
+    "parent_relation",
     "queued_at",
     "due_at",
     "started_at",
@@ -52,11 +52,11 @@ _FORMULAS = (*"=+-@", *"\uff1d\uff0b\uff0d\uff20", "\t", "\r", "\n")
 
 #: As ``Run.worker_losses`` counts them.
 _LOSSES = Case(
-    When(lease_token__isnull=False, crashes__gt=0, then=F("crashes") - 1),
-    default=F("crashes"),
+    When(lease_token__isnull=False, crash_count__gt=0, then=F("crash_count") - 1),
+    default=F("crash_count"),
     output_field=IntegerField(),
 )
-_SHOWN = {"crashes": "crashes_text"}
+_SHOWN = {"crash_count": "crashes_text"}
 
 Row = dict[str, Any]
 

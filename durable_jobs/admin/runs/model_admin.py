@@ -166,7 +166,7 @@ class RunAdmin(RunPages):
             name.removeprefix(OWN),
         )
 
-    @admin.display(description=_("crashes"))
+    @admin.display(description=_("crash_count"))
     def lost(self, run: Run) -> int:
         """Return how many times in a row a worker died with it."""
         return run.worker_losses

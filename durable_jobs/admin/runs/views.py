@@ -135,7 +135,8 @@ def version(run: Run) -> str:
     waits = Wait.objects.using(db.alias()).filter(run_id=run.pk)
     ended = Q(status__in=sorted(STEP_ENDED))
     facts = [
-        run.status, run.reason, run.attempt, run.claim_count, run.crash_count, run.wake_requested,
+        run.status, run.reason, run.attempt, run.claim_count,
+        run.crash_count, run.wake_requested,
         run.due_at, run.backlog, run.worker, run.started_at, run.ended_at,
         *steps.aggregate(
             Count("pk"), Max("position"), Sum("attempt"), done=Count("pk", filter=ended)
@@ -147,7 +148,7 @@ def version(run: Run) -> str:
 
 
 def _offers(admin: Any, request: HttpRequest, run: Run) -> Offers:
-    """Return what adds to a wait the verbs that the viewer may use on it."""
+    """Return what adds to a wait the actions that the viewer may use on it."""
     who = actor(request)
     verbs = [verb for verb in ("wake", "retry", "answer") if acting_on(who, verb, run)]
     sends = who.may(send.SEND) and Links(admin.admin_site, request).allowed(Event)
@@ -179,7 +180,7 @@ def acting_on(who: Actor, verb: str, run: Run) -> bool:
 
 _ANSWER = ("answer", _lazy("answer"))
 _SKIP = ("answer", _lazy("skip with a value"))
-#: The verbs that end a kind of wait.
+#: The actions that end a kind of wait.
 VERBS_ON: dict[str, tuple[tuple[str, Any], ...]] = {
     WaitKind.SLEEP: (("wake", _lazy("wake now")),),
     WaitKind.RETRY: (("retry", _lazy("retry now")), _SKIP),

@@ -28,7 +28,7 @@ class ScheduleAdmin(SchedulePages):
 
     list_display_links = None
     list_filter = (FunctionFilter,)
-    ordering = ("next_at", "id")
+    ordering = ("due_at", "id")
     search_fields = ("owner_pk",)
     search_help_text = _("An owner, as app.model and key: auth.user 7.")
 

@@ -122,10 +122,10 @@ class BranchCounter:
         ]
         first = failed[0]
         return {
-            "type": "BatchError",
+            "type": "ParallelError",
             "message": (
                 f"{len(failed)} of {len(self.keys)} branches of {name!r} failed; the "
                 f"first: {first.get('type')}: {first.get('message')}"
             ),
-            "raise": "BatchError",
+            "raise": "ParallelError",
         }

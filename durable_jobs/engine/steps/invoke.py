@@ -36,7 +36,7 @@ def invoke(frame: StepCall, operation: ops.Invoke) -> Plan:
     if frame.memo is not None:
         raise Suspend
     frame.session.begin(operation.id)
-    child, claims = _child(frame, operation.function, operation.data, INVOKE)
+    child, claim_count = _child(frame, operation.function, operation.data, INVOKE)
     now = clock.now()
     new = [NewWait(kind=WaitKind.CHILD, name=str(child.id))]
     if operation.limit is not None:
@@ -45,8 +45,8 @@ def invoke(frame: StepCall, operation: ops.Invoke) -> Plan:
     memo = frame.memo_as(
         StepStatus.INVOKING, started_at=now, detail={"child": str(child.id)}
     )
-    if claims:
-        return _invoke_once(frame, child, claims, memo, new)
+    if claim_count:
+        return _invoke_once(frame, child, claim_count, memo, new)
 
     def effect() -> None:
         start_runs.insert([child])
@@ -61,7 +61,7 @@ def invoke(frame: StepCall, operation: ops.Invoke) -> Plan:
 def _invoke_once(
     frame: StepCall,
     child: NewRun,
-    claims: Sequence[Claim],
+    claim_count: Sequence[Claim],
     memo: StepRecord,
     new: Sequence[NewWait],
 ) -> Any:
@@ -70,7 +70,7 @@ def _invoke_once(
     def effect() -> StepRecord:
         made = memo
         try:
-            run, mine = start_runs.start_once(child, claims)
+            run, mine = start_runs.start_once(child, claim_count)
         except DuplicateKeyError as error:
             return _failed(memo, error, "InvokeFailed")
         if not mine:
@@ -124,12 +124,12 @@ def start(frame: StepCall, operation: ops.StartRun) -> Plan:
     If a run holds the key of the start, that run's id is recorded.
     """
     frame.session.begin(operation.id)
-    child, claims = _child(frame, operation.function, operation.data, START)
+    child, claim_count = _child(frame, operation.function, operation.data, START)
     now = clock.now()
 
     def effect() -> StepRecord:
         try:
-            run, _ = start_runs.start_once(child, claims)
+            run, _ = start_runs.start_once(child, claim_count)
         except DuplicateKeyError as error:
             blank = frame.memo_as(StepStatus.FAILED, started_at=now)
             return _failed(blank, error, "StepFailed")
@@ -178,7 +178,7 @@ def _completed(frame: StepCall, value: Any, started: Any) -> StepRecord:
 
 
 def _child(
-    frame: StepCall, function: Function | str, data: Any, relation: str
+    frame: StepCall, function: Function | str, data: Any, parent_relation: str
 ) -> tuple[NewRun, list[Claim]]:
     """Return the start of a child and the claims on its keys.
 
@@ -191,7 +191,7 @@ def _child(
         what=f"the data of step {frame.name!r}",
         parent=frame.session.run,
         parent_step=frame.key,
-        relation=relation,
+        parent_relation=parent_relation,
     ).controlled()
     return made, start_runs.claims_of(made, data)
 

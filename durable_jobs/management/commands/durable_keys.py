@@ -22,12 +22,12 @@ _FORMATS = ["text", "json"]
 
 
 class Command(BaseCommand):
-    """One command with a verb."""
+    """One command with an action."""
 
     help = "Make a key for the HTTP API, list the keys, or revoke one."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the verbs and their options."""
+        """Declare the actions and their options."""
         verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
         create = verbs.add_parser("create", help="make a key, and show it once")
         create.add_argument("name", metavar="NAME", help="what the key is for")
@@ -62,7 +62,7 @@ class Command(BaseCommand):
             verb.add_argument("--format", choices=_FORMATS, default="text")
 
     def handle(self, **options: Any) -> None:
-        """Do what the verb says."""
+        """Do what the action says."""
         try:
             {"create": self._create, "list": self._list, "revoke": self._revoke}[
                 options["verb"]

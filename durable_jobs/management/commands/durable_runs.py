@@ -22,12 +22,12 @@ _FORMATS = ["text", "json"]
 
 
 class Command(BaseCommand):
-    """One command with a verb; without one it lists."""
+    """One command with an action; without one it lists."""
 
     help = "List runs, the newest first; show one; cancel, pause, resume, rerun them."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the verbs and their options."""
+        """Declare the actions and their options."""
         parser.add_argument("--function", metavar="ID", help="only of this function")
         parser.add_argument(
             "--status", choices=RunStatus.values, help="only in this status"
@@ -51,7 +51,7 @@ class Command(BaseCommand):
                 )
 
     def handle(self, **options: Any) -> None:
-        """Do what the verb says."""
+        """Do what the action says."""
         verb = options["verb"]
         if verb is None:
             self._list(options)

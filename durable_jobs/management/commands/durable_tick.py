@@ -18,7 +18,7 @@ from durable_jobs.store import db
 class Command(BaseCommand):
     """Ticks once, or for ever."""
 
-    help = "Do what is due: timers, expired leases, lost bells, crons, pruning."
+    help = "Do what is due: timers, expired leases, lost wake-ups, crons, pruning."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""

@@ -1,7 +1,7 @@
 """PostgreSQL's own statements for the three hot paths: claim, record, finish.
 
 Each has a portable twin beside its caller and passes the same tests. One statement a
-verb: the round trip and the commit are the cost, not the work.
+action: the round trip and the commit are the cost, not the work.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ quiet AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true) AS value
 )
 """
-_READY = "status = 'queued' AND lane IS NULL AND queue = %s::varchar"
+_READY = "status = 'queued' AND backlog IS NULL AND queue = %s::varchar"
 _MAY_START = f"""
-    due_at <= %s::timestamptz AND place <= %s::timestamptz
+    due_at <= %s::timestamptz AND run_order <= %s::timestamptz
     AND (SELECT value FROM quiet) = 'off'
     AND (started_at IS NOT NULL OR function NOT IN
          (SELECT name FROM {_PAUSE} WHERE kind = 'function'))
@@ -45,7 +45,8 @@ _TAKE = f"""
 UPDATE {_RUN} AS run
 SET status = 'running', lease_token = %s::uuid, lease_until = %s::timestamptz,
     worker = %s::varchar,
-    claims = claims + 1, crashes = crashes + 1, woken = false,
+    claim_count = claim_count + 1, crash_count = crash_count + 1,
+    wake_requested = false,
     started_at = COALESCE(started_at, %s::timestamptz)
 FROM chosen WHERE run.id = chosen.id
 RETURNING {_RUN_COLUMNS}
@@ -53,7 +54,7 @@ RETURNING {_RUN_COLUMNS}
 _CLAIM = f"""
 WITH {_QUIET}, chosen AS MATERIALIZED (
     SELECT id FROM {_RUN} WHERE {_READY} AND {_MAY_START}
-    ORDER BY place, id LIMIT %s::int
+    ORDER BY run_order, id LIMIT %s::int
     FOR UPDATE SKIP LOCKED
 )
 {_TAKE}
@@ -74,9 +75,9 @@ WITH RECURSIVE {_QUIET}, line AS (
     FROM line WHERE line.name IS NOT NULL
 ), chosen AS MATERIALIZED (
     SELECT head.id FROM line CROSS JOIN LATERAL (
-        SELECT id, place FROM {_RUN}
+        SELECT id, run_order FROM {_RUN}
         WHERE {_READY} AND function = line.name AND {_MAY_START}
-        ORDER BY place, id LIMIT {each}
+        ORDER BY run_order, id LIMIT {each}
         FOR UPDATE SKIP LOCKED
     ) AS head
     WHERE {which}
@@ -89,7 +90,7 @@ WITH RECURSIVE {_QUIET}, line AS (
 _CLAIM_HEADS = _by_function("1", "true", "random()")
 # Whatever the backlog of functions that this process does not have, it costs nothing.
 _OTHERS = "line.name <> ALL(%s::varchar[])"
-_CLAIM_OTHERS = _by_function("%s::int", _OTHERS, "head.place, head.id")
+_CLAIM_OTHERS = _by_function("%s::int", _OTHERS, "head.run_order, head.id")
 _CLAIM_OTHER_HEADS = _by_function("%s::int", _OTHERS, "random()")
 
 
@@ -257,7 +258,7 @@ class Ending(NamedTuple):
 #: Takes the values of an ``Ending``.
 ENDED = """
 SET status = %s::varchar, output = %s::jsonb, error = %s::jsonb, reason = %s::text,
-    ended_at = %s::timestamptz, lease_token = NULL, lease_until = NULL, crashes = 0
+    ended_at = %s::timestamptz, lease_token = NULL, lease_until = NULL, crash_count = 0
 """
 _FINISH = f"""
 UPDATE {_RUN} {ENDED}

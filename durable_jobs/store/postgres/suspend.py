@@ -1,6 +1,6 @@
 """PostgreSQL's own statements for runs that wait: suspend, wake on time, and end.
 
-As in ``postgres``: one statement a verb, and a portable twin beside each caller.
+As in ``postgres``: one statement an action, and a portable twin beside each caller.
 """
 
 from __future__ import annotations
@@ -48,18 +48,19 @@ _REGISTER = f"""
 # that was paused meanwhile stays so.
 _SUSPEND = f"""
 WITH fence AS MATERIALIZED (
-    SELECT status, woken FROM {_RUN} WHERE id = %s::uuid AND lease_token = %s::uuid
+    SELECT status, wake_requested FROM {_RUN}
+    WHERE id = %s::uuid AND lease_token = %s::uuid
     FOR NO KEY UPDATE
 ), eligible AS (
     SELECT status, CASE
         WHEN status = 'running' THEN
-            COALESCE(%s::timestamptz, CASE WHEN woken THEN %s::timestamptz END)
+            COALESCE(%s::timestamptz, CASE WHEN wake_requested THEN %s::timestamptz END)
     END AS due_at
     FROM fence
 )
 %WRITTEN%%REGISTERED%%FREED%
 UPDATE {_RUN} AS run
-SET lease_token = NULL, lease_until = NULL, crashes = 0, woken = false,
+SET lease_token = NULL, lease_until = NULL, crash_count = 0, wake_requested = false,
     queue = COALESCE(%s::varchar, run.queue),
     attempt = COALESCE(%s::int, run.attempt),
     database_errors = %s::int,
@@ -69,9 +70,10 @@ SET lease_token = NULL, lease_until = NULL, crashes = 0, woken = false,
         WHEN eligible.due_at IS NULL THEN 'waiting'
         ELSE 'queued'
     END,
-    lane = CASE
-        WHEN eligible.status = 'running' AND eligible.due_at IS NOT NULL THEN run.entry
-        ELSE run.lane
+    backlog = CASE
+        WHEN eligible.status = 'running' AND eligible.due_at IS NOT NULL
+            THEN run.requeue_to
+        ELSE run.backlog
     END
 FROM eligible WHERE run.id = %s::uuid AND run.lease_token = %s::uuid
 RETURNING run.status
@@ -139,7 +141,7 @@ WITH ended AS (
     WHERE id = %s::uuid AND lease_token = %s::uuid AND status = 'running'
       AND NOT awaited AND NOT EXISTS (
         SELECT 1 FROM {_RUN} AS child
-        WHERE child.parent_id = %s::uuid AND child.relation = 'invoke'
+        WHERE child.parent_id = %s::uuid AND child.parent_relation = 'invoke'
           AND child.status IN ({_LIVE})
       )
     RETURNING id
@@ -187,10 +189,11 @@ class WokenRun(NamedTuple):
 # A run that is not waiting goes on by itself, and finds that it was woken.
 _WAKE = f"""
     UPDATE {_RUN} AS run
-    SET woken = true,
+    SET wake_requested = true,
         due_at = CASE WHEN run.status = 'waiting' THEN %s::timestamptz
             ELSE run.due_at END,
-        lane = CASE WHEN run.status = 'waiting' THEN run.entry ELSE run.lane END,
+        backlog = CASE WHEN run.status = 'waiting' THEN run.requeue_to
+            ELSE run.backlog END,
         status = CASE WHEN run.status = 'waiting' THEN 'queued' ELSE run.status END
 """.strip()  # noqa: S608  # table and column names of our own models, no values
 
@@ -212,7 +215,7 @@ WITH locked AS MATERIALIZED (
     RETURNING wait.id, wait.run_id
 )
 %ENDED%
-, woken AS (
+, wake_requested AS (
     {_WAKE}
     FROM taken WHERE run.id = taken.run_id
 )
@@ -299,7 +302,7 @@ WITH quiet AS MATERIALIZED (
     FROM taken
     WHERE step.run_id = taken.run_id AND step.key = taken.slept
       AND step.status = 'sleeping'
-), woken AS (
+), wake_requested AS (
     {_WAKE}
     WHERE run.id IN (SELECT run_id FROM taken)
 )

@@ -48,7 +48,8 @@ BEGINNING = datetime(2026, 3, 4, 12, tzinfo=UTC)
 RECOVERY = timedelta(minutes=3)
 
 _TABLES: list[type[models.Model]] = [
-    Wait, FailedAttempt, Step, Subject, Run, Event, IdempotencyKey, Schedule, Worker, Account,
+    Wait, FailedAttempt, Step, Subject, Run, Event, IdempotencyKey, Schedule, Worker,
+    Account,
     Slot, RateLimitHit, Backlog, Limit, BufferedEvent, EventWindow,
 ]  # fmt: skip
 _CLEAR = "; ".join(f"DELETE FROM {model._meta.db_table}" for model in _TABLES)  # noqa: S608  # our own tables
