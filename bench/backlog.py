@@ -162,7 +162,7 @@ class Plan:
 
 
 def plans() -> Iterator[Plan]:
-    """Explain the claims, the arrival, the backlogs in turn, and the heads of a line."""
+    """Explain the claim, the screening, the promotion and the first backlogged runs."""
     now = clock.now()
     backlog = Backlog.objects.order_by("pk").first()
     assert backlog is not None

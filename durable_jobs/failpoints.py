@@ -64,7 +64,7 @@ POINTS = {
     "wake.begin": "A wait is about to be ended by somebody [kind of wait].",
     "wake.taken": "The wait is gone, its step is still open [kind of wait].",
     "wake.written": "The step has its end, its run is queued [kind of wait].",
-    "wake.committed": "The end of the wait is committed, no wake-up sent [kind of wait].",
+    "wake.committed": "The end of the wait is committed; no wake-up was sent [kind].",
     "saved.look": "A save is committed, the waits for it are to be found [model].",
     "route.read": "Events to be offered are read and locked.",
     "route.event": "An event is about to be offered to the waits [event's name].",

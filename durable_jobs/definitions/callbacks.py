@@ -21,7 +21,7 @@ class Callback:
 
 
 def succeed(token: str, data: Any = None) -> None:
-    """Answer a callback with data; raise ``CallbackClosed`` when nobody waits for it."""
+    """Answer a callback with data, or raise ``CallbackClosed`` if it is closed."""
     runtime().answer_callback(token, data=data, error=None)
 
 

@@ -138,7 +138,7 @@ def _still() -> QuerySet[Backlog]:
 
 
 def _arrive_again() -> int:
-    """Let runs arrive again whose backlog is none: after a restored backup, or by hand."""
+    """Screen runs again whose backlog no longer exists, as after a restored backup."""
     rows = backlogs.strays().values_list("pk", flat=True)[:BATCH]
 
     def arrive(keys: Sequence[Any]) -> None:

@@ -176,7 +176,8 @@ def _at(
     others = "other runs" if full else "nobody"
     text = (
         f"{keyed_limit.control} {answer.limit}{key} of "
-        f"{limit_row.function or 'the account'} is reached: held by {', '.join(holders) or others}; "
+        f"{limit_row.function or 'the account'} is reached: "
+        f"held by {', '.join(holders) or others}; "
         f"{_before(ahead)}."
     )
     return _held_at(

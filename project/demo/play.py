@@ -116,7 +116,8 @@ class Play:
         )
         self._say(
             f"The run is still {now.status!r}, leased to the dead "
-            f"for {format_duration(settings.LEASE_DURATION)} at most; then the tick queues it "
+            f"for {format_duration(settings.LEASE_DURATION)} at most; "
+            "then the tick queues it "
             f"again."
         )
         return recorded

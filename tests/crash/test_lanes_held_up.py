@@ -497,7 +497,7 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
 def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
     monkeypatch,
 ) -> None:
-    """The admission goes by the old limit, and blocks the backlog after the reopening."""
+    """The admission uses the old limit and blocks the backlog after the reopening."""
     from durable_jobs.models import Limit
     from durable_jobs.store import limits as limit_rows
 

@@ -1,4 +1,4 @@
-"""The legal moves between statuses, in the table, in the actions and in the database."""
+"""The legal moves between statuses: in the table, the actions and the database."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ def test_an_unknown_function_in_line_costs_nobody_its_batch(durable_kit) -> None
 def test_a_singleton_that_becomes_a_queue_does_not_wait_for_itself(
     durable_kit, old, new
 ) -> None:
-    """A run in line has its slot since it came, and the backlog asks for another one."""
+    """A backlogged run has its slot from the start; the backlog needs another one."""
     from durable_jobs.definitions.registry import registry
 
     def declare(mode):

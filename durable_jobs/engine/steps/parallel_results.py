@@ -21,7 +21,7 @@ from durable_jobs.store.steps import StepRecord
 
 
 def answer(frame: StepCall, memo: StepRecord) -> Any:
-    """Return the results by the recorded choice; raise ``ParallelError`` when broken."""
+    """Return the results in the recorded choice, or raise ``ParallelError``."""
     session, operation = frame.session, frame.operation
     assert isinstance(operation, ops.Parallel)
     session.meet_below(memo.key)
