@@ -80,7 +80,7 @@ class Related:
         if key is None:
             return []
         # The event of a run that is seen is seen as well.
-        there = Event.objects.using(db.alias()).filter(pk=key).exists()
+        there = db.rows(Event).filter(pk=key).exists()
         address = self._links.page(Event, key) if there else None
         return [self._links.anchor(address, short(key))]
 
@@ -102,7 +102,7 @@ def subjects(
     runs: Iterable[Run], links: Links, most: int = MOST
 ) -> dict[uuid.UUID, list[SafeString]]:
     """Return what each of some runs is about, ``most`` in all, in one query."""
-    rows = Subject.objects.using(db.alias()).filter(run_id__in={run.pk for run in runs})
+    rows = db.rows(Subject).filter(run_id__in={run.pk for run in runs})
     found: dict[uuid.UUID, list[SafeString]] = {}
     for one in rows.order_by("pk")[:most]:
         found.setdefault(one.run_id, []).append(_subject(one, links))

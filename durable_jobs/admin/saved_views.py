@@ -121,4 +121,4 @@ def _owner(request: HttpRequest) -> str:
 
 
 def _rows() -> Any:
-    return SavedView.objects.using(db.alias()).filter(page=PAGE)
+    return db.rows(SavedView).filter(page=PAGE)

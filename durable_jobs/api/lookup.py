@@ -103,12 +103,12 @@ def _in_space(
 
 
 def _is_event(stored: str) -> bool:
-    events = Event.objects.using(db.alias()).filter(pk=stored)
+    events = db.rows(Event).filter(pk=stored)
     return events.exists() or _of_run(event_id=stored)
 
 
 def _of_run(**condition: str) -> bool:
-    return Run.objects.using(db.alias()).filter(**condition).exists()
+    return db.rows(Run).filter(**condition).exists()
 
 
 _NAMED: dict[str, Callable[[str], bool]] = {

@@ -59,7 +59,7 @@ def start(
                 for made, instance in chosen.values()
             ]
         )
-        known = Run.objects.using(db.alias()).filter(pk__in=list(chosen))
+        known = db.rows(Run).filter(pk__in=list(chosen))
         runs = list(known.defer("data", "event_meta").order_by("pk"))
         what = f"Started by hand: {reason}" if reason else "Started by hand."
         entries: list[tuple[Model, str]] = []

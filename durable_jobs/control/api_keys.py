@@ -85,7 +85,7 @@ def revoke(actor: Actor, key: ApiKey, reason: str = "") -> bool:
     if not actor.may("durable_jobs.revoke_apikey", key):
         raise PermissionDenied
     with db.atomic():
-        rows = ApiKey.objects.using(db.alias()).filter(pk=key.pk)
+        rows = db.rows(ApiKey).filter(pk=key.pk)
         done = rows.filter(revoked_at__isnull=True).update(revoked_at=clock.now())
         if done:
             audit.write(actor, key, f"Revoked: {reason}" if reason else "Revoked.")
@@ -113,7 +113,7 @@ def identify(text: str) -> Actor | None:
             scopes=frozenset({"events:send"}),
             space=id_namespaces.of_secret(text),
         )
-    key = ApiKey.objects.using(db.alias()).filter(digest=known).first()
+    key = db.rows(ApiKey).filter(digest=known).first()
     if key is None or not hmac.compare_digest(key.digest, known):
         return None
     now = clock.now()
@@ -178,7 +178,7 @@ def _note(key: ApiKey, now: datetime) -> None:
     before = now - NOTED_EVERY
     if key.used_at is not None and key.used_at > before:
         return
-    rows = ApiKey.objects.using(db.alias()).filter(pk=key.pk)
+    rows = db.rows(ApiKey).filter(pk=key.pk)
     rows.filter(Q(used_at__isnull=True) | Q(used_at__lte=before)).update(used_at=now)
 
 

@@ -104,7 +104,7 @@ def question(run: Run, step_key: str) -> Question | None:
     """Return what a step of a run asks, or asked; None when it is no such step."""
     # The wait first: where it has gone, the step tells who has decided.
     wait = waits.get(run.pk, step_key, WaitKind.APPROVAL)
-    rows = Step.objects.using(db.alias()).filter(run_id=run.pk, key=step_key)
+    rows = db.rows(Step).filter(run_id=run.pk, key=step_key)
     step = rows.filter(kind="approve").defer("output", "error").first()
     return None if step is None else Question(run, step, wait)
 

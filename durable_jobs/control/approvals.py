@@ -120,7 +120,7 @@ def _pages(actor: Actor) -> Iterator[list[Wait]]:
 
 def _of(waits: Sequence[Wait]) -> list[Approval]:
     keys = {ids.step_pk(wait.run_id, wait.step): wait for wait in waits}
-    rows = Step.objects.using(db.alias()).filter(pk__in=list(keys))
+    rows = db.rows(Step).filter(pk__in=list(keys))
     steps = rows.defer("output", "error").in_bulk()
     return [
         Approval(Question(wait.run, steps[key], wait))
@@ -133,9 +133,7 @@ def find(run: Run, step: str) -> Approval | None:
     """Return what a step of a run asks, by the step's id or key."""
     found = approval_decisions.question(run, step)
     if found is None:
-        rows = Step.objects.using(db.alias()).filter(
-            run_id=run.pk, name=step, kind="approve"
-        )
+        rows = db.rows(Step).filter(run_id=run.pk, name=step, kind="approve")
         key = rows.order_by("-position").values_list("key", flat=True).first()
         found = None if key is None else approval_decisions.question(run, key)
     return None if found is None else Approval(found)

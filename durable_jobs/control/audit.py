@@ -33,7 +33,7 @@ def record(actor: Actor, run: Run, text: str) -> None:
 
 
 def _subjects(run: Run) -> Iterator[Model]:
-    rows = Subject.objects.using(db.alias()).filter(run_id=run.pk).order_by("pk")
+    rows = db.rows(Subject).filter(run_id=run.pk).order_by("pk")
     for subject in rows[:MOST]:
         try:
             model = apps.get_model(subject.model)

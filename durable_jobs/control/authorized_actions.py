@@ -81,7 +81,7 @@ def resume(actor: Actor, pause: Pause, reason: str = "") -> None:
 
 
 def _pause(kind: str, name: str, key: str = "") -> Pause:
-    return Pause.objects.using(db.alias()).get(kind=kind, name=name, key=key)
+    return db.rows(Pause).get(kind=kind, name=name, key=key)
 
 
 # Schedules
@@ -126,7 +126,7 @@ def run_schedule(
     """
     _need(actor, RUN_SCHEDULE, schedule)
     with db.atomic():
-        found = Schedule.objects.using(db.alias()).filter(pk=schedule.pk)
+        found = db.rows(Schedule).filter(pk=schedule.pk)
         locked = rows.locked(found).get()
         known = None if form is None else _made_by(form, locked)
         if known is not None:
@@ -142,8 +142,8 @@ def run_schedule(
 def _made_by(form: Form, schedule: Schedule) -> Run | None:
     """Return the run that a form has started, if it has; raise when it is stale."""
     check_token(form.token)
-    if Event.objects.using(db.alias()).filter(pk=form.token).exists():
-        started = Run.objects.using(db.alias()).filter(event_id=form.token).first()
+    if db.rows(Event).filter(pk=form.token).exists():
+        started = db.rows(Run).filter(event_id=form.token).first()
         if started is not None:
             return started
     if len(schedule.queued_occurrences) != form.held:

@@ -103,7 +103,7 @@ def begin(
         try:
             run = bulk.using(key=key or None).enqueue(data)
         except DuplicateKeyError:  # another request with the key was first
-            return Run.objects.using(db.alias()).get(function=FUNCTION, key=key)
+            return db.rows(Run).get(function=FUNCTION, key=key)
         text = (
             f"Bulk run begun: {count} runs to be {ACTIONS[verb].done} ({frozen}){why}"
         )
@@ -126,7 +126,7 @@ def counted(chosen: RunFilter, among: QuerySet[Any] | None = None) -> int:
 
 
 def _begun(key: str) -> Run | None:
-    return Run.objects.using(db.alias()).filter(function=FUNCTION, key=key).first()
+    return db.rows(Run).filter(function=FUNCTION, key=key).first()
 
 
 def _subject_to_bulk(among: QuerySet[Any] | None = None) -> Any:

@@ -74,7 +74,7 @@ def _begin_again(run: Run, data: Any, values: Mapping[str, Any]) -> bool | Run:
     try:
         return runs.rerun(run, values.get("from_step"), data, new)
     except IntegrityError:
-        if new is None or not Run.objects.using(db.alias()).filter(pk=new).exists():
+        if new is None or not db.rows(Run).filter(pk=new).exists():
             raise
         return False  # the same form, sent twice
 

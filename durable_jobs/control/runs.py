@@ -128,12 +128,12 @@ def rerun(
         run_actions.copy_steps(source, begun, kept)
         if event_windows.COUNT in (begun.event_meta or {}):
             window_rows.copy(window_rows.of_run(source.pk), begun.pk)
-    return Run.objects.using(db.alias()).get(pk=begun.pk)
+    return db.rows(Run).get(pk=begun.pk)
 
 
 def _before(run: Run, from_step: str) -> list[str]:
     """Return the keys of the ended steps recorded before a step, by its id or key."""
-    found = Step.objects.using(db.alias()).filter(run=run).order_by("position")
+    found = db.rows(Step).filter(run=run).order_by("position")
     rows = list(found.defer(*STEP_PAYLOADS))
     places = [row.position for row in rows if from_step in (row.name, row.key)]
     if not places:
@@ -199,7 +199,7 @@ def _chain(run: Run, key: str) -> list[str]:
     """
     if not key:
         return []
-    every = Step.objects.using(db.alias()).filter(run=run).defer(*STEP_PAYLOADS)
+    every = db.rows(Step).filter(run=run).defer(*STEP_PAYLOADS)
     rows = {row.pk: row for row in every}
     found = {row.pk for row in rows.values() if row.key == key}
     around = [rows[pk].parent_id for pk in found]
@@ -249,7 +249,7 @@ def answer(run: Run, step: str, value: Any) -> bool:
     ``wait_for_any`` the first alternative is answered. A step between two attempts is
     skipped with the value as its result.
     """
-    rows = Wait.objects.using(db.alias()).filter(run_id=run.pk, step=step)
+    rows = db.rows(Wait).filter(run_id=run.pk, step=step)
     wait = rows.filter(kind__in=sorted(ANSWERED)).order_by("pk").first()
     if wait is None or not step:
         return False
@@ -313,7 +313,7 @@ def replay(
     """Run again the runs of a function that were queued in a range of time."""
     check_moment(since, "since")
     check_moment(until, "until")
-    rows = Run.objects.using(db.alias()).filter(function=function.id)
+    rows = db.rows(Run).filter(function=function.id)
     if since is not None:
         rows = rows.filter(queued_at__gte=since)
     if until is not None:
@@ -332,4 +332,4 @@ def _statuses(wanted: Iterable[str]) -> list[str]:
 
 
 def _fresh(run: Run) -> Run:
-    return Run.objects.using(db.alias()).get(pk=run.pk)
+    return db.rows(Run).get(pk=run.pk)

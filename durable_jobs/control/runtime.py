@@ -121,7 +121,7 @@ class EngineRuntime:
     def runs_for(self, instance: Model) -> RunQuerySet:
         """Return the runs that were started for an instance, the newest first."""
         model = instance._meta.concrete_model or type(instance)
-        subjects = Subject.objects.using(db.alias()).filter(
+        subjects = db.rows(Subject).filter(
             model=model._meta.label_lower, object_pk=str(instance.pk)
         )
         runs = Run.objects.using(db.alias()).filter(pk__in=subjects.values("run_id"))

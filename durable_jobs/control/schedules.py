@@ -98,9 +98,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 
 def pause(schedule: Schedule, reason: str) -> bool:
     """Fire no more; tell whether this call did it."""
-    rows = Schedule.objects.using(db.alias()).filter(
-        pk=schedule.pk, paused_at__isnull=True
-    )
+    rows = db.rows(Schedule).filter(pk=schedule.pk, paused_at__isnull=True)
     done = rows.update(paused_at=clock.now(), reason=reason, due_at=None)
     schedule.refresh_from_db()
     return bool(done)
@@ -217,7 +215,7 @@ def _locked(schedule: Schedule) -> Schedule:
 
 
 def _write(row: Schedule, **values: Any) -> None:
-    Schedule.objects.using(db.alias()).filter(pk=row.pk).update(**values)
+    db.rows(Schedule).filter(pk=row.pk).update(**values)
     for name, value in values.items():
         setattr(row, name, value)
 

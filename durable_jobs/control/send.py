@@ -116,7 +116,7 @@ def send_once(
     check_token(event.id)
     with db.atomic():
         _one_at_a_time("", f"send:{event.id}")
-        rows = Event.objects.using(db.alias()).filter(pk=event.id)
+        rows = db.rows(Event).filter(pk=event.id)
         known = rows.first() if actor.may(SEND) else None
         if known is not None:
             return Sent(known, new=False)

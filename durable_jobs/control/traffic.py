@@ -87,7 +87,7 @@ def set_limit(limit_row: Limit, limit: int | None) -> None:
 
     A lower one lets what is there drain; a higher one lets more through at once.
     """
-    rows = Limit.objects.using(db.alias()).filter(pk=limit_row.pk)
+    rows = db.rows(Limit).filter(pk=limit_row.pk)
     rows.update(override=limit)
     limit_row.override = limit
     room = ALL if limit is None else limit

@@ -250,7 +250,7 @@ def _suspend(session: AttemptState) -> None:
     release.told(session.run, status)
     for look in session.post_commit_checks:
         look()
-    current_status = Run.objects.using(db.alias()).filter(pk=session.run.pk)
+    current_status = db.rows(Run).filter(pk=session.run.pk)
     if session.post_commit_checks:
         status = current_status.values_list("status", flat=True).get()
     if status == RunStatus.QUEUED:

@@ -51,7 +51,7 @@ class _Watched:
         self._there = self._there or _table_exists()
         if not self._there:
             return  # saves happen while the host migrates, before there is a table
-        rows = Wait.objects.using(db.alias()).filter(kind=WaitKind.MODEL)
+        rows = db.rows(Wait).filter(kind=WaitKind.MODEL)
         labels = rows.exclude(name="").values_list("name", flat=True)
         self._labels = frozenset(labels.distinct())
 
@@ -107,7 +107,7 @@ def look_again(wait: Wait) -> Run | None:
     """Make the wait's own look, and put off the next one for twice as long."""
     now = clock.now()
     pause = min(2 * max(now - wait.created_at, FIRST_LOOK), LONGEST_PAUSE)
-    rows = Wait.objects.using(db.alias()).filter(pk=wait.pk, due_at=wait.due_at)
+    rows = db.rows(Wait).filter(pk=wait.pk, due_at=wait.due_at)
     if not rows.update(due_at=now + pause):
         return None
     return recheck(wait)

@@ -193,7 +193,7 @@ def _judge(event: Event, page: Sequence[Wait], budget: int) -> Judged:
     """Find out what an event means to waits, with nothing locked."""
     judged = Judged()
     run_ids = {wait.run_id for wait in page}
-    runs = Run.objects.using(db.alias()).in_bulk(run_ids) if page else {}
+    runs = db.rows(Run).in_bulk(run_ids) if page else {}
     for wait in page:
         run = runs.get(wait.run_id)
         costs = wait_matches.costs(wait)
@@ -261,7 +261,7 @@ def _written(
 ) -> bool:
     with db.atomic():
         # Another may have routed it since it was read.
-        rows = Event.objects.using(db.alias()).filter(pk=event.pk, pending=True)
+        rows = db.rows(Event).filter(pk=event.pk, pending=True)
         if db.lockable():
             rows = rows.select_for_update(skip_locked=True)
         known = rows.values_list("routing").first()

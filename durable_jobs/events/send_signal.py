@@ -37,7 +37,7 @@ def signal(name: str, data: Any) -> Run | None:
         run = waits.resolve(wait, outcome, happened_at=clock.now())
         if run is not None:
             notifier.notify(run.queue)
-            return Run.objects.using(db.alias()).get(pk=run.pk)
+            return db.rows(Run).get(pk=run.pk)
     return None
 
 

@@ -79,7 +79,7 @@ def _resolve(wait: Wait, event: Event) -> None:
 
 def propose(wait: Wait, event_ids: Sequence[str]) -> None:
     """Put events before the function that waits; its run's lock is held."""
-    rows = Wait.objects.using(db.alias()).filter(pk=wait.pk)
+    rows = db.rows(Wait).filter(pk=wait.pk)
     # Read again under the lock: others may have proposed since the wait was read.
     condition = dict(rows.values_list("condition", flat=True).first() or {})
     known = condition.get("proposed", [])
@@ -89,7 +89,7 @@ def propose(wait: Wait, event_ids: Sequence[str]) -> None:
 
 def dismiss(wait: Wait, event_ids: Sequence[str]) -> None:
     """Take back events that the function did not want; its run's lock is held."""
-    rows = Wait.objects.using(db.alias()).filter(pk=wait.pk)
+    rows = db.rows(Wait).filter(pk=wait.pk)
     condition = dict(rows.values_list("condition", flat=True).first() or {})
     known = condition.get("proposed", [])
     condition["proposed"] = [id for id in known if id not in event_ids]
@@ -99,7 +99,7 @@ def dismiss(wait: Wait, event_ids: Sequence[str]) -> None:
 def proposed(wait: Wait) -> list[Event]:
     """Return the events that were put before the function, the earliest first."""
     chosen = (wait.condition or {}).get("proposed", [])
-    rows = Event.objects.using(db.alias()).filter(pk__in=chosen)
+    rows = db.rows(Event).filter(pk__in=chosen)
     return sorted(rows, key=lambda event: chosen.index(event.pk))
 
 

@@ -32,7 +32,7 @@ class Pauses:
 def current() -> Pauses:
     """Return all pauses."""
     found = Pauses()
-    for row in Pause.objects.using(db.alias()).all():
+    for row in db.rows(Pause).all():
         if row.kind == Pause.QUEUE:
             found.queues.add(row.name)
         elif row.kind == Pause.FUNCTION:
@@ -75,7 +75,7 @@ def pause(kind: str, name: str, key: str = "", *, skip: bool, reason: str) -> bo
 
     Then the pause begins anew: what came while it kept all is kept.
     """
-    rows, now = Pause.objects.using(db.alias()), clock.now()
+    rows, now = db.rows(Pause), clock.now()
     new = Pause(kind=kind, name=name, key=key, skip=skip, reason=reason, paused_at=now)
     known = rows.filter(kind=kind, name=name, key=key)
     begins = skip and not known.filter(skip=True).exists()
@@ -94,11 +94,11 @@ def resume(kind: str, name: str, key: str = "") -> bool:
 
     The first runs may be claimed at once; the tick restores the others in batches.
     """
-    rows = Pause.objects.using(db.alias()).filter(kind=kind, name=name, key=key)
+    rows = db.rows(Pause).filter(kind=kind, name=name, key=key)
     if not rows._raw_delete(db.alias()):
         return False
     if kind == Pause.FUNCTION:
-        shelves = Backlog.objects.using(db.alias()).filter(function=name, keys={})
+        shelves = db.rows(Backlog).filter(function=name, keys={})
         left = RESTORED
         for backlog in shelves[:MOST_SHELVES]:
             left -= backlogs.restore_paused(backlog, left)
@@ -119,13 +119,13 @@ def start_again(backlog_rows: QuerySet[Backlog]) -> int:
                 left -= backlogs.restore_paused(backlog, left)
                 if left <= 0:
                     return count
-            backlogs.activate(Backlog.objects.using(db.alias()).filter(pk=backlog.pk))
+            backlogs.activate(db.rows(Backlog).filter(pk=backlog.pk))
     return count
 
 
 def still(pause: Pause) -> Pause | None:
     """Lock a pause, so that nobody ends it meanwhile; None when somebody does."""
-    rows = Pause.objects.using(db.alias()).filter(pk=pause.pk)
+    rows = db.rows(Pause).filter(pk=pause.pk)
     if db.lockable():
         rows = rows.select_for_update(skip_locked=True)
     return rows.first()

@@ -348,9 +348,7 @@ class _Round:
             )
             here = next((one for one in needed if one.name == limit_row.name), None)
             if here is None or _has_slots(here, limit_row, self._taken[limit_row.pk]):
-                backlogs.activate(
-                    Backlog.objects.using(db.alias()).filter(pk=backlog.pk)
-                )
+                backlogs.activate(db.rows(Backlog).filter(pk=backlog.pk))
                 return
 
 

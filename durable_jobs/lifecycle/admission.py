@@ -52,9 +52,7 @@ def questions(now: datetime, known: Iterable[str]) -> dict[str, Exists]:
         "gathered": Exists(fresh.filter(function__in=known).order_by()),
         "windows": Exists(due.filter(function__in=known).order_by()),
         "turns": Exists(backlogs.in_turn(known, now)),
-        "released": Exists(
-            Slot.objects.using(db.alias()).filter(limit_rows.any_released())
-        ),
+        "released": Exists(db.rows(Slot).filter(limit_rows.any_released())),
     }
 
 
@@ -111,7 +109,7 @@ def acquire_more_slots(run: Run, wanted: int) -> list[int]:
     if function is None or run.flow is None:
         return []
     keyed_limits = keys.keyed_limits(function, run.flow, starting=False)
-    held = Run.objects.using(db.alias()).filter(
+    held = db.rows(Run).filter(
         pk=run.pk, lease_token=run.lease_token, lease_token__isnull=False
     )
     with limit_rows.locked():
@@ -177,7 +175,7 @@ def set_aside_paused() -> int:
     Those that a pause skips end; the others are kept in a backlog of their own.
     """
     count = 0
-    for pause in Pause.objects.using(db.alias()).exclude(kind=Pause.KEY):
+    for pause in db.rows(Pause).exclude(kind=Pause.KEY):
         moved: list[int] = []
         item_errors.guarded("pause", pause.pk, partial(_shelve_all, pause, moved))
         count += sum(moved)
@@ -221,7 +219,7 @@ def _shelve(pause: Pause) -> int:
 
 def resumed(function: str) -> None:
     """Let the backlogs of a function that is not paused any more go on."""
-    rows = Backlog.objects.using(db.alias()).filter(function=function)
+    rows = db.rows(Backlog).filter(function=function)
     still = rows.filter(active=False, blocked_on__isnull=True)
     late = rows.filter(active=True, eligible_at__gt=clock.now())
     with limit_rows.locked():
@@ -231,7 +229,7 @@ def resumed(function: str) -> None:
 
 def unblocked(queue: str) -> None:
     """Let the backlogs of a queue that is not paused any more try again."""
-    rows = Backlog.objects.using(db.alias()).filter(queue=queue)
+    rows = db.rows(Backlog).filter(queue=queue)
     blocked = rows.filter(blocked_on__isnull=False)
     with limit_rows.locked():
         backlogs.activate(rows.filter(pk__in=_some(blocked)))
@@ -248,13 +246,13 @@ def reopen(name: str, limit: int) -> None:
 
     Those that wait for a throttle's time do so by its new rate.
     """
-    limit_row = Limit.objects.using(db.alias()).filter(name=name).first()
+    limit_row = db.rows(Limit).filter(name=name).first()
     if limit_row is None:
         return
     with limit_rows.locked():
         backlogs.revive(limit_row.pk, limit)
         if limit_row.control == keys.THROTTLE:
-            rows = Backlog.objects.using(db.alias()).filter(function=limit_row.function)
+            rows = db.rows(Backlog).filter(function=limit_row.function)
             backlogs.hasten(rows)
 
 
@@ -351,9 +349,7 @@ def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
     """End runs that are not to start; who invoked one is told."""
     if not reasons:
         return
-    rows = Run.objects.using(db.alias()).filter(
-        backlogs.undecided(), pk__in=list(reasons)
-    )
+    rows = db.rows(Run).filter(backlogs.undecided(), pk__in=list(reasons))
     apart = rows.exclude(parent__isnull=True, started_at__isnull=True)
     several = list(apart.defer("data", "output"))
     for run in several:
@@ -372,7 +368,7 @@ def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
 
 def _replace(replaced: Mapping[uuid.UUID, uuid.UUID]) -> None:
     """Cancel the live runs of singletons whose place newer ones take."""
-    rows = Run.objects.using(db.alias()).filter(pk__in=list(replaced))
+    rows = db.rows(Run).filter(pk__in=list(replaced))
     for run in rows.defer("data", "output"):
         reason = f"singleton: run {replaced[run.pk]} takes its place."
         _guarded_run(run, partial(finish.cancel, run, reason))

@@ -67,7 +67,7 @@ def heartbeat(text: str) -> None:
     wait = _wait(text)
     if wait is None:
         raise CallbackClosed
-    beats = Wait.objects.using(db.alias()).filter(
+    beats = db.rows(Wait).filter(
         run_id=wait.run_id, step=wait.step, kind=WaitKind.TIMEOUT, name="heartbeat"
     )
     for beat in beats:

@@ -144,6 +144,6 @@ def _follower(handler: Function, run: Run, end: End) -> Run:
 
 def _ring_parent(run: Run) -> None:
     if run.parent_id and run.parent_relation == INVOKE:
-        queues = Run.objects.using(db.alias()).filter(pk=run.parent_id)
+        queues = db.rows(Run).filter(pk=run.parent_id)
         for queue in queues.values_list("queue", flat=True):
             notifier.notify(queue)

@@ -77,7 +77,7 @@ def holder(taken: Taken) -> Run:
     if not taken.same:
         msg = f"{what} of {function!r} was used with other data, by run {taken.run_id}."
         raise DuplicateKeyError(msg)
-    run = Run.objects.using(db.alias()).filter(pk=taken.run_id).first()
+    run = db.rows(Run).filter(pk=taken.run_id).first()
     if run is None:
         msg = (
             f"{what} of this call of {function!r} was used by run {taken.run_id}. This "

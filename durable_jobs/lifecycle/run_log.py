@@ -155,7 +155,7 @@ def subject(run: Run) -> str:
     known = _known_subject(run)
     if known or "_subject" in run.__dict__:
         return known
-    rows = Subject.objects.using(db.alias()).filter(run_id=run.pk).order_by("pk")
+    rows = db.rows(Subject).filter(run_id=run.pk).order_by("pk")
     try:
         found = ", ".join(str(one) for one in rows[:SUBJECTS])
     except DatabaseError:

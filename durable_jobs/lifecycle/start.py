@@ -148,10 +148,8 @@ def insert(starts: Sequence[NewRun]) -> list[Run]:
     if limits or subjects:
         with db.joined():
             runs.insert(rows)
-            Wait.objects.using(db.alias()).bulk_create(limits)
-            Subject.objects.using(db.alias()).bulk_create(
-                subjects, ignore_conflicts=True
-            )
+            db.rows(Wait).bulk_create(limits)
+            db.rows(Subject).bulk_create(subjects, ignore_conflicts=True)
     else:
         runs.insert(rows)
     db.note_made(run.pk for run in rows)

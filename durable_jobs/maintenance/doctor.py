@@ -142,7 +142,7 @@ def _late(oldest: timedelta) -> Iterator[Finding]:
     yield from _tick(now)
     yield from _other_installation(now)
     overdue = now - GRACE
-    runs = Run.objects.using(db.alias())
+    runs = db.rows(Run)
     yield from _found(
         "expired-lease",
         "runs are held by workers that are gone, and were not taken back",
@@ -151,12 +151,12 @@ def _late(oldest: timedelta) -> Iterator[Finding]:
     yield from _found(
         "overdue-wait",
         "waits are due, and were not ended",
-        Wait.objects.using(db.alias()).filter(due_at__lte=overdue),
+        db.rows(Wait).filter(due_at__lte=overdue),
     )
     yield from _found(
         "undelivered-event",
         "events were not offered to what waits for them",
-        Event.objects.using(db.alias()).filter(
+        db.rows(Event).filter(
             pending=True,
             ts__lte=overdue,
             received_at__lte=overdue,
@@ -173,7 +173,7 @@ def _late(oldest: timedelta) -> Iterator[Finding]:
 
 def _failing(now: datetime) -> Iterator[Finding]:
     """Give the items that sweeps try again and again, by their kinds."""
-    rows = SweepError.objects.using(db.alias()).filter(until__gte=now - GRACE)
+    rows = db.rows(SweepError).filter(until__gte=now - GRACE)
     kinds = rows.order_by("kind").values("kind").annotate(count=Count("pk"))
     for row in kinds:
         examples = rows.filter(kind=row["kind"]).order_by("-last_at")[:EXAMPLES]
@@ -188,9 +188,7 @@ def _failing(now: datetime) -> Iterator[Finding]:
 
 def _to_be_begun(moment: datetime) -> QuerySet[Run]:
     """Return the runs that were ready at a moment, and that nothing holds back."""
-    rows = Run.objects.using(db.alias()).filter(
-        status=RunStatus.QUEUED, due_at__lte=moment
-    )
+    rows = db.rows(Run).filter(status=RunStatus.QUEUED, due_at__lte=moment)
     rows = rows.exclude(function__in=workers.missing().values("function"))
     # As claims look for them: what is paused, nobody could claim.
     rows = rows.exclude(started_at__isnull=True, function__in=pauses.functions())
@@ -216,7 +214,7 @@ def _tick(now: datetime) -> Iterator[Finding]:
 
 def last_tick() -> datetime | None:
     """Return when somebody ticked last, to ten seconds."""
-    rows = Worker.objects.using(db.alias()).filter(name=tick.TICK)
+    rows = db.rows(Worker).filter(name=tick.TICK)
     return rows.values_list("seen_at", flat=True).first()
 
 
@@ -224,7 +222,7 @@ def last_tick() -> datetime | None:
 
 
 def _other_installation(now: datetime) -> Iterator[Finding]:
-    rows = Installation.objects.using(db.alias())
+    rows = db.rows(Installation)
     for row in rows.filter(other_seen_at__gt=now - OTHER_SEEN):
         yield Finding(
             check="other-installation",
@@ -235,7 +233,7 @@ def _other_installation(now: datetime) -> Iterator[Finding]:
 
 
 def _worth_knowing() -> Iterator[Finding]:
-    live = Run.objects.using(db.alias()).filter(status__in=sorted(LIVE))
+    live = db.rows(Run).filter(status__in=sorted(LIVE))
     yield from _unknown(live)
     yield from _unserved()
     paused = live.filter(status=RunStatus.PAUSED).values("reason")
@@ -249,7 +247,7 @@ def _worth_knowing() -> Iterator[Finding]:
     crashing = live.filter(crash_count__gt=1, status__in=_EXECUTABLE)
     for found in _found("crashing-run", "runs keep losing their worker", crashing):
         yield replace(found, problem=False)
-    for pause in Pause.objects.using(db.alias()).order_by("pk"):
+    for pause in db.rows(Pause).order_by("pk"):
         cause = f": {pause.reason}" if pause.reason else ""
         what = f"key {pause.key} of {pause.name!r}" if pause.key else repr(pause.name)
         yield Finding(
@@ -301,16 +299,16 @@ _EXECUTABLE = [RunStatus.QUEUED.value, RunStatus.RUNNING.value]
 
 def _figures() -> dict[str, Any]:
     now = clock.now()
-    runs = Run.objects.using(db.alias())
+    runs = db.rows(Run)
     live = runs.filter(status__in=sorted(LIVE)).order_by().values_list("status")
-    pending = Event.objects.using(db.alias()).filter(pending=True, ts__lte=now)
+    pending = db.rows(Event).filter(pending=True, ts__lte=now)
     expired = runs.filter(lease_token__isnull=False, lease_until__lt=now)
     seen = last_tick()
     return {
         "last_tick_seconds": _age(seen, now),
         "oldest_ready_seconds": _age(_ready_since(now), now),
         "runs": dict(live.annotate(count=Count("pk"))),
-        "waits": Wait.objects.using(db.alias()).count(),
+        "waits": db.rows(Wait).count(),
         "expired_leases": expired.count(),
         "pending_events": pending.count(),
         "functions": len(registry),

@@ -17,7 +17,7 @@ def heartbeat(
 ) -> None:
     """Write that a process is there now."""
     now = clock.now()
-    rows = Worker.objects.using(db.alias())
+    rows = db.rows(Worker)
     if not rows.filter(name=name).update(seen_at=now):
         first = Worker(
             name=name,
@@ -32,5 +32,5 @@ def heartbeat(
 
 def deregister(name: str) -> None:
     """Write that a process is there no more."""
-    rows = Worker.objects.using(db.alias()).filter(name=name)
+    rows = db.rows(Worker).filter(name=name)
     rows._raw_delete(db.alias())

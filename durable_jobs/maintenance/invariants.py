@@ -35,11 +35,11 @@ class Violation:
 
 
 def _runs(**filters: Any) -> QuerySet[Run]:
-    return Run.objects.using(db.alias()).filter(**filters)
+    return db.rows(Run).filter(**filters)
 
 
 def _waits(**filters: Any) -> QuerySet[Wait]:
-    return Wait.objects.using(db.alias()).filter(**filters)
+    return db.rows(Wait).filter(**filters)
 
 
 def _running_without_lease() -> QuerySet[Run]:
@@ -62,7 +62,7 @@ def _waits_of_the_ended() -> QuerySet[Wait]:
 
 
 def _waits_of_ended_steps() -> QuerySet[Wait]:
-    ended = Step.objects.using(db.alias()).filter(
+    ended = db.rows(Step).filter(
         run_id=OuterRef("run_id"), key=OuterRef("step"), status__in=sorted(STEP_ENDED)
     )
     live = _runs(pk=OuterRef("run_id"), status__in=sorted(LIVE))
@@ -92,7 +92,7 @@ def _children_of_nobody() -> QuerySet[Run]:
 
 def _open_steps_of_the_ended() -> QuerySet[Step]:
     ended = _runs(pk=OuterRef("run_id"), status__in=sorted(TERMINAL))
-    steps = Step.objects.using(db.alias()).exclude(status__in=sorted(STEP_ENDED))
+    steps = db.rows(Step).exclude(status__in=sorted(STEP_ENDED))
     return steps.filter(Exists(ended)).defer("input", "output", "logs")
 
 

@@ -51,8 +51,8 @@ def sweep() -> int:
 
 def _behind_limits(known: list[str]) -> set[str]:
     """Return unknown functions of runs that no claim meets: limits hold them back."""
-    backlogs = Backlog.objects.using(db.alias()).exclude(function__in=known).order_by()
-    arrived = Run.objects.using(db.alias()).filter(
+    backlogs = db.rows(Backlog).exclude(function__in=known).order_by()
+    arrived = db.rows(Run).filter(
         status=RunStatus.QUEUED, backlog__lt=0, due_at__lte=clock.now()
     )
     arrived = arrived.exclude(function__in=known).order_by("due_at")
@@ -77,9 +77,7 @@ def _judge(known: set[str]) -> int:
 
 
 def _live(function: str) -> bool:
-    rows = Run.objects.using(db.alias()).filter(
-        function=function, status__in=sorted(LIVE)
-    )
+    rows = db.rows(Run).filter(function=function, status__in=sorted(LIVE))
     return rows.exists()
 
 
@@ -107,7 +105,7 @@ def began(queues: Iterable[str]) -> None:
 
 def resume(known: Iterable[str]) -> int:
     """Resume runs that an earlier release paused because it lacked their function."""
-    rows = Run.objects.using(db.alias()).filter(
+    rows = db.rows(Run).filter(
         status=RunStatus.PAUSED,
         function__in=list(known),
         reason__startswith=PAUSED_BEFORE,

@@ -71,7 +71,7 @@ def _runs(status: str, until: datetime, named: datetime) -> QuerySet[Run]:
     """Return ended runs; one whose live parent may still ask for it stays."""
     live_parent = Run.objects.filter(pk=OuterRef("parent_id"), ended_at__isnull=True)
     return (
-        Run.objects.using(db.alias())
+        db.rows(Run)
         .filter(ended_at__lt=until, status=status)
         .exclude(Exists(live_parent))
         # Under its key it is to be found for that long, whatever became of it.
@@ -81,25 +81,25 @@ def _runs(status: str, until: datetime, named: datetime) -> QuerySet[Run]:
 
 
 def _events(until: datetime) -> QuerySet[Event]:
-    rows = Event.objects.using(db.alias()).filter(received_at__lt=until, pending=False)
+    rows = db.rows(Event).filter(received_at__lt=until, pending=False)
     return rows.order_by("received_at")
 
 
 def _keys(now: datetime) -> QuerySet[IdempotencyKey]:
     """Return keys whose time is over and whose run has ended or is gone."""
     live = Run.objects.filter(pk=OuterRef("run_id"), ended_at__isnull=True)
-    rows = IdempotencyKey.objects.using(db.alias()).filter(expires_at__lt=now)
+    rows = db.rows(IdempotencyKey).filter(expires_at__lt=now)
     return rows.exclude(Exists(live))
 
 
 def _workers(until: datetime) -> QuerySet[Worker]:
-    rows = Worker.objects.using(db.alias()).filter(kind="worker", seen_at__lt=until)
+    rows = db.rows(Worker).filter(kind="worker", seen_at__lt=until)
     return rows.order_by("seen_at")
 
 
 def _errors(until: datetime) -> QuerySet[SweepError]:
     """Return the errors of items that were not tried again: they are gone, or done."""
-    rows = SweepError.objects.using(db.alias()).filter(until__lt=until)
+    rows = db.rows(SweepError).filter(until__lt=until)
     return rows.order_by("until")
 
 

@@ -29,7 +29,7 @@ BATCH = 4
 def sweep() -> int:
     """Count what is not counted yet, the newest first; return how many periods."""
     newest = begin_of(clock.now() - SETTLED) - LENGTH
-    rows = RunStats.objects.using(db.alias())
+    rows = db.rows(RunStats)
 
     def count(periods: Sequence[datetime]) -> None:
         # What another has counted meanwhile stays: one statement, all or nothing.
@@ -47,7 +47,7 @@ def _missing(newest: datetime, leaving: Set[str]) -> list[datetime]:
 
     ``leaving``: periods that failed, and are not to be tried yet.
     """
-    counted = RunStats.objects.using(db.alias()).filter(
+    counted = db.rows(RunStats).filter(
         function="", status="", since__gt=newest - BACK, since__lte=newest
     )
     ends = counted.aggregate(first=Min("since"), last=Max("since"), n=Count("pk"))
@@ -76,7 +76,7 @@ def _missing(newest: datetime, leaving: Set[str]) -> list[datetime]:
 
 def _count(periods: Sequence[datetime]) -> list[RunStats]:
     """Return the counts of periods that follow each other, by one query."""
-    ended = Run.objects.using(db.alias()).filter(
+    ended = db.rows(Run).filter(
         ended_at__gte=min(periods), ended_at__lt=max(periods) + LENGTH
     )
     whens = [

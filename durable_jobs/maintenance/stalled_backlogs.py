@@ -50,10 +50,10 @@ def _every(kind: type[Model]) -> QuerySet[Any]:
 
 def lost_slots() -> QuerySet[Slot]:
     """Return slots that are held by runs that may hold none."""
-    runs = Run.objects.using(db.alias()).filter(pk=OuterRef("run_id"))
+    runs = db.rows(Run).filter(pk=OuterRef("run_id"))
     let_through = Q(status=RunStatus.QUEUED, backlog__isnull=True)
     executing = let_through | Q(lease_token__isnull=False)
-    held = Slot.objects.using(db.alias()).filter(released_at__isnull=True)
+    held = db.rows(Slot).filter(released_at__isnull=True)
     live = Exists(runs.filter(status__in=sorted(LIVE)))
     return held.filter(~live | Q(steps=True) & ~Exists(runs.filter(executing)))
 
@@ -75,7 +75,7 @@ def _redeclared() -> int:
         return 0
     _declared.clear()
     _declared.update(current)
-    rows = Backlog.objects.using(db.alias()).filter(function__in=changed)
+    rows = db.rows(Backlog).filter(function__in=changed)
     with limits.locked():
         for function in changed:
             if current[function].throttle is not None:
@@ -142,7 +142,7 @@ def _arrive_again() -> int:
     rows = backlogs.strays().values_list("pk", flat=True)[:BATCH]
 
     def arrive(keys: Sequence[Any]) -> None:
-        chosen = Run.objects.using(db.alias()).filter(pk__in=keys)
+        chosen = db.rows(Run).filter(pk__in=keys)
         chosen.filter(status=RunStatus.QUEUED).update(backlog=F("requeue_to"))
 
     return item_errors.in_batch("stray", list(rows), arrive)
@@ -150,7 +150,7 @@ def _arrive_again() -> int:
 
 def _inside() -> QuerySet[Run]:
     """Return the queued runs of the backlog that a query is about."""
-    return Run.objects.using(db.alias()).filter(
+    return db.rows(Run).filter(
         status=RunStatus.QUEUED, backlog__isnull=False, backlog=OuterRef("pk")
     )
 

@@ -78,9 +78,9 @@ def pending() -> set[str]:
 def _questions(
     now: datetime, noted: datetime, known: tuple[str, ...]
 ) -> dict[str, Exists]:
-    runs = Run.objects.using(db.alias())
-    waits = Wait.objects.using(db.alias())
-    schedules = Schedule.objects.using(db.alias())
+    runs = db.rows(Run)
+    waits = db.rows(Wait)
+    schedules = db.rows(Schedule)
     return {
         "timers": Exists(waits.filter(due_at__isnull=False, due_at__lte=now)),
         "leases": Exists(runs.filter(lease_token__isnull=False, lease_until__lt=now)),
@@ -89,9 +89,7 @@ def _questions(
             runs.filter(status=RunStatus.QUEUED, backlog__isnull=True, due_at__lte=now)
         ),
         "crons": Exists(schedules.filter(due_at__lte=now)),
-        "fresh": Exists(
-            Worker.objects.using(db.alias()).filter(name=TICK, seen_at__gt=noted)
-        ),
+        "fresh": Exists(db.rows(Worker).filter(name=TICK, seen_at__gt=noted)),
         **admission.questions(now, known),
     }
 
@@ -123,9 +121,7 @@ def renotify() -> int:
 
 
 def _eligible_in(now: datetime, queue: str) -> exists_probe.Questions:
-    queued = Run.objects.using(db.alias()).filter(
-        status=RunStatus.QUEUED, backlog__isnull=True
-    )
+    queued = db.rows(Run).filter(status=RunStatus.QUEUED, backlog__isnull=True)
     # As claims look for them: of what is paused, nobody could claim anything.
     ready = (
         queued.filter(due_at__lte=now, queue=queue)
@@ -144,7 +140,7 @@ _eligible = exists_probe.Probe(_eligible_in)
 
 def seconds_since_tick() -> float:
     """Return how many seconds ago somebody noted a tick; infinite for never."""
-    rows = Worker.objects.using(db.alias()).filter(name=TICK)
+    rows = db.rows(Worker).filter(name=TICK)
     seen = rows.values_list("seen_at", flat=True).first()
     return float("inf") if seen is None else (clock.now() - seen).total_seconds()
 

@@ -137,12 +137,12 @@ def _start_by(wait: Wait) -> None:
     run = _run(wait)
     if run is not None and run.started_at is None:
         finish.cancel(run, "It was not started in time (timeouts.start).")
-    Wait.objects.using(db.alias()).filter(pk=wait.pk)._raw_delete(db.alias())
+    db.rows(Wait).filter(pk=wait.pk)._raw_delete(db.alias())
 
 
 def _finish_by(wait: Wait) -> None:
     """Cancel a run that takes too long; its time in the queue does not count."""
-    run, rows = _run(wait), Wait.objects.using(db.alias()).filter(pk=wait.pk)
+    run, rows = _run(wait), db.rows(Wait).filter(pk=wait.pk)
     if run is not None:
         now = clock.now()
         length = timedelta(seconds=(wait.condition or {}).get("seconds", 0))
@@ -156,7 +156,7 @@ def _finish_by(wait: Wait) -> None:
 
 
 def _run(wait: Wait) -> Run | None:
-    return Run.objects.using(db.alias()).filter(pk=wait.run_id).first()
+    return db.rows(Run).filter(pk=wait.run_id).first()
 
 
 _ENDS: dict[WaitKind, Callable[[Wait], None]] = {

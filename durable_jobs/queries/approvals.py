@@ -38,7 +38,7 @@ def waiting(names: Iterable[str], after: int, limit: int) -> list[Wait]:
 
     ``after`` is the key of the last one that was seen.
     """
-    every = Wait.objects.using(db.alias()).filter(
+    every = db.rows(Wait).filter(
         kind=WaitKind.APPROVAL, name__in=list(names), pk__gt=after
     )
     rows = visibility.of_runs(every)
@@ -57,7 +57,7 @@ def with_runs(waits: Sequence[Wait]) -> list[Wait]:
 
 def ends(waits: Sequence[Wait]) -> dict[tuple[uuid.UUID, str], datetime]:
     """Return when the steps that wait give up, for those that do."""
-    rows = Wait.objects.using(db.alias()).filter(
+    rows = db.rows(Wait).filter(
         run_id__in={wait.run_id for wait in waits}, kind=WaitKind.TIMEOUT
     )
     found = rows.values_list("run_id", "step", "due_at")

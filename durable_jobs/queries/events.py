@@ -25,7 +25,7 @@ def woken(event_id: str) -> list[Step]:
 
     One more than ``MOST`` stands for more of them.
     """
-    steps = visibility.of_runs(Step.objects.using(db.alias()))
+    steps = visibility.of_runs(db.rows(Step))
     rows = (
         steps.filter(kind__in=EVENT_WAITS)
         .alias(event=EventOf(F("detail")))

@@ -33,7 +33,7 @@ def explain(run: Run, *, keys: bool = True) -> Explanation:
     ``keys``: whether the values of flow control are told, and what failed in a limit's
     own code: both may be of a payload.
     """
-    row = Run.objects.using(db.alias()).defer("data", "output").get(pk=run.pk)
+    row = db.rows(Run).defer("data", "output").get(pk=run.pk)
     if row.status != RunStatus.QUEUED:
         reason = f": {row.reason}" if row.reason else "."
         text = f"The run is {row.status}{reason}"
@@ -107,7 +107,7 @@ def _line(run: Run) -> QuerySet[Run]:
     """Return the line that a run stands in."""
     if run.backlog is not None:
         return backlogs.waiting(run.backlog)
-    return Run.objects.using(db.alias()).filter(
+    return db.rows(Run).filter(
         status=RunStatus.QUEUED,
         backlog__isnull=True,
         queue=run.queue,
@@ -122,7 +122,7 @@ def _ahead(line: QuerySet[Run], run: Run) -> int:
 
 
 def _in_backlog(run: Run, told: bool) -> Explanation:
-    backlog = Backlog.objects.using(db.alias()).filter(pk=run.backlog or 0).first()
+    backlog = db.rows(Backlog).filter(pk=run.backlog or 0).first()
     function = registry.find(run.function)
     ahead = _ahead(backlogs.waiting(run.backlog or 0), run)
     if backlog is None or function is None:
@@ -131,9 +131,7 @@ def _in_backlog(run: Run, told: bool) -> Explanation:
     keyed_limits = keys.keyed_limits(
         function, run.flow or {}, starting=backlog.for_new_runs
     )
-    rows = Limit.objects.using(db.alias()).filter(
-        name__in=[p.name for p in keyed_limits]
-    )
+    rows = db.rows(Limit).filter(name__in=[p.name for p in keyed_limits])
     known = {limit_row.name: limit_row for limit_row in rows}
     for keyed_limit in keyed_limits:
         limit_row = known.get(keyed_limit.name)
@@ -224,7 +222,7 @@ def _throttled(
 
 def _estimate(run: Run, ahead: int, limit: int) -> datetime | None:
     """Return when a slot may be free, by how long the last runs held theirs."""
-    rows: Any = Run.objects.using(db.alias()).filter(
+    rows: Any = db.rows(Run).filter(
         function=run.function,
         status=RunStatus.COMPLETED,
         started_at__isnull=False,

@@ -122,7 +122,7 @@ def health_of(runs: Iterable[Brief], looked_through: int) -> FunctionHealth:
 
 def pauses(function_ids: Collection[str] | None = None) -> dict[str, list[Pause]]:
     """Return the pauses of functions and of their keys, by function."""
-    every = Pause.objects.using(db.alias()).exclude(kind=Pause.QUEUE)
+    every = db.rows(Pause).exclude(kind=Pause.QUEUE)
     rows = visibility.pauses(every)
     if function_ids is not None:
         rows = rows.filter(name__in=list(function_ids))
@@ -134,9 +134,7 @@ def pauses(function_ids: Collection[str] | None = None) -> dict[str, list[Pause]
 
 def crons(function_ids: Collection[str]) -> dict[str, list[Schedule]]:
     """Return the schedules that the code declares, by function, the next first."""
-    rows = Schedule.objects.using(db.alias()).filter(
-        declared=True, function__in=list(function_ids)
-    )
+    rows = db.rows(Schedule).filter(declared=True, function__in=list(function_ids))
     found: dict[str, list[Schedule]] = {}
     for row in rows.defer("data", "queued_occurrences").order_by("due_at", "pk"):
         found.setdefault(row.function, []).append(row)
@@ -204,7 +202,7 @@ def error_groups(runs: Iterable[Brief]) -> list[Group]:
 def _name_steps(groups: Iterable[Group]) -> None:
     """Put the names of steps in the place of their keys, which errors have."""
     keys = {ids.step_pk(one.run, one.step): one for one in groups if one.step}
-    rows = Step.objects.using(db.alias()).filter(pk__in=list(keys))
+    rows = db.rows(Step).filter(pk__in=list(keys))
     for pk, name in rows.values_list("pk", "name"):
         keys[pk].step = name
 

@@ -17,7 +17,7 @@ def recent(
     *, function: str | None = None, status: str | None = None, limit: int = 20
 ) -> list[Run]:
     """Return the newest runs, without what they were given and what they gave."""
-    rows = Run.objects.using(db.alias()).defer("data", "output", "error", "event_meta")
+    rows = db.rows(Run).defer("data", "output", "error", "event_meta")
     if function is not None:
         rows = rows.filter(function=function)
     if status is not None:

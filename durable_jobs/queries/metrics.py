@@ -62,7 +62,7 @@ def figures() -> Figures:
 
 def _live() -> dict[str, int]:
     runs = visibility.runs()
-    waits = Wait.objects.using(db.alias()).exclude(kind__in=_ENDS)
+    waits = db.rows(Wait).exclude(kind__in=_ENDS)
     return {
         RunStatus.QUEUED: _count(runs.filter(status=RunStatus.QUEUED)),
         # By their leases: of their status there is no index.
@@ -96,7 +96,7 @@ def _queue(name: str, now: datetime) -> QueueMetrics:
 
 
 def _workers(now: datetime) -> dict[str, int]:
-    rows = Worker.objects.using(db.alias()).filter(seen_at__gt=now - SEEN)
+    rows = db.rows(Worker).filter(seen_at__gt=now - SEEN)
     return dict(rows.order_by().values_list("kind").annotate(count=Count("pk")))
 
 

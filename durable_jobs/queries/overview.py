@@ -196,13 +196,13 @@ def _oldest(now: datetime) -> timedelta | None:
 
 
 def _ticked() -> datetime | None:
-    rows = Worker.objects.using(db.alias()).filter(kind="beat")
+    rows = db.rows(Worker).filter(kind="beat")
     last: datetime | None = rows.aggregate(last=Max("seen_at"))["last"]
     return last
 
 
 def _workers(now: datetime) -> int:
-    rows = Worker.objects.using(db.alias()).filter(seen_at__gte=now - SEEN)
+    rows = db.rows(Worker).filter(seen_at__gte=now - SEEN)
     return int(rows.exclude(kind="beat").count())
 
 
@@ -214,8 +214,8 @@ class _Ended:
 
     def __init__(self, now: datetime) -> None:
         self._now = now
-        self._tallies = RunStats.objects.using(db.alias()).exclude(function="")
-        marks = RunStats.objects.using(db.alias()).filter(function="")
+        self._tallies = db.rows(RunStats).exclude(function="")
+        marks = db.rows(RunStats).filter(function="")
         first = now - PERIODS[0][1]
         if visibility.is_narrowed():  # the tallies are of all runs
             self._tallies, marks = self._tallies.none(), marks.none()
@@ -346,7 +346,7 @@ def _attention(now: datetime) -> Iterator[Attention]:
         filters = {"status": RunStatus.FAILED.value, "function": function}
         yield Attention(what="exhausted", count=count, name=function, filters=filters)
     yield from _unknown()
-    pauses = visibility.pauses(Pause.objects.using(db.alias()))
+    pauses = visibility.pauses(db.rows(Pause))
     for pause in pauses.order_by("-paused_at")[:GROUPS]:
         yield Attention(
             what=f"paused-{pause.kind}",
@@ -354,7 +354,7 @@ def _attention(now: datetime) -> Iterator[Attention]:
             key=pause.key,
             reason=pause.reason,
         )
-    limit_rows = visibility.limits(Limit.objects.using(db.alias()).exclude(error=""))
+    limit_rows = visibility.limits(db.rows(Limit).exclude(error=""))
     for limit_row in limit_rows.order_by("-used_at")[:GROUPS]:
         yield Attention(
             what="limit",

@@ -67,4 +67,4 @@ def of_run(run_id: uuid.UUID) -> Progress | None:
 
 
 def _steps(run_id: uuid.UUID) -> QuerySet[Step]:
-    return Step.objects.using(db.alias()).filter(run_id=run_id).exclude(kind__in=AROUND)
+    return db.rows(Step).filter(run_id=run_id).exclude(kind__in=AROUND)

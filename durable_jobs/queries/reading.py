@@ -40,7 +40,7 @@ def schedules_page(
     function: str | None, limit: int, above: int | None
 ) -> tuple[list[Schedule], int | None]:
     """Return the schedules above an id, and the id above which the next ones are."""
-    every = visibility.schedules(Schedule.objects.using(db.alias()))
+    every = visibility.schedules(db.rows(Schedule))
     rows = every.defer("data", "queued_occurrences").order_by("pk")
     if function is not None:
         rows = rows.filter(function=function)
@@ -58,7 +58,7 @@ def run(key: uuid.UUID) -> Run | None:
 
 def schedule(key: int) -> Schedule | None:
     """Return a schedule."""
-    rows = visibility.schedules(Schedule.objects.using(db.alias()))
+    rows = visibility.schedules(db.rows(Schedule))
     found: Schedule | None = rows.filter(pk=key).first()
     return found
 
@@ -73,25 +73,25 @@ def payloads(of: Run | Step, names: Iterable[str]) -> dict[str, Any]:
 
 def steps(of: Run) -> list[Step]:
     """Return a run's steps in the order of recording, without their payloads."""
-    rows = Step.objects.using(db.alias()).filter(run_id=of.pk)
+    rows = db.rows(Step).filter(run_id=of.pk)
     return list(rows.order_by("position", "pk").defer(*STEP_PAYLOADS))
 
 
 def step(of: Run, key: str) -> Step | None:
     """Return a step of a run by its key, without its payloads."""
-    rows = Step.objects.using(db.alias()).filter(pk=ids.step_pk(of.pk, key))
+    rows = db.rows(Step).filter(pk=ids.step_pk(of.pk, key))
     return rows.defer(*STEP_PAYLOADS).first()
 
 
 def step_of_any(key: uuid.UUID, kind: str) -> Step | None:
     """Return a step of a kind by its own id, whatever its run."""
-    rows = visibility.of_runs(Step.objects.using(db.alias()))
+    rows = visibility.of_runs(db.rows(Step))
     return rows.filter(pk=key, kind=kind).defer(*STEP_PAYLOADS).first()
 
 
 def attempts(of: Step) -> list[FailedAttempt]:
     """Return the first failed attempts of a step."""
-    rows = FailedAttempt.objects.using(db.alias()).filter(run_id=of.run_id, step=of.key)
+    rows = db.rows(FailedAttempt).filter(run_id=of.run_id, step=of.key)
     return list(rows.order_by("pk")[:MOST_ATTEMPTS])
 
 

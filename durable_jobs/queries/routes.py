@@ -27,7 +27,7 @@ def described(event: Event) -> str:
         return text
     if event.route_after is None:
         return f"{text} {_('The next turn of the router goes on.')}"
-    rows = SweepError.objects.using(db.alias()).filter(kind="event", item=event.pk)
+    rows = db.rows(SweepError).filter(kind="event", item=event.pk)
     failed = rows.values_list("count", flat=True).first() or 1
     again = _("It failed %(count)s times and is tried again at %(at)s.")
     at = event.route_after.isoformat(timespec="seconds")
@@ -36,11 +36,9 @@ def described(event: Event) -> str:
 
 def unrouted_for(run: Run) -> list[Event]:
     """Return pending events with a name that a run waits for, the earliest first."""
-    waits = Wait.objects.using(db.alias()).filter(run_id=run.pk, kind=WaitKind.EVENT)
+    waits = db.rows(Wait).filter(run_id=run.pk, kind=WaitKind.EVENT)
     names = list(waits.values_list("name", flat=True)[:MOST])
     if not names:
         return []
-    rows = Event.objects.using(db.alias()).filter(
-        pending=True, ts__lte=clock.now(), name__in=names
-    )
+    rows = db.rows(Event).filter(pending=True, ts__lte=clock.now(), name__in=names)
     return list(rows.defer("data", "user").order_by("ts")[:3])

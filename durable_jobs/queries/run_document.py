@@ -26,7 +26,7 @@ def history(run: Run) -> dict[str, Any]:
     Without what the steps logged, which no test needs.
     """
     texts = {f"{name}_text": Cast(name, TextField()) for name in ("data", "output")}
-    rows = Run.objects.using(db.alias()).filter(pk=run.pk)
+    rows = db.rows(Run).filter(pk=run.pk)
     found = rows.annotate(**texts).values(
         *_RUN, *texts, "event_meta", "error", "queued_at", *_TIMES
     )[0]
@@ -44,7 +44,7 @@ def history(run: Run) -> dict[str, Any]:
 
 
 def _steps(run: Run) -> list[dict[str, Any]]:
-    rows = Step.objects.using(db.alias()).filter(run_id=run.pk)
+    rows = db.rows(Step).filter(run_id=run.pk)
     texts = {f"{name}_text": Cast(name, TextField()) for name in ("input", "output")}
     values = rows.annotate(**texts).values(*_STEP, *_TIMES, "parent__key", *texts)
     return [

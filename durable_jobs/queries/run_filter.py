@@ -239,7 +239,7 @@ def _subject(values: tuple[str, ...]) -> Q:
     if "." not in label or not key:
         msg = f"Expected app.model:key as 'subject', got {values[0]!r:.80}."
         raise FilterError(msg)
-    rows = Subject.objects.using(db.alias())
+    rows = db.rows(Subject)
     return Q(pk__in=rows.filter(model=label.lower(), object_pk=key).values("run_id"))
 
 

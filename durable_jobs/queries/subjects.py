@@ -112,7 +112,7 @@ FROM asked
 
 
 def _subjects(model: type[Model]) -> QuerySet[Any]:
-    rows = Subject.objects.using(db.alias()).filter(model=label_of(model))
+    rows = db.rows(Subject).filter(model=label_of(model))
     return visibility.of_runs(rows)
 
 

@@ -52,7 +52,7 @@ class TimelineRow:
 def timeline(run: Run) -> list[TimelineRow]:
     """Return a run's steps in the order of recording, each below its parent."""
     steps = (
-        Step.objects.using(db.alias())
+        db.rows(Step)
         .filter(run_id=run.pk)
         .order_by("position", "pk")
         .defer("input", "output", "logs")  # which may be large, and are not shown
@@ -177,7 +177,7 @@ def _bar(row: TimelineRow, whole: timedelta) -> str:
 def _failures(run: Run) -> dict[str, list[str]]:
     """Return what went wrong in the attempts that others followed, by step."""
     found: dict[str, list[str]] = {}
-    rows = FailedAttempt.objects.using(db.alias()).filter(run_id=run.pk).order_by("pk")
+    rows = db.rows(FailedAttempt).filter(run_id=run.pk).order_by("pk")
     for row in rows.defer("logs"):
         text = f"attempt {row.number + 1} failed: {_error(row.error)}"
         found.setdefault(row.step, []).append(text)

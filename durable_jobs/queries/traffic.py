@@ -77,7 +77,7 @@ class Process:
 
 def pauses() -> list[Pause]:
     """Return what is paused, the latest first."""
-    rows = visibility.pauses(Pause.objects.using(db.alias()))
+    rows = visibility.pauses(db.rows(Pause))
     return list(rows.order_by("-paused_at", "-pk")[:PAUSES])
 
 
@@ -95,7 +95,7 @@ def processes(held: Iterable[dict[str, Any]]) -> list[Process]:
     for row in held:
         runs[row["worker"]] += row["runs"]
         queues.setdefault(row["worker"], set()).add(row["queue"])
-    rows = Worker.objects.using(db.alias()).order_by("-seen_at", "name")[:WORKERS]
+    rows = db.rows(Worker).order_by("-seen_at", "name")[:WORKERS]
     since = clock.now() - SEEN
     found = {
         row.name: Process(
@@ -178,7 +178,7 @@ def _ready_by_queue(names: Sequence[str]) -> dict[str, tuple[int, datetime]]:
 
 
 def _lines_by_queue() -> dict[str, int]:
-    blocked = Backlog.objects.using(db.alias()).filter(blocked_on__isnull=False)
+    blocked = db.rows(Backlog).filter(blocked_on__isnull=False)
     rows = visibility.backlogs(blocked)
     chosen = only(rows.order_by("blocked_on", "eligible_at", "promoted_count"), COUNTED)
     counted = chosen.values_list("queue").annotate(count=Count("pk"))
@@ -236,7 +236,7 @@ def limits(
 def _chosen(function: str, key: str) -> QuerySet[Limit]:
     if "\x00" in function + key:
         raise FilterError("Expected a text without null characters.")
-    rows = visibility.limits(Limit.objects.using(db.alias()).exclude(control="lock"))
+    rows = visibility.limits(db.rows(Limit).exclude(control="lock"))
     known = registry.find(function)
     if known is not None and key:
         names = [
@@ -315,7 +315,7 @@ def _keyed_limits(function: Function, text: str) -> Iterator[KeyedLimit]:
 def _fill(found: Sequence[LimitUsage]) -> None:
     """Add who holds the limits, and who waits for them."""
     by_limit = {limit.row.pk: limit for limit in found}
-    every = Slot.objects.using(db.alias()).filter(released_at__isnull=True)
+    every = db.rows(Slot).filter(released_at__isnull=True)
     held = visibility.of_runs(every)
     at = {pk: held.filter(limit_id=pk).order_by("pk") for pk in by_limit}
     for pk, count in together(
@@ -338,7 +338,7 @@ def _fill(found: Sequence[LimitUsage]) -> None:
 
 
 def _fill_lines(by_limit: dict[int, LimitUsage]) -> None:
-    rows = visibility.backlogs(Backlog.objects.using(db.alias()))
+    rows = visibility.backlogs(db.rows(Backlog))
     chosen = together(
         only(
             rows.filter(blocked_on_id=pk).order_by("eligible_at", "promoted_count"),

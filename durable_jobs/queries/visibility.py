@@ -151,9 +151,9 @@ def runs() -> QuerySet[Run]:
     """Return the runs that may be seen: where every read model begins."""
     who = _current.get()
     if who is None:
-        return Run.objects.using(db.alias())
+        return db.rows(Run)
     if "runs" not in who._kept:  # a rule may ask the database itself: once a request
-        who._kept["runs"] = visible_runs(who, Run.objects.using(db.alias()))
+        who._kept["runs"] = visible_runs(who, db.rows(Run))
     return who._kept["runs"].all()
 
 
@@ -187,7 +187,7 @@ def events(rows: Rows) -> Rows:
     if not is_narrowed():
         return rows
     started = runs().order_by().filter(event_id=OuterRef("pk"))
-    steps = of_runs(Step.objects.using(db.alias()).filter(kind__in=EVENT_WAITS))
+    steps = of_runs(db.rows(Step).filter(kind__in=EVENT_WAITS))
     woken = steps.alias(of_event=EventOf(F("detail"))).filter(of_event=OuterRef("pk"))
     return rows.filter(Exists(started) | Exists(woken))
 
@@ -208,10 +208,8 @@ def limits(rows: Rows) -> Rows:
     """Return those of some limits that have no key, or that a seen run uses."""
     if not is_narrowed():
         return rows
-    held = of_runs(Slot.objects.using(db.alias()).filter(released_at__isnull=True))
-    waited = backlogs(
-        Backlog.objects.using(db.alias()).filter(blocked_on__isnull=False)
-    )
+    held = of_runs(db.rows(Slot).filter(released_at__isnull=True))
+    waited = backlogs(db.rows(Backlog).filter(blocked_on__isnull=False))
     return rows.filter(
         Q(key="")
         | Q(pk__in=held.values("limit_id"))

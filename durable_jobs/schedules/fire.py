@@ -63,7 +63,7 @@ def store(starts: Sequence[NewRun], now: datetime) -> list[Run]:
 
 def fired(event_ids: Sequence[str]) -> set[str]:
     """Return which of these slots were fired before."""
-    rows = Event.objects.using(db.alias()).filter(pk__in=list(event_ids))
+    rows = db.rows(Event).filter(pk__in=list(event_ids))
     return set(rows.values_list("pk", flat=True))
 
 

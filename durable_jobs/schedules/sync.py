@@ -35,7 +35,7 @@ SOON = timedelta(seconds=2)
 def sync() -> int:
     """Note the crons that the code declares, and what it has again; count changes."""
     declared = registry.crons()
-    rows = Schedule.objects.using(db.alias()).filter(
+    rows = db.rows(Schedule).filter(
         declared=True, function__in={function.id for function, _ in declared}
     )
     known = {(row.function, row.cron, row.tz): row for row in rows.defer("data")}
@@ -95,7 +95,7 @@ def _renew(schedule: Schedule, cron: Cron) -> bool:
             changes["due_at"] = clock.now()
     if not changes:
         return False
-    row = Schedule.objects.using(db.alias()).filter(pk=schedule.pk)
+    row = db.rows(Schedule).filter(pk=schedule.pk)
     return bool(row.update(**changes))
 
 
@@ -120,7 +120,7 @@ def sweep() -> int:
 
 def _one_by_one() -> tuple[int, int]:
     """Fire a batch, each in its own transaction; put off those that fail."""
-    rows = Schedule.objects.using(db.alias()).filter(due_at__lte=clock.now())
+    rows = db.rows(Schedule).filter(due_at__lte=clock.now())
     chosen = list(rows.order_by("due_at").values_list("pk", flat=True)[:BATCH])
     started: list[int] = []
     for pk in chosen:

@@ -26,7 +26,7 @@ def mark(run_id: uuid.UUID) -> bool:
 
     Lock its row until the caller's transaction ends.
     """
-    live = Run.objects.using(db.alias()).filter(pk=run_id, status__in=sorted(LIVE))
+    live = db.rows(Run).filter(pk=run_id, status__in=sorted(LIVE))
     return bool(live.update(awaited=True))
 
 
@@ -43,9 +43,7 @@ def next_look(since: datetime) -> datetime:
 
 def queues(run_id: uuid.UUID) -> set[str]:
     """Return the queues of the runs that wait for a run."""
-    runs = Run.objects.using(db.alias()).filter(
-        pk__in=_waits([run_id]).values("run_id")
-    )
+    runs = db.rows(Run).filter(pk__in=_waits([run_id]).values("run_id"))
     return set(runs.values_list("queue", flat=True))
 
 
@@ -61,4 +59,4 @@ def waits_for(run_id: uuid.UUID, other: uuid.UUID) -> bool:
 
 def _waits(run_ids: Iterable[uuid.UUID]) -> QuerySet[Wait]:
     names = [str(run_id) for run_id in run_ids]
-    return Wait.objects.using(db.alias()).filter(kind=WaitKind.CHILD, name__in=names)
+    return db.rows(Wait).filter(kind=WaitKind.CHILD, name__in=names)

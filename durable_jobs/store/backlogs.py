@@ -17,9 +17,7 @@ from durable_jobs.store import db, exists_probe, limits, pauses
 
 def waiting(backlog: int | Iterable[int]) -> QuerySet[Run]:
     """Return the queued runs of backlogs, in line."""
-    rows = Run.objects.using(db.alias()).filter(
-        status=RunStatus.QUEUED, backlog__isnull=False
-    )
+    rows = db.rows(Run).filter(status=RunStatus.QUEUED, backlog__isnull=False)
     if isinstance(backlog, int):  # an index gives these in order, and no others
         return rows.filter(backlog=backlog).order_by("run_order", "id")
     return rows.filter(backlog__in=list(backlog)).order_by("run_order", "id")
@@ -30,7 +28,7 @@ def arrived(functions: Iterable[str], now: datetime) -> QuerySet[Run]:
 
     Of the functions that this process knows, and whose time has come by ``now``.
     """
-    rows = Run.objects.using(db.alias()).filter(
+    rows = db.rows(Run).filter(
         status=RunStatus.QUEUED,
         backlog__lt=0,
         due_at__lte=now,
@@ -42,18 +40,18 @@ def arrived(functions: Iterable[str], now: datetime) -> QuerySet[Run]:
 def ensure(wanted: Iterable[Backlog]) -> dict[str, Backlog]:
     """Return the rows of backlogs by name; those that are new are written."""
     by_name = {backlog.name: backlog for backlog in wanted}
-    rows = Backlog.objects.using(db.alias()).filter(name__in=list(by_name))
+    rows = db.rows(Backlog).filter(name__in=list(by_name))
     found = {backlog.name: backlog for backlog in rows}
     missing = [backlog for name, backlog in by_name.items() if name not in found]
     if missing:
-        Backlog.objects.using(db.alias()).bulk_create(missing)
+        db.rows(Backlog).bulk_create(missing)
         found |= {backlog.name: backlog for backlog in missing}
     return found
 
 
 def made(backlog: Backlog) -> Backlog:
     """Return the row of a backlog, which somebody else may be making too."""
-    rows = Backlog.objects.using(db.alias())
+    rows = db.rows(Backlog)
     rows.bulk_create([backlog], ignore_conflicts=True)
     return rows.get(name=backlog.name)
 
@@ -63,14 +61,14 @@ def enter(runs: Sequence[Run]) -> None:
     if not runs:
         return
     places = {(run.backlog, run.requeue_to) for run in runs}
-    rows = Run.objects.using(db.alias())
+    rows = db.rows(Run)
     if len(places) == 1:
         [(backlog, entry)] = places
         chosen = rows.filter(pk__in=[run.pk for run in runs])
         chosen.update(backlog=backlog, requeue_to=entry)
     else:
         rows.bulk_update(runs, ["backlog", "requeue_to"])
-    empty = Backlog.objects.using(db.alias()).filter(
+    empty = db.rows(Backlog).filter(
         pk__in={backlog for backlog, _ in places}, active=False, blocked_on__isnull=True
     )
     empty.update(active=True, eligible_at=clock.now())
@@ -78,7 +76,7 @@ def enter(runs: Sequence[Run]) -> None:
 
 def in_turn(functions: Iterable[str], now: datetime) -> QuerySet[Backlog]:
     """Return the backlogs of functions whose turn has come, of queues not paused."""
-    rows = Backlog.objects.using(db.alias()).filter(
+    rows = db.rows(Backlog).filter(
         active=True, eligible_at__lte=now, function__in=list(functions)
     )
     return rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
@@ -88,7 +86,7 @@ def active(
     queue: str, functions: Iterable[str], limit: int, *, leaving: Iterable[int] = ()
 ) -> list[Backlog]:
     """Return backlogs of a queue whose turn has come, in turn."""
-    rows = Backlog.objects.using(db.alias()).filter(
+    rows = db.rows(Backlog).filter(
         queue=queue,
         active=True,
         eligible_at__lte=clock.now(),
@@ -109,7 +107,7 @@ def queues(functions: Iterable[str]) -> set[str]:
 def _questions(
     now: datetime, queue: str, functions: Iterable[str]
 ) -> exists_probe.Questions:
-    others = Backlog.objects.using(db.alias()).filter(active=True, queue__gt=queue)
+    others = db.rows(Backlog).filter(active=True, queue__gt=queue)
     return {
         "here": Exists(in_turn(functions, now).filter(queue=queue)),
         "next": others.order_by("queue").values_list("queue", flat=True)[:1],
@@ -121,15 +119,13 @@ _probe = exists_probe.Probe(_questions)
 
 def next_turn() -> datetime | None:
     """Return the earliest turn of a backlog that is still to come."""
-    rows = Backlog.objects.using(db.alias()).filter(
-        active=True, eligible_at__gt=clock.now()
-    )
+    rows = db.rows(Backlog).filter(active=True, eligible_at__gt=clock.now())
     return rows.order_by("eligible_at").values_list("eligible_at", flat=True).first()
 
 
 def revive(limit_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
     """Let backlogs that wait for a limit try again, the first in turn first."""
-    rows = Backlog.objects.using(db.alias()).filter(blocked_on_id=limit_id)
+    rows = db.rows(Backlog).filter(blocked_on_id=limit_id)
     rows = rows.exclude(pk__in=list(leaving))
     # One that cannot go on would keep the room from the others.
     rows = rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
@@ -140,7 +136,7 @@ def revive(limit_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
     )
     if not first:
         return 0
-    chosen = Backlog.objects.using(db.alias()).filter(pk__in=first)
+    chosen = db.rows(Backlog).filter(pk__in=first)
     return chosen.update(active=True, blocked_on=None)
 
 
@@ -148,7 +144,7 @@ def waiting_for(
     limit_id: int, functions: Iterable[str], *, leaving: Iterable[int]
 ) -> list[Backlog]:
     """Return the first backlog of each function that waits for a limit, in turn."""
-    rows = Backlog.objects.using(db.alias()).filter(blocked_on_id=limit_id)
+    rows = db.rows(Backlog).filter(blocked_on_id=limit_id)
     rows = rows.exclude(pk__in=list(leaving)).order_by("eligible_at", "promoted_count")
     first = [rows.filter(function=one).first() for one in functions]
     found = [backlog for backlog in first if backlog is not None]
@@ -171,7 +167,7 @@ def one_per_function(backlog: Backlog, limit: int) -> tuple[list[Run], bool]:
 
 def waited_for(limit_ids: Iterable[int]) -> set[int]:
     """Return those of some limits that a backlog waits for."""
-    rows = Backlog.objects.using(db.alias()).filter(blocked_on__in=list(limit_ids))
+    rows = db.rows(Backlog).filter(blocked_on__in=list(limit_ids))
     return set(rows.order_by().values_list("blocked_on", flat=True).distinct())
 
 
@@ -201,9 +197,7 @@ def locked(rows: QuerySet[Run]) -> QuerySet[Run]:
 def let_through(run_ids: Sequence[uuid.UUID], entry: int | None) -> None:
     """Let queued runs be claimed; ``entry`` is where they stand when queued again."""
     if run_ids:
-        rows = Run.objects.using(db.alias()).filter(
-            pk__in=list(run_ids), status=RunStatus.QUEUED
-        )
+        rows = db.rows(Run).filter(pk__in=list(run_ids), status=RunStatus.QUEUED)
         rows.update(backlog=None, requeue_to=entry)
 
 
@@ -211,7 +205,7 @@ def write(changed: Sequence[Backlog]) -> None:
     """Write where backlogs stand after a round."""
     if changed:
         fields = ["active", "eligible_at", "promoted_count", "blocked_on"]
-        Backlog.objects.using(db.alias()).bulk_update(changed, fields)
+        db.rows(Backlog).bulk_update(changed, fields)
 
 
 def undecided() -> Q:
@@ -223,14 +217,14 @@ def undecided() -> Q:
 
 def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
     """End queued runs that are not to start and that nobody invoked; return them."""
-    rows = Run.objects.using(db.alias()).filter(
+    rows = db.rows(Run).filter(
         undecided(), pk__in=list(run_ids), status=RunStatus.QUEUED
     )
     with db.atomic():
         chosen = list(locked(rows.order_by("pk").only("pk", "function")))
         ended = [run.pk for run in chosen]
-        Wait.objects.using(db.alias()).filter(run_id__in=ended)._raw_delete(db.alias())
-        Run.objects.using(db.alias()).filter(pk__in=ended).update(
+        db.rows(Wait).filter(run_id__in=ended)._raw_delete(db.alias())
+        db.rows(Run).filter(pk__in=ended).update(
             status=RunStatus.SKIPPED, reason=reason, ended_at=clock.now()
         )
     return chosen
@@ -252,7 +246,7 @@ def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -
     """
     with db.atomic():
         for run in claimed:
-            held = Run.objects.using(db.alias()).filter(
+            held = db.rows(Run).filter(
                 pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING
             )
             again = begun(run)
@@ -278,7 +272,7 @@ def take_back(rows: QuerySet[Run], limit: int) -> int:
         chosen = list(locked(rows.only("pk", "started_at"))[:limit])
         begun = [run.pk for run in chosen if run.started_at is not None]
         fresh = [run.pk for run in chosen if run.started_at is None]
-        every = Run.objects.using(db.alias())
+        every = db.rows(Run)
         every.filter(pk__in=begun).update(
             backlog=AdmissionState.RESUMED, requeue_to=AdmissionState.RESUMED
         )
@@ -292,7 +286,7 @@ def take_back(rows: QuerySet[Run], limit: int) -> int:
 
 def let_through_to(queue: str) -> QuerySet[Run]:
     """Return the runs of a queue that were let through and that nobody has claimed."""
-    return Run.objects.using(db.alias()).filter(
+    return db.rows(Run).filter(
         status=RunStatus.QUEUED,
         backlog__isnull=True,
         flow__isnull=False,
@@ -302,7 +296,7 @@ def let_through_to(queue: str) -> QuerySet[Run]:
 
 def unclaimed(function: str) -> QuerySet[Run]:
     """Return the runs of a function that were let through, and have not begun."""
-    return Run.objects.using(db.alias()).filter(
+    return db.rows(Run).filter(
         status=RunStatus.QUEUED,
         backlog__isnull=True,
         flow__isnull=False,
@@ -313,8 +307,8 @@ def unclaimed(function: str) -> QuerySet[Run]:
 
 def strays() -> QuerySet[Run]:
     """Return queued runs whose backlog is none."""
-    there = Backlog.objects.using(db.alias()).filter(pk=OuterRef("backlog"))
-    rows = Run.objects.using(db.alias()).filter(status=RunStatus.QUEUED, backlog__gt=0)
+    there = db.rows(Backlog).filter(pk=OuterRef("backlog"))
+    rows = db.rows(Run).filter(status=RunStatus.QUEUED, backlog__gt=0)
     return rows.exclude(Exists(there))
 
 
@@ -339,7 +333,7 @@ def set_aside_paused(
     with db.atomic():
         first = locked(rows.order_by("run_order", "id"))
         chosen = list(first.values_list("pk", flat=True)[:limit])
-        every = Run.objects.using(db.alias()).filter(pk__in=chosen)
+        every = db.rows(Run).filter(pk__in=chosen)
         return every.filter(status=RunStatus.QUEUED).update(backlog=backlog.pk)
 
 
@@ -358,7 +352,7 @@ def unbegun(function: str) -> QuerySet[Run]:
 
     Not those that were let through limits: they have slots, and are few.
     """
-    return Run.objects.using(db.alias()).filter(
+    return db.rows(Run).filter(
         status=RunStatus.QUEUED,
         backlog__isnull=True,
         flow__isnull=True,
@@ -373,18 +367,16 @@ def restore_paused(backlog: Backlog, limit: int) -> int:
     rows = waiting(backlog.pk).filter(requeue_to__isnull=True)
     with db.atomic():
         chosen = list(locked(rows).values_list("pk", flat=True)[:limit])
-        every = Run.objects.using(db.alias()).filter(pk__in=chosen)
+        every = db.rows(Run).filter(pk__in=chosen)
         return every.filter(status=RunStatus.QUEUED).update(backlog=None)
 
 
 def put_off(backlog: int, until: datetime) -> None:
     """Let a backlog have its next turn later."""
-    Backlog.objects.using(db.alias()).filter(pk=backlog).update(eligible_at=until)
+    db.rows(Backlog).filter(pk=backlog).update(eligible_at=until)
 
 
 def put_off_run(run_id: uuid.UUID, until: datetime) -> None:
     """Let a run that has arrived be looked at later."""
-    rows = Run.objects.using(db.alias()).filter(
-        pk=run_id, status=RunStatus.QUEUED, backlog__lt=0
-    )
+    rows = db.rows(Run).filter(pk=run_id, status=RunStatus.QUEUED, backlog__lt=0)
     rows.update(due_at=until)

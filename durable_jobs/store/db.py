@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 
 from durable_jobs.conf import settings
 from durable_jobs.logs import Outage
+
+Row = TypeVar("Row", bound=Model)
 
 #: Whether this process reaches the database.
 outage = Outage("The database", "Runs wait until it is back.")
@@ -19,6 +21,11 @@ outage = Outage("The database", "Runs wait until it is back.")
 def alias() -> str:
     """Return the alias of the database that holds the runs."""
     return settings.DATABASE
+
+
+def rows(model: type[Row]) -> QuerySet[Row]:
+    """Return all rows of a model in the database that holds the runs."""
+    return model._default_manager.using(alias())
 
 
 def connection() -> BaseDatabaseWrapper:

@@ -25,7 +25,7 @@ def insert(rows: Sequence[BufferedEvent]) -> None:
 
 def fresh(now: datetime) -> QuerySet[BufferedEvent]:
     """Return the events whose time has come and that are in no window yet."""
-    rows = BufferedEvent.objects.using(db.alias()).filter(
+    rows = db.rows(BufferedEvent).filter(
         window__isnull=True, run__isnull=True, due_at__lte=now
     )
     return rows.order_by("due_at", "id")
@@ -33,7 +33,7 @@ def fresh(now: datetime) -> QuerySet[BufferedEvent]:
 
 def windows(names: Iterable[str]) -> tuple[dict[str, EventWindow], set[str]]:
     """Lock open windows and return them by name; and those being closed just now."""
-    rows = EventWindow.objects.using(db.alias()).filter(name__in=list(names))
+    rows = db.rows(EventWindow).filter(name__in=list(names))
     found = {row.name: row for row in _unlocked(rows.order_by("pk"))}
     every = set(rows.order_by().values_list("name", flat=True))
     return found, every - found.keys()
@@ -50,7 +50,7 @@ def _unlocked(rows: QuerySet[EventWindow]) -> QuerySet[EventWindow]:
 
 def write_windows(rows: Iterable[EventWindow]) -> None:
     """Write windows, new and changed, which have their ids then."""
-    EventWindow.objects.using(db.alias()).bulk_create(
+    db.rows(EventWindow).bulk_create(
         rows,
         update_conflicts=True,
         unique_fields=["name"],
@@ -60,7 +60,7 @@ def write_windows(rows: Iterable[EventWindow]) -> None:
 
 def assign(places: Mapping[int, int]) -> None:
     """Put events in windows, by their ids."""
-    rows = BufferedEvent.objects.using(db.alias())
+    rows = db.rows(BufferedEvent)
     chosen = rows.filter(pk__in=list(places))
     windows = set(places.values())
     if len(windows) == 1:
@@ -74,15 +74,15 @@ def assign(places: Mapping[int, int]) -> None:
 
 def due(now: datetime) -> QuerySet[EventWindow]:
     """Return the windows that are due, the earliest first."""
-    rows = EventWindow.objects.using(db.alias()).filter(due_at__lte=now)
+    rows = db.rows(EventWindow).filter(due_at__lte=now)
     return rows.order_by("due_at", "id")
 
 
 def next_due() -> datetime | None:
     """Return the earliest time at which a window or an event will be due."""
     now = clock.now()
-    windows = EventWindow.objects.using(db.alias()).filter(due_at__gt=now)
-    fresh = BufferedEvent.objects.using(db.alias()).filter(
+    windows = db.rows(EventWindow).filter(due_at__gt=now)
+    fresh = db.rows(BufferedEvent).filter(
         window__isnull=True, run__isnull=True, due_at__gt=now
     )
     times = [
@@ -94,7 +94,7 @@ def next_due() -> datetime | None:
 
 def inside(window: EventWindow) -> list[BufferedEvent]:
     """Return the events of a window as they came. Their data is JSON text."""
-    return _as_text(BufferedEvent.objects.using(db.alias()).filter(window=window))
+    return _as_text(db.rows(BufferedEvent).filter(window=window))
 
 
 def latest(window: EventWindow) -> list[BufferedEvent]:
@@ -102,7 +102,7 @@ def latest(window: EventWindow) -> list[BufferedEvent]:
 
     An empty list where the window has none. Its data is JSON text.
     """
-    rows = BufferedEvent.objects.using(db.alias()).filter(window=window)
+    rows = db.rows(BufferedEvent).filter(window=window)
     last = rows.order_by("-ts", "-id").values_list("pk", flat=True).first()
     if last is None:
         return []
@@ -112,7 +112,7 @@ def latest(window: EventWindow) -> list[BufferedEvent]:
 
 def of_run(run_id: uuid.UUID) -> list[BufferedEvent]:
     """Return the events of a run as they came. Their data is JSON text."""
-    return _as_text(BufferedEvent.objects.using(db.alias()).filter(run_id=run_id))
+    return _as_text(db.rows(BufferedEvent).filter(run_id=run_id))
 
 
 def _as_text(rows: QuerySet[BufferedEvent]) -> list[BufferedEvent]:
@@ -127,15 +127,13 @@ def _as_text(rows: QuerySet[BufferedEvent]) -> list[BufferedEvent]:
 
 def hand_over(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
     """Give events of a window to a run."""
-    rows = BufferedEvent.objects.using(db.alias()).filter(
-        pk__in=[one.pk for one in events]
-    )
+    rows = db.rows(BufferedEvent).filter(pk__in=[one.pk for one in events])
     rows.update(window=None, run_id=run_id)
 
 
 def copy(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
     """Give copies of a run's events to another run."""
-    BufferedEvent.objects.using(db.alias()).bulk_create(
+    db.rows(BufferedEvent).bulk_create(
         BufferedEvent(
             function=one.function,
             key=one.key,
@@ -152,15 +150,15 @@ def copy(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
 
 def put_off(name: str, due_at: datetime) -> None:
     """Let a window be due later."""
-    EventWindow.objects.using(db.alias()).filter(name=name).update(due_at=due_at)
+    db.rows(EventWindow).filter(name=name).update(due_at=due_at)
 
 
 def put_off_event(pk: int, due_at: datetime) -> None:
     """Let an event that is in no window be put in one later."""
-    rows = BufferedEvent.objects.using(db.alias()).filter(pk=pk, window__isnull=True)
+    rows = db.rows(BufferedEvent).filter(pk=pk, window__isnull=True)
     rows.update(due_at=due_at)
 
 
 def close(window: EventWindow) -> None:
     """Delete a window whose events have gone to runs."""
-    EventWindow.objects.using(db.alias()).filter(pk=window.pk)._raw_delete(db.alias())
+    db.rows(EventWindow).filter(pk=window.pk)._raw_delete(db.alias())

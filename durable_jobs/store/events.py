@@ -26,7 +26,7 @@ def insert_missing(events: Sequence[Event], since: datetime) -> dict[str, str]:
     replaced, and offered to the waits again. Return the names of those that stay, by
     id.
     """
-    stored = Event.objects.using(db.alias())
+    stored = db.rows(Event)
     stored.bulk_create(events, ignore_conflicts=True)
     every = [event.pk for event in events]
     known = stored.filter(pk__in=every).values_list("pk", "name", "received_at")
@@ -56,7 +56,7 @@ def to_route(now: datetime) -> QuerySet[Event]:
 
     One that has failed is left out until it is to be tried again.
     """
-    rows = Event.objects.using(db.alias()).filter(pending=True, ts__lte=now)
+    rows = db.rows(Event).filter(pending=True, ts__lte=now)
     return rows.filter(Q(route_after__isnull=True) | Q(route_after__lte=now))
 
 
@@ -79,7 +79,7 @@ def earliest_unrouted() -> datetime | None:
 
     An event that failed and is put off counts no more: it was offered to the others.
     """
-    rows = Event.objects.using(db.alias()).filter(
+    rows = db.rows(Event).filter(
         pending=True, ts__lte=clock.now(), route_after__isnull=True
     )
     happened = rows.order_by().annotate(at=Greatest("ts", "received_at"))
@@ -94,19 +94,19 @@ def happened_at(event: Event) -> datetime:
 
 def remember(event_id: str, routing: dict[str, Any]) -> None:
     """Note how far the router is with an event."""
-    rows = Event.objects.using(db.alias()).filter(pk=event_id)
+    rows = db.rows(Event).filter(pk=event_id)
     rows.update(routing=routing)
 
 
 def put_off(event: Event, until: datetime, routing: dict[str, Any]) -> None:
     """Match an event later to the waits that are left."""
-    rows = Event.objects.using(db.alias()).filter(pk=event.pk, pending=True)
+    rows = db.rows(Event).filter(pk=event.pk, pending=True)
     rows.update(route_after=until, routing=routing)
 
 
 def offered(event_ids: Iterable[str]) -> None:
     """Note that events were offered to the waits."""
-    rows = Event.objects.using(db.alias()).filter(pk__in=list(event_ids))
+    rows = db.rows(Event).filter(pk__in=list(event_ids))
     rows.update(pending=False)
 
 
@@ -115,7 +115,7 @@ def received(
 ) -> Iterator[Event]:
     """Give the events of a name that came since a moment, the earliest first."""
     rows = (
-        Event.objects.using(db.alias())
+        db.rows(Event)
         .filter(name=name, received_at__gte=since, ts__lte=clock.now())
         .exclude(pk__in=list(exclude))
         .order_by("received_at", "pk")

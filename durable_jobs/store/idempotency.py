@@ -33,7 +33,7 @@ def take(claim_count: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
     if not claim_count:
         return {}
     expires_at = clock.now() + settings.IDEMPOTENCY_PERIOD
-    IdempotencyKey.objects.using(db.alias()).bulk_create(
+    db.rows(IdempotencyKey).bulk_create(
         [
             IdempotencyKey(
                 function=claim.function,
@@ -47,7 +47,7 @@ def take(claim_count: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
         ignore_conflicts=True,
     )
     wanted = {(claim.function, claim.key): claim for claim in claim_count}
-    rows = IdempotencyKey.objects.using(db.alias()).filter(
+    rows = db.rows(IdempotencyKey).filter(
         function__in={claim.function for claim in claim_count},
         key__in={claim.key for claim in claim_count},
     )
@@ -64,7 +64,7 @@ def take(claim_count: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
 def pass_on(claim_count: Sequence[Claim], run_id: uuid.UUID | None) -> None:
     """Give the keys that claims took to another run; None: free them again."""
     for claim in claim_count:
-        rows = IdempotencyKey.objects.using(db.alias()).filter(
+        rows = db.rows(IdempotencyKey).filter(
             function=claim.function, key=claim.key, run_id=claim.run_id
         )
         if run_id is None:
@@ -78,11 +78,9 @@ def _take_over(row: IdempotencyKey, claim: Claim, expires_at: datetime) -> bool:
     now = clock.now()
     if row.expires_at > now:
         return False
-    if Run.objects.using(db.alias()).filter(pk=row.run_id, status__in=LIVE).exists():
+    if db.rows(Run).filter(pk=row.run_id, status__in=LIVE).exists():
         return False
-    old = IdempotencyKey.objects.using(db.alias()).filter(
-        pk=row.pk, expires_at=row.expires_at
-    )
+    old = db.rows(IdempotencyKey).filter(pk=row.pk, expires_at=row.expires_at)
     return bool(
         old.update(
             run_id=claim.run_id, fingerprint=claim.fingerprint, expires_at=expires_at

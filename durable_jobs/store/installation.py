@@ -47,11 +47,11 @@ def _place() -> tuple[str, ...]:
 
 
 def _read() -> uuid.UUID | None:
-    rows = Installation.objects.using(db.alias()).filter(pk=Installation.ONLY)
+    rows = db.rows(Installation).filter(pk=Installation.ONLY)
     found = rows.values_list("key", flat=True).first()
     if found is None and not db.connection().in_atomic_block:
         # A row made in a transaction of the caller might be rolled back.
-        Installation.objects.using(db.alias()).get_or_create(pk=Installation.ONLY)
+        db.rows(Installation).get_or_create(pk=Installation.ONLY)
         found = rows.values_list("key", flat=True).first()
     return found
 
@@ -72,6 +72,6 @@ def ensure(using: str, **kwargs: Any) -> None:
 
 def note_other(other: uuid.UUID, queue: str) -> None:
     """Write that a message of another installation came by a queue."""
-    Installation.objects.using(db.alias()).filter(pk=Installation.ONLY).update(
+    db.rows(Installation).filter(pk=Installation.ONLY).update(
         other_key=other, other_queue=queue[:255], other_seen_at=clock.now()
     )

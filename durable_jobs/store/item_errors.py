@@ -139,7 +139,7 @@ def note(
     """Keep an error where a person sees it; return when the item is tried again."""
     now = clock.now()
     message = summary_of(error)
-    rows = SweepError.objects.using(db.alias())
+    rows = db.rows(SweepError)
     known = rows.filter(kind=kind, item=item[:255])
     last = known.values_list("count", "until").first()
     # One that was settled begins anew.
@@ -165,5 +165,5 @@ def note(
 
 def settled(kind: str, item: object) -> None:
     """Forget the error of an item that has succeeded."""
-    rows = SweepError.objects.using(db.alias())
+    rows = db.rows(SweepError)
     rows.filter(kind=kind, item=str(item)[:255]).delete()

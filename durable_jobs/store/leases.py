@@ -66,7 +66,7 @@ def _claim(
 ) -> list[Run]:
     with db.atomic():
         ready = (
-            Run.objects.using(db.alias())
+            db.rows(Run)
             .filter(queue=queue, status=RunStatus.QUEUED, backlog__isnull=True)
             .filter(due_at__lte=lease.now, run_order__lte=lease.behind)
             .exclude(started_at__isnull=True, function__in=pauses.functions())
@@ -84,7 +84,7 @@ def _claim(
         )
         if not chosen:
             return []
-        Run.objects.using(db.alias()).filter(pk__in=chosen).update(
+        db.rows(Run).filter(pk__in=chosen).update(
             status=RunStatus.RUNNING,
             lease_token=lease.token,
             lease_until=lease.until,
@@ -94,16 +94,12 @@ def _claim(
             wake_requested=False,
             started_at=Coalesce("started_at", lease.now),
         )
-        return list(
-            Run.objects.using(db.alias())
-            .filter(pk__in=chosen)
-            .order_by("run_order", "id")
-        )
+        return list(db.rows(Run).filter(pk__in=chosen).order_by("run_order", "id"))
 
 
 def _heads(ready: QuerySet[Run], queue: str, limit: int) -> list[uuid.UUID]:
     """Return the first of each function, by one step through the index for each."""
-    line = Run.objects.using(db.alias()).filter(
+    line = db.rows(Run).filter(
         queue=queue, status=RunStatus.QUEUED, backlog__isnull=True
     )
     names, name = [], ""
@@ -134,7 +130,7 @@ def renew(holders: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
     until = clock.now() + settings.LEASE_DURATION
     failpoint("lease.renew")
     with db.atomic():
-        held = Run.objects.using(db.alias()).filter(wanted)
+        held = db.rows(Run).filter(wanted)
         every = set(held.values_list("pk", flat=True))
         if db.lockable():
             free = held.order_by("pk").select_for_update(skip_locked=True, no_key=True)
@@ -156,7 +152,7 @@ def release(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
 
 def _requeue(run_ids: Sequence[uuid.UUID], token: uuid.UUID) -> int:
     return (
-        Run.objects.using(db.alias())
+        db.rows(Run)
         .filter(pk__in=run_ids, lease_token=token, status=RunStatus.RUNNING)
         .update(
             status=RunStatus.QUEUED,
@@ -173,7 +169,7 @@ def _requeue(run_ids: Sequence[uuid.UUID], token: uuid.UUID) -> int:
 def expired(limit: int) -> list[Run]:
     """Return runs whose holder has let the lease run out."""
     return list(
-        Run.objects.using(db.alias())
+        db.rows(Run)
         .filter(lease_token__isnull=False, lease_until__lt=clock.now())
         .order_by("pk")[:limit]
     )
@@ -182,7 +178,7 @@ def expired(limit: int) -> list[Run]:
 def rescue(run: Run, due_at: datetime) -> bool:
     """Put a run whose lease ran out back in its queue; tell whether this call did."""
     with db.atomic():
-        rows = Run.objects.using(db.alias()).filter(
+        rows = db.rows(Run).filter(
             pk=run.pk, lease_token=run.lease_token, lease_until__lt=clock.now()
         )
         if db.lockable():
@@ -192,9 +188,7 @@ def rescue(run: Run, due_at: datetime) -> bool:
         if status is None:
             return False
         free: dict[str, Any] = {"lease_token": None, "lease_until": None}
-        changed = Run.objects.using(db.alias()).filter(
-            pk=run.pk, lease_token=run.lease_token
-        )
+        changed = db.rows(Run).filter(pk=run.pk, lease_token=run.lease_token)
         limits.release([run.pk], resting=True)
         if status == RunStatus.RUNNING:
             free |= {
@@ -208,7 +202,7 @@ def rescue(run: Run, due_at: datetime) -> bool:
 def abandoned(worker: str, limit: int) -> list[Run]:
     """Return runs held by workers whose name begins with ``worker``."""
     return list(
-        Run.objects.using(db.alias())
+        db.rows(Run)
         .filter(lease_token__isnull=False, worker__startswith=worker)
         .order_by("pk")[:limit]
     )
@@ -216,7 +210,7 @@ def abandoned(worker: str, limit: int) -> list[Run]:
 
 def put_off(run: Run, until: datetime) -> None:
     """Leave a lease that ran out to a later sweep."""
-    rows = Run.objects.using(db.alias()).filter(
+    rows = db.rows(Run).filter(
         pk=run.pk, lease_token=run.lease_token, lease_until__lt=clock.now()
     )
     rows.update(lease_until=until)
@@ -228,7 +222,7 @@ def requeue_dead_holder(run: Run, due_at: datetime | None = None) -> bool:
     The crash stays counted: the run may be what its worker died of. ``due_at``: it may
     be claimed again then, else at once.
     """
-    rows = Run.objects.using(db.alias()).filter(
+    rows = db.rows(Run).filter(
         pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING
     )
     with db.atomic():

@@ -42,10 +42,10 @@ def lock() -> None:
         return
     # The row is a lock and nothing else. On SQLite an update takes the whole database.
     name = "admission"
-    rows = Limit.objects.using(db.alias()).filter(name=name)
+    rows = db.rows(Limit).filter(name=name)
     if not rows.update(used_at=clock.now()):
         row = Limit(name=name, control="lock", used_at=clock.now())
-        Limit.objects.using(db.alias()).bulk_create([row], ignore_conflicts=True)
+        db.rows(Limit).bulk_create([row], ignore_conflicts=True)
         rows.update(used_at=clock.now())
 
 
@@ -60,11 +60,11 @@ def locked() -> Iterator[None]:
 def ensure(wanted: Iterable[Limit]) -> dict[str, Limit]:
     """Return the rows of limits by name; those that are new are written."""
     by_name = {limit_row.name: limit_row for limit_row in wanted}
-    rows = Limit.objects.using(db.alias()).filter(name__in=list(by_name))
+    rows = db.rows(Limit).filter(name__in=list(by_name))
     found = {limit_row.name: limit_row for limit_row in rows}
     missing = [limit_row for name, limit_row in by_name.items() if name not in found]
     if missing:
-        Limit.objects.using(db.alias()).bulk_create(missing)
+        db.rows(Limit).bulk_create(missing)
         found |= {limit_row.name: limit_row for limit_row in missing}
     now = clock.now()
     stale = [
@@ -73,7 +73,7 @@ def ensure(wanted: Iterable[Limit]) -> dict[str, Limit]:
         if limit_row.used_at < now - NOTED_EVERY
     ]
     if stale:
-        Limit.objects.using(db.alias()).filter(pk__in=stale).update(used_at=now)
+        db.rows(Limit).filter(pk__in=stale).update(used_at=now)
     return found
 
 
@@ -103,13 +103,13 @@ def held_by(
 
 
 def _held() -> QuerySet[Slot]:
-    return Slot.objects.using(db.alias()).filter(released_at__isnull=True)
+    return db.rows(Slot).filter(released_at__isnull=True)
 
 
 def acquire(slots: Sequence[Slot]) -> None:
     """Write slots, under the lock."""
     if slots:
-        Slot.objects.using(db.alias()).bulk_create(slots)
+        db.rows(Slot).bulk_create(slots)
 
 
 def release(run_ids: Iterable[uuid.UUID], *, resting: bool = False) -> int:
@@ -122,7 +122,7 @@ def release(run_ids: Iterable[uuid.UUID], *, resting: bool = False) -> int:
 
 def release_held(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
     """Release the slots of the steps of runs that are held under a lease."""
-    held = Run.objects.using(db.alias()).filter(
+    held = db.rows(Run).filter(
         pk__in=list(run_ids), lease_token=token, requeue_to__isnull=False
     )
     if db.lockable():
@@ -134,7 +134,7 @@ def release_held(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
 
 def release_unheld(run_id: uuid.UUID) -> int:
     """Release the slots of the steps of a run that nobody executes."""
-    free = Run.objects.using(db.alias()).filter(
+    free = db.rows(Run).filter(
         pk=run_id, lease_token__isnull=True, requeue_to__isnull=False
     )
     return release([run_id], resting=True) if free.exists() else 0
@@ -152,16 +152,16 @@ def any_released() -> Q:
 
 def released(limit_ids: Iterable[int]) -> list[Slot]:
     """Return the released slots of limits that no admission has collected."""
-    rows = Slot.objects.using(db.alias()).filter(any_released())
+    rows = db.rows(Slot).filter(any_released())
     return list(rows.filter(limit_id__in=list(limit_ids)))
 
 
 def collect() -> Counter[int]:
     """Delete released slots, under the lock; count them by limit."""
-    rows = Slot.objects.using(db.alias()).filter(any_released())
+    rows = db.rows(Slot).filter(any_released())
     found = list(rows.values_list("pk", "limit_id"))
     if found:
-        every = Slot.objects.using(db.alias()).filter(pk__in=[pk for pk, _ in found])
+        every = db.rows(Slot).filter(pk__in=[pk for pk, _ in found])
         every._raw_delete(db.alias())
     return Counter(limit_row for _, limit_row in found)
 
@@ -169,24 +169,22 @@ def collect() -> Counter[int]:
 def set_arrivals(tats: dict[int, datetime]) -> None:
     """Move the theoretical arrival times of throttles."""
     for pk, tat in tats.items():
-        Limit.objects.using(db.alias()).filter(pk=pk).update(tat=tat)
+        db.rows(Limit).filter(pk=pk).update(tat=tat)
 
 
 def answered(name: str, trouble: str) -> None:
     """Note why the limit of a limit is not known; empty when it is."""
-    rows = Limit.objects.using(db.alias()).filter(name=name)
+    rows = db.rows(Limit).filter(name=name)
     rows.exclude(error=trouble).update(error=trouble)
 
 
 def admissions(limit_id: int, since: datetime, until: datetime) -> list[datetime]:
     """Return the starts that a rate limit has let in between two moments, in order."""
-    rows = RateLimitHit.objects.using(db.alias()).filter(
-        limit_id=limit_id, at__gt=since, at__lt=until
-    )
+    rows = db.rows(RateLimitHit).filter(limit_id=limit_id, at__gt=since, at__lt=until)
     return list(rows.order_by("at").values_list("at", flat=True))
 
 
 def note_admissions(rows: Sequence[RateLimitHit]) -> None:
     """Write starts that rate limits have let in."""
     if rows:
-        RateLimitHit.objects.using(db.alias()).bulk_create(rows)
+        db.rows(RateLimitHit).bulk_create(rows)

@@ -15,13 +15,13 @@ LATEST = 1000
 
 def functions() -> QuerySet[Pause, str]:
     """Return the ids of the functions that start nothing now."""
-    rows = Pause.objects.using(db.alias()).filter(kind=Pause.FUNCTION)
+    rows = db.rows(Pause).filter(kind=Pause.FUNCTION)
     return rows.values_list("name", flat=True)
 
 
 def of_queue(queue: str | OuterRef) -> QuerySet[Pause]:
     """Return the pause of a queue, if there is one."""
-    return Pause.objects.using(db.alias()).filter(kind=Pause.QUEUE, name=queue)
+    return db.rows(Pause).filter(kind=Pause.QUEUE, name=queue)
 
 
 def part(function: str, moment: datetime) -> None:
@@ -29,9 +29,9 @@ def part(function: str, moment: datetime) -> None:
 
     Where a clock stands still, nothing else would tell them from those that follow.
     """
-    rows = Run.objects.using(db.alias()).filter(function=function).order_by("-pk")
+    rows = db.rows(Run).filter(function=function).order_by("-pk")
     latest = rows.values_list("pk", "queued_at")[:LATEST]
     same = [pk for pk, queued_at in latest if queued_at == moment]
     if same:
         before = moment - timedelta(microseconds=1)
-        Run.objects.using(db.alias()).filter(pk__in=same).update(queued_at=before)
+        db.rows(Run).filter(pk__in=same).update(queued_at=before)

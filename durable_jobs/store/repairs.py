@@ -24,7 +24,7 @@ HELD = (RunStatus.RUNNING, RunStatus.PAUSED)
 
 def requeue(run: Run) -> bool:
     """Queue a run that is running and that nobody holds."""
-    rows = Run.objects.using(db.alias()).filter(
+    rows = db.rows(Run).filter(
         pk=run.pk, status=RunStatus.RUNNING, lease_token__isnull=True
     )
     return bool(
@@ -36,7 +36,7 @@ def requeue(run: Run) -> bool:
 
 def release(run: Run) -> bool:
     """Take away the lease on a run that is not being executed."""
-    rows = Run.objects.using(db.alias()).filter(pk=run.pk, lease_token=run.lease_token)
+    rows = db.rows(Run).filter(pk=run.pk, lease_token=run.lease_token)
     return bool(
         rows.exclude(status__in=HELD).update(lease_token=None, lease_until=None)
     )
@@ -44,10 +44,10 @@ def release(run: Run) -> bool:
 
 def forget_wait(wait: Wait) -> bool:
     """Delete a wait whose run has ended or is gone."""
-    live = Run.objects.using(db.alias()).filter(pk=wait.run_id)
+    live = db.rows(Run).filter(pk=wait.run_id)
     if live.exclude(status__in=sorted(TERMINAL)).exists():
         return False
-    row = Wait.objects.using(db.alias()).filter(pk=wait.pk)
+    row = db.rows(Wait).filter(pk=wait.pk)
     return bool(row._raw_delete(db.alias()))
 
 
@@ -55,20 +55,18 @@ def drop_wait(wait: Wait) -> bool:
     """Delete a wait whose step has ended."""
     with db.atomic():
         waits.lock_runs([wait.run_id])
-        ended = Step.objects.using(db.alias()).filter(
+        ended = db.rows(Step).filter(
             pk=ids.step_pk(wait.run_id, wait.step), status__in=sorted(STEP_ENDED)
         )
         if not ended.exists():
             return False
-        row = Wait.objects.using(db.alias()).filter(pk=wait.pk)
+        row = db.rows(Wait).filter(pk=wait.pk)
         return bool(row._raw_delete(db.alias()))
 
 
 def cancel_step(step: Step) -> bool:
     """Cancel a step that is open in a run that has ended."""
-    rows = Step.objects.using(db.alias()).filter(
-        pk=step.pk, run__status__in=sorted(TERMINAL)
-    )
+    rows = db.rows(Step).filter(pk=step.pk, run__status__in=sorted(TERMINAL))
     return bool(
         rows.exclude(status__in=sorted(STEP_ENDED)).update(
             status=StepStatus.CANCELLED, due_at=None, ended_at=clock.now()
@@ -79,7 +77,7 @@ def cancel_step(step: Step) -> bool:
 def delete_orphan(row: Model) -> bool:
     """Delete what belongs to a run that is gone."""
     run_id = row.run_id  # type: ignore[attr-defined]  # a step, an attempt, a subject
-    if Run.objects.using(db.alias()).filter(pk=run_id).exists():
+    if db.rows(Run).filter(pk=run_id).exists():
         return False
     rows: Any = type(row)._base_manager.using(db.alias()).filter(pk=row.pk)
     return bool(rows._raw_delete(db.alias()))
@@ -92,7 +90,7 @@ def answer_for_child(wait: Wait) -> bool:
 
 def resolve_child(wait: Wait) -> Run | None:
     """Do so, and return the run that wakes; None while the other one is live."""
-    rows = Run.objects.using(db.alias()).filter(pk=_uuid(wait.name))
+    rows = db.rows(Run).filter(pk=_uuid(wait.name))
     child = rows.defer("data", "output", "event_meta").first()
     if child is None:
         message = f"Run {wait.name} is gone."
@@ -111,11 +109,11 @@ def wait_again(run: Run) -> bool:
     """
     with db.atomic():
         locked = waits.lock_runs([run.pk])
-        rows = Wait.objects.using(db.alias()).filter(run_id=run.pk)
+        rows = db.rows(Wait).filter(run_id=run.pk)
         waiting = locked and locked[0].status == RunStatus.WAITING
         if not waiting or rows.exclude(kind__in=ENDING).exists():
             return False
-        steps = Step.objects.using(db.alias()).filter(run_id=run.pk)
+        steps = db.rows(Step).filter(run_id=run.pk)
         found = steps.exclude(status__in=sorted(STEP_ENDED))
         opened = list(found.defer("input", "output", "logs"))
         known = [(step, made) for step in opened if (made := _wait_of(step))]

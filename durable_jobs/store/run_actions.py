@@ -34,9 +34,7 @@ def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
 
     An attempt that is under way may record the step it is in; then it stops.
     """
-    rows = Run.objects.using(db.alias()).filter(
-        pk=run_id, status__in=sources(RunStatus.PAUSED)
-    )
+    rows = db.rows(Run).filter(pk=run_id, status__in=sources(RunStatus.PAUSED))
     changes: dict[str, Any] = {}
     if lease is not None:
         rows = rows.filter(lease_token=lease[1])
@@ -55,7 +53,7 @@ def resume(run_id: uuid.UUID) -> bool:
     overlaps itself. Else the run is queued; what was to begin later still does.
     """
     now = clock.now()
-    paused = Run.objects.using(db.alias()).filter(pk=run_id, status=RunStatus.PAUSED)
+    paused = db.rows(Run).filter(pk=run_id, status=RunStatus.PAUSED)
     with db.atomic():
         rows = paused.select_for_update(no_key=True) if db.lockable() else paused
         found = rows.values_list("lease_until").first()
@@ -90,16 +88,12 @@ def hasten(run_id: uuid.UUID, kinds: Collection[WaitKind], *, retries: bool) -> 
     with db.atomic():
         if not waits.lock_runs([run_id]):
             return False
-        rows = Wait.objects.using(db.alias()).filter(
+        rows = db.rows(Wait).filter(
             run_id=run_id, kind__in=sorted(kinds), due_at__gt=now
         )
         keys = list(rows.values_list("step", flat=True))
-        Step.objects.using(db.alias()).filter(run_id=run_id, key__in=keys).update(
-            due_at=now
-        )
-        queued = Run.objects.using(db.alias()).filter(
-            pk=run_id, status=RunStatus.QUEUED, due_at__gt=now
-        )
+        db.rows(Step).filter(run_id=run_id, key__in=keys).update(due_at=now)
+        queued = db.rows(Run).filter(pk=run_id, status=RunStatus.QUEUED, due_at__gt=now)
         queued = queued.filter(attempt__gt=0) if retries else queued.filter(attempt=0)
         return bool(rows.update(due_at=now) + queued.update(due_at=now, run_order=now))
 
@@ -113,9 +107,7 @@ def redrive(
     start.
     """
     with db.atomic():
-        rows = Run.objects.using(db.alias()).filter(
-            pk=run.pk, status__in=sorted(REDRIVABLE)
-        )
+        rows = db.rows(Run).filter(pk=run.pk, status__in=sorted(REDRIVABLE))
         changed = rows.update(
             status=RunStatus.QUEUED,
             backlog=_again(),
@@ -132,10 +124,10 @@ def redrive(
         )
         if not changed:
             return False
-        recorded = Step.objects.using(db.alias()).filter(run_id=run.pk)
+        recorded = db.rows(Step).filter(run_id=run.pk)
         recorded.filter(status=StepStatus.CANCELLED)._raw_delete(db.alias())
         recorded.filter(key__in=list(forget))._raw_delete(db.alias())
-        Wait.objects.using(db.alias()).bulk_create(limits)
+        db.rows(Wait).bulk_create(limits)
         failpoint("redrive.written", run.function)
         return True
 
@@ -150,13 +142,13 @@ def _again() -> Case:
 
 def stored_data(run_id: uuid.UUID) -> str:
     """Return a run's data as it is stored, though what it refers to may be gone."""
-    rows = Run.objects.using(db.alias()).filter(pk=run_id)
+    rows = db.rows(Run).filter(pk=run_id)
     return rows.values_list(Cast("data", TextField()), flat=True).get() or "{}"
 
 
 def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
     """Copy ended steps of one run to another, as if it had taken them."""
-    rows = Step.objects.using(db.alias()).filter(run=source, key__in=list(keys))
+    rows = db.rows(Step).filter(run=source, key__in=list(keys))
     # As texts: what they refer to may be gone, and is not to be fetched.
     texts = {f"{name}_text": Cast(name, TextField()) for name in ("input", "output")}
     copies = []
@@ -169,16 +161,14 @@ def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
             setattr(step, name, None if text is None else EncodedJSON(text))
         step.pk = ids.step_pk(target.pk, step.key)
         step.run = target
-        parent = step.parent_key  # type: ignore[attr-defined]  # annotated
+        parent = step.parent_key
         step.parent_id = ids.step_pk(target.pk, parent) if parent else None
         copies.append(step)
-    Step.objects.using(db.alias()).bulk_create(copies)
+    db.rows(Step).bulk_create(copies)
 
 
 def delete(run_ids: Sequence[uuid.UUID]) -> None:
     """Delete runs with all that belongs to them, children last to first."""
     for model in (Wait, FailedAttempt, Step, Subject, Slot, BufferedEvent):
-        model.objects.using(db.alias()).filter(run_id__in=run_ids)._raw_delete(
-            db.alias()
-        )
-    Run.objects.using(db.alias()).filter(pk__in=run_ids)._raw_delete(db.alias())
+        db.rows(model).filter(run_id__in=run_ids)._raw_delete(db.alias())
+    db.rows(Run).filter(pk__in=run_ids)._raw_delete(db.alias())

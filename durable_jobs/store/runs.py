@@ -88,7 +88,7 @@ def suspend(
     with db.atomic():
         fenced = steps.fence(lease)
         suspend_step(run_id, notes, parked)
-        row = Run.objects.using(db.alias()).filter(pk=run_id, lease_token=token)
+        row = db.rows(Run).filter(pk=run_id, lease_token=token)
         changes = {"lease_token": None, "lease_until": None}
         changes["database_errors"] = database_errors
         if queue is not None:
@@ -180,7 +180,7 @@ def finish_plain(lease: Lease, end: End, *, holding: bool = False) -> bool:
     if db.is_postgres():
         return statements.finish(lease, _values(end), holding=holding)
     run_id, token = lease
-    rows = Run.objects.using(db.alias()).filter(
+    rows = db.rows(Run).filter(
         pk=run_id, lease_token=token, status=RunStatus.RUNNING, awaited=False
     )
     if not holding:
@@ -225,9 +225,7 @@ def finish(run: Run, lease: Lease | None, end: End, follow: Follow) -> bool:
     with db.atomic():
         if run.parent_id and run.parent_relation == INVOKE:
             waits.lock_runs([run.parent_id])
-        rows = Run.objects.using(db.alias()).filter(
-            pk=run.pk, status__in=sources(end.status)
-        )
+        rows = db.rows(Run).filter(pk=run.pk, status__in=sources(end.status))
         if lease is not None:
             rows = rows.filter(lease_token=lease[1])
         if not _end(rows, run, end):
@@ -273,8 +271,8 @@ def _release(run: Run, end: End, follow: Follow) -> None:
     if run.flow is not None:
         limits.release([run_id])
     waits.drop(run_id)
-    steps.cancel(Step.objects.using(db.alias()).filter(run_id=run_id))
-    children = Run.objects.using(db.alias()).filter(
+    steps.cancel(db.rows(Step).filter(run_id=run_id))
+    children = db.rows(Run).filter(
         parent_id=run_id, parent_relation=INVOKE, status__in=sorted(LIVE)
     )
     reason = f"Its parent run is {end.status.value}."
@@ -285,9 +283,7 @@ def _cancel_all(children: Iterable[Run], reason: str, follow: Follow) -> None:
     """Cancel runs and, below them, those that they invoked; their parents know."""
     for child in children:
         end = End(RunStatus.CANCELLED, reason=reason)
-        rows = Run.objects.using(db.alias()).filter(
-            pk=child.pk, status__in=sources(RunStatus.CANCELLED)
-        )
+        rows = db.rows(Run).filter(pk=child.pk, status__in=sources(RunStatus.CANCELLED))
         if _end(rows, child, end):
             _release(child, end, follow)
             insert(follow(child, end))
@@ -321,7 +317,7 @@ def outcome_of(run: Run) -> WaitOutcome | None:
         end = End(RunStatus(run.status), error=run.error, reason=run.reason)
         error = _child_error(run, end)
         return WaitOutcome(StepStatus.FAILED, error=error, detail=_child(run))
-    rows = Run.objects.using(db.alias()).filter(pk=run.pk)
+    rows = db.rows(Run).filter(pk=run.pk)
     text = rows.values_list(Cast("output", TextField()), flat=True).first()
     output = EncodedJSON(text or "null")
     return WaitOutcome(StepStatus.COMPLETED, output=output, detail=_child(run))
@@ -348,12 +344,10 @@ def drop_steps(run: Run, keys: Sequence[str], follow: Follow) -> None:
     """
     if not keys:
         return
-    rows = Step.objects.using(db.alias()).filter(run_id=run.pk, key__in=list(keys))
+    rows = db.rows(Step).filter(run_id=run.pk, key__in=list(keys))
     steps.cancel(rows)
-    Wait.objects.using(db.alias()).filter(
-        run_id=run.pk, step__in=list(keys)
-    )._raw_delete(db.alias())
-    children = Run.objects.using(db.alias()).filter(
+    db.rows(Wait).filter(run_id=run.pk, step__in=list(keys))._raw_delete(db.alias())
+    children = db.rows(Run).filter(
         parent_id=run.pk,
         parent_step__in=list(keys),
         parent_relation=INVOKE,

@@ -34,7 +34,7 @@ def event_id(schedule: Schedule, slot: datetime) -> str:
 
 def rows() -> QuerySet[Schedule]:
     """Return the schedules, with their data as it is stored."""
-    found = Schedule.objects.using(db.alias()).defer("data")
+    found = db.rows(Schedule).defer("data")
     return found.annotate(data_text=Cast("data", TextField()))
 
 
@@ -68,7 +68,7 @@ def move(schedules: Sequence[Schedule]) -> None:
         )
         for one in schedules
     ]
-    Schedule.objects.using(db.alias()).bulk_create(
+    db.rows(Schedule).bulk_create(
         copies, update_conflicts=True, unique_fields=["id"], update_fields=MOVED
     )
 
@@ -78,7 +78,7 @@ def going_on(run_ids: Iterable[uuid.UUID | None]) -> set[uuid.UUID]:
     wanted = [run_id for run_id in run_ids if run_id is not None]
     if not wanted:
         return set()
-    live = Run.objects.using(db.alias()).filter(pk__in=wanted, status__in=sorted(LIVE))
+    live = db.rows(Run).filter(pk__in=wanted, status__in=sorted(LIVE))
     return set(live.values_list("pk", flat=True))
 
 
@@ -89,7 +89,7 @@ def let_next(run: Run) -> None:
         return
     with db.atomic():
         waiting = locked(
-            Schedule.objects.using(db.alias()).filter(
+            db.rows(Schedule).filter(
                 pk=kept["schedule"], last_run=run.pk, due_at__gt=clock.now()
             ),
             # Who ends a run waits for nobody's schedule; the next look finds it.
@@ -97,12 +97,12 @@ def let_next(run: Run) -> None:
         )
         for schedule in waiting:
             if schedule.queued_occurrences:
-                rows = Schedule.objects.using(db.alias()).filter(pk=schedule.pk)
+                rows = db.rows(Schedule).filter(pk=schedule.pk)
                 rows.update(due_at=clock.now())
 
 
 def _missing(function_ids: Iterable[str]) -> QuerySet[Schedule]:
-    return Schedule.objects.using(db.alias()).filter(
+    return db.rows(Schedule).filter(
         missing_at__isnull=False, declared=False, function__in=list(function_ids)
     )
 
@@ -127,5 +127,5 @@ def found_again(function_ids: Iterable[str], now: datetime) -> int:
 
 def put_off(schedule_id: int, moment: datetime) -> None:
     """Look at a schedule that made trouble again at a moment, not before."""
-    rows = Schedule.objects.using(db.alias()).filter(pk=schedule_id)
+    rows = db.rows(Schedule).filter(pk=schedule_id)
     rows.filter(due_at__isnull=False).update(due_at=moment)

@@ -65,7 +65,7 @@ def load(run_id: uuid.UUID) -> dict[str, StepRecord]:
     if db.is_postgres():
         return {row[0]: StepRecord(*row) for row in statements.load(run_id)}
     rows = (
-        Step.objects.using(db.alias())
+        db.rows(Step)
         .filter(run_id=run_id)
         .order_by("position")
         .values_list(
@@ -147,7 +147,7 @@ def fence(lease: Lease) -> str:
     Raises ``LeaseLost`` when the lease is not held any more.
     """
     run_id, token = lease
-    rows = Run.objects.using(db.alias()).filter(pk=run_id, lease_token=token)
+    rows = db.rows(Run).filter(pk=run_id, lease_token=token)
     if db.lockable():
         rows = rows.select_for_update(no_key=True)
     status = rows.values_list("status", flat=True).first()
@@ -162,16 +162,14 @@ def write(run_id: uuid.UUID, memos: Iterable[StepRecord]) -> None:
     if not rows:
         return
     known = set(
-        Step.objects.using(db.alias())
+        db.rows(Step)
         .filter(pk__in=[row.pk for row in rows])
         .values_list("pk", flat=True)
     )
-    Step.objects.using(db.alias()).bulk_create(
-        [row for row in rows if row.pk not in known]
-    )
+    db.rows(Step).bulk_create([row for row in rows if row.pk not in known])
     for row in rows:
         if row.pk in known:
-            open_step = Step.objects.using(db.alias()).filter(pk=row.pk)
+            open_step = db.rows(Step).filter(pk=row.pk)
             open_step.exclude(status__in=sorted(STEP_ENDED)).update(
                 **{name: getattr(row, name) for name in _CHANGING}
             )
@@ -212,7 +210,7 @@ def end(
     if detail is not None:
         changes["detail"] = detail
     pk = ids.step_pk(run_id, key)
-    step = Step.objects.using(db.alias()).filter(pk=pk)
+    step = db.rows(Step).filter(pk=pk)
     done = bool(step.exclude(status__in=sorted(STEP_ENDED)).update(**changes))
     if done:
         announce_steps([pk])
@@ -231,7 +229,7 @@ def announce_steps(keys: Sequence[uuid.UUID]) -> None:
     """Announce steps that ended outside of an attempt; free where nobody listens."""
     if not keys or not step_changed.receivers:
         return
-    rows = Step.objects.using(db.alias()).filter(pk__in=keys).order_by("position")
+    rows = db.rows(Step).filter(pk__in=keys).order_by("position")
     for step in rows.select_related("run").defer(*STEP_PAYLOADS):
         announce(
             step_changed,

@@ -48,7 +48,7 @@ class WaitOutcome:
 def register(run_id: uuid.UUID, step: str, waits: Sequence[NewWait]) -> None:
     """Write a step's waits, inside a transaction that holds the run's lock."""
     now = clock.now()
-    Wait.objects.using(db.alias()).bulk_create(
+    db.rows(Wait).bulk_create(
         Wait(
             run_id=run_id,
             step=step,
@@ -66,7 +66,7 @@ def register(run_id: uuid.UUID, step: str, waits: Sequence[NewWait]) -> None:
 
 def drop(run_id: uuid.UUID, step: str | None = None) -> None:
     """Forget a step's waits, or all of a run's; its lock is held."""
-    rows = Wait.objects.using(db.alias()).filter(run_id=run_id)
+    rows = db.rows(Wait).filter(run_id=run_id)
     if step is not None:
         rows = rows.filter(step=step)
     rows._raw_delete(db.alias())
@@ -80,7 +80,7 @@ def lock_runs(
     They come with what a wake-up needs; ``whole``, with all that they have.
     """
     runs = (
-        Run.objects.using(db.alias())
+        db.rows(Run)
         .filter(pk__in=list(run_ids), status__in=sorted(LIVE))
         .order_by("pk")
     )
@@ -127,7 +127,7 @@ def _resolved(
 
 def timed_out(found: Sequence[Wait], moment: datetime) -> set[tuple[uuid.UUID, str]]:
     """Return the steps of waits, by run and key, whose timeout was due before."""
-    late = Wait.objects.using(db.alias()).filter(
+    late = db.rows(Wait).filter(
         kind=WaitKind.TIMEOUT, due_at__lt=moment, run_id__in={w.run_id for w in found}
     )
     steps_of = {(wait.run_id, wait.step) for wait in found}
@@ -190,14 +190,14 @@ def announce_woken(run: Run) -> None:
 
 
 def _take(wait: Wait) -> bool:
-    row = Wait.objects.using(db.alias()).filter(pk=wait.pk)
+    row = db.rows(Wait).filter(pk=wait.pk)
     return bool(row._raw_delete(db.alias()))
 
 
 def wake(run_ids: Sequence[uuid.UUID]) -> None:
     """Make locked runs eligible: now, or as soon as the attempt that runs them ends."""
     waiting = When(status=RunStatus.WAITING, then=Value(RunStatus.QUEUED.value))
-    Run.objects.using(db.alias()).filter(pk__in=run_ids).update(
+    db.rows(Run).filter(pk__in=run_ids).update(
         due_at=Case(
             When(status=RunStatus.WAITING, then=Value(clock.now())),
             default=F("due_at"),
@@ -212,7 +212,7 @@ def wake(run_ids: Sequence[uuid.UUID]) -> None:
 
 def looked(wait: Wait) -> None:
     """Note that what came before a wait was looked through, and that it was not it."""
-    Wait.objects.using(db.alias()).filter(pk=wait.pk).update(due_at=None)
+    db.rows(Wait).filter(pk=wait.pk).update(due_at=None)
 
 
 #: Waits whose end is nothing but waking their run.
@@ -235,7 +235,7 @@ def expire(limit: int, others: Iterable[WaitKind]) -> tuple[list[Run], list[Wait
 
 def due(limit: int, others: Iterable[WaitKind]) -> list[Wait]:
     """Return up to ``limit`` waits that are due: those that wake, and ``others``."""
-    rows = Wait.objects.using(db.alias()).filter(
+    rows = db.rows(Wait).filter(
         due_at__isnull=False,
         due_at__lte=clock.now(),
         kind__in=sorted(WAKING | set(others)),
@@ -245,7 +245,7 @@ def due(limit: int, others: Iterable[WaitKind]) -> list[Wait]:
 
 def put_off(wait: Wait, due_at: datetime) -> None:
     """Let a wait be due later."""
-    Wait.objects.using(db.alias()).filter(pk=wait.pk).update(due_at=due_at)
+    db.rows(Wait).filter(pk=wait.pk).update(due_at=due_at)
 
 
 def _expired_at_once(
@@ -262,7 +262,7 @@ def _expired_at_once(
     }
     for run in runs.values():
         announce_woken(run)
-    found = Wait.objects.using(db.alias()).filter(pk__in=left).order_by("due_at")
+    found = db.rows(Wait).filter(pk__in=left).order_by("due_at")
     return [runs[row.id] for row in rows], list(found) if left else []
 
 
@@ -273,7 +273,7 @@ def expire_these(waits: Sequence[Wait]) -> list[Run]:
     with db.atomic():
         runs = lock_runs({wait.run_id for wait in waits}, skip_locked=db.lockable())
         locked = {run.pk for run in runs}
-        rows = Wait.objects.using(db.alias()).filter(
+        rows = db.rows(Wait).filter(
             pk__in=[wait.pk for wait in waits if wait.run_id in locked]
         )
         taken = list(rows)
@@ -293,9 +293,7 @@ def expire_these(waits: Sequence[Wait]) -> list[Run]:
 def _end_sleeps(waits: Sequence[Wait]) -> None:
     keys = [ids.step_pk(wait.run_id, wait.step) for wait in waits]
     if keys:
-        Step.objects.using(db.alias()).filter(
-            pk__in=keys, status=StepStatus.SLEEPING
-        ).update(
+        db.rows(Step).filter(pk__in=keys, status=StepStatus.SLEEPING).update(
             status=StepStatus.COMPLETED,
             due_at=None,
             ended_at=clock.now(),
@@ -305,7 +303,7 @@ def _end_sleeps(waits: Sequence[Wait]) -> None:
 
 def find(kind: WaitKind, name: str, matches: Iterable[str] | None = None) -> list[Wait]:
     """Return the waits of a kind for a name, the oldest first."""
-    rows = Wait.objects.using(db.alias()).filter(kind=kind, name=name)
+    rows = db.rows(Wait).filter(kind=kind, name=name)
     if matches is not None:
         rows = rows.filter(match__in=list(matches))
     return list(rows.order_by("pk"))
@@ -319,9 +317,7 @@ def page(
     limit: int,
 ) -> list[Wait]:
     """Return the next waits that an event of a name may end, the oldest first."""
-    rows = Wait.objects.using(db.alias()).filter(
-        kind__in=[WaitKind.CANCEL, WaitKind.EVENT], name=name
-    )
+    rows = db.rows(Wait).filter(kind__in=[WaitKind.CANCEL, WaitKind.EVENT], name=name)
     if matches is not None:
         rows = rows.filter(match__in=list(matches))
     # A sum is in no index: with the bare key, a plan may walk through the waits of all
@@ -336,23 +332,23 @@ def page(
 
 def of_ids(keys: Iterable[int]) -> list[Wait]:
     """Return waits that are still there, the oldest first."""
-    rows = Wait.objects.using(db.alias()).filter(pk__in=list(keys))
+    rows = db.rows(Wait).filter(pk__in=list(keys))
     return list(rows.order_by("pk"))
 
 
 def latest() -> int:
     """Return the id of the latest wait, 0 when there is none."""
-    rows = Wait.objects.using(db.alias()).order_by("-pk")
+    rows = db.rows(Wait).order_by("-pk")
     return rows.values_list("pk", flat=True).first() or 0
 
 
 def exists(kinds: Iterable[WaitKind], name: str) -> bool:
     """Tell whether anything waits for a name."""
-    rows = Wait.objects.using(db.alias()).filter(kind__in=list(kinds), name=name)
+    rows = db.rows(Wait).filter(kind__in=list(kinds), name=name)
     return rows.exists()
 
 
 def get(run_id: uuid.UUID, step: str, kind: WaitKind) -> Wait | None:
     """Return a step's wait of a kind, if it is still there."""
-    rows = Wait.objects.using(db.alias()).filter(run_id=run_id, step=step, kind=kind)
+    rows = db.rows(Wait).filter(run_id=run_id, step=step, kind=kind)
     return rows.first()

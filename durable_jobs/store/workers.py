@@ -18,7 +18,7 @@ SEEN = timedelta(minutes=1)
 def alive() -> QuerySet[Worker]:
     """Return the workers that were seen a moment ago."""
     since = clock.now() - SEEN
-    return Worker.objects.using(db.alias()).filter(kind="worker", seen_at__gte=since)
+    return db.rows(Worker).filter(kind="worker", seen_at__gte=since)
 
 
 def functions() -> set[str] | None:
@@ -42,7 +42,7 @@ def queues() -> set[str]:
 
 def missing() -> QuerySet[MissingFunction]:
     """Return the functions that some worker lacked and no worker had then."""
-    return MissingFunction.objects.using(db.alias())
+    return db.rows(MissingFunction)
 
 
 def note_missing(function: str) -> None:

@@ -16,9 +16,7 @@ from durable_jobs.store import db
 
 def asked(step: str, run: Run | None) -> Question:
     """Return what the oldest step with an id asks now; raise ``Refused`` for none."""
-    rows = Step.objects.using(db.alias()).filter(
-        kind="approve", name=step, status=StepStatus.WAITING
-    )
+    rows = db.rows(Step).filter(kind="approve", name=step, status=StepStatus.WAITING)
     if run is not None:
         rows = rows.filter(run_id=run.pk)
     first = rows.order_by("run_id", "position").select_related("run").first()

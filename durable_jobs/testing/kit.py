@@ -145,9 +145,7 @@ class Kit:
                 raise AssertionError(msg)
 
     def _serve_all(self) -> int:
-        rows = Run.objects.using(db.alias()).filter(
-            status=RunStatus.QUEUED, due_at__lte=clock.now()
-        )
+        rows = db.rows(Run).filter(status=RunStatus.QUEUED, due_at__lte=clock.now())
         # A backlog may have had its last run let through, and nobody has seen that yet.
         queues = set(rows.values_list("queue", flat=True)) | backlogs.queues(
             registry.ids()
@@ -167,7 +165,7 @@ class Kit:
         return len(claimed)
 
     def _timers_due(self) -> bool:
-        due = Wait.objects.using(db.alias()).filter(due_at__lte=clock.now())
+        due = db.rows(Wait).filter(due_at__lte=clock.now())
         return due.exclude(kind="model").exists()
 
     def _admission_due(self) -> bool:
@@ -219,9 +217,9 @@ class Kit:
     def _next_time(self) -> datetime | None:
         """Return the next time at which something becomes due."""
         now = self.now()
-        runs = Run.objects.using(db.alias()).filter(status__in=sorted(LIVE))
-        waits = Wait.objects.using(db.alias())
-        schedules = Schedule.objects.using(db.alias())
+        runs = db.rows(Run).filter(status__in=sorted(LIVE))
+        waits = db.rows(Wait)
+        schedules = db.rows(Schedule)
         times = [
             runs.filter(status=RunStatus.QUEUED, due_at__gt=now)
             .order_by("due_at")
@@ -235,7 +233,7 @@ class Kit:
             .order_by("due_at")
             .values_list("due_at", flat=True)
             .first(),
-            Event.objects.using(db.alias())
+            db.rows(Event)
             .filter(pending=True, ts__gt=now)
             .order_by("ts")
             .values_list("ts", flat=True)

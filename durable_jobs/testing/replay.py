@@ -40,7 +40,7 @@ def begin(history: Mapping[str, Any]) -> Run:
     )
     with db.atomic():
         run = start.start([made])[0]
-        Step.objects.using(db.alias()).bulk_create(_rows(run, steps))
+        db.rows(Step).bulk_create(_rows(run, steps))
     return run
 
 

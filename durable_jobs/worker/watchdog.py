@@ -163,7 +163,7 @@ class Watchdog:
 
     def _old_work(self) -> str | None:
         """Return a queue of this worker in which a run has been ready for long."""
-        ready = Run.objects.using(db.alias()).filter(
+        ready = db.rows(Run).filter(
             queue__in=self._queues,
             function__in=registry.ids(),
             status=RunStatus.QUEUED,

@@ -225,7 +225,7 @@ def _data(admin: Any, request: HttpRequest, run: Run) -> SafeString | None:
     sees = admin.has_view_permission(request, run) and admin.sees_payloads(request, run)
     if not sees:
         return None
-    rows = Run.objects.using(db.alias()).filter(pk=run.pk)
+    rows = db.rows(Run).filter(pk=run.pk)
     return payload(rows.values_list(stored("data"), flat=True).first())
 
 

@@ -195,7 +195,7 @@ def _do_send(
 
 
 def _told(admin: Any, request: HttpRequest, sent: Sent) -> tuple[Any, str]:
-    links, rows = Links(admin.admin_site, request), Event.objects.using(db.alias())
+    links, rows = Links(admin.admin_site, request), db.rows(Event)
     # It may have started no run that the viewer may see.
     there = visibility.events(rows.filter(pk=sent.event.pk)).exists()
     place = (links.page(Event, sent.event.pk) if there else links.rows(Event)) or ""

@@ -225,7 +225,7 @@ def resume_view(admin: Any, request: HttpRequest, pk: int) -> HttpResponse:
     if not admin.has_view_permission(request):
         raise PermissionDenied
     # SQLite's numbers end there too.
-    every = visibility.pauses(Pause.objects.using(db.alias()))
+    every = visibility.pauses(db.rows(Pause))
     rows = every.filter(pk=min(pk, 2**63 - 1))
     pause = rows.first()
     back = address(admin.admin_site, "traffic")

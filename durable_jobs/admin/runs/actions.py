@@ -217,7 +217,7 @@ def _do(
 
 def _places(run: Run) -> Iterable[tuple[str, str]]:
     """Give the steps of the function itself, by key, in their order."""
-    rows = Step.objects.using(db.alias()).filter(run_id=run.pk, parent__isnull=True)
+    rows = db.rows(Step).filter(run_id=run.pk, parent__isnull=True)
     named = rows.order_by("position", "pk").values_list("key", "name", "kind", "status")
     for key, name, kind, status in named[:MOST_STEPS]:
         mark = "" if status in STEP_ENDED else f", {status}"
@@ -226,5 +226,5 @@ def _places(run: Run) -> Iterable[tuple[str, str]]:
 
 def _step(run: Run, form: Ask) -> Step | None:
     key = form["step"].value() if "step" in form.fields else None
-    rows = Step.objects.using(db.alias()).filter(run_id=run.pk, key=str(key or ""))
+    rows = db.rows(Step).filter(run_id=run.pk, key=str(key or ""))
     return rows.only("name", "kind", "status").first()

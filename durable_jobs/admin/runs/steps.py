@@ -263,7 +263,7 @@ def _run_link(step: Step, links: Links) -> SafeString:
 def _above(step: Step, links: Links) -> list[SafeString]:
     if step.parent_id is None:
         return []
-    rows = Step.objects.using(db.alias()).filter(pk=step.parent_id)
+    rows = db.rows(Step).filter(pk=step.parent_id)
     name = rows.values_list("name", flat=True).first()
     return [links.anchor(links.page(Step, step.parent_id), name)] if name else []
 
@@ -277,5 +277,5 @@ def _waits(step: Step, links: Links) -> list[SafeString]:
 
 
 def _of(model: Any, step: Step) -> QuerySet[Any]:
-    rows: QuerySet[Any] = model.objects.using(db.alias())
+    rows: QuerySet[Any] = db.rows(model)
     return rows.filter(run_id=step.run_id, step=step.key)

@@ -294,7 +294,7 @@ def _ends(rows: list[TimelineRow], depth: int) -> Iterator[timedelta]:
 
 def _attempts(run: Run) -> Iterable[Any]:
     # Without tracebacks: thousands of those would be many megabytes.
-    rows = FailedAttempt.objects.using(db.alias()).filter(run_id=run.pk)
+    rows = db.rows(FailedAttempt).filter(run_id=run.pk)
     rows = rows.defer("error", "logs")
     named = rows.annotate(
         error_type=KT("error__type"), error_message=KT("error__message")
@@ -303,7 +303,7 @@ def _attempts(run: Run) -> Iterable[Any]:
 
 
 def _waits(run: Run) -> Iterable[Wait]:
-    rows = Wait.objects.using(db.alias()).filter(run_id=run.pk).defer("condition")
+    rows = db.rows(Wait).filter(run_id=run.pk).defer("condition")
     for wait in rows.order_by("pk")[:MOST_NOTES]:
         wait.run = run  # who may end it is asked of the run
         yield wait

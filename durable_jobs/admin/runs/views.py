@@ -131,8 +131,8 @@ class RunPages(ReadOnlyAdmin):
 
 def version(run: Run) -> str:
     """Return a text that changes with everything that a run's page shows."""
-    steps = Step.objects.using(db.alias()).filter(run_id=run.pk)
-    waits = Wait.objects.using(db.alias()).filter(run_id=run.pk)
+    steps = db.rows(Step).filter(run_id=run.pk)
+    waits = db.rows(Wait).filter(run_id=run.pk)
     ended = Q(status__in=sorted(STEP_ENDED))
     facts = [
         run.status, run.reason, run.attempt, run.claim_count,

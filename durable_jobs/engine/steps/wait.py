@@ -170,7 +170,7 @@ def _look_after(
 
     def look() -> None:
         failpoint("look.begin", frame.name)
-        rows = Wait.objects.using(db.alias()).filter(run_id=run_id, step=key)
+        rows = db.rows(Wait).filter(run_id=run_id, step=key)
         for row in rows.order_by("pk"):
             one = named.get(row.branch)
             if isinstance(one, EventWait) and one.since and row.kind == WaitKind.EVENT:
@@ -228,7 +228,7 @@ def _look_again(frame: StepCall, named: Mapping[str, AnyWait]) -> WaitMatch | No
     }
     if not asking:
         return None
-    rows = Wait.objects.using(db.alias()).filter(
+    rows = db.rows(Wait).filter(
         run_id=frame.session.run.pk, step=frame.key, kind=WaitKind.EVENT
     )
     for row in rows.order_by("pk"):

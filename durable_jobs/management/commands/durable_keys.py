@@ -88,7 +88,7 @@ class Command(BaseCommand):
         self.stderr.write("Keep it: it is not shown again.")
 
     def _list(self, options: dict[str, Any]) -> None:
-        rows = list(ApiKey.objects.using(db.alias()).order_by("pk"))
+        rows = list(db.rows(ApiKey).order_by("pk"))
         if options["format"] == "json":
             self._json([_as_json(key) for key in rows])
             return
@@ -99,7 +99,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{key.pk}  {key}  {state}  used {used}  {scopes}")
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        key = ApiKey.objects.using(db.alias()).filter(pk=options["key"]).first()
+        key = db.rows(ApiKey).filter(pk=options["key"]).first()
         if key is None:
             raise CommandError(f"There is no key {options['key']}.")
         owner = api_keys.owner_of(key)

@@ -126,7 +126,7 @@ def _find(text: str) -> Run:
     except ValueError:
         msg = f"Expected the id of a run, a UUID, got {text!r:.80}."
         raise CommandError(msg) from None
-    run = Run.objects.using(db.alias()).filter(pk=run_id).first()
+    run = db.rows(Run).filter(pk=run_id).first()
     if run is None:
         msg = f"There is no run {run_id}."
         raise CommandError(msg)

@@ -42,7 +42,7 @@ class Command(BaseCommand):
         except DurableError as error:
             raise CommandError(error.message) from None
         self.stdout.write(f"Sent {options['name']} {event_id}")
-        runs = Run.objects.using(db.alias()).filter(event_id=event_id).order_by("pk")
+        runs = db.rows(Run).filter(event_id=event_id).order_by("pk")
         for run in runs:
             self.stdout.write(f"{run.status} {run.function} {run.pk}")
         if not runs:
