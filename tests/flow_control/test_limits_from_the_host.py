@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group
 from durable_jobs import durable
 from durable_jobs.control import traffic
 from durable_jobs.models import Limit, Run
-from tests.flow.conftest import Diary, count, reasons, statuses
+from tests.flow_control.conftest import Diary, count, reasons, statuses
 
 
 class Book:

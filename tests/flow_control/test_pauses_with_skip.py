@@ -8,7 +8,7 @@ from durable_jobs import durable
 from durable_jobs.lifecycle import admission
 from durable_jobs.models import Run
 from durable_jobs.testing import Kit
-from tests.flow.conftest import statuses
+from tests.flow_control.conftest import statuses
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(30)]
 

@@ -9,7 +9,7 @@ import pytest
 from durable_jobs import durable
 from durable_jobs.lifecycle import admission
 from durable_jobs.models import Run
-from tests.flow.conftest import Diary, count, statuses
+from tests.flow_control.conftest import Diary, count, statuses
 
 
 def test_one_starts_each_interval(diary: Diary) -> None:

@@ -13,7 +13,7 @@ from durable_jobs import durable
 from durable_jobs.lifecycle import admission
 from durable_jobs.models import BufferedEvent, EventWindow, Run
 from durable_jobs.store import event_windows
-from tests.flow.conftest import EVENT, Diary, reasons, statuses
+from tests.flow_control.conftest import EVENT, Diary, reasons, statuses
 
 
 def test_one_run_starts_after_the_quiet_with_the_latest_event(diary: Diary) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.models import Run
-from tests.flow.conftest import Diary, count, reasons, statuses
+from tests.flow_control.conftest import Diary, count, reasons, statuses
 
 MODES: list[Any] = ["skip", "cancel", "queue"]
 

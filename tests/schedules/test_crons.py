@@ -14,7 +14,7 @@ from durable_jobs.schedules import sync
 from durable_jobs.store import schedules
 from durable_jobs.testing import Kit
 from tests.lab.threads import together
-from tests.scheduling.conftest import Every, Slots
+from tests.schedules.conftest import Every, Slots
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from durable_jobs import durable
-from tests.flow.conftest import Diary, count
+from tests.flow_control.conftest import Diary, count
 
 
 def test_the_higher_one_goes_first_in_line(diary: Diary) -> None:

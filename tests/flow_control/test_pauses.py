@@ -16,7 +16,7 @@ from durable_jobs.lifecycle import admission
 from durable_jobs.maintenance import stalled_backlogs, tick
 from durable_jobs.models import Backlog, Pause, Run, Slot
 from durable_jobs.store import leases
-from tests.flow.conftest import Diary, count, reasons, statuses
+from tests.flow_control.conftest import Diary, count, reasons, statuses
 
 
 @pytest.mark.parametrize("limited", [False, True])
@@ -230,7 +230,7 @@ def test_what_is_cancelled_while_it_is_kept_does_not_come_back(diary: Diary) -> 
 
 
 def test_thousands_that_are_kept_are_out_of_the_way_of_claims(diary: Diary) -> None:
-    from tests.flow.conftest import EVENT
+    from tests.flow_control.conftest import EVENT
 
     work = diary.work()
     diary.kit.send_many(durable.NewEvent(EVENT, {"n": n}) for n in range(1500))
@@ -246,7 +246,7 @@ def test_thousands_that_are_kept_are_out_of_the_way_of_claims(diary: Diary) -> N
 
 
 def _queued(diary: Diary, number: int) -> None:
-    from tests.flow.conftest import EVENT
+    from tests.flow_control.conftest import EVENT
 
     diary.kit.send_many(durable.NewEvent(EVENT, {"n": n}) for n in range(number))
 

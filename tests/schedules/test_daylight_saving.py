@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from durable_jobs.testing import Kit
-from tests.scheduling.conftest import Every, Slots
+from tests.schedules.conftest import Every, Slots
 
 SPRING = datetime(2026, 3, 28, 12, tzinfo=UTC)
 AUTUMN = datetime(2026, 10, 24, 12, tzinfo=UTC)

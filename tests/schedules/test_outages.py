@@ -9,7 +9,7 @@ import pytest
 
 from durable_jobs.models import Run, Schedule
 from durable_jobs.testing import Kit
-from tests.scheduling.conftest import Every, Slots
+from tests.schedules.conftest import Every, Slots
 
 HOUR = timedelta(hours=1)
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)

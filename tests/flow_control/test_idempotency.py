@@ -8,7 +8,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.models import Run
-from tests.flow.conftest import EVENT, Diary, reasons, statuses
+from tests.flow_control.conftest import EVENT, Diary, reasons, statuses
 
 
 def test_a_repeat_starts_nothing_and_leaves_no_run(diary: Diary) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.models import RateLimitHit, Run
-from tests.flow.conftest import EVENT, Diary, count, reasons, statuses
+from tests.flow_control.conftest import EVENT, Diary, count, reasons, statuses
 
 
 def test_runs_above_the_limit_are_skipped_and_the_others_start_at_once(

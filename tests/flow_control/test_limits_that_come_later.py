@@ -9,7 +9,7 @@ import pytest
 from durable_jobs import durable
 from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Run, Slot
-from tests.flow.conftest import Diary, count
+from tests.flow_control.conftest import Diary, count
 
 the_release_before = registry.temporary
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from durable_jobs import durable
 from durable_jobs.models import Run
-from tests.flow.conftest import Diary
+from tests.flow_control.conftest import Diary
 
 
 def run(n: int) -> Run:
@@ -110,7 +110,7 @@ def test_orderings_and_singletons_name_who_is_live(diary: Diary) -> None:
 
 
 def test_it_counts_no_further_than_a_thousand(diary: Diary) -> None:
-    from tests.flow.conftest import EVENT
+    from tests.flow_control.conftest import EVENT
 
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.send(-1, nap="1d")

@@ -8,7 +8,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.models import Run
-from tests.flow.conftest import Diary, count, statuses
+from tests.flow_control.conftest import Diary, count, statuses
 
 
 def test_runs_of_a_key_follow_one_another_and_keys_run_side_by_side(
@@ -152,7 +152,7 @@ def test_redriven_runs_stand_in_line_by_when_they_first_came(diary: Diary) -> No
 
 
 def test_a_thousand_in_one_line(diary: Diary) -> None:
-    from tests.flow.conftest import EVENT
+    from tests.flow_control.conftest import EVENT
 
     diary.work(ordering="event.data.k")
     diary.kit.send_many(

@@ -9,7 +9,7 @@ import pytest
 from durable_jobs import durable
 from durable_jobs.models import Run, Slot
 from durable_jobs.testing import Kit
-from tests.flow.conftest import Diary, count, reasons, statuses
+from tests.flow_control.conftest import Diary, count, reasons, statuses
 
 
 def test_no_more_runs_execute_at_once_than_the_limit(diary: Diary) -> None:

@@ -11,7 +11,7 @@ from durable_jobs.lifecycle import admission
 from durable_jobs.models import Backlog, Run, Slot
 from durable_jobs.store import leases
 from durable_jobs.testing import Kit
-from tests.flow.conftest import Diary, count
+from tests.flow_control.conftest import Diary, count
 
 
 @pytest.mark.parametrize("of", ["steps", "runs"])

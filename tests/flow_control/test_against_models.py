@@ -23,8 +23,8 @@ from durable_jobs import durable
 from durable_jobs.maintenance import stalled_backlogs
 from durable_jobs.models import RateLimitHit, Run, Slot
 from durable_jobs.testing import Kit
-from tests.flow import models
-from tests.flow.models import Sent
+from tests.flow_control import models
+from tests.flow_control.models import Sent
 
 pytestmark = pytest.mark.django_db
 
