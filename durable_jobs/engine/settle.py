@@ -1,0 +1,216 @@
+"""Write the outcome of an attempt: complete, fail, retry, suspend or pause the run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from durable_jobs import clock, notifier, serialization
+from durable_jobs.conf import settings
+from durable_jobs.definitions.flow_control import BatchFailures
+from durable_jobs.engine import batch_failures, release
+from durable_jobs.engine.attempt_state import AttemptState
+from durable_jobs.engine.errors import describe, exc_info
+from durable_jobs.engine.retries import next_attempt, raised_by
+from durable_jobs.exceptions import ConfigurationError, LimitExceeded, PayloadError
+from durable_jobs.lifecycle import finish, run_log
+from durable_jobs.models import Run
+from durable_jobs.statuses import RunStatus
+from durable_jobs.store import db, run_actions, runs, steps
+from durable_jobs.store.runs import End
+
+logger = logging.getLogger("durable_jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The function returned."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The function raised."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The function waits for something."""
+
+
+AttemptOutcome = Returned | Raised | Suspended
+
+
+def settle(session: AttemptState, outcome: AttemptOutcome, *, plain: bool) -> None:
+    """Write what came of the attempt."""
+    if session.diverged is not None:
+        _pause_run(session.run, session.lease, session.diverged.message)
+    elif isinstance(outcome, Suspended):
+        _suspend(session)
+    elif isinstance(outcome, Returned):
+        _complete(session, outcome.value, plain=plain)
+    else:
+        _fail(session, outcome.error)
+
+
+def _suspend(session: AttemptState) -> None:
+    now = clock.now()
+    # What has seen a pause comes back at once, if the run was resumed meanwhile.
+    again = session.requeue or session.move_to_queue or session.paused
+    due_at = now if again else None
+    queue = session.move_to_queue or session.function.queue
+    status = runs.suspend(
+        session.lease,
+        notes=session.deferred_records,
+        parked=session.suspended_steps,
+        queue=queue,
+        due_at=due_at,
+        attempt=0,
+        holding=session.limited,
+    )
+    release.told(session.run, status)
+    for look in session.post_commit_checks:
+        look()
+    current_status = db.rows(Run).filter(pk=session.run.pk)
+    if session.post_commit_checks:
+        status = current_status.values_list("status", flat=True).get()
+    if status == RunStatus.QUEUED:
+        notifier.notify(queue)
+    _notify_later(session)
+
+
+def _notify_later(session: AttemptState) -> None:
+    """Ask for a precise ring where a wait is short; the tick is the guarantee."""
+    times = [
+        wait.due_at
+        for item in session.suspended_steps
+        for wait in item.waits
+        if wait.due_at is not None
+    ]
+    if times:
+        notifier.notify_at(min(times), session.function.queue)
+
+
+def _complete(session: AttemptState, value: Any, *, plain: bool) -> None:
+    run = session.run
+    reason, along = "", None
+    if isinstance(value, BatchFailures):
+        value, reason, along = batch_failures.given_back(session, value)
+    try:
+        output = serialization.dumps(
+            value,
+            what=f"the output of run {run.pk} of {run.function}",
+            limit=settings.MAX_STEP_BYTES,
+            limit_setting="MAX_STEP_BYTES",
+        )
+    except (PayloadError, LimitExceeded) as refused:
+        _end_failed(session, refused)
+        return
+    unmet = session.unreplayed()
+    if unmet:
+        names = ", ".join(repr(memo.name) for memo in unmet[:10])
+        logger.warning(
+            "Run %s of %s outcome without meeting %d recorded steps: %s.",
+            run.pk,
+            run.function,
+            len(unmet),
+            names,
+        )
+    if session.deferred_records:
+        steps.record(session.lease, session.deferred_records)
+    end = End(RunStatus.COMPLETED, output=output, reason=reason)
+    _end(session, end, plain=plain, along=along)
+
+
+def _fail(session: AttemptState, error: BaseException) -> None:
+    """Call the function again later, or let the run fail."""
+    run, function = session.run, session.function
+    # Progress since the last failure of the body gives it its retries back.
+    attempt = 0 if session.progress else run.attempt
+    try:
+        due = next_attempt(error, attempt, function.retries, function.backoff)
+    except ConfigurationError as wrong:  # by the user's own backoff
+        _end_failed(session, wrong)
+        return
+    if due is None:
+        _end_failed(session, error)
+        return
+    record, now = describe(error), clock.now()
+    with transaction.atomic(using=db.alias()):
+        status = runs.suspend(
+            session.lease,
+            notes=session.deferred_records,
+            parked=session.suspended_steps,
+            queue=function.queue,
+            due_at=due,
+            attempt=attempt + 1,
+            holding=session.limited,
+        )
+        steps.record_attempt(run.pk, "", attempt, record, None, now)
+        run_log.attempt_failed(run, record, error, attempt + 1, due_at=due)
+    release.told(run, status)
+    notifier.notify_at(due, function.queue)
+
+
+def _end_failed(session: AttemptState, error: BaseException) -> None:
+    record = describe(error)
+    record.pop("class", None)
+    record.pop("args", None)
+    reason, along = "", None
+    split = batch_failures.halves(session)
+    if split is not None:
+        reason, along = split
+    end = End(
+        RunStatus.FAILED,
+        error=record,
+        reason=reason,
+        exc_info=exc_info(error),
+        step=raised_by(session, record),
+    )
+    _end(session, end, plain=False, along=along, handled=split is None)
+
+
+def _end(
+    session: AttemptState,
+    end: End,
+    *,
+    plain: bool,
+    along: batch_failures.Along | None = None,
+    handled: bool = True,
+) -> None:
+    """End the run. ``along`` is called in the same transaction.
+
+    Without ``handled``, what the run was for goes on elsewhere: no handler follows.
+    """
+    bare = not session.function.cancel_on and not _limited(session)
+    done = finish.finish(
+        session.run,
+        end,
+        session.lease,
+        plain=plain and bare and along is None,
+        along=along,
+        handled=handled,
+    )
+    if not done:
+        # It was paused, or is not ours. A paused run ends when it is resumed: the
+        # function is called again, and returns.
+        release.release(session.run, session.lease)
+
+
+def _limited(session: AttemptState) -> bool:
+    limits = session.function.timeouts
+    return limits.start is not None or limits.finish is not None
+
+
+def _pause_run(run: Run, lease: steps.Lease, reason: str) -> None:
+    if run_actions.pause(run.pk, reason, lease):
+        run_log.paused(run, reason)
+        release.told(run, RunStatus.PAUSED, reason)
+    else:  # by somebody else; whoever resumes it finds the reason again
+        release.release(run, lease)
