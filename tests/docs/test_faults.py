@@ -14,7 +14,7 @@ NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 def rows() -> list[tuple[int, str]]:
     """Return the number and the tests of each row."""
-    found = [ROWS.match(line) for line in page("docs/why/faults.md").lines]
+    found = [ROWS.match(line) for line in page("docs/internals/faults.md").lines]
     return [(int(row[1]), row[4]) for row in found if row is not None]
 
 

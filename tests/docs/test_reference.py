@@ -35,6 +35,7 @@ from tests.docs.pages import Page, page
 
 PACKAGE = Path(durable_jobs.__file__).parent
 NAME = re.compile(r"`(\w[\w.]*)")
+FAILPOINTS = page("docs/internals/failpoints.md")
 
 
 def reference(name: str) -> Page:
@@ -316,7 +317,7 @@ def test_every_field_and_verb_of_a_schedule_has_its_row() -> None:
 
 
 def test_every_scheme_is_named() -> None:
-    text = "\n".join(page("docs/howto/webhooks.md").lines)
+    text = "\n".join(page("docs/how-to/webhooks.md").lines)
     for name in durable.verify.__all__:
         assert f"durable.verify.{name}(" in text
 
@@ -463,7 +464,7 @@ def test_every_method_of_the_kit_has_its_row() -> None:
 
 
 def test_every_failpoint_has_its_row_with_its_sentence() -> None:
-    found = rows(section(reference("failpoints"), "Places"))
+    found = rows(section(FAILPOINTS, "Places"))
     shown = {
         name: f"{text}{f' [{detail}]' if detail else ''}."
         for name, (text, detail) in found.items()
@@ -472,5 +473,5 @@ def test_every_failpoint_has_its_row_with_its_sentence() -> None:
 
 
 def test_every_action_of_a_failpoint_has_its_row() -> None:
-    found = rows(section(reference("failpoints"), "Actions"))
+    found = rows(section(FAILPOINTS, "Actions"))
     assert tuple(found) == failpoints.ACTIONS

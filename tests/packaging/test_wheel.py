@@ -25,7 +25,7 @@ def greet(ctx: durable.Context) -> str:
 
 @pytest.fixture(scope="module")
 def site(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a fresh project with the settings that the quickstart names."""
+    """Return a fresh project with the settings that the tutorial names."""
     place = tmp_path_factory.mktemp("site")
     app = place / "mysite" / "hello"
     site = installed.project(place)

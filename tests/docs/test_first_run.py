@@ -1,4 +1,4 @@
-"""The quickstart is followed, block by block, in an environment of its own."""
+"""Follow the tutorial "A first run", block by block, in its own environment."""
 
 from __future__ import annotations
 
@@ -132,12 +132,12 @@ def story(lines: str) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-def test_the_quickstart_works(installed: Installed, tmp_path: Path) -> None:
-    quickstart = page("docs/quickstart.md")
-    installation, *blocks = quickstart.blocks
+def test_the_tutorial_works(installed: Installed, tmp_path: Path) -> None:
+    tutorial = page("docs/tutorial/first-run.md")
+    installation, *blocks = tutorial.blocks
     # What it says is done once for all tests, with the wheel and its own pip.
     assert installation.text == INSTALLATION
-    greet_ada, runs, greet_grace = PAGES.findall(quickstart.prose)
+    greet_ada, runs, greet_grace = PAGES.findall(tutorial.prose)
     reader = Reader(installed, tmp_path)
     try:
         *preparation, shown, restart = blocks
