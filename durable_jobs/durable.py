@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_jobs.definitions import callbacks, schedules, verify
 from durable_jobs.definitions import decisions as approvals
+from durable_jobs.definitions.completion import All, AtLeast, Done, First, Tolerate
 from durable_jobs.definitions.context import AsyncContext, Context
 from durable_jobs.definitions.events import NewEvent, ReceivedEvent
 from durable_jobs.definitions.explanation import Explanation
@@ -24,16 +25,6 @@ from durable_jobs.definitions.flow_control import (
     Throttle,
 )
 from durable_jobs.definitions.function import Function, function
-from durable_jobs.definitions.policies import (
-    All,
-    AtLeast,
-    Done,
-    EventWait,
-    First,
-    ModelWait,
-    SignalWait,
-    Tolerate,
-)
 from durable_jobs.definitions.runtime import runtime
 from durable_jobs.definitions.steps import step
 from durable_jobs.definitions.triggers import (
@@ -43,6 +34,7 @@ from durable_jobs.definitions.triggers import (
     ModelChange,
     Timeouts,
 )
+from durable_jobs.definitions.wait_alternatives import EventWait, ModelWait, SignalWait
 from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.exceptions import (
     ActionNotAllowed,

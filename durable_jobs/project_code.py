@@ -17,8 +17,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.models import Model
 
 from durable_jobs.control_flow import let_pass
-from durable_jobs.error_text import summary_of
-from durable_jobs.serialization.texts import storable_text
+from durable_jobs.error_text import storable_text, summary_of
 
 logger = logging.getLogger("durable_jobs")
 

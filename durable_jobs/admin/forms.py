@@ -30,7 +30,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from durable_jobs.conf import settings
 from durable_jobs.exceptions import DurableError
-from durable_jobs.serialization.untrusted_json import read_json
+from durable_jobs.http_input import read_json
 
 #: Nothing was said: the model's own default counts.
 _UNSAID: Any = object()

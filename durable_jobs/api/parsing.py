@@ -11,8 +11,7 @@ from ninja.parser import Parser
 from durable_jobs.api.problems import Problem
 from durable_jobs.conf import settings
 from durable_jobs.exceptions import LimitExceeded
-from durable_jobs.http_input import has_body, read_body
-from durable_jobs.serialization.untrusted_json import check_size, read_json
+from durable_jobs.http_input import check_size, has_body, read_body, read_json
 
 JSON = "application/json"
 LINES = ("application/x-ndjson", "application/ndjson")

@@ -22,6 +22,7 @@ from durable_jobs import clock, notifier, serialization
 from durable_jobs.conf import settings
 from durable_jobs.control import audit
 from durable_jobs.control.run_actions import Actor
+from durable_jobs.error_text import storable_text
 from durable_jobs.exceptions import (
     ActionNotAllowed,
     DurableError,
@@ -32,7 +33,6 @@ from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.project_code import contained, described
 from durable_jobs.serialization.classes import find_class
-from durable_jobs.serialization.texts import storable_text
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, waits
 from durable_jobs.store.waits import WaitOutcome

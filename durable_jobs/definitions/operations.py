@@ -10,18 +10,20 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from durable_jobs.definitions.events import NewEvent, check_mapping, check_moment
-from durable_jobs.definitions.names import check_name
-from durable_jobs.definitions.policies import (
+from durable_jobs.definitions.completion import (
     All,
-    AnyWait,
     AtLeast,
     Completion,
-    EventWait,
     First,
+    Tolerate,
+)
+from durable_jobs.definitions.events import NewEvent, check_mapping, check_moment
+from durable_jobs.definitions.names import check_name
+from durable_jobs.definitions.wait_alternatives import (
+    AnyWait,
+    EventWait,
     ModelWait,
     SignalWait,
-    Tolerate,
 )
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import ConfigurationError

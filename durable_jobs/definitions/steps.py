@@ -17,12 +17,11 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from durable_jobs.definitions import current
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.approvals import Approve
+from durable_jobs.definitions.completion import All, Completion
 from durable_jobs.definitions.events import NewEvent, ReceivedEvent
 from durable_jobs.definitions.names import check_name
-from durable_jobs.definitions.policies import (
-    All,
+from durable_jobs.definitions.wait_alternatives import (
     AnyWait,
-    Completion,
     EventWait,
     ModelWait,
     SignalWait,

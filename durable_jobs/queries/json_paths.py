@@ -10,7 +10,7 @@ from django.db.models.fields.json import KeyTransform
 
 from durable_jobs import serialization
 from durable_jobs.exceptions import FilterError, LimitExceeded, PayloadError
-from durable_jobs.serialization.untrusted_json import parse_json
+from durable_jobs.http_input import parse_json
 
 _WRITTEN = re.compile(r"(data|output|error)((?:\.[\w-]{1,64}){1,10})=(.*)", re.S)
 #: Bytes of one value.

@@ -19,10 +19,10 @@ from durable_jobs.exceptions import (
     PayloadError,
     RemoteFailed,
 )
+from durable_jobs.http_input import read_json
 from durable_jobs.remote.client import MAX_REPLY, Reply
 from durable_jobs.remote.errors import bad, failure
 from durable_jobs.remote.signing import HEADER
-from durable_jobs.serialization.untrusted_json import read_json
 
 SDK = "x-inngest-sdk"
 NO_RETRY = "x-inngest-no-retry"

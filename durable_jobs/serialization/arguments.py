@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from durable_jobs.error_text import storable_text
 from durable_jobs.serialization.codec import dumps
 from durable_jobs.serialization.encoding import encode
 from durable_jobs.serialization.tags import DEEPEST, TAG, tag
-from durable_jobs.serialization.texts import storable_text
 
 #: Bytes up to which arguments are stored.
 LARGEST = 4096

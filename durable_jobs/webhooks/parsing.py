@@ -9,8 +9,7 @@ from django.http import HttpRequest
 
 from durable_jobs.conf import settings
 from durable_jobs.exceptions import LimitExceeded, PayloadError
-from durable_jobs.http_input import read_body
-from durable_jobs.serialization.untrusted_json import read_json
+from durable_jobs.http_input import read_body, read_json
 
 MAX_FIELDS = 1000
 FORM = "application/x-www-form-urlencoded"

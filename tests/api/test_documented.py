@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from durable_jobs import http_input
 from durable_jobs.api import long_poll, problems
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.queries import metrics
 from durable_jobs.queries.run_filter import MOST_LOOKED, NAMES
-from durable_jobs.serialization import untrusted_json
 from tests.api.endpoints import ENDPOINTS
 from tests.docs.pages import page
 from tests.docs.test_reference import rows, section
@@ -72,7 +72,7 @@ def test_every_metric_has_its_row(db):
 
 def test_the_limits_are_those_of_the_code():
     text = section(REFERENCE, "Limits")
-    assert f"{untrusted_json.MOST_VALUES:,} values" in text
+    assert f"{http_input.MOST_VALUES:,} values" in text
     assert f"at most {long_poll.LONGEST} seconds" in text
     assert long_poll.MOST == 8
     assert "Eight requests" in text

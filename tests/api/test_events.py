@@ -11,9 +11,9 @@ from django.test import override_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from durable_jobs import durable
+from durable_jobs import durable, http_input
 from durable_jobs.models import Event, Run
-from durable_jobs.serialization import canonical, untrusted_json
+from durable_jobs.serialization import canonical
 from tests.api.conftest import problem
 
 pytestmark = pytest.mark.django_db
@@ -209,8 +209,8 @@ def test_a_body_of_very_many_small_values_is_refused_before_it_is_parsed(
     def parsed(*args, **kwargs):
         raise AssertionError("it was parsed")
 
-    body = b"[" + b"{}," * untrusted_json.MOST_VALUES + b"{}]"
-    monkeypatch.setattr(untrusted_json, "_decode", parsed)
+    body = b"[" + b"{}," * http_input.MOST_VALUES + b"{}]"
+    monkeypatch.setattr(http_input, "_decode", parsed)
     problem(api.post("events", body), 413, "limit-exceeded")
 
 

@@ -9,9 +9,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import override_settings
 
-from durable_jobs import durable
+from durable_jobs import durable, http_input
 from durable_jobs.lifecycle import callbacks
-from durable_jobs.serialization import untrusted_json
 from tests.api.conftest import EVERY, V1, Caller, person_of, problem, program_of
 from tests.api.conftest import user_with as make_user
 from tests.api.endpoints import ENDPOINTS, furnish
@@ -150,10 +149,9 @@ def test_a_callback_is_answered_while_its_run_waits(kit, api):
 
 def test_values_inside_of_strings_are_not_counted():
     most = 4 * MEGABYTE
-    text = b'{"a": "' + b',[{\\"\\\\' * (untrusted_json.MOST_VALUES // 2) + b'"}'
-    assert list(untrusted_json.read_json(text, what="it", most=most)) == ["a"]
+    text = b'{"a": "' + b',[{\\"\\\\' * (http_input.MOST_VALUES // 2) + b'"}'
+    assert list(http_input.read_json(text, what="it", most=most)) == ["a"]
     names = b",".join(b'"%d": ""' % number for number in range(100_000))
     assert (
-        len(untrusted_json.read_json(b"{" + names + b"}", what="it", most=most))
-        == 100_000
+        len(http_input.read_json(b"{" + names + b"}", what="it", most=most)) == 100_000
     )

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 from django.core.management import CommandError, call_command
 
+from durable_jobs import http_input
 from durable_jobs.exceptions import (
     FilterError,
     LimitExceeded,
@@ -18,7 +19,6 @@ from durable_jobs.queries import json_paths
 from durable_jobs.remote import protocol
 from durable_jobs.remote.client import MAX_REPLY, Reply
 from durable_jobs.remote.protocol import SDK
-from durable_jobs.serialization import untrusted_json
 from tests.hostile import MEGABYTE, PATTERNS, body, in_linear_time
 
 SIZES = (10_000, MEGABYTE, MAX_REPLY)
@@ -26,7 +26,7 @@ SIZES = (10_000, MEGABYTE, MAX_REPLY)
 
 def refusal(raw: bytes) -> Exception | None:
     try:
-        untrusted_json.read_json(raw, what="it", most=len(raw))
+        http_input.read_json(raw, what="it", most=len(raw))
     except (LimitExceeded, PayloadError) as error:
         return error
     return None
@@ -43,16 +43,16 @@ def test_json_from_outside_is_refused_in_linear_time(pattern):
 
 def test_valid_json_from_outside_is_read_in_linear_time():
     for unit in (b"{}", b"[]", b'""', b"0", b"1.5", b'"\\\\"'):
-        raw = b"[" + b",".join([unit] * (untrusted_json.MOST_VALUES // 2)) + b"]"
+        raw = b"[" + b",".join([unit] * (http_input.MOST_VALUES // 2)) + b"]"
         assert in_linear_time(4 * MEGABYTE, partial(refusal, raw)) is None
 
 
 def test_the_size_is_compared_before_anything_is_read(monkeypatch):
-    monkeypatch.setattr(untrusted_json, "_decode", None)
+    monkeypatch.setattr(http_input, "_decode", None)
     with pytest.raises(LimitExceeded, match="at most 10 bytes, got 11"):
-        untrusted_json.read_json(b"x" * 11, what="it", most=10)
+        http_input.read_json(b"x" * 11, what="it", most=10)
     with pytest.raises(LimitExceeded, match="at most 250000 values"):
-        untrusted_json.read_json(b"[" * 250_001, what="it", most=MEGABYTE)
+        http_input.read_json(b"[" * 250_001, what="it", most=MEGABYTE)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_size_is_compared_before_anything_is_read(monkeypatch):
 )
 def test_json_that_cannot_be_stored_is_refused(raw, reason):
     with pytest.raises(PayloadError, match=reason):
-        untrusted_json.read_json(raw, what="it", most=MEGABYTE)
+        http_input.read_json(raw, what="it", most=MEGABYTE)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

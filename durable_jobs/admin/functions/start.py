@@ -30,10 +30,10 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.start_options import MAX_PRIORITY
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import DurableError, PayloadError
+from durable_jobs.http_input import read_json
 from durable_jobs.lifecycle.schemas import schemas_of_calls
 from durable_jobs.models import Run
 from durable_jobs.queries import visibility
-from durable_jobs.serialization.untrusted_json import read_json
 
 #: Bytes of a key that a person types, of which the form takes 255 characters.
 KEY_BYTES = 4 * MAX_LENGTH

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from durable_jobs import clock, ids
 from durable_jobs.definitions import operations as ops
-from durable_jobs.definitions.policies import AtLeast, First, Tolerate
+from durable_jobs.definitions.completion import AtLeast, First, Tolerate
 from durable_jobs.engine.effects import StepCall
 from durable_jobs.engine.errors import Record
 from durable_jobs.engine.scope import Scope

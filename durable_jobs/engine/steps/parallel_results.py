@@ -10,7 +10,7 @@ from typing import Any
 
 from durable_jobs import exceptions, ids
 from durable_jobs.definitions import operations as ops
-from durable_jobs.definitions.policies import First
+from durable_jobs.definitions.completion import First
 from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.engine.effects import StepCall
 from durable_jobs.engine.effects import answer as plain

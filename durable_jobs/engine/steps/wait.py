@@ -16,8 +16,13 @@ from django.db import IntegrityError
 from durable_jobs import clock
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.events import ReceivedEvent
-from durable_jobs.definitions.policies import AnyWait, EventWait, ModelWait, SignalWait
 from durable_jobs.definitions.triggers import compile_match_and_condition
+from durable_jobs.definitions.wait_alternatives import (
+    AnyWait,
+    EventWait,
+    ModelWait,
+    SignalWait,
+)
 from durable_jobs.engine.effects import Plan, StepCall
 from durable_jobs.engine.effects import answer as plain
 from durable_jobs.engine.suspend import Suspend

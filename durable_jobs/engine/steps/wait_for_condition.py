@@ -8,7 +8,7 @@ from typing import Any
 
 from durable_jobs import clock, serialization
 from durable_jobs.definitions import operations as ops
-from durable_jobs.definitions.policies import Done
+from durable_jobs.definitions.completion import Done
 from durable_jobs.durations import format_duration, parse_duration
 from durable_jobs.engine.effects import CallBody, Plan, StepCall
 from durable_jobs.engine.retries import next_attempt, record_of, told

@@ -11,8 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from durable_jobs import durable
 from durable_jobs.conf import settings
 from durable_jobs.exceptions import DurableError, LimitExceeded, PayloadError
+from durable_jobs.http_input import read_json
 from durable_jobs.models import Run
-from durable_jobs.serialization.untrusted_json import read_json
 from durable_jobs.store import db
 
 
