@@ -200,5 +200,5 @@ def test_what_is_late_is_left_to_the_test(kit: Kit) -> None:
 
     run = late.enqueue()
     past = clock.now() - timedelta(hours=1)
-    Run.objects.filter(pk=run.pk).update(due_at=past, place=past)
+    Run.objects.filter(pk=run.pk).update(due_at=past, run_order=past)
     assert checker.violations() == []

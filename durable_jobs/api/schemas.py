@@ -318,7 +318,7 @@ class ScheduleOut(Schema):
     owner_model: str
     owner_pk: str
     due_at: datetime | None
-    fired_at: datetime | None
+    last_fired_at: datetime | None
     last_run: UUID | None
     paused_at: datetime | None
     reason: str

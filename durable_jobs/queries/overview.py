@@ -360,7 +360,7 @@ def _attention(now: datetime) -> Iterator[Attention]:
             what="limit",
             name=str(limit_row),
             key=limit_row.key,
-            problem=limit_row.trouble,
+            problem=limit_row.error,
         )
 
 

@@ -24,7 +24,14 @@ from durable_jobs.statuses import LIVE
 from durable_jobs.store import db, exists_probe
 
 #: What moves when a schedule fires.
-MOVED = ("next_occurrence", "due_at", "fired_at", "last_run", "held", "missing_at")
+MOVED = (
+    "next_occurrence",
+    "due_at",
+    "last_fired_at",
+    "last_run",
+    "queued_occurrences",
+    "missing_at",
+)
 
 
 def event_id(schedule: Schedule, slot: datetime) -> str:

@@ -116,7 +116,7 @@ def rows():
             reason=EVIL,
             next_occurrence=now,
             due_at=now,
-            fired_at=now,
+            last_fired_at=now,
         ),
         "worker": Worker.objects.create(
             name=EVIL, kind=SHORT[:10], seen_at=now, started_at=now

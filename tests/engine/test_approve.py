@@ -153,7 +153,7 @@ def test_a_rejection_is_raised_with_its_reason(
     durable_kit.reject("ask", "too much", by=manager)
 
     assert later(run, "1d").result() == [
-        "Rejected",
+        "ApprovalRejected",
         "too much",
         str(manager.pk),
         "Rejected by manager: too much",
@@ -169,7 +169,7 @@ def test_a_rejection_that_nobody_catches_fails_the_run_at_once(
     run = start(ask)
     durable_kit.reject("ask", "no")
     failed = later(run)
-    assert (failed.status, failed.error["type"]) == ("failed", "Rejected")
+    assert (failed.status, failed.error["type"]) == ("failed", "ApprovalRejected")
     assert failed.attempt == 0
 
     failed.redrive()

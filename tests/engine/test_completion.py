@@ -48,7 +48,7 @@ def test_a_batch_error_has_every_items_result_the_same_in_replay(
     assert later(start(catching), "1d").result() == "went on"
     assert len(seen) >= 2
     assert all(one == seen[0] for one in seen)
-    assert seen[0][1] == [10, ["StepFailed", "Refused", "not 2"], "Cancelled"]
+    assert seen[0][1] == [10, ["StepFailed", "Refused", "not 2"], "BranchCancelled"]
 
 
 def test_the_results_of_named_branches_are_named(start: Start):
@@ -178,7 +178,7 @@ def test_at_least_fails_when_too_few_are_left(start: Start, later: Later):
     assert later(start(some), "2h").result() == [
         [*refused, "not 1"],
         [*refused, "not 2"],
-        "Cancelled",
+        "BranchCancelled",
     ]
 
 
@@ -281,5 +281,5 @@ def test_return_exceptions_tells_who_was_cancelled(start: Start, later: Later):
         assert isinstance(results[2], durable.BranchCancelled)
         return told(results)
 
-    expected = [["StepFailed", "Refused", "not 1"], 20, "Cancelled"]
+    expected = [["StepFailed", "Refused", "not 1"], 20, "BranchCancelled"]
     assert later(start(first), "4h").result() == expected

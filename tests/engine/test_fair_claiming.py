@@ -38,7 +38,7 @@ def send(function: durable.Function, count: int, ago: float = 0) -> None:
     """Start runs, as if it had been a while ago."""
     runs = [function.enqueue().pk for _ in range(count)]
     then = clock.now() - timedelta(seconds=ago)
-    Run.objects.filter(pk__in=runs).update(due_at=then, place=then, queued_at=then)
+    Run.objects.filter(pk__in=runs).update(due_at=then, run_order=then, queued_at=then)
 
 
 def test_another_function_starts_beside_a_long_backlog(works, order):
@@ -116,7 +116,7 @@ def test_one_that_is_alone_is_seldom_asked_for_others(works, order, monkeypatch)
 def test_heads_are_one_of_each_function_and_of_any_when_there_are_more(works):
     for number in range(4):
         send(works(f"f{number}"), 2, ago=60 - number)
-    oldest = {run.pk: run.function for run in Run.objects.order_by("place")[::2]}
+    oldest = {run.pk: run.function for run in Run.objects.order_by("run_order")[::2]}
     chosen = set()
     while len(chosen) < 4:  # by chance, so that each has its turn
         runs = leases.claim("default", 2, "test", heads=True)

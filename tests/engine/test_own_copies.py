@@ -58,7 +58,7 @@ def test_data_that_a_function_changes_is_matched_as_it_is_stored(
         spoil(data)
         if what == "event of the run":
             ctx.run.data = {"email": "B@X"}
-            ctx.run.origin["name"] = "other"
+            ctx.run.event_meta["name"] = "other"
             ctx.run.queue = "elsewhere"
 
     run = start(

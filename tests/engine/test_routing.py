@@ -131,7 +131,7 @@ def test_a_crash_between_two_pages_loses_and_doubles_nothing(
             raise SimulatedCrash
 
     with monkeypatch.context() as patch:
-        patch.setattr(routing, "hit", hit)
+        patch.setattr(routing, "failpoint", hit)
         durable_kit.send("a/come", {"n": 0})
         with pytest.raises(SimulatedCrash):
             routing.route_pending()

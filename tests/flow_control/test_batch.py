@@ -203,7 +203,7 @@ def test_a_run_of_one_event_may_give_it_back_too(diary: Diary) -> None:
     diary.kit.advance("1h")
     run.refresh_from_db()
     assert diary.order == [[7], [7]]
-    assert run.output["failed"] == [run.origin["id"]]
+    assert run.output["failed"] == [run.event_meta["id"]]
 
 
 # Failures of all

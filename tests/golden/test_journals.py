@@ -87,7 +87,7 @@ def sleeping(journal: dict[str, Any]) -> Any:
 
 def test_columns_that_came_since_have_their_defaults(journal: dict[str, Any]) -> None:
     stage = sleeping(journal)
-    for column in ("woken", "crash_count", "reason"):
+    for column in ("wake_requested", "crash_count", "reason"):
         journal["columns"]["durable_jobs_run"].remove(column)
         for row in stage["tables"]["durable_jobs_run"]:
             del row[column]

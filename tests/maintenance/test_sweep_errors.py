@@ -197,7 +197,7 @@ def claimed_runs(kit: Kit) -> Case:
 
     return Case(
         lambda: queue_loop.drain_queue("default"),
-        lambda: _break(attempt, "advance", lambda run: run.pk == runs[0].pk),
+        lambda: _break(attempt, "execute_attempt", lambda run: run.pk == runs[0].pk),
         done,
     )
 
@@ -247,7 +247,7 @@ def arrivals(kit: Kit) -> Case:
 
     return Case(
         admission.run_rounds,
-        lambda: _break(keys, "lane_of", lambda run: run.pk == runs[0].pk),
+        lambda: _break(keys, "backlog_of", lambda run: run.pk == runs[0].pk),
         done,
     )
 
@@ -265,7 +265,7 @@ def backlogs(kit: Kit) -> Case:
 
     return Case(
         lambda: admission.run_rounds("default", 8),
-        lambda: _break(keys, "passages", lambda function, _: function.id[6:] == "sick"),
+        lambda: _break(keys, "keyed_limits", lambda function, _: function.id[6:] == "sick"),
         done,
     )
 
@@ -385,7 +385,7 @@ def idle_backlogs(kit: Kit) -> Case:
     past = clock.now() - timedelta(days=9)
     made = [
         Backlog.objects.create(
-            name=name, function="f", queue="q", keys={}, starting=True, turn=past
+            name=name, function="f", queue="q", keys={}, for_new_runs=True, eligible_at=past
         )
         for name in ("one", "two")
     ]

@@ -118,7 +118,7 @@ def test_missed_times_overlap_one_another(kit: Kit, slow: durable.Function) -> N
     kit.run_until_idle()
     assert begun() == [(1, 3), (1, 3)]
     assert Run.objects.filter(status="skipped").count() == 2
-    assert Schedule.objects.exclude(held=[]).get().overlap == "queue"
+    assert Schedule.objects.exclude(queued_occurrences=[]).get().overlap == "queue"
 
 
 def test_no_more_wait_than_a_row_holds(

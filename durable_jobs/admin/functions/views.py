@@ -97,7 +97,7 @@ def _paused(pause: Pause, sees: bool) -> str:
 
 def _fires(crons: Any) -> dict[str, Any]:
     upcoming = min((one.due_at for one in crons if one.due_at), default=None)
-    last = max((one.fired_at for one in crons if one.fired_at), default=None)
+    last = max((one.last_fired_at for one in crons if one.last_fired_at), default=None)
     return {"next": away(upcoming), "fired": away(last)}
 
 

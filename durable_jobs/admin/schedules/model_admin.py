@@ -24,7 +24,7 @@ from durable_jobs.models import Run, Schedule
 class ScheduleAdmin(SchedulePages):
     """Schedules, the next one first."""
 
-    payloads = ("data", "held")
+    payloads = ("data", "queued_occurrences")
 
     list_display_links = None
     list_filter = (FunctionFilter,)
