@@ -246,9 +246,9 @@ def rejected(asked: Question, reason: str, actor: Actor | None) -> WaitOutcome:
     detail = _decided(asked, REJECTED, actor)
     by = f" by {detail['name']}" if detail["name"] else ""
     error = {
-        "type": "Rejected",
-        "message": f"Rejected{by}: {reason}",
-        "raise": "Rejected",
+        "type": "ApprovalRejected",
+        "message": f"ApprovalRejected{by}: {reason}",
+        "raise": "ApprovalRejected",
         "data": {"reason": reason, "by": detail["by"]},
     }
     return WaitOutcome(StepStatus.FAILED, error=error, detail=detail)

@@ -26,7 +26,7 @@ def described(event: Event) -> str:
     if not event.pending:
         return text
     if event.route_after is None:
-        return f"{text} {_('The next turn of the router goes on.')}"
+        return f"{text} {_('The router continues in its next round.')}"
     rows = db.rows(SweepError).filter(kind="event", item=event.pk)
     failed = rows.values_list("count", flat=True).first() or 1
     again = _("It failed %(count)s times and is tried again at %(at)s.")

@@ -295,7 +295,7 @@ def test_without_a_submission_the_step_only_waits(
 def test_the_url_is_made_of_the_hosts_address(
     start: Start, durable_kit: Kit, outside: Outside, configure: Configure
 ):
-    configure(CALLBACK_URL="https://shop.example/durable/callbacks/")
+    configure(CALLBACK_BASE_URL="https://shop.example/durable/callbacks/")
     start(outside.asking())
 
     url = outside.given[0].url

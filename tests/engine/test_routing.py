@@ -62,7 +62,7 @@ def test_the_progress_of_an_event_is_shown(
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MATCH_BUDGET": 4}
     event = durable_kit.send("a/come", {"n": 0})
     routing.route_pending()
-    text = "4 conditions were evaluated. The next turn of the router goes on."
+    text = "4 conditions were evaluated. The router continues in its next round."
     assert text in str(Run.objects.get(pk=waiting[-1].pk).explain())
     page = admin_client.get(f"/admin/durable_jobs/event/{event}/change/")
     assert text in page.content.decode()

@@ -265,7 +265,9 @@ def backlogs(kit: Kit) -> Case:
 
     return Case(
         lambda: admission.run_rounds("default", 8),
-        lambda: _break(keys, "keyed_limits", lambda function, _: function.id[6:] == "sick"),
+        lambda: _break(
+            keys, "keyed_limits", lambda function, _: function.id[6:] == "sick"
+        ),
         done,
     )
 
@@ -385,7 +387,12 @@ def idle_backlogs(kit: Kit) -> Case:
     past = clock.now() - timedelta(days=9)
     made = [
         Backlog.objects.create(
-            name=name, function="f", queue="q", keys={}, for_new_runs=True, eligible_at=past
+            name=name,
+            function="f",
+            queue="q",
+            keys={},
+            for_new_runs=True,
+            eligible_at=past,
         )
         for name in ("one", "two")
     ]
