@@ -36,15 +36,15 @@ from durable_jobs.logs import kept
 class AsyncDriver:
     """Drives the plans of one attempt of an ``async def`` function."""
 
-    def __init__(self, session: AttemptState, activity: IdleDetector) -> None:
-        self._session = session
+    def __init__(self, state: AttemptState, activity: IdleDetector) -> None:
+        self._state = state
         self._activity = activity
-        self._advancer = PlanBatcher(session)
+        self._advancer = PlanBatcher(state)
         # As many bodies in threads as a def function has branches in them; where steps
         # are limited one, and as many more as there are slots for.
-        most = max(session.threads, 1)
-        self._places = asyncio.Semaphore(1 if session.limited else most)
-        self._more = most - 1 if session.limited else 0
+        most = max(state.threads, 1)
+        self._places = asyncio.Semaphore(1 if state.limited else most)
+        self._more = most - 1 if state.limited else 0
 
     async def drive(self, plan: Plan) -> Any:
         """Drive a plan to its end and return what it returns."""
@@ -70,7 +70,7 @@ class AsyncDriver:
         return await self._fork(effect)
 
     async def _call(self, call: CallBody) -> BodyOutcome:
-        if not self._session.limited:
+        if not self._state.limited:
             return await self._perform_body(call)
         async with self._limited_place():
             return await self._perform_body(call)
@@ -80,7 +80,7 @@ class AsyncDriver:
         """Wait for a place among the bodies that have slots, or for another slot."""
         if self._places.locked() and self._more:
             self._more -= 1
-            if await sync_to_async(widen)(self._session, 1):
+            if await sync_to_async(widen)(self._state, 1):
                 self._places.release()
             else:
                 self._more += 1
@@ -98,13 +98,13 @@ class AsyncDriver:
         return await body_calls.afinish(call, lambda: outcome.value, spent)
 
     async def _perform_in_thread(self, call: CallBody) -> BodyOutcome:
-        threads = self._session.threads
+        threads = self._state.threads
         # In tests everything is in one thread, whose connection holds their
         # transaction.
         if call.own or not threads:
             perform = sync_to_async(body_calls.perform)
             return await perform(call, share_connections=not threads, awaits=True)
-        if self._session.limited:
+        if self._state.limited:
             return await _in_thread(call)
         async with self._places:
             return await _in_thread(call)

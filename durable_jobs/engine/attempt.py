@@ -65,13 +65,13 @@ def execute_attempt(
     """
     assert run.lease_token is not None, "the run was claimed"
     lease = (run.pk, run.lease_token)
-    session: AttemptState | None = None
+    state: AttemptState | None = None
     try:
         function = _resolve(run, lease)
         if function is not None:
             release.told(run, RunStatus.RUNNING)
             ahead = inputs.read(run, function)
-            session = AttemptState(
+            state = AttemptState(
                 run,
                 function,
                 {} if _fresh(run) else steps.load(run.pk),
@@ -79,7 +79,7 @@ def execute_attempt(
                 lost=lost,
                 stopping=stopping,
             )
-            _attempt(session, ahead)
+            _attempt(state, ahead)
     except inputs.Unreadable as unread:
         inputs.postpone(run, unread)
     except LeaseLost:
@@ -88,7 +88,7 @@ def execute_attempt(
         # Committed or not, the memos tell: whoever claims the run next reads them.
         if not db.lost(error.__cause__ if isinstance(error, DatabaseFailed) else error):
             logger.warning("The database failed in run %s.", run.pk, exc_info=True)
-        give_up(run, error, progress=session is not None and session.progress > 0)
+        give_up(run, error, progress=state is not None and state.recorder.progress > 0)
 
 
 def _resolve(run: Run, lease: steps.Lease) -> Function | None:
@@ -113,37 +113,37 @@ def _fresh(run: Run) -> bool:
     return run.claim_count <= 1 and run.parent_relation != runs.RERUN
 
 
-def _attempt(session: AttemptState, ahead: PrefetchedContext | None) -> None:
+def _attempt(state: AttemptState, ahead: PrefetchedContext | None) -> None:
     trouble: Exception | None = None
     try:
         with (
             body_calls.unmarked(),
-            logs.about(session.run),
-            current.executing(session.run),
+            logs.about(state.run),
+            current.executing(state.run),
             interrupts_known(),
             event_loops.attempt(),
         ):
-            outcome = (
-                _call_sync(session) if ahead is None else _call_async(session, ahead)
-            )
-            session.end_if_over()  # the function may have caught it
+            outcome = _call_sync(state) if ahead is None else _call_async(state, ahead)
+            state.end_if_over()  # the function may have caught it
     finally:
-        trouble = session.guard.end(f"Function {session.function.id!r}")
-        session.close()
+        trouble = state.guard.end(f"Function {state.function.id!r}")
+        state.recorder.close()
     if trouble is not None and not isinstance(outcome, Raised):
         outcome = Raised(trouble)
-    plain = _fresh(session.run) and not session.suspended_steps and not session.waited
-    settle(session, outcome, plain=plain)
+    plain = (
+        _fresh(state.run)
+        and not state.recorder.suspended_steps
+        and not state.recorder.waited
+    )
+    settle(state, outcome, plain=plain)
 
 
-def _call_sync(session: AttemptState) -> AttemptOutcome:
-    performer = StepRunner(session)
-    token = current.performer.set(performer)
+def _call_sync(state: AttemptState) -> AttemptOutcome:
+    runner = StepRunner(state)
+    token = current.performer.set(runner)
     try:
         with scope.entered(Scope()) as whole:
-            outcome = _call_outcome(
-                lambda: session.function(RunContext(session, performer))
-            )
+            outcome = _call_outcome(lambda: state.function(RunContext(state, runner)))
             # Whatever the function has made of its suspension, it is suspended.
             return Suspended() if whole.left else outcome
     finally:
@@ -164,23 +164,23 @@ def _call_outcome(call: Callable[[], Any]) -> AttemptOutcome:
         raise
 
 
-def _call_async(session: AttemptState, ahead: PrefetchedContext) -> AttemptOutcome:
+def _call_async(state: AttemptState, ahead: PrefetchedContext) -> AttemptOutcome:
     try:
-        return event_loops.run(_run_loop, session, ahead)
+        return event_loops.run(_run_loop, state, ahead)
     except (SystemExit, KeyboardInterrupt) as error:  # of a task that it began
         let_pass(error)
         return Raised(error)
 
 
-async def _run_loop(session: AttemptState, ahead: PrefetchedContext) -> AttemptOutcome:
+async def _run_loop(state: AttemptState, ahead: PrefetchedContext) -> AttemptOutcome:
     """Call an ``async def`` function and wait until nothing in it can go on."""
     activity = IdleDetector(event_loops.current())
-    performer = AsyncStepRunner(session, activity)
-    token = current.performer.set(performer)
+    runner = AsyncStepRunner(state, activity)
+    token = current.performer.set(runner)
     try:
         with scope.entered(Scope(concurrent=True)):
-            ctx = RunContext(session, performer, ahead)
-            function = asyncio.ensure_future(_async_outcome(session, ctx))
+            ctx = RunContext(state, runner, ahead)
+            function = asyncio.ensure_future(_async_outcome(state, ctx))
             outcome = await activity.rest(function)
             return function.result() if outcome else Suspended()
     finally:
@@ -188,9 +188,9 @@ async def _run_loop(session: AttemptState, ahead: PrefetchedContext) -> AttemptO
         await activity.leave()
 
 
-async def _async_outcome(session: AttemptState, ctx: RunContext) -> AttemptOutcome:
+async def _async_outcome(state: AttemptState, ctx: RunContext) -> AttemptOutcome:
     try:
-        return Returned(await session.function(ctx))
+        return Returned(await state.function(ctx))
     except BaseException as error:
         # Cancelled too: by its own code, if the attempt still goes on.
         if is_failure(error):

@@ -34,13 +34,13 @@ def attempt_of(run: Run) -> int:
 
 
 def given_back(
-    session: AttemptState, failures: BatchFailures
+    state: AttemptState, failures: BatchFailures
 ) -> tuple[dict[str, Any], str, Along]:
     """Return the output and the reason of a batch that has failed in part.
 
     And what is one with its end: the run of those that failed.
     """
-    events = event_windows.events_of(session.run)
+    events = event_windows.events_of(state.run)
     wanted = set(failures.ids)
     chosen = [one for one in events if one.event_id in wanted]
     strange = sorted(wanted - {one.event_id for one in events})
@@ -49,39 +49,39 @@ def given_back(
     if strange:
         output["unknown"] = strange
         reason = f"BatchFailures named events that the batch has not: {strange}"[:1000]
-        logger.warning("Run %s of %s: %s", session.run.pk, session.run.function, reason)
-    return output, reason, lambda: _again(session, chosen)
+        logger.warning("Run %s of %s: %s", state.run.pk, state.run.function, reason)
+    return output, reason, lambda: _again(state, chosen)
 
 
-def _again(session: AttemptState, events: Sequence[BufferedEvent]) -> None:
+def _again(state: AttemptState, events: Sequence[BufferedEvent]) -> None:
     """Start a run for events that failed, or record it as failed at once."""
     if not events:
         return
-    function, attempt = session.function, attempt_of(session.run)
+    function, attempt = state.function, attempt_of(state.run)
     now = clock.now()
     if attempt < function.retries:
         error = RuntimeError("The batch gave it back.")
         due = now + function.backoff.delay(attempt, error)
-        _start(session, events, due, attempt + 1)
+        _start(state, events, due, attempt + 1)
         return
-    made = _start(session, events, now, attempt + 1)
+    made = _start(state, events, now, attempt + 1)
     message = (
         f"{attempt + 1} batches in a row have given back {len(events)} of their "
-        f"events, the last of them run {session.run.pk}."
+        f"events, the last of them run {state.run.pk}."
     )
     error_record = {"type": "BatchFailed", "message": message, "traceback": ""}
     finish.finish(made, End(RunStatus.FAILED, error=error_record))
 
 
-def halves(session: AttemptState) -> tuple[str, Along] | None:
+def halves(state: AttemptState) -> tuple[str, Along] | None:
     """Return how a batch that failed as a whole goes on: in two runs.
 
     So the event that makes it fail is found, and the others are done. None when there
     is only one. Each half has one attempt: the whole has used its retries.
     """
-    if count(session.run) < 2 or session.function.controls.batch is None:
+    if count(state.run) < 2 or state.function.controls.batch is None:
         return None
-    events = window_rows.of_run(session.run.pk)
+    events = window_rows.of_run(state.run.pk)
     if len(events) < 2:
         return None
     middle = len(events) // 2
@@ -90,30 +90,30 @@ def halves(session: AttemptState) -> tuple[str, Along] | None:
 
     def along() -> None:
         for part in parts:
-            _start(session, part, clock.now(), attempt_of(session.run), once=True)
+            _start(state, part, clock.now(), attempt_of(state.run), once=True)
 
     return reason, along
 
 
 def _start(
-    session: AttemptState,
+    state: AttemptState,
     events: Sequence[BufferedEvent],
     due_at: datetime,
     attempt: int,
     *,
     once: bool = False,
 ) -> Run:
-    start = event_windows.start_for(session.function, events)
+    start = event_windows.start_for(state.function, events)
     made = NewRun(
         function=start.function,
         data=start.data,
         event_meta={**start.event_meta, "attempt": attempt},
         due_at=due_at,
         event_id=start.event_id,
-        parent=session.run,
+        parent=state.run,
         parent_relation=BATCH,
         subjects=start.subjects,
-        attempt=session.function.retries if once else 0,
+        attempt=state.function.retries if once else 0,
     )
     run = start_runs.start([made])[0]
     window_rows.copy(events, run.pk)

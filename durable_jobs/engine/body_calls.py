@@ -124,9 +124,9 @@ def _outcome(call: CallBody) -> BodyOutcome:
 
 def _guard() -> Guard:
     """Return the guard of the attempt, or a new one in another thread than its own."""
-    session = getattr(current.performer.get(), "session", None)
-    if session is not None and session.on_own_thread:
-        guard: Guard = session.guard
+    state = getattr(current.performer.get(), "state", None)
+    if state is not None and state.recorder.on_own_thread:
+        guard: Guard = state.guard
         return guard
     return Guard()
 

@@ -35,14 +35,14 @@ logger = logging.getLogger("durable_jobs.run")
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
     """Logs with the run's id; says nothing while the run replays what it did before."""
 
-    def __init__(self, session: AttemptState) -> None:
-        self._session = session
-        super().__init__(logger, logs.fields(session.run))
+    def __init__(self, state: AttemptState) -> None:
+        self._state = state
+        super().__init__(logger, logs.fields(state.run))
 
     def isEnabledFor(self, level: int) -> bool:  # the name is logging's
         """Tell whether a record of this level would be logged now."""
         inside = body_calls.attempt.get() is not None
-        if self._session.replaying and not inside:
+        if self._state.history.replaying and not inside:
             return False
         return super().isEnabledFor(level)
 
@@ -86,24 +86,24 @@ class RunContext:
 
     def __init__(
         self,
-        session: AttemptState,
-        performer: StepRunner,
+        state: AttemptState,
+        runner: StepRunner,
         ahead: PrefetchedContext | None = None,
     ) -> None:
-        self._session = session
-        self.performer = performer
+        self._state = state
+        self.runner = runner
         self._event: ReceivedEvent | None = None
         self._run: Run | None = None
         self._ahead = ahead
         self._events: list[ReceivedEvent] | None = None
-        self.step = Steps(performer, performer.group)
-        self.logger = RunLogger(session)
+        self.step = Steps(runner, runner.group)
+        self.logger = RunLogger(state)
 
     @property
     def event(self) -> ReceivedEvent:
         """The event that started the run."""
         if self._event is None:
-            self._event = self._typed(event_of(self._session.run).own())
+            self._event = self._typed(event_of(self._state.run).own())
         return self._event
 
     @property
@@ -111,20 +111,20 @@ class RunContext:
         """The events that started the run: several where they were gathered."""
         if self._events is None:
             ahead = self._ahead
-            found = gathered_by(self._session.run) if ahead is None else ahead.gathered
+            found = gathered_by(self._state.run) if ahead is None else ahead.gathered
             self._events = [self._typed(one) for one in found]
         return self._events or [self.event]
 
     @property
     def run_id(self) -> str:
         """The run's id."""
-        return str(self._session.run.pk)
+        return str(self._state.run.pk)
 
     @property
     def run(self) -> Run:
         """The run, as it was when this attempt began: a copy, yours to change."""
         if self._run is None:
-            self._run = copy.copy(self._session.run)
+            self._run = copy.copy(self._state.run)
             for name in ("data", "event_meta", "flow"):
                 setattr(self._run, name, own_copy(getattr(self._run, name)))
         return self._run
@@ -133,7 +133,7 @@ class RunContext:
     def attempt(self) -> int:
         """How often what is executing failed before: a body, or the function."""
         inside = body_calls.attempt.get()
-        return self._session.run.attempt if inside is None else inside
+        return self._state.run.attempt if inside is None else inside
 
     @property
     def instance(self) -> Any:
@@ -142,7 +142,7 @@ class RunContext:
         That whose change started it, or for which a person started it in the admin.
         """
         return (
-            instance_of(self._session.run)
+            instance_of(self._state.run)
             if self._ahead is None
             else self._ahead.instance
         )
@@ -152,22 +152,23 @@ class RunContext:
 
         Written with the next step: before that, nothing depends on the answer.
         """
-        session = self._session
+        state = self._state
         scope = current()
         key = scope.next_key(f"patch {id}")
-        if session.replay(key, id, PATCH) is not None:
+        if state.history.replay(key, id, PATCH) is not None:
             return True
         if any(
-            memo.position > session.replay_position for memo in session.unreplayed()
+            memo.position > state.history.replay_position
+            for memo in state.history.unreplayed()
         ):
             return False
-        frame = StepCall(session, scope, Operation(id=id), key, None)
+        frame = StepCall(state, scope, Operation(id=id), key, None)
         now = clock.now()
-        session.note(
+        state.recorder.defer(
             frame.new_memo(PATCH, StepStatus.COMPLETED, started_at=now, ended_at=now)
         )
         return True
 
     def _typed(self, event: ReceivedEvent) -> ReceivedEvent:
-        data = typed(self._session.function, event.name, event.data)
+        data = typed(self._state.function, event.name, event.data)
         return ReceivedEvent(event.id, event.name, data, event.ts, event.user, event.v)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from durable_jobs import ids, serialization
+from durable_jobs import clock, ids, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.operations import Operation
 from durable_jobs.engine.attempt_state import AttemptState
@@ -87,7 +87,7 @@ class StepCall:
     step, if it is a branch.
     """
 
-    session: AttemptState
+    state: AttemptState
     scope: Scope
     operation: Operation
     key: str
@@ -114,14 +114,14 @@ class StepCall:
 
     def new_memo(self, kind: str, status: StepStatus, **values: Any) -> StepRecord:
         """Return the first record of the step; raise when the run has too many."""
-        self.session.check_room(self.name)
+        self.state.history.check_step_count(self.name)
         return StepRecord(
             key=self.key,
             name=self.name,
             kind=kind,
             status=status,
-            position=self.session.next_position(),
-            parent=ids.step_pk(self.session.run.pk, self.scope.key)
+            position=self.state.history.next_position(),
+            parent=ids.step_pk(self.state.run.pk, self.scope.key)
             if self.scope.key
             else None,
             input=self.input,
@@ -149,7 +149,7 @@ class StepCall:
 
     def complete(self, value: Any, started: datetime | None, **values: Any) -> Plan:
         """Record a result and return it as every replay will see it."""
-        text = self.session.encode(value, self.name)
+        text = self.state.history.encode(value, self.name)
         memo = self.memo_as(
             StepStatus.COMPLETED,
             output=text,
@@ -157,7 +157,7 @@ class StepCall:
             logs=self.logged(),
             due_at=None,
             started_at=started,
-            ended_at=self.session.now(),
+            ended_at=clock.now(),
             **values,
         )
         yield from self.write(memo)
@@ -182,7 +182,7 @@ class StepCall:
             logs=self.logged(),
             due_at=None,
             started_at=started,
-            ended_at=self.session.now(),
+            ended_at=clock.now(),
             **values,
         )
         yield from self.write(memo)

@@ -28,24 +28,24 @@ class ParallelWidth:
 
 
 @contextmanager
-def side_by_side(session: AttemptState, wanted: int) -> Iterator[ParallelWidth]:
+def side_by_side(state: AttemptState, wanted: int) -> Iterator[ParallelWidth]:
     """Give the width of a fork: what is wanted, or what there are slots for."""
-    if not session.limited or wanted < 2:
+    if not state.limited or wanted < 2:
         yield ParallelWidth(wanted)
         return
-    slots = widen(session, wanted - 1)
-    width = ParallelWidth(1 + len(slots) // _slots_a_step(session))
+    slots = widen(state, wanted - 1)
+    width = ParallelWidth(1 + len(slots) // _slots_a_step(state))
     yield width
     if slots and not width.outlasted:
-        session.write(lambda: limits.release_slots(slots))
-        notifier.notify(session.function.queue)
+        state.recorder.write(lambda: limits.release_slots(slots))
+        notifier.notify(state.function.queue)
 
 
-def widen(session: AttemptState, wanted: int) -> list[int]:
+def widen(state: AttemptState, wanted: int) -> list[int]:
     """Take slots for more steps; return their ids, none when there is no room."""
-    return session.write(lambda: admission.acquire_more_slots(session.run, wanted))
+    return state.recorder.write(lambda: admission.acquire_more_slots(state.run, wanted))
 
 
-def _slots_a_step(session: AttemptState) -> int:
-    controls = session.function.controls
+def _slots_a_step(state: AttemptState) -> int:
+    controls = state.function.controls
     return max(1, sum(one.of == "steps" for one in controls.concurrency))

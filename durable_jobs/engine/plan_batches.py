@@ -52,8 +52,8 @@ class _Turn:
 class PlanBatcher:
     """Lets the plans of one attempt go on, on the thread that began it."""
 
-    def __init__(self, session: AttemptState) -> None:
-        self._session = session
+    def __init__(self, state: AttemptState) -> None:
+        self._state = state
         # What is logged or told while records are made is no branch's own.
         self._context = contextvars.copy_context()
         self._waiting: list[_Turn] = []
@@ -106,8 +106,8 @@ class PlanBatcher:
         The code that awaits shares this thread's connections with the engine. Bodies
         that have just ended answer for them, without any the code that called us.
         """
-        whose = f"Function {self._session.function.id!r}, or the body of a step in it,"
-        trouble = self._session.guard.end(whose, reported=False)
+        whose = f"Function {self._state.function.id!r}, or the body of a step in it,"
+        trouble = self._state.guard.end(whose, reported=False)
         if trouble is None:
             return turns
         bodies = [turn for turn in turns if isinstance(turn.answer, BodyOutcome)]
@@ -125,7 +125,7 @@ class PlanBatcher:
         for turn in turns:
             turn.take()
             if isinstance(turn.effect, RecordStep):
-                self._session.want(turn.effect.memo)
+                self._state.history.reserve(turn.effect.memo)
             elif isinstance(turn.effect, Finished) and is_over(turn.effect.error):
                 return turn.effect.error
         return None
@@ -138,7 +138,7 @@ class PlanBatcher:
         Return those that go on after that, and what has ended the attempt.
         """
         writes = [turn.effect for turn in turns if isinstance(turn.effect, RecordStep)]
-        errors = self._session.record_together(
+        errors = self._state.recorder.record_together(
             [(write.memo, write.scope) for write in writes]
         )
         for turn, error in zip(turns, errors, strict=True):

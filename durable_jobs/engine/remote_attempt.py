@@ -22,25 +22,25 @@ def recall(ctx: AsyncContext) -> list[StepRecord]:
     What has ended counts as met: the code elsewhere is told all of it at once, and asks
     for none of it again.
     """
-    session, performer = _inside(ctx)
-    memos = sorted(session.memos.values(), key=lambda memo: memo.position)
+    state, runner = _inside(ctx)
+    memos = sorted(state.history.memos.values(), key=lambda memo: memo.position)
     for memo in memos:
         if memo.ended:
-            session.replay(memo.key, memo.name, memo.kind)
-    performer.told()
+            state.history.replay(memo.key, memo.name, memo.kind)
+    runner.told()
     return memos
 
 
 def failures(ctx: AsyncContext) -> int:
     """Return how often the function has failed since it last got on."""
-    session, _ = _inside(ctx)
-    return 0 if session.progress else session.run.attempt
+    state, _ = _inside(ctx)
+    return 0 if state.recorder.progress else state.run.attempt
 
 
 def retries(ctx: AsyncContext) -> int:
     """Return how often a step, or the function, is tried again."""
-    session, _ = _inside(ctx)
-    return session.function.retries
+    state, _ = _inside(ctx)
+    return state.function.retries
 
 
 def inside_body() -> bool:
@@ -50,19 +50,19 @@ def inside_body() -> bool:
 
 async def idle(ctx: AsyncContext) -> None:
     """Wait until no step of the attempt is at work."""
-    _, performer = _inside(ctx)
-    await performer.idle()
+    _, runner = _inside(ctx)
+    await runner.idle()
 
 
 @contextmanager
 def at_work(ctx: AsyncContext) -> Iterator[None]:
     """Let the attempt go on while the code elsewhere is asked."""
-    _, performer = _inside(ctx)
-    with performer.at_work():
+    _, runner = _inside(ctx)
+    with runner.at_work():
         yield
 
 
 def _inside(ctx: AsyncContext) -> tuple[AttemptState, AsyncStepRunner]:
     assert isinstance(ctx, RunContext), "the engine makes no other"
-    assert isinstance(ctx.performer, AsyncStepRunner), "the function is async def"
-    return ctx.performer.session, ctx.performer
+    assert isinstance(ctx.runner, AsyncStepRunner), "the function is async def"
+    return ctx.runner.state, ctx.runner

@@ -68,9 +68,9 @@ def record_of(error: BaseException) -> Record:
     return record
 
 
-def raised_by(session: AttemptState, record: Record) -> tuple[str, str]:
+def raised_by(state: AttemptState, record: Record) -> tuple[str, str]:
     """Return the id and the key of the step whose error ended the function."""
-    memo = session.memos.get(record.get("step", ""))
+    memo = state.history.memos.get(record.get("step", ""))
     return ("", "") if memo is None else (memo.name, memo.key)
 
 
@@ -120,7 +120,7 @@ def told(
     if number is None:
         number = 0 if frame.memo is None else frame.memo.attempt
     run_log.attempt_failed(
-        frame.session.run,
+        frame.state.run,
         record,
         error,
         number + 1,
@@ -140,7 +140,7 @@ def schedule(
     keep_waits: bool = False,
 ) -> Suspend | None:
     """Let a step wait for its next attempt; return what to raise, None without one."""
-    function = frame.session.function
+    function = frame.state.function
     attempt = frame.memo.attempt if frame.memo is not None else 0
     due = next_attempt(
         error,
@@ -159,7 +159,7 @@ def schedule(
         due_at=due,
         started_at=started,
     )
-    run_id, ended, logs = frame.session.run.pk, clock.now(), frame.logged()
+    run_id, ended, logs = frame.state.run.pk, clock.now(), frame.logged()
 
     def along() -> None:
         steps.record_attempt(run_id, memo.key, attempt, record, started, ended, logs)
@@ -171,7 +171,7 @@ def schedule(
         known=frame.memo is not None and not keep_waits,
         along=along,
     )
-    return frame.session.suspend_step(item, at_once=frame.scope.concurrent)
+    return frame.state.recorder.suspend_step(item, at_once=frame.scope.concurrent)
 
 
 def not_due(frame: StepCall) -> bool:

@@ -47,61 +47,61 @@ class Suspended:
 AttemptOutcome = Returned | Raised | Suspended
 
 
-def settle(session: AttemptState, outcome: AttemptOutcome, *, plain: bool) -> None:
+def settle(state: AttemptState, outcome: AttemptOutcome, *, plain: bool) -> None:
     """Write what came of the attempt."""
-    if session.diverged is not None:
-        _pause_run(session.run, session.lease, session.diverged.message)
+    if state.history.divergence is not None:
+        _pause_run(state.run, state.lease, state.history.divergence.message)
     elif isinstance(outcome, Suspended):
-        _suspend(session)
+        _suspend(state)
     elif isinstance(outcome, Returned):
-        _complete(session, outcome.value, plain=plain)
+        _complete(state, outcome.value, plain=plain)
     else:
-        _fail(session, outcome.error)
+        _fail(state, outcome.error)
 
 
-def _suspend(session: AttemptState) -> None:
+def _suspend(state: AttemptState) -> None:
     now = clock.now()
     # What has seen a pause comes back at once, if the run was resumed meanwhile.
-    again = session.requeue or session.move_to_queue or session.paused
+    again = state.requeue or state.move_to_queue or state.recorder.paused
     due_at = now if again else None
-    queue = session.move_to_queue or session.function.queue
+    queue = state.move_to_queue or state.function.queue
     status = runs.suspend(
-        session.lease,
-        notes=session.deferred_records,
-        parked=session.suspended_steps,
+        state.lease,
+        notes=state.recorder.deferred_records,
+        parked=state.recorder.suspended_steps,
         queue=queue,
         due_at=due_at,
         attempt=0,
-        holding=session.limited,
+        holding=state.limited,
     )
-    release.told(session.run, status)
-    for look in session.post_commit_checks:
+    release.told(state.run, status)
+    for look in state.recorder.post_commit_checks:
         look()
-    current_status = db.rows(Run).filter(pk=session.run.pk)
-    if session.post_commit_checks:
+    current_status = db.rows(Run).filter(pk=state.run.pk)
+    if state.recorder.post_commit_checks:
         status = current_status.values_list("status", flat=True).get()
     if status == RunStatus.QUEUED:
         notifier.notify(queue)
-    _notify_later(session)
+    _notify_later(state)
 
 
-def _notify_later(session: AttemptState) -> None:
+def _notify_later(state: AttemptState) -> None:
     """Ask for a precise ring where a wait is short; the tick is the guarantee."""
     times = [
         wait.due_at
-        for item in session.suspended_steps
+        for item in state.recorder.suspended_steps
         for wait in item.waits
         if wait.due_at is not None
     ]
     if times:
-        notifier.notify_at(min(times), session.function.queue)
+        notifier.notify_at(min(times), state.function.queue)
 
 
-def _complete(session: AttemptState, value: Any, *, plain: bool) -> None:
-    run = session.run
+def _complete(state: AttemptState, value: Any, *, plain: bool) -> None:
+    run = state.run
     reason, along = "", None
     if isinstance(value, BatchFailures):
-        value, reason, along = batch_failures.given_back(session, value)
+        value, reason, along = batch_failures.given_back(state, value)
     try:
         output = serialization.dumps(
             value,
@@ -110,9 +110,9 @@ def _complete(session: AttemptState, value: Any, *, plain: bool) -> None:
             limit_setting="MAX_STEP_BYTES",
         )
     except (PayloadError, LimitExceeded) as refused:
-        _end_failed(session, refused)
+        _end_failed(state, refused)
         return
-    unmet = session.unreplayed()
+    unmet = state.history.unreplayed()
     if unmet:
         names = ", ".join(repr(memo.name) for memo in unmet[:10])
         logger.warning(
@@ -122,35 +122,35 @@ def _complete(session: AttemptState, value: Any, *, plain: bool) -> None:
             len(unmet),
             names,
         )
-    if session.deferred_records:
-        steps.record(session.lease, session.deferred_records)
+    if state.recorder.deferred_records:
+        steps.record(state.lease, state.recorder.deferred_records)
     end = End(RunStatus.COMPLETED, output=output, reason=reason)
-    _end(session, end, plain=plain, along=along)
+    _end(state, end, plain=plain, along=along)
 
 
-def _fail(session: AttemptState, error: BaseException) -> None:
+def _fail(state: AttemptState, error: BaseException) -> None:
     """Call the function again later, or let the run fail."""
-    run, function = session.run, session.function
+    run, function = state.run, state.function
     # Progress since the last failure of the body gives it its retries back.
-    attempt = 0 if session.progress else run.attempt
+    attempt = 0 if state.recorder.progress else run.attempt
     try:
         due = next_attempt(error, attempt, function.retries, function.backoff)
     except ConfigurationError as wrong:  # by the user's own backoff
-        _end_failed(session, wrong)
+        _end_failed(state, wrong)
         return
     if due is None:
-        _end_failed(session, error)
+        _end_failed(state, error)
         return
     record, now = describe(error), clock.now()
     with transaction.atomic(using=db.alias()):
         status = runs.suspend(
-            session.lease,
-            notes=session.deferred_records,
-            parked=session.suspended_steps,
+            state.lease,
+            notes=state.recorder.deferred_records,
+            parked=state.recorder.suspended_steps,
             queue=function.queue,
             due_at=due,
             attempt=attempt + 1,
-            holding=session.limited,
+            holding=state.limited,
         )
         steps.record_attempt(run.pk, "", attempt, record, None, now)
         run_log.attempt_failed(run, record, error, attempt + 1, due_at=due)
@@ -158,12 +158,12 @@ def _fail(session: AttemptState, error: BaseException) -> None:
     notifier.notify_at(due, function.queue)
 
 
-def _end_failed(session: AttemptState, error: BaseException) -> None:
+def _end_failed(state: AttemptState, error: BaseException) -> None:
     record = describe(error)
     record.pop("class", None)
     record.pop("args", None)
     reason, along = "", None
-    split = batch_failures.halves(session)
+    split = batch_failures.halves(state)
     if split is not None:
         reason, along = split
     end = End(
@@ -171,13 +171,13 @@ def _end_failed(session: AttemptState, error: BaseException) -> None:
         error=record,
         reason=reason,
         exc_info=exc_info(error),
-        step=raised_by(session, record),
+        step=raised_by(state, record),
     )
-    _end(session, end, plain=False, along=along, handled=split is None)
+    _end(state, end, plain=False, along=along, handled=split is None)
 
 
 def _end(
-    session: AttemptState,
+    state: AttemptState,
     end: End,
     *,
     plain: bool,
@@ -188,11 +188,11 @@ def _end(
 
     Without ``handled``, what the run was for goes on elsewhere: no handler follows.
     """
-    bare = not session.function.cancel_on and not _limited(session)
+    bare = not state.function.cancel_on and not _limited(state)
     done = finish.finish(
-        session.run,
+        state.run,
         end,
-        session.lease,
+        state.lease,
         plain=plain and bare and along is None,
         along=along,
         handled=handled,
@@ -200,11 +200,11 @@ def _end(
     if not done:
         # It was paused, or is not ours. A paused run ends when it is resumed: the
         # function is called again, and returns.
-        release.release(session.run, session.lease)
+        release.release(state.run, state.lease)
 
 
-def _limited(session: AttemptState) -> bool:
-    limits = session.function.timeouts
+def _limited(state: AttemptState) -> bool:
+    limits = state.function.timeouts
     return limits.start is not None or limits.finish is not None
 
 

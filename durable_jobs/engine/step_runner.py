@@ -71,8 +71,8 @@ KINDS: dict[type[ops.Operation], StepKind] = {
 class StepRunner:
     """Performs operations for one attempt of a ``def`` function."""
 
-    def __init__(self, session: AttemptState) -> None:
-        self.session = session
+    def __init__(self, state: AttemptState) -> None:
+        self.state = state
 
     def __call__(self, operation: ops.Operation) -> Any:
         """Answer a step, or suspend the run."""
@@ -81,24 +81,24 @@ class StepRunner:
         if frame.memo is not None and frame.memo.ended:
             return kind.read(frame, frame.memo)
         try:
-            return drive(kind.plan(frame, operation), self.session)
+            return drive(kind.plan(frame, operation), self.state)
         except Suspend:
             frame.scope.whole.left = True
             raise
         except BaseException as error:
-            self.session.end_if_over(error)
+            self.state.end_if_over(error)
             raise
 
     def frame(self, operation: ops.Operation) -> StepCall:
         """Return the place of a step in the run, and what is recorded there."""
         place = self._place(operation.id)
         key = place.next_key(operation.id)
-        memo = self.session.replay(key, operation.id, operation.kind)
+        memo = self.state.history.replay(key, operation.id, operation.kind)
         if memo is None or not memo.ended:
-            self.session.check_committing(operation.id)
+            self.state.check_committing(operation.id)
         if memo is None:
-            self.session.check_room(operation.id)
-        return StepCall(self.session, place, operation, key, memo)
+            self.state.history.check_step_count(operation.id)
+        return StepCall(self.state, place, operation, key, memo)
 
     def _place(self, name: str) -> Scope:
         """Return where a step is called; refuse it where none may be."""
@@ -109,7 +109,7 @@ class StepRunner:
                 f"beside that one, or use ctx.step.group() or parallel()."
             )
             raise NestedStepError(msg)
-        self.session.end_if_over()
+        self.state.end_if_over()
         place = scope.current()
         if not place.alive:
             raise BranchDiscarded
@@ -122,10 +122,10 @@ class StepRunner:
         """Scope the names inside the block."""
         place = self._place(name)
         key = place.next_key(name)
-        if self.session.replay(key, name, GROUP) is None:
-            frame = StepCall(self.session, place, ops.Operation(id=name), key, None)
+        if self.state.history.replay(key, name, GROUP) is None:
+            frame = StepCall(self.state, place, ops.Operation(id=name), key, None)
             now = clock.now()
-            self.session.note(
+            self.state.recorder.defer(
                 frame.new_memo(
                     GROUP, StepStatus.COMPLETED, started_at=now, ended_at=now
                 )
@@ -137,11 +137,11 @@ class StepRunner:
 class AsyncStepRunner(StepRunner):
     """Performs operations for one attempt of an ``async def`` function."""
 
-    def __init__(self, session: AttemptState, activity: IdleDetector) -> None:
-        super().__init__(session)
+    def __init__(self, state: AttemptState, activity: IdleDetector) -> None:
+        super().__init__(state)
         self._activity = activity
-        self._driver = AsyncDriver(session, activity)
-        self._turns = ResultOrder(activity, session.run.pk, session.memos.values())
+        self._driver = AsyncDriver(state, activity)
+        self._turns = ResultOrder(activity, state.run.pk, state.history.memos.values())
 
     def __call__(self, operation: ops.Operation) -> Any:
         """Return what answers a step when it is awaited; its place is taken now."""
@@ -185,7 +185,7 @@ class AsyncStepRunner(StepRunner):
             raise
         if task.cancelled() or not isinstance(task.exception(), Suspend):
             if not task.cancelled():
-                self.session.end_if_over(task.exception())
+                self.state.end_if_over(task.exception())
             await self._turns.take(key)
             return task.result()
         await self._activity.suspend()

@@ -29,7 +29,7 @@ from durable_jobs.exceptions import NonDeterminismError
 from durable_jobs.logs import kept
 
 
-def drive(plan: Plan, session: AttemptState) -> Any:
+def drive(plan: Plan, state: AttemptState) -> Any:
     """Drive a plan to its end in this thread and return what it returns."""
     answer: Any = None
     while True:
@@ -37,18 +37,18 @@ def drive(plan: Plan, session: AttemptState) -> Any:
             effect = plan.send(answer)
         except StopIteration as stop:
             return stop.value
-        answer = _perform(effect, session)
+        answer = _perform(effect, state)
 
 
-def _perform(effect: Effect, session: AttemptState) -> Any:
+def _perform(effect: Effect, state: AttemptState) -> Any:
     if isinstance(effect, CallBody):
-        return body_calls.perform(effect, share_connections=not session.threads)
+        return body_calls.perform(effect, share_connections=not state.threads)
     if isinstance(effect, RecordStep):
-        return session.record(effect.memo, effect.scope)
+        return state.recorder.record(effect.memo, effect.scope)
     if isinstance(effect, CallBranch):
         with entered(effect.scope):
             return _entered(effect)
-    return _fork(effect, session)
+    return _fork(effect, state)
 
 
 def _entered(effect: CallBranch) -> BodyOutcome:
@@ -110,33 +110,33 @@ class BranchQueue:
                 self._taken -= 1
 
 
-def _fork(fork: RunBranches, session: AttemptState) -> None:
+def _fork(fork: RunBranches, state: AttemptState) -> None:
     places = BranchQueue(fork)
     wanted = min(len(fork.branches), fork.width or len(fork.branches))
-    with side_by_side(session, min(session.threads, wanted)) as width:
+    with side_by_side(state, min(state.threads, wanted)) as width:
         if width.count < 2:
-            _work(places, session)
+            _work(places, state)
         else:
-            width.outlasted = _threads(places, width.count, fork, session)
+            width.outlasted = _threads(places, width.count, fork, state)
 
 
-def _work(places: BranchQueue, session: AttemptState) -> None:
+def _work(places: BranchQueue, state: AttemptState) -> None:
     """Drive branches, one after the other, until none may begin."""
     while (branch := places.take()) is not None:
-        suspended = drive(branch(), session)
+        suspended = drive(branch(), state)
         places.leave(suspended=bool(suspended))
 
 
 class _BranchThreads:
     """The threads of one fork. ``look`` wakes whoever waits for them."""
 
-    def __init__(self, size: int, session: AttemptState) -> None:
+    def __init__(self, size: int, state: AttemptState) -> None:
         self.failures: list[BaseException] = []
         self._left = size
         self._lock = threading.Lock()
         self._changed = threading.Event()
-        self._session = session
-        self._served = session.on_own_thread
+        self._state = state
+        self._served = state.recorder.on_own_thread
 
     def left(self) -> int:
         """Return how many still work."""
@@ -151,14 +151,14 @@ class _BranchThreads:
     def look(self) -> None:
         """Let ``wait`` ask again whether it is done."""
         if self._served:
-            self._session.nudge()
+            self._state.recorder.wake()
         else:
             self._changed.set()
 
     def wait(self, done: Callable[[], bool]) -> None:
         """Wait; the attempt's own thread makes the others' database calls meanwhile."""
         if self._served:
-            self._session.serve(done)
+            self._state.recorder.serve(done)
             return
         while not done():
             self._changed.wait()
@@ -166,19 +166,19 @@ class _BranchThreads:
 
 
 def _threads(
-    places: BranchQueue, count: int, fork: RunBranches, session: AttemptState
+    places: BranchQueue, count: int, fork: RunBranches, state: AttemptState
 ) -> bool:
     """Drive branches in threads.
 
     A thread whose body outlasts the decision is left behind: it can write nothing.
     Tell whether there is one.
     """
-    crew = _BranchThreads(count, session)
+    crew = _BranchThreads(count, state)
 
     def work() -> None:
         try:
             while (branch := places.take()) is not None:
-                suspended = drive(branch(), session)
+                suspended = drive(branch(), state)
                 places.leave(suspended=bool(suspended))
                 crew.look()
         except BranchDiscarded:

@@ -1,7 +1,7 @@
-"""Database calls that branch threads hand to the thread that began the attempt.
+"""Database calls of branch threads, made by the thread that began the attempt.
 
-One connection, one order of writes. Records that wait at the same time are written
-together: while one commit waits for the disk, the next ones gather.
+One connection writes everything, in one order. Records that are queued at the same time
+share one commit: while a commit waits for the disk, further records queue up.
 """
 
 from __future__ import annotations
@@ -19,129 +19,132 @@ from durable_jobs.store.steps import StepRecord
 
 T = TypeVar("T")
 
-Record = Callable[[Sequence[StepRecord]], None]
+WriteRecords = Callable[[Sequence[StepRecord]], None]
 
 
-class _Handed:
-    """A call to be made, or a step to be recorded, and who asked for it."""
+class _QueuedWrite:
+    """A call to make or a step to record, for the branch ``scope``."""
 
-    def __init__(self, place: Scope, what: Callable[[], Any] | StepRecord) -> None:
-        self.place = place
-        self.what = what
+    def __init__(self, scope: Scope, work: Callable[[], Any] | StepRecord) -> None:
+        self.scope = scope
+        self.work = work
         self.future: Future[Any] = Future()
 
 
-def _stored(call: Callable[[], T]) -> T:
+def _make(call: Callable[[], T]) -> T:
     with own_writes():
         return call()
 
 
-class Handover:
-    """Where the branches of one attempt leave their calls. ``record`` writes steps."""
+class WriteQueue:
+    """The database calls that the branches of one attempt queue.
 
-    def __init__(self, record: Record) -> None:
+    ``write_records`` writes steps in one commit.
+    """
+
+    def __init__(self, write_records: WriteRecords) -> None:
         self.closed = False
-        self._record = record
+        self._write_records = write_records
         self._thread = threading.get_ident()
-        self._calls: queue.SimpleQueue[_Handed | None] = queue.SimpleQueue()
+        self._queued: queue.SimpleQueue[_QueuedWrite | None] = queue.SimpleQueue()
 
     @property
     def on_own_thread(self) -> bool:
-        """Tell whether this is the thread that makes the calls."""
+        """Return whether the caller is in the thread that makes the calls."""
         return threading.get_ident() == self._thread
 
     def write(self, call: Callable[[], T]) -> T:
-        """Make a database call, or have it made, and return its result."""
+        """Make a database call in the queue's thread; return its result."""
         if self.on_own_thread:
             _check_alive(scope.current())
-            return _stored(call)
-        result: T = self._hand(call, scope.current())
+            return _make(call)
+        result: T = self._enqueue(call, scope.current())
         return result
 
-    def record(self, memo: StepRecord, place: Scope) -> None:
-        """Record a step, or have it recorded; it is durable when this returns."""
+    def record(self, memo: StepRecord, branch: Scope) -> None:
+        """Record a step in the queue's thread; return after the commit."""
         if self.on_own_thread:
-            _check_alive(place)
-            _stored(lambda: self._record([memo]))
+            _check_alive(branch)
+            _make(lambda: self._write_records([memo]))
         else:
-            self._hand(memo, place)
+            self._enqueue(memo, branch)
 
     def record_together(
         self, writes: Sequence[tuple[StepRecord, Scope]]
     ) -> list[BaseException | None]:
-        """Record steps in one commit, on the own thread; return what went wrong."""
+        """Record steps in one commit, in the queue's thread; return their errors."""
         assert self.on_own_thread
-        piece = [_Handed(place, memo) for memo, place in writes]
-        if piece:
-            self._perform(piece)
-        return [handed.future.exception() for handed in piece]
+        group = [_QueuedWrite(branch, memo) for memo, branch in writes]
+        if group:
+            self._make_group(group)
+        return [write.future.exception() for write in group]
 
-    def _hand(self, what: Callable[[], Any] | StepRecord, place: Scope) -> Any:
-        handed = _Handed(place, what)
-        self._calls.put(handed)
+    def _enqueue(self, work: Callable[[], Any] | StepRecord, branch: Scope) -> Any:
+        write = _QueuedWrite(branch, work)
+        self._queued.put(write)
         if self.closed:
             self.close()
-        return handed.future.result()
+        return write.future.result()
 
     def serve(self, done: Callable[[], bool]) -> None:
-        """Make what is handed over until ``done``."""
+        """Make queued calls until ``done`` returns true."""
         while not done():
-            for handed in self._gathered(self._calls.get()):
-                self._perform(handed)
+            for group in self._groups(self._queued.get()):
+                self._make_group(group)
 
-    def _gathered(self, first: _Handed | None) -> list[list[_Handed]]:
-        """Return all that waits by now, in order; records in a row are one piece."""
-        pieces: list[list[_Handed]] = []
-        handed = first
+    def _groups(self, first: _QueuedWrite | None) -> list[list[_QueuedWrite]]:
+        """Empty the queue, in order; consecutive records are one group."""
+        groups: list[list[_QueuedWrite]] = []
+        write = first
         while True:
-            if handed is not None:
-                together = isinstance(handed.what, StepRecord) and pieces
-                if together and isinstance(pieces[-1][0].what, StepRecord):
-                    pieces[-1].append(handed)
+            if write is not None:
+                together = isinstance(write.work, StepRecord) and groups
+                if together and isinstance(groups[-1][0].work, StepRecord):
+                    groups[-1].append(write)
                 else:
-                    pieces.append([handed])
+                    groups.append([write])
             try:
-                handed = self._calls.get_nowait()
+                write = self._queued.get_nowait()
             except queue.Empty:
-                return pieces
+                return groups
 
-    def _perform(self, piece: list[_Handed]) -> None:
-        """Make one call, or record steps; what comes of it goes to whoever asked."""
-        # Asked when their turn has come: the others may have decided meanwhile.
-        alive = [handed for handed in piece if handed.place.alive]
-        for handed in piece:
-            if handed not in alive:
-                handed.future.set_exception(BranchDiscarded())
+    def _make_group(self, group: list[_QueuedWrite]) -> None:
+        """Make one call, or record steps in one commit; set the futures."""
+        # Checked this late: an earlier write may have decided the parallel step.
+        alive = [write for write in group if write.scope.alive]
+        for write in group:
+            if write not in alive:
+                write.future.set_exception(BranchDiscarded())
         if not alive:
             return
-        memos = [handed.what for handed in alive if isinstance(handed.what, StepRecord)]
-        what = alive[0].what
-        call = what if callable(what) else lambda: self._record(memos)
+        memos = [write.work for write in alive if isinstance(write.work, StepRecord)]
+        work = alive[0].work
+        call = work if callable(work) else lambda: self._write_records(memos)
         try:
-            result = _stored(call)
-        except BaseException as error:  # noqa: BLE001  # it is raised where it was asked for
-            for handed in alive:
-                handed.future.set_exception(error)
+            result = _make(call)
+        except BaseException as error:  # noqa: BLE001  # raised in the thread of the branch
+            for write in alive:
+                write.future.set_exception(error)
         else:
-            for handed in alive:
-                handed.future.set_result(result)
+            for write in alive:
+                write.future.set_result(result)
 
-    def nudge(self) -> None:
-        """Let ``serve`` ask again whether it is done."""
-        self._calls.put(None)
+    def wake(self) -> None:
+        """Make ``serve`` call ``done`` again."""
+        self._queued.put(None)
 
     def close(self) -> None:
-        """Refuse what branches that were left behind still hand over."""
+        """Reject queued and later calls with ``BranchDiscarded``."""
         self.closed = True
         while True:
             try:
-                handed = self._calls.get_nowait()
+                write = self._queued.get_nowait()
             except queue.Empty:
                 return
-            if handed is not None:
-                handed.future.set_exception(BranchDiscarded())
+            if write is not None:
+                write.future.set_exception(BranchDiscarded())
 
 
-def _check_alive(place: Scope) -> None:
-    if not place.alive:
+def _check_alive(branch: Scope) -> None:
+    if not branch.alive:
         raise BranchDiscarded

@@ -64,10 +64,10 @@ def no_look_back() -> None:
     """Commit a wait, and do not look at what came before."""
     from durable_jobs.engine.steps import wait
 
-    _put(wait, "_look_after", lambda frame, named: None)
+    _put(wait, "_check_after_commit", lambda frame, named: None)
 
 
-def no_look_after_a_crash() -> None:
+def no_check_after_commit_a_crash() -> None:
     """Forget the look of an attempt that has died before it."""
     from durable_jobs.maintenance import timers
     from durable_jobs.models import WaitKind
@@ -95,7 +95,7 @@ def atomic_apart() -> None:
 
     def apart(frame: Any, operation: Any, blank: Any) -> Any:
         memo = blank.but(output=run._called(frame, operation))
-        return memo, steps.record(frame.session.lease, [memo])
+        return memo, steps.record(frame.state.lease, [memo])
 
     _put(run, "_together", apart)
 
@@ -158,8 +158,8 @@ MUTANTS = {
         "tests/engine/test_wait_for_event.py"
         "::test_since_the_run_consecutive_waits_take_one_event_each",
     ),
-    "no_look_after_a_crash": Mutant(
-        no_look_after_a_crash,
+    "no_check_after_commit_a_crash": Mutant(
+        no_check_after_commit_a_crash,
         "tests/engine/test_trouble.py::test_a_dead_worker_looks_back_after_all",
     ),
     "routed_before_the_commit": Mutant(

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from durable_jobs import durable, failpoints
-from durable_jobs.engine.attempt_state import AttemptState
+from durable_jobs.engine.recorder import Recorder
 from durable_jobs.engine.suspend import DatabaseFailed
 from durable_jobs.models import Step, Wait
 from durable_jobs.testing import Kit
@@ -226,13 +226,13 @@ def test_what_strikes_between_two_plans_ends_the_attempt(
     def leave(signum, frame):
         raise SystemExit(signum)
 
-    def strike(session, writes):
+    def strike(recorder, writes):
         signal.raise_signal(signal.SIGTERM)
 
     async def gathering(ctx):
         return await asyncio.gather(ctx.step.run("a", soon, 1), triple(2))
 
-    monkeypatch.setattr(AttemptState, "record_together", strike)
+    monkeypatch.setattr(Recorder, "record_together", strike)
     before = signal.signal(signal.SIGTERM, leave)
     try:
         with pytest.raises(SystemExit):
@@ -245,11 +245,11 @@ def test_what_strikes_between_two_plans_ends_the_attempt(
 def test_what_is_recorded_is_not_recorded_again_for_what_fails_beside_it(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ):
-    recorded, record = [], AttemptState.record_together
+    recorded, record = [], Recorder.record_together
 
-    def counted(session, writes):
+    def counted(recorder, writes):
         recorded.extend(memo.name for memo, _ in writes)
-        return record(session, writes)
+        return record(recorder, writes)
 
     def fail(name, detail):
         if (name, detail) == ("step.after", "a"):
@@ -258,7 +258,7 @@ def test_what_is_recorded_is_not_recorded_again_for_what_fails_beside_it(
     async def gathering(ctx):
         await asyncio.gather(ctx.step.run("a", soon, 1), ctx.step.run("b", soon, 2))
 
-    monkeypatch.setattr(AttemptState, "record_together", counted)
+    monkeypatch.setattr(Recorder, "record_together", counted)
     with failpoints.watching(fail):
         start(gathering)
     assert recorded == ["a", "b"]

@@ -41,8 +41,8 @@ def effect(run_id: str, label: str, booked: int | None = None) -> str:
 
 def _token() -> Any:
     """Return the lease of the attempt that is executing this body."""
-    performer: Any = current.performer.get()
-    return performer.session.lease[1] if performer is not None else None
+    runner: Any = current.performer.get()
+    return runner.state.lease[1] if runner is not None else None
 
 
 def slow(run_id: str, label: str, seconds: float = 0.15) -> str:
@@ -75,23 +75,23 @@ def held(run_id: str, limit_row: str) -> str:
 
 def add(name: str, amount: int, seconds: float = 0) -> int:
     """Change a balance, as ORM writes that must happen once, with time in between."""
-    performer: Any = current.performer.get()
+    runner: Any = current.performer.get()
     Account.objects.filter(name=name).update(balance=F("balance") + amount)
     pause(seconds)
-    effect(str(performer.session.run.pk), name, booked=amount)
+    effect(str(runner.state.run.pk), name, booked=amount)
     return amount
 
 
 def book_slowly(name: str, amount: int) -> int:
     """Change a balance, say outside of the transaction that it is open, and wait."""
-    performer: Any = current.performer.get()
+    runner: Any = current.performer.get()
     Account.objects.filter(name=name).update(balance=F("balance") + amount)
-    marker = f"in-{performer.session.run.pk}"
+    marker = f"in-{runner.state.run.pk}"
     with connection.cursor() as cursor:
         # Seen by others at once, whatever becomes of the transaction.
         cursor.execute("SELECT set_config('application_name', %s, false)", [marker])
     pause(1)
-    effect(str(performer.session.run.pk), name, booked=amount)
+    effect(str(runner.state.run.pk), name, booked=amount)
     return amount
 
 

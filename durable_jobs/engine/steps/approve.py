@@ -17,11 +17,11 @@ from durable_jobs.store.waits import NewWait
 
 def approve(frame: StepCall, operation: Approve) -> Plan:
     """Park until somebody decides, or the time is over."""
-    session = frame.session
-    session.check_alive()
+    state = frame.state
+    state.check_alive()
     if frame.memo is not None:
         raise Suspend
-    session.write(lambda: _look_up(operation))
+    state.recorder.write(lambda: _look_up(operation))
     question = operation.question
     memo = frame.memo_as(
         StepStatus.WAITING, started_at=clock.now(), detail=dict(question)
@@ -37,7 +37,7 @@ def approve(frame: StepCall, operation: Approve) -> Plan:
         rows.append(
             NewWait(kind=WaitKind.TIMEOUT, due_at=memo.due_at, condition=nothing)
         )
-    raise session.suspend_step(
+    raise state.recorder.suspend_step(
         SuspendedStep(memo, rows), at_once=frame.scope.concurrent
     )
     yield  # a plan is a generator, also one that calls nothing

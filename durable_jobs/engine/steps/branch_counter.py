@@ -20,7 +20,7 @@ class BranchCounter:
     """The branches of one step. ``scopes`` are those of the ones that go on."""
 
     def __init__(self, frame: StepCall, operation: ops.Parallel) -> None:
-        self._memos = frame.session.memos
+        self._memos = frame.state.history.memos
         self._operation = operation
         self.names = [name for name, _ in operation.branches]
         self.calls = [call for _, call in operation.branches]

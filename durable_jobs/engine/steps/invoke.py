@@ -35,7 +35,7 @@ def invoke(frame: StepCall, operation: ops.Invoke) -> Plan:
     """
     if frame.memo is not None:
         raise Suspend
-    frame.session.begin(operation.id)
+    frame.state.begin(operation.id)
     child, claim_count = _child(frame, operation.function, operation.data, INVOKE)
     now = clock.now()
     new = [NewWait(kind=WaitKind.CHILD, name=str(child.id))]
@@ -54,7 +54,7 @@ def invoke(frame: StepCall, operation: ops.Invoke) -> Plan:
 
     failpoint("step.before", operation.id)
     item = SuspendedStep(memo, new, along=effect)
-    raise frame.session.suspend_step(item, at_once=frame.scope.concurrent)
+    raise frame.state.recorder.suspend_step(item, at_once=frame.scope.concurrent)
     yield  # a plan is a generator, also one that calls nothing
 
 
@@ -74,19 +74,19 @@ def _invoke_once(
         except DuplicateKeyError as error:
             return _failed(memo, error, "InvokeFailed")
         if not mine:
-            made = _joined(frame.session.run.pk, run, memo)
+            made = _joined(frame.state.run.pk, run, memo)
         if not made.ended:
-            waits.register(frame.session.run.pk, memo.key, _for_run(new, run, mine))
+            waits.register(frame.state.run.pk, memo.key, _for_run(new, run, mine))
         failpoint("step.body", memo.name)
         return made
 
     failpoint("step.before", memo.name)
-    memo = frame.session.record_with(effect)
+    memo = frame.state.recorder.record_with(effect)
     failpoint("step.after", memo.name)
     if not memo.ended:
-        frame.session.waited = True
+        frame.state.recorder.waited = True
         raise Suspend
-    frame.session.go_on()
+    frame.state.go_on()
     return answer(memo)
 
 
@@ -123,7 +123,7 @@ def start(frame: StepCall, operation: ops.StartRun) -> Plan:
 
     If a run holds the key of the start, that run's id is recorded.
     """
-    frame.session.begin(operation.id)
+    frame.state.begin(operation.id)
     child, claim_count = _child(frame, operation.function, operation.data, START)
     now = clock.now()
 
@@ -147,7 +147,7 @@ def _failed(memo: StepRecord, error: DuplicateKeyError, kind: str) -> StepRecord
 
 def send_event(frame: StepCall, operation: ops.SendEvent) -> Plan:
     """Send events and record their ids, in one transaction."""
-    frame.session.begin(operation.id)
+    frame.state.begin(operation.id)
     now = clock.now()
 
     def effect() -> StepRecord:
@@ -162,16 +162,16 @@ def send_event(frame: StepCall, operation: ops.SendEvent) -> Plan:
 def _recorded(frame: StepCall, effect: Callable[[], StepRecord]) -> Any:
     """Do something with the record of it, and return what every replay will see."""
     failpoint("step.before", frame.name)
-    memo = frame.session.record_with(effect)
+    memo = frame.state.recorder.record_with(effect)
     failpoint("step.after", frame.name)
-    frame.session.go_on()
+    frame.state.go_on()
     return answer(memo)
 
 
 def _completed(frame: StepCall, value: Any, started: Any) -> StepRecord:
     return frame.memo_as(
         StepStatus.COMPLETED,
-        output=frame.session.encode(value, frame.name),
+        output=frame.state.history.encode(value, frame.name),
         started_at=started,
         ended_at=clock.now(),
     )
@@ -189,7 +189,7 @@ def _child(
         target,
         data,
         what=f"the data of step {frame.name!r}",
-        parent=frame.session.run,
+        parent=frame.state.run,
         parent_step=frame.key,
         parent_relation=parent_relation,
     ).controlled()

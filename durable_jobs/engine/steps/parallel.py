@@ -30,13 +30,13 @@ BRANCH = "branch"
 
 def parallel(frame: StepCall, operation: ops.Parallel) -> Plan:
     """Drive the branches that have not ended, and record what they decide together."""
-    session = frame.session
-    session.check_going()
+    state = frame.state
+    state.check_going()
     if frame.memo is None:
         frame.memo = frame.memo_as(StepStatus.RUNNING, started_at=clock.now())
-        session.note(frame.memo)
+        state.recorder.defer(frame.memo)
     tally = BranchCounter(frame, operation)
-    session.meet_below(*(tally.keys[index] for index in tally.ended))
+    state.history.replay_below(*(tally.keys[index] for index in tally.ended))
     branches = [functools.partial(_branch, frame, tally, i) for i in tally.scopes]
     yield RunBranches(
         branches, operation.max_concurrency, tally.decided, tally.drop_losers
@@ -44,11 +44,11 @@ def parallel(frame: StepCall, operation: ops.Parallel) -> Plan:
     if not tally.decided():
         raise Suspend
     if tally.losers():
-        memo = session.write(lambda: _decide(frame, tally))
+        memo = state.recorder.write(lambda: _decide(frame, tally))
     else:
         memo = tally.verdict(frame)
         yield from frame.write(memo)
-    session.go_on()
+    state.go_on()
     return answer(frame, memo)
 
 
@@ -78,18 +78,18 @@ def _begun(
     frame: StepCall, tally: BranchCounter, index: int, started: datetime
 ) -> StepCall | None:
     """Return a branch as a step of its own; None when it is not to go on now."""
-    session = frame.session
+    state = frame.state
     try:
-        session.check_going()
+        state.check_going()
     except Suspend:
         return None
     name, key = tally.names[index], tally.keys[index]
     inner = StepCall(
-        session,
+        state,
         Scope(frame.key, concurrent=True, parent=frame.scope),
         _BranchOperation(id=name),
         key,
-        session.replay(key, name, BRANCH),
+        state.history.replay(key, name, BRANCH),
         branch=tally.scopes[index],
     )
     if not_due(inner):
@@ -100,7 +100,7 @@ def _begun(
         inner.given(call.args, call.keywords)
     if inner.memo is None:
         inner.memo = inner.memo_as(StepStatus.RUNNING, started_at=started)
-        session.note(inner.memo)
+        state.recorder.defer(inner.memo)
     return inner
 
 
@@ -108,7 +108,7 @@ def _record_branch(inner: StepCall, outcome: BodyOutcome, started: datetime) -> 
     """Record what a branch came to; return whether it waits."""
     try:
         yield from settle(inner, outcome, started)
-        inner.session.go_on()
+        inner.state.go_on()
     except Suspend:
         return True
     except DurableError:
@@ -121,19 +121,21 @@ def _decide(frame: StepCall, tally: BranchCounter) -> StepRecord:
 
     On the attempt's own thread, as all writes: no branch ends meanwhile.
     """
-    session = frame.session
+    state = frame.state
     tally.drop_losers()
     memo = tally.verdict(frame)
-    keys, parked = session.drop([tally.keys[index] for index in tally.losers()])
+    keys, parked = state.recorder.cancel(
+        [tally.keys[index] for index in tally.losers()]
+    )
 
     def effect() -> StepRecord:
         for item in parked:
             if item.along is not None:
                 item.along()
-        runs.drop_steps(session.run, keys, finish.start_handler)
+        runs.drop_steps(state.run, keys, finish.start_handler)
         return memo
 
-    return session.record_with(effect)
+    return state.recorder.record_with(effect)
 
 
 __all__ = ["BRANCH", "answer", "parallel"]

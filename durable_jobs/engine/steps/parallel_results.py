@@ -22,43 +22,43 @@ from durable_jobs.store.steps import StepRecord
 
 def answer(frame: StepCall, memo: StepRecord) -> Any:
     """Return the results in the recorded choice, or raise ``ParallelError``."""
-    session, operation = frame.session, frame.operation
+    state, operation = frame.state, frame.operation
     assert isinstance(operation, ops.Parallel)
-    session.meet_below(memo.key)
+    state.history.replay_below(memo.key)
     if memo.status == StepStatus.FAILED:
         error = rebuild(memo.error or {}, memo.name, memo.key)
         assert isinstance(error, exceptions.ParallelError)
-        error.results = _all(session, memo)
+        error.results = _all(state, memo)
         raise error
     if operation.return_exceptions:
-        return _all(session, memo)
+        return _all(state, memo)
     chosen = (memo.detail or {})["chosen"]
     if isinstance(operation.completion, First):
-        return _result(session, memo, chosen[0])
-    return _some(session, memo, chosen)
+        return _result(state, memo, chosen[0])
+    return _some(state, memo, chosen)
 
 
-def _all(session: AttemptState, memo: StepRecord) -> Any:
+def _all(state: AttemptState, memo: StepRecord) -> Any:
     """Return every branch's result, exception or ``Cancelled``."""
-    return _some(session, memo, (memo.detail or {})["branches"])
+    return _some(state, memo, (memo.detail or {})["branches"])
 
 
-def _some(session: AttemptState, memo: StepRecord, names: Iterable[str]) -> Any:
-    results = {name: _result(session, memo, name) for name in names}
+def _some(state: AttemptState, memo: StepRecord, names: Iterable[str]) -> Any:
+    results = {name: _result(state, memo, name) for name in names}
     return results if (memo.detail or {})["named"] else list(results.values())
 
 
-def _result(session: AttemptState, memo: StepRecord, name: str) -> Any:
+def _result(state: AttemptState, memo: StepRecord, name: str) -> Any:
     """Return a branch's result, or its error as a value."""
-    branch = session.memos.get(ids.step_key(name, memo.key))
+    branch = state.history.memos.get(ids.step_key(name, memo.key))
     if branch is None or branch.status not in ENDS:
         return exceptions.BranchCancelled()
     try:
         return plain(branch)
     except exceptions.ParallelError as error:
-        inner = session.memos.get((branch.error or {}).get("step", ""))
+        inner = state.history.memos.get((branch.error or {}).get("step", ""))
         if inner is not None and inner.detail is not None:
-            error.results = _all(session, inner)
+            error.results = _all(state, inner)
         return error
     except exceptions.DurableError as error:
         return error

@@ -29,7 +29,7 @@ from durable_jobs.store.steps import StepRecord
 
 def run(frame: StepCall, operation: ops.RunStep) -> Plan:
     """Call the body and record its result."""
-    frame.session.begin(operation.id, operation.queue)
+    frame.state.begin(operation.id, operation.queue)
     if not_due(frame):
         raise Suspend
     started = clock.now()
@@ -57,7 +57,7 @@ def run(frame: StepCall, operation: ops.RunStep) -> Plan:
         retry_on=operation.retry_on,
     )
     failpoint("step.after", operation.id)
-    frame.session.go_on()
+    frame.state.go_on()
     return result
 
 
@@ -77,7 +77,7 @@ def _mark_started(frame: StepCall, operation: ops.RunStep) -> Plan:
 def atomic(frame: StepCall, operation: ops.Atomic) -> Plan:
     """Call the body and record its result in one transaction."""
     _check_atomic(operation)
-    frame.session.begin(operation.id)
+    frame.state.begin(operation.id)
     if not_due(frame):
         raise Suspend
     started = clock.now()
@@ -98,9 +98,9 @@ def atomic(frame: StepCall, operation: ops.Atomic) -> Plan:
         suspend = schedule(frame, error, started)
         raise suspend or (yield from give_up(frame, error, started))
     memo, status = outcome.value
-    frame.session.recorded(memo, status)
+    frame.state.recorder.add_written(memo, status)
     failpoint("step.after", operation.id)
-    frame.session.go_on()
+    frame.state.go_on()
     return serialization.loads(memo.output)
 
 
@@ -115,14 +115,14 @@ def _together(
     """
     with own_writes():
         with transaction.atomic(using=db.alias()):
-            status = steps.fence(frame.session.lease)
+            status = steps.fence(frame.state.lease)
             failpoint("record.locked")
             if not frame.scope.alive:
                 raise BranchDiscarded  # who holds the lock sees what the others decided
             text = _called(frame, operation)
             logs = frame.logged()
             memo = blank.but(output=text, error=None, logs=logs, ended_at=clock.now())
-            steps.write(frame.session.run.pk, [memo])
+            steps.write(frame.state.run.pk, [memo])
             failpoint("record.written", operation.id)
         failpoint("record.committed", operation.id)
     return memo, status
@@ -149,7 +149,7 @@ def _called(frame: StepCall, operation: ops.Atomic) -> str:
             raise trouble
         if isinstance(value, Awaitable):
             raise refusal(value, whose)
-        text = frame.session.encode(value, operation.id)
+        text = frame.state.history.encode(value, operation.id)
     except BaseException as error:
         let_pass(error)
         raise _Undone(error) from error

@@ -17,7 +17,7 @@ def sleep(frame: StepCall, operation: ops.Sleep) -> Plan:
     """Park until the time has come; a time that is past needs no parking."""
     if frame.memo is not None:
         raise Suspend
-    frame.session.check_alive()
+    frame.state.check_alive()
     now = clock.now()
     due = operation.until if operation.length is None else now + operation.length
     assert due is not None, "an operation has a length or an end"
@@ -26,8 +26,8 @@ def sleep(frame: StepCall, operation: ops.Sleep) -> Plan:
         raise ConfigurationError(msg)
     if due <= now:
         yield from frame.complete(None, now)
-        frame.session.go_on()
+        frame.state.go_on()
         return None
     memo = frame.memo_as(StepStatus.SLEEPING, due_at=due, started_at=now)
     item = SuspendedStep(memo, [NewWait(kind=WaitKind.SLEEP, due_at=due)])
-    raise frame.session.suspend_step(item, at_once=frame.scope.concurrent)
+    raise frame.state.recorder.suspend_step(item, at_once=frame.scope.concurrent)

@@ -52,15 +52,15 @@ class WaitMatch:
 
 def wait(frame: StepCall, operation: Waiting) -> Plan:
     """Look, park, and look again each time the run is woken."""
-    session = frame.session
-    session.check_alive()
+    state = frame.state
+    state.check_alive()
     named = _alternatives(operation)
     if frame.memo is not None:
-        found = session.write(lambda: _look_again(frame, named))
+        found = state.recorder.write(lambda: _look_again(frame, named))
         if found is None:
             raise Suspend
         return _complete(frame, operation, found)
-    found = session.write(lambda: _true_already(named))
+    found = state.recorder.write(lambda: _true_already(named))
     if found is not None:
         return _complete(frame, operation, found)
     raise (yield from _park(frame, operation, named))
@@ -77,7 +77,7 @@ def _alternatives(operation: Waiting) -> Mapping[str, AnyWait]:
 
 def _park(frame: StepCall, operation: Waiting, named: Mapping[str, AnyWait]) -> Plan:
     """Register what is waited for; return what to raise."""
-    session = frame.session
+    state = frame.state
     memo = frame.memo_as(StepStatus.WAITING, started_at=clock.now())
     rows = [_row(frame, branch, one) for branch, one in named.items()]
     if operation.limit is not None:
@@ -94,8 +94,10 @@ def _park(frame: StepCall, operation: Waiting, named: Mapping[str, AnyWait]) -> 
     signals = [one for one in named.values() if isinstance(one, SignalWait)]
     if signals:
         return (yield from _park_signals(frame, item, signals))
-    look = _look_after(frame, named)
-    return session.suspend_step(item, at_once=frame.scope.concurrent, look=look)
+    check = _check_after_commit(frame, named)
+    return state.recorder.suspend_step(
+        item, at_once=frame.scope.concurrent, check=check
+    )
 
 
 def _row(frame: StepCall, branch: str, one: AnyWait) -> NewWait:
@@ -116,14 +118,14 @@ def _event_row(frame: StepCall, branch: str, one: EventWait) -> NewWait:
     condition: dict[str, Any] = {}
     match = ""
     if one.match is not None:
-        match = match_key(one.match, {"data": frame.session.run.data}) or ""
+        match = match_key(one.match, {"data": frame.state.run.data}) or ""
         condition["match"] = one.match
     if callable(one.if_):
         condition["ask"] = True
     elif one.if_ is not None:
         condition["if"] = one.if_
         if one.match is None:
-            match = condition_keys.key_of(one.if_, frame.session.run.data)
+            match = condition_keys.key_of(one.if_, frame.state.run.data)
     return NewWait(
         kind=WaitKind.EVENT,
         name=one.event,
@@ -139,15 +141,15 @@ def _park_signals(
     frame: StepCall, item: SuspendedStep, signals: list[SignalWait]
 ) -> Plan:
     """Register at once: whether a name is free is known by its row alone."""
-    session = frame.session
+    state = frame.state
     for one in signals:
         if one.on_conflict == "replace":
-            take = functools.partial(send_signal.replace, one.name, session.run.pk)
-            session.write(take)
+            take = functools.partial(send_signal.replace, one.name, state.run.pk)
+            state.recorder.write(take)
     try:
-        return session.suspend_step(item, at_once=True)
+        return state.recorder.suspend_step(item, at_once=True)
     except IntegrityError:
-        session.memos.pop(item.memo.key, None)
+        state.history.memos.pop(item.memo.key, None)
     names = ", ".join(repr(one.name) for one in signals)
     message = f"Another run waits for the signal {names} already."
     return (yield from frame.fail_with("SignalTaken", message, item.memo.started_at))
@@ -156,7 +158,7 @@ def _park_signals(
 # Looking
 
 
-def _look_after(
+def _check_after_commit(
     frame: StepCall, named: Mapping[str, AnyWait]
 ) -> Callable[[], None] | None:
     """Return the look that follows the commit of the waits, if one is needed.
@@ -171,7 +173,7 @@ def _look_after(
     ]
     if not needed:
         return None
-    run_id, key = frame.session.run.pk, frame.key
+    run_id, key = frame.state.run.pk, frame.key
 
     def look() -> None:
         failpoint("look.begin", frame.name)
@@ -194,7 +196,7 @@ def _look_after(
 
 
 def _look_back(frame: StepCall, row: Wait, one: EventWait) -> bool:
-    run = frame.session.run
+    run = frame.state.run
     consumed = _consumed(frame)
     if not callable(one.if_):
         return wait_matches.find_earlier_event(run, frame.key, row, consumed)
@@ -209,7 +211,7 @@ def _look_back(frame: StepCall, row: Wait, one: EventWait) -> bool:
 
 def _consumed(frame: StepCall) -> list[str]:
     """Return the events that earlier waits of the run have taken."""
-    details = (memo.detail or {} for memo in frame.session.memos.values())
+    details = (memo.detail or {} for memo in frame.state.history.memos.values())
     return [str(detail["event"]) for detail in details if detail.get("event")]
 
 
@@ -234,7 +236,7 @@ def _look_again(frame: StepCall, named: Mapping[str, AnyWait]) -> WaitMatch | No
     if not asking:
         return None
     rows = db.rows(Wait).filter(
-        run_id=frame.session.run.pk, step=frame.key, kind=WaitKind.EVENT
+        run_id=frame.state.run.pk, step=frame.key, kind=WaitKind.EVENT
     )
     for row in rows.order_by("pk"):
         one = asking.get(row.branch)
@@ -249,7 +251,7 @@ def _among_its_own(frame: StepCall, row: Wait, one: EventWait) -> WaitMatch | No
     unlooked = row.due_at is not None
     events = wait_matches.proposed(row)
     if unlooked:  # the attempt that registered the wait has not lived to look back
-        events += wait_matches.earlier_matches(frame.session.run, row, _consumed(frame))
+        events += wait_matches.earlier_matches(frame.state.run, row, _consumed(frame))
     for event in events:
         if _holds(frame, one, event):
             return WaitMatch(row.branch, as_output(event), event.pk)
@@ -257,14 +259,14 @@ def _among_its_own(frame: StepCall, row: Wait, one: EventWait) -> WaitMatch | No
         waits.looked(row)
     if events:
         with db.atomic():
-            waits.lock_runs([frame.session.run.pk])
+            waits.lock_runs([frame.state.run.pk])
             wait_matches.dismiss(row, [event.pk for event in events])
     return None
 
 
 def _holds(frame: StepCall, one: EventWait, event: Event) -> bool:
     condition = compile_match_and_condition(one.match, one.if_, one.event)
-    run = frame.session.run
+    run = frame.state.run
     came = wait_matches.received(event)
     if not wait_matches.meets(run, came, {"match": one.match}):
         return False
@@ -289,13 +291,13 @@ def _complete(frame: StepCall, operation: Waiting, found: WaitMatch) -> Any:
     value = [found.branch, found.value] if several else found.value
     memo = frame.memo_as(
         StepStatus.COMPLETED,
-        output=frame.session.encode(value, frame.name, own=True),
+        output=frame.state.history.encode(value, frame.name, own=True),
         due_at=None,
         ended_at=clock.now(),
         detail={"event": found.event, "branch": found.branch},
     )
-    recorded = frame.session.record_with(lambda: memo, dropping_waits=True)
-    frame.session.go_on()
+    recorded = frame.state.recorder.record_with(lambda: memo, dropping_waits=True)
+    frame.state.go_on()
     return answer(frame, recorded)
 
 

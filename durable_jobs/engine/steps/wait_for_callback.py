@@ -26,13 +26,15 @@ SUBMITTED = {"submitted": True}
 
 def wait(frame: StepCall, operation: ops.WaitForCallback) -> Plan:
     """Register, submit, park: an answer that comes while submitting is not lost."""
-    session = frame.session
-    session.begin(operation.id)
+    state = frame.state
+    state.begin(operation.id)
     if _submitted(frame.memo) or _not_due(frame.memo):
         raise Suspend
     if frame.memo is None:
         memo = frame.memo_as(StepStatus.WAITING, started_at=clock.now())
-        session.suspend_step(SuspendedStep(memo, _waits(operation)), at_once=True)
+        state.recorder.suspend_step(
+            SuspendedStep(memo, _waits(operation)), at_once=True
+        )
         frame.memo = memo
     failpoint("step.before", operation.id)
     if operation.submit is not None:
@@ -51,7 +53,7 @@ def _submit(frame: StepCall, operation: ops.WaitForCallback) -> Plan:
     memo = frame.memo
     started = clock.now()
     frame.keep_lines(started)
-    token = callbacks.token(frame.session.run.pk, frame.key)
+    token = callbacks.token(frame.state.run.pk, frame.key)
     outcome = yield CallBody(
         fn=operation.submit,
         name=operation.id,
@@ -73,7 +75,7 @@ def _submit(frame: StepCall, operation: ops.WaitForCallback) -> Plan:
         due_at=None,
         ended_at=clock.now(),
     )
-    frame.session.record_with(lambda: failed, dropping_waits=True)
+    frame.state.recorder.record_with(lambda: failed, dropping_waits=True)
     told(frame, record, outcome.error)
     answer(failed)
 

@@ -26,8 +26,8 @@ from durable_jobs.store.waits import NewWait
 
 def wait(frame: StepCall, operation: ops.WaitForCondition) -> Plan:
     """Ask once if it is time; end, or park until the next time."""
-    session = frame.session
-    session.begin(operation.id)
+    state = frame.state
+    state.begin(operation.id)
     memo = frame.memo
     if memo is not None and memo.due_at is not None and memo.due_at > clock.now():
         raise Suspend
@@ -111,7 +111,7 @@ def _park(
 ) -> BaseException:
     try:
         detail = asked.detail(frame.name)
-        frame.session.encode(asked.state, frame.name)
+        frame.state.history.encode(asked.state, frame.name)
     except (PayloadError, LimitExceeded) as refused:
         return _fail(frame, record_of(refused), started)
     waits = [NewWait(kind=WaitKind.POLL, due_at=due)]
@@ -126,7 +126,7 @@ def _park(
         started_at=started,
     )
     item = SuspendedStep(memo, waits, known=frame.memo is not None, along=along)
-    return frame.session.suspend_step(item, at_once=frame.scope.concurrent)
+    return frame.state.recorder.suspend_step(item, at_once=frame.scope.concurrent)
 
 
 def _timeout(frame: StepCall, deadline: datetime) -> NewWait:
@@ -145,7 +145,7 @@ def _timeout(frame: StepCall, deadline: datetime) -> NewWait:
 def _failed(
     frame: StepCall, asked: _Asked, error: BaseException, started: datetime | None
 ) -> Any:
-    function = frame.session.function
+    function = frame.state.function
     due = next_attempt(error, asked.errors, function.retries, function.backoff)
     if due is None:
         raised = _fail(frame, record_of(error), started)
@@ -156,7 +156,7 @@ def _failed(
     asked.errors += 1
 
     def along() -> None:
-        run_id = frame.session.run.pk
+        run_id = frame.state.run.pk
         steps.record_attempt(run_id, frame.key, number, record, started, ended, logs)
         told(frame, record, error, number=number, due_at=due)
 
@@ -164,7 +164,7 @@ def _failed(
 
 
 def _end(frame: StepCall, value: Any, started: datetime | None) -> Any:
-    text = frame.session.encode(value, frame.name)
+    text = frame.state.history.encode(value, frame.name)
     memo = frame.memo_as(
         StepStatus.COMPLETED,
         output=text,
@@ -174,9 +174,9 @@ def _end(frame: StepCall, value: Any, started: datetime | None) -> Any:
         started_at=started,
         ended_at=clock.now(),
     )
-    frame.session.record_with(lambda: memo, dropping_waits=True)
+    frame.state.recorder.record_with(lambda: memo, dropping_waits=True)
     failpoint("step.after", frame.name)
-    frame.session.go_on()
+    frame.state.go_on()
     return serialization.loads(text)
 
 
@@ -193,5 +193,5 @@ def _fail(
         started_at=started,
         ended_at=clock.now(),
     )
-    frame.session.record_with(lambda: memo, dropping_waits=True)
+    frame.state.recorder.record_with(lambda: memo, dropping_waits=True)
     return rebuild(record, frame.name, frame.key)

@@ -1,4 +1,4 @@
-"""Records that branch threads hand over at the same time are written together."""
+"""Records that branch threads queue at the same time share one commit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db import OperationalError
 
 from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.suspend import BranchDiscarded, DatabaseFailed
-from durable_jobs.engine.write_queue import Handover
+from durable_jobs.engine.write_queue import WriteQueue
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store.steps import StepRecord
 from tests.lab.processes import until
@@ -23,7 +23,7 @@ def memo(key: str) -> StepRecord:
 
 
 class Store:
-    """Keeps which records were written together, and fails when it is told to."""
+    """Keeps which records were written together; raises ``failure`` if it is set."""
 
     def __init__(self) -> None:
         self.writes: list[list[str]] = []
@@ -36,30 +36,30 @@ class Store:
 
 
 class Branches:
-    """Threads that hand something over, all of it before anything is served."""
+    """Threads that queue records before any of them is served."""
 
-    def __init__(self, handover: Handover) -> None:
-        self.handover = handover
+    def __init__(self, queue: WriteQueue) -> None:
+        self.queue = queue
         self.errors: dict[str, BaseException] = {}
         self.threads: list[threading.Thread] = []
 
     def begin(self, key: str, place: Scope | None = None) -> None:
-        """Start a thread that records a step, and wait until its record waits."""
+        """Start a thread that records a step; return when the record is queued."""
 
         def work() -> None:
             try:
-                self.handover.record(memo(key), place or Scope(concurrent=True))
-            except BaseException as error:  # noqa: BLE001  # looked at by the test
+                self.queue.record(memo(key), place or Scope(concurrent=True))
+            except BaseException as error:  # noqa: BLE001  # the test asserts it
                 self.errors[key] = error
 
         self.threads.append(threading.Thread(target=work))
-        waiting = self.handover._calls.qsize()
+        waiting = self.queue._queued.qsize()
         self.threads[-1].start()
-        until(lambda: self.handover._calls.qsize() > waiting, f"the record of {key}")
+        until(lambda: self.queue._queued.qsize() > waiting, f"the record of {key}")
 
     def serve(self) -> None:
         """Serve until all threads have ended."""
-        self.handover.serve(lambda: not self.handover._calls.qsize())
+        self.queue.serve(lambda: not self.queue._queued.qsize())
         for thread in self.threads:
             thread.join()
 
@@ -71,10 +71,10 @@ def store() -> Store:
 
 @pytest.fixture
 def branches(store: Store) -> Branches:
-    return Branches(Handover(store.record))
+    return Branches(WriteQueue(store.record))
 
 
-def test_records_that_wait_are_one_write(store: Store, branches: Branches):
+def test_queued_records_share_one_commit(store: Store, branches: Branches):
     for key in ("a", "b", "c"):
         branches.begin(key)
     branches.serve()
@@ -82,7 +82,7 @@ def test_records_that_wait_are_one_write(store: Store, branches: Branches):
     assert branches.errors == {}
 
 
-def test_a_branch_that_was_dropped_meanwhile_is_left_out(
+def test_records_of_a_discarded_branch_are_not_written(
     store: Store, branches: Branches
 ):
     loser = Scope(concurrent=True)
@@ -94,7 +94,7 @@ def test_a_branch_that_was_dropped_meanwhile_is_left_out(
     assert isinstance(branches.errors["b"], BranchDiscarded)
 
 
-def test_what_fails_fails_for_all_that_waited(store: Store, branches: Branches):
+def test_a_failed_commit_raises_for_all_its_records(store: Store, branches: Branches):
     store.failure = OperationalError("the connection is gone")
     branches.begin("a")
     branches.begin("b")
@@ -103,9 +103,9 @@ def test_what_fails_fails_for_all_that_waited(store: Store, branches: Branches):
     assert {type(error) for error in branches.errors.values()} == {DatabaseFailed}
 
 
-def test_nothing_is_taken_once_it_is_closed(store: Store, branches: Branches):
+def test_a_closed_queue_rejects_records(store: Store, branches: Branches):
     branches.begin("a")
-    branches.handover.close()
+    branches.queue.close()
     for thread in branches.threads:
         thread.join()
     assert store.writes == []

@@ -1,0 +1,227 @@
+"""All writes of one attempt. The thread that began the attempt makes them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from django.db import IntegrityError
+
+from durable_jobs import clock
+from durable_jobs.engine import scope
+from durable_jobs.engine.history import History
+from durable_jobs.engine.scope import Scope
+from durable_jobs.engine.suspend import BranchDiscarded, Suspend
+from durable_jobs.engine.write_queue import WriteQueue
+from durable_jobs.models import Run
+from durable_jobs.signals import announce, step_changed
+from durable_jobs.statuses import RunStatus, StepStatus
+from durable_jobs.store import runs, steps
+from durable_jobs.store.runs import SuspendedStep
+from durable_jobs.store.steps import StepRecord
+
+T = TypeVar("T")
+
+
+class Recorder:
+    """Writes step records and suspended steps, and keeps what is written later.
+
+    ``suspended_steps`` are written when the run suspends. ``deferred_records`` are
+    written with the next record. ``post_commit_checks`` are called after the run has
+    suspended. ``progress`` counts the steps that this attempt recorded.
+    """
+
+    def __init__(self, run: Run, lease: steps.Lease, history: History) -> None:
+        self.lease = lease
+        self.deferred_records: list[StepRecord] = []
+        self.suspended_steps: list[SuspendedStep] = []
+        self.post_commit_checks: list[Callable[[], None]] = []
+        self.progress = 0
+        self.waited = False
+        self.paused = False
+        self._run = run
+        self._history = history
+        self._queue = WriteQueue(self._record)
+        self._lock = threading.Lock()
+
+    # The thread of the attempt
+
+    @property
+    def on_own_thread(self) -> bool:
+        """Return whether the caller is in the thread that began the attempt."""
+        return self._queue.on_own_thread
+
+    @property
+    def closed(self) -> bool:
+        """Return whether the attempt has ended."""
+        return self._queue.closed
+
+    def write(self, call: Callable[[], T]) -> T:
+        """Make a database call in the thread that began the attempt."""
+        return self._queue.write(call)
+
+    def serve(self, done: Callable[[], bool]) -> None:
+        """Make the calls that branch threads queue, until ``done`` returns true."""
+        self._queue.serve(done)
+
+    def wake(self) -> None:
+        """Make ``serve`` call ``done`` again."""
+        self._queue.wake()
+
+    def close(self) -> None:
+        """Reject later calls of branch threads that outlast the attempt."""
+        self._queue.close()
+
+    # Records
+
+    def record(self, memo: StepRecord, branch: Scope) -> None:
+        """Write a step and the deferred records; return after the commit.
+
+        Raise ``BranchDiscarded`` if ``branch`` was discarded.
+        """
+        self._queue.record(memo, branch)
+
+    def record_together(
+        self, writes: Sequence[tuple[StepRecord, Scope]]
+    ) -> list[BaseException | None]:
+        """Write the steps of several branches in one commit; return their errors.
+
+        Only the thread that began the attempt may call this.
+        """
+        try:
+            return self._queue.record_together(writes)
+        finally:
+            self._history.clear_reserved()
+
+    def record_with(
+        self, effect: Callable[[], StepRecord], *, dropping_waits: bool = False
+    ) -> StepRecord:
+        """Call ``effect`` and write the record that it returns, in one transaction."""
+        return self.write(lambda: self._record_with(effect, dropping_waits))
+
+    def _record_with(
+        self, effect: Callable[[], StepRecord], dropping_waits: bool
+    ) -> StepRecord:
+        deferred = self._take_deferred()
+        memo, status = steps.record_with(
+            self.lease, deferred, effect, dropping_waits=dropping_waits
+        )
+        self.add_written(memo, status)
+        return memo
+
+    def _record(self, memos: Sequence[StepRecord]) -> None:
+        status = steps.record(self.lease, [*self._take_deferred(), *memos])
+        for memo in memos:
+            self.add_written(memo, status)
+
+    def add_written(self, memo: StepRecord, run_status: str) -> None:
+        """Add a record that a transaction has written; ``run_status`` is from there."""
+        memo.input = memo.logs = None  # a replay has neither; both may be large
+        self._history.add(memo)
+        self._history.add_bytes(memo)
+        self.progress += 1
+        if run_status == RunStatus.PAUSED:
+            self.paused = True
+        self._announce(memo)
+
+    def _announce(self, memo: StepRecord) -> None:
+        announce(
+            step_changed,
+            run_id=self._run.pk,
+            function=self._run.function,
+            step=memo.name,
+            kind=memo.kind,
+            status=memo.status,
+            attempt=memo.attempt,
+        )
+
+    def defer(self, memo: StepRecord) -> None:
+        """Keep a record, and write it with the next one."""
+        branch = scope.current()
+        with self._lock:
+            if not branch.alive:
+                raise BranchDiscarded
+            self._history.add(memo)
+            self.deferred_records.append(memo)
+
+    def _take_deferred(self) -> list[StepRecord]:
+        with self._lock:
+            deferred, self.deferred_records = self.deferred_records, []
+        return deferred
+
+    def cancel(self, keys: Iterable[str]) -> tuple[list[str], list[SuspendedStep]]:
+        """Cancel open steps and their open descendants in memory.
+
+        Return the keys of all these, and the suspended steps among them. Mark their
+        branches as discarded before, so that they record nothing more.
+        """
+        now = clock.now()
+        history = self._history
+        with self._lock:
+            cancelled = {
+                memo.key: memo.but(
+                    status=StepStatus.CANCELLED, due_at=None, ended_at=now
+                )
+                for memo in history.tree(keys)
+                if not memo.ended
+            }
+            suspended = [
+                item for item in self.suspended_steps if item.memo.key in cancelled
+            ]
+            self.suspended_steps = [
+                item for item in self.suspended_steps if item.memo.key not in cancelled
+            ]
+            unwritten = {memo.key for memo in self.deferred_records}
+            unwritten |= {item.memo.key for item in suspended}
+            self.deferred_records = [
+                memo for memo in self.deferred_records if memo.key not in cancelled
+            ]
+            self.deferred_records += [
+                memo for key, memo in cancelled.items() if key in unwritten
+            ]
+            history.memos.update(cancelled)
+        return list(cancelled), suspended
+
+    # Suspended steps
+
+    def suspend_step(
+        self,
+        item: SuspendedStep,
+        *,
+        at_once: bool,
+        check: Callable[[], None] | None = None,
+    ) -> Suspend:
+        """Suspend a step; return the exception to raise.
+
+        Its waits are written when the run suspends. With ``at_once``, waits that an
+        event, a person or another run can end are written now: other branches may
+        delay the suspension for long. ``check`` is called after the commit of the
+        waits.
+        """
+        # Always in the attempt's thread: it raises if the branch was discarded.
+        self.write(lambda: self._suspend_step(item, at_once and item.urgent, check))
+        return Suspend()
+
+    def _suspend_step(
+        self, item: SuspendedStep, now: bool, check: Callable[[], None] | None
+    ) -> None:
+        if now:
+            deferred = self._take_deferred()
+            try:
+                status = runs.park_now(self.lease, deferred, item)
+            except IntegrityError:
+                with self._lock:  # the transaction wrote nothing
+                    self.deferred_records = [*deferred, *self.deferred_records]
+                raise
+            self.paused = self.paused or status == RunStatus.PAUSED
+        else:
+            self.suspended_steps.append(item)
+        self._history.add(item.memo)
+        self.waited = True
+        self._announce(item.memo)
+        if check is not None:
+            if now:
+                check()
+            else:
+                self.post_commit_checks.append(check)
