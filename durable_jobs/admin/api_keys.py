@@ -66,7 +66,7 @@ class KeyForm(forms.Form):
 class ApiKeyAdmin(ReadOnlyAdmin):
     """The keys, the latest first. They are made and revoked, never changed."""
 
-    facts = (
+    summary_fields = (
         "name", "begins", "scopes_shown", "events_shown", "owner_shown", "state",
         "created", "expires", "used", "revoked",
     )  # fmt: skip

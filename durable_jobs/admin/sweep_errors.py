@@ -17,8 +17,8 @@ class SweepErrorAdmin(ReadOnlyAdmin):
     """Items that failed, the latest first."""
 
     list_display = ("item", "kind", "count", "last", "next_try")
-    facts = ("kind", "item", "run_id", "count", "last", "next_try")
-    bodies = ((_("Error"), "message"),)
+    summary_fields = ("kind", "item", "run_id", "count", "last", "next_try")
+    payload_fields = ((_("Error"), "message"),)
     payloads = ("message",)
     masks = {"message": "hidden"}  # noqa: RUF012  # as the base class declares it
     ordering = ("-until", "-id")

@@ -18,7 +18,7 @@ class WorkerAdmin(ReadOnlyAdmin):
 
     list_display = ("name", "kind", "seen", "started")
     list_display_links = None
-    facts = ("name", "kind", "seen", "started")
+    summary_fields = ("name", "kind", "seen", "started")
     ordering = ("-seen_at", "name")
 
     @admin.display(description=_("last seen"))

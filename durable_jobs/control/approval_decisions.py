@@ -247,7 +247,7 @@ def rejected(asked: Question, reason: str, actor: Actor | None) -> WaitOutcome:
     by = f" by {detail['name']}" if detail["name"] else ""
     error = {
         "type": "ApprovalRejected",
-        "message": f"ApprovalRejected{by}: {reason}",
+        "message": f"Rejected{by}: {reason}",
         "raise": "ApprovalRejected",
         "data": {"reason": reason, "by": detail["by"]},
     }

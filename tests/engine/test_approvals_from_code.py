@@ -146,7 +146,7 @@ def test_decision_without_a_user_is_made_only_unchecked(durable_kit: Kit) -> Non
     with pytest.raises(ConfigurationError, match="Expected a decision among"):
         durable.approvals.decide(approval, "perhaps", check=False)
     assert durable.approvals.reject(approval, "no", check=False)
-    assert ended(durable_kit, run).error["message"] == "ApprovalRejected: no"
+    assert ended(durable_kit, run).error["message"] == "Rejected: no"
     assert not LogEntry.objects.exists()
 
 

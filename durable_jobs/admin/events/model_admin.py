@@ -87,8 +87,16 @@ class EventAdmin(EventPages):
     search_fields = ("=id",)
     search_help_text = _("A whole id or a whole name.")
 
-    facts = ("source", "happened", "received", "v", "pending", "matching", "depth")
-    bodies = ((_("Data"), "data"), (_("User"), "user"))
+    summary_fields = (
+        "source",
+        "happened",
+        "received",
+        "v",
+        "pending",
+        "matching",
+        "depth",
+    )
+    payload_fields = ((_("Data"), "data"), (_("User"), "user"))
 
     def older_than(self, row: Event) -> dict[str, Any] | None:
         """Return the filter for the events that follow one in the list."""

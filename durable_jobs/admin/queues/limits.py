@@ -47,7 +47,7 @@ class LimitAdmin(ReadOnlyAdmin):
     form = LimitForm  # type: ignore[assignment]  # ours is for reading
     list_display = ("control", "function", "key", "override", "held", "error")
     ordering = ("-used_at", "-id")
-    secrets = ("key", "error")
+    restricted_fields = ("key", "error")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Allow those who may change limits to set one, where it is a number."""
@@ -99,9 +99,9 @@ class PauseAdmin(ReadOnlyAdmin):
 
     list_display = ("kind", "name", "key", "skip", "reason", "paused")
     list_display_links = None
-    facts = ("kind", "name", "key", "skip", "reason", "paused")
+    summary_fields = ("kind", "name", "key", "skip", "reason", "paused")
     ordering = ("-paused_at", "id")
-    secrets = ("key",)
+    restricted_fields = ("key",)
 
     @admin.display(description=_("paused"))
     def paused(self, pause: Pause) -> Any:

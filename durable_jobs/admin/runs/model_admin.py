@@ -75,7 +75,7 @@ class RunAdmin(RunPages):
     search_fields = ("=id",)
     search_help_text = _("The whole id of a run or of an event, or a whole key.")
 
-    facts = (
+    summary_fields = (
         "reason",
         "due",
         "queued",
@@ -89,7 +89,7 @@ class RunAdmin(RunPages):
         "worker",
         "lost",
     )
-    bodies = (
+    payload_fields = (
         (_("Error"), "error"),
         (_("Data"), "data"),
         (_("Output"), "output"),

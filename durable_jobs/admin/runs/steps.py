@@ -98,7 +98,7 @@ class StepAdmin(ReadOnlyAdmin):
     search_fields = ("=id",)
     search_help_text = _("The whole id of a run.")
 
-    facts = (
+    summary_fields = (
         "step_status",
         "kind_shown",
         "started",
@@ -107,7 +107,7 @@ class StepAdmin(ReadOnlyAdmin):
         "failures",
         "decision",
     )
-    bodies = (
+    payload_fields = (
         (_("Error"), "error"),
         (_("Input"), "input"),
         (_("Output"), "output"),

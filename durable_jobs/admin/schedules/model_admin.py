@@ -32,12 +32,12 @@ class ScheduleAdmin(SchedulePages):
     search_fields = ("owner_pk",)
     search_help_text = _("An owner, as app.model and key: auth.user 7.")
 
-    facts = (
+    summary_fields = (
         "state", "function", "name", "cron", "words", "tz", "owner_shown",
         "jitter_shown", "catch_up", "overlap", "next", "fired", "waiting",
         "declared", "created",
     )  # fmt: skip
-    bodies = ((_("Data"), "data"),)
+    payload_fields = ((_("Data"), "data"),)
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Return the columns; the function leads to its runs, the name to its page."""
