@@ -250,7 +250,7 @@ def test_the_deep_look_finds_what_belongs_to_no_run(durable_kit, asleep, diagnos
     code, report = diagnose("--deep")
     assert code == 1
     assert sorted(one["check"] for one in report["findings"]) == [
-        "attempt-without-run",
+        "failedattempt-without-run",
         "step-without-run",
         "subject-without-run",
     ]
