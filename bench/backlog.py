@@ -21,7 +21,8 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.runtime import runtime
 from durable_jobs.flow_control import keys
 from durable_jobs.lifecycle import admission
-from durable_jobs.lifecycle.start import NewRun, event_meta_of
+from durable_jobs.lifecycle.run_event import build_event_meta
+from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Backlog, Event, Limit, RateLimitHit, Run, Slot
 from durable_jobs.store import backlogs, leases
 from durable_jobs.store.postgres import statements
@@ -52,7 +53,7 @@ def fill(
             start = NewRun(
                 function=function,
                 data=json.dumps({"tenant": name, "n": number}),
-                event_meta=event_meta_of(CALLED, now),
+                event_meta=build_event_meta(CALLED, now),
                 due_at=due,
                 id=ids.new_id(),
             )

@@ -21,7 +21,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import ConfigurationError, RunNotFinished
 from durable_jobs.failpoints import failpoint
 from durable_jobs.flow_control import rates
-from durable_jobs.lifecycle import causation, event_windows, finish, start
+from durable_jobs.lifecycle import causation, event_windows, finish, run_event, start
 from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.maintenance import timers
 from durable_jobs.models import STEP_PAYLOADS, Run, Step, Wait, WaitKind
@@ -115,7 +115,7 @@ def rerun(
         data=text,
         event_meta=origin
         if source.event_meta
-        else start.event_meta_of(source.trigger, now),
+        else run_event.build_event_meta(source.trigger, now),
         due_at=now,
         id=new or ids.new_id(),
         event_id=source.event_id,

@@ -24,7 +24,7 @@ from durable_jobs.models import Run, Schedule, ScheduleQuerySet
 from durable_jobs.models.fields import EncodedJSON, decode_lenient
 from durable_jobs.schedules import fire as fire_schedules
 from durable_jobs.schedules import occurrences
-from durable_jobs.schedules.occurrences import MOST_HELD, Occurrence
+from durable_jobs.schedules.occurrences import MAX_QUEUED, Occurrence
 from durable_jobs.store import db, schedules
 
 CHANGEABLE = (
@@ -76,7 +76,7 @@ def change(schedule: Schedule, changes: Mapping[str, Any]) -> None:
         names = [name for name in _COLUMNS if {*_COLUMNS[name]} & {*changes}]
         written = {name: getattr(row, name) for name in names}
         if row.paused_at is None and row.missing_at is None:
-            written["due_at"] = occurrences.next_look(row, clock.now())
+            written["due_at"] = occurrences.next_check(row, clock.now())
         _write(row, **written)
     schedule.refresh_from_db()
 
@@ -111,7 +111,7 @@ def resume(schedule: Schedule) -> bool:
         if done := row.paused_at is not None:
             if row.next_occurrence <= now:
                 row.next_occurrence = expression(row.cron, row.tz).next_after(now)
-            look = now if row.queued_occurrences else occurrences.next_look(row, now)
+            look = now if row.queued_occurrences else occurrences.next_check(row, now)
             _write(
                 row,
                 paused_at=None,
@@ -132,21 +132,21 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
         row, now = _locked(schedule), clock.now()
         registry.get(row.function)
         busy = row.queued_occurrences or schedules.going_on([row.last_run])
-        fire = Occurrence(
-            now, occurrences.GOING_ON if busy and row.overlap == "skip" else ""
+        occurrence = Occurrence(
+            now, occurrences.STILL_RUNNING if busy and row.overlap == "skip" else ""
         )
         run = None
         if busy and row.overlap == "queue":
             _hold(row, now)
         else:
-            made = fire_schedules.begin(
-                row, fire, now, event_id or fire_schedules.new_id()
+            made = fire_schedules.new_run(
+                row, occurrence, now, event_id or fire_schedules.new_event_id()
             )
-            started = fire_schedules.store([made], now)
+            started = fire_schedules.start_runs([made], now)
             run = started[0] if started else _holder(made)
             if started:
                 run.data = decode_lenient(made.data)
-            if started and not fire.skipped:
+            if started and not occurrence.skipped:
                 _write(row, last_fired_at=now, last_run=run.pk)
     schedule.refresh_from_db()
     return run
@@ -160,8 +160,8 @@ def _holder(start: NewRun) -> Run:
 
 
 def _hold(row: Schedule, now: datetime) -> None:
-    if len(row.queued_occurrences) >= MOST_HELD:
-        msg = f"{MOST_HELD} times of schedule {row.pk} wait for a run to end already."
+    if len(row.queued_occurrences) >= MAX_QUEUED:
+        msg = f"{MAX_QUEUED} times of schedule {row.pk} wait for a run to end already."
         raise ConfigurationError(msg)
     _write(row, queued_occurrences=[*row.queued_occurrences, now.isoformat()])
 

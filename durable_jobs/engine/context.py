@@ -21,8 +21,8 @@ from durable_jobs.engine.effects import StepCall
 from durable_jobs.engine.scope import current
 from durable_jobs.engine.step_runner import StepRunner
 from durable_jobs.lifecycle.event_windows import gathered_by
+from durable_jobs.lifecycle.run_event import event_of
 from durable_jobs.lifecycle.schemas import typed
-from durable_jobs.lifecycle.start import event_of
 from durable_jobs.models import Run
 from durable_jobs.serialization import own_copy
 from durable_jobs.statuses import StepStatus

@@ -23,7 +23,8 @@ from durable_jobs.events import model_keys
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.lifecycle import causation
 from durable_jobs.lifecycle import trigger as triggers
-from durable_jobs.lifecycle.start import NewRun, event_meta_of
+from durable_jobs.lifecycle.run_event import build_event_meta
+from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.lifecycle.trigger import TriggeredStart
 from durable_jobs.models import Event
 from durable_jobs.models.fields import EncodedJSON
@@ -279,7 +280,7 @@ def record(changes: Sequence[Change]) -> None:
                     function=function,
                     data=text,
                     event_meta=causation.marked(
-                        event_meta_of(change.name, now, event_id),
+                        build_event_meta(change.name, now, event_id),
                         causation.running(),
                         change.name,
                     ),

@@ -20,8 +20,9 @@ from durable_jobs.exceptions import (
 from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import causation
 from durable_jobs.lifecycle import trigger as triggers
+from durable_jobs.lifecycle.run_event import build_event_meta
 from durable_jobs.lifecycle.schemas import validate
-from durable_jobs.lifecycle.start import NewRun, event_meta_of, subjects_of
+from durable_jobs.lifecycle.start import NewRun, subjects_of
 from durable_jobs.lifecycle.trigger import TriggeredStart, condition_holds
 from durable_jobs.models import Event
 from durable_jobs.models.fields import EncodedJSON
@@ -190,7 +191,7 @@ def _starts_of(one: Incoming, to: Sequence[Function]) -> list[NewRun]:
 def _start_of(
     one: Incoming, function: Function, due_at: datetime, skipped: str
 ) -> NewRun:
-    kept = event_meta_of(one.event.name, one.ts, one.id, one.event.user, one.event.v)
+    kept = build_event_meta(one.event.name, one.ts, one.id, one.event.user, one.event.v)
     return NewRun(
         function=function,
         data=one.text,

@@ -16,7 +16,7 @@ from durable_jobs.durations import parse_duration
 from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import DurableError
 from durable_jobs.expressions import Expression, compile_expression
-from durable_jobs.lifecycle.start import event_of
+from durable_jobs.lifecycle.run_event import event_of
 from durable_jobs.lifecycle.trigger import view
 from durable_jobs.models import Event, Run, Wait, WaitKind
 from durable_jobs.models.fields import payload

@@ -21,7 +21,7 @@ from durable_jobs.flow_control import keys, limits, promotion, screening
 from durable_jobs.flow_control import pauses as pause_state
 from durable_jobs.flow_control.keys import KeyedLimit
 from durable_jobs.flow_control.screening import Arrived
-from durable_jobs.lifecycle import event_windows, finish, start
+from durable_jobs.lifecycle import event_windows, finish, run_event
 from durable_jobs.models import Backlog, Limit, Pause, Run, Slot
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import backlogs, db, exists_probe, item_errors, leases
@@ -150,7 +150,7 @@ def recheck_limits(claimed: Sequence[Run]) -> list[Run]:
 def _complete(run: Run, function: Function, late: dict[uuid.UUID, keys.Flow]) -> None:
     missing = keys.missing_limits(function, run.flow, starting=not backlogs.begun(run))
     if missing:
-        event = start.event_of(run)
+        event = run_event.event_of(run)
         late[run.pk] = keys.completed(function, run.flow, missing, event)
 
 

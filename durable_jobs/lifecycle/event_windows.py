@@ -20,7 +20,8 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import parse_duration
 from durable_jobs.flow_control import keys
 from durable_jobs.lifecycle import causation
-from durable_jobs.lifecycle.start import NewRun, event_from, shown_event_of, start
+from durable_jobs.lifecycle.run_event import event_from_meta, lenient_event_of
+from durable_jobs.lifecycle.start import NewRun, start
 from durable_jobs.models import BufferedEvent, EventWindow, Run
 from durable_jobs.models.fields import EncodedJSON, decode_lenient
 from durable_jobs.store import db, event_windows, item_errors, run_actions
@@ -223,7 +224,7 @@ def gathered_by(run: Run) -> list[ReceivedEvent]:
     if COUNT not in (run.event_meta or {}):
         return []
     return [
-        event_from(one.event_meta, decode_lenient(one.data))
+        event_from_meta(one.event_meta, decode_lenient(one.data))
         for one in event_windows.of_run(run.pk)
     ]
 
@@ -235,7 +236,7 @@ def events_of(run: Run) -> list[BufferedEvent]:
     """
     if COUNT in (run.event_meta or {}):
         return event_windows.of_run(run.pk)
-    event = shown_event_of(run)
+    event = lenient_event_of(run)
     alone = BufferedEvent(
         function=run.function,
         event_id=event.id,

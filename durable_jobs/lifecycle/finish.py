@@ -12,7 +12,8 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import causation, run_log
-from durable_jobs.lifecycle.start import NewRun, event_meta_of, shown_event_of
+from durable_jobs.lifecycle.run_event import build_event_meta, lenient_event_of
+from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Run
 from durable_jobs.models.fields import Stored
 from durable_jobs.signals import announce, run_changed, run_created
@@ -121,7 +122,7 @@ def _handler(function: Function | None, status: RunStatus) -> Function | None:
 
 def _follower(handler: Function, run: Run, end: End) -> Run:
     now = clock.now()
-    event = shown_event_of(run)
+    event = lenient_event_of(run)
     data: dict[str, Any] = {
         "run_id": str(run.pk),
         "function": run.function,
@@ -135,7 +136,7 @@ def _follower(handler: Function, run: Run, end: End) -> Run:
         function=handler,
         # What a run ended with was accepted already: no limit refuses it here.
         data=serialization.dumps(data, what=f"the data of {handler.id!r}", own=True),
-        event_meta=event_meta_of(RUN_ENDED, now),
+        event_meta=build_event_meta(RUN_ENDED, now),
         due_at=now,
         parent=run,
         parent_relation=HANDLER,

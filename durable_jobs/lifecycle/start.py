@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import uuid
 from collections.abc import Iterable, Sequence
@@ -10,25 +9,24 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.core.exceptions import ObjectDoesNotExist
 from django.db import models
 
 from durable_jobs import clock, ids, notifier, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.admin_action import INSTANCE
-from durable_jobs.definitions.events import CALLED, ReceivedEvent
+from durable_jobs.definitions.events import CALLED
 from durable_jobs.definitions.flow_control import FlowControl
 from durable_jobs.definitions.function import Function
 from durable_jobs.durations import parse_duration
-from durable_jobs.exceptions import ExpressionError, PayloadError
+from durable_jobs.exceptions import ExpressionError
 from durable_jobs.failpoints import failpoint
 from durable_jobs.flow_control.keys import Flow, flow_of, priority_of
 from durable_jobs.lifecycle import causation, keyed_starts
 from durable_jobs.lifecycle.condition_keys import key_of
+from durable_jobs.lifecycle.run_event import build_event_meta, event_from_meta
 from durable_jobs.lifecycle.schemas import held
 from durable_jobs.models import AdmissionState, Run, Subject, Wait, WaitKind
 from durable_jobs.models.fields import EncodedJSON, decode_lenient
-from durable_jobs.models.fields import payload as decoded
 from durable_jobs.serialization.match_keys import match_key
 from durable_jobs.signals import announce, run_created
 from durable_jobs.statuses import RunStatus
@@ -110,7 +108,7 @@ class NewRun:
         ahead = function.options.priority
         if function.controls == NO_CONTROLS:
             return replace(self, priority=ahead) if ahead else self
-        event = event_from(self.event_meta, decode_lenient(self.data))
+        event = event_from_meta(self.event_meta, decode_lenient(self.data))
         return replace(
             self,
             flow=flow_of(function, event),
@@ -241,7 +239,7 @@ def call(
     return NewRun(
         function=function,
         data=payload(function, CALLED, {} if data is None else data, what=what),
-        event_meta=event_meta_of(CALLED, now),
+        event_meta=build_event_meta(CALLED, now),
         due_at=options.due(now),
         key=options.key or "",
         subjects=subjects_of_call(function, data),
@@ -273,7 +271,7 @@ def claims_of(one: NewRun, data: Any) -> list[Claim]:
     function = one.function
     if function.options.key is None and function.controls.idempotency is None:
         return []
-    event = event_from(one.event_meta, decode_lenient(one.data))
+    event = event_from_meta(one.event_meta, decode_lenient(one.data))
     return keyed_starts.claims_of(function, event, one.id, data)
 
 
@@ -311,64 +309,6 @@ def _as_read(run: Run, one: NewRun) -> Run:
     """Return a new run as if it came from the database."""
     run.data = decode_lenient(one.data)
     return run
-
-
-def event_meta_of(
-    name: str,
-    ts: datetime,
-    id: str | None = None,
-    user: Any = None,
-    v: str | None = None,
-) -> dict[str, Any]:
-    """Return what a run keeps of its event besides the data."""
-    kept = {"id": id or str(ids.new_id()), "name": name, "ts": ts.isoformat()}
-    if user is not None:
-        what = f"the user of event {name!r}"
-        kept["user"] = serialization.to_tree(user, what=what, own=True)
-    if v:
-        kept["v"] = v
-    return kept
-
-
-def event_of(run: Run) -> ReceivedEvent:
-    """Return the event that started a run; raise what keeps it from being read."""
-    return event_from(_kept_of(run), decoded(run, "data"))
-
-
-def shown_event_of(run: Run) -> ReceivedEvent:
-    """Return that event for a person, or another function: always, if as stored."""
-    kept = _kept_of(run)
-    user = kept.pop("user", None)
-    try:
-        user = serialization.from_tree(user)
-    except Exception:  # shown as it is stored
-        logger.debug("The user of run %s cannot be read.", run.pk, exc_info=True)
-    return dataclasses.replace(event_from(kept, run.data), user=user)
-
-
-def _kept_of(run: Run) -> dict[str, Any]:
-    kept = {"id": str(run.pk), "name": run.trigger, "ts": run.queued_at.isoformat()}
-    return kept | (run.event_meta or {})
-
-
-def event_from(kept: dict[str, Any], data: Any) -> ReceivedEvent:
-    """Return an event from its data and from what is kept of it besides."""
-    return ReceivedEvent(
-        id=kept["id"],
-        name=kept["name"],
-        data=data,
-        ts=datetime.fromisoformat(kept["ts"]),
-        user=_user(kept.get("user")),
-        v=kept.get("v"),
-    )
-
-
-def _user(tree: Any) -> Any:
-    """Return the user of an event; one that is gone as it is stored."""
-    try:
-        return serialization.from_tree(tree)
-    except (PayloadError, ObjectDoesNotExist):
-        return tree
 
 
 def subjects_of(data: Any) -> tuple[tuple[str, str], ...]:

@@ -17,13 +17,8 @@ from durable_jobs.exceptions import ExpressionError
 from durable_jobs.expressions import Expression
 from durable_jobs.flow_control.keys import repeat_key, value_of
 from durable_jobs.lifecycle import event_windows
-from durable_jobs.lifecycle.start import (
-    NO_CONTROLS,
-    NewRun,
-    event_from,
-    failed_key,
-    start,
-)
+from durable_jobs.lifecycle.run_event import event_from_meta
+from durable_jobs.lifecycle.start import NO_CONTROLS, NewRun, failed_key, start
 from durable_jobs.models.fields import decode_lenient
 from durable_jobs.store import event_windows as window_rows
 from durable_jobs.store import idempotency
@@ -47,7 +42,7 @@ class TriggeredStart:
         controls = function.controls
         if controls == NO_CONTROLS or made.skipped:
             return self
-        event = event_from(made.event_meta, decode_lenient(made.data))
+        event = event_from_meta(made.event_meta, decode_lenient(made.data))
         names, batch = self.names, controls.batch
         try:
             if controls.idempotency is not None:

@@ -28,7 +28,7 @@ from durable_jobs.maintenance import (
     timers,
 )
 from durable_jobs.models import Run, Schedule, Wait, Worker
-from durable_jobs.schedules import sync
+from durable_jobs.schedules import fire, sync
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, events, exists_probe, item_errors, pauses
 
@@ -155,7 +155,7 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "leases": rescue.sweep,
     "events": routing.route_pending,
     "schedules": sync.sync,
-    "crons": sync.sweep,
+    "crons": fire.sweep,
     # Before what rate limits need no more is deleted: they may need it for these.
     "rate_limit_hits": admission.sweep,
     "backlogs": stalled_backlogs.sweep,

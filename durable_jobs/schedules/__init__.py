@@ -1,3 +1,3 @@
-"""Crons: the rows that the code declares, their occurrences, and what fires."""
+"""Schedules: sync declared crons, find due occurrences, and start their runs."""
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Which times of a schedule are due, and when to look again. Nothing is written here.
+"""Compute which occurrences of a schedule are due, and when to check it next.
 
-A *slot* is a time by the cron. It is due at that time plus its jitter, which is the
-same whoever asks, and never reaches the slot after it: so slots stay in their order.
+An occurrence is a time of the cron. It is due at that time plus its jitter. The jitter
+depends on the schedule and the time alone, and is shorter than the gap to the next
+occurrence, so occurrences keep their order. This module writes nothing.
 """
 
 from __future__ import annotations
@@ -14,75 +15,76 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions.cron import expression
 from durable_jobs.models import Schedule
 
-#: How many missed slots of one schedule one look fires; the next look goes on.
-MOST_AT_ONCE = 100
-#: How many slots wait for the run before them (``overlap="queue"``); more are skipped.
-MOST_HELD = 100
-#: The end of a run wakes the slot behind it; this is for when that word was lost.
-FIRST_LOOK, LAST_LOOK = timedelta(minutes=1), timedelta(hours=1)
+#: Missed occurrences of one schedule that one check fires; the next check continues.
+MAX_CATCH_UP = 100
+#: Occurrences that wait for an earlier run (``overlap="queue"``); more are skipped.
+MAX_QUEUED = 100
+#: The end of a run makes its schedule due. These intervals cover a lost update.
+MIN_CHECK_INTERVAL, MAX_CHECK_INTERVAL = timedelta(minutes=1), timedelta(hours=1)
 
-GOING_ON = "An earlier run of its schedule was going on (overlap='skip')."
-FULL = f"{MOST_HELD} earlier times of its schedule were waiting (overlap='queue')."
+STILL_RUNNING = "An earlier run of the schedule had not ended (overlap='skip')."
+QUEUE_FULL = f"{MAX_QUEUED} earlier occurrences were queued (overlap='queue')."
 
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """A slot that gets its run: one that starts, or one that is skipped and why."""
+    """A time that gets a run; ``skipped`` is why the run does not start."""
 
-    slot: datetime
+    time: datetime
     skipped: str = ""
 
 
 @dataclass(slots=True)
 class ScheduleUpdate:
-    """What came of looking at a schedule: the runs it gets, and its new state."""
+    """The result of a check: occurrences that get a run now, and times that wait."""
 
-    fires: list[Occurrence] = field(default_factory=list)
-    held: list[str] = field(default_factory=list)
+    occurrences: list[Occurrence] = field(default_factory=list)
+    queued: list[str] = field(default_factory=list)
 
 
-def due_at(schedule: Schedule, slot: datetime) -> datetime:
-    """Return when a slot is to be fired: at its time, or within its jitter."""
+def due_at(schedule: Schedule, time: datetime) -> datetime:
+    """Return when an occurrence fires: ``time`` plus its jitter."""
     if not schedule.jitter:
-        return slot
-    upcoming = expression(schedule.cron, schedule.tz).next_after(slot)
-    window = min(schedule.jitter, upcoming - slot)
-    seed = f"{schedule.pk}:{slot.isoformat()}".encode()
+        return time
+    upcoming = expression(schedule.cron, schedule.tz).next_after(time)
+    window = min(schedule.jitter, upcoming - time)
+    seed = f"{schedule.pk}:{time.isoformat()}".encode()
     number = int.from_bytes(hashlib.sha256(seed).digest()[:8])
-    return slot + number % (window // timedelta.resolution) * timedelta.resolution
+    return time + number % (window // timedelta.resolution) * timedelta.resolution
 
 
-def look(schedule: Schedule, now: datetime, busy: bool) -> ScheduleUpdate:
-    """Move a schedule past the slots that are due, and tell what they start.
+def advance(schedule: Schedule, now: datetime, busy: bool) -> ScheduleUpdate:
+    """Advance a schedule past its due occurrences; return what they start.
 
-    ``busy``: the run that it started last has not ended. Changes ``slot_at``,
-    ``next_at`` and ``held``.
+    ``busy``: the run that it started last has not ended. Changes
+    ``next_occurrence``, ``due_at`` and ``queued_occurrences``.
     """
     due: list[datetime] = []
     if due_at(schedule, schedule.next_occurrence) <= now:
-        due, schedule.next_occurrence = _passed(schedule, now)
-    waiting = [datetime.fromisoformat(text) for text in schedule.queued_occurrences]
-    found = _overlapping(schedule.overlap, waiting, due, busy)
-    schedule.queued_occurrences = found.held
-    schedule.due_at = next_look(schedule, now)
-    return found
+        due, schedule.next_occurrence = _catch_up(schedule, now)
+    queued = [datetime.fromisoformat(text) for text in schedule.queued_occurrences]
+    update = _apply_overlap(schedule.overlap, queued, due, busy)
+    schedule.queued_occurrences = update.queued
+    schedule.due_at = next_check(schedule, now)
+    return update
 
 
-def next_look(schedule: Schedule, now: datetime) -> datetime:
-    """Return when somebody has to look at the schedule again."""
+def next_check(schedule: Schedule, now: datetime) -> datetime:
+    """Return when the schedule has to be checked again."""
     due = due_at(schedule, schedule.next_occurrence)
     if not schedule.queued_occurrences:
         return due
     since = now - datetime.fromisoformat(schedule.queued_occurrences[0])
-    return min(due, now + min(max(since, FIRST_LOOK), LAST_LOOK))
+    interval = min(max(since, MIN_CHECK_INTERVAL), MAX_CHECK_INTERVAL)
+    return min(due, now + interval)
 
 
-def _passed(schedule: Schedule, now: datetime) -> tuple[list[datetime], datetime]:
-    """Return the slots to fire now, by ``catch_up``, and the one after them."""
+def _catch_up(schedule: Schedule, now: datetime) -> tuple[list[datetime], datetime]:
+    """Return the times to fire now, by ``catch_up``, and the next occurrence."""
     cron, first = expression(schedule.cron, schedule.tz), schedule.next_occurrence
     if schedule.catch_up == "all":
         passed, upcoming = [first], cron.next_after(first)
-        while due_at(schedule, upcoming) <= now and len(passed) < MOST_AT_ONCE:
+        while due_at(schedule, upcoming) <= now and len(passed) < MAX_CATCH_UP:
             passed.append(upcoming)
             upcoming = cron.next_after(upcoming)
         return passed, upcoming
@@ -95,28 +97,28 @@ def _passed(schedule: Schedule, now: datetime) -> tuple[list[datetime], datetime
 
 
 def _on_time(
-    schedule: Schedule, slot: datetime, upcoming: datetime, now: datetime
+    schedule: Schedule, time: datetime, upcoming: datetime, now: datetime
 ) -> bool:
-    """Tell whether a slot is merely a little late, and did not pass in an outage."""
+    """Return whether an occurrence is only a little late, and not missed."""
     grace = max(
-        10 * settings.TICK_INTERVAL, min(settings.LEASE_DURATION, (upcoming - slot) / 2)
+        10 * settings.TICK_INTERVAL, min(settings.LEASE_DURATION, (upcoming - time) / 2)
     )
-    return now - due_at(schedule, slot) <= grace
+    return now - due_at(schedule, time) <= grace
 
 
-def _overlapping(
-    overlap: str, waiting: list[datetime], due: list[datetime], busy: bool
+def _apply_overlap(
+    overlap: str, queued: list[datetime], due: list[datetime], busy: bool
 ) -> ScheduleUpdate:
-    """Decide by ``overlap`` which slots start a run, which wait and which are skipped.
+    """Decide by ``overlap`` which times start a run, which wait, which are skipped.
 
-    Slots that wait do so until their turn, also when the option has changed meanwhile.
+    Times that are queued stay in order even if ``overlap`` has changed since.
     """
     if overlap == "allow":
-        return ScheduleUpdate([Occurrence(slot) for slot in [*waiting, *due]])
-    slots = [*waiting, *due]
-    fires = [] if busy else [Occurrence(slot) for slot in slots[:1]]
-    rest = slots[len(fires) :]
-    kept = rest[:MOST_HELD] if overlap == "queue" else []
-    reason = FULL if overlap == "queue" else GOING_ON
-    fires += [Occurrence(slot, reason) for slot in rest[len(kept) :]]
-    return ScheduleUpdate(fires, [slot.isoformat() for slot in kept])
+        return ScheduleUpdate([Occurrence(time) for time in [*queued, *due]])
+    times = [*queued, *due]
+    found = [] if busy else [Occurrence(time) for time in times[:1]]
+    rest = times[len(found) :]
+    kept = rest[:MAX_QUEUED] if overlap == "queue" else []
+    reason = QUEUE_FULL if overlap == "queue" else STILL_RUNNING
+    found += [Occurrence(time, reason) for time in rest[len(kept) :]]
+    return ScheduleUpdate(found, [time.isoformat() for time in kept])

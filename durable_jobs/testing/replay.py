@@ -10,7 +10,7 @@ from typing import Any
 from durable_jobs import clock, ids
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.lifecycle import start
+from durable_jobs.lifecycle import run_event, start
 from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Run, Step
 from durable_jobs.models.fields import EncodedJSON
@@ -33,7 +33,8 @@ def begin(history: Mapping[str, Any]) -> Run:
     made = NewRun(
         function=function,
         data=json.dumps({} if data is None else data),
-        event_meta=history.get("event_meta") or start.event_meta_of(trigger, now),
+        event_meta=history.get("event_meta")
+        or run_event.build_event_meta(trigger, now),
         due_at=now,
         id=ids.new_id(),
         parent_relation=runs.RERUN,  # that it has steps before its first attempt

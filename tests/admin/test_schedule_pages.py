@@ -273,7 +273,7 @@ def test_a_form_that_no_line_has_room_for_says_so(durable_kit, operator, monkeyp
     def slow(ctx):
         ctx.step.sleep("s", "1h")
 
-    monkeypatch.setattr(control, "MOST_HELD", 0)
+    monkeypatch.setattr(control, "MAX_QUEUED", 0)
     schedule = durable.schedules.create("tests.slow", "@daily", overlap="queue")
     ran(operator, schedule)
     durable_kit.run_until_idle()

@@ -23,7 +23,7 @@ from durable_jobs.engine import attempt
 from durable_jobs.events import routing
 from durable_jobs.maintenance import timers
 from durable_jobs.models import Event, Run, Schedule, Step, Wait
-from durable_jobs.schedules import sync
+from durable_jobs.schedules import fire, sync
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import leases, steps, waits
 from durable_jobs.store.leases import LeaseLost
@@ -276,7 +276,7 @@ def test_two_beats_fire_a_cron_once() -> None:
         Schedule.objects.filter(function="race.cron").update(
             next_occurrence=slot, due_at=slot
         )
-        together(sync.sweep, sync.sweep)
+        together(fire.sweep, fire.sweep)
         assert Run.objects.filter(function="race.cron").count() == number + 1
 
 

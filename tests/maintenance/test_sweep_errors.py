@@ -42,7 +42,7 @@ from durable_jobs.models import (
     SweepError,
     Wait,
 )
-from durable_jobs.schedules import sync
+from durable_jobs.schedules import fire, sync
 from durable_jobs.store import item_errors
 from durable_jobs.store import leases as claim_count
 from durable_jobs.testing import Kit
@@ -219,7 +219,7 @@ def schedules(kit: Kit) -> Case:
         return sick, well
 
     return Case(
-        sync.sweep, lambda: _refuse(Run, "INSERT", "NEW.function = 'tests.sick'"), done
+        fire.sweep, lambda: _refuse(Run, "INSERT", "NEW.function = 'tests.sick'"), done
     )
 
 

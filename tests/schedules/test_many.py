@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from durable_jobs import durable
 from durable_jobs.maintenance import tick
 from durable_jobs.models import Event, Run, Schedule
-from durable_jobs.schedules import sync
+from durable_jobs.schedules import fire
 from durable_jobs.testing import Kit
 from tests.lab.threads import together
 
@@ -40,18 +40,18 @@ def make(count: int, **values: object) -> None:
 def test_a_batch_is_fired_in_a_few_statements(
     kit: Kit, report: durable.Function
 ) -> None:
-    make(sync.BATCH, owner_model="auth.user", owner_pk="1")
+    make(fire.BATCH, owner_model="auth.user", owner_pk="1")
     kit.run_until_idle()
     kit.advance("1h", run=False)
     with CaptureQueriesContext(connection) as captured:
-        assert sync.sweep() == sync.BATCH
+        assert fire.sweep() == fire.BATCH
     # The rows, events there are, events, runs, subjects, the move; then nothing more.
     statements = [q for q in captured if "SAVEPOINT" not in q["sql"]]
     # SQLite takes no more than so many values at once.
     assert len(statements) <= (7 if connection.vendor == "postgresql" else 41)
-    assert Run.objects.count() == Event.objects.count() == sync.BATCH
+    assert Run.objects.count() == Event.objects.count() == fire.BATCH
     assert sorted(run.data["data"]["n"] for run in Run.objects.all()) == list(
-        range(sync.BATCH)
+        range(fire.BATCH)
     )
     assert not Schedule.objects.exclude(due_at=NOON + timedelta(hours=2)).exists()
 
@@ -59,11 +59,11 @@ def test_a_batch_is_fired_in_a_few_statements(
 def test_more_than_a_batch_are_fired_by_one_tick(
     kit: Kit, report: durable.Function
 ) -> None:
-    make(sync.BATCH + 7)
+    make(fire.BATCH + 7)
     kit.run_until_idle()
     kit.advance("1h", run=False)
     tick.tick()
-    assert Run.objects.count() == sync.BATCH + 7
+    assert Run.objects.count() == fire.BATCH + 7
 
 
 @pytest.mark.django_db(transaction=True)
@@ -73,18 +73,18 @@ def test_many_beats_at_once_fire_each_slot_once(
 ) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("threads do not share a database in memory")
-    make(3 * sync.BATCH, overlap=overlap, catch_up="all")
+    make(3 * fire.BATCH, overlap=overlap, catch_up="all")
     kit.run_until_idle()
     kit.advance("2h", run=False)
-    together(*[sync.sweep] * 4)
-    sync.sweep()
+    together(*[fire.sweep] * 4)
+    fire.sweep()
     slots = Run.objects.values_list("event_id", flat=True)
     assert len(set(slots)) == len(slots)
     started = Run.objects.exclude(status="skipped").count()
     each = 2 if overlap == "allow" else 1
-    assert started == each * 3 * sync.BATCH
+    assert started == each * 3 * fire.BATCH
     held = sum(len(row.queued_occurrences) for row in Schedule.objects.all())
-    assert len(slots) + held == 2 * 3 * sync.BATCH
+    assert len(slots) + held == 2 * 3 * fire.BATCH
 
 
 @pytest.mark.parametrize(

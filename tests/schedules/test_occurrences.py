@@ -61,7 +61,8 @@ def test_each_look_fires_what_catch_up_says_and_no_slot_twice(
         found: list[datetime] = []
         while schedule.due_at and schedule.due_at <= now:
             found += [
-                fire.slot for fire in occurrences.look(schedule, now, False).fires
+                fire.time
+                for fire in occurrences.advance(schedule, now, False).occurrences
             ]
         late = now - occurrences.due_at(schedule, new[-1]) if new else timedelta()
         if catch_up == "all":
@@ -88,13 +89,13 @@ def test_runs_that_may_not_overlap_never_do_and_each_slot_is_accounted_for(
     for minutes, ends in looks:
         now += timedelta(minutes=minutes)
         running = running and not ends
-        found = occurrences.look(schedule, now, running)
-        begun = [fire.slot for fire in found.fires if not fire.skipped]
+        found = occurrences.advance(schedule, now, running)
+        begun = [one.time for one in found.occurrences if not one.skipped]
         assert len(begun) <= (0 if running else 1)
         running = running or bool(begun)
         started += begun
-        skipped += [fire.slot for fire in found.fires if fire.skipped]
+        skipped += [one.time for one in found.occurrences if one.skipped]
     held = [datetime.fromisoformat(text) for text in schedule.queued_occurrences]
     assert sorted([*started, *skipped, *held]) == all_slots(schedule, now)
     assert started == sorted(started)
-    assert not (held if overlap == "skip" else skipped[occurrences.MOST_HELD :])
+    assert not (held if overlap == "skip" else skipped[occurrences.MAX_QUEUED :])

@@ -52,7 +52,7 @@ def test_skip_leaves_a_skipped_run(kit: Kit, slow: durable.Function) -> None:
     assert [run.data["scheduled_at"] for run in skipped.order_by("pk")] == [
         NOON + hours * HOUR for hours in (2, 3, 5, 6)
     ]
-    assert {run.reason for run in skipped} == {occurrences.GOING_ON}
+    assert {run.reason for run in skipped} == {occurrences.STILL_RUNNING}
 
 
 def test_queue_starts_each_after_the_one_before(
@@ -125,13 +125,13 @@ def test_no_more_wait_than_a_row_holds(
     kit: Kit, slow: durable.Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in (occurrences, schedules):
-        monkeypatch.setattr(place, "MOST_HELD", 5)
+        monkeypatch.setattr(place, "MAX_QUEUED", 5)
     schedule = durable.schedules.create(slow, "* * * * *", overlap="queue")
     kit.advance("10m")
     schedule.refresh_from_db()
-    assert len(schedule.queued_occurrences) == occurrences.MOST_HELD
+    assert len(schedule.queued_occurrences) == occurrences.MAX_QUEUED
     assert {run.reason for run in Run.objects.filter(status="skipped")} == {
-        occurrences.FULL
+        occurrences.QUEUE_FULL
     }
     with pytest.raises(durable.ConfigurationError, match="wait for a run to end"):
         schedule.run_now()
