@@ -25,7 +25,7 @@ from durable_jobs.lifecycle.run_event import build_event_meta
 from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Backlog, Event, Limit, RateLimitHit, Run, Slot
 from durable_jobs.store import backlogs, leases
-from durable_jobs.store.postgres import statements
+from durable_jobs.store.postgres import claim
 
 BATCH = 5000
 #: Rows that the plans ask for.
@@ -167,8 +167,8 @@ def plans() -> Iterator[Plan]:
     now = clock.now()
     backlog = Backlog.objects.order_by("pk").first()
     assert backlog is not None
-    yield _plan("claim", {"durable_run_ready"}, *_claim(statements._CLAIM))
-    first_of_each = _claim(statements._CLAIM_HEADS, times=3)
+    yield _plan("claim", {"durable_run_ready"}, *_claim(claim._CLAIM))
+    first_of_each = _claim(claim._CLAIM_ONE_PER_FUNCTION, times=3)
     yield _plan("claim of heads", {"durable_run_head"}, *first_of_each)
     arrival = backlogs.arrived(registry.ids(), now)[:FEW]
     yield _plan("arrival", {"durable_run_arrived"}, *_sql(arrival))

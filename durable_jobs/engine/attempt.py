@@ -42,7 +42,7 @@ from durable_jobs.lifecycle import finish
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, runs, steps
-from durable_jobs.store.leases import LeaseLost
+from durable_jobs.store.leases import Lease, LeaseLost
 from durable_jobs.store.runs import End
 
 logger = logging.getLogger("durable_jobs")
@@ -64,7 +64,7 @@ def execute_attempt(
     the run to its lease.
     """
     assert run.lease_token is not None, "the run was claimed"
-    lease = (run.pk, run.lease_token)
+    lease = Lease(run.pk, run.lease_token)
     state: AttemptState | None = None
     try:
         function = _resolve(run, lease)
@@ -91,7 +91,7 @@ def execute_attempt(
         give_up(run, error, progress=state is not None and state.recorder.progress > 0)
 
 
-def _resolve(run: Run, lease: steps.Lease) -> Function | None:
+def _resolve(run: Run, lease: Lease) -> Function | None:
     """Return the function to call; None when the run ends here or is left to others."""
     function = registry.find(run.function)
     if function is None:

@@ -14,7 +14,7 @@ from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run
 from durable_jobs.store import connection_state, db
 from durable_jobs.store.connection_state import Guard
-from durable_jobs.store.leases import LeaseLost
+from durable_jobs.store.leases import Lease, LeaseLost
 from durable_jobs.store.steps import StepRecord
 
 
@@ -41,7 +41,7 @@ class AttemptState:
         self.threads = threads
         self.lost = lost
         self.stopping = stopping
-        self.lease = (run.pk, run.lease_token)
+        self.lease = Lease(run.pk, run.lease_token)
         self.history = History(run, memos)
         self.recorder = Recorder(run, self.lease, self.history)
         self.move_to_queue: str | None = None

@@ -18,8 +18,8 @@ from durable_jobs.engine.suspend import DatabaseFailed
 from durable_jobs.lifecycle import finish
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, runs, steps
-from durable_jobs.store.leases import LeaseLost
+from durable_jobs.store import db, runs
+from durable_jobs.store.leases import Lease, LeaseLost
 from durable_jobs.store.runs import End
 
 logger = logging.getLogger("durable_jobs")
@@ -39,28 +39,27 @@ def give_up(run: Run, error: BaseException, *, progress: bool) -> None:
     """
     count = 1 if progress else run.database_errors + 1
     pause = min(PAUSE_AFTER_TROUBLE * 2 ** min(count - 1, 10), LONGEST_PAUSE)
-    lease = (run.pk, run.lease_token)
+    assert run.lease_token is not None, "the run was claimed"
+    lease = Lease(run.pk, run.lease_token)
     try:
         connection = db.connection()
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
         if count >= settings.MAX_DATABASE_ERRORS:
-            _fail_of_database(run, lease, error, count)  # type: ignore[arg-type]  # claimed runs have one
+            _fail_of_database(run, lease, error, count)
             return
         runs.suspend(
-            lease,  # type: ignore[arg-type]  # claimed runs have one
+            lease,
             queue=run.queue,
             due_at=clock.now() + pause,
-            holding=run.requeue_to is not None,
+            holds_slots=run.requeue_to is not None,
             database_errors=count,
         )
     except (DatabaseError, LeaseLost):
         logger.info("Run %s is left to its lease.", run.pk)
 
 
-def _fail_of_database(
-    run: Run, lease: steps.Lease, error: BaseException, count: int
-) -> None:
+def _fail_of_database(run: Run, lease: Lease, error: BaseException, count: int) -> None:
     cause = error.__cause__ if isinstance(error, DatabaseFailed) else error
     record = describe(cause or error)
     reason = (

@@ -22,6 +22,7 @@ from durable_jobs.models import Run
 from durable_jobs.models.fields import payload
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, runs, steps
+from durable_jobs.store.leases import Lease
 from durable_jobs.store.runs import End
 
 logger = logging.getLogger("durable_jobs")
@@ -54,7 +55,8 @@ def postpone(run: Run, unread: Unreadable) -> None:
     """Queue the run again after a pause, or let it fail when that went on for long."""
     function, error = registry.get(run.function), unread.__cause__ or unread
     assert run.lease_token is not None, "the run was claimed"
-    lease, record, now = (run.pk, run.lease_token), describe(error), clock.now()
+    lease, record = Lease(run.pk, run.lease_token), describe(error)
+    now = clock.now()
     if run.attempt >= max(TRIES, function.retries):
         finish.finish(run, End(RunStatus.FAILED, error=record), lease)
         return
@@ -65,7 +67,7 @@ def postpone(run: Run, unread: Unreadable) -> None:
             queue=function.queue,
             due_at=due,
             attempt=run.attempt + 1,
-            holding=run.requeue_to is not None,
+            holds_slots=run.requeue_to is not None,
         )
         steps.record_attempt(run.pk, "", run.attempt, record, None, now)
     logger.warning(

@@ -18,6 +18,7 @@ from durable_jobs.models import Run
 from durable_jobs.signals import announce, step_changed
 from durable_jobs.statuses import RunStatus, StepStatus
 from durable_jobs.store import runs, steps
+from durable_jobs.store.leases import Lease
 from durable_jobs.store.runs import SuspendedStep
 from durable_jobs.store.steps import StepRecord
 
@@ -32,7 +33,7 @@ class Recorder:
     suspended. ``progress`` counts the steps that this attempt recorded.
     """
 
-    def __init__(self, run: Run, lease: steps.Lease, history: History) -> None:
+    def __init__(self, run: Run, lease: Lease, history: History) -> None:
         self.lease = lease
         self.deferred_records: list[StepRecord] = []
         self.suspended_steps: list[SuspendedStep] = []
@@ -95,17 +96,17 @@ class Recorder:
             self._history.clear_reserved()
 
     def record_with(
-        self, effect: Callable[[], StepRecord], *, dropping_waits: bool = False
+        self, effect: Callable[[], StepRecord], *, drop_waits: bool = False
     ) -> StepRecord:
         """Call ``effect`` and write the record that it returns, in one transaction."""
-        return self.write(lambda: self._record_with(effect, dropping_waits))
+        return self.write(lambda: self._record_with(effect, drop_waits))
 
     def _record_with(
-        self, effect: Callable[[], StepRecord], dropping_waits: bool
+        self, effect: Callable[[], StepRecord], drop_waits: bool
     ) -> StepRecord:
         deferred = self._take_deferred()
         memo, status = steps.record_with(
-            self.lease, deferred, effect, dropping_waits=dropping_waits
+            self.lease, deferred, effect, drop_waits=drop_waits
         )
         self.add_written(memo, status)
         return memo
@@ -200,7 +201,9 @@ class Recorder:
         waits.
         """
         # Always in the attempt's thread: it raises if the branch was discarded.
-        self.write(lambda: self._suspend_step(item, at_once and item.urgent, check))
+        self.write(
+            lambda: self._suspend_step(item, at_once and item.has_untimed_wait, check)
+        )
         return Suspend()
 
     def _suspend_step(
@@ -209,7 +212,7 @@ class Recorder:
         if now:
             deferred = self._take_deferred()
             try:
-                status = runs.park_now(self.lease, deferred, item)
+                status = runs.suspend_step(self.lease, deferred, item)
             except IntegrityError:
                 with self._lock:  # the transaction wrote nothing
                     self.deferred_records = [*deferred, *self.deferred_records]

@@ -168,8 +168,8 @@ def schedule(
     item = SuspendedStep(
         memo,
         [NewWait(kind=WaitKind.RETRY, due_at=due)],
-        known=frame.memo is not None and not keep_waits,
-        along=along,
+        replaces_waits=frame.memo is not None and not keep_waits,
+        effect=along,
     )
     return frame.state.recorder.suspend_step(item, at_once=frame.scope.concurrent)
 

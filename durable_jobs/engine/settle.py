@@ -20,6 +20,7 @@ from durable_jobs.lifecycle import finish, run_log
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, run_actions, runs, steps
+from durable_jobs.store.leases import Lease
 from durable_jobs.store.runs import End
 
 logger = logging.getLogger("durable_jobs")
@@ -67,12 +68,12 @@ def _suspend(state: AttemptState) -> None:
     queue = state.move_to_queue or state.function.queue
     status = runs.suspend(
         state.lease,
-        notes=state.recorder.deferred_records,
-        parked=state.recorder.suspended_steps,
+        records=state.recorder.deferred_records,
+        suspended=state.recorder.suspended_steps,
         queue=queue,
         due_at=due_at,
         attempt=0,
-        holding=state.limited,
+        holds_slots=state.limited,
     )
     release.told(state.run, status)
     for look in state.recorder.post_commit_checks:
@@ -145,12 +146,12 @@ def _fail(state: AttemptState, error: BaseException) -> None:
     with transaction.atomic(using=db.alias()):
         status = runs.suspend(
             state.lease,
-            notes=state.recorder.deferred_records,
-            parked=state.recorder.suspended_steps,
+            records=state.recorder.deferred_records,
+            suspended=state.recorder.suspended_steps,
             queue=function.queue,
             due_at=due,
             attempt=attempt + 1,
-            holding=state.limited,
+            holds_slots=state.limited,
         )
         steps.record_attempt(run.pk, "", attempt, record, None, now)
         run_log.attempt_failed(run, record, error, attempt + 1, due_at=due)
@@ -208,7 +209,7 @@ def _limited(state: AttemptState) -> bool:
     return limits.start is not None or limits.finish is not None
 
 
-def _pause_run(run: Run, lease: steps.Lease, reason: str) -> None:
+def _pause_run(run: Run, lease: Lease, reason: str) -> None:
     if run_actions.pause(run.pk, reason, lease):
         run_log.paused(run, reason)
         release.told(run, RunStatus.PAUSED, reason)

@@ -130,7 +130,7 @@ def _put_off(event: Event, until: Any) -> None:
     """Try an event later; waits that begin until then are none that it may end."""
     progress = Progress.of(event)
     if progress.until is None:
-        progress = replace(progress, until=waits.latest())
+        progress = replace(progress, until=waits.latest_id())
     events.put_off(event, until, progress.stored())
 
 
@@ -174,7 +174,7 @@ def _page(
 def _advanced(progress: Progress, judged: Judged, more: bool) -> Progress:
     more = more or not judged.complete
     if more and progress.until is None:
-        progress = replace(progress, until=waits.latest())
+        progress = replace(progress, until=waits.latest_id())
     before = progress.failed
     if progress.scanned:  # these are tried again
         left = () if judged.complete else before

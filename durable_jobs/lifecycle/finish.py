@@ -19,8 +19,8 @@ from durable_jobs.models.fields import Stored
 from durable_jobs.signals import announce, run_changed, run_created
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import awaited_runs, db, runs, schedules
+from durable_jobs.store.leases import Lease
 from durable_jobs.store.runs import HANDLER, INVOKE, End
-from durable_jobs.store.steps import Lease
 
 logger = logging.getLogger("durable_jobs")
 
@@ -43,8 +43,8 @@ def finish(
     failpoint("finish.begin", run.function)
     bare = lease is not None and handler is None and not run.parent_id and not along
     if bare and lease is not None:
-        verb = runs.finish_plain if plain else runs.finish_alone
-        done = verb(lease, end, holding=run.flow is not None)
+        verb = runs.finish_simple if plain else runs.finish_with_waits
+        done = verb(lease, end, holds_slots=run.flow is not None)
         if done:
             failpoint("finish.committed", run.function)
             announce_end(run, end)

@@ -79,7 +79,7 @@ def _one_by_one(limit: int) -> tuple[list[Run], list[Wait]]:
 
 
 def _wake(wait: Wait, runs: list[Run]) -> None:
-    runs += waits.expire_these([wait])
+    runs += waits.end_timers([wait])
 
 
 def _guarded(wait: Wait, work: Callable[[], object]) -> None:

@@ -29,7 +29,7 @@ from durable_jobs.queries.overview import SEEN
 from durable_jobs.queries.union import only, together
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import backlogs, db
-from durable_jobs.store.leases import FARTHEST_BEHIND
+from durable_jobs.store.leases import MAX_RUN_ORDER_AHEAD
 
 #: Runs that are counted of one queue, line or limit; one more stands for more.
 COUNTED = 1000
@@ -166,7 +166,7 @@ def _after(names: Sequence[str]) -> list[str]:
 
 def _ready_by_queue(names: Sequence[str]) -> dict[str, tuple[int, datetime]]:
     now = clock.now()
-    rows = _ready().filter(due_at__lte=now, run_order__lte=now + FARTHEST_BEHIND)
+    rows = _ready().filter(due_at__lte=now, run_order__lte=now + MAX_RUN_ORDER_AHEAD)
     found = together(
         only(rows.filter(queue=name), COUNTED + 1)
         .values("queue")

@@ -263,7 +263,7 @@ def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -
                 started_at=run.started_at if run.claim_count > 1 else None,
             )
             if done:
-                limits.release([run.pk], resting=again)
+                limits.release([run.pk], steps_only=again)
 
 
 def take_back(rows: QuerySet[Run], limit: int) -> int:
@@ -279,7 +279,7 @@ def take_back(rows: QuerySet[Run], limit: int) -> int:
         every.filter(pk__in=fresh).update(
             backlog=AdmissionState.REQUEUED, requeue_to=AdmissionState.REQUEUED
         )
-        limits.release(begun, resting=True)
+        limits.release(begun, steps_only=True)
         limits.release(fresh)
     return len(chosen)
 

@@ -1,4 +1,4 @@
-"""The right to write for a run: claimed, renewed, given back, and lost."""
+"""Leases: claim, renew, release and expire the right to write for a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Case, Exists, F, Q, QuerySet, When
 from django.db.models.functions import Coalesce
@@ -19,38 +19,55 @@ from durable_jobs.failpoints import failpoint
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, limits, pauses, unknown_functions
-from durable_jobs.store.postgres import statements
+from durable_jobs.store.postgres import claim as claim_statement
+from durable_jobs.store.postgres.claim import ClaimRequest
 
-#: No run that may start has a place later than this from now: a claim need not look
-#: through those that are delayed for longer.
-FARTHEST_BEHIND = timedelta(seconds=MAX_PRIORITY)
+#: A run that may start has a ``run_order`` at most this far in the future. A claim need
+#: not read the runs after that, which are delayed.
+MAX_RUN_ORDER_AHEAD = timedelta(seconds=MAX_PRIORITY)
+
+
+class Lease(NamedTuple):
+    """The right to write for a run. A new claim gives the run a new token."""
+
+    run_id: uuid.UUID
+    token: uuid.UUID
 
 
 class LeaseLost(EngineControl):
-    """Another worker, or a person, has taken this run: nothing more may be written."""
+    """The lease is not held any more, so the attempt must not write.
+
+    Another worker has claimed the run, or it was paused or ended from outside.
+    """
 
 
-def claim(queue: str, limit: int, worker: str, *, heads: bool = False) -> list[Run]:
+def claim(
+    queue: str, limit: int, worker: str, *, one_per_function: bool = False
+) -> list[Run]:
     """Claim up to ``limit`` of the oldest eligible runs of a queue.
 
-    ``heads``: the oldest of each function instead, of functions that chance chooses
-    when there are more; so that the backlog of one does not hold up the others.
+    With ``one_per_function``, claim the oldest run of each function, of random
+    functions if there are more than ``limit``. Then a long queue of one function does
+    not delay the others.
 
-    Functions that this process does not have are passed over once it has met them.
+    Functions that this process does not have are excluded once a claim has found them.
 
-    The crash is counted here and forgiven when the attempt ends, so that a run which
-    kills its worker is counted too.
+    The claim adds one to ``crash_count``, and the end of the attempt resets it, so that
+    a run which kills its worker is counted.
     """
     failpoint("claim.begin", queue)
-    now, others = clock.now(), unknown_functions.names()
-    until, behind = now + settings.LEASE_DURATION, now + FARTHEST_BEHIND
-    lease = statements.Lease(ids.new_token(), until, worker, now, behind)
-    if db.is_postgres():
-        claimed = statements.claim(
-            queue, limit, lease, heads=heads, passing_over=others
-        )
-    else:
-        claimed = _claim(queue, limit, lease, heads=heads, passing_over=others)
+    now, excluding = clock.now(), unknown_functions.names()
+    request = ClaimRequest(
+        token=ids.new_token(),
+        lease_until=now + settings.LEASE_DURATION,
+        worker=worker,
+        now=now,
+        latest_order=now + MAX_RUN_ORDER_AHEAD,
+    )
+    make = claim_statement.claim if db.is_postgres() else _claim
+    claimed = make(
+        queue, limit, request, one_per_function=one_per_function, excluding=excluding
+    )
     if claimed:
         failpoint("claim.committed", queue)
     return claimed
@@ -59,52 +76,54 @@ def claim(queue: str, limit: int, worker: str, *, heads: bool = False) -> list[R
 def _claim(
     queue: str,
     limit: int,
-    lease: statements.Lease,
+    request: ClaimRequest,
     *,
-    heads: bool,
-    passing_over: Sequence[str],
+    one_per_function: bool,
+    excluding: Sequence[str],
 ) -> list[Run]:
     with db.atomic():
         ready = (
             db.rows(Run)
             .filter(queue=queue, status=RunStatus.QUEUED, backlog__isnull=True)
-            .filter(due_at__lte=lease.now, run_order__lte=lease.behind)
+            .filter(due_at__lte=request.now, run_order__lte=request.latest_order)
             .exclude(started_at__isnull=True, function__in=pauses.functions())
             .exclude(Exists(pauses.of_queue(queue)))
             .order_by("run_order", "id")
         )
-        if passing_over:
-            ready = ready.exclude(function__in=passing_over)
+        if excluding:
+            ready = ready.exclude(function__in=excluding)
         if db.lockable():
             ready = ready.select_for_update(skip_locked=True)
         chosen = (
-            _heads(ready, queue, limit)
-            if heads
+            _first_per_function(ready, queue, limit)
+            if one_per_function
             else list(ready.values_list("pk", flat=True)[:limit])
         )
         if not chosen:
             return []
         db.rows(Run).filter(pk__in=chosen).update(
             status=RunStatus.RUNNING,
-            lease_token=lease.token,
-            lease_until=lease.until,
-            worker=lease.worker,
+            lease_token=request.token,
+            lease_until=request.lease_until,
+            worker=request.worker,
             claim_count=F("claim_count") + 1,
             crash_count=F("crash_count") + 1,
             wake_requested=False,
-            started_at=Coalesce("started_at", lease.now),
+            started_at=Coalesce("started_at", request.now),
         )
         return list(db.rows(Run).filter(pk__in=chosen).order_by("run_order", "id"))
 
 
-def _heads(ready: QuerySet[Run], queue: str, limit: int) -> list[uuid.UUID]:
-    """Return the first of each function, by one step through the index for each."""
-    line = db.rows(Run).filter(
+def _first_per_function(
+    ready: QuerySet[Run], queue: str, limit: int
+) -> list[uuid.UUID]:
+    """Return the first run of each function, with one index lookup per function."""
+    queued = db.rows(Run).filter(
         queue=queue, status=RunStatus.QUEUED, backlog__isnull=True
     )
     names, name = [], ""
-    following = line.order_by("function").values_list("function", flat=True)
-    while name := following.filter(function__gt=name).first() or "":
+    functions = queued.order_by("function").values_list("function", flat=True)
+    while name := functions.filter(function__gt=name).first() or "":
         names.append(name)
     random.shuffle(names)
     chosen: list[uuid.UUID] = []
@@ -115,13 +134,13 @@ def _heads(ready: QuerySet[Run], queue: str, limit: int) -> list[uuid.UUID]:
     return chosen
 
 
-def renew(holders: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
-    """Renew the leases of ``(run, token)`` pairs; return the runs still held.
+def renew(leases: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
+    """Renew ``(run_id, token)`` leases; return the ids of the runs still held.
 
-    A row that is locked is inside an ``atomic`` step of this very process, or is being
-    changed by someone who will decide: it is left alone, and counts as held.
+    A locked row is skipped and counts as held: either an ``atomic`` step of this
+    process has locked it, or a transaction is changing the run.
     """
-    pairs = sorted(holders)
+    pairs = sorted(leases)
     if not pairs:
         return set()
     wanted = Q()
@@ -131,19 +150,19 @@ def renew(holders: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
     failpoint("lease.renew")
     with db.atomic():
         held = db.rows(Run).filter(wanted)
-        every = set(held.values_list("pk", flat=True))
+        held_ids = set(held.values_list("pk", flat=True))
         if db.lockable():
             free = held.order_by("pk").select_for_update(skip_locked=True, no_key=True)
-            every_free = list(free.values_list("pk", flat=True))
+            free_ids = list(free.values_list("pk", flat=True))
         else:
-            every_free = list(every)
-        held.filter(pk__in=every_free).update(lease_until=until)
+            free_ids = list(held_ids)
+        held.filter(pk__in=free_ids).update(lease_until=until)
     failpoint("lease.renewed")
-    return every
+    return held_ids
 
 
 def release(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
-    """Return claimed runs that were not begun to their queue; count them."""
+    """Return claimed runs that have not started to their queue; return their number."""
     chosen = list(run_ids)
     with db.atomic():
         limits.release_held(chosen, token)
@@ -167,7 +186,7 @@ def _requeue(run_ids: Sequence[uuid.UUID], token: uuid.UUID) -> int:
 
 
 def expired(limit: int) -> list[Run]:
-    """Return runs whose holder has let the lease run out."""
+    """Return up to ``limit`` runs whose lease has expired."""
     return list(
         db.rows(Run)
         .filter(lease_token__isnull=False, lease_until__lt=clock.now())
@@ -176,31 +195,31 @@ def expired(limit: int) -> list[Run]:
 
 
 def rescue(run: Run, due_at: datetime) -> bool:
-    """Put a run whose lease ran out back in its queue; tell whether this call did."""
+    """Requeue a run whose lease has expired; return whether this call did it."""
     with db.atomic():
         rows = db.rows(Run).filter(
             pk=run.pk, lease_token=run.lease_token, lease_until__lt=clock.now()
         )
         if db.lockable():
-            # A locked row is inside an atomic step: its holder is alive after all.
+            # A locked row belongs to an open atomic step, so its worker is alive.
             rows = rows.select_for_update(skip_locked=True, no_key=True)
         status = rows.values_list("status", flat=True).first()
         if status is None:
             return False
-        free: dict[str, Any] = {"lease_token": None, "lease_until": None}
+        changes: dict[str, Any] = {"lease_token": None, "lease_until": None}
         changed = db.rows(Run).filter(pk=run.pk, lease_token=run.lease_token)
-        limits.release([run.pk], resting=True)
+        limits.release([run.pk], steps_only=True)
         if status == RunStatus.RUNNING:
-            free |= {
+            changes |= {
                 "status": RunStatus.QUEUED,
                 "due_at": due_at,
                 "backlog": F("requeue_to"),
             }
-        return bool(changed.update(**free))
+        return bool(changed.update(**changes))
 
 
 def abandoned(worker: str, limit: int) -> list[Run]:
-    """Return runs held by workers whose name begins with ``worker``."""
+    """Return up to ``limit`` runs held by workers whose name starts with ``worker``."""
     return list(
         db.rows(Run)
         .filter(lease_token__isnull=False, worker__startswith=worker)
@@ -209,7 +228,7 @@ def abandoned(worker: str, limit: int) -> list[Run]:
 
 
 def put_off(run: Run, until: datetime) -> None:
-    """Leave a lease that ran out to a later sweep."""
+    """Extend an expired lease, so that a later sweep rescues the run."""
     rows = db.rows(Run).filter(
         pk=run.pk, lease_token=run.lease_token, lease_until__lt=clock.now()
     )
@@ -217,10 +236,10 @@ def put_off(run: Run, until: datetime) -> None:
 
 
 def requeue_dead_holder(run: Run, due_at: datetime | None = None) -> bool:
-    """Take a run from a holder that is known to be dead; tell whether this call did.
+    """Requeue a run whose worker is known to be dead; return whether this call did it.
 
-    The crash stays counted: the run may be what its worker died of. ``due_at``: it may
-    be claimed again then, else at once.
+    ``crash_count`` keeps the crash, because the run may have killed its worker. The run
+    is eligible at ``due_at``, by default at once.
     """
     rows = db.rows(Run).filter(
         pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING
@@ -234,5 +253,5 @@ def requeue_dead_holder(run: Run, due_at: datetime | None = None) -> bool:
             lease_until=None,
         )
         if done:
-            limits.release([run.pk], resting=True)
+            limits.release([run.pk], steps_only=True)
     return bool(done)

@@ -112,10 +112,10 @@ def acquire(slots: Sequence[Slot]) -> None:
         db.rows(Slot).bulk_create(slots)
 
 
-def release(run_ids: Iterable[uuid.UUID], *, resting: bool = False) -> int:
-    """Release the slots of runs: all, or with ``resting`` those of their steps."""
+def release(run_ids: Iterable[uuid.UUID], *, steps_only: bool = False) -> int:
+    """Release the slots of runs: all, or with ``steps_only`` those of their steps."""
     rows = _held().filter(run_id__in=list(run_ids))
-    if resting:
+    if steps_only:
         rows = rows.filter(steps=True)
     return rows.update(released_at=clock.now())
 
@@ -129,7 +129,7 @@ def release_held(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
         # Whoever takes a run over waits until the slots that it had are released.
         held = held.select_for_update(no_key=True)
     chosen = list(held.order_by("pk").values_list("pk", flat=True))
-    return release(chosen, resting=True) if chosen else 0
+    return release(chosen, steps_only=True) if chosen else 0
 
 
 def release_unheld(run_id: uuid.UUID) -> int:
@@ -137,7 +137,7 @@ def release_unheld(run_id: uuid.UUID) -> int:
     free = db.rows(Run).filter(
         pk=run_id, lease_token__isnull=True, requeue_to__isnull=False
     )
-    return release([run_id], resting=True) if free.exists() else 0
+    return release([run_id], steps_only=True) if free.exists() else 0
 
 
 def release_slots(slot_ids: Iterable[int]) -> int:

@@ -26,7 +26,7 @@ from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.statuses import REDRIVABLE, RunStatus, StepStatus, sources
 from durable_jobs.store import db, waits
 from durable_jobs.store import limits as limit_rows
-from durable_jobs.store.steps import Lease
+from durable_jobs.store.leases import Lease
 
 
 def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
@@ -37,7 +37,7 @@ def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
     rows = db.rows(Run).filter(pk=run_id, status__in=sources(RunStatus.PAUSED))
     changes: dict[str, Any] = {}
     if lease is not None:
-        rows = rows.filter(lease_token=lease[1])
+        rows = rows.filter(lease_token=lease.token)
         changes = {"lease_token": None, "lease_until": None, "crash_count": 0}
     with db.atomic():
         done = bool(rows.update(status=RunStatus.PAUSED, reason=reason, **changes))
@@ -62,7 +62,7 @@ def resume(run_id: uuid.UUID) -> bool:
         if found[0] is not None and found[0] >= now:
             return bool(paused.update(status=RunStatus.RUNNING, reason=""))
         limit_rows.release(
-            [run_id], resting=True
+            [run_id], steps_only=True
         )  # by a holder that let its lease run out
         return bool(
             paused.update(

@@ -1,4 +1,4 @@
-"""The life of runs: created, suspended and ended."""
+"""The life of runs: insert, suspend and end them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.statuses import LIVE, RunStatus, StepStatus, sources
 from durable_jobs.store import awaited_runs, bulk_insert, db, limits, steps, waits
-from durable_jobs.store.leases import LeaseLost
-from durable_jobs.store.postgres import statements
+from durable_jobs.store.leases import Lease, LeaseLost
+from durable_jobs.store.postgres import finish as finish_statement
 from durable_jobs.store.postgres import suspend as suspend_statement
-from durable_jobs.store.steps import Lease, StepRecord
+from durable_jobs.store.steps import StepRecord
 from durable_jobs.store.waits import NewWait, WaitOutcome
 
-#: Waits that nothing but the time ends.
+#: Kinds of waits that only the clock ends.
 TIMED = frozenset({WaitKind.SLEEP, WaitKind.RETRY, WaitKind.POLL, WaitKind.TIMEOUT})
 
 INVOKE = "invoke"
@@ -32,63 +32,67 @@ START = "start"
 HANDLER = "handler"
 RERUN = "rerun"
 BATCH = "batch"
-#: Relations of a run that takes the place of its parent.
+#: Relations of a run that replaces its parent.
 AGAIN = (RERUN, BATCH)
 
 
 @dataclass(slots=True)
 class SuspendedStep:
-    """A step that waits: its memo, its waits, and what else is one with them.
+    """A step that waits: its record, its waits, and what is written with them.
 
-    ``known``: it has waited before, and its waits are replaced. ``along`` is called in
-    the same transaction.
+    ``replaces_waits``: the step has waited before, and its old waits are deleted.
+    ``effect`` is called in the same transaction.
     """
 
     memo: StepRecord
     waits: list[NewWait] = field(default_factory=list)
-    known: bool = False
-    along: Callable[[], object] | None = None
+    replaces_waits: bool = False
+    effect: Callable[[], object] | None = None
 
     @property
-    def urgent(self) -> bool:
-        """Tell whether somebody else may end it: then its waits must soon be seen."""
+    def has_untimed_wait(self) -> bool:
+        """Return whether something besides the clock may end a wait.
+
+        Then the waits must be committed soon, so that other processes see them.
+        """
         return any(wait.kind not in TIMED for wait in self.waits)
 
 
 def insert(runs: Sequence[Run]) -> None:
-    """Write new runs, in one statement."""
+    """Insert new runs in one statement."""
     bulk_insert.insert(Run, runs)
 
 
 def suspend(
     lease: Lease,
     *,
-    notes: Sequence[StepRecord] = (),
-    parked: Sequence[SuspendedStep] = (),
+    records: Sequence[StepRecord] = (),
+    suspended: Sequence[SuspendedStep] = (),
     queue: str | None = None,
     due_at: datetime | None = None,
     attempt: int | None = None,
-    holding: bool = False,
+    holds_slots: bool = False,
     database_errors: int = 0,
 ) -> str:
-    """Give the lease back, with what the run waits for, in one transaction.
+    """Release the lease, and write steps and waits, in one transaction.
 
-    With ``due_at`` the run is eligible again then; without, when something wakes it.
-    ``holding``: it may hold slots for its steps, which are released.
-    ``database_errors``: how many attempts in a row have ended by one. Returns its new
-    status. Raises ``LeaseLost``.
+    With ``due_at``, the run is eligible at that time; without it, when a wait ends.
+    With ``holds_slots``, release the slots of its steps. ``database_errors`` is the
+    number of attempts in a row that a database error has ended. Return the new status.
+    Raise ``LeaseLost`` if the lease is not held.
     """
-    run_id, token = lease
-    first = parked[0].memo.name if parked else ""
+    first = suspended[0].memo.name if suspended else ""
     failpoint("suspend.begin", first)
     changes: dict[str, Any] = {"queue": queue, "due_at": due_at, "attempt": attempt}
-    if db.is_postgres() and not any(item.along or item.known for item in parked):
-        changes |= {"holding": holding, "database_errors": database_errors}
-        return _suspended_at_once(lease, notes, parked, changes)
+    if db.is_postgres() and not any(
+        item.effect or item.replaces_waits for item in suspended
+    ):
+        changes |= {"holds_slots": holds_slots, "database_errors": database_errors}
+        return _suspend_in_one_statement(lease, records, suspended, changes)
     with db.atomic():
         fenced = steps.fence(lease)
-        suspend_step(run_id, notes, parked)
-        row = db.rows(Run).filter(pk=run_id, lease_token=token)
+        write_suspended(lease.run_id, records, suspended)
+        row = db.rows(Run).filter(pk=lease.run_id, lease_token=lease.token)
         changes = {"lease_token": None, "lease_until": None}
         changes["database_errors"] = database_errors
         if queue is not None:
@@ -109,51 +113,55 @@ def suspend(
             status=status, crash_count=0, wake_requested=False, **changes
         ):
             raise LeaseLost
-        if holding:
-            limits.release([run_id], resting=True)
+        if holds_slots:
+            limits.release([lease.run_id], steps_only=True)
         failpoint("suspend.written", first)
     failpoint("suspend.committed", first)
     return status
 
 
-def _suspended_at_once(
+def _suspend_in_one_statement(
     lease: Lease,
-    notes: Sequence[StepRecord],
-    parked: Sequence[SuspendedStep],
+    records: Sequence[StepRecord],
+    suspended: Sequence[SuspendedStep],
     changes: dict[str, Any],
 ) -> str:
-    """Suspend in one statement."""
-    rows = steps.rows_of(lease[0], [*notes, *(item.memo for item in parked)])
-    new = [(item.memo.key, wait) for item in parked for wait in item.waits]
+    written = [*records, *(item.memo for item in suspended)]
+    rows = steps.rows_of(lease.run_id, written)
+    new = [(item.memo.key, wait) for item in suspended for wait in item.waits]
     status = suspend_statement.suspend(lease, rows, new, now=clock.now(), **changes)
     if status is None:
         raise LeaseLost
-    failpoint("suspend.committed", parked[0].memo.name if parked else "")
+    failpoint("suspend.committed", suspended[0].memo.name if suspended else "")
     return status
 
 
-def suspend_step(
-    run_id: uuid.UUID, notes: Sequence[StepRecord], parked: Sequence[SuspendedStep]
+def write_suspended(
+    run_id: uuid.UUID,
+    records: Sequence[StepRecord],
+    suspended: Sequence[SuspendedStep],
 ) -> None:
-    """Write waiting steps with their waits, under the run's lock."""
-    steps.write(run_id, [*notes, *(item.memo for item in parked)])
-    for item in parked:
-        if item.along is not None:
-            item.along()
-        if item.known:
+    """Write steps with their waits, in a transaction that has locked the run."""
+    steps.write(run_id, [*records, *(item.memo for item in suspended)])
+    for item in suspended:
+        if item.effect is not None:
+            item.effect()
+        if item.replaces_waits:
             waits.drop(run_id, item.memo.key)
         waits.register(run_id, item.memo.key, item.waits)
 
 
-def park_now(lease: Lease, notes: Sequence[StepRecord], item: SuspendedStep) -> str:
-    """Register one waiting step while the run goes on with its other branches."""
+def suspend_step(
+    lease: Lease, records: Sequence[StepRecord], item: SuspendedStep
+) -> str:
+    """Commit one waiting step while its run continues; return the run's status."""
     name = item.memo.name
-    failpoint("park.begin", name)
+    failpoint("suspend_step.begin", name)
     with db.atomic():
         status = steps.fence(lease)
-        suspend_step(lease[0], notes, [item])
-        failpoint("park.written", name)
-    failpoint("park.committed", name)
+        write_suspended(lease.run_id, records, [item])
+        failpoint("suspend_step.written", name)
+    failpoint("suspend_step.committed", name)
     return status
 
 
@@ -165,94 +173,103 @@ class End:
     output: str | None = None
     error: dict[str, Any] | None = None
     reason: str = ""
-    #: What its log line says beside the rest, and no row: the exception that ended the
-    #: run, and the id and the key of the step that raised it.
+    #: For the log line only, and not stored: the exception that ended the run, and the
+    #: id and the key of the step that raised it.
     exc_info: tuple[Any, ...] | None = field(default=None, compare=False, repr=False)
     step: tuple[str, str] = field(default=("", ""), compare=False, repr=False)
 
 
-def finish_plain(lease: Lease, end: End, *, holding: bool = False) -> bool:
-    """End a run that nothing hangs on, in one statement.
+def finish_simple(lease: Lease, end: End, *, holds_slots: bool = False) -> bool:
+    """End a run without waits and children; return whether this call ended it.
 
-    False when it is not ours, or when other runs wait for its end. ``holding``: it may
-    hold slots, which are released.
+    Return False if the lease is lost, or if other runs wait for its end. With
+    ``holds_slots``, release the slots of the run.
     """
     if db.is_postgres():
-        return statements.finish(lease, _values(end), holding=holding)
-    run_id, token = lease
+        return finish_statement.finish_simple(
+            lease, _end_values(end), holds_slots=holds_slots
+        )
     rows = db.rows(Run).filter(
-        pk=run_id, lease_token=token, status=RunStatus.RUNNING, awaited=False
+        pk=lease.run_id,
+        lease_token=lease.token,
+        status=RunStatus.RUNNING,
+        awaited=False,
     )
-    if not holding:
-        return bool(rows.update(**_ending(end)))
+    if not holds_slots:
+        return bool(rows.update(**_end_fields(end)))
     with db.atomic():
-        done = bool(rows.update(**_ending(end)))
+        done = bool(rows.update(**_end_fields(end)))
         if done:
-            limits.release([run_id])
+            limits.release([lease.run_id])
     return done
 
 
-def finish_alone(lease: Lease, end: End, *, holding: bool = False) -> bool:
-    """End a run with its waits and open steps, in one statement, where that is all.
+def finish_with_waits(lease: Lease, end: End, *, holds_slots: bool = False) -> bool:
+    """End a run with its waits and open steps in one statement, if that is enough.
 
-    False where it has live children, is not ours, or the database needs more than one.
+    Return False if the run has live children, if other runs wait for its end, if the
+    lease is lost, or if the database is not PostgreSQL.
     """
     if not db.is_postgres():
         return False
-    cancelled = suspend_statement.finish(lease, _values(end), holding=holding)
+    cancelled = finish_statement.finish_with_waits(
+        lease, _end_values(end), holds_slots=holds_slots
+    )
     steps.announce_steps(cancelled or [])
     return cancelled is not None
 
 
-def _values(end: End) -> statements.Ending:
+def _end_values(end: End) -> finish_statement.EndValues:
     error = None if end.error is None else json.dumps(end.error)
-    return statements.Ending(
+    return finish_statement.EndValues(
         end.status.value, end.output, error, end.reason, clock.now()
     )
 
 
-#: Gives the runs that follow the end of one: its handlers.
-Follow = Callable[[Run, End], Sequence[Run]]
+#: Returns the handler runs to start when a run ends.
+MakeHandlers = Callable[[Run, End], Sequence[Run]]
 
 
-def finish(run: Run, lease: Lease | None, end: End, follow: Follow) -> bool:
-    """End a run with all that hangs on it; tell whether this call ended it.
+def finish(
+    run: Run, lease: Lease | None, end: End, make_handlers: MakeHandlers
+) -> bool:
+    """End a run and everything that depends on it; return whether this call ended it.
 
-    In one transaction: the run's own end, the waits and open steps that it leaves, the
-    children that it invoked, the parent that waits for it, and the handlers that
-    follow. With a lease, only its holder may; without, anyone may end a live run.
+    In one transaction: end the run, delete its waits, cancel its open steps and the
+    runs that it invoked, resume its parent, and start its handlers. With a lease, only
+    the holder of the lease may end the run. Without, any live run is ended.
     """
     with db.atomic():
         if run.parent_id and run.parent_relation == INVOKE:
             waits.lock_runs([run.parent_id])
         rows = db.rows(Run).filter(pk=run.pk, status__in=sources(end.status))
         if lease is not None:
-            rows = rows.filter(lease_token=lease[1])
+            rows = rows.filter(lease_token=lease.token)
         if not _end(rows, run, end):
             return False
         failpoint("finish.ended", run.function)
-        _release(run, end, follow)
-        insert(follow(run, end))
-        tell_parent(run, end)
+        _end_dependents(run, end, make_handlers)
+        insert(make_handlers(run, end))
+        resolve_parent_wait(run, end)
         failpoint("finish.written", run.function)
     return True
 
 
 def _end(rows: QuerySet[Run], run: Run, end: End) -> bool:
-    """End a run; return whether this call did. The runs that wait for it are told.
+    """End a run and make the waits for it due; return whether this call ended it.
 
-    In two statements where they are needed: a run may become awaited at any time.
+    A run may become awaited at any time, so the two cases are two updates.
     """
-    if rows.filter(awaited=False).update(**_ending(end)):
+    if rows.filter(awaited=False).update(**_end_fields(end)):
         return True
-    if not rows.filter(awaited=True).update(**_ending(end)):
+    if not rows.filter(awaited=True).update(**_end_fields(end)):
         return False
     awaited_runs.announce(run.pk)
     run.awaited = True
     return True
 
 
-def _ending(end: End) -> dict[str, Any]:
+def _end_fields(end: End) -> dict[str, Any]:
     return {
         "status": end.status,
         "output": None if end.output is None else EncodedJSON(end.output),
@@ -265,8 +282,8 @@ def _ending(end: End) -> dict[str, Any]:
     }
 
 
-def _release(run: Run, end: End, follow: Follow) -> None:
-    """Drop what an ended run waited for and held, and cancel those that it invoked."""
+def _end_dependents(run: Run, end: End, make_handlers: MakeHandlers) -> None:
+    """Release an ended run's slots, end its waits and steps, cancel its children."""
     run_id = run.pk
     if run.flow is not None:
         limits.release([run_id])
@@ -276,21 +293,23 @@ def _release(run: Run, end: End, follow: Follow) -> None:
         parent_id=run_id, parent_relation=INVOKE, status__in=sorted(LIVE)
     )
     reason = f"Its parent run is {end.status.value}."
-    _cancel_all(children.order_by("pk"), reason, follow)
+    _cancel_all(children.order_by("pk"), reason, make_handlers)
 
 
-def _cancel_all(children: Iterable[Run], reason: str, follow: Follow) -> None:
-    """Cancel runs and, below them, those that they invoked; their parents know."""
+def _cancel_all(
+    children: Iterable[Run], reason: str, make_handlers: MakeHandlers
+) -> None:
+    """Cancel runs and all runs that they invoked, without resolving their parents."""
     for child in children:
         end = End(RunStatus.CANCELLED, reason=reason)
         rows = db.rows(Run).filter(pk=child.pk, status__in=sources(RunStatus.CANCELLED))
         if _end(rows, child, end):
-            _release(child, end, follow)
-            insert(follow(child, end))
+            _end_dependents(child, end, make_handlers)
+            insert(make_handlers(child, end))
 
 
-def tell_parent(run: Run, end: End) -> None:
-    """Give an invoked run's end to the step that waits for it, if it still does."""
+def resolve_parent_wait(run: Run, end: End) -> None:
+    """End the wait of the step that invoked a run, if the step still waits for it."""
     if not run.parent_id or run.parent_relation != INVOKE:
         return
     wait = waits.get(run.parent_id, run.parent_step, WaitKind.CHILD)
@@ -298,32 +317,34 @@ def tell_parent(run: Run, end: End) -> None:
         return
     if end.status == RunStatus.COMPLETED:
         output = EncodedJSON(end.output or "null")
-        outcome = WaitOutcome(StepStatus.COMPLETED, output=output, detail=_child(run))
+        outcome = WaitOutcome(
+            StepStatus.COMPLETED, output=output, detail=_child_detail(run)
+        )
     else:
         outcome = WaitOutcome(
-            StepStatus.FAILED, error=_child_error(run, end), detail=_child(run)
+            StepStatus.FAILED, error=_child_error(run, end), detail=_child_detail(run)
         )
     waits.resolve(wait, outcome, happened_at=run.ended_at or clock.now())
 
 
 def outcome_of(run: Run) -> WaitOutcome | None:
-    """Return what an ended run is to a step that waits for it; None while it is live.
+    """Return the outcome for a step that waits for a run, or None if the run is live.
 
-    Its output is read as it is stored: what the output refers to may be gone.
+    The output is copied as stored JSON, because a row that it refers to may be deleted.
     """
     if run.is_live:
         return None
     if run.status != RunStatus.COMPLETED:
         end = End(RunStatus(run.status), error=run.error, reason=run.reason)
         error = _child_error(run, end)
-        return WaitOutcome(StepStatus.FAILED, error=error, detail=_child(run))
+        return WaitOutcome(StepStatus.FAILED, error=error, detail=_child_detail(run))
     rows = db.rows(Run).filter(pk=run.pk)
     text = rows.values_list(Cast("output", TextField()), flat=True).first()
     output = EncodedJSON(text or "null")
-    return WaitOutcome(StepStatus.COMPLETED, output=output, detail=_child(run))
+    return WaitOutcome(StepStatus.COMPLETED, output=output, detail=_child_detail(run))
 
 
-def _child(run: Run) -> dict[str, str]:
+def _child_detail(run: Run) -> dict[str, str]:
     return {"child": str(run.pk)}
 
 
@@ -337,10 +358,10 @@ def _child_error(run: Run, end: End) -> dict[str, Any]:
     }
 
 
-def drop_steps(run: Run, keys: Sequence[str], follow: Follow) -> None:
-    """Cancel open steps with what they wait for and the runs that they invoked.
+def drop_steps(run: Run, keys: Sequence[str], make_handlers: MakeHandlers) -> None:
+    """Cancel open steps, their waits and the runs that they invoked.
 
-    Inside a transaction that holds the run's lock.
+    The caller's transaction has locked the run.
     """
     if not keys:
         return
@@ -354,4 +375,4 @@ def drop_steps(run: Run, keys: Sequence[str], follow: Follow) -> None:
         status__in=sorted(LIVE),
     )
     reason = "The branch that invoked it was cancelled."
-    _cancel_all(children.order_by("pk"), reason, follow)
+    _cancel_all(children.order_by("pk"), reason, make_handlers)

@@ -1,4 +1,4 @@
-"""The memos of runs: loaded once an attempt, written once a step."""
+"""The recorded steps of runs: loaded once per attempt, written once per step."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.signals import announce, step_changed
 from durable_jobs.statuses import STEP_ENDED, StepStatus
 from durable_jobs.store import db
-from durable_jobs.store.leases import LeaseLost
-from durable_jobs.store.postgres import statements
-
-Lease = tuple[uuid.UUID, uuid.UUID]
+from durable_jobs.store.leases import Lease, LeaseLost
+from durable_jobs.store.postgres import record as record_statement
 
 
 @dataclass(slots=True)
 class StepRecord:
-    """A step as the engine holds it.
+    """A step in the memory of an attempt.
 
     ``input`` and ``output`` are JSON text, as they are stored. ``input`` and ``logs``
     are written and never loaded.
@@ -45,14 +43,14 @@ class StepRecord:
     due_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    #: The primary key of the step it is below.
+    #: The primary key of the parent step.
     parent: uuid.UUID | None = None
     input: str | None = None
     logs: dict[str, Any] | None = None
 
     @property
     def ended(self) -> bool:
-        """Tell whether it has a result, and so never changes again."""
+        """Return whether the step has ended, so that its record never changes again."""
         return self.status in STEP_ENDED
 
     def but(self, **changes: Any) -> StepRecord:
@@ -61,9 +59,9 @@ class StepRecord:
 
 
 def load(run_id: uuid.UUID) -> dict[str, StepRecord]:
-    """Return all that a run's replay needs of its steps, by key, in one query."""
+    """Return all that a replay of a run needs of its steps, by key, in one query."""
     if db.is_postgres():
-        return {row[0]: StepRecord(*row) for row in statements.load(run_id)}
+        return {row[0]: StepRecord(*row) for row in record_statement.load(run_id)}
     rows = (
         db.rows(Step)
         .filter(run_id=run_id)
@@ -87,67 +85,67 @@ def load(run_id: uuid.UUID) -> dict[str, StepRecord]:
     return {row[0]: StepRecord(*row) for row in rows}
 
 
-def record(lease: Lease, memos: Sequence[StepRecord]) -> str:
+def record(lease: Lease, records: Sequence[StepRecord]) -> str:
     """Write steps under a lease and return the run's status.
 
-    A step that has ended is never overwritten. Raises ``LeaseLost``.
+    A step that has ended is never overwritten. Raise ``LeaseLost`` if the lease is not
+    held.
     """
-    run_id, token = lease
-    failpoint("record.begin", memos[-1].name)
+    failpoint("record.begin", records[-1].name)
     if db.is_postgres():
-        status = statements.record(run_id, token, rows_of(run_id, memos))
+        status = record_statement.record(lease, rows_of(lease.run_id, records))
     else:
         with db.atomic():
             status = fence(lease)
-            write(run_id, memos)
+            write(lease.run_id, records)
     if status is None:
         raise LeaseLost
-    failpoint("record.committed", memos[-1].name)
+    failpoint("record.committed", records[-1].name)
     return status
 
 
-def rows_of(run_id: uuid.UUID, memos: Iterable[StepRecord]) -> list[list[Any]]:
-    """Return the values of steps in the order of ``postgres.STEP_COLUMNS``."""
-    return [_row(run_id, memo) for memo in _latest(memos)]
+def rows_of(run_id: uuid.UUID, records: Iterable[StepRecord]) -> list[list[Any]]:
+    """Return the values of steps in the order of ``STEP_COLUMNS``."""
+    return [_row(run_id, record) for record in _latest(records)]
 
 
-def _latest(memos: Iterable[StepRecord]) -> Iterable[StepRecord]:
+def _latest(records: Iterable[StepRecord]) -> Iterable[StepRecord]:
     """Return the last record of each step: a branch may begin and end in one write."""
-    return {memo.key: memo for memo in memos}.values()
+    return {step.key: step for step in records}.values()
 
 
 def record_with(
     lease: Lease,
-    notes: Sequence[StepRecord],
+    records: Sequence[StepRecord],
     effect: Callable[[], StepRecord],
     *,
-    dropping_waits: bool = False,
+    drop_waits: bool = False,
 ) -> tuple[StepRecord, str]:
-    """Do something and write the step that it makes, in one transaction.
+    """Call ``effect`` and write the step that it returns, in one transaction.
 
-    The lock comes first: whoever lost the lease does nothing at all.
+    The run is locked first, so that without the lease ``effect`` is not called. Write
+    ``records`` in the same transaction. Return the step and the run's status.
     """
     with db.atomic():
         status = fence(lease)
         failpoint("record.locked")
-        memo = effect()
-        write(lease[0], [*notes, memo])
-        if dropping_waits:
+        step = effect()
+        write(lease.run_id, [*records, step])
+        if drop_waits:
             from durable_jobs.store import waits
 
-            waits.drop(lease[0], memo.key)
-        failpoint("record.written", memo.name)
-    failpoint("record.committed", memo.name)
-    return memo, status
+            waits.drop(lease.run_id, step.key)
+        failpoint("record.written", step.name)
+    failpoint("record.committed", step.name)
+    return step, status
 
 
 def fence(lease: Lease) -> str:
     """Lock the run and return its status, inside the caller's transaction.
 
-    Raises ``LeaseLost`` when the lease is not held any more.
+    Raise ``LeaseLost`` if the lease is not held any more.
     """
-    run_id, token = lease
-    rows = db.rows(Run).filter(pk=run_id, lease_token=token)
+    rows = db.rows(Run).filter(pk=lease.run_id, lease_token=lease.token)
     if db.lockable():
         rows = rows.select_for_update(no_key=True)
     status = rows.values_list("status", flat=True).first()
@@ -156,9 +154,9 @@ def fence(lease: Lease) -> str:
     return status
 
 
-def write(run_id: uuid.UUID, memos: Iterable[StepRecord]) -> None:
-    """Write steps inside the caller's transaction, which holds the run's lock."""
-    rows = [_step(run_id, memo) for memo in _latest(memos)]
+def write(run_id: uuid.UUID, records: Iterable[StepRecord]) -> None:
+    """Write steps inside the caller's transaction, which has locked the run."""
+    rows = [_step(run_id, step) for step in _latest(records)]
     if not rows:
         return
     known = set(
@@ -175,7 +173,7 @@ def write(run_id: uuid.UUID, memos: Iterable[StepRecord]) -> None:
             )
 
 
-#: All but what the first record of a step says for good, its input among it.
+#: Fields that a later record changes. The first record sets the others for good.
 _CHANGING = (
     "status",
     "attempt",
@@ -199,7 +197,10 @@ def end(
     error: dict[str, Any] | None = None,
     detail: dict[str, Any] | None = None,
 ) -> bool:
-    """Give an open step its end, inside a transaction that holds the run's lock."""
+    """End an open step inside a transaction that has locked its run.
+
+    Return whether the step was open.
+    """
     changes: dict[str, Any] = {
         "status": status,
         "output": output,
@@ -218,7 +219,7 @@ def end(
 
 
 def cancel(rows: QuerySet[Step]) -> None:
-    """Cancel those of some steps that are open; the lock of their run is held."""
+    """Cancel the open steps among ``rows``, whose run the caller has locked."""
     rows = rows.exclude(status__in=sorted(STEP_ENDED))
     keys = list(rows.values_list("pk", flat=True)) if step_changed.receivers else []
     rows.update(status=StepStatus.CANCELLED, due_at=None, ended_at=clock.now())
@@ -226,7 +227,10 @@ def cancel(rows: QuerySet[Step]) -> None:
 
 
 def announce_steps(keys: Sequence[uuid.UUID]) -> None:
-    """Announce steps that ended outside of an attempt; free where nobody listens."""
+    """Send ``step_changed`` for steps that ended outside of an attempt.
+
+    Without receivers, no query is made.
+    """
     if not keys or not step_changed.receivers:
         return
     rows = db.rows(Step).filter(pk__in=keys).order_by("position")
@@ -251,7 +255,7 @@ def record_attempt(
     ended_at: datetime,
     logs: dict[str, Any] | None = None,
 ) -> None:
-    """Keep what went wrong in an attempt that will be followed by another."""
+    """Record the error of an attempt that will be retried."""
     db.insert(
         FailedAttempt(
             run_id=run_id,
@@ -265,46 +269,46 @@ def record_attempt(
     )
 
 
-def _row(run_id: uuid.UUID, memo: StepRecord) -> list[Any]:
+def _row(run_id: uuid.UUID, record: StepRecord) -> list[Any]:
     return [
-        ids.step_pk(run_id, memo.key),
+        ids.step_pk(run_id, record.key),
         run_id,
-        memo.key,
-        memo.name,
-        memo.kind,
-        memo.parent,
-        memo.position,
-        memo.status,
-        memo.attempt,
-        memo.input,
-        memo.output,
+        record.key,
+        record.name,
+        record.kind,
+        record.parent,
+        record.position,
+        record.status,
+        record.attempt,
+        record.input,
+        record.output,
         *(
             None if tree is None else json.dumps(tree)
-            for tree in (memo.error, memo.detail, memo.logs)
+            for tree in (record.error, record.detail, record.logs)
         ),
-        memo.due_at,
-        memo.started_at,
-        memo.ended_at,
+        record.due_at,
+        record.started_at,
+        record.ended_at,
     ]
 
 
-def _step(run_id: uuid.UUID, memo: StepRecord) -> Step:
+def _step(run_id: uuid.UUID, record: StepRecord) -> Step:
     return Step(
-        id=ids.step_pk(run_id, memo.key),
+        id=ids.step_pk(run_id, record.key),
         run_id=run_id,
-        key=memo.key,
-        name=memo.name,
-        kind=memo.kind,
-        parent_id=memo.parent,
-        position=memo.position,
-        status=memo.status,
-        attempt=memo.attempt,
-        input=None if memo.input is None else EncodedJSON(memo.input),
-        output=None if memo.output is None else EncodedJSON(memo.output),
-        error=memo.error,
-        detail=memo.detail,
-        logs=memo.logs,
-        due_at=memo.due_at,
-        started_at=memo.started_at,
-        ended_at=memo.ended_at,
+        key=record.key,
+        name=record.name,
+        kind=record.kind,
+        parent_id=record.parent,
+        position=record.position,
+        status=record.status,
+        attempt=record.attempt,
+        input=None if record.input is None else EncodedJSON(record.input),
+        output=None if record.output is None else EncodedJSON(record.output),
+        error=record.error,
+        detail=record.detail,
+        logs=record.logs,
+        due_at=record.due_at,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
     )

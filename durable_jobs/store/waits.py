@@ -1,7 +1,7 @@
-"""What suspended steps wait for, and waking their runs.
+"""The waits of suspended steps: register, find and end them, and wake their runs.
 
-Every wake-up is the same change, made under the run's lock: the wait's row goes, the
-step gets its end, and the run becomes eligible. Whoever finds the row there has won.
+Every wake-up makes the same change under the run's lock: it deletes the wait's row,
+ends the step and makes the run eligible. The transaction that deletes the row wins.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from durable_jobs.models import Run, Step, Wait, WaitKind
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import LIVE, RunStatus, StepStatus
 from durable_jobs.store import db, steps
-from durable_jobs.store.postgres import suspend
+from durable_jobs.store.postgres import wake as wake_statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewWait:
-    """A wait to be registered; the fields are those of ``Wait``."""
+    """A wait to register, with the fields of ``Wait``."""
 
     kind: WaitKind
     name: str = ""
@@ -37,7 +37,7 @@ class NewWait:
 
 @dataclass(frozen=True, slots=True)
 class WaitOutcome:
-    """What a wait ends with. ``status`` None: the step goes on being open."""
+    """How a wait ends. With the status None, the step stays open."""
 
     status: StepStatus | None = None
     output: Any = None
@@ -46,7 +46,7 @@ class WaitOutcome:
 
 
 def register(run_id: uuid.UUID, step: str, waits: Sequence[NewWait]) -> None:
-    """Write a step's waits, inside a transaction that holds the run's lock."""
+    """Write the waits of a step, in a transaction that has locked the run."""
     now = clock.now()
     db.rows(Wait).bulk_create(
         Wait(
@@ -65,27 +65,24 @@ def register(run_id: uuid.UUID, step: str, waits: Sequence[NewWait]) -> None:
 
 
 def drop(run_id: uuid.UUID, step: str | None = None) -> None:
-    """Forget a step's waits, or all of a run's; its lock is held."""
+    """Delete the waits of a step, or of the run, which the caller has locked."""
     rows = db.rows(Wait).filter(run_id=run_id)
     if step is not None:
         rows = rows.filter(step=step)
     rows._raw_delete(db.alias())
 
 
-def lock_runs(
-    run_ids: Iterable[uuid.UUID], *, skip_locked: bool = False, whole: bool = False
-) -> list[Run]:
+def lock_runs(run_ids: Iterable[uuid.UUID], *, skip_locked: bool = False) -> list[Run]:
     """Lock live runs in the order of their ids, inside the caller's transaction.
 
-    They come with what a wake-up needs; ``whole``, with all that they have.
+    Load only the fields that a wake-up needs.
     """
     runs = (
         db.rows(Run)
         .filter(pk__in=list(run_ids), status__in=sorted(LIVE))
         .order_by("pk")
+        .only("pk", "status", "function", "queue")
     )
-    if not whole:
-        runs = runs.only("pk", "status", "function", "queue")
     if db.lockable():
         runs = runs.select_for_update(no_key=True, skip_locked=skip_locked)
     return list(runs)
@@ -94,28 +91,28 @@ def lock_runs(
 def resolve(
     wait: Wait, outcome: WaitOutcome, *, happened_at: datetime | None = None
 ) -> Run | None:
-    """End a wait with ``outcome`` and wake its run; None when another was first.
+    """End a wait with ``outcome`` and wake its run; return None if it ended before.
 
-    ``happened_at``: when what ends the wait happened. A timeout of the same step that
-    was due before that wins, even if no tick has ended it yet.
+    ``happened_at`` is the time of the event that ends the wait. A timeout of the same
+    step that was due before that time wins, even if no tick has ended the wait yet.
     """
     failpoint("wake.begin", wait.kind)
     if db.is_postgres():
-        run = _resolved_at_once(wait, outcome, happened_at)
+        run = _resolve_in_one_statement(wait, outcome, happened_at)
     else:
-        run = _resolved(wait, outcome, happened_at)
+        run = _resolve(wait, outcome, happened_at)
     if run is not None:
         failpoint("wake.committed", wait.kind)
     return run
 
 
-def _resolved(
+def _resolve(
     wait: Wait, outcome: WaitOutcome, happened_at: datetime | None
 ) -> Run | None:
     with db.atomic():
         locked = lock_runs([wait.run_id])
         late = happened_at is not None and timed_out([wait], happened_at)
-        if not locked or late or not _take(wait):
+        if not locked or late or not _delete(wait):
             return None
         failpoint("wake.taken", wait.kind)
         finish_step(wait, outcome)
@@ -126,7 +123,7 @@ def _resolved(
 
 
 def timed_out(found: Sequence[Wait], moment: datetime) -> set[tuple[uuid.UUID, str]]:
-    """Return the steps of waits, by run and key, whose timeout was due before."""
+    """Return ``(run_id, key)`` of the steps whose timeout was due before ``moment``."""
     late = db.rows(Wait).filter(
         kind=WaitKind.TIMEOUT, due_at__lt=moment, run_id__in={w.run_id for w in found}
     )
@@ -134,19 +131,18 @@ def timed_out(found: Sequence[Wait], moment: datetime) -> set[tuple[uuid.UUID, s
     return steps_of & set(late.values_list("run_id", "step"))
 
 
-def _resolved_at_once(
+def _resolve_in_one_statement(
     wait: Wait, outcome: WaitOutcome, happened_at: datetime | None
 ) -> Run | None:
-    """Do the same in one statement."""
-    place = wait.pk, wait.run_id, wait.step
+    ref = wake_statement.WaitRef(wait.pk, wait.run_id, wait.step)
     if outcome.status is None:
-        row = suspend.take(place, happened_at, clock.now())
+        row = wake_statement.end_wait(ref, happened_at, clock.now())
     else:
-        row = suspend.resolve(
-            place,
+        row = wake_statement.resolve(
+            ref,
             happened_at,
             outcome.status.value,
-            # What went through the codec passes.
+            # Encodes the output, unless it is encoded already.
             Step._meta.get_field("output").get_prep_value(outcome.output),
             outcome.error,
             outcome.detail,
@@ -162,7 +158,7 @@ def _resolved_at_once(
 
 
 def finish_step(wait: Wait, outcome: WaitOutcome) -> None:
-    """Give the step behind a taken wait its end; its other waits go with it."""
+    """End the step of an ended wait, and delete the other waits of the step."""
     if outcome.status is None:
         return
     drop(wait.run_id, wait.step)
@@ -178,7 +174,7 @@ def finish_step(wait: Wait, outcome: WaitOutcome) -> None:
 
 
 def announce_woken(run: Run) -> None:
-    """Announce that a run which waited is queued again."""
+    """Send ``run_changed`` if the run was waiting and is queued now."""
     if run.status == RunStatus.WAITING:
         announce(
             run_changed,
@@ -189,13 +185,13 @@ def announce_woken(run: Run) -> None:
         )
 
 
-def _take(wait: Wait) -> bool:
+def _delete(wait: Wait) -> bool:
     row = db.rows(Wait).filter(pk=wait.pk)
     return bool(row._raw_delete(db.alias()))
 
 
 def wake(run_ids: Sequence[uuid.UUID]) -> None:
-    """Make locked runs eligible: now, or as soon as the attempt that runs them ends."""
+    """Make locked runs eligible: at once, or when their current attempt ends."""
     waiting = When(status=RunStatus.WAITING, then=Value(RunStatus.QUEUED.value))
     db.rows(Run).filter(pk__in=run_ids).update(
         due_at=Case(
@@ -210,31 +206,30 @@ def wake(run_ids: Sequence[uuid.UUID]) -> None:
     )
 
 
-def looked(wait: Wait) -> None:
-    """Note that what came before a wait was looked through, and that it was not it."""
+def mark_checked(wait: Wait) -> None:
+    """Record that no event from before a wait was committed can end it."""
     db.rows(Wait).filter(pk=wait.pk).update(due_at=None)
 
 
-#: Waits whose end is nothing but waking their run.
+#: Kinds of waits whose end only wakes the run.
 WAKING = frozenset({WaitKind.SLEEP, WaitKind.RETRY, WaitKind.POLL})
 
 
 def expire(limit: int, others: Iterable[WaitKind]) -> tuple[list[Run], list[Wait]]:
-    """End sleeps and retries that are due; return the run of each.
+    """End up to ``limit`` due sleeps and retries in one transaction.
 
-    Up to ``limit`` waits, in one transaction. Runs that others have locked are left for
-    the next sweep. Waits of the kinds in ``others`` that are due as well are returned
-    as they are.
+    Return the run of each, and the due waits of the kinds in ``others``, which are not
+    ended and count towards ``limit``. Runs that are locked are left for the next sweep.
     """
     if db.is_postgres():
-        return _expired_at_once(limit, sorted(others))
+        return _expire_in_one_statement(limit, sorted(others))
     found = due(limit, others)
-    runs = expire_these([wait for wait in found if wait.kind in WAKING])
+    runs = end_timers([wait for wait in found if wait.kind in WAKING])
     return runs, [wait for wait in found if wait.kind not in WAKING]
 
 
 def due(limit: int, others: Iterable[WaitKind]) -> list[Wait]:
-    """Return up to ``limit`` waits that are due: those that wake, and ``others``."""
+    """Return up to ``limit`` due waits of the kinds in ``WAKING`` and ``others``."""
     rows = db.rows(Wait).filter(
         due_at__isnull=False,
         due_at__lte=clock.now(),
@@ -244,15 +239,15 @@ def due(limit: int, others: Iterable[WaitKind]) -> list[Wait]:
 
 
 def put_off(wait: Wait, due_at: datetime) -> None:
-    """Let a wait be due later."""
+    """Set a later due time."""
     db.rows(Wait).filter(pk=wait.pk).update(due_at=due_at)
 
 
-def _expired_at_once(
+def _expire_in_one_statement(
     limit: int, others: Sequence[WaitKind]
 ) -> tuple[list[Run], list[Wait]]:
     now = clock.now()
-    rows, left = suspend.expire(sorted(WAKING), others, limit, now)
+    rows, left = wake_statement.expire(sorted(WAKING), others, limit, now)
     steps.announce_steps([ids.step_pk(row.id, row.ended) for row in rows if row.ended])
     runs = {
         row.id: Run(
@@ -266,8 +261,8 @@ def _expired_at_once(
     return [runs[row.id] for row in rows], list(found) if left else []
 
 
-def expire_these(waits: Sequence[Wait]) -> list[Run]:
-    """End sleeps and retries that are due, in one transaction; return their runs."""
+def end_timers(waits: Sequence[Wait]) -> list[Run]:
+    """End due sleeps and retries in one transaction; return the run of each."""
     if not waits:
         return []
     with db.atomic():
@@ -302,7 +297,7 @@ def _end_sleeps(waits: Sequence[Wait]) -> None:
 
 
 def find(kind: WaitKind, name: str, matches: Iterable[str] | None = None) -> list[Wait]:
-    """Return the waits of a kind for a name, the oldest first."""
+    """Return the waits of a kind for a name, oldest first."""
     rows = db.rows(Wait).filter(kind=kind, name=name)
     if matches is not None:
         rows = rows.filter(match__in=list(matches))
@@ -316,12 +311,15 @@ def page(
     until: int | None,
     limit: int,
 ) -> list[Wait]:
-    """Return the next waits that an event of a name may end, the oldest first."""
+    """Return up to ``limit`` waits that an event of a name may end, oldest first.
+
+    ``after`` and ``until`` bound the ids of the waits.
+    """
     rows = db.rows(Wait).filter(kind__in=[WaitKind.CANCEL, WaitKind.EVENT], name=name)
     if matches is not None:
         rows = rows.filter(match__in=list(matches))
-    # A sum is in no index: with the bare key, a plan may walk through the waits of all
-    # names in their order until it has found enough of this one.
+    # An index cannot serve the sum. With the plain key, the planner may scan the waits
+    # of all names in key order until it has found enough of this name.
     rows = rows.alias(at=F("pk") + 0)
     if after:
         rows = rows.filter(at__gt=after)
@@ -331,24 +329,24 @@ def page(
 
 
 def of_ids(keys: Iterable[int]) -> list[Wait]:
-    """Return waits that are still there, the oldest first."""
+    """Return those of the waits that still exist, oldest first."""
     rows = db.rows(Wait).filter(pk__in=list(keys))
     return list(rows.order_by("pk"))
 
 
-def latest() -> int:
-    """Return the id of the latest wait, 0 when there is none."""
+def latest_id() -> int:
+    """Return the id of the latest wait, or 0 without waits."""
     rows = db.rows(Wait).order_by("-pk")
     return rows.values_list("pk", flat=True).first() or 0
 
 
 def exists(kinds: Iterable[WaitKind], name: str) -> bool:
-    """Tell whether anything waits for a name."""
+    """Return whether a wait of one of the kinds has this name."""
     rows = db.rows(Wait).filter(kind__in=list(kinds), name=name)
     return rows.exists()
 
 
 def get(run_id: uuid.UUID, step: str, kind: WaitKind) -> Wait | None:
-    """Return a step's wait of a kind, if it is still there."""
+    """Return a step's wait of a kind, or None."""
     rows = db.rows(Wait).filter(run_id=run_id, step=step, kind=kind)
     return rows.first()

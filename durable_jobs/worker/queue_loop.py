@@ -175,7 +175,7 @@ def _serve_batch(
     admit = partial(isolated, admission.admit, queue, size)
     item_errors.guarded("admission", queue, admit, pauses=False)
     heads = turns.one_per_function
-    claimed = leases.claim(queue, size, worker_name(), heads=heads)
+    claimed = leases.claim(queue, size, worker_name(), one_per_function=heads)
     full = len(claimed) == size
     turns.took(claimed, behind=full and (more or _late(claimed)))
     if not claimed:

@@ -41,23 +41,23 @@ def _put(module: ModuleType, name: str, value: Any) -> Any:
 
 def no_fence() -> None:
     """Let anybody record for a run, whoever holds its lease."""
-    from durable_jobs.store.postgres import statements
+    from durable_jobs.store.postgres import record
 
-    _cut(statements, "_FENCE", "lease_token = %s::uuid", "%s::uuid IS NOT NULL")
+    _cut(record, "_FENCE", "lease_token = %s::uuid", "%s::uuid IS NOT NULL")
 
 
 def no_row_lock() -> None:
     """Record by the run as it was when the statement began."""
-    from durable_jobs.store.postgres import statements
+    from durable_jobs.store.postgres import record
 
-    _cut(statements, "_FENCE", "FOR NO KEY UPDATE")
+    _cut(record, "_FENCE", "FOR NO KEY UPDATE")
 
 
 def crash_not_counted() -> None:
     """Claim a run without counting that its worker may die of it."""
-    from durable_jobs.store.postgres import statements
+    from durable_jobs.store.postgres import claim
 
-    _cut(statements, "_CLAIM", "crashes = crashes + 1", "crashes = crashes")
+    _cut(claim, "_CLAIM", "crash_count = crash_count + 1", "crash_count = crash_count")
 
 
 def no_look_back() -> None:
@@ -73,7 +73,7 @@ def no_check_after_commit_a_crash() -> None:
     from durable_jobs.models import WaitKind
     from durable_jobs.store import waits
 
-    timers._ENDS[WaitKind.EVENT] = waits.looked
+    timers._ENDS[WaitKind.EVENT] = waits.mark_checked
 
 
 def routed_before_the_commit() -> None:
@@ -113,9 +113,9 @@ def ended_twice() -> None:
     """End a run whatever its status is."""
     from durable_jobs.statuses import RunStatus
     from durable_jobs.store import runs
-    from durable_jobs.store.postgres import statements
+    from durable_jobs.store.postgres import finish
 
-    _cut(statements, "_FINISH", " AND status = 'running'")
+    _cut(finish, "_FINISH", " AND status = 'running'")
     _put(runs, "sources", lambda target: [status.value for status in RunStatus])
 
 
@@ -128,9 +128,9 @@ def keys_not_taken() -> None:
 
 def wait_taken_twice() -> None:
     """End a wait whoever has ended it before."""
-    from durable_jobs.store.postgres import suspend
+    from durable_jobs.store.postgres import wake
 
-    _cut(suspend, "_RESOLVE", "JOIN taken", "LEFT JOIN taken")
+    _cut(wake, "_RESOLVE", "JOIN taken", "LEFT JOIN taken")
 
 
 def slots_of_the_dead() -> None:
@@ -139,7 +139,7 @@ def slots_of_the_dead() -> None:
     from durable_jobs.models import Slot
     from durable_jobs.store import limits
 
-    _put(limits, "release", lambda run_ids, *, resting=False: 0)
+    _put(limits, "release", lambda run_ids, *, steps_only=False: 0)
     _put(stalled_backlogs, "lost_slots", lambda: Slot.objects.none())
 
 

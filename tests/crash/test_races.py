@@ -87,8 +87,10 @@ def test_a_result_that_comes_too_late_is_void() -> None:
     (fresh,) = claimed()
     memo = StepRecord("k", "late", "run", StepStatus.COMPLETED, 0, output='"late"')
     with pytest.raises(LeaseLost):
-        steps.record((stale.pk, stale.lease_token), [memo])
-    steps.record((fresh.pk, fresh.lease_token), [memo.but(output='"fresh"')])
+        steps.record(leases.Lease(stale.pk, stale.lease_token), [memo])
+    steps.record(
+        leases.Lease(fresh.pk, fresh.lease_token), [memo.but(output='"fresh"')]
+    )
     assert Step.objects.get().output == "fresh"
 
 
@@ -108,7 +110,9 @@ def test_a_memo_waits_for_a_takeover_that_is_about_to_commit() -> None:
     def record() -> None:
         assert taken.wait(10)
         try:
-            outcome.append(steps.record((stale.pk, stale.lease_token), [memo]))
+            outcome.append(
+                steps.record(leases.Lease(stale.pk, stale.lease_token), [memo])
+            )
         except LeaseLost as lost:
             outcome.append(lost)
 

@@ -101,9 +101,9 @@ def test_one_that_is_alone_is_seldom_asked_for_others(works, order, monkeypatch)
     asked = []
     claim = leases.claim
 
-    def watched(*args, heads=False):
-        asked.append(heads)
-        return claim(*args, heads=heads)
+    def watched(*args, one_per_function=False):
+        asked.append(one_per_function)
+        return claim(*args, one_per_function=one_per_function)
 
     monkeypatch.setattr(leases, "claim", watched)
     send(works("hot"), MANY, ago=60)
@@ -119,7 +119,7 @@ def test_heads_are_one_of_each_function_and_of_any_when_there_are_more(works):
     oldest = {run.pk: run.function for run in Run.objects.order_by("run_order")[::2]}
     chosen = set()
     while len(chosen) < 4:  # by chance, so that each has its turn
-        runs = leases.claim("default", 2, "test", heads=True)
+        runs = leases.claim("default", 2, "test", one_per_function=True)
         assert len({run.function for run in runs}) == 2
         assert {run.pk: run.function for run in runs}.items() <= oldest.items()
         chosen |= {run.function for run in runs}
@@ -135,9 +135,9 @@ def test_heads_are_what_any_claim_may_take(works):
     send(registry.get("elsewhere"), 1)
     Run.objects.filter(function="elsewhere").update(queue="elsewhere")
     Pause.objects.create(kind=Pause.FUNCTION, name="paused", paused_at=clock.now())
-    assert [run.function for run in leases.claim("default", 8, "a", heads=True)] == [
-        "free"
-    ]
-    assert leases.claim("default", 8, "b", heads=True) == []
+    assert [
+        run.function for run in leases.claim("default", 8, "a", one_per_function=True)
+    ] == ["free"]
+    assert leases.claim("default", 8, "b", one_per_function=True) == []
     Pause.objects.create(kind=Pause.QUEUE, name="elsewhere", paused_at=clock.now())
-    assert leases.claim("elsewhere", 8, "c", heads=True) == []
+    assert leases.claim("elsewhere", 8, "c", one_per_function=True) == []

@@ -53,7 +53,7 @@ def invoke(frame: StepCall, operation: ops.Invoke) -> Plan:
         failpoint("step.body", operation.id)
 
     failpoint("step.before", operation.id)
-    item = SuspendedStep(memo, new, along=effect)
+    item = SuspendedStep(memo, new, effect=effect)
     raise frame.state.recorder.suspend_step(item, at_once=frame.scope.concurrent)
     yield  # a plan is a generator, also one that calls nothing
 

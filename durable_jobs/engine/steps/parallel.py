@@ -130,8 +130,8 @@ def _decide(frame: StepCall, tally: BranchCounter) -> StepRecord:
 
     def effect() -> StepRecord:
         for item in parked:
-            if item.along is not None:
-                item.along()
+            if item.effect is not None:
+                item.effect()
         runs.drop_steps(state.run, keys, finish.start_handler)
         return memo
 

@@ -183,7 +183,7 @@ def _check_after_commit(
             if isinstance(one, EventWait) and one.since and row.kind == WaitKind.EVENT:
                 if _look_back(frame, row, one):
                     return
-                waits.looked(row)
+                waits.mark_checked(row)
             elif (
                 isinstance(one, ModelWait)
                 and row.kind == WaitKind.MODEL
@@ -256,7 +256,7 @@ def _among_its_own(frame: StepCall, row: Wait, one: EventWait) -> WaitMatch | No
         if _holds(frame, one, event):
             return WaitMatch(row.branch, as_output(event), event.pk)
     if unlooked:
-        waits.looked(row)
+        waits.mark_checked(row)
     if events:
         with db.atomic():
             waits.lock_runs([frame.state.run.pk])
@@ -296,7 +296,7 @@ def _complete(frame: StepCall, operation: Waiting, found: WaitMatch) -> Any:
         ended_at=clock.now(),
         detail={"event": found.event, "branch": found.branch},
     )
-    recorded = frame.state.recorder.record_with(lambda: memo, dropping_waits=True)
+    recorded = frame.state.recorder.record_with(lambda: memo, drop_waits=True)
     frame.state.go_on()
     return answer(frame, recorded)
 

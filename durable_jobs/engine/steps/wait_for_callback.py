@@ -75,7 +75,7 @@ def _submit(frame: StepCall, operation: ops.WaitForCallback) -> Plan:
         due_at=None,
         ended_at=clock.now(),
     )
-    frame.state.recorder.record_with(lambda: failed, dropping_waits=True)
+    frame.state.recorder.record_with(lambda: failed, drop_waits=True)
     told(frame, record, outcome.error)
     answer(failed)
 

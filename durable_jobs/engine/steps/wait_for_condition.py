@@ -125,7 +125,9 @@ def _park(
         due_at=due,
         started_at=started,
     )
-    item = SuspendedStep(memo, waits, known=frame.memo is not None, along=along)
+    item = SuspendedStep(
+        memo, waits, replaces_waits=frame.memo is not None, effect=along
+    )
     return frame.state.recorder.suspend_step(item, at_once=frame.scope.concurrent)
 
 
@@ -174,7 +176,7 @@ def _end(frame: StepCall, value: Any, started: datetime | None) -> Any:
         started_at=started,
         ended_at=clock.now(),
     )
-    frame.state.recorder.record_with(lambda: memo, dropping_waits=True)
+    frame.state.recorder.record_with(lambda: memo, drop_waits=True)
     failpoint("step.after", frame.name)
     frame.state.go_on()
     return serialization.loads(text)
@@ -193,5 +195,5 @@ def _fail(
         started_at=started,
         ended_at=clock.now(),
     )
-    frame.state.recorder.record_with(lambda: memo, dropping_waits=True)
+    frame.state.recorder.record_with(lambda: memo, drop_waits=True)
     return rebuild(record, frame.name, frame.key)

@@ -1,1 +1,6 @@
-"""The statements of a run as PostgreSQL runs them: one prepared round trip each."""
+"""PostgreSQL statements for the hot paths, one module per statement.
+
+Each operation is a single prepared statement, because the round trip and the commit
+cost more than the work. Each has a portable twin beside its caller that passes the same
+tests.
+"""
