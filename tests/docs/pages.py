@@ -75,7 +75,7 @@ class Page:
 
     @cached_property
     def _parts(self) -> tuple[list[Section], list[str], str]:
-        sections, headings, prose = [Section(self, "(top)")], [], []
+        sections, headings, prose = [Section(self, "")], [], []
         reader = enumerate(self.lines, 1)
         for number, line in reader:
             opening = _OPENING.match(line)
@@ -85,7 +85,9 @@ class Page:
             heading = _HEADING.match(line)
             if heading is not None:
                 headings.append(heading["title"])
-                if heading["marks"] == "##":
+                if heading["marks"] == "#":
+                    sections[0].title = heading["title"]
+                elif heading["marks"] == "##":
                     sections.append(Section(self, heading["title"]))
             prose.append(line)
         return sections, headings, "\n".join(prose)
@@ -94,6 +96,12 @@ class Page:
     def sections(self) -> list[Section]:
         """Return its sections."""
         return self._parts[0]
+
+    def section(self, title: str) -> Section:
+        """Return a section by its heading."""
+        found = {section.title: section for section in self.sections}
+        assert title in found, f"Expected a heading of {self}, got {title!r}."
+        return found[title]
 
     @property
     def headings(self) -> list[str]:
