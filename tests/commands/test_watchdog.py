@@ -197,7 +197,7 @@ def test_it_ticks_where_nobody_does(post: Post, monkeypatch: pytest.MonkeyPatch)
     ticked = []
     monkeypatch.setattr(tick, "tick", lambda: ticked.append(1))
     silent = watchdog.MISSED - 1
-    monkeypatch.setattr(tick, "silent_for", lambda: silent)
+    monkeypatch.setattr(tick, "seconds_since_tick", lambda: silent)
     post.patrol.look()
     assert ticked == []
     silent += 2

@@ -83,9 +83,9 @@ def routed_before_the_commit() -> None:
 
     def routed(reached: Any) -> None:
         routing.route_pending()
-        begin(reached)
+        start(reached)
 
-    begin = _put(trigger, "begin", routed)
+    start = _put(trigger, "start_triggered", routed)
 
 
 def atomic_apart() -> None:

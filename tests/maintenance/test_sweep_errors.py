@@ -232,7 +232,7 @@ def declared_crons(kit: Kit) -> Case:
 
     return Case(
         sync.sync,
-        lambda: _break(sync, "_add", lambda function, _: function.id[6:] == "sick"),
+        lambda: _break(sync, "_create", lambda function, _: function.id[6:] == "sick"),
         done,
     )
 

@@ -61,8 +61,8 @@ def test_each_look_fires_what_catch_up_says_and_no_slot_twice(
         found: list[datetime] = []
         while schedule.due_at and schedule.due_at <= now:
             found += [
-                fire.time
-                for fire in occurrences.advance(schedule, now, False).occurrences
+                one.time
+                for one in occurrences.advance(schedule, now, False).occurrences
             ]
         late = now - occurrences.due_at(schedule, new[-1]) if new else timedelta()
         if catch_up == "all":
