@@ -28,7 +28,7 @@ def test_the_runs_of_an_object(run_example, shop):
     admin.site._registry.update(known)
 
 
-@section("Offer a function")
+@section("Start a function from the admin")
 def test_offer_a_function(run_example, shop, kit):
     run_example()
     ann = User.objects.create_superuser("ann")

@@ -9,8 +9,8 @@ from durable_jobs.models import Run, Step
 from tests.docs.examples import an_order, section
 
 
-@section("Steer runs, and change code under them")
-def test_steer_runs_and_change_code_under_them(run_example, shop, kit):
+@section("Control runs from code")
+def test_control_runs_from_code(run_example, shop, kit):
     run_example()
     run = shop.long_order.enqueue()
     kit.run_until_idle()
@@ -38,7 +38,7 @@ def test_cancel_pause_and_resume(run_example, shop, kit):
     shop.run = run
 
 
-@section("Run again: rerun and redrive")
+@section("Rerun and redrive")
 def test_run_again_rerun_and_redrive(run_example, shop, kit):
     run_example()
     run = shop.print_label.enqueue({"address": "main street"}).wait()
@@ -70,7 +70,7 @@ def test_many_at_once(run_example, shop, kit):
     kit.run_until_idle()
 
 
-@section("Which runs are of this order")
+@section("Runs of an instance")
 def test_which_runs_are_of_this_order(run_example, shop, kit):
     run_example()
     order = an_order()
@@ -99,7 +99,7 @@ def test_change_code_with_runs_in_flight(run_example, shop, kit):
     assert [step.run_id for step in checked] == [new.pk]
 
 
-@section("When code and history do not fit")
+@section("Mismatches of code and history")
 def test_when_code_and_history_do_not_fit(run_example, shop, kit):
     run_example()
     run = shop.moved.enqueue()

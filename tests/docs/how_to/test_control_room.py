@@ -9,7 +9,7 @@ from durable_jobs.models import Run
 from tests.docs.examples import section
 
 
-@section("What a step was given, and what it logged")
+@section("Arguments and log lines of a step")
 def test_what_a_step_was_given_and_what_it_logged(run_example, shop, kit):
     run_example()
     run_example()
@@ -27,7 +27,7 @@ def test_what_a_step_was_given_and_what_it_logged(run_example, shop, kit):
     assert again.steps.get().logs is None
 
 
-@section("Who sees which runs")
+@section("Visible runs")
 def test_who_sees_which_runs(run_example, shop):
     run_example()
     who = SimpleNamespace(user=SimpleNamespace(is_superuser=False, username="ann"))

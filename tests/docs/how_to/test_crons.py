@@ -24,7 +24,7 @@ def test_start_functions_by_the_clock(run_example, kit):
     assert run.data["scheduled_at"] == datetime(2030, 3, 4, 8, tzinfo=UTC)
 
 
-@section("Times that pass while nothing ticks")
+@section("Missed occurrences")
 def test_times_that_pass_while_nothing_ticks(run_example, kit):
     run_example()
     kit.run_until_idle()
@@ -33,7 +33,7 @@ def test_times_that_pass_while_nothing_ticks(run_example, kit):
     assert Run.objects.count() == 5
 
 
-@section("A time at which the earlier run goes on")
+@section("Overlapping runs")
 def test_a_time_at_which_the_earlier_run_goes_on(run_example, kit):
     run_example()
     kit.run_until_idle()
@@ -42,7 +42,7 @@ def test_a_time_at_which_the_earlier_run_goes_on(run_example, kit):
     assert second.started_at - first.started_at == timedelta(minutes=90)
 
 
-@section("Do not start all at once")
+@section("Spread the starts")
 def test_do_not_start_all_at_once(run_example, kit):
     run_example()
     kit.run_until_idle()
@@ -52,7 +52,7 @@ def test_do_not_start_all_at_once(run_example, kit):
     assert timedelta() <= late < timedelta(minutes=10)
 
 
-@section("Let users make schedules")
+@section("Let users create schedules")
 def test_let_users_make_schedules(run_example, shop, kit):
     run_example()
     user = User.objects.create(username="ada")

@@ -26,7 +26,7 @@ def test_start_functions_on_changes_of_models(run_example, shop, kit):
     shop.order = order
 
 
-@section("Narrow it")
+@section("Filter changes")
 def test_narrow_it(run_example, kit):
     run_example()
     an_order(total=999).delete()
@@ -38,7 +38,7 @@ def test_narrow_it(run_example, kit):
     ]
 
 
-@section("Carry fields for keys")
+@section("Include fields for keys")
 def test_carry_fields_for_keys(run_example, kit):
     run_example()
     order = an_order(note="to be indexed")
@@ -49,7 +49,7 @@ def test_carry_fields_for_keys(run_example, kit):
     assert results == [f"{order.tenant_id}: {order.status}"] * 2
 
 
-@section("What is seen and what is not")
+@section("Detected writes")
 def test_what_is_seen_and_what_is_not(run_example, shop, kit):
     run_example()
     tenant = an_order().tenant
@@ -72,7 +72,7 @@ def test_what_is_seen_and_what_is_not(run_example, shop, kit):
     )
 
 
-@section("What it costs")
+@section("Cost")
 def test_what_it_costs(run_example, kit):
     run_example()
     an_order()

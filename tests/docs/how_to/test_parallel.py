@@ -17,14 +17,14 @@ def test_branches(run_example, shop, kit):
     assert run.result() == {"flight": "flight is booked", "hotel": "hotel is booked"}
 
 
-@section("Many items")
+@section("Map over items")
 def test_many_items(run_example, shop):
     run_example()
     run = shop.resize_all.enqueue({"photos": ["a.raw", "b.raw", "c.raw"]}).wait()
     assert run.result() == ["a.jpg", "b.jpg", "c.jpg"]
 
 
-@section("When is it enough")
+@section("Completion policies")
 def test_when_is_it_enough(run_example, shop):
     run_example()
     assert shop.download.enqueue().wait().result() == "file from near"

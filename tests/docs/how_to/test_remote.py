@@ -11,8 +11,8 @@ from tests.docs.examples import section
 from tests.remote.elsewhere import elsewhere, op, signed
 
 
-@section("Run functions of an app elsewhere")
-def test_run_functions_of_an_app_elsewhere(run_example, shop, kit):
+@section("Run functions of a remote app")
+def test_run_functions_of_a_remote_app(run_example, shop, kit):
     run_example()
 
     def told():

@@ -25,7 +25,7 @@ def test_write_steps_and_retries(run_example, shop, kit):
     ]
 
 
-@section("What a result may be")
+@section("Types of results")
 def test_what_a_result_may_be(run_example, shop):
     run_example()
     assert shop.price.enqueue(

@@ -69,7 +69,7 @@ def test_a_model_instance(run_example, shop, kit):
     shop.order = order
 
 
-@section("An answer from outside")
+@section("A callback")
 def test_an_answer_from_outside(run_example, shop, kit):
     run_example()
     run = shop.render.enqueue()

@@ -44,7 +44,7 @@ def test_start_functions_on_webhooks(run_example, kit):
     )
 
 
-@section("Who may post")
+@section("Verify the sender")
 def test_who_may_post(run_example, kit):
     run_example()
     stamp = str(int(kit.now().timestamp()))
@@ -63,7 +63,7 @@ def test_who_may_post(run_example, kit):
     assert answer.json() == {"ids": ["webhook:acme:7"]}
 
 
-@section("Make your own event of it")
+@section("Transform the event")
 def test_make_your_own_event_of_it(run_example, kit):
     run_example()
 

@@ -27,7 +27,7 @@ def test_declare_it(run_example, kit):
     assert Run.objects.latest("pk").result() == ["e", "f"]
 
 
-@section("Some of them fail")
+@section("Partial failure")
 def test_some_of_them_fail(run_example, shop, kit):
     run_example()
     for name in ("a", "b", "c"):
@@ -53,7 +53,7 @@ def test_some_of_them_fail(run_example, shop, kit):
     assert dead.status == "completed"
 
 
-@section("The whole batch fails")
+@section("Failure of the whole batch")
 def test_the_whole_batch_fails(run_example, kit):
     run_example()
     for amount in ("1", "2", "three", "4"):

@@ -10,7 +10,7 @@ from project.shop.models import Tenant
 from tests.docs.examples import section
 
 
-@section("Together")
+@section("Combine controls")
 def test_together(run_example, kit):
     run_example()
     for number in (1, 2, 2, 3):
@@ -21,7 +21,7 @@ def test_together(run_example, kit):
     assert sorted(run.output for run in Run.objects.all()) == ["P1", "P2", "P3"]
 
 
-@section("What cannot be combined")
+@section("Invalid combinations")
 def test_what_cannot_be_combined(run_example, shop):
     run_example()
     assert (
@@ -110,7 +110,7 @@ def test_pause_resume_drain(run_example, shop, kit):
     kit.run_until_idle()
 
 
-@section("Why is it waiting")
+@section("Explain a waiting run")
 def test_why_is_it_waiting(run_example, shop, kit):
     run_example()
     first, _, third = [shop.close_books.enqueue() for _ in range(3)]
