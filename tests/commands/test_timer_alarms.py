@@ -152,7 +152,7 @@ def test_a_bell_that_comes_before_its_moment_is_answered_at_it(
 ):
     looked: list[datetime] = []
     monkeypatch.setattr(
-        "durable_jobs.worker.celery_tasks.serve",
+        "durable_jobs.worker.celery_tasks.drain_queue",
         lambda queue, **options: looked.append(clock.now()),
     )
     moment = clock.now() + timedelta(seconds=LEAD * 0.9)
