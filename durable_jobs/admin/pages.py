@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin.links import Links
 from durable_jobs.control import inbox
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.models import Event, Run, Schedule
 from durable_jobs.queries.visibility import ADMIN, Viewer, runs, seen_by
 

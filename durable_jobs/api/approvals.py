@@ -20,8 +20,8 @@ from durable_jobs.api.auth import actor, address_part, doors
 from durable_jobs.api.problems import Problem
 from durable_jobs.api.schemas import In, Reason
 from durable_jobs.control import approvals
+from durable_jobs.control.actor import Actor
 from durable_jobs.control.approvals import Approval
-from durable_jobs.control.run_actions import Actor
 from durable_jobs.queries import reading
 
 router = Router(tags=["approvals"])

@@ -20,7 +20,7 @@ from durable_jobs.api import parsing
 from durable_jobs.api.problems import Problem, too_many, unauthorized
 from durable_jobs.conf import settings as conf
 from durable_jobs.control import api_keys, id_namespaces, request_throttle
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.control.scopes import scope_of
 from durable_jobs.lifecycle import callbacks
 from durable_jobs.queries.visibility import API, Viewer, look_as

@@ -15,7 +15,7 @@ from durable_jobs.api.problems import MOST_ERRORS, Problem, fault
 from durable_jobs.api.schemas import EventIn, Ids, SignalIn, WokenOut
 from durable_jobs.conf import settings
 from durable_jobs.control import send
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.definitions.events import NewEvent
 from durable_jobs.exceptions import LimitExceeded
 from durable_jobs.queries import visibility

@@ -10,7 +10,7 @@ from django.http import Http404, HttpRequest
 
 from durable_jobs.api.auth import Check, actor, address_part, require_scope
 from durable_jobs.control import id_namespaces
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.definitions.names import MAX_LENGTH
 from durable_jobs.models import Event, Run
 from durable_jobs.project_code import allowed

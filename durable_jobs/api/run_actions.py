@@ -30,7 +30,8 @@ from durable_jobs.api.schemas import (
     StartIn,
 )
 from durable_jobs.control import bulk, send
-from durable_jobs.control.run_actions import ACTIONS, Actor, act
+from durable_jobs.control.actor import Actor
+from durable_jobs.control.run_actions import ACTIONS, act
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import ActionNotAllowed, DuplicateKeyError, UnknownFunction
 from durable_jobs.queries import visibility

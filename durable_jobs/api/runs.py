@@ -23,7 +23,7 @@ from durable_jobs.api.schemas import (
     StepsOut,
     TraceOut,
 )
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.models import Run
 from durable_jobs.queries import reading
 from durable_jobs.queries.timeline import TimelineRow, timeline

@@ -14,7 +14,7 @@ from durable_jobs.api.answers import answers
 from durable_jobs.api.auth import address_part, doors, need, require
 from durable_jobs.api.schemas import Page, ReasonIn, ScheduleDone, SchedulesOut
 from durable_jobs.control import authorized_actions
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.exceptions import ActionNotAllowed, FilterError, UnknownFunction
 from durable_jobs.models import Schedule
 from durable_jobs.queries import reading, visibility

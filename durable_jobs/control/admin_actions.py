@@ -10,7 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 
 from durable_jobs.control import audit
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.definitions.function import Function
 from durable_jobs.events.model_changes import concrete
 from durable_jobs.exceptions import LimitExceeded

@@ -17,7 +17,7 @@ from django.db.models import Q
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.control import audit, id_namespaces
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.definitions.names import check_name
 from durable_jobs.exceptions import ConfigurationError

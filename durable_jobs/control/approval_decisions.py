@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy
 from durable_jobs import clock, notifier, serialization
 from durable_jobs.conf import settings
 from durable_jobs.control import audit
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.error_text import storable_text
 from durable_jobs.exceptions import (
     ActionNotAllowed,

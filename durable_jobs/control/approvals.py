@@ -13,8 +13,8 @@ from django.core.exceptions import PermissionDenied, ValidationError
 
 from durable_jobs import ids
 from durable_jobs.control import approval_decisions, inbox
+from durable_jobs.control.actor import Actor
 from durable_jobs.control.approval_decisions import Question
-from durable_jobs.control.run_actions import Actor
 from durable_jobs.exceptions import ActionNotAllowed, ConfigurationError, InvalidForm
 from durable_jobs.models import Run, Step, Wait
 from durable_jobs.queries import approvals as waiting

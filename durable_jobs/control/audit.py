@@ -18,7 +18,7 @@ from durable_jobs.project_code import all_described, contained
 from durable_jobs.store import db
 
 if TYPE_CHECKING:
-    from durable_jobs.control.run_actions import Actor
+    from durable_jobs.control.actor import Actor
 
 logger = logging.getLogger("durable_jobs")
 

@@ -11,8 +11,8 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 
-from durable_jobs.control import audit, schedules, traffic
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control import audit, pauses, schedules
+from durable_jobs.control.actor import Actor
 from durable_jobs.control.send import Started, check_token
 from durable_jobs.definitions.function import EVERY, Function
 from durable_jobs.exceptions import ActionNotAllowed
@@ -49,7 +49,7 @@ def pause_function(
     """
     _need(actor, PAUSE_FUNCTION)
     with db.atomic():
-        done = traffic.pause_function(function, key=key, skip=skip, reason=reason)
+        done = pauses.pause_function(function, key=key, skip=skip, reason=reason)
         kind = Pause.FUNCTION if key is EVERY else Pause.KEY
         text = "" if key is EVERY else keys.text_of(keys.normal(key))
         pause = _pause(kind, function.id, text)
@@ -62,7 +62,7 @@ def pause_queue(actor: Actor, queue: str, reason: str = "") -> bool:
     """Pause a queue; tell whether this call did it."""
     _need(actor, PAUSE_QUEUE)
     with db.atomic():
-        done = traffic.pause_queue(queue, reason)
+        done = pauses.pause_queue(queue, reason)
         pause = _pause(Pause.QUEUE, queue)
         audit.write(actor, pause, _text("Paused", reason))
     return done
@@ -75,7 +75,7 @@ def resume(actor: Actor, pause: Pause, reason: str = "") -> None:
     """
     _need(actor, permission(pause))
     with db.atomic():
-        if not traffic.resume_paused(pause):
+        if not pauses.resume_paused(pause):
             raise ActionNotAllowed(f"The {pause} was resumed by another.")
         audit.write(actor, pause, _text("Resumed", reason))
 

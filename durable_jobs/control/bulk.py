@@ -19,7 +19,8 @@ from django.db.models import QuerySet
 from durable_jobs import ids
 from durable_jobs.conf import settings
 from durable_jobs.control import audit, run_actions
-from durable_jobs.control.run_actions import ACTIONS, Actor
+from durable_jobs.control.actor import Actor
+from durable_jobs.control.run_actions import ACTIONS
 from durable_jobs.definitions.context import Context
 from durable_jobs.definitions.function import function
 from durable_jobs.definitions.registry import OWN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.models import Wait
 from durable_jobs.project_code import backends_ask_more
 from durable_jobs.queries import approvals

@@ -9,7 +9,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db.models import Model, QuerySet
 
-from durable_jobs.control import approvals, schedules, traffic
+from durable_jobs.control import approvals, pauses, schedules
 from durable_jobs.control import runs as run_control
 from durable_jobs.control.approvals import Approval
 from durable_jobs.definitions.events import NewEvent
@@ -100,19 +100,19 @@ class EngineRuntime:
         self, function: Function, *, key: Any, skip: bool, reason: str
     ) -> bool:
         """Start no more runs of a function, or of one key of it."""
-        return traffic.pause_function(function, key=key, skip=skip, reason=reason)
+        return pauses.pause_function(function, key=key, skip=skip, reason=reason)
 
     def resume_function(self, function: Function, *, key: Any) -> bool:
         """Start runs of a function, or of one key of it, again."""
-        return traffic.resume_function(function, key=key)
+        return pauses.resume_function(function, key=key)
 
     def pause_queue(self, queue: str, reason: str) -> bool:
         """Let nothing of a queue be executed."""
-        return traffic.pause_queue(queue, reason)
+        return pauses.pause_queue(queue, reason)
 
     def resume_queue(self, queue: str) -> bool:
         """Let what is in a queue be executed again."""
-        return traffic.resume_queue(queue)
+        return pauses.resume_queue(queue)
 
     def explain(self, run: Run) -> Explanation:
         """Tell what a run waits for."""

@@ -18,7 +18,7 @@ from django.core.exceptions import PermissionDenied
 
 from durable_jobs import ids
 from durable_jobs.control import audit, id_namespaces
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.definitions.events import NewEvent, check_mapping
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.names import WEBHOOK, check_name

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from durable_jobs.control import approval_decisions
+from durable_jobs.control.actor import Actor
 from durable_jobs.control.approval_decisions import Question
-from durable_jobs.control.run_actions import Actor
 from durable_jobs.exceptions import ActionNotAllowed
 from durable_jobs.models import Run, Step
 from durable_jobs.statuses import StepStatus

@@ -14,7 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from durable_jobs import clock, durable
-from durable_jobs.control import traffic as control
+from durable_jobs.control import limits as limit_control
+from durable_jobs.control import pauses as pause_control
 from durable_jobs.models import Backlog, Limit, Pause, Run, Slot, Worker
 from durable_jobs.queries import traffic
 from durable_jobs.testing import Kit
@@ -149,7 +150,7 @@ def test_a_queue_paused_twice_has_the_new_reason(durable_kit, operator):
 def test_a_race_for_a_resume_is_a_message(durable_kit, operator, monkeypatch):
     durable.pause_queue("default", "why")
     pause = Pause.objects.get()
-    monkeypatch.setattr(control, "resume_paused", lambda pause: False)
+    monkeypatch.setattr(pause_control, "resume_paused", lambda pause: False)
     response = posted(operator, resume(pause))
     assert response.status_code == 302
     assert "resumed by another" in page(operator, response["Location"]).text
@@ -190,7 +191,7 @@ def test_a_limit_says_who_holds_it_and_who_waits(napper, operator):
 
 
 def test_an_operators_limit_stands_beside_the_declared_one(napper, operator):
-    control.set_limit(Limit.objects.get(function="tests.napper"), 0)
+    limit_control.set_limit(Limit.objects.get(function="tests.napper"), 0)
     text = page(operator, PAGE).text
     assert "0 live at a time, instead of 1" in text
 

@@ -15,7 +15,7 @@ from django.test import Client
 
 from durable_jobs import durable
 from durable_jobs.control import api_keys
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.testing import Kit
 

@@ -17,7 +17,7 @@ from django.test import Client, override_settings
 from django.urls import reverse
 
 from durable_jobs.control import api_keys
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import ApiKey, Event, Run

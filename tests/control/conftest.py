@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from django.contrib.auth.models import Permission, User
 
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 
 People = Callable[..., Actor]
 

@@ -12,7 +12,8 @@ from django.core.exceptions import PermissionDenied
 
 from durable_jobs import durable
 from durable_jobs.control import run_actions
-from durable_jobs.control.run_actions import Actor, act
+from durable_jobs.control.actor import Actor
+from durable_jobs.control.run_actions import act
 from durable_jobs.models import Run, Wait
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant

@@ -17,7 +17,8 @@ from django.urls import reverse
 
 from durable_jobs import durable
 from durable_jobs.control import approval_decisions, authorized_actions
-from durable_jobs.control.run_actions import ACTIONS, Actor, act
+from durable_jobs.control.actor import Actor
+from durable_jobs.control.run_actions import ACTIONS, act
 from durable_jobs.exceptions import PayloadError
 from durable_jobs.models import ApiKey, FailedAttempt, Run, SavedView, Schedule, Subject
 from durable_jobs.testing import Kit

@@ -14,7 +14,7 @@ from django.db import connection
 
 from durable_jobs import durable
 from durable_jobs.control import send
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.models import Event, Run
 from durable_jobs.testing import Kit
 from tests.lab.threads import together

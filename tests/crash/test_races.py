@@ -17,7 +17,7 @@ from django.db import connection, transaction
 
 from durable_jobs import clock, durable
 from durable_jobs.control import approval_decisions
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import attempt
 from durable_jobs.events import routing

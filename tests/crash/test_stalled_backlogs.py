@@ -10,7 +10,8 @@ import pytest
 from django.db import OperationalError, connection, transaction
 
 from durable_jobs import clock, durable
-from durable_jobs.control import traffic
+from durable_jobs.control import limits as limit_control
+from durable_jobs.control import pauses as pause_control
 from durable_jobs.definitions.function import EVERY
 from durable_jobs.definitions.registry import registry
 from durable_jobs.flow_control import pauses, promotion
@@ -147,7 +148,7 @@ def test_a_function_that_is_resumed_during_an_admission_goes_on(monkeypatch) -> 
 
     run = work.enqueue()
     admission.admit()
-    traffic.pause_function(work, key=EVERY, skip=False, reason="")
+    pause_control.pause_function(work, key=EVERY, skip=False, reason="")
     current = pauses.current
 
     resuming: list[Begun] = []
@@ -155,7 +156,7 @@ def test_a_function_that_is_resumed_during_an_admission_goes_on(monkeypatch) -> 
     def read() -> Any:
         found = current()
         monkeypatch.setattr(pauses, "current", current)
-        resuming.append(Begun(lambda: traffic.resume_function(work, key=EVERY)))
+        resuming.append(Begun(lambda: pause_control.resume_function(work, key=EVERY)))
         until(lambda: not Pause.objects.exists(), "the pause to end")
         return found
 
@@ -186,7 +187,7 @@ def test_a_function_that_is_resumed_during_its_shelving_goes_on(
         moved = shelve(pause)
         if not rounds:  # the operator resumes between two batches
             rounds.append(moved)
-            traffic.resume_function(work, key=EVERY)
+            pause_control.resume_function(work, key=EVERY)
             admission.sweep()  # as any tick, or worker, meanwhile
         return moved
 
@@ -207,7 +208,7 @@ def test_a_host_that_resumes_in_its_transaction_stops_no_admission() -> None:
     def other(ctx):
         return None
 
-    traffic.pause_function(work, key=EVERY, skip=False, reason="")
+    pause_control.pause_function(work, key=EVERY, skip=False, reason="")
     work.enqueue()
     other.enqueue()
     admission.admit("default", 10)  # work's backlog is closed by the pause
@@ -220,7 +221,7 @@ def test_a_host_that_resumes_in_its_transaction_stops_no_admission() -> None:
         return admission.admit("default", 10)
 
     with transaction.atomic():
-        traffic.resume_function(work, key=EVERY)
+        pause_control.resume_function(work, key=EVERY)
         try:
             elsewhere(admit)
         except OperationalError as error:
@@ -288,7 +289,7 @@ def test_slots_are_not_held_for_a_function_that_is_paused() -> None:
 
     paused.enqueue()
     admission.admit("default", 10)
-    traffic.pause_function(paused, key=EVERY, skip=False, reason="")
+    pause_control.pause_function(paused, key=EVERY, skip=False, reason="")
     run = waits.enqueue()
     settle()
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
@@ -320,7 +321,7 @@ def test_a_backlog_of_a_paused_queue_does_not_keep_the_room_of_a_shared_limit() 
     run = here.enqueue()
     admission.admit("default", 10)
     assert Backlog.objects.filter(blocked_on__isnull=False).count() == 2
-    traffic.pause_queue("slow", "")
+    pause_control.pause_queue("slow", "")
     stalled_backlogs._declared.clear()
     stalled_backlogs._declared.update({one.id: one.controls for one in registry})
     from durable_jobs.engine import attempt
@@ -517,7 +518,7 @@ def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
         found = ensure(wanted)
         monkeypatch.setattr(limit_rows, "ensure", ensure)
         limit_row = Limit.objects.get(key="")
-        raising.append(Begun(lambda: traffic.set_limit(limit_row, 10)))
+        raising.append(Begun(lambda: limit_control.set_limit(limit_row, 10)))
         raised = Limit.objects.filter(override=10)
         until(raised.exists, "the limit to be raised")
         return found

@@ -14,7 +14,7 @@ from django.core.exceptions import PermissionDenied
 
 from durable_jobs import durable
 from durable_jobs.control import approval_decisions
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant

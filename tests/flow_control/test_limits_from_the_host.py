@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import Group
 
 from durable_jobs import durable
-from durable_jobs.control import traffic
+from durable_jobs.control import limits as limit_control
 from durable_jobs.models import Limit, Run
 from tests.flow_control.conftest import Diary, count, reasons, statuses
 
@@ -183,7 +183,7 @@ def test_an_operator_raises_a_limit_while_runs_are_queued(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.sends(5, nap="1d")
     diary.kit.run_until_idle()
-    traffic.set_limit(limit_of(), 3)
+    limit_control.set_limit(limit_of(), 3)
     diary.kit.run_until_idle()
     assert diary.order == [0, 1, 2]
     Run.objects.live().cancel()
@@ -193,10 +193,10 @@ def test_an_operator_lowers_a_limit_and_gives_it_back(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(2, of="runs"))
     diary.sends(6, nap="10m")
     diary.kit.run_until_idle()
-    traffic.set_limit(limit_of(), 1)
+    limit_control.set_limit(limit_of(), 1)
     diary.kit.advance("10m")
     assert diary.times == [0, 0, 600]
-    traffic.set_limit(limit_of(), None)
+    limit_control.set_limit(limit_of(), None)
     diary.kit.run_until_idle()
     assert diary.times == [0, 0, 600, 600]
     diary.kit.advance("1h")
@@ -207,11 +207,11 @@ def test_an_operators_zero_holds_and_comes_before_a_callable(diary: Diary) -> No
     diary.work(concurrency=durable.Concurrency(book, of="runs"))
     diary.send(0)
     diary.kit.run_until_idle()
-    traffic.set_limit(limit_of(), 0)
+    limit_control.set_limit(limit_of(), 0)
     diary.send(1)
     diary.kit.advance("1h")
     assert diary.order == [0]
-    traffic.set_limit(limit_of(), 1)
+    limit_control.set_limit(limit_of(), 1)
     diary.kit.run_until_idle()
     assert diary.order == [0, 1]
 
@@ -223,8 +223,8 @@ def test_a_throttle_and_a_rate_limit_can_be_set_too(diary: Diary) -> None:
         diary.kit.send("t", {"n": n})
         diary.kit.send("r", {"n": n})
     diary.kit.run_until_idle()
-    traffic.set_limit(limit_of("throttle"), 3600)
-    traffic.set_limit(limit_of("rate_limit"), 2)
+    limit_control.set_limit(limit_of("throttle"), 3600)
+    limit_control.set_limit(limit_of("rate_limit"), 2)
     diary.kit.send("r", {"n": 9})
     diary.kit.advance("2h")
     assert statuses(function="flow.r") == [

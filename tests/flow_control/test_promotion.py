@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 
 from durable_jobs import durable
-from durable_jobs.control import traffic
+from durable_jobs.control import limits as limit_control
 from durable_jobs.lifecycle import admission
 from durable_jobs.models import Backlog, Limit, Run
 from durable_jobs.store import leases
@@ -106,7 +106,7 @@ def test_a_throttle_that_an_operator_raises_lets_through_at_once(durable_kit) ->
         work.enqueue()
     durable_kit.run_until_idle()
     assert Run.objects.filter(status="completed").count() == 1
-    traffic.set_limit(Limit.objects.get(control="throttle"), 86_400)
+    limit_control.set_limit(Limit.objects.get(control="throttle"), 86_400)
     durable_kit.advance("10s")
     assert Run.objects.filter(status="completed").count() == 3
 

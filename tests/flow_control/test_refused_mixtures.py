@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from durable_jobs import durable
-from durable_jobs.control import traffic
+from durable_jobs.control import limits as limit_control
 from durable_jobs.models import Limit, Run
 from durable_jobs.testing import Kit
 
@@ -30,7 +30,7 @@ def test_an_operator_cannot_let_more_than_one_through_in_order(
     for _ in range(2):
         function.enqueue({"a": 1})
     durable_kit.run_until_idle()
-    traffic.set_limit(Limit.objects.get(control="ordering"), 2)
+    limit_control.set_limit(Limit.objects.get(control="ordering"), 2)
     durable_kit.run_until_idle()
     assert Run.objects.filter(status="queued").count() == 1
 

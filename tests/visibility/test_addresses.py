@@ -10,7 +10,7 @@ import pytest
 from django.test import Client, override_settings
 
 from durable_jobs.admin.runs.model_admin import RunAdmin
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.models import Run
 from tests.visibility.addresses import (
     API,

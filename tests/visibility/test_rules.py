@@ -12,7 +12,7 @@ from django.test import Client, override_settings
 from django.urls import reverse
 
 from durable_jobs import durable
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.durable import send
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Pause, Run, SavedView, Schedule

@@ -9,8 +9,9 @@ from typing import Any
 from django.contrib.auth.models import Permission, User
 
 from durable_jobs import durable
-from durable_jobs.control import api_keys, bulk, traffic
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control import api_keys, bulk
+from durable_jobs.control import pauses as pause_control
+from durable_jobs.control.actor import Actor
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.models import (
     Event,
@@ -116,7 +117,9 @@ class World:
         self.kit.run_until_idle()
         self.runs["paused"].pause(reason=self.secret)
         self.schedule = Schedule.objects.get(pk=schedule.pk)
-        traffic.pause_function(limited, key=self.secret, skip=False, reason=self.secret)
+        pause_control.pause_function(
+            limited, key=self.secret, skip=False, reason=self.secret
+        )
         self.pause = Pause.objects.get(key__contains=self.secret)
         self.limit = Limit.objects.get(key__contains=self.secret)
         chosen = RunFilter.parse({"key": f"{self.secret}-key"})

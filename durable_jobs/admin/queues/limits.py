@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import away
 from durable_jobs.admin.pages import actor, viewer
-from durable_jobs.control import audit, traffic
+from durable_jobs.control import audit, limits
 from durable_jobs.flow_control import keys
 from durable_jobs.models import Limit, Pause, Slot
 from durable_jobs.queries.visibility import of_runs, seen_by
@@ -80,7 +80,7 @@ class LimitAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, obj: Limit, form: Any, change: bool
     ) -> None:
         """Set the limit, and let through what it has room for."""
-        traffic.set_limit(obj, form.cleaned_data["override"])
+        limits.set_limit(obj, form.cleaned_data["override"])
 
     def log_change(self, request: HttpRequest, obj: Limit, message: Any) -> Any:
         """Write the entry as those of all actions are written."""

@@ -23,7 +23,8 @@ from durable_jobs.admin.related import Related
 from durable_jobs.admin.runs import actions
 from durable_jobs.admin.runs.timeline import Offers, chart
 from durable_jobs.control import send
-from durable_jobs.control.run_actions import Actor, applies, may
+from durable_jobs.control.actor import Actor
+from durable_jobs.control.run_actions import applies, may
 from durable_jobs.models import Event, Run, Step, Wait, WaitKind
 from durable_jobs.queries import explain, run_document
 from durable_jobs.statuses import STEP_ENDED, RunStatus

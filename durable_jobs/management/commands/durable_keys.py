@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from durable_jobs import clock
 from durable_jobs.control import api_keys
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import DurableError

@@ -10,7 +10,7 @@ from django.test import RequestFactory
 
 from durable_jobs import durable
 from durable_jobs.control import admin_actions
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from project.shop.models import Order
 from tests.docs.examples import an_order, section
 

@@ -6,7 +6,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from durable_jobs.control import api_keys
-from durable_jobs.control.run_actions import Actor
+from durable_jobs.control.actor import Actor
 from durable_jobs.models import Run
 from tests.docs.examples import section
 

@@ -11,7 +11,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.flow_control import keys, pauses
 from durable_jobs.lifecycle import admission
-from durable_jobs.models import Limit, Pause
+from durable_jobs.models import Pause
 from durable_jobs.store import db
 
 
@@ -80,20 +80,3 @@ def resume_queue(queue: str) -> bool:
         db.after_commit(lambda: admission.unblocked(queue))
         notifier.notify(queue)
     return done
-
-
-def set_limit(limit_row: Limit, limit: int | None) -> None:
-    """Set the limit of one limit, or give it back to the declaration.
-
-    A lower one lets what is there drain; a higher one lets more through at once.
-    """
-    rows = db.rows(Limit).filter(pk=limit_row.pk)
-    rows.update(override=limit)
-    limit_row.override = limit
-    room = ALL if limit is None else limit
-    db.after_commit(lambda: admission.reopen(limit_row.name, room))
-    for queue in limit_row.backlogs.values_list("queue", flat=True).distinct():
-        notifier.notify(queue)
-
-
-ALL = 1_000_000
