@@ -22,7 +22,7 @@ from durable_jobs.api.schemas import In, Reason
 from durable_jobs.control import approvals
 from durable_jobs.control.actor import Actor
 from durable_jobs.control.approvals import Approval
-from durable_jobs.queries import reading
+from durable_jobs.queries import run_rows
 
 router = Router(tags=["approvals"])
 
@@ -110,8 +110,8 @@ def decide_approval(request: HttpRequest, approval_id: UUID, payload: DecideIn) 
 
 def _find(approval_id: UUID, who: Actor) -> Approval:
     """Return an approval; raise where it is not, or is not for who asks."""
-    step = reading.step_of_any(approval_id, "approve")
-    run = None if step is None else reading.run(step.run_id)
+    step = run_rows.step_of_any(approval_id, "approve")
+    run = None if step is None else run_rows.run(step.run_id)
     found = None if run is None or step is None else approvals.find(run, step.key)
     if found is None:
         raise Http404

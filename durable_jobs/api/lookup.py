@@ -14,7 +14,7 @@ from durable_jobs.control.actor import Actor
 from durable_jobs.definitions.names import MAX_LENGTH
 from durable_jobs.models import Event, Run
 from durable_jobs.project_code import allowed
-from durable_jobs.queries import reading, visibility
+from durable_jobs.queries import run_rows, visibility
 from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.store import db
 
@@ -55,7 +55,7 @@ def run_with(*permissions: str) -> Check:
 def _run(request: HttpRequest, who: Actor, key: UUID, permission: str) -> Run:
     require_scope(who, permission)
     # Read once for a request: the door has found it before the body was read.
-    found: Run | None = getattr(request, _KEPT, None) or reading.run(key)
+    found: Run | None = getattr(request, _KEPT, None) or run_rows.run(key)
     if found is None:
         raise Http404
     setattr(request, _KEPT, found)

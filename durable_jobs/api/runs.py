@@ -25,7 +25,7 @@ from durable_jobs.api.schemas import (
 )
 from durable_jobs.control.actor import Actor
 from durable_jobs.models import Run
-from durable_jobs.queries import reading
+from durable_jobs.queries import run_rows
 from durable_jobs.queries.timeline import TimelineRow, timeline
 from durable_jobs.queries.visibility import masked
 from durable_jobs.statuses import LIVE
@@ -42,7 +42,7 @@ def list_runs(request: HttpRequest, query: Query[RunsQuery]) -> Any:
     who = need(request, VIEW)
     below = cursors.run(query.cursor)
     chosen = lookup.chosen(who, lookup.params(request))
-    runs, last = reading.runs_page(chosen, query.limit, below)
+    runs, last = run_rows.runs_page(chosen, query.limit, below)
     return {"runs": lookup.all_shown(who, runs), "next": cursors.of_run(last)}
 
 
@@ -67,19 +67,19 @@ def get_trace(request: HttpRequest, run_id: UUID) -> Any:
 def list_steps(request: HttpRequest, run_id: UUID) -> Any:
     """List a run's steps in the order in which they were recorded."""
     _who, run = lookup.run(request, run_id, VIEW)
-    return {"steps": reading.steps(run)}
+    return {"steps": run_rows.steps(run)}
 
 
 @router.get("/runs/{uuid:run_id}/steps/{key}", response=answers({200: StepDetail}, 404))
 def get_step(request: HttpRequest, run_id: UUID, key: str) -> Any:
     """Give a step by its key, with its payloads for those who may see them."""
     who, run = lookup.run(request, run_id, VIEW)
-    step = reading.step(run, key) if "\x00" not in key else None
+    step = run_rows.step(run, key) if "\x00" not in key else None
     if step is None:
         raise Http404
     sees = who.may(PAYLOAD, run)
     names = ("input", "output", "detail", "logs")
-    stored = reading.payloads(step, (*names, "error") if sees else ("error",))
+    stored = run_rows.payloads(step, (*names, "error") if sees else ("error",))
     return {
         **StepOut.from_orm(step).dict(),
         "hidden": not sees,
@@ -93,7 +93,7 @@ def get_step(request: HttpRequest, run_id: UUID, key: str) -> Any:
                 "started_at": one.started_at,
                 "ended_at": one.ended_at,
             }
-            for one in reading.attempts(step)
+            for one in run_rows.attempts(step)
         ],
     }
 
@@ -114,7 +114,7 @@ def get_result(request: HttpRequest, run_id: UUID, wait: long_poll.Seconds = 0) 
 def _shown(who: Actor, run: Run, *names: str) -> dict[str, Any]:
     """Return a run's payloads, without what the actor may not see."""
     sees = who.may(PAYLOAD, run)
-    stored = reading.payloads(run, (*names, "error") if sees else ("error",))
+    stored = run_rows.payloads(run, (*names, "error") if sees else ("error",))
     return {
         "hidden": not sees,
         "error": masked(stored["error"], sees),

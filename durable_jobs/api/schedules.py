@@ -17,7 +17,8 @@ from durable_jobs.control import authorized_actions
 from durable_jobs.control.actor import Actor
 from durable_jobs.exceptions import ActionNotAllowed, FilterError, UnknownFunction
 from durable_jobs.models import Schedule
-from durable_jobs.queries import reading, visibility
+from durable_jobs.queries import schedules as schedule_queries
+from durable_jobs.queries import visibility
 
 router = Router(tags=["schedules"])
 
@@ -49,7 +50,7 @@ def list_schedules(
         msg = "Expected the id of a function as the filter 'function'."
         raise FilterError(msg)
     above = cursors.number(query.cursor)
-    rows, last = reading.schedules_page(function, query.limit, above)
+    rows, last = schedule_queries.page(function, query.limit, above)
     return {"schedules": _shown(*rows), "next": cursors.of_number(last)}
 
 
@@ -97,7 +98,7 @@ def _shown(*schedules: Schedule) -> Sequence[Schedule]:
 
 
 def _find(schedule_id: int) -> Schedule:
-    schedule = reading.schedule(schedule_id)
+    schedule = schedule_queries.get(schedule_id)
     if schedule is None:
         raise Http404
     return schedule

@@ -19,7 +19,7 @@ from durable_jobs.control import schedules as control
 from durable_jobs.definitions.cron import CronExpression
 from durable_jobs.models import Run, Schedule
 from durable_jobs.queries import schedules
-from durable_jobs.queries.schedules import MARKS
+from durable_jobs.queries.schedules import MAX_OCCURRENCES
 from durable_jobs.testing import Kit
 from tests.admin.conftest import list_of, make_runs, page_of
 from tests.admin.people import EVIL, harmless, labelled, member, page, posted, token
@@ -134,7 +134,7 @@ def test_the_strip_is_bounded(durable_kit, f, operator):
     few = queries()
     durable_kit.advance("40m")
     marks = schedules.history(schedule)
-    assert len(marks) == MARKS
+    assert len(marks) == MAX_OCCURRENCES
     assert all(mark.run for mark in marks)
     assert marks[-1].at == durable_kit.now().replace(second=0, microsecond=0)
     assert queries() == few
@@ -171,7 +171,9 @@ def test_the_times_that_passed_are_those_that_would_have_come(cron, tz, now):
     for earlier, later in itertools.pairwise(back):
         assert known.next_after(earlier) == later
     if "* 1 *" not in cron:
-        assert len(back) == min(MARKS, len(back) if cron.startswith("0 0 1") else MARKS)
+        assert len(back) == min(
+            MAX_OCCURRENCES, len(back) if cron.startswith("0 0 1") else MAX_OCCURRENCES
+        )
 
 
 # Steering

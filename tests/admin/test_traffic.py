@@ -17,7 +17,8 @@ from durable_jobs import clock, durable
 from durable_jobs.control import limits as limit_control
 from durable_jobs.control import pauses as pause_control
 from durable_jobs.models import Backlog, Limit, Pause, Run, Slot, Worker
-from durable_jobs.queries import traffic
+from durable_jobs.queries import limits
+from durable_jobs.queries import queues as queue_queries
 from durable_jobs.testing import Kit
 from tests.admin.conftest import make_runs, page_of
 from tests.admin.people import EVIL, harmless, labelled, member, page, posted
@@ -42,8 +43,8 @@ def operator(db) -> Client:
     )
 
 
-def queue_of(name: str) -> traffic.QueueUsage:
-    found = traffic.queues(traffic.pauses(), traffic.executing())
+def queue_of(name: str) -> queue_queries.QueueUsage:
+    found = queue_queries.queues(queue_queries.pauses(), queue_queries.executing())
     return next(queue for queue in found if queue.name == name)
 
 
@@ -113,8 +114,9 @@ def test_what_is_executing_is_shown_by_queue_and_worker(operator):
 
 
 def test_counts_end_where_the_page_says(durable_kit, operator, monkeypatch):
-    monkeypatch.setattr(traffic, "COUNTED", 3)
-    monkeypatch.setattr("durable_jobs.admin.queues.views.COUNTED", 3)
+    monkeypatch.setattr(queue_queries, "MAX_COUNT", 3)
+    monkeypatch.setattr(limits, "MAX_COUNT", 3)
+    monkeypatch.setattr("durable_jobs.admin.queues.views.MAX_COUNT", 3)
     make_runs(9, queue="tests-q", status="queued", ended_at=None, started_at=None)
     assert queue_of("tests-q").ready == 4
     assert "tests-q 3+" in page(operator, PAGE).text
@@ -271,7 +273,7 @@ def test_limits_are_found_by_function_and_key(napper, operator, query, found):
 
 
 def test_an_old_limit_is_found_by_function_and_key(napper, operator, monkeypatch):
-    monkeypatch.setattr(traffic, "LOOKED_THROUGH", 1)
+    monkeypatch.setattr(limits, "MAX_SEARCHED", 1)
     now = clock.now()
     Limit.objects.create(
         name="newer", control="throttle", used_at=now + timedelta(days=1)
@@ -288,7 +290,7 @@ def test_limits_go_on_where_a_page_ends(operator):
     now = clock.now()
     Limit.objects.bulk_create(
         Limit(name=f"g{n}", control="throttle", key=f"k{n:03}", used_at=now)
-        for n in range(2 * traffic.LIMITS + 1)
+        for n in range(2 * limits.PAGE + 1)
     )
     seen, address = [], PAGE
     while True:
@@ -298,7 +300,7 @@ def test_limits_go_on_where_a_page_ends(operator):
         if not following:
             break
         address = PAGE + following[0]
-    assert len(seen) == len(set(seen)) == 2 * traffic.LIMITS + 1
+    assert len(seen) == len(set(seen)) == 2 * limits.PAGE + 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from durable_jobs import durable
 from durable_jobs.models import Run
-from durable_jobs.queries.listing import as_json
+from durable_jobs.queries.run_rows import as_json
 from durable_jobs.store import leases
 from durable_jobs.testing import Kit
 

@@ -13,7 +13,7 @@ from durable_jobs import durable
 from durable_jobs.maintenance import tick
 from durable_jobs.models import Event, FailedAttempt, Run
 from durable_jobs.models.fields import Stored
-from durable_jobs.queries import listing
+from durable_jobs.queries import run_rows
 from durable_jobs.store import leases
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
@@ -136,7 +136,7 @@ def test_a_run_that_cannot_be_read_can_be_shown_cancelled_and_deleted(
     break_data(run, broken)
     row = Run.objects.get(pk=run.pk)
     assert row.data == {"thing": broken}
-    assert listing.described(row)["data"] == {"thing": broken}
+    assert run_rows.described(row)["data"] == {"thing": broken}
     assert Run.objects.values_list("data", flat=True).get() == {"thing": broken}
     assert row.cancel() is True
     durable_kit.run_until_idle()
@@ -236,4 +236,4 @@ def test_what_was_not_read_is_saved_as_it_is_stored(
     row = Run.objects.get(pk=run.pk)
     row.version = uuid.uuid4().hex
     row.save()
-    assert listing.described(Run.objects.get(pk=run.pk))["data"] == {"thing": broken}
+    assert run_rows.described(Run.objects.get(pk=run.pk))["data"] == {"thing": broken}

@@ -24,14 +24,11 @@ from durable_jobs.control import authorized_actions
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import FilterError
 from durable_jobs.models import Limit, Pause, Run, Worker
-from durable_jobs.queries import traffic, visibility
-from durable_jobs.queries.traffic import (
-    COUNTED,
-    BacklogRow,
-    LimitUsage,
-    Process,
-    QueueUsage,
-)
+from durable_jobs.queries import limits as limit_queries
+from durable_jobs.queries import queues as queue_queries
+from durable_jobs.queries import visibility
+from durable_jobs.queries.limits import BacklogRow, LimitUsage
+from durable_jobs.queries.queues import MAX_COUNT, Process, QueueUsage
 from durable_jobs.store import db
 
 
@@ -44,13 +41,13 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
     if asked["key"] and not sees:  # whether a key is there is as much as the key
         raise PermissionDenied
     try:
-        limits, older = traffic.limits(**asked)
+        limits, older = limit_queries.limits(**asked)
     except FilterError as error:
         messages.error(request, error.message)
         return HttpResponseRedirect(address(admin.admin_site, "traffic"))
     links, site = Links(admin.admin_site, request), admin.admin_site
-    pauses, held = traffic.pauses(), traffic.executing()
-    there = traffic.processes(held)
+    pauses, held = queue_queries.pauses(), queue_queries.executing()
+    there = queue_queries.processes(held)
     return page(
         site,
         request,
@@ -58,7 +55,8 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         title=_("Queues and limits"),
         current="traffic",
         queues=[
-            _queue(admin, request, one) for one in traffic.queues(pauses, held, there)
+            _queue(admin, request, one)
+            for one in queue_queries.queues(pauses, held, there)
         ],
         pauses=[_pause(admin, request, one, sees) for one in pauses],
         processes=[_process(one, links) for one in there],
@@ -67,7 +65,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         asked=asked,
         functions=sorted(function.id for function in registry),
         older=f"?{urlencode({**asked, 'before': older})}" if older else None,
-        looked_through=traffic.LOOKED_THROUGH if _narrowed(asked) else None,
+        looked_through=limit_queries.MAX_SEARCHED if _narrowed(asked) else None,
     )  # fmt: skip
 
 
@@ -87,7 +85,7 @@ def _queue(admin: Any, request: HttpRequest, queue: QueueUsage) -> dict[str, Any
     return {
         "queue": queue,
         "ready": capped(queue.ready),
-        "lines": capped(queue.lines),
+        "lines": capped(queue.backlogs),
         "oldest": None if queue.oldest is None else length(clock.now() - queue.oldest),
         "verb": verb,
         "url": url if may else None,
@@ -95,20 +93,20 @@ def _queue(admin: Any, request: HttpRequest, queue: QueueUsage) -> dict[str, Any
 
 
 def _process(process: Process, links: Links) -> dict[str, Any]:
-    known = None if process.seen is None else links.page(Worker, process.name)
+    known = None if process.seen_at is None else links.page(Worker, process.name)
     return {
         "name": links.anchor(known, process.name),
         "kind": process.kind,
         "queues": ", ".join(process.queues),
         "runs": process.runs or "",
-        "seen": away(process.seen),
-        "there": process.there,
+        "seen": away(process.seen_at),
+        "there": process.alive,
     }
 
 
 def capped(count: int) -> str:
     """Return a count, as far as it was counted."""
-    return f"{count:,}" if count <= COUNTED else f"{COUNTED:,}+"
+    return f"{count:,}" if count <= MAX_COUNT else f"{MAX_COUNT:,}+"
 
 
 def _pause(
@@ -140,14 +138,14 @@ def _limit(admin: Any, limit: LimitUsage, links: Links, sees: bool) -> dict[str,
             keyed_limit.rule if keyed_limit else None,
             keyed_limit is not None,
         ),
-        "held": capped(limit.held),
+        "held": capped(limit.used),
         "holders": [
             format_html("{} {}", _run(run, links), away(since))
             for run, since in limit.holders
         ],
-        "more_holders": max(limit.held - len(limit.holders), 0),
-        "lines": [_line(line, links) for line in limit.lines],
-        "more_lines": limit.more_lines,
+        "more_holders": max(limit.used - len(limit.holders), 0),
+        "lines": [_line(line, links) for line in limit.backlogs],
+        "more_lines": limit.more_backlogs,
         "next": moment(limit_row.tat)
         if limit_row.tat and limit_row.tat > clock.now()
         else None,
@@ -193,7 +191,7 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
     """Ask whether to pause a queue, and on POST do it."""
     _permitted(admin, request, authorized_actions.PAUSE_QUEUE)
     queue = unquote(key)
-    known = traffic.queues(traffic.pauses(), traffic.executing())
+    known = queue_queries.queues(queue_queries.pauses(), queue_queries.executing())
     if queue not in {one.name for one in known}:
         raise Http404
     back = address(admin.admin_site, "traffic")

@@ -22,7 +22,7 @@ from durable_jobs.control import authorized_actions
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run, Schedule
 from durable_jobs.queries import schedules
-from durable_jobs.queries.schedules import Mark
+from durable_jobs.queries.schedules import PastOccurrence
 
 #: Times that the page of a schedule lists.
 FIRES = 10
@@ -84,7 +84,7 @@ def _coming(schedule: Schedule) -> list[dict[str, Any]]:
     ]
 
 
-def _mark(mark: Mark, links: Links) -> dict[str, Any]:
+def _mark(mark: PastOccurrence, links: Links) -> dict[str, Any]:
     if mark.run is None:
         what = _("no run")
     else:

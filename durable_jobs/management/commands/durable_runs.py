@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from durable_jobs.exceptions import DurableError
 from durable_jobs.models import Run
-from durable_jobs.queries.listing import as_json, described, recent
+from durable_jobs.queries.run_rows import as_json, described, recent
 from durable_jobs.queries.timeline import render_text
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
