@@ -30,9 +30,9 @@ from durable_jobs.exceptions import (
     PayloadError,
 )
 from durable_jobs.models import Run, Step, Wait, WaitKind
-from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.project_code import contained, described
 from durable_jobs.serialization.classes import find_class
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, waits
 from durable_jobs.store.waits import WaitOutcome

@@ -25,7 +25,7 @@ from durable_jobs.lifecycle import causation, event_windows, finish, run_event, 
 from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.maintenance import timers
 from durable_jobs.models import STEP_PAYLOADS, Run, Step, Wait, WaitKind
-from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import STEP_ENDED, RunStatus, StepStatus
 from durable_jobs.store import db, run_actions, runs, waits

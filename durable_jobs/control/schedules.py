@@ -21,10 +21,10 @@ from durable_jobs.lifecycle import start as start_runs
 from durable_jobs.lifecycle.schemas import held
 from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Run, Schedule, ScheduleQuerySet
-from durable_jobs.models.fields import EncodedJSON, decode_lenient
 from durable_jobs.schedules import fire as fire_schedules
 from durable_jobs.schedules import occurrences
 from durable_jobs.schedules.occurrences import MAX_QUEUED, Occurrence
+from durable_jobs.serialization.stored import EncodedJSON, decode_lenient
 from durable_jobs.store import db, schedules
 
 CHANGEABLE = (

@@ -27,7 +27,7 @@ from durable_jobs.lifecycle.run_event import build_event_meta
 from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.lifecycle.trigger import TriggeredStart
 from durable_jobs.models import Event
-from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.store import events
 
 MODEL = "model"

@@ -25,7 +25,7 @@ from durable_jobs.lifecycle.schemas import validate
 from durable_jobs.lifecycle.start import NewRun, subjects_of
 from durable_jobs.lifecycle.trigger import TriggeredStart, condition_holds
 from durable_jobs.models import Event
-from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.signals import announce, event_received
 from durable_jobs.store import db, events
 

@@ -9,7 +9,7 @@ from durable_jobs import clock, notifier, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.names import check_name
 from durable_jobs.models import Run, Wait, WaitKind
-from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, waits
 from durable_jobs.store.waits import WaitOutcome

@@ -13,7 +13,7 @@ from durable_jobs.conf import settings
 from durable_jobs.error_text import storable_text
 from durable_jobs.exceptions import CallbackClosed
 from durable_jobs.models import Wait, WaitKind
-from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, waits
 from durable_jobs.store.waits import WaitOutcome

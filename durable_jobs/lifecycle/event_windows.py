@@ -23,7 +23,7 @@ from durable_jobs.lifecycle import causation
 from durable_jobs.lifecycle.run_event import event_from_meta, lenient_event_of
 from durable_jobs.lifecycle.start import NewRun, start
 from durable_jobs.models import BufferedEvent, EventWindow, Run
-from durable_jobs.models.fields import EncodedJSON, decode_lenient
+from durable_jobs.serialization.stored import EncodedJSON, decode_lenient
 from durable_jobs.store import db, event_windows, item_errors, run_actions
 
 TAKEN = 1000

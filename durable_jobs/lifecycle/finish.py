@@ -15,7 +15,7 @@ from durable_jobs.lifecycle import causation, run_log
 from durable_jobs.lifecycle.run_event import build_event_meta, lenient_event_of
 from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Run
-from durable_jobs.models.fields import Stored
+from durable_jobs.serialization.stored import StoredPayload
 from durable_jobs.signals import announce, run_changed, run_created
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import awaited_runs, db, runs, schedules
@@ -127,7 +127,7 @@ def _follower(handler: Function, run: Run, end: End) -> Run:
         "run_id": str(run.pk),
         "function": run.function,
         "status": str(end.status.value),
-        "output": None if end.output is None else Stored(end.output).shown(),
+        "output": None if end.output is None else StoredPayload(end.output).shown(),
         "error": end.error,
         "reason": end.reason,
         "event": {**event.as_dict(), "data": event.data},

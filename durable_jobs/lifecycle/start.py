@@ -26,8 +26,8 @@ from durable_jobs.lifecycle.condition_keys import key_of
 from durable_jobs.lifecycle.run_event import build_event_meta, event_from_meta
 from durable_jobs.lifecycle.schemas import held
 from durable_jobs.models import AdmissionState, Run, Subject, Wait, WaitKind
-from durable_jobs.models.fields import EncodedJSON, decode_lenient
 from durable_jobs.serialization.match_keys import match_key
+from durable_jobs.serialization.stored import EncodedJSON, decode_lenient
 from durable_jobs.signals import announce, run_created
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, runs

@@ -19,7 +19,7 @@ from durable_jobs.flow_control.keys import repeat_key, value_of
 from durable_jobs.lifecycle import event_windows
 from durable_jobs.lifecycle.run_event import event_from_meta
 from durable_jobs.lifecycle.start import NO_CONTROLS, NewRun, failed_key, start
-from durable_jobs.models.fields import decode_lenient
+from durable_jobs.serialization.stored import decode_lenient
 from durable_jobs.store import event_windows as window_rows
 from durable_jobs.store import idempotency
 

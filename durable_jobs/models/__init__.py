@@ -17,16 +17,10 @@ from durable_jobs.models.flow import (
     RateLimitHit,
     Slot,
 )
-from durable_jobs.models.installation import (
-    Installation,
-    MissingFunction,
-    RunStats,
-    SweepError,
-    Worker,
-)
 from durable_jobs.models.runs import AdmissionState, Run, RunQuerySet, Subject
 from durable_jobs.models.saved_views import SavedView
 from durable_jobs.models.schedules import Schedule, ScheduleQuerySet
+from durable_jobs.models.stats import RunStats, SweepError
 from durable_jobs.models.steps import (
     EVENT_WAITS,
     STEP_PAYLOADS,
@@ -35,6 +29,7 @@ from durable_jobs.models.steps import (
     Step,
 )
 from durable_jobs.models.waits import Wait, WaitKind
+from durable_jobs.models.workers import Installation, MissingFunction, Worker
 
 __all__ = [
     "EVENT_WAITS",

@@ -17,52 +17,7 @@ from django.db.models.expressions import Col
 from django.db.models.query_utils import DeferredAttribute
 
 from durable_jobs import serialization
-from durable_jobs.exceptions import PayloadError
-
-
-class EncodedJSON(str):
-    """JSON text that went through the codec already."""
-
-
-class Stored:
-    """A payload as the database gave it: JSON text, or the tree that it is."""
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-
-    def __repr__(self) -> str:
-        return f"Stored({self._raw!r:.80})"
-
-    def tree(self) -> Any:
-        """Return the JSON itself, with its tags."""
-        return json.loads(self._raw) if isinstance(self._raw, str) else self._raw
-
-    def text(self) -> str:
-        """Return it as JSON text."""
-        return self._raw if isinstance(self._raw, str) else json.dumps(self._raw)
-
-    def decoded(self) -> Any:
-        """Return the value; raise what keeps it from being read."""
-        if isinstance(self._raw, str):
-            return serialization.loads(self._raw)
-        return serialization.from_tree(self._raw)
-
-    def shown(self) -> Any:
-        """Return the value, or the JSON itself where the value cannot be read."""
-        try:
-            return self.decoded()
-        except Exception:  # noqa: BLE001  # of a class, a model or a database of the host
-            return self.tree()
-
-
-def decode_lenient(text: str) -> Any:
-    """Return a stored value; one whose class or instance is gone as it is stored."""
-    try:
-        return serialization.loads(text)
-    except (PayloadError, ObjectDoesNotExist):
-        return json.loads(text)
+from durable_jobs.serialization.stored import EncodedJSON, StoredPayload
 
 
 def payload(row: models.Model, name: str) -> Any:
@@ -71,7 +26,7 @@ def payload(row: models.Model, name: str) -> Any:
     A reference to a row that is gone is no error: such a payload comes as it is stored.
     """
     value = row.__dict__.get(name)
-    if not isinstance(value, Stored):
+    if not isinstance(value, StoredPayload):
         return getattr(row, name)
     try:
         row.__dict__[name] = value.decoded()
@@ -88,11 +43,11 @@ class _Payload(DeferredAttribute):
 
     def __get__(self, instance: Any, cls: Any = None) -> Any:
         value = super().__get__(instance, cls)
-        if not isinstance(value, Stored):
+        if not isinstance(value, StoredPayload):
             return value
         try:
             found = value.decoded()
-        except Exception:  # noqa: BLE001  # as in Stored.shown
+        except Exception:  # noqa: BLE001  # as in StoredPayload.shown
             return value.tree()
         instance.__dict__[self.field.attname] = found
         return found
@@ -109,13 +64,17 @@ class _PayloadColumn:
     def pre_save(self, instance: models.Model, add: bool) -> Any:
         """Write what was not read as it is stored."""
         value = instance.__dict__.get(self.attname)  # type: ignore[attr-defined]  # of the field
-        return value if isinstance(value, Stored) else getattr(instance, self.attname)  # type: ignore[attr-defined]  # of the field
+        return (
+            value
+            if isinstance(value, StoredPayload)
+            else getattr(instance, self.attname)
+        )  # type: ignore[attr-defined]  # of the field
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         """Keep what the database gives until it is read."""
         if value is None:
             return None
-        stored = Stored(value)
+        stored = StoredPayload(value)
         # What is not the column itself (a part of it, say) is asked for by itself.
         lazy = expression is None or isinstance(expression, Col)
         return stored if lazy else stored.shown()
@@ -131,7 +90,7 @@ class PayloadField(_PayloadColumn, models.JSONField):
         self, value: Any, connection: Any, prepared: bool = False
     ) -> Any:
         """Encode the value; expressions and None pass as they are."""
-        if isinstance(value, Stored):
+        if isinstance(value, StoredPayload):
             value = value.tree()
         elif isinstance(value, EncodedJSON):
             value = json.loads(value)
@@ -161,7 +120,7 @@ class PayloadTextField(_PayloadColumn, models.TextField):
         """Encode the value; text that went through the codec passes."""
         if value is None or isinstance(value, EncodedJSON):
             return value
-        if isinstance(value, Stored):
+        if isinstance(value, StoredPayload):
             return EncodedJSON(value.text())
         return EncodedJSON(serialization.dumps(value, what=self.name, own=True))
 
@@ -210,7 +169,7 @@ def _reading(kind: type[Any]) -> type[Any]:
 
 
 def _shown(row: Any) -> Any:
-    if isinstance(row, Stored):
+    if isinstance(row, StoredPayload):
         return row.shown()
     if isinstance(row, dict):
         return {name: _shown(value) for name, value in row.items()}

@@ -11,7 +11,8 @@ from django.utils.translation import gettext_lazy as _
 from durable_jobs import ids
 from durable_jobs.definitions.runtime import runtime
 from durable_jobs.exceptions import RunCancelled, RunFailed, RunNotFinished
-from durable_jobs.models.fields import PayloadField, PayloadQuerySet, Stored
+from durable_jobs.models.fields import PayloadField, PayloadQuerySet
+from durable_jobs.serialization.stored import StoredPayload
 from durable_jobs.serialization.tags import has_tags
 from durable_jobs.statuses import ATTENTION, LIVE, RunStatus
 
@@ -283,12 +284,12 @@ class Run(models.Model):
         """
         output = self.output
         stored = self.__dict__["output"]
-        if not isinstance(stored, Stored) and has_tags(output):
+        if not isinstance(stored, StoredPayload) and has_tags(output):
             # Also where ``refresh_from_db`` has copied it.
             rows = Run.objects.using(self._state.db).only("output")
             fresh = rows.filter(pk=self.pk).first()
             stored = None if fresh is None else fresh.__dict__["output"]
-        return stored.decoded() if isinstance(stored, Stored) else output
+        return stored.decoded() if isinstance(stored, StoredPayload) else output
 
     def explain(self) -> Explanation:
         """Tell what the run waits for: which limit, who holds it, the place in line."""

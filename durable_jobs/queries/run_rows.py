@@ -19,10 +19,10 @@ from django.db.models.functions import Cast
 
 from durable_jobs import ids, serialization
 from durable_jobs.models import STEP_PAYLOADS, FailedAttempt, Run, Step
-from durable_jobs.models.fields import Stored
 from durable_jobs.queries import visibility
 from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.queries.timeline import timeline
+from durable_jobs.serialization.stored import StoredPayload
 from durable_jobs.store import db
 
 #: Columns that may be large.
@@ -72,7 +72,7 @@ def described(run: Run) -> dict[str, Any]:
 
 def _stored(run: Run, name: str) -> Any:
     held = run.__dict__.get(name)
-    if isinstance(held, Stored):
+    if isinstance(held, StoredPayload):
         return held.tree()
     value = getattr(run, name)
     what = "a payload"

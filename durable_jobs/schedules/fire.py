@@ -18,9 +18,9 @@ from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle.run_event import build_event_meta
 from durable_jobs.lifecycle.start import NewRun, first_of_each_key, start
 from durable_jobs.models import Event, Run, Schedule
-from durable_jobs.models.fields import EncodedJSON
 from durable_jobs.schedules import occurrences
 from durable_jobs.schedules.occurrences import Occurrence
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.store import db, events, item_errors, schedules, workers
 
 logger = logging.getLogger("durable_jobs")

@@ -18,7 +18,8 @@ from typing import Any
 from django.db import models, transaction
 from django.db.models import Model
 
-from durable_jobs.models.fields import EncodedJSON, PayloadField
+from durable_jobs.models.fields import PayloadField
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.store import db
 from durable_jobs.store.postgres import prepared
 

@@ -11,7 +11,7 @@ from django.db.models.functions import Cast
 
 from durable_jobs import clock
 from durable_jobs.models import BufferedEvent, EventWindow
-from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.store import bulk_insert, db
 
 #: Events that one statement assigns. It compares each with half of the others.

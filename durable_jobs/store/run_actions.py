@@ -22,7 +22,7 @@ from durable_jobs.models import (
     Wait,
     WaitKind,
 )
-from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.statuses import REDRIVABLE, RunStatus, StepStatus, sources
 from durable_jobs.store import db, waits
 from durable_jobs.store import limits as limit_rows

@@ -15,7 +15,7 @@ from django.db.models.functions import Cast
 from durable_jobs import clock
 from durable_jobs.failpoints import failpoint
 from durable_jobs.models import Run, Step, Wait, WaitKind
-from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.statuses import LIVE, RunStatus, StepStatus, sources
 from durable_jobs.store import awaited_runs, bulk_insert, db, limits, steps, waits
 from durable_jobs.store.leases import Lease, LeaseLost

@@ -15,7 +15,7 @@ from django.db.models.functions import Cast
 from durable_jobs import clock, ids
 from durable_jobs.failpoints import failpoint
 from durable_jobs.models import STEP_PAYLOADS, FailedAttempt, Run, Step
-from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.signals import announce, step_changed
 from durable_jobs.statuses import STEP_ENDED, StepStatus
 from durable_jobs.store import db

@@ -13,7 +13,7 @@ from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.lifecycle import run_event, start
 from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Run, Step
-from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.statuses import STEP_ENDED
 from durable_jobs.store import db, runs
 

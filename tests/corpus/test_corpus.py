@@ -24,9 +24,9 @@ from durable_jobs.exceptions import (
 from durable_jobs.expressions import compile_expression
 from durable_jobs.http_input import parse_json
 from durable_jobs.models import Run
-from durable_jobs.models.fields import decode_lenient
 from durable_jobs.serialization import dumps, from_tree, loads
 from durable_jobs.serialization.match_keys import comparable, leaf_keys
+from durable_jobs.serialization.stored import decode_lenient
 from durable_jobs.testing import Kit
 from tests.api.conftest import Caller
 from tests.corpus import Box, boxed, guarded, tried

@@ -11,7 +11,7 @@ from django.db import DataError, IntegrityError, connection, transaction
 
 from durable_jobs import clock, ids
 from durable_jobs.models import AdmissionState, BufferedEvent, Event, Run
-from durable_jobs.models.fields import EncodedJSON
+from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import bulk_insert
 from tests.costs.conftest import Watch

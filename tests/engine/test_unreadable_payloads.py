@@ -12,8 +12,8 @@ from django.db import connection
 from durable_jobs import durable
 from durable_jobs.maintenance import tick
 from durable_jobs.models import Event, FailedAttempt, Run
-from durable_jobs.models.fields import Stored
 from durable_jobs.queries import run_rows
+from durable_jobs.serialization.stored import StoredPayload
 from durable_jobs.store import leases
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
@@ -57,7 +57,7 @@ def works(durable_kit: Kit) -> durable.Function:
 
 
 def break_data(run: Run, broken: dict[str, Any]) -> None:
-    Run.objects.filter(pk=run.pk).update(data=Stored({"thing": broken}))
+    Run.objects.filter(pk=run.pk).update(data=StoredPayload({"thing": broken}))
 
 
 def test_only_the_run_that_cannot_be_read_waits(
@@ -150,7 +150,7 @@ def test_the_admin_shows_and_cancels_a_run_that_cannot_be_read(
     run = works.using(run_after="1h").enqueue({"n": 1})
     event = durable_kit.send("a/b", {"n": 1})
     break_data(run, broken)
-    Event.objects.update(data=Stored({"thing": broken}))
+    Event.objects.update(data=StoredPayload({"thing": broken}))
     for page in ("run/", f"run/{run.pk}/change/", "event/", f"event/{event}/change/"):
         assert admin_client.get(f"/admin/durable_jobs/{page}").status_code == 200
     for path in ("runs", f"runs/{run.pk}"):
@@ -168,7 +168,7 @@ def test_an_event_that_cannot_be_read_waits_alone(
     durable_kit.run_until_idle()
     one = durable_kit.send("a/one", {"n": 1})
     durable_kit.send("a/two", {"n": 2})
-    Event.objects.filter(pk=one).update(data=Stored({"thing": broken}))
+    Event.objects.filter(pk=one).update(data=StoredPayload({"thing": broken}))
     durable_kit.run_until_idle()
     assert Run.objects.get(pk=second.pk).result() == {"n": 2}
     assert Event.objects.get(pk=one).pending
@@ -187,7 +187,7 @@ def test_an_event_that_was_put_off_ends_no_wait_that_began_later(
     early = waits.enqueue()
     durable_kit.run_until_idle()
     event = durable_kit.send("a/come", {"n": 1})
-    Event.objects.filter(pk=event).update(data=Stored({"thing": broken}))
+    Event.objects.filter(pk=event).update(data=StoredPayload({"thing": broken}))
     durable_kit.run_until_idle()
     late = waits.enqueue()
     durable_kit.run_until_idle()
@@ -211,7 +211,7 @@ def test_an_event_of_the_past_that_cannot_be_read_is_passed_over(
     event = durable_kit.send("a/come", {"n": 1})
     durable_kit.advance("1s")
     durable_kit.send("a/come", {"n": 2})
-    Event.objects.filter(pk=event).update(data=Stored({"thing": broken}))
+    Event.objects.filter(pk=event).update(data=StoredPayload({"thing": broken}))
     durable_kit.advance("1m")
     assert Run.objects.get(pk=run.pk).result() == {"n": 2}
 

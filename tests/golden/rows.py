@@ -13,7 +13,8 @@ from django.db import Error, connection, migrations, models
 from django.db.migrations.loader import MigrationLoader
 from django.utils.duration import duration_iso_string
 
-from durable_jobs.models.fields import EncodedJSON, PayloadField, PayloadTextField
+from durable_jobs.models.fields import PayloadField, PayloadTextField
+from durable_jobs.serialization.stored import EncodedJSON
 from tests.lab.models import Account
 
 APP = "durable_jobs"

@@ -445,9 +445,9 @@ def waits_of_one_event(kit: Kit) -> Case:
 
 
 def durable_payload(tree: Any) -> Any:
-    from durable_jobs.models.fields import Stored
+    from durable_jobs.serialization.stored import StoredPayload
 
-    return Stored(tree)
+    return StoredPayload(tree)
 
 
 def runs_paused_before(kit: Kit) -> Case:
