@@ -1,9 +1,9 @@
-"""Replay: a run's function is called from the top, and its steps answer from memory.
+"""Replay: call a run's function from the top and return recorded step results.
 
-One attempt is a pipeline: the run that was claimed, its memos, the call, and what
-comes of it. A step is one generator: it plans, yields what has to be called, and
-records what came back; drivers call things the way the function's colour and the
-branches ask for.
+An attempt loads the run's step records, calls the function and writes the outcome. Each
+kind of step is one generator, a *plan*. It yields effects: call a body, run branches,
+record a step. A driver performs the effects, in threads for ``def`` functions and in an
+event loop for ``async def`` functions.
 """
 
 from __future__ import annotations

@@ -88,21 +88,21 @@ class AsyncDriver:
             yield
 
     async def _perform_body(self, call: CallBody) -> BodyOutcome:
-        if is_async(body_calls.chosen(call)):
-            return await body_calls.aperform(call)
+        if is_async(body_calls.body_of(call)):
+            return await body_calls.run_body_async(call)
         began = clock.monotonic()
         outcome = await self._perform_in_thread(call)
         if call.own or not is_awaitable(outcome):
             return outcome
         spent = clock.monotonic() - began
-        return await body_calls.afinish(call, lambda: outcome.value, spent)
+        return await body_calls.await_body(call, lambda: outcome.value, spent)
 
     async def _perform_in_thread(self, call: CallBody) -> BodyOutcome:
         threads = self._state.threads
         # In tests everything is in one thread, whose connection holds their
         # transaction.
         if call.own or not threads:
-            perform = sync_to_async(body_calls.perform)
+            perform = sync_to_async(body_calls.run_body)
             return await perform(call, share_connections=not threads, awaits=True)
         if self._state.limited:
             return await _in_thread(call)
@@ -137,7 +137,7 @@ class AsyncDriver:
 async def _enter(effect: CallBranch) -> BodyOutcome:
     try:
         with kept(effect.lines):
-            return checked(await body_calls.aattempted(effect.fn))
+            return checked(await body_calls.try_call_async(effect.fn))
     except BaseException as error:
         if is_suspension(error):
             return BodyOutcome(error=Suspend())
@@ -160,7 +160,7 @@ async def _in_thread(call: CallBody) -> BodyOutcome:
     def work() -> None:
         outcome, failure = None, None
         try:
-            outcome = body_calls.perform(call, awaits=True)
+            outcome = body_calls.run_body(call, awaits=True)
         except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
             failure = error
         finally:

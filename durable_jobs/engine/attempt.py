@@ -1,4 +1,4 @@
-"""One attempt of a run: a pipeline from the claim to what came of it."""
+"""Execute one attempt of a run: from the claim to its outcome."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from durable_jobs.engine import (
     scope,
 )
 from durable_jobs.engine.attempt_state import AttemptState
-from durable_jobs.engine.awaitables import refusal
+from durable_jobs.engine.awaitables import awaitable_error
 from durable_jobs.engine.context import PrefetchedContext, RunContext
 from durable_jobs.engine.database_errors import give_up
 from durable_jobs.engine.idle_detection import IdleDetector
@@ -56,21 +56,21 @@ def execute_attempt(
     lost: Callable[[], bool] = lambda: False,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Bring a claimed run as far as it goes now: to its end, or to where it waits.
+    """Execute a claimed run until it ends or suspends.
 
-    ``threads``: how many branches may execute side by side, 0 for all in this thread.
-    ``lost`` tells whether the lease is known to be lost, ``stopping`` whether the
-    worker is to end: then no further step begins. A database that fails here leaves
-    the run to its lease.
+    ``threads``: how many branches may execute in parallel; 0 executes all of them in
+    this thread. ``lost`` returns whether the lease is known to be lost, ``stopping``
+    whether the worker is shutting down; then no further step starts. After a database
+    error the run is requeued, or keeps its lease if that fails too.
     """
     assert run.lease_token is not None, "the run was claimed"
     lease = Lease(run.pk, run.lease_token)
     state: AttemptState | None = None
     try:
-        function = _resolve(run, lease)
+        function = _find_function(run, lease)
         if function is not None:
             release.told(run, RunStatus.RUNNING)
-            ahead = inputs.read(run, function)
+            prefetched = inputs.read(run, function)
             state = AttemptState(
                 run,
                 function,
@@ -79,20 +79,20 @@ def execute_attempt(
                 lost=lost,
                 stopping=stopping,
             )
-            _attempt(state, ahead)
+            _execute(state, prefetched)
     except inputs.Unreadable as unread:
         inputs.postpone(run, unread)
     except LeaseLost:
-        logger.info("Run %s was taken over or outcome by others: left to them.", run.pk)
+        logger.info("Run %s: another process has taken it over or ended it.", run.pk)
     except (DatabaseError, DatabaseFailed) as error:
-        # Committed or not, the memos tell: whoever claims the run next reads them.
+        # The next attempt reads the records, so it knows what was committed.
         if not db.lost(error.__cause__ if isinstance(error, DatabaseFailed) else error):
             logger.warning("The database failed in run %s.", run.pk, exc_info=True)
         give_up(run, error, progress=state is not None and state.recorder.progress > 0)
 
 
-def _resolve(run: Run, lease: Lease) -> Function | None:
-    """Return the function to call; None when the run ends here or is left to others."""
+def _find_function(run: Run, lease: Lease) -> Function | None:
+    """Return the function to call, or None if the run ended or was requeued."""
     function = registry.find(run.function)
     if function is None:
         release.leave_to_others(run, lease)
@@ -109,27 +109,30 @@ def _resolve(run: Run, lease: Lease) -> Function | None:
 
 
 def _fresh(run: Run) -> bool:
-    """Return whether no step of the run can be recorded yet."""
+    """Return whether the run cannot have step records yet."""
     return run.claim_count <= 1 and run.parent_relation != runs.RERUN
 
 
-def _attempt(state: AttemptState, ahead: PrefetchedContext | None) -> None:
-    trouble: Exception | None = None
+def _execute(state: AttemptState, prefetched: PrefetchedContext | None) -> None:
+    guard_error: Exception | None = None
     try:
         with (
-            body_calls.unmarked(),
+            body_calls.outside_body(),
             logs.about(state.run),
             current.executing(state.run),
             interrupts_known(),
             event_loops.attempt(),
         ):
-            outcome = _call_sync(state) if ahead is None else _call_async(state, ahead)
-            state.end_if_over()  # the function may have caught it
+            if prefetched is None:
+                outcome = _call_sync(state)
+            else:
+                outcome = _call_async(state, prefetched)
+            state.end_if_over()  # the function may have caught the error
     finally:
-        trouble = state.guard.end(f"Function {state.function.id!r}")
+        guard_error = state.guard.end(f"Function {state.function.id!r}")
         state.recorder.close()
-    if trouble is not None and not isinstance(outcome, Raised):
-        outcome = Raised(trouble)
+    if guard_error is not None and not isinstance(outcome, Raised):
+        outcome = Raised(guard_error)
     plain = (
         _fresh(state.run)
         and not state.recorder.suspended_steps
@@ -142,10 +145,10 @@ def _call_sync(state: AttemptState) -> AttemptOutcome:
     runner = StepRunner(state)
     token = current.performer.set(runner)
     try:
-        with scope.entered(Scope()) as whole:
+        with scope.entered(Scope()) as root:
             outcome = _call_outcome(lambda: state.function(RunContext(state, runner)))
-            # Whatever the function has made of its suspension, it is suspended.
-            return Suspended() if whole.left else outcome
+            # The run is suspended even if the function caught the Suspend exception.
+            return Suspended() if root.left else outcome
     finally:
         current.performer.reset(token)
 
@@ -154,7 +157,7 @@ def _call_outcome(call: Callable[[], Any]) -> AttemptOutcome:
     try:
         value = call()
         if isinstance(value, Awaitable):
-            return Raised(refusal(value, "The function"))
+            return Raised(awaitable_error(value, "The function"))
         return Returned(value)
     except BaseException as error:
         if is_failure(error):
@@ -164,35 +167,37 @@ def _call_outcome(call: Callable[[], Any]) -> AttemptOutcome:
         raise
 
 
-def _call_async(state: AttemptState, ahead: PrefetchedContext) -> AttemptOutcome:
+def _call_async(state: AttemptState, prefetched: PrefetchedContext) -> AttemptOutcome:
     try:
-        return event_loops.run(_run_loop, state, ahead)
-    except (SystemExit, KeyboardInterrupt) as error:  # of a task that it began
+        return event_loops.run(_run_loop, state, prefetched)
+    except (SystemExit, KeyboardInterrupt) as error:  # raised in a task of the function
         let_pass(error)
         return Raised(error)
 
 
-async def _run_loop(state: AttemptState, ahead: PrefetchedContext) -> AttemptOutcome:
-    """Call an ``async def`` function and wait until nothing in it can go on."""
-    activity = IdleDetector(event_loops.current())
-    runner = AsyncStepRunner(state, activity)
+async def _run_loop(
+    state: AttemptState, prefetched: PrefetchedContext
+) -> AttemptOutcome:
+    """Call an ``async def`` function; return when it ends or no task can continue."""
+    idle_detector = IdleDetector(event_loops.current())
+    runner = AsyncStepRunner(state, idle_detector)
     token = current.performer.set(runner)
     try:
         with scope.entered(Scope(concurrent=True)):
-            ctx = RunContext(state, runner, ahead)
+            ctx = RunContext(state, runner, prefetched)
             function = asyncio.ensure_future(_async_outcome(state, ctx))
-            outcome = await activity.rest(function)
+            outcome = await idle_detector.rest(function)
             return function.result() if outcome else Suspended()
     finally:
         current.performer.reset(token)
-        await activity.leave()
+        await idle_detector.leave()
 
 
 async def _async_outcome(state: AttemptState, ctx: RunContext) -> AttemptOutcome:
     try:
         return Returned(await state.function(ctx))
     except BaseException as error:
-        # Cancelled too: by its own code, if the attempt still goes on.
+        # A CancelledError too: code of the function raised it.
         if is_failure(error):
             return Raised(error)
         raise

@@ -1,6 +1,6 @@
-"""Callables that return something to be awaited: a lambda, a partial, an object.
+"""Detect callables that return an awaitable: a lambda, a partial, an object.
 
-An ``async def`` function awaits it. A ``def`` function cannot, and refuses it.
+An ``async def`` function awaits the result. For a ``def`` function it is an error.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from durable_jobs.exceptions import ConfigurationError
 def is_async(fn: Any) -> bool:
     """Return whether a callable, or the class of an object, is declared ``async``."""
     return iscoroutinefunction(fn) or iscoroutinefunction(
-        getattr(type(fn), "__call__", None)  # noqa: B004  # its own kind is asked for
+        getattr(type(fn), "__call__", None)  # noqa: B004  # a class that defines __call__
     )
 
 
 def is_awaitable(outcome: BodyOutcome) -> bool:
-    """Return whether a call has given something that is to be awaited."""
+    """Return whether a call returned an awaitable."""
     return outcome.error is None and isinstance(outcome.value, Awaitable)
 
 
-def refused(outcome: BodyOutcome, what: str) -> BodyOutcome:
-    """Return the outcome of a call that nothing can await; ``what`` was called."""
+def reject_awaitable(outcome: BodyOutcome, what: str) -> BodyOutcome:
+    """Return the outcome, or an error if it is an awaitable. ``what`` was called."""
     if not is_awaitable(outcome):
         return outcome
-    return BodyOutcome(error=refusal(outcome.value, what))
+    return BodyOutcome(error=awaitable_error(outcome.value, what))
 
 
-def refusal(value: Any, what: str) -> ConfigurationError:
-    """Return the error for an awaitable, and close it."""
+def awaitable_error(value: Any, what: str) -> ConfigurationError:
+    """Return the error for an awaitable, and close the awaitable."""
     if inspect.iscoroutine(value):
         try:
             value.close()
-        except BaseException as failure:  # noqa: BLE001  # it may raise where it stands
+        except BaseException as failure:  # noqa: BLE001  # close() runs code of the coroutine
             let_pass(failure)
     return ConfigurationError(
         f"{what} returned an awaitable ({type(value).__qualname__}). Expected a value: "

@@ -1,4 +1,4 @@
-"""Batches: the events that a run could not do come again, apart from the others."""
+"""Retry the failed events of a batch separately from the others."""
 
 from __future__ import annotations
 
@@ -23,74 +23,78 @@ logger = logging.getLogger("durable_jobs")
 Along = Callable[[], None]
 
 
-def count(run: Run) -> int:
-    """Return how many events were gathered for a run."""
+def event_count(run: Run) -> int:
+    """Return the number of events in the batch of a run."""
     return int((run.event_meta or {}).get(event_windows.COUNT, 0))
 
 
-def attempt_of(run: Run) -> int:
-    """Return how many batches have given the events of a run back."""
+def batch_attempt(run: Run) -> int:
+    """Return how many batches before this one have returned these events as failed."""
     return int((run.event_meta or {}).get("attempt", 0))
 
 
-def given_back(
+def partial_failure(
     state: AttemptState, failures: BatchFailures
 ) -> tuple[dict[str, Any], str, Along]:
-    """Return the output and the reason of a batch that has failed in part.
+    """Return the output and the reason of a batch that failed in part.
 
-    And what is one with its end: the run of those that failed.
+    The third value starts the run of the failed events; call it when the run ends.
     """
     events = event_windows.events_of(state.run)
-    wanted = set(failures.ids)
-    chosen = [one for one in events if one.event_id in wanted]
-    strange = sorted(wanted - {one.event_id for one in events})
+    failed_ids = set(failures.ids)
+    chosen = [one for one in events if one.event_id in failed_ids]
+    unknown = sorted(failed_ids - {one.event_id for one in events})
     output: dict[str, Any] = {"failed": [one.event_id for one in chosen]}
     reason = ""
-    if strange:
-        output["unknown"] = strange
-        reason = f"BatchFailures named events that the batch has not: {strange}"[:1000]
+    if unknown:
+        output["unknown"] = unknown
+        reason = f"BatchFailures names events that are not in the batch: {unknown}"[
+            :1000
+        ]
         logger.warning("Run %s of %s: %s", state.run.pk, state.run.function, reason)
-    return output, reason, lambda: _again(state, chosen)
+    return output, reason, lambda: _restart(state, chosen)
 
 
-def _again(state: AttemptState, events: Sequence[BufferedEvent]) -> None:
-    """Start a run for events that failed, or record it as failed at once."""
+def _restart(state: AttemptState, events: Sequence[BufferedEvent]) -> None:
+    """Start a run for failed events, or record it as failed if no retry is left."""
     if not events:
         return
-    function, attempt = state.function, attempt_of(state.run)
+    function, attempt = state.function, batch_attempt(state.run)
     now = clock.now()
     if attempt < function.retries:
-        error = RuntimeError("The batch gave it back.")
+        error = RuntimeError("The batch returned the event as failed.")
         due = now + function.backoff.delay(attempt, error)
         _start(state, events, due, attempt + 1)
         return
     made = _start(state, events, now, attempt + 1)
     message = (
-        f"{attempt + 1} batches in a row have given back {len(events)} of their "
-        f"events, the last of them run {state.run.pk}."
+        f"{attempt + 1} batches in a row returned {len(events)} events as failed; the "
+        f"last batch was run {state.run.pk}."
     )
     error_record = {"type": "BatchFailed", "message": message, "traceback": ""}
     finish.finish(made, End(RunStatus.FAILED, error=error_record))
 
 
-def halves(state: AttemptState) -> tuple[str, Along] | None:
-    """Return how a batch that failed as a whole goes on: in two runs.
+def split(state: AttemptState) -> tuple[str, Along] | None:
+    """Return how to retry a batch that failed as a whole: as two runs of half the size.
 
-    So the event that makes it fail is found, and the others are done. None when there
-    is only one. Each half has one attempt: the whole has used its retries.
+    This isolates the event that makes the batch fail. Return None for a batch of one
+    event. The halves have one attempt each: the batch has used all retries.
     """
-    if count(state.run) < 2 or state.function.controls.batch is None:
+    if event_count(state.run) < 2 or state.function.controls.batch is None:
         return None
     events = window_rows.of_run(state.run.pk)
     if len(events) < 2:
         return None
     middle = len(events) // 2
     parts = [events[:middle], events[middle:]]
-    reason = f"Its {len(events)} events go on in two runs, to find the one that fails."
+    reason = f"Its {len(events)} events continue in two runs, to find the failing one."
 
     def along() -> None:
         for part in parts:
-            _start(state, part, clock.now(), attempt_of(state.run), once=True)
+            _start(
+                state, part, clock.now(), batch_attempt(state.run), last_attempt=True
+            )
 
     return reason, along
 
@@ -101,7 +105,7 @@ def _start(
     due_at: datetime,
     attempt: int,
     *,
-    once: bool = False,
+    last_attempt: bool = False,
 ) -> Run:
     start = event_windows.start_for(state.function, events)
     made = NewRun(
@@ -113,7 +117,7 @@ def _start(
         parent=state.run,
         parent_relation=BATCH,
         subjects=start.subjects,
-        attempt=state.function.retries if once else 0,
+        attempt=state.function.retries if last_attempt else 0,
     )
     run = start_runs.start([made])[0]
     window_rows.copy(events, run.pk)

@@ -1,4 +1,4 @@
-"""Calling the body of a step: with its deadline, and with no step inside it."""
+"""Call the body of a step: with its timeout, and with no step allowed inside."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from durable_jobs.control_flow import EngineControl, let_pass
 from durable_jobs.definitions import current
 from durable_jobs.durations import format_duration
 from durable_jobs.engine import event_loops
-from durable_jobs.engine.awaitables import refused
+from durable_jobs.engine.awaitables import reject_awaitable
 from durable_jobs.engine.effects import BodyOutcome, CallBody
 from durable_jobs.engine.isolation import isolated, own_decimals, process_state_kept
 from durable_jobs.engine.time_limits import BodyTimeout, interruptible
 from durable_jobs.store.connection_state import Guard
 
-#: How often the step whose body is executing has failed before.
-attempt: ContextVar[int | None] = ContextVar("durable_attempt", default=None)
+#: How many attempts of the current body have failed before.
+attempt_number: ContextVar[int | None] = ContextVar("durable_attempt", default=None)
 
 
-#: Seconds that an ``async def`` body is given to end after it was cancelled.
+#: Seconds that an ``async def`` body has to end after it was cancelled.
 GRACE = 1.0
 
 Substitute = Callable[[str, Callable[..., Any]], Callable[..., Any]]
@@ -40,90 +40,96 @@ _substitute: Substitute | None = None
 
 
 def substitute(hook: Substitute | None) -> Substitute | None:
-    """Let ``hook(step, fn)`` choose what each body calls; return the previous hook."""
+    """Make ``hook(step, fn)`` choose what each body calls; return the previous hook."""
     global _substitute
     previous, _substitute = _substitute, hook
     return previous
 
 
-def chosen(call: CallBody) -> Callable[..., Any]:
-    """Return what is to be called: the body, or what a test has put in its place."""
-    return call.fn if call.own else stubbed(call.name, call.fn)
+def body_of(call: CallBody) -> Callable[..., Any]:
+    """Return the body to call, or the stub that a test has set for it."""
+    return call.fn if call.own else stub_or_body(call.name, call.fn)
 
 
-def stubbed(step: str, fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what a test has put in the place of a step's body, or the body."""
+def stub_or_body(step: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the stub that a test has set for a step, or ``fn``."""
     return fn if _substitute is None else _substitute(step, fn)
 
 
 class _Abandoned(EngineControl):
-    """Raised inside a body that nobody waits for any more, to end it."""
+    """Raised inside a body after its timeout, to end its thread."""
 
 
 @contextmanager
-def marked(call: CallBody) -> Iterator[None]:
-    """Let the code inside know whose body it is, and keep what it logs."""
+def in_body(call: CallBody) -> Iterator[None]:
+    """Mark the code inside as the body of a step, and capture its logs."""
     body = current.body.set(call.name)
-    number = attempt.set(call.attempt)
+    number = attempt_number.set(call.attempt)
     lines = logs.current.set(call.lines)
     try:
         yield
     finally:
         current.body.reset(body)
-        attempt.reset(number)
+        attempt_number.reset(number)
         logs.current.reset(lines)
 
 
 @contextmanager
-def unmarked() -> Iterator[None]:
-    """Let the code inside be in no body: a run that a body waits for is its own."""
-    body, number = current.body.set(None), attempt.set(None)
+def outside_body() -> Iterator[None]:
+    """Mark the code inside as outside of any body, for a run that a body executes."""
+    body, number = current.body.set(None), attempt_number.set(None)
     try:
         with logs.kept(None):
             yield
     finally:
         current.body.reset(body)
-        attempt.reset(number)
+        attempt_number.reset(number)
 
 
-def perform(
+def run_body(
     call: CallBody, *, share_connections: bool = False, awaits: bool = False
 ) -> BodyOutcome:
-    """Call a body here and return what came of it.
+    """Call a body in this thread and return its outcome.
 
-    ``share_connections``: the thread of a body with a timeout uses this thread's
-    database connections (tests, whose transaction is on them). ``awaits``: the caller
-    awaits what is to be awaited.
+    ``share_connections``: the thread of a body with a timeout uses the database
+    connections of this thread. Tests need that: their transaction is open there.
+    ``awaits``: the caller awaits an awaitable result.
     """
-    with marked(call):
+    with in_body(call):
         if call.timeout is None:
             outcome = isolated(_outcome, call)
         else:
-            outcome = isolated(_within, call, call.timeout, share_connections)
-    return outcome if awaits else refused(outcome, f"The body of step {call.name!r}")
+            outcome = isolated(
+                _call_with_timeout, call, call.timeout, share_connections
+            )
+    return (
+        outcome
+        if awaits
+        else reject_awaitable(outcome, f"The body of step {call.name!r}")
+    )
 
 
-def attempted(fn: Callable[[], Any]) -> BodyOutcome:
-    """Call ``fn``; its failure is an outcome, what ends the attempt is raised."""
+def try_call(fn: Callable[[], Any]) -> BodyOutcome:
+    """Call ``fn`` and return its outcome. Errors that end the attempt are raised."""
     try:
         return BodyOutcome(fn())
-    except BaseException as error:  # noqa: BLE001  # whatever the user's code raises is recorded
+    except BaseException as error:  # noqa: BLE001  # all errors of your project's code are recorded
         let_pass(error)
         return BodyOutcome(error=error)
 
 
 def _outcome(call: CallBody) -> BodyOutcome:
-    """Call a body and leave this thread's database connections as they were."""
+    """Call a body, then restore the state of this thread's database connections."""
     guard = _guard()
-    outcome = _called(call)
-    trouble = guard.end(f"The body of step {call.name!r}", reported=False)
-    if trouble is not None and outcome.error is None:
-        return BodyOutcome(error=trouble)
+    outcome = _call(call)
+    guard_error = guard.end(f"The body of step {call.name!r}", reported=False)
+    if guard_error is not None and outcome.error is None:
+        return BodyOutcome(error=guard_error)
     return outcome
 
 
 def _guard() -> Guard:
-    """Return the guard of the attempt, or a new one in another thread than its own."""
+    """Return the guard of the attempt, or a new one if this is another thread."""
     state = getattr(current.performer.get(), "state", None)
     if state is not None and state.recorder.on_own_thread:
         guard: Guard = state.guard
@@ -131,38 +137,41 @@ def _guard() -> Guard:
     return Guard()
 
 
-def _called(call: CallBody) -> BodyOutcome:
-    fn = chosen(call)
+def _call(call: CallBody) -> BodyOutcome:
+    fn = body_of(call)
     if iscoroutinefunction(fn):
-        return _in_a_loop(call)
+        return _run_in_loop(call)
     if call.own:
-        return attempted(lambda: fn(*call.args, **call.kwargs))
-    return attempted(lambda: interruptible(call.name, fn, call.args, call.kwargs))
+        return try_call(lambda: fn(*call.args, **call.kwargs))
+    return try_call(lambda: interruptible(call.name, fn, call.args, call.kwargs))
 
 
-def _in_a_loop(call: CallBody) -> BodyOutcome:
+def _run_in_loop(call: CallBody) -> BodyOutcome:
     try:
-        return event_loops.run(aperform, call)
-    except (SystemExit, KeyboardInterrupt) as error:  # of a task that the body began
+        return event_loops.run(run_body_async, call)
+    except (SystemExit, KeyboardInterrupt) as error:  # raised in a task of the body
         let_pass(error)
         return BodyOutcome(error=error)
 
 
-async def aperform(call: CallBody) -> BodyOutcome:
-    """Await an ``async def`` body and return what came of it; cancel it in time."""
-    body = functools.partial(chosen(call), *call.args, **call.kwargs)
-    return await afinish(call, body)
+async def run_body_async(call: CallBody) -> BodyOutcome:
+    """Await an ``async def`` body and return its outcome; cancel it at its timeout."""
+    body = functools.partial(body_of(call), *call.args, **call.kwargs)
+    return await await_body(call, body)
 
 
-async def afinish(
+async def await_body(
     call: CallBody, body: Callable[[], Any], spent: float = 0.0
 ) -> BodyOutcome:
-    """Await what ``body`` gives, in what is left of the time of a step."""
+    """Await the result of ``body`` within the rest of the step's timeout.
+
+    ``spent``: seconds of the timeout that are used already.
+    """
     limit = None
     if call.timeout is not None:
         limit = max(call.timeout.total_seconds() - spent, 0.0)
-    with marked(call):
-        task = asyncio.ensure_future(_isolated(body))
+    with in_body(call):
+        task = asyncio.ensure_future(_try_in_isolation(body))
         try:
             done, _ = await asyncio.wait({task}, timeout=limit)
         except asyncio.CancelledError:
@@ -173,19 +182,19 @@ async def afinish(
             return timed_out(call)
         try:
             return task.result()
-        except asyncio.CancelledError as error:  # by its own code
+        except asyncio.CancelledError as error:  # raised by code of the body
             return BodyOutcome(error=error)
 
 
-async def _isolated(body: Callable[[], Any]) -> BodyOutcome:
-    """Await a body in a task: what it does to its context ends with that."""
+async def _try_in_isolation(body: Callable[[], Any]) -> BodyOutcome:
+    """Await a body in its own task, so that changes of its context end with it."""
     own_decimals()
     with process_state_kept():
-        return await aattempted(body)
+        return await try_call_async(body)
 
 
-async def aattempted(fn: Callable[[], Any]) -> BodyOutcome:
-    """Call ``fn`` and await what it gives, if that can be awaited."""
+async def try_call_async(fn: Callable[[], Any]) -> BodyOutcome:
+    """Call ``fn``, await the result if it is awaitable, and return the outcome."""
     try:
         result = fn()
         if isinstance(result, Awaitable):
@@ -195,34 +204,36 @@ async def aattempted(fn: Callable[[], Any]) -> BodyOutcome:
         if _cancelling():
             raise
         return BodyOutcome(error=error)
-    except BaseException as error:  # noqa: BLE001  # whatever the user's code raises is recorded
+    except BaseException as error:  # noqa: BLE001  # all errors of your project's code are recorded
         let_pass(error)
         return BodyOutcome(error=error)
 
 
 def _cancelling() -> bool:
-    """Return whether somebody has asked the current task to end."""
+    """Return whether the current task is being cancelled from outside."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def timed_out(call: CallBody) -> BodyOutcome:
-    """Return the outcome of a body whose time is over."""
+    """Return the outcome of a body that reached its timeout."""
     length = format_duration(call.timeout or timedelta())
     msg = f"Step {call.name!r} did not end within {length}."
     return BodyOutcome(error=BodyTimeout(msg))
 
 
-def _within(call: CallBody, timeout: timedelta, share_connections: bool) -> BodyOutcome:
-    """Call a body in a thread of its own, and leave it behind when its time is over.
+def _call_with_timeout(
+    call: CallBody, timeout: timedelta, share_connections: bool
+) -> BodyOutcome:
+    """Call a body in its own thread, and abandon the thread at the timeout.
 
-    Python cannot stop a thread: the one left behind is sent an exception, which ends it
-    at its next bytecode. It cannot write for the run in any case.
+    Python cannot stop a thread. The abandoned thread is sent an exception, which ends
+    it at its next bytecode. The thread cannot write for the run any more.
     """
     results: list[BodyOutcome] = []
     failures: list[BaseException] = []
     context = contextvars.copy_context()
-    shared = _lend() if share_connections else {}
+    shared = _share_connections() if share_connections else {}
 
     def work() -> None:
         for alias, connection in shared.items():
@@ -239,8 +250,8 @@ def _within(call: CallBody, timeout: timedelta, share_connections: bool) -> Body
 
     thread = threading.Thread(target=work, name=f"step {call.name}", daemon=True)
     thread.start()
-    # One that awaits is cancelled in there, and is given a moment to end.
-    grace = GRACE if iscoroutinefunction(chosen(call)) else 0.0
+    # An async body is cancelled in its own thread, and has GRACE seconds to end.
+    grace = GRACE if iscoroutinefunction(body_of(call)) else 0.0
     try:
         interruptible(call.name, thread.join, [timeout.total_seconds() + grace])
     except BodyTimeout as over:
@@ -257,7 +268,7 @@ def _within(call: CallBody, timeout: timedelta, share_connections: bool) -> Body
     return timed_out(call)
 
 
-def _lend() -> dict[str, Any]:
+def _share_connections() -> dict[str, Any]:
     shared = {c.alias: c for c in connections.all(initialized_only=True)}
     for connection in shared.values():
         connection.inc_thread_sharing()

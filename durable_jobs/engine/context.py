@@ -41,7 +41,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
 
     def isEnabledFor(self, level: int) -> bool:  # the name is logging's
         """Tell whether a record of this level would be logged now."""
-        inside = body_calls.attempt.get() is not None
+        inside = body_calls.attempt_number.get() is not None
         if self._state.history.replaying and not inside:
             return False
         return super().isEnabledFor(level)
@@ -132,7 +132,7 @@ class RunContext:
     @property
     def attempt(self) -> int:
         """How often what is executing failed before: a body, or the function."""
-        inside = body_calls.attempt.get()
+        inside = body_calls.attempt_number.get()
         return self._state.run.attempt if inside is None else inside
 
     @property
@@ -162,10 +162,10 @@ class RunContext:
             for memo in state.history.unreplayed()
         ):
             return False
-        frame = StepCall(state, scope, Operation(id=id), key, None)
+        step = StepCall(state, scope, Operation(id=id), key, None)
         now = clock.now()
         state.recorder.defer(
-            frame.new_memo(PATCH, StepStatus.COMPLETED, started_at=now, ended_at=now)
+            step.new_memo(PATCH, StepStatus.COMPLETED, started_at=now, ended_at=now)
         )
         return True
 

@@ -45,7 +45,7 @@ def retries(ctx: AsyncContext) -> int:
 
 def inside_body() -> bool:
     """Tell whether this is called in the body of a step."""
-    return body_calls.attempt.get() is not None
+    return body_calls.attempt_number.get() is not None
 
 
 async def idle(ctx: AsyncContext) -> None:

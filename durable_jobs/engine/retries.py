@@ -75,7 +75,7 @@ def raised_by(state: AttemptState, record: Record) -> tuple[str, str]:
 
 
 def settle(
-    frame: StepCall,
+    step: StepCall,
     outcome: BodyOutcome,
     started: datetime,
     *,
@@ -87,29 +87,29 @@ def settle(
     error = outcome.error
     if error is None:
         try:
-            return (yield from frame.complete(outcome.value, started))
+            return (yield from step.complete(outcome.value, started))
         except (PayloadError, LimitExceeded) as refused:
-            raise (yield from give_up(frame, refused, started)) from None
-    with entered(frame.place):
-        retry_at = schedule(frame, error, started, retries, backoff, retry_on)
+            raise (yield from give_up(step, refused, started)) from None
+    with entered(step.place):
+        retry_at = schedule(step, error, started, retries, backoff, retry_on)
     if retry_at is None:
-        raise (yield from give_up(frame, error, started))
+        raise (yield from give_up(step, error, started))
     raise retry_at
 
 
-def give_up(frame: StepCall, error: BaseException, started: datetime | None) -> Plan:
+def give_up(step: StepCall, error: BaseException, started: datetime | None) -> Plan:
     """Record and log the failure of a step without a retry; return what to raise."""
     record = record_of(error)
-    raised = yield from frame.fail(record, started)
+    raised = yield from step.fail(record, started)
     if raised.__cause__ is not None:  # made again: whoever logs it needs the frames
         BaseException.with_traceback(raised.__cause__, exc_info(error)[2])
     if not issubclass(type(error), StepError):  # whose own step has logged it
-        told(frame, record, error)
+        told(step, record, error)
     return raised
 
 
 def told(
-    frame: StepCall,
+    step: StepCall,
     record: Record,
     error: BaseException,
     *,
@@ -118,19 +118,19 @@ def told(
 ) -> None:
     """Log a failed attempt of a step; ``number`` counts from 0."""
     if number is None:
-        number = 0 if frame.memo is None else frame.memo.attempt
+        number = 0 if step.memo is None else step.memo.attempt
     run_log.attempt_failed(
-        frame.state.run,
+        step.state.run,
         record,
         error,
         number + 1,
-        step=(frame.name, frame.key),
+        step=(step.name, step.key),
         due_at=due_at,
     )
 
 
 def schedule(
-    frame: StepCall,
+    step: StepCall,
     error: BaseException,
     started: datetime,
     retries: int | None = None,
@@ -140,8 +140,8 @@ def schedule(
     keep_waits: bool = False,
 ) -> Suspend | None:
     """Let a step wait for its next attempt; return what to raise, None without one."""
-    function = frame.state.function
-    attempt = frame.memo.attempt if frame.memo is not None else 0
+    function = step.state.function
+    attempt = step.memo.attempt if step.memo is not None else 0
     due = next_attempt(
         error,
         attempt,
@@ -152,31 +152,31 @@ def schedule(
     if due is None:
         return None
     record = record_of(error)
-    memo = frame.memo_as(
+    memo = step.memo_as(
         StepStatus.SCHEDULED,
         attempt=attempt + 1,
         error=record,
         due_at=due,
         started_at=started,
     )
-    run_id, ended, logs = frame.state.run.pk, clock.now(), frame.logged()
+    run_id, ended, logs = step.state.run.pk, clock.now(), step.logged()
 
     def along() -> None:
         steps.record_attempt(run_id, memo.key, attempt, record, started, ended, logs)
-        told(frame, record, error, number=attempt, due_at=due)
+        told(step, record, error, number=attempt, due_at=due)
 
     item = SuspendedStep(
         memo,
         [NewWait(kind=WaitKind.RETRY, due_at=due)],
-        replaces_waits=frame.memo is not None and not keep_waits,
+        replaces_waits=step.memo is not None and not keep_waits,
         effect=along,
     )
-    return frame.state.recorder.suspend_step(item, at_once=frame.scope.concurrent)
+    return step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)
 
 
-def not_due(frame: StepCall) -> bool:
+def not_due(step: StepCall) -> bool:
     """Tell whether a step still waits for its next attempt."""
-    memo = frame.memo
+    memo = step.memo
     return (
         memo is not None
         and memo.status == StepStatus.SCHEDULED

@@ -28,28 +28,28 @@ logger = logging.getLogger("durable_jobs")
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The function returned."""
+    """The function returned ``value``."""
 
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """The function raised."""
+    """The function raised ``error``."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """The function waits for something."""
+    """The function waits for a step."""
 
 
 AttemptOutcome = Returned | Raised | Suspended
 
 
 def settle(state: AttemptState, outcome: AttemptOutcome, *, plain: bool) -> None:
-    """Write what came of the attempt."""
+    """Record the outcome of an attempt: complete, fail, retry or suspend the run."""
     if state.history.divergence is not None:
         _pause_run(state.run, state.lease, state.history.divergence.message)
     elif isinstance(outcome, Suspended):
@@ -62,9 +62,9 @@ def settle(state: AttemptState, outcome: AttemptOutcome, *, plain: bool) -> None
 
 def _suspend(state: AttemptState) -> None:
     now = clock.now()
-    # What has seen a pause comes back at once, if the run was resumed meanwhile.
-    again = state.requeue or state.move_to_queue or state.recorder.paused
-    due_at = now if again else None
+    # A paused run is due at once, in case it was resumed during the attempt.
+    at_once = state.requeue or state.move_to_queue or state.recorder.paused
+    due_at = now if at_once else None
     queue = state.move_to_queue or state.function.queue
     status = runs.suspend(
         state.lease,
@@ -76,8 +76,8 @@ def _suspend(state: AttemptState) -> None:
         holds_slots=state.limited,
     )
     release.told(state.run, status)
-    for look in state.recorder.post_commit_checks:
-        look()
+    for check in state.recorder.post_commit_checks:
+        check()
     current_status = db.rows(Run).filter(pk=state.run.pk)
     if state.recorder.post_commit_checks:
         status = current_status.values_list("status", flat=True).get()
@@ -87,7 +87,7 @@ def _suspend(state: AttemptState) -> None:
 
 
 def _notify_later(state: AttemptState) -> None:
-    """Ask for a precise ring where a wait is short; the tick is the guarantee."""
+    """Schedule a wake-up message for the next due wait. The tick is the fallback."""
     times = [
         wait.due_at
         for item in state.recorder.suspended_steps
@@ -102,7 +102,7 @@ def _complete(state: AttemptState, value: Any, *, plain: bool) -> None:
     run = state.run
     reason, along = "", None
     if isinstance(value, BatchFailures):
-        value, reason, along = batch_failures.given_back(state, value)
+        value, reason, along = batch_failures.partial_failure(state, value)
     try:
         output = serialization.dumps(
             value,
@@ -117,7 +117,7 @@ def _complete(state: AttemptState, value: Any, *, plain: bool) -> None:
     if unmet:
         names = ", ".join(repr(memo.name) for memo in unmet[:10])
         logger.warning(
-            "Run %s of %s outcome without meeting %d recorded steps: %s.",
+            "Run %s of %s ended without reaching %d recorded steps: %s.",
             run.pk,
             run.function,
             len(unmet),
@@ -130,13 +130,13 @@ def _complete(state: AttemptState, value: Any, *, plain: bool) -> None:
 
 
 def _fail(state: AttemptState, error: BaseException) -> None:
-    """Call the function again later, or let the run fail."""
+    """Schedule another attempt of the function, or end the run as failed."""
     run, function = state.run, state.function
-    # Progress since the last failure of the body gives it its retries back.
+    # Progress since the last failure restores all retries.
     attempt = 0 if state.recorder.progress else run.attempt
     try:
         due = next_attempt(error, attempt, function.retries, function.backoff)
-    except ConfigurationError as wrong:  # by the user's own backoff
+    except ConfigurationError as wrong:  # raised by your project's backoff
         _end_failed(state, wrong)
         return
     if due is None:
@@ -164,9 +164,9 @@ def _end_failed(state: AttemptState, error: BaseException) -> None:
     record.pop("class", None)
     record.pop("args", None)
     reason, along = "", None
-    split = batch_failures.halves(state)
-    if split is not None:
-        reason, along = split
+    halves = batch_failures.split(state)
+    if halves is not None:
+        reason, along = halves
     end = End(
         RunStatus.FAILED,
         error=record,
@@ -174,7 +174,7 @@ def _end_failed(state: AttemptState, error: BaseException) -> None:
         exc_info=exc_info(error),
         step=raised_by(state, record),
     )
-    _end(state, end, plain=False, along=along, handled=split is None)
+    _end(state, end, plain=False, along=along, handled=halves is None)
 
 
 def _end(
@@ -187,20 +187,20 @@ def _end(
 ) -> None:
     """End the run. ``along`` is called in the same transaction.
 
-    Without ``handled``, what the run was for goes on elsewhere: no handler follows.
+    Without ``handled``, no handler starts: other runs continue the work of this one.
     """
-    bare = not state.function.cancel_on and not _limited(state)
+    no_limits = not state.function.cancel_on and not _limited(state)
     done = finish.finish(
         state.run,
         end,
         state.lease,
-        plain=plain and bare and along is None,
+        plain=plain and no_limits and along is None,
         along=along,
         handled=handled,
     )
     if not done:
-        # It was paused, or is not ours. A paused run ends when it is resumed: the
-        # function is called again, and returns.
+        # The run is paused, or its lease is lost. A paused run ends after it is
+        # resumed: its function is called again and returns.
         release.release(state.run, state.lease)
 
 
@@ -213,5 +213,5 @@ def _pause_run(run: Run, lease: Lease, reason: str) -> None:
     if run_actions.pause(run.pk, reason, lease):
         run_log.paused(run, reason)
         release.told(run, RunStatus.PAUSED, reason)
-    else:  # by somebody else; whoever resumes it finds the reason again
+    else:  # already paused; the next attempt finds the reason again
         release.release(run, lease)

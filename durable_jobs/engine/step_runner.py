@@ -46,7 +46,7 @@ class StepKind:
     """How a kind of step is done, and how its record answers."""
 
     plan: Callable[[StepCall, Any], Plan]
-    read: Callable[[StepCall, StepRecord], Any] = lambda frame, memo: answer(memo)
+    read: Callable[[StepCall, StepRecord], Any] = lambda step, memo: answer(memo)
 
 
 KINDS: dict[type[ops.Operation], StepKind] = {
@@ -76,20 +76,20 @@ class StepRunner:
 
     def __call__(self, operation: ops.Operation) -> Any:
         """Answer a step, or suspend the run."""
-        frame = self.frame(operation)
+        step = self.step_call(operation)
         kind = KINDS[type(operation)]
-        if frame.memo is not None and frame.memo.ended:
-            return kind.read(frame, frame.memo)
+        if step.memo is not None and step.memo.ended:
+            return kind.read(step, step.memo)
         try:
-            return drive(kind.plan(frame, operation), self.state)
+            return drive(kind.plan(step, operation), self.state)
         except Suspend:
-            frame.scope.whole.left = True
+            step.scope.whole.left = True
             raise
         except BaseException as error:
             self.state.end_if_over(error)
             raise
 
-    def frame(self, operation: ops.Operation) -> StepCall:
+    def step_call(self, operation: ops.Operation) -> StepCall:
         """Return the place of a step in the run, and what is recorded there."""
         place = self._place(operation.id)
         key = place.next_key(operation.id)
@@ -123,12 +123,10 @@ class StepRunner:
         place = self._place(name)
         key = place.next_key(name)
         if self.state.history.replay(key, name, GROUP) is None:
-            frame = StepCall(self.state, place, ops.Operation(id=name), key, None)
+            step = StepCall(self.state, place, ops.Operation(id=name), key, None)
             now = clock.now()
             self.state.recorder.defer(
-                frame.new_memo(
-                    GROUP, StepStatus.COMPLETED, started_at=now, ended_at=now
-                )
+                step.new_memo(GROUP, StepStatus.COMPLETED, started_at=now, ended_at=now)
             )
         with scope.entered(place.group(key)):
             yield
@@ -145,11 +143,11 @@ class AsyncStepRunner(StepRunner):
 
     def __call__(self, operation: ops.Operation) -> Any:
         """Return what answers a step when it is awaited; its place is taken now."""
-        frame = self.frame(operation)
+        step = self.step_call(operation)
         kind = KINDS[type(operation)]
-        if frame.memo is not None and frame.memo.ended:
-            return self._read(kind, frame, frame.memo)
-        return self._drive(frame.key, kind.plan(frame, operation))
+        if step.memo is not None and step.memo.ended:
+            return self._read(kind, step, step.memo)
+        return self._drive(step.key, kind.plan(step, operation))
 
     def told(self) -> None:
         """Let no step wait for its turn behind those that have ended."""
@@ -163,14 +161,14 @@ class AsyncStepRunner(StepRunner):
         """Wait until no step is at work."""
         await self._activity.idle()
 
-    async def _read(self, kind: StepKind, frame: StepCall, memo: StepRecord) -> Any:
-        await self._turns.take(frame.key)
+    async def _read(self, kind: StepKind, step: StepCall, memo: StepRecord) -> Any:
+        await self._turns.take(step.key)
         try:
-            return kind.read(frame, memo)
+            return kind.read(step, memo)
         except SynchronousOnlyOperation:
             # The result refers to rows, which an event loop's thread may not load.
             with self._activity.work():
-                return await sync_to_async(kind.read)(frame, memo)
+                return await sync_to_async(kind.read)(step, memo)
 
     async def _drive(self, key: str, plan: Plan) -> Any:
         # A step that began ends: who awaits it may be cancelled, its record is not

@@ -12,7 +12,7 @@ from django.db import connections
 
 from durable_jobs.engine import body_calls
 from durable_jobs.engine.attempt_state import AttemptState
-from durable_jobs.engine.awaitables import refused
+from durable_jobs.engine.awaitables import reject_awaitable
 from durable_jobs.engine.effects import (
     BodyOutcome,
     CallBody,
@@ -42,7 +42,7 @@ def drive(plan: Plan, state: AttemptState) -> Any:
 
 def _perform(effect: Effect, state: AttemptState) -> Any:
     if isinstance(effect, CallBody):
-        return body_calls.perform(effect, share_connections=not state.threads)
+        return body_calls.run_body(effect, share_connections=not state.threads)
     if isinstance(effect, RecordStep):
         return state.recorder.record(effect.memo, effect.scope)
     if isinstance(effect, CallBranch):
@@ -55,11 +55,11 @@ def _entered(effect: CallBranch) -> BodyOutcome:
     if iscoroutinefunction(effect.fn):
         # Steps of a def function cannot be awaited: this is a body, with none inside.
         call = CallBody(fn=effect.fn, name=effect.name, lines=effect.lines, own=True)
-        return body_calls.perform(call)
+        return body_calls.run_body(call)
     try:
         with kept(effect.lines):
-            outcome = checked(body_calls.attempted(effect.fn))
-        outcome = refused(outcome, f"Branch {effect.name!r}")
+            outcome = checked(body_calls.try_call(effect.fn))
+        outcome = reject_awaitable(outcome, f"Branch {effect.name!r}")
     except BaseException as error:
         if is_suspension(error):
             return BodyOutcome(error=Suspend())

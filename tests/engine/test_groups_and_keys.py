@@ -248,7 +248,7 @@ def test_a_step_that_the_code_no_longer_meets_is_kept_and_reported(
 
     assert run.result() == "done"
     assert run.steps.get(name="removed").output == "kept"
-    (record,) = [r for r in caplog.records if "without meeting" in r.getMessage()]
+    (record,) = [r for r in caplog.records if "without reaching" in r.getMessage()]
     assert "'removed'" in record.getMessage()
     assert str(run.pk) in record.getMessage()
 
@@ -281,7 +281,7 @@ def test_what_is_below_a_step_that_ended_counts_as_met(
     assert run.status == "completed"
     assert set(told) == {True}
     messages = [record.getMessage() for record in caplog.records]
-    assert not [message for message in messages if "without meeting" in message]
+    assert not [message for message in messages if "without reaching" in message]
     assert [message for message in messages if "went on" in message]
 
 

@@ -324,7 +324,7 @@ def test_what_lies_inside_branches_and_groups_is_not_reported(
     run = later(start(nested), "1h")
 
     assert run.result() == "done"
-    assert "without meeting" not in caplog.text
+    assert "without reaching" not in caplog.text
 
 
 def test_a_run_of_a_function_that_the_code_no_longer_has_stays_queued(

@@ -242,7 +242,7 @@ def test_a_batch_that_was_split_is_not_redriven(diary: Diary) -> None:
     diary.sends(3)
     diary.kit.run_until_idle()
     whole = Run.objects.order_by("pk").first()
-    assert "go on in two runs" in whole.reason
+    assert "continue in two runs" in whole.reason
     assert whole.redrive() is False
     assert count("failed") == 5
 

@@ -15,15 +15,15 @@ from durable_jobs.store.runs import SuspendedStep
 from durable_jobs.store.waits import NewWait
 
 
-def approve(frame: StepCall, operation: Approve) -> Plan:
+def approve(step: StepCall, operation: Approve) -> Plan:
     """Park until somebody decides, or the time is over."""
-    state = frame.state
+    state = step.state
     state.check_alive()
-    if frame.memo is not None:
+    if step.memo is not None:
         raise Suspend
     state.recorder.write(lambda: _look_up(operation))
     question = operation.question
-    memo = frame.memo_as(
+    memo = step.memo_as(
         StepStatus.WAITING, started_at=clock.now(), detail=dict(question)
     )
     rows = [
@@ -38,7 +38,7 @@ def approve(frame: StepCall, operation: Approve) -> Plan:
             NewWait(kind=WaitKind.TIMEOUT, due_at=memo.due_at, condition=nothing)
         )
     raise state.recorder.suspend_step(
-        SuspendedStep(memo, rows), at_once=frame.scope.concurrent
+        SuspendedStep(memo, rows), at_once=step.scope.concurrent
     )
     yield  # a plan is a generator, also one that calls nothing
 

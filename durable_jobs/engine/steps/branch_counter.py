@@ -19,18 +19,18 @@ ENDS = frozenset({StepStatus.COMPLETED, StepStatus.FAILED})
 class BranchCounter:
     """The branches of one step. ``scopes`` are those of the ones that go on."""
 
-    def __init__(self, frame: StepCall, operation: ops.Parallel) -> None:
-        self._memos = frame.state.history.memos
+    def __init__(self, step: StepCall, operation: ops.Parallel) -> None:
+        self._memos = step.state.history.memos
         self._operation = operation
         self.names = [name for name, _ in operation.branches]
         self.calls = [call for _, call in operation.branches]
-        self.keys = [ids.step_key(name, frame.key) for name in self.names]
+        self.keys = [ids.step_key(name, step.key) for name in self.names]
         #: The statuses of the branches that have ended, by index.
         self.ended: dict[int, str] = {}
         for index in self._indexes():
             self.note(index, self._memos.get(self.keys[index]))
         self.scopes: dict[int, Scope] = {
-            index: frame.scope.branch(self.keys[index])
+            index: step.scope.branch(self.keys[index])
             for index in self._indexes()
             if index not in self.ended
         }
@@ -84,14 +84,14 @@ class BranchCounter:
             if index not in self.ended:
                 scope.dropped = True
 
-    def verdict(self, frame: StepCall) -> StepRecord:
+    def verdict(self, step: StepCall) -> StepRecord:
         """Return the record of what the branches decided."""
         broken = self.broken()
-        return frame.memo_as(
+        return step.memo_as(
             StepStatus.FAILED if broken else StepStatus.COMPLETED,
             ended_at=clock.now(),
             output="null",
-            error=self._error(frame.name) if broken else None,
+            error=self._error(step.name) if broken else None,
             detail={
                 "named": self._operation.named,
                 "branches": self.names,

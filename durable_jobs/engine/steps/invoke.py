@@ -28,25 +28,25 @@ from durable_jobs.store.steps import StepRecord
 from durable_jobs.store.waits import NewWait
 
 
-def invoke(frame: StepCall, operation: ops.Invoke) -> Plan:
+def invoke(step: StepCall, operation: ops.Invoke) -> Plan:
     """Start a child with the wait for its end, in one transaction.
 
     If a run holds the child's key, the step waits for that run.
     """
-    if frame.memo is not None:
+    if step.memo is not None:
         raise Suspend
-    frame.state.begin(operation.id)
-    child, claim_count = _child(frame, operation.function, operation.data, INVOKE)
+    step.state.begin(operation.id)
+    child, claim_count = _child(step, operation.function, operation.data, INVOKE)
     now = clock.now()
     new = [NewWait(kind=WaitKind.CHILD, name=str(child.id))]
     if operation.limit is not None:
         message = f"Run {child.id} of {child.function.id} did not end in time."
         new.append(timeout_wait(operation.limit, "InvokeTimeout", message))
-    memo = frame.memo_as(
+    memo = step.memo_as(
         StepStatus.INVOKING, started_at=now, detail={"child": str(child.id)}
     )
     if claim_count:
-        return _invoke_once(frame, child, claim_count, memo, new)
+        return _invoke_once(step, child, claim_count, memo, new)
 
     def effect() -> None:
         start_runs.insert([child])
@@ -54,12 +54,12 @@ def invoke(frame: StepCall, operation: ops.Invoke) -> Plan:
 
     failpoint("step.before", operation.id)
     item = SuspendedStep(memo, new, effect=effect)
-    raise frame.state.recorder.suspend_step(item, at_once=frame.scope.concurrent)
+    raise step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)
     yield  # a plan is a generator, also one that calls nothing
 
 
 def _invoke_once(
-    frame: StepCall,
+    step: StepCall,
     child: NewRun,
     claim_count: Sequence[Claim],
     memo: StepRecord,
@@ -74,19 +74,19 @@ def _invoke_once(
         except DuplicateKeyError as error:
             return _failed(memo, error, "InvokeFailed")
         if not mine:
-            made = _joined(frame.state.run.pk, run, memo)
+            made = _joined(step.state.run.pk, run, memo)
         if not made.ended:
-            waits.register(frame.state.run.pk, memo.key, _for_run(new, run, mine))
+            waits.register(step.state.run.pk, memo.key, _for_run(new, run, mine))
         failpoint("step.body", memo.name)
         return made
 
     failpoint("step.before", memo.name)
-    memo = frame.state.recorder.record_with(effect)
+    memo = step.state.recorder.record_with(effect)
     failpoint("step.after", memo.name)
     if not memo.ended:
-        frame.state.recorder.waited = True
+        step.state.recorder.waited = True
         raise Suspend
-    frame.state.go_on()
+    step.state.go_on()
     return answer(memo)
 
 
@@ -118,25 +118,25 @@ def _for_run(new: Sequence[NewWait], run: Run, mine: bool) -> list[NewWait]:
     return [wait, *(one for one in new if one.kind != WaitKind.CHILD)]
 
 
-def start(frame: StepCall, operation: ops.StartRun) -> Plan:
+def start(step: StepCall, operation: ops.StartRun) -> Plan:
     """Start a run and record its id, in one transaction.
 
     If a run holds the key of the start, that run's id is recorded.
     """
-    frame.state.begin(operation.id)
-    child, claim_count = _child(frame, operation.function, operation.data, START)
+    step.state.begin(operation.id)
+    child, claim_count = _child(step, operation.function, operation.data, START)
     now = clock.now()
 
     def effect() -> StepRecord:
         try:
             run, _ = start_runs.start_once(child, claim_count)
         except DuplicateKeyError as error:
-            blank = frame.memo_as(StepStatus.FAILED, started_at=now)
+            blank = step.memo_as(StepStatus.FAILED, started_at=now)
             return _failed(blank, error, "StepFailed")
         failpoint("step.body", operation.id)
-        return _completed(frame, str(run.pk), now)
+        return _completed(step, str(run.pk), now)
 
-    return _recorded(frame, effect)
+    return _recorded(step, effect)
     yield  # a plan is a generator, also one that calls nothing
 
 
@@ -145,40 +145,40 @@ def _failed(memo: StepRecord, error: DuplicateKeyError, kind: str) -> StepRecord
     return memo.but(status=StepStatus.FAILED, error=record, ended_at=clock.now())
 
 
-def send_event(frame: StepCall, operation: ops.SendEvent) -> Plan:
+def send_event(step: StepCall, operation: ops.SendEvent) -> Plan:
     """Send events and record their ids, in one transaction."""
-    frame.state.begin(operation.id)
+    step.state.begin(operation.id)
     now = clock.now()
 
     def effect() -> StepRecord:
         sent = event_sender.send(operation.events, event_sender.STEP)
         failpoint("step.body", operation.id)
-        return _completed(frame, sent, now)
+        return _completed(step, sent, now)
 
-    return _recorded(frame, effect)
+    return _recorded(step, effect)
     yield  # a plan is a generator, also one that calls nothing
 
 
-def _recorded(frame: StepCall, effect: Callable[[], StepRecord]) -> Any:
+def _recorded(step: StepCall, effect: Callable[[], StepRecord]) -> Any:
     """Do something with the record of it, and return what every replay will see."""
-    failpoint("step.before", frame.name)
-    memo = frame.state.recorder.record_with(effect)
-    failpoint("step.after", frame.name)
-    frame.state.go_on()
+    failpoint("step.before", step.name)
+    memo = step.state.recorder.record_with(effect)
+    failpoint("step.after", step.name)
+    step.state.go_on()
     return answer(memo)
 
 
-def _completed(frame: StepCall, value: Any, started: Any) -> StepRecord:
-    return frame.memo_as(
+def _completed(step: StepCall, value: Any, started: Any) -> StepRecord:
+    return step.memo_as(
         StepStatus.COMPLETED,
-        output=frame.state.history.encode(value, frame.name),
+        output=step.state.history.encode(value, step.name),
         started_at=started,
         ended_at=clock.now(),
     )
 
 
 def _child(
-    frame: StepCall, function: Function | str, data: Any, parent_relation: str
+    step: StepCall, function: Function | str, data: Any, parent_relation: str
 ) -> tuple[NewRun, list[Claim]]:
     """Return the start of a child and the claims on its keys.
 
@@ -188,9 +188,9 @@ def _child(
     made = start_runs.call(
         target,
         data,
-        what=f"the data of step {frame.name!r}",
-        parent=frame.state.run,
-        parent_step=frame.key,
+        what=f"the data of step {step.name!r}",
+        parent=step.state.run,
+        parent_step=step.key,
         parent_relation=parent_relation,
     ).controlled()
     return made, start_runs.claims_of(made, data)

@@ -28,28 +28,28 @@ from durable_jobs.store.steps import StepRecord
 BRANCH = "branch"
 
 
-def parallel(frame: StepCall, operation: ops.Parallel) -> Plan:
+def parallel(step: StepCall, operation: ops.Parallel) -> Plan:
     """Drive the branches that have not ended, and record what they decide together."""
-    state = frame.state
+    state = step.state
     state.check_going()
-    if frame.memo is None:
-        frame.memo = frame.memo_as(StepStatus.RUNNING, started_at=clock.now())
-        state.recorder.defer(frame.memo)
-    tally = BranchCounter(frame, operation)
+    if step.memo is None:
+        step.memo = step.memo_as(StepStatus.RUNNING, started_at=clock.now())
+        state.recorder.defer(step.memo)
+    tally = BranchCounter(step, operation)
     state.history.replay_below(*(tally.keys[index] for index in tally.ended))
-    branches = [functools.partial(_branch, frame, tally, i) for i in tally.scopes]
+    branches = [functools.partial(_branch, step, tally, i) for i in tally.scopes]
     yield RunBranches(
         branches, operation.max_concurrency, tally.decided, tally.drop_losers
     )
     if not tally.decided():
         raise Suspend
     if tally.losers():
-        memo = state.recorder.write(lambda: _decide(frame, tally))
+        memo = state.recorder.write(lambda: _decide(step, tally))
     else:
-        memo = tally.verdict(frame)
-        yield from frame.write(memo)
+        memo = tally.verdict(step)
+        yield from step.write(memo)
     state.go_on()
-    return answer(frame, memo)
+    return answer(step, memo)
 
 
 class _BranchOperation(ops.Operation):
@@ -58,11 +58,11 @@ class _BranchOperation(ops.Operation):
     kind = BRANCH
 
 
-def _branch(frame: StepCall, tally: BranchCounter, index: int) -> Plan:
+def _branch(step: StepCall, tally: BranchCounter, index: int) -> Plan:
     """Drive one branch to its end or to where it waits; return whether it waits."""
     scope, started = tally.scopes[index], clock.now()
     with entered(scope):
-        inner = _begun(frame, tally, index, started)
+        inner = _begun(step, tally, index, started)
     if inner is None:
         return True
     call, name = tally.calls[index], tally.names[index]
@@ -75,10 +75,10 @@ def _branch(frame: StepCall, tally: BranchCounter, index: int) -> Plan:
 
 
 def _begun(
-    frame: StepCall, tally: BranchCounter, index: int, started: datetime
+    step: StepCall, tally: BranchCounter, index: int, started: datetime
 ) -> StepCall | None:
     """Return a branch as a step of its own; None when it is not to go on now."""
-    state = frame.state
+    state = step.state
     try:
         state.check_going()
     except Suspend:
@@ -86,7 +86,7 @@ def _begun(
     name, key = tally.names[index], tally.keys[index]
     inner = StepCall(
         state,
-        Scope(frame.key, concurrent=True, parent=frame.scope),
+        Scope(step.key, concurrent=True, parent=step.scope),
         _BranchOperation(id=name),
         key,
         state.history.replay(key, name, BRANCH),
@@ -116,14 +116,14 @@ def _record_branch(inner: StepCall, outcome: BodyOutcome, started: datetime) -> 
     return False
 
 
-def _decide(frame: StepCall, tally: BranchCounter) -> StepRecord:
+def _decide(step: StepCall, tally: BranchCounter) -> StepRecord:
     """Record what the branches came to, and cancel all that the others wait for.
 
     On the attempt's own thread, as all writes: no branch ends meanwhile.
     """
-    state = frame.state
+    state = step.state
     tally.drop_losers()
-    memo = tally.verdict(frame)
+    memo = tally.verdict(step)
     keys, parked = state.recorder.cancel(
         [tally.keys[index] for index in tally.losers()]
     )

@@ -20,9 +20,9 @@ from durable_jobs.statuses import StepStatus
 from durable_jobs.store.steps import StepRecord
 
 
-def answer(frame: StepCall, memo: StepRecord) -> Any:
+def answer(step: StepCall, memo: StepRecord) -> Any:
     """Return the results in the recorded choice, or raise ``ParallelError``."""
-    state, operation = frame.state, frame.operation
+    state, operation = step.state, step.operation
     assert isinstance(operation, ops.Parallel)
     state.history.replay_below(memo.key)
     if memo.status == StepStatus.FAILED:

@@ -11,8 +11,8 @@ from django.db import connections, transaction
 from durable_jobs import clock, serialization
 from durable_jobs.control_flow import let_pass
 from durable_jobs.definitions import operations as ops
-from durable_jobs.engine.awaitables import refusal
-from durable_jobs.engine.body_calls import stubbed
+from durable_jobs.engine.awaitables import awaitable_error
+from durable_jobs.engine.body_calls import stub_or_body
 from durable_jobs.engine.effects import BodyOutcome, CallBody, Plan, StepCall
 from durable_jobs.engine.retries import give_up, not_due, schedule, settle
 from durable_jobs.engine.suspend import BranchDiscarded, Suspend, own_writes
@@ -27,29 +27,29 @@ from durable_jobs.store.connection_state import AtomicGuard
 from durable_jobs.store.steps import StepRecord
 
 
-def run(frame: StepCall, operation: ops.RunStep) -> Plan:
+def run(step: StepCall, operation: ops.RunStep) -> Plan:
     """Call the body and record its result."""
-    frame.state.begin(operation.id, operation.queue)
-    if not_due(frame):
+    step.state.begin(operation.id, operation.queue)
+    if not_due(step):
         raise Suspend
     started = clock.now()
-    frame.given(operation.args, operation.kwargs)
-    frame.keep_lines(started)
+    step.given(operation.args, operation.kwargs)
+    step.keep_lines(started)
     if operation.at_most_once:
-        yield from _mark_started(frame, operation)
+        yield from _mark_started(step, operation)
     failpoint("step.before", operation.id)
     outcome = yield CallBody(
         fn=operation.fn,
         name=operation.id,
-        attempt=frame.memo.attempt if frame.memo is not None else 0,
+        attempt=step.memo.attempt if step.memo is not None else 0,
         args=operation.args,
         kwargs=operation.kwargs,
         timeout=operation.limit,
-        lines=frame.lines,
+        lines=step.lines,
     )
     failpoint("step.body", operation.id)
     result = yield from settle(
-        frame,
+        step,
         outcome,
         started,
         retries=0 if operation.at_most_once else operation.retries,
@@ -57,36 +57,36 @@ def run(frame: StepCall, operation: ops.RunStep) -> Plan:
         retry_on=operation.retry_on,
     )
     failpoint("step.after", operation.id)
-    frame.state.go_on()
+    step.state.go_on()
     return result
 
 
-def _mark_started(frame: StepCall, operation: ops.RunStep) -> Plan:
+def _mark_started(step: StepCall, operation: ops.RunStep) -> Plan:
     """Record that the only attempt begins; one that had begun was interrupted."""
-    if frame.memo is not None and frame.memo.status == StepStatus.RUNNING:
+    if step.memo is not None and step.memo.status == StepStatus.RUNNING:
         message = (
             f"Step {operation.id!r} may run at most once, and was interrupted: whether "
             f"its body had its effect is not known."
         )
-        begun = frame.memo.started_at
-        raise (yield from frame.fail_with("StepInterrupted", message, begun))
-    memo = frame.memo_as(StepStatus.RUNNING, started_at=clock.now())
-    yield from frame.write(memo)
+        begun = step.memo.started_at
+        raise (yield from step.fail_with("StepInterrupted", message, begun))
+    memo = step.memo_as(StepStatus.RUNNING, started_at=clock.now())
+    yield from step.write(memo)
 
 
-def atomic(frame: StepCall, operation: ops.Atomic) -> Plan:
+def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
     """Call the body and record its result in one transaction."""
     _check_atomic(operation)
-    frame.state.begin(operation.id)
-    if not_due(frame):
+    step.state.begin(operation.id)
+    if not_due(step):
         raise Suspend
     started = clock.now()
-    frame.given(operation.args, operation.kwargs)
-    frame.keep_lines(started)
+    step.given(operation.args, operation.kwargs)
+    step.keep_lines(started)
     failpoint("step.before", operation.id)
-    blank = frame.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
+    blank = step.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
     outcome: BodyOutcome = yield CallBody(
-        fn=functools.partial(_together, frame, operation, blank),
+        fn=functools.partial(_together, step, operation, blank),
         name=operation.id,
         attempt=blank.attempt,
         own=True,
@@ -95,17 +95,17 @@ def atomic(frame: StepCall, operation: ops.Atomic) -> Plan:
         error = outcome.error
         if type(error) is _Undone:
             error = error.error
-        suspend = schedule(frame, error, started)
-        raise suspend or (yield from give_up(frame, error, started))
+        suspend = schedule(step, error, started)
+        raise suspend or (yield from give_up(step, error, started))
     memo, status = outcome.value
-    frame.state.recorder.add_written(memo, status)
+    step.state.recorder.add_written(memo, status)
     failpoint("step.after", operation.id)
-    frame.state.go_on()
+    step.state.go_on()
     return serialization.loads(memo.output)
 
 
 def _together(
-    frame: StepCall, operation: ops.Atomic, blank: StepRecord
+    step: StepCall, operation: ops.Atomic, blank: StepRecord
 ) -> tuple[StepRecord, str]:
     """Lock the run, call the body, record: one commit, or nothing of it.
 
@@ -115,14 +115,14 @@ def _together(
     """
     with own_writes():
         with transaction.atomic(using=db.alias()):
-            status = steps.fence(frame.state.lease)
+            status = steps.fence(step.state.lease)
             failpoint("record.locked")
-            if not frame.scope.alive:
+            if not step.scope.alive:
                 raise BranchDiscarded  # who holds the lock sees what the others decided
-            text = _called(frame, operation)
-            logs = frame.logged()
+            text = _called(step, operation)
+            logs = step.logged()
             memo = blank.but(output=text, error=None, logs=logs, ended_at=clock.now())
-            steps.write(frame.state.run.pk, [memo])
+            steps.write(step.state.run.pk, [memo])
             failpoint("record.written", operation.id)
         failpoint("record.committed", operation.id)
     return memo, status
@@ -136,20 +136,20 @@ class _Undone(Exception):
         self.error = error
 
 
-def _called(frame: StepCall, operation: ops.Atomic) -> str:
+def _called(step: StepCall, operation: ops.Atomic) -> str:
     """Call the body and return its result as JSON text."""
-    fn = stubbed(operation.id, operation.fn)
+    fn = stub_or_body(operation.id, operation.fn)
     whose = f"The body of step {operation.id!r}"
     guard = AtomicGuard(db.connection(), whose, operation.using)
     try:
-        with kept(frame.lines):  # and not what the engine's own statements log
+        with kept(step.lines):  # and not what the engine's own statements log
             value = interruptible(operation.id, fn, operation.args, operation.kwargs)
         trouble = guard.end(whose)
         if trouble is not None:
             raise trouble
         if isinstance(value, Awaitable):
-            raise refusal(value, whose)
-        text = frame.state.history.encode(value, operation.id)
+            raise awaitable_error(value, whose)
+        text = step.state.history.encode(value, operation.id)
     except BaseException as error:
         let_pass(error)
         raise _Undone(error) from error

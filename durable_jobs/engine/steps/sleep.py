@@ -13,11 +13,11 @@ from durable_jobs.store.runs import SuspendedStep
 from durable_jobs.store.waits import NewWait
 
 
-def sleep(frame: StepCall, operation: ops.Sleep) -> Plan:
+def sleep(step: StepCall, operation: ops.Sleep) -> Plan:
     """Park until the time has come; a time that is past needs no parking."""
-    if frame.memo is not None:
+    if step.memo is not None:
         raise Suspend
-    frame.state.check_alive()
+    step.state.check_alive()
     now = clock.now()
     due = operation.until if operation.length is None else now + operation.length
     assert due is not None, "an operation has a length or an end"
@@ -25,9 +25,9 @@ def sleep(frame: StepCall, operation: ops.Sleep) -> Plan:
         msg = f"Expected step {operation.id!r} to end in 366 days at most, not {due}."
         raise ConfigurationError(msg)
     if due <= now:
-        yield from frame.complete(None, now)
-        frame.state.go_on()
+        yield from step.complete(None, now)
+        step.state.go_on()
         return None
-    memo = frame.memo_as(StepStatus.SLEEPING, due_at=due, started_at=now)
+    memo = step.memo_as(StepStatus.SLEEPING, due_at=due, started_at=now)
     item = SuspendedStep(memo, [NewWait(kind=WaitKind.SLEEP, due_at=due)])
-    raise frame.state.recorder.suspend_step(item, at_once=frame.scope.concurrent)
+    raise step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)

@@ -50,20 +50,20 @@ class WaitMatch:
     event: str = ""
 
 
-def wait(frame: StepCall, operation: Waiting) -> Plan:
+def wait(step: StepCall, operation: Waiting) -> Plan:
     """Look, park, and look again each time the run is woken."""
-    state = frame.state
+    state = step.state
     state.check_alive()
     named = _alternatives(operation)
-    if frame.memo is not None:
-        found = state.recorder.write(lambda: _look_again(frame, named))
+    if step.memo is not None:
+        found = state.recorder.write(lambda: _look_again(step, named))
         if found is None:
             raise Suspend
-        return _complete(frame, operation, found)
+        return _complete(step, operation, found)
     found = state.recorder.write(lambda: _true_already(named))
     if found is not None:
-        return _complete(frame, operation, found)
-    raise (yield from _park(frame, operation, named))
+        return _complete(step, operation, found)
+    raise (yield from _park(step, operation, named))
 
 
 def _alternatives(operation: Waiting) -> Mapping[str, AnyWait]:
@@ -75,11 +75,11 @@ def _alternatives(operation: Waiting) -> Mapping[str, AnyWait]:
 # Parking
 
 
-def _park(frame: StepCall, operation: Waiting, named: Mapping[str, AnyWait]) -> Plan:
+def _park(step: StepCall, operation: Waiting, named: Mapping[str, AnyWait]) -> Plan:
     """Register what is waited for; return what to raise."""
-    state = frame.state
-    memo = frame.memo_as(StepStatus.WAITING, started_at=clock.now())
-    rows = [_row(frame, branch, one) for branch, one in named.items()]
+    state = step.state
+    memo = step.memo_as(StepStatus.WAITING, started_at=clock.now())
+    rows = [_row(step, branch, one) for branch, one in named.items()]
     if operation.limit is not None:
         output = [None, None] if isinstance(operation, ops.WaitForAny) else None
         rows.append(
@@ -93,14 +93,12 @@ def _park(frame: StepCall, operation: Waiting, named: Mapping[str, AnyWait]) -> 
     item = SuspendedStep(memo, rows)
     signals = [one for one in named.values() if isinstance(one, SignalWait)]
     if signals:
-        return (yield from _park_signals(frame, item, signals))
-    check = _check_after_commit(frame, named)
-    return state.recorder.suspend_step(
-        item, at_once=frame.scope.concurrent, check=check
-    )
+        return (yield from _park_signals(step, item, signals))
+    check = _check_after_commit(step, named)
+    return state.recorder.suspend_step(item, at_once=step.scope.concurrent, check=check)
 
 
-def _row(frame: StepCall, branch: str, one: AnyWait) -> NewWait:
+def _row(step: StepCall, branch: str, one: AnyWait) -> NewWait:
     if isinstance(one, SignalWait):
         return NewWait(kind=WaitKind.SIGNAL, name=one.name, branch=branch)
     if isinstance(one, ModelWait):
@@ -111,21 +109,21 @@ def _row(frame: StepCall, branch: str, one: AnyWait) -> NewWait:
             branch=branch,
             due_at=clock.now() + model_waits.FIRST_LOOK,
         )
-    return _event_row(frame, branch, one)
+    return _event_row(step, branch, one)
 
 
-def _event_row(frame: StepCall, branch: str, one: EventWait) -> NewWait:
+def _event_row(step: StepCall, branch: str, one: EventWait) -> NewWait:
     condition: dict[str, Any] = {}
     match = ""
     if one.match is not None:
-        match = match_key(one.match, {"data": frame.state.run.data}) or ""
+        match = match_key(one.match, {"data": step.state.run.data}) or ""
         condition["match"] = one.match
     if callable(one.if_):
         condition["ask"] = True
     elif one.if_ is not None:
         condition["if"] = one.if_
         if one.match is None:
-            match = condition_keys.key_of(one.if_, frame.state.run.data)
+            match = condition_keys.key_of(one.if_, step.state.run.data)
     return NewWait(
         kind=WaitKind.EVENT,
         name=one.event,
@@ -138,10 +136,10 @@ def _event_row(frame: StepCall, branch: str, one: EventWait) -> NewWait:
 
 
 def _park_signals(
-    frame: StepCall, item: SuspendedStep, signals: list[SignalWait]
+    step: StepCall, item: SuspendedStep, signals: list[SignalWait]
 ) -> Plan:
     """Register at once: whether a name is free is known by its row alone."""
-    state = frame.state
+    state = step.state
     for one in signals:
         if one.on_conflict == "replace":
             take = functools.partial(send_signal.replace, one.name, state.run.pk)
@@ -152,14 +150,14 @@ def _park_signals(
         state.history.memos.pop(item.memo.key, None)
     names = ", ".join(repr(one.name) for one in signals)
     message = f"Another run waits for the signal {names} already."
-    return (yield from frame.fail_with("SignalTaken", message, item.memo.started_at))
+    return (yield from step.fail_with("SignalTaken", message, item.memo.started_at))
 
 
 # Looking
 
 
 def _check_after_commit(
-    frame: StepCall, named: Mapping[str, AnyWait]
+    step: StepCall, named: Mapping[str, AnyWait]
 ) -> Callable[[], None] | None:
     """Return the look that follows the commit of the waits, if one is needed.
 
@@ -173,15 +171,15 @@ def _check_after_commit(
     ]
     if not needed:
         return None
-    run_id, key = frame.state.run.pk, frame.key
+    run_id, key = step.state.run.pk, step.key
 
     def look() -> None:
-        failpoint("look.begin", frame.name)
+        failpoint("look.begin", step.name)
         rows = db.rows(Wait).filter(run_id=run_id, step=key)
         for row in rows.order_by("pk"):
             one = named.get(row.branch)
             if isinstance(one, EventWait) and one.since and row.kind == WaitKind.EVENT:
-                if _look_back(frame, row, one):
+                if _look_back(step, row, one):
                     return
                 waits.mark_checked(row)
             elif (
@@ -190,16 +188,16 @@ def _check_after_commit(
                 and _fresh(one) is not None
             ):
                 waits.wake([run_id])
-        failpoint("look.done", frame.name)
+        failpoint("look.done", step.name)
 
     return look
 
 
-def _look_back(frame: StepCall, row: Wait, one: EventWait) -> bool:
-    run = frame.state.run
-    consumed = _consumed(frame)
+def _look_back(step: StepCall, row: Wait, one: EventWait) -> bool:
+    run = step.state.run
+    consumed = _consumed(step)
     if not callable(one.if_):
-        return wait_matches.find_earlier_event(run, frame.key, row, consumed)
+        return wait_matches.find_earlier_event(run, step.key, row, consumed)
     came = wait_matches.earlier_matches(run, row, consumed)
     if came:
         with db.atomic():
@@ -209,9 +207,9 @@ def _look_back(frame: StepCall, row: Wait, one: EventWait) -> bool:
     return False  # the function itself decides
 
 
-def _consumed(frame: StepCall) -> list[str]:
+def _consumed(step: StepCall) -> list[str]:
     """Return the events that earlier waits of the run have taken."""
-    details = (memo.detail or {} for memo in frame.state.history.memos.values())
+    details = (memo.detail or {} for memo in step.state.history.memos.values())
     return [str(detail["event"]) for detail in details if detail.get("event")]
 
 
@@ -224,7 +222,7 @@ def _true_already(named: Mapping[str, AnyWait]) -> WaitMatch | None:
     return None
 
 
-def _look_again(frame: StepCall, named: Mapping[str, AnyWait]) -> WaitMatch | None:
+def _look_again(step: StepCall, named: Mapping[str, AnyWait]) -> WaitMatch | None:
     found = _true_already(named)
     if found is not None:
         return found
@@ -236,37 +234,37 @@ def _look_again(frame: StepCall, named: Mapping[str, AnyWait]) -> WaitMatch | No
     if not asking:
         return None
     rows = db.rows(Wait).filter(
-        run_id=frame.state.run.pk, step=frame.key, kind=WaitKind.EVENT
+        run_id=step.state.run.pk, step=step.key, kind=WaitKind.EVENT
     )
     for row in rows.order_by("pk"):
         one = asking.get(row.branch)
-        found = None if one is None else _among_its_own(frame, row, one)
+        found = None if one is None else _among_its_own(step, row, one)
         if found is not None:
             return found
     return None
 
 
-def _among_its_own(frame: StepCall, row: Wait, one: EventWait) -> WaitMatch | None:
+def _among_its_own(step: StepCall, row: Wait, one: EventWait) -> WaitMatch | None:
     """Look among the events that only the function itself can tell, or has to find."""
     unlooked = row.due_at is not None
     events = wait_matches.proposed(row)
     if unlooked:  # the attempt that registered the wait has not lived to look back
-        events += wait_matches.earlier_matches(frame.state.run, row, _consumed(frame))
+        events += wait_matches.earlier_matches(step.state.run, row, _consumed(step))
     for event in events:
-        if _holds(frame, one, event):
+        if _holds(step, one, event):
             return WaitMatch(row.branch, as_output(event), event.pk)
     if unlooked:
         waits.mark_checked(row)
     if events:
         with db.atomic():
-            waits.lock_runs([frame.state.run.pk])
+            waits.lock_runs([step.state.run.pk])
             wait_matches.dismiss(row, [event.pk for event in events])
     return None
 
 
-def _holds(frame: StepCall, one: EventWait, event: Event) -> bool:
+def _holds(step: StepCall, one: EventWait, event: Event) -> bool:
     condition = compile_match_and_condition(one.match, one.if_, one.event)
-    run = frame.state.run
+    run = step.state.run
     came = wait_matches.received(event)
     if not wait_matches.meets(run, came, {"match": one.match}):
         return False
@@ -286,25 +284,25 @@ def as_output(event: Event) -> dict[str, Any]:
     return wait_matches.received(event).as_dict() | {"data": event.data, "ts": event.ts}
 
 
-def _complete(frame: StepCall, operation: Waiting, found: WaitMatch) -> Any:
+def _complete(step: StepCall, operation: Waiting, found: WaitMatch) -> Any:
     several = isinstance(operation, ops.WaitForAny)
     value = [found.branch, found.value] if several else found.value
-    memo = frame.memo_as(
+    memo = step.memo_as(
         StepStatus.COMPLETED,
-        output=frame.state.history.encode(value, frame.name, own=True),
+        output=step.state.history.encode(value, step.name, own=True),
         due_at=None,
         ended_at=clock.now(),
         detail={"event": found.event, "branch": found.branch},
     )
-    recorded = frame.state.recorder.record_with(lambda: memo, drop_waits=True)
-    frame.state.go_on()
-    return answer(frame, recorded)
+    recorded = step.state.recorder.record_with(lambda: memo, drop_waits=True)
+    step.state.go_on()
+    return answer(step, recorded)
 
 
-def answer(frame: StepCall, memo: StepRecord) -> Any:
+def answer(step: StepCall, memo: StepRecord) -> Any:
     """Return events as events, and what ``wait_for_any`` found as a pair."""
     value = plain(memo)
-    operation = frame.operation
+    operation = step.operation
     if isinstance(operation, ops.WaitForAny):
         branch, inner = value or (None, None)
         # Recorded waits of code that has changed since are told by their value.

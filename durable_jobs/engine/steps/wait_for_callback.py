@@ -24,59 +24,59 @@ from durable_jobs.store.waits import NewWait
 SUBMITTED = {"submitted": True}
 
 
-def wait(frame: StepCall, operation: ops.WaitForCallback) -> Plan:
+def wait(step: StepCall, operation: ops.WaitForCallback) -> Plan:
     """Register, submit, park: an answer that comes while submitting is not lost."""
-    state = frame.state
+    state = step.state
     state.begin(operation.id)
-    if _submitted(frame.memo) or _not_due(frame.memo):
+    if _submitted(step.memo) or _not_due(step.memo):
         raise Suspend
-    if frame.memo is None:
-        memo = frame.memo_as(StepStatus.WAITING, started_at=clock.now())
+    if step.memo is None:
+        memo = step.memo_as(StepStatus.WAITING, started_at=clock.now())
         state.recorder.suspend_step(
             SuspendedStep(memo, _waits(operation)), at_once=True
         )
-        frame.memo = memo
+        step.memo = memo
     failpoint("step.before", operation.id)
     if operation.submit is not None:
-        yield from _submit(frame, operation)
+        yield from _submit(step, operation)
     failpoint("step.body", operation.id)
-    memo = frame.memo_as(
-        StepStatus.WAITING, detail=SUBMITTED, logs=frame.logged(), due_at=None
+    memo = step.memo_as(
+        StepStatus.WAITING, detail=SUBMITTED, logs=step.logged(), due_at=None
     )
-    yield from frame.write(memo)
+    yield from step.write(memo)
     failpoint("step.after", operation.id)
     raise Suspend
 
 
-def _submit(frame: StepCall, operation: ops.WaitForCallback) -> Plan:
+def _submit(step: StepCall, operation: ops.WaitForCallback) -> Plan:
     assert operation.submit is not None, "the caller has looked"
-    memo = frame.memo
+    memo = step.memo
     started = clock.now()
-    frame.keep_lines(started)
-    token = callbacks.token(frame.state.run.pk, frame.key)
+    step.keep_lines(started)
+    token = callbacks.token(step.state.run.pk, step.key)
     outcome = yield CallBody(
         fn=operation.submit,
         name=operation.id,
         attempt=memo.attempt if memo is not None else 0,
         # Not kept as the step's input: who has the token may answer.
         args=(Callback(token, _url(token)),),
-        lines=frame.lines,
+        lines=step.lines,
     )
     if outcome.error is None:
         return
-    suspend = schedule(frame, outcome.error, started, keep_waits=True)
+    suspend = schedule(step, outcome.error, started, keep_waits=True)
     if suspend is not None:
         raise suspend
     record = record_of(outcome.error)
-    failed = frame.memo_as(
+    failed = step.memo_as(
         StepStatus.FAILED,
         error=record,
-        logs=frame.logged(),
+        logs=step.logged(),
         due_at=None,
         ended_at=clock.now(),
     )
-    frame.state.recorder.record_with(lambda: failed, drop_waits=True)
-    told(frame, record, outcome.error)
+    step.state.recorder.record_with(lambda: failed, drop_waits=True)
+    told(step, record, outcome.error)
     answer(failed)
 
 

@@ -24,35 +24,35 @@ from durable_jobs.store.steps import StepRecord
 from durable_jobs.store.waits import NewWait
 
 
-def wait(frame: StepCall, operation: ops.WaitForCondition) -> Plan:
+def wait(step: StepCall, operation: ops.WaitForCondition) -> Plan:
     """Ask once if it is time; end, or park until the next time."""
-    state = frame.state
+    state = step.state
     state.begin(operation.id)
-    memo = frame.memo
+    memo = step.memo
     if memo is not None and memo.due_at is not None and memo.due_at > clock.now():
         raise Suspend
     asked = _Asked.of(operation, memo)
     started = memo.started_at if memo is not None else clock.now()
-    frame.keep_lines(clock.now(), asked.errors)
+    step.keep_lines(clock.now(), asked.errors)
     failpoint("step.before", operation.id)
     outcome = yield CallBody(
         fn=operation.check,
         name=operation.id,
         attempt=asked.errors,
         args=(serialization.own_copy(asked.state),),
-        lines=frame.lines,
+        lines=step.lines,
     )
     failpoint("step.body", operation.id)
     if outcome.error is not None:
-        return _failed(frame, asked, outcome.error, started)
+        return _failed(step, asked, outcome.error, started)
     if isinstance(outcome.value, Done):
-        return _end(frame, outcome.value.value, started)
+        return _end(step, outcome.value.value, started)
     asked.state, asked.errors = outcome.value, 0
     asked.attempts += 1
     if operation.max_attempts is not None and asked.attempts >= operation.max_attempts:
         message = f"The condition was not met in {asked.attempts} attempts."
         raise _fail(
-            frame,
+            step,
             {
                 "type": "ConditionTimeout",
                 "message": message,
@@ -64,7 +64,7 @@ def wait(frame: StepCall, operation: ops.WaitForCondition) -> Plan:
         pause = parse_duration(operation.every)
     else:
         pause = as_backoff(operation.backoff).delay(asked.attempts - 1, None)
-    raise _park(frame, asked, clock.now() + pause, started)
+    raise _park(step, asked, clock.now() + pause, started)
 
 
 class _Asked:
@@ -103,36 +103,36 @@ class _Asked:
 
 
 def _park(
-    frame: StepCall,
+    step: StepCall,
     asked: _Asked,
     due: datetime,
     started: datetime | None,
     along: Callable[[], None] | None = None,
 ) -> BaseException:
     try:
-        detail = asked.detail(frame.name)
-        frame.state.history.encode(asked.state, frame.name)
+        detail = asked.detail(step.name)
+        step.state.history.encode(asked.state, step.name)
     except (PayloadError, LimitExceeded) as refused:
-        return _fail(frame, record_of(refused), started)
+        return _fail(step, record_of(refused), started)
     waits = [NewWait(kind=WaitKind.POLL, due_at=due)]
     if asked.deadline is not None:
-        waits.append(_timeout(frame, asked.deadline))
-    memo = frame.memo_as(
+        waits.append(_timeout(step, asked.deadline))
+    memo = step.memo_as(
         StepStatus.WAITING,
         attempt=asked.attempts,
         detail=detail,
-        logs=frame.logged(),
+        logs=step.logged(),
         due_at=due,
         started_at=started,
     )
     item = SuspendedStep(
-        memo, waits, replaces_waits=frame.memo is not None, effect=along
+        memo, waits, replaces_waits=step.memo is not None, effect=along
     )
-    return frame.state.recorder.suspend_step(item, at_once=frame.scope.concurrent)
+    return step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)
 
 
-def _timeout(frame: StepCall, deadline: datetime) -> NewWait:
-    operation = frame.operation
+def _timeout(step: StepCall, deadline: datetime) -> NewWait:
+    operation = step.operation
     assert isinstance(operation, ops.WaitForCondition)
     length = format_duration(operation.limit or timedelta())
     message = f"The condition was not met within {length}."
@@ -145,55 +145,55 @@ def _timeout(frame: StepCall, deadline: datetime) -> NewWait:
 
 
 def _failed(
-    frame: StepCall, asked: _Asked, error: BaseException, started: datetime | None
+    step: StepCall, asked: _Asked, error: BaseException, started: datetime | None
 ) -> Any:
-    function = frame.state.function
+    function = step.state.function
     due = next_attempt(error, asked.errors, function.retries, function.backoff)
     if due is None:
-        raised = _fail(frame, record_of(error), started)
-        told(frame, record_of(error), error, number=asked.errors)
+        raised = _fail(step, record_of(error), started)
+        told(step, record_of(error), error, number=asked.errors)
         raise raised
     record, number, ended = record_of(error), asked.errors, clock.now()
-    logs = frame.logged()
+    logs = step.logged()
     asked.errors += 1
 
     def along() -> None:
-        run_id = frame.state.run.pk
-        steps.record_attempt(run_id, frame.key, number, record, started, ended, logs)
-        told(frame, record, error, number=number, due_at=due)
+        run_id = step.state.run.pk
+        steps.record_attempt(run_id, step.key, number, record, started, ended, logs)
+        told(step, record, error, number=number, due_at=due)
 
-    raise _park(frame, asked, due, started, along=along)
+    raise _park(step, asked, due, started, along=along)
 
 
-def _end(frame: StepCall, value: Any, started: datetime | None) -> Any:
-    text = frame.state.history.encode(value, frame.name)
-    memo = frame.memo_as(
+def _end(step: StepCall, value: Any, started: datetime | None) -> Any:
+    text = step.state.history.encode(value, step.name)
+    memo = step.memo_as(
         StepStatus.COMPLETED,
         output=text,
         error=None,
-        logs=frame.logged(),
+        logs=step.logged(),
         due_at=None,
         started_at=started,
         ended_at=clock.now(),
     )
-    frame.state.recorder.record_with(lambda: memo, drop_waits=True)
-    failpoint("step.after", frame.name)
-    frame.state.go_on()
+    step.state.recorder.record_with(lambda: memo, drop_waits=True)
+    failpoint("step.after", step.name)
+    step.state.go_on()
     return serialization.loads(text)
 
 
 def _fail(
-    frame: StepCall, record: dict[str, Any], started: datetime | None
+    step: StepCall, record: dict[str, Any], started: datetime | None
 ) -> BaseException:
     from durable_jobs.engine.errors import rebuild
 
-    memo = frame.memo_as(
+    memo = step.memo_as(
         StepStatus.FAILED,
         error=record,
-        logs=frame.logged(),
+        logs=step.logged(),
         due_at=None,
         started_at=started,
         ended_at=clock.now(),
     )
-    frame.state.recorder.record_with(lambda: memo, drop_waits=True)
-    return rebuild(record, frame.name, frame.key)
+    step.state.recorder.record_with(lambda: memo, drop_waits=True)
+    return rebuild(record, step.name, step.key)
