@@ -50,7 +50,6 @@ def test_every_test_of_a_fault_is_in_the_table() -> None:
 
 #: The files that are all about faults of the table.
 SUBJECTS = (
-    "apps_elsewhere",
     "broker_fails",
     "clocks",
     "database_fails",
@@ -59,6 +58,7 @@ SUBJECTS = (
     "deploys",
     "many_timers",
     "poison",
+    "remote_apps",
     "workers_die",
 )
 #: The other side of a row: it must not fire where nothing is wrong.

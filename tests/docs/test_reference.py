@@ -431,7 +431,7 @@ def test_every_verb_of_durable_runs_has_its_row() -> None:
 
 
 def test_every_finding_of_the_doctor_has_its_row() -> None:
-    source = (PACKAGE / "scheduling" / "doctor.py").read_text()
+    source = (PACKAGE / "maintenance" / "doctor.py").read_text()
     known = set(re.findall(r'(?:check=|else |_found\(\s*)"([\w-]+)"', source))
     known |= {fault.name for fault in VIOLATIONS}
     text = section(reference("commands"), "durable_doctor")

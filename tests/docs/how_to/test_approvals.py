@@ -55,7 +55,7 @@ def test_decide_on_a_page_of_your_own(run_example, shop):
     run_example()
 
     @durable.function
-    def refund(ctx: durable.Context) -> dict:
+    def refund(ctx):
         title = "Refund order 7"
         return ctx.step.approve("owner", title=title, permission="shop.change_order")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from decimal import Decimal
 
@@ -166,19 +165,12 @@ def test_queues(run_example, shop):
 
 
 @section("Log")
-def test_log(run_example, shop, kit):
+def test_log(run_example, shop, kit, caplog):
     run_example()
-    seen = []
-    handler = logging.Handler()
-    handler.emit = lambda record: seen.append((record.getMessage(), record.run_id))
-    log = logging.getLogger("durable_jobs.run")
-    log.addHandler(handler)
-    log.setLevel("INFO")
-    run = shop.talkative.enqueue()
-    kit.advance("1s")
-    log.removeHandler(handler)
-    log.setLevel("NOTSET")
-    assert seen == [
+    with caplog.at_level("INFO", "durable_jobs.run"):
+        run = shop.talkative.enqueue()
+        kit.advance("1s")
+    assert [(record.message, vars(record)["run_id"]) for record in caplog.records] == [
         (f"[run {run.pk}] said once", str(run.pk)),
         (f"[run {run.pk}] said once too", str(run.pk)),
-    ], seen
+    ]
