@@ -169,7 +169,7 @@ def plans() -> Iterator[Plan]:
     assert backlog is not None
     yield _plan("claim", {"durable_run_ready"}, *_claim(claim._CLAIM))
     first_of_each = _claim(claim._CLAIM_ONE_PER_FUNCTION, times=3)
-    yield _plan("claim of heads", {"durable_run_head"}, *first_of_each)
+    yield _plan("claim of heads", {"durable_run_ready_function"}, *first_of_each)
     arrival = backlogs.arrived(registry.ids(), now)[:FEW]
     yield _plan("arrival", {"durable_run_arrived"}, *_sql(arrival))
     active = Backlog.objects.filter(queue="default", active=True, eligible_at__lte=now)
@@ -179,7 +179,7 @@ def plans() -> Iterator[Plan]:
     heads = backlogs.waiting(backlog.pk).only(
         "id", "function", "flow", "backlog", "run_order"
     )
-    yield _plan("heads of a line", {"durable_run_lane"}, *_sql(heads[:FEW]))
+    yield _plan("heads of a line", {"durable_run_backlog"}, *_sql(heads[:FEW]))
 
 
 def _claim(statement: str, times: int = 1) -> tuple[str, list[Any]]:

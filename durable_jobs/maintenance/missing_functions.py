@@ -69,7 +69,7 @@ def _judge(known: set[str]) -> int:
     for row in rows:
         if row.function in known | there or not _live(row.function):
             over.append(row.function)
-        elif not row.told and clock.now() - row.since >= settings.UNKNOWN_AFTER:
+        elif not row.warned and clock.now() - row.since >= settings.UNKNOWN_AFTER:
             count += _tell(row.function, clock.now() - row.since)
     if over:
         workers.found(over)
@@ -83,8 +83,8 @@ def _live(function: str) -> bool:
 
 def _tell(function: str, length: timedelta) -> int:
     """Warn of a function without a worker: once, whichever process ticks."""
-    rows = workers.missing().filter(function=function, told=False)
-    told = rows.update(told=True)
+    rows = workers.missing().filter(function=function, warned=False)
+    told = rows.update(warned=True)
     if told:
         logger.warning(
             "No worker has had the function %r for %s: its runs stay queued. Deploy "

@@ -57,7 +57,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('function', models.CharField(max_length=300, primary_key=True, serialize=False)),
                 ('since', models.DateTimeField()),
-                ('told', models.BooleanField(default=False)),
+                ('warned', models.BooleanField(default=False)),
             ],
             options={
                 'verbose_name': 'missing function',
@@ -215,7 +215,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'run',
                 'verbose_name_plural': 'runs',
-                'permissions': [('view_payload', 'Can see payloads'), ('start_run', 'Can start runs'), ('cancel_run', 'Can cancel runs'), ('pause_run', 'Can pause runs'), ('resume_run', 'Can resume runs'), ('retry_run', 'Can let runs try again at once'), ('rerun_run', 'Can run runs again'), ('edit_run', 'Can run runs again with other data'), ('redrive_run', 'Can let ended runs go on'), ('wake_run', 'Can end the sleeps of runs'), ('answer_run', 'Can end the waits of runs with a value')],
+                'permissions': [('view_payload', 'Can see payloads'), ('start_run', 'Can start runs'), ('cancel_run', 'Can cancel runs'), ('pause_run', 'Can pause runs'), ('resume_run', 'Can resume runs'), ('retry_run', 'Can retry runs at once'), ('rerun_run', 'Can rerun runs'), ('edit_run', 'Can rerun runs with other data'), ('redrive_run', 'Can redrive runs'), ('wake_run', 'Can wake runs'), ('answer_run', 'Can answer waits')],
             },
         ),
         migrations.CreateModel(
@@ -429,7 +429,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'backlog',
                 'verbose_name_plural': 'backlogs',
-                'indexes': [models.Index(models.F('queue'), models.F('eligible_at'), models.F('promoted_count'), models.F('id'), condition=models.Q(('active', True)), name='durable_backlog_active'), models.Index(models.F('blocked_on'), models.F('eligible_at'), models.F('promoted_count'), condition=models.Q(('blocked_on__isnull', False)), name='durable_backlog_blocked'), models.Index(models.F('function'), name='durable_backlog_function'), models.Index(models.F('eligible_at'), condition=models.Q(('active', False)), name='durable_backlog_turn')],
+                'indexes': [models.Index(models.F('queue'), models.F('eligible_at'), models.F('promoted_count'), models.F('id'), condition=models.Q(('active', True)), name='durable_backlog_active'), models.Index(models.F('blocked_on'), models.F('eligible_at'), models.F('promoted_count'), condition=models.Q(('blocked_on__isnull', False)), name='durable_backlog_blocked'), models.Index(models.F('function'), name='durable_backlog_function'), models.Index(models.F('eligible_at'), condition=models.Q(('active', False)), name='durable_backlog_inactive')],
             },
         ),
         migrations.CreateModel(
@@ -452,11 +452,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='run',
-            index=models.Index(models.F('queue'), models.F('function'), models.F('run_order'), models.F('id'), condition=models.Q(('backlog__isnull', True), ('status', 'queued')), name='durable_run_head'),
+            index=models.Index(models.F('queue'), models.F('function'), models.F('run_order'), models.F('id'), condition=models.Q(('backlog__isnull', True), ('status', 'queued')), name='durable_run_ready_function'),
         ),
         migrations.AddIndex(
             model_name='run',
-            index=models.Index(models.F('backlog'), models.F('run_order'), models.F('id'), condition=models.Q(('backlog__isnull', False), ('status', 'queued')), name='durable_run_lane'),
+            index=models.Index(models.F('backlog'), models.F('run_order'), models.F('id'), condition=models.Q(('backlog__isnull', False), ('status', 'queued')), name='durable_run_backlog'),
         ),
         migrations.AddIndex(
             model_name='run',
@@ -464,7 +464,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='run',
-            index=models.Index(models.F('queue'), condition=models.Q(('backlog__isnull', True), ('flow__isnull', False), ('status', 'queued')), name='durable_run_through'),
+            index=models.Index(models.F('queue'), condition=models.Q(('backlog__isnull', True), ('flow__isnull', False), ('status', 'queued')), name='durable_run_promoted'),
         ),
         migrations.AddIndex(
             model_name='run',

@@ -1,7 +1,7 @@
 """Runs, steps and events as Django models.
 
-Read them with the ORM. They are written by the store alone: the methods of ``Run`` and
-of its queryset are the public way to change them.
+Read the rows with the ORM. Only ``store`` writes them. To change a run, use the methods
+of ``Run`` and of its queryset.
 """
 
 from __future__ import annotations

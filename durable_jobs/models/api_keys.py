@@ -1,4 +1,4 @@
-"""The keys with which programs use the HTTP API."""
+"""API keys."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from django.utils.translation import gettext_lazy as _
 
 
 class ApiKey(models.Model):
-    """What a program shows to use the API: kept as a digest alone.
+    """A key for the HTTP API. Only a digest of the key is stored.
 
-    ``prefix`` is how its text begins, for people to tell keys apart. ``scopes`` are
-    what it may do. ``events`` are prefixes of the names that it may send, all when
-    empty. ``owner`` is the primary key of the user in whose name it acts.
+    ``prefix`` is the beginning of the key, so that people can tell keys apart.
+    ``scopes`` are the allowed actions. ``events`` are prefixes of the event names that
+    the key may send; an empty list allows all names. ``owner`` is the primary key of
+    the user in whose name the key acts.
     """
 
     id = models.BigAutoField(primary_key=True)

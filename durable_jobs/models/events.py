@@ -1,4 +1,4 @@
-"""Events, and the keys that keep repeats from starting anything twice."""
+"""Events, and the idempotency keys that prevent duplicate starts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from durable_jobs.models.fields import PayloadField, PayloadQuerySet
 
 
 class EventQuerySet(PayloadQuerySet["Event"]):
-    """Events."""
+    """A queryset of events."""
 
 
 class Event(models.Model):
     """An event. ``pending`` is true until it has been matched against waiting steps.
 
-    ``depth`` is how many events and runs, one caused by the other, led to it.
+    ``depth`` is the length of the chain of events and runs that caused the event.
     """
 
     id = models.CharField(primary_key=True, max_length=255, editable=False)
@@ -30,7 +30,7 @@ class Event(models.Model):
     received_at = models.DateTimeField()
     source = models.CharField(max_length=50, blank=True, default="")
     pending = models.BooleanField(default=True)
-    #: How far the router is, where one turn was not enough; see ``events.routing``.
+    #: How far the router is, if one pass was not enough; see ``events.routing``.
     routing = models.JSONField(null=True)
     route_after = models.DateTimeField(null=True)
     depth = models.SmallIntegerField(default=0, db_default=0)
@@ -55,7 +55,7 @@ class Event(models.Model):
 
 
 class IdempotencyKey(models.Model):
-    """A key under which a function was started, until it may be used again."""
+    """A key with which a function was started. It may be used again when expired."""
 
     id = models.BigAutoField(primary_key=True)
     function = models.CharField(max_length=300)

@@ -1,7 +1,7 @@
-"""Columns that give back what was put in, type for type, decoded when it is read.
+"""Model fields for payloads, which return values with their types when they are read.
 
-Loading a row decodes nothing: a payload may name a class or a row that this process
-cannot load, and the row is then still to be claimed, cancelled and shown.
+Loading a row decodes no payload. A payload may name a class or a row that this process
+cannot load, and the run must still be claimed, cancelled and shown.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from durable_jobs.serialization.stored import EncodedJSON, StoredPayload
 
 
 def payload(row: models.Model, name: str) -> Any:
-    """Return a payload for code that acts on it; raise what keeps it from being read.
+    """Return a payload for code that acts on it; raise the error if it is unreadable.
 
-    A reference to a row that is gone is no error: such a payload comes as it is stored.
+    If the payload refers to a deleted row, return the stored JSON.
     """
     value = row.__dict__.get(name)
     if not isinstance(value, StoredPayload):
@@ -36,9 +36,9 @@ def payload(row: models.Model, name: str) -> Any:
 
 
 class _Payload(DeferredAttribute):
-    """Decodes a payload when it is first read, and keeps the value.
+    """Decode a payload when it is first read, and keep the value.
 
-    One that cannot be read is given as it is stored, each time until it can.
+    If the payload is unreadable, return the stored JSON, and try again on each read.
     """
 
     def __get__(self, instance: Any, cls: Any = None) -> Any:
@@ -57,39 +57,36 @@ class _Payload(DeferredAttribute):
 
 
 class _PayloadColumn:
-    """What the two kinds of columns share."""
+    """What both payload fields share."""
 
     descriptor_class: type[Any] = _Payload
 
     def pre_save(self, instance: models.Model, add: bool) -> Any:
-        """Write what was not read as it is stored."""
-        value = instance.__dict__.get(self.attname)  # type: ignore[attr-defined]  # of the field
-        return (
-            value
-            if isinstance(value, StoredPayload)
-            else getattr(instance, self.attname)
-        )  # type: ignore[attr-defined]  # of the field
+        """Return the stored payload if it was not read, else the value."""
+        name: str = self.attname  # type: ignore[attr-defined]  # of the field
+        value = instance.__dict__.get(name)
+        return value if isinstance(value, StoredPayload) else getattr(instance, name)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Keep what the database gives until it is read."""
+        """Wrap the stored JSON, which is decoded on the first read."""
         if value is None:
             return None
         stored = StoredPayload(value)
-        # What is not the column itself (a part of it, say) is asked for by itself.
+        # An expression on the column, such as a key of it, has no descriptor.
         lazy = expression is None or isinstance(expression, Col)
         return stored if lazy else stored.shown()
 
 
 class PayloadField(_PayloadColumn, models.JSONField):
-    """JSON written and read through the project's codec; null is SQL NULL.
+    """JSON that the codec encodes and decodes; None is SQL NULL.
 
-    Lookups see the stored JSON, so ``data__order_id=7`` works as on a ``JSONField``.
+    Lookups use the stored JSON: ``data__order_id=7`` works as on a ``JSONField``.
     """
 
     def get_db_prep_value(
         self, value: Any, connection: Any, prepared: bool = False
     ) -> Any:
-        """Encode the value; expressions and None pass as they are."""
+        """Encode the value; leave expressions and None unchanged."""
         if isinstance(value, StoredPayload):
             value = value.tree()
         elif isinstance(value, EncodedJSON):
@@ -111,13 +108,13 @@ class PayloadField(_PayloadColumn, models.JSONField):
 
 
 class PayloadTextField(_PayloadColumn, models.TextField):
-    """JSON as text: the order of a dict's keys comes back, which binary JSON loses.
+    """JSON as text, which keeps the order of a dict's keys; binary JSON loses it.
 
-    For what code sees first as it made it, and then again as it was stored.
+    A replay must return the same value as the first execution did.
     """
 
     def get_prep_value(self, value: Any) -> Any:
-        """Encode the value; text that went through the codec passes."""
+        """Encode the value, unless it is encoded already."""
         if value is None or isinstance(value, EncodedJSON):
             return value
         if isinstance(value, StoredPayload):
@@ -134,38 +131,38 @@ M = TypeVar("M", bound=models.Model)
 
 
 class PayloadQuerySet(models.QuerySet[M], Generic[M]):
-    """Rows with payloads; ``values()`` and ``values_list()`` give these decoded."""
+    """A queryset whose ``values()`` and ``values_list()`` decode payloads."""
 
-    if not TYPE_CHECKING:  # the stubs know better what these return
+    if not TYPE_CHECKING:  # the types in the stubs are more precise
 
         def values(self, *fields: Any, **expressions: Any) -> Any:
-            """Return dicts."""
-            return self._read(super().values(*fields, **expressions), fields)
+            """Return dicts with decoded payloads."""
+            return self._decode(super().values(*fields, **expressions), fields)
 
         def values_list(self, *fields: Any, **options: Any) -> Any:
-            """Return tuples, or single values."""
-            return self._read(super().values_list(*fields, **options), fields)
+            """Return tuples or single values with decoded payloads."""
+            return self._decode(super().values_list(*fields, **options), fields)
 
-    def _read(self, rows: Any, fields: tuple[Any, ...]) -> Any:
+    def _decode(self, rows: Any, fields: tuple[Any, ...]) -> Any:
         names = {
             field.name
             for field in self.model._meta.concrete_fields
             if isinstance(field, _PayloadColumn)
         }
         if not fields or any(str(field) in names for field in fields):
-            rows._iterable_class = _reading(rows._iterable_class)
+            rows._iterable_class = _decoding(rows._iterable_class)
         return rows
 
 
 @functools.cache
-def _reading(kind: type[Any]) -> type[Any]:
-    """Return a way to iterate over rows that decodes the payloads in them."""
+def _decoding(kind: type[Any]) -> type[Any]:
+    """Return a subclass of a Django iterable that decodes payloads."""
 
-    class Reading(kind):  # type: ignore[misc]  # one of several classes of Django's
+    class DecodingIterable(kind):  # type: ignore[misc]  # one of several classes of Django's
         def __iter__(self) -> Iterator[Any]:
             return map(_shown, super().__iter__())
 
-    return Reading
+    return DecodingIterable
 
 
 def _shown(row: Any) -> Any:

@@ -1,7 +1,8 @@
-"""Flow control as rows: limits in use, who holds their slots, and who waits in line.
+"""Flow control: limits in use, their slots, backlogs, event windows and pauses.
 
-Rows of these are written inside an admission, one at a time; see ``flow``. Only a run's
-end, or its rest, marks its slots as released by itself.
+Only an admission writes limits, slots and backlogs, and only one admission runs at a
+time; see ``flow_control``. The exception: the end or the suspension of a run marks its
+slots as released.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from durable_jobs.models.runs import Run
 
 
 class Limit(models.Model):
-    """One limit for one key, since it was first used.
+    """One limit for one key. The row is created when the limit is first used.
 
-    ``name`` is a digest of control, function (or account) and key. ``override`` is an
-    operator's limit instead of the declared one. ``tat`` is a throttle's theoretical
-    arrival time. ``asked``: the limit comes from a callable; ``trouble`` says why it is
-    not known.
+    ``name`` is a digest of control, function (or account) and key. ``override``
+    replaces the declared limit. ``tat`` is the theoretical arrival time of a throttle.
+    ``is_dynamic``: a callable returns the limit; ``error`` is the error of its last
+    call.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -42,14 +43,14 @@ class Limit(models.Model):
         indexes: ClassVar = [models.Index("used_at", name="durable_limit_used")]
 
     def __str__(self) -> str:
-        # Without the key, which is for those alone who may see payloads.
+        # Without the key, which only users with access to payloads may see.
         return f"{self.control} of {self.function or 'account'}"
 
 
 class Slot(models.Model):
-    """A run's place at a limit, until it is released.
+    """One use of a limit by a run, until it is released.
 
-    ``steps``: held while the run executes, not to its end.
+    ``steps``: the run holds the slot only while it executes, and not until its end.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -89,10 +90,12 @@ class Slot(models.Model):
 
 
 class Backlog(models.Model):
-    """Queued runs that pass the same limits, in line one behind the other.
+    """The queue of runs behind the same limits and keys.
 
-    ``active``: its first run may try, from ``turn`` on; a backlog that was let through
-    goes behind the others. Else it is empty, or paused, or waits for ``blocked_on``.
+    ``active``: the admission may promote its first run from ``eligible_at`` on. Active
+    backlogs are served round-robin, in the order of ``eligible_at`` and
+    ``promoted_count``. An inactive backlog is empty or paused, or it waits for the
+    limit ``blocked_on``.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -133,9 +136,11 @@ class Backlog(models.Model):
                 condition=Q(blocked_on__isnull=False),
             ),
             models.Index("function", name="durable_backlog_function"),
-            # Of idle ones alone: no plan may go through them to those in turn.
+            # Only of inactive backlogs, so that no plan uses it for active ones.
             models.Index(
-                "eligible_at", name="durable_backlog_turn", condition=Q(active=False)
+                "eligible_at",
+                name="durable_backlog_inactive",
+                condition=Q(active=False),
             ),
         ]
 
@@ -144,7 +149,7 @@ class Backlog(models.Model):
 
 
 class RateLimitHit(models.Model):
-    """A start that a rate limit has let in."""
+    """A start that counts in the window of a rate limit."""
 
     id = models.BigAutoField(primary_key=True)
     limit = models.ForeignKey(
@@ -166,11 +171,11 @@ class RateLimitHit(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"admission at {self.at}"
+        return f"hit at {self.at}"
 
 
 class EventWindow(models.Model):
-    """Events that are being gathered for one run, by function and key."""
+    """An open window that buffers events for one run, per function and key."""
 
     id = models.BigAutoField(primary_key=True)
     name = models.CharField(max_length=40, unique=True)
@@ -193,10 +198,9 @@ class EventWindow(models.Model):
 
 
 class BufferedEvent(models.Model):
-    """An event on its way to a run that has several, or in one.
+    """An event in an event window, or in the batch of a run.
 
-    Neither ``window`` nor ``run``: it has just come. ``attempt`` counts the batches
-    that gave it back.
+    An event without ``window`` and ``run`` has not been assigned to a window yet.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -253,9 +257,9 @@ class BufferedEvent(models.Model):
 
 
 class Pause(models.Model):
-    """What an operator has paused: a function, one key of it, or a queue.
+    """A paused function, key of a function, or queue.
 
-    With ``skip``, what comes meanwhile is recorded as skipped; else it is kept.
+    With ``skip``, new runs are recorded as skipped; otherwise they stay queued.
     """
 
     FUNCTION, KEY, QUEUE = "function", "key", "queue"

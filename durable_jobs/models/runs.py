@@ -1,4 +1,4 @@
-"""Runs: one execution of a durable function, over all its attempts."""
+"""Runs, and the model instances that runs were started for."""
 
 from __future__ import annotations
 
@@ -23,50 +23,53 @@ if TYPE_CHECKING:
 
 
 class AdmissionState(models.IntegerChoices):
-    """Where a queued run stands that no admission has looked at yet."""
+    """The ``backlog`` of a queued run that waits for the next admission.
 
-    NEW = -1, _("to be started")
-    RESUMED = -2, _("to go on")
-    #: It was let in, and left its line: a person has paused it.
-    REQUEUED = -3, _("to stand in line again")
+    The values are negative, so that they differ from the id of any ``Backlog``.
+    """
+
+    NEW = -1, _("new")
+    RESUMED = -2, _("resumed")
+    #: The run was admitted and left its backlog, because it was paused for example.
+    REQUEUED = -3, _("requeued")
 
 
 class RunQuerySet(PayloadQuerySet["Run"]):
-    """Runs, with the actions that a person uses on many at once."""
+    """A queryset of runs with actions on all of them."""
 
     def live(self) -> RunQuerySet:
         """Return the runs that have not ended."""
         return self.filter(status__in=sorted(LIVE))
 
     def cancel(self, reason: str = "") -> int:
-        """Cancel each run; return how many this call ended."""
+        """Cancel each run; return the number of runs that this call ended."""
         return sum(run.cancel(reason=reason) for run in self.iterator())
 
     def rerun(self) -> list[Run]:
-        """Start each run again, as a new one; return the new runs."""
+        """Start each run again as a new run; return the new runs."""
         return [run.rerun() for run in list(self)]
 
     def redrive(self, rate: Throttle | None = None) -> int:
-        """Let each failed or cancelled run go on; return how many do.
+        """Redrive each failed or cancelled run; return the number of redriven runs.
 
-        ``rate``: at once the first ``burst`` of them, then one each ``per / limit``.
+        With ``rate``, the first ``burst`` runs start at once, and then one run each
+        ``per / limit``.
         """
         return runtime().redrive_all(list(self.order_by("pk")), rate)
 
 
 class Run(models.Model):
-    """One execution of a durable function.
+    """One execution of a durable function, over all its attempts.
 
-    ``error`` is ``{"type", "message", "traceback"}``; ``trigger`` is the name of the
-    event that started it; ``due_at`` is when it may be claimed,
-    ``place`` its place among those that may: the time it came, less its priority.
+    ``error`` is ``{"type", "message", "traceback"}``. ``trigger`` is the name of the
+    event that started the run. The run may be claimed from ``due_at`` on, in the order
+    of ``run_order``: the queued time minus the priority. ``depth`` is the length of the
+    chain of events and runs that caused the run.
 
-    ``depth`` is how many events and runs, one caused by the other, led to it.
-
-    ``flow`` holds the keys of its flow control, null without any. ``backlog`` is where
-    it stands in line while it is queued: null among those that may be claimed, else a
-    backlog's id, or what ``Entry`` says; ``entry`` is its backlog when it is queued
-    again.
+    ``flow`` holds the keys of its flow control, or null without flow control.
+    ``backlog`` is set while the run is queued: null if it may be claimed, else the id
+    of its ``Backlog``, or an ``AdmissionState``. ``requeue_to`` is the value that
+    ``backlog`` gets when the run is queued again.
     """
 
     Status = RunStatus
@@ -115,10 +118,10 @@ class Run(models.Model):
     attempt = models.PositiveIntegerField(default=0)
     claim_count = models.PositiveIntegerField(default=0)
     crash_count = models.PositiveIntegerField(default=0)
-    #: Attempts in a row that ended by a database error, with no step recorded.
+    #: Attempts in a row that a database error ended before a step was recorded.
     database_errors = models.IntegerField(default=0, db_default=0)
     wake_requested = models.BooleanField(default=False)
-    #: Other runs than its parent wait for its end: it must be announced to them.
+    #: Runs other than its parent wait for its end.
     awaited = models.BooleanField(default=False, db_default=False)
     depth = models.SmallIntegerField(default=0, db_default=0)
 
@@ -137,12 +140,12 @@ class Run(models.Model):
             ("cancel_run", _("Can cancel runs")),
             ("pause_run", _("Can pause runs")),
             ("resume_run", _("Can resume runs")),
-            ("retry_run", _("Can let runs try again at once")),
-            ("rerun_run", _("Can run runs again")),
-            ("edit_run", _("Can run runs again with other data")),
-            ("redrive_run", _("Can let ended runs go on")),
-            ("wake_run", _("Can end the sleeps of runs")),
-            ("answer_run", _("Can end the waits of runs with a value")),
+            ("retry_run", _("Can retry runs at once")),
+            ("rerun_run", _("Can rerun runs")),
+            ("edit_run", _("Can rerun runs with other data")),
+            ("redrive_run", _("Can redrive runs")),
+            ("wake_run", _("Can wake runs")),
+            ("answer_run", _("Can answer waits")),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(
@@ -163,20 +166,20 @@ class Run(models.Model):
                 name="durable_run_ready",
                 condition=Q(status=RunStatus.QUEUED.value, backlog__isnull=True),
             ),
-            # The same for each function, whatever the backlog of another is.
+            # The same per function, however many runs of other functions are queued.
             models.Index(
                 "queue",
                 "function",
                 "run_order",
                 "id",
-                name="durable_run_head",
+                name="durable_run_ready_function",
                 condition=Q(status=RunStatus.QUEUED.value, backlog__isnull=True),
             ),
             models.Index(
                 "backlog",
                 "run_order",
                 "id",
-                name="durable_run_lane",
+                name="durable_run_backlog",
                 condition=Q(status=RunStatus.QUEUED.value, backlog__isnull=False),
             ),
             models.Index(
@@ -187,7 +190,7 @@ class Run(models.Model):
             ),
             models.Index(
                 "queue",
-                name="durable_run_through",
+                name="durable_run_promoted",
                 condition=Q(
                     status=RunStatus.QUEUED.value,
                     backlog__isnull=True,
@@ -212,14 +215,14 @@ class Run(models.Model):
                 "parent", name="durable_run_parent", condition=Q(parent__isnull=False)
             ),
             models.Index("key", name="durable_run_key", condition=~Q(key="")),
-            # What a person looks for among many that completed.
+            # For filters by status, among many completed runs.
             models.Index(
                 "status",
                 "id",
                 name="durable_run_attention",
                 condition=Q(status__in=sorted(ATTENTION)),
             ),
-            # The same of one function. Runs that wait come and go too often for it.
+            # The same per function, without waiting runs, which change too often.
             models.Index(
                 "function",
                 "status",
@@ -234,23 +237,23 @@ class Run(models.Model):
 
     @property
     def worker_losses(self) -> int:
-        """How many times in a row a worker died with the run.
+        """Return how many workers in a row died while they executed the run.
 
-        ``crashes`` counts ahead: a claim adds one, and the end of the attempt takes it
-        back.
+        ``crash_count`` counts in advance: a claim adds one, and the end of the attempt
+        resets it.
         """
         held = self.lease_token is not None
         return max(self.crash_count - 1, 0) if held else self.crash_count
 
     @property
     def is_live(self) -> bool:
-        """Tell whether the run had not ended when it was read."""
+        """Return whether the run had not ended when it was loaded."""
         return self.status in LIVE
 
     def wait(self, timeout: float | None = None) -> Run:
-        """Wait for the end and return this run, refreshed.
+        """Wait for the end of the run and return this run, refreshed.
 
-        ``timeout`` is in seconds; raises ``RunNotFinished`` when it is over first.
+        Raise ``RunNotFinished`` after ``timeout`` seconds.
         """
         runtime().wait(self, timeout)
         return self
@@ -258,8 +261,8 @@ class Run(models.Model):
     def result(self) -> Any:
         """Return the output; raise RunFailed, RunCancelled or RunNotFinished.
 
-        An output that refers to a row or a class that is gone raises what a replay
-        raises: ``DoesNotExist`` or ``PayloadError``.
+        If the output refers to a missing row or class, raise ``DoesNotExist`` or
+        ``PayloadError``, as a replay does.
         """
         if self.status == RunStatus.COMPLETED:
             return self._readable_output()
@@ -278,45 +281,48 @@ class Run(models.Model):
         raise RunNotFinished(msg, run_id=run_id)
 
     def _readable_output(self) -> Any:
-        """Return the output; raise what keeps it from being read.
+        """Return the output; raise the error if it is unreadable.
 
-        The column gives what it cannot read as it is stored.
+        The field itself returns the stored JSON of an unreadable output.
         """
         output = self.output
         stored = self.__dict__["output"]
         if not isinstance(stored, StoredPayload) and has_tags(output):
-            # Also where ``refresh_from_db`` has copied it.
+            # ``refresh_from_db`` copies the value and not the stored payload.
             rows = Run.objects.using(self._state.db).only("output")
             fresh = rows.filter(pk=self.pk).first()
             stored = None if fresh is None else fresh.__dict__["output"]
         return stored.decoded() if isinstance(stored, StoredPayload) else output
 
     def explain(self) -> Explanation:
-        """Tell what the run waits for: which limit, who holds it, the place in line."""
+        """Explain why the run is not executing: its limit, holders and position."""
         return runtime().explain(self)
 
     def cancel(self, reason: str = "") -> bool:
-        """End the run, and those it invoked; return whether this call did it."""
+        """Cancel the run and the runs that it invoked; return whether this call did."""
         return runtime().cancel(self, reason)
 
     def pause(self, reason: str = "") -> bool:
-        """Start no further step until resumed; return whether this call did it."""
+        """Start no further step until resumed; return whether this call paused it."""
         return runtime().pause(self, reason)
 
     def resume(self) -> bool:
-        """Let a paused run go on; return whether this call did it."""
+        """Resume a paused run; return whether this call did it."""
         return runtime().resume(self)
 
     def rerun(self, from_step: str | None = None, data: Data = None) -> Run:
-        """Start the run again as a new one and return that.
+        """Start the run again as a new run, and return the new run.
 
-        ``from_step``: the steps recorded before it are copied, not run again. ``data``
-        replaces the run's data.
+        With ``from_step``, the steps recorded before that step are copied instead of
+        executed. ``data`` replaces the run's data.
         """
         return runtime().rerun(self, from_step, data)
 
     def redrive(self) -> bool:
-        """Let a failed or cancelled run go on where it ended, with fresh retries."""
+        """Continue a failed or cancelled run where it ended, with new retries.
+
+        Return whether this call did it.
+        """
         return runtime().redrive(self)
 
 

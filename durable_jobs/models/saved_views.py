@@ -1,4 +1,4 @@
-"""Lists that people come back to."""
+"""Saved filters of the admin's lists."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from django.utils.translation import gettext_lazy as _
 
 
 class SavedView(models.Model):
-    """A list's address under a name: one user's own, or shared with all who may look.
+    """A named filter of a list, private to its owner or shared.
 
-    ``page`` is the model of the list, ``query`` the filters as in its address, and
-    ``owner`` the primary key of the user.
+    ``page`` is the model of the list, ``query`` its query string, and ``owner`` the
+    primary key of the user.
     """
 
     id = models.BigAutoField(primary_key=True)

@@ -1,4 +1,4 @@
-"""Schedules: the crons that the code declares, and those that users made as rows."""
+"""Schedules: crons declared in code, and crons created as rows."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ if TYPE_CHECKING:
 
 
 class ScheduleQuerySet(PayloadQuerySet["Schedule"]):
-    """Schedules, with the actions that a person uses on many at once."""
+    """A queryset of schedules with actions on all of them."""
 
     def pause(self, reason: str = "") -> int:
-        """Pause each schedule; return how many this call paused."""
+        """Pause each schedule; return the number that this call paused."""
         return sum(schedule.pause(reason) for schedule in self.iterator())
 
     def resume(self) -> int:
-        """Resume each schedule; return how many this call resumed."""
+        """Resume each schedule; return the number that this call resumed."""
         return sum(schedule.resume() for schedule in self.iterator())
 
 
 class Schedule(models.Model):
-    """The times of one cron, and the next of them.
+    """A cron expression that starts runs of a function.
 
-    ``slot_at`` is the next time by the cron, ``next_at`` when somebody has to look:
-    that time with its jitter, and null while the schedule is paused or the code has no
-    such function. Moving them is what fires a time, once.
+    ``next_occurrence`` is the next time by the cron expression. The tick fires it at
+    ``due_at``, which includes the jitter. ``due_at`` is null while the schedule is
+    paused or its function is not declared. The update that moves both fires the
+    occurrence, so that it fires once.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -105,19 +106,19 @@ class Schedule(models.Model):
 
     @property
     def is_paused(self) -> bool:
-        """Tell whether the schedule was paused when it was read."""
+        """Return whether the schedule was paused when it was loaded."""
         return self.paused_at is not None
 
     @property
     def in_code(self) -> bool:
-        """Tell whether the code has the function, and a declared cron itself."""
+        """Return whether the function is declared, and the cron if it was declared."""
         if not self.declared:
             return registry.find(self.function) is not None
         return registry.cron(self.function, self.cron, self.tz) is not None
 
     @property
     def owner(self) -> models.Model | None:
-        """Return the owner, loaded fresh; None when there is none or it is gone."""
+        """Return the owner from the database, or None if there is no such row."""
         if not self.owner_model:
             return None
         try:
@@ -128,47 +129,47 @@ class Schedule(models.Model):
         return found
 
     def next_fires(self, count: int = 10) -> list[datetime]:
-        """Return the next times by the cron, in its zone, without jitter.
+        """Return the next occurrences in the schedule's time zone, without jitter.
 
-        None while the schedule is paused or its function is not in the code.
+        The list is empty while the schedule is paused or its function is not declared.
         """
         if self.due_at is None:
             return []
         cron, found = expression(self.cron, self.tz), [self.next_occurrence]
         while len(found) < count:
             found.append(cron.next_after(found[-1]))
-        return [slot.astimezone(cron.zone) for slot in found[:count]]
+        return [at.astimezone(cron.zone) for at in found[:count]]
 
     def pause(self, reason: str = "") -> bool:
-        """Fire no more until resumed; return whether this call did it."""
+        """Start no runs until the schedule is resumed; return whether this call did."""
         return runtime().pause_schedule(self, reason)
 
     def resume(self) -> bool:
-        """Fire again, from now on; return whether this call did it.
+        """Start runs again from now on; return whether this call did it.
 
-        Times that passed meanwhile are gone, whatever ``catch_up`` says.
+        Occurrences during the pause are skipped, whatever ``catch_up`` is.
         """
         return runtime().resume_schedule(self)
 
     def change(self, **changes: Any) -> None:
         """Change ``cron``, ``tz``, ``data``, ``name``, ``owner`` or an option.
 
-        Takes what ``durable.schedules.create`` takes, and checks it as that does.
+        The arguments are those of ``durable.schedules.create``, with the same checks.
         """
         runtime().change_schedule(self, changes)
 
     def run_now(self) -> Run | None:
-        """Start a run at once, paused or not, and return it.
+        """Start a run at once, even if the schedule is paused, and return the run.
 
-        ``overlap`` counts as at any other time: with ``"skip"`` the run may be a
-        skipped one, with ``"queue"`` it may have to wait, and None is returned.
+        ``overlap`` applies as to any occurrence. With ``"skip"``, the run may be
+        skipped. With ``"queue"``, the run may have to wait; then return None.
         """
         return runtime().run_schedule(self)
 
     def delete(
         self, using: str | None = None, keep_parents: bool = False
     ) -> tuple[int, dict[str, int]]:
-        """Delete the schedule; its runs stay. One that the code declares cannot be."""
+        """Delete the schedule, but not its runs. Raise if it is declared in code."""
         if self.declared and self.in_code:
             msg = (
                 f"The schedule {self.cron!r} of {self.function!r} is declared in the "

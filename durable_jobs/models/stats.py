@@ -11,10 +11,10 @@ from django.utils.translation import gettext_lazy as _
 
 
 class RunStats(models.Model):
-    """How many runs of a function ended with a status within five minutes.
+    """The number of runs of a function that ended with a status within five minutes.
 
-    ``since`` is the beginning of the five minutes. The row without a function tells
-    that they have been counted.
+    ``since`` is the start of the five minutes. A row without a function marks the five
+    minutes as counted.
     """
 
     LENGTH = timedelta(minutes=5)
@@ -39,10 +39,10 @@ class RunStats(models.Model):
 
 
 class SweepError(models.Model):
-    """An item of a sweep, a claim or the router that failed, and is tried again.
+    """An item that a sweep, a claim or the router failed to process, and will retry.
 
-    ``kind`` and ``item`` name it: ``wait`` 17, say. ``count`` is how often in a row it
-    failed since ``since``; ``until`` is when it is tried again.
+    ``kind`` and ``item`` identify the item, for example ``wait`` and ``17``. ``count``
+    is the number of failures in a row since ``since``. The next try is at ``until``.
     """
 
     id = models.BigAutoField(primary_key=True)

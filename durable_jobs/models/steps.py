@@ -1,4 +1,4 @@
-"""Steps: what a run has done and what it waits for."""
+"""The steps of runs and their failed attempts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from durable_jobs.statuses import STEP_ENDED, StepStatus
 
 
 class EventOf(Func):
-    """The id of the event that ended a wait, out of its step's ``detail``.
+    """The id of the event that ended a wait, read from the ``detail`` of its step.
 
-    Written the same way in an index and in a query, without a parameter.
+    The SQL has no parameter, so that an index and a query have the same expression.
     """
 
     template = "(%(expressions)s ->> 'event')"
@@ -24,16 +24,16 @@ class EventOf(Func):
     output_field = TextField()
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        """Say it as versions of SQLite without the operator do."""
+        """Use a function, for versions of SQLite without the ``->>`` operator."""
         template = "JSON_EXTRACT(%(expressions)s, '$.event')"
         return self.as_sql(compiler, connection, template=template, **context)
 
 
-#: The kinds of steps that an event may end.
+#: Kinds of steps that an event may end.
 EVENT_WAITS = ("wait_for_any", "wait_for_event")
 
 
-#: Columns of a step that may be large, and that its page alone shows.
+#: Columns that may be large. Only the page of the step shows them.
 STEP_PAYLOADS = ("input", "output", "error", "detail", "logs")
 
 
@@ -42,17 +42,17 @@ OPEN = Q(status__in=sorted(set(StepStatus.values) - STEP_ENDED))
 
 
 class StepQuerySet(PayloadQuerySet["Step"]):
-    """Steps."""
+    """A queryset of steps."""
 
 
 class Step(models.Model):
-    """One step of a run: its memo once it has ended.
+    """One step of a run: open, or ended with its recorded result.
 
-    ``key`` identifies it in the run, and the primary key is made of the two, so that it
-    is there once without an index that says so. ``name`` is the id as written.
-    ``attempt`` counts the attempts that failed. ``position`` is its place in the order
-    of recording. ``input`` is what its body was called with, ``logs`` what its last
-    attempt logged: both for people alone, no attempt reads them.
+    ``key`` identifies the step in its run. The primary key is derived from the run and
+    the key, so that a step is unique without another index. ``name`` is the id as
+    written in the code. ``attempt`` is the number of failed attempts. ``position`` is
+    the order of recording. ``input`` holds the arguments of the body, ``logs`` the log
+    lines of its last attempt. Both are for people; no attempt reads them.
     """
 
     Status = StepStatus
@@ -100,14 +100,14 @@ class Step(models.Model):
             ),
         ]
         indexes: ClassVar = [
-            # Which runs an event has woken; of waits alone, so others do without it.
+            # The runs that an event has woken. Only steps that wait are in the index.
             models.Index(
                 EventOf(F("detail")),
                 name="durable_step_event",
                 condition=Q(kind__in=EVENT_WAITS),
             ),
             models.Index(fields=["run"], name="durable_step_run"),
-            # To end one without looking at all that its run has recorded.
+            # To end a step without reading all steps of its run.
             models.Index(
                 fields=["run", "key"], name="durable_step_open", condition=OPEN
             ),
@@ -118,7 +118,7 @@ class Step(models.Model):
 
 
 class FailedAttempt(models.Model):
-    """One failed attempt of a step; of the function's body when ``step`` is empty."""
+    """One failed attempt of a step, or of the function itself if ``step`` is empty."""
 
     id = models.BigAutoField(primary_key=True)
     run = models.ForeignKey(

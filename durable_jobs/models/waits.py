@@ -1,4 +1,4 @@
-"""Waits: what the suspended steps of runs wait for. A small, hot table."""
+"""Waits: what the suspended steps of runs wait for. The table is small and hot."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class WaitKind(models.TextChoices):
 
 
 class Wait(models.Model):
-    """Something that will wake a run; whoever deletes the row has won.
+    """One thing that may wake a run. The transaction that deletes the row wakes it.
 
-    ``step`` is the key of the step that waits, empty for the run itself. ``name`` is
-    the event, the signal or the model; ``match`` what must be equal in the event,
-    hashed, or the primary key of the instance; ``branch`` the alternative of a
+    ``step`` is the key of the waiting step, or empty for the run itself. ``name`` is
+    the event, the signal or the model. ``match`` is a hash of the values that the event
+    must have, or the primary key of the instance. ``branch`` is the alternative of a
     ``wait_for_any``.
     """
 

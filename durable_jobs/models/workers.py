@@ -9,13 +9,13 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Installation(models.Model):
-    """The one row that tells this installation from others on the same broker.
+    """The single row that identifies this installation on a shared broker.
 
-    ``key`` is in each message. ``other_*`` tell of the last message of another
-    installation that a worker of this one received.
+    Each message holds ``key``. ``other_*`` describe the last message of another
+    installation that a worker of this installation received.
     """
 
-    #: The primary key of the row.
+    #: The primary key of the single row.
     ONLY = 1
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=ONLY)
@@ -33,10 +33,10 @@ class Installation(models.Model):
 
 
 class Worker(models.Model):
-    """A process that ticks (``beat``) or executes (``worker``), and when it was seen.
+    """The heartbeat of a process that ticks (``beat``) or executes runs (``worker``).
 
-    ``queues`` are those that a worker serves, ``functions`` the ids of those that its
-    code has; None for a worker of an earlier release, which does not say.
+    ``queues`` are the queues that a worker serves. ``functions`` are the ids of its
+    functions, or None if the worker runs a release that does not report them.
     """
 
     name = models.CharField(primary_key=True, max_length=255)
@@ -55,14 +55,14 @@ class Worker(models.Model):
 
 
 class MissingFunction(models.Model):
-    """A function that a worker met in a run, and that no living worker has.
+    """A function that has a run, and that no live worker has.
 
-    ``told``: the warning about it was logged.
+    ``warned``: the warning about the function was logged.
     """
 
     function = models.CharField(primary_key=True, max_length=300)
     since = models.DateTimeField()
-    told = models.BooleanField(default=False)
+    warned = models.BooleanField(default=False)
 
     class Meta:
         verbose_name = _("missing function")

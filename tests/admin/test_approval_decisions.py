@@ -12,6 +12,7 @@ from django.test import Client
 
 from durable_jobs import durable
 from durable_jobs.control import approval_decisions, run_actions
+from durable_jobs.control.actor import Actor
 from durable_jobs.models import Run
 from tests.admin.approving import (
     INBOX,
@@ -127,7 +128,7 @@ def test_who_may_answer_for_anything_may_not_decide(ask, login):
     run = ask()
     key = run.steps.get().key
     login("view_run", "view_payload", "answer_run")
-    actor = run_actions.Actor(User.objects.get(username="ann"))
+    actor = Actor(User.objects.get(username="ann"))
     with pytest.raises(durable.ActionNotAllowed):
         run_actions.act(actor, "answer", run, step=key, value={})
     assert run.steps.get().status == "waiting"

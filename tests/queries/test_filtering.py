@@ -344,7 +344,7 @@ def _id(moment):
 
 HISTORY = 200_000
 PLANS = {
-    "queued": {"durable_run_ready", "durable_run_lane"},
+    "queued": {"durable_run_ready", "durable_run_backlog"},
     "running": {"durable_run_running"},
     "failed": {"durable_run_attention"},
     "waiting": {"durable_run_attention"},
