@@ -41,14 +41,14 @@ def django_db_setup(
     """Ask its time once, and let nothing of ours be connected when it goes."""
     # Imported late: it needs the settings.
     from durable_jobs import clock
-    from durable_jobs.worker.background import keeper
-    from durable_jobs.worker.connections import kept
+    from durable_jobs.worker.background import background_thread
+    from durable_jobs.worker.connections import persistent
 
     # Once a minute would be now and then in a test that counts its statements.
     clock.RESYNC_SECONDS = math.inf
     yield
-    keeper().stop()
-    with django_db_blocker.unblock(), kept():  # takes back what a wake-up has put aside
+    background_thread().stop()
+    with django_db_blocker.unblock(), persistent():  # restores saved connections
         connections.close_all()
     gc.collect()  # a thread that ended leaves its connection to the collector
 
@@ -59,7 +59,7 @@ def messages_in_tests() -> Iterator[None]:
     from durable_jobs.worker import celery_tasks
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(celery_tasks, "_muted", lambda: False)
+        patch.setattr(celery_tasks, "_disabled", lambda: False)
         yield
 
 

@@ -172,14 +172,14 @@ class Worker:
             return True
         if self._patrol is not None:
             self._patrol.stop()
-        shutdown.stop()
+        shutdown.request()
         state.should_stop = 0  # type: ignore[assignment]  # the stubs know its first value
         notifier.notify_now(settings.QUEUE)  # it may be waiting for a message
         self._thread.join(GRACE)
         if self._thread.is_alive():
             return False
         state.should_stop = None
-        shutdown.go()
+        shutdown.clear()
         return True
 
 

@@ -1,3 +1,3 @@
-"""What executes runs: Celery's workers, or this very process."""
+"""Execution of runs: by Celery workers, or inline in the current process."""
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Which Celery app carries the wake-up messages and the tick.
 
 A process may have several apps: the project's own, and clients for the brokers of other
-systems. Celery's ``current_app`` is the last app that the asking thread has made, so
-it says nothing about the project. The app here is, in this order: the setting
-``CELERY_APP``; the app that this worker was started with; Celery's default app, which
-is the first app that was made for Django.
+systems. Celery's ``current_app`` is the app that the calling thread created last, which
+need not be the project's. This package uses, in this order:
+
+1. the setting ``CELERY_APP``;
+2. the app that this worker was started with;
+3. Celery's default app, which is the first app that was created for Django.
 """
 
 from __future__ import annotations
@@ -20,62 +22,62 @@ from kombu.utils.imports import symbol_by_name
 from durable_jobs.conf import settings
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.worker import celery_logs
-from durable_jobs.worker.queues import on_broker
+from durable_jobs.worker.queues import broker_name
 
 TICK = "durable_jobs.tick"
 
-#: What the type stubs of Celery do not know of the module.
+#: Untyped, since Celery's type stubs lack most of this module.
 _state: Any = celery._state
 
 #: The app of this worker; None in other processes.
-_of_worker: Celery | None = None
-#: The default app when Django's app registry got ready.
-_when_ready: Celery | None = None
+_worker_app: Celery | None = None
+#: The default app at the time of ``connect()``.
+_default_app: Celery | None = None
 
 
 def project_app() -> Celery:
-    """Return the app for what this process sends.
+    """Return the app that sends the messages of this process.
 
-    Raises ``ConfigurationError`` if ``CELERY_APP`` names no app.
+    Raise ``ConfigurationError`` if ``CELERY_APP`` does not name an app.
     """
     if settings.CELERY_APP is not None:
         return _named(settings.CELERY_APP)
-    app = _of_worker or _when_ready or _default() or _state.get_current_app()
+    app = _worker_app or _default_app or _default() or _state.get_current_app()
     # ``current_app`` may be a proxy.
     return getattr(app, "_get_current_object", lambda: app)()
 
 
 @cache
 def _named(path: str) -> Celery:
-    place = f"The setting DURABLE_JOBS['CELERY_APP'] is {path!r}"
+    setting = f"The setting DURABLE_JOBS['CELERY_APP'] is {path!r}"
     try:
         app = symbol_by_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(
-            f"{place}, which cannot be imported: {error}"
+            f"{setting}, which cannot be imported: {error}"
         ) from None
     if not isinstance(app, Celery):
-        msg = f"{place}: expected a Celery app, such as 'project.celery:app'."
+        msg = f"{setting}: expected a Celery app, such as 'project.celery:app'."
         raise ConfigurationError(msg)
     return app
 
 
 def _default() -> Celery | None:
-    """Return Celery's default app, or None if no app was made.
+    """Return Celery's default app, or None if no app was created.
 
-    Asking Celery for it would make one, which then stays the default.
+    Celery's own accessor would create one, which then stays the default.
     """
     app: Celery | None = _state.default_app or _state._tls.current_app
     return app
 
 
 def is_project_app(app: Celery) -> bool:
-    """Return whether the tick and our queues belong to a beat or worker of ``app``."""
+    """Return whether ``app`` runs the tick and consumes the queues of this package."""
     if settings.CELERY_APP is None:
         return True
     try:
         return project_app() is app
-    except ConfigurationError:  # the system check says so
+    except ConfigurationError:  # reported by the system check
         return False
 
 
@@ -90,39 +92,39 @@ def install_beat(app: Celery) -> None:
         settings.TICK_INTERVAL.total_seconds(),
         app.signature(
             TICK,
-            options={"queue": on_broker(settings.TICK_QUEUE), "ignore_result": True},
+            options={"queue": broker_name(settings.TICK_QUEUE), "ignore_result": True},
             immutable=True,
         ),
         name=TICK,
     )
 
 
-def _adopt(app: Celery) -> None:
-    """Add the tick to an app that is complete, if a beat of the app is to tick."""
+def _add_tick(app: Celery) -> None:
+    """Add the tick to a finalized app, if its beat runs the tick."""
     if settings.EXECUTOR == "celery" and is_project_app(app):
         install_beat(app)
 
 
 def connect() -> None:
-    """Note the default app, and let the beat of any app of the project tick."""
-    global _when_ready
+    """Save the default app, and add the tick to the beat of the project's apps."""
+    global _default_app
     celery_logs.install()
-    _when_ready = _default()
-    # A beat makes its app complete after the app registry is ready.
-    _state.connect_on_app_finalize(_adopt)
+    _default_app = _default()
+    # A beat finalizes its app after the app registry is ready.
+    _state.connect_on_app_finalize(_add_tick)
     for app in project_apps():
         if app.finalized:
-            _adopt(app)
+            _add_tick(app)
 
 
 @celeryd_init.connect
 def _start_worker(instance: object = None, **kwargs: object) -> None:
-    global _of_worker
-    _of_worker = getattr(instance, "app", None)
+    global _worker_app
+    _worker_app = getattr(instance, "app", None)
 
 
 @worker_process_init.connect
 def _start_process(**kwargs: object) -> None:
-    global _of_worker
-    if _of_worker is None:  # a process that was not forked
-        _of_worker = _default()
+    global _worker_app
+    if _worker_app is None:  # a process that was not forked
+        _worker_app = _default()

@@ -1,21 +1,22 @@
-"""Celery's own log lines about wake-up messages and ticks, at the level DEBUG.
+"""Lower Celery's own log lines about wake-up messages and ticks to DEBUG.
 
-Celery logs each task twice at INFO: on arrival and at its end. A tick a second would
-drown the lines of the project's own tasks. Failures keep their level.
+Celery logs each task twice at INFO: on arrival and at its end. With one tick per
+second, these lines would bury those of the project's own tasks. Failures keep their
+level.
 """
 
 from __future__ import annotations
 
 import logging
 
-#: The loggers that tell of tasks which arrive, succeed, or are due in beat.
+#: The loggers that report tasks that arrive, succeed, or are due in beat.
 LOGGERS = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
-#: How the names of the messages of this package begin.
+#: Prefixes of the task names of this package.
 OWN = ("durable_jobs.work", "durable_jobs.tick")
 
 
-class Quiet(logging.Filter):
-    """Turns an INFO record about one of our tasks into a DEBUG record."""
+class OwnTasksFilter(logging.Filter):
+    """Turns an INFO record about a task of this package into a DEBUG record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is logged."""
@@ -33,10 +34,10 @@ def _is_own(args: object) -> bool:
     )
 
 
-_quiet = Quiet()
+_filter = OwnTasksFilter()
 
 
 def install() -> None:
-    """Add the filter; a second call changes nothing."""
+    """Add the filter to Celery's loggers. A second call has no effect."""
     for name in LOGGERS:
-        logging.getLogger(name).addFilter(_quiet)
+        logging.getLogger(name).addFilter(_filter)

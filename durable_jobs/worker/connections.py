@@ -1,8 +1,9 @@
-"""Database connections that outlive a task.
+"""Database connections that outlive a Celery task.
 
 Celery closes every connection before and after each task, whatever ``CONN_MAX_AGE``
-says. A wake-up's work is often shorter than opening one: what the host allows to live
-on is put aside where Celery does not look, and taken back at the next wake-up.
+says. The work for one wake-up message is often shorter than opening a connection. So
+connections that ``CONN_MAX_AGE`` allows to persist are hidden from Celery at the end
+of a task, and restored at the start of the next.
 """
 
 from __future__ import annotations
@@ -20,48 +21,50 @@ from durable_jobs import clock
 from durable_jobs.store import db
 from durable_jobs.store.connection_state import depth
 
-#: A connection that was used so many seconds ago is taken to be alive.
+#: A connection that was used in the last seconds needs no health check.
 FRESH = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Aside:
-    """A connection as the driver knows it, and what Django knew of it."""
+class _SavedConnection:
+    """A driver connection with the state that Django had for it."""
 
     raw: Any
     close_at: float | None
     since: float = field(default_factory=clock.monotonic)
 
 
-class _Mine(threading.local):
-    """What this thread has put aside, by alias."""
+class _Saved(threading.local):
+    """The saved connections of this thread, by alias."""
 
     def __init__(self) -> None:
-        self.aside: dict[str, _Aside] = {}
+        self.by_alias: dict[str, _SavedConnection] = {}
 
 
-_mine = _Mine()
+_saved = _Saved()
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Let the connections inside the block live on from one block to the next."""
-    for alias in list(_mine.aside):
-        _take_back(connections[alias], _mine.aside.pop(alias))
+def persistent() -> Iterator[None]:
+    """Keep the connections of the block open until the next such block."""
+    for alias in list(_saved.by_alias):
+        _restore(connections[alias], _saved.by_alias.pop(alias))
     try:
         yield
     finally:
         for connection in connections.all(initialized_only=True):
-            if _may_live_on(connection):
+            if _may_persist(connection):
                 raw, connection.connection = connection.connection, None
-                _mine.aside[connection.alias] = _Aside(raw, connection.close_at)
+                _saved.by_alias[connection.alias] = _SavedConnection(
+                    raw, connection.close_at
+                )
 
 
 @contextmanager
-def surviving() -> Iterator[None]:
-    """Leave the block without an error while the database is unreachable.
+def tolerating_outage() -> Iterator[None]:
+    """Suppress the errors of the block that mean an unreachable database.
 
-    The outage is logged when it begins and when the block has succeeded again.
+    The outage is logged when it begins, and when a later block succeeds.
     """
     try:
         yield
@@ -71,25 +74,25 @@ def surviving() -> Iterator[None]:
             raise
 
 
-def _take_back(connection: Any, aside: _Aside) -> None:
+def _restore(connection: Any, saved: _SavedConnection) -> None:
     if connection.connection is not None:
         with suppress(connection.Database.Error):
-            aside.raw.close()
+            saved.raw.close()
         return
-    connection.connection = aside.raw
-    connection.close_at = aside.close_at
+    connection.connection = saved.raw
+    connection.close_at = saved.close_at
     connection.close_if_unusable_or_obsolete()
-    if clock.monotonic() - aside.since < FRESH:
+    if clock.monotonic() - saved.since < FRESH:
         connection.health_check_done = True
 
 
-def _may_live_on(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether a connection is open, in order, and allowed to stay so."""
+def _may_persist(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether a connection is open, usable, and allowed to persist."""
     return not (
         connection.connection is None
         or connection.settings_dict["CONN_MAX_AGE"] == 0
         or depth(connection)
         or connection.errors_occurred
-        # The driver's pool keeps connections by itself.
+        # The driver's pool keeps its connections open.
         or getattr(connection, "pool", None)
     )

@@ -1,9 +1,9 @@
 """Messages of another installation on the same broker.
 
 Two projects, or production and a preview, may consume the same queue of one broker by
-mistake. Each of our messages carries the id of its installation in a header. A worker
-that receives a message of another installation publishes the message again, so that
-the other worker gets it, and says so.
+mistake. Each message of this package has the id of its installation in a header. A
+worker that receives a message of another installation logs an error and publishes the
+message again, so that a worker of that installation can receive it.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from durable_jobs.worker.publisher import Publisher, impatient_connection
 
 logger = logging.getLogger("durable_jobs")
 
-#: The headers of our messages.
+#: The headers of each message of this package.
 INSTALLATION, HOPS = "durable_installation", "durable_hops"
-#: How often a message is published again at most.
-MOST_HOPS = 5
-#: For how many seconds a worker waits before it publishes, so that another is quicker.
+#: How many times a message is published again.
+MAX_HOPS = 5
+#: How many seconds a worker waits before it publishes again.
 DELAY = 0.05
-#: Seconds between two lines in the log.
-SAID_EVERY = 60.0
+#: Seconds between two log lines.
+REPORT_INTERVAL = 60.0
 
 _publisher = Publisher(lambda: impatient_connection(project_app()))
-#: When the next line may be written.
-_say_at = float("-inf")
+#: When the next log line may be written.
+_next_report_at = float("-inf")
 
 
 def headers() -> dict[str, str]:
@@ -48,7 +48,7 @@ def headers() -> dict[str, str]:
 
 @before_task_publish.connect(sender=TICK)
 def _mark_tick(headers: dict[str, Any] | None = None, **kwargs: Any) -> None:
-    """Put the id into the ticks of a beat, which opens no connection for longer."""
+    """Add the id to the tick messages of a beat, and leave no connection open."""
     if headers is None or INSTALLATION in headers:
         return
     connection = db.connection()
@@ -60,39 +60,39 @@ def _mark_tick(headers: dict[str, Any] | None = None, **kwargs: Any) -> None:
         connection.close()
 
 
-def passed_on(task: Any, *args: object) -> bool:
-    """Return whether the message of a task was another installation's.
+def forward_foreign(task: Any, *args: object) -> bool:
+    """Publish the task's message again if it is another installation's.
 
-    If so, it was published again, unless that was done too often. A message without an
-    id is of an older release, and counts as ours.
+    Return whether it is. After ``MAX_HOPS`` times the message is dropped. A message
+    without an id comes from an older release, and counts as this installation's.
     """
-    sent = _key(task.request.get(INSTALLATION))
-    if sent is None:
+    sender = _key(task.request.get(INSTALLATION))
+    if sender is None:
         return False
-    with connections.kept():
+    with connections.persistent():
         own = installation.key()
-        if own is None or own == sent:
+        if own is None or own == sender:
             return False
         queue = str((task.request.delivery_info or {}).get("routing_key"))
-        _say(own, sent, queue)
+        _report(own, sender, queue)
     hops = task.request.get(HOPS)
     hops = hops if isinstance(hops, int) else 0
-    if hops < MOST_HOPS:
+    if hops < MAX_HOPS:
         time.sleep(DELAY)
         notifier.try_send(
-            queue, lambda: _publish(task.name, args, queue, str(sent), hops + 1)
+            queue, lambda: _publish(task.name, args, queue, str(sender), hops + 1)
         )
     return True
 
 
-def _key(written: object) -> uuid.UUID | None:
+def _key(value: object) -> uuid.UUID | None:
     with suppress(ValueError):
-        return uuid.UUID(written) if isinstance(written, str) else None
+        return uuid.UUID(value) if isinstance(value, str) else None
     return None
 
 
 def _publish(
-    name: str, args: tuple[object, ...], queue: str, sent: str, hops: int
+    name: str, args: tuple[object, ...], queue: str, sender: str, hops: int
 ) -> None:
     app = project_app()
 
@@ -104,25 +104,25 @@ def _publish(
             producer=producer,
             retry=False,
             ignore_result=True,
-            headers={INSTALLATION: sent, HOPS: hops},
+            headers={INSTALLATION: sender, HOPS: hops},
         )
 
     _publisher.publish(send)
 
 
-def _say(own: uuid.UUID, sent: uuid.UUID, queue: str) -> None:
-    """Tell the log and the doctor, once a minute."""
-    global _say_at
-    if clock.monotonic() < _say_at:
+def _report(own: uuid.UUID, sender: uuid.UUID, queue: str) -> None:
+    """Report to the log and the doctor, once per minute."""
+    global _next_report_at
+    if clock.monotonic() < _next_report_at:
         return
-    _say_at = clock.monotonic() + SAID_EVERY
+    _next_report_at = clock.monotonic() + REPORT_INTERVAL
     logger.error(
-        "A message of installation %s came by the queue %r to a worker of "
-        "installation %s: both use one broker. Give one of them another broker, "
-        "another database of the broker, or a QUEUE_PREFIX.",
-        sent,
-        queue,
+        "A worker of installation %s received a message of installation %s through "
+        "the queue %r. Both use one broker. Give one of them another broker, another "
+        "database of the broker, or a QUEUE_PREFIX.",
         own,
+        sender,
+        queue,
     )
     with suppress(Error):
-        installation.note_other(sent, queue)
+        installation.note_other(sender, queue)

@@ -1,4 +1,4 @@
-"""An executor without a broker: what is rung for is executed here, at once."""
+"""The inline executor: runs execute in the process that starts them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from durable_jobs.worker.queue_loop import drain_queue
 
 
 class InlineNotifier:
-    """Executes runs in the process and thread that rings, after its commit.
+    """Executes runs in the thread that notifies, after the commit.
 
-    What waits for a time goes on when somebody calls ``help`` (as ``run.wait()`` does)
-    or ticks.
+    Runs that wait for a time continue at the next tick or ``run_pending()``, which
+    ``run.wait()`` calls.
     """
 
     manual_clock = False
@@ -24,7 +24,7 @@ class InlineNotifier:
         self._state = threading.local()
 
     def notify(self, queue: str, work: int) -> None:
-        """Execute what is eligible in a queue, unless that is being done below."""
+        """Drain all queues, unless this thread is draining them already."""
         if getattr(self._state, "busy", False):
             self._state.again = True
             return
@@ -43,8 +43,8 @@ class InlineNotifier:
                 return
 
     def notify_at(self, moment: datetime, queue: str) -> None:
-        """Do nothing: times are looked at when somebody ticks."""
+        """Do nothing: the tick finds due timers."""
 
     def run_pending(self) -> bool:
-        """Tick; tell whether that executed anything."""
+        """Tick. Return whether that did any work."""
         return any(tick.tick().values())

@@ -1,7 +1,7 @@
-"""Runs held by processes of this machine that are gone.
+"""Requeue runs whose worker process on this host has died.
 
-Their leases run out by themselves; where a process is known to be dead, as after a
-reload of the code, nobody needs to wait for that.
+Their leases would expire later. If the process is known to be dead, for example after a
+code reload, there is no reason to wait.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from durable_jobs.store import item_errors, leases
 BATCH = 1000
 
 
-def take_back() -> int:
-    """Queue again what dead processes of this machine hold; return how many runs."""
-    own = f"{socket.gethostname()}:"
+def requeue_orphans() -> int:
+    """Requeue the runs of dead processes on this host. Return how many."""
+    prefix = f"{socket.gethostname()}:"
     done: list[Run] = []
-    for run in leases.abandoned(own, BATCH):
-        pid = run.worker.removeprefix(own).partition(":")[0]
+    for run in leases.abandoned(prefix, BATCH):
+        pid = run.worker.removeprefix(prefix).partition(":")[0]
         if pid.isdigit() and not _alive(int(pid)):
-            work = partial(_bury, run, done)
+            work = partial(_requeue, run, done)
             item_errors.guarded("lease", run.pk, work, run_id=run.pk)
     return len(done)
 
 
-def _bury(run: Run, done: list[Run]) -> None:
+def _requeue(run: Run, done: list[Run]) -> None:
     if leases.requeue_dead_holder(run):
         done.append(run)
         run_log.orphaned(run, f"the process of worker {run.worker} is gone.")
@@ -43,5 +43,5 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # it is there, and somebody else's
+        return True  # the process exists and belongs to another user
     return True

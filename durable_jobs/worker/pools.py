@@ -1,7 +1,7 @@
-"""Refusing the worker pools in which runs would stand still.
+"""Reject the worker pools in which runs would block each other.
 
-In a pool of greenlets, a body that waits in C code (``psycopg``, a lock of another
-thread) stops every run of the worker, and the lease is not renewed.
+In a pool of greenlets, a step that waits in C code (``psycopg``, a lock of another
+thread) blocks every run of the worker. Then no lease is renewed either.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from durable_jobs.worker.queues import own_queues
 
 
 @celeryd_after_setup.connect
-def refuse_green_pools(instance: Any = None, **kwargs: Any) -> None:
-    """End a worker that consumes our queues with gevent or eventlet, saying why."""
+def reject_green_pools(instance: Any = None, **kwargs: Any) -> None:
+    """Exit if a worker with gevent or eventlet consumes queues of this package."""
     if not getattr(instance.pool_cls, "is_green", False):
         return
-    served = sorted(own_queues() & set(instance.app.amqp.queues.consume_from))
-    if served and is_project_app(instance.app):
+    consumed = sorted(own_queues() & set(instance.app.amqp.queues.consume_from))
+    if consumed and is_project_app(instance.app):
         name = instance.pool_cls.__module__.rpartition(".")[2]
-        # Celery logs an Exception of a receiver, and goes on.
+        # Celery only logs an Exception that a signal receiver raises.
         raise SystemExit(
             f"durable_jobs does not work in the {name} pool, and this worker consumes "
-            f"{', '.join(served)}: use --pool prefork, threads or solo for these "
-            "queues, and -Q for the queues of this worker."
+            f"{', '.join(consumed)}. Use --pool prefork, threads or solo for these "
+            "queues, and -Q to choose the queues of this worker."
         )

@@ -1,12 +1,12 @@
-"""Publishing wake-up messages without making a sender wait for the broker.
+"""Publish wake-up messages in a thread, so that no sender waits for the broker.
 
-Whatever the broker's state (a stopped process, dropped packets, a slow name server), a
-sender waits at most ``NOTIFY_TIMEOUT``. Socket timeouts alone do not promise that: each
-holds for one call on the socket, and not every transport has them. So a thread of its
-own publishes, and the sender waits for that thread with a deadline.
+A sender waits at most ``NOTIFY_TIMEOUT``, even if the broker is stopped, packets are
+dropped or the name server is slow. Socket timeouts cannot guarantee that: each limits
+one call on the socket, and some transports have none. So a separate thread publishes,
+and the sender waits for that thread with a deadline.
 
-After a failure no message is sent for a while. Then one message is published as a
-probe, without a sender that waits for its end.
+After a failure, no message is sent for a while. Then one message is published as a
+probe, and its sender does not wait for the result.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.notifier import BrokerUnavailable, seconds_left
 
-#: For how many seconds no message is sent after the first failure.
+#: Seconds without messages after the first failure.
 FIRST_PAUSE = 5.0
-#: The pause doubles with each failed probe up to this.
+#: The pause doubles with each failed probe, up to this many seconds.
 LONGEST_PAUSE = 30.0
-#: The publishing thread ends when it had nothing to do for so many seconds.
+#: The publishing thread ends after this many idle seconds.
 IDLE = 10.0
 
-#: Publishes by a producer.
+#: Publishes a message through a producer.
 Send = Callable[[Producer], object]
 
 
 class _Job:
-    """One call of ``send``, in the context of the caller that it is for."""
+    """One call of ``send``, in the context of its caller."""
 
     def __init__(self, send: Send) -> None:
         self.send = send
@@ -53,21 +53,21 @@ class _Job:
 
 
 class Publisher:
-    """Publishes in a thread of its own, over one connection of its own.
+    """Publishes in its own thread, over its own connection.
 
-    ``connect`` makes that connection; it is not opened before the first message.
+    ``connect`` creates the connection, which opens with the first message.
     """
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         self._connect = connect
-        #: Connections of the process that this one was forked from. They share sockets
-        #: with that process, so they are neither used nor closed.
+        #: Connections of the parent process. This process shares their sockets, so it
+        #: neither uses nor closes them.
         self._inherited: list[Connection] = []
         self._connection: Connection | None = None
-        self._begin_anew()
+        self._reset()
         _all.add(self)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         if self._connection is not None:
             self._inherited.append(self._connection)
         self._connection = None
@@ -76,40 +76,40 @@ class Publisher:
         self._jobs: deque[_Job] = deque()
         self._thread: threading.Thread | None = None
         self._busy = False
-        # None: the broker is taken to be there.
+        # None: the broker is assumed to be reachable.
         self._probe_at: float | None = None
         self._pause = FIRST_PAUSE
 
     def publish(self, send: Send) -> None:
-        """Publish by ``send`` within ``NOTIFY_TIMEOUT``.
+        """Call ``send`` within ``NOTIFY_TIMEOUT``.
 
-        Raises ``BrokerAway`` while the broker is taken to be unreachable, and
-        ``TimeoutError`` when it does not answer in time.
+        Raise ``BrokerUnavailable`` while the broker is assumed to be unreachable, and
+        ``TimeoutError`` if publishing takes too long.
         """
         job = _Job(send)
         with self._changed:
-            probes = self._probe_at is not None
-            if probes and not self._probe_is_due():
+            is_probe = self._probe_at is not None
+            if is_probe and not self._probe_is_due():
                 raise BrokerUnavailable
-            has_thread = self._wake()
+            has_thread = self._wake_thread()
             if has_thread:
                 self._jobs.append(job)
             else:
                 self._busy = True
         if not has_thread:
-            self._work_off(job)
-        elif probes:
+            self._process(job)
+        elif is_probe:
             raise BrokerUnavailable
         else:
             self._wait(job)
         if isinstance(job.error, Exception):
             raise job.error
-        if job.error is not None:  # SystemExit and its like end no sender
+        if job.error is not None:  # SystemExit and the like must not end the sender
             name = type(job.error).__name__
             raise RuntimeError(f"{name} was raised while publishing.") from job.error
 
     def _wait(self, job: _Job) -> None:
-        """Wait for a job until the deadline, after which it counts as failed."""
+        """Wait for a job until the deadline. Then it counts as failed."""
         seconds = max(0.0, seconds_left(settings.NOTIFY_TIMEOUT.total_seconds()))
         if job.done.wait(seconds):
             return
@@ -119,13 +119,13 @@ class Publisher:
                 self._failed()
 
     def _probe_is_due(self) -> bool:
-        """Return whether a message may be a probe now; the lock is held."""
-        assert self._probe_at is not None, "the caller has looked"
+        """Return whether a message may be a probe now. The lock is held."""
+        assert self._probe_at is not None, "the caller checked this"
         idle = not self._busy and not self._jobs
         return idle and clock.monotonic() >= self._probe_at
 
-    def _wake(self) -> bool:
-        """Let a thread publish; return whether there is one. The lock is held."""
+    def _wake_thread(self) -> bool:
+        """Wake or start the thread. Return whether there is one. The lock is held."""
         if self._thread is None:
             thread = threading.Thread(
                 target=self._loop, name="durable-publisher", daemon=True
@@ -141,14 +141,14 @@ class Publisher:
     def _loop(self) -> None:
         try:
             while (job := self._next()) is not None:
-                self._work_off(job)
+                self._process(job)
                 del job
         finally:
-            # A receiver of Celery's signals may have used the database.
+            # A receiver of Celery's signals may have used the database in this thread.
             connections.close_all()
 
     def _next(self) -> _Job | None:
-        """Return what to publish next, or None after a while without anything."""
+        """Return the next job, or None after ``IDLE`` seconds without a job."""
         with self._changed:
             if not self._jobs:
                 self._changed.wait(IDLE)
@@ -158,8 +158,8 @@ class Publisher:
             self._busy = True
             return self._jobs.popleft()
 
-    def _work_off(self, job: _Job) -> None:
-        error = self._perform(job)
+    def _process(self, job: _Job) -> None:
+        error = self._publish(job)
         with self._changed:
             self._busy = False
             if error is not None:
@@ -169,14 +169,14 @@ class Publisher:
             if not job.done.is_set():
                 job.end(error)
 
-    def _perform(self, job: _Job) -> BaseException | None:
-        """Publish; return the error, after which the connection is made anew."""
+    def _publish(self, job: _Job) -> BaseException | None:
+        """Publish. After an error, drop the connection and return the error."""
         try:
             if self._producer is None:
                 self._connection = self._connect()
                 self._producer = Producer(self._connection, auto_declare=False)
             job.context.run(job.send, self._producer)
-        except BaseException as error:  # noqa: BLE001  # a receiver may raise anything
+        except BaseException as error:  # noqa: BLE001  # signal receivers may raise anything
             self._producer = None
             if self._connection is not None:
                 with suppress(Exception):  # it is broken
@@ -186,7 +186,7 @@ class Publisher:
         return None
 
     def _failed(self) -> None:
-        """Send nothing for a while, and let all who wait go on; the lock is held."""
+        """Pause, and fail all queued jobs. The lock is held."""
         if self._probe_at is not None:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self._probe_at = clock.monotonic() + self._pause
@@ -194,13 +194,13 @@ class Publisher:
             self._jobs.popleft().end(BrokerUnavailable())
 
 
-#: The publishers of this process.
+#: All publishers of this process.
 _all: weakref.WeakSet[Publisher] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     for publisher in list(_all):
-        publisher._begin_anew()
+        publisher._reset()
 
 
 if hasattr(os, "register_at_fork"):
@@ -208,9 +208,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def impatient_connection(app: Celery) -> Connection:
-    """Return a connection to the app's broker that gives up soon.
+    """Return a connection to the app's broker with short timeouts.
 
-    The socket timeouts are ours, whatever the project has set for its own messages.
+    These timeouts override those that the project has set for its own messages.
     """
     seconds = settings.NOTIFY_TIMEOUT.total_seconds()
     connection = app.connection_for_write(connect_timeout=seconds)
@@ -226,7 +226,7 @@ def impatient_connection(app: Celery) -> Connection:
 
 
 def _socket_timeouts(connection: Connection, seconds: float) -> dict[str, object]:
-    """Return the options that bound each call on a socket of the connection."""
+    """Return the options that limit each call on a socket of the connection."""
     match connection.get_transport_cls().driver_type:
         case "redis":
             return {

@@ -1,4 +1,4 @@
-"""Serving a queue: claim, advance, and claim again until nothing is eligible."""
+"""Drain a queue: claim runs and execute them until no run is eligible."""
 
 from __future__ import annotations
 
@@ -23,61 +23,62 @@ from durable_jobs.maintenance import timers
 from durable_jobs.models import Run
 from durable_jobs.store import item_errors, leases, pending_work
 from durable_jobs.store.connection_state import Guard
-from durable_jobs.worker.background import ClaimedBatch, keeper, release_batch
-from durable_jobs.worker.shutdown import stopping
+from durable_jobs.worker import shutdown
+from durable_jobs.worker.background import background_thread
+from durable_jobs.worker.claimed_batch import ClaimedBatch, release_batch
 
 logger = logging.getLogger("durable_jobs")
 
-#: Runs that take longer than this are claimed one at a time.
+#: If runs take longer than this, they are claimed one at a time.
 SHORT = 0.05
-#: How far apart the clocks of two processes may be, in seconds.
+#: The greatest difference between the clocks of two processes, in seconds.
 SLACK = 0.25
 
-#: A queue is behind when all that a claim finds was due so many seconds ago.
+#: A queue is behind if all runs of a claim have been due for this many seconds.
 BEHIND = 1.0
-#: For how many seconds a function that was alone in a queue is taken to be.
+#: How many seconds a queue is assumed to hold runs of one function only.
 ALONE = 0.1
 
-#: How many seconds a process serves one queue before it looks at others (again).
-ELSEWHERE = 0.1
+#: Seconds between two batches from the other queues of this worker.
+OTHER_QUEUES_INTERVAL = 0.1
 
-#: When this process last looked at other queues than the one that it serves.
-_elsewhere_at = float("-inf")
-#: When this process last began a look at a queue that left nothing eligible in it.
-_served_at: dict[str, float] = {}
+#: When this process last executed a batch from other queues.
+_other_queues_at = float("-inf")
+#: When this process last began to drain a queue, if it drained the queue fully.
+_drained_at: dict[str, float] = {}
 
 
 class BatchSizer:
-    """How long runs take here lately; it decides how many to claim at once."""
+    """Chooses how many runs to claim at once, by how long recent runs took."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
 
-    def took(self, seconds: float) -> None:
-        """Note how long a run took; the latest count most."""
+    def record(self, seconds: float) -> None:
+        """Record how long a run took. Recent runs weigh most."""
         self._seconds += 0.3 * (seconds - self._seconds)
 
-    def batch(self) -> int:
+    def size(self) -> int:
         """Return how many runs to claim."""
         return settings.CLAIM_BATCH if self._seconds < SHORT else 1
 
 
-_pace = BatchSizer()
+_batch_sizer = BatchSizer()
 
 
 class FairClaiming:
-    """Whether a claim takes the oldest runs, or the oldest of each function.
+    """Chooses whether a claim takes the oldest runs, or the oldest of each function.
 
-    A queue is first in, first out as long as it keeps up. Where it is behind, the
-    claims take turns, so that no function waits until the backlog of another is done.
+    A queue that keeps up is first in, first out. If the queue is behind, the two kinds
+    of claims alternate, so that no function waits for the runs of another.
     """
 
     def __init__(self) -> None:
         self.one_per_function = False
         self._alone_until = 0.0
 
-    def took(self, claimed: list[Run], *, behind: bool) -> None:
-        """Note what a claim has found, and whether the queue is behind."""
+    def record(self, claimed: list[Run], *, behind: bool) -> None:
+        """Record the result of a claim, and whether the queue is behind."""
         now = clock.monotonic()
         if self.one_per_function and len(claimed) < 2:
             self._alone_until = now + ALONE
@@ -87,7 +88,7 @@ class FairClaiming:
 
 
 def worker_name() -> str:
-    """Return who executes: host, process, and thread where there are several."""
+    """Return the host, the process id, and the thread unless it is the main thread."""
     thread = threading.current_thread()
     suffix = "" if thread is threading.main_thread() else f":{thread.name}"
     return f"{socket.gethostname()}:{os.getpid()}{suffix}"[:255]
@@ -101,51 +102,56 @@ def drain_queue(
     others: Sequence[str] = (),
     timers_first: bool = False,
 ) -> int:
-    """Execute what is eligible in a queue until nothing is, or ``finished``.
+    """Execute the eligible runs of a queue until there are none, or ``finished``.
 
-    Returns how many runs were advanced. Work that is left when it stops early is rung
-    for again. The wake-ups of ``others`` may wait behind this one, so where it takes
-    long, some of their work is done now and then. A wake-up is mostly for a run that
-    was sent, so that is claimed before anything else is looked at, but for
-    ``timers_first`` and where runs take so long that all the rest would wait for one.
+    Return how many runs were advanced. If the loop stops early, it sends a wake-up
+    message for the remaining runs. Wake-up messages for the queues ``others`` may be
+    waiting behind this task, so the loop executes a batch from them now and then.
+
+    Most wake-up messages announce a new run. So the loop claims first, and checks
+    events and timers afterwards. It checks them first with ``timers_first``, or if
+    runs take long.
     """
     began, since = clock.now().timestamp(), clock.monotonic()
-    looked = timers_first or _pace.batch() == 1
-    due = looked and _look()[1]
+    checked = timers_first or _batch_sizer.size() == 1
+    due = checked and _route_events()[1]
     count = 0
-    turns = FairClaiming()
+    fairness = FairClaiming()
     guard = Guard()
-    with keeper().serving(queue):
+    alarms = background_thread().alarms
+    with alarms.draining(queue):
         while True:
-            if finished() or stopping():
+            if finished() or shutdown.requested():
                 notifier.notify_now(queue)
                 return count
             _restore(guard)
-            size = _pace.batch()
-            if keeper().alarmed(queue) or due:
+            size = _batch_sizer.size()
+            if alarms.take_due(queue) or due:
                 due = isolated(timers.end_due, size, queue) >= size
-            advanced, last = _serve_batch(queue, size, turns, more=due, first=not count)
+            advanced, last = _serve_batch(
+                queue, size, fairness, more=due, first=not count
+            )
             count += advanced
             count += _serve_other_queues(others, since)
-            if not looked:
-                looked = True
-                routed, due = _look()
+            if not checked:
+                checked = True
+                routed, due = _route_events()
                 last = last and not routed
-            if last and not due and not _another(queue):
+            if last and not due and not _wait_for_alarm(queue):
                 break
-    _served_at[queue] = began
+    _drained_at[queue] = began
     return count
 
 
 def _restore(guard: Guard) -> None:
-    """Restore the connections that code outside of any body has changed."""
-    trouble = guard.end("Code of your project outside of a step's body")
-    if trouble is not None:
-        logger.error("%s", trouble)
+    """Restore the connections that code outside of any step's body has changed."""
+    problem = guard.end("Code of your project outside of a step's body")
+    if problem is not None:
+        logger.error("%s", problem)
 
 
-def _look() -> tuple[bool, bool]:
-    """Offer new events to the waits; tell whether there were any, and due timers."""
+def _route_events() -> tuple[bool, bool]:
+    """Route pending events. Return whether there were events, and due timers."""
     pending, due = pending_work.look()
     if pending:
         isolated(routing.route)
@@ -153,12 +159,15 @@ def _look() -> tuple[bool, bool]:
 
 
 def _serve_other_queues(others: Sequence[str], since: float) -> int:
-    """Advance a batch of each of the others, unless that was done a moment ago."""
-    global _elsewhere_at
-    if not others or clock.monotonic() < max(since, _elsewhere_at) + ELSEWHERE:
+    """Execute a batch from each other queue, unless the last time is recent."""
+    global _other_queues_at
+    if (
+        not others
+        or clock.monotonic() < max(since, _other_queues_at) + OTHER_QUEUES_INTERVAL
+    ):
         return 0
-    _elsewhere_at = clock.monotonic()
-    size = _pace.batch()
+    _other_queues_at = clock.monotonic()
+    size = _batch_sizer.size()
     return sum(
         _serve_batch(queue, size, FairClaiming(), more=False, first=False)[0]
         for queue in others
@@ -166,59 +175,64 @@ def _serve_other_queues(others: Sequence[str], since: float) -> int:
 
 
 def _serve_batch(
-    queue: str, size: int, turns: FairClaiming, *, more: bool, first: bool
+    queue: str, size: int, fairness: FairClaiming, *, more: bool, first: bool
 ) -> tuple[int, bool]:
-    """Claim and execute; return how many were advanced, and whether they were all.
+    """Claim and execute. Return how many runs were advanced, and whether that was all.
 
-    ``more``: there are timers that are due beside what can be claimed.
+    ``more``: there are due timers besides the runs to claim.
     """
     admit = partial(isolated, admission.admit, queue, size)
     item_errors.guarded("admission", queue, admit, pauses=False)
-    heads = turns.one_per_function
-    claimed = leases.claim(queue, size, worker_name(), one_per_function=heads)
+    one_per_function = fairness.one_per_function
+    claimed = leases.claim(
+        queue, size, worker_name(), one_per_function=one_per_function
+    )
     full = len(claimed) == size
-    turns.took(claimed, behind=full and (more or _late(claimed)))
+    fairness.record(claimed, behind=full and (more or _late(claimed)))
     if not claimed:
-        return 0, not heads
+        return 0, not one_per_function
     if full and first:
-        notifier.notify_now(queue)  # there may be more than one worker can take
+        notifier.notify_now(queue)  # there may be more runs than this worker can take
     chosen = _isolate_crash_suspect(isolated(admission.recheck_limits, claimed))
     if chosen:
         _advance_all(ClaimedBatch(chosen))
-    # What became eligible since then has rung.
-    all_of_it = not full and not heads and chosen == claimed
-    return len(chosen), all_of_it and not registry.controlled
+    # Runs that became eligible since have sent a message of their own.
+    all_claimed = not full and not one_per_function and chosen == claimed
+    return len(chosen), all_claimed and not registry.controlled
 
 
 def _late(claimed: list[Run]) -> bool:
-    """Tell whether even the run that was due last has waited for long."""
+    """Return whether every run of the claim has waited for long."""
     due = max(run.due_at for run in claimed)
     return (clock.now() - due).total_seconds() > BEHIND
 
 
-def _another(queue: str) -> bool:
-    """Wait for a timer that is due so soon that a wake-up for it would be late."""
-    left = keeper().soon(queue)
+def _wait_for_alarm(queue: str) -> bool:
+    """Wait for a timer that is due too soon for a wake-up message.
+
+    Return whether there is one.
+    """
+    left = background_thread().alarms.seconds_to_next(queue)
     if left is None:
         return False
     time.sleep(left)
     return True
 
 
-def already_served(queue: str, rung_at: float) -> bool:
-    """Tell whether all that a wake-up was rung for has been found here since.
+def already_served(queue: str, sent_at: float) -> bool:
+    """Return whether this process has drained the queue since a message was sent.
 
-    A look that is still to come was before the clock went back: it answers nothing.
+    A time in the future does not count: the clock was set back since.
     """
-    looked_at = _served_at.get(queue, 0.0)
-    return rung_at + SLACK < looked_at <= clock.now().timestamp() + SLACK
+    drained_at = _drained_at.get(queue, 0.0)
+    return sent_at + SLACK < drained_at <= clock.now().timestamp() + SLACK
 
 
 def _isolate_crash_suspect(claimed: list[Run]) -> list[Run]:
-    """Return what to execute now: a run that has lost its worker before, by itself.
+    """Return the runs to execute now: a crash suspect alone, else all of them.
 
-    What is claimed with it would share its crashes, and end for them. The rest goes
-    back before it begins.
+    A suspect is a run whose worker has died more than once. Runs that were claimed with
+    it would share its crashes and fail. They are released before the suspect starts.
     """
     suspect = next((run for run in claimed if run.crash_count > 1), None)
     if suspect is None or len(claimed) == 1:
@@ -228,38 +242,38 @@ def _isolate_crash_suspect(claimed: list[Run]) -> list[Run]:
 
 
 def _advance_all(batch: ClaimedBatch) -> None:
-    own = keeper()
-    with own.watching(batch):
+    with background_thread().batches.watching(batch):
         while (run := batch.next()) is not None:
-            if stopping() or time_limits.near():
-                release_batch([run, *batch.rest()])
+            if shutdown.requested() or time_limits.near():
+                release_batch([run, *batch.take_rest()])
                 return
             item_errors.guarded(
                 "run",
                 run.pk,
                 partial(_advance, run),
-                # Its crash stays counted, so that this ends.
+                # The crash is counted, so the number of attempts is limited.
                 put_off=partial(leases.requeue_dead_holder, run),
                 run_id=run.pk,
             )
 
 
 def _advance(run: Run) -> None:
-    own = keeper()
+    background = background_thread()
+    background.alarms.record_activity()
     began = clock.monotonic()
-    with own.holding(run):
+    with background.leases.renewing(run):
         attempt.execute_attempt(
             run,
             threads=settings.BRANCH_THREADS,
-            lost=partial(own.lost, run.pk),
-            stopping=stopping,
+            lost=partial(background.leases.lost, run.pk),
+            stopping=shutdown.requested,
         )
-    _pace.took(clock.monotonic() - began)
+    _batch_sizer.record(clock.monotonic() - began)
     _tidy()
 
 
 def _tidy() -> None:
-    """Leave no broken connection, and no log of queries, to the next run."""
+    """Close broken connections and clear the query log before the next run."""
     reset_queries()
     for connection in connections.all(initialized_only=True):
         if connection.errors_occurred:

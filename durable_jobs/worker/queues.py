@@ -1,7 +1,7 @@
-"""The Celery queues of our messages.
+"""The Celery queues that carry wake-up messages.
 
-In the database and in code a queue has the name that functions give it. On the broker
-``QUEUE_PREFIX`` comes before the name.
+Functions and database rows use the plain name of a queue. On the broker, the name
+begins with ``QUEUE_PREFIX``.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 
 
-def on_broker(queue: str) -> str:
+def broker_name(queue: str) -> str:
     """Return the name that a queue has on the broker."""
     return settings.QUEUE_PREFIX + queue
 
 
-def served(consumed: Iterable[str]) -> list[str]:
-    """Return the queues of ours among those that a worker consumes on the broker."""
+def consumed_queues(broker_names: Iterable[str]) -> list[str]:
+    """Return the plain names of the queues with the prefix."""
     prefix = settings.QUEUE_PREFIX
-    return [name.removeprefix(prefix) for name in consumed if name.startswith(prefix)]
+    return [
+        name.removeprefix(prefix) for name in broker_names if name.startswith(prefix)
+    ]
 
 
 def own_queues() -> set[str]:
-    """Return the names, on the broker, of what a worker of the project consumes."""
+    """Return the broker names of all queues of the project's functions."""
     own = {settings.QUEUE, settings.TICK_QUEUE, *registry.queues()}
-    return {on_broker(name) for name in own}
+    return {broker_name(name) for name in own}

@@ -1,23 +1,26 @@
-"""Whether this worker, and the processes it forked, should begin nothing new."""
+"""Whether this worker, including its forked processes, is shutting down.
+
+A worker that shuts down finishes the running steps and starts nothing new.
+"""
 
 from __future__ import annotations
 
 import mmap
 
-#: One byte that forked children share with the process that is told to stop.
+#: One byte that forked children share with the main process.
 _flag = mmap.mmap(-1, 1)
 
 
-def stop() -> None:
-    """Begin nothing new from now on."""
+def request() -> None:
+    """Start nothing new from now on."""
     _flag[0] = 1
 
 
-def go() -> None:
-    """Begin again."""
+def clear() -> None:
+    """Allow new work again."""
     _flag[0] = 0
 
 
-def stopping() -> bool:
-    """Tell whether nothing new should begin."""
+def requested() -> bool:
+    """Return whether the worker is shutting down."""
     return _flag[0] == 1

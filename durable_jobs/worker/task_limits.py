@@ -1,7 +1,8 @@
-"""Celery's time limits for our tasks: known to the engine, and harmless to it.
+"""Celery's time limits for the tasks of this package.
 
-The soft limit is a signal that raises in the middle of whatever the process does. While
-a task of ours executes, it raises in the body of a step and nowhere else.
+The engine stops before the limit is near. Celery's soft limit is a signal whose handler
+raises wherever the process happens to be. While a task of this package executes, the
+handler raises only inside the body of a step.
 """
 
 from __future__ import annotations
@@ -21,31 +22,31 @@ from durable_jobs.engine import time_limits
 
 _SIGNAL = getattr(signal, "SIGUSR1", None)
 
-#: What the worker was started with: its hard and its soft limit, in seconds.
-_of_worker: tuple[float | None, float | None] = (None, None)
+#: The hard and the soft limit of the worker's command line, in seconds.
+_worker_limits: tuple[float | None, float | None] = (None, None)
 
 
 @celeryd_after_setup.connect
-def _note_limits(instance: Any = None, **kwargs: Any) -> None:
-    """Keep the worker's own limits, before there are processes to know them."""
-    global _of_worker
-    _of_worker = (instance.time_limit, instance.soft_time_limit)
+def _save_worker_limits(instance: Any = None, **kwargs: Any) -> None:
+    """Save the worker's limits before the pool forks its processes."""
+    global _worker_limits
+    _worker_limits = (instance.time_limit, instance.soft_time_limit)
 
 
 @contextmanager
-def known() -> Iterator[None]:
-    """Hand runs on inside the block before this task's limit is near."""
+def respected() -> Iterator[None]:
+    """Release runs inside the block before this task's limit is near."""
     with _signal_in_bodies_only(), time_limits.limited(shortest()):
         yield
 
 
 def shortest() -> float | None:
-    """Return the shortest limit of this task, in seconds."""
+    """Return the shortest limit of the current task, in seconds."""
     given = getattr(current_task, "request", None) and current_task.request.timelimit
     hard, soft = given or (None, None)
     limits = (
-        hard or getattr(current_task, "time_limit", None) or _of_worker[0],
-        soft or getattr(current_task, "soft_time_limit", None) or _of_worker[1],
+        hard or getattr(current_task, "time_limit", None) or _worker_limits[0],
+        soft or getattr(current_task, "soft_time_limit", None) or _worker_limits[1],
     )
     return min((float(limit) for limit in limits if limit), default=None)
 
@@ -59,12 +60,12 @@ def _signal_in_bodies_only() -> Iterator[None]:
     ):
         yield
         return
-    signal.signal(_SIGNAL, _strike)
+    signal.signal(_SIGNAL, _on_soft_limit)
     try:
         yield
     finally:
         signal.signal(_SIGNAL, soft_timeout_sighandler)
 
 
-def _strike(*args: object) -> None:
+def _on_soft_limit(*args: object) -> None:
     time_limits.strike(SoftTimeLimitExceeded)

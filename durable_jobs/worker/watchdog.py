@@ -1,12 +1,13 @@
-"""The thread of a worker that looks after what nobody does.
+"""The watchdog: a thread of each worker that detects a missing tick and a dead broker.
 
-In a prefork worker it is a thread of one child (``prefork``), else of the process.
+In a prefork worker it is a thread of one child process (see ``prefork``).
 
-A worker that rests is woken by wake-ups, and those it hears by a connection to the
-broker which can be dead without anybody noticing. So each worker looks into the
-database now and then: it ticks where nobody does, and ends itself when work is old, it
-has nothing to do and its own wake-up does not reach it. Whatever runs the worker starts
-it again.
+An idle worker depends on wake-up messages, and a broker connection can be dead without
+an error. So each worker checks the database every ``CHECK_INTERVAL`` seconds:
+
+- If no process ticks, the worker ticks itself.
+- If runs have been ready for long, the worker is idle, and its own wake-up message does
+  not arrive, the worker exits. The process supervisor starts it again.
 """
 
 from __future__ import annotations
@@ -28,141 +29,146 @@ from durable_jobs.worker.queue_loop import worker_name
 
 logger = logging.getLogger("durable_jobs")
 
-#: Seconds between two looks.
-EVERY = 10.0
-#: Seconds between two words that the worker leaves.
-NOTED = 30.0
-#: A worker ticks itself when nobody has for so many seconds.
-MISSED = 30.0
-#: How many seconds work may be ready, and a wake-up unheard, before a worker is deaf.
+#: Seconds between two checks.
+CHECK_INTERVAL = 10.0
+#: Seconds between two heartbeats of the worker.
+HEARTBEAT_INTERVAL = 30.0
+#: A worker ticks itself if the last tick is older than this many seconds.
+TICK_OVERDUE = 30.0
+#: A worker is unreachable if it is idle, receives no message, and runs have been ready
+#: for this many seconds.
 UNREACHABLE_AFTER = 60.0
-
-
-#: Seconds between two signs that a worker's main loop turns.
-TURN = 1.0
+#: Seconds between two signs that the worker's main loop is responsive.
+LOOP_INTERVAL = 1.0
 
 
 class IdleProbe:
-    """Whether a worker has nothing in its hands.
+    """Whether a worker is idle.
 
-    ``executes`` tells whether a process of it is inside a task, ``waits`` whether a
-    message is here that none has begun with. Such a one counts while the main loop
-    ``turns``: one that is stuck in a dead connection gives nothing to anybody.
+    ``executing`` returns whether a process of the worker executes a task. ``reserved``
+    returns whether a received message has not started yet. Reserved messages count as
+    work only while the main loop is responsive. A loop blocked on a dead broker
+    connection cannot hand them out.
     """
 
-    def __init__(self, executes: Callable[[], bool], waits: Callable[[], bool]) -> None:
-        self._executes, self._waits = executes, waits
-        self._turned_at = clock.monotonic()
-        #: Whether there is a loop that says so.
-        self.turns = True
+    def __init__(
+        self, executing: Callable[[], bool], reserved: Callable[[], bool]
+    ) -> None:
+        self._executing, self._reserved = executing, reserved
+        self._loop_seen_at = clock.monotonic()
+        #: Whether the main loop reports by ``loop_seen()``.
+        self.has_loop = True
 
-    def turned(self, at: float | None = None) -> None:
-        """Take note that the main loop turns, or when it did."""
-        self._turned_at = clock.monotonic() if at is None else at
+    def loop_seen(self, at: float | None = None) -> None:
+        """Record that the main loop is responsive, or was at ``at``."""
+        self._loop_seen_at = clock.monotonic() if at is None else at
 
     def idle(self) -> bool:
-        """Tell whether nothing is executed, and nothing is about to be."""
-        if self._executes():
+        """Return whether no task is executing or about to start."""
+        if self._executing():
             return False
-        stuck = self.turns and clock.monotonic() - self._turned_at >= UNREACHABLE_AFTER
-        return stuck or not self._waits()
+        silent = clock.monotonic() - self._loop_seen_at
+        blocked = self.has_loop and silent >= UNREACHABLE_AFTER
+        return blocked or not self._reserved()
 
 
 class Watchdog:
-    """Looks around until it is stopped.
+    """Checks the database in a thread until it is stopped.
 
-    It leaves word that the worker is there, under its ``name``. ``idle`` tells whether
-    the worker has nothing to do, ``leave`` lets it end.
+    It records the heartbeat of the worker under ``name``. ``idle`` returns whether the
+    worker is idle. ``shut_down`` ends the worker.
     """
 
     def __init__(
         self,
         queues: Sequence[str],
         idle: Callable[[], bool],
-        leave: Callable[[], object],
+        shut_down: Callable[[], object],
         name: str = "",
     ) -> None:
         self._name = name or worker_name()
         self._queues = list(queues)
-        self._noted_at: float | None = None
+        self._heartbeat_at: float | None = None
         self._idle = idle
-        self._leave = leave
-        self._heard_at = clock.monotonic()
-        self._rung_at: float | None = None
-        self._ends = threading.Event()
+        self._shut_down = shut_down
+        self._message_at = clock.monotonic()
+        self._notified_at: float | None = None
+        self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Look from now on, in a thread of its own."""
-        thread = threading.Thread(target=self._loop, name="durable-patrol", daemon=True)
+        """Start the thread."""
+        thread = threading.Thread(
+            target=self._loop, name="durable-watchdog", daemon=True
+        )
         thread.start()
 
     def stop(self, **kwargs: object) -> None:
-        """Look no more."""
-        self._ends.set()
+        """End the thread after the current check."""
+        self._stopped.set()
 
-    def heard(self, **kwargs: object) -> None:
-        """Take note that a message has arrived."""
-        self._heard_at = clock.monotonic()
-        self._rung_at = None
+    def message_received(self, **kwargs: object) -> None:
+        """Record that a message has arrived."""
+        self._message_at = clock.monotonic()
+        self._notified_at = None
 
     def _loop(self) -> None:
-        self._guarded(self._note)
+        self._guarded(self._heartbeat)
         self._guarded(lambda: missing_functions.began(self._queues))
-        while not self._ends.wait(EVERY):
-            self._guarded(self.look)
-        self._guarded(self._forget)
+        while not self._stopped.wait(CHECK_INTERVAL):
+            self._guarded(self.check)
+        self._guarded(self._deregister)
 
-    def _forget(self) -> None:
+    def _deregister(self) -> None:
         heartbeats.deregister(self._name)
 
     def _guarded(self, work: Callable[[], object]) -> None:
         try:
             work()
             db.outage.end()
-        except Exception as error:  # it must outlive any trouble of the database
+        except Exception as error:  # the thread must survive database errors
             if not db.lost(error):
-                logger.warning("The worker could not look around.", exc_info=True)
+                logger.warning("A check of the watchdog failed.", exc_info=True)
         finally:
-            # A process that is forked meanwhile must not share a connection.
+            # A process that is forked between two checks must not share a connection.
             connections.close_all()
 
-    def _note(self) -> None:
+    def _heartbeat(self) -> None:
         now = clock.monotonic()
-        if self._noted_at is None or now - self._noted_at >= NOTED:
-            if self._noted_at is None:
-                heartbeats.deregister(self._name)  # of an earlier process of this name
+        if self._heartbeat_at is None or now - self._heartbeat_at >= HEARTBEAT_INTERVAL:
+            if self._heartbeat_at is None:
+                heartbeats.deregister(self._name)  # of an earlier process
             heartbeats.heartbeat(self._name, "worker", self._queues, registry.ids())
-            self._noted_at = now
+            self._heartbeat_at = now
 
-    def look(self) -> None:
-        """Do what nobody does, and leave word."""
-        if tick.seconds_since_tick() > MISSED:
+    def check(self) -> None:
+        """Tick if the tick is overdue, exit if unreachable, record the heartbeat."""
+        if tick.seconds_since_tick() > TICK_OVERDUE:
             tick.tick()
-        if self._rings_in_vain():
+        if self._unreachable():
             logger.error(
-                "Runs have been ready for more than %.0f s, this worker has nothing to "
-                "do, and no message reaches it: it ends, to be started again.",
+                "Runs have been ready for more than %.0f s, but this idle worker "
+                "receives no messages from the broker. It exits, to be started again.",
                 UNREACHABLE_AFTER,
             )
-            self._leave()
-        self._note()  # last: what is written here is in nobody's way
+            self._shut_down()
+        self._heartbeat()  # last, since a failed write must not prevent the rest
 
-    def _rings_in_vain(self) -> bool:
-        """Ring for old work, and tell whether an earlier wake-up has not been heard."""
+    def _unreachable(self) -> bool:
+        """Notify for old work. Return whether an earlier message has not arrived."""
         now = clock.monotonic()
         queue = self._old_work() if self._idle() else None
-        if queue is None or now - self._heard_at < UNREACHABLE_AFTER:
-            self._rung_at = None
+        if queue is None or now - self._message_at < UNREACHABLE_AFTER:
+            self._notified_at = None
             return False
-        if self._rung_at is not None:
-            return now - self._rung_at > UNREACHABLE_AFTER / 2
-        # One that cannot be sent says nothing: Celery connects again by itself.
+        if self._notified_at is not None:
+            return now - self._notified_at > UNREACHABLE_AFTER / 2
+        # A message that cannot be sent proves nothing: Celery reconnects.
         if notifier.notify_now(queue):
-            self._rung_at = now
+            self._notified_at = now
         return False
 
     def _old_work(self) -> str | None:
-        """Return a queue of this worker in which a run has been ready for long."""
+        """Return a queue of this worker with a run that has been ready for long."""
         ready = db.rows(Run).filter(
             queue__in=self._queues,
             function__in=registry.ids(),

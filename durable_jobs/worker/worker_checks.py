@@ -1,7 +1,7 @@
-"""This package's own checks, at the start of a worker.
+"""Run the system checks of this package when a worker starts.
 
-Celery runs Django's checks and ignores what they find, or skips them by
-``CELERY_SKIP_CHECKS``. An error would show later and elsewhere, as a failed run.
+Celery runs Django's checks but ignores their results, and skips them if
+``CELERY_SKIP_CHECKS`` is set. An error would surface later, as a failed run.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from durable_jobs.worker.queues import own_queues
 
 
 @celeryd_after_setup.connect
-def refuse_errors(instance: Any = None, **kwargs: Any) -> None:
-    """End a worker that consumes our queues if a check finds an error."""
-    served = own_queues() & set(instance.app.amqp.queues.consume_from)
-    if not served or not is_project_app(instance.app):
+def exit_on_errors(instance: Any = None, **kwargs: Any) -> None:
+    """Exit if a check finds an error and the worker consumes queues of this package."""
+    consumed = own_queues() & set(instance.app.amqp.queues.consume_from)
+    if not consumed or not is_project_app(instance.app):
         return
     errors = [found for found in check_installation() if found.is_serious()]
     if errors:
-        # Celery logs an Exception of a receiver, and goes on.
+        # Celery only logs an Exception that a signal receiver raises.
         raise SystemExit(
             "\n".join(f"({found.id}) {found.msg} {found.hint}" for found in errors)
         )

@@ -138,8 +138,8 @@ def test_check_names_the_apps_when_there_is_doubt() -> None:
     settings = {"BROKER_URL": "memory://"}
     (line,) = said(CHECKS, **settings)
     assert line == (
-        "durable_jobs.W007 There are 3 Celery apps ('first', 'project', 'second'): "
-        "wake-up messages go to 'first'."
+        "durable_jobs.W007 There are 3 Celery apps ('first', 'project', 'second'). "
+        "Wake-up messages are sent by 'first'."
     )
     settings["LAB_CELERY_APP"] = "project.celery:app"
     assert said(CHECKS, **settings) == []

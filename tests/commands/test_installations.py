@@ -18,7 +18,7 @@ from durable_jobs.store import installation
 from durable_jobs.worker import foreign_messages, queues
 from durable_jobs.worker.celery_app import TICK
 from durable_jobs.worker.celery_tasks import CeleryNotifier, tick, work
-from durable_jobs.worker.foreign_messages import HOPS, INSTALLATION, MOST_HOPS
+from durable_jobs.worker.foreign_messages import HOPS, INSTALLATION, MAX_HOPS
 
 pytestmark = pytest.mark.django_db
 
@@ -45,7 +45,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     monkeypatch.setattr(foreign_messages, "_publisher", sent)
     monkeypatch.setattr(foreign_messages, "project_app", lambda: sent)
     monkeypatch.setattr(foreign_messages, "DELAY", 0.0)
-    monkeypatch.setattr(foreign_messages, "_say_at", float("-inf"))
+    monkeypatch.setattr(foreign_messages, "_next_report_at", float("-inf"))
     return sent
 
 
@@ -98,7 +98,7 @@ def test_message_of_another_installation_is_published_again(
 
 
 def test_message_that_nobody_takes_is_dropped_in_the_end(sent: Sent) -> None:
-    receive(work, "default", 1.5, **{INSTALLATION: OTHER, HOPS: MOST_HOPS})
+    receive(work, "default", 1.5, **{INSTALLATION: OTHER, HOPS: MAX_HOPS})
     assert sent.messages == []
 
 
@@ -189,7 +189,7 @@ def test_queues_have_the_prefix_on_the_broker_alone(
 ) -> None:
     settings.DURABLE_JOBS = {"QUEUE_PREFIX": "pr7-", "TICK_QUEUE": "tick"}
     assert {"pr7-default", "pr7-tick"} <= queues.own_queues()
-    assert queues.served(["pr7-default", "celery"]) == ["default"]
+    assert queues.consumed_queues(["pr7-default", "celery"]) == ["default"]
     dispatcher = CeleryNotifier()
     monkeypatch.setattr(dispatcher, "_publisher", sent)
     module = "durable_jobs.worker.celery_tasks.project_app"

@@ -1,4 +1,4 @@
-"""A lease whose renewal is late is renewed by whoever executes the run."""
+"""A lease whose renewal is late is renewed by the thread that executes the run."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import pytest
 from durable_jobs import clock, durable
 from durable_jobs.conf import settings
 from durable_jobs.models import Run
-from durable_jobs.store import leases
-from durable_jobs.worker.background import Keeper
+from durable_jobs.store import leases as lease_store
+from durable_jobs.worker.background import BackgroundThread
 
 pytestmark = pytest.mark.django_db
 
 
-class Stuck(Keeper):
-    """A keeper whose own thread never gets to write."""
+class Stuck(BackgroundThread):
+    """A background thread that never runs."""
 
-    def _wake(self, at: float) -> None:
-        """Leave it asleep."""
+    def _wake_by(self, at: float) -> None:
+        """Start no thread."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def claimed(durable_kit):
         return None
 
     function.enqueue()
-    (run,) = leases.claim("default", 1, "me")
+    (run,) = lease_store.claim("default", 1, "me")
     return run
 
 
@@ -55,20 +55,20 @@ def lease_of(run):
 def test_an_overdue_lease_is_renewed_by_the_thread_that_asks(
     durable_kit, claimed, later
 ):
-    keeper = Stuck()
-    with keeper.holding(claimed):
+    leases = Stuck().leases
+    with leases.renewing(claimed):
         durable_kit.advance(0.7 * settings.LEASE_DURATION, run=False)
         later(0.7)
-        assert not keeper.lost(claimed.pk)
+        assert not leases.lost(claimed.pk)
         assert lease_of(claimed) == durable_kit.now() + settings.LEASE_DURATION
         later(1.2)
         durable_kit.advance(timedelta(seconds=1), run=False)
-        assert not keeper.lost(claimed.pk), "that renewal counts"
+        assert not leases.lost(claimed.pk), "that renewal counts"
 
 
-def test_a_lease_that_others_took_is_lost(durable_kit, claimed, later):
-    keeper = Stuck()
-    with keeper.holding(claimed):
+def test_a_lease_that_another_worker_took_is_lost(durable_kit, claimed, later):
+    leases = Stuck().leases
+    with leases.renewing(claimed):
         Run.objects.update(status="queued", lease_token=None, lease_until=None)
         later(0.7)
-        assert keeper.lost(claimed.pk)
+        assert leases.lost(claimed.pk)

@@ -1,4 +1,4 @@
-"""Wake-ups of one process that follow each other closely are one, and none is lost."""
+"""Messages of one process in quick succession are coalesced, and none is lost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from durable_jobs import clock
 from durable_jobs.notifier import BrokerUnavailable
-from durable_jobs.worker.broker import CLOSE, NotifyCoalescer
 from durable_jobs.worker.celery_tasks import CeleryNotifier
+from durable_jobs.worker.notify_coalescer import CLOSE, NotifyCoalescer
 from tests.lab.processes import ROOT, until
 
 
@@ -44,32 +44,34 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_the_first_is_sent_at_once_and_one_for_all_that_follow(now: list[float]):
+def test_the_first_message_is_sent_at_once_then_one_for_all_others(
+    now: list[float],
+):
     rung = Rung()
-    bursts = NotifyCoalescer(rung)
+    coalescer = NotifyCoalescer(rung)
 
-    assert [bursts.gathers("a", 1) for _ in range(50)] == [False] + [True] * 49
+    assert [coalescer.coalesce("a", 1) for _ in range(50)] == [False] + [True] * 49
     rung.wait()
     assert rung.work == [("a", 49)]
 
-    assert bursts.gathers("a", 3), "the one for the others counts as well"
+    assert coalescer.coalesce("a", 3), "the one for the others counts as well"
     rung.wait()
     assert rung.work == [("a", 49), ("a", 3)]
     now[0] += CLOSE
-    assert not bursts.gathers("a", 1)
+    assert not coalescer.coalesce("a", 1)
 
 
-def test_queues_have_bursts_of_their_own(now: list[float]):
-    bursts = NotifyCoalescer(Rung())
+def test_each_queue_is_coalesced_separately(now: list[float]):
+    coalescer = NotifyCoalescer(Rung())
 
-    assert [bursts.gathers(queue, 1) for queue in "aba"] == [False, False, True]
+    assert [coalescer.coalesce(queue, 1) for queue in "aba"] == [False, False, True]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_while_the_broker_is_away_no_bell_stands_for_another(
+def test_while_the_broker_is_unavailable_every_notification_fails(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Whoever rings is told each time, and nobody takes it to have been heard."""
+    """A message that failed covers no later work."""
 
     def away(*call: object) -> None:
         raise BrokerUnavailable
@@ -82,36 +84,36 @@ def test_while_the_broker_is_away_no_bell_stands_for_another(
             dispatcher.notify("a", 1)
 
 
-def test_a_burst_that_could_not_be_rung_for_stands_for_nobody(now: list[float]):
+def test_a_coalesced_message_that_failed_covers_no_later_work(now: list[float]):
     asked = threading.Event()
 
     def ring(queue: str, work: int) -> bool:
         asked.set()
         return False
 
-    bursts = NotifyCoalescer(ring)
-    assert [bursts.gathers("a", 1), bursts.gathers("a", 1)] == [False, True]
+    coalescer = NotifyCoalescer(ring)
+    assert [coalescer.coalesce("a", 1), coalescer.coalesce("a", 1)] == [False, True]
 
     assert asked.wait(30)
-    until(lambda: not bursts.gathers("a", 1), "the next to be sent at once")
+    until(lambda: not coalescer.coalesce("a", 1), "the next to be sent at once")
 
 
-def test_without_a_thread_to_be_had_each_is_sent_at_once(
+def test_without_a_thread_each_message_is_sent_at_once(
     now: list[float], monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    bursts = NotifyCoalescer(Rung())
+    coalescer = NotifyCoalescer(Rung())
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        assert [bursts.gathers("a", 1) for _ in range(3)] == [False] * 3
+        assert [coalescer.coalesce("a", 1) for _ in range(3)] == [False] * 3
 
-    assert bursts.gathers("a", 1), "as soon as there is one"
+    assert coalescer.coalesce("a", 1), "as soon as there is one"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_thread_that_rings_leaves_no_connection(now: list[float]):
+def test_the_sending_thread_leaves_no_connection(now: list[float]):
     used: list[BaseDatabaseWrapper] = []
     rung = Rung()
 
@@ -120,8 +122,8 @@ def test_the_thread_that_rings_leaves_no_connection(now: list[float]):
         used.append(connections["default"])
         return rung(queue, work)
 
-    bursts = NotifyCoalescer(ring)
-    assert [bursts.gathers("a", 1), bursts.gathers("a", 1)] == [False, True]
+    coalescer = NotifyCoalescer(ring)
+    assert [coalescer.coalesce("a", 1), coalescer.coalesce("a", 1)] == [False, True]
     rung.wait()
 
     until(lambda: used[0].connection is None, "the connection to be closed")
@@ -129,21 +131,21 @@ def test_the_thread_that_rings_leaves_no_connection(now: list[float]):
 
 
 def test_a_fork_does_not_wait_for_the_thread_of_its_parent(now: list[float]):
-    bursts = NotifyCoalescer(Rung())
-    assert [bursts.gathers("a", 1), bursts.gathers("a", 1)] == [False, True]
+    coalescer = NotifyCoalescer(Rung())
+    assert [coalescer.coalesce("a", 1), coalescer.coalesce("a", 1)] == [False, True]
 
     child = os.fork()
     if not child:
-        os._exit(10 + bursts.gathers("a", 1))
+        os._exit(10 + coalescer.coalesce("a", 1))
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
 
 
-def test_a_program_that_ends_at_once_has_sent_its_last_bell():
+def test_a_program_that_ends_at_once_has_sent_its_last_message():
     program = """
-from durable_jobs.worker.broker import Bursts
-bursts = Bursts(lambda queue, work: not print(queue, work, flush=True))
-print(*[bursts.gathers("a", 1) for _ in range(3)], flush=True)
+from durable_jobs.worker.notify_coalescer import NotifyCoalescer
+coalescer = NotifyCoalescer(lambda queue, work: not print(queue, work, flush=True))
+print(*[coalescer.coalesce("a", 1) for _ in range(3)], flush=True)
 """
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -51,7 +51,7 @@ def a_dead_process() -> int:
 def test_a_dead_process_of_this_machine_loses_its_runs(durable_kit, held):
     pid, host = a_dead_process(), socket.gethostname()
     runs = [held(f"{host}:{pid}"), held(f"{host}:{pid}:worker-thread_1")]
-    assert orphans.take_back() == 2
+    assert orphans.requeue_orphans() == 2
     for run in runs:
         run.refresh_from_db()
         assert (run.status, run.lease_token) == ("queued", None)
@@ -63,18 +63,18 @@ def test_a_dead_process_of_this_machine_loses_its_runs(durable_kit, held):
 @pytest.mark.parametrize("host", ["other", socket.gethostname() + "2"])
 def test_other_machines_keep_theirs(durable_kit, held, host):
     held(f"{host}:{a_dead_process()}")
-    assert orphans.take_back() == 0
+    assert orphans.requeue_orphans() == 0
 
 
 def test_living_processes_keep_theirs(durable_kit, held):
     held(f"{socket.gethostname()}:{os.getpid()}")
     held(f"{socket.gethostname()}:1")
     held("kit")
-    assert orphans.take_back() == 0
+    assert orphans.requeue_orphans() == 0
 
 
 def test_a_run_that_was_paused_meanwhile_stays_paused(durable_kit, held):
     run = held(f"{socket.gethostname()}:{a_dead_process()}", status="paused")
-    assert orphans.take_back() == 0
+    assert orphans.requeue_orphans() == 0
     run.refresh_from_db()
     assert run.status == "paused"

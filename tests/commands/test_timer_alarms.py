@@ -1,4 +1,4 @@
-"""Timers that are due soon: a worker looks at their queue at the moment."""
+"""Timers that are due soon: a worker is notified just before they are due."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.maintenance import timers
 from durable_jobs.models import Run, Wait
 from durable_jobs.statuses import RunStatus
-from durable_jobs.worker import background as keepers
-from durable_jobs.worker.background import FARTHEST_ALARM, GRACE, LEAD, Keeper
+from durable_jobs.worker import background
+from durable_jobs.worker.background import BackgroundThread
 from durable_jobs.worker.celery_tasks import CeleryNotifier, work
 from durable_jobs.worker.queue_loop import drain_queue
+from durable_jobs.worker.timer_alarms import (
+    FARTHEST_ALARM,
+    GRACE,
+    LEAD,
+    TimerAlarms,
+)
 from tests.engine.workers import Deaf
 from tests.lab.processes import until
 
@@ -25,8 +31,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SOON = timedelta(seconds=0.3)
 
 
-class Bells:
-    """Notes which wake-up was sent when."""
+class Notifications:
+    """Records which message was sent when."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, datetime]] = []
@@ -38,83 +44,83 @@ class Bells:
 
 
 @pytest.fixture
-def notifications() -> Bells:
-    return Bells()
+def notifications() -> Notifications:
+    return Notifications()
 
 
 @pytest.fixture
-def keeper() -> Iterator[Keeper]:
+def alarms() -> Iterator[TimerAlarms]:
     clock.now()  # asks the database here, not in the thread
-    own = Keeper()
-    yield own
-    own.stop()
+    thread = BackgroundThread()
+    yield thread.alarms
+    thread.stop()
 
 
-def test_a_resting_process_is_rung_for_just_before_an_alarm(
-    keeper: Keeper, notifications: Bells
+def test_an_idle_process_sends_a_message_just_before_an_alarm(
+    alarms: TimerAlarms, notifications: Notifications
 ):
     due = clock.now() + SOON
-    keeper.alarm(due, "a", notifications)
+    alarms.add(due, "a", notifications)
     until(lambda: notifications.sent, "a wake-up")
     assert notifications.sent == [("a", due)]
     assert notifications.at[0] >= due - timedelta(seconds=2 * LEAD)
 
 
-def test_each_alarm_has_its_bell_and_each_queue_its_own(
-    keeper: Keeper, notifications: Bells
+def test_each_alarm_of_each_queue_sends_one_message(
+    alarms: TimerAlarms, notifications: Notifications
 ):
     due = clock.now() + SOON
     later = due + timedelta(seconds=10 * LEAD)
     for moment, queue in ((later, "a"), (due, "b"), (due, "a"), (due, "a")):
-        keeper.alarm(moment, queue, notifications)
+        alarms.add(moment, queue, notifications)
     until(lambda: len(notifications.sent) == 3, "three wake-ups")
     assert sorted(notifications.sent) == [("a", due), ("a", later), ("b", due)]
 
 
-def test_a_thread_that_serves_the_queue_is_told_and_needs_no_bell(
-    keeper: Keeper, notifications: Bells
+def test_a_draining_thread_takes_the_alarm_without_a_message(
+    alarms: TimerAlarms, notifications: Notifications
 ):
     due = clock.now() + SOON
-    with keeper.serving("a"):
-        keeper.alarm(due, "a", notifications)
-        assert not keeper.alarmed("a")
-        assert not keeper.alarmed("b")
-        until(lambda: keeper.alarmed("a"), "the alarm")
+    with alarms.draining("a"):
+        alarms.add(due, "a", notifications)
+        assert not alarms.take_due("a")
+        assert not alarms.take_due("b")
+        until(lambda: alarms.take_due("a"), "the alarm")
         assert clock.now() >= due
-        assert not keeper.alarmed("a")
+        assert not alarms.take_due("a")
     assert notifications.sent == []
 
 
-def test_a_thread_that_is_in_a_long_run_needs_a_bell(
-    keeper: Keeper, notifications: Bells
+def test_an_alarm_during_a_long_run_sends_a_message(
+    alarms: TimerAlarms, notifications: Notifications
 ):
     due = clock.now() + SOON
-    with keeper.serving("a"):
-        keeper.alarm(due, "a", notifications)
+    with alarms.draining("a"):
+        alarms.add(due, "a", notifications)
         until(lambda: notifications.sent, "a wake-up")
     assert notifications.sent == [("a", due)]
 
 
-def test_a_thread_that_leaves_its_queue_leaves_its_alarms_to_bells(
-    keeper: Keeper, notifications: Bells
+def test_an_alarm_left_by_a_draining_thread_sends_a_message(
+    alarms: TimerAlarms, notifications: Notifications
 ):
-    with keeper.serving("a"):
-        keeper.alarm(clock.now() + timedelta(seconds=GRACE / 10), "a", notifications)
+    with alarms.draining("a"):
+        alarms.add(clock.now() + timedelta(seconds=GRACE / 10), "a", notifications)
     until(lambda: notifications.sent, "a wake-up")
 
 
-def test_far_alarms_are_left_to_the_tick(keeper: Keeper, notifications: Bells):
-    keeper.alarm(
-        clock.now() + FARTHEST_ALARM + timedelta(seconds=1), "a", notifications
-    )
-    assert keeper._alarms == {}
+def test_far_alarms_are_left_to_the_tick(
+    alarms: TimerAlarms, notifications: Notifications
+):
+    alarms.add(clock.now() + FARTHEST_ALARM + timedelta(seconds=1), "a", notifications)
+    assert alarms._alarms == {}
 
 
 class Napping(Deaf):
-    """Hears no wake-ups, but sets alarms as Celery does."""
+    """Receives no messages, but sets alarms as Celery does."""
 
-    ring_at = CeleryNotifier.notify_at
-    _ring_for = CeleryNotifier._ring_for
+    notify_at = CeleryNotifier.notify_at
+    _notify_due = CeleryNotifier._notify_due
 
 
 def napper(ctx: durable.Context) -> None:
@@ -124,13 +130,13 @@ def napper(ctx: durable.Context) -> None:
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Give a function that sleeps, where alarms are set and wake-ups counted."""
-    monkeypatch.setattr(keepers, "_keeper", None)
+    monkeypatch.setattr(background, "_background", None)
     with registry.temporary(), notifier.using(Napping()):
         yield durable.function(id="naps")(napper)
-        keepers.keeper().stop()
+        background.background_thread().stop()
 
 
-def test_a_worker_that_is_awake_goes_on_with_a_sleep_that_ends(naps: Any):
+def test_a_draining_worker_continues_a_sleep_that_ends(naps: Any):
     first, second = naps.enqueue({"seconds": 0.001}), naps.enqueue({"seconds": 3600})
     drain_queue("default")
     first.refresh_from_db()
@@ -138,7 +144,7 @@ def test_a_worker_that_is_awake_goes_on_with_a_sleep_that_ends(naps: Any):
     assert (first.status, second.status) == ("completed", "waiting")
 
 
-def test_a_sleep_that_is_due_ends_with_any_bell(naps: Any):
+def test_a_due_sleep_ends_with_a_message_for_any_queue(naps: Any):
     run = naps.enqueue({"seconds": 3600})
     drain_queue("default")
     Wait.objects.update(due_at=clock.now())
@@ -147,7 +153,7 @@ def test_a_sleep_that_is_due_ends_with_any_bell(naps: Any):
     assert run.status == "queued"
 
 
-def test_a_bell_that_comes_before_its_moment_is_answered_at_it(
+def test_a_message_before_its_moment_is_processed_at_the_moment(
     naps: Any, monkeypatch: pytest.MonkeyPatch
 ):
     looked: list[datetime] = []
@@ -160,7 +166,7 @@ def test_a_bell_that_comes_before_its_moment_is_answered_at_it(
     assert looked[0] >= moment
 
 
-def test_waits_that_cannot_be_ended_are_put_off(
+def test_waits_that_fail_to_end_are_postponed(
     naps: Any, monkeypatch: pytest.MonkeyPatch
 ):
     tried: list[Wait] = []

@@ -1,4 +1,4 @@
-"""What each worker looks after by itself, and when it takes itself to be deaf."""
+"""What each worker's watchdog checks, and when the worker counts as unreachable."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from durable_jobs.maintenance import heartbeats, retention, tick
 from durable_jobs.models import Run, Worker
 from durable_jobs.testing import Kit
 from durable_jobs.worker import watchdog
-from durable_jobs.worker.active_tasks import Tasks
+from durable_jobs.worker.active_tasks import ActiveTasks
 from durable_jobs.worker.watchdog import IdleProbe, Watchdog
 
 pytestmark = pytest.mark.django_db
 
 
 class Broker:
-    """Takes wake-ups, unless it is away."""
+    """Records messages, unless it is unavailable."""
 
     manual_clock = True
 
     def __init__(self) -> None:
         self.away = False
-        self.rung: list[str] = []
+        self.messages: list[str] = []
 
     def notify(self, queue: str, work: int) -> None:
         """Take one."""
         if self.away:
             raise notifier.BrokerUnavailable
-        self.rung.append(queue)
+        self.messages.append(queue)
 
     def notify_at(self, moment: object) -> None:
         """Do nothing."""
@@ -45,13 +45,13 @@ class Broker:
 
 
 class Post:
-    """A patrol of the queue ``default``, and what it has come to."""
+    """A watchdog of the queue ``default``, and how often it has shut down."""
 
     def __init__(self, passing: Callable[[float], None]) -> None:
         self.broker = Broker()
         self.idle = True
         self.left = 0
-        self.patrol = Watchdog(["default"], lambda: self.idle, self._leave)
+        self.watchdog = Watchdog(["default"], lambda: self.idle, self._leave)
         self._pass = passing
 
     def _leave(self) -> None:
@@ -62,7 +62,7 @@ class Post:
         self._pass(after)
         tick.note()
         with notifier.using(self.broker):
-            self.patrol.look()
+            self.watchdog.check()
         return self.left
 
 
@@ -86,25 +86,25 @@ def post(durable_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Post:
     return Post(passing)
 
 
-def test_it_rings_for_old_work_and_leaves_when_it_does_not_hear_that(post: Post):
+def test_watchdog_shuts_down_if_its_own_message_does_not_arrive(post: Post):
     assert post.looks(after=watchdog.UNREACHABLE_AFTER - 1) == 0
-    assert post.broker.rung == []
+    assert post.broker.messages == []
     assert post.looks(after=2) == 0
-    assert post.broker.rung == ["default"]
+    assert post.broker.messages == ["default"]
     assert post.looks(after=watchdog.UNREACHABLE_AFTER / 4) == 0
     assert post.looks(after=watchdog.UNREACHABLE_AFTER / 2) == 1
-    assert post.broker.rung == ["default"]
+    assert post.broker.messages == ["default"]
 
 
-def test_one_that_hears_anything_stays(post: Post):
+def test_watchdog_stays_if_any_message_arrives(post: Post):
     post.looks(after=watchdog.UNREACHABLE_AFTER + 1)
-    post.patrol.heard()
+    post.watchdog.message_received()
     assert post.looks(after=watchdog.UNREACHABLE_AFTER - 1) == 0
     assert post.looks(after=2) == 0
-    assert post.broker.rung == ["default"] * 2
+    assert post.broker.messages == ["default"] * 2
 
 
-def test_one_that_is_busy_stays(post: Post):
+def test_watchdog_stays_while_the_worker_is_busy(post: Post):
     post.looks(after=watchdog.UNREACHABLE_AFTER + 1)
     post.idle = False
     assert post.looks(after=watchdog.UNREACHABLE_AFTER) == 0
@@ -112,36 +112,38 @@ def test_one_that_is_busy_stays(post: Post):
     assert post.looks(after=1) == 0, "it begins anew"
 
 
-def test_what_waits_counts_while_the_main_loop_turns(
+def test_reserved_messages_count_while_the_main_loop_is_responsive(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     executes = waits = False
-    hands = IdleProbe(lambda: executes, lambda: waits)
-    assert hands.idle()
+    probe = IdleProbe(lambda: executes, lambda: waits)
+    assert probe.idle()
     waits = True
-    assert not hands.idle()
+    assert not probe.idle()
     stuck = clock.monotonic() + watchdog.UNREACHABLE_AFTER
     monkeypatch.setattr(clock, "monotonic", lambda: stuck)
-    assert hands.idle(), "nobody will ever begin with it"
+    assert probe.idle(), "a blocked loop cannot hand the message out"
     executes = True
-    assert not hands.idle(), "a task may take as long as it takes"
+    assert not probe.idle(), "a task may take as long as it takes"
     executes = False
-    hands.turned()
-    assert not hands.idle()
-    hands.turns = False
+    probe.loop_seen()
+    assert not probe.idle()
+    probe.has_loop = False
     monkeypatch.setattr(clock, "monotonic", lambda: stuck + watchdog.UNREACHABLE_AFTER)
-    assert not hands.idle(), "a broker without such a loop"
+    assert not probe.idle(), "a broker without such a loop"
 
 
 @pytest.fixture
-def tasks() -> Iterator[Tasks]:
+def tasks() -> Iterator[ActiveTasks]:
     """Give the tasks of a worker."""
     with TemporaryFile() as file:
-        yield Tasks(file)
+        yield ActiveTasks(file)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # as Celery's pool does
-def test_a_forked_process_tells_of_its_task_until_it_ends_or_dies(tasks: Tasks) -> None:
+def test_a_forked_process_is_active_until_its_task_ends_or_it_dies(
+    tasks: ActiveTasks,
+) -> None:
     assert not tasks.any()
     for ends in (True, False):
         told, tell = os.pipe()
@@ -169,8 +171,8 @@ def test_a_forked_process_tells_of_its_task_until_it_ends_or_dies(tasks: Tasks) 
             os.close(end)
 
 
-def test_a_process_tells_of_its_own_tasks_until_the_last_has_ended(
-    tasks: Tasks,
+def test_a_process_is_active_until_its_last_task_has_ended(
+    tasks: ActiveTasks,
 ) -> None:
     tasks.begin()
     tasks.begin()
@@ -180,32 +182,34 @@ def test_a_process_tells_of_its_own_tasks_until_the_last_has_ended(
     assert not tasks.any()
 
 
-def test_one_whose_broker_is_away_leaves_that_to_celery(post: Post):
+def test_watchdog_stays_if_the_broker_is_unavailable(post: Post):
     post.broker.away = True
     for _ in range(5):
         assert post.looks(after=watchdog.UNREACHABLE_AFTER) == 0
 
 
-def test_one_whose_work_is_not_old_stays(post: Post):
+def test_watchdog_stays_if_the_work_is_not_old(post: Post):
     Run.objects.update(due_at=clock.now())
     for _ in range(5):
         assert post.looks(after=watchdog.UNREACHABLE_AFTER) == 0
-    assert post.broker.rung == []
+    assert post.broker.messages == []
 
 
-def test_it_ticks_where_nobody_does(post: Post, monkeypatch: pytest.MonkeyPatch):
+def test_watchdog_ticks_if_the_tick_is_overdue(
+    post: Post, monkeypatch: pytest.MonkeyPatch
+):
     ticked = []
     monkeypatch.setattr(tick, "tick", lambda: ticked.append(1))
-    silent = watchdog.MISSED - 1
+    silent = watchdog.TICK_OVERDUE - 1
     monkeypatch.setattr(tick, "seconds_since_tick", lambda: silent)
-    post.patrol.look()
+    post.watchdog.check()
     assert ticked == []
     silent += 2
-    post.patrol.look()
+    post.watchdog.check()
     assert ticked == [1]
 
 
-def test_a_worker_leaves_word_that_it_is_there(post: Post) -> None:
+def test_watchdog_records_the_heartbeat_of_the_worker(post: Post) -> None:
     post.looks(after=0)
     (first,) = Worker.objects.filter(kind="worker")
     assert first.queues == ["default"]
@@ -216,7 +220,7 @@ def test_a_worker_leaves_word_that_it_is_there(post: Post) -> None:
     assert Worker.objects.get(kind="worker").seen_at > first.seen_at
 
 
-def test_a_worker_that_left_no_word_for_a_day_is_forgotten(durable_kit: Kit) -> None:
+def test_a_worker_without_a_heartbeat_for_a_day_is_deleted(durable_kit: Kit) -> None:
     heartbeats.heartbeat("gone", "worker")
     durable_kit.travel_to(durable_kit.now() + timedelta(days=1, minutes=1), run=False)
     heartbeats.heartbeat("here", "worker")

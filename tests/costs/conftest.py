@@ -12,7 +12,7 @@ from django.db import DatabaseError, connection, transaction
 from durable_jobs import clock, notifier
 from durable_jobs.definitions.registry import registry
 from durable_jobs.store.postgres import prepared
-from durable_jobs.worker import background, queue_loop
+from durable_jobs.worker import claimed_batch, queue_loop
 
 
 class Silent:
@@ -38,7 +38,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     It claims many at once and gives none back, and no plan grows old meanwhile.
     """
     monkeypatch.setattr(queue_loop, "SHORT", 3600.0)
-    monkeypatch.setattr(background, "PATIENCE", 3600.0)
+    monkeypatch.setattr(claimed_batch, "PATIENCE", 3600.0)
     monkeypatch.setattr(prepared, "REPLAN", 3600.0)
 
 

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection, transaction
 
 from durable_jobs.worker import connections
-from durable_jobs.worker.connections import kept
+from durable_jobs.worker.connections import persistent
 
 pytestmark = pytest.mark.usefixtures("postgres", "ours")
 
@@ -24,9 +24,9 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def forget() -> None:
-    """Close what is put aside, where nobody else would find it."""
-    while connections._mine.aside:
-        connections._mine.aside.popitem()[1].raw.close()
+    """Close the saved connections."""
+    while connections._saved.by_alias:
+        connections._saved.by_alias.popitem()[1].raw.close()
 
 
 def backend() -> int:
@@ -39,7 +39,7 @@ def backend() -> int:
 def bell() -> int:
     """Do a wake-up's work, with Celery closing all connections around it."""
     connection.close()
-    with kept():
+    with persistent():
         process = backend()
     connection.close()
     return process
@@ -78,6 +78,6 @@ def test_a_connection_that_died_meanwhile_is_found_out(monkeypatch: pytest.Monke
 
 
 def test_a_connection_inside_a_transaction_is_left_where_it_is():
-    with transaction.atomic(), kept():
+    with transaction.atomic(), persistent():
         process = backend()
     assert backend() == process

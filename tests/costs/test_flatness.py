@@ -18,7 +18,7 @@ from durable_jobs.maintenance import tick
 from durable_jobs.models import Run, Wait
 from durable_jobs.store import leases
 from durable_jobs.store.postgres import prepared
-from durable_jobs.worker.background import keeper
+from durable_jobs.worker.background import background_thread
 from durable_jobs.worker.queue_loop import drain_queue
 
 pytestmark = [
@@ -73,7 +73,7 @@ def live() -> None:
 
 def read() -> dict[str, float]:
     """Return how many blocks each statement of ``live`` reads at a call."""
-    keeper().stop()
+    background_thread().stop()
     connection.close()  # plans that were made for other sizes
     prepared._refused.clear()
     with connection.cursor() as cursor:

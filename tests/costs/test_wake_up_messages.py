@@ -22,7 +22,7 @@ LONG = timedelta(seconds=10 * queue_loop.SLACK)
 @pytest.fixture
 def nothing_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin as a process that has not looked yet."""
-    monkeypatch.setattr(queue_loop, "_served_at", {})
+    monkeypatch.setattr(queue_loop, "_drained_at", {})
 
 
 def enqueue() -> Run:

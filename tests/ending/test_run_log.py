@@ -264,7 +264,7 @@ def test_a_run_of_a_dead_process_is_a_warning(
     monkeypatch.setattr(orphans, "_alive", lambda pid: False)
     monkeypatch.setattr("socket.gethostname", lambda: "host")
     Run.objects.update(worker="host:7")
-    assert orphans.take_back() == 1
+    assert orphans.requeue_orphans() == 1
     durable_kit.run_until_idle()
     first = log.records()[0]
     assert (first.levelname, first.run_id) == ("WARNING", str(run.pk))

@@ -22,7 +22,7 @@ MANY = 60
 @pytest.fixture(autouse=True)
 def busy(unserved: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take each queue for one that has been served for long."""
-    monkeypatch.setattr(queue_loop, "ELSEWHERE", 0.0)
+    monkeypatch.setattr(queue_loop, "OTHER_QUEUES_INTERVAL", 0.0)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_others_get_their_turns_while_one_is_served(backlog, order):
 def test_a_queue_that_is_soon_done_costs_no_look_at_others(
     backlog, order, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(queue_loop, "ELSEWHERE", 3600.0)
+    monkeypatch.setattr(queue_loop, "OTHER_QUEUES_INTERVAL", 3600.0)
     asked = []
     claim = leases.claim
 
@@ -72,7 +72,7 @@ def test_a_celery_worker_looks_at_all_that_it_consumes(
     consumed = dict.fromkeys(("default", "apart", "other"))
     worker = SimpleNamespace(app=celery_of(consumed))
     monkeypatch.setattr(celery_tasks, "_consumed", [])
-    celery_tasks._note_consumed(instance=worker)
+    celery_tasks._save_consumed(instance=worker)
     backlog("default", MANY)
     backlog("apart", 1)
     backlog("foreign", 1)

@@ -46,7 +46,7 @@ def each_task(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     def within_a_task() -> int:
         served[0] += 1
-        with task_limits.known():
+        with task_limits.respected():
             return serve()
 
     with monkeypatch.context() as patch:
@@ -161,7 +161,7 @@ def test_run_is_handed_on_after_half_of_its_tasks_limit(
     calls: list[int] = []
     seconds = [0.0]
     monkeypatch.setattr(clock, "monotonic", lambda: seconds[0])
-    monkeypatch.setattr(task_limits, "_of_worker", (None, 10.0))
+    monkeypatch.setattr(task_limits, "_worker_limits", (None, 10.0))
 
     def body(number: int) -> None:
         calls.append(number)
@@ -184,7 +184,7 @@ def test_run_is_handed_on_after_half_of_its_tasks_limit(
 def test_limit_that_is_over_before_a_step_hands_no_run_on(
     start: Start, later: Later, durable_kit, monkeypatch
 ):
-    monkeypatch.setattr(task_limits, "_of_worker", (1e-9, None))
+    monkeypatch.setattr(task_limits, "_worker_limits", (1e-9, None))
 
     def working(ctx):
         return [ctx.step.run(f"step {n}", lambda: 1) for n in range(3)]
@@ -203,12 +203,12 @@ def test_shortest_limit_counts(monkeypatch):
 
     monkeypatch.setattr(task_limits, "current_task", Task)
     assert task_limits.shortest() is None
-    monkeypatch.setattr(task_limits, "_of_worker", (60, 30))
+    monkeypatch.setattr(task_limits, "_worker_limits", (60, 30))
     assert task_limits.shortest() == 30
     Task.soft_time_limit = 90
     assert task_limits.shortest() == 60
     Task.request.timelimit = [None, 5]
     assert task_limits.shortest() == 5
-    with task_limits.known():
+    with task_limits.respected():
         assert not time_limits.near()
     assert time_limits._hand_on_at.get() == math.inf

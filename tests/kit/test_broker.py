@@ -15,11 +15,11 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Run
 from durable_jobs.worker import celery_tasks
 from durable_jobs.worker.celery_app import project_app
-from durable_jobs.worker.celery_tasks import CeleryNotifier, _muted
+from durable_jobs.worker.celery_tasks import CeleryNotifier, _disabled
 
 Muted = Callable[[], bool]
 #: As it is outside of this suite, which has a fixture that sends all messages.
-muted: Muted = _muted
+muted: Muted = _disabled
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def send_task(name: str, *, queue: str, **options: Any) -> None:
         queues.append(queue)
 
-    monkeypatch.setattr(celery_tasks, "_muted", muted)
+    monkeypatch.setattr(celery_tasks, "_disabled", muted)
     monkeypatch.setattr(project_app(), "send_task", send_task)
     monkeypatch.setattr(project_app().conf, "broker_url", "redis://broker.invalid/0")
     return queues

@@ -17,15 +17,18 @@ class LabConfig(AppConfig):
     def ready(self) -> None:
         """Shorten what the product waits for, where a test says so.
 
-        ``LAB_PATROL=0.5,2,3``: look each half second, tick when nobody has for two, be
-        deaf after three. ``LAB_RESYNC=0.2``: ask the database's time so often.
+        ``LAB_PATROL=0.5,2,3``: check each half second, tick if the last tick is two
+        seconds old, be unreachable after three. ``LAB_RESYNC=0.2``: how often to read
+        the database's time.
         """
         from durable_jobs import clock
         from durable_jobs.worker import watchdog
 
         if times := os.environ.get("LAB_PATROL"):
-            watchdog.EVERY, watchdog.MISSED, watchdog.UNREACHABLE_AFTER = map(
-                float, times.split(",")
-            )
+            (
+                watchdog.CHECK_INTERVAL,
+                watchdog.TICK_OVERDUE,
+                watchdog.UNREACHABLE_AFTER,
+            ) = map(float, times.split(","))
         if seconds := os.environ.get("LAB_RESYNC"):
             clock.RESYNC_SECONDS = float(seconds)

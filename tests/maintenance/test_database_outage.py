@@ -77,7 +77,7 @@ def test_an_error_with_a_working_connection_is_no_outage(
 
     connection.ensure_connection()
     assert tick._guarded("timers", sweep) == 0
-    with pytest.raises(OperationalError), connections.surviving():
+    with pytest.raises(OperationalError), connections.tolerating_outage():
         sweep()
     assert not db.outage.lasts
     assert [level for level, _ in said(log)] == ["ERROR"]

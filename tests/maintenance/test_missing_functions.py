@@ -188,7 +188,7 @@ def test_a_worker_that_starts_leaves_its_functions_and_queues() -> None:
     heartbeats.heartbeat("w", "worker", ["old"], ["tests.old"])
     with Kit():
         deployed([])
-        Watchdog(["default"], lambda: True, lambda: None, name="w")._note()
+        Watchdog(["default"], lambda: True, lambda: None, name="w")._heartbeat()
         row = Worker.objects.get(name="w")
         assert "shop.new" in row.functions
         assert row.queues == ["default"]

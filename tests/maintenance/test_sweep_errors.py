@@ -47,7 +47,7 @@ from durable_jobs.store import item_errors
 from durable_jobs.store import leases as claim_count
 from durable_jobs.testing import Kit
 from durable_jobs.worker import orphans, queue_loop
-from durable_jobs.worker.background import ClaimedBatch
+from durable_jobs.worker.claimed_batch import ClaimedBatch
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -163,7 +163,7 @@ def expired_leases(kit: Kit) -> Case:
 
 def dead_workers(kit: Kit) -> Case:
     runs = _claimed(kit, f"{socket.gethostname()}:{2**22 + os.getpid()}")
-    return Case(orphans.take_back, lambda: _held_fast(runs), lambda: _held(runs))
+    return Case(orphans.requeue_orphans, lambda: _held_fast(runs), lambda: _held(runs))
 
 
 @contextmanager

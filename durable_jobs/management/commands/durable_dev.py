@@ -106,7 +106,7 @@ class Command(BaseCommand):
         threading.Event().wait()
 
     def _greet(self, web: Web, broker: str) -> None:
-        taken = orphans.take_back()
+        taken = orphans.requeue_orphans()
         functions = (
             ", ".join(sorted(function.id for function in registry)) or "none yet"
         )
