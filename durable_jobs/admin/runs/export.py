@@ -56,7 +56,7 @@ _LOSSES = Case(
     default=F("crash_count"),
     output_field=IntegerField(),
 )
-_SHOWN = {"crash_count": "crashes_text"}
+_SHOWN = {"crash_count": "crash_count_text"}
 
 Row = dict[str, Any]
 
@@ -103,7 +103,9 @@ class _Rows:
     ) -> None:
         rows = run_admin.get_queryset(request)
         self._names = [_SHOWN.get(name, name) for name in COLUMNS]
-        self._rows = chosen.narrow(rows).order_by("-pk").annotate(crashes_text=_LOSSES)
+        self._rows = (
+            chosen.narrow(rows).order_by("-pk").annotate(crash_count_text=_LOSSES)
+        )
         self._size = CHUNK
         if payloads:
             texts = {f"{name}_text": Cast(name, TextField()) for name in PAYLOADS}
