@@ -170,7 +170,7 @@ def plans() -> Iterator[Plan]:
     yield _plan("claim", {"durable_run_ready"}, *_claim(claim._CLAIM))
     first_of_each = _claim(claim._CLAIM_ONE_PER_FUNCTION, times=3)
     yield _plan("claim of heads", {"durable_run_ready_function"}, *first_of_each)
-    arrival = backlogs.arrived(registry.ids(), now)[:FEW]
+    arrival = backlogs.awaiting_admission(registry.ids(), now)[:FEW]
     yield _plan("arrival", {"durable_run_arrived"}, *_sql(arrival))
     active = Backlog.objects.filter(queue="default", active=True, eligible_at__lte=now)
     active = active.order_by("eligible_at", "promoted_count", "id")

@@ -127,7 +127,7 @@ def rerun(
         begun = start.start([made])[0]
         run_actions.copy_steps(source, begun, kept)
         if event_windows.COUNT in (begun.event_meta or {}):
-            window_rows.copy(window_rows.of_run(source.pk), begun.pk)
+            window_rows.copy(window_rows.events_of_run(source.pk), begun.pk)
     return db.rows(Run).get(pk=begun.pk)
 
 
@@ -278,7 +278,7 @@ def _answer_to(wait: Wait, value: Any) -> EncodedJSON:
 
 def wait(run: Run, timeout: float | None) -> None:
     """Wait until a run has ended and refresh it; raise ``RunNotFinished``."""
-    if db.made_here(run.pk):
+    if db.created_here(run.pk):
         msg = (
             f"Run {run.pk} of {run.function} starts when the transaction that made it "
             f"commits, so waiting for it inside that transaction would never end. Wait "

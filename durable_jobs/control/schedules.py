@@ -38,7 +38,7 @@ def create(function: Function | str, values: Mapping[str, Any]) -> Schedule:
     found = registry.get(function.id if isinstance(function, Function) else function)
     schedule = Schedule(function=found.id, created_at=now)
     _apply(schedule, values, now)
-    with db.joined():
+    with db.join_atomic():
         db.insert(schedule)
         if schedule.jitter:
             _write(
@@ -131,7 +131,7 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
     with db.atomic():
         row, now = _locked(schedule), clock.now()
         registry.get(row.function)
-        busy = row.queued_occurrences or schedules.going_on([row.last_run])
+        busy = row.queued_occurrences or schedules.live_runs([row.last_run])
         occurrence = Occurrence(
             now, occurrences.STILL_RUNNING if busy and row.overlap == "skip" else ""
         )

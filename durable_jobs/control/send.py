@@ -215,7 +215,7 @@ def _untold(message: str) -> Iterator[None]:
 
 def _one_at_a_time(function: str, what: str) -> None:
     """Wait for whoever does the same at this moment: then it is seen what they did."""
-    idempotency.take([idempotency.Claim(function, what, ids.new_id())])
+    idempotency.claim_keys([idempotency.KeyClaim(function, what, ids.new_id())])
 
 
 def check_token(token: str | None) -> None:

@@ -86,7 +86,9 @@ def execute_attempt(
         logger.info("Run %s: another process has taken it over or ended it.", run.pk)
     except (DatabaseError, DatabaseFailed) as error:
         # The next attempt reads the records, so it knows what was committed.
-        if not db.lost(error.__cause__ if isinstance(error, DatabaseFailed) else error):
+        if not db.is_outage(
+            error.__cause__ if isinstance(error, DatabaseFailed) else error
+        ):
             logger.warning("The database failed in run %s.", run.pk, exc_info=True)
         give_up(run, error, progress=state is not None and state.recorder.progress > 0)
 

@@ -83,7 +83,7 @@ def split(state: AttemptState) -> tuple[str, Along] | None:
     """
     if event_count(state.run) < 2 or state.function.controls.batch is None:
         return None
-    events = window_rows.of_run(state.run.pk)
+    events = window_rows.events_of_run(state.run.pk)
     if len(events) < 2:
         return None
     middle = len(events) // 2

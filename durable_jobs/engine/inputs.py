@@ -46,7 +46,7 @@ def read(run: Run, function: Function) -> PrefetchedContext | None:
         payload(run, "data")
         return PrefetchedContext.of(run) if function.is_async else None
     except Exception as error:
-        if db.lost(error):
+        if db.is_outage(error):
             raise
         raise Unreadable from error
 

@@ -36,9 +36,9 @@ def leave_to_others(run: Run, lease: Lease) -> None:
 
     The claim does not count. The next claims of this process pass over the function.
     """
-    unknown_functions.note(run.function)
+    unknown_functions.exclude(run.function)
     if leases.release([run.pk], lease.token):
-        workers.note_missing(run.function)
+        workers.record_missing(run.function)
         notifier.notify(run.queue)
     else:
         release(run, lease)  # it was paused in the meantime

@@ -81,7 +81,7 @@ class Judged:
 
 def route_pending() -> int:
     """Match pending events to the waits; return how many events were looked at."""
-    pending, _ = pending_work.look()
+    pending, _ = pending_work.check()
     return route() if pending else 0
 
 
@@ -109,7 +109,7 @@ def _route_batch(held: set[str], until: float) -> int:
             for name in {event.name for event in batch}
             if waits.exists((WaitKind.EVENT, WaitKind.CANCEL), name)
         }
-        events.offered(event.pk for event in batch if event.name not in wanted)
+        events.mark_routed(event.pk for event in batch if event.name not in wanted)
     for event in batch:
         # Of one name, an event goes before those that came later.
         if event.name not in wanted or event.name in held:
@@ -207,7 +207,7 @@ def _judge(event: Event, page: Sequence[Wait], budget: int) -> Judged:
         try:
             _judge_one(judged, event, wait, run)
         except Exception as error:
-            if db.lost(error):
+            if db.is_outage(error):
                 raise
             judged.errors[wait.pk] = error
     return judged
@@ -228,7 +228,7 @@ def _write(event: Event, judged: Judged, progress: Progress) -> Progress | None:
     try:
         return progress if _written(event, judged.acts, progress) else None
     except Exception as error:
-        if db.lost(error):
+        if db.is_outage(error):
             raise
         if not judged.acts:
             raise
@@ -243,7 +243,7 @@ def _guarded(judged: Judged, wait: Wait, work: Callable[[], object]) -> None:
     try:
         work()
     except Exception as error:
-        if db.lost(error):
+        if db.is_outage(error):
             raise
         judged.errors[wait.pk] = error
 
@@ -273,10 +273,10 @@ def _written(
             if wait.run_id in locked:
                 act()
         if progress.scanned and not progress.failed:
-            events.offered([event.pk])
+            events.mark_routed([event.pk])
             failpoint("route.offered", event.name)
         else:
-            events.remember(event.pk, progress.stored())
+            events.save_routing(event.pk, progress.stored())
     failpoint("route.committed", event.name)
     return True
 
@@ -287,6 +287,8 @@ def _end(event: Event, progress: Progress, judged: Judged) -> None:
         error = next(iter(judged.errors.values()), None)
         if error is None:
             error = RuntimeError(f"{len(progress.failed)} waits could not be matched")
-        item_errors.failed("event", event.pk, error, put_off=partial(_put_off, event))
+        item_errors.record_failure(
+            "event", event.pk, error, put_off=partial(_put_off, event)
+        )
     elif event.route_after is not None:
-        item_errors.settled("event", event.pk)
+        item_errors.clear_error("event", event.pk)

@@ -75,7 +75,7 @@ def send(
         first = incoming[0].event.name
         causation.check(f"event {first}")
         failpoint("send.begin", first)
-        with db.joined():
+        with db.join_atomic():
             _store(incoming, source)
             failpoint("send.stored", first)
             triggers.start_triggered(_starts(incoming, to))

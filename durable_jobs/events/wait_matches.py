@@ -120,7 +120,7 @@ def _past(event: Event) -> Any:
     try:
         return payload(event, "data")
     except Exception as error:
-        if db.lost(error):
+        if db.is_outage(error):
             raise
         return event.data
 
@@ -135,7 +135,7 @@ def find_earlier_event(
             if not meets(run, received(event), wanted):
                 continue
         except Exception as error:
-            if db.lost(error):
+            if db.is_outage(error):
                 raise
             logger.warning("Event %s cannot be read: %s", event.pk, summary_of(error))
             continue

@@ -80,7 +80,7 @@ def pause(kind: str, name: str, key: str = "", *, skip: bool, reason: str) -> bo
     known = rows.filter(kind=kind, name=name, key=key)
     begins = skip and not known.filter(skip=True).exists()
     if begins:
-        pauses.part(name, now)
+        pauses.separate_earlier_runs(name, now)
     if known.exists():
         anew = {"paused_at": now} if begins else {}
         known.update(skip=skip, reason=reason, **anew)
@@ -136,7 +136,7 @@ def set_aside_paused(function: str, limit: int, before: datetime | None = None) 
 
     With ``before``, only those that were queued until then.
     """
-    count = backlogs.take_back(backlogs.unclaimed(function), limit)
+    count = backlogs.requeue_promoted(backlogs.promoted_unstarted(function), limit)
     for queue in backlogs.ready_queues(function):
         backlog = _shelf(function, queue)
         count += backlogs.set_aside_paused(function, backlog, limit - count, before)
@@ -159,4 +159,4 @@ def _shelf(function: str, queue: str) -> Backlog:
         for_new_runs=True,
         eligible_at=clock.now(),
     )
-    return backlogs.made(row)
+    return backlogs.get_or_create(row)

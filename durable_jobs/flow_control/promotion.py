@@ -102,7 +102,7 @@ class _Round:
         self._limits = (
             limit_rows.ensure(one.limit_row() for one in every) if every else {}
         )
-        self._taken = limit_rows.taken(
+        self._taken = limit_rows.count_held(
             limit_row.pk for limit_row in self._limits.values()
         )
         self._tats: dict[int, datetime] = {}
@@ -146,7 +146,7 @@ class _Round:
 
     def _first_in_order(self, visit: _BacklogTurn) -> keys.Flow | None:
         """Read the first run of a strict line, whose own keys count."""
-        first, there = backlogs.head(visit.backlog)
+        first, there = backlogs.first_run(visit.backlog)
         if first is not None:
             visit.waiting, visit.more = [first], True
             return first.flow or {}
@@ -176,7 +176,7 @@ class _Round:
         able = [visit for visit in able if not self._is_full(visit)]
         share = -(-left // max(1, len(able)))
         for visit in able:
-            visit.waiting, visit.more = backlogs.one_per_function(visit.backlog, share)
+            visit.waiting, visit.more = backlogs.first_runs(visit.backlog, share)
             if not visit.waiting and visit.more:
                 visit.backlog.eligible_at = self._now + CHANGING
 
@@ -318,19 +318,19 @@ class _Round:
     def _write(self, done: Promotion) -> None:
         """Write what the round has changed."""
         limit_rows.acquire(self._slots)
-        limit_rows.set_arrivals(self._tats)
+        limit_rows.set_tats(self._tats)
         for entry, run_ids in self._through.items():
-            backlogs.let_through(run_ids, entry)
+            backlogs.promote(run_ids, entry)
         backlogs.write([visit.backlog for visit in self._visits])
         done.blocked |= {
             one.backlog.pk for one in self._visits if one.backlog.blocked_on_id
         }
-        waited = backlogs.waited_for(self._spare) if self._spare else set()
+        waited = backlogs.blocking_limits(self._spare) if self._spare else set()
         for pk, limit_row in sorted(self._spare.items()):
             if pk not in waited:
                 continue
             if limit_row.function:
-                backlogs.revive(pk, 1, leaving=done.blocked)
+                backlogs.unblock(pk, 1, leaving=done.blocked)
             else:
                 self._pass_on(limit_row, done.blocked)
 
@@ -339,7 +339,7 @@ class _Round:
 
         One for which it has none would be blocked again, and let others try in turn.
         """
-        for backlog in backlogs.waiting_for(
+        for backlog in backlogs.blocked_on(
             limit_row.pk, registry.sharing(), leaving=blocked
         ):
             function = registry.get(backlog.function)
@@ -360,7 +360,7 @@ def _has_slots(keyed_limit: KeyedLimit, limit_row: Limit, taken: int) -> bool:
 def more(run: Run, keyed_limits: Sequence[KeyedLimit], wanted: int) -> list[Slot]:
     """Return slots for steps that a run executes beside one that has its own."""
     known = limit_rows.ensure(keyed_limit.limit_row() for keyed_limit in keyed_limits)
-    taken = limit_rows.taken(limit_row.pk for limit_row in known.values())
+    taken = limit_rows.count_held(limit_row.pk for limit_row in known.values())
     room = wanted
     for keyed_limit in keyed_limits:
         limit_row = known[keyed_limit.name]

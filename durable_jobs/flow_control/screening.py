@@ -61,7 +61,7 @@ class Arrived:
 
 def screen_new_runs(pauses: Pauses) -> Arrived:
     """Decide about the runs that have arrived, and put them in their backlogs."""
-    known = backlogs.arrived(registry.ids(), clock.now()).only(*_NEEDED)
+    known = backlogs.awaiting_admission(registry.ids(), clock.now()).only(*_NEEDED)
     rows = list(backlogs.locked(known)[:BATCH])
     if not rows:
         return Arrived()
@@ -117,7 +117,7 @@ def _enter(entering: Sequence[Run], done: Arrived) -> None:
     placed = [run for run in entering if run.pk in wanted]
     for run in placed:
         run.backlog = rows[wanted[run.pk].name].pk
-    backlogs.enter(placed)
+    backlogs.assign(placed)
 
 
 @dataclass(slots=True)
@@ -187,7 +187,7 @@ class _Screener:
 
     def write(self) -> None:
         """Write what was let in."""
-        limit_rows.note_admissions(self._notes)
+        limit_rows.record_hits(self._notes)
         limit_rows.acquire(list(self._taken.values()))
 
     def _limit(self, keyed_limit: KeyedLimit) -> Limit:
@@ -222,7 +222,7 @@ class _Screener:
         found = self._starts.get(limit_row.pk)
         if found is None or not found.since <= at - per <= at + per <= found.until:
             found = _Starts(at - 2 * per, at + 2 * per)
-            found.times = limit_rows.admissions(limit_row.pk, found.since, found.until)
+            found.times = limit_rows.hits(limit_row.pk, found.since, found.until)
             for note in self._notes:
                 if (
                     note.limit_id == limit_row.pk

@@ -46,12 +46,12 @@ def questions(now: datetime, known: Iterable[str]) -> dict[str, Exists]:
 
     For the functions that are ``known`` here.
     """
-    fresh, due = window_rows.fresh(now), window_rows.due(now)
+    fresh, due = window_rows.unassigned(now), window_rows.due(now)
     return {
-        "arrived": Exists(backlogs.arrived(known, now).order_by()),
+        "arrived": Exists(backlogs.awaiting_admission(known, now).order_by()),
         "gathered": Exists(fresh.filter(function__in=known).order_by()),
         "windows": Exists(due.filter(function__in=known).order_by()),
-        "turns": Exists(backlogs.in_turn(known, now)),
+        "turns": Exists(backlogs.eligible(known, now)),
         "released": Exists(db.rows(Slot).filter(limit_rows.any_released())),
     }
 
@@ -61,7 +61,7 @@ _probe = exists_probe.Probe(questions)
 
 def needed() -> set[str]:
     """Return what there is to do for an admission."""
-    answers = _probe.ask([clock.now()], tuple(registry.ids()))
+    answers = _probe.evaluate([clock.now()], tuple(registry.ids()))
     return {name for name, there in answers.items() if there}
 
 
@@ -74,7 +74,7 @@ def admit(queue: str | None = None, wanted: int = 0) -> int:
         return 0
     if queue is not None and wanted:
         # What was let through and nobody has claimed yet is enough for now.
-        wanted -= backlogs.let_through_to(queue)[:wanted].count()
+        wanted -= backlogs.promoted_in(queue)[:wanted].count()
     work = needed()
     return run_rounds(queue, wanted, work) if work else 0
 
@@ -142,13 +142,15 @@ def recheck_limits(claimed: Sequence[Run]) -> list[Run]:
             run_id=run.pk,
         )
     if late:
-        backlogs.line_up([run for run in claimed if run.pk in late], late)
+        backlogs.requeue_claimed([run for run in claimed if run.pk in late], late)
         failpoint("claim.returned")
     return [run for run in claimed if run.pk not in late and run.pk not in left]
 
 
 def _complete(run: Run, function: Function, late: dict[uuid.UUID, keys.Flow]) -> None:
-    missing = keys.missing_limits(function, run.flow, starting=not backlogs.begun(run))
+    missing = keys.missing_limits(
+        function, run.flow, starting=not backlogs.has_executed(run)
+    )
     if missing:
         event = run_event.event_of(run)
         late[run.pk] = keys.completed(function, run.flow, missing, event)
@@ -162,7 +164,7 @@ def _give_up(run: Run, left: set[uuid.UUID], until: datetime) -> None:
 def sweep() -> int:
     """Do a worker's part for those that are busy, or away; return how many rang."""
     run_rounds()
-    waiting = backlogs.queues(registry.ids())
+    waiting = backlogs.eligible_queues(registry.ids())
     if not registry.controlled:
         # Nobody admits: the code has no limits, and there may be backlogs left over.
         return sum(run_rounds(queue, LEFT_OVER) for queue in sorted(waiting))
@@ -200,10 +202,10 @@ def _shelve(pause: Pause) -> int:
         if held is None:
             return 0
         if held.kind == Pause.QUEUE:
-            return backlogs.take_back(backlogs.let_through_to(held.name), SHELVED)
+            return backlogs.requeue_promoted(backlogs.promoted_in(held.name), SHELVED)
         if not held.skip:
             return pause_state.set_aside_paused(held.name, SHELVED)
-        came = backlogs.unbegun(held.name).filter(queued_at__gte=held.paused_at)
+        came = backlogs.ready_unstarted(held.name).filter(queued_at__gte=held.paused_at)
         chosen = list(came.values_list("pk", flat=True)[:SHELVED])
         # One that comes between the two is for the next batch.
         before = held.paused_at
@@ -224,7 +226,7 @@ def resumed(function: str) -> None:
     late = rows.filter(active=True, eligible_at__gt=clock.now())
     with limit_rows.locked():
         pause_state.start_again(rows.filter(pk__in=_some(still)))
-        backlogs.hasten(rows.filter(pk__in=_some(late)))
+        backlogs.make_eligible(rows.filter(pk__in=_some(late)))
 
 
 def unblocked(queue: str) -> None:
@@ -250,10 +252,10 @@ def reopen(name: str, limit: int) -> None:
     if limit_row is None:
         return
     with limit_rows.locked():
-        backlogs.revive(limit_row.pk, limit)
+        backlogs.unblock(limit_row.pk, limit)
         if limit_row.control == keys.THROTTLE:
             rows = db.rows(Backlog).filter(function=limit_row.function)
-            backlogs.hasten(rows)
+            backlogs.make_eligible(rows)
 
 
 @dataclass(slots=True)
@@ -281,13 +283,13 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
         done.unknown += arrived.unknown
         if "released" in work:
             for limit_row, count in sorted(limit_rows.collect().items()):
-                backlogs.revive(limit_row, count)
+                backlogs.unblock(limit_row, count)
         if queue is not None and wanted > 0 and queue not in pauses.queues:
             granted = promotion.promote(queue, wanted, pauses)
             done.through, done.due_at = granted.count, granted.due_at
             done.unknown += granted.unknown
             done.more = done.more or granted.more
-        others = backlogs.queues(registry.ids()) - {queue}
+        others = backlogs.eligible_queues(registry.ids()) - {queue}
         failpoint("admit.written", place)
     failpoint("admit.committed", place)
     # In transactions of their own: ending a run may lock others. Whoever is skipped
@@ -308,7 +310,7 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
 def _note(arrived: Arrived, granted: promotion.Promotion) -> None:
     """Keep the errors of single runs and backlogs, and put these off."""
     for run_id, error in arrived.failed.items():
-        item_errors.failed(
+        item_errors.record_failure(
             "run",
             run_id,
             error,
@@ -317,7 +319,7 @@ def _note(arrived: Arrived, granted: promotion.Promotion) -> None:
         )
     for backlog, error in granted.failed.items():
         put_off = partial(backlogs.put_off, backlog)
-        item_errors.failed("backlog", backlog, error, put_off=put_off)
+        item_errors.record_failure("backlog", backlog, error, put_off=put_off)
 
 
 def _ask(unknown: list[KeyedLimit]) -> bool:
@@ -325,7 +327,7 @@ def _ask(unknown: list[KeyedLimit]) -> bool:
     by_name = {keyed_limit.name: keyed_limit for keyed_limit in unknown}
     for name, keyed_limit in by_name.items():
         answer, grown = limits.evaluate(keyed_limit)
-        limit_rows.answered(name, answer.error)
+        limit_rows.set_error(name, answer.error)
         if grown and answer.limit:
             reopen(name, answer.limit)
     return bool(by_name)
@@ -339,7 +341,7 @@ def _gather() -> None:
             more = event_windows.take_in(failed)
         for pk, error in failed.items():
             put_off = partial(window_rows.put_off_event, pk)
-            item_errors.failed("buffered event", pk, error, put_off=put_off)
+            item_errors.record_failure("buffered event", pk, error, put_off=put_off)
         closed = event_windows.close_due()
         if not (more and closed):
             return
@@ -349,7 +351,7 @@ def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
     """End runs that are not to start; who invoked one is told."""
     if not reasons:
         return
-    rows = db.rows(Run).filter(backlogs.undecided(), pk__in=list(reasons))
+    rows = db.rows(Run).filter(backlogs.not_admitted(), pk__in=list(reasons))
     apart = rows.exclude(parent__isnull=True, started_at__isnull=True)
     several = list(apart.defer("data", "output"))
     for run in several:

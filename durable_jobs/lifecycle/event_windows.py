@@ -52,7 +52,7 @@ def take_in(failed: dict[int, Exception]) -> bool:
 
     ``failed`` takes up those that could not be put in one.
     """
-    known = event_windows.fresh(clock.now()).filter(function__in=registry.ids())
+    known = event_windows.unassigned(clock.now()).filter(function__in=registry.ids())
     rows = list(known.defer("data")[:TAKEN])
     if not rows:
         return False
@@ -164,7 +164,7 @@ def close_due() -> bool:
 
 def _close_named(name: str) -> None:
     with db.atomic():
-        for window in event_windows.closing(name):
+        for window in event_windows.lock_due(name):
             _close(window)
 
 
@@ -173,7 +173,7 @@ def _close(window: EventWindow) -> None:
     parts, rest = _parts(function, window)
     started = start([start_for(function, part) for part in parts])
     for run, part in zip(started, parts, strict=True):
-        event_windows.hand_over(part, run.pk)
+        event_windows.assign_to_run(part, run.pk)
     if rest:
         _reopen(window, rest, function)
     else:
@@ -186,9 +186,9 @@ def _parts(
     """Return the events of each run, and those that may wait for more."""
     rule = function.controls.gathers
     if isinstance(rule, Debounce) and not rule.collect:
-        latest = event_windows.latest(window)
+        latest = event_windows.keep_latest(window)
         return [latest] if latest else [], []
-    events = event_windows.inside(window)
+    events = event_windows.events_in(window)
     if rule is None:  # it gathers no more
         return _chunks(events, 1), []
     if isinstance(rule, Debounce):
@@ -225,7 +225,7 @@ def gathered_by(run: Run) -> list[ReceivedEvent]:
         return []
     return [
         event_from_meta(one.event_meta, decode_lenient(one.data))
-        for one in event_windows.of_run(run.pk)
+        for one in event_windows.events_of_run(run.pk)
     ]
 
 
@@ -235,7 +235,7 @@ def events_of(run: Run) -> list[BufferedEvent]:
     That one is not saved. Their data is JSON text.
     """
     if COUNT in (run.event_meta or {}):
-        return event_windows.of_run(run.pk)
+        return event_windows.events_of_run(run.pk)
     event = lenient_event_of(run)
     alone = BufferedEvent(
         function=run.function,

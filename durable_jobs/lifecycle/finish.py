@@ -93,7 +93,7 @@ def start_handler(run: Run, end: End, *, handled: bool = True) -> list[Run]:
 
 def announce_end(run: Run, end: End) -> None:
     """Log and announce the end of a run, and let the slot behind it begin."""
-    schedules.let_next(run)
+    schedules.check_queued_occurrence(run)
     run_log.ended(run, end)
     announce(
         run_changed,

@@ -19,7 +19,7 @@ from durable_jobs.exceptions import DuplicateKeyError
 from durable_jobs.flow_control.keys import repeat_key
 from durable_jobs.models import Run
 from durable_jobs.store import db, idempotency
-from durable_jobs.store.idempotency import Claim
+from durable_jobs.store.idempotency import KeyClaim
 
 _NAMED = "key:"
 
@@ -28,14 +28,14 @@ _NAMED = "key:"
 class Taken:
     """A key that another run holds. ``same``: the data of that start was the same."""
 
-    claim: Claim
+    claim: KeyClaim
     run_id: uuid.UUID
     same: bool
 
 
 def claims_of(
     function: Function, event: ReceivedEvent, run_id: uuid.UUID, data: Any
-) -> list[Claim]:
+) -> list[KeyClaim]:
     """Return a claim for each key of a start; ``data`` is what the caller gave.
 
     Raise ``ExpressionError`` if the function's idempotency key fails.
@@ -45,26 +45,26 @@ def claims_of(
         text = serialization.canonical({} if data is None else data)
         mark = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         name = f"{_NAMED}{function.options.key}"
-        found.append(Claim(function.id, name, run_id, mark))
+        found.append(KeyClaim(function.id, name, run_id, mark))
     if function.controls.idempotency is not None:
         repeat = repeat_key(function, event)
         if repeat is not None:
-            found.append(Claim(function.id, repeat, run_id))
+            found.append(KeyClaim(function.id, repeat, run_id))
     return found
 
 
-def take(claim_count: Sequence[Claim]) -> Taken | None:
+def take(claims: Sequence[KeyClaim]) -> Taken | None:
     """Take all keys of one start, inside its transaction; None when all were free.
 
     If another run holds one of them, that run gets the free ones too.
     """
-    rows = idempotency.take(claim_count)
-    for claim in claim_count:
+    rows = idempotency.claim_keys(claims)
+    for claim in claims:
         row = rows.get((claim.function, claim.key))
         if row is not None:
             same = row.fingerprint == claim.fingerprint
-            if len(rows) < len(claim_count):
-                idempotency.pass_on(claim_count, row.run_id if same else None)
+            if len(rows) < len(claims):
+                idempotency.transfer(claims, row.run_id if same else None)
             return Taken(claim, row.run_id, same)
     return None
 

@@ -31,7 +31,7 @@ from durable_jobs.serialization.stored import EncodedJSON, decode_lenient
 from durable_jobs.signals import announce, run_created
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, runs
-from durable_jobs.store.idempotency import Claim
+from durable_jobs.store.idempotency import KeyClaim
 
 NO_CONTROLS = FlowControl()
 logger = logging.getLogger("durable_jobs")
@@ -144,13 +144,13 @@ def insert(starts: Sequence[NewRun]) -> list[Run]:
         for model, pk in one.subjects
     ]
     if limits or subjects:
-        with db.joined():
+        with db.join_atomic():
             runs.insert(rows)
             db.rows(Wait).bulk_create(limits)
             db.rows(Subject).bulk_create(subjects, ignore_conflicts=True)
     else:
         runs.insert(rows)
-    db.note_made(run.pk for run in rows)
+    db.record_created(run.pk for run in rows)
     failpoint("start.written", starts[0].function.id)
     now = clock.now()
     for queue in {run.queue for run in rows}:
@@ -220,10 +220,10 @@ def enqueue(function: Function, data: Any) -> Run:
 def enqueue_once(function: Function, data: Any) -> tuple[Run, bool]:
     """Enqueue; return whether this call started the run, or a key already had."""
     one = call(function, data)
-    claim_count = claims_of(one, data)
-    if not claim_count:
+    claims = claims_of(one, data)
+    if not claims:
         return _as_read(start([one], strict=True)[0], one), True
-    run, made = start_once(one.controlled(), claim_count)
+    run, made = start_once(one.controlled(), claims)
     return _as_read(run, one) if made else run, made
 
 
@@ -263,7 +263,7 @@ def limited(data: Any, what: str) -> str:
     )
 
 
-def claims_of(one: NewRun, data: Any) -> list[Claim]:
+def claims_of(one: NewRun, data: Any) -> list[KeyClaim]:
     """Return a claim for each key of a start; ``data`` is what the caller gave.
 
     Raise ``ExpressionError`` if the function's idempotency key fails.
@@ -275,13 +275,13 @@ def claims_of(one: NewRun, data: Any) -> list[Claim]:
     return keyed_starts.claims_of(function, event, one.id, data)
 
 
-def start_once(one: NewRun, claim_count: Sequence[Claim]) -> tuple[Run, bool]:
+def start_once(one: NewRun, claims: Sequence[KeyClaim]) -> tuple[Run, bool]:
     """Start a run, or return the one that holds its key, and whether this call did.
 
     The flow control of the start is known. Raise ``DuplicateKeyError``.
     """
-    with db.joined():
-        taken = keyed_starts.take(claim_count)
+    with db.join_atomic():
+        taken = keyed_starts.take(claims)
         if taken is None:
             failpoint("start.begin", one.function.id)
             return insert([one])[0], True
@@ -296,11 +296,11 @@ def first_of_each_key(starts: Sequence[NewRun]) -> list[NewRun]:
     found = []
     for one in starts:
         try:
-            claim_count = [] if one.skipped else claims_of(one, None)
+            claims = [] if one.skipped else claims_of(one, None)
         except ExpressionError as error:
             found.append(replace(one, skipped=failed_key(error)))
             continue
-        if not claim_count or keyed_starts.take(claim_count) is None:
+        if not claims or keyed_starts.take(claims) is None:
             found.append(one)
     return found
 

@@ -61,10 +61,10 @@ class TriggeredStart:
             return replace(self, start=replace(made, skipped=failed_key(error)))
         return replace(self, names=names, gathers=True, key=key)
 
-    def claim_count(self) -> list[idempotency.Claim]:
+    def claims(self) -> list[idempotency.KeyClaim]:
         """Return the wish for each of its names."""
         function, run_id = self.start.function.id, self.start.id
-        return [idempotency.Claim(function, name, run_id) for name in self.names]
+        return [idempotency.KeyClaim(function, name, run_id) for name in self.names]
 
     def repeats(self, taken: Mapping[tuple[str, str], uuid.UUID]) -> bool:
         """Tell whether another start has one of its names."""
@@ -86,12 +86,12 @@ def start_triggered(reached: Sequence[TriggeredStart]) -> None:
 
 def _taken(reached: Sequence[TriggeredStart]) -> dict[tuple[str, str], uuid.UUID]:
     """Take the names of starts, and return which run has which."""
-    wishes: dict[tuple[str, str], idempotency.Claim] = {}
+    wishes: dict[tuple[str, str], idempotency.KeyClaim] = {}
     for one in reached:
-        for wish in one.claim_count():
+        for wish in one.claims():
             wishes.setdefault((wish.function, wish.key), wish)
     # In one order, so that two senders of the same names do not wait for each other.
-    known = idempotency.take([wishes[place] for place in sorted(wishes)])
+    known = idempotency.claim_keys([wishes[place] for place in sorted(wishes)])
     return {
         place: known[place].run_id if place in known else wish.run_id
         for place, wish in wishes.items()

@@ -41,7 +41,7 @@ def sweep() -> int:
     global _looked_at
     known = registry.ids()
     for name in _behind_limits(known):
-        workers.note_missing(name)
+        workers.record_missing(name)
     count = _judge(set(known))
     if clock.monotonic() >= _looked_at + EVERY:
         _looked_at = clock.monotonic()
@@ -72,7 +72,7 @@ def _judge(known: set[str]) -> int:
         elif not row.warned and clock.now() - row.since >= settings.UNKNOWN_AFTER:
             count += _tell(row.function, clock.now() - row.since)
     if over:
-        workers.found(over)
+        workers.delete_missing(over)
     return count + len(over)
 
 
@@ -97,7 +97,7 @@ def _tell(function: str, length: timedelta) -> int:
 
 def began(queues: Iterable[str]) -> None:
     """Let a worker that starts take up what waited for its functions."""
-    workers.found(registry.ids())
+    workers.delete_missing(registry.ids())
     resume(registry.ids())
     for queue in queues:
         notifier.notify_now(queue)

@@ -25,7 +25,7 @@ def sweep(limit: int | None = None) -> int:
     times = _times()
     kinds = tuple(times)
     # Mostly there is nothing: one statement tells, whatever the number of kinds.
-    there = _probe.ask(list(times.values()), kinds)
+    there = _probe.evaluate(list(times.values()), kinds)
     past = _past(times) if any(there.values()) else {}
     return sum(_delete(past[kind], batch) for kind in past if there[kind])
 
@@ -116,6 +116,8 @@ def _delete(rows: QuerySet[Any], batch: int) -> int:
         old = rows.model._default_manager.using(db.alias()).filter(pk__in=keys)
         old._raw_delete(db.alias())
 
-    done = item_errors.in_batch(rows.model._meta.model_name or table, chosen, together)
+    done = item_errors.guarded_batch(
+        rows.model._meta.model_name or table, chosen, together
+    )
     failpoint("prune.committed", table)
     return done

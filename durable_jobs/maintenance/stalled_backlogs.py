@@ -32,7 +32,7 @@ def sweep() -> int:
     """Look after what stands still; return how much was done."""
     now = clock.now()
     admission.unfinished.clear()
-    answers = _probe.ask([now, now - UNUSED])
+    answers = _probe.evaluate([now, now - UNUSED])
     done: list[int] = []
     for name, there in answers.items():
         if there:
@@ -60,7 +60,7 @@ def lost_slots() -> QuerySet[Slot]:
 
 def _release_lost() -> int:
     lost = list(lost_slots().values_list("pk", flat=True)[:BATCH])
-    return item_errors.in_batch("slot", lost, limits.release_slots)
+    return item_errors.guarded_batch("slot", lost, limits.release_slots)
 
 
 #: The flow control of each function, as this process last saw it.
@@ -79,7 +79,7 @@ def _redeclared() -> int:
     with limits.locked():
         for function in changed:
             if current[function].throttle is not None:
-                backlogs.hasten(_every(Backlog).filter(function=function))
+                backlogs.make_eligible(_every(Backlog).filter(function=function))
         return backlogs.activate(rows.filter(blocked_on__isnull=False))
 
 
@@ -90,7 +90,7 @@ def _try_again() -> int:
 
     def revive(limit_row: int) -> None:
         with limits.locked():
-            done.append(backlogs.revive(limit_row, 1))
+            done.append(backlogs.unblock(limit_row, 1))
 
     for limit_row in sorted(chosen):
         item_errors.guarded("limit", limit_row, partial(revive, limit_row))
@@ -127,7 +127,7 @@ def _start_these(chosen: Sequence[int]) -> int:
         with limits.locked():
             done.append(pauses.start_again(_every(Backlog).filter(pk__in=keys)))
 
-    item_errors.in_batch("backlog", chosen, start)
+    item_errors.guarded_batch("backlog", chosen, start)
     return sum(done)
 
 
@@ -139,13 +139,13 @@ def _still() -> QuerySet[Backlog]:
 
 def _arrive_again() -> int:
     """Screen runs again whose backlog no longer exists, as after a restored backup."""
-    rows = backlogs.strays().values_list("pk", flat=True)[:BATCH]
+    rows = backlogs.runs_without_backlog().values_list("pk", flat=True)[:BATCH]
 
     def arrive(keys: Sequence[Any]) -> None:
         chosen = db.rows(Run).filter(pk__in=keys)
         chosen.filter(status=RunStatus.QUEUED).update(backlog=F("requeue_to"))
 
-    return item_errors.in_batch("stray", list(rows), arrive)
+    return item_errors.guarded_batch("stray", list(rows), arrive)
 
 
 def _inside() -> QuerySet[Run]:
@@ -162,7 +162,7 @@ def _forget_admissions() -> int:
     def forget(keys: Sequence[Any]) -> None:
         _every(RateLimitHit).filter(pk__in=keys)._raw_delete(db.alias())
 
-    return item_errors.in_batch("admission", chosen, forget)
+    return item_errors.guarded_batch("admission", chosen, forget)
 
 
 def _expired(now: datetime) -> QuerySet[RateLimitHit]:
@@ -208,7 +208,7 @@ def _delete(rows: QuerySet[Backlog] | QuerySet[Limit]) -> int:
             rows.filter(pk__in=keys)._raw_delete(db.alias())
 
     chosen = list(rows.values_list("pk", flat=True)[:BATCH])
-    return item_errors.in_batch(rows.model._meta.model_name or "", chosen, forget)
+    return item_errors.guarded_batch(rows.model._meta.model_name or "", chosen, forget)
 
 
 def _questions(now: datetime, unused: datetime) -> dict[str, Exists]:
@@ -219,7 +219,7 @@ def _questions(now: datetime, unused: datetime) -> dict[str, Exists]:
         "redeclared": Exists(_every(Backlog)),
         "waiting": Exists(_waited_for()),
         "still": Exists(_still()),
-        "strays": Exists(backlogs.strays()),
+        "strays": Exists(backlogs.runs_without_backlog()),
         "paused": Exists(paused),
         "rate_limit_hits": Exists(_expired(now)),
         "backlogs": Exists(_idle_backlogs(unused)),

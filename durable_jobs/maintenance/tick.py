@@ -64,7 +64,7 @@ def pending() -> set[str]:
     """Return what there is to do, in one query over small partial indexes."""
     now = clock.now()
     known = tuple(registry.ids())
-    answers = _probe.ask([now, now - NOTED_EVERY], known)
+    answers = _probe.evaluate([now, now - NOTED_EVERY], known)
     work = {name for name, there in answers.items() if there}
     if work & admission.EVERYTHING:
         work = work - admission.EVERYTHING | {"rate_limit_hits"}
@@ -84,7 +84,7 @@ def _questions(
     return {
         "timers": Exists(waits.filter(due_at__isnull=False, due_at__lte=now)),
         "leases": Exists(runs.filter(lease_token__isnull=False, lease_until__lt=now)),
-        "events": Exists(events.to_route(now)),
+        "events": Exists(events.unrouted(now)),
         "queues": Exists(
             runs.filter(status=RunStatus.QUEUED, backlog__isnull=True, due_at__lte=now)
         ),
@@ -102,7 +102,7 @@ def _guarded(name: str, sweep: Callable[[], int]) -> int:
     try:
         return isolated(sweep)
     except Exception as error:  # one sweeper's trouble must not stop the others
-        if not db.lost(error):
+        if not db.is_outage(error):
             logger.exception(
                 "The sweeper of %s failed; the next tick tries again.", name
             )
@@ -120,7 +120,7 @@ def renotify() -> int:
     return count
 
 
-def _eligible_in(now: datetime, queue: str) -> exists_probe.Questions:
+def _eligible_in(now: datetime, queue: str) -> exists_probe.Queries:
     queued = db.rows(Run).filter(status=RunStatus.QUEUED, backlog__isnull=True)
     # As claims look for them: of what is paused, nobody could claim anything.
     ready = (

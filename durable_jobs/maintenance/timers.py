@@ -53,7 +53,7 @@ def end_due(limit: int, own: str | None = None) -> int:
     try:
         runs, others = waits.expire(limit, _ENDS)
     except Exception as error:
-        if db.lost(error):
+        if db.is_outage(error):
             raise
         logger.exception("A batch of timers failed: each is tried by itself.")
         runs, others = _one_by_one(limit)
@@ -130,7 +130,7 @@ def _child(wait: Wait) -> None:
     if run is not None:
         notifier.notify(run.queue)
     else:
-        waits.put_off(wait, awaited_runs.next_look(wait.created_at))
+        waits.put_off(wait, awaited_runs.next_check(wait.created_at))
 
 
 def _start_by(wait: Wait) -> None:

@@ -43,7 +43,7 @@ def sweep() -> int:
             if checked:
                 failpoint("cron.committed")
         except Exception as error:
-            if db.lost(error):
+            if db.is_outage(error):
                 raise
             logger.exception("A batch of schedules failed. Retrying them one by one.")
             checked, started = _one_by_one()
@@ -76,7 +76,7 @@ def _fire_one(pk: int, started: list[int]) -> None:
 def _fire(due: list[Schedule]) -> tuple[int, int]:
     """Advance locked schedules and start their runs; return the number of both."""
     now = clock.now()
-    busy = schedules.going_on(
+    busy = schedules.live_runs(
         one.last_run for one in due if one.overlap != "allow" or one.queued_occurrences
     )
     starts: list[NewRun] = []

@@ -33,7 +33,9 @@ def sync() -> int:
         schedule = known.get((function.id, cron.text, cron.tz))
         work = partial(_sync_one, function, cron, schedule, changes)
         item_errors.guarded("cron", f"{function.id} {cron.text} {cron.tz}", work)
-    return sum(changes) + schedules.found_again((f.id for f in registry), clock.now())
+    return sum(changes) + schedules.reactivate_found(
+        (f.id for f in registry), clock.now()
+    )
 
 
 def _sync_one(

@@ -35,7 +35,7 @@ def announce(run_id: uuid.UUID) -> None:
     _waits([run_id]).update(due_at=clock.now())
 
 
-def next_look(since: datetime) -> datetime:
+def next_check(since: datetime) -> datetime:
     """Return when a wait of that age looks at its run again, unannounced."""
     now = clock.now()
     return now + max(settings.LEASE_DURATION, now - since)

@@ -23,7 +23,7 @@ def waiting(backlog: int | Iterable[int]) -> QuerySet[Run]:
     return rows.filter(backlog__in=list(backlog)).order_by("run_order", "id")
 
 
-def arrived(functions: Iterable[str], now: datetime) -> QuerySet[Run]:
+def awaiting_admission(functions: Iterable[str], now: datetime) -> QuerySet[Run]:
     """Return queued runs that no admission has looked at, in the order of arrival.
 
     Of the functions that this process knows, and whose time has come by ``now``.
@@ -49,14 +49,14 @@ def ensure(wanted: Iterable[Backlog]) -> dict[str, Backlog]:
     return found
 
 
-def made(backlog: Backlog) -> Backlog:
+def get_or_create(backlog: Backlog) -> Backlog:
     """Return the row of a backlog, which somebody else may be making too."""
     rows = db.rows(Backlog)
     rows.bulk_create([backlog], ignore_conflicts=True)
     return rows.get(name=backlog.name)
 
 
-def enter(runs: Sequence[Run]) -> None:
+def assign(runs: Sequence[Run]) -> None:
     """Write the backlogs of locked runs, and let the backlogs that were empty try."""
     if not runs:
         return
@@ -74,7 +74,7 @@ def enter(runs: Sequence[Run]) -> None:
     empty.update(active=True, eligible_at=clock.now())
 
 
-def in_turn(functions: Iterable[str], now: datetime) -> QuerySet[Backlog]:
+def eligible(functions: Iterable[str], now: datetime) -> QuerySet[Backlog]:
     """Return the backlogs of functions whose turn has come, of queues not paused."""
     rows = db.rows(Backlog).filter(
         active=True, eligible_at__lte=now, function__in=list(functions)
@@ -96,7 +96,7 @@ def active(
     return list(rows.order_by("eligible_at", "promoted_count", "id")[:limit])
 
 
-def queues(functions: Iterable[str]) -> set[str]:
+def eligible_queues(functions: Iterable[str]) -> set[str]:
     """Return the queues that have a backlog whose turn has come.
 
     One look into the index for each queue, however many backlogs it has.
@@ -106,10 +106,10 @@ def queues(functions: Iterable[str]) -> set[str]:
 
 def _questions(
     now: datetime, queue: str, functions: Iterable[str]
-) -> exists_probe.Questions:
+) -> exists_probe.Queries:
     others = db.rows(Backlog).filter(active=True, queue__gt=queue)
     return {
-        "here": Exists(in_turn(functions, now).filter(queue=queue)),
+        "here": Exists(eligible(functions, now).filter(queue=queue)),
         "next": others.order_by("queue").values_list("queue", flat=True)[:1],
     }
 
@@ -117,13 +117,13 @@ def _questions(
 _probe = exists_probe.Probe(_questions)
 
 
-def next_turn() -> datetime | None:
+def next_eligible_at() -> datetime | None:
     """Return the earliest turn of a backlog that is still to come."""
     rows = db.rows(Backlog).filter(active=True, eligible_at__gt=clock.now())
     return rows.order_by("eligible_at").values_list("eligible_at", flat=True).first()
 
 
-def revive(limit_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
+def unblock(limit_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
     """Let backlogs that wait for a limit try again, the first in turn first."""
     rows = db.rows(Backlog).filter(blocked_on_id=limit_id)
     rows = rows.exclude(pk__in=list(leaving))
@@ -140,7 +140,7 @@ def revive(limit_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
     return chosen.update(active=True, blocked_on=None)
 
 
-def waiting_for(
+def blocked_on(
     limit_id: int, functions: Iterable[str], *, leaving: Iterable[int]
 ) -> list[Backlog]:
     """Return the first backlog of each function that waits for a limit, in turn."""
@@ -153,7 +153,7 @@ def waiting_for(
     )
 
 
-def one_per_function(backlog: Backlog, limit: int) -> tuple[list[Run], bool]:
+def first_runs(backlog: Backlog, limit: int) -> tuple[list[Run], bool]:
     """Return the first runs in line in a backlog; tell whether there may be others.
 
     Those that somebody is just changing are passed over, and may be.
@@ -165,13 +165,13 @@ def one_per_function(backlog: Backlog, limit: int) -> tuple[list[Run], bool]:
     return found, line.exclude(pk__in=[run.pk for run in found]).exists()
 
 
-def waited_for(limit_ids: Iterable[int]) -> set[int]:
+def blocking_limits(limit_ids: Iterable[int]) -> set[int]:
     """Return those of some limits that a backlog waits for."""
     rows = db.rows(Backlog).filter(blocked_on__in=list(limit_ids))
     return set(rows.order_by().values_list("blocked_on", flat=True).distinct())
 
 
-def head(backlog: Backlog) -> tuple[Run | None, bool]:
+def first_run(backlog: Backlog) -> tuple[Run | None, bool]:
     """Return the first run in line where the order is strict; tell if there is one.
 
     None, while somebody is just changing it: the next one may not go before it.
@@ -194,7 +194,7 @@ def locked(rows: QuerySet[Run]) -> QuerySet[Run]:
     return rows.select_for_update(skip_locked=True, no_key=True)
 
 
-def let_through(run_ids: Sequence[uuid.UUID], entry: int | None) -> None:
+def promote(run_ids: Sequence[uuid.UUID], entry: int | None) -> None:
     """Let queued runs be claimed; ``entry`` is where they stand when queued again."""
     if run_ids:
         rows = db.rows(Run).filter(pk__in=list(run_ids), status=RunStatus.QUEUED)
@@ -208,7 +208,7 @@ def write(changed: Sequence[Backlog]) -> None:
         db.rows(Backlog).bulk_update(changed, fields)
 
 
-def undecided() -> Q:
+def not_admitted() -> Q:
     """Return the condition of runs that no admission has put in line or let through."""
     return Q(backlog__in=AdmissionState.values) | Q(
         backlog__isnull=True, flow__isnull=True
@@ -218,7 +218,7 @@ def undecided() -> Q:
 def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
     """End queued runs that are not to start and that nobody invoked; return them."""
     rows = db.rows(Run).filter(
-        undecided(), pk__in=list(run_ids), status=RunStatus.QUEUED
+        not_admitted(), pk__in=list(run_ids), status=RunStatus.QUEUED
     )
     with db.atomic():
         chosen = list(locked(rows.order_by("pk").only("pk", "function")))
@@ -230,7 +230,7 @@ def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
     return chosen
 
 
-def begun(run: Run) -> bool:
+def has_executed(run: Run) -> bool:
     """Tell whether an attempt of a run that was just claimed has come to its end.
 
     That forgives the crashes before it. A run that lost its worker each time has begun
@@ -239,7 +239,9 @@ def begun(run: Run) -> bool:
     return run.claim_count > run.crash_count
 
 
-def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -> None:
+def requeue_claimed(
+    claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]
+) -> None:
     """Put claimed runs in line that nobody has begun to execute, with these keys.
 
     What they hold for limits that they have passed is released: they pass all again.
@@ -249,7 +251,7 @@ def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -
             held = db.rows(Run).filter(
                 pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING
             )
-            again = begun(run)
+            again = has_executed(run)
             entry = AdmissionState.RESUMED if again else AdmissionState.REQUEUED
             done = held.update(
                 status=RunStatus.QUEUED,
@@ -266,7 +268,7 @@ def line_up(claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]) -
                 limits.release([run.pk], steps_only=again)
 
 
-def take_back(rows: QuerySet[Run], limit: int) -> int:
+def requeue_promoted(rows: QuerySet[Run], limit: int) -> int:
     """Put runs that were let through and not begun back in line, without slots."""
     with db.atomic():
         chosen = list(locked(rows.only("pk", "started_at"))[:limit])
@@ -284,7 +286,7 @@ def take_back(rows: QuerySet[Run], limit: int) -> int:
     return len(chosen)
 
 
-def let_through_to(queue: str) -> QuerySet[Run]:
+def promoted_in(queue: str) -> QuerySet[Run]:
     """Return the runs of a queue that were let through and that nobody has claimed."""
     return db.rows(Run).filter(
         status=RunStatus.QUEUED,
@@ -294,7 +296,7 @@ def let_through_to(queue: str) -> QuerySet[Run]:
     )
 
 
-def unclaimed(function: str) -> QuerySet[Run]:
+def promoted_unstarted(function: str) -> QuerySet[Run]:
     """Return the runs of a function that were let through, and have not begun."""
     return db.rows(Run).filter(
         status=RunStatus.QUEUED,
@@ -305,14 +307,14 @@ def unclaimed(function: str) -> QuerySet[Run]:
     )
 
 
-def strays() -> QuerySet[Run]:
+def runs_without_backlog() -> QuerySet[Run]:
     """Return queued runs whose backlog is none."""
     there = db.rows(Backlog).filter(pk=OuterRef("backlog"))
     rows = db.rows(Run).filter(status=RunStatus.QUEUED, backlog__gt=0)
     return rows.exclude(Exists(there))
 
 
-def hasten(rows: QuerySet[Backlog]) -> int:
+def make_eligible(rows: QuerySet[Backlog]) -> int:
     """Let backlogs whose turn is to come try now; the lock is held."""
     now = clock.now()
     return rows.filter(active=True, eligible_at__gt=now).update(eligible_at=now)
@@ -327,7 +329,7 @@ def set_aside_paused(
     function: str, backlog: Backlog, limit: int, before: datetime | None
 ) -> int:
     """Take runs that have not begun out of the way of claims; count them."""
-    rows = unbegun(function).filter(queue=backlog.queue)
+    rows = ready_unstarted(function).filter(queue=backlog.queue)
     if before is not None:
         rows = rows.filter(queued_at__lt=before)
     with db.atomic():
@@ -339,7 +341,7 @@ def set_aside_paused(
 
 def ready_queues(function: str) -> list[str]:
     """Return the queues in which runs of a function stand that have not begun."""
-    rows = unbegun(function).order_by("queue").values_list("queue", flat=True)
+    rows = ready_unstarted(function).order_by("queue").values_list("queue", flat=True)
     found: list[str] = []
     # From queue to queue in the index, not from run to run.
     while queue := rows.filter(queue__gt=found[-1] if found else "").first():
@@ -347,7 +349,7 @@ def ready_queues(function: str) -> list[str]:
     return found
 
 
-def unbegun(function: str) -> QuerySet[Run]:
+def ready_unstarted(function: str) -> QuerySet[Run]:
     """Return the runs of a function that may be claimed and have not begun.
 
     Not those that were let through limits: they have slots, and are few.

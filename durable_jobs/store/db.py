@@ -43,7 +43,7 @@ def atomic() -> Any:
     return transaction.atomic(using=alias())
 
 
-def joined() -> Any:
+def join_atomic() -> Any:
     """Return a transaction on it that becomes part of the caller's, if there is one.
 
     For what hosts call inside their own: no statement more than the work itself.
@@ -100,13 +100,13 @@ class _Made:
         """Do nothing: it has committed."""
 
 
-def note_made(keys: Iterable[Any]) -> None:
+def record_created(keys: Iterable[Any]) -> None:
     """Note runs that no worker sees before the caller's transaction commits."""
     if connection().in_atomic_block:
         transaction.on_commit(_Made(frozenset(keys)), using=alias(), robust=True)
 
 
-def made_here(key: Any) -> bool:
+def created_here(key: Any) -> bool:
     """Return whether the transaction that is open here has made a run.
 
     The transaction around a test does not count: the kit works inside it.
@@ -124,7 +124,7 @@ def lockable() -> bool:
     return connection().features.has_select_for_update_skip_locked
 
 
-def lost(error: BaseException | None) -> bool:
+def is_outage(error: BaseException | None) -> bool:
     """Return whether an error means that the database is unreachable; log the outage.
 
     Deadlocks, locks and full disks are no outage: the connection still works.

@@ -23,7 +23,7 @@ def insert(rows: Sequence[BufferedEvent]) -> None:
     bulk_insert.insert(BufferedEvent, rows)
 
 
-def fresh(now: datetime) -> QuerySet[BufferedEvent]:
+def unassigned(now: datetime) -> QuerySet[BufferedEvent]:
     """Return the events whose time has come and that are in no window yet."""
     rows = db.rows(BufferedEvent).filter(
         window__isnull=True, run__isnull=True, due_at__lte=now
@@ -39,7 +39,7 @@ def windows(names: Iterable[str]) -> tuple[dict[str, EventWindow], set[str]]:
     return found, every - found.keys()
 
 
-def closing(name: str) -> list[EventWindow]:
+def lock_due(name: str) -> list[EventWindow]:
     """Lock a window that is due, unless somebody is about it just now."""
     return list(_unlocked(due(clock.now()).filter(name=name)))
 
@@ -92,12 +92,12 @@ def next_due() -> datetime | None:
     return min((time for time in times if time is not None), default=None)
 
 
-def inside(window: EventWindow) -> list[BufferedEvent]:
+def events_in(window: EventWindow) -> list[BufferedEvent]:
     """Return the events of a window as they came. Their data is JSON text."""
     return _as_text(db.rows(BufferedEvent).filter(window=window))
 
 
-def latest(window: EventWindow) -> list[BufferedEvent]:
+def keep_latest(window: EventWindow) -> list[BufferedEvent]:
     """Return the event of a window with the latest ``ts``, and delete the others.
 
     An empty list where the window has none. Its data is JSON text.
@@ -107,10 +107,10 @@ def latest(window: EventWindow) -> list[BufferedEvent]:
     if last is None:
         return []
     rows.exclude(pk=last)._raw_delete(db.alias())
-    return inside(window)
+    return events_in(window)
 
 
-def of_run(run_id: uuid.UUID) -> list[BufferedEvent]:
+def events_of_run(run_id: uuid.UUID) -> list[BufferedEvent]:
     """Return the events of a run as they came. Their data is JSON text."""
     return _as_text(db.rows(BufferedEvent).filter(run_id=run_id))
 
@@ -125,7 +125,7 @@ def _as_text(rows: QuerySet[BufferedEvent]) -> list[BufferedEvent]:
     return found
 
 
-def hand_over(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
+def assign_to_run(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
     """Give events of a window to a run."""
     rows = db.rows(BufferedEvent).filter(pk__in=[one.pk for one in events])
     rows.update(window=None, run_id=run_id)

@@ -51,7 +51,7 @@ def insert_missing(events: Sequence[Event], since: datetime) -> dict[str, str]:
     return {pk: name for pk, name, _ in found if pk not in replaced}
 
 
-def to_route(now: datetime) -> QuerySet[Event]:
+def unrouted(now: datetime) -> QuerySet[Event]:
     """Return the events that are to be matched to the waits by now.
 
     One that has failed is left out until it is to be tried again.
@@ -66,7 +66,7 @@ def pending(limit: int, leaving: Iterable[str] = ()) -> list[Event]:
     Inside the caller's transaction; those that another router holds are passed over,
     and those with names to be left.
     """
-    rows = to_route(clock.now()).order_by("ts", "pk")
+    rows = unrouted(clock.now()).order_by("ts", "pk")
     if leaving:
         rows = rows.exclude(name__in=list(leaving))
     if db.lockable():
@@ -92,7 +92,7 @@ def happened_at(event: Event) -> datetime:
     return max(event.ts, event.received_at)
 
 
-def remember(event_id: str, routing: dict[str, Any]) -> None:
+def save_routing(event_id: str, routing: dict[str, Any]) -> None:
     """Note how far the router is with an event."""
     rows = db.rows(Event).filter(pk=event_id)
     rows.update(routing=routing)
@@ -104,7 +104,7 @@ def put_off(event: Event, until: datetime, routing: dict[str, Any]) -> None:
     rows.update(route_after=until, routing=routing)
 
 
-def offered(event_ids: Iterable[str]) -> None:
+def mark_routed(event_ids: Iterable[str]) -> None:
     """Note that events were offered to the waits."""
     rows = db.rows(Event).filter(pk__in=list(event_ids))
     rows.update(pending=False)

@@ -12,10 +12,10 @@ from django.db.models import Exists, QuerySet
 from durable_jobs.store import db
 
 #: What is asked, by name: whether there is something, or the value that a query gives.
-Questions = Mapping[str, Exists | QuerySet[Any, Any]]
+Queries = Mapping[str, Exists | QuerySet[Any, Any]]
 
 #: Compiled questions that are kept: a process asks about the functions that it knows.
-MOST = 16
+MAX_COMPILED = 16
 #: Stand for the times while questions are compiled, so that they are found in there.
 _TIMES = [datetime(1901, 1, day, tzinfo=UTC) for day in range(1, 13)]
 #: And for the texts.
@@ -23,18 +23,18 @@ _TEXTS = [f"text {number} of a dozen that stand for others" for number in range(
 
 
 class Probe:
-    """Questions that are asked again and again.
+    """Queries that are asked again and again.
 
     To make them of querysets takes several times as long as to answer them, so this is
     done once. ``make`` gets up to a dozen times and texts that differ from call to
     call, and whatever else the questions depend on.
     """
 
-    def __init__(self, make: Callable[..., Questions]) -> None:
+    def __init__(self, make: Callable[..., Queries]) -> None:
         self._make = make
         self._compiled: dict[Hashable, _Compiled] = {}
 
-    def ask(
+    def evaluate(
         self, passing: Sequence[datetime | str], *given: Hashable
     ) -> dict[str, Any]:
         """Return the answers: a bool for an ``Exists``; else a value, or None for none.
@@ -48,11 +48,13 @@ class Probe:
             for value, times, texts in zip(passing, _TIMES, _TEXTS, strict=False)
         ]
         if compiled is None:
-            if len(self._compiled) >= MOST:
+            if len(self._compiled) >= MAX_COMPILED:
                 self._compiled.clear()
             compiled = self._compiled[key] = _compile(self._make(*marks, *given))
         values = dict(zip(map(_adapt, marks), map(_adapt, passing), strict=True))
-        return compiled.ask([values.get(value, value) for value in compiled.values])
+        return compiled.evaluate(
+            [values.get(value, value) for value in compiled.values]
+        )
 
 
 def _adapt(value: datetime | str) -> Any:
@@ -69,7 +71,7 @@ def walk(probe: Probe, times: Sequence[datetime], *given: Hashable) -> Iterator[
     """
     text: str | None = ""
     while text is not None:
-        answers = probe.ask([*times, text], *given)
+        answers = probe.evaluate([*times, text], *given)
         if answers["here"]:
             yield text
         text = answers["next"]
@@ -82,7 +84,7 @@ class _Compiled(NamedTuple):
     #: Which of the answers are yes or no.
     decided: list[bool]
 
-    def ask(self, values: Sequence[Any]) -> dict[str, Any]:
+    def evaluate(self, values: Sequence[Any]) -> dict[str, Any]:
         with db.connection().cursor() as cursor:
             cursor.execute(self.text, values)
             row = cursor.fetchone()
@@ -92,7 +94,7 @@ class _Compiled(NamedTuple):
         }
 
 
-def _compile(questions: Questions) -> _Compiled:
+def _compile(questions: Queries) -> _Compiled:
     """Django has no SELECT without a table, so the parts are compiled one by one."""
     parts, values, decided = [], [], []
     for question in questions.values():

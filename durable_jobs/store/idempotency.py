@@ -15,7 +15,7 @@ from durable_jobs.store import db
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class KeyClaim:
     """A wish to start ``run_id`` under a key; ``fingerprint`` stands for the data."""
 
     function: str
@@ -24,13 +24,13 @@ class Claim:
     fingerprint: str = ""
 
 
-def take(claim_count: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
+def claim_keys(claims: Sequence[KeyClaim]) -> dict[tuple[str, str], IdempotencyKey]:
     """Take the keys that are free; return the rows of those that are not.
 
     Runs inside the caller's transaction: a concurrent taker of the same key waits for
     it to end, and then sees its row.
     """
-    if not claim_count:
+    if not claims:
         return {}
     expires_at = clock.now() + settings.IDEMPOTENCY_PERIOD
     db.rows(IdempotencyKey).bulk_create(
@@ -42,14 +42,14 @@ def take(claim_count: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
                 fingerprint=claim.fingerprint,
                 expires_at=expires_at,
             )
-            for claim in claim_count
+            for claim in claims
         ],
         ignore_conflicts=True,
     )
-    wanted = {(claim.function, claim.key): claim for claim in claim_count}
+    wanted = {(claim.function, claim.key): claim for claim in claims}
     rows = db.rows(IdempotencyKey).filter(
-        function__in={claim.function for claim in claim_count},
-        key__in={claim.key for claim in claim_count},
+        function__in={claim.function for claim in claims},
+        key__in={claim.key for claim in claims},
     )
     taken = {}
     for row in rows:
@@ -61,9 +61,9 @@ def take(claim_count: Sequence[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
     return taken
 
 
-def pass_on(claim_count: Sequence[Claim], run_id: uuid.UUID | None) -> None:
+def transfer(claims: Sequence[KeyClaim], run_id: uuid.UUID | None) -> None:
     """Give the keys that claims took to another run; None: free them again."""
-    for claim in claim_count:
+    for claim in claims:
         rows = db.rows(IdempotencyKey).filter(
             function=claim.function, key=claim.key, run_id=claim.run_id
         )
@@ -73,7 +73,7 @@ def pass_on(claim_count: Sequence[Claim], run_id: uuid.UUID | None) -> None:
             rows.update(run_id=run_id)
 
 
-def _take_over(row: IdempotencyKey, claim: Claim, expires_at: datetime) -> bool:
+def _take_over(row: IdempotencyKey, claim: KeyClaim, expires_at: datetime) -> bool:
     """Take an expired key whose run has ended; tell whether this call did."""
     now = clock.now()
     if row.expires_at > now:

@@ -70,7 +70,7 @@ def ensure(using: str, **kwargs: Any) -> None:
     _known[_place()] = made.key
 
 
-def note_other(other: uuid.UUID, queue: str) -> None:
+def record_other(other: uuid.UUID, queue: str) -> None:
     """Write that a message of another installation came by a queue."""
     db.rows(Installation).filter(pk=Installation.ONLY).update(
         other_key=other, other_queue=queue[:255], other_seen_at=clock.now()

@@ -56,13 +56,13 @@ def guarded(
     try:
         work()
     except Exception as error:
-        if db.lost(error):
+        if db.is_outage(error):
             raise
         later = put_off if pauses else _at_once
-        failed(kind, item, error, put_off=later, run_id=run_id)
+        record_failure(kind, item, error, put_off=later, run_id=run_id)
         return False
     if put_off is None and _later.pop(key, None) is not None:
-        settled(kind, item)
+        clear_error(kind, item)
     return True
 
 
@@ -70,7 +70,7 @@ def _at_once(until: datetime) -> None:
     """Put nothing off."""
 
 
-def in_batch(
+def guarded_batch(
     kind: str, items: Sequence[T], together: Callable[[Sequence[T]], object]
 ) -> int:
     """Do the work on many items at once, or one by one if that fails; count them."""
@@ -80,7 +80,7 @@ def in_batch(
             together(chosen)
         done = len(chosen)
     except Exception as error:
-        if db.lost(error):
+        if db.is_outage(error):
             raise
         logger.exception("A batch of %s failed: each is tried by itself.", kind)
         done = sum(_alone(kind, item, together) for item in chosen)
@@ -92,18 +92,18 @@ def _alone(kind: str, item: T, together: Callable[[Sequence[T]], object]) -> boo
     return guarded(kind, item, lambda: together([item]))
 
 
-def left_out(kind: str) -> set[str]:
+def postponed(kind: str) -> set[str]:
     """Return the items of a kind that this process is not to try yet."""
     now = clock.now()
     return {item for (of, item), at in _later.items() if of == kind and at > now}
 
 
-def forget() -> None:
+def clear() -> None:
     """Forget what this process has put off."""
     _later.clear()
 
 
-def failed(
+def record_failure(
     kind: str,
     item: object,
     error: Exception,
@@ -117,13 +117,13 @@ def failed(
         "Failed at %s; it is tried again later.", about, exc_info=loggable(error)
     )
     try:
-        until = note(kind, str(item), error, run_id)
+        until = save(kind, str(item), error, run_id)
         if put_off is None:
             _later[kind, str(item)] = until
         else:
             put_off(until)
     except Exception as second:
-        if db.lost(second):
+        if db.is_outage(second):
             raise
         logger.exception("Could not put off %s.", about)
 
@@ -133,7 +133,7 @@ def pause_after(count: int) -> timedelta:
     return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(max(count - 1, 0), 20)))
 
 
-def note(
+def save(
     kind: str, item: str, error: Exception, run_id: uuid.UUID | None = None
 ) -> datetime:
     """Keep an error where a person sees it; return when the item is tried again."""
@@ -163,7 +163,7 @@ def note(
     return until
 
 
-def settled(kind: str, item: object) -> None:
+def clear_error(kind: str, item: object) -> None:
     """Forget the error of an item that has succeeded."""
     rows = db.rows(SweepError)
     rows.filter(kind=kind, item=str(item)[:255]).delete()

@@ -56,7 +56,7 @@ def claim(
     a run which kills its worker is counted.
     """
     failpoint("claim.begin", queue)
-    now, excluding = clock.now(), unknown_functions.names()
+    now, excluding = clock.now(), unknown_functions.excluded()
     request = ClaimRequest(
         token=ids.new_token(),
         lease_until=now + settings.LEASE_DURATION,

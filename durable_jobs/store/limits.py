@@ -77,7 +77,7 @@ def ensure(wanted: Iterable[Limit]) -> dict[str, Limit]:
     return found
 
 
-def taken(limit_ids: Iterable[int]) -> Counter[int]:
+def count_held(limit_ids: Iterable[int]) -> Counter[int]:
     """Count the slots that are held at limits."""
     rows = (
         _held()
@@ -166,25 +166,25 @@ def collect() -> Counter[int]:
     return Counter(limit_row for _, limit_row in found)
 
 
-def set_arrivals(tats: dict[int, datetime]) -> None:
+def set_tats(tats: dict[int, datetime]) -> None:
     """Move the theoretical arrival times of throttles."""
     for pk, tat in tats.items():
         db.rows(Limit).filter(pk=pk).update(tat=tat)
 
 
-def answered(name: str, trouble: str) -> None:
+def set_error(name: str, trouble: str) -> None:
     """Note why the limit of a limit is not known; empty when it is."""
     rows = db.rows(Limit).filter(name=name)
     rows.exclude(error=trouble).update(error=trouble)
 
 
-def admissions(limit_id: int, since: datetime, until: datetime) -> list[datetime]:
+def hits(limit_id: int, since: datetime, until: datetime) -> list[datetime]:
     """Return the starts that a rate limit has let in between two moments, in order."""
     rows = db.rows(RateLimitHit).filter(limit_id=limit_id, at__gt=since, at__lt=until)
     return list(rows.order_by("at").values_list("at", flat=True))
 
 
-def note_admissions(rows: Sequence[RateLimitHit]) -> None:
+def record_hits(rows: Sequence[RateLimitHit]) -> None:
     """Write starts that rate limits have let in."""
     if rows:
         db.rows(RateLimitHit).bulk_create(rows)

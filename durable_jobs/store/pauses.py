@@ -24,7 +24,7 @@ def of_queue(queue: str | OuterRef) -> QuerySet[Pause]:
     return db.rows(Pause).filter(kind=Pause.QUEUE, name=queue)
 
 
-def part(function: str, moment: datetime) -> None:
+def separate_earlier_runs(function: str, moment: datetime) -> None:
     """Let the runs of a function that are there by now have come before ``moment``.
 
     Where a clock stands still, nothing else would tell them from those that follow.

@@ -21,7 +21,7 @@ SELECT COALESCE((SELECT ts FROM {Event._meta.db_table}
 """  # noqa: S608  # our own tables
 
 
-def look() -> tuple[bool, bool]:
+def check() -> tuple[bool, bool]:
     """Tell whether events were not offered to the waits yet, and whether waits are due.
 
     In one statement over small partial indexes.

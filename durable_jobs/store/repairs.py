@@ -42,7 +42,7 @@ def release(run: Run) -> bool:
     )
 
 
-def forget_wait(wait: Wait) -> bool:
+def delete_stale_wait(wait: Wait) -> bool:
     """Delete a wait whose run has ended or is gone."""
     live = db.rows(Run).filter(pk=wait.run_id)
     if live.exclude(status__in=sorted(TERMINAL)).exists():
@@ -51,7 +51,7 @@ def forget_wait(wait: Wait) -> bool:
     return bool(row._raw_delete(db.alias()))
 
 
-def drop_wait(wait: Wait) -> bool:
+def delete_ended_wait(wait: Wait) -> bool:
     """Delete a wait whose step has ended."""
     with db.atomic():
         waits.lock_runs([wait.run_id])
@@ -83,7 +83,7 @@ def delete_orphan(row: Model) -> bool:
     return bool(rows._raw_delete(db.alias()))
 
 
-def answer_for_child(wait: Wait) -> bool:
+def resolve_child_wait(wait: Wait) -> bool:
     """Give a step the end of the run that it still waits for; return whether it did."""
     return resolve_child(wait) is not None
 
@@ -100,7 +100,7 @@ def resolve_child(wait: Wait) -> Run | None:
     return None if outcome is None else waits.resolve(wait, outcome)
 
 
-def wait_again(run: Run) -> bool:
+def register_waits_again(run: Run) -> bool:
     """Let a run that waits for nothing wait for what its open steps say, or look anew.
 
     What only a wait's row knew is lost: its time-out, and of an event its condition.

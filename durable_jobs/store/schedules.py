@@ -80,7 +80,7 @@ def move(schedules: Sequence[Schedule]) -> None:
     )
 
 
-def going_on(run_ids: Iterable[uuid.UUID | None]) -> set[uuid.UUID]:
+def live_runs(run_ids: Iterable[uuid.UUID | None]) -> set[uuid.UUID]:
     """Return which of these runs have not ended."""
     wanted = [run_id for run_id in run_ids if run_id is not None]
     if not wanted:
@@ -89,7 +89,7 @@ def going_on(run_ids: Iterable[uuid.UUID | None]) -> set[uuid.UUID]:
     return set(live.values_list("pk", flat=True))
 
 
-def let_next(run: Run) -> None:
+def check_queued_occurrence(run: Run) -> None:
     """Have somebody look at the schedule whose next slot waits for this run's end."""
     kept: dict[str, Any] = run.event_meta or {}
     if kept.get("overlap") != "queue":
@@ -119,10 +119,10 @@ _probe = exists_probe.Probe(
 )
 
 
-def found_again(function_ids: Iterable[str], now: datetime) -> int:
+def reactivate_found(function_ids: Iterable[str], now: datetime) -> int:
     """Have those looked at whose function the code has again; return how many."""
     known = tuple(function_ids)
-    if not _probe.ask([], known)["again"]:
+    if not _probe.evaluate([], known)["again"]:
         return 0
     look = Case(
         When(paused_at__isnull=True, then=Value(now)),

@@ -16,12 +16,12 @@ REMEMBERED = 60.0
 _until: dict[str, float] = {}
 
 
-def note(function: str) -> None:
+def exclude(function: str) -> None:
     """Let the next claims of this process pass over a function."""
     _until[function] = clock.monotonic() + REMEMBERED
 
 
-def names() -> list[str]:
+def excluded() -> list[str]:
     """Return the functions that claims pass over; mostly there are none."""
     if not _until:
         return []
@@ -32,6 +32,6 @@ def names() -> list[str]:
     return sorted(_until)
 
 
-def forget() -> None:
+def clear() -> None:
     """Ask for the runs of all functions again."""
     _until.clear()

@@ -45,7 +45,7 @@ def missing() -> QuerySet[MissingFunction]:
     return db.rows(MissingFunction)
 
 
-def note_missing(function: str) -> None:
+def record_missing(function: str) -> None:
     """Note since when no worker has a function, unless one has it or does not say."""
     known = functions()
     if known is None or function in known:
@@ -54,7 +54,7 @@ def note_missing(function: str) -> None:
     missing().bulk_create([row], ignore_conflicts=True)
 
 
-def found(names: Iterable[str]) -> None:
+def delete_missing(names: Iterable[str]) -> None:
     """Note that these functions are not missing any more."""
     missing().filter(function__in=list(names))._raw_delete(db.alias())
 

@@ -147,7 +147,7 @@ class Kit:
     def _serve_all(self) -> int:
         rows = db.rows(Run).filter(status=RunStatus.QUEUED, due_at__lte=clock.now())
         # A backlog may have had its last run let through, and nobody has seen that yet.
-        queues = set(rows.values_list("queue", flat=True)) | backlogs.queues(
+        queues = set(rows.values_list("queue", flat=True)) | backlogs.eligible_queues(
             registry.ids()
         )
         return sum(self._serve(queue) for queue in sorted(queues))
@@ -238,7 +238,7 @@ class Kit:
             .order_by("ts")
             .values_list("ts", flat=True)
             .first(),
-            backlogs.next_turn(),
+            backlogs.next_eligible_at(),
             event_windows.next_due(),
         ]
         leased = runs.filter(lease_token__isnull=False, lease_until__gte=now)

@@ -74,7 +74,7 @@ class BackgroundThread:
                     renewed_at = clock.monotonic()
                     self.leases.renew()
             except Exception as error:  # the thread must survive database errors
-                if not db.lost(error):
+                if not db.is_outage(error):
                     logger.warning("The background thread failed.", exc_info=True)
                 connections.close_all()
                 threading.Event().wait(1)

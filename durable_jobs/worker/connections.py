@@ -70,7 +70,7 @@ def tolerating_outage() -> Iterator[None]:
         yield
         db.outage.end()
     except Error as error:
-        if not db.lost(error):
+        if not db.is_outage(error):
             raise
 
 

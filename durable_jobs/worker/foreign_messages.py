@@ -125,4 +125,4 @@ def _report(own: uuid.UUID, sender: uuid.UUID, queue: str) -> None:
         queue,
     )
     with suppress(Error):
-        installation.note_other(sender, queue)
+        installation.record_other(sender, queue)

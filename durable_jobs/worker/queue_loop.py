@@ -152,7 +152,7 @@ def _restore(guard: Guard) -> None:
 
 def _route_events() -> tuple[bool, bool]:
     """Route pending events. Return whether there were events, and due timers."""
-    pending, due = pending_work.look()
+    pending, due = pending_work.check()
     if pending:
         isolated(routing.route)
     return pending, due

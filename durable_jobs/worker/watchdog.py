@@ -126,7 +126,7 @@ class Watchdog:
             work()
             db.outage.end()
         except Exception as error:  # the thread must survive database errors
-            if not db.lost(error):
+            if not db.is_outage(error):
                 logger.warning("A check of the watchdog failed.", exc_info=True)
         finally:
             # A process that is forked between two checks must not share a connection.

@@ -41,7 +41,7 @@ def test_they_are_answered_as_of_the_times_that_are_given(probe: Probe, made):
     now, hour = clock.now(), timedelta(hours=1)
     Worker.objects.create(name="ann", seen_at=now, started_at=now)
     for past, ahead in ((now - hour, now + hour), (now + hour, now - hour)):
-        found = probe.ask([past, ahead], ("ann",))
+        found = probe.evaluate([past, ahead], ("ann",))
         assert found == {
             "before": past > now,
             "after": ahead < now,
@@ -54,18 +54,18 @@ def test_what_they_depend_on_makes_them_anew(probe: Probe, made):
     now = clock.now()
     Worker.objects.create(name="ann", seen_at=now, started_at=now)
     later = now + timedelta(hours=1)
-    assert probe.ask([later, later], ("ann",))["before"]
-    assert not probe.ask([later, later], ("bob",))["before"]
-    assert not probe.ask([later, later], ())["before"]
-    assert probe.ask([later, later], ("ann",))["before"]
+    assert probe.evaluate([later, later], ("ann",))["before"]
+    assert not probe.evaluate([later, later], ("bob",))["before"]
+    assert not probe.evaluate([later, later], ())["before"]
+    assert probe.evaluate([later, later], ("ann",))["before"]
     assert made == [("ann",), ("bob",), ()]
 
 
 def test_few_are_kept(probe: Probe, made):
     now = clock.now()
-    for number in range(3 * exists_probe.MOST):
-        probe.ask([now, now], (str(number),))
-    assert len(probe._compiled) <= exists_probe.MOST
+    for number in range(3 * exists_probe.MAX_COMPILED):
+        probe.evaluate([now, now], (str(number),))
+    assert len(probe._compiled) <= exists_probe.MAX_COMPILED
 
 
 def test_a_walk_gives_the_texts_at_which_something_is_with_a_statement_for_each(

@@ -123,7 +123,7 @@ def keys_not_taken() -> None:
     """Start under a key without taking it."""
     from durable_jobs.store import idempotency
 
-    _put(idempotency, "take", lambda claim_count: {})
+    _put(idempotency, "claim_keys", lambda claim_count: {})
 
 
 def wait_taken_twice() -> None:

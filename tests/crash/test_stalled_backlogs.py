@@ -400,7 +400,7 @@ def test_an_admission_and_the_sweep_of_backlogs_never_deadlock(monkeypatch) -> N
 
     for run in holders:
         attempt.execute_attempt(run, threads=0)
-    before, revive = deadlocks(), backlogs.revive
+    before, revive = deadlocks(), backlogs.unblock
     sweeps: list[Begun] = []
     stalled_backlogs._declared.clear()
 
@@ -414,13 +414,13 @@ def test_an_admission_and_the_sweep_of_backlogs_never_deadlock(monkeypatch) -> N
             return cursor.fetchone() is not None
 
     def first(*args: Any, **options: Any) -> int:
-        monkeypatch.setattr(backlogs, "revive", revive)
+        monkeypatch.setattr(backlogs, "unblock", revive)
         done = revive(*args, **options)
         sweeps.append(Begun(sweep))
         until(blocked, "the sweep to wait for the admission")
         return done
 
-    monkeypatch.setattr(backlogs, "revive", first)
+    monkeypatch.setattr(backlogs, "unblock", first)
     try:
         admission.run_rounds()
     finally:

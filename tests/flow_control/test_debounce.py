@@ -275,13 +275,13 @@ def test_what_is_dropped_is_not_read(
         diary.send(n, long="x" * 1000)
     diary.kit.run_until_idle()
     read: list[BufferedEvent] = []
-    whole = event_windows.inside
+    whole = event_windows.events_in
 
     def inside(window: EventWindow) -> list[BufferedEvent]:
         read.extend(whole(window))
         return read
 
-    monkeypatch.setattr(event_windows, "inside", inside)
+    monkeypatch.setattr(event_windows, "events_in", inside)
     diary.kit.advance("1m")
     assert diary.order == [19]
     assert len(read) == 1

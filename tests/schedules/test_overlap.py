@@ -94,7 +94,9 @@ def test_a_run_that_was_cancelled_makes_way(kit: Kit, slow: durable.Function) ->
 def test_a_lost_word_of_the_end_is_made_up_for(
     kit: Kit, slow: durable.Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("durable_jobs.store.schedules.let_next", lambda run: None)
+    monkeypatch.setattr(
+        "durable_jobs.store.schedules.check_queued_occurrence", lambda run: None
+    )
     durable.schedules.create(slow, "0 * * * *", overlap="queue")
     kit.advance("4h")
     (first, second) = begun()

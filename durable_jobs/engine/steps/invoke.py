@@ -22,7 +22,7 @@ from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Run, WaitKind
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import awaited_runs, waits
-from durable_jobs.store.idempotency import Claim
+from durable_jobs.store.idempotency import KeyClaim
 from durable_jobs.store.runs import INVOKE, START, SuspendedStep, outcome_of
 from durable_jobs.store.steps import StepRecord
 from durable_jobs.store.waits import NewWait
@@ -36,7 +36,7 @@ def invoke(step: StepCall, operation: ops.Invoke) -> Plan:
     if step.memo is not None:
         raise Suspend
     step.state.begin(operation.id)
-    child, claim_count = _child(step, operation.function, operation.data, INVOKE)
+    child, claims = _child(step, operation.function, operation.data, INVOKE)
     now = clock.now()
     new = [NewWait(kind=WaitKind.CHILD, name=str(child.id))]
     if operation.limit is not None:
@@ -45,8 +45,8 @@ def invoke(step: StepCall, operation: ops.Invoke) -> Plan:
     memo = step.memo_as(
         StepStatus.INVOKING, started_at=now, detail={"child": str(child.id)}
     )
-    if claim_count:
-        return _invoke_once(step, child, claim_count, memo, new)
+    if claims:
+        return _invoke_once(step, child, claims, memo, new)
 
     def effect() -> None:
         start_runs.insert([child])
@@ -61,7 +61,7 @@ def invoke(step: StepCall, operation: ops.Invoke) -> Plan:
 def _invoke_once(
     step: StepCall,
     child: NewRun,
-    claim_count: Sequence[Claim],
+    claims: Sequence[KeyClaim],
     memo: StepRecord,
     new: Sequence[NewWait],
 ) -> Any:
@@ -70,7 +70,7 @@ def _invoke_once(
     def effect() -> StepRecord:
         made = memo
         try:
-            run, mine = start_runs.start_once(child, claim_count)
+            run, mine = start_runs.start_once(child, claims)
         except DuplicateKeyError as error:
             return _failed(memo, error, "InvokeFailed")
         if not mine:
@@ -113,7 +113,7 @@ def _for_run(new: Sequence[NewWait], run: Run, mine: bool) -> list[NewWait]:
     """Return the waits of a step for a run: its own child, or another's run."""
     if mine:
         return list(new)
-    due = awaited_runs.next_look(clock.now())
+    due = awaited_runs.next_check(clock.now())
     wait = NewWait(kind=WaitKind.CHILD, name=str(run.pk), due_at=due)
     return [wait, *(one for one in new if one.kind != WaitKind.CHILD)]
 
@@ -124,12 +124,12 @@ def start(step: StepCall, operation: ops.StartRun) -> Plan:
     If a run holds the key of the start, that run's id is recorded.
     """
     step.state.begin(operation.id)
-    child, claim_count = _child(step, operation.function, operation.data, START)
+    child, claims = _child(step, operation.function, operation.data, START)
     now = clock.now()
 
     def effect() -> StepRecord:
         try:
-            run, _ = start_runs.start_once(child, claim_count)
+            run, _ = start_runs.start_once(child, claims)
         except DuplicateKeyError as error:
             blank = step.memo_as(StepStatus.FAILED, started_at=now)
             return _failed(blank, error, "StepFailed")
@@ -179,7 +179,7 @@ def _completed(step: StepCall, value: Any, started: Any) -> StepRecord:
 
 def _child(
     step: StepCall, function: Function | str, data: Any, parent_relation: str
-) -> tuple[NewRun, list[Claim]]:
+) -> tuple[NewRun, list[KeyClaim]]:
     """Return the start of a child and the claims on its keys.
 
     Raise ``ExpressionError`` if a key of its flow control fails.

@@ -50,6 +50,6 @@ class Command(BaseCommand):
                 tick.tick()
                 db.outage.end()
             except Exception as error:  # noqa: BLE001  # a clock outlives the database's troubles
-                if not db.lost(error):
+                if not db.is_outage(error):
                     self.stderr.write(f"The tick failed: {summary_of(error)}")
                 connections.close_all()

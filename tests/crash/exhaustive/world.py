@@ -231,7 +231,7 @@ def impossible() -> bool:
     asking = exists_probe.Probe(
         lambda: {one.name: Exists(one.rows()) for one in VIOLATIONS}
     )
-    return any(asking.ask([]).values())
+    return any(asking.evaluate([]).values())
 
 
 def clear() -> None:
