@@ -61,7 +61,7 @@ def ask(site: Any, request: HttpRequest, question: Confirmation) -> HttpResponse
     return page(
         site,
         request,
-        "ask.html",
+        "confirm.html",
         title=question.title,
         current=question.current,
         status=WRONG if form.is_bound else 200,

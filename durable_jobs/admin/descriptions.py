@@ -1,14 +1,17 @@
-"""What a function declares, in words."""
+"""Describe what a function declares and what a run waits for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from durable_jobs.admin.display import length
+from durable_jobs.admin.display import away, length, tail
+from durable_jobs.admin.links import Links
 from durable_jobs.definitions.flow_control import (
     Concurrency,
     FlowControl,
@@ -20,6 +23,7 @@ from durable_jobs.definitions.triggers import Cron, Event, ModelChange
 from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.durations import parse_duration
 from durable_jobs.expressions import Expression
+from durable_jobs.models import Run, Wait, WaitKind
 
 Fact = tuple[Any, str]
 
@@ -174,3 +178,57 @@ def _backoff(backoff: Any) -> str:
 
 def _length(value: Any) -> str:
     return str(length(parse_duration(value)))
+
+
+# What a run waits for
+
+_WAITS: dict[str, Any] = {
+    WaitKind.SLEEP: gettext_lazy("sleeps until"),
+    WaitKind.RETRY: gettext_lazy("next attempt"),
+    WaitKind.POLL: gettext_lazy("next check"),
+    WaitKind.TIMEOUT: gettext_lazy("gives up"),
+    WaitKind.EVENT: gettext_lazy("waits for the event"),
+    WaitKind.SIGNAL: gettext_lazy("waits for the signal"),
+    WaitKind.MODEL: gettext_lazy("waits for"),
+    WaitKind.CHILD: gettext_lazy("waits for the run"),
+    WaitKind.CALLBACK: gettext_lazy("waits for a callback"),
+    WaitKind.APPROVAL: gettext_lazy("waits for an approval that needs"),
+    WaitKind.CANCEL: gettext_lazy("would be cancelled by the event"),
+    WaitKind.START_BY: gettext_lazy("has to start"),
+    WaitKind.FINISH_BY: gettext_lazy("has to end"),
+}
+_HEARTBEAT = gettext_lazy("needs a heartbeat")
+
+
+def describe_wait(wait: Wait, links: Links) -> SafeString:
+    """Return what a wait waits for, and until when."""
+    words: Any = _WAITS.get(wait.kind, wait.kind)
+    if wait.kind == WaitKind.TIMEOUT and wait.name:
+        words = _HEARTBEAT
+    text = format_html("{} {}", words, _what(wait, links))
+    return format_html("{}: {}", wait.branch, text) if wait.branch else text
+
+
+def describe_decision(kind: str, detail: Any) -> str | None:
+    """Return who decided an ``approve`` step; None for another, or an open one."""
+    if kind != "approve" or not isinstance(detail, dict):
+        return None
+    name = detail.get("name") or _("an unknown user")
+    if detail.get("decision") == "approved":
+        return _("approved by %(name)s") % {"name": name}
+    if detail.get("decision") == "rejected":
+        return _("rejected by %(name)s") % {"name": name}
+    return None
+
+
+def _what(wait: Wait, links: Links) -> Any:
+    if wait.kind == WaitKind.CHILD:
+        return links.anchor(links.page(Run, wait.name), tail(wait.name))
+    if wait.kind == WaitKind.APPROVAL:
+        return links.anchor(links.approval(wait), wait.name)
+    if wait.kind == WaitKind.MODEL:
+        # Its time is that of the next look, which is the engine's own affair.
+        return format_html("<strong>{} {}</strong>", wait.name, wait.match)
+    if wait.due_at is not None:
+        return away(wait.due_at)
+    return format_html("<strong>{}</strong>", wait.name)

@@ -15,9 +15,8 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest
 from ninja import Router, Schema
 
-from durable_jobs.api.answers import answers
 from durable_jobs.api.auth import actor, address_part, doors
-from durable_jobs.api.problems import Problem
+from durable_jobs.api.problems import Problem, responses
 from durable_jobs.api.schemas import In, Reason
 from durable_jobs.control import approvals
 from durable_jobs.control.actor import Actor
@@ -71,7 +70,7 @@ def _may_decide_one(request: HttpRequest, who: Actor) -> None:
 
 
 @router.get(
-    "/approvals", auth=doors(_may_decide), response=answers({200: ApprovalsOut})
+    "/approvals", auth=doors(_may_decide), response=responses({200: ApprovalsOut})
 )
 def list_approvals(request: HttpRequest) -> Any:
     """List the approvals that you may decide, the oldest first."""
@@ -82,7 +81,7 @@ def list_approvals(request: HttpRequest) -> Any:
 @router.post(
     "/approvals/{uuid:approval_id}/decide",
     auth=doors(_may_decide_one),
-    response=answers({200: ApprovalOut}, 404, 409, 415),
+    response=responses({200: ApprovalOut}, 404, 409, 415),
 )
 def decide_approval(request: HttpRequest, approval_id: UUID, payload: DecideIn) -> Any:
     """Approve or reject; 409 when another has decided, or the run asks no more."""

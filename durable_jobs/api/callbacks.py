@@ -7,14 +7,14 @@ from typing import Any
 from django.http import HttpRequest
 from ninja import Router, Status
 
-from durable_jobs.api.answers import answers
 from durable_jobs.api.auth import CallbackToken
+from durable_jobs.api.problems import responses
 from durable_jobs.api.schemas import FailIn, SucceedIn
 from durable_jobs.definitions import callbacks
 
 router = Router(tags=["callbacks"], auth=CallbackToken())
 
-_ANSWERS = answers({204: None}, 410, 415, open=True)
+_ANSWERS = responses({204: None}, 410, 415, open=True)
 
 
 @router.post("/callbacks/{token}/succeed", response=_ANSWERS)

@@ -9,9 +9,8 @@ from ninja import Router, Status
 from pydantic import ValidationError
 
 from durable_jobs.api import parsing
-from durable_jobs.api.answers import answers
 from durable_jobs.api.auth import address_part, doors, need, require, with_permission
-from durable_jobs.api.problems import MOST_ERRORS, Problem, fault
+from durable_jobs.api.problems import MOST_ERRORS, Problem, fault, responses
 from durable_jobs.api.schemas import EventIn, Ids, SignalIn, WokenOut
 from durable_jobs.conf import settings
 from durable_jobs.control import send
@@ -45,7 +44,7 @@ _HEADER = {
 @router.post(
     "/events",
     auth=doors(with_permission(send.SEND), lines=True),
-    response=answers({202: Ids}, 409, 415),
+    response=responses({202: Ids}, 409, 415),
     openapi_extra={"requestBody": _BODY, "parameters": [_HEADER]},
 )
 def send_events(request: HttpRequest) -> Any:
@@ -63,7 +62,7 @@ def _may_signal(request: HttpRequest, who: Actor) -> None:
 @router.post(
     "/signals/{name}",
     auth=doors(_may_signal),
-    response=answers({200: WokenOut}, 415),
+    response=responses({200: WokenOut}, 415),
     tags=["signals"],
 )
 def send_signal(

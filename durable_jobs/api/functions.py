@@ -7,8 +7,8 @@ from typing import Any
 from django.http import Http404, HttpRequest
 from ninja import Router
 
-from durable_jobs.api.answers import answers
 from durable_jobs.api.auth import need
+from durable_jobs.api.problems import responses
 from durable_jobs.api.schemas import FunctionOut, FunctionsOut
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import OWN, registry
@@ -20,7 +20,7 @@ router = Router(tags=["functions"])
 VIEW = "durable_jobs.view_run"
 
 
-@router.get("/functions", response=answers({200: FunctionsOut}))
+@router.get("/functions", response=responses({200: FunctionsOut}))
 def list_functions(request: HttpRequest) -> Any:
     """List the functions of the code, by id."""
     need(request, VIEW)
@@ -29,7 +29,7 @@ def list_functions(request: HttpRequest) -> Any:
     return {"functions": [_shown(one, one.id in paused) for one in known]}
 
 
-@router.get("/functions/{function_id}", response=answers({200: FunctionOut}, 404))
+@router.get("/functions/{function_id}", response=responses({200: FunctionOut}, 404))
 def get_function(request: HttpRequest, function_id: str) -> Any:
     """Give a function of the code."""
     need(request, VIEW)

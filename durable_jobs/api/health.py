@@ -10,9 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router, Status
 
 from durable_jobs.api import metrics
-from durable_jobs.api.answers import answers
 from durable_jobs.api.auth import ReadyDoor, need
-from durable_jobs.api.problems import Problem
+from durable_jobs.api.problems import Problem, responses
 from durable_jobs.api.schemas import HealthOut, Readiness
 from durable_jobs.maintenance import doctor
 
@@ -29,7 +28,7 @@ def health(request: HttpRequest) -> Any:
 
 @router.get(
     "/ready",
-    response={**answers({200: Readiness}, open=True), 503: Readiness},
+    response={**responses({200: Readiness}, open=True), 503: Readiness},
     auth=ReadyDoor(),
 )
 def ready(request: HttpRequest) -> Any:
@@ -46,7 +45,7 @@ def ready(request: HttpRequest) -> Any:
 
 @router.get(
     "/metrics",
-    response=answers({200: str}, 501),
+    response=responses({200: str}, 501),
     openapi_extra={
         "responses": {
             200: {

@@ -17,6 +17,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
+from durable_jobs.api.schemas import ProblemOut
 from durable_jobs.exceptions import (
     ActionNotAllowed,
     CallbackClosed,
@@ -35,6 +36,8 @@ CHALLENGE = 'Bearer realm="durable_jobs"'
 NOT_FOUND = "There is nothing at this address, or nothing that you may see."
 #: Errors that one answer lists, and characters of where one is.
 MOST_ERRORS, LONGEST_AT = 20, 200
+#: Every endpoint may return these. Django itself returns 400 for a malformed request.
+COMMON_STATUSES = (400, 401, 403, 413, 422, 429)
 FORBIDDEN = "You lack the permission to do this."
 
 
@@ -103,6 +106,19 @@ ERRORS: dict[type[DurableError], tuple[int, str]] = {
     ActionNotAllowed: (409, "refused"),
     UnknownFunction: (404, "unknown-function"),
 }
+
+
+def responses(
+    good: dict[int, Any], *problems: int, open: bool = False
+) -> dict[Any, Any]:
+    """Return the response shapes of an endpoint by status, for the OpenAPI document.
+
+    ``open`` endpoints need no authentication and never return 401 or 403.
+    """
+    common = [
+        status for status in COMMON_STATUSES if not (open and status in (401, 403))
+    ]
+    return {**good, frozenset({*common, *problems}): ProblemOut}
 
 
 def install(api: NinjaAPI) -> None:

@@ -14,9 +14,8 @@ from ninja import Router, Status
 from ninja.security.base import AuthBase
 
 from durable_jobs.api import lookup
-from durable_jobs.api.answers import answers
 from durable_jobs.api.auth import address_part, doors, need, require, with_permission
-from durable_jobs.api.problems import Problem
+from durable_jobs.api.problems import Problem, responses
 from durable_jobs.api.schemas import (
     FIRST_YEAR,
     LAST_YEAR,
@@ -39,9 +38,9 @@ from durable_jobs.types import Duration
 
 router = Router(tags=["runs"])
 
-_DONE = answers({200: ActionOut}, 404, 409, 415)
-_MADE = answers({201: ActionOut}, 404, 409, 415)
-_STARTED = answers({200: RunOut, 201: RunOut}, 404, 409, 415)
+_DONE = responses({200: ActionOut}, 404, 409, 415)
+_MADE = responses({201: ActionOut}, 404, 409, 415)
+_STARTED = responses({200: RunOut, 201: RunOut}, 404, 409, 415)
 
 
 def _on_run(*verbs: str) -> Sequence[AuthBase]:
@@ -84,7 +83,7 @@ def start_run(
 @router.post(
     "/runs/bulk",
     auth=doors(with_permission(*(one.permission for one in ACTIONS.values()))),
-    response=answers({202: Job}, 409, 415),
+    response=responses({202: Job}, 409, 415),
 )
 def do_to_many(request: HttpRequest, payload: BulkIn) -> Any:
     """Do something to all runs that a filter finds, in a run that tells how it went."""

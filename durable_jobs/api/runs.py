@@ -9,8 +9,8 @@ from django.http import Http404, HttpRequest
 from ninja import Query, Router, Status
 
 from durable_jobs.api import cursors, long_poll, lookup
-from durable_jobs.api.answers import answers
 from durable_jobs.api.auth import need
+from durable_jobs.api.problems import responses
 from durable_jobs.api.schemas import (
     Pending,
     Result,
@@ -36,7 +36,7 @@ VIEW = "durable_jobs.view_run"
 PAYLOAD = "durable_jobs.view_payload"
 
 
-@router.get("/runs", response=answers({200: RunsOut}))
+@router.get("/runs", response=responses({200: RunsOut}))
 def list_runs(request: HttpRequest, query: Query[RunsQuery]) -> Any:
     """List runs, the newest first, by the filters of the control room."""
     who = need(request, VIEW)
@@ -46,7 +46,7 @@ def list_runs(request: HttpRequest, query: Query[RunsQuery]) -> Any:
     return {"runs": lookup.all_shown(who, runs), "next": cursors.of_run(last)}
 
 
-@router.get("/runs/{uuid:run_id}", response=answers({200: RunDetail}, 404))
+@router.get("/runs/{uuid:run_id}", response=responses({200: RunDetail}, 404))
 def get_run(request: HttpRequest, run_id: UUID) -> Any:
     """Give a run, with its payloads for those who may see them."""
     who, run = lookup.run(request, run_id, VIEW)
@@ -54,7 +54,7 @@ def get_run(request: HttpRequest, run_id: UUID) -> Any:
     return {**RunOut.from_orm(lookup.shown(who, run)).dict(), **payloads}
 
 
-@router.get("/runs/{uuid:run_id}/trace", response=answers({200: TraceOut}, 404))
+@router.get("/runs/{uuid:run_id}/trace", response=responses({200: TraceOut}, 404))
 def get_trace(request: HttpRequest, run_id: UUID) -> Any:
     """Give a run's timeline: each step below the one that it is inside of."""
     who, run = lookup.run(request, run_id, VIEW)
@@ -63,14 +63,16 @@ def get_trace(request: HttpRequest, run_id: UUID) -> Any:
     return {"run": lookup.shown(who, run), "steps": steps}
 
 
-@router.get("/runs/{uuid:run_id}/steps", response=answers({200: StepsOut}, 404))
+@router.get("/runs/{uuid:run_id}/steps", response=responses({200: StepsOut}, 404))
 def list_steps(request: HttpRequest, run_id: UUID) -> Any:
     """List a run's steps in the order in which they were recorded."""
     _who, run = lookup.run(request, run_id, VIEW)
     return {"steps": run_rows.steps(run)}
 
 
-@router.get("/runs/{uuid:run_id}/steps/{key}", response=answers({200: StepDetail}, 404))
+@router.get(
+    "/runs/{uuid:run_id}/steps/{key}", response=responses({200: StepDetail}, 404)
+)
 def get_step(request: HttpRequest, run_id: UUID, key: str) -> Any:
     """Give a step by its key, with its payloads for those who may see them."""
     who, run = lookup.run(request, run_id, VIEW)
@@ -99,7 +101,7 @@ def get_step(request: HttpRequest, run_id: UUID, key: str) -> Any:
 
 
 @router.get(
-    "/runs/{uuid:run_id}/result", response=answers({200: Result, 202: Pending}, 404)
+    "/runs/{uuid:run_id}/result", response=responses({200: Result, 202: Pending}, 404)
 )
 def get_result(request: HttpRequest, run_id: UUID, wait: long_poll.Seconds = 0) -> Any:
     """Give what came of a run; 202 when it has not ended after ``wait`` seconds."""

@@ -10,8 +10,8 @@ from ninja import Query, Router
 from ninja.security.base import AuthBase
 
 from durable_jobs.api import cursors
-from durable_jobs.api.answers import answers
 from durable_jobs.api.auth import address_part, doors, need, require
+from durable_jobs.api.problems import responses
 from durable_jobs.api.schemas import Page, ReasonIn, ScheduleDone, SchedulesOut
 from durable_jobs.control import authorized_actions
 from durable_jobs.control.actor import Actor
@@ -22,7 +22,7 @@ from durable_jobs.queries import visibility
 
 router = Router(tags=["schedules"])
 
-_DONE = answers({200: ScheduleDone}, 404, 409, 415)
+_DONE = responses({200: ScheduleDone}, 404, 409, 415)
 _PERMISSIONS = {
     "pause": authorized_actions.PAUSE_SCHEDULE,
     "resume": authorized_actions.PAUSE_SCHEDULE,
@@ -40,7 +40,7 @@ def _on_schedule(verb: str) -> Sequence[AuthBase]:
     return doors(check)
 
 
-@router.get("/schedules", response=answers({200: SchedulesOut}))
+@router.get("/schedules", response=responses({200: SchedulesOut}))
 def list_schedules(
     request: HttpRequest, query: Query[Page], function: str | None = None
 ) -> Any:

@@ -16,7 +16,7 @@ from durable_jobs.queries import progress
 register = template.Library()
 
 
-@register.inclusion_tag("admin/durable_jobs/host_runs.html", takes_context=True)
+@register.inclusion_tag("admin/durable_jobs/object_runs.html", takes_context=True)
 def durable_runs(context: template.Context, instance: Any) -> dict[str, Any]:
     """Show the newest runs of an object, to those who may view runs.
 

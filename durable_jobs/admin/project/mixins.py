@@ -115,7 +115,7 @@ class DurableRunsMixin(Base):
             "durable_panel": self.durable_panel,
             "durable_tools": self._durable_tools(request, obj),
         }
-        response.template_name = "admin/durable_jobs/host_change_form.html"
+        response.template_name = "admin/durable_jobs/object_change_form.html"
         return response
 
     def _durable_tools(self, request: HttpRequest, obj: Any) -> list[tuple[Any, str]]:

@@ -257,7 +257,7 @@ class Asking:
         wrong = any(one.errors for one in self.forms)
         return TemplateResponse(
             self.request,
-            "admin/durable_jobs/offer.html",
+            "admin/durable_jobs/start_action.html",
             context,
             status=WRONG if wrong else 200,
         )

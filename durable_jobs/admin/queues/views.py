@@ -51,7 +51,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
     return page(
         site,
         request,
-        "traffic.html",
+        "queues.html",
         title=_("Queues and limits"),
         current="traffic",
         queues=[

@@ -172,7 +172,7 @@ def view(admin: Any, request: HttpRequest, pk: str, verb: str) -> HttpResponse:
     return page(
         admin.admin_site,
         request,
-        "act.html",
+        "run_action.html",
         title=_("%(verb)s: %(function)s")
         % {"verb": run_actions.ACTIONS[verb].label, "function": run.function},
         current="run_changelist",

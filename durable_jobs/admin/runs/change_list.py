@@ -100,7 +100,7 @@ def view(
         return page(
             run_admin.admin_site,
             request,
-            "wrong_filter.html",
+            "invalid_filter.html",
             title=_("These runs cannot be looked for"),
             current=run_admin.tab,
             status=400,

@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin.base import ReadOnlyAdmin
+from durable_jobs.admin.descriptions import describe_decision, describe_wait
 from durable_jobs.admin.display import badge, length, moment, short, took
 from durable_jobs.admin.filters import (
     ChoiceFilter,
@@ -27,7 +28,6 @@ from durable_jobs.admin.links import Links
 from durable_jobs.admin.payloads import error, payload, stored
 from durable_jobs.admin.related import RUN_PAYLOADS, Related
 from durable_jobs.admin.runs import log_lines
-from durable_jobs.admin.wait_descriptions import decided, describe
 from durable_jobs.engine.context import PATCH
 from durable_jobs.engine.step_runner import GROUP, KINDS
 from durable_jobs.engine.steps.parallel import BRANCH
@@ -207,7 +207,9 @@ class StepAdmin(ReadOnlyAdmin):
         if step.kind != "approve":
             return None
         try:
-            return decided(step.kind, json.loads(getattr(step, "detail_text", "")))
+            return describe_decision(
+                step.kind, json.loads(getattr(step, "detail_text", ""))
+            )
         except ValueError:
             return None
 
@@ -273,7 +275,7 @@ def _waits(step: Step, links: Links) -> list[SafeString]:
     found = list(rows[:MOST])
     for wait in found:
         wait.run = step.run  # who may end it is asked of the run
-    return [describe(wait, links) for wait in found]
+    return [describe_wait(wait, links) for wait in found]
 
 
 def _of(model: Any, step: Step) -> QuerySet[Any]:

@@ -18,9 +18,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from durable_jobs import ids
+from durable_jobs.admin.descriptions import describe_decision, describe_wait
 from durable_jobs.admin.display import badge, length
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.wait_descriptions import decided, describe
 from durable_jobs.engine.step_runner import GROUP
 from durable_jobs.engine.steps.parallel import BRANCH
 from durable_jobs.models import FailedAttempt, Run, Step, Wait
@@ -192,7 +192,7 @@ class _Drawing:
     def step(self, row: TimelineRow) -> TimelineLine:
         key = ids.step_pk(self.run.pk, row.key)
         notes = [*self.notes(row.key)]
-        if (decision := decided(row.kind, row.detail)) is not None:
+        if (decision := describe_decision(row.kind, row.detail)) is not None:
             notes.append(decision)
         if row.error is not None and row.status in FAILED:
             error = masked(row.error, self.sees) or {}
@@ -244,7 +244,7 @@ class _Drawing:
             what = _problem(attempt.error_type, message)
             yield f"{which} · {what}"
         for wait in self.waits.get(key, ()):
-            what = describe(wait, self.links)
+            what = describe_wait(wait, self.links)
             yield self.offers(wait, what) if self.offers else what
         for child in self.children.get(key, ()) if key else ():
             link = self.links.anchor(self.links.page(Run, child.pk), child.function)
