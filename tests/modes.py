@@ -86,7 +86,7 @@ def ambiguous(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     lost = LostAnswers()
     # Time stands still in most tests: what failed is tried again at once.
-    monkeypatch.setattr(database_errors, "PAUSE_AFTER_TROUBLE", timedelta(0))
+    monkeypatch.setattr(database_errors, "FIRST_PAUSE", timedelta(0))
     monkeypatch.setattr(
         attempt, "execute_attempt", lost.inside(attempt.execute_attempt)
     )

@@ -25,9 +25,9 @@ from durable_jobs.engine import (
 from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.engine.awaitables import awaitable_error
 from durable_jobs.engine.context import PrefetchedContext, RunContext
-from durable_jobs.engine.database_errors import give_up
+from durable_jobs.engine.database_errors import requeue_after_db_error
 from durable_jobs.engine.idle_detection import IdleDetector
-from durable_jobs.engine.isolation import apart
+from durable_jobs.engine.isolation import isolate
 from durable_jobs.engine.scope import Scope
 from durable_jobs.engine.settle import (
     AttemptOutcome,
@@ -48,7 +48,7 @@ from durable_jobs.store.runs import End
 logger = logging.getLogger("durable_jobs")
 
 
-@apart
+@isolate
 def execute_attempt(
     run: Run,
     *,
@@ -69,7 +69,7 @@ def execute_attempt(
     try:
         function = _find_function(run, lease)
         if function is not None:
-            release.told(run, RunStatus.RUNNING)
+            release.announce_status(run, RunStatus.RUNNING)
             prefetched = inputs.read(run, function)
             state = AttemptState(
                 run,
@@ -90,14 +90,16 @@ def execute_attempt(
             error.__cause__ if isinstance(error, DatabaseFailed) else error
         ):
             logger.warning("The database failed in run %s.", run.pk, exc_info=True)
-        give_up(run, error, progress=state is not None and state.recorder.progress > 0)
+        requeue_after_db_error(
+            run, error, progress=state is not None and state.recorder.progress > 0
+        )
 
 
 def _find_function(run: Run, lease: Lease) -> Function | None:
     """Return the function to call, or None if the run ended or was requeued."""
     function = registry.find(run.function)
     if function is None:
-        release.leave_to_others(run, lease)
+        release.requeue_unknown_function(run, lease)
         return None
     if run.crash_count > settings.MAX_CRASHES:
         message = (
@@ -123,7 +125,7 @@ def _execute(state: AttemptState, prefetched: PrefetchedContext | None) -> None:
             logs.about(state.run),
             current.executing(state.run),
             interrupts_known(),
-            event_loops.attempt(),
+            event_loops.attempt_loop(),
         ):
             if prefetched is None:
                 outcome = _call_sync(state)
@@ -150,7 +152,7 @@ def _call_sync(state: AttemptState) -> AttemptOutcome:
         with scope.entered(Scope()) as root:
             outcome = _call_outcome(lambda: state.function(RunContext(state, runner)))
             # The run is suspended even if the function caught the Suspend exception.
-            return Suspended() if root.left else outcome
+            return Suspended() if root.suspended else outcome
     finally:
         current.performer.reset(token)
 
@@ -188,11 +190,11 @@ async def _run_loop(
         with scope.entered(Scope(concurrent=True)):
             ctx = RunContext(state, runner, prefetched)
             function = asyncio.ensure_future(_async_outcome(state, ctx))
-            outcome = await idle_detector.rest(function)
-            return function.result() if outcome else Suspended()
+            has_ended = await idle_detector.wait(function)
+            return function.result() if has_ended else Suspended()
     finally:
         current.performer.reset(token)
-        await idle_detector.leave()
+        await idle_detector.close()
 
 
 async def _async_outcome(state: AttemptState, ctx: RunContext) -> AttemptOutcome:

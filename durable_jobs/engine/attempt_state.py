@@ -9,7 +9,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.engine import time_limits
 from durable_jobs.engine.history import History
 from durable_jobs.engine.recorder import Recorder
-from durable_jobs.engine.suspend import BranchDiscarded, Suspend, is_over
+from durable_jobs.engine.suspend import BranchDiscarded, Suspend, ends_attempt
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run
 from durable_jobs.store import connection_state, db
@@ -69,7 +69,7 @@ class AttemptState:
         if self.recorder.paused:
             raise Suspend
         # Without progress, the next worker would requeue the run at the same place.
-        if self.stopping() or (self.recorder.progress and time_limits.near()):
+        if self.stopping() or (self.recorder.progress and time_limits.nearly_over()):
             self.requeue = True
             raise Suspend
 
@@ -94,7 +94,7 @@ class AttemptState:
 
     def end_if_over(self, error: BaseException | None = None) -> None:
         """Raise the error that ended the attempt, again on each call."""
-        if self.abort_error is None and is_over(error):
+        if self.abort_error is None and ends_attempt(error):
             self.abort_error = error
         if self.abort_error is not None:
             raise self.abort_error

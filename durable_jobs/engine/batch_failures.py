@@ -48,9 +48,7 @@ def partial_failure(
     reason = ""
     if unknown:
         output["unknown"] = unknown
-        reason = f"BatchFailures names events that are not in the batch: {unknown}"[
-            :1000
-        ]
+        reason = f"BatchFailures names events outside the batch: {unknown}"[:1000]
         logger.warning("Run %s of %s: %s", state.run.pk, state.run.function, reason)
     return output, reason, lambda: _restart(state, chosen)
 

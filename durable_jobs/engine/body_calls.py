@@ -23,7 +23,11 @@ from durable_jobs.durations import format_duration
 from durable_jobs.engine import event_loops
 from durable_jobs.engine.awaitables import reject_awaitable
 from durable_jobs.engine.effects import BodyOutcome, CallBody
-from durable_jobs.engine.isolation import isolated, own_decimals, process_state_kept
+from durable_jobs.engine.isolation import (
+    copy_decimal_context,
+    isolated,
+    restore_process_state,
+)
 from durable_jobs.engine.time_limits import BodyTimeout, interruptible
 from durable_jobs.store.connection_state import Guard
 
@@ -188,8 +192,8 @@ async def await_body(
 
 async def _try_in_isolation(body: Callable[[], Any]) -> BodyOutcome:
     """Await a body in its own task, so that changes of its context end with it."""
-    own_decimals()
-    with process_state_kept():
+    copy_decimal_context()
+    with restore_process_state():
         return await try_call_async(body)
 
 

@@ -1,7 +1,7 @@
-"""Put a run back after a database error, and count these errors.
+"""Requeue a run after a database error of the engine, and count these errors.
 
-A database that fails in a write of the engine's own is no failure of the function. But
-an attempt that meets such an error each time must end at some point.
+Such an error is no failure of the function. A run that meets one in each attempt still
+has to end: it fails after ``MAX_DATABASE_ERRORS``.
 """
 
 from __future__ import annotations
@@ -24,21 +24,20 @@ from durable_jobs.store.runs import End
 
 logger = logging.getLogger("durable_jobs")
 
-#: How long a run rests after a database error: twice as long each time in a row.
-PAUSE_AFTER_TROUBLE = timedelta(seconds=1)
+#: Pause of a run after a database error; doubled for each further one in a row.
+FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(minutes=5)
 
 
-def give_up(run: Run, error: BaseException, *, progress: bool) -> None:
-    """Put the run back in its queue, if the database lets us.
+def requeue_after_db_error(run: Run, error: BaseException, *, progress: bool) -> None:
+    """Requeue the run, or leave it to its lease if the database is down.
 
-    Attempts that end like this in a row, without a step recorded, are counted: the run
-    fails after ``MAX_DATABASE_ERRORS`` of them. The pauses between them grow to an
-    hour in all, and a database that is away lets nothing be claimed: an outage does
-    not use them up.
+    Consecutive attempts without a recorded step are counted. The run fails after
+    ``MAX_DATABASE_ERRORS`` of them. Their pauses add up to an hour, and no run is
+    claimed while the database is down, so an outage does not use up the count.
     """
     count = 1 if progress else run.database_errors + 1
-    pause = min(PAUSE_AFTER_TROUBLE * 2 ** min(count - 1, 10), LONGEST_PAUSE)
+    pause = min(FIRST_PAUSE * 2 ** min(count - 1, 10), LONGEST_PAUSE)
     assert run.lease_token is not None, "the run was claimed"
     lease = Lease(run.pk, run.lease_token)
     try:
@@ -46,7 +45,7 @@ def give_up(run: Run, error: BaseException, *, progress: bool) -> None:
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
         if count >= settings.MAX_DATABASE_ERRORS:
-            _fail_of_database(run, lease, error, count)
+            _fail_run(run, lease, error, count)
             return
         runs.suspend(
             lease,
@@ -56,10 +55,10 @@ def give_up(run: Run, error: BaseException, *, progress: bool) -> None:
             database_errors=count,
         )
     except (DatabaseError, LeaseLost):
-        logger.info("Run %s is left to its lease.", run.pk)
+        logger.info("Run %s is requeued when its lease expires.", run.pk)
 
 
-def _fail_of_database(run: Run, lease: Lease, error: BaseException, count: int) -> None:
+def _fail_run(run: Run, lease: Lease, error: BaseException, count: int) -> None:
     cause = error.__cause__ if isinstance(error, DatabaseFailed) else error
     record = describe(cause or error)
     reason = (

@@ -1,4 +1,4 @@
-"""What a step's generator works with, and what it yields."""
+"""The effects that the plan of a step yields, and the step call that it works with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from durable_jobs.store.steps import StepRecord
 
 @dataclass(frozen=True, slots=True)
 class BodyOutcome:
-    """What a call came to: a value, or an error."""
+    """The result of a call: a value or an error."""
 
     value: Any = None
     error: BaseException | None = None
@@ -28,7 +28,10 @@ class BodyOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallBody:
-    """Call a step's body: no steps inside. Answered with an ``Outcome``."""
+    """Call the body of a step; no steps are allowed inside.
+
+    Resumed with a ``BodyOutcome``.
+    """
 
     fn: Callable[..., Any]
     name: str
@@ -36,16 +39,16 @@ class CallBody:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     timeout: timedelta | None = None
-    #: Where what it logs is kept.
+    #: Captures the logs of the body.
     lines: Lines | None = None
-    #: ``fn`` is the engine's own, around the body: on the attempt's thread, not
-    #: stubbed.
+    #: ``fn`` is engine code around the body: it runs in the attempt's thread, and tests
+    #: cannot stub it.
     own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CallBranch:
-    """Call a branch, in a scope of its own. Answered with an ``Outcome``."""
+    """Call a branch in its own scope. Resumed with a ``BodyOutcome``."""
 
     fn: Callable[[], Any]
     name: str
@@ -55,9 +58,9 @@ class CallBranch:
 
 @dataclass(frozen=True, slots=True)
 class RunBranches:
-    """Drive branches side by side, in order, until ``decided``. Answered with None.
+    """Run branches in parallel, in order, until ``decided`` returns true.
 
-    ``drop`` lets those that go on then write nothing more.
+    ``drop`` discards the branches that are unfinished then. Resumed with None.
     """
 
     branches: Sequence[Callable[[], Plan]]
@@ -68,7 +71,7 @@ class RunBranches:
 
 @dataclass(frozen=True, slots=True)
 class RecordStep:
-    """Record a step, for the branch ``scope``. Answered when it is durable."""
+    """Record a step for the branch ``scope``. Resumed after the commit."""
 
     memo: StepRecord
     scope: Scope
@@ -80,10 +83,10 @@ Plan = Generator[Effect, Any, Any]
 
 @dataclass(slots=True)
 class StepCall:
-    """One step at one place in the code: its key, and what is recorded of it.
+    """One step at one place in the code: its key and its record.
 
-    ``input`` is what its body is called with, as JSON text, and is written with its
-    first record; ``lines`` are what its body logs. ``branch`` is the scope inside the
+    ``input`` is the arguments of its body as a JSON string, written with its first
+    record. ``lines`` captures the logs of its body. ``branch`` is the scope inside the
     step, if it is a branch.
     """
 
@@ -98,22 +101,22 @@ class StepCall:
 
     @property
     def name(self) -> str:
-        """The id as written."""
+        """The id of the step as declared in the code."""
         return self.operation.id
 
     @property
-    def place(self) -> Scope:
-        """The scope for which the step is written."""
+    def record_scope(self) -> Scope:
+        """The scope that records the step."""
         return self.branch or self.scope
 
     def memo_as(self, status: StepStatus, **values: Any) -> StepRecord:
-        """Return what is recorded of the step with other values, or a new record."""
+        """Return the record with changed values, or a new record."""
         if self.memo is not None:
             return self.memo.but(status=status, **values)
         return self.new_memo(self.operation.kind, status, **values)
 
     def new_memo(self, kind: str, status: StepStatus, **values: Any) -> StepRecord:
-        """Return the first record of the step; raise when the run has too many."""
+        """Return the first record of the step; raise if the run has too many steps."""
         self.state.history.check_step_count(self.name)
         return StepRecord(
             key=self.key,
@@ -128,33 +131,33 @@ class StepCall:
             **values,
         )
 
-    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Take note of what the body is called with, if nothing is recorded yet."""
+    def set_input(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Keep the arguments of the body, unless the step has a record."""
         if self.memo is None and settings.STORE_STEP_INPUTS:
             self.input = serialization.arguments_text(args, kwargs)
 
-    def keep_lines(self, began: datetime, attempt: int | None = None) -> None:
-        """Keep what the body logs from now on.
+    def capture_logs(self, began: datetime, attempt: int | None = None) -> None:
+        """Capture the logs of the body from now on.
 
-        ``attempt``: how often the body failed before, where the step counts that.
+        ``attempt``: how many attempts have failed, for steps that count it themselves.
         """
         if attempt is None:
             attempt = 0 if self.memo is None else self.memo.attempt
         place = {"step": self.name, "step_key": self.key, "attempt": attempt + 1}
         self.lines = Lines(began, place)
 
-    def logged(self) -> dict[str, Any] | None:
-        """Return what the body has logged and nobody has taken yet."""
+    def take_logs(self) -> dict[str, Any] | None:
+        """Return the captured logs, once."""
         return None if self.lines is None else self.lines.taken()
 
     def complete(self, value: Any, started: datetime | None, **values: Any) -> Plan:
-        """Record a result and return it as every replay will see it."""
+        """Record a result, and return it as decoded from the record."""
         text = self.state.history.encode(value, self.name)
         memo = self.memo_as(
             StepStatus.COMPLETED,
             output=text,
             error=None,
-            logs=self.logged(),
+            logs=self.take_logs(),
             due_at=None,
             started_at=started,
             ended_at=clock.now(),
@@ -166,7 +169,7 @@ class StepCall:
     def write(self, memo: StepRecord) -> Plan:
         """Record the step."""
         self.memo = memo
-        yield RecordStep(memo, self.place)
+        yield RecordStep(memo, self.record_scope)
 
     def fail(
         self,
@@ -179,7 +182,7 @@ class StepCall:
         memo = self.memo_as(
             status,
             error=record,
-            logs=self.logged(),
+            logs=self.take_logs(),
             due_at=None,
             started_at=started,
             ended_at=clock.now(),
@@ -189,13 +192,13 @@ class StepCall:
         return rebuild(record, self.name, self.key)
 
     def fail_with(self, kind: str, message: str, started: datetime | None) -> Plan:
-        """Record a failure of the engine's own making and return the error to raise."""
+        """Record a failure that the engine raises; return the error to raise."""
         record = {"type": kind, "message": message, "raise": kind}
         return (yield from self.fail(record, started))
 
 
-def answer(memo: StepRecord) -> Any:
-    """Return what an ended step gave, or raise what it raised."""
+def result_of(memo: StepRecord) -> Any:
+    """Return the recorded result of an ended step, or raise its recorded error."""
     if memo.status in (StepStatus.FAILED, StepStatus.CANCELLED):
         raise rebuild(memo.error or {}, memo.name, memo.key)
     return None if memo.output is None else serialization.loads(memo.output)
@@ -210,6 +213,6 @@ __all__ = [
     "RecordStep",
     "RunBranches",
     "StepCall",
-    "answer",
     "describe",
+    "result_of",
 ]

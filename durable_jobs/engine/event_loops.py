@@ -1,9 +1,9 @@
-"""Event loops that live as long as the worker thread that they belong to.
+"""Event loops that live as long as their worker thread.
 
-A host's pooled HTTP client, made once in a module, keeps connections of the loop that
-it was first used in. So each thread that executes runs keeps one loop, in a thread
-beside it: what needs the database goes back to the thread of the run. At the end of an
-attempt all tasks and asynchronous generators that it left in the loop are ended.
+A pooled HTTP client in your project, created once per module, keeps connections of the
+loop that first used it. So each thread that executes runs keeps one loop, in a second
+thread. Database calls go back to the thread of the run. At the end of an attempt, its
+remaining tasks and asynchronous generators in the loop are ended.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Late
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -28,52 +28,52 @@ from durable_jobs.control_flow import EngineControl, is_failure
 T = TypeVar("T")
 Task = asyncio.Task[Any]
 
-#: Seconds that tasks are given to end after they were cancelled.
+#: Seconds that tasks have to end after they were cancelled.
 PATIENCE = 1.0
-#: Seconds after which a loop that does not answer is given up.
+#: Seconds after which a loop that does not respond is abandoned.
 BLOCKED = 2 * PATIENCE + 1.0
 
-#: Timers that end a wait by an error. A suspended step takes none of their time.
+#: Timers that end a wait by an error. They do not count as pending work.
 _DEADLINES = frozenset({"Timeout._on_timeout", "CancelScope._timeout"})
 _DEADLINE = "_release_waiter"
 
 
 class _Selector(selectors.DefaultSelector):
-    """Tells when nothing in the loop can go on but by what comes from outside."""
+    """Calls ``on_idle`` when only I/O, threads or timers can resume the loop."""
 
-    on_quiet: Callable[[], bool] | None = None
+    on_idle: Callable[[], bool] | None = None
 
     def select(self, timeout: float | None = None) -> Any:
-        """Wait as the loop asks; the loop asks for no time while it has work."""
-        if self.on_quiet is not None and (timeout is None or timeout > 0):
+        """Wait for I/O; the loop passes a timeout of 0 while it has work."""
+        if self.on_idle is not None and (timeout is None or timeout > 0):
             ready = super().select(0)
-            if ready or self.on_quiet():
+            if ready or self.on_idle():
                 return ready
         return super().select(timeout)
 
 
 class WorkerLoop(asyncio.SelectorEventLoop):
-    """A loop that knows the tasks in it, and what they may wait for outside of it."""
+    """A loop that knows its tasks, and what they wait for outside of the loop."""
 
     def __init__(self) -> None:
-        self._quiet = _Selector()
-        super().__init__(self._quiet)
+        self._selector = _Selector()
+        super().__init__(self._selector)
         self.tasks: set[Task] = set()
-        self._tidying: set[Task] = set()
+        self._tidy_tasks: set[Task] = set()
         self._calls = 0
         self._timers: weakref.WeakSet[asyncio.TimerHandle] = weakref.WeakSet()
 
     def create_task(self, coro: Any, **options: Any) -> Task:
-        """Make a task, and hold on to it until it ends."""
+        """Create a task, and keep it until it ends."""
         task: Task = super().create_task(coro, **options)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def run_in_executor(  # type: ignore[override]  # it passes on what it is given
+    def run_in_executor(  # type: ignore[override]  # passes on its arguments
         self, executor: Any, func: Any, *args: Any
     ) -> Any:
-        """Call something in another thread."""
+        """Call ``func`` in another thread, and count the call."""
         future = super().run_in_executor(executor, func, *args)
         self._calls += 1
         future.add_done_callback(self._called)
@@ -82,80 +82,79 @@ class WorkerLoop(asyncio.SelectorEventLoop):
     def _called(self, future: Any) -> None:
         self._calls -= 1
 
-    def call_at(  # type: ignore[override]  # more than the versions of Python agree on
+    def call_at(  # type: ignore[override]  # signatures differ between Python versions
         self, when: float, callback: Any, *args: Any, **options: Any
     ) -> Any:
-        """Set a timer."""
+        """Set a timer, and keep those that resume a task."""
         timer = super().call_at(when, callback, *args, **options)
         name = getattr(callback, "__qualname__", "")
         if name not in _DEADLINES and name != _DEADLINE:
             self._timers.add(timer)
         return timer
 
-    def own_timer(self, seconds: float, callback: Any) -> asyncio.TimerHandle:
-        """Set a timer that is the engine's own: no task waits for it."""
+    def engine_timer(self, seconds: float, callback: Any) -> asyncio.TimerHandle:
+        """Set a timer of the engine, for which no task waits."""
         return super().call_at(self.time() + seconds, callback)
 
-    def expects(self) -> bool:
-        """Return whether something outside may let a task go on.
-
-        Connections and files that are watched, calls in threads, and timers.
-        """
-        watched = len(self._quiet.get_map() or ()) > 1  # one is the loop's own
-        return watched or self._calls > 0 or any(map(self._is_due, self._timers))
+    def has_pending_io(self) -> bool:
+        """Return whether I/O, a thread or a timer may resume a task."""
+        watching_idle = (
+            len(self._selector.get_map() or ()) > 1
+        )  # the loop itself has one
+        return watching_idle or self._calls > 0 or any(map(self._is_due, self._timers))
 
     def _is_due(self, timer: asyncio.TimerHandle) -> bool:
         return not timer.cancelled() and timer.when() > self.time()
 
     @contextmanager
-    def watched(self, on_quiet: Callable[[], bool]) -> Iterator[None]:
-        """Call ``on_quiet`` whenever nothing in the loop can go on.
+    def watching_idle(self, on_idle: Callable[[], bool]) -> Iterator[None]:
+        """Call ``on_idle`` whenever no task in the loop can continue.
 
-        It returns whether it has changed that.
+        ``on_idle`` returns whether it has made a task ready.
         """
-        before, self._quiet.on_quiet = self._quiet.on_quiet, on_quiet
+        before, self._selector.on_idle = self._selector.on_idle, on_idle
         try:
             yield
         finally:
-            self._quiet.on_quiet = before
+            self._selector.on_idle = before
 
-    def tidying(self) -> Task:
-        """Make a task that tidies, and that no other one ends."""
+    def tidy_task(self) -> Task:
+        """Return a task that ends all others; no other such task ends it."""
         task: Task = super().create_task(self.tidy())
-        self._tidying.add(task)
-        task.add_done_callback(self._tidying.discard)
+        self._tidy_tasks.add(task)
+        task.add_done_callback(self._tidy_tasks.discard)
         return task
 
     def tidy_from_outside(self) -> Future[None]:
-        """Let another thread wait until the loop is tidy."""
+        """End all tasks of the loop, called from another thread; return a future."""
         future: Future[None] = Future()
 
         def begin() -> None:
-            self.tidying().add_done_callback(lambda _: future.set_result(None))
+            self.tidy_task().add_done_callback(lambda _: future.set_result(None))
 
         self.call_soon_threadsafe(begin)
         return future
 
     async def tidy(self) -> None:
-        """End all other tasks, and close what asynchronous generators are open."""
+        """Cancel all other tasks, and close open asynchronous generators."""
         own = asyncio.current_task()
         if own is not None:
-            self.tasks.discard(own)  # nor is it ended by another one that tidies
+            self.tasks.discard(own)  # else another tidy() would end this one
         tasks = set(self.tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             done, _ = await asyncio.wait(tasks, timeout=PATIENCE)
             for task in done:
-                # Retrieved, for nothing else is there to hear of it.
+                # Retrieved, so that asyncio does not log it.
                 _ = task.cancelled() or task.exception()
         if getattr(self, "_asyncgens", None):
             await self.shutdown_asyncgens()
-            self._asyncgens_shutdown_called = False  # the loop goes on
+            self._asyncgens_shutdown_called = False  # the loop is used again
 
 
 class _Runner:
-    """A loop and the thread in which it runs."""
+    """A loop and the thread that runs it."""
 
     def __init__(self) -> None:
         self.loop = WorkerLoop()
@@ -172,21 +171,21 @@ class _Runner:
         _runners.add(self)
 
     def tidy(self) -> bool:
-        """End what is left in the loop; return whether the loop still answers."""
+        """End what is left in the loop; return whether the loop responded."""
         try:
             self.loop.tidy_from_outside().result(BLOCKED)
-        except Late:
+        except FutureTimeout:
             return False
         return True
 
     def stop(self) -> None:
-        """Let the loop end and be closed."""
+        """Stop and close the loop."""
         self._ends.set()
         if not self.loop.is_closed():
             try:
                 self.loop.call_soon_threadsafe(self.loop.stop)
             except RuntimeError:
-                return  # it has just been closed
+                return  # closed since the check
 
     def join(self) -> None:
         """Wait until the loop is closed."""
@@ -199,21 +198,21 @@ def _serve(loop: WorkerLoop, ends: threading.Event) -> None:
             try:
                 loop.run_forever()
             except (SystemExit, KeyboardInterrupt):
-                continue  # of a task, and whatever awaits the task sees it
-        loop.run_until_complete(loop.tidying())
+                continue  # raised in a task; the code that awaits the task gets it
+        loop.run_until_complete(loop.tidy_task())
     finally:
         if not loop.is_running():
             loop.close()
 
 
 class _Pool:
-    """The loops of one thread: one, and one more for each run inside another."""
+    """The loops of one thread: one, and one per run that executes inside another."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.runners: list[_Runner] = []
 
-    def take(self) -> _Runner:
+    def acquire(self) -> _Runner:
         """Return a loop that no attempt uses."""
         for runner in self.runners:
             if not runner.busy:
@@ -224,17 +223,17 @@ class _Pool:
         runner.busy = True
         return runner
 
-    def give_back(self, runner: _Runner) -> None:
-        """Keep a loop for the next attempt, if it still works."""
+    def release(self, runner: _Runner) -> None:
+        """Keep a loop for the next attempt, if it still responds."""
         if runner.tidy():
             runner.busy = False
         else:
-            # Stuck in code that does not await: it ends when that does.
+            # Blocked by code that does not await: the loop ends after that code.
             runner.stop()
             self.runners.remove(runner)
 
     def close(self) -> None:
-        """End all of them."""
+        """Stop all loops."""
         runners, self.runners = self.runners, []
         for runner in runners:
             runner.stop()
@@ -247,8 +246,8 @@ class _Pool:
                 runner.stop()
 
 
-class _Home:
-    """The loop of one attempt, taken when it is first needed."""
+class _AttemptLoop:
+    """The loop of one attempt, acquired when it is first needed."""
 
     def __init__(self, pool: _Pool) -> None:
         self._pool = pool
@@ -256,10 +255,10 @@ class _Home:
         self._runner: _Runner | None = None
 
     def loop(self) -> WorkerLoop:
-        """Return the loop, in whichever thread of the attempt this is called."""
+        """Return the loop; any thread of the attempt may call this."""
         with self._lock:
             if self._runner is None:
-                self._runner = self._pool.take()
+                self._runner = self._pool.acquire()
             return self._runner.loop
 
     def end(self) -> None:
@@ -267,13 +266,15 @@ class _Home:
         with self._lock:
             runner, self._runner = self._runner, None
         if runner is not None:
-            self._pool.give_back(runner)
+            self._pool.release(runner)
 
 
 _local = threading.local()
 _runners: weakref.WeakSet[_Runner] = weakref.WeakSet()
-_home: ContextVar[_Home | None] = ContextVar("durable_event_loop", default=None)
-#: What a forked process has of its parent's loops: their threads are not here.
+_current_loop: ContextVar[_AttemptLoop | None] = ContextVar(
+    "durable_event_loop", default=None
+)
+#: Pools of the parent process after a fork: their threads do not exist here.
 _inherited: list[_Pool] = []
 
 
@@ -288,28 +289,28 @@ def _own_pool() -> _Pool:
 
 
 @contextmanager
-def attempt() -> Iterator[None]:
-    """Let what is awaited in the block share one loop of this thread."""
-    home = _Home(_own_pool())
-    token = _home.set(home)
+def attempt_loop() -> Iterator[None]:
+    """Share one loop of this thread among all coroutines of the block."""
+    own_loop = _AttemptLoop(_own_pool())
+    token = _current_loop.set(own_loop)
     try:
         yield
     finally:
-        _home.reset(token)
-        home.end()
+        _current_loop.reset(token)
+        own_loop.end()
 
 
 def run(fn: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     """Await ``fn(*args)`` in the loop of the attempt, from a thread without a loop.
 
-    What the code in there calls by ``sync_to_async`` is called in this thread.
+    ``sync_to_async`` calls inside run in the calling thread.
     """
-    home = _home.get()
-    if home is None:
-        with attempt():
+    own_loop = _current_loop.get()
+    if own_loop is None:
+        with attempt_loop():
             return run(fn, *args)
-    loop = home.loop()
-    # As asgiref finds a loop from within ``sync_to_async``.
+    loop = own_loop.loop()
+    # Where asgiref looks for the loop inside ``sync_to_async``.
     local: Any = SyncToAsync.threadlocal
     before = {name: getattr(local, name, None) for name in _FOUND_BY}
     local.main_event_loop, local.main_event_loop_pid = loop, os.getpid()
@@ -318,7 +319,7 @@ def run(fn: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         result: T = async_to_sync(fn)(*args)
     except BaseException as error:
         if not is_failure(error) and not isinstance(error, EngineControl):
-            loop.tidy_from_outside()  # nothing waits for it any more
+            loop.tidy_from_outside()  # the coroutine is not awaited any more
         raise
     finally:
         for name, value in before.items():
@@ -330,14 +331,14 @@ _FOUND_BY = ("main_event_loop", "main_event_loop_pid", "task_context")
 
 
 def current() -> WorkerLoop:
-    """Return the loop that is running."""
+    """Return the running loop."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, WorkerLoop), "functions are awaited by run() alone"
+    assert isinstance(loop, WorkerLoop), "only run() awaits functions"
     return loop
 
 
 def close() -> None:
-    """End the loops of this thread."""
+    """Stop the loops of this thread."""
     pool: _Pool | None = getattr(_local, "pool", None)
     if pool is not None and pool.pid == os.getpid():
         pool.close()

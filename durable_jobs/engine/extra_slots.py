@@ -1,7 +1,7 @@
-"""Steps side by side in one attempt, where a limit counts steps.
+"""Acquire slots for parallel steps of one attempt, where a limit counts steps.
 
-An attempt has a slot for one step. For each further one that it executes at the same
-time it takes another, as far as there are any, and nobody else waits for them.
+An attempt has a slot for one step. It acquires one more per parallel step, unless the
+limit has no room or other runs are waiting for it.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from durable_jobs.store import limits
 
 @dataclass(slots=True)
 class ParallelWidth:
-    """How many steps may be executed at the same time.
+    """How many steps may execute at the same time.
 
-    ``outlasted``: one of them goes on, and keeps its slot until the run rests.
+    ``threads_left``: a step is still executing and keeps its slot until the run rests.
     """
 
     count: int
-    outlasted: bool = False
+    threads_left: bool = False
 
 
 @contextmanager
-def side_by_side(state: AttemptState, wanted: int) -> Iterator[ParallelWidth]:
-    """Give the width of a fork: what is wanted, or what there are slots for."""
+def parallel_width(state: AttemptState, wanted: int) -> Iterator[ParallelWidth]:
+    """Yield how many branches may run in parallel, given the slots available."""
     if not state.limited or wanted < 2:
         yield ParallelWidth(wanted)
         return
-    slots = widen(state, wanted - 1)
-    width = ParallelWidth(1 + len(slots) // _slots_a_step(state))
+    slots = acquire_slots(state, wanted - 1)
+    width = ParallelWidth(1 + len(slots) // _slots_per_step(state))
     yield width
-    if slots and not width.outlasted:
+    if slots and not width.threads_left:
         state.recorder.write(lambda: limits.release_slots(slots))
         notifier.notify(state.function.queue)
 
 
-def widen(state: AttemptState, wanted: int) -> list[int]:
-    """Take slots for more steps; return their ids, none when there is no room."""
+def acquire_slots(state: AttemptState, wanted: int) -> list[int]:
+    """Acquire slots for ``wanted`` more steps; return their ids."""
     return state.recorder.write(lambda: admission.acquire_more_slots(state.run, wanted))
 
 
-def _slots_a_step(state: AttemptState) -> int:
+def _slots_per_step(state: AttemptState) -> int:
     controls = state.function.controls
-    return max(1, sum(one.of == "steps" for one in controls.concurrency))
+    return max(1, sum(rule.of == "steps" for rule in controls.concurrency))

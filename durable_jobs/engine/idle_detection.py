@@ -1,9 +1,9 @@
-"""Telling when an ``async def`` function waits for nothing but suspended steps.
+"""Detect when an ``async def`` function waits for nothing but suspended steps.
 
-A suspended step is one that is awaited and does not end: whatever the function awaits
-it with (``gather``, a ``TaskGroup``, ``wait_for``) sees no result and no error of it.
-Once no step is at work and no task can go on, the attempt is over, and all that it left
-waiting is cancelled. The loop itself tells when that is: it belongs to the attempt.
+Awaiting a suspended step never ends: ``gather``, a ``TaskGroup`` or ``wait_for`` gets
+no result and no error. When no step executes and no task can continue, the attempt is
+over, and its remaining tasks are cancelled. The event loop detects this: it belongs to
+the attempt alone.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from durable_jobs.engine.event_loops import WorkerLoop
-from durable_jobs.engine.suspend import Suspend, is_over
+from durable_jobs.engine.suspend import Suspend, ends_attempt
 
 Task = asyncio.Task[Any]
 
-#: Turns of the event loop in which what a result has set going comes to rest.
-TURNS = 20
-#: Seconds for which tasks that await something outside of the loop are waited for.
+#: Iterations of the event loop in which tasks react to a result.
+SETTLE_ITERATIONS = 20
+#: Seconds that tasks get which wait for something outside the loop.
 PATIENCE = 1.0
 
-#: Where code of the standard library waits for other tasks: its module, and what there
-#: is not meant.
+#: Modules whose coroutines wait for other tasks, with the functions that do not.
 COMBINING = {
     "asyncio.tasks": {"sleep"},
     "asyncio.taskgroups": set(),
@@ -36,131 +35,137 @@ COMBINING = {
 
 
 class IdleDetector:
-    """What the steps of one attempt do: which work, and which tasks they suspend."""
+    """The steps of one attempt: which execute, and which tasks await suspended ones."""
 
     def __init__(self, loop: WorkerLoop) -> None:
-        self.left = False
+        self.closed = False
         self._loop = loop
-        self._rests: asyncio.Future[bool] = loop.create_future()
+        self._has_ended: asyncio.Future[bool] = loop.create_future()
         self._changes = 0
-        #: The task that looks after the attempt, and awaits its end.
-        self._engines = {asyncio.current_task(loop)}
+        #: The task of the engine, which awaits the end of the attempt.
+        self._engine_tasks = {asyncio.current_task(loop)}
         self._patience: asyncio.TimerHandle | None = None
-        self._working = 0
+        self._executing = 0
         self._steps: set[Task] = set()
         self._suspended: set[Task] = set()
-        self._trouble: BaseException | None = None
+        self._engine_error: BaseException | None = None
         self._changed = asyncio.Event()
 
     def watch(self, step: Task) -> None:
-        """Hold on to a step's task, and end the attempt if the engine fails in it."""
+        """Keep a step's task, and end the attempt if the engine fails in it."""
         self._steps.add(step)
         step.add_done_callback(self._ended)
 
     def _ended(self, step: Task) -> None:
         self._steps.discard(step)
         error = None if step.cancelled() else step.exception()
-        if not is_over(error):
+        if not ends_attempt(error):
             return
-        if self._trouble is None:
-            self._trouble = error
+        if self._engine_error is None:
+            self._engine_error = error
         self._decide(ended=False)
 
     @contextmanager
-    def work(self) -> Iterator[None]:
-        """Note that a step is at work inside the block."""
-        self._working += 1
+    def working(self) -> Iterator[None]:
+        """Count a step as executing inside the block."""
+        self._executing += 1
         self._changes += 1
         try:
             yield
         finally:
-            self._working -= 1
+            self._executing -= 1
             self._changes += 1
             self._changed.set()
 
-    async def idle(self) -> None:
-        """Wait until no step is at work."""
-        while self._working:
+    async def wait_for_steps(self) -> None:
+        """Wait until no step executes."""
+        while self._executing:
             self._changed.clear()
             await self._changed.wait()
 
     async def suspend(self) -> NoReturn:
-        """Let the task that awaits a suspended step wait as long as the attempt."""
-        if self.left:
+        """Block the current task, which awaits a suspended step.
+
+        The task is cancelled when the attempt ends.
+        """
+        if self.closed:
             raise Suspend
         task = asyncio.current_task()
         assert task is not None, "steps are awaited in tasks"
         self._suspended.add(task)
         self._changes += 1
-        self._be_patient()
+        self._start_patience()
         try:
             await asyncio.get_running_loop().create_future()
         finally:
             self._suspended.discard(task)
         raise AssertionError("nothing ends this future")
 
-    async def rest(self, function: Task) -> bool:
-        """Wait for the function; tell whether it has ended, or is only suspended."""
+    async def wait(self, function: Task) -> bool:
+        """Wait until the function ends or only suspended steps are left.
+
+        Return whether the function has ended.
+        """
         function.add_done_callback(lambda _: self._decide(ended=True))
         try:
-            with self._loop.watched(self._is_at_rest):
-                ended = await self._rests
+            with self._loop.watching_idle(self._check_idle):
+                ended = await self._has_ended
         finally:
             if self._patience is not None:
                 self._patience.cancel()
-        if self._trouble is not None:
-            raise self._trouble
+        if self._engine_error is not None:
+            raise self._engine_error
         return ended
 
     def _decide(self, *, ended: bool) -> None:
-        if not self._rests.done():
-            self._rests.set_result(ended)
+        if not self._has_ended.done():
+            self._has_ended.set_result(ended)
 
-    def _is_at_rest(self) -> bool:
-        """Return whether the attempt is over, now that nothing in its loop can go on.
+    def _check_idle(self) -> bool:
+        """Return whether the attempt is over; called when no task can continue.
 
-        It is, where each task awaits a suspended step or other tasks, or where nothing
-        outside of the loop is expected.
+        The attempt is over if each task awaits a suspended step or other tasks, or if
+        no I/O, thread or timer is pending.
         """
-        if self._working or not self._suspended or self._rests.done():
+        if self._executing or not self._suspended or self._has_ended.done():
             return False
-        if self._others() and self._loop.expects():
-            self._be_patient()
+        if self._other_tasks() and self._loop.has_pending_io():
+            self._start_patience()
             return False
         self._decide(ended=False)
         return True
 
-    def _be_patient(self) -> None:
-        """Wait a while for what comes from outside, then no longer."""
+    def _start_patience(self) -> None:
+        """Give tasks that wait for something outside the loop a limited time."""
         if self._patience is None:
-            changes, others = self._changes, self._others()
-            self._patience = self._loop.own_timer(
-                PATIENCE, lambda: self._lose_patience(changes, others)
+            changes, other_tasks = self._changes, self._other_tasks()
+            self._patience = self._loop.engine_timer(
+                PATIENCE, lambda: self._end_patience(changes, other_tasks)
             )
 
-    def _lose_patience(self, changes: int, others: set[Task]) -> None:
+    def _end_patience(self, changes: int, other_tasks: set[Task]) -> None:
         self._patience = None
-        if self._working or not self._suspended:
+        if self._executing or not self._suspended:
             return
-        if changes == self._changes and not any(task.done() for task in others):
+        if changes == self._changes and not any(task.done() for task in other_tasks):
             self._decide(ended=False)
         else:
-            self._be_patient()
+            self._start_patience()
 
-    def _others(self) -> set[Task]:
-        """Return the tasks that may await something else than steps."""
-        known = {*self._engines, *self._steps, *self._suspended}
-        return {task for task in self._loop.tasks - known if not _combines(task)}
+    def _other_tasks(self) -> set[Task]:
+        """Return the tasks that may await something other than steps."""
+        known = {*self._engine_tasks, *self._steps, *self._suspended}
+        return {task for task in self._loop.tasks - known if not _waits_for_tasks(task)}
 
-    async def leave(self) -> None:
-        """Cancel all that is still waiting, and whatever else has been begun."""
-        self.left = True
+    async def close(self) -> None:
+        """Cancel all remaining tasks."""
+        self.closed = True
         await self._loop.tidy()
 
 
-def _combines(task: Task) -> bool:
-    """Tell whether a task waits for other tasks, which then are what counts."""
-    # There is no public way to ask; without an answer, the task is waited for a while.
+def _waits_for_tasks(task: Task) -> bool:
+    """Return whether a task only waits for other tasks of the loop."""
+    # There is no public API for this. If it fails, the task gets PATIENCE seconds.
     future = getattr(task, "_fut_waiter", None)
     if isinstance(future, asyncio.Task) or hasattr(future, "_children"):
         return True

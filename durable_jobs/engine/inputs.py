@@ -1,8 +1,8 @@
-"""What an attempt needs before the function is called: its event, decoded.
+"""Decode what an attempt needs before the function is called: the event of the run.
 
-A payload may refer to what this process cannot load now: a class of a newer deploy, a
-column before its migration, a second database that is down. Only the run that needs it
-waits, with a growing pause, and fails with the reason if that lasts.
+A payload may refer to something that this process cannot load now: a class of a newer
+release, a column before its migration, a second database that is down. Only that run
+waits, with growing pauses. It fails if the error lasts.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from durable_jobs.store.runs import End
 
 logger = logging.getLogger("durable_jobs")
 
-#: So many times a run waits for its input at least, whatever its ``retries``.
-TRIES = 10
+#: Attempts that a run has to decode its input, even with fewer ``retries``.
+MIN_TRIES = 10
 FIRST_PAUSE = timedelta(seconds=2)
 LONGEST_PAUSE = timedelta(minutes=10)
 
 
 class Unreadable(Exception):
-    """The input of a run cannot be read; its cause tells why."""
+    """The input of a run cannot be decoded; ``__cause__`` is the error."""
 
 
 def read(run: Run, function: Function) -> PrefetchedContext | None:
-    """Decode what a run was started with; return what an async function cannot ask.
+    """Decode the input of a run; return what an async function cannot query itself.
 
-    Raises ``Unreadable``, and what an outage of the runs' own database raises.
+    Raise ``Unreadable``, or the database error if the runs' own database is down.
     """
     try:
         payload(run, "data")
@@ -52,12 +52,12 @@ def read(run: Run, function: Function) -> PrefetchedContext | None:
 
 
 def postpone(run: Run, unread: Unreadable) -> None:
-    """Queue the run again after a pause, or let it fail when that went on for long."""
+    """Requeue the run after a pause, or fail it after too many attempts."""
     function, error = registry.get(run.function), unread.__cause__ or unread
     assert run.lease_token is not None, "the run was claimed"
     lease, record = Lease(run.pk, run.lease_token), describe(error)
     now = clock.now()
-    if run.attempt >= max(TRIES, function.retries):
+    if run.attempt >= max(MIN_TRIES, function.retries):
         finish.finish(run, End(RunStatus.FAILED, error=record), lease)
         return
     due = now + min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(run.attempt, 20)))
@@ -71,7 +71,7 @@ def postpone(run: Run, unread: Unreadable) -> None:
         )
         steps.record_attempt(run.pk, "", run.attempt, record, None, now)
     logger.warning(
-        "Run %s of %s cannot read its input; it tries again at %s: %s",
+        "The input of run %s of %s cannot be decoded; next attempt at %s: %s",
         run.pk,
         run.function,
         due.isoformat(),

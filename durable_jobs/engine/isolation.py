@@ -1,11 +1,11 @@
-"""Run user code so that what it does to its thread's state ends with it.
+"""Run user code so that its changes of thread and process state end with it.
 
-Language, time zone, decimal context and all context variables live in a context: each
-attempt has one of its own, and each body in it. The locale and the warnings filters
-are the process's: they are set back where they were changed.
+Language, time zone, decimal context and context variables live in a context. Each
+attempt has its own context, and each body a copy. The locale and the warnings filters
+belong to the process; they are restored if they have changed.
 
-State that only its owner knows stays: ``os.environ``, the working directory, the seed
-of ``random``, thread-local variables of other libraries.
+Other state stays changed: ``os.environ``, the working directory, the seed of
+``random``, thread-local variables of other libraries.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ T = TypeVar("T")
 
 
 def isolated(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``fn`` in a context of its own, and return what it returns."""
-    with process_state_kept():
-        return contextvars.copy_context().run(_called, fn, *args, **kwargs)
+    """Call ``fn`` in a new context and return its result."""
+    with restore_process_state():
+        return contextvars.copy_context().run(_call, fn, *args, **kwargs)
 
 
-def apart(fn: Callable[P, T]) -> Callable[P, T]:
-    """Let each call of ``fn`` be isolated."""
+def isolate(fn: Callable[P, T]) -> Callable[P, T]:
+    """Make each call of ``fn`` isolated."""
 
     @functools.wraps(fn)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -39,36 +39,36 @@ def apart(fn: Callable[P, T]) -> Callable[P, T]:
     return called
 
 
-def _called(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    own_decimals()
+def _call(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    copy_decimal_context()
     return fn(*args, **kwargs)
 
 
-def own_decimals() -> None:
-    """Give the context a decimal context of its own: code changes it in place."""
+def copy_decimal_context() -> None:
+    """Copy the decimal context, which code changes in place."""
     decimal.setcontext(decimal.getcontext().copy())
 
 
-class process_state_kept:  # used as ``with process_state_kept():``
-    """Set the locale and the warnings filters back after the block.
+class restore_process_state:  # used as ``with restore_process_state():``
+    """Restore the locale and the warnings filters after the block.
 
-    All threads share both. Where other threads execute at the same time, what was there
-    at the beginning may be what one of them has changed: then it is set back to what
-    was there before all of them.
+    All threads share both. If other threads execute user code at the same time, the
+    state at the beginning may be one of their changes. Then the state before all of
+    them is restored.
     """
 
     __slots__ = ("_alone", "_begins", "_filters", "_kept", "_locale")
 
     #: The threads that execute user code, and how many have begun.
-    _threads: ClassVar[dict[int, process_state_kept]] = {}
+    _threads: ClassVar[dict[int, restore_process_state]] = {}
     _begun: ClassVar[int] = 0
-    _first: ClassVar[process_state_kept]
+    _first: ClassVar[restore_process_state]
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __enter__(self) -> None:
-        kind, thread = process_state_kept, threading.get_ident()
+        kind, thread = restore_process_state, threading.get_ident()
         self._locale = locale.setlocale(locale.LC_ALL)
-        self._filters: list[Any] = warnings.filters  # type: ignore[assignment]  # a list, not any sequence
+        self._filters: list[Any] = warnings.filters  # type: ignore[assignment]  # a list at run time
         self._kept = self._filters.copy()
         self._begins = thread not in kind._threads
         if self._begins:
@@ -80,7 +80,7 @@ class process_state_kept:  # used as ``with process_state_kept():``
         self._alone = kind._begun if len(kind._threads) == 1 else -1
 
     def __exit__(self, *error: object) -> None:
-        kind = process_state_kept
+        kind = restore_process_state
         state = self if self._alone == kind._begun else kind._first
         if self._begins:
             with kind._lock:
@@ -89,7 +89,7 @@ class process_state_kept:  # used as ``with process_state_kept():``
             locale.setlocale(locale.LC_ALL, state._locale)
         if state._filters != state._kept:
             _put_back(state._filters, state._kept)
-        # A catch_warnings block of another thread has a list of its own.
+        # A catch_warnings block of another thread sets its own list.
         if warnings.filters is not state._filters and _in_main_thread():
             warnings.filters = state._filters
             _put_back(state._filters, state._kept)
@@ -97,9 +97,9 @@ class process_state_kept:  # used as ``with process_state_kept():``
 
 def _put_back(filters: list[Any], kept: list[Any]) -> None:
     current = list(warnings.filters)
-    # Only this tells the interpreter that filters have changed; it empties the list.
+    # The only way to invalidate the interpreter's cache; it empties the list.
     warnings.resetwarnings()
-    warnings.filters[:] = current  # type: ignore[index]  # a list, not any sequence
+    warnings.filters[:] = current  # type: ignore[index]  # a list at run time
     filters[:] = kept
 
 

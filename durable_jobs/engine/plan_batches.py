@@ -1,7 +1,7 @@
-"""Going on with plans outside of the event loop: all that wait at once, in one go.
+"""Advance all waiting plans in one trip out of the event loop.
 
-The way out of the loop and back takes longer than most plans need there. And what
-several plans want recorded at the same time is one commit.
+The trip to the thread of the attempt and back takes longer than most plans do there.
+Steps that several plans record at the same time share one commit.
 """
 
 from __future__ import annotations
@@ -16,149 +16,152 @@ from asgiref.sync import sync_to_async
 
 from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.engine.effects import BodyOutcome, Effect, Plan, RecordStep
-from durable_jobs.engine.suspend import DatabaseFailed, is_over
+from durable_jobs.engine.suspend import DatabaseFailed, ends_attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A plan has returned, or raised."""
+    """A plan has returned or raised."""
 
     value: Any = None
     error: BaseException | None = None
 
 
-class _Turn:
-    """A plan that waits to go on, with the answer to what it last wanted."""
+class _PendingPlan:
+    """A plan that waits to continue, with the result of its last effect."""
 
-    def __init__(self, plan: Plan, answer: Any) -> None:
+    def __init__(self, plan: Plan, value: Any) -> None:
         self.plan = plan
-        self.answer = answer
+        self.value = value
         self.context = contextvars.copy_context()
         self.future: asyncio.Future[Effect | Finished]
         self.future = asyncio.get_running_loop().create_future()
         self.effect: Effect | Finished = Finished()
 
-    def take(self) -> None:
-        """Go one step in the plan; an error is a value, for it crosses threads."""
+    def send(self) -> None:
+        """Advance the plan to its next effect; an error is kept for the loop."""
         try:
-            self.effect = self.context.run(self.plan.send, self.answer)
+            self.effect = self.context.run(self.plan.send, self.value)
         except StopIteration as stop:
             self.effect = Finished(stop.value)
         except BaseException as error:  # noqa: BLE001  # raised again by the caller
             self.effect = Finished(error=error)
-        self.answer = None
+        self.value = None
 
 
 class PlanBatcher:
-    """Lets the plans of one attempt go on, on the thread that began it."""
+    """Advances the plans of one attempt in the thread that began it."""
 
     def __init__(self, state: AttemptState) -> None:
         self._state = state
-        # What is logged or told while records are made is no branch's own.
+        # Outside of all branches, for logs and signals while records are written.
         self._context = contextvars.copy_context()
-        self._waiting: list[_Turn] = []
-        self._going: asyncio.Task[None] | None = None
+        self._pending: list[_PendingPlan] = []
+        self._task: asyncio.Task[None] | None = None
 
-    async def advance(self, plan: Plan, answer: Any) -> Effect | Finished:
-        """Go on with a plan until it wants something that the loop has to do."""
-        turn = _Turn(plan, answer)
-        self._waiting.append(turn)
-        if self._going is None:
+    async def advance(self, plan: Plan, value: Any) -> Effect | Finished:
+        """Advance a plan until it needs the event loop, or finishes."""
+        pending = _PendingPlan(plan, value)
+        self._pending.append(pending)
+        if self._task is None:
             loop = asyncio.get_running_loop()
-            self._going = loop.create_task(self._go(), context=self._context)
-        return await turn.future
+            self._task = loop.create_task(self._run(), context=self._context)
+        return await pending.future
 
-    async def _go(self) -> None:
-        turns: list[_Turn] = []
+    async def _run(self) -> None:
+        plans: list[_PendingPlan] = []
         try:
-            while self._waiting:
-                turns, self._waiting = self._waiting, []
+            while self._pending:
+                plans, self._pending = self._pending, []
                 try:
-                    await sync_to_async(self._advance)(turns)
+                    await sync_to_async(self._advance)(plans)
                 except asyncio.CancelledError:
                     raise
-                except BaseException as error:  # noqa: BLE001  # as signals raise it
-                    _end(turns, _over(error))
-                for turn in turns:
-                    if not turn.future.done():  # whose task was cancelled meanwhile
-                        turn.future.set_result(turn.effect)
+                except BaseException as error:  # noqa: BLE001  # e.g. SystemExit in a signal handler
+                    _fail_all(plans, _abort_error(error))
+                for plan in plans:
+                    if not plan.future.done():  # else its task was cancelled
+                        plan.future.set_result(plan.effect)
         finally:
-            self._going = None
-            for turn in turns:
-                turn.future.cancel()  # if this was: nobody else would tell them
+            self._task = None
+            for plan in plans:
+                plan.future.cancel()  # only if this task was cancelled
 
-    def _advance(self, turns: Sequence[_Turn]) -> None:
-        going = self._untroubled(turns)
-        while going:
-            over = self._taken(going)
-            writing = [turn for turn in going if isinstance(turn.effect, RecordStep)]
-            # A database that failed one plan may yet take what others have done.
-            if over is None or isinstance(over, DatabaseFailed):
-                going, failed = self._written(writing)
-                over = failed or over
-            if over is not None:
-                _end(turns, over)
+    def _advance(self, plans: Sequence[_PendingPlan]) -> None:
+        active = self._without_open_state(plans)
+        while active:
+            abort_error = self._send_all(active)
+            writing = [plan for plan in active if isinstance(plan.effect, RecordStep)]
+            # The database failed one plan; it may still record the steps of others.
+            if abort_error is None or isinstance(abort_error, DatabaseFailed):
+                active, failed = self._record_all(writing)
+                abort_error = failed or abort_error
+            if abort_error is not None:
+                _fail_all(plans, abort_error)
                 return
 
-    def _untroubled(self, turns: Sequence[_Turn]) -> Sequence[_Turn]:
-        """Return the turns that may go on: no record is made in what is left open.
+    def _without_open_state(
+        self, plans: Sequence[_PendingPlan]
+    ) -> Sequence[_PendingPlan]:
+        """Return the plans that may continue, with no open state on the connections.
 
-        The code that awaits shares this thread's connections with the engine. Bodies
-        that have just ended answer for them, without any the code that called us.
+        Your project's async code shares this thread's connections with the engine. If
+        it leaves a transaction open, the bodies that have just ended fail. Without such
+        a body, all plans fail.
         """
         whose = f"Function {self._state.function.id!r}, or the body of a step in it,"
-        trouble = self._state.guard.end(whose, reported=False)
-        if trouble is None:
-            return turns
-        bodies = [turn for turn in turns if isinstance(turn.answer, BodyOutcome)]
-        for turn in bodies:
-            if turn.answer.error is None:
-                turn.answer = BodyOutcome(error=trouble)
+        guard_error = self._state.guard.end(whose, reported=False)
+        if guard_error is None:
+            return plans
+        bodies = [plan for plan in plans if isinstance(plan.value, BodyOutcome)]
+        for plan in bodies:
+            if plan.value.error is None:
+                plan.value = BodyOutcome(error=guard_error)
         if bodies:
-            return turns
-        for turn in turns:
-            turn.effect = Finished(error=trouble)
+            return plans
+        for plan in plans:
+            plan.effect = Finished(error=guard_error)
         return ()
 
-    def _taken(self, turns: Sequence[_Turn]) -> BaseException | None:
-        """Take turns; return what has ended the attempt, if something has."""
-        for turn in turns:
-            turn.take()
-            if isinstance(turn.effect, RecordStep):
-                self._state.history.reserve(turn.effect.memo)
-            elif isinstance(turn.effect, Finished) and is_over(turn.effect.error):
-                return turn.effect.error
+    def _send_all(self, plans: Sequence[_PendingPlan]) -> BaseException | None:
+        """Advance plans; return the error that ended the attempt, if any."""
+        for plan in plans:
+            plan.send()
+            if isinstance(plan.effect, RecordStep):
+                self._state.history.reserve(plan.effect.memo)
+            elif isinstance(plan.effect, Finished) and ends_attempt(plan.effect.error):
+                return plan.effect.error
         return None
 
-    def _written(
-        self, turns: Sequence[_Turn]
-    ) -> tuple[list[_Turn], BaseException | None]:
-        """Record what plans want recorded.
+    def _record_all(
+        self, plans: Sequence[_PendingPlan]
+    ) -> tuple[list[_PendingPlan], BaseException | None]:
+        """Record the steps of plans in one commit.
 
-        Return those that go on after that, and what has ended the attempt.
+        Return the plans that may continue, and the error that ended the attempt.
         """
-        writes = [turn.effect for turn in turns if isinstance(turn.effect, RecordStep)]
+        writes = [plan.effect for plan in plans if isinstance(plan.effect, RecordStep)]
         errors = self._state.recorder.record_together(
             [(write.memo, write.scope) for write in writes]
         )
-        for turn, error in zip(turns, errors, strict=True):
-            turn.effect = Finished(error=error)  # or what it wants when it has gone on
-        going = [
-            turn for turn, error in zip(turns, errors, strict=True) if error is None
+        for plan, error in zip(plans, errors, strict=True):
+            plan.effect = Finished(error=error)  # replaced when the plan continues
+        active = [
+            plan for plan, error in zip(plans, errors, strict=True) if error is None
         ]
-        return going, next((error for error in errors if is_over(error)), None)
+        return active, next((error for error in errors if ends_attempt(error)), None)
 
 
-def _over(error: BaseException) -> BaseException:
-    """Return an error that ends the attempt for what has struck between two plans."""
-    if is_over(error):
+def _abort_error(error: BaseException) -> BaseException:
+    """Return the error that ends the attempt after an exception between two plans."""
+    if ends_attempt(error):
         return error
     failed = DatabaseFailed()
     failed.__cause__ = error
     return failed
 
 
-def _end(turns: Sequence[_Turn], error: BaseException) -> None:
-    """End plans by what has ended the attempt."""
-    for turn in turns:
-        turn.effect = Finished(error=error)
+def _fail_all(plans: Sequence[_PendingPlan], error: BaseException) -> None:
+    """Finish plans with the error that ended the attempt."""
+    for plan in plans:
+        plan.effect = Finished(error=error)

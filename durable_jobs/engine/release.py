@@ -1,4 +1,4 @@
-"""How an attempt gives a run back that it does not end."""
+"""Release a run that an attempt does not end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from durable_jobs.store import leases, runs, unknown_functions, workers
 from durable_jobs.store.leases import Lease
 
 
-def told(run: Run, status: str, reason: str = "") -> None:
-    """Announce the new status of a run."""
+def announce_status(run: Run, status: str, reason: str = "") -> None:
     announce(
         run_changed,
         run_id=run.pk,
@@ -22,23 +21,24 @@ def told(run: Run, status: str, reason: str = "") -> None:
 
 
 def release(run: Run, lease: Lease) -> None:
-    """Give a paused run back; one that was resumed in the meantime is queued."""
+    """Release a paused run; requeue it if it was resumed in the meantime."""
     status = runs.suspend(
         lease, due_at=clock.now(), holds_slots=run.requeue_to is not None
     )
-    told(run, status)
+    announce_status(run, status)
     if status == RunStatus.QUEUED:
         notifier.notify(run.queue)
 
 
-def leave_to_others(run: Run, lease: Lease) -> None:
-    """Queue a run again whose function this process does not have.
+def requeue_unknown_function(run: Run, lease: Lease) -> None:
+    """Requeue a run whose function this process does not have.
 
-    The claim does not count. The next claims of this process pass over the function.
+    The claim does not count as an attempt. Later claims of this process skip the
+    function.
     """
     unknown_functions.exclude(run.function)
     if leases.release([run.pk], lease.token):
         workers.record_missing(run.function)
         notifier.notify(run.queue)
     else:
-        release(run, lease)  # it was paused in the meantime
+        release(run, lease)  # paused in the meantime

@@ -1,4 +1,4 @@
-"""What a driver whose code runs elsewhere sees of an attempt, and tells it."""
+"""The part of an attempt that a driver of remote code may read and control."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ if TYPE_CHECKING:
     from durable_jobs.engine.attempt_state import AttemptState
 
 
-def recall(ctx: AsyncContext) -> list[StepRecord]:
-    """Return what is recorded of the run's steps, in order.
+def load_history(ctx: AsyncContext) -> list[StepRecord]:
+    """Return the records of the run's steps, in order.
 
-    What has ended counts as met: the code elsewhere is told all of it at once, and asks
-    for none of it again.
+    Ended steps count as replayed: the remote app receives all their results at once and
+    requests none of them again.
     """
-    state, runner = _inside(ctx)
+    state, runner = _parts(ctx)
     memos = sorted(state.history.memos.values(), key=lambda memo: memo.position)
     for memo in memos:
         if memo.ended:
             state.history.replay(memo.key, memo.name, memo.kind)
-    runner.told()
+    runner.mark_all_delivered()
     return memos
 
 
 def failures(ctx: AsyncContext) -> int:
-    """Return how often the function has failed since it last got on."""
-    state, _ = _inside(ctx)
+    """Return how many attempts of the function have failed since its last progress."""
+    state, _ = _parts(ctx)
     return 0 if state.recorder.progress else state.run.attempt
 
 
 def retries(ctx: AsyncContext) -> int:
-    """Return how often a step, or the function, is tried again."""
-    state, _ = _inside(ctx)
+    """Return how many retries a step or the function has."""
+    state, _ = _parts(ctx)
     return state.function.retries
 
 
 def inside_body() -> bool:
-    """Tell whether this is called in the body of a step."""
+    """Return whether the caller is in the body of a step."""
     return body_calls.attempt_number.get() is not None
 
 
-async def idle(ctx: AsyncContext) -> None:
-    """Wait until no step of the attempt is at work."""
-    _, runner = _inside(ctx)
-    await runner.idle()
+async def wait_for_steps(ctx: AsyncContext) -> None:
+    """Wait until no step of the attempt executes."""
+    _, runner = _parts(ctx)
+    await runner.wait_for_steps()
 
 
 @contextmanager
-def at_work(ctx: AsyncContext) -> Iterator[None]:
-    """Let the attempt go on while the code elsewhere is asked."""
-    _, runner = _inside(ctx)
-    with runner.at_work():
+def working(ctx: AsyncContext) -> Iterator[None]:
+    """Keep the attempt running while the remote app is called."""
+    _, runner = _parts(ctx)
+    with runner.working():
         yield
 
 
-def _inside(ctx: AsyncContext) -> tuple[AttemptState, AsyncStepRunner]:
-    assert isinstance(ctx, RunContext), "the engine makes no other"
+def _parts(ctx: AsyncContext) -> tuple[AttemptState, AsyncStepRunner]:
+    assert isinstance(ctx, RunContext), "the engine makes this context"
     assert isinstance(ctx.runner, AsyncStepRunner), "the function is async def"
     return ctx.runner.state, ctx.runner

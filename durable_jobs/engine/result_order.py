@@ -1,8 +1,8 @@
-"""The order in which the steps of an ``async def`` function are seen to end.
+"""Deliver step results to an ``async def`` function in recorded order.
 
-What a function does after ``asyncio.wait`` or ``as_completed`` hangs on which ended
-first. So results reach its tasks one at a time, and in a replay in the order in which
-they were recorded, whatever order the function asks for them in.
+Code after ``asyncio.wait`` or ``as_completed`` depends on which step ended first. So
+results reach the tasks one at a time. A replay delivers them in the order in which they
+were recorded, and the function takes the same path.
 """
 
 from __future__ import annotations
@@ -16,88 +16,93 @@ from datetime import UTC, datetime
 from typing import Any
 
 from durable_jobs import ids
-from durable_jobs.engine.idle_detection import TURNS, IdleDetector
+from durable_jobs.engine.idle_detection import SETTLE_ITERATIONS, IdleDetector
 from durable_jobs.store.steps import StepRecord
 
 EARLIEST = datetime.min.replace(tzinfo=UTC)
-#: Records that are no steps of their own.
-UNASKED = frozenset({"group", "patch", "branch"})
+#: Kinds of records that a function cannot await.
+NOT_AWAITED = frozenset({"group", "patch", "branch"})
 
 
 class ResultOrder:
-    """Lets the tasks that await steps go on, one after the other."""
+    """Resumes the tasks that await steps, one after the other."""
 
     def __init__(
-        self, activity: IdleDetector, run_id: uuid.UUID, recorded: Iterable[StepRecord]
+        self,
+        idle_detector: IdleDetector,
+        run_id: uuid.UUID,
+        recorded: Iterable[StepRecord],
     ) -> None:
-        self._activity = activity
-        ended = _asked_for(run_id, list(recorded))
+        self._idle_detector = idle_detector
+        ended = _awaitable_records(run_id, list(recorded))
         ended.sort(key=lambda memo: (memo.ended_at or EARLIEST, memo.position))
         self._ranks = {memo.key: rank for rank, memo in enumerate(ended)}
         self._expected = [memo.key for memo in reversed(ended)]
-        self._served: set[str] = set()
+        self._delivered: set[str] = set()
         self._last: asyncio.Task[Any] | None = None
         self._serials = itertools.count(len(ended))
         self._queue: list[tuple[int, str, asyncio.Future[None]]] = []
-        self._serving: asyncio.Task[None] | None = None
+        self._delivery: asyncio.Task[None] | None = None
 
-    def told(self) -> None:
-        """Take all that had ended before as seen, by a function that knows it."""
+    def mark_all_delivered(self) -> None:
+        """Treat all recorded results as delivered."""
         self._expected.clear()
 
-    async def take(self, key: str) -> None:
-        """Wait until the result of a step may be seen."""
+    async def wait_for(self, key: str) -> None:
+        """Wait until the result of a step may be delivered."""
         task = asyncio.current_task()
-        if self._serving is None and self._is_next(key) and self._last in (None, task):
-            self._served.add(key)
+        if self._delivery is None and self._is_next(key) and self._last in (None, task):
+            self._delivered.add(key)
         else:
             await self._wait(key)
         self._last = task
 
     def _is_next(self, key: str) -> bool:
-        """Tell whether no step ended before that the function may still await."""
-        while self._expected and self._expected[-1] in self._served:
+        """Return whether no other result has to be delivered before."""
+        while self._expected and self._expected[-1] in self._delivered:
             self._expected.pop()
         return not self._expected or self._expected[-1] == key
 
     async def _wait(self, key: str) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         rank = self._ranks.get(key)
         serial = next(self._serials) if rank is None else rank
-        heapq.heappush(self._queue, (serial, key, turn))
-        if self._serving is None:
-            self._serving = asyncio.ensure_future(self._serve())
-        await turn
+        heapq.heappush(self._queue, (serial, key, future))
+        if self._delivery is None:
+            self._delivery = asyncio.ensure_future(self._deliver())
+        await future
 
-    async def _serve(self) -> None:
-        with self._activity.work():
+    async def _deliver(self) -> None:
+        with self._idle_detector.working():
             while self._queue:
-                # Let what the last result has set going come to rest: it may await a
-                # step that ended before these.
-                for _ in range(TURNS):
+                # Let the tasks that the last result resumed run first: they may await
+                # a step that ended before the queued ones.
+                for _ in range(SETTLE_ITERATIONS):
                     await asyncio.sleep(0)
-                _, key, turn = heapq.heappop(self._queue)
-                if not turn.done():
-                    self._served.add(key)
-                    turn.set_result(None)
-            self._serving = None
+                _, key, future = heapq.heappop(self._queue)
+                if not future.done():
+                    self._delivered.add(key)
+                    future.set_result(None)
+            self._delivery = None
 
 
-def _asked_for(run_id: uuid.UUID, memos: Sequence[StepRecord]) -> list[StepRecord]:
+def _awaitable_records(
+    run_id: uuid.UUID, memos: Sequence[StepRecord]
+) -> list[StepRecord]:
     """Return the records of ended steps that the function itself may await.
 
-    Not those below a step that has ended: that one answers for them.
+    Steps below an ended step are left out: the function gets the result of that step.
     """
     by_id = {ids.step_pk(run_id, memo.key): memo for memo in memos}
 
-    def answered(memo: StepRecord) -> bool:
-        above = None if memo.parent is None else by_id.get(memo.parent)
-        if above is None:
+    def covered(memo: StepRecord) -> bool:
+        parent = None if memo.parent is None else by_id.get(memo.parent)
+        if parent is None:
             return False
-        return (above.ended and above.kind != "group") or answered(above)
+        return (parent.ended and parent.kind != "group") or covered(parent)
 
     return [
         memo
         for memo in memos
-        if memo.ended and memo.kind not in UNASKED and not answered(memo)
+        if memo.ended and memo.kind not in NOT_AWAITED and not covered(memo)
     ]

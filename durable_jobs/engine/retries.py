@@ -90,7 +90,7 @@ def settle(
             return (yield from step.complete(outcome.value, started))
         except (PayloadError, LimitExceeded) as refused:
             raise (yield from give_up(step, refused, started)) from None
-    with entered(step.place):
+    with entered(step.record_scope):
         retry_at = schedule(step, error, started, retries, backoff, retry_on)
     if retry_at is None:
         raise (yield from give_up(step, error, started))
@@ -159,7 +159,7 @@ def schedule(
         due_at=due,
         started_at=started,
     )
-    run_id, ended, logs = step.state.run.pk, clock.now(), step.logged()
+    run_id, ended, logs = step.state.run.pk, clock.now(), step.take_logs()
 
     def along() -> None:
         steps.record_attempt(run_id, memo.key, attempt, record, started, ended, logs)

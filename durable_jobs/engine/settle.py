@@ -75,7 +75,7 @@ def _suspend(state: AttemptState) -> None:
         attempt=0,
         holds_slots=state.limited,
     )
-    release.told(state.run, status)
+    release.announce_status(state.run, status)
     for check in state.recorder.post_commit_checks:
         check()
     current_status = db.rows(Run).filter(pk=state.run.pk)
@@ -155,7 +155,7 @@ def _fail(state: AttemptState, error: BaseException) -> None:
         )
         steps.record_attempt(run.pk, "", attempt, record, None, now)
         run_log.attempt_failed(run, record, error, attempt + 1, due_at=due)
-    release.told(run, status)
+    release.announce_status(run, status)
     notifier.notify_at(due, function.queue)
 
 
@@ -212,6 +212,6 @@ def _limited(state: AttemptState) -> bool:
 def _pause_run(run: Run, lease: Lease, reason: str) -> None:
     if run_actions.pause(run.pk, reason, lease):
         run_log.paused(run, reason)
-        release.told(run, RunStatus.PAUSED, reason)
+        release.announce_status(run, RunStatus.PAUSED, reason)
     else:  # already paused; the next attempt finds the reason again
         release.release(run, lease)

@@ -1,4 +1,4 @@
-"""From a call of ``ctx.step`` to its answer: from memory, or by driving its plan."""
+"""Run ``ctx.step`` calls: return the recorded result, or drive the plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from durable_jobs.definitions.approvals import Approve
 from durable_jobs.engine import scope
 from durable_jobs.engine.async_driver import AsyncDriver
 from durable_jobs.engine.attempt_state import AttemptState
-from durable_jobs.engine.effects import Plan, StepCall, answer
+from durable_jobs.engine.effects import Plan, StepCall, result_of
 from durable_jobs.engine.idle_detection import IdleDetector
 from durable_jobs.engine.result_order import ResultOrder
 from durable_jobs.engine.scope import Scope
@@ -43,10 +43,10 @@ GROUP = "group"
 
 @dataclass(frozen=True, slots=True)
 class StepKind:
-    """How a kind of step is done, and how its record answers."""
+    """How a kind of step is executed, and how its record is read."""
 
     plan: Callable[[StepCall, Any], Plan]
-    read: Callable[[StepCall, StepRecord], Any] = lambda step, memo: answer(memo)
+    read: Callable[[StepCall, StepRecord], Any] = lambda step, memo: result_of(memo)
 
 
 KINDS: dict[type[ops.Operation], StepKind] = {
@@ -69,13 +69,13 @@ KINDS: dict[type[ops.Operation], StepKind] = {
 
 
 class StepRunner:
-    """Performs operations for one attempt of a ``def`` function."""
+    """Runs the steps of one attempt of a ``def`` function."""
 
     def __init__(self, state: AttemptState) -> None:
         self.state = state
 
     def __call__(self, operation: ops.Operation) -> Any:
-        """Answer a step, or suspend the run."""
+        """Return the result of a step, or suspend the run."""
         step = self.step_call(operation)
         kind = KINDS[type(operation)]
         if step.memo is not None and step.memo.ended:
@@ -83,15 +83,15 @@ class StepRunner:
         try:
             return drive(kind.plan(step, operation), self.state)
         except Suspend:
-            step.scope.whole.left = True
+            step.scope.root.suspended = True
             raise
         except BaseException as error:
             self.state.end_if_over(error)
             raise
 
     def step_call(self, operation: ops.Operation) -> StepCall:
-        """Return the place of a step in the run, and what is recorded there."""
-        place = self._place(operation.id)
+        """Return the step at this place of the run, with its record."""
+        place = self._current_scope(operation.id)
         key = place.next_key(operation.id)
         memo = self.state.history.replay(key, operation.id, operation.kind)
         if memo is None or not memo.ended:
@@ -100,27 +100,27 @@ class StepRunner:
             self.state.history.check_step_count(operation.id)
         return StepCall(self.state, place, operation, key, memo)
 
-    def _place(self, name: str) -> Scope:
-        """Return where a step is called; refuse it where none may be."""
+    def _current_scope(self, name: str) -> Scope:
+        """Return the current scope; raise if no step is allowed here."""
         inside = current.body.get()
         if inside is not None:
             msg = (
                 f"Step {name!r} is called inside the body of step {inside!r}. Call it "
-                f"beside that one, or use ctx.step.group() or parallel()."
+                f"after that step, or use ctx.step.group() or parallel()."
             )
             raise NestedStepError(msg)
         self.state.end_if_over()
         place = scope.current()
         if not place.alive:
             raise BranchDiscarded
-        if place.whole.left:
-            raise Suspend  # in a ``finally``, or after an ``except BaseException``
+        if place.root.suspended:
+            raise Suspend  # a finally block, or code that caught the Suspend
         return place
 
     @contextmanager
     def group(self, name: str) -> Iterator[None]:
-        """Scope the names inside the block."""
-        place = self._place(name)
+        """Scope the step ids inside the block."""
+        place = self._current_scope(name)
         key = place.next_key(name)
         if self.state.history.replay(key, name, GROUP) is None:
             step = StepCall(self.state, place, ops.Operation(id=name), key, None)
@@ -133,48 +133,50 @@ class StepRunner:
 
 
 class AsyncStepRunner(StepRunner):
-    """Performs operations for one attempt of an ``async def`` function."""
+    """Runs the steps of one attempt of an ``async def`` function."""
 
-    def __init__(self, state: AttemptState, activity: IdleDetector) -> None:
+    def __init__(self, state: AttemptState, idle_detector: IdleDetector) -> None:
         super().__init__(state)
-        self._activity = activity
-        self._driver = AsyncDriver(state, activity)
-        self._turns = ResultOrder(activity, state.run.pk, state.history.memos.values())
+        self._idle_detector = idle_detector
+        self._driver = AsyncDriver(state, idle_detector)
+        self._order = ResultOrder(
+            idle_detector, state.run.pk, state.history.memos.values()
+        )
 
     def __call__(self, operation: ops.Operation) -> Any:
-        """Return what answers a step when it is awaited; its place is taken now."""
+        """Return an awaitable for a step; the step's key is counted now."""
         step = self.step_call(operation)
         kind = KINDS[type(operation)]
         if step.memo is not None and step.memo.ended:
             return self._read(kind, step, step.memo)
         return self._drive(step.key, kind.plan(step, operation))
 
-    def told(self) -> None:
-        """Let no step wait for its turn behind those that have ended."""
-        self._turns.told()
+    def mark_all_delivered(self) -> None:
+        """Ignore the recorded order of results: the function knows all of them."""
+        self._order.mark_all_delivered()
 
-    def at_work(self) -> AbstractContextManager[None]:
-        """Let the attempt go on inside the block, though no step does."""
-        return self._activity.work()
+    def working(self) -> AbstractContextManager[None]:
+        """Keep the attempt running inside the block, even if no step executes."""
+        return self._idle_detector.working()
 
-    async def idle(self) -> None:
-        """Wait until no step is at work."""
-        await self._activity.idle()
+    async def wait_for_steps(self) -> None:
+        """Wait until no step executes."""
+        await self._idle_detector.wait_for_steps()
 
     async def _read(self, kind: StepKind, step: StepCall, memo: StepRecord) -> Any:
-        await self._turns.take(step.key)
+        await self._order.wait_for(step.key)
         try:
             return kind.read(step, memo)
         except SynchronousOnlyOperation:
-            # The result refers to rows, which an event loop's thread may not load.
-            with self._activity.work():
+            # The result refers to rows; Django does not load them in an event loop.
+            with self._idle_detector.working():
                 return await sync_to_async(kind.read)(step, memo)
 
     async def _drive(self, key: str, plan: Plan) -> Any:
-        # A step that began ends: who awaits it may be cancelled, its record is not
-        # lost.
+        # A step that started runs to its end and is recorded, even if the task that
+        # awaits it is cancelled.
         task = asyncio.ensure_future(self._driver.drive(plan))
-        self._activity.watch(task)
+        self._idle_detector.watch(task)
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
@@ -184,11 +186,11 @@ class AsyncStepRunner(StepRunner):
         if task.cancelled() or not isinstance(task.exception(), Suspend):
             if not task.cancelled():
                 self.state.end_if_over(task.exception())
-            await self._turns.take(key)
+            await self._order.wait_for(key)
             return task.result()
-        await self._activity.suspend()
+        await self._idle_detector.suspend()
 
-    def _place(self, name: str) -> Scope:
-        if self._activity.left:
+    def _current_scope(self, name: str) -> Scope:
+        if self._idle_detector.closed:
             raise Suspend
-        return super()._place(name)
+        return super()._current_scope(name)

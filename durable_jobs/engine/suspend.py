@@ -1,4 +1,4 @@
-"""How a function is left in the middle, to be called again later."""
+"""The exceptions by which a function is left before its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from durable_jobs.control_flow import EngineControl, is_failure, leaves
 
 
 class Suspend(EngineControl):
-    """The run cannot go on now: it is left here and called again when it can.
+    """The run cannot continue now. The engine calls the function again when it can.
 
     If you see this, a bare ``except:`` or ``except BaseException:`` in a durable
     function has caught it. Catch ``Exception`` instead, or raise it again.
@@ -19,16 +19,16 @@ class Suspend(EngineControl):
 
 
 class BranchDiscarded(EngineControl):
-    """The other branches have decided the result: this one ends here."""
+    """The parallel step was decided without this branch: the branch ends here."""
 
 
 class DatabaseFailed(EngineControl):
-    """The database failed in a write of the engine's own: what was recorded stands."""
+    """A write of the engine failed. The run continues from its records."""
 
 
 @contextmanager
-def own_writes() -> Iterator[None]:
-    """Take a database that fails inside the block for no error of the function's."""
+def engine_writes() -> Iterator[None]:
+    """Raise ``DatabaseFailed`` for database errors of the engine in the block."""
     try:
         yield
     except (OperationalError, InterfaceError, InternalError) as error:
@@ -36,14 +36,14 @@ def own_writes() -> Iterator[None]:
 
 
 class SimulatedCrash(EngineControl):
-    """The worker died here: raised by tests, caught by no one but their executor."""
+    """The worker dies here. Tests raise it; only their executor catches it."""
 
 
-def is_over(error: BaseException | None) -> bool:
-    """Tell whether an error ends the whole attempt, whatever the function makes of it.
+def ends_attempt(error: BaseException | None) -> bool:
+    """Return whether an error ends the attempt, even if the function catches it.
 
-    The worker has died, the run was taken, the database failed: no step may follow,
-    not in a ``finally`` either.
+    It does if the worker has died, the lease is lost or the database failed. No step
+    may follow, not in a ``finally`` either.
     """
     if error is None or is_failure(error):
         return False
@@ -54,9 +54,9 @@ def is_over(error: BaseException | None) -> bool:
 
 
 def is_suspension(error: BaseException) -> bool:
-    """Return whether an error is a suspension, or a group that has one in it.
+    """Return whether an error is a suspension, or a group that contains one.
 
-    What else is in the group does not count: the code is left here and called again.
+    Other errors in the group do not count: the function is called again.
     """
     found = [leaf for leaf in leaves(error) if not is_failure(leaf)]
     return bool(found) and all(issubclass(type(leaf), Suspend) for leaf in found)

@@ -1,9 +1,9 @@
-"""The time limit of the task that executes runs: hand them on, or end a body.
+"""The time limit of the Celery task that executes runs.
 
-A worker's limit counts from the task, which serves one run after the other. So a run is
-handed on when half of the limit has passed, and each body has at least the other half.
-The signal of the limit ends a body alone. Anywhere else it is noted, and the run is
-handed on at its next step.
+The limit counts from the start of the task, which executes one run after the other. So
+the worker requeues a run when half of the limit has passed, and each body has at least
+the other half. The signal of the limit ends a body. Outside of bodies it only sets a
+flag, and the run is requeued at its next step.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 from durable_jobs import clock
 
-#: When runs are to be handed on, by the monotonic clock.
-_hand_on_at: ContextVar[float] = ContextVar("durable_hand_on_at", default=math.inf)
+#: When runs have to be requeued, by the monotonic clock.
+_requeue_at: ContextVar[float] = ContextVar("durable_hand_on_at", default=math.inf)
 
-#: Whether the main thread is in a body, which the limit may end.
-_inside = False
+#: Whether the main thread executes a body, which the limit may end.
+_in_body = False
 #: Whether the limit has passed.
-_struck = False
+_limit_passed = False
 
 
 class BodyTimeout(Exception):
@@ -31,50 +31,50 @@ class BodyTimeout(Exception):
 
 
 @contextmanager
-def limited(seconds: float | None) -> Iterator[None]:
-    """Execute runs inside the block for a task that may take so many seconds."""
-    global _struck
+def task_limit(seconds: float | None) -> Iterator[None]:
+    """Apply the limit of a task to the runs that the block executes."""
+    global _limit_passed
     at = math.inf if seconds is None else clock.monotonic() + seconds / 2
-    token = _hand_on_at.set(at)
+    token = _requeue_at.set(at)
     try:
         yield
     finally:
-        _hand_on_at.reset(token)
-        _struck = False
+        _requeue_at.reset(token)
+        _limit_passed = False
 
 
-def near() -> bool:
-    """Tell whether runs are to be handed on to another task."""
-    return _struck or clock.monotonic() > _hand_on_at.get()
+def nearly_over() -> bool:
+    """Return whether runs have to be requeued for another task."""
+    return _limit_passed or clock.monotonic() > _requeue_at.get()
 
 
-def strike(error: type[BaseException]) -> None:
-    """End the body that the main thread is in by ``error``; else note the limit.
+def limit_reached(error: type[BaseException]) -> None:
+    """End the current body of the main thread by ``error``, or set the flag.
 
-    Called by the handler of a signal: between any two instructions.
+    The signal handler calls this, between any two instructions.
     """
-    global _inside, _struck
-    _struck = True
-    if _inside:
-        _inside = False
+    global _in_body, _limit_passed
+    _limit_passed = True
+    if _in_body:
+        _in_body = False
         raise error
 
 
 def interruptible(
     step: str, fn: Callable[..., Any], args: Any = (), kwargs: Mapping[str, Any] = {}
 ) -> Any:
-    """Call what a limit may end. It raises ``BodyTimeout`` then."""
-    global _inside
-    if _struck or threading.get_ident() != threading.main_thread().ident:
+    """Call code that the limit may end; raise ``BodyTimeout`` then."""
+    global _in_body
+    if _limit_passed or threading.get_ident() != threading.main_thread().ident:
         return fn(*args, **kwargs)
     try:
-        _inside = True
+        _in_body = True
         try:
             return fn(*args, **kwargs)
         finally:
-            _inside = False
+            _in_body = False
     except Exception as error:
-        if not _struck:
+        if not _limit_passed:
             raise
         msg = f"Step {step!r} was ended by the soft time limit of its worker's task."
         raise BodyTimeout(msg) from error

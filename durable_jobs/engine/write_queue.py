@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from durable_jobs.engine import scope
 from durable_jobs.engine.scope import Scope
-from durable_jobs.engine.suspend import BranchDiscarded, own_writes
+from durable_jobs.engine.suspend import BranchDiscarded, engine_writes
 from durable_jobs.store.steps import StepRecord
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class _QueuedWrite:
 
 
 def _make(call: Callable[[], T]) -> T:
-    with own_writes():
+    with engine_writes():
         return call()
 
 

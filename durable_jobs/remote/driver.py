@@ -66,7 +66,9 @@ class Conversation:
             try:
                 said = await self._ask()
             except RemoteFailed:
-                await remote_attempt.idle(self._ctx)  # what is under way is not cut off
+                await remote_attempt.wait_for_steps(
+                    self._ctx
+                )  # what is under way is not cut off
                 raise
             if isinstance(said, Completed):
                 return said.value
@@ -77,7 +79,7 @@ class Conversation:
         raise bad(f"The app said {MOST_EMPTY} times that its function is at no step.")
 
     def _recall(self) -> None:
-        memos = remote_attempt.recall(self._ctx)
+        memos = remote_attempt.load_history(self._ctx)
         self._memos = {protocol.known_as(one.name, one.key): one for one in memos}
 
     def _news(self, op: Op) -> bool:
@@ -161,7 +163,7 @@ class Conversation:
 
     async def _ask(self, step: str = ANY_STEP) -> Completed | PlannedSteps:
         async with self._turn:
-            with remote_attempt.at_work(self._ctx):
+            with remote_attempt.working(self._ctx):
                 keys = self._app.keys()
                 request = self._request(step)
                 reply = await client.post(

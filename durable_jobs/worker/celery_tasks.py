@@ -98,7 +98,7 @@ def work(self: Task[Any, Any], queue: str, sent_at: float = math.inf) -> int:
     with _task_scope():
         return drain_queue(
             queue,
-            finished=lambda: clock.monotonic() > until or time_limits.near(),
+            finished=lambda: clock.monotonic() > until or time_limits.nearly_over(),
             others=_others(queue),
             timers_first=ahead > 0,
         )

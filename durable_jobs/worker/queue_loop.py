@@ -16,7 +16,7 @@ from durable_jobs import clock, notifier
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import attempt, time_limits
-from durable_jobs.engine.isolation import apart, isolated
+from durable_jobs.engine.isolation import isolate, isolated
 from durable_jobs.events import routing
 from durable_jobs.lifecycle import admission
 from durable_jobs.maintenance import timers
@@ -94,7 +94,7 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}{suffix}"[:255]
 
 
-@apart
+@isolate
 def drain_queue(
     queue: str,
     *,
@@ -244,7 +244,7 @@ def _isolate_crash_suspect(claimed: list[Run]) -> list[Run]:
 def _advance_all(batch: ClaimedBatch) -> None:
     with background_thread().batches.watching(batch):
         while (run := batch.next()) is not None:
-            if shutdown.requested() or time_limits.near():
+            if shutdown.requested() or time_limits.nearly_over():
                 release_batch([run, *batch.take_rest()])
                 return
             item_errors.guarded(

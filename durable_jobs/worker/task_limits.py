@@ -36,7 +36,7 @@ def _save_worker_limits(instance: Any = None, **kwargs: Any) -> None:
 @contextmanager
 def respected() -> Iterator[None]:
     """Release runs inside the block before this task's limit is near."""
-    with _signal_in_bodies_only(), time_limits.limited(shortest()):
+    with _signal_in_bodies_only(), time_limits.task_limit(shortest()):
         yield
 
 
@@ -68,4 +68,4 @@ def _signal_in_bodies_only() -> Iterator[None]:
 
 
 def _on_soft_limit(*args: object) -> None:
-    time_limits.strike(SoftTimeLimitExceeded)
+    time_limits.limit_reached(SoftTimeLimitExceeded)

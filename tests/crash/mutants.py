@@ -106,7 +106,7 @@ def commit_is_the_bodys() -> None:
 
     from durable_jobs.engine.steps import run
 
-    _put(run, "own_writes", nullcontext)
+    _put(run, "engine_writes", nullcontext)
 
 
 def ended_twice() -> None:

@@ -210,5 +210,5 @@ def test_shortest_limit_counts(monkeypatch):
     Task.request.timelimit = [None, 5]
     assert task_limits.shortest() == 5
     with task_limits.respected():
-        assert not time_limits.near()
-    assert time_limits._hand_on_at.get() == math.inf
+        assert not time_limits.nearly_over()
+    assert time_limits._requeue_at.get() == math.inf

@@ -88,7 +88,7 @@ def test_records_of_a_discarded_branch_are_not_written(
     loser = Scope(concurrent=True)
     branches.begin("a")
     branches.begin("b", loser)
-    loser.dropped = True
+    loser.discarded = True
     branches.serve()
     assert store.writes == [["a"]]
     assert isinstance(branches.errors["b"], BranchDiscarded)

@@ -82,7 +82,7 @@ class BranchCounter:
         """Let no branch that has not ended write anything more."""
         for index, scope in self.scopes.items():
             if index not in self.ended:
-                scope.dropped = True
+                scope.discarded = True
 
     def verdict(self, step: StepCall) -> StepRecord:
         """Return the record of what the branches decided."""

@@ -11,7 +11,7 @@ from durable_jobs import clock
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
-from durable_jobs.engine.effects import Plan, StepCall, answer
+from durable_jobs.engine.effects import Plan, StepCall, result_of
 from durable_jobs.engine.errors import describe
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import send_event as event_sender
@@ -87,7 +87,7 @@ def _invoke_once(
         step.state.recorder.waited = True
         raise Suspend
     step.state.go_on()
-    return answer(memo)
+    return result_of(memo)
 
 
 def _joined(parent: uuid.UUID, run: Run, memo: StepRecord) -> StepRecord:
@@ -165,7 +165,7 @@ def _recorded(step: StepCall, effect: Callable[[], StepRecord]) -> Any:
     memo = step.state.recorder.record_with(effect)
     failpoint("step.after", step.name)
     step.state.go_on()
-    return answer(memo)
+    return result_of(memo)
 
 
 def _completed(step: StepCall, value: Any, started: Any) -> StepRecord:

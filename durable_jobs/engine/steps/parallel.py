@@ -94,10 +94,10 @@ def _begun(
     )
     if not_due(inner):
         return None
-    inner.keep_lines(started)
+    inner.capture_logs(started)
     call = tally.calls[index]
     if isinstance(call, functools.partial):  # as the items of a map are
-        inner.given(call.args, call.keywords)
+        inner.set_input(call.args, call.keywords)
     if inner.memo is None:
         inner.memo = inner.memo_as(StepStatus.RUNNING, started_at=started)
         state.recorder.defer(inner.memo)

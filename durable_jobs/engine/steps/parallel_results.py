@@ -13,7 +13,7 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.completion import First
 from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.engine.effects import StepCall
-from durable_jobs.engine.effects import answer as plain
+from durable_jobs.engine.effects import result_of as plain
 from durable_jobs.engine.errors import rebuild
 from durable_jobs.engine.steps.branch_counter import ENDS
 from durable_jobs.statuses import StepStatus

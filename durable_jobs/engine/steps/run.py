@@ -15,7 +15,7 @@ from durable_jobs.engine.awaitables import awaitable_error
 from durable_jobs.engine.body_calls import stub_or_body
 from durable_jobs.engine.effects import BodyOutcome, CallBody, Plan, StepCall
 from durable_jobs.engine.retries import give_up, not_due, schedule, settle
-from durable_jobs.engine.suspend import BranchDiscarded, Suspend, own_writes
+from durable_jobs.engine.suspend import BranchDiscarded, Suspend, engine_writes
 from durable_jobs.engine.time_limits import interruptible
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.failpoints import failpoint
@@ -33,8 +33,8 @@ def run(step: StepCall, operation: ops.RunStep) -> Plan:
     if not_due(step):
         raise Suspend
     started = clock.now()
-    step.given(operation.args, operation.kwargs)
-    step.keep_lines(started)
+    step.set_input(operation.args, operation.kwargs)
+    step.capture_logs(started)
     if operation.at_most_once:
         yield from _mark_started(step, operation)
     failpoint("step.before", operation.id)
@@ -81,8 +81,8 @@ def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
     if not_due(step):
         raise Suspend
     started = clock.now()
-    step.given(operation.args, operation.kwargs)
-    step.keep_lines(started)
+    step.set_input(operation.args, operation.kwargs)
+    step.capture_logs(started)
     failpoint("step.before", operation.id)
     blank = step.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
     outcome: BodyOutcome = yield CallBody(
@@ -113,14 +113,14 @@ def _together(
     fails around the body, be it in the commit itself, is no failure of the body: only
     the next attempt can tell what was committed.
     """
-    with own_writes():
+    with engine_writes():
         with transaction.atomic(using=db.alias()):
             status = steps.fence(step.state.lease)
             failpoint("record.locked")
             if not step.scope.alive:
                 raise BranchDiscarded  # who holds the lock sees what the others decided
             text = _called(step, operation)
-            logs = step.logged()
+            logs = step.take_logs()
             memo = blank.but(output=text, error=None, logs=logs, ended_at=clock.now())
             steps.write(step.state.run.pk, [memo])
             failpoint("record.written", operation.id)

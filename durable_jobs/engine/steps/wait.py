@@ -24,7 +24,7 @@ from durable_jobs.definitions.wait_alternatives import (
     SignalWait,
 )
 from durable_jobs.engine.effects import Plan, StepCall
-from durable_jobs.engine.effects import answer as plain
+from durable_jobs.engine.effects import result_of as plain
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import model_waits, send_signal, wait_matches
 from durable_jobs.events.model_changes import concrete

@@ -9,7 +9,7 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.callbacks import Callback
 from durable_jobs.durations import format_duration
-from durable_jobs.engine.effects import CallBody, Plan, StepCall, answer
+from durable_jobs.engine.effects import CallBody, Plan, StepCall, result_of
 from durable_jobs.engine.retries import record_of, schedule, told
 from durable_jobs.engine.steps.invoke import timeout_wait
 from durable_jobs.engine.suspend import Suspend
@@ -41,7 +41,7 @@ def wait(step: StepCall, operation: ops.WaitForCallback) -> Plan:
         yield from _submit(step, operation)
     failpoint("step.body", operation.id)
     memo = step.memo_as(
-        StepStatus.WAITING, detail=SUBMITTED, logs=step.logged(), due_at=None
+        StepStatus.WAITING, detail=SUBMITTED, logs=step.take_logs(), due_at=None
     )
     yield from step.write(memo)
     failpoint("step.after", operation.id)
@@ -52,7 +52,7 @@ def _submit(step: StepCall, operation: ops.WaitForCallback) -> Plan:
     assert operation.submit is not None, "the caller has looked"
     memo = step.memo
     started = clock.now()
-    step.keep_lines(started)
+    step.capture_logs(started)
     token = callbacks.token(step.state.run.pk, step.key)
     outcome = yield CallBody(
         fn=operation.submit,
@@ -71,13 +71,13 @@ def _submit(step: StepCall, operation: ops.WaitForCallback) -> Plan:
     failed = step.memo_as(
         StepStatus.FAILED,
         error=record,
-        logs=step.logged(),
+        logs=step.take_logs(),
         due_at=None,
         ended_at=clock.now(),
     )
     step.state.recorder.record_with(lambda: failed, drop_waits=True)
     told(step, record, outcome.error)
-    answer(failed)
+    result_of(failed)
 
 
 def _url(token: str) -> str | None:

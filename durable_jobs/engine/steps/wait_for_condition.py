@@ -33,7 +33,7 @@ def wait(step: StepCall, operation: ops.WaitForCondition) -> Plan:
         raise Suspend
     asked = _Asked.of(operation, memo)
     started = memo.started_at if memo is not None else clock.now()
-    step.keep_lines(clock.now(), asked.errors)
+    step.capture_logs(clock.now(), asked.errors)
     failpoint("step.before", operation.id)
     outcome = yield CallBody(
         fn=operation.check,
@@ -121,7 +121,7 @@ def _park(
         StepStatus.WAITING,
         attempt=asked.attempts,
         detail=detail,
-        logs=step.logged(),
+        logs=step.take_logs(),
         due_at=due,
         started_at=started,
     )
@@ -154,7 +154,7 @@ def _failed(
         told(step, record_of(error), error, number=asked.errors)
         raise raised
     record, number, ended = record_of(error), asked.errors, clock.now()
-    logs = step.logged()
+    logs = step.take_logs()
     asked.errors += 1
 
     def along() -> None:
@@ -171,7 +171,7 @@ def _end(step: StepCall, value: Any, started: datetime | None) -> Any:
         StepStatus.COMPLETED,
         output=text,
         error=None,
-        logs=step.logged(),
+        logs=step.take_logs(),
         due_at=None,
         started_at=started,
         ended_at=clock.now(),
@@ -190,7 +190,7 @@ def _fail(
     memo = step.memo_as(
         StepStatus.FAILED,
         error=record,
-        logs=step.logged(),
+        logs=step.take_logs(),
         due_at=None,
         started_at=started,
         ended_at=clock.now(),
