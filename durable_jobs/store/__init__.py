@@ -1,8 +1,8 @@
-"""The only writers of state: one module a noun, one short transaction an action.
+"""The only writers of state: one module per table, one short transaction per change.
 
-Locks are taken in one order, so that no two actions can wait for each other: parent
-run, run, its children by id; then steps, then waits. Whoever holds a run's row lock
-decides about its steps and waits.
+Every transaction locks rows in the same order, so that transactions cannot deadlock:
+first the parent run, then the run, then its children by id, then steps, then waits.
+The row lock of a run protects its steps and waits.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Runs whose end other runs than their parent wait for.
+"""Runs that other runs wait for, besides their parent.
 
-A step that invokes a function under a key that a run holds waits for that run. It marks
-the run as awaited under the run's lock, so either the mark comes before the end, which
-then makes the waits due, or the end is there to be read. The sweep of timers ends the
-waits. Each is also due now and then, in case a worker with older code ended the run.
+If a step invokes a function with an idempotency key that a run already has, the step
+waits for that run. It marks the run as awaited under the run's lock. If the mark comes
+first, the end of the run makes the waits due. If the end comes first, the step sees the
+ended run. The sweep of timers ends the waits. Each wait is also due from time to time,
+in case a worker with an older release ended the run.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from durable_jobs.store import db
 
 
 def mark(run_id: uuid.UUID) -> bool:
-    """Have the end of a run announced; return whether the run is live.
+    """Mark a run as awaited; return whether the run is live.
 
-    Lock its row until the caller's transaction ends.
+    The row is locked until the caller's transaction ends.
     """
     live = db.rows(Run).filter(pk=run_id, status__in=sorted(LIVE))
     return bool(live.update(awaited=True))
 
 
 def announce(run_id: uuid.UUID) -> None:
-    """Make the waits for a run that has ended due, inside its transaction."""
+    """Make the waits for an ended run due, in the transaction that ends it."""
     _waits([run_id]).update(due_at=clock.now())
 
 
 def next_check(since: datetime) -> datetime:
-    """Return when a wait of that age looks at its run again, unannounced."""
+    """Return when a wait that began at ``since`` must check its run again."""
     now = clock.now()
     return now + max(settings.LEASE_DURATION, now - since)
 
@@ -48,7 +49,7 @@ def queues(run_id: uuid.UUID) -> set[str]:
 
 
 def waits_for(run_id: uuid.UUID, other: uuid.UUID) -> bool:
-    """Return whether ``run_id`` is ``other``, or waits for its end through others."""
+    """Return whether ``run_id`` is ``other``, or waits for it directly or not."""
     seen = {other}
     level = {other}
     while level and run_id not in level:

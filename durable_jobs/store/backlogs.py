@@ -1,4 +1,4 @@
-"""Backlogs: where queued runs stand in line, and how they move."""
+"""Backlogs: the queues of runs behind the same limits and keys."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from durable_jobs.store import db, exists_probe, limits, pauses
 
 
 def waiting(backlog: int | Iterable[int]) -> QuerySet[Run]:
-    """Return the queued runs of backlogs, in line."""
+    """Return the queued runs of backlogs in order."""
     rows = db.rows(Run).filter(status=RunStatus.QUEUED, backlog__isnull=False)
-    if isinstance(backlog, int):  # an index gives these in order, and no others
+    if isinstance(backlog, int):  # an index returns exactly these rows in order
         return rows.filter(backlog=backlog).order_by("run_order", "id")
     return rows.filter(backlog__in=list(backlog)).order_by("run_order", "id")
 
 
 def awaiting_admission(functions: Iterable[str], now: datetime) -> QuerySet[Run]:
-    """Return queued runs that no admission has looked at, in the order of arrival.
+    """Return queued runs that wait for admission and are due, in order of arrival.
 
-    Of the functions that this process knows, and whose time has come by ``now``.
+    ``functions`` are the functions that this process has.
     """
     rows = db.rows(Run).filter(
         status=RunStatus.QUEUED,
@@ -38,7 +38,7 @@ def awaiting_admission(functions: Iterable[str], now: datetime) -> QuerySet[Run]
 
 
 def ensure(wanted: Iterable[Backlog]) -> dict[str, Backlog]:
-    """Return the rows of backlogs by name; those that are new are written."""
+    """Return the rows of backlogs by name; create the missing rows."""
     by_name = {backlog.name: backlog for backlog in wanted}
     rows = db.rows(Backlog).filter(name__in=list(by_name))
     found = {backlog.name: backlog for backlog in rows}
@@ -50,32 +50,32 @@ def ensure(wanted: Iterable[Backlog]) -> dict[str, Backlog]:
 
 
 def get_or_create(backlog: Backlog) -> Backlog:
-    """Return the row of a backlog, which somebody else may be making too."""
+    """Return the row of a backlog, which another process may create concurrently."""
     rows = db.rows(Backlog)
     rows.bulk_create([backlog], ignore_conflicts=True)
     return rows.get(name=backlog.name)
 
 
 def assign(runs: Sequence[Run]) -> None:
-    """Write the backlogs of locked runs, and let the backlogs that were empty try."""
+    """Write the backlogs of locked runs, and activate the backlogs that were empty."""
     if not runs:
         return
-    places = {(run.backlog, run.requeue_to) for run in runs}
+    values = {(run.backlog, run.requeue_to) for run in runs}
     rows = db.rows(Run)
-    if len(places) == 1:
-        [(backlog, entry)] = places
+    if len(values) == 1:
+        [(backlog, requeue_to)] = values
         chosen = rows.filter(pk__in=[run.pk for run in runs])
-        chosen.update(backlog=backlog, requeue_to=entry)
+        chosen.update(backlog=backlog, requeue_to=requeue_to)
     else:
         rows.bulk_update(runs, ["backlog", "requeue_to"])
     empty = db.rows(Backlog).filter(
-        pk__in={backlog for backlog, _ in places}, active=False, blocked_on__isnull=True
+        pk__in={backlog for backlog, _ in values}, active=False, blocked_on__isnull=True
     )
     empty.update(active=True, eligible_at=clock.now())
 
 
 def eligible(functions: Iterable[str], now: datetime) -> QuerySet[Backlog]:
-    """Return the backlogs of functions whose turn has come, of queues not paused."""
+    """Return the active backlogs of functions that are due, without paused queues."""
     rows = db.rows(Backlog).filter(
         active=True, eligible_at__lte=now, function__in=list(functions)
     )
@@ -85,7 +85,10 @@ def eligible(functions: Iterable[str], now: datetime) -> QuerySet[Backlog]:
 def active(
     queue: str, functions: Iterable[str], limit: int, *, leaving: Iterable[int] = ()
 ) -> list[Backlog]:
-    """Return backlogs of a queue whose turn has come, in turn."""
+    """Return up to ``limit`` due backlogs of a queue, in round-robin order.
+
+    Exclude the ids in ``leaving``.
+    """
     rows = db.rows(Backlog).filter(
         queue=queue,
         active=True,
@@ -97,14 +100,14 @@ def active(
 
 
 def eligible_queues(functions: Iterable[str]) -> set[str]:
-    """Return the queues that have a backlog whose turn has come.
+    """Return the queues that have a due backlog.
 
-    One look into the index for each queue, however many backlogs it has.
+    Each queue costs one index lookup, however many backlogs it has.
     """
     return set(exists_probe.walk(_probe, [clock.now()], tuple(functions)))
 
 
-def _questions(
+def _make_queries(
     now: datetime, queue: str, functions: Iterable[str]
 ) -> exists_probe.Queries:
     others = db.rows(Backlog).filter(active=True, queue__gt=queue)
@@ -114,20 +117,20 @@ def _questions(
     }
 
 
-_probe = exists_probe.Probe(_questions)
+_probe = exists_probe.Probe(_make_queries)
 
 
 def next_eligible_at() -> datetime | None:
-    """Return the earliest turn of a backlog that is still to come."""
+    """Return the earliest future ``eligible_at`` of an active backlog."""
     rows = db.rows(Backlog).filter(active=True, eligible_at__gt=clock.now())
     return rows.order_by("eligible_at").values_list("eligible_at", flat=True).first()
 
 
 def unblock(limit_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
-    """Let backlogs that wait for a limit try again, the first in turn first."""
+    """Activate up to ``count`` backlogs that wait for a limit; return their number."""
     rows = db.rows(Backlog).filter(blocked_on_id=limit_id)
     rows = rows.exclude(pk__in=list(leaving))
-    # One that cannot go on would keep the room from the others.
+    # A backlog of a paused queue would take the free slot and not use it.
     rows = rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
     first = list(
         rows.order_by("eligible_at", "promoted_count").values_list("pk", flat=True)[
@@ -143,7 +146,7 @@ def unblock(limit_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
 def blocked_on(
     limit_id: int, functions: Iterable[str], *, leaving: Iterable[int]
 ) -> list[Backlog]:
-    """Return the first backlog of each function that waits for a limit, in turn."""
+    """Return the first backlog of each function that waits for a limit, in order."""
     rows = db.rows(Backlog).filter(blocked_on_id=limit_id)
     rows = rows.exclude(pk__in=list(leaving)).order_by("eligible_at", "promoted_count")
     first = [rows.filter(function=one).first() for one in functions]
@@ -154,27 +157,28 @@ def blocked_on(
 
 
 def first_runs(backlog: Backlog, limit: int) -> tuple[list[Run], bool]:
-    """Return the first runs in line in a backlog; tell whether there may be others.
+    """Lock the first runs of a backlog; return them and whether there may be more.
 
-    Those that somebody is just changing are passed over, and may be.
+    Runs that another transaction has locked are skipped, and count as more.
     """
-    line = waiting(backlog.pk).only("id", "backlog")
-    found = list(locked(line)[:limit])
+    rows = waiting(backlog.pk).only("id", "backlog")
+    found = list(locked(rows)[:limit])
     if len(found) == limit:
         return found, True
-    return found, line.exclude(pk__in=[run.pk for run in found]).exists()
+    return found, rows.exclude(pk__in=[run.pk for run in found]).exists()
 
 
 def blocking_limits(limit_ids: Iterable[int]) -> set[int]:
-    """Return those of some limits that a backlog waits for."""
+    """Return those of the limits that a backlog waits for."""
     rows = db.rows(Backlog).filter(blocked_on__in=list(limit_ids))
     return set(rows.order_by().values_list("blocked_on", flat=True).distinct())
 
 
 def first_run(backlog: Backlog) -> tuple[Run | None, bool]:
-    """Return the first run in line where the order is strict; tell if there is one.
+    """Lock the first run of a strictly ordered backlog; return whether there is one.
 
-    None, while somebody is just changing it: the next one may not go before it.
+    Return ``(None, True)`` while another transaction has locked the first run, because
+    the next run must not overtake it.
     """
     rows = waiting(backlog.pk).only("id", "backlog", "flow")
     first = rows.first()
@@ -184,39 +188,39 @@ def first_run(backlog: Backlog) -> tuple[Run | None, bool]:
 
 
 def locked(rows: QuerySet[Run]) -> QuerySet[Run]:
-    """Return rows under a lock, without those that somebody else has.
+    """Return rows with a lock, without the rows that are locked already.
 
-    Whoever ends a run holds its parent's row and waits for its own: an admission that
-    waited for rows would deadlock with that.
+    Waiting could deadlock: a transaction that ends a run holds the lock of the parent
+    while it waits for the lock of the run.
     """
     if not db.lockable():
         return rows
     return rows.select_for_update(skip_locked=True, no_key=True)
 
 
-def promote(run_ids: Sequence[uuid.UUID], entry: int | None) -> None:
-    """Let queued runs be claimed; ``entry`` is where they stand when queued again."""
+def promote(run_ids: Sequence[uuid.UUID], requeue_to: int | None) -> None:
+    """Move queued runs from their backlogs to ready, and set their ``requeue_to``."""
     if run_ids:
         rows = db.rows(Run).filter(pk__in=list(run_ids), status=RunStatus.QUEUED)
-        rows.update(backlog=None, requeue_to=entry)
+        rows.update(backlog=None, requeue_to=requeue_to)
 
 
 def write(changed: Sequence[Backlog]) -> None:
-    """Write where backlogs stand after a round."""
+    """Write the state of backlogs after a round."""
     if changed:
         fields = ["active", "eligible_at", "promoted_count", "blocked_on"]
         db.rows(Backlog).bulk_update(changed, fields)
 
 
 def not_admitted() -> Q:
-    """Return the condition of runs that no admission has put in line or let through."""
+    """Return the condition of runs that are neither in a backlog nor promoted."""
     return Q(backlog__in=AdmissionState.values) | Q(
         backlog__isnull=True, flow__isnull=True
     )
 
 
 def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
-    """End queued runs that are not to start and that nobody invoked; return them."""
+    """End queued runs as skipped, without resolving a parent; return them."""
     rows = db.rows(Run).filter(
         not_admitted(), pk__in=list(run_ids), status=RunStatus.QUEUED
     )
@@ -231,10 +235,10 @@ def skip(run_ids: Sequence[uuid.UUID], reason: str) -> list[Run]:
 
 
 def has_executed(run: Run) -> bool:
-    """Tell whether an attempt of a run that was just claimed has come to its end.
+    """Return whether an earlier attempt of a claimed run ended without a crash.
 
-    That forgives the crashes before it. A run that lost its worker each time has begun
-    nothing that others would have to wait for.
+    The end of an attempt resets ``crash_count``. If every attempt crashed, the run
+    counts as new for its limits.
     """
     return run.claim_count > run.crash_count
 
@@ -242,22 +246,22 @@ def has_executed(run: Run) -> bool:
 def requeue_claimed(
     claimed: Sequence[Run], flows: Mapping[uuid.UUID, dict[str, Any]]
 ) -> None:
-    """Put claimed runs in line that nobody has begun to execute, with these keys.
+    """Return claimed runs that have not started to admission, with new keys.
 
-    What they hold for limits that they have passed is released: they pass all again.
+    Their slots are released, because the admission checks all limits again.
     """
     with db.atomic():
         for run in claimed:
             held = db.rows(Run).filter(
                 pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING
             )
-            again = has_executed(run)
-            entry = AdmissionState.RESUMED if again else AdmissionState.REQUEUED
+            resumed = has_executed(run)
+            state = AdmissionState.RESUMED if resumed else AdmissionState.REQUEUED
             done = held.update(
                 status=RunStatus.QUEUED,
                 flow=flows[run.pk],
-                backlog=entry,
-                requeue_to=entry,
+                backlog=state,
+                requeue_to=state,
                 lease_token=None,
                 lease_until=None,
                 crash_count=F("crash_count") - 1,
@@ -265,29 +269,32 @@ def requeue_claimed(
                 started_at=run.started_at if run.claim_count > 1 else None,
             )
             if done:
-                limits.release([run.pk], steps_only=again)
+                limits.release([run.pk], steps_only=resumed)
 
 
 def requeue_promoted(rows: QuerySet[Run], limit: int) -> int:
-    """Put runs that were let through and not begun back in line, without slots."""
+    """Return promoted runs without a claim to admission; return their number.
+
+    Their slots are released.
+    """
     with db.atomic():
         chosen = list(locked(rows.only("pk", "started_at"))[:limit])
-        begun = [run.pk for run in chosen if run.started_at is not None]
-        fresh = [run.pk for run in chosen if run.started_at is None]
+        started = [run.pk for run in chosen if run.started_at is not None]
+        new = [run.pk for run in chosen if run.started_at is None]
         every = db.rows(Run)
-        every.filter(pk__in=begun).update(
+        every.filter(pk__in=started).update(
             backlog=AdmissionState.RESUMED, requeue_to=AdmissionState.RESUMED
         )
-        every.filter(pk__in=fresh).update(
+        every.filter(pk__in=new).update(
             backlog=AdmissionState.REQUEUED, requeue_to=AdmissionState.REQUEUED
         )
-        limits.release(begun, steps_only=True)
-        limits.release(fresh)
+        limits.release(started, steps_only=True)
+        limits.release(new)
     return len(chosen)
 
 
 def promoted_in(queue: str) -> QuerySet[Run]:
-    """Return the runs of a queue that were let through and that nobody has claimed."""
+    """Return the promoted runs of a queue that are not claimed."""
     return db.rows(Run).filter(
         status=RunStatus.QUEUED,
         backlog__isnull=True,
@@ -297,7 +304,7 @@ def promoted_in(queue: str) -> QuerySet[Run]:
 
 
 def promoted_unstarted(function: str) -> QuerySet[Run]:
-    """Return the runs of a function that were let through, and have not begun."""
+    """Return the promoted runs of a function that have never started."""
     return db.rows(Run).filter(
         status=RunStatus.QUEUED,
         backlog__isnull=True,
@@ -308,27 +315,30 @@ def promoted_unstarted(function: str) -> QuerySet[Run]:
 
 
 def runs_without_backlog() -> QuerySet[Run]:
-    """Return queued runs whose backlog is none."""
-    there = db.rows(Backlog).filter(pk=OuterRef("backlog"))
+    """Return queued runs whose backlog no longer exists."""
+    existing = db.rows(Backlog).filter(pk=OuterRef("backlog"))
     rows = db.rows(Run).filter(status=RunStatus.QUEUED, backlog__gt=0)
-    return rows.exclude(Exists(there))
+    return rows.exclude(Exists(existing))
 
 
 def make_eligible(rows: QuerySet[Backlog]) -> int:
-    """Let backlogs whose turn is to come try now; the lock is held."""
+    """Make active backlogs eligible now. The caller holds the admission lock."""
     now = clock.now()
     return rows.filter(active=True, eligible_at__gt=now).update(eligible_at=now)
 
 
 def activate(backlogs: QuerySet[Backlog]) -> int:
-    """Let backlogs that stand still try again."""
+    """Activate inactive backlogs; return their number."""
     return backlogs.filter(active=False).update(active=True, blocked_on=None)
 
 
 def set_aside_paused(
     function: str, backlog: Backlog, limit: int, before: datetime | None
 ) -> int:
-    """Take runs that have not begun out of the way of claims; count them."""
+    """Move ready runs of a paused function to a backlog, so that claims skip them.
+
+    Return the number of moved runs.
+    """
     rows = ready_unstarted(function).filter(queue=backlog.queue)
     if before is not None:
         rows = rows.filter(queued_at__lt=before)
@@ -340,19 +350,19 @@ def set_aside_paused(
 
 
 def ready_queues(function: str) -> list[str]:
-    """Return the queues in which runs of a function stand that have not begun."""
+    """Return the queues with ready runs of a function that have not started."""
     rows = ready_unstarted(function).order_by("queue").values_list("queue", flat=True)
     found: list[str] = []
-    # From queue to queue in the index, not from run to run.
+    # One index lookup per queue, not per run.
     while queue := rows.filter(queue__gt=found[-1] if found else "").first():
         found.append(queue)
     return found
 
 
 def ready_unstarted(function: str) -> QuerySet[Run]:
-    """Return the runs of a function that may be claimed and have not begun.
+    """Return the ready runs of a function without flow control that have not started.
 
-    Not those that were let through limits: they have slots, and are few.
+    Promoted runs are excluded: they hold slots, and are few.
     """
     return db.rows(Run).filter(
         status=RunStatus.QUEUED,
@@ -365,7 +375,7 @@ def ready_unstarted(function: str) -> QuerySet[Run]:
 
 
 def restore_paused(backlog: Backlog, limit: int) -> int:
-    """Let up to ``limit`` runs of a backlog be claimed again, the first ones first."""
+    """Move up to ``limit`` set-aside runs of a backlog back to ready, in order."""
     rows = waiting(backlog.pk).filter(requeue_to__isnull=True)
     with db.atomic():
         chosen = list(locked(rows).values_list("pk", flat=True)[:limit])
@@ -374,11 +384,11 @@ def restore_paused(backlog: Backlog, limit: int) -> int:
 
 
 def put_off(backlog: int, until: datetime) -> None:
-    """Let a backlog have its next turn later."""
+    """Set a later ``eligible_at``."""
     db.rows(Backlog).filter(pk=backlog).update(eligible_at=until)
 
 
 def put_off_run(run_id: uuid.UUID, until: datetime) -> None:
-    """Let a run that has arrived be looked at later."""
+    """Delay the admission of a run."""
     rows = db.rows(Run).filter(pk=run_id, status=RunStatus.QUEUED, backlog__lt=0)
     rows.update(due_at=until)

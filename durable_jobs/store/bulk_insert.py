@@ -1,8 +1,8 @@
-"""Inserting rows, without Django's preparing them value by value.
+"""Insert rows without Django's per-value preparation.
 
-A model has some twenty columns, nearly all of which hold what the driver takes as it
-is. On PostgreSQL a single row is one prepared statement, and several are one COPY; the
-portable twin is Django's own.
+A model has about twenty columns, and the driver accepts nearly all their values
+unchanged. On PostgreSQL, one row is one prepared statement, and several rows are one
+COPY. Other databases use Django's insert.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from durable_jobs.store.postgres import prepared
 
 
 def insert(model: type[Model], rows: Sequence[Model]) -> None:
-    """Insert rows, all or none. A key that the database gives is not read back."""
+    """Insert all rows or none. Keys that the database generates are not read back."""
     if not rows:
         return
     if not prepared.allowed(db.connection()):
@@ -47,7 +47,7 @@ def _copy(table: _Table, values: Sequence[Sequence[Any]]) -> None:
     with (
         connection.cursor() as cursor,
         connection.wrap_database_errors,
-        # Django's cursor passes on what it does not know.
+        # Django's cursor delegates unknown attributes to the driver's cursor.
         cursor.copy(table.copy) as copy,
     ):
         for row in values:
@@ -55,7 +55,7 @@ def _copy(table: _Table, values: Sequence[Sequence[Any]]) -> None:
 
 
 def _portably(model: type[Model], rows: Sequence[Model]) -> None:
-    """Insert as Django does. ``bulk_create`` opens a transaction: not for one row."""
+    """Insert with Django. One row avoids the transaction that ``bulk_create`` opens."""
     manager = model._default_manager.using(db.alias())
     if len(rows) != 1:
         manager.bulk_create(rows, batch_size=1000)
@@ -67,44 +67,44 @@ def _portably(model: type[Model], rows: Sequence[Model]) -> None:
 
 
 def _given(field: models.Field[Any, Any]) -> bool:
-    """Tell whether a row comes with a value for a field."""
+    """Return whether the field is set by the caller and not by the database."""
     return not isinstance(field, models.AutoField | models.BigAutoField)
 
 
 class _Table:
-    """How rows of a model are written."""
+    """The statements that insert rows of a model, and the conversion of values."""
 
     def __init__(self, model: type[Model]) -> None:
         connection = db.connection()
         fields = [field for field in model._meta.concrete_fields if _given(field)]
-        self._columns = [(field.attname, *_passing(field)) for field in fields]
-        # Without its length: a cast would cut what is too long.
+        self._columns = [(field.attname, *_conversion(field)) for field in fields]
+        # Without the length, because a cast would truncate long values.
         types = [str(field.db_type(connection)).partition("(")[0] for field in fields]
         names = ", ".join(f'"{field.column}"' for field in fields)
-        places = ", ".join(f"%s::{kind}" for kind in types)
+        placeholders = ", ".join(f"%s::{kind}" for kind in types)
         table = model._meta.db_table
-        self.insert = f"INSERT INTO {table} ({names}) VALUES ({places}) "  # noqa: S608  # names of our own models, no values
+        self.insert = f"INSERT INTO {table} ({names}) VALUES ({placeholders}) "  # noqa: S608  # names of our own models, no values
         self.copy = f"COPY {table} ({names}) FROM STDIN"
 
     @classmethod
     @functools.cache
     def of(cls, model: type[Model]) -> _Table:
-        """Return it for a model."""
+        """Return the cached table of a model."""
         return cls(model)
 
     def values(self, row: Model) -> list[Any]:
-        """Return a row's values as the driver takes them, in the order of columns."""
-        found = row.__dict__
+        """Return the values of a row for the driver, in the order of the columns."""
+        fields = row.__dict__
         return [
             value
-            if (value := found[name]) is None or type(value) in passing
+            if (value := fields[name]) is None or type(value) in unchanged
             else convert(value)
-            for name, passing, convert in self._columns
+            for name, unchanged, convert in self._columns
         ]
 
 
-#: What the driver writes as the database wants it, by the class of the field.
-_PASSING: dict[type[models.Field[Any, Any]], type] = {
+#: Types that the driver writes unchanged, by the class of the field.
+_UNCHANGED: dict[type[models.Field[Any, Any]], type] = {
     models.UUIDField: uuid.UUID,
     models.DateTimeField: datetime,
     models.BooleanField: bool,
@@ -114,13 +114,13 @@ _PASSING: dict[type[models.Field[Any, Any]], type] = {
 }
 
 
-def _passing(
+def _conversion(
     field: models.Field[Any, Any],
 ) -> tuple[frozenset[type], Callable[[Any], Any]]:
-    """Return which values of a field pass as they are, and what makes the others so."""
+    """Return the types that need no conversion, and the conversion of other types."""
     if isinstance(field, models.ForeignKey):
         field = field.target_field
-    kinds = {kind for known, kind in _PASSING.items() if isinstance(field, known)}
+    kinds = {kind for known, kind in _UNCHANGED.items() if isinstance(field, known)}
 
     def convert(value: Any) -> Any:
         if isinstance(value, EncodedJSON):

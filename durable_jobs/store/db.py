@@ -29,57 +29,58 @@ def rows(model: type[Row]) -> QuerySet[Row]:
 
 
 def connection() -> BaseDatabaseWrapper:
-    """Return this thread's connection to it."""
+    """Return this thread's connection to the database that holds the runs."""
     return connections[alias()]
 
 
 def is_postgres() -> bool:
-    """Tell whether PostgreSQL's own statements may be used."""
+    """Return whether the database is PostgreSQL."""
     return connection().vendor == "postgresql"
 
 
 def atomic() -> Any:
-    """Return a transaction on it, a savepoint inside another one."""
+    """Return a transaction, or a savepoint inside an open transaction."""
     return transaction.atomic(using=alias())
 
 
 def join_atomic() -> Any:
-    """Return a transaction on it that becomes part of the caller's, if there is one.
+    """Return a transaction that joins the caller's open transaction, if there is one.
 
-    For what hosts call inside their own: no statement more than the work itself.
+    It has no savepoint, so that calls inside your project's transactions send no extra
+    statements.
     """
     return transaction.atomic(using=alias(), savepoint=False)
 
 
 class AfterCommit:
-    """Something to be done once the caller's transaction has committed.
+    """A callback that runs after the caller's transaction has committed.
 
-    In a test's transaction, which never does, the kit does it.
+    The transaction of a test never commits, so the test kit runs the callback.
     """
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
-        # What Django says of one that fails.
+        # Django logs this name if the callback fails.
         self.__qualname__ = type(self).__qualname__
         self.done = False
 
     def __call__(self) -> None:
-        """Do it, once."""
+        """Call the work, only once."""
         if not self.done:
             self.done = True
             self._work()
 
 
 def after_commit(work: Callable[[], object]) -> None:
-    """Do something when the caller's transaction commits, at once outside of one."""
+    """Call ``work`` after the caller's transaction commits, or at once without one."""
     transaction.on_commit(AfterCommit(work), using=alias(), robust=True)
 
 
 def insert(row: Model) -> None:
-    """Insert a new row, for which Django's save signals are not sent.
+    """Insert a row without sending Django's save signals.
 
-    Receivers of all models of a project do not know ours, and an error in one of them
-    would undo the change. MySQL gives no key back this way: there they are sent.
+    An error in a receiver that your project connects to all models would undo the
+    change. MySQL returns no key from a bulk insert, so there the signals are sent.
     """
     manager = type(row)._base_manager.using(alias())
     if connection().features.can_return_rows_from_bulk_insert:
@@ -88,46 +89,46 @@ def insert(row: Model) -> None:
         row.save(using=alias(), force_insert=True)
 
 
-class _Made:
-    """Runs that the caller's transaction has made; kept in it until it ends."""
+class _CreatedRuns:
+    """The ids of runs that the open transaction has created."""
 
     def __init__(self, keys: frozenset[Any]) -> None:
         self.keys = keys
-        # What Django says of one that fails.
+        # Django logs this name if the callback fails.
         self.__qualname__ = type(self).__qualname__
 
     def __call__(self) -> None:
-        """Do nothing: it has committed."""
+        """Do nothing after the commit."""
 
 
 def record_created(keys: Iterable[Any]) -> None:
-    """Note runs that no worker sees before the caller's transaction commits."""
+    """Record runs that other connections see only after this transaction commits."""
     if connection().in_atomic_block:
-        transaction.on_commit(_Made(frozenset(keys)), using=alias(), robust=True)
+        transaction.on_commit(_CreatedRuns(frozenset(keys)), using=alias(), robust=True)
 
 
 def created_here(key: Any) -> bool:
-    """Return whether the transaction that is open here has made a run.
+    """Return whether the open transaction of this thread has created a run.
 
-    The transaction around a test does not count: the kit works inside it.
+    The transaction around a test does not count, because the test kit works inside it.
     """
     own = connection()
     blocks = [b for b in own.atomic_blocks if not getattr(b, "_from_testcase", False)]
     return bool(blocks) and any(
-        isinstance(work, _Made) and key in work.keys
+        isinstance(work, _CreatedRuns) and key in work.keys
         for _, work, *_ in own.run_on_commit
     )
 
 
 def lockable() -> bool:
-    """Tell whether rows can be locked and locked ones skipped."""
+    """Return whether the database can lock rows and skip locked rows."""
     return connection().features.has_select_for_update_skip_locked
 
 
 def is_outage(error: BaseException | None) -> bool:
     """Return whether an error means that the database is unreachable; log the outage.
 
-    Deadlocks, locks and full disks are no outage: the connection still works.
+    Deadlocks, lock timeouts and full disks are no outage: the connection still works.
     """
     if not isinstance(error, OperationalError | InterfaceError) or _usable():
         return False

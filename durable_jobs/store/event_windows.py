@@ -1,4 +1,4 @@
-"""Events that are gathered for one run, and the windows that they are gathered in."""
+"""Event windows, and the events that they buffer for one run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from durable_jobs.models import BufferedEvent, EventWindow
 from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.store import bulk_insert, db
 
-#: Events that one statement assigns. It compares each with half of the others.
+#: Events per statement. The cost of a statement grows with the square of this number.
 ASSIGNED = 250
 
 
 def insert(rows: Sequence[BufferedEvent]) -> None:
-    """Write events that have come, in the sender's transaction."""
+    """Insert events in the sender's transaction."""
     bulk_insert.insert(BufferedEvent, rows)
 
 
 def unassigned(now: datetime) -> QuerySet[BufferedEvent]:
-    """Return the events whose time has come and that are in no window yet."""
+    """Return the due events that are not assigned to a window."""
     rows = db.rows(BufferedEvent).filter(
         window__isnull=True, run__isnull=True, due_at__lte=now
     )
@@ -32,7 +32,7 @@ def unassigned(now: datetime) -> QuerySet[BufferedEvent]:
 
 
 def windows(names: Iterable[str]) -> tuple[dict[str, EventWindow], set[str]]:
-    """Lock open windows and return them by name; and those being closed just now."""
+    """Lock open windows; return them by name, and the names that are locked already."""
     rows = db.rows(EventWindow).filter(name__in=list(names))
     found = {row.name: row for row in _unlocked(rows.order_by("pk"))}
     every = set(rows.order_by().values_list("name", flat=True))
@@ -40,7 +40,7 @@ def windows(names: Iterable[str]) -> tuple[dict[str, EventWindow], set[str]]:
 
 
 def lock_due(name: str) -> list[EventWindow]:
-    """Lock a window that is due, unless somebody is about it just now."""
+    """Lock a due window by name, unless it is locked; return it in a list."""
     return list(_unlocked(due(clock.now()).filter(name=name)))
 
 
@@ -49,7 +49,7 @@ def _unlocked(rows: QuerySet[EventWindow]) -> QuerySet[EventWindow]:
 
 
 def write_windows(rows: Iterable[EventWindow]) -> None:
-    """Write windows, new and changed, which have their ids then."""
+    """Insert or update windows, and set their ids."""
     db.rows(EventWindow).bulk_create(
         rows,
         update_conflicts=True,
@@ -58,49 +58,49 @@ def write_windows(rows: Iterable[EventWindow]) -> None:
     )
 
 
-def assign(places: Mapping[int, int]) -> None:
-    """Put events in windows, by their ids."""
+def assign(window_of: Mapping[int, int]) -> None:
+    """Assign events to windows, given as event id to window id."""
     rows = db.rows(BufferedEvent)
-    chosen = rows.filter(pk__in=list(places))
-    windows = set(places.values())
+    chosen = rows.filter(pk__in=list(window_of))
+    windows = set(window_of.values())
     if len(windows) == 1:
         chosen.update(window=windows.pop())
     elif windows:
         events = [
-            BufferedEvent(pk=pk, window_id=window) for pk, window in places.items()
+            BufferedEvent(pk=pk, window_id=window) for pk, window in window_of.items()
         ]
         rows.bulk_update(events, ["window"], batch_size=ASSIGNED)
 
 
 def due(now: datetime) -> QuerySet[EventWindow]:
-    """Return the windows that are due, the earliest first."""
+    """Return the due windows, earliest first."""
     rows = db.rows(EventWindow).filter(due_at__lte=now)
     return rows.order_by("due_at", "id")
 
 
 def next_due() -> datetime | None:
-    """Return the earliest time at which a window or an event will be due."""
+    """Return the earliest future time at which a window or an event is due."""
     now = clock.now()
     windows = db.rows(EventWindow).filter(due_at__gt=now)
-    fresh = db.rows(BufferedEvent).filter(
+    events = db.rows(BufferedEvent).filter(
         window__isnull=True, run__isnull=True, due_at__gt=now
     )
     times = [
         windows.order_by("due_at").values_list("due_at", flat=True).first(),
-        fresh.order_by("due_at").values_list("due_at", flat=True).first(),
+        events.order_by("due_at").values_list("due_at", flat=True).first(),
     ]
     return min((time for time in times if time is not None), default=None)
 
 
 def events_in(window: EventWindow) -> list[BufferedEvent]:
-    """Return the events of a window as they came. Their data is JSON text."""
+    """Return the events of a window in order of arrival, with data as JSON text."""
     return _as_text(db.rows(BufferedEvent).filter(window=window))
 
 
 def keep_latest(window: EventWindow) -> list[BufferedEvent]:
-    """Return the event of a window with the latest ``ts``, and delete the others.
+    """Delete all events of a window except the one with the latest ``ts``.
 
-    An empty list where the window has none. Its data is JSON text.
+    Return that event in a list, with data as JSON text, or an empty list.
     """
     rows = db.rows(BufferedEvent).filter(window=window)
     last = rows.order_by("-ts", "-id").values_list("pk", flat=True).first()
@@ -111,12 +111,12 @@ def keep_latest(window: EventWindow) -> list[BufferedEvent]:
 
 
 def events_of_run(run_id: uuid.UUID) -> list[BufferedEvent]:
-    """Return the events of a run as they came. Their data is JSON text."""
+    """Return the events of a run in order of arrival, with data as JSON text."""
     return _as_text(db.rows(BufferedEvent).filter(run_id=run_id))
 
 
 def _as_text(rows: QuerySet[BufferedEvent]) -> list[BufferedEvent]:
-    # What the data refers to may be gone; whoever needs the values decodes it.
+    # The data may refer to deleted rows. The caller decodes it if needed.
     found: list[BufferedEvent] = []
     texts = rows.order_by("id").defer("data").annotate(text=Cast("data", TextField()))
     for row in texts:
@@ -126,13 +126,13 @@ def _as_text(rows: QuerySet[BufferedEvent]) -> list[BufferedEvent]:
 
 
 def assign_to_run(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
-    """Give events of a window to a run."""
+    """Move events from their window to a run."""
     rows = db.rows(BufferedEvent).filter(pk__in=[one.pk for one in events])
     rows.update(window=None, run_id=run_id)
 
 
 def copy(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
-    """Give copies of a run's events to another run."""
+    """Copy events to a run."""
     db.rows(BufferedEvent).bulk_create(
         BufferedEvent(
             function=one.function,
@@ -149,16 +149,16 @@ def copy(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
 
 
 def put_off(name: str, due_at: datetime) -> None:
-    """Let a window be due later."""
+    """Delay a window."""
     db.rows(EventWindow).filter(name=name).update(due_at=due_at)
 
 
 def put_off_event(pk: int, due_at: datetime) -> None:
-    """Let an event that is in no window be put in one later."""
+    """Delay the assignment of an event to a window."""
     rows = db.rows(BufferedEvent).filter(pk=pk, window__isnull=True)
     rows.update(due_at=due_at)
 
 
 def close(window: EventWindow) -> None:
-    """Delete a window whose events have gone to runs."""
+    """Delete a window whose events were moved to runs."""
     db.rows(EventWindow).filter(pk=window.pk)._raw_delete(db.alias())

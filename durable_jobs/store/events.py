@@ -1,4 +1,4 @@
-"""Events: written in the sender's transaction, offered to waits after it."""
+"""Events: inserted in the sender's transaction, and routed to waits after it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from durable_jobs.store import bulk_insert, db
 
 
 def insert(events: Sequence[Event]) -> None:
-    """Write new events, in one statement."""
+    """Insert new events in one statement."""
     bulk_insert.insert(Event, events)
 
 
 def insert_missing(events: Sequence[Event], since: datetime) -> dict[str, str]:
-    """Write events with ids of the sender's choosing.
+    """Insert events whose ids the sender has chosen.
 
-    One that was received before, after ``since``, stays as it is; an older one is
-    replaced, and offered to the waits again. Return the names of those that stay, by
-    id.
+    An event with the same id that was received after ``since`` is kept. An older one is
+    replaced and routed again. Return the names of the kept events by id.
     """
     stored = db.rows(Event)
     stored.bulk_create(events, ignore_conflicts=True)
@@ -52,19 +51,18 @@ def insert_missing(events: Sequence[Event], since: datetime) -> dict[str, str]:
 
 
 def unrouted(now: datetime) -> QuerySet[Event]:
-    """Return the events that are to be matched to the waits by now.
+    """Return the due events that are not routed yet.
 
-    One that has failed is left out until it is to be tried again.
+    An event whose routing failed is excluded until its next try.
     """
     rows = db.rows(Event).filter(pending=True, ts__lte=now)
     return rows.filter(Q(route_after__isnull=True) | Q(route_after__lte=now))
 
 
 def pending(limit: int, leaving: Iterable[str] = ()) -> list[Event]:
-    """Lock events that are to be matched to the waits, the earliest first.
+    """Lock up to ``limit`` unrouted events in the caller's transaction, earliest first.
 
-    Inside the caller's transaction; those that another router holds are passed over,
-    and those with names to be left.
+    Skip events that another router has locked, and events with a name in ``leaving``.
     """
     rows = unrouted(clock.now()).order_by("ts", "pk")
     if leaving:
@@ -75,9 +73,9 @@ def pending(limit: int, leaving: Iterable[str] = ()) -> list[Event]:
 
 
 def earliest_unrouted() -> datetime | None:
-    """Return when the earliest event happened that the router has still to look at.
+    """Return the time of the earliest event that the router has not tried yet.
 
-    An event that failed and is put off counts no more: it was offered to the others.
+    An event whose routing failed does not count.
     """
     rows = db.rows(Event).filter(
         pending=True, ts__lte=clock.now(), route_after__isnull=True
@@ -88,24 +86,24 @@ def earliest_unrouted() -> datetime | None:
 
 
 def happened_at(event: Event) -> datetime:
-    """Return when an event could be seen first."""
+    """Return the time from which an event counts: sent or received, the later one."""
     return max(event.ts, event.received_at)
 
 
 def save_routing(event_id: str, routing: dict[str, Any]) -> None:
-    """Note how far the router is with an event."""
+    """Record the progress of the router in an event."""
     rows = db.rows(Event).filter(pk=event_id)
     rows.update(routing=routing)
 
 
 def put_off(event: Event, until: datetime, routing: dict[str, Any]) -> None:
-    """Match an event later to the waits that are left."""
+    """Delay the routing of an event to the remaining waits."""
     rows = db.rows(Event).filter(pk=event.pk, pending=True)
     rows.update(route_after=until, routing=routing)
 
 
 def mark_routed(event_ids: Iterable[str]) -> None:
-    """Note that events were offered to the waits."""
+    """Record that events were routed."""
     rows = db.rows(Event).filter(pk__in=list(event_ids))
     rows.update(pending=False)
 
@@ -113,7 +111,7 @@ def mark_routed(event_ids: Iterable[str]) -> None:
 def received(
     name: str, since: datetime, exclude: Iterable[str], page: int = 1000
 ) -> Iterator[Event]:
-    """Give the events of a name that came since a moment, the earliest first."""
+    """Yield the events of a name received since a time, earliest first."""
     rows = (
         db.rows(Event)
         .filter(name=name, received_at__gte=since, ts__lte=clock.now())

@@ -1,8 +1,8 @@
-"""Limits, their slots, and the one lock under which runs are admitted.
+"""Limits, their slots, and the admission lock.
 
-Slots are taken under the lock alone, so that counting them is exact. They are released
-by whoever ends a run or lets it rest, without the lock: that only makes room, and the
-next admission sees it.
+Slots are acquired only under the lock, so that their count is exact. The end or the
+suspension of a run releases its slots without the lock. A release only frees slots, and
+the next admission counts them.
 """
 
 from __future__ import annotations
@@ -19,28 +19,30 @@ from durable_jobs import clock
 from durable_jobs.models import Limit, RateLimitHit, Run, Slot
 from durable_jobs.store import db
 
-#: The lock's number in the database's space of advisory locks: "durable" in letters.
+#: The number of the advisory lock: the letters "durable".
 LOCK = 0x64757261626C65
 _COMMITTED = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; "
 _LOCK = (
     "SELECT set_config('synchronous_commit', 'off', true), "
     f"pg_advisory_xact_lock({LOCK})"
 )
-NOTED_EVERY = timedelta(hours=1)
+#: How often ``used_at`` of a limit in use is updated.
+USED_AT_INTERVAL = timedelta(hours=1)
 
 
 def lock() -> None:
-    """Wait for the lock, which ends with the caller's transaction.
+    """Acquire the admission lock until the caller's transaction ends.
 
-    Losing a commit made under it loses nothing, so it need not wait for the disk.
+    A lost commit of an admission does no harm, so the commit does not wait for the
+    disk.
     """
     if db.is_postgres():
-        # A snapshot that is older than the lock would not see what others have taken.
+        # A snapshot older than the lock would miss slots that others have acquired.
         outermost = len(db.connection().atomic_blocks) == 1
         with db.connection().cursor() as cursor:
             cursor.execute(_COMMITTED + _LOCK if outermost else _LOCK)
         return
-    # The row is a lock and nothing else. On SQLite an update takes the whole database.
+    # This row is only a lock. On SQLite, an update locks the whole database.
     name = "admission"
     rows = db.rows(Limit).filter(name=name)
     if not rows.update(used_at=clock.now()):
@@ -51,14 +53,14 @@ def lock() -> None:
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """Hold the lock for a transaction: whoever writes backlogs or takes slots does."""
+    """Open a transaction with the admission lock, to write backlogs and slots."""
     with db.atomic():
         lock()
         yield
 
 
 def ensure(wanted: Iterable[Limit]) -> dict[str, Limit]:
-    """Return the rows of limits by name; those that are new are written."""
+    """Return the rows of limits by name; create the missing rows."""
     by_name = {limit_row.name: limit_row for limit_row in wanted}
     rows = db.rows(Limit).filter(name__in=list(by_name))
     found = {limit_row.name: limit_row for limit_row in rows}
@@ -70,7 +72,7 @@ def ensure(wanted: Iterable[Limit]) -> dict[str, Limit]:
     stale = [
         limit_row.pk
         for limit_row in found.values()
-        if limit_row.used_at < now - NOTED_EVERY
+        if limit_row.used_at < now - USED_AT_INTERVAL
     ]
     if stale:
         db.rows(Limit).filter(pk__in=stale).update(used_at=now)
@@ -78,7 +80,7 @@ def ensure(wanted: Iterable[Limit]) -> dict[str, Limit]:
 
 
 def count_held(limit_ids: Iterable[int]) -> Counter[int]:
-    """Count the slots that are held at limits."""
+    """Return the number of held slots of each limit."""
     rows = (
         _held()
         .filter(limit_id__in=list(limit_ids))
@@ -90,14 +92,14 @@ def count_held(limit_ids: Iterable[int]) -> Counter[int]:
 
 
 def holders(limit_id: int) -> QuerySet[Slot]:
-    """Return the slots that are held at a limit, the oldest first."""
+    """Return the held slots of a limit, oldest first."""
     return _held().filter(limit_id=limit_id).order_by("pk")
 
 
 def held_by(
     limit_ids: Iterable[int], run_ids: Iterable[uuid.UUID]
 ) -> set[tuple[int, uuid.UUID]]:
-    """Return which of some runs hold a slot at which of some limits."""
+    """Return ``(limit_id, run_id)`` for each slot that the runs hold at the limits."""
     rows = _held().filter(limit_id__in=list(limit_ids), run_id__in=list(run_ids))
     return set(rows.values_list("limit_id", "run_id"))
 
@@ -107,13 +109,13 @@ def _held() -> QuerySet[Slot]:
 
 
 def acquire(slots: Sequence[Slot]) -> None:
-    """Write slots, under the lock."""
+    """Insert slots. The caller holds the admission lock."""
     if slots:
         db.rows(Slot).bulk_create(slots)
 
 
 def release(run_ids: Iterable[uuid.UUID], *, steps_only: bool = False) -> int:
-    """Release the slots of runs: all, or with ``steps_only`` those of their steps."""
+    """Release the slots of runs, or with ``steps_only`` only those of their steps."""
     rows = _held().filter(run_id__in=list(run_ids))
     if steps_only:
         rows = rows.filter(steps=True)
@@ -121,19 +123,19 @@ def release(run_ids: Iterable[uuid.UUID], *, steps_only: bool = False) -> int:
 
 
 def release_held(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
-    """Release the slots of the steps of runs that are held under a lease."""
+    """Release the slots of the steps of runs under a lease."""
     held = db.rows(Run).filter(
         pk__in=list(run_ids), lease_token=token, requeue_to__isnull=False
     )
     if db.lockable():
-        # Whoever takes a run over waits until the slots that it had are released.
+        # A new claim of the run waits until its slots are released.
         held = held.select_for_update(no_key=True)
     chosen = list(held.order_by("pk").values_list("pk", flat=True))
     return release(chosen, steps_only=True) if chosen else 0
 
 
 def release_unheld(run_id: uuid.UUID) -> int:
-    """Release the slots of the steps of a run that nobody executes."""
+    """Release the slots of the steps of a run without a lease."""
     free = db.rows(Run).filter(
         pk=run_id, lease_token__isnull=True, requeue_to__isnull=False
     )
@@ -146,18 +148,18 @@ def release_slots(slot_ids: Iterable[int]) -> int:
 
 
 def any_released() -> Q:
-    """Return the condition of slots that were released and not yet collected."""
+    """Return the condition of released slots that are not deleted yet."""
     return Q(released_at__isnull=False)
 
 
 def released(limit_ids: Iterable[int]) -> list[Slot]:
-    """Return the released slots of limits that no admission has collected."""
+    """Return the released slots of limits that are not deleted yet."""
     rows = db.rows(Slot).filter(any_released())
     return list(rows.filter(limit_id__in=list(limit_ids)))
 
 
 def collect() -> Counter[int]:
-    """Delete released slots, under the lock; count them by limit."""
+    """Delete released slots under the lock; return their number by limit."""
     rows = db.rows(Slot).filter(any_released())
     found = list(rows.values_list("pk", "limit_id"))
     if found:
@@ -167,24 +169,24 @@ def collect() -> Counter[int]:
 
 
 def set_tats(tats: dict[int, datetime]) -> None:
-    """Move the theoretical arrival times of throttles."""
+    """Write the theoretical arrival times of throttles."""
     for pk, tat in tats.items():
         db.rows(Limit).filter(pk=pk).update(tat=tat)
 
 
-def set_error(name: str, trouble: str) -> None:
-    """Note why the limit of a limit is not known; empty when it is."""
+def set_error(name: str, error: str) -> None:
+    """Record the error of a dynamic limit's callable, or an empty string."""
     rows = db.rows(Limit).filter(name=name)
-    rows.exclude(error=trouble).update(error=trouble)
+    rows.exclude(error=error).update(error=error)
 
 
 def hits(limit_id: int, since: datetime, until: datetime) -> list[datetime]:
-    """Return the starts that a rate limit has let in between two moments, in order."""
+    """Return the times of the hits of a rate limit between two times, in order."""
     rows = db.rows(RateLimitHit).filter(limit_id=limit_id, at__gt=since, at__lt=until)
     return list(rows.order_by("at").values_list("at", flat=True))
 
 
 def record_hits(rows: Sequence[RateLimitHit]) -> None:
-    """Write starts that rate limits have let in."""
+    """Insert hits of rate limits."""
     if rows:
         db.rows(RateLimitHit).bulk_create(rows)

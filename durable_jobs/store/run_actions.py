@@ -1,4 +1,4 @@
-"""What people do to runs: pause, resume, redrive, copy and delete them."""
+"""Pause, resume, redrive, copy and delete runs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from durable_jobs.store.leases import Lease
 
 
 def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
-    """Let a live run start nothing more; tell whether this call did it.
+    """Pause a live run; return whether this call did it.
 
-    An attempt that is under way may record the step it is in; then it stops.
+    A current attempt records the step that it executes, and then stops.
     """
     rows = db.rows(Run).filter(pk=run_id, status__in=sources(RunStatus.PAUSED))
     changes: dict[str, Any] = {}
@@ -47,10 +47,10 @@ def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
 
 
 def resume(run_id: uuid.UUID) -> bool:
-    """Let a paused run go on; tell whether this call did it.
+    """Resume a paused run; return whether this call did it.
 
-    An attempt that is still under way goes on with its lease, so that the run never
-    overlaps itself. Else the run is queued; what was to begin later still does.
+    An attempt that has not stopped yet continues with its lease, so that two attempts
+    of the run never overlap. Otherwise the run is queued, not before its due time.
     """
     now = clock.now()
     paused = db.rows(Run).filter(pk=run_id, status=RunStatus.PAUSED)
@@ -61,9 +61,8 @@ def resume(run_id: uuid.UUID) -> bool:
             return False
         if found[0] is not None and found[0] >= now:
             return bool(paused.update(status=RunStatus.RUNNING, reason=""))
-        limit_rows.release(
-            [run_id], steps_only=True
-        )  # by a holder that let its lease run out
+        # The slots of an attempt whose lease has expired.
+        limit_rows.release([run_id], steps_only=True)
         return bool(
             paused.update(
                 status=RunStatus.QUEUED,
@@ -79,10 +78,10 @@ def resume(run_id: uuid.UUID) -> bool:
 
 
 def hasten(run_id: uuid.UUID, kinds: Collection[WaitKind], *, retries: bool) -> bool:
-    """Let what a live run waits for by the clock be due now; tell if there was any.
+    """Make timed waits of a live run due now; return whether there were any.
 
-    Waits of the kinds, and the start of a run that is queued for later: as a retry of
-    its function, or not.
+    This includes waits of the given kinds, and the delayed start of a queued run: its
+    retry with ``retries``, otherwise its first start.
     """
     now = clock.now()
     with db.atomic():
@@ -101,17 +100,17 @@ def hasten(run_id: uuid.UUID, kinds: Collection[WaitKind], *, retries: bool) -> 
 def redrive(
     run: Run, forget: Sequence[str], queue: str, limits: Sequence[Wait]
 ) -> bool:
-    """Let an ended run go on; steps in ``forget`` and open ones are tried anew.
+    """Continue an ended run; return whether this call did it.
 
-    It is due when ``run.due_at`` says. ``limits`` are what can end it early, as at its
-    start.
+    The steps in ``forget`` and the open steps are executed again. The run is due at
+    ``run.due_at``. ``limits`` are the waits that can end it early, as at its start.
     """
     with db.atomic():
         rows = db.rows(Run).filter(pk=run.pk, status__in=sorted(REDRIVABLE))
         changed = rows.update(
             status=RunStatus.QUEUED,
-            backlog=_again(),
-            requeue_to=_again(),
+            backlog=_admission_state(),
+            requeue_to=_admission_state(),
             reason="",
             error=None,
             ended_at=None,
@@ -132,8 +131,8 @@ def redrive(
         return True
 
 
-def _again() -> Case:
-    """Return the backlog of a run that begins anew: it passes its limits again."""
+def _admission_state() -> Case:
+    """Return the backlog of a redriven run, whose limits are checked again."""
     return Case(
         When(flow__isnull=False, then=Value(AdmissionState.NEW.value)),
         default=Value(None),
@@ -141,15 +140,15 @@ def _again() -> Case:
 
 
 def stored_data(run_id: uuid.UUID) -> str:
-    """Return a run's data as it is stored, though what it refers to may be gone."""
+    """Return the stored JSON of a run's data, which may refer to deleted rows."""
     rows = db.rows(Run).filter(pk=run_id)
     return rows.values_list(Cast("data", TextField()), flat=True).get() or "{}"
 
 
 def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
-    """Copy ended steps of one run to another, as if it had taken them."""
+    """Copy ended steps of one run to another run."""
     rows = db.rows(Step).filter(run=source, key__in=list(keys))
-    # As texts: what they refer to may be gone, and is not to be fetched.
+    # As text: a payload may refer to deleted rows, and no row is fetched.
     texts = {f"{name}_text": Cast(name, TextField()) for name in ("input", "output")}
     copies = []
     columns = rows.defer("input", "output").annotate(
@@ -168,7 +167,7 @@ def copy_steps(source: Run, target: Run, keys: Sequence[str]) -> None:
 
 
 def delete(run_ids: Sequence[uuid.UUID]) -> None:
-    """Delete runs with all that belongs to them, children last to first."""
+    """Delete runs and their dependent rows."""
     for model in (Wait, FailedAttempt, Step, Subject, Slot, BufferedEvent):
         db.rows(model).filter(run_id__in=run_ids)._raw_delete(db.alias())
     db.rows(Run).filter(pk__in=run_ids)._raw_delete(db.alias())
