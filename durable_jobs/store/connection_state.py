@@ -22,7 +22,7 @@ from django.db.backends.signals import connection_created
 
 from durable_jobs.exceptions import ConfigurationError, TransactionStateError
 
-#: Statements that change the session for those who use the connection next.
+#: Statements that change the session for later users of the connection.
 _CHANGES = re.compile(
     r"""
     (?:^|;) \s* (?: --[^\n]*\n\s* | /\*.*?\*/\s* )*
@@ -49,7 +49,7 @@ _WRITES = re.compile(
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 
-#: Statements that may change what the engine's own next statement meets.
+#: Statements that may change the search path or the role for the engine.
 _SCOPES = re.compile(
     r"""
     (?:^|;) \s* (?: --[^\n]*\n\s* | /\*.*?\*/\s* )* (?:SET|RESET|DISCARD|DO) \s
@@ -60,7 +60,7 @@ _SCOPES = re.compile(
 _SCOPE = "SELECT current_setting('search_path'), current_setting('role')"
 _TO_SCOPE = "SELECT set_config('search_path', %s, true), set_config('role', %s, true)"
 
-#: Settings whose value PostgreSQL reports to its clients.
+#: Settings whose values PostgreSQL reports to its clients.
 _REPORTED = (
     "session_authorization",
     "is_superuser",
@@ -76,21 +76,21 @@ _REPORTED = (
 
 
 class _Known(threading.local):
-    """The connections of this thread, by alias: asking Django takes longer."""
+    """The connections of this thread by alias, because Django's lookup is slower."""
 
     def __init__(self) -> None:
         self.connections: dict[str, BaseDatabaseWrapper] = {}
-        #: Where the body of an atomic step may write, and whose body it is.
+        #: The databases that the body of an atomic step may write, and its name.
         self.writable: frozenset[str] | None = None
-        self.whose = ""
+        self.owner = ""
 
     def check_write(self, connection: BaseDatabaseWrapper, text: str) -> None:
-        """Raise if an atomic body writes where its transaction does not reach."""
+        """Raise if an atomic body writes to a database outside its transaction."""
         alias, writable = connection.alias, self.writable
         if writable is None or alias in writable or not _WRITES.match(text):
             return
         msg = (
-            f"{self.whose} writes to database {alias!r}, which its transaction does "
+            f"{self.owner} writes to database {alias!r}, which its transaction does "
             f"not cover: a retry would write again. Use ctx.step.run() for it, or "
             f"say using={alias!r} if that is meant."
         )
@@ -99,20 +99,20 @@ class _Known(threading.local):
 
 _known = _Known()
 
-#: Whether this process executes runs: then the connections it opens are watched.
+#: Whether this process executes runs. If so, its connections are watched.
 _armed = False
 
-#: What libpq says of a connection (``PGTransactionStatusType``).
+#: The transaction status that libpq reports (``PGTransactionStatusType``).
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = _KNOWN = range(4)
 _LOST = 4
 
 
 class SessionWatch:
-    """A wrapper of a connection's statements that notes changes of its session."""
+    """An execute wrapper that records changes of the connection's session."""
 
     def __init__(self) -> None:
         self.changed = False
-        #: Keep the search path and the role as they were before the next change.
+        #: Save the search path and the role before the next change.
         self.keeping = False
         self._kept: tuple[Any, ...] | None = None
         self._raw: Any = None
@@ -126,7 +126,7 @@ class SessionWatch:
         many: bool,
         context: dict[str, Any],
     ) -> Any:
-        """Look at a statement and execute it."""
+        """Check a statement and execute it."""
         text = _text(sql, context)
         _known.check_write(context["connection"], text)
         if self.keeping and self._kept is None and _SCOPES.search(text):
@@ -136,7 +136,7 @@ class SessionWatch:
         return execute(sql, params, many, context)
 
     def begin(self, connection: BaseDatabaseWrapper) -> None:
-        """Note what the server reports, if this is another session than before."""
+        """Record the reported settings if the session is new."""
         self.keeping = False
         if connection.connection is not self._raw:
             self._raw = connection.connection
@@ -144,17 +144,17 @@ class SessionWatch:
             self.changed = False
 
     def keep_scope(self, connection: BaseDatabaseWrapper) -> None:
-        """Keep the search path and the role of what user code does from now on."""
+        """Save the search path and the role before user code changes them."""
         self.keeping, self._kept = connection.vendor == "postgresql", None
 
     def restore_scope(self, connection: BaseDatabaseWrapper) -> None:
-        """Let the engine's next statement meet its own tables, as its own role."""
+        """Restore the search path and the role for the engine's next statement."""
         self.keeping, kept, self._kept = False, self._kept, None
         if kept is not None:
             _fetch(connection, _TO_SCOPE, kept)
 
     def differs(self, connection: BaseDatabaseWrapper, reported: bool) -> bool:
-        """Tell whether the session was changed since it began."""
+        """Return whether the session was changed since ``begin``."""
         if connection.connection is not self._raw:
             return False
         if self.changed or not reported:
@@ -165,7 +165,7 @@ class SessionWatch:
 def _fetch(
     connection: BaseDatabaseWrapper, statement: str, values: Any = None
 ) -> tuple[Any, ...]:
-    """Execute a statement past Django and return its row."""
+    """Execute a statement without Django's cursor and return its row."""
     with connection.wrap_database_errors, connection.connection.cursor() as cursor:
         cursor.execute(statement, values)
         row: tuple[Any, ...] = cursor.fetchone()
@@ -177,9 +177,9 @@ def _text(sql: Any, context: dict[str, Any]) -> str:
         return sql
     if isinstance(sql, bytes):
         return sql.decode(errors="replace")
-    try:  # what psycopg composes
+    try:  # a composed statement of psycopg
         return str(sql.as_string(context["connection"].connection))
-    except Exception:  # noqa: BLE001  # the driver itself says what is wrong with it
+    except Exception:  # noqa: BLE001  # the driver raises it when it executes
         return ""
 
 
@@ -194,7 +194,7 @@ def _reported(connection: BaseDatabaseWrapper) -> tuple[Any, ...]:
 
 
 def watch_of(connection: BaseDatabaseWrapper) -> SessionWatch:
-    """Return the watch of a connection, which stays on it."""
+    """Return the watch of a connection; add one if there is none."""
     for wrapper in connection.execute_wrappers:
         if isinstance(wrapper, SessionWatch):
             return wrapper
@@ -204,7 +204,7 @@ def watch_of(connection: BaseDatabaseWrapper) -> SessionWatch:
 
 
 def watched_only(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether no wrapper but our own looks at the statements of a connection."""
+    """Return whether a connection has no execute wrapper except ``SessionWatch``."""
     wrappers = connection.execute_wrappers
     return not wrappers or (
         len(wrappers) == 1 and isinstance(wrappers[0], SessionWatch)
@@ -212,7 +212,7 @@ def watched_only(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _status(connection: BaseDatabaseWrapper) -> int:
-    """Return what the driver says of the transaction; 4 is a lost connection."""
+    """Return the transaction status of the driver; 4 is a lost connection."""
     raw = connection.connection
     if raw is None:
         return _IDLE
@@ -223,7 +223,7 @@ def _status(connection: BaseDatabaseWrapper) -> int:
         return int(pgconn.transaction_status)
     try:
         known = getattr(raw, "in_transaction", None)  # of sqlite3
-    except Exception:  # noqa: BLE001  # it is closed: each driver says so in its way
+    except Exception:  # noqa: BLE001  # closed: each driver raises its own error
         return _LOST
     if known is None:
         known = connection.in_atomic_block
@@ -231,31 +231,31 @@ def _status(connection: BaseDatabaseWrapper) -> int:
 
 
 def depth(connection: BaseDatabaseWrapper) -> int:
-    """Return in how many transactions, one inside the other, a connection is."""
+    """Return the number of nested transactions of a connection."""
     if connection.atomic_blocks or connection.connection is None:
         return len(connection.atomic_blocks)
     if not connection.settings_dict["AUTOCOMMIT"]:
-        return 0  # the host ends its transactions by itself
+        return 0  # your project ends its own transactions
     if not connection.autocommit or not _autocommits(connection):
         return 1
     return int(_status(connection) in (_ACTIVE, _IN_TRANSACTION, _IN_ERROR))
 
 
 def _autocommits(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether the driver commits each statement, whatever Django takes it for."""
+    """Return whether the driver commits each statement, whatever Django's state is."""
     raw = connection.connection
     if connection.vendor == "postgresql":
         return bool(raw.autocommit)
     if connection.vendor == "sqlite":
-        # One that is closed cannot be asked.
+        # A closed connection raises.
         return _status(connection) == _LOST or raw.isolation_level is None
     return True
 
 
 class Guard:
-    """What the connections of this thread are like before user code runs.
+    """The state of this thread's connections before user code runs.
 
-    ``end`` and ``trouble`` restore that, and tell what was left.
+    ``end`` restores that state and returns an error if a transaction was left open.
     """
 
     def __init__(self) -> None:
@@ -269,13 +269,13 @@ class Guard:
                 self._depths[connection.alias] = len(connection.atomic_blocks)
 
     def depth(self, alias: str) -> int:
-        """Return how deep in transactions a connection was."""
+        """Return the number of transactions that a connection had."""
         return self._depths.get(alias, 0)
 
-    def end(self, whose: str, *, reported: bool = True) -> TransactionStateError | None:
+    def end(self, owner: str, *, reported: bool = True) -> TransactionStateError | None:
         """Restore all connections; return an error if a transaction was left open.
 
-        ``reported``: compare also what the server reports of the sessions.
+        With ``reported``, also compare the settings that the server reports.
         """
         error: TransactionStateError | None = None
         for connection in list(_known.connections.values()):
@@ -283,7 +283,7 @@ class Guard:
             if depth(connection) > around:
                 _unwind(connection, around)
                 error = TransactionStateError(
-                    f"{whose} left a transaction open on database "
+                    f"{owner} left a transaction open on database "
                     f"{connection.alias!r}. It was rolled back. Commit it, or use "
                     f"transaction.atomic() as a context manager."
                 )
@@ -293,53 +293,53 @@ class Guard:
 
 
 @contextmanager
-def restored(whose: str) -> Iterator[None]:
+def restored(owner: str) -> Iterator[None]:
     """Restore the connections after the block; raise if it left a transaction open."""
     guard = Guard()
     try:
         yield
     except BaseException:
-        guard.end(whose)
+        guard.end(owner)
         raise
-    trouble = guard.end(whose)
-    if trouble is not None:
-        raise trouble
+    error = guard.end(owner)
+    if error is not None:
+        raise error
 
 
 class AtomicGuard(Guard):
-    """The same around the body of an atomic step, inside the step's transaction."""
+    """A guard around the body of an atomic step, inside the step's transaction."""
 
     def __init__(
-        self, connection: BaseDatabaseWrapper, whose: str, using: str | None
+        self, connection: BaseDatabaseWrapper, owner: str, using: str | None
     ) -> None:
         super().__init__()
         self._connection = connection
-        _known.whose = whose
+        _known.owner = owner
         _known.writable = frozenset({connection.alias, using or connection.alias})
         self._around = len(connection.atomic_blocks)
         watch_of(connection).keep_scope(connection)
 
     def end(
-        self, whose: str, *, reported: bool = False
+        self, owner: str, *, reported: bool = False
     ) -> TransactionStateError | None:
-        """Return what is wrong with the transaction, or with another connection.
+        """Return an error of the step's transaction or of another connection.
 
-        A connection that is lost is no fault of the body's: the next statement tells.
+        A lost connection is not an error of the body. The next statement raises it.
         """
         self.leave()
-        what = self._wrong()
-        if what:
-            msg = f"{whose} {what}. What it wrote was rolled back."
+        problem = self._problem()
+        if problem:
+            msg = f"{owner} {problem}. What it wrote was rolled back."
             return TransactionStateError(msg)
         if _status(self._connection) in _KNOWN:
             watch_of(self._connection).restore_scope(self._connection)
-        return super().end(whose, reported=reported)
+        return super().end(owner, reported=reported)
 
     def leave(self) -> None:
-        """Let this thread write anywhere again."""
+        """Allow this thread to write to any database again."""
         _known.writable = None
 
-    def _wrong(self) -> str:
+    def _problem(self) -> str:
         connection, status = self._connection, _status(self._connection)
         if len(connection.atomic_blocks) > self._around:
             _unwind(connection, self._around)
@@ -358,9 +358,9 @@ class AtomicGuard(Guard):
 
 
 def _unwind(connection: BaseDatabaseWrapper, around: int) -> None:
-    """Leave the transactions that are deeper than ``around``; undo what they wrote."""
+    """Roll back the transactions nested deeper than ``around``."""
     if around:
-        # Its owner is still inside: it rolls back as it leaves.
+        # The code that opened the outer transaction rolls it back.
         del connection.atomic_blocks[around:]
         del connection.savepoint_ids[max(0, around - 1) :]
         connection.needs_rollback = True
@@ -372,12 +372,12 @@ def _unwind(connection: BaseDatabaseWrapper, around: int) -> None:
     try:
         connection.rollback()
         connection.set_autocommit(True)
-    except Exception:  # noqa: BLE001  # whatever is wrong with it, another one is opened
+    except Exception:  # noqa: BLE001  # a new connection is opened after any error
         _close(connection)
 
 
 def _close(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection for good, past a pool that would keep it."""
+    """Close a connection, so that a pool does not keep it."""
     raw = connection.connection
     if getattr(connection, "pool", None) and raw is not None:
         with suppress(Exception):
@@ -387,7 +387,7 @@ def _close(connection: BaseDatabaseWrapper) -> None:
 
 
 def _watch_new(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    """Watch a connection from the moment it opens: user code may be what opens it."""
+    """Watch a new connection from its start, because user code may open it."""
     if _armed:
         _known.connections[connection.alias] = connection
         watch_of(connection).begin(connection)

@@ -1,4 +1,4 @@
-"""Asking many questions in one statement, which is made once."""
+"""Evaluate several small queries in one statement that is compiled once."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from django.db.models import Exists, QuerySet
 
 from durable_jobs.store import db
 
-#: What is asked, by name: whether there is something, or the value that a query gives.
+#: Queries by name: ``Exists`` for a bool, or a queryset for its first value.
 Queries = Mapping[str, Exists | QuerySet[Any, Any]]
 
-#: Compiled questions that are kept: a process asks about the functions that it knows.
+#: Compiled statements that are kept. A process has few sets of arguments.
 MAX_COMPILED = 16
-#: Stand for the times while questions are compiled, so that they are found in there.
+#: Placeholders for times. They are found in the compiled statement and replaced.
 _TIMES = [datetime(1901, 1, day, tzinfo=UTC) for day in range(1, 13)]
-#: And for the texts.
-_TEXTS = [f"text {number} of a dozen that stand for others" for number in range(12)]
+#: Placeholders for strings.
+_TEXTS = [f"placeholder {number} for a string" for number in range(12)]
 
 
 class Probe:
-    """Queries that are asked again and again.
+    """Queries that are evaluated often.
 
-    To make them of querysets takes several times as long as to answer them, so this is
-    done once. ``make`` gets up to a dozen times and texts that differ from call to
-    call, and whatever else the questions depend on.
+    Building the SQL from querysets takes several times as long as executing it, so it
+    is built once. ``make`` takes up to a dozen times and strings that differ from call
+    to call, and other arguments for which the SQL is built anew.
     """
 
     def __init__(self, make: Callable[..., Queries]) -> None:
@@ -35,23 +35,23 @@ class Probe:
         self._compiled: dict[Hashable, _Compiled] = {}
 
     def evaluate(
-        self, passing: Sequence[datetime | str], *given: Hashable
+        self, varying: Sequence[datetime | str], *fixed: Hashable
     ) -> dict[str, Any]:
-        """Return the answers: a bool for an ``Exists``; else a value, or None for none.
+        """Return the results by name: a bool for an ``Exists``, else a value or None.
 
-        A value is as the database has it: a time is no ``datetime`` everywhere.
+        A value has the type that the driver returns, which is not always ``datetime``.
         """
-        key = (db.alias(), *given)
+        key = (db.alias(), *fixed)
         compiled = self._compiled.get(key)
         marks = [
             texts if isinstance(value, str) else times
-            for value, times, texts in zip(passing, _TIMES, _TEXTS, strict=False)
+            for value, times, texts in zip(varying, _TIMES, _TEXTS, strict=False)
         ]
         if compiled is None:
             if len(self._compiled) >= MAX_COMPILED:
                 self._compiled.clear()
-            compiled = self._compiled[key] = _compile(self._make(*marks, *given))
-        values = dict(zip(map(_adapt, marks), map(_adapt, passing), strict=True))
+            compiled = self._compiled[key] = _compile(self._make(*marks, *fixed))
+        values = dict(zip(map(_adapt, marks), map(_adapt, varying), strict=True))
         return compiled.evaluate(
             [values.get(value, value) for value in compiled.values]
         )
@@ -63,49 +63,49 @@ def _adapt(value: datetime | str) -> Any:
     return db.connection().ops.adapt_datetimefield_value(value)
 
 
-def walk(probe: Probe, times: Sequence[datetime], *given: Hashable) -> Iterator[str]:
-    """Give the texts at which something is there, one statement for each there is.
+def walk(probe: Probe, times: Sequence[datetime], *fixed: Hashable) -> Iterator[str]:
+    """Yield the strings for which the probe finds rows, with one statement per string.
 
-    The probe, which gets the text after the times, answers ``here`` for it and gives
-    the ``next`` one: a look into an index, however many rows have the same.
+    The probe takes a string after the times. It returns in ``here`` whether there are
+    rows for the string, and in ``next`` the next string in the index.
     """
     text: str | None = ""
     while text is not None:
-        answers = probe.evaluate([*times, text], *given)
-        if answers["here"]:
+        results = probe.evaluate([*times, text], *fixed)
+        if results["here"]:
             yield text
-        text = answers["next"]
+        text = results["next"]
 
 
 class _Compiled(NamedTuple):
     names: list[str]
     text: str
     values: list[Any]
-    #: Which of the answers are yes or no.
-    decided: list[bool]
+    #: Whether each result is a bool.
+    booleans: list[bool]
 
     def evaluate(self, values: Sequence[Any]) -> dict[str, Any]:
         with db.connection().cursor() as cursor:
             cursor.execute(self.text, values)
             row = cursor.fetchone()
         return {
-            name: bool(value) if decided else value
-            for name, value, decided in zip(self.names, row, self.decided, strict=True)
+            name: bool(value) if boolean else value
+            for name, value, boolean in zip(self.names, row, self.booleans, strict=True)
         }
 
 
-def _compile(questions: Queries) -> _Compiled:
-    """Django has no SELECT without a table, so the parts are compiled one by one."""
-    parts, values, decided = [], [], []
-    for question in questions.values():
-        yes_or_no = isinstance(question, Exists)
-        query = question.query.exists() if yes_or_no else question.query
-        decided.append(yes_or_no)
+def _compile(queries: Queries) -> _Compiled:
+    """Compile each query apart, because Django has no SELECT without a table."""
+    parts, values, booleans = [], [], []
+    for item in queries.values():
+        boolean = isinstance(item, Exists)
+        query = item.query.exists() if boolean else item.query
+        booleans.append(boolean)
         try:
             sql, parameters = query.get_compiler(connection=db.connection()).as_sql()
-        except EmptyResultSet:  # Django knows that there is nothing, without asking
-            parts.append("1 = 0" if yes_or_no else "NULL")
+        except EmptyResultSet:  # the condition can never match
+            parts.append("1 = 0" if boolean else "NULL")
             continue
-        parts.append(f"EXISTS({sql})" if yes_or_no else f"({sql})")
+        parts.append(f"EXISTS({sql})" if boolean else f"({sql})")
         values += parameters
-    return _Compiled(list(questions), f"SELECT {', '.join(parts)}", values, decided)
+    return _Compiled(list(queries), f"SELECT {', '.join(parts)}", values, booleans)

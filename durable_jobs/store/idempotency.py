@@ -1,4 +1,4 @@
-"""Keys under which functions were started: unique rows, not a cache."""
+"""Idempotency keys of starts, as unique rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from durable_jobs.store import db
 
 @dataclass(frozen=True, slots=True)
 class KeyClaim:
-    """A wish to start ``run_id`` under a key; ``fingerprint`` stands for the data."""
+    """A request to start ``run_id`` with a key. ``fingerprint`` hashes the data."""
 
     function: str
     key: str
@@ -25,10 +25,10 @@ class KeyClaim:
 
 
 def claim_keys(claims: Sequence[KeyClaim]) -> dict[tuple[str, str], IdempotencyKey]:
-    """Take the keys that are free; return the rows of those that are not.
+    """Claim the free keys; return the rows of the keys that are taken.
 
-    Runs inside the caller's transaction: a concurrent taker of the same key waits for
-    it to end, and then sees its row.
+    The caller's transaction holds the keys: a concurrent claim of the same key waits
+    until that transaction ends, and then sees its row.
     """
     if not claims:
         return {}
@@ -62,7 +62,7 @@ def claim_keys(claims: Sequence[KeyClaim]) -> dict[tuple[str, str], IdempotencyK
 
 
 def transfer(claims: Sequence[KeyClaim], run_id: uuid.UUID | None) -> None:
-    """Give the keys that claims took to another run; None: free them again."""
+    """Transfer claimed keys to another run, or free them if ``run_id`` is None."""
     for claim in claims:
         rows = db.rows(IdempotencyKey).filter(
             function=claim.function, key=claim.key, run_id=claim.run_id
@@ -74,7 +74,7 @@ def transfer(claims: Sequence[KeyClaim], run_id: uuid.UUID | None) -> None:
 
 
 def _take_over(row: IdempotencyKey, claim: KeyClaim, expires_at: datetime) -> bool:
-    """Take an expired key whose run has ended; tell whether this call did."""
+    """Take over an expired key whose run has ended; return whether this call did."""
     now = clock.now()
     if row.expires_at > now:
         return False

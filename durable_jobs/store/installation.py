@@ -1,4 +1,4 @@
-"""The id of this installation: read once a process, and written once a database."""
+"""The id of this installation: written once per database, read once per process."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from durable_jobs.conf import settings
 from durable_jobs.models import Installation
 from durable_jobs.store import db
 
-#: For how many seconds the id is not asked for after the database did not tell it.
-PAUSE = 10.0
+#: Seconds between attempts to read the id.
+RETRY_INTERVAL = 10.0
 
-#: The ids that this process has read, by the database that they are of.
+#: The ids that this process has read, by database.
 _known: dict[tuple[str, ...], uuid.UUID] = {}
-#: When the database may be asked again.
-_ask_at = float("-inf")
+#: When the next attempt to read the id is allowed.
+_retry_at = float("-inf")
 
 
 def key() -> uuid.UUID | None:
-    """Return the id of this installation, or None while the database does not tell.
+    """Return the id of this installation, or None while it is not readable.
 
-    So it is before the migration that brings the table, and in an outage.
+    The id is not readable during an outage, and before the table is migrated.
     """
-    global _ask_at
-    place = _place()
-    if place not in _known and clock.monotonic() >= _ask_at:
+    global _retry_at
+    database = _database()
+    if database not in _known and clock.monotonic() >= _retry_at:
         try:
             found = _read()
         except Error:
             found = None
         if found is None:
-            _ask_at = clock.monotonic() + PAUSE
+            _retry_at = clock.monotonic() + RETRY_INTERVAL
         else:
-            _known[place] = found
-    return _known.get(place)
+            _known[database] = found
+    return _known.get(database)
 
 
-def _place() -> tuple[str, ...]:
-    """Return which database holds the runs; a process may be told to use another."""
+def _database() -> tuple[str, ...]:
+    """Return the address of the database, which a process may change at run time."""
     written = connections[db.alias()].settings_dict
     return tuple(str(written[name]) for name in ("HOST", "PORT", "NAME"))
 
@@ -50,14 +50,14 @@ def _read() -> uuid.UUID | None:
     rows = db.rows(Installation).filter(pk=Installation.ONLY)
     found = rows.values_list("key", flat=True).first()
     if found is None and not db.connection().in_atomic_block:
-        # A row made in a transaction of the caller might be rolled back.
+        # The caller's transaction could roll the new row back.
         db.rows(Installation).get_or_create(pk=Installation.ONLY)
         found = rows.values_list("key", flat=True).first()
     return found
 
 
 def ensure(using: str, **kwargs: Any) -> None:
-    """Make the row after a migration, and again after a flush, with the same id."""
+    """Create the row after a migration, and again after a flush with the same id."""
     if using != settings.DATABASE:
         return
     table = Installation._meta.db_table
@@ -65,13 +65,14 @@ def ensure(using: str, **kwargs: Any) -> None:
         return  # migrated back to before the table
     with transaction.atomic(using=using):
         made, _ = Installation.objects.using(using).get_or_create(
-            pk=Installation.ONLY, defaults={"key": _known.get(_place(), uuid.uuid4())}
+            pk=Installation.ONLY,
+            defaults={"key": _known.get(_database(), uuid.uuid4())},
         )
-    _known[_place()] = made.key
+    _known[_database()] = made.key
 
 
 def record_other(other: uuid.UUID, queue: str) -> None:
-    """Write that a message of another installation came by a queue."""
+    """Record that a queue had a message of another installation."""
     db.rows(Installation).filter(pk=Installation.ONLY).update(
         other_key=other, other_queue=queue[:255], other_seen_at=clock.now()
     )

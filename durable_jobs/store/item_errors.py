@@ -1,9 +1,9 @@
-"""One item's error ends no loop over many: it is logged, kept, and tried again later.
+"""Isolate the errors of single items in loops over many items.
 
-A sweep, a claim or a router takes each item through ``guarded``. An error is written to
-the log with what it is about, and to the table of sweep errors, where a person sees it.
-The item is put off for a pause that grows with each failure, and the loop goes on. An
-outage of the runs' own database is no item's error: it ends the loop.
+A sweep, a claim or the router processes each item with ``guarded``. An error is logged
+and recorded in the table of sweep errors, which the admin shows. The item is retried
+after a pause that grows with each failure, and the loop continues. An outage of the
+database ends the loop, because it is not an error of the item.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ T = TypeVar("T")
 
 FIRST_PAUSE = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(hours=1)
-#: An error that was not seen again for so long after its next try is over.
+#: An error that has not recurred for this time after its next try is resolved.
 SETTLED = timedelta(minutes=1)
 
-#: When this process tries again what has no due time of its own, by kind and item.
+#: The next try of items without a due time of their own, by kind and item.
 _later: dict[tuple[str, str], datetime] = {}
 
 
@@ -45,10 +45,10 @@ def guarded(
 ) -> bool:
     """Do the work on one item; return whether it succeeded.
 
-    ``put_off`` is called with the time of the next try, and lets the item be due then.
-    Without it, this process leaves the item out until then, wherever it is guarded
-    without ``put_off``. ``pauses=False``: the item stands for many others, and is tried
-    again the next time. Raise only what an outage of the runs' own database raises.
+    After an error, ``put_off`` is called with the time of the next try and must delay
+    the item. Without ``put_off``, this process skips the item until then. With
+    ``pauses=False``, the item represents many others and is tried again without a
+    pause. Raise only if the database is unreachable.
     """
     key = kind, str(item)
     if put_off is None and key in _later and _later[key] > clock.now():
@@ -67,13 +67,16 @@ def guarded(
 
 
 def _at_once(until: datetime) -> None:
-    """Put nothing off."""
+    """Retry without a pause."""
 
 
 def guarded_batch(
     kind: str, items: Sequence[T], together: Callable[[Sequence[T]], object]
 ) -> int:
-    """Do the work on many items at once, or one by one if that fails; count them."""
+    """Do the work on many items at once, or one by one if that fails.
+
+    Return the number of processed items.
+    """
     chosen = [item for item in items if _later.get((kind, str(item))) is None]
     try:
         if chosen:
@@ -82,24 +85,26 @@ def guarded_batch(
     except Exception as error:
         if db.is_outage(error):
             raise
-        logger.exception("A batch of %s failed: each is tried by itself.", kind)
-        done = sum(_alone(kind, item, together) for item in chosen)
+        logger.exception("A batch of %s failed. Each item is tried separately.", kind)
+        done = sum(_guarded_item(kind, item, together) for item in chosen)
     failed_before = [item for item in items if item not in chosen]
-    return done + sum(_alone(kind, item, together) for item in failed_before)
+    return done + sum(_guarded_item(kind, item, together) for item in failed_before)
 
 
-def _alone(kind: str, item: T, together: Callable[[Sequence[T]], object]) -> bool:
+def _guarded_item(
+    kind: str, item: T, together: Callable[[Sequence[T]], object]
+) -> bool:
     return guarded(kind, item, lambda: together([item]))
 
 
 def postponed(kind: str) -> set[str]:
-    """Return the items of a kind that this process is not to try yet."""
+    """Return the items of a kind that this process does not retry yet."""
     now = clock.now()
     return {item for (of, item), at in _later.items() if of == kind and at > now}
 
 
 def clear() -> None:
-    """Forget what this process has put off."""
+    """Forget the postponed items of this process."""
     _later.clear()
 
 
@@ -111,10 +116,10 @@ def record_failure(
     put_off: Callable[[datetime], object] | None = None,
     run_id: uuid.UUID | None = None,
 ) -> None:
-    """Log and keep an error of one item, and put the item off."""
+    """Log and record an error of one item, and postpone the item."""
     about = f"{kind} {item}" if run_id is None else f"{kind} {item} of run {run_id}"
     logger.error(
-        "Failed at %s; it is tried again later.", about, exc_info=loggable(error)
+        "Processing %s failed. It is retried later.", about, exc_info=loggable(error)
     )
     try:
         until = save(kind, str(item), error, run_id)
@@ -125,24 +130,24 @@ def record_failure(
     except Exception as second:
         if db.is_outage(second):
             raise
-        logger.exception("Could not put off %s.", about)
+        logger.exception("Could not postpone %s.", about)
 
 
 def pause_after(count: int) -> timedelta:
-    """Return how long an item waits that has failed ``count`` times in a row."""
+    """Return the pause after ``count`` failures in a row."""
     return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(max(count - 1, 0), 20)))
 
 
 def save(
     kind: str, item: str, error: Exception, run_id: uuid.UUID | None = None
 ) -> datetime:
-    """Keep an error where a person sees it; return when the item is tried again."""
+    """Record an error for the admin; return the time of the next try."""
     now = clock.now()
     message = summary_of(error)
     rows = db.rows(SweepError)
     known = rows.filter(kind=kind, item=item[:255])
     last = known.values_list("count", "until").first()
-    # One that was settled begins anew.
+    # A resolved error is counted from the start again.
     count = 0 if last is None or last[1] + SETTLED < now else last[0]
     until = now + pause_after(count + 1)
     new = SweepError(
@@ -158,12 +163,12 @@ def save(
     if last is None:
         rows.bulk_create([new], ignore_conflicts=True)
     else:
-        anew = {"since": now, "count": 1} if not count else {"count": F("count") + 1}
-        known.update(message=message, last_at=now, until=until, **anew)
+        counts = {"count": F("count") + 1} if count else {"since": now, "count": 1}
+        known.update(message=message, last_at=now, until=until, **counts)
     return until
 
 
 def clear_error(kind: str, item: object) -> None:
-    """Forget the error of an item that has succeeded."""
+    """Delete the error of an item that has succeeded."""
     rows = db.rows(SweepError)
     rows.filter(kind=kind, item=str(item)[:255]).delete()

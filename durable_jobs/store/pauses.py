@@ -1,4 +1,4 @@
-"""What is paused, as claims ask for it, and what came before."""
+"""The pauses that claims check, and the runs from before a pause."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from django.db.models import OuterRef, QuerySet
 from durable_jobs.models import Pause, Run
 from durable_jobs.store import db
 
-#: As many runs may come in the moment of a pause and be told from those that follow.
+#: The number of latest runs that may have the same queued time as a pause.
 LATEST = 1000
 
 
 def functions() -> QuerySet[Pause, str]:
-    """Return the ids of the functions that start nothing now."""
+    """Return the ids of the paused functions."""
     rows = db.rows(Pause).filter(kind=Pause.FUNCTION)
     return rows.values_list("name", flat=True)
 
@@ -25,9 +25,9 @@ def of_queue(queue: str | OuterRef) -> QuerySet[Pause]:
 
 
 def separate_earlier_runs(function: str, moment: datetime) -> None:
-    """Let the runs of a function that are there by now have come before ``moment``.
+    """Set the queued time of existing runs of a function to before ``moment``.
 
-    Where a clock stands still, nothing else would tell them from those that follow.
+    With a stopped clock, earlier and later runs would have the same queued time.
     """
     rows = db.rows(Run).filter(function=function).order_by("-pk")
     latest = rows.values_list("pk", "queued_at")[:LATEST]

@@ -1,6 +1,7 @@
-"""The look with which every wake-up is answered: is there more to do than to claim?
+"""Check in one query whether a wake-up has work besides claiming.
 
-Written out, for to make it of querysets takes several times as long as to answer it.
+The SQL is written out, because building it from querysets takes several times as long
+as executing it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from durable_jobs.models import Event, Wait
 from durable_jobs.store import db
 from durable_jobs.store.postgres import prepared
 
-# The earliest of each, for a plan that is to do for all values: whether there is one
-# before a moment that it does not know, it would look up in the whole table.
-_LOOK = f"""
+# The statement selects the earliest row of each and compares it. For "is there a row
+# before a time", a plan for unknown values would read the whole table.
+_CHECK = f"""
 SELECT COALESCE((SELECT ts FROM {Event._meta.db_table}
                  WHERE pending AND (route_after IS NULL OR route_after <= %s)
                  ORDER BY ts LIMIT 1) <= %s, false),
@@ -22,10 +23,10 @@ SELECT COALESCE((SELECT ts FROM {Event._meta.db_table}
 
 
 def check() -> tuple[bool, bool]:
-    """Tell whether events were not offered to the waits yet, and whether waits are due.
+    """Return whether there are unrouted events, and whether waits are due.
 
-    In one statement over small partial indexes.
+    The statement reads only small partial indexes.
     """
     now = db.connection().ops.adapt_datetimefield_value(clock.now())
-    [(pending, due)] = prepared.fetch(_LOOK, [now, now, now])
+    [(pending, due)] = prepared.fetch(_CHECK, [now, now, now])
     return bool(pending), bool(due)

@@ -1,6 +1,6 @@
-"""Repairs of states that no action leaves behind: after a restored backup, or by hand.
+"""Repair invariant violations, for example after a restored backup or manual changes.
 
-Each repairs one row if it is still as wrong as it was found, and tells whether it did.
+Each function repairs one row if it is still invalid, and returns whether it did.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from durable_jobs.statuses import STEP_ENDED, TERMINAL, RunStatus, StepStatus
 from durable_jobs.store import db, runs, waits
 from durable_jobs.store.waits import NewWait, WaitOutcome
 
-#: Waits that end a run rather than wake it.
+#: Kinds of waits that end a run instead of waking it.
 ENDING = (WaitKind.CANCEL, WaitKind.START_BY, WaitKind.FINISH_BY)
-#: Statuses in which a run may be held: a paused one until its attempt has stopped.
+#: Statuses with a lease. A paused run keeps its lease until its attempt has stopped.
 HELD = (RunStatus.RUNNING, RunStatus.PAUSED)
 
 
 def requeue(run: Run) -> bool:
-    """Queue a run that is running and that nobody holds."""
+    """Queue a run that is running without a lease."""
     rows = db.rows(Run).filter(
         pk=run.pk, status=RunStatus.RUNNING, lease_token__isnull=True
     )
@@ -35,7 +35,7 @@ def requeue(run: Run) -> bool:
 
 
 def release(run: Run) -> bool:
-    """Take away the lease on a run that is not being executed."""
+    """Clear the lease of a run that is not being executed."""
     rows = db.rows(Run).filter(pk=run.pk, lease_token=run.lease_token)
     return bool(
         rows.exclude(status__in=HELD).update(lease_token=None, lease_until=None)
@@ -43,7 +43,7 @@ def release(run: Run) -> bool:
 
 
 def delete_stale_wait(wait: Wait) -> bool:
-    """Delete a wait whose run has ended or is gone."""
+    """Delete a wait whose run has ended or no longer exists."""
     live = db.rows(Run).filter(pk=wait.run_id)
     if live.exclude(status__in=sorted(TERMINAL)).exists():
         return False
@@ -65,7 +65,7 @@ def delete_ended_wait(wait: Wait) -> bool:
 
 
 def cancel_step(step: Step) -> bool:
-    """Cancel a step that is open in a run that has ended."""
+    """Cancel an open step of an ended run."""
     rows = db.rows(Step).filter(pk=step.pk, run__status__in=sorted(TERMINAL))
     return bool(
         rows.exclude(status__in=sorted(STEP_ENDED)).update(
@@ -75,7 +75,7 @@ def cancel_step(step: Step) -> bool:
 
 
 def delete_orphan(row: Model) -> bool:
-    """Delete what belongs to a run that is gone."""
+    """Delete a row whose run no longer exists."""
     run_id = row.run_id  # type: ignore[attr-defined]  # a step, an attempt, a subject
     if db.rows(Run).filter(pk=run_id).exists():
         return False
@@ -84,16 +84,16 @@ def delete_orphan(row: Model) -> bool:
 
 
 def resolve_child_wait(wait: Wait) -> bool:
-    """Give a step the end of the run that it still waits for; return whether it did."""
+    """End the wait for a run that has ended; return whether this call did."""
     return resolve_child(wait) is not None
 
 
 def resolve_child(wait: Wait) -> Run | None:
-    """Do so, and return the run that wakes; None while the other one is live."""
+    """End the wait for a run; return the woken run, or None if it is still live."""
     rows = db.rows(Run).filter(pk=_uuid(wait.name))
     child = rows.defer("data", "output", "event_meta").first()
     if child is None:
-        message = f"Run {wait.name} is gone."
+        message = f"Run {wait.name} no longer exists."
         error = {"type": "RunNotFound", "message": message, "raise": "InvokeFailed"}
         return waits.resolve(wait, WaitOutcome(StepStatus.FAILED, error=error))
     outcome = runs.outcome_of(child)
@@ -101,11 +101,10 @@ def resolve_child(wait: Wait) -> Run | None:
 
 
 def register_waits_again(run: Run) -> bool:
-    """Let a run that waits for nothing wait for what its open steps say, or look anew.
+    """Register the waits of a waiting run without waits, as its open steps describe.
 
-    What only a wait's row knew is lost: its time-out, and of an event its condition.
-    The function is called again, and registers such a wait as if it were the first
-    time.
+    Timeouts and conditions of events are lost, because only the row of the wait has
+    them. Such steps are deleted, and the function is called again to register the wait.
     """
     with db.atomic():
         locked = waits.lock_runs([run.pk])
@@ -116,9 +115,9 @@ def register_waits_again(run: Run) -> bool:
         steps = db.rows(Step).filter(run_id=run.pk)
         found = steps.exclude(status__in=sorted(STEP_ENDED))
         opened = list(found.defer("input", "output", "logs"))
-        known = [(step, made) for step in opened if (made := _wait_of(step))]
-        for step, made in known:
-            waits.register(run.pk, step.key, [made])
+        known = [(step, wait) for step in opened if (wait := _wait_of(step))]
+        for step, wait in known:
+            waits.register(run.pk, step.key, [wait])
         lost = [step.pk for step in opened if _only_in_its_wait(step)]
         steps.filter(pk__in=lost)._raw_delete(db.alias())
         if lost or not known:
@@ -127,7 +126,7 @@ def register_waits_again(run: Run) -> bool:
 
 
 def _wait_of(step: Step) -> NewWait | None:
-    """Return the wait that a step's own record is enough to know."""
+    """Return the wait of a step if the step's record describes the wait fully."""
     due = step.due_at or clock.now()
     if step.status == StepStatus.SLEEPING:
         return NewWait(kind=WaitKind.SLEEP, due_at=due)
@@ -135,7 +134,7 @@ def _wait_of(step: Step) -> NewWait | None:
         return NewWait(kind=WaitKind.RETRY, due_at=due)
     if step.status == StepStatus.INVOKING:
         child = (step.detail or {}).get("child", "")
-        # It is due, so that a run which has ended by now is found.
+        # The wait is due at once, in case the child has ended already.
         return NewWait(kind=WaitKind.CHILD, name=str(child), due_at=due)
     if step.kind == "wait_for_condition":
         return NewWait(kind=WaitKind.POLL, due_at=due)

@@ -1,4 +1,4 @@
-"""Schedules: found when they are due, moved on in one statement, woken."""
+"""Schedules: lock the due ones, and write their next occurrences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from durable_jobs.models import Run, Schedule
 from durable_jobs.statuses import LIVE
 from durable_jobs.store import db, exists_probe
 
-#: What moves when a schedule fires.
+#: Fields that change when a schedule fires.
 MOVED = (
     "next_occurrence",
     "due_at",
@@ -34,21 +34,21 @@ MOVED = (
 )
 
 
-def event_id(schedule: Schedule, slot: datetime) -> str:
-    """Return the id of a slot's event: unique, so a slot cannot be fired twice."""
-    return f"schedule:{schedule.pk}:{slot.isoformat()}"
+def event_id(schedule: Schedule, occurrence: datetime) -> str:
+    """Return the event id of an occurrence. It is unique, so no run starts twice."""
+    return f"schedule:{schedule.pk}:{occurrence.isoformat()}"
 
 
 def rows() -> QuerySet[Schedule]:
-    """Return the schedules, with their data as it is stored."""
+    """Return the schedules with their data as JSON text."""
     found = db.rows(Schedule).defer("data")
     return found.annotate(data_text=Cast("data", TextField()))
 
 
 def locked(chosen: QuerySet[Schedule], *, skip: bool = False) -> QuerySet[Schedule]:
-    """Lock schedules inside the caller's transaction, where the database can.
+    """Lock schedules in the caller's transaction, if the database has row locks.
 
-    ``skip``: those that somebody else holds are passed over.
+    With ``skip``, leave out schedules that are locked already.
     """
     if not db.lockable():
         return chosen
@@ -56,16 +56,16 @@ def locked(chosen: QuerySet[Schedule], *, skip: bool = False) -> QuerySet[Schedu
 
 
 def due(limit: int) -> list[Schedule]:
-    """Lock the schedules that have to be looked at, the earliest first."""
+    """Lock up to ``limit`` due schedules, earliest first."""
     chosen = rows().filter(due_at__lte=clock.now()).order_by("due_at")
     return list(locked(chosen, skip=True)[:limit])
 
 
 def move(schedules: Sequence[Schedule]) -> None:
-    """Write what moved in locked schedules, in one statement."""
+    """Write the ``MOVED`` fields of locked schedules in one statement."""
     copies = [
-        # Each is there, and only MOVED is written: the rest stands for what a row must
-        # have. Not as declared, for that one's place is taken, by itself.
+        # All rows exist, and only MOVED is written. The other fields satisfy NOT NULL.
+        # ``declared`` stays False, so that the copy does not violate the unique index.
         Schedule(
             pk=one.pk,
             function=one.function,
@@ -81,7 +81,7 @@ def move(schedules: Sequence[Schedule]) -> None:
 
 
 def live_runs(run_ids: Iterable[uuid.UUID | None]) -> set[uuid.UUID]:
-    """Return which of these runs have not ended."""
+    """Return those of the runs that have not ended."""
     wanted = [run_id for run_id in run_ids if run_id is not None]
     if not wanted:
         return set()
@@ -90,16 +90,16 @@ def live_runs(run_ids: Iterable[uuid.UUID | None]) -> set[uuid.UUID]:
 
 
 def check_queued_occurrence(run: Run) -> None:
-    """Have somebody look at the schedule whose next slot waits for this run's end."""
-    kept: dict[str, Any] = run.event_meta or {}
-    if kept.get("overlap") != "queue":
+    """Make the schedule due whose queued occurrence waits for the end of this run."""
+    meta: dict[str, Any] = run.event_meta or {}
+    if meta.get("overlap") != "queue":
         return
     with db.atomic():
         waiting = locked(
             db.rows(Schedule).filter(
-                pk=kept["schedule"], last_run=run.pk, due_at__gt=clock.now()
+                pk=meta["schedule"], last_run=run.pk, due_at__gt=clock.now()
             ),
-            # Who ends a run waits for nobody's schedule; the next look finds it.
+            # The end of a run must not wait for a schedule; the next tick finds it.
             skip=True,
         )
         for schedule in waiting:
@@ -120,19 +120,19 @@ _probe = exists_probe.Probe(
 
 
 def reactivate_found(function_ids: Iterable[str], now: datetime) -> int:
-    """Have those looked at whose function the code has again; return how many."""
+    """Make schedules due whose function is declared again; return their number."""
     known = tuple(function_ids)
     if not _probe.evaluate([], known)["again"]:
         return 0
-    look = Case(
+    due_at = Case(
         When(paused_at__isnull=True, then=Value(now)),
         default=None,
         output_field=DateTimeField(null=True),
     )
-    return _missing(known).update(missing_at=None, due_at=look)
+    return _missing(known).update(missing_at=None, due_at=due_at)
 
 
 def put_off(schedule_id: int, moment: datetime) -> None:
-    """Look at a schedule that made trouble again at a moment, not before."""
+    """Delay a schedule after an error."""
     rows = db.rows(Schedule).filter(pk=schedule_id)
     rows.filter(due_at__isnull=False).update(due_at=moment)

@@ -1,8 +1,8 @@
-"""Functions that this process does not have: its claims leave their runs to others.
+"""Functions that this process does not have. Its claims exclude their runs.
 
-A claim asks for any run at first. A run of an unknown function goes back at once,
-uncounted, and for a while the claims of this process pass over that function. So a
-process whose code has all the functions pays nothing.
+A claim takes runs of any function. A run of an unknown function is released at once
+without counting the claim. Then the claims of this process exclude the function for a
+while. A process that has all functions pays nothing.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 from durable_jobs import clock
 from durable_jobs.definitions.registry import registry
 
-#: Seconds until a claim asks for the runs of an unknown function again.
-REMEMBERED = 60.0
+#: Seconds for which claims exclude an unknown function.
+EXCLUDED_FOR = 60.0
 
 _until: dict[str, float] = {}
 
 
 def exclude(function: str) -> None:
-    """Let the next claims of this process pass over a function."""
-    _until[function] = clock.monotonic() + REMEMBERED
+    """Exclude a function from the next claims of this process."""
+    _until[function] = clock.monotonic() + EXCLUDED_FOR
 
 
 def excluded() -> list[str]:
-    """Return the functions that claims pass over; mostly there are none."""
+    """Return the functions that claims exclude."""
     if not _until:
         return []
     now = clock.monotonic()
@@ -33,5 +33,5 @@ def excluded() -> list[str]:
 
 
 def clear() -> None:
-    """Ask for the runs of all functions again."""
+    """Exclude no function any more."""
     _until.clear()

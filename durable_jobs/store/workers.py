@@ -1,4 +1,4 @@
-"""Which workers are alive, what they serve, and the functions that no worker has."""
+"""Live workers, the queues they serve, and the functions that no worker has."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from durable_jobs import clock
 from durable_jobs.models import MissingFunction, Worker
 from durable_jobs.store import db
 
-#: How long ago a worker may have been seen to count as alive.
+#: The maximum age of the last heartbeat of a live worker.
 SEEN = timedelta(minutes=1)
 
 
 def alive() -> QuerySet[Worker]:
-    """Return the workers that were seen a moment ago."""
+    """Return the workers with a recent heartbeat."""
     since = clock.now() - SEEN
     return db.rows(Worker).filter(kind="worker", seen_at__gte=since)
 
 
 def functions() -> set[str] | None:
-    """Return the functions that living workers have; None where one does not say.
+    """Return the functions of the live workers, or None if they are not known.
 
-    Workers of an earlier release do not say.
+    Workers of an earlier release do not report their functions.
     """
     known: set[str] = set()
     for names in alive().order_by().values_list("functions", flat=True).distinct():
@@ -35,18 +35,18 @@ def functions() -> set[str] | None:
 
 
 def queues() -> set[str]:
-    """Return the queues that living workers serve."""
+    """Return the queues that live workers serve."""
     lists = alive().order_by().values_list("queues", flat=True).distinct()
     return {name for names in lists for name in names}
 
 
 def missing() -> QuerySet[MissingFunction]:
-    """Return the functions that some worker lacked and no worker had then."""
+    """Return the functions that a claim found and no live worker has."""
     return db.rows(MissingFunction)
 
 
 def record_missing(function: str) -> None:
-    """Note since when no worker has a function, unless one has it or does not say."""
+    """Record that no live worker has a function, if that is known."""
     known = functions()
     if known is None or function in known:
         return
@@ -55,11 +55,11 @@ def record_missing(function: str) -> None:
 
 
 def delete_missing(names: Iterable[str]) -> None:
-    """Note that these functions are not missing any more."""
+    """Delete the records of functions that are not missing any more."""
     missing().filter(function__in=list(names))._raw_delete(db.alias())
 
 
 def missing_since(function: str) -> datetime | None:
-    """Return since when no worker has a function; None if it is not known to be so."""
+    """Return since when no worker has a function, or None if it is not missing."""
     rows = missing().filter(function=function)
     return rows.values_list("since", flat=True).first()

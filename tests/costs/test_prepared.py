@@ -57,10 +57,10 @@ def test_a_statement_is_prepared_once_for_many_calls():
 def test_plans_are_made_anew_and_old_ones_go(monkeypatch: pytest.MonkeyPatch):
     moment = [0.0]
     monkeypatch.setattr(clock, "monotonic", lambda: moment[0])
-    for _ in range(3 * prepared.MOST):
+    for _ in range(3 * prepared.MAX_PREPARED):
         assert prepared.fetch(ANSWER, [1]) == [(2,)]
         moment[0] += prepared.REPLAN
-    assert 1 < len(known()) <= prepared.MOST + 1
+    assert 1 < len(known()) <= prepared.MAX_PREPARED + 1
 
 
 def test_a_host_whose_pool_cannot_prepare_says_so(monkeypatch: pytest.MonkeyPatch):

@@ -1,15 +1,16 @@
-"""Statements that PostgreSQL plans once a connection, not once a call.
+"""Prepared statements, which PostgreSQL plans once per connection.
 
-Planning costs more than all the rest of a checkpoint. Django binds values in the
-client, so the server meets a new text each time; here they are bound in the server, to
-a prepared statement.
+Planning costs more than the rest of a checkpoint. Django binds values in the client, so
+the server parses and plans a new text each time. Here the server binds the values to a
+prepared statement.
 
-A pool that hands out connections by the transaction knows no prepared statements. A
-host that has one tells Django by ``DISABLE_SERVER_SIDE_CURSORS``, and nothing is
-prepared. Where it did not, the server's first refusal ends preparing in this process.
+A connection pool in transaction mode does not support prepared statements. Set
+``DISABLE_SERVER_SIDE_CURSORS`` in Django's settings behind such a pool, and nothing is
+prepared. Without the setting, the server's first refusal ends preparing in this
+process.
 
-A plan that was made when a table was small reads all of it when it has grown, so every
-few seconds the statements are prepared anew.
+A plan made for a small table is slow when the table has grown. Therefore the statements
+are prepared again every few seconds.
 """
 
 from __future__ import annotations
@@ -31,43 +32,47 @@ logger = logging.getLogger("durable_jobs")
 
 Rows = list[tuple[Any, ...]]
 
-#: How a server refuses a statement that was prepared elsewhere, or for older tables:
+#: SQLSTATEs of refused statements, prepared on another connection or for older tables:
 #: duplicate_prepared_statement, feature_not_supported, invalid_sql_statement_name and
 #: protocol_violation.
 REFUSALS = frozenset({"42P05", "0A000", "26000", "08P01"})
 
-#: For how many seconds a plan is good.
+#: Seconds after which statements are prepared again.
 REPLAN = 5.0
-#: Statements that stay prepared on a connection: today's plans and the ones before.
-MOST = 32
+#: Prepared statements per connection: the current ones and the ones before.
+MAX_PREPARED = 32
 
 _refused: set[str] = set()
 
 
 def fetch(statement: str, values: Sequence[Any]) -> Rows:
-    """Execute one of our own statements and return its rows, if it gives any."""
+    """Execute a statement and return its rows, if any."""
     connection = db.connection()
     if not allowed(connection):
-        return _plainly(connection, statement, values)
+        return _execute(connection, statement, values)
     try:
-        return _prepared(connection, statement, values)
+        return _execute_prepared(connection, statement, values)
     except DatabaseError as error:
         if getattr(error.__cause__, "sqlstate", None) not in REFUSALS:
             raise
         _refused.add(connection.alias)
         logger.warning(
-            "Database %r refuses prepared statements, so this process does without. "
-            "Behind a pool by the transaction, set DISABLE_SERVER_SIDE_CURSORS. %s",
+            "Database %r refuses prepared statements, so this process stops using "
+            "them. Behind a connection pool in transaction mode, set "
+            "DISABLE_SERVER_SIDE_CURSORS. %s",
             connection.alias,
             error,
         )
         if connection.in_atomic_block:
             raise
-        return _plainly(connection, statement, values)
+        return _execute(connection, statement, values)
 
 
 def allowed(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether host and server let us; who watches queries sees them all."""
+    """Return whether statements may be prepared on a connection.
+
+    They are not prepared while queries are logged or wrapped, so that all are seen.
+    """
     return connection.vendor == "postgresql" and not (
         not connection_state.watched_only(connection)
         or connection.queries_logged
@@ -76,7 +81,7 @@ def allowed(connection: BaseDatabaseWrapper) -> bool:
     )
 
 
-def _plainly(
+def _execute(
     connection: BaseDatabaseWrapper, statement: str, values: Sequence[Any]
 ) -> Rows:
     with connection.cursor() as cursor:
@@ -85,11 +90,11 @@ def _plainly(
         return rows
 
 
-def _prepared(
+def _execute_prepared(
     connection: BaseDatabaseWrapper, statement: str, values: Sequence[Any]
 ) -> Rows:
-    """Do what Django's cursor does, around a cursor that binds in the server."""
-    # On SQLite, a machine without PostgreSQL's library cannot import this.
+    """Do as Django's cursor does, with a cursor that binds values in the server."""
+    # Not installed where only SQLite is used.
     from psycopg import Cursor
 
     connection.close_if_health_check_failed()
@@ -101,9 +106,9 @@ def _prepared(
     text = f"{statement}-- {clock.monotonic() // REPLAN:.0f}"
     with connection.wrap_database_errors:
         if threshold is None:
-            # Django switches preparing off for the connection, and so for its own
-            # queries: all that is prepared is ours.
-            raw.prepare_threshold, raw.prepared_max = 0, MOST
+            # Django disables preparing on the connection. It is enabled only for this
+            # statement, so that no other statement is prepared.
+            raw.prepare_threshold, raw.prepared_max = 0, MAX_PREPARED
         try:
             cursor: Cursor[tuple[Any, ...]] = Cursor(raw)
             cursor.execute(text, values, prepare=True)
