@@ -33,6 +33,7 @@ WHAT: dict[str, Any] = {
     "paused": gettext_lazy("paused"),
     "exhausted": gettext_lazy("failed, for their workers died each time"),
     "unknown": gettext_lazy("live, of a function that no worker has"),
+    "later-release": gettext_lazy("waiting for a later release of durable_jobs"),
     "paused-function": gettext_lazy("function paused"),
     "paused-key": gettext_lazy("key paused"),
     "paused-queue": gettext_lazy("queue paused"),

@@ -13,7 +13,8 @@ class Explanation:
 
     ``state`` is ``"blocked"`` (by a limit), ``"throttled"``, ``"paused"``,
     ``"delayed"``, ``"arriving"`` (nobody has looked at it yet), ``"unknown-function"``
-    (no worker has it), ``"ready"`` (for the next worker), or the run's status when it
+    (no worker has it), ``"later-release"`` (no worker has the release of this package
+    that the run needs), ``"ready"`` (for the next worker), or the run's status when it
     is not queued.
 
     ``control``, ``key`` and ``limit`` are those of the limit; ``holders`` are the ids

@@ -19,6 +19,7 @@ from durable_jobs.engine import (
     body_calls,
     event_loops,
     inputs,
+    later_release,
     release,
     scope,
 )
@@ -37,7 +38,11 @@ from durable_jobs.engine.settle import (
     settle,
 )
 from durable_jobs.engine.step_runner import AsyncStepRunner, StepRunner
-from durable_jobs.engine.suspend import DatabaseFailed, is_suspension
+from durable_jobs.engine.suspend import (
+    DatabaseFailed,
+    LaterReleaseNeeded,
+    is_suspension,
+)
 from durable_jobs.lifecycle import finish
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
@@ -71,10 +76,12 @@ def execute_attempt(
         if function is not None:
             release.announce_status(run, RunStatus.RUNNING)
             prefetched = inputs.read(run, function)
+            records = {} if _fresh(run) else steps.load(run.pk)
+            later_release.check_steps(records.values())
             state = AttemptState(
                 run,
                 function,
-                {} if _fresh(run) else steps.load(run.pk),
+                records,
                 threads=threads,
                 lost=lost,
                 stopping=stopping,
@@ -82,6 +89,8 @@ def execute_attempt(
             _execute(state, prefetched)
     except inputs.Unreadable as unread:
         inputs.postpone(run, unread)
+    except LaterReleaseNeeded as needed:
+        release.leave_to_later_release(run, lease, str(needed))
     except LeaseLost:
         logger.info("Run %s: another process has taken it over or ended it.", run.pk)
     except (DatabaseError, DatabaseFailed) as error:

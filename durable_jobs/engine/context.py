@@ -20,11 +20,12 @@ from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.engine.effects import StepCall
 from durable_jobs.engine.scope import current
 from durable_jobs.engine.step_runner import StepRunner
+from durable_jobs.engine.suspend import LaterReleaseNeeded
 from durable_jobs.lifecycle.event_windows import gathered_by
 from durable_jobs.lifecycle.run_event import event_of
 from durable_jobs.lifecycle.schemas import typed
 from durable_jobs.models import Run
-from durable_jobs.serialization import own_copy
+from durable_jobs.serialization import UnknownTag, own_copy
 from durable_jobs.statuses import StepStatus
 
 PATCH = "patch"
@@ -111,9 +112,17 @@ class RunContext:
         """The events that started the run: several where they were gathered."""
         if self._events is None:
             ahead = self._ahead
-            found = gathered_by(self._state.run) if ahead is None else ahead.gathered
+            found = self._buffered_events() if ahead is None else ahead.gathered
             self._events = [self._typed(one) for one in found]
         return self._events or [self.event]
+
+    def _buffered_events(self) -> list[ReceivedEvent]:
+        try:
+            return gathered_by(self._state.run)
+        except UnknownTag as unknown:
+            needed = LaterReleaseNeeded(f"one of its events: {unknown.message}")
+            self._state.end_if_over(needed)  # raises it, here and after the function
+            raise
 
     @property
     def run_id(self) -> str:

@@ -17,9 +17,12 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine.context import PrefetchedContext
 from durable_jobs.engine.errors import describe
+from durable_jobs.engine.later_release import check_user
+from durable_jobs.engine.suspend import LaterReleaseNeeded
 from durable_jobs.lifecycle import finish
 from durable_jobs.models import Run
 from durable_jobs.models.fields import payload
+from durable_jobs.serialization import UnknownTag
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, runs, steps
 from durable_jobs.store.leases import Lease
@@ -40,11 +43,15 @@ class Unreadable(Exception):
 def read(run: Run, function: Function) -> PrefetchedContext | None:
     """Decode the input of a run; return what an async function cannot query itself.
 
-    Raise ``Unreadable``, or the database error if the runs' own database is down.
+    Raise ``Unreadable``, ``LaterReleaseNeeded``, or the database error if the runs' own
+    database is down.
     """
+    check_user(run)
     try:
         payload(run, "data")
         return PrefetchedContext.of(run) if function.is_async else None
+    except UnknownTag as unknown:
+        raise LaterReleaseNeeded(f"its input: {unknown.message}") from unknown
     except Exception as error:
         if db.is_outage(error):
             raise

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from durable_jobs import clock, notifier
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import leases, runs, unknown_functions, workers
+from durable_jobs.store import leases, left_work, runs, unknown_functions, workers
 from durable_jobs.store.leases import Lease
+
+logger = logging.getLogger("durable_jobs")
 
 
 def announce_status(run: Run, status: str, reason: str = "") -> None:
@@ -42,3 +46,24 @@ def requeue_unknown_function(run: Run, lease: Lease) -> None:
         notifier.notify(run.queue)
     else:
         release(run, lease)  # paused in the meantime
+
+
+def leave_to_later_release(run: Run, lease: Lease, needs: str) -> None:
+    """Queue a run again that this release of the package cannot execute.
+
+    The claim does not count. The next claims of this process exclude the run.
+    """
+    unknown_functions.exclude_run(run.pk, run.function)
+    if not leases.release([run.pk], lease.token):
+        release(run, lease)  # paused in the meantime
+        return
+    if left_work.note_later_release(run, needs):
+        logger.warning(
+            "Run %s of %s needs a later release of durable_jobs and is left to other "
+            "workers: %s.",
+            run.pk,
+            run.function,
+            needs.rstrip("."),
+        )
+    announce_status(run, RunStatus.QUEUED)
+    notifier.notify(run.queue)

@@ -26,6 +26,10 @@ class DatabaseFailed(EngineControl):
     """A write of the engine failed. The run continues from its records."""
 
 
+class LaterReleaseNeeded(EngineControl):
+    """The run has a step or a value that only a later release can read."""
+
+
 @contextmanager
 def engine_writes() -> Iterator[None]:
     """Raise ``DatabaseFailed`` for database errors of the engine in the block."""

@@ -23,10 +23,17 @@ from durable_jobs.conf import settings
 from durable_jobs.events import wait_matches
 from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import finish
-from durable_jobs.models import Event, Run, Wait, WaitKind
+from durable_jobs.models import Event, Run, SweepError, Wait, WaitKind
 from durable_jobs.models.fields import payload
 from durable_jobs.serialization.match_keys import leaf_keys
-from durable_jobs.store import db, events, item_errors, pending_work, waits
+from durable_jobs.store import (
+    db,
+    events,
+    item_errors,
+    left_work,
+    pending_work,
+    waits,
+)
 
 BATCH = 200
 #: Waits that are looked at in one transaction.
@@ -73,6 +80,8 @@ class Judged:
     #: What is to be done for waits, in order.
     acts: list[tuple[Wait, Callable[[], object]]] = field(default_factory=list)
     cancels: list[tuple[Wait, Run]] = field(default_factory=list)
+    #: Waits whose rule the code of this process lacks.
+    left: list[tuple[Wait, Run]] = field(default_factory=list)
     errors: dict[int, Exception] = field(default_factory=dict)
     evaluated: int = 0
     last: int = 0
@@ -147,8 +156,10 @@ def _route_one(event: Event, held: set[str], until: float) -> None:
         for wait, run in judged.cancels:
             # Each in its own transaction, for ending a run locks its parent first.
             # Doing it again after a crash finds the run ended.
-            reason = f"the event {event.name} ({event.pk})"
-            _guarded(judged, wait, partial(finish.cancel, run, reason))
+            _guarded(judged, wait, partial(finish.cancel, run, _reason(event)))
+        for wait, run in judged.left:
+            leave = partial(left_work.leave_cancellation, run, wait.pk, event.pk)
+            _guarded(judged, wait, leave)
         written = _write(event, judged, _advanced(progress, judged, more))
         if written is None:
             break  # another router is about it
@@ -159,6 +170,28 @@ def _route_one(event: Event, held: set[str], until: float) -> None:
         if clock.monotonic() > until:
             break
     held.add(event.name)
+
+
+def _reason(event: Event) -> str:
+    return f"the event {event.name} ({event.pk})"
+
+
+def cancel_left(row: SweepError, run: Run) -> bool:
+    """Cancel a run if an event does that by a rule of this process's code.
+
+    Return whether the rule was here; if not, the row stays for others.
+    """
+    wait_id, _, event_id = row.item.partition(" ")
+    wait = db.rows(Wait).filter(pk=wait_id).first()
+    event = db.rows(Event).filter(pk=event_id).first()
+    if wait is not None and event is not None:
+        decided = wait_matches.cancels(wait, run, event)
+        if decided is None:
+            left_work.look_later(row)
+            return False
+        if decided:
+            finish.cancel(run, _reason(event))
+    return left_work.take(row)
 
 
 def _page(
@@ -215,7 +248,10 @@ def _judge(event: Event, page: Sequence[Wait], budget: int) -> Judged:
 
 def _judge_one(judged: Judged, event: Event, wait: Wait, run: Run) -> None:
     if wait.kind == WaitKind.CANCEL:
-        if wait_matches.cancels(wait, run, event):
+        decided = wait_matches.cancels(wait, run, event)
+        if decided is None:
+            judged.left.append((wait, run))
+        elif decided:
             judged.cancels.append((wait, run))
         return
     act = wait_matches.act_of(wait, run, event)

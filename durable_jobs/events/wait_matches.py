@@ -190,15 +190,18 @@ def _value(data: Any, path: str) -> str:
     return comparable(value)
 
 
-def cancels(wait: Wait, run: Run, event: Event) -> bool:
-    """Return whether an event cancels a run, by the rule that a wait stands for."""
+def cancels(wait: Wait, run: Run, event: Event) -> bool | None:
+    """Return whether an event cancels a run, by the rule that a wait stands for.
+
+    None if the code of this process lacks the rule.
+    """
     function = registry.find(run.function)
     index = (wait.condition or {}).get("cancel_on", 0)
     if function is None or index >= len(function.cancel_on):
-        return False
+        return None
     rule = function.cancel_on[index]
     if rule.event != event.name:
-        return False
+        return None
     if run.event_id == event.pk or _came_before(event, run):
         return False
     if rule.timeout is not None and event.ts > run.queued_at + _length(rule.timeout):

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from durable_jobs import clock
+from durable_jobs import clock, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.flow_control import Debounce
@@ -220,13 +220,21 @@ def _reopen(
 
 
 def gathered_by(run: Run) -> list[ReceivedEvent]:
-    """Return the events that were gathered for a run, none when it has only its own."""
+    """Return the events that were gathered for a run, none when it has only its own.
+
+    Raise ``UnknownTag`` for one that only a later release can read.
+    """
     if COUNT not in (run.event_meta or {}):
         return []
-    return [
-        event_from_meta(one.event_meta, decode_lenient(one.data))
-        for one in event_windows.events_of_run(run.pk)
-    ]
+    return [_buffered_event(one) for one in event_windows.events_of_run(run.pk)]
+
+
+def _buffered_event(row: BufferedEvent) -> ReceivedEvent:
+    unknown = serialization.unknown_tags(row.data)
+    if unknown:
+        msg = f"The data of event {row.event_id!r} has the tag {unknown[0]!r:.80}."
+        raise serialization.UnknownTag(msg)
+    return event_from_meta(row.event_meta, decode_lenient(row.data))
 
 
 def events_of(run: Run) -> list[BufferedEvent]:

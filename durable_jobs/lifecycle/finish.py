@@ -14,11 +14,11 @@ from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import causation, run_log
 from durable_jobs.lifecycle.run_event import build_event_meta, lenient_event_of
 from durable_jobs.lifecycle.start import NewRun
-from durable_jobs.models import Run
+from durable_jobs.models import Run, SweepError
 from durable_jobs.serialization.stored import StoredPayload
 from durable_jobs.signals import announce, run_changed, run_created
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import awaited_runs, db, runs, schedules
+from durable_jobs.store import awaited_runs, db, left_work, runs, schedules
 from durable_jobs.store.leases import Lease
 from durable_jobs.store.runs import HANDLER, INVOKE, End
 
@@ -39,9 +39,9 @@ def finish(
     ``along`` is called in the same transaction; without ``handled``, no handler starts.
     """
     function = registry.find(run.function)
-    handler = _handler(function, end.status)
+    bare = function is not None and _handler(function, end.status) is None
     failpoint("finish.begin", run.function)
-    bare = lease is not None and handler is None and not run.parent_id and not along
+    bare = bare and lease is not None and not run.parent_id and not along
     if bare and lease is not None:
         verb = runs.finish_simple if plain else runs.finish_with_waits
         done = verb(lease, end, holds_slots=run.flow is not None)
@@ -72,9 +72,34 @@ def start_handler(run: Run, end: End, *, handled: bool = True) -> list[Run]:
     if run.awaited:
         for queue in awaited_runs.queues(run.pk):
             notifier.notify(queue)
-    handler = _handler(registry.find(run.function), end.status)
-    if handler is None or not handled:
+    if not handled:
         return []
+    function = registry.find(run.function)
+    if function is None:  # whether a handler follows, only newer or older code knows
+        left_work.leave_handler(run)
+        return []
+    handler = _handler(function, end.status)
+    return [] if handler is None else _start(handler, run, end)
+
+
+def start_left_handler(row: SweepError, run: Run) -> bool:
+    """Start the handler of a run that ended in a process without its function.
+
+    Return whether this call did what was left.
+    """
+    handler = _handler(registry.get(run.function), RunStatus(run.status))
+    output = run.__dict__["output"]
+    text = output.text() if isinstance(output, StoredPayload) else None
+    end = End(RunStatus(run.status), text, run.error, run.reason)
+    with db.atomic():
+        if not left_work.take(row):
+            return False
+        runs.insert([] if handler is None else _start(handler, run, end))
+    return True
+
+
+def _start(handler: Function, run: Run, end: End) -> list[Run]:
+    """Return the run of a handler, not saved; none where the chain is too long."""
     if causation.too_deep(run):
         logger.error(
             "The handler %s of run %s of %s is not started: %s events and runs led to "
@@ -109,9 +134,7 @@ def cancel(run: Run, reason: str) -> bool:
     return finish(run, End(RunStatus.CANCELLED, reason=reason))
 
 
-def _handler(function: Function | None, status: RunStatus) -> Function | None:
-    if function is None:
-        return None
+def _handler(function: Function, status: RunStatus) -> Function | None:
     handlers = {
         RunStatus.COMPLETED: function.on_complete,
         RunStatus.FAILED: function.on_failure,

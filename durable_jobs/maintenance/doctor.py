@@ -25,7 +25,7 @@ from durable_jobs.models import (
     Worker,
 )
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, pauses, workers
+from durable_jobs.store import db, left_work, pauses, workers
 
 EXAMPLES = 5
 REPAIRED_AT_ONCE = 500
@@ -174,6 +174,7 @@ def _late(oldest: timedelta) -> Iterator[Finding]:
 def _failing(now: datetime) -> Iterator[Finding]:
     """Give the items that sweeps try again and again, by their kinds."""
     rows = db.rows(SweepError).filter(until__gte=now - GRACE)
+    rows = rows.exclude(kind__in=sorted(left_work.KINDS))
     kinds = rows.order_by("kind").values("kind").annotate(count=Count("pk"))
     for row in kinds:
         examples = rows.filter(kind=row["kind"]).order_by("-last_at")[:EXAMPLES]
@@ -190,6 +191,7 @@ def _to_be_begun(moment: datetime) -> QuerySet[Run]:
     """Return the runs that were ready at a moment, and that nothing holds back."""
     rows = db.rows(Run).filter(status=RunStatus.QUEUED, due_at__lte=moment)
     rows = rows.exclude(function__in=workers.missing().values("function"))
+    rows = rows.exclude(pk__in=left_work.of_later_releases().values("run_id"))
     # As claims look for them: what is paused, nobody could claim.
     rows = rows.exclude(started_at__isnull=True, function__in=pauses.functions())
     return rows.exclude(backlog__gt=0).exclude(
@@ -235,6 +237,7 @@ def _other_installation(now: datetime) -> Iterator[Finding]:
 def _worth_knowing() -> Iterator[Finding]:
     live = db.rows(Run).filter(status__in=sorted(LIVE))
     yield from _unknown(live)
+    yield from _later_release()
     yield from _unserved()
     paused = live.filter(status=RunStatus.PAUSED).values("reason")
     for why in paused.annotate(count=Count("pk")).order_by("-count")[:EXAMPLES]:
@@ -276,6 +279,21 @@ def _unknown(live: QuerySet[Run]) -> Iterator[Finding]:
             message=f"runs are of {row['function']!r}, which no worker has had for "
             f"{length}",
             count=row["count"],
+            problem=False,
+        )
+
+
+def _later_release() -> Iterator[Finding]:
+    """Give the runs that no worker could execute for long, for want of a release."""
+    rows = left_work.of_later_releases(clock.now() - settings.UNKNOWN_AFTER)
+    count = rows.count()
+    if count:
+        some = rows.order_by("since")[:EXAMPLES]
+        yield Finding(
+            check="later-release",
+            message="runs need a later release of durable_jobs than their workers have",
+            count=count,
+            examples=tuple(f"{one.item}: {one.message:.200}" for one in some),
             problem=False,
         )
 

@@ -15,10 +15,12 @@ from durable_jobs import clock, notifier
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.durations import format_duration
+from durable_jobs.events import routing
+from durable_jobs.lifecycle import finish
 from durable_jobs.models import Backlog, Run
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, item_errors, run_actions, workers
+from durable_jobs.store import db, item_errors, left_work, run_actions, workers
 
 logger = logging.getLogger("durable_jobs")
 
@@ -36,7 +38,7 @@ _looked_at = float("-inf")
 def sweep() -> int:
     """Note, tell of and forget functions that no worker has; return how many changed.
 
-    And resume what an earlier release has paused for its function.
+    And do what processes without these functions have left.
     """
     global _looked_at
     known = registry.ids()
@@ -45,8 +47,23 @@ def sweep() -> int:
     count = _judge(set(known))
     if clock.monotonic() >= _looked_at + EVERY:
         _looked_at = clock.monotonic()
-        count += resume(known)
+        count += resume(known) + do_left(known)
     return count
+
+
+def do_left(known: Iterable[str]) -> int:
+    """Start handlers and cancel runs where the process that met them could not.
+
+    Return how many were done.
+    """
+    names, done = list(known), 0
+    for row, run in left_work.handlers(names, BATCH):
+        work = partial(finish.start_left_handler, row, run)
+        done += item_errors.guarded("left handler", run.pk, work, run_id=run.pk)
+    for row, run in left_work.cancellations(names, BATCH):
+        work = partial(routing.cancel_left, row, run)
+        done += item_errors.guarded("left cancellation", row.item, work, run_id=run.pk)
+    return done
 
 
 def _behind_limits(known: list[str]) -> set[str]:
@@ -99,6 +116,7 @@ def began(queues: Iterable[str]) -> None:
     """Let a worker that starts take up what waited for its functions."""
     workers.delete_missing(registry.ids())
     resume(registry.ids())
+    do_left(registry.ids())
     for queue in queues:
         notifier.notify_now(queue)
 

@@ -13,7 +13,13 @@ from durable_jobs.conf import settings
 from durable_jobs.failpoints import failpoint
 from durable_jobs.models import Event, IdempotencyKey, Run, SweepError, Worker
 from durable_jobs.statuses import TERMINAL
-from durable_jobs.store import db, exists_probe, item_errors, run_actions
+from durable_jobs.store import (
+    db,
+    exists_probe,
+    item_errors,
+    left_work,
+    run_actions,
+)
 
 #: How long a worker that is gone without a word is remembered.
 UNSEEN = timedelta(days=1)
@@ -98,9 +104,12 @@ def _workers(until: datetime) -> QuerySet[Worker]:
 
 
 def _errors(until: datetime) -> QuerySet[SweepError]:
-    """Return the errors of items that were not tried again: they are gone, or done."""
+    """Return the errors of items that were not tried again: they are gone, or done.
+
+    What was left to others stays as long as it can still be done.
+    """
     rows = db.rows(SweepError).filter(until__lt=until)
-    return rows.order_by("until")
+    return rows.exclude(pk__in=left_work.open_rows().values("pk")).order_by("until")
 
 
 def _delete(rows: QuerySet[Any], batch: int) -> int:

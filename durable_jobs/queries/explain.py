@@ -18,7 +18,7 @@ from durable_jobs.flow_control.keys import KeyedLimit
 from durable_jobs.models import AdmissionState, Backlog, Limit, Pause, Run
 from durable_jobs.queries import routes, visibility
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import backlogs, db, pauses, workers
+from durable_jobs.store import backlogs, db, left_work, pauses, workers
 from durable_jobs.store import limits as limit_rows
 
 MOST_AHEAD = 1000
@@ -44,7 +44,7 @@ def explain(run: Run, *, keys: bool = True) -> Explanation:
                 for event in routes.unrouted_for(row)
             )
         return Explanation(state=row.status, text=text)
-    found = _paused(row, keys) or _delayed(row) or _unknown(row)
+    found = _paused(row, keys) or _delayed(row) or _unknown(row) or _later_release(row)
     if found is not None:
         return found
     if row.backlog is None:
@@ -92,6 +92,17 @@ def _unknown(run: Run) -> Explanation | None:
         f"{(since or run.due_at).isoformat()}. The run starts when a worker has it."
     )
     return Explanation(state="unknown-function", text=text)
+
+
+def _later_release(run: Run) -> Explanation | None:
+    needs = left_work.later_release_of(run.pk)
+    if needs is None:
+        return None
+    text = (
+        f"It needs a later release of durable_jobs: {needs.rstrip('.')}. The run goes "
+        f"on when a worker has that release."
+    )
+    return Explanation(state="later-release", text=text)
 
 
 def _ready(run: Run) -> Explanation:

@@ -21,7 +21,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Limit, Pause, Run, RunStats, Worker
 from durable_jobs.queries import visibility
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, workers
+from durable_jobs.store import db, left_work, workers
 
 #: Runs of one status that are counted, and ended ones that no tally has yet.
 MOST = 10_000
@@ -346,6 +346,7 @@ def _attention(now: datetime) -> Iterator[Attention]:
         filters = {"status": RunStatus.FAILED.value, "function": function}
         yield Attention(what="exhausted", count=count, name=function, filters=filters)
     yield from _unknown()
+    yield from _later_release()
     pauses = visibility.pauses(db.rows(Pause))
     for pause in pauses.order_by("-paused_at")[:GROUPS]:
         yield Attention(
@@ -397,3 +398,15 @@ def _unknown() -> Iterator[Attention]:
                 name=function,
                 filters={"function": function},
             )
+
+
+def _later_release() -> Iterator[Attention]:
+    """Give the runs that no worker could execute for long, for want of a release."""
+    rows = left_work.of_later_releases(clock.now() - settings.UNKNOWN_AFTER)
+    chosen = _runs().filter(pk__in=rows.values("run_id")[:FAILURES])
+    found = Counter(chosen.order_by().values_list("function", flat=True))
+    for function, count in found.most_common(GROUPS):
+        filters = {"status": RunStatus.QUEUED.value, "function": function}
+        yield Attention(
+            what="later-release", count=count, name=function, filters=filters
+        )

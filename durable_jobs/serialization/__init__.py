@@ -18,8 +18,11 @@ from durable_jobs.serialization.arguments import arguments_text
 from durable_jobs.serialization.canonical import canonical
 from durable_jobs.serialization.codec import dumps, from_tree, loads, to_tree
 from durable_jobs.serialization.copies import own_copy
+from durable_jobs.serialization.decoding import unknown_tags
+from durable_jobs.serialization.tags import UnknownTag
 
 __all__ = [
+    "UnknownTag",
     "arguments_text",
     "canonical",
     "dumps",
@@ -27,4 +30,5 @@ __all__ = [
     "loads",
     "own_copy",
     "to_tree",
+    "unknown_tags",
 ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+from durable_jobs.exceptions import PayloadError
 
 TAG = "$durable"
 VALUE = "value"
@@ -13,9 +16,22 @@ DEEPEST = 100
 OWN_LEVELS = 100
 
 
+#: A tag in JSON text. Inside a string, a backslash would come before the quotes.
+_IN_TEXT = re.compile(r'"\$durable"\s*:\s*"([^"\\]*)"')
+
+
+class UnknownTag(PayloadError):
+    """A stored value has a tag that only a later release of this package writes."""
+
+
 def tag(kind: str, value: Any) -> dict[str, Any]:
     """Write a tag around a tree."""
     return {TAG: kind, VALUE: value}
+
+
+def tags_in(text: str) -> set[str]:
+    """Return the kinds of the tags in JSON text."""
+    return set(_IN_TEXT.findall(text)) if TAG in text else set()
 
 
 def has_tags(tree: Any) -> bool:

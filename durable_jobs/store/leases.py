@@ -50,13 +50,14 @@ def claim(
     functions if there are more than ``limit``. Then a long queue of one function does
     not delay the others.
 
-    Functions that this process does not have are excluded once a claim has found them.
+    Functions that this process does not have, and runs that need a later release, are
+    excluded once a claim has found them.
 
     The claim adds one to ``crash_count``, and the end of the attempt resets it, so that
     a run which kills its worker is counted.
     """
     failpoint("claim.begin", queue)
-    now, excluding = clock.now(), unknown_functions.excluded()
+    now = clock.now()
     request = ClaimRequest(
         token=ids.new_token(),
         lease_until=now + settings.LEASE_DURATION,
@@ -66,7 +67,12 @@ def claim(
     )
     make = claim_statement.claim if db.is_postgres() else _claim
     claimed = make(
-        queue, limit, request, one_per_function=one_per_function, excluding=excluding
+        queue,
+        limit,
+        request,
+        one_per_function=one_per_function,
+        excluding=unknown_functions.excluded(),
+        excluding_runs=unknown_functions.excluded_runs(),
     )
     if claimed:
         failpoint("claim.committed", queue)
@@ -80,6 +86,7 @@ def _claim(
     *,
     one_per_function: bool,
     excluding: Sequence[str],
+    excluding_runs: Sequence[uuid.UUID],
 ) -> list[Run]:
     with db.atomic():
         ready = (
@@ -92,6 +99,8 @@ def _claim(
         )
         if excluding:
             ready = ready.exclude(function__in=excluding)
+        if excluding_runs:
+            ready = ready.exclude(pk__in=excluding_runs)
         if db.lockable():
             ready = ready.select_for_update(skip_locked=True)
         chosen = (

@@ -24,7 +24,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.maintenance import heartbeats, missing_functions, tick
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db
+from durable_jobs.store import db, left_work
 from durable_jobs.worker.queue_loop import worker_name
 
 logger = logging.getLogger("durable_jobs")
@@ -176,4 +176,5 @@ class Watchdog:
             backlog__isnull=True,
             due_at__lte=clock.now() - timedelta(seconds=UNREACHABLE_AFTER),
         )
+        ready = ready.exclude(pk__in=left_work.of_later_releases().values("run_id"))
         return ready.values_list("queue", flat=True).first()

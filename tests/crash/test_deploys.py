@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from durable_jobs.models import Run, Step
+from durable_jobs import clock, durable
+from durable_jobs.models import Run, Step, SweepError, Wait
 from tests.lab import durable as functions
 from tests.lab.models import Account, Effect
 from tests.lab.processes import Lab, until
@@ -91,3 +92,55 @@ def test_old_and_new_workers_on_one_queue_lose_and_repeat_nothing(lab: Lab) -> N
     until(lambda: completed(*new, *old), "all runs to end", lab)
     assert not Run.objects.filter(status="paused").exists()
     assert all(set(labels(run).values()) == {1} for run in [*new, *old])
+
+
+def test_steps_that_only_a_later_release_can_read_wait_for_its_worker(
+    lab: Lab,
+) -> None:
+    """One has a serialization tag, the other is of a kind, that the old one lacks."""
+    new = lab.worker("-P", "threads", "-c", "4", LAB_RELEASE="2")
+    lab.beat()
+    runs = [functions.exact.enqueue({"by": by}) for by in ("tag", "kind", "tag")]
+    slept = Step.objects.filter(name="rest", status="sleeping")
+    until(lambda: slept.count() == 3, "them to sleep", lab)
+    assert new.terminate() == 0
+    claims = {run.pk: Run.objects.get(pk=run.pk).claim_count for run in runs}
+    old = lab.worker("-P", "prefork", "-c", "2", LAB_RELEASE="old")
+    left = SweepError.objects.filter(kind="later release")
+    until(lambda: left.count() == 3, "the old worker to leave them", lab)
+    known = functions.patient.enqueue()
+    until(lambda: completed(known), "the known run to end", lab)
+    rows = Run.objects.filter(pk__in=claims, status="queued", attempt=0)
+    assert dict(rows.values_list("pk", "claim_count")) == claims
+    lab.worker("-P", "solo", LAB_RELEASE="2")
+    until(lambda: completed(*runs), "the runs to end", lab)
+    assert old.alive
+    assert all(labels(run) == {"two": 1} for run in runs)
+    assert [Run.objects.get(pk=run.pk).result() for run in runs] == [
+        "1.5",
+        "None",
+        "1.5",
+    ]
+
+
+def test_what_ends_a_run_of_new_code_at_an_old_worker_is_not_lost(lab: Lab) -> None:
+    """Its ``cancel_on``, its timeout, and the handler of both."""
+    new = lab.worker("-P", "solo", LAB_RELEASE="2")
+    lab.beat()
+    runs = [functions.guarded.enqueue({"number": number}) for number in (1, 2)]
+    until(lambda: all(map(resting, runs)), "them to sleep", lab)
+    assert new.terminate() == 0
+    limit = Wait.objects.filter(run=runs[1], kind="finish_by")
+    assert limit.update(due_at=clock.now(), condition={"seconds": 0}) == 1
+    lab.worker("-P", "solo", LAB_RELEASE="old")
+    durable.send("lab/stop", {"number": 1})
+    left = SweepError.objects.filter(kind="cancellation")
+    until(left.exists, "the old worker to leave the event", lab)
+    timed_out = Run.objects.filter(pk=runs[1].pk, status="cancelled")
+    until(timed_out.exists, "the timeout", lab)
+    assert Run.objects.get(pk=runs[0].pk).status == "waiting"
+    lab.worker("-P", "solo", LAB_RELEASE="2")
+    done = {"one": 1, "cancelled": 1}
+    until(lambda: all(labels(run) == done for run in runs), "the handlers", lab)
+    assert Run.objects.get(pk=runs[0].pk).status == "cancelled"
+    assert not SweepError.objects.exists()

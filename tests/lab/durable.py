@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from decimal import Decimal
 
 from durable_jobs import durable, remote
+from durable_jobs.definitions import operations
+from durable_jobs.engine import step_runner
+from durable_jobs.serialization import decoding
 from tests.lab import chaotic, effects
 from tests.lab import limited as with_limits
 from tests.lab.effects import add, draw, effect, held, slow
@@ -200,6 +204,41 @@ if os.environ.get("LAB_RELEASE") != "old":  # the code of an old worker lacks it
         ctx.step.sleep("rest", "100ms")
         ctx.step.run("two", effect, ctx.run_id, "two")
         return "done"
+
+    def _cancelled(ctx: durable.Context) -> None:
+        effect(ctx.event.data["run_id"], "cancelled")
+
+    @durable.function(
+        retries=0,
+        timeouts=durable.Timeouts(finish="1h"),
+        cancel_on=durable.CancelOn("lab/stop", match="data.number"),
+        on_cancel=_cancelled,
+    )
+    def guarded(ctx: durable.Context) -> None:
+        """Wait until something cancels the run."""
+        ctx.step.run("one", effect, ctx.run_id, "one")
+        ctx.step.sleep("rest", "1h")
+
+
+@durable.function(retries=0)
+def exact(ctx: durable.Context) -> str:
+    """Take steps that an old release cannot read: a tag, or a kind, by the data."""
+    if ctx.event.data["by"] == "tag":
+        found = str(ctx.step.run("one", _decimal))
+    else:
+        found = str(ctx.step.wait_for_signal("one", ctx.run_id, timeout="100ms"))
+    ctx.step.sleep("rest", "3s")
+    ctx.step.run("two", effect, ctx.run_id, "two")
+    return found
+
+
+def _decimal() -> Decimal:
+    return Decimal("1.5")
+
+
+if os.environ.get("LAB_RELEASE") == "old":  # its release of the package lacks them
+    decoding._READERS.pop("decimal")
+    step_runner.KINDS.pop(operations.WaitForSignal)
 
 
 if "LAB_CRON" in os.environ:  # only where it is asked for: it starts runs by itself

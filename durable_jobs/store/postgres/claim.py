@@ -53,11 +53,13 @@ WITH {_ASYNC_COMMIT}, chosen AS MATERIALIZED (
 """  # noqa: S608  # table and column names of our own models, no values
 
 
-def _by_function(per_function: str, condition: str, order: str) -> str:
+def _by_function(
+    per_function: str, condition: str, order: str, of_runs: str = "true"
+) -> str:
     """Return a claim that reads the index function by function.
 
     ``per_function`` is the number of runs to read of each function; ``condition``
-    selects the functions.
+    selects the functions, ``of_runs`` the runs.
     """
     return f"""
 WITH RECURSIVE {_ASYNC_COMMIT}, functions AS (
@@ -70,6 +72,7 @@ WITH RECURSIVE {_ASYNC_COMMIT}, functions AS (
     SELECT candidate.id FROM functions CROSS JOIN LATERAL (
         SELECT id, run_order FROM {_RUN}
         WHERE {_READY} AND function = functions.name AND {_MAY_START}
+            AND {of_runs}
         ORDER BY run_order, id LIMIT {per_function}
         FOR UPDATE SKIP LOCKED
     ) AS candidate
@@ -83,10 +86,13 @@ WITH RECURSIVE {_ASYNC_COMMIT}, functions AS (
 _CLAIM_ONE_PER_FUNCTION = _by_function("1", "true", "random()")
 # Excluding functions in this way costs the same however many of their runs are queued.
 _NOT_EXCLUDED = "functions.name <> ALL(%s::varchar[])"
+_RUN_NOT_EXCLUDED = "id <> ALL(%s::uuid[])"
 _CLAIM_EXCLUDING = _by_function(
-    "%s::int", _NOT_EXCLUDED, "candidate.run_order, candidate.id"
+    "%s::int", _NOT_EXCLUDED, "candidate.run_order, candidate.id", _RUN_NOT_EXCLUDED
 )
-_CLAIM_ONE_PER_FUNCTION_EXCLUDING = _by_function("%s::int", _NOT_EXCLUDED, "random()")
+_CLAIM_ONE_PER_FUNCTION_EXCLUDING = _by_function(
+    "%s::int", _NOT_EXCLUDED, "random()", _RUN_NOT_EXCLUDED
+)
 
 
 class ClaimRequest(NamedTuple):
@@ -109,19 +115,24 @@ def claim(
     *,
     one_per_function: bool,
     excluding: Sequence[str] = (),
+    excluding_runs: Sequence[uuid.UUID] = (),
 ) -> list[Run]:
     """Claim up to ``limit`` runs of a queue in the order of ``run_order``.
 
     With ``one_per_function``, claim at most one run of each function, whatever its
-    order. Runs of the functions in ``excluding`` are not claimed.
+    order. Functions in ``excluding`` and runs in ``excluding_runs`` are not claimed.
     """
     *lease_values, now, latest_order = request
     ready, update = [now, latest_order, queue], [limit, *lease_values, now]
-    if excluding:
+    if excluding or excluding_runs:
         text = (
             _CLAIM_ONE_PER_FUNCTION_EXCLUDING if one_per_function else _CLAIM_EXCLUDING
         )
-        condition = [1 if one_per_function else limit, list(excluding)]
+        condition = [
+            list(excluding_runs),
+            1 if one_per_function else limit,
+            list(excluding),
+        ]
         rows = prepared.fetch(text, [queue, queue, queue, *ready, *condition, *update])
     elif one_per_function:
         values = [queue, queue, queue, *ready, *update]

@@ -1,0 +1,50 @@
+"""Whether this release of the package can execute a run that another one began.
+
+During a rolling deploy of a new release, an old worker may claim a run with a step kind
+or a serialization tag that only the new release knows. The function is then not called,
+so its code cannot go on with a part of what was recorded.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable
+
+from durable_jobs import serialization
+from durable_jobs.engine.context import PATCH
+from durable_jobs.engine.step_runner import GROUP, KINDS
+from durable_jobs.engine.steps.parallel import BRANCH
+from durable_jobs.engine.suspend import LaterReleaseNeeded
+from durable_jobs.models import Run
+from durable_jobs.store.steps import StepRecord
+
+
+@functools.cache
+def kinds() -> frozenset[str]:
+    """Return the kinds of steps that this release knows."""
+    return frozenset({GROUP, PATCH, BRANCH, *(operation.kind for operation in KINDS)})
+
+
+def check_steps(memos: Iterable[StepRecord]) -> None:
+    """Raise ``LaterReleaseNeeded`` for a step that cannot be read here."""
+    known = kinds()
+    for memo in memos:
+        if memo.kind not in known:
+            raise LaterReleaseNeeded(f"step {memo.name!r} is of the kind {memo.kind!r}")
+        unknown = serialization.unknown_tags(memo.output or "")
+        if unknown:
+            raise _tagged(f"the result of step {memo.name!r}", unknown)
+
+
+def check_user(run: Run) -> None:
+    """Raise ``LaterReleaseNeeded`` for the user of an event that cannot be read."""
+    user = (run.event_meta or {}).get("user")
+    if isinstance(user, dict | list):
+        unknown = serialization.unknown_tags(json.dumps(user))
+        if unknown:
+            raise _tagged("the user of its event", unknown)
+
+
+def _tagged(what: str, unknown: list[str]) -> LaterReleaseNeeded:
+    return LaterReleaseNeeded(f"{what} has the tag {unknown[0]!r:.80}")
