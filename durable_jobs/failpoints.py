@@ -1,8 +1,8 @@
-"""Named places at which a test can let the process die, stop, fail or wait.
+"""Named places at which a test can kill, stop, fail or delay the process.
 
-The product passes them with ``hit``, which is free while nobody watches. A test watches
-in its own process with ``watching``; a real worker, beat, web or command process is
-armed by its environment::
+The code marks each place with ``failpoint()``, which costs nothing while there are no
+watchers. A test watches its own process with ``watching()``. The environment arms a
+real worker, beat, web or command process::
 
     DURABLE_JOBS_FAILPOINTS="record.committed=kill@3; step.body[charge]=sleep(2)"
 """
@@ -27,75 +27,75 @@ logger = logging.getLogger("durable_jobs")
 
 VARIABLE = "DURABLE_JOBS_FAILPOINTS"
 
-#: Every place with what is true there. What its detail is stands in brackets.
+#: Each place with a sentence of what is true there. The detail is in brackets.
 POINTS = {
     "step.before": "A step is about to call its body [step id].",
-    "step.body": "The body has returned, nothing of it is committed [step id].",
+    "step.body": "The body has returned; its result is not committed [step id].",
     "step.after": "The step is recorded and committed [step id].",
-    "send.begin": "Events were checked, and none is written [first event's name].",
-    "send.stored": "Events are written, their runs are not [first event's name].",
+    "send.begin": "Events are checked; none is written [first event's name].",
+    "send.stored": "Events are written; their runs are not [first event's name].",
     "send.started": "Events and runs are written, not committed [first event's name].",
     "send.committed": "Events and runs are committed [first event's name].",
     "start.begin": "Runs are about to be written [first function's id].",
-    "start.written": "Runs and what can end them are written [first function's id].",
-    "admit.begin": "An admission has the lock, and has decided nothing [queue].",
-    "admit.written": "What an admission decided is written, not committed [queue].",
-    "admit.committed": "It is committed; whom it refuses has not ended [queue].",
-    "admit.done": "Those that an admission refuses have ended [queue].",
+    "start.written": "Runs and their time limits are written [first function's id].",
+    "admit.begin": "An admission has the lock and no decisions [queue].",
+    "admit.written": "The decisions of an admission are not committed [queue].",
+    "admit.committed": "The decisions are committed; skipped runs are live [queue].",
+    "admit.done": "The runs that an admission skips have ended [queue].",
     "claim.begin": "A worker is about to claim [queue].",
-    "claim.committed": "Runs are claimed, none of them is begun [queue].",
-    "claim.returned": "Claimed runs stand in line for a limit that came later.",
+    "claim.committed": "The claim is committed; no run has started [queue].",
+    "claim.returned": "Claimed runs are back in admission, for a limit added later.",
     "record.begin": "Steps are about to be written [last step's id].",
-    "record.locked": "The run is locked, the step's effect is to come.",
+    "record.locked": "The run is locked; the step's effect has not been called.",
     "record.written": "The step and its effect are written, not committed [step id].",
-    "record.committed": "Steps are committed, the worker does not know [last step].",
-    "suspend_step.begin": "A step is about to wait while its run goes on [step id].",
-    "suspend_step.written": "Its record and waits are written, uncommitted [step id].",
+    "record.committed": "Steps are committed; the attempt has no response [last step].",
+    "suspend_step.begin": "A step is about to wait while its run continues [step id].",
+    "suspend_step.written": "The step and its waits are not committed [step id].",
     "suspend_step.committed": "The step and its waits are committed [step id].",
-    "suspend.begin": "A run is about to be given back [first waiting step's id].",
-    "suspend.written": "The run is given back, not committed [first waiting step].",
-    "suspend.committed": "The run is given back [first waiting step's id].",
-    "look.begin": "A wait is committed, what came before it is to be found [step id].",
-    "look.done": "What came before a wait was found [step id].",
-    "finish.begin": "A run is about to be ended [function's id].",
-    "finish.ended": "The run has its end, what hangs on it has not [function's id].",
+    "suspend.begin": "A run is about to be suspended [first waiting step's id].",
+    "suspend.written": "The suspension is not committed [first waiting step].",
+    "suspend.committed": "The suspension is committed [first waiting step's id].",
+    "find_earlier.begin": "Earlier events are not checked for a new wait [step id].",
+    "find_earlier.done": "Earlier events are checked for a wait [step id].",
+    "finish.begin": "A run is about to end [function's id].",
+    "finish.ended": "The run has ended; its dependents have not [function's id].",
     "finish.written": "The end and all its effects are written [function's id].",
-    "finish.committed": "The end is committed, nobody is told [function's id].",
-    "wake.begin": "A wait is about to be ended by somebody [kind of wait].",
-    "wake.taken": "The wait is gone, its step is still open [kind of wait].",
-    "wake.written": "The step has its end, its run is queued [kind of wait].",
-    "wake.committed": "The end of the wait is committed; no wake-up was sent [kind].",
-    "saved.look": "A save is committed, the waits for it are to be found [model].",
-    "route.read": "Events to be offered are read and locked.",
-    "route.event": "An event is about to be offered to the waits [event's name].",
-    "route.offered": "The event was offered, not committed [event's name].",
-    "route.committed": "The event's offer is committed [event's name].",
-    "tick.begin": "Somebody is about to tick.",
-    "tick.done": "All the sweepers of a tick have ended.",
+    "finish.committed": "The end is committed, not announced [function's id].",
+    "wake.begin": "A wait is about to end [kind of wait].",
+    "wake.taken": "The wait is deleted; its step is still open [kind of wait].",
+    "wake.written": "The step has ended and its run is queued [kind of wait].",
+    "wake.committed": "The end of the wait is committed; no wake-up is sent [kind].",
+    "save.committed": "A save is committed; waits for it are not checked [model].",
+    "route.read": "Unrouted events are read and locked.",
+    "route.event": "An event is about to be delivered to waits [event's name].",
+    "route.delivered": "The event is delivered, not committed [event's name].",
+    "route.committed": "The delivery of the event is committed [event's name].",
+    "tick.begin": "A tick is about to start.",
+    "tick.done": "All sweepers of a tick have ended.",
     "timers.read": "Due waits are read.",
     "timers.expired": "Sleeps and retries are ended, not committed.",
-    "timers.committed": "Sleeps and retries are ended, no wake-up is sent.",
+    "timers.committed": "Sleeps and retries are ended; no wake-up is sent.",
     "lease.expired": "Expired leases are read.",
-    "lease.reclaimed": "An expired lease is taken back, no wake-up sent [function id].",
+    "lease.rescued": "A run is rescued; no wake-up is sent [function id].",
     "lease.renew": "Leases are about to be renewed.",
     "lease.renewed": "Leases are renewed.",
-    "lease.giving": "Claimed runs are about to be given back unbegun.",
-    "lease.given": "Claimed runs are given back unbegun, no wake-up is sent.",
-    "ring.begin": "A wake-up is about to be sent [queue].",
-    "cron.written": "Runs of crons are written, their times not moved [first's id].",
+    "lease.release": "Claimed runs that have not started are about to be released.",
+    "lease.released": "Claimed runs are released; no wake-up is sent.",
+    "notify.begin": "A wake-up is about to be sent [queue].",
+    "cron.written": "Runs of crons are written; next times are not [first's id].",
     "cron.moved": "Runs and next times of crons are not committed [first's id].",
     "cron.committed": "Runs and next times of crons are committed.",
     "prune.begin": "A batch is about to be deleted [table].",
     "prune.committed": "A batch is deleted [table].",
-    "cancel.begin": "A person is about to cancel a run [function's id].",
-    "cancel.committed": "A person has cancelled a run [function's id].",
+    "cancel.begin": "A run is about to be cancelled [function's id].",
+    "cancel.committed": "A run is cancelled [function's id].",
     "pause.begin": "A run is about to be paused.",
     "pause.committed": "A run is paused.",
     "resume.begin": "A run is about to be resumed.",
-    "resume.committed": "A run is resumed, no wake-up is sent.",
+    "resume.committed": "A run is resumed; no wake-up is sent.",
     "redrive.begin": "An ended run is about to be redriven [function's id].",
     "redrive.written": "The run is live again, not committed [function's id].",
-    "redrive.committed": "The run is live again, no wake-up is sent [function's id].",
+    "redrive.committed": "The run is live again; no wake-up is sent [function's id].",
 }
 
 Watcher = Callable[[str, str], object]
@@ -104,14 +104,14 @@ _watchers: tuple[Watcher, ...] = ()
 
 
 def failpoint(name: str, detail: str = "") -> None:
-    """Pass a place; ``detail`` tells which step, function or queue it is about."""
+    """Mark a place. ``detail`` names the step, function or queue."""
     if _watchers:
-        _tell(name, detail)
+        _call_watchers(name, detail)
 
 
-def _tell(name: str, detail: str) -> None:
+def _call_watchers(name: str, detail: str) -> None:
     if name not in POINTS:
-        msg = f"There is no failpoint {name!r}: write what it is into POINTS."
+        msg = f"Unknown failpoint {name!r}. Describe it in POINTS."
         raise ConfigurationError(msg)
     for watcher in _watchers:
         watcher(name, detail)
@@ -121,7 +121,7 @@ def _tell(name: str, detail: str) -> None:
 def watching(watcher: Watcher) -> Iterator[None]:
     """Call ``watcher(name, detail)`` at each place inside the block.
 
-    What it raises is raised there. Others that watch go on watching.
+    Its exceptions propagate from the place. Outer watchers stay active.
     """
     global _watchers
     _watchers = (*_watchers, watcher)
@@ -132,9 +132,9 @@ def watching(watcher: Watcher) -> Iterator[None]:
 
 
 def arm(text: str) -> None:
-    """Do what ``text`` says at its places, for the rest of this process.
+    """Apply the rules in ``text`` for the rest of this process.
 
-    Raises ``ConfigurationError`` when it does not say that.
+    Raise ``ConfigurationError`` if the text is invalid.
     """
     global _watchers
     rules = parse(text)
@@ -144,14 +144,14 @@ def arm(text: str) -> None:
     _watchers = (*_watchers, *(rule.passed for rule in rules))
 
 
-# What a text can say
+# Rules as text
 
 ACTIONS = ("kill", "stop", "raise", "sleep")
 
 
 @dataclass(slots=True)
 class Rule:
-    """What to do at one place: at each hit, at the ``at``-th, or from there on."""
+    """An action at one place: at the ``at``-th hit, and with ``on`` at later hits."""
 
     name: str
     action: Callable[[], object]
@@ -162,7 +162,7 @@ class Rule:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def passed(self, name: str, detail: str) -> None:
-        """Act if this is the place, and the hit."""
+        """Act if the place and the number of the hit match."""
         if name != self.name or self.detail not in (None, detail):
             return
         with self._lock:
@@ -181,14 +181,14 @@ _RULE = re.compile(
 
 
 def parse(text: str) -> list[Rule]:
-    """Return the rules in ``place[detail]=action(argument)@hit``, parted by ``;``."""
+    """Return the rules in ``place[detail]=action(argument)@hit``, split by ``;``."""
     rules, position = [], 0
     text = text.strip()
     while position < len(text):
         found = _RULE.match(text, position)
         if found is None:
             rest = text[position:]
-            raise _wrong(rest, "place[detail]=action(argument)@hit, parted by ';'")
+            raise _wrong(rest, "place[detail]=action(argument)@hit, separated by ';'")
         rules.append(_rule(found))
         position = found.end()
     return rules
@@ -223,7 +223,7 @@ def _action(name: str, action: str, argument: str | None) -> Callable[[], object
 def _raiser(name: str, kind: str) -> Callable[[], object]:
     error = getattr(django.db, kind, None)
     if not isinstance(error, type) or not issubclass(error, django.db.Error):
-        raise _wrong(f"raise({kind})", "the name of an error of django.db")
+        raise _wrong(f"raise({kind})", "the name of an error in django.db")
 
     def fail() -> None:
         raise error(f"failpoint {name}")

@@ -1,7 +1,7 @@
-"""Log records of runs: which run they belong to, and what is kept with a step.
+"""Log records of runs: the fields of the run, and the lines stored with a step.
 
-``LOGGING`` names the handler and the filter, so this module is importable before the
-app registry is ready.
+Django imports the handler and the filter of ``LOGGING`` before the app registry is
+ready, so this module must not need it.
 """
 
 from __future__ import annotations
@@ -28,34 +28,37 @@ from durable_jobs.error_text import (
     type_of,
 )
 
-#: Lines that are kept of one call of a body: the last ones.
+#: The number of last lines that are kept of one call of a body.
 LINES = 200
 #: Characters that are kept of one message.
-LONGEST = 2_000
-_LONGEST_NAME = 200
-#: Characters of an error's message in a log line.
-_SHORT = 300
+MAX_MESSAGE = 2_000
+_MAX_NAME = 200
+#: Characters of an error's message in one line.
+_MAX_SUMMARY = 300
 
 logger = logging.getLogger("durable_jobs")
 
 
 class Lines:
-    """What one call of a body logs. Lines are timed by ``began``, its own beginning.
+    """The log lines of one call of a body.
 
-    So their times are the run's, whatever the wall clock of this machine says.
-    ``place`` names the step for log records (``RunFilter``).
+    The time of a line is relative to ``began``, so that it follows the clock of the run
+    and not the clock of this machine. ``step_fields`` are the fields of the step for
+    log records (``RunFilter``).
     """
 
-    __slots__ = ("_began", "_count", "_kept", "_since", "place")
+    __slots__ = ("_began", "_count", "_kept", "_since", "step_fields")
 
-    def __init__(self, began: datetime, place: Mapping[str, Any] | None = None) -> None:
-        self.place = place or {}
+    def __init__(
+        self, began: datetime, step_fields: Mapping[str, Any] | None = None
+    ) -> None:
+        self.step_fields = step_fields or {}
         self._began, self._since = began, time.monotonic()
         self._kept: deque[dict[str, str]] | None = None
         self._count = 0
 
     def add(self, level: str, logger: str, message: str) -> None:
-        """Keep a line, and let go of the first one when there are too many."""
+        """Keep a line; drop the first line if there are too many."""
         kept = self._kept
         if kept is None:
             kept = self._kept = deque(maxlen=LINES)
@@ -64,24 +67,24 @@ class Lines:
         kept.append({**line, "message": message})
         self._count += 1
 
-    def taken(self) -> dict[str, Any] | None:
-        """Return the lines, and how many were left out; None where nothing is new."""
+    def take(self) -> dict[str, Any] | None:
+        """Return and clear the lines and the number left out, or None without lines."""
         kept = self._kept
         if kept is None:
             return None
-        # A copy first: a thread that was left behind may still be logging.
+        # Copy first, because an abandoned thread may still be logging.
         lines = list(kept.copy())
         left_out = max(self._count - len(lines), 0)
         self._kept, self._count = None, 0
         return {"lines": lines, "left_out": left_out}
 
 
-#: The lines of the body that is executing; None outside bodies.
+#: The lines of the executing body, or None outside a body.
 current: ContextVar[Lines | None] = ContextVar("durable_lines", default=None)
-#: The fields of the run whose function is executing; None outside runs.
+#: The fields of the executing run, or None outside a run.
 _run: ContextVar[Mapping[str, Any] | None] = ContextVar("durable_run", default=None)
 
-#: What a record about a run has as attributes, with the values outside runs.
+#: The attributes of a record about a run, with their values outside runs.
 FIELDS: Mapping[str, Any] = {
     "run_id": "",
     "function": "",
@@ -107,17 +110,17 @@ def fields(run: Any, **values: Any) -> dict[str, Any]:
     }
 
 
-def here() -> dict[str, Any]:
-    """Return the fields of the run and the step that are executing."""
+def current_fields() -> dict[str, Any]:
+    """Return the fields of the executing run and step."""
     run, lines = _run.get(), current.get()
     if run is None:
         return dict(FIELDS)
-    return {**run, **lines.place} if lines is not None else dict(run)
+    return {**run, **lines.step_fields} if lines is not None else dict(run)
 
 
 @contextmanager
 def about(run: Any) -> Iterator[None]:
-    """Let log records inside the block belong to a run."""
+    """Add the fields of a run to the log records inside the block."""
     token = _run.set(fields(run))
     try:
         yield
@@ -126,25 +129,25 @@ def about(run: Any) -> Iterator[None]:
 
 
 class RunFilter(logging.Filter):
-    """Puts ``run_id``, ``function``, ``step`` and the like on each record.
+    """Add ``run_id``, ``function``, ``step`` and the other fields to each record.
 
-    Add it to a handler. Records outside runs get empty values, so a format may name the
-    fields. Values that a record has already are kept.
+    Add the filter to a handler. Records outside runs get empty values, so that a format
+    may use the fields. Values that a record already has are kept.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add the fields; let every record pass."""
-        for name, value in here().items():
+        """Add the fields; accept every record."""
+        for name, value in current_fields().items():
             if not hasattr(record, name):
                 setattr(record, name, value)
         return True
 
 
 class Outage:
-    """Logs once when a service becomes unreachable, and once when it is back.
+    """Log once when a service becomes unreachable, and once when it is reachable.
 
-    ``what`` begins the sentence: "The database". ``then`` says what happens until the
-    service is back.
+    ``what`` is the subject of the sentence, for example "The database". ``then`` says
+    what happens during the outage.
     """
 
     def __init__(self, what: str, then: str = "") -> None:
@@ -182,15 +185,15 @@ class Outage:
 
 
 def one_line(kind: str, message: object) -> str:
-    """Return the type and the message of an error in one short line."""
+    """Return the type and the message of an error as one short line."""
     text = " ".join(str(message).split())
-    text = text if len(text) <= _SHORT else f"{text[: _SHORT - 1]}…"
+    text = text if len(text) <= _MAX_SUMMARY else f"{text[: _MAX_SUMMARY - 1]}…"
     return f"{kind}: {text}".removesuffix(": ").removesuffix(".")
 
 
 @contextmanager
 def kept(lines: Lines | None) -> Iterator[None]:
-    """Keep what the code inside logs; with None, nothing of it."""
+    """Collect the log lines of the block in ``lines``, or none with None."""
     token = current.set(lines)
     try:
         yield
@@ -199,34 +202,33 @@ def kept(lines: Lines | None) -> Iterator[None]:
 
 
 class StepHandler(logging.Handler):
-    """Keeps with a step what its body logs; what is logged elsewhere, it ignores.
+    """Store the log lines of a step's body with the step; ignore other records.
 
-    Put it on the loggers whose lines are wanted. Its level and its filters count, as
-    those of any handler; lines have a form of their own, so a formatter does not.
+    Add the handler to the loggers whose lines you want. Its level and filters apply. A
+    formatter does not apply, because lines have a fixed form.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the record, if it is of a step's body."""
+        """Store the record if it comes from the body of a step."""
         lines = current.get()
         if lines is None:
             return
         try:
-            level = storable_text(record.levelname, _LONGEST_NAME)
-            name = storable_text(record.name, _LONGEST_NAME)
+            level = storable_text(record.levelname, _MAX_NAME)
+            name = storable_text(record.name, _MAX_NAME)
             lines.add(level, name, _message(record))
-        except Exception:  # noqa: BLE001  # logging's rule: no record breaks who logs
+        except Exception:  # noqa: BLE001  # logging must not raise into the caller
             self.handleError(record)
 
 
 class _Printable(logging.Filter):
-    """Lets an error that cannot be printed be logged as one that can.
+    """Replace errors that cannot be printed, and add tracebacks of step bodies.
 
-    The error of a failed step is printed with the traceback of its body, which the
-    error itself does not have after a replay.
+    After a replay, the error of a failed step has no traceback of the body.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Look at the error of a record; none is held back."""
+        """Replace the error of a record if needed; accept every record."""
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             like = loggable(error)
@@ -241,16 +243,16 @@ _printable = _Printable()
 
 
 def guard() -> None:
-    """Let no error that our own loggers are given break whoever logs it."""
+    """Add the filter to the package's loggers, so that logging an error never fails."""
     for name in ("durable_jobs", "durable_jobs.run"):
         logging.getLogger(name).addFilter(_printable)
 
 
 def _message(record: logging.LogRecord) -> str:
-    """Return the message, with the type and the message of the error that it is of."""
+    """Return the message, followed by the type and the message of its error."""
     text = record.getMessage()
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
-        what = last_lines(error, LONGEST // 2)
-        text = f"{text[: LONGEST - 1 - len(what)]}\n{what}"
-    return storable_text(text[: LONGEST + 1], LONGEST)
+        what = last_lines(error, MAX_MESSAGE // 2)
+        text = f"{text[: MAX_MESSAGE - 1 - len(what)]}\n{what}"
+    return storable_text(text[: MAX_MESSAGE + 1], MAX_MESSAGE)

@@ -1,7 +1,7 @@
-"""Wake-ups: telling executors that a queue has work.
+"""Wake-up messages, which notify workers that a queue has work.
 
-A wake-up carries nothing but the queue's name. Losing one costs the time until the next
-tick; ringing one twice costs a query.
+A wake-up message holds only the name of the queue. A lost message delays work until the
+next tick. A duplicate costs one query.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ logger = logging.getLogger("durable_jobs")
 
 
 class BrokerUnavailable(Exception):
-    """The broker could not be reached a moment ago; nobody asked it again."""
+    """The broker was unreachable a moment ago, and was not tried again."""
 
 
 class Notifier(Protocol):
-    """Something that makes executors look at a queue.
+    """A way to notify workers of work in a queue.
 
-    ``stands_still``: time goes on only when somebody moves it, so that waiting longer
-    for what ``help`` did not do is in vain.
+    ``manual_clock``: only the test moves the time, so that waiting longer than
+    ``run_pending`` does not help.
     """
 
     manual_clock: bool
 
     def notify(self, queue: str, work: int) -> None:
-        """Say that about ``work`` runs became eligible in a queue.
+        """Notify workers that about ``work`` runs became eligible in a queue.
 
-        Raises ``BrokerAway`` where that is known to be in vain.
+        Raise ``BrokerUnavailable`` if the broker is known to be unreachable.
         """
 
     def notify_at(self, moment: datetime, queue: str) -> None:
-        """Say that a run of a queue is to go on at ``moment``."""
+        """Request a wake-up message for a queue at ``moment``."""
 
     def run_pending(self) -> bool:
-        """Execute something here, if this dispatcher can; tell whether it did."""
+        """Execute pending runs here, if supported; return whether any ran."""
 
 
 _current: Notifier | None = None
 
 
-def install(dispatcher: Notifier) -> None:
-    """Make ``dispatcher`` the one that wake-ups go to."""
+def install(notifier: Notifier) -> None:
+    """Set the notifier of this process."""
     global _current
-    _current = dispatcher
+    _current = notifier
 
 
 def current() -> Notifier:
-    """Return the dispatcher."""
+    """Return the notifier of this process."""
     if _current is None:
         msg = "durable_jobs is not ready: 'durable_jobs' must be in INSTALLED_APPS."
         raise ConfigurationError(msg)
@@ -68,10 +68,10 @@ def current() -> Notifier:
 
 
 @contextmanager
-def using(dispatcher: Notifier) -> Iterator[None]:
-    """Send wake-ups to ``dispatcher`` inside the block."""
+def using(notifier: Notifier) -> Iterator[None]:
+    """Use ``notifier`` inside the block."""
     global _current
-    previous, _current = _current, dispatcher
+    previous, _current = _current, notifier
     try:
         yield
     finally:
@@ -79,7 +79,7 @@ def using(dispatcher: Notifier) -> Iterator[None]:
 
 
 class _PendingNotifications:
-    """The queues to ring when a transaction commits."""
+    """The queues to notify when a transaction commits."""
 
     def __init__(self) -> None:
         self.work: dict[str, int] = {}
@@ -88,7 +88,7 @@ class _PendingNotifications:
         self.work[queue] = self.work.get(queue, 0) + work
 
     def __call__(self) -> None:
-        # All the queues together may take as long as one message may.
+        # The timeout applies to all queues together.
         end = clock.monotonic() + settings.NOTIFY_TIMEOUT.total_seconds()
         token = _deadline.set(end)
         try:
@@ -98,20 +98,20 @@ class _PendingNotifications:
             _deadline.reset(token)
 
 
-#: When the messages after one commit must be sent; None without a commit.
+#: The deadline for the messages after a commit, or None without a commit.
 _deadline: ContextVar[float | None] = ContextVar("durable_jobs.deadline", default=None)
 
 
 def seconds_left(most: float) -> float:
-    """Return for how many seconds, at ``most``, a sender may wait for the broker."""
+    """Return how long a sender may wait for the broker, at most ``most`` seconds."""
     end = _deadline.get()
     return most if end is None else min(most, end - clock.monotonic())
 
 
 def notify(queue: str, work: int = 1) -> None:
-    """Ring a queue when the transaction commits, at once outside of one.
+    """Notify a queue when the transaction commits, or at once without a transaction.
 
-    One transaction rings each queue once, whatever it did.
+    A transaction notifies each queue once.
     """
     connection = connections[settings.DATABASE]
     if not connection.in_atomic_block:
@@ -127,23 +127,23 @@ def notify(queue: str, work: int = 1) -> None:
 
 
 def notify_now(queue: str, work: int = 1) -> bool:
-    """Ring a queue; tell whether the wake-up was sent.
+    """Notify a queue; return whether the wake-up message was sent.
 
-    A broker that is away is logged, for the tick rings again.
+    An unreachable broker is logged. The next tick notifies the queue again.
     """
     return try_send(queue, lambda: current().notify(queue, work))
 
 
 def try_send(queue: str, send: Callable[[], object]) -> bool:
-    """Send a wake-up for a queue by ``send``; tell whether that could be done."""
+    """Send a wake-up message with ``send``; return whether it was sent."""
     try:
-        failpoint("ring.begin", queue)
+        failpoint("notify.begin", queue)
         send()
     except BrokerUnavailable:
         return False
-    except Exception as error:  # a wake-up must never fail the work it announces
+    except Exception as error:  # a failed wake-up must not fail the work
         logger.warning(
-            "Could not ring queue %r; the next tick will. %s",
+            "Could not notify queue %r. The next tick notifies it again. %s",
             queue,
             summary_of(error),
             exc_info=logger.isEnabledFor(logging.DEBUG),
@@ -153,11 +153,11 @@ def try_send(queue: str, send: Callable[[], object]) -> bool:
 
 
 def notify_at(moment: datetime, queue: str) -> None:
-    """Let a dispatcher that can ring a queue at ``moment``, precisely.
+    """Request a wake-up message for a queue at ``moment``, if supported.
 
-    Only a courtesy: the tick finds every timer.
+    It is more precise than the tick, which finds every timer anyway.
     """
     try:
         current().notify_at(moment, queue)
-    except Exception:  # a wake-up that fails must never fail the work that it announces
-        logger.warning("Could not ask for a ring at %s.", moment, exc_info=True)
+    except Exception:  # a failed wake-up must not fail the work
+        logger.warning("Could not request a wake-up at %s.", moment, exc_info=True)

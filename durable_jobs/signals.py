@@ -1,7 +1,7 @@
-"""Django signals for every change of state. Logs, metrics and hosts listen here.
+"""Django signals for every change of status, for logs, metrics and your project.
 
-Receivers run after the change has committed, with ``send_robust``: one that fails is
-logged and disturbs nothing.
+Receivers are called after the commit, with ``send_robust``: a receiver that fails is
+logged and has no other effect.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ logger = logging.getLogger("durable_jobs")
 
 
 class _Signal(Signal):
-    """A signal whose failing receivers are logged, whatever kind of callable they are.
+    """A signal that logs failing receivers of any kind.
 
-    Django's own log line asks each receiver for a ``__qualname__``. An instance with
-    ``__call__`` has none, so its error left ``send_robust``.
+    Django's log line needs the ``__qualname__`` of a receiver. An instance with
+    ``__call__`` has none, and its error would leave ``send_robust``.
     """
 
     def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
@@ -46,7 +46,7 @@ event_received = _Signal()
 
 
 def announce(signal: Signal, **values: Any) -> None:
-    """Send ``signal`` once the change has committed; log the receivers that fail."""
+    """Send ``signal`` after the commit; log the receivers that fail."""
     if not signal.receivers:
         return
 
@@ -54,9 +54,9 @@ def announce(signal: Signal, **values: Any) -> None:
         try:
             signal.send_robust(sender=None, **values)
         except BaseException as error:
-            # Django lets SystemExit out of a receiver. Where a loop runs, it cannot
-            # call async receivers.
+            # Django propagates SystemExit from a receiver. In a running event loop, it
+            # cannot call async receivers.
             let_pass(error)
-            logger.exception("A durable_jobs signal did not reach all its receivers.")
+            logger.exception("Not all receivers of a durable_jobs signal were called.")
 
     transaction.on_commit(send, using=settings.DATABASE, robust=True)

@@ -1,16 +1,16 @@
-"""The states of runs and steps, and the only moves between them.
+"""The statuses of runs and steps, and all legal transitions.
 
 ::
 
     queued ──▶ running ──▶ completed | failed
       ▲  ▲        │
-      │  └────────┤ (more to do at once, or its worker died)
+      │  └────────┤ (moved, retried, or its worker died)
       │           ▼
       └─────── waiting          any live state ──▶ paused ──▶ queued | running
                                 any live state ──▶ cancelled
-    paused ──▶ running                       (an attempt is still under way)
-    failed | cancelled ──▶ queued            (redrive, by a person)
-    skipped                                  (never started, and says why)
+    paused ──▶ running                       (its attempt has not stopped yet)
+    failed | cancelled ──▶ queued            (redrive)
+    skipped                                  (never started; has a reason)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.db.models import TextChoices
 
 
 class RunStatus(TextChoices):
-    """Where a run stands."""
+    """The status of a run."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -32,7 +32,7 @@ class RunStatus(TextChoices):
 
 
 class StepStatus(TextChoices):
-    """Where a step stands."""
+    """The status of a step."""
 
     SCHEDULED = "scheduled"
     RUNNING = "running"
@@ -49,7 +49,7 @@ LIVE = frozenset(
     {RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING, RunStatus.PAUSED}
 )
 TERMINAL = frozenset(RunStatus) - LIVE
-#: Few among many: runs in these are looked for by their status.
+#: Statuses of few runs among many, by which runs are searched.
 ATTENTION = frozenset(RunStatus) - {
     RunStatus.QUEUED,
     RunStatus.RUNNING,
@@ -100,5 +100,5 @@ RUN_MOVES: dict[RunStatus, frozenset[RunStatus]] = {
 
 
 def sources(target: RunStatus) -> list[str]:
-    """Return the statuses from which a run may move to ``target``."""
+    """Return the statuses from which a run may change to ``target``."""
     return sorted(s.value for s, targets in RUN_MOVES.items() if target in targets)

@@ -51,7 +51,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
         """Put the run's id before the message, and the run and step in the record."""
-        here = logs.here()
+        here = logs.current_fields()
         own = here if here["run_id"] else self.extra or {}
         extra = {**own, **kwargs.get("extra", {})}
         return f"[run {extra['run_id']}] {msg}", {**kwargs, "extra": extra}

@@ -148,7 +148,7 @@ class StepCall:
 
     def take_logs(self) -> dict[str, Any] | None:
         """Return the captured logs, once."""
-        return None if self.lines is None else self.lines.taken()
+        return None if self.lines is None else self.lines.take()
 
     def complete(self, value: Any, started: datetime | None, **values: Any) -> Plan:
         """Record a result, and return it as decoded from the record."""

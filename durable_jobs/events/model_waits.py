@@ -77,7 +77,7 @@ class ModelCheck:
     def __call__(self) -> None:
         """Wake the runs that wait for this instance."""
         self.done = True
-        failpoint("saved.look", self.label)
+        failpoint("save.committed", self.label)
         rows = waits.find(WaitKind.MODEL, self.label, [self.pk])
         for wait in rows:
             recheck(wait)

@@ -310,7 +310,7 @@ def _written(
                 act()
         if progress.scanned and not progress.failed:
             events.mark_routed([event.pk])
-            failpoint("route.offered", event.name)
+            failpoint("route.delivered", event.name)
         else:
             events.save_routing(event.pk, progress.stored())
     failpoint("route.committed", event.name)

@@ -36,7 +36,7 @@ def _reclaim(run: Run, done: list[Run]) -> None:
     if not leases.rescue(run, clock.now()):
         return
     done.append(run)
-    failpoint("lease.reclaimed", run.function)
+    failpoint("lease.rescued", run.function)
     run_log.orphaned(run, f"the lease of worker {run.worker} ran out.")
     announce(
         run_changed,

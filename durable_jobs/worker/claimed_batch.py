@@ -96,7 +96,7 @@ def release_batch(runs: list[Run]) -> None:
     """Release claimed runs that have not started, and notify other workers."""
     token = runs[0].lease_token
     assert token is not None, "the runs were claimed"
-    failpoint("lease.giving")
+    failpoint("lease.release")
     if leases.release([run.pk for run in runs], token):
-        failpoint("lease.given")
+        failpoint("lease.released")
         notifier.notify_now(runs[0].queue, len(runs))

@@ -124,7 +124,7 @@ def test_a_broker_that_is_away_does_not_refuse_work(lab: Lab) -> None:
         capture_output=True,
         text=True,
     )
-    assert "Could not ring" in sent.stderr
+    assert "Could not notify" in sent.stderr
     run = Run.objects.get(pk=sent.stdout.strip())
     lab.worker()
     lab.beat()

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from durable_jobs import clock, durable
-from durable_jobs.logs import LINES, LONGEST, Lines, StepHandler
+from durable_jobs.logs import LINES, MAX_MESSAGE, Lines, StepHandler
 from durable_jobs.testing import Kit
 from project.shop.models import Tenant
 from tests.engine.conftest import Later, Start
@@ -316,7 +316,7 @@ def test_a_long_message_is_cut(start: Start):
         ctx.step.run("talk", lambda: say("x" * 10_000))
 
     [message] = messages(start(talking).steps.get())
-    assert len(message) == LONGEST
+    assert len(message) == MAX_MESSAGE
     assert message.endswith("x…")
 
 
@@ -336,7 +336,7 @@ def test_an_error_is_its_type_and_message_without_its_locals(start: Start):
     step = start(talking).steps.get()
     long, short = messages(step)
     assert long.startswith("it went wrong!")
-    assert len(long) <= LONGEST
+    assert len(long) <= MAX_MESSAGE
     error = "tests.engine.failures.Broken: no such order"
     assert long.endswith(f"!\n{error}")
     assert short == f"again\n{error}"
@@ -395,9 +395,9 @@ def test_outside_of_steps_the_handler_ignores_what_is_logged():
 
 def test_lines_are_taken_once():
     lines = Lines(clock.now())
-    assert lines.taken() is None
+    assert lines.take() is None
     lines.add("INFO", "x", "one")
-    assert [line["message"] for line in lines.taken()["lines"]] == ["one"]
+    assert [line["message"] for line in lines.take()["lines"]] == ["one"]
     lines.add("INFO", "x", "two")
-    assert [line["message"] for line in lines.taken()["lines"]] == ["two"]
-    assert lines.taken() is None
+    assert [line["message"] for line in lines.take()["lines"]] == ["two"]
+    assert lines.take() is None

@@ -103,7 +103,7 @@ def test_a_dead_worker_looks_back_after_all(start: Start, later: Later):
 
     run = start(late)
     durable.send("early/bird", {"n": 7})
-    with lost_answer("look.begin", "w"):
+    with lost_answer("find_earlier.begin", "w"):
         run = later(run, "1h")
     assert run.status == "waiting"
     run = later(run, "5s")

@@ -174,7 +174,7 @@ def _check_after_commit(
     run_id, key = step.state.run.pk, step.key
 
     def look() -> None:
-        failpoint("look.begin", step.name)
+        failpoint("find_earlier.begin", step.name)
         rows = db.rows(Wait).filter(run_id=run_id, step=key)
         for row in rows.order_by("pk"):
             one = named.get(row.branch)
@@ -188,7 +188,7 @@ def _check_after_commit(
                 and _fresh(one) is not None
             ):
                 waits.wake([run_id])
-        failpoint("look.done", step.name)
+        failpoint("find_earlier.done", step.name)
 
     return look
 
