@@ -145,7 +145,7 @@ PAGES: dict[str, Address] = {
     "schedules": _page("schedule_changelist"),
     "overview": _page("overview"),
     "functions": _page("functions"),
-    "queues and limits": _page("traffic"),
+    "queues and limits": _page("queues"),
     "approvals": _page("approvals"),
 }
 #: Lists to all of whose runs something is to be done: the confirmation counts them.

@@ -16,7 +16,7 @@ from django.utils.translation import ngettext
 
 from durable_jobs import clock
 from durable_jobs.admin.base import ReadOnlyAdmin
-from durable_jobs.admin.display import away, moment
+from durable_jobs.admin.display import moment, relative_time
 from durable_jobs.admin.pages import actor, page
 from durable_jobs.control import api_keys
 from durable_jobs.control.scopes import SCOPES
@@ -31,9 +31,9 @@ _STATES = {
 }
 
 
-GONE = _("somebody who is gone")
+DELETED_OWNER = _("somebody who is gone")
 #: Owners whose names a list looks up.
-_MOST_OWNERS = 1000
+MAX_OWNERS = 1000
 
 
 class KeyForm(forms.Form):
@@ -64,10 +64,10 @@ class KeyForm(forms.Form):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ReadOnlyAdmin):
-    """The keys, the latest first. They are made and revoked, never changed."""
+    """The keys, the latest first. They are created_key and revoked, never changed."""
 
     summary_fields = (
-        "name", "begins", "scopes_shown", "events_shown", "owner_shown", "state",
+        "name", "prefix", "scopes_display", "events_display", "owner_display", "state",
         "created", "expires", "used", "revoked",
     )  # fmt: skip
     ordering = ("-id",)
@@ -81,9 +81,9 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         def owner(key: ApiKey) -> Any:
             if not names:
                 names.update(_names(self.get_queryset(request)))
-            return names.get(key.owner, GONE)
+            return names.get(key.owner, DELETED_OWNER)
 
-        return ["name", "begins", "scopes_shown", owner, "state", "used"]
+        return ["name", "prefix", "scopes_display", owner, "state", "used"]
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Allow those who may add keys, each for oneself."""
@@ -100,21 +100,21 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         if not self.has_add_permission(request):
             raise PermissionDenied
         form = KeyForm(request.POST if request.method == "POST" else None)
-        made = self._make(request, form) if form.is_valid() else None
+        created_key = self._create(request, form) if form.is_valid() else None
         response = page(
             self.admin_site,
             request,
             "api_key.html",
             title=_("New API key"),
             form=form,
-            made=made,
+            created_key=created_key,
             media=self.media + form.media,
         )
         # The text is for this one pair of eyes, not for a cache or "back".
         response["Cache-Control"] = "no-store"
         return response
 
-    def _make(self, request: HttpRequest, form: KeyForm) -> api_keys.Made | None:
+    def _create(self, request: HttpRequest, form: KeyForm) -> api_keys.Made | None:
         values = form.cleaned_data
         try:
             return api_keys.create(
@@ -136,26 +136,26 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         text = ngettext("%(count)d key revoked.", "%(count)d keys revoked.", done)
         self.message_user(request, text % {"count": done}, messages.SUCCESS)
 
-    @admin.display(description=_("begins with"))
-    def begins(self, key: ApiKey) -> str:
-        """Return how its text begins."""
+    @admin.display(description=_("prefix with"))
+    def prefix(self, key: ApiKey) -> str:
+        """Return how its text prefix."""
         return f"{key.prefix}…"
 
     @admin.display(description=_("scopes"))
-    def scopes_shown(self, key: ApiKey) -> str:
+    def scopes_display(self, key: ApiKey) -> str:
         """Return what it may do."""
         return ", ".join(key.scopes)
 
     @admin.display(description=_("events"))
-    def events_shown(self, key: ApiKey) -> str:
+    def events_display(self, key: ApiKey) -> str:
         """Return how the names begin of the events that it may send."""
         return ", ".join(key.events)
 
     @admin.display(description=_("acts as"))
-    def owner_shown(self, key: ApiKey) -> Any:
+    def owner_display(self, key: ApiKey) -> Any:
         """Return in whose name it acts."""
         owner = api_keys.owner_of(key)
-        return GONE if owner is None else described(owner)
+        return DELETED_OWNER if owner is None else described(owner)
 
     @admin.display(description=_("state"))
     def state(self, key: ApiKey) -> Any:
@@ -165,11 +165,11 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     @admin.display(description=_("last used"))
     def used(self, key: ApiKey) -> Any:
         """Return when it was used last, to a minute."""
-        return away(key.used_at)
+        return relative_time(key.used_at)
 
-    @admin.display(description=_("made"))
+    @admin.display(description=_("created_key"))
     def created(self, key: ApiKey) -> Any:
-        """Return when it was made."""
+        """Return when it was created_key."""
         return moment(key.created_at)
 
     @admin.display(description=_("expires"))
@@ -185,7 +185,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
 def _names(rows: QuerySet[ApiKey]) -> dict[str, str]:
     """Return the names of the owners of keys, by their primary keys."""
-    owners = set(rows.order_by().values_list("owner", flat=True)[:_MOST_OWNERS])
+    owners = set(rows.order_by().values_list("owner", flat=True)[:MAX_OWNERS])
     try:
         users = list(get_user_model()._default_manager.filter(pk__in=owners))
     except (ValueError, TypeError):

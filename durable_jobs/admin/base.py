@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.object_links import References
-from durable_jobs.admin.pages import actor, frame, seen, viewer
+from durable_jobs.admin.pages import actor, base_context, viewer, with_viewer
 from durable_jobs.admin.paging import BoundedChangeList, CappedPaginator
 from durable_jobs.admin.payloads import error, hidden, stored
 from durable_jobs.models import Run
@@ -37,13 +37,13 @@ class PlainForm(ModelForm):
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
-    """Show rows to those with the permission to view them.
+    """Show rows to users with the view permission.
 
-    ``payloads`` are columns that may be large: lists never load them, and the page of
-    one row gets the beginning of their text, as ``<name>_text``, from the database.
-    ``facts`` are what its page says in short; ``bodies`` are the payloads that it shows
-    at length, with a title each, by the method ``<name>_shown``. What is empty is left
-    out.
+    ``payloads`` are columns that may be large. Lists never load them. The page of one
+    row reads the beginning of their text from the database, as ``<name>_text``.
+    ``summary_fields`` are shown together at the top of that page. ``payload_fields``
+    are shown below, each with a title, by the method ``<name>_display``. Empty fields
+    are left out.
     """
 
     payloads: ClassVar[tuple[str, ...]] = ()
@@ -107,7 +107,9 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Show the list below the tabs."""
-        context = frame(self.admin_site, request, self.tab) | (extra_context or {})
+        context = base_context(self.admin_site, request, self.tab) | (
+            extra_context or {}
+        )
         context.setdefault("title", capfirst(self.opts.verbose_name_plural))
         return super().changelist_view(request, context)
 
@@ -139,7 +141,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         """Return Django's own addresses, which show what the viewer may see."""
         found = super().get_urls()
         for pattern in found:
-            pattern.callback = seen(self.admin_site, pattern.callback)
+            pattern.callback = with_viewer(self.admin_site, pattern.callback)
         return found
 
     def get_object(
@@ -164,18 +166,18 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     ) -> Any:
         """Add to a row's page what is more than its columns."""
         links = Links(self.admin_site, request)
-        context.update(frame(self.admin_site, request, self.tab))
+        context.update(base_context(self.admin_site, request, self.tab))
         context.update(self.sections(context["original"], links))
         return super().render_change_form(request, context, *args, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the facts together, and each body by itself."""
-        names = self.shown(request, self.summary_fields, obj)
-        facts = [name for name in names if self._says(name, obj)]
+        names = self.visible_fields(request, self.summary_fields, obj)
+        facts = [name for name in names if self._has_value(name, obj)]
         sees = self.sees_payloads(request, obj)
         masks = {} if sees else self.masks
         bodies = [
-            (title, masks.get(name, f"{name}_shown"))
+            (title, masks.get(name, f"{name}_display"))
             for title, name in self.payload_fields
             if getattr(obj, f"{name}_text", None) is not None
         ]
@@ -197,7 +199,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         """Return the type of what it failed of."""
         return error(row.error_text, sees=False)
 
-    def shown(
+    def visible_fields(
         self, request: HttpRequest, names: Iterable[Any], obj: Any = None
     ) -> list[Any]:
         """Return those of some columns or facts that the viewer may see."""
@@ -206,9 +208,9 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Return the columns that the viewer may see."""
-        return self.shown(request, super().get_list_display(request))
+        return self.visible_fields(request, super().get_list_display(request))
 
-    def _says(self, name: str, row: Any) -> bool:
+    def _has_value(self, name: str, row: Any) -> bool:
         return row is None or lookup_field(name, row, self)[2] not in (None, "", 0)
 
     def sections(self, row: Any, links: Links) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from durable_jobs.admin.pages import page
 from durable_jobs.exceptions import ActionNotAllowed, DurableError
 
 #: The status of a form that has to be filled in again.
-WRONG = 422
+INVALID_STATUS = 422
 
 
 class IdempotentForm(forms.Form):
@@ -40,50 +40,52 @@ class Confirmation:
     """
 
     title: Any
-    verb: str | Promise
+    action_label: str | Promise
     back: str
     back_label: Any
     current: str
-    do: Callable[[Any], tuple[Any, str]]
+    perform: Callable[[Any], tuple[Any, str]]
     form: Callable[..., forms.Form] = Reason
-    about: Any = ""
+    text: Any = ""
     stale: Any = ""
     danger: bool = False
 
 
-def ask(site: Any, request: HttpRequest, question: Confirmation) -> HttpResponse:
+def confirm(
+    site: Any, request: HttpRequest, confirmation: Confirmation
+) -> HttpResponse:
     """Show the page; on POST do it, tell what came of it, and go on."""
-    form = question.form(request.POST if request.method == "POST" else None)
+    form = confirmation.form(request.POST if request.method == "POST" else None)
     if form.is_valid():
-        done = attempt(request, form, question.do, question.back)
+        done = submit(request, form, confirmation.perform, confirmation.back)
         if done is not None:
             return done
     return page(
         site,
         request,
         "confirm.html",
-        title=question.title,
-        current=question.current,
-        status=WRONG if form.is_bound else 200,
-        question=question,
+        title=confirmation.title,
+        current=confirmation.current,
+        status=INVALID_STATUS if form.is_bound else 200,
+        confirmation=confirmation,
         form=form,
     )
 
 
-def attempt(
+def submit(
     request: HttpRequest,
     form: forms.Form,
-    do: Callable[[Any], tuple[Any, str]],
+    perform: Callable[[Any], tuple[Any, str]],
     back: str,
 ) -> HttpResponse | None:
     """Do what a valid form asks for; None when it has to be filled in again."""
     try:
-        told, place = do(form)
+        message, url = perform(form)
     except ActionNotAllowed as error:
         messages.warning(request, error.message)
         return HttpResponseRedirect(back)
     except DurableError as error:
         form.add_error(None, error.message)
         return None
-    messages.success(request, told)
-    return HttpResponseRedirect(place)
+    messages.success(request, message)
+    return HttpResponseRedirect(url)

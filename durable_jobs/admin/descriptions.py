@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from durable_jobs.admin.display import away, length, tail
+from durable_jobs.admin.display import length, relative_time, tail
 from durable_jobs.admin.links import Links
 from durable_jobs.definitions.flow_control import (
     Concurrency,
@@ -38,7 +38,7 @@ def _trigger(trigger: Any) -> str:
         text = _("event %(name)s") % {"name": trigger.name}
         if trigger.if_ is not None:
             text = _("%(event)s if %(condition)s") % {
-                "event": text, "condition": said(trigger.if_)
+                "event": text, "condition": source_of(trigger.if_)
             }  # fmt: skip
         return text
     if isinstance(trigger, Cron):
@@ -63,7 +63,7 @@ def _change(trigger: ModelChange) -> str:
         text += f" ({', '.join(trigger.fields)})"
     if trigger.when is not None:
         text = _("%(event)s if %(condition)s") % {
-            "event": text, "condition": said(trigger.when)
+            "event": text, "condition": source_of(trigger.when)
         }  # fmt: skip
     return text
 
@@ -75,10 +75,10 @@ def limits(function: Function) -> list[str]:
 
 def _limits(controls: FlowControl) -> Iterator[str]:
     for rule in controls.concurrency:
-        yield _keyed(rule_in_words(rule), rule.key)
+        yield _keyed(describe_rule(rule), rule.key)
     for limit in (controls.throttle, controls.rate_limit):
         if limit is not None:
-            yield _keyed(rule_in_words(limit), limit.key)
+            yield _keyed(describe_rule(limit), limit.key)
     if controls.debounce is not None:
         period = _length(controls.debounce.period)
         text = _("after %(length)s without an event") % {"length": period}
@@ -102,9 +102,9 @@ _SINGLETON = {
 }
 
 
-def rule_in_words(rule: Concurrency | Throttle | RateLimit, limit: Any = None) -> str:
+def describe_rule(rule: Concurrency | Throttle | RateLimit, limit: Any = None) -> str:
     """Return a limit, or an operator's ``limit`` in its place."""
-    known = said_limit(rule.limit) if limit is None else str(limit)
+    known = declared_limit(rule.limit) if limit is None else str(limit)
     if isinstance(rule, Concurrency):
         of = _("%(limit)s live at a time") if rule.of == "runs" else None
         return (of or _("%(limit)s executing at a time")) % {"limit": known}
@@ -117,18 +117,18 @@ def rule_in_words(rule: Concurrency | Throttle | RateLimit, limit: Any = None) -
     return text
 
 
-def said_limit(limit: Any) -> str:
+def declared_limit(limit: Any) -> str:
     """Return a limit as it is declared."""
-    return str(limit) if isinstance(limit, int) else said(limit)
+    return str(limit) if isinstance(limit, int) else source_of(limit)
 
 
 def _keyed(text: Any, key: Any) -> str:
     if key is None:
         return str(text)
-    return _("%(limit)s, each %(key)s") % {"limit": text, "key": said(key)}
+    return _("%(limit)s, each %(key)s") % {"limit": text, "key": source_of(key)}
 
 
-def said(value: Any) -> str:
+def source_of(value: Any) -> str:
     """Return an expression, or a callable's name, as the code has it."""
     if isinstance(value, Expression):
         return value.source
@@ -145,9 +145,9 @@ def settings(function: Function) -> list[Fact]:
     facts: list[tuple[Any, Any]] = [
         (_("retries"), str(function.retries)),
         (_("backoff"), _backoff(function.backoff)),
-        (_("priority"), controls.priority and said(controls.priority)),
+        (_("priority"), controls.priority and source_of(controls.priority)),
         (_("one run in 24 hours for each"), controls.idempotency and
-         said(controls.idempotency)),
+         source_of(controls.idempotency)),
         (_("has to start within"), ends.start and _length(ends.start)),
         (_("has to end within"), ends.finish and _length(ends.finish)),
         *((_("cancelled by"), _cancel(rule)) for rule in function.cancel_on),
@@ -159,13 +159,17 @@ def settings(function: Function) -> list[Fact]:
 
 
 def _cancel(rule: Any) -> str:
-    parts = [rule.event, rule.match and f"({rule.match})", rule.if_ and said(rule.if_)]
+    parts = [
+        rule.event,
+        rule.match and f"({rule.match})",
+        rule.if_ and source_of(rule.if_),
+    ]
     return " ".join(part for part in parts if part)
 
 
 def _backoff(backoff: Any) -> str:
     if getattr(backoff, "initial", None) is None:
-        return said(getattr(backoff, "function", backoff))
+        return source_of(getattr(backoff, "function", backoff))
     text = str(length(backoff.initial))
     if backoff.factor != 1:
         text += _(", then times %(factor)g") % {"factor": backoff.factor}
@@ -230,5 +234,5 @@ def _what(wait: Wait, links: Links) -> Any:
         # Its time is that of the next look, which is the engine's own affair.
         return format_html("<strong>{} {}</strong>", wait.name, wait.match)
     if wait.due_at is not None:
-        return away(wait.due_at)
+        return relative_time(wait.due_at)
     return format_html("<strong>{}</strong>", wait.name)

@@ -55,7 +55,7 @@ def moment(value: datetime | None, since: datetime | None = None) -> SafeString 
     )
 
 
-def away(value: datetime | None) -> SafeString | None:
+def relative_time(value: datetime | None) -> SafeString | None:
     """Return a time with how far from now it is."""
     if value is None:
         return None
@@ -83,7 +83,7 @@ def length(value: timedelta | None) -> str | None:
     return f"{whole} s"
 
 
-def took(row: Any) -> timedelta | None:
+def elapsed(row: Any) -> timedelta | None:
     """Return how long a run or step took, or has taken until now."""
     between = getattr(row, "status", None) == StepStatus.SCHEDULED
     if row.started_at is None or between:

@@ -32,15 +32,15 @@ class ChoiceFilter(SimpleListFilter):
     """Rows in which a column is one of the choices; the parameter is its name.
 
     A column without an index is filtered ``beside`` one of the parameters that leave
-    few enough rows to look through; without any, it is not offered.
+    few enough rows to look through; without any, it is not selective.
     """
 
     beside: tuple[str, ...] = ()
 
     def lookups(self, request: Any, model_admin: Any) -> Choices:
         """Offer the choices, if the rows may be looked through."""
-        offered = not self.beside or any(name in request.GET for name in self.beside)
-        return self.choices_of_column() if offered else []
+        selective = not self.beside or any(name in request.GET for name in self.beside)
+        return self.choices_of_column() if selective else []
 
     def choices_of_column(self) -> Choices:
         """Return the values and what they are called."""
@@ -57,7 +57,10 @@ class ChoiceFilter(SimpleListFilter):
 
 
 class NameFilter(SimpleListFilter):
-    """Rows of a name. The code's names are offered; the address may ask for others."""
+    """Filter rows by a name.
+
+    The choices are the names that your project declares. The URL may hold any other.
+    """
 
     column = ""
 
@@ -66,9 +69,9 @@ class NameFilter(SimpleListFilter):
         raise NotImplementedError
 
     def lookups(self, request: Any, model_admin: Any) -> Choices:
-        """Offer the code's names, and the one that is asked for."""
-        asked = self.value()
-        names = {*self.names(), *([] if asked is None else [asked])}
+        """Offer the code's names, and the one that is current for."""
+        current = self.value()
+        names = {*self.names(), *([] if current is None else [current])}
         return [(name, name) for name in sorted(names)]
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -129,7 +132,7 @@ class PeriodFilter(SimpleListFilter):
         return queryset.filter(**{f"{self.column}__gte": moment})
 
 
-class GivenFilter(SimpleListFilter):
+class LinkedFilter(SimpleListFilter):
     """A narrowing that a link has made: shown, and to be left, while in force."""
 
     def lookups(self, request: Any, model_admin: Any) -> Choices:
@@ -147,7 +150,7 @@ class GivenFilter(SimpleListFilter):
         raise NotImplementedError
 
 
-class OlderFilter(GivenFilter):
+class OlderFilter(LinkedFilter):
     """Rows with an id before one: where the numbered pages end, the next ones begin."""
 
     title = _("older than")

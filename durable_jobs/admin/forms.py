@@ -32,10 +32,15 @@ from durable_jobs.conf import settings
 from durable_jobs.exceptions import DurableError
 from durable_jobs.http_input import read_json
 
-#: Nothing was said: the model's own default counts.
-_UNSAID: Any = object()
+#: Nothing was payload: the model's own default counts.
+_UNSET: Any = object()
 #: Constraints of pydantic that browsers know by another name.
-_HINTS = {"ge": "min", "le": "max", "multiple_of": "step", "max_length": "maxlength"}
+_ATTRIBUTES = {
+    "ge": "min",
+    "le": "max",
+    "multiple_of": "step",
+    "max_length": "maxlength",
+}
 
 
 class Reason(forms.Form):
@@ -85,15 +90,15 @@ class SchemaForm(forms.Form):
 
     schema: ClassVar[type[BaseModel]]
     names: ClassVar[dict[str, str]]
-    optional: ClassVar[frozenset[str]]
-    emptied: ClassVar[frozenset[str]]
+    nullable: ClassVar[frozenset[str]]
+    text_fields: ClassVar[frozenset[str]]
 
     @classmethod
     def filled(cls, payload: Any, **kwargs: Any) -> SchemaForm:
         """Return a form that shows a payload, which need not fit the model."""
         known = payload if isinstance(payload, dict) else {"root": payload}
         initial = {
-            name: _shown(cls.base_fields[name], known[key])
+            name: _initial_value(cls.base_fields[name], known[key])
             for name, key in cls.names.items()
             if key in known
         }
@@ -102,40 +107,40 @@ class SchemaForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """Let the model judge what could be read."""
         cleaned = super().clean() or self.cleaned_data
-        self.payload = self._said(cleaned)
+        self.payload = self._payload(cleaned)
         try:
             self.schema.model_validate(self.payload)
         except ValidationError as error:
             for one in error.errors(include_url=False, include_input=False):
-                self._refuse(one["loc"], one["msg"])
+                self._add_schema_error(one["loc"], one["msg"])
         return cleaned
 
-    def _said(self, cleaned: Mapping[str, Any]) -> Any:
-        said = {}
+    def _payload(self, cleaned: Mapping[str, Any]) -> Any:
+        payload = {}
         for name, key in self.names.items():
             value = self._value(name, cleaned.get(name))
-            if value is not _UNSAID:
-                said[key] = to_jsonable_python(value)
+            if value is not _UNSET:
+                payload[key] = to_jsonable_python(value)
         # The one value of a root model has no name in its data.
         root = self.schema.__pydantic_root_model__
-        return said.get("root") if root else said
+        return payload.get("root") if root else payload
 
     def _value(self, name: str, value: Any) -> Any:
         if value not in (None, ""):
             return value
-        if name in self.optional:
+        if name in self.nullable:
             return None
         # An empty text is a text; an empty number is none.
-        return "" if name in self.emptied and value == "" else _UNSAID
+        return "" if name in self.text_fields and value == "" else _UNSET
 
-    def _refuse(self, place: tuple[int | str, ...], message: str) -> None:
+    def _add_schema_error(self, place: tuple[int | str, ...], message: str) -> None:
         first, rest = (place[0], place[1:]) if place else (None, ())
         keys = {key: name for name, key in self.names.items()}
         name = keys.get(str(first)) or (first if first in self.names else None)
         if name is None:
             rest = place
         elif str(name) in self.errors:
-            return  # it could not be read, which its field has said already
+            return  # it could not be read, which its field has payload already
         text = f"{'.'.join(map(str, rest))}: {message}" if rest else message
         self.add_error(None if name is None else str(name), text)
 
@@ -146,20 +151,20 @@ def form_for(model: type[BaseModel]) -> type[SchemaForm]:
     Give its instances a ``prefix`` where other inputs stand in one ``<form>`` with it.
     """
     fields: dict[str, Any] = {}
-    optional, emptied = set(), set()
+    nullable, text_fields = set(), set()
     for name, info in model.model_fields.items():
         kind, may_be_none = _without_none(info.annotation)
         made = _field(kind, info)
-        fields[name] = _finished(made, name, info, may_be_none)
+        fields[name] = _configure(made, name, info, may_be_none)
         if may_be_none:
-            optional.add(name)
+            nullable.add(name)
         elif kind is str:
-            emptied.add(name)
+            text_fields.add(name)
     known = {
         "schema": model,
         "names": {name: _key(name, info) for name, info in model.model_fields.items()},
-        "optional": frozenset(optional),
-        "emptied": frozenset(emptied),
+        "nullable": frozenset(nullable),
+        "text_fields": frozenset(text_fields),
     }
     return type(f"{model.__name__}Form", (SchemaForm,), {**fields, **known})
 
@@ -278,7 +283,7 @@ _FIELDS: dict[type, Callable[[], forms.Field]] = {
 }
 
 
-def _finished(
+def _configure(
     field: forms.Field, name: str, info: FieldInfo, may_be_none: bool
 ) -> forms.Field:
     """Give a field its label, its help, its default, and whether it must be filled."""
@@ -288,15 +293,15 @@ def _finished(
     checkbox = isinstance(field, forms.BooleanField)
     field.required = info.is_required() and not may_be_none and not checkbox
     if isinstance(field, forms.TypedChoiceField) and (
-        may_be_none or default is _UNSAID or default is None
+        may_be_none or default is _UNSET or default is None
     ):
         choices = cast("list[tuple[str, str]]", field.choices)
         field.choices = [("", "---------"), *choices]
     field.label = info.title or name.replace("_", " ").capitalize()
     field.help_text = escape(info.description or "")
-    field.initial = None if default is _UNSAID else _shown(field, default)
+    field.initial = None if default is _UNSET else _initial_value(field, default)
     for limit in info.metadata:
-        for known, attribute in _HINTS.items():
+        for known, attribute in _ATTRIBUTES.items():
             value = getattr(limit, known, None)
             if isinstance(value, int | float | Decimal):
                 field.widget.attrs[attribute] = str(value)
@@ -306,17 +311,17 @@ def _finished(
 def _default(info: FieldInfo) -> Any:
     """Return the default as a form shows it."""
     if info.is_required() or info.default_factory_takes_validated_data:
-        return _UNSAID
+        return _UNSET
     default = info.get_default(call_default_factory=True)
     if default is PydanticUndefined:
-        return _UNSAID
+        return _UNSET
     try:
         return to_jsonable_python(default)
     except ValueError:
-        return _UNSAID
+        return _UNSET
 
 
-def _shown(field: forms.Field, value: Any) -> Any:
+def _initial_value(field: forms.Field, value: Any) -> Any:
     """Return a JSON value as its field takes it."""
     if isinstance(field, JSONText):
         if value is None:

@@ -28,74 +28,74 @@ logger = logging.getLogger("durable_jobs")
 MOST = 50
 KIND = "model"
 
-Place = tuple[str, str, str]
+Target = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class References:
     """The instances that the payloads of one page refer to, as one viewer sees them.
 
-    Nothing is asked before the first payload is shown, and then one query a model.
+    Nothing is wanted before the first payload is shown, and then one query a model.
     ``texts`` are the page's payloads as they are stored.
     """
 
     links: Links
     texts: Sequence[str | None]
 
-    def shown(self, value: Any) -> SafeString | None:
+    def link(self, value: Any) -> SafeString | None:
         """Return a reference as a link, None where it is to be shown as it is stored.
 
         ``value`` is what stands in its tag.
         """
-        place = _place(value)
-        return self._known.get(place) if place is not None else None
+        target = _target(value)
+        return self._known.get(target) if target is not None else None
 
     @cached_property
-    def _known(self) -> Mapping[Place, SafeString]:
+    def _known(self) -> Mapping[Target, SafeString]:
         groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for label, key, alias in self._places():
+        for label, key, alias in self._targets():
             groups[label, alias].append(key)
-        known: dict[Place, SafeString] = {}
+        known: dict[Target, SafeString] = {}
         for (label, alias), keys in groups.items():
             known |= self._of_model(label, alias, keys)
         return known
 
-    def _places(self) -> Iterable[Place]:
+    def _targets(self) -> Iterable[Target]:
         """Return the first places that the payloads refer to, each once."""
-        found: dict[Place, None] = {}
+        found: dict[Target, None] = {}
         for text in self.texts:
-            for place in _all(text):
+            for target in _targets_in(text):
                 if len(found) >= MOST:
                     return found
-                found[place] = None
+                found[target] = None
         return found
 
     def _of_model(
         self, label: str, alias: str, keys: Sequence[str]
-    ) -> dict[Place, SafeString]:
+    ) -> dict[Target, SafeString]:
         try:
             model = apps.get_model(label)
         except (LookupError, ValueError):
             return {}  # gone from the code
         if not self.links.allowed(model) or alias not in connections:
             return {}
-        asked = {}
+        wanted = {}
         for key in keys:
             try:
-                asked[key] = _key(model, key)
+                wanted[key] = _key(model, key)
             except (ValidationError, ValueError, TypeError):
                 continue
         try:
             with contained():
-                rows = self._rows(model, alias, list(asked.values()))
+                rows = self._rows(model, alias, list(wanted.values()))
                 seen = {key: row for key, row in rows.items() if self._sees(model, row)}
         except Exception:
-            logger.warning("The admin of %s could not be asked.", label, exc_info=True)
-            return {}  # what the project's own queryset cannot be asked
+            logger.warning("The admin of %s could not be wanted.", label, exc_info=True)
+            return {}  # what the project's own queryset cannot be wanted
         names = dict(zip(seen, all_described(seen.values()), strict=True))
         return {
-            (label, key, alias): self._shown(model, label, key, names.get(value))
-            for key, value in asked.items()
+            (label, key, alias): self._link(model, label, key, names.get(value))
+            for key, value in wanted.items()
             if value in seen or value not in rows
         }
 
@@ -114,14 +114,14 @@ class References:
         own = self.links.admin_of(model)
         return row.durable_seen and may_view(own, self.links.request, row)
 
-    def _shown(
+    def _link(
         self, model: type[Model], label: str, key: str, name: str | None
     ) -> SafeString:
         kind = format_html('<i class="durable-tag">{} {}</i> ', label, key)
         if name is None:
             gone = format_html('<span class="durable-quiet">{}</span>', _("deleted"))
             return kind + gone
-        # By the key as it is stored, which is how a page is asked for.
+        # By the key as it is stored, which is how a page is wanted for.
         return kind + self.links.anchor(self.links.page(model, _key(model, key)), name)
 
 
@@ -132,7 +132,7 @@ def _key(model: type[Model], text: str) -> Any:
     return value
 
 
-def _place(value: Any) -> Place | None:
+def _target(value: Any) -> Target | None:
     """Return what a tag's value refers to: model, key as text, alias."""
     if not isinstance(value, list) or len(value) != 3:
         return None
@@ -147,7 +147,7 @@ def _place(value: Any) -> Place | None:
     return label, str(key), alias or "default"
 
 
-def _all(text: str | None) -> Iterator[Place]:
+def _targets_in(text: str | None) -> Iterator[Target]:
     """Give the places in a payload, without going deeper than it can be shown."""
     if text is None or f'"{KIND}"' not in text:
         return
@@ -159,9 +159,9 @@ def _all(text: str | None) -> Iterator[Place]:
     while todo:
         tree = todo.pop()
         if isinstance(tree, dict):
-            place = _place(tree.get(VALUE)) if tree.get(TAG) == KIND else None
-            if place is not None:
-                yield place
+            target = _target(tree.get(VALUE)) if tree.get(TAG) == KIND else None
+            if target is not None:
+                yield target
             todo += reversed(list(tree.values()))
         elif isinstance(tree, list):
             todo += reversed(tree)

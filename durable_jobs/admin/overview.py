@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from durable_jobs.admin.display import away, length, short
+from durable_jobs.admin.display import length, relative_time, short
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import page
 from durable_jobs.models import Run
@@ -21,13 +21,13 @@ from durable_jobs.queries import overview as model
 from durable_jobs.statuses import RunStatus
 
 #: Seconds between two looks of a page that is left open.
-EVERY = 10
+POLL_INTERVAL = 10
 #: Functions with a line of their own.
-MOST_LINES = 30
+MAX_LINES = 30
 #: The size of a sparkline, and the room between its bars.
 WIDTH, HEIGHT, GAP = 120, 22, 1
 
-WHAT: dict[str, Any] = {
+ATTENTION_LABELS: dict[str, Any] = {
     "no-tick": gettext_lazy("Nobody ticks: is beat running?"),
     "stuck": gettext_lazy("held by workers that are gone"),
     "paused": gettext_lazy("paused"),
@@ -60,7 +60,7 @@ class Card:
     value: str
     note: str
     url: str | None
-    look: str = ""
+    style: str = ""
 
 
 def view(admin: Any, request: HttpRequest) -> HttpResponse:
@@ -75,12 +75,12 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         "overview.html",
         title=_("Overview"),
         current="overview",
-        every=EVERY,
+        every=POLL_INTERVAL,
         states=[_state(one, links) for one in found.states],
         periods=[_period(one, links, found.capped) for one in found.periods],
         health=[*_health(found)],
         times=_times(found.times),
-        lines=[_line(one, links) for one in found.lines[:MOST_LINES]],
+        lines=[_line(one, links) for one in found.lines[:MAX_LINES]],
         width=WIDTH,
         height=HEIGHT,
         errors=[_error(one, links, sees) for one in found.errors],
@@ -94,7 +94,7 @@ def _state(one: model.Counted, links: Links) -> Card:
         value=f"{one.count:,}" + ("+" if one.more else ""),
         note="",
         url=links.rows(Run, status=one.status),
-        look=one.status if one.count else "",
+        style=one.status if one.count else "",
     )
 
 
@@ -109,7 +109,7 @@ def _period(one: model.Period, links: Links, capped: bool) -> Card:
         value=f"{one.ended:,}" + ("+" if capped else ""),
         note=note,
         url=links.rows(Run, time="ended", period=names[one.name]),
-        look="failed" if one.failed else "",
+        style="failed" if one.failed else "",
     )
 
 
@@ -128,7 +128,7 @@ def _health(found: model.Overview) -> Iterator[Card]:
         value=_("never") if ago is None else _ago(ago),
         note="",
         url=None,
-        look="failed" if late else "",
+        style="failed" if late else "",
     )
     yield Card(
         label=_("Workers seen"),
@@ -163,7 +163,7 @@ def _line(one: model.OverviewLine, links: Links) -> dict[str, Any]:
         "failed": f"{failed:,}" if failed else "",
         "share": f"{failed / ended:.1%}" if failed else "",
         "bars": [*_bars(one.ended, one.failed)],
-        "says": _("%(most)s in the busiest of 24 hours")
+        "summary": _("%(most)s in the busiest of 24 hours")
         % {"most": f"{max(one.ended):,}"},
     }
 
@@ -192,14 +192,14 @@ def _error(one: model.ErrorGroup, links: Links, sees: bool) -> dict[str, Any]:
         "function": one.function,
         "type": one.type or "Error",
         "message": one.message if sees else "",
-        "last": away(one.last),
+        "last": relative_time(one.last),
         "run": links.anchor(links.page(Run, one.run), short(one.run)),
         "all": links.rows(Run, **filters),
     }
 
 
 def _attention(one: model.Attention, links: Links, sees: bool) -> dict[str, Any]:
-    what: Any = WHAT[one.what]
+    what: Any = ATTENTION_LABELS[one.what]
     runs: SafeString | str = ""
     if one.filters:
         text = ngettext("%(count)s run", "%(count)s runs", one.count)

@@ -32,13 +32,13 @@ View = Callable[..., Any]
 class Tab:
     """A page that the bar leads to: for those who may view the model.
 
-    ``besides`` tells who else is led there.
+    ``also_for`` tells who else is led there.
     """
 
     name: str
     label: str | Promise
     model: type[Model]
-    besides: Callable[[Actor], bool] = lambda actor: False
+    also_for: Callable[[Actor], bool] = lambda actor: False
 
 
 TABS = (
@@ -46,7 +46,7 @@ TABS = (
     Tab("run_changelist", _("Runs"), Run),
     Tab("event_changelist", _("Events"), Event),
     Tab("functions", _("Functions"), Run),
-    Tab("traffic", _("Queues and limits"), Run),
+    Tab("queues", _("Queues and limits"), Run),
     Tab("schedule_changelist", _("Schedules"), Schedule),
     Tab("approvals", _("Approvals"), Run, inbox.anything_for),
 )
@@ -61,7 +61,9 @@ class PageLink:
     current: bool
 
 
-def frame(site: AdminSite, request: HttpRequest, current: str = "") -> dict[str, Any]:
+def base_context(
+    site: AdminSite, request: HttpRequest, current: str = ""
+) -> dict[str, Any]:
     """Return what the frame of a page shows: its tabs, and whether it may be live."""
     links = Links(site, request)
     return {
@@ -72,7 +74,7 @@ def frame(site: AdminSite, request: HttpRequest, current: str = "") -> dict[str,
                 current=tab.name == current,
             )
             for tab in TABS
-            if links.allowed(tab.model) or tab.besides(actor(request))
+            if links.allowed(tab.model) or tab.also_for(actor(request))
         ],
         "live": apps.is_installed("django_htmx"),
     }
@@ -93,7 +95,7 @@ def paths(admin: Any, routes: Mapping[str, tuple[str, View]]) -> list[URLPattern
         path(
             route,
             admin.admin_site.admin_view(
-                seen(admin.admin_site, wraps(view)(partial(view, admin)))
+                with_viewer(admin.admin_site, wraps(view)(partial(view, admin)))
             ),
             name=f"{PREFIX}{name}",
         )
@@ -116,7 +118,7 @@ def page(
     ``template`` extends ``admin/durable_jobs/page.html``; its name is that below
     ``admin/durable_jobs/``.
     """
-    known = {**site.each_context(request), **frame(site, request, current)}
+    known = {**site.each_context(request), **base_context(site, request, current)}
     known |= {"title": title, "opts": Run._meta, **context}
     request.current_app = site.name
     return TemplateResponse(
@@ -129,18 +131,20 @@ def page(
 
 def viewer(site: AdminSite, request: HttpRequest) -> Viewer:
     """Return for whom the rule about visible runs is asked, once for a request."""
-    kept: dict[str, Viewer] = request.__dict__.setdefault("_durable_jobs_viewers", {})
-    if site.name not in kept:
-        kept[site.name] = Viewer(
+    viewers: dict[str, Viewer] = request.__dict__.setdefault(
+        "_durable_jobs_viewers", {}
+    )
+    if site.name not in viewers:
+        viewers[site.name] = Viewer(
             getattr(request, "user", None),
             ADMIN,
             request,
-            shown=_shown_by(site, request),
+            shown=_project_runs(site, request),
         )
-    return kept[site.name]
+    return viewers[site.name]
 
 
-def _shown_by(site: AdminSite, request: HttpRequest) -> Callable[[], Any] | None:
+def _project_runs(site: AdminSite, request: HttpRequest) -> Callable[[], Any] | None:
     """Return what gives the runs that a project's own admin of runs shows."""
     if not site.is_registered(Run):
         return None
@@ -150,11 +154,11 @@ def _shown_by(site: AdminSite, request: HttpRequest) -> Callable[[], Any] | None
     return None if plain else partial(own.get_queryset, request)
 
 
-def seen(site: AdminSite, view: View) -> View:
+def with_viewer(site: AdminSite, view: View) -> View:
     """Let a view, and the rendering of its response, show what the viewer may see."""
 
     @wraps(view)
-    def narrowed(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+    def view_as_viewer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if not site.has_permission(request):
             return view(request, *args, **kwargs)  # which asks for a login
         who = viewer(site, request)
@@ -171,7 +175,7 @@ def seen(site: AdminSite, view: View) -> View:
             response.render = render  # type: ignore[method-assign]  # of this one
         return response
 
-    return narrowed
+    return view_as_viewer
 
 
 def actor(request: HttpRequest) -> Actor:

@@ -103,8 +103,8 @@ def _pretty(text: str, references: References | None) -> str:
 def _linked(tree: Any, references: References) -> Any:
     """Return a tree with links, as SafeStrings, in the places of references."""
     if _is_tag(tree) and tree[TAG] == KIND:
-        shown = references.shown(tree[VALUE])
-        return tree if shown is None else shown
+        link = references.link(tree[VALUE])
+        return tree if link is None else link
     if isinstance(tree, dict):
         return {key: _linked(item, references) for key, item in tree.items()}
     if isinstance(tree, list):

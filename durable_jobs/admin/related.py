@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from durable_jobs.admin.display import badge, length, moment, short, tail, took
+from durable_jobs.admin.display import badge, elapsed, length, moment, short, tail
 from durable_jobs.admin.links import Links
 from durable_jobs.models import Event, Run, Subject
 from durable_jobs.queries import visibility
@@ -38,7 +38,7 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Runs:
+class RunTable:
     """Some runs, and the address of all when there are more."""
 
     rows: list[RunRow]
@@ -53,13 +53,13 @@ class Related:
         rows = visibility.runs().filter(parent_id=run.pk)
         if parent_step is not None:
             rows = rows.filter(parent_step=parent_step)
-        self.children = some(rows)
+        self.children = newest(rows)
 
     @property
-    def started(self) -> Runs | None:
+    def started(self) -> RunTable | None:
         """Return the runs that it started."""
         more = self._links.rows(Run, parent=self._run.pk)
-        return listed(self.children, self._links, more)
+        return run_table(self.children, self._links, more)
 
     def neighbours(self) -> list[tuple[Any, list[SafeString]]]:
         """Return what the run came from, and what it is about."""
@@ -117,20 +117,20 @@ def _subject(subject: Subject, links: Links) -> SafeString:
     return links.anchor(links.page(model, subject.object_pk), subject)
 
 
-def some(runs: QuerySet[Run]) -> Sequence[Run]:
+def newest(runs: QuerySet[Run]) -> Sequence[Run]:
     """Return the newest of some runs, one more than are listed, without payloads."""
     return list(runs.defer(*RUN_PAYLOADS).order_by("-pk")[: MOST + 1])
 
 
-def listed(runs: Sequence[Run], links: Links, more: str | None) -> Runs | None:
+def run_table(runs: Sequence[Run], links: Links, more: str | None) -> RunTable | None:
     """Return the small table of some runs, None for none."""
     if not runs:
         return None
-    rows = [row(run, links) for run in runs[:MOST]]
-    return Runs(rows=rows, more=more if len(runs) > MOST else None)
+    rows = [run_row(run, links) for run in runs[:MOST]]
+    return RunTable(rows=rows, more=more if len(runs) > MOST else None)
 
 
-def row(run: Run, links: Links) -> RunRow:
+def run_row(run: Run, links: Links) -> RunRow:
     """Return a run for a small table."""
     return RunRow(
         id=links.anchor(links.page(Run, run.pk), short(run.pk)),
@@ -138,5 +138,5 @@ def row(run: Run, links: Links) -> RunRow:
         parent_relation=run.parent_relation,
         status=badge(run),
         queued=moment(run.queued_at),
-        took=length(took(run)),
+        took=length(elapsed(run)),
     )

@@ -29,7 +29,7 @@ from durable_jobs.store import db
 PAGE = "run"
 #: Views that one user may have, and that a list shows.
 MOST = 50
-_LONGEST = 100
+MAX_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class SavedViewLink:
     shared: bool
 
 
-def shown(request: HttpRequest, found: filter_form.Conditions) -> list[SavedViewLink]:
+def links(request: HttpRequest, found: filter_form.Conditions) -> list[SavedViewLink]:
     """Return the user's own views and the shared ones."""
     owner, current = _owner(request), found.query()
     seen = Q(owner=owner)
@@ -70,8 +70,8 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
         raise PermissionDenied
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"])
-    answer = _delete(request) if "delete" in request.POST else _save(request)
-    level, text, query = answer
+    result = _delete(request) if "delete" in request.POST else _save(request)
+    level, text, query = result
     messages.add_message(request, level, text)
     back = address(run_admin.admin_site, "run_changelist")
     return HttpResponseRedirect(f"{back}?{query}" if query else back)
@@ -85,9 +85,9 @@ def _save(request: HttpRequest) -> tuple[int, str, str]:
     except FilterError as error:
         return messages.ERROR, error.message, ""
     query = filter_form.Conditions(found).query()
-    if not 1 <= len(name) <= _LONGEST or not name.isprintable():
+    if not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
         text = _("Expected a name of 1 to %(most)s characters for the view.")
-        return messages.ERROR, text % {"most": _LONGEST}, query
+        return messages.ERROR, text % {"most": MAX_NAME_LENGTH}, query
     own = _rows().filter(owner=_owner(request))
     if own.exclude(name=name).count() >= MOST:
         text = _("You have %(most)s saved views, which is the most. Delete one first.")

@@ -34,6 +34,6 @@ class SweepErrorAdmin(ReadOnlyAdmin):
         return moment(error.until)
 
     @admin.display(description="")
-    def message_shown(self, error: Any) -> str:
+    def message_display(self, error: Any) -> str:
         """Return the message."""
         return str(error.message_text)

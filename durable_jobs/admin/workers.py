@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin.base import ReadOnlyAdmin
-from durable_jobs.admin.display import away, moment
+from durable_jobs.admin.display import moment, relative_time
 from durable_jobs.models import Worker
 
 
@@ -24,7 +24,7 @@ class WorkerAdmin(ReadOnlyAdmin):
     @admin.display(description=_("last seen"))
     def seen(self, worker: Worker) -> Any:
         """Return when it was last seen."""
-        return away(worker.seen_at)
+        return relative_time(worker.seen_at)
 
     @admin.display(description=_("started"))
     def started(self, worker: Worker) -> Any:

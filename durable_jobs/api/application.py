@@ -32,9 +32,9 @@ from durable_jobs.api import (
     runs,
     schedules,
 )
-from durable_jobs.api.auth import doors, let_in
+from durable_jobs.api.auth import authenticate_for, authenticators
 from durable_jobs.api.parsing import StrictParser
-from durable_jobs.api.problems import NOT_FOUND, Problem, answer
+from durable_jobs.api.problems import NOT_FOUND, Problem, to_response
 from durable_jobs.conf import settings
 from durable_jobs.queries.visibility import seen_by
 from durable_jobs.store import db
@@ -78,10 +78,10 @@ def make() -> Api:
         openapi_url=None,
         docs_url=None,
         parser=StrictParser(),
-        auth=doors(),
+        auth=authenticators(),
     )
     problems.install(api)
-    rooms = (
+    modules = (
         events,
         functions,
         runs,
@@ -91,8 +91,8 @@ def make() -> Api:
         approvals,
         health,
     )
-    for room in rooms:
-        api.add_router("", room.router)
+    for module in modules:
+        api.add_router("", module.router)
     return api
 
 
@@ -102,10 +102,10 @@ def patterns() -> tuple[list[URLPattern | URLResolver], str, str]:
     found, app, namespace = api.urls
     for pattern in found:
         if isinstance(pattern, URLPattern):
-            pattern.callback = _framed(pattern.callback)
-    described = path(DESCRIPTION, _framed(_described(api)), name="openapi")
+            pattern.callback = _with_headers(pattern.callback)
+    described = path(DESCRIPTION, _with_headers(_described(api)), name="openapi")
     # The first stands before the address of ninja's own that it hides.
-    own = [path("", _missing), described, *found, re_path("", _missing)]
+    own = [path("", _not_found), described, *found, re_path("", _not_found)]
     return own, app, namespace
 
 
@@ -113,34 +113,36 @@ def _described(api: Api) -> View:
     @require_safe
     def described(request: HttpRequest) -> HttpResponse:
         try:
-            let_in(request, settings.API_DESCRIPTION)
+            authenticate_for(request, settings.API_DESCRIPTION)
         except Http404:
-            return _missing(request)
+            return _not_found(request)
         except Problem as problem:
-            return answer(problem)
-        # By the address that it was asked for: hosts include ours where they like.
+            return to_response(problem)
+        # By the address that it was method for: hosts include ours where they like.
         prefix = request.path.removesuffix(DESCRIPTION)
         return JsonResponse(api.get_openapi_schema(path_prefix=prefix))
 
     return described
 
 
-def _framed(view: View) -> View:
-    """Let a view's answer be for who asked alone, and a problem when it is an error."""
+def _with_headers(view: View) -> View:
+    """Forbid caching of a view's response, and turn its errors into problems."""
 
     @wraps(view)
-    def framed(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        asked = request.method
-        if asked == "HEAD":
+    def view_with_headers(
+        request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        method = request.method
+        if method == "HEAD":
             request.method = "GET"  # Django leaves out the body
         with seen_by(None):  # until a door knows who asks
             response: HttpResponse = view(request, *args, **kwargs)
-        request.method = asked
+        request.method = method
         if isinstance(response, HttpResponseNotAllowed):
             allowed = response["Allow"]
             detail = f"Expected {allowed}."
             headers = {"Allow": allowed}
-            response = answer(
+            response = to_response(
                 Problem(405, "method-not-allowed", detail, headers=headers)
             )
         response.setdefault("Cache-Control", "no-store")
@@ -149,9 +151,9 @@ def _framed(view: View) -> View:
 
     # What a view does is a transaction of its own, also where the host's views are
     # transactions: none is open while a request waits for a run.
-    return transaction.non_atomic_requests(using=db.alias())(framed)
+    return transaction.non_atomic_requests(using=db.alias())(view_with_headers)
 
 
 @csrf_exempt
-def _missing(request: HttpRequest, **kwargs: Any) -> HttpResponse:
-    return answer(Problem(404, "not-found", NOT_FOUND))
+def _not_found(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+    return to_response(Problem(404, "not-found", NOT_FOUND))

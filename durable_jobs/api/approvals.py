@@ -15,7 +15,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest
 from ninja import Router, Schema
 
-from durable_jobs.api.auth import actor, address_part, doors
+from durable_jobs.api.auth import actor, address_part, authenticators
 from durable_jobs.api.problems import Problem, responses
 from durable_jobs.api.schemas import In, Reason
 from durable_jobs.control import approvals
@@ -70,17 +70,19 @@ def _may_decide_one(request: HttpRequest, who: Actor) -> None:
 
 
 @router.get(
-    "/approvals", auth=doors(_may_decide), response=responses({200: ApprovalsOut})
+    "/approvals",
+    auth=authenticators(_may_decide),
+    response=responses({200: ApprovalsOut}),
 )
 def list_approvals(request: HttpRequest) -> Any:
     """List the approvals that you may decide, the oldest first."""
     found = approvals.pending_of(_as_user(actor(request)), MOST)
-    return {"approvals": [_shown(one) for one in found]}
+    return {"approvals": [_present(one) for one in found]}
 
 
 @router.post(
     "/approvals/{uuid:approval_id}/decide",
-    auth=doors(_may_decide_one),
+    auth=authenticators(_may_decide_one),
     response=responses({200: ApprovalOut}, 404, 409, 415),
 )
 def decide_approval(request: HttpRequest, approval_id: UUID, payload: DecideIn) -> Any:
@@ -104,7 +106,7 @@ def decide_approval(request: HttpRequest, approval_id: UUID, payload: DecideIn) 
         if rejects:
             detail = "Expected a note with the reason of the rejection."
         raise Problem(422, "invalid", detail, errors=found) from None
-    return _shown(_find(approval_id, who))
+    return _present(_find(approval_id, who))
 
 
 def _find(approval_id: UUID, who: Actor) -> Approval:
@@ -125,7 +127,7 @@ def _as_user(who: Actor) -> Actor:
     return Actor(who.user, via=who.via, key=who.key)
 
 
-def _shown(approval: Approval) -> dict[str, Any]:
+def _present(approval: Approval) -> dict[str, Any]:
     names = ("step", "title", "permission", "since", "until", "verdict")
     return {
         "id": approval.id,

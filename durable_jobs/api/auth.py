@@ -1,6 +1,6 @@
 """Who asks: a program by its key, a person by the admin's session, or anybody.
 
-A door lets in or raises; only where no key is shown is the session looked at, and then
+A door lets in or raises; only where no key is header is the session looked at, and then
 with Django's own check against forged requests. The request is counted, then the check
 of the endpoint decides by the address alone, and only then the body is read.
 """
@@ -17,7 +17,7 @@ from ninja.security.base import AuthBase
 from ninja.utils import check_csrf
 
 from durable_jobs.api import parsing
-from durable_jobs.api.problems import Problem, too_many, unauthorized
+from durable_jobs.api.problems import Problem, too_many_requests, unauthorized
 from durable_jobs.conf import settings as conf
 from durable_jobs.control import api_keys, id_namespaces, request_throttle
 from durable_jobs.control.actor import Actor
@@ -33,7 +33,7 @@ def _count(who: str) -> None:
     """Count a request of somebody; raise the problem of one too many."""
     wait = request_throttle.wait(who, conf.API_RATE)
     if wait is not None:
-        raise too_many(wait)
+        raise too_many_requests(wait)
 
 
 class KeyAuth(AuthBase):
@@ -48,17 +48,17 @@ class KeyAuth(AuthBase):
         self.lines = lines
 
     def __call__(self, request: HttpRequest) -> Actor | None:
-        """Return who acts; None when no key is shown."""
-        shown = request.headers.get("Authorization")
-        if shown is None:
+        """Return who acts; None when no key is header."""
+        header = request.headers.get("Authorization")
+        if header is None:
             return None
-        scheme, _space, text = shown.partition(" ")
+        scheme, _space, text = header.partition(" ")
         actor = api_keys.identify(text.strip()) if scheme.lower() == "bearer" else None
         if actor is None:
             _count(request_throttle.address(request))
             raise unauthorized()
         _count(f"key:{actor.key}:{text.strip() if actor.key is None else ''}")
-        _enter(request, actor, self.check, self.lines)
+        _authorize(request, actor, self.check, self.lines)
         return actor
 
 
@@ -86,11 +86,13 @@ class StaffSession(AuthBase):
             raise Problem(403, "csrf-failed", msg)
         _count(f"user:{user.pk}")
         actor = Actor(user, via="API", space=id_namespaces.of_user(user))
-        _enter(request, actor, self.check, self.lines)
+        _authorize(request, actor, self.check, self.lines)
         return actor
 
 
-def _enter(request: HttpRequest, who: Actor, check: Check | None, lines: bool) -> None:
+def _authorize(
+    request: HttpRequest, who: Actor, check: Check | None, lines: bool
+) -> None:
     """Let the endpoint's own check decide, and then read the body."""
     look_as(Viewer(who.user, API, request, key=who.key))
     if check is not None:
@@ -98,7 +100,7 @@ def _enter(request: HttpRequest, who: Actor, check: Check | None, lines: bool) -
     parsing.read(request, lines=lines)
 
 
-class CallbackToken:
+class CallbackAuth:
     """Let in the holder of a callback's token, if a run waits for its answer."""
 
     def __call__(self, request: HttpRequest) -> bool:
@@ -109,7 +111,7 @@ class CallbackToken:
         return True
 
 
-def let_in(request: HttpRequest, audience: str) -> Actor | None:
+def authenticate_for(request: HttpRequest, audience: str) -> Actor | None:
     """Return who asks for what is public, private or off; raise if it is not for them.
 
     A stranger to what is public is None, and has been counted.
@@ -122,18 +124,20 @@ def let_in(request: HttpRequest, audience: str) -> Actor | None:
     return None
 
 
-class ReadyDoor:
+class ReadyAuth:
     """Let in whom the setting ``API_READY`` names."""
 
     def __call__(self, request: HttpRequest) -> bool:
         """Return True, or raise."""
-        who = let_in(request, conf.API_READY)
+        who = authenticate_for(request, conf.API_READY)
         if who is not None:
             require(who, "durable_jobs.view_worker")
         return True
 
 
-def doors(check: Check | None = None, *, lines: bool = False) -> Sequence[AuthBase]:
+def authenticators(
+    check: Check | None = None, *, lines: bool = False
+) -> Sequence[AuthBase]:
     """Return the ways into an endpoint. ``lines``: its body may be one value a line."""
     return [KeyAuth(check, lines=lines), StaffSession(check, lines=lines)]
 
@@ -159,7 +163,7 @@ def actor(request: HttpRequest) -> Actor:
     return cast(Actor, cast(Any, request).auth)
 
 
-def need(request: HttpRequest, permission: str) -> Actor:
+def actor_with(request: HttpRequest, permission: str) -> Actor:
     """Return who asks; raise when the key, or its owner, may not do this."""
     return require(actor(request), permission)
 

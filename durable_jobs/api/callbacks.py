@@ -7,12 +7,12 @@ from typing import Any
 from django.http import HttpRequest
 from ninja import Router, Status
 
-from durable_jobs.api.auth import CallbackToken
+from durable_jobs.api.auth import CallbackAuth
 from durable_jobs.api.problems import responses
 from durable_jobs.api.schemas import FailIn, SucceedIn
 from durable_jobs.definitions import callbacks
 
-router = Router(tags=["callbacks"], auth=CallbackToken())
+router = Router(tags=["callbacks"], auth=CallbackAuth())
 
 _ANSWERS = responses({204: None}, 410, 415, open=True)
 

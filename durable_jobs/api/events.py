@@ -9,9 +9,15 @@ from ninja import Router, Status
 from pydantic import ValidationError
 
 from durable_jobs.api import parsing
-from durable_jobs.api.auth import address_part, doors, need, require, with_permission
-from durable_jobs.api.problems import MOST_ERRORS, Problem, fault, responses
-from durable_jobs.api.schemas import EventIn, Ids, SignalIn, WokenOut
+from durable_jobs.api.auth import (
+    actor_with,
+    address_part,
+    authenticators,
+    require,
+    with_permission,
+)
+from durable_jobs.api.problems import MOST_ERRORS, Problem, error_item, responses
+from durable_jobs.api.schemas import EventIn, Ids, SignalIn, WokenRunOut
 from durable_jobs.conf import settings
 from durable_jobs.control import send
 from durable_jobs.control.actor import Actor
@@ -43,13 +49,13 @@ _HEADER = {
 
 @router.post(
     "/events",
-    auth=doors(with_permission(send.SEND), lines=True),
+    auth=authenticators(with_permission(send.SEND), lines=True),
     response=responses({202: Ids}, 409, 415),
     openapi_extra={"requestBody": _BODY, "parameters": [_HEADER]},
 )
 def send_events(request: HttpRequest) -> Any:
     """Send an event, or many, all or none: one object, an array, or one a line."""
-    who = need(request, send.SEND)
+    who = actor_with(request, send.SEND)
     events = _identified(request, _events(parsing.value(request)))
     return Status(202, {"ids": send.send(who, events, _source(who))})
 
@@ -61,15 +67,15 @@ def _may_signal(request: HttpRequest, who: Actor) -> None:
 
 @router.post(
     "/signals/{name}",
-    auth=doors(_may_signal),
-    response=responses({200: WokenOut}, 415),
+    auth=authenticators(_may_signal),
+    response=responses({200: WokenRunOut}, 415),
     tags=["signals"],
 )
 def send_signal(
     request: HttpRequest, name: str, payload: SignalIn | None = None
 ) -> Any:
     """Wake the run that waits for a signal; nothing is kept when none does."""
-    who = need(request, send.SIGNAL)
+    who = actor_with(request, send.SIGNAL)
     data = payload.data if payload else None
     run = send.signal(who, name, data)
     shown = run is not None and visibility.sees(run)
@@ -91,7 +97,7 @@ def _events(value: Any) -> list[NewEvent]:
         except ValidationError as error:
             place = [str(number)] if isinstance(value, list) else []
             errors += [
-                fault("body", [*place, *each["loc"]], each["msg"])
+                error_item("body", [*place, *each["loc"]], each["msg"])
                 for each in error.errors(include_url=False, include_input=False)
             ]
             if len(errors) >= MOST_ERRORS:

@@ -7,7 +7,7 @@ from typing import Any
 from django.http import Http404, HttpRequest
 from ninja import Router
 
-from durable_jobs.api.auth import need
+from durable_jobs.api.auth import actor_with
 from durable_jobs.api.problems import responses
 from durable_jobs.api.schemas import FunctionOut, FunctionsOut
 from durable_jobs.definitions.function import Function
@@ -23,23 +23,23 @@ VIEW = "durable_jobs.view_run"
 @router.get("/functions", response=responses({200: FunctionsOut}))
 def list_functions(request: HttpRequest) -> Any:
     """List the functions of the code, by id."""
-    need(request, VIEW)
+    actor_with(request, VIEW)
     paused = set(pauses.functions())
     known = sorted(registry, key=lambda function: function.id)
-    return {"functions": [_shown(one, one.id in paused) for one in known]}
+    return {"functions": [_present(one, one.id in paused) for one in known]}
 
 
 @router.get("/functions/{function_id}", response=responses({200: FunctionOut}, 404))
 def get_function(request: HttpRequest, function_id: str) -> Any:
     """Give a function of the code."""
-    need(request, VIEW)
+    actor_with(request, VIEW)
     function = registry.find(function_id)
     if function is None or function.id.startswith(OWN):
         raise Http404
-    return _shown(function, pauses.functions().filter(name=function.id).exists())
+    return _present(function, pauses.functions().filter(name=function.id).exists())
 
 
-def _shown(function: Function, paused: bool) -> dict[str, Any]:
+def _present(function: Function, paused: bool) -> dict[str, Any]:
     names = ("id", "name", "description", "version", "queue", "retries")
     return {
         **{name: getattr(function, name) for name in names},
@@ -56,6 +56,6 @@ def _trigger(trigger: Trigger) -> dict[str, Any]:
         return {"kind": "cron", "cron": trigger.text, "tz": trigger.tz}
     if isinstance(trigger, ModelChange):
         names = ("created", "updated", "deleted")
-        told = [name for name in names if getattr(trigger, name)]
-        return {"kind": "model", "model": trigger.model, "changes": told}
+        changes = [name for name in names if getattr(trigger, name)]
+        return {"kind": "model", "model": trigger.model, "changes": changes}
     return {"kind": "webhook", "path": trigger.path}

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router, Status
 
 from durable_jobs.api import metrics
-from durable_jobs.api.auth import ReadyDoor, need
+from durable_jobs.api.auth import ReadyAuth, actor_with
 from durable_jobs.api.problems import Problem, responses
 from durable_jobs.api.schemas import HealthOut, Readiness
 from durable_jobs.maintenance import doctor
@@ -29,7 +29,7 @@ def health(request: HttpRequest) -> Any:
 @router.get(
     "/ready",
     response={**responses({200: Readiness}, open=True), 503: Readiness},
-    auth=ReadyDoor(),
+    auth=ReadyAuth(),
 )
 def ready(request: HttpRequest) -> Any:
     """Say whether work is being done; 503 with the causes when it is not."""
@@ -57,7 +57,7 @@ def ready(request: HttpRequest) -> Any:
 )
 def get_metrics(request: HttpRequest) -> Any:
     """Give the figures as Prometheus reads them."""
-    need(request, "durable_jobs.view_worker")
+    actor_with(request, "durable_jobs.view_worker")
     try:
         text = metrics.text()
     except ImportError:

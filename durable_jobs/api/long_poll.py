@@ -18,7 +18,7 @@ MOST = 8
 
 Seconds = Annotated[float, Field(ge=0, le=LONGEST)]
 
-_places = threading.BoundedSemaphore(MOST)
+_waiters = threading.BoundedSemaphore(MOST)
 
 
 def wait(run: Run, seconds: float) -> None:
@@ -26,11 +26,11 @@ def wait(run: Run, seconds: float) -> None:
 
     Raises ``Run.DoesNotExist`` when it goes meanwhile.
     """
-    if not run.is_live or not seconds or not _places.acquire(blocking=False):
+    if not run.is_live or not seconds or not _waiters.acquire(blocking=False):
         return
     try:
         run.wait(seconds)
     except RunNotFinished:
         pass  # which its status says
     finally:
-        _places.release()
+        _waiters.release()

@@ -20,7 +20,7 @@ from durable_jobs.store import db
 
 _VIEW = "durable_jobs.view_run"
 _PAYLOAD = "durable_jobs.view_payload"
-_KEPT = "_durable_jobs_run"
+_CACHE_ATTRIBUTE = "_durable_jobs_run"
 _PAGE = ("limit", "cursor")
 
 
@@ -55,10 +55,10 @@ def run_with(*permissions: str) -> Check:
 def _run(request: HttpRequest, who: Actor, key: UUID, permission: str) -> Run:
     require_scope(who, permission)
     # Read once for a request: the door has found it before the body was read.
-    found: Run | None = getattr(request, _KEPT, None) or run_rows.run(key)
+    found: Run | None = getattr(request, _CACHE_ATTRIBUTE, None) or run_rows.run(key)
     if found is None:
         raise Http404
-    setattr(request, _KEPT, found)
+    setattr(request, _CACHE_ATTRIBUTE, found)
     if not who.may(permission, found):
         # Of the user alone: a key without the scope to read may still steer.
         user = who.user
@@ -76,14 +76,14 @@ def params(request: HttpRequest) -> dict[str, list[str]]:
 
 def chosen(who: Actor, given: Mapping[str, str | Iterable[str]]) -> RunFilter:
     """Return the filter that conditions make, for who may ask for them."""
-    found = RunFilter.parse(_in_space(who, given))
+    found = RunFilter.parse(_in_namespace(who, given))
     if found.reads_payloads and not who.may(_PAYLOAD):
         msg = "The filter 'where' looks into payloads, which you may not see."
         raise PermissionDenied(msg)
     return found
 
 
-def _in_space(
+def _in_namespace(
     who: Actor, given: Mapping[str, str | Iterable[str]]
 ) -> Mapping[str, str | Iterable[str]]:
     """Return conditions in which ids and keys that the asker gave are as stored.
@@ -91,7 +91,7 @@ def _in_space(
     If the asker has sent none like that, they are taken as they are.
     """
     found = dict(given)
-    for name, known in _NAMED.items():
+    for name, known in _NAMESPACED.items():
         values = found.get(name)
         values = [values] if isinstance(values, str) else list(values or ())
         if not who.space or len(values) != 1:
@@ -111,32 +111,32 @@ def _of_run(**condition: str) -> bool:
     return db.rows(Run).filter(**condition).exists()
 
 
-_NAMED: dict[str, Callable[[str], bool]] = {
+_NAMESPACED: dict[str, Callable[[str], bool]] = {
     "event": _is_event,
     "key": lambda stored: _of_run(key=stored),
     "q": lambda stored: _is_event(stored) or _of_run(key=stored),
 }
 
 
-def shown(who: Actor, found: Run) -> Run:
+def present(who: Actor, found: Run) -> Run:
     """Return a run that calls its event and its key as the asker has sent them.
 
     A parent that the asker may not see is left out.
     """
-    return all_shown(who, [found])[0]
+    return present_all(who, [found])[0]
 
 
-def all_shown(who: Actor, runs: list[Run]) -> list[Run]:
-    """Return runs as ``shown`` does, with one query for all parents at most."""
+def present_all(who: Actor, runs: list[Run]) -> list[Run]:
+    """Return runs as ``present`` does, with one query for all parents at most."""
     parents = {run.parent_id for run in runs if run.parent_id is not None}
     seen = visibility.visible_keys(parents) if parents else parents
     for run in runs:
         if run.parent_id not in seen:
             run.parent_id = None
-    return [_renamed(who, run) for run in runs]
+    return [_with_client_ids(who, run) for run in runs]
 
 
-def _renamed(who: Actor, found: Run) -> Run:
+def _with_client_ids(who: Actor, found: Run) -> Run:
     if found.event_id is not None:
         found.event_id = id_namespaces.given(who.space, found.event_id)
     found.key = id_namespaces.given(who.space, found.key)

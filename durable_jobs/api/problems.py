@@ -34,7 +34,7 @@ from durable_jobs.exceptions import (
 MEDIA_TYPE = "application/problem+json"
 CHALLENGE = 'Bearer realm="durable_jobs"'
 NOT_FOUND = "There is nothing at this address, or nothing that you may see."
-#: Errors that one answer lists, and characters of where one is.
+#: Errors that one to_response lists, and characters of where one is.
 MOST_ERRORS, LONGEST_AT = 20, 200
 #: Every endpoint may return these. Django itself returns 400 for a malformed request.
 COMMON_STATUSES = (400, 401, 403, 413, 422, 429)
@@ -61,7 +61,7 @@ class Problem(Exception):
         self.headers = headers or {}
 
 
-def too_many(wait: float) -> Problem:
+def too_many_requests(wait: float) -> Problem:
     """Return the problem of somebody who asks too often, with when to ask again."""
     seconds = max(math.ceil(wait), 1)
     detail = f"Too many requests: ask again in {seconds} s."
@@ -70,13 +70,13 @@ def too_many(wait: float) -> Problem:
 
 
 def unauthorized() -> Problem:
-    """Return the one answer to all who show nothing that opens."""
+    """Return the one to_response to all who show nothing that opens."""
     detail = "Expected a valid API key as a bearer token, or the session of a person."
     headers = {"WWW-Authenticate": CHALLENGE}
     return Problem(401, "unauthorized", detail, headers=headers)
 
 
-def answer(problem: Problem) -> HttpResponse:
+def to_response(problem: Problem) -> HttpResponse:
     """Return a problem as a response."""
     content: dict[str, Any] = {
         "type": "about:blank",
@@ -128,7 +128,7 @@ def install(api: NinjaAPI) -> None:
     """
 
     def handle(kind: type[Exception], make: Callable[[Any], Problem]) -> None:
-        api.add_exception_handler(kind, lambda request, error: answer(make(error)))
+        api.add_exception_handler(kind, lambda request, error: to_response(make(error)))
 
     for kind, (status, code) in ERRORS.items():
         handle(kind, _as_problem(status, code))
@@ -156,14 +156,14 @@ def _too_big(error: Exception) -> Problem:
     return Problem(413, "limit-exceeded", "The body is too large.")
 
 
-def fault(place: str, at: Iterable[object], detail: str) -> dict[str, Any]:
+def error_item(place: str, at: Iterable[object], detail: str) -> dict[str, Any]:
     """Return one of the ``errors`` of a problem: where it is, and what it is."""
     return {"in": place, "at": ".".join(map(str, at))[:LONGEST_AT], "detail": detail}
 
 
 def _invalid(error: ValidationError) -> Problem:
     found = [
-        fault(str(one["loc"][0]), one["loc"][1:], one["msg"])
+        error_item(str(one["loc"][0]), one["loc"][1:], one["msg"])
         for one in error.errors[:MOST_ERRORS]
     ]
     detail = "; ".join(f"{one['at']}: {one['detail']}" for one in found[:5])

@@ -14,7 +14,13 @@ from ninja import Router, Status
 from ninja.security.base import AuthBase
 
 from durable_jobs.api import lookup
-from durable_jobs.api.auth import address_part, doors, need, require, with_permission
+from durable_jobs.api.auth import (
+    actor_with,
+    address_part,
+    authenticators,
+    require,
+    with_permission,
+)
 from durable_jobs.api.problems import Problem, responses
 from durable_jobs.api.schemas import (
     FIRST_YEAR,
@@ -39,13 +45,15 @@ from durable_jobs.types import Duration
 router = Router(tags=["runs"])
 
 _DONE = responses({200: ActionOut}, 404, 409, 415)
-_MADE = responses({201: ActionOut}, 404, 409, 415)
+_CREATED = responses({201: ActionOut}, 404, 409, 415)
 _STARTED = responses({200: RunOut, 201: RunOut}, 404, 409, 415)
 
 
-def _on_run(*verbs: str) -> Sequence[AuthBase]:
+def _on_run(*actions: str) -> Sequence[AuthBase]:
     """Return the ways into an endpoint that does one of these to one run."""
-    return doors(lookup.run_with(*(ACTIONS[verb].permission for verb in verbs)))
+    return authenticators(
+        lookup.run_with(*(ACTIONS[action].permission for action in actions))
+    )
 
 
 def _may_start(request: HttpRequest, who: Actor) -> None:
@@ -55,7 +63,7 @@ def _may_start(request: HttpRequest, who: Actor) -> None:
 
 @router.post(
     "/functions/{function_id}/runs",
-    auth=doors(_may_start),
+    auth=authenticators(_may_start),
     response=_STARTED,
     tags=["functions"],
 )
@@ -63,7 +71,7 @@ def start_run(
     request: HttpRequest, function_id: str, payload: StartIn | None = None
 ) -> Any:
     """Start a run; 200 with the run that was started under the same key before."""
-    who = need(request, send.START)
+    who = actor_with(request, send.START)
     function = registry.get(function_id)
     given = payload or StartIn()
     started = send.start(
@@ -76,20 +84,20 @@ def start_run(
     )
     if not started.new and not visibility.sees(started.run):
         raise DuplicateKeyError("The key is taken by a run that you may not see.")
-    run = lookup.shown(who, started.run)
+    run = lookup.present(who, started.run)
     return Status(201 if started.new else 200, run)
 
 
 @router.post(
     "/runs/bulk",
-    auth=doors(with_permission(*(one.permission for one in ACTIONS.values()))),
+    auth=authenticators(with_permission(*(one.permission for one in ACTIONS.values()))),
     response=responses({202: Job}, 409, 415),
 )
 def do_to_many(request: HttpRequest, payload: BulkIn) -> Any:
     """Do something to all runs that a filter finds, in a run that tells how it went."""
-    who = need(request, ACTIONS[payload.verb].permission)
+    who = actor_with(request, ACTIONS[payload.action].permission)
     chosen = lookup.chosen(who, payload.filter)
-    return Status(202, {"run": bulk.begin(who, payload.verb, chosen, payload.reason)})
+    return Status(202, {"run": bulk.begin(who, payload.action, chosen, payload.reason)})
 
 
 @router.post("/runs/{uuid:run_id}/cancel", auth=_on_run("cancel"), response=_DONE)
@@ -140,7 +148,9 @@ def redrive_run(
     return _act(request, "redrive", run_id, payload)
 
 
-@router.post("/runs/{uuid:run_id}/rerun", auth=_on_run("rerun", "edit"), response=_MADE)
+@router.post(
+    "/runs/{uuid:run_id}/rerun", auth=_on_run("rerun", "edit"), response=_CREATED
+)
 def rerun_run(
     request: HttpRequest, run_id: UUID, payload: RerunIn | None = None
 ) -> Any:
@@ -162,20 +172,20 @@ def answer_run(request: HttpRequest, run_id: UUID, payload: AnswerIn) -> Any:
 
 def _act(
     request: HttpRequest,
-    verb: str,
+    action: str,
     run_id: UUID,
     given: ReasonIn | None,
     **values: Any,
 ) -> dict[str, Any]:
-    who, run = lookup.run(request, run_id, ACTIONS[verb].permission)
+    who, run = lookup.run(request, run_id, ACTIONS[action].permission)
     reason = given.reason if given else ""
     try:
-        done = act(who, verb, run, reason=reason, **values)
+        done = act(who, action, run, reason=reason, **values)
     except UnknownFunction as error:
         # The run is there; it is the code that has not got its function any more.
         raise ActionNotAllowed(error.message) from None
-    new = None if done.run is None else lookup.shown(who, done.run)
-    return {"run": lookup.shown(who, run), "new_run": new}
+    new = None if done.run is None else lookup.present(who, done.run)
+    return {"run": lookup.present(who, run), "new_run": new}
 
 
 def _after(given: float | str | None) -> Duration | datetime | None:

@@ -9,7 +9,7 @@ from django.http import Http404, HttpRequest
 from ninja import Query, Router, Status
 
 from durable_jobs.api import cursors, long_poll, lookup
-from durable_jobs.api.auth import need
+from durable_jobs.api.auth import actor_with
 from durable_jobs.api.problems import responses
 from durable_jobs.api.schemas import (
     Pending,
@@ -39,19 +39,19 @@ PAYLOAD = "durable_jobs.view_payload"
 @router.get("/runs", response=responses({200: RunsOut}))
 def list_runs(request: HttpRequest, query: Query[RunsQuery]) -> Any:
     """List runs, the newest first, by the filters of the control room."""
-    who = need(request, VIEW)
+    who = actor_with(request, VIEW)
     below = cursors.run(query.cursor)
     chosen = lookup.chosen(who, lookup.params(request))
     runs, last = run_rows.runs_page(chosen, query.limit, below)
-    return {"runs": lookup.all_shown(who, runs), "next": cursors.of_run(last)}
+    return {"runs": lookup.present_all(who, runs), "next": cursors.of_run(last)}
 
 
 @router.get("/runs/{uuid:run_id}", response=responses({200: RunDetail}, 404))
 def get_run(request: HttpRequest, run_id: UUID) -> Any:
     """Give a run, with its payloads for those who may see them."""
     who, run = lookup.run(request, run_id, VIEW)
-    payloads = _shown(who, run, "data", "output")
-    return {**RunOut.from_orm(lookup.shown(who, run)).dict(), **payloads}
+    payloads = _payloads(who, run, "data", "output")
+    return {**RunOut.from_orm(lookup.present(who, run)).dict(), **payloads}
 
 
 @router.get("/runs/{uuid:run_id}/trace", response=responses({200: TraceOut}, 404))
@@ -60,7 +60,7 @@ def get_trace(request: HttpRequest, run_id: UUID) -> Any:
     who, run = lookup.run(request, run_id, VIEW)
     sees = who.may(PAYLOAD, run)
     steps = [_row(row, sees) for row in timeline(run)]
-    return {"run": lookup.shown(who, run), "steps": steps}
+    return {"run": lookup.present(who, run), "steps": steps}
 
 
 @router.get("/runs/{uuid:run_id}/steps", response=responses({200: StepsOut}, 404))
@@ -110,10 +110,10 @@ def get_result(request: HttpRequest, run_id: UUID, wait: long_poll.Seconds = 0) 
     if run.status in LIVE:
         return Status(202, {"id": run.pk, "status": run.status})
     known = {"id": run.pk, "status": run.status, "reason": run.reason}
-    return Status(200, {**known, **_shown(who, run, "output")})
+    return Status(200, {**known, **_payloads(who, run, "output")})
 
 
-def _shown(who: Actor, run: Run, *names: str) -> dict[str, Any]:
+def _payloads(who: Actor, run: Run, *names: str) -> dict[str, Any]:
     """Return a run's payloads, without what the actor may not see."""
     sees = who.may(PAYLOAD, run)
     stored = run_rows.payloads(run, (*names, "error") if sees else ("error",))

@@ -10,7 +10,7 @@ from ninja import Query, Router
 from ninja.security.base import AuthBase
 
 from durable_jobs.api import cursors
-from durable_jobs.api.auth import address_part, doors, need, require
+from durable_jobs.api.auth import actor_with, address_part, authenticators, require
 from durable_jobs.api.problems import responses
 from durable_jobs.api.schemas import Page, ReasonIn, ScheduleDone, SchedulesOut
 from durable_jobs.control import authorized_actions
@@ -30,14 +30,14 @@ _PERMISSIONS = {
 }
 
 
-def _on_schedule(verb: str) -> Sequence[AuthBase]:
+def _on_schedule(action: str) -> Sequence[AuthBase]:
     """Return the ways into an endpoint that does something to one schedule."""
 
     def check(request: HttpRequest, who: Actor) -> None:
-        require(who, _PERMISSIONS[verb])
+        require(who, _PERMISSIONS[action])
         _find(int(address_part(request, "schedule_id")))
 
-    return doors(check)
+    return authenticators(check)
 
 
 @router.get("/schedules", response=responses({200: SchedulesOut}))
@@ -45,13 +45,13 @@ def list_schedules(
     request: HttpRequest, query: Query[Page], function: str | None = None
 ) -> Any:
     """List schedules, those of the code and those of users."""
-    need(request, "durable_jobs.view_schedule")
+    actor_with(request, "durable_jobs.view_schedule")
     if function is not None and "\x00" in function:
         msg = "Expected the id of a function as the filter 'function'."
         raise FilterError(msg)
     above = cursors.number(query.cursor)
     rows, last = schedule_queries.page(function, query.limit, above)
-    return {"schedules": _shown(*rows), "next": cursors.of_number(last)}
+    return {"schedules": _without_hidden_runs(*rows), "next": cursors.of_number(last)}
 
 
 @router.post(
@@ -61,7 +61,7 @@ def pause_schedule(
     request: HttpRequest, schedule_id: int, payload: ReasonIn | None = None
 ) -> Any:
     """Fire no more until resumed."""
-    return _steer(request, "pause", schedule_id, payload)
+    return _act(request, "pause", schedule_id, payload)
 
 
 @router.post(
@@ -71,7 +71,7 @@ def resume_schedule(
     request: HttpRequest, schedule_id: int, payload: ReasonIn | None = None
 ) -> Any:
     """Fire again, from now on."""
-    return _steer(request, "resume", schedule_id, payload)
+    return _act(request, "resume", schedule_id, payload)
 
 
 @router.post(
@@ -84,10 +84,10 @@ def run_schedule(
 
     So it is when you may not see the run that was started.
     """
-    return _steer(request, "run", schedule_id, payload)
+    return _act(request, "run", schedule_id, payload)
 
 
-def _shown(*schedules: Schedule) -> Sequence[Schedule]:
+def _without_hidden_runs(*schedules: Schedule) -> Sequence[Schedule]:
     """Return schedules without the ids of last runs that may not be seen."""
     last = {one.last_run for one in schedules if one.last_run is not None}
     seen = visibility.visible_keys(last)
@@ -104,22 +104,25 @@ def _find(schedule_id: int) -> Schedule:
     return schedule
 
 
-def _steer(
-    request: HttpRequest, verb: str, schedule_id: int, given: ReasonIn | None
+def _act(
+    request: HttpRequest, action: str, schedule_id: int, given: ReasonIn | None
 ) -> Any:
-    who = need(request, _PERMISSIONS[verb])
+    who = actor_with(request, _PERMISSIONS[action])
     schedule = _find(schedule_id)
     reason, started = given.reason if given else "", None
     try:
-        if verb == "pause":
+        if action == "pause":
             authorized_actions.pause_schedule(who, schedule, reason)
-        elif verb == "resume":
+        elif action == "resume":
             authorized_actions.resume_schedule(who, schedule, reason)
         else:
             started = authorized_actions.run_schedule(who, schedule, reason=reason)
     except UnknownFunction as error:
         raise ActionNotAllowed(error.message) from None
     schedule.refresh_from_db()
-    _shown(schedule)
-    told = started is not None and visibility.sees(started.run)
-    return {"schedule": schedule, "run": started.run.pk if started and told else None}
+    _without_hidden_runs(schedule)
+    visible = started is not None and visibility.sees(started.run)
+    return {
+        "schedule": schedule,
+        "run": started.run.pk if started and visible else None,
+    }

@@ -100,7 +100,7 @@ class AnswerIn(ReasonIn):
 class BulkIn(ReasonIn):
     """An action for all the runs that a filter finds."""
 
-    verb: Literal["cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"]
+    action: Literal["cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"]
     filter: Filter
 
 
@@ -278,7 +278,7 @@ class Job(Schema):
     run: RunOut
 
 
-class WokenOut(Schema):
+class WokenRunOut(Schema):
     """The run that a signal woke, if any waited for it."""
 
     run: UUID | None

@@ -7,11 +7,11 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from durable_jobs.progress.tokens import View
+from durable_jobs.progress.tokens import ProgressView
 from durable_jobs.queries.progress import Progress
 
 
-def described(view: View, progress: Progress) -> dict[str, Any]:
+def as_dict(view: ProgressView, progress: Progress) -> dict[str, Any]:
     """Return what is shown of a run: its status, counts, and names of steps."""
     found: dict[str, Any] = {
         "status": progress.status.value,
@@ -27,9 +27,9 @@ def described(view: View, progress: Progress) -> dict[str, Any]:
     return found
 
 
-def in_words(view: View, progress: Progress) -> dict[str, Any]:
+def template_context(view: ProgressView, progress: Progress) -> dict[str, Any]:
     """Return what the template of the piece of a page shows."""
-    shown = described(view, progress)
+    shown = as_dict(view, progress)
     # More steps than were expected are no more than all of them.
     total = max(view.total or 0, progress.done) or None
     if view.total:

@@ -12,11 +12,11 @@ from durable_jobs.conf import settings
 
 SALT = "durable_jobs.progress"
 #: So long before its end a token stops the page that polls with it.
-LAST = timedelta(seconds=30)
+LAST_POLL = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ProgressView:
     """What a token shows: one run, with or without names, of how many steps."""
 
     run_id: uuid.UUID
@@ -30,17 +30,17 @@ class View:
         return TimestampSigner(salt=SALT).sign_object(parts)
 
 
-def read(token: str) -> View | None:
+def read(token: str) -> ProgressView | None:
     """Return what a token shows; None for one that is none, or is too old."""
     signer = TimestampSigner(salt=SALT)
     age = settings.PROGRESS_TOKEN_MAX_AGE
     try:
         run_id, names, total = signer.unsign_object(token, max_age=age)
-        view = View(uuid.UUID(str(run_id)), bool(names), total)
+        view = ProgressView(uuid.UUID(str(run_id)), bool(names), total)
     except (BadSignature, ValueError, TypeError):
         return None
     try:
-        signer.unsign_object(token, max_age=age - LAST)
+        signer.unsign_object(token, max_age=age - LAST_POLL)
     except BadSignature:
-        return View(view.run_id, view.names, view.total, last=True)
+        return ProgressView(view.run_id, view.names, view.total, last=True)
     return view

@@ -16,21 +16,21 @@ from django.views.decorators.http import require_safe
 
 from durable_jobs.conf import settings
 from durable_jobs.control import request_throttle
-from durable_jobs.progress.rendering import described, in_words
-from durable_jobs.progress.tokens import View, read
+from durable_jobs.progress.rendering import as_dict, template_context
+from durable_jobs.progress.tokens import ProgressView, read
 from durable_jobs.queries import progress
 from durable_jobs.queries.progress import Progress
 from durable_jobs.queries.visibility import PROGRESS, Viewer, seen_by
 
 #: With this status htmx stops to poll, and shows what came.
-STOP = 286
+STOP_POLLING = 286
 
 
 @never_cache
 @require_safe
 def data(request: HttpRequest, token: str) -> HttpResponse:
     """Answer with JSON; with 204 while the progress is that of ``?seen=``."""
-    return _answer(request, token, lambda view, now: JsonResponse(described(view, now)))
+    return _respond(request, token, lambda view, now: JsonResponse(as_dict(view, now)))
 
 
 @never_cache
@@ -38,21 +38,23 @@ def data(request: HttpRequest, token: str) -> HttpResponse:
 def fragment(request: HttpRequest, token: str) -> HttpResponse:
     """Answer with HTML for htmx: 204 for nothing new, 286 when it is over."""
 
-    def show(view: View, now: Progress) -> HttpResponse:
-        status = STOP if now.ended or view.last else 200
-        context = in_words(view, now)
+    def show(view: ProgressView, now: Progress) -> HttpResponse:
+        status = STOP_POLLING if now.ended or view.last else 200
+        context = template_context(view, now)
         return render(request, "durable_jobs/progress_now.html", context, status=status)
 
-    return _answer(request, token, show)
+    return _respond(request, token, show)
 
 
-def _answer(
-    request: HttpRequest, token: str, show: Callable[[View, Progress], HttpResponse]
+def _respond(
+    request: HttpRequest,
+    token: str,
+    show: Callable[[ProgressView, Progress], HttpResponse],
 ) -> HttpResponse:
     view = read(token)
     # Of a valid token by its run: visitors behind one proxy share an address.
-    asker = request_throttle.address(request) if view is None else str(view.run_id)
-    wait = request_throttle.wait(f"progress:{asker}", settings.PROGRESS_RATE)
+    client = request_throttle.address(request) if view is None else str(view.run_id)
+    wait = request_throttle.wait(f"progress:{client}", settings.PROGRESS_RATE)
     if wait is not None:
         message = "Too many requests: ask again later."
         headers = {"Retry-After": str(math.ceil(wait))}

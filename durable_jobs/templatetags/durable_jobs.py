@@ -9,8 +9,8 @@ from django import template
 from django.urls import NoReverseMatch, reverse
 
 from durable_jobs.models import Run
-from durable_jobs.progress.rendering import in_words
-from durable_jobs.progress.tokens import View
+from durable_jobs.progress.rendering import template_context
+from durable_jobs.progress.tokens import ProgressView
 from durable_jobs.queries import progress
 
 register = template.Library()
@@ -52,8 +52,8 @@ def durable_progress(
     now = progress.of_run(key)
     if now is None:
         return {}
-    view = View(key, names=bool(names), total=total)
-    found = in_words(view, now)
+    view = ProgressView(key, names=bool(names), total=total)
+    found = template_context(view, now)
     if now.ended:
         return found
     token = view.token()

@@ -31,23 +31,23 @@ from durable_jobs.webhooks.parsing import RejectedDelivery
 logger = logging.getLogger("durable_jobs")
 
 SOURCE = "webhook"
-REFUSED = "The delivery could not be verified."
+NOT_VERIFIED = "The delivery could not be verified."
 FAILED = "The delivery could not be made into an event."
-LONGEST_MESSAGE = 1000
+MAX_MESSAGE_LENGTH = 1000
 
 
 def precheck(hook: Webhook, request: HttpRequest) -> None:
     """Raise ``Rejected``, before the body is read, where the headers are enough."""
     check = hook.verify
     if isinstance(check, Scheme):
-        with _rejecting(hook):
+        with _reject_on_error(hook):
             check.precheck(request.headers, clock.now())
 
 
 def verify(hook: Webhook, request: HttpRequest, body: bytes) -> None:
     """Raise ``Rejected``, always the same, unless the sender may post here."""
     check = hook.verify
-    with _rejecting(hook):
+    with _reject_on_error(hook):
         if isinstance(check, Scheme | Unsigned):
             check.check(Delivery(body, request.headers, clock.now()))
         # Nothing but True: a coroutine that nobody awaits is true as well.
@@ -56,26 +56,26 @@ def verify(hook: Webhook, request: HttpRequest, body: bytes) -> None:
 
 
 @contextmanager
-def _rejecting(hook: Webhook) -> Iterator[None]:
+def _reject_on_error(hook: Webhook) -> Iterator[None]:
     """Let every error of a check be one and the same refusal."""
     try:
         yield
     except Unverified as error:
-        raise RejectedDelivery(401, REFUSED, str(error)) from None
+        raise RejectedDelivery(401, NOT_VERIFIED, str(error)) from None
     except BaseException as error:  # whatever is wrong, nobody gets in
         let_pass(error)
         logger.exception("Webhook %s: what verifies deliveries failed.", hook.path)
         reason = f"{type_of(error)} while verifying"
-        raise RejectedDelivery(401, REFUSED, reason) from None
+        raise RejectedDelivery(401, NOT_VERIFIED, reason) from None
 
 
 def handshake(hook: Webhook, payload: Any) -> str | None:
-    """Return the answer to a provider that only asks whether we are here."""
+    """Return the response to a provider that only asks whether we are here."""
     check = hook.verify
     return check.handshake(payload) if isinstance(check, Scheme | Unsigned) else None
 
 
-def take(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]:
+def accept(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]:
     """Store a delivery's events and start what listens; return their ids.
 
     What cannot be made into events is stored as ``durable/webhook.failed``, for a
@@ -89,7 +89,7 @@ def take(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]:
             return send_event.send(events, SOURCE, own={hook.event}, to=functions)
     except DatabaseError:
         raise  # no fault of the delivery's: the provider is to send it again
-    except BaseException as error:  # a clear answer, and a row for a person
+    except BaseException as error:  # a clear response, and a row for a person
         let_pass(error)
         logger.exception("Webhook %s: a delivery failed.", hook.path)
         _record(hook, delivery, payload, error)
@@ -154,7 +154,7 @@ def _record(
         "delivery": delivery,
         "error": {
             "type": type_of(error),
-            "message": message_of(error, LONGEST_MESSAGE),
+            "message": message_of(error, MAX_MESSAGE_LENGTH),
         },
     }
     id = None if delivery is None else _id("webhook-failed", hook.path, delivery)

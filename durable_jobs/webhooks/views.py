@@ -26,20 +26,20 @@ def receive(request: HttpRequest, path: str) -> HttpResponse:
     """Take a delivery: 202 with the ids of its events, 204 when it is ignored."""
     found = registry.webhooks(path)
     if not found:
-        return _refused(404, "No webhook has this path.")
+        return _error(404, "No webhook has this path.")
     if request.method != "POST":
-        answer = _refused(405, "Expected POST.")
-        answer["Allow"] = "POST"
-        return answer
+        response = _error(405, "Expected POST.")
+        response["Allow"] = "POST"
+        return response
     try:
         return _receive(found[0][1], request)
     except RejectedDelivery as rejected:
         reason = " ".join(rejected.reason.split())[:500].rstrip(".")
         logger.warning("Webhook %s: %s (%s).", path, rejected.status, reason)
-        answer = _refused(rejected.status, rejected.message)
+        response = _error(rejected.status, rejected.message)
         if rejected.wait is not None:
-            answer["Retry-After"] = str(math.ceil(rejected.wait))
-        return answer
+            response["Retry-After"] = str(math.ceil(rejected.wait))
+        return response
 
 
 def _receive(hook: Webhook, request: HttpRequest) -> HttpResponse:
@@ -53,12 +53,12 @@ def _receive(hook: Webhook, request: HttpRequest) -> HttpResponse:
     body = raw_body(request)
     delivery.verify(hook, request, body)
     payload = payload_of(request, body)
-    answer = delivery.handshake(hook, payload)
-    if answer is not None:
-        return HttpResponse(answer, content_type="text/plain; charset=utf-8")
-    ids = delivery.take(hook, request.headers, payload)
+    response = delivery.handshake(hook, payload)
+    if response is not None:
+        return HttpResponse(response, content_type="text/plain; charset=utf-8")
+    ids = delivery.accept(hook, request.headers, payload)
     return JsonResponse({"ids": ids}, status=202) if ids else HttpResponse(status=204)
 
 
-def _refused(status: int, message: str) -> JsonResponse:
+def _error(status: int, message: str) -> JsonResponse:
     return JsonResponse({"error": message}, status=status)

@@ -52,7 +52,7 @@ def form(response):
     return {
         attrs["name"]: attrs.get("value", "")
         for tag, attrs in page.tags
-        if tag == "input" and attrs.get("name") in ("verb", "filter", "key", "reason")
+        if tag == "input" and attrs.get("name") in ("action", "filter", "key", "reason")
     }
 
 
@@ -140,7 +140,7 @@ def test_what_is_not_offered_cannot_be_posted(kit, operator, ann):
     assert b"No action selected" in ann.get(asked["Location"]).content
     sent = form(ask(ann, "cancel", runs))
     assert viewer.post(BULK, sent).status_code == 403
-    assert ann.post(BULK, {**sent, "verb": "rerun"}).status_code == 403
+    assert ann.post(BULK, {**sent, "action": "rerun"}).status_code == 403
     stranger = operator("cancel_run", username="stranger")
     assert stranger.post(BULK, sent).status_code == 403
     assert not Run.objects.filter(function=bulk.FUNCTION).exists()
@@ -149,7 +149,7 @@ def test_what_is_not_offered_cannot_be_posted(kit, operator, ann):
 def test_payloads_cannot_be_probed_by_bulk_work(kit, operator):
     waiting(1)
     client = operator("view_run", "cancel_run")
-    sent = {"verb": "cancel", "key": "0b0f3c1c-8d7e-4b1a-9f40-2f6f2a4f6a11"}
+    sent = {"action": "cancel", "key": "0b0f3c1c-8d7e-4b1a-9f40-2f6f2a4f6a11"}
     response = client.post(BULK, {**sent, "filter": "where=data.a%3D1"}, follow=True)
     assert "you must be allowed to see them" in response.content.decode()
     assert not Run.objects.filter(function=bulk.FUNCTION).exists()
@@ -173,9 +173,9 @@ def test_only_a_form_of_this_site_is_taken(kit, ann):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"verb": ""},
-        {"verb": "edit"},
-        {"verb": "__class__"},
+        {"action": ""},
+        {"action": "edit"},
+        {"action": "__class__"},
         {"key": ""},
         {"key": "x" * 300},
         {"filter": "nonsense=1"},
@@ -223,7 +223,7 @@ def test_more_than_one_bulk_run_takes_are_refused(kit, ann, monkeypatch):
     runs = waiting(5)
     asked = ask(ann, "cancel", runs[:1], "?period=day", **ALL)
     assert "More than 3 runs fit the filter" in Page(asked.content.decode()).text
-    assert "verb" not in form(asked)
+    assert "action" not in form(asked)
 
 
 def test_a_number_beyond_what_is_counted_is_told_as_such(ann, monkeypatch):

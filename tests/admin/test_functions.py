@@ -16,7 +16,7 @@ from django.urls import reverse
 from pydantic import BaseModel
 
 from durable_jobs import clock, durable, ids
-from durable_jobs.admin.functions.views import A_PAGE
+from durable_jobs.admin.functions.views import PAGE_SIZE
 from durable_jobs.models import Pause, Run
 from durable_jobs.queries import functions
 from durable_jobs.testing import Kit
@@ -138,10 +138,10 @@ def test_a_functions_page_says_all_that_it_declares(declared, durable_kit, opera
 
 
 def test_the_list_is_searched_and_paged(durable_kit, operator):
-    for number in range(A_PAGE + 3):
+    for number in range(PAGE_SIZE + 3):
         durable.function(id=f"paged.f{number:03}", name="Paged")(lambda ctx: None)
     first = page(operator, f"{LIST}?q=paged")
-    assert first.text.count("paged.f") == A_PAGE
+    assert first.text.count("paged.f") == PAGE_SIZE
     (following,) = first.links("p=2")
     assert page(operator, LIST + following).text.count("paged.f") == 3
     assert page(operator, f"{LIST}?q=paged+f007").text.count("paged.f") == 1

@@ -38,13 +38,13 @@ def choose(client, orders, address=ORDERS, **more):
 
 
 def chosen_of(response):
-    found = re.search(r'name="chosen" value="([^"]+)"', response.content.decode())
+    found = re.search(r'name="selection" value="([^"]+)"', response.content.decode())
     assert found is not None
     return found[1]
 
 
 def send(client, response, **values):
-    return client.post(START, {**GOOD, "chosen": chosen_of(response), **values})
+    return client.post(START, {**GOOD, "selection": chosen_of(response), **values})
 
 
 def texts(client):
@@ -66,7 +66,7 @@ def test_without_a_permission_nothing_is_offered_and_nothing_started(staff, lack
     choose(client, [order])
     for answer in (
         client.get(f"{START}?pk={order.pk}"),
-        client.post(START, {**GOOD, "chosen": "x"}),
+        client.post(START, {**GOOD, "selection": "x"}),
     ):
         assert answer.status_code in (302, 403, 404)
     assert not Run.objects.exists()
@@ -177,7 +177,7 @@ def test_a_reason_has_an_end(staff):
 @pytest.mark.parametrize("forged", ["", "x", "a:b:c", "\x00", "é" * 50])
 def test_a_choice_that_we_did_not_make_starts_nothing(staff, forged):
     client = staff(*MAY)
-    answer = client.post(START, {**GOOD, "chosen": forged})
+    answer = client.post(START, {**GOOD, "selection": forged})
     assert answer["Location"] == ORDERS
     assert texts(client) == ["This form is too old. Choose once more."]
     assert not Run.objects.exists()
@@ -192,7 +192,7 @@ def test_a_choice_is_its_users_and_its_functions_alone(staff, admin_client):
     asked = choose(admin_client, make_orders(1))
     send(client, asked)
     mine = choose(client, Order.objects.all())
-    client.post(START.replace("refund_order", "other"), {"chosen": chosen_of(mine)})
+    client.post(START.replace("refund_order", "other"), {"selection": chosen_of(mine)})
     assert not Run.objects.exists()
 
 
@@ -204,7 +204,7 @@ def _only_here(durable_kit):
 def test_a_form_gets_too_old(staff, monkeypatch):
     client = staff(*MAY)
     asked = choose(client, make_orders(1))
-    monkeypatch.setattr(signed_selection, "GOOD_FOR", -1)
+    monkeypatch.setattr(signed_selection, "MAX_AGE", -1)
     send(client, asked)
     assert not Run.objects.exists()
 
@@ -318,7 +318,7 @@ def test_a_function_without_an_input_asks_for_a_reason_alone(staff, durable_kit)
     data = {"action": "durable:shop.touch", "_selected_action": [order.pk]}
     asked = client.post(ORDERS, data)
     address = START.replace("refund_order", "touch")
-    client.post(address, {"chosen": chosen_of(asked)})
+    client.post(address, {"selection": chosen_of(asked)})
     durable_kit.run_until_idle()
     assert Run.objects.get().result() == [order.pk, order.pk]
 
@@ -333,7 +333,7 @@ def test_the_functions_own_idempotency_counts(staff):
     data = {"action": "durable:shop.once", "_selected_action": [order.pk]}
     address = START.replace("refund_order", "once")
     for _ in range(2):
-        client.post(address, {"chosen": chosen_of(client.post(ORDERS, data))})
+        client.post(address, {"selection": chosen_of(client.post(ORDERS, data))})
     assert Run.objects.count() == 1
     assert LogEntry.objects.count() == 2
     assert "has its run already" in texts(client)[-1]
@@ -367,7 +367,7 @@ def test_data_that_is_too_large_is_said_above_the_form(staff, settings):
 def test_asking_changes_nothing_and_other_methods_are_no_start(staff):
     client = staff(*MAY)
     asked = choose(client, make_orders(1))
-    values = {**GOOD, "chosen": chosen_of(asked)}
+    values = {**GOOD, "selection": chosen_of(asked)}
     client.get(START, values)
     client.put(START, values)
     client.delete(START)
@@ -430,7 +430,7 @@ ANSWERS = {
 def answered(response):
     if response.status_code == 302:
         return "login" if "/login/" in response["Location"] else "nothing"
-    asks = response.status_code != 200 or b'name="chosen"' in response.content
+    asks = response.status_code != 200 or b'name="selection"' in response.content
     return response.status_code if asks else "nothing"
 
 
@@ -449,10 +449,12 @@ def test_each_role_gets_what_it_may(role):
     place = "admin:shop.order:shop.refund_order"
     request = RequestFactory().get("/")
     request.user = user
-    chosen = signed_selection.Chosen.new([order.pk], ORDERS).signed(request, place)
+    chosen = signed_selection.SignedSelection.new([order.pk], ORDERS).signed(
+        request, place
+    )
     page, start, action = ANSWERS[role]
     assert answered(client.get(START, {"pk": order.pk})) == page
     assert answered(choose(client, [order])) == action
-    sent = answered(client.post(START, {**GOOD, "chosen": chosen}))
+    sent = answered(client.post(START, {**GOOD, "selection": chosen}))
     assert sent == ("nothing" if start == "started" else start)
     assert Run.objects.exists() == (start == "started")

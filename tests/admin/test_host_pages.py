@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from durable_jobs import clock
-from durable_jobs.admin.project.panel import MOST, WARNED
+from durable_jobs.admin.project.panel import MAX_WARNED, MOST
 from durable_jobs.models import Run
 from durable_jobs.queries.subjects import COUNTED
 from project.shop.models import Order
@@ -256,9 +256,9 @@ def test_the_action_that_deletes_many_warns_too(admin_client):
 
 def test_many_live_runs_are_not_all_named(get):
     [order] = make_orders(1)
-    about(order, make_live(WARNED + 5))
+    about(order, make_live(MAX_WARNED + 5))
     page = get(delete_of(order))
-    assert len(page.rows("run")) == WARNED
+    assert len(page.rows("run")) == MAX_WARNED
     assert "and more" in page.text
 
 

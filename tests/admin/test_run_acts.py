@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from durable_jobs import durable, ids
-from durable_jobs.admin.runs.views import STOP
+from durable_jobs.admin.runs.views import STOP_POLLING
 from durable_jobs.control.run_actions import ACTIONS
 from durable_jobs.models import Run
 from durable_jobs.testing import Kit
@@ -267,7 +267,7 @@ def test_a_page_that_has_seen_all_is_told_so_cheaply(
     durable.send("shop/paid", {})
     durable_kit.run_until_idle()
     response = admin_client.get(page_of(run) + seen, headers=LIVE)
-    assert response.status_code == STOP
+    assert response.status_code == STOP_POLLING
     assert b"durable-live" in response.content
 
 

@@ -25,7 +25,7 @@ from tests.admin.people import EVIL, harmless, labelled, member, page, posted
 
 pytestmark = pytest.mark.django_db
 
-PAGE = reverse("admin:durable_jobs_traffic")
+PAGE = reverse("admin:durable_jobs_queues")
 
 
 def pausing(queue: str) -> str:

@@ -43,7 +43,7 @@ def _steer(*verbs: str) -> list[Endpoint]:
 
 ANSWER: Callable[[dict[str, Any]], Any] = lambda place: {"step": place["step"]}  # noqa: E731  # one of many values of a table
 
-BULK = {"verb": "cancel", "filter": {"function": "tests.asks"}}
+BULK = {"action": "cancel", "filter": {"function": "tests.asks"}}
 
 ENDPOINTS = [
     Endpoint("POST", "events", "send_event", "events:send", {"name": "tests/one"}),

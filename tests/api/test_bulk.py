@@ -12,7 +12,11 @@ from tests.api.conftest import problem, program_of, user_with
 
 pytestmark = pytest.mark.django_db
 
-CANCEL = {"verb": "cancel", "filter": {"function": "tests.sleeper"}, "reason": "closed"}
+CANCEL = {
+    "action": "cancel",
+    "filter": {"function": "tests.sleeper"},
+    "reason": "closed",
+}
 
 
 def test_all_runs_of_a_filter_are_done_by_a_run_that_tells_how_it_went(
@@ -36,12 +40,12 @@ def test_all_runs_of_a_filter_are_done_by_a_run_that_tells_how_it_went(
     ("body", "status", "code"),
     [
         (None, 422, "invalid"),
-        ({"verb": "cancel"}, 422, "invalid"),
-        ({"verb": "edit", "filter": {}}, 422, "invalid"),
-        ({"verb": "cancel", "filter": {"statuz": "queued"}}, 422, "invalid-filter"),
-        ({"verb": "cancel", "filter": {"status": 7}}, 422, "invalid"),
-        ({"verb": "cancel", "filter": {"limit": "7"}}, 422, "invalid-filter"),
-        ({"verb": "cancel", "filter": {"function": "none"}}, 409, "refused"),
+        ({"action": "cancel"}, 422, "invalid"),
+        ({"action": "edit", "filter": {}}, 422, "invalid"),
+        ({"action": "cancel", "filter": {"statuz": "queued"}}, 422, "invalid-filter"),
+        ({"action": "cancel", "filter": {"status": 7}}, 422, "invalid"),
+        ({"action": "cancel", "filter": {"limit": "7"}}, 422, "invalid-filter"),
+        ({"action": "cancel", "filter": {"function": "none"}}, 409, "refused"),
     ],
 )
 def test_a_filter_or_a_verb_that_cannot_be_begins_nothing(
@@ -55,7 +59,7 @@ def test_a_filter_or_a_verb_that_cannot_be_begins_nothing(
 def test_the_filter_may_not_look_where_the_caller_may_not(kit, sleeper):
     sleeper.enqueue({"bed": "s3cret"})
     caller = program_of(user_with("cancel_run", "view_run"), "runs:write")
-    body = {"verb": "cancel", "filter": {"where": ["data.bed=s3cret"]}}
+    body = {"action": "cancel", "filter": {"where": ["data.bed=s3cret"]}}
     problem(caller.post("runs/bulk", body), 403, "forbidden")
 
 

@@ -11,7 +11,7 @@ from durable_jobs import durable
 from durable_jobs.admin.runs.export import as_csv
 from durable_jobs.conf import problems, settings
 from durable_jobs.control import request_throttle
-from durable_jobs.progress.tokens import View
+from durable_jobs.progress.tokens import ProgressView
 from tests.api.conftest import V1, Caller, person_of, problem, user_with
 
 pytestmark = pytest.mark.django_db
@@ -48,7 +48,7 @@ def test_progress_is_counted_by_its_run_and_wrong_tokens_by_address(kit):
     def ask(token: str, part: str = "") -> int:
         return client.get(f"/durable/progress/{token}/{part}").status_code
 
-    mine, others = View(run.pk).token(), View(other.pk).token()
+    mine, others = ProgressView(run.pk).token(), ProgressView(other.pk).token()
     with closed(PROGRESS_RATE="2/1m"):
         assert [ask(mine), ask(mine, "fragment/"), ask(mine)] == [200, 200, 429]
         assert ask(others) == 200

@@ -48,13 +48,13 @@ def test_an_object_of_very_many_unknown_names_is_one_error(kit, api):
 
 
 def test_errors_of_a_body_are_few_and_short(kit, api):
-    unknown = {"verb": "cancel", "filter": {}, "x" * 1_000_000: 1}
+    unknown = {"action": "cancel", "filter": {}, "x" * 1_000_000: 1}
     found = problem(api.post("runs/bulk", unknown), 422, "invalid")
     assert len(json.dumps(found)) < 2000
     found = problem(api.post("events", {"name": "a", "x" * 100_000: 1}), 422, "invalid")
     assert len(json.dumps(found)) < 2000
     for wrong in ([1] * 200_000, {"a": 1}, None, 1):
-        body = {"verb": "cancel", "filter": {"id": wrong}}
+        body = {"action": "cancel", "filter": {"id": wrong}}
         response = in_linear_time(4_000_000, partial(api.post, "runs/bulk", body))
         problem(response, 422, "invalid")
         assert len(response.content) < 1000
@@ -62,7 +62,7 @@ def test_errors_of_a_body_are_few_and_short(kit, api):
 
 def test_an_empty_list_in_the_filter_of_a_bulk_run_is_not_all_runs(kit, api, sleeper):
     sleeper.enqueue()
-    body = {"verb": "cancel", "filter": {"id": []}}
+    body = {"action": "cancel", "filter": {"id": []}}
     assert "id" in problem(api.post("runs/bulk", body), 422, "invalid")["detail"]
     assert Run.objects.count() == 1
 

@@ -144,7 +144,7 @@ def test_runs_are_found_by_the_ids_that_their_owner_has_sent(kit, placed, owners
     assert one.get("runs", {"event": IDS}).json()["runs"][0]["event"] == IDS
     host = durable.send("shop/placed", {"n": 3}, id="mine")
     assert found(one, event=host) == [str(Run.objects.get(data__n=3).pk)]
-    body = {"verb": "cancel", "filter": {"event": IDS}}
+    body = {"action": "cancel", "filter": {"event": IDS}}
     assert one.post("runs/bulk", body).status_code == 202
     problem(other.post("runs/bulk", body), 409, "refused")
 

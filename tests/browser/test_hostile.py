@@ -92,7 +92,7 @@ def test_nothing_that_a_stranger_wrote_is_run(
         query="",
         created_at=hostile["failed"].queued_at,
     )
-    for name in ("overview", "functions", "traffic", "approvals"):
+    for name in ("overview", "functions", "queues", "approvals"):
         visit(f"durable_jobs_{name}")
         assert page.title()
     for model in ("run", "event", "step", "schedule", "limit", "pause", "worker"):

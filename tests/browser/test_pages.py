@@ -67,7 +67,7 @@ def test_the_pages_fit(
         "nap": ("function", "shop.nap"),
         "start": ("function_start", "shop.nap"),
         "pause": ("function_pause", "shop.nap"),
-        "traffic-busy": ("traffic",),
+        "traffic-busy": ("queues",),
         "schedule": ("schedule_change", schedule),
         "run-now": ("schedule_act", schedule, "run"),
     }

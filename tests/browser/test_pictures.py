@@ -37,7 +37,7 @@ def test_every_screen_fits(
         "test": ("durable_jobs_run_test", (run.pk,)),
         "events": ("durable_jobs_event_changelist", ()),
         "functions": ("durable_jobs_functions", ()),
-        "traffic": ("durable_jobs_traffic", ()),
+        "traffic": ("durable_jobs_queues", ()),
         "schedules": ("durable_jobs_schedule_changelist", ()),
         "approvals": ("durable_jobs_approvals", ()),
     }

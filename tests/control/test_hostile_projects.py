@@ -149,7 +149,7 @@ def test_pages_are_shown_whatever_the_project_does(
         list_of("event"),
         list_of("schedule"),
         reverse("admin:durable_jobs_overview"),
-        reverse("admin:durable_jobs_traffic"),
+        reverse("admin:durable_jobs_queues"),
         reverse("admin:durable_jobs_functions"),
         reverse("admin:durable_jobs_approvals"),
         reverse("admin:durable_jobs_apikey_changelist"),
@@ -182,7 +182,7 @@ def test_failing_permission_backend_allows_nothing(
         list_of("run"),
         list_of("event"),
         reverse("admin:durable_jobs_overview"),
-        reverse("admin:durable_jobs_traffic"),
+        reverse("admin:durable_jobs_queues"),
         reverse("admin:durable_jobs_export") + "?format=csv",
         reverse("durable_jobs:api:list_runs"),
     ]

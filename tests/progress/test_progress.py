@@ -17,7 +17,7 @@ from django.urls import reverse
 
 from durable_jobs import durable
 from durable_jobs.models import Run
-from durable_jobs.progress.tokens import LAST, SALT, View
+from durable_jobs.progress.tokens import LAST_POLL, SALT, ProgressView
 from project.shop.models import Order, Tenant
 from tests.admin.conftest import make_runs, make_steps
 
@@ -39,7 +39,9 @@ def addresses(html):
 
 
 def data_of(run, **options):
-    address = reverse("durable_jobs:progress", args=[View(run.pk, **options).token()])
+    address = reverse(
+        "durable_jobs:progress", args=[ProgressView(run.pk, **options).token()]
+    )
     return Client().get(address)
 
 
@@ -198,7 +200,7 @@ def test_a_token_that_is_none_is_answered_as_one_that_is_over(live, settings, wr
 
 
 def test_a_changed_token_and_those_of_others_are_refused(live):
-    token = View(live.pk).token()
+    token = ProgressView(live.pk).token()
     other = signing.TimestampSigner(salt="other").sign_object([live.pk.hex, 1, None])
     odd = [
         signing.TimestampSigner(salt=SALT).sign_object(parts)
@@ -219,7 +221,7 @@ def test_a_run_that_is_gone_is_answered_alike(live):
 def test_before_a_token_is_over_the_page_stops_to_look(live, settings):
     data, piece = addresses(tag(live))
     seen = Client().get(data).json()["version"]
-    settings.DURABLE_JOBS = {"PROGRESS_TOKEN_MAX_AGE": LAST}
+    settings.DURABLE_JOBS = {"PROGRESS_TOKEN_MAX_AGE": LAST_POLL}
     answer = Client().get(piece, {"seen": seen}, **HTMX)
     assert answer.status_code == 286
     assert "Waiting" in answer.content.decode()
@@ -250,7 +252,7 @@ def test_without_the_apps_addresses_it_is_shown_once(live, settings):
 
 def test_a_token_is_of_one_run_alone(live):
     [other] = make_runs(1)
-    token = View(live.pk).token()
+    token = ProgressView(live.pk).token()
     forged = json.dumps([other.pk.hex, 1, None])
     encoded = signing.b64_encode(forged.encode()).decode()
     rest = token.partition(":")[2]

@@ -282,7 +282,7 @@ def test_viewers_without_payloads_see_no_messages_keys_titles_or_lines(
         *(page_of(one) for one in run["failed"].steps.all()),
         *(list_of(name) for name in ("run", "step", "limit", "pause")),
         reverse("admin:durable_jobs_overview"),
-        reverse("admin:durable_jobs_traffic"),
+        reverse("admin:durable_jobs_queues"),
         reverse("admin:durable_jobs_functions"),
         reverse("admin:durable_jobs_function", args=["tests.works"]),
         reverse("admin:durable_jobs_function", args=["tests.limited"]),
@@ -305,7 +305,7 @@ def test_viewers_without_payloads_see_no_messages_keys_titles_or_lines(
     failed = client.get(page_of(run["failed"])).content.decode()
     assert "ValueError" in failed
     assert "Hidden: you may not see payloads." in failed
-    key = f"{reverse('admin:durable_jobs_traffic')}?key={ours.secret}"
+    key = f"{reverse('admin:durable_jobs_queues')}?key={ours.secret}"
     assert client.get(key).status_code == 403
 
 

@@ -22,7 +22,7 @@ from durable_jobs.models import (
     Schedule,
     SweepError,
 )
-from durable_jobs.progress.tokens import View
+from durable_jobs.progress.tokens import ProgressView
 from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.testing import Kit
 from project.shop.models import Order, Tenant
@@ -142,7 +142,7 @@ class World:
 
     def token(self) -> str:
         """Return what a progress page of it was made with."""
-        return View(self.runs["holds"].pk).token()
+        return ProgressView(self.runs["holds"].pk).token()
 
     def traces(self) -> list[str]:
         """Return the texts by which it would be known elsewhere."""

@@ -16,8 +16,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from durable_jobs.admin.confirmation import WRONG
-from durable_jobs.admin.display import away, badge, moment, short
+from durable_jobs.admin.confirmation import INVALID_STATUS
+from durable_jobs.admin.display import badge, moment, relative_time, short
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, address, page
 from durable_jobs.admin.payloads import payload, stored
@@ -32,14 +32,14 @@ from durable_jobs.store import db
 
 #: Instances that a page of approvals names, those of all its runs together.
 MOST_SUBJECTS = 200
-_LARGEST_KEY = 2**63 - 1
+_MAX_KEY = 2**63 - 1
 
 
 # The inbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class InboxRow:
     """An approval in the inbox."""
 
     title: str
@@ -72,20 +72,20 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
 def _after(request: HttpRequest) -> int:
     text = request.GET.get("after", "")
     known = text.isascii() and text.isdigit() and len(text) < 20
-    return min(int(text), _LARGEST_KEY) if known else 0
+    return min(int(text), _MAX_KEY) if known else 0
 
 
-def _rows(waits: Sequence[Wait], links: Links) -> list[Row]:
+def _rows(waits: Sequence[Wait], links: Links) -> list[InboxRow]:
     about = subjects([wait.run for wait in waits], links, MOST_SUBJECTS)
     ends = approvals.ends(waits)
     return [
-        Row(
+        InboxRow(
             title=str((wait.condition or {}).get("title", "")),
             url=links.approval(wait),
             run=_run_link(wait.run, links),
             about=about.get(wait.run_id, []),
-            since=away(wait.created_at),
-            until=away(ends.get((wait.run_id, wait.step))),
+            since=relative_time(wait.created_at),
+            until=relative_time(ends.get((wait.run_id, wait.step))),
         )
         for wait in waits
     ]
@@ -96,45 +96,45 @@ def _rows(waits: Sequence[Wait], links: Links) -> list[Row]:
 
 def decide(admin: Any, request: HttpRequest, run_id: uuid.UUID, key: str) -> Any:
     """Show one approval with its form, and take the decision."""
-    asked = _asked(run_id, key)
-    if not actor(request).may(asked.permission, asked.run):
+    question = _find_question(run_id, key)
+    if not actor(request).may(question.permission, question.run):
         raise PermissionDenied
-    if asked.wait is None:
-        return _back(admin, request, messages.WARNING, asked.verdict)
-    wrong, failed = None, ""
+    if question.wait is None:
+        return _back(admin, request, messages.WARNING, question.verdict)
+    invalid, failed = None, ""
     if request.method == "POST":
         try:
-            done = _decide(request, asked)
+            done = _decide(request, question)
             if done is not None:
                 return _back(admin, request, messages.SUCCESS, done)
-        except ActionNotAllowed as refused:
-            return _back(admin, request, messages.WARNING, str(refused))
-        except InvalidForm as invalid:
-            wrong = invalid.form
+        except ActionNotAllowed as error:
+            return _back(admin, request, messages.WARNING, str(error))
+        except InvalidForm as error:
+            invalid = error.form
         except PayloadError as error:
-            failed = error.message  # the form is gone, or its own code failed
-    return _page(admin, request, asked, wrong, failed)
+            failed = error.message  # the form is form_error, or its own code failed
+    return _page(admin, request, question, invalid, failed)
 
 
-def _asked(run_id: uuid.UUID, key: str) -> Question:
+def _find_question(run_id: uuid.UUID, key: str) -> Question:
     runs = visibility.runs().defer(*RUN_PAYLOADS)
     run = runs.filter(pk=run_id).first()
-    asked = None if run is None else approval_decisions.question(run, key)
-    if asked is None:
+    question = None if run is None else approval_decisions.question(run, key)
+    if question is None:
         raise Http404
-    return asked
+    return question
 
 
-def _decide(request: HttpRequest, asked: Question) -> str | None:
+def _decide(request: HttpRequest, question: Question) -> str | None:
     """Do what the button says; return what was done, None without a button."""
-    who, run, key = actor(request), asked.run, asked.step.key
+    who, run, key = actor(request), question.run, question.step.key
     if "_reject" in request.POST:
         approval_decisions.reject(who, run, key, request.POST.get("reason", ""))
-        return _("“%(title)s” was rejected.") % {"title": asked.title}
+        return _("“%(title)s” was rejected.") % {"title": question.title}
     if "_approve" not in request.POST:
         return None
     approval_decisions.approve(who, run, key, request.POST)
-    return _("“%(title)s” was approved.") % {"title": asked.title}
+    return _("“%(title)s” was approved.") % {"title": question.title}
 
 
 def _back(admin: Any, request: HttpRequest, level: int, text: str) -> HttpResponse:
@@ -145,29 +145,29 @@ def _back(admin: Any, request: HttpRequest, level: int, text: str) -> HttpRespon
 def _page(
     admin: Any,
     request: HttpRequest,
-    asked: Question,
-    wrong: BaseForm | None,
+    question: Question,
+    invalid: BaseForm | None,
     failed: str,
 ) -> HttpResponse:
     """Return the page; without its form where the form's own code fails."""
-    form = None if isinstance(wrong, RejectForm) else wrong
+    form = None if isinstance(invalid, RejectForm) else invalid
     try:
-        made = asked.form
+        made = question.form
         if form is None and made is not None and not failed:
-            form = _begun(made)
+            form = _unbound(made)
     except PayloadError as error:
         failed = error.message
     if form is None:
-        return _drawn(admin, request, asked, None, wrong, failed)
+        return _response(admin, request, question, None, invalid, failed)
     try:
         with contained():
-            return _drawn(admin, request, asked, form, wrong, failed).render()
+            return _response(admin, request, question, form, invalid, failed).render()
     except Exception as error:  # noqa: BLE001  # logged as what it is
         failed = approval_decisions.form_failed(type(form), error).message
-        return _drawn(admin, request, asked, None, wrong, failed)
+        return _response(admin, request, question, None, invalid, failed)
 
 
-def _begun(made: type[BaseForm]) -> BaseForm:
+def _unbound(made: type[BaseForm]) -> BaseForm:
     try:
         with contained():
             return made()
@@ -175,15 +175,15 @@ def _begun(made: type[BaseForm]) -> BaseForm:
         raise approval_decisions.form_failed(made, error) from error
 
 
-def _drawn(
+def _response(
     admin: Any,
     request: HttpRequest,
-    asked: Question,
+    question: Question,
     form: BaseForm | None,
-    wrong: BaseForm | None,
-    gone: str,
+    invalid: BaseForm | None,
+    form_error: str,
 ) -> TemplateResponse:
-    rejecting = wrong if isinstance(wrong, RejectForm) else RejectForm()
+    rejecting = invalid if isinstance(invalid, RejectForm) else RejectForm()
     rejecting.auto_id = "id_reject_%s"  # the other form may have such a field too
     for one in (form, rejecting):
         if one is not None:
@@ -193,29 +193,29 @@ def _drawn(
         admin.admin_site,
         request,
         "approval.html",
-        title=asked.title,
+        title=question.title,
         current="approvals",
-        neighbours=_facts(asked, links),
-        data=_data(admin, request, asked.run),
+        neighbours=_facts(question, links),
+        data=_data(admin, request, question.run),
         form=form,
-        gone=gone,
+        form_error=form_error,
         rejecting=rejecting,
         media=admin.media if form is None else admin.media + form.media,
         inbox=address(admin.admin_site, "approvals"),
-        status=WRONG if request.method == "POST" else 200,
+        status=INVALID_STATUS if request.method == "POST" else 200,
     )
 
 
-def _facts(asked: Question, links: Links) -> list[tuple[Any, list[Any]]]:
-    run, wait = asked.run, asked.wait
-    until = asked.step.due_at
+def _facts(question: Question, links: Links) -> list[tuple[Any, list[Any]]]:
+    run, wait = question.run, question.wait
+    until = question.step.due_at
     groups = (
         (_("run"), [format_html("{} {}", _run_link(run, links), badge(run))]),
         (_("about"), subjects([run], links, MOST_SUBJECTS).get(run.pk, [])),
-        (_("step"), [asked.step.name]),
+        (_("step"), [question.step.name]),
         (_("waiting since"), [moment(wait.created_at)] if wait else []),
-        (_("gives up"), [away(until)] if until else []),
-        (_("needs"), [asked.permission]),
+        (_("gives up"), [relative_time(until)] if until else []),
+        (_("needs"), [question.permission]),
     )
     return [(label, found) for label, found in groups if found]
 

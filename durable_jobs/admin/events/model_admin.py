@@ -16,7 +16,7 @@ from durable_jobs.admin.events.views import EventPages
 from durable_jobs.admin.filters import (
     ChoiceFilter,
     EventNameFilter,
-    GivenFilter,
+    LinkedFilter,
     PeriodFilter,
 )
 from durable_jobs.admin.payloads import payload
@@ -54,7 +54,7 @@ class ReceivedFilter(PeriodFilter):
     column = "received_at"
 
 
-class OlderEventsFilter(GivenFilter):
+class OlderEventsFilter(LinkedFilter):
     """Events behind one in the list: a time and, as many may share it, an id."""
 
     title = _("older than")
@@ -134,11 +134,11 @@ class EventAdmin(EventPages):
         return routes.described(event)
 
     @admin.display(description=_("data"))
-    def data_shown(self, event: Any) -> Any:
+    def data_display(self, event: Any) -> Any:
         """Return what it carries."""
         return payload(event.data_text, event.references)
 
     @admin.display(description=_("user"))
-    def user_shown(self, event: Any) -> Any:
+    def user_display(self, event: Any) -> Any:
         """Return whom it is about."""
         return payload(event.user_text, event.references)

@@ -16,18 +16,18 @@ from django.utils.translation import gettext_lazy
 
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.confirmation import (
-    WRONG,
+    INVALID_STATUS,
     Confirmation,
     IdempotentForm,
-    ask,
-    attempt,
+    confirm,
+    submit,
 )
 from durable_jobs.admin.display import badge, moment, short
 from durable_jobs.admin.events.snippets import snippets
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import View, actor, address, page, paths
 from durable_jobs.admin.payloads import SHOWN
-from durable_jobs.admin.related import listed, some
+from durable_jobs.admin.related import newest, run_table
 from durable_jobs.admin.typed_json import PayloadText, typed_by
 from durable_jobs.control import send
 from durable_jobs.control.send import Sent
@@ -78,12 +78,12 @@ class EventPages(ReadOnlyAdmin):
             "title": row.name,
             "subtitle": None,
             "run_short": short(row.pk),
-            "runs": listed(
-                some(visibility.runs().filter(event_id=row.pk)), links, more
+            "runs": run_table(
+                newest(visibility.runs().filter(event_id=row.pk)), links, more
             ),
             "woken": [_woken(step, links) for step in steps[:MOST]],
             "woken_more": len(steps) > MOST,
-            "cancelled": listed(events.cancelled(row), links, None),
+            "cancelled": run_table(events.cancelled(row), links, None),
             "looked_through": events.LOOKED_THROUGH,
             "snippets": snippets(request, row.name, row.data_text) if sees else [],
             "edit_url": edit,
@@ -131,14 +131,16 @@ def _send(admin: Any, request: HttpRequest) -> HttpResponse:
     """Ask for an event, and on POST send it and show it."""
     if not admin.has_view_permission(request) or not actor(request).may(send.SEND):
         raise PermissionDenied
-    before = _before(admin, request)
+    before = _event_to_edit(admin, request)
     name = request.GET.get("name", "") or (before.name if before else "")
     schema = schema_of(name) if "as" not in request.GET else None
     forms_ = _forms(admin, request, name, schema, before)
     valid = [form.is_valid() for form in forms_]  # each is to say what it misses
     if all(valid):
-        do = partial(_do_send, admin, request, schema, forms_)
-        done = attempt(request, forms_[0], do, address(admin.admin_site, "event_send"))
+        perform = partial(_do_send, admin, request, schema, forms_)
+        done = submit(
+            request, forms_[0], perform, address(admin.admin_site, "event_send")
+        )
         if done is not None:
             return done
     return page(
@@ -147,18 +149,18 @@ def _send(admin: Any, request: HttpRequest) -> HttpResponse:
         "event_send.html",
         title=_("Send an event"),
         current=admin.tab,
-        status=WRONG if forms_[0].is_bound else 200,
+        status=INVALID_STATUS if forms_[0].is_bound else 200,
         list_url=Links(admin.admin_site, request).rows(Event),
         forms=forms_,
         name=name,
         fields=schema is not None,
         names=_names(),
-        other=_other(admin, request, name, schema, before),
+        other=_other_form_url(admin, request, name, schema, before),
         hidden=before is not None and not admin.sees_payloads(request, before),
     )
 
 
-def _before(admin: Any, request: HttpRequest) -> Any:
+def _event_to_edit(admin: Any, request: HttpRequest) -> Any:
     """Return the event that is to be edited, if one is."""
     key = request.GET.get("event")
     return None if key is None else admin.get_object(request, key)
@@ -191,10 +193,10 @@ def _do_send(
 
     data = read(forms_[1]) if schema is not None else first.cleaned_data["input"]
     event = NewEvent(first.cleaned_data["name"], data, id=first.cleaned_data["token"])
-    return _told(admin, request, send.send_once(actor(request), event))
+    return _sent_message(admin, request, send.send_once(actor(request), event))
 
 
-def _told(admin: Any, request: HttpRequest, sent: Sent) -> tuple[Any, str]:
+def _sent_message(admin: Any, request: HttpRequest, sent: Sent) -> tuple[Any, str]:
     links, rows = Links(admin.admin_site, request), db.rows(Event)
     # It may have started no run that the viewer may see.
     there = visibility.events(rows.filter(pk=sent.event.pk)).exists()
@@ -213,14 +215,14 @@ def _resend(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         raise PermissionDenied
     back = Links(admin.admin_site, request).page(Event, event.pk) or ""
 
-    def do(form: Any) -> tuple[Any, str]:
+    def perform(form: Any) -> tuple[Any, str]:
         token = form.cleaned_data["token"]
-        return _told(admin, request, send.resend(actor(request), event, token))
+        return _sent_message(admin, request, send.resend(actor(request), event, token))
 
-    question = Confirmation(
+    confirmation = Confirmation(
         title=_("Send again: %(name)s") % {"name": event.name},
-        verb=_("Send again"),
-        about=_(
+        action_label=_("Send again"),
+        text=_(
             "A new event with the same name and data, now: it starts and wakes "
             "whatever listens to it."
         ),
@@ -228,9 +230,9 @@ def _resend(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         back=back,
         back_label=event,
         current=admin.tab,
-        do=do,
+        perform=perform,
     )
-    return ask(admin.admin_site, request, question)
+    return confirm(admin.admin_site, request, confirmation)
 
 
 def schema_of(name: str) -> Any:
@@ -246,7 +248,7 @@ def _names() -> list[str]:
     return sorted(name for name in names if not name.startswith(RESERVED))
 
 
-def _other(
+def _other_form_url(
     admin: Any, request: HttpRequest, name: str, schema: Any, before: Any
 ) -> str | None:
     """Return the address of the same as fields, or as JSON."""

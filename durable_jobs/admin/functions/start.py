@@ -13,11 +13,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from durable_jobs.admin.confirmation import (
-    WRONG,
+    INVALID_STATUS,
     Confirmation,
     IdempotentForm,
-    ask,
-    attempt,
+    confirm,
+    submit,
 )
 from durable_jobs.admin.forms import Reason, read
 from durable_jobs.admin.links import Links
@@ -49,7 +49,7 @@ class StartForm(IdempotentForm):
         required=False,
         max_length=MAX_LENGTH,
         help_text=gettext_lazy(
-            "With the same key and data, the run that is there is shown instead."
+            "With the same key and data, the run that is has_schema is shown instead."
         ),
         widget=forms.TextInput(attrs={"class": "vTextField"}),
     )
@@ -80,7 +80,7 @@ class StartForm(IdempotentForm):
 
 
 class DataForm(forms.Form):
-    """What a run is given, as JSON."""
+    """What a run is data_form, as JSON."""
 
     input = PayloadText(
         label=gettext_lazy("Data"),
@@ -90,35 +90,35 @@ class DataForm(forms.Form):
 
 
 def start_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
-    """Ask for what a run is given, and on POST start it and show it."""
+    """Ask for what a run is data_form, and on POST start it and show it."""
     function = _function(admin, request, key, send.START)
     schema = schema_of(function) if "as" not in request.GET else None
-    given, options = _forms(admin, request, schema)
-    valid = [given.is_valid(), options.is_valid()]  # each is to say what it misses
+    data_form, options = _forms(admin, request, schema)
+    valid = [data_form.is_valid(), options.is_valid()]  # each is to say what it misses
     here = address(admin.admin_site, "function_start", key)
     if all(valid):
-        do = partial(_start, admin, request, function, schema, given)
-        done = attempt(request, options, do, here)
+        perform = partial(_start, admin, request, function, schema, data_form)
+        done = submit(request, options, perform, here)
         if done is not None:
             return done
-    there = schema_of(function) is not None
+    has_schema = schema_of(function) is not None
     return page(
         admin.admin_site,
         request,
         "function_start.html",
         title=_("Start a run: %(function)s") % {"function": function.name},
         current="functions",
-        status=WRONG if options.is_bound else 200,
+        status=INVALID_STATUS if options.is_bound else 200,
         name=function.name,
         back=address(admin.admin_site, "function", key),
-        forms=[given, options],
+        forms=[data_form, options],
         fields=schema is not None,
-        other=(here if schema is None else f"{here}?as=json") if there else None,
+        other=(here if schema is None else f"{here}?as=json") if has_schema else None,
     )
 
 
 def schema_of(function: Function) -> Any:
-    """Return the model that types what a function is given, None without any."""
+    """Return the model that types what a function is data_form, None without any."""
     triggers = [getattr(trigger, "schema", None) for trigger in function.triggers]
     known = [*schemas_of_calls(function), *triggers]
     return next((schema for schema in known if schema is not None), None)
@@ -130,8 +130,8 @@ def _forms(
     posted = request.POST if request.method == "POST" else None
     options = StartForm(posted)
     if schema is None:
-        given = DataForm(posted, initial={"input": "{}"}, label_suffix="")
-        return typed_by(given, Links(admin.admin_site, request)), options
+        data_form = DataForm(posted, initial={"input": "{}"}, label_suffix="")
+        return typed_by(data_form, Links(admin.admin_site, request)), options
     from durable_jobs.admin.forms import form_for
 
     return form_for(schema)(posted, prefix="data", label_suffix=""), options
@@ -142,28 +142,28 @@ def _start(
     request: HttpRequest,
     function: Function,
     schema: Any,
-    given: Any,
+    data_form: Any,
     options: Any,
 ) -> tuple[Any, str]:
     chosen = options.cleaned_data
     started = send.start(
         actor(request),
         function,
-        read(given) if schema is not None else given.cleaned_data["input"],
+        read(data_form) if schema is not None else data_form.cleaned_data["input"],
         token=chosen["token"],
         key=chosen["key"],
         run_after=chosen["delay"],
         priority=chosen["priority"] or 0,
     )
     if not visibility.sees(started.run):
-        return _ran(started.new), address(admin.admin_site, "functions")
+        return _hidden_run_message(started.new), address(admin.admin_site, "functions")
     place = Links(admin.admin_site, request).page(Run, started.run.pk) or ""
     if started.new:
         return _("The run was started."), place
     return _("Nothing was started: this is the run that has the key."), place
 
 
-def _ran(new: bool) -> str:
+def _hidden_run_message(new: bool) -> str:
     """Return what to tell of a run that the viewer may not see."""
     if new:
         return _("The run was started. You may not see it.")
@@ -204,7 +204,7 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
     function = _function(admin, request, key, authorized_actions.PAUSE_FUNCTION)
     back = address(admin.admin_site, "function", quote(function.id))
 
-    def do(form: Any) -> tuple[Any, str]:
+    def perform(form: Any) -> tuple[Any, str]:
         chosen = form.cleaned_data
         values = {"skip": chosen["skip"], "reason": chosen["reason"]}
         if chosen.get("key"):
@@ -213,18 +213,18 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
             return _("It is paused: runs that have begun go on."), back
         return _("It was paused already, and has the new reason."), back
 
-    question = Confirmation(
+    confirmation = Confirmation(
         title=_("Pause: %(function)s") % {"function": function.name},
-        verb=_("Pause"),
-        about=_("No run of it begins until it is resumed."),
+        action_label=_("Pause"),
+        text=_("No run of it begins until it is resumed."),
         form=PauseKeyForm if _keyed(function) else PauseForm,
         back=back,
         back_label=function.name,
         current="functions",
-        do=do,
+        perform=perform,
         danger=True,
     )
-    return ask(admin.admin_site, request, question)
+    return confirm(admin.admin_site, request, confirmation)
 
 
 def _keyed(function: Function) -> bool:

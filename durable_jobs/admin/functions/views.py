@@ -14,11 +14,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from durable_jobs.admin import descriptions
-from durable_jobs.admin.display import away, badge_of, length, moment, short
+from durable_jobs.admin.display import badge_of, length, moment, relative_time, short
 from durable_jobs.admin.functions.start import pause_view, start_view
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import View, actor, address, page
-from durable_jobs.admin.related import MOST, listed, some
+from durable_jobs.admin.related import MOST, newest, run_table
 from durable_jobs.control import authorized_actions, send
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import OWN, registry
@@ -27,18 +27,18 @@ from durable_jobs.queries import functions
 from durable_jobs.queries.functions import Brief, FunctionHealth
 
 #: Functions on one page of the list.
-A_PAGE = 25
+PAGE_SIZE = 25
 
 
 def view(admin: Any, request: HttpRequest) -> HttpResponse:
     """List the functions that the code has, and those that it has lost."""
     if not admin.has_view_permission(request):
         raise PermissionDenied
-    asked = request.GET.get("q", "").strip()
+    query = request.GET.get("q", "").strip()
     every = sorted(registry, key=lambda function: function.id)
-    wanted = [function for function in every if _fits(function, asked)]
-    shown = Paginator(wanted, A_PAGE).get_page(request.GET.get("p"))
-    ids = [function.id for function in shown]
+    wanted = [function for function in every if _matches(function, query)]
+    page_of_functions = Paginator(wanted, PAGE_SIZE).get_page(request.GET.get("p"))
+    ids = [function.id for function in page_of_functions]
     health, pauses = functions.health(ids), functions.pauses(ids)
     crons, links = functions.crons(ids), Links(admin.admin_site, request)
     sees = admin.sees_payloads(request)
@@ -48,11 +48,11 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         "functions.html",
         title=_("Functions"),
         current="functions",
-        asked=asked,
-        shown=shown,
+        query=query,
+        page_of_functions=page_of_functions,
         rows=[
             {
-                **_named(admin, function.id),
+                **_link(admin, function.id),
                 "name": function.name,
                 "version": function.version,
                 "queue": function.queue,
@@ -63,19 +63,19 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
                 **_fires(crons.get(function.id, ())),
                 **_health(health.get(function.id), links),
             }
-            for function in shown
+            for function in page_of_functions
         ],
         looked_through=functions.RECENT,
-        lost=[_named(admin, one) for one in functions.lost(registry.ids())],
+        missing=[_link(admin, one) for one in functions.lost(registry.ids())],
     )
 
 
-def _fits(function: Function, asked: str) -> bool:
+def _matches(function: Function, query: str) -> bool:
     text = f"{function.id} {function.name} {function.queue}".lower()
-    return all(part in text for part in asked.lower().split())
+    return all(part in text for part in query.lower().split())
 
 
-def _named(admin: Any, function_id: str) -> dict[str, str]:
+def _link(admin: Any, function_id: str) -> dict[str, str]:
     return {"id": function_id, "url": url_of(admin, function_id)}
 
 
@@ -98,7 +98,7 @@ def _paused(pause: Pause, sees: bool) -> str:
 def _fires(crons: Any) -> dict[str, Any]:
     upcoming = min((one.due_at for one in crons if one.due_at), default=None)
     last = max((one.last_fired_at for one in crons if one.last_fired_at), default=None)
-    return {"next": away(upcoming), "fired": away(last)}
+    return {"next": relative_time(upcoming), "fired": relative_time(last)}
 
 
 def _health(health: FunctionHealth | None, links: Links) -> dict[str, Any]:
@@ -107,9 +107,9 @@ def _health(health: FunctionHealth | None, links: Links) -> dict[str, Any]:
     return {
         "health": health,
         "failing": None if health.failing is None else round(100 * health.failing),
-        "typical": length(health.typical),
+        "median": length(health.typical),
         "last": _last(health.last, links),
-        "last_at": away(health.last.queued_at),
+        "last_at": relative_time(health.last.queued_at),
     }
 
 
@@ -152,7 +152,7 @@ def one_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         **_health(health, links),
         looked_through=functions.LATEST,
         versions=Counter(r.version for r in latest if r.version).most_common(10),
-        runs=listed(some(functions.newest(function_id)), links, more),
+        runs=run_table(newest(functions.newest(function_id)), links, more),
         most_runs=MOST,
         groups=[
             {
@@ -167,7 +167,7 @@ def one_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
             function_id, ())],
         schedules_url=links.rows(Schedule, function=function_id),
         pauses=[_pause(admin, request, one) for one in pauses],
-        **_verbs(admin, request, function, pauses),
+        **_actions(admin, request, function, pauses),
     )  # fmt: skip
 
 
@@ -175,8 +175,8 @@ def _cron(schedule: Schedule, links: Links) -> dict[str, Any]:
     return {
         "link": links.anchor(links.page(Schedule, schedule.pk), schedule.cron),
         "tz": schedule.tz,
-        "next": _("paused") if schedule.is_paused else away(schedule.due_at),
-        "fired": away(schedule.last_fired_at),
+        "next": _("paused") if schedule.is_paused else relative_time(schedule.due_at),
+        "fired": relative_time(schedule.last_fired_at),
     }
 
 
@@ -184,12 +184,12 @@ def _pause(admin: Any, request: HttpRequest, pause: Pause) -> dict[str, Any]:
     may = actor(request).may(authorized_actions.permission(pause))
     return {
         "text": _paused(pause, admin.sees_payloads(request)),
-        "since": away(pause.paused_at),
+        "since": relative_time(pause.paused_at),
         "url": address(admin.admin_site, "resume", pause.pk) if may else None,
     }
 
 
-def _verbs(
+def _actions(
     admin: Any, request: HttpRequest, function: Function | None, pauses: list[Pause]
 ) -> dict[str, Any]:
     """Return the addresses of what the viewer may do to a function."""

@@ -32,7 +32,7 @@ else:
     Base = object
 
 COLUMN = "durable_runs"
-_KEPT = "_durable_column"
+_COLUMN_ATTRIBUTE = "_durable_column"
 
 
 class DurableRunsMixin(Base):
@@ -63,7 +63,7 @@ class DurableRunsMixin(Base):
     @admin.display(description=_("runs"))
     def durable_runs(self, obj: Any) -> Any:
         """Return how many runs of an object live or failed: a column of the list."""
-        column = obj.__dict__.get(_KEPT)
+        column = obj.__dict__.get(_COLUMN_ATTRIBUTE)
         return column.cell(obj) if column is not None else None
 
     def get_list_display(self, request: HttpRequest) -> Any:
@@ -82,7 +82,7 @@ class DurableRunsMixin(Base):
             links = Links(self.admin_site, request)
             column = panel.Column(self.model, rows, links)
             for row in rows:
-                row.__dict__[_KEPT] = column
+                row.__dict__[_COLUMN_ATTRIBUTE] = column
         return found
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
@@ -121,7 +121,7 @@ class DurableRunsMixin(Base):
     def _durable_tools(self, request: HttpRequest, obj: Any) -> list[tuple[Any, str]]:
         tools: list[tuple[Any, str]] = [
             (one.name, f"{start_action.url_of(self, one)}?pk={obj.pk}")
-            for one in start_action.offers(self, request)
+            for one in start_action.allowed_functions(self, request)
         ]
         address = panel.runs_url(Links(self.admin_site, request), obj)
         return [*tools, (_("Runs"), address)] if address else tools
@@ -130,11 +130,13 @@ class DurableRunsMixin(Base):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Tell also which live runs are about what is deleted."""
-        deleted, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        site, chosen = self.admin_site, list(objs)
-        warning = panel.warning(site, request, chosen)
+        deleted, counts, perms_needed, protected = super().get_deleted_objects(
+            objs, request
+        )
+        site, objects = self.admin_site, list(objs)
+        warning = panel.warning(site, request, objects)
         if warning and self.durable_protect:
             protected = [*protected, *warning]
         elif warning:
             deleted = [*deleted, *warning]
-        return deleted, counts, lacking, protected
+        return deleted, counts, perms_needed, protected

@@ -18,7 +18,7 @@ from django.utils.translation import ngettext
 from durable_jobs.admin.display import badge, short
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor, viewer
-from durable_jobs.admin.related import Runs, row
+from durable_jobs.admin.related import RunTable, run_row
 from durable_jobs.admin.runs import actions
 from durable_jobs.control.run_actions import may
 from durable_jobs.models import Run
@@ -30,7 +30,7 @@ from durable_jobs.queries.visibility import seen_by, visible_keys
 #: Runs that a panel shows.
 MOST = 10
 #: Live runs that a warning names.
-WARNED = 20
+MAX_WARNED = 20
 
 
 def may_view(site: AdminSite, request: HttpRequest) -> bool:
@@ -46,15 +46,15 @@ def runs_url(links: Links, instance: Model) -> str | None:
     return links.rows(Run, subject=subject)
 
 
-def panel(site: AdminSite, request: HttpRequest, instance: Model) -> Runs | None:
+def panel(site: AdminSite, request: HttpRequest, instance: Model) -> RunTable | None:
     """Return the newest runs of an object; None for those who may not view runs."""
     if not may_view(site, request):
         return None
     links = Links(site, request)
     with seen_by(viewer(site, request)):
         found = subjects.newest(instance, MOST + 1)
-    rows = [row(run, links) for run in found[:MOST]]
-    return Runs(
+    rows = [run_row(run, links) for run in found[:MOST]]
+    return RunTable(
         rows=rows, more=runs_url(links, instance) if len(found) > MOST else None
     )
 
@@ -110,7 +110,7 @@ def warning(
 ) -> list[Any]:
     """Return what a page that deletes objects says of their live runs, as a tree."""
     # A run that the viewer may not see still keeps its object: it is told, not shown.
-    found = subjects.live(objects, WARNED + 1) if objects else []
+    found = subjects.live(objects, MAX_WARNED + 1) if objects else []
     if not found:
         return []
     head = ngettext(
@@ -146,9 +146,9 @@ def _named(
             badge(run),
             _cancel(site, request, run),
         )
-        for key, run in found[:WARNED]
+        for key, run in found[:MAX_WARNED]
     ]
-    more = [_("and more")] if len(found) > WARNED else []
+    more = [_("and more")] if len(found) > MAX_WARNED else []
     return [*lines, *more, *hidden]
 
 

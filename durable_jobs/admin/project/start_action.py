@@ -23,11 +23,11 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from durable_jobs.admin.confirmation import WRONG
+from durable_jobs.admin.confirmation import INVALID_STATUS
 from durable_jobs.admin.forms import Reason, SchemaForm, form_for, read
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor
-from durable_jobs.admin.signed_selection import FIELD, Chosen
+from durable_jobs.admin.signed_selection import FIELD, SignedSelection
 from durable_jobs.control import admin_actions
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
@@ -36,20 +36,20 @@ from durable_jobs.models import Run
 from durable_jobs.project_code import all_described, may_view
 
 #: Objects that the page names; of the others it tells how many there are.
-NAMED = 20
+MAX_NAMED = 20
 
 
 # What is offered
 
 
-def offers(admin: Any, request: HttpRequest) -> list[Function]:
+def allowed_functions(admin: Any, request: HttpRequest) -> list[Function]:
     """Return the functions that the viewer may start for objects of an admin."""
     if not actor(request).may(admin_actions.PERMISSION):
         return []
-    return _offered(admin)
+    return _functions_of(admin)
 
 
-def _offered(admin: Any) -> list[Function]:
+def _functions_of(admin: Any) -> list[Function]:
     model = admin.model
     concrete = model._meta.concrete_model or model
     return registry.offered(model._meta.label, concrete._meta.label)
@@ -61,7 +61,8 @@ def actions(admin: Any, request: HttpRequest, location: Any) -> dict[str, Any]:
     ``location`` is what it calls a list, None before it had a name for that.
     """
     return {
-        f"durable:{one.id}": _action(one, location) for one in offers(admin, request)
+        f"durable:{one.id}": _action(one, location)
+        for one in allowed_functions(admin, request)
     }
 
 
@@ -69,7 +70,7 @@ def _action(function: Function, location: Any) -> Any:
     name = f"durable:{function.id}"
     # The admin formats the label with the model's names.
     label = function.name.replace("%", "%%")
-    act = partial(_act, function)
+    act = partial(_run_action, function)
     kind = getattr(options, "Action", None)  # since Django 6.1; a tuple before
     if kind is None:
         return act, name, label
@@ -95,7 +96,7 @@ def _url(admin: Any, view: str, *args: str) -> str:
 # The pages
 
 
-def _act(
+def _run_action(
     function: Function, admin: Any, request: HttpRequest, queryset: Any
 ) -> HttpResponse | None:
     """Ask about what was selected; the admin calls it as any action."""
@@ -106,82 +107,90 @@ def _act(
         text = _("Choose at most %(most)s objects at once: nothing was started.")
         messages.error(request, text % {"most": f"{admin_actions.MOST:,}"})
         return None
-    chosen = Chosen.new(keys, request.get_full_path())
-    return Asking(admin, request, function, chosen).answer()
+    selection = SignedSelection.new(keys, request.get_full_path())
+    return StartPage(admin, request, function, selection).response()
 
 
 def view(admin: Any, request: HttpRequest, function_id: str) -> HttpResponse:
     """Ask about one object; on POST start what the form says, and go back."""
-    function = next((one for one in _offered(admin) if one.id == function_id), None)
+    function = next(
+        (one for one in _functions_of(admin) if one.id == function_id), None
+    )
     if function is None:
         raise Http404
     if not actor(request).may(admin_actions.PERMISSION):
         raise PermissionDenied
     if request.method == "POST":
-        chosen = Chosen.read(request, _place(admin, function))
-        if chosen is None:
+        selection = SignedSelection.read(request, _purpose(admin, function))
+        if selection is None:
             messages.error(request, _("This form is too old. Choose once more."))
             return HttpResponseRedirect(_url(admin, "changelist"))
-        return Asking(admin, request, function, chosen, sent=True).answer()
+        return StartPage(admin, request, function, selection, submitted=True).response()
     one = admin.get_object(request, request.GET.get("pk", ""))
     if one is None:
         raise Http404
     back = _url(admin, "change", quote(str(one.pk)))
-    return Asking(admin, request, function, Chosen.new([one.pk], back)).answer()
+    return StartPage(
+        admin, request, function, SignedSelection.new([one.pk], back)
+    ).response()
 
 
-def _place(admin: Any, function: Function) -> str:
+def _purpose(admin: Any, function: Function) -> str:
     return f"{admin.admin_site.name}:{admin.opts.label_lower}:{function.id}"
 
 
 @dataclass(frozen=True)
-class Asking:
+class StartPage:
     """One function to be started for what somebody chose; ``sent``: by this form."""
 
     admin: Any
     request: HttpRequest
     function: Function
-    chosen: Chosen
-    sent: bool = False
+    selection: SignedSelection
+    submitted: bool = False
 
-    def answer(self) -> HttpResponse:
+    def response(self) -> HttpResponse:
         """Return the page that asks, or start the runs and go back."""
         if not self.objects:
             messages.warning(self.request, _("Nothing is left of what was chosen."))
-            return HttpResponseRedirect(self.chosen.back)
-        if self.sent and all(one.is_valid() for one in self.forms) and self._start():
-            return HttpResponseRedirect(self.chosen.back)
+            return HttpResponseRedirect(self.selection.back)
+        if (
+            self.submitted
+            and all(one.is_valid() for one in self.forms)
+            and self._start()
+        ):
+            return HttpResponseRedirect(self.selection.back)
         return self._page()
 
     @cached_property
     def objects(self) -> list[Model]:
         """Return what is there of what was chosen, and may be seen, in its order."""
-        found = self.admin.get_queryset(self.request).filter(pk__in=self.chosen.keys)
+        found = self.admin.get_queryset(self.request).filter(pk__in=self.selection.keys)
         rows = self.links.joined(self.admin.model, found)
         known = {str(row.pk): row for row in rows}
         return [
             known[key]
-            for key in self.chosen.keys
+            for key in self.selection.keys
             if key in known and may_view(self.admin, self.request, known[key])
         ]
 
     @cached_property
-    def input(self) -> SchemaForm | None:
+    def input_form(self) -> SchemaForm | None:
         """Return the form of the function's input, None when it has none."""
         if self.function.input is None:
             return None
-        data = self.request.POST if self.sent else None
+        data = self.request.POST if self.submitted else None
         return form_for(self.function.input)(data, prefix="input", label_suffix="")
 
     @cached_property
-    def why(self) -> Reason:
+    def reason_form(self) -> Reason:
         """Return the form of what every start asks."""
-        return Reason(self.request.POST if self.sent else None, label_suffix="")
+        return Reason(self.request.POST if self.submitted else None, label_suffix="")
 
     @property
     def forms(self) -> list[forms.Form]:
         """Return what the page asks, in its order."""
-        return [one for one in (self.input, self.why) if one is not None]
+        return [one for one in (self.input_form, self.reason_form) if one is not None]
 
     @cached_property
     def links(self) -> Links:
@@ -195,17 +204,17 @@ class Asking:
                 actor(self.request),
                 self.function,
                 self.objects,
-                {} if self.input is None else read(self.input),
-                token=self.chosen.token,
-                reason=self.why.cleaned_data["reason"],
+                {} if self.input_form is None else read(self.input_form),
+                token=self.selection.token,
+                reason=self.reason_form.cleaned_data["reason"],
             )
         except DurableError as error:
-            self.why.add_error(None, error.message)
+            self.reason_form.add_error(None, error.message)
             return False
-        self._tell(runs)
+        self._show_messages(runs)
         return True
 
-    def _tell(self, runs: list[Run]) -> None:
+    def _show_messages(self, runs: list[Run]) -> None:
         if runs:
             only = self.links.page(Run, runs[0].pk) if len(runs) == 1 else None
             where = only or self.links.rows(Run, function=self.function.id)
@@ -226,14 +235,14 @@ class Asking:
                 repeated,
             )
             messages.warning(self.request, text % {"count": repeated})
-        if gone := len(self.chosen.keys) - len(self.objects):
+        if gone := len(self.selection.keys) - len(self.objects):
             text = ngettext(
                 "%(count)s object is gone.", "%(count)s objects are gone.", gone
             )
             messages.warning(self.request, text % {"count": gone})
 
     def _page(self) -> HttpResponse:
-        admin, links, named = self.admin, self.links, self.objects[:NAMED]
+        admin, links, named = self.admin, self.links, self.objects[:MAX_NAMED]
         self.request.current_app = admin.admin_site.name
         context = {
             **admin.admin_site.each_context(self.request),
@@ -245,19 +254,21 @@ class Asking:
                 links.anchor(links.page(type(one), one.pk), name)
                 for one, name in zip(named, all_described(named), strict=True)
             ],
-            "others": max(len(self.objects) - NAMED, 0),
+            "others": max(len(self.objects) - MAX_NAMED, 0),
             "count": len(self.objects),
-            "gone": len(self.chosen.keys) - len(self.objects),
+            "gone": len(self.selection.keys) - len(self.objects),
             "forms": self.forms,
             "field": FIELD,
-            "chosen": self.chosen.signed(self.request, _place(admin, self.function)),
+            "selection": self.selection.signed(
+                self.request, _purpose(admin, self.function)
+            ),
             "action": url_of(admin, self.function),
-            "back": self.chosen.back,
+            "back": self.selection.back,
         }
         wrong = any(one.errors for one in self.forms)
         return TemplateResponse(
             self.request,
             "admin/durable_jobs/start_action.html",
             context,
-            status=WRONG if wrong else 200,
+            status=INVALID_STATUS if wrong else 200,
         )

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin.base import ReadOnlyAdmin
-from durable_jobs.admin.display import away
+from durable_jobs.admin.display import relative_time
 from durable_jobs.admin.pages import actor, viewer
 from durable_jobs.control import audit, limits
 from durable_jobs.flow_control import keys
@@ -70,7 +70,7 @@ class LimitAdmin(ReadOnlyAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return what the limit is, and its override."""
         names = ["control", "function", "key", "held", "override"]
-        return [(None, {"fields": self.shown(request, names)})]
+        return [(None, {"fields": self.visible_fields(request, names)})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return all but the override."""
@@ -106,4 +106,4 @@ class PauseAdmin(ReadOnlyAdmin):
     @admin.display(description=_("paused"))
     def paused(self, pause: Pause) -> Any:
         """Return when it was paused."""
-        return away(pause.paused_at)
+        return relative_time(pause.paused_at)

@@ -15,8 +15,8 @@ from django.utils.translation import gettext as _
 
 from durable_jobs import clock
 from durable_jobs.admin import descriptions
-from durable_jobs.admin.confirmation import Confirmation, ask
-from durable_jobs.admin.display import away, length, moment, short
+from durable_jobs.admin.confirmation import Confirmation, confirm
+from durable_jobs.admin.display import length, moment, relative_time, short
 from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import View, actor, address, page
@@ -36,58 +36,58 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
     """Show the queues, what is paused, the workers and the limits."""
     if not admin.has_view_permission(request):
         raise PermissionDenied
-    asked = {name: request.GET.get(name, "") for name in ("function", "key", "before")}
+    query = {name: request.GET.get(name, "") for name in ("function", "key", "before")}
     sees = admin.sees_payloads(request)
-    if asked["key"] and not sees:  # whether a key is there is as much as the key
+    if query["key"] and not sees:  # whether a key is processes is as much as the key
         raise PermissionDenied
     try:
-        limits, older = limit_queries.limits(**asked)
+        limits, older = limit_queries.limits(**query)
     except FilterError as error:
         messages.error(request, error.message)
-        return HttpResponseRedirect(address(admin.admin_site, "traffic"))
+        return HttpResponseRedirect(address(admin.admin_site, "queues"))
     links, site = Links(admin.admin_site, request), admin.admin_site
-    pauses, held = queue_queries.pauses(), queue_queries.executing()
-    there = queue_queries.processes(held)
+    pauses, executing = queue_queries.pauses(), queue_queries.executing()
+    processes = queue_queries.processes(executing)
     return page(
         site,
         request,
         "queues.html",
         title=_("Queues and limits"),
-        current="traffic",
+        current="queues",
         queues=[
             _queue(admin, request, one)
-            for one in queue_queries.queues(pauses, held, there)
+            for one in queue_queries.queues(pauses, executing, processes)
         ],
         pauses=[_pause(admin, request, one, sees) for one in pauses],
-        processes=[_process(one, links) for one in there],
+        processes=[_process(one, links) for one in processes],
         limits=[_limit(admin, one, links, sees) for one in limits],
         sees=sees,
-        asked=asked,
+        query=query,
         functions=sorted(function.id for function in registry),
-        older=f"?{urlencode({**asked, 'before': older})}" if older else None,
-        looked_through=limit_queries.MAX_SEARCHED if _narrowed(asked) else None,
+        older=f"?{urlencode({**query, 'before': older})}" if older else None,
+        looked_through=limit_queries.MAX_SEARCHED if _narrowed(query) else None,
     )  # fmt: skip
 
 
-def _narrowed(asked: dict[str, str]) -> bool:
+def _narrowed(query: dict[str, str]) -> bool:
     """Tell whether limits were looked for, and not found by an index."""
-    exact = asked["key"] and registry.find(asked["function"]) is not None
-    return bool((asked["function"] or asked["key"]) and not exact)
+    exact = query["key"] and registry.find(query["function"]) is not None
+    return bool((query["function"] or query["key"]) and not exact)
 
 
 def _queue(admin: Any, request: HttpRequest, queue: QueueUsage) -> dict[str, Any]:
     may = actor(request).may(authorized_actions.PAUSE_QUEUE)
     site, pause = admin.admin_site, queue.pause
     if pause is None:
-        verb, url = _("Pause"), address(site, "queue_pause", quote(queue.name))
+        label, url = _("Pause"), address(site, "queue_pause", quote(queue.name))
     else:
-        verb, url = _("Resume"), address(site, "resume", pause.pk)
+        label, url = _("Resume"), address(site, "resume", pause.pk)
     return {
         "queue": queue,
-        "ready": capped(queue.ready),
-        "lines": capped(queue.backlogs),
+        "ready": _capped(queue.ready),
+        "backlogs": _capped(queue.backlogs),
         "oldest": None if queue.oldest is None else length(clock.now() - queue.oldest),
-        "verb": verb,
+        "action": label,
         "url": url if may else None,
     }
 
@@ -99,12 +99,12 @@ def _process(process: Process, links: Links) -> dict[str, Any]:
         "kind": process.kind,
         "queues": ", ".join(process.queues),
         "runs": process.runs or "",
-        "seen": away(process.seen_at),
-        "there": process.alive,
+        "seen": relative_time(process.seen_at),
+        "alive": process.alive,
     }
 
 
-def capped(count: int) -> str:
+def _capped(count: int) -> str:
     """Return a count, as far as it was counted."""
     return f"{count:,}" if count <= MAX_COUNT else f"{MAX_COUNT:,}+"
 
@@ -119,7 +119,7 @@ def _pause(
         "name": pause.name
         if pause.kind == Pause.QUEUE
         else _function(admin, pause.name),
-        "since": away(pause.paused_at),
+        "since": relative_time(pause.paused_at),
         "resume": address(admin.admin_site, "resume", pause.pk) if may else None,
     }
 
@@ -128,7 +128,7 @@ def _limit(admin: Any, limit: LimitUsage, links: Links, sees: bool) -> dict[str,
     limit_row, keyed_limit = limit.row, limit.keyed_limit
     return {
         "key": limit_row.key if sees else "",
-        "trouble": limit_row.error if sees else limit_row.error and _("not known"),
+        "error": limit_row.error if sees else limit_row.error and _("not known"),
         "link": links.anchor(
             links.page(Limit, limit_row.pk), limit_row.control.replace("_", " ")
         ),
@@ -138,14 +138,14 @@ def _limit(admin: Any, limit: LimitUsage, links: Links, sees: bool) -> dict[str,
             keyed_limit.rule if keyed_limit else None,
             keyed_limit is not None,
         ),
-        "held": capped(limit.used),
+        "used": _capped(limit.used),
         "holders": [
-            format_html("{} {}", _run(run, links), away(since))
+            format_html("{} {}", _run(run, links), relative_time(since))
             for run, since in limit.holders
         ],
         "more_holders": max(limit.used - len(limit.holders), 0),
-        "lines": [_line(line, links) for line in limit.backlogs],
-        "more_lines": limit.more_backlogs,
+        "backlogs": [_backlog(row, links) for row in limit.backlogs],
+        "more_backlogs": limit.more_backlogs,
         "next": moment(limit_row.tat)
         if limit_row.tat and limit_row.tat > clock.now()
         else None,
@@ -165,18 +165,18 @@ def _rule(limit_row: Limit, rule: Any, known: bool) -> str:
     if not hasattr(rule, "limit"):
         return _("one live run")
     if limit_row.override is None:
-        return descriptions.rule_in_words(rule)
+        return descriptions.describe_rule(rule)
     return _("%(rule)s, instead of %(declared)s") % {
-        "rule": descriptions.rule_in_words(rule, limit_row.override),
-        "declared": descriptions.said_limit(rule.limit),
+        "rule": descriptions.describe_rule(rule, limit_row.override),
+        "declared": descriptions.declared_limit(rule.limit),
     }
 
 
-def _line(line: BacklogRow, links: Links) -> dict[str, Any]:
+def _backlog(row: BacklogRow, links: Links) -> dict[str, Any]:
     return {
-        "function": line.function,
-        "runs": capped(line.runs),
-        "first": [_run(run, links) for run in line.first],
+        "function": row.function,
+        "runs": _capped(row.runs),
+        "first": [_run(run, links) for run in row.first],
     }
 
 
@@ -194,60 +194,60 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
     known = queue_queries.queues(queue_queries.pauses(), queue_queries.executing())
     if queue not in {one.name for one in known}:
         raise Http404
-    back = address(admin.admin_site, "traffic")
+    back = address(admin.admin_site, "queues")
 
-    def do(form: Any) -> tuple[Any, str]:
+    def perform(form: Any) -> tuple[Any, str]:
         reason = form.cleaned_data["reason"]
         if authorized_actions.pause_queue(actor(request), queue, reason):
             return _("The queue is paused."), back
         return _("It was paused already, and has the new reason."), back
 
-    question = Confirmation(
+    confirmation = Confirmation(
         title=_("Pause the queue %(queue)s") % {"queue": queue},
-        verb=_("Pause"),
-        about=_(
+        action_label=_("Pause"),
+        text=_(
             "Nothing of it is executed until it is resumed; what is executing goes on "
             "to its next rest."
         ),
         back=back,
         back_label=_("Queues and limits"),
-        current="traffic",
-        do=do,
+        current="queues",
+        perform=perform,
         danger=True,
     )
-    return ask(admin.admin_site, request, question)
+    return confirm(admin.admin_site, request, confirmation)
 
 
 def resume_view(admin: Any, request: HttpRequest, pk: int) -> HttpResponse:
     """Ask whether to end a pause, and on POST do it."""
     if not admin.has_view_permission(request):
         raise PermissionDenied
-    # SQLite's numbers end there too.
+    # SQLite's numbers end processes too.
     every = visibility.pauses(db.rows(Pause))
     rows = every.filter(pk=min(pk, 2**63 - 1))
     pause = rows.first()
-    back = address(admin.admin_site, "traffic")
+    back = address(admin.admin_site, "queues")
     if pause is None:
         return _resumed_before(request, back)
     _permitted(admin, request, authorized_actions.permission(pause))
     if pause.kind != Pause.QUEUE:
         back = address(admin.admin_site, "function", quote(pause.name))
 
-    def do(form: Any) -> tuple[Any, str]:
+    def perform(form: Any) -> tuple[Any, str]:
         authorized_actions.resume(actor(request), pause, form.cleaned_data["reason"])
         return _("It was resumed."), back
 
-    question = Confirmation(
+    confirmation = Confirmation(
         title=_("Resume: %(what)s") % {"what": _named(admin, request, pause)},
-        verb=_("Resume"),
-        about=pause.reason,
+        action_label=_("Resume"),
+        text=pause.reason,
         form=Reason,
         back=back,
         back_label=_("Queues and limits") if pause.kind == Pause.QUEUE else pause.name,
-        current="traffic",
-        do=do,
+        current="queues",
+        perform=perform,
     )
-    return ask(admin.admin_site, request, question)
+    return confirm(admin.admin_site, request, confirmation)
 
 
 def _named(admin: Any, request: HttpRequest, pause: Pause) -> str:
@@ -274,6 +274,6 @@ def _permitted(admin: Any, request: HttpRequest, permission: str) -> None:
 
 #: The addresses below the page, with what they show.
 BELOW: dict[str, tuple[str, View]] = {
-    "queue_pause": ("traffic/queues/<str:key>/pause/", pause_view),
-    "resume": ("traffic/pauses/<int:pk>/resume/", resume_view),
+    "queue_pause": ("queues/<str:key>/pause/", pause_view),
+    "resume": ("pauses/<int:pk>/resume/", resume_view),
 }

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from durable_jobs import ids
-from durable_jobs.admin.confirmation import WRONG
+from durable_jobs.admin.confirmation import INVALID_STATUS
 from durable_jobs.admin.display import badge, short
 from durable_jobs.admin.forms import JSONText, Reason
 from durable_jobs.admin.links import Links
@@ -31,7 +31,7 @@ from durable_jobs.store import db
 from durable_jobs.store.run_actions import stored_data
 
 #: Steps that a form offers to begin again from.
-MOST_STEPS = 1000
+MAX_STEPS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Button:
     url: str
 
 
-class Ask(Reason):
+class ActionForm(Reason):
     """What every action asks: why."""
 
     def __init__(self, *args: Any, run: Run, **kwargs: Any) -> None:
@@ -55,7 +55,7 @@ class Ask(Reason):
         return {}
 
 
-class AskRerun(Ask):
+class RerunForm(ActionForm):
     """Where to begin, and under which id: one that is taken has been used already."""
 
     from_step = forms.ChoiceField(
@@ -69,7 +69,7 @@ class AskRerun(Ask):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         field: Any = self.fields["from_step"]
-        field.choices = [("", _("The beginning")), *_places(self.run)]
+        field.choices = [("", _("The beginning")), *_step_choices(self.run)]
 
     def values(self) -> dict[str, Any]:
         """Return where to begin."""
@@ -77,7 +77,7 @@ class AskRerun(Ask):
         return {"from_step": chosen["from_step"] or None, "new": chosen["new"]}
 
 
-class AskEdit(AskRerun):
+class EditForm(RerunForm):
     """With which data."""
 
     input = PayloadText(label=gettext_lazy("Data"), required=False)
@@ -99,7 +99,7 @@ class AskEdit(AskRerun):
         return super().values() | {"data": self.cleaned_data["input"]}
 
 
-class AskAnswer(Ask):
+class AnswerForm(ActionForm):
     """Which step, and what came of it."""
 
     step = forms.CharField(widget=forms.HiddenInput, max_length=40)
@@ -117,13 +117,22 @@ class AskAnswer(Ask):
         return {key: self.cleaned_data[key] for key in ("step", "value")}
 
 
-FORMS: dict[str, type[Ask]] = {
-    "rerun": AskRerun,
-    "edit": AskEdit,
-    "answer": AskAnswer,
+FORMS: dict[str, type[ActionForm]] = {
+    "rerun": RerunForm,
+    "edit": EditForm,
+    "answer": AnswerForm,
 }
 #: The actions that stand above a run's page; the others belong to its waits.
-ABOVE = ("redrive", "rerun", "edit", "resume", "pause", "retry", "wake", "cancel")
+RUN_PAGE_ACTIONS = (
+    "redrive",
+    "rerun",
+    "edit",
+    "resume",
+    "pause",
+    "retry",
+    "wake",
+    "cancel",
+)
 
 
 def buttons(admin: Any, request: HttpRequest, run: Run) -> list[Button]:
@@ -132,39 +141,39 @@ def buttons(admin: Any, request: HttpRequest, run: Run) -> list[Button]:
     waiting = set(run.waits.values_list("kind", flat=True)) if run.is_live else set()
     return [
         Button(
-            name=verb,
-            label=run_actions.ACTIONS[verb].label,
-            url=url_of(admin, run, verb),
+            name=action,
+            label=run_actions.ACTIONS[action].label,
+            url=url_of(admin, run, action),
         )
-        for verb in ABOVE
-        if run_actions.applies(verb, run)
-        and run_actions.may(who, verb, run)
-        and run_actions.worthwhile(verb, run, waiting)
+        for action in RUN_PAGE_ACTIONS
+        if run_actions.applies(action, run)
+        and run_actions.may(who, action, run)
+        and run_actions.worthwhile(action, run, waiting)
     ]
 
 
-def url_of(admin: Any, run: Run, verb: str) -> str:
+def url_of(admin: Any, run: Run, action: str) -> str:
     """Return the address of the page that asks."""
-    return address(admin.admin_site, "run_act", run.pk, verb)
+    return address(admin.admin_site, "run_act", run.pk, action)
 
 
-def view(admin: Any, request: HttpRequest, pk: str, verb: str) -> HttpResponse:
-    """Ask, and on POST do it and go back to the run, or to the new one."""
+def view(admin: Any, request: HttpRequest, pk: str, action: str) -> HttpResponse:
+    """ActionForm, and on POST do it and go back to the run, or to the new one."""
     run = admin.get_object(request, str(pk))
-    if verb not in run_actions.ACTIONS:
+    if action not in run_actions.ACTIONS:
         raise Http404
     if not admin.has_view_permission(request, run):
         raise PermissionDenied
-    if not run_actions.may(actor(request), verb, run):
+    if not run_actions.may(actor(request), action, run):
         raise PermissionDenied
-    if verb == "edit" and not admin.sees_payloads(request, run):
+    if action == "edit" and not admin.sees_payloads(request, run):
         raise PermissionDenied
-    kind = FORMS.get(verb, Ask)
+    kind = FORMS.get(action, ActionForm)
     if request.method == "POST":
         form = kind(request.POST, run=run)
         typed_by(form, Links(admin.admin_site, request))
         if form.is_valid():
-            done = _do(admin, request, run, verb, form)
+            done = _do(admin, request, run, action, form)
             if done is not None:
                 return done
     else:
@@ -173,23 +182,23 @@ def view(admin: Any, request: HttpRequest, pk: str, verb: str) -> HttpResponse:
         admin.admin_site,
         request,
         "run_action.html",
-        title=_("%(verb)s: %(function)s")
-        % {"verb": run_actions.ACTIONS[verb].label, "function": run.function},
+        title=_("%(action)s: %(function)s")
+        % {"action": run_actions.ACTIONS[action].label, "function": run.function},
         current="run_changelist",
         run=run,
         run_url=Links(admin.admin_site, request).page(Run, run.pk),
         short=short(run.pk),
         badge=badge(run),
-        verb=run_actions.ACTIONS[verb],
+        action=run_actions.ACTIONS[action],
         form=form,
-        asked_step=_step(run, form),
-        stale=not run_actions.applies(verb, run),
-        status=WRONG if form.is_bound else 200,
+        answered_step=_step(run, form),
+        stale=not run_actions.applies(action, run),
+        status=INVALID_STATUS if form.is_bound else 200,
     )
 
 
 def _do(
-    admin: Any, request: HttpRequest, run: Run, verb: str, form: Ask
+    admin: Any, request: HttpRequest, run: Run, action: str, form: ActionForm
 ) -> HttpResponse | None:
     """Do it; None where the form has to say why its data does not fit."""
     links = Links(admin.admin_site, request)
@@ -197,7 +206,7 @@ def _do(
     reason = form.cleaned_data["reason"]
     try:
         done = run_actions.act(
-            actor(request), verb, run, reason=reason, **form.values()
+            actor(request), action, run, reason=reason, **form.values()
         )
     except PayloadError as error:
         form.add_error(None, error.message)
@@ -209,22 +218,22 @@ def _do(
         back = links.page(Run, done.run.pk) or back
     what = format_html(
         _("The run {} was {}."), links.anchor(links.page(Run, run.pk), run),
-        run_actions.ACTIONS[verb].done,
+        run_actions.ACTIONS[action].done,
     )  # fmt: skip
     messages.success(request, what)
     return HttpResponseRedirect(back)
 
 
-def _places(run: Run) -> Iterable[tuple[str, str]]:
+def _step_choices(run: Run) -> Iterable[tuple[str, str]]:
     """Give the steps of the function itself, by key, in their order."""
     rows = db.rows(Step).filter(run_id=run.pk, parent__isnull=True)
     named = rows.order_by("position", "pk").values_list("key", "name", "kind", "status")
-    for key, name, kind, status in named[:MOST_STEPS]:
+    for key, name, kind, status in named[:MAX_STEPS]:
         mark = "" if status in STEP_ENDED else f", {status}"
         yield key, f"{name} ({kind.replace('_', ' ')}{mark})"
 
 
-def _step(run: Run, form: Ask) -> Step | None:
+def _step(run: Run, form: ActionForm) -> Step | None:
     key = form["step"].value() if "step" in form.fields else None
     rows = db.rows(Step).filter(run_id=run.pk, key=str(key or ""))
     return rows.only("name", "kind", "status").first()

@@ -32,27 +32,29 @@ from durable_jobs.models import Run
 from durable_jobs.queries import visibility
 from durable_jobs.queries.run_filter import RunFilter
 
-_LONGEST = 500
-UNSEEN = gettext_lazy(
+MAX_REASON_LENGTH = 500
+HIDDEN_RUNS = gettext_lazy(
     "Some of these runs are not among those that you may see. Nothing was done."
 )
 
-Action = Callable[[Any, HttpRequest, Any], HttpResponse | None]
+BulkAction = Callable[[Any, HttpRequest, Any], HttpResponse | None]
 
 
-def _action(name: str) -> Action:
+def _action(name: str) -> BulkAction:
     label: Any = ACTIONS[name].label
 
     @admin.action(permissions=[name], description=label)
-    def ask(run_admin: Any, request: HttpRequest, rows: Any) -> HttpResponse | None:
+    def bulk_action(
+        run_admin: Any, request: HttpRequest, rows: Any
+    ) -> HttpResponse | None:
         return _confirmation(run_admin, request, name)
 
-    ask.__name__ = f"{name}_runs"
-    return ask
+    bulk_action.__name__ = f"{name}_runs"
+    return bulk_action
 
 
 #: One action for each action that can be done to many.
-BULK_ACTIONS: list[Action] = [_action(name) for name in bulk.BULK]
+BULK_ACTIONS: list[BulkAction] = [_action(name) for name in bulk.BULK]
 
 
 def selectable(request: HttpRequest) -> bool:
@@ -66,53 +68,53 @@ def selectable(request: HttpRequest) -> bool:
 
 
 def _confirmation(
-    run_admin: Any, request: HttpRequest, verb: str
+    run_admin: Any, request: HttpRequest, action: str
 ) -> HttpResponse | None:
     """Ask whether it is to be done, to how many runs, and why."""
     if request.POST.getlist("select_across")[-1:] == ["1"]:
-        chosen = filter_form.chosen(request).frozen()
+        selected = filter_form.requested_filter(request).frozen()
     else:
-        chosen = RunFilter.parse({"id": request.POST.getlist(ACTION_CHECKBOX_NAME)})
-    count = bulk.counted(chosen)
+        selected = RunFilter.parse({"id": request.POST.getlist(ACTION_CHECKBOX_NAME)})
+    count = bulk.counted(selected)
     if not count:
         messages.warning(request, _("No run fits the filter."))
         return None
-    if not _sees_all(run_admin, request, chosen):
-        messages.error(request, UNSEEN)
+    if not _may_view_all(run_admin, request, selected):
+        messages.error(request, HIDDEN_RUNS)
         return None
     return page(
         run_admin.admin_site,
         request,
         "bulk.html",
-        title=_title(verb, count),
+        title=_title(action, count),
         current=run_admin.tab,
-        verb=ACTIONS[verb],
-        most=bulk.MOST,
+        action=ACTIONS[action],
+        max_runs=bulk.MOST,
         too_many=count > bulk.MOST,
-        words=filter_form.words(chosen),
-        filter=urlencode(chosen.as_params(), doseq=True),
+        conditions=filter_form.describe(selected),
+        filter=urlencode(selected.as_params(), doseq=True),
         key=str(uuid.uuid4()),
-        longest=_LONGEST,
+        max_length=MAX_REASON_LENGTH,
         bulk_url=address(run_admin.admin_site, "bulk"),
         back=request.get_full_path(),
     )
 
 
-def _sees_all(run_admin: Any, request: HttpRequest, chosen: RunFilter) -> bool:
-    """Tell whether a host that shows only some runs shows all of the chosen ones."""
+def _may_view_all(run_admin: Any, request: HttpRequest, selected: RunFilter) -> bool:
+    """Tell whether a host that shows only some runs shows all of the selected ones."""
     if run_admin.get_queryset.__func__ is ReadOnlyAdmin.own_get_queryset:
         return True
-    shown = bulk.counted(chosen, run_admin.get_queryset(request))
+    shown = bulk.counted(selected, run_admin.get_queryset(request))
     # The run that does it has no request: it cannot ask the project's own admin.
     who = replace(viewer(run_admin.admin_site, request), shown=None, _kept={})
     with visibility.seen_by(who):
-        return shown == bulk.counted(chosen)
+        return shown == bulk.counted(selected)
 
 
-def _title(verb: str, count: int) -> str:
+def _title(action: str, count: int) -> str:
     shown = f"{count - 1:,}+" if count > bulk.MOST else f"{count:,}"
-    text = ngettext("%(verb)s %(count)s run", "%(verb)s %(count)s runs", count)
-    return text % {"verb": ACTIONS[verb].label, "count": shown}
+    text = ngettext("%(action)s %(count)s run", "%(action)s %(count)s runs", count)
+    return text % {"action": ACTIONS[action].label, "count": shown}
 
 
 def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
@@ -122,22 +124,24 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"])
     back = address(run_admin.admin_site, "run_changelist")
-    verb, key = request.POST.get("verb", ""), request.POST.get("key", "")
-    if verb not in bulk.BULK or not _is_key(key):
+    action, key = request.POST.get("action", ""), request.POST.get("key", "")
+    if action not in bulk.BULK or not _is_key(key):
         messages.error(request, _("This form is not complete. Nothing was done."))
         return HttpResponseRedirect(back)
-    reason = request.POST.get("reason", "").replace("\x00", "")[:_LONGEST].strip()
+    reason = (
+        request.POST.get("reason", "").replace("\x00", "")[:MAX_REASON_LENGTH].strip()
+    )
     try:
         given = RunFilter.parse(dict(QueryDict(request.POST.get("filter", "")).lists()))
-        chosen = filter_form.allowed(request, given)
-        if not _sees_all(run_admin, request, chosen):
-            raise ActionNotAllowed(str(UNSEEN))
-        run = bulk.begin(actor(request), verb, chosen, reason, key=key)
+        selected = filter_form.allowed(request, given)
+        if not _may_view_all(run_admin, request, selected):
+            raise ActionNotAllowed(str(HIDDEN_RUNS))
+        run = bulk.begin(actor(request), action, selected, reason, key=key)
     except (FilterError, LimitExceeded, ActionNotAllowed) as error:
         messages.error(request, error.message)
         return HttpResponseRedirect(back)
     text = _("%(what)s: this run does it, step by step.")
-    messages.success(request, text % {"what": _title(verb, run.data["count"])})
+    messages.success(request, text % {"what": _title(action, run.data["count"])})
     links = Links(run_admin.admin_site, request)
     there = links.page(Run, run.pk) if visibility.sees(run) else None
     return HttpResponseRedirect(there or back)

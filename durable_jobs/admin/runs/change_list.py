@@ -19,7 +19,7 @@ from durable_jobs.admin.runs import filter_form
 from durable_jobs.statuses import RunStatus
 
 
-class Offered(SimpleListFilter):
+class FilterLinks(SimpleListFilter):
     """Some values of a condition, as links; the list narrows by all conditions."""
 
     def queryset(self, request: Any, queryset: Any) -> Any:
@@ -27,7 +27,7 @@ class Offered(SimpleListFilter):
         return queryset
 
 
-class OfferedStatus(Offered):
+class StatusLinks(FilterLinks):
     """The statuses."""
 
     title = gettext_lazy("status")
@@ -38,7 +38,7 @@ class OfferedStatus(Offered):
         return RunStatus.choices
 
 
-class OfferedPeriod(Offered):
+class PeriodLinks(FilterLinks):
     """Times from some moment until now."""
 
     title = gettext_lazy("time")
@@ -49,7 +49,7 @@ class OfferedPeriod(Offered):
         return PERIODS.items()
 
 
-class OfferedFunction(Offered, FunctionFilter):
+class FunctionLinks(FilterLinks, FunctionFilter):
     """The functions that the code has."""
 
 
@@ -57,27 +57,27 @@ class RunChangeList(BoundedChangeList):
     """The list, its conditions, and whose index knows them not."""
 
     filter_form: filter_form.Conditions
-    further: str | None = None
+    older_search: str | None = None
 
     def get_filters_params(self, params: Any = None) -> Any:
         """Return what the links beside the list are about: nothing else filters."""
         found = super().get_filters_params(params)
-        offered: Any = self.list_filter
-        names = {item.parameter_name for item in offered}
+        filters: Any = self.list_filter
+        names = {item.parameter_name for item in filters}
         return {name: value for name, value in found.items() if name in names}
 
     def get_queryset(self, request: Any, exclude_parameters: Any = None) -> Any:
         """Return the runs that the address asks for."""
         rows = super().get_queryset(request, exclude_parameters)
         self.conditions = filter_form.read(request)
-        chosen = filter_form.chosen(request)
+        chosen = filter_form.requested_filter(request)
         self.has_active_filters = bool(chosen)
         self.clear_all_filters_qs = "?"
         plain = chosen.without(filter_form.SEARCH)  # the search has narrowed by it
         beginning = plain.beginning(rows)
         if beginning is not None:
             after = {**filter_form.params(request), "before": [_after(beginning)]}
-            self.further = f"?{urlencode(sorted(after.items()), doseq=True)}"
+            self.older_search = f"?{urlencode(sorted(after.items()), doseq=True)}"
         return plain.narrow(rows, beginning or uuid.UUID(int=0))
 
 
@@ -113,7 +113,7 @@ def view(
         **context,
         "export_csv": f"{export}csv",
         "export_json": f"{export}json",
-        "saved_views": saved_views.shown(request, found),
+        "saved_views": saved_views.links(request, found),
         "saved_views_url": address(site, "saved_views"),
         "saved_query": found.query(),
     }

@@ -26,7 +26,7 @@ Params = dict[str, list[str]]
 
 SEARCH = "q"
 #: What the address of a list says besides conditions.
-_OTHERS = {PAGE_VAR, ERROR_FLAG, *IGNORED_PARAMS} - {SEARCH}
+_NOT_CONDITIONS = {PAGE_VAR, ERROR_FLAG, *IGNORED_PARAMS} - {SEARCH}
 LABELS: dict[str, str | Promise] = {
     "q": gettext_lazy("search"),
     "status": gettext_lazy("status"),
@@ -103,11 +103,11 @@ class Conditions:
     error: FilterError | None = field(default=None)
 
     @property
-    def chips(self) -> list[ActiveFilter]:
+    def active_filters(self) -> list[ActiveFilter]:
         """Return the conditions in force."""
-        return [chip for name in self.params for chip in self._chips(name)]
+        return [one for name in self.params for one in self._active(name)]
 
-    def _chips(self, name: str) -> Iterator[ActiveFilter]:
+    def _active(self, name: str) -> Iterator[ActiveFilter]:
         label, values = LABELS.get(name, name), self.params[name]
         if name == "id" and len(values) > 1:
             count, without = str(len(values)), self._address(name, None)
@@ -115,7 +115,9 @@ class Conditions:
             return
         for value in values:
             without = self._address(name, value)
-            yield ActiveFilter(label=label, value=_shown(name, value), without=without)
+            yield ActiveFilter(
+                label=label, value=_display_value(name, value), without=without
+            )
 
     @property
     def inputs(self) -> Iterator[Input]:
@@ -159,7 +161,7 @@ class Conditions:
         ]
 
     @property
-    def opened(self) -> bool:
+    def expanded(self) -> bool:
         """Tell whether one is in force that only the form has."""
         return self.error is not None or any(name in _INPUTS for name in self.params)
 
@@ -171,14 +173,14 @@ class Conditions:
         return self.error.message
 
     @property
-    def slow(self) -> str:
+    def unindexed(self) -> str:
         """Return the conditions that are looked for among the newest runs only."""
         names = RunFilter({name: tuple(v) for name, v in self.params.items()})
         labels = {**LABELS, "time": _TIMES["started"]}
         return ", ".join(str(labels[name]) for name in names.looks_through)
 
     @property
-    def looked(self) -> str:
+    def search_limit(self) -> str:
         """Return among how many."""
         return f"{MOST_LOOKED:,}"
 
@@ -200,7 +202,7 @@ def read(request: HttpRequest) -> Conditions:
     sees = actor(request).may("durable_jobs.view_payload")
     found = params(request)
     try:
-        chosen(request)
+        requested_filter(request)
     except FilterError as error:
         return Conditions(found, sees, error)
     return Conditions(found, sees)
@@ -211,7 +213,7 @@ def params(request: HttpRequest) -> Params:
     found = {
         name: [value for value in values if value.strip()]
         for name, values in request.GET.lists()
-        if name not in _OTHERS and not name.startswith("_")
+        if name not in _NOT_CONDITIONS and not name.startswith("_")
     }
     if SEARCH in found:  # the search box tells of what it cannot look for
         found[SEARCH] = [one for one in found[SEARCH] if "\x00" not in one][-1:]
@@ -225,7 +227,7 @@ def has_blanks(request: HttpRequest) -> bool:
     )
 
 
-def chosen(request: HttpRequest) -> RunFilter:
+def requested_filter(request: HttpRequest) -> RunFilter:
     """Return the filter that the address of a request asks for.
 
     Raises ``FilterError``, also for a look into payloads by who may not see them.
@@ -242,13 +244,13 @@ def allowed(request: HttpRequest, found: RunFilter) -> RunFilter:
     return found
 
 
-def words(found: RunFilter) -> list[str]:
+def describe(found: RunFilter) -> list[str]:
     """Return the conditions of a filter as people read them."""
     shown = Conditions(found.as_params())
-    return [f"{chip.label}: {chip.value}" for chip in shown.chips]
+    return [f"{one.label}: {one.value}" for one in shown.active_filters]
 
 
-def _shown(name: str, value: str) -> str | Promise:
+def _display_value(name: str, value: str) -> str | Promise:
     if name == "status" and value in RunStatus.values:
         return str(RunStatus(value).label)
     if name == "period" and value in PERIODS:

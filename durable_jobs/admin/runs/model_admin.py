@@ -15,7 +15,14 @@ from django.utils.translation import gettext_lazy as _
 from durable_jobs import clock
 from durable_jobs.admin import overview, saved_views
 from durable_jobs.admin.approvals import inbox
-from durable_jobs.admin.display import away, badge, length, moment, short, took
+from durable_jobs.admin.display import (
+    badge,
+    elapsed,
+    length,
+    moment,
+    relative_time,
+    short,
+)
 from durable_jobs.admin.functions import views as function_views
 from durable_jobs.admin.pages import View, actor, paths
 from durable_jobs.admin.payloads import error, payload
@@ -23,10 +30,10 @@ from durable_jobs.admin.queues import views as queue_views
 from durable_jobs.admin.related import RUN_PAYLOADS
 from durable_jobs.admin.runs import bulk, change_list, export
 from durable_jobs.admin.runs.change_list import (
-    OfferedFunction,
-    OfferedPeriod,
-    OfferedStatus,
+    FunctionLinks,
+    PeriodLinks,
     RunChangeList,
+    StatusLinks,
 )
 from durable_jobs.admin.runs.views import RunPages
 from durable_jobs.control.run_actions import ACTIONS
@@ -38,7 +45,7 @@ from durable_jobs.statuses import RunStatus
 PAGES: dict[str, View] = {
     "overview": overview.view,
     "functions": function_views.view,
-    "traffic": queue_views.view,
+    "queues": queue_views.view,
     "approvals": inbox.view,
     "bulk": bulk.view,
     "export": export.view,
@@ -64,12 +71,12 @@ class RunAdmin(RunPages):
         "short_id",
         "function",
         "run_status",
-        "trigger_shown",
+        "trigger_display",
         "queued",
         "started",
         "duration",
     )
-    list_filter = (OfferedStatus, OfferedPeriod, OfferedFunction)
+    list_filter = (StatusLinks, PeriodLinks, FunctionLinks)
     actions = bulk.BULK_ACTIONS
     ordering = ("-id",)
     search_fields = ("=id",)
@@ -121,8 +128,8 @@ class RunAdmin(RunPages):
             return None
         return super().response_action(request, queryset, *args, **kwargs)
 
-    def _may(self, verb: str, request: HttpRequest) -> bool:
-        return actor(request).may(ACTIONS[verb].permission)
+    def _may(self, action: str, request: HttpRequest) -> bool:
+        return actor(request).may(ACTIONS[action].permission)
 
     has_cancel_permission = partialmethod(_may, "cancel")
     has_pause_permission = partialmethod(_may, "pause")
@@ -155,7 +162,7 @@ class RunAdmin(RunPages):
         return badge(run)
 
     @admin.display(description=_("trigger"))
-    def trigger_shown(self, run: Run) -> Any:
+    def trigger_display(self, run: Run) -> Any:
         """Return what started it; the project's own events without their prefix."""
         name = run.trigger
         if not name.startswith(OWN):
@@ -185,7 +192,7 @@ class RunAdmin(RunPages):
     def due(self, run: Run) -> Any:
         """Return when it may go on, if it has to wait in its queue."""
         later = run.status == RunStatus.QUEUED and run.due_at > clock.now()
-        return away(run.due_at) if later else None
+        return relative_time(run.due_at) if later else None
 
     @admin.display(description=_("ended"))
     def ended(self, run: Run) -> Any:
@@ -195,19 +202,19 @@ class RunAdmin(RunPages):
     @admin.display(description=_("duration"))
     def duration(self, run: Run) -> Any:
         """Return how long it took, or has taken until now."""
-        return length(took(run))
+        return length(elapsed(run))
 
     @admin.display(description=_("error"))
-    def error_shown(self, run: Any) -> Any:
+    def error_display(self, run: Any) -> Any:
         """Return what it failed of."""
         return error(run.error_text)
 
     @admin.display(description=_("data"))
-    def data_shown(self, run: Any) -> Any:
+    def data_display(self, run: Any) -> Any:
         """Return what it was started with."""
         return payload(run.data_text, run.references)
 
     @admin.display(description=_("output"))
-    def output_shown(self, run: Any) -> Any:
+    def output_display(self, run: Any) -> Any:
         """Return its result."""
         return payload(run.output_text, run.references)

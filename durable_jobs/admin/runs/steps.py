@@ -16,10 +16,10 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.descriptions import describe_decision, describe_wait
-from durable_jobs.admin.display import badge, length, moment, short, took
+from durable_jobs.admin.display import badge, elapsed, length, moment, short
 from durable_jobs.admin.filters import (
     ChoiceFilter,
-    GivenFilter,
+    LinkedFilter,
     OlderFilter,
     PeriodFilter,
     identity,
@@ -65,7 +65,7 @@ class KindFilter(ChoiceFilter):
         return [(kind, kind.replace("_", " ")) for kind in sorted(kinds)]
 
 
-class ByRun(GivenFilter):
+class ByRun(LinkedFilter):
     """The steps of one run."""
 
     title = _("run")
@@ -100,7 +100,7 @@ class StepAdmin(ReadOnlyAdmin):
 
     summary_fields = (
         "step_status",
-        "kind_shown",
+        "kind_display",
         "started",
         "ended",
         "duration",
@@ -123,7 +123,7 @@ class StepAdmin(ReadOnlyAdmin):
         def run(step: Step) -> Any:
             return _run_link(step, links)
 
-        columns = ("kind_shown", "step_status", "failures", "started", "duration")
+        columns = ("kind_display", "step_status", "failures", "started", "duration")
         return ["name", run, *columns]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -177,7 +177,7 @@ class StepAdmin(ReadOnlyAdmin):
         return badge(step)
 
     @admin.display(description=_("kind"))
-    def kind_shown(self, step: Step) -> str:
+    def kind_display(self, step: Step) -> str:
         """Return the kind in words."""
         return step.kind.replace("_", " ")
 
@@ -199,7 +199,7 @@ class StepAdmin(ReadOnlyAdmin):
     @admin.display(description=_("duration"))
     def duration(self, step: Step) -> Any:
         """Return how long it took, or has taken until now."""
-        return length(took(step))
+        return length(elapsed(step))
 
     @admin.display(description=_("decision"))
     def decision(self, step: Any) -> str | None:
@@ -214,27 +214,27 @@ class StepAdmin(ReadOnlyAdmin):
             return None
 
     @admin.display(description=_("error"))
-    def error_shown(self, step: Any) -> Any:
+    def error_display(self, step: Any) -> Any:
         """Return what it failed of."""
         return error(step.error_text)
 
     @admin.display(description=_("input"))
-    def input_shown(self, step: Any) -> Any:
+    def input_display(self, step: Any) -> Any:
         """Return what its body was called with."""
         return payload(step.input_text, step.references)
 
     @admin.display(description=_("output"))
-    def output_shown(self, step: Any) -> Any:
+    def output_display(self, step: Any) -> Any:
         """Return its result."""
         return payload(step.output_text, step.references)
 
     @admin.display(description=_("detail"))
-    def detail_shown(self, step: Any) -> Any:
+    def detail_display(self, step: Any) -> Any:
         """Return what the engine noted of it."""
         return payload(step.detail_text, step.references)
 
     @admin.display(description=_("log lines"))
-    def logs_shown(self, step: Step) -> Any:
+    def logs_display(self, step: Step) -> Any:
         """Return what its last attempt logged."""
         return log_lines.table(step.logs)  # all of it, which is bounded
 
@@ -247,7 +247,7 @@ class StepAdmin(ReadOnlyAdmin):
             {
                 "number": attempt.number + 1,
                 "ended": moment(attempt.ended_at),
-                "took": length(took(attempt)),
+                "took": length(elapsed(attempt)),
                 "error": error(attempt.error_text, sees),
                 "lines": log_lines.table(attempt.logs)
                 if sees or attempt.logs is None

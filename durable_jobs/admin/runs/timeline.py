@@ -31,18 +31,18 @@ from durable_jobs.statuses import RunStatus, StepStatus
 from durable_jobs.store import db
 
 #: Lines that a page draws; the list of steps has all of them.
-MOST_LINES = 300
+MAX_LINES = 300
 #: Failed attempts and waits that it reads.
-MOST_NOTES = 200
-DEEPEST = 8
-MESSAGE = 240
+MAX_NOTES = 200
+MAX_DEPTH = 8
+MAX_MESSAGE_LENGTH = 240
 #: The most of a chart's length that the time in the queue gets beside the rest, and
 #: the least that is drawn of it.
-QUEUED, SEEN = 0.5, 0.002
+MAX_QUEUE_SHARE, MIN_QUEUE_SHARE = 0.5, 0.002
 #: A bar is at least some pixels wide, so none may begin at the very edge.
-LAST = 99.4
+MAX_BAR_START = 99.4
 
-IDLE = frozenset(
+WAITING_KINDS = frozenset(
     {
         "sleep",
         "sleep_until",
@@ -55,26 +55,26 @@ IDLE = frozenset(
         "approve",
     }
 )
-FAILED = frozenset({StepStatus.FAILED, StepStatus.TIMED_OUT})
-AROUND = frozenset({BRANCH, GROUP, "map", "parallel"})
+FAILED_STATUSES = frozenset({StepStatus.FAILED, StepStatus.TIMED_OUT})
+CONTAINERS = frozenset({BRANCH, GROUP, "map", "parallel"})
 
 #: Gives a wait with what a viewer may do about it, from how it is described.
-Offers = Callable[[Wait, SafeString], SafeString]
+WaitLinks = Callable[[Wait, SafeString], SafeString]
 
 _SECOND = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 _MORE = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200)
 _DAYS = tuple(86_400 * days for days in (1, 2, 5, 10, 20, 50, 100, 200, 500))
 _TICKS = (*_SECOND, *_MORE, *_DAYS)
-_MOST_TICKS = 6
+_MAX_TICKS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineBar:
-    """A piece of time; ``look`` is what it is drawn as, ``title`` what it says."""
+    """A piece of time; ``style`` is what it is drawn as, ``title`` what it says."""
 
     x: str
     width: str
-    look: str
+    style: str
     title: str
 
 
@@ -90,7 +90,7 @@ class TimelineLine:
     url: str | None
     key: str
     took: str | None
-    tries: str
+    retries: str
     bars: list[TimelineBar]
     notes: list[SafeString | str]
 
@@ -108,16 +108,16 @@ def chart(
     run: Run,
     links: Links,
     children: Iterable[Run],
-    offers: Offers | None = None,
+    wait_links: WaitLinks | None = None,
     sees: bool = True,
 ) -> Chart:
-    """Return the timeline of a run for a viewer, who gets links as permitted.
+    """Return the timeline of a run, with the links that the viewer may open.
 
-    ``offers`` gives what the viewer may do about a wait. ``sees``: whether errors are
-    shown with their messages.
+    ``wait_links`` adds the actions that the viewer may use on a wait. ``sees`` says
+    whether error messages are shown.
     """
     rows = model.timeline(run)
-    return _Drawing(run, links, children, offers, sees).chart(rows)
+    return _Drawing(run, links, children, wait_links, sees).chart(rows)
 
 
 class _Drawing:
@@ -128,16 +128,16 @@ class _Drawing:
         run: Run,
         links: Links,
         children: Iterable[Run],
-        offers: Offers | None,
+        wait_links: WaitLinks | None,
         sees: bool,
     ) -> None:
-        self.run, self.links, self.offers = run, links, offers
+        self.run, self.links, self.wait_links = run, links, wait_links
         self.sees = sees
         self.origin = model.origin(run)
         length = max(model.span(run), timedelta(milliseconds=1))
         self.until = self.origin + length
         # A long time in the queue would leave no room for what happened then.
-        queued = min(self.origin - run.queued_at, length * QUEUED)
+        queued = min(self.origin - run.queued_at, length * MAX_QUEUE_SHARE)
         self.began = self.origin - max(queued, timedelta())
         self.whole = self.until - self.began
         self.failures: dict[str, list[Any]] = {}
@@ -151,7 +151,7 @@ class _Drawing:
             self.children.setdefault(child.parent_step, []).append(child)
 
     def chart(self, rows: list[TimelineRow]) -> Chart:
-        drawn = [self.step(row) for row in _stretched(rows[:MOST_LINES])]
+        drawn = [self.step(row) for row in _with_group_lengths(rows[:MAX_LINES])]
         return Chart([self.function(), *drawn], self.ticks(), len(rows) - len(drawn))
 
     def function(self) -> TimelineLine:
@@ -159,10 +159,10 @@ class _Drawing:
         bars = [*self.queued()]
         whole = self.until - self.origin
         if run.started_at is not None:
-            look = "around" if run.ended_at else "around open"
-            look = "around bad" if run.status == "failed" else look
+            style = "around" if run.ended_at else "around open"
+            style = "around bad" if run.status == "failed" else style
             title = f"{run.function} · {length(whole)}"
-            bars.append(self.bar(self.origin, self.until, look, title))
+            bars.append(self.bar(self.origin, self.until, style, title))
         bars += self.failed("")
         return TimelineLine(
             name=run.function,
@@ -173,7 +173,7 @@ class _Drawing:
             url=None,
             key="",
             took=length(whole) if run.started_at else None,
-            tries=_tries(len(self.failures.get("", ()))),
+            retries=_retries(len(self.failures.get("", ()))),
             bars=bars,
             notes=[*self.notes("")],
         )
@@ -184,7 +184,7 @@ class _Drawing:
         until = run.started_at or run.ended_at or self.until
         waited = until - run.queued_at
         blocked = run.started_at is None and run.backlog is not None
-        if waited > self.whole * SEEN and run.status != RunStatus.SKIPPED:
+        if waited > self.whole * MIN_QUEUE_SHARE and run.status != RunStatus.SKIPPED:
             what = _("blocked for %(time)s") if blocked else _("queued for %(time)s")
             title = what % {"time": length(waited)}
             yield self.bar(self.began, until, "blocked" if blocked else "queued", title)
@@ -194,20 +194,20 @@ class _Drawing:
         notes = [*self.notes(row.key)]
         if (decision := describe_decision(row.kind, row.detail)) is not None:
             notes.append(decision)
-        if row.error is not None and row.status in FAILED:
+        if row.error is not None and row.status in FAILED_STATUSES:
             error = masked(row.error, self.sees) or {}
-            notes.append(_problem(error.get("type"), error.get("message")))
+            notes.append(_error_text(error.get("type"), error.get("message")))
         polls = row.kind == "wait_for_condition"
         return TimelineLine(
             name=row.name,
             kind=row.kind.replace("_", " "),
             status=row.status,
             label=StepStatus(row.status).label,
-            depth=min(row.depth + 1, DEEPEST),
+            depth=min(row.depth + 1, MAX_DEPTH),
             url=self.links.page(Step, key),
             key=row.key,
             took=None if row.status == StepStatus.SCHEDULED else length(row.length),
-            tries="" if polls else _tries(row.attempt),
+            retries="" if polls else _retries(row.attempt),
             bars=[*self.failed(row.key), *self.own(row)],
             notes=notes,
         )
@@ -218,16 +218,20 @@ class _Drawing:
             return
         if row.status == StepStatus.SCHEDULED and row.attempt:
             return  # nothing since the failed attempt, which has a bar already
-        look = (
-            "idle" if row.kind in IDLE else "child" if row.kind == "invoke" else "work"
+        style = (
+            "idle"
+            if row.kind in WAITING_KINDS
+            else "child"
+            if row.kind == "invoke"
+            else "work"
         )
-        look = "around" if row.kind in AROUND else look
-        if row.status in FAILED:
-            look += " bad"
+        style = "around" if row.kind in CONTAINERS else style
+        if row.status in FAILED_STATUSES:
+            style += " bad"
         elif not row.ended:
-            look += " open"
+            style += " open"
         title = f"{row.name} · {length(row.length)} · {row.status}"
-        yield self.bar(row.started_at, row.started_at + row.length, look, title)
+        yield self.bar(row.started_at, row.started_at + row.length, style, title)
 
     def failed(self, key: str) -> Iterator[TimelineBar]:
         """Give the bars of the attempts that others followed."""
@@ -241,21 +245,23 @@ class _Drawing:
         for attempt in self.failures.get(key, ()):
             which = _("attempt %(number)s failed") % {"number": attempt.number + 1}
             message = attempt.error_message if self.sees else None
-            what = _problem(attempt.error_type, message)
+            what = _error_text(attempt.error_type, message)
             yield f"{which} · {what}"
         for wait in self.waits.get(key, ()):
             what = describe_wait(wait, self.links)
-            yield self.offers(wait, what) if self.offers else what
+            yield self.wait_links(wait, what) if self.wait_links else what
         for child in self.children.get(key, ()) if key else ():
             link = self.links.anchor(self.links.page(Run, child.pk), child.function)
             yield format_html("{} {} {}", child.parent_relation, link, badge(child))
 
-    def bar(self, start: datetime, end: datetime, look: str, title: str) -> TimelineBar:
+    def bar(
+        self, start: datetime, end: datetime, style: str, title: str
+    ) -> TimelineBar:
         first, last = self.place(start), self.place(end)
         return TimelineBar(
-            x=_percent(min(first, LAST)),
+            x=_percent(min(first, MAX_BAR_START)),
             width=_percent(last - first),
-            look=look,
+            style=style,
             title=title,
         )
 
@@ -264,7 +270,7 @@ class _Drawing:
 
     def ticks(self) -> list[tuple[str, str]]:
         whole = (self.until - self.origin).total_seconds()
-        step = next((t for t in _TICKS if whole / t <= _MOST_TICKS), whole)
+        step = next((t for t in _TICKS if whole / t <= _MAX_TICKS), whole)
         marks = [step * n for n in range(int(whole / step) + 1)]
         return [
             (_percent(self.place(self.origin + timedelta(seconds=at))), _mark(at))
@@ -273,7 +279,7 @@ class _Drawing:
         ]
 
 
-def _stretched(rows: list[TimelineRow]) -> Iterator[TimelineRow]:
+def _with_group_lengths(rows: list[TimelineRow]) -> Iterator[TimelineRow]:
     """Give the rows with groups as long as what is in them; they record their start."""
     for index, row in enumerate(rows):
         if row.kind == GROUP and row.offset is not None:
@@ -299,23 +305,23 @@ def _attempts(run: Run) -> Iterable[Any]:
     named = rows.annotate(
         error_type=KT("error__type"), error_message=KT("error__message")
     )
-    return reversed(named.order_by("-pk")[:MOST_NOTES])
+    return reversed(named.order_by("-pk")[:MAX_NOTES])
 
 
 def _waits(run: Run) -> Iterable[Wait]:
     rows = db.rows(Wait).filter(run_id=run.pk).defer("condition")
-    for wait in rows.order_by("pk")[:MOST_NOTES]:
+    for wait in rows.order_by("pk")[:MAX_NOTES]:
         wait.run = run  # who may end it is asked of the run
         yield wait
 
 
-def _problem(kind: Any, message: Any) -> str:
+def _error_text(kind: Any, message: Any) -> str:
     whole = [str(kind or "Error"), *([] if message is None else [f"{message}"])]
     text = " ".join(": ".join(whole).split())
-    return text if len(text) <= MESSAGE else f"{text[:MESSAGE]}…"
+    return text if len(text) <= MAX_MESSAGE_LENGTH else f"{text[:MAX_MESSAGE_LENGTH]}…"
 
 
-def _tries(failed: int) -> str:
+def _retries(failed: int) -> str:
     text = ngettext("%(count)s retry", "%(count)s retries", failed)
     return text % {"count": failed} if failed else ""
 

@@ -21,7 +21,7 @@ from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import View, actor, address, page, paths
 from durable_jobs.admin.related import Related
 from durable_jobs.admin.runs import actions
-from durable_jobs.admin.runs.timeline import Offers, chart
+from durable_jobs.admin.runs.timeline import WaitLinks, chart
 from durable_jobs.control import send
 from durable_jobs.control.actor import Actor
 from durable_jobs.control.run_actions import applies, may
@@ -31,17 +31,17 @@ from durable_jobs.statuses import STEP_ENDED, RunStatus
 from durable_jobs.store import db
 
 #: The status with which htmx stops polling.
-STOP = 286
-NOTHING_NEW = 204
+STOP_POLLING = 286
+NO_CONTENT = 204
 #: Seconds between two looks at a run: while something happens, and while it rests.
-LOOKS = {RunStatus.RUNNING: 1, RunStatus.QUEUED: 1, RunStatus.WAITING: 3}
-SELDOM = 15
+POLL_INTERVALS = {RunStatus.RUNNING: 1, RunStatus.QUEUED: 1, RunStatus.WAITING: 3}
+SLOW_POLL_INTERVAL = 15
 #: Characters of a history that a test holds in itself.
 INLINE = 200_000
 
 
 #: How a run may be taken along, and the pages that give it.
-TAKEN_HOME = ((_lazy("JSON"), "run_document"), (_lazy("As a test"), "run_test"))
+DOWNLOADS = ((_lazy("JSON"), "run_document"), (_lazy("As a test"), "run_test"))
 
 
 class RunPages(ReadOnlyAdmin):
@@ -50,7 +50,7 @@ class RunPages(ReadOnlyAdmin):
     def get_urls(self) -> list[Any]:
         """Return also the addresses of what belongs to one run."""
         own: dict[str, tuple[str, View]] = {
-            "run_act": ("<uuid:pk>/act/<slug:verb>/", actions.view),
+            "run_act": ("<uuid:pk>/act/<slug:action>/", actions.view),
             "run_document": ("<uuid:pk>/history.json", _history),
             "run_test": ("<uuid:pk>/test/", _test),
         }
@@ -70,15 +70,15 @@ class RunPages(ReadOnlyAdmin):
         seen = request.GET.get("seen")
         if seen is None or request.headers.get("HX-Request") != "true":
             return super().change_view(request, object_id, form_url, extra_context)
-        run = self._short(request, object_id)
+        run = self._run_without_payloads(request, object_id)
         if run is not None and seen == version(run):
-            return HttpResponse(status=NOTHING_NEW)
+            return HttpResponse(status=NO_CONTENT)
         shown = super().change_view(request, object_id, form_url, extra_context)
         if run is not None and not run.is_live and shown.status_code == 200:
-            shown.status_code = STOP
+            shown.status_code = STOP_POLLING
         return shown
 
-    def _short(self, request: HttpRequest, object_id: str) -> Run | None:
+    def _run_without_payloads(self, request: HttpRequest, object_id: str) -> Run | None:
         try:
             key = Run._meta.pk.to_python(object_id)
         except ValidationError:
@@ -100,11 +100,13 @@ class RunPages(ReadOnlyAdmin):
             run_short=short(run.pk),
             run_badge=badge(run),
             version=version(run) if run.is_live else "",
-            every=LOOKS.get(run.status, SELDOM) if run.is_live else None,
+            every=POLL_INTERVALS.get(run.status, SLOW_POLL_INTERVAL)
+            if run.is_live
+            else None,
             buttons=actions.buttons(self, request, run),
-            taken_home=[
+            downloads=[
                 (label, address(self.admin_site, name, run.pk))
-                for label, name in TAKEN_HOME
+                for label, name in DOWNLOADS
                 if sees
             ],
         )
@@ -113,13 +115,13 @@ class RunPages(ReadOnlyAdmin):
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
         """Return the timeline of the run, its neighbours, and why it does not start."""
         related = Related(row, links)
-        offers = _offers(self, links.request, row)
+        wait_links = _wait_links(self, links.request, row)
         sees = self.sees_payloads(links.request, row)
         queued = row.status == RunStatus.QUEUED
         why = explain.explain(row, keys=sees) if queued else None
         return {
             "neighbours": related.neighbours(),
-            "chart": chart(row, links, related.children, offers, sees),
+            "chart": chart(row, links, related.children, wait_links, sees),
             "steps_url": links.rows(Step, run=row.pk),
             "runs": related.started,
             "why": why,
@@ -148,41 +150,40 @@ def version(run: Run) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _offers(admin: Any, request: HttpRequest, run: Run) -> Offers:
+def _wait_links(admin: Any, request: HttpRequest, run: Run) -> WaitLinks:
     """Return what adds to a wait the actions that the viewer may use on it."""
     who = actor(request)
-    verbs = [verb for verb in ("wake", "retry", "answer") if acting_on(who, verb, run)]
+    allowed_actions = [
+        action for action in ("wake", "retry", "answer") if may_act_on(who, action, run)
+    ]
     sends = who.may(send.SEND) and Links(admin.admin_site, request).allowed(Event)
 
-    def offer(wait: Wait, text: SafeString) -> SafeString:
-        shown = [
-            (
-                f"{actions.url_of(admin, run, verb)}?{urlencode({'step': wait.step})}",
-                label,
-            )
-            for verb, label in VERBS_ON.get(wait.kind, ())
-            if verb in verbs
+    def add_links(wait: Wait, text: SafeString) -> SafeString:
+        step = urlencode({"step": wait.step})
+        found = [
+            (f"{actions.url_of(admin, run, action)}?{step}", label)
+            for action, label in WAIT_ACTIONS.get(wait.kind, ())
+            if action in allowed_actions
         ]
         if sends and wait.kind == WaitKind.EVENT:
             form = address(admin.admin_site, "event_send")
-            shown.append(
-                (f"{form}?{urlencode({'name': wait.name})}", _("send the event"))
-            )
+            name = urlencode({"name": wait.name})
+            found.append((f"{form}?{name}", _("send the event")))
         link = '<a class="durable-do" href="{}">{}</a>'
-        return format_html("{} {}", text, format_html_join(" ", link, shown))
+        return format_html("{} {}", text, format_html_join(" ", link, found))
 
-    return offer
+    return add_links
 
 
-def acting_on(who: Actor, verb: str, run: Run) -> bool:
+def may_act_on(who: Actor, action: str, run: Run) -> bool:
     """Tell whether somebody may do something to a run as it is."""
-    return applies(verb, run) and may(who, verb, run)
+    return applies(action, run) and may(who, action, run)
 
 
 _ANSWER = ("answer", _lazy("answer"))
 _SKIP = ("answer", _lazy("skip with a value"))
 #: The actions that end a kind of wait.
-VERBS_ON: dict[str, tuple[tuple[str, Any], ...]] = {
+WAIT_ACTIONS: dict[str, tuple[tuple[str, Any], ...]] = {
     WaitKind.SLEEP: (("wake", _lazy("wake now")),),
     WaitKind.RETRY: (("retry", _lazy("retry now")), _SKIP),
     WaitKind.POLL: (("wake", _lazy("check now")), _SKIP),

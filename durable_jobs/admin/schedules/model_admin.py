@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
-from durable_jobs.admin.display import away, length, moment
+from durable_jobs.admin.display import length, moment, relative_time
 from durable_jobs.admin.filters import FunctionFilter, plain
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.payloads import payload
@@ -33,8 +33,8 @@ class ScheduleAdmin(SchedulePages):
     search_help_text = _("An owner, as app.model and key: auth.user 7.")
 
     summary_fields = (
-        "state", "function", "name", "cron", "words", "tz", "owner_shown",
-        "jitter_shown", "catch_up", "overlap", "next", "fired", "waiting",
+        "state", "function", "name", "cron", "words", "tz", "owner_display",
+        "jitter_display", "catch_up", "overlap", "next", "fired", "waiting",
         "declared", "created",
     )  # fmt: skip
     payload_fields = ((_("Data"), "data"),)
@@ -54,7 +54,7 @@ class ScheduleAdmin(SchedulePages):
             return links.anchor(links.page(Schedule, schedule.pk), label)
 
         return [
-            name, function, "words", "cron", "tz", "owner_shown", "state", "next",
+            name, function, "words", "cron", "tz", "owner_display", "state", "next",
             "fired",
         ]  # fmt: skip
 
@@ -78,7 +78,7 @@ class ScheduleAdmin(SchedulePages):
         return _("active")
 
     @admin.display(description=_("owner"))
-    def owner_shown(self, schedule: Schedule) -> str | None:
+    def owner_display(self, schedule: Schedule) -> str | None:
         """Return whose it is, without asking for the owner's row."""
         if not schedule.owner_model:
             return None
@@ -95,15 +95,15 @@ class ScheduleAdmin(SchedulePages):
     @admin.display(description=_("next"))
     def next(self, schedule: Schedule) -> Any:
         """Return when it fires next."""
-        return away(schedule.due_at)
+        return relative_time(schedule.due_at)
 
     @admin.display(description=_("last fired"))
     def fired(self, schedule: Schedule) -> Any:
         """Return when it fired last."""
-        return away(schedule.last_fired_at)
+        return relative_time(schedule.last_fired_at)
 
     @admin.display(description=_("jitter"))
-    def jitter_shown(self, schedule: Schedule) -> str | None:
+    def jitter_display(self, schedule: Schedule) -> str | None:
         """Return over how long its starts are spread."""
         return length(schedule.jitter)
 
@@ -113,7 +113,7 @@ class ScheduleAdmin(SchedulePages):
         return len(schedule.queued_occurrences) or None
 
     @admin.display(description=_("data"))
-    def data_shown(self, schedule: Any) -> Any:
+    def data_display(self, schedule: Any) -> Any:
         """Return what its runs get."""
         return payload(schedule.data_text, schedule.references)
 

@@ -1,4 +1,4 @@
-"""The page of one schedule: when it fires, what came of it, and steering it."""
+"""The page of one schedule: when it occurrences, what came of it, and steering it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 
 from durable_jobs import clock
 from durable_jobs.admin.base import ReadOnlyAdmin
-from durable_jobs.admin.confirmation import Confirmation, IdempotentForm, ask
+from durable_jobs.admin.confirmation import Confirmation, IdempotentForm, confirm
 from durable_jobs.admin.display import length, moment
 from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.links import Links
@@ -25,9 +25,9 @@ from durable_jobs.queries import schedules
 from durable_jobs.queries.schedules import PastOccurrence
 
 #: Times that the page of a schedule lists.
-FIRES = 10
+MAX_OCCURRENCES = 10
 
-VERBS = {
+ACTIONS = {
     "run": (gettext_lazy("Run now"), authorized_actions.RUN_SCHEDULE),
     "pause": (gettext_lazy("Pause"), authorized_actions.PAUSE_SCHEDULE),
     "resume": (gettext_lazy("Resume"), authorized_actions.PAUSE_SCHEDULE),
@@ -37,8 +37,8 @@ VERBS = {
 class RunForm(IdempotentForm, Reason):
     """Why, and what the schedule was like when the form was shown."""
 
-    held = forms.IntegerField(widget=forms.HiddenInput, min_value=0)
-    field_order = ("reason", "token", "held")
+    queued = forms.IntegerField(widget=forms.HiddenInput, min_value=0)
+    field_order = ("reason", "token", "queued")
 
 
 class SchedulePages(ReadOnlyAdmin):
@@ -46,7 +46,7 @@ class SchedulePages(ReadOnlyAdmin):
 
     def get_urls(self) -> list[Any]:
         """Return also the address of what is done to a schedule."""
-        own = {"schedule_act": ("<int:pk>/act/<slug:verb>/", act)}
+        own = {"schedule_act": ("<int:pk>/act/<slug:action>/", action_view)}
         return [*paths(self, own), *super().get_urls()]
 
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
@@ -59,10 +59,10 @@ class SchedulePages(ReadOnlyAdmin):
             "own_zone": row.tz,
             "your_zone": timezone.get_current_timezone_name(),
             "marks": [_mark(mark, links) for mark in schedules.history(row)],
-            "verbs": [
-                {"label": VERBS[verb][0], "url": _url(self, row, verb)}
-                for verb in _open(row)
-                if who.may(VERBS[verb][1])
+            "actions": [
+                {"label": ACTIONS[action][0], "url": _url(self, row, action)}
+                for action in _possible_actions(row)
+                if who.may(ACTIONS[action][1])
             ],
         }
 
@@ -70,17 +70,17 @@ class SchedulePages(ReadOnlyAdmin):
 def _coming(schedule: Schedule) -> list[dict[str, Any]]:
     """Return the next times, in the schedule's own zone and the viewer's."""
     try:
-        fires = schedule.next_fires(FIRES)
+        occurrences = schedule.next_fires(MAX_OCCURRENCES)
     except ConfigurationError:
         return []
     now = clock.now()
     return [
         {
-            "own": f"{fire:%a %d %b %Y %H:%M %Z}",
-            "yours": moment(fire),
-            "left": length(max(fire - now, now - now)),
+            "own": f"{time:%a %d %b %Y %H:%M %Z}",
+            "yours": moment(time),
+            "left": length(max(time - now, now - now)),
         }
-        for fire in fires
+        for time in occurrences
     ]
 
 
@@ -99,24 +99,24 @@ def _mark(mark: PastOccurrence, links: Links) -> dict[str, Any]:
     }
 
 
-def _open(schedule: Schedule) -> list[str]:
+def _possible_actions(schedule: Schedule) -> list[str]:
     """Return what can be done to a schedule as it is."""
     found = ["run"] if schedule.in_code else []
     return [*found, "resume" if schedule.is_paused else "pause"]
 
 
-def _url(admin: Any, schedule: Schedule, verb: str) -> str:
-    return address(admin.admin_site, "schedule_act", schedule.pk, verb)
+def _url(admin: Any, schedule: Schedule, action: str) -> str:
+    return address(admin.admin_site, "schedule_act", schedule.pk, action)
 
 
 # Doing it
 
 
-def act(admin: Any, request: HttpRequest, pk: int, verb: str) -> HttpResponse:
+def action_view(admin: Any, request: HttpRequest, pk: int, action: str) -> HttpResponse:
     """Ask, and on POST do it and go back to the schedule, or to the new run."""
-    if verb not in VERBS:
+    if action not in ACTIONS:
         raise Http404
-    label, permission = VERBS[verb]
+    label, permission = ACTIONS[action]
     if not admin.has_view_permission(request) or not actor(request).may(permission):
         raise PermissionDenied
     if pk >= 2**63:  # no database has such a number
@@ -125,28 +125,28 @@ def act(admin: Any, request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     links = Links(admin.admin_site, request)
     back = links.page(Schedule, schedule.pk) or ""
 
-    def do(form: Any) -> tuple[Any, str]:
-        return _do(request, schedule, verb, form.cleaned_data, links)
+    def perform(form: Any) -> tuple[Any, str]:
+        return _do(request, schedule, action, form.cleaned_data, links)
 
-    stale = "" if verb in _open(schedule) else _STALE[verb]
-    question = Confirmation(
+    stale = "" if action in _possible_actions(schedule) else _STALE[action]
+    confirmation = Confirmation(
         title=f"{label}: {schedule}",
-        verb=label,
-        about=_about(schedule) if verb == "run" else _ABOUT[verb],
-        form=_form(schedule) if verb == "run" else Reason,
+        action_label=label,
+        text=_about(schedule) if action == "run" else _ABOUT[action],
+        form=_form(schedule) if action == "run" else Reason,
         back=back,
         back_label=schedule,
         current=admin.tab,
-        do=do,
+        perform=perform,
         stale=stale,
-        danger=verb == "pause",
+        danger=action == "pause",
     )
-    return ask(admin.admin_site, request, question)
+    return confirm(admin.admin_site, request, confirmation)
 
 
 _ABOUT = {
-    "pause": gettext_lazy("It fires no more until it is resumed."),
-    "resume": gettext_lazy("It fires from now on: times that passed are gone."),
+    "pause": gettext_lazy("It occurrences no more until it is resumed."),
+    "resume": gettext_lazy("It occurrences from now on: times that passed are gone."),
 }
 _STALE = {
     "run": gettext_lazy("The code does not have it any more: it cannot be run."),
@@ -164,7 +164,7 @@ def _about(schedule: Schedule) -> str:
 
 
 def _form(schedule: Schedule) -> Any:
-    initial = {"held": len(schedule.queued_occurrences)}
+    initial = {"queued": len(schedule.queued_occurrences)}
 
     def made(data: Any) -> RunForm:
         return RunForm(data, initial=initial)
@@ -175,19 +175,19 @@ def _form(schedule: Schedule) -> Any:
 def _do(
     request: HttpRequest,
     schedule: Schedule,
-    verb: str,
+    action: str,
     chosen: dict[str, Any],
     links: Links,
 ) -> tuple[Any, str]:
     who, reason = actor(request), chosen["reason"]
     back = links.page(Schedule, schedule.pk) or ""
-    if verb == "pause":
+    if action == "pause":
         authorized_actions.pause_schedule(who, schedule, reason)
         return _("The schedule is paused."), back
-    if verb == "resume":
+    if action == "resume":
         authorized_actions.resume_schedule(who, schedule, reason)
         return _("The schedule was resumed."), back
-    form = authorized_actions.Form(chosen["token"], chosen["held"])
+    form = authorized_actions.Form(chosen["token"], chosen["queued"])
     started = authorized_actions.run_schedule(who, schedule, form=form, reason=reason)
     if started is None:
         return _("It starts when the run before it has ended."), back
