@@ -95,9 +95,9 @@ class Kit:
         )
         self._stack.callback(run_log.watch, run_log.watch(self._failed))
         self._stack.callback(model_waits.watched.forget)
-        for cache in (limits, unknown_functions, item_errors):
-            cache.forget()
-            self._stack.callback(cache.forget)
+        for clear in (limits.forget, unknown_functions.clear, item_errors.clear):
+            clear()
+            self._stack.callback(clear)
         return self
 
     def __exit__(
