@@ -47,7 +47,7 @@ def test_ask_with_a_form(run_example, kit):
     assert detail["at"] == kit.now().isoformat()
     run = ask()
     kit.advance("7d")
-    assert ended(run) == "nobody decided"
+    assert ended(run) == "no decision"
 
 
 @section("Decide on a page of your own")

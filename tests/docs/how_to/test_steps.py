@@ -74,7 +74,7 @@ def test_exactly_once_for_the_database(run_example, shop, kit):
     kit.run_until_idle()
     kit.advance("61s")
     run.refresh_from_db()
-    assert run.result() == "nobody knows"
+    assert run.result() == "unknown"
 
 
 @section("Time limits")
