@@ -1,4 +1,4 @@
-"""The context that a function is called with."""
+"""The context object that a function is called with."""
 
 from __future__ import annotations
 
@@ -34,14 +34,13 @@ logger = logging.getLogger("durable_jobs.run")
 
 
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
-    """Logs with the run's id; says nothing while the run replays what it did before."""
+    """Logs with the run's id. Logs nothing while the run replays recorded steps."""
 
     def __init__(self, state: AttemptState) -> None:
         self._state = state
         super().__init__(logger, logs.fields(state.run))
 
     def isEnabledFor(self, level: int) -> bool:  # the name is logging's
-        """Tell whether a record of this level would be logged now."""
         inside = body_calls.attempt_number.get() is not None
         if self._state.history.replaying and not inside:
             return False
@@ -50,7 +49,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        """Put the run's id before the message, and the run and step in the record."""
+        """Prefix the message with the run's id; add the run and step to the record."""
         here = logs.current_fields()
         own = here if here["run_id"] else self.extra or {}
         extra = {**own, **kwargs.get("extra", {})}
@@ -59,19 +58,18 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
 
 @dataclass(frozen=True, slots=True)
 class PrefetchedContext:
-    """What is read for a function that may ask no database: it is in an event loop."""
+    """Data that is read before an ``async def`` function, which cannot query."""
 
-    gathered: list[ReceivedEvent]
+    events: list[ReceivedEvent]
     instance: Any
 
     @classmethod
     def of(cls, run: Run) -> PrefetchedContext:
-        """Read it, as far as there is any."""
         return cls(gathered_by(run), instance_of(run))
 
 
 def instance_of(run: Run) -> Any:
-    """Return the model instance that a run is about, fresh; None when it is gone."""
+    """Return the current model instance of a run; None if it was deleted."""
     data = run.data if isinstance(run.data, dict) else {}
     if "model" not in data or "pk" not in data:
         return None
@@ -79,23 +77,23 @@ def instance_of(run: Run) -> Any:
         model = apps.get_model(data["model"])
         return model._base_manager.filter(pk=data["pk"]).first()
     except (AttributeError, LookupError, TypeError, ValueError, ValidationError):
-        return None  # the words are the sender's own, and mean something else
+        return None  # your own "model" and "pk" keys, with another meaning
 
 
 class RunContext:
-    """What a function is called with; ``durable.Context`` describes it."""
+    """The implementation of ``durable.Context``."""
 
     def __init__(
         self,
         state: AttemptState,
         runner: StepRunner,
-        ahead: PrefetchedContext | None = None,
+        prefetched: PrefetchedContext | None = None,
     ) -> None:
         self._state = state
         self.runner = runner
         self._event: ReceivedEvent | None = None
         self._run: Run | None = None
-        self._ahead = ahead
+        self._prefetched = prefetched
         self._events: list[ReceivedEvent] | None = None
         self.step = Steps(runner, runner.group)
         self.logger = RunLogger(state)
@@ -109,10 +107,10 @@ class RunContext:
 
     @property
     def events(self) -> list[ReceivedEvent]:
-        """The events that started the run: several where they were gathered."""
+        """The batch of events that started the run, or its single event."""
         if self._events is None:
-            ahead = self._ahead
-            found = self._buffered_events() if ahead is None else ahead.gathered
+            prefetched = self._prefetched
+            found = self._buffered_events() if prefetched is None else prefetched.events
             self._events = [self._typed(one) for one in found]
         return self._events or [self.event]
 
@@ -131,7 +129,7 @@ class RunContext:
 
     @property
     def run(self) -> Run:
-        """The run, as it was when this attempt began: a copy, yours to change."""
+        """A copy of the run as of the start of this attempt; you may change it."""
         if self._run is None:
             self._run = copy.copy(self._state.run)
             for name in ("data", "event_meta", "flow"):
@@ -140,26 +138,26 @@ class RunContext:
 
     @property
     def attempt(self) -> int:
-        """How often what is executing failed before: a body, or the function."""
+        """How many attempts have failed: of the current body, or of the function."""
         inside = body_calls.attempt_number.get()
         return self._state.run.attempt if inside is None else inside
 
     @property
     def instance(self) -> Any:
-        """The model instance that the run is about, fresh; None when it is gone.
+        """The current model instance that the run is about; None if it was deleted.
 
-        That whose change started it, or for which a person started it in the admin.
+        Its change started the run, or a user started the run for it in the admin.
         """
         return (
             instance_of(self._state.run)
-            if self._ahead is None
-            else self._ahead.instance
+            if self._prefetched is None
+            else self._prefetched.instance
         )
 
     def patched(self, id: str) -> bool:
-        """Tell runs that got here with this code from those whose history went past.
+        """Return whether the run reached this point with the code after the patch.
 
-        Written with the next step: before that, nothing depends on the answer.
+        The result is recorded with the next step; before that, nothing depends on it.
         """
         state = self._state
         scope = current()

@@ -1,4 +1,7 @@
-"""Errors as data: what is recorded is what is raised, at first and on every replay."""
+"""Errors as JSON.
+
+A step raises the error made from its record, at first and on replay.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,10 @@ from durable_jobs.exceptions import (
 from durable_jobs.serialization import own_copy
 
 MAX_ARGS = 10
-#: Characters of JSON that are kept of what an app elsewhere says of its error.
+#: Characters of JSON that are kept of the error data of a remote app.
 MAX_DATA = 64_000
 
-#: Errors that another attempt cannot mend.
+#: Errors without a retry: another attempt would fail the same way.
 FINAL = (NonRetriableError, ConfigurationError, PayloadError, LimitExceeded, StepError)
 
 Record = dict[str, Any]
@@ -47,7 +50,7 @@ Record = dict[str, Any]
 def describe(error: BaseException) -> Record:
     """Return an error as JSON: its type, message, and traceback without values.
 
-    Whatever the error is or does, there is a record of it.
+    This works for every error, even if code of its class raises.
     """
     try:
         return _described(error)
@@ -64,15 +67,15 @@ def _described(error: BaseException) -> Record:
     kind = type(error)
     described: Record = {"type": type_of(error), "message": message_of(error)}
     if issubclass(kind, StepError | RemoteFailed):
-        described["type"] = _text(error, "error_type") or described["type"]
+        described["type"] = _string_attribute(error, "error_type") or described["type"]
     if issubclass(kind, RemoteFailed):
-        described["traceback"] = _text(error, "stack", MAX_TRACEBACK)
+        described["traceback"] = _string_attribute(error, "stack", MAX_TRACEBACK)
         data = _data(error)
         if data is not None:
             described["data"] = data
         return described
     if issubclass(kind, StepError):
-        step = _text(error, "step")
+        step = _string_attribute(error, "step")
         if step:
             described["step"] = step
     else:
@@ -81,13 +84,13 @@ def _described(error: BaseException) -> Record:
     return described
 
 
-def _text(error: BaseException, name: str, limit: int = MAX_TYPE) -> str:
+def _string_attribute(error: BaseException, name: str, limit: int = MAX_TYPE) -> str:
     value = getattr(error, name, "")
     return storable_text(value, limit) if isinstance(value, str) else ""
 
 
 def _data(error: BaseException) -> Any:
-    """Return the data of an error; None for what JSON has not, or is too large."""
+    """Return the data of an error; None if it is no JSON or too large."""
     try:
         text = json.dumps(getattr(error, "data", None), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -96,20 +99,24 @@ def _data(error: BaseException) -> Any:
 
 
 def original_of(error: BaseException) -> Record:
-    """Return the class of an error and what it was made of, if it can be made again.
+    """Return the class and arguments of an error, if it can be rebuilt from them.
 
-    As pickle does it: the class is called with the arguments. What that gives must be
-    equal in all that pickle would look at, or the record names no class.
+    The class is called with the arguments, as pickle does. The result must equal the
+    error in everything that pickle reads, or the record names no class.
     """
     message = message_of(error)
     try:
         name = f"{module_of(type(error))}:{type(error).__qualname__}"
-        made_of = _reduced(error)
-        if made_of is None:
+        reduced = _reduced(error)
+        if reduced is None:
             return {}
-        args = list(made_of[1])
-        again = _made(type(error), args)
-        if again is None or _reduced(again) != made_of or message_of(again) != message:
+        args = list(reduced[1])
+        rebuilt = _construct(type(error), args)
+        if (
+            rebuilt is None
+            or _reduced(rebuilt) != reduced
+            or message_of(rebuilt) != message
+        ):
             return {}
     except BaseException as failure:  # noqa: BLE001  # its class may raise anything
         let_pass(failure)
@@ -120,16 +127,16 @@ def original_of(error: BaseException) -> Record:
 
 
 def _reduced(error: BaseException) -> tuple[Any, ...] | None:
-    """Return class, arguments and state of an error as pickle sees them, if plain."""
+    """Return class, arguments and state of an error as pickle reads them, if plain."""
     reduced = error.__reduce_ex__(2)
     if type(reduced) is not tuple or not 2 <= len(reduced) <= 3:
         return None
     kind, args, state = (*reduced, None)[:3]
     if kind is not type(error) or type(args) is not tuple or len(args) > MAX_ARGS:
         return None
-    if type(state) is dict:  # notes are no part of what the error is
+    if type(state) is dict:  # notes do not count
         state = {name: state[name] for name in state if name != "__notes__"} or None
-    return (kind, args, state) if all(_is_plain(one) for one in args) else None
+    return (kind, args, state) if all(_is_plain(value) for value in args) else None
 
 
 def _is_plain(value: Any) -> bool:
@@ -140,19 +147,19 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) is bool
 
 
-def _made(kind: type[BaseException], args: list[Any]) -> Exception | None:
-    """Return an error that its class has made; None for one that is of another."""
+def _construct(kind: type[BaseException], args: list[Any]) -> Exception | None:
+    """Return the error that ``kind`` creates; None if it creates another type."""
     made = kind(*args)
     return made if type(made) is kind and isinstance(made, Exception) else None
 
 
 def exc_info(error: BaseException) -> tuple[Any, ...]:
-    """Return an error for a log record, without the engine's frames at the top."""
-    return (type(error), error, _outside(traceback_of(error)))
+    """Return an error for a log record, without engine frames at the top."""
+    return (type(error), error, _without_engine_frames(traceback_of(error)))
 
 
-def _outside(trace: TracebackType | None) -> TracebackType | None:
-    """Skip the engine's own frames at the top: the reader's code comes first."""
+def _without_engine_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Skip engine frames at the top, so that your project's code comes first."""
     while trace is not None:
         if not is_engine(trace):
             break
@@ -179,19 +186,19 @@ def rebuild(record: Record, name: str, key: str) -> DurableError:
 
 
 def _original(record: Record) -> BaseException | None:
-    """Make the original error again: whole, by its own class, or not at all."""
+    """Rebuild the original error by its class; None if that is not possible."""
     module, _, qualname = str(record.get("class", "")).partition(":")
     if not module or not qualname:
         return None
     message = record.get("message", "")
     try:
-        found: Any = sys.modules.get(module) or importlib.import_module(module)
+        target: Any = sys.modules.get(module) or importlib.import_module(module)
         for part in qualname.split("."):
-            found = getattr(found, part)
-        if not (isinstance(found, type) and issubclass(found, Exception)):
+            target = getattr(target, part)
+        if not (isinstance(target, type) and issubclass(target, Exception)):
             return None
-        original = _made(found, list(record.get("args", [message])))
-    except BaseException as failure:  # noqa: BLE001  # whatever a foreign class does
+        original = _construct(target, list(record.get("args", [message])))
+    except BaseException as failure:  # noqa: BLE001  # code of the class may raise anything
         let_pass(failure)
         return None
     if original is None or message_of(original) != message:

@@ -1,4 +1,4 @@
-"""What follows a failed attempt: another one, later, or the end."""
+"""Decide what follows a failed attempt: another attempt later, or the failure."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def next_attempt(
     backoff: Backoff,
     retry_on: Any = None,
 ) -> datetime | None:
-    """Return when to try again after attempt number ``attempt`` (from 0), or None."""
-    # By types alone: what an error says that it is, is code of its own.
+    """Return when the next attempt is due, or None. ``attempt`` counts from 0."""
+    # By type: isinstance() would call code of the error's class.
     kind: type[BaseException] = type(error)
     if attempt >= retries or issubclass(kind, FINAL):
         return None
@@ -57,7 +57,7 @@ def record_of(error: BaseException) -> Record:
     record = describe(error)
     kind = type(error)
     if issubclass(kind, StepError):
-        # A branch that ends with the error of one of its steps: that stays what it is.
+        # A branch that failed with the error of one of its steps keeps that error type.
         record["raise"] = kind.__name__
         if error.__cause__ is not None:
             record |= original_of(error.__cause__)
@@ -74,7 +74,7 @@ def raised_by(state: AttemptState, record: Record) -> tuple[str, str]:
     return ("", "") if memo is None else (memo.name, memo.key)
 
 
-def settle(
+def record_outcome(
     step: StepCall,
     outcome: BodyOutcome,
     started: datetime,
@@ -83,32 +83,32 @@ def settle(
     backoff: Backoff | None = None,
     retry_on: Any = None,
 ) -> Plan:
-    """Record what a body came to: its result, another attempt later, or its failure."""
+    """Record the outcome of a body: its result, its retry or its failure."""
     error = outcome.error
     if error is None:
         try:
             return (yield from step.complete(outcome.value, started))
         except (PayloadError, LimitExceeded) as refused:
-            raise (yield from give_up(step, refused, started)) from None
+            raise (yield from fail_step(step, refused, started)) from None
     with entered(step.record_scope):
-        retry_at = schedule(step, error, started, retries, backoff, retry_on)
+        retry_at = schedule_retry(step, error, started, retries, backoff, retry_on)
     if retry_at is None:
-        raise (yield from give_up(step, error, started))
+        raise (yield from fail_step(step, error, started))
     raise retry_at
 
 
-def give_up(step: StepCall, error: BaseException, started: datetime | None) -> Plan:
-    """Record and log the failure of a step without a retry; return what to raise."""
+def fail_step(step: StepCall, error: BaseException, started: datetime | None) -> Plan:
+    """Record and log the final failure of a step; return the error to raise."""
     record = record_of(error)
     raised = yield from step.fail(record, started)
-    if raised.__cause__ is not None:  # made again: whoever logs it needs the frames
+    if raised.__cause__ is not None:  # rebuilt, so it lacks the frames
         BaseException.with_traceback(raised.__cause__, exc_info(error)[2])
-    if not issubclass(type(error), StepError):  # whose own step has logged it
-        told(step, record, error)
+    if not issubclass(type(error), StepError):  # the failed step has logged it
+        log_failure(step, record, error)
     return raised
 
 
-def told(
+def log_failure(
     step: StepCall,
     record: Record,
     error: BaseException,
@@ -129,7 +129,7 @@ def told(
     )
 
 
-def schedule(
+def schedule_retry(
     step: StepCall,
     error: BaseException,
     started: datetime,
@@ -139,7 +139,10 @@ def schedule(
     *,
     keep_waits: bool = False,
 ) -> Suspend | None:
-    """Let a step wait for its next attempt; return what to raise, None without one."""
+    """Suspend a step until its next attempt.
+
+    Return the exception to raise, or None without a retry.
+    """
     function = step.state.function
     attempt = step.memo.attempt if step.memo is not None else 0
     due = next_attempt(
@@ -163,7 +166,7 @@ def schedule(
 
     def along() -> None:
         steps.record_attempt(run_id, memo.key, attempt, record, started, ended, logs)
-        told(step, record, error, number=attempt, due_at=due)
+        log_failure(step, record, error, number=attempt, due_at=due)
 
     item = SuspendedStep(
         memo,
@@ -174,8 +177,8 @@ def schedule(
     return step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)
 
 
-def not_due(step: StepCall) -> bool:
-    """Tell whether a step still waits for its next attempt."""
+def waits_for_retry(step: StepCall) -> bool:
+    """Return whether a step still waits for its next attempt."""
     memo = step.memo
     return (
         memo is not None

@@ -1,4 +1,4 @@
-"""The time that a ``RetryAfterError`` names, in any of the forms that services send."""
+"""Parse the time of a ``RetryAfterError``, in any form that services send."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _LONGEST = 100
 
 
 def moment_of(error: RetryAfterError) -> datetime | None:
-    """Return when the next attempt is due; None, and a warning, for no valid time.
+    """Return when the next attempt is due.
 
-    A time in the past is now. One further off than ``LONGEST_DELAY`` is cut to it.
+    A time in the past is now. A later time than ``LONGEST_DELAY`` is cut to it. For an
+    invalid time, log a warning and return None.
     """
     value: Any = None
     try:
@@ -36,27 +37,27 @@ def moment_of(error: RetryAfterError) -> datetime | None:
         let_pass(failure)
     logger.warning(
         "Expected a duration, a number of seconds, an HTTP date or an aware datetime "
-        "in RetryAfterError, got %s: the backoff decides.",
-        _shown(value),
+        "in RetryAfterError, got %s: the backoff is used instead.",
+        _display(value),
     )
     return None
 
 
 def _delay(value: Any, now: datetime) -> timedelta:
     if isinstance(value, str):
-        value = _read(value.strip())
+        value = _parse(value.strip())
     if isinstance(value, datetime):
         if value.utcoffset() is None:
-            msg = "A naive datetime is no moment."
+            msg = "A naive datetime is ambiguous."
             raise ConfigurationError(msg)
         return value - now
     return parse_duration(value)
 
 
-def _read(text: str) -> Any:
-    """Return what a text stands for: seconds, a moment, or itself."""
+def _parse(text: str) -> Any:
+    """Parse a string: return seconds, a time, or the string itself."""
     if len(text) > _LONGEST:
-        msg = "The text is too long for a time."
+        msg = "The string is too long for a time."
         raise ConfigurationError(msg)
     if _SECONDS.fullmatch(text):
         return float(text)
@@ -68,11 +69,11 @@ def _read(text: str) -> Any:
         moment = parsedate_to_datetime(text)
     except (TypeError, ValueError, IndexError):
         return text
-    # An HTTP date is in GMT, also where it is written as a zone that is not known.
+    # HTTP dates are in GMT, even if their zone is written as unknown (-0000).
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _shown(value: Any) -> str:
+def _display(value: Any) -> str:
     try:
         return storable_text(reprlib.repr(value), _LONGEST)
     except BaseException as failure:  # noqa: BLE001  # its class may raise anything

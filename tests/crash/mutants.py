@@ -64,10 +64,10 @@ def no_look_back() -> None:
     """Commit a wait, and do not look at what came before."""
     from durable_jobs.engine.steps import wait
 
-    _put(wait, "_check_after_commit", lambda frame, named: None)
+    _put(wait, "_check_after_commit", lambda step, alternatives: None)
 
 
-def no_check_after_commit_a_crash() -> None:
+def no_check_after_a_crash() -> None:
     """Forget the look of an attempt that has died before it."""
     from durable_jobs.maintenance import timers
     from durable_jobs.models import WaitKind
@@ -93,11 +93,11 @@ def atomic_apart() -> None:
     from durable_jobs.engine.steps import run
     from durable_jobs.store import steps
 
-    def apart(frame: Any, operation: Any, blank: Any) -> Any:
-        memo = blank.but(output=run._called(frame, operation))
-        return memo, steps.record(frame.state.lease, [memo])
+    def apart(step: Any, operation: Any, blank: Any) -> Any:
+        memo = blank.but(output=run._call(step, operation))
+        return memo, steps.record(step.state.lease, [memo])
 
-    _put(run, "_together", apart)
+    _put(run, "_call_and_record", apart)
 
 
 def commit_is_the_bodys() -> None:
@@ -158,8 +158,8 @@ MUTANTS = {
         "tests/engine/test_wait_for_event.py"
         "::test_since_the_run_consecutive_waits_take_one_event_each",
     ),
-    "no_check_after_commit_a_crash": Mutant(
-        no_check_after_commit_a_crash,
+    "no_check_after_a_crash": Mutant(
+        no_check_after_a_crash,
         "tests/engine/test_trouble.py::test_a_dead_worker_looks_back_after_all",
     ),
     "routed_before_the_commit": Mutant(

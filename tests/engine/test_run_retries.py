@@ -250,7 +250,7 @@ def test_retry_after_no_valid_time_leaves_it_to_the_backoff(
 
     assert later(start(patient), "1m").result() == "done"
     assert times[1] - times[0] == timedelta(seconds=7)
-    warned = [one for one in caplog.records if "the backoff decides" in one.message]
+    warned = [one for one in caplog.records if "the backoff is used" in one.message]
     assert [one.levelname for one in warned] == ["WARNING"]
 
 

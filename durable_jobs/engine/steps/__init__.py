@@ -1,3 +1,3 @@
-"""One module a kind of step. Each gives a plan, and how its memo answers."""
+"""One module per kind of step: its plan, and how its record is read."""
 
 from __future__ import annotations

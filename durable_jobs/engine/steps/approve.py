@@ -1,4 +1,4 @@
-"""``approve``: what people with a permission decide."""
+"""``approve``: wait for the decision of a user with a permission."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from durable_jobs.store.waits import NewWait
 
 
 def approve(step: StepCall, operation: Approve) -> Plan:
-    """Park until somebody decides, or the time is over."""
+    """Suspend until a user decides, or the timeout passes."""
     state = step.state
     state.check_alive()
     if step.memo is not None:
         raise Suspend
-    state.recorder.write(lambda: _look_up(operation))
+    state.recorder.write(lambda: _check_permission(operation))
     question = operation.question
     memo = step.memo_as(
         StepStatus.WAITING, started_at=clock.now(), detail=dict(question)
@@ -33,21 +33,21 @@ def approve(step: StepCall, operation: Approve) -> Plan:
     ]
     if operation.limit is not None:
         memo.due_at = clock.now() + operation.limit
-        nothing = {"output": None}
+        no_output = {"output": None}
         rows.append(
-            NewWait(kind=WaitKind.TIMEOUT, due_at=memo.due_at, condition=nothing)
+            NewWait(kind=WaitKind.TIMEOUT, due_at=memo.due_at, condition=no_output)
         )
     raise state.recorder.suspend_step(
         SuspendedStep(memo, rows), at_once=step.scope.concurrent
     )
-    yield  # a plan is a generator, also one that calls nothing
+    yield  # makes this function a generator
 
 
-def _look_up(operation: Approve) -> None:
-    """Raise when nobody can ever have the permission.
+def _check_permission(operation: Approve) -> None:
+    """Raise ``ConfigurationError`` if the permission does not exist.
 
-    Only where Django's own table alone says who has which: rules of the host's may know
-    permissions that are in no table.
+    Skip the check with other authentication backends than Django's own: they may know
+    permissions without a row.
     """
     if not apps.is_installed("django.contrib.auth"):
         return

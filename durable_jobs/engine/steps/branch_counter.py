@@ -1,4 +1,4 @@
-"""Counting branches: which have ended, and whether that decides their step."""
+"""Count the branches of a parallel step, and decide when the step is done."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from durable_jobs.engine.scope import Scope
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store.steps import StepRecord
 
-ENDS = frozenset({StepStatus.COMPLETED, StepStatus.FAILED})
+BRANCH_ENDED = frozenset({StepStatus.COMPLETED, StepStatus.FAILED})
 
 
 class BranchCounter:
-    """The branches of one step. ``scopes`` are those of the ones that go on."""
+    """The branches of one step. ``scopes`` has those of unfinished branches."""
 
     def __init__(self, step: StepCall, operation: ops.Parallel) -> None:
         self._memos = step.state.history.memos
@@ -28,7 +28,7 @@ class BranchCounter:
         #: The statuses of the branches that have ended, by index.
         self.ended: dict[int, str] = {}
         for index in self._indexes():
-            self.note(index, self._memos.get(self.keys[index]))
+            self.add(index, self._memos.get(self.keys[index]))
         self.scopes: dict[int, Scope] = {
             index: step.scope.branch(self.keys[index])
             for index in self._indexes()
@@ -38,27 +38,27 @@ class BranchCounter:
     def _indexes(self) -> Iterable[int]:
         return range(len(self.keys))
 
-    def note(self, index: int, memo: StepRecord | None) -> None:
-        """Take note of a branch, if it has ended."""
-        if memo is not None and memo.status in ENDS:
+    def add(self, index: int, memo: StepRecord | None) -> None:
+        """Count a branch, if it has ended."""
+        if memo is not None and memo.status in BRANCH_ENDED:
             self.ended[index] = memo.status
 
-    def losers(self) -> list[int]:
+    def unfinished(self) -> list[int]:
         """Return the branches that have not ended."""
         return [index for index in self._indexes() if index not in self.ended]
 
-    def met(self) -> bool:
-        """Tell whether the policy is met, whatever the others do."""
+    def is_met(self) -> bool:
+        """Return whether the policy is met, whatever the other branches do."""
         succeeded, failed = self._count()
         policy = self._operation.completion
         if isinstance(policy, First):
             return succeeded >= 1
         if isinstance(policy, AtLeast):
             return succeeded >= policy.n
-        return succeeded + failed == len(self.keys) and not self.broken()
+        return succeeded + failed == len(self.keys) and not self.is_broken()
 
-    def broken(self) -> bool:
-        """Tell whether the policy cannot be met any more."""
+    def is_broken(self) -> bool:
+        """Return whether the policy cannot be met any more."""
         _, failed = self._count()
         policy, total = self._operation.completion, len(self.keys)
         if isinstance(policy, First):
@@ -75,23 +75,23 @@ class BranchCounter:
         return len(ends) - failed, failed
 
     def decided(self) -> bool:
-        """Tell whether the branches that go on make no difference."""
-        return self.met() or self.broken()
+        """Return whether the unfinished branches cannot change the result."""
+        return self.is_met() or self.is_broken()
 
-    def drop_losers(self) -> None:
-        """Let no branch that has not ended write anything more."""
+    def discard_unfinished(self) -> None:
+        """Discard the branches that have not ended: they record nothing more."""
         for index, scope in self.scopes.items():
             if index not in self.ended:
                 scope.discarded = True
 
-    def verdict(self, step: StepCall) -> StepRecord:
-        """Return the record of what the branches decided."""
-        broken = self.broken()
+    def decided_record(self, step: StepCall) -> StepRecord:
+        """Return the record of the decided step."""
+        is_broken = self.is_broken()
         return step.memo_as(
-            StepStatus.FAILED if broken else StepStatus.COMPLETED,
+            StepStatus.FAILED if is_broken else StepStatus.COMPLETED,
             ended_at=clock.now(),
             output="null",
-            error=self._error(step.name) if broken else None,
+            error=self._error(step.name) if is_broken else None,
             detail={
                 "named": self._operation.named,
                 "branches": self.names,
@@ -100,7 +100,7 @@ class BranchCounter:
         )
 
     def _chosen(self) -> list[int]:
-        """Return the branches that succeeded, in order; of ``First`` the first."""
+        """Return the successful branches, in order; for ``First`` only the first."""
         done = [
             index
             for index in self._indexes()

@@ -1,4 +1,4 @@
-"""``invoke``, ``start`` and ``send_event``: steps that make other runs start."""
+"""``invoke``, ``start`` and ``send_event``: steps that start other runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from durable_jobs.store.waits import NewWait
 
 
 def invoke(step: StepCall, operation: ops.Invoke) -> Plan:
-    """Start a child with the wait for its end, in one transaction.
+    """Start a child run together with the wait for its end, in one transaction.
 
     If a run holds the child's key, the step waits for that run.
     """
@@ -55,7 +55,7 @@ def invoke(step: StepCall, operation: ops.Invoke) -> Plan:
     failpoint("step.before", operation.id)
     item = SuspendedStep(memo, new, effect=effect)
     raise step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)
-    yield  # a plan is a generator, also one that calls nothing
+    yield  # makes this function a generator
 
 
 def _invoke_once(
@@ -65,20 +65,20 @@ def _invoke_once(
     memo: StepRecord,
     new: Sequence[NewWait],
 ) -> Any:
-    """Do so under keys: start the child, or wait for the run that holds its key."""
+    """Invoke under keys: start the child, or wait for the run that holds its key."""
 
     def effect() -> StepRecord:
-        made = memo
+        record_made = memo
         try:
-            run, mine = start_runs.start_once(child, claims)
+            run, started = start_runs.start_once(child, claims)
         except DuplicateKeyError as error:
-            return _failed(memo, error, "InvokeFailed")
-        if not mine:
-            made = _joined(step.state.run.pk, run, memo)
-        if not made.ended:
-            waits.register(step.state.run.pk, memo.key, _for_run(new, run, mine))
+            return _failed_record(memo, error, "InvokeFailed")
+        if not started:
+            record_made = _join(step.state.run.pk, run, memo)
+        if not record_made.ended:
+            waits.register(step.state.run.pk, memo.key, _for_run(new, run, started))
         failpoint("step.body", memo.name)
-        return made
+        return record_made
 
     failpoint("step.before", memo.name)
     memo = step.state.recorder.record_with(effect)
@@ -90,12 +90,12 @@ def _invoke_once(
     return result_of(memo)
 
 
-def _joined(parent: uuid.UUID, run: Run, memo: StepRecord) -> StepRecord:
+def _join(parent: uuid.UUID, run: Run, memo: StepRecord) -> StepRecord:
     """Return the record of a step whose key another run holds."""
     memo = memo.but(detail={"child": str(run.pk)})
     if awaited_runs.waits_for(run.pk, parent):
-        msg = f"Run {run.pk} holds the key, and would wait for itself."
-        return _failed(memo, DuplicateKeyError(msg), "InvokeFailed")
+        msg = f"Run {run.pk} holds the key; it would wait for itself."
+        return _failed_record(memo, DuplicateKeyError(msg), "InvokeFailed")
     if awaited_runs.mark(run.pk):
         return memo
     run.refresh_from_db(fields=["status", "error", "reason"])
@@ -109,13 +109,13 @@ def _joined(parent: uuid.UUID, run: Run, memo: StepRecord) -> StepRecord:
     )
 
 
-def _for_run(new: Sequence[NewWait], run: Run, mine: bool) -> list[NewWait]:
-    """Return the waits of a step for a run: its own child, or another's run."""
-    if mine:
+def _for_run(new: Sequence[NewWait], run: Run, started: bool) -> list[NewWait]:
+    """Return the waits for a run: for the step's own child, or for another run."""
+    if started:
         return list(new)
     due = awaited_runs.next_check(clock.now())
     wait = NewWait(kind=WaitKind.CHILD, name=str(run.pk), due_at=due)
-    return [wait, *(one for one in new if one.kind != WaitKind.CHILD)]
+    return [wait, *(wait for wait in new if wait.kind != WaitKind.CHILD)]
 
 
 def start(step: StepCall, operation: ops.StartRun) -> Plan:
@@ -132,15 +132,15 @@ def start(step: StepCall, operation: ops.StartRun) -> Plan:
             run, _ = start_runs.start_once(child, claims)
         except DuplicateKeyError as error:
             blank = step.memo_as(StepStatus.FAILED, started_at=now)
-            return _failed(blank, error, "StepFailed")
+            return _failed_record(blank, error, "StepFailed")
         failpoint("step.body", operation.id)
-        return _completed(step, str(run.pk), now)
+        return _completed_record(step, str(run.pk), now)
 
-    return _recorded(step, effect)
-    yield  # a plan is a generator, also one that calls nothing
+    return _record(step, effect)
+    yield  # makes this function a generator
 
 
-def _failed(memo: StepRecord, error: DuplicateKeyError, kind: str) -> StepRecord:
+def _failed_record(memo: StepRecord, error: DuplicateKeyError, kind: str) -> StepRecord:
     record = {**describe(error), "raise": kind}
     return memo.but(status=StepStatus.FAILED, error=record, ended_at=clock.now())
 
@@ -153,14 +153,14 @@ def send_event(step: StepCall, operation: ops.SendEvent) -> Plan:
     def effect() -> StepRecord:
         sent = event_sender.send(operation.events, event_sender.STEP)
         failpoint("step.body", operation.id)
-        return _completed(step, sent, now)
+        return _completed_record(step, sent, now)
 
-    return _recorded(step, effect)
-    yield  # a plan is a generator, also one that calls nothing
+    return _record(step, effect)
+    yield  # makes this function a generator
 
 
-def _recorded(step: StepCall, effect: Callable[[], StepRecord]) -> Any:
-    """Do something with the record of it, and return what every replay will see."""
+def _record(step: StepCall, effect: Callable[[], StepRecord]) -> Any:
+    """Call ``effect`` and record its step; return the recorded result."""
     failpoint("step.before", step.name)
     memo = step.state.recorder.record_with(effect)
     failpoint("step.after", step.name)
@@ -168,7 +168,7 @@ def _recorded(step: StepCall, effect: Callable[[], StepRecord]) -> Any:
     return result_of(memo)
 
 
-def _completed(step: StepCall, value: Any, started: Any) -> StepRecord:
+def _completed_record(step: StepCall, value: Any, started: Any) -> StepRecord:
     return step.memo_as(
         StepStatus.COMPLETED,
         output=step.state.history.encode(value, step.name),
@@ -185,7 +185,7 @@ def _child(
     Raise ``ExpressionError`` if a key of its flow control fails.
     """
     target = registry.get(function) if isinstance(function, str) else function
-    made = start_runs.call(
+    record_made = start_runs.call(
         target,
         data,
         what=f"the data of step {step.name!r}",
@@ -193,11 +193,11 @@ def _child(
         parent_step=step.key,
         parent_relation=parent_relation,
     ).controlled()
-    return made, start_runs.claims_of(made, data)
+    return record_made, start_runs.claims_of(record_made, data)
 
 
 def timeout_wait(limit: timedelta, kind: str, message: str) -> NewWait:
-    """Return the wait that makes a step raise an error when its time is over."""
+    """Return the wait that makes a step raise an error at its timeout."""
     return NewWait(
         kind=WaitKind.TIMEOUT,
         due_at=clock.now() + limit,

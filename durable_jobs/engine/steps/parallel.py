@@ -14,10 +14,10 @@ from durable_jobs.engine.effects import (
     RunBranches,
     StepCall,
 )
-from durable_jobs.engine.retries import not_due, settle
+from durable_jobs.engine.retries import record_outcome, waits_for_retry
 from durable_jobs.engine.scope import Scope, entered
 from durable_jobs.engine.steps.branch_counter import BranchCounter
-from durable_jobs.engine.steps.parallel_results import answer
+from durable_jobs.engine.steps.parallel_results import parallel_result
 from durable_jobs.engine.suspend import Suspend, is_suspension
 from durable_jobs.exceptions import DurableError
 from durable_jobs.lifecycle import finish
@@ -29,74 +29,74 @@ BRANCH = "branch"
 
 
 def parallel(step: StepCall, operation: ops.Parallel) -> Plan:
-    """Drive the branches that have not ended, and record what they decide together."""
+    """Drive the unfinished branches, and record the result that they decide."""
     state = step.state
     state.check_going()
     if step.memo is None:
         step.memo = step.memo_as(StepStatus.RUNNING, started_at=clock.now())
         state.recorder.defer(step.memo)
-    tally = BranchCounter(step, operation)
-    state.history.replay_below(*(tally.keys[index] for index in tally.ended))
-    branches = [functools.partial(_branch, step, tally, i) for i in tally.scopes]
+    counter = BranchCounter(step, operation)
+    state.history.replay_below(*(counter.keys[index] for index in counter.ended))
+    branches = [functools.partial(_branch, step, counter, i) for i in counter.scopes]
     yield RunBranches(
-        branches, operation.max_concurrency, tally.decided, tally.drop_losers
+        branches, operation.max_concurrency, counter.decided, counter.discard_unfinished
     )
-    if not tally.decided():
+    if not counter.decided():
         raise Suspend
-    if tally.losers():
-        memo = state.recorder.write(lambda: _decide(step, tally))
+    if counter.unfinished():
+        memo = state.recorder.write(lambda: _decide(step, counter))
     else:
-        memo = tally.verdict(step)
+        memo = counter.decided_record(step)
         yield from step.write(memo)
     state.go_on()
-    return answer(step, memo)
+    return parallel_result(step, memo)
 
 
 class _BranchOperation(ops.Operation):
-    """What a branch's record says it is."""
+    """The operation of a branch, for its record."""
 
     kind = BRANCH
 
 
-def _branch(step: StepCall, tally: BranchCounter, index: int) -> Plan:
-    """Drive one branch to its end or to where it waits; return whether it waits."""
-    scope, started = tally.scopes[index], clock.now()
+def _branch(step: StepCall, counter: BranchCounter, index: int) -> Plan:
+    """Drive one branch until it ends or suspends; return whether it is suspended."""
+    scope, started = counter.scopes[index], clock.now()
     with entered(scope):
-        inner = _begun(step, tally, index, started)
+        inner = _branch_step(step, counter, index, started)
     if inner is None:
         return True
-    call, name = tally.calls[index], tally.names[index]
+    call, name = counter.calls[index], counter.names[index]
     outcome: BodyOutcome = yield CallBranch(call, name, scope, inner.lines)
     if outcome.error is not None and is_suspension(outcome.error):
         return True
     waits = yield from _record_branch(inner, outcome, started)
-    tally.note(index, inner.memo)
+    counter.add(index, inner.memo)
     return waits
 
 
-def _begun(
-    step: StepCall, tally: BranchCounter, index: int, started: datetime
+def _branch_step(
+    step: StepCall, counter: BranchCounter, index: int, started: datetime
 ) -> StepCall | None:
-    """Return a branch as a step of its own; None when it is not to go on now."""
+    """Return a branch as a step; None if it must not continue now."""
     state = step.state
     try:
         state.check_going()
     except Suspend:
         return None
-    name, key = tally.names[index], tally.keys[index]
+    name, key = counter.names[index], counter.keys[index]
     inner = StepCall(
         state,
         Scope(step.key, concurrent=True, parent=step.scope),
         _BranchOperation(id=name),
         key,
         state.history.replay(key, name, BRANCH),
-        branch=tally.scopes[index],
+        branch=counter.scopes[index],
     )
-    if not_due(inner):
+    if waits_for_retry(inner):
         return None
     inner.capture_logs(started)
-    call = tally.calls[index]
-    if isinstance(call, functools.partial):  # as the items of a map are
+    call = counter.calls[index]
+    if isinstance(call, functools.partial):  # an item of a map
         inner.set_input(call.args, call.keywords)
     if inner.memo is None:
         inner.memo = inner.memo_as(StepStatus.RUNNING, started_at=started)
@@ -105,31 +105,32 @@ def _begun(
 
 
 def _record_branch(inner: StepCall, outcome: BodyOutcome, started: datetime) -> Plan:
-    """Record what a branch came to; return whether it waits."""
+    """Record the outcome of a branch; return whether it is suspended."""
     try:
-        yield from settle(inner, outcome, started)
+        yield from record_outcome(inner, outcome, started)
         inner.state.go_on()
     except Suspend:
         return True
     except DurableError:
-        return False  # recorded as the branch's failure; the policy counts it
+        return False  # recorded as the failure of the branch, which the policy counts
     return False
 
 
-def _decide(step: StepCall, tally: BranchCounter) -> StepRecord:
-    """Record what the branches came to, and cancel all that the others wait for.
+def _decide(step: StepCall, counter: BranchCounter) -> StepRecord:
+    """Record the result, and cancel the open steps of unfinished branches.
 
-    On the attempt's own thread, as all writes: no branch ends meanwhile.
+    Like all writes, this runs in the attempt's own thread, so no branch ends in
+    between.
     """
     state = step.state
-    tally.drop_losers()
-    memo = tally.verdict(step)
-    keys, parked = state.recorder.cancel(
-        [tally.keys[index] for index in tally.losers()]
+    counter.discard_unfinished()
+    memo = counter.decided_record(step)
+    keys, suspended = state.recorder.cancel(
+        [counter.keys[index] for index in counter.unfinished()]
     )
 
     def effect() -> StepRecord:
-        for item in parked:
+        for item in suspended:
             if item.effect is not None:
                 item.effect()
         runs.drop_steps(state.run, keys, finish.start_handler)
@@ -138,4 +139,4 @@ def _decide(step: StepCall, tally: BranchCounter) -> StepRecord:
     return state.recorder.record_with(effect)
 
 
-__all__ = ["BRANCH", "answer", "parallel"]
+__all__ = ["BRANCH", "parallel", "parallel_result"]

@@ -1,4 +1,4 @@
-"""``run`` and ``atomic``: steps that call something and remember what it gave."""
+"""``run`` and ``atomic``: steps that call a body and record its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.engine.awaitables import awaitable_error
 from durable_jobs.engine.body_calls import stub_or_body
 from durable_jobs.engine.effects import BodyOutcome, CallBody, Plan, StepCall
-from durable_jobs.engine.retries import give_up, not_due, schedule, settle
+from durable_jobs.engine.retries import (
+    fail_step,
+    record_outcome,
+    schedule_retry,
+    waits_for_retry,
+)
 from durable_jobs.engine.suspend import BranchDiscarded, Suspend, engine_writes
 from durable_jobs.engine.time_limits import interruptible
 from durable_jobs.exceptions import ConfigurationError
@@ -30,7 +35,7 @@ from durable_jobs.store.steps import StepRecord
 def run(step: StepCall, operation: ops.RunStep) -> Plan:
     """Call the body and record its result."""
     step.state.begin(operation.id, operation.queue)
-    if not_due(step):
+    if waits_for_retry(step):
         raise Suspend
     started = clock.now()
     step.set_input(operation.args, operation.kwargs)
@@ -48,7 +53,7 @@ def run(step: StepCall, operation: ops.RunStep) -> Plan:
         lines=step.lines,
     )
     failpoint("step.body", operation.id)
-    result = yield from settle(
+    result = yield from record_outcome(
         step,
         outcome,
         started,
@@ -62,11 +67,11 @@ def run(step: StepCall, operation: ops.RunStep) -> Plan:
 
 
 def _mark_started(step: StepCall, operation: ops.RunStep) -> Plan:
-    """Record that the only attempt begins; one that had begun was interrupted."""
+    """Record that the only attempt starts; fail the step if it was interrupted."""
     if step.memo is not None and step.memo.status == StepStatus.RUNNING:
         message = (
-            f"Step {operation.id!r} may run at most once, and was interrupted: whether "
-            f"its body had its effect is not known."
+            f"Step {operation.id!r} may run at most once and was interrupted. It is "
+            f"unknown whether its body took effect."
         )
         begun = step.memo.started_at
         raise (yield from step.fail_with("StepInterrupted", message, begun))
@@ -78,7 +83,7 @@ def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
     """Call the body and record its result in one transaction."""
     _check_atomic(operation)
     step.state.begin(operation.id)
-    if not_due(step):
+    if waits_for_retry(step):
         raise Suspend
     started = clock.now()
     step.set_input(operation.args, operation.kwargs)
@@ -86,17 +91,17 @@ def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
     failpoint("step.before", operation.id)
     blank = step.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
     outcome: BodyOutcome = yield CallBody(
-        fn=functools.partial(_together, step, operation, blank),
+        fn=functools.partial(_call_and_record, step, operation, blank),
         name=operation.id,
         attempt=blank.attempt,
         own=True,
     )
     if outcome.error is not None:
         error = outcome.error
-        if type(error) is _Undone:
+        if type(error) is _RolledBack:
             error = error.error
-        suspend = schedule(step, error, started)
-        raise suspend or (yield from give_up(step, error, started))
+        suspend = schedule_retry(step, error, started)
+        raise suspend or (yield from fail_step(step, error, started))
     memo, status = outcome.value
     step.state.recorder.add_written(memo, status)
     failpoint("step.after", operation.id)
@@ -104,22 +109,22 @@ def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
     return serialization.loads(memo.output)
 
 
-def _together(
+def _call_and_record(
     step: StepCall, operation: ops.Atomic, blank: StepRecord
 ) -> tuple[StepRecord, str]:
-    """Lock the run, call the body, record: one commit, or nothing of it.
+    """Lock the run, call the body and record the result, in one commit.
 
-    The lock comes first, so that whoever lost the lease writes nothing. A database that
-    fails around the body, be it in the commit itself, is no failure of the body: only
-    the next attempt can tell what was committed.
+    The lock comes first, so an attempt without the lease writes nothing. A database
+    error around the body, even in the commit, is no failure of the body: the next
+    attempt reads what was committed.
     """
     with engine_writes():
         with transaction.atomic(using=db.alias()):
             status = steps.fence(step.state.lease)
             failpoint("record.locked")
             if not step.scope.alive:
-                raise BranchDiscarded  # who holds the lock sees what the others decided
-            text = _called(step, operation)
+                raise BranchDiscarded  # under the lock, the decision is final
+            text = _call(step, operation)
             logs = step.take_logs()
             memo = blank.but(output=text, error=None, logs=logs, ended_at=clock.now())
             steps.write(step.state.run.pk, [memo])
@@ -128,31 +133,31 @@ def _together(
     return memo, status
 
 
-class _Undone(Exception):
-    """The body failed, and so its transaction is undone."""
+class _RolledBack(Exception):
+    """The body failed, so its transaction is rolled back."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
         self.error = error
 
 
-def _called(step: StepCall, operation: ops.Atomic) -> str:
-    """Call the body and return its result as JSON text."""
+def _call(step: StepCall, operation: ops.Atomic) -> str:
+    """Call the body and return its result as a JSON string."""
     fn = stub_or_body(operation.id, operation.fn)
-    whose = f"The body of step {operation.id!r}"
-    guard = AtomicGuard(db.connection(), whose, operation.using)
+    what = f"The body of step {operation.id!r}"
+    guard = AtomicGuard(db.connection(), what, operation.using)
     try:
-        with kept(step.lines):  # and not what the engine's own statements log
+        with kept(step.lines):  # not the logs of the engine's own statements
             value = interruptible(operation.id, fn, operation.args, operation.kwargs)
-        trouble = guard.end(whose)
-        if trouble is not None:
-            raise trouble
+        guard_error = guard.end(what)
+        if guard_error is not None:
+            raise guard_error
         if isinstance(value, Awaitable):
-            raise awaitable_error(value, whose)
+            raise awaitable_error(value, what)
         text = step.state.history.encode(value, operation.id)
     except BaseException as error:
         let_pass(error)
-        raise _Undone(error) from error
+        raise _RolledBack(error) from error
     finally:
         guard.leave()
     failpoint("step.body", operation.id)

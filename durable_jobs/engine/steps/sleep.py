@@ -1,4 +1,4 @@
-"""``sleep`` and ``sleep_until``: a row with a time, and nobody holding anything."""
+"""``sleep`` and ``sleep_until``: one row with a due time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from durable_jobs.store.waits import NewWait
 
 
 def sleep(step: StepCall, operation: ops.Sleep) -> Plan:
-    """Park until the time has come; a time that is past needs no parking."""
+    """Suspend until the time has come; complete at once if it is past."""
     if step.memo is not None:
         raise Suspend
     step.state.check_alive()

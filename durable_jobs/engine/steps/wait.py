@@ -1,7 +1,7 @@
-"""``wait_for_event``, ``_signal``, ``_model`` and ``_any``: one plan for all of them.
+"""``wait_for_event``, ``_signal``, ``_model`` and ``_any``: one plan for all.
 
-What a wait needs to be recognised is in its row. Where only the function itself can
-tell (a callable condition, a ``Q``), the row asks for it: the run is woken, and looks.
+A wait's row holds what the router needs to match it. Only the function can evaluate a
+callable condition or a ``Q``: the row requests that the run is woken to check.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from durable_jobs.definitions.wait_alternatives import (
     SignalWait,
 )
 from durable_jobs.engine.effects import Plan, StepCall
-from durable_jobs.engine.effects import result_of as plain
+from durable_jobs.engine.effects import result_of as result_of
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import model_waits, send_signal, wait_matches
 from durable_jobs.events.model_changes import concrete
@@ -38,48 +38,50 @@ from durable_jobs.store.runs import SuspendedStep
 from durable_jobs.store.steps import StepRecord
 from durable_jobs.store.waits import NewWait
 
-Waiting = ops.WaitForEvent | ops.WaitForSignal | ops.WaitForModel | ops.WaitForAny
+WaitOperation = ops.WaitForEvent | ops.WaitForSignal | ops.WaitForModel | ops.WaitForAny
 
 
 @dataclass(frozen=True, slots=True)
 class WaitMatch:
-    """What ended a wait: the alternative's name, its value, and the event's id."""
+    """What ended a wait: the branch, its value, and the event's id."""
 
     branch: str
     value: Any
     event: str = ""
 
 
-def wait(step: StepCall, operation: Waiting) -> Plan:
-    """Look, park, and look again each time the run is woken."""
+def wait(step: StepCall, operation: WaitOperation) -> Plan:
+    """Check, suspend, and check again each time the run is woken."""
     state = step.state
     state.check_alive()
-    named = _alternatives(operation)
+    alternatives = _alternatives(operation)
     if step.memo is not None:
-        found = state.recorder.write(lambda: _look_again(step, named))
+        found = state.recorder.write(lambda: _check_again(step, alternatives))
         if found is None:
             raise Suspend
         return _complete(step, operation, found)
-    found = state.recorder.write(lambda: _true_already(named))
+    found = state.recorder.write(lambda: _check_models(alternatives))
     if found is not None:
         return _complete(step, operation, found)
-    raise (yield from _park(step, operation, named))
+    raise (yield from _suspend(step, operation, alternatives))
 
 
-def _alternatives(operation: Waiting) -> Mapping[str, AnyWait]:
+def _alternatives(operation: WaitOperation) -> Mapping[str, AnyWait]:
     if isinstance(operation, ops.WaitForAny):
         return operation.waits
     return {"": operation.wait}
 
 
-# Parking
+# Suspending
 
 
-def _park(step: StepCall, operation: Waiting, named: Mapping[str, AnyWait]) -> Plan:
-    """Register what is waited for; return what to raise."""
+def _suspend(
+    step: StepCall, operation: WaitOperation, alternatives: Mapping[str, AnyWait]
+) -> Plan:
+    """Register the waits; return the exception to raise."""
     state = step.state
     memo = step.memo_as(StepStatus.WAITING, started_at=clock.now())
-    rows = [_row(step, branch, one) for branch, one in named.items()]
+    rows = [_row(step, branch, awaited) for branch, awaited in alternatives.items()]
     if operation.limit is not None:
         output = [None, None] if isinstance(operation, ops.WaitForAny) else None
         rows.append(
@@ -91,120 +93,130 @@ def _park(step: StepCall, operation: Waiting, named: Mapping[str, AnyWait]) -> P
         )
         memo.due_at = rows[-1].due_at
     item = SuspendedStep(memo, rows)
-    signals = [one for one in named.values() if isinstance(one, SignalWait)]
+    signals = [
+        awaited for awaited in alternatives.values() if isinstance(awaited, SignalWait)
+    ]
     if signals:
-        return (yield from _park_signals(step, item, signals))
-    check = _check_after_commit(step, named)
+        return (yield from _suspend_for_signals(step, item, signals))
+    check = _check_after_commit(step, alternatives)
     return state.recorder.suspend_step(item, at_once=step.scope.concurrent, check=check)
 
 
-def _row(step: StepCall, branch: str, one: AnyWait) -> NewWait:
-    if isinstance(one, SignalWait):
-        return NewWait(kind=WaitKind.SIGNAL, name=one.name, branch=branch)
-    if isinstance(one, ModelWait):
+def _row(step: StepCall, branch: str, awaited: AnyWait) -> NewWait:
+    if isinstance(awaited, SignalWait):
+        return NewWait(kind=WaitKind.SIGNAL, name=awaited.name, branch=branch)
+    if isinstance(awaited, ModelWait):
         return NewWait(
             kind=WaitKind.MODEL,
-            name=concrete(type(one.instance))._meta.label_lower,
-            match=str(one.instance.pk),
+            name=concrete(type(awaited.instance))._meta.label_lower,
+            match=str(awaited.instance.pk),
             branch=branch,
             due_at=clock.now() + model_waits.FIRST_LOOK,
         )
-    return _event_row(step, branch, one)
+    return _event_row(step, branch, awaited)
 
 
-def _event_row(step: StepCall, branch: str, one: EventWait) -> NewWait:
+def _event_row(step: StepCall, branch: str, awaited: EventWait) -> NewWait:
     condition: dict[str, Any] = {}
     match = ""
-    if one.match is not None:
-        match = match_key(one.match, {"data": step.state.run.data}) or ""
-        condition["match"] = one.match
-    if callable(one.if_):
+    if awaited.match is not None:
+        match = match_key(awaited.match, {"data": step.state.run.data}) or ""
+        condition["match"] = awaited.match
+    if callable(awaited.if_):
         condition["ask"] = True
-    elif one.if_ is not None:
-        condition["if"] = one.if_
-        if one.match is None:
-            match = condition_keys.key_of(one.if_, step.state.run.data)
+    elif awaited.if_ is not None:
+        condition["if"] = awaited.if_
+        if awaited.match is None:
+            match = condition_keys.key_of(awaited.if_, step.state.run.data)
     return NewWait(
         kind=WaitKind.EVENT,
-        name=one.event,
+        name=awaited.event,
         match=match,
         branch=branch,
         condition=condition or None,
-        # Until the look at what came before is made: who dies before it is outlived.
-        due_at=clock.now() + model_waits.FIRST_LOOK if one.since else None,
+        # The search for earlier events resets this. After a crash before the search,
+        # the timer wakes the run to search.
+        due_at=clock.now() + model_waits.FIRST_LOOK if awaited.since else None,
     )
 
 
-def _park_signals(
+def _suspend_for_signals(
     step: StepCall, item: SuspendedStep, signals: list[SignalWait]
 ) -> Plan:
-    """Register at once: whether a name is free is known by its row alone."""
+    """Write the waits at once: the unique row shows whether a name is free."""
     state = step.state
-    for one in signals:
-        if one.on_conflict == "replace":
-            take = functools.partial(send_signal.replace, one.name, state.run.pk)
-            state.recorder.write(take)
+    for awaited in signals:
+        if awaited.on_conflict == "replace":
+            displace = functools.partial(
+                send_signal.replace, awaited.name, state.run.pk
+            )
+            state.recorder.write(displace)
     try:
         return state.recorder.suspend_step(item, at_once=True)
     except IntegrityError:
         state.history.memos.pop(item.memo.key, None)
-    names = ", ".join(repr(one.name) for one in signals)
-    message = f"Another run waits for the signal {names} already."
+    names = ", ".join(repr(awaited.name) for awaited in signals)
+    message = f"Another run already waits for the signal {names}."
     return (yield from step.fail_with("SignalTaken", message, item.memo.started_at))
 
 
-# Looking
+# Checking
 
 
 def _check_after_commit(
-    step: StepCall, named: Mapping[str, AnyWait]
+    step: StepCall, alternatives: Mapping[str, AnyWait]
 ) -> Callable[[], None] | None:
-    """Return the look that follows the commit of the waits, if one is needed.
+    """Return the check that follows the commit of the waits, if one is needed.
 
-    Events that commit later find the waits themselves; only those that came before, and
-    a model that changed meanwhile, need the look.
+    Events that commit later find the waits. The check covers earlier events, and a
+    model that changed before the commit.
     """
     needed = [
-        one
-        for one in named.values()
-        if isinstance(one, ModelWait) or (isinstance(one, EventWait) and one.since)
+        awaited
+        for awaited in alternatives.values()
+        if isinstance(awaited, ModelWait)
+        or (isinstance(awaited, EventWait) and awaited.since)
     ]
     if not needed:
         return None
     run_id, key = step.state.run.pk, step.key
 
-    def look() -> None:
+    def check() -> None:
         failpoint("find_earlier.begin", step.name)
         rows = db.rows(Wait).filter(run_id=run_id, step=key)
         for row in rows.order_by("pk"):
-            one = named.get(row.branch)
-            if isinstance(one, EventWait) and one.since and row.kind == WaitKind.EVENT:
-                if _look_back(step, row, one):
+            awaited = alternatives.get(row.branch)
+            if (
+                isinstance(awaited, EventWait)
+                and awaited.since
+                and row.kind == WaitKind.EVENT
+            ):
+                if _find_earlier_event(step, row, awaited):
                     return
                 waits.mark_checked(row)
             elif (
-                isinstance(one, ModelWait)
+                isinstance(awaited, ModelWait)
                 and row.kind == WaitKind.MODEL
-                and _fresh(one) is not None
+                and _matching_instance(awaited) is not None
             ):
                 waits.wake([run_id])
         failpoint("find_earlier.done", step.name)
 
-    return look
+    return check
 
 
-def _look_back(step: StepCall, row: Wait, one: EventWait) -> bool:
+def _find_earlier_event(step: StepCall, row: Wait, awaited: EventWait) -> bool:
     run = step.state.run
     consumed = _consumed(step)
-    if not callable(one.if_):
+    if not callable(awaited.if_):
         return wait_matches.find_earlier_event(run, step.key, row, consumed)
-    came = wait_matches.earlier_matches(run, row, consumed)
-    if came:
+    events = wait_matches.earlier_matches(run, row, consumed)
+    if events:
         with db.atomic():
             waits.lock_runs([run.pk])
-            wait_matches.propose(row, [event.pk for event in came])
+            wait_matches.propose(row, [event.pk for event in events])
             waits.wake([run.pk])
-    return False  # the function itself decides
+    return False  # the function evaluates the condition
 
 
 def _consumed(step: StepCall) -> list[str]:
@@ -213,47 +225,49 @@ def _consumed(step: StepCall) -> list[str]:
     return [str(detail["event"]) for detail in details if detail.get("event")]
 
 
-def _true_already(named: Mapping[str, AnyWait]) -> WaitMatch | None:
-    for branch, one in named.items():
-        if isinstance(one, ModelWait):
-            instance = _fresh(one)
+def _check_models(alternatives: Mapping[str, AnyWait]) -> WaitMatch | None:
+    for branch, awaited in alternatives.items():
+        if isinstance(awaited, ModelWait):
+            instance = _matching_instance(awaited)
             if instance is not None:
                 return WaitMatch(branch, instance)
     return None
 
 
-def _look_again(step: StepCall, named: Mapping[str, AnyWait]) -> WaitMatch | None:
-    found = _true_already(named)
+def _check_again(
+    step: StepCall, alternatives: Mapping[str, AnyWait]
+) -> WaitMatch | None:
+    found = _check_models(alternatives)
     if found is not None:
         return found
-    asking = {
-        branch: one
-        for branch, one in named.items()
-        if isinstance(one, EventWait) and (callable(one.if_) or one.since)
+    to_check = {
+        branch: awaited
+        for branch, awaited in alternatives.items()
+        if isinstance(awaited, EventWait) and (callable(awaited.if_) or awaited.since)
     }
-    if not asking:
+    if not to_check:
         return None
     rows = db.rows(Wait).filter(
         run_id=step.state.run.pk, step=step.key, kind=WaitKind.EVENT
     )
     for row in rows.order_by("pk"):
-        one = asking.get(row.branch)
-        found = None if one is None else _among_its_own(step, row, one)
+        awaited = to_check.get(row.branch)
+        found = None if awaited is None else _check_events(step, row, awaited)
         if found is not None:
             return found
     return None
 
 
-def _among_its_own(step: StepCall, row: Wait, one: EventWait) -> WaitMatch | None:
-    """Look among the events that only the function itself can tell, or has to find."""
-    unlooked = row.due_at is not None
+def _check_events(step: StepCall, row: Wait, awaited: EventWait) -> WaitMatch | None:
+    """Check the events of a callable condition, and earlier events not searched yet."""
+    unsearched = row.due_at is not None
     events = wait_matches.proposed(row)
-    if unlooked:  # the attempt that registered the wait has not lived to look back
+    if unsearched:  # the attempt that registered the wait died before its search
         events += wait_matches.earlier_matches(step.state.run, row, _consumed(step))
     for event in events:
-        if _holds(step, one, event):
+        if _matches(step, awaited, event):
             return WaitMatch(row.branch, as_output(event), event.pk)
-    if unlooked:
+    if unsearched:
         waits.mark_checked(row)
     if events:
         with db.atomic():
@@ -262,29 +276,29 @@ def _among_its_own(step: StepCall, row: Wait, one: EventWait) -> WaitMatch | Non
     return None
 
 
-def _holds(step: StepCall, one: EventWait, event: Event) -> bool:
-    condition = compile_match_and_condition(one.match, one.if_, one.event)
+def _matches(step: StepCall, awaited: EventWait, event: Event) -> bool:
+    condition = compile_match_and_condition(awaited.match, awaited.if_, awaited.event)
     run = step.state.run
-    came = wait_matches.received(event)
-    if not wait_matches.meets(run, came, {"match": one.match}):
+    events = wait_matches.received(event)
+    if not wait_matches.meets(run, events, {"match": awaited.match}):
         return False
-    return condition is None or wait_matches.evaluate(condition, run, came)
+    return condition is None or wait_matches.evaluate(condition, run, events)
 
 
-def _fresh(one: ModelWait) -> Any:
-    rows = type(one.instance)._base_manager.using(one.instance._state.db)
-    return rows.filter(pk=one.instance.pk).filter(one.when).first()
+def _matching_instance(awaited: ModelWait) -> Any:
+    rows = type(awaited.instance)._base_manager.using(awaited.instance._state.db)
+    return rows.filter(pk=awaited.instance.pk).filter(awaited.when).first()
 
 
 # Ending
 
 
 def as_output(event: Event) -> dict[str, Any]:
-    """Return an event as the step that waited for it records it."""
+    """Return an event as its wait records it."""
     return wait_matches.received(event).as_dict() | {"data": event.data, "ts": event.ts}
 
 
-def _complete(step: StepCall, operation: Waiting, found: WaitMatch) -> Any:
+def _complete(step: StepCall, operation: WaitOperation, found: WaitMatch) -> Any:
     several = isinstance(operation, ops.WaitForAny)
     value = [found.branch, found.value] if several else found.value
     memo = step.memo_as(
@@ -296,16 +310,16 @@ def _complete(step: StepCall, operation: Waiting, found: WaitMatch) -> Any:
     )
     recorded = step.state.recorder.record_with(lambda: memo, drop_waits=True)
     step.state.go_on()
-    return answer(step, recorded)
+    return wait_result(step, recorded)
 
 
-def answer(step: StepCall, memo: StepRecord) -> Any:
-    """Return events as events, and what ``wait_for_any`` found as a pair."""
-    value = plain(memo)
+def wait_result(step: StepCall, memo: StepRecord) -> Any:
+    """Return the result of a wait: events as events, ``wait_for_any`` as a pair."""
+    value = result_of(memo)
     operation = step.operation
     if isinstance(operation, ops.WaitForAny):
         branch, inner = value or (None, None)
-        # Recorded waits of code that has changed since are told by their value.
+        # The code may have changed since: the branch may not exist any more.
         if isinstance(operation.waits.get(branch or ""), EventWait):
             inner = _event(inner)
         return (branch, inner)

@@ -1,4 +1,4 @@
-"""``wait_for_callback``: work that somebody else does, and answers for."""
+"""``wait_for_callback``: wait for the result of external work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.callbacks import Callback
 from durable_jobs.durations import format_duration
 from durable_jobs.engine.effects import CallBody, Plan, StepCall, result_of
-from durable_jobs.engine.retries import record_of, schedule, told
+from durable_jobs.engine.retries import log_failure, record_of, schedule_retry
 from durable_jobs.engine.steps.invoke import timeout_wait
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.failpoints import failpoint
@@ -25,7 +25,7 @@ SUBMITTED = {"submitted": True}
 
 
 def wait(step: StepCall, operation: ops.WaitForCallback) -> Plan:
-    """Register, submit, park: an answer that comes while submitting is not lost."""
+    """Register the wait, then submit: a result that arrives during submit is kept."""
     state = step.state
     state.begin(operation.id)
     if _submitted(step.memo) or _not_due(step.memo):
@@ -49,7 +49,7 @@ def wait(step: StepCall, operation: ops.WaitForCallback) -> Plan:
 
 
 def _submit(step: StepCall, operation: ops.WaitForCallback) -> Plan:
-    assert operation.submit is not None, "the caller has looked"
+    assert operation.submit is not None, "checked by the caller"
     memo = step.memo
     started = clock.now()
     step.capture_logs(started)
@@ -58,13 +58,13 @@ def _submit(step: StepCall, operation: ops.WaitForCallback) -> Plan:
         fn=operation.submit,
         name=operation.id,
         attempt=memo.attempt if memo is not None else 0,
-        # Not kept as the step's input: who has the token may answer.
+        # Not stored as the step's input: the token is a secret.
         args=(Callback(token, _url(token)),),
         lines=step.lines,
     )
     if outcome.error is None:
         return
-    suspend = schedule(step, outcome.error, started, keep_waits=True)
+    suspend = schedule_retry(step, outcome.error, started, keep_waits=True)
     if suspend is not None:
         raise suspend
     record = record_of(outcome.error)
@@ -76,7 +76,7 @@ def _submit(step: StepCall, operation: ops.WaitForCallback) -> Plan:
         ended_at=clock.now(),
     )
     step.state.recorder.record_with(lambda: failed, drop_waits=True)
-    told(step, record, outcome.error)
+    log_failure(step, record, outcome.error)
     result_of(failed)
 
 
@@ -97,17 +97,17 @@ def _waits(operation: ops.WaitForCallback) -> list[NewWait]:
     rows = [NewWait(kind=WaitKind.CALLBACK)]
     if operation.limit is not None:
         length = format_duration(operation.limit)
-        rows.append(_limit(operation.limit, f"No answer came within {length}."))
+        rows.append(_timeout(operation.limit, f"No result came within {length}."))
     if operation.beat is not None:
         length = format_duration(operation.beat)
-        beat = _limit(operation.beat, f"No heartbeat came for {length}.")
+        heartbeat = _timeout(operation.beat, f"No heartbeat came for {length}.")
         rows.append(
             NewWait(
-                kind=beat.kind,
-                due_at=beat.due_at,
+                kind=heartbeat.kind,
+                due_at=heartbeat.due_at,
                 name="heartbeat",
                 condition={
-                    **(beat.condition or {}),
+                    **(heartbeat.condition or {}),
                     "seconds": operation.beat.total_seconds(),
                 },
             )
@@ -115,5 +115,5 @@ def _waits(operation: ops.WaitForCallback) -> list[NewWait]:
     return rows
 
 
-def _limit(length: Any, message: str) -> NewWait:
+def _timeout(length: Any, message: str) -> NewWait:
     return timeout_wait(length, "CallbackTimeout", message)

@@ -1,4 +1,4 @@
-"""``wait_for_condition``: a question asked again and again, in one row."""
+"""``wait_for_condition``: poll a condition, with the state in one row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.completion import Done
 from durable_jobs.durations import format_duration, parse_duration
 from durable_jobs.engine.effects import CallBody, Plan, StepCall
-from durable_jobs.engine.retries import next_attempt, record_of, told
+from durable_jobs.engine.retries import log_failure, next_attempt, record_of
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.exceptions import LimitExceeded, PayloadError
 from durable_jobs.failpoints import failpoint
@@ -25,32 +25,32 @@ from durable_jobs.store.waits import NewWait
 
 
 def wait(step: StepCall, operation: ops.WaitForCondition) -> Plan:
-    """Ask once if it is time; end, or park until the next time."""
+    """Poll once if it is due; complete, or suspend until the next poll."""
     state = step.state
     state.begin(operation.id)
     memo = step.memo
     if memo is not None and memo.due_at is not None and memo.due_at > clock.now():
         raise Suspend
-    asked = _Asked.of(operation, memo)
+    poll = _PollState.of(operation, memo)
     started = memo.started_at if memo is not None else clock.now()
-    step.capture_logs(clock.now(), asked.errors)
+    step.capture_logs(clock.now(), poll.errors)
     failpoint("step.before", operation.id)
     outcome = yield CallBody(
         fn=operation.check,
         name=operation.id,
-        attempt=asked.errors,
-        args=(serialization.own_copy(asked.state),),
+        attempt=poll.errors,
+        args=(serialization.own_copy(poll.state),),
         lines=step.lines,
     )
     failpoint("step.body", operation.id)
     if outcome.error is not None:
-        return _failed(step, asked, outcome.error, started)
+        return _failed(step, poll, outcome.error, started)
     if isinstance(outcome.value, Done):
-        return _end(step, outcome.value.value, started)
-    asked.state, asked.errors = outcome.value, 0
-    asked.attempts += 1
-    if operation.max_attempts is not None and asked.attempts >= operation.max_attempts:
-        message = f"The condition was not met in {asked.attempts} attempts."
+        return _complete(step, outcome.value.value, started)
+    poll.state, poll.errors = outcome.value, 0
+    poll.attempts += 1
+    if operation.max_attempts is not None and poll.attempts >= operation.max_attempts:
+        message = f"The condition was not met in {poll.attempts} attempts."
         raise _fail(
             step,
             {
@@ -63,12 +63,12 @@ def wait(step: StepCall, operation: ops.WaitForCondition) -> Plan:
     if operation.backoff is None:
         pause = parse_duration(operation.every)
     else:
-        pause = as_backoff(operation.backoff).delay(asked.attempts - 1, None)
-    raise _park(step, asked, clock.now() + pause, started)
+        pause = as_backoff(operation.backoff).delay(poll.attempts - 1, None)
+    raise _suspend(step, poll, clock.now() + pause, started)
 
 
-class _Asked:
-    """How often was asked, what the next asking is given, and when it must be over."""
+class _PollState:
+    """How often the condition was polled, the next poll's state, and the deadline."""
 
     def __init__(
         self, attempts: int, errors: int, state: Any, deadline: datetime | None
@@ -77,23 +77,23 @@ class _Asked:
         self.state, self.deadline = state, deadline
 
     @classmethod
-    def of(cls, operation: ops.WaitForCondition, memo: StepRecord | None) -> _Asked:
-        """Return it as recorded, or as it is at the beginning."""
+    def of(cls, operation: ops.WaitForCondition, memo: StepRecord | None) -> _PollState:
+        """Return the recorded state, or the initial state."""
         if memo is None or memo.detail is None:
             limit: timedelta | None = operation.limit
             deadline = None if limit is None else clock.now() + limit
             return cls(0, 0, operation.initial, deadline)
-        kept = memo.detail
-        deadline = kept.get("deadline")
+        stored = memo.detail
+        deadline = stored.get("deadline")
         return cls(
-            kept["attempts"],
-            kept["errors"],
-            serialization.from_tree(kept["state"]),
+            stored["attempts"],
+            stored["errors"],
+            serialization.from_tree(stored["state"]),
             None if deadline is None else datetime.fromisoformat(deadline),
         )
 
     def detail(self, name: str) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the state as JSON."""
         return {
             "attempts": self.attempts,
             "errors": self.errors,
@@ -102,24 +102,24 @@ class _Asked:
         }
 
 
-def _park(
+def _suspend(
     step: StepCall,
-    asked: _Asked,
+    poll: _PollState,
     due: datetime,
     started: datetime | None,
     along: Callable[[], None] | None = None,
 ) -> BaseException:
     try:
-        detail = asked.detail(step.name)
-        step.state.history.encode(asked.state, step.name)
+        detail = poll.detail(step.name)
+        step.state.history.encode(poll.state, step.name)
     except (PayloadError, LimitExceeded) as refused:
         return _fail(step, record_of(refused), started)
     waits = [NewWait(kind=WaitKind.POLL, due_at=due)]
-    if asked.deadline is not None:
-        waits.append(_timeout(step, asked.deadline))
+    if poll.deadline is not None:
+        waits.append(_timeout(step, poll.deadline))
     memo = step.memo_as(
         StepStatus.WAITING,
-        attempt=asked.attempts,
+        attempt=poll.attempts,
         detail=detail,
         logs=step.take_logs(),
         due_at=due,
@@ -145,27 +145,27 @@ def _timeout(step: StepCall, deadline: datetime) -> NewWait:
 
 
 def _failed(
-    step: StepCall, asked: _Asked, error: BaseException, started: datetime | None
+    step: StepCall, poll: _PollState, error: BaseException, started: datetime | None
 ) -> Any:
     function = step.state.function
-    due = next_attempt(error, asked.errors, function.retries, function.backoff)
+    due = next_attempt(error, poll.errors, function.retries, function.backoff)
     if due is None:
         raised = _fail(step, record_of(error), started)
-        told(step, record_of(error), error, number=asked.errors)
+        log_failure(step, record_of(error), error, number=poll.errors)
         raise raised
-    record, number, ended = record_of(error), asked.errors, clock.now()
+    record, number, ended = record_of(error), poll.errors, clock.now()
     logs = step.take_logs()
-    asked.errors += 1
+    poll.errors += 1
 
     def along() -> None:
         run_id = step.state.run.pk
         steps.record_attempt(run_id, step.key, number, record, started, ended, logs)
-        told(step, record, error, number=number, due_at=due)
+        log_failure(step, record, error, number=number, due_at=due)
 
-    raise _park(step, asked, due, started, along=along)
+    raise _suspend(step, poll, due, started, along=along)
 
 
-def _end(step: StepCall, value: Any, started: datetime | None) -> Any:
+def _complete(step: StepCall, value: Any, started: datetime | None) -> Any:
     text = step.state.history.encode(value, step.name)
     memo = step.memo_as(
         StepStatus.COMPLETED,
