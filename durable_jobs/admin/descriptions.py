@@ -70,7 +70,7 @@ def _change(trigger: ModelChange) -> str:
 
 def limits(function: Function) -> list[str]:
     """Return what limits the runs of a function."""
-    return list(_limits(function.controls))
+    return list(_limits(function.flow_control))
 
 
 def _limits(controls: FlowControl) -> Iterator[str]:
@@ -141,7 +141,7 @@ def source_of(value: Any) -> str:
 
 def settings(function: Function) -> list[Fact]:
     """Return everything else that a function declares, with labels."""
-    controls, ends = function.controls, function.timeouts
+    controls, ends = function.flow_control, function.timeouts
     facts: list[tuple[Any, Any]] = [
         (_("retries"), str(function.retries)),
         (_("backoff"), _backoff(function.backoff)),

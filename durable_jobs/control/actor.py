@@ -9,7 +9,7 @@ from django.core.exceptions import PermissionDenied
 
 from durable_jobs.control.scopes import scope_of
 from durable_jobs.definitions.function import Function
-from durable_jobs.definitions.names import pattern_meets
+from durable_jobs.definitions.names import pattern_overlaps
 from durable_jobs.definitions.triggers import Event
 from durable_jobs.project_code import allowed, is_active
 
@@ -56,7 +56,7 @@ class Actor:
             return True
         triggers = () if function is None else function.triggers
         names = [one.name for one in triggers if isinstance(one, Event)]
-        return any(pattern_meets(n, prefix) for n in names for prefix in self.events)
+        return any(pattern_overlaps(n, prefix) for n in names for prefix in self.events)
 
     def check_feeding(self, function: Function | None) -> None:
         """Raise ``PermissionDenied`` unless the key may give data to the runs."""

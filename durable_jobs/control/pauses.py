@@ -52,7 +52,7 @@ def _resume(kind: str, name: str, key: str = "") -> bool:
 
 
 def _key_of(function: Function, key: Any) -> str:
-    controls = function.controls
+    controls = function.flow_control
     keyed = [*controls.concurrency, controls.throttle, controls.singleton]
     if controls.ordering is None and not any(one and one.key for one in keyed):
         msg = (

@@ -1,3 +1,3 @@
-"""What users declare: frozen values, importable before the app registry is ready."""
+"""What projects declare: frozen values, importable before the app registry is ready."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a function asks of whoever starts it: an input, and what it is about."""
+"""Checks of ``input`` and ``admin_action``, which let the admin start a function."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from durable_jobs.exceptions import ConfigurationError
 
-#: The names in a run's data that tell which instance it is about.
+#: The names in a run's data that identify its model instance.
 INSTANCE = ("model", "pk")
 
 
-def offered_for(admin_action: Any) -> str:
-    """Return the label of the model in whose admin a function is offered, or ""."""
+def admin_model_label(admin_action: Any) -> str:
+    """Return the label of the model in whose admin a function can be started, or ""."""
     if admin_action is None:
         return ""
     meta = getattr(admin_action, "_meta", None)
@@ -28,7 +28,10 @@ def offered_for(admin_action: Any) -> str:
 
 
 def check_schema(schema: Any, what: str) -> Any:
-    """Return a pydantic model, or None; raise for anything else."""
+    """Return a pydantic model or None.
+
+    Raise ``ConfigurationError`` for other values.
+    """
     if schema is None or (
         inspect.isclass(schema) and hasattr(schema, "model_validate")
     ):
@@ -37,20 +40,20 @@ def check_schema(schema: Any, what: str) -> Any:
     raise ConfigurationError(msg)
 
 
-def check_offer(admin_action: str, input: Any, *, gathers: bool) -> None:
-    """Raise for a function that cannot be offered as it is declared."""
+def check_admin_action(admin_action: str, input: Any, *, buffering: bool) -> None:
+    """Raise ``ConfigurationError`` if a function cannot be an admin action."""
     if not admin_action:
         return
-    if gathers:
+    if buffering:
         msg = (
-            "Expected no debounce or batch with admin_action: what a person starts is "
-            "not gathered."
+            "Expected no debounce or batch with admin_action: runs that a user starts "
+            "are not buffered."
         )
         raise ConfigurationError(msg)
-    taken = [name for name in INSTANCE if name in getattr(input, "model_fields", ())]
-    if taken:
+    reserved = [name for name in INSTANCE if name in getattr(input, "model_fields", ())]
+    if reserved:
         msg = (
-            f"Expected an input without a field {taken[0]!r}: with admin_action the "
-            f"run's data says by it which instance the run is about."
+            f"Expected an input without a field {reserved[0]!r}: with admin_action, "
+            f"this name in the run's data identifies the model instance."
         )
         raise ConfigurationError(msg)

@@ -1,4 +1,4 @@
-"""``approve``: what a function asks of people."""
+"""The operation of ``ctx.step.approve``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from durable_jobs.serialization.path_error import Refusal
 
 @dataclass(frozen=True, kw_only=True)
 class Approve(Timed):
-    """Wait until somebody with a permission approves or rejects."""
+    """Wait until a user with the permission approves or rejects."""
 
     kind: ClassVar[str] = "approve"
     title: str
@@ -33,14 +33,14 @@ class Approve(Timed):
 
     @property
     def question(self) -> dict[str, Any]:
-        """Return what is asked, as JSON: the form by the name of its class."""
+        """The question as JSON, with the form as the name of its class."""
         cls: Any = self.form
         form = None if cls is None else class_name(cls)
         return {"title": self.title, "permission": self.permission, "form": form}
 
 
 def check_permission(value: object, where: str) -> None:
-    """Raise unless ``value`` looks like ``"app.codename"``."""
+    """Raise ``ConfigurationError`` unless ``value`` has the form ``"app.codename"``."""
     name = check_name(value, f"the permission of {where}")
     app, _, codename = name.partition(".")
     if not app or not codename or " " in name:
@@ -52,7 +52,10 @@ def check_permission(value: object, where: str) -> None:
 
 
 def check_form(value: object, where: str) -> None:
-    """Raise unless ``value`` is a class of forms that pages can find and store."""
+    """Raise ``ConfigurationError`` unless ``value`` is a form class that can be used.
+
+    The class must be importable by name, and must have no file fields.
+    """
     if not (isinstance(value, type) and issubclass(value, BaseForm)):
         msg = f"{where}: expected a class of django.forms, got {value!r:.80}."
         raise ConfigurationError(msg)
@@ -60,13 +63,13 @@ def check_form(value: object, where: str) -> None:
     try:
         class_name(cls)
     except Refusal as refusal:
-        msg = f"{where}: the form is no use to a page: {refusal.reason}."
+        msg = f"{where}: the form class cannot be stored: {refusal.reason}."
         raise ConfigurationError(msg) from None
     fields: dict[str, Any] = getattr(cls, "base_fields", {})
-    files = [name for name, one in fields.items() if isinstance(one, FileField)]
+    files = [name for name, each in fields.items() if isinstance(each, FileField)]
     if files:
         msg = (
-            f"{where}: a run cannot store the files that the form asks for "
-            f"({', '.join(files)}). Let it ask for a saved instance that has the file."
+            f"{where}: a run cannot store uploaded files, but the form has file fields "
+            f"({', '.join(files)}). Use a field for a saved instance with the file."
         )
         raise ConfigurationError(msg)

@@ -24,7 +24,7 @@ M = TypeVar("M", bound="Model")
 
 
 class AsyncSteps(Protocol):
-    """The types of ``Steps`` where each call is awaited; see there for the meanings."""
+    """The methods of ``Steps``, each with an awaitable result."""
 
     def run(
         self,

@@ -1,4 +1,4 @@
-"""Answers to ``wait_for_callback``, from whatever was asked to do the work."""
+"""Answers to ``ctx.step.wait_for_callback``: ``durable.callbacks``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from durable_jobs.definitions.runtime import runtime
 
 @dataclass(frozen=True)
 class Callback:
-    """What ``submit`` hands to the outside: a signed token, and its URL if one is set.
+    """A signed token for an outside system, with its URL if a base URL is set.
 
-    The token is the same each time the step is tried, so a submission that was repeated
-    can be answered by either.
+    The token is the same in every attempt of the step. So if a submission is repeated,
+    the outside system can answer either one.
     """
 
     token: str
@@ -21,16 +21,16 @@ class Callback:
 
 
 def succeed(token: str, data: Any = None) -> None:
-    """Answer a callback with data, or raise ``CallbackClosed`` if it is closed."""
+    """Answer a callback with data. Raise ``CallbackClosed`` if it is closed."""
     runtime().answer_callback(token, data=data, error=None)
 
 
 def fail(token: str, message: str = "", *, error_type: str = "CallbackFailed") -> None:
-    """Answer a callback with a failure; raise ``CallbackClosed`` when nobody waits."""
+    """Answer a callback with a failure. Raise ``CallbackClosed`` if it is closed."""
     error = {"type": error_type, "message": message}
     runtime().answer_callback(token, data=None, error=error)
 
 
 def heartbeat(token: str) -> None:
-    """Say that the work goes on; raise ``CallbackClosed`` when nobody waits for it."""
+    """Report that the work continues. Raise ``CallbackClosed`` if it is closed."""
     runtime().callback_heartbeat(token)

@@ -1,4 +1,4 @@
-"""System checks: what is wrong with the installation, before anything runs."""
+"""System checks of the settings and the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.signature_schemes import Scheme
 from durable_jobs.exceptions import ConfigurationError
 
-#: Characters that a secret in the settings should have at least.
+#: The least number of characters of a secret in the settings.
 SHORTEST_KEY = 24
 
 
@@ -31,7 +31,7 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
         found.append(
             Error(
                 "durable_jobs needs USE_TZ = True.",
-                hint="Times are compared across machines; naive ones cannot be.",
+                hint="Times of several hosts are compared. Naive times cannot be.",
                 id="durable_jobs.E002",
             )
         )
@@ -40,7 +40,7 @@ def check_installation(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _visibility_rule() -> list[CheckMessage]:
-    """Find out whether the function that ``VISIBLE_RUNS`` names is there."""
+    """Check that ``VISIBLE_RUNS`` names a function that can be imported."""
     path = conf.settings.VISIBLE_RUNS
     if path is None:
         return []
@@ -54,18 +54,18 @@ def _visibility_rule() -> list[CheckMessage]:
         Error(
             f"The setting DURABLE_JOBS['VISIBLE_RUNS'] is {path!r}: expected the "
             f"dotted path of a function ({problem}).",
-            hint="While the rule fails, every page and request about runs is a 403.",
+            hint="Until this is fixed, every page and request about runs returns 403.",
             id="durable_jobs.E006",
         )
     ]
 
 
 def _webhook_secrets() -> list[CheckMessage]:
-    """Find the webhooks whose secret is not in the settings."""
+    """Find webhooks whose secret is missing in the settings."""
     found: list[CheckMessage] = []
-    for path in registry.paths():
+    for path in registry.webhook_paths():
         verify = registry.webhooks(path)[0][1].verify
-        if not isinstance(verify, Scheme) or not verify.secrets.named:
+        if not isinstance(verify, Scheme) or not verify.secrets.from_setting:
             continue
         try:
             verify.secrets.read()
@@ -73,7 +73,7 @@ def _webhook_secrets() -> list[CheckMessage]:
             found.append(
                 Error(
                     f"Webhook({path!r}): {error.message}",
-                    hint="Without a secret, every delivery is refused.",
+                    hint="Without a secret, every delivery is rejected.",
                     id="durable_jobs.E003",
                 )
             )
@@ -81,14 +81,14 @@ def _webhook_secrets() -> list[CheckMessage]:
 
 
 def _event_keys() -> list[CheckMessage]:
-    """Find secrets that could be guessed."""
+    """Find secrets that are too short."""
     short = sum(len(key) < SHORTEST_KEY for key in conf.settings.EVENT_KEYS)
     if not short:
         return []
     return [
         Warning(
-            f"{short} of the EVENT_KEYS have less than {SHORTEST_KEY} characters.",
-            hint="Make one with: python -c 'import secrets; "
+            f"{short} of the EVENT_KEYS have fewer than {SHORTEST_KEY} characters.",
+            hint="Create one with: python -c 'import secrets; "
             "print(secrets.token_urlsafe(32))'",
             id="durable_jobs.W002",
         )
@@ -107,8 +107,8 @@ def _sqlite_options() -> list[CheckMessage]:
             f"The SQLite database {alias!r} does not use immediate transactions.",
             hint=(
                 'Set its OPTIONS to {"timeout": 20, "transaction_mode": "IMMEDIATE", '
-                '"init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL"}: '
-                "without, concurrent work fails with 'database is locked'."
+                '"init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL"}. '
+                "Without it, concurrent work fails with 'database is locked'."
             ),
             id="durable_jobs.W001",
         )
@@ -122,8 +122,8 @@ def _live_pages() -> list[CheckMessage]:
         return []
     return [
         Info(
-            "The pages of runs in the admin do not follow what happens.",
-            hint='Add "django_htmx", which is installed, to INSTALLED_APPS.',
+            "The run pages in the admin do not update live.",
+            hint='Add "django_htmx" to INSTALLED_APPS. The package is installed.',
             id="durable_jobs.I001",
         )
     ]

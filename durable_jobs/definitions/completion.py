@@ -1,4 +1,4 @@
-"""When a parallel step succeeds, and the result of a condition that is met."""
+"""When a parallel step succeeds, and when a polled condition is done."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class All:
 
 @dataclass(frozen=True)
 class First:
-    """The first branch that succeeds decides; the others are cancelled."""
+    """The first branch that succeeds is enough. The other branches are cancelled."""
 
 
 @dataclass(frozen=True)
 class AtLeast:
-    """``n`` branches must succeed; the others are then cancelled."""
+    """``n`` branches must succeed. Then the other branches are cancelled."""
 
     n: int
 
@@ -53,7 +53,7 @@ class Tolerate:
             raise ConfigurationError(msg)
 
     def allowed(self, total: int) -> float:
-        """Return how many of ``total`` branches may fail: the stricter of the two."""
+        """Return how many of ``total`` branches may fail, by the stricter limit."""
         bounds = []
         if self.failures is not None:
             bounds.append(float(self.failures))
@@ -71,6 +71,6 @@ Completion = All | First | AtLeast | Tolerate
 
 @dataclass(frozen=True)
 class Done:
-    """What a condition's check returns when it is met."""
+    """The return value of a ``wait_for_condition`` check that is done."""
 
     value: Any = None

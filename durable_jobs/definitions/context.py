@@ -11,7 +11,7 @@ from durable_jobs.definitions.steps import Steps
 
 
 class ContextBase(Protocol):
-    """What every context has, whatever its function's colour."""
+    """What the contexts of ``def`` and ``async def`` functions share."""
 
     @property
     def event(self) -> ReceivedEvent:
@@ -19,30 +19,33 @@ class ContextBase(Protocol):
 
     @property
     def events(self) -> list[ReceivedEvent]:
-        """All the events that started the run: one, unless the function batches."""
+        """All events that started the run. Several only with a batch or debounce."""
 
     @property
     def run_id(self) -> str:
-        """The run's id: stable over attempts, so fit for idempotency keys."""
+        """The id of the run, the same in every attempt: use it in idempotency keys."""
 
     @property
     def attempt(self) -> int:
-        """How often the function body failed before, from 0."""
+        """How many times the function body has failed, from 0."""
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger that is silent while the run replays what it did before."""
+        """A logger that is silent while the run replays recorded steps."""
 
     @property
     def run(self) -> Any:
-        """The ``Run``, as it was when this attempt began."""
+        """The ``Run``, as it was when this attempt started."""
 
     @property
     def instance(self) -> Any:
-        """The model instance whose change started the run, fresh; None when gone."""
+        """The model instance whose change started the run, read again, or None."""
 
     def patched(self, id: str) -> bool:
-        """Tell runs that got here with this code (True) from older ones (False)."""
+        """Return whether the run reached this point with the current code.
+
+        False for a run that passed this point before the call was added.
+        """
 
 
 class Context(ContextBase, Protocol):

@@ -1,11 +1,12 @@
 """Cron expressions in a time zone.
 
-``cronsim`` knows the fields; what happens when the clocks change is decided here:
+``cronsim`` parses the fields. This module decides what happens at a change to or from
+daylight saving time:
 
-* An expression for every hour (``*/15 * * * *``) is an interval. It goes by elapsed
-  time: the hour that comes twice fires twice, the hour that is missing not at all.
-* Any other names local times. One that is skipped fires at the end of the gap, once
-  however many are skipped; one that comes twice fires the first time.
+* An expression that matches every hour (``*/15 * * * *``) is an interval in elapsed
+  time. It fires in both repeated hours, and not in the missing hour.
+* Any other expression names local times. A missing time fires once at the end of the
+  gap. A repeated time fires the first time only.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _NAMES = {
     "@hourly": "0 * * * *",
 }
 _LONGEST = 200
-#: From here the first match is looked for when an expression is declared.
+#: Where the search for a first match starts when an expression is declared.
 _SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 
@@ -40,41 +41,41 @@ _SECOND = timedelta(seconds=1)
 class CronExpression:
     """Five fields or a name such as ``@hourly``, in a zone such as ``Europe/Paris``.
 
-    Where day of month and day of week are both given, either is enough. Anything that
-    is no such expression, never comes true, or is in no known zone is a
-    ``ConfigurationError``.
+    If day of month and day of week are both restricted, a match of either is enough.
+    Raise ``ConfigurationError`` if the expression is invalid, has no matching time, or
+    the zone is unknown.
     """
 
     text: str
     tz: str = "UTC"
     zone: ZoneInfo = field(init=False, repr=False, compare=False)
     fields: str = field(init=False, repr=False, compare=False)
-    #: Whether it is for every hour, and so goes by elapsed time.
+    #: Whether every hour matches, so that elapsed time counts.
     is_interval: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         fields = _fields(self.text)
-        # A ZoneInfo is known by its key, which is what a row can hold.
+        # A row stores the key of a ZoneInfo.
         object.__setattr__(self, "tz", getattr(self.tz, "key", self.tz))
         try:
             every_hour = len(CronSim(fields, _SOME_DAY).hours) == 24
             if every_hour:
-                # An hour of "*" is how cronsim is told to go by elapsed time.
+                # With an hour of "*", cronsim counts elapsed time.
                 fields = " ".join(
                     "*" if place == 1 else part
                     for place, part in enumerate(fields.split())
                 )
             next(CronSim(fields, _SOME_DAY))
         except CronSimError as error:
-            raise _refused(self.text, str(error).lower()) from None
+            raise _invalid(self.text, str(error).lower()) from None
         except StopIteration:
-            raise _refused(self.text, "it never comes true") from None
+            raise _invalid(self.text, "it has no matching time") from None
         object.__setattr__(self, "zone", _zone(self.tz))
         object.__setattr__(self, "fields", fields)
         object.__setattr__(self, "is_interval", every_hour)
 
     def next_after(self, moment: datetime) -> datetime:
-        """Give the first time in UTC that is later than an aware moment."""
+        """Return the first matching time in UTC after an aware moment."""
         if moment.tzinfo is None:
             raise ConfigurationError(
                 f"The moment {moment} has no zone: expected an aware datetime."
@@ -87,9 +88,9 @@ class CronExpression:
         raise ConfigurationError(f"The cron {self.text!r} has no time after {moment}.")
 
     def latest(self, first: datetime, moment: datetime) -> datetime:
-        """Give the last of its times up to a moment; ``first`` is one of them.
+        """Return the last matching time up to a moment. ``first`` is a matching time.
 
-        By halving, so that a year of minutes takes no longer than a day of hours.
+        A binary search, so that a year of minutes takes no longer than a day of hours.
         """
         found, upcoming = first, self.next_after(first)
         too_late = moment
@@ -102,7 +103,7 @@ class CronExpression:
         return found
 
     def describe(self) -> str:
-        """Say in English when it fires, or give the text where that is hard to say."""
+        """Return a description in English, or the expression if there is none."""
         try:
             words = CronSim(self.fields, _SOME_DAY).explain()
         except (CronSimError, ValueError, LookupError, AssertionError):
@@ -110,10 +111,10 @@ class CronExpression:
         return f"{words} ({self.tz})"
 
     def _elapsed(self, local: datetime) -> Iterator[datetime]:
-        """Give every instant at which the clocks show one of the times.
+        """Yield every instant at which the local time matches.
 
-        By one offset after the other: cronsim takes a change by half an hour, as Lord
-        Howe Island has it, for one by an hour.
+        Go through one UTC offset after the other, since cronsim assumes that a change
+        is one hour. Lord Howe Island changes by half an hour.
         """
         moment, offset = local.astimezone(UTC), _offset(local)
         while True:
@@ -128,12 +129,12 @@ class CronExpression:
                 return
             change = self._change(moment + _SECOND, found)
             offset = _offset(change.astimezone(self.zone))
-            moment = change - _SECOND  # a time at the change itself is one of them
+            moment = change - _SECOND  # the time of the change may match too
 
     def _change(self, before: datetime, after: datetime) -> datetime:
-        """Give the instant, to the second, at which an offset ends that holds before.
+        """Return the instant, to the second, at which the offset of ``before`` ends.
 
-        ``after`` is an instant with another one.
+        ``after`` is an instant with another offset.
         """
         offset = _offset(before.astimezone(self.zone))
         before = before.replace(microsecond=0)
@@ -150,13 +151,14 @@ class CronExpression:
             yield self._instant(match)
 
     def _instant(self, wall: datetime) -> datetime:
-        """Give when the clocks first show this time, or the end of the gap it is in."""
+        """Return when this local time first occurs, or the end of its gap."""
         local = wall.replace(tzinfo=self.zone)
         first = local.astimezone(UTC)
         if first.astimezone(self.zone).replace(tzinfo=None) == wall:
             return first
-        # In a gap, fold 1 is the same wall time by the later offset, so an instant
-        # before the change; ``first`` is after it. The change lies between them.
+        # In a gap, fold 1 gives an instant before the change, and ``first`` is after
+        # it.
+        # The change lies between them.
         before, after = local.replace(fold=1).astimezone(UTC), first
         offset = after.astimezone(self.zone).utcoffset()
         while after - before > _SECOND:
@@ -177,24 +179,26 @@ def _offset(local: datetime) -> timedelta:
 
 @functools.lru_cache(maxsize=4096)
 def expression(text: str, tz: str) -> CronExpression:
-    """Return the expression of a stored schedule, read once."""
+    """Return the parsed expression of a stored schedule, cached."""
     return CronExpression(text, tz)
 
 
 def _fields(text: object) -> str:
     if not isinstance(text, str) or not text.isascii() or len(text) > _LONGEST:
-        raise _refused(text, "it is no short text")
+        raise _invalid(
+            text, f"it is not an ASCII string of at most {_LONGEST} characters"
+        )
     parts = _NAMES.get(text.strip().lower(), text).split()
     if len(parts) != 5:
-        raise _refused(text, f"it has {len(parts)} fields")
-    # To cronsim a day field that begins with a star is one that was not given. Only a
-    # whole star is: "*/2" is a range like others.
-    parts[2] = _spelled_out(parts[2], "1-31")
-    parts[4] = _spelled_out(parts[4], "0-6")
+        raise _invalid(text, f"it has {len(parts)} fields")
+    # cronsim treats a day field that begins with a star as unrestricted. Only "*" is
+    # unrestricted: "*/2" is a range.
+    parts[2] = _explicit_range(parts[2], "1-31")
+    parts[4] = _explicit_range(parts[4], "0-6")
     return " ".join(parts)
 
 
-def _spelled_out(part: str, everything: str) -> str:
+def _explicit_range(part: str, everything: str) -> str:
     if part == "*/1":
         return "*"
     return re.sub(r"(?:(?<=,)|^)\*/", f"{everything}/", part)
@@ -209,7 +213,7 @@ def _zone(name: object) -> ZoneInfo:
         ) from None
 
 
-def _refused(text: object, reason: str) -> ConfigurationError:
+def _invalid(text: object, reason: str) -> ConfigurationError:
     return ConfigurationError(
         f"The cron is {text!r} ({reason}): expected five fields (minute, hour, day of "
         f"month, month, day of week) or one of {', '.join(_NAMES)}."

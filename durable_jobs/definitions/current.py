@@ -1,6 +1,6 @@
-"""Which run, if any, the code that is executing belongs to.
+"""The run that the current code belongs to.
 
-Context variables, so that each branch thread and each asyncio task has its own.
+These are context variables, so each branch thread and each asyncio task has its own.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from durable_jobs.definitions.operations import Operation
 
-#: Performs an operation for the run that is executing; None outside runs.
+#: Performs an operation of the executing run. None outside of a run.
 performer: ContextVar[Callable[[Operation], Any] | None] = ContextVar(
     "durable_performer", default=None
 )
-#: The run that is executing; None outside runs. A model of ours, which is above.
+#: The executing run. None outside of a run. Untyped, since ``models`` imports this.
 run: ContextVar[object | None] = ContextVar("durable_run", default=None)
-#: The name of the step whose body is executing; None outside bodies.
+#: The name of the step whose body is executing. None outside of a body.
 body: ContextVar[str | None] = ContextVar("durable_body", default=None)
 
 
 @contextmanager
-def executing(one: object) -> Iterator[None]:
-    """Make a run the one that is executing, inside the block."""
-    token = run.set(one)
+def executing(current_run: object) -> Iterator[None]:
+    """Set the executing run inside the block."""
+    token = run.set(current_run)
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """Approvals from code: ``durable.approvals``.
 
-For your project's own page, where people decide who are never in the admin.
+Use this for pages of your project on which users without admin access decide.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ Decision = Literal["approve", "reject"]
 
 
 def pending(who: Any = None, *, limit: int = 100) -> list[Approval]:
-    """Return the approvals that wait, the oldest first; of a user, those to decide."""
+    """Return the open approvals, oldest first.
+
+    With ``who``, return only those that this user may decide.
+    """
     return runtime().pending_approvals(who, limit)
 
 
 def get(run: Run, step: str) -> Approval | None:
-    """Return what a step of a run asks, by the step's id or key; None if it does not.
+    """Return the approval of a step, by the step's id or key, or None.
 
-    An approval that was decided is returned too: its ``is_open`` is False.
+    A decided approval is returned too, with ``is_open`` False.
     """
     return runtime().find_approval(run, step)
 
@@ -39,12 +42,12 @@ def decide(
     note: str = "",
     check: bool = True,
 ) -> bool:
-    """Decide an approval; return whether this call did it.
+    """Decide an approval. Return whether this call did, or another one before it.
 
-    ``data`` is for the form, ``note`` is the reason, which a rejection needs. ``by`` is
-    the user who decides. With ``check=False`` the permission is not checked, and ``by``
-    may be None. Raise ``PermissionDenied``, and Django's ``ValidationError`` if the
-    data or the note is not valid.
+    ``data`` fills the form. ``note`` is the reason, which a rejection requires. ``by``
+    is the user who decides. With ``check=False``, the permission is not checked and
+    ``by`` may be None. Raise ``PermissionDenied`` without the permission, and Django's
+    ``ValidationError`` if the data or the note is invalid.
     """
     return runtime().decide_approval(
         approval, decision, data, by=by, note=note, check=check
@@ -59,12 +62,12 @@ def approve(
     note: str = "",
     check: bool = True,
 ) -> bool:
-    """Approve; return whether this call did it. See ``decide``."""
+    """Approve. Return whether this call decided. See ``decide``."""
     return decide(approval, "approve", data, by=by, note=note, check=check)
 
 
 def reject(
     approval: Approval, note: str = "", *, by: Any = None, check: bool = True
 ) -> bool:
-    """Reject with a reason; return whether this call did it. See ``decide``."""
+    """Reject with a reason. Return whether this call decided. See ``decide``."""
     return decide(approval, "reject", by=by, note=note, check=check)

@@ -1,4 +1,4 @@
-"""Events: the ones to be sent, and the ones that a function or an expression sees."""
+"""Events to send, and events as functions and expressions receive them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ WEBHOOK_FAILED = "durable/webhook.failed"
 
 @dataclass(frozen=True)
 class NewEvent:
-    """An event to be sent.
+    """An event to send.
 
-    ``ts`` is an aware datetime; one in the future delays all that the event does.
-    ``id`` makes sending it again harmless for 24 hours.
+    ``ts`` is an aware datetime. If ``ts`` is in the future, the event takes effect
+    then. An event with the same ``id`` is ignored for 24 hours.
     """
 
     name: str
@@ -36,7 +36,7 @@ class NewEvent:
     v: str | None = None
 
     def checked(self, *, own: bool = False) -> NewEvent:
-        """Return the event itself; raise when it cannot be sent."""
+        """Return the event itself. Raise if the event is invalid."""
         check_event_name(self.name, own=own)
         if self.id is not None:
             check_name(self.id, "an event id")
@@ -48,7 +48,7 @@ class NewEvent:
 
 
 def check_mapping(data: object, what: str) -> None:
-    """Raise unless ``data`` is a mapping, a pydantic model or None."""
+    """Raise ``PayloadError`` unless ``data`` is a mapping, a pydantic model or None."""
     if data is None or isinstance(data, Mapping) or hasattr(data, "model_dump"):
         return
     msg = f"Expected {what} to be a dict, got {type(data).__name__}."
@@ -56,7 +56,7 @@ def check_mapping(data: object, what: str) -> None:
 
 
 def check_moment(moment: datetime | None, what: str) -> None:
-    """Raise unless ``moment`` is None or an aware datetime."""
+    """Raise ``ConfigurationError`` unless ``moment`` is None or an aware datetime."""
     if moment is None:
         return
     if not isinstance(moment, datetime):
@@ -69,7 +69,7 @@ def check_moment(moment: datetime | None, what: str) -> None:
 
 @dataclass(frozen=True)
 class ReceivedEvent:
-    """An event as functions and callable expressions see it."""
+    """An event as functions and callable expressions receive it."""
 
     id: str
     name: str
@@ -78,12 +78,12 @@ class ReceivedEvent:
     user: Any = None
     v: str | None = None
 
-    def own(self) -> ReceivedEvent:
-        """Return the event with data of its own, for code that may change them."""
+    def with_own_data(self) -> ReceivedEvent:
+        """Return the event with a copy of its data, for code that may change it."""
         return replace(self, data=own_copy(self.data))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the event as JSON expressions see it."""
+        """Return the event as string expressions see it."""
         return {
             "id": self.id,
             "name": self.name,

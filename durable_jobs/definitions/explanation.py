@@ -1,4 +1,4 @@
-"""Why a run waits, as a value."""
+"""The result of ``run.explain()``."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What a run waits for; ``str()`` of it is a sentence or two.
+    """What a run is waiting for. ``str()`` returns one or two sentences.
 
     ``state`` is ``"blocked"`` (by a limit), ``"throttled"``, ``"paused"``,
-    ``"delayed"``, ``"arriving"`` (nobody has looked at it yet), ``"unknown-function"``
-    (no worker has it), ``"later-release"`` (no worker has the release of this package
-    that the run needs), ``"ready"`` (for the next worker), or the run's status when it
-    is not queued.
+    ``"delayed"``, ``"arriving"`` (not yet screened), ``"unknown-function"`` (no worker
+    has the function), ``"later-release"`` (no worker has the release of this package
+    that the run needs), or ``"ready"`` (for the next worker). If the run is not queued,
+    ``state`` is its status.
 
-    ``control``, ``key`` and ``limit`` are those of the limit; ``holders`` are the ids
-    of runs that have its slots, at most 20. ``ahead`` counts the runs before this one
-    in its line, up to 1,000. ``estimate`` is when it may start, from how long the last
-    runs took; None when nothing tells.
+    ``control``, ``key`` and ``limit`` describe the limit. ``holders`` are the ids of at
+    most 20 runs that hold its slots. ``ahead`` counts the runs before this one in its
+    backlog, up to 1,000. ``estimate`` is when the run may start, estimated from the
+    duration of recent runs, or None.
     """
 
     state: str

@@ -1,7 +1,7 @@
-"""Flow control as it is declared: what limits the runs of a function, and by which key.
+"""Declarations of flow control: the limits of a function and their keys.
 
-A key is an expression over ``event``: runs whose keys are equal share a limit. A key
-that is null is a key like any other. Each declaration is checked when it is made.
+A key is an expression over ``event``. Runs with equal keys share a limit, and null is a
+key like any other. Each declaration is checked when it is created.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from durable_jobs.types import Duration
 
 Key = str | Callable[..., Any]
-#: A number, or a callable that the key's value is given to: read again every ten
-#: seconds, so that limits may come from the host's own rows.
+#: A number, or a callable that takes the key's value. The callable is evaluated again
+#: every ten seconds, so a limit can come from your project's database.
 DeclaredLimit = int | Callable[[Any], int]
 
 LONGEST = timedelta(days=366)
@@ -29,19 +29,18 @@ MAX_CONCURRENCY = 2
 MAX_BATCH = 1000
 
 PRIORITY_OR_ORDERING = (
-    "Expected priority or ordering, not both: an order that is strict has no "
-    "exceptions."
+    "Expected priority or ordering, not both: a strict order allows no exceptions."
 )
 
 
 class _Keyed:
-    """A control whose runs are told apart by a key."""
+    """A limit with an optional key."""
 
     key: Key | None
 
     @functools.cached_property
     def expression(self) -> Expression | None:
-        """What ``key`` compiles to: when a function is declared with it."""
+        """The compiled ``key``."""
         if self.key is None:
             return None
         return compile_expression(self.key, where=f"{type(self).__name__} key")
@@ -49,12 +48,12 @@ class _Keyed:
 
 @dataclass(frozen=True)
 class Concurrency(_Keyed):
-    """At most ``limit`` at the same time, for each key.
+    """At most ``limit`` runs or steps at the same time, for each key.
 
-    ``of="steps"`` counts what is executing: a run that sleeps or waits holds nothing.
+    ``of="steps"`` counts executing steps: a run that sleeps or waits holds no slot.
     ``of="runs"`` counts runs from their first step to their end. With
-    ``scope="account"``, the functions that give the same key share what runs there;
-    each compares it with its own limit.
+    ``scope="account"``, functions with the same key share the slots. Each function
+    compares the number of used slots with its own limit.
     """
 
     limit: DeclaredLimit
@@ -67,16 +66,16 @@ class Concurrency(_Keyed):
         _check_choice(self.scope, ("function", "account"), "Concurrency scope")
         _check_choice(self.of, ("steps", "runs"), "Concurrency of")
         if self.scope == "account" and self.key is None:
-            msg = "Expected a key in Concurrency with scope 'account': what is shared."
+            msg = "Expected a key in Concurrency with scope 'account'."
             raise ConfigurationError(msg)
 
 
 @dataclass(frozen=True)
 class Throttle(_Keyed):
-    """Let runs start at the rate of ``limit`` in ``per``; those above it wait.
+    """Start runs at a rate of ``limit`` per ``per``. Runs above the rate wait.
 
-    ``burst`` of them may start at once, then one each ``per / limit`` (GCRA, the
-    generic cell rate algorithm of ITU-T I.371).
+    ``burst`` runs may start at once, then one run every ``per / limit``. The algorithm
+    is GCRA, the generic cell rate algorithm of ITU-T I.371.
     """
 
     limit: DeclaredLimit
@@ -95,15 +94,15 @@ class Throttle(_Keyed):
         return parse_duration(self.per)
 
     def interval(self, limit: int) -> timedelta:
-        """Return the time between two starts, never too short by rounding."""
+        """Return the time between two starts, rounded up."""
         return timedelta(microseconds=-(-self.period // (timedelta.resolution * limit)))
 
 
 @dataclass(frozen=True)
 class RateLimit(_Keyed):
-    """Let ``limit`` runs start in any window of ``per``; those above it are skipped.
+    """Accept ``limit`` runs in any window of ``per``. Runs above the limit are skipped.
 
-    A skipped run is recorded with the reason, and when it would have been let in.
+    A skipped run is recorded with the reason and the time of the next free place.
     """
 
     limit: DeclaredLimit
@@ -122,11 +121,11 @@ class RateLimit(_Keyed):
 
 @dataclass(frozen=True)
 class Debounce(_Keyed):
-    """Start one run after no event has come for ``period``.
+    """Start one run when no event has arrived for ``period``.
 
-    It has the latest event (by ``ts``), or with ``collect`` all of them in
-    ``ctx.events``, up to the setting ``MAX_EVENTS``. ``timeout`` is the longest that
-    the first of them waits.
+    The run gets the latest event (by ``ts``). With ``collect``, ``ctx.events`` holds
+    all buffered events, up to the setting ``MAX_EVENTS``. ``timeout`` limits how long
+    the first event waits.
     """
 
     period: Duration
@@ -145,16 +144,18 @@ class Debounce(_Keyed):
                 )
                 raise ConfigurationError(msg)
         if not isinstance(self.collect, bool):
-            msg = f"Expected Debounce collect to be True or False, got {self.collect!r}"
+            msg = (
+                f"Expected Debounce collect to be True or False, got {self.collect!r}."
+            )
             raise ConfigurationError(msg)
 
 
 @dataclass(frozen=True)
 class Batch(_Keyed):
-    """Start one run for up to ``max_size`` events, which it has in ``ctx.events``.
+    """Start one run for up to ``max_size`` events. ``ctx.events`` holds the batch.
 
     A batch that is not full starts ``timeout`` after its first event. An event for
-    which ``if_`` does not hold has a run of its own.
+    which ``if_`` is false starts its own run.
     """
 
     max_size: int
@@ -168,7 +169,7 @@ class Batch(_Keyed):
 
     @functools.cached_property
     def condition(self) -> Expression | None:
-        """What ``if_`` compiles to: when a function is declared with it."""
+        """The compiled ``if_``."""
         if self.if_ is None:
             return None
         return compile_expression(self.if_, where="Batch if_", condition=True)
@@ -176,10 +177,10 @@ class Batch(_Keyed):
 
 @dataclass(frozen=True)
 class BatchFailures:
-    """What a function with a batch returns for the events that it could not do.
+    """The return value of a batch function that failed for some of its events.
 
-    Those come again, in batches of their own, after the function's backoff and up to
-    its retries; then as a failed run.
+    These events are retried in new batches, by the function's backoff and retries. If
+    the retries are used up, the run fails.
     """
 
     ids: Iterable[str]
@@ -187,7 +188,7 @@ class BatchFailures:
     def __post_init__(self) -> None:
         several = isinstance(self.ids, Iterable) and not isinstance(self.ids, str)
         ids = tuple(self.ids) if several else (None,)
-        if not all(isinstance(one, str) for one in ids):
+        if not all(isinstance(each, str) for each in ids):
             msg = f"Expected BatchFailures([event ids]), got {self.ids!r:.80}."
             raise ConfigurationError(msg)
         object.__setattr__(self, "ids", ids)
@@ -197,8 +198,8 @@ class BatchFailures:
 class Singleton(_Keyed):
     """At most one live run for each key.
 
-    While there is one, the next is skipped (and recorded as that), cancels it, or waits
-    in a queue.
+    The next run is recorded as skipped (``"skip"``), cancels the live run
+    (``"cancel"``), or waits for its end (``"queue"``).
     """
 
     key: Key | None = None
@@ -210,7 +211,7 @@ class Singleton(_Keyed):
 
 @dataclass(frozen=True, kw_only=True)
 class FlowControl:
-    """All the flow control of one function."""
+    """The flow control of one function."""
 
     concurrency: tuple[Concurrency, ...] = ()
     throttle: Throttle | None = None
@@ -223,8 +224,8 @@ class FlowControl:
     idempotency: Expression | None = None
 
     def __post_init__(self) -> None:
-        for one, other, reason in self._contradictions():
-            if one and other:
+        for first, second, reason in self._contradictions():
+            if first and second:
                 raise ConfigurationError(reason)
 
     def _contradictions(self) -> Iterable[tuple[object, object, str]]:
@@ -233,8 +234,8 @@ class FlowControl:
         yield (
             self.singleton,
             self.ordering,
-            "Expected singleton or ordering, not both: ordering has one live run for "
-            "each key already.",
+            "Expected singleton or ordering, not both: ordering already has one live "
+            "run for each key.",
         )
         shared = {(one.scope, one.key, one.of) for one in self.concurrency}
         yield (
@@ -244,13 +245,13 @@ class FlowControl:
         )
 
     @property
-    def gathers(self) -> Debounce | Batch | None:
-        """What gathers events before a run is started for them."""
+    def buffering(self) -> Debounce | Batch | None:
+        """The debounce or batch that buffers events before a run starts."""
         return self.debounce or self.batch
 
     @property
     def expressions(self) -> list[Expression]:
-        """Everything that is evaluated over the event to give a key."""
+        """All expressions that are evaluated over the event."""
         rules = (
             *self.concurrency,
             self.throttle,
@@ -261,11 +262,11 @@ class FlowControl:
         )
         found = [rule.expression for rule in rules if rule is not None]
         found += [self.priority, self.ordering, self.idempotency]
-        return [one for one in found if one is not None]
+        return [each for each in found if each is not None]
 
     @functools.cached_property
-    def queues(self) -> bool:
-        """Tell whether its runs are admitted, or may be claimed as they come."""
+    def needs_admission(self) -> bool:
+        """Whether runs pass through admission before they can be claimed."""
         return bool(
             self.concurrency
             or self.throttle
@@ -274,14 +275,9 @@ class FlowControl:
             or self.ordering
         )
 
-    @functools.cached_property
-    def of_steps(self) -> bool:
-        """Tell whether its runs need a slot each time they go on."""
-        return any(one.of == "steps" for one in self.concurrency)
 
-
-def controls(**declared: Any) -> FlowControl:
-    """Return what a function was declared with; everything is compiled."""
+def compile_flow_control(**declared: Any) -> FlowControl:
+    """Return the flow control of a declaration, with all expressions compiled."""
     several = declared.pop("concurrency")
     found: dict[str, Any] = {"concurrency": _concurrency(several)}
     for name, kind in _KINDS.items():
@@ -352,7 +348,7 @@ def _check_period(value: Any, what: str) -> timedelta:
 
 def _check_choice(value: Any, known: tuple[str, ...], what: str) -> None:
     if value not in known:
-        choices = " or ".join(repr(one) for one in known)
+        choices = " or ".join(repr(choice) for choice in known)
         msg = f"Expected {what} to be {choices}, got {value!r:.80}."
         raise ConfigurationError(msg)
 
@@ -366,5 +362,5 @@ __all__ = [
     "RateLimit",
     "Singleton",
     "Throttle",
-    "controls",
+    "compile_flow_control",
 ]

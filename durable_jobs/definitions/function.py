@@ -1,4 +1,4 @@
-"""A durable function: a frozen declaration, checked when its module is imported."""
+"""Durable functions: frozen declarations, checked when their module is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, overload
 from asgiref.sync import iscoroutinefunction
 from django.apps import apps
 
-from durable_jobs.definitions.admin_action import check_offer, check_schema, offered_for
+from durable_jobs.definitions.admin_action import (
+    admin_model_label,
+    check_admin_action,
+    check_schema,
+)
 from durable_jobs.definitions.events import check_mapping
 from durable_jobs.definitions.flow_control import (
     PRIORITY_OR_ORDERING,
@@ -24,7 +28,7 @@ from durable_jobs.definitions.flow_control import (
     RateLimit,
     Singleton,
     Throttle,
-    controls,
+    compile_flow_control,
 )
 from durable_jobs.definitions.names import check_name
 from durable_jobs.definitions.operations import check_retries
@@ -52,7 +56,7 @@ if TYPE_CHECKING:
 
 Body = Callable[["Context"], Any] | Callable[["AsyncContext"], Any]
 
-#: No key in particular.
+#: The default of ``key``: the whole function.
 EVERY: Any = type("Every", (), {"__repr__": lambda self: "EVERY"})()
 
 MAX_TRIGGERS = 10
@@ -61,7 +65,7 @@ MAX_CANCEL_ON = 5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Function:
-    """A durable function as it was declared. Made by ``@durable.function``."""
+    """A declared durable function. Created by ``@durable.function``."""
 
     id: str
     body: Body = field(repr=False)
@@ -77,24 +81,24 @@ class Function:
     on_complete: Function | None = None
     queue: str = "default"
     version: str = ""
-    controls: FlowControl = field(default_factory=FlowControl)
+    flow_control: FlowControl = field(default_factory=FlowControl)
     input: type[Any] | None = None
     admin_action: str = ""
     options: StartOptions = field(default_factory=StartOptions)
 
     @property
     def is_async(self) -> bool:
-        """Tell whether the body is an ``async def``."""
+        """Whether the body is an ``async def``."""
         return iscoroutinefunction(self.body)
 
     @property
     def handlers(self) -> list[Function]:
-        """Return the functions that run when a run of this one ends."""
+        """The functions that start when a run of this function ends."""
         ends = (self.on_failure, self.on_cancel, self.on_complete)
         return [handler for handler in ends if handler is not None]
 
     def __call__(self, ctx: Any) -> Any:
-        """Call the body itself, without any engine."""
+        """Call the body directly, without the engine."""
         return self.body(ctx)
 
     def using(
@@ -104,43 +108,43 @@ class Function:
         run_after: Duration | datetime | None = None,
         priority: int = 0,
     ) -> Function:
-        """Return the function with options for its next start.
+        """Return a copy of the function with options for the next start.
 
-        ``key``: starting again with the same key and data returns the run that is
-        there. ``run_after``: a delay or an aware datetime. ``priority``: seconds, from
-        -600 to 600, by which the run goes ahead of others in its queue.
+        ``key``: a second start with the same key and data returns the existing run.
+        ``run_after``: a delay or an aware datetime. ``priority``: from -600 to 600
+        seconds by which the run moves ahead of others in its queue.
         """
-        if priority and self.controls.ordering is not None:
+        if priority and self.flow_control.ordering is not None:
             msg = f"Durable function {self.id!r}: {PRIORITY_OR_ORDERING}"
             raise ConfigurationError(msg)
         return replace(self, options=StartOptions(key, run_after, priority))
 
     def enqueue(self, data: Data = None) -> Run:
-        """Start a run, inside the caller's transaction, and return it.
+        """Start a run inside the caller's transaction. Return the run.
 
-        Raises ``PayloadError`` for data that cannot be stored or does not fit the
-        function's ``input``, ``DuplicateKeyError`` for a key that was used with other
+        Raise ``PayloadError`` if the data cannot be stored or does not match the
+        function's ``input``. Raise ``DuplicateKeyError`` if the key was used with other
         data.
         """
         check_mapping(data, f"the data of {self.id!r}")
         return runtime().enqueue(self, data)
 
     async def aenqueue(self, data: Data = None) -> Run:
-        """Start a run as ``enqueue`` does, from async code."""
+        """Start a run from async code. See ``enqueue``."""
         check_mapping(data, f"the data of {self.id!r}")
         return await runtime().aenqueue(self, data)
 
     def pause(self, *, skip: bool = False, key: Any = EVERY, reason: str = "") -> bool:
-        """Start no more runs; tell whether this call did it.
+        """Stop starting runs of this function. Return whether this call paused it.
 
-        What comes is kept queued, or with ``skip`` recorded as skipped. Runs that have
-        begun go on: the function drains. ``key``: only runs that have this value as a
-        key of the function's flow control.
+        New runs stay queued, or are recorded as skipped with ``skip``. Runs that have
+        started continue. ``key``: pause only runs with this value as a key of the
+        function's flow control.
         """
         return runtime().pause_function(self, key=key, skip=skip, reason=reason)
 
     def resume(self, *, key: Any = EVERY) -> bool:
-        """Start runs again, those first that were kept; tell whether this call did."""
+        """Start runs again, queued runs first. Return whether this call resumed it."""
         return runtime().resume_function(self, key=key)
 
 
@@ -211,9 +215,9 @@ def function(
     admin_action: type[Model] | str | None = None,
     **unknown: Any,
 ) -> Any:
-    """Declare a durable function; see the reference for each parameter.
+    """Declare a durable function. The reference describes each parameter.
 
-    Raises ``ConfigurationError``, naming the function, for what cannot work.
+    Raise ``ConfigurationError`` with the function's id if the declaration is invalid.
     """
     if fn is not None:
         return function()(fn)
@@ -232,7 +236,7 @@ def function(
                     _several(cancel_on, CancelOn, "cancel_on", MAX_CANCEL_ON)
                 ),
                 timeouts=_one(timeouts or Timeouts(), Timeouts, "timeouts"),
-                controls=controls(
+                flow_control=compile_flow_control(
                     concurrency=concurrency,
                     throttle=throttle,
                     rate_limit=rate_limit,
@@ -246,12 +250,12 @@ def function(
                 queue=check_name(queue, "a queue name"),
                 version=check_name(version, "a version") if version else "",
                 input=check_schema(input, "input"),
-                admin_action=offered_for(admin_action),
+                admin_action=admin_model_label(admin_action),
             )
             ends = {"failure": on_failure, "cancel": on_cancel, "complete": on_complete}
-            _check_gathering(made)
-            gathers = made.controls.gathers is not None
-            check_offer(made.admin_action, made.input, gathers=gathers)
+            _check_buffering(made)
+            buffering = made.flow_control.buffering is not None
+            check_admin_action(made.admin_action, made.input, buffering=buffering)
             handlers = [
                 _handler(handler, made, f"on_{end}") for end, handler in ends.items()
             ]
@@ -268,13 +272,13 @@ def function(
 
 def _declare(body: Body, id: str | None, unknown: dict[str, Any]) -> Function:
     if isinstance(body, Function) or not callable(body):
-        msg = f"@durable.function goes on a function, got {body!r:.80}."
+        msg = f"Expected a function under @durable.function, got {body!r:.80}."
         raise ConfigurationError(msg)
     own_id = check_name(id, "a function id") if id is not None else default_id(body)
     for parameter in unknown:
         msg = (
             f"Durable function {own_id!r}: {parameter} is not a parameter of "
-            f"@durable.function.{_guess(parameter)}"
+            f"@durable.function.{_suggestion(parameter)}"
         )
         raise ConfigurationError(msg)
     if len(inspect.signature(body).parameters) != 1:
@@ -293,24 +297,23 @@ def default_id(body: Body) -> str:
     if app is not None:
         return f"{app.label}.{name}"
     parts = module.split(".")
-    # Outside of an app, or with no apps: shop.durable and shop.durable.orders are of
-    # "shop".
+    # Outside of an app, shop.durable and shop.durable.orders give the label "shop".
     label = parts[parts.index("durable") - 1] if "durable" in parts[1:] else parts[-1]
     return f"{label}.{name}"
 
 
-def _check_gathering(made: Function) -> None:
-    if made.controls.gathers is None:
+def _check_buffering(made: Function) -> None:
+    if made.flow_control.buffering is None:
         return
     if all(isinstance(trigger, Cron) for trigger in made.triggers):
         msg = (
-            "Expected a trigger that gives events, such as durable.Event, with a "
-            "debounce or a batch: calls and crons are not gathered."
+            "Expected a trigger with events, such as durable.Event, with a debounce or "
+            "a batch: calls and crons are not buffered."
         )
         raise ConfigurationError(msg)
 
 
-def _guess(parameter: str) -> str:
+def _suggestion(parameter: str) -> str:
     known = set(inspect.signature(function).parameters) - {"fn", "unknown"}
     close = difflib.get_close_matches(parameter, sorted(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
@@ -334,10 +337,10 @@ def _several(value: Any, kind: Any, what: str, most: int) -> tuple[Any, ...]:
 
 
 def _compiled(found: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Make the conditions of triggers, whose errors are to name the function."""
-    for one in found:
-        if isinstance(one, Event | CancelOn):
-            _ = one.condition
+    """Compile the conditions now, so that an error names the function."""
+    for trigger in found:
+        if isinstance(trigger, Event | CancelOn):
+            _ = trigger.condition
     return found
 
 

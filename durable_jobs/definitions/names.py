@@ -1,4 +1,4 @@
-"""The rules for names: of events, of functions, of steps and of signals."""
+"""Rules for the names of events, functions, steps and signals."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from durable_jobs.exceptions import ConfigurationError
 
 MAX_LENGTH = 255
 WEBHOOK = "webhook/"
-#: Beginnings of the names of the product's own events.
+#: Prefixes of the names of this package's own events.
 RESERVED = ("durable/", "inngest/", WEBHOOK)
 
 
 def check_name(name: object, what: str) -> str:
-    """Return ``name`` when it is 1 to 255 printable characters; raise otherwise."""
+    """Return ``name`` if it has 1 to 255 printable characters.
+
+    Raise ``ConfigurationError`` otherwise.
+    """
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_LENGTH:
         msg = f"Expected {what} of 1 to {MAX_LENGTH} characters, got {name!r:.80}."
         raise ConfigurationError(msg)
     if not name.isprintable() or name != name.strip():
         msg = (
-            f"Expected {what} of printable characters, without space at its ends, "
+            f"Expected {what} of printable characters, without surrounding spaces, "
             f"got {name!r:.80}."
         )
         raise ConfigurationError(msg)
@@ -25,7 +28,7 @@ def check_name(name: object, what: str) -> str:
 
 
 def check_event_name(name: object, *, own: bool = False) -> str:
-    """Return ``name`` when an event may be called so; reserved ones only if ``own``."""
+    """Return ``name`` if it is a valid event name. Allow reserved names if ``own``."""
     checked = check_name(name, "an event name")
     if not own and checked.startswith(RESERVED):
         msg = (
@@ -40,7 +43,7 @@ def check_event_name(name: object, *, own: bool = False) -> str:
 
 
 def check_event_pattern(name: object, where: str) -> str:
-    """Return ``name`` when a trigger may listen to it; ``/*`` and ``.*`` may end it."""
+    """Return ``name`` if it is a valid pattern, which may end in ``/*`` or ``.*``."""
     checked = check_name(name, f"{where}: an event name")
     stem = checked[:-1] if checked.endswith(("/*", ".*")) else checked
     if "*" in stem:
@@ -52,8 +55,8 @@ def check_event_pattern(name: object, where: str) -> str:
     return checked
 
 
-def pattern_meets(pattern: str, prefix: str) -> bool:
-    """Return whether ``pattern`` listens to a name that starts with ``prefix``."""
+def pattern_overlaps(pattern: str, prefix: str) -> bool:
+    """Return whether ``pattern`` can match a name that starts with ``prefix``."""
     if pattern.endswith("*"):
         stem = pattern[:-1]
         return stem.startswith(prefix) or prefix.startswith(stem)
@@ -61,7 +64,7 @@ def pattern_meets(pattern: str, prefix: str) -> bool:
 
 
 def pattern_matches(pattern: str, name: str) -> bool:
-    """Tell whether an event called ``name`` is one that ``pattern`` listens to."""
+    """Return whether ``pattern`` matches the event name."""
     if pattern.endswith("*"):
         return name.startswith(pattern[:-1])
     return pattern == name

@@ -1,6 +1,6 @@
-"""What a function asks of the engine: one frozen value per kind of step.
+"""Operations: the frozen description of a step that a function calls.
 
-They are checked when they are made, so a wrong call fails where it is written.
+An operation is checked when it is created, so an invalid call fails at its own line.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def check_length(value: Duration, what: str) -> timedelta:
 
 
 def check_retries(value: object, where: str) -> int:
-    """Return ``value`` when it is a count of retries from 0 to 20."""
+    """Return ``value`` if it is a whole number from 0 to 20."""
     if isinstance(value, bool) or not isinstance(value, int):
         msg = f"{where}: expected retries to be a whole number, got {value!r:.80}."
         raise ConfigurationError(msg)
@@ -59,7 +59,7 @@ def check_retries(value: object, where: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One step, as the function wrote it."""
+    """One step, as the function calls it."""
 
     kind: ClassVar[str]
     id: str
@@ -70,7 +70,7 @@ class Operation:
 
 @dataclass(frozen=True, kw_only=True)
 class Timed(Operation):
-    """A step that may give up waiting after ``timeout``."""
+    """A step with an optional ``timeout``."""
 
     timeout: Duration | None = None
     limit: timedelta | None = field(init=False, default=None)
@@ -84,7 +84,7 @@ class Timed(Operation):
 
 @dataclass(frozen=True, kw_only=True)
 class RunStep(Timed):
-    """Call ``fn`` and remember its result."""
+    """Call ``fn`` and record its result."""
 
     kind: ClassVar[str] = "run"
     fn: Callable[..., Any]
@@ -118,7 +118,7 @@ class RunStep(Timed):
 
 @dataclass(frozen=True, kw_only=True)
 class Atomic(Operation):
-    """Call ``fn`` and remember its result in one database transaction."""
+    """Call ``fn`` and record its result in one database transaction."""
 
     kind: ClassVar[str] = "atomic"
     fn: Callable[..., Any]
@@ -133,7 +133,7 @@ class Atomic(Operation):
 
 @dataclass(frozen=True, kw_only=True)
 class Sleep(Operation):
-    """Go on after ``length``, or at ``until``."""
+    """Continue after ``length``, or at ``until``."""
 
     kind: ClassVar[str] = "sleep"
     length: timedelta | None = None
@@ -141,7 +141,7 @@ class Sleep(Operation):
 
     @classmethod
     def lasting(cls, id: str, duration: Duration) -> Sleep:
-        """Return a sleep of a stated length."""
+        """Return a sleep of this duration."""
         return cls(id=id, length=check_length(duration, f"the sleep of step {id!r}"))
 
     def __post_init__(self) -> None:
@@ -178,7 +178,7 @@ class WaitForModel(Timed):
 
 @dataclass(frozen=True, kw_only=True)
 class WaitForAny(Timed):
-    """Wait for the first of several things."""
+    """Wait for the first of several events, signals or model changes."""
 
     kind: ClassVar[str] = "wait_for_any"
     waits: Mapping[str, AnyWait]
@@ -204,7 +204,7 @@ class WaitForAny(Timed):
 
 @dataclass(frozen=True, kw_only=True)
 class WaitForCallback(Timed):
-    """Wait for an answer from outside."""
+    """Wait until an outside system answers a callback."""
 
     kind: ClassVar[str] = "wait_for_callback"
     submit: Callable[..., Any] | None = None
@@ -225,7 +225,7 @@ class WaitForCallback(Timed):
 
 @dataclass(frozen=True, kw_only=True)
 class WaitForCondition(Timed):
-    """Ask ``check`` again and again until it is done."""
+    """Call ``check`` repeatedly until it returns ``Done``."""
 
     kind: ClassVar[str] = "wait_for_condition"
     check: Callable[[Any], Any]
@@ -266,7 +266,7 @@ class Invoke(Timed):
 
 @dataclass(frozen=True, kw_only=True)
 class StartRun(Operation):
-    """Start another function and go on."""
+    """Start another function without waiting."""
 
     kind: ClassVar[str] = "start"
     function: Function | str
@@ -280,7 +280,7 @@ class StartRun(Operation):
 
 @dataclass(frozen=True, kw_only=True)
 class SendEvent(Operation):
-    """Send events, once."""
+    """Send events exactly once."""
 
     kind: ClassVar[str] = "send_event"
     events: tuple[NewEvent, ...]
@@ -288,7 +288,7 @@ class SendEvent(Operation):
 
     @classmethod
     def of(cls, id: str, events: NewEvent | Iterable[NewEvent]) -> SendEvent:
-        """Return the step that sends one event or several."""
+        """Return an operation that sends one event or several."""
         single = isinstance(events, NewEvent)
         batch = (events,) if isinstance(events, NewEvent) else tuple(events)
         for event in batch:
@@ -305,7 +305,7 @@ class SendEvent(Operation):
 
 @dataclass(frozen=True, kw_only=True)
 class Parallel(Operation):
-    """Run branches side by side, each with steps of its own."""
+    """Run branches concurrently, each with its own steps."""
 
     kind: ClassVar[str] = "parallel"
     branches: tuple[tuple[str, Callable[[], Any]], ...]
@@ -335,19 +335,19 @@ class Parallel(Operation):
             )
             raise ConfigurationError(msg)
         if isinstance(policy, First) and not self.branches:
-            msg = f"{where}: the first of no branches cannot succeed."
+            msg = f"{where}: expected at least one branch with First()."
             raise ConfigurationError(msg)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Map(Parallel):
-    """Call one function for each item, each call with steps of its own."""
+    """Call one function for each item, each call with its own steps."""
 
     kind: ClassVar[str] = "map"
 
 
 def check_callable(fn: object, where: str) -> None:
-    """Raise unless ``fn`` can be called."""
+    """Raise ``ConfigurationError`` unless ``fn`` is callable."""
     if not callable(fn):
         msg = (
             f"{where}: expected a callable, got {fn!r:.80}. Pass the function, not its "
@@ -357,17 +357,17 @@ def check_callable(fn: object, where: str) -> None:
 
 
 def check_count(value: object, expected: str) -> None:
-    """Raise unless ``value`` is a whole number of 1 or more."""
+    """Raise ``ConfigurationError`` unless ``value`` is a whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         msg = f"{expected} of 1 or more, got {value!r:.80}."
         raise ConfigurationError(msg)
 
 
 def check_errors(value: object, where: str) -> None:
-    """Raise unless ``value`` is an exception class or a tuple of them."""
+    """Raise ``ConfigurationError`` unless ``value`` is one or several exceptions."""
     classes = value if isinstance(value, tuple) else (value,)
-    for one in classes:
-        if not (isinstance(one, type) and issubclass(one, BaseException)):
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, BaseException)):
             msg = (
                 f"{where}: expected retry_on to be an exception class or a tuple of "
                 f"them, got {value!r:.80}."
@@ -376,7 +376,7 @@ def check_errors(value: object, where: str) -> None:
 
 
 def check_function(value: object, where: str) -> None:
-    """Raise unless ``value`` is a durable function, or the id of one."""
+    """Raise ``ConfigurationError`` unless ``value`` is a durable function or an id."""
     from durable_jobs.definitions.function import Function
 
     if not isinstance(value, str | Function):

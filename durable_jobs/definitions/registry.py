@@ -1,4 +1,4 @@
-"""All the durable functions that the code has, by id and by trigger."""
+"""The registry of all declared functions, by id and by trigger."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     from durable_jobs.definitions.webhooks import Webhook
 
 
-#: How the ids of the app's own functions begin.
+#: The prefix of the ids of this package's own functions.
 OWN = "durable_jobs."
 
 
 class Registry:
-    """The functions by id. Filled while modules are imported; read by everything.
+    """The declared functions by id. Filled while modules are imported.
 
-    To iterate gives those of the host, without the app's own, which ``ids`` has too.
+    Iteration yields your project's functions. ``ids()`` includes this package's own.
     """
 
     def __init__(self) -> None:
         self._functions: dict[str, Function] = {}
         self._exact: dict[str, list[tuple[Function, Event]]] = {}
         self._wild: list[tuple[Function, Event]] = []
-        #: Whether any function has flow control that needs admissions.
-        self.controlled = False
+        #: Whether any function has flow control that needs admission.
+        self.needs_admission = False
         self._hooks: dict[str, list[tuple[Function, Webhook]]] = {}
-        #: Called with each function before it is added, once apps are ready.
+        #: Called with each function before it is added, after apps are ready.
         self.on_add: Callable[[Function], None] | None = None
 
     def add(self, function: Function) -> None:
-        """Add a function; raise ``ConfigurationError`` when its id is taken."""
+        """Add a function. Raise ``ConfigurationError`` if its id is in use."""
         known = self._functions.get(function.id)
-        if known is not None and not _same_place(known, function):
+        if known is not None and not _same_declaration(known, function):
             msg = (
                 f"Two durable functions have the id {function.id!r}: in "
                 f"{known.body.__module__} and in {function.body.__module__}. "
@@ -53,7 +53,7 @@ class Registry:
         self._index()
 
     def get(self, function_id: str) -> Function:
-        """Return the function; raise ``UnknownFunction`` when there is none such."""
+        """Return the function. Raise ``UnknownFunction`` if the id is unknown."""
         try:
             return self._functions[function_id]
         except KeyError:
@@ -68,42 +68,42 @@ class Registry:
         return self._functions.get(function_id)
 
     def ids(self) -> list[str]:
-        """Return the ids of all functions, the app's own too."""
+        """Return the ids of all functions, including this package's own."""
         return list(self._functions)
 
     def __iter__(self) -> Iterator[Function]:
         known = list(self._functions.values())
-        return (one for one in known if not one.id.startswith(OWN))
+        return (each for each in known if not each.id.startswith(OWN))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def listeners(self, event_name: str) -> list[tuple[Function, Event]]:
-        """Return the functions with a trigger for an event of this name."""
+        """Return the functions with a trigger that matches the event name."""
         wild = [
             pair for pair in self._wild if pattern_matches(pair[1].name, event_name)
         ]
         return [*self._exact.get(event_name, ()), *wild]
 
     def model_changes(self) -> list[tuple[Function, ModelChange]]:
-        """Return the functions that start on changes of models."""
+        """Return the functions with a ``ModelChange`` trigger."""
         from durable_jobs.definitions.triggers import ModelChange
 
         return [(f, t) for f in self for t in f.triggers if isinstance(t, ModelChange)]
 
-    def offered(self, *labels: str) -> list[Function]:
-        """Return the functions that are offered in the admin of a model."""
+    def in_admin_of(self, *labels: str) -> list[Function]:
+        """Return the functions that can be started in the admin of a model."""
         wanted = {label.lower() for label in labels}
-        return [one for one in self if one.admin_action.lower() in wanted]
+        return [each for each in self if each.admin_action.lower() in wanted]
 
     def crons(self) -> list[tuple[Function, Cron]]:
-        """Return the functions that start at times."""
+        """Return the functions with a ``Cron`` trigger."""
         from durable_jobs.definitions.triggers import Cron
 
         return [(f, t) for f in self for t in f.triggers if isinstance(t, Cron)]
 
     def cron(self, function_id: str, text: str, tz: str) -> Cron | None:
-        """Return the cron that a function declares with this text and zone."""
+        """Return the ``Cron`` trigger of a function with this expression and zone."""
         from durable_jobs.definitions.triggers import Cron
 
         function = self.find(function_id)
@@ -113,15 +113,15 @@ class Registry:
         return None
 
     def webhooks(self, path: str) -> list[tuple[Function, Webhook]]:
-        """Return the functions that start on what is posted to a path."""
+        """Return the functions with a ``Webhook`` trigger for a path."""
         return list(self._hooks.get(path, ()))
 
-    def paths(self) -> list[str]:
-        """Return the paths of webhooks."""
+    def webhook_paths(self) -> list[str]:
+        """Return the paths of all webhooks."""
         return sorted(self._hooks)
 
     def _check_webhooks(self, function: Function) -> None:
-        """Raise when a path is declared by another function, and otherwise there."""
+        """Raise if another function declares the same path differently."""
         from durable_jobs.definitions.webhooks import Webhook
 
         for trigger in function.triggers:
@@ -136,21 +136,23 @@ class Registry:
                     )
                     raise ConfigurationError(msg)
 
-    def sharing(self) -> list[str]:
+    def sharing_limits(self) -> list[str]:
         """Return the ids of the functions that share a limit with others."""
         return [
             function.id
             for function in self
-            if any(one.scope == "account" for one in function.controls.concurrency)
+            if any(
+                limit.scope == "account" for limit in function.flow_control.concurrency
+            )
         ]
 
     def queues(self) -> list[str]:
-        """Return the queues that functions name."""
+        """Return the names of the functions' queues."""
         return sorted({function.queue for function in self})
 
     @contextmanager
     def temporary(self) -> Iterator[None]:
-        """Forget at the end of the block what was declared inside it."""
+        """Remove functions that were declared in the block when it ends."""
         before = dict(self._functions)
         try:
             yield
@@ -163,8 +165,8 @@ class Registry:
         from durable_jobs.definitions.webhooks import Webhook
 
         self._exact, self._wild, self._hooks = {}, [], {}
-        self.controlled = any(
-            function.controls.queues or function.controls.gathers
+        self.needs_admission = any(
+            function.flow_control.needs_admission or function.flow_control.buffering
             for function in self._functions.values()
         )
         for function in self._functions.values():
@@ -179,16 +181,16 @@ class Registry:
                     self._exact.setdefault(trigger.name, []).append((function, trigger))
 
 
-def _same_place(one: Function, other: Function) -> bool:
-    """Tell whether a module that is imported again declares the same function again."""
-    first, second = inspect.unwrap(one.body), inspect.unwrap(other.body)
+def _same_declaration(known: Function, function: Function) -> bool:
+    """Return whether both come from the same place, in a module imported twice."""
+    first, second = inspect.unwrap(known.body), inspect.unwrap(function.body)
     if not inspect.isfunction(first) or not inspect.isfunction(second):
-        # A body that is no function may know its place itself.
+        # A callable object may have a place, for example a remote function.
         return getattr(first, "place", None) is not None and bool(first == second)
     names = {(fn.__module__, fn.__qualname__) for fn in (first, second)}
     if len(names) > 1 or "<locals>" in first.__qualname__:
         return False
-    # A name that is defined twice in one module has two places there.
+    # A name that is defined twice in one module has two line numbers.
     lines = {fn.__code__.co_firstlineno for fn in (first, second)}
     return len(lines) == 1 or first.__globals__ is not second.__globals__
 

@@ -1,4 +1,4 @@
-"""Schedules that users create at run time: ``durable.schedules``."""
+"""Schedules that are created at run time: ``durable.schedules``."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def create(
     catch_up: CatchUp = "skip",
     overlap: Overlap = "allow",
 ) -> Schedule:
-    """Start a function at the times of a cron, from now on, and return the schedule.
+    """Create a schedule that starts a function at the times of a cron expression.
 
-    It is a row, written inside the caller's transaction. ``function`` may be given by
-    its id, ``owner`` is any saved instance. ``tz`` and the options mean what they mean
-    in ``durable.Cron``. Raises ``ConfigurationError``, ``UnknownFunction`` or
+    The row is written inside the caller's transaction. ``function`` is a function or
+    its id. ``owner`` is any saved model instance. The other options are those of
+    ``durable.Cron``. Raise ``ConfigurationError``, ``UnknownFunction`` or
     ``PayloadError`` before anything is stored.
     """
     return runtime().create_schedule(
@@ -52,19 +52,19 @@ def create(
 
 
 async def acreate(function: Function | str, cron: str, **options: Any) -> Schedule:
-    """Create a schedule as ``create`` does, from async code."""
+    """Create a schedule from async code. See ``create``."""
     return await sync_to_async(create)(function, cron, **options)
 
 
 def get(id: int) -> Schedule:
-    """Return a schedule by its id; raise ``Schedule.DoesNotExist``."""
+    """Return a schedule by its id. Raise ``Schedule.DoesNotExist`` if it is unknown."""
     return runtime().schedules().get(pk=id)
 
 
 def filter(**conditions: Any) -> ScheduleQuerySet:
-    """Return schedules, the earliest made first.
+    """Return schedules in the order of creation.
 
-    ``function`` (or its id), ``owner`` (None: without one) and ``paused`` (True or
-    False) narrow them, as does any lookup of the model.
+    Filter by ``function`` (or its id), ``owner`` (None: without owner), ``paused``
+    (True or False), or any lookup of the model.
     """
     return runtime().schedules(**conditions)

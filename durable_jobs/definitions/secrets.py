@@ -1,4 +1,4 @@
-"""Secrets of webhooks: given or named, read when they are needed, never shown."""
+"""Secrets of webhooks, read when they are needed and never displayed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Setting:
             raise ConfigurationError(msg)
 
 
-#: A secret, several while one replaces another, or where to get them.
+#: A secret, several during rotation, or a setting or callable that returns them.
 SecretLike = str | list[str] | tuple[str, ...] | Setting | Callable[[], Any]
 
 
 class Secrets:
-    """One secret or several, each of which counts. Its repr does not tell them."""
+    """One or several accepted secrets. The repr does not contain them."""
 
     __slots__ = ("_given",)
 
@@ -36,22 +36,25 @@ class Secrets:
             given = given._given
         self._given: Any = given
         if not isinstance(given, Setting) and not callable(given):
-            self._given = _texts(given)
+            self._given = _strings(given)
 
     @property
-    def named(self) -> bool:
-        """Tell whether they are those of a Django setting."""
+    def from_setting(self) -> bool:
+        """Whether the secrets come from a Django setting."""
         return isinstance(self._given, Setting)
 
     def read(self) -> list[str]:
-        """Return the secrets in force; raise ``ConfigurationError`` without any."""
+        """Return the current secrets.
+
+        Raise ``ConfigurationError`` if there are none.
+        """
         given = self._given
         if isinstance(given, Setting):
             from django.conf import settings
 
-            return list(_texts(getattr(settings, given.name, None), given.name))
+            return list(_strings(getattr(settings, given.name, None), given.name))
         if callable(given):
-            return list(_texts(given(), "the callable"))
+            return list(_strings(given(), "the callable"))
         return list(given)
 
     def __repr__(self) -> str:
@@ -61,45 +64,45 @@ class Secrets:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secrets):
             return NotImplemented
-        one, two = self._given, other._given
-        if isinstance(one, tuple) and isinstance(two, tuple):
-            return hmac.compare_digest(_joined(one), _joined(two))
-        if isinstance(one, Setting) and isinstance(two, Setting):
-            return one.name == two.name
-        return same_callable(one, two)
+        mine, theirs = self._given, other._given
+        if isinstance(mine, tuple) and isinstance(theirs, tuple):
+            return hmac.compare_digest(_joined(mine), _joined(theirs))
+        if isinstance(mine, Setting) and isinstance(theirs, Setting):
+            return mine.name == theirs.name
+        return same_callable(mine, theirs)
 
     def __hash__(self) -> int:
         return hash(type(self._given))
 
 
-def same_callable(one: Any, two: Any) -> bool:
-    """Tell whether two are one callable, or one that was imported a second time."""
-    if one is two:
+def same_callable(first: Any, second: Any) -> bool:
+    """Return whether both are the same callable, even if it was imported twice."""
+    if first is second:
         return True
     names = [
         (getattr(fn, "__module__", None), getattr(fn, "__qualname__", None))
-        for fn in (one, two)
+        for fn in (first, second)
     ]
-    named = all(map(callable, (one, two))) and None not in names[0]
+    named = all(map(callable, (first, second))) and None not in names[0]
     return named and names[0] == names[1] and "<" not in str(names[0][1])
 
 
-def _texts(given: Any, where: str = "") -> tuple[str, ...]:
-    texts = (given,) if isinstance(given, str) else given
+def _strings(given: Any, where: str = "") -> tuple[str, ...]:
+    strings = (given,) if isinstance(given, str) else given
     if (
-        not isinstance(texts, list | tuple)
-        or not texts
-        or not all(isinstance(text, str) and text for text in texts)
+        not isinstance(strings, list | tuple)
+        or not strings
+        or not all(isinstance(text, str) and text for text in strings)
     ):
-        # What was given may be a secret, so it stays out of the message.
+        # The value may be a secret, so the message does not contain it.
         place = f" from {where}" if where else ""
         msg = (
-            f"Expected a secret{place} to be a text, or a list of texts, none of them "
-            f"empty, got {type(given).__name__}."
+            f"Expected a secret{place} to be a non-empty string or a list of non-empty "
+            f"strings, got {type(given).__name__}."
         )
         raise ConfigurationError(msg)
-    return tuple(texts)
+    return tuple(strings)
 
 
-def _joined(texts: tuple[str, ...]) -> bytes:
-    return "\0".join(texts).encode(errors="surrogatepass")
+def _joined(strings: tuple[str, ...]) -> bytes:
+    return "\0".join(strings).encode(errors="surrogatepass")

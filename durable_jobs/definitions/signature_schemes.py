@@ -1,7 +1,7 @@
-"""What a scheme is that tells who sent a webhook, and the common one: an HMAC.
+"""Verification of webhooks: the base class of schemes, and the HMAC scheme.
 
-A scheme looks at the raw body and the headers, and never says to the outside why it
-refused: ``Unverified`` is for the log.
+A scheme checks the raw body and the headers. The reason of a failure, ``Unverified``,
+is logged and never sent to the client.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _SECONDS = re.compile(r"[0-9]{1,12}")
 
 
 class Unverified(Exception):
-    """A delivery is not from who it should be from. Caught where it is answered."""
+    """The sender of a delivery could not be verified."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came: the raw body, the headers (whatever their case), and when."""
+    """A webhook request: raw body, case-insensitive headers, and time of arrival."""
 
     body: bytes
     headers: Mapping[str, str]
@@ -44,7 +44,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Scheme(ABC):
-    """A way to tell who sent a delivery. Make one with ``durable.verify``."""
+    """A way to verify the sender of a delivery. See ``durable.verify``."""
 
     secret: SecretLike
 
@@ -53,35 +53,38 @@ class Scheme(ABC):
 
     @property
     def secrets(self) -> Secrets:
-        """The secret or secrets that count."""
+        """The accepted secrets."""
         assert isinstance(self.secret, Secrets)
         return self.secret
 
-    def precheck(  # noqa: B027  # a scheme may have nothing to check before the body
+    def precheck(  # noqa: B027  # not every scheme has a check before the body
         self, headers: Mapping[str, str], at: datetime
     ) -> None:
-        """Raise ``Unverified`` if the headers alone show it. The body is not read."""
+        """Raise ``Unverified`` if the headers alone are invalid.
+
+        The body is not read.
+        """
 
     @abstractmethod
     def check(self, delivery: Delivery) -> None:
-        """Raise ``Unverified`` unless the delivery is from who knows the secret."""
+        """Raise ``Unverified`` unless the sender knows the secret."""
 
     def delivery_id(self, headers: Mapping[str, str], payload: Any) -> str | None:
-        """Return what the provider calls this delivery, the same when it repeats it."""
+        """Return the provider's id of this delivery, which is the same in a retry."""
         return None
 
     def handshake(self, payload: Any) -> str | None:
-        """Return what a provider that only asks whether we are here wants to hear."""
+        """Return the response to a provider's test request, or None for a delivery."""
         return None
 
 
 @dataclass(frozen=True)
 class Hmac(Scheme):
-    """A signature in a header: an HMAC of the body, or of a text that holds it.
+    """A signature in a header: an HMAC of the body, or of a string with the body.
 
-    ``signed`` is that text, with ``{body}``, ``{timestamp}`` and ``{id}``. Where there
-    is a ``timestamp_header`` (in seconds), a delivery more than ``tolerance`` from now,
-    to either side, is refused. ``id_header`` names the delivery.
+    ``signed`` is the signed string, with ``{body}``, ``{timestamp}`` and ``{id}``. With
+    a ``timestamp_header`` (in seconds), a delivery more than ``tolerance`` in the past
+    or the future is rejected. ``id_header`` holds the id of the delivery.
     """
 
     header: str = field(kw_only=True)
@@ -111,18 +114,18 @@ class Hmac(Scheme):
     def _check_signed(self) -> None:
         parts = set(_PARTS.findall(self.signed))
         needed = {"{body}"}
-        # A time or an id that is not signed could be anybody's.
+        # Anyone could forge a time or an id that is not signed.
         needed |= {"{timestamp}"} if self.timestamp_header else set()
         known = needed | ({"{id}"} if self.id_header else set())
         if not needed <= parts <= known:
             msg = (
-                f"Expected signed to have {' and '.join(sorted(needed))}, and nothing "
-                f"in braces that has no header, got {self.signed!r:.80}."
+                f"Expected signed to contain {' and '.join(sorted(needed))}, and no "
+                f"placeholder without a header, got {self.signed!r:.80}."
             )
             raise ConfigurationError(msg)
 
     def precheck(self, headers: Mapping[str, str], at: datetime) -> None:
-        """Raise ``Unverified`` without a signature, or with one out of time."""
+        """Raise ``Unverified`` if the signature is missing or the timestamp too old."""
         if not self._signatures(headers):
             msg = "there is no signature"
             raise Unverified(msg)
@@ -130,7 +133,7 @@ class Hmac(Scheme):
             self._check_time(self._timestamp(headers), at)
 
     def check(self, delivery: Delivery) -> None:
-        """Raise ``Unverified`` unless a signature is right and not out of time."""
+        """Raise ``Unverified`` unless a signature and the timestamp are valid."""
         self.precheck(delivery.headers, delivery.at)
         signatures = self._signatures(delivery.headers)
         message = self._message(delivery)
@@ -164,7 +167,7 @@ class Hmac(Scheme):
                     found.append(binascii.unhexlify(text))
                 else:
                     found.append(base64.b64decode(text, validate=True))
-            except ValueError:  # binascii.Error is one
+            except ValueError:  # binascii.Error is a ValueError
                 continue
         return found
 
@@ -188,12 +191,12 @@ class Hmac(Scheme):
             raise Unverified(msg)
         away = abs(int(now.timestamp()) - int(stamp))
         if away > parse_duration(self.tolerance).total_seconds():
-            msg = f"its timestamp is {away} s away from now"
+            msg = f"the timestamp is {away} s away from now"
             raise Unverified(msg)
 
 
 def check_header(name: Any, what: str, *, needed: bool) -> None:
-    """Raise unless ``name`` is the name of a header, or None where none is needed."""
+    """Raise ``ConfigurationError`` unless ``name`` is a header name, or optional."""
     if name is None and not needed:
         return
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9-]+", name):

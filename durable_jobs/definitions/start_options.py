@@ -1,4 +1,4 @@
-"""How one start of a function differs from the plain one."""
+"""The options of ``Function.using``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_PRIORITY = 600
 
 @dataclass(frozen=True)
 class StartOptions:
-    """What ``Function.using`` takes."""
+    """Options for the next start of a function. Checked when created."""
 
     key: str | None = None
     run_after: Duration | datetime | None = None

@@ -1,7 +1,7 @@
 """``ctx.step``: every kind of step as a method.
 
-In an ``async def`` function the same methods return awaitables; annotate its context as
-``durable.AsyncContext`` for the types.
+In an ``async def`` function, the same methods return awaitables. Annotate its context
+as ``durable.AsyncContext`` for the types.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ M = TypeVar("M", bound="Model")
 
 
 class Steps:
-    """The steps a function is made of. Each takes an id that is stable in the code."""
+    """The steps of a function. Each step has an id that must not change in the code."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Steps:
         """Call ``fn`` at least once, record its result exactly once, and return it.
 
         ``retries`` and ``backoff`` default to the function's. ``retry_on``: only these
-        errors are tried again. ``timeout``: a body that takes longer fails with
+        errors are retried. ``timeout``: a body that takes longer fails with
         ``StepTimeout``. ``at_most_once``: an interrupted body is never repeated and
-        raises ``StepInterrupted``. ``queue``: the Celery queue whose workers run it.
+        raises ``StepInterrupted``. ``queue``: the Celery queue that executes the step.
 
-        Raises ``StepFailed`` when the retries are used up.
+        Raise ``StepFailed`` when the retries are used up.
         """
         operation = ops.RunStep(
             id=id,
@@ -102,17 +102,17 @@ class Steps:
         """Call ``fn`` and record its result in one transaction: exactly once.
 
         The transaction is on the database that holds the runs. ``using`` names another
-        one that the body is meant to write to, outside of the transaction.
+        database for the body, which is then outside of the transaction.
         """
         operation = ops.Atomic(id=id, fn=fn, args=args, kwargs=kwargs, using=using)
         return self._perform(operation)
 
     def sleep(self, id: str, duration: Duration) -> None:
-        """Go on after ``duration`` (up to 366 days); no worker is held."""
+        """Continue after ``duration`` (up to 366 days) without occupying a worker."""
         return self._perform(ops.Sleep.lasting(id, duration))
 
     def sleep_until(self, id: str, moment: datetime) -> None:
-        """Go on at ``moment``, an aware datetime; at once when it is past."""
+        """Continue at ``moment``, an aware datetime. Continue at once if it is past."""
         return self._perform(ops.Sleep(id=id, until=moment))
 
     def wait_for_event(
@@ -124,11 +124,11 @@ class Steps:
         timeout: Duration | None = None,
         since: str | None = None,
     ) -> ReceivedEvent | None:
-        """Return the first such event, or None after ``timeout``.
+        """Return the first matching event, or None after ``timeout``.
 
-        ``match="data.x"`` asks for the same value as in the run's own event; ``if_`` is
-        a condition over ``event`` (the run's) and ``async`` (the one that came). With
-        ``since="run"``, events since the run's start count too.
+        ``match="data.x"`` requires the same value as in the run's own event. ``if_`` is
+        a condition over ``event`` (the run's event) and ``async`` (the new event). With
+        ``since="run"``, events since the start of the run count too.
         """
         wait = EventWait(event, match=match, if_=if_, since=since)
         return self._perform(ops.WaitForEvent(id=id, wait=wait, timeout=timeout))
@@ -139,9 +139,9 @@ class Steps:
         waits: Mapping[str, AnyWait],
         timeout: Duration | None = None,
     ) -> tuple[str | None, Any]:
-        """Return the name and the value of the first wait to end; the others drop.
+        """Return the name and the value of the first wait that ends.
 
-        ``(None, None)`` after ``timeout``.
+        The other waits are discarded. Return ``(None, None)`` after ``timeout``.
         """
         return self._perform(ops.WaitForAny(id=id, waits=waits, timeout=timeout))
 
@@ -154,8 +154,9 @@ class Steps:
     ) -> Any:
         """Return the signal's data, or None after ``timeout``.
 
-        A name has one waiter: a second raises ``SignalTaken``, or with
-        ``on_conflict="replace"`` takes over, and the first raises ``SignalReplaced``.
+        Only one run can wait for a name. A second run raises ``SignalTaken``. With
+        ``on_conflict="replace"``, the second run waits instead, and the first run
+        raises ``SignalReplaced``.
         """
         wait = SignalWait(name, on_conflict=on_conflict)
         return self._perform(ops.WaitForSignal(id=id, wait=wait, timeout=timeout))
@@ -167,7 +168,7 @@ class Steps:
         when: Q,
         timeout: Duration | None = None,
     ) -> M | None:
-        """Return the fresh instance once it meets ``when``; None after ``timeout``."""
+        """Return the instance, read again, when it meets ``when``, or None."""
         wait = ModelWait(instance, when)
         return self._perform(ops.WaitForModel(id=id, wait=wait, timeout=timeout))
 
@@ -178,11 +179,10 @@ class Steps:
         timeout: Duration | None = None,
         heartbeat: Duration | None = None,
     ) -> Any:
-        """Hand a signed callback to ``submit`` and return the data it is answered with.
+        """Call ``submit`` with a signed callback. Return the data of the answer.
 
-        Raises ``CallbackFailed`` when it is answered with a failure, and
-        ``CallbackTimeout`` after ``timeout``, or when no heartbeat came for
-        ``heartbeat``.
+        Raise ``CallbackFailed`` if the answer is a failure. Raise ``CallbackTimeout``
+        after ``timeout``, or if no heartbeat arrives for ``heartbeat``.
         """
         return self._perform(
             ops.WaitForCallback(
@@ -200,9 +200,9 @@ class Steps:
         max_attempts: int | None = None,
         timeout: Duration | None = None,
     ) -> Any:
-        """Call ``check(state)`` until it returns ``Done(value)``; return the value.
+        """Call ``check(state)`` until it returns ``Done(value)``. Return the value.
 
-        What else it returns is its next state. Raises ``ConditionTimeout`` when the
+        Any other return value is the next state. Raise ``ConditionTimeout`` when the
         attempts or the time are used up.
         """
         return self._perform(
@@ -225,11 +225,11 @@ class Steps:
         form: type[BaseForm] | None = None,
         timeout: Duration | None = None,
     ) -> dict[str, Any] | None:
-        """Ask the people with ``permission``; return what the form's fields were given.
+        """Ask users with ``permission`` to approve. Return the form's cleaned data.
 
-        They decide in the admin's inbox, where ``title`` names the question. Without a
-        ``form`` the result is an empty dict; after ``timeout`` it is None. Raises
-        ``Rejected``.
+        The inbox of the admin lists the approval by its ``title``. Return an empty dict
+        without a ``form``, and None after ``timeout``. Raise ``ApprovalRejected`` if a
+        user rejects.
         """
         return self._perform(
             Approve(
@@ -244,20 +244,21 @@ class Steps:
         data: Data = None,
         timeout: Duration | None = None,
     ) -> Any:
-        """Run another function and return its result; it is cancelled with this run.
+        """Run another function and return its result.
 
-        Raises ``InvokeFailed``, or ``InvokeTimeout`` after ``timeout``.
+        If this run is cancelled, the other run is cancelled too. Raise
+        ``InvokeFailed``, or ``InvokeTimeout`` after ``timeout``.
         """
         return self._perform(
             ops.Invoke(id=id, function=function, data=data, timeout=timeout)
         )
 
     def start(self, id: str, function: Function | str, data: Data = None) -> str:
-        """Start another function and return its run's id without waiting."""
+        """Start another function. Return the id of its run without waiting."""
         return self._perform(ops.StartRun(id=id, function=function, data=data))
 
     def send_event(self, id: str, events: NewEvent | Iterable[NewEvent]) -> list[str]:
-        """Send one event or several, exactly once, and return their ids."""
+        """Send one event or several, exactly once. Return their ids."""
         return self._perform(ops.SendEvent.of(id, events))
 
     def parallel(
@@ -268,10 +269,10 @@ class Steps:
         completion: Completion | None = None,
         return_exceptions: bool = False,
     ) -> Any:
-        """Run branches side by side and return their results, in order.
+        """Run branches concurrently. Return their results in order.
 
         A dict of branches gives a dict of results. A branch is called without arguments
-        and may hold any step. Raises ``ParallelError`` when ``completion`` cannot be
+        and may contain any step. Raise ``ParallelError`` if ``completion`` cannot be
         met.
         """
         named = isinstance(branches, Mapping)
@@ -307,10 +308,10 @@ class Steps:
         completion: Completion | None = None,
         return_exceptions: bool = False,
     ) -> Any:
-        """Call ``fn(item)`` for each item as a branch; return the results, in order."""
+        """Call ``fn(item)`` for each item as a branch. Return the results in order."""
         ops.check_callable(fn, f"step {id!r}")
         if not isinstance(items, Iterable):
-            msg = f"step {id!r}: expected items to go through, got {items!r:.80}."
+            msg = f"step {id!r}: expected an iterable of items, got {items!r:.80}."
             raise ConfigurationError(msg)
         pairs = tuple(
             (str(i), functools.partial(fn, item)) for i, item in enumerate(items)
@@ -326,7 +327,7 @@ class Steps:
         )
 
     def group(self, id: str) -> AbstractContextManager[None]:
-        """Scope the ids of the steps inside the block below ``id``."""
+        """Prefix the ids of the steps inside the block with ``id``."""
         return self._scope(check_name(id, "a group id"))
 
     def __getattr__(self, name: str) -> Any:
@@ -340,9 +341,9 @@ COMING = frozenset({"fetch", "ai"})
 
 
 def step(fn: F) -> F:
-    """Make ``fn`` a step, called by its own name, wherever it is called inside a run.
+    """Make each call of ``fn`` inside a run a step with the name of the function.
 
-    Outside a run it stays a plain call.
+    Outside of a run, ``fn`` is called directly.
     """
 
     @functools.wraps(fn)

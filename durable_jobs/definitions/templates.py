@@ -1,7 +1,7 @@
-"""Events from webhooks by mapping: texts with ``{body.…}`` and ``{headers.…}`` in them.
+"""Templates that turn a webhook into an event: ``{body.…}`` and ``{headers.…}``.
 
-A text that is one such part alone is replaced by the value, whatever its type, and by
-None where there is none. Parts inside of a text have to be there.
+A string that is a single placeholder becomes the value itself, of any type, or None if
+the value is missing. A placeholder inside a longer string must have a value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PATH = re.compile(r"body(\.[^.\s{}]+)*|headers\.[A-Za-z0-9-]+")
 
 
 def check_mapping(mapping: Mapping[str, Any], where: str) -> None:
-    """Raise unless a mapping makes an event and its texts can be read."""
+    """Raise ``ConfigurationError`` unless the mapping is a valid template."""
     if not mapping or set(mapping) - set(KEYS):
         msg = f"{where}: expected keys among {', '.join(KEYS)}, got {list(mapping)}."
         raise ConfigurationError(msg)
@@ -46,7 +46,7 @@ def _check(value: Any, where: str) -> None:
 def make_event(
     mapping: Mapping[str, Any], default: str, body: Any, headers: Mapping[str, str]
 ) -> NewEvent:
-    """Return the event that a mapping makes of a delivery; raise ``PayloadError``."""
+    """Return the event of a delivery. Raise ``PayloadError`` if a value is missing."""
     filled = {key: _fill(value, body, headers) for key, value in mapping.items()}
     return NewEvent(**{"name": default, "data": body, **filled})
 
@@ -67,7 +67,7 @@ def _fill(value: Any, body: Any, headers: Mapping[str, str]) -> Any:
 def _text(path: str, body: Any, headers: Mapping[str, str]) -> str:
     value = _at(path, body, headers)
     if isinstance(value, bool) or not isinstance(value, str | int):
-        msg = f"The delivery has no text or number at {path}."
+        msg = f"The delivery has no string or number at {path}."
         raise PayloadError(msg)
     return str(value)
 

@@ -1,4 +1,4 @@
-"""What starts a function: events, crons, changes of models and webhooks."""
+"""Triggers of functions: events, crons, model changes and webhooks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Event:
     """Start a run for each event of this name.
 
     ``name`` may end in ``/*`` or ``.*``. ``if_`` is a condition over ``event``.
-    ``schema`` is a pydantic model that checks ``data`` when the event is sent and is
+    ``schema`` is a pydantic model. It validates ``data`` when the event is sent, and is
     the type of ``ctx.event.data``.
     """
 
@@ -44,7 +44,7 @@ class Event:
 
     @functools.cached_property
     def condition(self) -> Expression | None:
-        """What ``if_`` compiles to: when a function is declared with it."""
+        """The compiled ``if_``."""
         if self.if_ is None:
             return None
         where = f"Event({self.name!r:.80}) if_"
@@ -60,13 +60,12 @@ class Event:
 class Cron:
     """Start a run at each time of a cron expression.
 
-    ``text`` has five fields or is a name such as ``@hourly``; ``tz`` is an IANA zone.
-    ``jitter`` spreads each start over that long, but never past the next time.
-    ``catch_up`` says what happens to times that passed while nothing ticked: none of
-    them (``"skip"``), the last one (``"one"``) or ``"all"``. ``overlap`` says what
-    happens to a time at which the run of an earlier one goes on: it starts a run
-    (``"allow"``), leaves a skipped one (``"skip"``), or starts one after it
-    (``"queue"``).
+    ``text`` has five fields or is a name such as ``@hourly``. ``tz`` is an IANA zone.
+    ``jitter`` delays each start at random by up to this duration, but never past the
+    next time. ``catch_up`` decides which missed times start a run: none (``"skip"``),
+    the last one (``"one"``) or ``"all"``. ``overlap`` decides what happens if an
+    earlier run is still live: start a run (``"allow"``), record a skipped run
+    (``"skip"``), or start a run afterwards (``"queue"``).
     """
 
     text: str
@@ -83,12 +82,12 @@ class Cron:
 
     @property
     def spread(self) -> timedelta | None:
-        """What ``jitter`` says, as a length."""
+        """``jitter`` as a timedelta."""
         return None if self.jitter is None else parse_duration(self.jitter)
 
 
 def check_cron_options(jitter: Any, catch_up: Any, overlap: Any) -> timedelta | None:
-    """Return ``jitter`` as a length; raise for an option that cannot be."""
+    """Return ``jitter`` as a timedelta. Raise if an option is invalid."""
     if catch_up not in CATCH_UP:
         msg = f"Expected catch_up 'skip', 'one' or 'all', got {catch_up!r:.80}."
         raise ConfigurationError(msg)
@@ -108,9 +107,9 @@ def check_cron_options(jitter: Any, catch_up: Any, overlap: Any) -> timedelta | 
 class ModelChange:
     """Start a run when an instance of a model is created, updated or deleted.
 
-    The event is written in the same transaction as the change. ``fields``: only an
-    update of one of these counts. ``when``: a ``Q`` or a callable of the instance.
-    ``include``: fields that the event carries whether they changed or not.
+    The event is written in the same transaction as the change. ``fields``: only updates
+    of these fields count. ``when``: a ``Q``, or a callable that takes the instance.
+    ``include``: fields that the event contains even if they did not change.
     """
 
     model: str
@@ -124,7 +123,7 @@ class ModelChange:
     def __post_init__(self) -> None:
         where = f"ModelChange({self.model!r:.80})"
         if isinstance(self.include, str):
-            msg = f"{where}: expected include to be a list of names, got a text."
+            msg = f"{where}: expected include to be a list of names, got a string."
             raise ConfigurationError(msg)
         object.__setattr__(self, "include", tuple(self.include))
         if not isinstance(self.model, str) or self.model.count(".") != 1:
@@ -135,7 +134,7 @@ class ModelChange:
             raise ConfigurationError(msg)
         if self.fields is not None:
             if isinstance(self.fields, str):
-                msg = f"{where}: expected fields to be a list of names, got a text."
+                msg = f"{where}: expected fields to be a list of names, got a string."
                 raise ConfigurationError(msg)
             names = tuple(self.fields)
             if not names or not self.updated:
@@ -158,11 +157,11 @@ Trigger = Event | Cron | ModelChange | Webhook
 
 @dataclass(frozen=True)
 class CancelOn:
-    """Cancel live runs when an event comes.
+    """Cancel live runs when an event arrives.
 
-    ``match="data.x"`` asks for the same value in the run's own event; ``if_`` is a
-    condition over ``event`` (the run's) and ``async`` (the one that came). With
-    ``timeout``, only an event that comes so soon after the run's start counts.
+    ``match="data.x"`` requires the same value as in the run's own event. ``if_`` is a
+    condition over ``event`` (the run's event) and ``async`` (the new event). With
+    ``timeout``, only events within that time after the start of the run count.
     """
 
     event: str
@@ -172,7 +171,7 @@ class CancelOn:
 
     @functools.cached_property
     def condition(self) -> Expression | None:
-        """What ``if_`` compiles to: when a function is declared with it."""
+        """The compiled ``if_``."""
         where = f"CancelOn({self.event!r:.80})"
         return compile_match_and_condition(self.match, self.if_, where)
 
@@ -205,7 +204,7 @@ class Timeouts:
 def compile_match_and_condition(
     match: str | None, if_: str | Callable[..., Any] | None, where: str
 ) -> Expression | None:
-    """Check ``match`` and compile ``if_``, which sees ``event`` and ``async``."""
+    """Check ``match``, and compile ``if_`` over ``event`` and ``async``."""
     from durable_jobs.serialization.match_keys import check_match_path
 
     if match is not None:

@@ -1,4 +1,4 @@
-"""Who sent a webhook: the schemes by which providers sign what they post."""
+"""Signature schemes of webhook providers: ``durable.verify``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from durable_jobs.exceptions import ConfigurationError
 
 @dataclass(frozen=True, kw_only=True)
 class GitHub(Hmac):
-    """GitHub's ``X-Hub-Signature-256``; ``X-GitHub-Delivery`` is the delivery."""
+    """GitHub: ``X-Hub-Signature-256``, with the id in ``X-GitHub-Delivery``."""
 
     header: str = "X-Hub-Signature-256"
     prefix: str = "sha256="
@@ -33,7 +33,7 @@ class GitHub(Hmac):
 
 @dataclass(frozen=True, kw_only=True)
 class Shopify(Hmac):
-    """Shopify's ``X-Shopify-Hmac-Sha256``, with ``X-Shopify-Webhook-Id``."""
+    """Shopify: ``X-Shopify-Hmac-Sha256``, with the id in ``X-Shopify-Webhook-Id``."""
 
     header: str = "X-Shopify-Hmac-Sha256"
     encoding: Literal["hex", "base64"] = "base64"
@@ -42,7 +42,7 @@ class Shopify(Hmac):
 
 @dataclass(frozen=True, kw_only=True)
 class Slack(Hmac):
-    """Slack's ``X-Slack-Signature``. Its question for the ``challenge`` is answered."""
+    """Slack: ``X-Slack-Signature``. Answers the ``url_verification`` challenge."""
 
     header: str = "X-Slack-Signature"
     prefix: str = "v0="
@@ -50,28 +50,28 @@ class Slack(Hmac):
     timestamp_header: str | None = "X-Slack-Request-Timestamp"
 
     def delivery_id(self, headers: Mapping[str, str], payload: Any) -> str | None:
-        """Return the ``event_id`` of the Events API; other requests have none."""
-        return _text_at(payload, "event_id")
+        """Return the ``event_id`` of the Events API, or None for other requests."""
+        return _string_at(payload, "event_id")
 
     def handshake(self, payload: Any) -> str | None:
         """Return the challenge of a ``url_verification``."""
-        asked = _text_at(payload, "type") == "url_verification"
-        return _text_at(payload, "challenge") if asked else None
+        is_test = _string_at(payload, "type") == "url_verification"
+        return _string_at(payload, "challenge") if is_test else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stripe(Hmac):
-    """Stripe's ``Stripe-Signature: t=…,v1=…``; the event's ``id`` is the delivery."""
+    """Stripe: ``Stripe-Signature: t=…,v1=…``, with the id of the event."""
 
     header: str = "Stripe-Signature"
     signed: str = "{timestamp}.{body}"
 
     def delivery_id(self, headers: Mapping[str, str], payload: Any) -> str | None:
         """Return the id of Stripe's event."""
-        return _text_at(payload, "id")
+        return _string_at(payload, "id")
 
     def _check_signed(self) -> None:
-        """Nothing to check: the timestamp is in the signature's own header."""
+        """Check nothing: the timestamp is in the signature header."""
 
     def _signatures(self, headers: Mapping[str, str]) -> list[bytes]:
         return self._decoded([v for k, v in self._items(headers) if k == "v1"])
@@ -90,8 +90,8 @@ class Stripe(Hmac):
 class StandardWebhooks(Hmac):
     """The ``webhook-id``, ``-timestamp`` and ``-signature`` of Standard Webhooks.
 
-    Svix sends the same with ``svix-`` before the names. Secrets are those that begin
-    with ``whsec_``.
+    Svix sends the same headers with the prefix ``svix-``. Secrets begin with
+    ``whsec_``.
     """
 
     header: str = "webhook-signature"
@@ -101,7 +101,7 @@ class StandardWebhooks(Hmac):
     id_header: str | None = "webhook-id"
 
     def precheck(self, headers: Mapping[str, str], at: datetime) -> None:
-        """Raise ``Unverified`` without an id or a signature, or when out of time."""
+        """Raise ``Unverified`` if the id, signature or timestamp is missing or old."""
         if not self.delivery_id(headers, None):
             msg = "there is no webhook-id"
             raise Unverified(msg)
@@ -118,12 +118,12 @@ class StandardWebhooks(Hmac):
                 for secret in self.secrets.read()
             ]
         except binascii.Error:
-            msg = "Expected a secret that is base64, after whsec_."
+            msg = "Expected a secret in base64, after the prefix whsec_."
             raise ConfigurationError(msg) from None
 
     def _signatures(self, headers: Mapping[str, str]) -> list[bytes]:
         given = self._either(headers, self.header).split()[:20]
-        return self._decoded([one[3:] for one in given if one.startswith("v1,")])
+        return self._decoded([part[3:] for part in given if part.startswith("v1,")])
 
     def _timestamp(self, headers: Mapping[str, str]) -> str:
         return self._either(headers, "webhook-timestamp")
@@ -138,7 +138,7 @@ class StandardWebhooks(Hmac):
 
 @dataclass(frozen=True)
 class SharedSecret(Scheme):
-    """The secret itself in a header, as a bearer token unless said otherwise."""
+    """The secret itself in a header, by default as a bearer token."""
 
     header: str = field(default="Authorization", kw_only=True)
     prefix: str | None = field(default=None, kw_only=True)
@@ -150,17 +150,17 @@ class SharedSecret(Scheme):
             check_header(getattr(self, name), name, needed=name == "header")
 
     def check(self, delivery: Delivery) -> None:
-        """Raise ``Unverified`` unless the header has a secret that counts."""
+        """Raise ``Unverified`` unless the header contains an accepted secret."""
         self.precheck(delivery.headers, delivery.at)
 
     def precheck(self, headers: Mapping[str, str], at: datetime) -> None:
-        """Raise ``Unverified`` unless the header has a secret that counts."""
+        """Raise ``Unverified`` unless the header contains an accepted secret."""
         bearer = "Bearer " if self.header.lower() == "authorization" else ""
         prefix = bearer if self.prefix is None else self.prefix
         given = headers.get(self.header, "").encode(errors="surrogatepass")
         right = False
         for secret in self.secrets.read():
-            # A digest of each: their lengths are no secret's length then.
+            # Comparing digests does not reveal the length of the secret.
             expected = hashlib.sha256(f"{prefix}{secret}".encode()).digest()
             right |= hmac.compare_digest(expected, hashlib.sha256(given).digest())
         if not right:
@@ -174,7 +174,7 @@ class SharedSecret(Scheme):
 
 @dataclass(frozen=True)
 class Unsigned:
-    """Nothing is checked: whoever knows the address can start the function."""
+    """No verification: anyone who knows the URL can start the function."""
 
     id_header: str | None = field(default=None, kw_only=True)
 
@@ -189,11 +189,11 @@ class Unsigned:
         return headers.get(self.id_header) if self.id_header else None
 
     def handshake(self, payload: Any) -> str | None:
-        """Return None: nobody asks."""
+        """Return None: there is no test request."""
         return None
 
 
-def _text_at(payload: Any, key: str) -> str | None:
+def _string_at(payload: Any, key: str) -> str | None:
     value = payload.get(key) if isinstance(payload, dict) else None
     return value if isinstance(value, str) and value else None
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EventWait:
-    """Wait for an event, as one of the alternatives of ``wait_for_any``."""
+    """An event, as an alternative of ``wait_for_any``."""
 
     event: str
     match: str | None = None
@@ -34,7 +34,7 @@ class EventWait:
 
 @dataclass(frozen=True)
 class SignalWait:
-    """Wait for a signal, as one of the alternatives of ``wait_for_any``."""
+    """A signal, as an alternative of ``wait_for_any``."""
 
     name: str
     on_conflict: str = "fail"
@@ -51,7 +51,7 @@ class SignalWait:
 
 @dataclass(frozen=True)
 class ModelWait:
-    """Wait until a model instance meets a condition (``when``: a ``Q``)."""
+    """A model instance that meets ``when`` (a ``Q``), as an alternative."""
 
     instance: Model
     when: Q

@@ -1,4 +1,4 @@
-"""Webhook triggers: a path that others post to, and who may."""
+"""Webhook triggers: a path, its verification, and the event of a delivery."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _PATH = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*")
 class Webhook:
     """Start a run for each delivery that is posted to ``webhooks/<path>``.
 
-    ``verify`` tells who may: a scheme of ``durable.verify``, or a callable
-    ``(request) -> bool``. It has to be said; ``durable.verify.Unsigned()`` lets anybody
-    post. ``transform`` makes the event: a callable ``(body, headers)`` that returns a
-    ``NewEvent``, a list of them, or None to ignore the delivery, or a mapping.
-    Without it the event is called ``webhook/<path>`` and has the body as its data.
+    ``verify`` is required: a scheme of ``durable.verify``, or a callable
+    ``(request) -> bool``. ``durable.verify.Unsigned()`` accepts every request.
+    ``transform`` creates the event. It is a mapping, or a callable ``(body, headers)``
+    that returns a ``NewEvent``, a list of them, or None to ignore the delivery. Without
+    ``transform``, the event is named ``webhook/<path>`` and its data is the body.
     """
 
     path: str
@@ -44,8 +44,8 @@ class Webhook:
         ):
             msg = (
                 f"{where}: expected a path of at most {MAX_PATH} characters, such as "
-                f"'stripe' or 'shop/paid': small letters, digits, '-', '_' and '.', "
-                f"parted by single slashes."
+                f"'stripe' or 'shop/paid': lower-case letters, digits, '-', '_', '.', "
+                f"separated by single slashes."
             )
             raise ConfigurationError(msg)
         self._check_verify(where)
@@ -59,26 +59,28 @@ class Webhook:
             return
         if self.verify is None:
             msg = (
-                f"{where}: expected verify, to tell who may post: a scheme such as "
-                f"durable.verify.Stripe(secret), a callable (request) -> bool, or, for "
-                f"a webhook that is open to anybody, durable.verify.Unsigned()."
+                f"{where}: expected verify: a scheme such as "
+                f"durable.verify.Stripe(secret), a callable (request) -> bool, or "
+                f"durable.verify.Unsigned() to accept every request."
             )
             raise ConfigurationError(msg)
         if isinstance(self.verify, type):
-            msg = f"{where}: expected verify to be made, as {self.verify.__name__}(…)."
+            msg = (
+                f"{where}: expected an instance, {self.verify.__name__}(…), in verify."
+            )
             raise ConfigurationError(msg)
         _check_callable(self.verify, f"{where}: expected verify to be a scheme or")
 
     @property
     def event(self) -> str:
-        """The name of its events, where ``transform`` gives no other."""
+        """The name of its events, unless ``transform`` sets another."""
         return f"{WEBHOOK}{self.path}"
 
     def agrees_with(self, other: Webhook) -> bool:
-        """Tell whether two declarations of one path are the same."""
+        """Return whether two declarations of one path are equal."""
         return all(
-            one == two or same_callable(one, two)
-            for one, two in (
+            mine == theirs or same_callable(mine, theirs)
+            for mine, theirs in (
                 (self.verify, other.verify),
                 (self.transform, other.transform),
             )
@@ -87,5 +89,5 @@ class Webhook:
 
 def _check_callable(value: Any, expected: str) -> None:
     if not callable(value) or iscoroutinefunction(value):
-        msg = f"{expected} a callable that is no coroutine, got {value!r:.80}."
+        msg = f"{expected} a callable that is not async, got {value!r:.80}."
         raise ConfigurationError(msg)

@@ -79,7 +79,7 @@ def split(state: AttemptState) -> tuple[str, Along] | None:
     This isolates the event that makes the batch fail. Return None for a batch of one
     event. The halves have one attempt each: the batch has used all retries.
     """
-    if event_count(state.run) < 2 or state.function.controls.batch is None:
+    if event_count(state.run) < 2 or state.function.flow_control.batch is None:
         return None
     events = window_rows.events_of_run(state.run.pk)
     if len(events) < 2:

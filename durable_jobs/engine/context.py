@@ -102,7 +102,7 @@ class RunContext:
     def event(self) -> ReceivedEvent:
         """The event that started the run."""
         if self._event is None:
-            self._event = self._typed(event_of(self._state.run).own())
+            self._event = self._typed(event_of(self._state.run).with_own_data())
         return self._event
 
     @property

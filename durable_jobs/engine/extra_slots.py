@@ -47,5 +47,5 @@ def acquire_slots(state: AttemptState, wanted: int) -> list[int]:
 
 
 def _slots_per_step(state: AttemptState) -> int:
-    controls = state.function.controls
+    controls = state.function.flow_control
     return max(1, sum(rule.of == "steps" for rule in controls.concurrency))

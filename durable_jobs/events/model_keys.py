@@ -57,7 +57,7 @@ def check_keys(
 
 def _read(function: Function) -> Iterator[tuple[str, Path]]:
     """Give what each key reads of the event, as far as it can be known."""
-    for expression in function.controls.expressions:
+    for expression in function.flow_control.expressions:
         for variable, *path in expression.reads():
             if variable == "event":
                 yield f"{expression.where} {expression.source!r}", tuple(path)

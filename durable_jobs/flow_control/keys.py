@@ -63,10 +63,10 @@ def _evaluated(expression: Expression, event: ReceivedEvent) -> Any:
     if expression.wants_mapping:
         return expression.evaluate({"event": event.as_dict()})
     if not db.connection().in_atomic_block:
-        return expression.evaluate({"event": event.own()})
+        return expression.evaluate({"event": event.with_own_data()})
     # The host's own code may query, and fail: not the transaction around it.
     with db.atomic():
-        return expression.evaluate({"event": event.own()})
+        return expression.evaluate({"event": event.with_own_data()})
 
 
 def text_of(value: Any) -> str:
@@ -82,14 +82,14 @@ def digest(*parts: object) -> str:
 
 def flow_of(function: Function, event: ReceivedEvent) -> Flow | None:
     """Return the keys of a run of a function, None when nothing limits it."""
-    if not function.controls.queues:
+    if not function.flow_control.needs_admission:
         return None
     return {place: value_of(one, event) for place, one in _places(function).items()}
 
 
 def _places(function: Function) -> dict[str, Expression | None]:
     """Return what gives the key of each limit of a function."""
-    controls = function.controls
+    controls = function.flow_control
     found = {
         f"{CONCURRENCY}:{index}": one.expression
         for index, one in enumerate(controls.concurrency)
@@ -110,7 +110,7 @@ def missing_limits(
     function: Function, flow: Flow | None, *, starting: bool
 ) -> list[str]:
     """Return the limits that came into the code after a run, and that it waits for."""
-    if not function.controls.queues:
+    if not function.flow_control.needs_admission:
         return []
     held = flow or {}
     return [
@@ -151,7 +151,7 @@ def priority_of(function: Function, event: ReceivedEvent) -> int:
 
     What is further than a priority may be is cut; what is no number is none.
     """
-    expression = function.controls.priority
+    expression = function.flow_control.priority
     if expression is None:
         return 0
     try:
@@ -173,7 +173,7 @@ def repeat_key(function: Function, event: ReceivedEvent) -> str | None:
     Null is no key: what cannot be told apart is not taken for a repeat. Raises
     ``ExpressionError``.
     """
-    value = value_of(function.controls.idempotency, event)
+    value = value_of(function.flow_control.idempotency, event)
     return None if value is None else f"idempotency:{digest(text_of(value))}"
 
 
@@ -229,7 +229,7 @@ class KeyedLimit:
 
 def keyed_limit(function: Function, flow: Flow, place: str) -> KeyedLimit | None:
     """Return one limit of a run, None when the code does not declare it any more."""
-    controls, control = function.controls, place.partition(":")[0]
+    controls, control = function.flow_control, place.partition(":")[0]
     rule: Rule = None
     if control == CONCURRENCY:
         index = int(place.partition(":")[2])

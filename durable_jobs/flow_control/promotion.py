@@ -340,7 +340,7 @@ class _Round:
         One for which it has none would be blocked again, and let others try in turn.
         """
         for backlog in backlogs.blocked_on(
-            limit_row.pk, registry.sharing(), leaving=blocked
+            limit_row.pk, registry.sharing_limits(), leaving=blocked
         ):
             function = registry.get(backlog.function)
             needed = keys.keyed_limits(

@@ -70,7 +70,7 @@ def admit(queue: str | None = None, wanted: int = 0) -> int:
 
     Returns how many are through. Free where no function has flow control.
     """
-    if not registry.controlled:
+    if not registry.needs_admission:
         return 0
     if queue is not None and wanted:
         # What was let through and nobody has claimed yet is enough for now.
@@ -126,7 +126,7 @@ def recheck_limits(claimed: Sequence[Run]) -> list[Run]:
     These came before a limit that the code has now: they waited in no line for it. A
     run that has begun is held to the limits on steps alone.
     """
-    if not registry.controlled:
+    if not registry.needs_admission:
         return list(claimed)
     late: dict[uuid.UUID, keys.Flow] = {}
     left: set[uuid.UUID] = set()
@@ -165,7 +165,7 @@ def sweep() -> int:
     """Do a worker's part for those that are busy, or away; return how many rang."""
     run_rounds()
     waiting = backlogs.eligible_queues(registry.ids())
-    if not registry.controlled:
+    if not registry.needs_admission:
         # Nobody admits: the code has no limits, and there may be backlogs left over.
         return sum(run_rounds(queue, LEFT_OVER) for queue in sorted(waiting))
     return len(waiting)

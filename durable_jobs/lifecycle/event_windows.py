@@ -101,7 +101,7 @@ def _closes_before(window: EventWindow, one: BufferedEvent) -> bool:
     A batch has its events parted when it closes.
     """
     function = registry.find(window.function)
-    rule = function.controls.gathers if function is not None else None
+    rule = function.flow_control.buffering if function is not None else None
     if not isinstance(rule, Debounce):
         return False
     return window.due_at < one.due_at or _full(rule, window)
@@ -129,7 +129,7 @@ def _extend(window: EventWindow, one: BufferedEvent) -> None:
     """Take one more event in, and say when the window is due."""
     window.size += 1
     function = registry.find(one.function)
-    rule = function.controls.gathers if function is not None else None
+    rule = function.flow_control.buffering if function is not None else None
     if isinstance(rule, Debounce):
         due = one.due_at + parse_duration(rule.period)
         if rule.timeout is not None:
@@ -184,7 +184,7 @@ def _parts(
     function: Function, window: EventWindow
 ) -> tuple[list[Sequence[BufferedEvent]], Sequence[BufferedEvent]]:
     """Return the events of each run, and those that may wait for more."""
-    rule = function.controls.gathers
+    rule = function.flow_control.buffering
     if isinstance(rule, Debounce) and not rule.collect:
         latest = event_windows.keep_latest(window)
         return [latest] if latest else [], []
@@ -211,7 +211,7 @@ def _reopen(
     window: EventWindow, rest: Sequence[BufferedEvent], function: Function
 ) -> None:
     """Leave in a window what a batch had no room for."""
-    rule = function.controls.batch
+    rule = function.flow_control.batch
     assert rule is not None, "a debounce leaves nothing"
     window.opened_at = rest[0].due_at
     window.due_at = window.opened_at + parse_duration(rule.timeout)

@@ -46,7 +46,7 @@ def claims_of(
         mark = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         name = f"{_NAMED}{function.options.key}"
         found.append(KeyClaim(function.id, name, run_id, mark))
-    if function.controls.idempotency is not None:
+    if function.flow_control.idempotency is not None:
         repeat = repeat_key(function, event)
         if repeat is not None:
             found.append(KeyClaim(function.id, repeat, run_id))

@@ -106,7 +106,7 @@ class NewRun:
         """
         function = self.function
         ahead = function.options.priority
-        if function.controls == NO_CONTROLS:
+        if function.flow_control == NO_CONTROLS:
             return replace(self, priority=ahead) if ahead else self
         event = event_from_meta(self.event_meta, decode_lenient(self.data))
         return replace(
@@ -269,7 +269,7 @@ def claims_of(one: NewRun, data: Any) -> list[KeyClaim]:
     Raise ``ExpressionError`` if the function's idempotency key fails.
     """
     function = one.function
-    if function.options.key is None and function.controls.idempotency is None:
+    if function.options.key is None and function.flow_control.idempotency is None:
         return []
     event = event_from_meta(one.event_meta, decode_lenient(one.data))
     return keyed_starts.claims_of(function, event, one.id, data)

@@ -39,7 +39,7 @@ class TriggeredStart:
     def controlled(self) -> TriggeredStart:
         """Return how it reaches the function by that one's flow control."""
         made, function = self.start, self.start.function
-        controls = function.controls
+        controls = function.flow_control
         if controls == NO_CONTROLS or made.skipped:
             return self
         event = event_from_meta(made.event_meta, decode_lenient(made.data))
@@ -48,14 +48,14 @@ class TriggeredStart:
             if controls.idempotency is not None:
                 repeat = repeat_key(function, event)
                 names = names if repeat is None else (*names, repeat)
-            alone = controls.gathers is None or (
+            alone = controls.buffering is None or (
                 batch is not None
                 and batch.condition is not None
                 and not condition_holds(batch.condition, event)
             )
-            if alone or controls.gathers is None:
+            if alone or controls.buffering is None:
                 return replace(self, names=names)
-            key = value_of(controls.gathers.expression, event)
+            key = value_of(controls.buffering.expression, event)
         except ExpressionError as error:
             # A person must see it: the event is stored, and so is why it did nothing.
             return replace(self, start=replace(made, skipped=failed_key(error)))
@@ -105,4 +105,4 @@ def condition_holds(condition: Expression, event: ReceivedEvent) -> bool:
 
 def view(condition: Expression, event: ReceivedEvent) -> Any:
     """Return an event as an expression wants it: CEL a dict, callables itself."""
-    return event.as_dict() if condition.wants_mapping else event.own()
+    return event.as_dict() if condition.wants_mapping else event.with_own_data()

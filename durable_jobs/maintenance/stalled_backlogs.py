@@ -69,7 +69,7 @@ _declared: dict[str, FlowControl] = {}
 
 def _redeclared() -> int:
     """Let backlogs try whose limits the code may have changed: with a new process."""
-    current = {function.id: function.controls for function in registry}
+    current = {function.id: function.flow_control for function in registry}
     changed = [id for id, controls in current.items() if _declared.get(id) != controls]
     if not changed:
         return 0

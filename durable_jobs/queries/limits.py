@@ -129,7 +129,7 @@ def _after_cursor(rows: QuerySet[Limit], before: str) -> QuerySet[Limit]:
 
 def keyed_limit_of(limit_row: Limit) -> KeyedLimit | None:
     """Return the declared rule of a limit, or None if it is declared no more."""
-    ids = [limit_row.function] if limit_row.function else registry.sharing()
+    ids = [limit_row.function] if limit_row.function else registry.sharing_limits()
     for one in ids:
         function = registry.find(one)
         for keyed_limit in (
@@ -142,7 +142,7 @@ def keyed_limit_of(limit_row: Limit) -> KeyedLimit | None:
 
 def _keyed_limits(function: Function, text: str) -> Iterator[KeyedLimit]:
     """Yield the limits of a function for one key, given as canonical JSON."""
-    controls = function.controls
+    controls = function.flow_control
     limit_keys: list[tuple[str, Any]] = [
         (f"{keys.CONCURRENCY}:{index}", rule)
         for index, rule in enumerate(controls.concurrency)

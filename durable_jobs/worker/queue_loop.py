@@ -198,7 +198,7 @@ def _serve_batch(
         _advance_all(ClaimedBatch(chosen))
     # Runs that became eligible since have sent a message of their own.
     all_claimed = not full and not one_per_function and chosen == claimed
-    return len(chosen), all_claimed and not registry.controlled
+    return len(chosen), all_claimed and not registry.needs_admission
 
 
 def _late(claimed: list[Run]) -> bool:

@@ -323,7 +323,7 @@ def test_a_backlog_of_a_paused_queue_does_not_keep_the_room_of_a_shared_limit() 
     assert Backlog.objects.filter(blocked_on__isnull=False).count() == 2
     pause_control.pause_queue("slow", "")
     stalled_backlogs._declared.clear()
-    stalled_backlogs._declared.update({one.id: one.controls for one in registry})
+    stalled_backlogs._declared.update({one.id: one.flow_control for one in registry})
     from durable_jobs.engine import attempt
 
     attempt.execute_attempt(held[0], threads=0)

@@ -46,7 +46,10 @@ def refused(**parameters: Any) -> str:
         ({"queue": ""}, "a queue name of 1 to 255 characters"),
         ({"queue": None}, "a queue name of 1 to 255 characters"),
         ({"version": "x" * 256}, "a version of 1 to 255 characters"),
-        ({"on_failure": "mourn"}, "goes on a function, got 'mourn'"),
+        (
+            {"on_failure": "mourn"},
+            "under @durable.function, got 'mourn'",
+        ),
         ({"on_cancel": lambda: None}, "expected one parameter, the context"),
         ({"on_complete": lambda a, b: None}, "expected one parameter, the context"),
     ],
@@ -93,7 +96,7 @@ def test_a_generator_is_no_body(durable_kit: Kit) -> None:
 
 @pytest.mark.parametrize("wrong", [7, "pay", None])
 def test_only_functions_are_decorated(durable_kit: Kit, wrong: Any) -> None:
-    with pytest.raises(durable.ConfigurationError, match="goes on a function"):
+    with pytest.raises(durable.ConfigurationError, match="Expected a function under"):
         durable.function(id="a.b")(wrong)
 
 
@@ -102,7 +105,7 @@ def test_a_function_is_not_decorated_twice(durable_kit: Kit) -> None:
     def once(ctx):
         pass
 
-    with pytest.raises(durable.ConfigurationError, match="goes on a function"):
+    with pytest.raises(durable.ConfigurationError, match="Expected a function under"):
         durable.function(id="a.c")(once)
 
 

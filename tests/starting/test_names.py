@@ -28,7 +28,7 @@ def test_names_are_free(durable_kit: Kit, name: str) -> None:
         ("x" * 256, "1 to 255 characters"),
         (None, "1 to 255 characters"),
         (7, "1 to 255 characters"),
-        (" shop", "without space at its ends"),
+        (" shop", "without surrounding spaces"),
         ("shop\n", "printable"),
         ("shop\x00", "printable"),
         ("shop\ud800", "printable"),

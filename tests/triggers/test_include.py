@@ -187,5 +187,5 @@ def test_key_that_is_always_there_is_accepted(
     "wrong", [lambda: durable.ModelChange("shop.Order", created=True, include="tenant")]
 )
 def test_include_that_is_a_text_is_refused(wrong: Callable[[], Any]) -> None:
-    with pytest.raises(durable.ConfigurationError, match="list of names, got a text"):
+    with pytest.raises(durable.ConfigurationError, match="list of names, got a string"):
         wrong()

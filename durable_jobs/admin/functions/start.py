@@ -228,7 +228,7 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
 
 
 def _keyed(function: Function) -> bool:
-    controls = function.controls
+    controls = function.flow_control
     rules = [*controls.concurrency, controls.throttle, controls.singleton]
     return controls.ordering is not None or any(one and one.key for one in rules)
 

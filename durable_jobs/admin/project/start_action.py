@@ -52,7 +52,7 @@ def allowed_functions(admin: Any, request: HttpRequest) -> list[Function]:
 def _functions_of(admin: Any) -> list[Function]:
     model = admin.model
     concrete = model._meta.concrete_model or model
-    return registry.offered(model._meta.label, concrete._meta.label)
+    return registry.in_admin_of(model._meta.label, concrete._meta.label)
 
 
 def actions(admin: Any, request: HttpRequest, location: Any) -> dict[str, Any]:
