@@ -23,7 +23,7 @@ from durable_jobs.control import api_keys, id_namespaces, request_throttle
 from durable_jobs.control.actor import Actor
 from durable_jobs.control.scopes import scope_of
 from durable_jobs.lifecycle import callbacks
-from durable_jobs.queries.visibility import API, Viewer, look_as
+from durable_jobs.queries.visibility import API, Viewer, set_viewer
 
 #: What decides before the body is read: it raises what the endpoint would raise.
 Check = Callable[[HttpRequest, Actor], object]
@@ -94,7 +94,7 @@ def _authorize(
     request: HttpRequest, who: Actor, check: Check | None, lines: bool
 ) -> None:
     """Let the endpoint's own check decide, and then read the body."""
-    look_as(Viewer(who.user, API, request, key=who.key))
+    set_viewer(Viewer(who.user, API, request, key=who.key))
     if check is not None:
         check(request, who)
     parsing.read(request, lines=lines)

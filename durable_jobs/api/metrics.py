@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from durable_jobs import clock
 from durable_jobs.maintenance.doctor import last_tick
-from durable_jobs.queries.metrics import MOST, figures
+from durable_jobs.queries.metrics import MAX_COUNT, figures
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_UP_TO = f" Counted up to {MOST}."
+_UP_TO = f" Counted up to {MAX_COUNT}."
 
 
 def text() -> bytes:

@@ -74,7 +74,7 @@ def begin(
         return known
     frozen = chosen.frozen()
     rows = _subject_to_bulk()
-    beginning = frozen.beginning(rows)
+    search_start = frozen.search_start(rows)
     count = counted(frozen)
     if not count:
         msg = "No run fits the filter."
@@ -89,14 +89,16 @@ def begin(
         "verb": verb,
         "reason": reason,
         "filter": frozen.as_params(),
-        "beginning": str(beginning or uuid.UUID(int=0)),
+        "search_start": str(search_start or uuid.UUID(int=0)),
         "count": count,
         "actor": {
             "user": str(actor.user.pk),
             "via": actor.via,
             "scopes": None if actor.scopes is None else sorted(actor.scopes),
         },
-        "door": None if (viewer := visibility.current()) is None else viewer.door,
+        "interface": None
+        if (viewer := visibility.current()) is None
+        else viewer.interface,
         "key": actor.key,
     }
     why = f": {reason}" if reason else "."
@@ -118,7 +120,7 @@ def counted(chosen: RunFilter, among: QuerySet[Any] | None = None) -> int:
     ``among``: of these alone.
     """
     count = 0
-    for part in chosen.apart():
+    for part in chosen.split_by_status():
         rows = part.narrow(_subject_to_bulk(among)).order_by("-pk")
         count += rows[: MOST + 1 - count].count()
         if count > MOST:
@@ -141,7 +143,7 @@ def bulk(ctx: Context) -> dict[str, Any]:
     asked = ctx.event.data
     total = {"done": 0, "refused": 0, "failed": 0}
     problems: list[dict[str, str]] = []
-    after, looked = asked["beginning"], 0
+    after, looked = asked["search_start"], 0
     size = max(CHUNK, -(-asked["count"] // max(settings.MAX_STEPS // 2, 1)))
     while after is not None:
         found = ctx.step.atomic(
@@ -190,17 +192,21 @@ def _chunk(
 def _next(
     asked: dict[str, Any], itself: uuid.UUID, after: uuid.UUID, size: int
 ) -> Sequence[Run]:
-    beginning = uuid.UUID(asked["beginning"])
+    search_start = uuid.UUID(asked["search_start"])
     rows = _subject_to_bulk().filter(pk__lt=itself)
-    rows = RunFilter.parse(asked["filter"]).narrow(rows, beginning)
+    rows = RunFilter.parse(asked["filter"]).narrow(rows, search_start)
     rows = rows.filter(pk__gt=after).defer(*_PAYLOADS)
     return list(rows.order_by("pk")[:size])
 
 
 def _viewer(asked: dict[str, Any], actor: Actor) -> Viewer | None:
     """Return whose rule holds for the runs, as it is now."""
-    door = asked.get("door")
-    return None if door is None else Viewer(actor.user, door, key=asked.get("key"))
+    interface = asked.get("interface")
+    return (
+        None
+        if interface is None
+        else Viewer(actor.user, interface, key=asked.get("key"))
+    )
 
 
 def _actor(known: dict[str, Any], verb: str) -> Actor:

@@ -1,3 +1,3 @@
-"""Read models for screens and terminals. They never lock, and never write."""
+"""Read models for the admin, the API and the commands. They never lock or write."""
 
 from __future__ import annotations

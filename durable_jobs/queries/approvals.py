@@ -1,4 +1,4 @@
-"""Approvals that wait: which permissions they need, and the oldest of them."""
+"""Waiting approvals and the permissions that they need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from durable_jobs.store import db
 
 _WAIT = Wait._meta.db_table
 _OF = f"FROM {_WAIT} WHERE kind = '{WaitKind.APPROVAL.value}' AND name"
-#: From one name to the next by the index, however many wait under each.
+#: One index lookup per permission, however many approvals wait for each.
 _NAMES = f"""
 WITH RECURSIVE found(name) AS (
     SELECT MIN(name) {_OF} <> ''
@@ -22,21 +22,21 @@ WITH RECURSIVE found(name) AS (
 )
 SELECT name FROM found WHERE name IS NOT NULL
 """  # noqa: S608  # our own names
-#: Columns of a run that no list of approvals loads.
+#: Columns of a run that lists of approvals do not load.
 _PAYLOADS = ("data", "output", "error", "event_meta")
 
 
 def permissions() -> list[str]:
-    """Return the permissions of which a decision is waited for, each once."""
+    """Return the distinct permissions of the waiting approvals."""
     with db.connection().cursor() as cursor:
         cursor.execute(_NAMES)
         return [name for (name,) in cursor.fetchall()]
 
 
 def waiting(names: Iterable[str], after: int, limit: int) -> list[Wait]:
-    """Return what waits for the permissions, the oldest first.
+    """Return a page of waits for the permissions, oldest first.
 
-    ``after`` is the key of the last one that was seen.
+    ``after`` is the primary key of the last wait of the previous page.
     """
     every = db.rows(Wait).filter(
         kind=WaitKind.APPROVAL, name__in=list(names), pk__gt=after
@@ -46,7 +46,7 @@ def waiting(names: Iterable[str], after: int, limit: int) -> list[Wait]:
 
 
 def with_runs(waits: Sequence[Wait]) -> list[Wait]:
-    """Return those of some waits whose runs are there, and give them their runs."""
+    """Set the runs of waits; leave out waits whose run does not exist."""
     rows = visibility.runs().defer(*_PAYLOADS)
     runs = rows.in_bulk({wait.run_id for wait in waits})
     known = [wait for wait in waits if wait.run_id in runs]
@@ -56,7 +56,7 @@ def with_runs(waits: Sequence[Wait]) -> list[Wait]:
 
 
 def ends(waits: Sequence[Wait]) -> dict[tuple[uuid.UUID, str], datetime]:
-    """Return when the steps that wait give up, for those that do."""
+    """Return the timeouts of the waiting steps, by run and step key."""
     rows = db.rows(Wait).filter(
         run_id__in={wait.run_id for wait in waits}, kind=WaitKind.TIMEOUT
     )

@@ -1,4 +1,4 @@
-"""What an event did: the runs that it started, woke and cancelled."""
+"""The runs that an event started, woke and cancelled."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from durable_jobs.queries import visibility
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
 
-#: Rows of one kind that a page lists.
+#: Rows of each kind on the page of an event.
 MOST = 50
-#: Runs that ended after an event, among which those that it cancelled are looked for.
-LOOKED_THROUGH = 1000
+#: Runs that ended after an event and are searched for cancelled runs.
+MAX_SEARCHED = 1000
 
 _COLUMNS = (
     "key", "name", "kind", "ended_at", "run__function", "run__status",
@@ -21,9 +21,10 @@ _COLUMNS = (
 
 
 def woken(event_id: str) -> list[Step]:
-    """Return the waits that an event ended, each with its run, the last first.
+    """Return the steps whose waits an event ended, with their runs, latest first.
 
-    One more than ``MOST`` stands for more of them.
+    The list has up to ``MOST + 1`` steps, so that the caller can tell whether there are
+    more.
     """
     steps = visibility.of_runs(db.rows(Step))
     rows = (
@@ -37,13 +38,13 @@ def woken(event_id: str) -> list[Step]:
 
 
 def cancelled(event: Event) -> list[Run]:
-    """Return runs that an event cancelled, among the first that ended after it.
+    """Return runs that an event cancelled, among the first runs that ended after it.
 
-    Such a run ends when the event is offered, which is at once, or at its ``ts``.
+    The router cancels the runs when it delivers the event: at once, or at its ``ts``.
     """
     since = max(event.received_at, event.ts)
     rows = visibility.runs()
-    ended = rows.filter(ended_at__gte=since).order_by("ended_at")[:LOOKED_THROUGH]
+    ended = rows.filter(ended_at__gte=since).order_by("ended_at")[:MAX_SEARCHED]
     reason = f"the event {event.name} ({event.pk})"
     found = rows.filter(
         pk__in=ended.values("pk"), status=RunStatus.CANCELLED, reason=reason

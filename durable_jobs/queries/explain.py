@@ -1,4 +1,4 @@
-"""Why a run waits: the limit, its key, who holds it, and the place in line."""
+"""Explain why a run waits: its limit, the key, the holders, and its position."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from durable_jobs.store import limits as limit_rows
 
 MOST_AHEAD = 1000
 MOST_HOLDERS = 20
-#: Runs whose length an estimate goes by.
+#: Completed runs whose duration an estimate uses.
 SAMPLE = 20
 
 
 def explain(run: Run, *, keys: bool = True) -> Explanation:
-    """Tell what a run waits for, as its row is now.
+    """Explain what a run waits for now.
 
-    ``keys``: whether the values of flow control are told, and what failed in a limit's
-    own code: both may be of a payload.
+    Without ``keys``, leave out the keys of flow control and the errors of dynamic
+    limits, which may contain parts of a payload.
     """
     row = db.rows(Run).defer("data", "output").get(pk=run.pk)
     if row.status != RunStatus.QUEUED:
@@ -39,7 +39,7 @@ def explain(run: Run, *, keys: bool = True) -> Explanation:
         text = f"The run is {row.status}{reason}"
         if row.status == RunStatus.WAITING:
             text += "".join(
-                f" The event {event.name} ({event.pk}) is not matched to all waits "
+                f" The event {event.name} ({event.pk}) is not matched with all waits "
                 f"yet. {routes.described(event)}".rstrip()
                 for event in routes.unrouted_for(row)
             )
@@ -50,12 +50,12 @@ def explain(run: Run, *, keys: bool = True) -> Explanation:
     if row.backlog is None:
         return _ready(row)
     if row.backlog in AdmissionState.values:
-        text = "It has just come; the next admission decides about it."
+        text = "The run was just queued and is waiting for flow control."
         return Explanation(state="arriving", text=text)
     return _in_backlog(row, keys)
 
 
-def _paused(run: Run, told: bool) -> Explanation | None:
+def _paused(run: Run, with_keys: bool) -> Explanation | None:
     if pauses.of_queue(run.queue).exists():
         return Explanation(state="paused", text=f"The queue {run.queue!r} is paused.")
     if run.started_at is not None:
@@ -64,17 +64,17 @@ def _paused(run: Run, told: bool) -> Explanation | None:
     held = pause_state.holding(pause_state.current(), run.function, values)
     if held is None:
         return None
-    name = f"Key {held.key} of " if told else "A key of "
+    name = f"Key {held.key} of " if with_keys else "A key of "
     what = name if held.kind == Pause.KEY else ""
     why = f": {held.reason}" if held.reason else "."
     text = f"{what}{run.function} is paused{why}"
-    return Explanation(state="paused", text=text, ahead=_ahead(_line(run), run))
+    return Explanation(state="paused", text=text, ahead=_ahead(_queued_with(run), run))
 
 
 def _delayed(run: Run) -> Explanation | None:
     if run.due_at <= clock.now():
         return None
-    text = f"It is to begin at {run.due_at.isoformat()}."
+    text = f"The run starts at {run.due_at.isoformat()}."
     return Explanation(state="delayed", text=text, estimate=run.due_at)
 
 
@@ -84,8 +84,8 @@ def _unknown(run: Run) -> Explanation | None:
     if since is None:
         if registry.find(run.function) is not None:
             return None
-        there = workers.functions()
-        if there is None or run.function in there:
+        known = workers.functions()
+        if known is None or run.function in known:
             return None
     text = (
         f"No worker has the function {run.function!r} since "
@@ -99,23 +99,23 @@ def _later_release(run: Run) -> Explanation | None:
     if needs is None:
         return None
     text = (
-        f"It needs a later release of durable_jobs: {needs.rstrip('.')}. The run goes "
-        f"on when a worker has that release."
+        f"The run needs a later release of durable_jobs: {needs.rstrip('.')}. It "
+        f"continues when a worker has that release."
     )
     return Explanation(state="later-release", text=text)
 
 
 def _ready(run: Run) -> Explanation:
-    ahead = _ahead(_line(run), run)
+    ahead = _ahead(_queued_with(run), run)
     text = (
-        f"It is ready for the next worker of queue {run.queue!r}, "
+        f"The run is ready for the next worker of queue {run.queue!r}, "
         f"behind {_others(ahead)}."
     )
     return Explanation(state="ready", text=text, ahead=ahead)
 
 
-def _line(run: Run) -> QuerySet[Run]:
-    """Return the line that a run stands in."""
+def _queued_with(run: Run) -> QuerySet[Run]:
+    """Return the queued runs of the same backlog, or of the same queue if ready."""
     if run.backlog is not None:
         return backlogs.waiting(run.backlog)
     return db.rows(Run).filter(
@@ -126,18 +126,18 @@ def _line(run: Run) -> QuerySet[Run]:
     )
 
 
-def _ahead(line: QuerySet[Run], run: Run) -> int:
+def _ahead(queued: QuerySet[Run], run: Run) -> int:
     before = Q(run_order__lt=run.run_order) | Q(run_order=run.run_order, id__lt=run.id)
-    seen = visibility.of_runs(line, "pk")
+    seen = visibility.of_runs(queued, "pk")
     return int(seen.filter(before).order_by()[:MOST_AHEAD].count())
 
 
-def _in_backlog(run: Run, told: bool) -> Explanation:
+def _in_backlog(run: Run, with_keys: bool) -> Explanation:
     backlog = db.rows(Backlog).filter(pk=run.backlog or 0).first()
     function = registry.find(run.function)
     ahead = _ahead(backlogs.waiting(run.backlog or 0), run)
     if backlog is None or function is None:
-        text = f"It stands in line behind {_others(ahead)}."
+        text = f"The run is in the backlog behind {_others(ahead)}."
         return Explanation(state="blocked", text=text, ahead=ahead)
     keyed_limits = keys.keyed_limits(
         function, run.flow or {}, starting=backlog.for_new_runs
@@ -148,67 +148,67 @@ def _in_backlog(run: Run, told: bool) -> Explanation:
         limit_row = known.get(keyed_limit.name)
         if limit_row is None:
             continue
-        found = _at(keyed_limit, limit_row, run, backlog, ahead, told)
+        found = _explain_limit(keyed_limit, limit_row, run, backlog, ahead, with_keys)
         if found is not None:
-            return found if told else replace(found, key=None)
-    text = f"It is about to be let through, behind {_others(ahead)}."
+            return found if with_keys else replace(found, key=None)
+    text = f"The next admission promotes the run, behind {_others(ahead)}."
     return Explanation(state="ready", text=text, ahead=ahead)
 
 
-def _at(
+def _explain_limit(
     keyed_limit: KeyedLimit,
     limit_row: Limit,
     run: Run,
     backlog: Backlog,
     ahead: int,
-    told: bool,
+    with_keys: bool,
 ) -> Explanation | None:
-    """Explain a limit, if it is what the run waits for."""
-    answer = limits.cached_limit(keyed_limit, limit_row)
-    if answer is None:
-        answer, _ = limits.evaluate(keyed_limit)
-    if answer.limit is None:
-        why = f": {answer.error}" if told else "."
-        text = f"The limit of its {keyed_limit.place} is not known{why}"
-        return _held_at(keyed_limit, "blocked", text, ahead=ahead)
-    if isinstance(keyed_limit.rule, Throttle) and answer.limit:
+    """Return an explanation if the run waits for this limit."""
+    value = limits.cached_limit(keyed_limit, limit_row)
+    if value is None:
+        value, _ = limits.evaluate(keyed_limit)
+    if value.limit is None:
+        why = f": {value.error}" if with_keys else "."
+        text = f"The limit of {keyed_limit.place} is not known{why}"
+        return _explanation(keyed_limit, "blocked", text, ahead=ahead)
+    if isinstance(keyed_limit.rule, Throttle) and value.limit:
         return _throttled(
-            keyed_limit, keyed_limit.rule, limit_row, answer.limit, ahead, told
+            keyed_limit, keyed_limit.rule, limit_row, value.limit, ahead, with_keys
         )
     held = limit_rows.holders(limit_row.pk)
     shown = visibility.of_runs(held).values_list("run_id", flat=True)
     holders = [str(pk) for pk in shown[:MOST_HOLDERS]]
-    full = held.count() >= answer.limit
+    full = held.count() >= value.limit
     if not full and not (ahead and limit_row.pk == backlog.blocked_on_id):
         return None
-    key = f" for key {keyed_limit.text}" if limit_row.key and told else ""
-    others = "other runs" if full else "nobody"
+    key = f" for key {keyed_limit.text}" if limit_row.key and with_keys else ""
+    others = "other runs" if full else "no run"
     text = (
-        f"{keyed_limit.control} {answer.limit}{key} of "
+        f"{keyed_limit.control} {value.limit}{key} of "
         f"{limit_row.function or 'the account'} is reached: "
         f"held by {', '.join(holders) or others}; "
         f"{_before(ahead)}."
     )
-    return _held_at(
+    return _explanation(
         keyed_limit,
         "blocked",
         text,
-        limit=answer.limit,
+        limit=value.limit,
         holders=holders,
         ahead=ahead,
-        estimate=_estimate(run, ahead, answer.limit),
+        estimate=_estimate(run, ahead, value.limit),
     )
 
 
-def _held_at(
-    keyed_limit: KeyedLimit, state: str, text: str, **facts: Any
+def _explanation(
+    keyed_limit: KeyedLimit, state: str, text: str, **values: Any
 ) -> Explanation:
     return Explanation(
         state=state,
         text=text,
         control=keyed_limit.control,
         key=keyed_limit.key,
-        **facts,
+        **values,
     )
 
 
@@ -218,21 +218,21 @@ def _throttled(
     limit_row: Limit,
     limit: int,
     ahead: int,
-    told: bool,
+    with_keys: bool,
 ) -> Explanation | None:
     now, interval = clock.now(), rule.interval(limit)
     earliest = (limit_row.tat or now) - interval * (rule.burst - 1)
     start = earliest + interval * ahead
     if start <= now:
         return None
-    key = f" for key {keyed_limit.text}" if limit_row.key and told else ""
-    text = f"The throttle{key} lets it start at {start.isoformat()}; {_before(ahead)}."
+    key = f" for key {keyed_limit.text}" if limit_row.key and with_keys else ""
+    text = f"The throttle{key} starts the run at {start.isoformat()}; {_before(ahead)}."
     facts = {"limit": limit, "ahead": ahead, "estimate": start}
-    return _held_at(keyed_limit, "throttled", text, **facts)
+    return _explanation(keyed_limit, "throttled", text, **facts)
 
 
 def _estimate(run: Run, ahead: int, limit: int) -> datetime | None:
-    """Return when a slot may be free, by how long the last runs held theirs."""
+    """Estimate when a slot is free from the durations of the last runs."""
     rows: Any = db.rows(Run).filter(
         function=run.function,
         status=RunStatus.COMPLETED,

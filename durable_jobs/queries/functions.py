@@ -1,4 +1,4 @@
-"""How functions do, by their newest runs; and which ones the code has lost."""
+"""The health of functions by their newest runs, and functions without code."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from durable_jobs.queries.union import only, together
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
 
-#: Runs of one function that a list, and its own page, go by.
+#: Newest runs of one function that the list, and the function's page, read.
 RECENT, LATEST = 50, 500
-#: Failed runs that are grouped by what they failed of, and groups that are shown.
+#: Failed runs that are grouped by error, and the groups that are shown.
 FAILED, GROUPS = 100, 20
-#: Live runs of each kind among which functions are looked for that the code lacks.
+#: Live runs of each status that are searched for functions without code.
 LIVE_LOOKED_THROUGH = 1000
 DAY = timedelta(days=1)
 
@@ -38,8 +38,8 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Brief:
-    """A run, without all that is long."""
+class RunSummary:
+    """The small columns of a run."""
 
     pk: uuid.UUID
     function: str
@@ -52,11 +52,11 @@ class Brief:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionHealth:
-    """How the newest runs of a function did in the last 24 hours.
+    """The health of a function in the last 24 hours, by its newest runs.
 
-    ``runs`` of them came in that time, ``failed`` of those ``ended`` have failed;
-    ``typical`` is the median time of those that completed. ``capped``: there were more.
-    ``last`` is the newest run, whenever it came.
+    ``runs`` were queued in that time. Of the ``ended`` runs, ``failed`` have failed.
+    ``typical`` is the median duration of the completed runs. ``capped``: there were
+    more runs than counted. ``last`` is the newest run of any time.
     """
 
     runs: int
@@ -64,40 +64,40 @@ class FunctionHealth:
     failed: int
     typical: timedelta | None
     capped: bool
-    last: Brief
+    last: RunSummary
 
     @property
     def failing(self) -> float | None:
-        """Return the share that failed, None when none has ended."""
+        """Return the failed share of the ended runs, or None without ended runs."""
         return self.failed / self.ended if self.ended else None
 
 
 def health(function_ids: Sequence[str]) -> dict[str, FunctionHealth]:
-    """Return how functions do, by id; those without a run are not in it."""
+    """Return the health of functions with runs, by id."""
     rows = together(
         only(newest(one), RECENT).values_list(*_COLUMNS) for one in function_ids
     )
-    found: dict[str, list[Brief]] = {}
+    found: dict[str, list[RunSummary]] = {}
     for row in rows:
-        brief = Brief(*row)
+        brief = RunSummary(*row)
         found.setdefault(brief.function, []).append(brief)
     return {one: health_of(briefs, RECENT) for one, briefs in found.items()}
 
 
 def newest(function_id: str) -> QuerySet[Run]:
-    """Return the runs of a function, the newest first."""
+    """Return the runs of a function, newest first."""
     rows = visibility.runs().filter(function=function_id)
     return rows.order_by("-pk")
 
 
-def latest(function_id: str) -> list[Brief]:
-    """Return the newest runs of a function, which its page goes by."""
+def latest(function_id: str) -> list[RunSummary]:
+    """Return the newest runs of a function for its page."""
     rows = newest(function_id).values_list(*_COLUMNS)[:LATEST]
-    return [Brief(*row) for row in rows]
+    return [RunSummary(*row) for row in rows]
 
 
-def health_of(runs: Iterable[Brief], looked_through: int) -> FunctionHealth:
-    """Return how some runs of one function did, of which there is at least one."""
+def health_of(runs: Iterable[RunSummary], limit: int) -> FunctionHealth:
+    """Return the health of a function from its runs, of which there is at least one."""
     briefs = sorted(runs, key=lambda run: run.pk, reverse=True)
     since = clock.now() - DAY
     today = [run for run in briefs if run.queued_at >= since]
@@ -112,12 +112,12 @@ def health_of(runs: Iterable[Brief], looked_through: int) -> FunctionHealth:
         ended=failed + sum(run.status == RunStatus.COMPLETED for run in today),
         failed=failed,
         typical=times[len(times) // 2] if times else None,
-        capped=len(today) >= looked_through,
+        capped=len(today) >= limit,
         last=briefs[0],
     )
 
 
-# What the code does not say
+# Rows of functions
 
 
 def pauses(function_ids: Collection[str] | None = None) -> dict[str, list[Pause]]:
@@ -133,7 +133,7 @@ def pauses(function_ids: Collection[str] | None = None) -> dict[str, list[Pause]
 
 
 def crons(function_ids: Collection[str]) -> dict[str, list[Schedule]]:
-    """Return the schedules that the code declares, by function, the next first."""
+    """Return the declared schedules by function, next due first."""
     rows = db.rows(Schedule).filter(declared=True, function__in=list(function_ids))
     found: dict[str, list[Schedule]] = {}
     for row in rows.defer("data", "queued_occurrences").order_by("due_at", "pk"):
@@ -142,10 +142,10 @@ def crons(function_ids: Collection[str]) -> dict[str, list[Schedule]]:
 
 
 def lost(known: Collection[str]) -> list[str]:
-    """Return ids of functions that live runs name and the code does not have.
+    """Return ids of undeclared functions with live runs.
 
-    Those that wait or are paused are looked for among the newest, those that are queued
-    among the first in their queues.
+    The search covers the newest waiting and paused runs, and the first queued runs of
+    each queue.
     """
     rows = visibility.runs()
     queued = rows.filter(status=RunStatus.QUEUED)
@@ -165,14 +165,14 @@ def lost(known: Collection[str]) -> list[str]:
     return sorted(set(found))
 
 
-# What fails
+# Failures
 
 
 @dataclass(slots=True)
-class Group:
-    """Runs that failed of the same: an error's type, in the same step.
+class FailureGroup:
+    """Runs that failed with the same type of error in the same step.
 
-    ``step`` is empty for the function's own code; ``run`` is the newest of them.
+    ``step`` is empty for the function's own code. ``run`` is the newest run.
     """
 
     type: str
@@ -183,15 +183,15 @@ class Group:
     count: int = 0
 
 
-def error_groups(runs: Iterable[Brief]) -> list[Group]:
-    """Return what the failed ones of some runs failed of, the most frequent first."""
+def error_groups(runs: Iterable[RunSummary]) -> list[FailureGroup]:
+    """FailureGroup failed runs by error, most frequent first."""
     failed = [run for run in runs if run.status == RunStatus.FAILED][:FAILED]
     errors = _errors([run.pk for run in failed])
-    groups: dict[tuple[str, str], Group] = {}
+    groups: dict[tuple[str, str], FailureGroup] = {}
     for run in failed:
         kind, step, message = errors.get(run.pk, ("", "", ""))
         group = groups.setdefault(
-            (kind, step), Group(kind, step, message, run.pk, run.queued_at)
+            (kind, step), FailureGroup(kind, step, message, run.pk, run.queued_at)
         )
         group.count += 1
     found = sorted(groups.values(), key=lambda one: -one.count)[:GROUPS]
@@ -199,8 +199,8 @@ def error_groups(runs: Iterable[Brief]) -> list[Group]:
     return found
 
 
-def _name_steps(groups: Iterable[Group]) -> None:
-    """Put the names of steps in the place of their keys, which errors have."""
+def _name_steps(groups: Iterable[FailureGroup]) -> None:
+    """Replace the step keys from the errors with the names of the steps."""
     keys = {ids.step_pk(one.run, one.step): one for one in groups if one.step}
     rows = db.rows(Step).filter(pk__in=list(keys))
     for pk, name in rows.values_list("pk", "name"):

@@ -1,4 +1,4 @@
-"""Values inside of JSON columns, by paths that people write."""
+"""Conditions on values in JSON columns, by paths such as ``data.order.id=7``."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from durable_jobs.exceptions import FilterError, LimitExceeded, PayloadError
 from durable_jobs.http_input import parse_json
 
 _WRITTEN = re.compile(r"(data|output|error)((?:\.[\w-]{1,64}){1,10})=(.*)", re.S)
-#: Bytes of one value.
+#: Maximum bytes of a value.
 MOST_BYTES = 2**16
 _POSITION = re.compile(r"[0-9]{1,9}")
 _NEGATIVE = re.compile(r"-[0-9]+")
 
 
 class Key(KeyTransform):
-    """What is under a key of an object, or at a position of a list.
+    """The value of a key in an object, or of a position in a list.
 
-    Django takes all that ``int`` reads for a position, ``2024_01`` too.
+    Django would treat every text that ``int()`` accepts as a position, for example
+    ``2024_01``.
     """
 
     def as_postgresql(self, compiler: Any, connection: Any) -> Any:
-        """Return the SQL; the operator takes a number for a key or a position."""
+        """Return the SQL. The operator accepts a number for a key or a position."""
         column, params, keys = self.preprocess_lhs(compiler, connection)
         return f"({column} {self.postgres_nested_operator} %s)", (*params, keys)
 
     def as_sqlite(self, compiler: Any, connection: Any, **more: Any) -> Any:
-        """Return the SQL, in which true, false and null are told from texts."""
+        """Return the SQL, which distinguishes true, false and null from strings."""
         column, params, keys = self.preprocess_lhs(compiler, connection)
         path = "$" + "".join(
             f"[{key}]" if _POSITION.fullmatch(key) else f".{json.dumps(key)}"
@@ -46,12 +47,12 @@ class Key(KeyTransform):
 def path(text: str) -> tuple[str, list[str], Any]:
     """Return the column, the keys and the value of ``data.path.to.key=value``.
 
-    The value is JSON, or else the text itself. Raises ``FilterError``.
+    The value is JSON, or otherwise the text itself. Raise ``FilterError``.
     """
     found = _WRITTEN.fullmatch(text)
     if found is None:
         msg = (
-            f"Expected data.path.to.key=value as 'where', or the same of output or "
+            f"Expected data.path.to.key=value as 'where', or the same with output or "
             f"error, got {text!r:.80}."
         )
         raise FilterError(msg)
@@ -65,8 +66,8 @@ def path(text: str) -> tuple[str, list[str], Any]:
     return column, keys, _value(value)
 
 
-def place(column: str, keys: list[str]) -> Any:
-    """Return the expression of what is there."""
+def expression(column: str, keys: list[str]) -> Any:
+    """Return the expression of the value at a path."""
     found: Any = column
     for key in keys:
         found = Key(key, found)
@@ -78,7 +79,7 @@ def _value(text: str) -> Any:
         raw = text.encode(errors="surrogatepass")
         wanted = parse_json(raw, what="the value", most=MOST_BYTES)
     except PayloadError:
-        wanted = text  # also what is written as NaN
+        wanted = text  # NaN, for example
     except LimitExceeded as error:
         raise FilterError(f"'where': {error.message}") from None
     try:

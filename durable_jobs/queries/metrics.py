@@ -1,6 +1,6 @@
-"""Figures of what goes on now, from queries that no history makes longer.
+"""Metrics of the current state, from queries whose cost does not grow with history.
 
-Nothing is counted further than to ``MOST``.
+Every count stops at ``MAX_COUNT``.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from durable_jobs.queries import visibility
 from durable_jobs.statuses import TERMINAL, RunStatus
 from durable_jobs.store import db
 
-#: As far as anything is counted.
-MOST = 10_000
-#: Runs that ended are counted for so long after their end.
+#: The maximum of every count.
+MAX_COUNT = 10_000
+#: For how long ended runs are counted.
 RECENT = timedelta(minutes=5)
-#: Workers that were seen since then are there.
+#: The maximum age of the last heartbeat of a live worker.
 SEEN = timedelta(minutes=2)
-#: What can end a run, and is not waited for by it.
+#: Kinds of waits that end a run instead of waking it.
 _ENDS = (WaitKind.CANCEL, WaitKind.START_BY, WaitKind.FINISH_BY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueMetrics:
-    """The runs of a queue that are ready, and since when the first of them is."""
+    """The number of ready runs of a queue, and since when the first is ready."""
 
     name: str
     depth: int
@@ -40,7 +40,7 @@ class QueueMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What goes on in an installation."""
+    """The current state of an installation."""
 
     live: dict[str, int]
     ended: dict[str, int]
@@ -49,7 +49,7 @@ class Figures:
 
 
 def figures() -> Figures:
-    """Return what goes on now."""
+    """Return the current metrics."""
     now = clock.now()
     names = sorted({settings.QUEUE, *registry.queues()})
     return Figures(
@@ -65,11 +65,11 @@ def _live() -> dict[str, int]:
     waits = db.rows(Wait).exclude(kind__in=_ENDS)
     return {
         RunStatus.QUEUED: _count(runs.filter(status=RunStatus.QUEUED)),
-        # By their leases: of their status there is no index.
+        # By lease, because there is no index on the status.
         RunStatus.RUNNING: _count(
             runs.filter(lease_token__isnull=False, status=RunStatus.RUNNING)
         ),
-        # By what they wait for, which is the smaller table.
+        # By wait, because the table of waits is smaller.
         RunStatus.WAITING: _count(
             runs.filter(pk__in=waits.values("run_id"), status=RunStatus.WAITING)
         ),
@@ -79,7 +79,7 @@ def _live() -> dict[str, int]:
 
 def _ended(now: datetime) -> dict[str, int]:
     runs = visibility.runs().filter(ended_at__gt=now - RECENT)
-    recent = runs.order_by("-ended_at").values_list("status", flat=True)[:MOST]
+    recent = runs.order_by("-ended_at").values_list("status", flat=True)[:MAX_COUNT]
     counted = dict.fromkeys(sorted(TERMINAL), 0)
     for status in recent:
         counted[RunStatus(status)] += 1
@@ -101,4 +101,4 @@ def _workers(now: datetime) -> dict[str, int]:
 
 
 def _count(rows: QuerySet[Any]) -> int:
-    return rows.order_by().values("pk")[:MOST].count()
+    return rows.order_by().values("pk")[:MAX_COUNT].count()

@@ -1,7 +1,7 @@
-"""How the installation does. Every figure is bounded: none reads the history.
+"""The overview of an installation. Every query is bounded; none reads the history.
 
-What ended is counted by the tick (``Tally``); the minutes that it has not counted yet
-are counted here, up to ``MOST``. Times are those of the runs that ended last.
+The tick counts ended runs (``RunStats``). The minutes that it has not counted yet are
+counted here, up to ``MOST``. Durations are those of the runs that ended last.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from durable_jobs.queries import visibility
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, left_work, workers
 
-#: Runs of one status that are counted, and ended ones that no tally has yet.
+#: Maximum of counted runs per status, and of ended runs that are not in RunStats.
 MOST = 10_000
-#: Runs whose times percentiles are taken of, and failed ones that are grouped.
+#: Runs for the percentiles, and failed runs that are grouped.
 SAMPLE, FAILURES = 1000, 500
 GROUPS = 10
 PERIODS = (
@@ -34,7 +34,7 @@ PERIODS = (
     ("7d", timedelta(days=7)),
 )
 HOURS = 24
-#: How long ago a worker may have been seen to count as there.
+#: The maximum age of the last heartbeat of a live worker.
 SEEN = timedelta(minutes=1)
 LATE = timedelta(seconds=30)
 BAD = frozenset({RunStatus.FAILED.value})
@@ -42,7 +42,7 @@ BAD = frozenset({RunStatus.FAILED.value})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """A status and how many runs are in it; ``more`` when only so many were counted."""
+    """The number of runs in a status. ``more``: there are more than were counted."""
 
     status: str
     count: int
@@ -51,7 +51,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
-    """What ended in a period. ``failed`` is among ``ended``."""
+    """Runs that ended in a period. ``ended`` includes ``failed``."""
 
     name: str
     length: timedelta
@@ -60,13 +60,13 @@ class Period:
 
     @property
     def share(self) -> float:
-        """Return the share that failed, 0 to 1."""
+        """Return the failed share, from 0 to 1."""
         return self.failed / self.ended if self.ended else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """Percentiles of times in the queue and of durations; None without any run."""
+    """Percentiles of queue times and durations, or None without runs."""
 
     runs: int
     wait_50: timedelta | None
@@ -77,7 +77,7 @@ class Times:
 
 @dataclass(slots=True, kw_only=True)
 class OverviewLine:
-    """A function's last 24 hours, an hour each, the oldest first: all and failed."""
+    """All and failed runs of a function per hour of the last 24 hours, oldest first."""
 
     function: str
     ended: list[int] = field(default_factory=lambda: [0] * HOURS)
@@ -86,7 +86,7 @@ class OverviewLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorGroup:
-    """Failed runs with one fingerprint: function, type of error, and step."""
+    """Failed runs with the same function, type of error and step."""
 
     function: str
     type: str
@@ -99,10 +99,10 @@ class ErrorGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Something that a person should look at; ``filters`` are of the list of runs.
+    """A problem that needs a person. ``filters`` are filters of the list of runs.
 
-    ``key`` is a value of flow control, ``problem`` the error of a limit's own code.
-    Both are for those alone who may see payloads.
+    ``key`` is a key of flow control, ``problem`` the error of a dynamic limit. Show
+    both only to users who may see payloads.
     """
 
     what: str
@@ -116,7 +116,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """All of it, as of one moment."""
+    """All parts of the overview at one time."""
 
     at: datetime
     states: list[Counted]
@@ -132,7 +132,7 @@ class Overview:
 
 
 def overview() -> Overview:
-    """Return how the installation does."""
+    """Return the overview."""
     now = clock.now()
     ended = _Ended(now)
     return Overview(
@@ -155,13 +155,13 @@ def _runs() -> QuerySet[Run]:
     return rows
 
 
-# What there is now
+# Current state
 
 
 def _states() -> list[Counted]:
     queued = Q(status=RunStatus.QUEUED)
     found = [
-        # In the halves that have an index each.
+        # Each part has its own index.
         (RunStatus.QUEUED, _capped(queued & Q(backlog__isnull=True))),
         (RunStatus.QUEUED, _capped(queued & Q(backlog__isnull=False))),
         (RunStatus.RUNNING, _capped(Q(lease_token__isnull=False))),
@@ -182,7 +182,7 @@ def _capped(condition: Q) -> int:
 
 
 def _oldest(now: datetime) -> timedelta | None:
-    """Return how long the oldest runnable run has been waiting for a worker."""
+    """Return how long the oldest ready run has been waiting for a worker."""
     ready = _runs().filter(
         status=RunStatus.QUEUED, backlog__isnull=True, due_at__lte=now
     )
@@ -206,18 +206,18 @@ def _workers(now: datetime) -> int:
     return int(rows.exclude(kind="beat").count())
 
 
-# What has ended
+# Ended runs
 
 
 class _Ended:
-    """The tallies of a week, and what they do not have yet."""
+    """The run statistics of a week, and the ended runs that they do not count yet."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now
         self._tallies = db.rows(RunStats).exclude(function="")
         marks = db.rows(RunStats).filter(function="")
         first = now - PERIODS[0][1]
-        if visibility.is_narrowed():  # the tallies are of all runs
+        if visibility.is_narrowed():  # the statistics count all runs
             self._tallies, marks = self._tallies.none(), marks.none()
             first = now - PERIODS[-1][1]
         last = marks.aggregate(last=Max("since"))["last"]
@@ -227,11 +227,11 @@ class _Ended:
             "function", "status", "ended_at"
         )
         self._rest = list(newest[:MOST])
-        #: Some were not counted: only the newest are.
+        #: Whether only the newest runs were counted.
         self.capped = len(self._rest) == MOST
 
     def periods(self) -> list[Period]:
-        """Return what ended in each period."""
+        """Return the ended runs of each period."""
         return [self._period(name, length) for name, length in PERIODS]
 
     def _period(self, name: str, length: timedelta) -> Period:
@@ -248,7 +248,7 @@ class _Ended:
         )
 
     def lines(self) -> list[OverviewLine]:
-        """Return the functions of the last 24 hours, the busiest first."""
+        """Return the functions of the last 24 hours, busiest first."""
         since = self._now - timedelta(hours=HOURS)
         rows = self._tallies.filter(since__gte=since).values_list(
             "function", "status", "since", "count"
@@ -291,7 +291,7 @@ def _percentile(sorted_: Sequence[timedelta], share: float) -> timedelta | None:
 
 
 def errors() -> list[ErrorGroup]:
-    """Return the failures among the newest failed runs, by their fingerprint."""
+    """Return the newest failed runs, grouped by function, error and step."""
     rows = _runs().filter(status=RunStatus.FAILED)
     named = rows.annotate(
         type=KT("error__type"), step=KT("error__step"), message=KT("error__message")
@@ -318,7 +318,7 @@ def errors() -> list[ErrorGroup]:
     return sorted(found, key=lambda group: (-group.count, group.function))[:GROUPS]
 
 
-# What needs a person
+# Problems that need a person
 
 
 def _attention(now: datetime) -> Iterator[Attention]:
@@ -373,10 +373,10 @@ def _some(
 
 
 def _unknown() -> Iterator[Attention]:
-    """Give the functions of live runs that no worker has had for long."""
+    """Yield functions of live runs that no worker has had for a long time."""
     there = workers.functions()
     if there is None:
-        return  # a worker of an earlier release may have them
+        return  # a worker of an earlier release may have the function
     since = dict(workers.missing().values_list("function", "since"))
     known = {*registry.ids(), *there} - since.keys()
     live = Counter[str]()
@@ -401,7 +401,7 @@ def _unknown() -> Iterator[Attention]:
 
 
 def _later_release() -> Iterator[Attention]:
-    """Give the runs that no worker could execute for long, for want of a release."""
+    """Yield runs that have needed a later release for a long time."""
     rows = left_work.of_later_releases(clock.now() - settings.UNKNOWN_AFTER)
     chosen = _runs().filter(pk__in=rows.values("run_id")[:FAILURES])
     found = Counter(chosen.order_by().values_list("function", flat=True))

@@ -1,4 +1,4 @@
-"""How far a run is, in a few numbers: nothing of what it carries."""
+"""The progress of a run in a few numbers, without its payloads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from durable_jobs.queries import visibility
 from durable_jobs.statuses import LIVE, STEP_ENDED, RunStatus, StepStatus
 from durable_jobs.store import db
 
-#: Kinds of rows that hold other steps, or do nothing.
+#: Kinds of steps that contain other steps or have no body.
 AROUND = ("group", "map", "parallel", "patch")
-#: Steps that are named as going on.
+#: Maximum of current steps that are named.
 MOST = 3
 _FAILED = frozenset({StepStatus.FAILED, StepStatus.TIMED_OUT})
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many of a run's steps are ``done``, ``failed`` of these, or ``going`` on."""
+    """The number of ``done`` steps, of ``failed`` among these, and of open steps."""
 
     run_id: uuid.UUID
     status: RunStatus
@@ -31,16 +31,16 @@ class Progress:
 
     @property
     def ended(self) -> bool:
-        """Tell whether nothing more will change."""
+        """Return whether the progress is final."""
         return self.status not in LIVE
 
     @property
     def version(self) -> str:
-        """Return a text that is another one whenever the progress is."""
+        """Return a string that changes whenever the progress changes."""
         return f"{self.status.value}-{self.done}-{self.failed}-{self.going}"
 
     def current(self) -> list[str]:
-        """Return the names of the steps that go on, the last begun first."""
+        """Return the names of the open steps, last started first."""
         if not self.going:
             return []
         rows = _steps(self.run_id).exclude(status__in=sorted(STEP_ENDED))
@@ -49,7 +49,7 @@ class Progress:
 
 
 def of_run(run_id: uuid.UUID) -> Progress | None:
-    """Return the progress of a run, None when there is no such run."""
+    """Return the progress of a run, or None without such a run."""
     runs = visibility.runs().filter(pk=run_id)
     status = runs.values_list("status", flat=True).first()
     if status is None:

@@ -1,4 +1,4 @@
-"""How far the router is with events, for people."""
+"""The progress of the router with events, as text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from durable_jobs import clock
 from durable_jobs.models import Event, Run, SweepError, Wait, WaitKind
 from durable_jobs.store import db
 
-#: Waits of one run whose events are looked for.
+#: Waits of one run whose pending events are searched.
 MOST = 50
 
 
 def described(event: Event) -> str:
-    """Return how far an event is that took more than one turn; empty for others."""
+    """Return the progress of an event with several passes, or an empty string."""
     if not event.routing:
         return ""
     count = int(event.routing.get("evaluated", 0))
@@ -29,13 +29,13 @@ def described(event: Event) -> str:
         return f"{text} {_('The router continues in its next round.')}"
     rows = db.rows(SweepError).filter(kind="event", item=event.pk)
     failed = rows.values_list("count", flat=True).first() or 1
-    again = _("It failed %(count)s times and is tried again at %(at)s.")
+    again = _("It failed %(count)s times and is retried at %(at)s.")
     at = event.route_after.isoformat(timespec="seconds")
     return f"{text} {again % {'count': failed, 'at': at}}"
 
 
 def unrouted_for(run: Run) -> list[Event]:
-    """Return pending events with a name that a run waits for, the earliest first."""
+    """Return pending events that a run may wait for, earliest first."""
     waits = db.rows(Wait).filter(run_id=run.pk, kind=WaitKind.EVENT)
     names = list(waits.values_list("name", flat=True)[:MOST])
     if not names:

@@ -1,6 +1,7 @@
-"""A run as a document: what it was given, and what it has recorded, as it is stored.
+"""Export a run as a document: its data and its recorded steps as stored JSON.
 
-``durable_jobs.testing`` takes it back: a run of production becomes a test.
+``durable_jobs.testing`` imports the document, so that a run of production becomes a
+test.
 """
 
 from __future__ import annotations
@@ -21,10 +22,7 @@ _TIMES = ("started_at", "ended_at")
 
 
 def history(run: Run) -> dict[str, Any]:
-    """Return a run with all its steps; values are stored JSON, past the codec.
-
-    Without what the steps logged, which no test needs.
-    """
+    """Return a run with all its steps and their stored JSON, without log lines."""
     texts = {f"{name}_text": Cast(name, TextField()) for name in ("data", "output")}
     rows = db.rows(Run).filter(pk=run.pk)
     found = rows.annotate(**texts).values(
@@ -60,7 +58,10 @@ def _steps(run: Run) -> list[dict[str, Any]]:
 
 
 def as_test(document: dict[str, Any]) -> str:
-    """Return a test that replays a document: what is recorded is not run again."""
+    """Return the source of a test that replays a document.
+
+    The replay does not execute recorded steps.
+    """
     name = "".join(c if c.isalnum() else "_" for c in document["function"]).lower()
     text = json.dumps(document, indent=1, ensure_ascii=True)
     literal = pprint.pformat(text, width=80)

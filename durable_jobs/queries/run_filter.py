@@ -1,7 +1,7 @@
-"""Which runs a list is about: one language for pages, exports, bulk work and the API.
+"""Filters of runs, for pages, exports, bulk actions and the API.
 
-What an index answers narrows the table; what none answers is looked for among the
-newest ``MOST_LOOKED`` runs of the rest, so that no list reads the whole history.
+Indexed conditions narrow the table first. Conditions without an index search only the
+newest ``MAX_SEARCHED`` of the remaining runs, so that no list reads the whole history.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from durable_jobs.queries import json_paths
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
 
-#: Runs among which is looked for what no index answers.
-MOST_LOOKED = 20_000
-#: How far the clocks of the machines that make ids may be apart.
+#: Runs that conditions without an index search.
+MAX_SEARCHED = 20_000
+#: The maximum difference between the clocks of hosts that create ids.
 APART = timedelta(hours=1)
 TIMES = ("queued", "started", "ended")
 PERIODS = {
@@ -37,7 +37,7 @@ PERIODS = {
     "month": timedelta(days=30),
 }
 _LONGEST = 1000
-#: The years that a moment may be of: those that ids and databases can count from.
+#: The years that ids and databases support.
 _YEARS = range(1971, 9999)
 
 Rows = QuerySet[Any]
@@ -45,19 +45,19 @@ Rows = QuerySet[Any]
 
 @dataclass(frozen=True)
 class RunFilter:
-    """Conditions by name, each with its values as they stand in an address.
+    """Conditions by name, each with its values as in a query string.
 
-    ``status``, ``id`` and ``where`` may have several values: a run has any of the
-    statuses and ids, and fulfils all of the wheres. A where is
-    ``data.path.to.key=value``, likewise for ``output`` and ``error``; the value is
-    JSON, or else a text.
+    ``status``, ``id`` and ``where`` may have several values. A run matches one of the
+    statuses, one of the ids, and all conditions of ``where``. Such a condition is
+    ``data.path.to.key=value``, or the same with ``output`` or ``error``. The value is
+    JSON, or otherwise a string.
     """
 
     values: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def parse(cls, params: Mapping[str, str | Iterable[str]]) -> RunFilter:
-        """Read conditions; raise ``FilterError`` for the first that cannot be."""
+        """Parse conditions; raise ``FilterError`` for the first invalid condition."""
         values: dict[str, tuple[str, ...]] = {}
         for name, given in params.items():
             try:
@@ -70,11 +70,11 @@ class RunFilter:
         return cls(values)
 
     def as_params(self) -> dict[str, list[str]]:
-        """Return the conditions as ``parse`` takes them, and as JSON can hold them."""
+        """Return the conditions in a form for ``parse`` and for JSON."""
         return {name: list(values) for name, values in self.values.items()}
 
     def __str__(self) -> str:
-        """Return the conditions in words."""
+        """Return a description of the conditions."""
         return "; ".join(
             f"{name} {' or '.join(values)}"
             if len(values) < 5
@@ -86,35 +86,35 @@ class RunFilter:
         return bool(self.values)
 
     def without(self, name: str) -> RunFilter:
-        """Return the filter without one of its conditions."""
+        """Return the filter without a condition."""
         return RunFilter({key: self.values[key] for key in self.values if key != name})
 
     @property
     def reads_payloads(self) -> bool:
-        """Tell whether it is for those alone who may see payloads."""
+        """Return whether only users who may see payloads may use the filter."""
         return "where" in self.values
 
     @property
-    def looks_through(self) -> list[str]:
-        """Return the conditions that no index answers."""
+    def unindexed(self) -> list[str]:
+        """Return the names of the conditions without an index."""
         names = [name for name in self.values if name in UNINDEXED]
         if self._time == "started" and {"since", "until", "period"} & {*self.values}:
             names.append("time")
         return names
 
-    def apart(self) -> list[RunFilter]:
-        """Return filters with no run in common that together have all of this one's.
+    def split_by_status(self) -> list[RunFilter]:
+        """Return one filter per status, which together match the same runs.
 
-        One for each status, as an index has them. What no index answers is looked for
-        among the newest of all, and stays together.
+        Each can use the index of its status. A filter with conditions without an index
+        is not split, because these search the newest runs of all statuses.
         """
         statuses = sorted(set(self.values.get("status", ())))
-        if len(statuses) < 2 or self.looks_through:
+        if len(statuses) < 2 or self.unindexed:
             return [self]
         return [RunFilter({**self.values, "status": (one,)}) for one in statuses]
 
     def frozen(self) -> RunFilter:
-        """Return the filter with a moment in the place of a period that ends now."""
+        """Return the filter with a fixed time instead of a period that ends now."""
         if "period" not in self.values:
             return self
         since, _until = self._range()
@@ -122,16 +122,16 @@ class RunFilter:
         kept = {name: self.values[name] for name in self.values if name != "period"}
         return RunFilter({**kept, "since": (since.isoformat(),)})
 
-    def narrow(self, rows: Rows, beginning: uuid.UUID | None = None) -> Rows:
-        """Return the runs that fulfil all conditions, in the order of ``rows``.
+    def narrow(self, rows: Rows, search_start: uuid.UUID | None = None) -> Rows:
+        """Return the runs that match all conditions, in the order of ``rows``.
 
-        ``beginning``: what no index answers is looked for after this run's id, not
-        among the newest.
+        With ``search_start``, conditions without an index search runs with larger ids
+        instead of the newest runs.
         """
         found = self._indexed(rows)
-        if not self.looks_through:
+        if not self.unindexed:
             return found
-        first = beginning or self.beginning(rows)
+        first = search_start or self.search_start(rows)
         if first is not None:
             found = found.filter(pk__gt=first)
         for name, condition in UNINDEXED.items():
@@ -141,12 +141,12 @@ class RunFilter:
             found = _where(found, text, number)
         return self._started(found)
 
-    def beginning(self, rows: Rows) -> uuid.UUID | None:
-        """Return the id after which ``narrow`` looks for what no index answers."""
-        if not self.looks_through or rows.query.is_empty():
+    def search_start(self, rows: Rows) -> uuid.UUID | None:
+        """Return the ``search_start`` with which ``narrow`` searches the same runs."""
+        if not self.unindexed or rows.query.is_empty():
             return None
         keys = self._indexed(rows).order_by("-pk").values_list("pk", flat=True)
-        first: uuid.UUID | None = keys[MOST_LOOKED : MOST_LOOKED + 1].first()
+        first: uuid.UUID | None = keys[MAX_SEARCHED : MAX_SEARCHED + 1].first()
         return first
 
     def _indexed(self, rows: Rows) -> Rows:
@@ -171,7 +171,7 @@ class RunFilter:
 
     def _in_time(self, rows: Rows) -> Rows:
         since, until = self._range()
-        if until is not None:  # what started or ended before was queued before
+        if until is not None:  # a run is queued before it starts and ends
             rows = rows.filter(pk__lt=earliest_id(until + APART))
         if self._time == "ended":
             return _between(rows, "ended_at", since, until)
@@ -198,12 +198,12 @@ def _between(
 
 
 def earliest_id(moment: datetime) -> uuid.UUID:
-    """Return an id that is not after any that was made from a moment on."""
+    """Return an id that is smaller than all ids created from a time on."""
     return uuid.UUID(int=max(int(moment.timestamp() * 1000), 0) << 80)
 
 
 def identity(value: str, name: str = "id") -> uuid.UUID:
-    """Return the run's id that a value is; raise ``FilterError``."""
+    """Parse the id of a run; raise ``FilterError``."""
     try:
         return uuid.UUID(value)
     except ValueError:
@@ -211,7 +211,7 @@ def identity(value: str, name: str = "id") -> uuid.UUID:
         raise FilterError(msg) from None
 
 
-# One condition each
+# Conditions
 
 
 def _status(values: tuple[str, ...]) -> Q:
@@ -225,9 +225,9 @@ def _status(values: tuple[str, ...]) -> Q:
 
 
 def _of_status(value: str) -> Q:
-    """Return the runs of a status, in the words of the index that knows them."""
+    """Return the condition of a status in the form of the index on it."""
     of = Q(status=value)
-    if value == RunStatus.QUEUED:  # two indexes have a part each
+    if value == RunStatus.QUEUED:  # two partial indexes
         return (of & Q(backlog__isnull=True)) | (of & Q(backlog__isnull=False))
     if value == RunStatus.RUNNING:
         return of & Q(lease_token__isnull=False)
@@ -244,10 +244,10 @@ def _subject(values: tuple[str, ...]) -> Q:
 
 
 def _search(values: tuple[str, ...]) -> Q:
-    """Return the runs with a whole id, event's id or key: by equality, as indexed."""
+    """Return the condition that the run id, event id or key equals a value."""
     term = values[0].strip()
     found = Q(event_id=term) | Q(key=term)
-    with suppress(FilterError):  # no run's id: it may be an event's, or a key
+    with suppress(FilterError):  # an event id or a key
         found |= Q(pk=identity(term))
     return found
 
@@ -267,7 +267,7 @@ def _id(column: str, name: str) -> Callable[[tuple[str, ...]], Q]:
 def _where(rows: Rows, text: str, number: int) -> Rows:
     column, keys, wanted = json_paths.path(text)
     name = f"where_{number}"
-    placed = rows.alias(**{name: json_paths.place(column, keys)})
+    placed = rows.alias(**{name: json_paths.expression(column, keys)})
     found: Rows = placed.filter(**{name: wanted})
     return found
 
@@ -284,7 +284,7 @@ def _moment(name: str, value: str) -> datetime:
         )
         raise FilterError(msg)
     aware = timezone.make_aware(found) if timezone.is_naive(found) else found
-    return aware.astimezone(UTC)  # PostgreSQL takes no offset of 16 hours or more
+    return aware.astimezone(UTC)  # PostgreSQL rejects offsets of 16 hours or more
 
 
 def _read(name: str, given: Any) -> tuple[str, ...]:
@@ -304,12 +304,12 @@ def _read(name: str, given: Any) -> tuple[str, ...]:
 
 
 def _storable(value: str) -> bool:
-    """Tell whether a database takes a text: no NUL, no half of a character."""
+    """Return whether a database can store a string: no NUL, no lone surrogate."""
     return "\x00" not in value and value.encode(errors="replace").decode() == value
 
 
 def _anything(values: tuple[str, ...]) -> None:
-    """Let every text pass."""
+    """Accept every string."""
 
 
 def _among(name: str, choices: Iterable[str]) -> Callable[[tuple[str, ...]], None]:
@@ -324,7 +324,7 @@ def _among(name: str, choices: Iterable[str]) -> Callable[[tuple[str, ...]], Non
 def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, NAMES, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"There is no filter {name!r:.80}.{hint}"
+    return f"Unknown filter {name!r:.80}.{hint}"
 
 
 INDEXED: dict[str, Callable[[tuple[str, ...]], Q]] = {
@@ -345,7 +345,7 @@ UNINDEXED: dict[str, Callable[[tuple[str, ...]], Q]] = {
     "worker": _equal("worker"),
     "where": lambda values: Q(),
 }
-#: What raises for a value that cannot be, where the condition itself does not.
+#: Validators of conditions that do not raise for invalid values themselves.
 CHECKS: dict[str, Callable[[tuple[str, ...]], object]] = {
     "time": _among("time", TIMES),
     "period": _among("period", PERIODS),
@@ -355,5 +355,5 @@ CHECKS: dict[str, Callable[[tuple[str, ...]], object]] = {
 }
 #: The names of all conditions.
 NAMES = (*INDEXED, *UNINDEXED, "time", "period", "since", "until")
-#: Those that may have several values, and how many.
+#: The maximum number of values of conditions with several values.
 SEVERAL = {"status": len(RunStatus), "where": 10, "id": 1000}

@@ -33,7 +33,7 @@ MAX_ATTEMPTS = 100
 def recent(
     *, function: str | None = None, status: str | None = None, limit: int = 20
 ) -> list[Run]:
-    """Return the newest runs, without what they were given and what they gave."""
+    """Return the newest runs without their payloads."""
     rows = db.rows(Run).defer("data", "output", "error", "event_meta")
     if function is not None:
         rows = rows.filter(function=function)
@@ -43,7 +43,7 @@ def recent(
 
 
 def as_json(run: Run) -> dict[str, Any]:
-    """Return what a list shows of a run."""
+    """Return the fields of a run that lists show."""
     names = ("status", "reason", "trigger", "queue", "attempt", "claim_count")
     times = ("queued_at", "due_at", "started_at", "ended_at")
     return {
@@ -57,7 +57,7 @@ def as_json(run: Run) -> dict[str, Any]:
 
 
 def described(run: Run) -> dict[str, Any]:
-    """Return all of a run, its data and output as they are stored, and its steps."""
+    """Return a run with its stored data and output, and its steps."""
     return {
         **as_json(run),
         "data": _stored(run, "data"),
@@ -71,9 +71,9 @@ def described(run: Run) -> dict[str, Any]:
 
 
 def _stored(run: Run, name: str) -> Any:
-    held = run.__dict__.get(name)
-    if isinstance(held, StoredPayload):
-        return held.tree()
+    stored = run.__dict__.get(name)
+    if isinstance(stored, StoredPayload):
+        return stored.tree()
     value = getattr(run, name)
     what = "a payload"
     return None if value is None else serialization.to_tree(value, what=what, own=True)
@@ -90,7 +90,7 @@ def _plain(value: Any) -> Any:
 def runs_page(
     chosen: RunFilter, limit: int, below: uuid.UUID | None
 ) -> tuple[list[Run], uuid.UUID | None]:
-    """Return the newest runs below an id, and the id below which the next ones are."""
+    """Return a page of the newest runs below an id, and the ``below`` of the next."""
     rows = chosen.narrow(visibility.runs()).defer(*PAYLOADS)
     if below is not None:
         rows = rows.filter(pk__lt=below)
@@ -99,13 +99,13 @@ def runs_page(
 
 
 def run(key: uuid.UUID) -> Run | None:
-    """Return a run without what it was given and what it gave."""
+    """Return a run without its payloads, or None."""
     found: Run | None = visibility.runs().filter(pk=key).defer(*PAYLOADS).first()
     return found
 
 
 def payloads(of: Run | Step, names: Iterable[str]) -> dict[str, Any]:
-    """Return columns of a row as they are stored; None for what is not there."""
+    """Return the stored JSON of columns by name, or None for SQL NULL."""
     texts = {f"{name}_text": Cast(name, TextField()) for name in names}
     rows: QuerySet[Any] = type(of)._base_manager.using(db.alias()).filter(pk=of.pk)
     row = rows.values(**texts).first() or {}
@@ -113,19 +113,19 @@ def payloads(of: Run | Step, names: Iterable[str]) -> dict[str, Any]:
 
 
 def steps(of: Run) -> list[Step]:
-    """Return a run's steps in the order of recording, without their payloads."""
+    """Return the steps of a run in the order of recording, without payloads."""
     rows = db.rows(Step).filter(run_id=of.pk)
     return list(rows.order_by("position", "pk").defer(*STEP_PAYLOADS))
 
 
 def step(of: Run, key: str) -> Step | None:
-    """Return a step of a run by its key, without its payloads."""
+    """Return a step of a run by key, without payloads, or None."""
     rows = db.rows(Step).filter(pk=ids.step_pk(of.pk, key))
     return rows.defer(*STEP_PAYLOADS).first()
 
 
 def step_of_any(key: uuid.UUID, kind: str) -> Step | None:
-    """Return a step of a kind by its own id, whatever its run."""
+    """Return a step of a kind by its primary key, or None."""
     rows = visibility.of_runs(db.rows(Step))
     return rows.filter(pk=key, kind=kind).defer(*STEP_PAYLOADS).first()
 

@@ -1,4 +1,4 @@
-"""Runs by what they are about: bounded, in one statement for many instances."""
+"""Runs of model instances, in one bounded statement for many instances."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from durable_jobs.queries import visibility
 from durable_jobs.statuses import LIVE, RunStatus
 from durable_jobs.store import db
 
-#: Runs of one instance that are counted: the newest.
+#: Newest runs of one instance that are counted.
 COUNTED = 100
-#: Instances in one statement.
+#: Instances per statement.
 CHUNK = 1000
 _UNLOADED = ("data", "output", "error", "event_meta")
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many runs are about an instance, of the newest ``COUNTED``."""
+    """The numbers of runs of an instance, among the newest ``COUNTED``."""
 
     total: int = 0
     live: int = 0
@@ -30,17 +30,17 @@ class Counts:
 
     @property
     def more(self) -> bool:
-        """Tell whether there may be others that were not counted."""
+        """Return whether there may be runs that were not counted."""
         return self.total >= COUNTED
 
 
 def label_of(model: type[Model]) -> str:
-    """Return the name by which the subjects of a model are stored."""
+    """Return the label with which subjects of a model are stored."""
     return (model._meta.concrete_model or model)._meta.label_lower
 
 
 def newest(instance: Model, most: int) -> list[Run]:
-    """Return the newest runs of an instance, without their payloads."""
+    """Return the newest runs of an instance, without payloads."""
     rows = _subjects(type(instance)).filter(object_pk=str(instance.pk))
     deferred = [f"run__{name}" for name in _UNLOADED]
     found = rows.select_related("run").defer(*deferred).order_by("-run_id")
@@ -48,7 +48,7 @@ def newest(instance: Model, most: int) -> list[Run]:
 
 
 def live(instances: Sequence[Model], most: int) -> list[tuple[str, Run]]:
-    """Return live runs of instances of one model, with the key of theirs each."""
+    """Return live runs of instances of one model as ``(object_pk, run)``."""
     found: list[tuple[str, Run]] = []
     for keys in _chunks([str(one.pk) for one in instances]):
         rows = _subjects(type(instances[0])).filter(
@@ -63,7 +63,7 @@ def live(instances: Sequence[Model], most: int) -> list[tuple[str, Run]]:
 
 
 def counts(model: type[Model], keys: Sequence[str]) -> dict[str, Counts]:
-    """Count the runs of many instances in one statement, and no further than needed."""
+    """Count the runs of many instances in one statement."""
     if not keys:
         return {}
     if visibility.is_narrowed():
@@ -78,7 +78,10 @@ def counts(model: type[Model], keys: Sequence[str]) -> dict[str, Counts]:
 
 
 def _counted_apart(model: type[Model], key: str) -> Counts:
-    """Count the seen runs of one instance: no rule is put into a statement of ours."""
+    """Count the visible runs of one instance.
+
+    A visibility rule cannot be part of the raw statement.
+    """
     rows = _subjects(model).filter(object_pk=key).order_by("-run_id")
     found = list(rows.values_list("run__status", flat=True)[:COUNTED])
     return Counts(
@@ -89,9 +92,9 @@ def _counted_apart(model: type[Model], key: str) -> Counts:
 
 
 def _counting(count: int) -> str:
-    """Return the statement; of one instance's runs it reads the newest alone.
+    """Return the statement, which reads only the newest runs of each instance.
 
-    A scalar subquery gives one value, so the three counts are one text.
+    A scalar subquery returns one value, so the three counts are one string.
     """
     asked = ", ".join(["(CAST(%s AS varchar(255)))"] * count)
     living = ", ".join(["%s"] * len(LIVE))

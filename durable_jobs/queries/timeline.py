@@ -1,4 +1,4 @@
-"""A run as a timeline: one row a step, parents before what happened inside them."""
+"""The timeline of a run: one row per step, parents before their children."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from durable_jobs.models import FailedAttempt, Run, Step
 from durable_jobs.statuses import STEP_ENDED
 from durable_jobs.store import db
 
-#: Characters of the bar that shows when a step happened.
+#: Characters of the bar that shows the time of a step.
 BAR = 18
 _NAME = 28
 _ERROR = 200
@@ -21,12 +21,12 @@ _ERROR = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineRow:
-    """One step of a run, as a screen shows it.
+    """One step of a run in the timeline.
 
-    ``depth`` is 0 for the function's own steps. ``attempt`` counts the attempts that
-    failed. ``offset`` is the time from the run's start to the step's, None for a step
-    that has not begun, or that was copied from another run. ``length`` is how long it
-    took, or has taken until now.
+    ``depth`` is 0 for the function's own steps. ``attempt`` is the number of failed
+    attempts. ``offset`` is the time from the start of the run to the start of the step,
+    or None for a step that has not started or was copied from another run. ``length``
+    is the duration of the step until its end or until now.
     """
 
     key: str
@@ -45,17 +45,17 @@ class TimelineRow:
 
     @property
     def ended(self) -> bool:
-        """Tell whether the step has its result, or its failure."""
+        """Return whether the step has ended."""
         return self.status in STEP_ENDED
 
 
 def timeline(run: Run) -> list[TimelineRow]:
-    """Return a run's steps in the order of recording, each below its parent."""
+    """Return the steps of a run in the order of recording, each below its parent."""
     steps = (
         db.rows(Step)
         .filter(run_id=run.pk)
         .order_by("position", "pk")
-        .defer("input", "output", "logs")  # which may be large, and are not shown
+        .defer("input", "output", "logs")  # large columns that are not shown
     )
     now = clock.now()
     return [_row(step, depth, run, now) for step, depth in _in_tree_order(steps)]
@@ -68,7 +68,7 @@ def _in_tree_order(steps: Iterable[Step]) -> Iterator[tuple[Step, int]]:
     for step in every:
         parent = step.parent_id if step.parent_id in known else None
         below.setdefault(parent, []).append(step)
-    # A stack, not recursion: groups and branches may be nested deeper than Python's.
+    # A stack, because groups and branches may exceed Python's recursion limit.
     stack = [(step, 0) for step in reversed(below.get(None, []))]
     while stack:
         step, depth = stack.pop()
@@ -98,12 +98,12 @@ def _row(step: Step, depth: int, run: Run, now: datetime) -> TimelineRow:
 
 
 def origin(run: Run) -> datetime:
-    """Return the moment from which a run's offsets count."""
+    """Return the start of a run, from which offsets are measured."""
     return run.started_at or run.queued_at
 
 
 def span(run: Run) -> timedelta:
-    """Return how long a run has been going, or went."""
+    """Return the duration of a run until its end or until now."""
     return max((run.ended_at or clock.now()) - origin(run), timedelta())
 
 
@@ -111,7 +111,7 @@ def span(run: Run) -> timedelta:
 
 
 def render_text(run: Run) -> str:
-    """Return a run's timeline as lines for a terminal, in plain ASCII."""
+    """Return the timeline of a run as plain ASCII text."""
     rows = timeline(run)
     whole = span(run)
     failures = _failures(run)
@@ -175,7 +175,7 @@ def _bar(row: TimelineRow, whole: timedelta) -> str:
 
 
 def _failures(run: Run) -> dict[str, list[str]]:
-    """Return what went wrong in the attempts that others followed, by step."""
+    """Return the errors of failed attempts by step."""
     found: dict[str, list[str]] = {}
     rows = db.rows(FailedAttempt).filter(run_id=run.pk).order_by("pk")
     for row in rows.defer("logs"):
@@ -195,7 +195,7 @@ def _moment(moment: datetime) -> str:
 
 
 def _seconds(length: timedelta) -> str:
-    """Return a length as people read it: the seconds, in days and hours when long."""
+    """Return a duration for people: seconds, or days and hours."""
     total = length.total_seconds()
     if total < 100:
         return f"{total:.2f}s"

@@ -1,4 +1,4 @@
-"""The same bounded question about many things, in one statement."""
+"""Combine the same bounded query for many values in one statement."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from django.db.models import QuerySet
 
 from durable_jobs.store import db
 
-#: Parts of one statement, at most: SQLite takes no more than 500.
-MOST_PARTS = 400
+#: Maximum of parts in a statement. SQLite allows 500.
+MAX_PARTS = 400
 
 
 def together(parts: Iterable[QuerySet[Any]]) -> list[Any]:
-    """Return the rows of all the parts, which have the same columns."""
-    every = list(parts)[:MOST_PARTS]
+    """Return the rows of all parts, which have the same columns."""
+    every = list(parts)[:MAX_PARTS]
     if not every:
         return []
     first, *rest = every
@@ -24,7 +24,7 @@ def together(parts: Iterable[QuerySet[Any]]) -> list[Any]:
 
 
 def only(rows: QuerySet[Any], most: int) -> QuerySet[Any]:
-    """Return the first ``most`` of some rows, as a part: a slice cannot be one."""
+    """Return the first ``most`` rows as a part. A slice cannot be part of a union."""
     chosen = rows.values("pk")[:most]
     every: QuerySet[Any] = rows.model._default_manager.using(db.alias())
     return every.filter(pk__in=chosen).order_by()

@@ -1,12 +1,12 @@
-"""Which runs a viewer may see: one rule for every page, list, count and endpoint.
+"""The runs that a viewer may see: one rule for all pages, lists, counts and endpoints.
 
-A door (the admin, the API, a progress page) says who looks, with ``seen_by``. Every
-read model begins at ``runs()``, so that all figures of a door are of the same runs. The
-engine and the commands are behind no door: they see everything.
+An interface (the admin, the API, a progress page) sets the viewer with ``seen_by``.
+Every read model starts from ``runs()``, so that all figures cover the same runs. The
+engine and the commands have no viewer and see all runs.
 
-The rule is the setting ``VISIBLE_RUNS``. In the admin, a project's own ``RunAdmin``
-with a ``get_queryset`` narrows it further. A rule that fails shows nothing: the answer
-is 403, and the log has an ERROR.
+The rule is the setting ``VISIBLE_RUNS``. In the admin, ``get_queryset`` of your
+project's own ``RunAdmin`` narrows it further. If the rule fails, nothing is shown: the
+response is 403, and an ERROR is logged.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ logger = logging.getLogger("durable_jobs")
 
 Rows = QuerySet[Any]
 ADMIN, API, PROGRESS = "admin", "api", "progress"
-FAILED = "The rule that says which runs you may see has failed."
+FAILED = "The rule for the runs that you may see has failed."
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who looks, for the rule.
+    """The viewer, for the rule.
 
-    ``key`` is the primary key of the API key, if one was shown. ``request`` is None
-    where a bulk run works for the viewer. ``door`` is "admin", "api" or "progress".
-    ``shown`` gives what the project's own ``RunAdmin`` shows, where it shows less.
+    ``key`` is the primary key of the API key, if there is one. ``request`` is None in a
+    bulk run. ``interface`` is "admin", "api" or "progress". ``shown`` returns the runs
+    that your project's own ``RunAdmin`` shows, if it narrows them.
     """
 
     user: Any
-    door: str
+    interface: str
     request: Any = None
     key: int | None = None
     shown: Callable[[], Rows] | None = field(default=None, compare=False)
@@ -68,7 +68,7 @@ _current: ContextVar[Viewer | None] = ContextVar("durable_jobs_viewer", default=
 
 @contextmanager
 def seen_by(viewer: Viewer | None) -> Iterator[None]:
-    """Let the read models give, in the block, what a viewer may see."""
+    """Limit the read models in the block to what a viewer may see."""
     token = _current.set(viewer)
     try:
         yield
@@ -77,12 +77,12 @@ def seen_by(viewer: Viewer | None) -> Iterator[None]:
 
 
 def current() -> Viewer | None:
-    """Return who looks; None outside of any door."""
+    """Return the viewer, or None outside of an interface."""
     return _current.get()
 
 
-def look_as(viewer: Viewer) -> None:
-    """Let the rest of the ``seen_by`` block be for a viewer who is known only now."""
+def set_viewer(viewer: Viewer) -> None:
+    """Set the viewer for the rest of the ``seen_by`` block."""
     _current.set(viewer)
 
 
@@ -90,9 +90,9 @@ def look_as(viewer: Viewer) -> None:
 
 
 def visible_runs(who: Viewer | None, runs: Rows) -> Rows:
-    """Return those of some runs that a viewer may see; all of them without a rule.
+    """Return those of the runs that a viewer may see, or all runs without a rule.
 
-    Raise ``PermissionDenied``, and log an ERROR, when the rule fails.
+    If the rule fails, log an ERROR and raise ``PermissionDenied``.
     """
     if who is None:
         return runs
@@ -111,11 +111,11 @@ def _checked(path: str, who: Viewer, runs: Rows) -> Rows:
         if wrong:
             raise TypeError(f"Expected a queryset of Run from {path}, got {wrong}.")
     except Exception as error:
-        logger.exception("The rule VISIBLE_RUNS = %r failed: nothing is shown.", path)
+        logger.exception("The rule VISIBLE_RUNS = %r failed. Nothing is shown.", path)
         raise PermissionDenied(FAILED) from error
     if _is_simple(found):
         return cast(Rows, found)
-    # A join may double rows, and a slice cannot be narrowed any more.
+    # A join may duplicate rows, and a slice cannot be filtered.
     return runs.filter(pk__in=_keys(found))
 
 
@@ -144,31 +144,33 @@ def _sees_all(rows: Rows) -> bool:
     return _is_simple(rows) and not rows.query.where.children
 
 
-# What the viewer of this moment may see
+# What the current viewer may see
 
 
 def runs() -> QuerySet[Run]:
-    """Return the runs that may be seen: where every read model begins."""
+    """Return the visible runs, from which every read model starts."""
     who = _current.get()
     if who is None:
         return db.rows(Run)
-    if "runs" not in who._kept:  # a rule may ask the database itself: once a request
+    if (
+        "runs" not in who._kept
+    ):  # once per request, because a rule may query the database
         who._kept["runs"] = visible_runs(who, db.rows(Run))
     return who._kept["runs"].all()
 
 
 def is_narrowed() -> bool:
-    """Return whether some runs may not be seen."""
+    """Return whether some runs are hidden."""
     return _current.get() is not None and not _sees_all(runs())
 
 
 def sees(run: Run) -> bool:
-    """Return whether one run may be seen."""
+    """Return whether a run is visible."""
     return not is_narrowed() or runs().filter(pk=run.pk).exists()
 
 
 def visible_keys(keys: Iterable[uuid.UUID]) -> set[uuid.UUID]:
-    """Return those of some runs' ids whose runs may be seen."""
+    """Return those of the ids whose runs are visible."""
     every = set(keys)
     if not is_narrowed():
         return every
@@ -176,14 +178,14 @@ def visible_keys(keys: Iterable[uuid.UUID]) -> set[uuid.UUID]:
 
 
 def of_runs(rows: Rows, name: str = "run_id") -> Rows:
-    """Return those of some rows that belong to a run that may be seen."""
+    """Return those of the rows that belong to a visible run."""
     if not is_narrowed():
         return rows
     return rows.filter(**{f"{name}__in": _keys(runs())})
 
 
 def events(rows: Rows) -> Rows:
-    """Return those of some events that started or woke a run that may be seen."""
+    """Return those of the events that started or woke a visible run."""
     if not is_narrowed():
         return rows
     started = runs().order_by().filter(event_id=OuterRef("pk"))
@@ -193,19 +195,19 @@ def events(rows: Rows) -> Rows:
 
 
 def schedules(rows: Rows) -> Rows:
-    """Return those of some schedules that code declares, or whose last run is seen."""
+    """Return those of the schedules that are declared or have a visible last run."""
     if not is_narrowed():
         return rows
     return rows.filter(Q(declared=True) | Q(last_run__in=_keys(runs())))
 
 
 def pauses(rows: Rows) -> Rows:
-    """Return those of some pauses that are not of one key: a key may be another's."""
+    """Return those of the pauses without a key, which may belong to a hidden run."""
     return rows.exclude(kind=Pause.KEY) if is_narrowed() else rows
 
 
 def limits(rows: Rows) -> Rows:
-    """Return those of some limits that have no key, or that a seen run uses."""
+    """Return those of the limits without a key, or with a visible run."""
     if not is_narrowed():
         return rows
     held = of_runs(db.rows(Slot).filter(released_at__isnull=True))
@@ -218,7 +220,7 @@ def limits(rows: Rows) -> Rows:
 
 
 def backlogs(rows: Rows) -> Rows:
-    """Return those of some backlogs in which a seen run waits."""
+    """Return those of the backlogs with a visible run."""
     if not is_narrowed():
         return rows
     waiting = runs().filter(status=Run.Status.QUEUED, backlog__isnull=False)
@@ -236,16 +238,16 @@ _OF: dict[type[Model], Callable[[Rows], Rows]] = {
 
 
 def rows_of(rows: Rows) -> Rows:
-    """Return those rows of any other model of the app that may be seen."""
+    """Return the visible rows of any other model of the app."""
     narrow = _OF.get(rows.model)
     return rows if narrow is None else narrow(rows)
 
 
-# What is withheld from those who may not see payloads
+# Without access to payloads
 
 
 def masked(error: Any, sees: bool) -> dict[str, Any] | None:
-    """Return an error; its type alone for a viewer who may not see payloads."""
+    """Return an error, or only its type if the viewer may not see payloads."""
     if not isinstance(error, dict):
         return None
     return error if sees else {"type": str(error.get("type", "Error"))}

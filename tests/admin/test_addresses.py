@@ -71,7 +71,7 @@ def test_a_filter_of_runs_that_means_nothing_is_told_where_it_is(admin_client, q
     assert response.status_code == 400
     name = query.partition("=")[0]
     if "nonsense=1" in query or "statu=" in query:
-        assert f"There is no filter '{name}'" in page.text
+        assert f"Unknown filter '{name}'" in page.text
     else:
         assert "Expected" in page.text
     wrong = [attrs for _, attrs in page.tags if attrs.get("aria-invalid")]

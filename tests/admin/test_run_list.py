@@ -144,7 +144,7 @@ def test_only_those_who_see_payloads_look_into_them(operator):
 
 
 def test_what_no_index_answers_says_among_how_many_it_was_looked_for(get, monkeypatch):
-    monkeypatch.setattr(run_filter, "MOST_LOOKED", 3)
+    monkeypatch.setattr(run_filter, "MAX_SEARCHED", 3)
     runs = make_runs(8, version="2")
     seen: list[str] = []
     query: str | None = "?version=2"

@@ -72,9 +72,9 @@ def test_shared_views_are_for_all_who_see_runs_and_their_owners_to_delete(operat
         ({"name": ""}, "Expected a name of 1 to 100"),
         ({"name": "x" * 101}, "Expected a name of 1 to 100"),
         ({"name": "a\x00b"}, "Expected a name of 1 to 100"),
-        ({"query": "nonsense=1"}, "There is no filter"),
+        ({"query": "nonsense=1"}, "Unknown filter"),
         ({"query": "status=bad"}, "Expected a status among"),
-        ({"query": "javascript:alert(1)"}, "There is no filter"),
+        ({"query": "javascript:alert(1)"}, "Unknown filter"),
     ],
 )
 def test_what_cannot_be_saved_is_a_message(operator, sent, told):

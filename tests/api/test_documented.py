@@ -8,7 +8,7 @@ from durable_jobs import http_input
 from durable_jobs.api import long_poll, problems
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.queries import metrics
-from durable_jobs.queries.run_filter import MOST_LOOKED, NAMES
+from durable_jobs.queries.run_filter import MAX_SEARCHED, NAMES
 from tests.api.endpoints import ENDPOINTS
 from tests.docs.pages import page
 from tests.docs.test_reference import rows, section
@@ -60,7 +60,7 @@ def test_every_code_of_a_problem_has_its_row():
 def test_every_filter_is_named():
     text = section(REFERENCE, "Lists")
     assert set(NAMES) <= set(re.findall(r"`(\w+)`", text))
-    assert f"{MOST_LOOKED:,}" in text
+    assert f"{MAX_SEARCHED:,}" in text
 
 
 def test_every_metric_has_its_row(db):
@@ -76,4 +76,4 @@ def test_the_limits_are_those_of_the_code():
     assert f"at most {long_poll.LONGEST} seconds" in text
     assert long_poll.MOST == 8
     assert "Eight requests" in text
-    assert f"{metrics.MOST:,}" in section(REFERENCE, "Metrics")
+    assert f"{metrics.MAX_COUNT:,}" in section(REFERENCE, "Metrics")

@@ -118,7 +118,7 @@ def test_metrics_tell_what_goes_on(kit, api, sleeper):
 def test_metrics_count_no_history_and_no_further_than_is_said(
     kit, api, monkeypatch, django_assert_max_num_queries
 ):
-    monkeypatch.setattr(metrics, "MOST", 3)
+    monkeypatch.setattr(metrics, "MAX_COUNT", 3)
     make_runs(20, queued_at=kit.now() - timedelta(days=3))
     make_runs(5, status=RunStatus.PAUSED, ended_at=None)
     found = figures(api.get("metrics"))

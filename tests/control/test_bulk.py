@@ -154,7 +154,7 @@ def test_a_period_ends_where_it_did_when_it_began(kit, person):
 def test_what_no_index_answers_is_looked_for_where_it_was_when_it_began(
     kit, person, monkeypatch
 ):
-    monkeypatch.setattr("durable_jobs.queries.run_filter.MOST_LOOKED", 3)
+    monkeypatch.setattr("durable_jobs.queries.run_filter.MAX_SEARCHED", 3)
     monkeypatch.setattr(bulk, "CHUNK", 1)
     old = make(1, "waiting", version="a")[0]
     make(3, "waiting", version="a")
@@ -292,14 +292,14 @@ def test_several_statuses_are_counted_one_by_one_as_far_as_the_cap(kit, monkeypa
         make(count, status)
     several = chosen(status=["waiting", "failed", "cancelled"])
     assert bulk.counted(several) == 9
-    assert [str(part) for part in several.apart()] == [
+    assert [str(part) for part in several.split_by_status()] == [
         f"function tests.waits; status {status}"
         for status in ("cancelled", "failed", "waiting")
     ]
     # What no index answers is looked for among the newest of all of them.
     assert bulk.counted(chosen(status=["waiting", "failed"], trigger="no")) == 0
     looked = chosen(status=["waiting", "failed"], trigger="durable/call")
-    assert looked.apart() == [looked]
+    assert looked.split_by_status() == [looked]
     assert bulk.counted(looked) == 5
     for most in (3, 4, 8):
         monkeypatch.setattr(bulk, "MOST", most)

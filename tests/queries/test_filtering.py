@@ -92,10 +92,10 @@ def test_a_where_is_read_or_refused(text):
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("statuss", "failed", "There is no filter 'statuss'. Did you mean 'status'?"),
-        ("data__x", "1", "There is no filter 'data__x'"),
-        ("id__gt", "1", "There is no filter 'id__gt'"),
-        ("__class__", "1", "There is no filter"),
+        ("statuss", "failed", "Unknown filter 'statuss'. Did you mean 'status'?"),
+        ("data__x", "1", "Unknown filter 'data__x'"),
+        ("id__gt", "1", "Unknown filter 'id__gt'"),
+        ("__class__", "1", "Unknown filter"),
         ("status", "bad", "Expected a status among queued"),
         ("status", [], None),
         ("status", ["failed", "bad"], "Expected a status among queued"),
@@ -316,9 +316,9 @@ class TestRuns:
     def test_what_no_index_answers_is_looked_for_among_the_newest(
         self, monkeypatch, params
     ):
-        monkeypatch.setattr(run_filter, "MOST_LOOKED", 3)
+        monkeypatch.setattr(run_filter, "MAX_SEARCHED", 3)
         runs = make_runs(5, data={"large": "x" * 900})
-        assert RunFilter.parse(params).looks_through
+        assert RunFilter.parse(params).unindexed
         assert self.found(**params) == runs[2:]
         assert self.found(**params, before=str(runs[4].pk)) == runs[1:4]
 
@@ -333,7 +333,7 @@ class TestRuns:
         ],
     )
     def test_what_indexes_answer_is_looked_for_everywhere(self, params):
-        assert not RunFilter.parse(params).looks_through
+        assert not RunFilter.parse(params).unindexed
 
 
 def _id(moment):

@@ -104,7 +104,7 @@ def test_rule_is_asked_with_who_looks_and_through_which_door(
         browser(ours).get(list_of("run"))
         Client().get(f"{V1}runs", headers=key)
         Client().get(reverse("durable_jobs:progress", args=[ours.token()]))
-    doors = {(one.door, one.key, str(one.user)) for one in asked}
+    doors = {(one.interface, one.key, str(one.user)) for one in asked}
     assert doors == {
         ("admin", None, "ann"),
         ("api", ours.key.pk, "ann"),

@@ -84,7 +84,7 @@ class EventPages(ReadOnlyAdmin):
             "woken": [_woken(step, links) for step in steps[:MOST]],
             "woken_more": len(steps) > MOST,
             "cancelled": run_table(events.cancelled(row), links, None),
-            "looked_through": events.LOOKED_THROUGH,
+            "looked_through": events.MAX_SEARCHED,
             "snippets": snippets(request, row.name, row.data_text) if sees else [],
             "edit_url": edit,
             "again_url": again if edit or (posted and self.send_url(request)) else None,

@@ -24,7 +24,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import OWN, registry
 from durable_jobs.models import Pause, Run, Schedule
 from durable_jobs.queries import functions
-from durable_jobs.queries.functions import Brief, FunctionHealth
+from durable_jobs.queries.functions import FunctionHealth, RunSummary
 
 #: Functions on one page of the list.
 PAGE_SIZE = 25
@@ -113,7 +113,7 @@ def _health(health: FunctionHealth | None, links: Links) -> dict[str, Any]:
     }
 
 
-def _last(run: Brief, links: Links) -> SafeString:
+def _last(run: RunSummary, links: Links) -> SafeString:
     return links.anchor(links.page(Run, run.pk), badge_of(run.status))
 
 

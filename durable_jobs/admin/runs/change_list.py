@@ -74,11 +74,11 @@ class RunChangeList(BoundedChangeList):
         self.has_active_filters = bool(chosen)
         self.clear_all_filters_qs = "?"
         plain = chosen.without(filter_form.SEARCH)  # the search has narrowed by it
-        beginning = plain.beginning(rows)
-        if beginning is not None:
-            after = {**filter_form.params(request), "before": [_after(beginning)]}
+        search_start = plain.search_start(rows)
+        if search_start is not None:
+            after = {**filter_form.params(request), "before": [_after(search_start)]}
             self.older_search = f"?{urlencode(sorted(after.items()), doseq=True)}"
-        return plain.narrow(rows, beginning or uuid.UUID(int=0))
+        return plain.narrow(rows, search_start or uuid.UUID(int=0))
 
 
 def _after(key: uuid.UUID) -> str:

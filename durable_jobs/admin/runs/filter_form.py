@@ -19,7 +19,7 @@ from durable_jobs.admin.display import tail
 from durable_jobs.admin.filters import PERIODS
 from durable_jobs.admin.pages import actor
 from durable_jobs.exceptions import FilterError
-from durable_jobs.queries.run_filter import MOST_LOOKED, TIMES, RunFilter
+from durable_jobs.queries.run_filter import MAX_SEARCHED, TIMES, RunFilter
 from durable_jobs.statuses import RunStatus
 
 Params = dict[str, list[str]]
@@ -177,12 +177,12 @@ class Conditions:
         """Return the conditions that are looked for among the newest runs only."""
         names = RunFilter({name: tuple(v) for name, v in self.params.items()})
         labels = {**LABELS, "time": _TIMES["started"]}
-        return ", ".join(str(labels[name]) for name in names.looks_through)
+        return ", ".join(str(labels[name]) for name in names.unindexed)
 
     @property
     def search_limit(self) -> str:
         """Return among how many."""
-        return f"{MOST_LOOKED:,}"
+        return f"{MAX_SEARCHED:,}"
 
     def query(self, *, without: str = "before") -> str:
         """Return the conditions as they stand in an address, all but one."""

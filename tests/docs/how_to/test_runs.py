@@ -21,7 +21,7 @@ def test_conditions(story):
     assert set(found) == set(run_filter.NAMES)
     for name in run_filter.UNINDEXED:
         assert found[name] == "among the newest"
-    assert f"{run_filter.MOST_LOOKED:,}" in page
+    assert f"{run_filter.MAX_SEARCHED:,}" in page
 
 
 @section("Act on many runs")
