@@ -1,7 +1,7 @@
-"""Plain admin pages: what there is, read-only but for the limits of flow control.
+"""The admin pages: read-only, except limits of flow control.
 
-Every page is bounded, however large its table is: lists are capped and never counted
-whole, load no payload, and filter by what an index or a static list answers.
+Every page is bounded, however large its table is. Lists are capped, load no payloads,
+and filter by indexed columns or by static choices.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""API keys: what there is of them, a form that shows a new one once, and revoking."""
+"""Admin pages of API keys: list, create and revoke.
+
+The text of a new key is shown once, after it was created.
+"""
 
 from __future__ import annotations
 
@@ -31,40 +34,40 @@ _STATES = {
 }
 
 
-DELETED_OWNER = _("somebody who is gone")
-#: Owners whose names a list looks up.
+DELETED_OWNER = _("deleted user")
+#: Owners whose names a list reads.
 MAX_OWNERS = 1000
 
 
 class KeyForm(forms.Form):
-    """What a new key is for, and what it may do."""
+    """The name, scopes and expiry of a new key."""
 
     name = forms.CharField(label=_("name"), max_length=100)
     scopes = forms.MultipleChoiceField(
         label=_("scopes"),
         choices=[(scope, scope) for scope in SCOPES],
         widget=forms.CheckboxSelectMultiple,
-        help_text=_("You need the permission for what it does as well."),
+        help_text=_("You can only grant scopes that you have."),
     )
     events = forms.CharField(
         label=_("events"),
         required=False,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text=_("How the names begin of those that it may send, one a line; all."),
+        help_text=_("Allowed event prefixes, one per line. Empty allows all."),
     )
     expires_at = forms.SplitDateTimeField(
         label=_("expires"), required=False, widget=AdminSplitDateTime
     )
 
     def clean_events(self) -> list[str]:
-        """Return the lines that say something."""
+        """Return the lines that are not blank."""
         lines = self.cleaned_data["events"].splitlines()
         return [line.strip() for line in lines if line.strip()]
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ReadOnlyAdmin):
-    """The keys, the latest first. They are created_key and revoked, never changed."""
+    """API keys, newest first. Keys are created and revoked, never changed."""
 
     summary_fields = (
         "name", "prefix", "scopes_display", "events_display", "owner_display", "state",
@@ -74,7 +77,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     actions: Any = ("revoke",)
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        """Return the columns; the owners of all rows are looked up together."""
+        """Return the columns. One query reads the owners of all rows."""
         names: dict[str, str] = {}
 
         @admin.display(description=_("acts as"))
@@ -86,17 +89,17 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         return ["name", "prefix", "scopes_display", owner, "state", "used"]
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Allow those who may add keys, each for oneself."""
+        """Return whether the user may create keys, which act as that user."""
         return actor(request).may("durable_jobs.add_apikey")
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
-        """Allow those who may revoke keys."""
+        """Return whether the user may revoke keys."""
         return actor(request).may("durable_jobs.revoke_apikey")
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Ask what the key is for, make it, and show its text this once."""
+        """Show the form, create the key, and show its text once."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         form = KeyForm(request.POST if request.method == "POST" else None)
@@ -110,7 +113,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
             created_key=created_key,
             media=self.media + form.media,
         )
-        # The text is for this one pair of eyes, not for a cache or "back".
+        # Caches and the "back" button must not show the key again.
         response["Cache-Control"] = "no-store"
         return response
 
@@ -130,65 +133,60 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
     @admin.action(description=_("Revoke the selected keys"), permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        """Let keys be of no use from now on."""
+        """Revoke the selected keys."""
         who = actor(request)
         done = sum(api_keys.revoke(who, key) for key in queryset.order_by("pk"))
         text = ngettext("%(count)d key revoked.", "%(count)d keys revoked.", done)
         self.message_user(request, text % {"count": done}, messages.SUCCESS)
 
-    @admin.display(description=_("prefix with"))
+    @admin.display(description=_("prefix"))
     def prefix(self, key: ApiKey) -> str:
-        """Return how its text prefix."""
+        """Return the first characters of the key's text."""
         return f"{key.prefix}…"
 
     @admin.display(description=_("scopes"))
     def scopes_display(self, key: ApiKey) -> str:
-        """Return what it may do."""
         return ", ".join(key.scopes)
 
     @admin.display(description=_("events"))
     def events_display(self, key: ApiKey) -> str:
-        """Return how the names begin of the events that it may send."""
+        """Return the prefixes of event names that the key may send."""
         return ", ".join(key.events)
 
     @admin.display(description=_("acts as"))
     def owner_display(self, key: ApiKey) -> Any:
-        """Return in whose name it acts."""
+        """Return the name of the key's owner."""
         owner = api_keys.owner_of(key)
         return DELETED_OWNER if owner is None else described(owner)
 
     @admin.display(description=_("state"))
     def state(self, key: ApiKey) -> Any:
-        """Return whether it opens anything."""
         return _STATES[api_keys.state(key, clock.now())]
 
     @admin.display(description=_("last used"))
     def used(self, key: ApiKey) -> Any:
-        """Return when it was used last, to a minute."""
+        """Return when the key was last used, to the minute."""
         return relative_time(key.used_at)
 
-    @admin.display(description=_("created_key"))
+    @admin.display(description=_("created"))
     def created(self, key: ApiKey) -> Any:
-        """Return when it was created_key."""
         return moment(key.created_at)
 
     @admin.display(description=_("expires"))
     def expires(self, key: ApiKey) -> Any:
-        """Return when it opens nothing any more."""
         return moment(key.expires_at)
 
     @admin.display(description=_("revoked at"))
     def revoked(self, key: ApiKey) -> Any:
-        """Return when it was revoked."""
         return moment(key.revoked_at)
 
 
 def _names(rows: QuerySet[ApiKey]) -> dict[str, str]:
-    """Return the names of the owners of keys, by their primary keys."""
+    """Return the names of the keys' owners by primary key."""
     owners = set(rows.order_by().values_list("owner", flat=True)[:MAX_OWNERS])
     try:
         users = list(get_user_model()._default_manager.filter(pk__in=owners))
     except (ValueError, TypeError):
-        return {}  # the primary keys of users were of another kind once
+        return {}  # stored keys of a former user model with another key type
     names = all_described(users)
     return {str(user.pk): name for user, name in zip(users, names, strict=True)}

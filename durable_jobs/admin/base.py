@@ -1,4 +1,4 @@
-"""What the pages of all models share: they show, and change nothing."""
+"""The base class of all model admins: read-only pages with bounded queries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from durable_jobs.store import db
 
 
 class PlainForm(ModelForm):
-    """The form of a page that has no inputs: its labels ask for nothing."""
+    """The form of a page without inputs. Its labels have no colon."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,14 +49,14 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     payloads: ClassVar[tuple[str, ...]] = ()
     summary_fields: ClassVar[tuple[str, ...]] = ()
     payload_fields: ClassVar[tuple[tuple[Any, str], ...]] = ()
-    #: Bodies for those alone who may see payloads, and what others are shown instead.
+    #: Payload fields, and what users without ``view_payload`` see instead of each.
     masks: ClassVar[dict[str, str]] = {
         **dict.fromkeys(
             ("data", "input", "output", "detail", "logs", "user"), "hidden"
         ),
         "error": "error_masked",
     }
-    #: Columns and facts for those alone who may see payloads.
+    #: Columns and fields that need the ``view_payload`` permission.
     restricted_fields: ClassVar[tuple[str, ...]] = ()
 
     actions: Any = None
@@ -73,40 +73,36 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         css: ClassVar = {"all": ["durable_jobs/admin.css"]}
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        """Ask the backends, of which one may fail."""
+        """Return the backends' verdict. An error in a backend means no."""
         return asked(
             lambda: super(ReadOnlyAdmin, self).has_module_permission(request),
             "whether the app is shown",
         )
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Ask the backends, of which one may fail."""
+        """Return the backends' verdict. An error in a backend means no."""
         name = get_permission_codename("view", self.opts)
         return allowed(request.user, f"{self.opts.app_label}.{name}")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse."""
         return False
 
     def sees_payloads(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Tell whether the viewer may see what rows carry, not only that they do."""
+        """Return whether the viewer may see the payloads of rows."""
         return actor(request).may("durable_jobs.view_payload", obj)
 
     @property
     def tab(self) -> str:
-        """Return the name of the tab that its pages are under."""
+        """Return the name of the current tab."""
         return f"{self.opts.model_name}_changelist"
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """Show the list below the tabs."""
         context = base_context(self.admin_site, request, self.tab) | (
             extra_context or {}
         )
@@ -114,31 +110,30 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return super().changelist_view(request, context)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
-        """Return the list that sorts by nothing without an index."""
         return BoundedChangeList
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
-        """Allow the declared filters alone: any other could read a payload."""
+        """Return whether a declared filter allows it. Others could read payloads."""
         names = (getattr(item, "parameter_name", None) for item in self.list_filter)
         return lookup in names
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the rows, from the database that holds the runs, without payloads."""
+        """Return the visible rows without payloads."""
         rows = super().get_queryset(request).using(db.alias())
         who = viewer(self.admin_site, request)
         if self.model is Run:
-            # A project's own admin narrows by itself what this method gives it.
+            # A project's own RunAdmin applies its filter to the result of this method.
             rows = visibility.visible_runs(replace(who, shown=None, _kept={}), rows)
         else:
             with visibility.seen_by(who):
                 rows = visibility.rows_of(rows)
         return rows.defer(*self.payloads)
 
-    #: For comparing: a class that has another shows other rows.
+    #: To detect a subclass that overrides ``get_queryset``.
     own_get_queryset = get_queryset
 
     def get_urls(self) -> list[Any]:
-        """Return Django's own addresses, which show what the viewer may see."""
+        """Return Django's URLs, limited to the runs that the viewer may see."""
         found = super().get_urls()
         for pattern in found:
             pattern.callback = with_viewer(self.admin_site, pattern.callback)
@@ -147,7 +142,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:
-        """Return one row with its payloads as text; raise 404 when there is none."""
+        """Return one row with its payloads as text. Raise 404 if the row is missing."""
         texts = {f"{name}_text": stored(name) for name in self.payloads}
         rows = self.get_queryset(request).annotate(**texts)
         try:
@@ -171,7 +166,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the facts together, and each body by itself."""
+        """Return one fieldset of summary fields and one per payload."""
         names = self.visible_fields(request, self.summary_fields, obj)
         facts = [name for name in names if self._has_value(name, obj)]
         sees = self.sees_payloads(request, obj)
@@ -191,32 +186,31 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     @admin.display(description="")
     def hidden(self, row: Any) -> SafeString:
-        """Return what stands in the place of a payload."""
+        """Return the text shown in place of a payload."""
         return hidden()
 
     @admin.display(description=_("error"))
     def error_masked(self, row: Any) -> SafeString | None:
-        """Return the type of what it failed of."""
+        """Return the error's type without its message."""
         return error(row.error_text, sees=False)
 
     def visible_fields(
         self, request: HttpRequest, names: Iterable[Any], obj: Any = None
     ) -> list[Any]:
-        """Return those of some columns or facts that the viewer may see."""
+        """Return the fields that the viewer may see."""
         sees = self.sees_payloads(request, obj)
         return [name for name in names if sees or name not in self.restricted_fields]
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        """Return the columns that the viewer may see."""
         return self.visible_fields(request, super().get_list_display(request))
 
     def _has_value(self, name: str, row: Any) -> bool:
         return row is None or lookup_field(name, row, self)[2] not in (None, "", 0)
 
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
-        """Return what the template shows besides the fields of a row."""
+        """Return extra template context for the page of a row."""
         return {}
 
     def older_than(self, row: Any) -> dict[str, Any] | None:
-        """Return the filter for what follows a row in the list, if there is one."""
+        """Return the filter for the rows after ``row`` in the list, if any."""
         return None

@@ -1,4 +1,4 @@
-"""A page that asks before something is done, and the POST that does it."""
+"""Confirmation pages: a GET shows a form, a POST performs the action."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.pages import page
 from durable_jobs.exceptions import ActionNotAllowed, DurableError
 
-#: The status of a form that has to be filled in again.
+#: The HTTP status of a page with an invalid form.
 INVALID_STATUS = 422
 
 
 class IdempotentForm(forms.Form):
-    """A form with an id: what is sent with it is sent once."""
+    """A form with a token, so that submitting it twice acts once."""
 
     token = forms.CharField(widget=forms.HiddenInput, max_length=36)
 
@@ -33,10 +33,11 @@ class IdempotentForm(forms.Form):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
-    """What a page asks.
+    """The texts and the effect of a confirmation page.
 
-    ``do`` gets the valid form and returns what to tell, and where to go; what it
-    refuses is told as a warning, any other error of ours beside the form.
+    ``perform`` gets the valid form and returns a success message and the next URL.
+    ``ActionNotAllowed`` becomes a warning. Any other ``DurableError`` is shown in
+    the form.
     """
 
     title: Any
@@ -54,7 +55,7 @@ class Confirmation:
 def confirm(
     site: Any, request: HttpRequest, confirmation: Confirmation
 ) -> HttpResponse:
-    """Show the page; on POST do it, tell what came of it, and go on."""
+    """Show the page. On POST perform the action, add a message and redirect."""
     form = confirmation.form(request.POST if request.method == "POST" else None)
     if form.is_valid():
         done = submit(request, form, confirmation.perform, confirmation.back)
@@ -78,7 +79,7 @@ def submit(
     perform: Callable[[Any], tuple[Any, str]],
     back: str,
 ) -> HttpResponse | None:
-    """Do what a valid form asks for; None when it has to be filled in again."""
+    """Perform the action of a valid form. Return None if the form is shown again."""
     try:
         message, url = perform(form)
     except ActionNotAllowed as error:

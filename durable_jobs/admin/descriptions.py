@@ -29,7 +29,7 @@ Fact = tuple[Any, str]
 
 
 def triggers(function: Function) -> list[str]:
-    """Return what starts a function."""
+    """Return descriptions of a function's triggers."""
     return [_trigger(trigger) for trigger in function.triggers]
 
 
@@ -69,7 +69,7 @@ def _change(trigger: ModelChange) -> str:
 
 
 def limits(function: Function) -> list[str]:
-    """Return what limits the runs of a function."""
+    """Return descriptions of a function's flow control."""
     return list(_limits(function.flow_control))
 
 
@@ -84,7 +84,7 @@ def _limits(controls: FlowControl) -> Iterator[str]:
         text = _("after %(length)s without an event") % {"length": period}
         yield _keyed(text, controls.debounce.key)
     if controls.batch is not None:
-        text = _("up to %(size)s events a run, after %(length)s at most") % {
+        text = _("up to %(size)s events per run, within %(length)s") % {
             "size": controls.batch.max_size,
             "length": _length(controls.batch.timeout),
         }
@@ -103,11 +103,11 @@ _SINGLETON = {
 
 
 def describe_rule(rule: Concurrency | Throttle | RateLimit, limit: Any = None) -> str:
-    """Return a limit, or an operator's ``limit`` in its place."""
+    """Describe a rule, with an operator's ``limit`` in place of the declared one."""
     known = declared_limit(rule.limit) if limit is None else str(limit)
     if isinstance(rule, Concurrency):
         of = _("%(limit)s live at a time") if rule.of == "runs" else None
-        return (of or _("%(limit)s executing at a time")) % {"limit": known}
+        return (of or _("%(limit)s at a time")) % {"limit": known}
     values = {"limit": known, "length": _length(rule.per)}
     if isinstance(rule, RateLimit):
         return _("%(limit)s starts in %(length)s, others are skipped") % values
@@ -118,18 +118,18 @@ def describe_rule(rule: Concurrency | Throttle | RateLimit, limit: Any = None) -
 
 
 def declared_limit(limit: Any) -> str:
-    """Return a limit as it is declared."""
+    """Return a limit as declared: a number or the source of an expression."""
     return str(limit) if isinstance(limit, int) else source_of(limit)
 
 
 def _keyed(text: Any, key: Any) -> str:
     if key is None:
         return str(text)
-    return _("%(limit)s, each %(key)s") % {"limit": text, "key": source_of(key)}
+    return _("%(limit)s per %(key)s") % {"limit": text, "key": source_of(key)}
 
 
 def source_of(value: Any) -> str:
-    """Return an expression, or a callable's name, as the code has it."""
+    """Return the source of an expression, or the name of a callable."""
     if isinstance(value, Expression):
         return value.source
     if isinstance(value, str):
@@ -140,16 +140,16 @@ def source_of(value: Any) -> str:
 
 
 def settings(function: Function) -> list[Fact]:
-    """Return everything else that a function declares, with labels."""
+    """Return a function's other options with labels."""
     controls, ends = function.flow_control, function.timeouts
     facts: list[tuple[Any, Any]] = [
         (_("retries"), str(function.retries)),
         (_("backoff"), _backoff(function.backoff)),
         (_("priority"), controls.priority and source_of(controls.priority)),
-        (_("one run in 24 hours for each"), controls.idempotency and
+        (_("idempotency key"), controls.idempotency and
          source_of(controls.idempotency)),
-        (_("has to start within"), ends.start and _length(ends.start)),
-        (_("has to end within"), ends.finish and _length(ends.finish)),
+        (_("must start within"), ends.start and _length(ends.start)),
+        (_("must end within"), ends.finish and _length(ends.finish)),
         *((_("cancelled by"), _cancel(rule)) for rule in function.cancel_on),
         (_("on failure"), function.on_failure and function.on_failure.id),
         (_("on cancel"), function.on_cancel and function.on_cancel.id),
@@ -190,22 +190,22 @@ _WAITS: dict[str, Any] = {
     WaitKind.SLEEP: gettext_lazy("sleeps until"),
     WaitKind.RETRY: gettext_lazy("next attempt"),
     WaitKind.POLL: gettext_lazy("next check"),
-    WaitKind.TIMEOUT: gettext_lazy("gives up"),
+    WaitKind.TIMEOUT: gettext_lazy("times out"),
     WaitKind.EVENT: gettext_lazy("waits for the event"),
     WaitKind.SIGNAL: gettext_lazy("waits for the signal"),
     WaitKind.MODEL: gettext_lazy("waits for"),
     WaitKind.CHILD: gettext_lazy("waits for the run"),
     WaitKind.CALLBACK: gettext_lazy("waits for a callback"),
-    WaitKind.APPROVAL: gettext_lazy("waits for an approval that needs"),
-    WaitKind.CANCEL: gettext_lazy("would be cancelled by the event"),
-    WaitKind.START_BY: gettext_lazy("has to start"),
-    WaitKind.FINISH_BY: gettext_lazy("has to end"),
+    WaitKind.APPROVAL: gettext_lazy("waits for approval by"),
+    WaitKind.CANCEL: gettext_lazy("cancelled if this event arrives:"),
+    WaitKind.START_BY: gettext_lazy("must start by"),
+    WaitKind.FINISH_BY: gettext_lazy("must end by"),
 }
 _HEARTBEAT = gettext_lazy("needs a heartbeat")
 
 
 def describe_wait(wait: Wait, links: Links) -> SafeString:
-    """Return what a wait waits for, and until when."""
+    """Describe a wait and its due time."""
     words: Any = _WAITS.get(wait.kind, wait.kind)
     if wait.kind == WaitKind.TIMEOUT and wait.name:
         words = _HEARTBEAT
@@ -214,7 +214,7 @@ def describe_wait(wait: Wait, links: Links) -> SafeString:
 
 
 def describe_decision(kind: str, detail: Any) -> str | None:
-    """Return who decided an ``approve`` step; None for another, or an open one."""
+    """Describe the decision of an ``approve`` step, or return None without one."""
     if kind != "approve" or not isinstance(detail, dict):
         return None
     name = detail.get("name") or _("an unknown user")
@@ -231,7 +231,7 @@ def _what(wait: Wait, links: Links) -> Any:
     if wait.kind == WaitKind.APPROVAL:
         return links.anchor(links.approval(wait), wait.name)
     if wait.kind == WaitKind.MODEL:
-        # Its time is that of the next look, which is the engine's own affair.
+        # ``due_at`` is the time of the engine's next check, not a timeout.
         return format_html("<strong>{} {}</strong>", wait.name, wait.match)
     if wait.due_at is not None:
         return relative_time(wait.due_at)

@@ -1,4 +1,4 @@
-"""Statuses, times and lengths as the pages write them."""
+"""Format statuses, times, durations and ids for the pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
 
 
 def badge(row: Any) -> SafeString:
-    """Return the status of a run or step with its colour."""
+    """Return the coloured status of a run or step."""
     return format_html(
         '<span class="durable-status durable-is-{}">{}</span>',
         row.status,
@@ -27,7 +27,7 @@ def badge(row: Any) -> SafeString:
 
 
 def badge_of(status: str) -> SafeString:
-    """Return the status of a run that is not there as a row."""
+    """Return the coloured status of a run, from the status alone."""
     return format_html(
         '<span class="durable-status durable-is-{}">{}</span>',
         status,
@@ -36,7 +36,7 @@ def badge_of(status: str) -> SafeString:
 
 
 def moment(value: datetime | None, since: datetime | None = None) -> SafeString | None:
-    """Return a time to the second, without the date that it shares with ``since``."""
+    """Return a time to the second. Leave out the date if ``since`` has the same."""
     if value is None:
         return None
     local = timezone.localtime(value)
@@ -56,7 +56,7 @@ def moment(value: datetime | None, since: datetime | None = None) -> SafeString 
 
 
 def relative_time(value: datetime | None) -> SafeString | None:
-    """Return a time with how far from now it is."""
+    """Return a time with its distance from now."""
     if value is None:
         return None
     left = value - clock.now()
@@ -67,7 +67,7 @@ def relative_time(value: datetime | None) -> SafeString | None:
 
 
 def length(value: timedelta | None) -> str | None:
-    """Return a length as people read it: two units at most."""
+    """Return a duration in at most two units."""
     if value is None:
         return None
     total = max(value.total_seconds(), 0)
@@ -84,7 +84,7 @@ def length(value: timedelta | None) -> str | None:
 
 
 def elapsed(row: Any) -> timedelta | None:
-    """Return how long a run or step took, or has taken until now."""
+    """Return the duration of a run or step, until now if it has not ended."""
     between = getattr(row, "status", None) == StepStatus.SCHEDULED
     if row.started_at is None or between:
         return None
@@ -93,12 +93,11 @@ def elapsed(row: Any) -> timedelta | None:
 
 
 def short(value: Any) -> SafeString:
-    """Return the end of an id, which tells rows apart; ids of a minute begin alike."""
+    """Return the last characters of an id. Ids of one minute share the first ones."""
     return format_html(
         '<span class="durable-id" title="{}">{}</span>', value, tail(value)
     )
 
 
 def tail(value: Any) -> str:
-    """Return the last characters of an id."""
     return str(value)[-8:] if len(str(value)) > 12 else str(value)

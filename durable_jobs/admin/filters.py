@@ -1,4 +1,4 @@
-"""Filters whose choices are known beforehand: none asks the table for its values."""
+"""List filters with static choices, which need no query for the values."""
 
 from __future__ import annotations
 
@@ -29,25 +29,24 @@ PERIODS = {
 
 
 class ChoiceFilter(SimpleListFilter):
-    """Rows in which a column is one of the choices; the parameter is its name.
+    """Filter rows by a column with fixed choices. The parameter is the column's name.
 
-    A column without an index is filtered ``beside`` one of the parameters that leave
-    few enough rows to look through; without any, it is not selective.
+    A column without an index needs one of the ``beside`` parameters in the URL, which
+    leave few enough rows to scan. Without them the filter is not shown.
     """
 
     beside: tuple[str, ...] = ()
 
     def lookups(self, request: Any, model_admin: Any) -> Choices:
-        """Offer the choices, if the rows may be looked through."""
+        """Return the choices, or none if the filter would scan too many rows."""
         selective = not self.beside or any(name in request.GET for name in self.beside)
         return self.choices_of_column() if selective else []
 
     def choices_of_column(self) -> Choices:
-        """Return the values and what they are called."""
+        """Return the values with their labels."""
         raise NotImplementedError
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the rows with the chosen value."""
         value = self.value()
         if value is None:
             return queryset
@@ -65,17 +64,16 @@ class NameFilter(SimpleListFilter):
     column = ""
 
     def names(self) -> Iterable[str]:
-        """Return the names that the code knows."""
+        """Return the declared names."""
         raise NotImplementedError
 
     def lookups(self, request: Any, model_admin: Any) -> Choices:
-        """Offer the code's names, and the one that is current for."""
+        """Return the declared names and the current one."""
         current = self.value()
         names = {*self.names(), *([] if current is None else [current])}
         return [(name, name) for name in sorted(names)]
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the rows of the chosen name."""
         value = self.value()
         if value is None:
             return queryset
@@ -85,24 +83,23 @@ class NameFilter(SimpleListFilter):
 
 
 class FunctionFilter(NameFilter):
-    """Runs of a function."""
+    """Filter by function."""
 
     title = _("function")
     parameter_name = "function"
 
     def names(self) -> Iterable[str]:
-        """Return the ids of the registered functions."""
         return registry.ids()
 
 
 class EventNameFilter(NameFilter):
-    """Events of a name that a function listens to."""
+    """Filter events by the names that functions listen to."""
 
     title = _("name")
     parameter_name = "name"
 
     def names(self) -> Iterable[str]:
-        """Return the event names that functions have as triggers."""
+        """Return the event names of all triggers."""
         triggers = [t for f in registry for t in f.triggers]
         names = {t.name for t in triggers if isinstance(t, EventTrigger)}
         names |= {t.event for t in triggers if isinstance(t, Webhook)}
@@ -110,16 +107,14 @@ class EventNameFilter(NameFilter):
 
 
 class PeriodFilter(SimpleListFilter):
-    """Rows since some time ago."""
+    """Filter rows by age."""
 
     column = ""
 
     def lookups(self, request: Any, model_admin: Any) -> Choices:
-        """Offer the periods."""
         return PERIODS.items()
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the rows of the period."""
         value = self.value()
         if value is None:
             return queryset
@@ -128,48 +123,46 @@ class PeriodFilter(SimpleListFilter):
         return self.since(queryset, clock.now() - run_filter.PERIODS[value])
 
     def since(self, queryset: QuerySet[Any], moment: Any) -> QuerySet[Any]:
-        """Return the rows that are not older than a moment."""
+        """Return the rows that are no older than ``moment``."""
         return queryset.filter(**{f"{self.column}__gte": moment})
 
 
 class LinkedFilter(SimpleListFilter):
-    """A narrowing that a link has made: shown, and to be left, while in force."""
+    """A filter that only links set. It is shown, and can be removed, while active."""
 
     def lookups(self, request: Any, model_admin: Any) -> Choices:
-        """Offer what is in force, if anything is."""
+        """Return the current value as the only choice."""
         value = self.value()
         return [] if value is None else [(value, tail(value))]
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the narrowed rows."""
         value = self.value()
         return queryset if value is None else self.narrow(queryset, plain(value))
 
     def narrow(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """Return the rows that belong to a value."""
+        """Return the rows for ``value``."""
         raise NotImplementedError
 
 
 class OlderFilter(LinkedFilter):
-    """Rows with an id before one: where the numbered pages end, the next ones begin."""
+    """Filter rows below an id, to continue after the last numbered page."""
 
     title = _("older than")
     parameter_name = "before"
 
     def narrow(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """Return the rows with smaller ids."""
         return queryset.filter(pk__lt=identity(value))
 
 
 def plain(value: str) -> str:
-    """Return a text from an address unless no column could hold it."""
+    """Return a URL value. Raise if it contains a NUL character."""
     if "\x00" in value:
         raise IncorrectLookupParameters
     return value
 
 
 def identity(value: str) -> uuid.UUID:
-    """Return the id that an address names."""
+    """Parse a UUID from a URL. Raise if it is invalid."""
     try:
         return uuid.UUID(value)
     except ValueError:

@@ -1,8 +1,8 @@
-"""Django forms from pydantic models: one field each, and the model as the judge.
+"""Build Django forms from pydantic models, with one form field per model field.
 
-What a form has no field for, such as lists and models inside models, is JSON in a text
-area. A form checks no more than that its texts can be read: all else the model does,
-whose errors are shown at the fields that they are about.
+Types without a form field, such as lists and nested models, become JSON in a text area.
+The form only parses its inputs. The model validates the values, and its errors are
+shown at the fields that they belong to.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from durable_jobs.conf import settings
 from durable_jobs.exceptions import DurableError
 from durable_jobs.http_input import read_json
 
-#: Nothing was payload: the model's own default counts.
+#: The input is empty, so the model's default applies.
 _UNSET: Any = object()
-#: Constraints of pydantic that browsers know by another name.
+#: HTML attributes of pydantic constraints.
 _ATTRIBUTES = {
     "ge": "min",
     "le": "max",
@@ -44,13 +44,13 @@ _ATTRIBUTES = {
 
 
 class Reason(forms.Form):
-    """What everybody who changes something is asked: why."""
+    """A form that asks for the reason of a change."""
 
     reason = forms.CharField(
         label=_("Reason"),
         required=False,
         max_length=500,
-        help_text=_("Shown to others, and kept in the history."),
+        help_text=_("Shown to other users and kept in the history."),
         widget=forms.TextInput(attrs={"class": "vTextField"}),
     )
 
@@ -60,7 +60,7 @@ class Reason(forms.Form):
 
 
 class JSONText(forms.CharField):
-    """JSON as text, read as strictly as what comes from strangers."""
+    """JSON in a text area, parsed as strictly as input from the network."""
 
     widget = forms.Textarea(
         attrs={
@@ -71,7 +71,7 @@ class JSONText(forms.CharField):
     )
 
     def clean(self, value: Any) -> Any:
-        """Return the value of the JSON, None for nothing."""
+        """Return the parsed JSON, or None if the input is blank."""
         text = super().clean(value)
         if not text.strip():
             return None
@@ -86,7 +86,7 @@ class JSONText(forms.CharField):
 
 
 class SchemaForm(forms.Form):
-    """A form of a pydantic model. Made by ``form_for``."""
+    """The base class of forms that ``form_for`` builds."""
 
     schema: ClassVar[type[BaseModel]]
     names: ClassVar[dict[str, str]]
@@ -95,7 +95,7 @@ class SchemaForm(forms.Form):
 
     @classmethod
     def filled(cls, payload: Any, **kwargs: Any) -> SchemaForm:
-        """Return a form that shows a payload, which need not fit the model."""
+        """Return a form filled with a payload, which may be invalid."""
         known = payload if isinstance(payload, dict) else {"root": payload}
         initial = {
             name: _initial_value(cls.base_fields[name], known[key])
@@ -105,7 +105,7 @@ class SchemaForm(forms.Form):
         return cls(initial=initial, **kwargs)
 
     def clean(self) -> dict[str, Any]:
-        """Let the model judge what could be read."""
+        """Validate the parsed values with the model."""
         cleaned = super().clean() or self.cleaned_data
         self.payload = self._payload(cleaned)
         try:
@@ -121,7 +121,7 @@ class SchemaForm(forms.Form):
             value = self._value(name, cleaned.get(name))
             if value is not _UNSET:
                 payload[key] = to_jsonable_python(value)
-        # The one value of a root model has no name in its data.
+        # A root model's data is its single value.
         root = self.schema.__pydantic_root_model__
         return payload.get("root") if root else payload
 
@@ -130,7 +130,7 @@ class SchemaForm(forms.Form):
             return value
         if name in self.nullable:
             return None
-        # An empty text is a text; an empty number is none.
+        # An empty string is a valid string, but not a valid number.
         return "" if name in self.text_fields and value == "" else _UNSET
 
     def _add_schema_error(self, place: tuple[int | str, ...], message: str) -> None:
@@ -140,15 +140,15 @@ class SchemaForm(forms.Form):
         if name is None:
             rest = place
         elif str(name) in self.errors:
-            return  # it could not be read, which its field has payload already
+            return  # the field already shows a parse error
         text = f"{'.'.join(map(str, rest))}: {message}" if rest else message
         self.add_error(None if name is None else str(name), text)
 
 
 def form_for(model: type[BaseModel]) -> type[SchemaForm]:
-    """Return the form of a pydantic model, with a field for each of its fields.
+    """Return a form class for a pydantic model.
 
-    Give its instances a ``prefix`` where other inputs stand in one ``<form>`` with it.
+    Pass its instances a ``prefix`` if the same ``<form>`` has other inputs.
     """
     fields: dict[str, Any] = {}
     nullable, text_fields = set(), set()
@@ -170,7 +170,7 @@ def form_for(model: type[BaseModel]) -> type[SchemaForm]:
 
 
 def read(form: forms.Form) -> dict[str, Any]:
-    """Return what a valid form says, as JSON values that its model accepts."""
+    """Return a valid form's data as JSON values that the model accepts."""
     assert isinstance(form, SchemaForm)
     if not form.is_valid():
         msg = f"Expected a valid form, got {form.errors.as_json()}."
@@ -187,7 +187,7 @@ def _key(name: str, info: FieldInfo) -> str:
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:
-    """Return a type without ``Annotated`` and None, and whether None was in it."""
+    """Return a type without ``Annotated`` and None, and whether it included None."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) not in (Union, types.UnionType):
@@ -201,7 +201,7 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
 
 
 def _field(kind: Any, info: FieldInfo) -> forms.Field:
-    """Return the field for a type, JSON for one that no field is for."""
+    """Return the form field for a type. Types without one use JSON."""
     choices = _choices(kind)
     if choices is not None:
         return _select(choices)
@@ -211,16 +211,16 @@ def _field(kind: Any, info: FieldInfo) -> forms.Field:
 
 
 def _is_text(kind: Any) -> bool:
-    """Tell whether a type is written as a text, such as an address or a UUID."""
+    """Return whether a type is a string in JSON, such as a URL or a UUID."""
     try:
         found = TypeAdapter(kind).json_schema()
     except PydanticUserError:
-        return False  # it has no JSON schema: such a type is told as JSON
+        return False  # a type without a JSON schema uses JSON input
     return found.get("type") == "string"
 
 
 def _choices(kind: Any) -> list[tuple[str, str, Any]] | None:
-    """Return the choices of a ``Literal`` or an enum: text, label and value each."""
+    """Return text, label and value of each choice of a ``Literal`` or an enum."""
     if get_origin(kind) is Literal:
         members = [one for one in get_args(kind) if one is not None]
     elif isinstance(kind, type) and issubclass(kind, enum.Enum):
@@ -286,7 +286,7 @@ _FIELDS: dict[type, Callable[[], forms.Field]] = {
 def _configure(
     field: forms.Field, name: str, info: FieldInfo, may_be_none: bool
 ) -> forms.Field:
-    """Give a field its label, its help, its default, and whether it must be filled."""
+    """Set a field's label, help text, default and required flag."""
     if isinstance(field, forms.BooleanField) and may_be_none:
         field = forms.NullBooleanField()
     default = _default(info)
@@ -309,7 +309,7 @@ def _configure(
 
 
 def _default(info: FieldInfo) -> Any:
-    """Return the default as a form shows it."""
+    """Return the default as a JSON value."""
     if info.is_required() or info.default_factory_takes_validated_data:
         return _UNSET
     default = info.get_default(call_default_factory=True)
@@ -322,7 +322,7 @@ def _default(info: FieldInfo) -> Any:
 
 
 def _initial_value(field: forms.Field, value: Any) -> Any:
-    """Return a JSON value as its field takes it."""
+    """Return a JSON value in the form that its field displays."""
     if isinstance(field, JSONText):
         if value is None:
             return ""

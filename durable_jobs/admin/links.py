@@ -1,4 +1,4 @@
-"""Addresses of pages, for those who may open them."""
+"""URLs of admin pages that the viewer may open."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from durable_jobs.project_code import allowed, may_view
 
 
 class Links:
-    """The pages of one admin site, as one viewer may open them."""
+    """Build URLs into one admin site for one viewer."""
 
     def __init__(self, site: AdminSite, request: HttpRequest) -> None:
         self._site = self.site = site
@@ -26,7 +26,7 @@ class Links:
         self._allowed: dict[type[Model], bool] = {}
 
     def allowed(self, model: type[Model]) -> bool:
-        """Tell whether the viewer may open the pages of a model."""
+        """Return whether the viewer may open the pages of a model."""
         if model not in self._allowed:
             self._allowed[model] = self._site.is_registered(model) and may_view(
                 self._site.get_model_admin(model), self.request
@@ -34,25 +34,25 @@ class Links:
         return self._allowed[model]
 
     def admin_of(self, model: type[Model]) -> ModelAdmin:
-        """Return the admin of a model that the site has."""
+        """Return the model's registered admin."""
         return self._site.get_model_admin(model)
 
     def joined(self, model: type[Model], rows: QuerySet[Any]) -> QuerySet[Any]:
-        """Return rows with what their list joins: what they call themselves by."""
+        """Return rows with the relations that the model's change list selects."""
         names = self.admin_of(model).get_list_select_related(self.request)
         return rows if isinstance(names, bool) else rows.select_related(*names)
 
     def page(self, model: type[Model], key: Any) -> str | None:
-        """Return the address of a row's page."""
+        """Return the URL of a row's page, or None without permission."""
         return self._address(model, "change", quote(str(key)))
 
     def rows(self, model: type[Model], **filters: Any) -> str | None:
-        """Return the address of a list, narrowed by filters of its admin."""
+        """Return the URL of a filtered list, or None without permission."""
         address = self._address(model, "changelist")
         return f"{address}?{urlencode(filters)}" if address and filters else address
 
     def approval(self, wait: Wait) -> str | None:
-        """Return the address where an approval is decided, for those who may."""
+        """Return the URL of an approval's form, or None without permission."""
         user: Any = self.request.user
         may = wait.step and (
             allowed(user, wait.name) or allowed(user, wait.name, wait.run)
@@ -63,7 +63,7 @@ class Links:
         return reverse(name, args=[wait.run_id, wait.step], current_app=self._site.name)
 
     def anchor(self, address: str | None, label: Any) -> SafeString:
-        """Return the label, as a link when there is an address."""
+        """Return the label, as a link if ``address`` is not None."""
         if address is None:
             return format_html("{}", label)
         return format_html('<a href="{}">{}</a>', address, label)

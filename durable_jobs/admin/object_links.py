@@ -1,4 +1,7 @@
-"""Instances in payloads as links, by their names of today, for who may see them."""
+"""Render references to model instances in payloads as links.
+
+A link shows the instance's present name, if the viewer may see the instance.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from durable_jobs.serialization.tags import TAG, VALUE
 
 logger = logging.getLogger("durable_jobs")
 
-#: References that a page looks up; those beyond are shown as they are stored.
+#: References that a page resolves. Further references are shown as stored.
 MOST = 50
 KIND = "model"
 
@@ -33,19 +36,19 @@ Target = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class References:
-    """The instances that the payloads of one page refer to, as one viewer sees them.
+    """The instances that the payloads of one page refer to.
 
-    Nothing is wanted before the first payload is shown, and then one query a model.
-    ``texts`` are the page's payloads as they are stored.
+    The first rendered payload loads them, with one query per model. ``texts`` are the
+    stored payloads of the page.
     """
 
     links: Links
     texts: Sequence[str | None]
 
     def link(self, value: Any) -> SafeString | None:
-        """Return a reference as a link, None where it is to be shown as it is stored.
+        """Return the link of a reference, or None if it is shown as stored.
 
-        ``value`` is what stands in its tag.
+        ``value`` is the value inside the reference's tag.
         """
         target = _target(value)
         return self._known.get(target) if target is not None else None
@@ -61,7 +64,7 @@ class References:
         return known
 
     def _targets(self) -> Iterable[Target]:
-        """Return the first places that the payloads refer to, each once."""
+        """Return the first distinct targets of the payloads."""
         found: dict[Target, None] = {}
         for text in self.texts:
             for target in _targets_in(text):
@@ -76,7 +79,7 @@ class References:
         try:
             model = apps.get_model(label)
         except (LookupError, ValueError):
-            return {}  # gone from the code
+            return {}  # the model no longer exists
         if not self.links.allowed(model) or alias not in connections:
             return {}
         wanted = {}
@@ -90,8 +93,8 @@ class References:
                 rows = self._rows(model, alias, list(wanted.values()))
                 seen = {key: row for key, row in rows.items() if self._sees(model, row)}
         except Exception:
-            logger.warning("The admin of %s could not be wanted.", label, exc_info=True)
-            return {}  # what the project's own queryset cannot be wanted
+            logger.warning("The admin of %s failed.", label, exc_info=True)
+            return {}  # the project's own queryset failed
         names = dict(zip(seen, all_described(seen.values()), strict=True))
         return {
             (label, key, alias): self._link(model, label, key, names.get(value))
@@ -100,13 +103,13 @@ class References:
         }
 
     def _rows(self, model: type[Model], alias: str, keys: list[Any]) -> dict[Any, Any]:
-        """Return the rows that there are, each with whether the viewer may see it."""
+        """Return the existing rows, annotated with whether the viewer may see them."""
         own = self.links.admin_of(model)
         seen = own.get_queryset(self.links.request).using(alias)
         found = model._base_manager.using(alias).filter(pk__in=keys)
         rows = self.links.joined(model, found)
         own_rows = Exists(seen.order_by().filter(pk=OuterRef("pk")))
-        # Inside a transaction, so that an error leaves the page's own as it was.
+        # A savepoint, so that an error does not break the page's transaction.
         with transaction.atomic(using=alias):
             return {row.pk: row for row in rows.annotate(durable_seen=own_rows)}
 
@@ -121,19 +124,19 @@ class References:
         if name is None:
             gone = format_html('<span class="durable-quiet">{}</span>', _("deleted"))
             return kind + gone
-        # By the key as it is stored, which is how a page is wanted for.
+        # The page's URL takes the key as stored.
         return kind + self.links.anchor(self.links.page(model, _key(model, key)), name)
 
 
 def _key(model: type[Model], text: str) -> Any:
-    """Return a key as the database takes it; raise for one that cannot be."""
+    """Return a key as a database value. Raise if it is invalid."""
     value = model._meta.pk.to_python(text)
     model._meta.pk.run_validators(value)
     return value
 
 
 def _target(value: Any) -> Target | None:
-    """Return what a tag's value refers to: model, key as text, alias."""
+    """Return the model, key and database alias that a tag's value refers to."""
     if not isinstance(value, list) or len(value) != 3:
         return None
     label, key, alias = value
@@ -148,11 +151,11 @@ def _target(value: Any) -> Target | None:
 
 
 def _targets_in(text: str | None) -> Iterator[Target]:
-    """Give the places in a payload, without going deeper than it can be shown."""
+    """Yield the targets in a payload."""
     if text is None or f'"{KIND}"' not in text:
         return
     try:
-        # Numbers stay as they are written, as where they are shown.
+        # Keep numbers as text, like the page that shows them.
         todo = [json.loads(text, parse_int=str, parse_float=str)]
     except (ValueError, RecursionError):
         return

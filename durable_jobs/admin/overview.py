@@ -1,4 +1,4 @@
-"""How the installation does: what runs, what fails, and what needs a person."""
+"""The overview page: live runs, failures and what needs attention."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from durable_jobs.models import Run
 from durable_jobs.queries import overview as model
 from durable_jobs.statuses import RunStatus
 
-#: Seconds between two looks of a page that is left open.
+#: Seconds between two polls of an open page.
 POLL_INTERVAL = 10
-#: Functions with a line of their own.
+#: Functions in the table.
 MAX_LINES = 30
-#: The size of a sparkline, and the room between its bars.
+#: The size of a sparkline and the gap between its bars.
 WIDTH, HEIGHT, GAP = 120, 22, 1
 
 ATTENTION_LABELS: dict[str, Any] = {
-    "no-tick": gettext_lazy("Nobody ticks: is beat running?"),
-    "stuck": gettext_lazy("held by workers that are gone"),
-    "paused": gettext_lazy("paused"),
-    "exhausted": gettext_lazy("failed, for their workers died each time"),
-    "unknown": gettext_lazy("live, of a function that no worker has"),
+    "no-tick": gettext_lazy("No scheduler heartbeat for 30 s. Is Celery beat running?"),
+    "stuck": gettext_lazy("Worker lost"),
+    "paused": gettext_lazy("Paused"),
+    "exhausted": gettext_lazy("Failed: worker died on every attempt"),
+    "unknown": gettext_lazy("Runs of functions that are not deployed"),
     "later-release": gettext_lazy("waiting for a later release of durable_jobs"),
-    "paused-function": gettext_lazy("function paused"),
-    "paused-key": gettext_lazy("key paused"),
-    "paused-queue": gettext_lazy("queue paused"),
-    "limit": gettext_lazy("limit in trouble"),
+    "paused-function": gettext_lazy("Function paused"),
+    "paused-key": gettext_lazy("Key paused"),
+    "paused-queue": gettext_lazy("Queue paused"),
+    "limit": gettext_lazy("Limit error"),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverviewBar:
-    """An hour of a sparkline, in its own units."""
+    """One hour of a sparkline, in SVG units."""
 
     x: str
     y: str
@@ -54,7 +54,7 @@ class OverviewBar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """A figure with its name, and the list behind it."""
+    """A figure with its label and the URL of the list that it counts."""
 
     label: Any
     value: str
@@ -105,7 +105,7 @@ def _period(one: model.Period, links: Links, capped: bool) -> Card:
         note += f" · {one.share:.1%}"
     names = {"1h": "hour", "24h": "day", "7d": "week"}
     return Card(
-        label=_("Ended in %(period)s") % {"period": one.name},
+        label=_("Past %(period)s") % {"period": one.name},
         value=f"{one.ended:,}" + ("+" if capped else ""),
         note=note,
         url=links.rows(Run, time="ended", period=names[one.name]),
@@ -115,23 +115,23 @@ def _period(one: model.Period, links: Links, capped: bool) -> Card:
 
 def _health(found: model.Overview) -> Iterator[Card]:
     yield Card(
-        label=_("Oldest runnable"),
-        value=length(found.oldest) or _("none"),
-        note="" if found.oldest else _("nothing waits for a worker"),
+        label=_("Longest wait for a worker"),
+        value=length(found.oldest) or _("none waiting"),
+        note="",
         url=None,
     )
     late = found.ticked is None or found.at - found.ticked > model.LATE
     ago = None if found.ticked is None else found.at - found.ticked
     yield Card(
-        label=_("Last tick"),
-        # Noted every ten seconds: what is newer is said no more precisely.
+        label=_("Scheduler heartbeat"),
+        # The tick records a heartbeat every ten seconds, so newer is no more precise.
         value=_("never") if ago is None else _ago(ago),
         note="",
         url=None,
         style="failed" if late else "",
     )
     yield Card(
-        label=_("Workers seen"),
+        label=_("Workers online"),
         value=str(found.workers),
         note=_("past minute"),
         url=None,
@@ -145,12 +145,12 @@ def _ago(ago: timedelta) -> str:
 
 
 def _times(times: model.Times) -> list[tuple[str, str, str]]:
-    """Return the name of a time, its median and its 95th percentile."""
+    """Return each duration's label, median and 95th percentile."""
     if not times.runs:
         return []
     rows = (
-        (_("In the queue"), times.wait_50, times.wait_95),
-        (_("From start to end"), times.took_50, times.took_95),
+        (_("Time in queue"), times.wait_50, times.wait_95),
+        (_("Duration"), times.took_50, times.took_95),
     )
     return [(name, length(low) or "", length(high) or "") for name, low, high in rows]
 
@@ -185,7 +185,7 @@ def _bars(ended: Sequence[int], failed: Sequence[int]) -> Iterator[OverviewBar]:
 
 def _error(one: model.ErrorGroup, links: Links, sees: bool) -> dict[str, Any]:
     filters = {"status": "failed", "function": one.function}
-    if sees:  # what a run carries is not looked through for others
+    if sees:  # a filter on payloads needs the permission to view them
         filters["where"] = f"error.type={one.type}"
     return {
         "count": one.count,

@@ -1,4 +1,4 @@
-"""The frame of all pages: the tabs above them, and pages that are no model's own."""
+"""Shared parts of all pages: tabs, URLs of pages without a model, and the viewer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from durable_jobs.control.actor import Actor
 from durable_jobs.models import Event, Run, Schedule
 from durable_jobs.queries.visibility import ADMIN, Viewer, runs, seen_by
 
-#: ``admin:durable_jobs_<name>`` is the address of a page that is no model's.
+#: URL names are ``admin:durable_jobs_<name>``.
 PREFIX = "durable_jobs_"
 
 View = Callable[..., Any]
@@ -30,10 +30,7 @@ View = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """A page that the bar leads to: for those who may view the model.
-
-    ``also_for`` tells who else is led there.
-    """
+    """A tab, for users who may view the model or for whom ``also_for`` is true."""
 
     name: str
     label: str | Promise
@@ -54,7 +51,7 @@ TABS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageLink:
-    """A tab as one viewer sees it."""
+    """A tab as a link."""
 
     label: str | Promise
     url: str
@@ -64,7 +61,7 @@ class PageLink:
 def base_context(
     site: AdminSite, request: HttpRequest, current: str = ""
 ) -> dict[str, Any]:
-    """Return what the frame of a page shows: its tabs, and whether it may be live."""
+    """Return the template context of all pages: tabs, and whether htmx is installed."""
     links = Links(site, request)
     return {
         "tabs": [
@@ -81,15 +78,14 @@ def base_context(
 
 
 def address(site: AdminSite, name: str, *args: Any) -> str:
-    """Return the address of a page of ours in an admin site."""
+    """Return the URL of one of this package's pages in an admin site."""
     return reverse(f"admin:{PREFIX}{name}", args=args, current_app=site.name)
 
 
 def paths(admin: Any, routes: Mapping[str, tuple[str, View]]) -> list[URLPattern]:
-    """Return the addresses of pages by name, for the ``get_urls`` of an admin.
+    """Return URL patterns for pages by name, for ``ModelAdmin.get_urls``.
 
-    Each route has the view that answers it, which is called with the admin and the
-    request, for those who may log in.
+    Each view is called with the admin and the request, after the login check.
     """
     return [
         path(
@@ -113,10 +109,10 @@ def page(
     status: int = 200,
     **context: Any,
 ) -> TemplateResponse:
-    """Return a page in the admin's look, below the tabs.
+    """Return the response of a page with tabs.
 
-    ``template`` extends ``admin/durable_jobs/page.html``; its name is that below
-    ``admin/durable_jobs/``.
+    ``template`` is a name below ``admin/durable_jobs/``. The template extends
+    ``page.html``.
     """
     known = {**site.each_context(request), **base_context(site, request, current)}
     known |= {"title": title, "opts": Run._meta, **context}
@@ -126,11 +122,11 @@ def page(
     )
 
 
-# Who looks
+# The viewer
 
 
 def viewer(site: AdminSite, request: HttpRequest) -> Viewer:
-    """Return for whom the rule about visible runs is asked, once for a request."""
+    """Return the viewer of a request, for the rule ``VISIBLE_RUNS``. Cached."""
     viewers: dict[str, Viewer] = request.__dict__.setdefault(
         "_durable_jobs_viewers", {}
     )
@@ -145,7 +141,7 @@ def viewer(site: AdminSite, request: HttpRequest) -> Viewer:
 
 
 def _project_runs(site: AdminSite, request: HttpRequest) -> Callable[[], Any] | None:
-    """Return what gives the runs that a project's own admin of runs shows."""
+    """Return a function that returns the project's own RunAdmin queryset, if any."""
     if not site.is_registered(Run):
         return None
     own: Any = site.get_model_admin(Run)
@@ -155,15 +151,15 @@ def _project_runs(site: AdminSite, request: HttpRequest) -> Callable[[], Any] | 
 
 
 def with_viewer(site: AdminSite, view: View) -> View:
-    """Let a view, and the rendering of its response, show what the viewer may see."""
+    """Limit a view and the rendering of its response to what the viewer may see."""
 
     @wraps(view)
     def view_as_viewer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if not site.has_permission(request):
-            return view(request, *args, **kwargs)  # which asks for a login
+            return view(request, *args, **kwargs)  # redirects to the login page
         who = viewer(site, request)
         with seen_by(who):
-            runs()  # a rule that fails is told before anything is done
+            runs()  # raises early if the VISIBLE_RUNS rule fails
             response = view(request, *args, **kwargs)
         if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:
             drawn = response.render
@@ -179,5 +175,5 @@ def with_viewer(site: AdminSite, view: View) -> View:
 
 
 def actor(request: HttpRequest) -> Actor:
-    """Return who acts by a request."""
+    """Return the user of a request as an actor."""
     return Actor(request.user)

@@ -1,4 +1,4 @@
-"""Lists of tables that are too large to be counted or sorted."""
+"""Paging of tables that are too large to count or sort."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from django.core.paginator import Paginator
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 
-#: Rows that a list counts, and offers as numbered pages, at most.
+#: The most rows that a list counts and shows as numbered pages.
 MOST = 1000
-#: The parameter of what is older than a row.
+#: The URL parameter for rows older than a given row.
 OLDER = "before"
 
 
 class CappedPaginator(Paginator):
-    """Pages over the first rows; the database looks at no more than it must."""
+    """A paginator over the first ``MOST`` rows."""
 
     @cached_property
     def found(self) -> int:
-        """Return how many rows there are, one more than ``MOST`` standing for many."""
+        """Return the number of rows, at most ``MOST + 1``."""
         rows: Any = self.object_list
-        # In their order: without it the database may begin where none of them is.
+        # Keep the order, which lets the database count by the list's index.
         return int(rows[: MOST + 1].count())
 
     @property
     def capped(self) -> bool:
-        """Tell whether there is more than the pages show."""
+        """Return whether there are more rows than the pages show."""
         return self.found > MOST
 
     @cached_property
     def count(self) -> int:
-        """Return how many rows the pages show."""
+        """Return the number of rows on all pages."""
         return min(self.found, MOST)
 
 
 class BoundedChangeList(ChangeList):
-    """A list in its admin's own order, which goes on beyond its last page."""
+    """A change list in its admin's order. The last page links to older rows."""
 
     model_admin: Any
     older: str | None = None
     newest: str | None = None
 
     def get_ordering(self, request: Any, queryset: Any) -> Any:
-        """Return the admin's order: one that the address asks for may have no index."""
+        """Return the admin's order. An order from the URL may have no index."""
         return [*self.model_admin.get_ordering(request)]
 
     def get_results(self, request: Any) -> None:
-        """Add the address of what is older to the last page, and the way back."""
+        """Add the URLs of older rows and of the newest rows."""
         super().get_results(request)
         if OLDER in self.filter_params:
             self.newest = self.get_query_string({OLDER: None})
@@ -57,19 +57,19 @@ class BoundedChangeList(ChangeList):
             self.older = self.get_query_string(follow) if follow else None
 
     def get_query_string(self, new_params: Any = None, remove: Any = None) -> str:
-        """Return an address of the list; another filter begins with the newest."""
+        """Return a URL of the list. A changed filter starts with the newest rows."""
         follows = {PAGE_VAR, OLDER} & {*(new_params or {})}
         gone = [*(remove or []), *([] if follows else [OLDER])]
         return str(super().get_query_string(new_params, gone))
 
     @property
     def capped(self) -> bool:
-        """Tell whether there is more than the pages show."""
+        """Return whether there are more rows than the pages show."""
         return bool(getattr(self.paginator, "capped", False))
 
     @property
     def count_text(self) -> str:
-        """Return how many rows there are, as far as that is known."""
+        """Return the number of rows as text, with "+" if counting stopped."""
         if self.capped:
             return _("%(count)s+") % {"count": self.result_count}
         return str(self.result_count)

@@ -1,8 +1,8 @@
-"""Stored JSON as text for people: a bounded part of it, readable, and harmless.
+"""Render stored JSON as bounded, indented and escaped HTML.
 
-The text is read as it lies in the database, past the codec: a page imports no class,
-and shows also what the code could not read any more. The instances that it refers to
-are links where they are asked for.
+The text is read from the database without decoding. A page imports no class, and also
+shows payloads that your project can no longer decode. References to model instances
+can become links.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from durable_jobs.serialization.tags import TAG, VALUE
 
 #: Characters of a payload that a page shows.
 SHOWN = 100_000
-#: Levels that are indented; what is deeper stays at the last one's margin.
+#: Levels that are indented. Deeper levels use the last indentation.
 INDENTED = 20
-#: Lists and dicts of plain values that are shorter stay on one line.
+#: Lists and dicts of plain values up to this length stay on one line.
 LINE = 72
 
 
 class _Number(str):
-    """A number as it is written: of any size, and not rounded."""
+    """A number as stored: of any size and not rounded."""
 
 
 def stored(name: str) -> Left:
-    """Return the expression for the beginning of a JSON column's text."""
+    """Return a query expression for the beginning of a JSON column's text."""
     return Left(Cast(name, TextField()), SHOWN + 1)
 
 
 def payload(
     text: str | None, references: References | None = None
 ) -> SafeString | None:
-    """Return JSON text as indented HTML; None, which is no payload, as None.
+    """Return JSON text as indented HTML, or None if there is no payload.
 
-    With ``references``, the instances in it are links.
+    With ``references``, model instances in it are links.
     """
     if text is None:
         return None
@@ -60,15 +60,15 @@ def payload(
 
 
 def hidden() -> SafeString:
-    """Return what stands in the place of a payload."""
+    """Return the text shown in place of a payload."""
     text = _("Hidden: you may not see payloads.")
     return format_html('<p class="durable-quiet">{}</p>', text)
 
 
 def error(text: str | None, sees: bool = True) -> SafeString | None:
-    """Return a stored error as HTML: its type and message, then its traceback.
+    """Return a stored error as HTML: type, message and traceback.
 
-    Its type alone for a viewer who may not see payloads.
+    ``sees`` false shows the type only.
     """
     if text is None:
         return None
@@ -101,7 +101,7 @@ def _pretty(text: str, references: References | None) -> str:
 
 
 def _linked(tree: Any, references: References) -> Any:
-    """Return a tree with links, as SafeStrings, in the places of references."""
+    """Return a tree in which references are replaced by links (SafeStrings)."""
     if _is_tag(tree) and tree[TAG] == KIND:
         link = references.link(tree[VALUE])
         return tree if link is None else link
@@ -113,7 +113,7 @@ def _linked(tree: Any, references: References) -> Any:
 
 
 def _pieces(tree: Any, depth: int = 1) -> Iterator[str]:
-    """Give the pieces of a tree; what is no SafeString is still to be escaped."""
+    """Yield the pieces of a tree. Pieces that are not SafeStrings need escaping."""
     if _is_tag(tree):
         yield format_html('<i class="durable-tag">{}</i> ', tree[TAG])
         yield from _pieces(tree[VALUE], depth)
@@ -138,7 +138,7 @@ def _block(ends: str, items: Sequence[tuple[str, Any]], depth: int) -> Iterator[
 
 
 def _margins(items: Sequence[tuple[str, Any]], depth: int) -> tuple[str, str, str]:
-    """Return what stands before, between and after the items of a block."""
+    """Return the text before, between and after the items of a block."""
     plain = all(_is_plain(item) for _, item in items)
     if plain and sum(len(head) + len(_text(item)) for head, item in items) <= LINE:
         return "", ", ", ""

@@ -1,4 +1,4 @@
-"""What belongs to a run: where it came from, what it started, and what it is about."""
+"""Objects related to a run: its event, parent, child runs and subjects."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from durable_jobs.models import Event, Run, Subject
 from durable_jobs.queries import visibility
 from durable_jobs.store import db
 
-#: Rows that a page lists of one kind; the list that it links to has all.
+#: Related rows of one kind on a page. The linked list has all of them.
 MOST = 50
-#: Columns of a run that no table of runs loads.
+#: Columns of a run that tables of runs do not load.
 RUN_PAYLOADS = ("data", "output", "error", "event_meta")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """A run in a small table."""
+    """A run as a row of a small table."""
 
     id: SafeString
     function: str
@@ -39,14 +39,14 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunTable:
-    """Some runs, and the address of all when there are more."""
+    """A small table of runs, and the URL of the full list if there are more."""
 
     rows: list[RunRow]
     more: str | None
 
 
 class Related:
-    """The neighbours of a run, or of one step of it, as one viewer may see them."""
+    """Related objects of a run, or of one of its steps, that the viewer may see."""
 
     def __init__(self, run: Run, links: Links, parent_step: str | None = None) -> None:
         self._run, self._links = run, links
@@ -57,12 +57,12 @@ class Related:
 
     @property
     def started(self) -> RunTable | None:
-        """Return the runs that it started."""
+        """Return the child runs."""
         more = self._links.rows(Run, parent=self._run.pk)
         return run_table(self.children, self._links, more)
 
     def neighbours(self) -> list[tuple[Any, list[SafeString]]]:
-        """Return what the run came from, and what it is about."""
+        """Return links to the run's function, event, parent and subjects."""
         groups = (
             (_("function"), [self._function()]),
             (_("event"), self._event()),
@@ -79,7 +79,7 @@ class Related:
         key = self._run.event_id
         if key is None:
             return []
-        # The event of a run that is seen is seen as well.
+        # A viewer who may see a run may see its event.
         there = db.rows(Event).filter(pk=key).exists()
         address = self._links.page(Event, key) if there else None
         return [self._links.anchor(address, short(key))]
@@ -101,7 +101,7 @@ class Related:
 def subjects(
     runs: Iterable[Run], links: Links, most: int = MOST
 ) -> dict[uuid.UUID, list[SafeString]]:
-    """Return what each of some runs is about, ``most`` in all, in one query."""
+    """Return the subjects of some runs, at most ``most``, in one query."""
     rows = db.rows(Subject).filter(run_id__in={run.pk for run in runs})
     found: dict[uuid.UUID, list[SafeString]] = {}
     for one in rows.order_by("pk")[:most]:
@@ -113,17 +113,17 @@ def _subject(subject: Subject, links: Links) -> SafeString:
     try:
         model = apps.get_model(subject.model)
     except (LookupError, ValueError):
-        return links.anchor(None, subject)  # gone from the code
+        return links.anchor(None, subject)  # the model no longer exists
     return links.anchor(links.page(model, subject.object_pk), subject)
 
 
 def newest(runs: QuerySet[Run]) -> Sequence[Run]:
-    """Return the newest of some runs, one more than are listed, without payloads."""
+    """Return the newest runs without payloads, one more than a table lists."""
     return list(runs.defer(*RUN_PAYLOADS).order_by("-pk")[: MOST + 1])
 
 
 def run_table(runs: Sequence[Run], links: Links, more: str | None) -> RunTable | None:
-    """Return the small table of some runs, None for none."""
+    """Return a small table of runs, or None if there are none."""
     if not runs:
         return None
     rows = [run_row(run, links) for run in runs[:MOST]]
@@ -131,7 +131,7 @@ def run_table(runs: Sequence[Run], links: Links, more: str | None) -> RunTable |
 
 
 def run_row(run: Run, links: Links) -> RunRow:
-    """Return a run for a small table."""
+    """Return a run as a row of a small table."""
     return RunRow(
         id=links.anchor(links.page(Run, run.pk), short(run.pk)),
         function=run.function,

@@ -1,4 +1,4 @@
-"""Saved views: filters of the list of runs under a name, one's own and shared ones."""
+"""Saved views: named filters of the run list, private or shared."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.store import db
 
 PAGE = "run"
-#: Views that one user may have, and that a list shows.
+#: Saved views per user, and shared views in a list.
 MOST = 50
 MAX_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedViewLink:
-    """A saved view as one user sees it."""
+    """A saved view as a link."""
 
     pk: int
     name: str
@@ -45,10 +45,10 @@ class SavedViewLink:
 
 
 def links(request: HttpRequest, found: filter_form.Conditions) -> list[SavedViewLink]:
-    """Return the user's own views and the shared ones."""
+    """Return the user's own and shared views."""
     owner, current = _owner(request), found.query()
     seen = Q(owner=owner)
-    if not visibility.is_narrowed():  # a filter of another may name what it is about
+    if not visibility.is_narrowed():  # a shared filter may reveal hidden subjects
         seen |= Q(shared=True)
     rows = _rows().filter(seen).order_by("name", "pk")
     return [
@@ -65,7 +65,7 @@ def links(request: HttpRequest, found: filter_form.Conditions) -> list[SavedView
 
 
 def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
-    """Save the filter that is posted under a name, or delete a view of one's own."""
+    """Save the posted filter under a name, or delete one of the user's views."""
     if not run_admin.has_view_permission(request):
         raise PermissionDenied
     if request.method != "POST":
@@ -90,15 +90,17 @@ def _save(request: HttpRequest) -> tuple[int, str, str]:
         return messages.ERROR, text % {"most": MAX_NAME_LENGTH}, query
     own = _rows().filter(owner=_owner(request))
     if own.exclude(name=name).count() >= MOST:
-        text = _("You have %(most)s saved views, which is the most. Delete one first.")
+        text = _("You have the maximum of %(most)s saved views. Delete one first.")
         return messages.ERROR, text % {"most": MOST}, query
     values = {"query": query, "shared": "shared" in request.POST}
     view = SavedView(
         owner=_owner(request), page=PAGE, name=name, created_at=clock.now(), **values
     )
     if not own.filter(name=name).update(**values):
-        own.bulk_create([view], ignore_conflicts=True)  # saved at this moment, twice
-    return messages.SUCCESS, _("The view “%(name)s” is saved.") % {"name": name}, query
+        own.bulk_create(
+            [view], ignore_conflicts=True
+        )  # a concurrent request may save the same name
+    return messages.SUCCESS, _("The view “%(name)s” was saved.") % {"name": name}, query
 
 
 def _delete(request: HttpRequest) -> tuple[int, str, str]:
@@ -110,9 +112,9 @@ def _delete(request: HttpRequest) -> tuple[int, str, str]:
         else None
     )
     if row is None:
-        return messages.WARNING, _("You have no such saved view any more."), query
+        return messages.WARNING, _("This saved view no longer exists."), query
     own.filter(pk=row.pk)._raw_delete(db.alias())
-    text = _("The view “%(name)s” is deleted.") % {"name": row.name}
+    text = _("The view “%(name)s” was deleted.") % {"name": row.name}
     return messages.SUCCESS, text, query
 
 

@@ -1,4 +1,4 @@
-"""What somebody chose in a list, on its way through a form: signed, and his alone."""
+"""A signed selection of list rows, passed through a form and valid for one user."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from django.core import signing
 from django.http import HttpRequest
 
 SALT = "durable_jobs.admin.selection"
-#: Seconds for which a form can be sent.
+#: Seconds until a form expires.
 MAX_AGE = 12 * 60 * 60
-#: The name under which a form holds it.
+#: The name of the form field.
 FIELD = "selection"
 
 
 @dataclass(frozen=True, slots=True)
 class SignedSelection:
-    """Keys of objects, the way back, and a token: one form, sent once or more."""
+    """The selected keys, the URL to return to, and the form's token."""
 
     keys: Sequence[str]
     back: str
@@ -27,17 +27,17 @@ class SignedSelection:
 
     @classmethod
     def new(cls, keys: Sequence[Any], back: str) -> SignedSelection:
-        """Return a choice that no form has been made of."""
+        """Return a selection with a new token."""
         return cls([str(key) for key in keys], back, uuid.uuid4().hex)
 
     def signed(self, request: HttpRequest, purpose: str) -> str:
-        """Return the choice as a text that only its user can use, and only there."""
+        """Return the selection as signed text, valid for this user and purpose."""
         parts = [str(request.user.pk), purpose, self.keys, self.back, self.token]
         return signing.dumps(parts, salt=SALT, compress=True)
 
     @classmethod
     def read(cls, request: HttpRequest, purpose: str) -> SignedSelection | None:
-        """Return the choice that a form holds; None for one that does not count."""
+        """Return the selection of a form, or None if it is invalid or expired."""
         text = request.POST.get(FIELD, "")
         try:
             user, signed_for, keys, back, token = signing.loads(

@@ -1,4 +1,4 @@
-"""Sweep errors: what sweeps, claims and the router could not do, and try again."""
+"""The admin of sweep errors: items that sweeps, claims and the router will retry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from durable_jobs.models import SweepError
 
 @admin.register(SweepError)
 class SweepErrorAdmin(ReadOnlyAdmin):
-    """Items that failed, the latest first."""
+    """Sweep errors, newest first."""
 
     list_display = ("item", "kind", "count", "last", "next_try")
     summary_fields = ("kind", "item", "run_id", "count", "last", "next_try")
@@ -25,15 +25,12 @@ class SweepErrorAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("last failure"))
     def last(self, error: SweepError) -> Any:
-        """Return when it failed last."""
         return moment(error.last_at)
 
     @admin.display(description=_("next try"))
     def next_try(self, error: SweepError) -> Any:
-        """Return when it is tried again."""
         return moment(error.until)
 
     @admin.display(description="")
     def message_display(self, error: Any) -> str:
-        """Return the message."""
         return str(error.message_text)

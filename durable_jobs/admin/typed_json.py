@@ -1,8 +1,8 @@
-"""JSON that people type: its tags are read, and its references by what they may view.
+"""Decode payloads that users type as JSON, with tags and references.
 
-The pages show stored payloads with the codec's tags, so a person who changes one types
-tags. What is typed is data: it makes no instance of a class, and it reaches a row only
-through the admin of its model, as the viewer sees it there.
+The pages show stored payloads with the codec's tags, so edited payloads contain tags.
+Typed JSON creates no instances of classes. It refers only to rows that the user sees in
+the admin of the row's model.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ from durable_jobs.serialization.typed_json import from_typed
 
 logger = logging.getLogger("durable_jobs")
 
-#: References in one text: each is a query.
+#: References in one text. Each costs a query.
 MOST = 100
 Form = TypeVar("Form", bound=forms.Form)
 
 
 class PayloadText(JSONText):
-    """A payload as JSON. Its tags are read where ``typed_by`` has said who types."""
+    """A payload as JSON. Tags are decoded after ``typed_by`` sets the user."""
 
     links: Links | None = None
 
     def clean(self, value: Any) -> Any:
-        """Return the payload."""
         tree = super().clean(value)
         if self.links is None:
             return tree
@@ -47,7 +46,7 @@ class PayloadText(JSONText):
 
 
 def typed_by(form: Form, links: Links) -> Form:
-    """Let the payloads of a form be read as the viewer of ``links`` types them."""
+    """Set the viewer of ``links`` as the user who typed the payloads of a form."""
     for field in form.fields.values():
         if isinstance(field, PayloadText):
             field.links = links
@@ -55,14 +54,14 @@ def typed_by(form: Form, links: Links) -> Form:
 
 
 class _Rows:
-    """The rows that one text refers to, as one viewer may see them."""
+    """The rows that one text refers to and the viewer may see."""
 
     def __init__(self, links: Links) -> None:
         self.links = links
         self.known: dict[Reference, Any] = {}
 
     def find(self, reference: Reference) -> Any:
-        """Return a row; None for one that is not there, or not for the viewer."""
+        """Return a row, or None if it is missing or hidden from the viewer."""
         if reference not in self.known:
             if len(self.known) >= MOST:
                 msg = f"Expected a text with at most {MOST} references to objects."
@@ -87,9 +86,9 @@ class _Rows:
                 rows = rows if alias is None else rows.using(alias)
                 row: Model | None = rows.filter(pk=key).order_by().first()
         except (ValidationError, ValueError, TypeError, OverflowError):
-            return None  # no key of this model
+            return None  # an invalid key of this model
         except Exception:
             label = model._meta.label
-            logger.warning("The admin of %s could not be asked.", label, exc_info=True)
+            logger.warning("The admin of %s failed.", label, exc_info=True)
             return None
         return row if row and may_view(own, self.links.request, row) else None

@@ -1,4 +1,4 @@
-"""Workers: who executes and who ticks, and when they were last seen."""
+"""The admin of workers and ticks, with their last heartbeat."""
 
 from __future__ import annotations
 
@@ -14,19 +14,17 @@ from durable_jobs.models import Worker
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnlyAdmin):
-    """Workers, the last seen first."""
+    """Workers, latest heartbeat first."""
 
     list_display = ("name", "kind", "seen", "started")
     list_display_links = None
     summary_fields = ("name", "kind", "seen", "started")
     ordering = ("-seen_at", "name")
 
-    @admin.display(description=_("last seen"))
+    @admin.display(description=_("last heartbeat"))
     def seen(self, worker: Worker) -> Any:
-        """Return when it was last seen."""
         return relative_time(worker.seen_at)
 
     @admin.display(description=_("started"))
     def started(self, worker: Worker) -> Any:
-        """Return when it came up."""
         return moment(worker.started_at)

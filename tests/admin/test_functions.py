@@ -145,7 +145,7 @@ def test_the_list_is_searched_and_paged(durable_kit, operator):
     (following,) = first.links("p=2")
     assert page(operator, LIST + following).text.count("paged.f") == 3
     assert page(operator, f"{LIST}?q=paged+f007").text.count("paged.f") == 1
-    assert "There is none." in page(operator, f"{LIST}?q=nothing").text
+    assert "No functions." in page(operator, f"{LIST}?q=nothing").text
     for odd in ("p=x", "p=-1", "p=9999", "q=%00", "q=%22%3E%3Cscript%3E"):
         page(operator, f"{LIST}?{odd}")
 

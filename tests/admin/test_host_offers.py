@@ -179,7 +179,7 @@ def test_a_choice_that_we_did_not_make_starts_nothing(staff, forged):
     client = staff(*MAY)
     answer = client.post(START, {**GOOD, "selection": forged})
     assert answer["Location"] == ORDERS
-    assert texts(client) == ["This form is too old. Choose once more."]
+    assert texts(client) == ["This form has expired. Select again."]
     assert not Run.objects.exists()
 
 
@@ -231,7 +231,7 @@ def test_nothing_left_is_a_message(staff):
     asked = choose(client, make_orders(1))
     Order.objects.all().delete()
     assert send(client, asked)["Location"] == ORDERS
-    assert texts(client) == ["Nothing is left of what was chosen."]
+    assert texts(client) == ["The selected objects no longer exist."]
 
 
 def test_the_whole_list_can_be_chosen_up_to_a_number(staff, monkeypatch):

@@ -53,7 +53,7 @@ def test_the_page_of_an_object_shows_the_newest_of_its_runs(get):
     assert "tests.other" not in page.text
     everything = f"/admin/durable_jobs/run/?subject=shop.order%3A{order.pk}"
     assert page.links(everything) == [everything, everything]
-    assert "All of them" in page.text
+    assert "All runs" in page.text
 
 
 def test_an_object_without_runs_says_so_and_a_new_one_nothing(get):

@@ -155,7 +155,7 @@ def test_it_says_what_the_run_waits_for(durable_kit, get):
         f"waits for the run {str(started.pk)[-8:]}",
         "x: waits for the event shop/x",
         "y: waits for the signal y",
-        "would be cancelled by the event shop/stopped",
+        "cancelled if this event arrives: shop/stopped",
         "has to end",
         "in 9 d 00 h",
     ):

@@ -68,7 +68,7 @@ def test_times_are_told_in_its_own_zone_and_in_the_viewers(durable_kit, f, opera
         shown = page(operator, page_of(schedule))
     for text in (
         "At 09:00 on Monday through Friday", "Asia/Tokyo",
-        "America/New_York (your zone)", "Tue 02 Mar 2027 09:00 JST",
+        "America/New_York (your time zone)", "Tue 02 Mar 2027 09:00 JST",
         "1 Mar 19:00:00", "15 h 30 m",
     ):  # fmt: skip
         assert text in shown.text, text

@@ -106,7 +106,7 @@ def test_what_is_executing_is_shown_by_queue_and_worker(operator):
     text = page(operator, PAGE).text
     for part in (
         "tests-q 0 3 0 1 open", "other 0 0 0 1 open",
-        "host-1:7 worker tests-q, other 2", "host-2:9 worker tests-q 1 left no word",
+        "host-1:7 worker tests-q, other 2", "host-2:9 worker tests-q 1 No heartbeat",
         "tick beat",
     ):  # fmt: skip
         assert part in text, part

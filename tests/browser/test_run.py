@@ -48,7 +48,7 @@ def test_a_run_is_rerun_from_a_step_with_other_data(
     durable_kit.run_until_idle()
     visit("durable_jobs_run_change", run.pk)
     page.get_by_role("link", name="Rerun with changes").click()
-    page.get_by_label("From the step").select_option(label="greet (run)")
+    page.get_by_label("Start from step").select_option(label="greet (run)")
     page.get_by_label("Data").fill('{"name": "ann"}')
     page.get_by_label("Reason").fill("the name was cut")
     page.get_by_role("button", name="Rerun with changes").click()

@@ -1,1 +1,1 @@
-"""The inbox of approvals."""
+"""Admin pages of approvals."""

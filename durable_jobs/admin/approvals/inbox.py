@@ -1,4 +1,4 @@
-"""Approvals: what runs ask those who have a permission, each with its form."""
+"""The approvals inbox, and the page of one approval with its form."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from durable_jobs.project_code import contained
 from durable_jobs.queries import approvals, visibility
 from durable_jobs.store import db
 
-#: Instances that a page of approvals names, those of all its runs together.
+#: Subjects on a page of approvals, for all runs together.
 MOST_SUBJECTS = 200
 _MAX_KEY = 2**63 - 1
 
@@ -51,9 +51,9 @@ class InboxRow:
 
 
 def view(admin: Any, request: HttpRequest) -> HttpResponse:
-    """Show what the viewer may decide, the oldest first.
+    """Show the approvals that the viewer may decide, oldest first.
 
-    Whoever is let into the admin may look: there is nothing but what is the viewer's.
+    Any admin user may open the page, which shows no other approvals.
     """
     after = _after(request)
     found = inbox.read(actor(request), after)
@@ -95,7 +95,7 @@ def _rows(waits: Sequence[Wait], links: Links) -> list[InboxRow]:
 
 
 def decide(admin: Any, request: HttpRequest, run_id: uuid.UUID, key: str) -> Any:
-    """Show one approval with its form, and take the decision."""
+    """Show one approval with its form. On POST record the decision."""
     question = _find_question(run_id, key)
     if not actor(request).may(question.permission, question.run):
         raise PermissionDenied
@@ -112,7 +112,7 @@ def decide(admin: Any, request: HttpRequest, run_id: uuid.UUID, key: str) -> Any
         except InvalidForm as error:
             invalid = error.form
         except PayloadError as error:
-            failed = error.message  # the form is form_error, or its own code failed
+            failed = error.message  # the form no longer exists, or its own code failed
     return _page(admin, request, question, invalid, failed)
 
 
@@ -126,7 +126,7 @@ def _find_question(run_id: uuid.UUID, key: str) -> Question:
 
 
 def _decide(request: HttpRequest, question: Question) -> str | None:
-    """Do what the button says; return what was done, None without a button."""
+    """Record the decision of the pressed button and return a message, if any."""
     who, run, key = actor(request), question.run, question.step.key
     if "_reject" in request.POST:
         approval_decisions.reject(who, run, key, request.POST.get("reason", ""))
@@ -149,7 +149,7 @@ def _page(
     invalid: BaseForm | None,
     failed: str,
 ) -> HttpResponse:
-    """Return the page; without its form where the form's own code fails."""
+    """Return the page, without the form if the form's own code fails."""
     form = None if isinstance(invalid, RejectForm) else invalid
     try:
         made = question.form
@@ -162,7 +162,7 @@ def _page(
     try:
         with contained():
             return _response(admin, request, question, form, invalid, failed).render()
-    except Exception as error:  # noqa: BLE001  # logged as what it is
+    except Exception as error:  # noqa: BLE001  # form_failed logs it
         failed = approval_decisions.form_failed(type(form), error).message
         return _response(admin, request, question, None, invalid, failed)
 
@@ -184,7 +184,7 @@ def _response(
     form_error: str,
 ) -> TemplateResponse:
     rejecting = invalid if isinstance(invalid, RejectForm) else RejectForm()
-    rejecting.auto_id = "id_reject_%s"  # the other form may have such a field too
+    rejecting.auto_id = "id_reject_%s"  # avoids a duplicate id with the other form
     for one in (form, rejecting):
         if one is not None:
             one.label_suffix = ""
@@ -214,14 +214,14 @@ def _facts(question: Question, links: Links) -> list[tuple[Any, list[Any]]]:
         (_("about"), subjects([run], links, MOST_SUBJECTS).get(run.pk, [])),
         (_("step"), [question.step.name]),
         (_("waiting since"), [moment(wait.created_at)] if wait else []),
-        (_("gives up"), [relative_time(until)] if until else []),
+        (_("times out"), [relative_time(until)] if until else []),
         (_("needs"), [question.permission]),
     )
     return [(label, found) for label, found in groups if found]
 
 
 def _data(admin: Any, request: HttpRequest, run: Run) -> SafeString | None:
-    """Return what the run was started with, for those who may see it."""
+    """Return the run's data, or None without permission."""
     sees = admin.has_view_permission(request, run) and admin.sees_payloads(request, run)
     if not sees:
         return None

@@ -1,1 +1,1 @@
-"""The pages of events."""
+"""Admin pages of events."""

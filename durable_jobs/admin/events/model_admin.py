@@ -1,4 +1,4 @@
-"""Events: the list of those that came."""
+"""The list of events."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ from durable_jobs.queries import routes
 
 
 class SourceFilter(ChoiceFilter):
-    """Events by where they came from."""
+    """Filter events by source."""
 
     title = _("source")
     parameter_name = "source"
     beside = ("name", "received")
 
     def choices_of_column(self) -> Any:
-        """Return the sources that there are."""
         return [
             (send_event.SEND, _("send")),
             (send_event.STEP, _("step")),
@@ -47,7 +46,7 @@ class SourceFilter(ChoiceFilter):
 
 
 class ReceivedFilter(PeriodFilter):
-    """Events since some time ago."""
+    """Filter events by age."""
 
     title = _("received")
     parameter_name = "received"
@@ -55,13 +54,12 @@ class ReceivedFilter(PeriodFilter):
 
 
 class OlderEventsFilter(LinkedFilter):
-    """Events behind one in the list: a time and, as many may share it, an id."""
+    """Filter events after one in the list, by its time and id."""
 
     title = _("older than")
     parameter_name = "before"
 
     def narrow(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """Return the events that follow in the list."""
         time, _space, key = value.partition(" ")
         try:
             last = datetime.fromisoformat(time)
@@ -69,7 +67,7 @@ class OlderEventsFilter(LinkedFilter):
             raise IncorrectLookupParameters from None
         if last.utcoffset() is None:
             raise IncorrectLookupParameters
-        # The first condition is all that an index can use, and says nothing else.
+        # Redundant, but the only condition that the index can use.
         return queryset.filter(
             Q(received_at__lt=last) | Q(pk__lt=key), received_at__lte=last
         )
@@ -77,7 +75,7 @@ class OlderEventsFilter(LinkedFilter):
 
 @admin.register(Event)
 class EventAdmin(EventPages):
-    """Events, those that came last first."""
+    """Events, newest first."""
 
     payloads = ("data", "user")
 
@@ -85,7 +83,7 @@ class EventAdmin(EventPages):
     list_filter = (ReceivedFilter, EventNameFilter, SourceFilter, OlderEventsFilter)
     ordering = ("-received_at", "-id")
     search_fields = ("=id",)
-    search_help_text = _("A whole id or a whole name.")
+    search_help_text = _("Event id or name (exact).")
 
     summary_fields = (
         "source",
@@ -99,46 +97,41 @@ class EventAdmin(EventPages):
     payload_fields = ((_("Data"), "data"), (_("User"), "user"))
 
     def older_than(self, row: Event) -> dict[str, Any] | None:
-        """Return the filter for the events that follow one in the list."""
         return {"before": f"{row.received_at.isoformat()} {row.pk}"}
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Find events by a whole id or name."""
+        """Return the events with exactly this id or name."""
         term = search_term.strip()
         if not term:
             return queryset, False
-        # One or the other: an index answers either, in order, and not both at once.
+        # An index serves either condition in order, but not both combined.
         known = queryset.filter(pk=term)
         return (known if known.exists() else queryset.filter(name=term)), False
 
     @admin.display(description=_("event"))
     def short_id(self, event: Event) -> Any:
-        """Return the end of the id."""
         return short(event.pk)
 
     @admin.display(description=_("happened"))
     def happened(self, event: Event) -> Any:
-        """Return the time that the event says."""
+        """Return the event's own time."""
         return moment(event.ts)
 
     @admin.display(description=_("received"))
     def received(self, event: Event) -> Any:
-        """Return when it was stored."""
         return moment(event.received_at, event.ts)
 
     @admin.display(description=_("matching"))
     def matching(self, event: Event) -> str:
-        """Return how far the router is with an event that took more than one turn."""
+        """Return the router's progress on an event that takes several batches."""
         return routes.described(event)
 
     @admin.display(description=_("data"))
     def data_display(self, event: Any) -> Any:
-        """Return what it carries."""
         return payload(event.data_text, event.references)
 
     @admin.display(description=_("user"))
     def user_display(self, event: Any) -> Any:
-        """Return whom it is about."""
         return payload(event.user_text, event.references)

@@ -1,4 +1,4 @@
-"""An event as code: the same again from a shell, from Python, or in a test."""
+"""Code that sends an event again: cURL, Python and pytest."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from django.utils.translation import gettext_lazy as _
 from durable_jobs.admin.payloads import SHOWN
 from durable_jobs.serialization.tags import TAG, VALUE
 
-#: Where the API's address for events is, below that of the app.
+#: The API path for events, below the package's URLs.
 EVENTS = "api/v1/events"
-#: What stands for the key of the reader.
+#: Placeholder for the reader's API key.
 KEY = "$DURABLE_KEY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snippet:
-    """A text to be copied, with the id of its element."""
+    """A code snippet, with the id of its HTML element."""
 
     id: str
     label: str | Promise
@@ -32,10 +32,10 @@ class Snippet:
 
 
 def snippets(request: HttpRequest, name: str, text: str | None) -> list[Snippet]:
-    """Return an event as cURL, Python and pytest; none when it is too long to read.
+    """Return an event as cURL, Python and pytest. Return [] if its data is too long.
 
-    ``text`` is its data as it is stored. What JSON has no type for, such as a date, is
-    given as the text or the tree that it is stored as.
+    ``text`` is the stored data. Values without a JSON type, such as dates, appear in
+    their stored form.
     """
     try:
         data = {} if text is None else plain(json.loads(text))
@@ -51,7 +51,7 @@ def snippets(request: HttpRequest, name: str, text: str | None) -> list[Snippet]
 
 
 def plain(tree: Any) -> Any:
-    """Return a stored tree without tags: what they are around stays."""
+    """Return a stored tree in which each tag is replaced by its value."""
     if isinstance(tree, dict):
         if set(tree) == {TAG, VALUE}:
             return plain(tree[VALUE])

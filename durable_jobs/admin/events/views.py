@@ -1,4 +1,4 @@
-"""The page of one event: what it did, and the same again; and sending a new one."""
+"""The page of one event, and the pages that send events."""
 
 from __future__ import annotations
 
@@ -42,10 +42,9 @@ from durable_jobs.store import db
 
 
 class EventPages(ReadOnlyAdmin):
-    """What the pages of events do more than show rows."""
+    """Add the effects of an event, and pages that send events."""
 
     def get_urls(self) -> list[Any]:
-        """Return also the addresses of what sends events."""
         own: dict[str, tuple[str, View]] = {
             "event_send": ("send/", _send),
             "event_resend": ("<str:key>/resend/", _resend),
@@ -53,19 +52,18 @@ class EventPages(ReadOnlyAdmin):
         return [*paths(self, own), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """Show the list, from which those who may send an event."""
         context = {"send_url": self.send_url(request), **(extra_context or {})}
         return super().changelist_view(request, context)
 
     def send_url(self, request: HttpRequest, **known: Any) -> str | None:
-        """Return the address of the page that sends, for those who may."""
+        """Return the URL of the page that sends events, or None without permission."""
         if not actor(request).may(send.SEND):
             return None
         found = address(self.admin_site, "event_send")
         return f"{found}?{urlencode(known)}" if known else found
 
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
-        """Return what the event started, woke and ended, and the same as code."""
+        """Return the runs that the event affected, and code snippets."""
         request = links.request
         own = row.name.startswith(RESERVED)
         posted = row.name.startswith(WEBHOOK)
@@ -105,7 +103,7 @@ def _woken(step: Step, links: Links) -> dict[str, Any]:
 
 
 class SendForm(IdempotentForm):
-    """An event: its name, and its data as JSON."""
+    """The name and JSON data of a new event."""
 
     name = forms.CharField(
         label=gettext_lazy("Name"),
@@ -122,20 +120,22 @@ class SendForm(IdempotentForm):
 
 
 class NameForm(IdempotentForm):
-    """An event whose data a form of its own asks for."""
+    """The name of a new event whose data has a form of its own."""
 
     name = forms.CharField(max_length=MAX_LENGTH, widget=forms.HiddenInput)
 
 
 def _send(admin: Any, request: HttpRequest) -> HttpResponse:
-    """Ask for an event, and on POST send it and show it."""
+    """Show the form. On POST send the event and show it."""
     if not admin.has_view_permission(request) or not actor(request).may(send.SEND):
         raise PermissionDenied
     before = _event_to_edit(admin, request)
     name = request.GET.get("name", "") or (before.name if before else "")
     schema = schema_of(name) if "as" not in request.GET else None
     forms_ = _forms(admin, request, name, schema, before)
-    valid = [form.is_valid() for form in forms_]  # each is to say what it misses
+    valid = [
+        form.is_valid() for form in forms_
+    ]  # validate all, so that all show their errors
     if all(valid):
         perform = partial(_do_send, admin, request, schema, forms_)
         done = submit(
@@ -161,7 +161,7 @@ def _send(admin: Any, request: HttpRequest) -> HttpResponse:
 
 
 def _event_to_edit(admin: Any, request: HttpRequest) -> Any:
-    """Return the event that is to be edited, if one is."""
+    """Return the event that the form is filled from, if any."""
     key = request.GET.get("event")
     return None if key is None else admin.get_object(request, key)
 
@@ -198,16 +198,18 @@ def _do_send(
 
 def _sent_message(admin: Any, request: HttpRequest, sent: Sent) -> tuple[Any, str]:
     links, rows = Links(admin.admin_site, request), db.rows(Event)
-    # It may have started no run that the viewer may see.
+    # The viewer may see the event only if it started a visible run.
     there = visibility.events(rows.filter(pk=sent.event.pk)).exists()
     place = (links.page(Event, sent.event.pk) if there else links.rows(Event)) or ""
     if sent.new:
         return _("The event was sent."), place
-    return _("This form was sent before: nothing was sent again. Its event:"), place
+    return _(
+        "This form was sent before. No new event was sent. This is its event:"
+    ), place
 
 
 def _resend(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
-    """Ask whether to send an event again, and on POST do it and show the new one."""
+    """Confirm that an event is to be sent again. On POST send it and show it."""
     event = admin.get_object(request, unquote(key))
     if not admin.has_view_permission(request, event):
         raise PermissionDenied
@@ -223,8 +225,8 @@ def _resend(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         title=_("Send again: %(name)s") % {"name": event.name},
         action_label=_("Send again"),
         text=_(
-            "A new event with the same name and data, now: it starts and wakes "
-            "whatever listens to it."
+            "Sends a new event with the same name and data. The event starts and "
+            "wakes the runs that listen to it."
         ),
         form=IdempotentForm,
         back=back,
@@ -236,13 +238,13 @@ def _resend(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
 
 
 def schema_of(name: str) -> Any:
-    """Return the model that types the data of an event, None without any."""
+    """Return the schema of an event's data, or None without one."""
     schemas = [t.schema for _function, t in registry.listeners(name) if t.schema]
     return schemas[0] if schemas else None
 
 
 def _names() -> list[str]:
-    """Return the names that functions listen to."""
+    """Return the event names that functions listen to."""
     triggers = [t for f in registry for t in f.triggers if isinstance(t, EventTrigger)]
     names = {t.name for t in triggers if not t.name.endswith("*")}
     return sorted(name for name in names if not name.startswith(RESERVED))
@@ -251,7 +253,7 @@ def _names() -> list[str]:
 def _other_form_url(
     admin: Any, request: HttpRequest, name: str, schema: Any, before: Any
 ) -> str | None:
-    """Return the address of the same as fields, or as JSON."""
+    """Return the URL of the same form with fields, or with JSON."""
     known = {"name": name} | ({"event": before.pk} if before is not None else {})
     if schema is not None:
         found: str | None = admin.send_url(request, **known, **{"as": "json"})
@@ -265,7 +267,7 @@ def _whole(text: str) -> bool:
 
 
 def _indented(text: str) -> str:
-    """Return JSON for people to change; too long, and it is not offered at all."""
+    """Return indented JSON for editing, or "" if it is too long."""
     if not _whole(text):
         return ""
     return json.dumps(json.loads(text), indent=2, ensure_ascii=False)

@@ -1,1 +1,1 @@
-"""The pages of functions."""
+"""Admin pages of functions."""

@@ -1,4 +1,4 @@
-"""Starting a run by hand, and pausing a function: the pages that ask."""
+"""The pages that start a run by hand and pause a function."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from durable_jobs.lifecycle.schemas import schemas_of_calls
 from durable_jobs.models import Run
 from durable_jobs.queries import visibility
 
-#: Bytes of a key that a person types, of which the form takes 255 characters.
+#: Bytes of a typed key. The form accepts 255 characters.
 KEY_BYTES = 4 * MAX_LENGTH
 
 # Starting
 
 
 class StartForm(IdempotentForm):
-    """How a run starts."""
+    """The key, delay and priority of a new run."""
 
     key = forms.CharField(
         label=gettext_lazy("Key"),
         required=False,
         max_length=MAX_LENGTH,
         help_text=gettext_lazy(
-            "With the same key and data, the run that is has_schema is shown instead."
+            "If a run has this key and the same data, that run is shown instead."
         ),
         widget=forms.TextInput(attrs={"class": "vTextField"}),
     )
@@ -57,7 +57,7 @@ class StartForm(IdempotentForm):
         label=gettext_lazy("Delay"),
         required=False,
         max_length=64,
-        help_text=gettext_lazy("Such as 30s, 5m or 2h; empty is none."),
+        help_text=gettext_lazy("For example 30s, 5m or 2h. Empty: no delay."),
         widget=forms.TextInput(attrs={"class": "vTextField"}),
     )
     priority = forms.IntegerField(
@@ -65,11 +65,13 @@ class StartForm(IdempotentForm):
         required=False,
         min_value=-MAX_PRIORITY,
         max_value=MAX_PRIORITY,
-        help_text=gettext_lazy("Seconds by which it goes ahead of others."),
+        help_text=gettext_lazy(
+            "The run is ordered as if queued this many seconds earlier."
+        ),
     )
 
     def clean_delay(self) -> Any:
-        """Return the delay as a length, None for none."""
+        """Return the delay as a duration, or None if it is empty."""
         text = self.cleaned_data["delay"]
         if not text:
             return None
@@ -80,7 +82,7 @@ class StartForm(IdempotentForm):
 
 
 class DataForm(forms.Form):
-    """What a run is data_form, as JSON."""
+    """The data of a new run, as JSON."""
 
     input = PayloadText(
         label=gettext_lazy("Data"),
@@ -90,11 +92,14 @@ class DataForm(forms.Form):
 
 
 def start_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
-    """Ask for what a run is data_form, and on POST start it and show it."""
+    """Show the form. On POST start the run and show it."""
     function = _function(admin, request, key, send.START)
     schema = schema_of(function) if "as" not in request.GET else None
     data_form, options = _forms(admin, request, schema)
-    valid = [data_form.is_valid(), options.is_valid()]  # each is to say what it misses
+    valid = [
+        data_form.is_valid(),
+        options.is_valid(),
+    ]  # validate both, so that both show their errors
     here = address(admin.admin_site, "function_start", key)
     if all(valid):
         perform = partial(_start, admin, request, function, schema, data_form)
@@ -118,7 +123,7 @@ def start_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
 
 
 def schema_of(function: Function) -> Any:
-    """Return the model that types what a function is data_form, None without any."""
+    """Return the schema of a function's data, or None without one."""
     triggers = [getattr(trigger, "schema", None) for trigger in function.triggers]
     known = [*schemas_of_calls(function), *triggers]
     return next((schema for schema in known if schema is not None), None)
@@ -160,47 +165,49 @@ def _start(
     place = Links(admin.admin_site, request).page(Run, started.run.pk) or ""
     if started.new:
         return _("The run was started."), place
-    return _("Nothing was started: this is the run that has the key."), place
+    return _("No run was started. This run has the key."), place
 
 
 def _hidden_run_message(new: bool) -> str:
-    """Return what to tell of a run that the viewer may not see."""
+    """Return the message for a run that the viewer may not see."""
     if new:
-        return _("The run was started. You may not see it.")
-    return _("Nothing was started: a run that you may not see has the key.")
+        return _("The run was started, but you may not see it.")
+    return _("No run was started. A run that you may not see has the key.")
 
 
 # Pausing
 
 
 class PauseForm(Reason):
-    """Whether what comes is kept."""
+    """Whether new runs are skipped while the function is paused."""
 
     skip = forms.BooleanField(
-        label=gettext_lazy("Skip what comes meanwhile"),
+        label=gettext_lazy("Skip new runs while paused"),
         required=False,
-        help_text=gettext_lazy("Else it is kept, and starts when it is resumed."),
+        help_text=gettext_lazy(
+            "Otherwise new runs are queued and start when you resume."
+        ),
     )
     field_order = ("key", "skip", "reason")
 
 
 class PauseKeyForm(PauseForm):
-    """Which key alone."""
+    """Which key is paused; empty pauses the whole function."""
 
     key = forms.CharField(
-        label=gettext_lazy("Only the key"),
+        label=gettext_lazy("Key"),
         required=False,
         max_length=MAX_LENGTH,
         help_text=gettext_lazy(
-            "A value of the function's flow control: a text, or JSON such as 7 or "
-            "null. Empty pauses the whole function."
+            "A key value of the function's flow control, as text or as JSON (7, "
+            "null). Empty pauses the whole function."
         ),
         widget=forms.TextInput(attrs={"class": "vTextField"}),
     )
 
 
 def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
-    """Ask whether to pause a function, and on POST do it."""
+    """Confirm that a function is to be paused. On POST pause it."""
     function = _function(admin, request, key, authorized_actions.PAUSE_FUNCTION)
     back = address(admin.admin_site, "function", quote(function.id))
 
@@ -210,13 +217,13 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         if chosen.get("key"):
             values["key"] = _key(chosen["key"])
         if authorized_actions.pause_function(actor(request), function, **values):
-            return _("It is paused: runs that have begun go on."), back
-        return _("It was paused already, and has the new reason."), back
+            return _("Paused. Runs in progress continue."), back
+        return _("Already paused; the reason was updated."), back
 
     confirmation = Confirmation(
         title=_("Pause: %(function)s") % {"function": function.name},
         action_label=_("Pause"),
-        text=_("No run of it begins until it is resumed."),
+        text=_("New runs wait until you resume."),
         form=PauseKeyForm if _keyed(function) else PauseForm,
         back=back,
         back_label=function.name,
@@ -234,7 +241,7 @@ def _keyed(function: Function) -> bool:
 
 
 def _key(text: str) -> Any:
-    """Return the key that a text stands for: JSON where it is that, else itself."""
+    """Return the value of a typed key: parsed as JSON if valid, else the string."""
     try:
         return read_json(text.encode(errors="replace"), what="the key", most=KEY_BYTES)
     except PayloadError:

@@ -1,4 +1,4 @@
-"""Functions: what starts them, their limits, and how they do."""
+"""The pages of functions: triggers, limits, health and recent errors."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from durable_jobs.models import Pause, Run, Schedule
 from durable_jobs.queries import functions
 from durable_jobs.queries.functions import FunctionHealth, RunSummary
 
-#: Functions on one page of the list.
+#: Functions per page of the list.
 PAGE_SIZE = 25
 
 
 def view(admin: Any, request: HttpRequest) -> HttpResponse:
-    """List the functions that the code has, and those that it has lost."""
+    """List declared functions, and functions of live runs that are not deployed."""
     if not admin.has_view_permission(request):
         raise PermissionDenied
     query = request.GET.get("q", "").strip()
@@ -80,18 +80,18 @@ def _link(admin: Any, function_id: str) -> dict[str, str]:
 
 
 def url_of(admin: Any, function_id: str) -> str:
-    """Return the address of a function's page."""
+    """Return the URL of a function's page."""
     return address(admin.admin_site, "function", quote(function_id))
 
 
 def _paused(pause: Pause, sees: bool) -> str:
     what = _("paused")
     if pause.kind == Pause.KEY:
-        what = _("a key is paused")
+        what = _("key paused")
         if sees:
-            what = _("key %(key)s is paused") % {"key": pause.key}
+            what = _("key %(key)s paused") % {"key": pause.key}
     if pause.skip:
-        what = _("%(what)s, what comes is skipped") % {"what": what}
+        what = _("%(what)s, new runs skipped") % {"what": what}
     return f"{what}: {pause.reason}" if pause.reason else what
 
 
@@ -121,7 +121,7 @@ def _last(run: RunSummary, links: Links) -> SafeString:
 
 
 def one_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
-    """Show all that a function declares, and how its newest runs did."""
+    """Show a function's declaration and the health of its newest runs."""
     if not admin.has_view_permission(request):
         raise PermissionDenied
     function_id, links = unquote(key), Links(admin.admin_site, request)
@@ -192,7 +192,7 @@ def _pause(admin: Any, request: HttpRequest, pause: Pause) -> dict[str, Any]:
 def _actions(
     admin: Any, request: HttpRequest, function: Function | None, pauses: list[Pause]
 ) -> dict[str, Any]:
-    """Return the addresses of what the viewer may do to a function."""
+    """Return the URLs of the actions that the viewer may use on a function."""
     if function is None:
         return {}
     who, key, site = actor(request), quote(function.id), admin.admin_site
@@ -205,7 +205,7 @@ def _actions(
     return found
 
 
-#: The addresses below the list, with what they show.
+#: URLs below the list, with their views.
 BELOW: dict[str, tuple[str, View]] = {
     "function": ("functions/<str:key>/", one_view),
     "function_start": ("functions/<str:key>/start/", start_view),

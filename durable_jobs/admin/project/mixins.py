@@ -1,4 +1,4 @@
-"""What a host's own ModelAdmin gets: the runs of its objects, and functions to start.
+"""The mixin for your project's ModelAdmins: runs of objects, and admin actions.
 
 ::
 
@@ -36,11 +36,11 @@ _COLUMN_ATTRIBUTE = "_durable_column"
 
 
 class DurableRunsMixin(Base):
-    """Show the runs that are about an object, and offer functions to start for it.
+    """Show the runs about an object, and add functions as admin actions.
 
-    Put it before the ``ModelAdmin``. ``durable_panel = False`` takes the panel off the
-    change page, for those whose own template has ``{% durable_runs original %}``.
-    ``durable_protect = True`` lets nothing be deleted that a live run is about.
+    Put the mixin before ``ModelAdmin``. ``durable_panel = False`` removes the panel
+    from the change page, for templates that use ``{% durable_runs original %}``.
+    ``durable_protect = True`` forbids deleting objects that have live runs.
     """
 
     durable_panel = True
@@ -48,11 +48,10 @@ class DurableRunsMixin(Base):
 
     @property
     def media(self) -> forms.Media:
-        """Return the admin's media, and what colours a status."""
+        """Return the admin's media with the stylesheet of statuses."""
         return super().media + forms.Media(css={"all": ["durable_jobs/admin.css"]})
 
     def get_urls(self) -> list[Any]:
-        """Return also the address of the page that starts a function."""
         view = self.admin_site.admin_view(partial(start_action.view, self))
         name = f"{self.opts.app_label}_{self.opts.model_name}_durable_start"
         own = path("durable/start/<path:function_id>/", view, name=name)
@@ -62,22 +61,22 @@ class DurableRunsMixin(Base):
 
     @admin.display(description=_("runs"))
     def durable_runs(self, obj: Any) -> Any:
-        """Return how many runs of an object live or failed: a column of the list."""
+        """Return the counts of live and failed runs: a column of the list."""
         column = obj.__dict__.get(_COLUMN_ATTRIBUTE)
         return column.cell(obj) if column is not None else None
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        """Leave the column out for those who may not view runs."""
+        """Return the columns, without the runs if the viewer may not see them."""
         names = super().get_list_display(request)
         if COLUMN not in names or panel.may_view(self.admin_site, request):
             return names
         return [name for name in names if name != COLUMN]
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Return the list, whose rows know together what they say of their runs."""
+        """Return the list. One query counts the runs of all rows."""
         found = super().get_changelist_instance(request)
         if COLUMN in found.list_display:
-            # The list shows these very instances: a queryset keeps what it has loaded.
+            # The list renders these instances: the queryset caches its rows.
             rows = list(found.result_list)
             links = Links(self.admin_site, request)
             column = panel.Column(self.model, rows, links)
@@ -86,9 +85,10 @@ class DurableRunsMixin(Base):
         return found
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
-        """Return also the functions that are offered for the model.
+        """Return the actions with the functions that declare this model.
 
-        Newer admins have a menu on the page of one object too, where they are tools.
+        Newer Djangos show actions on the page of one object too. There the functions
+        are object tools.
         """
         where = {} if action_location is None else {"action_location": action_location}
         found = super().get_actions(request, **where)
@@ -102,7 +102,7 @@ class DurableRunsMixin(Base):
     def render_change_form(
         self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        """Put the tools and the panel into whatever template the page has."""
+        """Add the tools and the panel to the page's own template."""
         response = super().render_change_form(request, context, *args, **kwargs)
         obj = context.get("original")
         if obj is None or not isinstance(response, TemplateResponse):
@@ -129,7 +129,7 @@ class DurableRunsMixin(Base):
     # Deleting
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Tell also which live runs are about what is deleted."""
+        """Add the live runs about the objects to the confirmation page."""
         deleted, counts, perms_needed, protected = super().get_deleted_objects(
             objs, request
         )

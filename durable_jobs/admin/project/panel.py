@@ -1,4 +1,4 @@
-"""The runs of an object, on pages that are its own: a panel, a column, a warning."""
+"""Runs of an object in your project's admin: a panel, a column, a warning."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from durable_jobs.queries import subjects
 from durable_jobs.queries.subjects import COUNTED, Counts
 from durable_jobs.queries.visibility import seen_by, visible_keys
 
-#: Runs that a panel shows.
+#: Runs in a panel.
 MOST = 10
-#: Live runs that a warning names.
+#: Live runs in a warning.
 MAX_WARNED = 20
 
 
 def may_view(site: AdminSite, request: HttpRequest) -> bool:
-    """Tell whether the viewer may see runs, also on a site without their pages."""
+    """Return whether the viewer may see runs, also on a site without run pages."""
     if site.is_registered(Run):
         return Links(site, request).allowed(Run)
     return actor(request).may("durable_jobs.view_run")
 
 
 def runs_url(links: Links, instance: Model) -> str | None:
-    """Return the address of the list of all the runs of an object."""
+    """Return the URL of the list of all runs of an object."""
     subject = f"{subjects.label_of(type(instance))}:{instance.pk}"
     return links.rows(Run, subject=subject)
 
 
 def panel(site: AdminSite, request: HttpRequest, instance: Model) -> RunTable | None:
-    """Return the newest runs of an object; None for those who may not view runs."""
+    """Return the newest runs of an object, or None if the viewer may not see runs."""
     if not may_view(site, request):
         return None
     links = Links(site, request)
@@ -61,7 +61,7 @@ def panel(site: AdminSite, request: HttpRequest, instance: Model) -> RunTable | 
 
 @dataclass(frozen=True)
 class Column:
-    """What the rows of one page say of their runs, asked for all of them at once."""
+    """The runs column of one page. One query counts the runs of all rows."""
 
     model: type[Model]
     rows: Sequence[Any]
@@ -69,13 +69,13 @@ class Column:
 
     @cached_property
     def counts(self) -> dict[str, Counts]:
-        """Return the counts of each row, by its key."""
+        """Return the counts by row key."""
         keys = [str(row.pk) for row in self.rows]
         with seen_by(viewer(self.links.site, self.links.request)):
             return subjects.counts(self.model, keys)
 
     def cell(self, row: Model) -> SafeString | None:
-        """Return what one row says, with the way to its runs."""
+        """Return the cell of one row, with a link to its runs."""
         found = self.counts.get(str(row.pk), Counts())
         if not found.total:
             return None
@@ -108,14 +108,14 @@ def _ended(found: Counts) -> str:
 def warning(
     site: AdminSite, request: HttpRequest, objects: Sequence[Model]
 ) -> list[Any]:
-    """Return what a page that deletes objects says of their live runs, as a tree."""
-    # A run that the viewer may not see still keeps its object: it is told, not shown.
+    """Return the live runs of objects to be deleted, as a nested list of texts."""
+    # Hidden runs still protect their object: they are counted, but not named.
     found = subjects.live(objects, MAX_WARNED + 1) if objects else []
     if not found:
         return []
     head = ngettext(
-        "A live run is about what is deleted. It is not deleted and goes on:",
-        "Live runs are about what is deleted. They are not deleted and go on:",
+        "A live run is about the objects to delete. The run continues:",
+        "Live runs are about the objects to delete. The runs continue:",
         len(found),
     )
     return [head, _named(site, request, objects, found)]
@@ -127,13 +127,13 @@ def _named(
     objects: Sequence[Model],
     found: Sequence[tuple[str, Run]],
 ) -> list[Any]:
-    """Return live runs with the object of each, as links for those who may see runs."""
+    """Return live runs with their objects, as links that the viewer may open."""
     if not may_view(site, request):
-        return [_("Runs that you may not view.")]
+        return [_("Runs that you may not see.")]
     links = Links(site, request)
     with seen_by(viewer(site, request)):
         seen = visible_keys(run.pk for _key, run in found)
-    hidden = [_("Runs that you may not view.")] if len(seen) < len(found) else []
+    hidden = [_("Runs that you may not see.")] if len(seen) < len(found) else []
     found = [(key, run) for key, run in found if run.pk in seen]
     names = all_described(objects)
     known = {str(one.pk): name for one, name in zip(objects, names, strict=True)}
@@ -153,7 +153,7 @@ def _named(
 
 
 def _cancel(site: AdminSite, request: HttpRequest, run: Run) -> SafeString:
-    """Return the way to the page that cancels a run, for those who may."""
+    """Return a link to cancel a run, or "" without permission."""
     if not site.is_registered(Run) or not may(actor(request), "cancel", run):
         return SafeString("")
     address = actions.url_of(site.get_model_admin(Run), run, "cancel")

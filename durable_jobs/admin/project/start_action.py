@@ -1,7 +1,7 @@
-"""Durable functions as actions of a host's admin: a page that asks, and the start.
+"""Durable functions as admin actions of your project: a form page, and the start.
 
-Nobody starts anything for what he did not choose in a list that he may see, and one
-form starts nothing twice.
+A user can start runs only for visible objects that the user selected. Submitting one
+form twice starts each run once.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from durable_jobs.exceptions import DurableError
 from durable_jobs.models import Run
 from durable_jobs.project_code import all_described, may_view
 
-#: Objects that the page names; of the others it tells how many there are.
+#: Objects that the page names. The others are counted.
 MAX_NAMED = 20
 
 
-# What is offered
+# Actions
 
 
 def allowed_functions(admin: Any, request: HttpRequest) -> list[Function]:
-    """Return the functions that the viewer may start for objects of an admin."""
+    """Return the functions that the user may start for objects of an admin."""
     if not actor(request).may(admin_actions.PERMISSION):
         return []
     return _functions_of(admin)
@@ -56,9 +56,9 @@ def _functions_of(admin: Any) -> list[Function]:
 
 
 def actions(admin: Any, request: HttpRequest, location: Any) -> dict[str, Any]:
-    """Return the functions as actions of a list, as the admin of this Django has them.
+    """Return the functions as admin actions, in the format of the installed Django.
 
-    ``location`` is what it calls a list, None before it had a name for that.
+    ``location`` is Django's action location, or None before Django 6.1.
     """
     return {
         f"durable:{one.id}": _action(one, location)
@@ -84,7 +84,7 @@ def _action(function: Function, location: Any) -> Any:
 
 
 def url_of(admin: Any, function: Function) -> str:
-    """Return the address of the page that asks, without the object."""
+    """Return the URL of the form page, without the object."""
     return _url(admin, "durable_start", function.id)
 
 
@@ -99,12 +99,12 @@ def _url(admin: Any, view: str, *args: str) -> str:
 def _run_action(
     function: Function, admin: Any, request: HttpRequest, queryset: Any
 ) -> HttpResponse | None:
-    """Ask about what was selected; the admin calls it as any action."""
+    """Show the form for the selected objects. The admin calls it as an action."""
     if not actor(request).may(admin_actions.PERMISSION):
         raise PermissionDenied
     keys = list(queryset.values_list("pk", flat=True)[: admin_actions.MOST + 1])
     if len(keys) > admin_actions.MOST:
-        text = _("Choose at most %(most)s objects at once: nothing was started.")
+        text = _("Select at most %(most)s objects. No run was started.")
         messages.error(request, text % {"most": f"{admin_actions.MOST:,}"})
         return None
     selection = SignedSelection.new(keys, request.get_full_path())
@@ -112,7 +112,7 @@ def _run_action(
 
 
 def view(admin: Any, request: HttpRequest, function_id: str) -> HttpResponse:
-    """Ask about one object; on POST start what the form says, and go back."""
+    """Show the form for one object. On POST start the runs and redirect back."""
     function = next(
         (one for one in _functions_of(admin) if one.id == function_id), None
     )
@@ -123,7 +123,7 @@ def view(admin: Any, request: HttpRequest, function_id: str) -> HttpResponse:
     if request.method == "POST":
         selection = SignedSelection.read(request, _purpose(admin, function))
         if selection is None:
-            messages.error(request, _("This form is too old. Choose once more."))
+            messages.error(request, _("This form has expired. Select again."))
             return HttpResponseRedirect(_url(admin, "changelist"))
         return StartPage(admin, request, function, selection, submitted=True).response()
     one = admin.get_object(request, request.GET.get("pk", ""))
@@ -141,7 +141,7 @@ def _purpose(admin: Any, function: Function) -> str:
 
 @dataclass(frozen=True)
 class StartPage:
-    """One function to be started for what somebody chose; ``sent``: by this form."""
+    """The form page of one function. ``submitted`` says that the form was sent."""
 
     admin: Any
     request: HttpRequest
@@ -150,9 +150,9 @@ class StartPage:
     submitted: bool = False
 
     def response(self) -> HttpResponse:
-        """Return the page that asks, or start the runs and go back."""
+        """Return the form page, or start the runs and redirect back."""
         if not self.objects:
-            messages.warning(self.request, _("Nothing is left of what was chosen."))
+            messages.warning(self.request, _("The selected objects no longer exist."))
             return HttpResponseRedirect(self.selection.back)
         if (
             self.submitted
@@ -164,7 +164,7 @@ class StartPage:
 
     @cached_property
     def objects(self) -> list[Model]:
-        """Return what is there of what was chosen, and may be seen, in its order."""
+        """Return the selected objects that exist and are visible, in selected order."""
         found = self.admin.get_queryset(self.request).filter(pk__in=self.selection.keys)
         rows = self.links.joined(self.admin.model, found)
         known = {str(row.pk): row for row in rows}
@@ -176,7 +176,7 @@ class StartPage:
 
     @cached_property
     def input_form(self) -> SchemaForm | None:
-        """Return the form of the function's input, None when it has none."""
+        """Return the form of the function's input, or None without an input."""
         if self.function.input is None:
             return None
         data = self.request.POST if self.submitted else None
@@ -184,21 +184,20 @@ class StartPage:
 
     @cached_property
     def reason_form(self) -> Reason:
-        """Return the form of what every start asks."""
+        """Return the form for the reason."""
         return Reason(self.request.POST if self.submitted else None, label_suffix="")
 
     @property
     def forms(self) -> list[forms.Form]:
-        """Return what the page asks, in its order."""
+        """Return the forms in page order."""
         return [one for one in (self.input_form, self.reason_form) if one is not None]
 
     @cached_property
     def links(self) -> Links:
-        """Return the pages that the viewer may open."""
         return Links(self.admin.admin_site, self.request)
 
     def _start(self) -> bool:
-        """Start the runs; False when the form has to say why not."""
+        """Start the runs. Return False if the form has errors to show."""
         try:
             runs = admin_actions.start(
                 actor(self.request),
@@ -228,16 +227,18 @@ class StartPage:
             messages.success(self.request, done)
         if repeated := len(self.objects) - len(runs):
             text = ngettext(
-                "%(count)s object has its run already: nothing was started for it "
-                "again.",
-                "%(count)s objects have their runs already: nothing was started for "
-                "them again.",
+                "%(count)s object already has a run from this form. No new run was "
+                "started.",
+                "%(count)s objects already have runs from this form. No new runs "
+                "were started.",
                 repeated,
             )
             messages.warning(self.request, text % {"count": repeated})
         if gone := len(self.selection.keys) - len(self.objects):
             text = ngettext(
-                "%(count)s object is gone.", "%(count)s objects are gone.", gone
+                "%(count)s object no longer exists.",
+                "%(count)s objects no longer exist.",
+                gone,
             )
             messages.warning(self.request, text % {"count": gone})
 
@@ -248,7 +249,7 @@ class StartPage:
             **admin.admin_site.each_context(self.request),
             "opts": admin.opts,
             "title": self.function.name,
-            # Not the function itself, which a template would call.
+            # Not the function, which a template would call.
             "description": self.function.description,
             "objects": [
                 links.anchor(links.page(type(one), one.pk), name)

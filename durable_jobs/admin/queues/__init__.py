@@ -1,1 +1,1 @@
-"""The pages of limits, backlogs and pauses."""
+"""Admin pages of queues, limits, backlogs and pauses."""

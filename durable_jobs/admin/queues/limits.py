@@ -1,4 +1,4 @@
-"""Limits in use, which an operator may change, and what is paused."""
+"""The admin of limits, which operators may change, and of pauses."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from durable_jobs.flow_control import keys
 from durable_jobs.models import Limit, Pause, Slot
 from durable_jobs.queries.visibility import of_runs, seen_by
 
-#: The controls whose limit is always one.
+#: Flow controls whose limit is always one run.
 ONE_LIVE_RUN = {keys.ORDERING, keys.SINGLETON}
 
 
 class LimitForm(forms.ModelForm):
-    """The one thing that an operator changes of a limit."""
+    """The override of a limit."""
 
     class Meta:
         model = Limit
@@ -32,35 +32,35 @@ class LimitForm(forms.ModelForm):
         labels = {"override": _("limit")}  # noqa: RUF012  # as Django declares it
         help_texts = {  # noqa: RUF012  # as Django declares it
             "override": _(
-                "Instead of the declared limit; empty for that one. 0 lets nothing "
-                "through. A lower limit lets what is there drain, a higher one lets "
-                "more through at once."
+                "Replaces the declared limit, unless empty. 0 blocks all. "
+                "A lower limit applies as running runs finish; a higher one "
+                "applies now."
             )
         }
 
 
 @admin.register(Limit)
 class LimitAdmin(ReadOnlyAdmin):
-    """Limits by key, those that were used last first."""
+    """Limits by key, last used first."""
 
     change_form_template = "admin/change_form.html"
-    form = LimitForm  # type: ignore[assignment]  # ours is for reading
+    form = LimitForm  # type: ignore[assignment]  # the base class declares a read-only form
     list_display = ("control", "function", "key", "override", "held", "error")
     ordering = ("-used_at", "-id")
     restricted_fields = ("key", "error")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Allow those who may change limits to set one, where it is a number."""
+        """Return whether the viewer may set this limit, if it is a number."""
         if obj is not None and obj.control in ONE_LIVE_RUN:
             return False
         return actor(request).may("durable_jobs.change_limit")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the limits with the number of their slots that are held."""
+        """Return the limits with the number of their slots in use."""
         every = Slot.objects.filter(limit=OuterRef("pk"), released_at__isnull=True)
         with seen_by(viewer(self.admin_site, request)):
             held = of_runs(every)
-        # Counted for the rows of a page alone.
+        # The subquery runs for the rows of one page only.
         counted = held.order_by().values("limit").annotate(count=Count("pk"))
         rows: QuerySet[Any] = super().get_queryset(request).exclude(control="lock")
         held_count = Coalesce(Subquery(counted.values("count")), 0)
@@ -68,34 +68,31 @@ class LimitAdmin(ReadOnlyAdmin):
         return annotated
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return what the limit is, and its override."""
         names = ["control", "function", "key", "held", "override"]
         return [(None, {"fields": self.visible_fields(request, names)})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return all but the override."""
         return ["control", "function", "key", "held"]
 
     def save_model(
         self, request: HttpRequest, obj: Limit, form: Any, change: bool
     ) -> None:
-        """Set the limit, and let through what it has room for."""
+        """Set the limit, and promote the runs that now fit."""
         limits.set_limit(obj, form.cleaned_data["override"])
 
     def log_change(self, request: HttpRequest, obj: Limit, message: Any) -> Any:
-        """Write the entry as those of all actions are written."""
+        """Record the change in the audit log that all actions use."""
         limit = _("the declared one") if obj.override is None else obj.override
         audit.write(actor(request), obj, f"Limit set to {limit}.")
 
-    @admin.display(description=_("held"))
+    @admin.display(description=_("slots in use"))
     def held(self, limit_row: Any) -> Any:
-        """Return how many slots are held."""
         return limit_row.held_count
 
 
 @admin.register(Pause)
 class PauseAdmin(ReadOnlyAdmin):
-    """What is paused, the latest first."""
+    """Pauses, newest first."""
 
     list_display = ("kind", "name", "key", "skip", "reason", "paused")
     list_display_links = None
@@ -105,5 +102,4 @@ class PauseAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("paused"))
     def paused(self, pause: Pause) -> Any:
-        """Return when it was paused."""
         return relative_time(pause.paused_at)

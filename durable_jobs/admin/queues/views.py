@@ -1,4 +1,4 @@
-"""Queues and limits: who holds them, who waits, and what is paused."""
+"""The page of queues, pauses, workers and limits in use."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from durable_jobs.store import db
 
 
 def view(admin: Any, request: HttpRequest) -> HttpResponse:
-    """Show the queues, what is paused, the workers and the limits."""
+    """Show the queues, pauses, workers and limits."""
     if not admin.has_view_permission(request):
         raise PermissionDenied
     query = {name: request.GET.get(name, "") for name in ("function", "key", "before")}
     sees = admin.sees_payloads(request)
-    if query["key"] and not sees:  # whether a key is processes is as much as the key
+    if query["key"] and not sees:  # the existence of a key reveals the key
         raise PermissionDenied
     try:
         limits, older = limit_queries.limits(**query)
@@ -70,7 +70,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
 
 
 def _narrowed(query: dict[str, str]) -> bool:
-    """Tell whether limits were looked for, and not found by an index."""
+    """Return whether the search scanned limits instead of using an index."""
     exact = query["key"] and registry.find(query["function"]) is not None
     return bool((query["function"] or query["key"]) and not exact)
 
@@ -105,7 +105,7 @@ def _process(process: Process, links: Links) -> dict[str, Any]:
 
 
 def _capped(count: int) -> str:
-    """Return a count, as far as it was counted."""
+    """Return a count, with "+" if counting stopped at the maximum."""
     return f"{count:,}" if count <= MAX_COUNT else f"{MAX_COUNT:,}+"
 
 
@@ -128,7 +128,7 @@ def _limit(admin: Any, limit: LimitUsage, links: Links, sees: bool) -> dict[str,
     limit_row, keyed_limit = limit.row, limit.keyed_limit
     return {
         "key": limit_row.key if sees else "",
-        "error": limit_row.error if sees else limit_row.error and _("not known"),
+        "error": limit_row.error if sees else limit_row.error and _("Limit error"),
         "link": links.anchor(
             links.page(Limit, limit_row.pk), limit_row.control.replace("_", " ")
         ),
@@ -161,12 +161,12 @@ def _function(admin: Any, function_id: str) -> Any:
 
 def _rule(limit_row: Limit, rule: Any, known: bool) -> str:
     if not known:
-        return _("no more in the code")
+        return _("Not deployed")
     if not hasattr(rule, "limit"):
         return _("one live run")
     if limit_row.override is None:
         return descriptions.describe_rule(rule)
-    return _("%(rule)s, instead of %(declared)s") % {
+    return _("%(rule)s (declared: %(declared)s)") % {
         "rule": descriptions.describe_rule(rule, limit_row.override),
         "declared": descriptions.declared_limit(rule.limit),
     }
@@ -188,7 +188,7 @@ def _run(run: Run, links: Links) -> SafeString:
 
 
 def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
-    """Ask whether to pause a queue, and on POST do it."""
+    """Confirm that a queue is to be paused. On POST pause it."""
     _permitted(admin, request, authorized_actions.PAUSE_QUEUE)
     queue = unquote(key)
     known = queue_queries.queues(queue_queries.pauses(), queue_queries.executing())
@@ -199,15 +199,15 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
     def perform(form: Any) -> tuple[Any, str]:
         reason = form.cleaned_data["reason"]
         if authorized_actions.pause_queue(actor(request), queue, reason):
-            return _("The queue is paused."), back
-        return _("It was paused already, and has the new reason."), back
+            return _("The queue was paused."), back
+        return _("Already paused; the reason was updated."), back
 
     confirmation = Confirmation(
         title=_("Pause the queue %(queue)s") % {"queue": queue},
         action_label=_("Pause"),
         text=_(
-            "Nothing of it is executed until it is resumed; what is executing goes on "
-            "to its next rest."
+            "No run of this queue starts until you resume. Runs in progress continue "
+            "to their next step."
         ),
         back=back,
         back_label=_("Queues and limits"),
@@ -219,7 +219,7 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
 
 
 def resume_view(admin: Any, request: HttpRequest, pk: int) -> HttpResponse:
-    """Ask whether to end a pause, and on POST do it."""
+    """Confirm that a pause is to end. On POST end it."""
     if not admin.has_view_permission(request):
         raise PermissionDenied
     # SQLite's numbers end processes too.
@@ -235,7 +235,7 @@ def resume_view(admin: Any, request: HttpRequest, pk: int) -> HttpResponse:
 
     def perform(form: Any) -> tuple[Any, str]:
         authorized_actions.resume(actor(request), pause, form.cleaned_data["reason"])
-        return _("It was resumed."), back
+        return _("Resumed."), back
 
     confirmation = Confirmation(
         title=_("Resume: %(what)s") % {"what": _named(admin, request, pause)},
@@ -263,7 +263,7 @@ def _resumed_before(request: HttpRequest, back: str) -> HttpResponse:
         raise PermissionDenied
     if request.method != "POST":
         raise Http404
-    messages.warning(request, _("It was resumed by another."))
+    messages.warning(request, _("Already resumed by another user."))
     return HttpResponseRedirect(back)
 
 
@@ -272,7 +272,7 @@ def _permitted(admin: Any, request: HttpRequest, permission: str) -> None:
         raise PermissionDenied
 
 
-#: The addresses below the page, with what they show.
+#: URLs below the page, with their views.
 BELOW: dict[str, tuple[str, View]] = {
     "queue_pause": ("queues/<str:key>/pause/", pause_view),
     "resume": ("pauses/<int:pk>/resume/", resume_view),

@@ -1,1 +1,1 @@
-"""The pages of runs and their steps."""
+"""Admin pages of runs and steps."""

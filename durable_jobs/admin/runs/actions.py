@@ -1,4 +1,4 @@
-"""Doing something to a run: a page that asks, and the POST that does it."""
+"""Actions on a run: a page with a form, and the POST that performs the action."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from durable_jobs.statuses import STEP_ENDED
 from durable_jobs.store import db
 from durable_jobs.store.run_actions import stored_data
 
-#: Steps that a form offers to begin again from.
+#: Steps that the rerun form lists.
 MAX_STEPS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Button:
-    """An action that a page offers."""
+    """A button that leads to the page of an action."""
 
     name: str
     label: str | Promise
@@ -44,24 +44,29 @@ class Button:
 
 
 class ActionForm(Reason):
-    """What every action asks: why."""
+    """The form of every action: a reason."""
 
     def __init__(self, *args: Any, run: Run, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.run = run
 
     def values(self) -> dict[str, Any]:
-        """Return what the action gets besides the reason."""
+        """Return the arguments of the action other than the reason."""
         return {}
 
 
 class RerunForm(ActionForm):
-    """Where to begin, and under which id: one that is taken has been used already."""
+    """The step to start from, and the id of the new run.
+
+    The id makes a second submit of the same form start nothing.
+    """
 
     from_step = forms.ChoiceField(
-        label=gettext_lazy("From the step"),
+        label=gettext_lazy("Start from step"),
         required=False,
-        help_text=gettext_lazy("What was recorded before it is copied, not run again."),
+        help_text=gettext_lazy(
+            "Results of earlier steps are copied; those steps do not run again."
+        ),
     )
     new = forms.UUIDField(widget=forms.HiddenInput, initial=ids.new_id)
     field_order = ("from_step", "input", "reason", "new")
@@ -69,16 +74,15 @@ class RerunForm(ActionForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         field: Any = self.fields["from_step"]
-        field.choices = [("", _("The beginning")), *_step_choices(self.run)]
+        field.choices = [("", _("Start of the run")), *_step_choices(self.run)]
 
     def values(self) -> dict[str, Any]:
-        """Return where to begin."""
         chosen = self.cleaned_data
         return {"from_step": chosen["from_step"] or None, "new": chosen["new"]}
 
 
 class EditForm(RerunForm):
-    """With which data."""
+    """A rerun with other data."""
 
     input = PayloadText(label=gettext_lazy("Data"), required=False)
 
@@ -91,29 +95,25 @@ class EditForm(RerunForm):
             )
 
     def clean_input(self) -> Any:
-        """Return the data as the function gets it."""
+        """Return the data, or an empty object."""
         return self.cleaned_data["input"] or {}
 
     def values(self) -> dict[str, Any]:
-        """Return where to begin, and the data."""
         return super().values() | {"data": self.cleaned_data["input"]}
 
 
 class AnswerForm(ActionForm):
-    """Which step, and what came of it."""
+    """The step to answer, and its result."""
 
     step = forms.CharField(widget=forms.HiddenInput, max_length=40)
     value = JSONText(
         label=gettext_lazy("Value"),
         required=False,
-        help_text=gettext_lazy(
-            "JSON: what the step gives, or the data of the event that it waits for."
-        ),
+        help_text=gettext_lazy("JSON: the step's result, or the data of the event"),
     )
     field_order = ("value", "reason", "step")
 
     def values(self) -> dict[str, Any]:
-        """Return the step and its value."""
         return {key: self.cleaned_data[key] for key in ("step", "value")}
 
 
@@ -122,7 +122,7 @@ FORMS: dict[str, type[ActionForm]] = {
     "edit": EditForm,
     "answer": AnswerForm,
 }
-#: The actions that stand above a run's page; the others belong to its waits.
+#: Actions above a run's page. The others belong to its waits.
 RUN_PAGE_ACTIONS = (
     "redrive",
     "rerun",
@@ -136,7 +136,7 @@ RUN_PAGE_ACTIONS = (
 
 
 def buttons(admin: Any, request: HttpRequest, run: Run) -> list[Button]:
-    """Return the actions that the viewer may use on the run now."""
+    """Return buttons for the actions that apply and that the viewer may use."""
     who = actor(request)
     waiting = set(run.waits.values_list("kind", flat=True)) if run.is_live else set()
     return [
@@ -153,12 +153,12 @@ def buttons(admin: Any, request: HttpRequest, run: Run) -> list[Button]:
 
 
 def url_of(admin: Any, run: Run, action: str) -> str:
-    """Return the address of the page that asks."""
+    """Return the URL of an action's page."""
     return address(admin.admin_site, "run_act", run.pk, action)
 
 
 def view(admin: Any, request: HttpRequest, pk: str, action: str) -> HttpResponse:
-    """ActionForm, and on POST do it and go back to the run, or to the new one."""
+    """Show the form. On POST act, then show the run or the new run."""
     run = admin.get_object(request, str(pk))
     if action not in run_actions.ACTIONS:
         raise Http404
@@ -200,7 +200,7 @@ def view(admin: Any, request: HttpRequest, pk: str, action: str) -> HttpResponse
 def _do(
     admin: Any, request: HttpRequest, run: Run, action: str, form: ActionForm
 ) -> HttpResponse | None:
-    """Do it; None where the form has to say why its data does not fit."""
+    """Perform the action. Return None if the form has errors to show."""
     links = Links(admin.admin_site, request)
     back = links.page(Run, run.pk) or ""
     reason = form.cleaned_data["reason"]
@@ -225,7 +225,7 @@ def _do(
 
 
 def _step_choices(run: Run) -> Iterable[tuple[str, str]]:
-    """Give the steps of the function itself, by key, in their order."""
+    """Yield the top-level steps by key, in recorded order."""
     rows = db.rows(Step).filter(run_id=run.pk, parent__isnull=True)
     named = rows.order_by("position", "pk").values_list("key", "name", "kind", "status")
     for key, name, kind, status in named[:MAX_STEPS]:

@@ -1,4 +1,4 @@
-"""Actions on the runs that are selected in the list, or on all that it is about."""
+"""Bulk actions on selected runs, or on all runs that match the list's filter."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ from durable_jobs.queries import visibility
 from durable_jobs.queries.run_filter import RunFilter
 
 MAX_REASON_LENGTH = 500
-HIDDEN_RUNS = gettext_lazy(
-    "Some of these runs are not among those that you may see. Nothing was done."
-)
+HIDDEN_RUNS = gettext_lazy("You may not see some of these runs. Nothing was done.")
 
 BulkAction = Callable[[Any, HttpRequest, Any], HttpResponse | None]
 
@@ -53,12 +51,12 @@ def _action(name: str) -> BulkAction:
     return bulk_action
 
 
-#: One action for each action that can be done to many.
+#: One admin action per bulk action.
 BULK_ACTIONS: list[BulkAction] = [_action(name) for name in bulk.BULK]
 
 
 def selectable(request: HttpRequest) -> bool:
-    """Tell whether what is posted as selected are runs' ids."""
+    """Return whether the posted selection consists of run ids."""
     try:
         RunFilter.parse({"id": request.POST.getlist(ACTION_CHECKBOX_NAME)})
     except FilterError as error:
@@ -70,14 +68,14 @@ def selectable(request: HttpRequest) -> bool:
 def _confirmation(
     run_admin: Any, request: HttpRequest, action: str
 ) -> HttpResponse | None:
-    """Ask whether it is to be done, to how many runs, and why."""
+    """Show the confirmation page with the number of runs."""
     if request.POST.getlist("select_across")[-1:] == ["1"]:
         selected = filter_form.requested_filter(request).frozen()
     else:
         selected = RunFilter.parse({"id": request.POST.getlist(ACTION_CHECKBOX_NAME)})
     count = bulk.counted(selected)
     if not count:
-        messages.warning(request, _("No run fits the filter."))
+        messages.warning(request, _("No run matches the filter."))
         return None
     if not _may_view_all(run_admin, request, selected):
         messages.error(request, HIDDEN_RUNS)
@@ -101,11 +99,11 @@ def _confirmation(
 
 
 def _may_view_all(run_admin: Any, request: HttpRequest, selected: RunFilter) -> bool:
-    """Tell whether a host that shows only some runs shows all of the selected ones."""
+    """Return whether the project's own RunAdmin shows all of the selected runs."""
     if run_admin.get_queryset.__func__ is ReadOnlyAdmin.own_get_queryset:
         return True
     shown = bulk.counted(selected, run_admin.get_queryset(request))
-    # The run that does it has no request: it cannot ask the project's own admin.
+    # The bulk run has no request, so it cannot apply the project's own RunAdmin.
     who = replace(viewer(run_admin.admin_site, request), shown=None, _kept={})
     with visibility.seen_by(who):
         return shown == bulk.counted(selected)
@@ -118,7 +116,7 @@ def _title(action: str, count: int) -> str:
 
 
 def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
-    """Begin what was confirmed, once, and lead to the run that does it."""
+    """Start the confirmed bulk run once, and redirect to it."""
     if not run_admin.has_view_permission(request):
         raise PermissionDenied
     if request.method != "POST":
@@ -126,7 +124,7 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
     back = address(run_admin.admin_site, "run_changelist")
     action, key = request.POST.get("action", ""), request.POST.get("key", "")
     if action not in bulk.BULK or not _is_key(key):
-        messages.error(request, _("This form is not complete. Nothing was done."))
+        messages.error(request, _("The form is incomplete. Nothing was done."))
         return HttpResponseRedirect(back)
     reason = (
         request.POST.get("reason", "").replace("\x00", "")[:MAX_REASON_LENGTH].strip()
@@ -140,7 +138,7 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
     except (FilterError, LimitExceeded, ActionNotAllowed) as error:
         messages.error(request, error.message)
         return HttpResponseRedirect(back)
-    text = _("%(what)s: this run does it, step by step.")
+    text = _("%(what)s. This page shows the progress.")
     messages.success(request, text % {"what": _title(action, run.data["count"])})
     links = Links(run_admin.admin_site, request)
     there = links.page(Run, run.pk) if visibility.sees(run) else None

@@ -1,4 +1,4 @@
-"""The list of runs: narrowed by one language of conditions, page by page."""
+"""The list of runs, with filters in the URL."""
 
 from __future__ import annotations
 
@@ -20,60 +20,58 @@ from durable_jobs.statuses import RunStatus
 
 
 class FilterLinks(SimpleListFilter):
-    """Some values of a condition, as links; the list narrows by all conditions."""
+    """Links for one filter. ``RunChangeList`` applies the filters itself."""
 
     def queryset(self, request: Any, queryset: Any) -> Any:
-        """Return the rows as they are."""
+        """Return the rows unchanged."""
         return queryset
 
 
 class StatusLinks(FilterLinks):
-    """The statuses."""
+    """Links for the status filter."""
 
     title = gettext_lazy("status")
     parameter_name = "status"
 
     def lookups(self, request: Any, model_admin: Any) -> Choices:
-        """Return all of them."""
         return RunStatus.choices
 
 
 class PeriodLinks(FilterLinks):
-    """Times from some moment until now."""
+    """Links for the period filter."""
 
     title = gettext_lazy("time")
     parameter_name = "period"
 
     def lookups(self, request: Any, model_admin: Any) -> Choices:
-        """Return all of them."""
         return PERIODS.items()
 
 
 class FunctionLinks(FilterLinks, FunctionFilter):
-    """The functions that the code has."""
+    """Links for the function filter."""
 
 
 class RunChangeList(BoundedChangeList):
-    """The list, its conditions, and whose index knows them not."""
+    """The run list with its filters, and the filters that no index supports."""
 
     filter_form: filter_form.Conditions
     older_search: str | None = None
 
     def get_filters_params(self, params: Any = None) -> Any:
-        """Return what the links beside the list are about: nothing else filters."""
+        """Return the parameters of the links beside the list."""
         found = super().get_filters_params(params)
         filters: Any = self.list_filter
         names = {item.parameter_name for item in filters}
         return {name: value for name, value in found.items() if name in names}
 
     def get_queryset(self, request: Any, exclude_parameters: Any = None) -> Any:
-        """Return the runs that the address asks for."""
+        """Return the runs that match the filters in the URL."""
         rows = super().get_queryset(request, exclude_parameters)
         self.conditions = filter_form.read(request)
         chosen = filter_form.requested_filter(request)
         self.has_active_filters = bool(chosen)
         self.clear_all_filters_qs = "?"
-        plain = chosen.without(filter_form.SEARCH)  # the search has narrowed by it
+        plain = chosen.without(filter_form.SEARCH)  # applied by get_search_results
         search_start = plain.search_start(rows)
         if search_start is not None:
             after = {**filter_form.params(request), "before": [_after(search_start)]}
@@ -82,14 +80,14 @@ class RunChangeList(BoundedChangeList):
 
 
 def _after(key: uuid.UUID) -> str:
-    """Return the id that follows one at once."""
+    """Return the next larger id."""
     return str(uuid.UUID(int=key.int + 1))
 
 
 def view(
     run_admin: Any, request: HttpRequest, context: dict[str, Any]
 ) -> HttpResponse | dict[str, Any]:
-    """Return what the list shows besides its rows, or what is answered instead."""
+    """Return extra template context, or a redirect or error page instead."""
     if filter_form.has_blanks(request) and request.method == "GET":
         others = {name: found for name, found in request.GET.lists() if any(found)}
         kept = {name: [one for one in found if one] for name, found in others.items()}
@@ -101,7 +99,7 @@ def view(
             run_admin.admin_site,
             request,
             "invalid_filter.html",
-            title=_("These runs cannot be looked for"),
+            title=_("Invalid filter"),
             current=run_admin.tab,
             status=400,
             conditions=found,

@@ -1,4 +1,4 @@
-"""Runs as a file: CSV or JSON, of all that a list is about, a part at a time."""
+"""Export the runs of a filter as CSV or JSON, streamed in chunks."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from durable_jobs.admin.runs import filter_form
 from durable_jobs.exceptions import FilterError
 from durable_jobs.queries.run_filter import RunFilter
 
-#: Runs that one file has.
+#: The most runs in one file.
 MOST = 100_000
-#: The header that says that there were more.
+#: The response header that says that runs were left out.
 CAPPED = "Durable-Jobs-Capped"
-#: Rows that are in memory at once; payloads may be large.
+#: Rows in memory at once. Payloads may be large.
 CHUNK, CHUNK_OF_PAYLOADS = 1000, 50
 COLUMNS: tuple[str, ...] = (
     "id",
@@ -47,10 +47,10 @@ COLUMNS: tuple[str, ...] = (
     "ended_at",
 )
 PAYLOADS: tuple[str, ...] = ("data", "output", "error")
-#: How a cell begins that a spreadsheet would calculate.
+#: First characters of cells that a spreadsheet evaluates.
 _FORMULAS = (*"=+-@", *"\uff1d\uff0b\uff0d\uff20", "\t", "\r", "\n")
 
-#: As ``Run.worker_losses`` counts them.
+#: The SQL form of ``Run.worker_losses``.
 _LOSSES = Case(
     When(lease_token__isnull=False, crash_count__gt=0, then=F("crash_count") - 1),
     default=F("crash_count"),
@@ -62,7 +62,7 @@ Row = dict[str, Any]
 
 
 def view(run_admin: Any, request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
-    """Send the runs that the address asks for, the newest first."""
+    """Send the runs that match the filters in the URL, newest first."""
     if not run_admin.has_view_permission(request):
         raise PermissionDenied
     form = request.GET.get("format", "")
@@ -96,7 +96,7 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse | StreamingHttpRe
 
 
 class _Rows:
-    """The runs of a filter, fetched by id a few at a time."""
+    """Iterate over the runs of a filter, in chunks by id."""
 
     def __init__(
         self, run_admin: Any, request: HttpRequest, chosen: RunFilter, payloads: bool
@@ -114,7 +114,7 @@ class _Rows:
             self._size = CHUNK_OF_PAYLOADS
 
     def more_than(self, count: int) -> bool:
-        """Tell whether there are more."""
+        """Return whether more than ``count`` runs match."""
         return bool(self._rows.values("pk")[count : count + 1])
 
     def __iter__(self) -> Iterator[Row]:
@@ -131,17 +131,17 @@ class _Rows:
 
 
 class _Line:
-    """Something to write to that gives back what was written."""
+    """A file whose ``write`` returns the text."""
 
     def write(self, text: str) -> str:
-        """Return the text."""
+        """Return the text unchanged."""
         return text
 
 
 def as_csv(rows: Iterable[Row], names: list[str]) -> Iterator[str]:
-    """Give the lines of a CSV file; no cell is one that a spreadsheet calculates."""
+    """Yield the lines of a CSV file. Quote cells that spreadsheets would evaluate."""
     writer = csv.writer(_Line())
-    yield writer.writerow(names)  # what the file's write returns
+    yield writer.writerow(names)  # returns what the file's write returns
     for row in rows:
         yield writer.writerow([_cell(row[name]) for name in names])
 
@@ -152,7 +152,7 @@ def _cell(value: Any) -> str:
 
 
 def as_json(rows: Iterable[Row], names: list[str]) -> Iterator[str]:
-    """Give the pieces of a JSON list with an object for each run."""
+    """Yield the pieces of a JSON list with one object per run."""
     begin = "[\n"
     for row in rows:
         shown = {
@@ -161,7 +161,7 @@ def as_json(rows: Iterable[Row], names: list[str]) -> Iterator[str]:
             if name not in PAYLOADS
         }
         text = json.dumps(shown, ensure_ascii=False)
-        for name in PAYLOADS:  # as they are stored: a number of any size stays itself
+        for name in PAYLOADS:  # as stored, so that large numbers stay exact
             if name in row:
                 text = f"{text[:-1]}, {json.dumps(name)}: {row[name] or 'null'}}}"
         yield begin + text
@@ -174,7 +174,7 @@ def _plain(value: Any) -> str:
 
 
 async def _asynchronous(pieces: Iterator[str]) -> AsyncIterator[str]:
-    """Give the pieces to a server that is asynchronous, each made in a thread."""
+    """Yield the pieces to an ASGI server. A thread produces each piece."""
     following = sync_to_async(lambda: next(pieces, None))
     while (piece := await following()) is not None:
         yield piece

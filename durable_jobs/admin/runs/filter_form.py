@@ -1,4 +1,4 @@
-"""The conditions of a list of runs: read from an address, shown, and to be changed."""
+"""Filters of the run list: read from the URL, shown, and edited in a form."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from durable_jobs.statuses import RunStatus
 Params = dict[str, list[str]]
 
 SEARCH = "q"
-#: What the address of a list says besides conditions.
+#: URL parameters of a list that are not filters.
 _NOT_CONDITIONS = {PAGE_VAR, ERROR_FLAG, *IGNORED_PARAMS} - {SEARCH}
 LABELS: dict[str, str | Promise] = {
     "q": gettext_lazy("search"),
     "status": gettext_lazy("status"),
     "function": gettext_lazy("function"),
     "period": gettext_lazy("period"),
-    "time": gettext_lazy("time of"),
+    "time": gettext_lazy("time field"),
     "since": gettext_lazy("since"),
     "until": gettext_lazy("until"),
     "subject": gettext_lazy("subject"),
@@ -44,7 +44,7 @@ LABELS: dict[str, str | Promise] = {
     "event": gettext_lazy("event"),
     "parent": gettext_lazy("parent"),
     "id": gettext_lazy("run"),
-    "where": gettext_lazy("payload"),
+    "where": gettext_lazy("data, output or error"),
     "before": gettext_lazy("older than"),
 }
 _TIMES = {
@@ -52,7 +52,7 @@ _TIMES = {
     "started": gettext_lazy("started"),
     "ended": gettext_lazy("ended"),
 }
-#: What the form has inputs for, each with an example.
+#: Inputs of the form, each with an example.
 _INPUTS: dict[str, str | Promise] = {
     "time": "",
     "since": "",
@@ -73,7 +73,7 @@ _MOMENTS = ("since", "until")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveFilter:
-    """A condition in force, and the address of the list without it."""
+    """An active filter, and the URL of the list without it."""
 
     label: str | Promise
     value: str | Promise
@@ -82,7 +82,7 @@ class ActiveFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """A field of the form."""
+    """An input of the filter form."""
 
     name: str
     label: str | Promise
@@ -96,7 +96,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What the address of a list asks for; ``error`` when that cannot be."""
+    """The filters in the URL of a list. ``error`` is set if one is invalid."""
 
     params: Params
     payloads: bool = True
@@ -104,7 +104,7 @@ class Conditions:
 
     @property
     def active_filters(self) -> list[ActiveFilter]:
-        """Return the conditions in force."""
+        """Return the active filters."""
         return [one for name in self.params for one in self._active(name)]
 
     def _active(self, name: str) -> Iterator[ActiveFilter]:
@@ -121,13 +121,13 @@ class Conditions:
 
     @property
     def inputs(self) -> Iterator[Input]:
-        """Return the fields of the form, with what is in force."""
+        """Yield the inputs of the form with their values."""
         for name, hint in _INPUTS.items():
             if name == "where" and not self.payloads:
                 continue
             values = self.params.get(name, [])
             if name == "id" and len(values) > 1:
-                continue  # a selection: it goes on as it is
+                continue  # a selection of runs, kept in hidden inputs
             shown = [*values, ""] if name == "where" else values[:1] or [""]
             for number, value in enumerate(shown):
                 yield self._input(name, value, hint, number)
@@ -143,13 +143,15 @@ class Conditions:
         if name == "time":
             choices = tuple((key, text, key == value) for key, text in _TIMES.items())
             return Input(value=value, choices=choices, **common)
-        if name in _MOMENTS and not wrong:  # its input would show nothing else
+        if (
+            name in _MOMENTS and not wrong
+        ):  # a datetime input cannot show an invalid value
             return Input(value=_local(value), kind="datetime-local", **common)
         return Input(value=value, hint=hint, **common)
 
     @property
     def hidden(self) -> list[tuple[str, str]]:
-        """Return what the form keeps and has no field for."""
+        """Return the active filters that have no input, as hidden inputs."""
         kept = {*LABELS} - {*_INPUTS, "before"}
         if len(self.params.get("id", [])) > 1:
             kept.add("id")
@@ -162,30 +164,30 @@ class Conditions:
 
     @property
     def expanded(self) -> bool:
-        """Tell whether one is in force that only the form has."""
+        """Return whether the form is open: it has an active filter or an error."""
         return self.error is not None or any(name in _INPUTS for name in self.params)
 
     @property
     def message(self) -> str:
-        """Return what is wrong and has no field to stand at."""
+        """Return the error message if no input shows it."""
         if self.error is None or any(one.error for one in self.inputs):
             return ""
         return self.error.message
 
     @property
     def unindexed(self) -> str:
-        """Return the conditions that are looked for among the newest runs only."""
+        """Return the labels of filters that search the newest runs only."""
         names = RunFilter({name: tuple(v) for name, v in self.params.items()})
         labels = {**LABELS, "time": _TIMES["started"]}
         return ", ".join(str(labels[name]) for name in names.unindexed)
 
     @property
     def search_limit(self) -> str:
-        """Return among how many."""
+        """Return how many of the newest runs are searched."""
         return f"{MAX_SEARCHED:,}"
 
     def query(self, *, without: str = "before") -> str:
-        """Return the conditions as they stand in an address, all but one."""
+        """Return the filters as a query string, without one of them."""
         kept = {name: found for name, found in self.params.items() if name != without}
         return urlencode(sorted(kept.items()), doseq=True)
 
@@ -198,7 +200,7 @@ class Conditions:
 
 
 def read(request: HttpRequest) -> Conditions:
-    """Return the conditions that the address of a request asks for."""
+    """Return the filters in the URL of a request."""
     sees = actor(request).may("durable_jobs.view_payload")
     found = params(request)
     try:
@@ -209,43 +211,43 @@ def read(request: HttpRequest) -> Conditions:
 
 
 def params(request: HttpRequest) -> Params:
-    """Return the conditions in a request's address as texts; empty ones count not."""
+    """Return the filter parameters in a request's URL without empty ones."""
     found = {
         name: [value for value in values if value.strip()]
         for name, values in request.GET.lists()
         if name not in _NOT_CONDITIONS and not name.startswith("_")
     }
-    if SEARCH in found:  # the search box tells of what it cannot look for
+    if SEARCH in found:  # a NUL character in a search would be an error
         found[SEARCH] = [one for one in found[SEARCH] if "\x00" not in one][-1:]
     return {name: values for name, values in found.items() if values}
 
 
 def has_blanks(request: HttpRequest) -> bool:
-    """Tell whether an address has conditions without a value, as forms leave them."""
+    """Return whether the URL has empty filters, as submitted forms leave them."""
     return any(
         name in _INPUTS and not all(values) for name, values in request.GET.lists()
     )
 
 
 def requested_filter(request: HttpRequest) -> RunFilter:
-    """Return the filter that the address of a request asks for.
+    """Return the filter in the URL of a request.
 
-    Raises ``FilterError``, also for a look into payloads by who may not see them.
+    Raise ``FilterError`` if it is invalid, or reads payloads that the user may not see.
     """
     return allowed(request, RunFilter.parse(params(request)))
 
 
 def allowed(request: HttpRequest, found: RunFilter) -> RunFilter:
-    """Return a filter; raise ``FilterError`` when it looks where the user may not."""
+    """Return a filter. Raise ``FilterError`` if the user may not use it."""
     if found.reads_payloads and not actor(request).may("durable_jobs.view_payload"):
-        error = FilterError(_("To look into payloads you must be allowed to see them."))
+        error = FilterError(_("You may not filter by payloads: you may not see them."))
         error.name = "where"
         raise error
     return found
 
 
 def describe(found: RunFilter) -> list[str]:
-    """Return the conditions of a filter as people read them."""
+    """Return descriptions of the conditions of a filter."""
     shown = Conditions(found.as_params())
     return [f"{one.label}: {one.value}" for one in shown.active_filters]
 
@@ -263,7 +265,7 @@ def _display_value(name: str, value: str) -> str | Promise:
 
 
 def _local(value: str) -> str:
-    """Return a moment as the browser's own input takes it, or what it is instead."""
+    """Return a time in the format of a datetime input, or an invalid value as it is."""
     try:
         found = parse_datetime(value)
     except ValueError:

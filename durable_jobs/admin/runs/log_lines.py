@@ -1,4 +1,4 @@
-"""What the body of a step logged, as a table: times, levels, loggers, messages."""
+"""Render the log lines of a step's body as a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOOKS = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}
 
 
 def table(logs: Mapping[str, Any] | None) -> SafeString | None:
-    """Return the lines of one attempt; None where it logged nothing."""
+    """Return the table of one attempt's log lines, or None without any."""
     if not logs or not logs["lines"]:
         return None
     rows = format_html_join(

@@ -1,4 +1,4 @@
-"""Runs: the list, and the page of one with its timeline."""
+"""The admin of runs, and the URLs of all pages that belong to no model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from durable_jobs.models import Run
 from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.statuses import RunStatus
 
-#: The pages that are no model's own; each is called with this admin and the request.
+#: Pages that belong to no model. Each view gets this admin and the request.
 PAGES: dict[str, View] = {
     "overview": overview.view,
     "functions": function_views.view,
@@ -51,19 +51,19 @@ PAGES: dict[str, View] = {
     "export": export.view,
     "saved_views": saved_views.view,
 }
-#: And those below them, by their names: the route, and the view.
+#: Pages below those, by URL name: the route and the view.
 BELOW: dict[str, tuple[str, View]] = {
     "approval": ("approvals/<uuid:run_id>/<slug:key>/", inbox.decide),
     **function_views.BELOW,
     **queue_views.BELOW,
 }
-#: How the names of the project's own events begin.
+#: The prefix of the package's own events.
 OWN = "durable/"
 
 
 @admin.register(Run)
 class RunAdmin(RunPages):
-    """Runs, the newest first."""
+    """Runs, newest first."""
 
     payloads = RUN_PAYLOADS
 
@@ -80,7 +80,7 @@ class RunAdmin(RunPages):
     actions = bulk.BULK_ACTIONS
     ordering = ("-id",)
     search_fields = ("=id",)
-    search_help_text = _("The whole id of a run or of an event, or a whole key.")
+    search_help_text = _("Run id, event id or key (exact).")
 
     summary_fields = (
         "reason",
@@ -103,16 +103,14 @@ class RunAdmin(RunPages):
     )
 
     def get_urls(self) -> list[Any]:
-        """Return also the addresses of the pages that are no model's own."""
         routes = {name: (f"{name}/", view) for name, view in PAGES.items()} | BELOW
         return [*paths(self, routes), *super().get_urls()]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
-        """Return the list that narrows by the conditions in its address."""
         return RunChangeList
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """Show the list, or what is wrong with its conditions."""
+        """Show the list, or an error page for invalid filters."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         found = change_list.view(self, request, extra_context or {})
@@ -123,7 +121,7 @@ class RunAdmin(RunPages):
     def response_action(
         self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Do what was chosen, unless a selection of no runs was posted."""
+        """Run the action, unless the posted selection is invalid."""
         if not bulk.selectable(request):
             return None
         return super().response_action(request, queryset, *args, **kwargs)
@@ -140,30 +138,27 @@ class RunAdmin(RunPages):
     has_rerun_permission = partialmethod(_may, "rerun")
 
     def older_than(self, row: Run) -> dict[str, Any] | None:
-        """Return the filter for the runs that follow one in the list."""
         return {"before": row.pk}
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Find runs by a whole id or key: by equality, which indexes answer."""
+        """Return runs with exactly this id, event id or key, found by index."""
         term = search_term.strip()
         found = RunFilter.parse({"q": term}) if term else RunFilter({})
         return found.narrow(queryset), False
 
     @admin.display(description=_("run"))
     def short_id(self, run: Run) -> Any:
-        """Return the end of the id."""
         return short(run.pk)
 
     @admin.display(description=_("status"))
     def run_status(self, run: Run) -> Any:
-        """Return the status, coloured."""
         return badge(run)
 
     @admin.display(description=_("trigger"))
     def trigger_display(self, run: Run) -> Any:
-        """Return what started it; the project's own events without their prefix."""
+        """Return the trigger. The package's own events lose their prefix."""
         name = run.trigger
         if not name.startswith(OWN):
             return name
@@ -173,48 +168,43 @@ class RunAdmin(RunPages):
             name.removeprefix(OWN),
         )
 
-    @admin.display(description=_("crash_count"))
+    @admin.display(description=_("worker losses"))
     def lost(self, run: Run) -> int:
-        """Return how many times in a row a worker died with it."""
+        """Return how many times in a row a worker died while it executed the run."""
         return run.worker_losses
 
     @admin.display(description=_("queued"))
     def queued(self, run: Run) -> Any:
-        """Return when the run was queued."""
         return moment(run.queued_at)
 
     @admin.display(description=_("started"))
     def started(self, run: Run) -> Any:
-        """Return when it started, or is to start."""
+        """Return when the run started, or when it is due."""
         return moment(run.started_at, run.queued_at) or self.due(run)
 
     @admin.display(description=_("due"))
     def due(self, run: Run) -> Any:
-        """Return when it may go on, if it has to wait in its queue."""
+        """Return when a queued run may start, if that is in the future."""
         later = run.status == RunStatus.QUEUED and run.due_at > clock.now()
         return relative_time(run.due_at) if later else None
 
     @admin.display(description=_("ended"))
     def ended(self, run: Run) -> Any:
-        """Return when it ended."""
         return moment(run.ended_at, run.queued_at)
 
     @admin.display(description=_("duration"))
     def duration(self, run: Run) -> Any:
-        """Return how long it took, or has taken until now."""
+        """Return the duration, until now if the run has not ended."""
         return length(elapsed(run))
 
     @admin.display(description=_("error"))
     def error_display(self, run: Any) -> Any:
-        """Return what it failed of."""
         return error(run.error_text)
 
     @admin.display(description=_("data"))
     def data_display(self, run: Any) -> Any:
-        """Return what it was started with."""
         return payload(run.data_text, run.references)
 
     @admin.display(description=_("output"))
     def output_display(self, run: Any) -> Any:
-        """Return its result."""
         return payload(run.output_text, run.references)

@@ -1,4 +1,4 @@
-"""Steps: the list, mostly of one run, and the page of one with its attempts."""
+"""The admin of steps: the list, and the page of a step with its attempts."""
 
 from __future__ import annotations
 
@@ -36,67 +36,63 @@ from durable_jobs.queries.run_filter import earliest_id
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db
 
-#: Failed attempts and waits that the page of a step shows.
+#: Failed attempts and waits on the page of a step.
 MOST = 25
 
 
 class StatusFilter(ChoiceFilter):
-    """Steps by their status."""
+    """Filter steps by status."""
 
     title = _("status")
     parameter_name = "status"
     beside = ("run", "queued")
 
     def choices_of_column(self) -> Any:
-        """Return all statuses."""
         return StepStatus.choices
 
 
 class KindFilter(ChoiceFilter):
-    """Steps by what they do."""
+    """Filter steps by kind."""
 
     title = _("kind")
     parameter_name = "kind"
     beside = ("run", "queued")
 
     def choices_of_column(self) -> Any:
-        """Return the kinds that there are."""
         kinds = {operation.kind for operation in KINDS} | {BRANCH, GROUP, PATCH}
         return [(kind, kind.replace("_", " ")) for kind in sorted(kinds)]
 
 
 class ByRun(LinkedFilter):
-    """The steps of one run."""
+    """Filter steps by run."""
 
     title = _("run")
     parameter_name = "run"
 
     def narrow(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """Return the steps of the run."""
         return queryset.filter(run_id=identity(value))
 
 
 class RunQueuedFilter(PeriodFilter):
-    """Steps of runs that were queued since some time ago; their ids begin alike."""
+    """Filter steps by the age of their run. Step ids start with the run's time."""
 
     title = _("run queued")
     parameter_name = "queued"
 
     def since(self, queryset: QuerySet[Any], moment: Any) -> QuerySet[Any]:
-        """Return the steps of runs that are not older than a moment."""
         return queryset.filter(pk__gte=earliest_id(moment))
 
 
 @admin.register(Step)
 class StepAdmin(ReadOnlyAdmin):
-    """Steps, those of the newest runs first; of one run, in its own order."""
+    """Steps of the newest runs first. Steps of one run are in recorded order."""
 
     payloads = STEP_PAYLOADS
 
     list_display_links = ("name",)
     list_filter = (ByRun, RunQueuedFilter, StatusFilter, KindFilter, OlderFilter)
     search_fields = ("=id",)
-    search_help_text = _("The whole id of a run.")
+    search_help_text = _("Run id (exact).")
 
     summary_fields = (
         "step_status",
@@ -116,7 +112,7 @@ class StepAdmin(ReadOnlyAdmin):
     )
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        """Return the columns; the run is a link for those who may see it."""
+        """Return the columns. The run is a link if the viewer may see it."""
         links = Links(self.admin_site, request)
 
         @admin.display(description=_("run"))
@@ -127,24 +123,23 @@ class StepAdmin(ReadOnlyAdmin):
         return ["name", run, *columns]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the steps with their runs' functions."""
         large = [f"run__{name}" for name in RUN_PAYLOADS]
         return super().get_queryset(request).select_related("run").defer(*large)
 
     def get_ordering(self, request: HttpRequest) -> Any:
-        """Return the order of recording for one run, that of the ids otherwise."""
+        """Return recorded order for one run, and newest first otherwise."""
         return ("position", "id") if "run" in request.GET else ("-id",)
 
     def get_paginator(
         self, request: HttpRequest, queryset: Any, per_page: int, *args: Any, **kw: Any
     ) -> Any:
-        """Return all pages for one run, whose steps are limited anyway."""
+        """Return uncapped pages for one run, since a run's steps are limited."""
         if "run" in request.GET:
             return Paginator(queryset, per_page, *args, **kw)
         return super().get_paginator(request, queryset, per_page, *args, **kw)
 
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
-        """Return what is around the step, its failed attempts, and whom it started."""
+        """Return the step's run, parent, waits, failed attempts and child runs."""
         groups = (
             (_("run"), [_run_link(row, links)]),
             (_("inside"), _above(row, links)),
@@ -157,13 +152,12 @@ class StepAdmin(ReadOnlyAdmin):
         }
 
     def older_than(self, row: Step) -> dict[str, Any] | None:
-        """Return the filter for the steps that follow one in the list."""
         return {"before": row.pk}
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Find the steps of a run."""
+        """Return the steps of a run."""
         if not search_term.strip():
             return queryset, False
         try:
@@ -173,37 +167,34 @@ class StepAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("status"))
     def step_status(self, step: Step) -> Any:
-        """Return the status, coloured."""
         return badge(step)
 
     @admin.display(description=_("kind"))
     def kind_display(self, step: Step) -> str:
-        """Return the kind in words."""
         return step.kind.replace("_", " ")
 
     @admin.display(description=_("failed attempts"))
     def failures(self, step: Step) -> int | None:
-        """Return how many attempts failed and were followed by another."""
+        """Return how many attempts failed and were retried."""
         return step.attempt or None
 
     @admin.display(description=_("started"))
     def started(self, step: Step) -> Any:
-        """Return when it, or its last attempt, started."""
+        """Return when the last attempt started."""
         return moment(step.started_at)
 
     @admin.display(description=_("ended"))
     def ended(self, step: Step) -> Any:
-        """Return when it ended."""
         return moment(step.ended_at, step.started_at)
 
     @admin.display(description=_("duration"))
     def duration(self, step: Step) -> Any:
-        """Return how long it took, or has taken until now."""
+        """Return the duration, until now if the step has not ended."""
         return length(elapsed(step))
 
     @admin.display(description=_("decision"))
     def decision(self, step: Any) -> str | None:
-        """Return who approved or rejected it."""
+        """Return the decision and its user."""
         if step.kind != "approve":
             return None
         try:
@@ -215,28 +206,25 @@ class StepAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("error"))
     def error_display(self, step: Any) -> Any:
-        """Return what it failed of."""
         return error(step.error_text)
 
     @admin.display(description=_("input"))
     def input_display(self, step: Any) -> Any:
-        """Return what its body was called with."""
+        """Return the arguments of its body."""
         return payload(step.input_text, step.references)
 
     @admin.display(description=_("output"))
     def output_display(self, step: Any) -> Any:
-        """Return its result."""
         return payload(step.output_text, step.references)
 
     @admin.display(description=_("detail"))
     def detail_display(self, step: Any) -> Any:
-        """Return what the engine noted of it."""
+        """Return the engine's record of the step."""
         return payload(step.detail_text, step.references)
 
     @admin.display(description=_("log lines"))
     def logs_display(self, step: Step) -> Any:
-        """Return what its last attempt logged."""
-        return log_lines.table(step.logs)  # all of it, which is bounded
+        return log_lines.table(step.logs)  # the stored log lines are bounded
 
     def _attempts(self, step: Step, links: Links) -> list[dict[str, Any]]:
         rows = (
@@ -274,7 +262,7 @@ def _waits(step: Step, links: Links) -> list[SafeString]:
     rows = _of(Wait, step).defer("condition").order_by("pk")
     found = list(rows[:MOST])
     for wait in found:
-        wait.run = step.run  # who may end it is asked of the run
+        wait.run = step.run  # permissions are checked against the run
     return [describe_wait(wait, links) for wait in found]
 
 

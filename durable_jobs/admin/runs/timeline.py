@@ -1,7 +1,7 @@
-"""A run's timeline, drawn: a line for each step, with bars in percent of the whole.
+"""Draw a run's timeline: one line per step, with bars in percent of the whole time.
 
-The read model is ``queries.timeline``; here it gets what a page adds to it. Bars are
-SVG attributes, not styles, so that they show under a strict content security policy.
+The rows come from ``queries.timeline``. Bars use SVG attributes instead of styles,
+which a strict content security policy would block.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from durable_jobs.queries.visibility import masked
 from durable_jobs.statuses import RunStatus, StepStatus
 from durable_jobs.store import db
 
-#: Lines that a page draws; the list of steps has all of them.
+#: Lines that a page draws. The list of steps has all steps.
 MAX_LINES = 300
-#: Failed attempts and waits that it reads.
+#: Failed attempts and waits that a timeline reads.
 MAX_NOTES = 200
 MAX_DEPTH = 8
 MAX_MESSAGE_LENGTH = 240
-#: The most of a chart's length that the time in the queue gets beside the rest, and
-#: the least that is drawn of it.
+#: The largest part of a chart for the time in the queue, relative to the rest,
+#: and the smallest part that is drawn.
 MAX_QUEUE_SHARE, MIN_QUEUE_SHARE = 0.5, 0.002
-#: A bar is at least some pixels wide, so none may begin at the very edge.
+#: The last start of a bar in percent. Bars have a minimum width in pixels.
 MAX_BAR_START = 99.4
 
 WAITING_KINDS = frozenset(
@@ -58,7 +58,7 @@ WAITING_KINDS = frozenset(
 FAILED_STATUSES = frozenset({StepStatus.FAILED, StepStatus.TIMED_OUT})
 CONTAINERS = frozenset({BRANCH, GROUP, "map", "parallel"})
 
-#: Gives a wait with what a viewer may do about it, from how it is described.
+#: Adds the viewer's actions on a wait to the wait's description.
 WaitLinks = Callable[[Wait, SafeString], SafeString]
 
 _SECOND = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
@@ -70,7 +70,7 @@ _MAX_TICKS = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineBar:
-    """A piece of time; ``style`` is what it is drawn as, ``title`` what it says."""
+    """One bar. ``style`` is its CSS class, ``title`` its tooltip."""
 
     x: str
     width: str
@@ -80,7 +80,7 @@ class TimelineBar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineLine:
-    """One step, or the function itself, with what a reader wants to know of it."""
+    """One line of the chart: a step or the function itself."""
 
     name: str
     kind: str
@@ -97,7 +97,7 @@ class TimelineLine:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """All the lines, the marks of the axis, and how many lines are not drawn."""
+    """The lines, the marks of the axis, and how many lines are left out."""
 
     lines: list[TimelineLine]
     ticks: list[tuple[str, str]]
@@ -121,7 +121,7 @@ def chart(
 
 
 class _Drawing:
-    """What the lines of one run are made from: read once, whatever their number."""
+    """Draw one run from rows that are read once, however many lines there are."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class _Drawing:
         self.origin = model.origin(run)
         length = max(model.span(run), timedelta(milliseconds=1))
         self.until = self.origin + length
-        # A long time in the queue would leave no room for what happened then.
+        # Without a maximum, a long time in the queue would hide the rest.
         queued = min(self.origin - run.queued_at, length * MAX_QUEUE_SHARE)
         self.began = self.origin - max(queued, timedelta())
         self.whole = self.until - self.began
@@ -179,7 +179,7 @@ class _Drawing:
         )
 
     def queued(self) -> Iterator[TimelineBar]:
-        """Give the bar of the time in the queue, before a limit or for a worker."""
+        """Yield the bar of the time in the queue."""
         run = self.run
         until = run.started_at or run.ended_at or self.until
         waited = until - run.queued_at
@@ -213,11 +213,11 @@ class _Drawing:
         )
 
     def own(self, row: TimelineRow) -> Iterator[TimelineBar]:
-        """Give the bar of a step's last or only attempt."""
+        """Yield the bar of a step's last attempt."""
         if row.offset is None or row.started_at is None or row.length is None:
             return
         if row.status == StepStatus.SCHEDULED and row.attempt:
-            return  # nothing since the failed attempt, which has a bar already
+            return  # the failed attempt has a bar already
         style = (
             "idle"
             if row.kind in WAITING_KINDS
@@ -234,14 +234,14 @@ class _Drawing:
         yield self.bar(row.started_at, row.started_at + row.length, style, title)
 
     def failed(self, key: str) -> Iterator[TimelineBar]:
-        """Give the bars of the attempts that others followed."""
+        """Yield the bars of retried attempts."""
         for attempt in self.failures.get(key, ()):
             ended = attempt.ended_at
             title = _("attempt %(number)s") % {"number": attempt.number + 1}
             yield self.bar(attempt.started_at or ended, ended, "work bad", title)
 
     def notes(self, key: str) -> Iterator[SafeString | str]:
-        """Give what went wrong in a step, what it waits for, and whom it started."""
+        """Yield a step's failures, waits and child runs."""
         for attempt in self.failures.get(key, ()):
             which = _("attempt %(number)s failed") % {"number": attempt.number + 1}
             message = attempt.error_message if self.sees else None
@@ -280,7 +280,7 @@ class _Drawing:
 
 
 def _with_group_lengths(rows: list[TimelineRow]) -> Iterator[TimelineRow]:
-    """Give the rows with groups as long as what is in them; they record their start."""
+    """Yield the rows. A group lasts until its last step ends, which is not recorded."""
     for index, row in enumerate(rows):
         if row.kind == GROUP and row.offset is not None:
             ends = list(_ends(rows[index + 1 :], row.depth))
@@ -290,7 +290,7 @@ def _with_group_lengths(rows: list[TimelineRow]) -> Iterator[TimelineRow]:
 
 
 def _ends(rows: list[TimelineRow], depth: int) -> Iterator[timedelta]:
-    """Give the ends of the first rows, as long as they are below a depth."""
+    """Yield the ends of the leading rows that are deeper than ``depth``."""
     for row in rows:
         if row.depth <= depth:
             return
@@ -299,7 +299,7 @@ def _ends(rows: list[TimelineRow], depth: int) -> Iterator[timedelta]:
 
 
 def _attempts(run: Run) -> Iterable[Any]:
-    # Without tracebacks: thousands of those would be many megabytes.
+    # Thousands of tracebacks would be many megabytes.
     rows = db.rows(FailedAttempt).filter(run_id=run.pk)
     rows = rows.defer("error", "logs")
     named = rows.annotate(
@@ -311,7 +311,7 @@ def _attempts(run: Run) -> Iterable[Any]:
 def _waits(run: Run) -> Iterable[Wait]:
     rows = db.rows(Wait).filter(run_id=run.pk).defer("condition")
     for wait in rows.order_by("pk")[:MAX_NOTES]:
-        wait.run = run  # who may end it is asked of the run
+        wait.run = run  # permissions are checked against the run
         yield wait
 
 

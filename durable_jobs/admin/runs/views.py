@@ -1,4 +1,4 @@
-"""The page of one run: live while it goes on, with what can be done to it."""
+"""The page of one run, updated live, with its actions."""
 
 from __future__ import annotations
 
@@ -33,22 +33,21 @@ from durable_jobs.store import db
 #: The status with which htmx stops polling.
 STOP_POLLING = 286
 NO_CONTENT = 204
-#: Seconds between two looks at a run: while something happens, and while it rests.
+#: Seconds between two polls of a live run, by status.
 POLL_INTERVALS = {RunStatus.RUNNING: 1, RunStatus.QUEUED: 1, RunStatus.WAITING: 3}
 SLOW_POLL_INTERVAL = 15
-#: Characters of a history that a test holds in itself.
+#: The longest generated test that a page shows, in characters.
 INLINE = 200_000
 
 
-#: How a run may be taken along, and the pages that give it.
-DOWNLOADS = ((_lazy("JSON"), "run_document"), (_lazy("As a test"), "run_test"))
+#: Formats in which a run can be copied, with their pages.
+DOWNLOADS = ((_lazy("JSON"), "run_document"), (_lazy("Copy as test"), "run_test"))
 
 
 class RunPages(ReadOnlyAdmin):
-    """What the page of a run does more than show a row."""
+    """Add the timeline, actions and live updates to the page of a run."""
 
     def get_urls(self) -> list[Any]:
-        """Return also the addresses of what belongs to one run."""
         own: dict[str, tuple[str, View]] = {
             "run_act": ("<uuid:pk>/act/<slug:action>/", actions.view),
             "run_document": ("<uuid:pk>/history.json", _history),
@@ -63,9 +62,9 @@ class RunPages(ReadOnlyAdmin):
         form_url: str = "",
         extra_context: Any = None,
     ) -> HttpResponse:
-        """Show the run; to a page that has seen it as it is, say that nothing is new.
+        """Show the run, or 204 if a polling page has seen this version.
 
-        With the status that stops a page from looking when the run has ended.
+        Status 286 stops the polling when the run has ended.
         """
         seen = request.GET.get("seen")
         if seen is None or request.headers.get("HX-Request") != "true":
@@ -82,7 +81,7 @@ class RunPages(ReadOnlyAdmin):
         try:
             key = Run._meta.pk.to_python(object_id)
         except ValidationError:
-            return None  # the whole page says it as it should
+            return None  # change_view handles the invalid id
         found: Run | None = self.get_queryset(request).filter(pk=key).first()
         if found is not None and not self.has_view_permission(request, found):
             return None
@@ -91,7 +90,7 @@ class RunPages(ReadOnlyAdmin):
     def render_change_form(
         self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """Add what the viewer may do, and how often the page looks again."""
+        """Add the allowed actions and the poll interval."""
         run = context["original"]
         sees = self.sees_payloads(request, run)
         context.update(
@@ -113,7 +112,7 @@ class RunPages(ReadOnlyAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
-        """Return the timeline of the run, its neighbours, and why it does not start."""
+        """Return the run's timeline, related objects, and the reason why it waits."""
         related = Related(row, links)
         wait_links = _wait_links(self, links.request, row)
         sees = self.sees_payloads(links.request, row)
@@ -133,7 +132,7 @@ class RunPages(ReadOnlyAdmin):
 
 
 def version(run: Run) -> str:
-    """Return a text that changes with everything that a run's page shows."""
+    """Return a hash that changes with everything on a run's page."""
     steps = db.rows(Step).filter(run_id=run.pk)
     waits = db.rows(Wait).filter(run_id=run.pk)
     ended = Q(status__in=sorted(STEP_ENDED))
@@ -151,7 +150,7 @@ def version(run: Run) -> str:
 
 
 def _wait_links(admin: Any, request: HttpRequest, run: Run) -> WaitLinks:
-    """Return what adds to a wait the actions that the viewer may use on it."""
+    """Return a function that adds the viewer's actions to a wait's description."""
     who = actor(request)
     allowed_actions = [
         action for action in ("wake", "retry", "answer") if may_act_on(who, action, run)
@@ -176,7 +175,7 @@ def _wait_links(admin: Any, request: HttpRequest, run: Run) -> WaitLinks:
 
 
 def may_act_on(who: Actor, action: str, run: Run) -> bool:
-    """Tell whether somebody may do something to a run as it is."""
+    """Return whether an action applies to the run and the user may use it."""
     return applies(action, run) and may(who, action, run)
 
 
@@ -196,7 +195,7 @@ WAIT_ACTIONS: dict[str, tuple[tuple[str, Any], ...]] = {
 
 
 def _history(admin: Any, request: HttpRequest, pk: str) -> HttpResponse:
-    """Give all of a run as a JSON file."""
+    """Send the history of a run as a JSON file."""
     run = _permitted(admin, request, pk)
     response = JsonResponse(run_document.history(run), json_dumps_params={"indent": 1})
     response["Content-Disposition"] = f'attachment; filename="run-{run.pk}.json"'
@@ -205,21 +204,20 @@ def _history(admin: Any, request: HttpRequest, pk: str) -> HttpResponse:
 
 
 def _test(admin: Any, request: HttpRequest, pk: str) -> HttpResponse:
-    """Show a test that replays the run."""
     run = _permitted(admin, request, pk)
     text = run_document.as_test(run_document.history(run))
     return page(
         admin.admin_site,
         request,
         "text.html",
-        title=_("As a test: %(function)s") % {"function": run.function},
+        title=_("Copy as test: %(function)s") % {"function": run.function},
         current="run_changelist",
         back=Links(admin.admin_site, request).page(Run, run.pk),
         back_label=run,
         text=text if len(text) <= INLINE else "",
         help=_(
-            "It needs the app's own test kit: the fixture durable_kit, or "
-            "durable_jobs.testing.Kit. What the run has recorded is not run again."
+            "The test needs the test kit: the fixture durable_kit or "
+            "durable_jobs.testing.Kit. Recorded steps do not run again."
         ),
     )
 

@@ -1,1 +1,1 @@
-"""The pages of schedules."""
+"""Admin pages of schedules."""

@@ -1,4 +1,4 @@
-"""Schedules: the crons of the code and those of users, and when they fire next."""
+"""The list of schedules: declared crons and schedules of users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from durable_jobs.models import Run, Schedule
 
 @admin.register(Schedule)
 class ScheduleAdmin(SchedulePages):
-    """Schedules, the next one first."""
+    """Schedules, ordered by their next occurrence."""
 
     payloads = ("data", "queued_occurrences")
 
@@ -30,7 +30,7 @@ class ScheduleAdmin(SchedulePages):
     list_filter = (FunctionFilter,)
     ordering = ("due_at", "id")
     search_fields = ("owner_pk",)
-    search_help_text = _("An owner, as app.model and key: auth.user 7.")
+    search_help_text = _("Owner as app.model and key, for example auth.user 7.")
 
     summary_fields = (
         "state", "function", "name", "cron", "words", "tz", "owner_display",
@@ -40,7 +40,7 @@ class ScheduleAdmin(SchedulePages):
     payload_fields = ((_("Data"), "data"),)
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        """Return the columns; the function leads to its runs, the name to its page."""
+        """Return the columns. The function links to its runs, the name to its page."""
         links = Links(self.admin_site, request)
 
         @admin.display(description=_("function"))
@@ -61,7 +61,7 @@ class ScheduleAdmin(SchedulePages):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Find the schedules of an owner, by the index."""
+        """Return the schedules of an owner, found by index."""
         label, _space, key = search_term.strip().partition(" ")
         if not label:
             return queryset, False
@@ -69,24 +69,24 @@ class ScheduleAdmin(SchedulePages):
 
     @admin.display(description=_("state"))
     def state(self, schedule: Schedule) -> Any:
-        """Return whether it fires, and why it does not."""
+        """Return whether the schedule is active, and why not."""
         if schedule.is_paused:
             reason = f": {schedule.reason}" if schedule.reason else ""
             return format_html("{}{}", _("paused"), reason)
         if not schedule.in_code:
-            return _("not in the code")
+            return _("not deployed")
         return _("active")
 
     @admin.display(description=_("owner"))
     def owner_display(self, schedule: Schedule) -> str | None:
-        """Return whose it is, without asking for the owner's row."""
+        """Return the owner's model and key, without reading the owner's row."""
         if not schedule.owner_model:
             return None
         return f"{schedule.owner_model} {schedule.owner_pk}"
 
     @admin.display(description=_("in words"))
     def words(self, schedule: Schedule) -> str | None:
-        """Return what the cron means."""
+        """Return the cron expression in words."""
         try:
             return expression(schedule.cron, schedule.tz).describe()
         except ConfigurationError:
@@ -94,30 +94,26 @@ class ScheduleAdmin(SchedulePages):
 
     @admin.display(description=_("next"))
     def next(self, schedule: Schedule) -> Any:
-        """Return when it fires next."""
         return relative_time(schedule.due_at)
 
     @admin.display(description=_("last fired"))
     def fired(self, schedule: Schedule) -> Any:
-        """Return when it fired last."""
         return relative_time(schedule.last_fired_at)
 
     @admin.display(description=_("jitter"))
     def jitter_display(self, schedule: Schedule) -> str | None:
-        """Return over how long its starts are spread."""
+        """Return the duration over which starts are spread."""
         return length(schedule.jitter)
 
-    @admin.display(description=_("times that wait"))
+    @admin.display(description=_("queued occurrences"))
     def waiting(self, schedule: Schedule) -> int | None:
-        """Return how many times wait for the run before them."""
+        """Return how many occurrences wait for the previous run to end."""
         return len(schedule.queued_occurrences) or None
 
     @admin.display(description=_("data"))
     def data_display(self, schedule: Any) -> Any:
-        """Return what its runs get."""
         return payload(schedule.data_text, schedule.references)
 
     @admin.display(description=_("created"))
     def created(self, schedule: Schedule) -> Any:
-        """Return when it was made."""
         return moment(schedule.created_at)

@@ -1,4 +1,4 @@
-"""The page of one schedule: when it occurrences, what came of it, and steering it."""
+"""The page of one schedule: next occurrences, past runs and actions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from durable_jobs.models import Run, Schedule
 from durable_jobs.queries import schedules
 from durable_jobs.queries.schedules import PastOccurrence
 
-#: Times that the page of a schedule lists.
+#: Next occurrences on the page of a schedule.
 MAX_OCCURRENCES = 10
 
 ACTIONS = {
@@ -35,22 +35,21 @@ ACTIONS = {
 
 
 class RunForm(IdempotentForm, Reason):
-    """Why, and what the schedule was like when the form was shown."""
+    """The reason, and how many occurrences were queued when the form was shown."""
 
     queued = forms.IntegerField(widget=forms.HiddenInput, min_value=0)
     field_order = ("reason", "token", "queued")
 
 
 class SchedulePages(ReadOnlyAdmin):
-    """What the page of a schedule does more than show a row."""
+    """Add actions and occurrences to the page of a schedule."""
 
     def get_urls(self) -> list[Any]:
-        """Return also the address of what is done to a schedule."""
         own = {"schedule_act": ("<int:pk>/act/<slug:action>/", action_view)}
         return [*paths(self, own), *super().get_urls()]
 
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
-        """Return the times to come, those that were, and what the viewer may do."""
+        """Return the next and past occurrences and the allowed actions."""
         who = actor(links.request)
         return {
             "title": str(row),
@@ -68,7 +67,7 @@ class SchedulePages(ReadOnlyAdmin):
 
 
 def _coming(schedule: Schedule) -> list[dict[str, Any]]:
-    """Return the next times, in the schedule's own zone and the viewer's."""
+    """Return the next occurrences in the schedule's time zone and the viewer's."""
     try:
         occurrences = schedule.next_fires(MAX_OCCURRENCES)
     except ConfigurationError:
@@ -90,7 +89,7 @@ def _mark(mark: PastOccurrence, links: Links) -> dict[str, Any]:
     else:
         what = f"{mark.run.get_status_display()} {mark.run.reason}".strip()
     if mark.manual:
-        what = _("%(what)s, besides its times") % {"what": what}
+        what = _("%(what)s, outside the schedule") % {"what": what}
     local = timezone.localtime(mark.at)
     return {
         "status": mark.run.status if mark.run else "none",
@@ -100,7 +99,7 @@ def _mark(mark: PastOccurrence, links: Links) -> dict[str, Any]:
 
 
 def _possible_actions(schedule: Schedule) -> list[str]:
-    """Return what can be done to a schedule as it is."""
+    """Return the actions that apply to a schedule in its present state."""
     found = ["run"] if schedule.in_code else []
     return [*found, "resume" if schedule.is_paused else "pause"]
 
@@ -109,17 +108,17 @@ def _url(admin: Any, schedule: Schedule, action: str) -> str:
     return address(admin.admin_site, "schedule_act", schedule.pk, action)
 
 
-# Doing it
+# Actions
 
 
 def action_view(admin: Any, request: HttpRequest, pk: int, action: str) -> HttpResponse:
-    """Ask, and on POST do it and go back to the schedule, or to the new run."""
+    """Show the confirmation. On POST act, then show the schedule or the new run."""
     if action not in ACTIONS:
         raise Http404
     label, permission = ACTIONS[action]
     if not admin.has_view_permission(request) or not actor(request).may(permission):
         raise PermissionDenied
-    if pk >= 2**63:  # no database has such a number
+    if pk >= 2**63:  # larger than any database key
         raise Http404
     schedule = admin.get_object(request, str(pk))
     links = Links(admin.admin_site, request)
@@ -145,22 +144,24 @@ def action_view(admin: Any, request: HttpRequest, pk: int, action: str) -> HttpR
 
 
 _ABOUT = {
-    "pause": gettext_lazy("It occurrences no more until it is resumed."),
-    "resume": gettext_lazy("It occurrences from now on: times that passed are gone."),
+    "pause": gettext_lazy("No run starts until you resume."),
+    "resume": gettext_lazy(
+        "Starts with the next occurrence. Missed runs are not started."
+    ),
 }
 _STALE = {
-    "run": gettext_lazy("The code does not have it any more: it cannot be run."),
-    "pause": gettext_lazy("It is paused already."),
-    "resume": gettext_lazy("It is not paused any more."),
+    "run": gettext_lazy("The schedule is not deployed, so it cannot be run."),
+    "pause": gettext_lazy("The schedule is already paused."),
+    "resume": gettext_lazy("The schedule is not paused."),
 }
 
 
 def _about(schedule: Schedule) -> str:
     if schedule.overlap == "skip":
-        return _("While a run of it goes on, the new one is recorded as skipped.")
+        return _("If a run is in progress, the new run is recorded as skipped.")
     if schedule.overlap == "queue":
-        return _("While a run of it goes on, the new one waits for its end.")
-    return _("One run, besides its times.")
+        return _("If a run is in progress, the new run starts when that one ends.")
+    return _("Starts one run outside the schedule.")
 
 
 def _form(schedule: Schedule) -> Any:
@@ -183,15 +184,15 @@ def _do(
     back = links.page(Schedule, schedule.pk) or ""
     if action == "pause":
         authorized_actions.pause_schedule(who, schedule, reason)
-        return _("The schedule is paused."), back
+        return _("The schedule was paused."), back
     if action == "resume":
         authorized_actions.resume_schedule(who, schedule, reason)
         return _("The schedule was resumed."), back
     form = authorized_actions.Form(chosen["token"], chosen["queued"])
     started = authorized_actions.run_schedule(who, schedule, form=form, reason=reason)
     if started is None:
-        return _("It starts when the run before it has ended."), back
+        return _("The run starts when the previous run has ended."), back
     place = links.page(Run, started.run.pk) or back
     if started.new:
         return _("The run was started."), place
-    return _("This form was sent before: nothing was started again."), place
+    return _("This form was sent before. No new run was started."), place
