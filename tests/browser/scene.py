@@ -99,6 +99,8 @@ def shop(kit: Kit) -> Run:
 
     order = Order.objects.create(tenant=tenant, total=4990)
     kit.run_until_idle()
+    for amount in ("40", "99"):
+        kit.send("shop/complaint.received", {"order": order, "amount": amount})
     kit.advance("60s")
     for n in range(24):
         sync.enqueue({"n": n})

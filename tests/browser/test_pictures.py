@@ -46,3 +46,5 @@ def test_every_screen_fits(
         page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, f"{name} is {wide} wide"
+    page.get_by_role("link", name="Give back 40").click()
+    page.screenshot(path=folder / f"approval-{look}.png", full_page=True)

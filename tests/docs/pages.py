@@ -154,7 +154,8 @@ def page(name: str) -> Page:
 
 def pages() -> list[Page]:
     """Return all pages."""
-    paths = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+    top = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+    paths = [*(ROOT / name for name in top), *sorted(DOCS.rglob("*.md"))]
     return [Page(path) for path in paths]
 
 
