@@ -64,9 +64,10 @@ class Kit:
     ) -> None:
         """Make a kit.
 
-        ``unused_stubs``: what a stub or a crash is that no step has used when the kit
-        closes. ``require_stubs``: no body is called that is not stubbed. ``propagate``:
-        what a body raises is raised here too, after the attempt was recorded.
+        ``unused_stubs``: what a stub, a result of a list or a crash is that no step has
+        used when the kit closes. ``require_stubs``: no body is called that is not
+        stubbed. ``propagate``: what a body raises is raised here too, after the attempt
+        was recorded.
         """
         check_moment(now, "the beginning of the kit")
         if unused_stubs not in ("error", "warn", "ignore"):
@@ -351,6 +352,7 @@ class Kit:
         crash_count = [step for _, step in sorted(self._fresh_crashes)]
         sentences = [
             *stubs.unmet("The stub", idle, self._met),
+            *stubs.left_over(self._stubs.values()),
             *stubs.unmet("The crash", crash_count, self._met),
         ]
         if not sentences or self._unused == "ignore":

@@ -33,6 +33,11 @@ class Stub:
         """How often the step called it."""
         return len(self.arguments)
 
+    @property
+    def count(self) -> int:
+        """How many results it has; one that is no sequence has a single one."""
+        return len(self._results)
+
     def body(self, report: Callable[[StubError], StubError]) -> Callable[..., Any]:
         """Return what the step calls; ``report`` is told if the results are used up."""
         found = self._next()
@@ -75,6 +80,19 @@ class Stub:
             self.raised.append(result)
             raise result.with_traceback(None)
         return result
+
+
+def left_over(made: Iterable[Stub]) -> list[str]:
+    """Return a sentence for each stub with results that were never used.
+
+    A stub that was never called at all has a sentence of its own.
+    """
+    return [
+        f"The stub of step {stub.step!r} has {stub.count} results, and was called "
+        f"{stub.calls} time{'s' * (stub.calls > 1)}."
+        for stub in made
+        if 0 < stub.calls < stub.count
+    ]
 
 
 def missing(step: str) -> StubError:

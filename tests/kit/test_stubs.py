@@ -58,7 +58,7 @@ def test_stub_that_is_a_sequence_gives_one_result_a_call(pay: durable.Function) 
     results = [ConnectionError, ValueError("no"), lambda *args, **kwargs: "third"]
     with Kit() as kit:
         charge = kit.stub("charge", results)
-        ship = kit.stub("ship", ("sent", "sent again"))
+        ship = kit.stub("ship", ("sent",))
         run = pay.enqueue()
         kit.advance("1h")
         assert ended(run).result() == ["third", "sent"]
@@ -120,6 +120,24 @@ def test_kit_refuses_a_crash_at_a_place_that_was_never_reached(
         kit.crash_at("charge", when="after")
         pay.enqueue()
         kit.advance("1h")
+
+
+def test_kit_refuses_results_of_a_sequence_that_were_never_used(
+    pay: durable.Function,
+) -> None:
+    kit = Kit()
+    message = "of step 'ship' has 3 results, and was called 1 time"
+    with pytest.raises(StubError, match=message), kit:  # noqa: PT012  # as above
+        kit.stub("charge", "charged")
+        kit.stub("ship", ["sent", "sent again", "and again"])
+        pay.enqueue()
+        kit.run_until_idle()
+    warned = pytest.warns(UserWarning, match=message)
+    with warned, Kit(unused_stubs="warn") as kit:
+        kit.stub("charge", "charged")
+        kit.stub("ship", ["sent", "sent again", "and again"])
+        pay.enqueue()
+        kit.run_until_idle()
 
 
 def test_kit_counts_a_crash_that_happened_once_of_several_as_used(
