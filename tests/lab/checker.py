@@ -26,7 +26,8 @@ from tests.lab.models import Account, Change, Effect
 
 Rule = Callable[[], Iterator[str]]
 
-#: Findings of the doctor about time: whether somebody ticks is not of the rows.
+#: Findings of the doctor about time and about processes that are alive. The checker
+#: looks at the rows alone, and a test's workers are its own.
 LATE = {
     "tick", "expired-lease", "overdue-wait", "undelivered-event", "not-begun",
     "unserved-queue", "other-installation",
