@@ -378,6 +378,9 @@ def test_an_async_function_joins_the_run_that_holds_the_key(
 
 
 def test_a_cron_starts_one_run_for_each_key(start: Start, durable_kit: Kit, booked):
+    tomorrow = durable_kit.now() + timedelta(days=1)
+    durable_kit.travel_to(tomorrow.replace(hour=12, minute=30, second=0))
+
     @durable.function(
         id="tests.daily",
         on=durable.Cron("@hourly"),
@@ -386,8 +389,6 @@ def test_a_cron_starts_one_run_for_each_key(start: Start, durable_kit: Kit, book
     def daily(ctx):
         booked.append(ctx.event.data["scheduled_at"].day)
 
-    tomorrow = durable_kit.now() + timedelta(days=1)
-    durable_kit.travel_to(tomorrow.replace(hour=12, minute=30, second=0))
     durable_kit.run_until_idle()
     day = durable_kit.now().day
     durable_kit.advance("5h")
