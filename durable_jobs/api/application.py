@@ -35,6 +35,7 @@ from durable_jobs.api import (
 from durable_jobs.api.auth import authenticate_for, authenticators
 from durable_jobs.api.parsing import StrictParser
 from durable_jobs.api.problems import NOT_FOUND, Problem, to_response
+from durable_jobs.api.schemas import ProblemOut
 from durable_jobs.conf import settings
 from durable_jobs.queries.visibility import seen_by
 from durable_jobs.store import db
@@ -64,7 +65,7 @@ class Api(NinjaAPI):
 def _as_problem(status: int, response: dict[str, Any]) -> None:
     content = response.get("content", {})
     shape = content.get("application/json", {}).get("schema", {})
-    if status >= 400 and shape.get("$ref", "").endswith("/Problem"):
+    if status >= 400 and shape.get("$ref", "").endswith(f"/{ProblemOut.__name__}"):
         response["content"] = {problems.MEDIA_TYPE: content["application/json"]}
 
 
