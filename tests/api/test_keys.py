@@ -134,7 +134,7 @@ def test_a_secret_of_the_settings_may_send_events_and_nothing_else(kit):
         ("", ["runs:read"], []),
         ("x" * 101, ["runs:read"], []),
         ("x", [], []),
-        ("x", ["runs:write"], []),
+        ("x", ["runs:everything"], []),
         ("x", ["events:send"], [""]),
     ],
 )
