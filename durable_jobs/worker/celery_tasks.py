@@ -41,9 +41,11 @@ from durable_jobs.maintenance import tick as tick_module
 from durable_jobs.worker import (
     connections,
     foreign_messages,
+    pools,  # noqa: F401  # connects its receiver
     prefork,
     shutdown,
     task_limits,
+    worker_checks,  # noqa: F401  # connects its receiver
 )
 from durable_jobs.worker import watchdog as watchdog_module
 from durable_jobs.worker.active_tasks import ActiveTasks
