@@ -1,1 +1,0 @@
-"""Tests of the names and words that readers of this package meet."""
