@@ -1,8 +1,7 @@
-"""The HTTP API: typed, permission-aware, below ``api/v1/``.
+"""The HTTP API below ``api/v1/``: typed endpoints with permission checks.
 
-Reads come from ``queries``, every change goes through ``control``. Whoever asks is told
-by a key, or by the admin's own session; nothing but these two and the signed tokens of
-callbacks opens anything.
+Reads come from ``queries``, and every change goes through ``control``. A request is
+authenticated by an API key, an admin session, or the signed token of a callback.
 """
 
 from __future__ import annotations

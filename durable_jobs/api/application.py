@@ -1,4 +1,4 @@
-"""The API put together, and its addresses."""
+"""The API with all its endpoints, and its URLs."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ View = Callable[..., Any]
 
 
 class Api(NinjaAPI):
-    """An API that describes its errors as what they are."""
+    """A NinjaAPI that documents errors with their own media type."""
 
     def get_openapi_operation_id(self, operation: Operation) -> str:
-        """Return the name of an operation: that of its function."""
+        """Return the name of the view function."""
         return operation.view_func.__name__
 
     def get_openapi_schema(self, **kwargs: Any) -> OpenAPISchema:
-        """Return the description, in which errors have their own media type."""
+        """Return the OpenAPI schema. Errors have the problem media type."""
         schema = super().get_openapi_schema(**kwargs)
         for operations in schema["paths"].values():
             for operation in operations.values():
@@ -70,7 +70,6 @@ def _as_problem(status: int, response: dict[str, Any]) -> None:
 
 
 def make() -> Api:
-    """Return the API with all its endpoints."""
     api = Api(
         title="Durable jobs",
         version="1",
@@ -98,14 +97,14 @@ def make() -> Api:
 
 
 def patterns() -> tuple[list[URLPattern | URLResolver], str, str]:
-    """Return the addresses of the API, for ``path()``."""
+    """Return the URLs of the API, for ``path()``."""
     api = make()
     found, app, namespace = api.urls
     for pattern in found:
         if isinstance(pattern, URLPattern):
             pattern.callback = _with_headers(pattern.callback)
     described = path(DESCRIPTION, _with_headers(_described(api)), name="openapi")
-    # The first stands before the address of ninja's own that it hides.
+    # The first pattern hides ninja's own root URL.
     own = [path("", _not_found), described, *found, re_path("", _not_found)]
     return own, app, namespace
 
@@ -119,7 +118,7 @@ def _described(api: Api) -> View:
             return _not_found(request)
         except Problem as problem:
             return to_response(problem)
-        # By the address that it was method for: hosts include ours where they like.
+        # Use the requested path: projects include these URLs under any prefix.
         prefix = request.path.removesuffix(DESCRIPTION)
         return JsonResponse(api.get_openapi_schema(path_prefix=prefix))
 
@@ -135,8 +134,8 @@ def _with_headers(view: View) -> View:
     ) -> HttpResponse:
         method = request.method
         if method == "HEAD":
-            request.method = "GET"  # Django leaves out the body
-        with seen_by(None):  # until a door knows who asks
+            request.method = "GET"  # Django removes the body
+        with seen_by(None):  # until the request is authenticated
             response: HttpResponse = view(request, *args, **kwargs)
         request.method = method
         if isinstance(response, HttpResponseNotAllowed):
@@ -150,8 +149,8 @@ def _with_headers(view: View) -> View:
         response.setdefault("X-Content-Type-Options", "nosniff")
         return response
 
-    # What a view does is a transaction of its own, also where the host's views are
-    # transactions: none is open while a request waits for a run.
+    # Views manage their own transactions, even with ATOMIC_REQUESTS. Otherwise a
+    # transaction would stay open while a request waits for a run.
     return transaction.non_atomic_requests(using=db.alias())(view_with_headers)
 
 

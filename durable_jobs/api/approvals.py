@@ -1,7 +1,7 @@
-"""Approvals: what waits for a decision of who asks, and deciding it.
+"""Endpoints that list and decide approvals.
 
-Each approval names its own permission, of your project. The owner of a key needs it as
-the user of a session does; the scope of the key is needed besides.
+Each approval names a permission of your project. The user of the session or the owner
+of the key needs that permission. A key also needs the scope ``approvals:decide``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST = 100
 
 
 class ApprovalOut(Schema):
-    """An approval; ``verdict`` says how it was decided."""
+    """An approval. ``verdict`` says how it was decided."""
 
     id: UUID
     run: UUID
@@ -45,13 +45,13 @@ class ApprovalOut(Schema):
 
 
 class ApprovalsOut(Schema):
-    """The oldest approvals that wait for who asks."""
+    """The oldest approvals that the requester may decide."""
 
     approvals: list[ApprovalOut]
 
 
 class DecideIn(In):
-    """A decision, with data for the form, and a note, which a rejection needs."""
+    """A decision with data for the form and a note. A rejection requires the note."""
 
     decision: Literal["approve", "reject"]
     data: dict[str, Any] | None = None
@@ -75,7 +75,7 @@ def _may_decide_one(request: HttpRequest, who: Actor) -> None:
     response=responses({200: ApprovalsOut}),
 )
 def list_approvals(request: HttpRequest) -> Any:
-    """List the approvals that you may decide, the oldest first."""
+    """List the approvals that you may decide, oldest first."""
     found = approvals.pending_of(_as_user(actor(request)), MOST)
     return {"approvals": [_present(one) for one in found]}
 
@@ -86,7 +86,7 @@ def list_approvals(request: HttpRequest) -> Any:
     response=responses({200: ApprovalOut}, 404, 409, 415),
 )
 def decide_approval(request: HttpRequest, approval_id: UUID, payload: DecideIn) -> Any:
-    """Approve or reject; 409 when another has decided, or the run asks no more."""
+    """Approve or reject. Returns 409 if the approval is no longer open."""
     who = actor(request)
     approval = _find(approval_id, who)
     data: Mapping[str, Any] = payload.data or {}
@@ -110,7 +110,7 @@ def decide_approval(request: HttpRequest, approval_id: UUID, payload: DecideIn) 
 
 
 def _find(approval_id: UUID, who: Actor) -> Approval:
-    """Return an approval; raise where it is not, or is not for who asks."""
+    """Return an approval. Raise if it is missing or needs another permission."""
     step = run_rows.step_of_any(approval_id, "approve")
     run = None if step is None else run_rows.run(step.run_id)
     found = None if run is None or step is None else approvals.find(run, step.key)
@@ -123,7 +123,7 @@ def _find(approval_id: UUID, who: Actor) -> Approval:
 
 
 def _as_user(who: Actor) -> Actor:
-    """Return the owner of a key without its scopes: they name no such permission."""
+    """Return the owner of a key without its scopes, which name no such permission."""
     return Actor(who.user, via=who.via, key=who.key)
 
 

@@ -1,8 +1,8 @@
-"""Who asks: a program by its key, a person by the admin's session, or anybody.
+"""Authenticate requests by API key, admin session or callback token.
 
-A door lets in or raises; only where no key is header is the session looked at, and then
-with Django's own check against forged requests. The request is counted, then the check
-of the endpoint decides by the address alone, and only then the body is read.
+The session counts only if the request has no key, and requires Django's CSRF token.
+Each request is first counted for its rate limit. Then the endpoint's check runs on the
+URL alone. The body is read last.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from durable_jobs.control.scopes import scope_of
 from durable_jobs.lifecycle import callbacks
 from durable_jobs.queries.visibility import API, Viewer, set_viewer
 
-#: What decides before the body is read: it raises what the endpoint would raise.
+#: A check that runs before the body is read, and raises like the endpoint.
 Check = Callable[[HttpRequest, Actor], object]
 
 
 def _count(who: str) -> None:
-    """Count a request of somebody; raise the problem of one too many."""
+    """Count a request. Raise a 429 problem if the rate limit is exceeded."""
     wait = request_throttle.wait(who, conf.API_RATE)
     if wait is not None:
         raise too_many_requests(wait)
 
 
 class KeyAuth(AuthBase):
-    """Let in who shows a key. One that opens nothing is refused, whatever else."""
+    """Authenticate by API key. Reject an invalid key even if a session is valid."""
 
     openapi_type = "http"
     openapi_scheme = "bearer"
@@ -48,7 +48,7 @@ class KeyAuth(AuthBase):
         self.lines = lines
 
     def __call__(self, request: HttpRequest) -> Actor | None:
-        """Return who acts; None when no key is header."""
+        """Return the actor, or None if the request has no key."""
         header = request.headers.get("Authorization")
         if header is None:
             return None
@@ -63,7 +63,7 @@ class KeyAuth(AuthBase):
 
 
 class StaffSession(AuthBase):
-    """Let in the staff, by the session that the admin uses."""
+    """Authenticate staff users by their admin session."""
 
     openapi_type = "apiKey"
     openapi_in = "cookie"
@@ -75,14 +75,14 @@ class StaffSession(AuthBase):
         self.lines = lines
 
     def __call__(self, request: HttpRequest) -> Actor:
-        """Return who acts."""
+        """Return the actor."""
         user = getattr(request, "user", None)
         if user is None or not (user.is_active and getattr(user, "is_staff", False)):
             _count(request_throttle.address(request))
             raise unauthorized()
         parsing.refuse_form(request)
         if check_csrf(request) is not None:
-            msg = "Expected the token against forged requests, as X-CSRFToken."
+            msg = "Expected a valid CSRF token in the header X-CSRFToken."
             raise Problem(403, "csrf-failed", msg)
         _count(f"user:{user.pk}")
         actor = Actor(user, via="API", space=id_namespaces.of_user(user))
@@ -93,7 +93,7 @@ class StaffSession(AuthBase):
 def _authorize(
     request: HttpRequest, who: Actor, check: Check | None, lines: bool
 ) -> None:
-    """Let the endpoint's own check decide, and then read the body."""
+    """Run the endpoint's check, then read the body."""
     set_viewer(Viewer(who.user, API, request, key=who.key))
     if check is not None:
         check(request, who)
@@ -101,10 +101,9 @@ def _authorize(
 
 
 class CallbackAuth:
-    """Let in the holder of a callback's token, if a run waits for its answer."""
+    """Authenticate by the token of an open callback."""
 
     def __call__(self, request: HttpRequest) -> bool:
-        """Count the request, check the token, and read the body."""
         _count(request_throttle.address(request))
         callbacks.check(address_part(request, "token"))
         parsing.read(request)
@@ -112,9 +111,10 @@ class CallbackAuth:
 
 
 def authenticate_for(request: HttpRequest, audience: str) -> Actor | None:
-    """Return who asks for what is public, private or off; raise if it is not for them.
+    """Return the actor for an audience: "public", "private" or "off".
 
-    A stranger to what is public is None, and has been counted.
+    Return None for "public", after counting the request. Raise if the requester is not
+    in the audience.
     """
     if audience == "off":
         raise Http404
@@ -125,10 +125,9 @@ def authenticate_for(request: HttpRequest, audience: str) -> Actor | None:
 
 
 class ReadyAuth:
-    """Let in whom the setting ``API_READY`` names."""
+    """Authenticate for the audience in the setting ``API_READY``."""
 
     def __call__(self, request: HttpRequest) -> bool:
-        """Return True, or raise."""
         who = authenticate_for(request, conf.API_READY)
         if who is not None:
             require(who, "durable_jobs.view_worker")
@@ -138,12 +137,12 @@ class ReadyAuth:
 def authenticators(
     check: Check | None = None, *, lines: bool = False
 ) -> Sequence[AuthBase]:
-    """Return the ways into an endpoint. ``lines``: its body may be one value a line."""
+    """Return the authenticators of an endpoint. ``lines`` allows NDJSON bodies."""
     return [KeyAuth(check, lines=lines), StaffSession(check, lines=lines)]
 
 
 def with_permission(*permissions: str) -> Check:
-    """Return the check that an actor has one of these permissions."""
+    """Return a check for at least one of these permissions."""
 
     def check(request: HttpRequest, who: Actor) -> None:
         if not any(who.may(one) for one in permissions):
@@ -153,23 +152,23 @@ def with_permission(*permissions: str) -> Check:
 
 
 def address_part(request: HttpRequest, name: str) -> str:
-    """Return a part of the request's address, by the name that the endpoint gives."""
+    """Return a parameter of the request's URL."""
     match = request.resolver_match
     return str(match.kwargs[name]) if match is not None else ""
 
 
 def actor(request: HttpRequest) -> Actor:
-    """Return who was let in."""
+    """Return the authenticated actor."""
     return cast(Actor, cast(Any, request).auth)
 
 
 def actor_with(request: HttpRequest, permission: str) -> Actor:
-    """Return who asks; raise when the key, or its owner, may not do this."""
+    """Return the actor of a request. Raise without the permission."""
     return require(actor(request), permission)
 
 
 def require(who: Actor, permission: str) -> Actor:
-    """Return an actor; raise when the key, or its owner, may not do this."""
+    """Return the actor. Raise if the key or its owner lacks the permission."""
     require_scope(who, permission)
     if not who.may(permission):
         msg = f"You lack the permission {permission}."
@@ -178,7 +177,7 @@ def require(who: Actor, permission: str) -> Actor:
 
 
 def require_scope(who: Actor, permission: str) -> None:
-    """Raise when the key, if there is one, does not cover a permission."""
+    """Raise if the actor's key, if any, lacks the scope of a permission."""
     if not who.within_scope(permission):
         msg = f"The key lacks the scope {scope_of(permission)}."
         raise PermissionDenied(msg)

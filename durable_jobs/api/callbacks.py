@@ -1,4 +1,4 @@
-"""Answers to callbacks, given by the holder of the signed token."""
+"""Endpoints that complete callbacks, authenticated by their signed token."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _ANSWERS = responses({204: None}, 410, 415, open=True)
 
 @router.post("/callbacks/{token}/succeed", response=_ANSWERS)
 def succeed(request: HttpRequest, token: str, payload: SucceedIn | None = None) -> Any:
-    """Answer a callback with data; 410 when nobody waits for it."""
+    """Complete a callback with data. Returns 410 if the callback is closed."""
     callbacks.succeed(token, payload.data if payload else None)
     return Status(204, None)
 
 
 @router.post("/callbacks/{token}/fail", response=_ANSWERS)
 def fail(request: HttpRequest, token: str, payload: FailIn | None = None) -> Any:
-    """Answer a callback with a failure; 410 when nobody waits for it."""
+    """Fail a callback. Returns 410 if the callback is closed."""
     given = payload or FailIn()
     callbacks.fail(token, given.message, error_type=given.error_type)
     return Status(204, None)
@@ -34,6 +34,6 @@ def fail(request: HttpRequest, token: str, payload: FailIn | None = None) -> Any
 
 @router.post("/callbacks/{token}/heartbeat", response=_ANSWERS)
 def heartbeat(request: HttpRequest, token: str) -> Any:
-    """Say that the work goes on; 410 when nobody waits for it."""
+    """Extend a callback's heartbeat timeout. Returns 410 if the callback is closed."""
     callbacks.heartbeat(token)
     return Status(204, None)

@@ -1,4 +1,4 @@
-"""Cursors: where a page ended, as a text that says nothing to others."""
+"""Encode the end of a page as an opaque cursor."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _RUN, _NUMBER = b"r", b"n"
 
 
 def of_run(key: uuid.UUID | None) -> str | None:
-    """Return the cursor for what is below a run."""
+    """Return the cursor for the runs after a run."""
     return None if key is None else _text(_RUN + key.bytes)
 
 
 def of_number(key: int | None) -> str | None:
-    """Return the cursor for what is above a row's number."""
+    """Return the cursor for the rows above a number."""
     return None if key is None else _text(_NUMBER + key.to_bytes(8, "big", signed=True))
 
 
 def run(text: str | None) -> uuid.UUID | None:
-    """Return the run that a cursor is of; raise ``FilterError`` for any other text."""
+    """Return the run of a cursor. Raise ``FilterError`` if the cursor is invalid."""
     return None if text is None else uuid.UUID(bytes=_read(text, _RUN, 16))
 
 
 def number(text: str | None) -> int | None:
-    """Return the number that a cursor is of; raise ``FilterError``."""
+    """Return the number of a cursor. Raise ``FilterError`` if the cursor is invalid."""
     if text is None:
         return None
     return int.from_bytes(_read(text, _NUMBER, 8), "big", signed=True)
@@ -41,7 +41,7 @@ def _read(text: str, kind: bytes, length: int) -> bytes:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
     except ValueError:
         raw = b""
-    # What is written another way than we write it is none of ours either.
+    # Reject other encodings of the same bytes.
     if raw[:1] != kind or len(raw) != length + 1 or _text(raw) != text:
         msg = f"Expected the 'next' of a page as the cursor, got {text!r:.80}."
         raise FilterError(msg)

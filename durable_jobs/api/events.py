@@ -1,4 +1,4 @@
-"""Events and signals in."""
+"""Endpoints that send events and signals."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _HEADER = {
     "in": "header",
     "name": KEY,
     "required": False,
-    "description": "The id of the one event, so that sending it again is harmless.",
+    "description": "The id of the event. Sending the same id again has no effect.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 
@@ -54,7 +54,7 @@ _HEADER = {
     openapi_extra={"requestBody": _BODY, "parameters": [_HEADER]},
 )
 def send_events(request: HttpRequest) -> Any:
-    """Send an event, or many, all or none: one object, an array, or one a line."""
+    """Send one event, an array of events, or NDJSON. All are stored, or none."""
     who = actor_with(request, send.SEND)
     events = _identified(request, _events(parsing.value(request)))
     return Status(202, {"ids": send.send(who, events, _source(who))})
@@ -74,7 +74,7 @@ def _may_signal(request: HttpRequest, who: Actor) -> None:
 def send_signal(
     request: HttpRequest, name: str, payload: SignalIn | None = None
 ) -> Any:
-    """Wake the run that waits for a signal; nothing is kept when none does."""
+    """Wake the run that waits for a signal. If no run waits, the signal is dropped."""
     who = actor_with(request, send.SIGNAL)
     data = payload.data if payload else None
     run = send.signal(who, name, data)
@@ -111,7 +111,7 @@ def _events(value: Any) -> list[NewEvent]:
 
 
 def _identified(request: HttpRequest, events: list[NewEvent]) -> list[NewEvent]:
-    """Give the one event the id of the header."""
+    """Give the event the id from the ``Idempotency-Key`` header."""
     key = request.headers.get(KEY)
     if key is None:
         return events
@@ -123,5 +123,5 @@ def _identified(request: HttpRequest, events: list[NewEvent]) -> list[NewEvent]:
 
 
 def _source(who: Actor) -> str:
-    """Return what the events keep of their sender."""
+    """Return the source that is stored with the events."""
     return "api" if who.key is None else f"api key {who.key}"

@@ -1,4 +1,4 @@
-"""The filter of a bulk run, checked before its many values could be many errors."""
+"""The filter of a bulk run, checked so that many values give one error."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pydantic import BeforeValidator
 
 
 def _check(given: Any) -> Any:
-    """Raise ``ValueError`` for the first condition that is not made of texts."""
+    """Raise ``ValueError`` for the first condition that is not a string or a list."""
     for name, values in given.items() if isinstance(given, dict) else ():
         several = values if isinstance(values, list) else [values]
         if not several:
-            # It would be no condition: every run would fulfil it.
+            # An empty condition would match every run.
             msg = f"expected a value for {name!r:.80}, got an empty list"
             raise ValueError(msg)
         if not all(isinstance(one, str) for one in several):
-            msg = f"expected {name!r:.80} to be a text or a list of texts"
+            msg = f"expected {name!r:.80} to be a string or a list of strings"
             raise ValueError(msg)
     return given
 

@@ -1,4 +1,4 @@
-"""The functions that the code has."""
+"""Endpoints that list declared functions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VIEW = "durable_jobs.view_run"
 
 @router.get("/functions", response=responses({200: FunctionsOut}))
 def list_functions(request: HttpRequest) -> Any:
-    """List the functions of the code, by id."""
+    """List the declared functions, ordered by id."""
     actor_with(request, VIEW)
     paused = set(pauses.functions())
     known = sorted(registry, key=lambda function: function.id)
@@ -31,7 +31,7 @@ def list_functions(request: HttpRequest) -> Any:
 
 @router.get("/functions/{function_id}", response=responses({200: FunctionOut}, 404))
 def get_function(request: HttpRequest, function_id: str) -> Any:
-    """Give a function of the code."""
+    """Return a declared function."""
     actor_with(request, VIEW)
     function = registry.find(function_id)
     if function is None or function.id.startswith(OWN):

@@ -1,4 +1,4 @@
-"""For what watches: is the process there, is work being done, and the figures."""
+"""Endpoints for monitoring: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ router = Router(tags=["probes"])
 
 @router.get("/health", response={200: HealthOut}, auth=None)
 def health(request: HttpRequest) -> Any:
-    """Say that this process answers; asks no database."""
+    """Return 200 without a database query."""
     return {"status": "ok"}
 
 
@@ -32,12 +32,12 @@ def health(request: HttpRequest) -> Any:
     auth=ReadyAuth(),
 )
 def ready(request: HttpRequest) -> Any:
-    """Say whether work is being done; 503 with the causes when it is not."""
+    """Return whether runs are being processed. Returns 503 with the causes if not."""
     try:
         report = doctor.readiness()
     except DatabaseError:
-        logger.exception("The database that holds the runs does not answer.")
-        cause = {"check": "database", "message": "The database does not answer."}
+        logger.exception("The database of the runs is unavailable.")
+        cause = {"check": "database", "message": "The database is unavailable."}
         return Status(503, _readiness([cause]))
     found = [{"check": one.check, "message": one.message} for one in report.findings]
     return Status(503 if found else 200, _readiness(found, **report.figures))
@@ -56,12 +56,12 @@ def ready(request: HttpRequest) -> Any:
     },
 )
 def get_metrics(request: HttpRequest) -> Any:
-    """Give the figures as Prometheus reads them."""
+    """Return metrics in the Prometheus text format."""
     actor_with(request, "durable_jobs.view_worker")
     try:
         text = metrics.text()
     except ImportError:
-        msg = "The metrics need prometheus-client: install durable-jobs[metrics]."
+        msg = "The metrics require prometheus-client: install durable-jobs[metrics]."
         raise Problem(501, "not-installed", msg) from None
     return HttpResponse(text, content_type=metrics.MEDIA_TYPE)
 

@@ -1,4 +1,4 @@
-"""Waiting for the end of a run in a request: not for long, and not by many at once."""
+"""Long polling for the end of a run, bounded in time and in number."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from durable_jobs.models import Run
 
 #: Seconds that one request may wait.
 LONGEST = 60
-#: Requests of one process that may wait at the same time: each holds a thread, and a
-#: connection to the database. Others are answered at once.
+#: The most waiting requests per process. Each uses a thread and a database
+#: connection. Further requests return at once.
 MOST = 8
 
 Seconds = Annotated[float, Field(ge=0, le=LONGEST)]
@@ -22,15 +22,16 @@ _waiters = threading.BoundedSemaphore(MOST)
 
 
 def wait(run: Run, seconds: float) -> None:
-    """Refresh the run when it has ended, or the time is over, or all places are taken.
+    """Wait until the run ends, at most ``seconds``, and refresh it.
 
-    Raises ``Run.DoesNotExist`` when it goes meanwhile.
+    Return at once if ``MOST`` requests wait already. Raise ``Run.DoesNotExist`` if the
+    run is deleted while waiting.
     """
     if not run.is_live or not seconds or not _waiters.acquire(blocking=False):
         return
     try:
         run.wait(seconds)
     except RunNotFinished:
-        pass  # which its status says
+        pass  # the caller reads the status
     finally:
         _waiters.release()

@@ -1,4 +1,4 @@
-"""The run that a request is about, and the filter of the many that it is about."""
+"""Find the run of a request, and parse the filter of runs in a request."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _PAGE = ("limit", "cursor")
 
 
 def run(request: HttpRequest, key: UUID, permission: str) -> tuple[Actor, Run]:
-    """Return who asks, and a run that he may do something to.
+    """Return the actor and the run, if the actor has the permission for it.
 
-    One that he may not even see is not there: its id tells nobody anything.
+    Raise 404 for a run that the actor may not see, so that its id reveals nothing.
     """
     who = actor(request)
     return who, _run(request, who, key, permission)
 
 
 def run_with(*permissions: str) -> Check:
-    """Return the check for a run at the address, with one of these permissions."""
+    """Return a check for one of these permissions on the run in the URL."""
 
     def check(request: HttpRequest, who: Actor) -> None:
         key = UUID(address_part(request, "run_id"))
@@ -54,13 +54,13 @@ def run_with(*permissions: str) -> Check:
 
 def _run(request: HttpRequest, who: Actor, key: UUID, permission: str) -> Run:
     require_scope(who, permission)
-    # Read once for a request: the door has found it before the body was read.
+    # Read once per request: the check ran before the body was read.
     found: Run | None = getattr(request, _CACHE_ATTRIBUTE, None) or run_rows.run(key)
     if found is None:
         raise Http404
     setattr(request, _CACHE_ATTRIBUTE, found)
     if not who.may(permission, found):
-        # Of the user alone: a key without the scope to read may still steer.
+        # Checks the user, not the scopes: a key without read scope may still act.
         user = who.user
         if not (allowed(user, _VIEW) or allowed(user, _VIEW, found)):
             raise Http404
@@ -70,15 +70,15 @@ def _run(request: HttpRequest, who: Actor, key: UUID, permission: str) -> Run:
 
 
 def params(request: HttpRequest) -> dict[str, list[str]]:
-    """Return the filters among the parameters of an address."""
+    """Return the filters among the URL parameters."""
     return {name: values for name, values in request.GET.lists() if name not in _PAGE}
 
 
 def chosen(who: Actor, given: Mapping[str, str | Iterable[str]]) -> RunFilter:
-    """Return the filter that conditions make, for who may ask for them."""
+    """Return the filter of conditions. Raise if the actor may not use it."""
     found = RunFilter.parse(_in_namespace(who, given))
     if found.reads_payloads and not who.may(_PAYLOAD):
-        msg = "The filter 'where' looks into payloads, which you may not see."
+        msg = "The filter 'where' reads payloads, which you may not see."
         raise PermissionDenied(msg)
     return found
 
@@ -86,9 +86,9 @@ def chosen(who: Actor, given: Mapping[str, str | Iterable[str]]) -> RunFilter:
 def _in_namespace(
     who: Actor, given: Mapping[str, str | Iterable[str]]
 ) -> Mapping[str, str | Iterable[str]]:
-    """Return conditions in which ids and keys that the asker gave are as stored.
+    """Return conditions with the client's ids and keys in their stored form.
 
-    If the asker has sent none like that, they are taken as they are.
+    An id or key that does not exist in the client's namespace stays as given.
     """
     found = dict(given)
     for name, known in _NAMESPACED.items():
@@ -119,15 +119,15 @@ _NAMESPACED: dict[str, Callable[[str], bool]] = {
 
 
 def present(who: Actor, found: Run) -> Run:
-    """Return a run that calls its event and its key as the asker has sent them.
+    """Return a run with its event id and key as the client sent them.
 
-    A parent that the asker may not see is left out.
+    A parent that the client may not see is left out.
     """
     return present_all(who, [found])[0]
 
 
 def present_all(who: Actor, runs: list[Run]) -> list[Run]:
-    """Return runs as ``present`` does, with one query for all parents at most."""
+    """Return runs as ``present`` does, with at most one query for all parents."""
     parents = {run.parent_id for run in runs if run.parent_id is not None}
     seen = visibility.visible_keys(parents) if parents else parents
     for run in runs:

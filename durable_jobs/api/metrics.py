@@ -1,4 +1,4 @@
-"""The figures of an installation as Prometheus's text, by its own client."""
+"""Metrics of the installation in the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _UP_TO = f" Counted up to {MAX_COUNT}."
 
 
 def text() -> bytes:
-    """Return the figures of now; raise ``ImportError`` without prometheus-client."""
+    """Return the metrics. Raise ``ImportError`` without prometheus-client."""
     from prometheus_client import CollectorRegistry, generate_latest
 
-    # Of its own: the figures are the installation's, not this process's.
+    # A registry of its own: the metrics describe the installation, not this process.
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector())
     return generate_latest(registry)
 
 
 class _Collector:
-    """Looks when it is asked, and once."""
+    """A collector that queries the database when it is collected."""
 
     def describe(self) -> list[Metric]:
-        """Return nothing: registering looks at nothing."""
+        """Return nothing, so that registering runs no query."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Give each figure."""
+        """Yield each metric."""
         from prometheus_client.core import GaugeMetricFamily
 
         def gauge(
@@ -56,22 +56,22 @@ class _Collector:
         )
         yield gauge(
             "queue_depth",
-            "Runs that are ready, and not begun." + _UP_TO,
+            "Runs that are ready to start." + _UP_TO,
             "queue",
             {one.name: one.depth for one in queues},
         )
         yield gauge(
             "oldest_ready_seconds",
-            "For how long the first of them has been ready.",
+            "Seconds since the oldest ready run became ready.",
             "queue",
             {one.name: one.oldest_seconds for one in queues},
         )
         yield gauge(
-            "workers", "Processes seen a moment ago.", "kind", {**found.workers}
+            "workers", "Processes with a recent heartbeat.", "kind", {**found.workers}
         )
         seen = last_tick()
         tick = GaugeMetricFamily(
-            "durable_jobs_last_tick_seconds", "How long ago somebody ticked."
+            "durable_jobs_last_tick_seconds", "Seconds since the last tick."
         )
         if seen is not None:
             tick.add_metric([], (clock.now() - seen).total_seconds())

@@ -1,4 +1,4 @@
-"""Bodies: as large and as many-parted as is allowed, of a known type, read strictly."""
+"""Read request bodies strictly: limited size, known media types, valid UTF-8 JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from durable_jobs.http_input import check_size, has_body, read_body, read_json
 
 JSON = "application/json"
 LINES = ("application/x-ndjson", "application/ndjson")
-#: Names in the object that a body is: no endpoint knows that many.
+#: The most names in the object of a body. No endpoint has that many.
 MOST_NAMES = 50
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _UTF_8 = ("utf-8", "utf8", "us-ascii")
@@ -23,18 +23,17 @@ _KEPT = "_durable_jobs_body"
 
 
 class StrictParser(Parser):
-    """Give what ``read`` has read."""
+    """A parser that returns the body that ``read`` has parsed."""
 
     def parse_body(self, request: HttpRequest) -> Any:
-        """Return the value of the body."""
         return getattr(request, _KEPT)
 
 
 def read(request: HttpRequest, *, lines: bool = False) -> None:
-    """Read the body, for ``value`` and for the parser.
+    """Parse the body and keep it for ``value`` and for the parser.
 
-    ``lines``: it may be one JSON value a line. Raises ``LimitExceeded``,
-    ``PayloadError``, and the problem of a type that is not known.
+    ``lines`` allows NDJSON. Raise ``LimitExceeded``, ``PayloadError``, or a 415
+    problem for an unknown media type.
     """
     if request.method != "POST":
         return
@@ -50,20 +49,20 @@ def read(request: HttpRequest, *, lines: bool = False) -> None:
 
 
 def _check_names(value: Any) -> None:
-    """Raise for an object of very many names: each unknown one would be an error."""
+    """Raise for an object with too many names. Each unknown name would be an error."""
     if isinstance(value, dict) and len(value) > MOST_NAMES:
         msg = f"Expected an object with at most {MOST_NAMES} names, got {len(value)}."
         raise Problem(422, "invalid", msg)
 
 
 def refuse_form(request: HttpRequest) -> None:
-    """Raise for the body of a form, which Django's check against forgery would read."""
+    """Raise for form bodies, which Django's CSRF check would read."""
     if request.content_type in _FORMS and has_body(request):
         _by_line(request, lines=False)
 
 
 def _by_line(request: HttpRequest, lines: bool) -> bool:
-    """Return whether a body is one value a line; raise for a type that is not known."""
+    """Return whether a body is NDJSON. Raise for an unknown media type."""
     kind = (request.content_type or "").lower()
     charset = (request.content_params or {}).get("charset", "utf-8").lower()
     by_line = lines and kind in LINES
@@ -75,7 +74,7 @@ def _by_line(request: HttpRequest, lines: bool) -> bool:
 
 
 def value(request: HttpRequest) -> Any:
-    """Return what a body says; a list where it has a value a line."""
+    """Return the parsed body: a list for NDJSON."""
     return getattr(request, _KEPT)
 
 
@@ -88,7 +87,7 @@ def _one(body: bytes) -> Any:
 
 
 def _lines(body: bytes) -> list[Any]:
-    # The values of all the lines are in memory at once.
+    # The values of all lines are in memory at once.
     check_size(body, what="the body", most=settings.MAX_REQUEST_BYTES)
     found: list[Any] = []
     for number, line in enumerate(BytesIO(body), 1):

@@ -1,4 +1,4 @@
-"""Errors in one shape: RFC 9457, with a ``code`` that stays the same."""
+"""Errors as RFC 9457 problems, with a stable ``code``."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from durable_jobs.exceptions import (
 
 MEDIA_TYPE = "application/problem+json"
 CHALLENGE = 'Bearer realm="durable_jobs"'
-NOT_FOUND = "There is nothing at this address, or nothing that you may see."
-#: Errors that one to_response lists, and characters of where one is.
+NOT_FOUND = "Not found, or not visible to you."
+#: The most errors in one problem, and the longest location of an error.
 MOST_ERRORS, LONGEST_AT = 20, 200
 #: Every endpoint may return these. Django itself returns 400 for a malformed request.
 COMMON_STATUSES = (400, 401, 403, 413, 422, 429)
@@ -42,7 +42,7 @@ FORBIDDEN = "You lack the permission to do this."
 
 
 class Problem(Exception):
-    """A request that is answered with a problem. ``code`` is for programs."""
+    """Raise to return a problem response. ``code`` is for programs."""
 
     def __init__(
         self,
@@ -62,16 +62,16 @@ class Problem(Exception):
 
 
 def too_many_requests(wait: float) -> Problem:
-    """Return the problem of somebody who asks too often, with when to ask again."""
+    """Return a 429 problem with the seconds to wait."""
     seconds = max(math.ceil(wait), 1)
-    detail = f"Too many requests: ask again in {seconds} s."
+    detail = f"Too many requests. Try again in {seconds} s."
     headers = {"Retry-After": str(seconds)}
     return Problem(429, "too-many-requests", detail, headers=headers)
 
 
 def unauthorized() -> Problem:
-    """Return the one to_response to all who show nothing that opens."""
-    detail = "Expected a valid API key as a bearer token, or the session of a person."
+    """Return the 401 problem, which is the same for every failed authentication."""
+    detail = "Expected a valid API key as a bearer token, or an admin session."
     headers = {"WWW-Authenticate": CHALLENGE}
     return Problem(401, "unauthorized", detail, headers=headers)
 
@@ -93,7 +93,7 @@ def to_response(problem: Problem) -> HttpResponse:
     return response
 
 
-#: The errors of the package, by the status and the code that tell of them.
+#: The package's errors with their status and code.
 ERRORS: dict[type[DurableError], tuple[int, str]] = {
     CallbackClosed: (410, "callback-closed"),
     ConfigurationError: (422, "invalid"),
@@ -122,9 +122,9 @@ def responses(
 
 
 def install(api: NinjaAPI) -> None:
-    """Let all that may be raised be answered with a problem.
+    """Install handlers that turn errors into problems.
 
-    What nobody expected goes to Django, which answers, logs and reports it.
+    Unexpected errors go to Django, which logs and reports them.
     """
 
     def handle(kind: type[Exception], make: Callable[[Any], Problem]) -> None:
@@ -157,7 +157,7 @@ def _too_big(error: Exception) -> Problem:
 
 
 def error_item(place: str, at: Iterable[object], detail: str) -> dict[str, Any]:
-    """Return one of the ``errors`` of a problem: where it is, and what it is."""
+    """Return an item of a problem's ``errors``."""
     return {"in": place, "at": ".".join(map(str, at))[:LONGEST_AT], "detail": detail}
 
 

@@ -1,4 +1,4 @@
-"""What can be done to runs: the actions of the control room, and starts."""
+"""Endpoints that start runs and act on runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _STARTED = responses({200: RunOut, 201: RunOut}, 404, 409, 415)
 
 
 def _on_run(*actions: str) -> Sequence[AuthBase]:
-    """Return the ways into an endpoint that does one of these to one run."""
+    """Return the authenticators of an endpoint for one of these actions on a run."""
     return authenticators(
         lookup.run_with(*(ACTIONS[action].permission for action in actions))
     )
@@ -70,7 +70,7 @@ def _may_start(request: HttpRequest, who: Actor) -> None:
 def start_run(
     request: HttpRequest, function_id: str, payload: StartIn | None = None
 ) -> Any:
-    """Start a run; 200 with the run that was started under the same key before."""
+    """Start a run. Returns 200 with the existing run if the key was used before."""
     who = actor_with(request, send.START)
     function = registry.get(function_id)
     given = payload or StartIn()
@@ -83,7 +83,7 @@ def start_run(
         priority=given.priority,
     )
     if not started.new and not visibility.sees(started.run):
-        raise DuplicateKeyError("The key is taken by a run that you may not see.")
+        raise DuplicateKeyError("A run that you may not see has this key.")
     run = lookup.present(who, started.run)
     return Status(201 if started.new else 200, run)
 
@@ -94,7 +94,7 @@ def start_run(
     response=responses({202: Job}, 409, 415),
 )
 def do_to_many(request: HttpRequest, payload: BulkIn) -> Any:
-    """Do something to all runs that a filter finds, in a run that tells how it went."""
+    """Act on all runs that match a filter, in a bulk run that records the results."""
     who = actor_with(request, ACTIONS[payload.action].permission)
     chosen = lookup.chosen(who, payload.filter)
     return Status(202, {"run": bulk.begin(who, payload.action, chosen, payload.reason)})
@@ -104,7 +104,7 @@ def do_to_many(request: HttpRequest, payload: BulkIn) -> Any:
 def cancel_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
-    """End a live run."""
+    """Cancel a live run."""
     return _act(request, "cancel", run_id, payload)
 
 
@@ -112,7 +112,7 @@ def cancel_run(
 def pause_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
-    """Start no further step of a run until it is resumed."""
+    """Pause a run: no further step starts until you resume the run."""
     return _act(request, "pause", run_id, payload)
 
 
@@ -120,7 +120,7 @@ def pause_run(
 def resume_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
-    """Let a paused run go on."""
+    """Resume a paused run."""
     return _act(request, "resume", run_id, payload)
 
 
@@ -128,7 +128,7 @@ def resume_run(
 def retry_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
-    """Let a run that waits for its next attempt make it now."""
+    """Retry now, if the run waits for its next attempt."""
     return _act(request, "retry", run_id, payload)
 
 
@@ -136,7 +136,7 @@ def retry_run(
 def wake_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
-    """End the sleeps of a run, or its delay, now."""
+    """End the sleeps or the delay of a run now."""
     return _act(request, "wake", run_id, payload)
 
 
@@ -144,7 +144,7 @@ def wake_run(
 def redrive_run(
     request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
 ) -> Any:
-    """Let a failed or cancelled run go on from where it ended."""
+    """Continue a failed or cancelled run from where it ended."""
     return _act(request, "redrive", run_id, payload)
 
 
@@ -154,7 +154,7 @@ def redrive_run(
 def rerun_run(
     request: HttpRequest, run_id: UUID, payload: RerunIn | None = None
 ) -> Any:
-    """Start a run again as a new one, from a step on, or with other data."""
+    """Start a new run from an ended one, optionally from a step or with other data."""
     given = payload or RerunIn()
     values: dict[str, Any] = {"from_step": given.from_step}
     if given.data is None:
@@ -165,7 +165,7 @@ def rerun_run(
 
 @router.post("/runs/{uuid:run_id}/answer", auth=_on_run("answer"), response=_DONE)
 def answer_run(request: HttpRequest, run_id: UUID, payload: AnswerIn) -> Any:
-    """End what an open step waits for with a value, as if that had come of it."""
+    """Complete a waiting step with a value."""
     values = {"step": payload.step, "value": payload.value}
     return _act(request, "answer", run_id, payload, **values)
 
@@ -182,14 +182,14 @@ def _act(
     try:
         done = act(who, action, run, reason=reason, **values)
     except UnknownFunction as error:
-        # The run is there; it is the code that has not got its function any more.
+        # The run exists, but its function is not deployed: 409 instead of 404.
         raise ActionNotAllowed(error.message) from None
     new = None if done.run is None else lookup.present(who, done.run)
     return {"run": lookup.present(who, run), "new_run": new}
 
 
 def _after(given: float | str | None) -> Duration | datetime | None:
-    """Return a delay, or the time that a text is."""
+    """Return a delay, or the time that a string holds."""
     if not isinstance(given, str):
         return given
     try:
@@ -199,6 +199,6 @@ def _after(given: float | str | None) -> Duration | datetime | None:
     if moment is None:
         return given
     if timezone.is_naive(moment) or not FIRST_YEAR <= moment.year <= LAST_YEAR:
-        msg = "Expected run_after to be a time with its zone, in our age."
+        msg = "Expected run_after to be a time with a time zone, from 1970 to 9000."
         raise Problem(422, "invalid", msg)
     return moment

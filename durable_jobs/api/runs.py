@@ -1,4 +1,4 @@
-"""Runs and their steps, for those who may see them."""
+"""Endpoints that read runs and steps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PAYLOAD = "durable_jobs.view_payload"
 
 @router.get("/runs", response=responses({200: RunsOut}))
 def list_runs(request: HttpRequest, query: Query[RunsQuery]) -> Any:
-    """List runs, the newest first, by the filters of the control room."""
+    """List runs, newest first, with the filters of the admin."""
     who = actor_with(request, VIEW)
     below = cursors.run(query.cursor)
     chosen = lookup.chosen(who, lookup.params(request))
@@ -48,7 +48,7 @@ def list_runs(request: HttpRequest, query: Query[RunsQuery]) -> Any:
 
 @router.get("/runs/{uuid:run_id}", response=responses({200: RunDetail}, 404))
 def get_run(request: HttpRequest, run_id: UUID) -> Any:
-    """Give a run, with its payloads for those who may see them."""
+    """Return a run. Payloads need the ``view_payload`` permission."""
     who, run = lookup.run(request, run_id, VIEW)
     payloads = _payloads(who, run, "data", "output")
     return {**RunOut.from_orm(lookup.present(who, run)).dict(), **payloads}
@@ -56,7 +56,7 @@ def get_run(request: HttpRequest, run_id: UUID) -> Any:
 
 @router.get("/runs/{uuid:run_id}/trace", response=responses({200: TraceOut}, 404))
 def get_trace(request: HttpRequest, run_id: UUID) -> Any:
-    """Give a run's timeline: each step below the one that it is inside of."""
+    """Return a run's timeline. Each step follows its parent step."""
     who, run = lookup.run(request, run_id, VIEW)
     sees = who.may(PAYLOAD, run)
     steps = [_row(row, sees) for row in timeline(run)]
@@ -65,7 +65,7 @@ def get_trace(request: HttpRequest, run_id: UUID) -> Any:
 
 @router.get("/runs/{uuid:run_id}/steps", response=responses({200: StepsOut}, 404))
 def list_steps(request: HttpRequest, run_id: UUID) -> Any:
-    """List a run's steps in the order in which they were recorded."""
+    """List a run's steps in recorded order."""
     _who, run = lookup.run(request, run_id, VIEW)
     return {"steps": run_rows.steps(run)}
 
@@ -74,7 +74,7 @@ def list_steps(request: HttpRequest, run_id: UUID) -> Any:
     "/runs/{uuid:run_id}/steps/{key}", response=responses({200: StepDetail}, 404)
 )
 def get_step(request: HttpRequest, run_id: UUID, key: str) -> Any:
-    """Give a step by its key, with its payloads for those who may see them."""
+    """Return a step by its key. Payloads need the ``view_payload`` permission."""
     who, run = lookup.run(request, run_id, VIEW)
     step = run_rows.step(run, key) if "\x00" not in key else None
     if step is None:
@@ -104,7 +104,7 @@ def get_step(request: HttpRequest, run_id: UUID, key: str) -> Any:
     "/runs/{uuid:run_id}/result", response=responses({200: Result, 202: Pending}, 404)
 )
 def get_result(request: HttpRequest, run_id: UUID, wait: long_poll.Seconds = 0) -> Any:
-    """Give what came of a run; 202 when it has not ended after ``wait`` seconds."""
+    """Return a run's result. Returns 202 if it has not ended after ``wait`` seconds."""
     who, run = lookup.run(request, run_id, VIEW)
     long_poll.wait(run, wait)
     if run.status in LIVE:
@@ -114,7 +114,7 @@ def get_result(request: HttpRequest, run_id: UUID, wait: long_poll.Seconds = 0) 
 
 
 def _payloads(who: Actor, run: Run, *names: str) -> dict[str, Any]:
-    """Return a run's payloads, without what the actor may not see."""
+    """Return a run's payloads that the actor may see."""
     sees = who.may(PAYLOAD, run)
     stored = run_rows.payloads(run, (*names, "error") if sees else ("error",))
     return {

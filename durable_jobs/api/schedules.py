@@ -1,4 +1,4 @@
-"""Schedules: what there is, and the actions on them."""
+"""Endpoints that list schedules and act on them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PERMISSIONS = {
 
 
 def _on_schedule(action: str) -> Sequence[AuthBase]:
-    """Return the ways into an endpoint that does something to one schedule."""
+    """Return the authenticators of an endpoint for an action on a schedule."""
 
     def check(request: HttpRequest, who: Actor) -> None:
         require(who, _PERMISSIONS[action])
@@ -44,7 +44,7 @@ def _on_schedule(action: str) -> Sequence[AuthBase]:
 def list_schedules(
     request: HttpRequest, query: Query[Page], function: str | None = None
 ) -> Any:
-    """List schedules, those of the code and those of users."""
+    """List declared schedules and schedules of users."""
     actor_with(request, "durable_jobs.view_schedule")
     if function is not None and "\x00" in function:
         msg = "Expected the id of a function as the filter 'function'."
@@ -60,7 +60,7 @@ def list_schedules(
 def pause_schedule(
     request: HttpRequest, schedule_id: int, payload: ReasonIn | None = None
 ) -> Any:
-    """Fire no more until resumed."""
+    """Pause a schedule: it starts no runs until resumed."""
     return _act(request, "pause", schedule_id, payload)
 
 
@@ -70,7 +70,7 @@ def pause_schedule(
 def resume_schedule(
     request: HttpRequest, schedule_id: int, payload: ReasonIn | None = None
 ) -> Any:
-    """Fire again, from now on."""
+    """Resume a schedule with its next occurrence."""
     return _act(request, "resume", schedule_id, payload)
 
 
@@ -80,15 +80,15 @@ def resume_schedule(
 def run_schedule(
     request: HttpRequest, schedule_id: int, payload: ReasonIn | None = None
 ) -> Any:
-    """Start a run now; ``run`` is null when it has to wait for the one before it.
+    """Start a run now.
 
-    So it is when you may not see the run that was started.
+    ``run`` is null if the run waits for the previous one, or if you may not see it.
     """
     return _act(request, "run", schedule_id, payload)
 
 
 def _without_hidden_runs(*schedules: Schedule) -> Sequence[Schedule]:
-    """Return schedules without the ids of last runs that may not be seen."""
+    """Return schedules without the ids of last runs that the actor may not see."""
     last = {one.last_run for one in schedules if one.last_run is not None}
     seen = visibility.visible_keys(last)
     for schedule in schedules:

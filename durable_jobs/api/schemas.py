@@ -1,4 +1,4 @@
-"""The shapes of what goes in and what comes out."""
+"""Request and response schemas of the API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from durable_jobs.definitions.start_options import MAX_PRIORITY
 
 MOST_ROWS = 200
 LONGEST_REASON = 1000
-#: Near the ends of the calendar, another zone would be beyond it.
+#: Converting years near the ends of the calendar to another time zone overflows.
 FIRST_YEAR, LAST_YEAR = 1970, 9000
 
 
@@ -44,7 +44,7 @@ Moment = Annotated[AwareDatetime, AfterValidator(_near)]
 
 
 class ProblemOut(Schema):
-    """What went wrong (RFC 9457)."""
+    """A problem (RFC 9457)."""
 
     type: str
     title: str
@@ -55,13 +55,13 @@ class ProblemOut(Schema):
 
 
 class In(Schema):
-    """What goes in: what is not known is refused."""
+    """The base of request schemas. Unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class EventIn(In):
-    """An event to be sent."""
+    """A new event."""
 
     name: Name
     data: dict[str, Any] | None = None
@@ -78,34 +78,34 @@ class Ids(Schema):
 
 
 class ReasonIn(In):
-    """Why something is done, for others to read."""
+    """The reason of an action, shown to other users."""
 
     reason: Reason = ""
 
 
 class RerunIn(ReasonIn):
-    """How a run is run again: from a step on, with other data."""
+    """How to rerun a run: from a step, or with other data."""
 
     from_step: Name | None = None
     data: dict[str, Any] | None = None
 
 
 class AnswerIn(ReasonIn):
-    """What came of an open step, by its key."""
+    """The result of a waiting step, by its key."""
 
     step: Name
     value: Any = None
 
 
 class BulkIn(ReasonIn):
-    """An action for all the runs that a filter finds."""
+    """An action on all runs that match a filter."""
 
     action: Literal["cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"]
     filter: Filter
 
 
 class StartIn(In):
-    """How a run is started. ``run_after``: seconds, a duration, or a time."""
+    """How to start a run. ``run_after`` is seconds, a duration, or a time."""
 
     data: dict[str, Any] | None = None
     key: Name | None = None
@@ -114,13 +114,13 @@ class StartIn(In):
 
 
 class SignalIn(In):
-    """What the run that waits for a signal gets."""
+    """The data of a signal."""
 
     data: Any = None
 
 
 class SucceedIn(In):
-    """What came of the work behind a callback."""
+    """The result of the work behind a callback."""
 
     data: Any = None
 
@@ -165,7 +165,7 @@ class RunsOut(Schema):
 
 
 class Hidden(Schema):
-    """``hidden``: the payloads are left out, for whoever asks may not see them."""
+    """``hidden`` says that payloads are left out because you may not see them."""
 
     hidden: bool
     error: dict[str, Any] | None
@@ -179,7 +179,7 @@ class RunDetail(RunOut, Hidden):
 
 
 class Result(Hidden):
-    """What came of a run that has ended."""
+    """The result of an ended run."""
 
     id: UUID
     status: str
@@ -208,7 +208,7 @@ class StepOut(Schema):
 
 
 class TraceRow(StepOut):
-    """A step in its place: ``offset`` and ``length`` are seconds."""
+    """A step in a timeline. ``offset`` and ``length`` are seconds."""
 
     depth: int
     offset: float | None
@@ -217,20 +217,20 @@ class TraceRow(StepOut):
 
 
 class StepsOut(Schema):
-    """The steps of a run, in the order in which they were recorded."""
+    """The steps of a run, in recorded order."""
 
     steps: list[StepOut]
 
 
 class TraceOut(Schema):
-    """The steps of a run, each below the one that it is inside of."""
+    """The steps of a run. Each step follows its parent step."""
 
     run: RunOut
     steps: list[TraceRow]
 
 
 class LineOut(Schema):
-    """What a step's body logged."""
+    """A log line of a step's body."""
 
     at: datetime
     level: str
@@ -239,14 +239,14 @@ class LineOut(Schema):
 
 
 class Logs(Schema):
-    """The last lines that a step's body logged; before them, some were ``left_out``."""
+    """The last log lines of a step's body. ``left_out`` counts the earlier ones."""
 
     lines: list[LineOut]
     left_out: int
 
 
 class AttemptOut(Schema):
-    """An attempt that failed."""
+    """A failed attempt."""
 
     number: int
     error: dict[str, Any]
@@ -256,7 +256,7 @@ class AttemptOut(Schema):
 
 
 class StepDetail(StepOut, Hidden):
-    """A step with its payloads, and its failed attempts, the first ones."""
+    """A step with its payloads and its first failed attempts."""
 
     input: Any
     output: Any
@@ -266,26 +266,26 @@ class StepDetail(StepOut, Hidden):
 
 
 class ActionOut(Schema):
-    """A run after what was done to it, and the new run, if there is one."""
+    """A run after an action, and the new run, if any."""
 
     run: RunOut
     new_run: RunOut | None = None
 
 
 class Job(Schema):
-    """The run that does something to many."""
+    """The run of a bulk action."""
 
     run: RunOut
 
 
 class WokenRunOut(Schema):
-    """The run that a signal woke, if any waited for it."""
+    """The run that a signal woke, if any."""
 
     run: UUID | None
 
 
 class FunctionOut(Schema):
-    """A function of the code."""
+    """A declared function."""
 
     id: str
     name: str
@@ -298,13 +298,13 @@ class FunctionOut(Schema):
 
 
 class FunctionsOut(Schema):
-    """All functions of the code, by id."""
+    """All declared functions, ordered by id."""
 
     functions: list[FunctionOut]
 
 
 class ScheduleOut(Schema):
-    """The times of one cron. ``jitter`` is in seconds."""
+    """A schedule. ``jitter`` is in seconds."""
 
     id: int
     function: str
@@ -337,27 +337,27 @@ class SchedulesOut(Schema):
 
 
 class ScheduleDone(Schema):
-    """A schedule after what was done to it, and the run that it started."""
+    """A schedule after an action, and the started run, if any."""
 
     schedule: ScheduleOut
     run: UUID | None = None
 
 
 class HealthOut(Schema):
-    """Whether this process answers."""
+    """Liveness of this process."""
 
     status: Literal["ok"]
 
 
 class Cause(Schema):
-    """Something that keeps work from being done."""
+    """A reason why runs are not processed."""
 
     check: str
     message: str
 
 
 class Readiness(Schema):
-    """Whether work is being done, and why not."""
+    """Whether runs are processed, and why not."""
 
     status: Literal["ready", "not ready"]
     last_tick_seconds: float | None
@@ -366,14 +366,14 @@ class Readiness(Schema):
 
 
 class Page(Schema):
-    """Which part of a list: ``cursor`` is the ``next`` of the page before."""
+    """The page of a list. ``cursor`` is the ``next`` of the previous page."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 50
     cursor: Annotated[str, StringConstraints(max_length=100)] | None = None
 
 
 class RunsQuery(Page):
-    """The filters of runs; those that are lists may be given several times."""
+    """The filters of runs. List parameters may be repeated."""
 
     status: list[str] = Field(default_factory=list)
     where: list[str] = Field(default_factory=list)

@@ -1,1 +1,1 @@
-"""How far a run is, for people without an account: who has the token may see it."""
+"""The progress of a run for visitors without an account, by signed token."""

@@ -1,4 +1,4 @@
-"""A progress in words and numbers, as JSON and as a piece of a page have them."""
+"""Render a run's progress as JSON and as template context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from durable_jobs.queries.progress import Progress
 
 
 def as_dict(view: ProgressView, progress: Progress) -> dict[str, Any]:
-    """Return what is shown of a run: its status, counts, and names of steps."""
+    """Return a run's status, counts and names of running steps."""
     found: dict[str, Any] = {
         "status": progress.status.value,
         "label": progress.status.label,
@@ -28,9 +28,9 @@ def as_dict(view: ProgressView, progress: Progress) -> dict[str, Any]:
 
 
 def template_context(view: ProgressView, progress: Progress) -> dict[str, Any]:
-    """Return what the template of the piece of a page shows."""
+    """Return the context of the progress template."""
     shown = as_dict(view, progress)
-    # More steps than were expected are no more than all of them.
+    # A run may have more steps than ``total`` says.
     total = max(view.total or 0, progress.done) or None
     if view.total:
         counts = _("%(done)s of %(total)s steps done")

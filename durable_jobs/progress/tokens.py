@@ -1,4 +1,4 @@
-"""Short-lived signed tokens: each lets its holder see the progress of one run."""
+"""Short-lived signed tokens. Each shows the progress of one run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from django.core.signing import BadSignature, TimestampSigner
 from durable_jobs.conf import settings
 
 SALT = "durable_jobs.progress"
-#: So long before its end a token stops the page that polls with it.
+#: Before a token expires by this time, it stops the polling of its page.
 LAST_POLL = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressView:
-    """What a token shows: one run, with or without names, of how many steps."""
+    """The content of a token: a run, whether to show step names, and the step total."""
 
     run_id: uuid.UUID
     names: bool = True
@@ -25,13 +25,13 @@ class ProgressView:
     last: bool = False
 
     def token(self) -> str:
-        """Return it as a token that counts from now on."""
+        """Return a signed token that expires from now on."""
         parts = [self.run_id.hex, int(self.names), self.total]
         return TimestampSigner(salt=SALT).sign_object(parts)
 
 
 def read(token: str) -> ProgressView | None:
-    """Return what a token shows; None for one that is none, or is too old."""
+    """Return the content of a token, or None if it is invalid or expired."""
     signer = TimestampSigner(salt=SALT)
     age = settings.PROGRESS_TOKEN_MAX_AGE
     try:

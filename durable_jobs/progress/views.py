@@ -1,7 +1,7 @@
-"""``GET progress/<token>/``: JSON; ``fragment/`` below it: a piece of a page.
+"""``GET progress/<token>/`` returns JSON, and ``fragment/`` below it returns HTML.
 
-No login is needed: the token says which run. Tokens that are wrong, too old, or of a
-run that is gone are answered alike.
+The token identifies the run, so no login is needed. Invalid tokens, expired tokens and
+tokens of deleted runs give the same 404.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from durable_jobs.queries import progress
 from durable_jobs.queries.progress import Progress
 from durable_jobs.queries.visibility import PROGRESS, Viewer, seen_by
 
-#: With this status htmx stops to poll, and shows what came.
+#: With this status htmx stops polling and swaps in the response.
 STOP_POLLING = 286
 
 
 @never_cache
 @require_safe
 def data(request: HttpRequest, token: str) -> HttpResponse:
-    """Answer with JSON; with 204 while the progress is that of ``?seen=``."""
+    """Return JSON, or 204 while ``?seen=`` is the current version."""
     return _respond(request, token, lambda view, now: JsonResponse(as_dict(view, now)))
 
 
 @never_cache
 @require_safe
 def fragment(request: HttpRequest, token: str) -> HttpResponse:
-    """Answer with HTML for htmx: 204 for nothing new, 286 when it is over."""
+    """Return HTML for htmx: 204 if nothing changed, 286 if the run has ended."""
 
     def show(view: ProgressView, now: Progress) -> HttpResponse:
         status = STOP_POLLING if now.ended or view.last else 200
@@ -52,18 +52,18 @@ def _respond(
     show: Callable[[ProgressView, Progress], HttpResponse],
 ) -> HttpResponse:
     view = read(token)
-    # Of a valid token by its run: visitors behind one proxy share an address.
+    # Count valid tokens by run: visitors behind one proxy share an address.
     client = request_throttle.address(request) if view is None else str(view.run_id)
     wait = request_throttle.wait(f"progress:{client}", settings.PROGRESS_RATE)
     if wait is not None:
-        message = "Too many requests: ask again later."
+        message = "Too many requests. Try again later."
         headers = {"Retry-After": str(math.ceil(wait))}
         return JsonResponse({"error": message}, status=429, headers=headers)
     who = Viewer(getattr(request, "user", None), PROGRESS, request)
     with seen_by(who):
         now = progress.of_run(view.run_id) if view is not None else None
     if view is None or now is None:
-        message = "There is no such progress, or its time is over."
+        message = "The progress link is invalid or has expired."
         return JsonResponse({"error": message}, status=404)
     over = now.ended or view.last
     if request.GET.get("seen") == now.version and not over:

@@ -1,4 +1,4 @@
-"""``{% load durable_jobs %}``: runs in the host's own pages."""
+"""``{% load durable_jobs %}``: runs and progress in your project's templates."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ register = template.Library()
 
 @register.inclusion_tag("admin/durable_jobs/object_runs.html", takes_context=True)
 def durable_runs(context: template.Context, instance: Any) -> dict[str, Any]:
-    """Show the newest runs of an object, to those who may view runs.
+    """Show the newest runs of an object, to users who may view runs.
 
-    For pages of an admin site: the request has to be in the context.
+    For pages of an admin site. The context must contain the request.
     """
     from django.contrib.admin import site
     from django.contrib.admin.sites import all_sites
@@ -40,11 +40,11 @@ def durable_progress(
     total: int | None = None,
     every: int = 3,
 ) -> dict[str, Any]:
-    """Show how far a run is, and let htmx look again ``every`` so many seconds.
+    """Show the progress of a run. htmx polls it ``every`` seconds.
 
-    Whoever sees the page may look on without a login, at this run alone, for as long as
-    the setting ``PROGRESS_TOKEN_MAX_AGE`` says. ``names``: whether the steps that go on
-    are named. ``total``: how many steps there will be, where that is known.
+    Everyone who sees the page can follow this run without a login, for the time in the
+    setting ``PROGRESS_TOKEN_MAX_AGE``. ``names`` shows the names of running steps.
+    ``total`` is the expected number of steps.
     """
     if run is None:
         return {}
@@ -61,5 +61,5 @@ def durable_progress(
         url = reverse("durable_jobs:progress_fragment", args=[token])
         json_url = reverse("durable_jobs:progress", args=[token])
     except NoReverseMatch:
-        return found  # the host has not included the app's addresses
+        return found  # the project does not include the package's URLs
     return found | {"url": url, "json_url": json_url, "every": max(int(every), 1)}

@@ -1,3 +1,3 @@
-"""The HTTP side of webhook triggers: what others post becomes events."""
+"""The HTTP side of webhook triggers: deliveries become events."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a delivery to its events: checked, transformed, stored, all or none."""
+"""Verify a delivery, transform it into events, and store all of them or none."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ logger = logging.getLogger("durable_jobs")
 
 SOURCE = "webhook"
 NOT_VERIFIED = "The delivery could not be verified."
-FAILED = "The delivery could not be made into an event."
+FAILED = "The delivery could not be turned into an event."
 MAX_MESSAGE_LENGTH = 1000
 
 
 def precheck(hook: Webhook, request: HttpRequest) -> None:
-    """Raise ``Rejected``, before the body is read, where the headers are enough."""
+    """Raise ``RejectedDelivery`` if the headers alone are invalid."""
     check = hook.verify
     if isinstance(check, Scheme):
         with _reject_on_error(hook):
@@ -45,41 +45,41 @@ def precheck(hook: Webhook, request: HttpRequest) -> None:
 
 
 def verify(hook: Webhook, request: HttpRequest, body: bytes) -> None:
-    """Raise ``Rejected``, always the same, unless the sender may post here."""
+    """Raise the same ``RejectedDelivery`` for every failed verification."""
     check = hook.verify
     with _reject_on_error(hook):
         if isinstance(check, Scheme | Unsigned):
             check.check(Delivery(body, request.headers, clock.now()))
-        # Nothing but True: a coroutine that nobody awaits is true as well.
+        # Only True counts: a coroutine that is never awaited is truthy.
         elif check is None or check(request) is not True:
-            raise Unverified("verify said no")
+            raise Unverified("verify returned false")
 
 
 @contextmanager
 def _reject_on_error(hook: Webhook) -> Iterator[None]:
-    """Let every error of a check be one and the same refusal."""
+    """Turn every error of a check into the same rejection."""
     try:
         yield
     except Unverified as error:
         raise RejectedDelivery(401, NOT_VERIFIED, str(error)) from None
-    except BaseException as error:  # whatever is wrong, nobody gets in
+    except BaseException as error:  # any error rejects the delivery
         let_pass(error)
-        logger.exception("Webhook %s: what verifies deliveries failed.", hook.path)
+        logger.exception("Webhook %s: the verification raised an error.", hook.path)
         reason = f"{type_of(error)} while verifying"
         raise RejectedDelivery(401, NOT_VERIFIED, reason) from None
 
 
 def handshake(hook: Webhook, payload: Any) -> str | None:
-    """Return the response to a provider that only asks whether we are here."""
+    """Return the response to a provider's handshake request, or None."""
     check = hook.verify
     return check.handshake(payload) if isinstance(check, Scheme | Unsigned) else None
 
 
 def accept(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]:
-    """Store a delivery's events and start what listens; return their ids.
+    """Store a delivery's events, start their functions, and return the event ids.
 
-    What cannot be made into events is stored as ``durable/webhook.failed``, for a
-    person to see and for functions to listen to, and is ``Rejected``.
+    If the transformation fails, store a ``durable/webhook.failed`` event and raise
+    ``RejectedDelivery``.
     """
     delivery = _delivery_id(hook, headers, payload)
     try:
@@ -88,8 +88,8 @@ def accept(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]
             functions = [function for function, _ in registry.webhooks(hook.path)]
             return send_event.send(events, SOURCE, own={hook.event}, to=functions)
     except DatabaseError:
-        raise  # no fault of the delivery's: the provider is to send it again
-    except BaseException as error:  # a clear response, and a row for a person
+        raise  # the delivery is valid: the provider should retry
+    except BaseException as error:  # reject, and record the failure as an event
         let_pass(error)
         logger.exception("Webhook %s: a delivery failed.", hook.path)
         _record(hook, delivery, payload, error)
@@ -104,7 +104,7 @@ def _transformed(
         return [NewEvent(hook.event, payload)]
     if isinstance(transform, Mapping):
         return [make_event(transform, hook.event, payload, headers)]
-    # If it fails, the payload is kept as it came.
+    # A copy: if the transform fails, the original payload is recorded.
     made = transform(own_copy(payload), headers)
     if made is None:
         return []
@@ -122,7 +122,7 @@ def _transformed(
 def _identified(
     hook: Webhook, delivery: str | None, events: list[NewEvent]
 ) -> list[NewEvent]:
-    """Give the events ids by the delivery, so that its repeat starts nothing."""
+    """Derive event ids from the delivery id, so that a repeated delivery is ignored."""
     if delivery is None:
         return events
     made = []
@@ -139,7 +139,7 @@ def _delivery_id(hook: Webhook, headers: Mapping[str, str], payload: Any) -> str
 
 
 def _id(kind: str, path: str, delivery: str) -> str:
-    """Return an event id: of this path alone, and one that can be stored."""
+    """Return an event id that is unique to this path and can be stored."""
     found = f"{kind}:{path}:{delivery}"
     if len(found) <= MAX_LENGTH and found.isprintable() and found == found.strip():
         return found
@@ -165,5 +165,5 @@ def _record(
                     [NewEvent(WEBHOOK_FAILED, kept, id=id)], SOURCE, own=True
                 )
         except PayloadError:
-            continue  # what is too large with its body is kept without
+            continue  # too large with the body: store it without
         return

@@ -1,4 +1,4 @@
-"""A delivery's body: at most so large, of a type that is known, and read strictly."""
+"""Read a delivery's body strictly: limited size and known media types."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class RejectedDelivery(Exception):
-    """A delivery is not accepted. ``reason`` is for the log alone.
+    """A delivery is rejected. ``reason`` goes to the log only.
 
-    ``wait``: after so many seconds it may be sent again.
+    ``wait`` is the number of seconds until the provider may retry.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class RejectedDelivery(Exception):
 
 
 def raw_body(request: HttpRequest) -> bytes:
-    """Return the body as it came; raise ``Rejected`` when it is too large."""
+    """Return the raw body. Raise ``RejectedDelivery`` if it is too large."""
     try:
         return read_body(request, settings.MAX_EVENT_BYTES)
     except LimitExceeded as error:
@@ -42,7 +42,7 @@ def raw_body(request: HttpRequest) -> bytes:
 
 
 def payload_of(request: HttpRequest, body: bytes) -> Any:
-    """Return what a body says; raise ``Rejected`` when it cannot be read."""
+    """Return the parsed body. Raise ``RejectedDelivery`` if it is invalid."""
     kind = (request.content_type or "").lower()
     charset = (request.content_params or {}).get("charset", "utf-8").lower()
     json = kind == "application/json" or (
@@ -60,7 +60,7 @@ def payload_of(request: HttpRequest, body: bytes) -> Any:
 
 
 def _form(body: bytes) -> dict[str, Any]:
-    """Return the fields by name; one that comes more than once is a list."""
+    """Return the fields by name. A repeated field becomes a list."""
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
@@ -70,12 +70,12 @@ def _form(body: bytes) -> dict[str, Any]:
             max_num_fields=MAX_FIELDS,
         )
     except ValueError:
-        msg = f"the body is no form of at most {MAX_FIELDS} fields."
+        msg = f"Expected a form with at most {MAX_FIELDS} fields."
         raise PayloadError(msg) from None
     found: dict[str, Any] = {}
     for name, value in pairs:
         if "\0" in name + value:
-            msg = "the body has a NUL character in it."
+            msg = "Expected a form without NUL characters."
             raise PayloadError(msg)
         if name not in found:
             found[name] = value

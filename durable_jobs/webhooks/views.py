@@ -1,4 +1,4 @@
-"""``POST webhooks/<path>``: answered by what a provider can act on."""
+"""``POST webhooks/<path>``: receive deliveries of webhook providers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from durable_jobs.webhooks.parsing import RejectedDelivery, payload_of, raw_body
 logger = logging.getLogger("durable_jobs")
 
 
-# No cookie counts here: who posts is told by the signature.
+# The signature authenticates the sender, so CSRF does not apply.
 @csrf_exempt
 @never_cache
 def receive(request: HttpRequest, path: str) -> HttpResponse:
-    """Take a delivery: 202 with the ids of its events, 204 when it is ignored."""
+    """Accept a delivery: 202 with the event ids, or 204 if it is ignored."""
     found = registry.webhooks(path)
     if not found:
         return _error(404, "No webhook has this path.")
@@ -46,9 +46,7 @@ def _receive(hook: Webhook, request: HttpRequest) -> HttpResponse:
     who = f"webhook:{hook.path}:{request_throttle.address(request)}"
     wait = request_throttle.wait(who, settings.WEBHOOK_RATE)
     if wait is not None:
-        raise RejectedDelivery(
-            429, "Too many deliveries: send it again later.", wait=wait
-        )
+        raise RejectedDelivery(429, "Too many deliveries. Try again later.", wait=wait)
     delivery.precheck(hook, request)
     body = raw_body(request)
     delivery.verify(hook, request, body)

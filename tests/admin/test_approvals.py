@@ -51,7 +51,7 @@ def test_who_may_decide_nothing_sees_nothing(ask, login):
     ask("Pay 1")
     page = show(login("view_order", "view_run", "answer_run"))
     assert "Pay 1" not in page.text
-    assert "Nothing waits for a decision of yours" in page.text
+    assert "No approvals for you" in page.text
 
 
 def test_who_is_no_staff_gets_in_nowhere(ask, login):

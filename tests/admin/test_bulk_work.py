@@ -213,7 +213,7 @@ def test_runs_that_are_gone_meanwhile_are_a_message(kit, ann):
     sent = form(ask(ann, "cancel", runs))
     Run.objects.all().delete()
     response = ann.post(BULK, sent, follow=True)
-    assert b"No run fits the filter" in response.content
+    assert b"No run matches the filter" in response.content
     response = ask(ann, "cancel", runs)
     assert response.status_code == 302
 
@@ -222,7 +222,10 @@ def test_more_than_one_bulk_run_takes_are_refused(kit, ann, monkeypatch):
     monkeypatch.setattr(bulk, "MOST", 3)
     runs = waiting(5)
     asked = ask(ann, "cancel", runs[:1], "?period=day", **ALL)
-    assert "More than 3 runs fit the filter" in Page(asked.content.decode()).text
+    assert (
+        "More than 3 runs match, which is the maximum"
+        in Page(asked.content.decode()).text
+    )
     assert "action" not in form(asked)
 
 

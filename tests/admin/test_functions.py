@@ -112,7 +112,7 @@ def test_the_list_says_what_functions_are_and_how_they_do(declared, operator):
     for part in (
         "All of it", "tests.all", "v7", "What it is for.", "event tests/go if",
         "At 09:00 on Monday through Friday (Europe/Paris)", "webhook tests/hook",
-        "shop.Order is created or updated", "5 executing at a time, each event.data",
+        "shop.Order is created or updated", "5 at a time per event.data",
         "100 starts in 1 m 00 s, 10 at once", "slow",
         "9 starts in 1 h 00 m, others are skipped", "one live run, others wait",
         "4 runs", "1 failed (25 %)", "1 s",
@@ -127,9 +127,9 @@ def test_a_functions_page_says_all_that_it_declares(declared, durable_kit, opera
     shown = page(operator, at("tests.all"))
     for part in (
         "At length.", "retries 2", "15 s, then times 2, up to 2 h 00 m",
-        "has to start within 5 m 00 s", "has to end within 1 h 00 m",
+        "must start within 5 m 00 s", "must end within 1 h 00 m",
         "on failure tests.all:on_failure", "tests/stop (data.pk)",
-        "one run in 24 hours for each event.data.pk", "v6 \N{MULTIPLICATION SIGN} 2",
+        "idempotency key event.data.pk", "v6 \N{MULTIPLICATION SIGN} 2",
         "Europe/Paris", "0 9 * * 1-5", "Newest runs",
     ):  # fmt: skip
         assert part in shown.text, part

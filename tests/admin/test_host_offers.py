@@ -223,7 +223,7 @@ def test_objects_that_are_gone_meanwhile_are_left_out(staff):
     gone.delete()
     send(client, asked)
     assert [run.data["pk"] for run in Run.objects.all()] == [kept.pk]
-    assert "1 object is gone." in texts(client)
+    assert "1 object no longer exists." in texts(client)
 
 
 def test_nothing_left_is_a_message(staff):

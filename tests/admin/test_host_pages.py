@@ -219,7 +219,7 @@ def test_the_confirmation_lists_the_live_runs_and_how_to_cancel_them(get):
     about(order, make_runs(1, function="tests.over"))
     about(other, make_live(1, function="tests.other"))
     page = get(delete_of(order))
-    assert "A live run is about what is deleted." in page.text
+    assert "A live run is about the objects to delete." in page.text
     assert page.rows("run") == [page_of(live)]
     cancel = reverse("admin:durable_jobs_run_act", args=[live.pk, "cancel"])
     assert cancel in page.links()
@@ -249,7 +249,7 @@ def test_the_action_that_deletes_many_warns_too(admin_client):
     data = {"action": "delete_selected", "_selected_action": [o.pk for o in orders]}
     response = admin_client.post(ORDERS, data)
     page = Page(response.content.decode())
-    assert "Live runs are about what is deleted." in page.text
+    assert "Live runs are about the objects to delete." in page.text
     assert "tests.first" in page.text
     assert "tests.second" in page.text
 
@@ -281,7 +281,7 @@ def test_who_may_not_view_runs_learns_only_that_there_are_some(staff):
     [run] = about(order, make_live(1))
     client = staff("shop.view_order", "shop.delete_order")
     page = ask(client, delete_of(order))
-    assert "A live run is about what is deleted." in page.text
+    assert "A live run is about the objects to delete." in page.text
     assert str(run.pk) not in page.source
     assert "tests.made" not in page.source
 

@@ -188,8 +188,8 @@ def test_a_schedule_of_a_function_that_is_gone_says_so(durable_kit, get):
     with Kit(now=durable_kit.now()):
         durable.function(id="tests.gone")(lambda ctx: None)
         schedule = durable.schedules.create("tests.gone", "@daily")
-    assert "not in the code" in get(page_of(schedule)).text
-    assert "not in the code" in get(list_of("schedule")).text
+    assert "not deployed" in get(page_of(schedule)).text
+    assert "not deployed" in get(list_of("schedule")).text
 
 
 def test_schedules_are_found_by_their_owner(durable_kit, get):

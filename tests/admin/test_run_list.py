@@ -152,13 +152,13 @@ def test_what_no_index_answers_says_among_how_many_it_was_looked_for(get, monkey
     while query:
         page = get(list_of("run") + query)
         seen += page.rows("run")
-        assert "No index knows version" in page.text
+        assert "Not indexed: version" in page.text
         further = [one for one in page.links("before=") if one[0] == "?"]
         query = further[0] if further else None
         pages += 1
     assert seen == [page_of(run) for run in reversed(runs)]
     assert pages == 3
-    assert "No index knows" not in get(f"{list_of('run')}?status=failed").text
+    assert "Not indexed" not in get(f"{list_of('run')}?status=failed").text
 
 
 def test_older_pages_lead_back_to_the_newest(get):

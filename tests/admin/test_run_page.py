@@ -146,7 +146,7 @@ def test_it_says_what_the_run_waits_for(durable_kit, get):
         "sleeps until",
         "in 2 h 00 m",
         "waits for the event shop/paid",
-        "gives up",
+        "times out",
         "in 1 d 00 h",
         "waits for the signal go ahead",
         f"waits for shop.order {order.pk}",
@@ -156,7 +156,7 @@ def test_it_says_what_the_run_waits_for(durable_kit, get):
         "x: waits for the event shop/x",
         "y: waits for the signal y",
         "cancelled if this event arrives: shop/stopped",
-        "has to end",
+        "must end by",
         "in 9 d 00 h",
     ):
         assert text in page.text, text

@@ -30,7 +30,7 @@ def test_a_filter_is_saved_under_a_name_and_led_to(operator):
     assert query == "queue=a&status=failed"
     response = save(client, query=query)
     assert response.redirect_chain == [(f"{list_of('run')}?{query}", 302)]
-    assert "The view “failing” is saved." in response.content.decode()
+    assert "The view “failing” was saved." in response.content.decode()
     assert 'href="?queue=a&amp;status=failed"' in shown(client)
     assert 'aria-current="page"' not in shown(client)
     assert 'aria-current="page"' in shown(client, "?status=failed&queue=a")
@@ -61,7 +61,7 @@ def test_shared_views_are_for_all_who_see_runs_and_their_owners_to_delete(operat
     key = SavedView.objects.get(name="ours").pk
     assert "no such saved view" in delete(bob, key)
     assert SavedView.objects.count() == 2
-    assert "is deleted" in delete(ann, key)
+    assert "was deleted" in delete(ann, key)
     assert "no such saved view" in delete(ann, key)
     assert SavedView.objects.get().name == "mine"
 

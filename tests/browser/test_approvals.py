@@ -38,7 +38,7 @@ def test_a_manager_settles_one_complaint_and_rejects_another(
     page.get_by_label("Reason").fill("it was a gift")
     page.get_by_role("button", name="Reject").click()
     expect(page.locator(".messagelist")).to_contain_text("was rejected")
-    expect(page.get_by_text("Nothing waits for a decision of yours")).to_be_visible()
+    expect(page.get_by_text("No approvals for you")).to_be_visible()
 
     durable_kit.run_until_idle()
     notes = Order.objects.order_by("pk").values_list("note", flat=True)
