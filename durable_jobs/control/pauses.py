@@ -44,7 +44,7 @@ def resume_paused(pause: Pause) -> bool:
 def _resume(kind: str, name: str, key: str = "") -> bool:
     done = pauses.resume(kind, name, key)
     if done:
-        db.after_commit(lambda: admission.resumed(name))
+        db.after_commit(lambda: admission.restart_function(name))
         function = registry.find(name)
         if function is not None:
             notifier.notify(function.queue)
@@ -77,6 +77,6 @@ def resume_queue(queue: str) -> bool:
     """Let a queue be executed again; tell whether this call did it."""
     done = pauses.resume(Pause.QUEUE, check_name(queue, "a queue name"))
     if done:
-        db.after_commit(lambda: admission.unblocked(queue))
+        db.after_commit(lambda: admission.restart_queue(queue))
         notifier.notify(queue)
     return done

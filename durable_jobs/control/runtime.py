@@ -52,7 +52,7 @@ class EngineRuntime:
         self, token: str, *, data: Any, error: dict[str, Any] | None
     ) -> None:
         """Answer a callback."""
-        callbacks.answer(token, data=data, error=error)
+        callbacks.complete(token, data=data, error=error)
 
     def callback_heartbeat(self, token: str) -> None:
         """Put off the end of a callback."""

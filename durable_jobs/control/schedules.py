@@ -18,7 +18,7 @@ from durable_jobs.definitions.triggers import check_cron_options
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.lifecycle import keyed_starts
 from durable_jobs.lifecycle import start as start_runs
-from durable_jobs.lifecycle.schemas import held
+from durable_jobs.lifecycle.schemas import validate_start
 from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.models import Run, Schedule, ScheduleQuerySet
 from durable_jobs.schedules import fire as fire_schedules
@@ -154,7 +154,7 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
 
 def _holder(start: NewRun) -> Run:
     """Return the run that holds the key of a start."""
-    taken = keyed_starts.take(start_runs.claims_of(start, None))
+    taken = keyed_starts.claim_keys(start_runs.claims_of(start, None))
     assert taken is not None, "another run holds the key"
     return keyed_starts.holder(taken)
 
@@ -196,7 +196,7 @@ def _data(row: Schedule, data: Any) -> EncodedJSON | None:
         return None
     function = registry.find(row.function)
     if function is not None:
-        held(function, CALLED, data)
+        validate_start(function, CALLED, data)
     return EncodedJSON(start_runs.limited(data, what))
 
 

@@ -105,7 +105,7 @@ def _start(
     *,
     last_attempt: bool = False,
 ) -> Run:
-    start = event_windows.start_for(state.function, events)
+    start = event_windows.new_run(state.function, events)
     made = NewRun(
         function=start.function,
         data=start.data,

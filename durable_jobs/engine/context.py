@@ -21,7 +21,7 @@ from durable_jobs.engine.effects import StepCall
 from durable_jobs.engine.scope import current
 from durable_jobs.engine.step_runner import StepRunner
 from durable_jobs.engine.suspend import LaterReleaseNeeded
-from durable_jobs.lifecycle.event_windows import gathered_by
+from durable_jobs.lifecycle.event_windows import batch_of
 from durable_jobs.lifecycle.run_event import event_of
 from durable_jobs.lifecycle.schemas import typed
 from durable_jobs.models import Run
@@ -65,7 +65,7 @@ class PrefetchedContext:
 
     @classmethod
     def of(cls, run: Run) -> PrefetchedContext:
-        return cls(gathered_by(run), instance_of(run))
+        return cls(batch_of(run), instance_of(run))
 
 
 def instance_of(run: Run) -> Any:
@@ -116,7 +116,7 @@ class RunContext:
 
     def _buffered_events(self) -> list[ReceivedEvent]:
         try:
-            return gathered_by(self._state.run)
+            return batch_of(self._state.run)
         except UnknownTag as unknown:
             needed = LaterReleaseNeeded(f"one of its events: {unknown.message}")
             self._state.end_if_over(needed)  # raises it, here and after the function

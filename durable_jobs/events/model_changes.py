@@ -279,9 +279,9 @@ def record(changes: Sequence[Change]) -> None:
                 NewRun(
                     function=function,
                     data=text,
-                    event_meta=causation.marked(
+                    event_meta=causation.with_chain(
                         build_event_meta(change.name, now, event_id),
-                        causation.running(),
+                        causation.running_run(),
                         change.name,
                     ),
                     depth=causation.depth(),

@@ -195,7 +195,7 @@ def _start_of(
     return NewRun(
         function=function,
         data=one.text,
-        event_meta=causation.marked(kept, causation.running(), one.event.name),
+        event_meta=causation.with_chain(kept, causation.running_run(), one.event.name),
         depth=causation.depth(),
         due_at=due_at,
         event_id=one.id,

@@ -17,7 +17,7 @@ from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import DurableError
 from durable_jobs.expressions import Expression, compile_expression
 from durable_jobs.lifecycle.run_event import event_of
-from durable_jobs.lifecycle.trigger import view
+from durable_jobs.lifecycle.trigger import expression_value
 from durable_jobs.models import Event, Run, Wait, WaitKind
 from durable_jobs.models.fields import payload
 from durable_jobs.records import mapping_of
@@ -172,7 +172,10 @@ def evaluate(condition: Expression, run: Run, event: ReceivedEvent) -> bool:
     """
     own = event_of(run)
     try:
-        values = {"event": view(condition, own), "async": view(condition, event)}
+        values = {
+            "event": expression_value(condition, own),
+            "async": expression_value(condition, event),
+        }
         if condition.wants_mapping:
             return condition.test(values)
         with restored(f"The condition {condition.source}"):

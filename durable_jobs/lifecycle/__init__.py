@@ -1,3 +1,3 @@
-"""The life of a run: what starts it, admits it and finishes it."""
+"""The life of a run: what triggers, starts, admits and finishes it."""
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Admissions: one at a time, each a short transaction; see ``flow``.
+"""Admission: short transactions, one at a time, that apply flow control.
 
-Workers make them before they claim, and the tick makes them for those who do not.
+Workers run an admission before they claim. The tick runs one for idle workers. See
+``flow_control``.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ from durable_jobs.store import event_windows as window_rows
 from durable_jobs.store import limits as limit_rows
 from durable_jobs.store.runs import End
 
-#: Rounds that follow at once when there was more than one could take.
-MOST_ROUNDS = 50
-#: Runs of functions without limits that one sweep takes out of old backlogs.
-LEFT_OVER = 500
-#: Runs of a paused function that are taken out of the way at once.
-SHELVED = 1000
-#: Seconds after which that is left to the next tick.
+#: Rounds that one admission runs while more work is left.
+MAX_ROUNDS = 50
+#: Backlogs, or runs of old backlogs, that one sweep restarts.
+BACKLOG_BATCH = 500
+#: Runs of a paused function that one transaction moves.
+PAUSED_BATCH = 1000
+#: Seconds after which the next tick continues with them.
 LONGEST = 1.0
-#: What this process has left to its next tick.
+#: The work that the next tick of this process continues.
 unfinished: set[str] = set()
 
 
 def questions(now: datetime, known: Iterable[str]) -> dict[str, Exists]:
-    """Return the questions whose answers tell whether an admission has work.
+    """Return the queries that show whether an admission has work.
 
-    For the functions that are ``known`` here.
+    ``known``: the functions that are declared in this process.
     """
     fresh, due = window_rows.unassigned(now), window_rows.due(now)
     return {
@@ -60,50 +61,50 @@ _probe = exists_probe.Probe(questions)
 
 
 def needed() -> set[str]:
-    """Return what there is to do for an admission."""
+    """Return the kinds of work that an admission has."""
     answers = _probe.evaluate([clock.now()], tuple(registry.ids()))
     return {name for name, there in answers.items() if there}
 
 
 def admit(queue: str | None = None, wanted: int = 0) -> int:
-    """Take in what has come, and let up to ``wanted`` runs of a queue through.
+    """Screen new runs, and promote up to ``wanted`` runs of a queue; return how many.
 
-    Returns how many are through. Free where no function has flow control.
+    No query is made if no function has flow control.
     """
     if not registry.needs_admission:
         return 0
     if queue is not None and wanted:
-        # What was let through and nobody has claimed yet is enough for now.
+        # Promoted runs that are not claimed yet count.
         wanted -= backlogs.promoted_in(queue)[:wanted].count()
     work = needed()
     return run_rounds(queue, wanted, work) if work else 0
 
 
-#: All that an admission may have to do.
+#: All kinds of work of an admission.
 EVERYTHING = frozenset({"arrived", "gathered", "windows", "turns", "released"})
 
 
 def run_rounds(
     queue: str | None = None, wanted: int = 0, work: Set[str] = EVERYTHING
 ) -> int:
-    """Admit what is known to be needed; what comes meanwhile is for the next one."""
-    through = 0
-    for _ in range(MOST_ROUNDS):
+    """Run rounds of admission until there is no more work; return the promoted runs."""
+    promoted = 0
+    for _ in range(MAX_ROUNDS):
         if work & {"gathered", "windows"}:
-            _gather()
-        done = _round(queue, wanted - through, work)
+            _fill_windows()
+        done = _round(queue, wanted - promoted, work)
         work = EVERYTHING
-        through += done.through
-        if not done.again or 0 < wanted <= through:
+        promoted += done.promoted
+        if not done.again or 0 < wanted <= promoted:
             break
-    return through
+    return promoted
 
 
 def acquire_more_slots(run: Run, wanted: int) -> list[int]:
-    """Take more slots for steps that a run executes side by side; return their ids.
+    """Acquire more slots for parallel steps of a run; return their ids.
 
-    As many for each as its limits have room for, but none while other runs wait there.
-    One at each limit makes one more step.
+    As many as its limits have room for, but none while other runs wait for a limit. One
+    slot at each limit allows one more step.
     """
     function = registry.find(run.function)
     if function is None or run.flow is None:
@@ -121,15 +122,15 @@ def acquire_more_slots(run: Run, wanted: int) -> list[int]:
 
 
 def recheck_limits(claimed: Sequence[Run]) -> list[Run]:
-    """Return those of some claimed runs that may execute; the others stand in line.
+    """Return the claimed runs that may execute; the others are put in a backlog.
 
-    These came before a limit that the code has now: they waited in no line for it. A
-    run that has begun is held to the limits on steps alone.
+    The others were queued before a limit was declared that applies to them now. A run
+    that has started is subject to limits on steps alone.
     """
     if not registry.needs_admission:
         return list(claimed)
-    late: dict[uuid.UUID, keys.Flow] = {}
-    left: set[uuid.UUID] = set()
+    unlimited: dict[uuid.UUID, keys.Flow] = {}
+    postponed: set[uuid.UUID] = set()
     for run in claimed:
         function = registry.find(run.function)
         if function is None:
@@ -137,116 +138,127 @@ def recheck_limits(claimed: Sequence[Run]) -> list[Run]:
         item_errors.guarded(
             "run",
             run.pk,
-            partial(_complete, run, function, late),
-            put_off=partial(_give_up, run, left),
+            partial(_add_missing_limits, run, function, unlimited),
+            put_off=partial(_postpone, run, postponed),
             run_id=run.pk,
         )
-    if late:
-        backlogs.requeue_claimed([run for run in claimed if run.pk in late], late)
+    if unlimited:
+        backlogs.requeue_claimed(
+            [run for run in claimed if run.pk in unlimited], unlimited
+        )
         failpoint("claim.returned")
-    return [run for run in claimed if run.pk not in late and run.pk not in left]
+    return [
+        run for run in claimed if run.pk not in unlimited and run.pk not in postponed
+    ]
 
 
-def _complete(run: Run, function: Function, late: dict[uuid.UUID, keys.Flow]) -> None:
+def _add_missing_limits(
+    run: Run, function: Function, unlimited: dict[uuid.UUID, keys.Flow]
+) -> None:
     missing = keys.missing_limits(
         function, run.flow, starting=not backlogs.has_executed(run)
     )
     if missing:
         event = run_event.event_of(run)
-        late[run.pk] = keys.completed(function, run.flow, missing, event)
+        unlimited[run.pk] = keys.completed(function, run.flow, missing, event)
 
 
-def _give_up(run: Run, left: set[uuid.UUID], until: datetime) -> None:
-    left.add(run.pk)
+def _postpone(run: Run, postponed: set[uuid.UUID], until: datetime) -> None:
+    postponed.add(run.pk)
     leases.requeue_dead_holder(run, until)
 
 
 def sweep() -> int:
-    """Do a worker's part for those that are busy, or away; return how many rang."""
+    """Run the admission that workers did not run; return how many queues have work."""
     run_rounds()
     waiting = backlogs.eligible_queues(registry.ids())
     if not registry.needs_admission:
-        # Nobody admits: the code has no limits, and there may be backlogs left over.
-        return sum(run_rounds(queue, LEFT_OVER) for queue in sorted(waiting))
+        # No worker runs admissions without declared limits. Empty the old backlogs.
+        return sum(run_rounds(queue, BACKLOG_BATCH) for queue in sorted(waiting))
     return len(waiting)
 
 
 def set_aside_paused() -> int:
-    """Take runs of paused functions from where workers claim; count them.
+    """Move runs of paused functions to where workers do not claim; return how many.
 
-    Those that a pause skips end; the others are kept in a backlog of their own.
+    If the pause skips runs, the runs end. Otherwise they are kept in a backlog.
     """
     count = 0
     for pause in db.rows(Pause).exclude(kind=Pause.KEY):
         moved: list[int] = []
-        item_errors.guarded("pause", pause.pk, partial(_shelve_all, pause, moved))
+        item_errors.guarded("pause", pause.pk, partial(_set_aside, pause, moved))
         count += sum(moved)
     return count
 
 
-def _shelve_all(pause: Pause, moved: list[int]) -> None:
+def _set_aside(pause: Pause, moved: list[int]) -> None:
     until = clock.monotonic() + LONGEST
     while True:
-        moved.append(_shelve(pause))
-        if moved[-1] < SHELVED:
+        moved.append(_set_aside_batch(pause))
+        if moved[-1] < PAUSED_BATCH:
             return
         if clock.monotonic() > until:
             unfinished.add("paused")
             return
 
 
-def _shelve(pause: Pause) -> int:
-    """Move a batch, unless the pause has ended meanwhile."""
+def _set_aside_batch(pause: Pause) -> int:
+    """Move a batch of runs, unless the pause has ended."""
     with db.atomic():
         held = pause_state.still(pause)
         if held is None:
             return 0
         if held.kind == Pause.QUEUE:
-            return backlogs.requeue_promoted(backlogs.promoted_in(held.name), SHELVED)
+            return backlogs.requeue_promoted(
+                backlogs.promoted_in(held.name), PAUSED_BATCH
+            )
         if not held.skip:
-            return pause_state.set_aside_paused(held.name, SHELVED)
-        came = backlogs.ready_unstarted(held.name).filter(queued_at__gte=held.paused_at)
-        chosen = list(came.values_list("pk", flat=True)[:SHELVED])
-        # One that comes between the two is for the next batch.
+            return pause_state.set_aside_paused(held.name, PAUSED_BATCH)
+        new_runs = backlogs.ready_unstarted(held.name).filter(
+            queued_at__gte=held.paused_at
+        )
+        chosen = list(new_runs.values_list("pk", flat=True)[:PAUSED_BATCH])
+        # A run that is queued in between is for the next batch.
         before = held.paused_at
         moved = (
             0
             if chosen
-            else pause_state.set_aside_paused(held.name, SHELVED, before=before)
+            else pause_state.set_aside_paused(held.name, PAUSED_BATCH, before=before)
         )
     reason = pause_state.skips(pause_state.current(), held.name, (), clock.now())
     _skip(dict.fromkeys(chosen, reason) if reason is not None else {})
     return moved + (len(chosen) if reason is not None else 0)
 
 
-def resumed(function: str) -> None:
-    """Let the backlogs of a function that is not paused any more go on."""
+def restart_function(function: str) -> None:
+    """Restart the backlogs of a function whose pause has ended."""
     rows = db.rows(Backlog).filter(function=function)
-    still = rows.filter(active=False, blocked_on__isnull=True)
-    late = rows.filter(active=True, eligible_at__gt=clock.now())
+    inactive = rows.filter(active=False, blocked_on__isnull=True)
+    unlimited = rows.filter(active=True, eligible_at__gt=clock.now())
     with limit_rows.locked():
-        pause_state.start_again(rows.filter(pk__in=_some(still)))
-        backlogs.make_eligible(rows.filter(pk__in=_some(late)))
+        pause_state.start_again(rows.filter(pk__in=_first_batch(inactive)))
+        backlogs.make_eligible(rows.filter(pk__in=_first_batch(unlimited)))
 
 
-def unblocked(queue: str) -> None:
-    """Let the backlogs of a queue that is not paused any more try again."""
+def restart_queue(queue: str) -> None:
+    """Restart the blocked backlogs of a queue whose pause has ended."""
     rows = db.rows(Backlog).filter(queue=queue)
     blocked = rows.filter(blocked_on__isnull=False)
     with limit_rows.locked():
-        backlogs.activate(rows.filter(pk__in=_some(blocked)))
+        backlogs.activate(rows.filter(pk__in=_first_batch(blocked)))
 
 
-def _some(rows: QuerySet[Backlog]) -> list[int]:
-    """Return as many backlogs as are done at once; the tick does the others."""
-    return list(rows.order_by("eligible_at").values_list("pk", flat=True)[:LEFT_OVER])
+def _first_batch(rows: QuerySet[Backlog]) -> list[int]:
+    """Return the backlogs of one batch; the tick restarts the others."""
+    return list(
+        rows.order_by("eligible_at").values_list("pk", flat=True)[:BACKLOG_BATCH]
+    )
 
 
 def reopen(name: str, limit: int) -> None:
-    """Let as many backlogs try again as a limit whose limit has grown may have room
-    for.
+    """Restart as many backlogs as a limit has room for after its value has grown.
 
-    Those that wait for a throttle's time do so by its new rate.
+    Backlogs that wait for a throttle use its new rate.
     """
     limit_row = db.rows(Limit).filter(name=name).first()
     if limit_row is None:
@@ -260,9 +272,9 @@ def reopen(name: str, limit: int) -> None:
 
 @dataclass(slots=True)
 class _Round:
-    """What one admission came to."""
+    """The result of one round of admission."""
 
-    through: int = 0
+    promoted: int = 0
     more: bool = False
     due_at: datetime | None = None
     unknown: list[KeyedLimit] = field(default_factory=list)
@@ -271,10 +283,10 @@ class _Round:
 
 def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
     done = _Round()
-    place = queue or ""
-    granted = promotion.Promotion()
+    queue_name = queue or ""
+    promotion_result = promotion.Promotion()
     with limit_rows.locked():
-        failpoint("admit.begin", place)
+        failpoint("admit.begin", queue_name)
         pauses = pause_state.current()
         arrived = Arrived()
         if work & {"gathered", "windows", "arrived"}:
@@ -285,30 +297,30 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
             for limit_row, count in sorted(limit_rows.collect().items()):
                 backlogs.unblock(limit_row, count)
         if queue is not None and wanted > 0 and queue not in pauses.queues:
-            granted = promotion.promote(queue, wanted, pauses)
-            done.through, done.due_at = granted.count, granted.due_at
-            done.unknown += granted.unknown
-            done.more = done.more or granted.more
+            promotion_result = promotion.promote(queue, wanted, pauses)
+            done.promoted, done.due_at = promotion_result.count, promotion_result.due_at
+            done.unknown += promotion_result.unknown
+            done.more = done.more or promotion_result.more
         others = backlogs.eligible_queues(registry.ids()) - {queue}
-        failpoint("admit.written", place)
-    failpoint("admit.committed", place)
-    # In transactions of their own: ending a run may lock others. Whoever is skipped
-    # has arrived until then, so a crash here leaves the decision to the next round.
-    _note(arrived, granted)
+        failpoint("admit.written", queue_name)
+    failpoint("admit.committed", queue_name)
+    # In separate transactions: ending a run may lock others. After a crash here, the
+    # next round screens the skipped runs again.
+    _record_errors(arrived, promotion_result)
     _skip(arrived.skipped)
     _replace(arrived.replaced)
-    failpoint("admit.done", place)
+    failpoint("admit.done", queue_name)
     for name in sorted(others):
         notifier.notify(name)
     if queue is not None and done.due_at is not None:
         notifier.notify_at(done.due_at, queue)
-    asked = _ask(done.unknown)
-    done.again = asked or done.more or bool(arrived.replaced)
+    evaluated = _evaluate_limits(done.unknown)
+    done.again = evaluated or done.more or bool(arrived.replaced)
     return done
 
 
-def _note(arrived: Arrived, granted: promotion.Promotion) -> None:
-    """Keep the errors of single runs and backlogs, and put these off."""
+def _record_errors(arrived: Arrived, promotion_result: promotion.Promotion) -> None:
+    """Record the errors of single runs and backlogs, and postpone these."""
     for run_id, error in arrived.failed.items():
         item_errors.record_failure(
             "run",
@@ -317,28 +329,28 @@ def _note(arrived: Arrived, granted: promotion.Promotion) -> None:
             put_off=partial(backlogs.put_off_run, run_id),
             run_id=run_id,
         )
-    for backlog, error in granted.failed.items():
+    for backlog, error in promotion_result.failed.items():
         put_off = partial(backlogs.put_off, backlog)
         item_errors.record_failure("backlog", backlog, error, put_off=put_off)
 
 
-def _ask(unknown: list[KeyedLimit]) -> bool:
-    """Ask for the limits that were not known; tell whether there were any."""
+def _evaluate_limits(unknown: list[KeyedLimit]) -> bool:
+    """Evaluate limits that were not cached; return whether there were any."""
     by_name = {keyed_limit.name: keyed_limit for keyed_limit in unknown}
     for name, keyed_limit in by_name.items():
-        answer, grown = limits.evaluate(keyed_limit)
-        limit_rows.set_error(name, answer.error)
-        if grown and answer.limit:
-            reopen(name, answer.limit)
+        value, grown = limits.evaluate(keyed_limit)
+        limit_rows.set_error(name, value.error)
+        if grown and value.limit:
+            reopen(name, value.limit)
     return bool(by_name)
 
 
-def _gather() -> None:
+def _fill_windows() -> None:
     """Put events in windows, and start runs for the windows that are due."""
-    for _ in range(MOST_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         failed: dict[int, Exception] = {}
         with limit_rows.locked():
-            more = event_windows.take_in(failed)
+            more = event_windows.assign_windows(failed)
         for pk, error in failed.items():
             put_off = partial(window_rows.put_off_event, pk)
             item_errors.record_failure("buffered event", pk, error, put_off=put_off)
@@ -348,31 +360,31 @@ def _gather() -> None:
 
 
 def _skip(reasons: Mapping[uuid.UUID, str]) -> None:
-    """End runs that are not to start; who invoked one is told."""
+    """End runs that must not start; a parent that invoked one is resumed."""
     if not reasons:
         return
     rows = db.rows(Run).filter(backlogs.not_admitted(), pk__in=list(reasons))
-    apart = rows.exclude(parent__isnull=True, started_at__isnull=True)
-    several = list(apart.defer("data", "output"))
-    for run in several:
-        # What has begun once can be redriven still.
+    ended_singly = rows.exclude(parent__isnull=True, started_at__isnull=True)
+    single_runs = list(ended_singly.defer("data", "output"))
+    for run in single_runs:
+        # A run that has started can still be redriven.
         begun = run.started_at is not None
         status = RunStatus.CANCELLED if begun else RunStatus.SKIPPED
         end = partial(finish.finish, run, End(status, reason=reasons[run.pk]))
         _guarded_run(run, end)
-    alike: dict[str, list[uuid.UUID]] = {}
-    for run_id in reasons.keys() - {run.pk for run in several}:
-        alike.setdefault(reasons[run_id], []).append(run_id)
-    for reason, run_ids in alike.items():
+    by_reason: dict[str, list[uuid.UUID]] = {}
+    for run_id in reasons.keys() - {run.pk for run in single_runs}:
+        by_reason.setdefault(reasons[run_id], []).append(run_id)
+    for reason, run_ids in by_reason.items():
         for run in backlogs.skip(run_ids, reason):
             finish.announce_end(run, End(RunStatus.SKIPPED, reason=reason))
 
 
 def _replace(replaced: Mapping[uuid.UUID, uuid.UUID]) -> None:
-    """Cancel the live runs of singletons whose place newer ones take."""
+    """Cancel the live runs of singletons that newer runs replace."""
     rows = db.rows(Run).filter(pk__in=list(replaced))
     for run in rows.defer("data", "output"):
-        reason = f"singleton: run {replaced[run.pk]} takes its place."
+        reason = f"singleton: replaced by run {replaced[run.pk]}."
         _guarded_run(run, partial(finish.cancel, run, reason))
 
 

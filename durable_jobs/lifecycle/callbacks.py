@@ -1,4 +1,4 @@
-"""Answers to callbacks, by signed tokens that name a run and its step."""
+"""Complete callbacks, by signed tokens that name a run and its step."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SALT = "durable_jobs.callback"
 
 
 def token(run_id: uuid.UUID, step: str) -> str:
-    """Return the token of a step: the same each time, and not to be guessed."""
+    """Return the token of a step: always the same, and unguessable."""
     return Signer(salt=_SALT).sign(f"{run_id.hex}-{step}")
 
 
-def answer(text: str, *, data: Any, error: dict[str, Any] | None) -> None:
-    """End the wait behind a token; raise ``CallbackClosed`` when there is none."""
+def complete(text: str, *, data: Any, error: dict[str, Any] | None) -> None:
+    """Complete or fail the wait of a token; raise ``CallbackClosed`` without one."""
     outcome = _outcome(data, error)
     wait = _wait(text)
     now = clock.now()
@@ -38,7 +38,7 @@ def answer(text: str, *, data: Any, error: dict[str, Any] | None) -> None:
 
 
 def check(text: str) -> None:
-    """Raise ``CallbackClosed`` unless a run waits for the answer to a token."""
+    """Raise ``CallbackClosed`` unless a run waits for this callback."""
     if _wait(text) is None:
         raise CallbackClosed
 
@@ -63,24 +63,24 @@ def _outcome(data: Any, error: dict[str, Any] | None) -> WaitOutcome:
 
 
 def heartbeat(text: str) -> None:
-    """Put off the end of a wait; raise ``CallbackClosed`` when there is none."""
+    """Extend the heartbeat timeout of a wait; raise ``CallbackClosed`` without one."""
     wait = _wait(text)
     if wait is None:
         raise CallbackClosed
-    beats = db.rows(Wait).filter(
+    timeouts = db.rows(Wait).filter(
         run_id=wait.run_id, step=wait.step, kind=WaitKind.TIMEOUT, name="heartbeat"
     )
-    for beat in beats:
-        seconds = (beat.condition or {})["seconds"]
+    for timeout in timeouts:
+        seconds = (timeout.condition or {})["seconds"]
         due = clock.now() + timedelta(seconds=seconds)
-        beats.filter(pk=beat.pk).update(due_at=due)
+        timeouts.filter(pk=timeout.pk).update(due_at=due)
 
 
 def _wait(text: str) -> Wait | None:
     try:
         value = Signer(salt=_SALT).unsign(text)
     except (BadSignature, TypeError, AttributeError):
-        msg = "Expected the token of a callback, as submit() was given it."
+        msg = "Expected the token that submit() received."
         raise CallbackClosed(msg) from None
     run_id, _, step = value.partition("-")
     return waits.get(uuid.UUID(run_id), step, WaitKind.CALLBACK)

@@ -1,8 +1,8 @@
-"""How many events and runs, one caused by the other, led to what happens now.
+"""The depth of events and runs: how many caused one another before.
 
-A function that sends the event that starts it would go on for ever. So each event and
-each run has a depth: 0 for what comes from outside, one more for what a run sends,
-invokes or starts. Past ``MAX_DEPTH`` that fails, and says what led to it.
+A function that sends the event that starts it would loop forever. So each event and run
+has a depth: 0 if it comes from outside, one more than the run that sends, invokes or
+starts it. Beyond ``MAX_DEPTH`` that raises an error with the chain of causes.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ from durable_jobs.definitions import current
 from durable_jobs.exceptions import LimitExceeded
 from durable_jobs.models import Run
 
-#: What a run's origin keeps of what led to it: the latest links of the chain.
+#: Keys in ``Run.event_meta``: the latest links of the chain, and the depth.
 CHAIN = "chain"
 DEPTH = "depth"
 LINKS = 6
 
 
-def running() -> Run | None:
+def running_run() -> Run | None:
     """Return the run whose code is executing."""
     found = current.run.get()
     return found if isinstance(found, Run) else None
 
 
 def depth() -> int:
-    """Return the depth of what the code that is executing causes."""
-    return below(running())
+    """Return the depth of events and runs that the executing code causes."""
+    return depth_below(running_run())
 
 
-def below(run: Run | None) -> int:
-    """Return the depth of what a run causes; 0 for what no run does."""
+def depth_below(run: Run | None) -> int:
+    """Return the depth of events and runs that a run causes; 0 without a run."""
     return 0 if run is None else run.depth + 1
 
 
-def marked(
-    origin: Mapping[str, Any], by: Run | None, event: str = ""
+def with_chain(
+    event_meta: Mapping[str, Any], cause: Run | None, event: str = ""
 ) -> dict[str, Any]:
-    """Return the origin of a run with the chain that led to it.
+    """Return the event meta of a run with the chain of its causes.
 
-    ``by`` is the run that caused it, ``event`` the name of the event in between.
+    ``cause`` is the run that caused it, ``event`` the name of the event in between.
     """
-    kept = {key: origin[key] for key in origin if key not in (CHAIN, DEPTH)}
-    if by is None:
+    kept = {key: event_meta[key] for key in event_meta if key not in (CHAIN, DEPTH)}
+    if cause is None:
         return kept
-    links = _links(by, event)
-    return kept | {CHAIN: links[-LINKS:], DEPTH: below(by)}
+    links = _links(cause, event)
+    return kept | {CHAIN: links[-LINKS:], DEPTH: depth_below(cause)}
 
 
 def check(what: str) -> None:
-    """Raise ``LimitExceeded`` if the code that is executing is too deep to cause it."""
-    run = running()
-    if below(run) <= settings.MAX_DEPTH or run is None:
+    """Raise ``LimitExceeded`` if the executing code must not cause ``what``."""
+    run = running_run()
+    if depth_below(run) <= settings.MAX_DEPTH or run is None:
         return
     chain = " → ".join([*_links(run, ""), what])
     msg = (
@@ -66,17 +66,17 @@ def check(what: str) -> None:
 
 
 def too_deep(run: Run) -> bool:
-    """Return whether what a run causes would be past the limit."""
-    return below(run) > settings.MAX_DEPTH
+    """Return whether events and runs that a run causes exceed the limit."""
+    return depth_below(run) > settings.MAX_DEPTH
 
 
-def depth_in(origins: Sequence[Mapping[str, Any]]) -> int:
-    """Return the largest depth that origins hold."""
-    return max((int(one.get(DEPTH, 0)) for one in origins), default=0)
+def depth_in(event_metas: Sequence[Mapping[str, Any]]) -> int:
+    """Return the largest depth in the given event metas."""
+    return max((int(one.get(DEPTH, 0)) for one in event_metas), default=0)
 
 
 def _links(run: Run, event: str) -> list[str]:
-    """Return what led to a run, the run, and the event that it sent."""
+    """Return the chain of a run: its causes, the run, and the event that it sent."""
     before = (run.event_meta or {}).get(CHAIN, [])
     links = [*before, f"{run.function} (run {run.pk})"]
     return [*links, f"event {event}"] if event else links

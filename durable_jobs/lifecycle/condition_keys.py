@@ -1,4 +1,4 @@
-"""The keys by which conditions find their events."""
+"""The match keys of conditions, by which the router finds waits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from durable_jobs.serialization.match_keys import equal_key
 
 
 def key_of(condition: str, data: Any) -> str:
-    """Return the key by which a condition finds its events; empty when it has none.
+    """Return the match key of a condition; empty if it has none.
 
-    ``data`` is the run's.
+    ``data`` is the data of the run.
     """
     for own, path in equalities(condition, "event", "async"):
         key = equal_key(own, path, {"data": data})

@@ -1,7 +1,7 @@
-"""Debounce and batch: events gathered in windows until one run is started for them.
+"""Debounce and batch: buffer events in windows, then start one run per window.
 
-Senders write the events alone. They are put in windows, in the order in which they
-came, and windows are closed, inside an admission.
+Senders only write the events. An admission puts them in windows, in order of arrival,
+and closes the windows that are due.
 """
 
 from __future__ import annotations
@@ -26,132 +26,135 @@ from durable_jobs.models import BufferedEvent, EventWindow, Run
 from durable_jobs.serialization.stored import EncodedJSON, decode_lenient
 from durable_jobs.store import db, event_windows, item_errors, run_actions
 
-TAKEN = 1000
-CLOSED = 100
-#: What a run keeps of how many events it has.
+BATCH = 1000
+WINDOWS_AT_ONCE = 100
+#: Key in ``Run.event_meta``: the number of events of the batch.
 COUNT = "gathered"
-#: What an event keeps of the instances that it is about.
+#: Key in an event's meta: the model instances that it is about.
 SUBJECTS = "subjects"
 
 
 def row(made: NewRun, key: Any) -> BufferedEvent:
-    """Return an event to be gathered, from the start that it would be alone."""
+    """Return the buffered event of a start."""
     return BufferedEvent(
         function=made.function.id,
         key=key,
         event_id=made.event_id or "",
-        event_meta={**made.event_meta, SUBJECTS: [list(one) for one in made.subjects]},
+        event_meta={
+            **made.event_meta,
+            SUBJECTS: [list(subject) for subject in made.subjects],
+        },
         data=EncodedJSON(made.data),
         ts=datetime.fromisoformat(made.event_meta["ts"]),
         due_at=made.due_at,
     )
 
 
-def take_in(failed: dict[int, Exception]) -> bool:
-    """Put events that have come in windows; tell whether there are more.
+def assign_windows(failed: dict[int, Exception]) -> bool:
+    """Put new events in windows; return whether there are more.
 
-    ``failed`` takes up those that could not be put in one.
+    ``failed`` receives the errors of events that could not be put in a window.
     """
     known = event_windows.unassigned(clock.now()).filter(function__in=registry.ids())
-    rows = list(known.defer("data")[:TAKEN])
+    rows = list(known.defer("data")[:BATCH])
     if not rows:
         return False
     names = dict(_names(rows, failed))
-    rows = [one for one in rows if one.pk in names]
-    open_ones, closing = event_windows.windows(names.values())
+    rows = [event_row for event_row in rows if event_row.pk in names]
+    open_windows, closing = event_windows.windows(names.values())
     changed: dict[str, EventWindow] = {}
-    places: dict[int, str] = {}
-    late = False
-    for one in rows:
-        name = names[one.pk]
+    assigned: dict[int, str] = {}
+    more = False
+    for event_row in rows:
+        name = names[event_row.pk]
         if name in closing:
-            late = True
+            more = True
             continue
-        window = open_ones.setdefault(name, _opened(one, name))
-        if window.size and _closes_before(window, one):
-            window.due_at = min(window.due_at, one.due_at)
+        window = open_windows.setdefault(name, _new_window(event_row, name))
+        if window.size and _closes_before(window, event_row):
+            window.due_at = min(window.due_at, event_row.due_at)
             changed[name] = window
-            late = True  # the window closes first, without this one
+            more = True  # the window closes first, without this event
             continue
         try:
-            _extend(window, one)
-        except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
-            failed[one.pk] = error
+            _extend(window, event_row)
+        except Exception as error:  # noqa: BLE001  # the caller logs and postpones it
+            failed[event_row.pk] = error
             continue
         changed[name] = window
-        places[one.pk] = name
+        assigned[event_row.pk] = name
     event_windows.write_windows(changed.values())
-    event_windows.assign({pk: changed[name].pk for pk, name in places.items()})
-    return late or len(names) + len(failed) >= TAKEN
+    event_windows.assign({pk: changed[name].pk for pk, name in assigned.items()})
+    return more or len(names) + len(failed) >= BATCH
 
 
 def _names(
     rows: Sequence[BufferedEvent], failed: dict[int, Exception]
 ) -> Iterator[tuple[int, str]]:
-    for one in rows:
+    for event_row in rows:
         try:
-            yield one.pk, _name(one)
+            yield event_row.pk, _name(event_row)
         except Exception as error:  # noqa: BLE001  # as above
-            failed[one.pk] = error
+            failed[event_row.pk] = error
 
 
-def _closes_before(window: EventWindow, one: BufferedEvent) -> bool:
-    """Tell whether a window is over, by its time or by its size, when an event comes.
+def _closes_before(window: EventWindow, event_row: BufferedEvent) -> bool:
+    """Return whether a debounce window closes, by time or size, before an event.
 
-    A batch has its events parted when it closes.
+    A batch is split when it closes.
     """
     function = registry.find(window.function)
     rule = function.flow_control.buffering if function is not None else None
     if not isinstance(rule, Debounce):
         return False
-    return window.due_at < one.due_at or _full(rule, window)
+    return window.due_at < event_row.due_at or _full(rule, window)
 
 
 def _full(rule: Debounce, window: EventWindow) -> bool:
     return rule.collect and window.size >= settings.MAX_EVENTS
 
 
-def _name(one: BufferedEvent) -> str:
-    return keys.digest(one.function, keys.text_of(one.key))
+def _name(event_row: BufferedEvent) -> str:
+    return keys.digest(event_row.function, keys.text_of(event_row.key))
 
 
-def _opened(one: BufferedEvent, name: str) -> EventWindow:
+def _new_window(event_row: BufferedEvent, name: str) -> EventWindow:
     return EventWindow(
         name=name,
-        function=one.function,
-        key=keys.text_of(one.key)[:300],
-        opened_at=one.due_at,
-        due_at=one.due_at,
+        function=event_row.function,
+        key=keys.text_of(event_row.key)[:300],
+        opened_at=event_row.due_at,
+        due_at=event_row.due_at,
     )
 
 
-def _extend(window: EventWindow, one: BufferedEvent) -> None:
-    """Take one more event in, and say when the window is due."""
+def _extend(window: EventWindow, event_row: BufferedEvent) -> None:
+    """Add an event to a window, and compute when the window is due."""
     window.size += 1
-    function = registry.find(one.function)
+    function = registry.find(event_row.function)
     rule = function.flow_control.buffering if function is not None else None
     if isinstance(rule, Debounce):
-        due = one.due_at + parse_duration(rule.period)
+        due = event_row.due_at + parse_duration(rule.period)
         if rule.timeout is not None:
             due = min(due, window.opened_at + parse_duration(rule.timeout))
         window.due_at = max(window.due_at, due)
         if _full(rule, window):
-            window.due_at = one.due_at
+            window.due_at = event_row.due_at
     elif rule is not None:
         full = window.size >= rule.max_size
         length = parse_duration(rule.timeout)
         window.due_at = clock.now() if full else window.opened_at + length
-    # A function that gathers no more has its events at once.
+    # Without a rule any more, the events start runs at once.
 
 
 def close_due() -> bool:
-    """Start runs for the windows that are due; tell whether there were any.
+    """Start runs for the windows that are due; return whether there were any.
 
-    Each in a transaction of its own, outside of admissions: the keys of functions are
-    asked there, which may fail, or last.
+    Each window has its own transaction, outside of admissions: key functions of your
+    project may fail or be slow.
     """
     due = event_windows.due(clock.now()).filter(function__in=registry.ids())
-    names = list(due.values_list("name", flat=True)[:CLOSED])
+    names = list(due.values_list("name", flat=True)[:WINDOWS_AT_ONCE])
     for name in names:
         item_errors.guarded(
             "window",
@@ -171,7 +174,7 @@ def _close_named(name: str) -> None:
 def _close(window: EventWindow) -> None:
     function = registry.get(window.function)
     parts, rest = _parts(function, window)
-    started = start([start_for(function, part) for part in parts])
+    started = start([new_run(function, part) for part in parts])
     for run, part in zip(started, parts, strict=True):
         event_windows.assign_to_run(part, run.pk)
     if rest:
@@ -189,7 +192,7 @@ def _parts(
         latest = event_windows.keep_latest(window)
         return [latest] if latest else [], []
     events = event_windows.events_in(window)
-    if rule is None:  # it gathers no more
+    if rule is None:  # the function has no rule any more
         return _chunks(events, 1), []
     if isinstance(rule, Debounce):
         return _chunks(events, settings.MAX_EVENTS), []
@@ -210,23 +213,22 @@ def _chunks(
 def _reopen(
     window: EventWindow, rest: Sequence[BufferedEvent], function: Function
 ) -> None:
-    """Leave in a window what a batch had no room for."""
+    """Keep events in a window that did not fill a batch."""
     rule = function.flow_control.batch
-    assert rule is not None, "a debounce leaves nothing"
+    assert rule is not None, "a debounce has no rest"
     window.opened_at = rest[0].due_at
     window.due_at = window.opened_at + parse_duration(rule.timeout)
     window.size = len(rest)
     event_windows.write_windows([window])
 
 
-def gathered_by(run: Run) -> list[ReceivedEvent]:
-    """Return the events that were gathered for a run, none when it has only its own.
-
-    Raise ``UnknownTag`` for one that only a later release can read.
-    """
+def batch_of(run: Run) -> list[ReceivedEvent]:
+    """Return the events that were buffered for a run; empty if none were."""
     if COUNT not in (run.event_meta or {}):
         return []
-    return [_buffered_event(one) for one in event_windows.events_of_run(run.pk)]
+    return [
+        _buffered_event(event_row) for event_row in event_windows.events_of_run(run.pk)
+    ]
 
 
 def _buffered_event(row: BufferedEvent) -> ReceivedEvent:
@@ -238,14 +240,14 @@ def _buffered_event(row: BufferedEvent) -> ReceivedEvent:
 
 
 def events_of(run: Run) -> list[BufferedEvent]:
-    """Return the events of a run as they came: its own one, where none were gathered.
+    """Return the events of a run in order of arrival; at least its own event.
 
-    That one is not saved. Their data is JSON text.
+    The own event is not saved. The data of the events is a JSON string.
     """
     if COUNT in (run.event_meta or {}):
         return event_windows.events_of_run(run.pk)
     event = lenient_event_of(run)
-    alone = BufferedEvent(
+    own_event = BufferedEvent(
         function=run.function,
         event_id=event.id,
         event_meta={"id": event.id, "name": event.name, **(run.event_meta or {})},
@@ -253,23 +255,25 @@ def events_of(run: Run) -> list[BufferedEvent]:
         ts=event.ts,
         due_at=run.due_at,
     )
-    alone.event_meta.setdefault("ts", event.ts.isoformat())
-    return [alone]
+    own_event.event_meta.setdefault("ts", event.ts.isoformat())
+    return [own_event]
 
 
-def start_for(function: Function, events: Sequence[BufferedEvent]) -> NewRun:
-    """Return the start of one run for events; the first of them stands for all."""
+def new_run(function: Function, events: Sequence[BufferedEvent]) -> NewRun:
+    """Return the start of one run for events; the first event represents all."""
     first = events[0]
-    kept = {
+    event_meta = {
         name: first.event_meta[name] for name in first.event_meta if name != SUBJECTS
     }
     subjects = [
-        tuple(one) for event in events for one in event.event_meta.get(SUBJECTS, [])
+        tuple(subject)
+        for event in events
+        for subject in event.event_meta.get(SUBJECTS, [])
     ]
     return NewRun(
         function=function,
         data=str(first.data),
-        event_meta={**kept, COUNT: len(events)},
+        event_meta={**event_meta, COUNT: len(events)},
         depth=causation.depth_in([event.event_meta for event in events]),
         due_at=clock.now(),
         event_id=first.event_id or None,

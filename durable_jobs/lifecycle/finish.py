@@ -1,4 +1,4 @@
-"""How runs end: with their handlers started, their parent told and a wake-up rung."""
+"""End a run: start its handler, resume its parent and notify the queues."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ def finish(
     along: Callable[[], None] | None = None,
     handled: bool = True,
 ) -> bool:
-    """End a run; tell whether this call did. ``plain``: nothing can hang on it.
+    """End a run; return whether this call did. ``plain``: no other rows refer to it.
 
-    ``along`` is called in the same transaction; without ``handled``, no handler starts.
+    ``along`` is called in the same transaction. Without ``handled``, no handler starts.
     """
     function = registry.find(run.function)
-    bare = function is not None and _handler(function, end.status) is None
+    simple = function is not None and _handler(function, end.status) is None
     failpoint("finish.begin", run.function)
-    bare = bare and lease is not None and not run.parent_id and not along
-    if bare and lease is not None:
-        verb = runs.finish_simple if plain else runs.finish_with_waits
-        done = verb(lease, end, holds_slots=run.flow is not None)
+    simple = simple and lease is not None and not run.parent_id and not along
+    if simple and lease is not None:
+        finish_run = runs.finish_simple if plain else runs.finish_with_waits
+        done = finish_run(lease, end, holds_slots=run.flow is not None)
         if done:
             failpoint("finish.committed", run.function)
             announce_end(run, end)
             return True
-        # It has children, or other runs wait for its end, or it is not ours.
+        # The run has children or awaiting runs, or the lease is lost.
 
-    def after(ended: Run, how: End) -> list[Run]:
+    def after(ended: Run, run_end: End) -> list[Run]:
         if ended.pk == run.pk and along is not None:
             along()
-        return start_handler(ended, how, handled=handled or ended.pk != run.pk)
+        return start_handler(ended, run_end, handled=handled or ended.pk != run.pk)
 
     done = runs.finish(run, lease, end, after)
     if done:
         failpoint("finish.committed", run.function)
-        _ring_parent(run)
+        _notify_parent(run)
     return done
 
 
 def start_handler(run: Run, end: End, *, handled: bool = True) -> list[Run]:
-    """Return the handler's run that follows the end of a run, and tell of that end.
+    """Announce the end of a run; return the run of its handler, if it has one.
 
-    Without ``handled``, no handler follows.
+    Without ``handled``, no handler starts.
     """
     announce_end(run, end)
     if run.awaited:
@@ -102,8 +102,8 @@ def _start(handler: Function, run: Run, end: End) -> list[Run]:
     """Return the run of a handler, not saved; none where the chain is too long."""
     if causation.too_deep(run):
         logger.error(
-            "The handler %s of run %s of %s is not started: %s events and runs led to "
-            "it, one caused by the other (setting MAX_DEPTH).",
+            "The handler %s of run %s of %s is not started: %s events and runs caused "
+            "one another before it (setting MAX_DEPTH).",
             handler.id,
             run.pk,
             run.function,
@@ -111,13 +111,18 @@ def _start(handler: Function, run: Run, end: End) -> list[Run]:
         )
         return []
     notifier.notify(handler.queue)
-    made = _follower(handler, run, end)
-    announce(run_created, run_id=made.pk, function=made.function, status=made.status)
-    return [made]
+    handler_run = _handler_run(handler, run, end)
+    announce(
+        run_created,
+        run_id=handler_run.pk,
+        function=handler_run.function,
+        status=handler_run.status,
+    )
+    return [handler_run]
 
 
 def announce_end(run: Run, end: End) -> None:
-    """Log and announce the end of a run, and let the slot behind it begin."""
+    """Log and announce the end of a run, and release its schedule's next occurrence."""
     schedules.check_queued_occurrence(run)
     run_log.ended(run, end)
     announce(
@@ -130,7 +135,7 @@ def announce_end(run: Run, end: End) -> None:
 
 
 def cancel(run: Run, reason: str) -> bool:
-    """Cancel a live run; tell whether this call did."""
+    """Cancel a live run; return whether this call did."""
     return finish(run, End(RunStatus.CANCELLED, reason=reason))
 
 
@@ -143,7 +148,7 @@ def _handler(function: Function, status: RunStatus) -> Function | None:
     return handlers.get(status)
 
 
-def _follower(handler: Function, run: Run, end: End) -> Run:
+def _handler_run(handler: Function, run: Run, end: End) -> Run:
     now = clock.now()
     event = lenient_event_of(run)
     data: dict[str, Any] = {
@@ -157,7 +162,7 @@ def _follower(handler: Function, run: Run, end: End) -> Run:
     }
     return NewRun(
         function=handler,
-        # What a run ended with was accepted already: no limit refuses it here.
+        # The output was accepted when the run ended: no limit applies here.
         data=serialization.dumps(data, what=f"the data of {handler.id!r}", own=True),
         event_meta=build_event_meta(RUN_ENDED, now),
         due_at=now,
@@ -166,7 +171,7 @@ def _follower(handler: Function, run: Run, end: End) -> Run:
     ).run()
 
 
-def _ring_parent(run: Run) -> None:
+def _notify_parent(run: Run) -> None:
     if run.parent_id and run.parent_relation == INVOKE:
         queues = db.rows(Run).filter(pk=run.parent_id)
         for queue in queues.values_list("queue", flat=True):

@@ -1,7 +1,7 @@
-"""The keys of a start: a repeat under a key gets the run that holds the key.
+"""Starts under a key: a repeated start returns the run that holds the key.
 
-Two kinds of keys start a function once: the value of its ``idempotency``, and the key
-of ``using(key=...)``, which goes with the data.
+Two kinds of keys start a function once: the value of its ``idempotency`` option, and
+the key of ``using(key=...)``, which also compares the data.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAMED = "key:"
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A key that another run holds. ``same``: the data of that start was the same."""
+    """A key that another run holds. ``same``: both starts have the same data."""
 
     claim: KeyClaim
     run_id: uuid.UUID
@@ -36,16 +36,16 @@ class Taken:
 def claims_of(
     function: Function, event: ReceivedEvent, run_id: uuid.UUID, data: Any
 ) -> list[KeyClaim]:
-    """Return a claim for each key of a start; ``data`` is what the caller gave.
+    """Return a claim for each key of a start; ``data`` is the data of the caller.
 
     Raise ``ExpressionError`` if the function's idempotency key fails.
     """
     found = []
     if function.options.key is not None:
         text = serialization.canonical({} if data is None else data)
-        mark = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        fingerprint = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         name = f"{_NAMED}{function.options.key}"
-        found.append(KeyClaim(function.id, name, run_id, mark))
+        found.append(KeyClaim(function.id, name, run_id, fingerprint))
     if function.flow_control.idempotency is not None:
         repeat = repeat_key(function, event)
         if repeat is not None:
@@ -53,10 +53,10 @@ def claims_of(
     return found
 
 
-def take(claims: Sequence[KeyClaim]) -> Taken | None:
-    """Take all keys of one start, inside its transaction; None when all were free.
+def claim_keys(claims: Sequence[KeyClaim]) -> Taken | None:
+    """Claim all keys of one start, in its transaction; return None if all were free.
 
-    If another run holds one of them, that run gets the free ones too.
+    If another run holds one of them, that run gets the free keys too.
     """
     rows = idempotency.claim_keys(claims)
     for claim in claims:
@@ -81,7 +81,7 @@ def holder(taken: Taken) -> Run:
     if run is None:
         msg = (
             f"{what} of this call of {function!r} was used by run {taken.run_id}. This "
-            f"run does not exist: it was deleted, or its event was gathered with "
+            f"run does not exist: it was deleted, or its event was buffered with "
             f"others."
         )
         raise DuplicateKeyError(msg)

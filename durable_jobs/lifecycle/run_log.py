@@ -1,7 +1,7 @@
-"""The log lines about runs: failed attempts, failed runs, lost workers, pauses.
+"""Log lines about runs: failed attempts, failed runs, lost workers, pauses.
 
-They go to the logger ``durable_jobs.run`` after the change has committed, with the
-fields of ``durable_jobs.logs.FIELDS``. None of them carries a payload.
+They are written to the logger ``durable_jobs.run`` after the change has committed, with
+the fields of ``durable_jobs.logs.FIELDS``. They contain no payload.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger("durable_jobs.run")
 
 Record = dict[str, Any]
 
-#: Objects of one run that a line names.
+#: Objects of one run that a log line names.
 SUBJECTS = 5
 
 
@@ -34,7 +34,7 @@ _watcher: Watcher | None = None
 
 
 def watch(watcher: Watcher | None) -> Watcher | None:
-    """Tell ``watcher`` of the error of each failed attempt; return the previous one."""
+    """Call ``watcher`` with the error of each failed attempt; return the previous."""
     global _watcher
     previous, _watcher = _watcher, watcher
     return previous
@@ -49,10 +49,10 @@ def attempt_failed(
     step: tuple[str, str] = ("", ""),
     due_at: datetime | None = None,
 ) -> None:
-    """Warn of a failed attempt of a step, or of the function without ``step``.
+    """Log the failed attempt of a step, or of the function without ``step``.
 
-    ``number`` counts from 1; ``step`` is an id and a key. ``due_at``: when it is tried
-    again.
+    ``number`` counts from 1. ``step`` is an id and a key. ``due_at`` is the time of the
+    next attempt.
     """
     if _watcher is not None and error is not None:
         _watcher(error)
@@ -63,7 +63,7 @@ def attempt_failed(
     then = f"next attempt at {due_at:%Y-%m-%d %H:%M:%S %Z}" if due_at else "no retry"
 
     def log() -> None:
-        # A step without a retry fails its run, whose own line names the subject.
+        # Without a retry the run fails too, and its log line names the subject.
         logger.warning(
             "Run %s of %s: %s failed in attempt %d (%s): %s",
             run.pk,
@@ -83,7 +83,7 @@ def attempt_failed(
         )
 
     if due_at is None:
-        log()  # perhaps in an event loop, where no database may be asked
+        log()  # perhaps in an event loop, where queries are not allowed
     else:
         db.after_commit(log)
 
@@ -95,10 +95,9 @@ def _printed(error: BaseException | None) -> tuple[Any, ...] | None:
 
 
 def ended(run: Run, end: End) -> None:
-    """Log how a run ended: a failure as ERROR, what was cancelled or skipped as INFO.
+    """Log how a run ended: ERROR if it failed, INFO if it was cancelled or skipped.
 
-    The failure of an invoked run is a WARNING: the run that waits for it decides
-    whether it is one.
+    The failure of an invoked run is a WARNING: its parent may handle the error.
     """
     if end.status == RunStatus.COMPLETED:
         return
@@ -137,12 +136,12 @@ _ENDS = {RunStatus.FAILED: "failed", RunStatus.CANCELLED: "was cancelled"}
 
 
 def paused(run: Run, reason: str) -> None:
-    """Warn of a run that the engine has paused: a person has to look at it."""
+    """Log that the engine paused a run, which needs a person to resume it."""
     _warn(run, "Run %s of %s is paused: %s", run.pk, run.function, reason)
 
 
 def orphaned(run: Run, what: str) -> None:
-    """Warn of a run that is queued again because its worker is gone."""
+    """Log that a run is queued again because its worker has died."""
     _warn(run, "Run %s of %s is queued again: %s", run.pk, run.function, what)
 
 

@@ -1,4 +1,4 @@
-"""Hold the data of events and of calls to the pydantic models that are declared."""
+"""Validate the data of events and calls by the declared pydantic models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def validate(schema: type[Any], data: Any, what: str) -> Any:
 
 
 def schema_of(function: Function, event_name: str) -> type[Any] | None:
-    """Return the pydantic model that types an event's data for a function."""
+    """Return the pydantic model of an event's data for a function."""
     for trigger in function.triggers:
         if isinstance(trigger, Event) and trigger.schema is not None:
             for listener, candidate in registry.listeners(event_name):
@@ -40,10 +40,10 @@ def schema_of(function: Function, event_name: str) -> type[Any] | None:
 
 
 def schemas_of_calls(function: Function) -> tuple[type[Any], ...]:
-    """Return the models of which the data of a call has to fit one.
+    """Return the models of which the data of a call must match one.
 
-    That is the function's ``input``, or else the schemas of its event triggers. An
-    event trigger without a schema leaves calls free, as it leaves its events.
+    That is the function's ``input``, or else the schemas of its event triggers. A
+    trigger without a schema allows any data in calls, as it does in events.
     """
     if function.input is not None:
         return (function.input,)
@@ -52,21 +52,21 @@ def schemas_of_calls(function: Function) -> tuple[type[Any], ...]:
     return tuple(schemas) if len(schemas) == len(triggers) else ()
 
 
-def held(function: Function, event_name: str, data: Any) -> Any:
+def validate_start(function: Function, event_name: str, data: Any) -> Any:
     """Return the data of a start as its schema types it; raise ``PayloadError``.
 
-    Every start goes through here, by whatever way it comes: a call is held to the
-    schemas of calls, an event to the schema of the trigger that listens to it.
+    Every start is validated here. A call has to match the schemas of calls, an event
+    the schema of the trigger that listens to it.
     """
     if event_name == CALLED:
-        return _called(function, data)
+        return _validate_call(function, data)
     schema = schema_of(function, event_name)
     if schema is None:
         return data
     return validate(schema, data, f"the data of event {event_name!r}")
 
 
-def _called(function: Function, data: Any) -> Any:
+def _validate_call(function: Function, data: Any) -> Any:
     schemas = schemas_of_calls(function)
     if not schemas:
         return data
@@ -85,8 +85,8 @@ def _called(function: Function, data: Any) -> Any:
 def typed(function: Function, event_name: str, data: Any) -> Any:
     """Return the data of a run's event as its function sees it."""
     if event_name != CALLED or function.input is not None:
-        return held(function, event_name, data)
+        return validate_start(function, event_name, data)
     try:
-        return held(function, event_name, data)
+        return validate_start(function, event_name, data)
     except PayloadError:
-        return data  # started by a version that did not hold calls to triggers
+        return data  # started by a version that did not validate calls

@@ -24,7 +24,7 @@ from durable_jobs.flow_control.keys import Flow, flow_of, priority_of
 from durable_jobs.lifecycle import causation, keyed_starts
 from durable_jobs.lifecycle.condition_keys import key_of
 from durable_jobs.lifecycle.run_event import build_event_meta, event_from_meta
-from durable_jobs.lifecycle.schemas import held
+from durable_jobs.lifecycle.schemas import validate_start
 from durable_jobs.models import AdmissionState, Run, Subject, Wait, WaitKind
 from durable_jobs.serialization.match_keys import match_key
 from durable_jobs.serialization.stored import EncodedJSON, decode_lenient
@@ -96,8 +96,8 @@ class NewRun:
         if self.parent is not None and self.parent_relation in runs.AGAIN:
             # In the place of that one; code may have asked for it.
             return max(self.parent.depth, causation.depth()), self.event_meta
-        by = self.parent or causation.running()
-        return causation.below(by), causation.marked(self.event_meta, by)
+        by = self.parent or causation.running_run()
+        return causation.depth_below(by), causation.with_chain(self.event_meta, by)
 
     def controlled(self) -> NewRun:
         """Return the start with what its function's flow control goes by.
@@ -249,7 +249,7 @@ def call(
 
 def payload(function: Function, event_name: str, data: Any, *, what: str = "") -> str:
     """Return the data of a start as JSON text, held to its schema and within limits."""
-    held(function, event_name, data)
+    validate_start(function, event_name, data)
     return limited(data, what or f"the data of {function.id!r}")
 
 
@@ -281,7 +281,7 @@ def start_once(one: NewRun, claims: Sequence[KeyClaim]) -> tuple[Run, bool]:
     The flow control of the start is known. Raise ``DuplicateKeyError``.
     """
     with db.join_atomic():
-        taken = keyed_starts.take(claims)
+        taken = keyed_starts.claim_keys(claims)
         if taken is None:
             failpoint("start.begin", one.function.id)
             return insert([one])[0], True
@@ -300,7 +300,7 @@ def first_of_each_key(starts: Sequence[NewRun]) -> list[NewRun]:
         except ExpressionError as error:
             found.append(replace(one, skipped=failed_key(error)))
             continue
-        if not claims or keyed_starts.take(claims) is None:
+        if not claims or keyed_starts.claim_keys(claims) is None:
             found.append(one)
     return found
 

@@ -1,7 +1,7 @@
-"""From an event to the runs of the functions that it reaches.
+"""Start the runs of the functions that an event triggers.
 
-Each function starts once under a name (an event's id, an idempotency key), and where it
-gathers events, this one is written to be gathered.
+A function starts once per name (an event's id, an idempotency key). If it buffers
+events, the event is written for its window instead.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from durable_jobs.store import idempotency
 
 @dataclass(frozen=True, slots=True)
 class TriggeredStart:
-    """A function that an event reaches: it starts once under each of ``names``.
+    """A function that an event triggers; it starts once under each of ``names``.
 
-    ``gathers``: the event goes with others of this ``key``.
+    ``gathers``: the event is buffered with others of the same ``key``.
     """
 
     start: NewRun
@@ -37,28 +37,28 @@ class TriggeredStart:
     key: Any = None
 
     def controlled(self) -> TriggeredStart:
-        """Return how it reaches the function by that one's flow control."""
-        made, function = self.start, self.start.function
+        """Return the start with the flow control of its function applied."""
+        new_run, function = self.start, self.start.function
         controls = function.flow_control
-        if controls == NO_CONTROLS or made.skipped:
+        if controls == NO_CONTROLS or new_run.skipped:
             return self
-        event = event_from_meta(made.event_meta, decode_lenient(made.data))
+        event = event_from_meta(new_run.event_meta, decode_lenient(new_run.data))
         names, batch = self.names, controls.batch
         try:
             if controls.idempotency is not None:
                 repeat = repeat_key(function, event)
                 names = names if repeat is None else (*names, repeat)
-            alone = controls.buffering is None or (
+            unbuffered = controls.buffering is None or (
                 batch is not None
                 and batch.condition is not None
                 and not condition_holds(batch.condition, event)
             )
-            if alone or controls.buffering is None:
+            if unbuffered or controls.buffering is None:
                 return replace(self, names=names)
             key = value_of(controls.buffering.expression, event)
         except ExpressionError as error:
-            # A person must see it: the event is stored, and so is why it did nothing.
-            return replace(self, start=replace(made, skipped=failed_key(error)))
+            # Stored as a skipped run, so that the error is visible.
+            return replace(self, start=replace(new_run, skipped=failed_key(error)))
         return replace(self, names=names, gathers=True, key=key)
 
     def claims(self) -> list[idempotency.KeyClaim]:
@@ -67,42 +67,44 @@ class TriggeredStart:
         return [idempotency.KeyClaim(function, name, run_id) for name in self.names]
 
     def repeats(self, taken: Mapping[tuple[str, str], uuid.UUID]) -> bool:
-        """Tell whether another start has one of its names."""
-        places = [(self.start.function.id, name) for name in self.names]
-        return any(taken[place] != self.start.id for place in places)
+        """Return whether another start has one of the names."""
+        keys = [(self.start.function.id, name) for name in self.names]
+        return any(taken[name_key] != self.start.id for name_key in keys)
 
 
-def start_triggered(reached: Sequence[TriggeredStart]) -> None:
-    """Start runs, or write events to be gathered, inside the sender's transaction."""
-    every = [one.controlled() for one in reached]
-    taken = _taken(every)
-    wanted = [one for one in every if not one.repeats(taken)]
-    start([one.start for one in wanted if not one.gathers])
-    several = [one for one in wanted if one.gathers]
-    window_rows.insert([event_windows.row(one.start, one.key) for one in several])
-    for queue in {one.start.function.queue for one in several}:
+def start_triggered(starts: Sequence[TriggeredStart]) -> None:
+    """Start runs, or write events to buffer, in the sender's transaction."""
+    controlled = [triggered.controlled() for triggered in starts]
+    taken = _claim_names(controlled)
+    new = [triggered for triggered in controlled if not triggered.repeats(taken)]
+    start([triggered.start for triggered in new if not triggered.gathers])
+    buffered = [triggered for triggered in new if triggered.gathers]
+    window_rows.insert(
+        [event_windows.row(triggered.start, triggered.key) for triggered in buffered]
+    )
+    for queue in {triggered.start.function.queue for triggered in buffered}:
         notifier.notify(queue)
 
 
-def _taken(reached: Sequence[TriggeredStart]) -> dict[tuple[str, str], uuid.UUID]:
-    """Take the names of starts, and return which run has which."""
-    wishes: dict[tuple[str, str], idempotency.KeyClaim] = {}
-    for one in reached:
-        for wish in one.claims():
-            wishes.setdefault((wish.function, wish.key), wish)
-    # In one order, so that two senders of the same names do not wait for each other.
-    known = idempotency.claim_keys([wishes[place] for place in sorted(wishes)])
+def _claim_names(starts: Sequence[TriggeredStart]) -> dict[tuple[str, str], uuid.UUID]:
+    """Claim the names of starts; return which run holds which name."""
+    claims: dict[tuple[str, str], idempotency.KeyClaim] = {}
+    for triggered in starts:
+        for claim in triggered.claims():
+            claims.setdefault((claim.function, claim.key), claim)
+    # Sorted, so that two senders of the same names do not deadlock.
+    known = idempotency.claim_keys([claims[name_key] for name_key in sorted(claims)])
     return {
-        place: known[place].run_id if place in known else wish.run_id
-        for place, wish in wishes.items()
+        name_key: known[name_key].run_id if name_key in known else claim.run_id
+        for name_key, claim in claims.items()
     }
 
 
 def condition_holds(condition: Expression, event: ReceivedEvent) -> bool:
     """Evaluate a condition over one event."""
-    return condition.test({"event": view(condition, event)})
+    return condition.test({"event": expression_value(condition, event)})
 
 
-def view(condition: Expression, event: ReceivedEvent) -> Any:
-    """Return an event as an expression wants it: CEL a dict, callables itself."""
+def expression_value(condition: Expression, event: ReceivedEvent) -> Any:
+    """Return an event as an expression needs it: a dict for CEL, else the event."""
     return event.as_dict() if condition.wants_mapping else event.with_own_data()

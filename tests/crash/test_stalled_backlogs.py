@@ -180,8 +180,8 @@ def test_a_function_that_is_resumed_during_its_shelving_goes_on(
     pauses.pause("function", work.id, skip=skip, reason="")
     for _ in range(6):
         work.enqueue()
-    monkeypatch.setattr(admission, "SHELVED", 2)
-    shelve, rounds = admission._shelve, []
+    monkeypatch.setattr(admission, "PAUSED_BATCH", 2)
+    shelve, rounds = admission._set_aside_batch, []
 
     def one(pause: Any) -> int:
         moved = shelve(pause)
@@ -191,7 +191,7 @@ def test_a_function_that_is_resumed_during_its_shelving_goes_on(
             admission.sweep()  # as any tick, or worker, meanwhile
         return moved
 
-    monkeypatch.setattr(admission, "_shelve", one)
+    monkeypatch.setattr(admission, "_set_aside_batch", one)
     admission.set_aside_paused()
     settle()
     assert not Run.objects.filter(status="queued", backlog__isnull=False).exists()

@@ -274,7 +274,7 @@ def test_pausing_and_resuming_take_the_same_statements_whatever_is_queued(
 def test_no_run_starts_while_a_pause_is_carried_out(
     diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "SHELVED", 2)
+    monkeypatch.setattr(admission, "PAUSED_BATCH", 2)
     monkeypatch.setattr(admission, "LONGEST", -1.0)
     work = diary.work()
     _queued(diary, 6)
@@ -289,7 +289,7 @@ def test_no_run_starts_while_a_pause_is_carried_out(
 def test_a_function_is_resumed_while_its_pause_is_carried_out(
     diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "SHELVED", 2)
+    monkeypatch.setattr(admission, "PAUSED_BATCH", 2)
     monkeypatch.setattr(admission, "LONGEST", -1.0)
     work = diary.work()
     _queued(diary, 6)

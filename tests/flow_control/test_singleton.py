@@ -37,7 +37,7 @@ def test_cancel_lets_the_newest_take_the_place(diary: Diary) -> None:
         diary.kit.run_until_idle()
     assert statuses() == ["cancelled", "cancelled", "waiting"]
     newer = Run.objects.order_by("pk")[1]
-    assert reasons()[0] == f"singleton: run {newer.pk} takes its place."
+    assert reasons()[0] == f"singleton: replaced by run {newer.pk}."
     diary.kit.advance("1h")
     assert statuses()[-1] == "completed"
 
@@ -62,7 +62,7 @@ def test_cancel_calls_the_handler_of_the_cancelled(diary: Diary) -> None:
     diary.send(1)
     diary.kit.run_until_idle()
     assert len(told) == 1
-    assert "takes its place" in told[0]
+    assert "replaced by run" in told[0]
 
 
 def test_queue_lets_them_follow_one_another_in_order(diary: Diary) -> None:

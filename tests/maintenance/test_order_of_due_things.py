@@ -127,7 +127,7 @@ def test_an_answer_after_the_timeout_finds_no_wait(kit: Kit) -> None:
     kit.run_until_idle()
     kit.advance("61m", run=False)
     with pytest.raises(CallbackClosed):
-        callbacks.answer(tokens[0], data=1, error=None)
+        callbacks.complete(tokens[0], data=1, error=None)
     kit.run_until_idle()
     assert status(run) == "failed"
 

@@ -577,7 +577,7 @@ def test_a_pause_that_fails_leaves_the_others(kit: Kit) -> None:
     for name in ("sick", "well"):
         durable.function(id=name)(lambda ctx: None).enqueue()
         Pause.objects.create(kind="function", name=name, paused_at=clock.now())
-    heal = _break(admission, "_shelve", lambda pause: pause.name == "sick")
+    heal = _break(admission, "_set_aside_batch", lambda pause: pause.name == "sick")
     try:
         admission.set_aside_paused()
     finally:

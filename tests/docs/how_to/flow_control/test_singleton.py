@@ -23,7 +23,7 @@ def test_declare_it(run_example, kit):
     assert second.reason == f"singleton: run {first.pk} is live for key 7."
     first, second = twice("shop/draft.saved", draft=7)
     assert (first.status, second.status) == ("cancelled", "waiting")
-    assert first.reason == f"singleton: run {second.pk} takes its place."
+    assert first.reason == f"singleton: replaced by run {second.pk}."
     first, second = twice("shop/day.ended")
     assert (first.status, second.status) == ("waiting", "queued")
     kit.advance("1h")
