@@ -20,6 +20,7 @@ import yaml
 from celery.app.defaults import DEFAULTS
 from celery.bin.celery import celery
 from click import Context
+from django.test import Client
 from django.urls import resolve
 
 from durable_jobs import conf
@@ -240,6 +241,19 @@ def test_deploy_probes_have_addresses_that_exist() -> None:
     assert len(paths) == 3
     for path in paths:
         assert resolve(path).url_name == "health"
+
+
+def test_kubernetes_probe_names_a_host_that_django_allows(settings: Any) -> None:
+    web = next(pod for pod in pods() if pod["containers"][0]["name"] == "web")
+    probe = web["containers"][0]["livenessProbe"]["httpGet"]
+    (header,) = probe["httpHeaders"]
+    config = next(one for one in documents() if one["kind"] == "ConfigMap")
+    settings.ALLOWED_HOSTS = config["data"]["ALLOWED_HOSTS"].split(",")
+    # This test has no database: the probe must not ask one.
+    named = Client().get(probe["path"], headers={header["name"]: header["value"]})
+    assert named.status_code == 200
+    unnamed = Client().get(probe["path"], headers={"Host": "10.0.0.7"})
+    assert unnamed.status_code == 400
 
 
 def test_deploy_files_are_shown_on_the_pages_as_they_are() -> None:
