@@ -44,7 +44,7 @@ class Lines:
 
     The time of a line is relative to ``began``, so that it follows the clock of the run
     and not the clock of this machine. ``step_fields`` are the fields of the step for
-    log records (``RunFilter``).
+    log records (``RunContextFilter``).
     """
 
     __slots__ = ("_began", "_count", "_kept", "_since", "step_fields")
@@ -128,7 +128,7 @@ def about(run: Any) -> Iterator[None]:
         _run.reset(token)
 
 
-class RunFilter(logging.Filter):
+class RunContextFilter(logging.Filter):
     """Add ``run_id``, ``function``, ``step`` and the other fields to each record.
 
     Add the filter to a handler. Records outside runs get empty values, so that a format

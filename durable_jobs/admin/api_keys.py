@@ -117,7 +117,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         response["Cache-Control"] = "no-store"
         return response
 
-    def _create(self, request: HttpRequest, form: KeyForm) -> api_keys.Made | None:
+    def _create(self, request: HttpRequest, form: KeyForm) -> api_keys.NewApiKey | None:
         values = form.cleaned_data
         try:
             return api_keys.create(

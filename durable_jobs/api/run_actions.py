@@ -58,7 +58,7 @@ def _on_run(*actions: str) -> Sequence[AuthBase]:
 
 def _may_start(request: HttpRequest, who: Actor) -> None:
     require(who, send.START)
-    who.check_feeding(registry.get(address_part(request, "function_id")))
+    who.check_may_set_data(registry.get(address_part(request, "function_id")))
 
 
 @router.post(

@@ -1,3 +1,3 @@
-"""What people do to runs: cancel, pause, resume, rerun, redrive, replay, wait."""
+"""Actions on runs, functions, queues and schedules, with and without permissions."""
 
 from __future__ import annotations

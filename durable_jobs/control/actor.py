@@ -1,4 +1,4 @@
-"""Who acts, and what they may do."""
+"""The actor of an action, with permissions and the scopes of an API key."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from durable_jobs.project_code import allowed, is_active
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts: a user, and by which way when it is not the admin itself.
+    """A user who acts, in the admin or with an API key.
 
-    ``scopes`` are those of the key that acts in the user's name; None: no key, and all
-    that the user may do. ``events`` are prefixes of the names that it may send, all
-    when empty. ``key`` is the key's primary key. ``space`` is the name space of the
-    event ids and the start keys that it sends.
+    ``via`` names the key in the log. ``scopes`` are the scopes of the key, or None
+    without a key. ``events`` are prefixes of the event names that the key may send; an
+    empty tuple allows all names. ``key`` is the primary key of the API key. ``space``
+    is the namespace of the event ids and idempotency keys that it sends.
     """
 
     user: Any
@@ -32,7 +32,7 @@ class Actor:
     space: str = ""
 
     def may(self, permission: str, run: Any = None) -> bool:
-        """Tell whether the actor has a permission, for all runs or for this one."""
+        """Return whether the actor has a permission, for all runs or for one run."""
         if not is_active(self.user) or not self.within_scope(permission):
             return False
         return allowed(self.user, permission) or (
@@ -40,17 +40,18 @@ class Actor:
         )
 
     def within_scope(self, permission: str) -> bool:
-        """Tell whether the key, if there is one, covers a permission."""
+        """Return whether the scopes of the key cover a permission."""
         return self.scopes is None or scope_of(permission) in self.scopes
 
     def may_name(self, event: str) -> bool:
-        """Tell whether the key, if there is one, may send events of a name."""
+        """Return whether the key may send events of a name."""
         return not self.events or event.startswith(self.events)
 
-    def may_feed(self, function: Function | None) -> bool:
-        """Return whether the key, if there is one, may give data to a function's runs.
+    def may_set_data(self, function: Function | None) -> bool:
+        """Return whether the key may set the data of a function's runs.
 
-        A key that is bound to names of events may if one of them starts the function.
+        A key that is limited to event names may do so if one of these events starts the
+        function.
         """
         if not self.events:
             return True
@@ -58,9 +59,9 @@ class Actor:
         names = [one.name for one in triggers if isinstance(one, Event)]
         return any(pattern_overlaps(n, prefix) for n in names for prefix in self.events)
 
-    def check_feeding(self, function: Function | None) -> None:
-        """Raise ``PermissionDenied`` unless the key may give data to the runs."""
-        if not self.may_feed(function):
+    def check_may_set_data(self, function: Function | None) -> None:
+        """Raise ``PermissionDenied`` unless the key may set the data of the runs."""
+        if not self.may_set_data(function):
             msg = (
                 f"The key may only start functions with a trigger for events that "
                 f"begin with {', '.join(map(repr, self.events))}."

@@ -1,4 +1,4 @@
-"""Starting a function for instances that a person has chosen, and writing that down."""
+"""Start a function for selected instances, with an entry in the admin's log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from durable_jobs.models import Run
 from durable_jobs.store import db
 
 PERMISSION = "durable_jobs.start_run"
-#: Instances for which one call starts runs, at most.
+#: Maximum of instances per call.
 MOST = 1000
 
 
@@ -36,11 +36,11 @@ def start(
     token: str,
     reason: str = "",
 ) -> list[Run]:
-    """Start one run for each instance, all or none; return those that this call made.
+    """Start one run per instance, all or none; return the runs that this call started.
 
-    A second call with the same ``token`` makes none. The data of a run is the payload
-    with ``model`` and ``pk``. Raises ``PermissionDenied``, ``LimitExceeded`` for more
-    than ``MOST``, and ``PayloadError`` for what is not as the function's input.
+    A second call with the same ``token`` starts no runs. The data of a run is the
+    payload with ``model`` and ``pk``. Raise ``PermissionDenied``, ``LimitExceeded`` for
+    more than ``MOST`` instances, and ``PayloadError`` if the input is invalid.
     """
     if not actor.may(PERMISSION):
         raise PermissionDenied

@@ -1,4 +1,4 @@
-"""API keys: made once for their owner to see, known by their digest, and revoked."""
+"""API keys: create, identify and revoke them."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from durable_jobs.models import ApiKey
 from durable_jobs.project_code import is_active
 from durable_jobs.store import db
 
-#: How the text of a key begins, for people and for scanners of secrets.
+#: The prefix of every key, for people and for secret scanners.
 BEGINS = "dj_"
-#: Characters of the text that are kept, for people to tell keys apart.
+#: Characters of a key that are stored, so that people can tell keys apart.
 SHOWN = 10
-#: How often the last use of a key is written, at most.
-NOTED_EVERY = timedelta(minutes=1)
+#: The minimum time between updates of ``used_at``.
+USED_AT_INTERVAL = timedelta(minutes=1)
 SEND_EVENT = "durable_jobs.send_event"
 _LONGEST = 200
-_LONGEST_NAME = 100
+_MAX_NAME = 100
 
 
 @dataclass(frozen=True)
-class Made:
-    """A new key, and its text, which nobody can read again."""
+class NewApiKey:
+    """A new key with its text, which is not stored."""
 
     key: ApiKey
     text: str
@@ -51,11 +51,12 @@ def create(
     *,
     events: Sequence[str] = (),
     expires_at: datetime | None = None,
-) -> Made:
-    """Make a key that acts in the actor's own name, and write down that it was made.
+) -> NewApiKey:
+    """Create a key that acts in the actor's name, with an entry in the log.
 
-    ``events`` are prefixes of the names that it may send. Raises ``PermissionDenied``
-    without the permission to add keys, ``ConfigurationError`` for what cannot be.
+    ``events`` are prefixes of the event names that it may send. Raise
+    ``PermissionDenied`` without the permission to add keys, and ``ConfigurationError``
+    for invalid values.
     """
     if not actor.may("durable_jobs.add_apikey"):
         raise PermissionDenied
@@ -76,12 +77,12 @@ def create(
             expires_at=expires_at,
         )
         db.insert(key)
-        audit.write(actor, key, f"Made, with the scopes {', '.join(key.scopes)}.")
-    return Made(key, text)
+        audit.write(actor, key, f"Created with the scopes {', '.join(key.scopes)}.")
+    return NewApiKey(key, text)
 
 
 def revoke(actor: Actor, key: ApiKey, reason: str = "") -> bool:
-    """Let a key be of no use from now on; tell whether this call did it."""
+    """Revoke a key; return whether this call did it."""
     if not actor.may("durable_jobs.revoke_apikey", key):
         raise PermissionDenied
     with db.atomic():
@@ -94,14 +95,15 @@ def revoke(actor: Actor, key: ApiKey, reason: str = "") -> bool:
 
 
 def digest(text: str) -> str:
-    """Return what is kept of a key's text."""
+    """Return the digest of a key, which is stored."""
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
 def identify(text: str) -> Actor | None:
-    """Return who acts with a key; None for every text that opens nothing.
+    """Return the actor of a key, or None if the key is invalid.
 
-    That is: unknown, expired or revoked, or its owner is gone or inactive.
+    A key is invalid if it is unknown, expired or revoked, or if its owner is missing or
+    inactive.
     """
     if not 0 < len(text) <= _LONGEST:
         return None
@@ -122,7 +124,7 @@ def identify(text: str) -> Actor | None:
     owner = owner_of(key)
     if owner is None or not is_active(owner):
         return None
-    _note(key, now)
+    _record_use(key, now)
     return Actor(
         owner,
         via=f"API key {key}",
@@ -137,7 +139,7 @@ ACTIVE, EXPIRED, REVOKED = "active", "expired", "revoked"
 
 
 def state(key: ApiKey, now: datetime) -> str:
-    """Return whether a key opens anything at a moment: one of three words."""
+    """Return the state of a key at a time, as one of three words."""
     if key.revoked_at is not None:
         return REVOKED
     if key.expires_at is not None and key.expires_at <= now:
@@ -146,7 +148,7 @@ def state(key: ApiKey, now: datetime) -> str:
 
 
 def owner_of(key: ApiKey) -> Any:
-    """Return the user in whose name a key acts, or None when there is none now."""
+    """Return the user in whose name a key acts, or None if the user is missing."""
     users = get_user_model()
     try:
         return users._default_manager.filter(pk=key.owner).first()
@@ -155,7 +157,7 @@ def owner_of(key: ApiKey) -> Any:
 
 
 class _Sender:
-    """Whoever has a secret of the settings: nobody in particular."""
+    """The user of the secrets in the settings, which belong to no person."""
 
     pk = None
     is_active = True
@@ -166,16 +168,16 @@ class _Sender:
 
 
 def _in_settings(known: str) -> bool:
-    """Compare with all of the secrets, whichever it is."""
+    """Compare with all secrets, so that the time does not depend on the match."""
     found = False
     for secret in settings.EVENT_KEYS:
         found |= hmac.compare_digest(digest(secret), known)
     return found
 
 
-def _note(key: ApiKey, now: datetime) -> None:
-    """Write that a key was used, unless that was written a moment ago."""
-    before = now - NOTED_EVERY
+def _record_use(key: ApiKey, now: datetime) -> None:
+    """Update ``used_at`` of a key, unless it is recent."""
+    before = now - USED_AT_INTERVAL
     if key.used_at is not None and key.used_at > before:
         return
     rows = db.rows(ApiKey).filter(pk=key.pk)
@@ -184,8 +186,8 @@ def _note(key: ApiKey, now: datetime) -> None:
 
 def _check(name: str, scopes: Sequence[str], events: Sequence[str]) -> None:
     check_name(name, "the name of a key")
-    if len(name) > _LONGEST_NAME:
-        msg = f"Expected the name of a key of at most {_LONGEST_NAME} characters."
+    if len(name) > _MAX_NAME:
+        msg = f"Expected the name of a key of at most {_MAX_NAME} characters."
         raise ConfigurationError(msg)
     unknown = sorted(set(scopes) - SCOPES.keys())
     if unknown or not scopes:

@@ -1,8 +1,9 @@
-"""What people decide where a run asks them: approved with a form, or rejected.
+"""Approve or reject a waiting ``approve`` step.
 
-A decision needs the permission that the step names, for all runs or for this one. It is
-written to the admin's log in the transaction that ends the wait; of two deciders, one
-wins, and the other is told who was first.
+A decision needs the permission that the step names, for all runs or for the one run.
+The transaction that ends the wait writes the decision to the admin's log. If two people
+decide at the same time, one decision wins, and the other person gets an error with the
+name of the first.
 """
 
 from __future__ import annotations
@@ -40,23 +41,23 @@ from durable_jobs.store.waits import WaitOutcome
 logger = logging.getLogger("durable_jobs")
 
 APPROVED, REJECTED = "approved", "rejected"
-LONGEST_REASON = 1_000
-LONGEST_NAME = 200
+MAX_REASON = 1_000
+MAX_NAME = 200
 
 
 class RejectForm(forms.Form):
-    """Why something is rejected."""
+    """The reason of a rejection."""
 
     reason = forms.CharField(
         label=gettext_lazy("Reason"),
-        max_length=LONGEST_REASON,
+        max_length=MAX_REASON,
         widget=forms.Textarea(attrs={"rows": 3, "cols": 60}),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What an ``approve`` step asks; ``wait`` is None once nobody can decide it."""
+    """An ``approve`` step of a run. ``wait`` is None if the step is not open."""
 
     run: Run
     step: Step
@@ -64,7 +65,7 @@ class Question:
 
     @property
     def title(self) -> str:
-        """Return what is asked, in the words of the function."""
+        """Return the title that the function gave the approval."""
         return str((self.step.detail or {}).get("title", ""))
 
     @property
@@ -74,35 +75,35 @@ class Question:
 
     @property
     def form(self) -> type[forms.BaseForm] | None:
-        """Return the class of its form; raise ``PayloadError`` when that is gone."""
+        """Return the form's class; raise ``PayloadError`` if it no longer exists."""
         name = (self.step.detail or {}).get("form")
         if name is None:
             return None
         found = find_class(str(name))
         if not issubclass(found, forms.BaseForm):
-            msg = f"{name!r} is no class of forms any more."
+            msg = f"{name!r} is not a form class any more."
             raise PayloadError(msg)
         return found
 
     @property
     def verdict(self) -> str:
-        """Return what became of it, as a sentence for whoever came too late."""
+        """Return a sentence with the outcome, for a person who decides too late."""
         detail = self.step.detail or {}
         name = detail.get("name") or _("somebody")
         if detail.get("decision") == APPROVED:
-            return _("This was approved by %(name)s already.") % {"name": name}
+            return _("This was already approved by %(name)s.") % {"name": name}
         if detail.get("decision") == REJECTED:
-            return _("This was rejected by %(name)s already.") % {"name": name}
+            return _("This was already rejected by %(name)s.") % {"name": name}
         if self.step.status == StepStatus.TIMED_OUT:
-            return _("Nobody decided this in time: the run went on without.")
+            return _("The approval timed out.")
         if self.step.status == StepStatus.CANCELLED:
-            return _("The run does not ask for this any more: it was cancelled.")
-        return _("The run does not ask for this any more.")
+            return _("The approval was cancelled.")
+        return _("The run does not wait for this approval any more.")
 
 
 def question(run: Run, step_key: str) -> Question | None:
-    """Return what a step of a run asks, or asked; None when it is no such step."""
-    # The wait first: where it has gone, the step tells who has decided.
+    """Return an ``approve`` step of a run, or None if the step is of another kind."""
+    # Read the wait first: if it is deleted, the step already has the decision.
     wait = waits.get(run.pk, step_key, WaitKind.APPROVAL)
     rows = db.rows(Step).filter(run_id=run.pk, key=step_key)
     step = rows.filter(kind="approve").defer("output", "error").first()
@@ -110,11 +111,11 @@ def question(run: Run, step_key: str) -> Question | None:
 
 
 def approve(actor: Actor, run: Run, step_key: str, data: Mapping[str, Any]) -> None:
-    """Approve what a step asks, with what its form is filled in with.
+    """Approve a step with the data of its form.
 
-    Raises ``PermissionDenied``, ``InvalidForm`` with the messages for each field,
-    ``PayloadError`` when the form's class is gone, and ``Refused`` when the run does
-    not ask any more, or another was first.
+    Raise ``PermissionDenied``, ``InvalidForm`` with messages per field,
+    ``PayloadError`` if the form's class no longer exists, and ``ActionNotAllowed`` if
+    the step does not wait any more.
     """
     _permit(actor, run, step_key)
     approve_as(actor, run, step_key, data)
@@ -127,10 +128,10 @@ def approve_as(
     data: Mapping[str, Any],
     note: str = "",
 ) -> None:
-    """Approve without a look at permissions; without an actor, nobody's name stays."""
+    """Approve without a permission check. Without an actor, no name is recorded."""
     asked = _open(run, step_key)
     output = filled(asked, data)
-    why = f": {storable_text(note, LONGEST_REASON)}" if note else "."
+    why = f": {storable_text(note, MAX_REASON)}" if note else "."
     with db.atomic():
         settle(asked, approved(asked, output, actor))
         if actor is not None:
@@ -139,23 +140,23 @@ def approve_as(
 
 
 def reject(actor: Actor, run: Run, step_key: str, reason: str) -> None:
-    """Reject what a step asks: it raises ``Rejected`` with the reason.
+    """Reject a step, which then raises ``ApprovalRejected`` with the reason.
 
-    Raises ``InvalidForm`` without a reason; otherwise as ``approve``.
+    Raise ``InvalidForm`` without a reason, and otherwise as ``approve``.
     """
     _permit(actor, run, step_key)
     reject_as(actor, run, step_key, reason)
 
 
 def reject_as(actor: Actor | None, run: Run, step_key: str, reason: str) -> None:
-    """Reject without a look at permissions; without an actor, nobody's name stays."""
+    """Reject without a permission check. Without an actor, no name is recorded."""
     asked = _open(run, step_key)
     given = given_reason(reason)
     with db.atomic():
         settle(asked, rejected(asked, given, actor))
         if actor is None:
             return
-        # Without the title, which may say what only some viewers may see.
+        # Without the title, which may contain data that not all viewers may see.
         audit.record(actor, run, f"Approval “{asked.step.name}” rejected: {given}")
 
 
@@ -167,7 +168,7 @@ def _permit(actor: Actor, run: Run, step_key: str) -> None:
 def _asked(run: Run, step_key: str) -> Question:
     asked = question(run, step_key)
     if asked is None:
-        msg = f"Run {run.pk} has no step {step_key!r} that asks for an approval."
+        msg = f"Run {run.pk} has no approve step {step_key!r}."
         raise ActionNotAllowed(msg)
     return asked
 
@@ -179,11 +180,14 @@ def _open(run: Run, step_key: str) -> Question:
     return asked
 
 
-# The parts, also for those who decide without a user
+# Parts of a decision, also for decisions without a user
 
 
 def filled(asked: Question, data: Mapping[str, Any]) -> str:
-    """Return what the form makes of ``data``, as JSON text; raise ``InvalidForm``."""
+    """Validate ``data`` with the form; return the cleaned data as JSON text.
+
+    Raise ``InvalidForm``.
+    """
     made = asked.form
     if made is None:
         return _stored({})
@@ -207,14 +211,14 @@ def _read(form: forms.BaseForm) -> str:
 
 
 def form_failed(form: type[forms.BaseForm], error: Exception) -> PayloadError:
-    """Log the error of a form's own code, and return what to tell of it."""
+    """Log an error in the code of a form, and return an error to show."""
     name = f"{form.__module__}.{form.__qualname__}"
     logger.error("The form %s of an approval failed.", name, exc_info=error)
     return PayloadError(f"The form {name} failed: {type(error).__name__}. Correct it.")
 
 
 def given_reason(text: str) -> str:
-    """Return a reason as it is stored; raise ``InvalidForm`` when it is none."""
+    """Return the reason to store; raise ``InvalidForm`` if it is invalid."""
     form = RejectForm({"reason": text})
     if not form.is_valid():
         raise invalid(form)
@@ -227,13 +231,15 @@ def invalid(form: forms.BaseForm) -> InvalidForm:
         field: [one["message"] for one in found]
         for field, found in form.errors.get_json_data().items()
     }
-    said = "; ".join(f"{field}: {' '.join(found)}" for field, found in errors.items())
-    msg = f"The form is not filled in as it has to be: {said}"
+    details = "; ".join(
+        f"{field}: {' '.join(found)}" for field, found in errors.items()
+    )
+    msg = f"The form is invalid: {details}"
     return InvalidForm(msg, errors=errors, form=form)
 
 
 def approved(asked: Question, output: str, actor: Actor | None) -> WaitOutcome:
-    """Return the end of a step that was approved."""
+    """Return the outcome of an approved step."""
     return WaitOutcome(
         StepStatus.COMPLETED,
         output=EncodedJSON(output),
@@ -242,7 +248,7 @@ def approved(asked: Question, output: str, actor: Actor | None) -> WaitOutcome:
 
 
 def rejected(asked: Question, reason: str, actor: Actor | None) -> WaitOutcome:
-    """Return the end of a step that was rejected."""
+    """Return the outcome of a rejected step."""
     detail = _decided(asked, REJECTED, actor)
     by = f" by {detail['name']}" if detail["name"] else ""
     error = {
@@ -255,7 +261,7 @@ def rejected(asked: Question, reason: str, actor: Actor | None) -> WaitOutcome:
 
 
 def settle(asked: Question, outcome: WaitOutcome) -> None:
-    """End the wait; raise ``Refused`` when another was first."""
+    """End the wait; raise ``ActionNotAllowed`` if it has ended already."""
     woken = None
     if asked.wait is not None:
         woken = waits.resolve(asked.wait, outcome, happened_at=clock.now())
@@ -278,14 +284,14 @@ def _decided(asked: Question, decision: str, actor: Actor | None) -> dict[str, A
 
 def _name(user: Any) -> str:
     try:
-        return storable_text(user.get_username(), LONGEST_NAME)
-    except Exception:  # a model of users of the project's own
-        logger.warning("The name of user %s cannot be told.", user.pk, exc_info=True)
+        return storable_text(user.get_username(), MAX_NAME)
+    except Exception:  # your project's user model may raise anything
+        logger.warning("Could not read the name of user %s.", user.pk, exc_info=True)
         return described(user)
 
 
 def _plain(value: Any) -> Any:
-    """Return what a field was given; of several instances, a list."""
+    """Return the value of a field, with a queryset as a list."""
     return list(value) if isinstance(value, QuerySet) else value
 
 

@@ -1,4 +1,4 @@
-"""Approvals as code sees them: which wait, their forms, and deciding them."""
+"""Approvals for code: list, show and decide them."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ DECISIONS = ("approve", "reject")
 
 @dataclass(frozen=True)
 class Approval:
-    """What an ``approve`` step of a run asks, or asked."""
+    """An ``approve`` step of a run."""
 
     question: Question
 
     @property
     def id(self) -> uuid.UUID:
-        """Return the id by which the API knows it: its step's."""
+        """Return the id of the approval in the API, which is the id of its step."""
         return self.question.step.pk
 
     @property
     def run(self) -> Run:
-        """Return the run that waits."""
+        """Return the waiting run."""
         return self.question.run
 
     @property
     def step(self) -> str:
-        """Return the id of the step, as the function has it."""
+        """Return the id of the step in the function."""
         return self.question.step.name
 
     @property
     def key(self) -> str:
-        """Return the key of the step, which no other step of the run has."""
+        """Return the key of the step, which is unique in the run."""
         return self.question.step.key
 
     @property
     def title(self) -> str:
-        """Return what is asked."""
+        """Return the title."""
         return self.question.title
 
     @property
@@ -61,39 +61,39 @@ class Approval:
 
     @property
     def since(self) -> datetime | None:
-        """Return since when it waits."""
+        """Return since when the step waits."""
         return self.question.step.started_at
 
     @property
     def until(self) -> datetime | None:
-        """Return when the step gives up; None if it never does."""
+        """Return when the step times out, or None without a timeout."""
         return self.question.step.due_at
 
     @property
     def is_open(self) -> bool:
-        """Return whether it can be decided."""
+        """Return whether the approval can be decided."""
         return self.question.wait is not None
 
     @property
     def verdict(self) -> str:
-        """Return how it was decided; empty while it is open."""
+        """Return how it was decided, or an empty string while it is open."""
         return "" if self.is_open else self.question.verdict
 
     def form(self, data: Mapping[str, Any] | None = None) -> forms.BaseForm | None:
-        """Return its form, bound to ``data`` if given; None if it has no form.
+        """Return its form, bound to ``data`` if given, or None without a form.
 
-        Raise ``PayloadError`` if the code does not have the form's class any more.
+        Raise ``PayloadError`` if the form's class no longer exists.
         """
         made = self.question.form
         return None if made is None else made(data)
 
     def may_decide(self, user: Any) -> bool:
-        """Return whether a user has the permission, for all runs or for this one."""
+        """Return whether a user has the permission, for all runs or for this run."""
         return Actor(user).may(self.permission, self.run)
 
 
 def pending(who: Any, limit: int) -> list[Approval]:
-    """Return the approvals that wait, the oldest first; of a user, those to decide."""
+    """Return waiting approvals, oldest first, of a user only those to decide."""
     if who is None:
         found = waiting.waiting(waiting.permissions(), 0, limit)
         return _of(waiting.with_runs(found))
@@ -101,7 +101,7 @@ def pending(who: Any, limit: int) -> list[Approval]:
 
 
 def pending_of(actor: Actor, limit: int) -> list[Approval]:
-    """Return the approvals that an actor may decide, the oldest first."""
+    """Return the approvals that an actor may decide, oldest first."""
     chosen: list[Wait] = []
     for page in _pages(actor):
         chosen += page
@@ -130,7 +130,7 @@ def _of(waits: Sequence[Wait]) -> list[Approval]:
 
 
 def find(run: Run, step: str) -> Approval | None:
-    """Return what a step of a run asks, by the step's id or key."""
+    """Return the approval of a step by its id or key, or None."""
     found = approval_decisions.question(run, step)
     if found is None:
         rows = db.rows(Step).filter(run_id=run.pk, name=step, kind="approve")
@@ -172,13 +172,13 @@ def settle(
     data: Mapping[str, Any],
     note: str,
 ) -> None:
-    """Decide without a look at permissions; raise ``Refused`` if it was decided."""
+    """Decide without a permission check; raise ``ActionNotAllowed`` if decided."""
     try:
         if decision == "approve":
             approval_decisions.approve_as(actor, approval.run, approval.key, data, note)
         else:
             approval_decisions.reject_as(actor, approval.run, approval.key, note)
     except InvalidForm as error:
-        if decision == "reject":  # the note is all that can be wrong
+        if decision == "reject":  # only the note can be invalid
             raise ValidationError({"note": [*error.errors["reason"]]}) from error
         raise ValidationError({**error.errors}) from error

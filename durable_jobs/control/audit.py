@@ -1,7 +1,7 @@
 """Entries in the admin's log: on the run, and on the instances that it is about.
 
-The instances are your project's: their code may raise, and so may the log's tables.
-What was done stays done. An entry that cannot be written is logged instead.
+The code of your project's instances may raise, and so may the tables of the log. The
+action is done anyway. If an entry cannot be written, it is logged instead.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("durable_jobs")
 
-#: Instances of one run that get an entry, at most.
+#: Maximum of instances of one run that get an entry.
 MOST = 20
 
 
 def record(actor: Actor, run: Run, text: str) -> None:
-    """Write an entry on a run, and one on each of its subjects that there is."""
+    """Write an entry on a run and on each of its existing subjects."""
     about = f"{run.function} {run.pk}: {text}"
     write_all(actor, [(run, text), *((one, about) for one in _subjects(run))])
 
@@ -38,11 +38,11 @@ def _subjects(run: Run) -> Iterator[Model]:
         try:
             model = apps.get_model(subject.model)
         except (LookupError, ValueError):
-            continue  # gone from the code
+            continue  # the model no longer exists
         try:
             with contained():
                 found = model._base_manager.filter(pk=subject.object_pk).first()
-        except Exception:  # a manager or a field of the project's
+        except Exception:  # a manager or a field of your project
             logger.warning("Could not read %s for its history.", subject, exc_info=True)
             continue
         if found is not None:
@@ -50,7 +50,7 @@ def _subjects(run: Run) -> Iterator[Model]:
 
 
 def write(actor: Actor, instance: Model, text: str) -> None:
-    """Write one entry on any instance, where the host has the admin's log."""
+    """Write an entry on an instance if the admin is installed."""
     write_all(actor, [(instance, text)])
 
 

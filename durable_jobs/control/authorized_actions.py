@@ -1,6 +1,6 @@
-"""What people do to functions, queues and schedules: each with its permission.
+"""Actions on functions, queues and schedules, with permission checks.
 
-What was done is written to the admin's log, in the transaction that does it.
+The transaction of an action also writes an entry to the admin's log.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ def pause_function(
     skip: bool = False,
     reason: str = "",
 ) -> bool:
-    """Pause a function, or one key of it; tell whether this call did it.
+    """Pause a function, or one key of it; return whether this call did it.
 
-    False: it was paused already, and has the new reason and ``skip``.
+    If it was paused already, its reason and ``skip`` are updated.
     """
-    _need(actor, PAUSE_FUNCTION)
+    _require(actor, PAUSE_FUNCTION)
     with db.atomic():
         done = pauses.pause_function(function, key=key, skip=skip, reason=reason)
         kind = Pause.FUNCTION if key is EVERY else Pause.KEY
         text = "" if key is EVERY else keys.text_of(keys.normal(key))
         pause = _pause(kind, function.id, text)
-        how = "what comes is skipped" if skip else "what comes is kept"
+        how = "new runs are skipped" if skip else "new runs stay queued"
         audit.write(actor, pause, _text(f"Paused, {how}", reason))
     return done
 
 
 def pause_queue(actor: Actor, queue: str, reason: str = "") -> bool:
-    """Pause a queue; tell whether this call did it."""
-    _need(actor, PAUSE_QUEUE)
+    """Pause a queue; return whether this call did it."""
+    _require(actor, PAUSE_QUEUE)
     with db.atomic():
         done = pauses.pause_queue(queue, reason)
         pause = _pause(Pause.QUEUE, queue)
@@ -69,14 +69,14 @@ def pause_queue(actor: Actor, queue: str, reason: str = "") -> bool:
 
 
 def resume(actor: Actor, pause: Pause, reason: str = "") -> None:
-    """End a pause of a function, of a key or of a queue.
+    """End a pause of a function, a key or a queue.
 
-    Raises ``Refused`` when another has ended it.
+    Raise ``ActionNotAllowed`` if it has ended already.
     """
-    _need(actor, permission(pause))
+    _require(actor, permission(pause))
     with db.atomic():
         if not pauses.resume_paused(pause):
-            raise ActionNotAllowed(f"The {pause} was resumed by another.")
+            raise ActionNotAllowed(f"The {pause} was already resumed.")
         audit.write(actor, pause, _text("Resumed", reason))
 
 
@@ -88,71 +88,68 @@ def _pause(kind: str, name: str, key: str = "") -> Pause:
 
 
 def pause_schedule(actor: Actor, schedule: Schedule, reason: str = "") -> None:
-    """Pause a schedule; raise ``Refused`` when it is paused already."""
-    _need(actor, PAUSE_SCHEDULE, schedule)
+    """Pause a schedule; raise ``ActionNotAllowed`` if it is already paused."""
+    _require(actor, PAUSE_SCHEDULE, schedule)
     with db.atomic():
         if not schedules.pause(schedule, reason):
-            raise ActionNotAllowed(
-                f"The schedule {schedule} was paused by another, or before."
-            )
+            raise ActionNotAllowed(f"The schedule {schedule} is already paused.")
         audit.write(actor, schedule, _text("Paused", reason))
 
 
 def resume_schedule(actor: Actor, schedule: Schedule, reason: str = "") -> None:
-    """Resume a schedule; raise ``Refused`` when it is not paused."""
-    _need(actor, PAUSE_SCHEDULE, schedule)
+    """Resume a schedule; raise ``ActionNotAllowed`` if it is not paused."""
+    _require(actor, PAUSE_SCHEDULE, schedule)
     with db.atomic():
         if not schedules.resume(schedule):
-            raise ActionNotAllowed(
-                f"The schedule {schedule} was resumed by another, or before."
-            )
+            raise ActionNotAllowed(f"The schedule {schedule} is not paused.")
         audit.write(actor, schedule, _text("Resumed", reason))
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """What a page showed when it asked: its own id, and how many times waited."""
+class RunForm:
+    """The token of the form, and the number of queued occurrences that it showed."""
 
     token: str
-    held: int
+    queued: int
 
 
 def run_schedule(
-    actor: Actor, schedule: Schedule, *, form: Form | None = None, reason: str = ""
+    actor: Actor, schedule: Schedule, *, form: RunForm | None = None, reason: str = ""
 ) -> Started | None:
-    """Start a run of a schedule at once; None when it has to wait for another.
+    """Start a run of a schedule at once, or return None if it must wait for another.
 
-    The same ``form`` starts one run. Raises ``Refused`` when another was first.
+    The same ``form`` starts only one run. Raise ``ActionNotAllowed`` if the queued
+    occurrences have changed since the form was shown.
     """
-    _need(actor, RUN_SCHEDULE, schedule)
+    _require(actor, RUN_SCHEDULE, schedule)
     with db.atomic():
         found = db.rows(Schedule).filter(pk=schedule.pk)
         locked = rows.locked(found).get()
-        known = None if form is None else _made_by(form, locked)
+        known = None if form is None else _started_by(form, locked)
         if known is not None:
             return Started(known, new=False)
         run = schedules.run_now(schedule, event_id=form.token if form else None)
-        what = f"Run {run.pk} started" if run else "Put in line to run"
+        what = f"Run {run.pk} started" if run else "Queued to run"
         audit.write(actor, schedule, _text(what, reason))
         if run is not None:
             audit.record(actor, run, _text("Run started from its schedule", reason))
     return None if run is None else Started(run, new=True)
 
 
-def _made_by(form: Form, schedule: Schedule) -> Run | None:
-    """Return the run that a form has started, if it has; raise when it is stale."""
+def _started_by(form: RunForm, schedule: Schedule) -> Run | None:
+    """Return the run that a form has started, if any; raise if the form is stale."""
     check_token(form.token)
     if db.rows(Event).filter(pk=form.token).exists():
         started = db.rows(Run).filter(event_id=form.token).first()
         if started is not None:
             return started
-    if len(schedule.queued_occurrences) != form.held:
-        msg = f"The times that wait in {schedule} have changed: look again."
+    if len(schedule.queued_occurrences) != form.queued:
+        msg = f"The queued occurrences of {schedule} have changed. Load the page again."
         raise ActionNotAllowed(msg)
     return None
 
 
-def _need(actor: Actor, wanted: str, about: Model | None = None) -> None:
+def _require(actor: Actor, wanted: str, about: Model | None = None) -> None:
     if not actor.may(wanted, about):
         raise PermissionDenied
 

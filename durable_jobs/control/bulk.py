@@ -1,8 +1,8 @@
-"""Actions on many runs at once: a run of a durable function of the app's own.
+"""Bulk actions on many runs, executed by a durable function of this package.
 
-What was asked for is fixed when it begins: runs that come later are left alone. The
-runs are gone through from the oldest on, a chunk at a time, each chunk one transaction
-with the step that records it: whatever dies, none is done twice or left out.
+The filter and its time are fixed at the start, so that later runs are not affected. The
+runs are processed from the oldest on, in chunks. Each chunk is one transaction with the
+step that records it, so that after a crash no run is processed twice or left out.
 """
 
 from __future__ import annotations
@@ -41,52 +41,54 @@ from durable_jobs.queries.visibility import Viewer
 from durable_jobs.store import db
 
 FUNCTION = f"{OWN}bulk"
-#: What can be done to many runs; the other actions need values for each.
+#: Actions on many runs. The other actions need values for each run.
 BULK = ("cancel", "pause", "resume", "retry", "wake", "redrive", "rerun")
-#: Runs that one bulk run may be about.
+#: Maximum of runs of one bulk run.
 MOST = 100_000
-#: Runs that were not done, and why, that it tells of.
+#: Maximum of problems in the output.
 MOST_PROBLEMS = 100
-#: Runs of one transaction, at least.
+#: Minimum of runs per transaction.
 CHUNK = 25
 _LONGEST = 300
 _PAYLOADS = ("data", "output", "error", "event_meta")
 
 
 def begin(
-    actor: Actor, verb: str, chosen: RunFilter, reason: str = "", *, key: str = ""
+    actor: Actor, action: str, chosen: RunFilter, reason: str = "", *, key: str = ""
 ) -> Run:
-    """Start doing something to all runs of a filter; return the run that does it.
+    """Start a bulk run that applies an action to all runs of a filter; return it.
 
-    Its output counts what was ``done``, ``refused`` by a run's state and ``failed``,
-    with the first of those as ``problems``. A ``key`` used again returns the run that
-    began with it. Raises ``PermissionDenied``, ``Refused`` when there is no such run,
-    ``LimitExceeded`` for more than ``MOST``.
+    Its output counts the runs that were ``done``, ``refused`` by their status, or
+    ``failed``, and has the first problems. A ``key`` that was used before returns its
+    bulk run. Raise ``PermissionDenied``, ``ActionNotAllowed`` if no run matches, and
+    ``LimitExceeded`` for more than ``MOST`` runs.
     """
-    if verb not in BULK:
-        msg = f"Expected one of {', '.join(BULK)} to do to many runs, got {verb!r:.80}."
+    if action not in BULK:
+        msg = (
+            f"Expected one of {', '.join(BULK)} as the bulk action, got {action!r:.80}."
+        )
         raise ConfigurationError(msg)
-    if not actor.may(ACTIONS[verb].permission):
+    if not actor.may(ACTIONS[action].permission):
         raise PermissionDenied
     if chosen.reads_payloads and not actor.may("durable_jobs.view_payload"):
         raise PermissionDenied
-    if key and (known := _begun(key)):
+    if key and (known := _started(key)):
         return known
     frozen = chosen.frozen()
     rows = _subject_to_bulk()
     search_start = frozen.search_start(rows)
     count = counted(frozen)
     if not count:
-        msg = "No run fits the filter."
+        msg = "No run matches the filter."
         raise ActionNotAllowed(msg)
     if count > MOST:
         msg = (
-            f"More than {MOST:,} runs fit the filter, and that is the most for one "
-            f"bulk run. Narrow it, by time for example."
+            f"More than {MOST:,} runs match the filter, which is the maximum for one "
+            f"bulk run. Narrow the filter, for example by time."
         )
         raise LimitExceeded(msg)
     data = {
-        "verb": verb,
+        "action": action,
         "reason": reason,
         "filter": frozen.as_params(),
         "search_start": str(search_start or uuid.UUID(int=0)),
@@ -107,17 +109,16 @@ def begin(
             run = bulk.using(key=key or None).enqueue(data)
         except DuplicateKeyError:  # another request with the key was first
             return db.rows(Run).get(function=FUNCTION, key=key)
-        text = (
-            f"Bulk run begun: {count} runs to be {ACTIONS[verb].done} ({frozen}){why}"
-        )
+        done = ACTIONS[action].done
+        text = f"Bulk run started: {count} runs to be {done} ({frozen}){why}"
         audit.write(actor, run, text)
     return run
 
 
 def counted(chosen: RunFilter, among: QuerySet[Any] | None = None) -> int:
-    """Return how many runs a bulk run would be about; ``MOST + 1`` stands for more.
+    """Return the number of runs that match, at most ``MOST + 1``.
 
-    ``among``: of these alone.
+    With ``among``, count only these runs.
     """
     count = 0
     for part in chosen.split_by_status():
@@ -128,7 +129,7 @@ def counted(chosen: RunFilter, among: QuerySet[Any] | None = None) -> int:
     return count
 
 
-def _begun(key: str) -> Run | None:
+def _started(key: str) -> Run | None:
     return db.rows(Run).filter(function=FUNCTION, key=key).first()
 
 
@@ -139,7 +140,7 @@ def _subject_to_bulk(among: QuerySet[Any] | None = None) -> Any:
 
 @function(id=FUNCTION, queue=settings.QUEUE)
 def bulk(ctx: Context) -> dict[str, Any]:
-    """Do something to all runs of a filter, for a person who may."""
+    """Apply an action to all runs of a filter for a user with the permission."""
     asked = ctx.event.data
     total = {"done": 0, "refused": 0, "failed": 0}
     problems: list[dict[str, str]] = []
@@ -147,7 +148,7 @@ def bulk(ctx: Context) -> dict[str, Any]:
     size = max(CHUNK, -(-asked["count"] // max(settings.MAX_STEPS // 2, 1)))
     while after is not None:
         found = ctx.step.atomic(
-            f"{asked['verb']} {looked + 1} to {looked + size}",
+            f"{asked['action']} {looked + 1} to {looked + size}",
             _chunk,
             asked,
             uuid.UUID(ctx.run_id),
@@ -159,7 +160,7 @@ def bulk(ctx: Context) -> dict[str, Any]:
             total[name] += found[name]
         problems += found["problems"]
         after, looked = found["after"], looked + size
-    return {"verb": asked["verb"], **total, "problems": problems}
+    return {"action": asked["action"], **total, "problems": problems}
 
 
 def _chunk(
@@ -169,18 +170,18 @@ def _chunk(
     size: int,
     most_problems: int,
 ) -> dict[str, Any]:
-    """Do it to the next runs; count them, and tell after which the others are."""
+    """Process the next runs; return counts, problems, and the last id of the chunk."""
     if ids.new_id() <= itself:
-        # A rerun made now would count as one that was there before.
-        msg = "The clock of this machine is behind that of the one where this began."
+        # A rerun created now would have a smaller id than the bulk run.
+        msg = "The clock of this host is behind the host that started the bulk run."
         raise RetryAfterError("15s", msg)
-    actor = _actor(asked["actor"], asked["verb"])
+    actor = _actor(asked["actor"], asked["action"])
     with visibility.seen_by(_viewer(asked, actor)):
         rows = _next(asked, itself, after, size)
     counts = {"done": 0, "refused": 0, "failed": 0}
     problems: list[dict[str, str]] = []
     for run in rows:
-        name, message = _one(actor, asked["verb"], run, asked["reason"])
+        name, message = _one(actor, asked["action"], run, asked["reason"])
         counts[name] += 1
         if name != "done" and len(problems) < most_problems:
             problem = {"run": str(run.pk), "what": name, "message": message[:_LONGEST]}
@@ -200,7 +201,7 @@ def _next(
 
 
 def _viewer(asked: dict[str, Any], actor: Actor) -> Viewer | None:
-    """Return whose rule holds for the runs, as it is now."""
+    """Return the viewer whose visibility rule applies."""
     interface = asked.get("interface")
     return (
         None
@@ -209,33 +210,33 @@ def _viewer(asked: dict[str, Any], actor: Actor) -> Viewer | None:
     )
 
 
-def _actor(known: dict[str, Any], verb: str) -> Actor:
-    """Return who asked for it, as he is now; raise when he may not do it any more."""
+def _actor(known: dict[str, Any], action: str) -> Actor:
+    """Return the actor; raise if the actor does not have the permission any more."""
     try:
         user = get_user_model()._default_manager.get(pk=known["user"])
     except ObjectDoesNotExist:
-        msg = "The user who asked for this is no more."
+        msg = "The user who started the bulk run no longer exists."
         raise NonRetriableError(msg) from None
     scopes = known["scopes"]
     actor = Actor(user, known["via"], None if scopes is None else frozenset(scopes))
-    if not actor.may(ACTIONS[verb].permission):
-        lacks = f"has not the permission {ACTIONS[verb].permission} any more"
+    if not actor.may(ACTIONS[action].permission):
+        lacks = f"no longer has the permission {ACTIONS[action].permission}"
         msg = f"{described(user)} {lacks}."
         raise NonRetriableError(msg)
     return actor
 
 
-def _one(actor: Actor, verb: str, run: Run, reason: str) -> tuple[str, str]:
-    """Do it to one run; return what to count it as, and why if it was not done."""
-    if not run_actions.applies(verb, run):
+def _one(actor: Actor, action: str, run: Run, reason: str) -> tuple[str, str]:
+    """Apply the action to one run; return the count to increment, and the problem."""
+    if not run_actions.applies(action, run):
         return "refused", f"The run is {run.status}."
     try:
         with db.atomic():
-            run_actions.act(actor, verb, run, reason=reason)
+            run_actions.act(actor, action, run, reason=reason)
     except ActionNotAllowed as error:
         return "refused", error.message
     except OperationalError:
-        raise  # a deadlock, or the database is away: the whole chunk again
+        raise  # a deadlock or an outage: retry the whole chunk
     except Exception as error:  # noqa: BLE001  # one run must not keep the others
         return "failed", summary_of(error)
     return "done", ""

@@ -1,8 +1,8 @@
-"""Name spaces: the event ids and start keys of one owner meet no one else's.
+"""Namespaces that keep the event ids and idempotency keys of owners apart.
 
-Programs choose ids and keys such as ``order-7``. Over HTTP these belong to the owner of
-the API key, or to the secret of ``EVENT_KEYS``. They are stored with that in front,
-``api:user-5:order-7``, so that your project's own ids and keys stay apart from them.
+Programs choose ids and keys such as ``order-7``. Over HTTP they belong to the owner of
+the API key, or to the secret in ``EVENT_KEYS``. They are stored with that prefix, as
+``api:user-5:order-7``, so that they cannot conflict with your project's own ids.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _PLAIN = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 def of_user(user: Any) -> str:
-    """Return the name space of a user, for all of the user's API keys."""
+    """Return the namespace of a user, for all of the user's API keys."""
     key = str(user.pk)
-    # A digest is marked as one: another user's plain key could be the same text.
+    # A digest is marked, because another user's plain key could be the same text.
     return f"user-{key}" if _PLAIN.fullmatch(key) else f"user.{_digest(key)}"
 
 
 def of_secret(secret: str) -> str:
-    """Return the name space of a secret in ``EVENT_KEYS``, which tells little of it."""
+    """Return the namespace of a secret in ``EVENT_KEYS``, without the secret."""
     return f"secret-{_digest(f'durable_jobs:{secret}')[:8]}"
 
 
 def stored(space: str, given: str) -> str:
-    """Return an id or a key as it is stored; one too long for that as its digest."""
+    """Return an id or key as stored: with a prefix, or as a digest if too long."""
     if not space:
         return given
     name = f"{PREFIX}:{space}:{given}"
@@ -38,7 +38,7 @@ def stored(space: str, given: str) -> str:
 
 
 def given(space: str, name: str) -> str:
-    """Return a stored id or key as its owner gave it; any other one as it is."""
+    """Return an id or key without the owner's prefix, if it has the prefix."""
     own = f"{PREFIX}:{space}:"
     return name.removeprefix(own) if space else name
 

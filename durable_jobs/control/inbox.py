@@ -1,4 +1,4 @@
-"""Which waiting approvals a viewer may decide."""
+"""The waiting approvals that an actor may decide."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from durable_jobs.queries.visibility import is_narrowed
 
 #: Approvals on a page.
 PAGE = 50
-#: Approvals that a page looks at where each run has permissions of its own.
+#: Approvals that a page checks one by one, for permissions per run.
 LOOKED_AT = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Inbox:
-    """Some approvals, the oldest first; ``after`` leads on, if there may be more."""
+    """A page of approvals, oldest first. ``after`` is the cursor of the next page."""
 
     waits: list[Wait]
     after: int | None
 
 
 def read(actor: Actor, after: int = 0) -> Inbox:
-    """Return the approvals that an actor may decide, from some place on."""
+    """Return a page of the approvals that an actor may decide."""
     names = approvals.permissions()
     allowed = {name for name in names if actor.may(name)}
     if len(allowed) < len(names) and backends_ask_more():
@@ -52,7 +52,7 @@ def _one_by_one(actor: Actor, allowed: set[str], rows: list[Wait]) -> Inbox:
 
 
 def anything_for(actor: Actor) -> bool:
-    """Tell whether an approval waits that an actor may decide."""
+    """Return whether an approval waits that the actor may decide."""
     one_by_one = is_narrowed()
     if not one_by_one and any(actor.may(name) for name in approvals.permissions()):
         return True

@@ -11,14 +11,15 @@ ALL = 1_000_000
 
 
 def set_limit(limit_row: Limit, limit: int | None) -> None:
-    """Set the limit of one limit, or give it back to the declaration.
+    """Override a limit, or remove the override with None.
 
-    A lower one lets what is there drain; a higher one lets more through at once.
+    With a lower limit, held slots stay until their runs end. With a higher limit, more
+    runs are promoted at once.
     """
     rows = db.rows(Limit).filter(pk=limit_row.pk)
     rows.update(override=limit)
     limit_row.override = limit
-    room = ALL if limit is None else limit
-    db.after_commit(lambda: admission.reopen(limit_row.name, room))
+    count = ALL if limit is None else limit
+    db.after_commit(lambda: admission.reopen(limit_row.name, count))
     for queue in limit_row.backlogs.values_list("queue", flat=True).distinct():
         notifier.notify(queue)

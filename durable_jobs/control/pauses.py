@@ -1,4 +1,4 @@
-"""Pausing and resuming functions, keys and queues, and setting limits."""
+"""Pause and resume functions, keys of functions, and queues."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from durable_jobs.store import db
 
 
 def pause_function(function: Function, *, key: Any, skip: bool, reason: str) -> bool:
-    """Start no more runs of a function, or of one key; tell whether this call did it.
+    """Pause a function, or one key of it; return whether this call did it.
 
-    From its commit on nothing starts. The tick takes what is queued out of the way of
-    claims, in batches.
+    After the commit no run starts. The tick moves queued runs to backlogs in batches,
+    so that claims do not read them.
     """
     if key is not EVERY:
         text = _key_of(function, key)
@@ -28,14 +28,14 @@ def pause_function(function: Function, *, key: Any, skip: bool, reason: str) -> 
 
 
 def resume_function(function: Function, *, key: Any) -> bool:
-    """Start runs again; tell whether this call did it."""
+    """Resume a function, or one key of it; return whether this call did it."""
     if key is EVERY:
         return _resume(Pause.FUNCTION, function.id)
     return _resume(Pause.KEY, function.id, _key_of(function, key))
 
 
 def resume_paused(pause: Pause) -> bool:
-    """End a pause, also of what the code has no more; tell whether this call did it."""
+    """End a pause, even of an undeclared function; return whether this call did it."""
     if pause.kind == Pause.QUEUE:
         return resume_queue(pause.name)
     return _resume(pause.kind, pause.name, pause.key)
@@ -65,16 +65,16 @@ def _key_of(function: Function, key: Any) -> str:
 
 
 def pause_queue(queue: str, reason: str) -> bool:
-    """Let nothing of a queue be executed; tell whether this call did it.
+    """Pause a queue; return whether this call did it.
 
-    What is being executed goes on to its next rest.
+    Current attempts continue until their runs suspend or end.
     """
     check_name(queue, "a queue name")
     return pauses.pause(Pause.QUEUE, queue, skip=False, reason=reason)
 
 
 def resume_queue(queue: str) -> bool:
-    """Let a queue be executed again; tell whether this call did it."""
+    """Resume a queue; return whether this call did it."""
     done = pauses.resume(Pause.QUEUE, check_name(queue, "a queue name"))
     if done:
         db.after_commit(lambda: admission.restart_queue(queue))

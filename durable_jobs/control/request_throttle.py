@@ -1,8 +1,8 @@
-"""How often somebody may ask: so many requests in a period that slides.
+"""Throttle requests: a maximum number of requests per sliding period.
 
-The counts are in Django's default cache, two a caller. They are moved by the cache's
-own ``incr``, so that requests at one moment do not pass for one. What is refused does
-not count. A cache that is away lets everybody in: it is a guard, not a lock.
+Two counters per caller are in Django's default cache. The cache's ``incr`` updates
+them, so that concurrent requests are all counted. Refused requests do not count. If the
+cache is unreachable, all requests are accepted.
 """
 
 from __future__ import annotations
@@ -25,37 +25,39 @@ logger = logging.getLogger("durable_jobs")
 
 
 def wait(who: str, rate: Rate | None) -> float | None:
-    """Count a request of somebody; return the seconds to wait when it is one too many.
+    """Count a request of a caller; return the seconds to wait if it exceeds the rate.
 
-    Without a rate, or with a cache that keeps nothing, no request is counted.
+    Without a rate, or with a dummy cache, no request is counted.
     """
     if rate is None or isinstance(caches[DEFAULT_CACHE_ALIAS], DummyCache):
         return None
     try:
         with _apart():
             return _wait(who, rate)
-    except Exception:  # each cache has errors of its own, and none may close the door
-        logger.exception("The cache that counts requests failed: all are let in.")
+    except Exception:  # each cache backend has its own errors
+        logger.exception(
+            "The cache that counts requests failed. Requests are not throttled."
+        )
         return None
 
 
 def _apart() -> AbstractContextManager[None]:
-    """Keep the errors of a cache in the database away from open transactions."""
+    """Isolate open transactions from errors of a database cache."""
     own = isinstance(caches[DEFAULT_CACHE_ALIAS], BaseDatabaseCache)
     return contained() if own else nullcontext()
 
 
 def address(request: HttpRequest) -> str:
-    """Return the address that a request came from, as Django was told it.
+    """Return the client address of a request (``REMOTE_ADDR``).
 
-    An IPv6 address stands for its /64, of which one machine has all addresses. One that
-    holds an IPv4 address is that one.
+    An IPv6 address is reduced to its /64 network, because one host may use all its
+    addresses. A mapped IPv4 address is returned as IPv4.
     """
     text = request.META.get("REMOTE_ADDR", "")
     try:
         found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return f"address:{text}"  # of a socket of the machine, or none
+        return f"address:{text}"  # a Unix socket, or no address
     if isinstance(found, ipaddress.IPv6Address):
         found = found.ipv4_mapped or found
     if isinstance(found, ipaddress.IPv6Address):
@@ -64,14 +66,14 @@ def address(request: HttpRequest) -> str:
 
 
 def _wait(who: str, rate: Rate) -> float | None:
-    """Count a request, or return the seconds to the moment at which one may pass."""
+    """Count a request, or return the seconds until the next request is allowed."""
     length = rate.period.total_seconds()
     number, into = divmod(clock.now().timestamp(), length)
     before = int(cache.get(_name(who, int(number) - 1), 0))
     name = _name(who, int(number))
     cache.add(name, 0, timeout=2 * length + 1)
     now = int(cache.incr(name))
-    # As much of the period before as is not a whole period ago.
+    # The part of the previous period that is inside the sliding period.
     if before * (1 - into / length) + now <= rate.limit:
         return None
     cache.decr(name)

@@ -1,4 +1,4 @@
-"""The actions on one run."""
+"""Actions on runs, without permission checks."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from durable_jobs.store import db, run_actions, runs, waits
 from durable_jobs.store import event_windows as window_rows
 from durable_jobs.store.waits import WaitOutcome
 
-#: What a person may answer in the place of whatever was to come. An approval is not
-#: among them: it is for those whom the step names.
-ANSWERED = frozenset(
+#: Kinds of waits that a person may answer. Approvals are excluded, because only users
+#: with the permission of the step may decide them.
+ANSWERABLE = frozenset(
     {
         WaitKind.CALLBACK,
         WaitKind.CHILD,
@@ -50,7 +50,7 @@ LONGEST_PAUSE = 0.5
 
 
 def cancel(run: Run, reason: str) -> bool:
-    """End a live run as cancelled; tell whether this call did it."""
+    """Cancel a live run; return whether this call did it."""
     failpoint("cancel.begin", run.function)
     done = finish.cancel(_fresh(run), reason)
     failpoint("cancel.committed", run.function)
@@ -59,25 +59,25 @@ def cancel(run: Run, reason: str) -> bool:
 
 
 def pause(run: Run, reason: str) -> bool:
-    """Pause a live run; tell whether this call did it."""
+    """Pause a live run; return whether this call did it."""
     failpoint("pause.begin", run.function)
     done = run_actions.pause(run.pk, reason)
     failpoint("pause.committed", run.function)
-    return _after(run, done)
+    return _announced(run, done)
 
 
 def resume(run: Run) -> bool:
-    """Let a paused run go on; tell whether this call did it."""
+    """Resume a paused run; return whether this call did it."""
     failpoint("resume.begin", run.function)
     resumed = run_actions.resume(run.pk)
     failpoint("resume.committed", run.function)
-    done = _after(run, resumed)
+    done = _announced(run, resumed)
     if done:
         notifier.notify(run.queue)
     return done
 
 
-def _after(run: Run, done: bool) -> bool:
+def _announced(run: Run, done: bool) -> bool:
     run.refresh_from_db()
     if done:
         announce(
@@ -93,9 +93,9 @@ def _after(run: Run, done: bool) -> bool:
 def rerun(
     run: Run, from_step: str | None, data: Any, new: uuid.UUID | None = None
 ) -> Run:
-    """Start a run again as a new one, with what it had recorded before a step.
+    """Start a run again as a new run, with the steps recorded before ``from_step``.
 
-    ``new`` is the id that it gets: one that is taken is an ``IntegrityError``.
+    ``new`` is the id of the new run. Raise ``IntegrityError`` if the id is taken.
     """
     function = registry.get(run.function)
     check_mapping(data, f"the data of {function.id!r}")
@@ -105,7 +105,7 @@ def rerun(
         text = run_actions.stored_data(source.pk)
     else:
         text = start.payload(function, source.trigger, data)
-        # Data of one's own stands for one event, however many the run had.
+        # New data replaces the whole batch of events of the run.
         (source.event_meta or {}).pop(event_windows.COUNT, None)
     kept = _before(source, from_step) if from_step is not None else []
     now = clock.now()
@@ -132,31 +132,31 @@ def rerun(
 
 
 def _before(run: Run, from_step: str) -> list[str]:
-    """Return the keys of the ended steps recorded before a step, by its id or key."""
+    """Return the keys of the ended steps recorded before a step, given by id or key."""
     found = db.rows(Step).filter(run=run).order_by("position")
     rows = list(found.defer(*STEP_PAYLOADS))
-    places = [row.position for row in rows if from_step in (row.name, row.key)]
-    if not places:
+    positions = [row.position for row in rows if from_step in (row.name, row.key)]
+    if not positions:
         names = ", ".join(sorted({repr(row.name) for row in rows})) or "none"
         msg = f"Run {run.pk} has no step {from_step!r}; it has {names}."
         raise ConfigurationError(msg)
-    # What the step is inside of is not over when it begins again.
+    # The parents of the step are open again when the step starts again.
     by_pk, around = {row.pk: row for row in rows}, set()
-    parent = next(row.parent_id for row in rows if row.position == places[0])
+    parent = next(row.parent_id for row in rows if row.position == positions[0])
     while parent in by_pk:
         around.add(parent)
         parent = by_pk[parent].parent_id
     return [
         row.key
         for row in rows
-        if row.position < places[0]
+        if row.position < positions[0]
         and row.status in STEP_ENDED - {StepStatus.CANCELLED}
         and row.pk not in around
     ]
 
 
 def redrive_all(chosen: Iterable[Run], rate: Throttle | None) -> int:
-    """Let ended runs go on, spread over time by a rate; count those that do."""
+    """Redrive ended runs at a rate; return the number of redriven runs."""
     limit = rate.limit if rate is not None else 0
     if callable(limit):
         msg = "Expected a number as the limit of the rate to redrive at."
@@ -174,10 +174,10 @@ def redrive_all(chosen: Iterable[Run], rate: Throttle | None) -> int:
 
 
 def redrive(run: Run, due_at: datetime | None = None) -> bool:
-    """Let a failed or cancelled run go on from where it ended, with fresh retries."""
+    """Continue a failed or cancelled run where it ended, with new retries."""
     source = _fresh(run)
     if source.children.filter(parent_relation=runs.BATCH).exists():
-        return False  # its events have gone on in other runs
+        return False  # other runs have processed its events
     function = registry.get(source.function)
     failed = str((source.error or {}).get("step", ""))
     source.due_at = due_at or clock.now()
@@ -185,17 +185,17 @@ def redrive(run: Run, due_at: datetime | None = None) -> bool:
     failpoint("redrive.begin", run.function)
     done = run_actions.redrive(source, _chain(source, failed), function.queue, limits)
     failpoint("redrive.committed", run.function)
-    _after(run, done)
+    _announced(run, done)
     if done:
         notifier.notify(function.queue)
     return done
 
 
 def _chain(run: Run, key: str) -> list[str]:
-    """Return a failed step, the failed ones around it, and those that failed below it.
+    """Return a failed step with its failed parents and its failed children.
 
-    A branch that failed takes its parallel step with it; a parallel step that failed is
-    tried again in its failed branches only.
+    If a branch failed, its parallel step is executed again. If a parallel step failed,
+    only its failed branches are executed again.
     """
     if not key:
         return []
@@ -224,16 +224,16 @@ def _chain(run: Run, key: str) -> list[str]:
 
 
 def retry_now(run: Run) -> bool:
-    """Let a run that waits for its next attempt make it now; tell whether it waited."""
-    return _hastened(run, {WaitKind.RETRY}, retries=True)
+    """Start the next attempt of a run now; return whether it was waiting for one."""
+    return _hasten(run, {WaitKind.RETRY}, retries=True)
 
 
 def wake(run: Run) -> bool:
-    """End the sleeps of a run, or its delay, now; tell whether there was any."""
-    return _hastened(run, {WaitKind.SLEEP, WaitKind.POLL}, retries=False)
+    """End the sleeps or the delay of a run now; return whether there were any."""
+    return _hasten(run, {WaitKind.SLEEP, WaitKind.POLL}, retries=False)
 
 
-def _hastened(run: Run, kinds: set[WaitKind], *, retries: bool) -> bool:
+def _hasten(run: Run, kinds: set[WaitKind], *, retries: bool) -> bool:
     done = run_actions.hasten(run.pk, kinds, retries=retries)
     if done:
         db.after_commit(timers.sweep)
@@ -243,17 +243,17 @@ def _hastened(run: Run, kinds: set[WaitKind], *, retries: bool) -> bool:
 
 
 def answer(run: Run, step: str, value: Any) -> bool:
-    """End what an open step waits for with a value, as if that had come of it.
+    """End the wait of an open step with a value as its result.
 
-    ``step`` is its key. To a wait for an event the value is the event's data; of a
-    ``wait_for_any`` the first alternative is answered. A step between two attempts is
-    skipped with the value as its result.
+    ``step`` is the key of the step. For a wait for an event, the value is the data of
+    the event. For ``wait_for_any``, the first alternative is answered. A step that
+    waits for a retry is skipped.
     """
     rows = db.rows(Wait).filter(run_id=run.pk, step=step)
-    wait = rows.filter(kind__in=sorted(ANSWERED)).order_by("pk").first()
+    wait = rows.filter(kind__in=sorted(ANSWERABLE)).order_by("pk").first()
     if wait is None or not step:
         return False
-    outcome = WaitOutcome(StepStatus.COMPLETED, output=_answer_to(wait, value))
+    outcome = WaitOutcome(StepStatus.COMPLETED, output=_encoded_answer(wait, value))
     woken = waits.resolve(wait, outcome)
     run.refresh_from_db()
     if woken is None:
@@ -262,7 +262,7 @@ def answer(run: Run, step: str, value: Any) -> bool:
     return True
 
 
-def _answer_to(wait: Wait, value: Any) -> EncodedJSON:
+def _encoded_answer(wait: Wait, value: Any) -> EncodedJSON:
     inner = value
     if wait.kind == WaitKind.EVENT:
         event = ReceivedEvent(str(ids.new_id()), wait.name, value, clock.now())
@@ -277,27 +277,28 @@ def _answer_to(wait: Wait, value: Any) -> EncodedJSON:
 
 
 def wait(run: Run, timeout: float | None) -> None:
-    """Wait until a run has ended and refresh it; raise ``RunNotFinished``."""
+    """Wait until a run has ended, and refresh it; raise ``RunNotFinished``."""
     if db.created_here(run.pk):
         msg = (
-            f"Run {run.pk} of {run.function} starts when the transaction that made it "
-            f"commits, so waiting for it inside that transaction would never end. Wait "
-            f"after the commit. Under ATOMIC_REQUESTS a whole view is a transaction."
+            f"Run {run.pk} of {run.function} starts when the transaction that created "
+            f"it commits, so waiting for the run inside that transaction would never "
+            f"end. Wait after the commit. Under ATOMIC_REQUESTS, a view is one "
+            f"transaction."
         )
         raise ConfigurationError(msg)
     deadline = None if timeout is None else clock.monotonic() + timeout
-    pause, helped = FIRST_PAUSE, False
+    pause, tried = FIRST_PAUSE, False
     while True:
         run.refresh_from_db()
         if not run.is_live:
             return
         late = deadline is not None and clock.monotonic() >= deadline
-        if not (late and helped):
-            helped = True
+        if not (late and tried):
+            tried = True
             if notifier.current().run_pending():
                 continue
         if late or notifier.current().manual_clock:
-            when = f"after {timeout} s" if late else "and nothing can go on now"
+            when = f"after {timeout} s" if late else "and no run can continue now"
             msg = f"Run {run.pk} of {run.function} is {run.status} {when}."
             raise RunNotFinished(msg, run_id=str(run.pk))
         time.sleep(pause)
@@ -310,7 +311,7 @@ def replay(
     until: datetime | None,
     statuses: Iterable[str] | None,
 ) -> list[Run]:
-    """Run again the runs of a function that were queued in a range of time."""
+    """Rerun the runs of a function that were queued in a time range."""
     check_moment(since, "since")
     check_moment(until, "until")
     rows = db.rows(Run).filter(function=function.id)

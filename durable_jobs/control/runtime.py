@@ -1,4 +1,4 @@
-"""The runtime that the public door talks to: each action in its room."""
+"""The runtime behind the public API. It delegates each call to its module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from durable_jobs.types import Data
 
 
 class EngineRuntime:
-    """Everything that the door offers, done by the engine of this process."""
+    """The implementation of the public API in this process."""
 
     def send(self, events: list[NewEvent]) -> list[str]:
         """Send events and return their ids."""
@@ -37,7 +37,7 @@ class EngineRuntime:
         return await sync_to_async(send_event.send)(events)
 
     def enqueue(self, function: Function, data: Data) -> Run:
-        """Start a run; it reads as if it came from the database."""
+        """Start a run and return it as if loaded from the database."""
         return start.enqueue(function, data)
 
     async def aenqueue(self, function: Function, data: Data) -> Run:
@@ -55,7 +55,7 @@ class EngineRuntime:
         callbacks.complete(token, data=data, error=error)
 
     def callback_heartbeat(self, token: str) -> None:
-        """Put off the end of a callback."""
+        """Extend the heartbeat timeout of a callback."""
         callbacks.heartbeat(token)
 
     def cancel(self, run: Run, reason: str) -> bool:
@@ -75,11 +75,11 @@ class EngineRuntime:
         return run_control.rerun(run, from_step, data)
 
     def redrive(self, run: Run) -> bool:
-        """Let an ended run go on."""
+        """Continue an ended run."""
         return run_control.redrive(run)
 
     def redrive_all(self, runs: Iterable[Run], rate: Throttle | None) -> int:
-        """Let many ended runs go on, at a rate."""
+        """Continue ended runs at a rate."""
         return run_control.redrive_all(runs, rate)
 
     def wait(self, run: Run, timeout: float | None) -> None:
@@ -93,33 +93,33 @@ class EngineRuntime:
         until: datetime | None,
         statuses: Iterable[str] | None,
     ) -> list[Run]:
-        """Run again what was queued in a range of time."""
+        """Rerun the runs that were queued in a time range."""
         return run_control.replay(function, since, until, statuses)
 
     def pause_function(
         self, function: Function, *, key: Any, skip: bool, reason: str
     ) -> bool:
-        """Start no more runs of a function, or of one key of it."""
+        """Pause a function, or one key of it."""
         return pauses.pause_function(function, key=key, skip=skip, reason=reason)
 
     def resume_function(self, function: Function, *, key: Any) -> bool:
-        """Start runs of a function, or of one key of it, again."""
+        """Resume a function, or one key of it."""
         return pauses.resume_function(function, key=key)
 
     def pause_queue(self, queue: str, reason: str) -> bool:
-        """Let nothing of a queue be executed."""
+        """Pause a queue."""
         return pauses.pause_queue(queue, reason)
 
     def resume_queue(self, queue: str) -> bool:
-        """Let what is in a queue be executed again."""
+        """Resume a queue."""
         return pauses.resume_queue(queue)
 
     def explain(self, run: Run) -> Explanation:
-        """Tell what a run waits for."""
+        """Explain why a run waits."""
         return explain_query.explain(run)
 
     def runs_for(self, instance: Model) -> RunQuerySet:
-        """Return the runs that were started for an instance, the newest first."""
+        """Return the runs that were started for an instance, newest first."""
         model = instance._meta.concrete_model or type(instance)
         subjects = db.rows(Subject).filter(
             model=model._meta.label_lower, object_pk=str(instance.pk)
@@ -130,7 +130,7 @@ class EngineRuntime:
     def create_schedule(
         self, function: Function | str, values: Mapping[str, Any]
     ) -> Schedule:
-        """Write a new schedule."""
+        """Create a schedule."""
         return schedules.create(function, values)
 
     def schedules(self, **conditions: Any) -> ScheduleQuerySet:
@@ -154,11 +154,11 @@ class EngineRuntime:
         return schedules.run_now(schedule)
 
     def pending_approvals(self, who: Any, limit: int) -> list[Approval]:
-        """Return the approvals that wait."""
+        """Return the waiting approvals."""
         return approvals.pending(who, limit)
 
     def find_approval(self, run: Run, step: str) -> Approval | None:
-        """Return what a step of a run asks."""
+        """Return the approval of a step."""
         return approvals.find(run, step)
 
     def decide_approval(
@@ -175,7 +175,7 @@ class EngineRuntime:
         return approvals.decide(approval, decision, data, by=by, note=note, check=check)
 
     def track(self, queryset: QuerySet[Any]) -> Tracked:
-        """Return a queryset whose bulk writes are told."""
+        """Return a queryset whose bulk writes send events."""
         return Tracked(queryset)
 
 

@@ -1,4 +1,4 @@
-"""The actions on schedules that are rows: create, change, pause, resume, run now."""
+"""Create, find, change, pause, resume and run schedules."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHANGEABLE = (
 
 
 def create(function: Function | str, values: Mapping[str, Any]) -> Schedule:
-    """Write a new schedule, checked, inside the caller's transaction."""
+    """Create a schedule in the caller's transaction, after checks."""
     now = clock.now()
     found = registry.get(function.id if isinstance(function, Function) else function)
     schedule = Schedule(function=found.id, created_at=now)
@@ -48,7 +48,7 @@ def create(function: Function | str, values: Mapping[str, Any]) -> Schedule:
 
 
 def find(**conditions: Any) -> ScheduleQuerySet:
-    """Return schedules by function, owner, whether they are paused, and lookups."""
+    """Return schedules filtered by function, owner, pause and lookups."""
     rows = Schedule.objects.using(db.alias()).order_by("pk")
     if isinstance(function := conditions.get("function"), Function):
         conditions["function"] = function.id
@@ -60,7 +60,7 @@ def find(**conditions: Any) -> ScheduleQuerySet:
 
 
 def change(schedule: Schedule, changes: Mapping[str, Any]) -> None:
-    """Change a schedule; what it was is unchanged when anything is wrong."""
+    """Change a schedule; an invalid value changes nothing."""
     if schedule.declared:
         msg = (
             f"The schedule {schedule.cron!r} of {schedule.function!r} is declared in "
@@ -81,7 +81,7 @@ def change(schedule: Schedule, changes: Mapping[str, Any]) -> None:
     schedule.refresh_from_db()
 
 
-#: The columns, and the changes that each is made of.
+#: The columns that each change sets.
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "cron": ("cron",),
     "tz": ("tz",),
@@ -97,7 +97,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def pause(schedule: Schedule, reason: str) -> bool:
-    """Fire no more; tell whether this call did it."""
+    """Pause a schedule; return whether this call did it."""
     rows = db.rows(Schedule).filter(pk=schedule.pk, paused_at__isnull=True)
     done = rows.update(paused_at=clock.now(), reason=reason, due_at=None)
     schedule.refresh_from_db()
@@ -105,7 +105,7 @@ def pause(schedule: Schedule, reason: str) -> bool:
 
 
 def resume(schedule: Schedule) -> bool:
-    """Fire again, from now on; tell whether this call did it."""
+    """Resume a schedule from now on; return whether this call did it."""
     with db.atomic():
         row, now = _locked(schedule), clock.now()
         if done := row.paused_at is not None:
@@ -124,9 +124,9 @@ def resume(schedule: Schedule) -> bool:
 
 
 def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
-    """Start a run of a schedule, by its ``overlap``; None when it has to wait.
+    """Start a run of a schedule by its ``overlap``; return None if it must wait.
 
-    If another run holds its idempotency key, return that run.
+    If another run has its idempotency key, return that run.
     """
     with db.atomic():
         row, now = _locked(schedule), clock.now()
@@ -137,7 +137,7 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
         )
         run = None
         if busy and row.overlap == "queue":
-            _hold(row, now)
+            _queue_occurrence(row, now)
         else:
             made = fire_schedules.new_run(
                 row, occurrence, now, event_id or fire_schedules.new_event_id()
@@ -153,21 +153,21 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
 
 
 def _holder(start: NewRun) -> Run:
-    """Return the run that holds the key of a start."""
+    """Return the run that has the idempotency key of a start."""
     taken = keyed_starts.claim_keys(start_runs.claims_of(start, None))
     assert taken is not None, "another run holds the key"
     return keyed_starts.holder(taken)
 
 
-def _hold(row: Schedule, now: datetime) -> None:
+def _queue_occurrence(row: Schedule, now: datetime) -> None:
     if len(row.queued_occurrences) >= MAX_QUEUED:
-        msg = f"{MAX_QUEUED} times of schedule {row.pk} wait for a run to end already."
+        msg = f"Schedule {row.pk} already has {MAX_QUEUED} queued occurrences."
         raise ConfigurationError(msg)
     _write(row, queued_occurrences=[*row.queued_occurrences, now.isoformat()])
 
 
 def _apply(row: Schedule, values: Mapping[str, Any], now: datetime) -> None:
-    """Check values and put them into the row, which is not saved here."""
+    """Check values and set them on the row without saving it."""
     if {"cron", "tz"} & {*values}:
         cron = CronExpression(values.get("cron", row.cron), values.get("tz", row.tz))
         row.cron, row.tz = cron.text, cron.tz

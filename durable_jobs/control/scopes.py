@@ -1,8 +1,8 @@
-"""What a key may be allowed to do, and the permissions that each of it stands for."""
+"""The scopes of API keys, and the permissions that each scope covers."""
 
 from __future__ import annotations
 
-#: The scopes, with the permissions that their owner needs as well.
+#: The scopes with their permissions, which the owner of the key needs as well.
 SCOPES: dict[str, frozenset[str]] = {
     "events:send": frozenset({"send_event"}),
     "signals:send": frozenset({"send_signal"}),
@@ -22,14 +22,14 @@ SCOPES: dict[str, frozenset[str]] = {
             "wake_run",
         }
     ),
-    # Each approval names a permission of its own, which the owner needs.
+    # Each approval names its own permission, which the owner needs.
     "approvals:decide": frozenset(),
     "schedules:read": frozenset({"view_schedule"}),
     "schedules:steer": frozenset({"pause_schedule", "run_schedule"}),
     "metrics:read": frozenset({"view_worker"}),
 }
 
-#: The scope that a permission needs; one that has none is nothing for keys.
+#: The scope of each permission. Keys cannot use a permission without a scope.
 _SCOPE_OF = {
     f"durable_jobs.{permission}": scope
     for scope, permissions in SCOPES.items()
@@ -38,5 +38,5 @@ _SCOPE_OF = {
 
 
 def scope_of(permission: str) -> str | None:
-    """Return the scope that covers a permission, if any does."""
+    """Return the scope that covers a permission, or None."""
     return _SCOPE_OF.get(permission)

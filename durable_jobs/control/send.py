@@ -1,8 +1,8 @@
-"""What people and programs begin: events, signals, and runs.
+"""Send events and signals and start runs for people and programs.
 
-Each checks the actor's permission, and events the names that a key may send. A form
-carries an id that was made when it was shown: what is sent with it is sent once,
-however often the form comes.
+Each function checks the actor's permission and the event names of the API key. A form
+has a token from when it was shown. If the form is submitted several times, its event is
+sent or its run is started only once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ START = "durable_jobs.start_run"
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What came of sending: the event, and whether this call sent it."""
+    """A sent event, and whether this call sent it."""
 
     event: Event
     new: bool
@@ -52,7 +52,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What came of starting: the run, and whether this call started it."""
+    """A started run, and whether this call started it."""
 
     run: Run
     new: bool
@@ -65,11 +65,11 @@ def send(
     *,
     own: Collection[str] = (),
 ) -> list[str]:
-    """Send events, all or none, and return their ids as they were given, in order.
+    """Send events, all or none, and return their ids as given, in order.
 
-    Their ids are of the actor's name space. They are their own record, by their source.
-    ``own`` are reserved names that they may have. Raises ``PermissionDenied``, and what
-    ``durable.send_many`` raises.
+    The stored ids are in the actor's namespace. No log entry is written, because the
+    events have a source. ``own`` are reserved names that are allowed. Raise
+    ``PermissionDenied``, and the errors of ``durable.send_many``.
     """
     if not actor.may(SEND):
         raise PermissionDenied
@@ -77,17 +77,20 @@ def send(
         if not actor.may_name(event.name):
             msg = f"The key may not send events called {event.name!r:.80}."
             raise PermissionDenied(msg)
-    named = [_named(actor, event) for event in events]
+    named = [_in_namespace(actor, event) for event in events]
     try:
-        with db.atomic(), _untold("The id of an event was used before, for another."):
+        with (
+            db.atomic(),
+            _without_ids("The id of an event was used before for another event."),
+        ):
             ids_ = send_event.send(named, source, own=own)
     except DuplicateKeyError as error:
         raise _as_given(actor, error, [event.id for event in events]) from None
     return [event.id or id for event, id in zip(events, ids_, strict=True)]
 
 
-def _named(actor: Actor, event: NewEvent) -> NewEvent:
-    """Return an event with its id in the actor's name space."""
+def _in_namespace(actor: Actor, event: NewEvent) -> NewEvent:
+    """Return an event with its id in the actor's namespace."""
     if event.id is None or not actor.space:
         return event
     check_name(event.id, "an event id")
@@ -97,7 +100,7 @@ def _named(actor: Actor, event: NewEvent) -> NewEvent:
 def _as_given(
     actor: Actor, error: DuplicateKeyError, names: Sequence[str | None]
 ) -> DuplicateKeyError:
-    """Return an error that calls ids and keys as the actor gave them."""
+    """Return an error with ids and keys as the actor gave them."""
     message = error.message
     for name in dict.fromkeys(names):
         if name and actor.space:
@@ -109,13 +112,14 @@ def _as_given(
 def send_once(
     actor: Actor, event: NewEvent, *, note: str = "", own: Collection[str] = ()
 ) -> Sent:
-    """Send the event of a form, whose id it has, and write down who did it.
+    """Send the event of a form, with an entry in the log.
 
-    One that was sent already is not sent again. Raises what ``send`` raises.
+    The id of the event is the token of the form. If the event was sent before, it is
+    not sent again. Raise the errors of ``send``.
     """
     check_token(event.id)
     with db.atomic():
-        _one_at_a_time("", f"send:{event.id}")
+        _serialize("", f"send:{event.id}")
         rows = db.rows(Event).filter(pk=event.id)
         known = rows.first() if actor.may(SEND) else None
         if known is not None:
@@ -127,7 +131,7 @@ def send_once(
 
 
 def resend(actor: Actor, event: Event, token: str) -> Sent:
-    """Send a new event with the name, the data and the user of one that came before."""
+    """Send a new event with the name, data and user of an earlier event."""
     again = NewEvent(
         event.name, event.data, id=token, user=event.user, v=event.v or None
     )
@@ -140,7 +144,7 @@ def resend(actor: Actor, event: Event, token: str) -> Sent:
 
 
 def signal(actor: Actor, name: str, data: Any) -> Run | None:
-    """Wake the run that waits for a signal and return it; None when nobody waits."""
+    """Wake the run that waits for a signal; return it, or None if no run waits."""
     if not actor.may(SIGNAL):
         raise PermissionDenied
     check_signal(actor, name)
@@ -168,19 +172,19 @@ def start(
     run_after: Duration | datetime | None = None,
     priority: int = 0,
 ) -> Started:
-    """Start a run, and write down who did it; or find the one that has the key.
+    """Start a run with an entry in the log, or return the run that has the key.
 
-    ``token`` is the id of the form, if it comes from one: it stands for a ``key`` where
-    none is given. Raises ``PermissionDenied``, ``Refused`` for a function of the app's
-    own, and what ``function.enqueue`` raises.
+    ``token`` is the token of a form, and the key if there is no ``key``. Raise
+    ``PermissionDenied``, ``ActionNotAllowed`` for a function of this package, and the
+    errors of ``function.enqueue``.
     """
     if not actor.may(START):
         raise PermissionDenied
     if function.id.startswith(OWN):
-        # What they are given says who acts.
-        msg = f"{function.id!r} is the app's own: it is begun by what it is for."
+        # The data of such a run names the actor.
+        msg = f"{function.id!r} belongs to durable_jobs and cannot be started directly."
         raise ActionNotAllowed(msg)
-    actor.check_feeding(function)
+    actor.check_may_set_data(function)
     asked = key
     if key and actor.space:
         key = id_namespaces.stored(actor.space, check_name(key, "a key"))
@@ -191,9 +195,9 @@ def start(
     try:
         with db.atomic():
             if key:
-                _one_at_a_time(function.id, f"start:{key}")
+                _serialize(function.id, f"start:{key}")
             check_mapping(data, f"the data of {function.id!r}")
-            with _untold("The key was used before, with other data."):
+            with _without_ids("The key was used before with other data."):
                 run, new = start_runs.enqueue_once(chosen, data)
             if new:
                 audit.record(actor, run, "Run started.")
@@ -203,8 +207,8 @@ def start(
 
 
 @contextmanager
-def _untold(message: str) -> Iterator[None]:
-    """Let a conflict name no run or event that the actor may not see."""
+def _without_ids(message: str) -> Iterator[None]:
+    """Replace the message of a conflict, which may name hidden runs and events."""
     try:
         yield
     except DuplicateKeyError:
@@ -213,17 +217,17 @@ def _untold(message: str) -> Iterator[None]:
         raise DuplicateKeyError(message) from None
 
 
-def _one_at_a_time(function: str, what: str) -> None:
-    """Wait for whoever does the same at this moment: then it is seen what they did."""
+def _serialize(function: str, what: str) -> None:
+    """Wait for a concurrent call with the same key to commit."""
     idempotency.claim_keys([idempotency.KeyClaim(function, what, ids.new_id())])
 
 
 def check_token(token: str | None) -> None:
-    """Raise unless the id of a form is one that was made for it."""
+    """Raise if the token of a form is invalid."""
     try:
         fits = str(uuid.UUID(str(token))) == token
     except ValueError:
         fits = False
     if not fits:
-        msg = "Expected the id that the form was shown with: load the page again."
+        msg = "Expected the token of the form. Load the page again."
         raise ConfigurationError(msg)

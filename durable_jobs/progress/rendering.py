@@ -8,10 +8,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from durable_jobs.progress.tokens import ProgressView
-from durable_jobs.queries.progress import Progress
+from durable_jobs.queries.progress import RunProgress
 
 
-def as_dict(view: ProgressView, progress: Progress) -> dict[str, Any]:
+def as_dict(view: ProgressView, progress: RunProgress) -> dict[str, Any]:
     """Return a run's status, counts and names of running steps."""
     found: dict[str, Any] = {
         "status": progress.status.value,
@@ -27,7 +27,7 @@ def as_dict(view: ProgressView, progress: Progress) -> dict[str, Any]:
     return found
 
 
-def template_context(view: ProgressView, progress: Progress) -> dict[str, Any]:
+def template_context(view: ProgressView, progress: RunProgress) -> dict[str, Any]:
     """Return the context of the progress template."""
     shown = as_dict(view, progress)
     # A run may have more steps than ``total`` says.

@@ -19,7 +19,7 @@ from durable_jobs.control import request_throttle
 from durable_jobs.progress.rendering import as_dict, template_context
 from durable_jobs.progress.tokens import ProgressView, read
 from durable_jobs.queries import progress
-from durable_jobs.queries.progress import Progress
+from durable_jobs.queries.progress import RunProgress
 from durable_jobs.queries.visibility import PROGRESS, Viewer, seen_by
 
 #: With this status htmx stops polling and swaps in the response.
@@ -38,7 +38,7 @@ def data(request: HttpRequest, token: str) -> HttpResponse:
 def fragment(request: HttpRequest, token: str) -> HttpResponse:
     """Return HTML for htmx: 204 if nothing changed, 286 if the run has ended."""
 
-    def show(view: ProgressView, now: Progress) -> HttpResponse:
+    def show(view: ProgressView, now: RunProgress) -> HttpResponse:
         status = STOP_POLLING if now.ended or view.last else 200
         context = template_context(view, now)
         return render(request, "durable_jobs/progress_now.html", context, status=status)
@@ -49,7 +49,7 @@ def fragment(request: HttpRequest, token: str) -> HttpResponse:
 def _respond(
     request: HttpRequest,
     token: str,
-    show: Callable[[ProgressView, Progress], HttpResponse],
+    show: Callable[[ProgressView, RunProgress], HttpResponse],
 ) -> HttpResponse:
     view = read(token)
     # Count valid tokens by run: visitors behind one proxy share an address.

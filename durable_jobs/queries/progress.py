@@ -20,7 +20,7 @@ _FAILED = frozenset({StepStatus.FAILED, StepStatus.TIMED_OUT})
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RunProgress:
     """The number of ``done`` steps, of ``failed`` among these, and of open steps."""
 
     run_id: uuid.UUID
@@ -48,7 +48,7 @@ class Progress:
         return list(names[:MOST])
 
 
-def of_run(run_id: uuid.UUID) -> Progress | None:
+def of_run(run_id: uuid.UUID) -> RunProgress | None:
     """Return the progress of a run, or None without such a run."""
     runs = visibility.runs().filter(pk=run_id)
     status = runs.values_list("status", flat=True).first()
@@ -57,7 +57,7 @@ def of_run(run_id: uuid.UUID) -> Progress | None:
     rows = _steps(run_id).values_list("status").annotate(Count("pk"))
     counts = dict(rows.order_by())
     done = sum(counts.get(one, 0) for one in STEP_ENDED)
-    return Progress(
+    return RunProgress(
         run_id=run_id,
         status=RunStatus(status),
         done=done,

@@ -153,7 +153,7 @@ def too_late(client: Client, run: Run, text: str) -> None:
 def test_who_comes_second_is_told_who_was_first(ask, login):
     run = ask()
     login("change_order", name="first").post(place_of(run), {"_approve": "1"})
-    too_late(login("change_order"), run, "approved by first already")
+    too_late(login("change_order"), run, "already approved by first")
     assert LogEntry.objects.filter(object_id=str(run.pk)).count() == 1
 
 
@@ -179,7 +179,7 @@ def test_of_two_at_the_same_moment_one_wins_and_the_other_is_told(
     texts = [Page(response.content.decode()).text for response in came]
     step = run.steps.get()
     decision, winner = step.detail["decision"], step.detail["name"]
-    assert sorted(f"This was {decision} by {winner} already." in t for t in texts) == [
+    assert sorted(f"This was already {decision} by {winner}." in t for t in texts) == [
         False,
         True,
     ]
@@ -190,13 +190,13 @@ def test_of_two_at_the_same_moment_one_wins_and_the_other_is_told(
 def test_a_run_that_was_cancelled_is_told_of(ask, login):
     run = ask()
     run.cancel()
-    too_late(login("change_order"), run, "it was cancelled")
+    too_late(login("change_order"), run, "The approval was cancelled")
 
 
 def test_a_time_that_is_over_is_told_of(ask, login, durable_kit):
     run = ask(timeout="1h")
     durable_kit.advance("1h")
-    too_late(login("change_order"), run, "Nobody decided this in time")
+    too_late(login("change_order"), run, "The approval timed out")
 
 
 def test_what_is_not_there_is_not_found(ask, login, admin_client):

@@ -278,7 +278,7 @@ def test_a_key_of_ones_own_leads_to_the_run_that_has_it(durable_kit, operator):
         ({"input": "{}", "priority": "601"}, "600"),
         ({"input": "{}", "key": "x" * 256}, "255"),
         ({"input": "{}", "key": "a\tb"}, "printable"),
-        ({"input": "{}", "token": "x"}, "load the page again"),
+        ({"input": "{}", "token": "x"}, "Load the page again"),
         ({"input": EVIL}, "no JSON"),
     ],
 )
@@ -346,7 +346,7 @@ def test_a_function_is_paused_and_resumed_with_a_reason(durable_kit, operator):
     assert Run.objects.get().status == "completed"
     texts = [one.change_message for one in LogEntry.objects.order_by("pk")]
     assert texts == [
-        "Paused, what comes is kept: the bank is closed", "Resumed: it is open"
+        "Paused, new runs stay queued: the bank is closed", "Resumed: it is open"
     ]  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def test_a_key_whose_owner_may_not_any_more_does_nothing_more(kit, sleeper):
 def test_nobody_acts_as_another_by_a_run_of_the_apps_own(kit, api, sleeper):
     sleeper.enqueue()
     forged = {
-        "verb": "cancel", "reason": "", "filter": {}, "count": 1,
+        "action": "cancel", "reason": "", "filter": {}, "count": 1,
         "beginning": "00000000-0000-0000-0000-000000000000",
         "actor": {"user": str(User.objects.first().pk), "via": "", "scopes": None},
     }  # fmt: skip

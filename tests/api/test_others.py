@@ -52,7 +52,7 @@ def test_a_schedule_is_paused_run_and_resumed_and_each_is_written_down(kit, api,
         object_id=str(schedule.pk), content_type__model="schedule"
     ).order_by("pk")
     assert [one.change_message.partition(" (")[0] for one in said] == [
-        "Paused: holidays", f"Run {run} started.", "Put in line to run.", "Resumed.",
+        "Paused: holidays", f"Run {run} started.", "Queued to run.", "Resumed.",
     ]  # fmt: skip
     for id in (0, 2**63 - 1, 2**63, 10**30):
         problem(api.post(f"schedules/{id}/pause"), 404, "not-found")

@@ -89,7 +89,7 @@ def test_all_runs_of_a_filter_are_done(kit, person, verb, before, after):
     assert statuses() == {before: 3, "completed": 1}, "nothing is done in the request"
     told = finished(kit, run)
     assert told == {
-        "verb": verb,
+        "action": verb,
         "done": 3,
         "refused": 0,
         "failed": 0,
@@ -170,7 +170,7 @@ def test_bulk_runs_are_about_no_bulk_runs(kit, person):
     first = bulk.begin(person("cancel"), "cancel", chosen())
     bobs = person("cancel", name="bob")
     for name, value in (("function", bulk.FUNCTION), ("id", str(first.pk))):
-        with pytest.raises(durable.ActionNotAllowed, match="No run fits"):
+        with pytest.raises(durable.ActionNotAllowed, match="No run matches"):
             bulk.begin(bobs, "cancel", RunFilter.parse({name: value}))
     second = bulk.begin(bobs, "cancel", RunFilter.parse({"period": "hour"}))
     assert finished(kit, first)["done"] == 1
@@ -278,7 +278,7 @@ def test_one_that_is_cancelled_while_it_works_does_no_more(kit, person, monkeypa
 
 def test_none_and_too_many_are_refused_with_the_number(kit, person, monkeypatch):
     actor = person("cancel")
-    with pytest.raises(durable.ActionNotAllowed, match="No run fits"):
+    with pytest.raises(durable.ActionNotAllowed, match="No run matches"):
         bulk.begin(actor, "cancel", chosen())
     monkeypatch.setattr(bulk, "MOST", 3)
     make(4, "waiting")

@@ -10,7 +10,7 @@ import pytest
 from pytest_django import Settings
 
 from durable_jobs import durable
-from durable_jobs.logs import FIELDS, RunFilter
+from durable_jobs.logs import FIELDS, RunContextFilter
 from durable_jobs.models import Run
 from durable_jobs.testing import Kit
 from durable_jobs.worker import orphans
@@ -287,7 +287,7 @@ def test_a_run_that_diverges_is_a_warning(log: Log) -> None:
 def test_the_filter_names_the_run_and_the_step_on_every_record(
     durable_kit: Kit, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.handler.addFilter(RunFilter())
+    caplog.handler.addFilter(RunContextFilter())
     other = logging.getLogger("tests.elsewhere")
 
     def body():
@@ -327,6 +327,6 @@ def test_the_filter_names_the_run_and_the_step_on_every_record(
 
 def test_the_filter_lets_a_format_name_the_fields() -> None:
     record = logging.makeLogRecord({"msg": "hello", "function": "mine"})
-    assert RunFilter().filter(record) is True
+    assert RunContextFilter().filter(record) is True
     line = logging.Formatter("%(run_id)s|%(function)s|%(message)s").format(record)
     assert line == "|mine|hello"

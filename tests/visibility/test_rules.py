@@ -156,20 +156,20 @@ def test_figures_are_counted_from_visible_runs(worlds: Worlds) -> None:
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
 def test_bulk_run_touches_visible_runs_alone(worlds: Worlds) -> None:
     ours, theirs = worlds
-    body = {"verb": "cancel", "filter": {"status": ["waiting", "queued"]}}
+    body = {"action": "cancel", "filter": {"status": ["waiting", "queued"]}}
     assert post(browser(ours), "runs/bulk", body).status_code == 202
     ours.kit.run_until_idle()
     ended = Run.objects.filter(status="cancelled")
     names = ("holds", "blocked", "asks", "hears")
     assert {run.pk for run in ended} == {ours.runs[name].pk for name in names}
-    hidden = {"verb": "cancel", "filter": {"id": str(theirs.runs["hears"].pk)}}
+    hidden = {"action": "cancel", "filter": {"id": str(theirs.runs["hears"].pk)}}
     assert post(browser(ours), "runs/bulk", hidden).status_code == 409
 
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
 def test_bulk_run_follows_the_rule_of_the_moment(worlds: Worlds) -> None:
     ours, _ = worlds
-    body = {"verb": "cancel", "filter": {"status": "waiting"}}
+    body = {"action": "cancel", "filter": {"status": "waiting"}}
     assert post(browser(ours), "runs/bulk", body).status_code == 202
     ours.order.tenant.orders.all().delete()
     ours.kit.run_until_idle()

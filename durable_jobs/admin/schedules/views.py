@@ -188,7 +188,7 @@ def _do(
     if action == "resume":
         authorized_actions.resume_schedule(who, schedule, reason)
         return _("The schedule was resumed."), back
-    form = authorized_actions.Form(chosen["token"], chosen["queued"])
+    form = authorized_actions.RunForm(chosen["token"], chosen["queued"])
     started = authorized_actions.run_schedule(who, schedule, form=form, reason=reason)
     if started is None:
         return _("The run starts when the previous run has ended."), back
