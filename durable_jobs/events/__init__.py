@@ -1,3 +1,3 @@
-"""Events: taken in, routed to functions, and offered to waits."""
+"""Events: store them, start the functions they trigger, and end waits."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Changes of models that start functions, as events in the change's own transaction."""
+"""Write events for model changes that start functions, in the change's transaction."""
 
 from __future__ import annotations
 
@@ -38,10 +38,7 @@ _BEFORE = "_durable_before"
 
 
 def tracked(model: type[Model]) -> list[tuple[Function, ModelChange]]:
-    """Return the functions that start on changes of a model, or of what it stands for.
-
-    A proxy's rows are those of its concrete model.
-    """
+    """Return the functions that start on changes of a model or its concrete model."""
     wanted = {model._meta.label_lower, concrete(model)._meta.label_lower}
     return [
         pair for pair in registry.model_changes() if pair[1].model.lower() in wanted
@@ -49,15 +46,15 @@ def tracked(model: type[Model]) -> list[tuple[Function, ModelChange]]:
 
 
 def concrete(model: type[Model]) -> type[Model]:
-    """Return the model whose table a model's rows are in."""
+    """Return the model that owns the table: a proxy's concrete model."""
     return model._meta.concrete_model or model
 
 
 def connect(function: Function) -> None:
-    """Make the changes that a function starts on known, one with their events.
+    """Connect to the model changes that a function starts on.
 
-    Raises ``ConfigurationError`` for a trigger on what is no model or no field, and for
-    an ``admin_action`` that is no model.
+    Raise ``ConfigurationError`` if a trigger or ``admin_action`` names an unknown model
+    or field.
     """
     if function.admin_action:
         where = f"Durable function {function.id!r}: admin_action"
@@ -65,9 +62,9 @@ def connect(function: Function) -> None:
     for trigger in function.triggers:
         if isinstance(trigger, ModelChange):
             model = _check(function, trigger)
-            together(model)
+            commit_with_events(model)
             if trigger.deleted:
-                _hear_deletions(model)
+                _connect_deletions(model)
 
 
 def _check(function: Function, trigger: ModelChange) -> type[Model]:
@@ -84,7 +81,7 @@ def _check(function: Function, trigger: ModelChange) -> type[Model]:
         try:
             model._base_manager.filter(trigger.when)
         except (FieldError, ValidationError, TypeError, ValueError) as error:
-            msg = f"{where}: its condition cannot be asked: {error}"
+            msg = f"{where}: its condition is invalid: {error}"
             raise ConfigurationError(msg) from None
     return model
 
@@ -98,10 +95,10 @@ def _model(where: str, label: str) -> type[Model]:
     return found
 
 
-def _hear_deletions(model: type[Model]) -> None:
-    """Connect to the deletions of a model and its proxies, and of no other.
+def _connect_deletions(model: type[Model]) -> None:
+    """Connect to the deletions of a model and its proxies only.
 
-    A model whose deletions anybody hears is loaded before it is deleted.
+    Django loads rows before it deletes them if a receiver is connected.
     """
     for one in {model, *apps.get_models()}:
         if concrete(one) is concrete(model):
@@ -109,11 +106,11 @@ def _hear_deletions(model: type[Model]) -> None:
             post_delete.connect(after_delete, sender=one, dispatch_uid=uid)
 
 
-def together(model: type[Model]) -> None:
-    """Let ``save()`` of a model commit with what its signals write.
+def commit_with_events(model: type[Model]) -> None:
+    """Make ``save()`` of a model commit together with the events of its signals.
 
-    Outside ``atomic()`` Django commits the row before it sends ``post_save``: a process
-    that died in between would lose the event.
+    Outside of ``atomic()`` Django commits the row before it sends ``post_save``. A
+    process that dies in between would lose the event.
     """
     plain = model.save_base
     if getattr(plain, "durable", False):
@@ -125,7 +122,7 @@ def together(model: type[Model]) -> None:
         with transaction.atomic(using=using, savepoint=False):
             plain(self, *args, **kwargs)
 
-    save_base.durable = True  # type: ignore[attr-defined]  # a mark on our own wrapper
+    save_base.durable = True  # type: ignore[attr-defined]  # marks our own wrapper
     model.save_base = save_base  # type: ignore[method-assign]  # the one hook around a save
 
 
@@ -133,7 +130,7 @@ def together(model: type[Model]) -> None:
 
 
 def before_save(sender: type[Model], instance: Model, **kwargs: Any) -> None:
-    """Keep the stored values of an instance that is about to be updated."""
+    """Keep the stored values of an instance before it is updated."""
     updates = any(trigger.updated for _, trigger in tracked(sender))
     if kwargs.get("raw") or not updates or instance.pk is None:
         return
@@ -168,8 +165,8 @@ def after_delete(sender: type[Model], instance: Model, **kwargs: Any) -> None:
 class Change:
     """One change of one instance: ``fields`` maps names to ``[old, new]``.
 
-    ``values`` are the stored ones after it, as far as they are known; those of a
-    deleted instance are the last that it had.
+    ``values`` are the known stored values after the change; for a deleted instance, its
+    last values.
     """
 
     def __init__(self, instance: Model, name: str) -> None:
@@ -179,7 +176,7 @@ class Change:
         self.values: Values = {}
 
     def included(self, names: Iterable[str]) -> Values:
-        """Return the values of fields by the names that they are to have."""
+        """Return the values of the fields in ``include``."""
         columns = model_keys.columns(type(self.instance))
         wanted = {name: columns[name] for name in names}
         unknown = set(wanted.values()) - self.values.keys()
@@ -191,7 +188,7 @@ class Change:
         }
 
     def starts(self, trigger: ModelChange) -> bool:
-        """Tell whether a trigger counts this change."""
+        """Return whether a trigger matches this change."""
         wanted = {
             MODEL_CREATED: trigger.created,
             MODEL_UPDATED: trigger.updated,
@@ -202,15 +199,18 @@ class Change:
         narrowed = self.name == MODEL_UPDATED and trigger.fields is not None
         if narrowed and not any(name in self.fields for name in trigger.fields or ()):
             return False
-        return _meets(self, trigger.when)
+        return _matches(self, trigger.when)
 
 
-def _wanted(change: Change, trigger: ModelChange) -> str | None:
-    """Return None when a trigger does not count a change, else why not to start it."""
+def _skip_reason(change: Change, trigger: ModelChange) -> str | None:
+    """Return None if a trigger does not match a change, else why its run is skipped.
+
+    The reason is empty if the run starts.
+    """
     try:
         return "" if change.starts(trigger) else None
     except DatabaseError:
-        raise  # the transaction cannot go on
+        raise  # the transaction is unusable
     except BaseException as error:  # noqa: BLE001  # a broken condition must not fail saves
         let_pass(error)
         return (
@@ -219,13 +219,13 @@ def _wanted(change: Change, trigger: ModelChange) -> str | None:
         )
 
 
-def _meets(change: Change, when: Q | Callable[[Any], bool] | None) -> bool:
+def _matches(change: Change, when: Q | Callable[[Any], bool] | None) -> bool:
     if when is None:
         return True
     if not isinstance(when, Q):
         return bool(when(change.instance))
     if change.name == MODEL_DELETED:
-        # The row is gone: the condition is about the values it had.
+        # The row is deleted: check the condition on its last values.
         values = {
             name: getattr(change.instance, f.attname)
             for f in _fields(type(change.instance))
@@ -237,7 +237,7 @@ def _meets(change: Change, when: Q | Callable[[Any], bool] | None) -> bool:
 
 
 def record(changes: Sequence[Change]) -> None:
-    """Store the events of changes and start their functions, in one go."""
+    """Store the events of changes and start their functions."""
     rows, starts = [], []
     now = clock.now()
     for change in changes:
@@ -245,7 +245,7 @@ def record(changes: Sequence[Change]) -> None:
         reasons: dict[Function, str] = {}
         include: dict[str, None] = {}
         for function, trigger in tracked(type(change.instance)):
-            reason = _wanted(change, trigger)
+            reason = _skip_reason(change, trigger)
             if reason is None:
                 continue
             include |= dict.fromkeys(trigger.include)
@@ -310,7 +310,7 @@ def _names(model: type[Model]) -> list[str]:
 
 
 def _stored(instance: Model, only: Iterable[str] | None = None) -> Values:
-    """Return an instance's values as its columns hold them."""
+    """Return the values of an instance as stored in its columns."""
     chosen = None if only is None else set(only)
     deferred = instance.get_deferred_fields()
     values: Values = {}
@@ -322,7 +322,9 @@ def _stored(instance: Model, only: Iterable[str] | None = None) -> Values:
             continue
         value = getattr(instance, field.attname)
         if hasattr(value, "resolve_expression"):
-            asked.append(field.name)  # as total = F("total") + 1: the row knows
+            asked.append(
+                field.name
+            )  # an expression such as F("total") + 1: read the row
         else:
             values[field.name] = field.to_python(value)
     if asked:
@@ -343,11 +345,11 @@ def difference(before: Values | None, after: Values) -> dict[str, list[Any]]:
 
 
 def storable(value: Any) -> Any:
-    """Return a column's value as something that JSON can hold."""
+    """Return a column's value as a JSON-compatible value."""
     if isinstance(value, models.Model):
         return value.pk
     if hasattr(value, "name") and hasattr(value, "storage"):
-        return value.name  # a file is its name
+        return value.name  # a file is stored by name
     if isinstance(value, memoryview):
         return bytes(value)
     return value

@@ -1,8 +1,8 @@
-"""Keys of functions that start on changes of models: what they read has to be there.
+"""Check the keys of functions that model changes start.
 
-A path that is missing is null, and null is one key for all: the runs of all tenants
-would share one limit. Where the events of a ``ModelChange`` can be known not to have
-what a key reads, the function is refused when it is declared.
+A missing path is null, and null is one key: the runs of all tenants would share one
+limit. If the events of a ``ModelChange`` may lack a field that a key reads, the
+declaration is an error.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.expressions import Path
 
 CHANGED = "changed"
-#: What the event of each change has.
+#: The data that every change event has.
 ALWAYS = ("model", "pk", CHANGED)
 
 
 def columns(model: type[Model]) -> dict[str, str]:
-    """Return the fields by the names that ``include`` takes: a name or an attname."""
+    """Return the field name for each name that ``include`` accepts."""
     fields = model._meta.concrete_fields
     return {field.attname: field.name for field in fields} | {
         field.name: field.name for field in fields
@@ -30,11 +30,11 @@ def columns(model: type[Model]) -> dict[str, str]:
 
 
 def check_include(model: type[Model], trigger: ModelChange, where: str) -> None:
-    """Raise ``ConfigurationError`` for a name in ``include`` that cannot be carried."""
+    """Raise ``ConfigurationError`` for an invalid name in ``include``."""
     known = columns(model)
     for name in trigger.include:
         if name in ALWAYS:
-            msg = f"{where}: include names {name!r}, which the event has for itself."
+            msg = f"{where}: include names {name!r}, which every event has already."
             raise ConfigurationError(msg)
         if name not in known:
             msg = (
@@ -47,7 +47,7 @@ def check_include(model: type[Model], trigger: ModelChange, where: str) -> None:
 def check_keys(
     function: Function, model: type[Model], trigger: ModelChange, where: str
 ) -> None:
-    """Raise ``ConfigurationError`` for a key that reads what the events do not have."""
+    """Raise ``ConfigurationError`` for a key that reads a field the events lack."""
     for key, path in _read(function):
         reason = _missing(path, model, trigger)
         if reason is not None:
@@ -56,7 +56,7 @@ def check_keys(
 
 
 def _read(function: Function) -> Iterator[tuple[str, Path]]:
-    """Give what each key reads of the event, as far as it can be known."""
+    """Yield the paths of the event that each key reads, as far as known."""
     for expression in function.flow_control.expressions:
         for variable, *path in expression.reads():
             if variable == "event":
@@ -67,7 +67,7 @@ def _read(function: Function) -> Iterator[tuple[str, Path]]:
 
 
 def _missing(path: Path, model: type[Model], trigger: ModelChange) -> str | None:
-    """Return why the events of a trigger may lack what is at a path."""
+    """Return why the events of a trigger may lack a path, or None."""
     if len(path) < 2 or path[0] != "data":
         return None
     known, name = columns(model), path[1]

@@ -1,10 +1,10 @@
-"""Waking the runs that wait for a model instance, when it is saved.
+"""Wake the runs that wait for a model instance when the instance is saved.
 
-A save looks for waits after its commit; a wait looks at the instance after its own.
-Most saves concern models that nobody waits for: each process remembers for two seconds
-which models anybody does. What that and a crash between commit and look can miss (and
-what ``update()`` changes without a signal) is found by the wait's own looks: the first
-after five seconds, each next one after twice as long.
+A save checks for waits after its commit. A wait checks the instance after its own
+commit. Most saves concern models without waits: each process caches for two seconds
+which models have waits. The cache, a crash before the check, or an ``update()`` without
+a signal can miss a change. The wait's own checks find such a change: the first after
+five seconds, each further one after twice as long.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from durable_jobs.failpoints import failpoint
 from durable_jobs.models import Run, Wait, WaitKind
 from durable_jobs.store import db, waits
 
-FIRST_LOOK = timedelta(seconds=5)
-LONGEST_PAUSE = timedelta(days=30)
-REMEMBERED_SECONDS = 2.0
+FIRST_CHECK = timedelta(seconds=5)
+MAX_PAUSE = timedelta(days=30)
+CACHE_SECONDS = 2.0
 
 
 class _Watched:
-    """The models that runs wait for, as this process knows them."""
+    """A cache of the models that runs wait for."""
 
     def __init__(self) -> None:
         self._labels: frozenset[str] = frozenset()
@@ -36,21 +36,21 @@ class _Watched:
         self._lock = threading.Lock()
 
     def includes(self, label: str) -> bool:
-        """Tell whether anybody may wait for a model."""
-        if clock.monotonic() - self._read_at > REMEMBERED_SECONDS:
+        """Return whether a run may wait for a model."""
+        if clock.monotonic() - self._read_at > CACHE_SECONDS:
             with self._lock:
                 self._read()
         return label in self._labels
 
     def forget(self) -> None:
-        """Ask the database again at the next save."""
+        """Query the database again at the next save."""
         self._read_at = float("-inf")
 
     def _read(self) -> None:
         self._read_at = clock.monotonic()
         self._there = self._there or _table_exists()
         if not self._there:
-            return  # saves happen while the host migrates, before there is a table
+            return  # saves may happen during migrations, before the table exists
         rows = db.rows(Wait).filter(kind=WaitKind.MODEL)
         labels = rows.exclude(name="").values_list("name", flat=True)
         self._labels = frozenset(labels.distinct())
@@ -66,12 +66,12 @@ watched = _Watched()
 
 
 class ModelCheck:
-    """The look for waits that follows a save's commit."""
+    """Checks for waits after the commit of a save."""
 
     def __init__(self, label: str, pk: str) -> None:
         self.label, self.pk = label, pk
-        # What Django calls it by, should it fail.
-        self.__qualname__ = f"the look for waits for {label}"
+        # The name in Django's log message if the check fails.
+        self.__qualname__ = f"the check for waits for {label}"
         self.done = False
 
     def __call__(self) -> None:
@@ -88,12 +88,12 @@ def saved(sender: type[Model], instance: Model, **kwargs: Any) -> None:
     label = (sender._meta.concrete_model or sender)._meta.label_lower
     if label.startswith("durable_jobs.") or not watched.includes(label):
         return
-    look = ModelCheck(label, str(instance.pk))
-    transaction.on_commit(look, using=instance._state.db, robust=True)
+    check = ModelCheck(label, str(instance.pk))
+    transaction.on_commit(check, using=instance._state.db, robust=True)
 
 
 def recheck(wait: Wait) -> Run | None:
-    """Let a run look at its instance again."""
+    """Wake a run, which checks its instance again."""
     with db.atomic():
         runs = waits.lock_runs([wait.run_id])
         if not runs:
@@ -103,10 +103,10 @@ def recheck(wait: Wait) -> Run | None:
     return runs[0]
 
 
-def look_again(wait: Wait) -> Run | None:
-    """Make the wait's own look, and put off the next one for twice as long."""
+def check_again(wait: Wait) -> Run | None:
+    """Check an instance again, and schedule the next check after twice as long."""
     now = clock.now()
-    pause = min(2 * max(now - wait.created_at, FIRST_LOOK), LONGEST_PAUSE)
+    pause = min(2 * max(now - wait.created_at, FIRST_CHECK), MAX_PAUSE)
     rows = db.rows(Wait).filter(pk=wait.pk, due_at=wait.due_at)
     if not rows.update(due_at=now + pause):
         return None

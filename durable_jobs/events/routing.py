@@ -1,14 +1,13 @@
-"""Routing: committed events are matched to the waits that they may end.
+"""Routing: match committed events to the waits that they may end.
 
-A wait commits and then needs no look: the router looks for waits after the event's
-commit, so of two that commit at the same moment, the router sees the wait. (Looking
-before the commit loses wake-ups.) An event stays ``pending`` until it was matched to
-every wait, so a crash in between is repaired by the next turn.
+The router searches waits after the event's commit. If an event and a wait commit at the
+same time, the router sees the wait. (A search before the commit loses wake-ups.) An
+event stays ``pending`` until it is matched against every wait, so the next pass
+continues after a crash.
 
-Waits are taken in pages. What a page comes to is found out before anything is locked;
-then, in one transaction, the event is locked, the runs of the page are woken, and the
-event remembers how far it is. One event evaluates at most ``MATCH_BUDGET`` conditions
-in a turn, and goes on in the next one.
+Waits are read in pages. A page is evaluated without locks. Then one transaction locks
+the event, wakes the runs of the page and stores the progress of the event. One pass
+evaluates at most ``MATCH_BUDGET`` conditions per event; the next pass continues.
 """
 
 from __future__ import annotations
@@ -36,21 +35,21 @@ from durable_jobs.store import (
 )
 
 BATCH = 200
-#: Waits that are looked at in one transaction.
+#: Waits that one transaction evaluates.
 PAGE = 500
-#: Seconds after which a turn leaves the rest to the next one.
-LONGEST = 1.0
-#: Waits of one event whose errors are remembered; more are all tried again.
-MOST_FAILED = 500
+#: Seconds after which a pass leaves the rest to the next pass.
+MAX_SECONDS = 1.0
+#: Failed waits that one event stores.
+MAX_FAILED = 500
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the router is with an event; what ``Event.routing`` holds.
+    """How far an event is routed, stored in ``Event.routing``.
 
-    ``after`` is the last wait that was looked at, ``until`` the last one that was there
-    when the first turn began: later ones wait for later events. ``failed`` are waits
-    that are tried again, once the others are done.
+    ``after`` is the last wait that was evaluated. ``until`` is the last wait that
+    existed when the first pass began; later waits wait for later events. ``failed`` are
+    waits that are retried after the others.
     """
 
     after: int = 0
@@ -61,7 +60,7 @@ class Progress:
 
     @classmethod
     def of(cls, event: Event) -> Progress:
-        """Return what an event remembers; a newer release may have added to it."""
+        """Return the stored progress; a newer release may have added fields."""
         routing = event.routing or {}
         kept = {
             one.name: routing[one.name] for one in fields(cls) if one.name in routing
@@ -69,15 +68,15 @@ class Progress:
         return cls(**kept | {"failed": tuple(kept.get("failed", ()))})
 
     def stored(self) -> dict[str, Any]:
-        """Return it as JSON."""
+        """Return the progress as JSON."""
         return asdict(self) | {"failed": list(self.failed)}
 
 
 @dataclass
-class Judged:
-    """What a page of waits comes to."""
+class Evaluation:
+    """The evaluation of one page of waits."""
 
-    #: What is to be done for waits, in order.
+    #: The actions for waits, in order.
     acts: list[tuple[Wait, Callable[[], object]]] = field(default_factory=list)
     cancels: list[tuple[Wait, Run]] = field(default_factory=list)
     #: Waits whose rule the code of this process lacks.
@@ -89,15 +88,18 @@ class Judged:
 
 
 def route_pending() -> int:
-    """Match pending events to the waits; return how many events were looked at."""
+    """Match pending events to waits; return the number of events read."""
     pending, _ = pending_work.check()
     return route() if pending else 0
 
 
 def route() -> int:
-    """Match events, as it is known that some are pending; return how many."""
+    """Match pending events to waits; return the number of events read.
+
+    The caller knows that some are pending.
+    """
     routed, held = 0, set[str]()
-    until = clock.monotonic() + LONGEST
+    until = clock.monotonic() + MAX_SECONDS
     while True:
         batch = _route_batch(held, until)
         routed += batch
@@ -109,7 +111,7 @@ def route() -> int:
 
 
 def _route_batch(held: set[str], until: float) -> int:
-    """Pass events that no run waits for in one statement, the others one by one."""
+    """Route events without waits in one statement, the others one by one."""
     with db.atomic():
         batch = events.pending(BATCH, leaving=held)
         failpoint("route.read")
@@ -120,14 +122,14 @@ def _route_batch(held: set[str], until: float) -> int:
         }
         events.mark_routed(event.pk for event in batch if event.name not in wanted)
     for event in batch:
-        # Of one name, an event goes before those that came later.
+        # Events of one name are routed in order of arrival.
         if event.name not in wanted or event.name in held:
             continue
         item_errors.guarded(
             "event",
             event.pk,
             partial(_route_one, event, held, until),
-            put_off=partial(_put_off, event),
+            put_off=partial(_postpone, event),
         )
         if clock.monotonic() > until:
             held.add(event.name)
@@ -135,8 +137,8 @@ def _route_batch(held: set[str], until: float) -> int:
     return len(batch)
 
 
-def _put_off(event: Event, until: Any) -> None:
-    """Try an event later; waits that begin until then are none that it may end."""
+def _postpone(event: Event, until: Any) -> None:
+    """Postpone an event; waits that begin until then do not match it."""
     progress = Progress.of(event)
     if progress.until is None:
         progress = replace(progress, until=waits.latest_id())
@@ -151,21 +153,21 @@ def _route_one(event: Event, held: set[str], until: float) -> None:
     while budget > 0:
         progress = Progress.of(event)
         page, more = _page(event, progress, found)
-        judged = _judge(event, page, budget)
-        budget -= judged.evaluated
-        for wait, run in judged.cancels:
-            # Each in its own transaction, for ending a run locks its parent first.
-            # Doing it again after a crash finds the run ended.
-            _guarded(judged, wait, partial(finish.cancel, run, _reason(event)))
-        for wait, run in judged.left:
+        evaluation = _evaluate(event, page, budget)
+        budget -= evaluation.evaluated
+        for wait, run in evaluation.cancels:
+            # One transaction each: ending a run locks its parent first.
+            # A repetition after a crash finds the run ended.
+            _guarded(evaluation, wait, partial(finish.cancel, run, _reason(event)))
+        for wait, run in evaluation.left:
             leave = partial(left_work.leave_cancellation, run, wait.pk, event.pk)
-            _guarded(judged, wait, leave)
-        written = _write(event, judged, _advanced(progress, judged, more))
+            _guarded(evaluation, wait, leave)
+        written = _write(event, evaluation, _next_progress(progress, evaluation, more))
         if written is None:
-            break  # another router is about it
+            break  # another router has locked it
         event.routing = written.stored()
         if written.scanned:
-            _end(event, written, judged)
+            _end(event, written, evaluation)
             return
         if clock.monotonic() > until:
             break
@@ -197,106 +199,106 @@ def cancel_left(row: SweepError, run: Run) -> bool:
 def _page(
     event: Event, progress: Progress, keys: Iterable[str] | None
 ) -> tuple[list[Wait], bool]:
-    """Return the next waits, and whether there are more behind them."""
+    """Return the next waits, and whether there are more."""
     if progress.scanned:
         return waits.of_ids(progress.failed), False
     found = waits.page(event.name, keys, progress.after, progress.until, PAGE + 1)
     return found[:PAGE], len(found) > PAGE
 
 
-def _advanced(progress: Progress, judged: Judged, more: bool) -> Progress:
-    more = more or not judged.complete
+def _next_progress(progress: Progress, evaluation: Evaluation, more: bool) -> Progress:
+    more = more or not evaluation.complete
     if more and progress.until is None:
         progress = replace(progress, until=waits.latest_id())
     before = progress.failed
-    if progress.scanned:  # these are tried again
-        left = () if judged.complete else before
-        before = tuple(pk for pk in left if pk > judged.last)
-    failed = (*before, *judged.errors)
+    if progress.scanned:  # this page retries failed waits
+        left = () if evaluation.complete else before
+        before = tuple(pk for pk in left if pk > evaluation.last)
+    failed = (*before, *evaluation.errors)
     return replace(
         progress,
-        after=max(progress.after, judged.last),
-        evaluated=progress.evaluated + judged.evaluated,
-        failed=failed[:MOST_FAILED],
+        after=max(progress.after, evaluation.last),
+        evaluated=progress.evaluated + evaluation.evaluated,
+        failed=failed[:MAX_FAILED],
         scanned=progress.scanned or not more,
     )
 
 
-def _judge(event: Event, page: Sequence[Wait], budget: int) -> Judged:
-    """Find out what an event means to waits, with nothing locked."""
-    judged = Judged()
+def _evaluate(event: Event, page: Sequence[Wait], budget: int) -> Evaluation:
+    """Evaluate an event against waits, without locks."""
+    evaluation = Evaluation()
     run_ids = {wait.run_id for wait in page}
     runs = db.rows(Run).in_bulk(run_ids) if page else {}
     for wait in page:
         run = runs.get(wait.run_id)
-        costs = wait_matches.costs(wait)
-        if costs and judged.evaluated >= budget:
-            judged.complete = False
-            return judged
-        judged.evaluated += costs
-        judged.last = wait.pk
+        costs = wait_matches.is_expensive(wait)
+        if costs and evaluation.evaluated >= budget:
+            evaluation.complete = False
+            return evaluation
+        evaluation.evaluated += costs
+        evaluation.last = wait.pk
         if run is None or not run.is_live:
             continue
         try:
-            _judge_one(judged, event, wait, run)
+            _evaluate_one(evaluation, event, wait, run)
         except Exception as error:
             if db.is_outage(error):
                 raise
-            judged.errors[wait.pk] = error
-    return judged
+            evaluation.errors[wait.pk] = error
+    return evaluation
 
 
-def _judge_one(judged: Judged, event: Event, wait: Wait, run: Run) -> None:
+def _evaluate_one(evaluation: Evaluation, event: Event, wait: Wait, run: Run) -> None:
     if wait.kind == WaitKind.CANCEL:
         decided = wait_matches.cancels(wait, run, event)
         if decided is None:
-            judged.left.append((wait, run))
+            evaluation.left.append((wait, run))
         elif decided:
-            judged.cancels.append((wait, run))
+            evaluation.cancels.append((wait, run))
         return
-    act = wait_matches.act_of(wait, run, event)
+    act = wait_matches.action_of(wait, run, event)
     if act is not None:
-        judged.acts.append((wait, act))
+        evaluation.acts.append((wait, act))
 
 
-def _write(event: Event, judged: Judged, progress: Progress) -> Progress | None:
-    """Do what a page came to; return None when another router was first."""
+def _write(event: Event, evaluation: Evaluation, progress: Progress) -> Progress | None:
+    """Apply the results of a page; return None if another router was first."""
     try:
-        return progress if _written(event, judged.acts, progress) else None
+        return progress if _apply(event, evaluation.acts, progress) else None
     except Exception as error:
         if db.is_outage(error):
             raise
-        if not judged.acts:
+        if not evaluation.acts:
             raise
-    for wait, act in judged.acts:
-        _guarded(judged, wait, partial(_alone, wait, act))
-    new = (pk for pk in judged.errors if pk not in progress.failed)
-    progress = replace(progress, failed=(*progress.failed, *new)[:MOST_FAILED])
-    return progress if _written(event, (), progress) else None
+    for wait, act in evaluation.acts:
+        _guarded(evaluation, wait, partial(_apply_one, wait, act))
+    new = (pk for pk in evaluation.errors if pk not in progress.failed)
+    progress = replace(progress, failed=(*progress.failed, *new)[:MAX_FAILED])
+    return progress if _apply(event, (), progress) else None
 
 
-def _guarded(judged: Judged, wait: Wait, work: Callable[[], object]) -> None:
+def _guarded(evaluation: Evaluation, wait: Wait, work: Callable[[], object]) -> None:
     try:
         work()
     except Exception as error:
         if db.is_outage(error):
             raise
-        judged.errors[wait.pk] = error
+        evaluation.errors[wait.pk] = error
 
 
-def _alone(wait: Wait, act: Callable[[], object]) -> None:
+def _apply_one(wait: Wait, act: Callable[[], object]) -> None:
     with db.atomic():
         if waits.lock_runs([wait.run_id]):
             act()
 
 
-def _written(
+def _apply(
     event: Event,
     acts: Sequence[tuple[Wait, Callable[[], object]]],
     progress: Progress,
 ) -> bool:
     with db.atomic():
-        # Another may have routed it since it was read.
+        # Another router may have routed the event since it was read.
         rows = db.rows(Event).filter(pk=event.pk, pending=True)
         if db.lockable():
             rows = rows.select_for_update(skip_locked=True)
@@ -317,14 +319,14 @@ def _written(
     return True
 
 
-def _end(event: Event, progress: Progress, judged: Judged) -> None:
-    """Put off an event whose waits have failed; forget the errors of a done one."""
+def _end(event: Event, progress: Progress, evaluation: Evaluation) -> None:
+    """Postpone an event whose waits failed; clear the errors of a completed event."""
     if progress.failed:
-        error = next(iter(judged.errors.values()), None)
+        error = next(iter(evaluation.errors.values()), None)
         if error is None:
             error = RuntimeError(f"{len(progress.failed)} waits could not be matched")
         item_errors.record_failure(
-            "event", event.pk, error, put_off=partial(_put_off, event)
+            "event", event.pk, error, put_off=partial(_postpone, event)
         )
     elif event.route_after is not None:
         item_errors.clear_error("event", event.pk)

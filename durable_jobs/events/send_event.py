@@ -1,4 +1,4 @@
-"""Sending: events are checked, stored and routed to functions in one transaction."""
+"""Send events: validate, store and route them to functions, in one transaction."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STEP = "step"
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """An event that passed all checks. ``text`` is its data as JSON text."""
+    """A validated event. ``text`` is its data as a JSON string."""
 
     id: str
     event: NewEvent
@@ -58,11 +58,10 @@ def send(
     own: bool | Collection[str] = False,
     to: Sequence[Function] = (),
 ) -> list[str]:
-    """Store events and start what listens to them; return their ids, in order.
+    """Store events and start the functions they trigger; return their ids, in order.
 
-    All or none. ``own``: the product's own events may have reserved names, all of them
-    or these. ``to``: functions that the events start besides those that listen to their
-    names.
+    All events are stored or none. ``own``: reserved names are allowed for all events,
+    or for these names. ``to``: functions that the events start in addition.
     """
     if len(new) > settings.MAX_EVENTS:
         msg = (
@@ -130,7 +129,7 @@ def _store(incoming: Sequence[Incoming], source: str) -> None:
             source=source,
             depth=causation.depth(),
         )
-        # Of two with one id the first counts, so it goes in last.
+        # Of two events with one id the first counts: it overwrites the other.
         for one in reversed(incoming)
     }
     named = [one.id for one in incoming if one.event.id is not None]
@@ -145,7 +144,7 @@ def _store(incoming: Sequence[Incoming], source: str) -> None:
 
 
 def _check_names(incoming: Sequence[Incoming], names: dict[str, str]) -> None:
-    """Raise when an id was used for an event of another name: it would be lost."""
+    """Raise ``DuplicateKeyError`` if an id was used for an event of another name."""
     for one in incoming:
         known = names.get(one.id, one.event.name)
         if known != one.event.name:
@@ -159,7 +158,7 @@ def _check_names(incoming: Sequence[Incoming], names: dict[str, str]) -> None:
 def _starts(
     incoming: Sequence[Incoming], to: Sequence[Function]
 ) -> list[TriggeredStart]:
-    """Return the starts of the functions that events reach."""
+    """Return the starts of the functions that events trigger."""
     return [
         TriggeredStart(made, () if one.event.id is None else (f"event:{one.id}",))
         for one in incoming
@@ -181,8 +180,7 @@ def _starts_of(one: Incoming, to: Sequence[Function]) -> list[NewRun]:
                 if not condition_holds(trigger.condition, received):
                     continue
             except ExpressionError as error:
-                # A person must see it: the event is stored, and so is why it did
-                # nothing.
+                # Stored as a skipped run, so that the error is visible.
                 skipped = f"The condition of its trigger failed: {error.message}"
         found[function.id] = _start_of(one, function, max(one.ts, now), skipped)
     return list(found.values())

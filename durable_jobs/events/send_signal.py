@@ -1,4 +1,4 @@
-"""Signals: data handed straight to the one run that waits for a name."""
+"""Signals: send data directly to the one run that waits for a name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from durable_jobs.store.waits import WaitOutcome
 
 
 def signal(name: str, data: Any) -> Run | None:
-    """Wake the run that waits for a signal and return it; None when nobody waits."""
+    """Wake the run that waits for a signal; return the run, or None without one."""
     check_name(name, "a signal name")
     text = serialization.dumps(
         data,
@@ -42,7 +42,7 @@ def signal(name: str, data: Any) -> Run | None:
 
 
 def replace(name: str, by: uuid.UUID) -> None:
-    """Take a signal from the run that waits for it, which is told so."""
+    """Take over a signal: the run that waits for it fails with ``SignalReplaced``."""
     for wait in waits.find(WaitKind.SIGNAL, name):
         _displace(wait, name, by)
 

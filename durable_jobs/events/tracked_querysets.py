@@ -1,7 +1,7 @@
-"""Bulk writes that tell: ``durable.track(queryset).update(…)``.
+"""Bulk writes with events: ``durable.track(queryset).update(…)``.
 
-``QuerySet.update``, ``bulk_create`` and ``bulk_update`` send no signals, so functions
-with a ``ModelChange`` do not see them. Through ``track`` they do, in one transaction.
+``QuerySet.update``, ``bulk_create`` and ``bulk_update`` send no signals, so they start
+no ``ModelChange`` functions. ``track`` starts these in the same transaction.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Tracked:
         self._rows = queryset
 
     def update(self, **values: Any) -> int:
-        """Update the rows and return how many matched."""
+        """Update the rows; return the number of matched rows."""
         with transaction.atomic(using=self._rows.db):
             before = self._snapshot(self._rows)
             count = (
@@ -40,7 +40,7 @@ class Tracked:
         return int(count)
 
     def bulk_update(self, objs: Iterable[Model], fields: Iterable[str]) -> int:
-        """Update the given fields of the given objects and return how many matched."""
+        """Update the given fields of objects; return the number of matched rows."""
         chosen = list(objs)
         with transaction.atomic(using=self._rows.db):
             before = self._snapshot(self._rows.filter(pk__in=[o.pk for o in chosen]))
@@ -68,11 +68,14 @@ class Tracked:
         return made
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Delete the rows; Django sends a signal for each, so each is told."""
+        """Delete the rows.
+
+        Django sends a signal per row, which starts the functions.
+        """
         return self._rows.delete()
 
     def _snapshot(self, rows: QuerySet[Any]) -> dict[Any, Values]:
-        """Return the values of rows, locked where the database can."""
+        """Return the values of rows, locked if the database supports it."""
         chosen = rows.order_by().select_for_update()
         values = chosen.values(*_names(rows.model))
         key = rows.model._meta.pk.name

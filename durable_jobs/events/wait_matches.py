@@ -1,4 +1,4 @@
-"""Whether an event is what a wait waits for, and what that does."""
+"""Decide whether an event ends a wait, and apply the result."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ logger = logging.getLogger("durable_jobs")
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-def costs(wait: Wait) -> bool:
-    """Return whether an expression is evaluated to tell if an event ends a wait."""
+def is_expensive(wait: Wait) -> bool:
+    """Return whether matching this wait evaluates an expression."""
     condition = wait.condition or {}
     return "if" in condition or wait.kind == WaitKind.CANCEL
 
 
-def act_of(wait: Wait, run: Run, event: Event) -> Callable[[], object] | None:
-    """Return what is to be done for a wait that an event may end, if anything is.
+def action_of(wait: Wait, run: Run, event: Event) -> Callable[[], object] | None:
+    """Return the action for a wait that an event may end, or None.
 
-    Under the run's lock, which another may have woken meanwhile.
+    The action runs under the run's lock: the run may have been woken in the meantime.
     """
     wanted = wait.condition or {}
     if run.event_id == event.pk:
-        return None  # the event that started a run is not one that it waits for
+        return None  # the run does not wait for the event that started it
     if wanted.get("ask"):
-        # Only the function itself can tell (a callable condition): it looks again.
-        return functools.partial(_ask, wait, run, event)
+        # The function evaluates its callable condition itself.
+        return functools.partial(_propose_to_function, wait, run, event)
     if meets(run, received(event), wanted):
         return functools.partial(_resolve, wait, event)
     return None
 
 
-def _ask(wait: Wait, run: Run, event: Event) -> None:
+def _propose_to_function(wait: Wait, run: Run, event: Event) -> None:
     if waits.timed_out([wait], events.happened_at(event)):
         return
     propose(wait, [event.pk])
@@ -78,9 +78,9 @@ def _resolve(wait: Wait, event: Event) -> None:
 
 
 def propose(wait: Wait, event_ids: Sequence[str]) -> None:
-    """Put events before the function that waits; its run's lock is held."""
+    """Add events that the function has to check; the caller holds the run's lock."""
     rows = db.rows(Wait).filter(pk=wait.pk)
-    # Read again under the lock: others may have proposed since the wait was read.
+    # Read again under the lock: the row may have changed.
     condition = dict(rows.values_list("condition", flat=True).first() or {})
     known = condition.get("proposed", [])
     condition["proposed"] = [*known, *(id for id in event_ids if id not in known)]
@@ -88,7 +88,7 @@ def propose(wait: Wait, event_ids: Sequence[str]) -> None:
 
 
 def dismiss(wait: Wait, event_ids: Sequence[str]) -> None:
-    """Take back events that the function did not want; its run's lock is held."""
+    """Remove events that the function rejected; the caller holds the run's lock."""
     rows = db.rows(Wait).filter(pk=wait.pk)
     condition = dict(rows.values_list("condition", flat=True).first() or {})
     known = condition.get("proposed", [])
@@ -97,26 +97,26 @@ def dismiss(wait: Wait, event_ids: Sequence[str]) -> None:
 
 
 def proposed(wait: Wait) -> list[Event]:
-    """Return the events that were put before the function, the earliest first."""
+    """Return the events that the function has to check, the earliest first."""
     chosen = (wait.condition or {}).get("proposed", [])
     rows = db.rows(Event).filter(pk__in=chosen)
     return sorted(rows, key=lambda event: chosen.index(event.pk))
 
 
 def earlier_matches(run: Run, wait: Wait, consumed: Sequence[str]) -> list[Event]:
-    """Return the events that a wait with ``since="run"`` may take from the past."""
+    """Return earlier events that a wait with ``since="run"`` may take."""
     found = []
-    # The event that started the run may have come at the same moment.
+    # The event that started the run may have the same time.
     taken = [*consumed, *([run.event_id] if run.event_id else [])]
     for event in events.received(wait.name, run.queued_at, taken):
-        keys = leaf_keys({"data": _past(event)})
+        keys = leaf_keys({"data": _lenient_data(event)})
         if not wait.match or keys is None or wait.match in keys:
             found.append(event)
     return found
 
 
-def _past(event: Event) -> Any:
-    """Return the data of an event of the past; as stored if it cannot be read."""
+def _lenient_data(event: Event) -> Any:
+    """Return the data of an earlier event; as stored if it cannot be decoded."""
     try:
         return payload(event, "data")
     except Exception as error:
@@ -128,7 +128,7 @@ def _past(event: Event) -> Any:
 def find_earlier_event(
     run: Run, step: str, wait: Wait, consumed: Sequence[str]
 ) -> bool:
-    """Give a wait with ``since="run"`` an event that came before it; tell whether."""
+    """End a wait with ``since="run"`` by an earlier event; return whether it ended."""
     wanted = wait.condition or {}
     for event in earlier_matches(run, wait, consumed):
         try:
@@ -137,7 +137,9 @@ def find_earlier_event(
         except Exception as error:
             if db.is_outage(error):
                 raise
-            logger.warning("Event %s cannot be read: %s", event.pk, summary_of(error))
+            logger.warning(
+                "Event %s cannot be decoded: %s", event.pk, summary_of(error)
+            )
             continue
         with db.atomic():
             _resolve(wait, event)
@@ -146,7 +148,7 @@ def find_earlier_event(
 
 
 def meets(run: Run, event: ReceivedEvent, wanted: dict[str, Any]) -> bool:
-    """Tell whether an event meets the condition of a wait, as it was stored."""
+    """Return whether an event meets the stored condition of a wait."""
     own = event_of(run)
     path = wanted.get("match")
     if path is not None and _value(own.data, path) != _value(event.data, path):
@@ -159,16 +161,16 @@ def meets(run: Run, event: ReceivedEvent, wanted: dict[str, Any]) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _condition(source: str) -> Expression:
-    """Return a condition of waits, compiled once for all waits that have it."""
+    """Return a compiled condition; all waits with the same condition share it."""
     return compile_expression(
         source, variables=("event", "async"), where="a wait", condition=True
     )
 
 
 def evaluate(condition: Expression, run: Run, event: ReceivedEvent) -> bool:
-    """Evaluate a condition over a run's event and the one that came.
+    """Evaluate a condition over a run's event and another event.
 
-    One that fails is no match; it is logged with the run.
+    A condition that fails does not match; the error is logged with the run.
     """
     own = event_of(run)
     try:
@@ -186,7 +188,7 @@ def evaluate(condition: Expression, run: Run, event: ReceivedEvent) -> bool:
 
 
 def _value(data: Any, path: str) -> str:
-    """Return what is at ``data.x.y`` as comparable text; missing is null."""
+    """Return the value at ``data.x.y`` as a comparable string; missing is null."""
     value = data
     for part in path.split(".")[1:]:
         value = (mapping_of(value) or {}).get(part)
@@ -194,10 +196,7 @@ def _value(data: Any, path: str) -> str:
 
 
 def cancels(wait: Wait, run: Run, event: Event) -> bool | None:
-    """Return whether an event cancels a run, by the rule that a wait stands for.
-
-    None if the code of this process lacks the rule.
-    """
+    """Return whether an event cancels a run, by the ``cancel_on`` rule of a wait."""
     function = registry.find(run.function)
     index = (wait.condition or {}).get("cancel_on", 0)
     if function is None or index >= len(function.cancel_on):
@@ -205,7 +204,7 @@ def cancels(wait: Wait, run: Run, event: Event) -> bool | None:
     rule = function.cancel_on[index]
     if rule.event != event.name:
         return None
-    if run.event_id == event.pk or _came_before(event, run):
+    if run.event_id == event.pk or _is_earlier(event, run):
         return False
     if rule.timeout is not None and event.ts > run.queued_at + _length(rule.timeout):
         return False
@@ -216,10 +215,10 @@ def cancels(wait: Wait, run: Run, event: Event) -> bool | None:
     return not rule.condition or evaluate(rule.condition, run, received(event))
 
 
-def _came_before(event: Event, run: Run) -> bool:
-    """Tell whether an event was there before a run was.
+def _is_earlier(event: Event, run: Run) -> bool:
+    """Return whether an event arrived before a run was queued.
 
-    Where a test's clock stands still, the ids tell: they are made in order.
+    If both have the same time, as with a test clock, compare their ids.
     """
     if event.received_at != run.queued_at:
         return event.received_at < run.queued_at
@@ -233,7 +232,7 @@ def _length(value: Any) -> timedelta:
 def received(event: Event) -> ReceivedEvent:
     """Return a stored event as functions and conditions see it.
 
-    Raise what keeps its payload from being read.
+    Raise an error if its payload cannot be decoded.
     """
     data, user = payload(event, "data"), payload(event, "user")
     return ReceivedEvent(event.pk, event.name, data, event.ts, user, event.v or None)

@@ -1,4 +1,4 @@
-"""New runs: as rows, with what can end them early, in the caller's transaction."""
+"""Start runs: write their rows, subjects and early ends in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ logger = logging.getLogger("durable_jobs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
-    """A run to be started. ``data`` is JSON text."""
+    """A run to start. ``data`` is a JSON string."""
 
     function: Function
     data: str
@@ -55,12 +55,12 @@ class NewRun:
     flow: Flow | None = None
     priority: int = 0
     attempt: int = 0
-    #: How many events and runs led to it, where its parent does not tell.
+    #: How many events and runs caused one another before; None: from the parent.
     depth: int | None = None
     subjects: tuple[tuple[str, str], ...] = field(default=())
 
     def run(self) -> Run:
-        """Return the run's row, not saved."""
+        """Return the row of the run, not saved."""
         now = clock.now()
         depth, origin = self._cause()
         return Run(
@@ -90,19 +90,19 @@ class NewRun:
         )
 
     def _cause(self) -> tuple[int, dict[str, Any]]:
-        """Return the depth of the run, and its origin with what led to it."""
+        """Return the depth of the run, and its event meta with the chain of causes."""
         if self.depth is not None:
             return self.depth, self.event_meta
         if self.parent is not None and self.parent_relation in runs.AGAIN:
-            # In the place of that one; code may have asked for it.
+            # A rerun has the depth of its parent, or more if code requested it.
             return max(self.parent.depth, causation.depth()), self.event_meta
         by = self.parent or causation.running_run()
         return causation.depth_below(by), causation.with_chain(self.event_meta, by)
 
     def controlled(self) -> NewRun:
-        """Return the start with what its function's flow control goes by.
+        """Return the start with the keys and the priority of its flow control.
 
-        Raises ``ExpressionError`` for a key that fails.
+        Raise ``ExpressionError`` if a key fails.
         """
         function = self.function
         ahead = function.options.priority
@@ -117,10 +117,10 @@ class NewRun:
 
 
 def start(starts: Sequence[NewRun], *, strict: bool = False) -> list[Run]:
-    """Insert runs and what belongs to them, and ring their queues.
+    """Insert runs with their waits and subjects, and notify their queues.
 
-    A key that fails leaves a skipped run with the reason; with ``strict``, whoever
-    starts it is told: ``ExpressionError``.
+    A run whose key fails is skipped with the reason. With ``strict``, raise
+    ``ExpressionError`` instead.
     """
     if not starts:
         return []
@@ -129,7 +129,7 @@ def start(starts: Sequence[NewRun], *, strict: bool = False) -> list[Run]:
 
 
 def insert(starts: Sequence[NewRun]) -> list[Run]:
-    """Do so for starts whose flow control is known already."""
+    """Insert runs whose flow control is applied already."""
     rows = [one.run() for one in starts]
     with_more = [(one, run) for one, run in zip(starts, rows, strict=True)]
     limits = [
@@ -173,14 +173,14 @@ def _controlled(one: NewRun) -> NewRun:
 
 
 def failed_key(error: ExpressionError) -> str:
-    """Return why a run does not start whose key fails."""
+    """Return the reason of a run that is skipped because a key failed."""
     return f"A key of its flow control failed: {error.message}"
 
 
 def early_ends(function: Function, run: Run, data: str) -> list[Wait]:
-    """Return the waits that can end a run from outside: cancel_on and timeouts.
+    """Return the waits that can end a run from outside: ``cancel_on`` and timeouts.
 
-    ``data`` is the run's as JSON text.
+    ``data`` is the data of the run as a JSON string.
     """
     now = clock.now()
     found = []
@@ -213,12 +213,15 @@ def early_ends(function: Function, run: Run, data: str) -> list[Wait]:
 
 
 def enqueue(function: Function, data: Any) -> Run:
-    """Start one run with data of the caller's, by the function's own options."""
+    """Start one run with the caller's data, by the function's own options."""
     return enqueue_once(function, data)[0]
 
 
 def enqueue_once(function: Function, data: Any) -> tuple[Run, bool]:
-    """Enqueue; return whether this call started the run, or a key already had."""
+    """Enqueue; return the run and whether this call started it.
+
+    Otherwise the run holds the key of the start.
+    """
     one = call(function, data)
     claims = claims_of(one, data)
     if not claims:
@@ -232,7 +235,7 @@ def call(
 ) -> NewRun:
     """Return the start of a call, by the function's own options; nothing is written.
 
-    Raise ``PayloadError`` for data that does not fit the function's schema.
+    Raise ``PayloadError`` if the data does not match the function's schema.
     """
     causation.check(function.id)
     options, now = function.options, clock.now()
@@ -248,13 +251,13 @@ def call(
 
 
 def payload(function: Function, event_name: str, data: Any, *, what: str = "") -> str:
-    """Return the data of a start as JSON text, held to its schema and within limits."""
+    """Return the data of a start as a JSON string; validate its schema and size."""
     validate_start(function, event_name, data)
     return limited(data, what or f"the data of {function.id!r}")
 
 
 def limited(data: Any, what: str) -> str:
-    """Return data as JSON text; raise ``PayloadError`` for more than an event holds."""
+    """Return data as a JSON string; raise ``PayloadError`` if it is too large."""
     return serialization.dumps(
         data,
         what=what,
@@ -264,7 +267,7 @@ def limited(data: Any, what: str) -> str:
 
 
 def claims_of(one: NewRun, data: Any) -> list[KeyClaim]:
-    """Return a claim for each key of a start; ``data`` is what the caller gave.
+    """Return a claim for each key of a start; ``data`` is the data of the caller.
 
     Raise ``ExpressionError`` if the function's idempotency key fails.
     """
@@ -276,9 +279,9 @@ def claims_of(one: NewRun, data: Any) -> list[KeyClaim]:
 
 
 def start_once(one: NewRun, claims: Sequence[KeyClaim]) -> tuple[Run, bool]:
-    """Start a run, or return the one that holds its key, and whether this call did.
+    """Start a run, or return the run that holds its key; return whether it started.
 
-    The flow control of the start is known. Raise ``DuplicateKeyError``.
+    The flow control of the start is applied already. Raise ``DuplicateKeyError``.
     """
     with db.join_atomic():
         taken = keyed_starts.claim_keys(claims)
@@ -289,9 +292,9 @@ def start_once(one: NewRun, claims: Sequence[KeyClaim]) -> tuple[Run, bool]:
 
 
 def first_of_each_key(starts: Sequence[NewRun]) -> list[NewRun]:
-    """Return the starts that repeat no idempotency key, and take their keys.
+    """Claim the idempotency keys of starts; return those whose keys were free.
 
-    A key that fails leaves a skipped run with the reason.
+    A start whose key fails is skipped with the reason.
     """
     found = []
     for one in starts:

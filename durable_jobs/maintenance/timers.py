@@ -121,7 +121,7 @@ def _timeout(wait: Wait) -> None:
 
 
 def _look(wait: Wait) -> None:
-    model_waits.look_again(wait)
+    model_waits.check_again(wait)
 
 
 def _child(wait: Wait) -> None:

@@ -101,10 +101,10 @@ def test_pages_are_transactions_of_their_own(
 ) -> None:
     monkeypatch.setattr(routing, "PAGE", 3)
     written = []
-    original = routing._written
+    original = routing._apply
     monkeypatch.setattr(
         routing,
-        "_written",
+        "_apply",
         lambda event, acts, progress: (
             written.append(len(acts)),
             original(event, acts, progress),
@@ -145,15 +145,15 @@ def test_another_router_that_was_first_is_not_repeated(
 ) -> None:
     durable_kit.send("a/come", {"n": 0})
     event = Event.objects.get()
-    judge = routing._judge
+    judge = routing._evaluate
 
     def judged(*args: Any) -> Any:
         result = judge(*args)
-        monkeypatch.setattr(routing, "_judge", judge)
+        monkeypatch.setattr(routing, "_evaluate", judge)
         routing.route_pending()  # another one, meanwhile
         return result
 
-    monkeypatch.setattr(routing, "_judge", judged)
+    monkeypatch.setattr(routing, "_evaluate", judged)
     held: set[str] = set()
     routing._route_one(event, held, clock.monotonic() + 9)
     assert held == {"a/come"}

@@ -111,7 +111,7 @@ def _row(step: StepCall, branch: str, awaited: AnyWait) -> NewWait:
             name=concrete(type(awaited.instance))._meta.label_lower,
             match=str(awaited.instance.pk),
             branch=branch,
-            due_at=clock.now() + model_waits.FIRST_LOOK,
+            due_at=clock.now() + model_waits.FIRST_CHECK,
         )
     return _event_row(step, branch, awaited)
 
@@ -136,7 +136,7 @@ def _event_row(step: StepCall, branch: str, awaited: EventWait) -> NewWait:
         condition=condition or None,
         # The search for earlier events resets this. After a crash before the search,
         # the timer wakes the run to search.
-        due_at=clock.now() + model_waits.FIRST_LOOK if awaited.since else None,
+        due_at=clock.now() + model_waits.FIRST_CHECK if awaited.since else None,
     )
 
 
