@@ -1,8 +1,9 @@
-"""The settings of an installation: one dict, ``DURABLE_JOBS``, typed and checked.
+"""The settings of an installation: the dict ``DURABLE_JOBS``, typed and checked.
 
-``settings.TICK`` and its like are read from Django's settings when first asked for,
-and again after a test overrides them. A wrong value raises ``ConfigurationError``
-where it is asked for; ``problems()`` finds all of them for the system check.
+A setting such as ``settings.TICK_INTERVAL`` is read from Django's settings on first
+use, and again after a test overrides it. An invalid value raises
+``ConfigurationError`` on use. ``problems()`` returns all invalid values for the system
+check.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ NAME = "DURABLE_JOBS"
 _MEBIBYTE = 2**20
 
 
-# Readers: each takes the setting's name and the value as written, and gives it typed.
+# Readers: each takes the name and the written value of a setting, and returns the
+# typed value.
 
 
 def _duration(name: str, value: Any) -> timedelta:
@@ -48,7 +50,7 @@ def _flag(name: str, value: Any) -> bool:
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise _wrong(name, value, "a text")
+        raise _wrong(name, value, "a string")
     return value
 
 
@@ -67,7 +69,7 @@ def _version(name: str, value: Any) -> str:
     return _text(name, value)
 
 
-#: Where platforms name the release that a process runs.
+#: Environment variables in which platforms set the release.
 _VERSIONS = ("GIT_SHA", "HEROKU_SLUG_COMMIT", "SOURCE_VERSION")
 
 
@@ -107,12 +109,13 @@ def _database(name: str, value: Any) -> str:
 
 
 def _keys(name: str, value: Any) -> tuple[str, ...]:
-    # The values are secrets, so they stay out of the message.
+    # The values are secrets, so the message does not contain them.
     if not isinstance(value, list | tuple) or not all(
         isinstance(key, str) and key for key in value
     ):
         raise ConfigurationError(
-            f"The setting {name} is a {type(value).__name__}: expected a list of texts."
+            f"The setting {name} is a {type(value).__name__}: "
+            f"expected a list of strings."
         )
     return tuple(value)
 
@@ -122,11 +125,11 @@ def _rate(name: str, value: Any) -> Rate | None:
         return None
     limit, slash, period = str(value).partition("/")
     if not (isinstance(value, str) and slash and limit.isascii() and limit.isdigit()):
-        raise _wrong(name, value, "None or a text such as '600/1m'")
+        raise _wrong(name, value, "None or a string such as '600/1m'")
     try:
         return Rate(_count(name, int(limit)), _duration(name, period))
     except ConfigurationError:
-        raise _wrong(name, value, "None or a text such as '600/1m'") from None
+        raise _wrong(name, value, "None or a string such as '600/1m'") from None
 
 
 def _retention(name: str, value: Any) -> Mapping[str, timedelta | None]:
@@ -135,11 +138,11 @@ def _retention(name: str, value: Any) -> Mapping[str, timedelta | None]:
     result = {status: parse_duration(text) for status, text in _RETENTION.items()}
     kept: dict[str, timedelta | None] = {**result}
     for status, written in value.items():
-        place = f"{name}[{status!r}]"
+        key = f"{name}[{status!r}]"
         if status not in _RETENTION:
             expected = f"one of {', '.join(_RETENTION)}{_guess(status, _RETENTION)}"
-            raise ConfigurationError(f"{place} is unknown: expected {expected}.")
-        kept[status] = None if written is None else _duration(place, written)
+            raise ConfigurationError(f"{key} is unknown: expected {expected}.")
+        kept[status] = None if written is None else _duration(key, written)
     return kept
 
 
@@ -154,7 +157,7 @@ _RETENTION = {
 
 @dataclass(frozen=True)
 class Rate:
-    """So many in a period."""
+    """A maximum number per period."""
 
     limit: int
     period: timedelta
@@ -169,89 +172,88 @@ def _setting(default: Any, reader: Callable[[str, Any], Any]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every setting with its default. Durations are read into ``timedelta``."""
+    """Every setting with its default. Durations are ``timedelta`` objects."""
 
-    #: How often beat ticks.
+    #: The time between ticks.
     TICK_INTERVAL: timedelta = _setting("1s", _duration)
-    #: How long a sender waits, after its commit, for the broker to take its message.
+    #: How long a sender waits after its commit for the broker to accept a message.
     NOTIFY_TIMEOUT: timedelta = _setting("1s", _duration)
     #: Send wake-up messages to the broker while Django's test environment is set up.
     NOTIFY_IN_TESTS: bool = _setting(False, _flag)
-    #: How long a worker owns a run without renewing.
+    #: How long a worker holds a run without renewing its lease.
     LEASE_DURATION: timedelta = _setting("60s", _duration)
-    #: How long ended runs (by status) and events are kept; None keeps them for ever.
-    #: What is written here changes only the statuses that it names.
+    #: How long ended runs (by status) and events are kept. None keeps them forever.
+    #: Statuses that are not in the dict keep their defaults.
     RETENTION: Mapping[str, timedelta | None] = _setting({}, _retention)
-    #: Secrets with which programs may send events over the API, and nothing else.
+    #: Secrets with which programs may only send events over the API.
     EVENT_KEYS: tuple[str, ...] = _setting([], _keys)
-    #: Steps in one run.
+    #: Maximum of steps in a run.
     MAX_STEPS: int = _setting(1000, _count)
-    #: Bytes of one step's result, as stored.
+    #: Maximum bytes of a stored step result.
     MAX_STEP_BYTES: int = _setting(4 * _MEBIBYTE, _count)
-    #: Keep what the bodies of steps are called with, for people to look at.
+    #: Store the arguments of step bodies, for people.
     STORE_STEP_INPUTS: bool = _setting(True, _flag)
-    #: Bytes of all the results of a run.
+    #: Maximum bytes of all step results of a run.
     MAX_RUN_BYTES: int = _setting(32 * _MEBIBYTE, _count)
-    #: Bytes of one event's data.
+    #: Maximum bytes of an event's data.
     MAX_EVENT_BYTES: int = _setting(_MEBIBYTE // 2, _count)
-    #: Events in one call or request, and in one run that collects them.
+    #: Maximum of events in a call or request, and in the batch of a run.
     MAX_EVENTS: int = _setting(5000, _count)
-    #: Conditions that one event evaluates in one turn of the router.
+    #: Maximum of conditions that the router evaluates for an event in one pass.
     MATCH_BUDGET: int = _setting(1000, _count)
-    #: Events and runs that may lead, one from the other, to a send or a start.
+    #: Maximum length of a chain of events and runs that cause each other.
     MAX_DEPTH: int = _setting(25, _count)
-    #: Bytes of the body of one request to the API.
+    #: Maximum bytes of the body of an API request.
     MAX_REQUEST_BYTES: int = _setting(4 * _MEBIBYTE, _count)
-    #: Requests that one key, or one address without a key, may make: "600/1m".
+    #: Maximum requests of an API key, or of an address without a key: "600/1m".
     API_RATE: Rate | None = _setting("1200/1m", _rate)
-    #: Deliveries that one address may post to one webhook: "600/1m".
+    #: Maximum deliveries of an address to a webhook: "600/1m".
     WEBHOOK_RATE: Rate | None = _setting("1200/1m", _rate)
-    #: Requests for the progress of one run, or of one address without a valid token.
+    #: Maximum requests per run for its progress, or per address without a valid token.
     PROGRESS_RATE: Rate | None = _setting("1200/1m", _rate)
-    #: Who may read the description of the API: "public", "private" or "off".
+    #: Who may read the OpenAPI description: "public", "private" or "off".
     API_DESCRIPTION: str = _setting("private", _audience)
-    #: Who may ask whether work is being done: "public", "private" or "off".
+    #: Who may use the readiness probe: "public", "private" or "off".
     API_READY: str = _setting("public", _audience)
-    #: What executes: "celery", or "inline" (here and now, for tests).
+    #: What executes runs: "celery", or "inline" (in the calling process, for tests).
     EXECUTOR: Literal["celery", "inline"] = _setting("celery", _executor)
-    #: The Celery app of the workers and beat, as "project.celery:app"; None: the app
-    #: that the worker was started with, elsewhere Celery's default app.
+    #: The Celery app of the workers and beat, as "project.celery:app". None is the app
+    #: that the worker was started with, and in other processes Celery's default app.
     CELERY_APP: str | None = _setting(None, _optional_text)
-    #: The Celery queue whose workers hear of new events. Functions name their own.
+    #: The Celery queue for new events, and the default queue of functions.
     QUEUE: str = _setting("default", _text)
-    #: What comes before the names of our queues on the broker, for two installations
-    #: on one broker.
+    #: The prefix of queue names on the broker, for two installations on one broker.
     QUEUE_PREFIX: str = _setting("", _prefix)
-    #: The Celery queue of the tick; None, as written, is QUEUE.
+    #: The Celery queue of the tick. None is QUEUE.
     TICK_QUEUE: str = _setting(None, _optional_text)
-    #: Runs that a worker claims at once.
+    #: Maximum of runs per claim.
     CLAIM_BATCH: int = _setting(8, _count)
-    #: How long one wake-up keeps its worker claiming.
+    #: How long a worker keeps claiming after one wake-up message.
     DRAIN_TIME: timedelta = _setting("1s", _duration)
-    #: Attempts that may die with their worker before the run fails.
+    #: Worker crashes in a row after which a run fails.
     MAX_CRASHES: int = _setting(5, _count)
-    #: Attempts in a row that may end by a database error before the run fails.
+    #: Attempts in a row that end with a database error after which a run fails.
     MAX_DATABASE_ERRORS: int = _setting(20, _count)
-    #: Re-enter every step through the queue (for tests of replay).
+    #: Suspend the run after every step (for tests of replay).
     ALWAYS_SUSPEND: bool = _setting(False, _flag)
-    #: Threads that one worker gives to the branches of a run.
+    #: Threads per worker for the branches of a run.
     BRANCH_THREADS: int = _setting(8, _count)
-    #: How long event ids and keys are remembered.
+    #: How long event ids and idempotency keys are kept.
     IDEMPOTENCY_PERIOD: timedelta = _setting("24h", _duration)
-    #: What the URLs of callbacks begin with; None: they have none.
+    #: The base of callback URLs. None: callbacks have no URL.
     CALLBACK_BASE_URL: str | None = _setting(None, _url)
-    #: How long a page may follow a run by the token that it was made with.
+    #: The lifetime of a progress token.
     PROGRESS_TOKEN_MAX_AGE: timedelta = _setting("1h", _duration)
-    #: The rule that says which runs a viewer may see: a dotted path to a function.
+    #: The rule for the runs that a viewer may see: a dotted path to a function.
     VISIBLE_RUNS: str | None = _setting(None, _path)
-    #: Rows that one prune deletes at once.
+    #: Maximum of rows per deletion of old rows.
     PRUNE_BATCH: int = _setting(1000, _count)
-    #: The release that runs, for log records; None takes it from the environment:
-    #: GIT_SHA, HEROKU_SLUG_COMMIT or SOURCE_VERSION.
+    #: The release for log records. None reads it from the environment: GIT_SHA,
+    #: HEROKU_SLUG_COMMIT or SOURCE_VERSION.
     VERSION: str = _setting(None, _version)
-    #: How long no worker may have the function of a run until people are told.
+    #: How long no worker has the function of a run before a warning is shown.
     UNKNOWN_AFTER: timedelta = _setting("10m", _duration)
-    #: The database alias of the app's tables.
+    #: The alias of the database with the tables of durable_jobs.
     DATABASE: str = _setting("default", _database)
 
 
@@ -259,16 +261,16 @@ _FIELDS = {item.name: item for item in fields(Settings)}
 
 
 class _LazySettings:
-    """Stand for the ``Settings`` of Django's settings; remembers what it has read."""
+    """A proxy for ``Settings`` that reads Django's settings lazily and caches them."""
 
     def __getattr__(self, name: str) -> Any:
         if name not in _FIELDS:
-            raise AttributeError(f"There is no setting {NAME}[{name!r}].")
+            raise AttributeError(f"Unknown setting {NAME}[{name!r}].")
         value = self.__dict__[name] = _read(name, _written())
         return value
 
     def reload(self, *, setting: str, **kwargs: Any) -> None:
-        """Forget what was read when the setting that changed may be behind it."""
+        """Clear the cache when a relevant Django setting changes."""
         if setting in (NAME, "DATABASES"):
             self.__dict__.clear()
 
@@ -280,7 +282,7 @@ setting_changed.connect(_lazy.reload, dispatch_uid="durable_jobs.conf")
 
 
 def problems() -> list[tuple[str, str]]:
-    """Give a message and a hint for everything that is wrong with the settings."""
+    """Return a message and a hint for each invalid setting."""
     try:
         written = _written()
     except ConfigurationError as error:
@@ -297,7 +299,7 @@ def problems() -> list[tuple[str, str]]:
             _read(name, written)
         except ConfigurationError as error:
             if name == "TICK_QUEUE" and written.get(name) is None:
-                continue  # it is QUEUE that is wrong, and has been found
+                continue  # QUEUE is invalid, and is reported already
             default = item.metadata["default"]
             found.append((error.message, f"Without it, {name} is {default!r}."))
     return found

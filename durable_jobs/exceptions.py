@@ -1,26 +1,26 @@
 """Every error that durable_jobs raises.
 
-This module is at the bottom of the house: it imports nothing of the project.
+This module is at the bottom of the package: it imports no other module of it.
 
 ::
 
     DurableError
-    ├── ConfigurationError       a declaration, setting or call that cannot work
-    │   └── NestedStepError           a step inside the body of another step
-    ├── ExpressionError          a condition that cannot be evaluated on an event
-    ├── PayloadError             a value that cannot be stored as it is
+    ├── ConfigurationError       an invalid declaration, setting or call
+    │   └── NestedStepError      a step inside the body of another step
+    ├── ExpressionError          a condition that fails on an event
+    ├── PayloadError             a value that cannot be stored
     ├── LimitExceeded            more steps, bytes or events than the settings allow
-    ├── UnknownFunction          a function id that the code does not have
-    ├── DuplicateKeyError        a key used again with other data
-    ├── FilterError              a condition on a list of runs that cannot be read
-    ├── Refused                  an action that the state of the run does not allow
-    ├── InvalidForm              a decision whose form is not filled in as it has to be
-    ├── NonRetriableError             raised by users: do not try this again
-    ├── RetryAfterError               raised by users: try this again, then
-    ├── RemoteFailed             a function that is served elsewhere failed there
-    ├── TransactionStateError    user code left a transaction open or broken
-    ├── NonDeterminismError         the code met a recorded step as another kind
-    ├── StepError                what a step call raises into the function
+    ├── UnknownFunction          an unregistered function id
+    ├── DuplicateKeyError        a key that was used with other data
+    ├── FilterError              an invalid filter of a list
+    ├── ActionNotAllowed         an action that the current state does not allow
+    ├── InvalidForm              an invalid form of a decision
+    ├── NonRetriableError        raised by your code: do not retry
+    ├── RetryAfterError          raised by your code: retry at a given time
+    ├── RemoteFailed             a remote function failed
+    ├── TransactionStateError    your code left a transaction open or broken
+    ├── NonDeterminismError      the code calls a recorded step as another kind
+    ├── StepError                raised by a step call in the function
     │   ├── StepFailed
     │   │   └── StepTimeout
     │   ├── StepInterrupted
@@ -28,13 +28,13 @@ This module is at the bottom of the house: it imports nothing of the project.
     │   ├── InvokeTimeout
     │   ├── CallbackFailed
     │   ├── CallbackTimeout
-    │   ├── Rejected
+    │   ├── ApprovalRejected
     │   ├── ConditionTimeout
     │   ├── SignalTaken
     │   ├── SignalReplaced
     │   └── ParallelError
-    ├── Cancelled                stands for a branch that the others made needless
-    ├── CallbackClosed             an answer to a callback that no longer waits
+    ├── BranchCancelled          the result of a branch that was cancelled
+    ├── CallbackClosed           a response to a closed callback
     └── RunError
         ├── RunFailed
         ├── RunCancelled
@@ -48,19 +48,19 @@ from typing import Any
 
 
 class DurableError(Exception):
-    """Something went wrong in durable_jobs. Only its descendants are raised."""
+    """The base class of all errors. Only subclasses are raised."""
 
     def __init__(self, message: str = "", *args: Any) -> None:
         super().__init__(message or (type(self).__doc__ or "").split("\n", 1)[0], *args)
 
     @property
     def message(self) -> str:
-        """What happened, as one sentence for a person."""
+        """The error as one sentence."""
         return str(self.args[0])
 
 
 class ConfigurationError(DurableError):
-    """A declaration, a setting or a call is not one that can work."""
+    """A declaration, a setting or a call is invalid."""
 
 
 class NestedStepError(ConfigurationError):
@@ -72,11 +72,11 @@ class ExpressionError(DurableError):
 
 
 class PayloadError(DurableError):
-    """A value cannot be stored as JSON and come back equal."""
+    """A value cannot be stored as JSON and read back equal."""
 
 
 class LimitExceeded(DurableError):
-    """A limit of the installation was passed."""
+    """A limit of the installation was exceeded."""
 
 
 class UnknownFunction(DurableError):
@@ -84,23 +84,23 @@ class UnknownFunction(DurableError):
 
 
 class DuplicateKeyError(DurableError):
-    """The key was used before, with other data."""
+    """The key was used before with other data."""
 
 
 class FilterError(DurableError):
-    """A condition on a list cannot be read; ``name`` is that of the condition."""
+    """A filter of a list is invalid. ``name`` is the name of the filter."""
 
     name = ""
 
 
 class ActionNotAllowed(DurableError):
-    """This cannot be done now."""
+    """The current state does not allow this action."""
 
 
 class InvalidForm(DurableError):
-    """The form is not filled in as it has to be.
+    """The form is invalid.
 
-    ``errors`` holds the messages for each field, ``form`` the form with them.
+    ``errors`` holds the messages per field, ``form`` the bound form.
     """
 
     def __init__(
@@ -116,15 +116,15 @@ class InvalidForm(DurableError):
 
 
 class NonRetriableError(DurableError):
-    """Trying this again would not help."""
+    """A retry would not help."""
 
 
 class RetryAfterError(DurableError):
-    """Try this again at a stated time.
+    """Retry at a given time.
 
-    ``when`` is a delay (timedelta, seconds or a duration text), an aware datetime, or
-    what a ``Retry-After`` header holds: seconds as text, or an HTTP date. Anything else
-    is logged as a warning, and the backoff decides.
+    ``when`` is a delay (a timedelta, seconds, or a duration such as ``"5m"``), an aware
+    datetime, or the value of a ``Retry-After`` header: seconds as a string, or an HTTP
+    date. An invalid value is logged as a warning, and the backoff is used.
     """
 
     def __init__(
@@ -135,10 +135,10 @@ class RetryAfterError(DurableError):
 
 
 class RemoteFailed(DurableError):
-    """An app that serves functions elsewhere failed, or could not be asked.
+    """A remote app failed or was unreachable.
 
-    ``error_type`` is what the app calls the error, or what is wrong with its answer.
-    ``stack`` is the app's own, ``data`` what else it says of the error, as JSON has it.
+    ``error_type`` is the app's name of the error, or the problem with its response.
+    ``stack`` is the app's stack trace, ``data`` further JSON data about the error.
     """
 
     def __init__(
@@ -156,15 +156,15 @@ class RemoteFailed(DurableError):
 
 
 class TransactionStateError(DurableError):
-    """A body left its database connection in another transaction than it found."""
+    """A body changed the transaction of its database connection."""
 
 
 class NonDeterminismError(DurableError):
-    """The code met a recorded step as a step of another kind."""
+    """The code calls a recorded step as a step of another kind."""
 
 
 class StepError(DurableError):
-    """A step ended without a result. Only its descendants are raised."""
+    """A step ended without a result. Only subclasses are raised."""
 
     def __init__(
         self,
@@ -205,30 +205,30 @@ class CallbackFailed(StepError):
 
 
 class CallbackTimeout(StepError):
-    """The callback was not answered, or its heartbeat stopped, in time."""
+    """The callback timed out without an answer or a heartbeat."""
 
 
 class ApprovalRejected(StepError):
-    """Somebody rejected what the step asked for."""
+    """The approval was rejected."""
 
     @property
     def reason(self) -> str:
-        """The reason that was given."""
+        """The reason of the rejection."""
         return str((self.data or {}).get("reason", ""))
 
     @property
     def by(self) -> str | None:
-        """The primary key of the user who rejected it, as text."""
+        """The primary key of the user who rejected it, as a string."""
         by: str | None = (self.data or {}).get("by")
         return by
 
 
 class ConditionTimeout(StepError):
-    """The condition did not come true within its attempts or its time."""
+    """The condition was not met within its attempts or its timeout."""
 
 
 class SignalTaken(StepError):
-    """Another run waits for this signal already."""
+    """Another run already waits for this signal."""
 
 
 class SignalReplaced(StepError):
@@ -255,15 +255,15 @@ class ParallelError(StepError):
 
 
 class BranchCancelled(DurableError):
-    """The branch was cancelled because the others had decided the result."""
+    """The branch was cancelled because other branches decided the result."""
 
 
 class CallbackClosed(DurableError):
-    """Nobody waits for this callback any more."""
+    """The callback was already answered, timed out or belongs to an ended run."""
 
 
 class RunError(DurableError):
-    """A run has no result to give. Only its descendants are raised."""
+    """A run has no result. Only subclasses are raised."""
 
     def __init__(
         self, message: str = "", *, run_id: str = "", error: Any = None

@@ -1,8 +1,8 @@
-"""Work that a process leaves to others, since its code or its release lacks something.
+"""Work that a process must leave to another process with newer code or a later release.
 
 During a rolling deploy, an old worker may end a run whose handler only new code has. It
-may meet a step or a value that only a later release can read. Such work is kept as a
-row of the table of sweep errors, with a kind of its own, until a process can do it.
+may also read a step or a value that only a later release supports. Such work is kept as
+a row of the table of sweep errors, with its own kind, until a process can do it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from durable_jobs.models import Run, SweepError
 from durable_jobs.statuses import LIVE, TERMINAL, RunStatus
 from durable_jobs.store import db
 
-#: The handler of an ended run is to be started.
+#: The handler of an ended run must be started.
 HANDLER = "handler"
 #: An event may cancel a run.
 CANCELLATION = "cancellation"
@@ -26,22 +26,22 @@ CANCELLATION = "cancellation"
 LATER_RELEASE = "later release"
 KINDS = frozenset({HANDLER, CANCELLATION, LATER_RELEASE})
 
-#: A run that no process has left for so long was taken by one that can execute it.
+#: A row of this age is obsolete: a process with the release has executed the run.
 SEEN = timedelta(minutes=3)
 
 
 def rows() -> QuerySet[SweepError]:
-    """Return all that was left."""
+    """Return all rows of left work."""
     return db.rows(SweepError).filter(kind__in=sorted(KINDS))
 
 
 def leave_handler(run: Run) -> None:
-    """Leave the start of a handler, in the transaction that ends the run."""
+    """Record that a handler must be started, in the transaction that ends the run."""
     _leave(HANDLER, str(run.pk), run)
 
 
 def leave_cancellation(run: Run, wait_id: int, event_id: str) -> None:
-    """Leave to others whether an event cancels a run by the rule of a wait."""
+    """Record that another process must check whether an event cancels a run."""
     _leave(CANCELLATION, f"{wait_id} {event_id}"[:255], run)
 
 
@@ -60,12 +60,12 @@ def _leave(kind: str, item: str, run: Run) -> None:
 
 
 def handlers(functions: Iterable[str], limit: int) -> list[tuple[SweepError, Run]]:
-    """Return ended runs of these functions whose handlers were left."""
+    """Return ended runs of the functions whose handlers must be started."""
     return _with_runs(HANDLER, Q(status__in=sorted(TERMINAL)), functions, limit)
 
 
 def cancellations(functions: Iterable[str], limit: int) -> list[tuple[SweepError, Run]]:
-    """Return live runs of these functions that an event may cancel."""
+    """Return live runs of the functions that an event may cancel."""
     return _with_runs(CANCELLATION, Q(status__in=sorted(LIVE)), functions, limit)
 
 
@@ -73,7 +73,7 @@ def _with_runs(
     kind: str, state: Q, functions: Iterable[str], limit: int
 ) -> list[tuple[SweepError, Run]]:
     found = db.rows(SweepError).filter(kind=kind)
-    if not found.exists():  # as nearly always
+    if not found.exists():  # the usual case
         return []
     chosen = db.rows(Run).filter(state, function__in=list(functions))
     chosen = chosen.filter(pk__in=found.values("run_id"))
@@ -84,7 +84,7 @@ def _with_runs(
 
 
 def open_rows() -> QuerySet[SweepError]:
-    """Return what was left of runs for which it can still be done."""
+    """Return the rows whose work can still be done."""
     runs = db.rows(Run).filter(pk=OuterRef("run_id"))
     ended, live = sorted(TERMINAL), sorted(LIVE)
     return db.rows(SweepError).filter(
@@ -94,21 +94,21 @@ def open_rows() -> QuerySet[SweepError]:
 
 
 def take(row: SweepError) -> bool:
-    """Take what was left, inside a transaction; return whether this call did."""
+    """Delete a row in the caller's transaction; return whether this call did it."""
     return bool(db.rows(SweepError).filter(pk=row.pk)._raw_delete(db.alias()))
 
 
 def look_later(row: SweepError) -> None:
-    """Let the rest of what was left go first the next time."""
+    """Move a row behind the other rows."""
     db.rows(SweepError).filter(pk=row.pk).update(until=clock.now())
 
 
 def note_later_release(run: Run, needs: str) -> bool:
-    """Note that a run needs a later release; return whether that is news."""
+    """Record that a run needs a later release; return whether the record is new."""
     now = clock.now()
     known = db.rows(SweepError).filter(kind=LATER_RELEASE, item=str(run.pk))
     values = {"message": needs, "last_at": now, "until": now + SEEN}
-    # One that no process has left for a while was executed since then.
+    # An old row is obsolete: the run was executed since then.
     if known.filter(until__lt=now).update(since=now, **values):
         return True
     if known.update(**values):
@@ -122,7 +122,7 @@ def note_later_release(run: Run, needs: str) -> bool:
 def of_later_releases(since: datetime | None = None) -> QuerySet[SweepError]:
     """Return the rows of queued runs that need a later release.
 
-    ``since``: only of runs that have needed it since then or for longer.
+    With ``since``, only the runs that have needed it since that time or longer.
     """
     now = clock.now()
     queued = db.rows(Run).filter(
@@ -133,6 +133,6 @@ def of_later_releases(since: datetime | None = None) -> QuerySet[SweepError]:
 
 
 def later_release_of(run_id: uuid.UUID) -> str | None:
-    """Return what a run needs of a later release; None if nothing is known."""
+    """Return what a run needs from a later release, or None if it is not known."""
     found = of_later_releases().filter(run_id=run_id)
     return found.values_list("message", flat=True).first()

@@ -102,8 +102,8 @@ def test_a_setting_like_no_other_gets_them_all_shown(settings: Settings) -> None
         ({"RETENTION": {"complete": "30d"}}, "'completed'"),
         ({"EXECUTOR": "celry"}, "'celery'"),
         ({"DATABASE": "replica"}, "an alias in DATABASES"),
-        ({"API_RATE": "600/min"}, "is '600/min': expected None or a text such as"),
-        ({"API_RATE": "0/1m"}, "is '0/1m': expected None or a text such as"),
+        ({"API_RATE": "600/min"}, "is '600/min': expected None or a string such as"),
+        ({"API_RATE": "0/1m"}, "is '0/1m': expected None or a string such as"),
         (["LEASE_DURATION"], "expected a dict"),
     ],
 )
