@@ -66,7 +66,7 @@ def _may_signal(request: HttpRequest, who: Actor) -> None:
 
 
 @router.post(
-    "/signals/{name}",
+    "/signals/{path:name}",
     auth=authenticators(_may_signal),
     response=responses({200: WokenRunOut}, 415),
     tags=["signals"],

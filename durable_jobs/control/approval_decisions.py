@@ -212,9 +212,12 @@ def _read(form: forms.BaseForm) -> str:
 
 def form_failed(form: type[forms.BaseForm], error: Exception) -> PayloadError:
     """Log an error in the code of a form, and return an error to show."""
+    cause = error.__cause__
+    # ``contained`` turns ``SystemExit`` and the like into an ``Exception``.
+    raised = error if cause is None or isinstance(cause, Exception) else cause
     name = f"{form.__module__}.{form.__qualname__}"
     logger.error("The form %s of an approval failed.", name, exc_info=error)
-    return PayloadError(f"The form {name} failed: {type(error).__name__}. Correct it.")
+    return PayloadError(f"The form {name} failed: {type(raised).__name__}. Correct it.")
 
 
 def given_reason(text: str) -> str:

@@ -32,6 +32,9 @@ BATCH = 500
 #: Functions without a worker that one sweep finds among the runs behind limits.
 MOST = 100
 
+#: Functions with backlogs that one sweep looks at.
+MOST_FUNCTIONS = 500
+
 _looked_at = float("-inf")
 
 
@@ -68,13 +71,26 @@ def do_left(known: Iterable[str]) -> int:
 
 def _behind_limits(known: list[str]) -> set[str]:
     """Return unknown functions of runs that no claim meets: limits hold them back."""
-    backlogs = db.rows(Backlog).exclude(function__in=known).order_by()
     arrived = db.rows(Run).filter(
         status=RunStatus.QUEUED, backlog__lt=0, due_at__lte=clock.now()
     )
     arrived = arrived.exclude(function__in=known).order_by("due_at")
-    names = set(backlogs.values_list("function", flat=True).distinct()[:MOST])
+    names = _of_backlogs() - set(known)
     return names | set(arrived.values_list("function", flat=True)[:MOST])
+
+
+def _of_backlogs() -> set[str]:
+    """Return functions with backlogs, with one index lookup per function."""
+    rows = db.rows(Backlog).order_by("function")
+    functions = rows.values_list("function", flat=True)
+    found: list[str] = []
+    name: str | None = ""
+    while len(found) < MOST_FUNCTIONS:
+        name = functions.filter(function__gt=name).first()
+        if name is None:
+            break
+        found.append(name)
+    return set(found)
 
 
 def _judge(known: set[str]) -> int:

@@ -322,7 +322,7 @@ def _among(name: str, choices: Iterable[str]) -> Callable[[tuple[str, ...]], Non
 
 
 def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, NAMES, n=1)
+    close = difflib.get_close_matches(name[:80], NAMES, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"Unknown filter {name!r:.80}.{hint}"
 

@@ -30,6 +30,9 @@ LONGEST_PAUSE = timedelta(hours=1)
 #: An error that has not recurred for this time after its next try is resolved.
 SETTLED = timedelta(minutes=1)
 
+#: How many items without a due time of their own are remembered as postponed.
+MOST_POSTPONED = 1000
+
 #: The next try of items without a due time of their own, by kind and item.
 _later: dict[tuple[str, str], datetime] = {}
 
@@ -124,13 +127,24 @@ def record_failure(
     try:
         until = save(kind, str(item), error, run_id)
         if put_off is None:
-            _later[kind, str(item)] = until
+            _postpone(kind, str(item), until)
         else:
             put_off(until)
     except Exception as second:
         if db.is_outage(second):
             raise
         logger.exception("Could not postpone %s.", about)
+
+
+def _postpone(kind: str, item: str, until: datetime) -> None:
+    """Remember the next try of an item, and forget items that may be deleted."""
+    if len(_later) >= MOST_POSTPONED:
+        now = clock.now()
+        for key in [key for key, due in _later.items() if due <= now]:
+            _later.pop(key, None)
+    while len(_later) >= MOST_POSTPONED:
+        _later.pop(min(_later, key=_later.__getitem__), None)
+    _later[kind, item] = until
 
 
 def pause_after(count: int) -> timedelta:

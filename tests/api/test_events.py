@@ -271,3 +271,17 @@ def test_a_signal_wakes_the_run_that_waits_for_it(kit, api):
     assert api.post("signals/door 7", body).json() == {"run": None}
     problem(api.post("signals/%00"), 422, "invalid")
     problem(api.post("signals/x", b'{"data": NaN}'), 422, "invalid-payload")
+
+
+def test_a_signal_may_have_a_slash_in_its_name(kit, api):
+    @durable.function(id="tests.waits")
+    def waits(ctx: durable.Context) -> Any:
+        return ctx.step.wait_for_signal("go", "order/7/paid", timeout="1d")
+
+    run = waits.enqueue()
+    kit.run_until_idle()
+    told = api.post("signals/order/7/paid", {"data": 1}).json()
+    assert told == {"run": str(run.pk)}
+    kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.result() == 1

@@ -53,6 +53,7 @@ def test_web_worker_and_beat_serve_a_project_without_a_broker(project: Path) -> 
         assert found is not None
         answer = urllib.request.urlopen(found[0])  # noqa: S310  # of this very command
         assert answer.status == 200
+        assert f"{found[0].split(' ')[0]}admin/" in dev.until("Admin at")
         assert "hello.greet" in dev.until("Functions")
 
         sent = manage(

@@ -51,6 +51,25 @@ def test_doctor_without_tables_says_so_in_one_line_and_exits_with_2(
     assert says in line
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["durable_runs"],
+        ["durable_keys", "list"],
+        ["durable_prune"],
+        ["durable_send", "a/b"],
+    ],
+    ids=" ".join,
+)
+def test_commands_without_tables_say_so_in_one_line_and_exit_with_2(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    done = manage(*arguments, DATABASE_URL=f"sqlite:///{tmp_path}/empty.sqlite3")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "run manage.py migrate" in done.stderr.strip().splitlines()[-1]
+
+
 def test_psycopg_without_its_library_is_explained() -> None:
     address = "postgres://nobody@127.0.0.1:9/none"
     done = manage("check", DATABASE_URL=address, PSYCOPG_IMPL="missing")

@@ -609,3 +609,23 @@ def test_a_run_that_another_loop_has_put_off_is_executed(kit: Kit) -> None:
     queue_loop._advance_all(ClaimedBatch(claimed))
     run.refresh_from_db()
     assert run.result() == "done"
+
+
+def test_items_that_were_deleted_after_an_error_are_forgotten(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(item_errors, "MOST_POSTPONED", 10)
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    for number in range(10):
+        item_errors.guarded("thing", number, fail)
+    kit.advance("5s", run=False)
+    item_errors.guarded("thing", 10, fail)
+    # Room is made by the item that is due first.
+    assert item_errors.postponed("thing") == {str(number) for number in range(1, 11)}
+    kit.advance("6s", run=False)
+    item_errors.guarded("thing", 11, fail)
+    assert item_errors.postponed("thing") == {"10", "11"}
+    assert len(item_errors._later) == 2

@@ -413,3 +413,18 @@ def test_runs_of_a_function_are_found_by_how_they_ended(history, status):
 
 def _ended(status):
     return {"ended_at": None if status in LIVE else clock.now()}
+
+
+def test_a_very_long_filter_name_costs_no_long_search_for_a_similar_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched: list[str] = []
+
+    def similar(name: str, *args: object, **kwargs: object) -> list[str]:
+        searched.append(name)
+        return []
+
+    monkeypatch.setattr("difflib.get_close_matches", similar)
+    with pytest.raises(durable.FilterError, match="Unknown filter 'aaaa"):
+        RunFilter.parse({"a" * 3_000_000: "x"})
+    assert searched == ["a" * 80]

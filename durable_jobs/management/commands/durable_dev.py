@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
+from django.urls import NoReverseMatch, reverse
 
 from durable_jobs import clock
 from durable_jobs.conf import settings
@@ -114,6 +116,8 @@ class Command(BaseCommand):
             f"Web at {web.url}, worker and beat beside it (broker {broker}).",
             f"Functions: {functions}",
         ]
+        with suppress(NoReverseMatch):
+            lines.insert(1, f"Admin at {web.url}{reverse('admin:index').lstrip('/')}")
         if taken:
             lines.append(f"{taken} runs that were cut off go on.")
         lines.append("Quit with Ctrl-C.")

@@ -9,13 +9,12 @@ from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
-from django.db import ProgrammingError
 
 from durable_jobs.durations import format_duration, parse_duration
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.logs import one_line
 from durable_jobs.maintenance import doctor
 from durable_jobs.maintenance.doctor import Finding, Report
+from durable_jobs.management.database_command import UNUSABLE, problem_of
 
 
 class Command(BaseCommand):
@@ -64,23 +63,13 @@ class Command(BaseCommand):
 
     def _unusable(self, error: Exception, *, as_json: bool) -> NoReturn:
         """Say in one line that there is nothing to examine, and exit with 2."""
-        missing = isinstance(error, ProgrammingError) or "no such table" in str(error)
-        what = "tables" if missing else "database"
-        problem = one_line(type(error).__name__, error)
-        message = f"The {_UNUSABLE[what]} ({problem})."
+        what, message = problem_of(error)
         if as_json:
             finding = {"check": what, "message": message, "problem": True}
             self.stdout.write(json.dumps({"healthy": False, "findings": [finding]}))
         else:
             self.stdout.write(f"PROBLEM {what}: {message}")
-        sys.exit(2)
-
-
-_UNUSABLE = {
-    "tables": "tables of durable_jobs are not there, or are of another release: run "
-    "manage.py migrate",
-    "database": "database cannot be used",
-}
+        sys.exit(UNUSABLE)
 
 
 def _as_json(report: Report, mended: dict[str, int]) -> dict[str, Any]:

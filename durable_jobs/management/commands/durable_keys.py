@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from durable_jobs import clock
 from durable_jobs.control import api_keys
@@ -14,6 +14,7 @@ from durable_jobs.control.actor import Actor
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.durations import parse_duration
 from durable_jobs.exceptions import DurableError
+from durable_jobs.management.database_command import DatabaseCommand
 from durable_jobs.models import ApiKey
 from durable_jobs.store import db
 
@@ -21,7 +22,7 @@ _VIA = "manage.py durable_keys"
 _FORMATS = ["text", "json"]
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """One command with an action."""
 
     help = "Make a key for the HTTP API, list the keys, or revoke one."

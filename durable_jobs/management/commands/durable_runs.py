@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from durable_jobs.exceptions import DurableError
+from durable_jobs.management.database_command import DatabaseCommand
 from durable_jobs.models import Run
 from durable_jobs.queries.run_rows import as_json, described, recent
 from durable_jobs.queries.timeline import render_text
@@ -21,7 +22,7 @@ _LIMIT = 20
 _FORMATS = ["text", "json"]
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """One command with an action; without one it lists."""
 
     help = "List runs, the newest first; show one; cancel, pause, resume, rerun them."

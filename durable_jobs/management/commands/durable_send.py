@@ -6,17 +6,18 @@ import sys
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from durable_jobs import durable
 from durable_jobs.conf import settings
 from durable_jobs.exceptions import DurableError, LimitExceeded, PayloadError
 from durable_jobs.http_input import read_json
+from durable_jobs.management.database_command import DatabaseCommand
 from durable_jobs.models import Run
 from durable_jobs.store import db
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Sends one event and says what it started."""
 
     help = "Send an event."

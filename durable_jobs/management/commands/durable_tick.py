@@ -6,16 +6,17 @@ import signal
 import threading
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from django.db import connections
 
 from durable_jobs.conf import settings
 from durable_jobs.error_text import summary_of
 from durable_jobs.maintenance import tick
+from durable_jobs.management.database_command import DatabaseCommand
 from durable_jobs.store import db
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Ticks once, or for ever."""
 
     help = "Do what is due: timers, expired leases, lost wake-ups, crons, pruning."
