@@ -56,7 +56,7 @@ class RejectForm(forms.Form):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ApprovalStep:
     """An ``approve`` step of a run. ``wait`` is None if the step is not open."""
 
     run: Run
@@ -89,7 +89,7 @@ class Question:
     def verdict(self) -> str:
         """Return a sentence with the outcome, for a person who decides too late."""
         detail = self.step.detail or {}
-        name = detail.get("name") or _("somebody")
+        name = detail.get("name") or _("another user")
         if detail.get("decision") == APPROVED:
             return _("This was already approved by %(name)s.") % {"name": name}
         if detail.get("decision") == REJECTED:
@@ -101,13 +101,13 @@ class Question:
         return _("The run does not wait for this approval any more.")
 
 
-def question(run: Run, step_key: str) -> Question | None:
+def find_step(run: Run, step_key: str) -> ApprovalStep | None:
     """Return an ``approve`` step of a run, or None if the step is of another kind."""
     # Read the wait first: if it is deleted, the step already has the decision.
     wait = waits.get(run.pk, step_key, WaitKind.APPROVAL)
     rows = db.rows(Step).filter(run_id=run.pk, key=step_key)
     step = rows.filter(kind="approve").defer("output", "error").first()
-    return None if step is None else Question(run, step, wait)
+    return None if step is None else ApprovalStep(run, step, wait)
 
 
 def approve(actor: Actor, run: Run, step_key: str, data: Mapping[str, Any]) -> None:
@@ -129,13 +129,13 @@ def approve_as(
     note: str = "",
 ) -> None:
     """Approve without a permission check. Without an actor, no name is recorded."""
-    asked = _open(run, step_key)
-    output = filled(asked, data)
+    approval = _open(run, step_key)
+    output = validated_output(approval, data)
     why = f": {storable_text(note, MAX_REASON)}" if note else "."
     with db.atomic():
-        settle(asked, approved(asked, output, actor))
+        settle(approval, approved(approval, output, actor))
         if actor is not None:
-            text = f"Approval “{asked.step.name}” approved{why}"
+            text = f"Approval “{approval.step.name}” approved{why}"
             audit.record(actor, run, text)
 
 
@@ -150,45 +150,45 @@ def reject(actor: Actor, run: Run, step_key: str, reason: str) -> None:
 
 def reject_as(actor: Actor | None, run: Run, step_key: str, reason: str) -> None:
     """Reject without a permission check. Without an actor, no name is recorded."""
-    asked = _open(run, step_key)
+    approval = _open(run, step_key)
     given = given_reason(reason)
     with db.atomic():
-        settle(asked, rejected(asked, given, actor))
+        settle(approval, rejected(approval, given, actor))
         if actor is None:
             return
         # Without the title, which may contain data that not all viewers may see.
-        audit.record(actor, run, f"Approval “{asked.step.name}” rejected: {given}")
+        audit.record(actor, run, f"Approval “{approval.step.name}” rejected: {given}")
 
 
 def _permit(actor: Actor, run: Run, step_key: str) -> None:
-    if not actor.may(_asked(run, step_key).permission, run):
+    if not actor.may(_require_step(run, step_key).permission, run):
         raise PermissionDenied
 
 
-def _asked(run: Run, step_key: str) -> Question:
-    asked = question(run, step_key)
-    if asked is None:
+def _require_step(run: Run, step_key: str) -> ApprovalStep:
+    approval = find_step(run, step_key)
+    if approval is None:
         msg = f"Run {run.pk} has no approve step {step_key!r}."
         raise ActionNotAllowed(msg)
-    return asked
+    return approval
 
 
-def _open(run: Run, step_key: str) -> Question:
-    asked = _asked(run, step_key)
-    if asked.wait is None:
-        raise ActionNotAllowed(asked.verdict)
-    return asked
+def _open(run: Run, step_key: str) -> ApprovalStep:
+    approval = _require_step(run, step_key)
+    if approval.wait is None:
+        raise ActionNotAllowed(approval.verdict)
+    return approval
 
 
 # Parts of a decision, also for decisions without a user
 
 
-def filled(asked: Question, data: Mapping[str, Any]) -> str:
+def validated_output(approval: ApprovalStep, data: Mapping[str, Any]) -> str:
     """Validate ``data`` with the form; return the cleaned data as JSON text.
 
     Raise ``InvalidForm``.
     """
-    made = asked.form
+    made = approval.form
     if made is None:
         return _stored({})
     try:
@@ -241,18 +241,18 @@ def invalid(form: forms.BaseForm) -> InvalidForm:
     return InvalidForm(msg, errors=errors, form=form)
 
 
-def approved(asked: Question, output: str, actor: Actor | None) -> WaitOutcome:
+def approved(approval: ApprovalStep, output: str, actor: Actor | None) -> WaitOutcome:
     """Return the outcome of an approved step."""
     return WaitOutcome(
         StepStatus.COMPLETED,
         output=EncodedJSON(output),
-        detail=_decided(asked, APPROVED, actor),
+        detail=_decided(approval, APPROVED, actor),
     )
 
 
-def rejected(asked: Question, reason: str, actor: Actor | None) -> WaitOutcome:
+def rejected(approval: ApprovalStep, reason: str, actor: Actor | None) -> WaitOutcome:
     """Return the outcome of a rejected step."""
-    detail = _decided(asked, REJECTED, actor)
+    detail = _decided(approval, REJECTED, actor)
     by = f" by {detail['name']}" if detail["name"] else ""
     error = {
         "type": "ApprovalRejected",
@@ -263,21 +263,23 @@ def rejected(asked: Question, reason: str, actor: Actor | None) -> WaitOutcome:
     return WaitOutcome(StepStatus.FAILED, error=error, detail=detail)
 
 
-def settle(asked: Question, outcome: WaitOutcome) -> None:
+def settle(approval: ApprovalStep, outcome: WaitOutcome) -> None:
     """End the wait; raise ``ActionNotAllowed`` if it has ended already."""
     woken = None
-    if asked.wait is not None:
-        woken = waits.resolve(asked.wait, outcome, happened_at=clock.now())
+    if approval.wait is not None:
+        woken = waits.resolve(approval.wait, outcome, happened_at=clock.now())
     if woken is None:
-        now = question(asked.run, asked.step.key)
+        now = find_step(approval.run, approval.step.key)
         raise ActionNotAllowed("" if now is None else now.verdict)
     notifier.notify(woken.queue)
 
 
-def _decided(asked: Question, decision: str, actor: Actor | None) -> dict[str, Any]:
+def _decided(
+    approval: ApprovalStep, decision: str, actor: Actor | None
+) -> dict[str, Any]:
     user = None if actor is None else actor.user
     return {
-        **(asked.step.detail or {}),
+        **(approval.step.detail or {}),
         "decision": decision,
         "by": None if user is None else str(user.pk),
         "name": "" if user is None else _name(user),

@@ -14,7 +14,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from durable_jobs import ids
 from durable_jobs.control import approval_decisions, inbox
 from durable_jobs.control.actor import Actor
-from durable_jobs.control.approval_decisions import Question
+from durable_jobs.control.approval_decisions import ApprovalStep
 from durable_jobs.exceptions import ActionNotAllowed, ConfigurationError, InvalidForm
 from durable_jobs.models import Run, Step, Wait
 from durable_jobs.queries import approvals as waiting
@@ -27,64 +27,64 @@ DECISIONS = ("approve", "reject")
 class Approval:
     """An ``approve`` step of a run."""
 
-    question: Question
+    approval_step: ApprovalStep
 
     @property
     def id(self) -> uuid.UUID:
         """Return the id of the approval in the API, which is the id of its step."""
-        return self.question.step.pk
+        return self.approval_step.step.pk
 
     @property
     def run(self) -> Run:
         """Return the waiting run."""
-        return self.question.run
+        return self.approval_step.run
 
     @property
     def step(self) -> str:
         """Return the id of the step in the function."""
-        return self.question.step.name
+        return self.approval_step.step.name
 
     @property
     def key(self) -> str:
         """Return the key of the step, which is unique in the run."""
-        return self.question.step.key
+        return self.approval_step.step.key
 
     @property
     def title(self) -> str:
         """Return the title."""
-        return self.question.title
+        return self.approval_step.title
 
     @property
     def permission(self) -> str:
         """Return the permission that a decision needs."""
-        return self.question.permission
+        return self.approval_step.permission
 
     @property
     def since(self) -> datetime | None:
         """Return since when the step waits."""
-        return self.question.step.started_at
+        return self.approval_step.step.started_at
 
     @property
     def until(self) -> datetime | None:
         """Return when the step times out, or None without a timeout."""
-        return self.question.step.due_at
+        return self.approval_step.step.due_at
 
     @property
     def is_open(self) -> bool:
         """Return whether the approval can be decided."""
-        return self.question.wait is not None
+        return self.approval_step.wait is not None
 
     @property
     def verdict(self) -> str:
         """Return how it was decided, or an empty string while it is open."""
-        return "" if self.is_open else self.question.verdict
+        return "" if self.is_open else self.approval_step.verdict
 
     def form(self, data: Mapping[str, Any] | None = None) -> forms.BaseForm | None:
         """Return its form, bound to ``data`` if given, or None without a form.
 
         Raise ``PayloadError`` if the form's class no longer exists.
         """
-        made = self.question.form
+        made = self.approval_step.form
         return None if made is None else made(data)
 
     def may_decide(self, user: Any) -> bool:
@@ -123,7 +123,7 @@ def _of(waits: Sequence[Wait]) -> list[Approval]:
     rows = db.rows(Step).filter(pk__in=list(keys))
     steps = rows.defer("output", "error").in_bulk()
     return [
-        Approval(Question(wait.run, steps[key], wait))
+        Approval(ApprovalStep(wait.run, steps[key], wait))
         for key, wait in keys.items()
         if key in steps
     ]
@@ -131,11 +131,11 @@ def _of(waits: Sequence[Wait]) -> list[Approval]:
 
 def find(run: Run, step: str) -> Approval | None:
     """Return the approval of a step by its id or key, or None."""
-    found = approval_decisions.question(run, step)
+    found = approval_decisions.find_step(run, step)
     if found is None:
         rows = db.rows(Step).filter(run_id=run.pk, name=step, kind="approve")
         key = rows.order_by("-position").values_list("key", flat=True).first()
-        found = None if key is None else approval_decisions.question(run, key)
+        found = None if key is None else approval_decisions.find_step(run, key)
     return None if found is None else Approval(found)
 
 

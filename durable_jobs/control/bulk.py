@@ -141,16 +141,16 @@ def _subject_to_bulk(among: QuerySet[Any] | None = None) -> Any:
 @function(id=FUNCTION, queue=settings.QUEUE)
 def bulk(ctx: Context) -> dict[str, Any]:
     """Apply an action to all runs of a filter for a user with the permission."""
-    asked = ctx.event.data
+    params = ctx.event.data
     total = {"done": 0, "refused": 0, "failed": 0}
     problems: list[dict[str, str]] = []
-    after, looked = asked["search_start"], 0
-    size = max(CHUNK, -(-asked["count"] // max(settings.MAX_STEPS // 2, 1)))
+    after, processed = params["search_start"], 0
+    size = max(CHUNK, -(-params["count"] // max(settings.MAX_STEPS // 2, 1)))
     while after is not None:
         found = ctx.step.atomic(
-            f"{asked['action']} {looked + 1} to {looked + size}",
+            f"{params['action']} {processed + 1} to {processed + size}",
             _chunk,
-            asked,
+            params,
             uuid.UUID(ctx.run_id),
             uuid.UUID(after),
             size,
@@ -159,12 +159,12 @@ def bulk(ctx: Context) -> dict[str, Any]:
         for name in total:
             total[name] += found[name]
         problems += found["problems"]
-        after, looked = found["after"], looked + size
-    return {"action": asked["action"], **total, "problems": problems}
+        after, processed = found["after"], processed + size
+    return {"action": params["action"], **total, "problems": problems}
 
 
 def _chunk(
-    asked: dict[str, Any],
+    params: dict[str, Any],
     itself: uuid.UUID,
     after: uuid.UUID,
     size: int,
@@ -175,13 +175,13 @@ def _chunk(
         # A rerun created now would have a smaller id than the bulk run.
         msg = "The clock of this host is behind the host that started the bulk run."
         raise RetryAfterError("15s", msg)
-    actor = _actor(asked["actor"], asked["action"])
-    with visibility.seen_by(_viewer(asked, actor)):
-        rows = _next(asked, itself, after, size)
+    actor = _actor(params["actor"], params["action"])
+    with visibility.seen_by(_viewer(params, actor)):
+        rows = _next(params, itself, after, size)
     counts = {"done": 0, "refused": 0, "failed": 0}
     problems: list[dict[str, str]] = []
     for run in rows:
-        name, message = _one(actor, asked["action"], run, asked["reason"])
+        name, message = _one(actor, params["action"], run, params["reason"])
         counts[name] += 1
         if name != "done" and len(problems) < most_problems:
             problem = {"run": str(run.pk), "what": name, "message": message[:_LONGEST]}
@@ -191,22 +191,22 @@ def _chunk(
 
 
 def _next(
-    asked: dict[str, Any], itself: uuid.UUID, after: uuid.UUID, size: int
+    params: dict[str, Any], itself: uuid.UUID, after: uuid.UUID, size: int
 ) -> Sequence[Run]:
-    search_start = uuid.UUID(asked["search_start"])
+    search_start = uuid.UUID(params["search_start"])
     rows = _subject_to_bulk().filter(pk__lt=itself)
-    rows = RunFilter.parse(asked["filter"]).narrow(rows, search_start)
+    rows = RunFilter.parse(params["filter"]).narrow(rows, search_start)
     rows = rows.filter(pk__gt=after).defer(*_PAYLOADS)
     return list(rows.order_by("pk")[:size])
 
 
-def _viewer(asked: dict[str, Any], actor: Actor) -> Viewer | None:
+def _viewer(params: dict[str, Any], actor: Actor) -> Viewer | None:
     """Return the viewer whose visibility rule applies."""
-    interface = asked.get("interface")
+    interface = params.get("interface")
     return (
         None
         if interface is None
-        else Viewer(actor.user, interface, key=asked.get("key"))
+        else Viewer(actor.user, interface, key=params.get("key"))
     )
 
 

@@ -13,7 +13,7 @@ from durable_jobs.queries.visibility import is_narrowed
 #: Approvals on a page.
 PAGE = 50
 #: Approvals that a page checks one by one, for permissions per run.
-LOOKED_AT = 500
+MAX_CHECKED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def read(actor: Actor, after: int = 0) -> Inbox:
     names = approvals.permissions()
     allowed = {name for name in names if actor.may(name)}
     if len(allowed) < len(names) and backends_ask_more():
-        return _one_by_one(actor, allowed, approvals.waiting(names, after, LOOKED_AT))
+        return _one_by_one(actor, allowed, approvals.waiting(names, after, MAX_CHECKED))
     rows = approvals.waiting(allowed, after, PAGE + 1) if allowed else []
     last = rows[PAGE - 1].pk if len(rows) > PAGE else None
     return Inbox(approvals.with_runs(rows[:PAGE]), last)
@@ -38,17 +38,17 @@ def read(actor: Actor, after: int = 0) -> Inbox:
 def _one_by_one(actor: Actor, allowed: set[str], rows: list[Wait]) -> Inbox:
     found: list[Wait] = []
     known = {wait.pk for wait in approvals.with_runs(rows)}
-    looked = 0
+    checked = 0
     for wait in rows:
-        looked += 1
+        checked += 1
         if wait.pk in known and (
             wait.name in allowed or actor.may(wait.name, wait.run)
         ):
             found.append(wait)
         if len(found) == PAGE:
             break
-    more = looked < len(rows) or len(rows) == LOOKED_AT
-    return Inbox(found, rows[looked - 1].pk if more else None)
+    more = checked < len(rows) or len(rows) == MAX_CHECKED
+    return Inbox(found, rows[checked - 1].pk if more else None)
 
 
 def anything_for(actor: Actor) -> bool:

@@ -111,13 +111,13 @@ def resume(schedule: Schedule) -> bool:
         if done := row.paused_at is not None:
             if row.next_occurrence <= now:
                 row.next_occurrence = expression(row.cron, row.tz).next_after(now)
-            look = now if row.queued_occurrences else occurrences.next_check(row, now)
+            due_at = now if row.queued_occurrences else occurrences.next_check(row, now)
             _write(
                 row,
                 paused_at=None,
                 reason="",
                 next_occurrence=row.next_occurrence,
-                due_at=None if row.missing_at else look,
+                due_at=None if row.missing_at else due_at,
             )
     schedule.refresh_from_db()
     return done

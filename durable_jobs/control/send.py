@@ -185,7 +185,7 @@ def start(
         msg = f"{function.id!r} belongs to durable_jobs and cannot be started directly."
         raise ActionNotAllowed(msg)
     actor.check_may_set_data(function)
-    asked = key
+    given = key
     if key and actor.space:
         key = id_namespaces.stored(actor.space, check_name(key, "a key"))
     if token is not None:
@@ -202,7 +202,7 @@ def start(
             if new:
                 audit.record(actor, run, "Run started.")
     except DuplicateKeyError as error:
-        raise _as_given(actor, error, [asked]) from None
+        raise _as_given(actor, error, [given]) from None
     return Started(run, new)
 
 

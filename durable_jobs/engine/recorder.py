@@ -168,13 +168,15 @@ class Recorder:
                 if not memo.ended
             }
             suspended = [
-                item for item in self.suspended_steps if item.memo.key in cancelled
+                item for item in self.suspended_steps if item.record.key in cancelled
             ]
             self.suspended_steps = [
-                item for item in self.suspended_steps if item.memo.key not in cancelled
+                item
+                for item in self.suspended_steps
+                if item.record.key not in cancelled
             ]
             unwritten = {memo.key for memo in self.deferred_records}
-            unwritten |= {item.memo.key for item in suspended}
+            unwritten |= {item.record.key for item in suspended}
             self.deferred_records = [
                 memo for memo in self.deferred_records if memo.key not in cancelled
             ]
@@ -220,9 +222,9 @@ class Recorder:
             self.paused = self.paused or status == RunStatus.PAUSED
         else:
             self.suspended_steps.append(item)
-        self._history.add(item.memo)
+        self._history.add(item.record)
         self.waited = True
-        self._announce(item.memo)
+        self._announce(item.record)
         if check is not None:
             if now:
                 check()

@@ -96,21 +96,21 @@ def _counting(count: int) -> str:
 
     A scalar subquery returns one value, so the three counts are one string.
     """
-    asked = ", ".join(["(CAST(%s AS varchar(255)))"] * count)
+    wanted = ", ".join(["(CAST(%s AS varchar(255)))"] * count)
     living = ", ".join(["%s"] * len(LIVE))
     run, subject = Run._meta.db_table, Subject._meta.db_table
     return f"""
-WITH asked(object_pk) AS (VALUES {asked})
-SELECT asked.object_pk, (
+WITH wanted(object_pk) AS (VALUES {wanted})
+SELECT wanted.object_pk, (
     SELECT CAST(COUNT(*) AS varchar(20))
         || ' ' || CAST(COUNT(CASE WHEN status IN ({living}) THEN 1 END) AS varchar(20))
         || ' ' || CAST(COUNT(CASE WHEN status = %s THEN 1 END) AS varchar(20))
     FROM (
         SELECT r.status FROM {subject} s JOIN {run} r ON r.id = s.run_id
-        WHERE s.model = %s AND s.object_pk = asked.object_pk
+        WHERE s.model = %s AND s.object_pk = wanted.object_pk
         ORDER BY s.run_id DESC LIMIT %s
     ) AS newest)
-FROM asked
+FROM wanted
 """  # noqa: S608  # our own tables, and placeholders
 
 

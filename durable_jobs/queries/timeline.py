@@ -160,10 +160,10 @@ def _lines(row: TimelineRow, whole: timedelta, failures: Iterable[str]) -> list[
         status += f" until {_moment(row.due_at)}"
     line = f"{start:>8} {took:>8}  {name:<{_NAME}} {status:<9} {_bar(row, whole)}"
     margin = f"{'':>18}{'  ' * row.depth}  ! "
-    notes = [*failures]
+    errors = [*failures]
     if row.error is not None:
-        notes.append(_error(row.error))
-    return [line, *(margin + note for note in notes)]
+        errors.append(_error(row.error))
+    return [line, *(margin + error for error in errors)]
 
 
 def _bar(row: TimelineRow, whole: timedelta) -> str:

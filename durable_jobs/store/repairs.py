@@ -141,9 +141,9 @@ def _wait_of(step: Step) -> NewWait | None:
     if step.kind == "wait_for_callback":
         return NewWait(kind=WaitKind.CALLBACK)
     if step.kind == "approve":
-        asked = step.detail or {}
-        name = str(asked.get("permission", ""))
-        return NewWait(kind=WaitKind.APPROVAL, name=name, condition=asked)
+        detail = step.detail or {}
+        name = str(detail.get("permission", ""))
+        return NewWait(kind=WaitKind.APPROVAL, name=name, condition=detail)
     return None
 
 

@@ -44,7 +44,7 @@ class SuspendedStep:
     ``effect`` is called in the same transaction.
     """
 
-    memo: StepRecord
+    record: StepRecord
     waits: list[NewWait] = field(default_factory=list)
     replaces_waits: bool = False
     effect: Callable[[], object] | None = None
@@ -81,7 +81,7 @@ def suspend(
     number of attempts in a row that a database error has ended. Return the new status.
     Raise ``LeaseLost`` if the lease is not held.
     """
-    first = suspended[0].memo.name if suspended else ""
+    first = suspended[0].record.name if suspended else ""
     failpoint("suspend.begin", first)
     changes: dict[str, Any] = {"queue": queue, "due_at": due_at, "attempt": attempt}
     if db.is_postgres() and not any(
@@ -126,13 +126,13 @@ def _suspend_in_one_statement(
     suspended: Sequence[SuspendedStep],
     changes: dict[str, Any],
 ) -> str:
-    written = [*records, *(item.memo for item in suspended)]
+    written = [*records, *(item.record for item in suspended)]
     rows = steps.rows_of(lease.run_id, written)
-    new = [(item.memo.key, wait) for item in suspended for wait in item.waits]
+    new = [(item.record.key, wait) for item in suspended for wait in item.waits]
     status = suspend_statement.suspend(lease, rows, new, now=clock.now(), **changes)
     if status is None:
         raise LeaseLost
-    failpoint("suspend.committed", suspended[0].memo.name if suspended else "")
+    failpoint("suspend.committed", suspended[0].record.name if suspended else "")
     return status
 
 
@@ -142,20 +142,20 @@ def write_suspended(
     suspended: Sequence[SuspendedStep],
 ) -> None:
     """Write steps with their waits, in a transaction that has locked the run."""
-    steps.write(run_id, [*records, *(item.memo for item in suspended)])
+    steps.write(run_id, [*records, *(item.record for item in suspended)])
     for item in suspended:
         if item.effect is not None:
             item.effect()
         if item.replaces_waits:
-            waits.drop(run_id, item.memo.key)
-        waits.register(run_id, item.memo.key, item.waits)
+            waits.drop(run_id, item.record.key)
+        waits.register(run_id, item.record.key, item.waits)
 
 
 def suspend_step(
     lease: Lease, records: Sequence[StepRecord], item: SuspendedStep
 ) -> str:
     """Commit one waiting step while its run continues; return the run's status."""
-    name = item.memo.name
+    name = item.record.name
     failpoint("suspend_step.begin", name)
     with db.atomic():
         status = steps.fence(lease)

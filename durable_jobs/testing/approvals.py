@@ -7,20 +7,22 @@ from typing import Any
 
 from durable_jobs.control import approval_decisions
 from durable_jobs.control.actor import Actor
-from durable_jobs.control.approval_decisions import Question
+from durable_jobs.control.approval_decisions import ApprovalStep
 from durable_jobs.exceptions import ActionNotAllowed
 from durable_jobs.models import Run, Step
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db
 
 
-def asked(step: str, run: Run | None) -> Question:
+def asked(step: str, run: Run | None) -> ApprovalStep:
     """Return what the oldest step with an id asks now; raise ``Refused`` for none."""
     rows = db.rows(Step).filter(kind="approve", name=step, status=StepStatus.WAITING)
     if run is not None:
         rows = rows.filter(run_id=run.pk)
     first = rows.order_by("run_id", "position").select_related("run").first()
-    found = None if first is None else approval_decisions.question(first.run, first.key)
+    found = (
+        None if first is None else approval_decisions.find_step(first.run, first.key)
+    )
     if found is None:
         msg = (
             f"No step {step!r} waits for an approval now. Let the run get there first."
@@ -29,18 +31,18 @@ def asked(step: str, run: Run | None) -> Question:
     return found
 
 
-def approve(question: Question, data: Mapping[str, Any], by: Any) -> None:
+def approve(question: ApprovalStep, data: Mapping[str, Any], by: Any) -> None:
     """Approve; without a user nobody's permission is asked for."""
     if by is not None:
         approval_decisions.approve(Actor(by), question.run, question.step.key, data)
         return
-    output = approval_decisions.filled(question, data)
+    output = approval_decisions.validated_output(question, data)
     approval_decisions.settle(
         question, approval_decisions.approved(question, output, None)
     )
 
 
-def reject(question: Question, reason: str, by: Any) -> None:
+def reject(question: ApprovalStep, reason: str, by: Any) -> None:
     """Reject; without a user nobody's permission is asked for."""
     if by is not None:
         approval_decisions.reject(Actor(by), question.run, question.step.key, reason)

@@ -242,7 +242,7 @@ def test_the_inbox_goes_on_where_each_run_is_asked_for(
 ):
     settings.AUTHENTICATION_BACKENDS = ["tests.admin.test_approvals.OwnRuns"]
     monkeypatch.setattr(inbox, "PAGE", 2)
-    monkeypatch.setattr(inbox, "LOOKED_AT", 3)
+    monkeypatch.setattr(inbox, "MAX_CHECKED", 3)
     runs = [ask(about="ann" if number % 3 else "bob") for number in range(9)]
     client = Client()
     user = User.objects.create_user("ann", is_staff=True)

@@ -23,7 +23,7 @@ from durable_jobs.admin.pages import actor, address, page
 from durable_jobs.admin.payloads import payload, stored
 from durable_jobs.admin.related import RUN_PAYLOADS, subjects
 from durable_jobs.control import approval_decisions, inbox
-from durable_jobs.control.approval_decisions import Question, RejectForm
+from durable_jobs.control.approval_decisions import ApprovalStep, RejectForm
 from durable_jobs.exceptions import ActionNotAllowed, InvalidForm, PayloadError
 from durable_jobs.models import Run, Wait
 from durable_jobs.project_code import contained
@@ -116,16 +116,16 @@ def decide(admin: Any, request: HttpRequest, run_id: uuid.UUID, key: str) -> Any
     return _page(admin, request, question, invalid, failed)
 
 
-def _find_question(run_id: uuid.UUID, key: str) -> Question:
+def _find_question(run_id: uuid.UUID, key: str) -> ApprovalStep:
     runs = visibility.runs().defer(*RUN_PAYLOADS)
     run = runs.filter(pk=run_id).first()
-    question = None if run is None else approval_decisions.question(run, key)
+    question = None if run is None else approval_decisions.find_step(run, key)
     if question is None:
         raise Http404
     return question
 
 
-def _decide(request: HttpRequest, question: Question) -> str | None:
+def _decide(request: HttpRequest, question: ApprovalStep) -> str | None:
     """Record the decision of the pressed button and return a message, if any."""
     who, run, key = actor(request), question.run, question.step.key
     if "_reject" in request.POST:
@@ -145,7 +145,7 @@ def _back(admin: Any, request: HttpRequest, level: int, text: str) -> HttpRespon
 def _page(
     admin: Any,
     request: HttpRequest,
-    question: Question,
+    question: ApprovalStep,
     invalid: BaseForm | None,
     failed: str,
 ) -> HttpResponse:
@@ -178,7 +178,7 @@ def _unbound(made: type[BaseForm]) -> BaseForm:
 def _response(
     admin: Any,
     request: HttpRequest,
-    question: Question,
+    question: ApprovalStep,
     form: BaseForm | None,
     invalid: BaseForm | None,
     form_error: str,
@@ -206,7 +206,7 @@ def _response(
     )
 
 
-def _facts(question: Question, links: Links) -> list[tuple[Any, list[Any]]]:
+def _facts(question: ApprovalStep, links: Links) -> list[tuple[Any, list[Any]]]:
     run, wait = question.run, question.wait
     until = question.step.due_at
     groups = (

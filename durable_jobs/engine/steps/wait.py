@@ -154,10 +154,10 @@ def _suspend_for_signals(
     try:
         return state.recorder.suspend_step(item, at_once=True)
     except IntegrityError:
-        state.history.memos.pop(item.memo.key, None)
+        state.history.memos.pop(item.record.key, None)
     names = ", ".join(repr(awaited.name) for awaited in signals)
     message = f"Another run already waits for the signal {names}."
-    return (yield from step.fail_with("SignalTaken", message, item.memo.started_at))
+    return (yield from step.fail_with("SignalTaken", message, item.record.started_at))
 
 
 # Checking
