@@ -1,19 +1,18 @@
-"""Flow control: which queued runs may start or go on, and in which order.
+"""Flow control: which queued runs may start or continue, and in which order.
 
-A sender only writes. What its runs may do is decided after its commit, in *admissions*,
-of which there is one at a time in an installation (``store.limits.lock``): short
-transactions that workers and the tick make. So no sender waits for another one, counts
-are exact without any lock that a host could hold, and nothing can deadlock.
+Senders only write runs. After their commit, an *admission* decides about the runs.
+Workers and the tick run admissions: short transactions, one at a time per installation
+(``store.limits.lock``). So senders do not wait for each other, counts are exact without
+locks on your project's rows, and nothing can deadlock.
 
-A run whose function has limits does not stand where workers claim. It arrives, in the
-order of ``place``; what rate limits, singletons and pauses refuse is skipped there. The
-others stand in a *backlog*, one for each function, queue and combination of keys. A
-backlog passes *limits*: of ordering, singletons, throttles and concurrency. When all
-the limits of its first run have room, the run takes a slot at each and may be claimed
-as any other one. When one has none, the whole backlog waits for that limit, whatever
-its length. A slot that is released lets the backlog that has waited longest for its
-limit try again. Backlogs take turns, so that one with many runs does not keep the
-others waiting.
+A new run of a function with limits is not claimable. It is *screened*, in the order of
+``run_order``: rate limits, singletons and pauses may skip it. Otherwise it enters a
+*backlog*: the queue of runs of one function, queue and combination of keys. A backlog
+has *limits*: ordering, singletons, throttles and concurrency. If all limits have room,
+the first run of the backlog acquires a slot at each, and is *promoted*: workers may
+claim it. If a limit is full, the whole backlog waits for that limit, whatever its
+length. A released slot restarts the backlog that has waited longest for the limit.
+Backlogs are served round-robin, so a long one does not delay the others.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The keys of a run's flow control, and the limits that they lead to."""
+"""The keys of a run's flow control, and the limits that they select."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from durable_jobs.store import db
 
 logger = logging.getLogger("durable_jobs")
 
-#: A key that is longer, as canonical JSON, is replaced by a digest of itself.
+#: A key that is longer, as canonical JSON, is replaced by its digest.
 LONGEST_KEY = 255
 
 Flow = dict[str, Any]
@@ -46,9 +46,9 @@ def value_of(expression: Expression | None, event: ReceivedEvent) -> Any:
 
 
 def normal(value: Any) -> Any:
-    """Return a key as runs have it: in JSON's types, a digest when it is long.
+    """Return a key in JSON types, or its digest if it is long.
 
-    Raises ``ExpressionError`` for what can be no key.
+    Raise ``ExpressionError`` for an invalid key.
     """
     try:
         value = native(value)
@@ -70,18 +70,18 @@ def _evaluated(expression: Expression, event: ReceivedEvent) -> Any:
 
 
 def text_of(value: Any) -> str:
-    """Return a key as text: the same for equal values, another one for others."""
+    """Return a key as canonical JSON: equal values give equal strings."""
     return serialization.canonical(value, what="a key")
 
 
 def digest(*parts: object) -> str:
-    """Return a name of fixed length for what is told apart by ``parts``."""
+    """Return a name of fixed length, unique for ``parts``."""
     text = "\0".join(str(part) for part in parts)
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def flow_of(function: Function, event: ReceivedEvent) -> Flow | None:
-    """Return the keys of a run of a function, None when nothing limits it."""
+    """Return the keys of a new run, or None if the function has no limits."""
     if not function.flow_control.needs_admission:
         return None
     return {place: value_of(one, event) for place, one in _places(function).items()}
@@ -109,7 +109,10 @@ def _places(function: Function) -> dict[str, Expression | None]:
 def missing_limits(
     function: Function, flow: Flow | None, *, starting: bool
 ) -> list[str]:
-    """Return the limits that came into the code after a run, and that it waits for."""
+    """Return the limits that were declared after a run was queued.
+
+    Only those that the run still has to wait for.
+    """
     if not function.flow_control.needs_admission:
         return []
     held = flow or {}
@@ -117,7 +120,7 @@ def missing_limits(
         place
         for place in _places(function)
         if place not in held
-        and place != RATE_LIMIT  # decided on arrival
+        and place != RATE_LIMIT  # checked by screening
         and (starting or _of_steps(function, place))
     ]
 
@@ -130,9 +133,9 @@ def _of_steps(function: Function, place: str) -> bool:
 def completed(
     function: Function, flow: Flow | None, places: Iterable[str], event: ReceivedEvent
 ) -> Flow:
-    """Return the keys of a run with those of limits that it lacks.
+    """Return the keys of a run with those of missing limits added.
 
-    The run was accepted before: one whose key fails is of the key null.
+    The run was accepted before, so a key that fails becomes null.
     """
     found, known = dict(flow or {}), _places(function)
     for place in places:
@@ -147,9 +150,9 @@ def completed(
 
 
 def priority_of(function: Function, event: ReceivedEvent) -> int:
-    """Return by how many seconds a run goes ahead of others.
+    """Return the seconds that a run is placed ahead of others.
 
-    What is further than a priority may be is cut; what is no number is none.
+    The value is cut to ``MAX_PRIORITY``; an invalid value counts as 0.
     """
     expression = function.flow_control.priority
     if expression is None:
@@ -170,8 +173,7 @@ def priority_of(function: Function, event: ReceivedEvent) -> int:
 def repeat_key(function: Function, event: ReceivedEvent) -> str | None:
     """Return the key under which an event starts a function once in 24 hours.
 
-    Null is no key: what cannot be told apart is not taken for a repeat. Raises
-    ``ExpressionError``.
+    A null value is no key, so such events are no repeats. Raise ``ExpressionError``.
     """
     value = value_of(function.flow_control.idempotency, event)
     return None if value is None else f"idempotency:{digest(text_of(value))}"
@@ -179,7 +181,7 @@ def repeat_key(function: Function, event: ReceivedEvent) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class KeyedLimit:
-    """A limit that a run has to pass, and the rule that the limit goes by."""
+    """A declared limit bound to a key value, with its rule."""
 
     control: str
     place: str
@@ -201,18 +203,18 @@ class KeyedLimit:
 
     @property
     def limit(self) -> DeclaredLimit | None:
-        """The limit that is declared; None where one live run is what the rule is."""
+        """The declared limit; None for a rule that allows one live run."""
         rule = self.rule
         return None if rule is None or isinstance(rule, Singleton) else rule.limit
 
     @property
     def held(self) -> bool:
-        """Tell whether a run may have been given its slot here when it arrived."""
+        """Return whether screening may have acquired the run's slot here already."""
         return isinstance(self.rule, Singleton)
 
     @property
     def of_steps(self) -> bool:
-        """Tell whether a slot here is released whenever the run rests."""
+        """Return whether a slot here is released whenever the run rests."""
         return isinstance(self.rule, Concurrency) and self.rule.of == "steps"
 
     def limit_row(self) -> Limit:
@@ -228,7 +230,7 @@ class KeyedLimit:
 
 
 def keyed_limit(function: Function, flow: Flow, place: str) -> KeyedLimit | None:
-    """Return one limit of a run, None when the code does not declare it any more."""
+    """Return one limit of a run, or None if it is not declared any more."""
     controls, control = function.flow_control, place.partition(":")[0]
     rule: Rule = None
     if control == CONCURRENCY:
@@ -249,7 +251,7 @@ def keyed_limit(function: Function, flow: Flow, place: str) -> KeyedLimit | None
 
 
 def keyed_limits(function: Function, flow: Flow, *, starting: bool) -> list[KeyedLimit]:
-    """Return the limits of a backlog: of a start, or of going on after a rest."""
+    """Return the limits of a backlog, for new runs or for resumed ones."""
     return list(_keyed_limits(function, flow, starting))
 
 
@@ -259,13 +261,13 @@ def _keyed_limits(
     for place in flow:
         found = keyed_limit(function, flow, place)
         if found is None or found.control == RATE_LIMIT:
-            continue  # decided on arrival
+            continue  # checked by screening
         if starting or found.of_steps:
             yield found
 
 
 def undeclared(function: Function, flow: Flow, *, starting: bool) -> bool:
-    """Tell whether a run has a limit that the code of this process does not have."""
+    """Return whether a run has a limit that this process does not declare."""
     return any(
         keyed_limit(function, flow, place) is None
         for place in flow
@@ -274,10 +276,10 @@ def undeclared(function: Function, flow: Flow, *, starting: bool) -> bool:
 
 
 def backlog_of(run: Run, *, starting: bool, moment: datetime) -> Backlog:
-    """Return the row of the backlog that a run belongs in, not saved."""
+    """Return the row of the backlog that a run belongs to, not saved."""
     flow = run.flow or {}
     if starting and ORDERING in flow:
-        # One line, whatever its other keys are: the first in it goes first.
+        # One backlog for all other keys: ordering is strict.
         keys = {ORDERING: flow[ORDERING]}
     else:
         keys = {

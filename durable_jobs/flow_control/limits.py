@@ -1,8 +1,8 @@
-"""How much a limit lets through: declared, set by an operator, or asked of the host.
+"""The value of a limit: declared, overridden by an operator, or from a callable.
 
-A limit that is a callable may query the host's tables, and fail. So it is never called
-inside an admission: what is not known is noted there, asked for after it, and
-remembered for ten seconds in this process.
+A callable of your project may query its tables and fail. So an admission never calls
+it: the admission records which values are missing, and they are evaluated afterwards.
+Each process caches a value for ten seconds.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from durable_jobs.store.connection_state import restored
 
 logger = logging.getLogger("durable_jobs")
 
-#: How long the answer of a limit's callable is good.
+#: How long the value of a callable is cached.
 REMEMBERED = timedelta(seconds=10)
-#: How many answers a process remembers.
+#: How many values a process caches.
 MOST = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class LimitValue:
-    """What a callable gave: a limit, or with ``trouble`` the last one that was good."""
+    """The value of a limit; with ``error``, the last valid one."""
 
     limit: int | None
     at: datetime
@@ -43,7 +43,7 @@ _answers: dict[tuple[str, str, str], LimitValue] = {}
 
 
 def cached_limit(keyed_limit: KeyedLimit, limit_row: Limit) -> LimitValue | None:
-    """Return the limit of a limit; None when its callable has to be asked first."""
+    """Return the value of a limit, or None if its callable has to be called first."""
     declared = keyed_limit.limit
     if declared is None:
         return LimitValue(
@@ -60,10 +60,11 @@ def cached_limit(keyed_limit: KeyedLimit, limit_row: Limit) -> LimitValue | None
 
 
 def evaluate(keyed_limit: KeyedLimit) -> tuple[LimitValue, bool]:
-    """Ask for a limit, outside of any admission; tell whether it has grown.
+    """Call a limit's callable, outside of admissions; return the value.
 
-    A callable that raises, or gives anything but a whole number of 0 or more, leaves
-    the limit as it was last; where it never was, nothing starts.
+    Return also whether the value has grown. If the callable raises, or returns anything
+    but a whole number of 0 or more, the last value stays. Without a last value, nothing
+    starts.
     """
     place = _place(keyed_limit)
     before = _answers.get(place)
@@ -92,7 +93,7 @@ def evaluate(keyed_limit: KeyedLimit) -> tuple[LimitValue, bool]:
 
 
 def forget() -> None:
-    """Forget all answers."""
+    """Clear the cache."""
     _answers.clear()
 
 
@@ -106,7 +107,7 @@ def _checked(keyed_limit: KeyedLimit) -> int:
 
 
 def _called(keyed_limit: KeyedLimit, limit: Callable[[Any], int]) -> int:
-    """Call a limit; raise if it leaves open a transaction that claims would be in."""
+    """Call a limit; raise if it leaves a transaction open."""
     with restored(f"The limit {keyed_limit.place} of {keyed_limit.function.id}"):
         return limit(keyed_limit.key)
 

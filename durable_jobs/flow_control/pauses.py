@@ -1,4 +1,4 @@
-"""What operators have paused: functions, single keys of them, and queues."""
+"""The pauses that operators have set: of functions, of their keys, and of queues."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from durable_jobs.flow_control import keys
 from durable_jobs.models import Backlog, Pause
 from durable_jobs.store import backlogs, db, pauses
 
-#: Runs of a function that is resumed which may be claimed again at once.
+#: Runs of a resumed function that become claimable at once.
 RESTORED = 500
-#: Queues of one function in which that is done at once.
-MOST_SHELVES = 10
+#: Queues of one function whose runs are restored at once.
+MAX_QUEUES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """All pauses as they are now: of functions, of keys by function, of queues."""
+    """All current pauses: of functions, of keys by function, of queues."""
 
     functions: dict[str, Pause] = field(default_factory=dict)
     queues: set[str] = field(default_factory=set)
@@ -42,7 +42,7 @@ def current() -> Pauses:
     return found
 
 
-def holding(pauses: Pauses, function: str, values: Iterable[Any]) -> Pause | None:
+def pause_of(pauses: Pauses, function: str, values: Iterable[Any]) -> Pause | None:
     """Return the pause that keeps runs of a function with these keys from starting."""
     return next(_over(pauses, function, values), None)
 
@@ -58,9 +58,9 @@ def _over(pauses: Pauses, function: str, values: Iterable[Any]) -> Iterator[Paus
 def skips(
     pauses: Pauses, function: str, values: Iterable[Any], queued_at: datetime
 ) -> str | None:
-    """Return why a run is skipped while it is paused; None when it is kept, or not.
+    """Return why a pause skips a run; None if the run is kept or not paused.
 
-    What was queued before the pause is kept.
+    Runs that were queued before the pause are kept.
     """
     over = _over(pauses, function, values)
     pause = next((one for one in over if one.skip and one.paused_at <= queued_at), None)
@@ -71,9 +71,10 @@ def skips(
 
 
 def pause(kind: str, name: str, key: str = "", *, skip: bool, reason: str) -> bool:
-    """Pause something; tell whether this call did it. ``skip`` may be changed later.
+    """Pause a function, key or queue; return whether this call did. Update ``skip``.
 
-    Then the pause begins anew: what came while it kept all is kept.
+    If ``skip`` is set on an existing pause, the pause begins anew: runs that were
+    queued before are kept.
     """
     rows, now = db.rows(Pause), clock.now()
     new = Pause(kind=kind, name=name, key=key, skip=skip, reason=reason, paused_at=now)
@@ -90,7 +91,7 @@ def pause(kind: str, name: str, key: str = "", *, skip: bool, reason: str) -> bo
 
 
 def resume(kind: str, name: str, key: str = "") -> bool:
-    """End a pause; tell whether this call did it.
+    """End a pause; return whether this call did.
 
     The first runs may be claimed at once; the tick restores the others in batches.
     """
@@ -100,20 +101,20 @@ def resume(kind: str, name: str, key: str = "") -> bool:
     if kind == Pause.FUNCTION:
         shelves = db.rows(Backlog).filter(function=name, keys={})
         left = RESTORED
-        for backlog in shelves[:MOST_SHELVES]:
+        for backlog in shelves[:MAX_QUEUES]:
             left -= backlogs.restore_paused(backlog, left)
     return True
 
 
-def start_again(backlog_rows: QuerySet[Backlog]) -> int:
-    """Let backlogs try again that no pause keeps; the lock is held.
+def restart_backlogs(backlog_rows: QuerySet[Backlog]) -> int:
+    """Restart backlogs that are not paused; the caller holds the lock.
 
-    Up to ``RESTORED`` runs that were kept may be claimed again; their backlog stays as
-    it is as long as it has more of them.
+    Up to ``RESTORED`` kept runs become claimable. A backlog with more of them stays
+    inactive.
     """
     pauses, count, left = current(), 0, RESTORED
     for backlog in backlog_rows.filter(active=False, blocked_on__isnull=True):
-        if holding(pauses, backlog.function, backlog.keys.values()) is None:
+        if pause_of(pauses, backlog.function, backlog.keys.values()) is None:
             count += 1
             if not backlog.keys:
                 left -= backlogs.restore_paused(backlog, left)
@@ -123,8 +124,8 @@ def start_again(backlog_rows: QuerySet[Backlog]) -> int:
     return count
 
 
-def still(pause: Pause) -> Pause | None:
-    """Lock a pause, so that nobody ends it meanwhile; None when somebody does."""
+def lock_pause(pause: Pause) -> Pause | None:
+    """Lock a pause; return None if it has ended or is locked."""
     rows = db.rows(Pause).filter(pk=pause.pk)
     if db.lockable():
         rows = rows.select_for_update(skip_locked=True)
@@ -132,23 +133,23 @@ def still(pause: Pause) -> Pause | None:
 
 
 def set_aside_paused(function: str, limit: int, before: datetime | None = None) -> int:
-    """Take up to ``limit`` runs of a function from where workers claim; count them.
+    """Move up to ``limit`` runs of a function to where workers do not claim.
 
-    With ``before``, only those that were queued until then.
+    Return how many were moved. ``before``: only runs that were queued until then.
     """
     count = backlogs.requeue_promoted(backlogs.promoted_unstarted(function), limit)
     for queue in backlogs.ready_queues(function):
-        backlog = _shelf(function, queue)
+        backlog = _paused_backlog(function, queue)
         count += backlogs.set_aside_paused(function, backlog, limit - count, before)
         if count >= limit:
             break
     return count
 
 
-def _shelf(function: str, queue: str) -> Backlog:
-    """Return the backlog in which runs of a paused function without limits are kept.
+def _paused_backlog(function: str, queue: str) -> Backlog:
+    """Return the backlog that keeps the runs of a paused function without limits.
 
-    No admission has to do with it, so it may be made without the lock.
+    Admissions do not use it, so it may be created without the lock.
     """
     name = keys.digest(function, queue, "shelf")
     row = Backlog(

@@ -1,6 +1,6 @@
-"""Letting runs through: backlogs in turn, each as far as its limits have room.
+"""Promote runs: serve backlogs round-robin, as far as their limits have room.
 
-All of it inside an admission.
+All of this runs inside an admission.
 """
 
 from __future__ import annotations
@@ -24,71 +24,70 @@ from durable_jobs.models import AdmissionState, Backlog, Limit, Run, Slot
 from durable_jobs.store import backlogs, db
 from durable_jobs.store import limits as limit_rows
 
-#: A callable that never gave a limit is asked again when its backlog's next turn has
-#: come.
-ASK_AGAIN = limits.REMEMBERED
-#: When a backlog whose first run somebody is just changing is looked at again.
-CHANGING = timedelta(milliseconds=100)
-#: How long a line in strict order waits for what its first run waits for: another one,
-#: with other keys, may be the first by then.
-LOOK_AGAIN = timedelta(seconds=10)
-#: Backlogs that one round looks at, at the least and at the most: as many as runs are
-#: wanted, for each that can go on gives one. And rounds that one admission makes.
-FEWEST, BACKLOGS, ROUNDS = 8, 50, 20
-#: How long a limit that this process does not know is left to processes that may: as
-#: long as a deploy may take. Then it is taken to be gone from the code.
+#: Delay of a backlog whose limit's callable never returned a valid value.
+EVALUATE_INTERVAL = limits.REMEMBERED
+#: Delay of a backlog whose first run is locked.
+LOCKED_DELAY = timedelta(milliseconds=100)
+#: How long a strictly ordered backlog waits at most: after that, another run with
+#: other keys may be its first.
+CHECK_INTERVAL = timedelta(seconds=10)
+#: Bounds on the backlogs that one round serves, which is as many as runs are wanted.
+#: And the rounds of one admission.
+MIN_BACKLOGS, MAX_BACKLOGS, MAX_ROUNDS = 8, 50, 20
+#: How long a limit that this process does not declare is left to other processes: as
+#: long as a deploy may take. After that, the limit counts as removed from the code.
 DEPLOY = timedelta(minutes=10)
-#: How long such a backlog is left alone at a time.
-LEFT_ALONE = timedelta(seconds=1)
+#: Delay of a backlog with such a limit.
+UNDECLARED_DELAY = timedelta(seconds=1)
 
 
 @dataclass(slots=True)
 class Promotion:
-    """What came of the turns of one admission."""
+    """The result of one promotion."""
 
     count: int = 0
-    #: The earliest time at which a throttle lets somebody through.
+    #: The earliest time at which a throttle has room.
     due_at: datetime | None = None
     unknown: list[KeyedLimit] = field(default_factory=list)
-    #: Backlogs that were found blocked: room only shrinks here, so they stay so.
+    #: Blocked backlogs. Room only shrinks in a promotion, so they stay blocked.
     blocked: set[int] = field(default_factory=set)
     #: Backlogs that this process leaves to others.
     left: set[int] = field(default_factory=set)
-    #: What kept single backlogs from their turn.
+    #: The errors of single backlogs.
     failed: dict[int, Exception] = field(default_factory=dict)
     more: bool = False
 
 
 def promote(queue: str, wanted: int, pauses: Pauses) -> Promotion:
-    """Let up to ``wanted`` runs of a queue through, backlog after backlog."""
+    """Promote up to ``wanted`` runs of a queue, one backlog after the other."""
     done, functions = Promotion(), registry.ids()
-    for _ in range(ROUNDS):
-        count = min(max(FEWEST, wanted - done.count), BACKLOGS)
+    for _ in range(MAX_ROUNDS):
+        count = min(max(MIN_BACKLOGS, wanted - done.count), MAX_BACKLOGS)
         chosen = backlogs.active(queue, functions, count, leaving=done.left)
         if not chosen:
             return done
         before = done.count
-        _Round(chosen, pauses, wanted - done.count, done).play(done)
+        _Round(chosen, pauses, wanted - done.count, done).serve(done)
         if done.count >= wanted or (done.count == before and done.unknown):
-            return done  # what is not known is asked for first
+            return done  # evaluate the unknown limits first
     done.more = True
     return done
 
 
 @dataclass(slots=True)
-class _BacklogTurn:
-    """A backlog in its turn."""
+class _BacklogVisit:
+    """A backlog in a round."""
 
     backlog: Backlog
     keyed_limits: list[KeyedLimit]
     waiting: list[Run] = field(default_factory=list)
-    #: Whether there is more in line than what is in ``waiting``.
+    #: Whether the backlog has more runs than ``waiting``.
     more: bool = False
     open: bool = True
 
 
 class _Round:
-    """One round of turns among a few backlogs, and what it changes."""
+    """One round over a few backlogs, and its changes."""
 
     def __init__(
         self, chosen: Sequence[Backlog], pauses: Pauses, wanted: int, done: Promotion
@@ -107,45 +106,45 @@ class _Round:
         )
         self._tats: dict[int, datetime] = {}
         self._slots: list[Slot] = []
-        self._through: dict[int | None, list[uuid.UUID]] = {}
-        #: Limits at which a backlog has left room that others may wait for.
+        self._promoted: dict[int | None, list[uuid.UUID]] = {}
+        #: Limits with room that other backlogs may wait for.
         self._spare: dict[int, Limit] = {}
 
-    def _guarded_visit(self, backlog: Backlog) -> _BacklogTurn:
+    def _guarded_visit(self, backlog: Backlog) -> _BacklogVisit:
         try:
             return self._visit(backlog)
         except DatabaseError:
-            raise  # the whole transaction is over
-        except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
+            raise  # the transaction is unusable
+        except Exception as error:  # noqa: BLE001  # the caller logs and postpones it
             self._done.failed[backlog.pk] = error
-            return _BacklogTurn(backlog, [], open=False)
+            return _BacklogVisit(backlog, [], open=False)
 
-    def _visit(self, backlog: Backlog) -> _BacklogTurn:
+    def _visit(self, backlog: Backlog) -> _BacklogVisit:
         function = registry.find(backlog.function)
         if function is None:
-            return _BacklogTurn(backlog, [], open=False)
+            return _BacklogVisit(backlog, [], open=False)
         strict = keys.ORDERING in backlog.keys
-        visit = _BacklogTurn(backlog, [])
+        visit = _BacklogVisit(backlog, [])
         flow = self._first_in_order(visit) if strict else backlog.keys
         if flow is None:
             return visit
         visit.keyed_limits = keys.keyed_limits(
             function, flow, starting=backlog.for_new_runs
         )
-        if self._foreign(function, flow, backlog):
+        if self._is_undeclared_here(function, flow, backlog):
             visit.open = False
-        elif backlog.for_new_runs and pause_state.holding(
+        elif backlog.for_new_runs and pause_state.pause_of(
             self._pauses, function.id, flow.values()
         ):
             visit.open = False
             backlog.active = strict
             backlog.eligible_at = (
-                self._now + LOOK_AGAIN if strict else backlog.eligible_at
+                self._now + CHECK_INTERVAL if strict else backlog.eligible_at
             )
         return visit
 
-    def _first_in_order(self, visit: _BacklogTurn) -> keys.Flow | None:
-        """Read the first run of a strict line, whose own keys count."""
+    def _first_in_order(self, visit: _BacklogVisit) -> keys.Flow | None:
+        """Read the first run of a strictly ordered backlog, whose own keys count."""
         first, there = backlogs.first_run(visit.backlog)
         if first is not None:
             visit.waiting, visit.more = [first], True
@@ -153,35 +152,36 @@ class _Round:
         visit.open = False
         visit.backlog.active = there
         if there:
-            visit.backlog.eligible_at = self._now + CHANGING
+            visit.backlog.eligible_at = self._now + LOCKED_DELAY
         return None
 
-    def _foreign(self, function: Function, flow: keys.Flow, backlog: Backlog) -> bool:
-        """Tell whether a backlog is for processes whose code has a limit that ours
-        lacks.
+    def _is_undeclared_here(
+        self, function: Function, flow: keys.Flow, backlog: Backlog
+    ) -> bool:
+        """Return whether a backlog has a limit that only other processes declare.
 
-        Its first run has waited for one long enough when a deploy is over.
+        After ``DEPLOY``, the limit counts as removed from the code.
         """
         if not keys.undeclared(function, flow, starting=backlog.for_new_runs):
             return False
         first = backlogs.waiting(backlog.pk).first()
         if first is None or first.due_at < self._now - DEPLOY:
             return False
-        backlog.eligible_at = self._now + LEFT_ALONE
+        backlog.eligible_at = self._now + UNDECLARED_DELAY
         return True
 
     def _read(self, left: int) -> None:
-        """Read the heads of the backlogs that can go on, to each its share."""
+        """Read the first runs of the open backlogs, an equal share of each."""
         able = [visit for visit in self._visits if visit.open and not visit.waiting]
         able = [visit for visit in able if not self._is_full(visit)]
         share = -(-left // max(1, len(able)))
         for visit in able:
             visit.waiting, visit.more = backlogs.first_runs(visit.backlog, share)
             if not visit.waiting and visit.more:
-                visit.backlog.eligible_at = self._now + CHANGING
+                visit.backlog.eligible_at = self._now + LOCKED_DELAY
 
-    def _is_full(self, visit: _BacklogTurn) -> bool:
-        """Close a backlog at a limit without room; tell whether it was."""
+    def _is_full(self, visit: _BacklogVisit) -> bool:
+        """Close a backlog at a full limit; return whether it was closed."""
         for keyed_limit in visit.keyed_limits:
             limit_row = self._limits[keyed_limit.name]
             answer = limits.cached_limit(keyed_limit, limit_row)
@@ -194,21 +194,21 @@ class _Round:
                 return True
         return False
 
-    def play(self, done: Promotion) -> None:
-        """Give each backlog its turn until enough are through, or none can go on."""
+    def serve(self, done: Promotion) -> None:
+        """Serve the backlogs until enough runs are promoted or none can continue."""
         done.left |= {visit.backlog.pk for visit in self._visits if not visit.open}
         self._read(self._wanted)
         self._held = self._arrival_slots()
         left = self._wanted
         while left and any(visit.open for visit in self._visits):
             for visit in self._visits:
-                if left and visit.open and self._turn(visit, done):
+                if left and visit.open and self._serve_one(visit, done):
                     done.count += 1
                     left -= 1
         self._write(done)
 
     def _arrival_slots(self) -> set[tuple[int, uuid.UUID]]:
-        """Return the slots of singletons that runs were given when they arrived."""
+        """Return the singleton slots that runs acquired when they were screened."""
         single = [
             self._limits[keyed_limit.name].pk
             for visit in self._visits
@@ -218,11 +218,14 @@ class _Round:
         runs = [run.pk for visit in self._visits for run in visit.waiting]
         return limit_rows.held_by(single, runs) if single and runs else set()
 
-    def _turn(self, visit: _BacklogTurn, done: Promotion) -> bool:
-        """Let the first run of a backlog through, or close the backlog; tell which."""
+    def _serve_one(self, visit: _BacklogVisit, done: Promotion) -> bool:
+        """Promote the first run of a backlog, or close the backlog.
+
+        Return whether a run was promoted.
+        """
         backlog = visit.backlog
         if not visit.waiting:
-            # What was not read is looked at in the backlog's next turn.
+            # Runs that were not read are served in the next round.
             backlog.active = backlog.active and visit.more
             self._close(visit)
             return False
@@ -234,15 +237,15 @@ class _Round:
             if not self._has_room(visit, keyed_limit, limit_row, starts, done):
                 self._close(visit)
                 return False
-        self._pass(visit, visit.waiting.pop(0), starts)
+        self._promote(visit, visit.waiting.pop(0), starts)
         return True
 
-    def _close(self, visit: _BacklogTurn) -> None:
-        """End a backlog's turn; the room that it leaves is for who waits for it."""
+    def _close(self, visit: _BacklogVisit) -> None:
+        """Close a backlog; its limits with room may restart other backlogs."""
         visit.open = False
         for keyed_limit in visit.keyed_limits:
             limit_row = self._limits[keyed_limit.name]
-            # Of a shared limit, another function may have a higher limit.
+            # Functions may declare different values for a shared limit.
             if keyed_limit.shared or _has_slots(
                 keyed_limit, limit_row, self._taken[limit_row.pk]
             ):
@@ -250,35 +253,34 @@ class _Round:
 
     def _has_room(
         self,
-        visit: _BacklogTurn,
+        visit: _BacklogVisit,
         keyed_limit: KeyedLimit,
         limit_row: Limit,
         starts: dict[int, datetime],
         done: Promotion,
     ) -> bool:
-        """Tell whether a limit lets one more through; let the backlog wait if it does
-        not.
+        """Return whether a limit has room for one more run; else make the backlog wait.
 
-        ``starts`` takes up how throttles would stand after it.
+        ``starts`` receives the arrival times of throttles after the run.
         """
         answer = limits.cached_limit(keyed_limit, limit_row)
         if answer is None:
             done.unknown.append(keyed_limit)
             return False
         if answer.limit is None:
-            visit.backlog.eligible_at = self._now + ASK_AGAIN
+            visit.backlog.eligible_at = self._now + EVALUATE_INTERVAL
             done.left.add(visit.backlog.pk)
             return False
         if isinstance(keyed_limit.rule, Throttle) and answer.limit:
             rate = (keyed_limit.rule.interval(answer.limit), keyed_limit.rule.burst)
             before = self._tats.get(limit_row.pk, limit_row.tat)
-            tat = rates.settled(before, self._now, *rate)
+            tat = rates.limited_tat(before, self._now, *rate)
             if tat is not None and tat != before:
                 self._tats[limit_row.pk] = tat
             start, after = rates.conform(tat, self._now, *rate)
             if start > self._now:
                 strict = keys.ORDERING in visit.backlog.keys
-                latest = self._now + LOOK_AGAIN
+                latest = self._now + CHECK_INTERVAL
                 visit.backlog.eligible_at = min(start, latest) if strict else start
                 done.due_at = min(start, done.due_at or start)
                 return False
@@ -291,7 +293,9 @@ class _Round:
             return False
         return True
 
-    def _pass(self, visit: _BacklogTurn, run: Run, starts: dict[int, datetime]) -> None:
+    def _promote(
+        self, visit: _BacklogVisit, run: Run, starts: dict[int, datetime]
+    ) -> None:
         backlog = visit.backlog
         self._tats |= starts
         for keyed_limit in visit.keyed_limits:
@@ -313,13 +317,13 @@ class _Round:
         )
         rests = any(keyed_limit.of_steps for keyed_limit in visit.keyed_limits)
         entry = AdmissionState.RESUMED.value if rests else None
-        self._through.setdefault(entry, []).append(run.pk)
+        self._promoted.setdefault(entry, []).append(run.pk)
 
     def _write(self, done: Promotion) -> None:
-        """Write what the round has changed."""
+        """Write the changes of the round."""
         limit_rows.acquire(self._slots)
         limit_rows.set_tats(self._tats)
-        for entry, run_ids in self._through.items():
+        for entry, run_ids in self._promoted.items():
             backlogs.promote(run_ids, entry)
         backlogs.write([visit.backlog for visit in self._visits])
         done.blocked |= {
@@ -332,12 +336,13 @@ class _Round:
             if limit_row.function:
                 backlogs.unblock(pk, 1, leaving=done.blocked)
             else:
-                self._pass_on(limit_row, done.blocked)
+                self._restart_sharing(limit_row, done.blocked)
 
-    def _pass_on(self, limit_row: Limit, blocked: Iterable[int]) -> None:
-        """Let a backlog try for which a shared limit has room by its own limit.
+    def _restart_sharing(self, limit_row: Limit, blocked: Iterable[int]) -> None:
+        """Restart a backlog for which a shared limit has room.
 
-        One for which it has none would be blocked again, and let others try in turn.
+        Functions may declare different values for the limit. A backlog without room
+        would block again, and restart others in turn.
         """
         for backlog in backlogs.blocked_on(
             limit_row.pk, registry.sharing_limits(), leaving=blocked
@@ -357,8 +362,10 @@ def _has_slots(keyed_limit: KeyedLimit, limit_row: Limit, taken: int) -> bool:
     return answer is not None and (answer.limit or 0) > taken
 
 
-def more(run: Run, keyed_limits: Sequence[KeyedLimit], wanted: int) -> list[Slot]:
-    """Return slots for steps that a run executes beside one that has its own."""
+def extra_slots(
+    run: Run, keyed_limits: Sequence[KeyedLimit], wanted: int
+) -> list[Slot]:
+    """Return slots for parallel steps of a run that has one slot already."""
     known = limit_rows.ensure(keyed_limit.limit_row() for keyed_limit in keyed_limits)
     taken = limit_rows.count_held(limit_row.pk for limit_row in known.values())
     room = wanted

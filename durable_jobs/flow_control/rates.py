@@ -1,4 +1,4 @@
-"""The arithmetic of rates, without any rows: throttles and exact windows."""
+"""Rate arithmetic without rows: throttles and exact windows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def conform(
 ) -> tuple[datetime, datetime]:
     """Return when the next start conforms, and the arrival time after it.
 
-    The generic cell rate algorithm (ITU-T I.371) as a virtual schedule: ``tat`` is the
-    theoretical arrival time, one start is due each ``interval``, and ``burst`` of them
-    may come at once.
+    This is the generic cell rate algorithm (ITU-T I.371) as a virtual schedule. ``tat``
+    is the theoretical arrival time. One start is due per ``interval``, and ``burst``
+    starts may come at once.
     """
     expected = now if tat is None else max(tat, now)
     earliest = expected - interval * (burst - 1)
@@ -22,12 +22,12 @@ def conform(
     return start, expected + interval
 
 
-def settled(
+def limited_tat(
     tat: datetime | None, now: datetime, interval: timedelta, burst: int
 ) -> datetime | None:
-    """Return the arrival time that a rate may have left, if ``tat`` is later than that.
+    """Return ``tat``, limited to what the current rate allows.
 
-    It is from before the rate was raised.
+    A later ``tat`` is from before the rate was raised.
     """
     return None if tat is None else min(tat, now + interval * burst)
 
@@ -35,11 +35,11 @@ def settled(
 def room_in_window(
     starts: Sequence[datetime], at: datetime, limit: int, per: timedelta
 ) -> datetime | None:
-    """Return None when a start at ``at`` fits, or the moment at which one would.
+    """Return None if a start at ``at`` fits, or the time at which one would fit.
 
-    ``starts`` are those that were let in, in order; of two that commit at the same
-    moment the later one may come first. No window of length ``per``, its beginning not
-    counted, ever holds more than ``limit``.
+    ``starts`` are the accepted starts, in order; of two that commit at the same time,
+    the later one may come first. No window of length ``per`` (without its beginning)
+    ever has more than ``limit`` starts.
     """
     if limit < 1:
         return at + per

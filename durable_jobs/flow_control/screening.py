@@ -1,7 +1,6 @@
-"""Arriving: what rate limits, singletons and pauses decide, and the backlogs of the
-rest.
+"""Screen new runs: apply rate limits, singletons and pauses, and assign backlogs.
 
-All of it inside an admission, in the order of arrival.
+All of this runs inside an admission, in order of arrival.
 """
 
 from __future__ import annotations
@@ -45,40 +44,40 @@ _NEEDED = (
 
 
 @dataclass(slots=True)
-class Arrived:
-    """What became of the runs that have arrived."""
+class Screening:
+    """The result of screening."""
 
     #: Why a run does not start.
     skipped: dict[uuid.UUID, str] = field(default_factory=dict)
-    #: The runs that a newer one takes the place of, and that one. It is let in when
-    #: they have ended.
+    #: Runs that a newer run replaces, with the newer run. The newer run is accepted
+    #: after they have ended.
     replaced: dict[uuid.UUID, uuid.UUID] = field(default_factory=dict)
     unknown: list[KeyedLimit] = field(default_factory=list)
-    #: What kept single runs from a decision.
+    #: The errors of single runs.
     failed: dict[uuid.UUID, Exception] = field(default_factory=dict)
     more: bool = False
 
 
-def screen_new_runs(pauses: Pauses) -> Arrived:
-    """Decide about the runs that have arrived, and put them in their backlogs."""
+def screen_new_runs(pauses: Pauses) -> Screening:
+    """Screen the new runs, and put the accepted ones in their backlogs."""
     known = backlogs.awaiting_admission(registry.ids(), clock.now()).only(*_NEEDED)
     rows = list(backlogs.locked(known)[:BATCH])
     if not rows:
-        return Arrived()
-    done = Arrived(more=len(rows) == BATCH)
-    desk, late = _Screener(done), _behind_hidden(known, rows)
+        return Screening()
+    done = Screening(more=len(rows) == BATCH)
+    screener, late = _Screener(done), _behind_hidden(known, rows)
     entering = [
-        run for run in rows if run.pk not in late and desk.decides_for(run, pauses)
+        run for run in rows if run.pk not in late and screener.accepts(run, pauses)
     ]
-    desk.write()
+    screener.write()
     _enter(entering, done)
     return done
 
 
 def _behind_hidden(known: QuerySet[Run], rows: Sequence[Run]) -> set[uuid.UUID]:
-    """Return the runs of an ordering that came after one whose row somebody has.
+    """Return ordered runs that are behind a run whose row is locked elsewhere.
 
-    That one goes first, whatever becomes of it.
+    The locked run goes first, whatever its result.
     """
     if not any(keys.ORDERING in (run.flow or {}) for run in rows):
         return set()
@@ -102,14 +101,14 @@ def _order_of(run: Run) -> tuple[str, str]:
     return run.function, keys.text_of((run.flow or {})[keys.ORDERING])
 
 
-def _enter(entering: Sequence[Run], done: Arrived) -> None:
+def _enter(entering: Sequence[Run], done: Screening) -> None:
     now = clock.now()
     wanted = {}
     for run in entering:
         starting = run.backlog != AdmissionState.RESUMED
         try:
             wanted[run.pk] = keys.backlog_of(run, starting=starting, moment=now)
-        except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
+        except Exception as error:  # noqa: BLE001  # the caller logs and postpones it
             done.failed[run.pk] = error
             continue
         run.requeue_to = AdmissionState.REQUEUED if starting else AdmissionState.RESUMED
@@ -122,7 +121,7 @@ def _enter(entering: Sequence[Run], done: Arrived) -> None:
 
 @dataclass(slots=True)
 class _Starts:
-    """What a rate limit has let in between two moments, in order."""
+    """The starts that a rate limit accepted between two times, in order."""
 
     since: datetime
     until: datetime
@@ -133,36 +132,36 @@ class _Starts:
 
 
 class _Screener:
-    """Where a start is let in or sent away."""
+    """Accepts or skips new runs."""
 
-    def __init__(self, done: Arrived) -> None:
+    def __init__(self, done: Screening) -> None:
         self._done = done
         self._limits: dict[str, Limit] = {}
         self._starts: dict[int, _Starts] = {}
-        self._notes: list[RateLimitHit] = []
+        self._hits: list[RateLimitHit] = []
         self._singles: dict[int, list[Slot]] = {}
         self._taken: dict[int, Slot] = {}
         self._coming: dict[int, Run] = {}
 
-    def decides_for(self, run: Run, pauses: Pauses) -> bool:
-        """Return whether a run may stand in line; keep an error that it makes."""
+    def accepts(self, run: Run, pauses: Pauses) -> bool:
+        """Return whether a run may enter its backlog; keep an error that it raises."""
         try:
-            return run.backlog != AdmissionState.NEW or self.lets_in(run, pauses)
+            return run.backlog != AdmissionState.NEW or self._check_run(run, pauses)
         except DatabaseError:
-            raise  # the whole transaction is over
-        except Exception as error:  # noqa: BLE001  # the caller logs it and puts it off
+            raise  # the transaction is unusable
+        except Exception as error:  # noqa: BLE001  # the caller logs and postpones it
             self._done.failed[run.pk] = error
             return False
 
-    def lets_in(self, run: Run, pauses: Pauses) -> bool:
-        """Tell whether a run may stand in line; note what else is to be done."""
+    def _check_run(self, run: Run, pauses: Pauses) -> bool:
+        """Return whether a run may enter its backlog; else keep the reason."""
         function = registry.find(run.function)
         if function is None:
-            return False  # left to a process that has its code
+            return False  # left to a process that has the function
         values = (run.flow or {}).values()
         reason = pause_state.skips(pauses, run.function, values, run.queued_at)
         found: RateLimitHit | str | None = None
-        # What is redriven, or comes again from a batch, was let in before.
+        # Redriven runs, and retried events of a batch, were accepted before.
         if (
             reason is None
             and run.started_at is None
@@ -180,14 +179,14 @@ class _Screener:
             return False
         if isinstance(
             found, RateLimitHit
-        ):  # what another control refuses does not count
-            self._notes.append(found)
+        ):  # a run that another rule skips does not count
+            self._hits.append(found)
             self._starts[found.limit_id].add(found.at)
         return True
 
     def write(self) -> None:
-        """Write what was let in."""
-        limit_rows.record_hits(self._notes)
+        """Write the accepted starts and acquired slots."""
+        limit_rows.record_hits(self._hits)
         limit_rows.acquire(list(self._taken.values()))
 
     def _limit(self, keyed_limit: KeyedLimit) -> Limit:
@@ -196,9 +195,9 @@ class _Screener:
         return self._limits[keyed_limit.name]
 
     def _limited(self, run: Run, function: Function) -> RateLimitHit | str | None:
-        """Return how a rate limit lets a run in, or why it does not.
+        """Return the rate limit's hit for a run, or the reason to skip it.
 
-        ``_LATER`` while the limit is not known.
+        Return ``_LATER`` while the limit is unknown.
         """
         keyed_limit = keys.keyed_limit(function, run.flow or {}, keys.RATE_LIMIT)
         if keyed_limit is None or not isinstance(keyed_limit.rule, RateLimit):
@@ -214,7 +213,7 @@ class _Screener:
         starts = self._around(limit_row, at, per)
         free_at = rates.room_in_window(starts.times, at, answer.limit, per)
         if free_at is not None:
-            return _above(answer.limit, per, keyed_limit, free_at)
+            return _limit_reached(answer.limit, per, keyed_limit, free_at)
         return RateLimitHit(limit_id=limit_row.pk, at=at, expires_at=at + per)
 
     def _around(self, limit_row: Limit, at: datetime, per: timedelta) -> _Starts:
@@ -223,19 +222,16 @@ class _Screener:
         if found is None or not found.since <= at - per <= at + per <= found.until:
             found = _Starts(at - 2 * per, at + 2 * per)
             found.times = limit_rows.hits(limit_row.pk, found.since, found.until)
-            for note in self._notes:
-                if (
-                    note.limit_id == limit_row.pk
-                    and found.since < note.at < found.until
-                ):
-                    found.add(note.at)
+            for hit in self._hits:
+                if hit.limit_id == limit_row.pk and found.since < hit.at < found.until:
+                    found.add(hit.at)
             self._starts[limit_row.pk] = found
         return found
 
     def _single(self, run: Run, function: Function) -> str | None:
-        """Return why a singleton refuses a run; take its place when it does not.
+        """Return the reason why a singleton skips a run; else acquire its slot.
 
-        ``_LATER`` while those whose place it takes have not ended.
+        Return ``_LATER`` while the runs that it replaces have not ended.
         """
         keyed_limit = keys.keyed_limit(function, run.flow or {}, keys.SINGLETON)
         if keyed_limit is None or not isinstance(keyed_limit.rule, Singleton):
@@ -253,7 +249,7 @@ class _Screener:
             )
             return f"singleton: run {live[-1].run_id} is live{named}."
         if live:
-            # Of several that come at once the last one counts.
+            # Of several new runs, the last one counts.
             if limit_row.pk in self._coming:
                 self._done.replaced[self._coming[limit_row.pk].pk] = run.pk
             self._coming[limit_row.pk] = run
@@ -266,9 +262,10 @@ class _Screener:
         return None
 
     def _live(self, limit_row: Limit, run: Run, *, ended: bool) -> list[Slot]:
-        """Return who is live at a singleton's limit.
+        """Return the slots of live runs at a singleton's limit.
 
-        With ``ended``, also who was when the run came, and was not collected yet.
+        With ``ended``, include runs that were live when this run arrived and are not
+        collected yet.
         """
         if limit_row.pk not in self._singles:
             held = list(limit_rows.holders(limit_row.pk))
@@ -285,12 +282,12 @@ class _Screener:
 _LATER = "later"
 
 
-def _above(
+def _limit_reached(
     limit: int, per: timedelta, keyed_limit: KeyedLimit, free_at: datetime
 ) -> str:
     keyed = isinstance(keyed_limit.rule, RateLimit) and keyed_limit.rule.key is not None
     named = f" for key {keyed_limit.text}" if keyed else ""
     return (
         f"rate limit: {limit} starts in {format_duration(per)} were reached{named}; "
-        f"the next would be let in at {free_at.isoformat()}."
+        f"the next start is accepted at {free_at.isoformat()}."
     )

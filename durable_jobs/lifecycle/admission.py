@@ -21,7 +21,7 @@ from durable_jobs.failpoints import failpoint
 from durable_jobs.flow_control import keys, limits, promotion, screening
 from durable_jobs.flow_control import pauses as pause_state
 from durable_jobs.flow_control.keys import KeyedLimit
-from durable_jobs.flow_control.screening import Arrived
+from durable_jobs.flow_control.screening import Screening
 from durable_jobs.lifecycle import event_windows, finish, run_event
 from durable_jobs.models import Backlog, Limit, Pause, Run, Slot
 from durable_jobs.statuses import RunStatus
@@ -116,7 +116,7 @@ def acquire_more_slots(run: Run, wanted: int) -> list[int]:
     with limit_rows.locked():
         if not held.exists():
             return []
-        slots = promotion.more(run, keyed_limits, wanted)
+        slots = promotion.extra_slots(run, keyed_limits, wanted)
         limit_rows.acquire(slots)
     return [slot.pk for slot in slots]
 
@@ -205,7 +205,7 @@ def _set_aside(pause: Pause, moved: list[int]) -> None:
 def _set_aside_batch(pause: Pause) -> int:
     """Move a batch of runs, unless the pause has ended."""
     with db.atomic():
-        held = pause_state.still(pause)
+        held = pause_state.lock_pause(pause)
         if held is None:
             return 0
         if held.kind == Pause.QUEUE:
@@ -236,7 +236,7 @@ def restart_function(function: str) -> None:
     inactive = rows.filter(active=False, blocked_on__isnull=True)
     unlimited = rows.filter(active=True, eligible_at__gt=clock.now())
     with limit_rows.locked():
-        pause_state.start_again(rows.filter(pk__in=_first_batch(inactive)))
+        pause_state.restart_backlogs(rows.filter(pk__in=_first_batch(inactive)))
         backlogs.make_eligible(rows.filter(pk__in=_first_batch(unlimited)))
 
 
@@ -288,7 +288,7 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
     with limit_rows.locked():
         failpoint("admit.begin", queue_name)
         pauses = pause_state.current()
-        arrived = Arrived()
+        arrived = Screening()
         if work & {"gathered", "windows", "arrived"}:
             arrived = screening.screen_new_runs(pauses)
         done.more = arrived.more
@@ -319,7 +319,7 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
     return done
 
 
-def _record_errors(arrived: Arrived, promotion_result: promotion.Promotion) -> None:
+def _record_errors(arrived: Screening, promotion_result: promotion.Promotion) -> None:
     """Record the errors of single runs and backlogs, and postpone these."""
     for run_id, error in arrived.failed.items():
         item_errors.record_failure(

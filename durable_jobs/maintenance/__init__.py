@@ -1,3 +1,3 @@
-"""The tick: small sweepers, each bounded, each harmless when two run at once."""
+"""The tick and its sweepers. Each is bounded, and safe to run twice at once."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The health of an installation: impossible states, work that nobody does, figures."""
+"""The health of an installation: invariant violations, late work, and figures."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from durable_jobs.store import db, left_work, pauses, workers
 
 EXAMPLES = 5
 REPAIRED_AT_ONCE = 500
-#: How late the tick may be before that is a fault.
+#: How late the tick may be before it is a problem.
 GRACE = timedelta(seconds=30)
-#: How long a run may be ready and not begun before that is a fault.
+#: How long a run may be ready and not started before it is a problem.
 OLDEST = timedelta(minutes=5)
-#: For how long a message of another installation is a fault.
+#: For how long a message of another installation is a problem.
 OTHER_SEEN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that a person should know; a ``problem`` makes the probe fail."""
+    """A fact that a person should know; a ``problem`` fails the health check."""
 
     check: str
     message: str
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What an examination found, and the figures of the installation."""
+    """The findings of an examination, and the figures of the installation."""
 
     at: datetime
     figures: Mapping[str, Any]
@@ -58,21 +58,21 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Tell whether nothing that was found is a problem."""
+        """Return whether no finding is a problem."""
         return not any(found.problem for found in self.findings)
 
 
 def examine(*, deep: bool = False, oldest: timedelta = OLDEST) -> Report:
-    """Look at everything that is live; ``deep``: at all the history too.
+    """Examine all live rows; with ``deep``, the whole history too.
 
-    ``oldest``: how long a run may be ready without being begun.
+    ``oldest``: how long a run may be ready before it has to be started.
     """
-    findings = [*_impossible(deep), *_late(oldest), *_worth_knowing()]
+    findings = [*_violations(deep), *_late(oldest), *_notices()]
     return Report(at=clock.now(), figures=_figures(), findings=tuple(findings))
 
 
 def readiness(*, oldest: timedelta = OLDEST) -> Report:
-    """Look, in a few bounded queries, whether anything executes what there is to do."""
+    """Check in a few bounded queries whether workers and the tick do the work."""
     now = clock.now()
     seen, ready = last_tick(), _ready_since(now)
     findings = list(_tick(now))
@@ -88,42 +88,42 @@ def readiness(*, oldest: timedelta = OLDEST) -> Report:
 
 
 def repair(*, deep: bool = False) -> dict[str, int]:
-    """Mend the impossible states, and do what is late; count what was, by check."""
-    mended = {}
-    for fault in VIOLATIONS:
-        if deep or not fault.deep:
-            count = _mend(fault)
+    """Repair violations and run a tick; return the number of repairs by check."""
+    repaired = {}
+    for violation in VIOLATIONS:
+        if deep or not violation.deep:
+            count = _repair_all(violation)
             if count:
-                mended[fault.name] = count
+                repaired[violation.name] = count
     tick.tick()
-    return mended
+    return repaired
 
 
-def _mend(fault: Violation) -> int:
-    """Mend all the rows in a state; a row that stays as it is ends it."""
+def _repair_all(violation: Violation) -> int:
+    """Repair all rows of a violation; stop if a batch repairs none."""
     total = 0
     while True:
-        rows = list(fault.rows().order_by("pk")[:REPAIRED_AT_ONCE])
-        count = sum(_mend_one(fault, row) for row in rows)
+        rows = list(violation.rows().order_by("pk")[:REPAIRED_AT_ONCE])
+        count = sum(_repair_one(violation, row) for row in rows)
         total += count
         if len(rows) < REPAIRED_AT_ONCE or not count:
             return total
 
 
-def _mend_one(fault: Violation, row: Any) -> bool:
-    done = fault.mend(row)
+def _repair_one(violation: Violation, row: Any) -> bool:
+    done = violation.mend(row)
     if done and isinstance(row, Run):
         notifier.notify(row.queue)
     return done
 
 
-# What cannot be
+# Violations
 
 
-def _impossible(deep: bool) -> Iterator[Finding]:
-    for fault in VIOLATIONS:
-        if deep or not fault.deep:
-            yield from _found(fault.name, fault.what, fault.rows())
+def _violations(deep: bool) -> Iterator[Finding]:
+    for violation in VIOLATIONS:
+        if deep or not violation.deep:
+            yield from _found(violation.name, violation.what, violation.rows())
 
 
 def _found(check: str, what: str, rows: QuerySet[Any]) -> Iterator[Finding]:
@@ -134,7 +134,7 @@ def _found(check: str, what: str, rows: QuerySet[Any]) -> Iterator[Finding]:
         yield Finding(check=check, message=what, count=count, examples=examples)
 
 
-# What is late
+# Late work
 
 
 def _late(oldest: timedelta) -> Iterator[Finding]:
@@ -167,12 +167,12 @@ def _late(oldest: timedelta) -> Iterator[Finding]:
     yield from _found(
         "not-begun",
         f"runs were ready {format_duration(oldest)} ago, and nobody has begun them",
-        _to_be_begun(now - oldest),
+        _ready_runs(now - oldest),
     )
 
 
 def _failing(now: datetime) -> Iterator[Finding]:
-    """Give the items that sweeps try again and again, by their kinds."""
+    """Yield a finding for each kind of item that keeps failing in sweeps."""
     rows = db.rows(SweepError).filter(until__gte=now - GRACE)
     rows = rows.exclude(kind__in=sorted(left_work.KINDS))
     kinds = rows.order_by("kind").values("kind").annotate(count=Count("pk"))
@@ -187,12 +187,12 @@ def _failing(now: datetime) -> Iterator[Finding]:
         )
 
 
-def _to_be_begun(moment: datetime) -> QuerySet[Run]:
-    """Return the runs that were ready at a moment, and that nothing holds back."""
+def _ready_runs(moment: datetime) -> QuerySet[Run]:
+    """Return the runs that were ready at a time and that nothing holds back."""
     rows = db.rows(Run).filter(status=RunStatus.QUEUED, due_at__lte=moment)
     rows = rows.exclude(function__in=workers.missing().values("function"))
     rows = rows.exclude(pk__in=left_work.of_later_releases().values("run_id"))
-    # As claims look for them: what is paused, nobody could claim.
+    # As claims select them: paused runs cannot be claimed.
     rows = rows.exclude(started_at__isnull=True, function__in=pauses.functions())
     return rows.exclude(backlog__gt=0).exclude(
         Exists(pauses.of_queue(OuterRef("queue")))
@@ -200,7 +200,7 @@ def _to_be_begun(moment: datetime) -> QuerySet[Run]:
 
 
 def _ready_since(now: datetime) -> datetime | None:
-    rows = _to_be_begun(now).order_by("due_at")
+    rows = _ready_runs(now).order_by("due_at")
     return rows.values_list("due_at", flat=True).first()
 
 
@@ -215,12 +215,12 @@ def _tick(now: datetime) -> Iterator[Finding]:
 
 
 def last_tick() -> datetime | None:
-    """Return when somebody ticked last, to ten seconds."""
+    """Return the time of the last tick, to ten seconds."""
     rows = db.rows(Worker).filter(name=tick.TICK)
     return rows.values_list("seen_at", flat=True).first()
 
 
-# What a person may have to know
+# Notices
 
 
 def _other_installation(now: datetime) -> Iterator[Finding]:
@@ -234,7 +234,7 @@ def _other_installation(now: datetime) -> Iterator[Finding]:
         )
 
 
-def _worth_knowing() -> Iterator[Finding]:
+def _notices() -> Iterator[Finding]:
     live = db.rows(Run).filter(status__in=sorted(LIVE))
     yield from _unknown(live)
     yield from _later_release()
@@ -261,7 +261,7 @@ def _worth_knowing() -> Iterator[Finding]:
 
 
 def _unknown(live: QuerySet[Run]) -> Iterator[Finding]:
-    """Give the functions of live runs that no worker has had for long."""
+    """Yield the functions of live runs that no worker has had for long."""
     now, there = clock.now(), workers.functions()
     since = dict(workers.missing().values_list("function", "since"))
     known = {*registry.ids(), *(there or ())} - since.keys()
@@ -299,11 +299,11 @@ def _later_release() -> Iterator[Finding]:
 
 
 def _unserved() -> Iterator[Finding]:
-    """Give the queues that functions name and no living worker serves."""
+    """Yield the queues that functions name and no live worker serves."""
     if settings.EXECUTOR != "celery":
         return
     for queue in sorted({settings.QUEUE, *registry.queues()} - workers.queues()):
-        ready = _to_be_begun(clock.now()).filter(queue=queue).count()
+        ready = _ready_runs(clock.now()).filter(queue=queue).count()
         waiting = f", and {ready} runs are ready in it" if ready else ""
         yield Finding(
             check="unserved-queue",

@@ -1,4 +1,4 @@
-"""Who is there: each worker, and the tick, leave word that they are alive."""
+"""Heartbeats of workers and of the tick."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def heartbeat(
     queues: Sequence[str] = (),
     functions: Sequence[str] | None = None,
 ) -> None:
-    """Write that a process is there now."""
+    """Record that a process is alive now."""
     now = clock.now()
     rows = db.rows(Worker)
     if not rows.filter(name=name).update(seen_at=now):
@@ -31,6 +31,6 @@ def heartbeat(
 
 
 def deregister(name: str) -> None:
-    """Write that a process is there no more."""
+    """Remove the row of a process that stops."""
     rows = db.rows(Worker).filter(name=name)
     rows._raw_delete(db.alias())

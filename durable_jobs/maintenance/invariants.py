@@ -1,8 +1,8 @@
-"""States that no action of the store leaves behind, and what mends each.
+"""Invariant violations: states that no method of the store leaves, and their repairs.
 
-Every one is found by a single statement, so what other processes change meanwhile
-cannot look like a fault. The ``deep`` ones read all the history, the others what is
-live.
+Each is found by a single statement, so concurrent changes of other processes cannot
+look like a violation. The ``deep`` ones read the whole history, the others only live
+rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Rows = Callable[[], QuerySet[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """An impossible state: the rows that are in it, and the repair of one."""
+    """A violated invariant: the rows that violate it, and the repair of one row."""
 
     name: str
     what: str
@@ -66,7 +66,7 @@ def _waits_of_ended_steps() -> QuerySet[Wait]:
         run_id=OuterRef("run_id"), key=OuterRef("step"), status__in=sorted(STEP_ENDED)
     )
     live = _runs(pk=OuterRef("run_id"), status__in=sorted(LIVE))
-    # One that is due is swept in a moment: a retry that another wake-up has overtaken.
+    # A due wait is swept soon: a retry that another wake-up has overtaken.
     later = Q(due_at__isnull=True) | Q(due_at__gt=clock.now())
     return _waits().filter(later, Exists(ended), Exists(live)).exclude(step="")
 
@@ -79,7 +79,7 @@ def _waits_for_no_child() -> QuerySet[Wait]:
         status__in=sorted(LIVE),
     )
     live = _runs(pk=OuterRef("run_id"), status__in=sorted(LIVE))
-    # A wait for a run that another one started is due now and then: it ends by itself.
+    # A wait for another run's child has a due time: the tick ends it.
     alone = _waits(kind=WaitKind.CHILD, due_at__isnull=True)
     return alone.filter(Exists(live)).exclude(Exists(child))
 
@@ -108,7 +108,7 @@ def _cancel_child(run: Run) -> bool:
     return finish.cancel(run, "The run that invoked it has ended.")
 
 
-#: In the order of repair: a mended one may show the next.
+#: In the order of repair: a repair may reveal the next violation.
 VIOLATIONS = (
     Violation(
         "running-unheld",

@@ -1,6 +1,6 @@
-"""Runs whose function no worker has: noted, told of once, and started when one has it.
+"""Find live runs whose function no worker has, warn once, and resume them later.
 
-During a rolling deploy that is nothing: workers with the new code are about to start.
+During a rolling deploy this is normal: workers with the new code are about to start.
 After ``UNKNOWN_AFTER`` it needs a person.
 """
 
@@ -24,9 +24,9 @@ from durable_jobs.store import db, item_errors, left_work, run_actions, workers
 
 logger = logging.getLogger("durable_jobs")
 
-#: How the reason of a run begins that an earlier release paused for its function.
+#: The reason of runs that an earlier release paused starts with this.
 PAUSED_BEFORE = "The code has no durable function "
-#: Seconds between two looks for such runs in one process, and how many one resumes.
+#: Seconds between two searches for such runs, and how many one search resumes.
 EVERY = 60.0
 BATCH = 500
 #: Functions without a worker that one sweep finds among the runs behind limits.
@@ -39,9 +39,9 @@ _looked_at = float("-inf")
 
 
 def sweep() -> int:
-    """Note, tell of and forget functions that no worker has; return how many changed.
+    """Record, warn of and clear functions that no worker has; return how many changed.
 
-    And do what processes without these functions have left.
+    Also resume runs that an earlier release paused because of their function.
     """
     global _looked_at
     known = registry.ids()
@@ -115,7 +115,7 @@ def _live(function: str) -> bool:
 
 
 def _tell(function: str, length: timedelta) -> int:
-    """Warn of a function without a worker: once, whichever process ticks."""
+    """Warn of a function without a worker, once for all processes."""
     rows = workers.missing().filter(function=function, warned=False)
     told = rows.update(warned=True)
     if told:
@@ -129,7 +129,7 @@ def _tell(function: str, length: timedelta) -> int:
 
 
 def began(queues: Iterable[str]) -> None:
-    """Let a worker that starts take up what waited for its functions."""
+    """Resume runs that waited for the functions of a worker that starts."""
     workers.delete_missing(registry.ids())
     resume(registry.ids())
     do_left(registry.ids())

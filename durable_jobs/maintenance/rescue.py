@@ -1,4 +1,4 @@
-"""Runs whose worker has died: back in their queue, to go on from the last memo."""
+"""Requeue runs whose worker has died; they continue from their last record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH = 100
 
 
 def sweep() -> int:
-    """Take back expired leases; return how many were."""
+    """Rescue runs with an expired lease; return how many."""
     done: list[Run] = []
     expired = leases.expired(BATCH)
     if expired:
@@ -25,14 +25,14 @@ def sweep() -> int:
         item_errors.guarded(
             "lease",
             run.pk,
-            partial(_reclaim, run, done),
+            partial(_rescue, run, done),
             put_off=partial(leases.put_off, run),
             run_id=run.pk,
         )
     return len(done)
 
 
-def _reclaim(run: Run, done: list[Run]) -> None:
+def _rescue(run: Run, done: list[Run]) -> None:
     if not leases.rescue(run, clock.now()):
         return
     done.append(run)

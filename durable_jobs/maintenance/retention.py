@@ -1,4 +1,4 @@
-"""Pruning: what ended long ago goes, in bounded batches."""
+"""Delete what is past its retention, in bounded batches."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from durable_jobs.store import (
     run_actions,
 )
 
-#: How long a worker that is gone without a word is remembered.
+#: How long the row of a worker without heartbeats is kept.
 UNSEEN = timedelta(days=1)
 
 
 def sweep(limit: int | None = None) -> int:
-    """Delete up to a batch of each kind that is past its retention; count them."""
+    """Delete up to a batch of each kind past its retention; return how many rows."""
     batch = limit or settings.PRUNE_BATCH
     times = _times()
     kinds = tuple(times)
-    # Mostly there is nothing: one statement tells, whatever the number of kinds.
+    # Usually there is nothing: one query checks all kinds.
     there = _probe.evaluate(list(times.values()), kinds)
     past = _past(times) if any(there.values()) else {}
     return sum(_delete(past[kind], batch) for kind in past if there[kind])
 
 
 def _times() -> dict[str, datetime]:
-    """Return up to when what is kept for a while is past it, by its name."""
+    """Return the retention cutoff by kind."""
     now = clock.now()
     kept = {kind: keep for kind, keep in settings.RETENTION.items() if keep is not None}
     return {
@@ -50,7 +50,7 @@ def _times() -> dict[str, datetime]:
 
 
 def _past(times: Mapping[str, datetime]) -> dict[str, QuerySet[Any]]:
-    """Return what is past its retention, by kind, the earliest first."""
+    """Return the rows past their retention, by kind, the earliest first."""
     past: dict[str, QuerySet[Any]] = {
         "keys": _keys(times["keys"]),
         "workers": _workers(times["workers"]),
@@ -74,13 +74,13 @@ _probe = exists_probe.Probe(_questions)
 
 
 def _runs(status: str, until: datetime, named: datetime) -> QuerySet[Run]:
-    """Return ended runs; one whose live parent may still ask for it stays."""
+    """Return ended runs, without those whose live parent may still read them."""
     live_parent = Run.objects.filter(pk=OuterRef("parent_id"), ended_at__isnull=True)
     return (
         db.rows(Run)
         .filter(ended_at__lt=until, status=status)
         .exclude(Exists(live_parent))
-        # Under its key it is to be found for that long, whatever became of it.
+        # A run with a key stays findable for the idempotency period.
         .exclude(~Q(key=""), queued_at__gt=named)
         .order_by("ended_at")
     )
@@ -92,7 +92,7 @@ def _events(until: datetime) -> QuerySet[Event]:
 
 
 def _keys(now: datetime) -> QuerySet[IdempotencyKey]:
-    """Return keys whose time is over and whose run has ended or is gone."""
+    """Return expired keys whose run has ended or is deleted."""
     live = Run.objects.filter(pk=OuterRef("run_id"), ended_at__isnull=True)
     rows = db.rows(IdempotencyKey).filter(expires_at__lt=now)
     return rows.exclude(Exists(live))
@@ -104,10 +104,7 @@ def _workers(until: datetime) -> QuerySet[Worker]:
 
 
 def _errors(until: datetime) -> QuerySet[SweepError]:
-    """Return the errors of items that were not tried again: they are gone, or done.
-
-    What was left to others stays as long as it can still be done.
-    """
+    """Return errors of items that were not retried: they are deleted or done."""
     rows = db.rows(SweepError).filter(until__lt=until)
     return rows.exclude(pk__in=left_work.open_rows().values("pk")).order_by("until")
 

@@ -1,7 +1,7 @@
-"""Counting what has ended, five minutes at a time: no page counts the history.
+"""Count ended runs per five minutes, so that no page counts the history.
 
-Each five minutes are counted once, by the index of the ends, when they are over for a
-while: a run that ended in them has committed by then.
+Each period is counted once, by the index of ended runs, some time after it is over: all
+runs that ended in it have committed by then.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from durable_jobs.store import db, item_errors
 LENGTH = RunStats.LENGTH
 #: How long after its end a period is counted.
 SETTLED = timedelta(seconds=60)
-#: What is looked back at, and how long it is kept.
+#: How far back periods are counted, and how long counts are kept.
 BACK = timedelta(days=7)
 KEPT = timedelta(days=8)
 #: Periods that one sweep counts.
@@ -27,12 +27,12 @@ BATCH = 4
 
 
 def sweep() -> int:
-    """Count what is not counted yet, the newest first; return how many periods."""
+    """Count the uncounted periods, the newest first; return how many."""
     newest = begin_of(clock.now() - SETTLED) - LENGTH
     rows = db.rows(RunStats)
 
     def count(periods: Sequence[datetime]) -> None:
-        # What another has counted meanwhile stays: one statement, all or nothing.
+        # Counts of another process stay: one statement, all or nothing.
         rows.bulk_create(_count(periods), ignore_conflicts=True)
 
     chosen = _missing(newest, item_errors.postponed("tally"))
@@ -43,9 +43,9 @@ def sweep() -> int:
 
 
 def _missing(newest: datetime, leaving: Set[str]) -> list[datetime]:
-    """Return periods to count now: the newest that are missing, with none between.
+    """Return consecutive periods to count now, the newest that are missing.
 
-    ``leaving``: periods that failed, and are not to be tried yet.
+    ``leaving``: periods that failed and are not retried yet.
     """
     counted = db.rows(RunStats).filter(
         function="", status="", since__gt=newest - BACK, since__lte=newest
@@ -54,7 +54,7 @@ def _missing(newest: datetime, leaving: Set[str]) -> list[datetime]:
     oldest, at = newest - BACK + LENGTH, newest
     done: set[datetime] = set()
     if ends["last"] == newest and ends["first"] == newest - LENGTH * (ends["n"] - 1):
-        at = ends["first"] - LENGTH  # nothing is missing between the two
+        at = ends["first"] - LENGTH  # no period in between is missing
     else:
         done = set(counted.values_list("since", flat=True))
     if leaving:
@@ -75,7 +75,7 @@ def _missing(newest: datetime, leaving: Set[str]) -> list[datetime]:
 
 
 def _count(periods: Sequence[datetime]) -> list[RunStats]:
-    """Return the counts of periods that follow each other, by one query."""
+    """Return the counts of consecutive periods, by one query."""
     ended = db.rows(Run).filter(
         ended_at__gte=min(periods), ended_at__lt=max(periods) + LENGTH
     )
@@ -105,6 +105,6 @@ def _count(periods: Sequence[datetime]) -> list[RunStats]:
 
 
 def begin_of(moment: datetime) -> datetime:
-    """Return the beginning of the period that a moment is in."""
+    """Return the beginning of the period that contains a time."""
     stamp = int(moment.timestamp() // LENGTH.total_seconds())
     return datetime.fromtimestamp(stamp * LENGTH.total_seconds(), tz=moment.tzinfo)

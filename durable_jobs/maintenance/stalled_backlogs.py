@@ -1,8 +1,8 @@
-"""Backlogs that stand still, looked after every few seconds; mostly there is nothing.
+"""Find and restart stalled backlogs. Runs every few seconds and usually finds none.
 
-What admissions and ends of runs leave to nobody: limits that the host has changed,
-slots whose release was lost, runs of paused functions that stand where workers claim,
-and backlogs and limits that nobody uses any more.
+This covers what admissions and ends of runs miss: limits that changed in the code or by
+callables, slots whose release was lost, claimable runs of paused functions, and unused
+backlogs and limits.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from durable_jobs.statuses import LIVE, RunStatus
 from durable_jobs.store import backlogs, db, exists_probe, item_errors, limits
 
 BATCH = 500
-#: Backlogs and limits that were not used for so long are deleted.
+#: Backlogs and limits are deleted after this time without use.
 UNUSED = timedelta(days=2)
 
 
 def sweep() -> int:
-    """Look after what stands still; return how much was done."""
+    """Restart stalled backlogs and clean up; return how much was done."""
     now = clock.now()
     admission.unfinished.clear()
     answers = _probe.evaluate([now, now - UNUSED])
@@ -49,7 +49,7 @@ def _every(kind: type[Model]) -> QuerySet[Any]:
 
 
 def lost_slots() -> QuerySet[Slot]:
-    """Return slots that are held by runs that may hold none."""
+    """Return slots of runs that may not hold one."""
     runs = db.rows(Run).filter(pk=OuterRef("run_id"))
     let_through = Q(status=RunStatus.QUEUED, backlog__isnull=True)
     executing = let_through | Q(lease_token__isnull=False)
@@ -68,7 +68,7 @@ _declared: dict[str, FlowControl] = {}
 
 
 def _redeclared() -> int:
-    """Let backlogs try whose limits the code may have changed: with a new process."""
+    """Restart backlogs whose limits may have changed in the code of a new process."""
     current = {function.id: function.flow_control for function in registry}
     changed = [id for id, controls in current.items() if _declared.get(id) != controls]
     if not changed:
@@ -83,8 +83,8 @@ def _redeclared() -> int:
         return backlogs.activate(rows.filter(blocked_on__isnull=False))
 
 
-def _try_again() -> int:
-    """Let one backlog try at each limit that backlogs wait for: there may be room."""
+def _restart_at_limits() -> int:
+    """Restart one backlog at each limit that backlogs wait for: there may be room."""
     chosen = list(_waited_for().order_by("?").values_list("pk", flat=True)[:BATCH])
     done: list[int] = []
 
@@ -103,15 +103,15 @@ def _waited_for() -> QuerySet[Limit]:
     return _every(Limit).filter(Exists(waiting))
 
 
-def _start_again() -> int:
-    """Let backlogs try that stand still for nothing: what wrote them read what was.
+def _restart_inactive() -> int:
+    """Restart inactive backlogs that wait for no limit, written from stale reads.
 
-    And restore what a pause kept, in batches, for a moment.
+    Also restore runs that a pause kept, in batches, for up to a second.
     """
     until, total = clock.monotonic() + admission.LONGEST, 0
     while True:
-        chosen = list(_still().order_by("?").values_list("pk", flat=True)[:BATCH])
-        done = _start_these(chosen)
+        chosen = list(_inactive().order_by("?").values_list("pk", flat=True)[:BATCH])
+        done = _restart_batch(chosen)
         total += done
         if not done:
             return total
@@ -120,24 +120,24 @@ def _start_again() -> int:
             return total
 
 
-def _start_these(chosen: Sequence[int]) -> int:
+def _restart_batch(chosen: Sequence[int]) -> int:
     done: list[int] = []
 
     def start(keys: Sequence[Any]) -> None:
         with limits.locked():
-            done.append(pauses.start_again(_every(Backlog).filter(pk__in=keys)))
+            done.append(pauses.restart_backlogs(_every(Backlog).filter(pk__in=keys)))
 
     item_errors.guarded_batch("backlog", chosen, start)
     return sum(done)
 
 
-def _still() -> QuerySet[Backlog]:
-    """Return the backlogs that wait for nothing, and do not move."""
+def _inactive() -> QuerySet[Backlog]:
+    """Return inactive backlogs with runs that wait for no limit."""
     rows = _every(Backlog).filter(active=False, blocked_on__isnull=True)
     return rows.filter(Exists(_inside()))
 
 
-def _arrive_again() -> int:
+def _screen_again() -> int:
     """Screen runs again whose backlog no longer exists, as after a restored backup."""
     rows = backlogs.runs_without_backlog().values_list("pk", flat=True)[:BATCH]
 
@@ -149,14 +149,14 @@ def _arrive_again() -> int:
 
 
 def _inside() -> QuerySet[Run]:
-    """Return the queued runs of the backlog that a query is about."""
+    """Return the queued runs of the backlog in the outer query."""
     return db.rows(Run).filter(
         status=RunStatus.QUEUED, backlog__isnull=False, backlog=OuterRef("pk")
     )
 
 
-def _forget_admissions() -> int:
-    """Delete what rate limits need no more."""
+def _delete_hits() -> int:
+    """Delete hits that are outside of every rate limit's window."""
     chosen = list(_expired(clock.now()).values_list("pk", flat=True)[:BATCH])
 
     def forget(keys: Sequence[Any]) -> None:
@@ -169,25 +169,25 @@ def _expired(now: datetime) -> QuerySet[RateLimitHit]:
     return _every(RateLimitHit).filter(expires_at__lt=now)
 
 
-def _forget_backlogs() -> int:
-    """Delete backlogs that nobody uses."""
+def _delete_backlogs() -> int:
+    """Delete unused backlogs."""
     return _delete(_idle_backlogs(clock.now() - UNUSED))
 
 
 def _idle_backlogs(unused: datetime) -> QuerySet[Backlog]:
-    """Return the backlogs that are empty and were not used since then."""
+    """Return the empty backlogs that were not used since a time."""
     rows = _every(Backlog).filter(eligible_at__lt=unused, active=False)
     return rows.exclude(Exists(_inside()))
 
 
-def _forget_limits() -> int:
-    """Delete limits that nobody uses."""
+def _delete_limits() -> int:
+    """Delete unused limits."""
     now = clock.now()
     return _delete(_idle_limits(now, now - UNUSED))
 
 
 def _idle_limits(now: datetime, unused: datetime) -> QuerySet[Limit]:
-    """Return the limits that were not used since then, and that nothing hangs on."""
+    """Return limits that were not used since a time and that no row refers to."""
     rows = _every(Limit).filter(
         Q(tat__isnull=True) | Q(tat__lt=now),
         used_at__lt=unused,
@@ -200,11 +200,11 @@ def _idle_limits(now: datetime, unused: datetime) -> QuerySet[Limit]:
 
 
 def _delete(rows: QuerySet[Backlog] | QuerySet[Limit]) -> int:
-    """Delete a batch under the lock: no admission is using them."""
+    """Delete a batch under the lock, so that no admission uses the rows."""
 
     def forget(keys: Sequence[Any]) -> None:
         with limits.locked():
-            # Again, under the lock: one may be in use by now.
+            # Filtered again under the lock: a row may be in use by now.
             rows.filter(pk__in=keys)._raw_delete(db.alias())
 
     chosen = list(rows.values_list("pk", flat=True)[:BATCH])
@@ -212,13 +212,13 @@ def _delete(rows: QuerySet[Backlog] | QuerySet[Limit]) -> int:
 
 
 def _questions(now: datetime, unused: datetime) -> dict[str, Exists]:
-    """Return what tells whether there is something to do, by the name of the work."""
+    """Return the queries that show which work there is, by its name."""
     paused = _every(Pause).exclude(kind=Pause.KEY)
     return {
         "lost": Exists(lost_slots()),
         "redeclared": Exists(_every(Backlog)),
         "waiting": Exists(_waited_for()),
-        "still": Exists(_still()),
+        "still": Exists(_inactive()),
         "strays": Exists(backlogs.runs_without_backlog()),
         "paused": Exists(paused),
         "rate_limit_hits": Exists(_expired(now)),
@@ -232,11 +232,11 @@ _probe = exists_probe.Probe(_questions)
 _WORKS: dict[str, Callable[[], int]] = {
     "lost": _release_lost,
     "redeclared": _redeclared,
-    "waiting": _try_again,
-    "still": _start_again,
-    "strays": _arrive_again,
+    "waiting": _restart_at_limits,
+    "still": _restart_inactive,
+    "strays": _screen_again,
     "paused": admission.set_aside_paused,
-    "rate_limit_hits": _forget_admissions,
-    "backlogs": _forget_backlogs,
-    "gates": _forget_limits,
+    "rate_limit_hits": _delete_hits,
+    "backlogs": _delete_backlogs,
+    "gates": _delete_limits,
 }

@@ -1,6 +1,6 @@
-"""One tick: look in one query what there is to do, and do only that.
+"""One tick: check in one query which work is due, and run only those sweepers.
 
-Harmless when two beats tick, or none for a while: every sweeper decides by the rows.
+Twice at once or none for a while is harmless: every sweeper decides by the rows.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ logger = logging.getLogger("durable_jobs")
 
 TICK = "tick"
 NOTED_EVERY = timedelta(seconds=10)
-#: What is done when a tick is noted, and for which no run waits.
+#: Work for which no run waits; done when a tick is recorded.
 LOW_PRIORITY = frozenset({"noted", "schedules", "retention", "tallies", "missing"})
 
 
 def tick(*, passing: bool = False) -> dict[str, int]:
-    """Do what is due and return what was done, by sweeper.
+    """Run the sweepers that have work; return what each did, by name.
 
-    ``passing``: another tick follows at once, at a later time, and does what no run
-    waits for.
+    ``passing``: another tick follows at once, and runs the sweepers that no run waits
+    for.
     """
     failpoint("tick.begin")
     work = pending()
@@ -55,13 +55,13 @@ def tick(*, passing: bool = False) -> dict[str, int]:
         if name in work:
             done[name] = _guarded(name, sweep)
     if "noted" in work:
-        note()
+        record_tick()
     failpoint("tick.done")
     return done
 
 
 def pending() -> set[str]:
-    """Return what there is to do, in one query over small partial indexes."""
+    """Return the names of work that is due, in one query over small partial indexes."""
     now = clock.now()
     known = tuple(registry.ids())
     answers = _probe.evaluate([now, now - NOTED_EVERY], known)
@@ -98,21 +98,19 @@ _probe = exists_probe.Probe(_questions)
 
 
 def _guarded(name: str, sweep: Callable[[], int]) -> int:
-    """Sweep; a failure is logged, and the other sweepers go on."""
+    """Run a sweeper; log a failure, so that the other sweepers run."""
     try:
         return isolated(sweep)
-    except Exception as error:  # one sweeper's trouble must not stop the others
+    except Exception as error:  # a failed sweeper must not stop the others
         if not db.is_outage(error):
-            logger.exception(
-                "The sweeper of %s failed; the next tick tries again.", name
-            )
+            logger.exception("The sweeper of %s failed; the next tick retries.", name)
         if not db.connection().in_atomic_block:
             db.connection().close_if_unusable_or_obsolete()
         return 0
 
 
 def renotify() -> int:
-    """Ring the queues that have eligible runs, in case a wake-up was lost."""
+    """Notify the queues that have eligible runs, in case a wake-up was lost."""
     count = 0
     for queue in exists_probe.walk(_eligible, [clock.now()]):
         ring = partial(notifier.notify, queue)
@@ -122,7 +120,7 @@ def renotify() -> int:
 
 def _eligible_in(now: datetime, queue: str) -> exists_probe.Queries:
     queued = db.rows(Run).filter(status=RunStatus.QUEUED, backlog__isnull=True)
-    # As claims look for them: of what is paused, nobody could claim anything.
+    # As claims select them: paused runs cannot be claimed.
     ready = (
         queued.filter(due_at__lte=now, queue=queue)
         .exclude(started_at__isnull=True, function__in=pauses.functions())
@@ -139,14 +137,14 @@ _eligible = exists_probe.Probe(_eligible_in)
 
 
 def seconds_since_tick() -> float:
-    """Return how many seconds ago somebody noted a tick; infinite for never."""
+    """Return the seconds since the last recorded tick; infinite without one."""
     rows = db.rows(Worker).filter(name=TICK)
     seen = rows.values_list("seen_at", flat=True).first()
     return float("inf") if seen is None else (clock.now() - seen).total_seconds()
 
 
-def note() -> None:
-    """Leave word that somebody ticks."""
+def record_tick() -> None:
+    """Record a heartbeat of the tick."""
     heartbeats.heartbeat(TICK, "beat")
 
 
@@ -156,7 +154,7 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "events": routing.route_pending,
     "schedules": sync.sync,
     "crons": fire.sweep,
-    # Before what rate limits need no more is deleted: they may need it for these.
+    # Before "backlogs" deletes old hits, which screening may still need.
     "rate_limit_hits": admission.sweep,
     "backlogs": stalled_backlogs.sweep,
     "queues": renotify,

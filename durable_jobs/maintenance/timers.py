@@ -1,7 +1,7 @@
-"""Waits whose time has come.
+"""End waits whose time has come.
 
-What is due is done in the order in which it happened, also after an outage: before a
-wait or a run ends by its time, the events that came before that time are routed.
+Due waits end in the order in which they happened, even after an outage. Before a wait
+or run ends by its time, the events that arrived earlier are routed.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from durable_jobs.store.waits import WaitOutcome
 logger = logging.getLogger("durable_jobs")
 
 BATCH = 500
-#: Seconds after which a sweep leaves the rest to the next one.
+#: Seconds after which a sweep leaves the rest to the next sweep.
 LONGEST = 1.0
-#: Ends of waits and runs by their time, which events that came before go before.
+#: Waits that end by time; earlier events are routed before them.
 BY_TIME = frozenset({WaitKind.TIMEOUT, WaitKind.START_BY, WaitKind.FINISH_BY})
 
 
 def sweep() -> int:
-    """End the waits that are due; return how many were.
+    """End the waits that are due; return how many.
 
-    However many there are, it lets the process go on with other work after a moment:
-    the next tick continues. So it does where another sweeper has these in its hands.
+    After a second the sweep leaves the rest to the next tick. It also stops if another
+    sweeper has locked the waits.
     """
     total, until = 0, clock.monotonic() + LONGEST
     while True:
@@ -45,9 +45,9 @@ def sweep() -> int:
 
 
 def end_due(limit: int, own: str | None = None) -> int:
-    """End up to ``limit`` waits that are due; return how many were.
+    """End up to ``limit`` due waits; return how many.
 
-    The queues of the runs that wake are rung, but for the caller's ``own``.
+    Notify the queues of the runs that wake, except the caller's ``own``.
     """
     failpoint("timers.read")
     try:
@@ -55,7 +55,7 @@ def end_due(limit: int, own: str | None = None) -> int:
     except Exception as error:
         if db.is_outage(error):
             raise
-        logger.exception("A batch of timers failed: each is tried by itself.")
+        logger.exception("A batch of timers failed. Retrying them one by one.")
         runs, others = _one_by_one(limit)
     if runs:
         failpoint("timers.committed")
@@ -69,7 +69,7 @@ def end_due(limit: int, own: str | None = None) -> int:
 
 
 def _one_by_one(limit: int) -> tuple[list[Run], list[Wait]]:
-    """End sleeps and retries each in a transaction of its own; put off what fails."""
+    """End sleeps and retries in one transaction each; postpone those that fail."""
     found = waits.due(limit, _ENDS)
     runs: list[Run] = []
     for wait in found:
@@ -93,7 +93,7 @@ def _guarded(wait: Wait, work: Callable[[], object]) -> None:
 
 
 def _in_order(found: list[Wait]) -> list[Wait]:
-    """Return the waits that may end now: no event that came earlier is unrouted."""
+    """Return the waits that may end now: no earlier event is unrouted."""
     by_time = [wait for wait in found if wait.kind in BY_TIME]
     if not by_time or events.earliest_unrouted() is None:
         return found
@@ -125,7 +125,7 @@ def _look(wait: Wait) -> None:
 
 
 def _child(wait: Wait) -> None:
-    """Give a step the end of a run that it joined, or look again later."""
+    """Give a step the outcome of a run that it joined, or check again later."""
     run = repairs.resolve_child(wait)
     if run is not None:
         notifier.notify(run.queue)
@@ -146,7 +146,7 @@ def _finish_by(wait: Wait) -> None:
     if run is not None:
         now = clock.now()
         length = timedelta(seconds=(wait.condition or {}).get("seconds", 0))
-        # A run that was redriven began anew when this wait was made.
+        # A redriven run starts anew when this wait is created.
         began = now if run.started_at is None else max(run.started_at, wait.created_at)
         if began + length > now:
             rows.update(due_at=began + length)

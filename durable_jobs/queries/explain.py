@@ -61,7 +61,7 @@ def _paused(run: Run, with_keys: bool) -> Explanation | None:
     if run.started_at is not None:
         return None
     values = (run.flow or {}).values()
-    held = pause_state.holding(pause_state.current(), run.function, values)
+    held = pause_state.pause_of(pause_state.current(), run.function, values)
     if held is None:
         return None
     name = f"Key {held.key} of " if with_keys else "A key of "

@@ -60,7 +60,7 @@ class Post:
     def looks(self, *, after: float) -> int:
         """Look after so many seconds; return how often it has left."""
         self._pass(after)
-        tick.note()
+        tick.record_tick()
         with notifier.using(self.broker):
             self.watchdog.check()
         return self.left

@@ -46,7 +46,7 @@ def put_off() -> bool:
     """Tell whether a backlog has its turn in a moment: its first run was locked."""
     now = clock.now()
     soon = Backlog.objects.filter(
-        eligible_at__gt=now, eligible_at__lte=now + promotion.CHANGING
+        eligible_at__gt=now, eligible_at__lte=now + promotion.LOCKED_DELAY
     )
     return soon.filter(active=True).exists()
 

@@ -377,7 +377,7 @@ def old_admissions(kit: Kit) -> Case:
         for _ in range(2)
     ]
     return Case(
-        stalled_backlogs._forget_admissions,
+        stalled_backlogs._delete_hits,
         lambda: _refuse(RateLimitHit, "DELETE", f"OLD.id = {items[0]}"),
         lambda: _gone(RateLimitHit, items),
     )
@@ -399,7 +399,7 @@ def idle_backlogs(kit: Kit) -> Case:
     items = [backlog.pk for backlog in made]
     Backlog.objects.update(active=False)
     return Case(
-        stalled_backlogs._forget_backlogs,
+        stalled_backlogs._delete_backlogs,
         lambda: _refuse(Backlog, "DELETE", f"OLD.id = {items[0]}"),
         lambda: _gone(Backlog, items),
     )

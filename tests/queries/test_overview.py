@@ -109,7 +109,7 @@ def test_times_are_those_of_the_runs_that_ended_last(
 
 def test_what_needs_a_person_is_told(durable_kit: Kit) -> None:
     assert "no-tick" in attention()
-    tick.note()
+    tick.record_tick()
     assert attention() == {}
     now = durable_kit.now()
     make_runs(1, status="paused", ended_at=None, reason="step x is recorded as a sleep")

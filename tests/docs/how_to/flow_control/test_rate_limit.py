@@ -30,7 +30,7 @@ def test_declare_it(run_example, kit):
     again = first.queued_at + timedelta(seconds=10)
     assert skipped.reason == (
         'rate limit: 3 starts in 10s were reached for key "press"; '
-        f"the next would be let in at {again.isoformat()}."
+        f"the next start is accepted at {again.isoformat()}."
     )
     kit.advance("2500ms")
     alarm("completed")
