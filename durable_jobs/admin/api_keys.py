@@ -20,7 +20,7 @@ from django.utils.translation import ngettext
 from durable_jobs import clock
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import moment, relative_time
-from durable_jobs.admin.pages import actor, page
+from durable_jobs.admin.pages import actor_of, page
 from durable_jobs.control import api_keys
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.exceptions import ConfigurationError
@@ -90,11 +90,11 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether the user may create keys, which act as that user."""
-        return actor(request).may("durable_jobs.add_apikey")
+        return actor_of(request).may("durable_jobs.add_apikey")
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may revoke keys."""
-        return actor(request).may("durable_jobs.revoke_apikey")
+        return actor_of(request).may("durable_jobs.revoke_apikey")
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: Any = None
@@ -121,7 +121,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         values = form.cleaned_data
         try:
             return api_keys.create(
-                actor(request),
+                actor_of(request),
                 values["name"],
                 values["scopes"],
                 events=values["events"],
@@ -134,8 +134,8 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     @admin.action(description=_("Revoke the selected keys"), permissions=["revoke"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
         """Revoke the selected keys."""
-        who = actor(request)
-        done = sum(api_keys.revoke(who, key) for key in queryset.order_by("pk"))
+        actor = actor_of(request)
+        done = sum(api_keys.revoke(actor, key) for key in queryset.order_by("pk"))
         text = ngettext("%(count)d key revoked.", "%(count)d keys revoked.", done)
         self.message_user(request, text % {"count": done}, messages.SUCCESS)
 

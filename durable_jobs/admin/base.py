@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.object_links import References
-from durable_jobs.admin.pages import actor, base_context, viewer, with_viewer
+from durable_jobs.admin.pages import actor_of, base_context, viewer_of, with_viewer
 from durable_jobs.admin.paging import BoundedChangeList, CappedPaginator
 from durable_jobs.admin.payloads import error, hidden, stored
 from durable_jobs.models import Run
@@ -93,9 +93,9 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def sees_payloads(self, request: HttpRequest, obj: Any = None) -> bool:
+    def may_view_payloads(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether the viewer may see the payloads of rows."""
-        return actor(request).may("durable_jobs.view_payload", obj)
+        return actor_of(request).may("durable_jobs.view_payload", obj)
 
     @property
     def tab(self) -> str:
@@ -120,12 +120,12 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the visible rows without payloads."""
         rows = super().get_queryset(request).using(db.alias())
-        who = viewer(self.admin_site, request)
+        viewer = viewer_of(self.admin_site, request)
         if self.model is Run:
             # A project's own RunAdmin applies its filter to the result of this method.
-            rows = visibility.visible_runs(replace(who, shown=None, _kept={}), rows)
+            rows = visibility.visible_runs(replace(viewer, shown=None, _kept={}), rows)
         else:
-            with visibility.seen_by(who):
+            with visibility.seen_by(viewer):
                 rows = visibility.rows_of(rows)
         return rows.defer(*self.payloads)
 
@@ -169,8 +169,8 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         """Return one fieldset of summary fields and one per payload."""
         names = self.visible_fields(request, self.summary_fields, obj)
         facts = [name for name in names if self._has_value(name, obj)]
-        sees = self.sees_payloads(request, obj)
-        masks = {} if sees else self.masks
+        show_payloads = self.may_view_payloads(request, obj)
+        masks = {} if show_payloads else self.masks
         bodies = [
             (title, masks.get(name, f"{name}_display"))
             for title, name in self.payload_fields
@@ -192,14 +192,18 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     @admin.display(description=_("error"))
     def error_masked(self, row: Any) -> SafeString | None:
         """Return the error's type without its message."""
-        return error(row.error_text, sees=False)
+        return error(row.error_text, show_payloads=False)
 
     def visible_fields(
         self, request: HttpRequest, names: Iterable[Any], obj: Any = None
     ) -> list[Any]:
         """Return the fields that the viewer may see."""
-        sees = self.sees_payloads(request, obj)
-        return [name for name in names if sees or name not in self.restricted_fields]
+        show_payloads = self.may_view_payloads(request, obj)
+        return [
+            name
+            for name in names
+            if show_payloads or name not in self.restricted_fields
+        ]
 
     def get_list_display(self, request: HttpRequest) -> Any:
         return self.visible_fields(request, super().get_list_display(request))

@@ -91,7 +91,11 @@ class References:
         try:
             with contained():
                 rows = self._rows(model, alias, list(wanted.values()))
-                seen = {key: row for key, row in rows.items() if self._sees(model, row)}
+                seen = {
+                    key: row
+                    for key, row in rows.items()
+                    if self._is_visible(model, row)
+                }
         except Exception:
             logger.warning("The admin of %s failed.", label, exc_info=True)
             return {}  # the project's own queryset failed
@@ -113,7 +117,7 @@ class References:
         with transaction.atomic(using=alias):
             return {row.pk: row for row in rows.annotate(durable_seen=own_rows)}
 
-    def _sees(self, model: type[Model], row: Any) -> bool:
+    def _is_visible(self, model: type[Model], row: Any) -> bool:
         own = self.links.admin_of(model)
         return row.durable_seen and may_view(own, self.links.request, row)
 
@@ -122,8 +126,8 @@ class References:
     ) -> SafeString:
         kind = format_html('<i class="durable-tag">{} {}</i> ', label, key)
         if name is None:
-            gone = format_html('<span class="durable-quiet">{}</span>', _("deleted"))
-            return kind + gone
+            deleted = format_html('<span class="durable-quiet">{}</span>', _("deleted"))
+            return kind + deleted
         # The page's URL takes the key as stored.
         return kind + self.links.anchor(self.links.page(model, _key(model, key)), name)
 

@@ -58,7 +58,7 @@ class Card:
 
     label: Any
     value: str
-    note: str
+    detail: str
     url: str | None
     style: str = ""
 
@@ -68,7 +68,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
     if not admin.has_view_permission(request):
         raise PermissionDenied
     links = Links(admin.admin_site, request)
-    found, sees = model.overview(), admin.sees_payloads(request)
+    found, show_payloads = model.overview(), admin.may_view_payloads(request)
     return page(
         admin.admin_site,
         request,
@@ -80,11 +80,11 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         periods=[_period(one, links, found.capped) for one in found.periods],
         health=[*_health(found)],
         times=_times(found.times),
-        lines=[_line(one, links) for one in found.lines[:MAX_LINES]],
+        lines=[_function_row(one, links) for one in found.lines[:MAX_LINES]],
         width=WIDTH,
         height=HEIGHT,
-        errors=[_error(one, links, sees) for one in found.errors],
-        attention=[_attention(one, links, sees) for one in found.attention],
+        errors=[_error(one, links, show_payloads) for one in found.errors],
+        attention=[_attention(one, links, show_payloads) for one in found.attention],
     )
 
 
@@ -92,7 +92,7 @@ def _state(one: model.Counted, links: Links) -> Card:
     return Card(
         label=RunStatus(one.status).label,
         value=f"{one.count:,}" + ("+" if one.more else ""),
-        note="",
+        detail="",
         url=links.rows(Run, status=one.status),
         style=one.status if one.count else "",
     )
@@ -100,14 +100,14 @@ def _state(one: model.Counted, links: Links) -> Card:
 
 def _period(one: model.Period, links: Links, capped: bool) -> Card:
     failed = ngettext("%(count)s failed", "%(count)s failed", one.failed)
-    note = failed % {"count": f"{one.failed:,}"}
+    detail = failed % {"count": f"{one.failed:,}"}
     if one.failed:
-        note += f" · {one.share:.1%}"
+        detail += f" · {one.share:.1%}"
     names = {"1h": "hour", "24h": "day", "7d": "week"}
     return Card(
         label=_("Past %(period)s") % {"period": one.name},
         value=f"{one.ended:,}" + ("+" if capped else ""),
-        note=note,
+        detail=detail,
         url=links.rows(Run, time="ended", period=names[one.name]),
         style="failed" if one.failed else "",
     )
@@ -117,7 +117,7 @@ def _health(found: model.Overview) -> Iterator[Card]:
     yield Card(
         label=_("Longest wait for a worker"),
         value=length(found.oldest) or _("none waiting"),
-        note="",
+        detail="",
         url=None,
     )
     late = found.ticked is None or found.at - found.ticked > model.LATE
@@ -126,14 +126,14 @@ def _health(found: model.Overview) -> Iterator[Card]:
         label=_("Scheduler heartbeat"),
         # The tick records a heartbeat every ten seconds, so newer is no more precise.
         value=_("never") if ago is None else _ago(ago),
-        note="",
+        detail="",
         url=None,
         style="failed" if late else "",
     )
     yield Card(
         label=_("Workers online"),
         value=str(found.workers),
-        note=_("past minute"),
+        detail=_("past minute"),
         url=None,
     )
 
@@ -155,7 +155,7 @@ def _times(times: model.Times) -> list[tuple[str, str, str]]:
     return [(name, length(low) or "", length(high) or "") for name, low, high in rows]
 
 
-def _line(one: model.OverviewLine, links: Links) -> dict[str, Any]:
+def _function_row(one: model.OverviewLine, links: Links) -> dict[str, Any]:
     ended, failed = sum(one.ended), sum(one.failed)
     return {
         "function": links.anchor(links.rows(Run, function=one.function), one.function),
@@ -169,13 +169,13 @@ def _line(one: model.OverviewLine, links: Links) -> dict[str, Any]:
 
 
 def _bars(ended: Sequence[int], failed: Sequence[int]) -> Iterator[OverviewBar]:
-    most, room = max(ended) or 1, WIDTH / len(ended)
+    most, step = max(ended) or 1, WIDTH / len(ended)
     for hour, (count, bad) in enumerate(zip(ended, failed, strict=True)):
         high, low = HEIGHT * count / most, HEIGHT * bad / most
         high = max(high, 1.0) if count else 0.0
         low = max(low, 1.5) if bad else 0.0
         yield OverviewBar(
-            x=f"{hour * room:.1f}",
+            x=f"{hour * step:.1f}",
             y=f"{HEIGHT - high:.1f}",
             height=f"{high:.1f}",
             failed_y=f"{HEIGHT - low:.1f}",
@@ -183,28 +183,30 @@ def _bars(ended: Sequence[int], failed: Sequence[int]) -> Iterator[OverviewBar]:
         )
 
 
-def _error(one: model.ErrorGroup, links: Links, sees: bool) -> dict[str, Any]:
+def _error(one: model.ErrorGroup, links: Links, show_payloads: bool) -> dict[str, Any]:
     filters = {"status": "failed", "function": one.function}
-    if sees:  # a filter on payloads needs the permission to view them
+    if show_payloads:  # a filter on payloads needs the permission to view them
         filters["where"] = f"error.type={one.type}"
     return {
         "count": one.count,
         "function": one.function,
         "type": one.type or "Error",
-        "message": one.message if sees else "",
+        "message": one.message if show_payloads else "",
         "last": relative_time(one.last),
         "run": links.anchor(links.page(Run, one.run), short(one.run)),
         "all": links.rows(Run, **filters),
     }
 
 
-def _attention(one: model.Attention, links: Links, sees: bool) -> dict[str, Any]:
+def _attention(
+    one: model.Attention, links: Links, show_payloads: bool
+) -> dict[str, Any]:
     what: Any = ATTENTION_LABELS[one.what]
     runs: SafeString | str = ""
     if one.filters:
         text = ngettext("%(count)s run", "%(count)s runs", one.count)
         label = text % {"count": f"{one.count:,}"}
         runs = links.anchor(links.rows(Run, **one.filters), label)
-    name = f"{one.name} {one.key}".rstrip() if sees else one.name
-    reason = one.reason or (one.problem if sees else "")
+    name = f"{one.name} {one.key}".rstrip() if show_payloads else one.name
+    reason = one.reason or (one.problem if show_payloads else "")
     return {"what": what, "runs": runs, "name": name, "reason": reason}

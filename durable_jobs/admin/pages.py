@@ -71,7 +71,7 @@ def base_context(
                 current=tab.name == current,
             )
             for tab in TABS
-            if links.allowed(tab.model) or tab.also_for(actor(request))
+            if links.allowed(tab.model) or tab.also_for(actor_of(request))
         ],
         "live": apps.is_installed("django_htmx"),
     }
@@ -125,7 +125,7 @@ def page(
 # The viewer
 
 
-def viewer(site: AdminSite, request: HttpRequest) -> Viewer:
+def viewer_of(site: AdminSite, request: HttpRequest) -> Viewer:
     """Return the viewer of a request, for the rule ``VISIBLE_RUNS``. Cached."""
     viewers: dict[str, Viewer] = request.__dict__.setdefault(
         "_durable_jobs_viewers", {}
@@ -157,15 +157,15 @@ def with_viewer(site: AdminSite, view: View) -> View:
     def view_as_viewer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if not site.has_permission(request):
             return view(request, *args, **kwargs)  # redirects to the login page
-        who = viewer(site, request)
-        with seen_by(who):
+        viewer = viewer_of(site, request)
+        with seen_by(viewer):
             runs()  # raises early if the VISIBLE_RUNS rule fails
             response = view(request, *args, **kwargs)
         if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:
             drawn = response.render
 
             def render() -> Any:
-                with seen_by(who):
+                with seen_by(viewer):
                     return drawn()
 
             response.render = render  # type: ignore[method-assign]  # of this one
@@ -174,6 +174,6 @@ def with_viewer(site: AdminSite, view: View) -> View:
     return view_as_viewer
 
 
-def actor(request: HttpRequest) -> Actor:
+def actor_of(request: HttpRequest) -> Actor:
     """Return the user of a request as an actor."""
     return Actor(request.user)

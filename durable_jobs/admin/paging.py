@@ -59,8 +59,8 @@ class BoundedChangeList(ChangeList):
     def get_query_string(self, new_params: Any = None, remove: Any = None) -> str:
         """Return a URL of the list. A changed filter starts with the newest rows."""
         follows = {PAGE_VAR, OLDER} & {*(new_params or {})}
-        gone = [*(remove or []), *([] if follows else [OLDER])]
-        return str(super().get_query_string(new_params, gone))
+        removed = [*(remove or []), *([] if follows else [OLDER])]
+        return str(super().get_query_string(new_params, removed))
 
     @property
     def capped(self) -> bool:

@@ -22,11 +22,11 @@ from durable_jobs.queries.visibility import masked
 from durable_jobs.serialization.tags import TAG, VALUE
 
 #: Characters of a payload that a page shows.
-SHOWN = 100_000
+MAX_PAYLOAD_LENGTH = 100_000
 #: Levels that are indented. Deeper levels use the last indentation.
-INDENTED = 20
+MAX_INDENT = 20
 #: Lists and dicts of plain values up to this length stay on one line.
-LINE = 72
+MAX_LINE_LENGTH = 72
 
 
 class _Number(str):
@@ -35,7 +35,7 @@ class _Number(str):
 
 def stored(name: str) -> Left:
     """Return a query expression for the beginning of a JSON column's text."""
-    return Left(Cast(name, TextField()), SHOWN + 1)
+    return Left(Cast(name, TextField()), MAX_PAYLOAD_LENGTH + 1)
 
 
 def payload(
@@ -47,11 +47,13 @@ def payload(
     """
     if text is None:
         return None
-    if len(text) > SHOWN:
-        note = _("The first %(count)s characters.") % {"count": f"{SHOWN:,}"}
+    if len(text) > MAX_PAYLOAD_LENGTH:
+        note = _("The first %(count)s characters.") % {
+            "count": f"{MAX_PAYLOAD_LENGTH:,}"
+        }
         return format_html(
             '<pre class="durable-payload">{}…</pre><p class="durable-quiet">{}</p>',
-            text[:SHOWN],
+            text[:MAX_PAYLOAD_LENGTH],
             note,
         )
     return format_html(
@@ -65,19 +67,19 @@ def hidden() -> SafeString:
     return format_html('<p class="durable-quiet">{}</p>', text)
 
 
-def error(text: str | None, sees: bool = True) -> SafeString | None:
+def error(text: str | None, show_payloads: bool = True) -> SafeString | None:
     """Return a stored error as HTML: type, message and traceback.
 
-    ``sees`` false shows the type only.
+    ``show_payloads`` false shows the type only.
     """
     if text is None:
         return None
     try:
-        found = masked(json.loads(text), sees) or {}
-        kind, message = found["type"], found["message"] if sees else ""
+        found = masked(json.loads(text), show_payloads) or {}
+        kind, message = found["type"], found["message"] if show_payloads else ""
     except (ValueError, RecursionError, TypeError, KeyError):
-        return payload(text) if sees else hidden()
-    if not sees:
+        return payload(text) if show_payloads else hidden()
+    if not show_payloads:
         head = format_html('<p class="durable-error"><strong>{}</strong></p>', kind)
         return head + hidden()
     head = format_html(
@@ -140,10 +142,13 @@ def _block(ends: str, items: Sequence[tuple[str, Any]], depth: int) -> Iterator[
 def _margins(items: Sequence[tuple[str, Any]], depth: int) -> tuple[str, str, str]:
     """Return the text before, between and after the items of a block."""
     plain = all(_is_plain(item) for _, item in items)
-    if plain and sum(len(head) + len(_text(item)) for head, item in items) <= LINE:
+    if (
+        plain
+        and sum(len(head) + len(_text(item)) for head, item in items) <= MAX_LINE_LENGTH
+    ):
         return "", ", ", ""
-    inner = "\n" + "  " * min(depth, INDENTED)
-    return inner, f",{inner}", "\n" + "  " * min(depth - 1, INDENTED)
+    inner = "\n" + "  " * min(depth, MAX_INDENT)
+    return inner, f",{inner}", "\n" + "  " * min(depth - 1, MAX_INDENT)
 
 
 def _is_tag(tree: Any) -> bool:

@@ -79,7 +79,7 @@ class Related:
         key = self._run.event_id
         if key is None:
             return []
-        # A viewer who may see a run may see its event.
+        # A viewer who may see a run may also see its event.
         there = db.rows(Event).filter(pk=key).exists()
         address = self._links.page(Event, key) if there else None
         return [self._links.anchor(address, short(key))]

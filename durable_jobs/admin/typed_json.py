@@ -40,7 +40,7 @@ class PayloadText(JSONText):
         if self.links is None:
             return tree
         try:
-            return from_typed(tree, _Rows(self.links).find)
+            return from_typed(tree, _VisibleRows(self.links).find)
         except DurableError as error:
             raise forms.ValidationError(error.message) from None
 
@@ -53,7 +53,7 @@ def typed_by(form: Form, links: Links) -> Form:
     return form
 
 
-class _Rows:
+class _VisibleRows:
     """The rows that one text refers to and the viewer may see."""
 
     def __init__(self, links: Links) -> None:

@@ -16,13 +16,13 @@ from durable_jobs.models import Worker
 class WorkerAdmin(ReadOnlyAdmin):
     """Workers, latest heartbeat first."""
 
-    list_display = ("name", "kind", "seen", "started")
+    list_display = ("name", "kind", "heartbeat", "started")
     list_display_links = None
-    summary_fields = ("name", "kind", "seen", "started")
+    summary_fields = ("name", "kind", "heartbeat", "started")
     ordering = ("-seen_at", "name")
 
     @admin.display(description=_("last heartbeat"))
-    def seen(self, worker: Worker) -> Any:
+    def heartbeat(self, worker: Worker) -> Any:
         return relative_time(worker.seen_at)
 
     @admin.display(description=_("started"))

@@ -69,7 +69,7 @@ def _as_problem(status: int, response: dict[str, Any]) -> None:
         response["content"] = {problems.MEDIA_TYPE: content["application/json"]}
 
 
-def make() -> Api:
+def build_api() -> Api:
     api = Api(
         title="Durable jobs",
         version="1",
@@ -98,7 +98,7 @@ def make() -> Api:
 
 def patterns() -> tuple[list[URLPattern | URLResolver], str, str]:
     """Return the URLs of the API, for ``path()``."""
-    api = make()
+    api = build_api()
     found, app, namespace = api.urls
     for pattern in found:
         if isinstance(pattern, URLPattern):

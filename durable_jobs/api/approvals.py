@@ -15,7 +15,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest
 from ninja import Router, Schema
 
-from durable_jobs.api.auth import actor, address_part, authenticators
+from durable_jobs.api.auth import actor_of, address_part, authenticators
 from durable_jobs.api.problems import Problem, responses
 from durable_jobs.api.schemas import In, Reason
 from durable_jobs.control import approvals
@@ -58,15 +58,15 @@ class DecideIn(In):
     note: Reason = ""
 
 
-def _may_decide(request: HttpRequest, who: Actor) -> None:
-    if who.scopes is not None and SCOPE not in who.scopes:
+def _may_decide(request: HttpRequest, actor: Actor) -> None:
+    if actor.scopes is not None and SCOPE not in actor.scopes:
         msg = f"The key lacks the scope {SCOPE}."
         raise PermissionDenied(msg)
 
 
-def _may_decide_one(request: HttpRequest, who: Actor) -> None:
-    _may_decide(request, who)
-    _find(UUID(address_part(request, "approval_id")), who)
+def _may_decide_one(request: HttpRequest, actor: Actor) -> None:
+    _may_decide(request, actor)
+    _find(UUID(address_part(request, "approval_id")), actor)
 
 
 @router.get(
@@ -76,7 +76,7 @@ def _may_decide_one(request: HttpRequest, who: Actor) -> None:
 )
 def list_approvals(request: HttpRequest) -> Any:
     """List the approvals that you may decide, oldest first."""
-    found = approvals.pending_of(_as_user(actor(request)), MOST)
+    found = approvals.pending_of(_as_user(actor_of(request)), MOST)
     return {"approvals": [_present(one) for one in found]}
 
 
@@ -87,11 +87,13 @@ def list_approvals(request: HttpRequest) -> Any:
 )
 def decide_approval(request: HttpRequest, approval_id: UUID, payload: DecideIn) -> Any:
     """Approve or reject. Returns 409 if the approval is no longer open."""
-    who = actor(request)
-    approval = _find(approval_id, who)
+    actor = actor_of(request)
+    approval = _find(approval_id, actor)
     data: Mapping[str, Any] = payload.data or {}
     try:
-        approvals.settle(_as_user(who), approval, payload.decision, data, payload.note)
+        approvals.settle(
+            _as_user(actor), approval, payload.decision, data, payload.note
+        )
     except ValidationError as error:
         rejects = payload.decision == "reject"
         found = [
@@ -106,25 +108,25 @@ def decide_approval(request: HttpRequest, approval_id: UUID, payload: DecideIn) 
         if rejects:
             detail = "Expected a note with the reason of the rejection."
         raise Problem(422, "invalid", detail, errors=found) from None
-    return _present(_find(approval_id, who))
+    return _present(_find(approval_id, actor))
 
 
-def _find(approval_id: UUID, who: Actor) -> Approval:
+def _find(approval_id: UUID, actor: Actor) -> Approval:
     """Return an approval. Raise if it is missing or needs another permission."""
     step = run_rows.step_of_any(approval_id, "approve")
     run = None if step is None else run_rows.run(step.run_id)
     found = None if run is None or step is None else approvals.find(run, step.key)
     if found is None:
         raise Http404
-    if not _as_user(who).may(found.permission, found.run):
+    if not _as_user(actor).may(found.permission, found.run):
         msg = f"You lack the permission {found.permission}."
         raise PermissionDenied(msg)
     return found
 
 
-def _as_user(who: Actor) -> Actor:
+def _as_user(actor: Actor) -> Actor:
     """Return the owner of a key without its scopes, which name no such permission."""
-    return Actor(who.user, via=who.via, key=who.key)
+    return Actor(actor.user, via=actor.via, key=actor.key)
 
 
 def _present(approval: Approval) -> dict[str, Any]:

@@ -29,9 +29,9 @@ from durable_jobs.queries.visibility import API, Viewer, set_viewer
 Check = Callable[[HttpRequest, Actor], object]
 
 
-def _count(who: str) -> None:
+def _count(actor: str) -> None:
     """Count a request. Raise a 429 problem if the rate limit is exceeded."""
-    wait = request_throttle.wait(who, conf.API_RATE)
+    wait = request_throttle.wait(actor, conf.API_RATE)
     if wait is not None:
         raise too_many_requests(wait)
 
@@ -91,12 +91,12 @@ class StaffSession(AuthBase):
 
 
 def _authorize(
-    request: HttpRequest, who: Actor, check: Check | None, lines: bool
+    request: HttpRequest, actor: Actor, check: Check | None, lines: bool
 ) -> None:
     """Run the endpoint's check, then read the body."""
-    set_viewer(Viewer(who.user, API, request, key=who.key))
+    set_viewer(Viewer(actor.user, API, request, key=actor.key))
     if check is not None:
-        check(request, who)
+        check(request, actor)
     parsing.read(request, lines=lines)
 
 
@@ -128,9 +128,9 @@ class ReadyAuth:
     """Authenticate for the audience in the setting ``API_READY``."""
 
     def __call__(self, request: HttpRequest) -> bool:
-        who = authenticate_for(request, conf.API_READY)
-        if who is not None:
-            require(who, "durable_jobs.view_worker")
+        actor = authenticate_for(request, conf.API_READY)
+        if actor is not None:
+            require(actor, "durable_jobs.view_worker")
         return True
 
 
@@ -144,9 +144,9 @@ def authenticators(
 def with_permission(*permissions: str) -> Check:
     """Return a check for at least one of these permissions."""
 
-    def check(request: HttpRequest, who: Actor) -> None:
-        if not any(who.may(one) for one in permissions):
-            require(who, permissions[0])
+    def check(request: HttpRequest, actor: Actor) -> None:
+        if not any(actor.may(one) for one in permissions):
+            require(actor, permissions[0])
 
     return check
 
@@ -157,27 +157,27 @@ def address_part(request: HttpRequest, name: str) -> str:
     return str(match.kwargs[name]) if match is not None else ""
 
 
-def actor(request: HttpRequest) -> Actor:
+def actor_of(request: HttpRequest) -> Actor:
     """Return the authenticated actor."""
     return cast(Actor, cast(Any, request).auth)
 
 
 def actor_with(request: HttpRequest, permission: str) -> Actor:
     """Return the actor of a request. Raise without the permission."""
-    return require(actor(request), permission)
+    return require(actor_of(request), permission)
 
 
-def require(who: Actor, permission: str) -> Actor:
+def require(actor: Actor, permission: str) -> Actor:
     """Return the actor. Raise if the key or its owner lacks the permission."""
-    require_scope(who, permission)
-    if not who.may(permission):
+    require_scope(actor, permission)
+    if not actor.may(permission):
         msg = f"You lack the permission {permission}."
         raise PermissionDenied(msg)
-    return who
+    return actor
 
 
-def require_scope(who: Actor, permission: str) -> None:
+def require_scope(actor: Actor, permission: str) -> None:
     """Raise if the actor's key, if any, lacks the scope of a permission."""
-    if not who.within_scope(permission):
+    if not actor.within_scope(permission):
         msg = f"The key lacks the scope {scope_of(permission)}."
         raise PermissionDenied(msg)

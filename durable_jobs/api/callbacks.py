@@ -14,17 +14,17 @@ from durable_jobs.definitions import callbacks
 
 router = Router(tags=["callbacks"], auth=CallbackAuth())
 
-_ANSWERS = responses({204: None}, 410, 415, open=True)
+_RESPONSES = responses({204: None}, 410, 415, open=True)
 
 
-@router.post("/callbacks/{token}/succeed", response=_ANSWERS)
+@router.post("/callbacks/{token}/succeed", response=_RESPONSES)
 def succeed(request: HttpRequest, token: str, payload: SucceedIn | None = None) -> Any:
     """Complete a callback with data. Returns 410 if the callback is closed."""
     callbacks.succeed(token, payload.data if payload else None)
     return Status(204, None)
 
 
-@router.post("/callbacks/{token}/fail", response=_ANSWERS)
+@router.post("/callbacks/{token}/fail", response=_RESPONSES)
 def fail(request: HttpRequest, token: str, payload: FailIn | None = None) -> Any:
     """Fail a callback. Returns 410 if the callback is closed."""
     given = payload or FailIn()
@@ -32,7 +32,7 @@ def fail(request: HttpRequest, token: str, payload: FailIn | None = None) -> Any
     return Status(204, None)
 
 
-@router.post("/callbacks/{token}/heartbeat", response=_ANSWERS)
+@router.post("/callbacks/{token}/heartbeat", response=_RESPONSES)
 def heartbeat(request: HttpRequest, token: str) -> Any:
     """Extend a callback's heartbeat timeout. Returns 410 if the callback is closed."""
     callbacks.heartbeat(token)

@@ -55,14 +55,14 @@ _HEADER = {
 )
 def send_events(request: HttpRequest) -> Any:
     """Send one event, an array of events, or NDJSON. All are stored, or none."""
-    who = actor_with(request, send.SEND)
+    actor = actor_with(request, send.SEND)
     events = _identified(request, _events(parsing.value(request)))
-    return Status(202, {"ids": send.send(who, events, _source(who))})
+    return Status(202, {"ids": send.send(actor, events, _source(actor))})
 
 
-def _may_signal(request: HttpRequest, who: Actor) -> None:
-    require(who, send.SIGNAL)
-    send.check_signal(who, address_part(request, "name"))
+def _may_signal(request: HttpRequest, actor: Actor) -> None:
+    require(actor, send.SIGNAL)
+    send.check_signal(actor, address_part(request, "name"))
 
 
 @router.post(
@@ -75,9 +75,9 @@ def send_signal(
     request: HttpRequest, name: str, payload: SignalIn | None = None
 ) -> Any:
     """Wake the run that waits for a signal. If no run waits, the signal is dropped."""
-    who = actor_with(request, send.SIGNAL)
+    actor = actor_with(request, send.SIGNAL)
     data = payload.data if payload else None
-    run = send.signal(who, name, data)
+    run = send.signal(actor, name, data)
     shown = run is not None and visibility.sees(run)
     return {"run": run.pk if run is not None and shown else None}
 
@@ -95,9 +95,9 @@ def _events(value: Any) -> list[NewEvent]:
         try:
             read = EventIn.model_validate(one)
         except ValidationError as error:
-            place = [str(number)] if isinstance(value, list) else []
+            location = [str(number)] if isinstance(value, list) else []
             errors += [
-                error_item("body", [*place, *each["loc"]], each["msg"])
+                error_item("body", [*location, *each["loc"]], each["msg"])
                 for each in error.errors(include_url=False, include_input=False)
             ]
             if len(errors) >= MOST_ERRORS:
@@ -122,6 +122,6 @@ def _identified(request: HttpRequest, events: list[NewEvent]) -> list[NewEvent]:
     return [NewEvent(one.name, one.data, key, one.ts, one.user, one.v)]
 
 
-def _source(who: Actor) -> str:
+def _source(actor: Actor) -> str:
     """Return the source that is stored with the events."""
-    return "api" if who.key is None else f"api key {who.key}"
+    return "api" if actor.key is None else f"api key {actor.key}"

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 
-from durable_jobs.api.auth import Check, actor, address_part, require_scope
+from durable_jobs.api.auth import Check, actor_of, address_part, require_scope
 from durable_jobs.control import id_namespaces
 from durable_jobs.control.actor import Actor
 from durable_jobs.definitions.names import MAX_LENGTH
@@ -29,19 +29,19 @@ def run(request: HttpRequest, key: UUID, permission: str) -> tuple[Actor, Run]:
 
     Raise 404 for a run that the actor may not see, so that its id reveals nothing.
     """
-    who = actor(request)
-    return who, _run(request, who, key, permission)
+    actor = actor_of(request)
+    return actor, _run(request, actor, key, permission)
 
 
 def run_with(*permissions: str) -> Check:
     """Return a check for one of these permissions on the run in the URL."""
 
-    def check(request: HttpRequest, who: Actor) -> None:
+    def check(request: HttpRequest, actor: Actor) -> None:
         key = UUID(address_part(request, "run_id"))
         refused: Exception | None = None
         for permission in permissions:
             try:
-                _run(request, who, key, permission)
+                _run(request, actor, key, permission)
             except (PermissionDenied, Http404) as error:
                 refused = refused or error
             else:
@@ -52,16 +52,16 @@ def run_with(*permissions: str) -> Check:
     return check
 
 
-def _run(request: HttpRequest, who: Actor, key: UUID, permission: str) -> Run:
-    require_scope(who, permission)
+def _run(request: HttpRequest, actor: Actor, key: UUID, permission: str) -> Run:
+    require_scope(actor, permission)
     # Read once per request: the check ran before the body was read.
     found: Run | None = getattr(request, _CACHE_ATTRIBUTE, None) or run_rows.run(key)
     if found is None:
         raise Http404
     setattr(request, _CACHE_ATTRIBUTE, found)
-    if not who.may(permission, found):
+    if not actor.may(permission, found):
         # Checks the user, not the scopes: a key without read scope may still act.
-        user = who.user
+        user = actor.user
         if not (allowed(user, _VIEW) or allowed(user, _VIEW, found)):
             raise Http404
         msg = f"You lack the permission {permission}."
@@ -74,17 +74,17 @@ def params(request: HttpRequest) -> dict[str, list[str]]:
     return {name: values for name, values in request.GET.lists() if name not in _PAGE}
 
 
-def chosen(who: Actor, given: Mapping[str, str | Iterable[str]]) -> RunFilter:
+def chosen(actor: Actor, given: Mapping[str, str | Iterable[str]]) -> RunFilter:
     """Return the filter of conditions. Raise if the actor may not use it."""
-    found = RunFilter.parse(_in_namespace(who, given))
-    if found.reads_payloads and not who.may(_PAYLOAD):
+    found = RunFilter.parse(_in_namespace(actor, given))
+    if found.reads_payloads and not actor.may(_PAYLOAD):
         msg = "The filter 'where' reads payloads, which you may not see."
         raise PermissionDenied(msg)
     return found
 
 
 def _in_namespace(
-    who: Actor, given: Mapping[str, str | Iterable[str]]
+    actor: Actor, given: Mapping[str, str | Iterable[str]]
 ) -> Mapping[str, str | Iterable[str]]:
     """Return conditions with the client's ids and keys in their stored form.
 
@@ -94,9 +94,9 @@ def _in_namespace(
     for name, known in _NAMESPACED.items():
         values = found.get(name)
         values = [values] if isinstance(values, str) else list(values or ())
-        if not who.space or len(values) != 1:
+        if not actor.space or len(values) != 1:
             continue
-        stored = id_namespaces.stored(who.space, values[0])
+        stored = id_namespaces.stored(actor.space, values[0])
         if len(stored) <= MAX_LENGTH and "\x00" not in stored and known(stored):
             found[name] = stored
     return found
@@ -118,26 +118,26 @@ _NAMESPACED: dict[str, Callable[[str], bool]] = {
 }
 
 
-def present(who: Actor, found: Run) -> Run:
+def present(actor: Actor, found: Run) -> Run:
     """Return a run with its event id and key as the client sent them.
 
     A parent that the client may not see is left out.
     """
-    return present_all(who, [found])[0]
+    return present_all(actor, [found])[0]
 
 
-def present_all(who: Actor, runs: list[Run]) -> list[Run]:
+def present_all(actor: Actor, runs: list[Run]) -> list[Run]:
     """Return runs as ``present`` does, with at most one query for all parents."""
     parents = {run.parent_id for run in runs if run.parent_id is not None}
     seen = visibility.visible_keys(parents) if parents else parents
     for run in runs:
         if run.parent_id not in seen:
             run.parent_id = None
-    return [_with_client_ids(who, run) for run in runs]
+    return [_with_client_ids(actor, run) for run in runs]
 
 
-def _with_client_ids(who: Actor, found: Run) -> Run:
+def _with_client_ids(actor: Actor, found: Run) -> Run:
     if found.event_id is not None:
-        found.event_id = id_namespaces.given(who.space, found.event_id)
-    found.key = id_namespaces.given(who.space, found.key)
+        found.event_id = id_namespaces.given(actor.space, found.event_id)
+    found.key = id_namespaces.given(actor.space, found.key)
     return found

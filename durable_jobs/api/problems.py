@@ -156,9 +156,9 @@ def _too_big(error: Exception) -> Problem:
     return Problem(413, "limit-exceeded", "The body is too large.")
 
 
-def error_item(place: str, at: Iterable[object], detail: str) -> dict[str, Any]:
+def error_item(location: str, at: Iterable[object], detail: str) -> dict[str, Any]:
     """Return an item of a problem's ``errors``."""
-    return {"in": place, "at": ".".join(map(str, at))[:LONGEST_AT], "detail": detail}
+    return {"in": location, "at": ".".join(map(str, at))[:LONGEST_AT], "detail": detail}
 
 
 def _invalid(error: ValidationError) -> Problem:

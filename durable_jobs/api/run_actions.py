@@ -56,9 +56,9 @@ def _on_run(*actions: str) -> Sequence[AuthBase]:
     )
 
 
-def _may_start(request: HttpRequest, who: Actor) -> None:
-    require(who, send.START)
-    who.check_may_set_data(registry.get(address_part(request, "function_id")))
+def _may_start(request: HttpRequest, actor: Actor) -> None:
+    require(actor, send.START)
+    actor.check_may_set_data(registry.get(address_part(request, "function_id")))
 
 
 @router.post(
@@ -71,11 +71,11 @@ def start_run(
     request: HttpRequest, function_id: str, payload: StartIn | None = None
 ) -> Any:
     """Start a run. Returns 200 with the existing run if the key was used before."""
-    who = actor_with(request, send.START)
+    actor = actor_with(request, send.START)
     function = registry.get(function_id)
     given = payload or StartIn()
     started = send.start(
-        who,
+        actor,
         function,
         given.data,
         key=given.key or "",
@@ -84,7 +84,7 @@ def start_run(
     )
     if not started.new and not visibility.sees(started.run):
         raise DuplicateKeyError("A run that you may not see has this key.")
-    run = lookup.present(who, started.run)
+    run = lookup.present(actor, started.run)
     return Status(201 if started.new else 200, run)
 
 
@@ -93,11 +93,13 @@ def start_run(
     auth=authenticators(with_permission(*(one.permission for one in ACTIONS.values()))),
     response=responses({202: Job}, 409, 415),
 )
-def do_to_many(request: HttpRequest, payload: BulkIn) -> Any:
+def act_on_runs(request: HttpRequest, payload: BulkIn) -> Any:
     """Act on all runs that match a filter, in a bulk run that records the results."""
-    who = actor_with(request, ACTIONS[payload.action].permission)
-    chosen = lookup.chosen(who, payload.filter)
-    return Status(202, {"run": bulk.begin(who, payload.action, chosen, payload.reason)})
+    actor = actor_with(request, ACTIONS[payload.action].permission)
+    chosen = lookup.chosen(actor, payload.filter)
+    return Status(
+        202, {"run": bulk.begin(actor, payload.action, chosen, payload.reason)}
+    )
 
 
 @router.post("/runs/{uuid:run_id}/cancel", auth=_on_run("cancel"), response=_DONE)
@@ -177,15 +179,15 @@ def _act(
     given: ReasonIn | None,
     **values: Any,
 ) -> dict[str, Any]:
-    who, run = lookup.run(request, run_id, ACTIONS[action].permission)
+    actor, run = lookup.run(request, run_id, ACTIONS[action].permission)
     reason = given.reason if given else ""
     try:
-        done = act(who, action, run, reason=reason, **values)
+        done = act(actor, action, run, reason=reason, **values)
     except UnknownFunction as error:
         # The run exists, but its function is not deployed: 409 instead of 404.
         raise ActionNotAllowed(error.message) from None
-    new = None if done.run is None else lookup.present(who, done.run)
-    return {"run": lookup.present(who, run), "new_run": new}
+    new = None if done.run is None else lookup.present(actor, done.run)
+    return {"run": lookup.present(actor, run), "new_run": new}
 
 
 def _after(given: float | str | None) -> Duration | datetime | None:

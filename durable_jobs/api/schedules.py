@@ -33,8 +33,8 @@ _PERMISSIONS = {
 def _on_schedule(action: str) -> Sequence[AuthBase]:
     """Return the authenticators of an endpoint for an action on a schedule."""
 
-    def check(request: HttpRequest, who: Actor) -> None:
-        require(who, _PERMISSIONS[action])
+    def check(request: HttpRequest, actor: Actor) -> None:
+        require(actor, _PERMISSIONS[action])
         _find(int(address_part(request, "schedule_id")))
 
     return authenticators(check)
@@ -107,16 +107,16 @@ def _find(schedule_id: int) -> Schedule:
 def _act(
     request: HttpRequest, action: str, schedule_id: int, given: ReasonIn | None
 ) -> Any:
-    who = actor_with(request, _PERMISSIONS[action])
+    actor = actor_with(request, _PERMISSIONS[action])
     schedule = _find(schedule_id)
     reason, started = given.reason if given else "", None
     try:
         if action == "pause":
-            authorized_actions.pause_schedule(who, schedule, reason)
+            authorized_actions.pause_schedule(actor, schedule, reason)
         elif action == "resume":
-            authorized_actions.resume_schedule(who, schedule, reason)
+            authorized_actions.resume_schedule(actor, schedule, reason)
         else:
-            started = authorized_actions.run_schedule(who, schedule, reason=reason)
+            started = authorized_actions.run_schedule(actor, schedule, reason=reason)
     except UnknownFunction as error:
         raise ActionNotAllowed(error.message) from None
     schedule.refresh_from_db()

@@ -59,8 +59,8 @@ def _respond(
         message = "Too many requests. Try again later."
         headers = {"Retry-After": str(math.ceil(wait))}
         return JsonResponse({"error": message}, status=429, headers=headers)
-    who = Viewer(getattr(request, "user", None), PROGRESS, request)
-    with seen_by(who):
+    viewer = Viewer(getattr(request, "user", None), PROGRESS, request)
+    with seen_by(viewer):
         now = progress.of_run(view.run_id) if view is not None else None
     if view is None or now is None:
         message = "The progress link is invalid or has expired."

@@ -43,8 +43,8 @@ def receive(request: HttpRequest, path: str) -> HttpResponse:
 
 
 def _receive(hook: Webhook, request: HttpRequest) -> HttpResponse:
-    who = f"webhook:{hook.path}:{request_throttle.address(request)}"
-    wait = request_throttle.wait(who, settings.WEBHOOK_RATE)
+    client = f"webhook:{hook.path}:{request_throttle.address(request)}"
+    wait = request_throttle.wait(client, settings.WEBHOOK_RATE)
     if wait is not None:
         raise RejectedDelivery(429, "Too many deliveries. Try again later.", wait=wait)
     delivery.precheck(hook, request)

@@ -74,7 +74,7 @@ def test_a_selection_is_confirmed_and_done_in_the_background(kit, ann):
     run = Run.objects.get(function=bulk.FUNCTION)
     assert response.redirect_chain == [(page_of(run), 302)]
     told = [str(one) for one in response.context["messages"]]
-    assert told == ["Cancel 2 runs: this run does it, step by step."]
+    assert told == ["Cancel 2 runs. This page shows the progress."]
     kit.run_until_idle()
     assert statuses() == ["cancelled", "waiting", "cancelled"]
     first.refresh_from_db()

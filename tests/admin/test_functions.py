@@ -168,7 +168,7 @@ def test_errors_are_grouped_by_their_type_and_step(durable_kit, operator):
     assert found == [("OSError", "charge", 2), ("ValueError", "", 1)]
     text = page(operator, at("tests.f")).text
     assert "OSError the disk is full charge 2" in text
-    assert "ValueError no step its own code 1" in text
+    assert "ValueError no step function body 1" in text
 
 
 def test_functions_that_the_code_has_lost_are_named(durable_kit, operator):
@@ -184,7 +184,7 @@ def test_functions_that_the_code_has_lost_are_named(durable_kit, operator):
     shown = page(operator, LIST)
     for name in ("tests.lost0", "tests.lost1", "tests.waits", "tests.paused"):
         assert at(name) in shown.links()
-        assert "The code has no such function" in page(operator, at(name)).text
+        assert "This function is not deployed" in page(operator, at(name)).text
     assert "tests.ended" not in shown.text
     assert "Start a run" not in page(operator, at("tests.lost0")).text
     for verb in ("start", "pause"):
@@ -263,7 +263,7 @@ def test_a_key_of_ones_own_leads_to_the_run_that_has_it(durable_kit, operator):
     form = {"token": str(ids.new_id()), "input": '{"n": 1}', "key": "order-7"}
     response = posted(operator, at("tests.f", "start"), **form)
     assert response["Location"] == page_of(run)
-    assert "Nothing was started" in page(operator, page_of(run)).text
+    assert "No run was started" in page(operator, page_of(run)).text
     assert Run.objects.count() == 1
     assert LogEntry.objects.count() == 0
 
@@ -370,7 +370,7 @@ def test_a_pause_that_is_stale_says_so(durable_kit, operator):
     f = durable.function(id="tests.f")(lambda ctx: None)
     f.pause(reason="first")
     response = posted(operator, at("tests.f", "pause"), reason="second")
-    assert "paused already" in page(operator, response["Location"]).text
+    assert "Already paused" in page(operator, response["Location"]).text
     pause = Pause.objects.get()
     assert pause.reason == "second"
     address = resume(pause)

@@ -91,7 +91,7 @@ def test_a_page_asks_for_the_input_before_anything_starts(staff):
     page = Page(response.content.decode())
     assert response.status_code == 200
     assert "Give money back for an order" in page.text
-    assert "started for 2 objects" in page.text
+    assert "Starts one run for each of 2 objects" in page.text
     assert page.rows("order") == [page_of(one) for one in reversed(orders)]
     names = [attrs.get("name") for tag, attrs in page.tags if tag != "meta"]
     assert {"input-amount", "input-reason", "input-tell", "reason"} <= set(names)
@@ -147,7 +147,7 @@ def test_the_same_form_starts_nothing_twice(staff):
     send(client, asked, **{"input-amount": "1"})
     assert Run.objects.count() == 2
     assert LogEntry.objects.count() == 4
-    assert "2 objects have their runs already" in texts(client)[-1]
+    assert "2 objects already have runs from this form" in texts(client)[-1]
     send(client, choose(client, orders))
     assert Run.objects.count() == 4
 
@@ -274,7 +274,7 @@ def test_the_page_of_an_object_offers_it_and_leads_back(staff):
     page = Page(client.get(page_of(order)).content.decode())
     [tool] = page.links("/durable/start/")
     asked = client.get(tool)
-    assert "started for 1 object" in Page(asked.content.decode()).text
+    assert "Starts a run for 1 object" in Page(asked.content.decode()).text
     assert not Run.objects.exists()
     assert send(client, asked)["Location"] == page_of(order)
     [run] = durable.runs_for(order)
@@ -336,7 +336,7 @@ def test_the_functions_own_idempotency_counts(staff):
         client.post(address, {"selection": chosen_of(client.post(ORDERS, data))})
     assert Run.objects.count() == 1
     assert LogEntry.objects.count() == 2
-    assert "has its run already" in texts(client)[-1]
+    assert "already has a run from this form" in texts(client)[-1]
 
 
 def test_all_or_none_start(staff, monkeypatch):

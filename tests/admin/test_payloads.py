@@ -11,7 +11,7 @@ import pytest
 from django.utils.html import strip_tags
 
 from durable_jobs import serialization
-from durable_jobs.admin.payloads import SHOWN, error, payload
+from durable_jobs.admin.payloads import MAX_PAYLOAD_LENGTH, error, payload
 
 
 def shown(value):
@@ -59,7 +59,7 @@ def test_what_cannot_be_read_is_shown_as_it_is(text):
 
 
 def test_no_more_is_shown_than_a_page_holds():
-    html = html_of('"' + "<" * SHOWN + '"')
+    html = html_of('"' + "<" * MAX_PAYLOAD_LENGTH + '"')
     assert "The first 100,000 characters." in html
     assert "<<" not in html
 

@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import clock, durable, ids
-from durable_jobs.admin.payloads import SHOWN
+from durable_jobs.admin.payloads import MAX_PAYLOAD_LENGTH
 from durable_jobs.admin.related import MOST as MOST_RUNS
 from durable_jobs.admin.runs.timeline import MAX_LINES, MAX_NOTES
 from durable_jobs.models import Event, FailedAttempt, Run, Step, Subject, Wait
@@ -151,7 +151,7 @@ def test_it_says_what_the_run_waits_for(durable_kit, get):
         "waits for the signal go ahead",
         f"waits for shop.order {order.pk}",
         "waits for a callback",
-        "waits for an approval that needs shop.change_order",
+        "waits for approval by shop.change_order",
         f"waits for the run {str(started.pk)[-8:]}",
         "x: waits for the event shop/x",
         "y: waits for the signal y",
@@ -215,10 +215,12 @@ def test_payloads_are_shown_readably_without_the_rows_they_refer_to(durable_kit,
 
 
 def test_a_large_payload_is_shown_in_part(admin_client, get):
-    run = make_runs(1, data={"text": "x" * 3_000_000}, output=["y" * (SHOWN - 100)])[0]
+    run = make_runs(
+        1, data={"text": "x" * 3_000_000}, output=["y" * (MAX_PAYLOAD_LENGTH - 100)]
+    )[0]
     page = get(page_of(run))
     assert "The first 100,000 characters." in page.text
-    assert len(page.source) < 3 * SHOWN
+    assert len(page.source) < 3 * MAX_PAYLOAD_LENGTH
 
 
 def test_what_no_one_can_read_any_more_is_shown_as_it_is_stored(get):

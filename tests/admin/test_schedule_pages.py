@@ -55,7 +55,7 @@ def hourly(durable_kit, f) -> Schedule:
 
 def ran(client: Client, schedule: Schedule, **values: str):
     shown = page(client, act(schedule, "run"))
-    form = {"token": token(shown), "held": token(shown, "held"), **values}
+    form = {"token": token(shown), "queued": token(shown, "queued"), **values}
     return form, posted(client, act(schedule, "run"), **form)
 
 
@@ -144,7 +144,7 @@ def test_the_strip_is_bounded(durable_kit, f, operator):
 
 
 def test_a_schedule_that_never_fired_has_no_strip(hourly, operator):
-    assert "Last times" not in page(operator, page_of(hourly)).text
+    assert "Recent runs" not in page(operator, page_of(hourly)).text
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_schedule_is_paused_and_resumed_with_a_reason(durable_kit, hourly, ope
 
 def test_a_stale_form_says_so(durable_kit, hourly, operator):
     hourly.pause("first")
-    assert "paused already" in page(operator, act(hourly, "pause")).text
+    assert "already paused" in page(operator, act(hourly, "pause")).text
     response = posted(operator, act(hourly, "pause"), reason="second")
     assert "paused by another" in page(operator, response["Location"]).text
     hourly.refresh_from_db()
@@ -253,17 +253,17 @@ def test_a_function_that_is_gone_cannot_be_run(durable_kit, operator):
         durable.function(id="tests.gone")(lambda ctx: None)
         schedule = durable.schedules.create("tests.gone", "@daily")
     assert act(schedule, "run") not in page(operator, page_of(schedule)).links()
-    form = {"token": str(ids.new_id()), "held": "0"}
+    form = {"token": str(ids.new_id()), "queued": "0"}
     response = posted(operator, act(schedule, "run"), **form)
     assert response.status_code == 422
-    assert "does not have it any more" in response.content.decode()
+    assert "schedule is not deployed" in response.content.decode()
     assert posted(operator, act(schedule, "pause")).status_code == 302
 
 
 @pytest.mark.parametrize(
     "form",
-    [{}, {"token": "x", "held": "0"}, {"token": "00000000", "held": "-1"},
-     {"held": "0"}],
+    [{}, {"token": "x", "queued": "0"}, {"token": "00000000", "queued": "-1"},
+     {"queued": "0"}],
 )  # fmt: skip
 def test_a_form_that_no_page_has_shown_starts_nothing(hourly, operator, form):
     assert posted(operator, act(hourly, "run"), **form).status_code == 422
@@ -297,7 +297,7 @@ def test_a_form_that_no_line_has_room_for_says_so(durable_kit, operator, monkeyp
 )  # fmt: skip
 def test_who_may_not_is_refused_and_sees_no_button(hourly, verb, permissions):
     viewer = member("bob", *permissions)
-    form = {"token": str(ids.new_id()), "held": "0"}
+    form = {"token": str(ids.new_id()), "queued": "0"}
     assert viewer.get(act(hourly, verb)).status_code == 403
     assert viewer.post(act(hourly, verb), form).status_code == 403
     if "view_schedule" in permissions:

@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from durable_jobs import clock
-from durable_jobs.api.application import make
+from durable_jobs.api.application import build_api
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.maintenance import tick
 from durable_jobs.models import Event, Run, Schedule, Worker
@@ -36,7 +36,7 @@ def state():
 def test_the_table_has_every_endpoint():
     known = {
         f"{method} /{path}"
-        for router in make()._get_bound_routers()
+        for router in build_api()._get_bound_routers()
         for path, view in router.path_operations.items()
         for operation in view.operations
         for method in operation.methods

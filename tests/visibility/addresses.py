@@ -42,10 +42,11 @@ def places(name: str, parts: set[str], world: World) -> list[dict[str, Any]]:
         model = name.rpartition(":")[2].split("_")[-2]
         return [{"object_id": quote(str(key))} for key in _keys(model, world)]
     if name == f"{ADMIN}run_act":
-        return [{"pk": world.runs["hears"].pk, "action": verb} for verb in ACTIONS]
+        pk = world.runs["hears"].pk
+        return [{"pk": pk, "action": action} for action in ACTIONS]
     if name == f"{ADMIN}schedule_act":
-        verbs = ("run", "pause", "resume")
-        return [{"pk": world.schedule.pk, "action": verb} for verb in verbs]
+        actions = ("run", "pause", "resume")
+        return [{"pk": world.schedule.pk, "action": action} for action in actions]
     found: dict[str, Any] = {}
     for part in parts:
         found[part] = _part(name, part, world)

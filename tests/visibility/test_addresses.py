@@ -74,7 +74,7 @@ SHOWN = {
 #: What is gone is answered as what another has ended a moment ago.
 AS_GONE = {"admin:durable_jobs_resume"}
 BODIES: dict[str, Any] = {
-    "do_to_many": {"action": "cancel", "filter": {"status": "skipped"}},
+    "act_on_runs": {"action": "cancel", "filter": {"status": "skipped"}},
     "send_events": {"name": "tests/nothing", "data": {}},
     "answer_run": {"step": "x"},
 }

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from durable_jobs.admin.confirmation import INVALID_STATUS
 from durable_jobs.admin.display import badge, moment, relative_time, short
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import actor, address, page
+from durable_jobs.admin.pages import actor_of, address, page
 from durable_jobs.admin.payloads import payload, stored
 from durable_jobs.admin.related import RUN_PAYLOADS, subjects
 from durable_jobs.control import approval_decisions, inbox
@@ -56,7 +56,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
     Any admin user may open the page, which shows no other approvals.
     """
     after = _after(request)
-    found = inbox.read(actor(request), after)
+    found = inbox.read(actor_of(request), after)
     return page(
         admin.admin_site,
         request,
@@ -97,7 +97,7 @@ def _rows(waits: Sequence[Wait], links: Links) -> list[InboxRow]:
 def decide(admin: Any, request: HttpRequest, run_id: uuid.UUID, key: str) -> Any:
     """Show one approval with its form. On POST record the decision."""
     question = _find_question(run_id, key)
-    if not actor(request).may(question.permission, question.run):
+    if not actor_of(request).may(question.permission, question.run):
         raise PermissionDenied
     if question.wait is None:
         return _back(admin, request, messages.WARNING, question.verdict)
@@ -127,13 +127,13 @@ def _find_question(run_id: uuid.UUID, key: str) -> ApprovalStep:
 
 def _decide(request: HttpRequest, question: ApprovalStep) -> str | None:
     """Record the decision of the pressed button and return a message, if any."""
-    who, run, key = actor(request), question.run, question.step.key
+    actor, run, key = actor_of(request), question.run, question.step.key
     if "_reject" in request.POST:
-        approval_decisions.reject(who, run, key, request.POST.get("reason", ""))
+        approval_decisions.reject(actor, run, key, request.POST.get("reason", ""))
         return _("“%(title)s” was rejected.") % {"title": question.title}
     if "_approve" not in request.POST:
         return None
-    approval_decisions.approve(who, run, key, request.POST)
+    approval_decisions.approve(actor, run, key, request.POST)
     return _("“%(title)s” was approved.") % {"title": question.title}
 
 
@@ -152,9 +152,9 @@ def _page(
     """Return the page, without the form if the form's own code fails."""
     form = None if isinstance(invalid, RejectForm) else invalid
     try:
-        made = question.form
-        if form is None and made is not None and not failed:
-            form = _unbound(made)
+        form_class = question.form
+        if form is None and form_class is not None and not failed:
+            form = _unbound(form_class)
     except PayloadError as error:
         failed = error.message
     if form is None:
@@ -167,12 +167,12 @@ def _page(
         return _response(admin, request, question, None, invalid, failed)
 
 
-def _unbound(made: type[BaseForm]) -> BaseForm:
+def _unbound(form_class: type[BaseForm]) -> BaseForm:
     try:
         with contained():
-            return made()
+            return form_class()
     except Exception as error:
-        raise approval_decisions.form_failed(made, error) from error
+        raise approval_decisions.form_failed(form_class, error) from error
 
 
 def _response(
@@ -222,8 +222,10 @@ def _facts(question: ApprovalStep, links: Links) -> list[tuple[Any, list[Any]]]:
 
 def _data(admin: Any, request: HttpRequest, run: Run) -> SafeString | None:
     """Return the run's data, or None without permission."""
-    sees = admin.has_view_permission(request, run) and admin.sees_payloads(request, run)
-    if not sees:
+    show_payloads = admin.has_view_permission(request, run) and admin.may_view_payloads(
+        request, run
+    )
+    if not show_payloads:
         return None
     rows = db.rows(Run).filter(pk=run.pk)
     return payload(rows.values_list(stored("data"), flat=True).first())

@@ -13,7 +13,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from durable_jobs.admin.payloads import SHOWN
+from durable_jobs.admin.payloads import MAX_PAYLOAD_LENGTH
 from durable_jobs.serialization.tags import TAG, VALUE
 
 #: The API path for events, below the package's URLs.
@@ -41,7 +41,7 @@ def snippets(request: HttpRequest, name: str, text: str | None) -> list[Snippet]
         data = {} if text is None else plain(json.loads(text))
     except (ValueError, RecursionError):
         return []
-    if text is not None and len(text) > SHOWN:
+    if text is not None and len(text) > MAX_PAYLOAD_LENGTH:
         return []
     return [
         Snippet(id="durable-curl", label=_("cURL"), text=_curl(request, name, data)),

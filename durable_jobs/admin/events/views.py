@@ -25,8 +25,8 @@ from durable_jobs.admin.confirmation import (
 from durable_jobs.admin.display import badge, moment, short
 from durable_jobs.admin.events.snippets import snippets
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import View, actor, address, page, paths
-from durable_jobs.admin.payloads import SHOWN
+from durable_jobs.admin.pages import View, actor_of, address, page, paths
+from durable_jobs.admin.payloads import MAX_PAYLOAD_LENGTH
 from durable_jobs.admin.related import newest, run_table
 from durable_jobs.admin.typed_json import PayloadText, typed_by
 from durable_jobs.control import send
@@ -57,7 +57,7 @@ class EventPages(ReadOnlyAdmin):
 
     def send_url(self, request: HttpRequest, **known: Any) -> str | None:
         """Return the URL of the page that sends events, or None without permission."""
-        if not actor(request).may(send.SEND):
+        if not actor_of(request).may(send.SEND):
             return None
         found = address(self.admin_site, "event_send")
         return f"{found}?{urlencode(known)}" if known else found
@@ -68,10 +68,10 @@ class EventPages(ReadOnlyAdmin):
         own = row.name.startswith(RESERVED)
         posted = row.name.startswith(WEBHOOK)
         edit = None if own else self.send_url(request, event=row.pk)
-        again = address(self.admin_site, "event_resend", quote(row.pk))
+        resend_url = address(self.admin_site, "event_resend", quote(row.pk))
         more = links.rows(Run, event=row.pk)
         steps = events.woken(row.pk)
-        sees = self.sees_payloads(request, row) and not own
+        show_payloads = self.may_view_payloads(request, row) and not own
         return {
             "title": row.name,
             "subtitle": None,
@@ -83,9 +83,13 @@ class EventPages(ReadOnlyAdmin):
             "woken_more": len(steps) > MOST,
             "cancelled": run_table(events.cancelled(row), links, None),
             "looked_through": events.MAX_SEARCHED,
-            "snippets": snippets(request, row.name, row.data_text) if sees else [],
+            "snippets": snippets(request, row.name, row.data_text)
+            if show_payloads
+            else [],
             "edit_url": edit,
-            "again_url": again if edit or (posted and self.send_url(request)) else None,
+            "again_url": resend_url
+            if edit or (posted and self.send_url(request))
+            else None,
         }
 
 
@@ -127,12 +131,12 @@ class NameForm(IdempotentForm):
 
 def _send(admin: Any, request: HttpRequest) -> HttpResponse:
     """Show the form. On POST send the event and show it."""
-    if not admin.has_view_permission(request) or not actor(request).may(send.SEND):
+    if not admin.has_view_permission(request) or not actor_of(request).may(send.SEND):
         raise PermissionDenied
-    before = _event_to_edit(admin, request)
-    name = request.GET.get("name", "") or (before.name if before else "")
+    source_event = _event_to_edit(admin, request)
+    name = request.GET.get("name", "") or (source_event.name if source_event else "")
     schema = schema_of(name) if "as" not in request.GET else None
-    forms_ = _forms(admin, request, name, schema, before)
+    forms_ = _forms(admin, request, name, schema, source_event)
     valid = [
         form.is_valid() for form in forms_
     ]  # validate all, so that all show their errors
@@ -155,8 +159,9 @@ def _send(admin: Any, request: HttpRequest) -> HttpResponse:
         name=name,
         fields=schema is not None,
         names=_names(),
-        other=_other_form_url(admin, request, name, schema, before),
-        hidden=before is not None and not admin.sees_payloads(request, before),
+        other=_other_form_url(admin, request, name, schema, source_event),
+        hidden=source_event is not None
+        and not admin.may_view_payloads(request, source_event),
     )
 
 
@@ -167,12 +172,12 @@ def _event_to_edit(admin: Any, request: HttpRequest) -> Any:
 
 
 def _forms(
-    admin: Any, request: HttpRequest, name: str, schema: Any, before: Any
+    admin: Any, request: HttpRequest, name: str, schema: Any, source_event: Any
 ) -> list[forms.Form]:
     posted, site = request.POST if request.method == "POST" else None, admin.admin_site
     text = "{}"
-    if before is not None and admin.sees_payloads(request, before):
-        text = before.data_text or text
+    if source_event is not None and admin.may_view_payloads(request, source_event):
+        text = source_event.data_text or text
     if schema is None:
         known = {"name": name, "input": _indented(text)}
         return [typed_by(SendForm(posted, initial=known), Links(site, request))]
@@ -193,19 +198,19 @@ def _do_send(
 
     data = read(forms_[1]) if schema is not None else first.cleaned_data["input"]
     event = NewEvent(first.cleaned_data["name"], data, id=first.cleaned_data["token"])
-    return _sent_message(admin, request, send.send_once(actor(request), event))
+    return _sent_message(admin, request, send.send_once(actor_of(request), event))
 
 
 def _sent_message(admin: Any, request: HttpRequest, sent: Sent) -> tuple[Any, str]:
     links, rows = Links(admin.admin_site, request), db.rows(Event)
     # The viewer may see the event only if it started a visible run.
-    there = visibility.events(rows.filter(pk=sent.event.pk)).exists()
-    place = (links.page(Event, sent.event.pk) if there else links.rows(Event)) or ""
+    visible = visibility.events(rows.filter(pk=sent.event.pk)).exists()
+    url = (links.page(Event, sent.event.pk) if visible else links.rows(Event)) or ""
     if sent.new:
-        return _("The event was sent."), place
+        return _("The event was sent."), url
     return _(
-        "This form was sent before. No new event was sent. This is its event:"
-    ), place
+        "This form was sent source_event. No new event was sent. This is its event:"
+    ), url
 
 
 def _resend(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
@@ -213,13 +218,15 @@ def _resend(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
     event = admin.get_object(request, unquote(key))
     if not admin.has_view_permission(request, event):
         raise PermissionDenied
-    if not actor(request).may(send.SEND):
+    if not actor_of(request).may(send.SEND):
         raise PermissionDenied
     back = Links(admin.admin_site, request).page(Event, event.pk) or ""
 
     def perform(form: Any) -> tuple[Any, str]:
         token = form.cleaned_data["token"]
-        return _sent_message(admin, request, send.resend(actor(request), event, token))
+        return _sent_message(
+            admin, request, send.resend(actor_of(request), event, token)
+        )
 
     confirmation = Confirmation(
         title=_("Send again: %(name)s") % {"name": event.name},
@@ -251,19 +258,21 @@ def _names() -> list[str]:
 
 
 def _other_form_url(
-    admin: Any, request: HttpRequest, name: str, schema: Any, before: Any
+    admin: Any, request: HttpRequest, name: str, schema: Any, source_event: Any
 ) -> str | None:
     """Return the URL of the same form with fields, or with JSON."""
-    known = {"name": name} | ({"event": before.pk} if before is not None else {})
+    known = {"name": name} | (
+        {"event": source_event.pk} if source_event is not None else {}
+    )
     if schema is not None:
         found: str | None = admin.send_url(request, **known, **{"as": "json"})
         return found
-    there = name and schema_of(name) is not None
-    return admin.send_url(request, **known) if there else None
+    visible = name and schema_of(name) is not None
+    return admin.send_url(request, **known) if visible else None
 
 
 def _whole(text: str) -> bool:
-    return len(text) <= SHOWN
+    return len(text) <= MAX_PAYLOAD_LENGTH
 
 
 def _indented(text: str) -> str:

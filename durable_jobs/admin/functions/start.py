@@ -21,7 +21,7 @@ from durable_jobs.admin.confirmation import (
 )
 from durable_jobs.admin.forms import Reason, read
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import actor, address, page
+from durable_jobs.admin.pages import actor_of, address, page
 from durable_jobs.admin.typed_json import PayloadText, typed_by
 from durable_jobs.control import authorized_actions, send
 from durable_jobs.definitions.function import Function
@@ -152,7 +152,7 @@ def _start(
 ) -> tuple[Any, str]:
     chosen = options.cleaned_data
     started = send.start(
-        actor(request),
+        actor_of(request),
         function,
         read(data_form) if schema is not None else data_form.cleaned_data["input"],
         token=chosen["token"],
@@ -162,10 +162,10 @@ def _start(
     )
     if not visibility.sees(started.run):
         return _hidden_run_message(started.new), address(admin.admin_site, "functions")
-    place = Links(admin.admin_site, request).page(Run, started.run.pk) or ""
+    url = Links(admin.admin_site, request).page(Run, started.run.pk) or ""
     if started.new:
-        return _("The run was started."), place
-    return _("No run was started. This run has the key."), place
+        return _("The run was started."), url
+    return _("No run was started. This run has the key."), url
 
 
 def _hidden_run_message(new: bool) -> str:
@@ -216,7 +216,7 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         values = {"skip": chosen["skip"], "reason": chosen["reason"]}
         if chosen.get("key"):
             values["key"] = _key(chosen["key"])
-        if authorized_actions.pause_function(actor(request), function, **values):
+        if authorized_actions.pause_function(actor_of(request), function, **values):
             return _("Paused. Runs in progress continue."), back
         return _("Already paused; the reason was updated."), back
 
@@ -249,7 +249,7 @@ def _key(text: str) -> Any:
 
 
 def _function(admin: Any, request: HttpRequest, key: str, permission: str) -> Function:
-    if not admin.has_view_permission(request) or not actor(request).may(permission):
+    if not admin.has_view_permission(request) or not actor_of(request).may(permission):
         raise PermissionDenied
     function = registry.find(unquote(key))
     if function is None:

@@ -17,7 +17,7 @@ from durable_jobs.admin import descriptions
 from durable_jobs.admin.display import badge_of, length, moment, relative_time, short
 from durable_jobs.admin.functions.start import pause_view, start_view
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import View, actor, address, page
+from durable_jobs.admin.pages import View, actor_of, address, page
 from durable_jobs.admin.related import MOST, newest, run_table
 from durable_jobs.control import authorized_actions, send
 from durable_jobs.definitions.function import Function
@@ -41,7 +41,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
     ids = [function.id for function in page_of_functions]
     health, pauses = functions.health(ids), functions.pauses(ids)
     crons, links = functions.crons(ids), Links(admin.admin_site, request)
-    sees = admin.sees_payloads(request)
+    show_payloads = admin.may_view_payloads(request)
     return page(
         admin.admin_site,
         request,
@@ -59,7 +59,9 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
                 "about": function.description.strip().partition("\n")[0],
                 "triggers": descriptions.triggers(function),
                 "limits": descriptions.limits(function),
-                "paused": [_paused(one, sees) for one in pauses.get(function.id, ())],
+                "paused": [
+                    _paused(one, show_payloads) for one in pauses.get(function.id, ())
+                ],
                 **_fires(crons.get(function.id, ())),
                 **_health(health.get(function.id), links),
             }
@@ -84,11 +86,11 @@ def url_of(admin: Any, function_id: str) -> str:
     return address(admin.admin_site, "function", quote(function_id))
 
 
-def _paused(pause: Pause, sees: bool) -> str:
+def _paused(pause: Pause, show_payloads: bool) -> str:
     what = _("paused")
     if pause.kind == Pause.KEY:
         what = _("key paused")
-        if sees:
+        if show_payloads:
             what = _("key %(key)s paused") % {"key": pause.key}
     if pause.skip:
         what = _("%(what)s, new runs skipped") % {"what": what}
@@ -131,7 +133,10 @@ def one_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         raise Http404
     pauses = functions.pauses([function_id]).get(function_id, [])
     health = functions.health_of(latest, functions.LATEST) if latest else None
-    more, sees = links.rows(Run, function=function_id), admin.sees_payloads(request)
+    more, show_payloads = (
+        links.rows(Run, function=function_id),
+        admin.may_view_payloads(request),
+    )
     return page(
         admin.admin_site,
         request,
@@ -156,7 +161,7 @@ def one_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
         most_runs=MOST,
         groups=[
             {
-                "group": group if sees else replace(group, message=""),
+                "group": group if show_payloads else replace(group, message=""),
                 "run": links.anchor(links.page(Run, group.run), short(group.run)),
                 "last": moment(group.last),
             }
@@ -181,9 +186,9 @@ def _cron(schedule: Schedule, links: Links) -> dict[str, Any]:
 
 
 def _pause(admin: Any, request: HttpRequest, pause: Pause) -> dict[str, Any]:
-    may = actor(request).may(authorized_actions.permission(pause))
+    may = actor_of(request).may(authorized_actions.permission(pause))
     return {
-        "text": _paused(pause, admin.sees_payloads(request)),
+        "text": _paused(pause, admin.may_view_payloads(request)),
         "since": relative_time(pause.paused_at),
         "url": address(admin.admin_site, "resume", pause.pk) if may else None,
     }
@@ -195,12 +200,12 @@ def _actions(
     """Return the URLs of the actions that the viewer may use on a function."""
     if function is None:
         return {}
-    who, key, site = actor(request), quote(function.id), admin.admin_site
+    actor, key, site = actor_of(request), quote(function.id), admin.admin_site
     whole = any(one.kind == Pause.FUNCTION for one in pauses)
     found: dict[str, Any] = {"paused_whole": whole}
-    if who.may(send.START) and not function.id.startswith(OWN):
+    if actor.may(send.START) and not function.id.startswith(OWN):
         found["start_url"] = address(site, "function_start", key)
-    if who.may(authorized_actions.PAUSE_FUNCTION):
+    if actor.may(authorized_actions.PAUSE_FUNCTION):
         found["pause_url"] = address(site, "function_pause", key)
     return found
 

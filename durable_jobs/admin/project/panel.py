@@ -17,7 +17,7 @@ from django.utils.translation import ngettext
 
 from durable_jobs.admin.display import badge, short
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import actor, viewer
+from durable_jobs.admin.pages import actor_of, viewer_of
 from durable_jobs.admin.related import RunTable, run_row
 from durable_jobs.admin.runs import actions
 from durable_jobs.control.run_actions import may
@@ -37,7 +37,7 @@ def may_view(site: AdminSite, request: HttpRequest) -> bool:
     """Return whether the viewer may see runs, also on a site without run pages."""
     if site.is_registered(Run):
         return Links(site, request).allowed(Run)
-    return actor(request).may("durable_jobs.view_run")
+    return actor_of(request).may("durable_jobs.view_run")
 
 
 def runs_url(links: Links, instance: Model) -> str | None:
@@ -51,7 +51,7 @@ def panel(site: AdminSite, request: HttpRequest, instance: Model) -> RunTable | 
     if not may_view(site, request):
         return None
     links = Links(site, request)
-    with seen_by(viewer(site, request)):
+    with seen_by(viewer_of(site, request)):
         found = subjects.newest(instance, MOST + 1)
     rows = [run_row(run, links) for run in found[:MOST]]
     return RunTable(
@@ -71,7 +71,7 @@ class Column:
     def counts(self) -> dict[str, Counts]:
         """Return the counts by row key."""
         keys = [str(row.pk) for row in self.rows]
-        with seen_by(viewer(self.links.site, self.links.request)):
+        with seen_by(viewer_of(self.links.site, self.links.request)):
             return subjects.counts(self.model, keys)
 
     def cell(self, row: Model) -> SafeString | None:
@@ -131,7 +131,7 @@ def _named(
     if not may_view(site, request):
         return [_("Runs that you may not see.")]
     links = Links(site, request)
-    with seen_by(viewer(site, request)):
+    with seen_by(viewer_of(site, request)):
         seen = visible_keys(run.pk for _key, run in found)
     hidden = [_("Runs that you may not see.")] if len(seen) < len(found) else []
     found = [(key, run) for key, run in found if run.pk in seen]
@@ -154,7 +154,7 @@ def _named(
 
 def _cancel(site: AdminSite, request: HttpRequest, run: Run) -> SafeString:
     """Return a link to cancel a run, or "" without permission."""
-    if not site.is_registered(Run) or not may(actor(request), "cancel", run):
+    if not site.is_registered(Run) or not may(actor_of(request), "cancel", run):
         return SafeString("")
     address = actions.url_of(site.get_model_admin(Run), run, "cancel")
     return format_html(' <a href="{}">{}</a>', address, _("Cancel"))

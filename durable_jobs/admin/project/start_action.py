@@ -26,7 +26,7 @@ from django.utils.translation import ngettext
 from durable_jobs.admin.confirmation import INVALID_STATUS
 from durable_jobs.admin.forms import Reason, SchemaForm, form_for, read
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import actor
+from durable_jobs.admin.pages import actor_of
 from durable_jobs.admin.signed_selection import FIELD, SignedSelection
 from durable_jobs.control import admin_actions
 from durable_jobs.definitions.function import Function
@@ -44,7 +44,7 @@ MAX_NAMED = 20
 
 def allowed_functions(admin: Any, request: HttpRequest) -> list[Function]:
     """Return the functions that the user may start for objects of an admin."""
-    if not actor(request).may(admin_actions.PERMISSION):
+    if not actor_of(request).may(admin_actions.PERMISSION):
         return []
     return _functions_of(admin)
 
@@ -100,7 +100,7 @@ def _run_action(
     function: Function, admin: Any, request: HttpRequest, queryset: Any
 ) -> HttpResponse | None:
     """Show the form for the selected objects. The admin calls it as an action."""
-    if not actor(request).may(admin_actions.PERMISSION):
+    if not actor_of(request).may(admin_actions.PERMISSION):
         raise PermissionDenied
     keys = list(queryset.values_list("pk", flat=True)[: admin_actions.MOST + 1])
     if len(keys) > admin_actions.MOST:
@@ -118,7 +118,7 @@ def view(admin: Any, request: HttpRequest, function_id: str) -> HttpResponse:
     )
     if function is None:
         raise Http404
-    if not actor(request).may(admin_actions.PERMISSION):
+    if not actor_of(request).may(admin_actions.PERMISSION):
         raise PermissionDenied
     if request.method == "POST":
         selection = SignedSelection.read(request, _purpose(admin, function))
@@ -200,7 +200,7 @@ class StartPage:
         """Start the runs. Return False if the form has errors to show."""
         try:
             runs = admin_actions.start(
-                actor(self.request),
+                actor_of(self.request),
                 self.function,
                 self.objects,
                 {} if self.input_form is None else read(self.input_form),
@@ -234,13 +234,13 @@ class StartPage:
                 repeated,
             )
             messages.warning(self.request, text % {"count": repeated})
-        if gone := len(self.selection.keys) - len(self.objects):
+        if missing := len(self.selection.keys) - len(self.objects):
             text = ngettext(
                 "%(count)s object no longer exists.",
                 "%(count)s objects no longer exist.",
-                gone,
+                missing,
             )
-            messages.warning(self.request, text % {"count": gone})
+            messages.warning(self.request, text % {"count": missing})
 
     def _page(self) -> HttpResponse:
         admin, links, named = self.admin, self.links, self.objects[:MAX_NAMED]
@@ -257,7 +257,7 @@ class StartPage:
             ],
             "others": max(len(self.objects) - MAX_NAMED, 0),
             "count": len(self.objects),
-            "gone": len(self.selection.keys) - len(self.objects),
+            "missing": len(self.selection.keys) - len(self.objects),
             "forms": self.forms,
             "field": FIELD,
             "selection": self.selection.signed(

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import relative_time
-from durable_jobs.admin.pages import actor, viewer
+from durable_jobs.admin.pages import actor_of, viewer_of
 from durable_jobs.control import audit, limits
 from durable_jobs.flow_control import keys
 from durable_jobs.models import Limit, Pause, Slot
@@ -45,7 +45,7 @@ class LimitAdmin(ReadOnlyAdmin):
 
     change_form_template = "admin/change_form.html"
     form = LimitForm  # type: ignore[assignment]  # the base class declares a read-only form
-    list_display = ("control", "function", "key", "override", "held", "error")
+    list_display = ("control", "function", "key", "override", "slots_in_use", "error")
     ordering = ("-used_at", "-id")
     restricted_fields = ("key", "error")
 
@@ -53,26 +53,26 @@ class LimitAdmin(ReadOnlyAdmin):
         """Return whether the viewer may set this limit, if it is a number."""
         if obj is not None and obj.control in ONE_LIVE_RUN:
             return False
-        return actor(request).may("durable_jobs.change_limit")
+        return actor_of(request).may("durable_jobs.change_limit")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the limits with the number of their slots in use."""
         every = Slot.objects.filter(limit=OuterRef("pk"), released_at__isnull=True)
-        with seen_by(viewer(self.admin_site, request)):
-            held = of_runs(every)
+        with seen_by(viewer_of(self.admin_site, request)):
+            used = of_runs(every)
         # The subquery runs for the rows of one page only.
-        counted = held.order_by().values("limit").annotate(count=Count("pk"))
+        counted = used.order_by().values("limit").annotate(count=Count("pk"))
         rows: QuerySet[Any] = super().get_queryset(request).exclude(control="lock")
-        held_count = Coalesce(Subquery(counted.values("count")), 0)
-        annotated: QuerySet[Any] = rows.annotate(held_count=held_count)
+        slot_count = Coalesce(Subquery(counted.values("count")), 0)
+        annotated: QuerySet[Any] = rows.annotate(slot_count=slot_count)
         return annotated
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        names = ["control", "function", "key", "held", "override"]
+        names = ["control", "function", "key", "slots_in_use", "override"]
         return [(None, {"fields": self.visible_fields(request, names)})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ["control", "function", "key", "held"]
+        return ["control", "function", "key", "slots_in_use"]
 
     def save_model(
         self, request: HttpRequest, obj: Limit, form: Any, change: bool
@@ -83,11 +83,11 @@ class LimitAdmin(ReadOnlyAdmin):
     def log_change(self, request: HttpRequest, obj: Limit, message: Any) -> Any:
         """Record the change in the audit log that all actions use."""
         limit = _("the declared one") if obj.override is None else obj.override
-        audit.write(actor(request), obj, f"Limit set to {limit}.")
+        audit.write(actor_of(request), obj, f"Limit set to {limit}.")
 
     @admin.display(description=_("slots in use"))
-    def held(self, limit_row: Any) -> Any:
-        return limit_row.held_count
+    def slots_in_use(self, limit_row: Any) -> Any:
+        return limit_row.slot_count
 
 
 @admin.register(Pause)

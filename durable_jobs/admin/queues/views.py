@@ -19,7 +19,7 @@ from durable_jobs.admin.confirmation import Confirmation, confirm
 from durable_jobs.admin.display import length, moment, relative_time, short
 from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import View, actor, address, page
+from durable_jobs.admin.pages import View, actor_of, address, page
 from durable_jobs.control import authorized_actions
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import FilterError
@@ -37,8 +37,8 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
     if not admin.has_view_permission(request):
         raise PermissionDenied
     query = {name: request.GET.get(name, "") for name in ("function", "key", "before")}
-    sees = admin.sees_payloads(request)
-    if query["key"] and not sees:  # the existence of a key reveals the key
+    show_payloads = admin.may_view_payloads(request)
+    if query["key"] and not show_payloads:  # the existence of a key reveals the key
         raise PermissionDenied
     try:
         limits, older = limit_queries.limits(**query)
@@ -58,10 +58,10 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
             _queue(admin, request, one)
             for one in queue_queries.queues(pauses, executing, processes)
         ],
-        pauses=[_pause(admin, request, one, sees) for one in pauses],
+        pauses=[_pause(admin, request, one, show_payloads) for one in pauses],
         processes=[_process(one, links) for one in processes],
-        limits=[_limit(admin, one, links, sees) for one in limits],
-        sees=sees,
+        limits=[_limit(admin, one, links, show_payloads) for one in limits],
+        show_payloads=show_payloads,
         query=query,
         functions=sorted(function.id for function in registry),
         older=f"?{urlencode({**query, 'before': older})}" if older else None,
@@ -76,7 +76,7 @@ def _narrowed(query: dict[str, str]) -> bool:
 
 
 def _queue(admin: Any, request: HttpRequest, queue: QueueUsage) -> dict[str, Any]:
-    may = actor(request).may(authorized_actions.PAUSE_QUEUE)
+    may = actor_of(request).may(authorized_actions.PAUSE_QUEUE)
     site, pause = admin.admin_site, queue.pause
     if pause is None:
         label, url = _("Pause"), address(site, "queue_pause", quote(queue.name))
@@ -110,12 +110,12 @@ def _capped(count: int) -> str:
 
 
 def _pause(
-    admin: Any, request: HttpRequest, pause: Pause, sees: bool
+    admin: Any, request: HttpRequest, pause: Pause, show_payloads: bool
 ) -> dict[str, Any]:
-    may = actor(request).may(authorized_actions.permission(pause))
+    may = actor_of(request).may(authorized_actions.permission(pause))
     return {
         "pause": pause,
-        "key": pause.key if sees else "",
+        "key": pause.key if show_payloads else "",
         "name": pause.name
         if pause.kind == Pause.QUEUE
         else _function(admin, pause.name),
@@ -124,11 +124,15 @@ def _pause(
     }
 
 
-def _limit(admin: Any, limit: LimitUsage, links: Links, sees: bool) -> dict[str, Any]:
+def _limit(
+    admin: Any, limit: LimitUsage, links: Links, show_payloads: bool
+) -> dict[str, Any]:
     limit_row, keyed_limit = limit.row, limit.keyed_limit
     return {
-        "key": limit_row.key if sees else "",
-        "error": limit_row.error if sees else limit_row.error and _("Limit error"),
+        "key": limit_row.key if show_payloads else "",
+        "error": limit_row.error
+        if show_payloads
+        else limit_row.error and _("Limit error"),
         "link": links.anchor(
             links.page(Limit, limit_row.pk), limit_row.control.replace("_", " ")
         ),
@@ -198,7 +202,7 @@ def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
 
     def perform(form: Any) -> tuple[Any, str]:
         reason = form.cleaned_data["reason"]
-        if authorized_actions.pause_queue(actor(request), queue, reason):
+        if authorized_actions.pause_queue(actor_of(request), queue, reason):
             return _("The queue was paused."), back
         return _("Already paused; the reason was updated."), back
 
@@ -228,13 +232,13 @@ def resume_view(admin: Any, request: HttpRequest, pk: int) -> HttpResponse:
     pause = rows.first()
     back = address(admin.admin_site, "queues")
     if pause is None:
-        return _resumed_before(request, back)
+        return _already_resumed(request, back)
     _permitted(admin, request, authorized_actions.permission(pause))
     if pause.kind != Pause.QUEUE:
         back = address(admin.admin_site, "function", quote(pause.name))
 
     def perform(form: Any) -> tuple[Any, str]:
-        authorized_actions.resume(actor(request), pause, form.cleaned_data["reason"])
+        authorized_actions.resume(actor_of(request), pause, form.cleaned_data["reason"])
         return _("Resumed."), back
 
     confirmation = Confirmation(
@@ -251,13 +255,13 @@ def resume_view(admin: Any, request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _named(admin: Any, request: HttpRequest, pause: Pause) -> str:
-    key = pause.key if admin.sees_payloads(request) else ""
+    key = pause.key if admin.may_view_payloads(request) else ""
     return f"{pause} {key}".rstrip()
 
 
-def _resumed_before(request: HttpRequest, back: str) -> HttpResponse:
-    who = actor(request)
-    if not who.may(authorized_actions.PAUSE_QUEUE) and not who.may(
+def _already_resumed(request: HttpRequest, back: str) -> HttpResponse:
+    actor = actor_of(request)
+    if not actor.may(authorized_actions.PAUSE_QUEUE) and not actor.may(
         authorized_actions.PAUSE_FUNCTION
     ):
         raise PermissionDenied
@@ -268,7 +272,7 @@ def _resumed_before(request: HttpRequest, back: str) -> HttpResponse:
 
 
 def _permitted(admin: Any, request: HttpRequest, permission: str) -> None:
-    if not admin.has_view_permission(request) or not actor(request).may(permission):
+    if not admin.has_view_permission(request) or not actor_of(request).may(permission):
         raise PermissionDenied
 
 

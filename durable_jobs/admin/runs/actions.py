@@ -21,7 +21,7 @@ from durable_jobs.admin.confirmation import INVALID_STATUS
 from durable_jobs.admin.display import badge, short
 from durable_jobs.admin.forms import JSONText, Reason
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import actor, address, page
+from durable_jobs.admin.pages import actor_of, address, page
 from durable_jobs.admin.typed_json import PayloadText, typed_by
 from durable_jobs.control import run_actions
 from durable_jobs.exceptions import DurableError, PayloadError
@@ -137,7 +137,7 @@ RUN_PAGE_ACTIONS = (
 
 def buttons(admin: Any, request: HttpRequest, run: Run) -> list[Button]:
     """Return buttons for the actions that apply and that the viewer may use."""
-    who = actor(request)
+    actor = actor_of(request)
     waiting = set(run.waits.values_list("kind", flat=True)) if run.is_live else set()
     return [
         Button(
@@ -147,7 +147,7 @@ def buttons(admin: Any, request: HttpRequest, run: Run) -> list[Button]:
         )
         for action in RUN_PAGE_ACTIONS
         if run_actions.applies(action, run)
-        and run_actions.may(who, action, run)
+        and run_actions.may(actor, action, run)
         and run_actions.worthwhile(action, run, waiting)
     ]
 
@@ -164,9 +164,9 @@ def view(admin: Any, request: HttpRequest, pk: str, action: str) -> HttpResponse
         raise Http404
     if not admin.has_view_permission(request, run):
         raise PermissionDenied
-    if not run_actions.may(actor(request), action, run):
+    if not run_actions.may(actor_of(request), action, run):
         raise PermissionDenied
-    if action == "edit" and not admin.sees_payloads(request, run):
+    if action == "edit" and not admin.may_view_payloads(request, run):
         raise PermissionDenied
     kind = FORMS.get(action, ActionForm)
     if request.method == "POST":
@@ -206,7 +206,7 @@ def _do(
     reason = form.cleaned_data["reason"]
     try:
         done = run_actions.act(
-            actor(request), action, run, reason=reason, **form.values()
+            actor_of(request), action, run, reason=reason, **form.values()
         )
     except PayloadError as error:
         form.add_error(None, error.message)

@@ -23,7 +23,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import actor, address, page, viewer
+from durable_jobs.admin.pages import actor_of, address, page, viewer_of
 from durable_jobs.admin.runs import filter_form
 from durable_jobs.control import bulk
 from durable_jobs.control.run_actions import ACTIONS
@@ -104,8 +104,8 @@ def _may_view_all(run_admin: Any, request: HttpRequest, selected: RunFilter) -> 
         return True
     shown = bulk.counted(selected, run_admin.get_queryset(request))
     # The bulk run has no request, so it cannot apply the project's own RunAdmin.
-    who = replace(viewer(run_admin.admin_site, request), shown=None, _kept={})
-    with visibility.seen_by(who):
+    viewer = replace(viewer_of(run_admin.admin_site, request), shown=None, _kept={})
+    with visibility.seen_by(viewer):
         return shown == bulk.counted(selected)
 
 
@@ -134,7 +134,7 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse:
         selected = filter_form.allowed(request, given)
         if not _may_view_all(run_admin, request, selected):
             raise ActionNotAllowed(str(HIDDEN_RUNS))
-        run = bulk.begin(actor(request), action, selected, reason, key=key)
+        run = bulk.begin(actor_of(request), action, selected, reason, key=key)
     except (FilterError, LimitExceeded, ActionNotAllowed) as error:
         messages.error(request, error.message)
         return HttpResponseRedirect(back)

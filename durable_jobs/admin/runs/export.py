@@ -15,7 +15,7 @@ from django.db.models import Case, F, IntegerField, TextField, When
 from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 
-from durable_jobs.admin.pages import actor
+from durable_jobs.admin.pages import actor_of
 from durable_jobs.admin.runs import filter_form
 from durable_jobs.exceptions import FilterError
 from durable_jobs.queries.run_filter import RunFilter
@@ -56,7 +56,7 @@ _LOSSES = Case(
     default=F("crash_count"),
     output_field=IntegerField(),
 )
-_SHOWN = {"crash_count": "crash_count_text"}
+_ANNOTATIONS = {"crash_count": "crash_count_text"}
 
 Row = dict[str, Any]
 
@@ -66,43 +66,43 @@ def view(run_admin: Any, request: HttpRequest) -> HttpResponse | StreamingHttpRe
     if not run_admin.has_view_permission(request):
         raise PermissionDenied
     form = request.GET.get("format", "")
-    asked = {
+    parameters = {
         name: found
         for name, found in filter_form.params(request).items()
         if name != "format"
     }
     try:
-        chosen = filter_form.allowed(request, RunFilter.parse(asked)).frozen()
+        chosen = filter_form.allowed(request, RunFilter.parse(parameters)).frozen()
         write, kind = FORMATS[form]
     except FilterError as error:
         return HttpResponse(error.message, status=400, content_type="text/plain")
     except KeyError:
         text = f"Expected one of {', '.join(FORMATS)} as 'format'."
         return HttpResponse(text, status=400, content_type="text/plain")
-    payloads = actor(request).may("durable_jobs.view_payload")
-    rows = _Rows(run_admin, request, chosen, payloads)
+    payloads = actor_of(request).may("durable_jobs.view_payload")
+    rows = _RunRows(run_admin, request, chosen, payloads)
     capped = rows.more_than(MOST)
     body = write(iter(rows), [*COLUMNS, *(PAYLOADS if payloads else ())])
-    answer = StreamingHttpResponse(
+    response = StreamingHttpResponse(
         _asynchronous(body) if isinstance(request, ASGIRequest) else body,
         content_type=kind,
     )
     name = f"runs-first-{MOST}" if capped else "runs"
-    answer["Content-Disposition"] = f'attachment; filename="{name}.{form}"'
-    answer["X-Content-Type-Options"] = "nosniff"
+    response["Content-Disposition"] = f'attachment; filename="{name}.{form}"'
+    response["X-Content-Type-Options"] = "nosniff"
     if capped:
-        answer[CAPPED] = str(MOST)
-    return answer
+        response[CAPPED] = str(MOST)
+    return response
 
 
-class _Rows:
+class _RunRows:
     """Iterate over the runs of a filter, in chunks by id."""
 
     def __init__(
         self, run_admin: Any, request: HttpRequest, chosen: RunFilter, payloads: bool
     ) -> None:
         rows = run_admin.get_queryset(request)
-        self._names = [_SHOWN.get(name, name) for name in COLUMNS]
+        self._names = [_ANNOTATIONS.get(name, name) for name in COLUMNS]
         self._rows = (
             chosen.narrow(rows).order_by("-pk").annotate(crash_count_text=_LOSSES)
         )
@@ -130,7 +130,7 @@ class _Rows:
             rows = self._rows.filter(pk__lt=found[-1]["id"])
 
 
-class _Line:
+class _EchoFile:
     """A file whose ``write`` returns the text."""
 
     def write(self, text: str) -> str:
@@ -140,7 +140,7 @@ class _Line:
 
 def as_csv(rows: Iterable[Row], names: list[str]) -> Iterator[str]:
     """Yield the lines of a CSV file. Quote cells that spreadsheets would evaluate."""
-    writer = csv.writer(_Line())
+    writer = csv.writer(_EchoFile())
     yield writer.writerow(names)  # returns what the file's write returns
     for row in rows:
         yield writer.writerow([_cell(row[name]) for name in names])
@@ -155,12 +155,12 @@ def as_json(rows: Iterable[Row], names: list[str]) -> Iterator[str]:
     """Yield the pieces of a JSON list with one object per run."""
     begin = "[\n"
     for row in rows:
-        shown = {
+        values = {
             name: value if isinstance(value, int | NoneType) else _plain(value)
             for name, value in row.items()
             if name not in PAYLOADS
         }
-        text = json.dumps(shown, ensure_ascii=False)
+        text = json.dumps(values, ensure_ascii=False)
         for name in PAYLOADS:  # as stored, so that large numbers stay exact
             if name in row:
                 text = f"{text[:-1]}, {json.dumps(name)}: {row[name] or 'null'}}}"

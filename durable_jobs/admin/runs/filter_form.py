@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 
 from durable_jobs.admin.display import tail
 from durable_jobs.admin.filters import PERIODS
-from durable_jobs.admin.pages import actor
+from durable_jobs.admin.pages import actor_of
 from durable_jobs.exceptions import FilterError
 from durable_jobs.queries.run_filter import MAX_SEARCHED, TIMES, RunFilter
 from durable_jobs.statuses import RunStatus
@@ -201,13 +201,13 @@ class Conditions:
 
 def read(request: HttpRequest) -> Conditions:
     """Return the filters in the URL of a request."""
-    sees = actor(request).may("durable_jobs.view_payload")
+    show_payloads = actor_of(request).may("durable_jobs.view_payload")
     found = params(request)
     try:
         requested_filter(request)
     except FilterError as error:
-        return Conditions(found, sees, error)
-    return Conditions(found, sees)
+        return Conditions(found, show_payloads, error)
+    return Conditions(found, show_payloads)
 
 
 def params(request: HttpRequest) -> Params:
@@ -239,7 +239,7 @@ def requested_filter(request: HttpRequest) -> RunFilter:
 
 def allowed(request: HttpRequest, found: RunFilter) -> RunFilter:
     """Return a filter. Raise ``FilterError`` if the user may not use it."""
-    if found.reads_payloads and not actor(request).may("durable_jobs.view_payload"):
+    if found.reads_payloads and not actor_of(request).may("durable_jobs.view_payload"):
         error = FilterError(_("You may not filter by payloads: you may not see them."))
         error.name = "where"
         raise error

@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-_LOOKS = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}
+_CSS_CLASSES = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}
 
 
 def table(logs: Mapping[str, Any] | None) -> SafeString | None:
@@ -24,7 +24,7 @@ def table(logs: Mapping[str, Any] | None) -> SafeString | None:
         '<tr class="durable-line {}"><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>',
         (
             (
-                _LOOKS.get(line["level"], ""),
+                _CSS_CLASSES.get(line["level"], ""),
                 _time(line["at"]),
                 line["level"],
                 line["logger"],

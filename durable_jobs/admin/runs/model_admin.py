@@ -24,7 +24,7 @@ from durable_jobs.admin.display import (
     short,
 )
 from durable_jobs.admin.functions import views as function_views
-from durable_jobs.admin.pages import View, actor, paths
+from durable_jobs.admin.pages import View, actor_of, paths
 from durable_jobs.admin.payloads import error, payload
 from durable_jobs.admin.queues import views as queue_views
 from durable_jobs.admin.related import RUN_PAYLOADS
@@ -58,7 +58,7 @@ BELOW: dict[str, tuple[str, View]] = {
     **queue_views.BELOW,
 }
 #: The prefix of the package's own events.
-OWN = "durable/"
+OWN_EVENT_PREFIX = "durable/"
 
 
 @admin.register(Run)
@@ -94,7 +94,7 @@ class RunAdmin(RunPages):
         "queue",
         "version",
         "worker",
-        "lost",
+        "worker_losses",
     )
     payload_fields = (
         (_("Error"), "error"),
@@ -127,7 +127,7 @@ class RunAdmin(RunPages):
         return super().response_action(request, queryset, *args, **kwargs)
 
     def _may(self, action: str, request: HttpRequest) -> bool:
-        return actor(request).may(ACTIONS[action].permission)
+        return actor_of(request).may(ACTIONS[action].permission)
 
     has_cancel_permission = partialmethod(_may, "cancel")
     has_pause_permission = partialmethod(_may, "pause")
@@ -160,16 +160,16 @@ class RunAdmin(RunPages):
     def trigger_display(self, run: Run) -> Any:
         """Return the trigger. The package's own events lose their prefix."""
         name = run.trigger
-        if not name.startswith(OWN):
+        if not name.startswith(OWN_EVENT_PREFIX):
             return name
         return format_html(
             '<span class="durable-quiet" title="{}">{}</span>',
             name,
-            name.removeprefix(OWN),
+            name.removeprefix(OWN_EVENT_PREFIX),
         )
 
     @admin.display(description=_("worker losses"))
-    def lost(self, run: Run) -> int:
+    def worker_losses(self, run: Run) -> int:
         """Return how many times in a row a worker died while it executed the run."""
         return run.worker_losses
 

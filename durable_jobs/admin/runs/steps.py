@@ -230,15 +230,15 @@ class StepAdmin(ReadOnlyAdmin):
         rows = (
             _of(FailedAttempt, step).defer("error").annotate(error_text=stored("error"))
         )
-        sees = self.sees_payloads(links.request, step)
+        show_payloads = self.may_view_payloads(links.request, step)
         return [
             {
                 "number": attempt.number + 1,
                 "ended": moment(attempt.ended_at),
                 "took": length(elapsed(attempt)),
-                "error": error(attempt.error_text, sees),
+                "error": error(attempt.error_text, show_payloads),
                 "lines": log_lines.table(attempt.logs)
-                if sees or attempt.logs is None
+                if show_payloads or attempt.logs is None
                 else self.hidden(attempt),
             }
             for attempt in rows.order_by("-pk")[:MOST]

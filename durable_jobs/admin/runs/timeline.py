@@ -109,15 +109,15 @@ def chart(
     links: Links,
     children: Iterable[Run],
     wait_links: WaitLinks | None = None,
-    sees: bool = True,
+    show_payloads: bool = True,
 ) -> Chart:
     """Return the timeline of a run, with the links that the viewer may open.
 
-    ``wait_links`` adds the actions that the viewer may use on a wait. ``sees`` says
-    whether error messages are shown.
+    ``wait_links`` adds the actions that the viewer may use on a wait.
+    ``show_payloads`` says whether error messages are shown.
     """
     rows = model.timeline(run)
-    return _Drawing(run, links, children, wait_links, sees).chart(rows)
+    return _Drawing(run, links, children, wait_links, show_payloads).chart(rows)
 
 
 class _Drawing:
@@ -129,10 +129,10 @@ class _Drawing:
         links: Links,
         children: Iterable[Run],
         wait_links: WaitLinks | None,
-        sees: bool,
+        show_payloads: bool,
     ) -> None:
         self.run, self.links, self.wait_links = run, links, wait_links
-        self.sees = sees
+        self.sees = show_payloads
         self.origin = model.origin(run)
         length = max(model.span(run), timedelta(milliseconds=1))
         self.until = self.origin + length

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _lazy
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import badge, short
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import View, actor, address, page, paths
+from durable_jobs.admin.pages import View, actor_of, address, page, paths
 from durable_jobs.admin.related import Related
 from durable_jobs.admin.runs import actions
 from durable_jobs.admin.runs.timeline import WaitLinks, chart
@@ -92,7 +92,7 @@ class RunPages(ReadOnlyAdmin):
     ) -> Any:
         """Add the allowed actions and the poll interval."""
         run = context["original"]
-        sees = self.sees_payloads(request, run)
+        show_payloads = self.may_view_payloads(request, run)
         context.update(
             title=run.function,
             subtitle=None,
@@ -106,7 +106,7 @@ class RunPages(ReadOnlyAdmin):
             downloads=[
                 (label, address(self.admin_site, name, run.pk))
                 for label, name in DOWNLOADS
-                if sees
+                if show_payloads
             ],
         )
         return super().render_change_form(request, context, *args, **kwargs)
@@ -115,12 +115,12 @@ class RunPages(ReadOnlyAdmin):
         """Return the run's timeline, related objects, and the reason why it waits."""
         related = Related(row, links)
         wait_links = _wait_links(self, links.request, row)
-        sees = self.sees_payloads(links.request, row)
+        show_payloads = self.may_view_payloads(links.request, row)
         queued = row.status == RunStatus.QUEUED
-        why = explain.explain(row, keys=sees) if queued else None
+        why = explain.explain(row, keys=show_payloads) if queued else None
         return {
             "neighbours": related.neighbours(),
-            "chart": chart(row, links, related.children, wait_links, sees),
+            "chart": chart(row, links, related.children, wait_links, show_payloads),
             "steps_url": links.rows(Step, run=row.pk),
             "runs": related.started,
             "why": why,
@@ -151,11 +151,13 @@ def version(run: Run) -> str:
 
 def _wait_links(admin: Any, request: HttpRequest, run: Run) -> WaitLinks:
     """Return a function that adds the viewer's actions to a wait's description."""
-    who = actor(request)
+    actor = actor_of(request)
     allowed_actions = [
-        action for action in ("wake", "retry", "answer") if may_act_on(who, action, run)
+        action
+        for action in ("wake", "retry", "answer")
+        if may_act_on(actor, action, run)
     ]
-    sends = who.may(send.SEND) and Links(admin.admin_site, request).allowed(Event)
+    sends = actor.may(send.SEND) and Links(admin.admin_site, request).allowed(Event)
 
     def add_links(wait: Wait, text: SafeString) -> SafeString:
         step = urlencode({"step": wait.step})
@@ -174,9 +176,9 @@ def _wait_links(admin: Any, request: HttpRequest, run: Run) -> WaitLinks:
     return add_links
 
 
-def may_act_on(who: Actor, action: str, run: Run) -> bool:
+def may_act_on(actor: Actor, action: str, run: Run) -> bool:
     """Return whether an action applies to the run and the user may use it."""
-    return applies(action, run) and may(who, action, run)
+    return applies(action, run) and may(actor, action, run)
 
 
 _ANSWER = ("answer", _lazy("answer"))
@@ -226,6 +228,6 @@ def _permitted(admin: Any, request: HttpRequest, pk: str) -> Run:
     run: Run = admin.get_object(request, str(pk))
     if not admin.has_view_permission(request, run):
         raise PermissionDenied
-    if not admin.sees_payloads(request, run):
+    if not admin.may_view_payloads(request, run):
         raise PermissionDenied
     return run

@@ -33,8 +33,8 @@ class ScheduleAdmin(SchedulePages):
     search_help_text = _("Owner as app.model and key, for example auth.user 7.")
 
     summary_fields = (
-        "state", "function", "name", "cron", "words", "tz", "owner_display",
-        "jitter_display", "catch_up", "overlap", "next", "fired", "waiting",
+        "state", "function", "name", "cron", "description", "tz", "owner_display",
+        "jitter_display", "catch_up", "overlap", "next_due", "last_fired", "queued",
         "declared", "created",
     )  # fmt: skip
     payload_fields = ((_("Data"), "data"),)
@@ -54,8 +54,8 @@ class ScheduleAdmin(SchedulePages):
             return links.anchor(links.page(Schedule, schedule.pk), label)
 
         return [
-            name, function, "words", "cron", "tz", "owner_display", "state", "next",
-            "fired",
+            name, function, "description", "cron", "tz", "owner_display", "state",
+            "next_due", "last_fired",
         ]  # fmt: skip
 
     def get_search_results(
@@ -85,19 +85,19 @@ class ScheduleAdmin(SchedulePages):
         return f"{schedule.owner_model} {schedule.owner_pk}"
 
     @admin.display(description=_("in words"))
-    def words(self, schedule: Schedule) -> str | None:
+    def description(self, schedule: Schedule) -> str | None:
         """Return the cron expression in words."""
         try:
             return expression(schedule.cron, schedule.tz).describe()
         except ConfigurationError:
             return None
 
-    @admin.display(description=_("next"))
-    def next(self, schedule: Schedule) -> Any:
+    @admin.display(description=_("next_due"))
+    def next_due(self, schedule: Schedule) -> Any:
         return relative_time(schedule.due_at)
 
     @admin.display(description=_("last fired"))
-    def fired(self, schedule: Schedule) -> Any:
+    def last_fired(self, schedule: Schedule) -> Any:
         return relative_time(schedule.last_fired_at)
 
     @admin.display(description=_("jitter"))
@@ -106,7 +106,7 @@ class ScheduleAdmin(SchedulePages):
         return length(schedule.jitter)
 
     @admin.display(description=_("queued occurrences"))
-    def waiting(self, schedule: Schedule) -> int | None:
+    def queued(self, schedule: Schedule) -> int | None:
         """Return how many occurrences wait for the previous run to end."""
         return len(schedule.queued_occurrences) or None
 

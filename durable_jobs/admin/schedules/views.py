@@ -17,7 +17,7 @@ from durable_jobs.admin.confirmation import Confirmation, IdempotentForm, confir
 from durable_jobs.admin.display import length, moment
 from durable_jobs.admin.forms import Reason
 from durable_jobs.admin.links import Links
-from durable_jobs.admin.pages import actor, address, paths
+from durable_jobs.admin.pages import actor_of, address, paths
 from durable_jobs.control import authorized_actions
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import Run, Schedule
@@ -50,7 +50,7 @@ class SchedulePages(ReadOnlyAdmin):
 
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
         """Return the next and past occurrences and the allowed actions."""
-        who = actor(links.request)
+        actor = actor_of(links.request)
         return {
             "title": str(row),
             "subtitle": None,
@@ -61,7 +61,7 @@ class SchedulePages(ReadOnlyAdmin):
             "actions": [
                 {"label": ACTIONS[action][0], "url": _url(self, row, action)}
                 for action in _possible_actions(row)
-                if who.may(ACTIONS[action][1])
+                if actor.may(ACTIONS[action][1])
             ],
         }
 
@@ -116,7 +116,7 @@ def action_view(admin: Any, request: HttpRequest, pk: int, action: str) -> HttpR
     if action not in ACTIONS:
         raise Http404
     label, permission = ACTIONS[action]
-    if not admin.has_view_permission(request) or not actor(request).may(permission):
+    if not admin.has_view_permission(request) or not actor_of(request).may(permission):
         raise PermissionDenied
     if pk >= 2**63:  # larger than any database key
         raise Http404
@@ -180,19 +180,19 @@ def _do(
     chosen: dict[str, Any],
     links: Links,
 ) -> tuple[Any, str]:
-    who, reason = actor(request), chosen["reason"]
+    actor, reason = actor_of(request), chosen["reason"]
     back = links.page(Schedule, schedule.pk) or ""
     if action == "pause":
-        authorized_actions.pause_schedule(who, schedule, reason)
+        authorized_actions.pause_schedule(actor, schedule, reason)
         return _("The schedule was paused."), back
     if action == "resume":
-        authorized_actions.resume_schedule(who, schedule, reason)
+        authorized_actions.resume_schedule(actor, schedule, reason)
         return _("The schedule was resumed."), back
     form = authorized_actions.RunForm(chosen["token"], chosen["queued"])
-    started = authorized_actions.run_schedule(who, schedule, form=form, reason=reason)
+    started = authorized_actions.run_schedule(actor, schedule, form=form, reason=reason)
     if started is None:
         return _("The run starts when the previous run has ended."), back
-    place = links.page(Run, started.run.pk) or back
+    url = links.page(Run, started.run.pk) or back
     if started.new:
-        return _("The run was started."), place
-    return _("This form was sent before. No new run was started."), place
+        return _("The run was started."), url
+    return _("This form was sent before. No new run was started."), url

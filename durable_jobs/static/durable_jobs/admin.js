@@ -117,7 +117,7 @@
   }
 
   document.addEventListener("pointerdown", function (event) {
-    var head = event.target.closest(".durable-timeline .durable-bars");
+    var head = event.target.closest(".durable-timeline .durable-track");
     if (!head || event.button) return;
     from = { head: head, at: at(event, head), x: event.clientX };
   });
