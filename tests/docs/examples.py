@@ -111,14 +111,7 @@ class Story:
         self._left = list(section.examples)
         self.module = types.ModuleType("shop.durable")
         self.module.__dict__.update(
-            durable=durable,
-            kit=kit,
-            pytest=pytest,
-            an_order=an_order,
-            Event=Event,
-            Order=Order,
-            Run=Run,
-            Step=Step,
+            durable=durable, Event=Event, Order=Order, Run=Run, Step=Step
         )
         shop = types.ModuleType("shop")
         shop.__path__ = []

@@ -1,13 +1,9 @@
-"""The pages of the documentation, and the examples in them.
+"""Read the pages of the documentation and the examples in them.
 
-A section is what stands below one ``##`` heading. Its examples are one story: they are
-executed in order, in one module, and see what those before them have left. Three kinds
-of block are executed:
-
-* Blocks of ``python``. Those of a reader's file begin with its name, as
-  ``# mysite/settings.py``; one without a name is of ``shop/durable.py``.
-* ``<!-- run`` … ``-->``: executed like them, and not shown. They hold what an example
-  takes for granted, and say what must have come of it.
+A section is the text below one ``##`` heading, or above the first one. Its blocks of
+``python`` are its examples. They run in order, in one module, so each example sees the
+names of the earlier ones. A block that begins with a file name, such as
+``# mysite/settings.py``, is that file. Other blocks belong to ``shop/durable.py``.
 """
 
 from __future__ import annotations
@@ -21,30 +17,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = ROOT / "docs"
 
-_OPENING = re.compile(r"^(?:```(?P<language>\w*)|<!-- (?P<hidden>run))$")
+_OPENING = re.compile(r"^```(?P<language>\w*)$")
 _HEADING = re.compile(r"^(?P<marks>#+) (?P<title>.+)$")
 _FILE = re.compile(r"^# (?P<file>[\w/]+\.py)$")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, or a hidden one. ``line`` is the number of its first line."""
+    """A fenced block. ``line`` is the number of its first line."""
 
     language: str
     text: str
     line: int
-    hidden: bool = False
 
     @property
     def file(self) -> str:
-        """Return the file of the reader's that it is of."""
+        """Return the file of the reader's project that the block is."""
         found = _FILE.match(self.text.partition("\n")[0])
         return found["file"] if found else "shop/durable.py"
 
 
 @dataclass
 class Section:
-    """What stands below one heading of the second level, or before the first."""
+    """The blocks below a heading of the second level, or above the first one."""
 
     page: Page
     title: str
@@ -52,7 +47,7 @@ class Section:
 
     @property
     def examples(self) -> list[Block]:
-        """Return the blocks that are executed."""
+        """Return the blocks that tests execute."""
         return [block for block in self.blocks if block.language == "python"]
 
     def __str__(self) -> str:
@@ -61,7 +56,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """One page, by its path."""
+    """A page of the documentation."""
 
     path: Path
 
@@ -70,7 +65,7 @@ class Page:
 
     @cached_property
     def lines(self) -> list[str]:
-        """Return its lines."""
+        """Return the lines of the page."""
         return self.path.read_text(encoding="utf-8").splitlines()
 
     @cached_property
@@ -80,7 +75,8 @@ class Page:
         for number, line in reader:
             opening = _OPENING.match(line)
             if opening is not None:
-                sections[-1].blocks.append(_block(opening, number, reader))
+                block = _block(opening["language"], number, reader)
+                sections[-1].blocks.append(block)
                 continue
             heading = _HEADING.match(line)
             if heading is not None:
@@ -94,61 +90,53 @@ class Page:
 
     @property
     def sections(self) -> list[Section]:
-        """Return its sections."""
+        """Return the sections. The first has the title of the page."""
         return self._parts[0]
 
     def section(self, title: str) -> Section:
-        """Return a section by its heading."""
+        """Return the section with a heading."""
         found = {section.title: section for section in self.sections}
         assert title in found, f"Expected a heading of {self}, got {title!r}."
         return found[title]
 
     @property
     def headings(self) -> list[str]:
-        """Return its headings of all levels."""
+        """Return the headings of all levels."""
         return self._parts[1]
 
     @property
     def prose(self) -> str:
-        """Return what is no block."""
+        """Return the text outside of blocks."""
         return self._parts[2]
 
     @property
     def blocks(self) -> list[Block]:
-        """Return its blocks."""
+        """Return the blocks of all sections."""
         return [block for section in self.sections for block in section.blocks]
 
     @property
     def anchors(self) -> set[str]:
-        """Return what a link to a heading of it may end in."""
+        """Return the anchors of the headings."""
         return {anchor(title) for title in self.headings}
 
 
-def _block(
-    opening: re.Match[str],
-    number: int,
-    reader: enumerate[str] | Iterator[tuple[int, str]],
-) -> Block:
-    closing = "-->" if opening["hidden"] else "```"
+def _block(language: str, number: int, reader: Iterator[tuple[int, str]]) -> Block:
     text = []
     for _, line in reader:
-        if line == closing:
-            break
+        if line == "```":
+            return Block(language, "\n".join(text) + "\n", number + 1)
         text.append(line)
-    else:
-        raise ValueError(f"The block in line {number} is not closed.")
-    language = "python" if opening["hidden"] else opening["language"]
-    code = "\n".join(text) + "\n"
-    return Block(language, code, number + 1, hidden=bool(opening["hidden"]))
+    msg = f"Expected the block in line {number} to end."
+    raise ValueError(msg)
 
 
 def anchor(title: str) -> str:
-    """Return the anchor of a heading, as it is made where the pages are read."""
+    """Return the anchor that GitHub and the site give a heading."""
     return re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
 
 
 def page(name: str) -> Page:
-    """Return a page by its path from the root."""
+    """Return a page by its path from the root of the repository."""
     return Page(ROOT / name)
 
 
