@@ -1,4 +1,4 @@
-"""The composition root: puts the rooms together when Django is ready."""
+"""The composition root: connects the packages when Django is ready."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class DurableJobsConfig(AppConfig):
         _check_driver()
 
     def ready(self) -> None:
-        """Install the ports, find the functions, and connect what listens."""
+        """Install the runtime and notifier, import functions, and connect signals."""
         import os
 
         from durable_jobs import failpoints, logs, notifier
         from durable_jobs.conf import settings as own
         from durable_jobs.control import bulk  # noqa: F401  # declares its function
         from durable_jobs.control.runtime import runtime
-        from durable_jobs.definitions import runtime as runtime_port
+        from durable_jobs.definitions import runtime as runtime_module
         from durable_jobs.definitions.checks import check_installation
         from durable_jobs.definitions.registry import registry
         from durable_jobs.events import model_changes, model_waits
@@ -48,7 +48,7 @@ class DurableJobsConfig(AppConfig):
 
         logs.guard()
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
-        runtime_port.install(runtime)
+        runtime_module.install(runtime)
         notifier.install(_notifier(own.EXECUTOR))
         checks.register(check_installation, checks.Tags.compatibility)
         if own.EXECUTOR == "celery":
@@ -69,14 +69,14 @@ class DurableJobsConfig(AppConfig):
 
 
 def _check_driver() -> None:
-    """Raise when ``psycopg`` has no client library: Django's own error hides it."""
+    """Raise if ``psycopg`` has no client library, since Django's error hides that."""
     engines = {database.get("ENGINE") for database in settings.DATABASES.values()}
     if "django.db.backends.postgresql" not in engines:
         return
     try:
-        import psycopg  # noqa: F401  # to see whether it can be imported
+        import psycopg  # noqa: F401  # checks the import
     except ModuleNotFoundError:
-        return  # Django says that there is no driver
+        return  # Django reports the missing driver
     except ImportError as error:
         reason = str(error).strip().splitlines()[0]
         msg = (
@@ -90,7 +90,7 @@ def _check_driver() -> None:
 def _discover() -> None:
     """Import the ``durable`` module of each app.
 
-    One that fails ends the process: with a part of the functions, it would miss starts.
+    If an import fails, the process exits: without some functions, runs would not start.
     """
     for app in apps.get_app_configs():
         try:

@@ -1,10 +1,9 @@
-"""The one clock. Nothing else in the project asks for the time.
+"""The clock: the only module of this package that reads the time.
 
-Rows written by one machine are compared by another, so the time that counts is the
-database's. Asking it costs a round trip, so each process asks once a minute, and goes
-on from the answer by its own monotonic clock: a wall clock that jumps, or that is an
-hour wrong, changes nothing. SQLite lives on this machine; there the system clock is
-asked.
+Hosts compare times that other hosts wrote, so the clock uses the database's time. Each
+process reads it once per minute and adds the time of its own monotonic clock. A wall
+clock that jumps or is an hour wrong has no effect. With SQLite, the clock uses the
+system time.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ RESYNC_SECONDS = 60.0
 
 
 class Clock(Protocol):
-    """Something that tells an aware UTC time."""
+    """A source of the current time, as an aware datetime in UTC."""
 
     def now(self) -> datetime: ...
 
 
 class DatabaseClock:
-    """The database's time, carried on by this process's monotonic clock."""
+    """The database's time, extrapolated by the monotonic clock of this process."""
 
     def __init__(self, alias: str = "default") -> None:
         self.alias = alias
@@ -38,7 +37,7 @@ class DatabaseClock:
         self._at = 0.0
 
     def now(self) -> datetime:
-        """Return the time, asking the database when the last answer is a minute old."""
+        """Return the time. Read the database's time if the last reading is too old."""
         elapsed = time.monotonic() - self._at
         if self._base is None or elapsed > RESYNC_SECONDS:
             self._synchronise()
@@ -47,19 +46,21 @@ class DatabaseClock:
         return self._base + timedelta(seconds=elapsed)
 
     def reset(self) -> None:
-        """Forget the last answer (after a fork, or when the database moved)."""
+        """Discard the last reading, after a fork or a change of the database."""
         self._base = None
-        self._lock = threading.Lock()  # a forked process may have found it taken
+        self._lock = (
+            threading.Lock()
+        )  # another thread of the parent may have held the lock
 
     def _synchronise(self) -> None:
         with self._lock:
             before = time.monotonic()
-            base = self._ask()
+            base = self._read()
             after = time.monotonic()
-            # The answer was true somewhere between the two readings.
+            # The database read its clock between the two readings here.
             self._base, self._at = base, (before + after) / 2
 
-    def _ask(self) -> datetime:
+    def _read(self) -> datetime:
         connection = connections[self.alias]
         if connection.vendor != "postgresql" or connection.needs_rollback:
             return datetime.now(UTC)
@@ -70,19 +71,19 @@ class DatabaseClock:
         except DatabaseError:
             if self._base is None:
                 raise
-            # An unreachable database cannot be compared with anyway: carry on.
+            # Without the database, no times are compared: extrapolate.
             return self._base + timedelta(seconds=time.monotonic() - self._at)
         return moment.astimezone(UTC)
 
 
 class VirtualClock:
-    """A clock that stands still until it is moved."""
+    """A clock that shows a fixed moment until it is changed."""
 
     def __init__(self, moment: datetime) -> None:
         self.moment = moment
 
     def now(self) -> datetime:
-        """Return the moment it stands at."""
+        """Return the fixed moment."""
         return self.moment
 
 
@@ -96,12 +97,12 @@ def now() -> datetime:
 
 
 def monotonic() -> float:
-    """Return seconds for measuring how long something took here."""
+    """Return seconds for measuring durations in this process."""
     return time.monotonic()
 
 
 def reset() -> None:
-    """Make the next reading ask the database again."""
+    """Make the next ``now()`` read the database's time again."""
     _system.reset()
 
 

@@ -1,9 +1,9 @@
 """Which exceptions are failures of your project's code, and which end an attempt.
 
-Everything that a body, a function or any other callable of your project raises is its
-failure: ``SystemExit`` and ``CancelledError`` too. Two kinds are not: what the engine
-itself raises to leave a function, and what the handler of a signal raises in a process
-that received this signal. Those pass through, whatever code they strike.
+Every exception that a callable of your project raises is a failure, including
+``SystemExit`` and ``CancelledError``. There are two exceptions to this rule, which are
+raised again: those that the engine raises to leave a function, and those that a signal
+handler raises in a process that received the signal.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from typing import Any
 
 
 class EngineControl(BaseException):
-    """The engine leaves your code here. Only its descendants are raised.
+    """Raised by the engine to leave your code. Only subclasses are raised.
 
     A ``BaseException``, so that ``except Exception`` does not catch it.
     """
 
 
-#: Signals that a program sends itself, mostly to limit the time of its own code.
+#: Signals that a program sends to itself, mostly to limit the time of its own code.
 _TIMERS = frozenset(
     getattr(signal, name)
     for name in ("SIGALRM", "SIGVTALRM", "SIGPROF")
     if hasattr(signal, name)
 )
-#: How many errors of nested groups are looked at.
+#: The most exceptions of nested groups that are checked.
 _MOST_LEAVES = 10_000
 
 
 def is_failure(error: BaseException) -> bool:
-    """Return whether the code that raised this has failed.
+    """Return whether an exception is a failure of the code that raised it.
 
-    Only the type and the frames of the error are asked: its own attributes are code.
+    Only the type and the frames of the exception are used, since its attributes may be
+    any code.
     """
     kind = type(error)
     if issubclass(kind, Exception):
@@ -46,8 +47,8 @@ def is_failure(error: BaseException) -> bool:
     return not _passes(error)
 
 
-def let_pass(error: BaseException) -> None:
-    """Raise an error again that is no failure of the code that it came from."""
+def reraise_control(error: BaseException) -> None:
+    """Raise the exception again if it is engine control or comes from a signal."""
     if not is_failure(error):
         raise error
 
@@ -60,7 +61,7 @@ def _passes(error: BaseException) -> bool:
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Give the errors in a group, in the groups inside it, and so on."""
+    """Yield the exceptions of a group, including nested groups."""
     stack = [error]
     for _ in range(_MOST_LEAVES):
         if not stack:
@@ -73,7 +74,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def traceback_of(error: BaseException) -> TracebackType | None:
-    """Return the traceback of an error, whatever its class has in that name's place."""
+    """Return the traceback of an exception, even if its class overrides the name."""
     found: TracebackType | None = _TRACEBACK.__get__(error)
     return found
 
@@ -82,10 +83,10 @@ _TRACEBACK: Any = BaseException.__dict__["__traceback__"]
 
 
 def comes_from_a_signal(error: BaseException) -> bool:
-    """Return whether the handler of a signal has raised this.
+    """Return whether a signal handler has raised the exception.
 
-    A handler is called with the number of the signal and the frame that it interrupts,
-    which is the one before it in the traceback.
+    A handler is called with the number of the signal and the interrupted frame, which
+    is the frame before it in the traceback.
     """
     trace, interrupted = traceback_of(error), None
     while trace is not None:
@@ -108,18 +109,18 @@ def _handles(frame: FrameType, interrupted: FrameType) -> bool:
         values += value if type(value) is tuple else [value]
     if not any(value is interrupted for value in values):
         return False
-    numbers = {int(one) for one in values if type(one) in (int, signal.Signals)}
+    numbers = {int(value) for value in values if type(value) in (int, signal.Signals)}
     return bool(numbers & _SIGNALS) and not numbers & _TIMERS
 
 
-_SIGNALS = frozenset(int(one) for one in signal.valid_signals())
+_SIGNALS = frozenset(int(number) for number in signal.valid_signals())
 
 
 @contextmanager
 def interrupts_known() -> Iterator[None]:
-    """Let Ctrl-C inside the block be told apart from a raised ``KeyboardInterrupt``.
+    """Make Ctrl-C in the block distinguishable from a raised ``KeyboardInterrupt``.
 
-    Python's own handler leaves no frame.
+    Python's own handler leaves no frame in the traceback.
     """
     mine = threading.current_thread() is threading.main_thread()
     if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -1,6 +1,6 @@
-"""The public door: everything that a user of durable_jobs writes.
+"""The public API of durable_jobs.
 
-It can be imported before Django's app registry is ready.
+This module can be imported before Django's app registry is ready.
 """
 
 from __future__ import annotations
@@ -88,19 +88,19 @@ def send(
     user: Any = None,
     v: str | None = None,
 ) -> str:
-    """Send an event inside the caller's transaction and return its id.
+    """Send an event inside the caller's transaction. Return its id.
 
-    It starts the functions that listen to it and wakes the runs that wait for it, after
-    the transaction has committed. An ``id`` sent again starts nothing twice in 24
-    hours. A future ``ts`` delays all that the event does. Raises ``PayloadError``,
-    ``LimitExceeded`` or ``ConfigurationError`` before anything is stored.
+    After the commit, the event starts functions and wakes runs that wait for it. An
+    event with the same ``id`` is ignored for 24 hours. With a future ``ts``, the event
+    takes effect then. Raise ``PayloadError``, ``LimitExceeded`` or
+    ``ConfigurationError`` before anything is stored.
     """
     event = NewEvent(name, data, id=id, ts=ts, user=user, v=v)
     return runtime().send([event])[0]
 
 
 def send_many(events: Iterable[NewEvent]) -> list[str]:
-    """Send many events at once, all or none, and return their ids, in order."""
+    """Send many events at once, all or none. Return their ids in order."""
     return runtime().send(list(events))
 
 
@@ -113,20 +113,21 @@ async def asend(
     user: Any = None,
     v: str | None = None,
 ) -> str:
-    """Send an event as ``send`` does, from async code."""
+    """Send an event from async code. See ``send``."""
     event = NewEvent(name, data, id=id, ts=ts, user=user, v=v)
     return (await runtime().asend([event]))[0]
 
 
 async def asend_many(events: Iterable[NewEvent]) -> list[str]:
-    """Send many events as ``send_many`` does, from async code."""
+    """Send many events from async code. See ``send_many``."""
     return await runtime().asend(list(events))
 
 
 def signal(name: str, data: Any = None) -> Run | None:
-    """Give ``data`` to the run that waits for this signal; return it, or None.
+    """Wake the run that waits for this signal. Return the run, or None.
 
-    A signal is not stored: without a waiter it is gone.
+    The run receives ``data``. A signal is not stored: without a waiting run, it has no
+    effect.
     """
     return runtime().signal(name, data)
 
@@ -137,12 +138,15 @@ def replay(
     until: datetime | None = None,
     statuses: Iterable[str] | None = None,
 ) -> list[Run]:
-    """Run again the runs of a function queued in a time range; return the new runs."""
+    """Rerun the runs of a function that were queued in a time range.
+
+    Return the new runs.
+    """
     return runtime().replay(function, since, until, statuses)
 
 
 def runs_for(instance: Model) -> RunQuerySet:
-    """Return the runs that were started for a model instance, the newest first."""
+    """Return the runs that were started for a model instance, newest first."""
     return runtime().runs_for(instance)
 
 
@@ -157,15 +161,15 @@ def track(queryset: QuerySet[Any]) -> Any:
 
 
 def pause_queue(queue: str, reason: str = "") -> bool:
-    """Let nothing of a queue be executed; tell whether this call did it.
+    """Pause a queue. Return whether this call did.
 
-    What is being executed goes on to its next rest; what comes is kept.
+    Executing runs continue until they next suspend. Other runs stay queued.
     """
     return runtime().pause_queue(queue, reason)
 
 
 def resume_queue(queue: str) -> bool:
-    """Let a paused queue be executed again; tell whether this call did it."""
+    """Resume a paused queue. Return whether this call did."""
     return runtime().resume_queue(queue)
 
 

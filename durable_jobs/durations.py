@@ -1,7 +1,7 @@
-"""Lengths of time, as people write them.
+"""Durations: a ``timedelta``, a number of seconds, or a string.
 
-A *duration* is a ``timedelta``, a number of seconds, or a text: one or more numbers
-with a unit each, the largest unit first, such as ``"300ms"``, ``"1.5h"``, ``"2h45m"``.
+A string has one or more numbers, each with a unit, the largest unit first: ``"300ms"``,
+``"1.5h"``, ``"2h45m"``.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ _LONGEST_TEXT = 64
 
 
 def parse_duration(value: Any, *, what: str = "duration") -> timedelta:
-    """Give the ``timedelta`` that a duration stands for, to the microsecond.
+    """Return a duration as a ``timedelta``, exact to the microsecond.
 
-    ``value`` is a ``timedelta``, seconds as a number, or a text in the units w, d, h,
-    m, s and ms. ``what`` names the value in the message of the ``ConfigurationError``
-    that anything else gets; zero is a duration, less than zero is not.
+    ``value`` is a ``timedelta``, a number of seconds, or a string in the units w, d, h,
+    m, s and ms. Raise ``ConfigurationError``, naming ``what``, for other values and for
+    negative durations. Zero is valid.
     """
     if isinstance(value, timedelta):
         result = value
     elif isinstance(value, bool):
-        raise _refused(value, what)
+        raise _invalid(value, what)
     elif isinstance(value, int | float):
         if isinstance(value, float) and not math.isfinite(value):
-            raise _refused(value, what)
+            raise _invalid(value, what)
         result = _seconds(value, what)
     elif isinstance(value, str):
         result = _text(value, what)
     else:
-        raise _refused(value, what)
+        raise _invalid(value, what)
     if result < timedelta(0):
         raise ConfigurationError(
             f"{_sentence(what)} is {value!r}: expected zero or more."
@@ -58,9 +58,9 @@ def parse_duration(value: Any, *, what: str = "duration") -> timedelta:
 
 
 def format_duration(value: timedelta) -> str:
-    """Write a ``timedelta`` as the short text that ``parse_duration`` reads back.
+    """Return a ``timedelta`` as a short string that ``parse_duration`` reads back.
 
-    A negative one, which no duration is, gets a minus sign.
+    A negative value, which is not a valid duration, gets a minus sign.
     """
     left = value // timedelta(microseconds=1)
     if left < 0:
@@ -94,7 +94,7 @@ def _seconds(value: int | float, what: str) -> timedelta:
 def _text(value: str, what: str) -> timedelta:
     found = _TEXT.fullmatch(value) if len(value) <= _LONGEST_TEXT else None
     if not value or found is None:
-        raise _refused(value, what)
+        raise _invalid(value, what)
     total = sum(
         Fraction(number) * size
         for number, size in zip(found.groups(), _MICROSECONDS.values(), strict=True)
@@ -107,17 +107,17 @@ def _text(value: str, what: str) -> timedelta:
 
 
 def _sentence(what: str) -> str:
-    """Begin a sentence with a thing, which may have its article already."""
+    """Return the beginning of a sentence: a noun with its article."""
     return f"T{what[1:]}" if what.startswith("the ") else f"The {what}"
 
 
-def _refused(value: Any, what: str) -> ConfigurationError:
+def _invalid(value: Any, what: str) -> ConfigurationError:
     shown = repr(value)
     if len(shown) > _LONGEST_TEXT:
         shown = shown[:_LONGEST_TEXT] + "…"
     return ConfigurationError(
         f"{_sentence(what)} is {shown}: expected a timedelta, a number of seconds, or "
-        "a text in w, d, h, m, s and ms, the largest first, such as '300ms' or '2h45m'."
+        "a string in w, d, h, m, s and ms, the largest first, such as '2h45m'."
     )
 
 

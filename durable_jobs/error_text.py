@@ -1,8 +1,8 @@
-"""The text of an error, whatever the error does.
+"""The text of an exception, for any exception.
 
-An exception is an object of somebody else's class: its ``__str__``, its attributes and
-its traceback are code that can raise, never end or be of any size. Every function here
-returns a text that every database can store, cut with a mark to a stated length.
+The class of an exception may be any code: its ``__str__``, attributes and traceback can
+raise, never end, or be of any size. Every function here returns text that every
+database can store, shortened to a stated length.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from itertools import islice
 from types import TracebackType
 from typing import Any
 
-from durable_jobs.control_flow import leaves, let_pass, traceback_of
+from durable_jobs.control_flow import leaves, reraise_control, traceback_of
 
 MAX_TYPE = 200
 MAX_MESSAGE = 4_000
 MAX_TRACEBACK = 16_000
 
-#: How many errors of a chain, and how many of a group, a traceback shows.
+#: How many exceptions of a chain, and how many of a group, a traceback shows.
 _LONGEST_CHAIN = 12
 _WIDEST_GROUP = 15
 _DEEPEST_GROUP = 5
 _MOST_FRAMES = 400
 _MOST_NOTES = 20
-#: A group of more errors, or an error whose text is longer, is logged in short.
+#: A larger group, or an exception with a longer text, is logged as a summary.
 _MOST_LOGGED = 100
 _LONGEST_LOGGED = 1_000_000
 
 _CAUSE = "The above exception was the direct cause of the following exception:"
 _CONTEXT = "During handling of the above exception, another exception occurred:"
 
-#: Modules whose frames stand between two of your project's, and are folded.
+#: Modules whose frames between those of your project are folded.
 ENGINE = ("durable_jobs", "asgiref", "concurrent.futures")
 
 
 def storable_text(text: str, limit: int = MAX_MESSAGE) -> str:
     """Return text without NUL and lone surrogates, cut to ``limit`` characters."""
-    # Of class str, and not longer than can be of use, before anything is made of it.
+    # First make a plain str of limited length, since the class may be any code.
     text = str.__getitem__(text, slice(0, limit + 1))
     safe = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
     return safe if len(safe) <= limit else f"{safe[: limit - 1]}…"
 
 
 def type_of(error: BaseException) -> str:
-    """Return the name of an error's class."""
+    """Return the class name of an exception."""
     return storable_text(_NAME.__get__(type(error)), MAX_TYPE)
 
 
@@ -53,35 +53,35 @@ _NAME: Any = type.__dict__["__name__"]
 
 
 def message_of(error: BaseException, limit: int = MAX_MESSAGE) -> str:
-    """Return what an error says."""
+    """Return the message of an exception."""
     try:
         return storable_text(str(error), limit)
     except BaseException as failure:  # noqa: BLE001  # its class may raise anything
-        let_pass(failure)
+        reraise_control(failure)
         return f"<{type_of(error)}: its message cannot be read>"
 
 
 def summary_of(error: BaseException, limit: int = MAX_MESSAGE) -> str:
-    """Return the class and the message of an error in one line."""
+    """Return the class and the message of an exception in one line."""
     message = message_of(error, limit)
     name = type_of(error)
     return storable_text(f"{name}: {message}" if message else name, limit)
 
 
 def last_lines(error: BaseException, limit: int = MAX_MESSAGE) -> str:
-    """Return what a traceback ends with: the class with its module, and the message."""
+    """Return the last line of a traceback: the qualified class and the message."""
     message, name = message_of(error, limit), _qualified(type(error))
     return storable_text(f"{name}: {message}" if message else name, limit)
 
 
 def loggable(error: BaseException) -> BaseException:
-    """Return an error that ``logging`` can print: this one, or one like it."""
+    """Return the exception, or a replacement if ``logging`` could not print it."""
     try:
         many = next(islice(leaves(error), _MOST_LOGGED, None), None) is not None
         if not many and _printed_length(error) <= _LONGEST_LOGGED:
             return error
     except BaseException as failure:  # noqa: BLE001  # its class may raise anything
-        let_pass(failure)
+        reraise_control(failure)
     like = RuntimeError(summary_of(error))
     like.__traceback__ = traceback_of(error)
     like.__suppress_context__ = True
@@ -90,25 +90,25 @@ def loggable(error: BaseException) -> BaseException:
 
 def _printed_length(error: BaseException) -> int:
     lines = traceback.TracebackException.from_exception(error).format()
-    return sum(len(line.encode()) for line in lines)  # as a file has to store it
+    return sum(len(line.encode()) for line in lines)  # as written to a file
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the traceback of an error, with your project's frames first.
+    """Return the traceback of an exception, with the engine's frames folded.
 
-    The engine's frames between them are one line. A failure of a step begins with the
-    traceback that was recorded for its body.
+    The engine's frames between your project's frames become one line. A failed step
+    begins with the traceback that was recorded for its body.
     """
     try:
         text = "".join(_chain(error, 0))
     except BaseException as failure:  # noqa: BLE001  # its class may raise anything
-        let_pass(failure)
+        reraise_control(failure)
         text = f"{summary_of(error)}\n(The traceback cannot be read.)\n"
     return _cut(text)
 
 
-def recalls_body(error: BaseException) -> bool:
-    """Return whether an error came from one whose traceback is kept as a text."""
+def has_recorded_traceback(error: BaseException) -> bool:
+    """Return whether the chain has an exception with a recorded traceback."""
     latest = error
     for _ in range(_LONGEST_CHAIN):
         found = _before(latest)
@@ -121,7 +121,7 @@ def recalls_body(error: BaseException) -> bool:
 
 
 def _cut(text: str) -> str:
-    """Cut a long text in its middle: a traceback tells most at its two ends."""
+    """Shorten a long text in the middle: the ends of a traceback say most."""
     if len(text) > MAX_TRACEBACK:
         half = MAX_TRACEBACK // 2 - 40
         left_out = len(text) - 2 * half
@@ -130,7 +130,7 @@ def _cut(text: str) -> str:
 
 
 def _chain(error: BaseException, depth: int) -> Iterator[str]:
-    """Give the text of an error after the texts of those that it came from."""
+    """Yield the text of an exception after the texts of its causes."""
     shown: list[tuple[BaseException | str, str]] = [(error, "")]
     seen = {id(error)}
     latest = error
@@ -153,7 +153,7 @@ def _chain(error: BaseException, depth: int) -> Iterator[str]:
 
 
 def _before(error: BaseException) -> tuple[BaseException | str, str] | None:
-    """Return what an error came from, an error or its text, and how."""
+    """Return the cause of an exception, or its recorded text, and the link text."""
     recorded = _DICT.__get__(error).get(BODY_TRACEBACK)
     if type(recorded) is str and recorded:
         return recorded if recorded.endswith("\n") else f"{recorded}\n", _CAUSE
@@ -166,7 +166,7 @@ def _before(error: BaseException) -> tuple[BaseException | str, str] | None:
     return None
 
 
-#: Where a failed step's error keeps the traceback that was recorded with it.
+#: The attribute of a failed step's exception with its recorded traceback.
 BODY_TRACEBACK = "_body_traceback"
 
 _DICT: Any = BaseException.__dict__["__dict__"]
@@ -187,12 +187,12 @@ def _one(error: BaseException, depth: int) -> Iterator[str]:
 
 def _last_lines(error: BaseException) -> Iterator[str]:
     kind = type(error)
-    if issubclass(kind, SyntaxError):  # these tell where they are
+    if issubclass(kind, SyntaxError):  # its text shows the place in the source
         try:
             yield from list(traceback.TracebackException(kind, error, None).format())
             return
         except BaseException as failure:  # noqa: BLE001  # its class may raise anything
-            let_pass(failure)
+            reraise_control(failure)
     message = message_of(error)
     name = _qualified(kind)
     yield f"{name}: {message}\n" if message else f"{name}\n"
@@ -201,14 +201,14 @@ def _last_lines(error: BaseException) -> Iterator[str]:
 
 
 def _qualified(kind: type[BaseException]) -> str:
-    """Return the name of a class as tracebacks have it."""
+    """Return the name of a class as in tracebacks."""
     name = storable_text(_QUALNAME.__get__(kind), MAX_TYPE)
     module = module_of(kind)
     return name if module in ("builtins", "__main__", "") else f"{module}.{name}"
 
 
 def module_of(kind: type[BaseException]) -> str:
-    """Return the module of a class; nothing where that is no text."""
+    """Return the module of a class, or an empty string if it is not a string."""
     module = _MODULE.__get__(kind)
     return storable_text(module, MAX_TYPE) if isinstance(module, str) else ""
 
@@ -240,7 +240,7 @@ def _group(error: BaseException, depth: int) -> Iterator[str]:
 
 
 def _frames(trace: TracebackType | None) -> Iterator[str]:
-    """Give the frames of a traceback, those of the engine folded between others."""
+    """Yield the frames of a traceback, with the engine's frames folded."""
     engines, count = [], 0
     step = trace
     while step is not None:
@@ -274,16 +274,16 @@ def _extracted(trace: TracebackType) -> list[traceback.FrameSummary]:
 def _formatted(frames: list[traceback.FrameSummary]) -> list[str]:
     try:
         return traceback.StackSummary.from_list(frames).format()
-    except BaseException as failure:  # noqa: BLE001  # a loader that gives no source
-        let_pass(failure)
+    except BaseException as failure:  # noqa: BLE001  # a loader without source
+        reraise_control(failure)
         return [
-            f'  File "{one.filename}", line {one.lineno}, in {one.name}\n'
-            for one in frames
+            f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n'
+            for frame in frames
         ]
 
 
 def is_engine(step: TracebackType) -> bool:
-    """Return whether a frame is of the engine, not of your project."""
+    """Return whether a frame belongs to the engine."""
     name = dict.get(step.tb_frame.f_globals, "__name__", "")
     return type(name) is str and any(
         name == module or name.startswith(f"{module}.") for module in ENGINE

@@ -17,28 +17,28 @@ from django.http.request import RawPostDataException, UnreadablePostError
 from durable_jobs.exceptions import LimitExceeded, PayloadError
 from durable_jobs.serialization.codec import to_tree
 
-#: Values in one text. Many small values take much more memory than their text.
+#: The most values in one text: many small values use much more memory than text.
 MOST_VALUES = 250_000
 
 
 def read_body(request: HttpRequest, most: int) -> bytes:
-    """Return the body as it came.
+    """Return the raw body of a request.
 
-    Raises ``LimitExceeded`` when it has more than ``most`` bytes, before more are read,
-    and ``PayloadError`` when it broke off.
+    Raise ``LimitExceeded`` if the body has more than ``most`` bytes, without reading
+    the rest. Raise ``PayloadError`` if the connection was lost.
     """
     if _length(request) > most:
         raise LimitExceeded(_too_large(most))
     try:
         body = request.read(most + 1)
         if len(body) <= most:
-            # Whoever looks at request.body after us finds it.
+            # Later readers of request.body find it.
             request._body = body
     except (RawPostDataException, ValueError):
-        # Middleware has read it: then Django keeps it.
+        # Middleware has read the body, and Django has stored it.
         body = request.body
     except UnreadablePostError:
-        msg = "The body broke off."
+        msg = "The request body ended early."
         raise PayloadError(msg) from None
     if len(body) > most:
         raise LimitExceeded(_too_large(most))
@@ -46,7 +46,7 @@ def read_body(request: HttpRequest, most: int) -> bytes:
 
 
 def has_body(request: HttpRequest) -> bool:
-    """Return whether the headers announce a body, which may have to be read to know."""
+    """Return whether the headers announce a body, which may still be empty."""
     return "HTTP_TRANSFER_ENCODING" in request.META or _length(request) > 0
 
 
@@ -58,15 +58,15 @@ def _length(request: HttpRequest) -> int:
     try:
         return int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:
-        msg = "The Content-Length is no number."
+        msg = "The Content-Length is not a number."
         raise PayloadError(msg) from None
 
 
 def read_json(text: bytes, *, what: str, most: int) -> Any:
-    """Return the value of a JSON text from outside, which can be stored.
+    """Return the value of a JSON text from outside that can be stored.
 
-    Raise what ``parse_json`` raises, and ``PayloadError`` for a value that cannot be
-    stored, such as one of more than 100 levels.
+    Raise as ``parse_json``. Raise ``PayloadError`` if the value cannot be stored, for
+    example with more than 100 levels.
     """
     value = parse_json(text, what=what, most=most)
     to_tree(value, what=what)
@@ -77,7 +77,7 @@ def parse_json(text: bytes, *, what: str, most: int) -> Any:
     """Return the value of a JSON text from outside.
 
     Raise ``LimitExceeded`` for more than ``most`` bytes or ``MOST_VALUES`` values.
-    Raise ``PayloadError`` for invalid JSON, NaN, and a name twice in one object.
+    Raise ``PayloadError`` for invalid JSON, NaN, and a repeated name in one object.
     """
     check_size(text, what=what, most=most)
     try:
@@ -86,27 +86,27 @@ def parse_json(text: bytes, *, what: str, most: int) -> Any:
         msg = f"{what} is nested too deep."
         raise PayloadError(msg) from None
     except ValueError as error:
-        msg = f"{what} is no JSON: {error}"
+        msg = f"{what} is not JSON: {error}"
         raise PayloadError(msg) from None
 
 
 def check_size(text: bytes, *, what: str, most: int) -> None:
-    """Raise ``LimitExceeded`` for a text of too many bytes, or of too many values."""
+    """Raise ``LimitExceeded`` if a text has too many bytes or too many values."""
     if len(text) > most:
         msg = f"Expected {what} to be at most {most} bytes, got {len(text)}."
         raise LimitExceeded(msg)
     if _too_many(text):
-        msg = f"Expected {what} to hold at most {MOST_VALUES} values."
+        msg = f"Expected {what} to have at most {MOST_VALUES} values."
         raise LimitExceeded(msg)
 
 
 def _too_many(text: bytes) -> bool:
-    """Return whether a text holds too many values; linear for every text."""
+    """Return whether a text has too many values, in linear time."""
     if _marks(text) <= MOST_VALUES:
         return False
-    # The marks inside of strings are no values: drop what is escaped, then the strings.
+    # Marks inside strings are not values: drop escapes first, then the strings.
     bare = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # A string has two quotes, and at most a name and a value share one mark.
+    # A string has two quotes. At most one name and one value share a mark.
     if bare.count(b'"') > 4 * (MOST_VALUES + 1):
         return True
     return _marks(b"".join(bare.split(b'"')[::2])) > MOST_VALUES
@@ -122,15 +122,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                msg = f"the name {name[:80]!r} is twice in one object"
+                msg = f"the name {name[:80]!r} occurs twice in one object"
                 raise ValueError(msg)
             seen.add(name)
     return found
 
 
-def _refuse(name: str) -> NoReturn:
+def _reject(name: str) -> NoReturn:
     msg = f"{name} is not allowed"
     raise ValueError(msg)
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse).decode
+_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_reject).decode

@@ -19,10 +19,10 @@ from typing import Any
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.error_text import (
+    has_recorded_traceback,
     last_lines,
     loggable,
     message_of,
-    recalls_body,
     storable_text,
     traceback_text,
     type_of,
@@ -234,7 +234,7 @@ class _Printable(logging.Filter):
             like = loggable(error)
             if like is not error:
                 record.exc_info = (type(like), like, like.__traceback__)
-            elif recalls_body(error):
+            elif has_recorded_traceback(error):
                 record.exc_text = traceback_text(error)
         return True
 

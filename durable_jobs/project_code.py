@@ -16,23 +16,23 @@ from typing import Any
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Model
 
-from durable_jobs.control_flow import let_pass
+from durable_jobs.control_flow import reraise_control
 from durable_jobs.error_text import storable_text, summary_of
 
 logger = logging.getLogger("durable_jobs")
 
-#: Characters of a description.
+#: The most characters of a description.
 LONGEST = 200
 _BACKEND_METHODS = ("has_perm", "get_all_permissions", "has_module_perms")
 
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Keep an SQL error in the block away from the transactions that are open.
+    """Protect open transactions from an SQL error in the block.
 
-    Opens a savepoint in each open transaction of this thread. Outside of any, it
-    executes no statement. ``SystemExit`` and the like leave the block as an
-    ``Exception``: no attempt counts the failures of what is called here.
+    Open a savepoint in each open transaction of this thread. Without a transaction,
+    execute no statement. Convert ``SystemExit`` and the like to an ``Exception``, since
+    failures of code that is called here must not end an attempt.
     """
     with ExitStack() as stack:
         for connection in connections.all(initialized_only=True):
@@ -43,41 +43,41 @@ def contained() -> Iterator[None]:
         except Exception:
             raise
         except BaseException as error:
-            let_pass(error)
+            reraise_control(error)
             raise RuntimeError(summary_of(error)) from error
 
 
 # Names
 
 
-def described(value: Any) -> str:
-    """Return what a value calls itself, or ``<shop.Order 7>`` if that fails."""
-    (text,) = all_described([value])
+def description_of(value: Any) -> str:
+    """Return ``str(value)``, or ``<shop.Order 7>`` if that fails."""
+    (text,) = descriptions_of([value])
     return text
 
 
-def all_described(values: Iterable[Any]) -> list[str]:
-    """Return what some values call themselves, in their order, as storable text."""
+def descriptions_of(values: Iterable[Any]) -> list[str]:
+    """Return the descriptions of several values in order, as storable text."""
     every = list(values)
     found: list[str] = []
     try:
-        # The models of this app query nothing to call themselves something.
+        # The __str__ of this app's models executes no query.
         with contained() if any(map(_is_foreign, every)) else nullcontext():
             found += [_text(value) for value in every]
     except DatabaseError:
-        # The savepoint was rolled back: what an earlier ``__str__`` hid.
+        # A __str__ hid an SQL error, so the savepoint could not be released.
         logger.warning("An SQL error in a __str__ was not raised.", exc_info=True)
     return found + [fallback(value) for value in every[len(found) :]]
 
 
 def fallback(value: Any) -> str:
-    """Return a description that runs no code of the project but its primary key's."""
+    """Return a description that calls no project code except the primary key's."""
     if not isinstance(value, Model):
         return f"<{type(value).__qualname__}>"
     try:
         key = str(value.pk)
     except BaseException as error:  # noqa: BLE001  # a field of the project's own
-        let_pass(error)
+        reraise_control(error)
         key = "?"
     return storable_text(f"<{value._meta.label} {key}>", LONGEST)
 
@@ -90,7 +90,7 @@ def _text(value: Any) -> str:
     try:
         return storable_text(str(value), LONGEST)
     except BaseException as error:
-        let_pass(error)
+        reraise_control(error)
         logger.warning("The __str__ of %s failed.", fallback(value), exc_info=True)
         return fallback(value)
 
@@ -99,38 +99,38 @@ def _text(value: Any) -> str:
 
 
 def allowed(user: Any, permission: str, obj: Any = None) -> bool:
-    """Return whether a user has a permission. A backend that fails allows nothing."""
-    return asked(lambda: user.has_perm(permission, obj), f"{permission} of a user")
+    """Return whether a user has a permission. False if the backend fails."""
+    return safe_bool(lambda: user.has_perm(permission, obj), f"{permission} of a user")
 
 
 def is_active(user: Any) -> bool:
-    """Return whether a user may do anything at all."""
-    return asked(lambda: user.is_active, "whether a user is active")
+    """Return whether a user is active. False if that fails."""
+    return safe_bool(lambda: user.is_active, "whether a user is active")
 
 
 def may_view(model_admin: Any, request: Any, obj: Any = None) -> bool:
     """Return whether a ``ModelAdmin`` of the project lets the viewer see its rows."""
     name = type(model_admin).__qualname__
-    return asked(
+    return safe_bool(
         lambda: model_admin.has_view_permission(request, obj), f"the view of {name}"
     )
 
 
-def asked(question: Callable[[], Any], what: str) -> bool:
-    """Return the answer to a yes-or-no question; False, and logged, if it fails."""
+def safe_bool(question: Callable[[], Any], what: str) -> bool:
+    """Return ``bool(question())``. Log an error and return False if it fails."""
     try:
-        with contained() if backends_ask_more() else nullcontext():
+        with contained() if has_custom_permissions() else nullcontext():
             return bool(question())
     except BaseException as error:
-        let_pass(error)
-        logger.exception("Could not find out %s: taken as no permission.", what)
+        reraise_control(error)
+        logger.exception("Could not check %s. The permission is denied.", what)
         return False
 
 
-def backends_ask_more() -> bool:
-    """Return whether permissions are decided by more than Django's own code.
+def has_custom_permissions() -> bool:
+    """Return whether the project has its own code for permissions.
 
-    Only such code can know a permission for one object, or fail.
+    Only such code can have permissions for one object, or fail.
     """
     # Django's own cannot be imported before the app registry is ready.
     from django.contrib.auth import get_backends, get_user_model
@@ -139,8 +139,8 @@ def backends_ask_more() -> bool:
 
     own = getattr(get_user_model(), "has_perm", None)
     return own is not PermissionsMixin.has_perm or any(
-        not isinstance(one, ModelBackend) or _overrides(type(one), ModelBackend)
-        for one in get_backends()
+        not isinstance(backend, ModelBackend) or _overrides(type(backend), ModelBackend)
+        for backend in get_backends()
     )
 
 

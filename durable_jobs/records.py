@@ -1,6 +1,6 @@
-"""Python values, seen as the values that they are in JSON.
+"""The JSON view of Python values.
 
-Keys, conditions and ``match`` compare values by this view, so all three agree.
+Keys, conditions and ``match`` all compare values by this view, so they agree.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-#: What an event may hold, and what the engine puts around it.
+#: The levels of an event, plus those that the engine wraps around it.
 _DEEPEST = 200
-#: Digits before the point or after it, above which a Decimal has no such view.
+#: A Decimal with more digits before or after the point has no JSON view.
 _MOST_DIGITS = 1_024
 _EASY = frozenset({type(None), bool, int, str})
 
 Scalar = str | int | float | bool | None
 
 
-class Unfit(Exception):
-    """A value has no view in JSON, or cannot be used exactly; the text says why."""
+class UnsupportedValue(Exception):
+    """A value has no JSON view, or cannot be used exactly. The message says why."""
 
 
 def mapping_of(value: Any) -> Mapping[Any, Any] | None:
@@ -35,7 +35,7 @@ def mapping_of(value: Any) -> Mapping[Any, Any] | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: getattr(value, name, None) for name in names}
-    # Asked of the class: nobody has to have pydantic for it.
+    # Read from the class, so that pydantic need not be installed.
     fields = getattr(type(value), "__pydantic_fields__", None)
     if fields is None:
         return None
@@ -44,35 +44,35 @@ def mapping_of(value: Any) -> Mapping[Any, Any] | None:
 
 
 def native(value: Any, depth: int = 0) -> Any:
-    """Return a value in JSON's own types, or raise ``Unfit``."""
+    """Return a value in JSON types. Raise ``UnsupportedValue`` if it has none."""
     if type(value) in _EASY:
         return value
     if type(value) is float:
         return _finite(value)
     if depth > _DEEPEST:
         msg = f"a value is nested deeper than {_DEEPEST} levels"
-        raise Unfit(msg)
+        raise UnsupportedValue(msg)
     depth += 1
     if (mapping := mapping_of(value)) is not None:
         return {_key(key): native(item, depth) for key, item in mapping.items()}
     if isinstance(value, list | tuple):
         return [native(item, depth) for item in value]
     if isinstance(value, set | frozenset):
-        # In one order, whatever order the process has for equal sets.
+        # Sorted, since the order of equal sets differs between processes.
         items = [native(item, depth) for item in value]
         return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
     found = scalar(value)
     if found is None:
         msg = (
-            f"a value of type {type(value).__qualname__} is none that JSON has; "
-            "expected None, a bool, a number, a text, a list or a dict"
+            f"a value of type {type(value).__qualname__} has no JSON form; "
+            "expected None, a bool, a number, a string, a list or a dict"
         )
-        raise Unfit(msg)
+        raise UnsupportedValue(msg)
     return native(found, depth)
 
 
 def scalar(value: Any) -> Scalar:
-    """Return the string, number or bool that a value is in JSON, None for the others.
+    """Return the string, number or bool of a value in JSON, or None for others.
 
     UUIDs, dates and times are strings. A Decimal is a number if the number is exact,
     else its digits as a string.
@@ -94,22 +94,22 @@ def scalar(value: Any) -> Scalar:
         return value.isoformat()
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
-        exact = abs(value.days) < 100_000  # where a float tells all microseconds apart
+        exact = abs(value.days) < 100_000  # up to here, floats distinguish microseconds
         return seconds if exact else str(value)
     return None
 
 
 def _finite(value: float) -> float:
     if not math.isfinite(value):
-        msg = f"{value!r} is no value that JSON has; expected a finite number"
-        raise Unfit(msg)
+        msg = f"{value!r} has no JSON form; expected a finite number"
+        raise UnsupportedValue(msg)
     return value
 
 
 def _key(key: Any) -> str:
     if not isinstance(key, str):
-        msg = f"a mapping has the key {key!r:.100}; expected keys that are texts"
-        raise Unfit(msg)
+        msg = f"a mapping has the key {key!r:.100}; expected keys that are strings"
+        raise UnsupportedValue(msg)
     return str.__str__(key)
 
 

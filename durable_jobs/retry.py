@@ -1,4 +1,4 @@
-"""How long to wait before a failed attempt is made again."""
+"""Backoff: how long to wait before a failed attempt is retried."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from durable_jobs.control_flow import let_pass
+from durable_jobs.control_flow import reraise_control
 from durable_jobs.durations import Duration, parse_duration
 from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import ConfigurationError
 
-#: No delay is longer than this; a longer one is cut.
+#: The longest delay. Longer delays are shortened to this.
 LONGEST_DELAY = timedelta(days=366)
 
 BackoffFunction = Callable[[int, BaseException | None], Duration]
@@ -24,7 +24,7 @@ BackoffFunction = Callable[[int, BaseException | None], Duration]
 
 @dataclass(frozen=True)
 class Backoff(ABC):
-    """The delays between the attempts of a step. Make one with its class methods."""
+    """The delays between attempts. Create one with the class methods."""
 
     @classmethod
     def exponential(
@@ -36,7 +36,7 @@ class Backoff(ABC):
     ) -> Backoff:
         """Multiply the delay by ``factor`` after each attempt, up to ``max``.
 
-        ``jitter`` is the most that chance adds to a delay, ``max`` or not.
+        A random time of up to ``jitter`` is added, even to ``max``.
         """
         if not _is_number(factor) or not math.isfinite(factor) or factor < 1:
             raise ConfigurationError(
@@ -52,7 +52,7 @@ class Backoff(ABC):
 
     @classmethod
     def fixed(cls, delay: Duration, jitter: Duration = 0) -> Backoff:
-        """Wait for ``delay`` each time, and up to ``jitter`` more by chance."""
+        """Wait for ``delay`` each time, plus a random time of up to ``jitter``."""
         initial = parse_duration(delay, what="backoff's delay")
         return _Growing(
             initial=initial,
@@ -72,7 +72,7 @@ class Backoff(ABC):
     ) -> Backoff:
         """Add ``step`` to the delay after each attempt, up to ``max``.
 
-        ``jitter`` is the most that chance adds to a delay, ``max`` or not.
+        A random time of up to ``jitter`` is added, even to ``max``.
         """
         return _Growing(
             initial=parse_duration(initial, what="backoff's initial delay"),
@@ -90,27 +90,27 @@ class Backoff(ABC):
         *,
         random: Callable[[], float] = _random.random,
     ) -> timedelta:
-        """Give the time to wait after the attempt with this number failed.
+        """Return the time to wait after an attempt failed.
 
-        ``attempt`` counts from 0, ``error`` is what the attempt raised, ``random``
-        gives numbers from 0 to 1. The result is from zero (try again at once: there
-        is no other floor) to ``LONGEST_DELAY``.
+        ``attempt`` counts from 0. ``error`` is the exception of the attempt. ``random``
+        returns numbers from 0 to 1. The result is between zero (retry at once) and
+        ``LONGEST_DELAY``.
         """
 
 
 def as_backoff(value: Any) -> Backoff:
-    """Give a ``Backoff`` for a ``Backoff`` or a callable ``(attempt, error)``.
+    """Return a ``Backoff`` for a ``Backoff`` or a callable ``(attempt, error)``.
 
-    The callable gives a duration. Anything else, and a callable that does not take the
-    two, is a ``ConfigurationError``; a callable that fails or gives no duration is one
-    when ``delay`` is called.
+    The callable returns a duration. Raise ``ConfigurationError`` for other values, or
+    for a callable with other parameters. If the callable fails or returns no duration,
+    ``delay`` raises ``ConfigurationError``.
     """
     if isinstance(value, Backoff):
         return value
     if not callable(value) or isinstance(value, type):
         raise ConfigurationError(
             f"The backoff is {value!r}: expected durable.Backoff.exponential(), "
-            ".fixed(), .linear(), or a callable (attempt, error) that gives a duration."
+            ".fixed(), .linear(), or a callable (attempt, error) returning a duration."
         )
     if inspect.iscoroutinefunction(value):
         raise ConfigurationError(
@@ -124,7 +124,7 @@ def as_backoff(value: Any) -> Backoff:
             f"{error}."
         ) from None
     except ValueError:
-        pass  # a builtin without a signature: its first call will tell
+        pass  # a builtin without a signature: its first call shows errors
     return _Custom(function=value)
 
 
@@ -168,7 +168,7 @@ class _Growing(Backoff):
 
 @dataclass(frozen=True, kw_only=True)
 class _Custom(Backoff):
-    """Delays that a function of the user gives."""
+    """Delays that a function of your project returns."""
 
     function: BackoffFunction
 
@@ -183,12 +183,12 @@ class _Custom(Backoff):
         try:
             value = self.function(attempt, error)
         except BaseException as failure:
-            let_pass(failure)
+            reraise_control(failure)
             raise ConfigurationError(
                 f"The backoff {name} failed after attempt {attempt}: "
                 f"{summary_of(failure)}"
             ) from failure
-        what = f"delay that the backoff {name} gave after attempt {attempt}"
+        what = f"delay that the backoff {name} returned after attempt {attempt}"
         return min(parse_duration(value, what=what), LONGEST_DELAY)
 
 
@@ -200,5 +200,5 @@ def _name(function: Any) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
 
 
-#: What a declaration takes as a backoff.
+#: What declarations accept as a backoff.
 BackoffLike = Backoff | BackoffFunction

@@ -13,8 +13,8 @@ from django.db import transaction
 from django.dispatch import Signal
 
 from durable_jobs.conf import settings
-from durable_jobs.control_flow import let_pass
-from durable_jobs.project_code import described
+from durable_jobs.control_flow import reraise_control
+from durable_jobs.project_code import description_of
 
 logger = logging.getLogger("durable_jobs")
 
@@ -29,7 +29,7 @@ class _Signal(Signal):
     def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
         logger.error(
             "A receiver of a durable_jobs signal failed: %s",
-            described(receiver),
+            description_of(receiver),
             exc_info=err,
         )
 
@@ -56,7 +56,7 @@ def announce(signal: Signal, **values: Any) -> None:
         except BaseException as error:
             # Django propagates SystemExit from a receiver. In a running event loop, it
             # cannot call async receivers.
-            let_pass(error)
+            reraise_control(error)
             logger.exception("Not all receivers of a durable_jobs signal were called.")
 
     transaction.on_commit(send, using=settings.DATABASE, robust=True)

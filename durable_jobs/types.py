@@ -1,4 +1,4 @@
-"""Shared type names. Nothing of the project is imported here."""
+"""Shared types. This module imports nothing from the package."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-#: A length of time: a timedelta, seconds, or a text such as "2h45m".
+#: A timedelta, a number of seconds, or a string such as "2h45m".
 Duration = timedelta | int | float | str
 
-#: What a JSON document can hold, as Python values.
+#: A JSON value in Python.
 Json = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 #: The payload of an event or a call.

@@ -1,4 +1,4 @@
-"""The addresses of the app: ``path("durable/", include("durable_jobs.urls"))``."""
+"""The URLs of the app: ``path("durable/", include("durable_jobs.urls"))``."""
 
 from __future__ import annotations
 

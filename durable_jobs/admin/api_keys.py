@@ -25,7 +25,7 @@ from durable_jobs.control import api_keys
 from durable_jobs.control.scopes import SCOPES
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.models import ApiKey
-from durable_jobs.project_code import all_described, described
+from durable_jobs.project_code import description_of, descriptions_of
 
 _STATES = {
     api_keys.ACTIVE: _("active"),
@@ -157,7 +157,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     def owner_display(self, key: ApiKey) -> Any:
         """Return the name of the key's owner."""
         owner = api_keys.owner_of(key)
-        return DELETED_OWNER if owner is None else described(owner)
+        return DELETED_OWNER if owner is None else description_of(owner)
 
     @admin.display(description=_("state"))
     def state(self, key: ApiKey) -> Any:
@@ -188,5 +188,5 @@ def _names(rows: QuerySet[ApiKey]) -> dict[str, str]:
         users = list(get_user_model()._default_manager.filter(pk__in=owners))
     except (ValueError, TypeError):
         return {}  # stored keys of a former user model with another key type
-    names = all_described(users)
+    names = descriptions_of(users)
     return {str(user.pk): name for user, name in zip(users, names, strict=True)}

@@ -23,7 +23,7 @@ from durable_jobs.admin.pages import actor_of, base_context, viewer_of, with_vie
 from durable_jobs.admin.paging import BoundedChangeList, CappedPaginator
 from durable_jobs.admin.payloads import error, hidden, stored
 from durable_jobs.models import Run
-from durable_jobs.project_code import allowed, asked
+from durable_jobs.project_code import allowed, safe_bool
 from durable_jobs.queries import visibility
 from durable_jobs.store import db
 
@@ -74,7 +74,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Return the backends' verdict. An error in a backend means no."""
-        return asked(
+        return safe_bool(
             lambda: super(ReadOnlyAdmin, self).has_module_permission(request),
             "whether the app is shown",
         )

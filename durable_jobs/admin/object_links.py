@@ -22,7 +22,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from durable_jobs.admin.links import Links
-from durable_jobs.project_code import all_described, contained, may_view
+from durable_jobs.project_code import contained, descriptions_of, may_view
 from durable_jobs.serialization.tags import TAG, VALUE
 
 logger = logging.getLogger("durable_jobs")
@@ -99,7 +99,7 @@ class References:
         except Exception:
             logger.warning("The admin of %s failed.", label, exc_info=True)
             return {}  # the project's own queryset failed
-        names = dict(zip(seen, all_described(seen.values()), strict=True))
+        names = dict(zip(seen, descriptions_of(seen.values()), strict=True))
         return {
             (label, key, alias): self._link(model, label, key, names.get(value))
             for key, value in wanted.items()

@@ -31,7 +31,7 @@ from durable_jobs.exceptions import (
     PayloadError,
 )
 from durable_jobs.models import Run, Step, Wait, WaitKind
-from durable_jobs.project_code import contained, described
+from durable_jobs.project_code import contained, description_of
 from durable_jobs.serialization.classes import find_class
 from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.statuses import StepStatus
@@ -292,7 +292,7 @@ def _name(user: Any) -> str:
         return storable_text(user.get_username(), MAX_NAME)
     except Exception:  # your project's user model may raise anything
         logger.warning("Could not read the name of user %s.", user.pk, exc_info=True)
-        return described(user)
+        return description_of(user)
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from django.apps import apps
 from django.db.models import Model
 
 from durable_jobs.models import Run, Subject
-from durable_jobs.project_code import all_described, contained
+from durable_jobs.project_code import contained, descriptions_of
 from durable_jobs.store import db
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def write_all(actor: Actor, entries: Iterable[tuple[Model, str]]) -> None:
         return
     every = list(entries)
     by = f" (by {actor.via})" if actor.via else ""
-    names = all_described(instance for instance, _text in every)
+    names = descriptions_of(instance for instance, _text in every)
     named = [(*entry, name) for entry, name in zip(every, names, strict=True)]
     try:
         with contained():

@@ -34,7 +34,7 @@ from durable_jobs.exceptions import (
     RetryAfterError,
 )
 from durable_jobs.models import Run
-from durable_jobs.project_code import described
+from durable_jobs.project_code import description_of
 from durable_jobs.queries import visibility
 from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.queries.visibility import Viewer
@@ -221,7 +221,7 @@ def _actor(known: dict[str, Any], action: str) -> Actor:
     actor = Actor(user, known["via"], None if scopes is None else frozenset(scopes))
     if not actor.may(ACTIONS[action].permission):
         lacks = f"no longer has the permission {ACTIONS[action].permission}"
-        msg = f"{described(user)} {lacks}."
+        msg = f"{description_of(user)} {lacks}."
         raise NonRetriableError(msg)
     return actor
 

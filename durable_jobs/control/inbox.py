@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from durable_jobs.control.actor import Actor
 from durable_jobs.models import Wait
-from durable_jobs.project_code import backends_ask_more
+from durable_jobs.project_code import has_custom_permissions
 from durable_jobs.queries import approvals
 from durable_jobs.queries.visibility import is_narrowed
 
@@ -28,7 +28,7 @@ def read(actor: Actor, after: int = 0) -> Inbox:
     """Return a page of the approvals that an actor may decide."""
     names = approvals.permissions()
     allowed = {name for name in names if actor.may(name)}
-    if len(allowed) < len(names) and backends_ask_more():
+    if len(allowed) < len(names) and has_custom_permissions():
         return _one_by_one(actor, allowed, approvals.waiting(names, after, MAX_CHECKED))
     rows = approvals.waiting(allowed, after, PAGE + 1) if allowed else []
     last = rows[PAGE - 1].pk if len(rows) > PAGE else None
@@ -56,4 +56,4 @@ def anything_for(actor: Actor) -> bool:
     one_by_one = is_narrowed()
     if not one_by_one and any(actor.may(name) for name in approvals.permissions()):
         return True
-    return (one_by_one or backends_ask_more()) and bool(read(actor).waits)
+    return (one_by_one or has_custom_permissions()) and bool(read(actor).waits)

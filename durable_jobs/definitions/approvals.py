@@ -11,7 +11,7 @@ from durable_jobs.definitions.names import check_name
 from durable_jobs.definitions.operations import Timed
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.serialization.classes import class_name
-from durable_jobs.serialization.path_error import Refusal
+from durable_jobs.serialization.path_error import PathError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def check_form(value: object, where: str) -> None:
     cls: Any = value
     try:
         class_name(cls)
-    except Refusal as refusal:
+    except PathError as refusal:
         msg = f"{where}: the form class cannot be stored: {refusal.reason}."
         raise ConfigurationError(msg) from None
     fields: dict[str, Any] = getattr(cls, "base_fields", {})

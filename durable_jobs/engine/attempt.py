@@ -11,7 +11,7 @@ from django.db import Error as DatabaseError
 
 from durable_jobs import logs
 from durable_jobs.conf import settings
-from durable_jobs.control_flow import interrupts_known, is_failure, let_pass
+from durable_jobs.control_flow import interrupts_known, is_failure, reraise_control
 from durable_jobs.definitions import current
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
@@ -184,7 +184,7 @@ def _call_async(state: AttemptState, prefetched: PrefetchedContext) -> AttemptOu
     try:
         return event_loops.run(_run_loop, state, prefetched)
     except (SystemExit, KeyboardInterrupt) as error:  # raised in a task of the function
-        let_pass(error)
+        reraise_control(error)
         return Raised(error)
 
 

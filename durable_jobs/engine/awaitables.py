@@ -11,7 +11,7 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 
-from durable_jobs.control_flow import let_pass
+from durable_jobs.control_flow import reraise_control
 from durable_jobs.engine.effects import BodyOutcome
 from durable_jobs.exceptions import ConfigurationError
 
@@ -41,7 +41,7 @@ def awaitable_error(value: Any, what: str) -> ConfigurationError:
         try:
             value.close()
         except BaseException as failure:  # noqa: BLE001  # close() runs code of the coroutine
-            let_pass(failure)
+            reraise_control(failure)
     return ConfigurationError(
         f"{what} returned an awaitable ({type(value).__qualname__}). Expected a value: "
         f"a def function cannot await. Declare the function with async def, or pass "

@@ -17,7 +17,7 @@ from asgiref.sync import iscoroutinefunction
 from django.db import connections
 
 from durable_jobs import logs
-from durable_jobs.control_flow import EngineControl, let_pass
+from durable_jobs.control_flow import EngineControl, reraise_control
 from durable_jobs.definitions import current
 from durable_jobs.durations import format_duration
 from durable_jobs.engine import event_loops
@@ -118,7 +118,7 @@ def try_call(fn: Callable[[], Any]) -> BodyOutcome:
     try:
         return BodyOutcome(fn())
     except BaseException as error:  # noqa: BLE001  # all errors of your project's code are recorded
-        let_pass(error)
+        reraise_control(error)
         return BodyOutcome(error=error)
 
 
@@ -154,7 +154,7 @@ def _run_in_loop(call: CallBody) -> BodyOutcome:
     try:
         return event_loops.run(run_body_async, call)
     except (SystemExit, KeyboardInterrupt) as error:  # raised in a task of the body
-        let_pass(error)
+        reraise_control(error)
         return BodyOutcome(error=error)
 
 
@@ -209,7 +209,7 @@ async def try_call_async(fn: Callable[[], Any]) -> BodyOutcome:
             raise
         return BodyOutcome(error=error)
     except BaseException as error:  # noqa: BLE001  # all errors of your project's code are recorded
-        let_pass(error)
+        reraise_control(error)
         return BodyOutcome(error=error)
 
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from durable_jobs import exceptions
-from durable_jobs.control_flow import let_pass, traceback_of
+from durable_jobs.control_flow import reraise_control, traceback_of
 from durable_jobs.error_text import (
     BODY_TRACEBACK,
     MAX_TRACEBACK,
@@ -55,7 +55,7 @@ def describe(error: BaseException) -> Record:
     try:
         return _described(error)
     except BaseException as failure:  # noqa: BLE001  # its class may raise anything
-        let_pass(failure)
+        reraise_control(failure)
         return {
             "type": type_of(error),
             "message": message_of(error),
@@ -119,7 +119,7 @@ def original_of(error: BaseException) -> Record:
         ):
             return {}
     except BaseException as failure:  # noqa: BLE001  # its class may raise anything
-        let_pass(failure)
+        reraise_control(failure)
         return {}
     if name != storable_text(name, 2 * MAX_TYPE):
         return {}
@@ -199,7 +199,7 @@ def _original(record: Record) -> BaseException | None:
             return None
         original = _construct(target, list(record.get("args", [message])))
     except BaseException as failure:  # noqa: BLE001  # code of the class may raise anything
-        let_pass(failure)
+        reraise_control(failure)
         return None
     if original is None or message_of(original) != message:
         return None

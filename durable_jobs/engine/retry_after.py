@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from durable_jobs import clock
-from durable_jobs.control_flow import let_pass
+from durable_jobs.control_flow import reraise_control
 from durable_jobs.durations import parse_duration
 from durable_jobs.error_text import storable_text
 from durable_jobs.exceptions import ConfigurationError, RetryAfterError
@@ -34,7 +34,7 @@ def moment_of(error: RetryAfterError) -> datetime | None:
         now = clock.now()
         return now + min(max(_delay(value, now), timedelta(0)), LONGEST_DELAY)
     except BaseException as failure:  # noqa: BLE001  # the value may be of any class
-        let_pass(failure)
+        reraise_control(failure)
     logger.warning(
         "Expected a duration, a number of seconds, an HTTP date or an aware datetime "
         "in RetryAfterError, got %s: the backoff is used instead.",
@@ -77,5 +77,5 @@ def _display(value: Any) -> str:
     try:
         return storable_text(reprlib.repr(value), _LONGEST)
     except BaseException as failure:  # noqa: BLE001  # its class may raise anything
-        let_pass(failure)
+        reraise_control(failure)
         return f"an object of {type(value).__qualname__}"

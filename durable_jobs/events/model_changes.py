@@ -13,7 +13,7 @@ from django.db.models import Model, Q
 from django.db.models.signals import post_delete
 
 from durable_jobs import clock, ids, serialization
-from durable_jobs.control_flow import let_pass
+from durable_jobs.control_flow import reraise_control
 from durable_jobs.definitions.events import MODEL_CREATED, MODEL_DELETED, MODEL_UPDATED
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
@@ -212,7 +212,7 @@ def _skip_reason(change: Change, trigger: ModelChange) -> str | None:
     except DatabaseError:
         raise  # the transaction is unusable
     except BaseException as error:  # noqa: BLE001  # a broken condition must not fail saves
-        let_pass(error)
+        reraise_control(error)
         return (
             f"The condition of its trigger, ModelChange({trigger.model!r}), failed: "
             f"{summary_of(error)}"

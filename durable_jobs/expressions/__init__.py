@@ -1,16 +1,16 @@
 """Keys and conditions: CEL text or a Python callable, over an event.
 
 CEL is evaluated by ``cel-expr-python``, the extra ``durable-jobs[cel]``, which is
-looked for when the first text is compiled. Four things differ from plain CEL:
+imported when the first text is compiled. There are four differences from plain CEL:
 
-* A missing attribute is null, and what null cannot take part in is null: with no
-  ``total``, ``event.data.total == null`` is true and ``event.data.total > 0`` is null,
-  which no condition takes for true. ``||`` and ``&&`` treat null as SQL does.
-* ``map`` and ``filter`` are refused, as their cost grows with the square of the list;
-  ``all`` and ``exists`` go through at most 10,000 items in one evaluation.
-* Numbers are compared as Python compares them, whatever their size, and true is not 1.
-  What would calculate with an integer beyond 64 bits fails; see ``values.Exact``.
-* A text has at most 1,024 bytes and is at most 32 levels deep.
+* A missing attribute is null, and an invalid operation on null is null. Without
+  ``total``, ``event.data.total == null`` is true and ``event.data.total > 0`` is null.
+  A condition treats null as false. ``||`` and ``&&`` treat null as SQL does.
+* ``map`` and ``filter`` are rejected, since their cost grows with the square of the
+  list. ``all`` and ``exists`` visit at most 10,000 items in one evaluation.
+* Numbers of any size are compared as in Python, and true is not 1. A calculation with
+  an integer beyond 64 bits fails. See ``values.ExactNumbers``.
+* A text has at most 1,024 bytes and 32 levels.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from durable_jobs.control_flow import let_pass
+from durable_jobs.control_flow import reraise_control
 from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import ConfigurationError, ExpressionError
 from durable_jobs.expressions.program import Program
 from durable_jobs.expressions.rewriting import Path
-from durable_jobs.records import Unfit, native
+from durable_jobs.records import UnsupportedValue, native
 
 __all__ = ["Expression", "Path", "compile_expression"]
 
@@ -35,41 +35,40 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Expression(ABC):
-    """A key or a condition that has been compiled; made by ``compile_expression``."""
+    """A compiled key or condition. Created by ``compile_expression``."""
 
-    #: The CEL text, or where the callable is.
+    #: The CEL text, or the location of the callable.
     source: str
-    #: Whose expression it is, for messages.
+    #: The owner of the expression, for messages.
     where: str
     variables: tuple[str, ...]
 
     @property
     @abstractmethod
     def wants_mapping(self) -> bool:
-        """Tell whether the variables are dicts (CEL) or objects of any kind."""
+        """Whether the variables must be dicts (CEL) or can be any objects."""
 
     def reads(self) -> list[Path]:
-        """Return the paths of the attributes that are read, as far as that is known.
+        """Return the paths of the attributes that a CEL text reads.
 
-        Those whose presence the text asks for with ``has()`` are not among them.
+        Paths inside ``has()`` are not included. Empty for a callable.
         """
         return []
 
     @abstractmethod
     def evaluate(self, values: Mapping[str, Any]) -> Any:
-        """Give the result for these variables by name, as a value that JSON has.
+        """Return the result for variables by name, as a JSON value.
 
-        That is None, a bool, an int, a float, a str, or a list or dict of them; dates,
-        UUIDs and their like become texts, Decimals numbers. A variable that is not
-        given is null. A failure is an ``ExpressionError``.
+        Dates, UUIDs and similar values become strings, and Decimals become numbers. A
+        missing variable is null. Raise ``ExpressionError`` if the evaluation fails.
         """
 
     @abstractmethod
     def test(self, values: Mapping[str, Any]) -> bool:
-        """Tell whether the condition holds for these variables by name.
+        """Return whether the condition is true for variables by name.
 
-        Null is no. A failure, and a CEL result that is no bool, is an
-        ``ExpressionError``.
+        Null is false. Raise ``ExpressionError`` if the evaluation fails, or if a CEL
+        result is not a bool.
         """
 
 
@@ -82,22 +81,22 @@ def compile_expression(
 ) -> Expression:
     """Compile a CEL text or a callable into an ``Expression``.
 
-    A callable takes the variables in their order, or only the first of them. ``where``
-    begins the message of the ``ConfigurationError`` that anything wrong gets, which
-    quotes the place in the text. With ``condition``, a CEL text that can give nothing
-    but a number, a text or the like is wrong too.
+    A callable takes all variables in order, or only the first. Raise
+    ``ConfigurationError`` if the source is invalid. ``where`` begins the message, which
+    quotes the place in the text. With ``condition``, a CEL text must be able to return
+    a bool.
     """
     if isinstance(source, str):
         program = Program.compile(source, variables, where)
         if condition and not program.may_be_bool:
             raise ConfigurationError(
-                f"{where}: the expression {source!r} gives {program.result_type}; "
-                "expected a condition, which gives true or false."
+                f"{where}: the expression {source!r} returns {program.result_type}; "
+                "expected a condition, which returns true or false."
             )
         return _Text(source=source, where=where, variables=variables, program=program)
     if not callable(source):
         raise ConfigurationError(
-            f"{where}: {source!r} is no expression; expected a CEL text such as "
+            f"{where}: {source!r} is not an expression; expected a CEL text such as "
             f"'{variables[0]}.data.id' or a callable such as "
             f"lambda {variables[0]}: {variables[0]}.data['id']."
         )
@@ -126,17 +125,19 @@ class _Text(Expression):
     def evaluate(self, values: Mapping[str, Any]) -> Any:
         try:
             return self.program.run(values)
-        except Unfit as error:
+        except UnsupportedValue as error:
             raise self._failed(str(error)) from None
 
     def test(self, values: Mapping[str, Any]) -> bool:
         try:
             result = self.program.run(values)
-        except Unfit as error:
+        except UnsupportedValue as error:
             raise self._failed(str(error)) from None
         if result is not None and not isinstance(result, bool):
             kind = type(result).__name__
-            raise self._failed(f"it gave a value of type {kind}; expected a condition")
+            raise self._failed(
+                f"it returned a value of type {kind}; expected a condition"
+            )
         return bool(result)
 
     def _failed(self, reason: str) -> ExpressionError:
@@ -148,7 +149,7 @@ class _Text(Expression):
 @dataclass(frozen=True, kw_only=True)
 class _Call(Expression):
     function: Callable[..., Any]
-    #: How many of the variables the function takes.
+    #: How many variables the function takes.
     count: int
 
     @property
@@ -162,14 +163,14 @@ class _Call(Expression):
         return self._read(bool, values)
 
     def _read(self, read: Callable[[Any], T], values: Mapping[str, Any]) -> T:
-        """Call the function and read its result, whose class may raise too."""
+        """Call the function and convert its result, whose class may raise too."""
         given = (values.get(name) for name in self.variables[: self.count])
         try:
             return read(self.function(*given))
-        except Unfit as error:
+        except UnsupportedValue as error:
             raise ExpressionError(f"{self.where}: {self.source}: {error}.") from None
         except BaseException as error:
-            let_pass(error)
+            reraise_control(error)
             raise ExpressionError(
                 f"{self.where}: {self.source} failed: {summary_of(error)}"
             ) from error
@@ -183,7 +184,7 @@ def _count(function: Callable[..., Any], variables: tuple[str, ...], where: str)
     try:
         signature = inspect.signature(function)
     except ValueError:
-        return 1  # a builtin that does not tell: it gets the event
+        return 1  # a builtin without a signature gets the event
     for count in (len(variables), 1):
         try:
             signature.bind(*variables[:count])

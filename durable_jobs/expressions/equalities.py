@@ -1,8 +1,8 @@
-"""Equalities that must hold for a condition to hold: what an index can look up.
+"""Equalities that a condition requires, which an index can look up.
 
-``event.data.x == async.data.x && async.data.n > 3`` is true for no event whose
-``data.x`` is another than the run's. So a wait with that condition is looked up by the
-value, as one with ``match="data.x"``, and the rest of the condition is evaluated.
+``event.data.x == async.data.x && async.data.n > 3`` is true only for events with the
+run's value of ``data.x``. So a wait with this condition is looked up by that value, as
+with ``match="data.x"``. Then the whole condition is evaluated.
 """
 
 from __future__ import annotations
@@ -14,27 +14,29 @@ from durable_jobs.expressions.rewriting import Path, _Rewriter, _Token
 
 
 @functools.lru_cache(maxsize=1024)
-def equalities(source: str, one: str, other: str) -> tuple[tuple[Path, Path], ...]:
-    """Return the pairs of attributes of two variables that have to be equal.
+def equalities(
+    source: str, first_name: str, second_name: str
+) -> tuple[tuple[Path, Path], ...]:
+    """Return the pairs of attributes of two variables that must be equal.
 
-    Only those that are joined by ``&&`` at the top count; ``source`` compiles.
+    Only equalities joined by ``&&`` at the top level count. ``source`` is valid CEL.
     """
-    tokens = _Rewriter(source, (one, other))
+    tokens = _Rewriter(source, (first_name, second_name))
     found = []
     for first, last in _conjuncts(tokens.tokens):
         pair = _equality(tokens, first, last)
         if pair is None:
             continue
         left, right = pair
-        if (left[0], right[0]) == (one, other):
+        if (left[0], right[0]) == (first_name, second_name):
             found.append((left[1:], right[1:]))
-        elif (left[0], right[0]) == (other, one):
+        elif (left[0], right[0]) == (second_name, first_name):
             found.append((right[1:], left[1:]))
     return tuple(found)
 
 
 def _conjuncts(tokens: list[_Token]) -> Iterator[tuple[int, int]]:
-    """Give the places of what ``&&`` joins at the top, none beside ``||`` or ``?``."""
+    """Yield the ranges joined by ``&&`` at the top level; none with ``||`` or ``?``."""
     depth, begin, parts = 0, 0, []
     for at, token in enumerate(tokens):
         if token.text in "([{" and token.kind == "other":
@@ -50,7 +52,7 @@ def _conjuncts(tokens: list[_Token]) -> Iterator[tuple[int, int]]:
 
 
 def _equality(rewriter: _Rewriter, first: int, last: int) -> tuple[Path, Path] | None:
-    """Return the two attributes that a part compares, if that is all that it does."""
+    """Return the two attributes if the range is one comparison of them, or None."""
     left, at = _attribute(rewriter, first)
     if left is None or at >= last or rewriter.tokens[at].text != "==":
         return None

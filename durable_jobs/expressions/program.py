@@ -1,4 +1,4 @@
-"""CEL, by Google's C++ runtime."""
+"""Compilation and evaluation of CEL by Google's C++ runtime."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from importlib import import_module
 from typing import Any
 
 from durable_jobs.exceptions import ConfigurationError
-from durable_jobs.expressions.rewriting import RefusedExpression, Rewritten, rewrite
-from durable_jobs.expressions.values import Exact, is_there, look_up
-from durable_jobs.records import Unfit, native
+from durable_jobs.expressions.rewriting import Rewritten, UnsupportedExpression, rewrite
+from durable_jobs.expressions.values import ExactNumbers, is_present, look_up
+from durable_jobs.records import UnsupportedValue, native
 
 LONGEST = 1024
 
-#: Errors that say that an attribute is missing, or that null stood where it cannot.
+#: Errors for a missing attribute, or for an invalid operation on null.
 _NULL = re.compile(
     r"Key not found|Index error|Applying SELECT|null_type|found : _(?:\?\._|\[\?_\])"
 )
-#: Errors that say so when there is a null: they do not name the types that they met.
+#: Errors that mean the same if a value is null. They do not name the types.
 _MAYBE_NULL = re.compile(r"found : (?:_\|\|_|_&&_|!_|@in|<\w+>)")
 _LOCATED = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ")
 
 
 @dataclass(frozen=True)
 class Program:
-    """A CEL text that has been compiled."""
+    """A compiled CEL text."""
 
     compiled: Any
     rewritten: Rewritten
@@ -35,14 +35,17 @@ class Program:
 
     @classmethod
     def compile(cls, source: str, variables: tuple[str, ...], where: str) -> Program:
-        """Compile a text, or raise the ``ConfigurationError`` that quotes the place."""
+        """Compile a text.
+
+        Raise ``ConfigurationError``, quoting the place, if invalid.
+        """
         if not source.strip() or len(source.encode(errors="replace")) > LONGEST:
             raise ConfigurationError(
                 f"{where}: the expression has {len(source)} characters; expected 1 to "
                 f"{LONGEST} bytes of CEL."
             )
         try:
-            # First as it was written, so that errors tell the user's own columns.
+            # First the original text, so that errors have the right columns.
             checked = _environment(variables).compile(source)
             rewritten = rewrite(source, variables)
             names = (*rewritten.values, *rewritten.presences, *rewritten.strings)
@@ -52,7 +55,7 @@ class Program:
                 f"{where}: the expression {source!r} is CEL, which is not installed "
                 f'({error}): pip install "durable-jobs[cel]", or pass a callable.'
             ) from None
-        except RefusedExpression as error:
+        except UnsupportedExpression as error:
             raise ConfigurationError(
                 f"{where}: the expression {source!r} cannot be used: {error}."
             ) from None
@@ -65,35 +68,35 @@ class Program:
 
     @property
     def may_be_bool(self) -> bool:
-        """Tell whether the result is a condition's, as far as can be known before."""
+        """Whether the result can be a bool, by its static type."""
         return self.result_type in ("BOOL", "DYN", "NULL")
 
     def run(self, values: Mapping[str, Any]) -> Any:
-        """Give the result in JSON's own types, or raise ``Unfit``."""
+        """Return the result in JSON types. Raise ``UnsupportedValue`` if that fails."""
         rewritten = self.rewritten
         found = {
             name: native(look_up(values, path))
             for name, path in rewritten.values.items()
         }
-        if rewritten.text in found:  # nothing but one attribute
+        if rewritten.text in found:  # the text is a single attribute
             return found[rewritten.text]
-        exact = Exact(found, rewritten)
+        exact = ExactNumbers(found, rewritten)
         data = {**exact.values}
         for name, path in rewritten.strings.items():
             data[name] = _as_digits(native(look_up(values, path)))
         for name, path in rewritten.presences.items():
-            data[name] = is_there(values, path)
+            data[name] = is_present(values, path)
         try:
             result = self.compiled.eval(data=data)
             kind = result.type().name()
             value = result.plain_value()
         except (RuntimeError, TypeError, ValueError, OverflowError) as error:
-            raise Unfit(_reason(str(error))) from None
+            raise UnsupportedValue(_reason(str(error))) from None
         if kind != "ERROR":
             return exact.result(value)
         if self._is_null(value, data):
             return None
-        raise Unfit(_reason(value))
+        raise UnsupportedValue(_reason(value))
 
     def _is_null(self, error: str, data: Mapping[str, Any]) -> bool:
         if _NULL.search(error):
@@ -103,9 +106,9 @@ class Program:
 
 
 def _as_digits(value: Any) -> Any:
-    """Give a whole number as the digits that ``string()`` gives for it."""
+    """Return a whole number as the digits that ``string()`` returns."""
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # equal numbers have one text
+        value = int(value)  # equal numbers must have equal text
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value
@@ -116,7 +119,7 @@ def _environment(variables: tuple[str, ...], *, optional: bool = False) -> Any:
     cel: Any = import_module("cel_expr_python.cel")
     extensions = []
     if optional:
-        # Only what the rewriting writes needs it: users have no optional values.
+        # Only rewritten texts use optional values, never the original text.
         found: Any = import_module("cel_expr_python.ext.ext_optional")
         extensions.append(found.ExtOptional())
     return cel.NewEnv(
@@ -125,7 +128,7 @@ def _environment(variables: tuple[str, ...], *, optional: bool = False) -> Any:
 
 
 def _reason(error: str) -> str:
-    """Give the runtime's message without its codes."""
+    """Return the runtime's message without its codes."""
     error = re.sub(r"^[A-Z_]+: ", "", error)
     error = re.sub(r"\.?(?: \[[A-Z_]+\])?$", "", error)
     error = re.sub(r" expecting \{.*?\}(?=\n|$)", "", error)

@@ -1,8 +1,8 @@
-"""The attributes that a CEL text names, taken out of it.
+"""Rewrite a CEL text so that each attribute becomes a variable.
 
-CEL has no null for a missing key, and its binding converts all of an event for each
-evaluation. So every chain of attributes that begins with a variable, such as
-``event.data.total``, becomes a variable of its own, whose value Python looks up.
+In CEL a missing key is an error, and the binding converts the whole event for each
+evaluation. So each chain of attributes, such as ``event.data.total``, is replaced by a
+separate variable, whose value Python looks up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-#: What leads to an attribute: its variable, then keys and indexes.
+#: The path of an attribute: its variable, then keys and indexes.
 Path = tuple[str | int, ...]
 
 _TOKEN = re.compile(
@@ -42,7 +42,7 @@ _BEFORE_A_SIGN = frozenset("([{,:?!<>+-*/%") | {
     "||",
     "in",
 }
-#: Functions that would see how a large integer goes in.
+#: Functions whose result depends on the type of a large integer.
 _CONVERSIONS = frozenset({"string", "size", "type", "int", "uint", "double", "bytes"})
 
 
@@ -54,19 +54,19 @@ class _Token(NamedTuple):
 _END = _Token("end", "")
 
 
-class RefusedExpression(Exception):
-    """The text is CEL, but not of the kind that is let in."""
+class UnsupportedExpression(Exception):
+    """The text is valid CEL, but uses an unsupported feature."""
 
 
 @dataclass(frozen=True)
 class Rewritten:
     """A text in which each attribute is a variable.
 
-    ``values`` are the paths of the variables that hold an attribute, ``presences`` of
-    those that tell whether there is one, ``strings`` of those that ``string()`` alone
-    converts; ``loops`` tells whether the text has loops. The others say what it does
-    with numbers: it ``calculates``, or ``converts``; it has ``floats``, or
-    ``large_floats``; it has integers that floats cannot tell apart (``lossy``).
+    ``values`` maps variables to the path of their attribute. ``presences`` maps
+    variables that are true if an attribute is present. ``strings`` maps variables that
+    only ``string()`` converts. ``loops``: the text has loops. The other flags concern
+    numbers: the text ``calculates`` or ``converts``, has ``floats`` or
+    ``large_floats``, or has integers that no float equals (``lossy``).
     """
 
     text: str
@@ -82,7 +82,7 @@ class Rewritten:
 
 
 def rewrite(source: str, variables: tuple[str, ...]) -> Rewritten:
-    """Take the attributes out of a CEL text that compiles, or raise ``Refused``."""
+    """Rewrite a valid CEL text. Raise ``UnsupportedExpression`` if that fails."""
     return _Rewriter(source, variables).run()
 
 
@@ -109,13 +109,15 @@ class _Rewriter:
         while at < len(self.tokens):
             part, at = self._part(at)
             parts.append(part)
-        numbers = [_number(one.text) for one in self.tokens if one.kind == "number"]
-        floats = [one for one in numbers if isinstance(one, float)]
-        ints = [one for one in numbers if isinstance(one, int)]
+        numbers = [
+            _number(token.text) for token in self.tokens if token.kind == "number"
+        ]
+        floats = [n for n in numbers if isinstance(n, float)]
+        ints = [n for n in numbers if isinstance(n, int)]
         calls = {
-            one.text
-            for at, one in enumerate(self.tokens)
-            if one.kind == "name" and self._token(at + 1).text == "("
+            token.text
+            for at, token in enumerate(self.tokens)
+            if token.kind == "name" and self._token(at + 1).text == "("
         }
         return Rewritten(
             text=" ".join(parts),
@@ -126,12 +128,12 @@ class _Rewriter:
             calculates=any(map(self._calculates, range(len(self.tokens)))),
             converts=self.converts,
             floats=bool(floats) or "double" in calls,
-            large_floats=any(abs(one) >= 2**53 for one in floats) or "double" in calls,
-            lossy=any(int(float(one)) != one for one in ints),
+            large_floats=any(abs(n) >= 2**53 for n in floats) or "double" in calls,
+            lossy=any(int(float(n)) != n for n in ints),
         )
 
     def _calculates(self, at: int) -> bool:
-        """Tell whether a token adds, multiplies and so on, other than joining texts."""
+        """Return whether a token is arithmetic, other than joining strings."""
         token, last, following = (self._token(at + step) for step in (0, -1, 1))
         if token.kind != "other" or token.text not in _ARITHMETIC:
             return False
@@ -170,7 +172,7 @@ class _Rewriter:
         return token.text, at + 1
 
     def _chain(self, at: int) -> tuple[Path, int]:
-        """Give the attributes and fixed indexes that follow, and where they end."""
+        """Return the attributes and constant indexes that follow, and their end."""
         path: list[str | int] = []
         while True:
             first, second, third = (self._token(at + step) for step in range(3))
@@ -195,14 +197,14 @@ class _Rewriter:
             if self._token(at - 1).text != "." or self._token(at + 1).text != "(":
                 continue
             if token.text in _COSTLY_LOOPS:
-                raise RefusedExpression(
+                raise UnsupportedExpression(
                     f"'{token.text}' is not available, as its cost grows with the "
                     "square of the list; expected 'exists', 'all' or a Python callable"
                 )
             if token.text in _LOOPS and self._token(at + 3).text == ",":
                 name = self._token(at + 2).text
                 if name in self.variables:
-                    raise RefusedExpression(f"a loop hides the variable '{name}'")
+                    raise UnsupportedExpression(f"a loop hides the variable '{name}'")
                 names.add(name)
         return names
 
@@ -211,7 +213,7 @@ class _Rewriter:
 
 
 def _number(text: str) -> int | float:
-    """Give the number that a token is."""
+    """Return the number of a token."""
     text = text.rstrip("uU")
     try:
         return int(text, 0) if text[:2] == "0x" else int(text)
@@ -220,7 +222,7 @@ def _number(text: str) -> int | float:
 
 
 def _constant(token: _Token) -> str | int | None:
-    """Give the key or index that a token always is, or None."""
+    """Return the constant key or index of a token, or None."""
     if token.kind == "number" and re.fullmatch(r"[0-9]{1,9}", token.text):
         return int(token.text)
     if token.kind != "string":

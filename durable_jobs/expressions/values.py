@@ -1,4 +1,4 @@
-"""Values on their way into CEL, and results on their way out."""
+"""Conversion of values for CEL, and of its results."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from durable_jobs.expressions.rewriting import Path, Rewritten
-from durable_jobs.records import Unfit, mapping_of, native
+from durable_jobs.records import UnsupportedValue, mapping_of, native
 
 _MISSING: Any = object()
-#: From here on, floats do not tell all integers apart.
+#: From this number on, some integers have no equal float.
 _LARGE = 2**53
 _LEAST, _PAST = -(2**63), 2**64
 
 
 def look_up(values: Mapping[str, Any], path: Path, default: Any = None) -> Any:
-    """Give what a path leads to, or the default where it leads nowhere."""
+    """Return the value at a path, or the default if there is none."""
     found: Any = values
     for key in path:
         if isinstance(found, list | tuple) and isinstance(key, int):
@@ -30,44 +30,47 @@ def look_up(values: Mapping[str, Any], path: Path, default: Any = None) -> Any:
     return found
 
 
-def is_there(values: Mapping[str, Any], path: Path) -> bool:
-    """Tell whether a path leads somewhere, if only to null."""
+def is_present(values: Mapping[str, Any], path: Path) -> bool:
+    """Return whether there is a value at a path, including null."""
     return look_up(values, path, _MISSING) is not _MISSING
 
 
-class Exact:
-    """The values of one evaluation, so that CEL compares their numbers exactly.
+class ExactNumbers:
+    """The values of one evaluation, converted so that CEL compares numbers exactly.
 
-    CEL compares an integer with a float as two floats: 2**53 + 1 equals 2.0**53 there,
-    and it has no integers beyond 64 bits. So where a value is that large:
+    CEL compares an integer with a float as two floats, so 2**53 + 1 equals 2.0**53. It
+    also has no integers beyond 64 bits. If a value is that large:
 
-    * If all integers equal some float, those beyond 64 bits go in as that float.
-    * Else large floats go in as the integers that they are, and numbers beyond 64 bits
-      as stand-ins: floats that are in the same order, and beyond 64 bits too.
-    * What would still not be exact, such as calculating, raises ``Unfit``.
+    * If every integer equals some float, integers beyond 64 bits become that float.
+    * Else large floats become integers. Numbers beyond 64 bits become stand-ins: floats
+      beyond 64 bits in the same order.
+    * Any other use that would be inexact raises ``UnsupportedValue``.
     """
 
     def __init__(self, values: Mapping[str, Any], text: Rewritten) -> None:
         self.values: Mapping[str, Any] = values
         self._given: dict[float, int | float] = {}
         self._stand_ins: dict[int | float, float] = {}
-        numbers = [one for value in values.values() for one in _numbers(value)]
-        large = [one for one in numbers if abs(one) >= _LARGE]
+        numbers = [n for value in values.values() for n in _numbers(value)]
+        large = [n for n in numbers if abs(n) >= _LARGE]
         if not large and not text.lossy:
             return
         self._lossy = text.lossy or any(map(_is_lossy, large))
         _check(text, numbers, large, lossy=self._lossy)
-        wide = sorted({one for one in large if not _LEAST <= one < _PAST})
-        below = sum(one < 0 for one in wide)
+        wide = sorted({n for n in large if not _LEAST <= n < _PAST})
+        below = sum(n < 0 for n in wide)
         for rank, number in enumerate(wide):
             place = rank - below + (rank >= below)
             code = math.copysign(2.0**65 + abs(place) * 2.0**20, place)
             code = code if self._lossy else float(number)
             self._stand_ins[number], self._given[code] = code, number
-        self.values = {name: _mapped(self._in, one) for name, one in values.items()}
+        self.values = {name: _mapped(self._in, item) for name, item in values.items()}
 
     def result(self, value: Any) -> Any:
-        """Return a result of CEL in JSON's types, or raise ``Unfit``."""
+        """Return a result of CEL in JSON types.
+
+        Raise ``UnsupportedValue`` if invalid.
+        """
         return native(_mapped(self._out, value) if self._given else value)
 
     def _in(self, value: Any) -> Any:
@@ -103,7 +106,7 @@ def _numbers(value: Any) -> Iterator[int | float]:
 
 
 def _is_lossy(value: int | float) -> bool:
-    """Tell whether no float equals an integer."""
+    """Return whether the value is an integer that no float equals."""
     if isinstance(value, float):
         return False
     try:
@@ -119,9 +122,9 @@ def _check(
     *,
     lossy: bool,
 ) -> None:
-    """Raise ``Unfit`` if CEL would make an inexact result of large numbers."""
-    ints = [one for one in numbers if isinstance(one, int)]
-    wide = [one for one in ints if not _LEAST <= one < 2**63]
+    """Raise ``UnsupportedValue`` if CEL would give an inexact result."""
+    ints = [n for n in numbers if isinstance(n, int)]
+    wide = [n for n in ints if not _LEAST <= n < 2**63]
     for used, what in ((text.calculates, "calculates"), (text.converts, "converts")):
         if wide and used:
             msg = (
@@ -129,12 +132,12 @@ def _check(
                 f"{hex(wide[0])[:40]}; expected only comparisons with it, or a Python "
                 "callable"
             )
-            raise Unfit(msg)
+            raise UnsupportedValue(msg)
     mixed = text.floats or len(ints) < len(numbers)
     doubtful = text.calculates and mixed and ints and large
     if doubtful or (lossy and text.large_floats):
         msg = (
-            "it mixes floats with integers that floats do not tell apart; expected "
+            "it mixes floats with integers that no float equals; expected "
             "numbers below 2**53, or a Python callable"
         )
-        raise Unfit(msg)
+        raise UnsupportedValue(msg)

@@ -23,7 +23,7 @@ from durable_jobs.definitions.start_options import MAX_PRIORITY
 from durable_jobs.exceptions import ExpressionError, PayloadError
 from durable_jobs.expressions import Expression
 from durable_jobs.models import Backlog, Limit, Run
-from durable_jobs.records import Unfit, native
+from durable_jobs.records import UnsupportedValue, native
 from durable_jobs.store import db
 
 logger = logging.getLogger("durable_jobs")
@@ -53,7 +53,7 @@ def normal(value: Any) -> Any:
     try:
         value = native(value)
         text = text_of(value)
-    except (Unfit, PayloadError) as error:
+    except (UnsupportedValue, PayloadError) as error:
         msg = f"{value!r:.200} can be no key: {error}"
         raise ExpressionError(msg) from error
     return value if len(text) <= LONGEST_KEY else f"sha1:{digest(text)}"

@@ -16,7 +16,7 @@ from typing import Any
 from django.db import DatabaseError
 
 from durable_jobs import clock
-from durable_jobs.control_flow import let_pass
+from durable_jobs.control_flow import reraise_control
 from durable_jobs.error_text import summary_of
 from durable_jobs.flow_control.keys import KeyedLimit
 from durable_jobs.models import Limit
@@ -72,7 +72,7 @@ def evaluate(keyed_limit: KeyedLimit) -> tuple[LimitValue, bool]:
     try:
         answer = LimitValue(_checked(keyed_limit), clock.now())
     except BaseException as error:  # it is your project's code
-        let_pass(error)
+        reraise_control(error)
         if issubclass(type(error), DatabaseError):
             logger.debug("A limit's query failed.", exc_info=True)
         trouble = summary_of(error, 500)

@@ -1,15 +1,15 @@
-"""The one JSON codec: what is stored comes back equal, in value and in type.
+"""The JSON codec: a value that is stored and loaded is equal, in value and in type.
 
-JSON has no tuples, dates or big integers, and the databases bend some of what it has
-(PostgreSQL's ``jsonb`` turns 1e20 into an integer). So everything that JSON would not
-keep is written as a *tag*, ``{"$durable": kind, "value": ...}``; a dict of the user
-that has the key ``"$durable"`` is a tag itself. Exact types come back as they were; a
-subclass of a builtin (``SafeString``, ``OrderedDict``) comes back as that builtin.
+JSON has no tuples, dates or big integers, and databases change some JSON values
+(PostgreSQL's ``jsonb`` turns 1e20 into an integer). So every value that JSON would not
+preserve is written as a *tag*, ``{"$durable": kind, "value": ...}``. A dict with the
+key ``"$durable"`` is written as a tag too. Exact types are preserved. A subclass of a
+builtin (``SafeString``, ``OrderedDict``) is loaded as that builtin.
 
-``loads`` and ``from_tree`` are for what ``dumps`` and ``to_tree`` made. JSON from
-outside goes through ``json.loads`` first and is then a value like others: that way
-nobody outside can write a tag. No tag imports anything: classes are looked up among the
-modules that are imported already, and have to be of the kind that the tag says.
+``loads`` and ``from_tree`` read only the output of ``dumps`` and ``to_tree``. JSON from
+outside is parsed by ``json.loads`` first and then stored like any other value, so
+outside input cannot create a tag. Reading a tag imports nothing: its class must be in a
+module that is already imported, and of the kind that the tag states.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a body was called with, as JSON for people: it never fails, and is bounded."""
+"""The arguments of a step's body as JSON for display: limited in size, never fails."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from durable_jobs.serialization.codec import dumps
 from durable_jobs.serialization.encoding import encode
 from durable_jobs.serialization.tags import DEEPEST, TAG, tag
 
-#: Bytes up to which arguments are stored.
+#: The most bytes of arguments that are stored.
 LARGEST = 4096
-#: Characters and values beyond which arguments are not even measured.
+#: With more characters and values than this, arguments are not even encoded.
 MEASURED = 100_000
 NOT_STORED = "not stored"
 _SMALL = frozenset({int, float, bool, type(None)})
 
 
 def arguments_text(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-    """Return ``{"args": […], "kwargs": {…}}`` as JSON text; None without arguments.
+    """Return ``{"args": […], "kwargs": {…}}`` as JSON text, or None without arguments.
 
-    The empty one of the two is left out. ``{"not stored": …}`` stands for what cannot
-    be stored, with its type, and for all of what takes more than ``LARGEST`` bytes.
+    An empty part is omitted. ``{"not stored": …}`` replaces a value that cannot be
+    stored, with its type, and everything if that takes more than ``LARGEST`` bytes.
     """
     if not args and not kwargs:
         return None
@@ -31,50 +31,53 @@ def arguments_text(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None
     if kwargs:
         given["kwargs"] = dict(kwargs)
     try:
-        room = MEASURED
+        budget = MEASURED
         for value in (*args, *kwargs.values()):
             if type(value) not in _SMALL:
-                room = _left(value, room)
-        if room < 0:
-            return _instead(f"more than {MEASURED:,} bytes")
+                budget = _remaining(value, budget)
+        if budget < 0:
+            return _placeholder(f"more than {MEASURED:,} bytes")
         text = _text(given)
-    except Exception:  # noqa: BLE001  # whatever objects do that others may be changing
-        return _instead("arguments that cannot be read")
+    except Exception:  # noqa: BLE001  # other threads may change the objects
+        return _placeholder("arguments that cannot be read")
     size = len(text) if text.isascii() else len(text.encode())
-    return text if size <= LARGEST else _instead(f"{size:,} bytes")
+    return text if size <= LARGEST else _placeholder(f"{size:,} bytes")
 
 
-def _instead(what: str) -> str:
+def _placeholder(what: str) -> str:
     return json.dumps({NOT_STORED: what})
 
 
-def _left(value: Any, room: int) -> int:
-    """Return what a value leaves of some room, below 0 as soon as it leaves none."""
+def _remaining(value: Any, budget: int) -> int:
+    """Return the budget minus the size of a value, or a number below 0."""
     kind = type(value)
     if kind is str or kind is bytes:
-        return room - 1 - len(value)
-    room -= 1
+        return budget - 1 - len(value)
+    budget -= 1
     inside: Iterable[Any] = ()
     if kind is dict:
         inside = (item for pair in value.items() for item in pair)
     elif kind in (list, tuple, set, frozenset):
         inside = value
     for item in inside:
-        room = _left(item, room)
-        if room < 0:
+        budget = _remaining(item, budget)
+        if budget < 0:
             break
-    return room
+    return budget
 
 
 def _text(given: dict[str, Any]) -> str:
     try:
         return dumps(given, what="the arguments")
-    except Exception:  # noqa: BLE001  # of the codec, or of what it looks at
+    except Exception:  # noqa: BLE001  # from the codec, or from the value's class
         return json.dumps(_tree(given, 0), ensure_ascii=False, separators=(",", ":"))
 
 
 def _tree(value: Any, depth: int) -> Any:
-    """Return the tree of a value, in which what cannot be stored is its type."""
+    """Return the tree of a value.
+
+    Replace values that cannot be stored by their type.
+    """
     kind = type(value)
     if depth < DEEPEST:
         if kind is list:
@@ -88,7 +91,7 @@ def _tree(value: Any, depth: int) -> Any:
             }
     try:
         return encode(value, depth)
-    except Exception:  # noqa: BLE001  # of the codec, or of what it looks at
+    except Exception:  # noqa: BLE001  # from the codec, or from the value's class
         return {NOT_STORED: storable_text(_name(kind), 200)}
 
 

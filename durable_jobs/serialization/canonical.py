@@ -1,4 +1,4 @@
-"""One text for all values that are equal: what keys are compared by."""
+"""Canonical text of a value, by which keys are compared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from durable_jobs.exceptions import PayloadError
 from durable_jobs.serialization.encoding import encode
-from durable_jobs.serialization.path_error import Refusal
+from durable_jobs.serialization.path_error import PathError
 from durable_jobs.serialization.tags import TAG, VALUE
 
 _write = json.JSONEncoder(
@@ -16,25 +16,25 @@ _write = json.JSONEncoder(
 
 
 def canonical(value: Any, *, what: str = "key") -> str:
-    """Give a stable text: the same for equal values, another one for others.
+    """Return a text that is the same for equal values and differs for others.
 
-    Keys are sorted, a float that is a whole number is that integer, and True is not 1.
-    A value that cannot be stored is a ``PayloadError`` that names ``what``.
+    Keys are sorted. A float that is a whole number equals that integer. True is not 1.
+    Raise ``PayloadError``, naming ``what``, if the value cannot be stored.
     """
     try:
-        return _write(_settled(encode(value)))
-    except Refusal as refusal:
+        return _write(_normalized(encode(value)))
+    except PathError as refusal:
         raise PayloadError(refusal.sentence(what)) from refusal.__cause__
     except RecursionError:
         raise PayloadError(f"{what} is nested too deep.") from None
 
 
-def _settled(tree: Any) -> Any:
-    """Give a tree with one form for each number and one order for each mapping."""
+def _normalized(tree: Any) -> Any:
+    """Return the tree with one form for each number and sorted mappings."""
     if isinstance(tree, float):
         return int(tree) if tree.is_integer() else tree
     if isinstance(tree, list):
-        return [_settled(item) for item in tree]
+        return [_normalized(item) for item in tree]
     if not isinstance(tree, dict):
         return tree
     kind = tree.get(TAG)
@@ -44,5 +44,5 @@ def _settled(tree: Any) -> Any:
         number = float(tree[VALUE])
         return int(number) if number.is_integer() else tree
     if kind == "dict":
-        return {TAG: kind, VALUE: sorted(_settled(tree[VALUE]), key=_write)}
-    return {key: _settled(item) for key, item in tree.items()}
+        return {TAG: kind, VALUE: sorted(_normalized(tree[VALUE]), key=_write)}
+    return {key: _normalized(item) for key, item in tree.items()}

@@ -1,4 +1,4 @@
-"""The names of classes, and the classes of names, without importing anything."""
+"""Class names, and lookup of classes by name, without importing anything."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import sys
 from functools import lru_cache
 
 from durable_jobs.exceptions import PayloadError
-from durable_jobs.serialization.path_error import Refusal
+from durable_jobs.serialization.path_error import PathError
 
 
 @lru_cache(maxsize=1024)
 def class_name(cls: type) -> str:
-    """Give ``module:qualname``, or raise ``Refusal`` when that does not lead back."""
+    """Return ``module:qualname``.
+
+    Raise ``PathError`` if that is not the class itself.
+    """
     name = f"{cls.__module__}:{cls.__qualname__}"
     try:
         found = find_class(name)
     except PayloadError:
         found = None
     if found is not cls:
-        raise Refusal(
+        raise PathError(
             f"object of the class {cls.__qualname__} cannot be stored, as {name!r} "
             "does not lead to that class; expected a class at the top of a module or "
             "of another class"
@@ -27,10 +30,9 @@ def class_name(cls: type) -> str:
 
 
 def find_class(name: str) -> type:
-    """Give the class with the name that ``class_name`` gave.
+    """Return the class with a name from ``class_name``.
 
-    Only modules that are imported already are looked into: a ``PayloadError`` says
-    which one is not, or that it has no such class.
+    Raise ``PayloadError`` if the module is not imported, or has no class of this name.
     """
     module_name, _, path = name.partition(":")
     module = sys.modules.get(module_name)
@@ -53,7 +55,7 @@ def find_class(name: str) -> type:
 
 
 def is_pydantic(cls: type) -> bool:
-    """Tell whether a class is a pydantic model, without importing pydantic for it."""
+    """Return whether a class is a pydantic model, without importing pydantic."""
     pydantic = sys.modules.get("pydantic")
     base = getattr(pydantic, "BaseModel", None)
     return isinstance(base, type) and issubclass(cls, base)

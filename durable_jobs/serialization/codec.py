@@ -1,4 +1,4 @@
-"""Text and trees from values, and back."""
+"""Conversion of values to JSON text and trees, and back."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any, NoReturn
 from durable_jobs.exceptions import PayloadError
 from durable_jobs.serialization.decoding import decode, decode_dict
 from durable_jobs.serialization.encoding import encode
-from durable_jobs.serialization.path_error import Refusal
+from durable_jobs.serialization.path_error import PathError
 from durable_jobs.serialization.plain_json import is_plain
 from durable_jobs.serialization.tags import OWN_LEVELS, TAG
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
 _write = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode
-_read_plain = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_read_plain = json.JSONDecoder(parse_constant=_reject_constant).decode
 _read_tagged = json.JSONDecoder(
-    parse_constant=_refuse_constant, object_hook=decode_dict
+    parse_constant=_reject_constant, object_hook=decode_dict
 ).decode
 
 
@@ -34,14 +34,13 @@ def dumps(
     limit_setting: str = "",
     own: bool = False,
 ) -> str:
-    """Write a value as compact JSON text, which ``loads`` reads back equal.
+    """Return a value as compact JSON text, which ``loads`` reads back equal.
 
-    ``what`` names the value in messages, ``limit`` is in bytes of UTF-8 and comes from
-    the setting ``limit_setting``. A value that cannot be stored, is nested deeper than
-    100 levels or is too large is a ``PayloadError`` that says where and why.
+    ``what`` names the value in messages. ``limit`` is in bytes of UTF-8, from the
+    setting ``limit_setting``. Raise ``PayloadError`` with the place and the reason if
+    the value cannot be stored, has more than 100 levels, or is too large.
 
-    ``own``: the engine has put an accepted value inside others. Its own levels do not
-    count.
+    ``own``: the engine has wrapped an accepted value, so its own levels do not count.
     """
     text = _plain_text(value, own=own)
     if text is None:
@@ -58,11 +57,10 @@ def dumps(
 
 
 def loads(text: str | bytes) -> Any:
-    """Give the value that ``dumps`` wrote as this text.
+    """Return the value that ``dumps`` wrote as this text.
 
-    Text that ``dumps`` did not write, or that names a class or a zone that is not here,
-    is a ``PayloadError``; a reference to a row that is gone raises its model's
-    ``DoesNotExist``.
+    Raise ``PayloadError`` if ``dumps`` did not write the text, or if a class or time
+    zone is unknown. Raise the model's ``DoesNotExist`` if a referenced row was deleted.
     """
     try:
         if isinstance(text, bytes):
@@ -77,22 +75,22 @@ def loads(text: str | bytes) -> Any:
 
 
 def to_tree(value: Any, *, what: str, own: bool = False) -> Any:
-    """Give the value as a tree of JSON's own types, which ``from_tree`` reads back.
+    """Return the value as a tree of JSON types, which ``from_tree`` reads back.
 
-    ``own`` and the errors are as in ``dumps``, which is the faster way to text.
+    ``own`` and the errors are as in ``dumps``. For text, ``dumps`` is faster.
     """
     try:
         return encode(value, _first_level(own))
-    except Refusal as refusal:
+    except PathError as refusal:
         raise PayloadError(refusal.sentence(what)) from refusal.__cause__
     except RecursionError:
         raise PayloadError(
-            f"{what} is nested too deep for the stack that is left here."
+            f"{what} is nested too deep for the remaining stack."
         ) from None
 
 
 def from_tree(tree: Any) -> Any:
-    """Give the value that ``to_tree`` made this tree from, with ``loads``'s errors."""
+    """Return the value that ``to_tree`` made into this tree. Raise as ``loads``."""
     try:
         return decode(tree)
     except RecursionError as error:
@@ -100,20 +98,20 @@ def from_tree(tree: Any) -> Any:
 
 
 def _first_level(own: bool) -> int:
-    """Return the level at which a value begins: below 0 leaves room for ours."""
+    """Return the first level: below 0, so that the engine's own levels do not count."""
     return -OWN_LEVELS if own else 0
 
 
 def _plain_text(value: Any, *, own: bool) -> str | None:
-    """Write a value that JSON keeps as it is; give None when it takes the long way."""
+    """Return the text of a value that JSON preserves, or None for the slow path."""
     try:
         if not is_plain(value, _first_level(own)):
             return None
         text = _write(value)
     except RecursionError:
         return None
-    # What is wrong inside texts shows in the whole text, where looking is fast. A false
-    # alarm only costs the long way, which finds the place when there is one.
+    # One search in the whole text finds invalid strings fast. A false alarm only costs
+    # the slow path, which finds the exact place.
     if TAG in text or "\\u0000" in text:
         return None
     if not text.isascii():

@@ -1,4 +1,4 @@
-"""Copies of values for user code, so that what it changes stays its own."""
+"""Copies of stored values for project code, which may change them."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _FIXED = frozenset(
 
 
 def own_copy(value: Any) -> Any:
-    """Return a copy of a stored value that shares nothing with it that can change.
+    """Return a copy of a stored value that shares no mutable object with the original.
 
-    Much faster than ``deepcopy`` for what is mostly JSON: a stored value has no cycles.
+    Much faster than ``deepcopy`` for JSON types, since a stored value has no cycles.
     """
     kind = type(value)
     if kind in _FIXED:
         return value
     if kind is dict:
-        return {key: own_copy(one) for key, one in value.items()}
+        return {key: own_copy(item) for key, item in value.items()}
     if kind is list:
-        return [own_copy(one) for one in value]
+        return [own_copy(item) for item in value]
     if kind is tuple:
-        return tuple([own_copy(one) for one in value])
+        return tuple([own_copy(item) for item in value])
     if isinstance(value, enum.Enum):
         return value
     return copy.deepcopy(value)

@@ -1,4 +1,4 @@
-"""Trees to values."""
+"""Decoding of trees to values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from durable_jobs.control_flow import let_pass
+from durable_jobs.control_flow import reraise_control
 from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import PayloadError
 from durable_jobs.serialization.classes import find_class, is_pydantic
@@ -21,19 +21,19 @@ from durable_jobs.serialization.tags import TAG, VALUE, UnknownTag, tags_in
 
 
 def decode(tree: Any) -> Any:
-    """Give the value of a tree; all the rows it refers to come in one query a model."""
+    """Return the value of a tree. Fetch referenced rows with one query per model."""
     references: set[Reference] = set()
     _collect(tree, references)
     return _Decoder(fetch(references)).decode(tree)
 
 
 def decode_dict(tree: dict[str, Any]) -> Any:
-    """Give the value of a dict whose items are decoded, and which refers to no row."""
+    """Return the value of a dict with decoded items that is not a row reference."""
     return _untag(tree) if TAG in tree else tree
 
 
 class _Decoder:
-    """Decode trees whose rows have been fetched."""
+    """Decodes trees after the referenced rows have been fetched."""
 
     def __init__(self, rows: Mapping[Reference, Any]) -> None:
         self.rows = rows
@@ -93,7 +93,10 @@ def read_tag(
     readers: Mapping[str, Callable[[Any], Any]],
     known: Iterable[str],
 ) -> Any:
-    """Return the value of a tag whose items are decoded; raise ``PayloadError``."""
+    """Return the value of a tag with decoded items.
+
+    Raise ``PayloadError`` if invalid.
+    """
     kind = tree.get(TAG)
     reader = readers.get(kind) if isinstance(kind, str) else None
     if reader is None or len(tree) != 2 or VALUE not in tree:
@@ -106,7 +109,7 @@ def read_tag(
     except PayloadError:
         raise
     except BaseException as error:
-        let_pass(error)
+        reraise_control(error)
         raise PayloadError(
             f"A stored {kind} cannot be read: {summary_of(error)}"
         ) from error
@@ -123,9 +126,9 @@ def _moment(kind: type[Any]) -> Callable[[Any], Any]:
     return read
 
 
-def _class(name: Any, expected: str, is_right: Callable[[type], bool]) -> Any:
+def _class(name: Any, expected: str, is_expected: Callable[[type], bool]) -> Any:
     cls = find_class(name)
-    if not is_right(cls):
+    if not is_expected(cls):
         raise PayloadError(
             f"A stored value is of the class {name!r}: expected {expected}."
         )
@@ -165,12 +168,12 @@ def _dataclass(value: Any) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     held = {key: item for key, item in held.items() if key in fields}
     try:
-        # A field that is newer than the stored value gets its default here.
+        # A field that is newer than the stored value gets its default.
         result = cls(**{key: item for key, item in held.items() if fields[key].init})
     except TypeError:
         result = _bare_dataclass(cls, fields, held)
     for key, item in held.items():
-        # Once more, as __post_init__ may have changed what it got.
+        # Set again, since __post_init__ may have changed the values.
         object.__setattr__(result, key, item)
     return result
 
@@ -188,12 +191,12 @@ def _bare_dataclass(
         elif field.default_factory is not dataclasses.MISSING:
             object.__setattr__(result, key, field.default_factory())
         else:
-            raise _lacking(cls, key)
+            raise _missing_field(cls, key)
     return result
 
 
 def _pydantic(value: Any) -> Any:
-    from pydantic_core import PydanticUndefined  # only those who have it get here
+    from pydantic_core import PydanticUndefined  # pydantic is imported here
 
     name, held, names_set, *rest = value
     cls = _class(name, "a pydantic model", is_pydantic)
@@ -202,7 +205,7 @@ def _pydantic(value: Any) -> Any:
     for key, field in cls.model_fields.items():
         if key not in state:
             if field.is_required():
-                raise _lacking(cls, key)
+                raise _missing_field(cls, key)
             state[key] = field.get_default(
                 call_default_factory=True, validated_data=state
             )
@@ -211,7 +214,7 @@ def _pydantic(value: Any) -> Any:
         for key, attribute in cls.__private_attributes__.items()
         if attribute.default_factory or attribute.default is not PydanticUndefined
     }
-    # Not validated again: what comes back is what was stored.
+    # Not validated again: the loaded value equals the stored value.
     result = cls.__new__(cls)
     result.__setstate__(
         {
@@ -228,14 +231,14 @@ def _pydantic(value: Any) -> Any:
     return result
 
 
-def _lacking(cls: type, field: str) -> PayloadError:
+def _missing_field(cls: type, field: str) -> PayloadError:
     return PayloadError(
         f"A stored {cls.__qualname__} lacks the field {field!r}: expected the field to "
-        "have a default, as values from before it are stored."
+        "have a default, since older values are stored without it."
     )
 
 
-#: Tags of scalars and of builtin containers, which look up nothing.
+#: Tags of scalars and builtin containers, which look up no class.
 PLAIN_READERS: dict[str, Callable[[Any], Any]] = {
     "int": int,
     "float": float,

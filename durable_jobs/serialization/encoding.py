@@ -1,4 +1,4 @@
-"""Values to trees. Every function takes the value and the depth that it is at."""
+"""Encoding of values to trees. Each function takes a value and its depth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from django.db.models import Model
 from django.utils.functional import Promise
 
 from durable_jobs.serialization.classes import class_name, is_pydantic
-from durable_jobs.serialization.path_error import EXPECTED, Refusal
+from durable_jobs.serialization.path_error import EXPECTED, PathError
 from durable_jobs.serialization.plain_json import (
     LARGEST_INT,
     SMALLEST_INT,
@@ -30,7 +30,7 @@ Tree = Any
 
 
 def encode(value: Any, depth: int = 0) -> Tree:
-    """Give the tree of a value, or raise ``Refusal``."""
+    """Return the tree of a value. Raise ``PathError`` if it cannot be stored."""
     return (_BY_TYPE.get(type(value)) or _other)(value, depth)
 
 
@@ -42,25 +42,27 @@ def _int(value: int, depth: int) -> Tree:
     if SMALLEST_INT <= value <= LARGEST_INT:
         return int(value)
     if not -_TOO_LARGE_INT < value < _TOO_LARGE_INT:
-        raise Refusal("an integer of more than 4,000 digits cannot be stored")
+        raise PathError("an integer of more than 4,000 digits cannot be stored")
     return tag("int", int.__repr__(value))
 
 
 def _float(value: float, depth: int) -> Tree:
     if value != value or value in (float("inf"), float("-inf")):
-        raise Refusal(f"the float {value!r} cannot be stored; expected a finite number")
+        raise PathError(
+            f"the float {value!r} cannot be stored; expected a finite number"
+        )
     return value if is_plain_float(value) else tag("float", float.__repr__(value))
 
 
 def _str(value: str, depth: int) -> Tree:
     if "\x00" in value:
-        raise Refusal("a text with a NUL character cannot be stored")
+        raise PathError("a string with a NUL character cannot be stored")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise Refusal(
-                f"a text with a lone surrogate (at {error.start}) cannot be stored"
+            raise PathError(
+                f"a string with a lone surrogate (at {error.start}) cannot be stored"
             ) from None
     return value
 
@@ -71,7 +73,7 @@ def _items(values: Iterable[Any], depth: int) -> list[Tree]:
     for value in values:
         try:
             result.append(encode(value, below))
-        except Refusal as refusal:
+        except PathError as refusal:
             refusal.inside(len(result))
             raise
     return result
@@ -83,7 +85,7 @@ def _named(values: Iterable[tuple[str, Any]], depth: int) -> dict[str, Tree]:
     for name, value in values:
         try:
             result[_str(name, below)] = encode(value, below)
-        except Refusal as refusal:
+        except PathError as refusal:
             refusal.inside(name)
             raise
     return result
@@ -97,7 +99,7 @@ def _dict(value: dict[Any, Any], depth: int) -> Tree:
     for key, item in value.items():
         try:
             pairs.append([encode(key, below), encode(item, below)])
-        except Refusal as refusal:
+        except PathError as refusal:
             refusal.inside(key if isinstance(key, str | int) else repr(key))
             raise
     return tag("dict", pairs)
@@ -105,7 +107,9 @@ def _dict(value: dict[Any, Any], depth: int) -> Tree:
 
 def _below(depth: int) -> int:
     if depth >= DEEPEST:
-        raise Refusal(f"it is nested deeper than {DEEPEST} levels (or holds itself)")
+        raise PathError(
+            f"it is nested deeper than {DEEPEST} levels (or contains itself)"
+        )
     return depth + 1
 
 
@@ -115,7 +119,7 @@ def _tuple(value: tuple[Any, ...], depth: int) -> Tree:
 
 def _set(kind: str) -> Callable[[Any, int], Tree]:
     def encode_set(value: Any, depth: int) -> Tree:
-        # Sorted, so that equal sets are equal texts whatever the hash seed.
+        # Sorted, so that equal sets give equal text with any hash seed.
         return tag(kind, sorted(_items(value, depth), key=json.dumps))
 
     return encode_set
@@ -144,7 +148,7 @@ def _timedelta(value: timedelta, depth: int) -> Tree:
 
 def _decimal(value: Decimal, depth: int) -> Tree:
     if not value.is_finite():
-        raise Refusal(f"{value!r} cannot be stored; expected a finite number")
+        raise PathError(f"{value!r} cannot be stored; expected a finite number")
     return tag("decimal", str(value))
 
 
@@ -172,7 +176,7 @@ def _dataclass(value: Any, depth: int) -> Tree:
             for field in dataclasses.fields(value)
         ]
     except AttributeError as error:
-        raise Refusal(
+        raise PathError(
             f"a dataclass that lacks a field cannot be stored ({error})"
         ) from error
     return tag("dataclass", [name, _named(found, depth)])
@@ -195,17 +199,16 @@ def _pydantic(value: Any, depth: int) -> Tree:
 def _model(value: Model, depth: int) -> Tree:
     meta = value._meta
     if value.pk is None or value._state.adding:
-        raise Refusal(
-            f"an instance of {meta.label} that is not saved cannot be stored; "
-            "save it first"
+        raise PathError(
+            f"an unsaved instance of {meta.label} cannot be stored; save it first"
         )
     return tag("model", [meta.label_lower, encode(value.pk, depth), value._state.db])
 
 
 def _other(value: Any, depth: int) -> Tree:
-    """Encode what has no exact type in the table: by what it is an instance of."""
+    """Encode a value whose exact type is not in the table, by ``isinstance``."""
     if isinstance(value, type):
-        raise Refusal(f"the class {value.__qualname__} cannot be stored; {EXPECTED}")
+        raise PathError(f"the class {value.__qualname__} cannot be stored; {EXPECTED}")
     if isinstance(value, Enum):
         return _enum(value, depth)
     if isinstance(value, Model):
@@ -221,7 +224,7 @@ def _other(value: Any, depth: int) -> Tree:
     for base, plain in _BASES:
         if isinstance(value, base):
             return encode(plain(value), depth)
-    raise Refusal(
+    raise PathError(
         f"object of type {type(value).__qualname__} cannot be stored; {EXPECTED}"
     )
 

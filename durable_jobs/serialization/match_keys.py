@@ -1,8 +1,7 @@
-"""Keys of the scalars in an event, for ``match="data.order_id"``.
+"""Match keys: hashes of the scalars in an event, for ``match="data.order_id"``.
 
-A wait keeps the key of its scalar; an event has the keys of all its scalars. So one
-indexed lookup by the event's keys finds every wait that it wakes, and nobody compares
-events with waits one by one.
+A wait stores the key of its scalar. An event has the keys of all its scalars. So one
+indexed lookup by the event's keys finds every matching wait.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from durable_jobs.exceptions import ConfigurationError, PayloadError
-from durable_jobs.records import Unfit, mapping_of, native, scalar
+from durable_jobs.records import UnsupportedValue, mapping_of, native, scalar
 from durable_jobs.serialization.canonical import canonical
 
-#: Scalars of one event that have keys; with more, the event has to be looked at.
+#: The most scalars of one event with keys. Larger events are compared one by one.
 MOST_LEAVES = 5_000
-#: Characters in the text of a scalar that has a key.
+#: The most characters in the text of a scalar with a key.
 LONGEST_SCALAR = 1_024
 DEEPEST_PATH = 32
 
-#: Numbers up to this one are the same as integers and as floats.
+#: Up to this number, every integer equals one float.
 _EXACT = 2**53
 
 _NAME = re.compile(r"[\w-]+")
@@ -31,10 +30,10 @@ _PATH = re.compile(rf"data(?:\.{_NAME.pattern}){{1,{DEEPEST_PATH - 1}}}")
 
 
 def check_match_path(path: Any, where: str) -> str:
-    """Give the path back, or raise ``ConfigurationError`` when it is none.
+    """Return the path. Raise ``ConfigurationError`` if it is invalid.
 
-    A path is ``data.`` and the keys that lead to the scalar, with dots between them.
-    ``where`` says whose path it is.
+    A path is ``data.`` and the keys to the scalar, separated by dots. ``where`` begins
+    the message.
     """
     if not isinstance(path, str) or not _PATH.fullmatch(path):
         raise ConfigurationError(
@@ -45,10 +44,10 @@ def check_match_path(path: Any, where: str) -> str:
 
 
 def match_key(path: str, data: Mapping[str, Any]) -> str | None:
-    """Give the key of the scalar at a path: 40 hexadecimal digits.
+    """Return the key of the scalar at a path: 40 hexadecimal digits, or None.
 
-    ``data`` is what the path starts in, ``{"data": {...}}``. None when the value there
-    is missing, null, no scalar or too long: such a value equals no other.
+    ``data`` is the root of the path, ``{"data": {...}}``. None means that the value is
+    missing, null, not a scalar, or too long. Such a value matches no other.
     """
     value: Any = data
     for name in path.split("."):
@@ -60,17 +59,19 @@ def match_key(path: str, data: Mapping[str, Any]) -> str | None:
 
 
 def comparable(value: Any) -> str:
-    """Give a text that two values at one path share just when they match."""
-    with contextlib.suppress(Unfit):  # such as bytes: equal to what is stored so
+    """Return a text that is equal for two values exactly if they match."""
+    with contextlib.suppress(
+        UnsupportedValue
+    ):  # for example bytes, which equal their stored form
         value = native(value)
     return canonical(value)
 
 
 def leaf_keys(data: Mapping[str, Any]) -> set[str] | None:
-    """Give the keys of all the scalars that a path can lead to, or None: too many.
+    """Return the keys of all scalars that a path can name, or None if too many.
 
-    ``match_key(path, a)`` is in ``leaf_keys(b)`` just when ``a`` and ``b`` have equal
-    scalars at the path; ``equal_key`` is there whenever CEL takes the two for equal.
+    ``match_key(path, a)`` is in ``leaf_keys(b)`` exactly if ``a`` and ``b`` have equal
+    scalars at the path. ``equal_key`` is in it whenever CEL finds the two equal.
     """
     keys: set[str] = set()
     left = MOST_LEAVES
@@ -95,10 +96,10 @@ def leaf_keys(data: Mapping[str, Any]) -> set[str] | None:
 
 
 def equal_key(own: Sequence[str | int], path: Sequence[str | int], data: Any) -> str:
-    """Give the key under which CEL's ``event.<own> == async.<path>`` finds an event.
+    """Return the key of events for which CEL's ``event.<own> == async.<path>`` is true.
 
-    ``data`` is what ``own`` starts in. An empty text when there is none: the value is
-    no scalar, or one whose equal values in CEL have several keys.
+    ``data`` is the root of ``own``. Return an empty string if the value is not a
+    scalar, or if its equal values in CEL have several keys.
     """
     names = [name for name in path if isinstance(name, str) and _NAME.fullmatch(name)]
     if len(names) != len(path) or not 2 <= len(path) <= DEEPEST_PATH:

@@ -1,4 +1,4 @@
-"""Why a value cannot be stored, and where in it the reason lies."""
+"""The error of a value that cannot be stored, with the path to the reason."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ EXPECTED = (
 )
 
 
-class Refusal(Exception):
-    """A part of a value cannot be stored. Caught in this package.
+class PathError(Exception):
+    """A part of a value cannot be stored. Converted to ``PayloadError``.
 
-    The steps to the part are added from the inside out, on the way up.
+    The path to the part is built from the inside out while the error propagates.
     """
 
     def __init__(self, reason: str) -> None:
@@ -21,7 +21,7 @@ class Refusal(Exception):
         self.steps: list[str] = []
 
     def inside(self, step: int | str) -> None:
-        """Add a step to the place: an index, or a key or field name."""
+        """Prepend a step to the path: an index, a key, or a field name."""
         if isinstance(step, int):
             self.steps.append(f"[{step}]")
         elif step.isidentifier():
@@ -31,7 +31,7 @@ class Refusal(Exception):
             self.steps.append(f"[{shown!r}]")
 
     def sentence(self, what: str) -> str:
-        """Say what cannot be stored, where, and why."""
+        """Return the message: the value, the path and the reason."""
         steps = self.steps[::-1]
         if len(steps) > 12:
             steps = [*steps[:6], "…", *steps[-5:]]

@@ -1,4 +1,4 @@
-"""Whether JSON itself keeps a value exactly: the test behind the fast path."""
+"""The test for the fast path: whether plain JSON preserves a value exactly."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ SMALLEST_INT = -(2**63)
 LARGEST_INT = 2**63 - 1
 
 _NONE = type(None)
-#: Types of which every value is kept (texts are looked at in the end, all at once).
+#: Types of which every value is preserved. Strings are checked at the end, in one go.
 _EASY = frozenset({str, bool, _NONE})
 _ONLY_STR = {str}
 
 
 def is_plain_float(value: float) -> bool:
-    """Tell whether a float is written without an exponent and is not -0.0."""
+    """Return whether a float is written without an exponent and is not -0.0."""
     return 1e-4 <= value < 1e16 or -1e16 < value <= -1e-4 or str(value) == "0.0"
 
 
 def is_plain(value: Any, depth: int = 0) -> bool:
-    """Tell whether a value is JSON's own, of exact types, and not too deep."""
+    """Return whether a value has only exact JSON types and is not too deep."""
     kind = type(value)
     if kind in _EASY:
         return True
@@ -39,7 +39,7 @@ def is_plain(value: Any, depth: int = 0) -> bool:
 
 
 def _all_plain(values: Any, depth: int) -> bool:
-    # Long lists mostly hold one type: let C look at the types, one by one only if not.
+    # Long lists mostly have one type, which ``set(map(type, …))`` checks fast.
     kinds = set(map(type, values))
     if kinds <= _EASY:
         return True

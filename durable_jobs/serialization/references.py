@@ -1,4 +1,4 @@
-"""References to rows: a saved model instance is stored as its address."""
+"""References to rows: a saved model instance is stored as its model and key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from durable_jobs.exceptions import PayloadError
 
 
 class Reference(NamedTuple):
-    """Where a row is: ``app_label.model``, its primary key, the database's alias."""
+    """A row: ``app_label.model``, primary key, and database alias."""
 
     label: str
     key: Any
@@ -23,10 +23,10 @@ class Reference(NamedTuple):
 
 
 def fetch(references: Iterable[Reference]) -> Mapping[Reference, Any]:
-    """Give a fresh instance for each reference, with one query a model and database.
+    """Return a new instance for each reference, with one query per model and database.
 
-    A row that is gone raises its model's ``DoesNotExist``, since None could be taken
-    for a result; a model that is gone is a ``PayloadError``.
+    Raise the model's ``DoesNotExist`` if a row was deleted, since None could be a
+    result. Raise ``PayloadError`` if a model no longer exists.
     """
     groups: dict[tuple[str, str | None], list[Any]] = defaultdict(list)
     for reference in references:
@@ -45,19 +45,20 @@ def fetch(references: Iterable[Reference]) -> Mapping[Reference, Any]:
             _check_key(model, key)
         found = _rows(model, alias or router.db_for_read(model), keys)
         for key in keys:
-            # An instance that was made with a key of "7" says "7" until it is loaded.
+            # An instance that was created with pk="7" has a string key until it is
+            # loaded.
             row = found.get(key) or found.get(model._meta.pk.to_python(key))
             if row is None:
                 raise model.DoesNotExist(
                     f"A stored value refers to the {label} with the key {key!r}, which "
-                    "is gone."
+                    "was deleted."
                 )
             rows[Reference(label, key, alias)] = row
     return rows
 
 
 def _rows(model: type[models.Model], alias: str, keys: list[Any]) -> dict[Any, Any]:
-    """Load rows; an error here leaves a transaction of the caller as it was."""
+    """Load rows. An error does not break the caller's transaction."""
     rows = model._base_manager.using(alias)
     if not connections[alias].in_atomic_block:
         return rows.in_bulk(keys)
@@ -66,7 +67,7 @@ def _rows(model: type[models.Model], alias: str, keys: list[Any]) -> dict[Any, A
 
 
 def _check_place(label: Any, alias: Any) -> None:
-    """Raise ``PayloadError`` for what names no model and no database."""
+    """Raise ``PayloadError`` unless the label and the alias are valid."""
     if not isinstance(label, str):
         raise PayloadError(
             f"A stored value refers to the model {label!r:.200}: expected a label."
@@ -79,7 +80,7 @@ def _check_place(label: Any, alias: Any) -> None:
 
 
 def _check_key(model: type[models.Model], key: Any) -> None:
-    """Raise ``PayloadError`` for a key that no row of a model can have."""
+    """Raise ``PayloadError`` unless rows of the model can have this key."""
     field = model._meta.pk
     try:
         value = field.to_python(key)
@@ -91,5 +92,5 @@ def _check_key(model: type[models.Model], key: Any) -> None:
     if not fits:
         raise PayloadError(
             f"A stored value refers to the {model._meta.label} with the key "
-            f"{key!r:.200}: expected a key as {type(field).__name__} has it."
+            f"{key!r:.200}: expected a valid {type(field).__name__} value."
         )

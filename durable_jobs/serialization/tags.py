@@ -1,4 +1,4 @@
-"""The form of a tag."""
+"""The format of tags."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from durable_jobs.exceptions import PayloadError
 TAG = "$durable"
 VALUE = "value"
 
-#: Levels of lists, dicts and their like inside one another.
+#: The most levels of nested lists, dicts and other containers.
 DEEPEST = 100
-#: Further levels that the engine may put around a value that it has accepted.
+#: Further levels that the engine may wrap around an accepted value.
 OWN_LEVELS = 100
 
 
@@ -25,7 +25,7 @@ class UnknownTag(PayloadError):
 
 
 def tag(kind: str, value: Any) -> dict[str, Any]:
-    """Write a tag around a tree."""
+    """Return a tree wrapped in a tag."""
     return {TAG: kind, VALUE: value}
 
 
@@ -35,7 +35,7 @@ def tags_in(text: str) -> set[str]:
 
 
 def has_tags(tree: Any) -> bool:
-    """Return whether there is anything like a tag in a tree."""
+    """Return whether a tree contains a tag."""
     levels = [tree]
     while levels:
         level = levels.pop()

@@ -1,9 +1,9 @@
-"""Read JSON that a person types, in which the tags that pages show may occur.
+"""Read JSON that a user types, which may contain the tags that pages display.
 
-A tag from a person is less than one that ``dumps`` wrote: it may stand for a scalar or
-a builtin container. An instance of a class is read as the dict of its fields, and an
-enum member as its value, so that a schema judges them like anything else. A reference
-to a row is what the caller makes of it, who knows what the person may see.
+A typed tag has less power than a stored tag. It may be a scalar or a builtin container.
+An instance of a class is read as the dict of its fields, and an enum member as its
+value, so that a schema validates them. The caller resolves references to rows, and
+checks whether the user may view them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from durable_jobs.serialization.references import Reference
 from durable_jobs.serialization.tags import TAG, VALUE
 
 Find = Callable[[Reference], Any]
-#: One sentence for all that is wrong with a reference: it tells nothing of other rows.
+#: One message for every invalid reference, so that it reveals nothing of other rows.
 NOT_FOUND = (
     "The text refers to an object that does not exist, or that you may not view."
 )
@@ -27,9 +27,9 @@ _KEYS = (str, int)
 
 
 def from_typed(tree: Any, find: Find) -> Any:
-    """Return the value of a tree that a person typed; raise ``PayloadError``.
+    """Return the value of a typed tree. Raise ``PayloadError`` if it is invalid.
 
-    ``find`` returns the row of a reference, or None for one that is not to be had.
+    ``find`` returns the row of a reference, or None if the user may not have it.
     """
     if isinstance(tree, list):
         return [from_typed(item, find) for item in tree]
@@ -45,7 +45,7 @@ def from_typed(tree: Any, find: Find) -> Any:
             return from_typed(_CLASSES[kind](held), find)
         except PayloadError:
             raise
-        except Exception:  # noqa: BLE001  # whatever shape was typed
+        except Exception:  # noqa: BLE001  # the typed tree can have any shape
             raise PayloadError(f"The text has a {kind} that cannot be read.") from None
     inner = {key: from_typed(item, find) for key, item in tree.items()}
     return read_tag(inner, PLAIN_READERS, [*PLAIN_READERS, *_CLASSES, "model"])
@@ -60,7 +60,7 @@ def _row(held: Any, find: Find) -> Any:
 
 
 def _reference(held: Any) -> Reference | None:
-    """Return what a reference names, or None where its shape is wrong."""
+    """Return the reference, or None if its shape is invalid."""
     if not isinstance(held, list) or len(held) != 3:
         return None
     label, key, alias = held
@@ -78,7 +78,7 @@ def _reference(held: Any) -> Reference | None:
 
 
 def _fields(held: Any) -> dict[str, Any]:
-    """Return the fields of an instance, the extra ones of a pydantic model too."""
+    """Return the fields of an instance, including a pydantic model's extra fields."""
     _name, fields, *rest = held
     extra = rest[1] if len(rest) > 1 and rest[1] else {}
     return {**fields, **extra}

@@ -13,7 +13,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 
 from durable_jobs import clock
-from durable_jobs.control_flow import let_pass
+from durable_jobs.control_flow import reraise_control
 from durable_jobs.definitions.events import WEBHOOK_FAILED, NewEvent
 from durable_jobs.definitions.names import MAX_LENGTH
 from durable_jobs.definitions.registry import registry
@@ -63,7 +63,7 @@ def _reject_on_error(hook: Webhook) -> Iterator[None]:
     except Unverified as error:
         raise RejectedDelivery(401, NOT_VERIFIED, str(error)) from None
     except BaseException as error:  # any error rejects the delivery
-        let_pass(error)
+        reraise_control(error)
         logger.exception("Webhook %s: the verification raised an error.", hook.path)
         reason = f"{type_of(error)} while verifying"
         raise RejectedDelivery(401, NOT_VERIFIED, reason) from None
@@ -90,7 +90,7 @@ def accept(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]
     except DatabaseError:
         raise  # the delivery is valid: the provider should retry
     except BaseException as error:  # reject, and record the failure as an event
-        let_pass(error)
+        reraise_control(error)
         logger.exception("Webhook %s: a delivery failed.", hook.path)
         _record(hook, delivery, payload, error)
         raise RejectedDelivery(422, FAILED, summary_of(error)) from None

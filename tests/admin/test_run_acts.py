@@ -189,7 +189,7 @@ def test_a_run_is_rerun_from_a_step_with_other_data(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ('{"n": NaN}', "NaN is not allowed"),
         ('{"n": 1, "n": 2}', "twice in one object"),
         ('{"n": "\\u0000"}', "NUL"),

@@ -190,7 +190,7 @@ def test_failing_permission_backend_allows_nothing(
         addresses, 403
     )
     assert transaction_is_whole()
-    assert "taken as no permission" in caplog.text
+    assert "The permission is denied" in caplog.text
     run.refresh_from_db()
     assert run.status == "waiting"
 

@@ -141,7 +141,7 @@ def test_a_missing_attribute_is_null(durable_kit: Kit) -> None:
         ("evnet.data.total > 1", "evnet"),
         ("'a text'", "expected a condition"),
         ("", "expected 1 to 1024 bytes"),
-        (7, "is no expression"),
+        (7, "is not an expression"),
         (lambda: True, "cannot be called as an expression"),
     ],
 )

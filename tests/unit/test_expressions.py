@@ -244,7 +244,7 @@ def test_a_condition_holds_or_not_and_null_is_not(source: Any, holds: bool) -> N
 
 
 def test_a_condition_that_gives_no_bool_is_refused_as_early_as_it_can_be() -> None:
-    with pytest.raises(ConfigurationError, match="gives STRING; expected a condition"):
+    with pytest.raises(ConfigurationError, match="returns STRING; expected a"):
         compile_expression("'a' + event.name", where=WHERE, condition=True)
     expression = compile_expression("event.name", where=WHERE, condition=True)
     with pytest.raises(ExpressionError, match="expected a condition"):

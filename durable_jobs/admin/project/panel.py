@@ -22,7 +22,7 @@ from durable_jobs.admin.related import RunTable, run_row
 from durable_jobs.admin.runs import actions
 from durable_jobs.control.run_actions import may
 from durable_jobs.models import Run
-from durable_jobs.project_code import all_described
+from durable_jobs.project_code import descriptions_of
 from durable_jobs.queries import subjects
 from durable_jobs.queries.subjects import COUNTED, Counts
 from durable_jobs.queries.visibility import seen_by, visible_keys
@@ -135,7 +135,7 @@ def _named(
         seen = visible_keys(run.pk for _key, run in found)
     hidden = [_("Runs that you may not see.")] if len(seen) < len(found) else []
     found = [(key, run) for key, run in found if run.pk in seen]
-    names = all_described(objects)
+    names = descriptions_of(objects)
     known = {str(one.pk): name for one, name in zip(objects, names, strict=True)}
     lines: list[Any] = [
         format_html(

@@ -33,7 +33,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.exceptions import DurableError
 from durable_jobs.models import Run
-from durable_jobs.project_code import all_described, may_view
+from durable_jobs.project_code import descriptions_of, may_view
 
 #: Objects that the page names. The others are counted.
 MAX_NAMED = 20
@@ -253,7 +253,7 @@ class StartPage:
             "description": self.function.description,
             "objects": [
                 links.anchor(links.page(type(one), one.pk), name)
-                for one, name in zip(named, all_described(named), strict=True)
+                for one, name in zip(named, descriptions_of(named), strict=True)
             ],
             "others": max(len(self.objects) - MAX_NAMED, 0),
             "count": len(self.objects),

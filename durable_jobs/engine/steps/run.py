@@ -9,7 +9,7 @@ from asgiref.sync import iscoroutinefunction
 from django.db import connections, transaction
 
 from durable_jobs import clock, serialization
-from durable_jobs.control_flow import let_pass
+from durable_jobs.control_flow import reraise_control
 from durable_jobs.definitions import operations as ops
 from durable_jobs.engine.awaitables import awaitable_error
 from durable_jobs.engine.body_calls import stub_or_body
@@ -156,7 +156,7 @@ def _call(step: StepCall, operation: ops.Atomic) -> str:
             raise awaitable_error(value, what)
         text = step.state.history.encode(value, operation.id)
     except BaseException as error:
-        let_pass(error)
+        reraise_control(error)
         raise _RolledBack(error) from error
     finally:
         guard.leave()
