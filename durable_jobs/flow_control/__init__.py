@@ -16,10 +16,10 @@ Backlogs are served round-robin, so a long one does not delay the others.
 
 ::
 
-    written ──▶ arrived ──▶ in a backlog ──▶ let through ──▶ claimed ──▶ at rest | ended
-                  │            ▲  │ a limit is full              │
-                  ▼            │  ▼                             ▼
-               skipped        backlog waits ◀──────────── its slots are released
+    queued ──▶ screened ──▶ in a backlog ──▶ promoted ──▶ claimed ──▶ at rest | ended
+                  │            ▲  │ a limit is full          │
+                  ▼            │  ▼                          ▼
+               skipped       backlog waits ◀───────── its slots are released
 """
 
 from __future__ import annotations

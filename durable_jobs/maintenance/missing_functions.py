@@ -27,15 +27,15 @@ logger = logging.getLogger("durable_jobs")
 #: The reason of runs that an earlier release paused starts with this.
 PAUSED_BEFORE = "The code has no durable function "
 #: Seconds between two searches for such runs, and how many one search resumes.
-EVERY = 60.0
+RESUME_INTERVAL = 60.0
 BATCH = 500
 #: Functions without a worker that one sweep finds among the runs behind limits.
-MOST = 100
+MAX_NAMES = 100
 
-#: Functions with backlogs that one sweep looks at.
-MOST_FUNCTIONS = 500
+#: Functions with backlogs that one sweep checks.
+MAX_FUNCTIONS = 500
 
-_looked_at = float("-inf")
+_searched_at = float("-inf")
 
 
 def sweep() -> int:
@@ -43,19 +43,19 @@ def sweep() -> int:
 
     Also resume runs that an earlier release paused because of their function.
     """
-    global _looked_at
+    global _searched_at
     known = registry.ids()
     for name in _behind_limits(known):
         workers.record_missing(name)
-    count = _judge(set(known))
-    if clock.monotonic() >= _looked_at + EVERY:
-        _looked_at = clock.monotonic()
+    count = _check_missing(set(known))
+    if clock.monotonic() >= _searched_at + RESUME_INTERVAL:
+        _searched_at = clock.monotonic()
         count += resume(known) + do_left(known)
     return count
 
 
 def do_left(known: Iterable[str]) -> int:
-    """Start handlers and cancel runs where the process that met them could not.
+    """Start handlers and cancel runs for which an earlier process lacked the function.
 
     Return how many were done.
     """
@@ -70,22 +70,22 @@ def do_left(known: Iterable[str]) -> int:
 
 
 def _behind_limits(known: list[str]) -> set[str]:
-    """Return unknown functions of runs that no claim meets: limits hold them back."""
+    """Return unknown functions of runs behind limits, which no claim meets."""
     arrived = db.rows(Run).filter(
         status=RunStatus.QUEUED, backlog__lt=0, due_at__lte=clock.now()
     )
     arrived = arrived.exclude(function__in=known).order_by("due_at")
-    names = _of_backlogs() - set(known)
-    return names | set(arrived.values_list("function", flat=True)[:MOST])
+    names = _functions_with_backlogs() - set(known)
+    return names | set(arrived.values_list("function", flat=True)[:MAX_NAMES])
 
 
-def _of_backlogs() -> set[str]:
+def _functions_with_backlogs() -> set[str]:
     """Return functions with backlogs, with one index lookup per function."""
     rows = db.rows(Backlog).order_by("function")
     functions = rows.values_list("function", flat=True)
     found: list[str] = []
     name: str | None = ""
-    while len(found) < MOST_FUNCTIONS:
+    while len(found) < MAX_FUNCTIONS:
         name = functions.filter(function__gt=name).first()
         if name is None:
             break
@@ -93,20 +93,20 @@ def _of_backlogs() -> set[str]:
     return set(found)
 
 
-def _judge(known: set[str]) -> int:
+def _check_missing(known: set[str]) -> int:
     rows = list(workers.missing())
     if not rows:
         return 0
-    there = workers.functions() or set()
-    over, count = [], 0
+    served = workers.functions() or set()
+    resolved, count = [], 0
     for row in rows:
-        if row.function in known | there or not _live(row.function):
-            over.append(row.function)
+        if row.function in known | served or not _live(row.function):
+            resolved.append(row.function)
         elif not row.warned and clock.now() - row.since >= settings.UNKNOWN_AFTER:
-            count += _tell(row.function, clock.now() - row.since)
-    if over:
-        workers.delete_missing(over)
-    return count + len(over)
+            count += _warn(row.function, clock.now() - row.since)
+    if resolved:
+        workers.delete_missing(resolved)
+    return count + len(resolved)
 
 
 def _live(function: str) -> bool:
@@ -114,7 +114,7 @@ def _live(function: str) -> bool:
     return rows.exists()
 
 
-def _tell(function: str, length: timedelta) -> int:
+def _warn(function: str, length: timedelta) -> int:
     """Warn of a function without a worker, once for all processes."""
     rows = workers.missing().filter(function=function, warned=False)
     told = rows.update(warned=True)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def every_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for what was left in each tick, not once a minute."""
-    monkeypatch.setattr(missing_functions, "EVERY", 0.0)
+    monkeypatch.setattr(missing_functions, "RESUME_INTERVAL", 0.0)
 
 
 def deployed(calls: list[Any], **options: Any) -> durable.Function:

@@ -149,7 +149,7 @@ def test_a_run_that_an_earlier_release_paused_resumes_by_itself() -> None:
         run.refresh_from_db()
         assert run.status == "paused"
         now = kit.now()
-    missing_functions._looked_at = float("-inf")
+    missing_functions._searched_at = float("-inf")
     with Kit(now=now) as kit:
         deployed(calls)
         kit.advance("1m")
