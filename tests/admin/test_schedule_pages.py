@@ -239,12 +239,12 @@ def test_a_stale_form_says_so(durable_kit, hourly, operator):
     hourly.pause("first")
     assert "already paused" in page(operator, act(hourly, "pause")).text
     response = posted(operator, act(hourly, "pause"), reason="second")
-    assert "paused by another" in page(operator, response["Location"]).text
+    assert "is already paused" in page(operator, response["Location"]).text
     hourly.refresh_from_db()
     assert hourly.reason == "first"
     hourly.resume()
     response = posted(operator, act(hourly, "resume"))
-    assert "resumed by another" in page(operator, response["Location"]).text
+    assert "is not paused" in page(operator, response["Location"]).text
     assert not LogEntry.objects.exists()
 
 
