@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from durable_jobs.admin.display import length, relative_time, short
+from durable_jobs.admin.filters import PERIODS
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import page
 from durable_jobs.models import Run
@@ -105,7 +106,7 @@ def _period(one: model.Period, links: Links, capped: bool) -> Card:
         detail += f" · {one.share:.1%}"
     names = {"1h": "hour", "24h": "day", "7d": "week"}
     return Card(
-        label=_("Past %(period)s") % {"period": one.name},
+        label=PERIODS[names[one.name]],
         value=f"{one.ended:,}" + ("+" if capped else ""),
         detail=detail,
         url=links.rows(Run, time="ended", period=names[one.name]),

@@ -110,7 +110,7 @@ def test_what_is_executing_is_shown_by_queue_and_worker(operator):
         "tick beat",
     ):  # fmt: skip
         assert part in text, part
-    assert text.count("gone") == 1
+    assert text.count("Offline") == 1
 
 
 def test_counts_end_where_the_page_says(durable_kit, operator, monkeypatch):
@@ -155,7 +155,7 @@ def test_a_race_for_a_resume_is_a_message(durable_kit, operator, monkeypatch):
     monkeypatch.setattr(pause_control, "resume_paused", lambda pause: False)
     response = posted(operator, resume(pause))
     assert response.status_code == 302
-    assert "resumed by another" in page(operator, response["Location"]).text
+    assert "Already resumed" in page(operator, response["Location"]).text
     assert not LogEntry.objects.exists()
 
 
