@@ -1,4 +1,4 @@
-"""The demo host of durable_jobs, which is also the tests' host and the playground."""
+"""The demo project of durable_jobs, which the tests use too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings out of addresses: ``DATABASE_URL`` and ``BROKER_URL``."""
+"""Settings from the URLs in ``DATABASE_URL`` and ``BROKER_URL``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 Settings = dict[str, Any]
 
-# Without IMMEDIATE and the time-out, concurrent writers die of "database is locked".
+# Without these options, concurrent writers fail with "database is locked".
 SQLITE_OPTIONS: Settings = {
     "timeout": 20,
     "transaction_mode": "IMMEDIATE",
@@ -34,7 +34,7 @@ def database(url: str) -> Settings:
 
 
 def _postgresql(url: str) -> Settings:
-    """Read the address; ``?host=/directory`` names a socket, the rest is libpq's."""
+    """Parse the URL. ``?host=/directory`` names a socket; other options are libpq's."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     return {
@@ -51,7 +51,7 @@ def _postgresql(url: str) -> Settings:
 
 
 def _sqlite(url: str) -> Settings:
-    """Read ``sqlite:///relative``, ``sqlite:////absolute`` or ``sqlite://:memory:``."""
+    """Parse ``sqlite:///relative``, ``sqlite:////absolute`` or ``sqlite://:memory:``."""
     name = unquote(url.removeprefix("sqlite://"))
     settings: Settings = {
         "ENGINE": "django.db.backends.sqlite3",
@@ -61,7 +61,7 @@ def _sqlite(url: str) -> Settings:
     if name in (MEMORY, f"/{MEMORY}"):
         return settings
     path = Path(name.removeprefix("/")).absolute()
-    # The tests' database is a file too, so that other processes can open it.
+    # The test database is a file too, so that other processes can open it.
     test = {"NAME": str(path.with_name(f"test_{path.name}"))}
     return settings | {"NAME": str(path), "TEST": test}
 
@@ -69,7 +69,7 @@ def _sqlite(url: str) -> Settings:
 def broker(url: str) -> tuple[str, Settings]:
     """Return Celery's ``broker_url`` and ``broker_transport_options`` for ``url``.
 
-    ``filesystem:///directory`` keeps the queues as files below the directory.
+    ``filesystem:///directory`` stores the queues as files in the directory.
     """
     if url.startswith("memory:"):
         return url, {"polling_interval": 0.05}

@@ -1,4 +1,4 @@
-"""The Celery app, as any Django project has it."""
+"""The Celery app of the demo project."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ LOGGING = {
     },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line"},
-        # What the bodies of steps log is shown with them in the control room.
+        # Log lines of steps are displayed in the admin.
         "steps": {"class": "durable_jobs.logs.StepHandler"},
     },
     "loggers": {

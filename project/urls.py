@@ -1,4 +1,4 @@
-"""The addresses of the demo project."""
+"""The URLs of the demo project."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Restarting a command when the code changes, as ``runserver`` does, but gently.
+"""Restart a command when the code changes, after a graceful stop.
 
-The parent only watches over a child, which does the work. A child that changed code has
-broken is not the end: the parent waits for the next change.
+A parent process starts a child, which does the work. If changed code cannot be loaded,
+the parent waits for the next change instead of exiting.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from django.utils import autoreload
 
 from durable_jobs import clock
 
-#: What a child exits with: the code has changed; it does not load; it must not go on.
+#: Exit codes of a child: the code changed; it cannot be loaded; a fatal error.
 RELOAD, BROKEN, FATAL = 3, 1, 2
-#: The variable that tells a child how new the newest code was when it was started.
+#: The variable with the time of the newest code at the start of the child.
 NEWEST = "DURABLE_JOBS_NEWEST_CODE"
 
 
 class _Reloader(autoreload.StatReloader):
-    """Sees also what has changed between the child's start and its own first look."""
+    """Also detects changes between the start of the child and the first check."""
 
     def tick(self) -> Iterator[None]:
         ticks = super().tick()
-        yield next(ticks)  # what changes after this first look is its own affair
+        yield next(ticks)  # Django detects changes after this first check
         newest = float(os.environ.get(NEWEST, "inf"))
         for path, changed in _code().items():
             if changed > newest:
@@ -40,13 +40,13 @@ class _Reloader(autoreload.StatReloader):
         yield from ticks
 
 
-def run(work: Callable[[], None], rest: Callable[[], bool]) -> None:
-    """Do ``work`` in a thread of a child process; start a new one on each change.
+def run(work: Callable[[], None], stop: Callable[[], bool]) -> None:
+    """Run ``work`` in a thread of a child process, and restart it on each change.
 
-    ``rest`` stops the work and tells whether all of it has come to rest.
+    ``stop`` stops the work, and returns whether all of it has stopped.
     """
     if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
-        sys.exit(_watch_over_children())
+        sys.exit(_run_children())
     code: Any = 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -55,38 +55,38 @@ def run(work: Callable[[], None], rest: Callable[[], bool]) -> None:
         pass
     except SystemExit as exit:
         code = exit.code
-    leave(rest, code)
+    leave(stop, code)
 
 
-def leave(rest: Callable[[], bool], code: Any = 0) -> None:
-    """Come to rest and exit with ``code``; at once when it is interrupted again."""
+def leave(stop: Callable[[], bool], code: Any = 0) -> None:
+    """Stop the work and exit with ``code``. Exit at once on a second interrupt."""
     with suppress(KeyboardInterrupt):
-        if rest():
+        if stop():
             sys.exit(code)
-    # Python would wait for the threads whose bodies still run; their runs are taken
-    # back at the next start.
+    # A normal exit would wait for threads that execute steps. Their runs are requeued
+    # at the next start.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else 1)
 
 
-def _watch_over_children() -> int:
-    """Start child after child until one ends for good; return its exit code."""
+def _run_children() -> int:
+    """Restart the child until it exits for good. Return its exit code."""
     environment = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
     while True:
         children: list[subprocess.Popen[bytes]] = []
         _guard(children)
         before = _code()
-        # An app that came into the settings since this parent began is not in
-        # ``before``: its files are older than now, however new they are.
+        # ``before`` lacks apps that were added to the settings since this process
+        # started. Their files are older than now.
         environment[NEWEST] = repr(max([clock.now().timestamp(), *before.values()]))
-        child = subprocess.Popen(  # noqa: S603  # this very command, once more
+        child = subprocess.Popen(  # noqa: S603  # the same command again
             autoreload.get_child_arguments(), env=environment, close_fds=False
         )
         children.append(child)
         code = child.wait()
         if code == BROKEN:
-            sys.stderr.write("The code does not load: waiting for a change.\n")
+            sys.stderr.write("The code cannot be loaded. Waiting for a change.\n")
             _unguard()
             if not _wait_for_change(before):
                 return 0
@@ -95,7 +95,7 @@ def _watch_over_children() -> int:
 
 
 def _guard(children: list[subprocess.Popen[bytes]]) -> None:
-    """Leave Ctrl-C, which a terminal sends to both, to the child; pass on the rest."""
+    """Let the child handle Ctrl-C, and forward SIGTERM to it."""
 
     def end(*args: Any) -> None:
         for child in children:
@@ -111,9 +111,9 @@ def _unguard() -> None:
 
 
 def _code() -> dict[Path, float]:
-    """Return the project's own code, loaded or not, and when each file changed.
+    """Return the modification time of each file of the project's code.
 
-    Beside the apps there are the settings, and apps that are new to the settings.
+    This includes the settings, and apps that are not loaded yet.
     """
     paths = (Path(config.path) for config in apps.get_app_configs())
     own = {path for path in paths if not path.is_relative_to(sys.prefix)}
@@ -121,13 +121,13 @@ def _code() -> dict[Path, float]:
         own |= {path.parent for path in place.glob("*/__init__.py")}
     found = {}
     for path in (path for package in own for path in package.rglob("*.py")):
-        with suppress(OSError):  # it has just gone
+        with suppress(OSError):  # the file was deleted
             found[path] = path.stat().st_mtime
     return found
 
 
 def _wait_for_change(before: dict[Path, float]) -> bool:
-    """Return True when a file differs from ``before``, False on Ctrl-C."""
+    """Wait for a change. Return True on a change, False on Ctrl-C."""
     try:
         while _code() == before:
             threading.Event().wait(autoreload.StatReloader.SLEEP_TIME)

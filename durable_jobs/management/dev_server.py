@@ -1,7 +1,7 @@
-"""Web, worker and beat inside one process, for development and demonstrations.
+"""Web server, worker and beat in one process, for development and demonstrations.
 
-Each is a thread with ``start()`` and ``stop()``. In production they are processes of
-their own, started as in any other project with Celery.
+Each is a thread with ``start()`` and ``stop()``. In production, they are separate
+processes, as in any project with Celery.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from durable_jobs.worker.celery_tasks import CeleryNotifier
 from durable_jobs.worker.queues import own_queues
 from durable_jobs.worker.watchdog import Watchdog
 
-#: A broker inside the process: it needs no service, and nobody else hears it.
+#: A broker in the memory of this process, without a server.
 MEMORY = "memory://localhost/"
 POLLING = {"polling_interval": 0.05}
-#: How many seconds are given to reach the broker, and to what is executed to rest.
+#: Seconds to wait for the broker at the start, and for running steps at the stop.
 START = 5.0
 GRACE = 8.0
 
 
 class Service(Protocol):
-    """Something that runs in the background until it is stopped."""
+    """A service that runs in the background until it is stopped."""
 
     def start(self) -> None:
-        """Begin; return when it is at work."""
+        """Start. Return when the service is running."""
 
     def stop(self) -> bool:
-        """End; tell whether all of it has come to rest."""
+        """Stop. Return whether everything has stopped."""
 
 
 def choose_broker(app: Celery, *, memory: bool = False) -> str:
-    """Return the address of the app's broker, one in memory when it names none.
+    """Return the URL of the app's broker. Set a broker in memory if there is none.
 
-    Celery's own fallback, a RabbitMQ on this machine, is what nobody asked for. A
-    broker that the host names is used, unless ``memory`` overrules it.
+    Without this, Celery would use a RabbitMQ on this host. A configured broker is used
+    unless ``memory`` is true.
     """
     if memory or not app.conf.broker_read_url:
         app.conf.update(
@@ -64,7 +64,7 @@ def choose_broker(app: Celery, *, memory: bool = False) -> str:
         )
     connection = app.connection_for_read()
     address = connection.as_uri()
-    # Kombu hides a password also where there is none.
+    # Kombu masks a password even if there is none.
     return str(address if connection.password else address.replace(":**@", ""))
 
 
@@ -77,19 +77,19 @@ class Web:
 
     @property
     def url(self) -> str:
-        """Where it serves; known once it has started."""
+        """The URL of the server, after its start."""
         assert self._server is not None, "it was started"
         host, port = self._server.server_address[:2]
         shown = f"[{host!s}]" if ":" in str(host) else str(host)
         return f"http://{shown}:{port}/"
 
     def bind(self) -> None:
-        """Take the port; raise ``OSError`` when that is not possible."""
+        """Bind the port. Raise ``OSError`` if that fails."""
         ipv6 = ":" in self._place[0]
         self._server = ThreadedWSGIServer(self._place, WSGIRequestHandler, ipv6=ipv6)
 
     def start(self) -> None:
-        """Take the port, if that is not done, and serve."""
+        """Bind the port if necessary, and serve."""
         if self._server is None:
             self.bind()
         assert self._server is not None, "it was bound"
@@ -115,10 +115,10 @@ class Web:
 
 
 class Worker:
-    """A Celery worker with a pool of threads, which serves every durable queue.
+    """A Celery worker with a thread pool, which serves every durable queue.
 
-    The wake-ups of all queues go through one of its own: also those of queues that a
-    step alone names, and that nobody knows before it is met.
+    One Celery queue carries the wake-up messages of all queues, including queues that
+    only a step names.
     """
 
     def __init__(self, app: Celery, concurrency: int = 4) -> None:
@@ -126,23 +126,23 @@ class Worker:
         self._concurrency = concurrency
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
-        self._patrol: Watchdog | None = None
+        self._watchdog: Watchdog | None = None
 
     @property
     def ready(self) -> bool:
-        """Tell whether it has begun to consume."""
+        """Whether the worker consumes messages."""
         return self._ready.is_set()
 
     def queues(self) -> Sequence[str]:
-        """Return the queues to consume: the host's and ours."""
+        """Return the queues to consume: your project's and those of this package."""
         return sorted({*self.app.amqp.queues.consume_from, *own_queues()})
 
     def start(self) -> None:
-        """Start consuming; return when it does, or the broker lets it wait."""
+        """Start the worker. Return when it consumes, or after ``START`` seconds."""
         self.app.finalize()
         notifier.install(CeleryNotifier(channel=settings.QUEUE))
-        # Not celery.apps.worker: as a program it would take over signals and logging,
-        # which belong to the main thread and to the host.
+        # celery.apps.worker would change signal handlers and logging, which belong to
+        # the main thread and to your project.
         controller = self.app.WorkController(
             pool="threads",
             concurrency=self._concurrency,
@@ -157,24 +157,26 @@ class Worker:
         )
         self._thread.start()
         self._ready.wait(START)
-        # It ends with this program, whatever it hears: it only leaves its heartbeat.
+        # This watchdog never shuts down. It only records heartbeats.
         name = f"{socket.gethostname()}:{os.getpid()}"
-        self._patrol = Watchdog(self.queues(), lambda: False, lambda: None, name)
-        self._patrol.start()
+        self._watchdog = Watchdog(self.queues(), lambda: False, lambda: None, name)
+        self._watchdog.start()
 
     def _work(self, controller: Any) -> None:
         self.app.set_current()
         controller.start()
 
     def stop(self) -> bool:
-        """Begin no further step, and wait a little for those that were begun."""
+        """Start no further step, and wait up to ``GRACE`` seconds for running steps."""
         if self._thread is None:
             return True
-        if self._patrol is not None:
-            self._patrol.stop()
+        if self._watchdog is not None:
+            self._watchdog.stop()
         shutdown.request()
-        state.should_stop = 0  # type: ignore[assignment]  # the stubs know its first value
-        notifier.notify_now(settings.QUEUE)  # it may be waiting for a message
+        state.should_stop = 0  # type: ignore[assignment]  # the stubs type it by its first value
+        notifier.notify_now(
+            settings.QUEUE
+        )  # wakes the worker if it waits for a message
         self._thread.join(GRACE)
         if self._thread.is_alive():
             return False
@@ -184,7 +186,7 @@ class Worker:
 
 
 class Beat:
-    """Celery's beat, with the host's schedule; it keeps no file of it."""
+    """Celery's beat with your project's schedule, without a schedule file."""
 
     def __init__(self, app: Celery) -> None:
         install_beat(app)
@@ -195,31 +197,31 @@ class Beat:
         self._service.start()
 
     def stop(self) -> bool:
-        """Stop ticking; a message that cannot be sent is not waited for."""
+        """Stop ticking, without waiting for a message that cannot be sent."""
         self._service.service.stop()
         return True
 
 
 class DevServer:
-    """Parts that start in order and stop in the opposite one."""
+    """Services that start in order and stop in reverse order."""
 
-    def __init__(self, *parts: Service) -> None:
-        self._parts = parts
+    def __init__(self, *services: Service) -> None:
+        self._services = services
         self._started: list[Service] = []
 
     def start(self) -> None:
-        """Start them all; when one cannot, stop those that have begun."""
+        """Start all services. If one fails, stop the started ones and raise."""
         try:
-            for part in self._parts:
-                part.start()
-                self._started.append(part)
+            for service in self._services:
+                service.start()
+                self._started.append(service)
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> bool:
-        """Stop what was started; tell whether all of it has come to rest."""
-        rests = True
+        """Stop the started services. Return whether all have stopped."""
+        stopped = True
         while self._started:
-            rests = self._started.pop().stop() and rests
-        return rests
+            stopped = self._started.pop().stop() and stopped
+        return stopped

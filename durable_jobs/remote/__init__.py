@@ -1,7 +1,8 @@
-"""Functions whose code is an app of its own, in any language, called over HTTP.
+"""Remote functions: their code is a separate app in any language, called over HTTP.
 
-The app serves them with one of Inngest's SDKs; here are their triggers, flow control,
-steps and runs. ``remote.App`` is the door. Needs the extra ``durable-jobs[remote]``.
+The app serves the functions with an Inngest SDK. Triggers, flow control, steps and runs
+are in this project. Declare an app with ``remote.App``. Requires the extra
+``durable-jobs[remote]``.
 """
 
 from __future__ import annotations

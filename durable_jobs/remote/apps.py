@@ -1,4 +1,4 @@
-"""An app elsewhere, and the functions of it that are to run."""
+"""Remote apps and their functions."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SLUG = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*", re.IGNORECASE)
 class App:
     """An app that serves functions with an Inngest SDK.
 
-    ``id`` is the app's id in its SDK, ``url`` where it serves them. ``signing_key``:
-    what both sides sign with, the second of two while they are replaced; None only for
-    an app in development mode, which verifies nothing. ``timeout`` bounds each request,
-    from the connection to the last byte of the reply, up to two hours.
+    ``id`` is the app's id in its SDK, and ``url`` its address. Both sides sign with the
+    ``signing_key``, or with two keys during rotation. None is only for an app in
+    development mode, which verifies nothing. ``timeout`` limits each request, from the
+    connection to the last byte of the reply, up to two hours.
 
-    With a ``signing_key``, a reply without a valid signature is refused.
-    ``unsigned_responses=True`` accepts replies without any, for SDKs that do not sign;
-    a signature that is there is verified all the same.
+    With a ``signing_key``, a reply without a valid signature is rejected. For SDKs that
+    do not sign, ``unsigned_responses=True`` accepts replies without a signature. An
+    existing signature is still verified.
     """
 
     id: str
@@ -68,14 +68,15 @@ class App:
 
     @property
     def limit(self) -> timedelta:
-        """How long a request may take."""
+        """The longest time of a request."""
         assert isinstance(self.timeout, timedelta)
         return self.timeout
 
     def keys(self) -> list[str]:
-        """Return the signing keys in force, the first of which signs; none if unsigned.
+        """Return the current signing keys. The first one signs.
 
-        Raises ``ConfigurationError`` when they are not where they should be.
+        Empty for an app without a key. Raise ``ConfigurationError`` if a key is
+        missing.
         """
         if self.signing_key is None:
             return []
@@ -83,27 +84,29 @@ class App:
         return self.signing_key.read()
 
     def function(self, id: str, /, **options: Any) -> durable.Function:
-        """Declare the app's function ``id``; its runs are called ``<app>-<id>``.
+        """Declare the app's function ``id``. Its id in this project is ``<app>-<id>``.
 
-        ``options`` are those of ``@durable.function``: its triggers, retries and flow
-        control are declared here, whatever the app says of them. ``retries`` holds for
+        ``options`` are those of ``@durable.function``. Triggers, retries and flow
+        control are declared here, and the app's own are ignored. ``retries`` applies to
         each step.
         """
         slug = f"{self.id}-{_check_slug(id, 'the id of a function')}"
-        said = {
+        defaults = {
             "name": id.replace("-", " ").capitalize(),
             "description": f"Served by the app {self.id!r}.",
         }
         caller = sys._getframe(1)
         place = (str(caller.f_globals.get("__name__")), caller.f_lineno)
-        return durable.function(id=slug, **(said | options))(Served(self, slug, place))
+        return durable.function(id=slug, **(defaults | options))(
+            Served(self, slug, place)
+        )
 
 
 @dataclass(eq=True, unsafe_hash=True)
 class Served:
-    """The body of a function that an app serves: what the engine calls.
+    """The body of a remote function, which the engine calls.
 
-    ``place``: the module and the line where it is declared.
+    ``place``: the module and the line of the declaration.
     """
 
     app: App
@@ -115,8 +118,8 @@ class Served:
         markcoroutinefunction(self)
 
     async def __call__(self, ctx: durable.AsyncContext) -> Any:
-        """Bring a run as far as it goes, and return what its function returns."""
-        # Imported late: the models are not there yet when functions are declared.
+        """Execute an attempt of a run. Return the result of the function."""
+        # Imported late: functions are declared before the models are loaded.
         from durable_jobs.remote.driver import drive_attempt
 
         return await drive_attempt(self.app, self.slug, ctx)
@@ -124,7 +127,7 @@ class Served:
 
 @checks.register(checks.Tags.security, deploy=True)
 def check_apps(**kwargs: Any) -> list[checks.CheckMessage]:
-    """Find apps that anybody on the way could speak for."""
+    """Find apps that an attacker on the network could impersonate."""
     bodies = (function.body for function in registry)
     served = {body.app.id: body.app for body in bodies if isinstance(body, Served)}
     found: list[checks.CheckMessage] = []
@@ -139,7 +142,7 @@ def check_apps(**kwargs: Any) -> list[checks.CheckMessage]:
             found.append(
                 checks.Warning(
                     f"App {app.id!r} has no signing_key.",
-                    hint="It runs what anybody asks of it who can reach it.",
+                    hint="Anyone who can reach the app can make it run functions.",
                     id="durable_jobs.W003",
                 )
             )
@@ -147,15 +150,15 @@ def check_apps(**kwargs: Any) -> list[checks.CheckMessage]:
             found.append(
                 checks.Warning(
                     f"App {app.id!r} has unsigned_responses=True.",
-                    hint="Whoever can answer in its place decides what runs do.",
+                    hint="Anyone who can answer in its place decides what runs do.",
                     id="durable_jobs.W006",
                 )
             )
         if urlsplit(app.url).scheme == "http":
             found.append(
                 checks.Warning(
-                    f"App {app.id!r} is asked without TLS.",
-                    hint="Results and events can be read and changed on the way.",
+                    f"App {app.id!r} is called without TLS.",
+                    hint="Results and events can be read and changed in transit.",
                     id="durable_jobs.W004",
                 )
             )
@@ -174,7 +177,7 @@ def _check_slug(value: object, what: str) -> str:
 
 
 def _check_url(url: object, where: str) -> None:
-    """Raise unless ``url`` is a plain address; its host is the project's own choice."""
+    """Raise ``ConfigurationError`` unless ``url`` is a plain HTTP URL."""
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
         plain = (
@@ -185,10 +188,10 @@ def _check_url(url: object, where: str) -> None:
             and parts.port != 0
             and not (parts.username or parts.password or parts.query or parts.fragment)
         )
-    except ValueError:  # a port that is none, or half an IPv6 address
+    except ValueError:  # an invalid port or IPv6 address
         plain = False
     if not plain:
-        # What was given may hold a password, so it stays out of the message.
+        # The value may contain a password, so the message does not.
         msg = (
             f"{where}: expected the url to be http(s)://host/path, without user, query "
             f"or fragment."

@@ -1,7 +1,7 @@
-"""One request and its reply, within bounds: of time, of size, and of whom it asks.
+"""HTTP requests to a remote app, with limits on time and size.
 
-No redirect is followed and no proxy is looked for: what is signed goes to the address
-that was declared, and nowhere else.
+The client follows no redirects and uses no proxy, so a signed request goes only to the
+declared address.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONNECT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back. The names of ``headers`` are in lower case."""
+    """The reply of an app. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -38,14 +38,14 @@ class Reply:
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client that keeps its connections inside the block."""
+    """Yield a client that reuses its connections inside the block."""
     try:
         import httpx
     except ImportError:
-        msg = "Functions of an app elsewhere need: pip install 'durable-jobs[remote]'."
+        msg = "Remote functions need: pip install 'durable-jobs[remote]'."
         raise ConfigurationError(msg) from None
-    timeout = httpx.Timeout(None, connect=CONNECT)  # the rest is bounded as a whole
-    limits = httpx.Limits(max_connections=None)  # who asks waits for its turn before
+    timeout = httpx.Timeout(None, connect=CONNECT)  # the whole request has one limit
+    limits = httpx.Limits(max_connections=None)  # a semaphore limits requests
     async with httpx.AsyncClient(
         timeout=timeout, limits=limits, follow_redirects=False, trust_env=False
     ) as client:
@@ -63,16 +63,16 @@ async def post(
 ) -> Reply:
     """Post a body and return the whole reply.
 
-    Raises ``RemoteFailed`` for what another attempt may mend: an app that is not there,
-    that breaks off, takes longer than ``limit`` or answers with more than 8 MB. Raises
-    ``LimitExceeded`` for a request of more than 4 MB.
+    Raise ``RemoteFailed`` if a retry may help: the app is unreachable, closes the
+    connection, takes longer than ``limit``, or replies with more than 8 MB. Raise
+    ``LimitExceeded`` if the request has more than 4 MB.
     """
     import httpx
 
     if len(body) > MAX_REQUEST:
         msg = (
-            f"The events and the results of a run are sent with each request: they "
-            f"have {len(body)} bytes by now, and may have {MAX_REQUEST}."
+            f"The events and results of a run are sent with each request: expected "
+            f"at most {MAX_REQUEST} bytes, got {len(body)}."
         )
         raise LimitExceeded(msg)
     try:
@@ -89,37 +89,37 @@ async def post(
         msg = f"The app did not answer within {format_duration(limit)}."
         raise RemoteFailed(msg, error_type="Timeout") from None
     except httpx.HTTPError as error:
-        # Its own text may quote what was sent.
-        msg = f"The app could not be asked: {type(error).__name__}."
+        # The error's own text may contain the request.
+        msg = f"The request to the app failed: {type(error).__name__}."
         raise RemoteFailed(msg, error_type="Unreachable") from error
 
 
 async def _read(chunks: AsyncIterator[bytes], headers: Mapping[str, str]) -> bytes:
-    """Return a body as it was before it was compressed, if it is not too large."""
+    """Return the decompressed body, if it is not too large."""
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding not in ("identity", "gzip"):
-        raise bad(f"The app's answer is in an encoding not asked for: {encoding:.40}.")
+        raise bad(f"The app's reply has an unsupported encoding: {encoding:.40}.")
     body = bytearray()
     async for chunk in chunks:
         body += chunk
         if len(body) > MAX_REPLY:
             raise _too_large()
-    return _unpacked(bytes(body)) if encoding == "gzip" else bytes(body)
+    return _decompressed(bytes(body)) if encoding == "gzip" else bytes(body)
 
 
-def _unpacked(packed: bytes) -> bytes:
+def _decompressed(packed: bytes) -> bytes:
     unpack = zlib.decompressobj(wbits=31)
     try:
         body = unpack.decompress(packed, MAX_REPLY + 1)
     except zlib.error:
-        raise bad("The app answered with gzip that cannot be read.") from None
+        raise bad("The app replied with invalid gzip data.") from None
     if len(body) > MAX_REPLY:
         raise _too_large()
     if not unpack.eof or unpack.unused_data:
-        raise bad("The app answered with half of a gzip, or with more than one.")
+        raise bad("The app replied with incomplete gzip data, or with trailing data.")
     return body
 
 
 def _too_large() -> RemoteFailed:
-    msg = f"The app answered with more than {MAX_REPLY} bytes."
+    msg = f"The app replied with more than {MAX_REPLY} bytes."
     return RemoteFailed(msg, error_type="TooLarge")

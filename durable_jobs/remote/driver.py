@@ -1,7 +1,7 @@
-"""One attempt of a run whose code is elsewhere: ask, do the steps it is at, ask again.
+"""The driver of a remote run: call the app, perform its steps, and call again.
 
-To the engine this is a function like others. What it asks the app is no step: like the
-code of a function, it may be asked again at any time, with all that is recorded.
+To the engine, the driver is a function like any other. A call of the app is not a step.
+Like the code of a function, it is repeated at any time with all recorded results.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 
     from durable_jobs.remote.apps import App
 
-#: How often an app may answer that it is nowhere, until that is an error.
+#: How many replies without a new step are allowed.
 MOST_EMPTY = 3
-#: How many requests of one run are under way at once: each holds all of its results.
+#: The most concurrent requests of one run. Each contains all results of the run.
 WIDTH = 32
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 async def drive_attempt(app: App, slug: str, ctx: durable.AsyncContext) -> Any:
-    """Bring a run as far as it goes, and return what its function returns."""
+    """Execute an attempt of a run. Return the result of the function."""
     async with client.connected() as http:
-        return await Conversation(app, slug, ctx, http).hold()
+        return await RemoteAttempt(app, slug, ctx, http).run()
 
 
-class Conversation:
-    """What one attempt knows of its app, and has going on."""
+class RemoteAttempt:
+    """One attempt of a remote run, with its recorded and running steps."""
 
     def __init__(
         self, app: App, slug: str, ctx: durable.AsyncContext, http: httpx.AsyncClient
@@ -54,55 +54,59 @@ class Conversation:
         self._slug = slug
         self._ctx = ctx
         self._http = http
-        self._memos: dict[str, StepRecord] = {}
-        self._going: dict[str, asyncio.Task[None]] = {}
-        self._turn = asyncio.Semaphore(WIDTH)
+        self._records: dict[str, StepRecord] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(WIDTH)
 
-    async def hold(self) -> Any:
-        """Ask and do, until the function has returned."""
+    async def run(self) -> Any:
+        """Call the app and perform its steps until the function returns."""
         empty = 0
         while empty < MOST_EMPTY:
-            self._recall()
+            self._load_history()
             try:
-                said = await self._ask()
+                reply = await self._call()
             except RemoteFailed:
                 await remote_attempt.wait_for_steps(
                     self._ctx
-                )  # what is under way is not cut off
+                )  # running steps are not interrupted
                 raise
-            if isinstance(said, Completed):
-                return said.value
-            ops = [op for op in said.ops if self._news(op)]
+            if isinstance(reply, Completed):
+                return reply.value
+            ops = [op for op in reply.ops if self._is_new(op)]
             empty = 0 if ops else empty + 1
             if ops:
-                await self._do(ops, each=said.each)
-        raise bad(f"The app said {MOST_EMPTY} times that its function is at no step.")
+                await self._perform(ops, each=reply.each)
+        raise bad(f"The app replied {MOST_EMPTY} times without a new step.")
 
-    def _recall(self) -> None:
-        memos = remote_attempt.load_history(self._ctx)
-        self._memos = {protocol.known_as(one.name, one.key): one for one in memos}
+    def _load_history(self) -> None:
+        records = remote_attempt.load_history(self._ctx)
+        self._records = {
+            protocol.remote_id(each.name, each.key): each for each in records
+        }
 
-    def _news(self, op: Op) -> bool:
-        memo = self._memos.get(op.id)
-        return op.kind != "none" and (memo is None or not memo.ended)
+    def _is_new(self, op: Op) -> bool:
+        record = self._records.get(op.id)
+        return op.kind != "none" and (record is None or not record.ended)
 
-    # Doing
+    # Performing steps
 
-    async def _do(self, ops: Sequence[Op], *, each: bool) -> None:
-        """Do steps side by side until all have ended, or only one where that counts."""
+    async def _perform(self, ops: Sequence[Op], *, each: bool) -> None:
+        """Perform steps concurrently until all end, or the first one in a race."""
         if len(ops) > settings.MAX_STEPS:
             msg = (
-                f"The app is at {len(ops)} steps at once: a run may have "
+                f"The app planned {len(ops)} steps at once: expected at most "
                 f"{settings.MAX_STEPS} (setting MAX_STEPS)."
             )
             raise LimitExceeded(msg)
         for op in ops:
-            if op.id not in self._going:
-                self._going[op.id] = asyncio.ensure_future(self._step(op))
-        one = each or any(op.races for op in ops)
-        enough = asyncio.FIRST_COMPLETED if one else asyncio.FIRST_EXCEPTION
-        done, _ = await asyncio.wait(self._going.values(), return_when=enough)
-        self._going = {i: task for i, task in self._going.items() if task not in done}
+            if op.id not in self._running:
+                self._running[op.id] = asyncio.ensure_future(self._step(op))
+        first = each or any(op.races for op in ops)
+        enough = asyncio.FIRST_COMPLETED if first else asyncio.FIRST_EXCEPTION
+        done, _ = await asyncio.wait(self._running.values(), return_when=enough)
+        self._running = {
+            i: task for i, task in self._running.items() if task not in done
+        }
         errors = [error for task in done if (error := task.exception()) is not None]
         if errors:
             raise errors[0]
@@ -110,42 +114,45 @@ class Conversation:
     async def _step(self, op: Op) -> None:
         kind = KINDS.get(op.kind)
         if kind is None:
-            msg = f"The app asks for a step that is not known here: {op.kind!r:.40}."
+            msg = f"The app uses an unknown kind of step: {op.kind!r:.40}."
             raise NonRetriableError(msg)
         try:
             await kind(self, op)
         except StepError:
-            return  # it is recorded, and the app learns of it from there
+            return  # recorded, and sent with the next call
 
-    async def _has_run(self, op: Op) -> None:
-        """Record what the app has run while it was asked."""
+    async def _record_result(self, op: Op) -> None:
+        """Record the result of a step that the app has run."""
 
         async def body() -> Any:
             return _result(op)
 
         await self._ctx.step.run(op.name, body)
 
-    async def _is_planned(self, op: Op) -> None:
-        """Let the app run one of several steps."""
+    async def _run_planned(self, op: Op) -> None:
+        """Call the app to run one of several planned steps."""
 
         async def body() -> Any:
-            said = await self._ask(op.id)
-            ops = said.ops if isinstance(said, PlannedSteps) else ()
-            ran = [one for one in ops if one.id == op.id]
-            if len(ran) != 1 or KINDS.get(ran[0].kind) is not Conversation._has_run:
-                raise bad(f"The app was asked to run step {op.name!r}, and did not.")
+            reply = await self._call(op.id)
+            ops = reply.ops if isinstance(reply, PlannedSteps) else ()
+            ran = [step for step in ops if step.id == op.id]
+            if (
+                len(ran) != 1
+                or KINDS.get(ran[0].kind) is not RemoteAttempt._record_result
+            ):
+                raise bad(f"The app did not run the requested step {op.name!r}.")
             return _result(ran[0])
 
         await self._ctx.step.run(op.name, body)
 
-    async def _sleeps(self, op: Op) -> None:
+    async def _sleep(self, op: Op) -> None:
         until = protocol.length_or_moment(op.options.get("duration") or op.label)
         if isinstance(until, datetime):
             await self._ctx.step.sleep_until(op.name, until)
         else:
             await self._ctx.step.sleep(op.name, until)
 
-    async def _waits(self, op: Op) -> None:
+    async def _wait(self, op: Op) -> None:
         await self._ctx.step.wait_for_event(
             op.name,
             str(op.options.get("event") or op.label),
@@ -153,16 +160,16 @@ class Conversation:
             timeout=_timeout(op),
         )
 
-    async def _invokes(self, op: Op) -> None:
+    async def _invoke(self, op: Op) -> None:
         payload = op.options.get("payload")
         data = payload.get("data") if isinstance(payload, dict) else None
         function = str(op.options.get("function_id"))
         await self._ctx.step.invoke(op.name, function, data, timeout=_timeout(op))
 
-    # Asking
+    # Calling the app
 
-    async def _ask(self, step: str = ANY_STEP) -> Completed | PlannedSteps:
-        async with self._turn:
+    async def _call(self, step: str = ANY_STEP) -> Completed | PlannedSteps:
+        async with self._slots:
             with remote_attempt.working(self._ctx):
                 keys = self._app.keys()
                 request = self._request(step)
@@ -174,7 +181,7 @@ class Conversation:
                     body=protocol.encoded(request),
                     limit=self._app.limit,
                 )
-        return protocol.read(_believed(reply, keys, self._app.unsigned_responses))
+        return protocol.read(_trusted(reply, keys, self._app.unsigned_responses))
 
     def _headers(self, step: str) -> dict[str, str]:
         return {
@@ -186,13 +193,13 @@ class Conversation:
         }
 
     def _request(self, step: str) -> dict[str, Any]:
-        ended = [(key, memo) for key, memo in self._memos.items() if memo.ended]
-        # Which of several was first decides a race, again and again.
-        ended.sort(key=lambda one: (one[1].ended_at or EARLIEST, one[1].position))
+        ended = [(key, row) for key, row in self._records.items() if row.ended]
+        # In a race, the step that ended first must be first in every replay.
+        ended.sort(key=lambda item: (item[1].ended_at or EARLIEST, item[1].position))
         return {
             "event": payloads.event(self._ctx.event),
             "events": [payloads.event(event) for event in self._ctx.events],
-            "steps": {key: payloads.answer(memo) for key, memo in ended},
+            "steps": {key: payloads.step_result(row) for key, row in ended},
             "version": protocol.UNKNOWN,
             "use_api": False,
             "ctx": {
@@ -208,10 +215,10 @@ class Conversation:
         }
 
     def _attempt(self) -> int:
-        """Return how often what the app is about to run has failed before.
+        """Return how many times the code that the app runs next has failed.
 
-        In the body of a planned step that is its own number; else the app goes on with
-        the one step that is due again, or with the function itself.
+        In the body of a planned step, that is the step's attempt. Else it is the
+        attempt of the only open step, or of the function.
         """
         if remote_attempt.inside_body():
             return self._ctx.attempt
@@ -220,39 +227,39 @@ class Conversation:
         return open_[0].attempt if again else remote_attempt.failures(self._ctx)
 
     def _planned(self) -> bool:
-        """Tell whether the app is to run no step unasked: others are open."""
+        """Return whether the app must only plan steps, since other steps are open."""
         open_ = self._open()
-        return bool(self._going) or len(open_) > 1 or not all(map(_runnable, open_))
+        return bool(self._running) or len(open_) > 1 or not all(map(_runnable, open_))
 
     def _open(self) -> list[StepRecord]:
-        return [memo for memo in self._memos.values() if not memo.ended]
+        return [row for row in self._records.values() if not row.ended]
 
 
-Doing = Callable[[Conversation, Op], Coroutine[Any, Any, None]]
+Handler = Callable[[RemoteAttempt, Op], Coroutine[Any, Any, None]]
 
-KINDS: Mapping[str, Doing] = {
-    "steprun": Conversation._has_run,
-    "step": Conversation._has_run,
-    "steperror": Conversation._has_run,
-    "stepfailed": Conversation._has_run,
-    "stepplanned": Conversation._is_planned,
-    "sleep": Conversation._sleeps,
-    "waitforevent": Conversation._waits,
-    "invokefunction": Conversation._invokes,
+KINDS: Mapping[str, Handler] = {
+    "steprun": RemoteAttempt._record_result,
+    "step": RemoteAttempt._record_result,
+    "steperror": RemoteAttempt._record_result,
+    "stepfailed": RemoteAttempt._record_result,
+    "stepplanned": RemoteAttempt._run_planned,
+    "sleep": RemoteAttempt._sleep,
+    "waitforevent": RemoteAttempt._wait,
+    "invokefunction": RemoteAttempt._invoke,
 }
 
 
-def _runnable(memo: StepRecord) -> bool:
-    """Tell whether the app may run an open step: not before its attempt is due."""
-    due = memo.due_at is None or memo.due_at <= clock.now()
-    return memo.kind == payloads.RUNS and due
+def _runnable(record: StepRecord) -> bool:
+    """Return whether the app may run an open step: its attempt must be due."""
+    due = record.due_at is None or record.due_at <= clock.now()
+    return record.kind == payloads.RUNS and due
 
 
 def _result(op: Op) -> Any:
-    """Return what the app's own body gave, or raise what it raised."""
+    """Return the result of the step's body in the app, or raise its error."""
     if op.error is not None:
         raise op.error
-    # Old SDKs have wrapped it already.
+    # Old SDKs wrap the result.
     wrapped = op.kind == "step" and isinstance(op.data, dict) and "data" in op.data
     return op.data["data"] if wrapped else op.data
 
@@ -268,7 +275,7 @@ def _timeout(op: Op) -> timedelta | None:
 
 
 def _signed(request: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
-    """Return the headers that tell whether the app is to verify, and the signature."""
+    """Return the headers for the mode (development or signed) and the signature."""
     if not keys:
         return {"x-inngest-server-kind": "dev"}
     now = int(clock.now().timestamp())
@@ -276,12 +283,12 @@ def _signed(request: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
     return {"x-inngest-server-kind": "cloud", signing.HEADER: signature}
 
 
-def _believed(reply: client.Reply, keys: Sequence[str], unsigned: bool) -> client.Reply:
-    """Return the part of a reply that may be believed.
+def _trusted(reply: client.Reply, keys: Sequence[str], unsigned: bool) -> client.Reply:
+    """Return the trusted part of a reply.
 
-    That is all of it when the reply, or the one that is streamed inside of it, is
-    signed. Without a signature nothing is taken for a result, and no header counts that
-    would end the run.
+    If the reply, or the streamed reply inside it, is signed, all of it is trusted.
+    Without a signature, a result raises ``RemoteFailed``, and headers that could end
+    the run are removed.
     """
     signed = _is_signed(reply, keys)
     inner = protocol.unwrapped(reply)
@@ -290,8 +297,8 @@ def _believed(reply: client.Reply, keys: Sequence[str], unsigned: bool) -> clien
         return inner
     if inner.status in protocol.RESULTS and protocol.SDK in inner.headers:
         msg = (
-            "The app's answer has no signature. Expected one made with the signing "
-            "key of this project: give the app that key, or declare it with "
+            "The app's reply has no signature. Expected a signature by the signing "
+            "key of this project: set that key in the app, or declare the app with "
             "unsigned_responses=True if its SDK does not sign."
         )
         raise RemoteFailed(msg, error_type="SignatureMissing")
@@ -299,11 +306,11 @@ def _believed(reply: client.Reply, keys: Sequence[str], unsigned: bool) -> clien
 
 
 def _is_signed(reply: client.Reply, keys: Sequence[str]) -> bool:
-    """Return whether a reply is signed; raise when that is not with one of our keys."""
+    """Return whether a reply is signed. Raise if the signature is invalid."""
     signed = reply.headers.get(signing.HEADER)
     if not keys or signed is None:
         return False
     if not signing.verified(reply.body, signed, keys, clock.now().timestamp()):
-        msg = "The app's answer is not signed with the key of this project."
+        msg = "The app's reply is not signed with the key of this project."
         raise RemoteFailed(msg, error_type="SignatureWrong")
     return True

@@ -1,4 +1,4 @@
-"""What goes wrong with an app elsewhere: by its own words, or by how it answers."""
+"""Errors of remote apps: reported by the app, or caused by its reply."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from durable_jobs.exceptions import NonRetriableError, RemoteFailed, RetryAfterE
 
 
 class RemoteFinal(RemoteFailed, NonRetriableError):
-    """An app elsewhere failed, and says that another attempt would not help."""
+    """A remote app failed, and reports that a retry would not help."""
 
 
 class RemoteLater(RemoteFailed, RetryAfterError):
-    """An app elsewhere failed, and says when to try again."""
+    """A remote app failed, and reports when to retry."""
 
     def __init__(
-        self, message: str, when: datetime | timedelta, **described: Any
+        self, message: str, when: datetime | timedelta, **details: Any
     ) -> None:
-        RemoteFailed.__init__(self, message, **described)
+        RemoteFailed.__init__(self, message, **details)
         self.when = when
 
 
@@ -31,15 +31,15 @@ def failure(
     final: bool = False,
     later: datetime | timedelta | None = None,
 ) -> RemoteFailed:
-    """Return the error that stands for a failure: final, for later, or neither."""
-    described: dict[str, Any] = {"error_type": error_type, "stack": stack, "data": data}
+    """Return the error for a failure: final, to retry later, or neither."""
+    details: dict[str, Any] = {"error_type": error_type, "stack": stack, "data": data}
     if final:
-        return RemoteFinal(message, **described)
+        return RemoteFinal(message, **details)
     if later is not None:
-        return RemoteLater(message, later, **described)
-    return RemoteFailed(message, **described)
+        return RemoteLater(message, later, **details)
+    return RemoteFailed(message, **details)
 
 
 def bad(message: str) -> RemoteFailed:
-    """Return the error for an answer that cannot be understood."""
+    """Return the error for an invalid reply."""
     return RemoteFailed(message, error_type="BadAnswer")

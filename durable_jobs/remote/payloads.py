@@ -1,4 +1,4 @@
-"""What is recorded of a run, in the words of the app that is told."""
+"""Recorded steps and events in the JSON format of the Inngest SDKs."""
 
 from __future__ import annotations
 
@@ -17,50 +17,54 @@ from durable_jobs.store.steps import StepRecord
 
 #: The kind of steps whose bodies the app runs.
 RUNS = "run"
-#: What the SDKs call the events that are our own.
+#: The SDKs' names of this package's own events.
 EVENTS = {CALLED: "inngest/function.invoked", CRON: "inngest/scheduled.timer"}
 
 
-def answer(memo: StepRecord) -> Any:
-    """Return how a step ended."""
-    if memo.status in (StepStatus.FAILED, StepStatus.CANCELLED):
-        error = memo.error or {}
-        said = {
+def step_result(record: StepRecord) -> Any:
+    """Return the result or the error of an ended step."""
+    if record.status in (StepStatus.FAILED, StepStatus.CANCELLED):
+        error = record.error or {}
+        fields = {
             "name": str(error.get("type", "Error")),
             "message": str(error.get("message", "")),
             "stack": str(error.get("traceback", "")),
         }
         more = error.get("data")
-        # Always with its data: in Go, an error without any cannot be read.
+        # Always with data, since the Go SDK cannot read an error without it.
         return {
-            "error": {"data": None, **(more if isinstance(more, dict) else {}), **said}
+            "error": {
+                "data": None,
+                **(more if isinstance(more, dict) else {}),
+                **fields,
+            }
         }
-    value = None if memo.output is None else serialization.loads(memo.output)
-    if memo.kind == "wait_for_event" and isinstance(value, dict):
+    value = None if record.output is None else serialization.loads(record.output)
+    if record.kind == "wait_for_event" and isinstance(value, dict):
         return event(durable.ReceivedEvent(**value))
-    if memo.kind in (RUNS, "invoke"):
+    if record.kind in (RUNS, "invoke"):
         return {"data": _plain(value)}
     return None
 
 
-def event(came: durable.ReceivedEvent) -> dict[str, Any]:
-    """Return an event, its time in milliseconds."""
-    ts: Any = came.ts  # of an event that was waited for, as it is recorded
+def event(received: durable.ReceivedEvent) -> dict[str, Any]:
+    """Return an event, with its time in milliseconds."""
+    ts: Any = received.ts  # a string if the event was recorded by a wait
     if not isinstance(ts, datetime):
         ts = datetime.fromisoformat(ts)
-    said = {
-        "id": came.id,
-        "name": EVENTS.get(came.name, came.name),
-        "data": _plain(came.data),
+    fields = {
+        "id": received.id,
+        "name": EVENTS.get(received.name, received.name),
+        "data": _plain(received.data),
         "ts": int(ts.timestamp() * 1000),
     }
-    if came.user is not None:
-        said["user"] = _plain(came.user)
-    return said | ({} if came.v is None else {"v": came.v})
+    if received.user is not None:
+        fields["user"] = _plain(received.user)
+    return fields | ({} if received.v is None else {"v": received.v})
 
 
 class _Plain(DjangoJSONEncoder):
-    """What JSON has no word for: a model instance as its model and key."""
+    """Encodes values without a JSON form: a model instance as its model and key."""
 
     def default(self, o: Any) -> Any:
         if isinstance(o, Model):
@@ -71,11 +75,9 @@ class _Plain(DjangoJSONEncoder):
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as plain JSON has it; raise ``NonRetriableError`` where that
-    cannot.
-    """
+    """Return a value as plain JSON. Raise ``NonRetriableError`` if that fails."""
     try:
         return json.loads(json.dumps(value, cls=_Plain, allow_nan=False))
     except (TypeError, ValueError) as error:
-        msg = f"A value of the run is not one that JSON has: {error}"
+        msg = f"A value of the run has no JSON form: {error}"
         raise NonRetriableError(msg) from None

@@ -1,4 +1,4 @@
-"""What is said to an app and what its answers mean: the serve protocol, version 2."""
+"""The Inngest serve protocol, version 2: requests and replies."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from durable_jobs.remote.signing import HEADER
 SDK = "x-inngest-sdk"
 NO_RETRY = "x-inngest-no-retry"
 VERSION = "x-inngest-req-version"
-#: From this version on, an app is asked once when several steps have all ended.
+#: From this version on, the app is called once when all of several steps have ended.
 COALESCING = 2
-#: Says that it has not answered yet, so that it chooses the version.
+#: Before the first reply: the app chooses the version.
 UNKNOWN = -1
-#: A call that is for no step in particular.
+#: The step id of a call for the function itself.
 ANY_STEP = "step"
-#: The statuses of replies that hold what the function or its steps gave.
+#: The status codes of replies with results of the function or its steps.
 RESULTS = (200, 206)
 HASH = re.compile(r"[0-9a-f]{40}")
-#: How a step is called here whose name the app does not tell.
+#: The name of a step for which the app sends no name.
 UNNAMED = re.compile(r"#[0-9a-f]{40}")
-#: Characters of what an error says besides its message and stack.
+#: The most characters of an error's data besides its message and stack.
 MAX_MORE = 64 * 1024
-#: Lengths of time as Go writes them, in microseconds.
+#: The units of Go's durations, in microseconds.
 UNITS = {
     "ns": 0.001,
     "us": 1,
@@ -53,13 +53,13 @@ UNITS = {
     "w": 604_800_000_000,
 }
 _PART = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(ns|us|µs|ms|s|m|h|d|w)")
-#: As an app may ask for it.
+#: The limits of a retry time that an app requests.
 EARLIEST, LATEST = timedelta(seconds=1), timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """A step that the app has found, planned or run. ``kind`` is in lower case."""
+    """A step that the app has reached, planned or run. ``kind`` is in lower case."""
 
     kind: str
     id: str
@@ -71,7 +71,7 @@ class Op:
 
     @property
     def races(self) -> bool:
-        """Tell whether the app wants to go on when any of several steps has ended."""
+        """Whether the app must be called when the first of several steps has ended."""
         return self.options.get("parallelMode") == "race"
 
 
@@ -84,9 +84,9 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class PlannedSteps:
-    """The function is at these steps.
+    """The function has reached these steps.
 
-    ``each``: the app is to be asked again when one of them has ended, not all.
+    ``each``: call the app again when one of them has ended, instead of all.
     """
 
     ops: Sequence[Op]
@@ -94,33 +94,33 @@ class PlannedSteps:
 
 
 def read(reply: Reply) -> Completed | PlannedSteps:
-    """Return what a reply says; raise ``RemoteFailed`` for a failure, or nonsense."""
+    """Return the content of a reply. Raise ``RemoteFailed`` if it is an error."""
     if reply.status in RESULTS and SDK not in reply.headers:
-        msg = f"What answered with status {reply.status} is no app of an Inngest SDK."
+        msg = f"The reply with status {reply.status} is not from an Inngest SDK."
         raise RemoteFailed(msg, error_type="NotSdk")
     if reply.status == 200:
         return Completed(_json(reply))
     if reply.status == 206:
-        said = _json(reply)
+        content = _json(reply)
         later = _later(reply.headers)
         final = reply.headers.get(NO_RETRY) == "true"
-        many = said if isinstance(said, list) else [said]
-        ops = [_op(one, final=final, later=later) for one in many]
+        many = content if isinstance(content, list) else [content]
+        ops = [_op(item, final=final, later=later) for item in many]
         for op in ops:
             if op.kind == "runcomplete":
                 return Completed(op.data)
         return PlannedSteps(ops, each=_version(reply) < COALESCING)
-    raise _refusal(reply)
+    raise _status_error(reply)
 
 
 def _version(reply: Reply) -> int:
-    """Return by which version of the protocol the app has answered."""
-    said = reply.headers.get(VERSION, "")
-    return int(said) if said.isascii() and said.isdigit() and len(said) < 4 else 0
+    """Return the protocol version of a reply."""
+    text = reply.headers.get(VERSION, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
 
 
 def unwrapped(reply: Reply) -> Reply:
-    """Return the reply inside one that was kept alive with blanks, or the reply."""
+    """Return the reply inside a streamed reply, or the reply itself."""
     if reply.status != 201:
         return reply
     inner = _json(reply, final=False)
@@ -130,73 +130,75 @@ def unwrapped(reply: Reply) -> Reply:
         or not isinstance(inner.get("headers", {}), dict)
         or not isinstance(inner.get("body"), str)
     ):
-        raise bad("The app's streamed answer holds no status, headers and body.")
+        raise bad("The app's streamed reply has no status, headers and body.")
     headers = {str(k).lower(): str(v) for k, v in inner.get("headers", {}).items()}
     return replace(
         reply,
         status=inner["status"],
-        # The signature of the outer body is none of the inner one.
+        # The signature of the outer body is not valid for the inner body.
         headers={k: v for k, v in reply.headers.items() if k != HEADER} | headers,
         body=inner["body"].encode(errors="surrogatepass"),
     )
 
 
 def stripped(reply: Reply) -> Reply:
-    """Return a reply without the headers by which an app speaks of its function."""
-    spoken = (SDK, NO_RETRY)
-    headers = {k: v for k, v in reply.headers.items() if k not in spoken}
+    """Return a reply without the headers that affect the run."""
+    removed = (SDK, NO_RETRY)
+    headers = {k: v for k, v in reply.headers.items() if k not in removed}
     return replace(reply, headers=headers)
 
 
 def _json(reply: Reply, *, final: bool = True) -> Any:
     try:
         body = reply.body.strip() or b"null"
-        return read_json(body, what="the app's answer", most=MAX_REPLY)
+        return read_json(body, what="the app's reply", most=MAX_REPLY)
     except (LimitExceeded, PayloadError) as error:
-        # A value that the app can store and we cannot will be the same next time.
+        # A retry would return the same value.
         raise failure(
             error.message, "BadAnswer", final=final and SDK in reply.headers
         ) from None
 
 
-def _refusal(reply: Reply) -> RemoteFailed:
-    """Return the error that a status stands for."""
+def _status_error(reply: Reply) -> RemoteFailed:
+    """Return the error of a reply by its status."""
     later = _later(reply.headers)
     final = reply.headers.get(NO_RETRY) == "true"
     if SDK in reply.headers and reply.status in (400, 500):
         try:
-            said = read_json(reply.body, what="the app's error", most=MAX_REPLY)
+            content = read_json(reply.body, what="the app's error", most=MAX_REPLY)
         except (LimitExceeded, PayloadError):
-            said = None
-        if isinstance(said, dict):
-            return _error(said, final=final, later=later)
+            content = None
+        if isinstance(content, dict):
+            return _error(content, final=final, later=later)
     kinds = {401: "SignatureRefused", 404: "NotFound", 410: "NotFound"}
     if 300 <= reply.status < 400:
-        msg = f"The app answered with a redirect ({reply.status}), which is refused."
+        msg = (
+            f"The app replied with a redirect ({reply.status}), which is not followed."
+        )
         return failure(msg, "Redirected")
-    msg = f"The app answered with status {reply.status}."
+    msg = f"The app replied with status {reply.status}."
     return failure(msg, kinds.get(reply.status, "BadStatus"), final=final, later=later)
 
 
 def _error(
-    said: Mapping[str, Any], *, final: bool, later: datetime | timedelta | None
+    content: Mapping[str, Any], *, final: bool, later: datetime | timedelta | None
 ) -> RemoteFailed:
-    name = str(said.get("name") or said.get("code") or "Error")
-    more = {k: said[k] for k in ("data", "cause") if said.get(k) is not None}
+    name = str(content.get("name") or content.get("code") or "Error")
+    more = {k: content[k] for k in ("data", "cause") if content.get(k) is not None}
     if len(json.dumps(more)) > MAX_MORE:
         more = {}
     return failure(
-        str(said.get("message") or name),
+        str(content.get("message") or name),
         name,
-        stack=str(said.get("stack") or ""),
+        stack=str(content.get("stack") or ""),
         data=more or None,
-        final=final or bool(said.get("noRetry")),
+        final=final or bool(content.get("noRetry")),
         later=later,
     )
 
 
 def _later(headers: Mapping[str, str]) -> datetime | timedelta | None:
-    """Return when a reply asks to be tried again: seconds, a date or an HTTP date."""
+    """Return the retry time of a reply: seconds, an ISO date or an HTTP date."""
     text = headers.get("retry-after", "").strip()
     if not text:
         return None
@@ -214,7 +216,7 @@ def _later(headers: Mapping[str, str]) -> datetime | timedelta | None:
 
 
 def _moment(text: str) -> datetime | None:
-    """Return an ISO date as an aware time, None for anything else."""
+    """Return an ISO date as an aware datetime, or None."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -223,19 +225,16 @@ def _moment(text: str) -> datetime | None:
 
 
 def length_or_moment(value: Any) -> timedelta | datetime:
-    """Return what an app writes for a time: an ISO date, or a length in Go's way.
+    """Return a time of a step: an ISO date, or a duration in Go's format.
 
-    What is less than nothing is nothing. Raises ``NonRetriableError`` for neither of
-    them.
+    A negative duration becomes zero. Raise ``NonRetriableError`` if both fail.
     """
     text = str(value)
     if (moment := _moment(text)) is not None:
         return moment
     parts = _PART.findall(text)
     if not parts or "".join(map("".join, parts)) != text.lstrip("+-"):
-        raise NonRetriableError(
-            f"The app's step has a time that is none: {text!r:.80}."
-        )
+        raise NonRetriableError(f"The app's step has an invalid time: {text!r:.80}.")
     if text.startswith("-"):
         return timedelta()
     total = sum(float(number) * UNITS[unit] for number, unit in parts)
@@ -245,17 +244,17 @@ def length_or_moment(value: Any) -> timedelta | datetime:
         return timedelta.max
 
 
-def _op(said: Any, *, final: bool, later: datetime | timedelta | None) -> Op:
-    if not isinstance(said, dict) or not all(
-        isinstance(said.get(name), str) for name in ("op", "id")
+def _op(content: Any, *, final: bool, later: datetime | timedelta | None) -> Op:
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(name), str) for name in ("op", "id")
     ):
-        raise bad("The app's answer holds what is no step.")
-    if not HASH.fullmatch(said["id"]):
-        raise bad("The app's answer holds a step whose id is no SHA-1.")
-    kind, options = said["op"].lower(), said.get("opts") or {}
+        raise bad("The app's reply contains an invalid step.")
+    if not HASH.fullmatch(content["id"]):
+        raise bad("The app's reply contains a step whose id is not a SHA-1.")
+    kind, options = content["op"].lower(), content.get("opts") or {}
     error = None
     if kind in ("steperror", "stepfailed"):
-        record = said.get("error")
+        record = content.get("error")
         error = _error(
             record if isinstance(record, dict) else {"message": str(record)},
             final=final or kind == "stepfailed",
@@ -263,37 +262,37 @@ def _op(said: Any, *, final: bool, later: datetime | timedelta | None) -> Op:
         )
     return Op(
         kind=kind,
-        id=said["id"],
-        name=_name(said),
-        label=str(said.get("name") or ""),
+        id=content["id"],
+        name=_name(content),
+        label=str(content.get("name") or ""),
         options=options if isinstance(options, dict) else {},
-        data=said.get("data"),
+        data=content.get("data"),
         error=error,
     )
 
 
-def _name(said: Mapping[str, Any]) -> str:
-    """Return the name under which a step has the id that the app knows it by."""
-    own = said.get("userland")
+def _name(content: Mapping[str, Any]) -> str:
+    """Return the step name whose key is the app's id of the step."""
+    own = content.get("userland")
     userland = own if isinstance(own, dict) else {}
     repeat = userland.get("index")
     plain = str(userland.get("id") or "")
     wanted = [
         ids.numbered(plain, repeat if isinstance(repeat, int) else 0),
-        str(said.get("displayName") or ""),
-        str(said.get("name") or ""),
+        str(content.get("displayName") or ""),
+        str(content.get("name") or ""),
     ]
     for name in wanted:
-        if ids.step_key(name) == said["id"] and not UNNAMED.fullmatch(name):
+        if ids.step_key(name) == content["id"] and not UNNAMED.fullmatch(name):
             try:
                 return check_name(name, "a step id")
             except ConfigurationError:
                 break
-    return f"#{said['id']}"
+    return f"#{content['id']}"
 
 
-def known_as(name: str, key: str) -> str:
-    """Return the id by which the app knows a step that is recorded."""
+def remote_id(name: str, key: str) -> str:
+    """Return the app's id of a recorded step."""
     return name[1:] if UNNAMED.fullmatch(name) else key
 
 
@@ -303,12 +302,12 @@ def encoded(request: Mapping[str, Any]) -> bytes:
 
 
 def canonical(request: Mapping[str, Any]) -> bytes:
-    """Return a request in the canonical form that is signed, RFC 8785."""
+    """Return a request as canonical JSON (RFC 8785) for its signature."""
     import jcs
 
     try:
         text: bytes = jcs.canonicalize(request)
     except (OverflowError, ValueError) as error:
-        msg = f"The run holds a number that cannot be signed: {error}."
+        msg = f"The run has a number that cannot be signed: {error}."
         raise NonRetriableError(msg) from None
     return text

@@ -1,4 +1,4 @@
-"""Signatures of requests and replies: HMAC-SHA256 over the body and the time.
+"""Signatures of requests and replies: HMAC-SHA256 of the body and the time.
 
 A request is signed over its canonical JSON (RFC 8785), a reply over its bytes. The
 header is ``t=<seconds>&s=<hex>``.
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 HEADER = "x-inngest-signature"
-#: Seconds by which the time of a signature may differ from ours.
+#: The greatest age of a signature in seconds, in the past or the future.
 WINDOW = 300
 
 _PREFIX = re.compile(r"signkey-\w+-")
@@ -21,12 +21,12 @@ _SECONDS = re.compile(r"[0-9]{1,12}")
 
 
 def signature(canonical: bytes, key: str, now: int) -> str:
-    """Return the header's value for a body in its canonical form."""
+    """Return the header value for a canonical body."""
     return f"t={now}&s={_digest(canonical, key, str(now))}"
 
 
 def verified(body: bytes, header: str, keys: Iterable[str], now: float) -> bool:
-    """Tell whether a reply was signed with one of the keys, and lately."""
+    """Return whether a reply has a recent signature by one of the keys."""
     parts: dict[str, list[Any]] = parse_qs(header)
     at, given = parts.get("t", [""])[0], parts.get("s", [""])[0]
     if not _SECONDS.fullmatch(at) or abs(now - int(at)) > WINDOW or not given.isascii():

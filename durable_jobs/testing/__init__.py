@@ -1,4 +1,4 @@
-"""The test kit: the real engine in this process, with a virtual clock, no broker."""
+"""The test kit: the engine in this process, with a virtual clock and no broker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Kit"]
 
 
 def __getattr__(name: str) -> Any:
-    # pytest loads the plugin beside this before Django is set up; the kit needs models.
+    # pytest loads the plugin before Django is set up, and the kit needs models.
     if name == "Kit":
         from durable_jobs.testing.kit import Kit
 

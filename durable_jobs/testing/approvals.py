@@ -1,4 +1,4 @@
-"""Decisions of people, in tests: with a user who needs the permission, or without."""
+"""Decisions on approvals in tests, by a user or without one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db
 
 
-def asked(step: str, run: Run | None) -> ApprovalStep:
-    """Return what the oldest step with an id asks now; raise ``Refused`` for none."""
+def open_question(step: str, run: Run | None) -> ApprovalStep:
+    """Return the oldest open question of a step. Raise ``ActionNotAllowed`` if none."""
     rows = db.rows(Step).filter(kind="approve", name=step, status=StepStatus.WAITING)
     if run is not None:
         rows = rows.filter(run_id=run.pk)
@@ -24,15 +24,13 @@ def asked(step: str, run: Run | None) -> ApprovalStep:
         None if first is None else approval_decisions.find_step(first.run, first.key)
     )
     if found is None:
-        msg = (
-            f"No step {step!r} waits for an approval now. Let the run get there first."
-        )
+        msg = f"No step {step!r} waits for an approval now. Run until it does."
         raise ActionNotAllowed(msg)
     return found
 
 
 def approve(question: ApprovalStep, data: Mapping[str, Any], by: Any) -> None:
-    """Approve; without a user nobody's permission is asked for."""
+    """Approve. Without a user, no permission is checked."""
     if by is not None:
         approval_decisions.approve(Actor(by), question.run, question.step.key, data)
         return
@@ -43,7 +41,7 @@ def approve(question: ApprovalStep, data: Mapping[str, Any], by: Any) -> None:
 
 
 def reject(question: ApprovalStep, reason: str, by: Any) -> None:
-    """Reject; without a user nobody's permission is asked for."""
+    """Reject. Without a user, no permission is checked."""
     if by is not None:
         approval_decisions.reject(Actor(by), question.run, question.step.key, reason)
         return

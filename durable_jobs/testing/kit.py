@@ -1,4 +1,4 @@
-"""``Kit``: send, let things run, move the clock, and let workers die."""
+"""``Kit``: send events, execute runs, move the clock, and simulate crashes."""
 
 from __future__ import annotations
 
@@ -192,18 +192,16 @@ class Kit:
         return self._clock.moment
 
     def advance(self, duration: Duration, *, run: bool = True) -> None:
-        """Move the clock on; what becomes due on the way runs at its own time.
+        """Move the clock forward. Everything that becomes due runs at its own time.
 
-        ``run=False`` is an outage: nothing runs meanwhile, or at its end.
+        ``run=False`` simulates an outage: nothing runs.
         """
         self.travel_to(self.now() + parse_duration(duration), run=run)
 
     def travel_to(self, moment: datetime, *, run: bool = True) -> None:
-        """Move the clock to an aware time, not before now."""
+        """Move the clock to an aware datetime, not before now."""
         if moment.utcoffset() is None or moment < self.now():
-            msg = (
-                f"Expected an aware time that is not before {self.now()}, got {moment}."
-            )
+            msg = f"Expected an aware datetime not before {self.now()}, got {moment}."
             raise ConfigurationError(msg)
         if not run:
             self._clock.moment = moment
@@ -254,14 +252,14 @@ class Kit:
     def approve(
         self, step: str, data: Any = None, *, by: Any = None, run: Run | None = None
     ) -> None:
-        """Approve what an ``approve`` step asks, with what its form is filled in with.
+        """Approve the oldest open ``approve`` step with this id, with form ``data``.
 
-        It is the oldest one that asks, of ``run`` if that is given. ``by`` is the user,
-        who needs the permission; None decides without one. The run goes on in
-        ``run_until_idle``. Raises ``InvalidForm``, ``PermissionDenied``, and
-        ``Refused`` when nobody asks.
+        ``run`` restricts the choice to one run. ``by`` is the user, who needs the
+        permission. With None, no permission is checked. The run continues in
+        ``run_until_idle``. Raise ``InvalidForm``, ``PermissionDenied``, or
+        ``ActionNotAllowed`` if no step is open.
         """
-        approvals.approve(approvals.asked(step, run), data or {}, by)
+        approvals.approve(approvals.open_question(step, run), data or {}, by)
 
     def reject(
         self,
@@ -271,16 +269,17 @@ class Kit:
         by: Any = None,
         run: Run | None = None,
     ) -> None:
-        """Reject what an ``approve`` step asks; the rest is as in ``approve``."""
-        approvals.reject(approvals.asked(step, run), reason, by)
+        """Reject the oldest open ``approve`` step with this id. See ``approve``."""
+        approvals.reject(approvals.open_question(step, run), reason, by)
 
-    # Trouble
+    # Failures
 
     def crash_at(self, step: str, when: Place = "body", times: int = 1) -> None:
-        """Let the worker die at a step, the next ``times`` times that it gets there.
+        """Simulate a crash of the worker at a step, the next ``times`` times.
 
-        ``"before"`` its body, after the ``"body"`` and before its checkpoint, or
-        ``"after"`` the checkpoint. The lease must run out before work goes on.
+        The crash is ``"before"`` the body, after the ``"body"`` and before the
+        checkpoint, or ``"after"`` the checkpoint. The lease must expire before the run
+        continues.
         """
         if when not in ("before", "body", "after"):
             msg = f"Expected when to be 'before', 'body' or 'after', got {when!r}."
@@ -289,10 +288,10 @@ class Kit:
         self._fresh_crashes.add((f"step.{when}", step))
 
     def replay(self, history: Mapping[str, Any]) -> Run:
-        """Run a history of another run here, and return the run when nothing goes on.
+        """Replay the history of another run. Return the run when the kit is idle.
 
-        What it has recorded is not run again; what it had not got to is run by the code
-        as it is now. Raises ``ConfigurationError`` for what is no history.
+        Recorded steps are not run again. The current code runs the other steps. Raise
+        ``ConfigurationError`` if the history is invalid.
         """
         run = replay_runs.begin(history)
         self.run_until_idle()
@@ -300,10 +299,10 @@ class Kit:
         return run
 
     def stub(self, step: str, result: Any) -> Stub:
-        """Let a step's body give ``result``, or raise it when it is an exception.
+        """Replace a step's body: return ``result``, or raise it if it is an exception.
 
-        A callable is called with the body's arguments. A list or tuple that is not
-        empty has one result a call. The stub that is returned counts its ``calls``.
+        A callable is called with the body's arguments. A non-empty list or tuple has
+        one result per call. The returned stub counts its ``calls``.
         """
         made = self._stubs[step] = Stub(step, result)
         return made
@@ -331,14 +330,16 @@ class Kit:
         return forbidden
 
     def _report(self, error: StubError) -> StubError:
-        """Have an error of the test itself raised when the attempt is over."""
+        """Save an error of the test, to raise it after the attempt."""
         self._errors.append(error)
         return error
 
     def _failed(self, error: BaseException) -> None:
-        """Keep what a body raised, unless the test itself let it be raised."""
-        told = any(error is one for stub in self._stubs.values() for one in stub.raised)
-        if self._propagates and not told and not isinstance(error, StepError):
+        """Save the error of a body, unless a stub raised it."""
+        stubbed = any(
+            error is raised for stub in self._stubs.values() for raised in stub.raised
+        )
+        if self._propagates and not stubbed and not isinstance(error, StepError):
             self._errors.append(error)
 
     def _raise_first(self) -> None:
@@ -347,7 +348,7 @@ class Kit:
             raise found[0]
 
     def _check_used(self) -> None:
-        """Refuse what the test prepared for steps that were never met."""
+        """Raise or warn if stubs or crashes were never used."""
         idle = [stub.step for stub in self._stubs.values() if not stub.calls]
         crash_count = [step for _, step in sorted(self._fresh_crashes)]
         sentences = [
@@ -366,7 +367,7 @@ class Kit:
 
 
 class KitNotifier:
-    """Hears no wake-ups: the kit looks for itself."""
+    """Ignores notifications, since the kit checks for work itself."""
 
     manual_clock = True
 
@@ -380,5 +381,5 @@ class KitNotifier:
         """Do nothing."""
 
     def run_pending(self) -> bool:
-        """Execute what can go on; tell whether anything did."""
+        """Execute pending work. Return whether there was any."""
         return self._kit.run_until_idle() > 0

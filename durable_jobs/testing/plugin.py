@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line(
         "markers",
-        "durable_kit(**options): what the fixture durable_kit is made with, such as "
+        "durable_kit(**options): options of the fixture durable_kit, such as "
         "unused_stubs='ignore'.",
     )
 
 
 @pytest.fixture
 def durable_kit(db: None, request: pytest.FixtureRequest) -> Iterator[Kit]:
-    """Give a test the engine on a virtual clock.
+    """Yield a ``Kit``: the engine with a virtual clock.
 
-    The marker ``durable_kit`` has the options of the kit.
+    The marker ``durable_kit`` sets the options of the kit.
     """
     # Imported late: the plugin is loaded before Django is set up.
     from durable_jobs.testing.kit import Kit

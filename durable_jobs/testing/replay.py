@@ -1,4 +1,4 @@
-"""A run of somewhere else, begun here with all that it had recorded there."""
+"""Start a run from the recorded history of another run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from durable_jobs.store import db, runs
 
 
 def begin(history: Mapping[str, Any]) -> Run:
-    """Queue a run with the ended steps of a history; what was open begins anew."""
+    """Queue a run with the ended steps of a history. Open steps start again."""
     try:
         function = registry.get(history["function"])
         data, steps, trigger = history["data"], history["steps"], history["trigger"]
     except (KeyError, TypeError):
         msg = (
-            "Expected the history of a run, as its page in the admin gives it: with "
+            "Expected the history of a run from its page in the admin, with "
             "function, trigger, data and steps."
         )
         raise ConfigurationError(msg) from None
@@ -37,7 +37,7 @@ def begin(history: Mapping[str, Any]) -> Run:
         or run_event.build_event_meta(trigger, now),
         due_at=now,
         id=ids.new_id(),
-        parent_relation=runs.RERUN,  # that it has steps before its first attempt
+        parent_relation=runs.RERUN,  # it has steps before its first attempt
     )
     with db.atomic():
         run = start.start([made])[0]

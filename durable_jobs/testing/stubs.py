@@ -1,4 +1,4 @@
-"""Stubs: what steps give in the place of their bodies, and how often they did."""
+"""Stubs: results that replace the bodies of steps, with a count of calls."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from asgiref.sync import iscoroutinefunction
 
 
 class StubError(AssertionError):
-    """A step asked for a stub that is missing or used up, or no step asked for one."""
+    """A stub is missing, used up, or was never used."""
 
 
 class Stub:
-    """What one step gives instead of calling its body.
+    """The results that replace the body of one step.
 
-    ``calls`` counts its calls, and ``arguments`` has what each of them was given.
+    ``calls`` counts the calls. ``arguments`` holds the arguments of each call.
     """
 
     def __init__(self, step: str, result: Any) -> None:
@@ -25,12 +25,12 @@ class Stub:
         several = isinstance(result, list | tuple) and bool(result)
         self._several = several
         self._results: list[Any] = [*result] if several else [result]
-        #: The errors that it raised because a test said so.
+        #: The errors that the stub has raised on purpose.
         self.raised: list[BaseException] = []
 
     @property
     def calls(self) -> int:
-        """How often the step called it."""
+        """How many times the step has called the stub."""
         return len(self.arguments)
 
     @property
@@ -39,31 +39,31 @@ class Stub:
         return len(self._results)
 
     def body(self, report: Callable[[StubError], StubError]) -> Callable[..., Any]:
-        """Return what the step calls; ``report`` is told if the results are used up."""
+        """Return the replacement body. Call ``report`` if the results are used up."""
         found = self._next()
 
         def stub(*args: Any, **kwargs: Any) -> Any:
-            result = self._taken(args, kwargs, report)
+            result = self._use(args, kwargs, report)
             return result(*args, **kwargs) if callable(result) else result
 
         async def astub(*args: Any, **kwargs: Any) -> Any:
-            return await self._taken(args, kwargs, report)(*args, **kwargs)
+            return await self._use(args, kwargs, report)(*args, **kwargs)
 
         return astub if iscoroutinefunction(found) else stub
 
     def _next(self) -> Any:
-        """Return the result of the next call; None if the results are used up."""
+        """Return the result of the next call, or None if the results are used up."""
         if not self._several:
             return self._results[0]
         return self._results[self.calls] if self.calls < len(self._results) else None
 
-    def _taken(
+    def _use(
         self,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         report: Callable[[StubError], StubError],
     ) -> Any:
-        """Count a call, and return its result or raise it."""
+        """Count a call. Return its result or raise it."""
         result = self._next()
         self.arguments.append((args, kwargs))
         if self._several and self.calls > len(self._results):
@@ -96,16 +96,16 @@ def left_over(made: Iterable[Stub]) -> list[str]:
 
 
 def missing(step: str) -> StubError:
-    """Return the error of a step without a stub, where every step must have one."""
+    """Return the error for a step without a stub, with ``require_stubs``."""
     msg = (
-        f"Step {step!r} has no stub, and its body may not be called: the kit was made "
-        f"with require_stubs=True. Call kit.stub({step!r}, ...)."
+        f"Step {step!r} has no stub, and its body may not be called: the kit has "
+        f"require_stubs=True. Call kit.stub({step!r}, ...)."
     )
     return StubError(msg)
 
 
 def unmet(what: str, steps: Iterable[str], met: set[str]) -> list[str]:
-    """Return a sentence for each step that a test named and that was never met."""
+    """Return a sentence for each named step that was never reached."""
     found = []
     for step in steps:
         close = difflib.get_close_matches(step, sorted(met), n=1)

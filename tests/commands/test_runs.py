@@ -109,7 +109,7 @@ def test_it_cancels(runs, call):
 
 def test_what_has_ended_is_left_as_it_is(runs, call, call_json):
     _, failed = runs
-    assert "was left as it is: failed" in call("durable_runs", "cancel", failed.pk)
+    assert "is unchanged: failed" in call("durable_runs", "cancel", failed.pk)
     assert call_json("durable_runs", "cancel", failed.pk)["done"] is False
 
 

@@ -44,7 +44,9 @@ def test_it_reads_the_data_from_stdin(durable_kit, listener, call, monkeypatch):
 
 
 def test_it_says_when_nobody_listens(durable_kit, call):
-    assert "No function listens to it." in call("durable_send", "shop/silence")
+    assert "No function has a trigger for this event." in call(
+        "durable_send", "shop/silence"
+    )
 
 
 def test_an_id_makes_sending_again_harmless(durable_kit, listener, call):

@@ -424,10 +424,10 @@ def options(command: BaseCommand, name: str) -> set[str]:
     return found
 
 
-def test_every_verb_of_durable_runs_has_its_row() -> None:
+def test_every_action_of_durable_runs_has_its_row() -> None:
     module = importlib.import_module("durable_jobs.management.commands.durable_runs")
     found = rows(section(reference("commands"), "durable_runs"))
-    assert set(found) == set(module._VERBS)
+    assert set(found) == set(module._ACTIONS)
 
 
 def test_every_finding_of_the_doctor_has_its_row() -> None:

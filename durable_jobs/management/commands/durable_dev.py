@@ -1,4 +1,4 @@
-"""``manage.py durable_dev``: the site, a worker and beat in one process."""
+"""``manage.py durable_dev``: web server, worker and beat in one process."""
 
 from __future__ import annotations
 
@@ -38,15 +38,14 @@ STEADY_SQLITE = {
 
 
 class Command(BaseCommand):
-    """Everything a project needs for development, until Ctrl-C."""
+    """Runs web server, worker and beat until Ctrl-C."""
 
     help = (
-        "Serve the site and execute durable functions: web, a Celery worker and beat "
-        "in one process, which starts again when the code changes. Without a broker in "
-        "the settings it needs none."
+        "Serve the site and execute durable functions: web server, Celery worker and "
+        "beat in one process, which restarts when the code changes. Needs no broker."
     )
 
-    # By each child, once the database is prepared.
+    # Each child runs the checks after it has prepared the database.
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -55,12 +54,14 @@ class Command(BaseCommand):
             "addrport", nargs="?", default="8000", help="port, or address:port"
         )
         parser.add_argument(
-            "--noreload", action="store_true", help="do not watch the code"
+            "--noreload",
+            action="store_true",
+            help="do not restart when the code changes",
         )
         parser.add_argument(
             "--memory",
             action="store_true",
-            help="use a broker in memory, whatever the settings say",
+            help="use a broker in memory instead of the configured one",
         )
         parser.add_argument(
             "--concurrency", type=int, default=4, help="threads of the worker (4)"
@@ -69,41 +70,41 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         """Serve until Ctrl-C, or until the code changes."""
         self._options = options
-        self._tree: DevServer | None = None
+        self._server: DevServer | None = None
         if not options["noreload"]:
-            autoreload.run(self._work, self._rest)
+            autoreload.run(self._work, self._stop)
             return
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             self._work()
         except KeyboardInterrupt:
             self.stdout.write("")
-        autoreload.leave(self._rest)
+        autoreload.leave(self._stop)
 
     def _work(self) -> None:
-        """Start all the parts, and stay."""
+        """Start all services and wait."""
         address, port = _place(self._options["addrport"])
         _steady_sqlite()
         self.check()
         self.check_migrations()
         if Run._meta.db_table not in db.connection().introspection.table_names():
-            self._refuse("The database has no tables for runs: run manage.py migrate.")
+            self._fail("The database has no tables for runs: run manage.py migrate.")
         app = project_app()
         broker = choose_broker(app, memory=self._options["memory"])
         web, worker = Web(address, port), Worker(app, self._options["concurrency"])
-        tree = DevServer(web, worker, Beat(app))
+        server = DevServer(web, worker, Beat(app))
         run_created.connect(self._created, weak=False, dispatch_uid="durable_dev.new")
         run_changed.connect(self._changed, weak=False, dispatch_uid="durable_dev.run")
-        self._tree = tree
+        self._server = server
         try:
-            tree.start()
+            server.start()
         except OSError as error:
-            self._refuse(f"Cannot serve at {address}:{port}: {error.strerror}.")
+            self._fail(f"Cannot serve at {address}:{port}: {error.strerror}.")
         self._greet(web, broker)
         if not worker.ready:
             self.stderr.write(
-                f"The broker {broker} does not answer, and nothing is executed until "
-                f"it does. With --memory none is needed."
+                f"The broker {broker} does not answer. Runs execute when it is back. "
+                f"Use --memory to run without a broker."
             )
         threading.Event().wait()
 
@@ -125,24 +126,24 @@ class Command(BaseCommand):
         self.stdout.flush()
 
     def _created(self, run_id: Any, function: str, status: str, **kwargs: Any) -> None:
-        self._tell(run_id, function, status, "")
+        self._print(run_id, function, status, "")
 
     def _changed(
         self, run_id: Any, function: str, status: str, reason: str = "", **kwargs: Any
     ) -> None:
-        self._tell(run_id, function, status, reason)
+        self._print(run_id, function, status, reason)
 
-    def _tell(self, run_id: Any, function: str, status: str, reason: str) -> None:
+    def _print(self, run_id: Any, function: str, status: str, reason: str) -> None:
         time = clock.now().astimezone().strftime("%H:%M:%S")
         why = f" ({reason})" if reason else ""
         self.stdout.write(f"{time} {function} {run_id} {status}{why}")
         self.stdout.flush()
 
-    def _rest(self) -> bool:
-        return self._tree is None or self._tree.stop()
+    def _stop(self) -> bool:
+        return self._server is None or self._server.stop()
 
-    def _refuse(self, message: str) -> None:
-        """Say what is wrong, and end; from a thread that takes more than an exit."""
+    def _fail(self, message: str) -> None:
+        """Print an error and exit the process, from any thread."""
         if threading.current_thread() is threading.main_thread():
             raise CommandError(message)
         self.stderr.write(self.style.ERROR(message))
@@ -151,7 +152,7 @@ class Command(BaseCommand):
 
 
 def _place(text: str) -> tuple[str, int]:
-    """Return the address and port that ``addrport`` names."""
+    """Return the address and port of ``addrport``."""
     address, _, port = text.rpartition(":")
     if not port.isdigit() or int(port) > 65535:
         msg = f"Expected a port or address:port, got {text!r}."
@@ -160,10 +161,10 @@ def _place(text: str) -> tuple[str, int]:
 
 
 def _steady_sqlite() -> None:
-    """Let a SQLite database without options of its own bear several threads.
+    """Set options with which several threads can write to a SQLite database.
 
-    With Django's defaults, concurrent writers fail with "database is locked" (system
-    check durable_jobs.W001 says so too).
+    With Django's defaults, concurrent writers fail with "database is locked" (see the
+    system check durable_jobs.W001). Existing options are kept.
     """
     connection = connections[settings.DATABASE]
     if connection.vendor != "sqlite":
@@ -171,7 +172,7 @@ def _steady_sqlite() -> None:
     options = connection.settings_dict.setdefault("OPTIONS", {})
     if "transaction_mode" not in options:
         connection.close()
-        # The dict is shared by the connections of all threads.
+        # The connections of all threads share this dict.
         options.update({**STEADY_SQLITE, **options})
 
 

@@ -1,4 +1,4 @@
-"""``manage.py durable_doctor``: a probe, and a repair."""
+"""``manage.py durable_doctor``: check the installation, and repair it."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from durable_jobs.management.database_command import UNUSABLE, problem_of
 
 
 class Command(BaseCommand):
-    """Exits with 0 when all is well, with 1 on a problem, with 2 without a database."""
+    """Exits with 0 without problems, 1 with problems, and 2 without a database."""
 
     help = (
-        "Look for states that cannot be and for work that nobody does. Exits with 1 "
-        "when there is a problem, and with 2 when the database or its tables are "
-        "missing, so it can be a probe."
+        "Check for invalid states and for work that is not executed. Exits with 1 if "
+        "there is a problem, and with 2 if the database or its tables are missing, so "
+        "it can be used as a probe."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         parser.add_argument("--format", choices=["text", "json"], default="text")
-        parser.add_argument("--fix", action="store_true", help="repair what was found")
+        parser.add_argument("--fix", action="store_true", help="repair the problems")
         parser.add_argument(
             "--deep",
             action="store_true",
-            help="also look through all the history, which may take long",
+            help="also check the whole history, which may take long",
         )
         parser.add_argument(
             "--oldest",
             default=format_duration(doctor.OLDEST),
             metavar="DURATION",
-            help="how long a run may be ready and not begun (%(default)s)",
+            help="how long a run may be ready before it starts (%(default)s)",
         )
 
     def handle(self, **options: Any) -> None:
-        """Examine, repair if asked to, and say what there is."""
+        """Repair with ``--fix``, then check and print the report."""
         try:
             oldest = parse_duration(options["oldest"], what="option --oldest")
         except ConfigurationError as error:
@@ -62,7 +62,7 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def _unusable(self, error: Exception, *, as_json: bool) -> NoReturn:
-        """Say in one line that there is nothing to examine, and exit with 2."""
+        """Print in one line that the database is unusable, and exit with 2."""
         what, message = problem_of(error)
         if as_json:
             finding = {"check": what, "message": message, "problem": True}

@@ -1,4 +1,4 @@
-"""``manage.py durable_keys``: make, list and revoke the keys of the HTTP API."""
+"""``manage.py durable_keys``: create, list and revoke keys of the HTTP API."""
 
 from __future__ import annotations
 
@@ -23,50 +23,50 @@ _FORMATS = ["text", "json"]
 
 
 class Command(DatabaseCommand):
-    """One command with an action."""
+    """A command with actions."""
 
-    help = "Make a key for the HTTP API, list the keys, or revoke one."
+    help = "Create, list or revoke keys of the HTTP API."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the actions and their options."""
-        verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-        create = verbs.add_parser("create", help="make a key, and show it once")
+        actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+        create = actions.add_parser("create", help="create a key and print it once")
         create.add_argument("name", metavar="NAME", help="what the key is for")
         create.add_argument(
             "--owner",
             required=True,
             metavar="USERNAME",
-            help="the user in whose name it acts",
+            help="the user on whose behalf it acts",
         )
         create.add_argument(
             "--scope",
             action="append",
             required=True,
             choices=list(SCOPES),
-            help="what it may do; several times for several scopes",
+            help="a permission of the key; repeat for several scopes",
         )
         create.add_argument(
             "--event",
             action="append",
             default=[],
             metavar="PREFIX",
-            help="how the names of the events begin that it may send (all)",
+            help="prefix of the events that it may send; repeat for several (all)",
         )
         create.add_argument(
-            "--expires", metavar="DURATION", help="for how long it is valid (for ever)"
+            "--expires", metavar="DURATION", help="how long it is valid (forever)"
         )
-        verbs.add_parser("list", help="list the keys, without their texts")
-        revoke = verbs.add_parser("revoke", help="let a key be of no use any more")
+        actions.add_parser("list", help="list the keys without their secrets")
+        revoke = actions.add_parser("revoke", help="revoke a key")
         revoke.add_argument("key", metavar="ID", type=int, help="its id, as listed")
-        revoke.add_argument("--reason", default="", help="why, for others to read")
-        for verb in verbs.choices.values():
-            verb.add_argument("--format", choices=_FORMATS, default="text")
+        revoke.add_argument("--reason", default="", help="the reason, for other users")
+        for action in actions.choices.values():
+            action.add_argument("--format", choices=_FORMATS, default="text")
 
     def handle(self, **options: Any) -> None:
-        """Do what the action says."""
+        """Run the action."""
         try:
             {"create": self._create, "list": self._list, "revoke": self._revoke}[
-                options["verb"]
+                options["action"]
             ](options)
         except DurableError as error:
             raise CommandError(error.message) from None
@@ -86,7 +86,7 @@ class Command(DatabaseCommand):
             self._json({**_as_json(made.key), "text": made.text})
             return
         self.stdout.write(made.text)
-        self.stderr.write("Keep it: it is not shown again.")
+        self.stderr.write("Save the key: it is not shown again.")
 
     def _list(self, options: dict[str, Any]) -> None:
         rows = list(db.rows(ApiKey).order_by("pk"))
@@ -118,7 +118,7 @@ class Command(DatabaseCommand):
 
 
 class _Operator:
-    """Whoever may run commands: no permission is above that."""
+    """A user with every permission, since commands need none."""
 
     is_active = True
 

@@ -1,4 +1,4 @@
-"""``manage.py durable_prune``: what is past its retention, all at once."""
+"""``manage.py durable_prune``: delete everything past its retention."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from durable_jobs.management.database_command import DatabaseCommand
 
 
 class Command(DatabaseCommand):
-    """Does in one go what the tick does a batch at a time."""
+    """Deletes at once what the tick deletes in batches."""
 
     help = (
         "Delete runs, events and keys that are past their retention (setting "
-        "RETENTION), batch by batch, until none is left."
+        "RETENTION), batch by batch."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -25,11 +25,11 @@ class Command(DatabaseCommand):
             "--batch",
             type=int,
             metavar="ROWS",
-            help="rows of a kind in one transaction (setting PRUNE_BATCH)",
+            help="rows of one kind per transaction (setting PRUNE_BATCH)",
         )
 
     def handle(self, **options: Any) -> None:
-        """Sweep until nothing is left."""
+        """Delete batch by batch."""
         batch = settings.PRUNE_BATCH if options["batch"] is None else options["batch"]
         if batch < 1:
             msg = f"Expected --batch of 1 or more, got {batch}."

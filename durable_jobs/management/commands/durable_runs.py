@@ -1,4 +1,4 @@
-"""``manage.py durable_runs``: list, look at and steer runs."""
+"""``manage.py durable_runs``: list, show and control runs."""
 
 from __future__ import annotations
 
@@ -23,45 +23,52 @@ _FORMATS = ["text", "json"]
 
 
 class Command(DatabaseCommand):
-    """One command with an action; without one it lists."""
+    """A command with actions. Without an action, it lists runs."""
 
-    help = "List runs, the newest first; show one; cancel, pause, resume, rerun them."
+    help = "List runs, newest first. Show, cancel, pause, resume, rerun or redrive one."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the actions and their options."""
-        parser.add_argument("--function", metavar="ID", help="only of this function")
         parser.add_argument(
-            "--status", choices=RunStatus.values, help="only in this status"
+            "--function", metavar="ID", help="only runs of this function"
         )
         parser.add_argument(
-            "--limit", type=int, default=_LIMIT, help="how many (%(default)s)"
+            "--status", choices=RunStatus.values, help="only runs in this status"
+        )
+        parser.add_argument(
+            "--limit",
+            type=int,
+            default=_LIMIT,
+            help="the most runs to list (%(default)s)",
         )
         parser.add_argument("--format", choices=_FORMATS, default="text")
-        verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-        for name, what in _VERBS.items():
-            verb = verbs.add_parser(name, help=what)
-            verb.add_argument("run", metavar="ID", help="the run's id")
-            verb.add_argument("--format", choices=_FORMATS, default=argparse.SUPPRESS)
+        actions = parser.add_subparsers(dest="action", metavar="ACTION")
+        for name, what in _ACTIONS.items():
+            action = actions.add_parser(name, help=what)
+            action.add_argument("run", metavar="ID", help="the run's id")
+            action.add_argument("--format", choices=_FORMATS, default=argparse.SUPPRESS)
             if name == "rerun":
-                verb.add_argument(
-                    "--from-step", metavar="STEP", help="keep what is before"
+                action.add_argument(
+                    "--from-step",
+                    metavar="STEP",
+                    help="keep the steps before this step",
                 )
             if name in ("cancel", "pause"):
-                verb.add_argument(
-                    "--reason", default="", help="why, for others to read"
+                action.add_argument(
+                    "--reason", default="", help="the reason, for other users"
                 )
 
     def handle(self, **options: Any) -> None:
-        """Do what the action says."""
-        verb = options["verb"]
-        if verb is None:
+        """Run the action."""
+        action = options["action"]
+        if action is None:
             self._list(options)
-        elif verb == "show":
+        elif action == "show":
             self._show(_find(options["run"]), options)
-        elif verb == "rerun":
+        elif action == "rerun":
             self._rerun(_find(options["run"]), options)
         else:
-            self._steer(verb, _find(options["run"]), options)
+            self._control(action, _find(options["run"]), options)
 
     def _list(self, options: dict[str, Any]) -> None:
         if options["limit"] < 1:
@@ -91,33 +98,33 @@ class Command(DatabaseCommand):
         self.stdout.write(render_text(run))
 
     def _rerun(self, run: Run, options: dict[str, Any]) -> None:
-        new = _answer(lambda: run.rerun(from_step=options["from_step"]))
+        new = _checked(lambda: run.rerun(from_step=options["from_step"]))
         if options["format"] == "json":
             self._json(as_json(new))
             return
         self.stdout.write(f"Run {new.pk} of {new.function} is {new.status}.")
 
-    def _steer(self, verb: str, run: Run, options: dict[str, Any]) -> None:
-        method = getattr(run, verb)
+    def _control(self, action: str, run: Run, options: dict[str, Any]) -> None:
+        method = getattr(run, action)
         reason = options.get("reason")
-        done = _answer(method if reason is None else lambda: method(reason=reason))
+        done = _checked(method if reason is None else lambda: method(reason=reason))
         if options["format"] == "json":
             self._json({**as_json(run), "done": done})
             return
-        state = "is" if done else "was left as it is:"
+        state = "is" if done else "is unchanged:"
         self.stdout.write(f"Run {run.pk} of {run.function} {state} {run.status}.")
 
     def _json(self, value: Any) -> None:
         self.stdout.write(json.dumps(value, indent=2))
 
 
-_VERBS = {
+_ACTIONS = {
     "show": "print a run's timeline",
-    "cancel": "end a run",
-    "pause": "begin no further step of a run",
-    "resume": "let a paused run go on",
-    "rerun": "start a run again, as a new one",
-    "redrive": "let a failed or cancelled run go on from where it ended",
+    "cancel": "cancel a run",
+    "pause": "pause a run before its next step",
+    "resume": "resume a paused run",
+    "rerun": "start a new run with the same data",
+    "redrive": "continue a failed or cancelled run where it ended",
 }
 
 
@@ -134,7 +141,7 @@ def _find(text: str) -> Run:
     return run
 
 
-def _answer(call: Callable[[], Any]) -> Any:
+def _checked(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except DurableError as error:

@@ -1,4 +1,4 @@
-"""``manage.py durable_send``: an event from the command line."""
+"""``manage.py durable_send``: send an event from the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from durable_jobs.store import db
 
 
 class Command(DatabaseCommand):
-    """Sends one event and says what it started."""
+    """Sends one event and prints the runs that it started."""
 
     help = "Send an event."
 
@@ -28,9 +28,13 @@ class Command(DatabaseCommand):
         parser.add_argument(
             "--data", default="{}", metavar="JSON", help='an object; "-" reads stdin'
         )
-        parser.add_argument("--id", help="an id, which makes sending it again harmless")
         parser.add_argument(
-            "--ts", metavar="TIME", help="when it happens: ISO 8601, with its offset"
+            "--id", help="an id; a second event with the same id is ignored"
+        )
+        parser.add_argument(
+            "--ts",
+            metavar="TIME",
+            help="when the event takes effect: ISO 8601 with an offset",
         )
 
     def handle(self, **options: Any) -> None:
@@ -47,7 +51,7 @@ class Command(DatabaseCommand):
         for run in runs:
             self.stdout.write(f"{run.status} {run.function} {run.pk}")
         if not runs:
-            self.stdout.write("No function listens to it.")
+            self.stdout.write("No function has a trigger for this event.")
 
 
 def _data(text: str) -> dict[str, Any]:

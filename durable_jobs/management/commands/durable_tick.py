@@ -1,4 +1,4 @@
-"""``manage.py durable_tick``: the clock by hand, by cron, or as a service."""
+"""``manage.py durable_tick``: run the tick once, or continuously."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from durable_jobs.store import db
 
 
 class Command(DatabaseCommand):
-    """Ticks once, or for ever."""
+    """Ticks once, or continuously with ``--forever``."""
 
-    help = "Do what is due: timers, expired leases, lost wake-ups, crons, pruning."
+    help = "Process due timers, expired leases, lost wake-up messages, crons, pruning."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         parser.add_argument(
             "--forever",
             action="store_true",
-            help="tick each TICK (a setting) until it is told to stop, in beat's place",
+            help="tick every TICK_INTERVAL (a setting) until stopped, instead of beat",
         )
 
     def handle(self, **options: Any) -> None:
@@ -50,7 +50,7 @@ class Command(DatabaseCommand):
             try:
                 tick.tick()
                 db.outage.end()
-            except Exception as error:  # noqa: BLE001  # a clock outlives the database's troubles
+            except Exception as error:  # noqa: BLE001  # the loop must survive database errors
                 if not db.is_outage(error):
                     self.stderr.write(f"The tick failed: {summary_of(error)}")
                 connections.close_all()
