@@ -29,7 +29,7 @@ class AttemptState:
         self,
         run: Run,
         function: Function,
-        memos: dict[str, StepRecord],
+        step_records: dict[str, StepRecord],
         *,
         threads: int,
         lost: Callable[[], bool] = lambda: False,
@@ -42,7 +42,7 @@ class AttemptState:
         self.lost = lost
         self.stopping = stopping
         self.lease = Lease(run.pk, run.lease_token)
-        self.history = History(run, memos)
+        self.history = History(run, step_records)
         self.recorder = Recorder(run, self.lease, self.history)
         self.move_to_queue: str | None = None
         self.requeue = False

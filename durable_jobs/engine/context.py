@@ -165,14 +165,14 @@ class RunContext:
         if state.history.replay(key, id, PATCH) is not None:
             return True
         if any(
-            memo.position > state.history.replay_position
-            for memo in state.history.unreplayed()
+            step_record.position > state.history.replay_position
+            for step_record in state.history.unreplayed()
         ):
             return False
         step = StepCall(state, scope, Operation(id=id), key, None)
         now = clock.now()
         state.recorder.defer(
-            step.new_memo(PATCH, StepStatus.COMPLETED, started_at=now, ended_at=now)
+            step.new_record(PATCH, StepStatus.COMPLETED, started_at=now, ended_at=now)
         )
         return True
 

@@ -73,7 +73,7 @@ class RunBranches:
 class RecordStep:
     """Record a step for the branch ``scope``. Resumed after the commit."""
 
-    memo: StepRecord
+    step_record: StepRecord
     scope: Scope
 
 
@@ -94,7 +94,7 @@ class StepCall:
     scope: Scope
     operation: Operation
     key: str
-    memo: StepRecord | None
+    step_record: StepRecord | None
     input: str | None = None
     lines: Lines | None = None
     branch: Scope | None = None
@@ -109,13 +109,13 @@ class StepCall:
         """The scope that records the step."""
         return self.branch or self.scope
 
-    def memo_as(self, status: StepStatus, **values: Any) -> StepRecord:
+    def record_as(self, status: StepStatus, **values: Any) -> StepRecord:
         """Return the record with changed values, or a new record."""
-        if self.memo is not None:
-            return self.memo.but(status=status, **values)
-        return self.new_memo(self.operation.kind, status, **values)
+        if self.step_record is not None:
+            return self.step_record.but(status=status, **values)
+        return self.new_record(self.operation.kind, status, **values)
 
-    def new_memo(self, kind: str, status: StepStatus, **values: Any) -> StepRecord:
+    def new_record(self, kind: str, status: StepStatus, **values: Any) -> StepRecord:
         """Return the first record of the step; raise if the run has too many steps."""
         self.state.history.check_step_count(self.name)
         return StepRecord(
@@ -133,7 +133,7 @@ class StepCall:
 
     def set_input(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Keep the arguments of the body, unless the step has a record."""
-        if self.memo is None and settings.STORE_STEP_INPUTS:
+        if self.step_record is None and settings.STORE_STEP_INPUTS:
             self.input = serialization.arguments_text(args, kwargs)
 
     def capture_logs(self, began: datetime, attempt: int | None = None) -> None:
@@ -142,7 +142,7 @@ class StepCall:
         ``attempt``: how many attempts have failed, for steps that count it themselves.
         """
         if attempt is None:
-            attempt = 0 if self.memo is None else self.memo.attempt
+            attempt = 0 if self.step_record is None else self.step_record.attempt
         place = {"step": self.name, "step_key": self.key, "attempt": attempt + 1}
         self.lines = Lines(began, place)
 
@@ -153,7 +153,7 @@ class StepCall:
     def complete(self, value: Any, started: datetime | None, **values: Any) -> Plan:
         """Record a result, and return it as decoded from the record."""
         text = self.state.history.encode(value, self.name)
-        memo = self.memo_as(
+        step_record = self.record_as(
             StepStatus.COMPLETED,
             output=text,
             error=None,
@@ -163,13 +163,13 @@ class StepCall:
             ended_at=clock.now(),
             **values,
         )
-        yield from self.write(memo)
+        yield from self.write(step_record)
         return serialization.loads(text)
 
-    def write(self, memo: StepRecord) -> Plan:
+    def write(self, step_record: StepRecord) -> Plan:
         """Record the step."""
-        self.memo = memo
-        yield RecordStep(memo, self.record_scope)
+        self.step_record = step_record
+        yield RecordStep(step_record, self.record_scope)
 
     def fail(
         self,
@@ -179,7 +179,7 @@ class StepCall:
         **values: Any,
     ) -> Plan:
         """Record a failure and return the error to raise."""
-        memo = self.memo_as(
+        step_record = self.record_as(
             status,
             error=record,
             logs=self.take_logs(),
@@ -188,7 +188,7 @@ class StepCall:
             ended_at=clock.now(),
             **values,
         )
-        yield from self.write(memo)
+        yield from self.write(step_record)
         return rebuild(record, self.name, self.key)
 
     def fail_with(self, kind: str, message: str, started: datetime | None) -> Plan:
@@ -197,11 +197,13 @@ class StepCall:
         return (yield from self.fail(record, started))
 
 
-def result_of(memo: StepRecord) -> Any:
+def result_of(step_record: StepRecord) -> Any:
     """Return the recorded result of an ended step, or raise its recorded error."""
-    if memo.status in (StepStatus.FAILED, StepStatus.CANCELLED):
-        raise rebuild(memo.error or {}, memo.name, memo.key)
-    return None if memo.output is None else serialization.loads(memo.output)
+    if step_record.status in (StepStatus.FAILED, StepStatus.CANCELLED):
+        raise rebuild(step_record.error or {}, step_record.name, step_record.key)
+    return (
+        None if step_record.output is None else serialization.loads(step_record.output)
+    )
 
 
 __all__ = [

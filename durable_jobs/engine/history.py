@@ -27,16 +27,20 @@ class History:
     ``divergence`` is set when the code does not match the records.
     """
 
-    def __init__(self, run: Run, memos: dict[str, StepRecord]) -> None:
-        self.memos = memos
+    def __init__(self, run: Run, step_records: dict[str, StepRecord]) -> None:
+        self.step_records = step_records
         self.replay_position = -1
         self.divergence: NonDeterminismError | None = None
         self._run = run
         self._replayed: set[str] = set()
-        self._bytes = sum(stored_bytes(memo.output) for memo in memos.values())
+        self._bytes = sum(
+            stored_bytes(step_record.output) for step_record in step_records.values()
+        )
         #: The sizes of results that are encoded but not written yet, by step key.
         self._reserved: dict[str, int] = {}
-        self._position = max((memo.position for memo in memos.values()), default=-1)
+        self._position = max(
+            (step_record.position for step_record in step_records.values()), default=-1
+        )
         self._last_loaded = self._position
         self._lock = threading.Lock()
 
@@ -49,40 +53,50 @@ class History:
         """
         if self.divergence is not None:
             raise self.divergence  # the function caught the error and continued
-        memo = self.memos.get(key)
-        if memo is None:
+        step_record = self.step_records.get(key)
+        if step_record is None:
             return None
-        if memo.kind != kind:
+        if step_record.kind != kind:
             msg = (
-                f"Step {name!r} of {self._run.function} is recorded as {memo.kind!r}, "
-                f"and the code now has it as {kind!r}. Give the new step another id, "
+                f"Step {name!r} of {self._run.function} is recorded as "
+                f"{step_record.kind!r}, and the code now has it as {kind!r}. Give the new step another id, "
                 f"or keep the old one for runs in flight with ctx.patched()."
             )
             self.divergence = NonDeterminismError(msg)
             raise self.divergence
         with self._lock:
-            self._mark_replayed(memo)
-        return memo
+            self._mark_replayed(step_record)
+        return step_record
 
     def replay_below(self, *keys: str) -> None:
         """Count steps and all their descendants as replayed."""
         with self._lock:
-            for memo in self.tree(keys):
-                self._mark_replayed(memo)
+            for step_record in self.tree(keys):
+                self._mark_replayed(step_record)
 
-    def _mark_replayed(self, memo: StepRecord) -> None:
-        self._replayed.add(memo.key)
-        self.replay_position = max(self.replay_position, memo.position)
+    def _mark_replayed(self, step_record: StepRecord) -> None:
+        self._replayed.add(step_record.key)
+        self.replay_position = max(self.replay_position, step_record.position)
 
     def tree(self, keys: Iterable[str]) -> list[StepRecord]:
         """Return the records of steps and of all their descendants."""
-        memos = list(self.memos.values())
-        level = [memo for key in keys if (memo := self.memos.get(key)) is not None]
+        step_records = list(self.step_records.values())
+        level = [
+            step_record
+            for key in keys
+            if (step_record := self.step_records.get(key)) is not None
+        ]
         found = []
         while level:
             found += level
-            parents = {ids.step_pk(self._run.pk, memo.key) for memo in level}
-            level = [memo for memo in memos if memo.parent in parents]
+            parents = {
+                ids.step_pk(self._run.pk, step_record.key) for step_record in level
+            }
+            level = [
+                step_record
+                for step_record in step_records
+                if step_record.parent in parents
+            ]
         return found
 
     @property
@@ -92,20 +106,24 @@ class History:
 
     def unreplayed(self) -> list[StepRecord]:
         """Return the records that the function has not reached."""
-        memos = list(self.memos.values())
-        return [memo for memo in memos if memo.key not in self._replayed]
+        step_records = list(self.step_records.values())
+        return [
+            step_record
+            for step_record in step_records
+            if step_record.key not in self._replayed
+        ]
 
     # New records
 
-    def add(self, memo: StepRecord) -> None:
+    def add(self, step_record: StepRecord) -> None:
         """Add a new record, or replace one; its step counts as replayed."""
         with self._lock:
-            self.memos[memo.key] = memo
-            self._mark_replayed(memo)
+            self.step_records[step_record.key] = step_record
+            self._mark_replayed(step_record)
 
-    def add_bytes(self, memo: StepRecord) -> None:
+    def add_bytes(self, step_record: StepRecord) -> None:
         """Count the size of a record that was written."""
-        self._bytes += stored_bytes(memo.output)
+        self._bytes += stored_bytes(step_record.output)
 
     def next_position(self) -> int:
         """Return the position of the next new record."""
@@ -113,9 +131,9 @@ class History:
             self._position += 1
             return self._position
 
-    def reserve(self, memo: StepRecord) -> None:
+    def reserve(self, step_record: StepRecord) -> None:
         """Count the size of a record before it is written with others."""
-        self._reserved[memo.key] = stored_bytes(memo.output)
+        self._reserved[step_record.key] = stored_bytes(step_record.output)
 
     def clear_reserved(self) -> None:
         """Forget all reserved sizes: their records are written or have failed."""
@@ -125,10 +143,10 @@ class History:
 
     def check_step_count(self, name: str) -> None:
         """Raise ``LimitExceeded`` if the run cannot have one more step."""
-        if len(self.memos.keys() | self._reserved.keys()) >= settings.MAX_STEPS:
+        if len(self.step_records.keys() | self._reserved.keys()) >= settings.MAX_STEPS:
             msg = (
-                f"Run {self._run.pk} of {self._run.function} has {len(self.memos)} "
-                f"steps, and step {name!r} is one more: it may have "
+                f"Run {self._run.pk} of {self._run.function} has "
+                f"{len(self.step_records)} steps, and step {name!r} is one more: it may have "
                 f"{settings.MAX_STEPS} (setting MAX_STEPS)."
             )
             raise LimitExceeded(msg)

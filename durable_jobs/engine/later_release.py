@@ -26,15 +26,17 @@ def kinds() -> frozenset[str]:
     return frozenset({GROUP, PATCH, BRANCH, *(operation.kind for operation in KINDS)})
 
 
-def check_steps(memos: Iterable[StepRecord]) -> None:
+def check_steps(step_records: Iterable[StepRecord]) -> None:
     """Raise ``LaterReleaseNeeded`` for a step that cannot be read here."""
     known = kinds()
-    for memo in memos:
-        if memo.kind not in known:
-            raise LaterReleaseNeeded(f"step {memo.name!r} is of the kind {memo.kind!r}")
-        unknown = serialization.unknown_tags(memo.output or "")
+    for step_record in step_records:
+        if step_record.kind not in known:
+            raise LaterReleaseNeeded(
+                f"step {step_record.name!r} is of the kind {step_record.kind!r}"
+            )
+        unknown = serialization.unknown_tags(step_record.output or "")
         if unknown:
-            raise _tagged(f"the result of step {memo.name!r}", unknown)
+            raise _tagged(f"the result of step {step_record.name!r}", unknown)
 
 
 def check_user(run: Run) -> None:

@@ -128,7 +128,7 @@ class PlanBatcher:
         for plan in plans:
             plan.send()
             if isinstance(plan.effect, RecordStep):
-                self._state.history.reserve(plan.effect.memo)
+                self._state.history.reserve(plan.effect.step_record)
             elif isinstance(plan.effect, Finished) and ends_attempt(plan.effect.error):
                 return plan.effect.error
         return None
@@ -142,7 +142,7 @@ class PlanBatcher:
         """
         writes = [plan.effect for plan in plans if isinstance(plan.effect, RecordStep)]
         errors = self._state.recorder.record_together(
-            [(write.memo, write.scope) for write in writes]
+            [(write.step_record, write.scope) for write in writes]
         )
         for plan, error in zip(plans, errors, strict=True):
             plan.effect = Finished(error=error)  # replaced when the plan continues

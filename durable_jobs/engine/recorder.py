@@ -76,12 +76,12 @@ class Recorder:
 
     # Records
 
-    def record(self, memo: StepRecord, branch: Scope) -> None:
+    def record(self, step_record: StepRecord, branch: Scope) -> None:
         """Write a step and the deferred records; return after the commit.
 
         Raise ``BranchDiscarded`` if ``branch`` was discarded.
         """
-        self._queue.record(memo, branch)
+        self._queue.record(step_record, branch)
 
     def record_together(
         self, writes: Sequence[tuple[StepRecord, Scope]]
@@ -105,46 +105,48 @@ class Recorder:
         self, effect: Callable[[], StepRecord], drop_waits: bool
     ) -> StepRecord:
         deferred = self._take_deferred()
-        memo, status = steps.record_with(
+        step_record, status = steps.record_with(
             self.lease, deferred, effect, drop_waits=drop_waits
         )
-        self.add_written(memo, status)
-        return memo
+        self.add_written(step_record, status)
+        return step_record
 
-    def _record(self, memos: Sequence[StepRecord]) -> None:
-        status = steps.record(self.lease, [*self._take_deferred(), *memos])
-        for memo in memos:
-            self.add_written(memo, status)
+    def _record(self, step_records: Sequence[StepRecord]) -> None:
+        status = steps.record(self.lease, [*self._take_deferred(), *step_records])
+        for step_record in step_records:
+            self.add_written(step_record, status)
 
-    def add_written(self, memo: StepRecord, run_status: str) -> None:
+    def add_written(self, step_record: StepRecord, run_status: str) -> None:
         """Add a record that a transaction has written; ``run_status`` is from there."""
-        memo.input = memo.logs = None  # a replay has neither; both may be large
-        self._history.add(memo)
-        self._history.add_bytes(memo)
+        step_record.input = step_record.logs = (
+            None  # a replay has neither; both may be large
+        )
+        self._history.add(step_record)
+        self._history.add_bytes(step_record)
         self.progress += 1
         if run_status == RunStatus.PAUSED:
             self.paused = True
-        self._announce(memo)
+        self._announce(step_record)
 
-    def _announce(self, memo: StepRecord) -> None:
+    def _announce(self, step_record: StepRecord) -> None:
         announce(
             step_changed,
             run_id=self._run.pk,
             function=self._run.function,
-            step=memo.name,
-            kind=memo.kind,
-            status=memo.status,
-            attempt=memo.attempt,
+            step=step_record.name,
+            kind=step_record.kind,
+            status=step_record.status,
+            attempt=step_record.attempt,
         )
 
-    def defer(self, memo: StepRecord) -> None:
+    def defer(self, step_record: StepRecord) -> None:
         """Keep a record, and write it with the next one."""
         branch = scope.current()
         with self._lock:
             if not branch.alive:
                 raise BranchDiscarded
-            self._history.add(memo)
-            self.deferred_records.append(memo)
+            self._history.add(step_record)
+            self.deferred_records.append(step_record)
 
     def _take_deferred(self) -> list[StepRecord]:
         with self._lock:
@@ -161,11 +163,11 @@ class Recorder:
         history = self._history
         with self._lock:
             cancelled = {
-                memo.key: memo.but(
+                step_record.key: step_record.but(
                     status=StepStatus.CANCELLED, due_at=None, ended_at=now
                 )
-                for memo in history.tree(keys)
-                if not memo.ended
+                for step_record in history.tree(keys)
+                if not step_record.ended
             }
             suspended = [
                 item for item in self.suspended_steps if item.record.key in cancelled
@@ -175,15 +177,19 @@ class Recorder:
                 for item in self.suspended_steps
                 if item.record.key not in cancelled
             ]
-            unwritten = {memo.key for memo in self.deferred_records}
+            unwritten = {step_record.key for step_record in self.deferred_records}
             unwritten |= {item.record.key for item in suspended}
             self.deferred_records = [
-                memo for memo in self.deferred_records if memo.key not in cancelled
+                step_record
+                for step_record in self.deferred_records
+                if step_record.key not in cancelled
             ]
             self.deferred_records += [
-                memo for key, memo in cancelled.items() if key in unwritten
+                step_record
+                for key, step_record in cancelled.items()
+                if key in unwritten
             ]
-            history.memos.update(cancelled)
+            history.step_records.update(cancelled)
         return list(cancelled), suspended
 
     # Suspended steps

@@ -23,12 +23,15 @@ def load_history(ctx: AsyncContext) -> list[StepRecord]:
     requests none of them again.
     """
     state, runner = _parts(ctx)
-    memos = sorted(state.history.memos.values(), key=lambda memo: memo.position)
-    for memo in memos:
-        if memo.ended:
-            state.history.replay(memo.key, memo.name, memo.kind)
+    step_records = sorted(
+        state.history.step_records.values(),
+        key=lambda step_record: step_record.position,
+    )
+    for step_record in step_records:
+        if step_record.ended:
+            state.history.replay(step_record.key, step_record.name, step_record.kind)
     runner.mark_all_delivered()
-    return memos
+    return step_records
 
 
 def failures(ctx: AsyncContext) -> int:

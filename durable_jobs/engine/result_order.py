@@ -35,9 +35,14 @@ class ResultOrder:
     ) -> None:
         self._idle_detector = idle_detector
         ended = _awaitable_records(run_id, list(recorded))
-        ended.sort(key=lambda memo: (memo.ended_at or EARLIEST, memo.position))
-        self._ranks = {memo.key: rank for rank, memo in enumerate(ended)}
-        self._expected = [memo.key for memo in reversed(ended)]
+        ended.sort(
+            key=lambda step_record: (
+                step_record.ended_at or EARLIEST,
+                step_record.position,
+            )
+        )
+        self._ranks = {step_record.key: rank for rank, step_record in enumerate(ended)}
+        self._expected = [step_record.key for step_record in reversed(ended)]
         self._delivered: set[str] = set()
         self._last: asyncio.Task[Any] | None = None
         self._serials = itertools.count(len(ended))
@@ -87,22 +92,27 @@ class ResultOrder:
 
 
 def _awaitable_records(
-    run_id: uuid.UUID, memos: Sequence[StepRecord]
+    run_id: uuid.UUID, step_records: Sequence[StepRecord]
 ) -> list[StepRecord]:
     """Return the records of ended steps that the function itself may await.
 
     Steps below an ended step are left out: the function gets the result of that step.
     """
-    by_id = {ids.step_pk(run_id, memo.key): memo for memo in memos}
+    by_id = {
+        ids.step_pk(run_id, step_record.key): step_record
+        for step_record in step_records
+    }
 
-    def covered(memo: StepRecord) -> bool:
-        parent = None if memo.parent is None else by_id.get(memo.parent)
+    def covered(step_record: StepRecord) -> bool:
+        parent = None if step_record.parent is None else by_id.get(step_record.parent)
         if parent is None:
             return False
         return (parent.ended and parent.kind != "group") or covered(parent)
 
     return [
-        memo
-        for memo in memos
-        if memo.ended and memo.kind not in NOT_AWAITED and not covered(memo)
+        step_record
+        for step_record in step_records
+        if step_record.ended
+        and step_record.kind not in NOT_AWAITED
+        and not covered(step_record)
     ]

@@ -70,8 +70,8 @@ def record_of(error: BaseException) -> Record:
 
 def raised_by(state: AttemptState, record: Record) -> tuple[str, str]:
     """Return the id and the key of the step whose error ended the function."""
-    memo = state.history.memos.get(record.get("step", ""))
-    return ("", "") if memo is None else (memo.name, memo.key)
+    step_record = state.history.step_records.get(record.get("step", ""))
+    return ("", "") if step_record is None else (step_record.name, step_record.key)
 
 
 def record_outcome(
@@ -118,7 +118,7 @@ def log_failure(
 ) -> None:
     """Log a failed attempt of a step; ``number`` counts from 0."""
     if number is None:
-        number = 0 if step.memo is None else step.memo.attempt
+        number = 0 if step.step_record is None else step.step_record.attempt
     run_log.attempt_failed(
         step.state.run,
         record,
@@ -144,7 +144,7 @@ def schedule_retry(
     Return the exception to raise, or None without a retry.
     """
     function = step.state.function
-    attempt = step.memo.attempt if step.memo is not None else 0
+    attempt = step.step_record.attempt if step.step_record is not None else 0
     due = next_attempt(
         error,
         attempt,
@@ -155,7 +155,7 @@ def schedule_retry(
     if due is None:
         return None
     record = record_of(error)
-    memo = step.memo_as(
+    step_record = step.record_as(
         StepStatus.SCHEDULED,
         attempt=attempt + 1,
         error=record,
@@ -165,13 +165,15 @@ def schedule_retry(
     run_id, ended, logs = step.state.run.pk, clock.now(), step.take_logs()
 
     def along() -> None:
-        steps.record_attempt(run_id, memo.key, attempt, record, started, ended, logs)
+        steps.record_attempt(
+            run_id, step_record.key, attempt, record, started, ended, logs
+        )
         log_failure(step, record, error, number=attempt, due_at=due)
 
     item = SuspendedStep(
-        memo,
+        step_record,
         [NewWait(kind=WaitKind.RETRY, due_at=due)],
-        replaces_waits=step.memo is not None and not keep_waits,
+        replaces_waits=step.step_record is not None and not keep_waits,
         effect=along,
     )
     return step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)
@@ -179,10 +181,10 @@ def schedule_retry(
 
 def waits_for_retry(step: StepCall) -> bool:
     """Return whether a step still waits for its next attempt."""
-    memo = step.memo
+    step_record = step.step_record
     return (
-        memo is not None
-        and memo.status == StepStatus.SCHEDULED
-        and memo.due_at is not None
-        and memo.due_at > clock.now()
+        step_record is not None
+        and step_record.status == StepStatus.SCHEDULED
+        and step_record.due_at is not None
+        and step_record.due_at > clock.now()
     )

@@ -115,7 +115,7 @@ def _complete(state: AttemptState, value: Any, *, plain: bool) -> None:
         return
     unmet = state.history.unreplayed()
     if unmet:
-        names = ", ".join(repr(memo.name) for memo in unmet[:10])
+        names = ", ".join(repr(step_record.name) for step_record in unmet[:10])
         logger.warning(
             "Run %s of %s ended without reaching %d recorded steps: %s.",
             run.pk,

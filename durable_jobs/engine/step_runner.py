@@ -46,7 +46,9 @@ class StepKind:
     """How a kind of step is executed, and how its record is read."""
 
     plan: Callable[[StepCall, Any], Plan]
-    read: Callable[[StepCall, StepRecord], Any] = lambda step, memo: result_of(memo)
+    read: Callable[[StepCall, StepRecord], Any] = lambda step, step_record: result_of(
+        step_record
+    )
 
 
 KINDS: dict[type[ops.Operation], StepKind] = {
@@ -78,8 +80,8 @@ class StepRunner:
         """Return the result of a step, or suspend the run."""
         step = self.step_call(operation)
         kind = KINDS[type(operation)]
-        if step.memo is not None and step.memo.ended:
-            return kind.read(step, step.memo)
+        if step.step_record is not None and step.step_record.ended:
+            return kind.read(step, step.step_record)
         try:
             return drive(kind.plan(step, operation), self.state)
         except Suspend:
@@ -93,12 +95,12 @@ class StepRunner:
         """Return the step at this place of the run, with its record."""
         place = self._current_scope(operation.id)
         key = place.next_key(operation.id)
-        memo = self.state.history.replay(key, operation.id, operation.kind)
-        if memo is None or not memo.ended:
+        step_record = self.state.history.replay(key, operation.id, operation.kind)
+        if step_record is None or not step_record.ended:
             self.state.check_committing(operation.id)
-        if memo is None:
+        if step_record is None:
             self.state.history.check_step_count(operation.id)
-        return StepCall(self.state, place, operation, key, memo)
+        return StepCall(self.state, place, operation, key, step_record)
 
     def _current_scope(self, name: str) -> Scope:
         """Return the current scope; raise if no step is allowed here."""
@@ -126,7 +128,9 @@ class StepRunner:
             step = StepCall(self.state, place, ops.Operation(id=name), key, None)
             now = clock.now()
             self.state.recorder.defer(
-                step.new_memo(GROUP, StepStatus.COMPLETED, started_at=now, ended_at=now)
+                step.new_record(
+                    GROUP, StepStatus.COMPLETED, started_at=now, ended_at=now
+                )
             )
         with scope.entered(place.group(key)):
             yield
@@ -140,15 +144,15 @@ class AsyncStepRunner(StepRunner):
         self._idle_detector = idle_detector
         self._driver = AsyncDriver(state, idle_detector)
         self._order = ResultOrder(
-            idle_detector, state.run.pk, state.history.memos.values()
+            idle_detector, state.run.pk, state.history.step_records.values()
         )
 
     def __call__(self, operation: ops.Operation) -> Any:
         """Return an awaitable for a step; the step's key is counted now."""
         step = self.step_call(operation)
         kind = KINDS[type(operation)]
-        if step.memo is not None and step.memo.ended:
-            return self._read(kind, step, step.memo)
+        if step.step_record is not None and step.step_record.ended:
+            return self._read(kind, step, step.step_record)
         return self._drive(step.key, kind.plan(step, operation))
 
     def mark_all_delivered(self) -> None:
@@ -163,14 +167,16 @@ class AsyncStepRunner(StepRunner):
         """Wait until no step executes."""
         await self._idle_detector.wait_for_steps()
 
-    async def _read(self, kind: StepKind, step: StepCall, memo: StepRecord) -> Any:
+    async def _read(
+        self, kind: StepKind, step: StepCall, step_record: StepRecord
+    ) -> Any:
         await self._order.wait_for(step.key)
         try:
-            return kind.read(step, memo)
+            return kind.read(step, step_record)
         except SynchronousOnlyOperation:
             # The result refers to rows; Django does not load them in an event loop.
             with self._idle_detector.working():
-                return await sync_to_async(kind.read)(step, memo)
+                return await sync_to_async(kind.read)(step, step_record)
 
     async def _drive(self, key: str, plan: Plan) -> Any:
         # A step that started runs to its end and is recorded, even if the task that

@@ -44,7 +44,7 @@ def _run_effect(effect: Effect, state: AttemptState) -> Any:
     if isinstance(effect, CallBody):
         return body_calls.run_body(effect, share_connections=not state.threads)
     if isinstance(effect, RecordStep):
-        return state.recorder.record(effect.memo, effect.scope)
+        return state.recorder.record(effect.step_record, effect.scope)
     if isinstance(effect, CallBranch):
         with entered(effect.scope):
             return _call_branch(effect)

@@ -61,20 +61,20 @@ class WriteQueue:
         result: T = self._enqueue(call, scope.current())
         return result
 
-    def record(self, memo: StepRecord, branch: Scope) -> None:
+    def record(self, step_record: StepRecord, branch: Scope) -> None:
         """Record a step in the queue's thread; return after the commit."""
         if self.on_own_thread:
             _check_alive(branch)
-            _make(lambda: self._write_records([memo]))
+            _make(lambda: self._write_records([step_record]))
         else:
-            self._enqueue(memo, branch)
+            self._enqueue(step_record, branch)
 
     def record_together(
         self, writes: Sequence[tuple[StepRecord, Scope]]
     ) -> list[BaseException | None]:
         """Record steps in one commit, in the queue's thread; return their errors."""
         assert self.on_own_thread
-        group = [_QueuedWrite(branch, memo) for memo, branch in writes]
+        group = [_QueuedWrite(branch, step_record) for step_record, branch in writes]
         if group:
             self._make_group(group)
         return [write.future.exception() for write in group]
@@ -117,9 +117,11 @@ class WriteQueue:
                 write.future.set_exception(BranchDiscarded())
         if not alive:
             return
-        memos = [write.work for write in alive if isinstance(write.work, StepRecord)]
+        step_records = [
+            write.work for write in alive if isinstance(write.work, StepRecord)
+        ]
         work = alive[0].work
-        call = work if callable(work) else lambda: self._write_records(memos)
+        call = work if callable(work) else lambda: self._write_records(step_records)
         try:
             result = _make(call)
         except BaseException as error:  # noqa: BLE001  # raised in the thread of the branch

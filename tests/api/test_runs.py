@@ -353,7 +353,7 @@ def test_a_run_that_ends_elsewhere_meanwhile_is_answered_at_once(
 
 def test_not_many_requests_wait_at_once(kit, api, sleeper, monkeypatch):
     run = durable.function(id="tests.quick")(lambda ctx: 7).enqueue()
-    monkeypatch.setattr(long_poll, "_places", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(long_poll, "_waiters", threading.BoundedSemaphore(1))
     with long_poll._waiters:
         # Nothing is executed for one who does not wait.
         assert api.get(f"runs/{run.pk}/result", {"wait": 30}).status_code == 202

@@ -158,7 +158,7 @@ def test_id_that_the_database_does_not_tell_is_not_asked_for_again_at_once(
         raise Error("no such table")
 
     monkeypatch.setattr(installation, "_known", {})
-    monkeypatch.setattr(installation, "_ask_at", float("-inf"))
+    monkeypatch.setattr(installation, "_retry_at", float("-inf"))
     monkeypatch.setattr(installation, "_read", fail)
     assert [installation.key() for _ in range(5)] == [None] * 5
     assert foreign_messages.headers() == {}
@@ -173,7 +173,7 @@ def test_id_is_made_in_no_transaction_of_a_caller(
     with transaction.atomic():
         assert installation.key() is None
     assert not Installation.objects.exists()
-    monkeypatch.setattr(installation, "_ask_at", float("-inf"))
+    monkeypatch.setattr(installation, "_retry_at", float("-inf"))
 
 
 @pytest.mark.django_db(transaction=True)

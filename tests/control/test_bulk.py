@@ -326,7 +326,9 @@ def test_two_who_begin_with_a_key_at_once_begin_one(kit, person, monkeypatch):
     actor = person("cancel")
     make(2, "waiting")
     first = bulk.begin(actor, "cancel", chosen(), "one", key="form 1")
-    monkeypatch.setattr(bulk, "_begun", lambda key: None)  # neither has seen the other
+    monkeypatch.setattr(
+        bulk, "_started", lambda key: None
+    )  # neither has seen the other
     assert bulk.begin(actor, "cancel", chosen(), "two", key="form 1") == first
     assert LogEntry.objects.count() == 1
 

@@ -94,8 +94,8 @@ def atomic_apart() -> None:
     from durable_jobs.store import steps
 
     def apart(step: Any, operation: Any, blank: Any) -> Any:
-        memo = blank.but(output=run._call(step, operation))
-        return memo, steps.record(step.state.lease, [memo])
+        step_record = blank.but(output=run._call(step, operation))
+        return step_record, steps.record(step.state.lease, [step_record])
 
     _put(run, "_call_and_record", apart)
 

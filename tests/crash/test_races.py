@@ -74,7 +74,7 @@ def test_a_queued_run_is_claimed_by_one_worker_only() -> None:
 
 
 def test_a_result_that_comes_too_late_is_void() -> None:
-    """I4. Without ``lease_token`` in the fence, the first worker's memo is written."""
+    """I4. Without ``lease_token`` in the fence, the first worker's record is kept."""
 
     @durable.function(id="race.fenced")
     def idle(ctx):
@@ -85,17 +85,19 @@ def test_a_result_that_comes_too_late_is_void() -> None:
     Run.objects.update(lease_until=clock.now() - timedelta(seconds=1))
     assert leases.rescue(leases.expired(10)[0], clock.now())
     (fresh,) = claimed()
-    memo = StepRecord("k", "late", "run", StepStatus.COMPLETED, 0, output='"late"')
+    step_record = StepRecord(
+        "k", "late", "run", StepStatus.COMPLETED, 0, output='"late"'
+    )
     with pytest.raises(LeaseLost):
-        steps.record(leases.Lease(stale.pk, stale.lease_token), [memo])
+        steps.record(leases.Lease(stale.pk, stale.lease_token), [step_record])
     steps.record(
-        leases.Lease(fresh.pk, fresh.lease_token), [memo.but(output='"fresh"')]
+        leases.Lease(fresh.pk, fresh.lease_token), [step_record.but(output='"fresh"')]
     )
     assert Step.objects.get().output == "fresh"
 
 
 def test_a_memo_waits_for_a_takeover_that_is_about_to_commit() -> None:
-    """I4. Without the row lock in ``record``, the memo goes by the old lease."""
+    """I4. Without the row lock in ``record``, the step_record goes by the old lease."""
 
     @durable.function(id="race.overlap")
     def idle(ctx):
@@ -103,7 +105,7 @@ def test_a_memo_waits_for_a_takeover_that_is_about_to_commit() -> None:
 
     idle.enqueue()
     (stale,) = claimed()
-    memo = StepRecord("k", "x", "run", StepStatus.COMPLETED, 0, output="1")
+    step_record = StepRecord("k", "x", "run", StepStatus.COMPLETED, 0, output="1")
     outcome: list[Any] = []
     taken = threading.Event()
 
@@ -111,7 +113,7 @@ def test_a_memo_waits_for_a_takeover_that_is_about_to_commit() -> None:
         assert taken.wait(10)
         try:
             outcome.append(
-                steps.record(leases.Lease(stale.pk, stale.lease_token), [memo])
+                steps.record(leases.Lease(stale.pk, stale.lease_token), [step_record])
             )
         except LeaseLost as lost:
             outcome.append(lost)
@@ -120,7 +122,7 @@ def test_a_memo_waits_for_a_takeover_that_is_about_to_commit() -> None:
         with transaction.atomic():
             Run.objects.filter(pk=stale.pk).update(lease_token=uuid.uuid4())
             taken.set()
-            until(lambda: outcome or blocked(), "the memo to wait for the lock")
+            until(lambda: outcome or blocked(), "the step_record to wait for the lock")
 
     together(record, take_over)
     assert isinstance(outcome[0], LeaseLost)

@@ -268,7 +268,7 @@ def test_a_beat_that_has_no_limits_yet_lets_nobody_past_those_of_workers(
             work.enqueue()
     with registry.temporary():
         declare()
-        monkeypatch.setattr(registry, "controlled", False)
+        monkeypatch.setattr(registry, "needs_admission", False)
         for _ in range(3):
             tick.tick()
     through = Run.objects.filter(function="lanes.deployed", backlog=None).count()

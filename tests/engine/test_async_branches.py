@@ -248,7 +248,7 @@ def test_what_is_recorded_is_not_recorded_again_for_what_fails_beside_it(
     recorded, record = [], Recorder.record_together
 
     def counted(recorder, writes):
-        recorded.extend(memo.name for memo, _ in writes)
+        recorded.extend(step_record.name for step_record, _ in writes)
         return record(recorder, writes)
 
     def fail(name, detail):

@@ -177,8 +177,8 @@ def test_no_replay_loads_it(start: Start):
         ctx.step.run("charge", take, 7)
 
     run = start(charging)
-    [memo] = steps.load(run.pk).values()
-    assert (memo.input, memo.logs) == (None, None)
+    [step_record] = steps.load(run.pk).values()
+    assert (step_record.input, step_record.logs) == (None, None)
 
 
 def test_a_run_that_begins_from_a_step_has_that_of_the_steps_before(

@@ -16,7 +16,7 @@ from durable_jobs.store.steps import StepRecord
 from tests.lab.processes import until
 
 
-def memo(key: str) -> StepRecord:
+def step_record(key: str) -> StepRecord:
     return StepRecord(
         key=key, name=key, kind="run", status=StepStatus.COMPLETED, position=0
     )
@@ -29,10 +29,10 @@ class Store:
         self.writes: list[list[str]] = []
         self.failure: Exception | None = None
 
-    def record(self, memos: Sequence[StepRecord]) -> None:
+    def record(self, step_records: Sequence[StepRecord]) -> None:
         if self.failure is not None:
             raise self.failure
-        self.writes.append([memo.key for memo in memos])
+        self.writes.append([step_record.key for step_record in step_records])
 
 
 class Branches:
@@ -48,7 +48,7 @@ class Branches:
 
         def work() -> None:
             try:
-                self.queue.record(memo(key), place or Scope(concurrent=True))
+                self.queue.record(step_record(key), place or Scope(concurrent=True))
             except BaseException as error:  # noqa: BLE001  # the test asserts it
                 self.errors[key] = error
 

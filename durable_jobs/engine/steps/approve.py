@@ -19,11 +19,11 @@ def approve(step: StepCall, operation: Approve) -> Plan:
     """Suspend until a user decides, or the timeout passes."""
     state = step.state
     state.check_alive()
-    if step.memo is not None:
+    if step.step_record is not None:
         raise Suspend
     state.recorder.write(lambda: _check_permission(operation))
     question = operation.question
-    memo = step.memo_as(
+    step_record = step.record_as(
         StepStatus.WAITING, started_at=clock.now(), detail=dict(question)
     )
     rows = [
@@ -32,13 +32,15 @@ def approve(step: StepCall, operation: Approve) -> Plan:
         )
     ]
     if operation.limit is not None:
-        memo.due_at = clock.now() + operation.limit
+        step_record.due_at = clock.now() + operation.limit
         no_output = {"output": None}
         rows.append(
-            NewWait(kind=WaitKind.TIMEOUT, due_at=memo.due_at, condition=no_output)
+            NewWait(
+                kind=WaitKind.TIMEOUT, due_at=step_record.due_at, condition=no_output
+            )
         )
     raise state.recorder.suspend_step(
-        SuspendedStep(memo, rows), at_once=step.scope.concurrent
+        SuspendedStep(step_record, rows), at_once=step.scope.concurrent
     )
     yield  # makes this function a generator
 

@@ -20,7 +20,7 @@ class BranchCounter:
     """The branches of one step. ``scopes`` has those of unfinished branches."""
 
     def __init__(self, step: StepCall, operation: ops.Parallel) -> None:
-        self._memos = step.state.history.memos
+        self._step_records = step.state.history.step_records
         self._operation = operation
         self.names = [name for name, _ in operation.branches]
         self.calls = [call for _, call in operation.branches]
@@ -28,7 +28,7 @@ class BranchCounter:
         #: The statuses of the branches that have ended, by index.
         self.ended: dict[int, str] = {}
         for index in self._indexes():
-            self.add(index, self._memos.get(self.keys[index]))
+            self.add(index, self._step_records.get(self.keys[index]))
         self.scopes: dict[int, Scope] = {
             index: step.scope.branch(self.keys[index])
             for index in self._indexes()
@@ -38,10 +38,10 @@ class BranchCounter:
     def _indexes(self) -> Iterable[int]:
         return range(len(self.keys))
 
-    def add(self, index: int, memo: StepRecord | None) -> None:
+    def add(self, index: int, step_record: StepRecord | None) -> None:
         """Count a branch, if it has ended."""
-        if memo is not None and memo.status in BRANCH_ENDED:
-            self.ended[index] = memo.status
+        if step_record is not None and step_record.status in BRANCH_ENDED:
+            self.ended[index] = step_record.status
 
     def unfinished(self) -> list[int]:
         """Return the branches that have not ended."""
@@ -87,7 +87,7 @@ class BranchCounter:
     def decided_record(self, step: StepCall) -> StepRecord:
         """Return the record of the decided step."""
         is_broken = self.is_broken()
-        return step.memo_as(
+        return step.record_as(
             StepStatus.FAILED if is_broken else StepStatus.COMPLETED,
             ended_at=clock.now(),
             output="null",
@@ -111,12 +111,12 @@ class BranchCounter:
         return done
 
     def _when(self, index: int) -> tuple[object, int]:
-        memo = self._memos[self.keys[index]]
-        return memo.ended_at, memo.position
+        step_record = self._step_records[self.keys[index]]
+        return step_record.ended_at, step_record.position
 
     def _error(self, name: str) -> Record:
         failed = [
-            self._memos[self.keys[index]].error or {}
+            self._step_records[self.keys[index]].error or {}
             for index in self._indexes()
             if self.ended.get(index) == StepStatus.FAILED
         ]

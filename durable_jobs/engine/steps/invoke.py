@@ -33,7 +33,7 @@ def invoke(step: StepCall, operation: ops.Invoke) -> Plan:
 
     If a run holds the child's key, the step waits for that run.
     """
-    if step.memo is not None:
+    if step.step_record is not None:
         raise Suspend
     step.state.begin(operation.id)
     child, claims = _child(step, operation.function, operation.data, INVOKE)
@@ -42,18 +42,18 @@ def invoke(step: StepCall, operation: ops.Invoke) -> Plan:
     if operation.limit is not None:
         message = f"Run {child.id} of {child.function.id} did not end in time."
         new.append(timeout_wait(operation.limit, "InvokeTimeout", message))
-    memo = step.memo_as(
+    step_record = step.record_as(
         StepStatus.INVOKING, started_at=now, detail={"child": str(child.id)}
     )
     if claims:
-        return _invoke_once(step, child, claims, memo, new)
+        return _invoke_once(step, child, claims, step_record, new)
 
     def effect() -> None:
         start_runs.insert([child])
         failpoint("step.body", operation.id)
 
     failpoint("step.before", operation.id)
-    item = SuspendedStep(memo, new, effect=effect)
+    item = SuspendedStep(step_record, new, effect=effect)
     raise step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)
     yield  # makes this function a generator
 
@@ -62,46 +62,48 @@ def _invoke_once(
     step: StepCall,
     child: NewRun,
     claims: Sequence[KeyClaim],
-    memo: StepRecord,
+    step_record: StepRecord,
     new: Sequence[NewWait],
 ) -> Any:
     """Invoke under keys: start the child, or wait for the run that holds its key."""
 
     def effect() -> StepRecord:
-        record_made = memo
+        record_made = step_record
         try:
             run, started = start_runs.start_once(child, claims)
         except DuplicateKeyError as error:
-            return _failed_record(memo, error, "InvokeFailed")
+            return _failed_record(step_record, error, "InvokeFailed")
         if not started:
-            record_made = _join(step.state.run.pk, run, memo)
+            record_made = _join(step.state.run.pk, run, step_record)
         if not record_made.ended:
-            waits.register(step.state.run.pk, memo.key, _for_run(new, run, started))
-        failpoint("step.body", memo.name)
+            waits.register(
+                step.state.run.pk, step_record.key, _for_run(new, run, started)
+            )
+        failpoint("step.body", step_record.name)
         return record_made
 
-    failpoint("step.before", memo.name)
-    memo = step.state.recorder.record_with(effect)
-    failpoint("step.after", memo.name)
-    if not memo.ended:
+    failpoint("step.before", step_record.name)
+    step_record = step.state.recorder.record_with(effect)
+    failpoint("step.after", step_record.name)
+    if not step_record.ended:
         step.state.recorder.waited = True
         raise Suspend
     step.state.go_on()
-    return result_of(memo)
+    return result_of(step_record)
 
 
-def _join(parent: uuid.UUID, run: Run, memo: StepRecord) -> StepRecord:
+def _join(parent: uuid.UUID, run: Run, step_record: StepRecord) -> StepRecord:
     """Return the record of a step whose key another run holds."""
-    memo = memo.but(detail={"child": str(run.pk)})
+    step_record = step_record.but(detail={"child": str(run.pk)})
     if awaited_runs.waits_for(run.pk, parent):
         msg = f"Run {run.pk} holds the key; it would wait for itself."
-        return _failed_record(memo, DuplicateKeyError(msg), "InvokeFailed")
+        return _failed_record(step_record, DuplicateKeyError(msg), "InvokeFailed")
     if awaited_runs.mark(run.pk):
-        return memo
+        return step_record
     run.refresh_from_db(fields=["status", "error", "reason"])
     outcome = outcome_of(run)
     assert outcome is not None, "a run that cannot be marked has ended"
-    return memo.but(
+    return step_record.but(
         status=outcome.status,
         output=outcome.output,
         error=outcome.error,
@@ -131,7 +133,7 @@ def start(step: StepCall, operation: ops.StartRun) -> Plan:
         try:
             run, _ = start_runs.start_once(child, claims)
         except DuplicateKeyError as error:
-            blank = step.memo_as(StepStatus.FAILED, started_at=now)
+            blank = step.record_as(StepStatus.FAILED, started_at=now)
             return _failed_record(blank, error, "StepFailed")
         failpoint("step.body", operation.id)
         return _completed_record(step, str(run.pk), now)
@@ -140,9 +142,11 @@ def start(step: StepCall, operation: ops.StartRun) -> Plan:
     yield  # makes this function a generator
 
 
-def _failed_record(memo: StepRecord, error: DuplicateKeyError, kind: str) -> StepRecord:
+def _failed_record(
+    step_record: StepRecord, error: DuplicateKeyError, kind: str
+) -> StepRecord:
     record = {**describe(error), "raise": kind}
-    return memo.but(status=StepStatus.FAILED, error=record, ended_at=clock.now())
+    return step_record.but(status=StepStatus.FAILED, error=record, ended_at=clock.now())
 
 
 def send_event(step: StepCall, operation: ops.SendEvent) -> Plan:
@@ -162,14 +166,14 @@ def send_event(step: StepCall, operation: ops.SendEvent) -> Plan:
 def _record(step: StepCall, effect: Callable[[], StepRecord]) -> Any:
     """Call ``effect`` and record its step; return the recorded result."""
     failpoint("step.before", step.name)
-    memo = step.state.recorder.record_with(effect)
+    step_record = step.state.recorder.record_with(effect)
     failpoint("step.after", step.name)
     step.state.go_on()
-    return result_of(memo)
+    return result_of(step_record)
 
 
 def _completed_record(step: StepCall, value: Any, started: Any) -> StepRecord:
-    return step.memo_as(
+    return step.record_as(
         StepStatus.COMPLETED,
         output=step.state.history.encode(value, step.name),
         started_at=started,

@@ -32,9 +32,9 @@ def parallel(step: StepCall, operation: ops.Parallel) -> Plan:
     """Drive the unfinished branches, and record the result that they decide."""
     state = step.state
     state.check_going()
-    if step.memo is None:
-        step.memo = step.memo_as(StepStatus.RUNNING, started_at=clock.now())
-        state.recorder.defer(step.memo)
+    if step.step_record is None:
+        step.step_record = step.record_as(StepStatus.RUNNING, started_at=clock.now())
+        state.recorder.defer(step.step_record)
     counter = BranchCounter(step, operation)
     state.history.replay_below(*(counter.keys[index] for index in counter.ended))
     branches = [functools.partial(_branch, step, counter, i) for i in counter.scopes]
@@ -44,12 +44,12 @@ def parallel(step: StepCall, operation: ops.Parallel) -> Plan:
     if not counter.decided():
         raise Suspend
     if counter.unfinished():
-        memo = state.recorder.write(lambda: _decide(step, counter))
+        step_record = state.recorder.write(lambda: _decide(step, counter))
     else:
-        memo = counter.decided_record(step)
-        yield from step.write(memo)
+        step_record = counter.decided_record(step)
+        yield from step.write(step_record)
     state.go_on()
-    return parallel_result(step, memo)
+    return parallel_result(step, step_record)
 
 
 class _BranchOperation(ops.Operation):
@@ -70,7 +70,7 @@ def _branch(step: StepCall, counter: BranchCounter, index: int) -> Plan:
     if outcome.error is not None and is_suspension(outcome.error):
         return True
     waits = yield from _record_branch(inner, outcome, started)
-    counter.add(index, inner.memo)
+    counter.add(index, inner.step_record)
     return waits
 
 
@@ -98,9 +98,9 @@ def _branch_step(
     call = counter.calls[index]
     if isinstance(call, functools.partial):  # an item of a map
         inner.set_input(call.args, call.keywords)
-    if inner.memo is None:
-        inner.memo = inner.memo_as(StepStatus.RUNNING, started_at=started)
-        state.recorder.defer(inner.memo)
+    if inner.step_record is None:
+        inner.step_record = inner.record_as(StepStatus.RUNNING, started_at=started)
+        state.recorder.defer(inner.step_record)
     return inner
 
 
@@ -124,7 +124,7 @@ def _decide(step: StepCall, counter: BranchCounter) -> StepRecord:
     """
     state = step.state
     counter.discard_unfinished()
-    memo = counter.decided_record(step)
+    step_record = counter.decided_record(step)
     keys, suspended = state.recorder.cancel(
         [counter.keys[index] for index in counter.unfinished()]
     )
@@ -134,7 +134,7 @@ def _decide(step: StepCall, counter: BranchCounter) -> StepRecord:
             if item.effect is not None:
                 item.effect()
         runs.drop_steps(state.run, keys, finish.start_handler)
-        return memo
+        return step_record
 
     return state.recorder.record_with(effect)
 

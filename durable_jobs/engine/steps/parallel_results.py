@@ -20,43 +20,43 @@ from durable_jobs.statuses import StepStatus
 from durable_jobs.store.steps import StepRecord
 
 
-def parallel_result(step: StepCall, memo: StepRecord) -> Any:
+def parallel_result(step: StepCall, step_record: StepRecord) -> Any:
     """Return the results of the recorded choice, or raise ``ParallelError``."""
     state, operation = step.state, step.operation
     assert isinstance(operation, ops.Parallel)
-    state.history.replay_below(memo.key)
-    if memo.status == StepStatus.FAILED:
-        error = rebuild(memo.error or {}, memo.name, memo.key)
+    state.history.replay_below(step_record.key)
+    if step_record.status == StepStatus.FAILED:
+        error = rebuild(step_record.error or {}, step_record.name, step_record.key)
         assert isinstance(error, exceptions.ParallelError)
-        error.results = _all_results(state, memo)
+        error.results = _all_results(state, step_record)
         raise error
     if operation.return_exceptions:
-        return _all_results(state, memo)
-    chosen = (memo.detail or {})["chosen"]
+        return _all_results(state, step_record)
+    chosen = (step_record.detail or {})["chosen"]
     if isinstance(operation.completion, First):
-        return _result(state, memo, chosen[0])
-    return _results(state, memo, chosen)
+        return _result(state, step_record, chosen[0])
+    return _results(state, step_record, chosen)
 
 
-def _all_results(state: AttemptState, memo: StepRecord) -> Any:
+def _all_results(state: AttemptState, step_record: StepRecord) -> Any:
     """Return the result, exception or ``BranchCancelled`` of every branch."""
-    return _results(state, memo, (memo.detail or {})["branches"])
+    return _results(state, step_record, (step_record.detail or {})["branches"])
 
 
-def _results(state: AttemptState, memo: StepRecord, names: Iterable[str]) -> Any:
-    results = {name: _result(state, memo, name) for name in names}
-    return results if (memo.detail or {})["named"] else list(results.values())
+def _results(state: AttemptState, step_record: StepRecord, names: Iterable[str]) -> Any:
+    results = {name: _result(state, step_record, name) for name in names}
+    return results if (step_record.detail or {})["named"] else list(results.values())
 
 
-def _result(state: AttemptState, memo: StepRecord, name: str) -> Any:
+def _result(state: AttemptState, step_record: StepRecord, name: str) -> Any:
     """Return a branch's result, or its error as a value."""
-    branch = state.history.memos.get(ids.step_key(name, memo.key))
+    branch = state.history.step_records.get(ids.step_key(name, step_record.key))
     if branch is None or branch.status not in BRANCH_ENDED:
         return exceptions.BranchCancelled()
     try:
         return result_of(branch)
     except exceptions.ParallelError as error:
-        inner = state.history.memos.get((branch.error or {}).get("step", ""))
+        inner = state.history.step_records.get((branch.error or {}).get("step", ""))
         if inner is not None and inner.detail is not None:
             error.results = _all_results(state, inner)
         return error

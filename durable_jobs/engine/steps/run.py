@@ -46,7 +46,7 @@ def run(step: StepCall, operation: ops.RunStep) -> Plan:
     outcome = yield CallBody(
         fn=operation.fn,
         name=operation.id,
-        attempt=step.memo.attempt if step.memo is not None else 0,
+        attempt=step.step_record.attempt if step.step_record is not None else 0,
         args=operation.args,
         kwargs=operation.kwargs,
         timeout=operation.limit,
@@ -68,15 +68,15 @@ def run(step: StepCall, operation: ops.RunStep) -> Plan:
 
 def _mark_started(step: StepCall, operation: ops.RunStep) -> Plan:
     """Record that the only attempt starts; fail the step if it was interrupted."""
-    if step.memo is not None and step.memo.status == StepStatus.RUNNING:
+    if step.step_record is not None and step.step_record.status == StepStatus.RUNNING:
         message = (
             f"Step {operation.id!r} may run at most once and was interrupted. It is "
             f"unknown whether its body took effect."
         )
-        begun = step.memo.started_at
+        begun = step.step_record.started_at
         raise (yield from step.fail_with("StepInterrupted", message, begun))
-    memo = step.memo_as(StepStatus.RUNNING, started_at=clock.now())
-    yield from step.write(memo)
+    step_record = step.record_as(StepStatus.RUNNING, started_at=clock.now())
+    yield from step.write(step_record)
 
 
 def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
@@ -89,7 +89,7 @@ def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
     step.set_input(operation.args, operation.kwargs)
     step.capture_logs(started)
     failpoint("step.before", operation.id)
-    blank = step.memo_as(StepStatus.COMPLETED, started_at=started, due_at=None)
+    blank = step.record_as(StepStatus.COMPLETED, started_at=started, due_at=None)
     outcome: BodyOutcome = yield CallBody(
         fn=functools.partial(_call_and_record, step, operation, blank),
         name=operation.id,
@@ -102,11 +102,11 @@ def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
             error = error.error
         suspend = schedule_retry(step, error, started)
         raise suspend or (yield from fail_step(step, error, started))
-    memo, status = outcome.value
-    step.state.recorder.add_written(memo, status)
+    step_record, status = outcome.value
+    step.state.recorder.add_written(step_record, status)
     failpoint("step.after", operation.id)
     step.state.go_on()
-    return serialization.loads(memo.output)
+    return serialization.loads(step_record.output)
 
 
 def _call_and_record(
@@ -126,11 +126,13 @@ def _call_and_record(
                 raise BranchDiscarded  # under the lock, the decision is final
             text = _call(step, operation)
             logs = step.take_logs()
-            memo = blank.but(output=text, error=None, logs=logs, ended_at=clock.now())
-            steps.write(step.state.run.pk, [memo])
+            step_record = blank.but(
+                output=text, error=None, logs=logs, ended_at=clock.now()
+            )
+            steps.write(step.state.run.pk, [step_record])
             failpoint("record.written", operation.id)
         failpoint("record.committed", operation.id)
-    return memo, status
+    return step_record, status
 
 
 class _RolledBack(Exception):

@@ -15,7 +15,7 @@ from durable_jobs.store.waits import NewWait
 
 def sleep(step: StepCall, operation: ops.Sleep) -> Plan:
     """Suspend until the time has come; complete at once if it is past."""
-    if step.memo is not None:
+    if step.step_record is not None:
         raise Suspend
     step.state.check_alive()
     now = clock.now()
@@ -28,6 +28,6 @@ def sleep(step: StepCall, operation: ops.Sleep) -> Plan:
         yield from step.complete(None, now)
         step.state.go_on()
         return None
-    memo = step.memo_as(StepStatus.SLEEPING, due_at=due, started_at=now)
-    item = SuspendedStep(memo, [NewWait(kind=WaitKind.SLEEP, due_at=due)])
+    step_record = step.record_as(StepStatus.SLEEPING, due_at=due, started_at=now)
+    item = SuspendedStep(step_record, [NewWait(kind=WaitKind.SLEEP, due_at=due)])
     raise step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)

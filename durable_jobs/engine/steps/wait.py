@@ -55,7 +55,7 @@ def wait(step: StepCall, operation: WaitOperation) -> Plan:
     state = step.state
     state.check_alive()
     alternatives = _alternatives(operation)
-    if step.memo is not None:
+    if step.step_record is not None:
         found = state.recorder.write(lambda: _check_again(step, alternatives))
         if found is None:
             raise Suspend
@@ -80,7 +80,7 @@ def _suspend(
 ) -> Plan:
     """Register the waits; return the exception to raise."""
     state = step.state
-    memo = step.memo_as(StepStatus.WAITING, started_at=clock.now())
+    step_record = step.record_as(StepStatus.WAITING, started_at=clock.now())
     rows = [_row(step, branch, awaited) for branch, awaited in alternatives.items()]
     if operation.limit is not None:
         output = [None, None] if isinstance(operation, ops.WaitForAny) else None
@@ -91,8 +91,8 @@ def _suspend(
                 condition={"output": output},
             )
         )
-        memo.due_at = rows[-1].due_at
-    item = SuspendedStep(memo, rows)
+        step_record.due_at = rows[-1].due_at
+    item = SuspendedStep(step_record, rows)
     signals = [
         awaited for awaited in alternatives.values() if isinstance(awaited, SignalWait)
     ]
@@ -154,7 +154,7 @@ def _suspend_for_signals(
     try:
         return state.recorder.suspend_step(item, at_once=True)
     except IntegrityError:
-        state.history.memos.pop(item.record.key, None)
+        state.history.step_records.pop(item.record.key, None)
     names = ", ".join(repr(awaited.name) for awaited in signals)
     message = f"Another run already waits for the signal {names}."
     return (yield from step.fail_with("SignalTaken", message, item.record.started_at))
@@ -221,7 +221,10 @@ def _find_earlier_event(step: StepCall, row: Wait, awaited: EventWait) -> bool:
 
 def _consumed(step: StepCall) -> list[str]:
     """Return the events that earlier waits of the run have taken."""
-    details = (memo.detail or {} for memo in step.state.history.memos.values())
+    details = (
+        step_record.detail or {}
+        for step_record in step.state.history.step_records.values()
+    )
     return [str(detail["event"]) for detail in details if detail.get("event")]
 
 
@@ -301,21 +304,21 @@ def as_output(event: Event) -> dict[str, Any]:
 def _complete(step: StepCall, operation: WaitOperation, found: WaitMatch) -> Any:
     several = isinstance(operation, ops.WaitForAny)
     value = [found.branch, found.value] if several else found.value
-    memo = step.memo_as(
+    step_record = step.record_as(
         StepStatus.COMPLETED,
         output=step.state.history.encode(value, step.name, own=True),
         due_at=None,
         ended_at=clock.now(),
         detail={"event": found.event, "branch": found.branch},
     )
-    recorded = step.state.recorder.record_with(lambda: memo, drop_waits=True)
+    recorded = step.state.recorder.record_with(lambda: step_record, drop_waits=True)
     step.state.go_on()
     return wait_result(step, recorded)
 
 
-def wait_result(step: StepCall, memo: StepRecord) -> Any:
+def wait_result(step: StepCall, step_record: StepRecord) -> Any:
     """Return the result of a wait: events as events, ``wait_for_any`` as a pair."""
-    value = result_of(memo)
+    value = result_of(step_record)
     operation = step.operation
     if isinstance(operation, ops.WaitForAny):
         branch, inner = value or (None, None)

@@ -28,36 +28,36 @@ def wait(step: StepCall, operation: ops.WaitForCallback) -> Plan:
     """Register the wait, then submit: a result that arrives during submit is kept."""
     state = step.state
     state.begin(operation.id)
-    if _submitted(step.memo) or _not_due(step.memo):
+    if _submitted(step.step_record) or _not_due(step.step_record):
         raise Suspend
-    if step.memo is None:
-        memo = step.memo_as(StepStatus.WAITING, started_at=clock.now())
+    if step.step_record is None:
+        step_record = step.record_as(StepStatus.WAITING, started_at=clock.now())
         state.recorder.suspend_step(
-            SuspendedStep(memo, _waits(operation)), at_once=True
+            SuspendedStep(step_record, _waits(operation)), at_once=True
         )
-        step.memo = memo
+        step.step_record = step_record
     failpoint("step.before", operation.id)
     if operation.submit is not None:
         yield from _submit(step, operation)
     failpoint("step.body", operation.id)
-    memo = step.memo_as(
+    step_record = step.record_as(
         StepStatus.WAITING, detail=SUBMITTED, logs=step.take_logs(), due_at=None
     )
-    yield from step.write(memo)
+    yield from step.write(step_record)
     failpoint("step.after", operation.id)
     raise Suspend
 
 
 def _submit(step: StepCall, operation: ops.WaitForCallback) -> Plan:
     assert operation.submit is not None, "checked by the caller"
-    memo = step.memo
+    step_record = step.step_record
     started = clock.now()
     step.capture_logs(started)
     token = callbacks.token(step.state.run.pk, step.key)
     outcome = yield CallBody(
         fn=operation.submit,
         name=operation.id,
-        attempt=memo.attempt if memo is not None else 0,
+        attempt=step_record.attempt if step_record is not None else 0,
         # Not stored as the step's input: the token is a secret.
         args=(Callback(token, _url(token)),),
         lines=step.lines,
@@ -68,7 +68,7 @@ def _submit(step: StepCall, operation: ops.WaitForCallback) -> Plan:
     if suspend is not None:
         raise suspend
     record = record_of(outcome.error)
-    failed = step.memo_as(
+    failed = step.record_as(
         StepStatus.FAILED,
         error=record,
         logs=step.take_logs(),
@@ -85,12 +85,16 @@ def _url(token: str) -> str | None:
     return None if base is None else f"{base.rstrip('/')}/{token}"
 
 
-def _submitted(memo: StepRecord | None) -> bool:
-    return memo is not None and bool((memo.detail or {}).get("submitted"))
+def _submitted(step_record: StepRecord | None) -> bool:
+    return step_record is not None and bool((step_record.detail or {}).get("submitted"))
 
 
-def _not_due(memo: StepRecord | None) -> bool:
-    return memo is not None and memo.due_at is not None and memo.due_at > clock.now()
+def _not_due(step_record: StepRecord | None) -> bool:
+    return (
+        step_record is not None
+        and step_record.due_at is not None
+        and step_record.due_at > clock.now()
+    )
 
 
 def _waits(operation: ops.WaitForCallback) -> list[NewWait]:

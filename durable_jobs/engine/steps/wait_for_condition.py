@@ -28,11 +28,15 @@ def wait(step: StepCall, operation: ops.WaitForCondition) -> Plan:
     """Poll once if it is due; complete, or suspend until the next poll."""
     state = step.state
     state.begin(operation.id)
-    memo = step.memo
-    if memo is not None and memo.due_at is not None and memo.due_at > clock.now():
+    step_record = step.step_record
+    if (
+        step_record is not None
+        and step_record.due_at is not None
+        and step_record.due_at > clock.now()
+    ):
         raise Suspend
-    poll = _PollState.of(operation, memo)
-    started = memo.started_at if memo is not None else clock.now()
+    poll = _PollState.of(operation, step_record)
+    started = step_record.started_at if step_record is not None else clock.now()
     step.capture_logs(clock.now(), poll.errors)
     failpoint("step.before", operation.id)
     outcome = yield CallBody(
@@ -77,13 +81,15 @@ class _PollState:
         self.state, self.deadline = state, deadline
 
     @classmethod
-    def of(cls, operation: ops.WaitForCondition, memo: StepRecord | None) -> _PollState:
+    def of(
+        cls, operation: ops.WaitForCondition, step_record: StepRecord | None
+    ) -> _PollState:
         """Return the recorded state, or the initial state."""
-        if memo is None or memo.detail is None:
+        if step_record is None or step_record.detail is None:
             limit: timedelta | None = operation.limit
             deadline = None if limit is None else clock.now() + limit
             return cls(0, 0, operation.initial, deadline)
-        stored = memo.detail
+        stored = step_record.detail
         deadline = stored.get("deadline")
         return cls(
             stored["attempts"],
@@ -117,7 +123,7 @@ def _suspend(
     waits = [NewWait(kind=WaitKind.POLL, due_at=due)]
     if poll.deadline is not None:
         waits.append(_timeout(step, poll.deadline))
-    memo = step.memo_as(
+    step_record = step.record_as(
         StepStatus.WAITING,
         attempt=poll.attempts,
         detail=detail,
@@ -126,7 +132,7 @@ def _suspend(
         started_at=started,
     )
     item = SuspendedStep(
-        memo, waits, replaces_waits=step.memo is not None, effect=along
+        step_record, waits, replaces_waits=step.step_record is not None, effect=along
     )
     return step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)
 
@@ -167,7 +173,7 @@ def _failed(
 
 def _complete(step: StepCall, value: Any, started: datetime | None) -> Any:
     text = step.state.history.encode(value, step.name)
-    memo = step.memo_as(
+    step_record = step.record_as(
         StepStatus.COMPLETED,
         output=text,
         error=None,
@@ -176,7 +182,7 @@ def _complete(step: StepCall, value: Any, started: datetime | None) -> Any:
         started_at=started,
         ended_at=clock.now(),
     )
-    step.state.recorder.record_with(lambda: memo, drop_waits=True)
+    step.state.recorder.record_with(lambda: step_record, drop_waits=True)
     failpoint("step.after", step.name)
     step.state.go_on()
     return serialization.loads(text)
@@ -187,7 +193,7 @@ def _fail(
 ) -> BaseException:
     from durable_jobs.engine.errors import rebuild
 
-    memo = step.memo_as(
+    step_record = step.record_as(
         StepStatus.FAILED,
         error=record,
         logs=step.take_logs(),
@@ -195,5 +201,5 @@ def _fail(
         started_at=started,
         ended_at=clock.now(),
     )
-    step.state.recorder.record_with(lambda: memo, drop_waits=True)
+    step.state.recorder.record_with(lambda: step_record, drop_waits=True)
     return rebuild(record, step.name, step.key)
