@@ -59,7 +59,8 @@ class History:
         if step_record.kind != kind:
             msg = (
                 f"Step {name!r} of {self._run.function} is recorded as "
-                f"{step_record.kind!r}, and the code now has it as {kind!r}. Give the new step another id, "
+                f"{step_record.kind!r}, and the code now has it as {kind!r}. "
+                f"Give the new step another id, "
                 f"or keep the old one for runs in flight with ctx.patched()."
             )
             self.divergence = NonDeterminismError(msg)
@@ -146,7 +147,8 @@ class History:
         if len(self.step_records.keys() | self._reserved.keys()) >= settings.MAX_STEPS:
             msg = (
                 f"Run {self._run.pk} of {self._run.function} has "
-                f"{len(self.step_records)} steps, and step {name!r} is one more: it may have "
+                f"{len(self.step_records)} steps, and step {name!r} is one more: "
+                f"it may have "
                 f"{settings.MAX_STEPS} (setting MAX_STEPS)."
             )
             raise LimitExceeded(msg)

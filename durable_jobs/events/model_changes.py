@@ -314,7 +314,7 @@ def _stored(instance: Model, only: Iterable[str] | None = None) -> Values:
     chosen = None if only is None else set(only)
     deferred = instance.get_deferred_fields()
     values: Values = {}
-    asked: list[str] = []
+    queried: list[str] = []
     for field in _fields(type(instance)):
         if field.attname in deferred:
             continue
@@ -322,14 +322,14 @@ def _stored(instance: Model, only: Iterable[str] | None = None) -> Values:
             continue
         value = getattr(instance, field.attname)
         if hasattr(value, "resolve_expression"):
-            asked.append(
+            queried.append(
                 field.name
             )  # an expression such as F("total") + 1: read the row
         else:
             values[field.name] = field.to_python(value)
-    if asked:
+    if queried:
         rows = type(instance)._base_manager.using(instance._state.db)
-        values |= rows.filter(pk=instance.pk).values(*asked).get()
+        values |= rows.filter(pk=instance.pk).values(*queried).get()
     return values
 
 

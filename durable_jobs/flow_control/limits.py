@@ -39,7 +39,7 @@ class LimitValue:
     error: str = ""
 
 
-_answers: dict[tuple[str, str, str], LimitValue] = {}
+_cached: dict[tuple[str, str, str], LimitValue] = {}
 
 
 def cached_limit(keyed_limit: KeyedLimit, limit_row: Limit) -> LimitValue | None:
@@ -53,7 +53,7 @@ def cached_limit(keyed_limit: KeyedLimit, limit_row: Limit) -> LimitValue | None
         return LimitValue(limit_row.override, clock.now())
     if not callable(declared):
         return LimitValue(declared, clock.now())
-    found = _answers.get(_place(keyed_limit))
+    found = _cached.get(_place(keyed_limit))
     if found is None or not found.at <= clock.now() < found.at + REMEMBERED:
         return None
     return found
@@ -67,34 +67,34 @@ def evaluate(keyed_limit: KeyedLimit) -> tuple[LimitValue, bool]:
     starts.
     """
     place = _place(keyed_limit)
-    before = _answers.get(place)
+    before = _cached.get(place)
     last = before.limit if before is not None else None
     try:
-        answer = LimitValue(_checked(keyed_limit), clock.now())
+        value = LimitValue(_checked(keyed_limit), clock.now())
     except BaseException as error:  # it is your project's code
         reraise_control(error)
         if issubclass(type(error), DatabaseError):
             logger.debug("A limit's query failed.", exc_info=True)
-        trouble = summary_of(error, 500)
-        answer = LimitValue(last, clock.now(), trouble)
+        message = summary_of(error, 500)
+        value = LimitValue(last, clock.now(), message)
         logger.warning(
             "The limit of %s of %s for key %s is not known, and %s: %s",
             keyed_limit.place,
             keyed_limit.function.id,
             keyed_limit.text,
             "nothing starts" if last is None else f"stays {last}",
-            trouble,
+            message,
         )
-    if len(_answers) >= MOST:
-        _answers.clear()
-    _answers[place] = answer
-    grown = answer.limit is not None and answer.limit > (last or 0)
-    return answer, grown
+    if len(_cached) >= MOST:
+        _cached.clear()
+    _cached[place] = value
+    grown = value.limit is not None and value.limit > (last or 0)
+    return value, grown
 
 
 def forget() -> None:
     """Clear the cache."""
-    _answers.clear()
+    _cached.clear()
 
 
 def _checked(keyed_limit: KeyedLimit) -> int:

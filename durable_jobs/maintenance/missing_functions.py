@@ -117,15 +117,15 @@ def _live(function: str) -> bool:
 def _warn(function: str, length: timedelta) -> int:
     """Warn of a function without a worker, once for all processes."""
     rows = workers.missing().filter(function=function, warned=False)
-    told = rows.update(warned=True)
-    if told:
+    warned = rows.update(warned=True)
+    if warned:
         logger.warning(
             "No worker has had the function %r for %s: its runs stay queued. Deploy "
             "a worker that has it, or cancel them.",
             function,
             format_duration(timedelta(seconds=round(length.total_seconds()))),
         )
-    return told
+    return warned
 
 
 def began(queues: Iterable[str]) -> None:

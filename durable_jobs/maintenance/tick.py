@@ -113,8 +113,8 @@ def renotify() -> int:
     """Notify the queues that have eligible runs, in case a wake-up was lost."""
     count = 0
     for queue in exists_probe.walk(_eligible, [clock.now()]):
-        ring = partial(notifier.notify, queue)
-        count += item_errors.guarded("queue", queue, ring, pauses=False)
+        notify = partial(notifier.notify, queue)
+        count += item_errors.guarded("queue", queue, notify, pauses=False)
     return count
 
 

@@ -214,11 +214,11 @@ class _Ended:
 
     def __init__(self, now: datetime) -> None:
         self._now = now
-        self._tallies = db.rows(RunStats).exclude(function="")
+        self._run_stats = db.rows(RunStats).exclude(function="")
         marks = db.rows(RunStats).filter(function="")
         first = now - PERIODS[0][1]
         if visibility.is_narrowed():  # the statistics count all runs
-            self._tallies, marks = self._tallies.none(), marks.none()
+            self._run_stats, marks = self._run_stats.none(), marks.none()
             first = now - PERIODS[-1][1]
         last = marks.aggregate(last=Max("since"))["last"]
         self._from = first if last is None else last + RunStats.LENGTH
@@ -236,7 +236,7 @@ class _Ended:
 
     def _period(self, name: str, length: timedelta) -> Period:
         since = self._now - length
-        counted = self._tallies.filter(since__gte=since).aggregate(
+        counted = self._run_stats.filter(since__gte=since).aggregate(
             ended=Sum("count"), failed=Sum("count", filter=Q(status__in=BAD))
         )
         rest = [status for _, status, ended in self._rest if ended >= since]
@@ -250,7 +250,7 @@ class _Ended:
     def lines(self) -> list[OverviewLine]:
         """Return the functions of the last 24 hours, busiest first."""
         since = self._now - timedelta(hours=HOURS)
-        rows = self._tallies.filter(since__gte=since).values_list(
+        rows = self._run_stats.filter(since__gte=since).values_list(
             "function", "status", "since", "count"
         )
         found: dict[str, OverviewLine] = {}
