@@ -19,6 +19,7 @@ from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import page
 from durable_jobs.models import Run
 from durable_jobs.queries import overview as model
+from durable_jobs.queries.error_groups import ErrorGroup
 from durable_jobs.statuses import RunStatus
 
 #: Seconds between two polls of an open page.
@@ -184,7 +185,7 @@ def _bars(ended: Sequence[int], failed: Sequence[int]) -> Iterator[OverviewBar]:
         )
 
 
-def _error(one: model.ErrorGroup, links: Links, show_payloads: bool) -> dict[str, Any]:
+def _error(one: ErrorGroup, links: Links, show_payloads: bool) -> dict[str, Any]:
     filters = {"status": "failed", "function": one.function}
     if show_payloads:  # a filter on payloads needs the permission to view them
         filters["where"] = f"error.type={one.type}"

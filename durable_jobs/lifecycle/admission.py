@@ -271,7 +271,7 @@ def reopen(name: str, limit: int) -> None:
 
 
 @dataclass(slots=True)
-class _Round:
+class _AdmissionRound:
     """The result of one round of admission."""
 
     promoted: int = 0
@@ -281,8 +281,8 @@ class _Round:
     again: bool = False
 
 
-def _round(queue: str | None, wanted: int, work: Set[str]) -> _Round:
-    done = _Round()
+def _round(queue: str | None, wanted: int, work: Set[str]) -> _AdmissionRound:
+    done = _AdmissionRound()
     queue_name = queue or ""
     promotion_result = promotion.Promotion()
     with limit_rows.locked():

@@ -35,8 +35,8 @@ def sweep() -> int:
         # Counts of another process stay: one statement, all or nothing.
         rows.bulk_create(_count(periods), ignore_conflicts=True)
 
-    chosen = _missing(newest, item_errors.postponed("tally"))
-    done = item_errors.guarded_batch("tally", chosen, count)
+    chosen = _missing(newest, item_errors.postponed("run_stats"))
+    done = item_errors.guarded_batch("run_stats", chosen, count)
     if newest in chosen:
         rows.filter(since__lt=newest - KEPT)._raw_delete(db.alias())
     return done

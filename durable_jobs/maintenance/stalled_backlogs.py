@@ -223,7 +223,7 @@ def _questions(now: datetime, unused: datetime) -> dict[str, Exists]:
         "paused": Exists(paused),
         "rate_limit_hits": Exists(_expired(now)),
         "backlogs": Exists(_idle_backlogs(unused)),
-        "gates": Exists(_idle_limits(now, unused)),
+        "limits": Exists(_idle_limits(now, unused)),
     }
 
 
@@ -238,5 +238,5 @@ _WORKS: dict[str, Callable[[], int]] = {
     "paused": admission.set_aside_paused,
     "rate_limit_hits": _delete_hits,
     "backlogs": _delete_backlogs,
-    "gates": _delete_limits,
+    "limits": _delete_limits,
 }

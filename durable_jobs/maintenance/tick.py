@@ -37,7 +37,7 @@ logger = logging.getLogger("durable_jobs")
 TICK = "tick"
 NOTED_EVERY = timedelta(seconds=10)
 #: Work for which no run waits; done when a tick is recorded.
-LOW_PRIORITY = frozenset({"noted", "schedules", "retention", "tallies", "missing"})
+LOW_PRIORITY = frozenset({"noted", "schedules", "retention", "run_stats", "missing"})
 
 
 def tick(*, passing: bool = False) -> dict[str, int]:
@@ -159,6 +159,6 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "backlogs": stalled_backlogs.sweep,
     "queues": renotify,
     "retention": retention.sweep,
-    "tallies": run_stats.sweep,
+    "run_stats": run_stats.sweep,
     "missing": missing_functions.sweep,
 }

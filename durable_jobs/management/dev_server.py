@@ -114,7 +114,7 @@ class Web:
         return True
 
 
-class Worker:
+class WorkerService:
     """A Celery worker with a thread pool, which serves every durable queue.
 
     One Celery queue carries the wake-up messages of all queues, including queues that

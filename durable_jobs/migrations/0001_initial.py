@@ -443,7 +443,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'rate limit hit',
                 'verbose_name_plural': 'rate limit hits',
-                'indexes': [models.Index(models.F('limit'), models.F('at'), name='durable_ratelimithit_gate'), models.Index(models.F('expires_at'), name='durable_ratelimithit_expiry')],
+                'indexes': [models.Index(models.F('limit'), models.F('at'), name='durable_ratelimithit_limit'), models.Index(models.F('expires_at'), name='durable_ratelimithit_expiry')],
             },
         ),
         migrations.AddIndex(
@@ -524,7 +524,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='slot',
-            index=models.Index(models.F('limit'), models.F('run'), name='durable_slot_gate'),
+            index=models.Index(models.F('limit'), models.F('run'), name='durable_slot_limit'),
         ),
         migrations.AddIndex(
             model_name='slot',

@@ -76,7 +76,7 @@ class Slot(models.Model):
         verbose_name = _("slot")
         verbose_name_plural = _("slots")
         indexes: ClassVar = [
-            models.Index("limit", "run", name="durable_slot_gate"),
+            models.Index("limit", "run", name="durable_slot_limit"),
             models.Index("run", name="durable_slot_run"),
             models.Index(
                 "id",
@@ -166,7 +166,7 @@ class RateLimitHit(models.Model):
         verbose_name = _("rate limit hit")
         verbose_name_plural = _("rate limit hits")
         indexes: ClassVar = [
-            models.Index("limit", "at", name="durable_ratelimithit_gate"),
+            models.Index("limit", "at", name="durable_ratelimithit_limit"),
             models.Index("expires_at", name="durable_ratelimithit_expiry"),
         ]
 

@@ -6,7 +6,7 @@ counted here, up to ``MOST``. Durations are those of the runs that ended last.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,12 +20,13 @@ from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Limit, Pause, Run, RunStats, Worker
 from durable_jobs.queries import visibility
+from durable_jobs.queries.error_groups import ErrorGroup, error_groups
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, left_work, workers
 
 #: Maximum of counted runs per status, and of ended runs that are not in RunStats.
 MOST = 10_000
-#: Runs for the percentiles, and failed runs that are grouped.
+#: Runs for the percentiles, and runs that are grouped by function.
 SAMPLE, FAILURES = 1000, 500
 GROUPS = 10
 PERIODS = (
@@ -85,19 +86,6 @@ class OverviewLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorGroup:
-    """Failed runs with the same function, type of error and step."""
-
-    function: str
-    type: str
-    step: str
-    message: str
-    count: int
-    last: datetime
-    run: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
     """A problem that needs a person. ``filters`` are filters of the list of runs.
 
@@ -141,7 +129,7 @@ def overview() -> Overview:
         periods=ended.periods(),
         times=_times(),
         lines=ended.lines(),
-        errors=errors(),
+        errors=error_groups(),
         attention=[*_attention(now)],
         oldest=_oldest(now),
         ticked=_ticked(),
@@ -288,34 +276,6 @@ def _percentile(sorted_: Sequence[timedelta], share: float) -> timedelta | None:
     return (
         sorted_[min(int(share * len(sorted_)), len(sorted_) - 1)] if sorted_ else None
     )
-
-
-def errors() -> list[ErrorGroup]:
-    """Return the newest failed runs, grouped by function, error and step."""
-    rows = _runs().filter(status=RunStatus.FAILED)
-    named = rows.annotate(
-        type=KT("error__type"), step=KT("error__step"), message=KT("error__message")
-    )
-    newest: Any = named.order_by("-pk").values(
-        "pk", "function", "type", "step", "message", "ended_at"
-    )
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for row in newest[:FAILURES]:
-        key = row["function"], row["type"] or "", row["step"] or ""
-        groups[key].append(row)
-    found = [
-        ErrorGroup(
-            function=key[0],
-            type=key[1],
-            step=key[2],
-            message=rows[0]["message"] or "",
-            count=len(rows),
-            last=max(row["ended_at"] for row in rows),
-            run=rows[0]["pk"],
-        )
-        for key, rows in groups.items()
-    ]
-    return sorted(found, key=lambda group: (-group.count, group.function))[:GROUPS]
 
 
 # Problems that need a person

@@ -1,7 +1,7 @@
 """Lower Celery's own log lines about wake-up messages and ticks to DEBUG.
 
 Celery logs each task twice at INFO: on arrival and at its end. With one tick per
-second, these lines would bury those of the project's own tasks. Failures keep their
+second, these lines would hide those of the project's own tasks. Failures keep their
 level.
 """
 

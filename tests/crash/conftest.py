@@ -56,7 +56,7 @@ def simulated(
     kinds = ("completed", "failed", "cancelled", "skipped", "events")
     # Nor is it looked for what to prune, or counted what has ended, over and over.
     settings.DURABLE_JOBS = {"RETENTION": dict.fromkeys(kinds)}
-    monkeypatch.setitem(tick._SWEEPS, "tallies", lambda: 0)
+    monkeypatch.setitem(tick._SWEEPS, "run_stats", lambda: 0)
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

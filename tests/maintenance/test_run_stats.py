@@ -100,5 +100,5 @@ def test_counts_go_after_eight_days(kit: Kit) -> None:
 def test_the_tick_counts(kit: Kit) -> None:
     runs(kit, 1)
     kit.travel_to(kit.now() + timedelta(minutes=7), run=False)
-    assert tick.tick()["tallies"]
+    assert tick.tick()["run_stats"]
     assert tallied()

@@ -529,7 +529,7 @@ SWEEPS = {
     "queues",
     "missing",
     "retention",
-    "tallies",
+    "run_stats",
 }
 UPKEEP = {
     "lost",
@@ -540,7 +540,7 @@ UPKEEP = {
     "paused",
     "rate_limit_hits",
     "backlogs",
-    "gates",
+    "limits",
 }
 
 

@@ -34,7 +34,7 @@ ACTIONS = {
 }
 
 
-class RunForm(IdempotentForm, Reason):
+class RunScheduleForm(IdempotentForm, Reason):
     """The reason, and how many occurrences were queued when the form was shown."""
 
     queued = forms.IntegerField(widget=forms.HiddenInput, min_value=0)
@@ -167,8 +167,8 @@ def _about(schedule: Schedule) -> str:
 def _form(schedule: Schedule) -> Any:
     initial = {"queued": len(schedule.queued_occurrences)}
 
-    def made(data: Any) -> RunForm:
-        return RunForm(data, initial=initial)
+    def made(data: Any) -> RunScheduleForm:
+        return RunScheduleForm(data, initial=initial)
 
     return made
 

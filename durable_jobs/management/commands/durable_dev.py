@@ -21,7 +21,7 @@ from durable_jobs.management.dev_server import (
     Beat,
     DevServer,
     Web,
-    Worker,
+    WorkerService,
     choose_broker,
 )
 from durable_jobs.models import Run
@@ -91,7 +91,10 @@ class Command(BaseCommand):
             self._fail("The database has no tables for runs: run manage.py migrate.")
         app = project_app()
         broker = choose_broker(app, memory=self._options["memory"])
-        web, worker = Web(address, port), Worker(app, self._options["concurrency"])
+        web, worker = (
+            Web(address, port),
+            WorkerService(app, self._options["concurrency"]),
+        )
         server = DevServer(web, worker, Beat(app))
         run_created.connect(self._created, weak=False, dispatch_uid="durable_dev.new")
         run_changed.connect(self._changed, weak=False, dispatch_uid="durable_dev.run")

@@ -1,0 +1,1 @@
+"""Tests of the names and words that readers of this package meet."""
