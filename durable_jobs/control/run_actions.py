@@ -201,7 +201,7 @@ def act(
         made = known.perform(run, reason, values)
         if made is False:
             run.refresh_from_db()
-            msg = f"Run {run.pk} is {run.status} and was not {known.done}."
+            msg = f"Run {run.pk} is {run.status}. This action changed nothing."
             raise ActionNotAllowed(msg)
         fresh = made if isinstance(made, Run) else None
         audit.record(actor, run, _entry(known, reason, fresh))

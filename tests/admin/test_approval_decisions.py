@@ -231,7 +231,7 @@ def test_a_form_that_is_gone_from_the_code_can_only_be_rejected(
         response = respond()
         page = Page(response.content.decode())
         assert response.status_code == status
-        assert "cannot be approved now" in page.text
+        assert "so you cannot approve now" in page.text
         assert "tests.admin.approving has no such class" in page.text
         assert not [a for _, a in page.tags if a.get("name") == "_approve"]
     client.post(place_of(run), {"_reject": "1", "reason": "gone"})

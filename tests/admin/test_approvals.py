@@ -125,7 +125,7 @@ def test_the_run_leads_there_for_those_who_may_decide(ask, login):
     ):
         for address in (page_of(run), page_of(run.steps.get())):
             page = show(client, address)
-            assert "waits for an approval that needs shop.change_order" in page.text
+            assert "waits for approval by shop.change_order" in page.text
             assert (place_of(run) in page.links()) is leads
 
 

@@ -211,7 +211,7 @@ def test_an_event_is_sent_by_its_name_and_data(listener, durable_kit, sender):
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("tests/go", "{", "no JSON"),
+        ("tests/go", "{", "not JSON"),
         ("tests/go", '{"a": NaN}', "NaN"),
         ("tests/go", '{"a": 1, "a": 2}', "twice"),
         ("tests/go", "[1]", "to be a dict"),
@@ -224,7 +224,7 @@ def test_an_event_is_sent_by_its_name_and_data(listener, durable_kit, sender):
         ("tests/*", "{}", "wildcard"),
         ("", "{}", "required"),
         ("tests/go\x00", "{}", "ull characters"),
-        (EVIL, "{", "no JSON"),
+        (EVIL, "{", "not JSON"),
     ],
 )
 def test_what_cannot_be_sent_is_said_and_the_text_is_kept(sender, name, data, said):

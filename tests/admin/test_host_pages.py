@@ -58,7 +58,7 @@ def test_the_page_of_an_object_shows_the_newest_of_its_runs(get):
 
 def test_an_object_without_runs_says_so_and_a_new_one_nothing(get):
     [order] = make_orders(1)
-    assert "No run is about this object." in get(page_of(order)).text
+    assert "No runs are about this object." in get(page_of(order)).text
     assert "No run is about" not in get(f"{ORDERS}add/").text
 
 
@@ -328,8 +328,8 @@ def test_what_is_offered_stays_on_its_site(admin_client, settings):
     [tool] = page.links("/durable/start/")
     assert tool.startswith("/desk/")
     asked = ask(admin_client, tool)
-    chosen = next(a["value"] for _, a in asked.tags if a.get("name") == "chosen")
-    values = {"input-amount": "1", "input-reason": "late", "chosen": chosen}
+    chosen = next(a["value"] for _, a in asked.tags if a.get("name") == "selection")
+    values = {"input-amount": "1", "input-reason": "late", "selection": chosen}
     elsewhere = tool.partition("?")[0].replace("/desk/", "/admin/")
     admin_client.post(elsewhere, values)
     assert not Run.objects.exists()

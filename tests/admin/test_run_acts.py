@@ -134,7 +134,7 @@ def test_a_click_that_comes_too_late_gets_a_message_and_changes_nothing(
     run = waiting(durable_kit)
     run.cancel("by somebody else")
     response = admin_client.post(act_url(run, "cancel"), {}, follow=True)
-    assert "not cancelled by this call" in response.content.decode()
+    assert "This action changed nothing" in response.content.decode()
     page = Page(admin_client.get(act_url(run, "cancel")).content.decode())
     assert "so this action no longer applies" in page.text
     assert "vTextField" not in page.source

@@ -67,7 +67,7 @@ def test_each_condition_can_be_taken_off_by_itself(get):
     assert "?queue=a&status=cancelled&where=data.a%3D1&where=data.b%3D2" in chips
     assert "?queue=a&status=failed&status=cancelled&where=data.b%3D2" in chips
     assert "status Failed" in page.text
-    assert "payload data.b=2" in page.text
+    assert "data, output or error data.b=2" in page.text
 
 
 def test_the_form_shows_what_is_in_force_and_keeps_the_rest(get):
@@ -137,7 +137,7 @@ def test_only_those_who_see_payloads_look_into_them(operator):
     for address in ("?where=data.card=4", "?where=data.card=5"):
         response = client.get(list_of("run") + address)
         assert response.status_code == 400
-        assert "you must be allowed to see them" in response.content.decode()
+        assert "you may not see them" in response.content.decode()
     seeing = operator("view_run", "view_payload", username="seeing")
     page = Page(seeing.get(f"{list_of('run')}?where=data.card=4").content.decode())
     assert found(page) == {page_of(run)}

@@ -59,10 +59,10 @@ def test_shared_views_are_for_all_who_see_runs_and_their_owners_to_delete(operat
     assert "mine" not in seen
     assert 'name="delete"' not in seen
     key = SavedView.objects.get(name="ours").pk
-    assert "no such saved view" in delete(bob, key)
+    assert "This saved view no longer exists" in delete(bob, key)
     assert SavedView.objects.count() == 2
     assert "was deleted" in delete(ann, key)
-    assert "no such saved view" in delete(ann, key)
+    assert "This saved view no longer exists" in delete(ann, key)
     assert SavedView.objects.get().name == "mine"
 
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_saved_is_a_message(operator, sent, told):
 
 @pytest.mark.parametrize("key", ["", "x", "-1", "9" * 30, "٣", "\x00"])
 def test_a_view_that_is_not_there_is_a_message(operator, key):
-    assert "no such saved view" in delete(operator("view_run"), key)
+    assert "This saved view no longer exists" in delete(operator("view_run"), key)
 
 
 def test_one_has_so_many_and_no_more(operator, monkeypatch):
@@ -94,7 +94,7 @@ def test_one_has_so_many_and_no_more(operator, monkeypatch):
     client = operator("view_run")
     for name in ("a", "b", "c"):
         response = save(client, name)
-    assert "You have 2 saved views" in response.content.decode()
+    assert "You have the maximum of 2 saved views" in response.content.decode()
     assert SavedView.objects.count() == 2
     save(client, "b", query="status=queued")
     assert SavedView.objects.get(name="b").query == "status=queued"

@@ -209,7 +209,7 @@ def test_a_run_that_has_to_wait_is_put_in_line_once(durable_kit, operator):
     durable_kit.run_until_idle()
     form, response = ran(operator, schedule)
     assert response["Location"] == page_of(schedule)
-    assert "when the run before it has ended" in page(operator, page_of(schedule)).text
+    assert "when the previous run has ended" in page(operator, page_of(schedule)).text
     again = posted(operator, act(schedule, "run"), **form)
     assert "have changed" in page(operator, again["Location"]).text
     schedule.refresh_from_db()
@@ -281,7 +281,7 @@ def test_a_form_that_no_line_has_room_for_says_so(durable_kit, operator, monkeyp
     durable_kit.run_until_idle()
     _form, response = ran(operator, schedule)
     assert response.status_code == 422
-    assert "wait for a run to end already" in response.content.decode()
+    assert "queued occurrences" in response.content.decode()
 
 
 # Who may

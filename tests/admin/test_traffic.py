@@ -155,7 +155,7 @@ def test_a_race_for_a_resume_is_a_message(durable_kit, operator, monkeypatch):
     monkeypatch.setattr(pause_control, "resume_paused", lambda pause: False)
     response = posted(operator, resume(pause))
     assert response.status_code == 302
-    assert "Already resumed" in page(operator, response["Location"]).text
+    assert "was already resumed" in page(operator, response["Location"]).text
     assert not LogEntry.objects.exists()
 
 

@@ -64,7 +64,7 @@ EXEMPT = [
     "durable/api/v1/schedules/<int:schedule_id>/pause",
     "durable/api/v1/schedules/<int:schedule_id>/resume",
     "durable/api/v1/schedules/<int:schedule_id>/run",
-    "durable/api/v1/signals/<name>",
+    "durable/api/v1/signals/<path:name>",
     "durable/webhooks/<path:path>",
 ]
 

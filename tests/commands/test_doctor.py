@@ -214,7 +214,7 @@ def test_a_child_that_is_gone_fails_its_parent(durable_kit, parent, finds):
     durable_kit.run_until_idle()
     parent.refresh_from_db()
     assert parent.status == "failed"
-    assert "is gone" in parent.error["message"]
+    assert "no longer exists" in parent.error["message"]
 
 
 def test_a_child_whose_parent_has_ended_is_cancelled(durable_kit, parent, finds):

@@ -70,8 +70,8 @@ def test_a_secret_that_could_be_guessed_is_a_warning_that_does_not_show_it(
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
-        ("LEASES", "LEASE_DURATION"),
-        ("tick", "TICK_INTERVAL"),
+        ("LEASE_DURATIONS", "LEASE_DURATION"),
+        ("tick_interval", "TICK_INTERVAL"),
         ("RETENTON", "RETENTION"),
     ],
 )

@@ -179,7 +179,7 @@ def broken(event):
     ("condition", "reason"),
     [
         ("event.data.total > 'ten'", "event.data.total > 'ten'"),
-        ("event.data.total", "gave a value of type int"),
+        ("event.data.total", "returned a value of type int"),
         (broken, "KeyError: 'limit'"),
     ],
     ids=["types that do not compare", "no condition", "an exception"],

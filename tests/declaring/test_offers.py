@@ -72,7 +72,7 @@ def test_an_input_has_no_name_that_tells_the_instance(durable_kit: Kit):
 )
 def test_what_is_gathered_is_not_offered(durable_kit: Kit, gathering):
     trigger = durable.Event("shop/paid")
-    assert "not gathered" in refused(admin_action=Order, on=trigger, **gathering)
+    assert "not buffered" in refused(admin_action=Order, on=trigger, **gathering)
 
 
 def test_a_call_that_does_not_fit_the_input_is_refused(durable_kit: Kit):

@@ -178,7 +178,11 @@ WRONG = {
         {"completion": durable.AtLeast(2)},
         "at least 2 of 1",
     ),
-    "the first of none": (([],), {"completion": durable.First()}, "first of no"),
+    "the first of none": (
+        ([],),
+        {"completion": durable.First()},
+        "at least one branch",
+    ),
 }
 
 

@@ -49,7 +49,7 @@ def test_a_call_with_the_key_of_a_gathered_event_is_told_that_there_is_no_run(
 
     for _ in range(2):
         durable_kit.send("flow/viewed", {"page": 1})
-    with pytest.raises(durable.DuplicateKeyError, match="gathered"):
+    with pytest.raises(durable.DuplicateKeyError, match="was buffered"):
         views.enqueue({"page": 1})
     durable_kit.advance("1m")
     assert Run.objects.get().result() == 1

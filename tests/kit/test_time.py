@@ -115,7 +115,7 @@ def test_travel_to_a_moment() -> None:
 )
 def test_wrong_moments_are_refused(wrong: datetime) -> None:
     with Kit(now=START) as kit:
-        with pytest.raises(durable.ConfigurationError, match="aware time"):
+        with pytest.raises(durable.ConfigurationError, match="aware datetime"):
             kit.travel_to(wrong)
         with pytest.raises(durable.ConfigurationError):
             kit.advance("-1h")

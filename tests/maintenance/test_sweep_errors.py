@@ -565,7 +565,7 @@ def test_a_kind_of_upkeep_that_fails_leaves_the_others(
     monkeypatch.setitem(stalled_backlogs._WORKS, name, fail)
     monkeypatch.setattr(
         stalled_backlogs._probe,
-        "ask",
+        "evaluate",
         lambda *args: dict.fromkeys(stalled_backlogs._WORKS, True),
     )
     stalled_backlogs.sweep()

@@ -135,7 +135,7 @@ def test_no_more_wait_than_a_row_holds(
     assert {run.reason for run in Run.objects.filter(status="skipped")} == {
         occurrences.QUEUE_FULL
     }
-    with pytest.raises(durable.ConfigurationError, match="wait for a run to end"):
+    with pytest.raises(durable.ConfigurationError, match="queued occurrences"):
         schedule.run_now()
     waiting = len(schedule.queued_occurrences) + Run.objects.count()
     assert waiting == 10

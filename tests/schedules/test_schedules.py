@@ -339,7 +339,7 @@ def test_one_that_makes_trouble_does_not_keep_the_others(
     Schedule.objects.filter(pk=broken.pk).update(cron="no cron")
     kit.advance("1h")
     assert [run.data["schedule"] for run in Run.objects.all()] == [fine.pk]
-    assert f"Failed at schedule {broken.pk}" in caplog.text
+    assert f"Processing schedule {broken.pk} failed" in caplog.text
     Schedule.objects.filter(pk=broken.pk).update(cron="0 * * * *")
     kit.advance("1m")
     assert Run.objects.count() == 2

@@ -149,7 +149,7 @@ UPDATED = {"updated": True, "include": ["tenant"]}
             ["cancel_on match 'data.order'", "model, pk, changed"],
         ),
         ({"created": True, "include": ["owner"]}, {}, ["tenant_id", "got 'owner'"]),
-        ({"created": True, "include": ["pk"]}, {}, ["'pk', which the event has"]),
+        ({"created": True, "include": ["pk"]}, {}, ["'pk', which every event has"]),
     ],
 )  # fmt: skip
 def test_key_whose_path_is_missing_is_refused_when_it_is_declared(

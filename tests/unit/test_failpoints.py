@@ -34,7 +34,7 @@ def test_a_place_that_is_not_in_the_catalogue_is_an_error_while_somebody_watches
     failpoint("no.such.place")
     with (
         watching(lambda name, detail: None),
-        pytest.raises(ConfigurationError, match="write what it is into POINTS"),
+        pytest.raises(ConfigurationError, match="Describe it in POINTS"),
     ):
         failpoint("no.such.place")
 
@@ -99,8 +99,8 @@ def test_raise_names_an_error_of_the_database() -> None:
         ("step.body=sleep", "sleep(seconds)"),
         ("step.body=sleep(-1)", "sleep(seconds)"),
         ("step.body=sleep(nan)", "sleep(seconds)"),
-        ("step.body=raise(ValueError)", "the name of an error of django.db"),
-        ("step.body=raise(models)", "the name of an error of django.db"),
+        ("step.body=raise(ValueError)", "the name of an error in django.db"),
+        ("step.body=raise(models)", "the name of an error in django.db"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_saying_what_was_expected(

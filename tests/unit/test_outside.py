@@ -63,13 +63,13 @@ def test_the_size_is_compared_before_anything_is_read(monkeypatch):
         (b"[-Infinity]", "-Infinity is not allowed"),
         (b"[1e400]", "finite"),
         (b"[" + b"9" * 4001 + b"]", "4,000 digits"),
-        (b"9" * 100_000, "no JSON"),
+        (b"9" * 100_000, "not JSON"),
         (b'["\\u0000"]', "NUL"),
         (b'["\\ud800"]', "surrogate"),
         (b"[" * 101 + b"]" * 101, "100 levels"),
         (b"[" * 100_000 + b"]" * 100_000, "too deep"),
-        (b"\xff", "no JSON"),
-        (b"", "no JSON"),
+        (b"\xff", "not JSON"),
+        (b"", "not JSON"),
     ],
 )
 def test_json_that_cannot_be_stored_is_refused(raw, reason):

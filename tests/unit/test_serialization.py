@@ -304,7 +304,7 @@ def nested(levels: int, around: Any = None) -> Any:
         (10**4000, "4,000 digits"), (-(10**4000), "4,000 digits"),
         (1j, "complex"),
         (bytearray(b"x"), "bytearray"), (ValueError("x"), "ValueError"),
-        (Order(), "not saved"), (Order(pk=5), "not saved"), (Item, "class Item"),
+        (Order(), "an unsaved instance"), (Order(pk=5), "an unsaved instance"), (Item, "class Item"),
         (Color, "class Color"), (iter([]), "list_iterator"),
     ],
 )  # fmt: skip
@@ -408,7 +408,7 @@ def test_a_class_inside_a_function_is_refused_when_written() -> None:
         ({"$durable": "flag", "value": ["builtins:int", 1]}, "expected a flag"),
         ({"$durable": "dataclass", "value": [f"{__name__}:Item", {}]}, "lacks.*'sku'"),
         ({"$durable": "pydantic", "value": [f"{__name__}:Address", {}, []]}, "lacks"),
-        ({"$durable": "pickle", "value": "x"}, "'pickle': expected one of"),
+        ({"$durable": "pickle", "value": "x"}, "'pickle', which this release"),
         ({"$durable": ["x"], "value": "x"}, "expected one of"),
         ({"$durable": "int"}, "expected one of"),
         ({"$durable": "int", "value": "x"}, "stored int cannot be read"),
@@ -507,7 +507,7 @@ def test_a_reference_to_a_row_that_is_gone_raises_does_not_exist(
 ) -> None:
     text = dumps(tenant, what="value")
     Tenant.objects.all().delete()
-    with pytest.raises(Tenant.DoesNotExist, match="gone"):
+    with pytest.raises(Tenant.DoesNotExist, match="was deleted"):
         loads(text)
 
 

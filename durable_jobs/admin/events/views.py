@@ -87,7 +87,7 @@ class EventPages(ReadOnlyAdmin):
             if show_payloads
             else [],
             "edit_url": edit,
-            "again_url": resend_url
+            "resend_url": resend_url
             if edit or (posted and self.send_url(request))
             else None,
         }
@@ -209,7 +209,7 @@ def _sent_message(admin: Any, request: HttpRequest, sent: Sent) -> tuple[Any, st
     if sent.new:
         return _("The event was sent."), url
     return _(
-        "This form was sent source_event. No new event was sent. This is its event:"
+        "This form was sent before. No new event was sent. This is its event:"
     ), url
 
 
