@@ -30,8 +30,8 @@ def test_a_skipped_run_says_why_and_when_it_would_have_been_let_in(
     diary.sends(2, tenant="acme")
     diary.kit.run_until_idle()
     assert reasons()[1] == (
-        f'rate limit: 1 starts in 1m were reached for key "acme"; the next would be '
-        f"let in at {moment.isoformat()}."
+        f'rate limit: 1 starts in 1m were reached for key "acme"; the next start '
+        f"is accepted at {moment.isoformat()}."
     )
     with pytest.raises(durable.RunCancelled, match="rate limit"):
         Run.objects.get(status="skipped").result()

@@ -304,7 +304,8 @@ def nested(levels: int, around: Any = None) -> Any:
         (10**4000, "4,000 digits"), (-(10**4000), "4,000 digits"),
         (1j, "complex"),
         (bytearray(b"x"), "bytearray"), (ValueError("x"), "ValueError"),
-        (Order(), "an unsaved instance"), (Order(pk=5), "an unsaved instance"), (Item, "class Item"),
+        (Order(), "an unsaved instance"), (Order(pk=5), "an unsaved instance"),
+        (Item, "class Item"),
         (Color, "class Color"), (iter([]), "list_iterator"),
     ],
 )  # fmt: skip
