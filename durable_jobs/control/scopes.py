@@ -25,7 +25,7 @@ SCOPES: dict[str, frozenset[str]] = {
     # Each approval names its own permission, which the owner needs.
     "approvals:decide": frozenset(),
     "schedules:read": frozenset({"view_schedule"}),
-    "schedules:steer": frozenset({"pause_schedule", "run_schedule"}),
+    "schedules:write": frozenset({"pause_schedule", "run_schedule"}),
     "metrics:read": frozenset({"view_worker"}),
 }
 

@@ -78,7 +78,7 @@ def readiness(*, oldest: timedelta = OLDEST) -> Report:
     findings = list(_tick(now))
     if ready is not None and ready <= now - oldest:
         ago = format_duration(oldest)
-        message = f"Runs were ready {ago} ago, and nobody has begun them."
+        message = f"Runs were ready {ago} ago and have not begun."
         findings.append(Finding(check="not-begun", message=message))
     figures = {
         "last_tick_seconds": _age(seen, now),
@@ -166,7 +166,7 @@ def _late(oldest: timedelta) -> Iterator[Finding]:
     yield from _failing(now)
     yield from _found(
         "not-begun",
-        f"runs were ready {format_duration(oldest)} ago, and nobody has begun them",
+        f"runs were ready {format_duration(oldest)} ago and have not begun",
         _ready_runs(now - oldest),
     )
 
@@ -207,7 +207,7 @@ def _ready_since(now: datetime) -> datetime | None:
 def _tick(now: datetime) -> Iterator[Finding]:
     seen = last_tick()
     if seen is None:
-        yield Finding(check="tick", message="Nobody has ticked yet: is beat running?")
+        yield Finding(check="tick", message="No tick yet. Is Celery beat running?")
     elif seen < now - max(GRACE, 10 * settings.TICK_INTERVAL):
         ago = format_duration(timedelta(seconds=round((now - seen).total_seconds())))
         message = f"The last tick was {ago} ago: is beat running?"

@@ -112,12 +112,12 @@ def _cancel_child(run: Run) -> bool:
 VIOLATIONS = (
     Violation(
         "running-unheld",
-        "runs are running, and nobody holds them",
+        "runs are running without a lease",
         _running_without_lease,
         repairs.requeue,
     ),
     Violation(
-        "held-at-rest",
+        "lease-at-rest",
         "runs are held, and not being executed",
         _held_at_rest,
         repairs.release,
@@ -147,7 +147,7 @@ VIOLATIONS = (
         repairs.resolve_child_wait,
     ),
     Violation(
-        "child-of-nobody",
+        "child-without-parent",
         "invoked runs go on, and their parent has ended or is gone",
         _children_of_nobody,
         _cancel_child,

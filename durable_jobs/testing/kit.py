@@ -64,9 +64,9 @@ class Kit:
     ) -> None:
         """Make a kit.
 
-        ``unused_stubs``: what a stub, a result of a list or a crash is that no step has
-        used when the kit closes. ``require_stubs``: no body is called that is not
-        stubbed. ``propagate``: what a body raises is raised here too, after the attempt
+        ``unused_stubs``: how the kit treats a stub, a result of a list or a crash that
+        no step has used when the kit closes. ``require_stubs``: an unstubbed body
+        raises. ``propagate``: an error of a body is raised here too, after its attempt
         was recorded.
         """
         check_moment(now, "the beginning of the kit")
@@ -125,29 +125,29 @@ class Kit:
     # Running
 
     def run_until_idle(self) -> int:
-        """Execute until nothing can go on at this time; return the attempts made."""
+        """Execute all runs that can continue now; return the number of attempts."""
         return self._run(passing=False)
 
     def _run(self, *, passing: bool) -> int:
-        sync.sync()  # beat may take ten seconds to note one that was just declared
+        sync.sync()  # beat may take ten seconds to store a new cron
         count = 0
         while True:
-            self._look_after_commits()
+            self._check_after_commits()
             tick.tick(passing=passing)
             routing.route_pending()
             made = self._serve_all()
             count += made
             if not made and not self._timers_due() and not self._admission_due():
-                # A save that follows is to know of every wait that began here.
+                # A later save has to find every wait that began here.
                 model_waits.watched.forget()
                 return count
             if count > MOST_ATTEMPTS:
-                msg = f"The runs do not come to rest after {count} attempts."
+                msg = f"The runs are still not idle after {count} attempts."
                 raise AssertionError(msg)
 
     def _serve_all(self) -> int:
         rows = db.rows(Run).filter(status=RunStatus.QUEUED, due_at__lte=clock.now())
-        # A backlog may have had its last run let through, and nobody has seen that yet.
+        # A backlog may be eligible although its last run was promoted.
         queues = set(rows.values_list("queue", flat=True)) | backlogs.eligible_queues(
             registry.ids()
         )
@@ -160,7 +160,7 @@ class Kit:
             try:
                 attempt.execute_attempt(run, threads=0)
             except SimulatedCrash:
-                continue  # a dead worker: its lease has to run out
+                continue  # a dead worker: its lease has to expire
             finally:
                 self._raise_first()
         return len(claimed)
@@ -172,8 +172,8 @@ class Kit:
     def _admission_due(self) -> bool:
         return bool(admission.needed())
 
-    def _look_after_commits(self) -> None:
-        """Make the looks that saves have asked for and an open test transaction keeps.
+    def _check_after_commits(self) -> None:
+        """Run the checks that saves have left for the commit of a test's transaction.
 
         Inside ``TestCase`` nothing ever commits.
         """

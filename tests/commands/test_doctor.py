@@ -37,7 +37,7 @@ def test_a_running_run_that_nobody_holds(durable_kit, napper, finds):
 def test_a_resting_run_that_somebody_holds(durable_kit, asleep, finds):
     later = durable_kit.now() + timedelta(days=1)
     Run.objects.update(lease_token=uuid.uuid4(), lease_until=later)
-    finds("held-at-rest")
+    finds("lease-at-rest")
     durable_kit.advance("1h")
     assert Run.objects.get().result() == "rested"
 
@@ -223,7 +223,7 @@ def test_a_child_whose_parent_has_ended_is_cancelled(durable_kit, parent, finds)
     Run.objects.filter(pk=parent.pk).update(
         status="completed", ended_at=durable_kit.now()
     )
-    finds("child-of-nobody")
+    finds("child-without-parent")
     assert Run.objects.get(function="t.napper").status == "cancelled"
 
 

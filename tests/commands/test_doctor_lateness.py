@@ -104,7 +104,7 @@ def test_the_text_says_the_same(durable_kit, napper, call):
     with pytest.raises(SystemExit):
         call_command("durable_doctor", stdout=output)
     said = output.getvalue()
-    assert "PROBLEM running-unheld: 1 runs are running, and nobody holds them" in said
+    assert "PROBLEM running-unheld: 1 runs are running without a lease" in said
     assert str(run.pk) in said
     assert said.endswith("1 problem.\n")
     assert "mended: 1 x running-unheld" in call("durable_doctor", "--fix")
