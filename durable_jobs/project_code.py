@@ -1,4 +1,4 @@
-"""Calls into your project's code that cannot fail.
+"""Call your project's code and contain its errors.
 
 A model's ``__str__``, a permission backend and a ``ModelAdmin`` are written without
 durable_jobs in mind. An error in one of them must not undo an action on a run, and an

@@ -1,7 +1,7 @@
 """Entries in the admin's log: on the run, and on the instances that it is about.
 
-The code of your project's instances may raise, and so may the tables of the log. The
-action is done anyway. If an entry cannot be written, it is logged instead.
+Code of your models may raise, and writing the entry may fail. The action is done
+anyway, and the failure is logged.
 """
 
 from __future__ import annotations

@@ -78,7 +78,6 @@ def _answer(run: Run, reason: str, values: Mapping[str, Any]) -> bool:
     return runs.answer(run, values["step"], values.get("value"))
 
 
-_ENDED = frozenset(RunStatus) - LIVE
 ACTIONS: dict[str, Action] = {
     action.name: action
     for action in (

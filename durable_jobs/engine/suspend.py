@@ -1,4 +1,4 @@
-"""The exceptions by which a function is left before its end."""
+"""Exceptions that end the call of a function early."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Workers and the tick run admissions: short transactions, one at a time per insta
 locks on your project's rows, and nothing can deadlock.
 
 A new run of a function with limits is not claimable. It is *screened*, in the order of
-``run_order``: rate limits, singletons and pauses may skip it. Otherwise it enters a
+``due_at``: rate limits, singletons and pauses may skip it. Otherwise it enters a
 *backlog*: the queue of runs of one function, queue and combination of keys. A backlog
 has *limits*: ordering, singletons, throttles and concurrency. If all limits have room,
 the first run of the backlog acquires a slot at each, and is *promoted*: workers may

@@ -64,7 +64,7 @@ def _evaluated(expression: Expression, event: ReceivedEvent) -> Any:
         return expression.evaluate({"event": event.as_dict()})
     if not db.connection().in_atomic_block:
         return expression.evaluate({"event": event.with_own_data()})
-    # The host's own code may query, and fail: not the transaction around it.
+    # Code of your project may raise an SQL error: the savepoint contains it.
     with db.atomic():
         return expression.evaluate({"event": event.with_own_data()})
 

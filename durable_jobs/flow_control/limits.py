@@ -46,9 +46,7 @@ def cached_limit(keyed_limit: KeyedLimit, limit_row: Limit) -> LimitValue | None
     """Return the value of a limit, or None if its callable has to be called first."""
     declared = keyed_limit.limit
     if declared is None:
-        return LimitValue(
-            1, clock.now()
-        )  # one live run is what it is, for operators too
+        return LimitValue(1, clock.now())  # a singleton: operators cannot override it
     if limit_row.override is not None:
         return LimitValue(limit_row.override, clock.now())
     if not callable(declared):

@@ -31,8 +31,8 @@ LOCKED_DELAY = timedelta(milliseconds=100)
 #: How long a strictly ordered backlog waits at most: after that, another run with
 #: other keys may be its first.
 CHECK_INTERVAL = timedelta(seconds=10)
-#: Bounds on the backlogs that one round serves, which is as many as runs are wanted.
-#: And the rounds of one admission.
+#: Bounds on the backlogs of one round, and on the rounds of one promotion. A round
+#: serves as many backlogs as runs are wanted.
 MIN_BACKLOGS, MAX_BACKLOGS, MAX_ROUNDS = 8, 50, 20
 #: How long a limit that this process does not declare is left to other processes: as
 #: long as a deploy may take. After that, the limit counts as removed from the code.

@@ -36,7 +36,7 @@ MAX_ROUNDS = 50
 BACKLOG_BATCH = 500
 #: Runs of a paused function that one transaction moves.
 PAUSED_BATCH = 1000
-#: Seconds after which the next tick continues with them.
+#: Seconds for one transaction's worth of paused runs; the next tick continues.
 LONGEST = 1.0
 #: The work that the next tick of this process continues.
 unfinished: set[str] = set()
@@ -122,7 +122,7 @@ def acquire_more_slots(run: Run, wanted: int) -> list[int]:
 
 
 def recheck_limits(claimed: Sequence[Run]) -> list[Run]:
-    """Return the claimed runs that may execute; the others are put in a backlog.
+    """Return the claimed runs that may execute; send the others back to admission.
 
     The others were queued before a limit was declared that applies to them now. A run
     that has started is subject to limits on steps alone.

@@ -1,4 +1,4 @@
-"""The depth of events and runs: how many caused one another before.
+"""The depth of events and runs: the length of the chain that caused them.
 
 A function that sends the event that starts it would loop forever. So each event and run
 has a depth: 0 if it comes from outside, one more than the run that sends, invokes or
@@ -60,7 +60,7 @@ def check(what: str) -> None:
     msg = (
         f"Expected at most {settings.MAX_DEPTH} events and runs, one caused by the "
         f"other (setting MAX_DEPTH), got one more: {chain}. Check whether {what} "
-        f"starts what sends or starts it."
+        f"leads back to itself."
     )
     raise LimitExceeded(msg)
 

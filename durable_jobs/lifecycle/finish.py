@@ -75,7 +75,7 @@ def start_handler(run: Run, end: End, *, handled: bool = True) -> list[Run]:
     if not handled:
         return []
     function = registry.find(run.function)
-    if function is None:  # whether a handler follows, only newer or older code knows
+    if function is None:  # only a process with the function's code knows its handlers
         left_work.leave_handler(run)
         return []
     handler = _handler(function, end.status)

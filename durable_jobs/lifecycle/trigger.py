@@ -62,7 +62,7 @@ class TriggeredStart:
         return replace(self, names=names, gathers=True, key=key)
 
     def claims(self) -> list[idempotency.KeyClaim]:
-        """Return the wish for each of its names."""
+        """Return a key claim for each of its idempotency keys."""
         function, run_id = self.start.function.id, self.start.id
         return [idempotency.KeyClaim(function, name, run_id) for name in self.names]
 

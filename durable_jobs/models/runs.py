@@ -63,8 +63,8 @@ class Run(models.Model):
 
     ``error`` is ``{"type", "message", "traceback"}``. ``trigger`` is the name of the
     event that started the run. The run may be claimed from ``due_at`` on, in the order
-    of ``run_order``: the queued time minus the priority. ``depth`` is the length of the
-    chain of events and runs that caused the run.
+    of ``run_order``: ``due_at`` minus the priority in seconds. ``depth`` is the length
+    of the chain of events and runs that caused the run.
 
     ``flow`` holds the keys of its flow control, or null without flow control.
     ``backlog`` is set while the run is queued: null if it may be claimed, else the id

@@ -171,7 +171,7 @@ def renew(leases: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
 
 
 def release(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
-    """Return claimed runs that have not started to their queue; return their number."""
+    """Requeue claimed runs that have not started; return their number."""
     chosen = list(run_ids)
     with db.atomic():
         limits.release_held(chosen, token)
@@ -245,10 +245,11 @@ def put_off(run: Run, until: datetime) -> None:
 
 
 def requeue_dead_holder(run: Run, due_at: datetime | None = None) -> bool:
-    """Requeue a run whose worker is known to be dead; return whether this call did it.
+    """Requeue a run whose attempt did not end; return whether this call did it.
 
-    ``crash_count`` keeps the crash, because the run may have killed its worker. The run
-    is eligible at ``due_at``, by default at once.
+    Its worker is dead, or the engine raised. ``crash_count`` keeps the crash, so that
+    ``MAX_CRASHES`` bounds such attempts. The run is eligible at ``due_at``, by default
+    at once.
     """
     rows = db.rows(Run).filter(
         pk=run.pk, lease_token=run.lease_token, status=RunStatus.RUNNING

@@ -90,7 +90,7 @@ def live_runs(run_ids: Iterable[uuid.UUID | None]) -> set[uuid.UUID]:
 
 
 def check_queued_occurrence(run: Run) -> None:
-    """Make the schedule due whose queued occurrence waits for the end of this run."""
+    """Make a schedule due if its next occurrence is queued behind this run."""
     meta: dict[str, Any] = run.event_meta or {}
     if meta.get("overlap") != "queue":
         return

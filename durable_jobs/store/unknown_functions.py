@@ -2,7 +2,7 @@
 
 A claim takes runs of any function. A run of an unknown function is released at once
 without counting the claim. Then the claims of this process exclude the function for a
-while. A process that has all functions pays nothing.
+while. A process that has all functions has no extra cost.
 
 A run that needs a later release of this package is excluded by itself. If there are
 many of these, the claims exclude their functions.

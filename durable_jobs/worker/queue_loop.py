@@ -251,7 +251,7 @@ def _advance_all(batch: ClaimedBatch) -> None:
                 "run",
                 run.pk,
                 partial(_advance, run),
-                # The crash is counted, so the number of attempts is limited.
+                # It counts as a crash, so MAX_CRASHES bounds such attempts.
                 put_off=partial(leases.requeue_dead_holder, run),
                 run_id=run.pk,
             )

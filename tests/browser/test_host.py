@@ -29,7 +29,7 @@ def test_an_order_is_refunded_from_the_list_of_orders(
     page.locator(f"input.action-select[value='{chosen.pk}']").check()
     page.get_by_label("Action:").select_option(label="Refund order")
     page.locator("button[name=index]").click()
-    expect(page.locator("#content")).to_contain_text("started for 1 object")
+    expect(page.locator("#content")).to_contain_text("Starts a run for 1 object")
     page.get_by_label("Amount").fill("19.90")
     page.get_by_label("What was wrong").select_option("late")
     page.screenshot(path=folder / "offer.png", full_page=True)

@@ -75,8 +75,8 @@ def test_a_part_of_the_time_is_brought_near(
     visit("durable_jobs_run_change", run.pk)
     bar = page.locator(".durable-bar rect[data-bar]").nth(1)
     expect(bar).to_have_attribute("width", "1.667%")
-    backlog = page.locator("thead .durable-backlog")
-    box = backlog.bounding_box()
+    track = page.locator("thead .durable-track")
+    box = track.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 1, box["y"] + 5)
     page.mouse.down()
