@@ -1,4 +1,4 @@
-"""The demo project of durable_jobs, which the tests use too."""
+"""The demo project of durable_jobs. The tests use the project too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings from the URLs in ``DATABASE_URL`` and ``BROKER_URL``."""
+"""Parse ``DATABASE_URL`` and ``BROKER_URL`` into settings."""
 
 from __future__ import annotations
 

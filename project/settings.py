@@ -1,7 +1,8 @@
-"""Settings of the demo project. What a machine decides is in its environment:
+"""Settings of the demo project.
 
-``DATABASE_URL``, ``BROKER_URL``, ``SECRET_KEY``, ``DEBUG``, ``ALLOWED_HOSTS`` and
-``LOG_LEVEL``; without them it runs on SQLite and a broker in memory.
+The environment variables ``DATABASE_URL``, ``BROKER_URL``, ``SECRET_KEY``, ``DEBUG``,
+``ALLOWED_HOSTS`` and ``LOG_LEVEL`` change the settings. Without these variables, the
+project uses SQLite and a broker in memory.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ LOGGING = {
     },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line"},
-        # Log lines of steps are displayed in the admin.
+        # The admin shows the log lines of steps.
         "steps": {"class": "durable_jobs.logs.StepHandler"},
     },
     "loggers": {

@@ -1,3 +1,3 @@
-"""What ``manage.py durable_demo`` shows: an import that outlives its worker."""
+"""The demo of ``manage.py durable_demo``: an import that continues after a kill."""
 
 from __future__ import annotations

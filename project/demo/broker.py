@@ -1,7 +1,7 @@
-"""A broker of files, for processes that share a directory.
+"""A file-based broker for processes that share a directory.
 
-Kombu brings one along, but there a reader can meet a message that is half written, and
-dies of it. Here messages come and go by a rename, which is all or nothing.
+Kombu's own filesystem transport can read a half-written message, which crashes the
+reader. This transport adds and removes messages with a rename, which is atomic.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from durable_jobs import ids
 
 
 class Channel(virtual.Channel):
-    """Queues are directories, and messages files in them, oldest first by name."""
+    """Each queue is a directory. Each message is a file, named in order of sending."""
 
-    # What a dead worker had taken is gone: a wake-up is worth no more than that.
+    # Messages that a dead worker had received are lost. The tick repeats wake-ups.
     do_restore = False
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         name = str(ids.new_id())
-        written = self._folder(".new") / name
-        written.write_text(json.dumps(message))
-        written.rename(self._folder(queue) / name)
+        new = self._folder(".new") / name
+        new.write_text(json.dumps(message))
+        new.rename(self._folder(queue) / name)
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
         for file in sorted(self._folder(queue).iterdir()):
@@ -36,7 +36,7 @@ class Channel(virtual.Channel):
             try:
                 file.rename(taken)
             except FileNotFoundError:
-                continue  # somebody else was faster
+                continue  # another process took the message
             text = taken.read_text()
             taken.unlink()
             return json.loads(text)
@@ -61,10 +61,10 @@ class Channel(virtual.Channel):
 
 
 class Transport(virtual.Transport):
-    """What ``CELERY_BROKER_TRANSPORT`` names."""
+    """The transport for the setting ``CELERY_BROKER_TRANSPORT``."""
 
     Channel = Channel
-    # Who is bound to what is declared by every process that sends or consumes.
+    # Each process that sends or consumes declares its bindings again.
     global_state = virtual.BrokerState()
     driver_type = driver_name = "files"
 
@@ -73,5 +73,5 @@ class Transport(virtual.Transport):
         self.state = self.global_state
 
     def driver_version(self) -> str:
-        """Return what Celery shows as the version."""
+        """Return the version that Celery shows."""
         return "1"

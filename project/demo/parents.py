@@ -1,4 +1,4 @@
-"""Children that do not outlive their parent, however that ends."""
+"""Child processes that end with their parent process, even if the parent is killed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Ask the kernel, where it is Linux, to end this process with its parent."""
+    """On Linux, let the kernel send SIGTERM to this process when its parent ends."""
     if sys.platform != "linux":
         return
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    # It may have died before it was asked.
+    # The parent may have ended before the call.
     if os.getppid() != parent:
         sys.exit(1)

@@ -1,7 +1,7 @@
-"""The demo project in a room of its own: ``DEMO_ROOM`` is an empty directory.
+"""Settings of the demo, which writes only to the directory in ``DEMO_DIRECTORY``.
 
-There are its database, its broker (files), what is uploaded, and the trail that every
-chunk of the import leaves when it is worked on.
+The directory is empty at the start. It gets the database, the broker's files, the
+uploaded file, and a log with one line for each execution of a chunk of the import.
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ from pathlib import Path
 from urllib.parse import quote
 
 from project.addresses import database
-from project.settings import *  # noqa: F403  # it is the same project
+from project.settings import *  # noqa: F403  # the same project
 from project.settings import LOGGING as PROJECT_LOGGING
 
-ROOM = Path(os.environ["DEMO_ROOM"])
+DIRECTORY = Path(os.environ["DEMO_DIRECTORY"])
 
-DATABASES = {"default": database(f"sqlite:///{quote(str(ROOM))}/demo.sqlite3")}
+DATABASES = {"default": database(f"sqlite:///{quote(str(DIRECTORY))}/demo.sqlite3")}
 CELERY_BROKER_URL = ""
 CELERY_BROKER_TRANSPORT = "project.demo.broker:Transport"
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    "folder": str(ROOM / "broker"),
+    "folder": str(DIRECTORY / "broker"),
     "polling_interval": 0.05,
 }
-MEDIA_ROOT = ROOM / "media"
-TRAIL = ROOM / "trail.txt"
+MEDIA_ROOT = DIRECTORY / "media"
+CHUNK_LOG = DIRECTORY / "chunks.log"
 
-# Short, so that nobody waits long for a dead worker's lease to run out.
+# Short, so that the lease of the killed worker expires soon.
 DURABLE_JOBS = {"LEASE_DURATION": "4s"}
 
 LOGGING = PROJECT_LOGGING | {
     "formatters": {
         **PROJECT_LOGGING["formatters"],  # type: ignore[dict-item]  # a dict of dicts
-        "trail": {"format": "{process} {message}", "style": "{"},
+        "chunks": {"format": "{process} {message}", "style": "{"},
     },
     "handlers": {
         **PROJECT_LOGGING["handlers"],  # type: ignore[dict-item]  # a dict of dicts
-        "trail": {
+        "chunks": {
             "class": "logging.FileHandler",
-            "filename": str(TRAIL),
-            "formatter": "trail",
+            "filename": str(CHUNK_LOG),
+            "formatter": "chunks",
         },
     },
     "loggers": {
         "durable_jobs": {"handlers": ["console"], "level": "WARNING"},
         "django.server": {"handlers": [], "level": "WARNING", "propagate": False},
         "project.shop": {
-            "handlers": ["trail", "steps"],
+            "handlers": ["chunks", "steps"],
             "level": "INFO",
             "propagate": False,
         },

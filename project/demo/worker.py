@@ -1,4 +1,4 @@
-"""A Celery worker as a process of its own: ``python -m project.demo.worker``."""
+"""A Celery worker in a separate process: ``python -m project.demo.worker``."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from project.celery import app
 from project.demo.parents import die_with_parent
 
-PLAIN = ("--without-heartbeat", "--without-mingle", "--without-gossip")
+OPTIONS = ("--without-heartbeat", "--without-mingle", "--without-gossip")
 
 
 class Worker:
-    """A worker that can be killed."""
+    """A worker process that the demo can kill."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
         with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603  # this very module
+            self._process = subprocess.Popen(  # noqa: S603  # this module
                 [sys.executable, "-m", __name__],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -28,15 +28,15 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Tell whether it runs."""
+        """Return whether the process is running."""
         return self._process.poll() is None
 
     def kill(self) -> int:
-        """Send SIGKILL, which nothing can catch; return the signal it died of."""
+        """Send SIGKILL and return the number of the signal that ended the process."""
         self._process.kill()
         return -self._process.wait()
 
 
 if __name__ == "__main__":
     die_with_parent()
-    app.worker_main(["worker", "--pool", "threads", "--concurrency", "2", *PLAIN])
+    app.worker_main(["worker", "--pool", "threads", "--concurrency", "2", *OPTIONS])

@@ -1,1 +1,1 @@
-"""A small shop: the models that the demo, the tests and the playground work on."""
+"""A small shop with the models of the demo, the tests and the playground."""

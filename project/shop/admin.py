@@ -1,4 +1,4 @@
-"""The shop in the admin."""
+"""The admin of the shop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from project.shop.models import Airport, ImportSummary, Order, Tenant, Upload
 
 @admin.register(Tenant)
 class TenantAdmin(admin.ModelAdmin):
-    """Tenants by name."""
+    """Tenants, searchable by name."""
 
     search_fields = ("name",)
 
@@ -36,12 +36,12 @@ class OrderAdmin(DurableRunsMixin, admin.ModelAdmin):
 
 @admin.register(Upload)
 class UploadAdmin(admin.ModelAdmin):
-    """Uploaded files; one that is added is imported."""
+    """Uploaded files. Adding a file starts its import."""
 
     list_display = ("__str__", "uploaded_at")
 
     def save_model(self, request: Any, obj: Upload, form: Any, change: bool) -> None:
-        """Save, and start the import in the same transaction."""
+        """Save a file and start the import of a new file in the same transaction."""
         super().save_model(request, obj, form, change)
         if not change:
             obj.announce()
@@ -49,7 +49,7 @@ class UploadAdmin(admin.ModelAdmin):
 
 @admin.register(Airport)
 class AirportAdmin(admin.ModelAdmin):
-    """The airports that the demo imported."""
+    """The imported airports."""
 
     list_display = ("icao", "iata", "name", "city", "country")
     search_fields = ("icao", "iata", "name", "city")
@@ -58,6 +58,6 @@ class AirportAdmin(admin.ModelAdmin):
 
 @admin.register(ImportSummary)
 class ImportSummaryAdmin(admin.ModelAdmin):
-    """What the imports did."""
+    """The results of the imports."""
 
     list_display = ("run_id", "upload", "rows", "rejected", "finished_at")

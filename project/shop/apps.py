@@ -1,4 +1,4 @@
-"""The shop's place in Django."""
+"""The Django app of the shop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from django.apps import AppConfig
 
 
 class ShopConfig(AppConfig):
-    """The app of the shop."""
+    """The app configuration of the shop."""
 
     name = "project.shop"

@@ -1,4 +1,4 @@
-"""The shop's durable functions: orders, complaints about them, files of airports."""
+"""The durable functions of the shop: orders, complaints and imports of airports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger("project.shop")
 
 
 def give_up(ctx: durable.Context) -> None:
-    """Mark the order of a fulfilment that was cancelled."""
+    """Cancel the order of a cancelled run of ``fulfil_order``."""
     order_id = ctx.event.data["event"]["data"]["order_id"]
     ctx.step.atomic("cancel", move, order_id, Order.Status.CANCELLED)
 
@@ -35,7 +35,7 @@ def give_up(ctx: durable.Context) -> None:
     on_cancel=give_up,
 )
 def fulfil_order(ctx: durable.Context) -> dict[str, Any]:
-    """Reserve, wait up to three days for the money, pack, and ship."""
+    """Reserve an order, wait up to three days for the payment, then pack and ship."""
     order_id = ctx.event.data["order_id"]
     ctx.step.atomic("reserve", move, order_id, Order.Status.RESERVED)
     payment = ctx.step.wait_for_event(
@@ -54,7 +54,7 @@ def fulfil_order(ctx: durable.Context) -> dict[str, Any]:
 
 
 class Refund(BaseModel):
-    """What a person says of a refund."""
+    """The input of a refund."""
 
     amount: Decimal = Field(gt=0, max_digits=12, decimal_places=2)
     reason: Literal["broken", "late", "unwanted"] = Field(title="What was wrong")
@@ -63,36 +63,36 @@ class Refund(BaseModel):
 
 @durable.function(admin_action=Order, input=Refund, retries=3)
 def refund_order(ctx: durable.Context) -> dict[str, Any]:
-    """Give money back for an order that somebody of the staff has chosen."""
-    asked: Refund = ctx.event.data
-    ctx.step.atomic("note", note_refund, ctx.instance.pk, asked.amount, asked.reason)
-    if asked.tell:
+    """Refund an order that a staff user selected in the admin."""
+    refund: Refund = ctx.event.data
+    ctx.step.atomic("note", note_refund, ctx.instance.pk, refund.amount, refund.reason)
+    if refund.tell:
         ctx.step.send_event(
             "tell", durable.NewEvent("shop/refunded", {"order_id": ctx.instance.pk})
         )
-    return {"refunded": asked.amount}
+    return {"refunded": refund.amount}
 
 
 def note_refund(order_id: int, amount: Decimal, reason: str) -> None:
-    """Write on an order what was given back."""
+    """Cancel an order and note the refunded amount and the reason."""
     note = f"{amount} back: {reason}"
     Order.objects.filter(pk=order_id).update(note=note, status=Order.Status.CANCELLED)
 
 
 def move(order_id: int, status: str) -> None:
-    """Give an order its next status."""
+    """Change the status of an order."""
     Order.objects.filter(pk=order_id).update(status=status)
 
 
 # Complaints
 
-#: What is given back without asking anybody.
+#: The largest amount that is refunded without an approval.
 GOODWILL = Decimal(20)
 
 
 @durable.function(on=durable.Event("shop/complaint.received"))
 def settle_complaint(ctx: durable.Context) -> dict[str, Any]:
-    """Give back what a customer asks for; above a little, as much as a manager says."""
+    """Refund a complaint. An amount above ``GOODWILL`` needs a manager's approval."""
     order: Order = ctx.event.data["order"]
     amount = Decimal(ctx.event.data["amount"])
     if amount > GOODWILL:
@@ -113,7 +113,7 @@ def settle_complaint(ctx: durable.Context) -> dict[str, Any]:
 
 
 def note(order_id: int, text: str) -> None:
-    """Write something on an order."""
+    """Change the note of an order."""
     Order.objects.filter(pk=order_id).update(note=text[:200])
 
 
@@ -126,7 +126,7 @@ Chunk = tuple[int, int]
 
 @durable.function(on=durable.Event("file/uploaded"), retries=2)
 def import_airports(ctx: durable.Context) -> dict[str, int]:
-    """Import an uploaded file of airports: every row once, whatever dies meanwhile."""
+    """Import the airports of an uploaded file, each row exactly once."""
     upload_id = ctx.event.data["upload_id"]
     chunks = ctx.step.run("parse", find_chunks, upload_id)
     rejected = ctx.step.map(
@@ -137,14 +137,14 @@ def import_airports(ctx: durable.Context) -> dict[str, int]:
     )
     ctx.step.sleep("let it settle", "2s")
     written = 0
-    for chunk, refused in zip(chunks, rejected, strict=True):
+    for chunk, invalid in zip(chunks, rejected, strict=True):
         name = f"write {chunk[0]}"
-        written += ctx.step.atomic(name, write_chunk, upload_id, chunk, refused)
+        written += ctx.step.atomic(name, write_chunk, upload_id, chunk, invalid)
     done = {
         "upload_id": upload_id,
         "run_id": ctx.run_id,
         "rows": written,
-        "rejected": sum(len(refused) for refused in rejected),
+        "rejected": sum(len(invalid) for invalid in rejected),
     }
     ctx.step.send_event("announce", durable.NewEvent("pipeline/complete", done))
     return {"rows": done["rows"], "rejected": done["rejected"]}
@@ -152,35 +152,35 @@ def import_airports(ctx: durable.Context) -> dict[str, int]:
 
 @durable.function(on=durable.Event("pipeline/complete"))
 def summarise_import(ctx: durable.Context) -> dict[str, int]:
-    """Keep what an import did, and count the countries."""
+    """Store the result of an import and count the countries."""
     ctx.step.atomic("keep", keep_summary, ctx.event)
     return {"countries": ctx.step.run("countries", count_countries)}
 
 
 def find_chunks(upload_id: int) -> list[Chunk]:
-    """Return the ranges of lines to be worked on one at a time."""
+    """Return the ranges of lines that one step processes."""
     count = sum(1 for _ in lines(upload_id))
     return [(first, min(first + CHUNK, count)) for first in range(0, count, CHUNK)]
 
 
 def validate_chunk(upload_id: int, chunk: Chunk) -> list[int]:
-    """Return the lines in a range that cannot be airports."""
+    """Return the numbers of the invalid lines in a range."""
     logger.info("validate %d", chunk[0])
-    refused = []
+    invalid = []
     for number, line in enumerate(islice(lines(upload_id), *chunk), start=chunk[0]):
         try:
             Airport(**line).clean_fields()
         except (TypeError, ValidationError) as error:
-            logger.warning("line %d is refused: %s", number, error)
-            refused.append(number)
-    return refused
+            logger.warning("line %d is invalid: %s", number, error)
+            invalid.append(number)
+    return invalid
 
 
-def write_chunk(upload_id: int, chunk: Chunk, refused: list[int]) -> int:
-    """Write the good lines of a range, over what an earlier file said of them."""
+def write_chunk(upload_id: int, chunk: Chunk, invalid: list[int]) -> int:
+    """Insert or update the airports of the valid lines of a range."""
     logger.info("write %d", chunk[0])
     numbered = enumerate(islice(lines(upload_id), *chunk), start=chunk[0])
-    airports = [Airport(**line) for number, line in numbered if number not in refused]
+    airports = [Airport(**line) for number, line in numbered if number not in invalid]
     columns = [field.name for field in Airport._meta.fields if not field.primary_key]
     Airport.objects.bulk_create(
         airports, update_conflicts=True, unique_fields=["icao"], update_fields=columns
@@ -189,16 +189,16 @@ def write_chunk(upload_id: int, chunk: Chunk, refused: list[int]) -> int:
 
 
 def lines(upload_id: int) -> Iterator[dict[str, Any]]:
-    """Read an uploaded file line by line."""
+    """Yield the lines of an uploaded file by column name."""
     with Upload.objects.get(pk=upload_id).file.open("rb") as file:
         yield from csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
 
 
 def keep_summary(event: durable.ReceivedEvent) -> None:
-    """Write down what an import did."""
+    """Store the result of an import."""
     ImportSummary.objects.create(finished_at=event.ts, **event.data)
 
 
 def count_countries() -> int:
-    """Return how many countries have an airport."""
+    """Return the number of countries with an airport."""
     return Airport.objects.values("country").distinct().count()

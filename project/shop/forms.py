@@ -1,4 +1,4 @@
-"""What the shop's durable functions ask people."""
+"""Forms of the shop's approvals."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from django import forms
 
 
 class SettlementForm(forms.Form):
-    """How a complaint is settled."""
+    """The decision about a complaint."""
 
     amount = forms.DecimalField(
         min_value=0,
         max_digits=12,
         decimal_places=2,
-        help_text="What the customer gets back, whatever was asked for.",
+        help_text="The amount to refund. It may differ from the requested amount.",
     )
     why = forms.ChoiceField(
         choices=[("broken", "broken"), ("late", "late"), ("goodwill", "goodwill")],

@@ -1,4 +1,4 @@
-"""Tenants and their orders; and airports, which are imported from an uploaded file."""
+"""Tenants with their orders, and airports imported from uploaded files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from durable_jobs import durable
 
 
 class Tenant(models.Model):
-    """Whoever shares the shop with others."""
+    """A tenant of the shop."""
 
     name = models.CharField(max_length=100, unique=True)
 
@@ -20,10 +20,10 @@ class Tenant(models.Model):
 
 
 class Order(models.Model):
-    """What a tenant sold."""
+    """An order of a tenant."""
 
     class Status(models.TextChoices):
-        """Where an order is on its way."""
+        """The states of an order."""
 
         NEW = "new"
         RESERVED = "reserved"
@@ -47,7 +47,7 @@ class Order(models.Model):
 
 
 class Upload(models.Model):
-    """A file that somebody uploaded."""
+    """An uploaded file of airports."""
 
     file = models.FileField(upload_to="uploads/")
     uploaded_at = models.DateTimeField(auto_now_add=True)
@@ -59,12 +59,12 @@ class Upload(models.Model):
         return self.file.name or ""
 
     def announce(self) -> str:
-        """Tell the durable functions that the file is there; return the event's id."""
+        """Send the event ``file/uploaded`` and return its id."""
         return durable.send("file/uploaded", {"upload_id": self.pk})
 
 
 class Airport(models.Model):
-    """One line of the airports' file, whose columns have these names."""
+    """An airport. The columns of an uploaded file have the names of these fields."""
 
     icao = models.CharField("ICAO code", max_length=4, primary_key=True)
     iata = models.CharField("IATA code", max_length=3, blank=True, db_index=True)
@@ -86,7 +86,7 @@ class Airport(models.Model):
 
 
 class ImportSummary(models.Model):
-    """What one run of the import did."""
+    """The result of one run of the import."""
 
     run_id = models.UUIDField(unique=True)
     upload = models.ForeignKey(

@@ -90,7 +90,7 @@ def test_a_page_asks_for_the_input_before_anything_starts(staff):
     response = choose(staff(*MAY), orders)
     page = Page(response.content.decode())
     assert response.status_code == 200
-    assert "Give money back for an order" in page.text
+    assert "Refund an order that a staff user selected" in page.text
     assert "Starts one run for each of 2 objects" in page.text
     assert page.rows("order") == [page_of(one) for one in reversed(orders)]
     names = [attrs.get("name") for tag, attrs in page.tags if tag != "meta"]

@@ -1,4 +1,4 @@
-"""The demo's broker: messages are files that come and go whole."""
+"""The file-based broker of the demo: messages are added and removed atomically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield made
 
 
-def test_messages_come_in_the_order_in_which_they_were_sent(connection):
+def test_messages_arrive_in_order_of_sending(connection):
     with connection.SimpleQueue("a") as one, connection.SimpleQueue("b") as other:
         for number in range(20):
             one.put(number)
@@ -30,7 +30,7 @@ def test_messages_come_in_the_order_in_which_they_were_sent(connection):
             one.get_nowait()
 
 
-def test_other_processes_see_them(connection, tmp_path):
+def test_messages_reach_another_connection(connection, tmp_path):
     with connection.SimpleQueue("a") as queue:
         queue.put("hello")
     second = connection.clone()
@@ -41,7 +41,7 @@ def test_other_processes_see_them(connection, tmp_path):
     second.release()
 
 
-def test_a_queue_can_be_emptied(connection):
+def test_queue_can_be_purged(connection):
     with connection.SimpleQueue("a") as queue:
         queue.put(1)
         queue.put(2)

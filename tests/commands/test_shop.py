@@ -1,4 +1,4 @@
-"""The demo project's functions, and the demo's own proof."""
+"""The functions of the demo project, and the checks of the demo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from django.core.files.base import ContentFile
 
 from durable_jobs.models import Run
-from project.demo import proof
+from project.demo import verification
 from project.shop.models import Airport, ImportSummary, Order, Tenant, Upload
 
 pytestmark = pytest.mark.django_db
@@ -143,38 +143,40 @@ def test_a_file_may_come_again_with_corrections(imported):
     assert Airport.objects.get(pk="EDDB").city == "Schoenefeld"
 
 
-def test_the_proof_sees_every_difference(imported, tmp_path: Path):
+def test_table_differences_are_found(imported, tmp_path: Path):
     file = tmp_path / "wanted.csv"
     file.write_text(HEAD + LINES)
     imported(HEAD + LINES)
-    assert not list(proof.differences(file))
+    assert not list(verification.table_differences(file))
     Airport.objects.filter(pk="EDDB").update(name="Tegel")
-    assert [text.split()[0] for text in proof.differences(file)] == ["missing", "too"]
+    missing, extra = verification.table_differences(file)
+    assert missing.startswith("missing")
+    assert extra.startswith("extra")
     Airport.objects.all().delete()
-    assert len(list(proof.differences(file))) == 2
+    assert len(list(verification.table_differences(file))) == 2
 
 
 @pytest.mark.parametrize(
-    ("trail", "said"),
+    ("chunk_log", "problems"),
     [
         ("1 validate 0\n2 write 0\n", []),
         ("1 validate 0\n2 validate 0\n", ["validated again by [1, 2]"]),
         ("2 write 0\n", ["never validated", "validated again by []"]),
-        ("1 validate 0\n2 write 0\n2 write 0\n", ["did write 0 2 times"]),
+        ("1 validate 0\n2 write 0\n2 write 0\n", ["executed write 0 2 times"]),
     ],
 )
-def test_the_proof_sees_every_repetition(imported, tmp_path: Path, trail, said):
+def test_repeated_work_is_found(imported, tmp_path: Path, chunk_log, problems):
     run = imported(HEAD + LINES)
-    file = tmp_path / "trail.txt"
-    file.write_text(trail)
-    found = list(proof.repetitions(file, run, recorded={0}, dead=1))
-    assert len(found) == len(said)
-    assert all(part in text for part, text in zip(said, found, strict=True))
+    file = tmp_path / "chunks.log"
+    file.write_text(chunk_log)
+    found = list(verification.repeated_work(file, run, recorded={0}, killed_pid=1))
+    assert len(found) == len(problems)
+    assert all(part in text for part, text in zip(problems, found, strict=True))
 
 
-def test_what_was_not_recorded_may_be_done_again(imported, tmp_path: Path):
+def test_unrecorded_work_may_be_repeated(imported, tmp_path: Path):
     run = imported(HEAD + LINES)
-    file = tmp_path / "trail.txt"
+    file = tmp_path / "chunks.log"
     file.write_text("1 validate 0\n2 validate 0\n")
-    assert not list(proof.repetitions(file, run, recorded=set(), dead=1))
-    assert proof.again(file, dead=1) == 1
+    assert not list(verification.repeated_work(file, run, recorded=set(), killed_pid=1))
+    assert verification.revalidated_count(file, killed_pid=1) == 1

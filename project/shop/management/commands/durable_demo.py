@@ -1,7 +1,7 @@
-"""``manage.py durable_demo``: an import is killed half-way, and finishes all the same.
+"""``manage.py durable_demo``: kill the worker of an import and show that it finishes.
 
-It is the demo project's own command, not the app's: it shows this project's functions,
-and an installation without them would have nothing to show.
+The command belongs to the demo project, not to the app, because it runs the functions
+of this project.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from project.demo.parents import die_with_parent
 
 
 class Command(BaseCommand):
-    """The supervisor makes a room and clears it; its child plays the demo in it."""
+    """Create a temporary directory, run the demo in a child process, and clean up.
+
+    The child process runs the same command with ``DEMO_DIRECTORY`` in its environment.
+    """
 
     help = (
         "Import some 28,000 airports with web, worker and beat on SQLite, kill the "
-        "worker half-way, and check that every row is there once."
+        "worker half-way, and check that every row exists once."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the options."""
+        parser.add_argument("--exit", action="store_true", help="end after the check")
         parser.add_argument(
-            "--exit", action="store_true", help="end when all is checked"
-        )
-        parser.add_argument(
-            "--port", type=int, default=8000, help="of the web page (%(default)s)"
+            "--port", type=int, default=8000, help="port of the web page (%(default)s)"
         )
 
     def handle(self, **options: Any) -> None:
-        """Play the demo, in a temporary directory that nothing remains of."""
-        if "DEMO_ROOM" in os.environ:
-            # Imported late: it needs the room's settings.
-            from project.demo.play import Play
+        if "DEMO_DIRECTORY" in os.environ:
+            # Imported late: the module needs the settings of the demo.
+            from project.demo.run_demo import Demo
 
             die_with_parent()
             signal.signal(signal.SIGTERM, _interrupt)
-            Play(self.stdout.write, options["port"]).run(stay=not options["exit"])
+            Demo(self.stdout.write, options["port"]).run(stay=not options["exit"])
             return
         with TemporaryDirectory(
             prefix="durable-demo-", ignore_cleanup_errors=True
-        ) as room:
-            code = _child(room, options)
+        ) as directory:
+            code = _run_child(directory, options)
         sys.exit(code if code >= 0 else 1)
 
 
-def _child(room: str, options: dict[str, Any]) -> int:
+def _run_child(directory: str, options: dict[str, Any]) -> int:
+    """Run this command in a child process and return its exit code."""
     arguments = ["durable_demo", "--port", str(options["port"])]
-    child = subprocess.Popen(  # noqa: S603  # this very command, once more
+    child = subprocess.Popen(  # noqa: S603  # this command again
         [
             sys.executable,
             str(settings.BASE_DIR / "manage.py"),
@@ -64,14 +64,14 @@ def _child(room: str, options: dict[str, Any]) -> int:
         ],
         env={
             **os.environ,
-            "DEMO_ROOM": room,
+            "DEMO_DIRECTORY": directory,
             "DJANGO_SETTINGS_MODULE": "project.demo.settings",
-            # Celery has opinions about root, which change nothing here.
+            # Celery's warning about the root user does not matter here.
             "PYTHONWARNINGS": "ignore",
         },
         cwd=settings.BASE_DIR,
     )
-    # A terminal sends Ctrl-C to both, and the child is the one to end first.
+    # A terminal sends Ctrl-C to both processes. The child ends first.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     return child.wait()
