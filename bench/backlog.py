@@ -118,7 +118,7 @@ def until_started(
             admissions += 1
             assert admissions < 10 * SMALL, "the others starve"
     return {
-        "rate_limit_hits": admissions,
+        "admissions": admissions,
         "started": others,
         "statements": len(queries),
         "seconds": round(time.monotonic() - began, 2),

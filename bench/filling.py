@@ -39,9 +39,9 @@ WITH chosen AS MATERIALIZED (
 """
 _RUN = """
 INSERT INTO durable_jobs_run (
-    id, function, version, status, reason, trigger, key, event_id, origin, data, output,
-    parent_step, relation, queue, due_at, place, worker, attempt, claims, crashes,
-    woken, queued_at, started_at, ended_at
+    id, function, version, status, reason, trigger, key, event_id, event_meta, data,
+    output, parent_step, parent_relation, queue, due_at, run_order, worker, attempt,
+    claim_count, crash_count, wake_requested, queued_at, started_at, ended_at
 )
 SELECT id, %(function)s, '', %(status)s, '', 'bench/steps', '', 'past-' || n,
     jsonb_build_object('id', 'past-' || n, 'name', 'bench/steps', 'ts', moment),

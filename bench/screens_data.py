@@ -55,10 +55,10 @@ WITH chosen AS MATERIALIZED (
 """.replace("{days}", str(DAYS))
 _RUN = """
 INSERT INTO durable_jobs_run (
-    id, function, version, status, reason, trigger, key, event_id, origin, data, output,
-    error, parent_id, parent_step, relation, queue, backlog, due_at, place, lease_token,
-    lease_until, worker, attempt, claims, crashes, woken, queued_at, started_at,
-    ended_at
+    id, function, version, status, reason, trigger, key, event_id, event_meta, data,
+    output, error, parent_id, parent_step, parent_relation, queue, backlog, due_at,
+    run_order, lease_token, lease_until, worker, attempt, claim_count, crash_count,
+    wake_requested, queued_at, started_at, ended_at
 )
 SELECT id, 'shop.function_' || floor(30 * power(other / 100000.0, 3)),
     'v' || n * 5 / (%(count)s + 1), status,
