@@ -1,11 +1,11 @@
-"""The benchmark: what durable steps cost, as ratios measured in one run on one machine.
+"""Benchmarks: the cost of durable steps, and ratios between engines on one machine.
 
-It needs a PostgreSQL and a broker, which the tests' own services give::
+The benchmarks need PostgreSQL and a broker. The services of the tests provide both::
 
     .venv/bin/python -m tests.services -- .venv/bin/python -m bench
 
-Every figure is taken anew in each repetition, and the figures that are compared with
-one another are taken in the same repetition: a busy machine slows both.
+Each repetition measures all figures again. Compared figures come from the same
+repetition, so a busy machine slows both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m bench [peer …] [--workload W1 …]``: the race, or a part of it."""
+"""``python -m bench [peer …] [--workload W1 …]``: compare peers by workload."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bench.report import tables
 from bench.server import Server
 from bench.workloads import NAMES, Workload, workload
 
-#: What the tables stand between on a page.
+#: The markers around the tables in a Markdown file.
 BEGIN, END = "<!-- race -->", "<!-- end of race -->"
 
 
 def main(arguments: list[str]) -> int:
-    """Run the race and return 0."""
+    """Run the workloads. Return 0, 1 if any failed, or 2 if a variable is missing."""
     options = _options(arguments)
     if options.read:
         text = _read(options)
@@ -30,22 +30,22 @@ def main(arguments: list[str]) -> int:
         return 0
     for name in ("DATABASE_URL", "BROKER_URL"):
         if not os.environ.get(name):
-            print(f"Set {name}, or run it under python -m tests.services --.")
+            print(f"Set {name}, or run this module under python -m tests.services --.")
             return 2
     server = Server(os.environ["DATABASE_URL"])
     chosen, versions = _installed(options.peers)
-    asked = _workloads(options.workload)
+    selected = _workloads(options.workload)
     about = _about(server, versions, options)
     print(json.dumps(about), flush=True)
-    found = race(chosen, asked, server, sizes.from_options(options), options.repeat)
-    text = _heading(about) + "\n\n" + tables(found, chosen, asked) + "\n"
+    found = race(chosen, selected, server, sizes.from_options(options), options.repeat)
+    text = _heading(about) + "\n\n" + tables(found, chosen, selected) + "\n"
     print("\n" + text)
     _write(options, text)
     return 1 if found.troubles else 0
 
 
 def _write(options: argparse.Namespace, text: str) -> None:
-    """Put the tables where the command line wants them."""
+    """Write the tables to the files that the command line names."""
     if options.table:
         Path(options.table).write_text(text)
     if options.page:
@@ -53,12 +53,12 @@ def _write(options: argparse.Namespace, text: str) -> None:
         before, begin, rest = page.read_text().partition(BEGIN)
         _, end, after = rest.partition(END)
         if not end:
-            sys.exit(f"{page} has no {BEGIN} before {END}.")
+            sys.exit(f"Expected {BEGIN} followed by {END} in {page}.")
         page.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
 
 
 def _read(options: argparse.Namespace) -> str:
-    """Return the table of what earlier races have printed."""
+    """Return the tables for the JSON lines of earlier runs."""
     lines = [
         json.loads(line)
         for name in options.read
@@ -83,35 +83,39 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "--workload", action="append", metavar="W", help="W1 to W13; may be repeated"
     )
     parser.add_argument("--repeat", type=int, default=3, help="repetitions")
-    parser.add_argument("--table", metavar="FILE", help="write the table there too")
+    parser.add_argument(
+        "--table", metavar="FILE", help="write the tables to this file too"
+    )
     parser.add_argument(
         "--page",
         metavar="FILE",
-        help=f"put the tables between {BEGIN} and {END} there",
+        help=f"write the tables between {BEGIN} and {END} in this file",
     )
     parser.add_argument(
         "--read",
         action="append",
         metavar="FILE",
-        help="measure nothing; make the table of the JSON lines in there",
+        help="measure nothing; use the JSON lines of this file",
     )
     sizes.add_options(parser)
     options = parser.parse_args(arguments)
     for name in options.peers:
         if name not in peers.NAMES:
-            parser.error(f"no peer {name!r}; there are {', '.join(peers.NAMES)}")
+            parser.error(
+                f"unknown peer {name!r}; expected one of {', '.join(peers.NAMES)}"
+            )
     return options
 
 
 def _installed(names: list[str]) -> tuple[list[Peer], dict[str, dict[str, str]]]:
-    """Return the peers that can be installed here, and of what they are made."""
+    """Return the peers that can be installed, and the versions of their packages."""
     found, versions = [], {}
     for name in names or peers.NAMES:
         one = peers.peer(name)
         try:
             versions[name] = environments.versions(one)
         except environments.NotInstalled as error:
-            print(f"{one.title} is left out: it {error}.", file=sys.stderr)
+            print(f"Skipped {one.title}: {error}.", file=sys.stderr)
             continue
         found.append(one)
     return found, versions

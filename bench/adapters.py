@@ -1,7 +1,7 @@
-"""What a peer's module offers, and how it is talked to: JSON lines, one call each.
+"""The interface of a peer's module, and its protocol: one JSON line per call.
 
-A peer runs in a virtual environment of its own, so nothing here needs more than Python.
-``python -m bench.peers.NAME drive`` answers calls; ``… work`` is one of its workers.
+Each peer runs in its own virtual environment, so this module imports only the standard
+library. ``python -m bench.peers.NAME drive`` executes calls; ``… work`` is a worker.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ Sizes = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What the harness must know of a peer before it can run.
+    """The description of a peer.
 
-    ``requirements`` are installed in an environment of its own; none: it runs in ours.
+    ``requirements`` are installed in the peer's own environment. Without requirements,
+    the peer runs in this environment.
     """
 
     name: str
     title: str
     requirements: tuple[str, ...] = ()
     npm: tuple[str, ...] = ()
-    #: The packages whose versions are stated.
+    #: The packages whose versions the report names.
     stated: tuple[str, ...] = ()
     oldest_python: tuple[int, int] = (3, 11)
     durable: bool = True
@@ -39,23 +40,23 @@ class Peer:
 
 
 class NotOffered(Exception):
-    """What the harness asks for is nothing that this peer has."""
+    """The peer does not support the called function."""
 
 
 class Adapter:
-    """Drives one peer. What it does not offer is left as it is here.
+    """Drive one peer. A subclass overrides the methods that the peer supports.
 
     A *shape* is a kind of work: ``steps`` (``steps`` bodies, one after the other),
     ``sleep`` (a body, a sleep of ``seconds``, a body), ``fan`` (a body, ``branches``
-    bodies that await ``ms`` side by side, a body), ``threads`` (the same with bodies
-    that block), ``long`` (``steps`` bodies, a sleep of ``seconds``, a body). Runs are
-    numbered, so that their marks can be told apart.
+    parallel bodies that await ``ms``, a body), ``threads`` (the same with bodies that
+    block), ``long`` (``steps`` bodies, a sleep of ``seconds``, a body). Each run has a
+    number, which identifies its marks.
     """
 
     shapes: ClassVar[frozenset[str]] = frozenset({"steps"})
-    #: Whether several runs can be started by one call.
+    #: Whether one call can start several runs.
     bulk: ClassVar[bool] = False
-    #: Whether runs can be started while no worker is there.
+    #: Whether runs can be started while no worker runs.
     starts_alone: ClassVar[bool] = True
 
     def __init__(self) -> None:
@@ -63,46 +64,46 @@ class Adapter:
         self.directory = os.environ.get("BENCH_DIRECTORY", "")
 
     def prepare(self) -> None:
-        """Make tables and queues."""
+        """Create tables and queues."""
 
     def commands(self) -> list[list[str]]:
-        """Return the commands of the processes that work."""
+        """Return the commands of the worker processes."""
         module = sys.modules["__main__"].__spec__
         assert module is not None
         return [[sys.executable, "-m", module.name, "work"]] * PROCESSES
 
     def ready(self) -> None:
-        """Do what is to be done once the workers are up."""
+        """Prepare what needs running workers."""
 
     def start(self, shape: str, run: int, sizes: Sizes) -> None:
         """Start one run."""
         raise NotOffered
 
     def start_many(self, shape: str, runs: list[int], sizes: Sizes) -> None:
-        """Start many runs in the way that is best for it."""
+        """Start many runs in the fastest way that the peer has."""
         for run in runs:
             self.start(shape, run, sizes)
 
     def fill(self, what: str, count: int) -> None:
-        """Put rows in the tables as if they had come there by work."""
+        """Insert rows as if runs had written them."""
         raise NotOffered
 
     def work(self) -> None:
-        """Be a worker until told to stop, where ``commands`` are the default ones."""
+        """Run as a worker until stopped. The default ``commands`` call this method."""
         raise NotOffered
 
     def close(self) -> None:
-        """End what ``prepare`` began."""
+        """Release the resources of ``prepare``."""
 
 
 class _Calls:
-    """What the harness may ask."""
+    """The functions that the harness may call."""
 
     def __init__(self, adapter: Adapter) -> None:
         self._adapter = adapter
 
     def about(self) -> dict[str, Any]:
-        """Return what the peer offers, and its workers' commands."""
+        """Return what the peer supports."""
         return {
             "shapes": sorted(self._adapter.shapes),
             "bulk": self._adapter.bulk,
@@ -117,7 +118,7 @@ class _Calls:
         self._adapter.ready()
 
     def start(self, shape: str, runs: list[int], sizes: Sizes) -> dict[str, Any]:
-        """Start runs one by one; return when each was sent, and how long it took."""
+        """Start runs one at a time. Return the send times and the total seconds."""
         sent = []
         for run in runs:
             sent.append(time.monotonic())
@@ -135,7 +136,7 @@ class _Calls:
         return time.monotonic() - began
 
     def call(self, name: str, arguments: list[Any]) -> Any:
-        """Call what only this peer's adapter has."""
+        """Call a method that only this peer's adapter has."""
         method = getattr(self._adapter, name, None)
         if method is None:
             raise NotOffered
@@ -143,24 +144,24 @@ class _Calls:
 
 
 def run(make: Callable[[], Adapter]) -> None:
-    """Do what the command line says: drive, or work."""
+    """Execute the calls from standard input, or run as a worker after ``work``."""
     adapter = make()
     if sys.argv[1:2] == ["work"]:
         adapter.work()
         return
-    # What libraries print must not come between our lines.
-    answers = os.fdopen(os.dup(1), "w")
+    # Output of libraries must not mix with the responses.
+    responses = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     calls = _Calls(adapter)
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            value = getattr(calls, asked["do"])(*asked["arguments"])
-            answer = {"value": value}
+            value = getattr(calls, request["do"])(*request["arguments"])
+            response = {"value": value}
         except NotOffered:
-            answer = {"missing": asked["do"]}
-        except Exception:  # noqa: BLE001  # it is raised in the harness
-            answer = {"error": traceback.format_exc()}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+            response = {"missing": request["do"]}
+        except Exception:  # noqa: BLE001  # the harness raises it
+            response = {"error": traceback.format_exc()}
+        responses.write(json.dumps(response) + "\n")
+        responses.flush()
     adapter.close()

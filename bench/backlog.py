@@ -1,4 +1,4 @@
-"""Long queues: how they are filled, and what the hot queries touch in them."""
+"""Fill long queues and explain the frequent queries on them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from durable_jobs.store import backlogs, leases
 from durable_jobs.store.postgres import claim
 
 BATCH = 5000
-#: Rows that the plans ask for.
+#: Rows that each explained query requests.
 FEW = 8
-#: Tenants with one run each, beside the hot one.
+#: Tenants with one run each, next to the hot tenant.
 SMALL = 100
 
 
 def fill(
     function_id: str, count: int, tenant: str | None = None, *, arrived: bool = True
 ) -> None:
-    """Queue ``count`` runs in backlogs: of one tenant, or of a hundred.
+    """Queue ``count`` runs of one tenant, or of a hundred tenants, and analyze.
 
-    They are written as an admission leaves them, or with ``arrived=False`` as a sender
-    does, which is ready at once without limits; and the tables are analysed.
+    With ``arrived``, the runs are in backlogs, as after an admission. Otherwise the
+    runs are as their sender wrote them: new, or ready if the function has no limits.
     """
     function = registry.get(function_id)
     now = clock.now()
@@ -74,7 +74,7 @@ def fill(
 
 
 def drain(profile: cProfile.Profile | None = None) -> int:
-    """Admit, claim and end what is queued until nothing is; return how many rounds."""
+    """Admit, claim and end runs until none is claimed. Return the number of rounds."""
     count = 0
     while True:
         if profile is not None:
@@ -88,7 +88,7 @@ def drain(profile: cProfile.Profile | None = None) -> int:
 
 
 def end_claimed() -> int:
-    """Claim a few runs and end them at once; return how many."""
+    """Claim a few runs, end them at once, and return their number."""
     claimed = [run.pk for run in leases.claim("default", FEW, "bench")]
     now = clock.now()
     Run.objects.filter(pk__in=claimed).update(
@@ -101,10 +101,10 @@ def end_claimed() -> int:
 def until_started(
     function_id: str, event: str, hot: int, *, arrived: bool = True
 ) -> dict[str, Any]:
-    """Return what it took until a hundred small tenants have started beside a hot one.
+    """Return the cost until all small tenants have started next to a hot tenant.
 
-    Each run ends before the next ones are claimed, a few at a time. Without
-    ``arrived``, no admission has looked at the hot tenant's runs before.
+    A few runs are claimed at a time and end before the next claim. Without
+    ``arrived``, the runs of the hot tenant are still new to the first admission.
     """
     fill(function_id, hot, tenant="hot", arrived=arrived)
     runtime().send([NewEvent(event, {"tenant": f"small {n}"}) for n in range(SMALL)])
@@ -116,7 +116,7 @@ def until_started(
             admission.admit("default", FEW)
             others += end_claimed()
             admissions += 1
-            assert admissions < 10 * SMALL, "the others starve"
+            assert admissions < 10 * SMALL, "the small tenants starve"
     return {
         "admissions": admissions,
         "started": others,
@@ -127,7 +127,7 @@ def until_started(
 
 @contextmanager
 def emptied() -> Iterator[None]:
-    """Leave no run and no backlog behind."""
+    """Delete all runs, events and backlogs after the block."""
     try:
         yield
     finally:
@@ -141,7 +141,7 @@ def emptied() -> Iterator[None]:
 
 @dataclass
 class Plan:
-    """What PostgreSQL did for a query."""
+    """The execution plan of a query, with its actual figures."""
 
     name: str
     expected: set[str]
@@ -152,38 +152,47 @@ class Plan:
 
     @property
     def buffers(self) -> int:
-        """Pages that were touched, in memory or not."""
+        """The number of pages that the query read, from memory or from disk."""
         node = self.tree
         return int(node["Shared Hit Blocks"]) + int(node["Shared Read Blocks"])
 
     @property
     def milliseconds(self) -> float:
-        """How long it took."""
+        """The execution time."""
         return float(self.tree["Actual Total Time"])
 
 
 def plans() -> Iterator[Plan]:
-    """Explain the claim, the screening, the promotion and the first backlogged runs."""
+    """Explain the queries of a claim, of screening and of promotion."""
     now = clock.now()
     backlog = Backlog.objects.order_by("pk").first()
     assert backlog is not None
     yield _plan("claim", {"durable_run_ready"}, *_claim(claim._CLAIM))
-    first_of_each = _claim(claim._CLAIM_ONE_PER_FUNCTION, times=3)
-    yield _plan("claim of heads", {"durable_run_ready_function"}, *first_of_each)
-    arrival = backlogs.awaiting_admission(registry.ids(), now)[:FEW]
-    yield _plan("arrival", {"durable_run_arrived"}, *_sql(arrival))
+    one_per_function = _claim(claim._CLAIM_ONE_PER_FUNCTION, times=3)
+    yield _plan(
+        "claim of one run per function",
+        {"durable_run_ready_function"},
+        *one_per_function,
+    )
+    new_runs = backlogs.awaiting_admission(registry.ids(), now)[:FEW]
+    yield _plan("runs awaiting admission", {"durable_run_arrived"}, *_sql(new_runs))
     active = Backlog.objects.filter(queue="default", active=True, eligible_at__lte=now)
     active = active.order_by("eligible_at", "promoted_count", "id")
-    found = {"durable_backlog_active"}
-    yield _plan("backlogs in turn", found, *_sql(active[:FEW]))
-    heads = backlogs.waiting(backlog.pk).only(
+    index = {"durable_backlog_active"}
+    yield _plan("eligible backlogs", index, *_sql(active[:FEW]))
+    first_runs = backlogs.waiting(backlog.pk).only(
         "id", "function", "flow", "backlog", "run_order"
     )
-    yield _plan("heads of a line", {"durable_run_backlog"}, *_sql(heads[:FEW]))
+    yield _plan(
+        "first runs of a backlog", {"durable_run_backlog"}, *_sql(first_runs[:FEW])
+    )
 
 
 def _claim(statement: str, times: int = 1) -> tuple[str, list[Any]]:
-    """Return a claim, naming its queue so often, as an explanation may execute it."""
+    """Return the ``SELECT`` of a claim statement and its values.
+
+    ``times`` is the number of leading parameters that are the queue.
+    """
     now = clock.now()
     values = [now, now + timedelta(seconds=600), "default", FEW]
     values = ["default"] * times + values

@@ -1,4 +1,4 @@
-"""The durable functions that are measured, one for each shape of work."""
+"""The measured durable functions, one for each shape of work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from durable_jobs import durable
 
 @durable.function(id="bench.steps", on=durable.Event("bench/steps"))
 def steps(ctx: durable.Context) -> int:
-    """Take steps that do nothing."""
+    """Run steps with empty bodies."""
     data = ctx.event.data
     for number in range(data["steps"]):
         ctx.step.run(f"step {number}", body, data["run"], number)
@@ -29,13 +29,13 @@ def sleep(ctx: durable.Context) -> None:
 
 @durable.function(id="bench.other", queue="other")
 def other(ctx: durable.Context) -> int:
-    """Take a step that does nothing, on a queue of its own."""
+    """Run a step with an empty body on a separate queue."""
     return ctx.step.run("step 0", body, ctx.event.data["run"], 0)
 
 
 @durable.function(id="bench.fan", on=durable.Event("bench/fan"))
 async def fan(ctx: durable.AsyncContext) -> int:
-    """Take many steps side by side between two others."""
+    """Run many async steps in parallel, between two other steps."""
     data = ctx.event.data
     run, ms = data["run"], data["ms"]
 
@@ -52,7 +52,7 @@ async def fan(ctx: durable.AsyncContext) -> int:
 
 
 def nap(run: int, number: int, ms: int) -> int:
-    """Wait, as for somebody else's answer."""
+    """Block for ``ms`` milliseconds, like a call to a remote service."""
     began = time.monotonic()
     time.sleep(ms / 1000)
     leave(run, number, began, time.monotonic())
@@ -61,7 +61,7 @@ def nap(run: int, number: int, ms: int) -> int:
 
 @durable.function(id="bench.threads", on=durable.Event("bench/threads"))
 def threads(ctx: durable.Context) -> int:
-    """Do the same with bodies that block, each in a thread."""
+    """Run many blocking steps in parallel, each in a thread."""
     data = ctx.event.data
     run, ms = data["run"], data["ms"]
     ctx.step.run("before", body, run, 0)
@@ -73,7 +73,7 @@ def threads(ctx: durable.Context) -> int:
 
 @durable.function(id="bench.long", on=durable.Event("bench/long"))
 def long(ctx: durable.Context) -> None:
-    """Take many steps, sleep, and take one more."""
+    """Run many steps, sleep, and run one more step."""
     data = ctx.event.data
     for number in range(data["steps"]):
         ctx.step.run(f"step {number}", body, data["run"], number)
@@ -83,7 +83,7 @@ def long(ctx: durable.Context) -> None:
 
 @durable.function(id="bench.wait", on=durable.Event("bench/wait"))
 def wait(ctx: durable.Context) -> None:
-    """Wait for an answer between two steps."""
+    """Wait for an event between two steps."""
     run = ctx.event.data["run"]
     ctx.step.run("before", body, run, 0)
     ctx.step.wait_for_event("answer", "bench/answer", match="data.run")

@@ -1,7 +1,7 @@
-"""A place for each peer's packages: a virtual environment, and npm's folder.
+"""Install each peer in its own virtual environment, with a directory for npm.
 
-Peers do not agree on the versions of what they share, so each has its own. They are
-made once, in a cache folder, and made anew when their requirements change.
+Peers need different versions of the same packages. Environments are created once, in a
+cache directory, and created again when their requirements change.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 
 from bench.adapters import Peer
 
-#: Where to look for a Python that is new enough, the best first.
+#: Commands to try for a newer Python, in this order.
 PYTHONS = ("python3.14", "python3.13", "python3.12")
 _VERSION = "import json, sys; print(json.dumps(sys.version_info[:2]))"
 
 
 class NotInstalled(Exception):
-    """A peer cannot be installed here; the message says why."""
+    """The peer cannot be installed on this machine. The message is the reason."""
 
 
 def cache() -> Path:
-    """Return the folder of what the benchmark installs."""
+    """Return the directory of the installed environments."""
     home = (
         os.environ.get("BENCH_CACHE") or Path.home() / ".cache" / "durable-jobs-bench"
     )
@@ -34,36 +34,36 @@ def cache() -> Path:
 
 
 def python(peer: Peer) -> Path:
-    """Return the Python that runs a peer, with all that it needs; install it first."""
+    """Return the Python of a peer's environment. Install the peer if needed."""
     if not peer.requirements:
         return Path(sys.executable)
-    place = _place(peer.name, [*peer.requirements, *peer.npm])
-    done = place / "installed"
+    directory = _directory(peer.name, [*peer.requirements, *peer.npm])
+    done = directory / "installed"
     if not done.exists():
-        shutil.rmtree(place, ignore_errors=True)
-        _make(peer, place)
+        shutil.rmtree(directory, ignore_errors=True)
+        _make(peer, directory)
         done.touch()
-    return place / "bin" / "python"
+    return directory / "bin" / "python"
 
 
 def npm(peer: Peer) -> Path:
-    """Return the folder of a peer's npm packages, which ``python`` has installed."""
-    return _place(peer.name, [*peer.requirements, *peer.npm]) / "npm"
+    """Return the directory of a peer's npm packages. ``python`` installs them."""
+    return _directory(peer.name, [*peer.requirements, *peer.npm]) / "npm"
 
 
-def _place(name: str, requirements: list[str]) -> Path:
+def _directory(name: str, requirements: list[str]) -> Path:
     digest = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:8]
     return cache() / f"{name}-{digest}"
 
 
-def _make(peer: Peer, place: Path) -> None:
-    print(f"Installing {peer.title} in {place}.", file=sys.stderr)
-    _run([_base(peer), "-m", "venv", str(place)])
-    _run([str(place / "bin" / "pip"), "install", "-q", *peer.requirements])
+def _make(peer: Peer, directory: Path) -> None:
+    print(f"Installing {peer.title} in {directory}.", file=sys.stderr)
+    _run([_base(peer), "-m", "venv", str(directory)])
+    _run([str(directory / "bin" / "pip"), "install", "-q", *peer.requirements])
     if peer.npm:
-        (place / "npm").mkdir()
+        (directory / "npm").mkdir()
         command = ["npm", "install", "--no-audit", "--no-fund", *peer.npm]
-        _run([*command, "--prefix", str(place / "npm")])
+        _run([*command, "--prefix", str(directory / "npm")])
 
 
 def _base(peer: Peer) -> str:
@@ -80,10 +80,10 @@ def _base(peer: Peer) -> str:
 
 
 def _pythons() -> list[str]:
-    """Return Pythons on the path, and those that are installed beside this one."""
+    """Return the Pythons on ``PATH`` and in the same directory as this Python."""
     found = [path for name in PYTHONS if (path := shutil.which(name))]
-    beside = Path(sys.base_prefix).parent.glob("3.*/bin/python3")
-    return [*found, *map(str, sorted(beside, reverse=True))]
+    installed = Path(sys.base_prefix).parent.glob("3.*/bin/python3")
+    return [*found, *map(str, sorted(installed, reverse=True))]
 
 
 def _run(command: list[str]) -> None:
@@ -96,7 +96,7 @@ def _run(command: list[str]) -> None:
 
 
 def versions(peer: Peer) -> dict[str, str]:
-    """Return the versions of what a peer is made of."""
+    """Return the versions of a peer's packages."""
     code = (
         "import json, sys; from importlib.metadata import version; "
         "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"

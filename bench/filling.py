@@ -1,6 +1,7 @@
-"""Rows as if work had left them: history, sleepers, timers that are due, and waits.
+"""Fill the tables with finished runs, sleeping runs, due timers and waits.
 
-Written by the server itself where it can: millions of runs with their steps and events.
+SQL statements generate the rows in the server, so millions of runs are possible. Only
+runs with due timers are copied from Python.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from django.db import connection
 from durable_jobs import clock, ids
 from durable_jobs.models import Run, Step, Wait
 
-#: Rows of one statement, so that a long fill can be watched.
+#: Runs of one statement.
 BATCH = 250_000
-#: The first number of a run that was never started.
+#: The first number of generated runs. Started runs have smaller numbers.
 FIRST = 1_000_000_000
 
 _KEYS = [ids.step_key(f"step {number}") for number in range(5)]
 _BEFORE, _SLEEP = ids.step_key("before"), ids.step_key("sleep")
 
-#: Ids that sort by time, as those that the engine makes: each in a millisecond of its
-#: own, up to now. Steps share the first half of their run's id.
+#: Ids that sort by time, like the ids of the engine: one run per millisecond in the
+#: past. The ids of steps start with the first half of their run's id.
 _CHOSEN = """
 WITH chosen AS MATERIALIZED (
     SELECT n, moment, (
@@ -89,7 +90,7 @@ _ANALYZED = (
 
 
 def finished(count: int) -> None:
-    """Leave runs that completed, each with five steps and its event."""
+    """Insert completed runs, each with five steps and its event."""
     values: dict[str, Any] = {
         "function": "bench.steps",
         "status": "completed",
@@ -100,7 +101,7 @@ def finished(count: int) -> None:
 
 
 def sleeping(count: int) -> None:
-    """Leave runs that sleep for long."""
+    """Insert runs that sleep for 300 days."""
     values: dict[str, Any] = {
         "function": "bench.sleep",
         "status": "waiting",
@@ -112,7 +113,7 @@ def sleeping(count: int) -> None:
 
 
 def waiting(count: int) -> None:
-    """Leave runs that wait for an event, each with another value."""
+    """Insert runs that wait for an event, each with a different match value."""
     key = ids.step_key("answer")
     values: dict[str, Any] = {
         "function": "bench.wait",
@@ -138,16 +139,17 @@ def _fill(count: int, statements: list[str], values: dict[str, Any]) -> None:
 
 
 def _next(cursor: Any) -> int:
-    """Return a number that no run was given yet."""
+    """Return the first number that no generated run has."""
     cursor.execute("SELECT count(*) FROM durable_jobs_event WHERE id LIKE 'past-%'")
     return FIRST + int(cursor.fetchone()[0])
 
 
 def due(count: int) -> float:
-    """Leave runs that sleep between two steps, all until the same moment, which is now.
+    """Insert runs that sleep between two steps and are due at the same time: now.
 
-    The engine must find their steps, so these are written row by row, for a moment far
-    away; then their waits are told that it is now. Returns it by the monotonic clock.
+    The engine must find the steps by their keys, so Python creates the rows, first with
+    a timer due tomorrow. Then one statement makes all timers due. Return the time of
+    that statement on the monotonic clock.
     """
     now = clock.now()
     until = now + timedelta(days=1)

@@ -1,4 +1,4 @@
-"""What a commit costs on this server: the yardstick of everything durable."""
+"""The baseline: the cost of a bare commit on this server."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bench.server import Database, Server
 from bench.workloads import Figures
 
 COUNT = 300
-#: How often a few are made in a row after a pause, and how many.
+#: The number of pauses, and of commits in a row after each pause.
 LONE, IN_A_ROW = 40, 4
 
 
 def measure(server: Server) -> Figures:
-    """Insert rows one commit each, over one connection and over two at once."""
+    """Insert rows with one commit each, on one connection and on two in parallel."""
     with server.database("bench_floor") as database:
         with database.connect() as connection:
             connection.execute("CREATE TABLE bare (id bigserial PRIMARY KEY, t text)")
@@ -31,7 +31,7 @@ def measure(server: Server) -> Figures:
 
 
 def _times(database: Database, connections: int) -> list[float]:
-    """Return the seconds that each of many bare commits took."""
+    """Return the seconds of each bare commit."""
     taken: list[list[float]] = [[] for _ in range(connections)]
     threads = [
         threading.Thread(target=_commit, args=(database, times)) for times in taken
@@ -44,13 +44,13 @@ def _times(database: Database, connections: int) -> list[float]:
 
 
 def _after_pauses(database: Database) -> list[float]:
-    """Return the seconds of commits that come as the steps of a lone run do.
+    """Return the seconds of commits with the timing of a single run's steps.
 
-    A few in a row, when all has been quiet for a while: what is cold then is so for
-    whoever commits. It is what the time between the steps of W3 is to be held against.
+    A few commits follow each pause, when the caches are cold. Compare these times with
+    the time between the steps of W3.
     """
     times = []
-    pauses = random.Random(7)  # noqa: S311  # the same as those of the workload
+    pauses = random.Random(7)  # noqa: S311  # the same pauses as in the workload
     with database.connect() as connection:
         connection.prepare_threshold = 0
         for _ in range(LONE):

@@ -1,6 +1,6 @@
-"""``python -m bench.flow``: what limits cost, and what long queues behind them cost.
+"""``python -m bench.flow``: the cost of limits, and of long queues behind limits.
 
-Prints JSON lines. Run it under ``python -m tests.services --``, or give
+Prints JSON lines. Run this module under ``python -m tests.services --``, or set
 ``DATABASE_URL`` and ``BROKER_URL``.
 """
 
@@ -29,11 +29,11 @@ TENANTS = 20
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and return 0."""
+    """Print the measurements. Return 0, or 2 if a variable is missing."""
     options = _options(arguments)
     for name in ("DATABASE_URL", "BROKER_URL"):
         if not os.environ.get(name):
-            print(f"Set {name}, or run it under python -m tests.services --.")
+            print(f"Set {name}, or run this module under python -m tests.services --.")
             return 2
     server = Server(os.environ["DATABASE_URL"])
     with server.database("durable_flow") as database:
@@ -49,12 +49,20 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=300, help="runs of each kind")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions")
     parser.add_argument(
-        "--hot", type=int, nargs="*", default=[100, 5000, 50_000], help="hot backlogs"
+        "--hot",
+        type=int,
+        nargs="*",
+        default=[100, 5000, 50_000],
+        help="lengths of the hot backlog",
     )
     parser.add_argument(
-        "--queued", type=int, nargs="*", default=[100, 10_000, 200_000], help="plans"
+        "--queued",
+        type=int,
+        nargs="*",
+        default=[100, 10_000, 200_000],
+        help="queued runs of the plans",
     )
-    parser.add_argument("--profile", action="store_true", help="of admissions")
+    parser.add_argument("--profile", action="store_true", help="profile the admissions")
     return parser.parse_args(arguments)
 
 
@@ -74,18 +82,18 @@ def _measure(options: argparse.Namespace, database: Database) -> None:
         _profile(options.runs or 300)
     for hot in options.hot:
         for arrived in (True, False):
-            _tell("fairness", hot=hot, arrived=arrived, **_fairness(hot, arrived))
+            _print("fairness", hot=hot, arrived=arrived, **_fairness(hot, arrived))
     for queued in options.queued:
         for plan in _plans(queued):
-            _tell("plan", queued=queued, **plan)
+            _print("plan", queued=queued, **plan)
 
 
-def _tell(what: str, **figures: Any) -> None:
+def _print(what: str, **figures: Any) -> None:
     print(json.dumps({"what": what, **figures}), flush=True)
 
 
 def _throughput(options: argparse.Namespace, database: Database) -> None:
-    """Empty a full queue with two worker processes, kind after kind, in turns."""
+    """Drain a full queue of each kind with two worker processes, ``repeat`` times."""
     from bench.limited.durable import FUNCTIONS
 
     worker = ["-m", "celery", "-q", "-A", "project", "worker", "-c", "2"]
@@ -99,14 +107,14 @@ def _throughput(options: argparse.Namespace, database: Database) -> None:
                 for name, function in FUNCTIONS.items():
                     seconds = _emptied(function, options.runs)
                     rate = round(options.runs / seconds, 1)
-                    _tell("throughput", kind=name, runs_a_second=rate)
+                    _print("throughput", kind=name, runs_a_second=rate)
             for name, function in FUNCTIONS.items():
                 database.reset()
                 before = _commits(database)
                 _emptied(function, options.runs)
                 found = database.counts(options.runs)
                 commits = (_commits(database) - before) / options.runs
-                _tell(
+                _print(
                     "cost of a run with its start",
                     kind=name,
                     statements=round(found.calls, 2),
@@ -120,7 +128,7 @@ def _commits(database: Database) -> int:
 
 
 def _emptied(function: durable.Function, count: int) -> float:
-    """Start runs in one transaction and return the seconds until all have ended."""
+    """Start runs in one transaction. Return the seconds until all runs have ended."""
     from django.db import transaction
 
     from durable_jobs.models import Run
@@ -132,13 +140,13 @@ def _emptied(function: durable.Function, count: int) -> float:
     began = time.monotonic()
     while Run.objects.live().exists():
         if time.monotonic() - began > SECONDS:
-            raise TimeoutError("Runs were left unfinished.")
+            raise TimeoutError(f"The runs did not end within {SECONDS:.0f} s.")
         time.sleep(0.005)
     return time.monotonic() - began
 
 
 def _profile(count: int) -> None:
-    """Print where the time of admissions goes, claims and ends around them left out."""
+    """Print a profile of admissions, without the claims and ends of the runs."""
     from bench.backlog import drain, fill
 
     fill("bench.limited.all", count, arrived=False)

@@ -1,7 +1,7 @@
-"""When the bodies of steps began and ended, told to the benchmark through a file.
+"""Record the start and end of step bodies in a file.
 
-All peers write it alike: one append for each body, no database. The monotonic clock is
-one for all the processes of a machine.
+All peers write the file in the same way: one append per body, without the database. All
+processes of a machine share the monotonic clock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _file: int | None = None
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One body: of which run, which of its steps, and when."""
+    """The run, step, start and end of one body."""
 
     run: int
     step: int
@@ -32,14 +32,14 @@ class Mark:
 
 
 def body(run: int, step: int) -> int:
-    """Do nothing, and tell when: the body of every step."""
+    """The body of every step: record the time and return the step number."""
     began = time.monotonic()
     leave(run, step, began, time.monotonic())
     return step
 
 
 def leave(run: int, step: int, began: float, ended: float) -> None:
-    """Append one mark to the file of this benchmark."""
+    """Append one mark to the file."""
     global _file
     if _file is None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
@@ -48,32 +48,32 @@ def leave(run: int, step: int, began: float, ended: float) -> None:
 
 
 class Marks:
-    """The file, as the benchmark reads it."""
+    """The reader of the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was left."""
+        """Delete all marks."""
         self.path.write_bytes(b"")
 
     def count(self) -> int:
-        """Return how many marks there are."""
+        """Return the number of marks."""
         return self.path.stat().st_size // _FORMAT.size
 
     def wait(self, count: int, seconds: float) -> list[Mark]:
-        """Wait for ``count`` marks; raise ``TimeoutError`` when they do not come."""
+        """Wait for ``count`` marks. Raise ``TimeoutError`` after ``seconds``."""
         deadline = time.monotonic() + seconds
         while (found := self.count()) < count:
             if time.monotonic() > deadline:
-                msg = f"{found} of {count} steps were done within {seconds:.0f} s."
+                msg = f"Expected {count} steps within {seconds:.0f} s, got {found}."
                 raise TimeoutError(msg)
             time.sleep(0.002)
         return self.all()
 
     def all(self) -> list[Mark]:
-        """Return what was left, in order."""
+        """Return all marks in the order of writing."""
         data = self.path.read_bytes()
         whole = len(data) // _FORMAT.size * _FORMAT.size
         return [Mark(*row) for row in _FORMAT.iter_unpack(data[:whole])]
@@ -88,7 +88,7 @@ def by_run(marks: list[Mark]) -> dict[int, list[Mark]]:
 
 
 def gaps(marks: list[Mark]) -> list[float]:
-    """Return the seconds between the end of each body and the next one's beginning."""
+    """Return the seconds between the end of each body and the start of the next."""
     return [
         after.began - before.ended
         for own in by_run(marks).values()

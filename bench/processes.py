@@ -1,4 +1,4 @@
-"""The processes of a peer: started with the harness, measured, and ended with it."""
+"""Start, measure and end the processes of a peer."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What one process holds, in MB; ``proportional`` shares out what is shared."""
+    """The memory of one process in MB. ``proportional`` divides shared pages (PSS)."""
 
     resident: float
     proportional: float
 
 
 class Group:
-    """Processes that were started together, each with its children."""
+    """Processes that were started together, with their children."""
 
     def __init__(self, processes: list[subprocess.Popen[bytes]]) -> None:
         self._processes = processes
 
     def ended(self) -> bool:
-        """Tell whether one has ended by itself."""
+        """Return whether any of the processes has ended."""
         return any(process.poll() is not None for process in self._processes)
 
     def pids(self) -> list[int]:
-        """Return the ids of all of them and of their children."""
+        """Return the ids of all processes and their children."""
         found = [process.pid for process in self._processes]
         for pid in found:
             found += _children(pid)
         return found
 
     def processor(self) -> dict[int, float]:
-        """Return the processor time of each of them so far."""
+        """Return the processor time of each process so far."""
         return processor(self.pids())
 
     def memory(self) -> list[Memory]:
-        """Return what each of them holds."""
+        """Return the memory of each process."""
         return [memory(pid) for pid in self.pids()]
 
 
@@ -54,7 +54,7 @@ class Group:
 def group(
     commands: Iterable[list[str]], environment: Mapping[str, str], log: Path
 ) -> Iterator[Group]:
-    """Run commands until the block ends; what they print goes to ``log``."""
+    """Run commands during the block. Their output goes to ``log``."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
         with log.open("ab") as output:
@@ -80,7 +80,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(SECONDS)
-    # What it has left behind: the group is its own, whether it still leads it or not.
+    # Kill remaining children. They are in the process group of the started process.
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -89,25 +89,25 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def processor(pids: Iterable[int]) -> dict[int, float]:
-    """Return the processor time in seconds that processes have used, by id."""
+    """Return the processor time of each process in seconds, by process id."""
     found = {}
     for pid in pids:
         try:
             text = Path(f"/proc/{pid}/stat").read_text()
         except OSError:
-            continue  # it has ended
+            continue  # the process has ended
         fields = text.rpartition(")")[2].split()
         found[pid] = (int(fields[11]) + int(fields[12])) / _TICKS
     return found
 
 
 def spent(before: dict[int, float], after: dict[int, float]) -> float:
-    """Return the processor time between two looks; of those that ended it is lost."""
+    """Return the processor time between two measurements, without ended processes."""
     return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
 
 
 def memory(pid: int) -> Memory:
-    """Return what one process holds."""
+    """Return the memory of one process."""
     found = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         name, _, value = line.partition(":")

@@ -1,7 +1,7 @@
-"""The race: every workload for every peer, in turns, several times over.
+"""Run every workload for every peer, several times.
 
-All that one peer does in a round follows on itself; the peers take turns within the
-round, and the bare commits are measured before each, so that a busy machine shows.
+In each repetition, the peers run one after another. The cost of bare commits is
+measured before each peer, so the results show whether the machine was busy.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from bench.sessions import Missing, Session, Trouble, session
 from bench.sizes import Sizes
 from bench.workloads import Figures, Workload
 
-#: The peer that stands for what a commit costs.
+#: The name of the baseline: the cost of bare commits.
 FLOOR = "floor"
 
 
 @dataclass(slots=True)
 class Results:
-    """Every value of every figure, in the order of the repetitions."""
+    """All measured values of each figure, in the order of the repetitions."""
 
     values: dict[tuple[str, str, str], list[float]] = field(
         default_factory=lambda: defaultdict(list)
@@ -34,18 +34,18 @@ class Results:
     troubles: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def keep(self, peer: str, workload: str, figures: Figures) -> None:
-        """Keep what was measured."""
+        """Add the figures of one repetition."""
         for name, value in figures.items():
             self.values[peer, workload, name].append(value)
 
     def add(self, peer: str, workload: str, figures: Figures) -> None:
-        """Keep what was measured, and print it as a line of JSON."""
+        """Add the figures of one repetition and print them as a line of JSON."""
         self.keep(peer, workload, figures)
         line = {"peer": peer, "workload": workload, **figures}
         print(json.dumps(line), flush=True)
 
     def fail(self, peer: str, workload: str, error: Exception) -> None:
-        """Keep why a figure is not there."""
+        """Record the error of a workload and print it."""
         last = str(error).strip().splitlines()[-1]
         self.troubles[peer, workload] = last
         print(f"{peer}, {workload}: {error}", file=sys.stderr)
@@ -58,17 +58,17 @@ def race(
     sizes: Sizes,
     repeat: int,
 ) -> Results:
-    """Run everything ``repeat`` times and return what was measured."""
+    """Run all workloads ``repeat`` times and return the results."""
     results = Results()
     for number in range(repeat):
         first = number == 0
-        asked = [one for one in workloads if first or not one.once]
-        # Nobody is always the first after a pause, or the last on a hot machine.
-        turn = number * len(peers) // repeat
-        for peer in [*peers[turn:], *peers[:turn]]:
+        selected = [one for one in workloads if first or not one.once]
+        # Rotate the order, so that no peer is always first or always last.
+        offset = number * len(peers) // repeat
+        for peer in [*peers[offset:], *peers[:offset]]:
             results.add(FLOOR, "floor", floor.measure(server))
             began = time.monotonic()
-            _peer(peer, asked, server, sizes, results)
+            _peer(peer, selected, server, sizes, results)
             took = time.monotonic() - began
             print(f"{peer.name}: {took:.0f} s", file=sys.stderr)
     return results
@@ -94,7 +94,7 @@ def _peer(
 
 
 def _parts(workloads: list[Workload]) -> Iterator[list[Workload]]:
-    """Give what is measured without workers, and then what is measured with them."""
+    """Yield the workloads without workers, then the workloads with workers."""
     for workers in (False, True):
         part = [one for one in workloads if one.workers is workers]
         if part:

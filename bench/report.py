@@ -1,4 +1,4 @@
-"""The table: medians of all figures, their spread, and the ratio to ours."""
+"""Markdown tables with the median, the range and the ratio of each figure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.race import FLOOR, Results
 from bench.workloads import Figure, Workload
 
 OURS = "ours"
-#: What stands for a figure that a peer does not have.
+#: The cell of a missing figure.
 NONE = "\N{EN DASH}"
 
 
@@ -29,7 +29,7 @@ HEADLINES = {
 
 
 def tables(results: Results, peers: list[Peer], workloads: list[Workload]) -> str:
-    """Return one Markdown table a workload, with a line for each peer."""
+    """Return a summary and one Markdown table per workload, one line per peer."""
     parts = [_floor(results), _summary(results, peers, workloads)]
     for one in workloads:
         lines = [f"### {', '.join(one.names)}: {one.title}", ""]
@@ -39,7 +39,7 @@ def tables(results: Results, peers: list[Peer], workloads: list[Workload]) -> st
 
 
 def _summary(results: Results, peers: list[Peer], workloads: list[Workload]) -> str:
-    """Return the medians of the first figure of each workload, a line for each peer."""
+    """Return a table with the medians of ``HEADLINES``, one line per peer."""
     chosen = [
         (one, figure)
         for one in workloads
@@ -47,7 +47,7 @@ def _summary(results: Results, peers: list[Peer], workloads: list[Workload]) -> 
         if figure.name in HEADLINES.get(one.names[0], ())
     ]
     titles = [_title(one, figure) for one, figure in chosen]
-    lines = ["### All in one: medians", "", f"| | {' | '.join(titles)} |"]
+    lines = ["### Summary: medians", "", f"| | {' | '.join(titles)} |"]
     lines.append(f"|---|{'--:|' * len(titles)}")
     for peer in peers:
         cells = []
@@ -65,8 +65,8 @@ def _title(one: Workload, figure: Figure) -> str:
 
 def _floor(results: Results) -> str:
     found = {key: values for key, values in results.values.items() if key[0] == FLOOR}
-    lines = ["### The floor: bare commits of psycopg on the same server", ""]
-    lines += ["| | median | least | most |", "|---|--:|--:|--:|"]
+    lines = ["### Baseline: bare commits with psycopg on the same server", ""]
+    lines += ["| | median | minimum | maximum |", "|---|--:|--:|--:|"]
     for (_, _, name), values in found.items():
         unit = "ms" if name.startswith("a commit") else "/s"
         cells = (statistics.median(values), min(values), max(values))
@@ -90,11 +90,11 @@ def _table(results: Results, peers: list[Peer], one: Workload) -> Iterator[str]:
             yield f"| {peer.title} | {' | '.join(cells)} |"
     if without:
         yield ""
-        yield f"Not offered, or not measured: {', '.join(dict.fromkeys(without))}."
+        yield f"Not supported or not measured: {', '.join(dict.fromkeys(without))}."
 
 
 def _cell(results: Results, peer: Peer, one: Workload, figure: Figure) -> str:
-    """Return the median, the spread in brackets, and how it compares with ours."""
+    """Return the median, the range in brackets, and the ratio to durable_jobs."""
     key = one.names[0], figure.name
     values = results.values.get((peer.name, *key))
     if not values:
@@ -115,7 +115,7 @@ def _cell(results: Results, peer: Peer, one: Workload, figure: Figure) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with as many digits as tell something."""
+    """Return a number with three significant digits, or without decimals from 100."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"

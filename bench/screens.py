@@ -1,8 +1,7 @@
-"""``python -m bench.screens``: what the control room's pages cost among many runs.
+"""``python -m bench.screens``: the cost of the admin pages with many runs.
 
-Fills a database of its own, and asks for each page through Django's test client, in
-this process: no network, no browser. ``PAGES`` and ``CONFIRMED`` are what is asked
-for.
+Fills a separate database and requests each page of ``PAGES`` and ``CONFIRMED`` with
+Django's test client, in this process, without a network and a browser.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from bench.server import Database, Server
 
 NAME = "bench_screens"
 CALLS, WARM = 20, 3
-#: What the table stands between on a page.
+#: The markers around the table in a Markdown file.
 BEGIN, END = "<!-- pages -->", "<!-- end of pages -->"
-#: Milliseconds that the server may take for all but one of twenty calls.
+#: Milliseconds for the 95th percentile. Slower pages are bold in the table.
 BUDGET = 200
 
 Address = Callable[["Known"], str]
@@ -34,7 +33,7 @@ Address = Callable[["Known"], str]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Ids that addresses are made of."""
+    """Ids of the data set that the addresses contain."""
 
     completed: str
     failed: str
@@ -47,7 +46,7 @@ class Known:
 
     @classmethod
     def read(cls) -> Known:
-        """Look for them in the data set."""
+        """Find the ids in the data set."""
         from bench.screens_data import one
         from durable_jobs import clock
 
@@ -84,7 +83,7 @@ def _page(name: str) -> Address:
     return lambda known: _reverse(name)
 
 
-#: Each page by what it is called in the table.
+#: The address of each page, by its name in the table.
 PAGES: dict[str, Address] = {
     "runs": _runs(),
     "runs, page 20": _runs(p="20"),
@@ -115,7 +114,7 @@ PAGES: dict[str, Address] = {
     "a function, failed or cancelled": lambda known: (
         _runs(function="shop.function_7")(known) + "&status=failed&status=cancelled"
     ),
-    "no such function": _runs(function="shop.nothing"),
+    "unknown function": _runs(function="shop.nothing"),
     "subject": _runs(subject="shop.order:40"),
     "key": _runs(key="order-40"),
     "event": _runs(event="{event}"),
@@ -127,12 +126,12 @@ PAGES: dict[str, Address] = {
     "started, past hour": _runs(time="started", period="hour"),
     "trigger": _runs(trigger="shop/event.3"),
     "trigger, waiting": _runs(trigger="shop/event.3", status="waiting"),
-    "trigger that is not there": _runs(trigger="shop/nothing"),
-    "version that is old": _runs(version="v4"),
+    "unknown trigger": _runs(trigger="shop/nothing"),
+    "old version": _runs(version="v4"),
     "queue": _runs(queue="slow"),
     "worker": _runs(worker="host:3"),
     "payload": _runs(where="data.order.id=40"),
-    "payload that is not there": _runs(where="data.order.id=-1"),
+    "payload without matches": _runs(where="data.order.id=-1"),
     "payload, of a function, failed": _runs(
         where="error.type=KeyError", function="shop.function_7", status="failed"
     ),
@@ -148,17 +147,17 @@ PAGES: dict[str, Address] = {
     "queues and limits": _page("queues"),
     "approvals": _page("approvals"),
 }
-#: Lists to all of whose runs something is to be done: the confirmation counts them.
+#: Confirmation pages of an action on all runs of a list. The page counts the runs.
 CONFIRMED: dict[str, Address] = {
-    "confirm, all that wait": _runs(status="waiting"),
-    "confirm, all that failed": _runs(status="failed"),
+    "confirm, all waiting": _runs(status="waiting"),
+    "confirm, all failed": _runs(status="failed"),
     "confirm, failed, cancelled or paused": lambda known: (
         _runs(status="failed")(known) + "&status=cancelled&status=paused"
     ),
     "confirm, a function, failed": _runs(function="shop.function_0", status="failed"),
     "confirm, trigger, waiting": _runs(trigger="shop/event.3", status="waiting"),
 }
-#: What such a list posts.
+#: The form data of an action on all runs of a list.
 _ACROSS = {
     "action": "cancel_runs",
     "index": "0",
@@ -174,7 +173,7 @@ class _Fields(dict[str, str]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a page cost."""
+    """The cost of one page."""
 
     name: str
     status: int
@@ -198,14 +197,14 @@ class Measured:
 
 
 HEAD = (
-    "| page | queries | own CPU, ms | p50, ms | p95, ms | slowest query, ms | "
-    "its buffers | by |\n"
+    "| page | queries | process CPU, ms | p50, ms | p95, ms | slowest query, ms | "
+    "its pages | its indexes |\n"
     "|---|--:|--:|--:|--:|--:|--:|---|"
 )
 
 
 def questions(client: Any, known: Known) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Give each page by its name, as something to call for its response."""
+    """Yield the name of each page and a callable that requests the page."""
     for name, address in PAGES.items():
         yield name, functools.partial(client.get, address(known))
     for name, address in CONFIRMED.items():
@@ -213,7 +212,7 @@ def questions(client: Any, known: Known) -> Iterator[tuple[str, Callable[[], Any
 
 
 def measure(name: str, ask: Callable[[], Any]) -> Measured:
-    """Ask for a page twenty times; explain the query that took the longest."""
+    """Request a page ``CALLS`` times and explain its slowest query."""
     from django.db import connection
 
     seen: list[tuple[float, str, Any]] = []
@@ -268,16 +267,16 @@ def _scans(node: dict[str, Any]) -> Iterator[str]:
     if "Index Name" in node:
         yield node["Index Name"].removeprefix("durable_")
     elif node["Node Type"] == "Seq Scan":
-        yield f"all of {node['Relation Name']}"
+        yield f"sequential scan of {node['Relation Name']}"
     for child in node.get("Plans", ()):
         yield from _scans(child)
 
 
 def main(arguments: list[str]) -> int:
-    """Fill, measure and print the table; return 0."""
+    """Print the table. Return 0, or 2 if ``DATABASE_URL`` is missing."""
     options = _options(arguments)
     if not os.environ.get("DATABASE_URL"):
-        print("Set DATABASE_URL, or run it under python -m tests.services --.")
+        print("Set DATABASE_URL, or run this module under python -m tests.services --.")
         return 2
     server = Server(os.environ["DATABASE_URL"])
     if options.keep and server.value(
@@ -298,18 +297,27 @@ def main(arguments: list[str]) -> int:
 
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.screens")
-    parser.add_argument("--runs", type=int, default=1_000_000, help="runs to fill in")
     parser.add_argument(
-        "--only", nargs="*", default=[""], help="pages with one of these in their name"
+        "--runs", type=int, default=1_000_000, help="runs in the data set"
     )
-    parser.add_argument("--keep", action="store_true", help="keep and use the database")
-    parser.add_argument("--page", help="the Markdown file that gets the table")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=[""],
+        help="measure only pages whose name contains one of these",
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the database, and use a kept database"
+    )
+    parser.add_argument("--page", help="write the table to this Markdown file")
     return parser.parse_args(arguments)
 
 
 def _table(database: Database, options: argparse.Namespace) -> str:
     os.environ["DATABASE_URL"] = database.address
-    os.environ["DJANGO_SETTINGS_MODULE"] = "bench.settings"  # which reads it
+    os.environ["DJANGO_SETTINGS_MODULE"] = (
+        "bench.settings"  # these settings read DATABASE_URL
+    )
     client = _client(options.runs)
     known = Known.read()
     settings = ", ".join(f"{k} {v}" for k, v in database.server.settings().items())
@@ -324,7 +332,7 @@ def _table(database: Database, options: argparse.Namespace) -> str:
 
 
 def _client(runs: int) -> Any:
-    """Set Django up on the database, fill it unless it is, and log somebody in."""
+    """Set up Django, fill the database if it is empty, and return a staff client."""
     import django
 
     django.setup()
@@ -385,7 +393,7 @@ def _write(page: Path, text: str) -> None:
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        sys.exit(f"{page} has no {BEGIN} before {END}.")
+        sys.exit(f"Expected {BEGIN} followed by {END} in {page}.")
     page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 

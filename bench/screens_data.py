@@ -1,8 +1,8 @@
-"""Runs as a busy host leaves them in a month: the data set of the pages' table.
+"""The data set of ``bench.screens``: the runs of a busy month.
 
-The server writes them itself: thirty functions, a few of which are called most; all
-statuses, most of them completed; keys, subjects, events and errors; and steps for the
-newest part, with one run of a thousand.
+SQL statements generate the rows in the server: thirty functions, of which a few have
+most runs; all statuses, mostly completed; keys, subjects, events and errors. The newest
+runs have steps, and one run has a thousand steps.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from durable_jobs.models import Backlog, Limit, Pause, Run, Schedule, Slot, Step
 
 #: Runs of one statement.
 BATCH = 250_000
-#: The newest of them have steps.
+#: The part of the runs that have steps: the newest.
 WITH_STEPS = 0.1
 MANY_STEPS = 1000
-#: Between which numbers the run of as many is.
+#: The range of numbers that contains the run with ``MANY_STEPS`` steps.
 LARGE = (2001, 2100)
 DAYS = 30
 
-#: Ids that sort by time, as those that the engine makes; number 1 is the newest.
+#: Ids that sort by time, like the ids of the engine. Number 1 is the newest run.
 _CHOSEN = """
 WITH chosen AS MATERIALIZED (
     SELECT n, moment, of, other, (
@@ -127,12 +127,12 @@ _TABLES = (
     "slot",
     "backlog",
 )
-#: What people decide, and set up: far fewer than there are runs.
+#: The numbers of other rows.
 APPROVALS, SCHEDULES, LIMITS = 500, 200, 1000
 
 
 def fill(count: int) -> None:
-    """Leave ``count`` runs, the newest now and the oldest a month old."""
+    """Insert ``count`` runs. The newest is from now, the oldest is a month old."""
     keys = [ids.step_key(f"step {number}") for number in range(MANY_STEPS)]
     known: dict[str, Any] = {
         "count": count,
@@ -140,7 +140,7 @@ def fill(count: int) -> None:
         "large": _large(),
         "many": MANY_STEPS,
     }
-    known["now"] = clock.now()  # all of a run's rows have the id of one moment
+    known["now"] = clock.now()  # all rows of a run contain the same id
     known["stepped"] = max(int(count * WITH_STEPS), LARGE[1])
     began = time.monotonic()
     with connection.cursor() as cursor:
@@ -152,19 +152,19 @@ def fill(count: int) -> None:
                 cursor.execute(_CHOSEN + statement, chosen)
             took = time.monotonic() - began
             print(f"{count - first + 1:,} runs, {took:.0f} s", file=sys.stderr)
-        _beside()
+        _add_other_rows()
         cursor.execute("SET synchronous_commit = on")
         for name in _TABLES:
             cursor.execute(f"VACUUM (ANALYZE) durable_jobs_{name}")
 
 
-def _beside() -> None:
-    """Leave approvals, schedules, limits with holders and lines, and a pause."""
+def _add_other_rows() -> None:
+    """Insert approvals, schedules, limits with slots and backlogs, and a pause."""
     now = clock.now()
     waiting = Run.objects.filter(status="waiting").order_by("-pk").only("pk")
     for number, run in enumerate(waiting[:APPROVALS]):
         key = ids.step_key("approve")
-        asked = {"title": f"Refund {number}", "form": None}
+        condition = {"title": f"Refund {number}", "form": None}
         values: dict[str, Any] = {"run_id": run.pk, "kind": "approval"}
         Step.objects.create(
             id=ids.step_pk(run.pk, key),
@@ -175,7 +175,7 @@ def _beside() -> None:
         )
         name = "auth.change_user" if number % 2 else "auth.view_user"
         Wait.objects.create(
-            step=key, name=name, condition=asked, created_at=now, **values
+            step=key, name=name, condition=condition, created_at=now, **values
         )
     Schedule.objects.bulk_create(
         Schedule(
@@ -220,7 +220,7 @@ def _beside() -> None:
 
 
 def _large() -> int:
-    """Return the number of the run with a thousand steps: one that completed."""
+    """Return the number of the run with a thousand steps: a completed run."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT n FROM generate_series(%s, %s) AS n "
@@ -231,7 +231,7 @@ def _large() -> int:
 
 
 def one(condition: str) -> Any:
-    """Return the id of one run, the newest that fulfils an SQL condition."""
+    """Return the id of the newest run that matches an SQL condition."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT id FROM durable_jobs_run WHERE {condition} "  # noqa: S608  # our own

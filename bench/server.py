@@ -1,7 +1,7 @@
-"""The PostgreSQL server: a database for each peer, and what was counted there.
+"""The PostgreSQL server: one database per peer, and its statement counters.
 
-Everything is read through a connection to another database of the same server, so the
-looking does not count.
+The counters are read on a connection to another database of the same server, so the
+measurement does not change them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import psycopg
 from psycopg import sql
 
 SETTINGS = ("server_version", "fsync", "synchronous_commit", "wal_sync_method")
-#: From this version on the server counts a session's waits apart from its own.
+#: Since this version, the WAL syncs are in ``pg_stat_io``.
 PG_18 = 180000
-#: A session that rests tells what it did after ten seconds, and seldom before.
+#: Seconds to wait for counters: an idle session reports them within ten seconds.
 IDLE_REPORT = 11
 
 _TOTAL_BYTES = """
@@ -31,7 +31,7 @@ WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_s
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement that the server saw, and how often."""
+    """One statement, with its number of calls and mean time."""
 
     text: str
     calls: float
@@ -40,7 +40,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the server counted, divided by what it was counted for."""
+    """The counters of the server, divided by the number of measured operations."""
 
     statements: list[Statement]
     syncs: float
@@ -48,7 +48,7 @@ class Counts:
 
     @property
     def calls(self) -> float:
-        """How many statements there were, transaction control included."""
+        """The number of statements, including transaction control."""
         return sum(statement.calls for statement in self.statements)
 
 
@@ -62,7 +62,7 @@ class Server:
 
     @contextmanager
     def database(self, name: str) -> Iterator[Database]:
-        """Create a database for the time of the block."""
+        """Create a database. Drop it after the block."""
         self._drop(name)
         create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         self.monitor.execute(create)
@@ -76,18 +76,18 @@ class Server:
         self.monitor.execute(drop.format(sql.Identifier(name)))
 
     def settings(self) -> dict[str, str]:
-        """Return the settings that decide what a commit costs."""
+        """Return the settings that determine the cost of a commit."""
         return {name: str(self.value(f"SHOW {name}")) for name in SETTINGS}
 
     def value(self, query: str, *values: Any) -> Any:
-        """Return the one value that a query gives."""
+        """Return the single value of a query."""
         row = self.monitor.execute(query.encode(), values or None).fetchone()
         assert row is not None
         return row[0]
 
 
 class Database:
-    """One peer's database, watched from outside."""
+    """The database of one peer, with its counters."""
 
     def __init__(self, server: Server, name: str) -> None:
         self.server = server
@@ -96,22 +96,22 @@ class Database:
 
     @property
     def address(self) -> str:
-        """Its ``DATABASE_URL``."""
+        """The ``DATABASE_URL`` of the database."""
         return self.server.parts._replace(path=f"/{self.name}").geturl()
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """Return a new connection to it, without transactions."""
+        """Return a new connection to the database in autocommit mode."""
         return psycopg.connect(self.address, autocommit=True)
 
     def backends(self) -> list[int]:
-        """Return the ids of the server's processes that serve it."""
+        """Return the process ids of the database's server processes."""
         rows = self.server.monitor.execute(
             "SELECT pid FROM pg_stat_activity WHERE datname = %s", [self.name]
         )
         return [pid for (pid,) in rows]
 
     def stored_bytes(self) -> int:
-        """Return how many bytes all its tables take when they are packed tightly."""
+        """Return the size of all tables and indexes in bytes after ``VACUUM FULL``."""
         with self.connect() as connection:
             connection.execute("VACUUM FULL")
             row = connection.execute(_TOTAL_BYTES).fetchone()
@@ -119,11 +119,11 @@ class Database:
         return int(row[0])
 
     def reset_statements(self) -> None:
-        """Count statements from here on."""
+        """Reset the counters of statements."""
         self.server.value("SELECT pg_stat_statements_reset()")
 
     def statements(self) -> list[Statement]:
-        """Return the statements since the reset, the most frequent first."""
+        """Return the statements since the reset, the most frequent statement first."""
         rows = self.server.monitor.execute(
             "SELECT query, calls, mean_exec_time FROM pg_stat_statements "
             "WHERE dbid = (SELECT oid FROM pg_database WHERE datname = %s) "
@@ -133,15 +133,15 @@ class Database:
         return [Statement(*row) for row in rows]
 
     def reset(self) -> None:
-        """Count everything from here on; takes a while, for sessions report late."""
+        """Reset all counters. Takes ``IDLE_REPORT`` seconds: sessions report late."""
         self._base = self._totals()
         self.reset_statements()
 
     def counts(self, divisor: float) -> Counts:
-        """Return what was counted since the reset, for each of ``divisor``.
+        """Return the counters since the reset, divided by ``divisor``.
 
-        The statements are those until now; the rest is told after a while, in which
-        a peer that polls does not write.
+        The statements are counted until now. The other counters are read after
+        ``IDLE_REPORT`` seconds, in which an idle peer does not write.
         """
         found = [
             Statement(one.text, one.calls / divisor, one.milliseconds)

@@ -1,4 +1,4 @@
-"""One peer at work: a database of its own, its driver, and its workers."""
+"""Run one peer with its own database, driver process and workers."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Missing(Exception):
-    """A peer does not have what a workload needs."""
+    """The peer does not support a feature that the workload needs."""
 
 
 class Trouble(Exception):
-    """A peer failed; the message is its traceback."""
+    """The peer failed. The message contains its traceback or log."""
 
 
 @dataclass(slots=True)
 class Sent:
-    """Runs that were started: when each was, and how long it took to start them."""
+    """Started runs, the send times, and the seconds that all sends took."""
 
     runs: list[int]
     times: list[float]
@@ -45,32 +45,32 @@ class Sent:
 
 
 class Driver:
-    """The process that starts a peer's runs; calls go to it one at a time."""
+    """The process that starts a peer's runs. It executes one call at a time."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def __call__(self, do: str, *arguments: Any) -> Any:
-        """Let the driver do something, and return what came of it."""
+        """Call a function of the driver process and return its result."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        asked = {"do": do, "arguments": arguments}
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        request = {"do": do, "arguments": arguments}
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise Trouble(f"the driver ended at {do!r}")
-        answer = json.loads(line)
-        if "missing" in answer:
+            raise Trouble(f"The driver process ended during {do!r}.")
+        response = json.loads(line)
+        if "missing" in response:
             raise Missing(do)
-        if "error" in answer:
-            raise Trouble(answer["error"])
-        return answer["value"]
+        if "error" in response:
+            raise Trouble(response["error"])
+        return response["value"]
 
 
 @dataclass(slots=True)
 class Session:
-    """What a workload works with: one peer that is ready."""
+    """A prepared peer, ready for a workload."""
 
     peer: Peer
     driver: Driver
@@ -86,38 +86,38 @@ class Session:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def need(self, shape: str) -> None:
-        """Raise ``Missing`` when the peer does not offer a shape."""
+        """Raise ``Missing`` if the peer does not support a shape."""
         if shape not in self.shapes:
             raise Missing(shape)
 
     def start(self, shape: str, count: int = 1, **sizes: int) -> Sent:
-        """Start runs one by one."""
+        """Start runs one at a time."""
         return self._start("start", shape, count, sizes)
 
     def start_many(self, shape: str, count: int, **sizes: int) -> Sent:
-        """Start runs in the peer's best way to start many."""
+        """Start runs in bulk, in the fastest way that the peer has."""
         return self._start("start_many", shape, count, sizes)
 
     def _start(self, how: str, shape: str, count: int, sizes: Sizes) -> Sent:
         self.need(shape)
         runs = list(itertools.islice(self._numbers, count))
-        said = self.driver(how, shape, runs, sizes)
-        return Sent(runs, said["sent"], said["seconds"])
+        response = self.driver(how, shape, runs, sizes)
+        return Sent(runs, response["sent"], response["seconds"])
 
     def wait(self, count: int, seconds: float = SECONDS) -> list[Mark]:
-        """Wait for so many bodies, return their marks and forget them."""
+        """Wait for the marks of ``count`` bodies. Clear and return the marks."""
         marks = self.marks.wait(count, seconds)
         self.marks.clear()
         return marks
 
     def settle(self) -> None:
-        """Let the last commits pass, of which no mark tells."""
+        """Wait for the last commits, which leave no mark."""
         time.sleep(0.3)
         self.marks.clear()
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Run the peer's workers, warm, inside the block."""
+        """Run the peer's workers during the block, after a warm-up."""
         with group(self.commands, self.environment, self.log) as workers:
             self.workers = workers
             self.driver("ready")
@@ -128,21 +128,23 @@ class Session:
                 self.workers = None
 
     def _warm(self, workers: Group) -> None:
-        """Let every process do some work, and forget it."""
+        """Give every process some work. Discard the marks."""
         for _ in range(2):
             self.start("steps", WARM_UP, steps=5)
             deadline = time.monotonic() + 60
             while self.marks.count() < WARM_UP * 5:
                 if workers.ended() or time.monotonic() > deadline:
-                    said = self.log.read_text(errors="replace")[-3000:]
-                    raise Trouble(f"the workers do nothing:\n{said}")
+                    log = self.log.read_text(errors="replace")[-3000:]
+                    raise Trouble(
+                        f"The workers did not finish the warm-up. Log:\n{log}"
+                    )
                 time.sleep(0.01)
             self.settle()
 
 
 @contextmanager
 def session(peer: Peer, server: Server) -> Iterator[Session]:
-    """Give a peer that is prepared, in a database of its own, without workers yet."""
+    """Yield a prepared peer with its own database. Its workers do not run yet."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         database = stack.enter_context(server.database(f"bench_{peer.name}"))
@@ -155,7 +157,7 @@ def session(peer: Peer, server: Server) -> Iterator[Session]:
             "BENCH_NPM": str(environments.npm(peer)) if peer.npm else "",
             "PYTHONWARNINGS": "ignore",
         }
-        # Each peer that has settings names its own; here some may be imported.
+        # Peers with Django settings set this variable themselves.
         environment.pop("DJANGO_SETTINGS_MODULE", None)
         log = directory / "log"
         driver = stack.enter_context(_driver(peer, environment, log))
@@ -178,13 +180,13 @@ def session(peer: Peer, server: Server) -> Iterator[Session]:
 @contextmanager
 def _driver(peer: Peer, environment: dict[str, str], log: Path) -> Iterator[Driver]:
     python = environments.python(peer)
-    with log.open("ab") as output:
+    with log.open("ab") as stderr:
         process = subprocess.Popen(
             [str(python), "-m", f"bench.peers.{peer.name}", "drive"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=output,
+            stderr=stderr,
             text=True,
             env=environment,
             preexec_fn=die_with_parent(signal.SIGTERM),
@@ -192,8 +194,8 @@ def _driver(peer: Peer, environment: dict[str, str], log: Path) -> Iterator[Driv
     try:
         yield Driver(process)
     except Trouble as error:
-        said = log.read_text(errors="replace")[-2000:]
-        raise Trouble(f"{error}\n{said}") from None
+        output = log.read_text(errors="replace")[-2000:]
+        raise Trouble(f"{error}\n{output}") from None
     finally:
         assert process.stdin is not None
         process.stdin.close()

@@ -1,4 +1,4 @@
-"""How much of everything the race does; every size is an option."""
+"""The sizes of the workloads. Each size is a command-line option."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The sizes of all workloads; the defaults fit a small machine."""
+    """The sizes of all workloads. The defaults fit a small machine."""
 
     runs: int = 300  #: five-step runs in W1, and one-step runs
-    alone: int = 30  #: runs started one by one in W2 and W3
-    single: int = 300  #: runs enqueued one by one in W4
-    bulk: int = 2000  #: runs enqueued at once in W4
+    alone: int = 30  #: runs started one at a time in W2 and W3
+    single: int = 300  #: runs enqueued one at a time in W4
+    bulk: int = 2000  #: runs enqueued in bulk in W4
     sleeps: int = 100  #: concurrent sleeps in W5
-    sleep: int = 2  #: seconds of each
+    sleep: int = 2  #: seconds of each sleep
     branches: int = 100  #: branches in W6
-    branch_ms: int = 10  #: milliseconds of each
+    branch_ms: int = 10  #: milliseconds of each branch
     steps: int = 1000  #: steps in W7
-    idle: int = 10  #: seconds of idleness in W12
-    #: finished, sleeping and waiting runs in the tables in W9, timers in W10
+    idle: int = 10  #: idle seconds in W12
+    #: rows in the tables: finished and sleeping runs, due timers, waits (W9 to W11)
     history: int = 100_000
     sleeping: int = 100_000
     timers: int = 10_000
     waits: int = 10_000
 
 
-#: What ``--large`` sets.
+#: The sizes of ``--large``.
 LARGE = {
     "history": 10_000_000,
     "sleeping": 1_000_000,
     "timers": 100_000,
     "waits": 1_000_000,
 }
-#: What ``--small`` sets: to see that everything works.
+#: The sizes of ``--small``, which checks that everything works.
 SMALL = {
     "runs": 40,
     "alone": 5,
@@ -52,16 +52,18 @@ SMALL = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for each size, and ``--large`` and ``--small``."""
+    """Add ``--large``, ``--small`` and one option for each size."""
     group = parser.add_argument_group("sizes")
     group.add_argument("--large", action="store_true", help="millions of rows")
-    group.add_argument("--small", action="store_true", help="only to see it work")
+    group.add_argument(
+        "--small", action="store_true", help="only check that everything works"
+    )
     for one in fields(Sizes):
         group.add_argument(f"--{one.name.replace('_', '-')}", type=int, metavar="N")
 
 
 def from_options(options: argparse.Namespace) -> Sizes:
-    """Return the sizes that the command line asks for."""
+    """Return the sizes that the command line selects."""
     chosen = dict(LARGE if options.large else {}) | (SMALL if options.small else {})
     for one in fields(Sizes):
         if (value := getattr(options, one.name)) is not None:

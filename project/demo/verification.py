@@ -1,4 +1,4 @@
-"""Checks of the import: compare the table with the file, and look for repeated work."""
+"""Checks of the import: compare the table with the file, and find repeated work."""
 
 from __future__ import annotations
 
