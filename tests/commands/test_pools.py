@@ -20,7 +20,7 @@ def test_green_pool_is_refused_for_our_queues(
         assert worker.ended() == 1
         assert (
             "durable_jobs does not work in the green pool, and this worker consumes "
-            "default: use --pool prefork, threads or solo" in worker.text()
+            "default. Use --pool prefork, threads or solo" in worker.text()
         )
         assert "Traceback" not in worker.text()
 

@@ -375,7 +375,8 @@ def history(db):
             """
             INSERT INTO durable_jobs_run (
                 id, function, version, status, reason, trigger, key, data, parent_step,
-                relation, queue, due_at, place, worker, attempt, claims, crashes, woken,
+                parent_relation, queue, due_at, run_order, worker, attempt,
+                claim_count, crash_count, wake_requested,
                 queued_at, started_at, ended_at
             )
             SELECT ('ffffffff-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
