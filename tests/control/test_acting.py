@@ -250,7 +250,4 @@ def test_of_two_who_cancel_at_once_one_is_told_that_another_was_first(
     outcomes = together(cancel, cancel, but=(durable.ActionNotAllowed,))
     names = sorted(type(one).__name__ for one in outcomes)
     assert names == ["ActionNotAllowed", "ActionResult"]
-        "ActionNotAllowed",
-        "ActionResult",
-    ]
     assert elsewhere(lambda: entries(run)) == ["Run cancelled: both"]

@@ -12,7 +12,7 @@ from tests.lab.watching import completed, ended, labels
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
-SHORT = {"LAB_LEASE": "1s", "LAB_MAX_CRASHES": "2"}
+SHORT = {"LAB_LEASE_DURATION": "1s", "LAB_MAX_CRASHES": "2"}
 
 
 def test_a_run_that_kills_its_workers_ends_and_its_neighbours_do_well(
@@ -37,8 +37,8 @@ def test_a_run_that_kills_its_workers_ends_and_its_neighbours_do_well(
 def test_a_run_that_kills_its_workers_can_be_cancelled(lab: Lab) -> None:
     run = functions.poison.enqueue({"how": "kill"})
     # Two processes: it takes Celery seconds to see that one has died.
-    lab.worker("-P", "prefork", "-c", "2", LAB_LEASE="1s")
-    lab.beat(LAB_LEASE="1s")
+    lab.worker("-P", "prefork", "-c", "2", LAB_LEASE_DURATION="1s")
+    lab.beat(LAB_LEASE_DURATION="1s")
     until(lambda: labels(run)["kill"] >= 2, "two workers to die", lab)
     assert run.cancel("enough")
     said = labels(run)["kill"]

@@ -25,7 +25,7 @@ pytestmark = [
 
 
 #: The lease of one that is about to die: nobody waits longer for what it had.
-DOOMED = {"LAB_LEASE": "500ms"}
+DOOMED = {"LAB_LEASE_DURATION": "500ms"}
 
 
 def test_a_worker_killed_inside_a_step_loses_only_that_attempt(lab: Lab) -> None:
@@ -214,7 +214,7 @@ def test_a_busy_worker_looks_at_its_other_queues_and_at_no_one_elses(
 ) -> None:
     """It has rung for a queue that it does not consume, and leaves that alone."""
     own = ("-Q", "default,apart", "-P", pool, "-c", "1")
-    lab.worker(*own, LAB_DRAIN_SECONDS="60s")
+    lab.worker(*own, LAB_DRAIN_TIME="60s")
     pins = [functions.pinned.enqueue({"queue": "pinned"}) for _ in range(3)]
     pinned = Run.objects.filter(queue="pinned", status="queued")
     until(lambda: pinned.count() == len(pins), "the steps to be rung for", lab)

@@ -54,7 +54,7 @@ def test_a_worker_frozen_inside_a_transaction_books_once_whoever_does(
 
 def test_workers_frozen_past_their_leases_overwrite_nothing(lab: Lab) -> None:
     # Whoever is frozen all the time must not have runs give up because of it.
-    often = {"LAB_LEASE": "1s", "LAB_MAX_CRASHES": "100", **BOUNDED}
+    often = {"LAB_LEASE_DURATION": "1s", "LAB_MAX_CRASHES": "100", **BOUNDED}
     workers = [lab.worker("-P", "solo", **often) for _ in range(2)]
     lab.beat(**often)
     runs = [functions.patient.enqueue() for _ in range(6)]

@@ -74,8 +74,8 @@ SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "tests.lab.settings",
     # Who logs queries prepares no statements, and production does.
     "DEBUG": "0",
-    "LAB_LEASE": "3s",
-    "LAB_TICK": "0.5s",
+    "LAB_LEASE_DURATION": "3s",
+    "LAB_TICK_INTERVAL": "0.5s",
     "PGAPPNAME": APPLICATION,
 }
 
