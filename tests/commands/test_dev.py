@@ -86,7 +86,7 @@ def test_it_starts_again_when_the_code_changes_and_outlives_broken_code(
 
         code.write_text("def broken(:")
         dev.until("SyntaxError")
-        dev.until("waiting for a change")
+        dev.until("Waiting for a change")
         code.write_text(FUNCTION)
         dev.until("hello.greet")
         dev.until("Quit with Ctrl-C")
@@ -104,7 +104,7 @@ def test_dev_loads_an_app_that_is_added_while_it_serves(project: Path) -> None:
 
         added.write_text("def broken(:")
         settings.write_text(f"{before}\nINSTALLED_APPS += ['added']\n")
-        dev.until("waiting for a change")
+        dev.until("Waiting for a change")
         added.write_text(FUNCTION)
         assert "added.greet" in dev.until("Functions")
         dev.until("Quit with Ctrl-C")
@@ -112,7 +112,7 @@ def test_dev_loads_an_app_that_is_added_while_it_serves(project: Path) -> None:
         time.sleep(3)  # its files are newer than all that the parent knew
 
         settings.write_text("broken = (")
-        dev.until("waiting for a change")
+        dev.until("Waiting for a change")
         assert "durable.py changed" not in "".join(dev.said[seen:])
         settings.write_text(before)
         assert "added.greet" not in dev.until("Functions")
