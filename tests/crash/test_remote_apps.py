@@ -80,7 +80,11 @@ def test_an_answer_to_a_worker_that_froze_past_its_lease_writes_nothing(
         held.go.set()
         assert held.gone.wait(60), "the frozen worker's answer lies in its socket"
         frozen.signal(signal.SIGCONT)
-        until(lambda: "left to them" in frozen.text(), "the worker to find out", lab)
+        until(
+            lambda: "has taken it over or ended it" in frozen.text(),
+            "the worker to find out",
+            lab,
+        )
     run.refresh_from_db()
     assert run.result() == "done"
     assert Step.objects.get(run=run).output == 1

@@ -47,7 +47,7 @@ def test_a_worker_frozen_inside_a_transaction_books_once_whoever_does(
     frozen.signal(signal.SIGCONT)
     again = [functions.five_steps.enqueue() for _ in range(6)]
     until(lambda: completed(*again), "both to go on", lab)
-    until(lambda: "left to them" in frozen.text(), "it to notice", lab)
+    until(lambda: "has taken it over or ended it" in frozen.text(), "it to notice", lab)
     assert Account.objects.get(name="ledger").balance == 1
     assert Effect.objects.filter(run=str(run.pk), label="ledger").count() == 1
 
