@@ -107,7 +107,7 @@ def test_a_flushed_broker_loses_no_queued_run(lab: Lab) -> None:
 SEND = """
 import django
 django.setup()
-from durable_jobs import dispatch, durable
+from durable_jobs import durable
 from tests.lab.durable import five_steps
 durable.send("lab/ping")
 print(five_steps.enqueue().pk)
