@@ -75,7 +75,7 @@ def screen_new_runs(pauses: Pauses) -> Screening:
 
 
 def _behind_hidden(known: QuerySet[Run], rows: Sequence[Run]) -> set[uuid.UUID]:
-    """Return ordered runs that are behind a run whose row is locked elsewhere.
+    """Return ordered runs behind a run whose row another transaction has locked.
 
     The locked run goes first, whatever its result.
     """

@@ -38,9 +38,9 @@ def ann(operator):
     return operator("view_run", "cancel_run", "redrive_run", "view_payload")
 
 
-def ask(client, verb, runs=(), query="", **more):
+def ask(client, action, runs=(), query="", **more):
     """Choose an action for runs of the list."""
-    chosen = {"action": f"{verb}_runs", "index": "0", "select_across": "0", **more}
+    chosen = {"action": f"{action}_runs", "index": "0", "select_across": "0", **more}
     chosen["_selected_action"] = [str(run.pk) for run in runs]
     return client.post(list_of("run") + query, chosen)
 

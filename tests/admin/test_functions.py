@@ -38,8 +38,8 @@ LIST = reverse("admin:durable_jobs_functions")
 OURS = f"{LIST}?q=tests"
 
 
-def at(function_id: str, verb: str = "") -> str:
-    name = f"admin:durable_jobs_function{'_' if verb else ''}{verb}"
+def at(function_id: str, action: str = "") -> str:
+    name = f"admin:durable_jobs_function{'_' if action else ''}{action}"
     return reverse(name, args=[quote(function_id)])
 
 
@@ -187,8 +187,8 @@ def test_functions_that_the_code_has_lost_are_named(durable_kit, operator):
         assert "This function is not deployed" in page(operator, at(name)).text
     assert "tests.ended" not in shown.text
     assert "Start a run" not in page(operator, at("tests.lost0")).text
-    for verb in ("start", "pause"):
-        assert operator.get(at("tests.lost0", verb)).status_code == 404
+    for action in ("start", "pause"):
+        assert operator.get(at("tests.lost0", action)).status_code == 404
 
 
 def test_the_pages_ask_as_often_for_many_rows_as_for_few(durable_kit, operator):
@@ -393,7 +393,7 @@ def test_a_pause_of_what_the_code_has_lost_can_be_ended(durable_kit, operator):
 # Who may
 
 
-def test_who_may_only_view_sees_no_verb_and_is_refused(durable_kit):
+def test_who_may_only_view_sees_no_action_and_is_refused(durable_kit):
     f = durable.function(id="tests.f")(lambda ctx: None)
     f.pause()
     viewer = member("bob", "view_run", "send_event", "pause_queue")
@@ -409,7 +409,7 @@ def test_who_may_only_view_sees_no_verb_and_is_refused(durable_kit):
     assert Pause.objects.exists()
 
 
-def test_verbs_need_to_see_runs_too(durable_kit):
+def test_actions_need_to_see_runs_too(durable_kit):
     durable.function(id="tests.f")(lambda ctx: None)
     blind = member("eve", "start_run", "pause_function", "view_event")
     assert blind.get(LIST).status_code == 403
@@ -439,8 +439,8 @@ def test_strangers_and_other_sites_are_kept_out(durable_kit, client):
 
 @pytest.mark.parametrize("key", ["nonsense", "_2F", "%00", "a" * 500, "%ED%A0%80"])
 def test_a_function_that_is_nowhere_is_not_found(operator, key):
-    for verb in ("", "start/", "pause/"):
-        assert operator.get(f"{LIST}{key}/{verb}").status_code == 404
+    for action in ("", "start/", "pause/"):
+        assert operator.get(f"{LIST}{key}/{action}").status_code == 404
 
 
 @pytest.mark.parametrize("name", ["a/b:c", "ü 1", "50%_2F", EVIL])

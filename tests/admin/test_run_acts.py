@@ -24,8 +24,8 @@ pytestmark = pytest.mark.django_db
 LIVE = {"HX-Request": "true"}
 
 
-def act_url(run: Run, verb: str) -> str:
-    return reverse("admin:durable_jobs_run_act", args=[run.pk, verb])
+def act_url(run: Run, action: str) -> str:
+    return reverse("admin:durable_jobs_run_act", args=[run.pk, action])
 
 
 def member(*names: str) -> Client:
@@ -65,15 +65,15 @@ def buttons(client: Client, run: Run) -> set[str]:
 # Who may
 
 
-@pytest.mark.parametrize("verb", ACTIONS)
+@pytest.mark.parametrize("action", ACTIONS)
 def test_who_may_not_do_it_sees_no_button_and_is_refused(
-    verb: str, durable_kit: Kit
+    action: str, durable_kit: Kit
 ) -> None:
     run = waiting(durable_kit)
-    client = member(*(f"{one}_run" for one in ACTIONS if one != verb))
-    assert verb not in buttons(client, run)
-    assert client.get(act_url(run, verb)).status_code == 403
-    assert client.post(act_url(run, verb), {"reason": "x"}).status_code == 403
+    client = member(*(f"{one}_run" for one in ACTIONS if one != action))
+    assert action not in buttons(client, run)
+    assert client.get(act_url(run, action)).status_code == 403
+    assert client.post(act_url(run, action), {"reason": "x"}).status_code == 403
     assert not LogEntry.objects.exists()
 
 
@@ -103,8 +103,8 @@ def test_looking_changes_nothing_and_a_form_needs_its_token(
     admin_client: Client, durable_kit: Kit
 ) -> None:
     run = waiting(durable_kit)
-    for verb in ACTIONS:
-        assert admin_client.get(act_url(run, verb)).status_code == 200
+    for action in ACTIONS:
+        assert admin_client.get(act_url(run, action)).status_code == 200
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(User.objects.get(username="root"))
     assert strict.post(act_url(run, "cancel"), {}).status_code == 403
@@ -147,15 +147,15 @@ def test_a_run_that_is_gone_or_was_never_there_is_not_found(
     run = waiting(durable_kit)
     assert admin_client.get(act_url(run, "fly")).status_code == 404
     gone = Run(pk=uuid.uuid4())
-    for verb in ACTIONS:
-        assert admin_client.post(act_url(gone, verb), {}).status_code == 404
+    for action in ACTIONS:
+        assert admin_client.post(act_url(gone, action), {}).status_code == 404
     for name in ("document", "test"):
         url = reverse(f"admin:durable_jobs_run_{name}", args=[gone.pk])
         assert admin_client.get(url).status_code == 404
 
 
-def form(client: Client, run: Run, verb: str) -> dict[str, Any]:
-    page = Page(client.get(act_url(run, verb)).content.decode())
+def form(client: Client, run: Run, action: str) -> dict[str, Any]:
+    page = Page(client.get(act_url(run, action)).content.decode())
     return {
         attrs["name"]: attrs.get("value") or ""
         for tag, attrs in page.tags

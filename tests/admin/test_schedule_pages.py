@@ -27,8 +27,8 @@ from tests.admin.people import EVIL, harmless, labelled, member, page, posted, t
 pytestmark = pytest.mark.django_db
 
 
-def act(schedule: Schedule, verb: str) -> str:
-    return reverse("admin:durable_jobs_schedule_act", args=[schedule.pk, verb])
+def act(schedule: Schedule, action: str) -> str:
+    return reverse("admin:durable_jobs_schedule_act", args=[schedule.pk, action])
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def test_a_form_that_no_line_has_room_for_says_so(durable_kit, operator, monkeyp
 # Who may
 
 
-@pytest.mark.parametrize("verb", ["run", "pause", "resume"])
+@pytest.mark.parametrize("action", ["run", "pause", "resume"])
 @pytest.mark.parametrize(
     "permissions",
     [
@@ -295,11 +295,11 @@ def test_a_form_that_no_line_has_room_for_says_so(durable_kit, operator, monkeyp
         ("run_schedule", "pause_schedule", "view_run"),
     ],
 )  # fmt: skip
-def test_who_may_not_is_refused_and_sees_no_button(hourly, verb, permissions):
+def test_who_may_not_is_refused_and_sees_no_button(hourly, action, permissions):
     viewer = member("bob", *permissions)
     form = {"token": str(ids.new_id()), "queued": "0"}
-    assert viewer.get(act(hourly, verb)).status_code == 403
-    assert viewer.post(act(hourly, verb), form).status_code == 403
+    assert viewer.get(act(hourly, action)).status_code == 403
+    assert viewer.post(act(hourly, action), form).status_code == 403
     if "view_schedule" in permissions:
         assert "/act/" not in " ".join(page(viewer, page_of(hourly)).links())
     hourly.refresh_from_db()
@@ -308,22 +308,22 @@ def test_who_may_not_is_refused_and_sees_no_button(hourly, verb, permissions):
 
 
 @pytest.mark.parametrize(
-    ("permission", "verbs"),
+    ("permission", "actions"),
     [("run_schedule", {"run"}), ("pause_schedule", {"pause"})],
 )
-def test_each_verb_has_a_permission_of_its_own(hourly, permission, verbs):
+def test_each_action_has_a_permission_of_its_own(hourly, permission, actions):
     viewer = member("bob", "view_schedule", permission)
     links = page(viewer, page_of(hourly)).links("/act/")
-    assert {link.rstrip("/").rpartition("/")[2] for link in links} == verbs
+    assert {link.rstrip("/").rpartition("/")[2] for link in links} == actions
 
 
 def test_strangers_and_other_sites_are_kept_out(hourly, client):
     member("ann", "view_schedule", "pause_schedule", "run_schedule")
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(User.objects.get())
-    for verb in ("run", "pause"):
-        assert "/login/" in client.post(act(hourly, verb), {})["Location"]
-        assert strict.post(act(hourly, verb), {}).status_code == 403
+    for action in ("run", "pause"):
+        assert "/login/" in client.post(act(hourly, action), {})["Location"]
+        assert strict.post(act(hourly, action), {}).status_code == 403
 
 
 def test_what_is_nowhere_is_not_found(hourly, operator):
@@ -332,8 +332,8 @@ def test_what_is_nowhere_is_not_found(hourly, operator):
         assert operator.get(f"{base}{place}").status_code == 404
         assert operator.post(f"{base}{place}", {}).status_code == 404
     hourly.delete()
-    for verb in ("run", "pause", "resume"):
-        address = reverse("admin:durable_jobs_schedule_act", args=[1, verb])
+    for action in ("run", "pause", "resume"):
+        address = reverse("admin:durable_jobs_schedule_act", args=[1, action])
         assert operator.post(address, {}).status_code == 404
 
 

@@ -353,7 +353,7 @@ def test_the_page_asks_as_often_for_many_rows_as_for_few(durable_kit, operator):
 # Who may
 
 
-def test_who_may_only_view_sees_no_verb_and_is_refused(durable_kit):
+def test_who_may_only_view_sees_no_action_and_is_refused(durable_kit):
     durable.pause_queue("default", "why")
     viewer = member("bob", "view_run", "pause_function", "start_run")
     pause = Pause.objects.get()
@@ -366,7 +366,7 @@ def test_who_may_only_view_sees_no_verb_and_is_refused(durable_kit):
     assert "/gate/" not in " ".join(shown.links())
 
 
-def test_verbs_need_to_see_runs_too(durable_kit):
+def test_actions_need_to_see_runs_too(durable_kit):
     durable.pause_queue("default", "why")
     blind = member("eve", "pause_queue", "view_event")
     for address in (PAGE, pausing("default"), resume(Pause.objects.get())):

@@ -34,10 +34,10 @@ class Endpoint:
         return caller.post(path, body)
 
 
-def _steer(*verbs: str) -> list[Endpoint]:
+def _steer(*actions: str) -> list[Endpoint]:
     return [
-        Endpoint("POST", f"runs/{{{verb}}}/{verb}", f"{verb}_run", "runs:write")
-        for verb in verbs
+        Endpoint("POST", f"runs/{{{action}}}/{action}", f"{action}_run", "runs:write")
+        for action in actions
     ]
 
 

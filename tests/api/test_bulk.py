@@ -48,7 +48,7 @@ def test_all_runs_of_a_filter_are_done_by_a_run_that_tells_how_it_went(
         ({"action": "cancel", "filter": {"function": "none"}}, 409, "refused"),
     ],
 )
-def test_a_filter_or_a_verb_that_cannot_be_begins_nothing(
+def test_a_filter_or_a_action_that_cannot_be_begins_nothing(
     kit, api, sleeper, body, status, code
 ):
     sleeper.enqueue()

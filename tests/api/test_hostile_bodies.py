@@ -101,12 +101,12 @@ def test_lack_of_scope_or_permission_is_told_before_the_body_is_read(place, endp
 
 def test_what_is_not_there_is_told_before_the_body_is_read(place, api):
     missing = "01890000-0000-7000-8000-000000000000"
-    for verb in ("cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"):
-        problem(post(api, f"runs/{missing}/{verb}"), 404, "not-found")
+    for action in ("cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"):
+        problem(post(api, f"runs/{missing}/{action}"), 404, "not-found")
     problem(post(api, f"runs/{missing}/answer"), 404, "not-found")
     problem(post(api, "functions/tests.nothing/runs"), 404, "unknown-function")
-    for verb in ("pause", "resume", "run"):
-        problem(post(api, f"schedules/999999/{verb}"), 404, "not-found")
+    for action in ("pause", "resume", "run"):
+        problem(post(api, f"schedules/999999/{action}"), 404, "not-found")
 
 
 def test_callback_tokens_are_checked_before_the_body_is_read(place):
@@ -114,8 +114,8 @@ def test_callback_tokens_are_checked_before_the_body_is_read(place):
     Caller().post(f"callbacks/{answered}/succeed")
     forged = answered[:-1] + ("a" if answered[-1] != "a" else "b")
     for token in ("x", "a-b:c", forged, answered):
-        for verb in ("succeed", "fail", "heartbeat"):
-            response = post(Caller(), f"callbacks/{token}/{verb}")
+        for action in ("succeed", "fail", "heartbeat"):
+            response = post(Caller(), f"callbacks/{token}/{action}")
             problem(response, 410, "callback-closed")
 
 

@@ -87,8 +87,8 @@ def test_a_callback_is_answered_by_its_token_alone_and_once(kit, call):
     kit.advance("50m")
     body = {"data": {"done": True}}
     assert Caller().post(f"callbacks/{token}/succeed", body).status_code == 204
-    for verb in ("succeed", "fail", "heartbeat"):
-        problem(Caller().post(f"callbacks/{token}/{verb}"), 410, "callback-closed")
+    for action in ("succeed", "fail", "heartbeat"):
+        problem(Caller().post(f"callbacks/{token}/{action}"), 410, "callback-closed")
     kit.run_until_idle()
     run.refresh_from_db()
     assert run.result() == {"done": True}

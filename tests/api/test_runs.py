@@ -374,28 +374,28 @@ def test_a_run_that_goes_while_it_is_waited_for_is_not_found(
 # Actions
 
 
-def test_each_verb_does_what_it_does_and_says_who_did_it(kit, api, sleeper, failing):
+def test_each_action_does_what_it_does_and_says_who_did_it(kit, api, sleeper, failing):
     run = sleeper.enqueue({"bed": 1})
     kit.run_until_idle()
 
-    def verb(name: str, body: Any = None, of: Run = run, status: int = 200) -> Any:
+    def action(name: str, body: Any = None, of: Run = run, status: int = 200) -> Any:
         response = api.post(f"runs/{of.pk}/{name}", body)
         assert response.status_code == status, response.content
         return response.json()
 
-    assert verb("pause", {"reason": "look"})["run"]["status"] == "paused"
-    assert verb("resume")["run"]["status"] in ("waiting", "queued")
-    assert verb("wake")["new_run"] is None
+    assert action("pause", {"reason": "look"})["run"]["status"] == "paused"
+    assert action("resume")["run"]["status"] in ("waiting", "queued")
+    assert action("wake")["new_run"] is None
     kit.run_until_idle()
     run.refresh_from_db()
     assert run.result() == {"slept": 1}
-    again = verb("rerun", {"from_step": "night"}, status=201)["new_run"]
+    again = action("rerun", {"from_step": "night"}, status=201)["new_run"]
     assert Run.objects.get(pk=again["id"]).parent_id == run.pk
-    edited = verb("rerun", {"data": {"bed": 2}}, status=201)["new_run"]
+    edited = action("rerun", {"data": {"bed": 2}}, status=201)["new_run"]
     assert Run.objects.get(pk=edited["id"]).data == {"bed": 2}
     second = Run.objects.get(pk=edited["id"])
-    assert verb("cancel", {"reason": "stop"}, second)["run"]["reason"] == "stop"
-    assert verb("redrive", of=second)["run"]["status"] == "queued"
+    assert action("cancel", {"reason": "stop"}, second)["run"]["reason"] == "stop"
+    assert action("redrive", of=second)["run"]["status"] == "queued"
     said = LogEntry.objects.filter(object_id=str(run.pk)).order_by("pk")
     by = said[0].change_message.partition(" (by ")[2]
     assert by.startswith("API key tests (dj_")

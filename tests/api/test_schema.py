@@ -77,12 +77,12 @@ def asked():
 def put(case: Any, place: dict[str, Any], number: int) -> None:
     """Let most of the requests be about something that is there."""
     given = case.path_parameters
-    verb = case.path.rpartition("/")[2]
+    action = case.path.rpartition("/")[2]
     known = {
-        "run_id": str(place.get(verb, place["run"])),
+        "run_id": str(place.get(action, place["run"])),
         "key": place["step"],
-        "token": place["token"] if verb == "succeed" else place["other_token"],
-        "schedule_id": place["paused" if verb == "resume" else "active"],
+        "token": place["token"] if action == "succeed" else place["other_token"],
+        "schedule_id": place["paused" if action == "resume" else "active"],
         "function_id": "tests.asks",
         "approval_id": str(place["approval"]),
     }

@@ -103,8 +103,8 @@ def test_nothing_that_a_stranger_wrote_is_run(
         for link in page.locator("[data-durable-panel]").all():
             link.click()
         page.wait_for_load_state("networkidle")
-        for verb in ("rerun", "edit", "cancel"):
-            visit("durable_jobs_run_act", run.pk, verb)
+        for action in ("rerun", "edit", "cancel"):
+            visit("durable_jobs_run_act", run.pk, action)
         visit("durable_jobs_run_test", run.pk)
         for step in run.steps.all()[:3]:
             visit("durable_jobs_step_change", step.pk)

@@ -16,17 +16,17 @@ People = Callable[..., Actor]
 def person(db: None) -> People:
     """Make a member of the staff who may do to runs what is named."""
 
-    def make(*verbs: str, name: str = "ann") -> Actor:
+    def make(*actions: str, name: str = "ann") -> Actor:
         user = User.objects.create_user(name, is_staff=True)
-        allow(user, *verbs)
+        allow(user, *actions)
         return Actor(User.objects.get(pk=user.pk))
 
     return make
 
 
-def allow(user: User, *verbs: str) -> None:
+def allow(user: User, *actions: str) -> None:
     """Let a user do to runs what is named, and nothing else."""
-    names = [f"{verb}_run" for verb in verbs]
+    names = [f"{action}_run" for action in actions]
     user.user_permissions.set(
         Permission.objects.filter(
             codename__in=names, content_type__app_label="durable_jobs"

@@ -22,9 +22,9 @@ from tests.lab.threads import elsewhere, together
 pytestmark = pytest.mark.django_db
 
 
-def actor(*verbs: str) -> Actor:
+def actor(*actions: str) -> Actor:
     user = User.objects.create_user("ann")
-    names = [f"{verb}_run" for verb in verbs]
+    names = [f"{action}_run" for action in actions]
     user.user_permissions.set(Permission.objects.filter(codename__in=names))
     return Actor(User.objects.get(pk=user.pk))
 
@@ -46,12 +46,12 @@ def entries(of: Any) -> list[str]:
     return [row.change_message for row in rows]
 
 
-@pytest.mark.parametrize("verb", run_actions.ACTIONS)
-def test_each_verb_needs_its_own_permission(verb: str, durable_kit: Kit) -> None:
+@pytest.mark.parametrize("action", run_actions.ACTIONS)
+def test_each_action_needs_its_own_permission(action: str, durable_kit: Kit) -> None:
     run = sleeping(durable_kit)
-    others = actor(*(set(run_actions.ACTIONS) - {verb}))
+    others = actor(*(set(run_actions.ACTIONS) - {action}))
     with pytest.raises(PermissionDenied):
-        act(others, verb, run, step="x")
+        act(others, action, run, step="x")
     run.refresh_from_db()
     assert run.status == "waiting"
     assert not LogEntry.objects.exists()
@@ -111,9 +111,9 @@ def test_what_does_not_fit_the_state_is_refused_and_leaves_no_entry(
 ) -> None:
     run = sleeping(durable_kit)
     ann = actor(*run_actions.ACTIONS)
-    for verb in ("resume", "redrive", "retry"):
+    for action in ("resume", "redrive", "retry"):
         with pytest.raises(durable.ActionNotAllowed, match="waiting"):
-            act(ann, verb, run)
+            act(ann, action, run)
     with pytest.raises(durable.ActionNotAllowed):
         act(ann, "answer", run, step="nothing", value=1)
     assert not LogEntry.objects.exists()

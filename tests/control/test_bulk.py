@@ -74,7 +74,7 @@ def finished(kit, run):
 
 
 @pytest.mark.parametrize(
-    ("verb", "before", "after"),
+    ("action", "before", "after"),
     [
         ("cancel", "waiting", "cancelled"),
         ("pause", "waiting", "paused"),
@@ -82,14 +82,14 @@ def finished(kit, run):
         ("redrive", "failed", "waiting"),
     ],
 )
-def test_all_runs_of_a_filter_are_done(kit, person, verb, before, after):
+def test_all_runs_of_a_filter_are_done(kit, person, action, before, after):
     make(3, before)
     make(1, "completed")
-    run = bulk.begin(person(verb), verb, chosen(status=before), "enough")
+    run = bulk.begin(person(action), action, chosen(status=before), "enough")
     assert statuses() == {before: 3, "completed": 1}, "nothing is done in the request"
     told = finished(kit, run)
     assert told == {
-        "action": verb,
+        "action": action,
         "done": 3,
         "refused": 0,
         "failed": 0,
@@ -306,10 +306,10 @@ def test_several_statuses_are_counted_one_by_one_as_far_as_the_cap(kit, monkeypa
         assert bulk.counted(several) == most + 1
 
 
-@pytest.mark.parametrize("verb", ["edit", "answer", "delete", ""])
-def test_what_needs_values_of_its_own_cannot_be_done_to_many(kit, person, verb):
+@pytest.mark.parametrize("action", ["edit", "answer", "delete", ""])
+def test_what_needs_values_of_its_own_cannot_be_done_to_many(kit, person, action):
     with pytest.raises(durable.ConfigurationError, match="Expected one of cancel"):
-        bulk.begin(person("cancel"), verb, chosen())
+        bulk.begin(person("cancel"), action, chosen())
 
 
 def test_a_key_begins_once(kit, person):

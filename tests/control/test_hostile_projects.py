@@ -63,26 +63,26 @@ def order(db: None) -> Order:
     return Order.objects.create(tenant=Tenant.objects.create(name="Ann"), total=1)
 
 
-def run_for(verb: str, kit: Kit, order: Order) -> tuple[Run, dict[str, Any]]:
+def run_for(action: str, kit: Kit, order: Order) -> tuple[Run, dict[str, Any]]:
     """Return a run about an order to which something can be done, and its values."""
 
     @durable.function(id="tests.hostile", retries=0)
     def hostile(ctx):
-        if verb == "redrive":
+        if action == "redrive":
             raise ValueError("on purpose")
-        if verb == "retry":
+        if action == "retry":
             ctx.step.run("again", fail, retries=3, backoff=durable.Backoff.fixed("1h"))
-        if verb == "answer":
+        if action == "answer":
             ctx.step.wait_for_signal("word", "tests.word", timeout="1d")
         ctx.step.sleep("nap", "30d")
 
     run = hostile.enqueue({"order": order})
     kit.run_until_idle()
-    if verb == "resume":
+    if action == "resume":
         run.pause()
     run.refresh_from_db()
     values: dict[str, Any] = {}
-    if verb == "answer":
+    if action == "answer":
         values = {"step": run.steps.get().key, "value": 1}
     return run, values
 
@@ -93,9 +93,9 @@ def subject_of(run: Run, order: Order) -> None:
 
 
 @pytest.mark.parametrize("host", HOSTS)
-@pytest.mark.parametrize("verb", ACTIONS)
+@pytest.mark.parametrize("action", ACTIONS)
 def test_action_is_done_whatever_the_project_does(
-    verb: str,
+    action: str,
     host: str,
     root: Actor,
     order: Order,
@@ -103,11 +103,11 @@ def test_action_is_done_whatever_the_project_does(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    run, values = run_for(verb, durable_kit, order)
+    run, values = run_for(action, durable_kit, order)
     subject_of(run, order)
     monkeypatch.setattr(logging, "raiseExceptions", False)
     with in_place(host, monkeypatch):
-        done = act(root, verb, run, reason="why", **values)
+        done = act(root, action, run, reason="why", **values)
         assert done.changed
         assert transaction_is_whole()
         durable_kit.run_until_idle()
@@ -174,9 +174,9 @@ def test_failing_permission_backend_allows_nothing(
     ann = User.objects.create_user("ann", is_staff=True)
     settings.AUTHENTICATION_BACKENDS = [BACKENDS[backend]]
     client.force_login(ann)
-    for verb in ACTIONS:
+    for action in ACTIONS:
         with pytest.raises(PermissionDenied), transaction.atomic():
-            act(Actor(User.objects.get(pk=ann.pk)), verb, run, step="x")
+            act(Actor(User.objects.get(pk=ann.pk)), action, run, step="x")
     addresses = [
         page_of(run),
         list_of("run"),

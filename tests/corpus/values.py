@@ -184,7 +184,7 @@ REQUESTS = TREES | st.fixed_dictionaries(
         "run_after": TREES,
         "priority": TREES,
         "filter": TREES,
-        "verb": TREES,
+        "action": TREES,
         "reason": TREES,
         "from_step": TREES,
     },

@@ -94,12 +94,12 @@ class Expected:
         self.go_on()
         return True
 
-    def steer(self, verb: str) -> bool:
+    def steer(self, action: str) -> bool:
         """Do what a person does; tell whether that changed it."""
-        if self.ended or (verb == "resume") != (self.paused and verb != "cancel"):
+        if self.ended or (action == "resume") != (self.paused and action != "cancel"):
             return False
-        self.ended = "cancelled" if verb == "cancel" else ""
-        self.paused = verb == "pause"
+        self.ended = "cancelled" if action == "cancel" else ""
+        self.paused = action == "pause"
         self.go_on()
         return True
 
@@ -268,12 +268,12 @@ class Machine(RuleBasedStateMachine):
         self.world.do(self.world.decide(lambda: self.world.kit.approve(step, run=run)))
         one.wake("approve", {})
 
-    @rule(key=runs, verb=st.sampled_from(["cancel", "pause", "resume"]))
-    def steer(self, key: str, verb: str) -> None:
+    @rule(key=runs, action=st.sampled_from(["cancel", "pause", "resume"]))
+    def steer(self, key: str, action: str) -> None:
         """Cancel, pause or resume a run, as a person does; both learn what came."""
         answers: list[bool] = []
-        self.world.do(lambda: answers.append(getattr(self.find(key), verb)()))
-        assert any(answers) <= self.expected[key].steer(verb)
+        self.world.do(lambda: answers.append(getattr(self.find(key), action)()))
+        assert any(answers) <= self.expected[key].steer(action)
 
     @rule(days=st.sampled_from([2, 2000]))
     def time_passes(self, days: int) -> None:

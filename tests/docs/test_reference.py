@@ -303,7 +303,7 @@ def test_every_field_of_a_model_has_its_row(model: Any) -> None:
     assert set(found) == names | methods
 
 
-def test_every_field_and_verb_of_a_schedule_has_its_row() -> None:
+def test_every_field_and_action_of_a_schedule_has_its_row() -> None:
     text = section(reference("models"), "Schedule")
     names = {field.name for field in models.Schedule._meta.concrete_fields}
     assert set(rows(text)) == names | public(models.Schedule)
@@ -343,7 +343,7 @@ def test_every_status_is_named() -> None:
     assert NAME.findall(step) == [str(status) for status in StepStatus]
 
 
-def test_every_verb_on_runs_is_named() -> None:
+def test_every_action_on_runs_is_named() -> None:
     text = section(reference("models"), "Run")
     for name in public(RunQuerySet):
         assert f"`{name}{signature(getattr(RunQuerySet, name))}`" in text

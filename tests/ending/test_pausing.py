@@ -40,7 +40,7 @@ def test_a_queued_run_waits_until_it_is_resumed(durable_kit: Kit) -> None:
     assert calls == ["one"]
 
 
-def test_each_verb_tells_whether_this_call_did_it(durable_kit: Kit) -> None:
+def test_each_action_tells_whether_this_call_did_it(durable_kit: Kit) -> None:
     run = declared([]).enqueue()
     other = Run.objects.get(pk=run.pk)
     assert run.resume() is False

@@ -52,7 +52,7 @@ def made(kit: Kit, status: str) -> Run:
 
 
 @pytest.mark.parametrize("status", RunStatus.values)
-def test_every_status_is_reached_and_has_its_verbs(
+def test_every_status_is_reached_and_has_its_actions(
     durable_kit: Kit, status: str
 ) -> None:
     expected = {
@@ -62,9 +62,9 @@ def test_every_status_is_reached_and_has_its_verbs(
         "redrive": status in REDRIVABLE,
     }
     run = made(durable_kit, status)
-    for verb, answer in expected.items():
+    for action, answer in expected.items():
         with transaction.atomic():
-            assert getattr(run, verb)() is answer, verb
+            assert getattr(run, action)() is answer, action
             assert (run.status == status) is not answer
             transaction.set_rollback(True)
         run.refresh_from_db()

@@ -191,7 +191,7 @@ def test_a_run_that_invokes_waits_at_its_childs_limits_and_is_cancelled_there(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_bulk_verbs_in_the_middle_of_everything_leave_nothing_behind(
+def test_bulk_actions_in_the_middle_of_everything_leave_nothing_behind(
     diary: Diary, seed: int
 ) -> None:
     import random

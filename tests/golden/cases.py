@@ -262,8 +262,8 @@ def schedules_of_users(world: World) -> list[Action]:
                 owner=ledger(),
             )
 
-    def act(verb: str) -> Action:
-        return lambda: getattr(durable.schedules.filter(owner=ledger()).get(), verb)()
+    def act(action: str) -> Action:
+        return lambda: getattr(durable.schedules.filter(owner=ledger()).get(), action)()
 
     return [create, world.wait("1d"), act("pause"), act("resume"), world.wait("1d")]
 

@@ -305,9 +305,9 @@ def paused_and_resumed(world: World) -> list[Action]:
         ctx.step.sleep("nap", "1h")
         return ctx.step.run("after", world.effect, ctx, "after")
 
-    def act(verb: str) -> Action:
+    def act(action: str) -> Action:
         def acting() -> None:
-            getattr(Run.objects.get(function="held"), verb)()
+            getattr(Run.objects.get(function="held"), action)()
 
         return acting
 
