@@ -82,7 +82,7 @@ class Lines:
 #: The lines of the executing body, or None outside a body.
 current: ContextVar[Lines | None] = ContextVar("durable_lines", default=None)
 #: The fields of the executing run, or None outside a run.
-_run: ContextVar[Mapping[str, Any] | None] = ContextVar("durable_run", default=None)
+_run: ContextVar[Mapping[str, Any] | None] = ContextVar("durable_log_run", default=None)
 
 #: The attributes of a record about a run, with their values outside runs.
 FIELDS: Mapping[str, Any] = {

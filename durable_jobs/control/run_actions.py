@@ -48,9 +48,8 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class ActionResult:
-    """The result of an action: whether this call did it, and the new run, if any."""
+    """The result of an action: the new run, if any."""
 
-    changed: bool
     run: Run | None = None
 
 
@@ -204,7 +203,7 @@ def act(
             raise ActionNotAllowed(msg)
         fresh = made if isinstance(made, Run) else None
         audit.record(actor, run, _entry(known, reason, fresh))
-    return ActionResult(changed=True, run=fresh)
+    return ActionResult(run=fresh)
 
 
 def _entry(action: Action, reason: str, made: Run | None) -> str:

@@ -140,7 +140,7 @@ def _execute(state: AttemptState, prefetched: PrefetchedContext | None) -> None:
                 outcome = _call_sync(state)
             else:
                 outcome = _call_async(state, prefetched)
-            state.end_if_over()  # the function may have caught the error
+            state.reraise_abort_error()  # the function may have caught the error
     finally:
         guard_error = state.guard.end(f"Function {state.function.id!r}")
         state.recorder.close()

@@ -55,15 +55,15 @@ class AttemptState:
         """Return whether the attempt holds slots, one per step that executes."""
         return self.run.requeue_to is not None
 
-    def begin(self, name: str, queue: str | None = None) -> None:
-        """Raise ``Suspend`` if step ``name`` must not start its body here and now."""
-        self.check_going()
+    def check_may_start(self, queue: str | None = None) -> None:
+        """Raise if no body must start in this attempt, or in this queue."""
+        self.check_may_continue()
         wanted = queue or self.function.queue
         if self.run.queue != wanted:
             self.move_to_queue = wanted
             raise Suspend
 
-    def check_going(self) -> None:
+    def check_may_continue(self) -> None:
         """Raise if the lease is lost, the run is paused, or the worker must stop."""
         self.check_alive()
         if self.recorder.paused:
@@ -80,7 +80,7 @@ class AttemptState:
         if self.lost():
             raise LeaseLost
 
-    def check_committing(self, name: str) -> None:
+    def check_no_open_transaction(self, name: str) -> None:
         """Raise ``ConfigurationError`` if the function has an open transaction."""
         own_thread = self.recorder.on_own_thread
         around = self.guard.depth(db.alias()) if own_thread else 0
@@ -92,14 +92,14 @@ class AttemptState:
             )
             raise ConfigurationError(msg)
 
-    def end_if_over(self, error: BaseException | None = None) -> None:
+    def reraise_abort_error(self, error: BaseException | None = None) -> None:
         """Raise the error that ended the attempt, again on each call."""
         if self.abort_error is None and ends_attempt(error):
             self.abort_error = error
         if self.abort_error is not None:
             raise self.abort_error
 
-    def go_on(self) -> None:
+    def suspend_if_always(self) -> None:
         """Suspend after each step if ``ALWAYS_SUSPEND`` is set, to test replay."""
         if settings.ALWAYS_SUSPEND:
             self.requeue = True

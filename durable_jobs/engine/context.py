@@ -119,7 +119,9 @@ class RunContext:
             return batch_of(self._state.run)
         except UnknownTag as unknown:
             needed = LaterReleaseNeeded(f"one of its events: {unknown.message}")
-            self._state.end_if_over(needed)  # raises it, here and after the function
+            self._state.reraise_abort_error(
+                needed
+            )  # raises it, here and after the function
             raise
 
     @property

@@ -91,10 +91,10 @@ def record_outcome(
         except (PayloadError, LimitExceeded) as refused:
             raise (yield from fail_step(step, refused, started)) from None
     with entered(step.record_scope):
-        retry_at = schedule_retry(step, error, started, retries, backoff, retry_on)
-    if retry_at is None:
+        suspension = schedule_retry(step, error, started, retries, backoff, retry_on)
+    if suspension is None:
         raise (yield from fail_step(step, error, started))
-    raise retry_at
+    raise suspension
 
 
 def fail_step(step: StepCall, error: BaseException, started: datetime | None) -> Plan:

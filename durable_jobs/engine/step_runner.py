@@ -88,7 +88,7 @@ class StepRunner:
             step.scope.root.suspended = True
             raise
         except BaseException as error:
-            self.state.end_if_over(error)
+            self.state.reraise_abort_error(error)
             raise
 
     def step_call(self, operation: ops.Operation) -> StepCall:
@@ -97,7 +97,7 @@ class StepRunner:
         key = place.next_key(operation.id)
         step_record = self.state.history.replay(key, operation.id, operation.kind)
         if step_record is None or not step_record.ended:
-            self.state.check_committing(operation.id)
+            self.state.check_no_open_transaction(operation.id)
         if step_record is None:
             self.state.history.check_step_count(operation.id)
         return StepCall(self.state, place, operation, key, step_record)
@@ -111,7 +111,7 @@ class StepRunner:
                 f"after that step, or use ctx.step.group() or parallel()."
             )
             raise NestedStepError(msg)
-        self.state.end_if_over()
+        self.state.reraise_abort_error()
         place = scope.current()
         if not place.alive:
             raise BranchDiscarded
@@ -191,7 +191,7 @@ class AsyncStepRunner(StepRunner):
             raise
         if task.cancelled() or not isinstance(task.exception(), Suspend):
             if not task.cancelled():
-                self.state.end_if_over(task.exception())
+                self.state.reraise_abort_error(task.exception())
             await self._order.wait_for(key)
             return task.result()
         await self._idle_detector.suspend()

@@ -18,7 +18,7 @@ from typing import Any
 from durable_jobs import clock
 
 #: When runs have to be requeued, by the monotonic clock.
-_requeue_at: ContextVar[float] = ContextVar("durable_hand_on_at", default=math.inf)
+_requeue_at: ContextVar[float] = ContextVar("durable_requeue_at", default=math.inf)
 
 #: Whether the main thread executes a body, which the limit may end.
 _in_body = False

@@ -33,7 +33,7 @@ LOCKED_DELAY = timedelta(milliseconds=100)
 CHECK_INTERVAL = timedelta(seconds=10)
 #: Bounds on the backlogs of one round, and on the rounds of one promotion. A round
 #: serves as many backlogs as runs are wanted.
-MIN_BACKLOGS, MAX_BACKLOGS, MAX_ROUNDS = 8, 50, 20
+MIN_BACKLOGS, MAX_BACKLOGS, MAX_PROMOTION_ROUNDS = 8, 50, 20
 #: How long a limit that this process does not declare is left to other processes: as
 #: long as a deploy may take. After that, the limit counts as removed from the code.
 DEPLOY = timedelta(minutes=10)
@@ -61,7 +61,7 @@ class Promotion:
 def promote(queue: str, wanted: int, pauses: Pauses) -> Promotion:
     """Promote up to ``wanted`` runs of a queue, one backlog after the other."""
     done, functions = Promotion(), registry.ids()
-    for _ in range(MAX_ROUNDS):
+    for _ in range(MAX_PROMOTION_ROUNDS):
         count = min(max(MIN_BACKLOGS, wanted - done.count), MAX_BACKLOGS)
         chosen = backlogs.active(queue, functions, count, leaving=done.left)
         if not chosen:

@@ -31,7 +31,7 @@ from durable_jobs.store import limits as limit_rows
 from durable_jobs.store.runs import End
 
 #: Rounds that one admission runs while more work is left.
-MAX_ROUNDS = 50
+MAX_ADMISSION_ROUNDS = 50
 #: Backlogs, or runs of old backlogs, that one sweep restarts.
 BACKLOG_BATCH = 500
 #: Runs of a paused function that one transaction moves.
@@ -89,7 +89,7 @@ def run_rounds(
 ) -> int:
     """Run rounds of admission until there is no more work; return the promoted runs."""
     promoted = 0
-    for _ in range(MAX_ROUNDS):
+    for _ in range(MAX_ADMISSION_ROUNDS):
         if work & {"gathered", "windows"}:
             _fill_windows()
         done = _round(queue, wanted - promoted, work)
@@ -347,7 +347,7 @@ def _evaluate_limits(unknown: list[KeyedLimit]) -> bool:
 
 def _fill_windows() -> None:
     """Put events in windows, and start runs for the windows that are due."""
-    for _ in range(MAX_ROUNDS):
+    for _ in range(MAX_ADMISSION_ROUNDS):
         failed: dict[int, Exception] = {}
         with limit_rows.locked():
             more = event_windows.assign_windows(failed)

@@ -54,7 +54,9 @@ def finish(
     def after(ended: Run, run_end: End) -> list[Run]:
         if ended.pk == run.pk and along is not None:
             along()
-        return start_handler(ended, run_end, handled=handled or ended.pk != run.pk)
+        return announce_end_and_build_handler(
+            ended, run_end, handled=handled or ended.pk != run.pk
+        )
 
     done = runs.finish(run, lease, end, after)
     if done:
@@ -63,7 +65,9 @@ def finish(
     return done
 
 
-def start_handler(run: Run, end: End, *, handled: bool = True) -> list[Run]:
+def announce_end_and_build_handler(
+    run: Run, end: End, *, handled: bool = True
+) -> list[Run]:
     """Announce the end of a run; return the run of its handler, if it has one.
 
     Without ``handled``, no handler starts.

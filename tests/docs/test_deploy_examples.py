@@ -44,7 +44,8 @@ SECONDS_OF_A_STEP = 60
 def unit(path: Path) -> RawConfigParser:
     """Parse a systemd unit."""
     parser = RawConfigParser(strict=False)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    # The names of systemd keep their case.
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # as documented
     parser.read_string(path.read_text())
     return parser
 

@@ -35,7 +35,7 @@ def invoke(step: StepCall, operation: ops.Invoke) -> Plan:
     """
     if step.step_record is not None:
         raise Suspend
-    step.state.begin(operation.id)
+    step.state.check_may_start()
     child, claims = _child(step, operation.function, operation.data, INVOKE)
     now = clock.now()
     new = [NewWait(kind=WaitKind.CHILD, name=str(child.id))]
@@ -88,7 +88,7 @@ def _invoke_once(
     if not step_record.ended:
         step.state.recorder.waited = True
         raise Suspend
-    step.state.go_on()
+    step.state.suspend_if_always()
     return result_of(step_record)
 
 
@@ -125,7 +125,7 @@ def start(step: StepCall, operation: ops.StartRun) -> Plan:
 
     If a run holds the key of the start, that run's id is recorded.
     """
-    step.state.begin(operation.id)
+    step.state.check_may_start()
     child, claims = _child(step, operation.function, operation.data, START)
     now = clock.now()
 
@@ -151,7 +151,7 @@ def _failed_record(
 
 def send_event(step: StepCall, operation: ops.SendEvent) -> Plan:
     """Send events and record their ids, in one transaction."""
-    step.state.begin(operation.id)
+    step.state.check_may_start()
     now = clock.now()
 
     def effect() -> StepRecord:
@@ -168,7 +168,7 @@ def _record(step: StepCall, effect: Callable[[], StepRecord]) -> Any:
     failpoint("step.before", step.name)
     step_record = step.state.recorder.record_with(effect)
     failpoint("step.after", step.name)
-    step.state.go_on()
+    step.state.suspend_if_always()
     return result_of(step_record)
 
 

@@ -31,7 +31,7 @@ BRANCH = "branch"
 def parallel(step: StepCall, operation: ops.Parallel) -> Plan:
     """Drive the unfinished branches, and record the result that they decide."""
     state = step.state
-    state.check_going()
+    state.check_may_continue()
     if step.step_record is None:
         step.step_record = step.record_as(StepStatus.RUNNING, started_at=clock.now())
         state.recorder.defer(step.step_record)
@@ -48,7 +48,7 @@ def parallel(step: StepCall, operation: ops.Parallel) -> Plan:
     else:
         step_record = counter.decided_record(step)
         yield from step.write(step_record)
-    state.go_on()
+    state.suspend_if_always()
     return parallel_result(step, step_record)
 
 
@@ -80,7 +80,7 @@ def _branch_step(
     """Return a branch as a step; None if it must not continue now."""
     state = step.state
     try:
-        state.check_going()
+        state.check_may_continue()
     except Suspend:
         return None
     name, key = counter.names[index], counter.keys[index]
@@ -108,7 +108,7 @@ def _record_branch(inner: StepCall, outcome: BodyOutcome, started: datetime) -> 
     """Record the outcome of a branch; return whether it is suspended."""
     try:
         yield from record_outcome(inner, outcome, started)
-        inner.state.go_on()
+        inner.state.suspend_if_always()
     except Suspend:
         return True
     except DurableError:
@@ -133,7 +133,7 @@ def _decide(step: StepCall, counter: BranchCounter) -> StepRecord:
         for item in suspended:
             if item.effect is not None:
                 item.effect()
-        runs.drop_steps(state.run, keys, finish.start_handler)
+        runs.drop_steps(state.run, keys, finish.announce_end_and_build_handler)
         return step_record
 
     return state.recorder.record_with(effect)

@@ -34,7 +34,7 @@ from durable_jobs.store.steps import StepRecord
 
 def run(step: StepCall, operation: ops.RunStep) -> Plan:
     """Call the body and record its result."""
-    step.state.begin(operation.id, operation.queue)
+    step.state.check_may_start(operation.queue)
     if waits_for_retry(step):
         raise Suspend
     started = clock.now()
@@ -62,7 +62,7 @@ def run(step: StepCall, operation: ops.RunStep) -> Plan:
         retry_on=operation.retry_on,
     )
     failpoint("step.after", operation.id)
-    step.state.go_on()
+    step.state.suspend_if_always()
     return result
 
 
@@ -82,7 +82,7 @@ def _mark_started(step: StepCall, operation: ops.RunStep) -> Plan:
 def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
     """Call the body and record its result in one transaction."""
     _check_atomic(operation)
-    step.state.begin(operation.id)
+    step.state.check_may_start()
     if waits_for_retry(step):
         raise Suspend
     started = clock.now()
@@ -105,7 +105,7 @@ def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
     step_record, status = outcome.value
     step.state.recorder.add_written(step_record, status)
     failpoint("step.after", operation.id)
-    step.state.go_on()
+    step.state.suspend_if_always()
     return serialization.loads(step_record.output)
 
 

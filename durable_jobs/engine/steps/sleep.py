@@ -26,7 +26,7 @@ def sleep(step: StepCall, operation: ops.Sleep) -> Plan:
         raise ConfigurationError(msg)
     if due <= now:
         yield from step.complete(None, now)
-        step.state.go_on()
+        step.state.suspend_if_always()
         return None
     step_record = step.record_as(StepStatus.SLEEPING, due_at=due, started_at=now)
     item = SuspendedStep(step_record, [NewWait(kind=WaitKind.SLEEP, due_at=due)])

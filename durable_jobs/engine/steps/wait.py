@@ -312,7 +312,7 @@ def _complete(step: StepCall, operation: WaitOperation, found: WaitMatch) -> Any
         detail={"event": found.event, "branch": found.branch},
     )
     recorded = step.state.recorder.record_with(lambda: step_record, drop_waits=True)
-    step.state.go_on()
+    step.state.suspend_if_always()
     return wait_result(step, recorded)
 
 

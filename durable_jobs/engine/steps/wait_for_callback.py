@@ -27,7 +27,7 @@ SUBMITTED = {"submitted": True}
 def wait(step: StepCall, operation: ops.WaitForCallback) -> Plan:
     """Register the wait, then submit: a result that arrives during submit is kept."""
     state = step.state
-    state.begin(operation.id)
+    state.check_may_start()
     if _submitted(step.step_record) or _not_due(step.step_record):
         raise Suspend
     if step.step_record is None:

@@ -27,7 +27,7 @@ from durable_jobs.store.waits import NewWait
 def wait(step: StepCall, operation: ops.WaitForCondition) -> Plan:
     """Poll once if it is due; complete, or suspend until the next poll."""
     state = step.state
-    state.begin(operation.id)
+    state.check_may_start()
     step_record = step.step_record
     if (
         step_record is not None
@@ -184,7 +184,7 @@ def _complete(step: StepCall, value: Any, started: datetime | None) -> Any:
     )
     step.state.recorder.record_with(lambda: step_record, drop_waits=True)
     failpoint("step.after", step.name)
-    step.state.go_on()
+    step.state.suspend_if_always()
     return serialization.loads(text)
 
 
