@@ -45,6 +45,7 @@ from durable_jobs.worker import (
     prefork,
     shutdown,
     task_limits,
+    unacknowledged,  # noqa: F401  # connects its receiver
     worker_checks,  # noqa: F401  # connects its receiver
 )
 from durable_jobs.worker import watchdog as watchdog_module

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from kombu import Connection, Queue
+from kombu.transport import redis
 
 from durable_jobs.worker.celery_tasks import WORK
+from durable_jobs.worker.unacknowledged import skip_impossible_restores
 from tests.lab import durable as functions
 from tests.lab.brokers import own_broker, publish
 from tests.lab.models import Gate
@@ -56,3 +62,72 @@ def test_a_worker_with_unacknowledged_messages_survives_broker_restarts(
         assert (worker.alive, beat.alive) == (True, True)
         assert worker.terminate() == 0, worker.text()
         assert "AttributeError" not in worker.text(), worker.text()
+
+
+@pytest.fixture
+def kombu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give kombu as it is, and again after the test."""
+    own = inspect.unwrap(redis.QoS.restore_unacked)
+    monkeypatch.setattr(redis.QoS, "restore_unacked", own)
+
+
+@pytest.fixture
+def lost(kombu: None) -> Iterator[Connection]:
+    """Give a connection with an unacknowledged message that has lost its address.
+
+    kombu brings a connection into this state when a timeout interrupts its cleanup.
+    """
+    with own_broker() as broker:
+        connection, received = Connection(broker.url), []
+        queue = Queue("unacknowledged")
+        connection.Producer().publish({}, routing_key=queue.name, declare=[queue])
+        channel: Any = connection.default_channel
+        consumer = connection.Consumer(
+            [queue], callbacks=[lambda body, message: received.append(message)]
+        )
+        consumer.consume()
+        while not received:
+            connection.drain_events(timeout=10)
+        assert len(channel.qos._delivered) == 1
+        connection._do_close_transport()
+        yield connection
+        with Connection(broker.url) as other:
+            kept: Any = other.default_channel
+            assert kept.client.hlen("unacked") == 1, "Redis still has the message"
+
+
+def test_kombu_raises_for_a_lost_connection_with_unacknowledged_messages(
+    lost: Connection,
+) -> None:
+    """This is why the protection exists. If it fails, kombu may not need it."""
+    with pytest.raises(AttributeError, match="hostname"):
+        lost.close()
+
+
+def test_a_lost_connection_closes_and_leaves_its_messages_in_redis(
+    lost: Connection,
+) -> None:
+    skip_impossible_restores(redis.QoS)
+    lost.close()
+
+
+@pytest.mark.usefixtures("kombu")
+def test_messages_of_a_living_connection_are_put_back() -> None:
+    skip_impossible_restores(redis.QoS)
+    with own_broker() as broker, Connection(broker.url) as connection:
+        received: list[Any] = []
+        queue = Queue("unacknowledged")
+        connection.Producer().publish({}, routing_key=queue.name, declare=[queue])
+        channel: Any = connection.channel()
+        consumer = connection.Consumer(
+            [queue],
+            channel=channel,
+            callbacks=[lambda body, message: received.append(message)],
+        )
+        consumer.consume()
+        while not received:
+            connection.drain_events(timeout=10)
+        channel.close()
+        client: Any = connection.default_channel
+        assert client.client.llen("unacknowledged") == 1
+        assert client.client.hlen("unacked") == 0
