@@ -67,9 +67,8 @@ def _runs(**query: str) -> Address:
     def address(known: Known) -> str:
         from urllib.parse import urlencode
 
-        values = {
-            name: value.format_map(_Fields(known)) for name, value in query.items()
-        }
+        fields = _Fields(known)
+        values = {name: value.format_map(fields) for name, value in query.items()}
         return f"{_reverse('run_changelist')}?{urlencode(values)}"
 
     return address
