@@ -12,7 +12,6 @@ import functools
 from typing import Any
 
 from celery.signals import celeryd_after_setup
-from kombu.transport import redis
 
 from durable_jobs.worker.celery_app import is_project_app
 from durable_jobs.worker.queues import own_queues
@@ -22,8 +21,13 @@ from durable_jobs.worker.queues import own_queues
 def protect_worker(instance: Any = None, **kwargs: Any) -> None:
     """Install the protection if a worker consumes queues of this package."""
     consumed = own_queues() & set(instance.app.amqp.queues.consume_from)
-    if consumed and is_project_app(instance.app):
-        skip_impossible_restores(redis.QoS)
+    transport = instance.app.connection_for_read().transport
+    if (
+        consumed
+        and is_project_app(instance.app)
+        and transport.driver_type == "redis"  # kombu needs more packages to import it
+    ):
+        skip_impossible_restores(transport.Channel.QoS)
 
 
 def skip_impossible_restores(qos: Any) -> None:

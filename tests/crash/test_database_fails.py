@@ -40,7 +40,7 @@ def behind_proxy(
 RENEWAL = "the renewal of leases"
 #: What commits, by the statement whose reply is lost, and one before it.
 COMMITS = {
-    "the claim": ("WITH quiet", ""),
+    "the claim": ("WITH async_commit", ""),
     "a step's record": ("WITH fence", ""),
     "an atomic step": ("^COMMIT$", 'UPDATE "lab_account"'),
     "a suspension": ("^COMMIT$", 'INSERT INTO "durable_jobs_wait"'),

@@ -22,8 +22,8 @@ COUNT = int(os.environ.get("LAB_TIMERS", "10000"))
 
 _RUNS = f"""
 INSERT INTO {Run._meta.db_table} (id, function, version, status, reason, trigger, key,
-    parent_step, relation, queue, due_at, place, worker, attempt, claims, crashes,
-    woken, queued_at, started_at)
+    parent_step, parent_relation, queue, due_at, run_order, worker, attempt,
+    claim_count, crash_count, wake_requested, queued_at, started_at)
 SELECT gen_random_uuid(), 'lab.sleeper', '', 'waiting', '', '', '', '', '', 'asleep',
     now(), now(), '', 0, 1, 0, false, now(), now()
 FROM generate_series(1, %s)

@@ -62,7 +62,7 @@ def row_locked(run: Run) -> Iterator[None]:
 def test_a_run_whose_row_was_locked_for_a_moment_is_still_let_through() -> None:
     """Its backlog is closed as empty, and nobody ever opens it again."""
 
-    @durable.function(id="lanes.locked", concurrency=1)
+    @durable.function(id="backlogs.locked", concurrency=1)
     def work(ctx):
         return None
 
@@ -77,11 +77,11 @@ def test_a_run_whose_row_was_locked_for_a_moment_is_still_let_through() -> None:
 def test_a_parent_is_not_lost_when_its_children_end_while_it_is_in_line() -> None:
     """The same with nothing but runs: the end of a child locks its parent."""
 
-    @durable.function(id="lanes.child")
+    @durable.function(id="backlogs.child")
     def child(ctx):
         return None
 
-    @durable.function(id="lanes.parent", concurrency=1)
+    @durable.function(id="backlogs.parent", concurrency=1)
     def parent(ctx):
         return ctx.step.parallel(
             "all",
@@ -105,7 +105,7 @@ def test_a_parent_is_not_lost_when_its_children_end_while_it_is_in_line() -> Non
     admission.admit()  # the parent is in the backlog of those that go on
 
     def look(place: str, name: str) -> None:
-        if place == "finish.ended" and name == "lanes.child":
+        if place == "finish.ended" and name == "backlogs.child":
             elsewhere(lambda: admission.admit("default", 10))
 
     with watching(look):
@@ -115,7 +115,7 @@ def test_a_parent_is_not_lost_when_its_children_end_while_it_is_in_line() -> Non
 
 
 def test_the_first_in_an_order_is_not_overtaken_while_its_row_is_locked() -> None:
-    @durable.function(id="lanes.ordered", ordering="event.data.k")
+    @durable.function(id="backlogs.ordered", ordering="event.data.k")
     def work(ctx):
         return None
 
@@ -128,7 +128,7 @@ def test_the_first_in_an_order_is_not_overtaken_while_its_row_is_locked() -> Non
 
 
 def test_the_first_to_arrive_is_not_overtaken_while_its_row_is_locked() -> None:
-    @durable.function(id="lanes.arriving", ordering="event.data.k")
+    @durable.function(id="backlogs.arriving", ordering="event.data.k")
     def work(ctx):
         return None
 
@@ -142,7 +142,7 @@ def test_the_first_to_arrive_is_not_overtaken_while_its_row_is_locked() -> None:
 def test_a_function_that_is_resumed_during_an_admission_goes_on(monkeypatch) -> None:
     """The admission has read the pause, and closes the backlog after the resume."""
 
-    @durable.function(id="lanes.resumed", concurrency=1)
+    @durable.function(id="backlogs.resumed", concurrency=1)
     def work(ctx):
         return None
 
@@ -173,7 +173,7 @@ def test_a_function_that_is_resumed_during_its_shelving_goes_on(
 ) -> None:
     """The sweep has read the pause, and shelves what nobody will take down."""
 
-    @durable.function(id="lanes.shelved")
+    @durable.function(id="backlogs.shelved")
     def work(ctx):
         return None
 
@@ -200,11 +200,11 @@ def test_a_function_that_is_resumed_during_its_shelving_goes_on(
 def test_a_host_that_resumes_in_its_transaction_stops_no_admission() -> None:
     """With ATOMIC_REQUESTS each click on Resume holds rows that admissions write."""
 
-    @durable.function(id="lanes.host", concurrency=1)
+    @durable.function(id="backlogs.host", concurrency=1)
     def work(ctx):
         return None
 
-    @durable.function(id="lanes.other", concurrency=1)
+    @durable.function(id="backlogs.other", concurrency=1)
     def other(ctx):
         return None
 
@@ -234,19 +234,19 @@ def test_a_process_that_does_not_know_a_function_lets_none_of_its_runs_through()
     """In a rolling deploy the old worker admits the new function's runs too."""
     with registry.temporary():
 
-        @durable.function(id="lanes.new", concurrency=1)
+        @durable.function(id="backlogs.new", concurrency=1)
         def work(ctx):
             return None
 
         for _ in range(5):
             work.enqueue()
 
-    @durable.function(id="lanes.old", concurrency=1)
+    @durable.function(id="backlogs.old", concurrency=1)
     def old(ctx):
         return None
 
     admission.admit("default", 10)
-    free = Run.objects.filter(function="lanes.new", backlog=None).count()
+    free = Run.objects.filter(function="backlogs.new", backlog=None).count()
     assert free <= Slot.objects.filter(released_at=None).count()
 
 
@@ -256,7 +256,7 @@ def test_a_beat_that_has_no_limits_yet_lets_nobody_past_those_of_workers(
     """The workers are deployed with the first limit of the project, then beat."""
 
     def declare(**limits: Any) -> durable.Function:
-        @durable.function(id="lanes.deployed", **limits)
+        @durable.function(id="backlogs.deployed", **limits)
         def work(ctx):
             return None
 
@@ -271,7 +271,7 @@ def test_a_beat_that_has_no_limits_yet_lets_nobody_past_those_of_workers(
         monkeypatch.setattr(registry, "needs_admission", False)
         for _ in range(3):
             tick.tick()
-    through = Run.objects.filter(function="lanes.deployed", backlog=None).count()
+    through = Run.objects.filter(function="backlogs.deployed", backlog=None).count()
     assert through <= 1
 
 
@@ -279,11 +279,11 @@ def test_slots_are_not_held_for_a_function_that_is_paused() -> None:
     """A worker dies between admission and claim; then an operator pauses for days."""
     shared = durable.Concurrency(1, key="'all'", scope="account")
 
-    @durable.function(id="lanes.paused", concurrency=shared)
+    @durable.function(id="backlogs.paused", concurrency=shared)
     def paused(ctx):
         return None
 
-    @durable.function(id="lanes.waits", concurrency=shared)
+    @durable.function(id="backlogs.waits", concurrency=shared)
     def waits(ctx):
         return None
 
@@ -340,7 +340,7 @@ def test_a_worker_that_gives_back_too_late_releases_no_slot_of_the_next(
     from durable_jobs import clock
     from durable_jobs.store import limits as limit_rows
 
-    @durable.function(id="lanes.given", concurrency=1)
+    @durable.function(id="backlogs.given", concurrency=1)
     def work(ctx):
         return None
 
@@ -376,7 +376,7 @@ def test_an_admission_and_the_sweep_of_backlogs_never_deadlock(monkeypatch) -> N
     from tests.crash.test_deadlocks import deadlocks
 
     @durable.function(
-        id="lanes.crossed", concurrency=durable.Concurrency(1, key="event.data.k")
+        id="backlogs.crossed", concurrency=durable.Concurrency(1, key="event.data.k")
     )
     def work(ctx):
         return None
@@ -433,7 +433,7 @@ def test_a_new_process_makes_no_admission_long() -> None:
     from django.test.utils import CaptureQueriesContext
 
     @durable.function(
-        id="lanes.keys", concurrency=durable.Concurrency(1, key="event.data.k")
+        id="backlogs.keys", concurrency=durable.Concurrency(1, key="event.data.k")
     )
     def work(ctx):
         return None
@@ -468,7 +468,7 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
     from durable_jobs.engine import attempt
 
     attempt.execute_attempt(first, threads=0)
-    registry.get("lanes.default").enqueue()
+    registry.get("backlogs.default").enqueue()
     admission.admit()
 
     def repeatably() -> None:
@@ -502,7 +502,9 @@ def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
     from durable_jobs.models import Limit
     from durable_jobs.store import limits as limit_rows
 
-    @durable.function(id="lanes.raised", concurrency=durable.Concurrency(1, of="runs"))
+    @durable.function(
+        id="backlogs.raised", concurrency=durable.Concurrency(1, of="runs")
+    )
     def work(ctx):
         return None
 
