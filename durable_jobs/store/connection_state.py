@@ -199,7 +199,8 @@ def watch_of(connection: BaseDatabaseWrapper) -> SessionWatch:
         if isinstance(wrapper, SessionWatch):
             return wrapper
     watch = SessionWatch()
-    connection.execute_wrappers.append(watch)
+    # First: Django's execute_wrapper() removes the last one when its block ends.
+    connection.execute_wrappers.insert(0, watch)
     return watch
 
 

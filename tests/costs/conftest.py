@@ -13,6 +13,7 @@ from durable_jobs import clock, notifier
 from durable_jobs.definitions.registry import registry
 from durable_jobs.store.postgres import prepared
 from durable_jobs.worker import claimed_batch, queue_loop
+from durable_jobs.worker.background import background_thread
 
 
 class Silent:
@@ -40,6 +41,8 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_loop, "SHORT", 3600.0)
     monkeypatch.setattr(claimed_batch, "PATIENCE", 3600.0)
     monkeypatch.setattr(prepared, "REPLAN", 3600.0)
+    # Alarms that earlier tests of this process set would end timers here.
+    monkeypatch.setattr(background_thread().alarms, "_alarms", {})
 
 
 @pytest.fixture

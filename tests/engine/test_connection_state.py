@@ -442,3 +442,20 @@ def test_an_attempt_that_gets_on_counts_database_errors_from_the_start(
 
     run = later(start(working), "10m")
     assert run.result() == list(range(8))
+
+
+def test_execute_wrapper_of_your_project_ends_with_its_block(start: Start):
+    """The engine adds a wrapper of its own to the connection inside the block."""
+    connection.execute_wrappers.clear()
+    statements: list[str] = []
+
+    def note(execute, sql, params, many, context):
+        statements.append(sql)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(note):
+        run = start(lambda ctx: ctx.step.run("body", lambda: 1))
+    assert run.result() == 1
+    assert statements
+    assert note not in connection.execute_wrappers
+    assert len(connection.execute_wrappers) == 1
