@@ -42,6 +42,12 @@ def _count(name: str, value: Any) -> int:
     return value
 
 
+def _number(name: str, value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise _wrong(name, value, "a whole number of 0 or more")
+    return value
+
+
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise _wrong(name, value, "True or False")
@@ -211,6 +217,9 @@ class Settings:
     WEBHOOK_RATE: Rate | None = _setting("1200/1m", _rate)
     #: Maximum requests per run for its progress, or per address without a valid token.
     PROGRESS_RATE: Rate | None = _setting("1200/1m", _rate)
+    #: Reverse proxies in front of Django that append to ``X-Forwarded-For``. The rates
+    #: count the address that the outermost of these proxies saw.
+    NUM_PROXIES: int = _setting(0, _number)
     #: Who may read the OpenAPI description: "public", "private" or "off".
     API_DESCRIPTION: str = _setting("private", _audience)
     #: Who may use the readiness probe: "public", "private" or "off".

@@ -18,7 +18,7 @@ from django.core.cache.backends.dummy import DummyCache
 from django.http import HttpRequest
 
 from durable_jobs import clock
-from durable_jobs.conf import Rate
+from durable_jobs.conf import Rate, settings
 from durable_jobs.project_code import contained
 
 logger = logging.getLogger("durable_jobs")
@@ -48,12 +48,14 @@ def _apart() -> AbstractContextManager[None]:
 
 
 def address(request: HttpRequest) -> str:
-    """Return the client address of a request (``REMOTE_ADDR``).
+    """Return the client address of a request.
 
-    An IPv6 address is reduced to its /64 network, because one host may use all its
-    addresses. A mapped IPv4 address is returned as IPv4.
+    It is ``REMOTE_ADDR``, or with ``NUM_PROXIES`` the address in ``X-Forwarded-For``
+    that the outermost trusted proxy appended. Clients can forge the addresses before
+    that one. An IPv6 address is reduced to its /64 network, because one host may use
+    all its addresses. A mapped IPv4 address is returned as IPv4.
     """
-    text = request.META.get("REMOTE_ADDR", "")
+    text = _forwarded_for(request) or request.META.get("REMOTE_ADDR", "")
     try:
         found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -63,6 +65,13 @@ def address(request: HttpRequest) -> str:
     if isinstance(found, ipaddress.IPv6Address):
         return f"address:{ipaddress.ip_network((int(found), 64), strict=False)}"
     return f"address:{found}"
+
+
+def _forwarded_for(request: HttpRequest) -> str:
+    """Return the address that the outermost trusted proxy saw, or an empty string."""
+    proxies = settings.NUM_PROXIES
+    header = request.META.get("HTTP_X_FORWARDED_FOR", "") if proxies else ""
+    return header.split(",")[-proxies:][0].strip()
 
 
 def _wait(who: str, rate: Rate) -> float | None:

@@ -128,3 +128,27 @@ def test_a_cache_that_keeps_nothing_counts_nothing(kit, api, settings, caplog):
     for _ in range(3):
         assert api.get("functions").status_code == 200
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("proxies", "header", "counted"),
+    [
+        (0, "203.0.113.7", "192.0.2.1"),
+        (1, None, "192.0.2.1"),
+        (1, "", "192.0.2.1"),
+        (1, "203.0.113.7", "203.0.113.7"),
+        (1, "forged, 203.0.113.7", "203.0.113.7"),
+        (2, "forged, 203.0.113.7, 198.51.100.1", "203.0.113.7"),
+        (2, "203.0.113.7", "203.0.113.7"),
+        (1, "2001:db8::1", "2001:db8::/64"),
+        (1, ",", ""),
+    ],
+)
+def test_client_address_is_what_the_outermost_trusted_proxy_saw(
+    rf, settings, proxies, header, counted
+):
+    settings.DURABLE_JOBS = {"NUM_PROXIES": proxies}
+    headers = {} if header is None else {"HTTP_X_FORWARDED_FOR": header}
+    request = rf.get("/", REMOTE_ADDR="192.0.2.1", **headers)
+    expected = f"address:{counted or '192.0.2.1'}"
+    assert request_throttle.address(request) == expected

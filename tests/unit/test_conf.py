@@ -94,7 +94,8 @@ def test_the_tick_goes_to_the_common_queue_unless_it_has_its_own(
         ("DATABASE", "elsewhere"), ("DATABASE", ["default"]), ("API_RATE", "600"),
         ("API_RATE", 6), ("API_RATE", "0/1m"), ("API_RATE", "6/0s"),
         ("API_RATE", "many/1m"), ("API_RATE", "6/soon"), ("MAX_REQUEST_BYTES", 0),
-        ("WEBHOOK_RATE", "600"),
+        ("WEBHOOK_RATE", "600"), ("NUM_PROXIES", -1), ("NUM_PROXIES", "1"),
+        ("NUM_PROXIES", True),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_a_problem_and_an_error_where_it_is_asked_for(
