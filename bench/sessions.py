@@ -128,7 +128,7 @@ class Session:
                 self.workers = None
 
     def _warm(self, workers: Group) -> None:
-        """Give every process some work. Discard the marks."""
+        """Return every process some work. Discard the marks."""
         for _ in range(2):
             self.start("steps", WARM_UP, steps=5)
             deadline = time.monotonic() + 60

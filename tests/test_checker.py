@@ -20,7 +20,7 @@ Finds = Callable[[str], None]
 
 @pytest.fixture
 def kit(db: None):
-    """Give a kit in which everything is written down."""
+    """Yield a kit in which everything is written down."""
     if connection.vendor != "postgresql":
         pytest.skip("the journal is written by PostgreSQL's triggers")
     Account.objects.create(name="ledger")
@@ -30,7 +30,7 @@ def kit(db: None):
 
 @pytest.fixture
 def done(kit: Kit) -> Run:
-    """Give a completed run with a booking, a child and an ordinary step."""
+    """Return a completed run with a booking, a child and an ordinary step."""
 
     @durable.function(id="t.child")
     def child(ctx):
@@ -52,7 +52,7 @@ def done(kit: Kit) -> Run:
 
 
 def found(rule: str) -> bool:
-    """Tell whether a rule is broken, and that the check says so."""
+    """Return whether a rule is broken, and that the check says so."""
     broken = {one.partition(":")[0] for one in checker.violations()}
     if rule in broken:
         with pytest.raises(AssertionError, match=rule):

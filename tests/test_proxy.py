@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def through(process_environment: dict[str, str]) -> Iterator[tuple[Proxy, str]]:
-    """Give a proxy before the test's database, and the address through it."""
+    """Yield a proxy before the test's database, and the address through it."""
     if connection.vendor != "postgresql":
         pytest.skip("the proxy speaks PostgreSQL's protocol")
     with proxied_database(process_environment["DATABASE_URL"]) as made:

@@ -58,7 +58,7 @@ def fresh_counts() -> Iterator[None]:
 
 @pytest.fixture
 def kit(db: None) -> Iterator[Kit]:
-    """Give a kit whose time is a Wednesday's noon in UTC."""
+    """Yield a kit whose time is a Wednesday's noon in UTC."""
     with Kit(now=datetime(2026, 3, 4, 12, tzinfo=UTC)) as kit:
         yield kit
 

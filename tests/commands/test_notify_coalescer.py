@@ -38,7 +38,7 @@ class Rung:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Give the time, which stands still."""
+    """Return the time, which stands still."""
     now = [100.0]
     monkeypatch.setattr(clock, "monotonic", lambda: now[0])
     return now

@@ -44,7 +44,7 @@ class Broker:
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
-    """Give a broker; no thread is left in it."""
+    """Yield a broker; no thread is left in it."""
     broker = Broker()
     yield broker
     broker.goes_on.set()
@@ -52,7 +52,7 @@ def broker() -> Iterator[Broker]:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Give the time, which stands still."""
+    """Return the time, which stands still."""
     now = [100.0]
     monkeypatch.setattr(clock, "monotonic", lambda: now[0])
     return now
@@ -60,7 +60,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def publisher(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Publisher:
-    """Give a publisher that is patient for a moment, and whose thread ends soon."""
+    """Return a publisher that is patient for a moment, and whose thread ends soon."""
     settings.DURABLE_JOBS = {"NOTIFY_TIMEOUT": "50ms"}
     monkeypatch.setattr(publisher_, "IDLE", 0.05)
     return Publisher(lambda: Connection("memory://"))

@@ -129,7 +129,7 @@ def napper(ctx: durable.Context) -> None:
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a function that sleeps, where alarms are set and wake-ups counted."""
+    """Yield a function that sleeps, where alarms are set and wake-ups counted."""
     monkeypatch.setattr(background, "_background", None)
     with registry.temporary(), notifier.using(Napping()):
         yield durable.function(id="naps")(napper)

@@ -68,7 +68,7 @@ class Post:
 
 @pytest.fixture
 def post(durable_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Post:
-    """Give a post beside a run that has been ready for an hour."""
+    """Return a post beside a run that has been ready for an hour."""
     real, ahead = clock.monotonic, 0.0
 
     def passing(seconds: float) -> None:
@@ -135,7 +135,7 @@ def test_reserved_messages_count_while_the_main_loop_is_responsive(
 
 @pytest.fixture
 def tasks() -> Iterator[ActiveTasks]:
-    """Give the tasks of a worker."""
+    """Yield the tasks of a worker."""
     with TemporaryFile() as file:
         yield ActiveTasks(file)
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def kit(durable_kit):
-    """Give the kit with a function whose runs wait until they are told."""
+    """Return the kit with a function whose runs wait until they are told."""
 
     @durable.function(id="tests.waits")
     def waits(ctx):

@@ -26,7 +26,7 @@ TIMES = 6
 
 @pytest.fixture
 def ann(durable_kit: Kit) -> Iterator[Actor]:
-    """Give somebody who may do everything."""
+    """Yield somebody who may do everything."""
     if connection.vendor == "sqlite":
         pytest.skip("its writers are one after the other")
     yield Actor(User.objects.create_superuser("ann"))

@@ -58,7 +58,7 @@ def errors(draw: Callable[[Any], Any], bases: Any = BASES) -> BaseException:
 
 
 def _others(error: BaseException) -> st.SearchStrategy[Any]:
-    """Give what an error may come from: itself, a chain, a group, or nothing."""
+    """Return what an error may come from: itself, a chain, a group, or nothing."""
     return st.sampled_from(
         [error, None, _chain(300), ExceptionGroup("many", [ValueError(Rude())] * 50)]
     )

@@ -46,7 +46,7 @@ pytestmark = pytest.mark.django_db
 
 
 def same(left: Any, right: Any) -> bool:
-    """Tell whether two values are equal and of the same types all the way down."""
+    """Return whether two values are equal and of the same types all the way down."""
     if isinstance(left, Held) and isinstance(right, Held):
         return same(left.value, right.value) and same(left.more, right.more)
     if isinstance(left, list | tuple) and type(left) is type(right):
@@ -76,7 +76,7 @@ def test_codec_gives_back_what_it_accepts(box: Box) -> None:
 
 
 def _is_lowered(value: Any) -> bool:
-    """Tell whether a value holds a kind that comes back as its plain kind."""
+    """Return whether a value holds a kind that comes back as its plain kind."""
     return "Text(" in _kinds(value) or "OrderedDict(" in _kinds(value)
 
 

@@ -81,7 +81,7 @@ Watch = Callable[[], AbstractContextManager[list[str]]]
 
 @pytest.fixture
 def watch(transactional_db: None) -> Watch:
-    """Give a block that collects the statements inside it.
+    """Yield a block that collects the statements inside it.
 
     Unlike Django's own, it counts on where a worker empties the log of queries.
     """

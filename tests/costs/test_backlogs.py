@@ -23,7 +23,7 @@ MOST_BUFFERS, MOST_ROWS = 120, 60
 
 @pytest.fixture
 def kit(db: None) -> Iterator[Kit]:
-    """Give a kit with a function of two limits, on PostgreSQL."""
+    """Yield a kit with a function of two limits, on PostgreSQL."""
     if connection.vendor != "postgresql":
         pytest.skip("plans are looked at on the database of record")
     # Rows of tests that were rolled back are in the pages still, and would be read.

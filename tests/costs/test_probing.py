@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def made() -> list[tuple[str, ...]]:
-    """Give what questions were made for."""
+    """Return what questions were made for."""
     return []
 
 

@@ -29,7 +29,7 @@ Count = Callable[[], AbstractContextManager[Counter[str]]]
 
 @pytest.fixture
 def counting(statistics: None) -> Count:
-    """Give a block that fills in what the server counted for this database in it."""
+    """Yield a block that fills in what the server counted for this database in it."""
 
     @contextmanager
     def block() -> Iterator[Counter[str]]:

@@ -1,8 +1,9 @@
-"""Chaos: all kinds of faults at random, while runs of all kinds go on.
+"""Chaos test: random faults of all kinds while runs of all kinds execute.
 
-``python -m tests.crash.chaos --seconds 180 --seed 7``. It has its own PostgreSQL and
-broker. It prints the seed, then what it did as one line of JSON, and fails when a run
-does not end in time or a guarantee does not hold.
+Run ``python -m tests.crash.chaos --seconds 180 --seed 7``. The command starts its own
+PostgreSQL and broker. It prints the seed and one line of JSON with what it did.
+
+The command fails if a run does not end in time or a guarantee is broken.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ T = TypeVar("T")
 
 WORKERS, BEATS = 4, 2
 LEASE = 3.0
-#: So many runs are live at a time, and so long the last may take when all is healed.
+#: Number of live runs, and seconds in which the last run must end after the faults.
 CROWD, PATIENCE = 30, 120.0
-#: The server is crashed no more often than this.
+#: Minimum seconds between two crashes of the server.
 RECOVERY = 12.0
 
 
 def insisting(call: Callable[[], T]) -> T:
-    """Do what needs the database until it is there; the doing bears repetition."""
+    """Repeat a call until the database is reachable; the call must be idempotent."""
     from django.db import Error, connections
 
     deadline = time.monotonic() + PATIENCE
@@ -55,7 +56,7 @@ def insisting(call: Callable[[], T]) -> T:
 
 
 class Load:
-    """Starts runs, each under a key, and sends each waiting one its event."""
+    """Starts runs, each under its own key, and sends each waiting run its event."""
 
     def __init__(self, order: random.Random) -> None:
         self._order = order
@@ -81,7 +82,7 @@ class Load:
             self._send(number, durable)
 
     def finish(self) -> None:
-        """Send the rest of the events."""
+        """Send the remaining events."""
         from durable_jobs import durable
 
         for number in self._unsent:
@@ -93,7 +94,7 @@ class Load:
 
 
 class Chaos:
-    """The faults. Each method is one kind, and is counted when it has fired."""
+    """The faults. Each method is one kind, counted when it has taken effect."""
 
     def __init__(
         self, order: random.Random, lab: Lab, services: tuple[Any, Any, Proxy, Proxy]
@@ -114,7 +115,7 @@ class Chaos:
         return self._lab.worker(*pool)
 
     def strike(self) -> None:
-        """Do the next thing of a shuffled plan; in the first, each kind is once."""
+        """Inject the next fault of a shuffled plan. The first has each kind once."""
         if not self._plan:
             self._plan = [kind for kind, weight in KINDS.items() for _ in range(weight)]
             self._order.shuffle(self._plan)
@@ -122,11 +123,11 @@ class Chaos:
         self.fired[kind.__name__] += kind(self)
 
     def missing(self) -> list[str]:
-        """Return the kinds of which none has fired."""
+        """Return the kinds that have not taken effect yet."""
         return [kind.__name__ for kind in KINDS if not self.fired[kind.__name__]]
 
     def thaw(self, *, all: bool = False) -> None:
-        """Let those go on that were frozen for long enough, and replace the dead."""
+        """Continue frozen processes whose time is up, and replace dead ones."""
         for until, process in list(self._frozen):
             if all or time.monotonic() > until:
                 process.signal(signal.SIGCONT)
@@ -214,7 +215,7 @@ KINDS = {
 
 @contextmanager
 def laboratory() -> Iterator[tuple[Lab, tuple[Any, Any, Proxy, Proxy]]]:
-    """Give a lab on servers of its own; its workers reach them through proxies."""
+    """Yield a lab with its own servers, which its workers reach through proxies."""
     with ExitStack() as stack:
         server = stack.enter_context(own_postgres())
         broker = stack.enter_context(own_broker())
@@ -233,14 +234,14 @@ def laboratory() -> Iterator[tuple[Lab, tuple[Any, Any, Proxy, Proxy]]]:
         )
         bus, bus_url = stack.enter_context(proxied_broker(broker.url))
         lab = Lab({**os.environ, "DATABASE_URL": url, "BROKER_URL": bus_url})
-        # Who kills workers all the time must not have runs give up because of it.
+        # Workers are killed all the time; no run may fail because of that.
         lab.environment["LAB_MAX_CRASHES"] = "1000"
         stack.callback(lab.close)
         yield lab, (server, broker, database, bus)
 
 
 def main(arguments: list[str]) -> int:
-    """Do it; return the exit code."""
+    """Run the chaos test and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311  # no secret
@@ -262,7 +263,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _storm(chaos: Chaos, load: Load, seconds: float) -> None:
-    """Strike for so long, and on until each kind has fired: some find no target."""
+    """Inject faults for that time, then until each kind has taken effect.
+
+    A fault that finds no target has no effect.
+    """
     begun = time.monotonic()
     while (since := time.monotonic() - begun) < seconds or chaos.missing():
         if since > seconds + PATIENCE:
@@ -274,7 +278,7 @@ def _storm(chaos: Chaos, load: Load, seconds: float) -> None:
 
 
 def _calm(chaos: Chaos, load: Load) -> float:
-    """Wait until every run has ended; return how long that took."""
+    """Wait until every run has ended, and return the seconds."""
     from durable_jobs.models import Run
 
     begun = time.monotonic()
@@ -287,7 +291,7 @@ def _calm(chaos: Chaos, load: Load) -> float:
 
 
 def _trouble(load: Load) -> list[str]:
-    """Return a sentence for each run that is not as it should be, and each rule."""
+    """Return a sentence for each wrong run and each broken rule."""
     from tests.lab import checker
 
     found = insisting(checker.violations)

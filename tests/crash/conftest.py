@@ -1,4 +1,4 @@
-"""The lab, and what must hold after every test in it."""
+"""Fixtures of the crash tests: the lab, and the guarantees checked after every test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PASSED = pytest.StashKey[bool]()
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note whether a test has passed: what it left half done is checked only then."""
+    """Record whether the test passed; only then are the guarantees checked."""
     report = yield
     if report.when == "call":
         item.stash[PASSED] = report.passed
@@ -35,7 +35,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(autouse=True)
 def checked(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Hold every test to the guarantees, by all that it leaves in the database."""
+    """Check the guarantees against the rows that the test leaves."""
     if request.node.get_closest_marker("django_db") is None:
         yield
         return
@@ -52,9 +52,9 @@ def checked(request: pytest.FixtureRequest) -> Iterator[None]:
 def simulated(
     checked: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Keep every run, and say nothing of the faults: they are made on purpose."""
+    """Keep every run, and silence the logs of the simulated faults."""
     kinds = ("completed", "failed", "cancelled", "skipped", "events")
-    # Nor is it looked for what to prune, or counted what has ended, over and over.
+    # Skip pruning and statistics: they would add hits to every tick.
     settings.DURABLE_JOBS = {"RETENTION": dict.fromkeys(kinds)}
     monkeypatch.setitem(tick._SWEEPS, "run_stats", lambda: 0)
     logging.disable(logging.CRITICAL)
@@ -66,9 +66,9 @@ def simulated(
 def lab(
     request: pytest.FixtureRequest, checked: None, process_environment: dict[str, str]
 ) -> Iterator[Lab]:
-    """Give a lab on the test's own database and an empty broker.
+    """Yield a lab on the test's own database and an empty broker.
 
-    When the test is over and its faults with it, what is sent anew must end.
+    After a passed test, a newly started run must end.
     """
     assert current_app.main == "project", "a test has left another Celery app in place"
     flush_broker(process_environment)
@@ -80,7 +80,7 @@ def lab(
 
 
 def alive(lab: Lab) -> None:
-    """Make sure that a run which is started now ends."""
+    """Fail unless a run that starts now also ends."""
     if not lab.has_worker():
         lab.worker()
     run = functions.five_steps.enqueue()
@@ -88,7 +88,7 @@ def alive(lab: Lab) -> None:
 
 
 def flush_broker(environment: dict[str, str]) -> None:
-    """Throw away all messages."""
+    """Delete all messages."""
     from kombu import Connection
 
     with Connection(environment["BROKER_URL"]) as broker:

@@ -1,7 +1,7 @@
 """A pytest plugin that switches off one guard: ``-p tests.crash.mutants``.
 
-Which one is in the environment variable ``MUTANT``. Each is named with the test that
-must fail without it. A guard that no test misses is one that nobody would miss.
+The environment variable ``MUTANT`` names the guard. Each guard is listed with the test
+that must fail without it. A guard that no test needs would be dead code.
 """
 
 from __future__ import annotations
@@ -19,56 +19,56 @@ RACES = "tests/crash/test_races.py::"
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A guard that is switched off, and the test that notices."""
+    """A guard to switch off, and the test that must fail then."""
 
     apply: Callable[[], None]
     caught_by: str
 
 
 def _cut(module: ModuleType, name: str, text: str, instead: str = "") -> None:
-    """Take a piece out of one of our statements."""
+    """Replace a part of one of our SQL statements."""
     whole = getattr(module, name)
     assert text in whole, f"{name} has no {text!r}"
     _put(module, name, whole.replace(text, instead))
 
 
 def _put(module: ModuleType, name: str, value: Any) -> Any:
-    """Put something in the place of what a module calls; return what was there."""
+    """Replace an attribute of a module and return the old value."""
     before = getattr(module, name)
     setattr(module, name, value)
     return before
 
 
 def no_fence() -> None:
-    """Let anybody record for a run, whoever holds its lease."""
+    """Let a worker without the lease record for a run."""
     from durable_jobs.store.postgres import record
 
     _cut(record, "_FENCE", "lease_token = %s::uuid", "%s::uuid IS NOT NULL")
 
 
 def no_row_lock() -> None:
-    """Record by the run as it was when the statement began."""
+    """Record by the run's state when the statement began."""
     from durable_jobs.store.postgres import record
 
     _cut(record, "_FENCE", "FOR NO KEY UPDATE")
 
 
 def crash_not_counted() -> None:
-    """Claim a run without counting that its worker may die of it."""
+    """Claim a run without counting the claim as a possible crash."""
     from durable_jobs.store.postgres import claim
 
     _cut(claim, "_CLAIM", "crash_count = crash_count + 1", "crash_count = crash_count")
 
 
 def no_look_back() -> None:
-    """Commit a wait, and do not look at what came before."""
+    """Commit a wait without checking for earlier events."""
     from durable_jobs.engine.steps import wait
 
     _put(wait, "_check_after_commit", lambda step, alternatives: None)
 
 
 def no_check_after_a_crash() -> None:
-    """Forget the look of an attempt that has died before it."""
+    """Skip the check that an attempt missed because its worker died."""
     from durable_jobs.maintenance import timers
     from durable_jobs.models import WaitKind
     from durable_jobs.store import waits
@@ -77,7 +77,7 @@ def no_check_after_a_crash() -> None:
 
 
 def routed_before_the_commit() -> None:
-    """Offer an event to the waits in the transaction that sends it."""
+    """Match an event with waits inside the transaction that sends it."""
     from durable_jobs.events import routing
     from durable_jobs.lifecycle import trigger
 
@@ -89,7 +89,7 @@ def routed_before_the_commit() -> None:
 
 
 def atomic_apart() -> None:
-    """Commit what the body of an atomic step wrote, and then record it."""
+    """Commit the body of an atomic step before its record."""
     from durable_jobs.engine.steps import run
     from durable_jobs.store import steps
 
@@ -101,7 +101,7 @@ def atomic_apart() -> None:
 
 
 def commit_is_the_bodys() -> None:
-    """Take a commit whose answer was lost for a failure of the body."""
+    """Treat a commit whose reply was lost as a failure of the body."""
     from contextlib import nullcontext
 
     from durable_jobs.engine.steps import run
@@ -110,7 +110,7 @@ def commit_is_the_bodys() -> None:
 
 
 def ended_twice() -> None:
-    """End a run whatever its status is."""
+    """End a run regardless of its status."""
     from durable_jobs.statuses import RunStatus
     from durable_jobs.store import runs
     from durable_jobs.store.postgres import finish
@@ -120,21 +120,21 @@ def ended_twice() -> None:
 
 
 def keys_not_taken() -> None:
-    """Start under a key without taking it."""
+    """Start under a key without claiming the key."""
     from durable_jobs.store import idempotency
 
     _put(idempotency, "claim_keys", lambda claim_count: {})
 
 
 def wait_taken_twice() -> None:
-    """End a wait whoever has ended it before."""
+    """End a wait that another transaction has already ended."""
     from durable_jobs.store.postgres import wake
 
     _cut(wake, "_RESOLVE", "JOIN taken", "LEFT JOIN taken")
 
 
 def slots_of_the_dead() -> None:
-    """Leave the slots of a worker that died where they are."""
+    """Keep the slots of a dead worker acquired."""
     from durable_jobs.maintenance import stalled_backlogs
     from durable_jobs.models import Slot
     from durable_jobs.store import limits
@@ -197,5 +197,5 @@ MUTANTS = {
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
-    """Switch the guard off, when all is imported and nothing has run."""
+    """Switch the guard off after all imports and before the first test."""
     MUTANTS[os.environ["MUTANT"]].apply()

@@ -1,4 +1,4 @@
-"""The broker is flushed, killed, silent or full of nonsense: no run depends on it."""
+"""The broker is flushed, killed, silent or full of garbage; every run still ends."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_broker_that_was_away_for_long_is_found_again(lab: Lab) -> None:
         under_way = functions.patient.enqueue()
         until(lambda: labels(under_way), "the run to begin", lab)
         broker.stop()
-        # What the worker holds goes on without.
+        # The worker continues claimed runs without the broker.
         until(lambda: completed(under_way), "the run to end", lab)
         waiting = [functions.mixed.enqueue() for _ in range(5)]
         until(lambda: worker.text().count("Trying again") > 1, "some attempts", lab)
@@ -98,7 +98,7 @@ def test_senders_wait_for_no_broker_that_has_stopped(lab: Lab) -> None:
             assert sender.stdout.readline() == "ready\n"
         broker.freeze()
         for sender in senders:
-            # A sender that waits for the broker ends only with the test's time limit.
+            # A sender that waits for the broker ends only at the test's time limit.
             said, _ = sender.communicate("go\n")
             assert (said, sender.returncode) == ("sent\n", 0)
         broker.thaw()
@@ -110,11 +110,11 @@ def test_senders_wait_for_no_broker_that_has_stopped(lab: Lab) -> None:
 
 
 def until_it_leaves(deaf: Process, lab: Lab) -> list[Run]:
-    """Let work wait for a worker until it has ended; return the runs."""
+    """Leave runs queued for a worker until it exits, and return the runs."""
     runs = [functions.five_steps.enqueue()]
 
     def left() -> bool:
-        if completed(runs[-1]):  # it was still looking for more
+        if completed(runs[-1]):  # the worker was still looking for more
             runs.append(functions.five_steps.enqueue())
         return not deaf.alive
 
@@ -124,7 +124,7 @@ def until_it_leaves(deaf: Process, lab: Lab) -> list[Run]:
 
 
 def test_a_worker_that_hears_nothing_ends_to_be_started_again(lab: Lab) -> None:
-    """Its connection is dead, and only silence tells."""
+    """Its connection is dead, and only silence shows it."""
     with proxied_broker(lab.environment["BROKER_URL"]) as (proxy, url):
         deaf = lab.worker(BROKER_URL=url, LAB_PATROL="0.5,1,2")
         before = functions.five_steps.enqueue()
@@ -142,7 +142,7 @@ def test_a_worker_that_hears_nothing_ends_to_be_started_again(lab: Lab) -> None:
 def test_one_that_was_executing_when_its_broker_fell_silent_ends_too(
     lab: Lab, pool: str
 ) -> None:
-    """Its main process is stuck in the connection, and never learns of the end."""
+    """The main process is stuck in the connection and never sees the run end."""
     with proxied_broker(lab.environment["BROKER_URL"]) as (proxy, url):
         deaf = lab.worker("-P", pool, "-c", "1", BROKER_URL=url, LAB_PATROL="0.5,1,2")
         run = functions.gated.enqueue({"limit": "g"})
@@ -163,7 +163,7 @@ def test_a_worker_with_nothing_to_do_and_one_that_is_busy_are_not_deaf(
     lab: Lab,
 ) -> None:
     worker = lab.worker("-P", "solo", LAB_PATROL="0.2,60,0.5")
-    # All that is ready is old, and the worker hears nothing while it is busy.
+    # All ready runs are old, and a busy worker receives no wake-up.
     runs = [functions.patient.enqueue() for _ in range(4)]
     until(lambda: completed(*runs), "all runs to end", lab)
     assert worker.alive
@@ -179,7 +179,7 @@ def test_without_a_beat_the_workers_tick(lab: Lab) -> None:
     run = functions.mixed.enqueue()
     until(lambda: completed(run), "the run to end", lab)
     beat.kill()
-    # Nothing is in the worker's hands, and no timer of its own is set.
+    # The worker has reserved nothing and has set no timer.
     runs = [functions.mixed.enqueue() for _ in range(3)]
     flush(lab.environment["BROKER_URL"])
     until(lambda: completed(*runs), "all runs to end", lab)

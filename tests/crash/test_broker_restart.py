@@ -21,7 +21,7 @@ from tests.lab.watching import completed, labels
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
-#: Seconds for which the broker answers nothing before it dies, and then is away.
+#: Seconds for which the broker is frozen before it dies, and then absent.
 SILENCE = 3.0
 
 
@@ -31,8 +31,8 @@ def test_a_worker_with_unacknowledged_messages_survives_broker_restarts(
 ) -> None:
     """Its one process is busy, so messages wait in its buffer of four.
 
-    A worker with a full buffer does not read from the broker and learns of its end
-    only when it acknowledges.
+    A worker with a full buffer does not read from the broker. The worker notices the
+    restart only when it acknowledges.
     """
     with own_broker() as broker:
         worker = lab.worker("-P", pool, "-c", "1", BROKER_URL=broker.url)
@@ -66,14 +66,14 @@ def test_a_worker_with_unacknowledged_messages_survives_broker_restarts(
 
 @pytest.fixture
 def kombu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give kombu as it is, and again after the test."""
+    """Yield kombu unprotected, and restore it after the test."""
     own = inspect.unwrap(redis.QoS.restore_unacked)
     monkeypatch.setattr(redis.QoS, "restore_unacked", own)
 
 
 @pytest.fixture
 def lost(kombu: None) -> Iterator[Connection]:
-    """Give a connection with an unacknowledged message that has lost its address.
+    """Yield a connection with an unacknowledged message that has lost its address.
 
     kombu brings a connection into this state when a timeout interrupts its cleanup.
     """

@@ -1,4 +1,4 @@
-"""Chaos for a short while; ``python -m tests.crash.chaos`` does it for any length."""
+"""A short chaos test; ``python -m tests.crash.chaos`` runs it for any length."""
 
 from __future__ import annotations
 

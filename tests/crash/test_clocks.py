@@ -34,7 +34,7 @@ def test_a_worker_whose_clock_is_an_hour_wrong_works_as_any_other(
     lab.beat()
     runs = [functions.sleeper.enqueue({"seconds": 1}) for _ in range(3)]
     until(lambda: completed(*runs), "the sleepers to end", lab)
-    # Its log tells its wall clock.
+    # Its log uses its wall clock.
     said = re.search(r"\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),", worker.text())
     assert said is not None
     wrong = datetime.strptime(said[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The database is cut off, ended, full or slow; every run ends all the same."""
+"""The database is unreachable, terminated, full or slow; every run still ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 def behind_proxy(
     lab: Lab, *arguments: str, **options: str
 ) -> Iterator[tuple[Proxy, Process]]:
-    """Give a worker that reaches the database through a proxy."""
+    """Yield a worker that reaches the database through a proxy."""
     with proxied_database(lab.environment["DATABASE_URL"], **options) as (proxy, url):
         worker = lab.worker(*(arguments or ("-P", "solo")), DATABASE_URL=url)
         yield proxy, worker
@@ -38,7 +38,7 @@ def behind_proxy(
 
 
 RENEWAL = "the renewal of leases"
-#: What commits, by the statement whose reply is lost, and one before it.
+#: The statement whose reply is lost, and the statement before it.
 COMMITS = {
     "the claim": ("WITH async_commit", ""),
     "a step's record": ("WITH fence", ""),
@@ -57,7 +57,7 @@ def test_a_commit_whose_reply_is_lost_counts_and_counts_once(lab: Lab) -> None:
     with behind_proxy(lab) as (proxy, worker):
         for number, (what, (pattern, after)) in enumerate(COMMITS.items(), 1):
             proxy.swallow(pattern, after=after)
-            if what == RENEWAL:  # it comes in its time, and others may end before
+            if what == RENEWAL:  # the retry comes later, and other runs may end before
                 booked += hold_until_renewed(lab, proxy)
             run = functions.mixed.enqueue()
             plain = functions.five_steps.enqueue()
@@ -70,7 +70,7 @@ def test_a_commit_whose_reply_is_lost_counts_and_counts_once(lab: Lab) -> None:
 
 
 def hold_until_renewed(lab: Lab, proxy: Proxy) -> int:
-    """Let a run take as long as it takes until its lease is renewed; count bookings."""
+    """Block a run until its lease is renewed; count bookings."""
     run = functions.gated.enqueue({"limit": "renewed"})
     until(lambda: not proxy.armed, "a renewal", lab)
     Gate.objects.create(name="renewed")
@@ -119,7 +119,7 @@ def test_server_processes_that_are_ended_cost_an_attempt_and_no_worker(
 
 
 def another_ends_it(lab: Lab, run: Run) -> None:
-    """Let another worker take a gated run over, bring it to its end, and die."""
+    """Let another worker take over a blocked run, end it and die."""
     other = lab.worker("-P", "solo")
     lab.beat()
     until(lambda: labels(run)["g:begin"] == 2, "the other to take over", lab)
@@ -135,7 +135,7 @@ def test_a_silent_network_holds_a_run_no_longer_than_its_lease(lab: Lab) -> None
         proxy.blackhole()
         until(lambda: proxy.counts["lost"], "something to be lost", lab)
         another_ends_it(lab, run)
-        proxy.heal()  # as the kernel's time-outs do: the connections end
+        proxy.heal()  # As kernel timeouts do: the connections end.
         again = functions.five_steps.enqueue()
         until(lambda: completed(again), "the first worker to go on", lab)
         done = Effect.objects.filter(run=str(again.pk))
@@ -162,7 +162,7 @@ def test_a_slow_and_torn_network_loses_nothing(lab: Lab) -> None:
 def on_a_wire(
     lab: Lab, *arguments: str, **options: str
 ) -> Iterator[tuple[Wire, Process]]:
-    """Give a worker that reaches the database by a wire of its own."""
+    """Yield a worker that reaches the database over its own network."""
     if not lab.environment["BROKER_URL"].startswith("redis+socket"):
         pytest.skip("the broker is reached by a network that the worker leaves")
     seed = random.randrange(10**6)  # noqa: S311  # no secret
@@ -191,7 +191,7 @@ def test_lost_doubled_and_reordered_packets_lose_no_work(lab: Lab) -> None:
 
 
 def test_what_was_sent_before_all_packets_were_lost_comes_too_late(lab: Lab) -> None:
-    """TCP delivers it when the wire carries again: another worker has taken over."""
+    """TCP delivers it when the network recovers, after another worker took over."""
     with on_a_wire(lab, "-P", "solo") as (wire, cut_off):
         run = functions.gated.enqueue({"limit": "g"})
         until(lambda: labels(run)["g:begin"] == 1, "the body to begin", lab)
@@ -216,7 +216,7 @@ STATES = {
 
 
 def test_a_refused_write_of_the_engine_is_no_failure_of_a_step(lab: Lab) -> None:
-    """The functions have no retries: one that was charged to them would end them."""
+    """The functions have no retries, so one counted error would fail the run."""
     lab.worker("-P", "solo")
     lab.beat()
     for number, (name, state) in enumerate(STATES.items(), 1):
@@ -294,5 +294,5 @@ def test_a_worker_opens_two_connections_a_process_and_no_more(lab: Lab) -> None:
     until(done, "all runs to end", lab)
     processes = set(Effect.objects.values_list("pid", flat=True))
     assert len(processes) > 2
-    # Six children with two each, and the main process, which looks now and then.
+    # Six children with two each, and the main process.
     assert 6 <= peak <= 6 * 2 + 1, worker.text()

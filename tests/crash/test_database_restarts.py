@@ -1,4 +1,4 @@
-"""The database's server crashes and comes back, with all or with most of its memory."""
+"""The database server crashes and restarts, with or without its latest commits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture(scope="module")
 def server(django_db_blocker: DjangoDbBlocker) -> Iterator[Postgres]:
-    """Give a server of these tests' own, with the tables, and let them work on it."""
+    """Yield a server for these tests, with the tables, as the default database."""
     with django_db_blocker.unblock(), own_postgres() as made, pointed(made.url):
         migrate(made.url)
         with journal.kept():
@@ -35,7 +35,7 @@ def server(django_db_blocker: DjangoDbBlocker) -> Iterator[Postgres]:
 
 @pytest.fixture
 def lab(server: Postgres) -> Iterator[Lab]:
-    """Give a lab on the server, and hold it to the guarantees when all is over."""
+    """Yield a lab on the server, and check the guarantees at the end."""
     environment = {**os.environ, "DATABASE_URL": server.url}
     flush_broker(environment)
     call_command("flush", verbosity=0, interactive=False)
@@ -47,7 +47,7 @@ def lab(server: Postgres) -> Iterator[Lab]:
 
 
 def crashed(server: Postgres) -> bool:
-    """Crash the server; tell whether connections did not outlive it."""
+    """Crash the server; return whether its connections were lost."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_postmaster_start_time()")
         before = cursor.fetchone()
@@ -79,7 +79,7 @@ def test_a_server_that_crashes_under_load_loses_no_run_and_no_worker(
 def test_a_server_that_forgets_its_last_commits_ends_every_run_it_knows(
     server: Postgres, lab: Lab
 ) -> None:
-    """As after a failover to a replica that lags: bodies are called again."""
+    """As after a failover to a lagging replica: bodies are called again."""
     forgetful = {"PGOPTIONS": "-c synchronous_commit=off"}
     lab.worker("-P", "prefork", "-c", "2", **forgetful)
     lab.beat()

@@ -1,4 +1,4 @@
-"""All who write a run's state at once: one wins, and none waits for another."""
+"""All writers of a run's state at once: one wins, and none deadlocks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROUNDS = 3
 
 @pytest.fixture(autouse=True)
 def no_deadlock() -> Iterator[None]:
-    """Hold each test to it that the database has had to end nobody."""
+    """Check after each test that the database detected no deadlock."""
     before = deadlocks()
     with registry.temporary():
         yield
@@ -34,7 +34,7 @@ def no_deadlock() -> Iterator[None]:
 
 
 def deadlocks() -> int:
-    """Return how many transactions the database has ended as deadlocks."""
+    """Return how many deadlocks the database has detected."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_stat_force_next_flush()")
         cursor.execute("SELECT pg_stat_clear_snapshot()")
@@ -45,7 +45,7 @@ def deadlocks() -> int:
 
 
 class Family:
-    """A parent that waits for a child, which waits for an event or for its time."""
+    """A parent that waits for a child, which waits for an event or a timeout."""
 
     def __init__(self) -> None:
         @durable.function(id="pair.child", on_cancel=lambda ctx: None, retries=0)
@@ -145,7 +145,7 @@ def test_all_who_write_at_once_agree() -> None:
 
 
 def settle(child: Run) -> None:
-    """Let what is left go to its end."""
+    """Let all remaining runs end."""
     Run.objects.get(pk=child.pk).resume()
     durable.send("pair/go", child.data)
     for _ in range(6):
@@ -155,7 +155,7 @@ def settle(child: Run) -> None:
 
 
 def test_an_event_that_commits_after_later_ones_is_not_passed_over() -> None:
-    """A reader that goes on from the highest id it has seen would lose it."""
+    """A reader that continues from the highest id it has seen would lose the event."""
     got = []
 
     @durable.function(id="gap.waiter")

@@ -1,4 +1,4 @@
-"""Code changes under runs in flight, and workers are replaced under load."""
+"""Deploys change the code of runs in flight and replace workers under load."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
 
 def resting(run: Run) -> bool:
-    """Tell whether a run is between two steps of its own."""
+    """Return whether a run is between two of its steps."""
     return Run.objects.get(pk=run.pk).status == "waiting"
 
 
 def test_a_run_goes_on_in_the_code_of_the_next_release(lab: Lab) -> None:
-    """Steps were inserted, moved and taken out; what is recorded counts."""
+    """Steps were inserted, moved and removed; recorded results count."""
     first = lab.worker("-P", "solo", LAB_RELEASE="1")
     lab.beat()
     run = functions.released.enqueue()
@@ -63,13 +63,13 @@ def test_workers_that_are_replaced_one_by_one_repeat_nothing(lab: Lab) -> None:
         lab.worker("-P", "prefork", "-c", "2")
         assert old.terminate() == 0
     until(lambda: completed(*runs), "all runs to end", lab)
-    # Nobody was killed: no attempt is a crash, and no body was called twice.
+    # No process was killed: no attempt is a crash, and no body was called twice.
     assert all(set(labels(run).values()) == {1} for run in runs)
     assert Account.objects.get(name="ledger").balance == 80
 
 
 def test_a_new_function_waits_for_a_worker_that_has_it(lab: Lab) -> None:
-    """The web processes were replaced first."""
+    """The web processes were deployed first."""
     old = lab.worker("-P", "solo", LAB_RELEASE="old")
     lab.beat()
     runs = [functions.newcomer.enqueue() for _ in range(3)]
@@ -97,7 +97,7 @@ def test_old_and_new_workers_on_one_queue_lose_and_repeat_nothing(lab: Lab) -> N
 def test_steps_that_only_a_later_release_can_read_wait_for_its_worker(
     lab: Lab,
 ) -> None:
-    """One has a serialization tag, the other is of a kind, that the old one lacks."""
+    """The old worker lacks a serialization tag and a step kind."""
     new = lab.worker("-P", "threads", "-c", "4", LAB_RELEASE="2")
     lab.beat()
     runs = [functions.exact.enqueue({"by": by}) for by in ("tag", "kind", "tag")]
@@ -124,7 +124,7 @@ def test_steps_that_only_a_later_release_can_read_wait_for_its_worker(
 
 
 def test_what_ends_a_run_of_new_code_at_an_old_worker_is_not_lost(lab: Lab) -> None:
-    """Its ``cancel_on``, its timeout, and the handler of both."""
+    """The new code has a ``cancel_on``, a timeout and a handler for both."""
     new = lab.worker("-P", "solo", LAB_RELEASE="2")
     lab.beat()
     runs = [functions.guarded.enqueue({"number": number}) for number in (1, 2)]

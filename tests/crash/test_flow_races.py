@@ -1,4 +1,4 @@
-"""Admissions beside transactions that somebody leaves open."""
+"""Admission beside transactions that stay open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
 @pytest.fixture(autouse=True)
 def apart() -> Iterator[None]:
-    """Keep what a test declares to itself, on the database of record."""
+    """Isolate the test's declarations, on PostgreSQL."""
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has one writer: races are tested on the database of record")
     with registry.temporary():
@@ -27,7 +27,7 @@ def apart() -> Iterator[None]:
 
 
 def admitted_meanwhile() -> int:
-    """Admit in another connection, and return how many are through."""
+    """Run admission on another connection, and return the number of promoted runs."""
     found: int = elsewhere(lambda: admission.admit("default", 8))
     return found
 

@@ -1,7 +1,7 @@
-"""Limits under real workers that are killed: never exceeded, and no slot is lost.
+"""Limits with real workers that are killed: never exceeded, and no slot is lost.
 
-What ran at the same time is counted from rows that the steps themselves wrote, with the
-database's times. A body that a kill cut short has no end: it counts as a moment.
+Concurrency is counted from rows that the steps write, with the database's times. A body
+that was killed has no end and counts as a moment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FOUR = ("-P", "prefork", "-c", "4")
 
 
 def most_together(spans: Iterable[tuple[datetime, datetime]]) -> int:
-    """Return the greatest number of spans that share a moment."""
+    """Return the greatest number of spans that overlap at one moment."""
     changes = [change for b, e in spans for change in ((b, 1), (e, -1))]
     now = most = 0
     for _, change in sorted(changes):
@@ -43,13 +43,13 @@ def most_together(spans: Iterable[tuple[datetime, datetime]]) -> int:
 
 
 def most_at_once(**of: object) -> int:
-    """Return the greatest number of spells that went on at the same time."""
+    """Return the greatest number of spells that overlap."""
     spans = Spell.objects.filter(**of).values_list("began", "ended")
     return most_together((began, ended) for began, ended in spans if ended is not None)
 
 
 def runs_at_once(**of: object) -> int:
-    """Return the greatest number of runs between their first spell and their last."""
+    """Return the greatest number of runs between their first and last spell."""
     spans: dict[str, list[datetime]] = {}
     for spell in Spell.objects.filter(**of):
         spans.setdefault(spell.run, []).append(spell.began)
@@ -59,12 +59,12 @@ def runs_at_once(**of: object) -> int:
 
 
 def all_ended(**of: object) -> bool:
-    """Tell whether there are runs, and all of them have ended."""
+    """Return whether there are runs and all of them have ended."""
     return not Run.objects.filter(**of).live().exists()
 
 
 def no_slot_is_held() -> bool:
-    """Tell whether every slot was given back."""
+    """Return whether every slot was released."""
     return not Slot.objects.filter(released_at__isnull=True).exists()
 
 
@@ -76,13 +76,13 @@ def eight_processes(lab: Lab) -> list[Process]:
 
 
 def kill_and_replace(lab: Lab, victim: Process) -> Process:
-    """Kill a worker with all its processes, and start another one."""
+    """Kill a worker with all its processes, and start another."""
     victim.kill()
     return lab.worker(*FOUR)
 
 
 def seen(count: int) -> bool:
-    """Tell whether at least so many spells have begun."""
+    """Return whether at least ``count`` spells have begun."""
     return Spell.objects.count() >= count
 
 
@@ -134,7 +134,7 @@ def test_ordering_is_strict_across_kills(lab: Lab) -> None:
         assert most_at_once(key=f"k{key}") == 1
         rows = Effect.objects.order_by("pk").values_list("label", flat=True)
         order = [int(n) for n in rows if int(n) % 3 == key]
-        # What was killed before its checkpoint comes again, before the next one.
+        # A killed step repeats before the next step starts.
         assert all(one <= two for one, two in pairwise(order)), order
 
 
@@ -220,7 +220,7 @@ def test_a_paused_function_starts_nothing(lab: Lab) -> None:
 def test_runs_that_came_before_a_limit_are_held_to_it_though_a_worker_dies(
     lab: Lab, point: str
 ) -> None:
-    """The limit comes with the workers' release; this process has the one before."""
+    """The limit is deployed with the workers; this process has the old code."""
     with transaction.atomic():
         for n in range(24):
             functions.limited_since.enqueue({"key": "hot" if n % 4 else "cold"})

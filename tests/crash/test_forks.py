@@ -21,7 +21,7 @@ def threads(worker: Process) -> int:
 
 
 def heartbeats(worker: Process) -> list[Worker]:
-    """Return the rows by which a worker tells that it is alive."""
+    """Return the heartbeat rows of workers."""
     rows = Worker.objects.filter(kind="worker", name__endswith=f":{worker.pid}")
     return list(rows)
 
@@ -41,7 +41,7 @@ def test_main_process_of_a_prefork_worker_has_one_thread(lab: Lab) -> None:
 def test_children_that_end_all_the_time_leave_the_watchdog_to_the_next(
     lab: Lab,
 ) -> None:
-    """There is no beat: the watchdog ticks, whichever child has it."""
+    """There is no beat: the watchdog ticks, in whichever child runs it."""
     worker = lab.worker(
         *("-P", "prefork", "-c", "2", "--max-tasks-per-child", "3"),
         LAB_PATROL="0.2,0.5,60",

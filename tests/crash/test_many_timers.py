@@ -1,4 +1,4 @@
-"""Very many timers are due at once: all fire once, and others need not wait."""
+"""Very many timers are due at once: each fires once, and other runs need not wait."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.lab.watching import ended
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
-#: A hundred thousand take a minute or so to make and to fire.
+#: A hundred thousand take about a minute to create and to fire.
 COUNT = int(os.environ.get("LAB_TIMERS", "10000"))
 
 _RUNS = f"""
@@ -36,7 +36,7 @@ SELECT id, %s, 'sleep', '', '', '', %s, now() FROM {Run._meta.db_table}
 
 
 def asleep(count: int) -> None:
-    """Let so many runs sleep, of a queue that nobody serves, until a moment ago."""
+    """Insert sleeping runs of an unserved queue, due a moment ago."""
     due, key = clock.now() - timedelta(seconds=1), ids.step_key("nap")
     with connection.cursor() as cursor:
         cursor.execute(_RUNS, [count])
@@ -58,10 +58,10 @@ def asleep(count: int) -> None:
 
 
 def test_all_fire_once_and_other_queues_start_meanwhile(lab: Lab) -> None:
-    journal.remove()  # it would write down each of them
+    journal.remove()  # the journal would record each of them
     asleep(COUNT)
     waits = Wait.objects.filter(kind="sleep")
-    # So slow that one sweep cannot end them all, however fast the machine is.
+    # So slow that one sweep cannot end them all, on any machine.
     lab.worker("-P", "solo", DURABLE_JOBS_FAILPOINTS="timers.read=sleep(0.5)")
     lab.beat()
     until(lambda: waits.count() < COUNT, "the first timers to fire", lab)

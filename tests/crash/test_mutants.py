@@ -1,7 +1,6 @@
-"""Each guard, switched off, is missed by the test that is named beside it.
+"""Without a guard, the test named beside it in ``mutants`` fails.
 
-The test runs in a process of its own, on a database of its own, and must fail as a test
-fails: by what it asserts.
+The test runs in its own process on its own database. It must fail by an assertion.
 """
 
 from __future__ import annotations

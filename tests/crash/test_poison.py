@@ -1,4 +1,4 @@
-"""Bodies that kill their process, hang or give nonsense harm nobody but their run."""
+"""Bodies that kill their process, hang or return garbage harm only their own run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_run_that_kills_its_workers_ends_and_its_neighbours_do_well(
     lab: Lab,
 ) -> None:
     poisons = [functions.poison.enqueue({"how": how}) for how in ("exit", "segfault")]
-    # Claimed in one batch with them, time and again.
+    # Claimed in one batch with the poison, several times.
     neighbours = [functions.quick.enqueue() for _ in range(12)]
     lab.beat(**SHORT)
     worker = lab.worker("-P", "prefork", "-c", "1", **SHORT)
@@ -28,7 +28,8 @@ def test_a_run_that_kills_its_workers_ends_and_its_neighbours_do_well(
         run.refresh_from_db()
         assert run.status == "failed"
         assert run.error["type"] == "WorkerLost"
-        # Its worker's first death may have been in a batch, by another's fault.
+        # Its worker's first death may have been caused by a neighbour in the same
+        # batch.
         assert 1 <= labels(run)[run.data["how"]] <= 2
     until(lambda: completed(*neighbours), "the neighbours to end", lab)
     assert worker.alive
@@ -36,7 +37,7 @@ def test_a_run_that_kills_its_workers_ends_and_its_neighbours_do_well(
 
 def test_a_run_that_kills_its_workers_can_be_cancelled(lab: Lab) -> None:
     run = functions.poison.enqueue({"how": "kill"})
-    # Two processes: it takes Celery seconds to see that one has died.
+    # Two processes: Celery needs seconds to notice that one has died.
     lab.worker("-P", "prefork", "-c", "2", LAB_LEASE_DURATION="1s")
     lab.beat(LAB_LEASE_DURATION="1s")
     until(lambda: labels(run)["kill"] >= 2, "two workers to die", lab)

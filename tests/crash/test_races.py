@@ -1,6 +1,6 @@
-"""Two things at once: one wins, both know, and nothing is lost or done twice.
+"""Races of two transactions: one wins, both get the outcome, and nothing is lost.
 
-Each test says which guard it is about, and how it fails without it.
+Each docstring names the guard, and what happens without it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ROUNDS = 60
 
 @pytest.fixture(autouse=True)
 def apart():
-    """Keep what a test declares to itself, on the database of record."""
+    """Isolate the test's declarations, on PostgreSQL."""
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has one writer: races are tested on the database of record")
     with registry.temporary():
@@ -97,7 +97,7 @@ def test_a_result_that_comes_too_late_is_void() -> None:
 
 
 def test_a_memo_waits_for_a_takeover_that_is_about_to_commit() -> None:
-    """I4. Without the row lock in ``record``, the step_record goes by the old lease."""
+    """I4. Without the row lock in ``record``, the old lease's record is written."""
 
     @durable.function(id="race.overlap")
     def idle(ctx):
@@ -130,14 +130,14 @@ def test_a_memo_waits_for_a_takeover_that_is_about_to_commit() -> None:
 
 
 def blocked() -> bool:
-    """Tell whether a statement waits for a lock."""
+    """Return whether a statement waits for a lock."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
         return bool(cursor.fetchone()[0])
 
 
 def test_cancel_and_complete_at_the_same_moment_end_a_run_once() -> None:
-    """I9. Without the expected status in the WHERE, both say that they ended it."""
+    """I9. Without the expected status in the WHERE, both report that they ended it."""
 
     @durable.function(id="race.ended")
     def idle(ctx):
@@ -158,7 +158,7 @@ def test_cancel_and_complete_at_the_same_moment_end_a_run_once() -> None:
 
 
 def test_an_event_that_commits_after_the_wait_wakes_it() -> None:
-    """I8. Looking for waits before the event's commit loses this wake-up."""
+    """I8. Matching waits before the event's commit loses this wake-up."""
 
     @durable.function(id="race.waiter")
     def waiter(ctx):
@@ -188,7 +188,7 @@ def test_an_event_that_commits_after_the_wait_wakes_it() -> None:
 
 
 def test_a_wait_and_an_event_at_the_same_moment_meet_once() -> None:
-    """I8. Whichever commits first, the look after the commit finds the other."""
+    """I8. Whichever commits first, the check after the commit finds the other."""
 
     @durable.function(id="race.meets")
     def meets(ctx):
@@ -240,7 +240,7 @@ def test_of_an_event_and_its_timeout_one_wins() -> None:
 
 
 def test_one_key_used_by_many_at_once_starts_one_run() -> None:
-    """Without the unique index, each of them finds no run and starts one."""
+    """Without the unique index, each caller finds no run and starts one."""
 
     @durable.function(id="race.keyed")
     def keyed(ctx):
@@ -254,7 +254,7 @@ def test_one_key_used_by_many_at_once_starts_one_run() -> None:
 
 
 def test_one_event_id_sent_by_many_at_once_starts_one_run() -> None:
-    """I1. Without the unique index, each of them starts the function."""
+    """I1. Without the unique index, each caller starts the function."""
 
     @durable.function(id="race.heard", on=durable.Event("race/same"))
     def heard(ctx):
@@ -276,7 +276,7 @@ def test_two_beats_fire_a_cron_once() -> None:
 
     sync.sync()
     for number in range(ROUNDS // 4):
-        # Without it, the id of the slot's event would keep the slot from coming again.
+        # Otherwise the id of the occurrence's event would prevent the second fire.
         Event.objects.filter(source="cron").delete()
         slot = clock.now().replace(second=0, microsecond=0)
         Schedule.objects.filter(function="race.cron").update(
@@ -304,7 +304,7 @@ def test_one_signal_wakes_one_run_once() -> None:
 
 
 def test_of_two_who_decide_one_wins_and_the_other_is_told_who() -> None:
-    """Without the deletion of the wait as the decision, both are told that they won."""
+    """Without the deletion of the wait as the decision, both callers win."""
 
     @durable.function(id="race.approve")
     def asking(ctx):
@@ -339,7 +339,7 @@ def test_of_two_who_decide_one_wins_and_the_other_is_told_who() -> None:
 def test_who_comes_as_another_decides_is_told_who_that_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without looking for the wait first, the step is the one from before the end."""
+    """Without reading the wait first, the step read is older than the decision."""
 
     @durable.function(id="race.late")
     def asking(ctx):
@@ -362,7 +362,7 @@ def test_who_comes_as_another_decides_is_told_who_that_was(
 
 
 def test_parents_and_children_that_end_at_once_do_not_wait_for_each_other() -> None:
-    """Without one order of locks, the database ends one of them as a deadlock."""
+    """Without one order of locks, the database aborts one of them as a deadlock."""
 
     @durable.function(id="race.child")
     def child(ctx):

@@ -1,4 +1,4 @@
-"""Real beats, more than one, and workers that are killed under them."""
+"""Several real beats, with workers killed meanwhile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MINUTES = 3
 
 
 def test_each_slot_fires_once_with_two_beats_and_a_worker_that_dies(lab: Lab) -> None:
-    """Whoever fires a slot, and whenever it is killed, it has one run in the end."""
+    """Each occurrence has exactly one run, whichever process fires it or dies."""
     for _ in range(MANY):
         durable.schedules.create(functions.five_steps, "* * * * *", catch_up="all")
     first = clock.now().replace(second=0, microsecond=0) - timedelta(minutes=MINUTES)

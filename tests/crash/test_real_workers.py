@@ -1,4 +1,4 @@
-"""Real workers are killed, stopped and flushed; every run ends all the same."""
+"""Real workers are killed, stopped and flushed; every run still ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 
-#: The lease of one that is about to die: nobody waits longer for what it had.
+#: The lease of a worker that is about to die: short, so that takeover is quick.
 DOOMED = {"LAB_LEASE_DURATION": "500ms"}
 
 
@@ -212,7 +212,7 @@ def test_an_event_wakes_each_waiting_run_exactly_once(lab: Lab) -> None:
 def test_a_busy_worker_looks_at_its_other_queues_and_at_no_one_elses(
     lab: Lab, pool: str
 ) -> None:
-    """It has rung for a queue that it does not consume, and leaves that alone."""
+    """A wake-up for a queue that the worker does not consume has no effect."""
     own = ("-Q", "default,apart", "-P", pool, "-c", "1")
     lab.worker(*own, LAB_DRAIN_TIME="60s")
     pins = [functions.pinned.enqueue({"queue": "pinned"}) for _ in range(3)]
@@ -240,7 +240,7 @@ def test_runs_that_were_sent_one_by_one_are_all_rung_for(lab: Lab) -> None:
 
 
 def test_long_runs_that_are_sent_at_once_are_executed_side_by_side(lab: Lab) -> None:
-    """Who knows that runs take long claims one, and wakes another for the next."""
+    """A worker that knows a run takes long claims one, and wakes another worker."""
     lab.worker("-P", "threads", "-c", "8")
     first = functions.gated.enqueue({"limit": "first"})
     until(lambda: labels(first)["first:begin"], "the first body", lab)

@@ -1,4 +1,4 @@
-"""Workers die, or freeze, while an app elsewhere runs a step for them."""
+"""Workers die or freeze while a remote app executes a step for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [
 
 
 class Held:
-    """An answer that waits until it is told to go."""
+    """A response that is delayed until the test releases it."""
 
     def __init__(self, answer: Answer) -> None:
         self.asked = threading.Event()
@@ -31,7 +31,7 @@ class Held:
         self._answer = answer
 
     def __call__(self, peer: socket.socket) -> None:
-        """Be asked, wait, and answer."""
+        """Record the request, wait, and respond."""
         self.asked.set()
         self.go.wait(60)
         try:

@@ -1,4 +1,4 @@
-"""Interleavings of admissions that leave runs behind, or let too many through."""
+"""Interleavings of admissions that strand runs or exceed a limit."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
 @pytest.fixture(autouse=True)
 def apart() -> Iterator[None]:
-    """Keep what a test declares to itself."""
+    """Isolate the test's declarations."""
     with registry.temporary():
         yield
 
 
 def settle() -> None:
-    """Do all that beat and workers do in the course of a minute, but for executing."""
+    """Do all that beat and workers do within a minute, except executing runs."""
     for _ in range(5):
         until(lambda: not put_off(), "the turns of backlogs that were put off")
         tick.tick()
@@ -43,7 +43,7 @@ def settle() -> None:
 
 
 def put_off() -> bool:
-    """Tell whether a backlog has its turn in a moment: its first run was locked."""
+    """Return whether a backlog is retried soon because its first run was locked."""
     now = clock.now()
     soon = Backlog.objects.filter(
         eligible_at__gt=now, eligible_at__lte=now + promotion.LOCKED_DELAY
@@ -53,21 +53,21 @@ def put_off() -> bool:
 
 @contextmanager
 def row_locked(run: Run) -> Iterator[None]:
-    """Hold the lock that e.g. an invoked run's end takes on its parent's row."""
+    """Hold the lock that e.g. the end of an invoked run takes on its parent's row."""
     with transaction.atomic():
         list(Run.objects.filter(pk=run.pk).select_for_update(no_key=True))
         yield
 
 
 def test_a_run_whose_row_was_locked_for_a_moment_is_still_let_through() -> None:
-    """Its backlog is closed as empty, and nobody ever opens it again."""
+    """The failure: the backlog is closed as empty and never reopened."""
 
     @durable.function(id="backlogs.locked", concurrency=1)
     def work(ctx):
         return None
 
     run = work.enqueue()
-    admission.admit()  # it arrives, and stands in its backlog
+    admission.admit()  # the run is screened and enters its backlog
     with row_locked(run):
         elsewhere(lambda: admission.admit("default", 10))
     settle()
@@ -75,7 +75,7 @@ def test_a_run_whose_row_was_locked_for_a_moment_is_still_let_through() -> None:
 
 
 def test_a_parent_is_not_lost_when_its_children_end_while_it_is_in_line() -> None:
-    """The same with nothing but runs: the end of a child locks its parent."""
+    """The same with runs alone: the end of a child locks its parent."""
 
     @durable.function(id="backlogs.child")
     def child(ctx):
@@ -102,7 +102,7 @@ def test_a_parent_is_not_lost_when_its_children_end_while_it_is_in_line() -> Non
     first, second = leases.claim("default", 10, "test")
     attempt.execute_attempt(first, threads=0)
     assert Run.objects.get(pk=run.pk).status == "queued"
-    admission.admit()  # the parent is in the backlog of those that go on
+    admission.admit()  # the parent is in the backlog for resumed runs
 
     def look(place: str, name: str) -> None:
         if place == "finish.ended" and name == "backlogs.child":
@@ -171,7 +171,7 @@ def test_a_function_that_is_resumed_during_an_admission_goes_on(monkeypatch) -> 
 def test_a_function_that_is_resumed_during_its_shelving_goes_on(
     monkeypatch, skip: bool
 ) -> None:
-    """The sweep has read the pause, and shelves what nobody will take down."""
+    """The sweep has read the pause, and sets aside runs that stay there."""
 
     @durable.function(id="backlogs.shelved")
     def work(ctx):
@@ -188,7 +188,7 @@ def test_a_function_that_is_resumed_during_its_shelving_goes_on(
         if not rounds:  # the operator resumes between two batches
             rounds.append(moved)
             pause_control.resume_function(work, key=EVERY)
-            admission.sweep()  # as any tick, or worker, meanwhile
+            admission.sweep()  # as any tick or worker does at that moment
         return moved
 
     monkeypatch.setattr(admission, "_set_aside_batch", one)
@@ -198,7 +198,7 @@ def test_a_function_that_is_resumed_during_its_shelving_goes_on(
 
 
 def test_a_host_that_resumes_in_its_transaction_stops_no_admission() -> None:
-    """With ATOMIC_REQUESTS each click on Resume holds rows that admissions write."""
+    """With ATOMIC_REQUESTS each click on Resume locks rows that admissions write."""
 
     @durable.function(id="backlogs.host", concurrency=1)
     def work(ctx):
@@ -231,7 +231,7 @@ def test_a_host_that_resumes_in_its_transaction_stops_no_admission() -> None:
 def test_a_process_that_does_not_know_a_function_lets_none_of_its_runs_through() -> (
     None
 ):
-    """In a rolling deploy the old worker admits the new function's runs too."""
+    """In a rolling deploy the old worker also admits the new function's runs."""
     with registry.temporary():
 
         @durable.function(id="backlogs.new", concurrency=1)
@@ -253,7 +253,7 @@ def test_a_process_that_does_not_know_a_function_lets_none_of_its_runs_through()
 def test_a_beat_that_has_no_limits_yet_lets_nobody_past_those_of_workers(
     monkeypatch,
 ) -> None:
-    """The workers are deployed with the first limit of the project, then beat."""
+    """Workers are deployed with the project's first limit, and beat later."""
 
     def declare(**limits: Any) -> durable.Function:
         @durable.function(id="backlogs.deployed", **limits)
@@ -296,7 +296,7 @@ def test_slots_are_not_held_for_a_function_that_is_paused() -> None:
 
 
 def test_a_backlog_of_a_paused_queue_does_not_keep_the_room_of_a_shared_limit() -> None:
-    """A release lets one backlog try: one that cannot, and nobody else is told."""
+    """A release wakes one backlog, which is paused; no other backlog is woken."""
     shared = durable.Concurrency(2, key="'all'", scope="account", of="runs")
 
     def declare(name: str, queue: str) -> durable.Function:
@@ -334,7 +334,7 @@ def test_a_backlog_of_a_paused_queue_does_not_keep_the_room_of_a_shared_limit() 
 def test_a_worker_that_gives_back_too_late_releases_no_slot_of_the_next(
     monkeypatch,
 ) -> None:
-    """I4, I7. It stalls in ``give_back``, its lease runs out, and others go on."""
+    """I4, I7. The worker stalls in ``release`` until its lease has expired."""
     from datetime import timedelta
 
     from durable_jobs import clock
@@ -371,7 +371,7 @@ def test_a_worker_that_gives_back_too_late_releases_no_slot_of_the_next(
 
 
 def test_an_admission_and_the_sweep_of_backlogs_never_deadlock(monkeypatch) -> None:
-    """Backlogs are written outside of admissions too, in an order of their own."""
+    """Backlogs are also written outside of admissions, in another order."""
     from durable_jobs.store import backlogs
     from tests.crash.test_deadlocks import deadlocks
 
@@ -405,7 +405,7 @@ def test_an_admission_and_the_sweep_of_backlogs_never_deadlock(monkeypatch) -> N
     stalled_backlogs._declared.clear()
 
     def sweep() -> None:
-        with suppress(OperationalError):  # it was the one that the database has ended
+        with suppress(OperationalError):  # the database aborted the admission
             stalled_backlogs._redeclared()
 
     def blocked() -> bool:
@@ -429,7 +429,7 @@ def test_an_admission_and_the_sweep_of_backlogs_never_deadlock(monkeypatch) -> N
 
 
 def test_a_new_process_makes_no_admission_long() -> None:
-    """Its first sweep lets all blocked backlogs try; one admission visits them all."""
+    """Its first sweep opens all blocked backlogs; one admission visits them all."""
     from django.test.utils import CaptureQueriesContext
 
     @durable.function(
@@ -452,7 +452,7 @@ def test_a_new_process_makes_no_admission_long() -> None:
 
 
 def test_limits_hold_where_the_host_reads_repeatably() -> None:
-    """The snapshot is as old as the wait for the lock: what is newer is unseen."""
+    """The snapshot is as old as the wait for the lock, so newer rows are unseen."""
     shared = durable.Concurrency(1, key="'all'", scope="account")
     from durable_jobs.store import limits as limit_rows
 
@@ -512,7 +512,7 @@ def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
     admission.admit("default", 10)
     assert leases.claim("default", 10, "test")  # it takes three days
     run = work.enqueue()
-    stalled_backlogs.sweep()  # this process has seen what is declared
+    stalled_backlogs.sweep()  # this process knows the declared limit
     ensure = limit_rows.ensure
     raising: list[Begun] = []
 

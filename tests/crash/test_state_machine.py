@@ -1,9 +1,11 @@
-"""Whatever is done to runs, in whatever order, and whatever dies meanwhile.
+"""Random sequences of actions on runs, with crashes, checked against a model.
 
-Hypothesis starts runs, wakes them, steers them, lets time pass, and lets the process
-die or the database fail at some hit of a failpoint; a small model says what each run
-must be. Always the same in a usual test run; ``STATE_MACHINE_EXAMPLES=2000`` tries as
-many others, by a seed that it prints (``STATE_MACHINE_SEED`` takes it again).
+Hypothesis starts, wakes, pauses and cancels runs and lets time pass. The process may
+die, or the database fail, at a failpoint hit. A small model says what each run must be.
+A usual test run always tries the same sequences.
+
+``STATE_MACHINE_EXAMPLES=2000`` tries that many others, from a seed that it prints.
+``STATE_MACHINE_SEED`` repeats a seed.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ SEED = int(os.environ.get("STATE_MACHINE_SEED", random.SystemRandom().getrandbit
 
 @dataclass
 class Expected:
-    """What a run must be: where it is in its plan, and what came of it so far."""
+    """The expected state of a run: its position in its plan, and its results."""
 
     plan: list[str]
     at: int = 0
@@ -62,16 +64,16 @@ class Expected:
 
     @property
     def status(self) -> str:
-        """Return the status that the run must have, at rest."""
+        """Return the status that an idle run must have."""
         return self.ended or ("paused" if self.paused else "waiting")
 
     @property
     def waits_for(self) -> str:
-        """Return what it waits for, paused or not; empty when for nothing."""
+        """Return what the run waits for, paused or not; empty if nothing."""
         return self.plan[self.at] if self.begun and not self.ended else ""
 
     def go_on(self) -> None:
-        """Take the steps that wait for nothing, unless it is paused or over."""
+        """Take all steps that need no wait, unless the run is paused or has ended."""
         while not (self.ended or self.paused or self.begun):
             if self.at == len(self.plan):
                 self.ended = "completed"
@@ -82,12 +84,12 @@ class Expected:
                 self.begun = True
 
     def take(self, outcome: Any) -> None:
-        """End the step that it is at."""
+        """End the current step."""
         self.outcome.append(outcome)
         self.at, self.begun = self.at + 1, False
 
     def wake(self, kind: str, outcome: Any) -> bool:
-        """End what it waits for, if it waits for that; tell whether it did."""
+        """End the current wait if it matches; return whether it did."""
         if self.waits_for != kind:
             return False
         self.take(outcome)
@@ -95,7 +97,7 @@ class Expected:
         return True
 
     def steer(self, action: str) -> bool:
-        """Do what a person does; tell whether that changed it."""
+        """Apply a user's action; return whether it changed the run."""
         if self.ended or (action == "resume") != (self.paused and action != "cancel"):
             return False
         self.ended = "cancelled" if action == "cancel" else ""
@@ -104,11 +106,11 @@ class Expected:
         return True
 
 
-# What the model is a model of
+# What the model describes
 
 
 def declare(world: World) -> durable.Function:
-    """Declare a function that does what its data says."""
+    """Declare a function that follows the plan in its data."""
 
     def submit(ctx: durable.Context, name: str) -> Callable[[Any], object]:
         return lambda callback: world.tokens.append(
@@ -150,7 +152,7 @@ def declare(world: World) -> durable.Function:
     return planned
 
 
-#: What is done to a run here passes these.
+#: Failpoints on the path of these actions.
 PLACES = [
     place
     for place in POINTS
@@ -160,14 +162,14 @@ PLACES = [
         *("route", "timers", "lease", "ring", "cancel", "pause", "resume"),
     )
 ]
-#: Where most is at stake is where it strikes most often.
+#: Failpoints with the highest risk, which get most of the faults.
 FAULTS = st.sampled_from(["step.body", "record.committed"] * 5 + PLACES)
 MODES = st.sampled_from(["crash", "raise"])
 KINDS = ("run", "atomic", "sleep", "event", "signal", "callback", "approve")
 
 
 class Machine(RuleBasedStateMachine):
-    """One installation, its client and its misfortunes. All rests between rules."""
+    """One installation, its client and its faults. All is idle between two rules."""
 
     runs = Bundle("runs")
 
@@ -185,7 +187,7 @@ class Machine(RuleBasedStateMachine):
         self.sent = 0
 
     def teardown(self) -> None:
-        """Look once more at all that is there, and leave nothing of it."""
+        """Check everything once more, and delete it."""
         try:
             self.world.do(self.world.kit.run_until_idle)
             found = doctor.examine(deep=True)
@@ -198,7 +200,7 @@ class Machine(RuleBasedStateMachine):
         """Return the run that was started under a key."""
         return Run.objects.get(key=key)
 
-    # What is done
+    # The rules
 
     @rule(
         target=runs,
@@ -206,7 +208,7 @@ class Machine(RuleBasedStateMachine):
         fault=st.none() | st.tuples(MODES, FAULTS),
     )
     def start(self, plan: list[str], fault: tuple[str, str] | None) -> str:
-        """Start a run, and have a misfortune on its way or not."""
+        """Start a run, possibly with a fault on its way."""
         if fault is not None:
             self.misfortune(*fault)
         key = f"k{len(self.expected)}"
@@ -229,11 +231,11 @@ class Machine(RuleBasedStateMachine):
         """Send a signal to a run."""
         waits = self.expected[key].wake("signal", key)
         if waits and self.expected[key].waits_for == "signal":
-            return self._signal_once(key)  # the next one has the same name
+            return self._signal_once(key)  # the next signal has the same name
         return self.world.do(lambda: durable.signal(f"signal-{key}", key))
 
     def _signal_once(self, key: str) -> None:
-        """Send a signal that must not be sent again by a client without an answer."""
+        """Send a signal that a client without a response must not send again."""
         steps = Step.objects.filter(run__key=key, kind="wait_for_signal")
         ended = steps.filter(status="completed").count()
 
@@ -245,7 +247,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(key=runs)
     def answer(self, key: str) -> None:
-        """Answer the callback that a run gave out last."""
+        """Answer the callback that a run created last."""
         tokens = [one for one in self.world.tokens if one.startswith(f"{key} ")]
         if not tokens:
             return
@@ -260,7 +262,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(key=runs)
     def approve(self, key: str) -> None:
-        """Approve what a run asks, if it asks."""
+        """Approve the run's request, if it has one."""
         one, run = self.expected[key], self.find(key)
         if one.waits_for != "approve":
             return
@@ -270,14 +272,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule(key=runs, action=st.sampled_from(["cancel", "pause", "resume"]))
     def steer(self, key: str, action: str) -> None:
-        """Cancel, pause or resume a run, as a person does; both learn what came."""
+        """Cancel, pause or resume a run, as a user does; compare the result."""
         answers: list[bool] = []
         self.world.do(lambda: answers.append(getattr(self.find(key), action)()))
         assert any(answers) <= self.expected[key].steer(action)
 
     @rule(days=st.sampled_from([2, 2000]))
     def time_passes(self, days: int) -> None:
-        """Let sleeps end, or all that waits time out."""
+        """Let sleeps end, or let all waits time out."""
         self.world.do(lambda: self.world.kit.advance(f"{days}d"))
         for one in self.expected.values():
             while one.waits_for == "sleep" or (days > 100 and one.waits_for):
@@ -285,16 +287,16 @@ class Machine(RuleBasedStateMachine):
 
     @rule(mode=MODES, place=FAULTS)
     def misfortune(self, mode: str, place: str) -> None:
-        """Let the process die, or its database fail, at the next hit of a place."""
-        # A body is the user's own: there the database does not fail.
+        """Inject a crash or a database error at the next hit of a failpoint."""
+        # A body is the user's own: the database does not fail there.
         own = place.startswith("step.")
         self.world.fate.ordain("crash" if own else mode, place)
 
-    # What must hold
+    # The invariants
 
     @invariant()
     def runs_are_what_they_must_be(self) -> None:
-        """Statuses and results are those of the model, and nobody holds anything."""
+        """Statuses and results equal those of the model, and no lease is held."""
         found = {run.key: run for run in Run.objects.all()}
         assert set(found) == set(self.expected)
         for key, one in self.expected.items():
@@ -308,7 +310,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_recorded_stays(self) -> None:
-        """No result changes, no body of a recorded step was called again."""
+        """No result changes, and no body of a recorded step is called again."""
         ended = {
             step.pk: (step.status, step.output)
             for step in Step.objects.filter(status__in=STEP_ENDED)
@@ -319,7 +321,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_impossible(self) -> None:
-        """The doctor has nothing to mend."""
+        """The doctor finds no invariant violation."""
         assert not impossible()
 
 
@@ -335,7 +337,7 @@ def test_whatever_happens_runs_are_what_the_model_says() -> None:
             deadline=None,
             database=None,
             print_blob=True,
-            # To make an example small takes minutes, so it is done by hand.
+            # Shrinking an example takes minutes, so it is done by hand.
             phases=list(Phase) if EXAMPLES else [Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),

@@ -1,4 +1,4 @@
-"""Time limits of a worker's tasks end a body at most, and never the engine."""
+"""Celery's time limits may end a body, but never break the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two installations on one broker take none of each other's work away."""
+"""Two installations share a broker and never take each other's work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
 @pytest.fixture
 def second(lab: Lab) -> Iterator[str]:
-    """Give the address of another installation's database on the same server."""
+    """Return the address of another installation's database on the same server."""
     name = f"lab_{uuid.uuid4().hex[:8]}"
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
@@ -39,7 +39,7 @@ def second(lab: Lab) -> Iterator[str]:
 
 
 def enqueued() -> list[Run]:
-    """Start runs in the installation that this process is pointed at."""
+    """Start runs in the installation that this process is configured for."""
     Account.objects.get_or_create(name="ledger")
     return [functions.mixed.enqueue() for _ in range(10)]
 
@@ -74,7 +74,7 @@ def test_runs_of_both_installations_complete_and_the_doctor_says_why_it_is_slow(
     said = [line for line in lines if str(other.key) in line and str(own.key) in line]
     assert 1 <= len(said) <= 4, "once a minute in each process"
     lab.close()
-    Installation.objects.update(other_seen_at=None)  # the doctor has seen it
+    Installation.objects.update(other_seen_at=None)  # the doctor has seen the message
 
 
 def test_prefix_keeps_the_messages_of_two_installations_apart(

@@ -1,4 +1,4 @@
-"""Workers and beats are killed and frozen where it hurts: between two commits."""
+"""Workers and beats are killed and frozen between two commits."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.lab.watching import completed, ended, labels
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
 
-#: No transaction is left open for longer by whoever has begun it.
+#: The server ends a transaction that stays open for longer.
 BOUNDED = {"PGOPTIONS": "-c idle_in_transaction_session_timeout=2s"}
 
 
 def booking(run: Run) -> bool:
-    """Tell whether the server has the transaction of a run's slow booking open."""
+    """Return whether the transaction of a run's slow booking is open."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
@@ -36,7 +36,7 @@ def booking(run: Run) -> bool:
 def test_a_worker_frozen_inside_a_transaction_books_once_whoever_does(
     lab: Lab,
 ) -> None:
-    """The server ends the transaction that nobody goes on with."""
+    """The server ends the transaction of a process that no longer continues it."""
     frozen = lab.worker("-P", "solo", **BOUNDED)
     run = functions.pausing_booker.enqueue()
     until(lambda: booking(run), "the transaction to be open", lab)
@@ -53,7 +53,7 @@ def test_a_worker_frozen_inside_a_transaction_books_once_whoever_does(
 
 
 def test_workers_frozen_past_their_leases_overwrite_nothing(lab: Lab) -> None:
-    # Whoever is frozen all the time must not have runs give up because of it.
+    # Workers are frozen all the time; no run may fail because of that.
     often = {"LAB_LEASE_DURATION": "1s", "LAB_MAX_CRASHES": "100", **BOUNDED}
     workers = [lab.worker("-P", "solo", **often) for _ in range(2)]
     lab.beat(**often)
@@ -65,7 +65,7 @@ def test_workers_frozen_past_their_leases_overwrite_nothing(lab: Lab) -> None:
         last = begun.latest("pk")
         (frozen,) = [worker for worker in workers if worker.pid == last.pid]
         frozen.signal(signal.SIGSTOP)
-        # When it goes on, another is in the middle of the same step.
+        # When the first worker continues, another is in the middle of the same step.
         again = Effect.objects.filter(run=last.run, pk__gt=last.pk).exclude(
             pid=frozen.pid
         )
@@ -77,7 +77,7 @@ def test_workers_frozen_past_their_leases_overwrite_nothing(lab: Lab) -> None:
     assert Account.objects.get(name="ledger").balance == 30
 
 
-#: Where the worker of a child dies, and with it the news for its parent.
+#: Where the worker of a child dies before its parent learns the result.
 ENDS = ("finish.ended", "finish.written", "finish.committed")
 
 

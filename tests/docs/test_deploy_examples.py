@@ -51,7 +51,7 @@ def unit(path: Path) -> RawConfigParser:
 
 
 def documents() -> Iterator[dict[str, Any]]:
-    """Give the objects of the Kubernetes manifests."""
+    """Yield the objects of the Kubernetes manifests."""
     for path in MANIFESTS:
         yield from yaml.safe_load_all(path.read_text())
 
@@ -76,7 +76,7 @@ def pods() -> list[dict[str, Any]]:
 
 
 def commands() -> Iterator[list[str]]:
-    """Give each command line of all files, as words."""
+    """Yield each command line of all files, as words."""
     for path in UNITS:
         line = unit(path)["Service"]["ExecStart"].replace("%%", "%")
         program, *rest = shlex.split(line)
@@ -135,7 +135,7 @@ def test_deploy_settings_have_all_timeouts(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def variables() -> Iterator[tuple[str, set[str]]]:
-    """Give the variables that each way to deploy sets."""
+    """Yield the variables that each way to deploy sets."""
     lines = (FILES / "mysite.env").read_text().splitlines()
     yield "mysite.env", {line.partition("=")[0] for line in lines}
     yield "compose.yml", set(compose()["x-app"]["environment"])

@@ -109,7 +109,7 @@ def test_a_function_whose_retry_after_is_no_time_uses_its_backoff(
 
 
 def broken(attempt: int, error: BaseException | None) -> str:
-    """Give no duration."""
+    """Return no duration."""
     return "a while"
 
 

@@ -21,7 +21,7 @@ Heard = list[dict[str, Any]]
 
 @pytest.fixture
 def listen() -> Iterator[Callable[[Signal], Heard]]:
-    """Give a way of hearing a signal for the time of the test."""
+    """Yield a way of hearing a signal for the time of the test."""
     connected = []
 
     def listen(signal: Signal) -> Heard:

@@ -45,7 +45,7 @@ def unserved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def order() -> list[str]:
-    """Give what functions write down as they begin."""
+    """Return what functions write down as they begin."""
     return []
 
 

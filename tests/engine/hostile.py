@@ -55,7 +55,7 @@ class OddString(str):
     def replace(self, *args: Any) -> Any:
         raise ValueError("no copy of it")
 
-    encode = __len__ = __eq__ = replace  # type: ignore[assignment]  # that is the case
+    encode = __len__ = __eq__ = replace  # type: ignore[assignment]  # the case under test
     __hash__ = str.__hash__
 
 
@@ -112,7 +112,7 @@ class NoPickle(Hostile):
 
 class OddMeta(type):
     @property
-    def __name__(cls) -> Any:  # type: ignore[override]  # that is the case
+    def __name__(cls) -> Any:  # type: ignore[override]  # the case under test
         raise ValueError("no name")
 
     def __instancecheck__(cls, instance: Any) -> bool:
@@ -177,7 +177,7 @@ def deep() -> Exception:
 
 def syntax() -> Exception:
     error = SyntaxError("odd")
-    error.filename, error.lineno, error.text = 5, "x", OddString("t")  # type: ignore[assignment]  # that is the case
+    error.filename, error.lineno, error.text = 5, "x", OddString("t")  # type: ignore[assignment]  # the case under test
     return error
 
 

@@ -67,7 +67,7 @@ def asking(**options: Any) -> Any:
 
 @pytest.fixture
 def manager(db: None) -> User:
-    """Give a user who may decide."""
+    """Return a user who may decide."""
     user = User.objects.create_user("manager", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="change_order"))
     return user
@@ -392,7 +392,7 @@ class Rules:
     """Permissions by a rule: they are in no table."""
 
     def has_perm(self, user: Any, permission: str, obj: Any = None) -> bool:
-        """Tell whether the rule allows it, for a run only."""
+        """Return whether the rule allows it, for a run only."""
         return permission == "shop.by_rule" and isinstance(obj, Run)
 
 

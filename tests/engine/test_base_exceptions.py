@@ -297,7 +297,7 @@ def test_a_suspension_beside_other_errors_in_a_group_is_a_suspension(
     def grouping(ctx):
         try:
             ctx.step.sleep("nap", "1h")
-        except BaseException as error:  # noqa: BLE001  # that is the case
+        except BaseException as error:  # noqa: BLE001  # the case under test
             raise BaseExceptionGroup("both", [error, ValueError()]) from None
         return "done"
 

@@ -52,7 +52,7 @@ class Outside:
 
 @pytest.fixture
 def outside() -> Outside:
-    """Give somebody who does the work."""
+    """Return somebody who does the work."""
     return Outside()
 
 

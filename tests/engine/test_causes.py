@@ -106,7 +106,7 @@ NONE: dict[str, Callable[[], Exception]] = {
 def recorded(make: Callable[[], Exception]) -> durable.DurableError:
     try:
         raise make()
-    except Exception as error:  # noqa: BLE001  # that is the case
+    except Exception as error:  # noqa: BLE001  # the case under test
         record = describe(error)
     return rebuild(json.loads(json.dumps(record)), "step", "key")
 

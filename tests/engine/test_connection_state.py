@@ -50,7 +50,7 @@ leaving = pytest.mark.parametrize("how", LEAVING)
 
 
 def untouched() -> bool:
-    """Tell whether the connection is as a new one, and nothing was written."""
+    """Return whether the connection is as a new one, and nothing was written."""
     assert connection.get_autocommit()
     assert not connection.in_atomic_block
     with transaction.atomic():  # a nested one would not commit

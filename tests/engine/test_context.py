@@ -213,7 +213,7 @@ def said(caplog) -> list[str]:
 
 @pytest.fixture
 def logs(caplog):
-    """Give the log of what functions say."""
+    """Return the log of what functions say."""
     caplog.set_level(logging.DEBUG, logger="durable_jobs.run")
     return caplog
 

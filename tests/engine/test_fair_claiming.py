@@ -26,7 +26,7 @@ MANY = 60
 
 @pytest.fixture
 def works(order: list[str]) -> Callable[[str], durable.Function]:
-    """Give what declares a function that writes its name down."""
+    """Return what declares a function that writes its name down."""
 
     def declare(name: str) -> durable.Function:
         return durable.function(id=name)(lambda ctx: order.append(name))

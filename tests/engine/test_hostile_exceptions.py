@@ -55,7 +55,7 @@ def check(record: dict[str, Any]) -> None:
 def test_describe_gives_a_record_of_any_exception(make: Make):
     try:
         raise make()
-    except BaseException as error:  # noqa: BLE001  # that is the case
+    except BaseException as error:  # noqa: BLE001  # the case under test
         record = describe(error)
     check(record)
     assert rebuild(record, "step", "key").message is not None
@@ -85,7 +85,7 @@ def test_describe_gives_a_record_of_any_mixture(data: st.DataObject):
         else:
             try:
                 raise other
-            except BaseException as caught:  # noqa: BLE001  # that is the case
+            except BaseException as caught:  # noqa: BLE001  # the case under test
                 other = caught
         error = other
     assert is_failure(error)

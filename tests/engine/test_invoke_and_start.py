@@ -16,7 +16,7 @@ from tests.engine.failures import Refused
 
 @pytest.fixture
 def child(durable_kit: Kit) -> durable.Function:
-    """Give a function that does as its data says."""
+    """Return a function that does as its data says."""
 
     @durable.function(id="tests.child", retries=0)
     def child(ctx):

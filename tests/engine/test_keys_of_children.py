@@ -18,13 +18,13 @@ from tests.lab import checker
 
 @pytest.fixture
 def booked() -> list[Any]:
-    """Give what the keyed function has done."""
+    """Return what the keyed function has done."""
     return []
 
 
 @pytest.fixture
 def pay(durable_kit: Kit, booked: list[Any]) -> durable.Function:
-    """Give a function that runs once for each order."""
+    """Return a function that runs once for each order."""
 
     @durable.function(
         id="tests.pay",

@@ -27,7 +27,7 @@ class Code:
 
 @pytest.fixture
 def deployed(durable_kit: Kit) -> tuple[Code, durable.Function]:
-    """Give a function with replaceable code."""
+    """Return a function with replaceable code."""
     code = Code(None)
 
     @durable.function(id="tests.changing", retries=0)

@@ -27,7 +27,7 @@ def busy(unserved: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def backlog(order: list[str]) -> Callable[[str, int], None]:
-    """Give what starts runs of a queue, each of which writes that queue down."""
+    """Return what starts runs of a queue, each of which writes that queue down."""
 
     def start(queue: str, count: int) -> None:
         function = durable.function(id=f"of.{queue}", queue=queue)(

@@ -24,7 +24,7 @@ from durable_jobs.testing import Kit
 
 @pytest.fixture
 def waiting(durable_kit: Kit) -> list[Run]:
-    """Give runs that wait for one event each, by a condition that no index knows."""
+    """Return runs that wait for one event each, by a condition that no index knows."""
 
     @durable.function(id="waits")
     def waits(ctx):

@@ -225,7 +225,7 @@ def test_retry_after_understands_what_services_send(
         None,
         b"120",
         "2030-01-01T00:00:00",
-        datetime(2030, 1, 1),  # noqa: DTZ001  # that is the case
+        datetime(2030, 1, 1),  # noqa: DTZ001  # the case under test
         Odd,
     ],
     ids=lambda one: f"{type(one).__name__} {one!r:.10}",

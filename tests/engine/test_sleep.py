@@ -131,7 +131,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "no duration": ("sleep", "soon", "expected"),
     "not a number": ("sleep", float("nan"), "expected"),
     "nothing": ("sleep", None, "expected"),
-    "a naive moment": ("sleep_until", datetime(2030, 1, 1), "aware"),  # noqa: DTZ001  # that is the case
+    "a naive moment": ("sleep_until", datetime(2030, 1, 1), "aware"),  # noqa: DTZ001  # the case under test
     "no moment": ("sleep_until", "tomorrow", "aware"),
     "no moment at all": ("sleep_until", None, "aware"),
     "a moment too far away": (

@@ -15,7 +15,7 @@ def test_except_exception_does_not_swallow_it(start: Start, later: Later):
         try:
             ctx.step.sleep("nap", "1h")
             ctx.step.run("after", lambda: 1)
-        except Exception as error:  # noqa: BLE001  # that is the case
+        except Exception as error:  # noqa: BLE001  # the case under test
             caught.append(error)
         return "done"
 
@@ -48,7 +48,7 @@ def test_what_a_function_returns_instead_does_not_count(start: Start, later: Lat
     def swallowing(ctx):
         try:
             return ctx.step.wait_for_event("wait", "shop/paid", timeout="1h")
-        except BaseException:  # noqa: BLE001  # that is the case
+        except BaseException:  # noqa: BLE001  # the case under test
             return "swallowed"
 
     run = start(swallowing)

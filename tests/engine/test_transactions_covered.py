@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def other() -> Iterator[str]:
-    """Give the alias of a second database, with one table."""
+    """Yield the alias of a second database, with one table."""
     made = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
     values = connections.configure_settings({"default": {}, "other": made})["other"]
     connection = load_backend(values["ENGINE"]).DatabaseWrapper(values, "other")

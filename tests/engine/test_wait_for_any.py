@@ -16,13 +16,13 @@ from tests.engine.conftest import Later, Start
 
 @pytest.fixture
 def order() -> Order:
-    """Give an order that is new."""
+    """Return an order that is new."""
     return Order.objects.create(tenant=Tenant.objects.create(name="Ada"), total=5)
 
 
 @pytest.fixture
 def waiting(order: Order) -> tuple[Any, list[Any]]:
-    """Give a function that waits for three things, and what it has seen."""
+    """Return a function that waits for three things, and what it has seen."""
     seen: list[Any] = []
 
     def any_of_three(ctx):
@@ -43,7 +43,7 @@ def waiting(order: Order) -> tuple[Any, list[Any]]:
 
 
 def dropped() -> bool:
-    """Tell whether nothing is waited for any more but the nap's end."""
+    """Return whether nothing is waited for any more but the nap's end."""
     return set(Wait.objects.values_list("kind", flat=True)) <= {"sleep"}
 
 

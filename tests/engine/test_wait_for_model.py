@@ -15,13 +15,13 @@ from tests.engine.conftest import Later, Start
 
 @pytest.fixture
 def order() -> Order:
-    """Give an order that is new."""
+    """Return an order that is new."""
     return Order.objects.create(tenant=Tenant.objects.create(name="Ada"), total=5)
 
 
 @pytest.fixture
 def waiting(order: Order) -> Any:
-    """Give a function that waits until the order is paid, for a day at most."""
+    """Return a function that waits until the order is paid, for a day at most."""
 
     def until_paid(ctx):
         paid = ctx.step.wait_for_model(

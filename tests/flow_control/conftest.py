@@ -68,7 +68,7 @@ class Diary:
 
 @pytest.fixture
 def diary(db: None, durable_kit: Kit) -> Diary:
-    """Give an empty diary."""
+    """Return an empty diary."""
     return Diary(durable_kit)
 
 

@@ -97,7 +97,7 @@ class Lab:
 
 @contextmanager
 def lab() -> Iterator[Lab]:
-    """Give a lab on an empty database, and undo what it did."""
+    """Yield a lab on an empty database, and undo what it did."""
     with transaction.atomic(), Kit() as kit:
         yield Lab(kit)
         transaction.set_rollback(True)

@@ -33,7 +33,7 @@ def file(release: str, case: str) -> Path:
 
 
 def recorded() -> Iterator[tuple[str, str]]:
-    """Give the release and the case of each file."""
+    """Yield the release and the case of each file."""
     for name in releases():
         for path in sorted((HERE / name).glob("*.json")):
             yield name, path.stem

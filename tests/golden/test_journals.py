@@ -75,7 +75,7 @@ def test_what_is_recorded_comes_out_the_same_each_time() -> None:
 
 @pytest.fixture
 def journal() -> dict[str, Any]:
-    """Give a journal of a release that the test has made up."""
+    """Return a journal of a release that the test has made up."""
     found = journals.read(journals.release(), "sleep")
     return {**copy.deepcopy(found), "release": "0.0"}
 

@@ -24,7 +24,7 @@ muted: Muted = _disabled
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the queues of the messages that were sent to a broker."""
+    """Return the queues of the messages that were sent to a broker."""
     queues: list[str] = []
 
     def send_task(name: str, *, queue: str, **options: Any) -> None:

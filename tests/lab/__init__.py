@@ -1,3 +1,3 @@
-"""A host app for tests: functions that write down what they did, and can be held."""
+"""A test project whose functions record what they did and can be blocked."""
 
 from __future__ import annotations

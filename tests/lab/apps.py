@@ -15,7 +15,7 @@ class LabConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Shorten what the product waits for, where a test says so.
+        """Shorten waiting times of the package, as environment variables say.
 
         ``LAB_PATROL=0.5,2,3``: check each half second, tick if the last tick is two
         seconds old, be unreachable after three. ``LAB_RESYNC=0.2``: how often to read

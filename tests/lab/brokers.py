@@ -1,4 +1,4 @@
-"""A broker of the lab's own, to be taken away."""
+"""A broker of the lab's own, which tests may stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.services.valkey import Valkey
 
 @contextmanager
 def own_broker() -> Iterator[Valkey]:
-    """Run a broker that nobody else uses."""
+    """Run a broker for these tests alone."""
     with directory() as base:
         server = Valkey(base)
         server.start()
@@ -25,7 +25,7 @@ def own_broker() -> Iterator[Valkey]:
 
 
 def flush(url: str) -> int:
-    """Throw away all messages; return how many keys there were."""
+    """Delete all messages; return how many keys there were."""
     with Connection(url) as broker:
         channel: Any = broker.default_channel
         count = channel.client.dbsize()
@@ -34,7 +34,7 @@ def flush(url: str) -> int:
 
 
 def publish(url: str, messages: list[tuple[str, list[Any]]]) -> None:
-    """Send Celery messages as they come: a task's name and its arguments."""
+    """Publish raw Celery messages: a task's name and its arguments."""
     from celery import Celery
 
     with (

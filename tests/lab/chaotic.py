@@ -1,4 +1,4 @@
-"""What runs while everything around it breaks; each function gives its number back."""
+"""Functions for the chaos test; each function returns its number."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from durable_jobs import durable
 from tests.lab.effects import add, draw, effect, pause, slow
 
 BACKOFF = durable.Backoff.fixed("200ms")
-#: So many that no run uses them up: a fault in a body is one attempt.
+#: More retries than a run can use: a fault in a body counts as one attempt.
 RETRIES = 20
 
 
 def account(number: int) -> str:
-    """Return which account a run books on: several, so that few wait for each other."""
+    """Return the account that a run books on. Several accounts reduce lock waits."""
     return f"account {number % 8}"
 
 
 def length() -> float:
-    """Return how long a body takes: long enough to be frozen, killed and cut in."""
+    """Return how long a body takes: long enough to be frozen, killed and cut off."""
     return random.uniform(0.05, 0.3)  # noqa: S311  # no secret
 
 
@@ -41,7 +41,7 @@ async def aslow(run_id: str, label: str) -> str:
 
 @durable.function(id="chaos.steps", retries=RETRIES, backoff=BACKOFF)
 def steps(ctx: durable.Context) -> dict[str, object]:
-    """Take steps, book, sleep, and go on."""
+    """Execute steps, book, sleep, and continue."""
     number, drawn = ctx.event.data["n"], {}
     for name in ("first", "second", "third"):
         drawn[name] = ctx.step.run(name, draw, ctx.run_id, name, length())
@@ -52,7 +52,7 @@ def steps(ctx: durable.Context) -> dict[str, object]:
 
 @durable.function(id="chaos.flaky", retries=RETRIES, backoff=BACKOFF)
 def flaky(ctx: durable.Context) -> int:
-    """Take steps that fail at times."""
+    """Execute steps that fail sometimes."""
     for part in range(3):
         ctx.step.run(f"try {part}", fails_at_times, ctx.run_id, f"try {part}")
     ctx.step.atomic("book", add, account(ctx.event.data["n"]), 3)
@@ -61,7 +61,7 @@ def flaky(ctx: durable.Context) -> int:
 
 @durable.function(id="chaos.branches", retries=RETRIES, backoff=BACKOFF)
 def branches(ctx: durable.Context) -> int:
-    """Do several things side by side, each with steps of its own."""
+    """Execute parallel branches, each with its own steps."""
     number = ctx.event.data["n"]
 
     def branch(part: int) -> str:
@@ -78,7 +78,7 @@ def branches(ctx: durable.Context) -> int:
 
 @durable.function(id="chaos.waits", retries=RETRIES, backoff=BACKOFF)
 def waits(ctx: durable.Context) -> int:
-    """Wait for an event that names this run, which may have come before."""
+    """Wait for an event that names this run; the event may be earlier than the wait."""
     ctx.step.run("before", slow, ctx.run_id, "before", length())
     event = ctx.step.wait_for_event("go", "chaos/go", match="data.n", since="run")
     ctx.step.atomic("book", add, account(event.data["n"]), 1)
@@ -95,7 +95,7 @@ def child(ctx: durable.Context) -> int:
 
 @durable.function(id="chaos.family", retries=RETRIES, backoff=BACKOFF)
 def family(ctx: durable.Context) -> int:
-    """Let others do two parts."""
+    """Invoke two children."""
     given = [ctx.step.invoke(f"part {n}", child, ctx.event.data) for n in range(2)]
     ctx.step.run("after", slow, ctx.run_id, "after", length())
     return int(sum(given) / 2)
@@ -103,7 +103,7 @@ def family(ctx: durable.Context) -> int:
 
 @durable.function(id="chaos.awaited", retries=RETRIES, backoff=BACKOFF)
 async def awaited(ctx: durable.Context) -> int:
-    """Take steps side by side in an event loop."""
+    """Execute steps concurrently in an event loop."""
     await asyncio.gather(
         ctx.step.run("left", aslow, ctx.run_id, "left"),
         ctx.step.run("right", aslow, ctx.run_id, "right"),

@@ -1,7 +1,7 @@
-"""What must hold in the database after whatever has happened to the processes.
+"""The guarantees that must hold in the database after any fault.
 
-Each rule gives a sentence for each violation. They are read from rows alone: the
-engine's, the effects that bodies left, and the journal of the database's triggers.
+Each rule returns a sentence for each violation. The rules read rows alone: the
+engine's, the effects that bodies recorded, and the journal of database triggers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tests.lab.models import Account, Change, Effect
 
 Rule = Callable[[], Iterator[str]]
 
-#: Findings of the doctor about time and about processes that are alive. The checker
-#: looks at the rows alone, and a test's workers are its own.
+#: Findings of the doctor about time and live processes. The checker reads rows alone,
+#: and the workers belong to the test.
 LATE = {
     "tick", "expired-lease", "overdue-wait", "undelivered-event", "not-begun",
     "unserved-queue", "other-installation",
@@ -35,13 +35,13 @@ LATE = {
 
 
 def check() -> None:
-    """Fail, naming everything in which the guarantees do not hold."""
+    """Fail with a list of all violated guarantees."""
     found = violations()
     assert not found, "The guarantees do not hold:\n" + "\n".join(found)
 
 
 def violations() -> list[str]:
-    """Return a sentence for everything in which the guarantees do not hold."""
+    """Return a sentence for each violation of a guarantee."""
     return [f"{rule.__name__[1:]}: {one}" for rule in RULES for one in rule()]
 
 
@@ -56,7 +56,7 @@ def _ended_runs_are_at_rest() -> Iterator[str]:
 
 
 def _a_recorded_body_is_never_called_again() -> Iterator[str]:
-    # An attempt that had lost its lease may have been inside its body: it is void.
+    # An attempt without its lease may have been inside its body: its record is void.
     for effect in Effect.objects.filter(recorded=True, held=True):
         yield f"{effect.step} was recorded, and its body did {effect}"
 
@@ -85,9 +85,10 @@ def _recorded_results_never_change() -> Iterator[str]:
 
 
 def _a_function_sees_what_is_recorded() -> Iterator[str]:
-    """A run may give as ``drawn`` what its steps gave it: no two calls give the same.
+    """Check that a run's ``drawn`` values are those that its steps recorded.
 
-    An attempt whose result came second went on with one that is not recorded.
+    Each call draws another value. An attempt whose record lost the race must not
+    continue with its own result.
     """
     for run in Run.objects.filter(status=RunStatus.COMPLETED):
         drawn = run.output.get("drawn", {}) if isinstance(run.output, dict) else {}

@@ -1,4 +1,4 @@
-"""Databases of the lab's own: a server to be crashed, and a clock to be moved."""
+"""The lab's own databases: a server to crash, and a clock to move."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.services.postgres import Postgres
 
 @contextmanager
 def directory() -> Iterator[Path]:
-    """Give a directory with a short path, which the servers' account may use."""
+    """Yield a directory with a short path, which the server's account may use."""
     account = account_of_servers()
     base = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))  # a private one
     try:
@@ -38,7 +38,7 @@ def directory() -> Iterator[Path]:
 
 @contextmanager
 def own_postgres() -> Iterator[Postgres]:
-    """Run a PostgreSQL that nobody else uses, so that it may be crashed."""
+    """Run a PostgreSQL server for these tests alone, so that a test may crash it."""
     with ExitStack() as stack:
         base = stack.enter_context(directory())
         server = Postgres(base, account_of_servers())
@@ -52,7 +52,7 @@ def own_postgres() -> Iterator[Postgres]:
 
 @contextmanager
 def pointed(url: str) -> Iterator[None]:
-    """Let this process work on another database, in all its threads."""
+    """Connect all threads of this process to another database inside the block."""
     settings: dict[str, Any] = connections.settings["default"]
     before = dict(settings)
     connections.close_all()
@@ -68,9 +68,10 @@ def pointed(url: str) -> Iterator[None]:
 
 
 def migrate(url: str) -> None:
-    """Make the tables.
+    """Create the tables.
 
-    By a process of its own: this one may know of a database that has them.
+    A separate process migrates, because this process may know another migrated
+    database.
     """
     subprocess.run(
         [sys.executable, "manage.py", "migrate", "-v", "0"],
@@ -81,14 +82,14 @@ def migrate(url: str) -> None:
 
 
 class DatabaseClock:
-    """The time of the lab's database, which can be moved.
+    """The time of the lab's database, which a test can move.
 
-    A schema before ``pg_catalog`` has a ``clock_timestamp()`` of its own. All who
-    connect later see it; those that are there ask again when they next synchronise.
+    A schema before ``pg_catalog`` has its own ``clock_timestamp()``. New connections
+    see it at once. Existing ones see it when they next synchronize.
     """
 
     def move(self, by: timedelta) -> None:
-        """Let the database's time be so far from the real one."""
+        """Set the difference of the database's time from the real time."""
         with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE lab_clock.shift SET by = make_interval(secs => %s)",
@@ -115,7 +116,7 @@ DROP SCHEMA lab_clock CASCADE;
 
 @contextmanager
 def movable_clock() -> Iterator[DatabaseClock]:
-    """Give the test's database a clock that can be moved."""
+    """Yield a clock of the test's database that can be moved."""
     name = connection.ops.quote_name(str(connection.settings_dict["NAME"]))
     with connection.cursor() as cursor:
         cursor.execute(_CLOCK.format(name=name))
@@ -130,16 +131,16 @@ def movable_clock() -> Iterator[DatabaseClock]:
 
 
 class Trouble:
-    """Makes the database fail so many times; ``fired`` tells how often it has."""
+    """Makes the database fail a number of times; ``fired`` counts the failures."""
 
     def __init__(self, times: int) -> None:
         self.times = times
 
     @property
     def fired(self) -> int:
-        """How many statements have failed."""
+        """The number of statements that have failed."""
         with connection.cursor() as cursor:
-            # A sequence counts also in what is rolled back.
+            # A sequence also counts what is rolled back.
             cursor.execute("SELECT last_value, is_called FROM lab_trouble")
             value, called = cursor.fetchone()
         return min(int(value), self.times) if called else 0
@@ -169,7 +170,7 @@ DROP SEQUENCE lab_trouble;
 def trouble(
     model: type[Model], state: str, *, times: int, when: str = "INSERT OR UPDATE"
 ) -> Iterator[Trouble]:
-    """Let writes to a table fail with an SQLSTATE, as often as ``times``."""
+    """Let writes to a table fail with an SQLSTATE, ``times`` times."""
     table = model._meta.db_table
     text = _TROUBLE.format(state=state, times=times, when=when, table=table)
     with connection.cursor() as cursor:
@@ -183,7 +184,7 @@ def trouble(
 
 @contextmanager
 def limited_role(connections_at_once: int) -> Iterator[str]:
-    """Give the name of a role that may open so few connections."""
+    """Yield the name of a role with a connection limit."""
     name = f"lab_{connection.settings_dict['NAME']}"
     with connection.cursor() as cursor:
         cursor.execute(f"DROP ROLE IF EXISTS {name}")

@@ -18,7 +18,7 @@ from tests.lab.effects import add, draw, effect, held, slow
 CHAOTIC, LIMITED = chaotic.ALL, with_limits.ALL
 
 
-#: Served by whoever listens there, as a test says to its workers.
+#: Served only by workers that a test starts for this queue.
 served = remote.App(
     "lab", os.environ.get("LAB_ELSEWHERE", "http://127.0.0.1:9/"), timeout="30s"
 ).function("served", retries=0)
@@ -26,14 +26,14 @@ served = remote.App(
 
 @durable.function(retries=0)
 def five_steps(ctx: durable.Context) -> list[str]:
-    """Take five steps."""
+    """Execute five steps."""
     names = ["one", "two", "three", "four", "five"]
     return [ctx.step.run(name, effect, ctx.run_id, name) for name in names]
 
 
 @durable.function(retries=0)
 def gated(ctx: durable.Context) -> str:
-    """Take a step, stop at a limit inside the next, and book what came of it."""
+    """Take a step, block inside the next one, and book its result."""
     ctx.step.run("one", effect, ctx.run_id, "one")
     ctx.step.run("limit", held, ctx.run_id, ctx.event.data["limit"])
     ctx.step.atomic("book", add, "ledger", 1)
@@ -43,7 +43,7 @@ def gated(ctx: durable.Context) -> str:
 
 @durable.function(retries=0)
 def pinned(ctx: durable.Context) -> None:
-    """Take a step on a queue that no function has."""
+    """Execute a step on a queue that no function has."""
     ctx.step.run("one", effect, ctx.run_id, "one", queue=ctx.event.data["queue"])
 
 
@@ -66,14 +66,14 @@ def booker(ctx: durable.Context) -> int:
 
 @durable.function(on=durable.Event("lab/ping"), retries=0)
 def pinged(ctx: durable.Context) -> str:
-    """Answer an event."""
+    """Return the data of an event."""
     ctx.step.run("ping", effect, ctx.run_id, "ping")
     return "pong"
 
 
 @durable.function(retries=0)
 def endless(ctx: durable.Context) -> int:
-    """Take many short steps."""
+    """Execute many short steps."""
     for number in range(400):
         ctx.step.run(f"step {number}", effect, ctx.run_id, f"step {number}")
     return 400
@@ -88,13 +88,13 @@ def waiter(ctx: durable.Context) -> str | None:
 
 @durable.function(retries=0)
 def helper(ctx: durable.Context) -> str:
-    """Do a step for another run."""
+    """Execute a step for another run."""
     return ctx.step.run("help", slow, ctx.run_id, "help")
 
 
 @durable.function(retries=0)
 def mixed(ctx: durable.Context) -> str:
-    """Take a step of each kind that commits in a way of its own; forgive nothing."""
+    """Execute a step of each kind with its own commit, without retries."""
     ctx.step.run("one", slow, ctx.run_id, "one")
     ctx.step.atomic("book", add, "ledger", 1)
     ctx.step.sleep("nap", timedelta(seconds=0.3))
@@ -105,7 +105,7 @@ def mixed(ctx: durable.Context) -> str:
 
 @durable.function(retries=20, backoff=durable.Backoff.fixed("200ms"))
 def patient(ctx: durable.Context) -> dict[str, dict[str, str]]:
-    """Take five slow steps and book in between; bodies may fail now and then."""
+    """Execute five slow steps with bookings between them; bodies may fail sometimes."""
     drawn = {}
     for name in (f"step {number}" for number in range(5)):
         drawn[name] = ctx.step.run(name, draw, ctx.run_id, name)
@@ -115,13 +115,13 @@ def patient(ctx: durable.Context) -> dict[str, dict[str, str]]:
 
 @durable.function(retries=0)
 def poison(ctx: durable.Context) -> str:
-    """Take a step whose body ends its process, in the way that the data names."""
+    """Execute a step whose body ends its process, in the way that the data names."""
     return ctx.step.run("swallow", effects.die, ctx.run_id, ctx.event.data["how"])
 
 
 @durable.function(retries=0)
 def hanging(ctx: durable.Context) -> str:
-    """Take a step that never ends, and go on when its time is over."""
+    """Execute a step that never ends, and continue after its timeout."""
     try:
         ctx.step.run("hang", effects.hang, ctx.run_id, timeout="500ms")
     except durable.StepTimeout:
@@ -131,13 +131,13 @@ def hanging(ctx: durable.Context) -> str:
 
 @durable.function(retries=0)
 def unstorable(ctx: durable.Context) -> object:
-    """Take a step whose result nobody can store."""
+    """Execute a step whose result cannot be stored."""
     return ctx.step.run("give", effects.unstorable, ctx.run_id)
 
 
 @durable.function(retries=0)
 def many_short_steps(ctx: durable.Context) -> str:
-    """Take many steps that take no time each, and seconds together."""
+    """Execute many very short steps that take seconds together."""
     for number in range(60):
         ctx.step.run(f"step {number}", effects.slow, ctx.run_id, f"{number}", 0.05)
     return "done"
@@ -145,25 +145,25 @@ def many_short_steps(ctx: durable.Context) -> str:
 
 @durable.function(retries=0)
 def hanging_for_the_limit(ctx: durable.Context) -> None:
-    """Take a step that never ends, without a timeout of its own."""
+    """Execute a step that never ends and has no timeout."""
     ctx.step.run("hang", effects.hang, ctx.run_id)
 
 
 @durable.function(retries=0)
 def leaving_open(ctx: durable.Context) -> None:
-    """Take a step whose body leaves a transaction open, in the way the data names."""
+    """Execute a step whose body leaves a transaction open, as the data says."""
     ctx.step.run("open", effects.leave_open, ctx.run_id, ctx.event.data["how"])
 
 
 @durable.function(retries=0)
 def quick(ctx: durable.Context) -> str:
-    """Take one step that takes no time."""
+    """Execute one very short step."""
     return ctx.step.run("one", effect, ctx.run_id, "one")
 
 
 @durable.function(retries=0)
 def pausing_booker(ctx: durable.Context) -> str:
-    """Book, and take long inside the transaction."""
+    """Book, and stay inside the transaction for long."""
     ctx.step.atomic("book", effects.book_slowly, "ledger", 1)
     ctx.step.run("last", effect, ctx.run_id, "last")
     return "done"
@@ -190,16 +190,16 @@ def _release_wrong(ctx: durable.Context) -> list[str]:
 
 @durable.function(retries=0)
 def released(ctx: durable.Context) -> list[str]:
-    """Do what the code of this process's release says."""
+    """Execute the code of this process's release."""
     bodies = {"1": _release_1, "2": _release_2, "wrong": _release_wrong}
     return bodies[os.environ["LAB_RELEASE"]](ctx)
 
 
-if os.environ.get("LAB_RELEASE") != "old":  # the code of an old worker lacks it
+if os.environ.get("LAB_RELEASE") != "old":  # an old worker's code lacks the function
 
     @durable.function(retries=0)
     def newcomer(ctx: durable.Context) -> str:
-        """Do two steps with a rest between them."""
+        """Execute two steps with a sleep between them."""
         ctx.step.run("one", effect, ctx.run_id, "one")
         ctx.step.sleep("rest", "100ms")
         ctx.step.run("two", effect, ctx.run_id, "two")
@@ -215,14 +215,14 @@ if os.environ.get("LAB_RELEASE") != "old":  # the code of an old worker lacks it
         on_cancel=_cancelled,
     )
     def guarded(ctx: durable.Context) -> None:
-        """Wait until something cancels the run."""
+        """Wait until an event or a timeout cancels the run."""
         ctx.step.run("one", effect, ctx.run_id, "one")
         ctx.step.sleep("rest", "1h")
 
 
 @durable.function(retries=0)
 def exact(ctx: durable.Context) -> str:
-    """Take steps that an old release cannot read: a tag, or a kind, by the data."""
+    """Execute steps that an old release cannot read: a tag or a kind, by the data."""
     if ctx.event.data["by"] == "tag":
         found = str(ctx.step.run("one", _decimal))
     else:
@@ -236,14 +236,14 @@ def _decimal() -> Decimal:
     return Decimal("1.5")
 
 
-if os.environ.get("LAB_RELEASE") == "old":  # its release of the package lacks them
+if os.environ.get("LAB_RELEASE") == "old":  # the old release of the package lacks them
     decoding._READERS.pop("decimal")
     step_runner.KINDS.pop(operations.WaitForSignal)
 
 
-if "LAB_CRON" in os.environ:  # only where it is asked for: it starts runs by itself
+if "LAB_CRON" in os.environ:  # only on demand: this function starts runs by itself
 
     @durable.function(on=durable.Cron("* * * * *", catch_up="all"), retries=0)
     def minutely(ctx: durable.Context) -> str:
-        """Fire each minute, and make up for what was missed."""
+        """Fire each minute, and catch up on missed times."""
         return str(ctx.event.data["scheduled_at"])

@@ -1,4 +1,4 @@
-"""Bodies of steps that write down what they do, and whether they may."""
+"""Bodies of steps that record each call, and whether the call was allowed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GATE_SECONDS = 60
 
 
 def effect(run_id: str, label: str, booked: int | None = None) -> str:
-    """Write down that a body did something, and how its run and step stood then."""
+    """Record a call of a body, with the state of its run and step at that moment."""
     step = current.body.get() or ""
     known = Step.objects.filter(run_id=run_id, name=step)
     Effect.objects.create(
@@ -31,7 +31,7 @@ def effect(run_id: str, label: str, booked: int | None = None) -> str:
         label=label,
         pid=os.getpid(),
         at=clock.now(),
-        # In this order: an attempt that holds the lease now held it before.
+        # In this order: an attempt that holds the lease now also held it before.
         recorded=known.filter(status=StepStatus.COMPLETED).exists(),
         held=Run.objects.filter(pk=run_id, lease_token=_token()).exists(),
         booked=booked,
@@ -46,14 +46,14 @@ def _token() -> Any:
 
 
 def slow(run_id: str, label: str, seconds: float = 0.15) -> str:
-    """Take a while: a short body has ended before a stopped worker goes on."""
+    """Take a while. A short body would end before a stopped worker continues."""
     effect(run_id, label)
     pause(seconds)
     return label
 
 
 def draw(run_id: str, label: str, seconds: float = 0.15) -> str:
-    """Take a while, and give what no other call gives."""
+    """Take a while, and return a value that no other call returns."""
     slow(run_id, label, seconds)
     return uuid.uuid4().hex
 
@@ -64,7 +64,7 @@ def pause(seconds: float) -> None:
 
 
 def held(run_id: str, limit_row: str) -> str:
-    """Say that the body began, and go on when the limit opens."""
+    """Record that the body began, and wait until the test releases the body."""
     effect(run_id, f"{limit_row}:begin")
     for _ in range(GATE_SECONDS * 50):
         if Gate.objects.filter(name=limit_row).exists():
@@ -74,7 +74,7 @@ def held(run_id: str, limit_row: str) -> str:
 
 
 def add(name: str, amount: int, seconds: float = 0) -> int:
-    """Change a balance, as ORM writes that must happen once, with time in between."""
+    """Change a balance by ORM writes that must happen once, with time in between."""
     runner: Any = current.performer.get()
     Account.objects.filter(name=name).update(balance=F("balance") + amount)
     pause(seconds)
@@ -83,12 +83,12 @@ def add(name: str, amount: int, seconds: float = 0) -> int:
 
 
 def book_slowly(name: str, amount: int) -> int:
-    """Change a balance, say outside of the transaction that it is open, and wait."""
+    """Change a balance, record the open transaction outside of it, and wait."""
     runner: Any = current.performer.get()
     Account.objects.filter(name=name).update(balance=F("balance") + amount)
     marker = f"in-{runner.state.run.pk}"
     with connection.cursor() as cursor:
-        # Seen by others at once, whatever becomes of the transaction.
+        # Visible to others at once, whether or not the transaction commits.
         cursor.execute("SELECT set_config('application_name', %s, false)", [marker])
     pause(1)
     effect(str(runner.state.run.pk), name, booked=amount)
@@ -109,20 +109,20 @@ def die(run_id: str, how: str) -> str:
         resource.setrlimit(resource.RLIMIT_AS, (resource.getpagesize(), hard))
         try:
             bytearray(2**30)
-        finally:  # a process that stays short of memory serves nobody
+        finally:  # a process that remains short of memory executes nothing
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     raise ValueError(how)
 
 
 def hang(run_id: str) -> None:
-    """Do nothing, for ever."""
+    """Never return."""
     effect(run_id, "hang")
     while True:
         pause(0.01)
 
 
 def unstorable(run_id: str) -> object:
-    """Give what has no JSON."""
+    """Return a value without a JSON form."""
     effect(run_id, "give")
     return object()
 

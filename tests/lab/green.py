@@ -1,4 +1,4 @@
-"""A pool that says of itself what the pools of gevent and eventlet say."""
+"""A Celery pool that claims to be of gevent or eventlet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from celery.concurrency.solo import TaskPool as Solo
 
 
 class TaskPool(Solo):
-    """Works as ``solo`` does, and is taken for a pool of greenlets."""
+    """Works as ``solo`` does, and reports itself as a pool of greenlets."""
 
     is_green = True
 

@@ -1,6 +1,6 @@
-"""Triggers that write down every change of a run's and a step's state.
+"""Triggers that record every change of a run's and a step's state.
 
-What a row was, its own last state does not tell; only the database sees all of it.
+A row holds only its last state; the database sees all of its states.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TABLES = {"run": Run._meta.db_table, "step": Step._meta.db_table}
 
 
 def install() -> None:
-    """Begin to write down."""
+    """Begin to record changes."""
     with connection.cursor() as cursor:
         cursor.execute(_FUNCTION)
         for kind, table in _TABLES.items():
@@ -42,7 +42,7 @@ def install() -> None:
 
 
 def remove() -> None:
-    """Write down nothing more."""
+    """Stop recording changes."""
     with connection.cursor() as cursor:
         for table in _TABLES.values():
             cursor.execute(f"DROP TRIGGER IF EXISTS lab_journal ON {table}")
@@ -50,7 +50,7 @@ def remove() -> None:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Write down what changes inside the block."""
+    """Record changes inside the block."""
     install()
     try:
         yield

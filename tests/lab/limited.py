@@ -1,4 +1,4 @@
-"""Functions with limits, for real workers; they note how long their steps took."""
+"""Functions with limits, for real workers; they record how long their steps took."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.lab.models import Spell
 
 
 def spell(run_id: str, key: str, seconds: float) -> None:
-    """Take a while, and write down when it began and ended, by the database's clock."""
+    """Take a while, and record begin and end by the database's clock."""
     begun = Spell.objects.create(run=run_id, key=key, began=Now())
     threading.Event().wait(seconds)
     Spell.objects.filter(pk=begun.pk).update(ended=Now())
@@ -33,7 +33,7 @@ def _spells(ctx: durable.Context) -> None:
     concurrency=durable.Concurrency(3, key="event.data.key", of="steps"),
 )
 def hot_steps(ctx: durable.Context) -> None:
-    """Take two spells with a nap between them, three at a time for each key."""
+    """Execute two spells with a sleep between them, three at a time for each key."""
     _spells(ctx)
     ctx.step.sleep("nap", timedelta(milliseconds=1))
     _spells(ctx)
@@ -48,13 +48,13 @@ def hot_steps(ctx: durable.Context) -> None:
     ],
 )
 def hot_runs(ctx: durable.Context) -> None:
-    """Take spells, two runs at a time for each key and five in all."""
+    """Execute spells, two runs at a time for each key and five in all."""
     _spells(ctx)
 
 
 @durable.function(id="lab.ordered", retries=0, ordering="event.data.key")
 def ordered(ctx: durable.Context) -> None:
-    """Take a spell, one after the other for each key."""
+    """Execute a spell, one after the other for each key."""
     ctx.step.run("n", effect, ctx.run_id, f"{ctx.event.data['n']}")
     _spells(ctx)
 
@@ -66,7 +66,7 @@ def ordered(ctx: durable.Context) -> None:
     rate_limit=durable.RateLimit(10, "1h"),
 )
 def limited(ctx: durable.Context) -> None:
-    """Note that it was let in."""
+    """Record that the run was accepted."""
     ctx.step.run("in", effect, ctx.run_id, "in")
 
 
@@ -77,7 +77,7 @@ def limited(ctx: durable.Context) -> None:
     singleton=durable.Singleton(),
 )
 def single_skip(ctx: durable.Context) -> None:
-    """Take a spell; meanwhile others are skipped."""
+    """Execute a spell; other runs are skipped until it ends."""
     _spells(ctx)
 
 
@@ -88,7 +88,7 @@ def single_skip(ctx: durable.Context) -> None:
     singleton=durable.Singleton(mode="cancel"),
 )
 def single_cancel(ctx: durable.Context) -> None:
-    """Take a spell, until another one takes the place."""
+    """Execute a spell, until another run replaces this one."""
     _spells(ctx)
 
 
@@ -99,7 +99,7 @@ def single_cancel(ctx: durable.Context) -> None:
     singleton=durable.Singleton(mode="queue"),
 )
 def single_queue(ctx: durable.Context) -> None:
-    """Take a spell, one after the other."""
+    """Execute a spell, one after the other."""
     _spells(ctx)
 
 
@@ -111,7 +111,7 @@ def single_queue(ctx: durable.Context) -> None:
     else None,
 )
 def limited_since(ctx: durable.Context) -> None:
-    """Take a spell, two runs at a time for each key since the second release."""
+    """Execute a spell, two runs at a time for each key since the second release."""
     _spells(ctx)
 
 

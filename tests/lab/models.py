@@ -1,4 +1,4 @@
-"""What steps leave behind in the lab, and what was seen of the engine's own rows."""
+"""What step bodies record, and the journal of the engine's own rows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from django.db import models
 
 
 class Effect(models.Model):
-    """Something that a step's body did. Rows are only ever added.
+    """A call of a step's body. Rows are only ever added.
 
-    ``step``: the step whose body it was. ``held``: that attempt held its run's lease
-    then. ``recorded``: the step had its result then, by the database's word. ``booked``
-    is what an ``atomic`` body has added to the account ``label``, in its transaction.
+    ``step``: the step whose body it was. ``held``: the attempt held its run's lease
+    then. ``recorded``: the database had the step's result then. ``booked``: what an
+    ``atomic`` body has added to the account ``label``, in its transaction.
     """
 
     run = models.CharField(max_length=36)
@@ -29,10 +29,10 @@ class Effect(models.Model):
 
 
 class Change(models.Model):
-    """A change of a run or a step, written down by a trigger of the database.
+    """A change of a run or a step, recorded by a trigger of the database.
 
-    ``before`` and ``after`` are statuses; ``altered`` tells whether the output or the
-    error is another one.
+    ``before`` and ``after`` are statuses; ``altered`` says whether the output or the
+    error changed.
     """
 
     kind = models.CharField(max_length=4)
@@ -49,7 +49,7 @@ class Change(models.Model):
 
 
 class Spell(models.Model):
-    """How long a step's body took, by the database's clock; no end: it was killed."""
+    """The duration of a body, by the database's clock. A killed body has no end."""
 
     run = models.CharField(max_length=36)
     key = models.CharField(max_length=100)
@@ -61,7 +61,7 @@ class Spell(models.Model):
 
 
 class Gate(models.Model):
-    """A step that waits at a limit goes on when the limit's row is there."""
+    """A blocked step continues when the row with its name exists."""
 
     name = models.CharField(max_length=100, primary_key=True)
 

@@ -1,25 +1,25 @@
-"""Reading what a client and PostgreSQL say to each other, message by message.
+"""Parser of the messages between a client and PostgreSQL.
 
-Only as much of the protocol as tells which statement is executed and when its reply is
-complete: https://www.postgresql.org/docs/current/protocol-message-formats.html
+It parses only what shows which statement is executed and when its reply is complete:
+https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-#: What a client may ask before its start-up message: SSL, GSS encryption, cancelling.
+#: Requests before the start-up message: SSL, GSS encryption, cancelling.
 REQUESTS = {80877102, 80877103, 80877104}
 
 
 class Messages:
-    """Cuts a stream into messages; what is incomplete waits for more."""
+    """Splits a stream into messages; an incomplete message waits for more bytes."""
 
     def __init__(self) -> None:
         self._buffer = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Give the type and body of each message that is complete now."""
+        """Yield the type and body of each message that is complete now."""
         self._buffer += data
         while len(self._buffer) >= 5:
             end = 1 + int.from_bytes(self._buffer[1:5], "big")
@@ -30,7 +30,7 @@ class Messages:
 
 
 class Statements:
-    """Gives the texts of the statements that a client executes."""
+    """Extracts the SQL of the statements that a client executes."""
 
     def __init__(self) -> None:
         self._messages = Messages()
@@ -39,7 +39,7 @@ class Statements:
         self._prepared: dict[bytes, bytes] = {}
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Give the text of each statement that these bytes complete."""
+        """Yield the SQL of each statement that these bytes complete."""
         for kind, body in self._messages.feed(self._after_start(data)):
             if kind == b"Q":
                 yield body.rstrip(b"\0")
@@ -51,7 +51,7 @@ class Statements:
                 yield self._prepared.get(name, b"")
 
     def _after_start(self, data: bytes) -> bytes:
-        """Take off the messages at the beginning, which have no type."""
+        """Remove the messages at the beginning, which have no type."""
         if self._started:
             return data
         self._start += data
@@ -66,11 +66,11 @@ class Statements:
 
 
 class Replies:
-    """Tells when the server has answered all that it was asked."""
+    """Detects when the server has answered all requests."""
 
     def __init__(self) -> None:
         self._messages = Messages()
 
     def complete(self, data: bytes) -> bool:
-        """Tell whether these bytes complete a reply: the server is ready again."""
+        """Return whether these bytes complete a reply: the server is ready again."""
         return any(kind == b"Z" for kind, _ in self._messages.feed(data))

@@ -13,13 +13,13 @@ from pathlib import Path
 from tempfile import mkstemp
 
 PATIENCE = 60.0
-#: What the lab's processes call themselves at the database server.
+#: The application name of the lab's processes at the database server.
 APPLICATION = "lab"
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Process:
-    """A Celery process with all its children, in a group of its own."""
+    """A Celery process with all its children, in its own process group."""
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         descriptor, name = mkstemp(suffix=".log")
@@ -36,12 +36,12 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The main process, and the group of all."""
+        """The id of the main process and of the group."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Tell whether the main process has not ended."""
+        """Return whether the main process is still running."""
         return self._process.poll() is None
 
     def signal(self, number: int) -> None:
@@ -54,25 +54,25 @@ class Process:
         return self._process.wait(PATIENCE)
 
     def kill(self) -> None:
-        """End all of it at once, wherever it is."""
+        """Kill the whole group, wherever it is."""
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGKILL)
         self._process.wait(PATIENCE)
 
     def terminate(self) -> int:
-        """Ask the main process to shut down and wait until all of it has."""
+        """Ask the main process to shut down and wait until the group has ended."""
         self._process.terminate()
         return self._process.wait(PATIENCE)
 
     def text(self) -> str:
-        """Return what it wrote."""
+        """Return the output."""
         return self.log.read_text()
 
 
-#: What all the lab's processes see: short times, so that what is late is late soon.
+#: Environment of all the lab's processes: short times, so that delays show soon.
 SETTINGS = {
     "DJANGO_SETTINGS_MODULE": "tests.lab.settings",
-    # Who logs queries prepares no statements, and production does.
+    # Logging of queries would disable prepared statements, which production uses.
     "DEBUG": "0",
     "LAB_LEASE_DURATION": "3s",
     "LAB_TICK_INTERVAL": "0.5s",
@@ -81,7 +81,7 @@ SETTINGS = {
 
 
 class Lab:
-    """Starts processes, and ends what is left of them."""
+    """Starts processes, and kills those that remain at the end."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = {**environment, **SETTINGS}
@@ -89,7 +89,7 @@ class Lab:
         self.workers: list[Process] = []
 
     def worker(self, *arguments: str, **environment: str) -> Process:
-        """Start a worker; by default of one prefork child."""
+        """Start a worker; by default with one prefork child."""
         options = arguments or ("-P", "prefork", "-c", "1")
         worker = self.start(
             ["worker", "-l", "INFO", "-Q", "default", *options], environment
@@ -98,36 +98,36 @@ class Lab:
         return worker
 
     def beat(self, **environment: str) -> Process:
-        """Start a beat with a schedule of its own."""
+        """Start a beat with its own schedule file."""
         schedule = mkstemp(suffix=".schedule")[1]
         os.unlink(schedule)
         return self.start(["beat", "-l", "INFO", "-s", schedule], environment)
 
     def start(self, arguments: list[str], environment: Mapping[str, str]) -> Process:
-        """Start a process of Celery by its arguments."""
+        """Start a Celery process with these arguments."""
         process = Process(arguments, {**self.environment, **environment})
         self.processes.append(process)
         return process
 
     def has_worker(self) -> bool:
-        """Tell whether a worker is there that nobody has killed."""
+        """Return whether a worker is running."""
         return any(worker.alive for worker in self.workers)
 
     def close(self) -> None:
-        """Kill everything."""
+        """Kill all processes."""
         for process in self.processes:
             process.kill()
             process.log.unlink(missing_ok=True)
         self.processes, self.workers = [], []
 
     def texts(self) -> str:
-        """Return what all processes wrote, for a failure's message."""
+        """Return the output of all processes, for a failure's message."""
         return "\n".join(process.text()[-3000:] for process in self.processes)
 
 
 @contextmanager
 def lab(environment: Mapping[str, str]) -> Iterator[Lab]:
-    """Give a lab and leave nothing of it."""
+    """Yield a lab and kill its processes afterwards."""
     made = Lab(environment)
     try:
         yield made
@@ -136,7 +136,7 @@ def lab(environment: Mapping[str, str]) -> Iterator[Lab]:
 
 
 def until(condition: Callable[[], object], what: str, lab: Lab | None = None) -> None:
-    """Ask until a condition holds; fail, saying what was waited for."""
+    """Poll until a condition holds; on timeout, fail with ``what`` was expected."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:

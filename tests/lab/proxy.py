@@ -1,7 +1,7 @@
 """A proxy before PostgreSQL or the broker, which loses, delays and cuts on demand.
 
-It listens on a port of the loopback, or where it is told, and lives in threads of the
-test. Every fault is counted, so that a test can prove that its fault fired.
+It listens on a loopback port or a given socket, in threads of the test. Every fault is
+counted, so that a test can prove that its fault took effect.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tests.lab.pgwire import Replies, Statements
 Address = str | tuple[str, int]
 
 CHUNK = 65536
-#: Closing such a socket sends RST: the other side sees a reset, not an end.
+#: Closing such a socket sends RST: the peer sees a reset, not an end.
 ABRUPT = struct.pack("ii", 1, 0)
 
 
 class Mode(Enum):
-    """What the proxy does with what it is given."""
+    """What the proxy does with the bytes it receives."""
 
     #: Forward everything.
     PASS = "pass"
-    #: Accept connections and bytes, and let nothing come out on either side.
+    #: Accept connections and bytes, and forward nothing in either direction.
     BLACKHOLE = "blackhole"
     #: Reset every connection, also new ones.
     RESET = "reset"
@@ -59,16 +59,16 @@ class Proxy:
         self._closed = threading.Event()
         _thread(self._accept)
 
-    # What a test asks for
+    # Faults that a test asks for
 
     def blackhole(self) -> None:
-        """Lose everything from now on, and let nobody know."""
+        """Lose all bytes from now on, without any sign to either side."""
         self.mode = Mode.BLACKHOLE
 
     def silence(self) -> int:
-        """Lose all that the connections there are still say; return how many.
+        """Lose all further bytes of the current connections; return their number.
 
-        New ones are as good as any: nobody notices but who waits for an answer.
+        New connections work. Only a client that waits for a reply notices.
         """
         links = self._every()
         for link in links:
@@ -83,14 +83,14 @@ class Proxy:
             link.close(abrupt=True)
 
     def heal(self) -> None:
-        """Forward again; connections that lost something end, as they had to."""
+        """Forward again; connections that lost bytes end, as TCP would end them."""
         self.mode, self.delay, self._cut_after, self._swallow = Mode.PASS, 0, None, None
         for link in self._every():
             if link.lossy:
                 link.close(abrupt=True)
 
     def cut(self) -> int:
-        """Cut the connections there are, once; return how many."""
+        """Cut the current connections, once; return how many."""
         links = self._every()
         for link in links:
             self._note("cut")
@@ -102,16 +102,16 @@ class Proxy:
         self._cut_after = count
 
     def swallow(self, pattern: str = "^COMMIT$", *, after: str = "") -> None:
-        """Cut the connection after the server has done a statement, before its reply.
+        """Cut the connection after a statement is executed, before its reply.
 
-        ``pattern`` is searched for in the statement's text, once ``after`` was in one
-        on the same connection. It happens once, until it is asked for again.
+        ``pattern`` is searched for in the statement, once ``after`` was in a statement
+        of the same connection. It happens once for each call.
         """
         self._swallow = (re.compile(pattern.encode()), re.compile(after.encode()))
 
     @property
     def armed(self) -> bool:
-        """Tell whether a cut or a swallowing that was asked for is still to come."""
+        """Return whether a requested cut or swallowed reply is still to come."""
         return self._swallow is not None or self._cut_after is not None
 
     def close(self) -> None:
@@ -156,12 +156,12 @@ class Proxy:
             _thread(link.downwards)
 
     def forget(self, link: _Link) -> None:
-        """Take note that a connection has ended."""
+        """Remove a connection that has ended."""
         with self._lock:
             self._links.discard(link)
 
     def loses(self, link: _Link) -> bool:
-        """Wait as long as chunks are delayed; tell whether they are lost instead."""
+        """Wait as long as chunks are delayed; return whether they are lost instead."""
         if self.mode is Mode.BLACKHOLE or link.silent:
             self._note("lost")
             return True
@@ -171,7 +171,7 @@ class Proxy:
         return False
 
     def cuts(self, length: int) -> bool:
-        """Tell whether this chunk of a client is the one to cut at."""
+        """Return whether the client's connection is cut at this chunk."""
         with self._lock:
             if self._cut_after is None:
                 return False
@@ -183,7 +183,7 @@ class Proxy:
             return True
 
     def swallows(self, statement: bytes, link: _Link) -> bool:
-        """Tell whether the reply to this statement is the one to swallow."""
+        """Return whether the reply to this statement is swallowed."""
         with self._lock:
             if self._swallow is None:
                 link.ripe = False
@@ -213,7 +213,7 @@ class _Link:
         self._swallowing: Replies | None = None
 
     def upwards(self) -> None:
-        """Forward what the client says."""
+        """Forward bytes from the client."""
         with suppress(OSError):
             while data := self._client.recv(CHUNK):
                 if self._proxy.loses(self):
@@ -228,7 +228,7 @@ class _Link:
         self.close()
 
     def downwards(self) -> None:
-        """Forward what the server says."""
+        """Forward bytes from the server."""
         with suppress(OSError):
             while data := self._server.recv(CHUNK):
                 if self._swallowing is not None:
@@ -241,7 +241,7 @@ class _Link:
         self.close(abrupt=self._swallowing is not None)
 
     def close(self, *, abrupt: bool = False) -> None:
-        """End both sides."""
+        """Close both sides."""
         self._proxy.forget(self)
         _close(self._client, abrupt=abrupt)
         _close(self._server)
@@ -279,9 +279,9 @@ def _close(one: socket.socket, *, abrupt: bool = False) -> None:
 def proxied_database(
     url: str, listener: socket.socket | None = None, **options: str
 ) -> Iterator[tuple[Proxy, str]]:
-    """Give a proxy before the database of ``url``, and the address through it.
+    """Yield a proxy before the database of ``url``, and the address through it.
 
-    ``listener`` is a socket of another network's. ``options`` are libpq's, as
+    ``listener`` is a socket of another network. ``options`` are libpq's, as
     ``connect_timeout``.
     """
     parts = urlsplit(url)
@@ -302,7 +302,7 @@ def proxied_database(
 
 @contextmanager
 def proxied_broker(url: str) -> Iterator[tuple[Proxy, str]]:
-    """Give a proxy before a Redis-protocol broker, and the address through it."""
+    """Yield a proxy before a Redis-protocol broker, and the address through it."""
     parts = urlsplit(url)
     if parts.scheme == "redis+socket":
         number = dict(parse_qsl(parts.query)).get("virtual_host", "0")

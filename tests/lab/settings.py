@@ -1,15 +1,15 @@
-"""The settings of the tests: the demo project, the lab, and times from outside."""
+"""Settings of the tests: the demo project, the lab, and environment variables."""
 
 from __future__ import annotations
 
 import os
 
-from project.settings import *  # noqa: F403  # the tests' host is the demo project
+from project.settings import *  # noqa: F403  # the tests use the demo project
 from project.settings import INSTALLED_APPS as PROJECT_APPS
 
 INSTALLED_APPS = [*PROJECT_APPS, "tests.lab"]
 
-# What is said to people is kept, as Django's own test runner has it.
+# Mail is kept in memory, as Django's own test runner does.
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
 
 DURABLE_JOBS: dict[str, object] = {

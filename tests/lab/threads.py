@@ -1,4 +1,4 @@
-"""Calls on connections of their own: one beside the test, or several at once."""
+"""Calls on their own connections: one beside the test, or several at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db import connections
 
 
 class Begun(threading.Thread):
-    """A call that has begun on a connection of its own."""
+    """A call that has begun on its own connection."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         super().__init__(daemon=True)
@@ -33,23 +33,24 @@ class Begun(threading.Thread):
             self._future.set_result(given)
 
     def result(self, seconds: float = 20) -> Any:
-        """Return what the call gave, or raise what it raised."""
+        """Return the call's result, or raise its error."""
         done, _ = wait([self._future], seconds)
         assert done, "it hangs"
         return self._future.result()
 
 
 def elsewhere(call: Callable[[], Any]) -> Any:
-    """Make a call on a connection of its own, and wait for it."""
+    """Make a call on its own connection, and wait for it."""
     return Begun(call).result()
 
 
 def together(
     *calls: Callable[[], Any], but: tuple[type[BaseException], ...] = ()
 ) -> list[Any]:
-    """Make calls that begin at the same moment; return what each gave.
+    """Make calls that begin at the same moment; return their results.
 
-    What one raises is raised here, ``but`` for errors that are to be returned.
+    The first error is raised here, except for errors of type ``but``, which are
+    returned.
     """
     barrier = threading.Barrier(len(calls))
 

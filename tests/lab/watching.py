@@ -1,4 +1,4 @@
-"""Looking at runs from outside, while processes work on them."""
+"""Observe runs from outside, while processes execute them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.lab.processes import APPLICATION
 
 
 def ended(*runs: Run) -> bool:
-    """Tell whether runs have ended."""
+    """Return whether runs have ended."""
     rows = Run.objects.filter(pk__in=[run.pk for run in runs], ended_at__isnull=False)
     return rows.count() == len(runs)
 
 
 def completed(*runs: Run) -> bool:
-    """Tell whether runs have ended well; fail as soon as one has not."""
+    """Return whether all runs have completed; fail as soon as one ended otherwise."""
     rows = Run.objects.filter(pk__in=[run.pk for run in runs])
     for run in rows.filter(status__in=["failed", "cancelled", "paused"]):
         raise AssertionError(f"{run} is {run.status}: {run.reason} {run.error}")
@@ -27,7 +27,7 @@ def completed(*runs: Run) -> bool:
 
 
 def labels(run: Run) -> Counter[str]:
-    """Return how often each of a run's bodies did what it does, bookings apart."""
+    """Return how often each of a run's bodies was called, bookings apart."""
     done = Effect.objects.filter(run=str(run.pk), booked__isnull=True)
     return Counter(done.values_list("label", flat=True))
 
@@ -35,8 +35,8 @@ def labels(run: Run) -> Counter[str]:
 def backends() -> list[int]:
     """Return the server processes that serve the lab's own processes.
 
-    Not all others are: a thread of the tests' process that has ended leaves its
-    connection to the collector, which may take its time.
+    Other server processes exist too. The connection of an ended thread of this process
+    closes only when the garbage collector runs.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -48,7 +48,7 @@ def backends() -> list[int]:
 
 
 def terminate(pids: Iterable[int]) -> int:
-    """End server processes as an administrator does; return how many were there."""
+    """End server processes as an administrator does; return how many there were."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid))"

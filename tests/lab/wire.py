@@ -1,9 +1,8 @@
-"""A wire that loses, doubles and reorders real packets, by chance.
+"""A network link that loses, duplicates and reorders real packets at random.
 
-Two network namespaces, each of which has one end of the wire as a TUN device: what one
-kernel sends is read here, and given to the other, or not. So it is TCP itself that has
-to notice, and to send again. It needs root, and nothing but the kernel: no module for
-netem, no tool.
+Two network namespaces each have one end of the link as a TUN device. This module reads
+packets at one end and writes them to the other, or drops them. So TCP itself detects
+the loss and retransmits. It needs root and the kernel alone, without netem.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ BARE = 80
 
 
 class Refused(OSError):
-    """This kernel, or this user, cannot have such a wire."""
+    """The kernel or the user's rights do not allow such a link."""
 
 
 class Side:
-    """A network namespace with an end of the wire, in which a thread lives."""
+    """A network namespace with an end of the link, in which a thread lives."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -52,11 +51,11 @@ class Side:
             raise Refused(str(error)) from error
 
     def within(self, work: Callable[[], T]) -> T:
-        """Do something inside; processes that it starts and sockets stay there."""
+        """Run a call inside; its processes and sockets stay there."""
         return self._thread.submit(work).result()
 
     def close(self) -> None:
-        """Leave nothing of it."""
+        """End the thread, and with it the namespace."""
         self._thread.shutdown()
         os.close(self.end)
 
@@ -66,7 +65,7 @@ class Wire:
 
     ``loss``, ``doubling`` and ``reordering`` are shares of the packets, from 0 to 1; a
     reordered one comes after the next. ``counts`` has ``carried``, ``lost``,
-    ``doubled`` and ``reordered``; ``lost data``: of the lost ones, those with data.
+    ``doubled`` and ``reordered``; ``lost data`` counts the lost packets with data.
     """
 
     def __init__(self, near: Side, far: Side, seed: int) -> None:
@@ -81,7 +80,7 @@ class Wire:
         self._pump.start()
 
     def close(self) -> None:
-        """Carry nothing more."""
+        """Stop carrying packets."""
         os.close(self._ends)
         self._pump.join()
         os.close(self._asked)
@@ -122,7 +121,7 @@ class Wire:
 
 @contextmanager
 def wire(seed: int) -> Iterator[Wire]:
-    """Give a wire; raise ``Refused`` where there can be none."""
+    """Yield a link; raise ``Refused`` where it cannot exist."""
     with ExitStack() as stack:
         near = Side(NEAR)
         stack.callback(near.close)
@@ -139,7 +138,7 @@ def listener(side: Side) -> socket.socket:
 
 
 def _end(address: str) -> int:
-    """Take this thread to a namespace of its own; return the end of a wire there."""
+    """Move this thread to its own namespace; return the end of a link there."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET):
         number = ctypes.get_errno()

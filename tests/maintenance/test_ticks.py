@@ -36,7 +36,7 @@ class Bells:
 
 @pytest.fixture
 def notifications(kit: Kit) -> Iterator[Bells]:
-    """Give a dispatcher in the place of the kit's."""
+    """Yield a dispatcher in the place of the kit's."""
     notifications = Bells()
     with notifier.using(notifications):
         yield notifications

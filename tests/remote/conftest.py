@@ -17,14 +17,14 @@ Call = Callable[..., Run]
 
 @pytest.fixture
 def kit(db: None) -> Iterator[Kit]:
-    """Give a kit at the time of the machine: an app elsewhere has no other."""
+    """Yield a kit at the time of the machine: an app elsewhere has no other."""
     with Kit(now=clock.now().replace(microsecond=0)) as kit:
         yield kit
 
 
 @pytest.fixture
 def app() -> Iterator[Elsewhere]:
-    """Give the app; it must have been asked for all that it was to answer."""
+    """Yield the app; it must have been asked for all that it was to answer."""
     with elsewhere() as app:
         yield app
     assert app.left == 0, "the app was asked less often than expected"

@@ -145,7 +145,7 @@ def _read(peer: socket.socket) -> Request:
 
 @contextmanager
 def elsewhere() -> Iterator[Elsewhere]:
-    """Give an app that listens inside the block."""
+    """Yield an app that listens inside the block."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         app = Elsewhere(f"http://127.0.0.1:{server.getsockname()[1]}/api/inngest")
         threads: list[threading.Thread] = []

@@ -18,7 +18,7 @@ Every = Callable[..., durable.Function]
 
 @pytest.fixture
 def kit(db: None) -> Iterator[Kit]:
-    """Give a kit whose time is a Wednesday's noon in UTC."""
+    """Yield a kit whose time is a Wednesday's noon in UTC."""
     with Kit(now=datetime(2026, 3, 4, 12, tzinfo=UTC)) as kit:
         yield kit
 
@@ -38,7 +38,7 @@ def every(kit: Kit) -> Every:
 
 @pytest.fixture
 def slots(kit: Kit) -> Slots:
-    """Give the times that the runs there are were scheduled for."""
+    """Return the times that the runs there are were scheduled for."""
 
     def found() -> list[datetime]:
         runs = Run.objects.order_by("pk")

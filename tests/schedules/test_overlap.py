@@ -29,7 +29,7 @@ def slow(kit: Kit) -> durable.Function:
 
 
 def begun() -> list[tuple[float, float]]:
-    """Give the hour that each run was for, and the hour it began."""
+    """Return the hour that each run was for, and the hour it began."""
     runs = Run.objects.exclude(started_at=None).order_by("pk")
     return [
         ((run.data["scheduled_at"] - NOON) / HOUR, (run.started_at - NOON) / HOUR)

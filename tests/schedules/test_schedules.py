@@ -30,7 +30,7 @@ def report(kit: Kit) -> durable.Function:
 
 @pytest.fixture
 def ada(db: None) -> User:
-    """Give a user to own things."""
+    """Return a user to own things."""
     return User.objects.create(username="ada")
 
 

@@ -43,7 +43,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def _share_broker(started: dict[str, str]) -> None:
-    """Give each xdist worker a numbered database of the broker that we started."""
+    """Return each xdist worker a numbered database of the broker that we started."""
     if "BROKER_URL" in started:
         os.environ["SERVICES_BROKER"] = started["BROKER_URL"]
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")

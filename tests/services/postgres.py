@@ -57,7 +57,7 @@ class Postgres:
         self.start()
 
     def _ready(self) -> bool:
-        """Tell whether it answers, and has the database."""
+        """Return whether it answers, and has the database."""
         if not (self._base / ".s.PGSQL.5432").exists():
             return False
         create = [str(self._binaries / "createdb"), "-h", str(self._base), "-U", NAME]

@@ -47,7 +47,7 @@ def place(durable_kit: Kit) -> durable.Function:
 
 @pytest.fixture
 def api(durable_kit: Kit) -> Caller:
-    """Give a program that may start and rerun."""
+    """Return a program that may start and rerun."""
     root = User.objects.create_superuser("root")
     return program_of(root, "runs:start", "runs:write", "events:send")
 

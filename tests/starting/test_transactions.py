@@ -30,7 +30,7 @@ def bill(ctx):
 
 @pytest.fixture
 def starts(durable_kit: Kit) -> dict[str, Start]:
-    """Give every way of starting ``bill``, which waits for things from its start."""
+    """Return every way of starting ``bill``, which waits for things from its start."""
     billing = durable.function(
         id="bill",
         on=durable.Event("shop/order.placed"),

@@ -36,7 +36,7 @@ def watch(durable_kit: Kit) -> Watch:
 
 @pytest.fixture
 def changes(durable_kit: Kit) -> Changes:
-    """Give what the runs there are were told, the oldest first."""
+    """Return what the runs there are were told, the oldest first."""
 
     def run() -> list[dict[str, Any]]:
         durable_kit.run_until_idle()

@@ -25,7 +25,7 @@ ODD_ZONES = [
 
 
 def times(text: str, zone: str, start: str, count: int) -> list[str]:
-    """Give the first times after a local start, as day, local time and offset."""
+    """Return the first times after a local start, as day, local time and offset."""
     cron = CronExpression(text, zone)
     moment = datetime.fromisoformat(start).replace(tzinfo=ZoneInfo(zone))
     found = []
@@ -142,7 +142,7 @@ FIELDS = st.tuples(
 
 
 def is_due(cron: CronExpression, moment: datetime) -> bool:
-    """Tell whether a moment is one of the cron's, by looking at each minute of a day.
+    """Return whether a moment is one of the cron's, by looking at each minute of a day.
 
     Written apart from the implementation: it asks which wall times the moment shows or,
     at the end of a gap, makes up for.

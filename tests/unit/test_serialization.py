@@ -141,7 +141,7 @@ VALUES: list[Any] = [
 
 
 def same(left: Any, right: Any) -> bool:
-    """Tell whether two values are equal and of the same types all the way down."""
+    """Return whether two values are equal and of the same types all the way down."""
     if type(left) is not type(right) or left != right:
         return False
     if isinstance(left, dict):

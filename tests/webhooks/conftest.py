@@ -31,7 +31,7 @@ def fresh_counts() -> Iterator[None]:
 
 @pytest.fixture
 def kit(db: None) -> Iterator[Kit]:
-    """Give a kit whose time is a Wednesday's noon in UTC."""
+    """Yield a kit whose time is a Wednesday's noon in UTC."""
     cache.clear()  # deliveries of other tests, at the same noon, count too
     with Kit(now=datetime(2026, 3, 4, 12, tzinfo=UTC)) as kit:
         yield kit

@@ -1,4 +1,4 @@
-"""Functions whose steps stand side by side."""
+"""Functions with parallel steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.crash.exhaustive.world import Action, World
 
 @case
 def nested_parallel(world: World) -> list[Action]:
-    """Branches in branches: steps, a sleep, and an atomic step."""
+    """Nested branches: steps, a sleep and an atomic step."""
 
     @durable.function(id="nested", retries=0)
     def nested(ctx):
@@ -38,7 +38,7 @@ def nested_parallel(world: World) -> list[Action]:
 
 @case
 def tolerant_map(world: World) -> list[Action]:
-    """Three items, one of which fails and is tolerated."""
+    """Three items; one fails and is tolerated."""
 
     @durable.function(id="tolerant", retries=0)
     def tolerant(ctx):
@@ -60,7 +60,7 @@ def tolerant_map(world: World) -> list[Action]:
 
 @case
 def race_with_a_loser(world: World) -> list[Action]:
-    """The first branch decides; the other waits, and is dropped."""
+    """The first branch decides; the other branch waits and is discarded."""
 
     @durable.function(id="race", retries=0)
     def race(ctx):
@@ -78,7 +78,7 @@ def race_with_a_loser(world: World) -> list[Action]:
 
 @varying_case
 def async_gather(world: World) -> list[Action]:
-    """Steps of an ``async def`` function, side by side, and a sleep among them."""
+    """Concurrent steps of an ``async def`` function, with a sleep among them."""
 
     @durable.function(id="gather", retries=0)
     async def gather(ctx):
@@ -94,7 +94,7 @@ def async_gather(world: World) -> list[Action]:
 
 @case
 def async_map(world: World) -> list[Action]:
-    """Branches whose bodies await: they end at the same time, and are one record."""
+    """Branches with async bodies that end at the same time and share one record."""
 
     @durable.function(id="mapped", retries=0)
     async def mapped(ctx):

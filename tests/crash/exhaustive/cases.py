@@ -1,8 +1,8 @@
-"""The functions that must survive it. Each is a declaration, and what its client does.
+"""The functions under test. Each case is a declaration and the actions of its client.
 
-To add one, write a function below ``CASES`` that declares what it needs in the world's
-registry and returns the actions of the client, in order; between them all comes to
-rest. Bodies have their effects by ``world.effect``, named as their step.
+To add a case, write a function below ``CASES``. It declares what it needs in the
+world's registry and returns the client's actions in order. The world is idle between
+two actions. Bodies have their effects through ``world.effect``, named as their step.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ def case(build: Case) -> Case:
     return build
 
 
-#: Of these only what is their own is struck at, unless all is.
+#: Cases tested only at the failpoints of flow control, unless EXHAUSTIVE=all.
 FLOW: set[str] = set()
 
 
 def flow_case(build: Case) -> Case:
-    """Add a function that is about flow control."""
+    """Add a function that tests flow control."""
     FLOW.add(build.__name__)
     return case(build)
 
 
-#: Their bodies end in threads: two may be one record, and a run has fewer hits.
+#: Their bodies end in threads: two may share one record, so hit counts vary.
 VARYING: set[str] = set()
 
 
 def varying_case(build: Case) -> Case:
-    """Add a function of which no two runs need have the same hits."""
+    """Add a function whose number of hits varies between runs."""
     VARYING.add(build.__name__)
     return case(build)
 
@@ -57,7 +57,7 @@ def ledger() -> Account:
 
 @case
 def linear(world: World) -> list[Action]:
-    """Three steps, one after the other."""
+    """Three steps in sequence."""
 
     @durable.function(id="linear", retries=0)
     def linear(ctx):
@@ -68,7 +68,7 @@ def linear(world: World) -> list[Action]:
 
 @case
 def started_by_an_event(world: World) -> list[Action]:
-    """Two functions that listen to the same event."""
+    """Two functions triggered by the same event."""
 
     def listener(name: str) -> None:
         @durable.function(id=name, on=durable.Event("crash/begun"), retries=0)
@@ -82,7 +82,7 @@ def started_by_an_event(world: World) -> list[Action]:
 
 @case
 def retry(world: World) -> list[Action]:
-    """A step that fails twice, and one that fails for good."""
+    """A step that fails twice, and a step that fails for good."""
 
     @durable.function(id="retry", retries=2)
     def retry(ctx):
@@ -107,7 +107,7 @@ def retry(world: World) -> list[Action]:
 
 @case
 def function_retry(world: World) -> list[Action]:
-    """A function that fails between its steps, and is called again."""
+    """A function that fails between two steps and is retried."""
 
     @durable.function(id="again", retries=2)
     def again(ctx):
@@ -121,7 +121,7 @@ def function_retry(world: World) -> list[Action]:
 
 @case
 def at_most_once(world: World) -> list[Action]:
-    """A step that is interrupted rather than repeated: it may end either way."""
+    """An at-most-once step: a crash interrupts it, so two outcomes are valid."""
     world.either = {"once"}
 
     @durable.function(id="careful", retries=0)
@@ -137,7 +137,7 @@ def at_most_once(world: World) -> list[Action]:
 
 @case
 def atomic(world: World) -> list[Action]:
-    """Writes of the host's own, in the transaction of the record."""
+    """The project's own writes, in the transaction of the record."""
 
     @durable.function(id="booker", retries=0)
     def booker(ctx):
@@ -148,7 +148,7 @@ def atomic(world: World) -> list[Action]:
 
 @case
 def atomic_in_async(world: World) -> list[Action]:
-    """The same in an ``async def`` function."""
+    """Atomic steps in an ``async def`` function."""
 
     @durable.function(id="abooker", retries=0)
     async def abooker(ctx):
@@ -159,7 +159,7 @@ def atomic_in_async(world: World) -> list[Action]:
 
 @case
 def atomic_retry(world: World) -> list[Action]:
-    """A transaction that is undone, and made again."""
+    """A transaction that is rolled back and retried."""
 
     @durable.function(id="rebooker", retries=1)
     def rebooker(ctx):
@@ -204,7 +204,7 @@ def invoke(world: World) -> list[Action]:
 
 @case
 def start_and_send(world: World) -> list[Action]:
-    """Start a function, and send an event that starts another one."""
+    """Start a function, and send an event that triggers another."""
 
     @durable.function(id="started", retries=0)
     def started(ctx):
@@ -228,7 +228,7 @@ def start_and_send(world: World) -> list[Action]:
 
 @case
 def on_failure(world: World) -> list[Action]:
-    """A handler that follows the failure of a run."""
+    """A handler that starts when a run fails."""
 
     def handler(ctx):
         return [ctx.event.data["error"]["message"], ctx.step.atomic("b", world.book, 2)]
@@ -243,7 +243,7 @@ def on_failure(world: World) -> list[Action]:
 
 @case
 def cancelled_by_an_event(world: World) -> list[Action]:
-    """``cancel_on``, with a child that is cancelled along."""
+    """``cancel_on``, with a child that is cancelled too."""
 
     @durable.function(id="lasting", retries=0)
     def lasting(ctx):
@@ -267,7 +267,7 @@ def cancelled_by_an_event(world: World) -> list[Action]:
 
 @case
 def cancelled_by_a_person(world: World) -> list[Action]:
-    """``run.cancel()`` of a run that sleeps."""
+    """``run.cancel()`` while the run sleeps."""
 
     @durable.function(id="victim", retries=0)
     def victim(ctx):
@@ -282,7 +282,7 @@ def cancelled_by_a_person(world: World) -> list[Action]:
 
 @case
 def timed_out(world: World) -> list[Action]:
-    """A run that takes longer than it may."""
+    """A run that exceeds its timeout."""
 
     @durable.function(
         id="slow", retries=0, timeouts=durable.Timeouts(start="1d", finish="1h")
@@ -298,7 +298,7 @@ def timed_out(world: World) -> list[Action]:
 
 @case
 def paused_and_resumed(world: World) -> list[Action]:
-    """A person pauses a run that sleeps, and resumes it later."""
+    """A user pauses a sleeping run and resumes it later."""
 
     @durable.function(id="held", retries=0)
     def held(ctx):
@@ -321,7 +321,7 @@ def paused_and_resumed(world: World) -> list[Action]:
 
 @case
 def redriven(world: World) -> list[Action]:
-    """A person lets a failed run go on when what it needs is there."""
+    """A user redrives a failed run after its cause is gone."""
 
     @durable.function(id="needy", retries=0)
     def needy(ctx):

@@ -1,4 +1,4 @@
-"""A process that can die, or be failed by its database, at one hit of a failpoint."""
+"""A simulated process that crashes, or loses its database, at one failpoint hit."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Hit = tuple[str, str]
 
 
 class Fate:
-    """What befalls a process at its hit number ``at``: nothing, without a number.
+    """A fault at hit number ``at`` of a process. Without a number, no fault.
 
-    ``crash``: it is gone. Nothing that was begun goes on, whatever catches what, and
-    nothing more is written, until somebody starts it anew with ``revive``. ``raise``:
-    the database fails there, once. ``only``: nothing, if that hit is of another place.
-    ``look`` is called at each hit, and ``left`` has what it gave.
+    ``crash``: the process dies. All later calls raise and nothing is written until
+    ``revive``. ``raise``: the database fails once at that hit. ``only``: the fault
+    applies only if the hit is at that failpoint. ``look`` is called at each hit;
+    ``left`` collects its results.
     """
 
     look: Callable[[], object] | None = None
@@ -36,7 +36,7 @@ class Fate:
         self.dead = False
 
     def passed(self, name: str, detail: str) -> None:
-        """Take note of a hit, and strike when it is the one."""
+        """Record a hit, and inject the fault if this is the chosen hit."""
         if self.dead:
             raise SimulatedCrash("The process is gone.")
         self.hits.append((name, detail))
@@ -54,18 +54,18 @@ class Fate:
         raise SimulatedCrash(f"The process died at {name} ({detail}).")
 
     def ordain(self, mode: str, place: str) -> None:
-        """Let it strike once more, at the next hit of a place."""
+        """Inject one more fault, at the next hit of a failpoint."""
         self.mode, self.place, self.struck = mode, place, False
 
     def revive(self) -> None:
-        """Start the process again: what it held in memory is gone."""
+        """Restart the process with empty memory."""
         if self.dead:
             connection.execute_wrappers.remove(_refuse)
             self.dead = False
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Let it befall the process inside the block."""
+        """Apply the fault to the process inside the block."""
         try:
             with failpoints.watching(self.passed):
                 yield

@@ -9,7 +9,7 @@ from tests.crash.exhaustive.world import Action, World
 
 @flow_case
 def concurrency(world: World) -> list[Action]:
-    """Two runs for one slot of steps, which sleep between their steps."""
+    """Two runs share one slot and sleep between their steps."""
 
     @durable.function(
         id="narrow", on=durable.Event("crash/narrow"), retries=0, concurrency=1
@@ -26,7 +26,7 @@ def concurrency(world: World) -> list[Action]:
 
 @flow_case
 def ordering(world: World) -> list[Action]:
-    """Two runs of one key, the first of which fails once on its way."""
+    """Two runs of one key; the first fails once on its way."""
 
     @durable.function(
         id="ordered",
@@ -65,7 +65,7 @@ def throttle(world: World) -> list[Action]:
 
 @flow_case
 def rate_limit(world: World) -> list[Action]:
-    """Three events, of which two may start something."""
+    """Three events, of which two may start a run."""
 
     @durable.function(
         id="rated",
@@ -81,7 +81,7 @@ def rate_limit(world: World) -> list[Action]:
 
 @flow_case
 def debounce(world: World) -> list[Action]:
-    """Two events that become one run, with both of them."""
+    """Debounce: two events become one run that has both."""
 
     @durable.function(
         id="settled",
@@ -100,7 +100,7 @@ def debounce(world: World) -> list[Action]:
 
 @flow_case
 def batch(world: World) -> list[Action]:
-    """Three events in a batch of two and one of one; one event is given back once."""
+    """A batch of two and a batch of one; one event is returned once."""
 
     @durable.function(
         id="batched",
@@ -120,7 +120,7 @@ def batch(world: World) -> list[Action]:
 
 @flow_case
 def singleton(world: World) -> list[Action]:
-    """A second run that is skipped while the first one sleeps."""
+    """The second run is skipped while the first one sleeps."""
 
     @durable.function(
         id="only",
@@ -138,7 +138,7 @@ def singleton(world: World) -> list[Action]:
 
 @flow_case
 def singleton_that_cancels(world: World) -> list[Action]:
-    """A second run that takes the place of the first one."""
+    """The second run cancels the first and replaces it."""
 
     @durable.function(
         id="latest",

@@ -1,4 +1,4 @@
-"""What a process leaves behind that dies at a hit: two that leave the same are one."""
+"""The state that a crash leaves behind, to find hits with identical consequences."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from django.apps import apps
 from django.db import connection
 
-#: Of each table the number of rows, and a hash of all that is in them.
+#: The number of rows of each table, and a hash of their contents.
 Left = tuple[Any, ...]
 
 
 class Onlooker:
-    """Reads what is committed, over a connection of its own."""
+    """Reads the committed state over its own connection."""
 
     def __init__(self) -> None:
         self._connection = connection.copy()
@@ -24,7 +24,7 @@ class Onlooker:
         )
 
     def look(self) -> Left:
-        """Return what somebody else sees at this moment."""
+        """Return the state that other connections see now."""
         with self._connection.cursor() as cursor:
             cursor.execute(self._query)
             return tuple(cursor.fetchall())
@@ -36,7 +36,7 @@ class Onlooker:
 
 @contextmanager
 def onlooker() -> Iterator[Onlooker]:
-    """Give one inside the block."""
+    """Yield an onlooker and close it after the block."""
     one = Onlooker()
     try:
         yield one

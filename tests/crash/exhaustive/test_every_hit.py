@@ -1,9 +1,8 @@
-"""A crash, or an error of the database, at every failpoint hit of every function.
+"""A crash, or a database error, at every failpoint hit of every function.
 
-The undisturbed run comes first, and counts the hits. Then, for each of them, the same
-again, with the process that passes it dying there: its transaction is undone, its lease
-has to run out, the client asks again, and what comes of it all must be the same. Hits
-that a crash leaves the same behind at are one.
+The undisturbed run counts the hits. Then the same case runs again for each hit, with a
+fault there: the transaction rolls back, the lease expires and the client retries. The
+outcome must equal the undisturbed one. Hits with identical consequences count once.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from tests.crash.exhaustive.dying import Fate, Hit
 from tests.crash.exhaustive.leaving import onlooker
 from tests.crash.exhaustive.world import Ending, World, clear
 
-#: ``EXHAUSTIVE=all`` strikes at every hit in both modes, which takes minutes.
+#: ``EXHAUSTIVE=all`` tests every hit in both modes, which takes minutes.
 EVERY = os.environ.get("EXHAUSTIVE") == "all"
-#: Where what was committed looks as if it had failed.
+#: Failpoints after a commit: the error makes a committed write look failed.
 AMBIGUOUS = {
     place
     for place in POINTS
     if place.endswith((".committed", ".reclaimed", ".renewed", ".given"))
 }
 
-#: The places of flow control, and about how many errors count in each function.
+#: Failpoints of flow control, and how many of their errors are tested per function.
 OWN, MOST = ("admit.", "finish."), 8
 assert branches, "its functions are in the collection"
 assert waits, "its functions are in the collection"
@@ -70,12 +69,11 @@ def test_it_ends_as_if_nothing_had_happened(name: str, mode: str) -> None:
 
 
 def chosen(hits: list[Hit], mode: str, *, flow: bool) -> Iterator[tuple[int, Hit]]:
-    """Give the hits to strike at, with their numbers.
+    """Yield the hits to test, with their numbers.
 
-    All but those of ticks, of which the first and the last count, and those where only
-    a body can fail; of ``flow`` control, its own places. An error that is raised before
-    a commit does what a crash there does: unless all are wanted, those at a commit that
-    happened are enough, and of flow control some of these.
+    Of ticks, only the first and last hits count. With ``flow``, only failpoints of flow
+    control count. An error before a commit equals a crash there. So ``raise`` tests
+    only hits after a commit, and only some of those in flow control.
     """
     own = [at for at, hit in enumerate(hits) if hit[0].startswith(OWN)]
     if mode == "raise":
@@ -94,16 +92,15 @@ def chosen(hits: list[Hit], mode: str, *, flow: bool) -> Iterator[tuple[int, Hit
 
 
 def distinct(hits: list[tuple[int, Hit]], left: list[object]) -> list[tuple[int, Hit]]:
-    """Leave out the hits at which a crash leaves what one at a later hit does too.
+    """Drop hits at which a crash leaves the same state as at a later hit.
 
-    That is so where nothing was committed and nobody did anything in between: the
-    later one has more to undo.
+    The later hit has more work to roll back.
     """
     return list({left[at]: (at, hit) for at, hit in hits}.values())
 
 
 def befallen(build: Case, mode: str, at: int, only: str | None) -> Ending:
-    """Live through a case with a fault at a hit, or ``only`` if it is of that place."""
+    """Run a case with a fault at one hit, and return its ending."""
     fate = Fate(mode, at, only)
     ended = World(fate).live(build)
     assert fate.struck or only, "the fault did not strike"
@@ -111,7 +108,7 @@ def befallen(build: Case, mode: str, at: int, only: str | None) -> Ending:
 
 
 def difference(expected: Ending, ended: Ending) -> list[str]:
-    """Say in which respects an end is not the expected one."""
+    """Return the differences between two endings."""
     return [
         f"{what}: expected {one!r}, got {other!r}"
         for what, one, other in [

@@ -1,4 +1,4 @@
-"""Functions that wait, for each kind of thing that there is to wait for."""
+"""Functions that wait, one for each kind of wait."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def event(world: World) -> list[Action]:
 
 @case
 def event_of_the_past(world: World) -> list[Action]:
-    """Wait for an event that came before the wait began."""
+    """Wait for an event that was sent before the wait began."""
 
     @durable.function(id="late", retries=0)
     def late(ctx):
@@ -60,7 +60,7 @@ def event_of_the_past(world: World) -> list[Action]:
 
 @case
 def event_of_the_past_by_a_callable(world: World) -> list[Action]:
-    """The same, where the function itself has to look."""
+    """Wait for an earlier event with a condition that only the function can check."""
 
     @durable.function(id="picky", retries=0)
     def picky(ctx):
@@ -98,7 +98,7 @@ def signal(world: World) -> list[Action]:
 
 @case
 def model(world: World) -> list[Action]:
-    """Wait for a row to change, which a client does once."""
+    """Wait for a change of a row, which a client makes once."""
 
     @durable.function(id="watcher", retries=0)
     def watcher(ctx):
@@ -118,7 +118,7 @@ def model(world: World) -> list[Action]:
 
 @case
 def callback(world: World) -> list[Action]:
-    """Hand out a callback and wait for its answer."""
+    """Create a callback and wait for its result."""
 
     @durable.function(id="asker", retries=0)
     def asker(ctx):
@@ -131,7 +131,7 @@ def callback(world: World) -> list[Action]:
 
 @case
 def approval(world: World) -> list[Action]:
-    """Ask for an approval, for one that is rejected, and for one that nobody gives."""
+    """Ask for three approvals: one approved, one rejected, one timed out."""
 
     @durable.function(id="petitioner", retries=0)
     def petitioner(ctx):
@@ -154,14 +154,14 @@ def approval(world: World) -> list[Action]:
 
 
 class Amount(forms.Form):
-    """How much."""
+    """An amount."""
 
     amount = forms.DecimalField()
 
 
 @case
 def condition(world: World) -> list[Action]:
-    """Ask three times until a condition is met."""
+    """Check a condition three times until it is true."""
 
     @durable.function(id="poller", retries=0)
     def poller(ctx):
@@ -175,7 +175,7 @@ def condition(world: World) -> list[Action]:
 
 @case
 def any_of_three(world: World) -> list[Action]:
-    """Wait for an event, a signal or a row, whatever comes first."""
+    """Wait for an event, a signal or a row, whichever comes first."""
 
     @durable.function(id="anybody", retries=0)
     def anybody(ctx):

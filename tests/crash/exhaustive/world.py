@@ -1,4 +1,4 @@
-"""A world for one function: who sends, serves and ticks, and what came of it all."""
+"""The world of one function: its client, worker and tick, and the outcome."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.lab.models import Account
 Action = Callable[[], object]
 
 BEGINNING = datetime(2026, 3, 4, 12, tzinfo=UTC)
-#: A lease, a tick, and whatever is tried again a moment later.
+#: Covers a lease, a tick, and retries a moment later.
 RECOVERY = timedelta(minutes=3)
 
 _TABLES: list[type[models.Model]] = [
@@ -57,20 +57,19 @@ _CLEAR = "; ".join(f"DELETE FROM {model._meta.db_table}" for model in _TABLES)  
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What is there when all has come to rest, without ids, times and tracebacks."""
+    """The final state when all is idle, without ids, times and tracebacks."""
 
     runs: Any
     events: Any
     balance: int
-    #: Where they are counted: how often each body was executed.
+    #: How often each body was executed, where this is counted.
     effects: Counter[str] = field(compare=False)
 
 
 class World:
-    """One installation with one client, whose process may die at any moment.
+    """One installation with one client; its process may die at any moment.
 
-    The client does what a client does that got no answer: it asks again, under the same
-    key or id.
+    A client without a response retries its request under the same key or id.
     """
 
     def __init__(self, fate: Fate) -> None:
@@ -78,18 +77,18 @@ class World:
         self.kit = Kit(now=BEGINNING)
         self.effects: Counter[str] = Counter()
         self.repeated: list[str] = []
-        #: Steps that may end in more than one way.
+        #: Steps with more than one valid outcome.
         self.either: set[str] = set()
         self.tokens: list[str] = []
-        #: How much of what is to be done was begun.
+        #: The number of actions begun so far.
         self.stage = 0
-        #: Until when the client waits, also when it has to begin that again.
+        #: The end of the client's current wait, kept across retries.
         self.until: datetime | None = None
 
     # What functions do
 
     def effect(self, ctx: durable.Context, label: str) -> str:
-        """Have an effect, in the body of the step ``label``."""
+        """Count one execution of the body of step ``label``."""
         self.effects[label] += 1
         recorded = Step.objects.filter(run=ctx.run_id, name=label)
         if recorded.filter(status__in=STEP_ENDED).exists():
@@ -106,15 +105,15 @@ class World:
     # What the client does
 
     def enqueue(self, function: durable.Function, data: Any = None) -> Action:
-        """Return the start of a run."""
+        """Return an action that starts a run."""
         return lambda: function.using(key="asked").enqueue(data)
 
     def send(self, name: str, data: Any = None, id: str = "told") -> Action:
-        """Return the sending of an event."""
+        """Return an action that sends an event."""
         return lambda: durable.send(name, data, id=id)
 
     def answer(self, data: Any) -> Action:
-        """Return the answer to a callback; one that is gone was answered before."""
+        """Return an action that answers a callback, unless a retry has answered it."""
 
         def answering() -> None:
             with suppress(durable.CallbackClosed):
@@ -123,7 +122,7 @@ class World:
         return answering
 
     def decide(self, decision: Action) -> Action:
-        """Return a person's decision; what nobody asks any more was decided before."""
+        """Return an action that decides, unless a retry has decided."""
 
         def deciding() -> None:
             with suppress(durable.ActionNotAllowed):
@@ -132,7 +131,7 @@ class World:
         return deciding
 
     def wait(self, duration: str) -> Action:
-        """Return the passing of time."""
+        """Return an action that lets time pass."""
 
         def waiting() -> None:
             self.until = self.until or self.kit.now() + parse_duration(duration)
@@ -143,7 +142,7 @@ class World:
     # How it goes
 
     def live(self, build: Callable[[World], list[Action]]) -> Ending:
-        """Let the client do what it does, and all else what follows from it."""
+        """Perform all actions of the client, and return the ending."""
         clear()
         Account.objects.create(name="ledger")
         with self.kit:
@@ -158,17 +157,18 @@ class World:
             return self._ending()
 
     def do(self, action: Action) -> None:
-        """Do something until it is done, and let all come to rest."""
+        """Repeat an action until it succeeds, then run until idle."""
         self.stage += 1
         while not self.survives(action):
             pass
-        self.until = None  # not before: a fault that nobody saw has it done again
+        # Only now: a fault nobody noticed makes the client repeat the wait.
+        self.until = None
         self.stage += 1
         while not self.survives(self.kit.run_until_idle):
             pass
 
     def survives(self, action: Action) -> bool:
-        """Do something; tell whether no fault struck. After one, let time pass."""
+        """Return whether an action met no fault. After a fault, let time pass."""
         before = self.fate.struck
         try:
             action()
@@ -183,24 +183,24 @@ class World:
         return False
 
     def left_behind(self) -> None:
-        """See what a process leaves that has just died; here, nobody looks."""
+        """Observe the state after a crash. A hook for subclasses."""
 
     def left(self) -> object:
-        """Return all that is left if the process dies now, beside what is committed."""
+        """Return the uncommitted state that a crash now would leave."""
         done = sum(self.effects.values()), len(self.tokens)
         return self.stage, self.kit.now(), self.until, *done
 
     def recover(self) -> None:
-        """Let others notice: what was held in memory is gone, and leases run out."""
+        """Let the system recover: memory is lost and leases expire."""
         model_waits.watched.forget()
         self.kit.advance(RECOVERY, run=False)
 
     def problems(self) -> list[str]:
-        """Return what should not be there at the end."""
+        """Return violations of the expected final state."""
         found = []
         if not self.fate.struck or impossible():
             findings = doctor.examine(deep=True).findings
-            # The kit executes, so no worker is there to serve a queue.
+            # The kit executes runs, so no worker serves the queues.
             found += [one.message for one in findings if one.check != "unserved-queue"]
         found += [f"{label} was done again" for label in self.repeated]
         found += [f"{wait!r} is left" for wait in Wait.objects.all()]
@@ -227,7 +227,7 @@ class World:
 
 
 def impossible() -> bool:
-    """Tell whether the doctor would find an impossible state, in one statement."""
+    """Return whether the doctor finds an invariant violation, in one statement."""
     asking = exists_probe.Probe(
         lambda: {one.name: Exists(one.rows()) for one in VIOLATIONS}
     )
@@ -235,12 +235,12 @@ def impossible() -> bool:
 
 
 def clear() -> None:
-    """Delete all that a world leaves."""
+    """Delete all rows that a world leaves."""
     with connection.cursor() as cursor:
         cursor.execute(_CLEAR)
 
 
-#: Differ from run to run, wherever they are.
+#: Keys whose values differ between runs.
 _PASSING = frozenset({"id", "ts", "traceback", "at"})
 
 
@@ -268,7 +268,7 @@ def _run(run: Run, names: dict[str, str], either: set[str]) -> Any:
 
 
 def _plain(value: Any, names: dict[str, str]) -> Any:
-    """Return a value with names in the place of ids, and without times."""
+    """Return a value with names in place of ids, and without times."""
     if isinstance(value, dict):
         kept = {
             key: value[key] for key in sorted(value, key=repr) if key not in _PASSING

@@ -1,7 +1,7 @@
-"""Loaded by Python before all else, where this directory is in ``PYTHONPATH``.
+"""Python loads this module first, if its directory is in ``PYTHONPATH``.
 
-``LAB_SKEW`` is by how many seconds the wall clock of this process is wrong. Its
-monotonic clock goes on as it is, as when a machine's time is set.
+``LAB_SKEW`` is the error of this process's wall clock in seconds. The monotonic clock
+is unchanged, as when a machine's time is set.
 """
 
 from __future__ import annotations
