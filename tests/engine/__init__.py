@@ -1,3 +1,3 @@
-"""What steps do, told through the public API."""
+"""Tests of steps through the public API."""
 
 from __future__ import annotations

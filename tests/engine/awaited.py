@@ -9,17 +9,17 @@ from tests.engine.failures import Refused
 
 
 def fail() -> None:
-    """Be a body that refuses."""
+    """Raise an error, as a body."""
     raise Refused("no")
 
 
 async def soon(value):
-    """Be a body that gives way to others before it returns."""
+    """Yield to other tasks, then return, as a body."""
     await asyncio.sleep(0)
     return value
 
 
 @durable.step
 async def triple(number: int) -> int:
-    """Be a step where it is awaited in a run."""
+    """Call a decorated step from a run."""
     return number * 3

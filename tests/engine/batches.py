@@ -1,4 +1,4 @@
-"""Batches of which some items fail, and their results as JSON."""
+"""Batches in which some items fail, and their results as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.engine.failures import Refused
 
 
 def told(results: Any) -> Any:
-    """Return results as JSON: an error as its class and what it says."""
+    """Return results as JSON: an error as its class and message."""
     if isinstance(results, dict):
         return {name: told(one) for name, one in results.items()}
     if isinstance(results, list):
@@ -20,7 +20,7 @@ def told(results: Any) -> Any:
 
 
 def refusing(ctx, *bad: int, after: Any = None):
-    """Return a function of an item that refuses some of them, once."""
+    """Return a function that fails once for some items."""
 
     def check(item):
         if item in bad:

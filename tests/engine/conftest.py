@@ -1,7 +1,7 @@
-"""How functions are run here, in two modes, and what must hold after every test.
+"""Fixtures that run functions in two modes, and the checks after every test.
 
-``suspending`` leaves the function after each step and enters it again through the
-queue: whatever a function sees, it sees in replay too.
+``suspending`` leaves the function after each step and resumes it through the queue. So
+a function sees in replay what it saw at first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Configure = Callable[..., None]
 
 @pytest.fixture
 def configure(settings: Settings) -> Configure:
-    """Change settings of the app, beside those that the mode has set."""
+    """Change settings of the app, in addition to those of the mode."""
 
     def change(**values: Any) -> None:
         settings.DURABLE_JOBS = {**getattr(settings, "DURABLE_JOBS", {}), **values}
@@ -37,7 +37,7 @@ def configure(settings: Settings) -> Configure:
 
 @pytest.fixture
 def unserved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let runs wait until the test serves, as a worker does whose runs are short."""
+    """Keep runs queued until the test serves, as a worker with short runs does."""
     monkeypatch.setattr(queue_loop, "SHORT", 3600.0)
     with registry.temporary(), notifier.using(Deaf()):
         yield
@@ -45,13 +45,13 @@ def unserved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def order() -> list[str]:
-    """Return what functions write down as they begin."""
+    """Return the list in which functions record that they begin."""
     return []
 
 
 @pytest.fixture(params=["straight", "suspending"], autouse=True)
 def suspending(request: pytest.FixtureRequest, configure: Configure) -> bool:
-    """Run each test twice; tell whether it is the one that always suspends."""
+    """Run each test twice; return whether this is the suspending mode."""
     again = bool(request.param == "suspending")
     configure(ALWAYS_SUSPEND=again)
     return again
@@ -59,7 +59,7 @@ def suspending(request: pytest.FixtureRequest, configure: Configure) -> bool:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(db: None) -> Iterator[None]:
-    """See to it that no ended run is held, waits, or has an open step."""
+    """Check that no ended run has a lease, a wait or an open step."""
     yield
     ended = Run.objects.filter(ended_at__isnull=False)
     assert not ended.filter(lease_token__isnull=False).exists(), "an ended run is held"
@@ -70,7 +70,7 @@ def nothing_left_behind(db: None) -> Iterator[None]:
 
 @pytest.fixture
 def start(durable_kit: Kit) -> Start:
-    """Start a function, let it go as far as it goes now, and return its run."""
+    """Start a function, run until idle, and return its run."""
 
     def begin(body: Any, data: Any = None, **options: Any) -> Run:
         function = body
@@ -86,7 +86,7 @@ def start(durable_kit: Kit) -> Start:
 
 @pytest.fixture
 def later(durable_kit: Kit) -> Later:
-    """Let time pass and return the run as it then is."""
+    """Let time pass and return the current state of the run."""
 
     def pass_time(run: Run, duration: Any = 0) -> Run:
         durable_kit.advance(duration)

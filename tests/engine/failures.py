@@ -1,4 +1,4 @@
-"""Errors and bodies that fail, for the tests beside this."""
+"""Errors and failing bodies for the tests of this package."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 
 class Refused(Exception):
-    """An error of the host's own, which a replay can make again."""
+    """A custom error that a replay can construct again."""
 
 
 class Broken(Exception):
-    """Another one."""
+    """A second custom error."""
 
 
 def failing(
@@ -19,7 +19,7 @@ def failing(
     until: int | None = None,
     error: type[Exception] = Broken,
 ) -> Callable[[], str]:
-    """Return a body that notes each call, and fails until the given one."""
+    """Return a body that records each call and fails until call number ``until``."""
 
     def body() -> str:
         calls.append(1)

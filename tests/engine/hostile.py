@@ -1,4 +1,4 @@
-"""Exceptions that resist description, for the tests beside this."""
+"""Exceptions that resist description, for the tests of this package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Hostile(Exception):
-    """What each of the classes below starts from."""
+    """The base of the classes below."""
 
 
 class NoText(Hostile):
@@ -127,7 +127,7 @@ class OddClass(Hostile, metaclass=OddMeta):
 
 
 class OddStep(Exception):
-    """Says of itself that it is a step's failure, and is no such thing."""
+    """Claims to be a step's failure, but is not one."""
 
     error_type = step = property(_refuse)
 

@@ -1,4 +1,4 @@
-"""``durable.approvals``: approvals that the project's own pages list and decide."""
+"""``durable.approvals``: pages of a project that list and decide approvals."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ pytestmark = pytest.mark.django_db
 
 
 class AmountForm(forms.Form):
-    """What is paid."""
+    """A form with an amount."""
 
     amount = forms.DecimalField(max_value=100)
 
 
 @pytest.fixture
 def manager(db: None) -> User:
-    """Return who may decide."""
+    """Return a user who may decide."""
     user = User.objects.create_user("ann")
     user.user_permissions.add(Permission.objects.get(codename="change_order"))
     return User.objects.get(pk=user.pk)
 
 
 def asking(kit: Kit, title: str = "Pay?", form: type[forms.Form] | None = None) -> Run:
-    """Start a run that asks, and let it come there."""
+    """Start a run that asks for an approval, and run it up to that."""
 
     @durable.function(id=f"tests.asks.{title}")
     def asks(ctx):

@@ -1,4 +1,4 @@
-"""``ctx.step.approve``: what people decide."""
+"""``ctx.step.approve``: decisions of users."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ASKED: dict[str, Any] = {"title": "Pay order 7", "permission": "shop.change_orde
 
 
 class PayForm(forms.Form):
-    """What is paid to whom, and when."""
+    """A form with a recipient, an amount and a date."""
 
     amount = forms.DecimalField(max_value=100)
     on = forms.DateField(required=False)
@@ -33,23 +33,23 @@ class PayForm(forms.Form):
 
 
 class FileForm(forms.Form):
-    """What no run can store."""
+    """A form whose data cannot be stored."""
 
     invoice = forms.FileField()
 
 
 class LateForm(forms.Form):
-    """A form that is filled in well, and makes of it what no run can store."""
+    """A valid form whose cleaned data cannot be stored."""
 
     amount = forms.IntegerField()
 
     def clean(self) -> Any:
-        """Return what nobody can store."""
+        """Return data that cannot be stored."""
         return {**(super().clean() or {}), "connection": object()}
 
 
 def asking(**options: Any) -> Any:
-    """Return a function that asks, and tells what was decided, twice over."""
+    """Return a function that asks for an approval and returns the decision, twice."""
 
     def ask(ctx):
         try:
@@ -389,7 +389,7 @@ def test_the_hosts_own_rules_may_know_other_permissions(
 
 
 class Rules:
-    """Permissions by a rule: they are in no table."""
+    """An authentication backend that decides by a rule, without permission rows."""
 
     def has_perm(self, user: Any, permission: str, obj: Any = None) -> bool:
         """Return whether the rule allows it, for a run only."""
@@ -425,6 +425,6 @@ def test_its_result_has_the_limit_of_every_step(
 
 
 class NoteForm(forms.Form):
-    """A long text."""
+    """A form with a long text."""
 
     note = forms.CharField()

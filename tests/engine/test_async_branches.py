@@ -1,4 +1,4 @@
-"""``parallel`` and ``map`` in ``async def`` functions, and what goes wrong there."""
+"""``parallel`` and ``map`` in ``async def`` functions, and their failures."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_batch_error_in_an_async_function(start: Start, later: Later):
     assert all(one == seen[0] for one in seen)
 
 
-# Trouble
+# Failures
 
 
 @pytest.mark.exact("a body whose sibling's commit fails is called again")
@@ -172,7 +172,7 @@ def test_a_worker_that_dies_in_a_gathered_step(
 def test_with_a_worker_that_dies_nothing_more_is_recorded(
     start: Start, later: Later, durable_kit: Kit
 ):
-    """The bodies end at the same time, and would be recorded together."""
+    """The bodies end at the same time and would share one record."""
 
     async def dying(ctx):
         return await asyncio.gather(
@@ -221,7 +221,7 @@ def test_a_run_holds_no_more_bytes_than_it_may_though_many_end_at_once(
 def test_what_strikes_between_two_plans_ends_the_attempt(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ):
-    """As the signal does with which a worker is told to leave at once."""
+    """As the signal that makes a worker leave at once."""
 
     def leave(signum, frame):
         raise SystemExit(signum)

@@ -189,13 +189,13 @@ def test_a_decorated_async_function_is_a_plain_one_outside():
     assert asyncio.run(triple(2)) == 6
 
 
-# Giving up
+# Timeouts
 
 
 def test_waiting_for_a_step_in_time(start: Start, later: Later):
     async def waiting(ctx):
         result = await asyncio.wait_for(ctx.step.run("work", soon, 1), 3600)
-        # Its time is the worker's, of which a suspended step takes none.
+        # The timeout counts the worker's time, and a suspended step uses none.
         await asyncio.wait_for(ctx.step.sleep("nap", "30d"), 3600)
         return result
 

@@ -1,4 +1,4 @@
-"""``asyncio`` over steps: gather, groups of tasks, races, and what is between."""
+"""``asyncio`` over steps: gather, task groups, races and combinations."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_tasks_as_they_are_completed(start: Start, later: Later):
         await ctx.step.sleep("rest", "1h")
         return order
 
-    # The order of the record, in a replay that finds all of them ended too.
+    # The recorded order, also in a replay in which all steps have ended.
     assert later(start(completing), "4h").result() == [0, 1, 2, 3]
     assert len(seen) >= 2
     assert all(order == [0, 1, 2, 3] for order in seen)

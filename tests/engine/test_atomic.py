@@ -1,4 +1,4 @@
-"""``ctx.step.atomic``: what the body wrote and the record of it are one commit."""
+"""``ctx.step.atomic``: the body's writes and its record are one commit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.engine.failures import Broken
 
 
 def add(name: str) -> int:
-    """Write a row and return how many there are."""
+    """Write a row and return the number of rows."""
     Tenant.objects.create(name=name)
     return Tenant.objects.count()
 
 
 def names() -> list[str]:
-    """Return what is written."""
+    """Return the names of the rows."""
     return list(Tenant.objects.order_by("pk").values_list("name", flat=True))
 
 

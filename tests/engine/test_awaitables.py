@@ -1,4 +1,4 @@
-"""Callables that return an awaitable: awaited in ``async def`` functions alone."""
+"""Callables that return an awaitable: awaited only in ``async def`` functions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def decorated(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Promise:
-    """An awaitable that is no coroutine."""
+    """An awaitable that is not a coroutine."""
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -1,4 +1,4 @@
-"""What is no ``Exception`` is a failed attempt too, wherever your code raises it."""
+"""Exceptions that are no ``Exception`` fail the attempt, wherever code raises them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOON = durable.Backoff.fixed("1s")
 
 
 class Own(BaseException):
-    """One of the host's own."""
+    """A base exception of the project."""
 
 
 def throw(error: BaseException) -> Any:
@@ -284,7 +284,7 @@ def test_a_signal_is_told_by_the_frame_of_its_handler():
 
     with handled(signal.SIGTERM):
         assert comes_from_a_signal(caught(lambda: signal.raise_signal(signal.SIGTERM)))
-    with handled(signal.SIGALRM):  # a program sends itself this one
+    with handled(signal.SIGALRM):  # the program sends itself this signal
         error = caught(lambda: signal.raise_signal(signal.SIGALRM))
         assert not comes_from_a_signal(error)
     error = caught(lambda: handler(signal.SIGTERM, None))
@@ -315,7 +315,7 @@ def test_what_the_engine_raises_to_leave_is_no_failure(kind: type[BaseException]
 
 
 class LeavingForm(forms.Form):
-    """Leaves where it is to validate."""
+    """A form that raises while it validates."""
 
     def clean(self) -> dict[str, Any]:
         sys.exit(2)

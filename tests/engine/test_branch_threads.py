@@ -1,4 +1,4 @@
-"""Branches in the threads of a real worker, on the database of record."""
+"""Branches in the threads of a real worker, on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
-    """Leave nothing of a test to the next one."""
+    """Isolate each test."""
     with apart():
         yield
 
 
-# At the same time
+# Concurrency
 
 
 def test_bodies_of_branches_execute_at_the_same_time():
@@ -142,7 +142,7 @@ def test_no_more_gathered_bodies_at_once_than_are_allowed(configure: Configure):
     assert crowd.most == 2
 
 
-# What bodies do
+# Bodies
 
 
 def test_bodies_in_threads_use_the_orm():

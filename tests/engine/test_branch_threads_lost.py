@@ -1,4 +1,4 @@
-"""Branch threads that lose: the race, the lease, the database."""
+"""Branch threads that lose the race, the lease or the database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
-    """Leave nothing of a test to the next one."""
+    """Isolate each test."""
     with apart():
         yield
 
@@ -48,7 +48,7 @@ def test_the_run_does_not_wait_for_a_loser_and_hears_no_more_of_it():
                 with ctx.step.group("begin"):
                     ctx.step.run("hang", hang)
                 ctx.step.run("after", told.append, "after")
-            except Exception as error:  # noqa: BLE001  # none must come
+            except Exception as error:  # noqa: BLE001  # no error may come
                 told.append(error)
             told.append("went on")
 
@@ -141,7 +141,7 @@ def test_an_atomic_loser_that_gets_the_lock_too_late_writes_nothing():
             return "fast"
 
         first = ctx.step.parallel("race", [slow, fast], completion=durable.First())
-        # Decided: now the other one may go for the lock, while the run goes on.
+        # Decided: the other thread may now take the lock, while the run continues.
         go.set()
         ctx.step.run("wait", tried.wait, LONG)
         return first
@@ -156,7 +156,7 @@ def test_an_atomic_loser_that_gets_the_lock_too_late_writes_nothing():
     assert not run.steps.filter(name="late").exists()
 
 
-# Trouble
+# Failures
 
 
 def test_a_lease_that_is_lost_in_a_branch_ends_the_attempt():
@@ -184,7 +184,7 @@ def test_a_lease_that_is_lost_in_a_branch_ends_the_attempt():
 
         return ctx.step.map("m", each, ["steal", "work"])
 
-    # Both bodies end after the lease is gone: nothing of the first attempt counts.
+    # Both bodies end after the lease is lost: the first attempt's records are void.
     run = served(losing)
     assert run.result() == ["steal", "work"]
     assert calls.count("steal") == 2
@@ -258,7 +258,7 @@ def test_a_database_that_fails_is_no_error_of_the_branch():
         def branch(name):
             try:
                 ctx.step.run("body", {"a": cut, "b": wait}[name])
-            except Exception as error:  # noqa: BLE001  # none must come
+            except Exception as error:  # noqa: BLE001  # no error may come
                 calls.append(str(error))
             return name
 

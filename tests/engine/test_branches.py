@@ -1,4 +1,4 @@
-"""Single branches: plain ones, retries, and how many there are at once."""
+"""Single branches: plain branches, retries, and the number at once."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_failed_step_that_its_branch_catches_is_no_failure(start: Start):
     assert start(catching).result() == ["caught Refused", "fine"]
 
 
-# How many at once
+# Number of branches at once
 
 
 def test_a_suspended_branch_keeps_its_place(start: Start, later: Later):

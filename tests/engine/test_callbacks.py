@@ -1,4 +1,4 @@
-"""``ctx.step.wait_for_callback``: work that somebody else does, and answers for."""
+"""``ctx.step.wait_for_callback``: work of an external system, which then answers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tests.engine.failures import Broken
 
 
 class Outside:
-    """Whoever was asked to do the work: remembers the tokens it was given."""
+    """An external system that keeps the tokens of its tasks."""
 
     def __init__(self) -> None:
         self.given: list[Any] = []
         self.seen: list[Any] = []
 
     def submit(self, callback: Any) -> None:
-        """Take the work."""
+        """Accept a task."""
         self.given.append(callback)
 
     @property
     def token(self) -> str:
-        """The token it was given last."""
+        """The token of the last task."""
         return str(self.given[-1].token)
 
     def asking(self, **options: Any) -> Any:
-        """Return a function that asks for the work and tells what came of it."""
+        """Return a function that submits work and returns the result."""
 
         def ask(ctx):
             try:
@@ -44,7 +44,7 @@ class Outside:
         return ask
 
     def settled(self) -> Any:
-        """Return what the function saw, each time the same."""
+        """Return what the function saw; fail if the values differ."""
         assert len(self.seen) >= 2
         assert self.seen == [self.seen[0]] * len(self.seen)
         return self.seen[0]
@@ -52,7 +52,7 @@ class Outside:
 
 @pytest.fixture
 def outside() -> Outside:
-    """Return somebody who does the work."""
+    """Return an external system."""
     return Outside()
 
 
@@ -236,7 +236,7 @@ def test_the_token_is_the_same_each_time_the_submission_is_tried(
 def test_a_submission_may_be_answered_though_it_seemed_to_fail(
     start: Start, later: Later, durable_kit: Kit
 ):
-    """The other side got it, and the reply was lost on the way back."""
+    """The external system accepted the work, but the response was lost."""
     tokens = []
 
     def submit(callback):

@@ -1,4 +1,4 @@
-"""``StepFailed.__cause__`` is a whole error or none, and tracebacks begin in bodies."""
+"""``StepFailed.__cause__`` is complete or None, and tracebacks begin in bodies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ApiError(Exception):
 
 
 class Reduced(Exception):
-    """An error that tells pickle what it is made of."""
+    """An error with its own pickle support."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"code {code}")
@@ -39,7 +39,7 @@ class Reduced(Exception):
 
 
 class Forgetful(Exception):
-    """An error whose message is not what it was made of."""
+    """An error whose message differs from its arguments."""
 
     def __init__(self, code: int) -> None:
         super().__init__("it failed")
@@ -47,7 +47,7 @@ class Forgetful(Exception):
 
 
 class Keyword(Exception):
-    """An error that cannot be made of its ``args``."""
+    """An error that cannot be constructed from its ``args``."""
 
     def __init__(self, *, code: int) -> None:
         super().__init__(f"code {code}")
@@ -58,7 +58,7 @@ class Loaded(Exception):
 
 
 class Exits(Exception):
-    """An error that cannot be made twice."""
+    """An error that cannot be constructed twice."""
 
     made = 0
 

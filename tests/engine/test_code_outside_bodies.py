@@ -1,4 +1,4 @@
-"""Conditions, keys, limits and receivers that misbehave end nothing else."""
+"""Failing conditions, keys, limits and receivers affect only their own run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.engine.test_isolation import spoil, state
 
 
 class Odd:
-    """A value that is neither true nor false, and cannot be shown."""
+    """A value that has neither a truth value nor a representation."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error

@@ -1,4 +1,4 @@
-"""Completion policies: what of a batch may fail, and what comes of it then."""
+"""Completion policies: which items may fail, and the result."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_tolerate_fails_at_one_failure_more(start: Start, later: Later, case):
     policy, failures = TOLERATED[case]
 
     def tolerant(ctx):
-        # The last item would take for ever: more failures than that decide before.
+        # The last item would never end: enough failures decide before.
         each = refusing(ctx, *range(failures + 1), after=lambda item: item // 3 * 99)
         ctx.step.map("each", each, range(4), completion=policy)
 

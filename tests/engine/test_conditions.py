@@ -1,4 +1,4 @@
-"""``ctx.step.wait_for_condition``: a question asked again and again, in one row."""
+"""``ctx.step.wait_for_condition``: a repeated check, in one row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a body or a function leaves on its database connection ends with it."""
+"""Changes of a body or function to its database connection end with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOON = durable.Backoff.fixed("1s")
 def begin() -> None:
     """Begin a transaction in a cursor and write in it.
 
-    The write is SQL too: an ORM write that starts runs refuses such a transaction.
+    The write uses SQL: an ORM write that starts runs refuses such a transaction.
     """
     table = connection.ops.quote_name(Tenant._meta.db_table)
     with connection.cursor() as cursor:
@@ -40,7 +40,7 @@ def switch_off() -> None:
 
 
 def enter() -> None:
-    """Enter an atomic block, and write in it, and never leave it."""
+    """Enter an atomic block, write in it, and never leave it."""
     transaction.atomic().__enter__()
     Tenant.objects.create(name="never committed")
 
@@ -50,10 +50,10 @@ leaving = pytest.mark.parametrize("how", LEAVING)
 
 
 def untouched() -> bool:
-    """Return whether the connection is as a new one, and nothing was written."""
+    """Return whether the connection is as new, and nothing was written."""
     assert connection.get_autocommit()
     assert not connection.in_atomic_block
-    with transaction.atomic():  # a nested one would not commit
+    with transaction.atomic():  # a nested block would not commit
         assert len(connection.atomic_blocks) == 1
     return not Tenant.objects.filter(name="never committed").exists()
 
@@ -224,20 +224,20 @@ def swallow_in_a_block() -> None:
 
 
 def commit() -> None:
-    """Commit what the engine has begun."""
+    """Commit the engine's transaction."""
     with connection.cursor() as cursor:
         cursor.execute("COMMIT")
 
 
 def roll_back() -> None:
-    """Roll back what the engine has begun."""
+    """Roll back the engine's transaction."""
     Tenant.objects.create(name="never committed")
     with connection.cursor() as cursor:
         cursor.execute("ROLLBACK")
 
 
 def close() -> None:
-    """Close the connection that the engine's transaction is on."""
+    """Close the connection of the engine's transaction."""
     connection.close()
 
 
@@ -314,7 +314,7 @@ SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),
 
 
 def session() -> tuple[Any, ...]:
-    """Return what a body could have changed of the session."""
+    """Return the session settings that a body could have changed."""
     with connection.cursor() as cursor:
         cursor.execute(STATE)
         row: tuple[Any, ...] = cursor.fetchone()

@@ -1,4 +1,4 @@
-"""What a function is called with."""
+"""``ctx``: the attributes and methods of a function's context."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_the_instance_whose_change_started_it(durable_kit: Kit):
 
 
 def test_an_async_function_sees_it_as_it_was_when_the_attempt_began(durable_kit: Kit):
-    """It is in an event loop, where nothing may ask the database."""
+    """An event loop runs, in which database queries are not allowed."""
 
     @durable.function(
         id="tests.changed", on=durable.ModelChange("shop.Tenant", created=True)
@@ -206,14 +206,14 @@ def test_instances_in_the_data_come_back_as_rows(start: Start):
 
 
 def said(caplog) -> list[str]:
-    """Return what the functions logged, without the run's id before it."""
+    """Return the log lines of functions, without the run's id."""
     texts = [r.getMessage() for r in caplog.records if r.name == "durable_jobs.run"]
     return [text.partition("] ")[2] for text in texts if text.startswith("[run ")]
 
 
 @pytest.fixture
 def logs(caplog):
-    """Return the log of what functions say."""
+    """Return the log of functions."""
     caplog.set_level(logging.DEBUG, logger="durable_jobs.run")
     return caplog
 
@@ -303,7 +303,7 @@ def test_it_names_the_run(start: Start, logs):
 
 
 def patching(code: dict[str, bool]):
-    """Return a function whose code changes in flight, and what it decided."""
+    """Return a function whose code changes in flight, and its decisions."""
     decided = []
 
     def changing(ctx):
@@ -360,7 +360,7 @@ def test_a_fresh_run_is_patched_from_its_beginning(start: Start, later: Later):
 def test_a_run_that_stands_behind_branches_is_patched(
     start: Start, later: Later, durable_kit: Kit
 ):
-    """What lies inside branches that have ended is not ahead of it."""
+    """Steps inside branches that have ended do not count as ahead."""
     seen = []
 
     def behind(ctx):
@@ -373,7 +373,7 @@ def test_a_run_that_stands_behind_branches_is_patched(
     assert set(seen) == {True}
 
 
-# What comes in other versions
+# Features of other versions
 
 
 @pytest.mark.parametrize("name", ["fetch", "ai"])

@@ -1,4 +1,4 @@
-"""Data that was accepted is stored wherever the engine puts it."""
+"""Accepted data can be stored wherever the engine puts it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def deep(levels: int) -> Any:
     return value
 
 
-#: As deep as a sender may go: a dict around 99 lists.
+#: The greatest depth that a sender may use: a dict around 99 lists.
 DEEPEST = {"deep": deep(99)}
 
 

@@ -1,4 +1,4 @@
-"""One event loop for each thread of a worker, and rest that is known at once."""
+"""One event loop per thread of a worker, and idleness that is detected at once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def for_an_event(step: Step, other: Step) -> None:
 
 
 async def for_a_future(step: Step, other: Step) -> None:
-    """Await as libraries do that know nothing but futures and callbacks."""
+    """Await as libraries do that know only futures and callbacks."""
     ended = asyncio.get_running_loop().create_future()
     task = asyncio.ensure_future(step())
     task.add_done_callback(lambda task: ended.done() or ended.set_result(None))
@@ -89,7 +89,7 @@ WAYS = [
 def test_rest_is_known_at_once_whatever_awaits_a_step(
     start: Start, later: Later, monkeypatch: pytest.MonkeyPatch, way: Any
 ):
-    # An attempt that is waited for would never end.
+    # Waiting for an attempt here would never end.
     monkeypatch.setattr(idle_detection, "PATIENCE", 1e6)
 
     async def awaiting(ctx):

@@ -1,4 +1,4 @@
-"""A queue that is behind: no function waits until the backlog of another is done."""
+"""A long queue: no function waits until the backlog of another is done."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ pytestmark = [
     pytest.mark.usefixtures("unserved"),
 ]
 
-#: Far more than is claimed at once.
+#: Far more than one claim takes.
 MANY = 60
 
 
 @pytest.fixture
 def works(order: list[str]) -> Callable[[str], durable.Function]:
-    """Return what declares a function that writes its name down."""
+    """Return a factory for functions that record their names."""
 
     def declare(name: str) -> durable.Function:
         return durable.function(id=name)(lambda ctx: order.append(name))
@@ -118,7 +118,7 @@ def test_heads_are_one_of_each_function_and_of_any_when_there_are_more(works):
         send(works(f"f{number}"), 2, ago=60 - number)
     oldest = {run.pk: run.function for run in Run.objects.order_by("run_order")[::2]}
     chosen = set()
-    while len(chosen) < 4:  # by chance, so that each has its turn
+    while len(chosen) < 4:  # shuffled, so that each function has its share
         runs = leases.claim("default", 2, "test", one_per_function=True)
         assert len({run.function for run in runs}) == 2
         assert {run.pk: run.function for run in runs}.items() <= oldest.items()

@@ -1,4 +1,4 @@
-"""``ctx.step.group`` and the keys of steps: what a step is known by."""
+"""``ctx.step.group`` and the keys of steps, which identify them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.engine.conftest import Later, Start
 
 
 def sha1(text: str) -> str:
-    """Return what the contract says a step's identity is."""
+    """Return a step's identity as documented."""
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 @contextmanager
 def deployed(body) -> Iterator[durable.Function]:
-    """Let the code of a function be this, inside the block."""
+    """Replace the code of a function inside the block."""
     with registry.temporary():
         yield durable.function(id="tests.deployed")(body)
 
@@ -269,7 +269,7 @@ def test_what_is_below_a_step_that_ended_counts_as_met(
             [lambda: ctx.step.sleep("lost", "1d"), lambda: branch(3)],
             completion=durable.First(),
         )
-        # Nothing was recorded after this place when it was left.
+        # Nothing was recorded after this point at the suspension.
         told.append(ctx.patched("new"))
         if len(told) == 1:
             raise RuntimeError("once")
@@ -333,7 +333,7 @@ def test_a_group_may_not_become_a_step(start: Start, later: Later):
 
 @durable.step
 def double(number: int) -> int:
-    """Be a step where it is called in a run."""
+    """Call a decorated step from a run."""
     return number * 2
 
 

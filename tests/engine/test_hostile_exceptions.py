@@ -1,4 +1,4 @@
-"""Whatever an exception is or does, there is a record of it, and its run ends."""
+"""Every exception is recorded, and its run ends, whatever its methods do."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def araising(make: Make, calls: list[int]) -> Callable[..., Any]:
 
 
 def check(record: dict[str, Any]) -> None:
-    """Hold a record to what the database and the pages need."""
+    """Check that the database and the pages can handle a record."""
     assert json.loads(json.dumps(record)) == record
     json.dumps(record, ensure_ascii=False).encode()
     assert 0 < len(record["type"]) <= MAX_TYPE
@@ -144,7 +144,7 @@ def test_logging_a_hostile_exception_breaks_nothing(
     for name in ("durable_jobs", "durable_jobs.run"):
         try:
             raise make()
-        except BaseException:  # that is the case
+        except BaseException:  # the case under test
             logging.getLogger(name).exception("It went wrong.")
     assert [record.message for record in caplog.records] == ["It went wrong."] * 2
     assert "Logging error" not in capsys.readouterr().err

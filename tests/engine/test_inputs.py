@@ -1,4 +1,4 @@
-"""``Step.input``: what a body was called with, for people to look at."""
+"""``Step.input``: the arguments of a body, for users to inspect."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_a_history_that_is_replayed_has_it(start: Start, durable_kit: Kit):
     assert again.steps.get().input == {"args": [(7,)]}
 
     for step in document["steps"]:
-        del step["input"]  # as older documents are
+        del step["input"]  # as in older documents
     assert durable_kit.replay(document).steps.get().input is None
 
 
@@ -230,7 +230,7 @@ def test_what_cannot_be_stored_is_its_type_and_the_step_goes_on(start: Start):
 
 @dataclasses.dataclass
 class Hostile:
-    """Raises wherever it is looked at."""
+    """Raises on every access."""
 
     name: str
 

@@ -16,7 +16,7 @@ from tests.engine.failures import Refused
 
 @pytest.fixture
 def child(durable_kit: Kit) -> durable.Function:
-    """Return a function that does as its data says."""
+    """Return a function that behaves as its data says."""
 
     @durable.function(id="tests.child", retries=0)
     def child(ctx):
@@ -32,7 +32,7 @@ def child(durable_kit: Kit) -> durable.Function:
 
 
 def invoking(child: Any, data: Any = None, **options: Any) -> tuple[Any, list[Any]]:
-    """Return a function that invokes another, and what it has seen."""
+    """Return a function that invokes another, and the list of what it saw."""
     seen: list[Any] = []
 
     def parent(ctx):
@@ -48,7 +48,7 @@ def invoking(child: Any, data: Any = None, **options: Any) -> tuple[Any, list[An
 
 
 def same(seen: list[Any]) -> Any:
-    """Return what the function saw, each time the same."""
+    """Return what the function saw; fail if the values differ."""
     assert len(seen) >= 2
     assert seen == [seen[0]] * len(seen)
     return seen[0]
@@ -167,7 +167,7 @@ def test_a_child_is_cancelled_when_its_parent_fails(start: Start, later: Later, 
 
 
 def nested(depth: int) -> durable.Function:
-    """Declare a function that invokes another, and so on, and return it."""
+    """Declare a chain of functions that invoke one another, and return the first."""
     below = nested(depth - 1) if depth else None
 
     def level(ctx):

@@ -1,4 +1,4 @@
-"""The state of the thread that user code changes ends with what changed it."""
+"""Changes of user code to the state of its thread end with that code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("host", default="
 
 
 def spoil() -> None:
-    """Change all that a thread has of state."""
+    """Change all thread state."""
     translation.activate("de")
     timezone.activate("Asia/Tokyo")
     VARIABLE.set("spoiled")
@@ -36,7 +36,7 @@ LOCALE = locale.setlocale(locale.LC_ALL)
 
 
 def state() -> tuple[Any, ...]:
-    """Return what ``spoil`` changes."""
+    """Return the state that ``spoil`` changes."""
     return (
         translation.get_language(),
         timezone.get_current_timezone_name(),
@@ -48,14 +48,14 @@ def state() -> tuple[Any, ...]:
 
 
 def body() -> tuple[Any, ...]:
-    """Spoil the thread's state and tell how it was."""
+    """Change the thread's state and return the earlier state."""
     before = state()
     spoil()
     return before
 
 
 async def abody() -> tuple[Any, ...]:
-    """Do so in an event loop."""
+    """Change the thread's state in an event loop."""
     before = state()
     spoil()
     await asyncio.sleep(0)
@@ -63,22 +63,22 @@ async def abody() -> tuple[Any, ...]:
 
 
 def in_a_body(ctx: Any, **options: Any) -> Any:
-    """Spoil it in the body of a step."""
+    """Change the state in the body of a step."""
     return ctx.step.run("spoil", body, **options)
 
 
 def in_an_atomic_body(ctx: Any) -> Any:
-    """Spoil it in a transaction."""
+    """Change the state in a transaction."""
     return ctx.step.atomic("spoil", body)
 
 
 def in_an_async_body(ctx: Any) -> Any:
-    """Spoil it in an ``async def`` body."""
+    """Change the state in an ``async def`` body."""
     return ctx.step.run("spoil", abody)
 
 
 def in_a_thread(ctx: Any) -> Any:
-    """Spoil it in the thread of a body with a timeout."""
+    """Change the state in the thread of a body with a timeout."""
     return ctx.step.run("spoil", body, timeout="1m")
 
 
@@ -110,7 +110,7 @@ def test_state_that_a_body_changes_reaches_neither_function_nor_run(
 
 
 def again() -> Run:
-    """Return the last run, run again."""
+    """Rerun the last run and return the new one."""
     run = Run.objects.order_by("pk").last()
     assert run is not None
     return run.rerun()
@@ -189,7 +189,7 @@ def test_state_that_a_receiver_changes_reaches_no_run(start: Start, later: Later
 
 
 def test_state_of_the_process_ends_with_the_thread_that_changed_it():
-    """Two threads overlap: the second one begins while the first has changed it."""
+    """Two threads overlap: the second begins after the first has changed the state."""
     before = state()
     changed, ended = threading.Event(), threading.Event()
 

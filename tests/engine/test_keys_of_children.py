@@ -1,4 +1,4 @@
-"""Keys of runs that ``ctx.step.invoke`` and ``start`` begin: one run for each key."""
+"""Keys of runs that ``ctx.step.invoke`` and ``start`` create: one run for each key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.lab import checker
 
 @pytest.fixture
 def booked() -> list[Any]:
-    """Return what the keyed function has done."""
+    """Return the list of calls of the keyed function."""
     return []
 
 
@@ -237,7 +237,7 @@ def test_a_key_and_idempotency_both_hold(start: Start, durable_kit: Kit, pay, bo
     # The run that held the order now holds the key too.
     with pytest.raises(durable.DuplicateKeyError, match=str(first.pk)):
         pay.using(key="k").enqueue({"order": 2})
-    # What was refused has taken nothing.
+    # The refused start has claimed nothing.
     assert pay.enqueue({"order": 2}).pk != first.pk
     durable_kit.run_until_idle()
     assert booked == [1, 2]

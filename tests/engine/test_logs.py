@@ -1,4 +1,4 @@
-"""``Step.logs``: what the body of a step logs, kept where the host has the handler."""
+"""``Step.logs``: log lines of a step's body, if the project has the handler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from project.shop.models import Tenant
 from tests.engine.conftest import Later, Start
 from tests.engine.failures import Broken, failing
 
-#: ``LOGGING`` of the project has the handler on the loggers above this one.
+#: The project's ``LOGGING`` has the handler on the loggers above this one.
 logger = logging.getLogger("project.tests")
 
 
@@ -31,7 +31,7 @@ async def soon_say(text):
 
 @pytest.fixture
 def alone():
-    """Make a logger that has the handler, or another, and no other."""
+    """Return a logger with the handler, or with another, and no other handlers."""
     own = logging.getLogger("tests.alone")
     own.setLevel(logging.DEBUG)
     own.propagate = False
@@ -68,7 +68,7 @@ def test_a_step_keeps_what_its_body_logs(start: Start, durable_kit: Kit):
         "logger": "project.tests",
         "message": "charge 7 for Ann",
     }
-    # By the clock of the run, which stands still here and is not that of the machine.
+    # By the clock of the run, which is fixed here and is not the machine's.
     assert timedelta() <= at - step.started_at < timedelta(minutes=2)
     assert step.logs["left_out"] == 0
     assert run.steps.get(name="silent").logs is None

@@ -1,4 +1,4 @@
-"""Branches that have not ended when the others have decided."""
+"""Branches that have not ended when the batch is decided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ctx.step.map``: one function over many items, and what a batch may lose."""
+"""``ctx.step.map``: one function over many items, and tolerated failures."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_record_tells_a_map_and_its_items(start: Start):
     assert [(item.name, item.output) for item in items] == [("0", 6), ("1", 2)]
 
 
-# Once more
+# Again
 
 
 def test_a_redriven_map_runs_its_failed_items_again_and_no_other(

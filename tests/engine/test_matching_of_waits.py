@@ -1,4 +1,4 @@
-"""Which events a wait takes for its own."""
+"""Which events match a wait."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_event_that_started_a_run_is_none_that_it_waits_for(
         return ctx.step.wait_for_event("next", "tests/ping").data
 
     durable_kit.send("tests/ping", {"number": 1})
-    # A worker that is faster than the one that offers the event to the waits.
+    # A worker that is faster than the matching of the event.
     (run,) = leases.claim("default", 8, "fast")
     attempt.execute_attempt(run, threads=0)
     routing.route_pending()

@@ -15,13 +15,13 @@ from tests.engine.conftest import Later, Start
 
 
 class Code:
-    """A function whose body is replaced in flight."""
+    """A function whose body can be replaced in flight."""
 
     def __init__(self, body: Any) -> None:
         self.body = body
 
     def __call__(self, ctx: Any) -> Any:
-        """Do what the body of the moment does."""
+        """Call the current body."""
         return self.body(ctx)
 
 
@@ -183,7 +183,7 @@ def test_a_parked_run_may_be_cancelled_or_rerun(start: Start, later: Later, depl
     assert later(run).status == "cancelled"
 
 
-# Changes that are no trouble
+# Allowed changes
 
 
 def test_steps_may_be_put_in_another_order(start: Start, later: Later, deployed):

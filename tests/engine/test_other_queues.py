@@ -1,4 +1,4 @@
-"""A worker of several queues: the backlog of one does not hold up the others."""
+"""A worker of several queues: the backlog of one does not delay the others."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from durable_jobs.worker.queue_loop import drain_queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-#: Far more than is claimed at once.
+#: Far more than one claim takes.
 MANY = 60
 
 
 @pytest.fixture(autouse=True)
 def busy(unserved: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take each queue for one that has been served for long."""
+    """Assume of each queue that its runs were served for long."""
     monkeypatch.setattr(queue_loop, "OTHER_QUEUES_INTERVAL", 0.0)
 
 
 @pytest.fixture
 def backlog(order: list[str]) -> Callable[[str, int], None]:
-    """Return what starts runs of a queue, each of which writes that queue down."""
+    """Return what starts runs of a queue; each run records the queue's name."""
 
     def start(queue: str, count: int) -> None:
         function = durable.function(id=f"of.{queue}", queue=queue)(
@@ -76,13 +76,13 @@ def test_a_celery_worker_looks_at_all_that_it_consumes(
     backlog("default", MANY)
     backlog("apart", 1)
     backlog("foreign", 1)
-    consumed["foreign"] = None  # later, and not by the worker
+    consumed["foreign"] = None  # later, and by another worker
     assert celery_tasks.work("default") == MANY + 1
     assert order.count("apart") == 1
     assert "foreign" not in order, "another worker's"
 
 
 def celery_of(consumed: dict[str, None]) -> SimpleNamespace:
-    """Return what is asked of an app: which queues a worker of it consumes."""
+    """Return which queues a worker of a Celery app consumes."""
     queues = SimpleNamespace(consume_from=consumed)
     return SimpleNamespace(amqp=SimpleNamespace(queues=queues))

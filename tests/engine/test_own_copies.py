@@ -1,4 +1,4 @@
-"""What user code holds is its own copy: the engine goes on with what is stored."""
+"""User code gets its own copy: the engine continues with the stored value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ both = pytest.mark.parametrize("kind", ["def", "async def"])
 
 
 def spoil(value: Any) -> None:
-    """Change all that can be changed in a value."""
+    """Change everything that can be changed in a value."""
     if isinstance(value, dict):
         for one in value.values():
             spoil(one)

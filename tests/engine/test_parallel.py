@@ -1,4 +1,4 @@
-"""``ctx.step.parallel``: branches side by side, each durable."""
+"""``ctx.step.parallel``: concurrent branches, each durable."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_no_branches_give_nothing(start: Start):
     assert start(empty).result() == [[], {}]
 
 
-# What branches hold
+# What branches contain
 
 
 def test_a_branch_holds_any_step(start: Start, later: Later, durable_kit: Kit):

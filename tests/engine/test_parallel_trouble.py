@@ -163,7 +163,7 @@ def test_an_ended_parallel_keeps_its_results_when_branches_are_added(
     assert later(run, "1h").result() == {"a": 1, "b": 2}
 
 
-# What is refused
+# Invalid calls
 
 
 WRONG = {

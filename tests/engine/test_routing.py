@@ -1,4 +1,4 @@
-"""Events and the waits that they end: in pages, within a budget, by an index."""
+"""Matching of events with waits: in pages, within a budget, by an index."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from durable_jobs.testing import Kit
 
 @pytest.fixture
 def waiting(durable_kit: Kit) -> list[Run]:
-    """Return runs that wait for one event each, by a condition that no index knows."""
+    """Return runs that wait for one event each, by a condition that no index covers."""
 
     @durable.function(id="waits")
     def waits(ctx):
@@ -150,7 +150,7 @@ def test_another_router_that_was_first_is_not_repeated(
     def judged(*args: Any) -> Any:
         result = judge(*args)
         monkeypatch.setattr(routing, "_evaluate", judge)
-        routing.route_pending()  # another one, meanwhile
+        routing.route_pending()  # another event, sent meanwhile
         return result
 
     monkeypatch.setattr(routing, "_evaluate", judged)

@@ -1,4 +1,4 @@
-"""``ctx.step.run``: at least once, recorded exactly once."""
+"""``ctx.step.run``: executed at least once, recorded exactly once."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_step_may_run_on_a_queue_of_its_own(start: Start):
     assert queues == ["default", "big-machines", "default"]
 
 
-# What is refused
+# Invalid calls
 
 
 def test_a_step_inside_a_steps_body_is_refused(start: Start):

@@ -1,4 +1,4 @@
-"""``ctx.step.run``: workers that die in it, and bodies that may run at most once."""
+"""``ctx.step.run``: workers that die inside it, and at-most-once bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ctx.step.run``: what fails is tried again, as often and as late as was said."""
+"""``ctx.step.run``: number and delay of retries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ctx.step.run`` in a real worker's loop: the real clock, and threads of its own."""
+"""``ctx.step.run`` in a real worker's loop: with the real clock and threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Served = Callable[..., Run]
 
 @pytest.fixture
 def served(transactional_db: None) -> Iterator[Served]:
-    """Start a function, served at once by this process, and return its run."""
+    """Start a function, serve it at once in this process, and return its run."""
 
     def begin(body, **options):
         function = durable.function(id=f"tests.{body.__name__}", **options)(body)

@@ -1,4 +1,4 @@
-"""``ctx.step.run(timeout=)``: a body that takes too long has no hold on its run."""
+"""``ctx.step.run(timeout=)``: a body that takes too long does not block its run."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_what_a_body_gives_after_its_timeout_is_void(start: Start, later: Later)
 
     run = start(waiting)
     held.set()
-    # The body left behind is ended at its next instruction, or ends unheard.
+    # The abandoned body ends at its next instruction, or its result is ignored.
     run = later(run, 1)
 
     assert run.result() == "timed out"

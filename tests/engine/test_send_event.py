@@ -14,7 +14,7 @@ from tests.engine.conftest import Later, Start
 
 
 def listening() -> None:
-    """Declare a function that is started by what is sent here."""
+    """Declare a function that is triggered by the events sent here."""
 
     @durable.function(id="tests.listening", on=durable.Event("shop/*"))
     def listening(ctx):
@@ -22,7 +22,7 @@ def listening() -> None:
 
 
 def heard() -> list[object]:
-    """Return what it was started by."""
+    """Return the data of its triggering events."""
     runs = Run.objects.filter(function="tests.listening").order_by("pk")
     return [run.result() for run in runs]
 

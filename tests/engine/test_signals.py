@@ -1,4 +1,4 @@
-"""``ctx.step.wait_for_signal``: data handed to the one run that waits for a name."""
+"""``ctx.step.wait_for_signal``: data for the one run that waits for a name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.engine.conftest import Later, Start
 
 
 def hearing(**options):
-    """Return a function that waits for the signal which its data names."""
+    """Return a function that waits for the signal that its data names."""
     seen = []
 
     def hear(ctx):
@@ -143,7 +143,7 @@ def test_one_run_may_wait_for_one_name_again_and_again(
 
 
 def test_a_taken_name_inside_a_group(start: Start, later: Later, durable_kit: Kit):
-    """What was to be written with the refused wait is written with its failure."""
+    """Records deferred with the refused wait are written with its failure."""
     hear, _ = hearing()
     start(hear)
 

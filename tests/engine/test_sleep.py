@@ -1,4 +1,4 @@
-"""``ctx.step.sleep`` and ``sleep_until``: no worker is held."""
+"""``ctx.step.sleep`` and ``sleep_until``, which occupy no worker."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_until_a_moment_that_is_past_does_not_wait(start: Start, durable_kit: Ki
 def test_until_a_moment_that_the_function_computes_anew_each_time(
     start: Start, later: Later, durable_kit: Kit
 ):
-    """The moment of the first call counts: replay does not put it off."""
+    """The moment of the first call counts: replay does not postpone it."""
 
     def sleeping(ctx):
         ctx.step.sleep_until("then", durable_kit.now() + timedelta(hours=1))

@@ -1,4 +1,4 @@
-"""``@durable.step``: a plain function that is a step wherever a run calls it."""
+"""``@durable.step``: a plain function that is a step when a run calls it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ calls: list[object] = []
 
 @pytest.fixture(autouse=True)
 def no_calls() -> None:
-    """Begin with no calls."""
+    """Clear the recorded calls."""
     calls.clear()
 
 

@@ -1,4 +1,4 @@
-"""A function that is left in the middle: what it may do about it, and what not."""
+"""Suspension in the middle of a function: what the function may and may not do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time limits of a worker's task: runs are handed on, and a body may be ended."""
+"""Time limits of a worker's task: runs are requeued, and a body may be ended."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def prefork() -> Iterator[None]:
 
 
 def strike() -> None:
-    """Let the soft limit strike here."""
+    """Raise the soft limit here."""
     os.kill(os.getpid(), signal.SIGUSR1)
 
 
 @contextmanager
 def each_task(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Let the kit serve as a worker's task does; give how often it was served."""
+    """Let the kit serve as a worker's task does; return the number of tasks."""
     serve, served = kit._serve_all, [0]
 
     def within_a_task() -> int:
@@ -195,7 +195,7 @@ def test_limit_that_is_over_before_a_step_hands_no_run_on(
 
 def test_shortest_limit_counts(monkeypatch):
     class Task:
-        class request:  # as Celery has it
+        class request:  # as in Celery
             timelimit: Any = None
 
         time_limit: Any = None

@@ -1,4 +1,4 @@
-"""A database that fails under a step: whatever the function makes of it, it is over."""
+"""A database that fails under a step ends the attempt, even if its error is caught."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.exact("it brings its own trouble")
 
 @contextmanager
 def lost_answer(place: str, step: str) -> Iterator[None]:
-    """Let the database fail once at a place of a step."""
+    """Let the database fail once at a failpoint of a step."""
     left = [(place, step)]
 
     def passed(*here: str) -> None:

@@ -1,4 +1,4 @@
-"""A payload that cannot be read holds up no other run, and its own can be ended."""
+"""An unreadable payload delays no other run, and its own run can be ended."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def alias_that_is_gone() -> dict[str, Any]:
 
 @pytest.fixture(params=[unknown_class, missing_column, alias_that_is_gone])
 def broken(request: pytest.FixtureRequest, db: None) -> Any:
-    """Yield a stored value that cannot be read."""
+    """Return a stored value that cannot be decoded."""
     yield request.param()
     if request.param is missing_column:
         table = Tenant._meta.db_table

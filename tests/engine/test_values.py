@@ -1,4 +1,4 @@
-"""What a first run sees is what every replay sees: the value, and its type."""
+"""Every replay sees the value and type of the first run."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from tests.engine.conftest import Configure, Later, Start
 
 @dataclasses.dataclass(frozen=True)
 class Money:
-    """A dataclass of the host's."""
+    """A dataclass of the project."""
 
     amount: Decimal
     currency: str = "EUR"
 
 
 class Parcel(BaseModel):
-    """A pydantic model of the host's."""
+    """A pydantic model of the project."""
 
     weight: Decimal
     labels: set[str]
 
 
 class Colour(enum.Enum):
-    """An enum of the host's."""
+    """An enum of the project."""
 
     RED = "red"
 
 
 class Size(enum.IntEnum):
-    """An enum that is an integer too."""
+    """An enum that is also an integer."""
 
     LARGE = 3
 
@@ -166,14 +166,14 @@ def test_what_a_body_does_with_its_result_later_does_not_show(start: Start):
 
 
 def endless() -> list[Any]:
-    """Return a list that holds itself."""
+    """Return a list that contains itself."""
     items: list[Any] = []
     items.append(items)
     return items
 
 
 def deep() -> list[Any]:
-    """Return a list nested deeper than is stored."""
+    """Return a list nested deeper than the limit."""
     items: list[Any] = []
     for _ in range(200):
         items = [items]

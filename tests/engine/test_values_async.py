@@ -1,4 +1,4 @@
-"""Results of an ``async def`` function's steps, in the first run and in replay."""
+"""Results of an ``async def`` function's steps, at first and in replay."""
 
 from __future__ import annotations
 

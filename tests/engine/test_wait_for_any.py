@@ -1,4 +1,4 @@
-"""``ctx.step.wait_for_any``: the first wins, the others are dropped."""
+"""``ctx.step.wait_for_any``: the first alternative wins, the others are discarded."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.engine.conftest import Later, Start
 
 @pytest.fixture
 def order() -> Order:
-    """Return an order that is new."""
+    """Return a new order."""
     return Order.objects.create(tenant=Tenant.objects.create(name="Ada"), total=5)
 
 
 @pytest.fixture
 def waiting(order: Order) -> tuple[Any, list[Any]]:
-    """Return a function that waits for three things, and what it has seen."""
+    """Return a function with three alternatives, and the list of what it saw."""
     seen: list[Any] = []
 
     def any_of_three(ctx):
@@ -43,7 +43,7 @@ def waiting(order: Order) -> tuple[Any, list[Any]]:
 
 
 def dropped() -> bool:
-    """Return whether nothing is waited for any more but the nap's end."""
+    """Return whether only the wait for the sleep's end is left."""
     return set(Wait.objects.values_list("kind", flat=True)) <= {"sleep"}
 
 
@@ -174,7 +174,7 @@ def test_of_two_that_one_event_fits_the_first_as_written_wins(
 def test_since_the_run_each_of_them_looks_back(
     start: Start, later: Later, durable_kit: Kit, first
 ):
-    """An alternative whose condition is the function's own does not hide the others."""
+    """A callable condition of one alternative does not hide the others."""
 
     def either(ctx):
         ctx.step.sleep("first something else", "1h")

@@ -1,4 +1,4 @@
-"""``ctx.step.wait_for_event``: the first event that fits, or None in the end."""
+"""``ctx.step.wait_for_event``: the first event that matches, or None on timeout."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def test_since_the_run_its_own_event_is_not_taken(durable_kit: Kit, suspending: 
     assert outputs == [2, "another run"]
 
 
-# What is refused
+# Invalid calls
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``ctx.step.wait_for_model``: woken by the commit that makes a condition true."""
+"""``ctx.step.wait_for_model``: resumed by the commit that makes a condition true."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.engine.conftest import Later, Start
 
 @pytest.fixture
 def order() -> Order:
-    """Return an order that is new."""
+    """Return a new order."""
     return Order.objects.create(tenant=Tenant.objects.create(name="Ada"), total=5)
 
 
@@ -87,7 +87,7 @@ def test_what_rolls_back_was_never_true(
 def test_what_update_makes_true_is_found_by_a_look_of_its_own(
     start: Start, later: Later, waiting, order: Order
 ):
-    """``update()`` sends no signal: the wait looks by itself, ever more seldom."""
+    """``update()`` sends no signal: the wait polls, with growing delays."""
     run = start(waiting)
     Order.objects.filter(pk=order.pk).update(status="paid", note="in bulk")
     assert later(run).steps.get(name="paid").status == "waiting"

@@ -1,4 +1,4 @@
-"""Serving runs as a worker does, its branches in threads, and watching those."""
+"""Serve runs as a worker does, with branches in threads, and observe them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Run
 from durable_jobs.worker.queue_loop import drain_queue
 
-#: Seconds after which something that should happen at once has not happened.
+#: Seconds in which a prompt effect must be visible.
 LONG = 30
 
 
 class Deaf:
-    """Hears no wake-ups: these tests look for themselves."""
+    """Receives no wake-ups: these tests serve explicitly."""
 
     manual_clock = True
 
@@ -38,7 +38,7 @@ class Deaf:
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Keep what a test declares to itself, and leave no thread of a branch behind."""
+    """Isolate the test's declarations, and check that no branch thread is left."""
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has one writer: threads are for the database of record")
     before = set(threading.enumerate())
@@ -62,7 +62,7 @@ def served(body: Callable[..., Any], **options: Any) -> Run:
 
 
 class Crowd:
-    """Counts who is inside at the same time."""
+    """Counts the threads that are inside at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,14 +80,14 @@ class Crowd:
 
 
 def backend() -> int:
-    """Return the server's process that serves this thread's connection."""
+    """Return the server process of this thread's connection."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         return int(cursor.fetchone()[0])
 
 
 def served_by(pids: list[int]) -> list[int]:
-    """Return those of the server's processes that still serve someone."""
+    """Return which of the server processes still serve a connection."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pid FROM pg_stat_activity WHERE pid = ANY(%s)", [pids])
         return [row[0] for row in cursor.fetchall()]
