@@ -1,1 +1,1 @@
-"""Tests of how runs end, and how people steer them."""
+"""How runs end, and how users pause, cancel, redrive and rerun them."""

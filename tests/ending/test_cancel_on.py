@@ -14,13 +14,13 @@ from durable_jobs.testing import Kit
 
 
 class Ordered(BaseModel):
-    """What was ordered."""
+    """The data of an order."""
 
     id: int
 
 
 class Stopped(BaseModel):
-    """What is to be stopped."""
+    """The data of a stop event."""
 
     order: Ordered
 
@@ -37,7 +37,7 @@ def statuses() -> list[str]:
 
 
 def declared(*rules: durable.CancelOn, **parameters: Any) -> durable.Function:
-    """Declare ``nap`` with rules by which it is cancelled."""
+    """Declare ``nap`` with rules that cancel it."""
     made: durable.Function = durable.function(
         id="nap", on=durable.Event("shop/order"), cancel_on=rules, **parameters
     )(nap)
@@ -158,7 +158,7 @@ def test_the_event_that_started_a_run_does_not_cancel_it(
     durable_kit.send("shop/order", {"order_id": 7}, id=id)
     durable_kit.run_until_idle()
     assert statuses() == ["waiting"]
-    # The next one replaces it.
+    # The next sweep replaces it.
     durable_kit.advance("1s")
     durable_kit.send("shop/order", {"order_id": 7})
     durable_kit.run_until_idle()

@@ -1,7 +1,7 @@
-"""Cancelling a run: it wins or loses against the run's own end, exactly once (I9).
+"""Cancelling a run wins or loses against the run's own end, exactly once (I9).
 
-The guard is the expected old status in the WHERE of every end; without it both the
-cancelling and the completing would count.
+The guard is the expected old status in the WHERE of every end. Without it, both the
+cancellation and the completion would count.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def test_cancelled_from_inside_a_run_is_cancelled(durable_kit: Kit, kind: str) -
     run.refresh_from_db()
     assert answers == [True]
     assert (run.status, run.output, run.reason) == ("cancelled", None, "by itself")
-    # What an atomic step wrote is committed, its record with it; no more is recorded.
+    # The atomic step's writes and record are committed; nothing more is recorded.
     recorded = run.steps.filter(status="completed").values_list("name", flat=True)
     assert list(recorded) == (["stop"] if kind == "atomic" else [])
     assert Run.objects.get(parent=run).result() == "cancelled"

@@ -11,7 +11,7 @@ from durable_jobs.testing import Kit
 
 @pytest.fixture
 def family(durable_kit: Kit) -> durable.Function:
-    """Declare a function that invokes one that invokes one, and starts another."""
+    """Declare a function that starts one and invokes one, which invokes another."""
 
     @durable.function(id="grandchild", on_cancel=lambda ctx: ctx.event.data["reason"])
     def grandchild(ctx):
@@ -47,7 +47,7 @@ def test_a_cancelled_parent_takes_its_invoked_children_with_it(
     assert status("grandchild") == "waiting"
     run.cancel("moving house")
     assert [status(name) for name in ("child", "grandchild")] == ["cancelled"] * 2
-    # A run that was started goes its own way.
+    # A started run is independent.
     assert status("friend") == "waiting"
     for name in ("child", "grandchild"):
         assert "parent" in Run.objects.get(function=name).reason

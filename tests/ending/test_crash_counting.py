@@ -1,4 +1,4 @@
-"""What kills its worker cannot go on for ever: crashes have a limit of their own."""
+"""A run that kills its workers fails after a limit of crashes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_four_crashes_are_survived(durable_kit: Kit, heavy: durable.Function) ->
     durable_kit.advance("10m")
     run.refresh_from_db()
     assert run.result() == "fine"
-    # No retry was used: a crash is nobody's error.
+    # No retry was used: a crash is no error of the function.
     assert run.attempt == 0
     assert not run.attempts.exists()
 

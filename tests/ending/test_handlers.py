@@ -1,4 +1,4 @@
-"""Functions that follow the end of a run."""
+"""Handlers: functions that start when a run ends."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from project.shop.models import Tenant
 
 
 def keep(ctx):
-    """Return what the handler was told."""
+    """Return the handler's event data."""
     return ctx.event.data
 
 
 @pytest.fixture
 def pay(durable_kit: Kit) -> durable.Function:
-    """Declare a function with all three handlers, which ends as its data says."""
+    """Declare a function with all three handlers; its data says how it ends."""
 
     @durable.function(
         id="shop.pay",
@@ -41,7 +41,7 @@ def pay(durable_kit: Kit) -> durable.Function:
 
 
 def followed(run: Run) -> tuple[str, dict[str, Any]]:
-    """Return which handler followed a run and what it was told."""
+    """Return which handler ran for a run, and its event data."""
     handler = Run.objects.get(parent=run)
     return handler.function, handler.result()
 
@@ -232,7 +232,7 @@ def test_the_end_and_its_handler_are_one_transaction(
     run = pay.enqueue({"end": "sleep"})
     durable_kit.run_until_idle()
     assert run.cancel() is True
-    # It is there before anything else has run.
+    # The handler's run exists before anything else has run.
     assert Run.objects.get(parent=run).status == "queued"
     assert run.cancel() is False
     durable_kit.run_until_idle()

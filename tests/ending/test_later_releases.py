@@ -1,4 +1,4 @@
-"""A run that needs a later release of the package is left to workers that have it."""
+"""A run that needs a later release of the package waits for workers that have it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.django_db
 def earlier_release(
     *, tags: tuple[str, ...] = ("decimal",), kinds: tuple[type, ...] = ()
 ) -> Iterator[None]:
-    """Be a process of a release that lacks these tags and step kinds."""
+    """Make this process a release that lacks these tags and step kinds."""
     readers = {tag: decoding._READERS.pop(tag) for tag in tags}
     plans = {kind: KINDS.pop(kind) for kind in kinds}
     later_release.kinds.cache_clear()
@@ -136,7 +136,7 @@ def test_a_batched_event_with_an_unknown_tag_is_left(is_async: bool) -> None:
             def total(ctx):
                 try:
                     return sum(one.data["price"] for one in ctx.events)
-                except BaseException:  # noqa: BLE001  # as code that goes too far
+                except BaseException:  # noqa: BLE001  # as code that catches too much
                     return "swallowed"
 
         batch = durable.Batch(2, timeout="1m")

@@ -1,4 +1,4 @@
-"""Handlers, cancel_on and timeouts of a function that the ending process lacks."""
+"""Handlers, cancel_on and timeouts that the ending process does not know."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def every_tick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for what was left in each tick, not once a minute."""
+    """Check for unfinished work in each tick, not once a minute."""
     monkeypatch.setattr(missing_functions, "RESUME_INTERVAL", 0.0)
 
 
 def deployed(calls: list[Any], **options: Any) -> durable.Function:
-    """Declare the function with its handlers, as new code has it."""
+    """Declare the function with its handlers, as new code does."""
 
     def handler(ctx):
         calls.append((ctx.event.data["status"], ctx.event.data["reason"]))
@@ -38,7 +38,7 @@ def deployed(calls: list[Any], **options: Any) -> durable.Function:
 
 
 def begun(calls: list[Any], **options: Any) -> tuple[Run, Any]:
-    """Start a run in a process of the new code; return it, and the time."""
+    """Start a run in a process with the new code; return it, and the time."""
     with Kit() as new:
         run = deployed(calls, **options).enqueue({"order": 7})
         new.run_until_idle()
@@ -179,7 +179,7 @@ def test_a_function_without_handlers_leaves_nothing_behind() -> None:
         now = new.now()
     with Kit(now=now) as old:
         run.cancel("x")
-        # It is no error, and the doctor says nothing of it.
+        # It is no error, and the doctor reports nothing.
         assert SweepError.objects.count() == 1
         assert "failing-item" not in {one.check for one in doctor.examine().findings}
         old.advance("3d")

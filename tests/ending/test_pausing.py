@@ -1,4 +1,4 @@
-"""Pausing a run: nothing starts until it is resumed, and nothing is lost meanwhile."""
+"""Pausing a run: no step starts until it is resumed, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_a_paused_child_keeps_its_parent_waiting(durable_kit: Kit) -> None:
 def test_a_run_that_is_resumed_while_a_step_executes_goes_on_after_it(
     durable_kit: Kit, seen: bool
 ) -> None:
-    """Also when the attempt has seen the pause, which lets no further step begin."""
+    """Also if the attempt has seen the pause and starts no further step."""
     if seen and settings.ALWAYS_SUSPEND:
         pytest.skip("the function is left after its first step, before it resumes")
     calls: list[str] = []
@@ -272,7 +272,8 @@ def test_a_run_that_is_resumed_while_a_step_executes_does_not_overlap_itself(
         if len(inside) == 1:
             run.pause()
             run.resume()
-            durable_kit.advance("20s")  # others execute what they may meanwhile
+            # other runs are executed meanwhile, where the settings allow it
+            durable_kit.advance("20s")
         inside.pop()
 
     run = work.enqueue()
@@ -321,7 +322,7 @@ def test_a_run_that_is_paused_in_its_last_step_keeps_no_slot_of_steps(
 def test_a_run_that_could_not_end_and_is_resumed_meanwhile_goes_on_at_once(
     durable_kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The attempt finds it paused, and before it lets go somebody resumes it."""
+    """The attempt finds the pause; a user resumes the run before its release."""
     suspend, resumed = runs.suspend, []
 
     def after_resuming(*args: Any, **options: Any) -> str:

@@ -1,4 +1,4 @@
-"""Redriving: the same run goes on from where it failed, with fresh retries."""
+"""Redriving: the same run continues where it failed, with fresh retries."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from durable_jobs.testing import Kit
 
 
 class Bank:
-    """A bank that is open or closed."""
+    """A bank that accepts or refuses charges."""
 
     def __init__(self) -> None:
         self.open = False
         self.calls = 0
 
     def charge(self, *args: Any) -> str:
-        """Charge, if it is open."""
+        """Charge, or fail if the bank is closed."""
         self.calls += 1
         if not self.open:
             raise ConnectionError("the bank is closed")
@@ -187,7 +187,7 @@ def test_an_error_that_was_caught_stays_caught(durable_kit: Kit, bank: Bank) -> 
     run.redrive()
     durable_kit.run_until_idle()
     run.refresh_from_db()
-    # A recorded result never changes: only what ended the run is tried anew.
+    # A recorded result never changes: only the failed step is retried.
     assert run.result() == ["ConnectionError", "charged"]
 
 

@@ -1,4 +1,4 @@
-"""Running again: as a new run, from a step, with other data, or many at once."""
+"""Rerunning: as a new run, from a step, with other data, or in bulk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from project.shop.models import Tenant
 
 @pytest.fixture
 def calls() -> list[str]:
-    """Collect the bodies that were called."""
+    """Return the list of bodies that were called."""
     return []
 
 
@@ -143,7 +143,7 @@ def test_the_data_of_a_rerun_is_what_was_stored(durable_kit: Kit) -> None:
     durable_kit.run_until_idle()
     assert run.rerun().wait(timeout=10).result() == [durable_kit.now(), "Ada"]
     tenant.delete()
-    # What it refers to is gone: the new run finds that out, as the old one would.
+    # Its data refers to a deleted object: the new run fails as the old one would.
     gone = Run.objects.get(pk=run.pk).rerun()
     stored = Run.objects.values_list(Cast("data", TextField()), flat=True)
     assert len(set(stored)) == 1
@@ -212,7 +212,7 @@ def test_many_runs_are_rerun_at_once(durable_kit: Kit, work: durable.Function) -
 
 
 def queued(kit: Kit, work: durable.Function) -> list[datetime]:
-    """Queue one run an hour, the second one failing, and return when."""
+    """Queue one run an hour, of which the second fails; return the times."""
     moments = []
     for number in range(4):
         moments.append(kit.now())

@@ -1,4 +1,4 @@
-"""What follows a failure of the function's body: retries, their delays, the end."""
+"""Retries after an error of the function: their delays, number and end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIXED = durable.Backoff.fixed("10s")
 
 
 def seconds_between(moments: list[datetime]) -> list[float]:
-    """Return the pauses between moments."""
+    """Return the seconds between moments."""
     pairs = itertools.pairwise(moments)
     return [(later - earlier).total_seconds() for earlier, later in pairs]
 

@@ -1,4 +1,4 @@
-"""Errors by which the user's code decides about its retries."""
+"""Errors by which user code controls its retries."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_function_whose_retry_after_is_no_time_uses_its_backoff(
 
 
 def broken(attempt: int, error: BaseException | None) -> str:
-    """Return no duration."""
+    """Return an invalid duration."""
     return "a while"
 
 

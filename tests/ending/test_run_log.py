@@ -1,4 +1,4 @@
-"""What is logged of runs: failed attempts, failures, pauses and lost workers."""
+"""Log lines of runs: failed attempts, failures, pauses and lost workers."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_failed_run_is_one_error_with_the_function_first_in_its_traceback(
 
 
 class NeedsTwo(Exception):
-    """An error that cannot be made again from its message."""
+    """An error that cannot be constructed from its message."""
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(f"{one} {two}")
@@ -310,7 +310,7 @@ def test_the_filter_names_the_run_and_the_step_on_every_record(
     durable_kit.run_until_idle()
     other.warning("outside")
     records: list[Any] = caplog.records
-    # A function that is called again says the same again.
+    # A retried function logs the same lines again.
     said = dict.fromkeys((one.function, one.step, one.attempt) for one in records)
     assert list(said) == [
         ("talks", "", 1),

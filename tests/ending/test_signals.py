@@ -1,4 +1,4 @@
-"""Django signals tell of every change of state, after it has committed."""
+"""Django signals announce every change of state after its commit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Heard = list[dict[str, Any]]
 
 @pytest.fixture
 def listen() -> Iterator[Callable[[Signal], Heard]]:
-    """Yield a way of hearing a signal for the time of the test."""
+    """Return a function that connects a receiver for the duration of the test."""
     connected = []
 
     def listen(signal: Signal) -> Heard:

@@ -19,7 +19,7 @@ from durable_jobs.testing import Kit
 
 
 def made(kit: Kit, status: str) -> Run:
-    """Bring a run into a status by the public actions alone."""
+    """Bring a run into a status by public actions alone."""
 
     @durable.function(
         id=f"to-{status}",
@@ -78,13 +78,13 @@ def test_the_table_is_complete() -> None:
     assert set(RunStatus) == LIVE | TERMINAL
     assert not LIVE & TERMINAL
     for status in TERMINAL:
-        # Nothing leaves an end but by a redrive.
+        # Only a redrive leaves a final status.
         expected = {RunStatus.QUEUED} if status in REDRIVABLE else set()
         assert RUN_MOVES[status] == expected
     for status in LIVE:
         assert {RunStatus.CANCELLED, RunStatus.FAILED} <= RUN_MOVES[status]
     assert sources(RunStatus.COMPLETED) == ["running"]
-    # A paused one, where an attempt is still under way.
+    # A paused run whose attempt is still executing.
     assert sources(RunStatus.RUNNING) == ["paused", "queued"]
 
 

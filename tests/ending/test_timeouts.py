@@ -1,4 +1,4 @@
-"""Runs that are queued too long or take too long end as cancelled."""
+"""Runs that exceed their start or finish timeout end as cancelled."""
 
 from __future__ import annotations
 

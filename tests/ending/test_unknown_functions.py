@@ -1,4 +1,4 @@
-"""A run whose function a worker does not have is left to workers that have it."""
+"""A run of a function that a worker does not know waits for workers that do."""
 
 from __future__ import annotations
 

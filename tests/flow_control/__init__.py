@@ -1,1 +1,1 @@
-"""Flow control: what it lets through, and what it keeps or skips."""
+"""Flow control: which runs are promoted, and which wait or are skipped."""

@@ -1,4 +1,4 @@
-"""Work that keeps a diary, and what must hold after every test of flow control."""
+"""Functions that record when they run, and checks after every test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVENT = "flow/work"
 
 
 class Diary:
-    """What functions wrote down: which work began when, and how many ran beside it."""
+    """Records which work began when, and how many ran at the same time."""
 
     def __init__(self, kit: Kit) -> None:
         self.kit = kit
@@ -26,7 +26,7 @@ class Diary:
         self.peak = 0
 
     def note(self, what: Any) -> None:
-        """Write down that something happens now."""
+        """Record that work ``n`` begins now."""
         passed = self.kit.now() - self.began
         self.entries.append((what, passed / timedelta(seconds=1)))
         running = Run.objects.filter(lease_token__isnull=False).count()
@@ -34,12 +34,12 @@ class Diary:
 
     @property
     def order(self) -> list[Any]:
-        """What happened, in order."""
+        """The recorded numbers, in order."""
         return [what for what, _ in self.entries]
 
     @property
     def times(self) -> list[float]:
-        """When it happened, in seconds from the beginning."""
+        """The recorded times, in seconds from the beginning."""
         return [when for _, when in self.entries]
 
     def work(self, id: str = "flow.work", **declared: Any) -> durable.Function:
@@ -74,7 +74,7 @@ def diary(db: None, durable_kit: Kit) -> Diary:
 
 @pytest.fixture(autouse=True)
 def no_slot_leaks(db: None, durable_kit: Kit) -> Iterator[None]:
-    """See to it that no run holds a slot that may hold none."""
+    """Check that only runs that may have a slot have one."""
     yield
     lost = list(stalled_backlogs.lost_slots())
     assert not lost, f"slots were left behind: {lost}"
@@ -84,13 +84,13 @@ def no_slot_leaks(db: None, durable_kit: Kit) -> Iterator[None]:
 
 
 def statuses(**filters: Any) -> list[str]:
-    """Return how runs stand, in the order in which they were started."""
+    """Return the statuses of runs, in the order of their start."""
     rows = Run.objects.filter(**filters).order_by("pk")
     return list(rows.values_list("status", flat=True))
 
 
 def reasons(**filters: Any) -> list[str]:
-    """Return the reasons of runs, in the order in which they were started."""
+    """Return the reasons of runs, in the order of their start."""
     rows = Run.objects.filter(**filters).order_by("pk")
     return list(rows.values_list("reason", flat=True))
 

@@ -1,4 +1,4 @@
-"""Small models of the controls: what should happen, worked out without any database.
+"""Small models of flow control, which compute the expected result in memory.
 
 Times are whole milliseconds from the beginning.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sent:
-    """An event of the stream: when it is sent, its key, and its own time."""
+    """An event of the stream: when it is sent, its key, and its ``ts``."""
 
     n: int
     at: int
@@ -24,9 +24,9 @@ class Sent:
 
 
 def throttled(sent: Sequence[Sent], limit: int, per: int, burst: int) -> dict[int, int]:
-    """Return when each starts: a bucket of ``burst`` that fills by ``limit`` in per.
+    """Return start times: a bucket of ``burst`` that fills by ``limit`` in ``per``.
 
-    In units of a token's ``limit``-th, so that all of it is whole numbers.
+    The unit is one ``limit``-th of a token, so that all numbers are whole.
     """
     level: dict[Hashable, int] = defaultdict(lambda: burst * per)
     last: dict[Hashable, int] = defaultdict(int)
@@ -43,7 +43,7 @@ def throttled(sent: Sequence[Sent], limit: int, per: int, burst: int) -> dict[in
 
 
 def in_windows(sent: Sequence[Sent], limit: int, per: int) -> set[int]:
-    """Return who is let in: never more than ``limit`` in any window of ``per``."""
+    """Return accepted starts: never more than ``limit`` in any window of ``per``."""
     let_in: dict[Hashable, list[int]] = defaultdict(list)
     found = set()
     for one in sent:
@@ -57,7 +57,7 @@ def in_windows(sent: Sequence[Sent], limit: int, per: int) -> set[int]:
 def debounced(
     sent: Sequence[Sent], period: int, timeout: int | None
 ) -> list[tuple[int, Hashable, list[int]]]:
-    """Return ``(when, key, events)`` of each run, the latest by ts the first."""
+    """Return ``(when, key, events)`` of each run, the latest by ts first."""
     found = []
     keys = dict.fromkeys(one.key for one in sent)
     for key in keys:
@@ -98,7 +98,7 @@ def batched(
 
 
 def one_at_a_time(sent: Sequence[Sent]) -> dict[int, int]:
-    """Return when each starts that waits for those of its key before it."""
+    """Return start times of runs that wait for earlier runs of their key."""
     free: dict[Hashable, int] = defaultdict(int)
     starts = {}
     for one in sent:
@@ -113,7 +113,7 @@ def singles(sent: Sequence[Sent], mode: str) -> dict[int, str]:
     ends = {}
     for one in sent:
         before = live.get(one.key)
-        # What was sent at one moment is live at it, however short it is.
+        # A run counts as live at the moment it was sent, however short it is.
         busy = before is not None and one.at < max(
             before.at + before.length, before.at + 1
         )
@@ -128,7 +128,7 @@ def singles(sent: Sequence[Sent], mode: str) -> dict[int, str]:
 
 
 def places(sent: Sequence[Sent], count: int) -> dict[int, int]:
-    """Return when each starts in one line of ``count`` places, priorities and all."""
+    """Return start times for ``count`` slots, with priorities."""
     waiting: list[tuple[int, int, Sent]] = []
     busy: list[int] = []
     starts = {}

@@ -1,7 +1,7 @@
 """Random streams of events, in virtual time, against a small model of each control.
 
-``FLOW_EXAMPLES`` is the number of streams a test makes, 2 without it. The seed of each
-failing stream is printed with it.
+``FLOW_EXAMPLES`` is the number of streams of a test, 2 by default. The seed of each
+failing stream is printed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PERIODS = st.sampled_from([1, 700, 1000, 5000, 9000])
 
 random_streams = settings(
     max_examples=EXAMPLES,
-    # What fails is repeated by its seed; shrinking would take minutes.
+    # A failure is repeated by its seed; shrinking would take minutes.
     phases=[Phase.explicit, Phase.generate],
     database=None,
     print_blob=True,
@@ -45,7 +45,7 @@ random_streams = settings(
 
 
 class Lab:
-    """A kit, the work in it, and what it did: each start and each end."""
+    """A kit, the work in it, and the start and end of each run."""
 
     def __init__(self, kit: Kit) -> None:
         self.kit, self.began = kit, kit.now()
@@ -59,7 +59,7 @@ class Lab:
         return round(((moment or self.kit.now()) - self.began) / MS)
 
     def declare(self, **declared: Any) -> durable.Function:
-        """Declare work that notes its start, rests for its length, and ends."""
+        """Declare work that records its start, sleeps for its length, and ends."""
 
         @durable.function(id="model.work", on=durable.Event(EVENT), **declared)
         def work(ctx):
@@ -83,9 +83,9 @@ class Lab:
         self.ends[n] = self.ms()
 
     def play(self, sent: Sequence[Sent]) -> None:
-        """Send a stream in its own time, and let everything end."""
+        """Send a stream at its times, and let all runs end."""
         for one in sent:
-            if one.at > self.ms():  # those of one moment are sent together
+            if one.at > self.ms():  # events of one moment are sent together
                 self.kit.travel_to(self.began + one.at * MS)
             data = {"n": one.n, "key": one.key, "length": one.length, "p": one.ahead}
             self.kit.send(EVENT, data, ts=self.began + one.ts * MS)
@@ -97,7 +97,7 @@ class Lab:
 
 @contextmanager
 def lab() -> Iterator[Lab]:
-    """Yield a lab on an empty database, and undo what it did."""
+    """Yield a lab on an empty database."""
     with transaction.atomic(), Kit() as kit:
         yield Lab(kit)
         transaction.set_rollback(True)
@@ -255,7 +255,7 @@ def test_steps_that_rest_hold_up_nobody(sent: list[Sent], limit: int) -> None:
 
 
 def over(it: Lab, sent: Sequence[Sent], limit: int, of: Any) -> None:
-    """See to it that no more than a limit were between start and end at any time."""
+    """Check that at most ``limit`` runs were between start and end at any time."""
     by_key: dict[Any, list[tuple[int, int]]] = {}
     for one in sent:
         if one.n in it.starts:
@@ -317,7 +317,7 @@ def test_combinations_hold_every_limit_and_waste_no_room(
 
 
 def no_room_is_wasted(it: Lab, sent: Sequence[Sent], narrow: int, wide: int) -> None:
-    """See to it that whoever waited had to: a limit was full until it started."""
+    """Check that each waiting run had to wait: a limit was full until it started."""
     for one in sent:
         started = it.starts[one.n]
         for at in {one.at, *(it.ends[n] for n in it.ends)}:

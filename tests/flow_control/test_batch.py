@@ -1,4 +1,4 @@
-"""Batch: one run for many events; what fails in it comes again, apart."""
+"""Batch: one run for many events; failed events return, apart from the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def numbers(ctx: Any) -> list[Any]:
 
 
 def batching(diary: Diary, act: Any = lambda ctx: None, **declared: Any) -> Any:
-    """Declare a batch that notes its events and acts."""
+    """Declare a batch that records its events and calls ``act``."""
     declared.setdefault("batch", durable.Batch(3, "10s"))
 
     @durable.function(id="flow.batch", on=durable.Event(EVENT), **declared)
@@ -105,11 +105,11 @@ def test_no_event_is_in_two_batches_when_workers_die(diary: Diary) -> None:
     assert count("completed") == 2
 
 
-# Failures of some
+# Some events fail
 
 
 def failing(diary: Diary, bad: set[int], **declared: Any) -> Any:
-    """Declare a batch that gives some of its events back."""
+    """Declare a batch that returns some of its events."""
 
     def give_back(ctx: Any) -> Any:
         failed = [event.id for event in ctx.events if event.data["n"] in bad]
@@ -206,7 +206,7 @@ def test_a_run_of_one_event_may_give_it_back_too(diary: Diary) -> None:
     assert run.output["failed"] == [run.event_meta["id"]]
 
 
-# Failures of all
+# All events fail
 
 
 def test_one_poisonous_event_is_found_and_the_others_are_done(diary: Diary) -> None:
@@ -287,7 +287,7 @@ def test_what_belongs_to_a_pruned_run_goes_with_it(diary: Diary) -> None:
 
 
 def test_an_async_function_reads_the_events_of_its_batch(diary: Diary) -> None:
-    """It is in an event loop, where nothing may ask the database."""
+    """An event loop runs, in which database queries are not allowed."""
 
     @durable.function(
         id="flow.batch", on=durable.Event(EVENT), batch=durable.Batch(3, "10s")

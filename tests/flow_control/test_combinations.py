@@ -1,4 +1,4 @@
-"""All the controls combine, in one order that is documented."""
+"""All controls combine, in one documented order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.flow_control.conftest import EVENT, Diary, count, reasons, statuses
 
 
 def everything(**other: Any) -> dict[str, Any]:
-    """Return a declaration that has nearly every control."""
+    """Return a declaration with nearly every control."""
     return {
         "concurrency": [
             durable.Concurrency(2, key="event.data.tenant", of="runs"),

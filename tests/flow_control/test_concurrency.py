@@ -1,4 +1,4 @@
-"""Concurrency: never more at the same time than the limit, and never fewer than fit."""
+"""Concurrency: never more runs than the limit, and never fewer than fit."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_a_key_that_fails_is_told_to_who_enqueues_and_kept_for_who_sent(
     assert diary.order == []
 
 
-# The line
+# The backlog
 
 
 def test_runs_of_one_key_start_in_the_order_in_which_they_came(diary: Diary) -> None:

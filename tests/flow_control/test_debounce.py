@@ -1,4 +1,4 @@
-"""Debounce: one run after the quiet, with the latest event or with all of them."""
+"""Debounce: one run after a quiet period, with the latest event or all events."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_a_quiet_of_a_millisecond_and_of_a_year(diary: Diary, period: str) -> No
 
 
 def collecting(diary: Diary) -> None:
-    """Declare work that notes the numbers of the events of each run."""
+    """Declare work that records the numbers of the events of each run."""
 
     @durable.function(
         id="flow.all",
@@ -258,7 +258,7 @@ def test_what_was_collected_before_the_limit_was_lowered_is_parted(
 
 def test_the_events_of_many_keys_are_gathered_in_few_statements(diary: Diary) -> None:
     diary.work(debounce=durable.Debounce("1m", key="event.data.k"))
-    for _ in range(2):  # windows that are opened, and that are there
+    for _ in range(2):  # event windows that are opened, and that exist
         diary.kit.send_many([durable.NewEvent(EVENT, {"k": k}) for k in range(300)])
         with CaptureQueriesContext(connection) as made:
             admission.run_rounds()

@@ -1,4 +1,4 @@
-"""Why a run waits: which limit, which key, who holds it, the place, an estimate."""
+"""Why a run waits: limit, key, runs with slots, position, an estimate."""
 
 from __future__ import annotations
 

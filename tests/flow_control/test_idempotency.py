@@ -1,4 +1,4 @@
-"""Idempotency: one run for a key in 24 hours; a repeat leaves no trace."""
+"""Idempotency: one run for a key in 24 hours; a repeat stores nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits that the host gives: a callable, or a row that an operator edits."""
+"""Dynamic limits: a callable, or a row that an operator edits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.flow_control.conftest import Diary, count, reasons, statuses
 
 
 class Book:
-    """Limits by key, which may be changed, and how often they were asked for."""
+    """Limits by key, which a test changes, and the number of calls."""
 
     def __init__(self, limit: Any) -> None:
         self.limit = limit

@@ -1,4 +1,4 @@
-"""A deploy brings a limit: what was sent before is held to it, and is not lost."""
+"""A deploy adds a limit: it applies to earlier runs too, and none is lost."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_run_whose_worker_died_before_it_began_takes_a_place(diary: Diary) -> 
     with the_release_before():
         diary.work()
         diary.sends(3, nap="1h")
-    # As claims leave them whose worker died, when their leases have run out.
+    # As after the claim of a worker that died, once the lease has expired.
     Run.objects.update(claim_count=1, crash_count=1, started_at=diary.began)
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.kit.advance("3h")
@@ -110,7 +110,7 @@ def test_they_come_in_order(diary: Diary) -> None:
 
 
 def test_nothing_that_was_accepted_is_skipped(diary: Diary) -> None:
-    """What decides about arrivals decides about those that arrive after it."""
+    """A new screening rule applies only to runs that are sent after it."""
     with the_release_before():
         diary.work()
         diary.sends(3, nap="1h")

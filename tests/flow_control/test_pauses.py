@@ -1,4 +1,4 @@
-"""Pausing a function, a key of it, or a queue: it drains, and what comes is kept."""
+"""Pausing a function, a key or a queue: running work ends, new runs are kept."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_thousands_that_are_kept_are_out_of_the_way_of_claims(diary: Diary) -> N
     diary.kit.advance("20s")
     assert not Run.objects.filter(status="queued", backlog__isnull=True).exists()
     work.resume()
-    # The first ones may be claimed at once, the others when the tick has been there.
+    # The first runs may be claimed at once, the others after the tick.
     assert 0 < Run.objects.filter(status="queued", backlog__isnull=True).count() < 1500
     stalled_backlogs.sweep()
     assert Run.objects.filter(status="queued", backlog__isnull=True).count() == 1500
@@ -326,7 +326,7 @@ def test_a_backlog_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) 
     diary.sends(3, k=1)
     diary.kit.advance("20s")
     assert diary.order == []
-    # As if the resumption had come while an admission was about to write.
+    # As if the resume had come while an admission was about to write.
     Pause.objects.all().delete()
     Backlog.objects.update(active=False)
     diary.kit.advance("11s")
@@ -335,7 +335,7 @@ def test_a_backlog_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) 
 
 
 def test_a_run_that_was_parked_twice_is_given_back_at_once(diary: Diary) -> None:
-    """An operator pauses it while it diverges; its lease is free for the resume."""
+    """An operator pauses it while it diverges, and resumes it after its release."""
     from durable_jobs.definitions.registry import registry
 
     def declare(kind: str) -> durable.Function:

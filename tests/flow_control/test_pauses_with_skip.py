@@ -1,4 +1,4 @@
-"""A pause with ``skip`` skips what comes while it lasts, and nothing else."""
+"""A pause with ``skip`` skips runs that are sent while it lasts, and no others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_what_stood_in_line_before_it_is_kept(
     function = durable.function(id="flow.kept", concurrency=limit)(lambda ctx: "done")
     durable.pause_queue("default")
     before = function.enqueue()
-    durable_kit.run_until_idle()  # with limits it is in line now
+    durable_kit.run_until_idle()  # with limits it is now in the backlog
     function.pause(skip=True)
     meanwhile = function.enqueue()
     durable.resume_queue("default")
@@ -94,7 +94,7 @@ def test_what_a_pause_has_kept_is_kept_when_it_begins_to_skip(
 def test_what_another_admission_has_let_in_meanwhile_is_not_skipped(
     durable_kit: Kit,
 ) -> None:
-    """Who is skipped is ended in a transaction of its own, after the decision."""
+    """A skipped run is ended in a separate transaction, after the decision."""
     limit = durable.Concurrency(5, key="event.data.k")
     function = durable.function(id="flow.late", concurrency=limit)(lambda ctx: None)
     run = function.enqueue({"k": 1})

@@ -1,4 +1,4 @@
-"""Priority: seconds by which a run goes ahead of others in its line."""
+"""Priority: seconds by which a run precedes others in its backlog."""
 
 from __future__ import annotations
 

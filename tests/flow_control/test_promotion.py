@@ -1,4 +1,4 @@
-"""What a limit, a key or a window does that it should not."""
+"""Failures and changes of limits, keys and windows affect only their own runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_a_key_whose_query_fails_stops_its_own_batch_alone(durable_kit) -> None:
-    """It is asked inside the admission, whose transaction is then broken."""
+    """The key is evaluated inside the admission and breaks its transaction."""
 
     def tenant(event):
         with connection.cursor() as cursor:
@@ -48,7 +48,7 @@ def test_a_key_whose_query_fails_stops_its_own_batch_alone(durable_kit) -> None:
 
 
 def test_a_key_that_fails_after_its_events_were_gathered_is_seen(durable_kit) -> None:
-    """The condition of the same, with an error that no transaction minds."""
+    """The same for a condition, with an error that leaves the transaction intact."""
 
     @durable.function(
         id="odd.batch",
@@ -96,7 +96,7 @@ def test_events_may_be_gathered_by_any_key(durable_kit, key) -> None:
 
 
 def test_a_throttle_that_an_operator_raises_lets_through_at_once(durable_kit) -> None:
-    """``set_limit``: a higher one lets more through at once."""
+    """``set_limit`` with a higher limit promotes runs at once."""
 
     @durable.function(id="odd.slow", throttle=durable.Throttle(1, per="1d"))
     def work(ctx):
@@ -180,7 +180,7 @@ def test_a_key_pause_holds_an_order_no_longer_than_its_run_is_first(
 def test_a_backlog_without_code_does_not_keep_the_room_of_a_shared_limit(
     durable_kit,
 ) -> None:
-    """A release lets one backlog try, which needs no slot: nobody else is told."""
+    """A release opens one backlog, which needs no slot: no other backlog is woken."""
     from durable_jobs.definitions.registry import registry
 
     shared = durable.Concurrency(2, key="'all'", scope="account", of="runs")
@@ -220,7 +220,7 @@ def test_an_unknown_function_in_line_costs_nobody_its_batch(durable_kit) -> None
     with registry.temporary():
         declare()
         durable_kit.send("odd/away")
-    durable_kit.advance("1s")  # a process that lacks the code looks first
+    durable_kit.advance("1s")  # a process that lacks the code checks first
     declare()
     durable_kit.advance("2m")
     assert not Run.objects.exists()
@@ -251,7 +251,7 @@ def test_a_singleton_that_becomes_a_queue_does_not_wait_for_itself(
         work = declare(old)
         work.enqueue({"k": 0})
         run = work.enqueue({"k": 1})
-        admission.admit("default", 1)  # the other one is let through, this one waits
+        admission.admit("default", 1)  # the other run is promoted, this one waits
     declare(new)
     durable_kit.advance("1h")
     run.refresh_from_db()
@@ -286,7 +286,7 @@ def test_a_singleton_that_is_a_queue_no_more_has_one_live_run_still(
 def test_a_run_that_was_parked_without_code_keeps_to_its_limit_later(
     durable_kit,
 ) -> None:
-    """It was let through without a slot, and no rest makes it ask for one again."""
+    """The run was promoted without a slot, and later suspensions request none."""
     from durable_jobs.definitions.registry import registry
 
     def declare():
@@ -313,9 +313,9 @@ def test_a_run_that_was_parked_without_code_keeps_to_its_limit_later(
 def test_a_throttle_lets_few_through_where_the_queue_is_busy(
     durable_kit,
 ) -> None:
-    """Each worker lets some through, and claims what is older.
+    """Each worker promotes some runs, and claims older ones.
 
-    No more wait to be claimed than a worker claims at once.
+    No more runs are ready than one worker claims at once.
     """
 
     @durable.function(id="odd.plain")

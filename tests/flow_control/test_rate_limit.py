@@ -1,4 +1,4 @@
-"""Rate limit: starts above it, in any window, are skipped and say why."""
+"""Rate limit: starts above the limit of a window are skipped with a reason."""
 
 from __future__ import annotations
 

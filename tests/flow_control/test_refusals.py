@@ -1,4 +1,4 @@
-"""A limit that cannot work is refused when it is declared, with what was expected."""
+"""An invalid limit is refused when it is declared, with what was expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would break a control from outside is refused where it is asked for."""
+"""Calls that would bypass a control are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits that share a key: each counts for itself, and none makes the others spin."""
+"""Limits that share a key: each counts separately, and none makes others spin."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_steps_and_runs_of_one_key_are_counted_apart(durable_kit: Kit) -> None:
 def test_two_functions_with_crosswise_limits_wait_without_spinning(
     durable_kit: Kit, queues: tuple[str, str]
 ) -> None:
-    # Each of the last two finds one key full by its own limit, and room at the other.
+    # Each of the last two finds one key full by its own limit, and a slot at the other.
     wide = [shared(5, "a"), shared(5, "b")]
     first = durable.function(id="flow.wide", concurrency=wide)(rest)
     crosswise = [

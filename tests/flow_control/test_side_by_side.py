@@ -1,4 +1,4 @@
-"""Steps that one run executes side by side, where a limit counts steps."""
+"""Parallel steps of one run, where a limit counts steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
-    """Leave nothing of a test to the next one."""
+    """Isolate each test."""
     with apart():
         yield
     assert not Slot.objects.filter(released_at__isnull=True).exists(), "a slot is held"

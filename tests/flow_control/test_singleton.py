@@ -1,4 +1,4 @@
-"""Singleton: one live run for each key; what the next one does is the mode."""
+"""Singleton: one live run for each key; the mode decides about the next run."""
 
 from __future__ import annotations
 

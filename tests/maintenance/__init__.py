@@ -1,1 +1,1 @@
-"""Tests of what the tick does."""
+"""The sweeps of the tick."""

@@ -44,7 +44,7 @@ def test_an_outage_is_one_error_and_one_info_with_its_length(log) -> None:
 
 @pytest.fixture
 def away(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Let no connection to the database be made; undone by ``away.undo()``."""
+    """Refuse all connections to the database, until ``away.undo()``."""
     own = db.connection()
 
     def refuse(*args: object, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""Functions that no worker has: noted, told of after a while, and taken up again."""
+"""Functions that no worker has: recorded, reported after a while, and resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 
 def worker(name: str = "w", **values: Any) -> None:
-    """Let a worker be seen now, with the functions of this process."""
+    """Record a heartbeat of a worker with the functions of this process."""
     now = clock.now()
     row = {"kind": "worker", "seen_at": now, "started_at": now, "queues": ["default"]}
     row |= {"functions": registry.ids(), **values}
@@ -30,7 +30,7 @@ def worker(name: str = "w", **values: Any) -> None:
 
 
 def notices() -> list[str]:
-    """Return what the doctor says of unknown functions."""
+    """Return the doctor's messages about unknown functions."""
     found = doctor.examine().findings
     return [one.message for one in found if one.check == "unknown-function"]
 
@@ -41,7 +41,7 @@ def needs_attention() -> list[str]:
 
 @pytest.fixture
 def warned(caplog: pytest.LogCaptureFixture) -> Any:
-    """Return how often it was warned that no worker has a function."""
+    """Return how many warnings said that no worker has a function."""
     caplog.set_level(logging.WARNING, logger="durable_jobs")
 
     def count() -> int:
@@ -71,7 +71,7 @@ def test_a_function_without_a_worker_needs_attention_after_unknown_after(
         assert "'shop.new', which no worker has had for 1" in said
         assert needs_attention() == ["shop.new"]
         assert warned() == 1
-        # Runs that wait for a deploy are no reason to restart anything.
+        # Runs that wait for a deploy are no reason for a restart.
         assert doctor.readiness().healthy
         assert not [one for one in doctor.examine().findings if one.problem]
         found = run.explain()

@@ -1,4 +1,4 @@
-"""After an outage, what is due counts in the order in which it happened."""
+"""After an outage, overdue work takes effect in the order of its due times."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_an_event_that_came_in_time_wins_over_the_end_of_the_run(kit: Kit) -> No
     kit.send("app/reply")
     kit.advance("2h", run=False)
     timers.sweep()
-    # It was woken in time, and has not ended in time all the same.
+    # Its sleep ended in time, but the run exceeds its timeout all the same.
     assert Run.objects.get(pk=run.pk).reason.startswith("It did not end in time")
     assert run.steps.get(name="w").status == "completed"
 
@@ -155,7 +155,7 @@ def test_an_event_that_is_not_routed_yet_holds_a_timeout_back(
     kit.run_until_idle()
     kit.send("app/reply")
     kit.advance("2h", run=False)
-    # Another router has it in its hands.
+    # Another router is processing the event.
     with monkeypatch.context() as patch:
         patch.setattr(events, "pending", lambda limit, leaving=(): [])
         timers.sweep()

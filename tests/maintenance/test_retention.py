@@ -1,4 +1,4 @@
-"""What ended long ago is pruned, in bounded batches, and nothing else is."""
+"""Old ended runs are pruned in bounded batches, and nothing else is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from project.shop.models import Tenant
 
 @pytest.fixture
 def work(kit: Kit) -> durable.Function:
-    """Declare a function that ends as its data says."""
+    """Declare a function whose data says how it ends."""
 
     @durable.function(
         id="work",
@@ -41,7 +41,7 @@ def work(kit: Kit) -> durable.Function:
 
 
 def left() -> set[str]:
-    """Return the statuses of the runs that there are."""
+    """Return the statuses of the remaining runs."""
     return set(Run.objects.values_list("status", flat=True))
 
 
@@ -113,7 +113,7 @@ def test_the_times_are_settings(
     assert not Event.objects.exists()
     kit.advance("365d")
     assert left() == {"failed"}
-    # Its event is gone; what it was started with is not.
+    # The event is pruned; the run's own input is kept.
     assert Run.objects.get().data == {"end": "failed"}
     assert Run.objects.get().event_id is not None
 

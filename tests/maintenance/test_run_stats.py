@@ -1,4 +1,4 @@
-"""What ended is counted once, in periods of five minutes, for the overview."""
+"""Ended runs are counted once, in periods of five minutes, for the overview."""
 
 from __future__ import annotations
 

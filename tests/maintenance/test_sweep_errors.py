@@ -1,4 +1,4 @@
-"""One item's error ends no sweep: it is kept, tried again later, and the rest go on."""
+"""One item's error stops no sweep: the item is retried later, the others proceed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Undo = Callable[[], object]
 
 
 def _refuse(model: type[django_models.Model], event: str, when: str) -> Undo:
-    """Let the database refuse to write some rows; return what ends that."""
+    """Make the database refuse to write some rows; return what undoes that."""
     table = model._meta.db_table
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
@@ -90,12 +90,12 @@ def _literal(value: Any) -> str:
 
 @dataclass
 class Case:
-    """Two items of one loop: the sick one cannot be done, the well one can."""
+    """Two items of one sweep: the sick item fails, the well item does not."""
 
     sweep: Callable[[], object]
-    #: Poisons the sick one; returns what heals it.
+    #: Make the sick item fail; return what heals it.
     poison: Callable[[], Undo]
-    #: Whether the sick and the well one are done.
+    #: Whether the sick and the well item are done.
     done: Callable[[], tuple[bool, bool]]
 
 
@@ -168,7 +168,7 @@ def dead_workers(kit: Kit) -> Case:
 
 @contextmanager
 def _patched(target: Any, name: str, sick: Callable[..., bool]) -> Iterator[None]:
-    """Let calls about the sick item raise."""
+    """Make calls about the sick item raise."""
     with pytest.MonkeyPatch.context() as patch:
         original = getattr(target, name)
 
@@ -517,7 +517,7 @@ def test_an_item_that_fails_is_put_off_and_the_others_are_done(
     assert made.done() == (True, True)
 
 
-#: The loops over items: who adds one adds a case for it, and its name here.
+#: The sweeps over items. A new sweep needs a case, and its name here.
 SWEEPS = {
     "timers",
     "leases",
@@ -623,7 +623,7 @@ def test_items_that_were_deleted_after_an_error_are_forgotten(
         item_errors.guarded("thing", number, fail)
     kit.advance("5s", run=False)
     item_errors.guarded("thing", 10, fail)
-    # Room is made by the item that is due first.
+    # The item that is due first gets the free slot.
     assert item_errors.postponed("thing") == {str(number) for number in range(1, 11)}
     kit.advance("6s", run=False)
     item_errors.guarded("thing", 11, fail)

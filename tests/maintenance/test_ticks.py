@@ -1,4 +1,4 @@
-"""The tick: what is due is done, whoever ticks; an idle one is a single query."""
+"""The tick does what is due, in any process; an idle tick is a single query."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from durable_jobs.testing import Kit
 
 
 class Bells:
-    """A dispatcher that writes down what rings."""
+    """A notifier that records the queues it notifies."""
 
     manual_clock = True
 
@@ -23,7 +23,7 @@ class Bells:
         self.rung: list[str] = []
 
     def notify(self, queue: str, work: int) -> None:
-        """Write the queue down."""
+        """Record the queue."""
         self.rung.append(queue)
 
     def notify_at(self, moment: object, queue: str) -> None:
@@ -36,7 +36,7 @@ class Bells:
 
 @pytest.fixture
 def notifications(kit: Kit) -> Iterator[Bells]:
-    """Yield a dispatcher in the place of the kit's."""
+    """Yield a notifier in place of the kit's."""
     notifications = Bells()
     with notifier.using(notifications):
         yield notifications

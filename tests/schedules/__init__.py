@@ -1,1 +1,1 @@
-"""Tests of what the tick does."""
+"""Crons and schedules."""

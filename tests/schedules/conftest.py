@@ -1,4 +1,4 @@
-"""What the tests of the tick share."""
+"""Fixtures for crons and schedules."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def every(kit: Kit) -> Every:
 
 @pytest.fixture
 def slots(kit: Kit) -> Slots:
-    """Return the times that the runs there are were scheduled for."""
+    """Return the scheduled times of all runs."""
 
     def found() -> list[datetime]:
         runs = Run.objects.order_by("pk")

@@ -1,4 +1,4 @@
-"""Crons: one run a slot, whoever ticks and however often."""
+"""Crons: one run per occurrence, for any number of ticks."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_cron_that_is_declared_late_is_found(
         ("@hourly", HOUR),
         ("@daily", timedelta(hours=12)),
         ("0 9 * * 1-5", timedelta(hours=21)),
-        # The 13th, or any Friday: both given mean either.
+        # The 13th, or any Friday: with both fields, either matches.
         ("0 0 13 * 5", timedelta(days=1, hours=12)),
         ("0 0 5 * 5", timedelta(hours=12)),
         ("@monthly", timedelta(days=27, hours=12)),
@@ -127,7 +127,7 @@ def test_two_ticks_fire_once(kit: Kit, every: Every) -> None:
 def test_a_second_beat_that_read_before_the_first_one_wrote_fires_nothing(
     kit: Kit, every: Every
 ) -> None:
-    """The guard behind the row's lock is the id of the slot's event."""
+    """The guard behind the row's lock is the id of the occurrence's event."""
     every("0 * * * *")
     kit.run_until_idle()
     kit.advance("1h", run=False)
@@ -190,7 +190,7 @@ def test_a_changed_cron_goes_by_its_new_times(kit: Kit, slots: Slots) -> None:
             now = code.now()
         kit.travel_to(now)
     assert [slot.minute for slot in slots()] == [15, 45]
-    # The old one rests, also while the code has the function.
+    # The old schedule is inactive, also while the code has the function.
     kit.travel_to(kit.now() + HOUR, run=False)
     with Kit(now=kit.now()) as code:
         durable.function(id="clock", on=durable.Cron("45 * * * *"))(lambda ctx: None)

@@ -1,4 +1,4 @@
-"""Jitter spreads what would start at once, the same way whoever asks."""
+"""Jitter spreads simultaneous starts, deterministically."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_declared_crons_have_it_too(kit: Kit) -> None:
 
 
 def test_a_slot_in_its_jitter_is_no_missed_one(kit: Kit) -> None:
-    """Looking late, but before the slot's own time, fires nothing and loses nothing."""
+    """A late tick before the occurrence's own time fires nothing and loses nothing."""
     durable.function(
         id="clock", on=durable.Cron("0 * * * *", jitter="1h", catch_up="one")
     )(lambda ctx: None)

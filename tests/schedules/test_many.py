@@ -24,7 +24,7 @@ NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 @pytest.fixture
 def report(kit: Kit) -> durable.Function:
-    """Declare a function that nothing starts by itself."""
+    """Declare a function without triggers."""
     made: durable.Function = durable.function(id="report")(lambda ctx: None)
     return made
 
@@ -40,7 +40,7 @@ def make(count: int, **values: object) -> None:
 
 
 def inserts(model: type[Model]) -> int:
-    """Return how many statements insert a batch: SQLite limits the values of one."""
+    """Return how many statements insert a batch: SQLite limits their values."""
     most = connection.features.max_query_params
     if most is None or connection.vendor == "postgresql":
         return 1
@@ -56,8 +56,8 @@ def test_a_batch_is_fired_in_a_few_statements(
     with CaptureQueriesContext(connection) as captured:
         assert fire.sweep() == fire.BATCH
     statements = [q for q in captured if "SAVEPOINT" not in q["sql"]]
-    # The due rows, the events that exist, and what is the same for any batch; then
-    # events, runs and subjects are inserted, and the schedules move.
+    # Reads: the due rows, the existing events, and the queries shared by any batch.
+    # Writes: events, runs and subjects are inserted, and the schedules move on.
     written = sum(inserts(model) for model in (Event, Run, Subject, Schedule))
     assert len(statements) <= 3 + written
     assert Run.objects.count() == Event.objects.count() == fire.BATCH
@@ -128,7 +128,7 @@ def test_a_clock_that_goes_back_fires_nothing_again(
     kit._clock.moment -= timedelta(minutes=30)
     kit.run_until_idle()
     assert Run.objects.count() == 6
-    # Nor does a schedule that is paused and resumed, or changed, while it is back.
+    # A schedule that is paused, resumed or changed at that time fires no more either.
     schedule.pause()
     schedule.resume()
     assert schedule.next_occurrence == NOON + timedelta(minutes=70)

@@ -1,4 +1,4 @@
-"""Looks at random moments, held to a model that knows each slot by itself."""
+"""Ticks at random moments, against a model that knows each occurrence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def made(**values: Any) -> Schedule:
 
 
 def all_slots(schedule: Schedule, until: datetime) -> list[datetime]:
-    """Return each slot that is due by a moment, one by one."""
+    """Yield each occurrence that is due by a moment."""
     cron, slot, found = expression(schedule.cron, schedule.tz), START, []
     while occurrences.due_at(schedule, slot := cron.next_after(slot)) <= until:
         found.append(slot)
@@ -83,7 +83,7 @@ def test_each_look_fires_what_catch_up_says_and_no_slot_twice(
 def test_runs_that_may_not_overlap_never_do_and_each_slot_is_accounted_for(
     overlap: str, looks: list[tuple[int, bool]]
 ) -> None:
-    """``busy`` is what the model says: a run goes on until the look after says so."""
+    """``busy`` is the model's state: a run lasts until a later tick says otherwise."""
     schedule = made(cron="* * * * *", tz="UTC", catch_up="all", overlap=overlap)
     now, running, started, skipped = START, False, [], []
     for minutes, ends in looks:

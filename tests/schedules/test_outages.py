@@ -1,4 +1,4 @@
-"""What happens to the times that passed while nothing ticked."""
+"""Occurrences that became due while no tick ran."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_catch_up_decides(
     assert slots() == [NOON + hours * HOUR for hours in expected]
     for run in Run.objects.all():
         assert run.data["fired_at"] == kit.now()
-    # From here on it goes as before.
+    # From here on it continues as before.
     kit.advance("1h")
     assert slots()[-1] == NOON + 4 * HOUR
     assert len(slots()) == len(expected) + 1

@@ -1,4 +1,4 @@
-"""What becomes of a time at which the run of an earlier one goes on."""
+"""Occurrences that become due while an earlier run is still live."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def slow(kit: Kit) -> durable.Function:
 
 
 def begun() -> list[tuple[float, float]]:
-    """Return the hour that each run was for, and the hour it began."""
+    """Return the hour of each run's occurrence, and the hour it began."""
     runs = Run.objects.exclude(started_at=None).order_by("pk")
     return [
         ((run.data["scheduled_at"] - NOON) / HOUR, (run.started_at - NOON) / HOUR)

@@ -23,14 +23,14 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def report(kit: Kit) -> durable.Function:
-    """Declare a function that nothing starts by itself."""
+    """Declare a function without triggers."""
     made: durable.Function = durable.function(id="report")(lambda ctx: ctx.event.data)
     return made
 
 
 @pytest.fixture
 def ada(db: None) -> User:
-    """Return a user to own things."""
+    """Return a user who owns schedules."""
     return User.objects.create(username="ada")
 
 
@@ -245,7 +245,7 @@ def test_a_run_can_be_started_at_once(
     assert run.wait().result()["scheduled_at"] == kit.now()
     assert list(durable.runs_for(ada)) == [run]
     assert schedule.last_run == run.pk
-    # A second one in the same moment is another run: it is of no slot.
+    # A second call in the same moment is another run, without an occurrence.
     again = schedule.run_now()
     assert again is not None
     assert again.pk != run.pk
@@ -316,7 +316,7 @@ def test_a_declared_schedule_takes_over_what_the_code_says_now(kit: Kit) -> None
             code.run_until_idle()
         schedule = Schedule.objects.get()
         assert (schedule.catch_up, schedule.jitter) == (catch_up, timedelta(minutes=1))
-    # The code does not have it any more: it may go.
+    # The code no longer has it, so it may be deleted.
     schedule.delete()
     assert not Schedule.objects.exists()
 

@@ -1,1 +1,1 @@
-"""Tests of what starts runs: events and calls."""
+"""What starts runs: events and calls."""

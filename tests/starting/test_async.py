@@ -1,4 +1,4 @@
-"""The async twins: the same work from async code."""
+"""The async variants of the public API."""
 
 from __future__ import annotations
 

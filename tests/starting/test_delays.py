@@ -1,4 +1,4 @@
-"""Work that is to begin later, and work that goes first."""
+"""Delayed starts and priorities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def began(durable_kit: Kit) -> dict[str, datetime]:
-    """Declare a function on ``a/b`` and give when its runs began, by their names."""
+    """Declare a function on ``a/b`` and return the start times of its runs, by name."""
     found: dict[str, datetime] = {}
 
     @durable.function(id="look", on=durable.Event("a/b"))

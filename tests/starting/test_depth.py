@@ -1,4 +1,4 @@
-"""How deep events and runs may cause one another, and what says so."""
+"""The maximum depth of events and runs that cause one another."""
 
 from __future__ import annotations
 

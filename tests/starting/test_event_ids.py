@@ -1,4 +1,4 @@
-"""An event whose id was already sent starts each function at most once in 24 hours."""
+"""A repeated event id starts each function at most once in 24 hours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from durable_jobs.testing import Kit
 
 @pytest.fixture
 def seen(durable_kit: Kit) -> list[object]:
-    """Declare a function on ``a/b`` and give the data that its runs saw."""
+    """Declare a function on ``a/b`` and return the data of its runs."""
     found: list[object] = []
     durable.function(id="look", on=durable.Event("a/b"))(
         lambda ctx: found.append(ctx.event.data["n"])
@@ -46,7 +46,7 @@ def test_the_same_id_twice_in_one_request_counts_once(
     durable_kit.run_until_idle()
     assert ids[:2] == ["order-7", "order-7"]
     assert sorted(map(str, seen)) == ["1", "3"]
-    # What is stored is what the run saw.
+    # The stored data is what the run saw.
     assert Event.objects.get(pk="order-7").data == {"n": 1}
 
 

@@ -1,4 +1,4 @@
-"""``using(key=…)``: the same key and data is the same run."""
+"""``using(key=…)``: the same key and data return the same run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which events can be sent."""
+"""Valid and invalid names of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""I11: data that cannot be stored is refused where it enters, and nothing is lost."""
+"""I11: data that cannot be stored is refused on input, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def nested(depth: int) -> dict[str, Any]:
 
 
 def endless() -> dict[str, Any]:
-    """Return a dict that holds itself."""
+    """Return a dict that contains itself."""
     data: dict[str, Any] = {}
     data["self"] = data
     return data
@@ -110,7 +110,7 @@ def test_an_event_has_a_largest_size(durable_kit: Kit) -> None:
     for start in (
         lambda: durable.send("a/b", {"x": "y" * (room + 1)}),
         lambda: look.enqueue({"x": "y" * (room + 1)}),
-        # Two bytes each, as stored.
+        # Each character is two bytes in storage.
         lambda: durable.send("a/b", {"x": "é" * (room // 2 + 1)}),
         lambda: durable.send("a/b", user="y" * (2**19 + 1)),
     ):

@@ -1,4 +1,4 @@
-"""Priority is a place among those that may start, not another time to start at."""
+"""Priority orders the runs that may start now; it changes no start time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def seen(durable_kit: Kit) -> list[str]:
-    """Declare a function that says in which order its runs executed."""
+    """Declare a function, and return the order in which its runs executed."""
     names: list[str] = []
 
     @durable.function(id="tests.placed")

@@ -1,4 +1,4 @@
-"""A start is held to the schema of its function, whatever way it comes by."""
+"""Every way of starting a run validates its data against the function's schema."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.django_db
 
 
 class Placed(BaseModel):
-    """What a placed order says."""
+    """The data of a placed order."""
 
     order_id: int
     note: str = ""
 
 
 class Paid(BaseModel):
-    """What a paid order says."""
+    """The data of a paid order."""
 
     amount: int
 
@@ -47,7 +47,7 @@ def place(durable_kit: Kit) -> durable.Function:
 
 @pytest.fixture
 def api(durable_kit: Kit) -> Caller:
-    """Return a program that may start and rerun."""
+    """Return an API client that may start and rerun."""
     root = User.objects.create_superuser("root")
     return program_of(root, "runs:start", "runs:write", "events:send")
 
@@ -116,7 +116,7 @@ def test_api_holds_starts_and_events_to_the_schema(
         problem(refused, 422, "invalid-payload")
     refused = api.post("events", {"name": "shop/placed", "data": WRONG})
     problem(refused, 422, "invalid-payload")
-    # A tag of the codec is an object like any other: no instance passes the schema.
+    # A codec tag is a plain object here: no tagged instance passes the schema.
     forged = {"$durable": "pydantic", "value": [f"{__name__}:Placed", WRONG, []]}
     refused = api.post("functions/shop.place/runs", {"data": forged})
     problem(refused, 422, "invalid-payload")

@@ -1,4 +1,4 @@
-"""What starting costs: enqueue is one statement, send is two, whatever the number."""
+"""The cost of starting: one statement to enqueue, two to send, whatever the number."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_send_many_costs_the_same_for_one_and_for_five_hundred(
         assert many == one
         assert one <= (5 if ids else 2)
     else:
-        # SQLite takes a bounded number of values in a statement: some more, not 500.
+        # SQLite limits the values of a statement: a few more statements, not 500.
         assert many < 500 / 10
     assert Event.objects.count() == 501
 

@@ -1,4 +1,4 @@
-"""Which runs were started for a model instance."""
+"""The runs that were started for a model instance."""
 
 from __future__ import annotations
 

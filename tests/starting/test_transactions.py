@@ -1,7 +1,7 @@
-"""I1: a committed send starts exactly the runs that it should, a rolled-back one none.
+"""I1: a committed send starts exactly its runs; a rolled-back send starts none.
 
-The guard is that events and runs are rows of the caller's own transaction; give them a
-transaction or a connection of their own and these tests fail.
+The guard is that events and runs are rows of the caller's own transaction. With a
+separate transaction or connection these tests fail.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Start = Callable[[], object]
 
 
 class Regret(Exception):
-    """The host's own error, after it had started something."""
+    """The project's own error, raised after it has started something."""
 
 
 def bill(ctx):
@@ -30,7 +30,7 @@ def bill(ctx):
 
 @pytest.fixture
 def starts(durable_kit: Kit) -> dict[str, Start]:
-    """Return every way of starting ``bill``, which waits for things from its start."""
+    """Return each way of starting ``bill``, which waits for things from its start."""
     billing = durable.function(
         id="bill",
         on=durable.Event("shop/order.placed"),

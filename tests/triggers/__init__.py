@@ -1,1 +1,1 @@
-"""Tests of functions that start on changes of models."""
+"""Functions that start on changes of models."""

@@ -1,4 +1,4 @@
-"""What the tests of model changes share."""
+"""Fixtures for the tests of model changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def watch(durable_kit: Kit) -> Watch:
 
 @pytest.fixture
 def changes(durable_kit: Kit) -> Changes:
-    """Return what the runs there are were told, the oldest first."""
+    """Return the event data of all runs, the oldest first."""
 
     def run() -> list[dict[str, Any]]:
         durable_kit.run_until_idle()

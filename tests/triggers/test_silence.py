@@ -1,4 +1,4 @@
-"""What is no change of an instance starts nothing, and costs nothing."""
+"""Writes that are no change of an instance start nothing, and cost nothing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_models_that_nobody_watches_cost_nothing_more(
     durable_kit: Kit, watch: Watch, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     watch(created=True, updated=True, deleted=True)
-    Tenant.objects.create(name="first")  # may look what is waited for
+    Tenant.objects.create(name="first")  # may check for waits
     with django_assert_num_queries(1):
         tenant = Tenant.objects.create(name="Ada")
     with django_assert_num_queries(1):
@@ -87,7 +87,7 @@ def test_deleting_rows_that_nobody_watches_stays_one_statement(
     watch(deleted=True)
     for number in range(3):
         Airport.objects.create(icao=f"ED{number}", elevation=1, lat=50.0, lon=8.5)
-    # Where anybody hears of deletions Django loads the rows first.
+    # With receivers of deletions, Django loads the rows first.
     with django_assert_num_queries(1):
         Airport.objects.all().delete()
 

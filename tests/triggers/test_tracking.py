@@ -1,4 +1,4 @@
-"""``durable.track``: bulk writes that tell of each row."""
+"""``durable.track``: bulk writes that create an event for each row."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_one_request_of_any_size_is_a_few_statements(
         with CaptureQueriesContext(connection) as captured:
             durable.track(rows).update(note=f"below {largest}")
         counts.append(len(captured))
-    # SQLite takes a bounded number of values in a statement: a few more there.
+    # SQLite limits the values of a statement: a few more statements there.
     assert counts[1] <= counts[0] + 3
     assert Run.objects.count() == 61
 

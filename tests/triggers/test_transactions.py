@@ -1,7 +1,7 @@
-"""I1: a change and its event are one transaction, whatever the host's transactions are.
+"""I1: a change and its event are one transaction, in any transaction mode.
 
-The guard is ``together`` around ``save_base``: without it, outside of ``atomic()``, the
-row is committed before the event is written.
+The guard is ``together`` around ``save_base``. Without it, outside of ``atomic()``, the
+row commits before the event is written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.triggers.conftest import Watch
 
 
 class Regret(Exception):
-    """The host's own error."""
+    """The project's own error."""
 
 
 def create(tenant: Tenant) -> None:
@@ -28,14 +28,14 @@ def create(tenant: Tenant) -> None:
 
 
 def update(tenant: Tenant) -> None:
-    """Update the order that there is."""
+    """Update the only order."""
     order = Order.objects.get()
     order.total = 2
     order.save()
 
 
 def delete(tenant: Tenant) -> None:
-    """Delete the order that there is."""
+    """Delete the only order."""
     Order.objects.get().delete()
 
 
@@ -96,7 +96,7 @@ def test_an_event_that_cannot_be_written_undoes_the_change(
         change(tenant)
     assert Order.objects.get().total == 1
     assert not Event.objects.exists()
-    # The connection goes on working.
+    # The connection remains usable.
     change(tenant)
     assert Event.objects.count() == 1
 
