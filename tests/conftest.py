@@ -1,4 +1,4 @@
-"""What all the tests share."""
+"""Fixtures of all the tests."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["django_db_setup", "installed", "process_environment"]
 hypothesis.register_profile("default", deadline=None)
 hypothesis.load_profile("default")
 
-# What a shell runs in the background ignores Ctrl-C, and so would all commands of ours
-# that the tests start and end that way.
+# A shell starts background processes with Ctrl-C ignored. Commands that tests start
+# would inherit that, and tests end them by Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
-    """Let the collector pass over what is there for good, and come less often."""
+    """Exempt permanent objects from garbage collection, and collect less often."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
@@ -38,24 +38,24 @@ def pytest_collection_finish() -> None:
 def django_db_setup(
     django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[None]:
-    """Ask its time once, and let nothing of ours be connected when it goes."""
+    """Synchronize the clock once, and close our connections before the database."""
     # Imported late: it needs the settings.
     from durable_jobs import clock
     from durable_jobs.worker.background import background_thread
     from durable_jobs.worker.connections import persistent
 
-    # Once a minute would be now and then in a test that counts its statements.
+    # A synchronization each minute would change counts of statements.
     clock.RESYNC_SECONDS = math.inf
     yield
     background_thread().stop()
     with django_db_blocker.unblock(), persistent():  # restores saved connections
         connections.close_all()
-    gc.collect()  # a thread that ended leaves its connection to the collector
+    gc.collect()  # an ended thread leaves its connection to the garbage collector
 
 
 @pytest.fixture(scope="session", autouse=True)
 def messages_in_tests() -> Iterator[None]:
-    """Let the broker of this suite get messages, whatever settings a test makes."""
+    """Let this suite send messages to its broker, whatever settings a test makes."""
     from durable_jobs.worker import celery_tasks
 
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +65,7 @@ def messages_in_tests() -> Iterator[None]:
 
 @pytest.fixture
 def process_environment(transactional_db: None) -> dict[str, str]:
-    """Return the environment of a real worker: it sees the tests' own database."""
+    """Return the environment of a real worker, which uses the tests' own database."""
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite":
         if "memory" in name:

@@ -1,4 +1,4 @@
-"""Bodies that cost a careless parser more than linear time, and bodies never read."""
+"""Bodies that cost a careless parser more than linear time, and unread bodies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 MEGABYTE = 2**20
-#: What is repeated to fill a body, by the name of the case.
+#: The pattern that is repeated to fill a body, by the name of the case.
 PATTERNS = {
     "escaped quotes": b'"\\',
     "quotes": b'"',
@@ -23,7 +23,7 @@ PATTERNS = {
     "blanks": b" ",
     "bytes that are no text": b"\xff",
 }
-#: Seconds of processor for one megabyte.
+#: Seconds of processor time for one megabyte.
 MOST_SECONDS = 0.1
 
 
@@ -34,7 +34,7 @@ def body(pattern: str, size: int) -> bytes:
 
 
 def in_linear_time(size: int, call: Callable[[], Any]) -> Any:
-    """Return what a call gives; fail when it takes more than its size allows.
+    """Return a call's result; fail if it takes more time than its size allows.
 
     It has three tries: the first may import modules, and a machine may be busy.
     """

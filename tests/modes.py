@@ -1,12 +1,12 @@
 """The pytest plugin that runs the same tests in harder ways: ``--mode``.
 
-``suspend`` leaves a function after each step and enters it again through the queue.
-``ambiguous`` lets the database fail once after each commit of an attempt or a sweeper:
-what was committed stands, and whoever committed it is told that it failed. In either
-mode the tests must come to the same results.
+``suspend`` leaves a function after each step and resumes it through the queue.
+``ambiguous`` lets the database fail once after each commit of an attempt or a sweep:
+the commit stands, but its caller gets an error. In either mode the tests must have the
+same results.
 
-A test that asserts how often something was done or when, and not what came of it, is
-marked ``exact(reason)``, and is left out where commits fail.
+A test that asserts a number of calls or a time, and not a result, is marked
+``exact(reason)``. Such tests are skipped where commits fail.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave out what can only be so where no commit fails."""
+    """Skip tests that hold only where no commit fails."""
     if config.getoption("--mode") != "ambiguous":
         return
     for item in items:
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(
 def mode(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    """Put the engine into the mode that was asked for."""
+    """Put the engine into the selected mode."""
     chosen = str(request.config.getoption("--mode"))
     with _MODES[chosen](monkeypatch):
         yield chosen
@@ -67,7 +67,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @contextmanager
 def suspending(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make it the default to leave the function after each step."""
+    """Make suspension after each step the default."""
     from durable_jobs import conf
 
     written = conf._written
@@ -79,13 +79,13 @@ def suspending(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @contextmanager
 def ambiguous(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fail once after each commit that an attempt or a sweeper makes."""
+    """Fail once after each commit of an attempt or a sweep."""
     from durable_jobs import failpoints
     from durable_jobs.engine import attempt, database_errors
     from durable_jobs.maintenance import tick
 
     lost = LostAnswers()
-    # Time stands still in most tests: what failed is tried again at once.
+    # Time stands still in most tests, so failed work is retried at once.
     monkeypatch.setattr(database_errors, "FIRST_PAUSE", timedelta(0))
     monkeypatch.setattr(
         attempt, "execute_attempt", lost.inside(attempt.execute_attempt)
@@ -96,14 +96,14 @@ def ambiguous(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class LostAnswers:
-    """Loses the answer to the first commit of each kind for each step."""
+    """Loses the response to the first commit of each kind for each step."""
 
     def __init__(self) -> None:
         self._depth = 0
         self._seen: set[tuple[str, str]] = set()
 
     def inside(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``call``, inside of which answers get lost: it knows what to do."""
+        """Return ``call``, inside of which responses are lost; it handles that."""
 
         def calling(*args: Any, **options: Any) -> Any:
             self._depth += 1
@@ -115,7 +115,7 @@ class LostAnswers:
         return calling
 
     def passed(self, name: str, detail: str) -> None:
-        """Raise at a commit whose answer is to be lost."""
+        """Raise at a commit whose response is to be lost."""
         from django.db import OperationalError
 
         from durable_jobs.definitions import current
@@ -123,9 +123,9 @@ class LostAnswers:
         if not self._depth or not name.endswith((".committed", ".reclaimed")):
             return
         if name.startswith(("cron.", "prune.")):
-            return  # what such a sweep leaves out is done by a tick of a later time
+            return  # a later tick does what such a sweep leaves out
         if current.body.get() is not None and name != "record.committed":
-            return  # what a body calls fails in the body: it is an error of the step
+            return  # what a body calls fails in the body: an error of the step
         if (name, detail) not in self._seen:
             self._seen.add((name, detail))
             raise OperationalError(f"the answer to {name} was lost")

@@ -1,4 +1,4 @@
-"""The checker of the crash tests can fail: each violation is planted, and named."""
+"""The checker of the crash tests detects each kind of violation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Finds = Callable[[str], None]
 
 @pytest.fixture
 def kit(db: None):
-    """Yield a kit in which everything is written down."""
+    """Yield a kit with the journal switched on."""
     if connection.vendor != "postgresql":
         pytest.skip("the journal is written by PostgreSQL's triggers")
     Account.objects.create(name="ledger")
@@ -52,7 +52,7 @@ def done(kit: Kit) -> Run:
 
 
 def found(rule: str) -> bool:
-    """Return whether a rule is broken, and that the check says so."""
+    """Return whether the checker reports a broken rule."""
     broken = {one.partition(":")[0] for one in checker.violations()}
     if rule in broken:
         with pytest.raises(AssertionError, match=rule):
@@ -87,7 +87,7 @@ def test_a_body_of_an_attempt_that_had_lost_its_run(done: Run) -> None:
 
 
 def test_an_effect_knows_that_its_step_was_recorded(kit: Kit) -> None:
-    """What the rule above reads is written by the bodies themselves."""
+    """The bodies themselves write what the rule above reads."""
 
     @durable.function(id="t.forgetful")
     def forgetful(ctx):

@@ -1,4 +1,4 @@
-"""The lab's proxy and clock do what they say: so the crash tests mean something."""
+"""The lab's proxy and clock do what they claim."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def through(process_environment: dict[str, str]) -> Iterator[tuple[Proxy, str]]:
 
 
 def names() -> list[str]:
-    """Return what was written through the proxy."""
+    """Return the rows that were written through the proxy."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT name FROM lab_gate ORDER BY name")
         return [row[0] for row in cursor.fetchall()]

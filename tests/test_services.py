@@ -1,4 +1,4 @@
-"""The servers that the tests run on are real, and leave nothing behind."""
+"""The servers of the tests are real, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ COMMAND = [sys.executable, "-m", "tests.services", "--", sys.executable, "-c"]
 
 @pytest.fixture
 def bare() -> dict[str, str]:
-    """Return an environment in which nobody gave any server."""
+    """Return an environment without addresses of servers."""
     return {k: v for k, v in os.environ.items() if k not in ADDRESSES}
 
 
 def directory(environment: dict[str, str]) -> Path:
-    """Return where the servers of ``environment`` live."""
+    """Return the directory of the servers of ``environment``."""
     query = dict(parse_qsl(urlsplit(environment["DATABASE_URL"]).query))
     return Path(query["host"])
 

@@ -1,1 +1,1 @@
-"""The HTTP API, as programs and people use it."""
+"""The HTTP API, for programs and users."""

@@ -1,4 +1,4 @@
-"""Programs with keys, people with sessions, and functions to be steered."""
+"""Programs with keys, users with sessions, and functions to act on."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ EVERY = tuple(SCOPES)
 
 @dataclass
 class Caller:
-    """Somebody who asks, with what he shows; cookies are checked as in a browser."""
+    """A client with its credentials; cookies are checked as in a browser."""
 
     client: Client = field(default_factory=lambda: Client(enforce_csrf_checks=True))
     headers: dict[str, str] = field(default_factory=dict)
 
     def get(self, path: str, params: Any = None, **headers: str) -> Any:
-        """Ask for something."""
+        """Send a GET request."""
         return self.client.get(V1 + path, params, headers={**self.headers, **headers})
 
     def post(
         self, path: str, body: Any = None, kind: str = JSON, **headers: str
     ) -> Any:
-        """Post JSON, or bytes as they are."""
+        """Post JSON, or raw bytes."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.client.post(
             V1 + path,
@@ -50,7 +50,7 @@ class Caller:
 
 @pytest.fixture(autouse=True)
 def fresh_counts() -> Iterator[None]:
-    """Forget who asked how often."""
+    """Reset the request counters."""
     cache.clear()
     yield
     cache.clear()
@@ -64,7 +64,7 @@ def kit(db: None) -> Iterator[Kit]:
 
 
 def user_with(*permissions: str, **values: Any) -> User:
-    """Make a user with permissions of the app."""
+    """Create a user with permissions of the app."""
     number = User.objects.count()
     user = User.objects.create_user(f"user{number}", **values)
     user.user_permissions.set(
@@ -76,7 +76,7 @@ def user_with(*permissions: str, **values: Any) -> User:
 
 
 def program_of(user: User, *scopes: str, **options: Any) -> Caller:
-    """Return a program with a key of a user."""
+    """Return a client with an API key of a user."""
     maker = User.objects.create_superuser(f"maker{User.objects.count()}")
     made = api_keys.create(Actor(maker), "tests", scopes, **options)
     made.key.owner = str(user.pk)
@@ -85,7 +85,7 @@ def program_of(user: User, *scopes: str, **options: Any) -> Caller:
 
 
 def person_of(user: User) -> Caller:
-    """Return a person who is logged in, with a page's token against forged requests."""
+    """Return a client with a session and a CSRF token."""
     caller = Caller()
     caller.client.force_login(user)
     token = "t" * 32
@@ -96,7 +96,7 @@ def person_of(user: User) -> Caller:
 
 @pytest.fixture
 def program(db: None) -> Callable[..., Caller]:
-    """Return a program whose key has scopes, all by default, of a user who may all."""
+    """Return a client of a privileged user; its key has all scopes by default."""
 
     def make(*scopes: str, **options: Any) -> Caller:
         user = User.objects.create_superuser(f"owner{User.objects.count()}")
@@ -107,7 +107,7 @@ def program(db: None) -> Callable[..., Caller]:
 
 @pytest.fixture
 def api(program: Callable[..., Caller]) -> Caller:
-    """Return a program that may do everything."""
+    """Return a client that may do everything."""
     return program()
 
 
@@ -126,7 +126,7 @@ def sleeper(kit: Kit) -> durable.Function:
 
 @pytest.fixture
 def failing(kit: Kit) -> durable.Function:
-    """Declare a function that fails with a message that tells too much."""
+    """Declare a function that fails with a message that leaks a secret."""
 
     @durable.function(id="tests.failing", retries=0)
     def failing(ctx: durable.Context) -> None:
@@ -139,7 +139,7 @@ def failing(kit: Kit) -> durable.Function:
 
 
 def problem(response: Any, status: int, code: str) -> dict[str, Any]:
-    """Return a problem, which it has to be."""
+    """Check that the response is a problem document, and return it."""
     assert response.status_code == status, response.content
     assert response["Content-Type"] == "application/problem+json"
     found: dict[str, Any] = response.json()

@@ -1,4 +1,4 @@
-"""Every endpoint, with what it needs and a request that is right but for that."""
+"""Every endpoint, with its requirements and an otherwise valid request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.api.conftest import Caller
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A method and an address; nothing is needed where ``permission`` is None."""
+    """A method and an address; without ``permission``, nothing is required."""
 
     method: str
     path: str
@@ -26,7 +26,7 @@ class Endpoint:
         return f"{self.method} {self.path}"
 
     def ask(self, caller: Caller, place: dict[str, Any], method: str = "") -> Any:
-        """Ask for it."""
+        """Send the request."""
         path = self.path.format(**place)
         if (method or self.method) == "GET":
             return caller.get(path)
@@ -76,7 +76,7 @@ ENDPOINTS = [
 
 
 def furnish(kit: Any) -> dict[str, Any]:
-    """Make what the endpoints are about; each action gets a run in a state for it."""
+    """Create the objects of the endpoints, with a suitable run for each action."""
 
     @durable.function(id="tests.asks", retries=2)
     def asks(ctx: durable.Context) -> Any:

@@ -1,4 +1,4 @@
-"""Approvals over HTTP: by the permission that each one names, and the key's scope."""
+"""Approvals over HTTP need the permission of the approval and the key's scope."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SCOPE = "approvals:decide"
 
 
 class AmountForm(forms.Form):
-    """What is paid."""
+    """A form with an amount."""
 
     amount = forms.IntegerField(max_value=100)
 
 
 @pytest.fixture
 def run(kit: Any) -> Run:
-    """Start a run that asks."""
+    """Start a run that asks for an approval."""
 
     @durable.function(id="tests.approved")
     def approved(ctx):
@@ -39,14 +39,14 @@ def run(kit: Any) -> Run:
 
 @pytest.fixture
 def manager(db: None) -> User:
-    """Return who may decide, and nothing else."""
+    """Return a user who may decide, and nothing else."""
     user = User.objects.create_user("ann", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="change_order"))
     return user
 
 
 def place(run: Run) -> str:
-    """Return the address at which the run's approval is decided."""
+    """Return the address of the decision of the run's approval."""
     return f"approvals/{run.steps.get().pk}/decide"
 
 

@@ -1,4 +1,4 @@
-"""Limits and closed doors that hold without any setting."""
+"""Limits and authentication that hold without any setting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 def address(text: str) -> str:
-    """Return what a request from an address is counted by."""
+    """Return the key by which requests from an address are counted."""
     return request_throttle.address(RequestFactory(REMOTE_ADDR=text).get("/"))
 
 

@@ -1,4 +1,4 @@
-"""The reference of the API has a row for all that there is, and for nothing else."""
+"""The API reference has a row for each endpoint, scope and code, and no others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLACE = re.compile(r"\{(\w+)\}")
 
 
 def shape(path: str) -> str:
-    """Return a path without the names of what is put into it."""
+    """Return a path with placeholders without names."""
     shown = PLACE.sub("{}", path).replace("tests.asks", "{}").replace("/go", "/{}")
     return shown
 

@@ -1,4 +1,4 @@
-"""Events and signals come in: one, many, or one a line; all of them or none."""
+"""Events and signals: one, many, or one a line; all are accepted or none."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_an_event_too_large_and_too_many_events_are_refused(kit, api):
 
 
 class Untouched(io.BytesIO):
-    """A body that must not be read to its end."""
+    """A stream that must not be read to its end."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class Untouched(io.BytesIO):
 def test_a_body_too_large_is_refused_before_it_is_read(kit, api):
     with limits(MAX_REQUEST_BYTES=1000):
         problem(api.post("events", b"x" * 1001), 413, "limit-exceeded")
-        # Its length says it: nothing of it is read.
+        # The length alone is refused: nothing is read.
         response = api.client.generic(
             "POST",
             "/durable/api/v1/events",
@@ -244,7 +244,7 @@ VALUES = st.recursive(
 @given(data=st.dictionaries(st.text(), VALUES))
 def test_what_is_accepted_is_stored_and_comes_back_equal(kit, api, data):
     response = api.post("events", {"name": "tests/any", "data": data})
-    if response.status_code != 202:  # a NUL, or what it cannot hold
+    if response.status_code != 202:  # a NUL, or a value that it cannot hold
         problem(response, 422, "invalid-payload")
         return
     (id,) = response.json()["ids"]

@@ -1,4 +1,4 @@
-"""What a hostile body costs, and what is checked before one is read."""
+"""The cost of a hostile body, and the checks before a body is read."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_unknown_keys_and_strangers_are_refused_before_the_body_is_read(place):
         Caller(),
         Caller(headers={"Authorization": "Bearer dj_wrong"}),
         Caller(headers={"Authorization": "Basic dj_wrong"}),
-        person_of(make_user("send_event")),  # who is not of the staff
+        person_of(make_user("send_event")),  # a user who is not staff
     ]
     for caller in callers:
         for endpoint in NEEDY:

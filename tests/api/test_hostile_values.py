@@ -1,4 +1,4 @@
-"""Values that are JSON and no more: what they cost, and what they may not mean."""
+"""Values that are valid JSON: their cost, and meanings they must not have."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_object_of_very_many_unknown_names_is_one_error(kit, api):
         f"runs/{run.pk}/cancel",
     ):
         for raw in (NAMES, b"[" + NAMES + b"]"):
-            # Unknown names were 7 MB of errors, in more than a second.
+            # Unknown names once gave 7 MB of errors, in more than a second.
             response = in_linear_time(4_000_000, partial(api.post, path, raw))
             assert response.status_code == 422
             assert len(response.content) < 1000

@@ -1,4 +1,4 @@
-"""Keys open what they are for, for as long as they are good, and are never shown."""
+"""Keys grant only their scopes, until they expire, and are never shown."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_making_and_revoking_keys_need_permissions(kit):
     assert not api_keys.revoke(boss, made.key)
 
 
-# By the command
+# The command
 
 
 def command(*words: str) -> str:
@@ -208,7 +208,7 @@ def test_the_command_says_what_is_wrong(kit):
     assert bearer(made["text"]).get("runs").status_code == 200
 
 
-# In the admin
+# The admin
 
 ADD = "admin:durable_jobs_apikey_add"
 LIST = "admin:durable_jobs_apikey_changelist"

@@ -1,4 +1,4 @@
-"""How often somebody may ask is counted by who asks, and wrong keys by address."""
+"""Request rates are counted by client, and wrong keys by address."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_one_too_many_is_told_when_to_ask_again(kit, api, program):
         response = api.get("functions")
         problem(response, 429, "too-many-requests")
         assert 1 <= int(response["Retry-After"]) <= 60
-        # Another one has a count of his own, and so has who shows nothing.
+        # Another client has its own count, and so has an anonymous one.
         assert program().get("functions").status_code == 200
         problem(Caller().get("functions"), 401, "unauthorized")
         kit.advance("2m")
@@ -86,7 +86,7 @@ def test_guessing_keys_is_counted_by_address(kit, api):
         assert [one.status_code for one in guesses] == [401] * 3 + [429] * 2
         problem(Caller().get("runs"), 429, "too-many-requests")
         problem(Caller().post("callbacks/x/succeed"), 429, "too-many-requests")
-        # Who has a key is let in from the same address, and probes are apart.
+        # A valid key is accepted from the same address, and probes are exempt.
         assert api.get("functions").status_code == 200
         assert Caller().get("health").status_code == 200
         assert Caller().get("ready").status_code in (200, 503)

@@ -45,7 +45,7 @@ def test_a_schedule_is_paused_run_and_resumed_and_each_is_written_down(kit, api,
     run = api.post(f"{path}/run").json()["run"]
     assert run == str(Schedule.objects.get().last_run)
     kit.run_until_idle()
-    assert api.post(f"{path}/run").json()["run"] is None  # it waits for that one
+    assert api.post(f"{path}/run").json()["run"] is None  # it waits for that event
     assert api.post(f"{path}/resume").json()["schedule"]["paused_at"] is None
     problem(api.post(f"{path}/resume"), 409, "refused")
     said = LogEntry.objects.filter(

@@ -1,4 +1,4 @@
-"""Who may do what: each endpoint with each scope, permission and way of asking."""
+"""Each endpoint with each scope, permission and kind of authentication."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def place(kit):
 
 
 def state():
-    """Return what a request could change."""
+    """Return the state that a request could change."""
     rows = Run.objects.order_by("pk").values("pk", "status", "reason", "run_order")
     times = Schedule.objects.order_by("pk").values("pk", "paused_at", "last_run")
     return list(rows), list(times), Event.objects.count()
@@ -70,7 +70,7 @@ def test_every_other_permission_is_not(place, endpoint):
     callers = [program_of(user, *EVERY), person_of(user)]
     for caller in callers:
         response = endpoint.ask(caller, place)
-        # Who may not see runs is not told which there are.
+        # A user who may not see runs does not learn which exist.
         assert response.status_code in (403, 404)
         problem(response, response.status_code, response.json()["code"])
         assert (response.status_code == 404) == (

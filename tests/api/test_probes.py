@@ -82,7 +82,7 @@ def test_a_database_that_is_away_is_a_cause(kit, monkeypatch):
 
 
 def figures(response):
-    """Return the figures of a text by name and label."""
+    """Return the metrics of a response by name and label."""
     assert response.status_code == 200
     assert response["Content-Type"].startswith("text/plain; version=0.0.4")
     return {

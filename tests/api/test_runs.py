@@ -1,4 +1,4 @@
-"""Runs over HTTP: started, listed, looked at, waited for and steered."""
+"""Runs over HTTP: starting, listing, reading, awaiting and acting."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_functions_say_what_starts_them(kit, api, sleeper):
             durable.ModelChange("shop.Order", created=True)],
     )  # fmt: skip
     def often(ctx: durable.Context) -> None:
-        """Do it often."""
+        """A docstring."""
 
     found = api.get("functions").json()["functions"]
     ids = [one["id"] for one in found]
@@ -179,7 +179,7 @@ def test_lists_and_pages_take_the_same_queries_for_many(
     few = make_runs(2)
     make_steps(few[0], 2)
     paths = ["runs", f"runs/{few[0].pk}/steps", f"runs/{few[0].pk}/trace", "schedules"]
-    api.get("runs")  # what Django remembers, and the key's last use
+    api.get("runs")  # Django's caches, and the key's last use
     before = {path: asked(path) for path in paths}
     make_runs(50)
     make_steps(few[1], 50)
@@ -318,7 +318,7 @@ def test_a_run_that_does_not_end_in_time_is_pending(kit, api, sleeper):
 
 
 class Elsewhere:
-    """A dispatcher whose workers are other processes."""
+    """A notifier whose workers are other processes."""
 
     manual_clock = False
 
@@ -355,7 +355,7 @@ def test_not_many_requests_wait_at_once(kit, api, sleeper, monkeypatch):
     run = durable.function(id="tests.quick")(lambda ctx: 7).enqueue()
     monkeypatch.setattr(long_poll, "_waiters", threading.BoundedSemaphore(1))
     with long_poll._waiters:
-        # Nothing is executed for one who does not wait.
+        # Without waiting, no run is executed.
         assert api.get(f"runs/{run.pk}/result", {"wait": 30}).status_code == 202
     assert api.get(f"runs/{run.pk}/result", {"wait": 30}).status_code == 200
     assert long_poll._waiters.acquire(blocking=False), "the place was given back"
@@ -453,7 +453,7 @@ def test_what_is_not_there_and_what_is_of_others_look_the_same(kit, sleeper, pat
 
 
 class OwnRuns:
-    """A backend of a host that lets users see the runs of their own function."""
+    """An authentication backend that lets users see the runs of their own function."""
 
     def authenticate(self, request: Any, **kwargs: Any) -> None:
         return None

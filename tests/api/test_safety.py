@@ -1,4 +1,4 @@
-"""Methods, forged requests, transactions: what the frame of all endpoints holds."""
+"""Methods, forged requests, transactions: the guarantees of all endpoints."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def patterns(resolver, before=""):
             yield from patterns(one, path)
 
 
-#: Views without Django's own check against forged requests. The webhooks' and the
-#: callbacks' look at no cookie; the others make the check themselves as soon as it is
-#: a cookie that tells who asks (``test_permissions``).
+#: Views without Django's own CSRF check. Webhooks and callbacks ignore cookies. The
+#: other views check themselves when a cookie authenticates the request
+#: (``test_permissions``).
 EXEMPT = [
     "durable/api/v1/",
     "durable/api/v1/approvals",
@@ -115,7 +115,7 @@ def test_no_transaction_is_open_around_a_view_where_the_hosts_views_have_one(kit
     for path, view in patterns(get_resolver()):
         if path.startswith("durable/api/v1/") and hasattr(view, "csrf_exempt"):
             if path.endswith("/v1/"):
-                continue  # which asks no database
+                continue  # which queries no database
             assert connection.alias in view._non_atomic_requests, path
 
 

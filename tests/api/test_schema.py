@@ -1,7 +1,7 @@
-"""The API answers as its own description says, whatever it is asked.
+"""The API responds as its own schema says, to any request.
 
-``API_SEED`` moves the requests that are made, and each run says its own;
-``API_EXAMPLES`` makes more of them.
+``API_SEED`` selects the requests, and each run prints its seed; ``API_EXAMPLES`` makes
+more requests.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CHECKS = [
 
 with override_settings(DURABLE_JOBS={"API_DESCRIPTION": "public"}):
     SCHEMA = schemathesis.openapi.from_wsgi(f"{V1}openapi.json", get_wsgi_application())
-# Its own table of edge cases would ask with other methods, which have tests of ours.
+# Its own edge cases use other methods, which have tests of ours.
 SCHEMA.config.phases.coverage.enabled = False
 
 
@@ -67,7 +67,7 @@ def bearer(db):
 
 @pytest.fixture
 def asked():
-    """Count how requests ended, and let some of them have been good."""
+    """Count responses by status, and check that some requests succeeded."""
     found: dict[int, int] = {}
     yield found
     print(f"API_SEED={SEED}", found)
@@ -75,7 +75,7 @@ def asked():
 
 
 def put(case: Any, place: dict[str, Any], number: int) -> None:
-    """Let most of the requests be about something that is there."""
+    """Put ids of existing objects into most requests."""
     given = case.path_parameters
     action = case.path.rpartition("/")[2]
     known = {

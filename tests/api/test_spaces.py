@@ -1,4 +1,4 @@
-"""Ids and keys of one owner meet no one else's, and a key sends what it is for."""
+"""Ids and keys of different owners never collide, and a key sends only its events."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def placed(kit: Kit) -> durable.Function:
 
 @pytest.fixture
 def owners(db: None) -> list[User]:
-    """Make two users who may do everything."""
+    """Return two users who may do everything."""
     return [User.objects.create_superuser(f"owner-{n}") for n in range(2)]
 
 
 def event(number: int, id: str = IDS, name: str = "shop/placed") -> dict[str, Any]:
-    """Return an event to be sent."""
+    """Return an event to send."""
     return {"name": name, "data": {"n": number}, "id": id}
 
 
@@ -149,7 +149,7 @@ def test_runs_are_found_by_the_ids_that_their_owner_has_sent(kit, placed, owners
     problem(other.post("runs/bulk", body), 409, "refused")
 
 
-# Names that a key is bound to
+# The events of a key
 
 
 def test_a_key_bound_to_names_starts_only_what_these_start(kit, owners):

@@ -1,4 +1,4 @@
-"""What the tests of commands share."""
+"""Fixtures of the tests of commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Call = Callable[..., str]
 
 @pytest.fixture
 def call() -> Call:
-    """Return a function that calls a command and gives what it prints."""
+    """Return a function that calls a command and returns its output."""
 
     def calling(*arguments: Any, **options: Any) -> str:
         output = StringIO()
@@ -31,7 +31,7 @@ def call() -> Call:
 
 @pytest.fixture
 def call_json(call: Call) -> Callable[..., Any]:
-    """Return a function that calls a command and reads the JSON that it prints."""
+    """Return a function that calls a command and parses its JSON output."""
 
     def calling(*arguments: Any, **options: Any) -> Any:
         return json.loads(call(*arguments, "--format", "json", **options))
@@ -40,7 +40,7 @@ def call_json(call: Call) -> Callable[..., Any]:
 
 
 def serving() -> None:
-    """Let a worker of the default queue be seen now."""
+    """Record a heartbeat of a worker of the default queue."""
     now = clock.now()
     row = {"kind": "worker", "seen_at": now, "started_at": now}
     row |= {"queues": ["default"], "functions": registry.ids()}
@@ -61,7 +61,7 @@ def napper(durable_kit):
 
 @pytest.fixture
 def asleep(durable_kit, napper):
-    """Return a run that sleeps."""
+    """Return a sleeping run."""
     run = napper.enqueue()
     durable_kit.run_until_idle()
     return run
@@ -69,7 +69,7 @@ def asleep(durable_kit, napper):
 
 @pytest.fixture
 def diagnose():
-    """Return a function that calls the doctor and gives its code and its report."""
+    """Return a function that calls the doctor and returns its exit code and report."""
 
     def calling(*arguments):
         serving()
@@ -87,7 +87,7 @@ def diagnose():
 
 @pytest.fixture
 def finds(diagnose):
-    """Return a check that the doctor finds exactly this, mends it, and then is well."""
+    """Return a check: the doctor finds this alone, fixes it, then finds nothing."""
 
     def checking(check, *arguments, count=1):
         code, report = diagnose(*arguments)

@@ -1,4 +1,4 @@
-"""Commands as processes of their own, whose output is read as it comes."""
+"""Commands as separate processes, whose output is read as it comes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 from tests.services.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-#: What the tests' own servers are known by; a command brings its own.
+#: The addresses of the tests' own servers; a command starts its own.
 OWN = ("DATABASE_URL", "BROKER_URL", "DJANGO_SETTINGS_MODULE")
 
 
 class Command:
-    """A ``manage.py`` command that is running. A hang is the test's time limit's."""
+    """A running ``manage.py`` command. The test's time limit ends a hang."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.said: list[str] = []
 
     def until(self, text: str) -> str:
-        """Read what it prints until a line has ``text``; return the line."""
+        """Read the output until a line has ``text``; return the line."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.said.append(line)
@@ -49,7 +49,7 @@ class Command:
 def command(
     folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Command]:
-    """Run ``manage.py`` in a folder; nothing of it is left after the block."""
+    """Run ``manage.py`` in a folder, and end all its processes after the block."""
     process = subprocess.Popen(
         [sys.executable, "manage.py", *arguments],
         cwd=folder,
@@ -72,13 +72,13 @@ def command(
 
 
 def clean_environment() -> dict[str, str]:
-    """Return an environment that knows nothing of the tests' servers."""
+    """Return an environment without the addresses of the tests' servers."""
     kept = {name: value for name, value in os.environ.items() if name not in OWN}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
 def manage(folder: Path, *arguments: str) -> str:
-    """Run a command to its end, which must be a good one, and return what it said."""
+    """Run a command to its end, check its exit code, and return its output."""
     done = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=folder,

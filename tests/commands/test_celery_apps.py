@@ -1,4 +1,4 @@
-"""Wake-up messages and the tick go to the Celery app that the project uses."""
+"""Wake-up messages and the tick use the project's Celery app."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def begins(app):  # as a beat and a worker do before they read their schedule
 
 
 def said(program: str, *, apps: str = APPS, **environment: str) -> list[str]:
-    """Run a program after ``apps``, and return the lines that it prints."""
+    """Run a program after ``apps``, and return the lines of its output."""
     done = subprocess.run(
         [sys.executable, "-c", apps + program],
         cwd=ROOT,

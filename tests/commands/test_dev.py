@@ -32,7 +32,7 @@ INSTALLED_APPS += ["durable_jobs", "hello"]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a project as Django makes it, without a Celery app, and a first function."""
+    """Create a project with ``startproject`` and a first function, without Celery."""
     place = tmp_path_factory.mktemp("project")
     call_command("startproject", "mysite", str(place))
     (place / "hello").mkdir()
@@ -109,7 +109,7 @@ def test_dev_loads_an_app_that_is_added_while_it_serves(project: Path) -> None:
         assert "added.greet" in dev.until("Functions")
         dev.until("Quit with Ctrl-C")
         seen = len(dev.said)
-        time.sleep(3)  # its files are newer than all that the parent knew
+        time.sleep(3)  # its files are newer than those that the parent knew
 
         settings.write_text("broken = (")
         dev.until("Waiting for a change")

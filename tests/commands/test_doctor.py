@@ -1,4 +1,4 @@
-"""``durable_doctor``: it finds each impossible state, and ``--fix`` mends it."""
+"""``durable_doctor`` finds each invariant violation, and ``--fix`` repairs it."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_an_approval_that_nobody_is_asked_for_is_asked_for_again(durable_kit, fi
 
 @pytest.fixture
 def parent(durable_kit, napper):
-    """Return a run that waits for a child that sleeps."""
+    """Return a run that waits for a sleeping child."""
 
     @durable.function(id="t.parent")
     def parent(ctx):

@@ -1,4 +1,4 @@
-"""``durable_doctor``: work that nobody does, and what is worth knowing."""
+"""``durable_doctor``: late work and other findings."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_runs_that_nobody_begins(durable_kit, napper, diagnose):
     assert [one["check"] for one in report["findings"]] == ["not-begun"]
 
 
-# What is worth knowing
+# Notices
 
 
 def test_notices_are_no_problems(durable_kit, asleep, diagnose):

@@ -94,7 +94,7 @@ def test_doctor_counts_as_ready_what_claims_would_take(
     pause = Pause.objects.create(
         kind="function", name="t.napper", paused_at=durable_kit.now()
     )
-    # A pause of the function lets go on what has begun.
+    # A pause of a function lets live runs continue.
     ready = doctor.examine().figures["oldest_ready_seconds"]
     assert ready == (600 if began else None)
     pause.delete()

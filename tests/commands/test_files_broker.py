@@ -11,7 +11,7 @@ from kombu import Connection
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    """Return a connection to a broker in an empty directory."""
+    """Yield a connection to a broker in an empty directory."""
     options = {"folder": str(tmp_path), "polling_interval": 0.01}
     with Connection(
         transport="project.demo.broker:Transport", transport_options=options

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Sent:
-    """What was published again."""
+    """Records what is published again."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -34,13 +34,13 @@ class Sent:
         send(None)
 
     def send_task(self, name: str, **options: Any) -> None:
-        """Take what the app sends."""
+        """Record what the app sends."""
         self.messages.append({"name": name, **options})
 
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    """Take what would be published."""
+    """Return the list of published messages."""
     sent = Sent()
     monkeypatch.setattr(foreign_messages, "_publisher", sent)
     monkeypatch.setattr(foreign_messages, "project_app", lambda: sent)

@@ -1,4 +1,4 @@
-"""A lease whose renewal is late is renewed by the thread that executes the run."""
+"""The executing thread renews a lease whose renewal is late."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Stuck(BackgroundThread):
 
 @pytest.fixture
 def later(monkeypatch):
-    """Return a function that lets this process's own clock run ahead."""
+    """Return a function that advances this process's own clock."""
     real = clock.monotonic
 
     def running_ahead(part):
@@ -36,7 +36,7 @@ def later(monkeypatch):
 
 @pytest.fixture
 def claimed(durable_kit):
-    """Return a run that this process holds."""
+    """Return a run that this process has claimed."""
 
     @durable.function(id="t.claimed")
     def function(ctx):
@@ -48,7 +48,7 @@ def claimed(durable_kit):
 
 
 def lease_of(run):
-    """Return until when a run is held."""
+    """Return the expiry of a run's lease."""
     return Run.objects.get(pk=run.pk).lease_until
 
 

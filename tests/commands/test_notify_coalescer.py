@@ -19,20 +19,20 @@ from tests.lab.processes import ROOT, until
 
 
 class Rung:
-    """What was rung for, and a way to wait for it."""
+    """Records notifications, and lets a test wait for them."""
 
     def __init__(self) -> None:
         self.work: list[tuple[str, int]] = []
         self._one = threading.Semaphore(0)
 
     def __call__(self, queue: str, work: int) -> bool:
-        """Be rung."""
+        """Record a notification."""
         self.work.append((queue, work))
         self._one.release()
         return True
 
     def wait(self) -> None:
-        """Wait for the next time."""
+        """Wait for the next notification."""
         assert self._one.acquire(timeout=30)
 
 

@@ -1,4 +1,4 @@
-"""Runs that dead processes of this machine hold are taken back at once."""
+"""Runs of dead processes on this machine are requeued at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def held(durable_kit):
-    """Return a function that makes a run held by a worker of some name."""
+    """Return a function that leaves a run claimed by a worker of some name."""
 
     @durable.function(id="t.held")
     def function(ctx):
@@ -42,7 +42,7 @@ def held(durable_kit):
 
 
 def a_dead_process() -> int:
-    """Return the id of a process that has been."""
+    """Return the process id of an ended process."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid

@@ -1,4 +1,4 @@
-"""Worker pools that cannot execute runs are refused; others are not."""
+"""Worker pools that cannot execute runs are refused; others start."""
 
 from __future__ import annotations
 

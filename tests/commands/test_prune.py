@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def history(durable_kit):
-    """Make seven ended runs with their events, and one that sleeps for a year."""
+    """Create seven ended runs with their events, and one that sleeps for a year."""
 
     @durable.function(id="t.short", on=durable.Event("t/short"))
     def short(ctx):

@@ -1,4 +1,4 @@
-"""A sender waits for its wake-up message no longer than a deadline."""
+"""A sender waits for its wake-up message only until a deadline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.lab.processes import until
 
 
 class Broker:
-    """Takes messages; ``stuck`` until it is told to go on, or ``broken``."""
+    """Takes messages; ``stuck`` until a test releases it, or ``broken``."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -30,7 +30,7 @@ class Broker:
         self.broken: BaseException | None = None
 
     def taking(self, message: str) -> Callable[[Producer], object]:
-        """Return what publishes one message."""
+        """Return a callable that publishes one message."""
 
         def send(producer: Producer) -> None:
             self.threads.add(threading.current_thread())
@@ -44,7 +44,7 @@ class Broker:
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
-    """Yield a broker; no thread is left in it."""
+    """Yield a broker, and check that no thread is left in it."""
     broker = Broker()
     yield broker
     broker.goes_on.set()
@@ -60,7 +60,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def publisher(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Publisher:
-    """Return a publisher that is patient for a moment, and whose thread ends soon."""
+    """Return a publisher with a short deadline, whose thread ends soon."""
     settings.DURABLE_JOBS = {"NOTIFY_TIMEOUT": "50ms"}
     monkeypatch.setattr(publisher_, "IDLE", 0.05)
     return Publisher(lambda: Connection("memory://"))

@@ -1,4 +1,4 @@
-"""Which queues a Celery worker consumes when it is told none, or some."""
+"""The queues of a Celery worker, without and with ``-Q``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from durable_jobs import durable
 
 
 class Starting:
-    """A worker that is about to be set up."""
+    """A worker before its setup."""
 
     def __init__(self, app: Celery) -> None:
         self.app = app
@@ -31,7 +31,7 @@ def consumed(app: Celery, *, only: str = "", without: str = "") -> list[str]:
 
 @pytest.fixture
 def app():
-    """Return a Celery app as a host has it."""
+    """Yield a Celery app like a project's."""
     made = Celery("host", broker="memory://localhost/", set_as_current=False)
     yield made
     made.close()

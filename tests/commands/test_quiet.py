@@ -1,4 +1,4 @@
-"""Celery's routine lines about our own messages are not at INFO."""
+"""Celery logs our own messages below INFO."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker whose settings cannot work is refused at its start, checks or not."""
+"""A worker with invalid settings is refused at its start, with or without checks."""
 
 from __future__ import annotations
 

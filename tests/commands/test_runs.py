@@ -39,7 +39,7 @@ def failer(durable_kit):
 
 @pytest.fixture
 def runs(durable_kit, napper, failer):
-    """Make a run that sleeps, and a later one that has failed."""
+    """Create a sleeping run, and a later one that has failed."""
     asleep, failed = napper.enqueue(), failer.enqueue()
     durable_kit.run_until_idle()
     return asleep, failed

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def listener(durable_kit):
-    """Declare a function that gives back what it was sent."""
+    """Declare a function that returns its event data."""
 
     @durable.function(id="t.listener", on=durable.Event("shop/rung"))
     def listener(ctx):

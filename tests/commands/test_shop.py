@@ -29,7 +29,7 @@ def order():
 
 @pytest.fixture
 def checkout(durable_kit, order):
-    """Check the order out, and let things run."""
+    """Check the order out, and run until idle."""
     durable_kit.send("shop/checkout.completed", {"order_id": order.pk, "total": 40})
     durable_kit.run_until_idle()
     order.refresh_from_db()
@@ -69,7 +69,7 @@ def test_an_order_of_nothing_starts_nothing(durable_kit, order):
 
 @pytest.fixture
 def complain(durable_kit, order):
-    """Return a function that asks for money back, and gives its run."""
+    """Return a function that requests a refund and returns its run."""
 
     def complaining(amount):
         data = {"order": order, "amount": amount}
@@ -111,7 +111,7 @@ def test_without_a_manager_it_is_a_little(durable_kit, complain, order):
 
 @pytest.fixture
 def imported(durable_kit, settings, tmp_path):
-    """Return a function that imports a text and gives the import's run."""
+    """Return a function that imports a text and returns the import's run."""
     settings.MEDIA_ROOT = tmp_path
 
     def importing(text):

@@ -1,4 +1,4 @@
-"""``durable_tick``: the clock by hand."""
+"""``durable_tick``: a tick by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Listener:
-    """A dispatcher that notes what is rung for."""
+    """A notifier that records the queues it notifies."""
 
     manual_clock = True
 
@@ -21,7 +21,7 @@ class Listener:
         self.queues: list[str] = []
 
     def notify(self, queue: str, work: int) -> None:
-        """Note the queue."""
+        """Record the queue."""
         self.queues.append(queue)
 
     def notify_at(self, moment: datetime, queue: str) -> None:

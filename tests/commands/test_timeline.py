@@ -1,4 +1,4 @@
-"""The timeline of a run: what screens and ``durable_runs show`` read."""
+"""The timeline of a run, for screens and ``durable_runs show``."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def notifications() -> Notifications:
 
 @pytest.fixture
 def alarms() -> Iterator[TimerAlarms]:
-    clock.now()  # asks the database here, not in the thread
+    clock.now()  # queries the database here, not in the thread
     thread = BackgroundThread()
     yield thread.alarms
     thread.stop()
@@ -129,7 +129,7 @@ def napper(ctx: durable.Context) -> None:
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Yield a function that sleeps, where alarms are set and wake-ups counted."""
+    """Yield a function that sleeps, with alarms set and wake-ups counted."""
     monkeypatch.setattr(background, "_background", None)
     with registry.temporary(), notifier.using(Napping()):
         yield durable.function(id="naps")(napper)

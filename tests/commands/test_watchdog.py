@@ -1,4 +1,4 @@
-"""What each worker's watchdog checks, and when the worker counts as unreachable."""
+"""The checks of each worker's watchdog, and when a worker counts as unreachable."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Broker:
         self.messages: list[str] = []
 
     def notify(self, queue: str, work: int) -> None:
-        """Take one."""
+        """Record a message."""
         if self.away:
             raise notifier.BrokerUnavailable
         self.messages.append(queue)
@@ -45,7 +45,7 @@ class Broker:
 
 
 class Post:
-    """A watchdog of the queue ``default``, and how often it has shut down."""
+    """A watchdog of the queue ``default``, and the number of its shutdowns."""
 
     def __init__(self, passing: Callable[[float], None]) -> None:
         self.broker = Broker()
@@ -58,7 +58,7 @@ class Post:
         self.left += 1
 
     def looks(self, *, after: float) -> int:
-        """Look after so many seconds; return how often it has left."""
+        """Check after ``after`` seconds; return the number of shutdowns so far."""
         self._pass(after)
         tick.record_tick()
         with notifier.using(self.broker):
@@ -135,7 +135,7 @@ def test_reserved_messages_count_while_the_main_loop_is_responsive(
 
 @pytest.fixture
 def tasks() -> Iterator[ActiveTasks]:
-    """Yield the tasks of a worker."""
+    """Yield the active tasks of a worker."""
     with TemporaryFile() as file:
         yield ActiveTasks(file)
 

@@ -40,7 +40,7 @@ urlpatterns += [path("durable/", include("durable_jobs.urls"))]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Make a project as Django makes it, with a webhook."""
+    """Create a project with ``startproject`` and a webhook."""
     call_command("startproject", "mysite", str(tmp_path))
     (tmp_path / "hello").mkdir()
     (tmp_path / "hello" / "__init__.py").touch()
@@ -53,7 +53,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def deliver(address: str, secret: bytes) -> tuple[int, str]:
-    """Post a push as GitHub does; return the status and the answer."""
+    """Post a push as GitHub does; return the status and the body."""
     body = b'{"ref": "main"}'
     signature = hmac.new(secret, body, hashlib.sha256).hexdigest()
     headers = {

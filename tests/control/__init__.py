@@ -1,1 +1,1 @@
-"""Tests of how runs end, and how people steer them."""
+"""Actions of users on runs."""

@@ -1,4 +1,4 @@
-"""Runs to act on, and people who may."""
+"""Runs to act on, and users with permissions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ People = Callable[..., Actor]
 
 @pytest.fixture
 def person(db: None) -> People:
-    """Make a member of the staff who may do to runs what is named."""
+    """Create a staff user with these permissions on runs."""
 
     def make(*actions: str, name: str = "ann") -> Actor:
         user = User.objects.create_user(name, is_staff=True)
@@ -25,7 +25,7 @@ def person(db: None) -> People:
 
 
 def allow(user: User, *actions: str) -> None:
-    """Let a user do to runs what is named, and nothing else."""
+    """Grant a user these permissions on runs, and no others."""
     names = [f"{action}_run" for action in actions]
     user.user_permissions.set(
         Permission.objects.filter(

@@ -25,27 +25,27 @@ def fail(*args: Any, **kwargs: Any) -> Any:
 
 
 def ask_nonsense(*args: Any, **kwargs: Any) -> Any:
-    """Break the transaction, and say so."""
+    """Break the transaction, and raise."""
     with connection.cursor() as cursor:
         cursor.execute(NONSENSE)
 
 
 def hide_nonsense(*args: Any, **kwargs: Any) -> str:
-    """Break the transaction, and hide that."""
+    """Break the transaction, and hide the error."""
     with suppress(Exception):  # as a careless project does
         ask_nonsense()
     return "an order"
 
 
 class Receiver:
-    """A receiver without a ``__qualname__`` that cannot even be shown."""
+    """A receiver without a ``__qualname__`` whose representation fails."""
 
     __repr__ = fail
     __call__ = fail
 
 
 class FailingBackend(ModelBackend):
-    """Grants what Django's own does, and fails when asked about an object."""
+    """Grants what Django's own backend does, and fails when asked about an object."""
 
     def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
         """Fail for objects."""
@@ -53,7 +53,7 @@ class FailingBackend(ModelBackend):
 
 
 class BreakingBackend(ModelBackend):
-    """Breaks the transaction whatever it is asked."""
+    """Breaks the transaction on every question."""
 
     def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
         """Break the transaction."""
@@ -64,7 +64,7 @@ class BreakingBackend(ModelBackend):
 
 
 def method(name: str, body: Callable[..., Any]) -> Callable[[Patch], Any]:
-    """Return what gives the orders of the project a method that fails."""
+    """Return a function that gives the project's orders a failing method."""
     return lambda patch: patch.setattr(Order, name, body, raising=False)
 
 
@@ -102,7 +102,7 @@ def _log(patch: Patch) -> None:
 
 
 LOG = "a log that cannot be written"
-#: What fails, and how it is put in place.
+#: Each kind of failing code, and how it is installed.
 HOSTS: dict[str, Callable[[Patch], Any]] = {
     "a __str__ that raises": method("__str__", fail),
     "a __str__ that is no text": method("__str__", lambda order: 7),
@@ -118,7 +118,7 @@ HOSTS: dict[str, Callable[[Patch], Any]] = {
 
 @contextmanager
 def in_place(name: str, patch: Patch) -> Iterator[None]:
-    """Let something of the project fail inside the block."""
+    """Install failing code of the project inside the block."""
     made = HOSTS[name](patch)
     with ExitStack() as stack:
         if made is not None:
@@ -127,7 +127,7 @@ def in_place(name: str, patch: Patch) -> Iterator[None]:
 
 
 def transaction_is_whole() -> bool:
-    """Return whether the database still answers in the transaction of the caller."""
+    """Return whether the caller's transaction is still usable."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         return bool(cursor.fetchone() == (1,))

@@ -1,4 +1,4 @@
-"""What people do to runs: each by its own right, with a reason that stays."""
+"""Actions on runs: each needs its own permission, and keeps its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doing something to many runs: all of a filter, once each, whatever dies meanwhile."""
+"""Actions on many runs: all of a filter, once each, even if a worker dies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def kit(durable_kit):
-    """Return the kit with a function whose runs wait until they are told."""
+    """Return the kit with a function whose runs wait for a signal."""
 
     @durable.function(id="tests.waits")
     def waits(ctx):
@@ -32,7 +32,7 @@ def kit(durable_kit):
 
 
 def make(count, status=RunStatus.FAILED, **values):
-    """Insert runs of the function, as they would have been left."""
+    """Insert runs of the function."""
     now = clock.now()
     ended = None if status in ("queued", "waiting", "paused", "running") else now
     return Run.objects.bulk_create(
@@ -296,7 +296,7 @@ def test_several_statuses_are_counted_one_by_one_as_far_as_the_cap(kit, monkeypa
         f"function tests.waits; status {status}"
         for status in ("cancelled", "failed", "waiting")
     ]
-    # What no index answers is looked for among the newest of all of them.
+    # Without an index, only the newest of all runs are searched.
     assert bulk.counted(chosen(status=["waiting", "failed"], trigger="no")) == 0
     looked = chosen(status=["waiting", "failed"], trigger="durable/call")
     assert looked.split_by_status() == [looked]

@@ -1,4 +1,4 @@
-"""What is told of an approval's form whose own code fails."""
+"""The messages of an approval's form whose own code fails."""
 
 from __future__ import annotations
 

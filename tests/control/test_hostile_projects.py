@@ -1,4 +1,4 @@
-"""Code of the project that fails undoes no action, and fails no step of the engine."""
+"""Failing project code undoes no action, and fails no step of the engine."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ BACKENDS = {
 
 @pytest.fixture
 def root(db: None) -> Actor:
-    """Return who may do everything."""
+    """Return a superuser."""
     return Actor(User.objects.create_superuser("root"))
 
 
 @pytest.fixture
 def client(root: Actor) -> Client:
-    """Log the same person in."""
+    """Log the same user in."""
     found = Client()
     found.force_login(root.user)
     return found
@@ -67,12 +67,12 @@ def client(root: Actor) -> Client:
 
 @pytest.fixture
 def order(db: None) -> Order:
-    """Make an instance of the project's."""
+    """Create an instance of a project model."""
     return Order.objects.create(tenant=Tenant.objects.create(name="Ann"), total=1)
 
 
 def run_for(action: str, kit: Kit, order: Order) -> tuple[Run, dict[str, Any]]:
-    """Return a run about an order to which something can be done, and its values."""
+    """Return a run about an order on which the action is possible, and its values."""
 
     @durable.function(id="tests.hostile", retries=0)
     def hostile(ctx):
@@ -96,12 +96,12 @@ def run_for(action: str, kit: Kit, order: Order) -> tuple[Run, dict[str, Any]]:
 
 
 def subject_of(run: Run, order: Order) -> None:
-    """Let a run be about an order."""
+    """Link a run to an order."""
     Subject.objects.get_or_create(run=run, model="shop.order", object_pk=str(order.pk))
 
 
 def row_of(run: Run) -> list[Any]:
-    """Return the columns of a run and of its waits as they are stored."""
+    """Return the stored columns of a run and of its waits."""
     waits = Wait.objects.filter(run=run).order_by("pk").values()
     return [Run.objects.filter(pk=run.pk).values().get(), *waits]
 
@@ -279,7 +279,7 @@ class FailingForm(forms.Form):
 
 
 def asking(kit: Kit, order: Order) -> Run:
-    """Start a run that asks with the failing form."""
+    """Start a run that asks for an approval with the failing form."""
 
     @durable.function(id="tests.asks")
     def asks(ctx):

@@ -1,4 +1,4 @@
-"""A form that comes twice at the same moment does its work once, and says so once."""
+"""A form that is posted twice at the same moment takes effect once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMES = 6
 
 @pytest.fixture
 def ann(durable_kit: Kit) -> Iterator[Actor]:
-    """Yield somebody who may do everything."""
+    """Yield a user who may do everything."""
     if connection.vendor == "sqlite":
         pytest.skip("its writers are one after the other")
     yield Actor(User.objects.create_superuser("ann"))
@@ -35,7 +35,7 @@ def ann(durable_kit: Kit) -> Iterator[Actor]:
 
 
 def one_was_new(call: Callable[[], Any]) -> None:
-    """Make the same call several times at once: one does it, the others find it."""
+    """Make the same call several times at once; check that one takes effect."""
     done = together(*[call] * TIMES)
     assert sorted(one.new for one in done) == [False] * (TIMES - 1) + [True]
 
@@ -64,7 +64,7 @@ def test_a_run_is_started_once(ann: Actor, keyed: bool) -> None:
         return None
 
     for number in range(4):
-        # With a key of its own, each form may be another one.
+        # With its own key, each form may differ.
         key = f"key {number}" if keyed else ""
         call = partial(send.start, ann, started, {}, key=key)
         token = str(uuid.uuid4())

@@ -1,7 +1,7 @@
-"""Hostile inputs, generated: what is accepted is kept, and the rest is refused.
+"""Generated hostile inputs: valid ones are kept, invalid ones are refused.
 
-A usual test run tries the same few inputs each time. ``CORPUS_EXAMPLES=10000`` tries as
-many others of each kind, by a seed that is printed (``CORPUS_SEED`` takes it again).
+A usual test run always tries the same few inputs. ``CORPUS_EXAMPLES=10000`` tries that
+many others of each kind, from a seed that is printed. ``CORPUS_SEED`` repeats a seed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 class Box:
-    """A hostile value, in something that can be printed."""
+    """A hostile value, wrapped so that it can be printed."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -35,12 +35,12 @@ class Box:
 
 
 def boxed(values: SearchStrategy[Any]) -> SearchStrategy[Box]:
-    """Put what is drawn in boxes, so that a failure can be printed."""
+    """Wrap drawn values, so that a failure can be printed."""
     return values.map(Box)
 
 
 def guarded(call: Callable[[], Any]) -> Any:
-    """Return what a call gives; what it raises is a failure that can be printed."""
+    """Return a call's result, or fail with a printable message."""
     try:
         return call()
     except BaseException as error:  # noqa: BLE001  # it is hostile
@@ -50,7 +50,7 @@ def guarded(call: Callable[[], Any]) -> Any:
 
 
 def tried(count: int) -> Callable[[Test], Test]:
-    """Try ``count`` inputs, always the same ones, or ``CORPUS_EXAMPLES`` others."""
+    """Try ``count`` fixed inputs, or ``CORPUS_EXAMPLES`` others."""
 
     def decorate(test: Test) -> Test:
         chosen = settings(

@@ -1,4 +1,4 @@
-"""Hostile errors: everything that an error has may be wrong."""
+"""Hostile errors: every attribute and method of an error may be wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _recurse(self: Any, *args: object) -> str:
     return str(self)
 
 
-#: What the methods of an error may do when they are called.
+#: The behaviour of an error's methods when they are called.
 METHODS = st.sampled_from(
     [_raise, _recurse, lambda *args: None, lambda *args: 7, lambda *args: "\ud800\0",
      lambda *args: "long " * 100_000]
@@ -38,7 +38,7 @@ BASES = st.sampled_from(
 
 @st.composite
 def errors(draw: Callable[[Any], Any], bases: Any = BASES) -> BaseException:
-    """Draw an error, often of a class that answers nothing as it should."""
+    """Draw an error, often of a class with broken methods."""
     base = draw(bases)
     methods: dict[str, Any] = {"__init__": lambda self, *args: None}
     for name in draw(st.lists(NAMES, max_size=3, unique=True)):
@@ -58,7 +58,7 @@ def errors(draw: Callable[[Any], Any], bases: Any = BASES) -> BaseException:
 
 
 def _others(error: BaseException) -> st.SearchStrategy[Any]:
-    """Return what an error may come from: itself, a chain, a group, or nothing."""
+    """Draw the cause of an error: itself, a chain, a group, or nothing."""
     return st.sampled_from(
         [error, None, _chain(300), ExceptionGroup("many", [ValueError(Rude())] * 50)]
     )

@@ -1,4 +1,4 @@
-"""The corpus of hostile inputs, against all that reads from outside."""
+"""The corpus of hostile inputs, against every reader of external input."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.django_db
 
 
 def same(left: Any, right: Any) -> bool:
-    """Return whether two values are equal and of the same types all the way down."""
+    """Return whether two values have equal contents and types at every level."""
     if isinstance(left, Held) and isinstance(right, Held):
         return same(left.value, right.value) and same(left.more, right.more)
     if isinstance(left, list | tuple) and type(left) is type(right):
@@ -76,7 +76,7 @@ def test_codec_gives_back_what_it_accepts(box: Box) -> None:
 
 
 def _is_lowered(value: Any) -> bool:
-    """Return whether a value holds a kind that comes back as its plain kind."""
+    """Return whether a value contains a kind that is stored as its plain kind."""
     return "Text(" in _kinds(value) or "OrderedDict(" in _kinds(value)
 
 
@@ -189,7 +189,7 @@ def test_request_is_answered_or_refused(
 @tried(25)
 def test_json_is_read_in_linear_time(unit: bytes) -> None:
     small, large = (_seconds(unit * (size // len(unit))) for size in (2**15, 2**19))
-    # Sixteen times the size: sixteen times the time, and not the square of that.
+    # Sixteen times the size takes sixteen times the time, not the square of that.
     assert large < 16 * 6 * small + 0.05
 
 

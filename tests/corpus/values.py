@@ -1,4 +1,4 @@
-"""Hostile values, errors, references and texts, as hypothesis makes them."""
+"""Hostile values, errors, references and texts, as hypothesis strategies."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Rude:
 
 # Values
 
-#: NUL, lone surrogates, tags of the codec, and what looks like numbers or markup.
+#: NUL, lone surrogates, tags of the codec, and strings like numbers or markup.
 TEXTS = st.text(max_size=20) | st.sampled_from(
     ["", "\0", "a\0b", "\ud800", "\udfff\ud800", TAG, VALUE, "1e999", "NaN", "\u2028",
      "<script>", "'; DROP TABLE", "{{ 1 }}", "\ufeff", "x" * 5_000, "ä" * 3_000]
@@ -107,11 +107,11 @@ VALUES = (
                 st.sampled_from(["list", "dict"]))
     | st.builds(_circle, st.sampled_from(["list", "dict"]))
 )  # fmt: skip
-#: What a run may be called with, or an event may carry.
+#: Valid data of a run or an event.
 PAYLOADS = st.dictionaries(TEXTS, VALUES, max_size=3)
 
 
-# Stored trees, which another version or a person may have written
+# Stored trees, which another version or a user may have written
 
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8)
@@ -193,7 +193,7 @@ REQUESTS = TREES | st.fixed_dictionaries(
 
 @st.composite
 def bodies(draw: Callable[[Any], Any]) -> bytes:
-    """Draw what is JSON, what was JSON and has been damaged, and what never was."""
+    """Draw valid JSON, damaged JSON, and other bytes."""
     kind = draw(st.sampled_from(["json", "damaged", "fragments", "bytes"]))
     if kind == "bytes":
         return bytes(draw(st.binary(max_size=200)))

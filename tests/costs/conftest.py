@@ -1,4 +1,4 @@
-"""What the tests of costs share."""
+"""Fixtures of the tests of costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from durable_jobs.worker.background import background_thread
 
 
 class Silent:
-    """A dispatcher whose wake-ups nobody hears: the test serves by itself."""
+    """A notifier without workers: the test serves explicitly."""
 
     manual_clock = False
 
@@ -34,9 +34,9 @@ class Silent:
 
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do as a worker does whose runs are short, however busy this machine is.
+    """Behave like a worker with short runs, however busy this machine is.
 
-    It claims many at once and gives none back, and no plan grows old meanwhile.
+    It claims many runs at once and releases none, and keeps its prepared plans.
     """
     monkeypatch.setattr(queue_loop, "SHORT", 3600.0)
     monkeypatch.setattr(claimed_batch, "PATIENCE", 3600.0)
@@ -47,10 +47,10 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def silence(transactional_db: None, brisk: None) -> Iterator[None]:
-    """Let runs wait until the test serves their queue.
+    """Keep runs queued until the test serves their queue.
 
-    No function is known but the test's own: those of the lab that have flow control
-    would let every claim ask about it.
+    Only the test's own functions are registered. The lab's functions with flow control
+    would add a query to every claim.
     """
     with registry.temporary(), notifier.using(Silent()):
         registry._functions = {}
@@ -81,11 +81,11 @@ Watch = Callable[[], AbstractContextManager[list[str]]]
 
 @pytest.fixture
 def watch(transactional_db: None) -> Watch:
-    """Yield a block that collects the statements inside it.
+    """Return a context manager that collects the statements of its block.
 
-    Unlike Django's own, it counts on where a worker empties the log of queries.
+    Unlike Django's own, it also works after a worker empties the log of queries.
     """
-    clock.now()  # asks the database, the first time
+    clock.now()  # queries the database the first time
 
     @contextmanager
     def watching() -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""What a start costs does not depend on how many runs are queued behind it."""
+"""The cost of a start is independent of the number of runs in its backlog."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from durable_jobs.testing import Kit
 pytestmark = pytest.mark.django_db
 
 LABEL = "durable_jobs"
-#: What each of the hot queries may touch: pages of the database, and rows.
+#: The maximum of pages and rows that each hot query may read.
 MOST_BUFFERS, MOST_ROWS = 120, 60
 
 
@@ -26,7 +26,7 @@ def kit(db: None) -> Iterator[Kit]:
     """Yield a kit with a function of two limits, on PostgreSQL."""
     if connection.vendor != "postgresql":
         pytest.skip("plans are looked at on the database of record")
-    # Rows of tests that were rolled back are in the pages still, and would be read.
+    # Rows of rolled-back tests would remain in the pages and be read.
     tables = [one._meta.db_table for one in apps.get_app_config(LABEL).get_models()]
     with connection.cursor() as cursor:
         cursor.execute(f"TRUNCATE {', '.join(tables)} CASCADE")

@@ -1,4 +1,4 @@
-"""The budget of design.md: how many statements a run asks of PostgreSQL."""
+"""The budget of design.md: the number of PostgreSQL statements of a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_fresh_run_is_a_claim_its_steps_its_end_and_a_look(watch: Watch):
     run.refresh_from_db()
     assert run.result() == [0, 1, 2, 3, 4]
     assert len(texts) == STEPS + 3
-    # Nothing is looked at before the run has begun: it waits for nothing else.
+    # No check before the run has begun: it waits for nothing else.
     assert "lease_token" in texts[0]
     assert "COALESCE" in texts[-1]
 

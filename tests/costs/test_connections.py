@@ -1,4 +1,4 @@
-"""Connections outlive a wake-up, as long as the host lets them."""
+"""Connections outlive a wake-up, as long as ``CONN_MAX_AGE`` allows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("postgres", "ours")
 
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Begin with no connection, let them live a minute, and leave none aside."""
+    """Begin with no connection, and let connections live a minute."""
     forget()
     connection.close()
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 60)
@@ -30,14 +30,14 @@ def forget() -> None:
 
 
 def backend() -> int:
-    """Return the server process behind this thread's connection."""
+    """Return the server process of this thread's connection."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         return int(cursor.fetchone()[0])
 
 
 def bell() -> int:
-    """Do a wake-up's work, with Celery closing all connections around it."""
+    """Execute a wake-up, with Celery closing all connections around it."""
     connection.close()
     with persistent():
         process = backend()

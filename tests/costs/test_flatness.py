@@ -1,6 +1,6 @@
-"""What is long past, and what waits, costs nothing: statements read no more for it.
+"""Old and waiting runs cost nothing: statements read no more blocks because of them.
 
-Counted by the server itself, in blocks read for each statement, not in time.
+The server counts the blocks that each statement reads. Time is not measured.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-#: How many finished runs, sleeping ones and waiting ones there are, at first and then.
+#: The numbers of finished, sleeping and waiting runs, at first and later.
 FEW, MANY = 200, int(os.environ.get("LAB_ROWS", "20000"))
-#: Often enough for the server to settle on a plan for all values.
+#: Enough calls for the server to settle on a generic plan.
 TIMES = 8
 #: Blocks that a statement may read more because its indexes have grown in height: one
-#: for each index. The question of the tick looks into some fifteen.
+#: for each index. The query of the tick uses some fifteen.
 HEIGHT = 20
 
 
@@ -50,7 +50,7 @@ def waiter(ctx):
 
 
 def live() -> None:
-    """Let runs of all kinds begin, wait, be woken and end, as a worker does it."""
+    """Let runs of all kinds begin, wait, resume and end, in a worker's statements."""
     started = durable.function(id="bench.steps", on=durable.Event("bench/steps"))
     started(steps)
     sleeps = durable.function(id="bench.sleep")(sleeper)
@@ -73,7 +73,7 @@ def live() -> None:
 
 
 def read() -> dict[str, float]:
-    """Return how many blocks each statement of ``live`` reads at a call."""
+    """Return the blocks that each statement of ``live`` reads per call."""
     background_thread().stop()
     connection.close()  # plans that were made for other sizes
     prepared._refused.clear()

@@ -1,4 +1,4 @@
-"""Rows that are written past Django's own inserts are the rows that it would write."""
+"""Bulk inserts write the same rows as Django's own inserts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def runs() -> list[Run]:
             wake_requested=True,
         ),
         run(data={ODD: clock.now()}, error={"type": "E"}, attempt=3, backlog=7),
-        # What a row's field takes besides its own type, it still does.
+        # A field still accepts the other types that Django accepts.
         run(parent_id=str(ids.new_id()), key="k"),
     ]
 
@@ -61,7 +61,7 @@ def test_rows_are_as_django_writes_them(count: int, watch: Watch):
         twin.pk = ids.new_id()
         djangos.append(twin)
     bulk_insert.insert(Run, ours)
-    with watch() as texts:  # who watches statements sees all of Django's
+    with watch() as texts:  # wrappers of statements see all of Django's
         bulk_insert.insert(Run, djangos)
     assert texts
     assert stored(ours) == stored(djangos)

@@ -1,4 +1,4 @@
-"""The pages among many runs: the benchmark's own data set and list of pages, small."""
+"""The pages among many runs: the benchmark's data set and list of pages, small."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUNS = 3000
 
 @pytest.fixture
 def pages(postgres: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Measured]:
-    """Ask for each page once more than to warm up."""
+    """Request each page once more than to warm up."""
     monkeypatch.setattr("bench.screens.CALLS", 2)
     monkeypatch.setattr("bench.screens.WARM", 1)
     fill(RUNS)
@@ -35,7 +35,7 @@ def test_every_page_is_there_and_asks_little(pages: dict[str, Measured]) -> None
     asked = {name: one.queries for name, one in pages.items()}
     # It answers some ten questions at once, several with a query for each half.
     assert asked.pop("overview") <= 30
-    # Limits, who holds them and who waits; pauses, workers, and what is ready.
+    # Limits, their runs and backlogs; pauses, workers, and ready runs.
     assert asked.pop("queues and limits") <= 15
     assert max(asked.values()) <= 12, asked
     assert all(one.row.count("|") == 9 for one in pages.values())

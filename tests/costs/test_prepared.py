@@ -1,4 +1,4 @@
-"""Prepared statements: planned once, and done without where they cannot be had."""
+"""Prepared statements: planned once, and avoided where the server refuses them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANSWER = "SELECT %s::int + 1"
 
 @pytest.fixture
 def afresh() -> Iterator[None]:
-    """Forget before and after what the server has refused."""
+    """Clear the record of refusals before and after the test."""
     connection.close()
     prepared._refused.clear()
     yield
@@ -29,7 +29,7 @@ def afresh() -> Iterator[None]:
 
 
 def known() -> list[str]:
-    """Return the texts that are prepared on this connection."""
+    """Return the statements that are prepared on this connection."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT statement FROM pg_prepared_statements")
         return [row[0] for row in cursor.fetchall()]
@@ -73,7 +73,7 @@ def test_a_host_whose_pool_cannot_prepare_says_so(monkeypatch: pytest.MonkeyPatc
 
 
 def forget_behind_the_drivers_back() -> None:
-    """Do what a pool does that hands out another server connection."""
+    """Switch the server connection, as a connection pool does."""
     connection.connection.pgconn.exec_(b"DEALLOCATE ALL")
 
 

@@ -1,4 +1,4 @@
-"""Questions that are asked again and again are made once, and asked as of now."""
+"""Repeated queries are compiled once, and evaluated with current values."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def made() -> list[tuple[str, ...]]:
-    """Return what questions were made for."""
+    """Return which queries were compiled."""
     return []
 
 
 @pytest.fixture
 def probe(made: list[tuple[str, ...]]) -> Probe:
-    """Ask whether somebody was seen before one time, and after another."""
+    """Ask whether a worker was seen before one time, and after another."""
 
     def make(before, after, names):
         made.append(names)
@@ -71,7 +71,7 @@ def test_few_are_kept(probe: Probe, made):
 def test_a_walk_gives_the_texts_at_which_something_is_with_a_statement_for_each(
     django_assert_num_queries,
 ):
-    """Workers by their kind, of which one was not seen of late."""
+    """Workers by their kind, of which one has no recent heartbeat."""
     now, hour = clock.now(), timedelta(hours=1)
     for name, kind, seen in [
         ("ann", "a", now),

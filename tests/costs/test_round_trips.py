@@ -1,6 +1,6 @@
-"""What the server itself counts: every statement of a run, BEGIN and COMMIT included.
+"""Every statement of a run that the server counts, including BEGIN and COMMIT.
 
-Unlike what is watched in the client, this goes by the statements that are prepared.
+Unlike a count in the client, this count includes prepared statements.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Count = Callable[[], AbstractContextManager[Counter[str]]]
 
 @pytest.fixture
 def counting(statistics: None) -> Count:
-    """Yield a block that fills in what the server counted for this database in it."""
+    """Return a context manager that fills in the server's counts of its block."""
 
     @contextmanager
     def block() -> Iterator[Counter[str]]:
         found: Counter[str] = Counter()
-        clock.now()  # asks the database, the first time
+        clock.now()  # queries the database the first time
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_stat_statements_reset(0, oid, 0) FROM pg_database "
@@ -54,7 +54,7 @@ def counting(statistics: None) -> Count:
 
 
 def commits(found: Counter[str]) -> int:
-    """Return how often there was a commit: each statement is one, but for in blocks."""
+    """Return the number of commits: one for each statement outside of a block."""
     assert found["BEGIN"] == found["COMMIT"]
     return found["COMMIT"]
 
@@ -70,7 +70,7 @@ def sleeper(ctx):
 
 
 def fan_out(function: Function, counting: Count) -> tuple[Run, Counter[str]]:
-    """Start a function a second time; return the run and what was counted."""
+    """Start a function a second time; return the run and the counts."""
     function.enqueue()
     drain_queue("default")
     run = function.enqueue()
@@ -125,7 +125,7 @@ def test_a_suspension_is_one_statement(counting: Count):
     with counting() as found:
         assert drain_queue("default") == 1
     assert Wait.objects.count() == 2
-    # A look, a claim, the step, and the sleep with all that it changes.
+    # A check, a claim, the step, and the sleep with all its changes.
     assert commits(found) == 0
     assert found.total() == 4
 
@@ -153,7 +153,7 @@ def test_a_worker_that_is_awake_wakes_runs_itself(counting: Count):
         assert drain_queue("default", timers_first=True) == 1
     run.refresh_from_db()
     assert run.result() == 2
-    # A look, the waking, a claim, all the steps, the new one, and the end.
+    # A check, the end of the sleep, a claim, all the steps, the new one, and the end.
     assert commits(found) == 0
     assert found.total() == 6
 
@@ -168,7 +168,7 @@ def test_a_run_that_slept_ends_with_five_statements(counting: Count):
         assert drain_queue("default") == 1
     run.refresh_from_db()
     assert run.result() == 2
-    # A look, a claim, all the steps, the new one, and the end.
+    # A check, a claim, all the steps, the new one, and the end.
     assert commits(found) == 0
     assert found.total() == 5
 
@@ -210,5 +210,5 @@ def test_branches_that_await_are_recorded_together(counting: Count):
 
     run, found = fan_out(fan, counting)
     assert Step.objects.filter(run=run).count() == MANY + 1
-    # A look, a claim, a record of all, what they decide, the end.
+    # A check, a claim, a record of all, the decision, the end.
     assert found.total() == 5

@@ -1,4 +1,4 @@
-"""Wake-ups that tell nothing new cost next to nothing."""
+"""Redundant wake-ups cost next to nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONG = timedelta(seconds=10 * queue_loop.SLACK)
 
 @pytest.fixture
 def nothing_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin as a process that has not looked yet."""
+    """Begin as a process that has not checked yet."""
     monkeypatch.setattr(queue_loop, "_drained_at", {})
 
 

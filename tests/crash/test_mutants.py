@@ -28,7 +28,7 @@ ASSERTED = re.compile(r"^E +(AssertionError|assert |Failed: DID NOT RAISE)", re.
 def environment(
     django_db_setup: None, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[dict[str, str]]:
-    """Return the environment of the mutants: this server, and another database."""
+    """Yield the environment of the mutants: this server, and another database."""
     if connection.vendor != "postgresql":
         pytest.skip("the guards are those of the database of record")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
 @pytest.fixture
 def second(lab: Lab) -> Iterator[str]:
-    """Return the address of another installation's database on the same server."""
+    """Yield the address of another installation's database on the same server."""
     name = f"lab_{uuid.uuid4().hex[:8]}"
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")

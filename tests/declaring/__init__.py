@@ -1,1 +1,1 @@
-"""Tests of what is declared: functions, triggers, settings and their refusals."""
+"""Declarations: functions, triggers, settings and their refusals."""

@@ -1,4 +1,4 @@
-"""What is wrong with an installation is found by Django's system checks."""
+"""Django's system checks find errors of an installation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from durable_jobs.worker import system_checks
 
 
 def found() -> dict[str, CheckMessage]:
-    """Run the system checks and return what they say of durable_jobs."""
+    """Run the system checks and return the messages of durable_jobs."""
     return {
         str(one.id): one
         for one in run_checks()
@@ -113,7 +113,7 @@ def test_a_wrong_value_is_refused_with_what_was_expected(
     settings.DURABLE_JOBS = written
     error = found()["durable_jobs.E001"]
     assert expected in f"{error.msg} {error.hint}"
-    # Whoever asks for it is told too.
+    # The message is the same where the key is used.
     wrong = next(iter(written)) if isinstance(written, dict) else "LEASE_DURATION"
     with pytest.raises(ConfigurationError):
         getattr(conf, wrong)

@@ -1,4 +1,4 @@
-"""What comes with other issues is a clear error, never silently ignored."""
+"""Names of later releases raise a clear error and are never silently ignored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from durable_jobs.testing import Kit
 
 def test_a_name_that_nobody_promised_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="Concurency"):
-        getattr(durable, "Concurency")  # noqa: B009  # a type checker knows it is not there
+        getattr(durable, "Concurency")  # noqa: B009  # the attribute is absent for a type checker
     assert not hasattr(durable, "enqueue")
 
 

@@ -55,7 +55,7 @@ FILES = {
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    """Write a host project with an app that has functions and one that has none."""
+    """Write a project with an app that has functions and one that has none."""
     for name, text in FILES.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ def host(tmp_path: Path) -> Path:
 
 
 def started(host: Path) -> subprocess.CompletedProcess[str]:
-    """Start the host in a fresh Python."""
+    """Start the project in a fresh Python."""
     return subprocess.run(
         [sys.executable, "host.py"],
         cwd=host,

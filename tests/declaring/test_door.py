@@ -1,4 +1,4 @@
-"""The door can be imported before Django's app registry is ready."""
+"""``durable`` can be imported before Django's app registry is ready."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import textwrap
 
 
 def output_of(code: str) -> str:
-    """Run code in a Python that knows no Django settings, and return what it prints."""
+    """Run code in a Python without Django settings, and return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
         capture_output=True,

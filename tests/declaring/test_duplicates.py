@@ -1,4 +1,4 @@
-"""Two functions with one id are an error where the second is declared."""
+"""A second function with the same id is an error where it is declared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def handle(ctx):
 
 
 def imported(source: str, module: ModuleType | None = None) -> ModuleType:
-    """Execute a module's source, into a module that is there for a reload."""
+    """Execute a module's source, in the existing module on a reload."""
     made = module or ModuleType("billing")
     exec(compile(source, "billing.py", "exec"), made.__dict__)  # noqa: S102  # our own text
     return made

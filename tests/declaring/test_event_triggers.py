@@ -10,7 +10,7 @@ from durable_jobs.testing import Kit
 
 
 def started(kit: Kit) -> list[str]:
-    """Run what there is and return the functions of all runs that completed."""
+    """Run until idle and return the functions of all completed runs."""
     kit.run_until_idle()
     runs = Run.objects.filter(status="completed")
     return sorted(runs.values_list("function", flat=True))

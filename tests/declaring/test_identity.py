@@ -1,4 +1,4 @@
-"""What a declaration is called, and what it keeps of its body."""
+"""The id of a declaration, and what it keeps of its body."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from durable_jobs.testing import Kit
 def test_a_function_is_a_frozen_declaration(durable_kit: Kit) -> None:
     @durable.function(id="shop.pack", version="2024-1", queue="slow", retries=7)
     def pack_order(ctx):
-        """Pack what was ordered."""
+        """Pack an order."""
 
     assert isinstance(pack_order, durable.Function)
     assert pack_order.id == "shop.pack"
@@ -68,12 +68,12 @@ def test_the_default_id_is_the_last_part_of_a_module_outside_of_apps(
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        # An app's label need not be its package's name.
+        # An app's label may differ from its package's name.
         ("project.shop.durable", "shop.refund"),
         ("project.shop.durable.orders", "shop.refund"),
         ("tests.lab.durable", "lab.refund"),
         ("django.contrib.auth.durable", "auth.refund"),
-        # No app that is installed: the path decides.
+        # No installed app: the path decides.
         ("elsewhere.billing.durable", "billing.refund"),
         ("billing", "billing.refund"),
     ],

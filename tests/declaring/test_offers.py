@@ -1,4 +1,4 @@
-"""Functions with an input, and those that are offered in the admin of a model."""
+"""Functions with an input, and those that are admin actions of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Refund(BaseModel):
-    """What a refund takes."""
+    """The input of a refund."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""A declaration that cannot work is refused when its module is imported."""
+"""An invalid declaration is refused when its module is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from durable_jobs.testing import Kit
 
 
 def refused(**parameters: Any) -> str:
-    """Declare ``shop.pay`` with parameters and return why it was refused."""
+    """Declare ``shop.pay`` with parameters and return the error message."""
 
     def pay(ctx):
         pass

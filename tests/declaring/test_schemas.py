@@ -1,4 +1,4 @@
-"""A pydantic schema checks data when it is sent and types it when it is read."""
+"""A pydantic schema validates data on sending and types it on reading."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from durable_jobs.testing import Kit
 
 
 class Placed(BaseModel):
-    """The data of an order that was placed."""
+    """The data of a placed order."""
 
     order_id: int
     total: Decimal = Field(gt=0)

@@ -1,4 +1,4 @@
-"""Webhook triggers: what is wrong with one is said when its module is imported."""
+"""An invalid webhook trigger is refused when its module is imported."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def declare(id: str, **options: Any) -> None:
 
 
 def first(body: Any, headers: Any) -> None:
-    """Ignore everything."""
+    """Ignore all arguments."""
 
 
 def test_two_functions_of_a_path_agree(durable_kit: Kit) -> None:

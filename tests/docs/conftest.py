@@ -21,7 +21,7 @@ def kit(durable_kit: Kit) -> Kit:
 def story(
     request: pytest.FixtureRequest, kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Story]:
-    """Return the examples of the section that the test names."""
+    """Yield the examples of the section that the test names."""
     section = page_of(request.path).section(request.function.section)
     story = Story(section, kit, monkeypatch)
     yield story

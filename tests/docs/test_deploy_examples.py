@@ -172,7 +172,7 @@ def test_systemd_verifies_the_units(path: Path, tmp_path: Path) -> None:
     if program is None:
         pytest.skip("systemd-analyze is not installed")
     for one in [*UNITS, *TIMERS]:
-        # The programs are not on this machine: any one that exists stands for them.
+        # The programs are not on this machine: an existing program replaces them.
         text = re.sub(r"ExecStart=\S+", f"ExecStart={sys.executable}", one.read_text())
         (tmp_path / one.name).write_text(text)
     found = subprocess.run(

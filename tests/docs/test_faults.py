@@ -1,4 +1,4 @@
-"""The table of faults names tests that exist, and leaves no fault out."""
+"""The table of faults names existing tests, and contains every fault test."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_test_of_a_fault_is_in_the_table() -> None:
         assert not missing, f"{path} has {missing}"
 
 
-#: The files that are all about faults of the table.
+#: The files whose tests all belong to the table.
 SUBJECTS = (
     "broker_fails",
     "clocks",
@@ -61,5 +61,5 @@ SUBJECTS = (
     "remote_apps",
     "workers_die",
 )
-#: The other side of a row: it must not fire where nothing is wrong.
+#: The opposite of a row: no false alarm.
 UNNAMED = "test_a_worker_with_nothing_to_do_and_one_that_is_busy_are_not_deaf"

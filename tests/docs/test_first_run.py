@@ -38,14 +38,14 @@ def until(holds: Callable[[], object], what: str) -> None:
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens."""
+    """Return a free port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
 
 class Reader:
-    """Somebody who does what the page says, in one terminal and one browser."""
+    """A reader who follows the page, in one terminal and one browser."""
 
     def __init__(self, installed: Installed, place: Path) -> None:
         self.installed = installed
@@ -66,13 +66,13 @@ class Reader:
         self.place = Path(printed.splitlines()[-1])
 
     def write(self, block: Block) -> None:
-        """Write a file; settings are added to what is there."""
+        """Write a file; append to the settings."""
         mode = "a" if block.file.endswith("settings.py") else "w"
         with (self.place / block.file).open(mode) as file:
             file.write(block.text)
 
     def serve(self) -> None:
-        """Start the server and wait until it answers."""
+        """Start the server and wait until it responds."""
         begun = len(self.seen())
         with self.terminal.open("a") as terminal:
             self.server = subprocess.Popen(
@@ -86,7 +86,7 @@ class Reader:
         until(lambda: "Quit with Ctrl-C" in self.seen()[begun:], "the server")
 
     def seen(self) -> str:
-        """Return what stands in the terminal."""
+        """Return the terminal's output."""
         return self.terminal.read_text()
 
     def open(self, path: str, data: dict[str, str] | None = None) -> str:
@@ -98,7 +98,7 @@ class Reader:
             return str(answer.read().decode())
 
     def log_in(self, path: str) -> str:
-        """Open a page of the admin, and log in when it asks for that."""
+        """Open a page of the admin, and log in if it asks."""
         asked = self.open(path)
         token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', asked)
         assert token is not None
@@ -119,7 +119,7 @@ class Reader:
         self.server.wait(PATIENCE)
 
     def leave(self) -> None:
-        """End what is left."""
+        """End remaining processes."""
         if self.server is not None and self.server.poll() is None:
             os.killpg(self.server.pid, signal.SIGKILL)
             self.server.wait(PATIENCE)
@@ -135,7 +135,7 @@ def story(lines: str) -> list[str]:
 def test_the_tutorial_works(installed: Installed, tmp_path: Path) -> None:
     tutorial = page("docs/tutorial/first-run.md")
     installation, *blocks = tutorial.blocks
-    # What it says is done once for all tests, with the wheel and its own pip.
+    # One installation serves all tests, with the wheel and its own pip.
     assert installation.text == INSTALLATION
     greet_ada, runs, greet_grace = PAGES.findall(tutorial.prose)
     reader = Reader(installed, tmp_path)

@@ -1,4 +1,4 @@
-"""Everything that the documentation points at is there."""
+"""Every link target, test and command in the documentation exists."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_command_line_is_one_that_the_command_takes(page: Page) -> None:
 
 
 def parse(name: str, arguments: list[str]) -> None:
-    """Let a command's own parser read arguments; it exits when it cannot."""
+    """Let a command's own parser read arguments; it exits if they are invalid."""
     app = get_commands()[name]
     command = load_command_class(app, name) if isinstance(app, str) else app
     parser: CommandParser = command.create_parser("manage.py", name)

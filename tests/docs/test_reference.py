@@ -1,4 +1,4 @@
-"""The reference has a place for all that there is, and for nothing else."""
+"""The reference describes everything public, and nothing else."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def reference(name: str) -> Page:
 
 
 def section(page: Page, title: str) -> str:
-    """Return what stands below a heading, to the next one that is as high."""
+    """Return the text below a heading, up to the next one of its level."""
     lines = page.lines
     level, start = next(
         (len(line.partition(" ")[0]), number)
@@ -86,7 +86,7 @@ def signature(function: Callable[..., Any], *, leaving: Iterable[str] = ()) -> s
 
 
 def public(owner: Any) -> set[str]:
-    """Return the names of what a class itself has for others."""
+    """Return the names of a class's own public attributes."""
     return {
         name
         for name, value in vars(owner).items()
@@ -95,7 +95,7 @@ def public(owner: Any) -> set[str]:
     }
 
 
-# The door
+# The public API
 
 
 def test_every_name_behind_the_door_has_its_row() -> None:
@@ -388,7 +388,7 @@ def test_every_signal_has_its_row_with_what_it_is_sent_with(
 
 
 def command_names(folder: Path) -> dict[str, str]:
-    """Return the commands in a folder, with the app that each is of."""
+    """Return the commands in a folder, with the app of each."""
     found = (folder / "management" / "commands").glob("durable_*.py")
     app = ".".join(folder.relative_to(PACKAGE.parent).parts)
     return {path.stem: app for path in found}

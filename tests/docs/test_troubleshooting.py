@@ -1,4 +1,4 @@
-"""The page on troubleshooting leaves out no check, no finding and no state."""
+"""The page on troubleshooting covers every check, finding and state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.docs.pages import page
 from tests.docs.test_reference import PACKAGE, reference, rows, section
 
 PAGE = page("docs/how-to/troubleshooting.md")
-#: Where the reference lists what the doctor finds, among them the invariants.
+#: Where the reference lists the doctor's findings, including the invariants.
 FINDING = re.compile(r"^\| `([\w-]+)`", re.MULTILINE)
 
 

@@ -21,7 +21,7 @@ Heard = list[dict[str, Any]]
 
 @pytest.fixture
 def listen() -> Iterator[Callable[[Signal], Heard]]:
-    """Return a function that connects a receiver for the duration of the test."""
+    """Yield a function that connects a receiver for the duration of the test."""
     connected = []
 
     def listen(signal: Signal) -> Heard:

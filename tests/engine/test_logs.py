@@ -31,7 +31,7 @@ async def soon_say(text):
 
 @pytest.fixture
 def alone():
-    """Return a logger with the handler, or with another, and no other handlers."""
+    """Yield a logger with the handler, or with another, and no other handlers."""
     own = logging.getLogger("tests.alone")
     own.setLevel(logging.DEBUG)
     own.propagate = False

@@ -40,7 +40,7 @@ def alias_that_is_gone() -> dict[str, Any]:
 
 @pytest.fixture(params=[unknown_class, missing_column, alias_that_is_gone])
 def broken(request: pytest.FixtureRequest, db: None) -> Any:
-    """Return a stored value that cannot be decoded."""
+    """Yield a stored value that cannot be decoded."""
     yield request.param()
     if request.param is missing_column:
         table = Tenant._meta.db_table

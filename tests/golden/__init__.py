@@ -1,8 +1,8 @@
-"""Runs as each release has recorded them: they must go on in the code of today.
+"""Recorded runs of each release, which must continue in today's code.
 
-``python -m tests.golden record`` writes them once, when a release is made, as
-``tests/golden/<release>/<case>.json``. From then on they are never edited: what a later
-release cannot go on with is that release's to carry over, by a data migration.
+``python -m tests.golden record`` records them once, for a release, as
+``tests/golden/<release>/<case>.json``. They are never edited afterwards. If a later
+release cannot continue a recorded run, it needs a data migration.
 """
 
 from __future__ import annotations

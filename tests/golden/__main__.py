@@ -1,7 +1,7 @@
-"""``python -m tests.golden record``: write down the runs of this release.
+"""``python -m tests.golden record``: record the runs of this release.
 
-It has a PostgreSQL of its own. What the release has recorded before is left as it is;
-``--anew`` records that again, for a release that nobody has yet.
+It starts its own PostgreSQL. Existing recordings of the release are kept. ``--anew``
+records them again, for an unpublished release.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.lab.processes import SETTINGS
 
 
 def main(arguments: list[str]) -> int:
-    """Do it; return the exit code."""
+    """Record the cases and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.golden", description=__doc__)
     parser.add_argument("command", choices=["record"])
     parser.add_argument("--anew", action="store_true", help="also what is there")

@@ -1,7 +1,7 @@
 """The functions whose runs are recorded: those that survive crashes, and more.
 
-A case that a release has recorded stays as it is, as the code of a host would: a change
-that runs in flight must survive is a new case beside it. Bodies have their effects by
+A recorded case is never changed, as a project's code would not change. A change that
+runs in flight must survive is a new case. Bodies have their effects through
 ``world.effect``, named as their step.
 """
 
@@ -36,7 +36,7 @@ def case(build: Case) -> Case:
 
 @dataclasses.dataclass(frozen=True)
 class Money:
-    """A class of the host's own."""
+    """A class of the project."""
 
     amount: Decimal
     currency: str = "EUR"
@@ -63,7 +63,7 @@ VALUES: dict[str, Any] = {
 
 @case
 def values(world: World) -> list[Action]:
-    """Results of every type, seen again after a sleep, with a model's instance."""
+    """Results of every type, read again after a sleep, with a model's instance."""
 
     @durable.function(id="valued", retries=0)
     def valued(ctx):
@@ -80,7 +80,7 @@ def values(world: World) -> list[Action]:
 
 @case
 def every_kind(world: World) -> list[Action]:
-    """One run with a step of each kind, one after the other, which rests at each."""
+    """A run with a step of each kind, which suspends at each step."""
 
     @durable.function(id="helper", retries=0)
     def helper(ctx):
@@ -126,7 +126,7 @@ def every_kind(world: World) -> list[Action]:
 
 @case
 def loop_of_steps(world: World) -> list[Action]:
-    """The same id again and again, in a loop that sleeps, and in groups."""
+    """The same id repeatedly, in a loop that sleeps, and in groups."""
 
     @durable.function(id="looping", retries=0)
     def looping(ctx):
@@ -142,7 +142,7 @@ def loop_of_steps(world: World) -> list[Action]:
 
 @case
 def branches_half_way(world: World) -> list[Action]:
-    """Branches of which one has ended, one sleeps, one waits, one is tried again."""
+    """Branches of which one has ended, one sleeps, one waits and one is retried."""
 
     @durable.function(id="halves", retries=1, backoff=durable.Backoff.fixed("30m"))
     def halves(ctx):
@@ -177,7 +177,7 @@ def branches_half_way(world: World) -> list[Action]:
 
 @case
 def backlogs(world: World) -> list[Action]:
-    """Five runs of two keys in line for one slot each, while an operator pauses."""
+    """Five runs of two keys with one slot each, during a pause."""
 
     @durable.function(
         id="backlogs",
@@ -205,7 +205,7 @@ def backlogs(world: World) -> list[Action]:
 
 @case
 def priorities(world: World) -> list[Action]:
-    """Three runs that a paused queue holds, of which the last goes first."""
+    """Three runs of a paused queue, of which the last goes first."""
 
     @durable.function(id="urgent", retries=0, priority=lambda event: event.data["p"])
     def urgent(ctx):
@@ -244,7 +244,7 @@ def subjects(world: World) -> list[Action]:
 
 @case
 def schedules_of_users(world: World) -> list[Action]:
-    """A schedule that is a row, with an owner, which a user pauses and resumes."""
+    """A schedule with an owner, which a user pauses and resumes."""
 
     @durable.function(id="daily", retries=0)
     def daily(ctx):
@@ -270,7 +270,7 @@ def schedules_of_users(world: World) -> list[Action]:
 
 @case
 def rerun_from_a_step(world: World) -> list[Action]:
-    """A run that is run again from its second step, with the first one's record."""
+    """A rerun from the second step, with the record of the first."""
 
     @durable.function(id="rerun", retries=0)
     def rerun(ctx):
@@ -287,7 +287,7 @@ def rerun_from_a_step(world: World) -> list[Action]:
 
 @case
 def delayed(world: World) -> list[Action]:
-    """A run that is to start later, and an event that is to come later."""
+    """A delayed run, and a delayed event."""
 
     @durable.function(id="later", on=durable.Event("gold/later"), retries=0)
     def later(ctx):

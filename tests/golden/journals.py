@@ -1,4 +1,4 @@
-"""The files: one a case, in the folder of the release that wrote it."""
+"""The recorded files: one per case, in the folder of the release that wrote it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 from tests.lab.processes import ROOT
 
 HERE = Path(__file__).parent
-#: How deep rows are in a file: stages, a stage, tables, rows.
+#: Depth of rows in a file: stages, a stage, tables, rows.
 ROWS = 4
 
 
 def release() -> str:
-    """Return the release that the code is of: its number without the last part."""
+    """Return the release of the code: its version without the last part."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return str(project["project"]["version"]).rpartition(".")[0]
 
 
 def releases() -> list[str]:
-    """Return the releases that have been recorded, the oldest first."""
+    """Return the recorded releases, the oldest first."""
     found = [path.name for path in HERE.iterdir() if path.name[0].isdigit()]
     return sorted(found, key=lambda name: [int(part) for part in name.split(".")])
 
 
 def file(release: str, case: str) -> Path:
-    """Return where a case of a release is."""
+    """Return the path of a case of a release."""
     return HERE / release / f"{case}.json"
 
 
@@ -47,14 +47,14 @@ def read(release: str, case: str) -> dict[str, Any]:
 
 
 def write(release: str, case: str, journal: dict[str, Any]) -> None:
-    """Write a file, with a row in each line, so that people can read and compare."""
+    """Write a file with one row per line, so that people can read and compare."""
     path = file(release, case)
     path.parent.mkdir(exist_ok=True)
     path.write_text(_pretty(journal) + "\n", encoding="utf-8")
 
 
 def _pretty(value: Any, depth: int = 0) -> str:
-    """Write JSON that breaks lines down to rows, and not inside of them."""
+    """Return JSON with line breaks between rows, but not inside of them."""
     inside, outside = "\n" + "  " * (depth + 1), "\n" + "  " * depth
     deep = isinstance(value, dict) and any(
         isinstance(one, dict | list) for one in value.values()

@@ -1,4 +1,4 @@
-"""The rows of all the app's tables: as texts of a file, and back into the database."""
+"""The rows of all the app's tables: exported to a file, and imported again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 class Unreadable(AssertionError):
-    """What a release wrote does not fit into the tables of today."""
+    """A release's rows do not fit into the current tables."""
 
     def __init__(self, release: str, problem: str) -> None:
         super().__init__(
@@ -37,19 +37,19 @@ class Unreadable(AssertionError):
         )
 
 
-#: ``table.column`` of an earlier release that is gone: what puts its value where the
-#: migration put it, given the row to be loaded.
+#: Removed ``table.column`` names of earlier releases. The function moves the value to
+#: the place of its migration, given the loaded row.
 CARRIED: dict[str, Any] = {}
 
 
 def tables() -> dict[str, type[models.Model]]:
-    """Return the models by table: the app's, and the one that the functions write."""
+    """Return the models by table: the app's, and the model that the functions write."""
     found: list[type[models.Model]] = [*apps.get_app_config(APP).get_models(), Account]
     return {model._meta.db_table: model for model in found}
 
 
 def columns() -> dict[str, list[str]]:
-    """Return the columns of each table as they are now."""
+    """Return the current columns of each table."""
     return {
         table: [field.column for field in model._meta.concrete_fields]
         for table, model in tables().items()
@@ -70,12 +70,12 @@ def clear() -> None:
 
 
 def begin_anew() -> None:
-    """Delete all rows, and count from one again."""
+    """Delete all rows and reset the sequences."""
     flush = connection.ops.sql_flush(no_style(), list(tables()), reset_sequences=True)
     connection.ops.execute_sql_flush(flush)
 
 
-# Out
+# Export
 
 
 def dump() -> Rows:
@@ -111,7 +111,7 @@ def _text(value: Any) -> str:
 
 
 def _without_traceback(value: Any) -> Any:
-    """Return a value without what names lines and places of files."""
+    """Return a value without lines and places of files."""
     if isinstance(value, dict):
         return {
             key: "…" if key == "traceback" else _without_traceback(one)
@@ -122,13 +122,13 @@ def _without_traceback(value: Any) -> Any:
     )
 
 
-# Back
+# Import
 
 
 def load(stage: Mapping[str, Any], release: Mapping[str, Any]) -> None:
-    """Put rows into the tables of today, and run the data migrations since then.
+    """Import rows into the current tables, and run the data migrations since then.
 
-    Columns that came since have their defaults. Raises ``Unreadable``.
+    New columns get their defaults. Raise ``Unreadable`` for unknown columns.
     """
     clear()
     version = release["release"]
@@ -181,7 +181,7 @@ def _value(field: models.Field[Any, Any], value: Any) -> Any:
 
 
 def _migrate_data(since: str) -> None:
-    """Run what the migrations after ``since`` do to rows, in their order."""
+    """Run the data migrations after ``since``, in their order."""
     with connection.schema_editor() as editor:
         for migration in later(since):
             for operation in migration.operations:
@@ -190,7 +190,7 @@ def _migrate_data(since: str) -> None:
 
 
 def later(since: str) -> list[migrations.Migration]:
-    """Return the app's migrations after one; all, when that was squashed into them."""
+    """Return the app's migrations after one; all, if that one was squashed."""
     graph = MigrationLoader(None).graph
     plan = graph.forwards_plan(graph.leaf_nodes(APP)[0])
     own = [graph.nodes[key] for key in plan if key[0] == APP]

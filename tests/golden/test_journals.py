@@ -1,7 +1,6 @@
-"""What each release has recorded goes on today, and ends as it did without an upgrade.
+"""Recorded runs of each release continue today, and end as without an upgrade.
 
-From every stage that was written down: whenever all was at rest, and when the process
-had died half-way.
+They start from every recorded stage: each idle state, and a crash half-way.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture(autouse=True)
 def quiet(settings: Settings) -> Iterator[None]:
-    """Keep every run, say nothing of the faults that are made, and leave no row."""
+    """Keep every run, silence the logs of simulated faults, and leave no row."""
     if connection.vendor != "postgresql":
         pytest.skip("rows are written down as the database of record gives them")
     settings.DURABLE_JOBS = KEPT
@@ -45,14 +44,14 @@ def test_recorded_runs_go_on_in_the_code_of_today(release: str, case: str) -> No
         ended = Resumed(stage).go_on(CASES[case])
         where = f"{release}/{case}, {stage['state']} after {stage['actions']}"
         died = stage["state"].startswith("died")
-        # Who died inside branches may record the rest of them in another order.
+        # After a death inside branches, the rest may be recorded in another order.
         options = {"besides": frozenset(ended["either"]), "ordered": not died}
         expected = outcome(end["tables"], **options)
         assert outcome(ended["tables"], **options) == expected, where
         kept = results(ended["tables"])
         for step, recorded in results(stage["tables"]).items():
             assert kept[step] == recorded, where
-        if not died:  # it may have cost a second call
+        if not died:  # a crash may have cost a second call
             assert ended["bodies"] == end["bodies"], where
 
 
@@ -70,12 +69,12 @@ def test_what_is_recorded_comes_out_the_same_each_time() -> None:
     assert first == second
 
 
-# A release that cannot go on says what is to be done
+# A release that cannot continue says what to do
 
 
 @pytest.fixture
 def journal() -> dict[str, Any]:
-    """Return a journal of a release that the test has made up."""
+    """Return a recording of a made-up release."""
     found = journals.read(journals.release(), "sleep")
     return {**copy.deepcopy(found), "release": "0.0"}
 

@@ -1,4 +1,4 @@
-"""A world that is written down as it goes, and one that begins from there."""
+"""A world that records its stages, and a world that continues from a stage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.golden.rows import Rows
 
 Stage = dict[str, Any]
 
-#: Settings: nothing is pruned, however long a run sleeps.
+#: Nothing is pruned, however long a run sleeps.
 KEPT: dict[str, Any] = {
     "RETENTION": dict.fromkeys(
         ("completed", "failed", "cancelled", "skipped", "events")
@@ -33,13 +33,13 @@ KEPT: dict[str, Any] = {
 
 @contextmanager
 def steady(since: int = 0) -> Iterator[itertools.count[int]]:
-    """Let ids, counted after ``since``, and chance come out the same each time."""
+    """Make ids, counted after ``since``, and random choices deterministic."""
     numbers = itertools.count(since + 1)
     begun = int(BEGINNING.timestamp() * 1000)
 
     def numbered() -> uuid.UUID:
         number = next(numbers)
-        # Each in the milliseconds of its own: a step's id begins as its run's does.
+        # Each id has its own milliseconds: a step's id begins as its run's does.
         return uuid.UUID(int=(begun + number << 80) | 7 << 76 | 2 << 62 | number)
 
     before = random.getstate()
@@ -55,7 +55,7 @@ def steady(since: int = 0) -> Iterator[itertools.count[int]]:
 
 
 class Recorder(World):
-    """Writes down what is there whenever all rests, and when a process dies."""
+    """Records all rows at each idle state, and after a crash."""
 
     def __init__(self, fate: Fate, numbers: itertools.count[int]) -> None:
         super().__init__(fate)
@@ -64,18 +64,18 @@ class Recorder(World):
         self._done = 0
 
     def do(self, action: Any) -> None:
-        """Do something, and see what there is when all has come to rest."""
+        """Perform an action, and record the rows when all is idle."""
         super().do(action)
         self._done += 1
         self._see("at rest")
 
     def left_behind(self) -> None:
-        """See what a process leaves that has just died."""
+        """Record the rows after a crash."""
         place, detail = self.fate.hits[self.fate.at or 0]
         self._see(f"died at {place} [{detail}]")
 
     def end(self) -> None:
-        """See the end."""
+        """Record the rows at the end."""
         self._see("ended")
 
     def _see(self, what: str) -> None:
@@ -94,7 +94,7 @@ class Recorder(World):
 
 
 def record(name: str, build: Case) -> dict[str, Any]:
-    """Live through a case, then once more with a death half-way; return all stages."""
+    """Run a case, then once more with a death half-way; return all stages."""
     quiet = Fate()
     stages = _lived(build, quiet)
     working = [
@@ -133,7 +133,7 @@ class Resumed(World):
         self.until = None if until is None else datetime.fromisoformat(until)
 
     def go_on(self, build: Case) -> Stage:
-        """Go on from a stage to the end, and return that."""
+        """Continue from a stage to the end, and return the outcome."""
         with steady(self._stage["ids"]) as numbers, self.kit:
             script = build(self)
             if self._stage["state"].startswith("died"):
@@ -157,9 +157,9 @@ class Resumed(World):
 def outcome(
     tables: Rows, *, besides: frozenset[str] = frozenset(), ordered: bool = True
 ) -> Any:
-    """Return what came of it all: without ids, times, and steps ``besides``.
+    """Return the outcome without ids, times, and the steps in ``besides``.
 
-    The steps of a run are in the order in which they were recorded, if ``ordered``.
+    If ``ordered``, the steps of a run are in the order of their records.
     """
     runs = tables.get("durable_jobs_run", [])
     events = tables.get("durable_jobs_event", [])
@@ -201,7 +201,7 @@ def _step(step: Mapping[str, Any]) -> list[Any]:
     return [step["name"], step["kind"], step["status"], given, error]
 
 
-#: Differ from run to run, wherever they are.
+#: Keys whose values differ between runs.
 PASSING = frozenset({"id", "ts", "at", "traceback", "fired_at"})
 
 
@@ -213,7 +213,7 @@ def lasting(value: Any) -> Any:
 
 
 def results(tables: Rows) -> dict[str, Any]:
-    """Return what is recorded and never changes, by the ids of steps."""
+    """Return the permanent records, by the ids of steps."""
     done = [
         step
         for step in tables.get("durable_jobs_step", [])

@@ -1,4 +1,4 @@
-"""Without a kit, a test sends nothing to a broker unless it is told to."""
+"""Without a kit, a test sends messages to a broker only on request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from durable_jobs.worker.celery_app import project_app
 from durable_jobs.worker.celery_tasks import CeleryNotifier, _disabled
 
 Muted = Callable[[], bool]
-#: As it is outside of this suite, which has a fixture that sends all messages.
+#: As outside of this suite, which has a fixture that sends all messages.
 muted: Muted = _disabled
 
 

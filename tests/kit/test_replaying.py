@@ -1,4 +1,4 @@
-"""A run of somewhere else, replayed here: what it has recorded is not run again."""
+"""A replay of another installation's run: recorded steps are not called again."""
 
 from __future__ import annotations
 

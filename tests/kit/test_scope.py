@@ -1,4 +1,4 @@
-"""What a kit changes is as it was when it closes."""
+"""A kit restores everything it has changed when it closes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stubs of the kit: callables, sequences, counts, and what no step has used."""
+"""Stubs of the kit: callables, sequences, counts, and unused stubs."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_kit_counts_a_crash_that_happened_once_of_several_as_used(
         kit.crash_at("charge", times=3)
         pay.enqueue()
         kit.run_until_idle()
-        kit.stub("charge", "charged later")  # the one before was used
+        kit.stub("charge", "charged later")  # the earlier stub was used
         kit.advance("61s")
 
 

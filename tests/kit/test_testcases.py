@@ -34,7 +34,7 @@ def declared() -> durable.Function:
 
 
 def told(kit: Kit) -> object:
-    """Play the story and return its result."""
+    """Run the function and return its result."""
     declared()
     tenant = Tenant.objects.create(name="Ada")
     order = Order.objects.create(tenant=tenant, total=1)
@@ -59,12 +59,12 @@ class InTestCase(TestCase):
         self.kit = self.enterContext(Kit())
 
     def test_a_story(self) -> None:
-        """Play the story."""
+        """Run the function."""
         assert connection.in_atomic_block
         assert told(self.kit) == EXPECTED
 
     def test_the_same_story_again(self) -> None:
-        """Play it again: nothing is left of the first time."""
+        """Run it again: nothing is left of the first time."""
         assert told(self.kit) == EXPECTED
 
     def test_with_the_kit_as_a_context_manager(self) -> None:
@@ -73,7 +73,7 @@ class InTestCase(TestCase):
             assert told(kit) == EXPECTED
 
     def test_on_commit_callbacks_are_the_hosts_own(self) -> None:
-        """Leave the host's callbacks to the host."""
+        """The kit does not run the project's ``on_commit`` callbacks."""
         called: list[int] = []
         with self.captureOnCommitCallbacks(execute=False) as callbacks:
             transaction.on_commit(lambda: called.append(1))
@@ -83,16 +83,16 @@ class InTestCase(TestCase):
 
 
 class InTransactionTestCase(TransactionTestCase):
-    """A ``TransactionTestCase``, where everything commits."""
+    """A ``TransactionTestCase``, in which transactions commit."""
 
     def test_a_story(self) -> None:
-        """Play the story."""
+        """Run the function."""
         assert not connection.in_atomic_block
         with Kit() as kit:
             assert told(kit) == EXPECTED
 
     def test_an_async_function(self) -> None:
-        """Play with an async function and steps side by side."""
+        """Run an async function with concurrent steps."""
         with Kit() as kit:
 
             @durable.function(id="async")
@@ -127,7 +127,7 @@ def test_the_fixture_with_real_transactions(durable_kit: Kit) -> None:
 def test_no_broker_is_asked(durable_kit: Kit, settings) -> None:
     from celery import current_app
 
-    # A broker that nobody could reach.
+    # An unreachable broker.
     broker = current_app.conf.broker_url
     current_app.conf.broker_url = "redis://127.0.0.1:1/0"
     try:

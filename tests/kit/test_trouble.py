@@ -1,4 +1,4 @@
-"""The kit lets workers die at a named step, and puts stubs in the place of bodies."""
+"""The kit lets workers die at a named step, and replaces bodies by stubs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Place = Literal["before", "body", "after"]
 
 @pytest.fixture
 def calls() -> list[str]:
-    """Collect the bodies that were called."""
+    """Return the list of bodies that were called."""
     return []
 
 

@@ -1,1 +1,1 @@
-"""The package as users get it: a wheel in an environment of its own."""
+"""The package as users install it: a wheel in its own environment."""

@@ -1,4 +1,4 @@
-"""A virtual environment that holds the built wheel and what it needs, nothing else."""
+"""A virtual environment with only the built wheel and its requirements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-#: What would lead a process of the environment back to this one, or to its services.
+#: Variables that would lead its processes back to this environment or its services.
 OURS = ("COVERAGE", "DATABASE_URL", "BROKER_URL", "DJANGO_", "LAB_", "PYTHON")
 SQLITE = """
 DATABASES["default"]["OPTIONS"] = {
@@ -45,7 +45,7 @@ class Installed:
         }
 
     def run(self, *command: str, cwd: Path, **environment: str) -> str:
-        """Run a command in the environment and return what it printed."""
+        """Run a command in the environment and return its output."""
         done = subprocess.run(
             command,
             cwd=cwd,
@@ -58,11 +58,11 @@ class Installed:
         return done.stdout
 
     def manage(self, site: Path, *arguments: str) -> str:
-        """Run a command of a project; a warning of Python's is an error."""
+        """Run a command of a project; a Python warning is an error."""
         return self.run("python", "-W", "error", "manage.py", *arguments, cwd=site)
 
     def project(self, place: Path, *apps: str) -> Path:
-        """Start a project with the app in its settings, and migrate it."""
+        """Create a project with the app in its settings, and migrate it."""
         self.run("django-admin", "startproject", "mysite", cwd=place)
         site = place / "mysite"
         with (site / "mysite" / "settings.py").open("a") as settings:

@@ -1,4 +1,4 @@
-"""The wheel, in an empty environment and a fresh project, is all that a user needs."""
+"""The wheel, in an empty environment and a new project, is all that a user needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def greet(ctx: durable.Context) -> str:
 
 @pytest.fixture(scope="module")
 def site(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a fresh project with the settings that the tutorial names."""
+    """Return a new project with the settings of the tutorial."""
     place = tmp_path_factory.mktemp("site")
     app = place / "mysite" / "hello"
     site = installed.project(place)
@@ -96,8 +96,8 @@ def test_a_fresh_project_is_in_order(installed: Installed, site: Path) -> None:
 def test_on_sqlite_postgresqls_own_library_is_not_needed(
     installed: Installed, site: Path
 ) -> None:
-    # psycopg cannot be imported where neither its binaries nor a libpq are: as here,
-    # where it is told to use what is not installed.
+    # psycopg cannot be imported without its binaries and libpq. A missing
+    # implementation has the same effect.
     command = ("python", "manage.py", "durable_runs")
     assert "No runs." in installed.run(*command, cwd=site, PSYCOPG_IMPL="c")
 

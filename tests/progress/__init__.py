@@ -1,1 +1,1 @@
-"""How far a run is, for people without an account."""
+"""The progress of a run, for viewers without an account."""

@@ -1,4 +1,4 @@
-"""A project that has not included the app's addresses."""
+"""The URL configuration of a project without the app's addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of the host's shows how far a run is, and follows it by a token of its own."""
+"""A project's page shows the progress of a run and updates it by a token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tag(run, options=""):
 
 
 def addresses(html):
-    """Return where the piece of the page looks for JSON, and for itself."""
+    """Return the addresses of the JSON and of the fragment itself."""
     [data] = re.findall(r'data-json="([^"]+)"', html)
     [piece] = re.findall(r'hx-get="([^"]+)"', html)
     return unescape(data), unescape(piece)

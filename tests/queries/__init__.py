@@ -1,1 +1,1 @@
-"""Tests of what lists and pages read."""
+"""The queries of lists and pages."""

@@ -1,4 +1,4 @@
-"""The filters of runs: what is read comes back, what cannot be is refused by name."""
+"""The filters of runs: valid filters round-trip, invalid ones are refused by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ texts = st.text(
 )
 keys = st.from_regex(r"\A[A-Za-z_][\w-]{0,20}\Z").filter(str.isprintable)
 uuids = st.uuids().map(str)
-# Naive: they are of the zone that the host is in.
+# Naive: in the project's time zone.
 moments = st.datetimes(datetime(1980, 1, 1), datetime(2100, 1, 1))  # noqa: DTZ001
 paths = st.builds(
     "{}.{}={}".format,
@@ -156,7 +156,7 @@ def test_values_of_other_types_are_read_as_texts_or_refused(name, value):
 
 
 class TestRuns:
-    """Which runs are found."""
+    """The runs that a filter finds."""
 
     def found(self, **params):
         rows = RunFilter.parse(params).narrow(Run.objects.order_by("pk"))
@@ -353,7 +353,7 @@ PLANS = {
 
 @pytest.fixture
 def history(db):
-    """Leave many runs that completed, and a few of each other status before them."""
+    """Insert many completed runs, and before them a few of each other status."""
     if connection.vendor != "postgresql":
         pytest.skip("plans are looked at on the database of record")
     few = clock.now() - timedelta(days=30)

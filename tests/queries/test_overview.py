@@ -1,4 +1,4 @@
-"""How the installation does, told by figures that stay cheap."""
+"""The figures of the overview, which stay cheap."""
 
 from __future__ import annotations
 

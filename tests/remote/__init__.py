@@ -1,1 +1,1 @@
-"""Functions that an app elsewhere serves: by its SDK, and by apps that misbehave."""
+"""Functions of remote apps: through their SDK, and of apps that misbehave."""

@@ -1,4 +1,4 @@
-"""A kit, an app that does as it is told, and a function of it."""
+"""A kit, a scripted remote app, and a function of it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Call = Callable[..., Run]
 
 @pytest.fixture
 def kit(db: None) -> Iterator[Kit]:
-    """Yield a kit at the time of the machine: an app elsewhere has no other."""
+    """Yield a kit at the machine's time, which is the only time of a remote app."""
     with Kit(now=clock.now().replace(microsecond=0)) as kit:
         yield kit
 
 
 @pytest.fixture
 def app() -> Iterator[Elsewhere]:
-    """Yield the app; it must have been asked for all that it was to answer."""
+    """Yield the app; at the end, all its scripted responses must have been used."""
     with elsewhere() as app:
         yield app
     assert app.left == 0, "the app was asked less often than expected"

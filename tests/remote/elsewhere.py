@@ -1,4 +1,4 @@
-"""An app that does as it is told, byte by byte: each request gets the next answer."""
+"""A scripted remote app: each request gets the next response, byte by byte."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SDK = {
     "content-type": "application/json",
 }
 
-#: Given the connection; whatever it does, the connection is closed after it.
+#: Called with the connection, which is closed afterwards.
 Answer = Callable[[socket.socket], None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came."""
+    """A received request."""
 
     headers: Mapping[str, str]
     query: Mapping[str, str]
@@ -36,14 +36,14 @@ class Request:
 
     @property
     def body(self) -> Any:
-        """What it says."""
+        """The decoded body."""
         return json.loads(self.raw)
 
 
 def http(
     status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> Answer:
-    """Answer with a whole reply."""
+    """Return a response with a whole body."""
     found = {"content-length": str(len(body)), "connection": "close", **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in found.items())
     return lambda peer: peer.sendall(
@@ -52,20 +52,20 @@ def http(
 
 
 def json_reply(status: int, value: Any, **headers: str) -> Answer:
-    """Answer as an SDK does."""
+    """Return a response as an SDK does."""
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     return http(status, json.dumps(value).encode(), {**SDK, **named})
 
 
 def signed(key: str, status: int, value: Any, **headers: str) -> Answer:
-    """Answer as an SDK does that signs, at the time of the test."""
+    """Return a signed response, at the time of the test."""
     raw = json.dumps(value).encode()
     signature = signing.signature(raw, key, int(clock.now().timestamp()))
     return http(status, raw, {**SDK, signing.HEADER: signature, **headers})
 
 
 def returns(value: Any) -> Answer:
-    """Let the function end."""
+    """Return a response that ends the function."""
     return json_reply(200, value)
 
 
@@ -77,17 +77,17 @@ def op(kind: str, name: str, **more: Any) -> dict[str, Any]:
 
 
 def at(*ops: dict[str, Any], **headers: str) -> Answer:
-    """Let the function be at steps."""
+    """Return a response in which the function has reached these steps."""
     return json_reply(206, list(ops), **headers)
 
 
 def ran(name: str, data: Any) -> Answer:
-    """Let the function have run a step."""
+    """Return a response in which the function has run a step."""
     return at(op("StepRun", name, data=data))
 
 
 def reset(after: bytes) -> Answer:
-    """Send some bytes and break off, as a machine does that goes down."""
+    """Send some bytes and reset the connection, as a crashing machine does."""
 
     def answer(peer: socket.socket) -> None:
         peer.sendall(after)
@@ -97,7 +97,7 @@ def reset(after: bytes) -> Answer:
 
 
 class Elsewhere:
-    """The app: what it was asked, and what it has yet to answer."""
+    """The app: the requests it received, and its remaining responses."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -106,20 +106,20 @@ class Elsewhere:
         self._by_step: dict[str, Answer] = {}
 
     def answers(self, *answers: Answer) -> None:
-        """Answer the next requests so, in this order."""
+        """Respond to the next requests in this order."""
         self._answers += answers
 
     def runs(self, name: str, answer: Answer) -> None:
-        """Answer each request to run a planned step so."""
+        """Respond to each request for a planned step in this way."""
         self._by_step[op("", name)["id"]] = answer
 
     @property
     def left(self) -> int:
-        """How many answers nobody has asked for."""
+        """The number of unused responses."""
         return len(self._answers)
 
     def serve(self, peer: socket.socket) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         with peer:
             request = _read(peer)
             self.requests.append(request)
@@ -128,7 +128,7 @@ class Elsewhere:
             try:
                 answer(peer)
             except OSError:
-                return  # whoever asked has gone
+                return  # the client has gone
 
 
 def _read(peer: socket.socket) -> Request:

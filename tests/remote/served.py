@@ -34,18 +34,18 @@ with mock.patch.dict(os.environ, INNGEST_SIGNING_KEY_FALLBACK=NEW_KEY):
         logger=logging.getLogger("tests.remote"),
     )
 
-#: What the bodies have done, in order.
+#: The calls of bodies, in order.
 done: list[Any] = []
-#: How often a body of this name is still to fail.
+#: How often a body of this name has yet to fail.
 failing: dict[str, int] = {}
-#: What bodies wait for, and what they set.
+#: Events that bodies wait for, and events that they set.
 after: dict[str, threading.Event] = {}
 first: dict[str, threading.Event] = {}
 HOUR = datetime.timedelta(hours=1)
 
 
 def _do(name: str, value: Any = None) -> Any:
-    """Be the body of a step."""
+    """Act as the body of a step."""
     if name in after:
         assert after[name].wait(10), f"{name} is to be done after another"
     if failing.get(name, 0):
@@ -64,7 +64,7 @@ def _trigger(name: str) -> inngest.TriggerEvent:
 
 @client.create_function(fn_id="sequence", trigger=_trigger("sequence"))
 def sequence(ctx: inngest.ContextSync) -> Any:
-    """Take one step after the other, with a sleep between."""
+    """Execute one step after the other, with a sleep between."""
     first = ctx.step.run("first", lambda: _do("first"))
     ctx.step.sleep("nap", HOUR)
     again = ctx.step.run("first", lambda: _do("first again"))
@@ -73,7 +73,7 @@ def sequence(ctx: inngest.ContextSync) -> Any:
 
 @client.create_function(fn_id="chains", trigger=_trigger("chains"))
 def chains(ctx: inngest.ContextSync) -> Any:
-    """Take two chains of steps side by side."""
+    """Execute two chains of steps in parallel."""
 
     def chain(name: str) -> Any:
         one = ctx.step.run(f"{name}1", lambda: _do(f"{name}1"))
@@ -88,7 +88,7 @@ def chains(ctx: inngest.ContextSync) -> Any:
 
 @client.create_function(fn_id="racing", trigger=_trigger("racing"))
 def racing(ctx: inngest.ContextSync) -> Any:
-    """Go on beside a sleep that has not ended."""
+    """Continue beside a sleep that has not ended."""
 
     def chain() -> Any:
         ctx.step.run("one", lambda: _do("one"))
@@ -102,7 +102,7 @@ def racing(ctx: inngest.ContextSync) -> Any:
 
 @client.create_function(fn_id="waiting", trigger=_trigger("waiting"))
 def waiting(ctx: inngest.ContextSync) -> Any:
-    """Wait for an event that belongs to this one."""
+    """Wait for an event that belongs to this run."""
     came = ctx.step.wait_for_event(
         "answer",
         event="billing/answered",
@@ -114,7 +114,7 @@ def waiting(ctx: inngest.ContextSync) -> Any:
 
 @client.create_function(fn_id="invoking", trigger=_trigger("invoking"))
 def invoking(ctx: inngest.ContextSync) -> Any:
-    """Call another function of the app, and one of the project."""
+    """Invoke another function of the app, and one of the project."""
     own = ctx.step.invoke("own", function=double, data={"number": 4})
     other = ctx.step.invoke_by_id(
         "other", app_id="shop", function_id="triple", data={"number": own}
@@ -130,7 +130,7 @@ def double(ctx: inngest.ContextSync) -> Any:
 
 @client.create_function(fn_id="catching", trigger=_trigger("catching"))
 def catching(ctx: inngest.ContextSync) -> Any:
-    """Go on after a step that has failed for good."""
+    """Continue after a step that has failed for good."""
     try:
         ctx.step.run("try", lambda: _do("try"))
     except inngest.StepError as error:
@@ -141,13 +141,13 @@ def catching(ctx: inngest.ContextSync) -> Any:
 
 @client.create_function(fn_id="refusing", trigger=_trigger("refusing"))
 def refusing(ctx: inngest.ContextSync) -> Any:
-    """Fail in a way that trying again does not mend."""
+    """Raise an error that is not retried."""
     raise inngest.NonRetriableError("never")
 
 
 @client.create_function(fn_id="busy", trigger=_trigger("busy"))
 def busy(ctx: inngest.ContextSync) -> Any:
-    """Ask to be called again in an hour."""
+    """Ask for a retry in an hour."""
     if ctx.attempt == 0:
         raise inngest.RetryAfterError("busy", HOUR)
     return ctx.attempt
@@ -155,7 +155,7 @@ def busy(ctx: inngest.ContextSync) -> Any:
 
 @client.create_function(fn_id="batch", trigger=_trigger("batch"))
 def batch(ctx: inngest.ContextSync) -> Any:
-    """Tell what came together."""
+    """Return the events of the batch."""
     return [event.data["number"] for event in ctx.events]
 
 
@@ -181,7 +181,7 @@ class _Quiet(WSGIRequestHandler):
 
 @contextmanager
 def served(now: Callable[[], datetime.datetime]) -> Iterator[str]:
-    """Serve the app inside the block, on a machine with this time; give its address."""
+    """Serve the app inside the block, with this clock; yield its address."""
     done.clear()
     failing.clear()
     after.clear()

@@ -1,4 +1,4 @@
-"""The forms that an app's answers have: of older SDKs, streamed, and in other words."""
+"""The forms of an app's responses: of older SDKs, streamed, and other spellings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Declaring an app and its functions: what cannot work is refused at once."""
+"""Declaring an app and its functions: invalid declarations are refused at once."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def test_the_id_of_a_function_is_what_an_sdk_can_have(kit: Kit, id: Any):
 
 
 def found(**options: Any) -> list[str | None]:
-    """Return what a check before a deploy says of an app."""
+    """Return the messages of a deploy check about an app."""
     remote.App(**{"id": "billing", "url": URL, **options}).function("charge")
     return told()
 
 
 def told() -> list[str | None]:
-    """Return what it says of the app: the lab has one of its own."""
+    """Return the messages about the app; the lab has one of its own."""
     return [message.id for message in check_apps() if "'billing'" in message.msg]
 
 

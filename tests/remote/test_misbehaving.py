@@ -1,6 +1,6 @@
-"""An app that misbehaves costs attempts, and never a result, a worker or a secret.
+"""A misbehaving app costs attempts, and never a result, a worker or a secret.
 
-Each test first shows what the app did, then that the run ends as it should.
+Each test first asserts what the app did, then how the run ends.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def troubles(run: Run) -> list[str]:
 
 
 def head(status: int, length: int, **headers: str) -> bytes:
-    """Return the beginning of a reply whose body is yet to come."""
+    """Return the beginning of a response whose body is yet to come."""
     lines = {**SDK, "content-length": str(length), **headers}
     text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return f"HTTP/1.1 {status} X\r\n{text}\r\n".encode()
@@ -155,7 +155,7 @@ def test_one_that_is_not_there_at_all_is_asked_again(
     kit: Kit, app: Elsewhere, later: Call
 ):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]  # and nobody listens there any more
+        port = server.getsockname()[1]  # and no process listens there any more
     made = remote.App("gone", f"http://127.0.0.1:{port}/").function("work", retries=1)
 
     run = made.enqueue()
@@ -242,7 +242,7 @@ def test_what_is_no_sensible_time_to_come_again_is_not_believed(
 
 
 def durable_length(text: str) -> timedelta:
-    """Return a length of time that is written as the project does."""
+    """Return a duration as the project writes it."""
     from durable_jobs.durations import parse_duration
 
     return parse_duration(text)

@@ -1,4 +1,4 @@
-"""Which steps an app is let run, as which attempt, and what it is told of them."""
+"""The order of an app's steps, their attempts, and the context sent to the app."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OLD = {"x_inngest_req_version": "1"}
 
 
 def contexts(app: Elsewhere) -> list[dict[str, Any]]:
-    """Return what the requests for no step in particular said of the run."""
+    """Return the run's context in the requests for no step in particular."""
     plain = [r for r in app.requests if r.query["stepId"] == "step"]
     return [request.body["ctx"] for request in plain]
 

@@ -1,4 +1,4 @@
-"""What an app writes with Inngest's own SDK runs here, step by step, as it reads."""
+"""An app with Inngest's own SDK runs here, step by step."""
 
 from __future__ import annotations
 

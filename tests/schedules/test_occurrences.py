@@ -36,7 +36,7 @@ def made(**values: Any) -> Schedule:
 
 
 def all_slots(schedule: Schedule, until: datetime) -> list[datetime]:
-    """Yield each occurrence that is due by a moment."""
+    """Return each occurrence that is due by a moment."""
     cron, slot, found = expression(schedule.cron, schedule.tz), START, []
     while occurrences.due_at(schedule, slot := cron.next_after(slot)) <= until:
         found.append(slot)

@@ -1,7 +1,8 @@
-"""Real servers for the tests: PostgreSQL and Valkey, started when nobody gave any.
+"""Real servers for the tests: PostgreSQL and Valkey, unless addresses are given.
 
-A *keeper* process holds the servers and their directory. It lets go of both when its
-standard input closes, so they end with whoever started them, however that one ends.
+A *keeper* process holds the servers and their directory. It stops both when its
+standard input closes. So the servers end with the process that started them, even after
+a crash.
 """
 
 from __future__ import annotations

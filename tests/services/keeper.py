@@ -28,7 +28,7 @@ LONGEST_TEMPORARY_DIRECTORY = 60
 
 
 def main(names: list[str]) -> int:
-    """Start the servers, tell where they are, and keep them until told to stop."""
+    """Start the servers, print their addresses, and stop them on request."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         try:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.services import ServiceError, running
 
-# Questions that pytest answers without running a test.
+# Options for which pytest runs no test.
 QUESTIONS = ("help", "version", "showfixtures", "show_fixtures_per_test", "markers")
 
 _servers = ExitStack()
@@ -38,7 +38,7 @@ def pytest_load_initial_conftests(
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many tests go on at once: many of them wait for other processes."""
+    """Return the number of parallel tests: many wait for other processes."""
     return max(1, (os.cpu_count() or 1) * 3 // 2)
 
 

@@ -35,12 +35,12 @@ class Postgres:
         self._stack = ExitStack()
 
     def initialise(self) -> None:
-        """Make its data directory."""
+        """Create the data directory."""
         initdb = [str(self._binaries / "initdb"), *INITDB_OPTIONS, "-D"]
         _run([*initdb, str(self._data), "-U", NAME], self._base, self._account)
 
     def start(self) -> None:
-        """Start it, and create the database where there is none."""
+        """Start the server, and create the database if it is missing."""
         log = self._base / "postgres.log"
         command = _command(self._binaries, self._data, self._base)
         # SIGQUIT stops it at once: the data is thrown away, or recovered.
@@ -48,16 +48,16 @@ class Postgres:
         self._stack.enter_context(running)
 
     def stop(self) -> None:
-        """Stop it at once, as a crash does."""
+        """Stop the server at once, as a crash does."""
         self._stack.close()
 
     def crash(self) -> None:
-        """Stop it at once, and start it again, which recovers what was committed."""
+        """Stop the server at once, and start it again, which recovers all commits."""
         self.stop()
         self.start()
 
     def _ready(self) -> bool:
-        """Return whether it answers, and has the database."""
+        """Return whether the server responds and has the database."""
         if not (self._base / ".s.PGSQL.5432").exists():
             return False
         create = [str(self._binaries / "createdb"), "-h", str(self._base), "-U", NAME]
@@ -120,9 +120,9 @@ def _candidates() -> Iterator[Path]:
 
 
 def _copied(binaries: Path, base: Path, account: struct_passwd | None) -> Path:
-    """Copy the wheel's tree below ``base``: a home directory may be closed to others.
+    """Copy the wheel's tree below ``base``, since a home directory may be private.
 
-    The binaries find their libraries by relative paths, so the places stay the same.
+    The binaries find their libraries by relative paths, so the layout stays the same.
     """
     package = binaries.parents[1]
     libraries = package.with_name(f"{package.name}.libs")

@@ -20,7 +20,7 @@ LOG_LINES = 15
 
 
 class ServiceError(Exception):
-    """A server could not be found or started; the message says what to do."""
+    """A server is missing or did not start; the message says what to do."""
 
 
 class Surroundings(TypedDict, total=False):
@@ -35,7 +35,7 @@ class Surroundings(TypedDict, total=False):
 def surroundings(account: struct_passwd | None) -> Surroundings:
     """Return the arguments of ``Popen`` that run a server's command as ``account``.
 
-    The environment is bare: PGHOST, PGOPTIONS and their like are meant for others.
+    The environment is bare: PGHOST, PGOPTIONS and similar are for other programs.
     """
     env = {"PATH": os.defpath, "LC_ALL": "C"}
     if account is None:
@@ -71,7 +71,7 @@ def server(
     stop: signal.Signals,
     account: struct_passwd | None = None,
 ) -> Iterator[int]:
-    """Run a server until the block ends; give its process id when it is ready."""
+    """Run a server until the block ends; yield its process id when it is ready."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             arguments,

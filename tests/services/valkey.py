@@ -22,7 +22,7 @@ NEEDED = (
 
 
 class Valkey:
-    """A server that keeps nothing, and can be started again."""
+    """A server without persistence, which can be started again."""
 
     def __init__(self, base: Path) -> None:
         self._base = base
@@ -32,7 +32,7 @@ class Valkey:
         self.url = f"redis+socket://{self._path}?virtual_host=0"
 
     def start(self) -> None:
-        """Start it, empty."""
+        """Start the server, empty."""
         options = {
             "port": "0",
             "unixsocket": str(self._path),
@@ -44,22 +44,22 @@ class Valkey:
         command = [_binary()]
         for name, value in options.items():
             command += [f"--{name}", value]
-        self._path.unlink(missing_ok=True)  # of an earlier one, which was killed
+        self._path.unlink(missing_ok=True)  # of an earlier server, which was killed
         log, ready = self._base / "valkey.log", lambda: _answers(self._path)
         self._pid = self._stack.enter_context(
             server(command, log, ready, signal.SIGKILL)
         )
 
     def stop(self) -> None:
-        """Kill it."""
+        """Kill the server."""
         self._stack.close()
 
     def freeze(self) -> None:
-        """Stop its process: it takes connections, and answers nothing."""
+        """Stop its process: it accepts connections, but does not respond."""
         os.kill(self._pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let its process go on."""
+        """Continue its process."""
         os.kill(self._pid, signal.SIGCONT)
 
 

@@ -1,1 +1,1 @@
-"""Tests of single modules, without an engine around them."""
+"""Single modules, without an engine around them."""

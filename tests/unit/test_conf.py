@@ -1,4 +1,4 @@
-"""The settings and what is found wrong with them."""
+"""The settings and their validation."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_is_written_is_read_typed(nothing_set: Settings) -> None:
     assert conf.EXECUTOR == "inline"
     assert Rate(600, timedelta(minutes=1)) == conf.API_RATE
     assert conf.CALLBACK_BASE_URL == "https://shop.example"
-    # What is not named keeps its default, and None keeps for ever.
+    # An omitted kind keeps its default, and None keeps rows for ever.
     assert conf.RETENTION["completed"] == timedelta(days=30)
     assert conf.RETENTION["failed"] == timedelta(days=7)
     assert conf.RETENTION["events"] is None

@@ -1,4 +1,4 @@
-"""Cron expressions, above all when the clocks change."""
+"""Cron expressions, especially when the clocks change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from durable_jobs.definitions.cron import CronExpression
 from durable_jobs.exceptions import ConfigurationError
 
 ZONES = ["UTC", "Europe/Paris", "America/New_York", "Australia/Lord_Howe"]
-#: Where clocks do odd things: at midnight, by half an hour, against the season, often.
+#: Zones with odd changes: at midnight, by half an hour, against the season, often.
 ODD_ZONES = [
     "Africa/Cairo", "Africa/Casablanca", "America/Asuncion", "America/Havana",
     "America/Santiago", "America/St_Johns", "Antarctica/Troll", "Asia/Beirut",
@@ -62,7 +62,7 @@ def test_day_of_month_and_day_of_week_both_given_mean_either() -> None:
     assert times("0 0 13 * FRI", "UTC", "2025-03-01", 4) == [
         "07 00:00 +0000", "13 00:00 +0000", "14 00:00 +0000", "21 00:00 +0000"
     ]  # fmt: skip
-    # A step is given as well; only a whole star is not.
+    # A range with a step counts as given; only a plain star does not.
     assert times("0 0 */10 * MON", "UTC", "2025-03-01T01:00", 4) == [
         "03 00:00 +0000", "10 00:00 +0000", "11 00:00 +0000", "17 00:00 +0000"
     ]  # fmt: skip
@@ -142,10 +142,10 @@ FIELDS = st.tuples(
 
 
 def is_due(cron: CronExpression, moment: datetime) -> bool:
-    """Return whether a moment is one of the cron's, by looking at each minute of a day.
+    """Return whether a moment is due, by checking each minute of a day.
 
-    Written apart from the implementation: it asks which wall times the moment shows or,
-    at the end of a gap, makes up for.
+    This is independent of the implementation. It checks the wall times that the moment
+    shows or, at the end of a gap, replaces.
     """
     zone = ZoneInfo(cron.tz)
     local = moment.astimezone(zone)
@@ -203,7 +203,7 @@ def test_next_is_the_first_time_that_is_due_and_no_other_comes_before(
 
 @functools.cache
 def changes(zone: str) -> list[datetime]:
-    """Find when the clocks of a zone change from 2015 to 2035, to the hour."""
+    """Return when the clocks of a zone change from 2015 to 2035, to the hour."""
     at, found = datetime(2015, 1, 1, tzinfo=UTC), []
     while at.year < 2035:
         later = at + timedelta(hours=1)
@@ -244,7 +244,7 @@ def test_where_clocks_are_odd_each_minute_is_due_or_not_as_by_the_rule(
 
 
 def test_a_day_that_a_zone_left_out_fires_once_at_its_end() -> None:
-    """Samoa had no 30 December 2011: it went to the other side of the date line."""
+    """Samoa had no 30 December 2011: it moved to the other side of the date line."""
     assert times("0 9,15 30 * *", "Pacific/Apia", "2011-12-29T12:00", 2) == [
         "31 00:00 +1400", "30 09:00 +1400"
     ]  # fmt: skip

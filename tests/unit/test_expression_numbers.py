@@ -38,7 +38,7 @@ VALUES = st.recursive(
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Compare as Python does, but for true, which is not 1."""
+    """Compare as Python does, except that true is not 1."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(
             equal(one[key], other[key]) for key in one
@@ -56,7 +56,7 @@ def pairs(draw: Any, values: Any = VALUES) -> tuple[Any, Any]:
 
 
 def _other_kind(value: Any) -> Any:
-    """Turn the numbers in a value into the other kind."""
+    """Convert the numbers in a value between int and float."""
     if isinstance(value, list):
         return [_other_kind(item) for item in value]
     if isinstance(value, dict):
@@ -139,7 +139,7 @@ def test_arithmetic_is_pythons_or_refused(pair: tuple[Any, Any], sign: str) -> N
         "+": lambda a, b: a + b,
         "-": lambda a, b: a - b,
         "*": lambda a, b: a * b,
-        # CEL cuts towards zero, as C does.
+        # CEL truncates towards zero, as C does.
         "/": lambda a, b: _quotient(a, b) if integers else a / b,
         "%": lambda a, b: a - b * _quotient(a, b),
     }

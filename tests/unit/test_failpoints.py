@@ -1,4 +1,4 @@
-"""Failpoints: what can be said of them, where they are, and what a process does."""
+"""Failpoints: their rules, their places, and their effects on a process."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_understood_is_refused_saying_what_was_expected(
 
 
 def manage(text: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the host project, armed."""
+    """Run a command of the demo project with failpoints armed."""
     return subprocess.run(
         [sys.executable, "manage.py", "durable_tick"],
         cwd=ROOT.parent,

@@ -1,4 +1,4 @@
-"""Keys of scalars, by which events find waits."""
+"""Match keys of scalars, by which events find waits."""
 
 from __future__ import annotations
 

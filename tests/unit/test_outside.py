@@ -1,4 +1,4 @@
-"""JSON from outside: limits first, and linear time at every size."""
+"""JSON from HTTP requests: limits first, and linear time at every size."""
 
 from __future__ import annotations
 

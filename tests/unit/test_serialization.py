@@ -1,4 +1,4 @@
-"""The codec: what is stored comes back equal, in value and in type."""
+"""The codec: stored values come back equal, in value and in type."""
 
 # ruff: noqa: DTZ001, DTZ901 - naive datetimes are values too
 
@@ -141,7 +141,7 @@ VALUES: list[Any] = [
 
 
 def same(left: Any, right: Any) -> bool:
-    """Return whether two values are equal and of the same types all the way down."""
+    """Return whether two values have equal contents and types at every level."""
     if type(left) is not type(right) or left != right:
         return False
     if isinstance(left, dict):
@@ -163,7 +163,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def like_jsonb(tree: Any) -> Any:
-    """Do to a tree what PostgreSQL does: numbers are numeric, keys are sorted."""
+    """Transform a tree as PostgreSQL does: numbers are numeric, keys are sorted."""
 
     def number(text: str) -> Any:
         value = Decimal(text)

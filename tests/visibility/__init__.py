@@ -1,1 +1,1 @@
-"""Two tenants in one installation: neither sees anything of the other."""
+"""Two tenants in one installation: neither sees data of the other."""

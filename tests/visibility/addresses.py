@@ -1,4 +1,4 @@
-"""Every address of the app, from the URL confs, with what its parts stand for."""
+"""Every address of the app, from the URL confs, with the meaning of its parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.visibility.worlds import World
 
 ADMIN, API, OWN = "admin:durable_jobs_", "durable_jobs:api:", "durable_jobs:"
 HOST = "admin:shop_order_"
-#: Answered to everybody, or to who has a token that names no run of a viewer's.
+#: Public, or protected by a token that names no run of a viewer's.
 NOT_FOR_VIEWERS = {
     f"{API}{name}" for name in ("succeed", "fail", "heartbeat", "health", "ready")
 } | {f"{OWN}webhook", f"{API}openapi", f"{API}api-root"}
@@ -35,7 +35,7 @@ def _walk(patterns: Any, space: str) -> Iterator[tuple[str, set[str]]]:
 
 
 def places(name: str, parts: set[str], world: World) -> list[dict[str, Any]]:
-    """Return what the parts of an address stand for; raise for what is not known."""
+    """Return the values for the parts of an address; raise for unknown parts."""
     if not parts:
         return [{}]
     if parts == {"object_id"}:
@@ -107,9 +107,9 @@ def reversed_(name: str, place: dict[str, Any]) -> str:
     return reverse(name, kwargs=place)
 
 
-#: The parts that lead to something of a tenant's own.
+#: The parts that identify an object of a tenant.
 OF_A_TENANT = {"object_id", "pk", "run_id", "schedule_id", "approval_id", "token"}
-#: Whose objects belong to no tenant: the project's own pages, and keys of users.
+#: Their objects belong to no tenant: the project's own pages, and keys of users.
 OF_NOBODY = (
     "admin:shop_order_",
     "admin:durable_jobs_apikey",
@@ -118,7 +118,7 @@ OF_NOBODY = (
 
 
 def is_of_a_tenant(name: str, parts: set[str]) -> bool:
-    """Return whether an address leads to something of a tenant's own."""
+    """Return whether an address shows an object of a tenant."""
     return not name.startswith(OF_NOBODY) and bool(
         parts & OF_A_TENANT or name == f"{ADMIN}event_resend"
     )

@@ -1,4 +1,4 @@
-"""Two tenants with the same of everything, and who sees all of it."""
+"""Two tenants with the same kinds of data, and a superuser."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Worlds = tuple[World, World]
 
 @pytest.fixture
 def root(db: None) -> Actor:
-    """Return who sees everything."""
+    """Return a superuser."""
     return Actor(User.objects.create_superuser("root"))
 
 
 @pytest.fixture
 def worlds(root: Actor, durable_kit: Kit) -> Iterator[Worlds]:
-    """Fill the installation: ours first, then theirs."""
+    """Fill the installation: our tenant first, then theirs."""
     cache.clear()
     functions = declare()
     ours = World("ann", "canary-ours", durable_kit, functions)

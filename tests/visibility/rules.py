@@ -1,4 +1,4 @@
-"""Rules about visible runs, as a project writes them."""
+"""Rules for visible runs, as a project writes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RULE = f"{__name__}.of_tenant"
 
 
 def of_tenant(who: Any, runs: Any) -> Any:
-    """Return the runs about orders of the viewer's tenant, who has its name."""
+    """Return the runs about orders of the viewer's tenant; the two share a name."""
     if getattr(who.user, "is_superuser", False):
         return runs
     orders = Order.objects.filter(tenant__name=who.user.username)
@@ -24,12 +24,12 @@ def raises(who: Any, runs: Any) -> Any:
 
 
 def gives_a_list(who: Any, runs: Any) -> Any:
-    """Return what cannot be narrowed."""
+    """Return a list, which cannot be filtered."""
     return list(runs)
 
 
 def gives_nothing(who: Any, runs: Any) -> None:
-    """Forget to return."""
+    """Return None, as a forgotten return does."""
 
 
 def gives_others(who: Any, runs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""No address of the app shows one tenant what another one has."""
+"""No address of the app shows one tenant data of another."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.visibility.worlds import World
 pytestmark = pytest.mark.django_db
 
 DURABLE_JOBS = {"VISIBLE_RUNS": RULE}
-#: Queries that could find what a page without them would not show.
+#: Queries that could reveal what the page itself does not show.
 QUERIES = {
     "admin:durable_jobs_run_changelist": (
         "q={0}-key",
@@ -43,7 +43,7 @@ QUERIES = {
     f"{API}list_runs": ("key={0}-key", "limit=200", "where=data.secret={0}"),
     f"{API}list_schedules": ("function=tests.works",),
 }
-#: Where a tenant has to find its own, or the walk would prove nothing.
+#: Pages on which a tenant must find its own data; else the walk proves nothing.
 SHOWN = {
     "admin:durable_jobs_approval",
     "admin:durable_jobs_approvals",
@@ -71,7 +71,7 @@ SHOWN = {
     f"{API}list_runs",
     f"{API}list_schedules",
 }
-#: What is gone is answered as what another has ended a moment ago.
+#: These respond to a missing object as to one that another user has just ended.
 AS_GONE = {"admin:durable_jobs_resume"}
 BODIES: dict[str, Any] = {
     "act_on_runs": {"action": "cancel", "filter": {"status": "skipped"}},
@@ -81,14 +81,14 @@ BODIES: dict[str, Any] = {
 
 
 def client_of(world: World) -> Client:
-    """Return the browser of who works for a tenant."""
+    """Return the browser of a tenant's user."""
     found = Client()
     found.force_login(world.fresh())
     return found
 
 
 def text_of(response: Any) -> str:
-    """Return all that was answered."""
+    """Return the whole response as text."""
     raw = (
         b"".join(response.streaming_content) if response.streaming else response.content
     )
@@ -98,7 +98,7 @@ def text_of(response: Any) -> str:
 def asked(
     client: Client, name: str, parts: set[str], world: World, **headers: str
 ) -> Iterator[tuple[str, int, str]]:
-    """Ask for an address in all ways; give what was asked, the status and the text."""
+    """Request an address in all ways; yield the request, the status and the text."""
     for place in places(name, parts, world):
         address = reversed_(name, place)
         queries = [text.format(world.secret) for text in QUERIES.get(name, ())]
@@ -118,7 +118,7 @@ def asked(
 
 
 def walk(client: Client, ours: World, theirs: World, **headers: str) -> set[str]:
-    """Ask for everything; return the names of the addresses that show our own."""
+    """Request everything; return the names of the addresses that show our own data."""
     shown, found = set(), {}
     chosen = {
         name: parts
@@ -143,7 +143,7 @@ def walk(client: Client, ours: World, theirs: World, **headers: str) -> set[str]
 
 
 def _is_echo(what: str, traces: list[str], theirs: World) -> bool:
-    """Return whether a page shows no more than the word that it was asked for."""
+    """Return whether a page shows only the secret word of the request itself."""
     return traces == [theirs.secret] and theirs.secret in what.partition("?")[2]
 
 

@@ -1,4 +1,4 @@
-"""The rule about visible runs: where it holds, and what is shown when it fails."""
+"""The rule for visible runs: where it applies, and what is shown when it fails."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rule(name: str) -> dict[str, str]:
 
 
 def browser(world: World) -> Client:
-    """Return the browser of who works for a tenant."""
+    """Return the browser of a tenant's user."""
     found = Client()
     found.force_login(world.fresh())
     return found
@@ -258,19 +258,19 @@ def test_engine_and_managers_see_everything(worlds: Worlds) -> None:
     assert ours.runs["done"].explain().text
 
 
-# What is withheld from those who may not see payloads
+# Payloads are hidden without the permission for payloads
 
 
 def test_viewers_without_payloads_see_no_messages_keys_titles_or_lines(
     worlds: Worlds, root: Actor
 ) -> None:
     ours, _ = worlds
-    # What the viewer of a list may see of a run by itself is not at issue here.
+    # This test is not about the runs in the viewer's list.
     Run.objects.filter(pk=ours.runs["done"].pk).update(key="")
     Run.objects.filter(reason=ours.secret).update(reason="")
     Pause.objects.update(reason="")
     ours.stored.runs.update(event_id=None)
-    SavedView.objects.all().delete()  # which one shares with all on purpose
+    SavedView.objects.all().delete()  # one view, deliberately shared with all
     theirs = ours.user
     denied = ("view_payload", "edit_run", "settle_complaint")
     theirs.user_permissions.remove(*theirs.user_permissions.filter(codename__in=denied))

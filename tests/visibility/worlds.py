@@ -1,4 +1,4 @@
-"""What a tenant has: runs in every state, and all that belongs to them."""
+"""The data of a tenant: runs in every state, and their related rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def declare() -> dict[str, Any]:
 
     @durable.function(id="tests.works", retries=0)
     def works(ctx):
-        given = ctx.event.data.get("data") or ctx.event.data  # a schedule's is inside
+        # a schedule's data contains the word
+        given = ctx.event.data.get("data") or ctx.event.data
         secret = given["secret"]
         ctx.step.run("work", body, secret)
         if given.get("fails"):
@@ -70,7 +71,7 @@ def declare() -> dict[str, Any]:
 
 @dataclass
 class World:
-    """A tenant, the person who works for it, and its secret word."""
+    """A tenant, its user, and its secret word."""
 
     name: str
     secret: str
@@ -87,16 +88,16 @@ class World:
         self.key, self.key_text = made.key, made.text
 
     def fresh(self) -> User:
-        """Return the user as a request finds him."""
+        """Return the user without cached permissions, as a request loads it."""
         return User.objects.get(pk=self.user.pk)
 
     @property
     def data(self) -> dict[str, Any]:
-        """Return what its runs are given."""
+        """Return the data of its runs."""
         return {"order": self.order, "secret": self.secret}
 
     def fill(self, root: Actor) -> None:
-        """Let everything happen that leaves a trace."""
+        """Create every kind of row that refers to the tenant."""
         works, limited = self.functions["works"], self.functions["limited"]
         start = works.using(key=f"{self.secret}-key")
         self.runs["done"] = start.enqueue(self.data)
@@ -141,9 +142,9 @@ class World:
         self.stored = Event.objects.get(pk=self.event)
 
     def token(self) -> str:
-        """Return what a progress page of it was made with."""
+        """Return the token of a progress page of its run."""
         return ProgressView(self.runs["holds"].pk).token()
 
     def traces(self) -> list[str]:
-        """Return the texts by which it would be known elsewhere."""
+        """Return the strings that would reveal it elsewhere."""
         return [self.secret, *(str(run.pk) for run in self.runs.values())]

@@ -1,1 +1,1 @@
-"""Webhook triggers: who may post, what is accepted, and what comes of it."""
+"""Webhook triggers: authentication, validation and effects."""

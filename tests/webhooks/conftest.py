@@ -1,4 +1,4 @@
-"""A provider that posts, and functions that listen."""
+"""A provider that posts, and functions that start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Post = Callable[..., HttpResponse]
 
 @pytest.fixture(autouse=True)
 def fresh_counts() -> Iterator[None]:
-    """Forget who posted how often."""
+    """Reset the counters of deliveries."""
     cache.clear()
     yield
     cache.clear()
@@ -39,7 +39,7 @@ def kit(db: None) -> Iterator[Kit]:
 
 @pytest.fixture
 def hook(kit: Kit) -> Callable[..., durable.Function]:
-    """Declare a function that starts on what is posted to a path."""
+    """Declare a function that starts on deliveries to a path."""
 
     def declare(
         path: str = "acme", id: str = "hooked", **options: Any
@@ -56,7 +56,7 @@ def hook(kit: Kit) -> Callable[..., durable.Function]:
 @pytest.fixture
 def post() -> Post:
     """Post a body to a webhook, signed as GitHub signs unless ``signed`` is False."""
-    # As a browser of somebody who is logged in would: no cookie helps, nor hurts.
+    # As the browser of a logged-in user would: cookies change nothing.
     client = Client(enforce_csrf_checks=True)
 
     def send(

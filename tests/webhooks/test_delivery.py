@@ -1,4 +1,4 @@
-"""What is answered to a delivery, and what comes of it."""
+"""Responses to deliveries, and their effects."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_events_with_the_names_of_webhooks_cannot_be_sent(
     assert not Run.objects.exists()
 
 
-# What is not accepted
+# Refused deliveries
 
 
 def test_whatever_is_wrong_with_the_signature_the_answer_is_the_same(
@@ -439,13 +439,13 @@ def test_it_works_inside_a_transaction_for_each_request(
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
     hook(transform=lambda body, _: durable.NewEvent(body["name"], id="1"))
     assert post({"name": "a/b"}).status_code == 202
-    # The id is taken, which shows only once the event is to be written.
+    # The id is taken, which shows only when the event is written.
     assert post({"name": "a/other"}).status_code == 422
     names = Event.objects.values_list("name", flat=True)
     assert sorted(names) == ["a/b", "durable/webhook.failed"]
 
 
-# Who may
+# Authentication
 
 
 def test_a_callable_may_verify(kit: Kit, hook: Hook, post: Post) -> None:
@@ -498,14 +498,14 @@ def test_one_address_may_post_so_often_and_is_told_when_to_send_again(
 ) -> None:
     hook()
     with override_settings(DURABLE_JOBS={"WEBHOOK_RATE": "2/1m"}):
-        # What is not verified counts too: guessing has an end.
+        # Failed signatures count too, which stops guessing.
         assert post({"n": 1}).status_code == 202
         assert post({"n": 2}, signed=False).status_code == 401
         refused = post({"n": 3})
         assert refused.status_code == 429
         assert 1 <= int(refused["Retry-After"]) <= 60
         assert Event.objects.count() == 1
-        # Another path has a count of its own.
+        # Another path has its own count.
         hook("other", id="other")
         assert post({"n": 4}, "other").status_code == 202
         kit.advance("2m")

@@ -1,4 +1,4 @@
-"""What a hostile delivery costs, and what is checked before one is read."""
+"""The cost of a hostile delivery, and the checks before its body is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schemes, held to vectors that the providers publish or OpenSSL made."""
+"""Signature schemes, against vectors that providers publish or OpenSSL made."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SLACKS_BODY = (
 
 @dataclass(frozen=True)
 class Vector:
-    """What a provider sent: by which scheme, with which secret, what and when."""
+    """A provider's delivery: scheme, secret, content and time."""
 
     scheme: Any
     secret: str
@@ -119,7 +119,7 @@ NAMES: Any = {"ids": str}
 
 
 def check(vector: Vector, scheme: Scheme | None = None, **changes: Any) -> None:
-    """Check what a vector says, with something changed."""
+    """Verify a vector, with some values changed."""
     at = vector.at + changes.get("late", 0)
     headers = {**vector.headers, **changes.get("headers", {})}
     meta = {f"HTTP_{k.upper().replace('-', '_')}": v for k, v in headers.items()}
