@@ -24,7 +24,7 @@ HEADLINES = {
     "W7": ("late",),
     "W8": ("bytes",),
     "W12": ("statements",),
-    "W13": ("all, shared out",),
+    "W13": ("all processes",),
 }
 
 

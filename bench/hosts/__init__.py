@@ -1,4 +1,4 @@
-"""What runs inside a peer's own environment: settings, tasks and services."""
+"""The code in a peer's own environment: settings, tasks and services."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 
 def database() -> dict[str, Any]:
-    """Return Django's settings for ``DATABASE_URL``; connections are kept."""
+    """Return Django's settings for ``DATABASE_URL``, with persistent connections."""
     parts = urlsplit(os.environ["DATABASE_URL"])
     options = dict(parse_qsl(parts.query))
     return {

@@ -1,4 +1,4 @@
-"""The tasks that are measured, with django-absurd's steps."""
+"""The measured tasks, with django-absurd's steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.marks import body
 
 @task
 def steps(run: int, sizes: dict[str, int]) -> int:
-    """Take steps that do nothing."""
+    """Run steps with empty bodies."""
     context = get_absurd_context()
     for index in range(sizes["steps"]):
         context.step(f"step {index}", partial(body, run, index))
@@ -30,7 +30,7 @@ def sleep(run: int, sizes: dict[str, int]) -> None:
 
 @task
 def long(run: int, sizes: dict[str, int]) -> None:
-    """Take many steps, sleep, and take one more."""
+    """Run many steps, sleep, and run one more step."""
     context = get_absurd_context()
     for index in range(sizes["steps"]):
         context.step(f"step {index}", partial(body, run, index))

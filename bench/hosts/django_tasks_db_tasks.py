@@ -1,4 +1,4 @@
-"""The tasks that are measured: each step is a task, which enqueues the next."""
+"""The measured tasks: each step is a task, which enqueues the next one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.marks import body
 
 @task
 def steps(run: int, step: int, sizes: dict[str, int]) -> None:
-    """Be one step."""
+    """Execute one step."""
     body(run, step)
     if step + 1 < sizes["steps"]:
         steps.enqueue(run, step + 1, sizes)
@@ -20,8 +20,8 @@ def steps(run: int, step: int, sizes: dict[str, int]) -> None:
 
 @task
 def sleep(run: int, step: int, sizes: dict[str, int]) -> None:
-    """Be the step before or after a delay."""
+    """Execute the step before or after a delay."""
     body(run, step)
     if step == 0:
-        due = timezone.now() + timedelta(seconds=sizes["seconds"])  # noqa: TID251  # not ours
+        due = timezone.now() + timedelta(seconds=sizes["seconds"])  # noqa: TID251  # not our code
         sleep.using(run_after=due).enqueue(run, 1, sizes)

@@ -17,7 +17,7 @@ bench = restate.Service("bench")
 
 @bench.handler()
 async def steps(ctx: restate.Context, data: Any) -> int:
-    """Take steps that do nothing."""
+    """Run steps with empty bodies."""
     for index in range(data["steps"]):
         await ctx.run_typed(f"step {index}", partial(body, data["run"], index))
     return int(data["steps"])
@@ -33,7 +33,7 @@ async def sleep(ctx: restate.Context, data: Any) -> None:
 
 @bench.handler()
 async def fan(ctx: restate.Context, data: Any) -> None:
-    """Take many steps side by side between two others."""
+    """Run many async steps in parallel, between two other steps."""
 
     async def nap(step: int) -> int:
         began = time.monotonic()
@@ -50,7 +50,7 @@ async def fan(ctx: restate.Context, data: Any) -> None:
 
 @bench.handler()
 async def long(ctx: restate.Context, data: Any) -> None:
-    """Take many steps, sleep, and take one more."""
+    """Run many steps, sleep, and run one more step."""
     for index in range(data["steps"]):
         await ctx.run_typed(f"step {index}", partial(body, data["run"], index))
     await ctx.sleep(timedelta(seconds=data["seconds"]))

@@ -1,3 +1,3 @@
-"""Functions with limits, beside some without: for ``python -m bench.flow``."""
+"""Functions with and without limits, for ``python -m bench.flow``."""
 
 from __future__ import annotations

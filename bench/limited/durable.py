@@ -1,4 +1,4 @@
-"""One function of five steps, with no limit, with one, and with all of them."""
+"""Functions of five steps: without a limit, with one limit, and with all limits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FUNCTIONS = {
     ),
 }
 
-#: What the fairness figures are of: a hot tenant among a hundred others.
+#: The function of the fairness figures: a hot tenant among a hundred others.
 tenants = _declared(
     "tenants",
     on=durable.Event("bench/tenant"),

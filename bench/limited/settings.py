@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench import settings
-from project.settings import *  # noqa: F403  # all that the host has
+from project.settings import *  # noqa: F403  # all settings of the benchmark
 
 INSTALLED_APPS = [*settings.INSTALLED_APPS, "bench.limited"]
 DEBUG = False

@@ -1,4 +1,4 @@
-"""The peers, one module each: what it needs, and an adapter that drives it."""
+"""The peers, one module each: a description, and an adapter that drives the peer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 
 from bench.adapters import Peer
 
-#: In the order of the table.
+#: The order of the table.
 NAMES = (
     "ours",
     "dbos",
@@ -22,6 +22,6 @@ NAMES = (
 
 
 def peer(name: str) -> Peer:
-    """Return what is to be known of a peer; its packages need not be there."""
+    """Return the description of a peer, without importing its packages."""
     found: Peer = importlib.import_module(f"bench.peers.{name}").PEER
     return found

@@ -22,7 +22,7 @@ PEER = Peer(
 )
 
 QUEUE = "bench"
-#: Its default is a quarter of a second.
+#: Absurd's default is 250 ms.
 POLL = 0.02
 BATCH = 16
 
@@ -69,16 +69,16 @@ def _declare_async(app: Any) -> None:
 
 
 class Absurd(Adapter):
-    """Spawns tasks over one connection; synchronous workers, which are faster.
+    """Spawn tasks over one connection, for synchronous workers, which are faster.
 
-    Fanning out needs an asynchronous worker, so both processes have one for its queue.
+    Fan-out needs an asynchronous worker, so both processes have one for its queue.
     """
 
     shapes: ClassVar[frozenset[str]] = frozenset({"steps", "sleep", "fan", "long"})
     bulk: ClassVar[bool] = True
 
     def prepare(self) -> None:
-        """Apply its schema, and make the queues."""
+        """Apply the schema, and create the queues."""
         import absurd_sdk
 
         tool = Path(sys.executable).with_name("absurdctl")
@@ -94,13 +94,13 @@ class Absurd(Adapter):
         self._app.spawn(shape, {"run": run, **sizes}, queue=queue)
 
     def start_many(self, shape: str, runs: list[int], sizes: Sizes) -> None:
-        """Spawn all in one transaction: it has no call for many."""
+        """Spawn all tasks in one transaction: Absurd has no bulk call."""
         with self._app._conn.transaction():
             for number in runs:
                 self.start(shape, number, sizes)
 
     def work(self) -> None:
-        """Execute tasks one at a time, with a thread for those that fan out."""
+        """Execute tasks one at a time, with a thread for tasks that fan out."""
         import threading
 
         import absurd_sdk

@@ -1,4 +1,4 @@
-"""Plain Celery: a chain of tasks for the steps of a run. Nothing of it is durable."""
+"""Plain Celery: a chain of tasks for the steps of a run. Nothing is durable."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ app.conf.update(
 
 @app.task
 def step(number: int, index: int) -> int:
-    """Be one step."""
+    """Execute one step."""
     return body(number, index)
 
 
 @app.task(ignore_result=False)
 def nap(number: int, index: int, ms: int) -> int:
-    """Be one branch."""
+    """Execute one branch."""
     began = time.monotonic()
     time.sleep(ms / 1000)
     leave(number, index, began, time.monotonic())
@@ -55,7 +55,7 @@ class Chain(Adapter):
     shapes: ClassVar[frozenset[str]] = frozenset({"steps", "sleep", "fan"})
 
     def prepare(self) -> None:
-        """Forget what was enqueued before."""
+        """Purge earlier messages."""
         app.control.purge()
 
     def commands(self) -> list[list[str]]:

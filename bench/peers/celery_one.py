@@ -1,4 +1,4 @@
-"""The ceiling: one Celery task that makes all the calls, and remembers none of them."""
+"""The ceiling: one Celery task that makes all the calls, without durability."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def calls(number: int, count: int) -> int:
 
 
 class One(Adapter):
-    """Sends one message a run."""
+    """Send one message a run."""
 
     def prepare(self) -> None:
-        """Forget what was enqueued before."""
+        """Purge earlier messages."""
         app.control.purge()
 
     def commands(self) -> list[list[str]]:

@@ -14,7 +14,7 @@ from bench.marks import body, leave
 PEER = Peer("dbos", "DBOS", ("dbos==3.4.0",), stated=("dbos", "psycopg"))
 
 QUEUE = "bench"
-#: Its default is a second; below this, the polling itself costs throughput.
+#: DBOS's default is one second; below this value, polling itself costs throughput.
 POLL = 0.02
 CONCURRENCY = 16
 
@@ -31,7 +31,7 @@ def _config(database: str) -> dict[str, Any]:
 
 
 def _declare() -> None:
-    """Declare the workflows; only in the environment that has DBOS."""
+    """Declare the workflows. Call this only in the environment that has DBOS."""
     from dbos import DBOS
 
     @DBOS.step(name="body")
@@ -77,7 +77,7 @@ def _declare() -> None:
 
 
 class Dbos(Adapter):
-    """Enqueues workflows through DBOS's client."""
+    """Enqueue workflows through DBOS's client."""
 
     shapes: ClassVar[frozenset[str]] = frozenset({"steps", "sleep", "fan", "long"})
     bulk: ClassVar[bool] = True
@@ -99,7 +99,7 @@ class Dbos(Adapter):
         self._client.enqueue(self._options(shape), run, sizes)
 
     def start_many(self, shape: str, runs: list[int], sizes: Sizes) -> None:
-        """Enqueue all in one transaction: it has no call for many."""
+        """Enqueue all workflows in one transaction: DBOS has no bulk call."""
         with self._client._sys_db.engine.begin() as connection:
             for number in runs:
                 self._client.enqueue_in_transaction(
@@ -114,7 +114,7 @@ class Dbos(Adapter):
         }
 
     def work(self) -> None:
-        """Launch and let its threads work."""
+        """Launch DBOS and let its threads work."""
         from dbos import DBOS
 
         DBOS(config=_config(self.database))

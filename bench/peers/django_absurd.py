@@ -17,19 +17,19 @@ PEER = Peer(
     oldest_python=(3, 12),
 )
 
-#: Its default is a quarter of a second.
+#: Its default is 250 ms.
 POLL = 0.02
 BATCH = 16
 
 
 class DjangoAbsurd(Adapter):
-    """Enqueues Django tasks; one task at a time in each worker."""
+    """Enqueue Django tasks; each worker executes one task at a time."""
 
     shapes: ClassVar[frozenset[str]] = frozenset({"steps", "sleep", "long"})
     bulk: ClassVar[bool] = True
 
     def prepare(self) -> None:
-        """Migrate, which makes the schema and the queue."""
+        """Migrate, which creates the schema and the queue."""
         os.environ["DJANGO_SETTINGS_MODULE"] = "bench.hosts.django_absurd"
         import django
         from django.core.management import call_command
@@ -38,7 +38,7 @@ class DjangoAbsurd(Adapter):
         call_command("migrate", verbosity=0)
 
     def commands(self) -> list[list[str]]:
-        """Return its own worker command, twice."""
+        """Return two workers: its own worker command."""
         admin = [sys.executable, "-m", "django", "absurd_worker", "--settings"]
         options = ["--poll-interval", str(POLL), "--batch-size", str(BATCH)]
         return [[*admin, "bench.hosts.django_absurd", *options]] * PROCESSES
@@ -50,7 +50,7 @@ class DjangoAbsurd(Adapter):
         getattr(tasks, shape).enqueue(run, sizes)
 
     def start_many(self, shape: str, runs: list[int], sizes: Sizes) -> None:
-        """Enqueue all in one transaction: it has no call for many."""
+        """Enqueue all tasks in one transaction: there is no bulk call."""
         from django.db import transaction
 
         with transaction.atomic():

@@ -17,12 +17,12 @@ PEER = Peer(
     oldest_python=(3, 12),
 )
 
-#: Its default is a second.
+#: Its default is one second.
 POLL = 0.02
 
 
 class DjangoTasksDb(Adapter):
-    """Enqueues the first task; each task enqueues the next."""
+    """Enqueue the first task; each task enqueues the next one."""
 
     shapes: ClassVar[frozenset[str]] = frozenset({"steps", "sleep"})
     bulk: ClassVar[bool] = True
@@ -37,7 +37,7 @@ class DjangoTasksDb(Adapter):
         call_command("migrate", verbosity=0)
 
     def commands(self) -> list[list[str]]:
-        """Return its own worker command, twice."""
+        """Return two workers: its own worker command."""
         admin = [sys.executable, "-m", "django", "db_worker", "--settings"]
         options = ["--interval", str(POLL), "--no-startup-delay", "--no-reload"]
         command = [*admin, "bench.hosts.django_tasks_db", *options]
@@ -50,7 +50,7 @@ class DjangoTasksDb(Adapter):
         getattr(tasks, shape).enqueue(run, 0, sizes)
 
     def start_many(self, shape: str, runs: list[int], sizes: Sizes) -> None:
-        """Enqueue all in one transaction: it has no call for many."""
+        """Enqueue all tasks in one transaction: there is no bulk call."""
         from django.db import transaction
 
         with transaction.atomic():

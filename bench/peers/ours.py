@@ -20,7 +20,7 @@ THREADS = 4
 
 
 class Ours(Adapter):
-    """Starts the functions of ``bench.durable``."""
+    """Start the functions of ``bench.durable``."""
 
     shapes: ClassVar[frozenset[str]] = frozenset(
         {"steps", "sleep", "fan", "threads", "long", "wait", "other"}
@@ -28,7 +28,7 @@ class Ours(Adapter):
     bulk: ClassVar[bool] = True
 
     def prepare(self) -> None:
-        """Migrate the tables of a Django project that has the functions in it."""
+        """Migrate the tables of a Django project with the functions."""
         os.environ["DJANGO_SETTINGS_MODULE"] = "bench.settings"
         import django
         from django.core.management import call_command
@@ -39,7 +39,7 @@ class Ours(Adapter):
     def commands(self) -> list[list[str]]:
         """Return two workers of a process each, and beat.
 
-        While one thread waits for the disk, another one executes.
+        While one thread waits for the disk, another executes.
         """
         celery = [sys.executable, "-m", "celery", "-q", "-A", "bench.settings:app"]
         lean = ["env", "CELERY_SKIP_CHECKS=1"]
@@ -58,7 +58,7 @@ class Ours(Adapter):
         FUNCTIONS[shape].enqueue({"run": run, **sizes})
 
     def start_many(self, shape: str, runs: list[int], sizes: Sizes) -> None:
-        """Send events, as many at once as one request may hold."""
+        """Send events in bulk, as many as one call may hold."""
         from durable_jobs import durable
         from durable_jobs.conf import settings
 
@@ -67,13 +67,13 @@ class Ours(Adapter):
             durable.send_many(events[first : first + settings.MAX_EVENTS])
 
     def fill(self, what: str, count: int) -> None:
-        """Put rows in the tables as if they had come there by work."""
+        """Insert rows as if runs had written them."""
         from bench.filling import FILLINGS
 
         FILLINGS[what](count)
 
     def fill_due(self, count: int) -> float:
-        """Leave timers that fall due in a moment; return when, by this machine."""
+        """Create timers that are due soon; return the time on this machine's clock."""
         from bench.filling import due
 
         return due(count)

@@ -26,13 +26,13 @@ def _payload(run: int, step: int, sizes: Sizes) -> bytes:
 
 
 class PgQueuer(Adapter):
-    """Enqueues the first job; each job enqueues the next."""
+    """Enqueue the first job; each job enqueues the next one."""
 
     shapes: ClassVar[frozenset[str]] = frozenset({"steps", "sleep"})
     bulk: ClassVar[bool] = True
 
     def prepare(self) -> None:
-        """Install its tables and keep one connection."""
+        """Install the tables and keep one connection."""
         from pgqueuer.queries import Queries
 
         self._loop = asyncio.Runner()
@@ -58,7 +58,7 @@ class PgQueuer(Adapter):
         self._loop.run(enqueued)
 
     def work(self) -> None:
-        """Execute jobs until told to stop."""
+        """Execute jobs until stopped."""
         import uvloop
 
         uvloop.run(self._work())

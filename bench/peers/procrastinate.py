@@ -16,7 +16,7 @@ PEER = Peer(
 )
 
 CONCURRENCY = 4
-#: For jobs whose time comes, which nobody announces; its default is 5 seconds.
+#: For scheduled jobs, which have no notification; the default is 5 seconds.
 POLL = 0.1
 
 
@@ -42,13 +42,13 @@ def _app(connector: Any) -> Any:
 
 
 class Procrastinate(Adapter):
-    """Defers the first job; each job defers the next."""
+    """Defer the first job; each job defers the next one."""
 
     shapes: ClassVar[frozenset[str]] = frozenset({"steps", "sleep"})
     bulk: ClassVar[bool] = True
 
     def prepare(self) -> None:
-        """Apply its schema."""
+        """Apply the schema."""
         from procrastinate import SyncPsycopgConnector
 
         connector = SyncPsycopgConnector(conninfo=self.database)
@@ -66,7 +66,7 @@ class Procrastinate(Adapter):
         self._app.tasks[shape].batch_defer(*jobs)
 
     def work(self) -> None:
-        """Execute jobs until told to stop."""
+        """Execute jobs until stopped."""
         from procrastinate import PsycopgConnector
 
         connector = PsycopgConnector(conninfo=self.database, max_size=CONCURRENCY + 2)

@@ -1,4 +1,4 @@
-"""Restate: a server with a log of its own, which calls services over HTTP/2."""
+"""Restate: a server with its own log, which calls services over HTTP/2."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PEER = Peer(
     uses_database=False,
 )
 
-#: How many clients send at once where many runs are started.
+#: The number of clients that send runs in bulk.
 CLIENTS = 16
 SECONDS = 60.0
 
@@ -36,7 +36,7 @@ def _free_port() -> int:
 
 
 class Restate(Adapter):
-    """Sends requests to the server's ingress."""
+    """Send requests to the server's ingress."""
 
     shapes: ClassVar[frozenset[str]] = frozenset({"steps", "sleep", "fan", "long"})
     bulk: ClassVar[bool] = True
@@ -72,7 +72,7 @@ class Restate(Adapter):
         ]
 
     def ready(self) -> None:
-        """Tell the server of the service, once both are up."""
+        """Register the service with the server, once both are up."""
         deadline = time.monotonic() + SECONDS
         uri = {"uri": f"http://127.0.0.1:{self._service}", "use_http_11": False}
         while True:
@@ -87,14 +87,14 @@ class Restate(Adapter):
                 time.sleep(0.1)
 
     def start(self, shape: str, run: int, sizes: Sizes) -> None:
-        """Send one invocation, and wait until the server has it on disk."""
+        """Send one invocation. The server responds when it is on disk."""
         if not hasattr(self._local, "connection"):
             self._local.connection = HTTPConnection("127.0.0.1", self._ingress)
         path = f"/bench/{shape}/send"
         self._post(self._local.connection, path, {"run": run, **sizes})
 
     def start_many(self, shape: str, runs: list[int], sizes: Sizes) -> None:
-        """Send from many clients at once."""
+        """Send from ``CLIENTS`` clients at once."""
         threads = [
             threading.Thread(target=self._starts, args=(shape, runs[n::CLIENTS], sizes))
             for n in range(CLIENTS)

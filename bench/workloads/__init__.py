@@ -1,4 +1,4 @@
-"""The workloads, one module each: what is asked of every peer, and its figures."""
+"""The workloads, one module each: the calls to every peer, and the figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.sizes import Sizes
 
 Figures = dict[str, float]
 
-#: In the order of measuring: the last ones leave the tables full.
+#: The order of measuring: the last workloads leave the tables full.
 NAMES = (
     "w01_throughput",
     "w02_start",
@@ -39,9 +39,9 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is measured. ``once``: it is counted, and so need not be repeated.
+    """A workload. ``once``: the figures are counts, so one repetition is enough.
 
-    ``workers``: whether they run meanwhile.
+    ``workers``: whether workers run during the measurement.
     """
 
     names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""W1: how many runs a second, sent by one process and executed by two."""
+"""W1: runs per second, sent by one process and executed by two."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.workloads import Figure, Figures, Workload
 
 
 def measure(session: Session, sizes: Sizes) -> Figures:
-    """Start runs as fast as can be, and wait for the last body of all."""
+    """Start runs as fast as possible, and wait for the last body."""
     assert session.workers is not None
     before = session.workers.processor()
     five = _rate(session, sizes.runs, 5)

@@ -1,4 +1,4 @@
-"""W2 and W3: how soon the first step of a lone run begins, and the next ones."""
+"""W2 and W3: the time to the first step of a single run, and between its steps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ STEPS = 5
 
 
 def measure(session: Session, sizes: Sizes) -> Figures:
-    """Start runs one by one, each when all is quiet."""
+    """Start runs one by one, each on an idle system."""
     starts, between = [], []
     pauses = random.Random(7)  # noqa: S311  # the same for all
     for _ in range(sizes.alone):
-        # In no step with anybody's polling.
+        # Random, so that the start never follows the rhythm of a peer's polling.
         time.sleep(0.05 + 0.2 * pauses.random())
         sent = session.start("steps", 1, steps=STEPS)
         marks = session.wait(STEPS)

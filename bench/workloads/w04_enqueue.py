@@ -1,4 +1,4 @@
-"""W4: how many runs a second one process can enqueue, while no worker takes them."""
+"""W4: runs per second that one process enqueues while no worker runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bench.workloads import Figure, Figures, Workload
 
 
 def measure(session: Session, sizes: Sizes) -> Figures:
-    """Enqueue one by one and then many at once."""
+    """Enqueue runs one by one and then in bulk."""
     if not session.starts_alone:
         raise Missing("enqueueing without workers")
     session.start("steps", 5, steps=5)

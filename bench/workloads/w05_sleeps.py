@@ -1,4 +1,4 @@
-"""W5: how late many concurrent sleeps end."""
+"""W5: the lateness of many concurrent sleeps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.workloads import Figure, Figures, Workload, milli
 
 
 def measure(session: Session, sizes: Sizes) -> Figures:
-    """Start runs that take a step, sleep, and take another one."""
+    """Start runs with a step, a sleep and a second step."""
     session.start_many("sleep", sizes.sleeps, seconds=sizes.sleep)
     marks = session.wait(2 * sizes.sleeps)
     late = [

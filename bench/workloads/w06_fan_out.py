@@ -1,4 +1,4 @@
-"""W6: how long many short branches take, from the step before to the step after."""
+"""W6: the time of many short branches, from the step before to the step after."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def measure(session: Session, sizes: Sizes) -> Figures:
     """Start a run that fans out, a few times."""
     figures = {"fan-out": _fan_out(session, sizes, "fan")}
     if "threads" in session.shapes:
-        figures["bodies that block"] = _fan_out(session, sizes, "threads")
+        figures["blocking bodies"] = _fan_out(session, sizes, "threads")
     return figures
 
 
@@ -32,6 +32,6 @@ def _fan_out(session: Session, sizes: Sizes, shape: str) -> float:
 WORKLOAD = Workload(
     ("W6",),
     "Fan-out of 100 branches of 10 ms, from the step before to the step after",
-    (Figure("fan-out", "ms"), Figure("bodies that block", "ms")),
+    (Figure("fan-out", "ms"), Figure("blocking bodies", "ms")),
     measure,
 )

@@ -1,4 +1,4 @@
-"""W7: a long run, and how late it is back at its next step after a sleep."""
+"""W7: a long run, and the lateness of its next step after a sleep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SLEEP = 1
 
 
 def measure(session: Session, sizes: Sizes) -> Figures:
-    """Take many steps, sleep, and take one more; and the same after a single step."""
+    """Run many steps, sleep, and run one more; then the same after a single step."""
     late, took = _resume(session, sizes.steps)
     short = min(_resume(session, 1)[0] for _ in range(3))
     return {
@@ -30,7 +30,7 @@ def _resume(session: Session, steps: int) -> tuple[float, float]:
 
 WORKLOAD = Workload(
     ("W7",),
-    "1,000 steps one after the other, a sleep of 1 s, and how late the next step is",
+    "1,000 steps in sequence, a sleep of 1 s, and the lateness of the next step",
     (
         Figure("late", "ms"),
         Figure("late after one step", "ms"),

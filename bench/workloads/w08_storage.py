@@ -1,4 +1,4 @@
-"""W8: what a run of five steps leaves in the database, and what it asks of it."""
+"""W8: the stored bytes of a five-step run, and its load on the database server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.workloads import Figure, Figures, Workload
 
 
 def measure(session: Session, sizes: Sizes) -> Figures:
-    """Count around a batch of runs."""
+    """Read the counters before and after a batch of runs."""
     if not session.peer.uses_database:
         raise Missing("a database")
     before = session.database.stored_bytes()
@@ -32,7 +32,7 @@ def measure(session: Session, sizes: Sizes) -> Figures:
 
 WORKLOAD = Workload(
     ("W8",),
-    "What a 5-step run stores, and what it asks of the server, its enqueueing included",
+    "Storage and server load of a 5-step run, its enqueueing included",
     (
         Figure("bytes", "B"),
         Figure("WAL bytes", "B"),

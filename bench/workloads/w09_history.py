@@ -1,4 +1,4 @@
-"""W9: throughput beside millions of finished runs, and of sleeping ones."""
+"""W9: throughput beside millions of finished or sleeping runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ TIMES = 3
 
 
 def measure(session: Session, sizes: Sizes) -> Figures:
-    """Measure with none, with a tenth, with all, and with sleepers beside them."""
-    session.driver("fill", "finished", 0)  # or it is missing
+    """Measure with empty tables, a tenth of the rows, all rows, and sleeping runs."""
+    session.driver("fill", "finished", 0)  # fail now if the peer cannot fill
     tenth = sizes.history // 10
-    found = {"runs, nothing there": _rate(session, sizes)}
+    found = {"runs, empty tables": _rate(session, sizes)}
     for name, what, count in (
         ("runs, a tenth finished", "finished", tenth),
         ("runs, all finished", "finished", sizes.history - tenth),
-        ("runs, sleepers beside", "sleeping", sizes.sleeping),
+        ("runs, with sleeping runs", "sleeping", sizes.sleeping),
     ):
         session.driver("fill", what, count)
         found[name] = _rate(session, sizes)
@@ -41,12 +41,12 @@ def _rate(session: Session, sizes: Sizes) -> float:
 
 WORKLOAD = Workload(
     ("W9",),
-    "5-step runs beside finished runs (100,000; 10,000,000 with --large) and sleepers",
+    "5-step runs beside finished runs (100,000; 10,000,000 with --large)",
     (
-        Figure("runs, nothing there", "/s", "more"),
+        Figure("runs, empty tables", "/s", "more"),
         Figure("runs, a tenth finished", "/s", "more"),
         Figure("runs, all finished", "/s", "more"),
-        Figure("runs, sleepers beside", "/s", "more"),
+        Figure("runs, with sleeping runs", "/s", "more"),
     ),
     measure,
     once=True,

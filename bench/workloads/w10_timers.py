@@ -1,4 +1,4 @@
-"""W10: many timers due at once, and how soon another function starts meanwhile."""
+"""W10: many timers due at once, and the start of another function meanwhile."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bench.workloads import Figure, Figures, Workload, milli, quantile
 
 
 def measure(session: Session, sizes: Sizes) -> Figures:
-    """Let timers fall due, and start runs of other functions again and again."""
+    """Let timers become due, and start runs of other functions repeatedly."""
     session.need("sleep")
     due = session.driver("call", "fill_due", [sizes.timers])
     sent: dict[str, dict[int, float]] = {"steps": {}, "other": {}}
-    # The marks of the others come on top, one each.
+    # Each run of the other functions adds one mark.
     while session.marks.count() - _count(sent) < sizes.timers:
         for shape, own in sent.items():
             one = session.start(shape, 1, steps=1)

@@ -1,4 +1,4 @@
-"""W11: from an event to the run that waits for it, among many others that wait."""
+"""W11: from an event to the run that waits for it, among many other waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TIMES = 20
 
 
 def measure(session: Session, sizes: Sizes) -> Figures:
-    """Answer a run that waits, alone and among others with the same event's name."""
+    """Send events to a waiting run, alone and among other waits for the same name."""
     session.need("wait")
     found = {"to the step, 1 wait": milli(_answers(session))}
     tenth = sizes.waits // 100
@@ -26,12 +26,12 @@ def measure(session: Session, sizes: Sizes) -> Figures:
 
 
 def _answers(session: Session) -> list[float]:
-    """Return how long each answer took to reach the run that waits for it."""
+    """Return the seconds from each event to the next step of its run."""
     took = []
     for _ in range(TIMES + 2):
         run = session.start("wait", 1).runs[0]
         session.wait(1)
-        time.sleep(0.1)  # until it waits
+        time.sleep(0.1)  # the run waits by then
         sent = time.monotonic()
         session.driver("call", "send", ["bench/answer", {"run": run}])
         [mark] = session.wait(1)

@@ -1,4 +1,4 @@
-"""W12: what an installation that rests asks of the server and of the processor."""
+"""W12: statements and processor time of an idle installation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.workloads import Figure, Figures, Workload
 
 
 def measure(session: Session, sizes: Sizes) -> Figures:
-    """Do nothing for a while, and count."""
+    """Wait, and read the counters before and after."""
     workers = session.workers
     assert workers is not None
     time.sleep(1)
@@ -30,7 +30,7 @@ def measure(session: Session, sizes: Sizes) -> Figures:
 
 WORKLOAD = Workload(
     ("W12",),
-    "A resting installation: two worker processes and what else has to run",
+    "An idle installation: two worker processes and the other required processes",
     (
         Figure("statements", "/s"),
         Figure("processor", "ms/s"),
