@@ -144,37 +144,37 @@ def slots_of_the_dead() -> None:
 
 
 MUTANTS = {
-    "no_fence": Mutant(no_fence, RACES + "test_a_result_that_comes_too_late_is_void"),
+    "no_fence": Mutant(no_fence, RACES + "test_late_result_is_void"),
     "no_row_lock": Mutant(
         no_row_lock,
-        RACES + "test_a_memo_waits_for_a_takeover_that_is_about_to_commit",
+        RACES + "test_record_waits_for_a_takeover_that_is_about_to_commit",
     ),
     "crash_not_counted": Mutant(
         crash_not_counted,
-        "tests/ending/test_crash_counting.py::test_the_fifth_ends_the_run_and_says_so",
+        "tests/ending/test_crash_counting.py::test_fifth_crash_fails_the_run_with_a_reason",
     ),
     "no_look_back": Mutant(
         no_look_back,
         "tests/engine/test_wait_for_event.py"
-        "::test_since_the_run_consecutive_waits_take_one_event_each",
+        "::test_consecutive_waits_since_the_run_take_one_event_each",
     ),
     "no_check_after_a_crash": Mutant(
         no_check_after_a_crash,
-        "tests/engine/test_trouble.py::test_a_dead_worker_looks_back_after_all",
+        "tests/engine/test_trouble.py::test_check_after_commit_of_a_dead_worker_is_made_later",
     ),
     "routed_before_the_commit": Mutant(
         routed_before_the_commit,
-        RACES + "test_an_event_that_commits_after_the_wait_wakes_it",
+        RACES + "test_event_that_commits_after_the_wait_ends_it",
     ),
     "atomic_apart": Mutant(
         atomic_apart,
         "tests/engine/test_atomic.py"
-        "::test_its_writes_happen_exactly_once_whatever_dies",
+        "::test_atomic_writes_happen_exactly_once_whatever_dies",
     ),
     "commit_is_the_bodys": Mutant(
         commit_is_the_bodys,
         "tests/engine/test_trouble.py"
-        "::test_a_commit_whose_answer_is_lost_is_no_failure_of_an_atomic_step",
+        "::test_commit_whose_reply_is_lost_is_no_failure_of_an_atomic_step",
     ),
     "ended_twice": Mutant(
         ended_twice,
@@ -182,7 +182,7 @@ MUTANTS = {
     ),
     "keys_not_taken": Mutant(
         keys_not_taken,
-        RACES + "test_one_key_used_by_many_at_once_starts_one_run",
+        RACES + "test_key_used_concurrently_starts_one_run",
     ),
     "slots_of_the_dead": Mutant(
         slots_of_the_dead,
@@ -190,7 +190,7 @@ MUTANTS = {
         "::test_the_slot_of_a_dead_worker_comes_back_with_its_lease",
     ),
     "wait_taken_twice": Mutant(
-        wait_taken_twice, RACES + "test_one_signal_wakes_one_run_once"
+        wait_taken_twice, RACES + "test_signal_wakes_one_run_once"
     ),
 }
 

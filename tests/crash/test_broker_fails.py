@@ -123,7 +123,7 @@ def until_it_leaves(deaf: Process, lab: Lab) -> list[Run]:
     return runs
 
 
-def test_a_worker_that_hears_nothing_ends_to_be_started_again(lab: Lab) -> None:
+def test_worker_without_messages_exits_to_be_restarted(lab: Lab) -> None:
     """Its connection is dead, and only silence shows it."""
     with proxied_broker(lab.environment["BROKER_URL"]) as (proxy, url):
         deaf = lab.worker(BROKER_URL=url, LAB_PATROL="0.5,1,2")
@@ -139,9 +139,7 @@ def test_a_worker_that_hears_nothing_ends_to_be_started_again(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_one_that_was_executing_when_its_broker_fell_silent_ends_too(
-    lab: Lab, pool: str
-) -> None:
+def test_busy_worker_exits_after_its_broker_fell_silent(lab: Lab, pool: str) -> None:
     """The main process is stuck in the connection and never sees the run end."""
     with proxied_broker(lab.environment["BROKER_URL"]) as (proxy, url):
         deaf = lab.worker("-P", pool, "-c", "1", BROKER_URL=url, LAB_PATROL="0.5,1,2")
@@ -159,7 +157,7 @@ def test_one_that_was_executing_when_its_broker_fell_silent_ends_too(
         lab.close()
 
 
-def test_a_worker_with_nothing_to_do_and_one_that_is_busy_are_not_deaf(
+def test_idle_and_busy_workers_do_not_count_as_unreachable(
     lab: Lab,
 ) -> None:
     worker = lab.worker("-P", "solo", LAB_PATROL="0.2,60,0.5")
@@ -173,7 +171,7 @@ def test_a_worker_with_nothing_to_do_and_one_that_is_busy_are_not_deaf(
     assert worker.alive, worker.text()
 
 
-def test_without_a_beat_the_workers_tick(lab: Lab) -> None:
+def test_workers_tick_without_a_beat(lab: Lab) -> None:
     worker = lab.worker("-P", "prefork", "-c", "1", LAB_PATROL="0.3,1,60")
     beat = lab.beat()
     run = functions.mixed.enqueue()
@@ -187,7 +185,7 @@ def test_without_a_beat_the_workers_tick(lab: Lab) -> None:
     assert worker.alive
 
 
-def test_bells_that_are_doubled_late_shuffled_or_nonsense_do_nothing_twice(
+def test_duplicate_late_shuffled_and_invalid_messages_do_nothing_twice(
     lab: Lab,
 ) -> None:
     url = lab.environment["BROKER_URL"]

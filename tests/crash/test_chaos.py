@@ -16,7 +16,7 @@ SECONDS = float(os.environ.get("LAB_CHAOS_SECONDS", "20"))
 
 
 @pytest.mark.timeout(int(SECONDS) + 360)
-def test_every_run_ends_as_it_should_whatever_strikes() -> None:
+def test_all_runs_end_correctly_under_random_faults() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.crash.chaos", "--seconds", str(SECONDS)],
         cwd=ROOT,

@@ -46,7 +46,7 @@ def test_a_worker_whose_clock_is_an_hour_wrong_works_as_any_other(
         assert after.at - nap.started_at < timedelta(minutes=5)
 
 
-def test_workers_that_disagree_by_two_hours_take_nothing_from_each_other(
+def test_workers_with_clocks_two_hours_apart_take_over_no_live_run(
     lab: Lab,
 ) -> None:
     skewed(lab, HOUR)
@@ -81,7 +81,7 @@ def test_the_time_of_the_database_may_jump_forward_and_back(lab: Lab) -> None:
         lab.close()
 
 
-def test_a_cron_fires_each_time_once_when_the_clock_goes_back(lab: Lab) -> None:
+def test_cron_fires_each_time_once_when_the_clock_goes_back(lab: Lab) -> None:
     with movable_clock() as time:
         lab.worker("-P", "solo", LAB_RESYNC="0.1", LAB_CRON="1")
         lab.beat()

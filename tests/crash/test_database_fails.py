@@ -78,7 +78,7 @@ def hold_until_renewed(lab: Lab, proxy: Proxy) -> int:
     return 1
 
 
-def test_a_sender_that_did_not_hear_of_its_commit_sends_again(lab: Lab) -> None:
+def test_sender_that_misses_the_reply_to_its_commit_sends_again(lab: Lab) -> None:
     lab.worker()
     own = lab.environment["DATABASE_URL"]
     with proxied_database(own) as (proxy, url), pointed(url):
@@ -128,7 +128,7 @@ def another_ends_it(lab: Lab, run: Run) -> None:
     other.kill()
 
 
-def test_a_silent_network_holds_a_run_no_longer_than_its_lease(lab: Lab) -> None:
+def test_silent_network_delays_a_run_no_longer_than_its_lease(lab: Lab) -> None:
     with behind_proxy(lab, connect_timeout="2") as (proxy, cut_off):
         run = functions.gated.enqueue({"limit": "g"})
         until(lambda: labels(run)["g:begin"] == 1, "the body to begin", lab)
@@ -143,7 +143,7 @@ def test_a_silent_network_holds_a_run_no_longer_than_its_lease(lab: Lab) -> None
     assert Account.objects.get(name="ledger").balance == 1
 
 
-def test_a_slow_and_torn_network_loses_nothing(lab: Lab) -> None:
+def test_slow_and_torn_network_loses_nothing(lab: Lab) -> None:
     lab.beat()
     with behind_proxy(lab, "-P", "threads", "-c", "4") as (proxy, _):
         proxy.delay = 0.005
@@ -190,7 +190,7 @@ def test_lost_doubled_and_reordered_packets_lose_no_work(lab: Lab) -> None:
     assert Account.objects.get(name="ledger").balance == 20
 
 
-def test_what_was_sent_before_all_packets_were_lost_comes_too_late(lab: Lab) -> None:
+def test_write_sent_before_a_packet_loss_is_void_after_a_takeover(lab: Lab) -> None:
     """TCP delivers it when the network recovers, after another worker took over."""
     with on_a_wire(lab, "-P", "solo") as (wire, cut_off):
         run = functions.gated.enqueue({"limit": "g"})
@@ -215,7 +215,7 @@ STATES = {
 }
 
 
-def test_a_refused_write_of_the_engine_is_no_failure_of_a_step(lab: Lab) -> None:
+def test_refused_write_of_the_engine_is_no_failure_of_a_step(lab: Lab) -> None:
     """The functions have no retries, so one counted error would fail the run."""
     lab.worker("-P", "solo")
     lab.beat()
@@ -228,7 +228,7 @@ def test_a_refused_write_of_the_engine_is_no_failure_of_a_step(lab: Lab) -> None
     assert not FailedAttempt.objects.exists()
 
 
-def test_a_body_that_the_database_refuses_is_told_and_tried_again_as_a_whole(
+def test_body_whose_write_is_refused_is_retried_as_a_whole(
     lab: Lab,
 ) -> None:
     with trouble(Account, "40P01", times=3, when="UPDATE") as refused:
@@ -242,7 +242,7 @@ def test_a_body_that_the_database_refuses_is_told_and_tried_again_as_a_whole(
     assert Account.objects.get(name="ledger").balance == 5
 
 
-def test_too_many_connections_delay_work_and_nothing_else(lab: Lab) -> None:
+def test_too_many_connections_only_delay_work(lab: Lab) -> None:
     with limited_role(2) as role:
         parts = urlsplit(lab.environment["DATABASE_URL"])
         user = f"{role}@{parts.netloc.rpartition('@')[2]}"
@@ -260,7 +260,7 @@ def test_too_many_connections_delay_work_and_nothing_else(lab: Lab) -> None:
     assert Account.objects.get(name="ledger").balance == 40
 
 
-def test_a_snapshot_that_somebody_holds_open_stops_nothing(lab: Lab) -> None:
+def test_old_snapshot_stops_nothing(lab: Lab) -> None:
     url = lab.environment["DATABASE_URL"]
     with psycopg.connect(url) as holder:
         holder.isolation_level = IsolationLevel.REPEATABLE_READ

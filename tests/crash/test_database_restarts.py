@@ -76,7 +76,7 @@ def test_a_server_that_crashes_under_load_loses_no_run_and_no_worker(
     assert Account.objects.get(name="ledger").balance == 30
 
 
-def test_a_server_that_forgets_its_last_commits_ends_every_run_it_knows(
+def test_server_that_loses_its_last_commits_ends_every_run_it_has(
     server: Postgres, lab: Lab
 ) -> None:
     """As after a failover to a lagging replica: bodies are called again."""

@@ -114,7 +114,7 @@ WRITERS: tuple[Callable[[Run, Run], Any], ...] = (
 
 
 @pytest.mark.parametrize("one", WRITERS[:-1])
-def test_two_who_write_at_once_agree(one: Callable[[Run, Run], Any]) -> None:
+def test_two_concurrent_writers_agree(one: Callable[[Run, Run], Any]) -> None:
     family = Family()
     others = WRITERS[WRITERS.index(one) + 1 :]
     for number, other in enumerate(others * ROUNDS):
@@ -129,7 +129,7 @@ def test_two_who_write_at_once_agree(one: Callable[[Run, Run], Any]) -> None:
             assert child.status == "completed"
 
 
-def test_all_who_write_at_once_agree() -> None:
+def test_all_concurrent_writers_agree() -> None:
     family = Family()
     seed = random.randrange(10**6)  # noqa: S311  # no secret
     print("seed", seed)
@@ -154,7 +154,7 @@ def settle(child: Run) -> None:
             advance(run)
 
 
-def test_an_event_that_commits_after_later_ones_is_not_passed_over() -> None:
+def test_event_that_commits_after_later_ones_is_not_skipped() -> None:
     """A reader that continues from the highest id it has seen would lose the event."""
     got = []
 

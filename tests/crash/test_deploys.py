@@ -19,7 +19,7 @@ def resting(run: Run) -> bool:
     return Run.objects.get(pk=run.pk).status == "waiting"
 
 
-def test_a_run_goes_on_in_the_code_of_the_next_release(lab: Lab) -> None:
+def test_run_continues_in_the_code_of_the_next_release(lab: Lab) -> None:
     """Steps were inserted, moved and removed; recorded results count."""
     first = lab.worker("-P", "solo", LAB_RELEASE="1")
     lab.beat()
@@ -52,7 +52,7 @@ def test_a_step_of_another_kind_parks_the_run_until_the_code_is_mended(
     assert Step.objects.filter(run=run, name="one").count() == 1
 
 
-def test_workers_that_are_replaced_one_by_one_repeat_nothing(lab: Lab) -> None:
+def test_workers_replaced_one_by_one_repeat_nothing(lab: Lab) -> None:
     serving = [lab.worker("-P", "prefork", "-c", "2") for _ in range(2)]
     lab.beat()
     runs = [functions.patient.enqueue() for _ in range(16)]
@@ -68,7 +68,7 @@ def test_workers_that_are_replaced_one_by_one_repeat_nothing(lab: Lab) -> None:
     assert Account.objects.get(name="ledger").balance == 80
 
 
-def test_a_new_function_waits_for_a_worker_that_has_it(lab: Lab) -> None:
+def test_run_of_a_new_function_waits_for_a_worker_that_has_it(lab: Lab) -> None:
     """The web processes were deployed first."""
     old = lab.worker("-P", "solo", LAB_RELEASE="old")
     lab.beat()
@@ -123,7 +123,7 @@ def test_steps_that_only_a_later_release_can_read_wait_for_its_worker(
     ]
 
 
-def test_what_ends_a_run_of_new_code_at_an_old_worker_is_not_lost(lab: Lab) -> None:
+def test_end_of_a_new_run_at_an_old_worker_is_not_lost(lab: Lab) -> None:
     """The new code has a ``cancel_on``, a timeout and a handler for both."""
     new = lab.worker("-P", "solo", LAB_RELEASE="2")
     lab.beat()

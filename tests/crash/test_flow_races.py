@@ -52,7 +52,7 @@ def test_a_first_run_that_is_being_changed_is_not_overtaken_in_an_ordering() -> 
     assert through() == [0]
 
 
-def test_a_run_that_is_being_changed_keeps_no_others_waiting() -> None:
+def test_locked_run_delays_no_other_run() -> None:
     work = durable.function(id="race.limited", concurrency=2)(lambda ctx: None)
     for n in range(3):
         work.enqueue({"n": n})

@@ -177,7 +177,7 @@ def test_a_rate_limit_is_exact_under_eight_senders(lab: Lab) -> None:
     assert Effect.objects.filter(label="in").count() == 10
 
 
-def test_singletons_have_one_live_run_under_eight_senders(lab: Lab) -> None:
+def test_singleton_has_one_live_run_with_eight_senders(lab: Lab) -> None:
     eight_processes(lab)
     send_from_eight(lab, "lab/single", 3)
     until(all_ended, "all runs to end", lab)
@@ -199,7 +199,7 @@ def test_singletons_have_one_live_run_under_eight_senders(lab: Lab) -> None:
         assert most_at_once(run__in=ids) == 1
 
 
-def test_a_paused_function_starts_nothing(lab: Lab) -> None:
+def test_paused_function_starts_nothing(lab: Lab) -> None:
     functions.hot_steps.pause()
     five_steps.pause()
     eight_processes(lab)
@@ -217,7 +217,7 @@ def test_a_paused_function_starts_nothing(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("point", ["claim.committed", "claim.returned"])
-def test_runs_that_came_before_a_limit_are_held_to_it_though_a_worker_dies(
+def test_new_limit_applies_to_earlier_runs_though_a_worker_dies(
     lab: Lab, point: str
 ) -> None:
     """The limit is deployed with the workers; this process has the old code."""

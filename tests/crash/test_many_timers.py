@@ -57,7 +57,7 @@ def asleep(count: int) -> None:
     Step.objects.bulk_create(steps, batch_size=10_000)
 
 
-def test_all_fire_once_and_other_queues_start_meanwhile(lab: Lab) -> None:
+def test_due_timers_all_fire_once_while_other_queues_start(lab: Lab) -> None:
     journal.remove()  # the journal would record each of them
     asleep(COUNT)
     waits = Wait.objects.filter(kind="sleep")

@@ -50,7 +50,7 @@ def test_a_run_that_kills_its_workers_can_be_cancelled(lab: Lab) -> None:
     assert (run.status, run.reason) == ("cancelled", "enough")
 
 
-def test_what_hangs_or_cannot_be_stored_ends_its_step_and_no_worker(lab: Lab) -> None:
+def test_body_that_hangs_or_cannot_be_stored_ends_its_step_only(lab: Lab) -> None:
     worker = lab.worker("-P", "prefork", "-c", "1")
     hung, refused = functions.hanging.enqueue(), functions.unstorable.enqueue()
     out_of_memory = functions.poison.enqueue({"how": "memory"})

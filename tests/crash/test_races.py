@@ -57,7 +57,7 @@ def advance(run: Run) -> None:
     attempt.execute_attempt(run, threads=0)
 
 
-def test_a_queued_run_is_claimed_by_one_worker_only() -> None:
+def test_queued_run_is_claimed_by_one_worker_only() -> None:
     """Without the lock in the claim, two workers return the same run."""
 
     @durable.function(id="race.claimed")
@@ -73,7 +73,7 @@ def test_a_queued_run_is_claimed_by_one_worker_only() -> None:
         Run.objects.all().delete()
 
 
-def test_a_result_that_comes_too_late_is_void() -> None:
+def test_late_result_is_void() -> None:
     """I4. Without ``lease_token`` in the fence, the first worker's record is kept."""
 
     @durable.function(id="race.fenced")
@@ -96,7 +96,7 @@ def test_a_result_that_comes_too_late_is_void() -> None:
     assert Step.objects.get().output == "fresh"
 
 
-def test_a_memo_waits_for_a_takeover_that_is_about_to_commit() -> None:
+def test_record_waits_for_a_takeover_that_is_about_to_commit() -> None:
     """I4. Without the row lock in ``record``, the old lease's record is written."""
 
     @durable.function(id="race.overlap")
@@ -157,7 +157,7 @@ def test_cancel_and_complete_at_the_same_moment_end_a_run_once() -> None:
         assert Run.objects.get(pk=run.pk).status == run.status
 
 
-def test_an_event_that_commits_after_the_wait_wakes_it() -> None:
+def test_event_that_commits_after_the_wait_ends_it() -> None:
     """I8. Matching waits before the event's commit loses this wake-up."""
 
     @durable.function(id="race.waiter")
@@ -215,7 +215,7 @@ def test_a_wait_and_an_event_at_the_same_moment_meet_once() -> None:
         assert Step.objects.filter(run=run).count() == 1
 
 
-def test_of_an_event_and_its_timeout_one_wins() -> None:
+def test_event_and_timeout_have_one_winner() -> None:
     """G7. Without the wait's deletion and the open step as guards, both end it."""
 
     @durable.function(id="race.timeout")
@@ -239,7 +239,7 @@ def test_of_an_event_and_its_timeout_one_wins() -> None:
     assert not Event.objects.filter(pending=True).exists()
 
 
-def test_one_key_used_by_many_at_once_starts_one_run() -> None:
+def test_key_used_concurrently_starts_one_run() -> None:
     """Without the unique index, each caller finds no run and starts one."""
 
     @durable.function(id="race.keyed")
@@ -253,7 +253,7 @@ def test_one_key_used_by_many_at_once_starts_one_run() -> None:
     assert Run.objects.count() == ROUNDS // 4
 
 
-def test_one_event_id_sent_by_many_at_once_starts_one_run() -> None:
+def test_event_id_sent_concurrently_starts_one_run() -> None:
     """I1. Without the unique index, each caller starts the function."""
 
     @durable.function(id="race.heard", on=durable.Event("race/same"))
@@ -267,7 +267,7 @@ def test_one_event_id_sent_by_many_at_once_starts_one_run() -> None:
     assert Event.objects.count() == ROUNDS // 4
 
 
-def test_two_beats_fire_a_cron_once() -> None:
+def test_cron_fires_once_with_two_beats() -> None:
     """Without the lock on the schedule's row, both fire it."""
 
     @durable.function(id="race.cron", on=durable.Cron("* * * * *", catch_up="one"))
@@ -286,7 +286,7 @@ def test_two_beats_fire_a_cron_once() -> None:
         assert Run.objects.filter(function="race.cron").count() == number + 1
 
 
-def test_one_signal_wakes_one_run_once() -> None:
+def test_signal_wakes_one_run_once() -> None:
     """Without the deletion of the wait as the decision, two senders wake it twice."""
 
     @durable.function(id="race.signal")
@@ -303,7 +303,7 @@ def test_one_signal_wakes_one_run_once() -> None:
         assert run.result() == 1
 
 
-def test_of_two_who_decide_one_wins_and_the_other_is_told_who() -> None:
+def test_concurrent_decisions_have_one_winner_whom_the_other_learns() -> None:
     """Without the deletion of the wait as the decision, both callers win."""
 
     @durable.function(id="race.approve")
@@ -336,7 +336,7 @@ def test_of_two_who_decide_one_wins_and_the_other_is_told_who() -> None:
         assert run.result() == ({} if winner == "ann" else str(bob.pk))
 
 
-def test_who_comes_as_another_decides_is_told_who_that_was(
+def test_late_decision_during_another_learns_its_winner(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without reading the wait first, the step read is older than the decision."""

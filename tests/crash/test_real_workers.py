@@ -78,7 +78,7 @@ def test_atomic_steps_book_exactly_once_wherever_the_worker_is_killed(
     assert Account.objects.get(name="ledger").balance == 5
 
 
-def test_a_worker_killed_while_a_run_sleeps_changes_nothing(lab: Lab) -> None:
+def test_worker_killed_while_a_run_sleeps_changes_nothing(lab: Lab) -> None:
     first = lab.worker()
     run = functions.sleeper.enqueue({"seconds": 2})
     until(lambda: Run.objects.get(pk=run.pk).status == "waiting", "the sleep", lab)
@@ -131,7 +131,7 @@ def test_a_broker_that_is_away_does_not_refuse_work(lab: Lab) -> None:
     until(lambda: ended(run) and Effect.objects.filter(label="ping").exists(), "both")
 
 
-def test_two_beats_and_doubled_bells_do_nothing_twice(lab: Lab) -> None:
+def test_two_beats_and_duplicate_messages_do_nothing_twice(lab: Lab) -> None:
     lab.worker("-P", "prefork", "-c", "2")
     lab.beat()
     lab.beat()
@@ -143,7 +143,7 @@ def test_two_beats_and_doubled_bells_do_nothing_twice(lab: Lab) -> None:
         assert labels(run) == {"before": 1, "after": 1}
 
 
-def test_a_worker_stopped_past_its_lease_can_write_nothing_when_it_goes_on(
+def test_worker_stopped_past_its_lease_cannot_write_later(
     lab: Lab,
 ) -> None:
     frozen = lab.worker("-P", "solo")
@@ -164,7 +164,7 @@ def test_a_worker_stopped_past_its_lease_can_write_nothing_when_it_goes_on(
     assert Step.objects.filter(run=run).count() == 4
 
 
-def test_a_send_that_is_rolled_back_starts_nothing(lab: Lab) -> None:
+def test_rolled_back_send_starts_nothing(lab: Lab) -> None:
     lab.worker()
     lab.beat()
     with transaction.atomic():
@@ -209,7 +209,7 @@ def test_an_event_wakes_each_waiting_run_exactly_once(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_busy_worker_looks_at_its_other_queues_and_at_no_one_elses(
+def test_busy_worker_checks_only_the_other_queues_that_it_consumes(
     lab: Lab, pool: str
 ) -> None:
     """A wake-up for a queue that the worker does not consume has no effect."""
@@ -232,7 +232,7 @@ def test_a_busy_worker_looks_at_its_other_queues_and_at_no_one_elses(
     until(lambda: ended(*pins), "their own worker to take them", lab)
 
 
-def test_runs_that_were_sent_one_by_one_are_all_rung_for(lab: Lab) -> None:
+def test_runs_sent_one_by_one_are_executed_in_parallel(lab: Lab) -> None:
     lab.worker("-P", "threads", "-c", "2")
     runs = [functions.five_steps.enqueue() for _ in range(100)]
     until(lambda: ended(*runs), "all runs to end without a beat", lab)

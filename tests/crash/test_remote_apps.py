@@ -40,7 +40,7 @@ class Held:
             self.gone.set()
 
 
-def test_a_worker_killed_while_it_asks_costs_that_request_and_no_recorded_step(
+def test_worker_killed_during_a_request_repeats_no_recorded_step(
     lab: Lab,
 ) -> None:
     held = Held(ran("two", "for the dead"))
@@ -64,7 +64,7 @@ def test_a_worker_killed_while_it_asks_costs_that_request_and_no_recorded_step(
     assert known == {steps[0].key: {"data": 1}}
 
 
-def test_an_answer_to_a_worker_that_froze_past_its_lease_writes_nothing(
+def test_response_to_a_worker_frozen_past_its_lease_is_void(
     lab: Lab,
 ) -> None:
     held = Held(ran("one", "for the frozen"))

@@ -59,7 +59,7 @@ def row_locked(run: Run) -> Iterator[None]:
         yield
 
 
-def test_a_run_whose_row_was_locked_for_a_moment_is_still_let_through() -> None:
+def test_run_whose_row_was_locked_is_still_promoted() -> None:
     """The failure: the backlog is closed as empty and never reopened."""
 
     @durable.function(id="backlogs.locked", concurrency=1)
@@ -74,7 +74,7 @@ def test_a_run_whose_row_was_locked_for_a_moment_is_still_let_through() -> None:
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
 
 
-def test_a_parent_is_not_lost_when_its_children_end_while_it_is_in_line() -> None:
+def test_backlogged_parent_is_promoted_when_its_children_end() -> None:
     """The same with runs alone: the end of a child locks its parent."""
 
     @durable.function(id="backlogs.child")
@@ -139,7 +139,7 @@ def test_the_first_to_arrive_is_not_overtaken_while_its_row_is_locked() -> None:
     assert second.pk not in through
 
 
-def test_a_function_that_is_resumed_during_an_admission_goes_on(monkeypatch) -> None:
+def test_function_resumed_during_an_admission_continues(monkeypatch) -> None:
     """The admission has read the pause, and closes the backlog after the resume."""
 
     @durable.function(id="backlogs.resumed", concurrency=1)
@@ -168,7 +168,7 @@ def test_a_function_that_is_resumed_during_an_admission_goes_on(monkeypatch) -> 
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_a_function_that_is_resumed_during_its_shelving_goes_on(
+def test_function_resumed_while_its_runs_are_set_aside_continues(
     monkeypatch, skip: bool
 ) -> None:
     """The sweep has read the pause, and sets aside runs that stay there."""
@@ -197,7 +197,7 @@ def test_a_function_that_is_resumed_during_its_shelving_goes_on(
     assert not Run.objects.filter(status="queued", backlog__isnull=False).exists()
 
 
-def test_a_host_that_resumes_in_its_transaction_stops_no_admission() -> None:
+def test_resume_in_an_open_transaction_stops_no_admission() -> None:
     """With ATOMIC_REQUESTS each click on Resume locks rows that admissions write."""
 
     @durable.function(id="backlogs.host", concurrency=1)
@@ -228,9 +228,7 @@ def test_a_host_that_resumes_in_its_transaction_stops_no_admission() -> None:
             pytest.fail(f"all admissions wait for a host's transaction: {error}")
 
 
-def test_a_process_that_does_not_know_a_function_lets_none_of_its_runs_through() -> (
-    None
-):
+def test_process_without_a_function_promotes_none_of_its_runs() -> None:
     """In a rolling deploy the old worker also admits the new function's runs."""
     with registry.temporary():
 
@@ -250,7 +248,7 @@ def test_a_process_that_does_not_know_a_function_lets_none_of_its_runs_through()
     assert free <= Slot.objects.filter(released_at=None).count()
 
 
-def test_a_beat_that_has_no_limits_yet_lets_nobody_past_those_of_workers(
+def test_beat_without_limits_exceeds_none_of_the_workers_limits(
     monkeypatch,
 ) -> None:
     """Workers are deployed with the project's first limit, and beat later."""
@@ -275,7 +273,7 @@ def test_a_beat_that_has_no_limits_yet_lets_nobody_past_those_of_workers(
     assert through <= 1
 
 
-def test_slots_are_not_held_for_a_function_that_is_paused() -> None:
+def test_slots_of_a_paused_function_are_released() -> None:
     """A worker dies between admission and claim; then an operator pauses for days."""
     shared = durable.Concurrency(1, key="'all'", scope="account")
 
@@ -295,7 +293,7 @@ def test_slots_are_not_held_for_a_function_that_is_paused() -> None:
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
 
 
-def test_a_backlog_of_a_paused_queue_does_not_keep_the_room_of_a_shared_limit() -> None:
+def test_backlog_of_a_paused_queue_blocks_no_shared_limit() -> None:
     """A release wakes one backlog, which is paused; no other backlog is woken."""
     shared = durable.Concurrency(2, key="'all'", scope="account", of="runs")
 
@@ -331,7 +329,7 @@ def test_a_backlog_of_a_paused_queue_does_not_keep_the_room_of_a_shared_limit() 
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
 
 
-def test_a_worker_that_gives_back_too_late_releases_no_slot_of_the_next(
+def test_late_release_by_a_worker_releases_no_slot_of_the_next_attempt(
     monkeypatch,
 ) -> None:
     """I4, I7. The worker stalls in ``release`` until its lease has expired."""
@@ -451,7 +449,7 @@ def test_a_new_process_makes_no_admission_long() -> None:
     assert len(made) < 100
 
 
-def test_limits_hold_where_the_host_reads_repeatably() -> None:
+def test_limits_are_exact_under_repeatable_read() -> None:
     """The snapshot is as old as the wait for the lock, so newer rows are unseen."""
     shared = durable.Concurrency(1, key="'all'", scope="account")
     from durable_jobs.store import limits as limit_rows
@@ -495,7 +493,7 @@ def test_limits_hold_where_the_host_reads_repeatably() -> None:
     assert Slot.objects.filter(released_at=None).count() == 1
 
 
-def test_a_limit_that_is_raised_during_an_admission_lets_more_through(
+def test_limit_raised_during_an_admission_promotes_more(
     monkeypatch,
 ) -> None:
     """The admission uses the old limit and blocks the backlog after the reopening."""

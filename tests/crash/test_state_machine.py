@@ -325,7 +325,7 @@ class Machine(RuleBasedStateMachine):
         assert not impossible()
 
 
-def test_whatever_happens_runs_are_what_the_model_says() -> None:
+def test_runs_equal_the_model_after_random_actions() -> None:
     if EXAMPLES:
         print(f"STATE_MACHINE_SEED={SEED}")
     run_state_machine_as_test(

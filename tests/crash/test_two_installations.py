@@ -45,7 +45,7 @@ def enqueued() -> list[Run]:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_runs_of_both_installations_complete_and_the_doctor_says_why_it_is_slow(
+def test_two_installations_complete_their_runs_and_the_doctor_reports_the_mix(
     lab: Lab, second: str, pool: str
 ) -> None:
     for url in (lab.environment["DATABASE_URL"], second):
@@ -77,7 +77,7 @@ def test_runs_of_both_installations_complete_and_the_doctor_says_why_it_is_slow(
     Installation.objects.update(other_seen_at=None)  # the doctor has seen the message
 
 
-def test_prefix_keeps_the_messages_of_two_installations_apart(
+def test_prefix_separates_the_messages_of_two_installations(
     lab: Lab, second: str, settings: Settings
 ) -> None:
     lab.worker("-P", "prefork", "-c", "1")

@@ -33,7 +33,7 @@ def booking(run: Run) -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def test_a_worker_frozen_inside_a_transaction_books_once_whoever_does(
+def test_frozen_worker_inside_a_transaction_leads_to_one_booking(
     lab: Lab,
 ) -> None:
     """The server ends the transaction of a process that no longer continues it."""
@@ -81,7 +81,7 @@ def test_workers_frozen_past_their_leases_overwrite_nothing(lab: Lab) -> None:
 ENDS = ("finish.ended", "finish.written", "finish.committed")
 
 
-def test_a_parent_hears_once_of_a_child_whose_worker_died_at_its_end(
+def test_parent_receives_the_end_of_a_child_once_when_its_worker_dies(
     lab: Lab,
 ) -> None:
     lab.beat()
@@ -99,7 +99,9 @@ def test_a_parent_hears_once_of_a_child_whose_worker_died_at_its_end(
         assert Step.objects.get(run=run, name="help").output == "help"
 
 
-def test_two_beats_one_of_them_frozen_fire_each_time_of_a_cron_once(lab: Lab) -> None:
+def test_cron_fires_each_time_once_with_two_beats_of_which_one_is_frozen(
+    lab: Lab,
+) -> None:
     lab.worker("-P", "prefork", "-c", "2", LAB_CRON="1")
     beats = [lab.beat(), lab.beat()]
     rows = Schedule.objects.filter(function="lab.minutely")

@@ -62,4 +62,4 @@ SUBJECTS = (
     "workers_die",
 )
 #: The opposite of a row: no false alarm.
-UNNAMED = "test_a_worker_with_nothing_to_do_and_one_that_is_busy_are_not_deaf"
+UNNAMED = "test_idle_and_busy_workers_do_not_count_as_unreachable"

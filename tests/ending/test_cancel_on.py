@@ -101,7 +101,7 @@ def test_a_condition_sees_both_events(durable_kit: Kit, condition: str) -> None:
     assert statuses() == ["cancelled", "waiting"]
 
 
-def test_match_and_condition_must_both_hold(durable_kit: Kit) -> None:
+def test_cancel_on_needs_both_match_and_condition(durable_kit: Kit) -> None:
     rule = durable.CancelOn(
         "shop/stop", match="data.order_id", if_="async.data.sure == true"
     )
@@ -126,7 +126,7 @@ def test_match_reaches_into_pydantic_models(durable_kit: Kit) -> None:
     assert statuses() == ["cancelled", "cancelled"]
 
 
-def test_with_a_timeout_only_an_early_event_counts(durable_kit: Kit) -> None:
+def test_timeout_of_cancel_on_ignores_later_events(durable_kit: Kit) -> None:
     function = declared(durable.CancelOn("shop/stop", timeout="1h"))
     function.enqueue()
     durable_kit.advance("30m")
@@ -137,7 +137,7 @@ def test_with_a_timeout_only_an_early_event_counts(durable_kit: Kit) -> None:
     assert statuses() == ["waiting", "cancelled"]
 
 
-def test_any_of_five_rules_is_enough(durable_kit: Kit) -> None:
+def test_cancel_on_cancels_by_any_of_five_rules(durable_kit: Kit) -> None:
     function = declared(
         *(durable.CancelOn(f"shop/stop.{n}", match="data.id") for n in range(5))
     )
@@ -151,7 +151,7 @@ def test_any_of_five_rules_is_enough(durable_kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("id", [None, "order-7"])
-def test_the_event_that_started_a_run_does_not_cancel_it(
+def test_triggering_event_does_not_cancel_its_own_run(
     durable_kit: Kit, id: str | None
 ) -> None:
     declared(durable.CancelOn("shop/order", match="data.order_id"))
@@ -166,9 +166,7 @@ def test_the_event_that_started_a_run_does_not_cancel_it(
 
 
 @pytest.mark.parametrize("pause", ["0s", "1ms"])
-def test_an_event_that_came_before_the_run_does_not_cancel_it(
-    durable_kit: Kit, pause: str
-) -> None:
+def test_event_before_the_run_does_not_cancel_it(durable_kit: Kit, pause: str) -> None:
     function = declared(durable.CancelOn("shop/stop"))
     durable_kit.send("shop/stop")
     durable_kit.advance(pause, run=False)
@@ -188,7 +186,7 @@ def test_paused_runs_and_runs_in_the_queue_are_live(durable_kit: Kit) -> None:
     assert statuses() == ["cancelled", "cancelled"]
 
 
-def test_ended_runs_are_left_alone(durable_kit: Kit) -> None:
+def test_ended_runs_are_not_cancelled(durable_kit: Kit) -> None:
     done = durable.function(id="done", cancel_on=durable.CancelOn("shop/stop"))(
         lambda ctx: 1
     )
@@ -200,7 +198,7 @@ def test_ended_runs_are_left_alone(durable_kit: Kit) -> None:
     assert run.status == "completed"
 
 
-def test_a_condition_that_fails_cancels_nothing(durable_kit: Kit) -> None:
+def test_failing_condition_cancels_nothing(durable_kit: Kit) -> None:
     def broken(event, other):
         return other.data["missing"]
 
@@ -241,7 +239,7 @@ def test_an_event_wakes_and_cancels_different_runs(durable_kit: Kit) -> None:
     assert statuses() == ["cancelled", "completed"]
 
 
-def test_the_reason_and_the_time_are_kept(durable_kit: Kit) -> None:
+def test_cancellation_records_reason_and_time(durable_kit: Kit) -> None:
     run = declared(durable.CancelOn("shop/stop")).enqueue()
     durable_kit.advance("1h")
     durable_kit.send("shop/stop")

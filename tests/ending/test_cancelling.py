@@ -67,9 +67,7 @@ def test_a_paused_run_can_be_cancelled(durable_kit: Kit, nap: durable.Function) 
     assert run.status == "cancelled"
 
 
-def test_the_second_caller_learns_that_it_was_late(
-    durable_kit: Kit, nap: durable.Function
-) -> None:
+def test_second_cancel_returns_false(durable_kit: Kit, nap: durable.Function) -> None:
     run = nap.enqueue()
     other = Run.objects.get(pk=run.pk)
     assert run.cancel("first") is True
@@ -122,7 +120,7 @@ def test_cancelled_from_inside_a_run_is_cancelled(durable_kit: Kit, kind: str) -
     assert Run.objects.get(parent=run).result() == "cancelled"
 
 
-def test_cancelled_while_the_last_words_are_spoken(durable_kit: Kit) -> None:
+def test_cancel_during_the_last_step_ends_the_run_once(durable_kit: Kit) -> None:
     @durable.function(id="last", on_cancel=told, on_complete=told)
     def last(ctx):
         ctx.step.run("work", lambda: None)
@@ -136,7 +134,7 @@ def test_cancelled_while_the_last_words_are_spoken(durable_kit: Kit) -> None:
     assert [child.result() for child in run.children.all()] == ["cancelled"]
 
 
-def test_many_runs_are_cancelled_at_once(
+def test_cancel_of_a_queryset_cancels_many_runs(
     durable_kit: Kit, nap: durable.Function
 ) -> None:
     done = durable.function(id="done")(lambda ctx: 1).enqueue()
@@ -159,7 +157,7 @@ def test_a_cancelled_run_has_no_error(durable_kit: Kit, nap: durable.Function) -
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_many_who_end_a_run_at_once_one_does(
+def test_concurrent_ends_of_a_run_have_one_winner(
     durable_kit: Kit, nap: durable.Function
 ) -> None:
     if connection.vendor != "postgresql":

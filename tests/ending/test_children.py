@@ -39,7 +39,7 @@ def status(function: str) -> str:
     return Run.objects.get(function=function).status
 
 
-def test_a_cancelled_parent_takes_its_invoked_children_with_it(
+def test_cancelled_parent_cancels_its_invoked_children(
     durable_kit: Kit, family: durable.Function
 ) -> None:
     run = family.enqueue()
@@ -57,7 +57,9 @@ def test_a_cancelled_parent_takes_its_invoked_children_with_it(
     assert not Wait.objects.exists()
 
 
-def test_their_own_handlers_follow(durable_kit: Kit, family: durable.Function) -> None:
+def test_handlers_of_cancelled_children_start(
+    durable_kit: Kit, family: durable.Function
+) -> None:
     run = family.enqueue()
     durable_kit.run_until_idle()
     run.cancel()
@@ -67,7 +69,7 @@ def test_their_own_handlers_follow(durable_kit: Kit, family: durable.Function) -
         assert told.result() == Run.objects.get(function=name).reason
 
 
-def test_a_failed_parent_cancels_them_too(durable_kit: Kit) -> None:
+def test_failed_parent_cancels_its_children(durable_kit: Kit) -> None:
     child = durable.function(id="child")(lambda ctx: ctx.step.sleep("long", "1d"))
 
     @durable.function(id="parent", retries=0)
@@ -101,7 +103,7 @@ def test_a_child_that_was_cancelled_fails_its_parents_step(
     assert status("grandchild") == "cancelled"
 
 
-def test_a_parent_may_catch_it(durable_kit: Kit) -> None:
+def test_parent_may_catch_the_cancellation_of_its_child(durable_kit: Kit) -> None:
     child = durable.function(id="child")(lambda ctx: ctx.step.sleep("long", "1d"))
 
     @durable.function(id="parent")
@@ -119,7 +121,7 @@ def test_a_parent_may_catch_it(durable_kit: Kit) -> None:
     assert run.result() == ["RunCancelled", "tidied"]
 
 
-def test_an_ended_child_is_left_alone(durable_kit: Kit) -> None:
+def test_ended_child_is_not_cancelled(durable_kit: Kit) -> None:
     child = durable.function(id="child")(lambda ctx: 5)
 
     @durable.function(id="parent")

@@ -24,7 +24,7 @@ def heavy(durable_kit: Kit) -> durable.Function:
     return heavy
 
 
-def test_four_crashes_are_survived(durable_kit: Kit, heavy: durable.Function) -> None:
+def test_run_survives_four_crashes(durable_kit: Kit, heavy: durable.Function) -> None:
     durable_kit.crash_at("explode", times=4)
     run = heavy.enqueue()
     durable_kit.advance("10m")
@@ -35,7 +35,7 @@ def test_four_crashes_are_survived(durable_kit: Kit, heavy: durable.Function) ->
     assert not run.attempts.exists()
 
 
-def test_the_fifth_ends_the_run_and_says_so(
+def test_fifth_crash_fails_the_run_with_a_reason(
     durable_kit: Kit, heavy: durable.Function
 ) -> None:
     durable_kit.crash_at("explode", times=100)
@@ -65,7 +65,7 @@ def test_the_limit_is_a_setting(
     assert victim.error["type"] == "WorkerLost"
 
 
-def test_an_attempt_that_ends_forgives_the_crashes_before_it(
+def test_attempt_that_ends_resets_the_crash_count(
     durable_kit: Kit,
 ) -> None:
     @durable.function(id="long")
@@ -97,7 +97,7 @@ def test_a_crash_is_counted_when_the_attempt_begins(
     assert (run.status, run.crash_count) == ("completed", 0)
 
 
-def test_the_others_of_a_batch_pay_nothing(
+def test_crash_counts_only_for_the_run_that_executed(
     durable_kit: Kit, heavy: durable.Function
 ) -> None:
     @durable.function(id="innocent")

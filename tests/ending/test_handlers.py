@@ -172,7 +172,7 @@ def test_an_async_handler_works(durable_kit: Kit) -> None:
     assert Run.objects.get(parent=run).result() == 5
 
 
-def test_handlers_come_after_retries_not_before(durable_kit: Kit) -> None:
+def test_handlers_start_after_retries_not_before(durable_kit: Kit) -> None:
     @durable.function(
         id="flaky", on_failure=keep, retries=2, backoff=durable.Backoff.fixed("1m")
     )
@@ -186,7 +186,7 @@ def test_handlers_come_after_retries_not_before(durable_kit: Kit) -> None:
     assert Run.objects.count() == 2
 
 
-def test_a_rich_output_arrives_as_it_was(durable_kit: Kit) -> None:
+def test_rich_output_keeps_its_types_in_the_handler(durable_kit: Kit) -> None:
     def look(ctx):
         assert ctx.event.data["output"] == ({1, 2}, durable_kit.now())
         assert ctx.event.data["event"]["data"]["tenant"].name == "Ada"
@@ -201,7 +201,7 @@ def test_a_rich_output_arrives_as_it_was(durable_kit: Kit) -> None:
     assert Run.objects.get(parent=run).result() == "seen"
 
 
-def test_an_output_or_data_that_is_gone_does_not_keep_the_handler_away(
+def test_missing_instance_in_output_or_data_does_not_stop_the_handler(
     durable_kit: Kit,
 ) -> None:
     @durable.function(
@@ -226,7 +226,7 @@ def test_an_output_or_data_that_is_gone_does_not_keep_the_handler_away(
         assert Run.objects.get(parent=run).result() == run.status
 
 
-def test_the_end_and_its_handler_are_one_transaction(
+def test_end_and_handler_are_one_transaction(
     durable_kit: Kit, pay: durable.Function
 ) -> None:
     run = pay.enqueue({"end": "sleep"})

@@ -66,7 +66,7 @@ LACKS: list[Any] = [(priced, {}), (approved, {"kinds": (ops.WaitForSignal,)})]
 
 
 @pytest.mark.parametrize(("deploy", "lacks"), LACKS, ids=["tag", "kind"])
-def test_a_run_goes_on_by_itself_in_a_worker_of_the_later_release(
+def test_run_continues_in_a_worker_of_the_later_release(
     deploy: Any, lacks: dict[str, Any]
 ) -> None:
     calls: list[Any] = []
@@ -185,7 +185,7 @@ def test_the_user_of_an_event_with_an_unknown_tag_is_left() -> None:
     assert run.result() == Decimal("0.5")
 
 
-def test_strings_that_look_like_tags_are_no_tags() -> None:
+def test_strings_like_tags_are_no_tags() -> None:
     looks = {"text": '{"$durable":"later","value":1}', "$durable": "later"}
     with Kit() as kit:
 
@@ -214,7 +214,7 @@ def test_claims_pass_over_the_run_for_a_while_and_over_no_other() -> None:
         assert [run.pk for run in leases.claim("default", 10, "w")] == [left.pk]
 
 
-def test_claims_pass_over_a_function_with_many_such_runs(
+def test_claims_skip_a_function_with_many_such_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(unknown_functions, "MOST_RUNS", 2)

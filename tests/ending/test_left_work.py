@@ -52,7 +52,7 @@ def ended_by_new_code(calls: list[Any], now: Any, **options: Any) -> None:
         new.advance("1m")
 
 
-def test_on_cancel_of_a_run_that_a_person_cancels_elsewhere_is_started() -> None:
+def test_on_cancel_starts_for_a_run_cancelled_in_a_process_without_it() -> None:
     calls: list[Any] = []
     run, now = begun(calls)
     with Kit(now=now) as old:
@@ -154,7 +154,7 @@ def test_the_handler_of_a_child_that_its_parent_ends_is_started() -> None:
     assert calls == [("cancelled", "Its parent run is cancelled.")]
 
 
-def test_what_was_left_is_done_once_by_two_processes() -> None:
+def test_unfinished_work_is_done_once_by_two_processes() -> None:
     calls: list[Any] = []
     run, now = begun(calls)
     with Kit(now=now):
@@ -169,7 +169,7 @@ def test_what_was_left_is_done_once_by_two_processes() -> None:
     assert len(calls) == 1
 
 
-def test_a_function_without_handlers_leaves_nothing_behind() -> None:
+def test_function_without_handlers_leaves_no_unfinished_work() -> None:
     with Kit() as new:
 
         def deploy() -> durable.Function:
@@ -192,7 +192,7 @@ def test_a_function_without_handlers_leaves_nothing_behind() -> None:
     assert Run.objects.count() == 1
 
 
-def test_what_was_left_of_a_run_that_went_on_is_forgotten() -> None:
+def test_unfinished_work_of_a_redriven_run_is_forgotten() -> None:
     calls: list[Any] = []
     run, now = begun(calls)
     with Kit(now=now):

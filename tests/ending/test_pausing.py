@@ -27,7 +27,7 @@ def declared(calls: list[str]) -> durable.Function:
     return work
 
 
-def test_a_queued_run_waits_until_it_is_resumed(durable_kit: Kit) -> None:
+def test_paused_queued_run_waits_for_the_resume(durable_kit: Kit) -> None:
     calls: list[str] = []
     run = declared(calls).enqueue()
     assert run.pause(reason="the bank is closed") is True
@@ -40,7 +40,7 @@ def test_a_queued_run_waits_until_it_is_resumed(durable_kit: Kit) -> None:
     assert calls == ["one"]
 
 
-def test_each_action_tells_whether_this_call_did_it(durable_kit: Kit) -> None:
+def test_action_returns_whether_this_call_changed_the_run(durable_kit: Kit) -> None:
     run = declared([]).enqueue()
     other = Run.objects.get(pk=run.pk)
     assert run.resume() is False
@@ -55,7 +55,7 @@ def test_each_action_tells_whether_this_call_did_it(durable_kit: Kit) -> None:
     assert run.status == "cancelled"
 
 
-def test_what_comes_while_a_run_is_paused_is_not_lost(durable_kit: Kit) -> None:
+def test_events_during_a_pause_are_not_lost(durable_kit: Kit) -> None:
     calls: list[str] = []
     run = declared(calls).enqueue()
     durable_kit.run_until_idle()
@@ -71,7 +71,7 @@ def test_what_comes_while_a_run_is_paused_is_not_lost(durable_kit: Kit) -> None:
     assert calls == ["one", "two"]
 
 
-def test_time_goes_on_while_a_run_is_paused(durable_kit: Kit) -> None:
+def test_timers_continue_during_a_pause(durable_kit: Kit) -> None:
     calls: list[str] = []
     run = declared(calls).enqueue()
     durable_kit.run_until_idle()
@@ -85,7 +85,7 @@ def test_time_goes_on_while_a_run_is_paused(durable_kit: Kit) -> None:
     assert run.output is None
 
 
-def test_a_resumed_wait_goes_on_waiting(durable_kit: Kit) -> None:
+def test_resumed_wait_still_waits(durable_kit: Kit) -> None:
     calls: list[str] = []
     run = declared(calls).enqueue()
     durable_kit.run_until_idle()
@@ -101,7 +101,7 @@ def test_a_resumed_wait_goes_on_waiting(durable_kit: Kit) -> None:
     assert run.result() == 5
 
 
-def test_a_step_under_way_is_recorded_and_the_next_does_not_begin(
+def test_step_executing_at_a_pause_is_recorded_and_no_next_step_begins(
     durable_kit: Kit,
 ) -> None:
     calls: list[str] = []
@@ -130,7 +130,7 @@ def test_a_step_under_way_is_recorded_and_the_next_does_not_begin(
     assert calls == ["one", "two"]
 
 
-def test_a_run_that_is_paused_in_its_last_step_ends_when_it_is_resumed(
+def test_run_paused_in_its_last_step_ends_at_the_resume(
     durable_kit: Kit,
 ) -> None:
     calls: list[str] = []
@@ -156,7 +156,7 @@ def test_a_run_that_is_paused_in_its_last_step_ends_when_it_is_resumed(
 
 
 @pytest.mark.exact("it counts calls of the function")
-def test_a_failing_run_that_is_paused_fails_when_it_is_resumed(
+def test_failing_run_that_is_paused_fails_at_the_resume(
     durable_kit: Kit,
 ) -> None:
     calls: list[int] = []
@@ -203,7 +203,7 @@ def test_a_pause_longer_than_the_delay_ends_with_the_resuming(
     assert calls == ["one"]
 
 
-def test_a_paused_child_keeps_its_parent_waiting(durable_kit: Kit) -> None:
+def test_paused_child_lets_its_parent_wait(durable_kit: Kit) -> None:
     @durable.function(id="child")
     def child(ctx):
         ctx.step.run("stop", Run.objects.get(pk=ctx.run_id).pause)
@@ -226,7 +226,7 @@ def test_a_paused_child_keeps_its_parent_waiting(durable_kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("seen", [False, True])
-def test_a_run_that_is_resumed_while_a_step_executes_goes_on_after_it(
+def test_run_resumed_during_a_step_continues_after_it(
     durable_kit: Kit, seen: bool
 ) -> None:
     """Also if the attempt has seen the pause and starts no further step."""
@@ -257,7 +257,7 @@ def test_a_run_that_is_resumed_while_a_step_executes_goes_on_after_it(
     assert run.result() == calls == ["one", "two"]
 
 
-def test_a_run_that_is_resumed_while_a_step_executes_does_not_overlap_itself(
+def test_run_resumed_during_a_step_does_not_overlap_itself(
     durable_kit: Kit,
 ) -> None:
     peak, inside = [], []
@@ -281,7 +281,7 @@ def test_a_run_that_is_resumed_while_a_step_executes_does_not_overlap_itself(
     assert peak == [1]
 
 
-def test_a_run_is_queued_when_it_is_resumed_after_its_worker_died(
+def test_run_resumed_after_its_worker_died_is_queued(
     durable_kit: Kit,
 ) -> None:
     @durable.function(id="work", concurrency=1)
@@ -301,7 +301,7 @@ def test_a_run_is_queued_when_it_is_resumed_after_its_worker_died(
     assert run.result() == "done"
 
 
-def test_a_run_that_is_paused_in_its_last_step_keeps_no_slot_of_steps(
+def test_run_paused_in_its_last_step_has_no_step_slot(
     durable_kit: Kit,
 ) -> None:
 
@@ -319,7 +319,7 @@ def test_a_run_that_is_paused_in_its_last_step_keeps_no_slot_of_steps(
     assert not Slot.objects.filter(released_at=None).exists()
 
 
-def test_a_run_that_could_not_end_and_is_resumed_meanwhile_goes_on_at_once(
+def test_run_resumed_before_its_lease_is_released_continues_at_once(
     durable_kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The attempt finds the pause; a user resumes the run before its release."""

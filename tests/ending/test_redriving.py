@@ -32,7 +32,7 @@ def bank() -> Bank:
     return Bank()
 
 
-def test_it_goes_on_from_the_failed_step(durable_kit: Kit, bank: Bank) -> None:
+def test_redrive_continues_from_the_failed_step(durable_kit: Kit, bank: Bank) -> None:
     calls: list[str] = []
 
     @durable.function(id="pay", retries=2, backoff=durable.Backoff.fixed("1m"))
@@ -84,7 +84,7 @@ def test_a_body_that_failed_is_called_again(durable_kit: Kit, bank: Bank) -> Non
     assert run.attempt == 0
 
 
-def test_a_cancelled_run_goes_on_too(durable_kit: Kit) -> None:
+def test_cancelled_run_can_be_redriven(durable_kit: Kit) -> None:
     calls: list[str] = []
 
     @durable.function(id="nap")
@@ -105,7 +105,7 @@ def test_a_cancelled_run_goes_on_too(durable_kit: Kit) -> None:
     assert calls == ["before", "after"]
 
 
-def test_only_failed_and_cancelled_runs_are_redriven(durable_kit: Kit) -> None:
+def test_redrive_takes_only_failed_and_cancelled_runs(durable_kit: Kit) -> None:
     look = durable.function(
         id="look", on=durable.Event("a/b", if_=lambda event: 1 / 0)
     )(lambda ctx: None)
@@ -120,16 +120,14 @@ def test_only_failed_and_cancelled_runs_are_redriven(durable_kit: Kit) -> None:
     assert skipped.status == "skipped"
 
 
-def test_the_second_caller_learns_that_it_was_late(
-    durable_kit: Kit, bank: Bank
-) -> None:
+def test_second_redrive_returns_false(durable_kit: Kit, bank: Bank) -> None:
     pay = durable.function(id="pay", retries=0)(lambda ctx: bank.charge())
     run = pay.enqueue().wait(timeout=10)
     other = Run.objects.get(pk=run.pk)
     assert [run.redrive(), other.redrive()] == [True, False]
 
 
-def test_a_failed_branch_is_tried_again_and_the_others_are_kept(
+def test_failed_branch_is_retried_and_the_others_are_kept(
     durable_kit: Kit, bank: Bank
 ) -> None:
     calls: list[str] = []
@@ -191,7 +189,7 @@ def test_an_error_that_was_caught_stays_caught(durable_kit: Kit, bank: Bank) -> 
     assert run.result() == ["ConnectionError", "charged"]
 
 
-def test_many_runs_are_redriven_at_once(durable_kit: Kit, bank: Bank) -> None:
+def test_redrive_of_a_queryset_redrives_many_runs(durable_kit: Kit, bank: Bank) -> None:
     pay = durable.function(id="pay", retries=0)(lambda ctx: bank.charge())
     runs = [pay.enqueue() for _ in range(3)]
     runs[2].cancel()

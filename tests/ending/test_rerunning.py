@@ -73,7 +73,7 @@ def test_a_rerun_may_have_other_data(durable_kit: Kit, work: durable.Function) -
         ("three", ["three"]),
     ],
 )
-def test_steps_before_the_one_are_copied(
+def test_rerun_copies_the_steps_before_the_chosen_one(
     durable_kit: Kit,
     work: durable.Function,
     calls: list[str],
@@ -88,13 +88,15 @@ def test_steps_before_the_one_are_copied(
     assert again.steps.count() == 3
 
 
-def test_from_a_step_with_other_data(durable_kit: Kit, work: durable.Function) -> None:
+def test_rerun_from_a_step_may_have_other_data(
+    durable_kit: Kit, work: durable.Function
+) -> None:
     run = work.enqueue({"n": 5}).wait(timeout=10)
     again = run.rerun(from_step="two", data={"n": 6}).wait(timeout=10)
     assert again.result() == ["one 5", "two 6", "three 6"]
 
 
-def test_an_unknown_step_is_refused_with_those_there_are(
+def test_unknown_step_is_refused_with_the_existing_ones(
     durable_kit: Kit, work: durable.Function
 ) -> None:
     run = work.enqueue().wait(timeout=10)
@@ -134,7 +136,7 @@ def test_a_skipped_run_can_be_rerun(durable_kit: Kit) -> None:
     assert skipped.rerun().wait(timeout=10).result() == 5
 
 
-def test_the_data_of_a_rerun_is_what_was_stored(durable_kit: Kit) -> None:
+def test_rerun_uses_the_stored_data(durable_kit: Kit) -> None:
     look = durable.function(
         id="look", cancel_on=durable.CancelOn("a/stop", match="data.tenant")
     )(lambda ctx: [ctx.event.data["when"], ctx.event.data["tenant"].name])
@@ -151,7 +153,7 @@ def test_the_data_of_a_rerun_is_what_was_stored(durable_kit: Kit) -> None:
     assert gone.redrive() is True
 
 
-def test_a_live_run_can_be_rerun_beside_itself(
+def test_live_run_can_be_rerun_beside_itself(
     durable_kit: Kit, work: durable.Function
 ) -> None:
     run = work.enqueue({"n": 1})
@@ -187,7 +189,7 @@ def test_a_parallel_step_can_be_rerun_from_inside_a_branch(durable_kit: Kit) -> 
     assert calls == ["after"]
 
 
-def test_a_child_run_is_not_invoked_again_when_it_was_copied(durable_kit: Kit) -> None:
+def test_copied_child_run_is_not_invoked_again(durable_kit: Kit) -> None:
     child = durable.function(id="child")(lambda ctx: ctx.event.data["n"])
 
     @durable.function(id="parent")
@@ -201,7 +203,9 @@ def test_a_child_run_is_not_invoked_again_when_it_was_copied(durable_kit: Kit) -
     assert Run.objects.filter(function="child").count() == 1
 
 
-def test_many_runs_are_rerun_at_once(durable_kit: Kit, work: durable.Function) -> None:
+def test_rerun_of_a_queryset_reruns_many_runs(
+    durable_kit: Kit, work: durable.Function
+) -> None:
     for number in range(3):
         work.enqueue({"n": number, "fail": number == 1})
     durable_kit.run_until_idle()
@@ -243,7 +247,7 @@ def test_replay_can_choose_by_status(durable_kit: Kit, work: durable.Function) -
     assert len(ended) == 4
 
 
-def test_replay_refuses_what_is_no_time_and_no_status(
+def test_replay_refuses_invalid_times_and_statuses(
     durable_kit: Kit, work: durable.Function
 ) -> None:
     with pytest.raises(durable.ConfigurationError, match="since"):

@@ -23,7 +23,7 @@ def seconds_between(moments: list[datetime]) -> list[float]:
 
 @pytest.mark.exact("it counts attempts")
 @pytest.mark.parametrize("retries", [0, 1, 4])
-def test_a_failing_body_is_called_retries_plus_one_times(
+def test_failing_body_is_called_retries_plus_one_times(
     durable_kit: Kit, retries: int
 ) -> None:
     attempts: list[int] = []
@@ -46,7 +46,7 @@ def test_a_failing_body_is_called_retries_plus_one_times(
 
 
 @pytest.mark.exact("it counts attempts")
-def test_four_retries_are_the_default(durable_kit: Kit) -> None:
+def test_default_is_four_retries(durable_kit: Kit) -> None:
     calls: list[int] = []
 
     @durable.function(id="fail")
@@ -120,7 +120,7 @@ def test_the_default_backoff_grows_with_some_chance(durable_kit: Kit) -> None:
 
 
 @pytest.mark.exact("it counts attempts")
-def test_progress_gives_the_body_its_retries_back(durable_kit: Kit) -> None:
+def test_progress_resets_the_retries_of_the_body(durable_kit: Kit) -> None:
     attempts: list[int] = []
     failed: set[int] = set()
 
@@ -143,7 +143,7 @@ def test_progress_gives_the_body_its_retries_back(durable_kit: Kit) -> None:
 
 
 @pytest.mark.exact("it counts attempts")
-def test_a_wait_gives_the_body_its_retries_back(durable_kit: Kit) -> None:
+def test_wait_resets_the_retries_of_the_body(durable_kit: Kit) -> None:
     attempts: list[int] = []
 
     @durable.function(id="sleepy", retries=1, backoff=FIXED)
@@ -197,7 +197,7 @@ def test_a_step_that_failed_ends_the_run_without_retries_of_the_body(
     assert run.error["message"] == "the bank is closed"
 
 
-def test_what_a_function_returns_must_be_storable(durable_kit: Kit) -> None:
+def test_return_value_that_cannot_be_stored_fails_the_run(durable_kit: Kit) -> None:
     @durable.function(id="odd")
     def odd(ctx):
         return {"x": object()}
@@ -209,7 +209,7 @@ def test_what_a_function_returns_must_be_storable(durable_kit: Kit) -> None:
     assert run.attempt == 0
 
 
-def test_errors_are_recorded_whatever_they_say(durable_kit: Kit) -> None:
+def test_errors_are_recorded_whatever_their_message(durable_kit: Kit) -> None:
     class Odd(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")

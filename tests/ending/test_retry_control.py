@@ -26,7 +26,7 @@ def test_non_retriable_ends_at_once(durable_kit: Kit) -> None:
     assert run.error["message"] == "the card is stolen"
 
 
-def test_a_class_of_ones_own_may_be_non_retriable(durable_kit: Kit) -> None:
+def test_custom_error_class_may_be_non_retriable(durable_kit: Kit) -> None:
     class Stolen(durable.NonRetriableError):
         pass
 
@@ -91,7 +91,7 @@ def test_retry_after_is_a_retry_like_others(durable_kit: Kit) -> None:
     ["soon", -5, None, datetime(2026, 1, 1)],  # noqa: DTZ001  # wrong on purpose
     ids=repr,
 )
-def test_a_function_whose_retry_after_is_no_time_uses_its_backoff(
+def test_invalid_retry_after_falls_back_to_the_backoff(
     durable_kit: Kit, wrong: Any
 ) -> None:
     moments: list[datetime] = []
@@ -119,7 +119,7 @@ def failing(attempt: int, error: BaseException | None) -> int:
 
 
 @pytest.mark.parametrize("backoff", [broken, failing])
-def test_a_broken_backoff_ends_the_run_with_what_was_expected(
+def test_broken_backoff_fails_the_run_with_what_was_expected(
     durable_kit: Kit, backoff: Any
 ) -> None:
     @durable.function(id="plain", backoff=backoff)

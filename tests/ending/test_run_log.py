@@ -55,7 +55,7 @@ def failing(**options: Any) -> durable.Function:
     return function
 
 
-def test_a_failed_attempt_with_a_retry_is_one_warning(
+def test_failed_attempt_with_a_retry_logs_one_warning(
     durable_kit: Kit, log: Log, settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "VERSION": "abc123"}
@@ -90,7 +90,7 @@ def test_a_failed_attempt_has_a_traceback_at_debug(
     assert log.records()[0].exc_info[0] is ValueError
 
 
-def test_a_failed_run_is_one_error_with_the_function_first_in_its_traceback(
+def test_failed_run_logs_one_error_whose_traceback_begins_in_the_function(
     durable_kit: Kit, log: Log
 ) -> None:
     tenant = Tenant.objects.create(name="Ada")
@@ -218,7 +218,7 @@ def test_an_invoked_run_that_fails_is_a_warning_and_its_parent_an_error(
     ]
 
 
-def test_a_cancelled_run_is_an_info_and_a_completed_one_nothing(
+def test_cancelled_run_logs_an_info_and_a_completed_one_nothing(
     durable_kit: Kit, log: Log
 ) -> None:
     nap = durable.function(id="nap")(lambda ctx: ctx.step.sleep("long", "1h"))
@@ -325,7 +325,7 @@ def test_the_filter_names_the_run_and_the_step_on_every_record(
     assert ids == {str(run.pk)}
 
 
-def test_the_filter_lets_a_format_name_the_fields() -> None:
+def test_filter_adds_the_fields_for_a_format() -> None:
     record = logging.makeLogRecord({"msg": "hello", "function": "mine"})
     assert RunContextFilter().filter(record) is True
     line = logging.Formatter("%(run_id)s|%(function)s|%(message)s").format(record)

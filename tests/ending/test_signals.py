@@ -41,7 +41,7 @@ def listen() -> Iterator[Callable[[Signal], Heard]]:
 
 
 @pytest.mark.exact("a signal follows its commit, and is lost with the answer")
-def test_the_way_of_a_run_is_told(
+def test_signals_announce_each_status_of_a_run(
     durable_kit: Kit, listen: Callable[[Signal], Heard]
 ) -> None:
     created, changed = listen(signals.run_created), listen(signals.run_changed)
@@ -58,7 +58,7 @@ def test_the_way_of_a_run_is_told(
     assert told == ["running", "waiting", "queued", "running", "completed"]
 
 
-def test_people_are_told_of_too(
+def test_signals_announce_actions_of_users(
     durable_kit: Kit, listen: Callable[[Signal], Heard]
 ) -> None:
     look = durable.function(id="look")(lambda ctx: None)
@@ -75,7 +75,7 @@ def test_people_are_told_of_too(
 
 
 @pytest.mark.exact("a signal follows its commit, and is lost with the answer")
-def test_retries_and_failures_are_told(
+def test_signals_announce_retries_and_failures(
     durable_kit: Kit, listen: Callable[[Signal], Heard]
 ) -> None:
     @durable.function(id="fail", retries=1, backoff=durable.Backoff.fixed("1m"))
@@ -90,7 +90,7 @@ def test_retries_and_failures_are_told(
 
 
 @pytest.mark.exact("a signal follows its commit, and is lost with the answer")
-def test_a_lost_worker_is_told(
+def test_signals_announce_a_lost_worker(
     durable_kit: Kit, listen: Callable[[Signal], Heard]
 ) -> None:
     look = durable.function(id="look")(lambda ctx: ctx.step.run("die", lambda: None))
@@ -107,7 +107,7 @@ def test_a_lost_worker_is_told(
     assert told[-1] == ("completed", "")
 
 
-def test_children_and_handlers_are_told_of(
+def test_signals_announce_children_and_handlers(
     durable_kit: Kit, listen: Callable[[Signal], Heard]
 ) -> None:
     child = durable.function(id="child")(lambda ctx: ctx.step.sleep("long", "1d"))
@@ -135,7 +135,9 @@ def test_children_and_handlers_are_told_of(
 
 
 @pytest.mark.exact("a signal follows its commit, and is lost with the answer")
-def test_steps_are_told_of(durable_kit: Kit, listen: Callable[[Signal], Heard]) -> None:
+def test_signals_announce_steps(
+    durable_kit: Kit, listen: Callable[[Signal], Heard]
+) -> None:
     fails = [ConnectionError("try later")]
 
     def flaky() -> int:
@@ -168,7 +170,7 @@ def test_steps_are_told_of(durable_kit: Kit, listen: Callable[[Signal], Heard]) 
     ]
 
 
-def test_events_are_told_of(
+def test_signals_announce_events(
     durable_kit: Kit, listen: Callable[[Signal], Heard]
 ) -> None:
     received = listen(signals.event_received)
@@ -176,7 +178,7 @@ def test_events_are_told_of(
     assert received == [{"event_id": event_id, "name": "a/b"}]
 
 
-def test_skipped_runs_are_created_as_such(
+def test_skipped_runs_are_announced_as_created(
     durable_kit: Kit, listen: Callable[[Signal], Heard]
 ) -> None:
     trigger = durable.Event("a/b", if_=lambda event: 1 / 0)
@@ -186,7 +188,7 @@ def test_skipped_runs_are_created_as_such(
     assert [one["status"] for one in created] == ["skipped"]
 
 
-def test_nothing_is_told_of_what_was_rolled_back(
+def test_rolled_back_changes_are_not_announced(
     durable_kit: Kit, listen: Callable[[Signal], Heard]
 ) -> None:
     look = durable.function(id="look")(lambda ctx: None)
@@ -202,7 +204,7 @@ def test_nothing_is_told_of_what_was_rolled_back(
     assert created == received == []
 
 
-def test_a_receiver_that_fails_disturbs_nothing(
+def test_failing_receiver_disturbs_nothing(
     durable_kit: Kit, caplog: pytest.LogCaptureFixture
 ) -> None:
     def receiver(**values: Any) -> None:

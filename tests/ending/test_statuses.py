@@ -88,7 +88,7 @@ def test_the_table_is_complete() -> None:
     assert sources(RunStatus.RUNNING) == ["paused", "queued"]
 
 
-def test_the_database_knows_no_other_status(durable_kit: Kit) -> None:
+def test_database_refuses_unknown_statuses(durable_kit: Kit) -> None:
     run = made(durable_kit, "waiting")
     for status in ("timed_out", "", "COMPLETED"):
         with pytest.raises(IntegrityError), transaction.atomic():
@@ -97,7 +97,7 @@ def test_the_database_knows_no_other_status(durable_kit: Kit) -> None:
             Step.objects.filter(run=run).update(status=f"x{status}")
 
 
-def test_the_database_knows_that_an_end_has_a_time(durable_kit: Kit) -> None:
+def test_database_refuses_an_end_without_a_time(durable_kit: Kit) -> None:
     run = made(durable_kit, "waiting")
     for status in TERMINAL:
         with pytest.raises(IntegrityError), transaction.atomic():
@@ -106,6 +106,6 @@ def test_the_database_knows_that_an_end_has_a_time(durable_kit: Kit) -> None:
         Run.objects.filter(pk=run.pk).update(ended_at=durable_kit.now())
 
 
-def test_a_live_run_in_the_database_is_a_live_run_here(durable_kit: Kit) -> None:
+def test_live_runs_are_the_same_in_the_database_and_in_python(durable_kit: Kit) -> None:
     runs = {status: made(durable_kit, status) for status in ("waiting", "completed")}
     assert list(Run.objects.live()) == [runs["waiting"]]

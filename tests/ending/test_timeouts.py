@@ -80,7 +80,7 @@ def test_the_time_in_the_queue_does_not_count_as_taking_long(durable_kit: Kit) -
     assert late.ended_at == late.started_at + HOUR
 
 
-def test_a_run_that_ends_in_time_leaves_nothing_behind(durable_kit: Kit) -> None:
+def test_run_that_ends_in_time_leaves_no_timer(durable_kit: Kit) -> None:
     timeouts = durable.Timeouts(start=timedelta(hours=1), finish=7200)
     function = durable.function(id="nap", timeouts=timeouts)(nap)
     run = function.enqueue({"sleep": "1h"})

@@ -57,7 +57,7 @@ def test_a_run_of_an_unknown_function_stays_queued_and_uncounted(options) -> Non
 
 
 @pytest.mark.parametrize("options", LIMITS, ids=str)
-def test_a_run_goes_on_by_itself_in_a_worker_that_has_the_function(options) -> None:
+def test_run_continues_in_a_worker_that_has_the_function(options) -> None:
     calls: list[str] = []
     run = started(calls, **options)
     with Kit() as old:
@@ -183,7 +183,7 @@ def test_a_child_of_an_unknown_function_is_refused_by_name(durable_kit: Kit) -> 
     assert Run.objects.count() == 1
 
 
-def test_runs_of_known_functions_are_not_held_up_by_a_backlog_of_unknown_ones() -> None:
+def test_backlog_of_unknown_functions_does_not_delay_known_ones() -> None:
     with Kit() as kit:
         new = deployed([])
         for _ in range(30):

@@ -57,7 +57,7 @@ def ended(kit: Kit, run: Run) -> Run:
     return run
 
 
-def test_pending_lists_what_a_user_may_decide_the_oldest_first(
+def test_pending_lists_approvals_a_user_may_decide_oldest_first(
     durable_kit: Kit, manager: User
 ) -> None:
     for title in ("first", "second", "third"):
@@ -87,7 +87,7 @@ def test_get_finds_an_approval_by_the_id_or_the_key_of_its_step(
     assert durable.approvals.get(run, "other") is None
 
 
-def test_approve_gives_the_run_what_the_form_made_of_the_data(
+def test_approve_returns_the_cleaned_data_to_the_run(
     durable_kit: Kit, manager: User
 ) -> None:
     run = asking(durable_kit, form=AmountForm)
@@ -111,7 +111,7 @@ def test_reject_raises_in_the_run_with_the_reason(
     assert ended(durable_kit, run).error["message"] == "Rejected by ann: too much"
 
 
-def test_second_decision_is_false_and_its_verdict_tells_the_first(
+def test_second_decision_is_false_and_names_the_first(
     durable_kit: Kit, manager: User
 ) -> None:
     run = asking(durable_kit)
@@ -125,7 +125,7 @@ def test_second_decision_is_false_and_its_verdict_tells_the_first(
     assert ended(durable_kit, run).result() == {}
 
 
-def test_decision_needs_the_permission_unless_it_is_not_checked(
+def test_decision_needs_the_permission_unless_the_check_is_off(
     durable_kit: Kit,
 ) -> None:
     run, eve = asking(durable_kit), User.objects.create_user("eve")

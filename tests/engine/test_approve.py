@@ -73,7 +73,7 @@ def manager(db: None) -> User:
     return user
 
 
-def test_without_a_form_the_result_is_an_empty_dict(
+def test_approval_without_a_form_returns_an_empty_dict(
     start: Start, later: Later, durable_kit: Kit
 ):
     run = start(asking())
@@ -84,7 +84,7 @@ def test_without_a_form_the_result_is_an_empty_dict(
     assert later(run, "1d").result() == ["approved", {}]
 
 
-def test_the_result_is_what_the_form_makes_of_the_fields(
+def test_result_is_the_cleaned_data_of_the_form(
     start: Start, later: Later, durable_kit: Kit
 ):
     ann, bob = (Tenant.objects.create(name=name) for name in ("Ann", "Bob"))
@@ -110,7 +110,7 @@ def test_the_result_is_what_the_form_makes_of_the_fields(
     ]
 
 
-def test_an_instance_comes_back_as_it_is_then(start: Start, later: Later, durable_kit):
+def test_instance_in_the_result_is_loaded_anew(start: Start, later: Later, durable_kit):
     ann = Tenant.objects.create(name="Ann")
 
     def ask(ctx):
@@ -125,7 +125,7 @@ def test_an_instance_comes_back_as_it_is_then(start: Start, later: Later, durabl
     assert later(run, "1h").result() == "Anna"
 
 
-def test_what_does_not_validate_is_refused_and_can_be_mended(
+def test_invalid_form_is_refused_and_can_be_corrected(
     start: Start, later: Later, durable_kit: Kit
 ):
     run = start(asking(form=PayForm))
@@ -139,7 +139,9 @@ def test_what_does_not_validate_is_refused_and_can_be_mended(
     assert later(run, "1d").result()[1]["amount"] == 100
 
 
-def test_what_cannot_be_stored_is_said_in_the_form(start: Start, durable_kit: Kit):
+def test_form_data_that_cannot_be_stored_is_an_error_of_the_form(
+    start: Start, durable_kit: Kit
+):
     start(asking(form=LateForm))
     with pytest.raises(durable.InvalidForm, match="connection") as caught:
         durable_kit.approve("ask", {"amount": 1})
@@ -160,7 +162,7 @@ def test_a_rejection_is_raised_with_its_reason(
     ]
 
 
-def test_a_rejection_that_nobody_catches_fails_the_run_at_once(
+def test_uncaught_rejection_fails_the_run_at_once(
     start: Start, later: Later, durable_kit: Kit
 ):
     def ask(ctx):
@@ -186,7 +188,7 @@ def test_a_rejection_needs_a_reason(start: Start, durable_kit: Kit):
         assert set(caught.value.errors) == {"reason"}
 
 
-def test_the_step_tells_who_decided_and_when(
+def test_step_records_the_decider_and_the_time(
     start: Start, later: Later, durable_kit: Kit, manager: User
 ):
     run = start(asking(form=PayForm))
@@ -205,7 +207,7 @@ def test_the_step_tells_who_decided_and_when(
     }
 
 
-def test_after_the_timeout_it_is_none(start: Start, later: Later, durable_kit: Kit):
+def test_result_is_none_after_the_timeout(start: Start, later: Later, durable_kit: Kit):
     run = later(start(asking(timeout="1h")), "59m")
     assert run.steps.get(name="ask").status == "waiting"
     run = later(run, "1m")
@@ -235,7 +237,7 @@ def test_a_run_that_was_cancelled_asks_no_more(start: Start, durable_kit: Kit, m
     assert not LogEntry.objects.exists()
 
 
-def test_a_paused_run_can_be_decided_and_goes_on_when_it_is_resumed(
+def test_paused_run_can_be_decided_and_continues_at_the_resume(
     start: Start, later: Later, durable_kit: Kit
 ):
     run = start(asking())
@@ -247,7 +249,7 @@ def test_a_paused_run_can_be_decided_and_goes_on_when_it_is_resumed(
     assert later(run, "1d").result() == ["approved", {}]
 
 
-def test_the_first_decision_counts_and_the_second_is_told_of_it(
+def test_first_decision_wins_and_the_second_learns_of_it(
     start: Start, later: Later, durable_kit: Kit, manager: User
 ):
     run = start(asking())
@@ -260,7 +262,7 @@ def test_the_first_decision_counts_and_the_second_is_told_of_it(
     assert LogEntry.objects.count() == 1
 
 
-def test_only_who_has_the_permission_decides(
+def test_decision_needs_the_permission(
     start: Start, later: Later, durable_kit: Kit, manager: User
 ):
     run = start(asking())
@@ -276,7 +278,7 @@ def test_only_who_has_the_permission_decides(
     assert later(run, "1d").result() == ["approved", {}]
 
 
-def test_a_decision_is_written_down_for_the_run_and_what_it_is_about(
+def test_decision_is_logged_for_the_run_and_its_subjects(
     start: Start, durable_kit: Kit, manager: User
 ):
     order = Order.objects.create(tenant=Tenant.objects.create(name="Ann"), total=1)
@@ -338,7 +340,7 @@ def test_an_async_function_asks(start: Start, later: Later, durable_kit: Kit):
     assert later(run).result() == ["Ann", "once is enough"]
 
 
-def test_of_several_that_ask_the_oldest_is_decided_or_the_one_that_is_named(
+def test_kit_decides_the_oldest_or_the_named_of_several_approvals(
     start: Start, later: Later, durable_kit: Kit
 ):
     function = durable.function(id="tests.many")(asking())
@@ -351,7 +353,7 @@ def test_of_several_that_ask_the_oldest_is_decided_or_the_one_that_is_named(
     assert third.steps.get(name="ask").status == "waiting"
 
 
-def test_the_kit_says_when_nobody_asks(durable_kit: Kit):
+def test_kit_raises_if_no_approval_is_pending(durable_kit: Kit):
     with pytest.raises(durable.ActionNotAllowed, match="'ask'"):
         durable_kit.approve("ask")
 
@@ -380,7 +382,7 @@ def test_a_wrong_call_is_refused(start: Start, options, expected):
     assert expected in run.error["message"]
 
 
-def test_the_hosts_own_rules_may_know_other_permissions(
+def test_permission_may_come_from_a_custom_backend(
     start: Start, durable_kit: Kit, settings
 ):
     settings.AUTHENTICATION_BACKENDS = ["tests.engine.test_approve.Rules"]
@@ -396,7 +398,7 @@ class Rules:
         return permission == "shop.by_rule" and isinstance(obj, Run)
 
 
-def test_a_worker_that_dies_after_the_decision_loses_nothing(
+def test_worker_death_after_the_decision_loses_nothing(
     start: Start, later: Later, durable_kit: Kit
 ):
     def ask(ctx):
@@ -414,7 +416,7 @@ def test_a_worker_that_dies_after_the_decision_loses_nothing(
     assert paid == [5]
 
 
-def test_its_result_has_the_limit_of_every_step(
+def test_result_has_the_size_limit_of_every_step(
     start: Start, durable_kit: Kit, configure: Configure
 ):
     configure(MAX_STEP_BYTES=1000)

@@ -19,7 +19,7 @@ from tests.engine.failures import Refused
 
 
 @pytest.mark.exact("a body whose sibling's commit fails is called again")
-def test_async_branches_hold_steps(start: Start, later: Later):
+def test_async_branches_contain_steps(start: Start, later: Later):
     calls = []
 
     async def mapping(ctx):
@@ -147,7 +147,7 @@ def test_a_batch_error_in_an_async_function(start: Start, later: Later):
 
 @pytest.mark.exact("a body whose sibling's commit fails is called again")
 @pytest.mark.parametrize(("when", "times"), [("before", 1), ("body", 2), ("after", 1)])
-def test_a_worker_that_dies_in_a_gathered_step(
+def test_worker_death_in_a_gathered_step_repeats_that_step_only(
     start: Start, later: Later, durable_kit: Kit, when, times
 ):
     calls = []
@@ -169,9 +169,7 @@ def test_a_worker_that_dies_in_a_gathered_step(
     assert [calls.count(f"first {name}") for name in "abc"] == [1, 1, 1]
 
 
-def test_with_a_worker_that_dies_nothing_more_is_recorded(
-    start: Start, later: Later, durable_kit: Kit
-):
+def test_dead_worker_records_nothing_more(start: Start, later: Later, durable_kit: Kit):
     """The bodies end at the same time and would share one record."""
 
     async def dying(ctx):
@@ -185,9 +183,7 @@ def test_with_a_worker_that_dies_nothing_more_is_recorded(
     assert later(run, "61s").result() == ["a", "b", "c"]
 
 
-def test_a_run_has_no_more_steps_than_it_may_though_many_end_at_once(
-    start: Start, settings
-):
+def test_concurrent_ends_never_exceed_the_step_limit_of_a_run(start: Start, settings):
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MAX_STEPS": 10}
 
     async def crowd(ctx):
@@ -202,9 +198,7 @@ def test_a_run_has_no_more_steps_than_it_may_though_many_end_at_once(
     assert Step.objects.filter(run=run).count() <= 10
 
 
-def test_a_run_holds_no_more_bytes_than_it_may_though_many_end_at_once(
-    start: Start, settings
-):
+def test_concurrent_ends_never_exceed_the_size_limit_of_a_run(start: Start, settings):
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MAX_RUN_BYTES": 3000}
 
     async def crowd(ctx):
@@ -218,7 +212,7 @@ def test_a_run_holds_no_more_bytes_than_it_may_though_many_end_at_once(
     assert kept.count() == 2
 
 
-def test_what_strikes_between_two_plans_ends_the_attempt(
+def test_exception_between_two_plans_ends_the_attempt(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ):
     """As the signal that makes a worker leave at once."""
@@ -242,7 +236,7 @@ def test_what_strikes_between_two_plans_ends_the_attempt(
 
 
 @pytest.mark.exact("which records are made together is counted")
-def test_what_is_recorded_is_not_recorded_again_for_what_fails_beside_it(
+def test_recorded_step_is_not_recorded_again_when_another_fails(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ):
     recorded, record = [], Recorder.record_together
@@ -264,7 +258,7 @@ def test_what_is_recorded_is_not_recorded_again_for_what_fails_beside_it(
     assert recorded == ["a", "b"]
 
 
-def test_a_cancelled_run_stops_where_it_is(start: Start):
+def test_cancelled_run_stops_at_once(start: Start):
     calls = []
 
     async def cancelling(ctx):
@@ -280,7 +274,7 @@ def test_a_cancelled_run_stops_where_it_is(start: Start):
     assert not calls
 
 
-def test_a_diverging_async_function_is_parked(start: Start, later: Later):
+def test_diverging_async_function_pauses_its_run(start: Start, later: Later):
     changed: list[bool] = []
 
     async def diverging(ctx):

@@ -17,7 +17,7 @@ from tests.engine.conftest import Later, Start
 from tests.engine.failures import Refused
 
 
-def test_steps_are_awaited_one_after_the_other(start: Start, later: Later):
+def test_steps_are_awaited_in_sequence(start: Start, later: Later):
     calls = []
 
     async def sequence(ctx):
@@ -153,7 +153,7 @@ def test_retries_and_timeouts_of_async_bodies(start: Start, later: Later):
     assert len(calls) == 3
 
 
-def test_a_body_that_cancels_itself_has_failed(start: Start):
+def test_body_that_cancels_itself_fails(start: Start):
     async def body():
         raise asyncio.CancelledError
 
@@ -165,7 +165,7 @@ def test_a_body_that_cancels_itself_has_failed(start: Start):
     assert run.error["type"] == "CancelledError"
 
 
-def test_a_function_that_cancels_itself_has_failed(start: Start):
+def test_function_that_cancels_itself_fails(start: Start):
     async def cancelled(ctx):
         raise asyncio.CancelledError
 
@@ -185,14 +185,14 @@ def test_a_decorated_async_function_is_a_step(start: Start, later: Later):
     assert run.steps.filter(name="triple").count() == 3
 
 
-def test_a_decorated_async_function_is_a_plain_one_outside():
+def test_decorated_async_function_is_plain_outside_of_a_run():
     assert asyncio.run(triple(2)) == 6
 
 
 # Timeouts
 
 
-def test_waiting_for_a_step_in_time(start: Start, later: Later):
+def test_wait_for_a_step_may_time_out(start: Start, later: Later):
     async def waiting(ctx):
         result = await asyncio.wait_for(ctx.step.run("work", soon, 1), 3600)
         # The timeout counts the worker's time, and a suspended step uses none.
@@ -202,7 +202,7 @@ def test_waiting_for_a_step_in_time(start: Start, later: Later):
     assert later(start(waiting), "30d").result() == 1
 
 
-def test_a_step_that_nobody_waits_for_any_more_is_recorded(start: Start, later: Later):
+def test_step_that_is_no_longer_awaited_is_recorded(start: Start, later: Later):
     go, calls = threading.Event(), []
 
     async def body():
@@ -225,7 +225,7 @@ def test_a_step_that_nobody_waits_for_any_more_is_recorded(start: Start, later: 
     assert calls == [1]
 
 
-def test_what_is_cleaned_up_at_a_suspension_is_no_step(start: Start, later: Later):
+def test_step_in_a_cleanup_at_a_suspension_is_not_executed(start: Start, later: Later):
     calls, errors = [], []
 
     async def cleaning(ctx):

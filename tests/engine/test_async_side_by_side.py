@@ -14,7 +14,7 @@ from tests.engine.awaited import fail, soon
 from tests.engine.conftest import Later, Start
 
 
-def test_gathered_steps_give_their_results_in_order(start: Start, later: Later):
+def test_gathered_steps_return_their_results_in_order(start: Start, later: Later):
     async def gathering(ctx):
         return await asyncio.gather(
             ctx.step.run("a", soon, 1),
@@ -81,7 +81,7 @@ def test_siblings_of_a_suspended_step_go_on_in_the_same_attempt(start: Start):
     assert calls == [0, 1, 2]
 
 
-def test_gather_in_gather(start: Start, later: Later):
+def test_gather_nests_in_gather(start: Start, later: Later):
     async def nesting(ctx):
         async def leaf(name):
             await ctx.step.sleep(f"nap {name}", "1h")
@@ -95,7 +95,7 @@ def test_gather_in_gather(start: Start, later: Later):
     assert later(start(nesting), "1h").result() == [["ax", "ay"], ["bx", "by"]]
 
 
-def test_one_error_leaves_the_others_results(start: Start, later: Later):
+def test_error_of_one_step_keeps_the_results_of_the_others(start: Start, later: Later):
     calls = []
 
     async def gathering(ctx):
@@ -114,7 +114,7 @@ def test_one_error_leaves_the_others_results(start: Start, later: Later):
     assert run.steps.get(name="good").output == 1
 
 
-def test_errors_as_values_come_when_all_have_ended(start: Start, later: Later):
+def test_errors_as_values_are_returned_when_all_have_ended(start: Start, later: Later):
     calls = []
 
     async def gathering(ctx):
@@ -185,7 +185,7 @@ def test_the_first_of_several_tasks_to_end(start: Start, later: Later):
     assert run.steps.get(name="slow").status == "cancelled"
 
 
-def test_tasks_as_they_are_completed(start: Start, later: Later):
+def test_as_completed_yields_steps_as_they_end(start: Start, later: Later):
     seen = []
 
     async def completing(ctx):
@@ -248,7 +248,7 @@ def test_a_semaphore_and_a_queue_between_branches(start: Start, later: Later):
     assert later(run, "1h").result() == [0, 1, 2, 3]
 
 
-def test_what_else_a_branch_awaits_is_waited_for(start: Start, later: Later):
+def test_other_awaitables_of_a_branch_are_awaited(start: Start, later: Later):
     Tenant.objects.create(name="Ann")
     calls = []
 
@@ -264,7 +264,7 @@ def test_what_else_a_branch_awaits_is_waited_for(start: Start, later: Later):
     assert calls == ["Ann"]
 
 
-def test_a_task_that_never_ends_does_not_hold_the_run(start: Start, later: Later):
+def test_endless_task_does_not_block_the_run(start: Start, later: Later):
     async def background(ctx):
         task = asyncio.create_task(asyncio.Event().wait())
         await ctx.step.sleep("nap", "1h")

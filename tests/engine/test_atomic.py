@@ -23,7 +23,7 @@ def names() -> list[str]:
     return list(Tenant.objects.order_by("pk").values_list("name", flat=True))
 
 
-def test_its_result_is_the_bodys(start: Start, later: Later):
+def test_atomic_step_returns_the_result_of_its_body(start: Start, later: Later):
     seen = []
 
     def writing(ctx):
@@ -39,7 +39,7 @@ def test_its_result_is_the_bodys(start: Start, later: Later):
 
 @pytest.mark.exact("it counts calls of the body")
 @pytest.mark.parametrize("when", ["before", "body", "after"])
-def test_its_writes_happen_exactly_once_whatever_dies(
+def test_atomic_writes_happen_exactly_once_whatever_dies(
     start: Start, later: Later, durable_kit: Kit, when
 ):
     calls = []
@@ -81,7 +81,7 @@ def test_an_error_takes_its_writes_back(start: Start, later: Later):
     assert names() == ["call 3"]
 
 
-def test_an_error_after_all_attempts_is_raised_and_leaves_nothing(
+def test_error_after_all_attempts_is_raised_and_writes_nothing(
     start: Start, later: Later
 ):
     seen = []
@@ -118,7 +118,9 @@ def test_a_result_that_cannot_be_stored_takes_its_writes_back(start: Start):
     assert names() == []
 
 
-def test_what_it_sends_and_starts_is_part_of_it(start: Start, later: Later):
+def test_sends_and_starts_in_the_body_are_part_of_the_transaction(
+    start: Start, later: Later
+):
     started = []
 
     @durable.function(id="tests.listening", on=durable.Event("tests/written"))
@@ -141,7 +143,7 @@ def test_what_it_sends_and_starts_is_part_of_it(start: Start, later: Later):
     assert started == [2]
 
 
-def test_its_body_may_have_transactions_of_its_own(start: Start):
+def test_body_may_have_nested_transactions(start: Start):
     def write():
         with transaction.atomic():
             add("kept")
@@ -159,7 +161,7 @@ def test_its_body_may_have_transactions_of_its_own(start: Start):
     assert names() == ["kept"]
 
 
-def test_no_step_goes_inside(start: Start):
+def test_steps_inside_an_atomic_step_are_refused(start: Start):
     def nesting(ctx):
         ctx.step.atomic("outer", lambda: ctx.step.run("inner", lambda: 1))
 
@@ -167,7 +169,7 @@ def test_no_step_goes_inside(start: Start):
     assert run.error["type"] == "NestedStepError"
 
 
-def test_it_is_refused_inside_a_transaction_that_is_open(start: Start):
+def test_atomic_step_inside_an_open_transaction_is_refused(start: Start):
     def inside(ctx):
         with transaction.atomic():
             ctx.step.atomic("write", add, "Ada")
@@ -178,7 +180,7 @@ def test_it_is_refused_inside_a_transaction_that_is_open(start: Start):
     assert names() == []
 
 
-def test_another_database_is_refused(start: Start):
+def test_atomic_step_on_another_database_is_refused(start: Start):
     def elsewhere(ctx):
         ctx.step.atomic("write", add, "Ada", using="archive")
 

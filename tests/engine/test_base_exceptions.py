@@ -198,7 +198,7 @@ def test_a_base_exception_in_a_handler_fails_the_run_of_the_handler(
 
 
 @each
-def test_a_base_exception_in_a_backoff_ends_the_run_with_what_it_was(
+def test_base_exception_in_a_backoff_fails_the_run_with_its_type(
     start: Start, later: Later, name: str, leave: Callable[[], Any]
 ):
     def failing(ctx):
@@ -222,7 +222,7 @@ def test_a_base_exception_in_a_key_is_an_error_of_the_expression(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="there are no signals")
-def test_what_a_signal_raises_in_a_body_is_no_failure_of_the_body(
+def test_exception_of_a_signal_handler_in_a_body_is_no_failure_of_the_body(
     start: Start, later: Later
 ):
     calls = []
@@ -248,7 +248,7 @@ def test_what_a_signal_raises_in_a_body_is_no_failure_of_the_body(
 
 
 @pytest.mark.parametrize("where", ["step", "async"])
-def test_ctrl_c_goes_through_the_kit(start: Start, where: str):
+def test_ctrl_c_interrupts_the_kit(start: Start, where: str):
     def body():
         os.kill(os.getpid(), signal.SIGINT)
         threading.Event().wait(60)
@@ -265,7 +265,7 @@ def test_ctrl_c_goes_through_the_kit(start: Start, where: str):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_signal_is_told_by_the_frame_of_its_handler():
+def test_exception_of_a_signal_is_recognized_by_its_frame():
     def handler(*args):
         raise Own
 
@@ -307,7 +307,7 @@ def test_a_suspension_beside_other_errors_in_a_group_is_a_suspension(
 
 
 @pytest.mark.parametrize("kind", EngineControl.__subclasses__())
-def test_what_the_engine_raises_to_leave_is_no_failure(kind: type[BaseException]):
+def test_exceptions_of_the_engine_itself_are_no_failures(kind: type[BaseException]):
     assert not is_failure(kind())
     assert not is_failure(BaseExceptionGroup("around", [kind(), ValueError()]))
     assert is_failure(SystemExit(1))

@@ -54,7 +54,7 @@ def test_plain_branches_execute_at_the_same_time():
     assert served(meeting).result() == [True, True, True]
 
 
-def test_branches_at_the_same_time_keep_their_log_lines_apart():
+def test_concurrent_branches_keep_their_log_lines_apart():
     barrier = threading.Barrier(3)
     logger = logging.getLogger("project.tests")
 
@@ -106,7 +106,7 @@ def test_bodies_of_gathered_steps_execute_at_the_same_time():
 
 
 @pytest.mark.parametrize("limit", ["setting", "call"])
-def test_no_more_at_once_than_are_allowed(configure: Configure, limit):
+def test_branches_never_exceed_branch_threads(configure: Configure, limit):
     crowd, pair = Crowd(), threading.Barrier(2)
     options = {"max_concurrency": 2} if limit == "call" else {}
     if limit == "setting":
@@ -124,7 +124,7 @@ def test_no_more_at_once_than_are_allowed(configure: Configure, limit):
     assert crowd.most == 2
 
 
-def test_no_more_gathered_bodies_at_once_than_are_allowed(configure: Configure):
+def test_gathered_bodies_never_exceed_branch_threads(configure: Configure):
     configure(BRANCH_THREADS=2)
     crowd, pair = Crowd(), threading.Barrier(2)
 
@@ -222,7 +222,7 @@ def test_a_timeout_in_a_branch():
         held.set()
 
 
-def test_a_wait_of_one_branch_is_there_while_another_executes():
+def test_wait_of_one_branch_exists_while_another_executes():
     def talking(ctx):
         def say():
             until(lambda: Wait.objects.filter(name="word/said").exists(), LONG)

@@ -33,7 +33,7 @@ def alone() -> Iterator[None]:
 # Losers
 
 
-def test_the_run_does_not_wait_for_a_loser_and_hears_no_more_of_it():
+def test_run_does_not_wait_for_a_loser_and_ignores_its_result():
     go, here, pids, told = threading.Event(), threading.Event(), [], []
 
     def racing(ctx):
@@ -77,7 +77,7 @@ def test_the_run_does_not_wait_for_a_loser_and_hears_no_more_of_it():
     assert set(statuses) == {"race", "fast", "begin", "report"}
 
 
-def test_a_loser_in_an_async_function_holds_nobody_up():
+def test_loser_in_an_async_function_does_not_block_the_run():
     go, here = threading.Event(), threading.Event()
 
     def hang():
@@ -123,7 +123,7 @@ def test_a_failure_ends_the_run_while_others_execute():
         go.set()
 
 
-def test_an_atomic_loser_that_gets_the_lock_too_late_writes_nothing():
+def test_atomic_loser_that_gets_the_lock_too_late_writes_nothing():
     go, here, tried = threading.Event(), threading.Event(), threading.Event()
 
     def hold(place: str, step: str) -> None:
@@ -238,7 +238,7 @@ def test_a_diverging_branch_parks_the_run():
     assert Step.objects.filter(name="x").count() == 4
 
 
-def test_a_database_that_fails_is_no_error_of_the_branch():
+def test_database_failure_is_no_error_of_the_branch():
     calls: list[str] = []
     gone = threading.Event()
 

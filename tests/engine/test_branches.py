@@ -32,9 +32,7 @@ def test_a_plain_branch_is_recorded_once(start: Start, later: Later):
 
 
 @pytest.mark.exact("it counts attempts")
-def test_a_plain_branch_is_tried_again_as_often_as_the_function_says(
-    start: Start, later: Later
-):
+def test_plain_branch_is_retried_as_the_function_says(start: Start, later: Later):
     calls: list[str] = []
 
     def failing(name, until):
@@ -58,7 +56,7 @@ def test_a_plain_branch_is_tried_again_as_often_as_the_function_says(
     assert messages == ["a 1", "a 2"]
 
 
-def test_a_branch_that_raises_after_its_steps_does_not_repeat_them(
+def test_branch_that_raises_after_its_steps_does_not_repeat_them(
     start: Start, later: Later
 ):
     calls = []
@@ -94,7 +92,7 @@ def test_a_plain_branch_may_be_async_in_a_def_function(start: Start):
     assert start(both).result() == ["awaited", "NestedStepError"]
 
 
-def test_a_failed_step_that_its_branch_catches_is_no_failure(start: Start):
+def test_failed_step_that_its_branch_catches_is_no_failure(start: Start):
     def fail():
         raise Refused("no")
 
@@ -113,7 +111,7 @@ def test_a_failed_step_that_its_branch_catches_is_no_failure(start: Start):
 # Number of branches at once
 
 
-def test_a_suspended_branch_keeps_its_place(start: Start, later: Later):
+def test_suspended_branch_keeps_its_place(start: Start, later: Later):
     begun = []
 
     def narrow(ctx):
@@ -134,7 +132,7 @@ def test_a_suspended_branch_keeps_its_place(start: Start, later: Later):
     assert later(run, "1h").result() == [0, 1, 2, 3, 4]
 
 
-def test_a_branch_that_ends_gives_its_place_to_the_next(start: Start, later: Later):
+def test_ended_branch_frees_its_place_for_the_next(start: Start, later: Later):
     begun = []
 
     def narrow(ctx):
@@ -152,9 +150,7 @@ def test_a_branch_that_ends_gives_its_place_to_the_next(start: Start, later: Lat
     assert [begun.count(number) for number in (1, 2, 3)] == [1, 1, 1]
 
 
-def test_a_branch_that_waits_to_be_tried_again_keeps_its_place(
-    start: Start, later: Later
-):
+def test_branch_that_waits_for_a_retry_keeps_its_place(start: Start, later: Later):
     calls: list[int] = []
 
     def narrow(ctx):

@@ -57,7 +57,7 @@ def outside() -> Outside:
 
 
 @pytest.mark.parametrize("data", [None, 7, {"label": [1, 2]}], ids=repr)
-def test_it_returns_the_data_that_it_is_answered_with(
+def test_callback_returns_the_data_of_its_answer(
     start: Start, later: Later, durable_kit: Kit, outside: Outside, data
 ):
     run = start(outside.asking())
@@ -80,7 +80,7 @@ def test_a_failure_is_raised(
     assert outside.settled() == ("CallbackFailed", "OutOfStock", "no stock")
 
 
-def test_a_failure_that_says_nothing_is_raised_too(
+def test_failure_without_a_message_is_raised_too(
     start: Start, later: Later, durable_kit: Kit, outside: Outside
 ):
     run = start(outside.asking())
@@ -90,7 +90,7 @@ def test_a_failure_that_says_nothing_is_raised_too(
     assert outside.settled()[:2] == ("CallbackFailed", "CallbackFailed")
 
 
-def test_a_timeout_is_raised_and_a_late_answer_is_told_so(
+def test_timeout_is_raised_and_a_late_answer_is_refused(
     start: Start, later: Later, durable_kit: Kit, outside: Outside
 ):
     run = later(start(outside.asking(timeout="1h")), "59m")
@@ -152,7 +152,7 @@ def test_heartbeats_do_not_put_off_the_timeout(
     assert outside.settled()[0] == "CallbackTimeout"
 
 
-def test_the_first_answer_counts(
+def test_first_answer_wins(
     start: Start, later: Later, durable_kit: Kit, outside: Outside
 ):
     run = start(outside.asking())
@@ -164,7 +164,7 @@ def test_the_first_answer_counts(
     assert outside.settled() == ("answered", "first")
 
 
-def test_an_answer_during_the_submission_is_not_lost(start: Start):
+def test_answer_during_the_submission_is_not_lost(start: Start):
     def submit(callback):
         durable.callbacks.succeed(callback.token, "at once")
 
@@ -174,7 +174,7 @@ def test_an_answer_during_the_submission_is_not_lost(start: Start):
     assert start(asking).result() == "at once"
 
 
-def test_an_answer_after_the_run_has_ended_is_told_so(
+def test_answer_after_the_end_of_the_run_is_refused(
     start: Start, durable_kit: Kit, outside: Outside
 ):
     run = start(outside.asking())
@@ -187,7 +187,7 @@ def test_an_answer_after_the_run_has_ended_is_told_so(
 @pytest.mark.parametrize(
     "forge", ["changed", "another step", "garbage", "empty", "None"]
 )
-def test_a_forged_token_opens_nothing(
+def test_forged_token_is_refused(
     start: Start, later: Later, durable_kit: Kit, outside: Outside, forge
 ):
     run = start(outside.asking())
@@ -233,7 +233,7 @@ def test_the_token_is_the_same_each_time_the_submission_is_tried(
     assert later(run).result() == "answered"
 
 
-def test_a_submission_may_be_answered_though_it_seemed_to_fail(
+def test_answer_is_accepted_although_the_submission_failed(
     start: Start, later: Later, durable_kit: Kit
 ):
     """The external system accepted the work, but the response was lost."""
@@ -280,7 +280,7 @@ def test_a_worker_that_dies_at_the_submission(
     assert outside.settled() == ("answered", "answered")
 
 
-def test_without_a_submission_the_step_only_waits(
+def test_callback_without_a_submission_only_waits(
     start: Start, later: Later, durable_kit: Kit
 ):
     def asking(ctx):
@@ -292,7 +292,7 @@ def test_without_a_submission_the_step_only_waits(
     assert later(start(asking), "1h").result() == "nobody answered"
 
 
-def test_the_url_is_made_of_the_hosts_address(
+def test_url_uses_the_base_url_of_the_settings(
     start: Start, durable_kit: Kit, outside: Outside, configure: Configure
 ):
     configure(CALLBACK_BASE_URL="https://shop.example/durable/callbacks/")

@@ -192,7 +192,7 @@ def test_a_traceback_begins_with_the_frames_of_the_body(start: Start):
     assert "durable_jobs/engine" not in text
 
 
-def test_the_engines_frames_between_two_of_yours_are_one_line(start: Start):
+def test_frames_of_the_engine_between_two_of_yours_are_one_line(start: Start):
     def branch():
         raise ApiError(404, "gone")
 

@@ -57,7 +57,7 @@ def test_receivers_that_raise_end_no_run(
 
 
 @failing
-def test_conditions_that_are_neither_true_nor_false_cancel_nothing(
+def test_conditions_without_a_truth_value_cancel_nothing(
     start: Start, durable_kit: Kit, error: Callable[[], BaseException]
 ):
     def napping(ctx):

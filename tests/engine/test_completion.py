@@ -14,7 +14,7 @@ from tests.engine.failures import Refused
 # All: every item
 
 
-def test_all_fails_as_soon_as_one_has_failed(
+def test_all_policy_fails_at_the_first_failure(
     start: Start, later: Later, durable_kit: Kit
 ):
     def failing(ctx):
@@ -103,7 +103,7 @@ def test_errors_of_branches_keep_their_kind_and_their_cause(start: Start, later:
     assert all(one == seen[0] for one in seen)
 
 
-def test_a_batch_in_a_batch_tells_its_results_too(start: Start, later: Later):
+def test_nested_batch_has_its_results_too(start: Start, later: Later):
     seen = []
 
     def catching(ctx):
@@ -156,7 +156,7 @@ def test_first_fails_when_all_have_failed(start: Start):
 # AtLeast
 
 
-def test_at_least_gives_the_successful_ones_in_order(start: Start, later: Later):
+def test_at_least_returns_the_successful_ones_in_order(start: Start, later: Later):
     def some(ctx):
         each = refusing(ctx, 1, after=lambda item: f"{item}h")
         items = [4, 3, 2, 1]
@@ -196,7 +196,7 @@ TOLERATED = {
 
 
 @pytest.mark.parametrize("case", TOLERATED)
-def test_tolerate_gives_the_successful_ones(start: Start, case):
+def test_tolerate_returns_the_successful_ones(start: Start, case):
     policy, failures = TOLERATED[case]
 
     def tolerant(ctx):
@@ -242,7 +242,7 @@ WRONG_POLICIES = {
 
 
 @pytest.mark.parametrize("case", WRONG_POLICIES)
-def test_a_wrong_policy_says_what_was_expected(case):
+def test_invalid_policy_is_refused_with_what_was_expected(case):
     with pytest.raises(durable.ConfigurationError, match="Expected"):
         WRONG_POLICIES[case]()
 
@@ -250,7 +250,7 @@ def test_a_wrong_policy_says_what_was_expected(case):
 # Exceptions as values
 
 
-def test_return_exceptions_gives_every_items_result_or_exception(
+def test_return_exceptions_returns_every_result_or_exception(
     start: Start, later: Later
 ):
     seen = []
@@ -267,7 +267,9 @@ def test_return_exceptions_gives_every_items_result_or_exception(
     assert all(one == expected for one in seen)
 
 
-def test_return_exceptions_tells_who_was_cancelled(start: Start, later: Later):
+def test_return_exceptions_shows_which_branches_were_cancelled(
+    start: Start, later: Later
+):
     def first(ctx):
         each = refusing(ctx, 1, after=lambda item: f"{item}h")
         results = ctx.step.map(

@@ -14,7 +14,7 @@ from tests.engine.conftest import Configure, Later, Start
 from tests.engine.failures import Broken, Refused
 
 
-def test_it_asks_until_it_is_done_and_returns_the_value(
+def test_condition_is_checked_until_done_and_returns_its_value(
     start: Start, later: Later, durable_kit: Kit
 ):
     times, seen = [], []
@@ -38,14 +38,14 @@ def test_it_asks_until_it_is_done_and_returns_the_value(
     assert seen == [{"tries": 3}] * len(seen)
 
 
-def test_what_is_done_at_once_does_not_wait(start: Start):
+def test_condition_that_is_true_at_once_does_not_wait(start: Start):
     def polling(ctx):
         return ctx.step.wait_for_condition("poll", durable.Done, every="1h")
 
     assert start(polling).result() is None
 
 
-def test_each_asking_is_given_what_the_last_one_returned(start: Start, later: Later):
+def test_each_check_gets_the_value_of_the_last_one(start: Start, later: Later):
     given: list[Any] = []
 
     def check(state):
@@ -64,7 +64,7 @@ def test_each_asking_is_given_what_the_last_one_returned(start: Start, later: La
     assert given == [(0, set()), (1, {0}), (2, {0, 1}), (3, {0, 1, 2})]
 
 
-def test_it_is_one_row_however_often_it_asks(start: Start, later: Later):
+def test_condition_is_one_row_for_any_number_of_checks(start: Start, later: Later):
     def polling(ctx):
         ctx.step.wait_for_condition("poll", lambda n: n + 1, every="1m", initial=0)
 
@@ -197,7 +197,7 @@ def test_an_error_that_stays_is_raised(start: Start, later: Later):
     assert not Wait.objects.exists()
 
 
-def test_failed_askings_are_kept_for_a_person_to_read(start: Start, later: Later):
+def test_failed_checks_are_recorded_with_their_errors(start: Start, later: Later):
     calls = []
 
     def check(state):
@@ -241,7 +241,7 @@ def test_a_check_may_be_async(start: Start):
     assert start(polling).result() == "met"
 
 
-def test_no_step_goes_inside(start: Start):
+def test_steps_inside_a_condition_are_refused(start: Start):
     def nesting(ctx):
         def check(state):
             ctx.step.run("inner", lambda: 1)

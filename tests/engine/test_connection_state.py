@@ -83,7 +83,7 @@ def test_a_body_that_leaves_a_transaction_open_fails_with_its_name(
 
 
 @leaving
-def test_runs_after_one_that_leaves_a_transaction_open_are_not_concerned(
+def test_runs_after_a_body_that_left_a_transaction_open_are_not_affected(
     start: Start, later: Later, how
 ):
     def opening(ctx):
@@ -116,7 +116,7 @@ def test_an_error_of_the_body_stays_its_error(start: Start):
 
 
 @leaving
-def test_a_body_with_a_timeout_is_told_too(start: Start, how):
+def test_body_with_a_timeout_that_leaves_a_transaction_open_fails(start: Start, how):
     def opening(ctx):
         ctx.step.run("leave it open", LEAVING[how], timeout="1m")
 
@@ -127,7 +127,7 @@ def test_a_body_with_a_timeout_is_told_too(start: Start, how):
 
 
 @leaving
-def test_a_branch_is_told_too(start: Start, how):
+def test_branch_that_leaves_a_transaction_open_fails(start: Start, how):
     def opening(ctx):
         ctx.step.parallel(
             "both",
@@ -147,7 +147,7 @@ def test_a_branch_is_told_too(start: Start, how):
 
 @leaving
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_a_body_of_an_async_function_is_told_too(start: Start, how, kind):
+def test_async_body_that_leaves_a_transaction_open_fails(start: Start, how, kind):
     async def body() -> None:
         await sync_to_async(LEAVING[how])()
 
@@ -335,7 +335,7 @@ postgres_only = pytest.mark.skipif(
 @postgres_only
 @pytest.mark.parametrize("where", ["run", "atomic", "function"])
 @pytest.mark.parametrize("what", SESSION)
-def test_a_change_of_the_session_ends_with_what_made_it(start: Start, what, where):
+def test_change_of_the_session_ends_with_its_body(start: Start, what, where):
     before = session()
     seen: list[Any] = []
 
@@ -355,7 +355,7 @@ def test_a_change_of_the_session_ends_with_what_made_it(start: Start, what, wher
 
 
 @postgres_only
-def test_what_ends_with_its_transaction_costs_no_new_connection(start: Start):
+def test_change_that_ends_with_its_transaction_costs_no_new_connection(start: Start):
     def backend() -> int:
         return int(connection.connection.info.backend_pid)
 

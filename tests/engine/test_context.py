@@ -24,7 +24,7 @@ class Placed(BaseModel):
     total: float = 0
 
 
-def test_the_event_that_started_it(start: Start, later: Later, durable_kit: Kit):
+def test_context_has_the_triggering_event(start: Start, later: Later, durable_kit: Kit):
     seen = []
 
     @durable.function(id="tests.listening", on=durable.Event("shop/placed"))
@@ -80,7 +80,7 @@ def test_the_attempt_counts_the_failures_of_the_function(start: Start, later: La
     assert seen == [0, 1, 2]
 
 
-def test_inside_a_body_the_attempt_counts_the_bodys_own_failures(
+def test_attempt_inside_a_body_counts_the_failures_of_the_body(
     start: Start, later: Later
 ):
     seen = []
@@ -116,7 +116,7 @@ def test_a_function_that_got_further_has_its_retries_back(start: Start, later: L
     assert len(seen) >= 3
 
 
-def test_the_instance_whose_change_started_it(durable_kit: Kit):
+def test_context_has_the_instance_whose_change_started_the_run(durable_kit: Kit):
     seen = []
 
     @durable.function(
@@ -143,7 +143,7 @@ def test_the_instance_whose_change_started_it(durable_kit: Kit):
     assert Run.objects.get().result() is None
 
 
-def test_an_async_function_sees_it_as_it_was_when_the_attempt_began(durable_kit: Kit):
+def test_instance_in_an_async_function_is_as_at_the_attempts_start(durable_kit: Kit):
     """An event loop runs, in which database queries are not allowed."""
 
     @durable.function(
@@ -173,7 +173,7 @@ def test_an_async_function_sees_it_as_it_was_when_the_attempt_began(durable_kit:
     ],
 )
 @pytest.mark.parametrize("colour", ["def", "async def"])
-def test_data_of_other_meaning_is_no_instance(
+def test_data_without_a_reference_is_no_instance(
     start: Start, data: dict[str, Any], colour: str
 ):
     def plain(ctx):
@@ -185,14 +185,14 @@ def test_data_of_other_meaning_is_no_instance(
     assert start(plain if colour == "def" else awaited, data).result() is None
 
 
-def test_without_a_change_there_is_no_instance(start: Start):
+def test_instance_is_none_without_a_change(start: Start):
     def plain(ctx):
         return ctx.instance
 
     assert start(plain, {"a": 1}).result() is None
 
 
-def test_instances_in_the_data_come_back_as_rows(start: Start):
+def test_instances_in_the_data_are_loaded_as_rows(start: Start):
     order = Order.objects.create(tenant=Tenant.objects.create(name="Ada"), total=5)
 
     def giving(ctx):
@@ -218,7 +218,7 @@ def logs(caplog):
     return caplog
 
 
-def test_it_is_silent_while_replaying(start: Start, later: Later, logs):
+def test_logger_is_silent_while_replaying(start: Start, later: Later, logs):
     def talking(ctx):
         ctx.logger.info("begin")
         ctx.step.run("one", lambda: ctx.logger.info("in one"))
@@ -241,7 +241,7 @@ def test_it_is_silent_while_replaying(start: Start, later: Later, logs):
     ]
 
 
-def test_it_is_silent_while_replaying_branches_and_groups(
+def test_logger_is_silent_while_replaying_branches_and_groups(
     start: Start, later: Later, logs
 ):
     def talking(ctx):
@@ -286,7 +286,7 @@ def test_a_body_that_is_tried_again_speaks_again(start: Start, later: Later, log
     assert said(logs) == ["try 1", "try 2"]
 
 
-def test_it_names_the_run(start: Start, logs):
+def test_logger_names_the_run(start: Start, logs):
     def talking(ctx):
         ctx.logger.info("here", extra={"more": 1})
 
@@ -323,7 +323,7 @@ def patching(code: dict[str, bool]):
     return changing, decided
 
 
-def test_a_run_that_gets_there_with_the_new_code_is_patched(start: Start, later: Later):
+def test_run_that_arrives_with_the_new_code_is_patched(start: Start, later: Later):
     code = {"new": False}
     changing, decided = patching(code)
     run = start(changing)
@@ -357,7 +357,7 @@ def test_a_fresh_run_is_patched_from_its_beginning(start: Start, later: Later):
     assert set(seen) == {True}
 
 
-def test_a_run_that_stands_behind_branches_is_patched(
+def test_run_behind_ended_branches_is_patched(
     start: Start, later: Later, durable_kit: Kit
 ):
     """Steps inside branches that have ended do not count as ahead."""
@@ -377,7 +377,7 @@ def test_a_run_that_stands_behind_branches_is_patched(
 
 
 @pytest.mark.parametrize("name", ["fetch", "ai"])
-def test_a_step_that_is_not_there_yet_says_so(start: Start, name):
+def test_step_of_a_later_release_raises_a_clear_error(start: Start, name):
     def early(ctx):
         getattr(ctx.step, name)("x", title="x")
 

@@ -22,7 +22,7 @@ def deep(levels: int) -> Any:
 DEEPEST = {"deep": deep(99)}
 
 
-def test_a_sender_is_held_to_the_documented_depth(durable_kit: Kit) -> None:
+def test_sender_is_limited_to_the_documented_depth(durable_kit: Kit) -> None:
     durable_kit.send("a/come", DEEPEST)
     with pytest.raises(durable.PayloadError, match="nested deeper than 100 levels"):
         durable_kit.send("a/come", {"deep": deep(100)})
@@ -40,7 +40,7 @@ def test_a_wait_takes_the_deepest_event(durable_kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("since", [None, "run"])
-def test_one_of_several_waits_takes_the_deepest_event(
+def test_wait_among_several_accepts_the_deepest_event(
     durable_kit: Kit, since: Any
 ) -> None:
     @durable.function(id="waits")

@@ -86,7 +86,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_rest_is_known_at_once_whatever_awaits_a_step(
+def test_idleness_is_detected_at_once_whatever_awaits_a_step(
     start: Start, later: Later, monkeypatch: pytest.MonkeyPatch, way: Any
 ):
     # Waiting for an attempt here would never end.
@@ -107,7 +107,7 @@ def test_rest_is_known_at_once_whatever_awaits_a_step(
     assert later(run, "1h").result() == "done"
 
 
-def test_what_a_thread_gives_beside_a_suspended_step_is_waited_for(
+def test_result_from_a_thread_beside_a_suspended_step_is_awaited(
     start: Start, later: Later, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(idle_detection, "PATIENCE", 1e6)
@@ -126,7 +126,7 @@ def test_what_a_thread_gives_beside_a_suspended_step_is_waited_for(
     assert later(run, "1h").result() == "done"
 
 
-def test_what_never_comes_is_waited_for_a_while_alone(
+def test_awaitable_without_a_result_is_awaited_for_a_limited_time(
     start: Start, later: Later, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(idle_detection, "PATIENCE", 0.01)
@@ -207,7 +207,7 @@ def test_a_connection_of_a_module_survives_its_run(start: Start):
         thread.join(30)
 
 
-def test_what_an_attempt_leaves_in_the_loop_is_ended_before_the_next(start: Start):
+def test_tasks_left_in_the_loop_are_ended_before_the_next_attempt(start: Start):
     ended: list[str] = []
 
     async def forever(name):
@@ -243,7 +243,7 @@ def test_what_an_attempt_leaves_in_the_loop_is_ended_before_the_next(start: Star
     assert sorted(ended) == ["body", "function", "generator", "generator"]
 
 
-def test_an_exit_in_a_task_that_nothing_awaits_leaves_the_loop_at_work(start: Start):
+def test_exit_in_an_unawaited_task_leaves_the_loop_usable(start: Start):
     async def leaving(ctx):
         task = asyncio.create_task(exiting())
         await asyncio.sleep(0)
@@ -299,7 +299,7 @@ def test_the_kit_closes_its_loop(db: None):
     assert loops[0].is_closed()
 
 
-def test_a_run_inside_another_has_a_loop_of_its_own(start: Start, durable_kit: Kit):
+def test_nested_run_has_its_own_loop(start: Start, durable_kit: Kit):
     loops = []
 
     async def inner(ctx):

@@ -41,7 +41,7 @@ def send(function: durable.Function, count: int, ago: float = 0) -> None:
     Run.objects.filter(pk__in=runs).update(due_at=then, run_order=then, queued_at=then)
 
 
-def test_another_function_starts_beside_a_long_backlog(works, order):
+def test_function_starts_beside_the_long_backlog_of_another(works, order):
     send(works("hot"), MANY, ago=60)
     send(works("other"), 3)
     while drain_queue("default"):
@@ -52,7 +52,7 @@ def test_another_function_starts_beside_a_long_backlog(works, order):
     assert found[-1] <= 4 * (settings.CLAIM_BATCH + 1), "one at every second claim"
 
 
-def test_it_does_so_beside_very_many_sleeps_that_have_ended(works, order):
+def test_function_starts_beside_many_due_sleeps(works, order):
     @durable.function(id="hot")
     def hot(ctx):
         ctx.step.sleep("nap", "1h")
@@ -70,7 +70,7 @@ def test_it_does_so_beside_very_many_sleeps_that_have_ended(works, order):
     assert order.index("other") <= 2 * settings.CLAIM_BATCH
 
 
-def test_a_queue_that_keeps_up_is_first_in_first_out(works, order):
+def test_queue_that_keeps_up_is_first_in_first_out(works, order):
     hot, other = works("hot"), works("other")
     send(hot, MANY)
     send(other, 1)
@@ -80,7 +80,7 @@ def test_a_queue_that_keeps_up_is_first_in_first_out(works, order):
     assert order == ["hot"] * MANY + ["other", "hot"]
 
 
-def test_each_function_keeps_its_own_order():
+def test_function_keeps_its_own_order():
     seen: dict[str, list[int]] = {"a": [], "b": []}
     for name in seen:
 
@@ -96,7 +96,7 @@ def test_each_function_keeps_its_own_order():
     assert seen == {"a": list(range(MANY)), "b": list(range(MANY))}
 
 
-def test_one_that_is_alone_is_seldom_asked_for_others(works, order, monkeypatch):
+def test_single_function_is_seldom_checked_for_others(works, order, monkeypatch):
     monkeypatch.setattr(queue_loop, "ALONE", 3600.0)
     asked = []
     claim = leases.claim
@@ -113,7 +113,7 @@ def test_one_that_is_alone_is_seldom_asked_for_others(works, order, monkeypatch)
     assert asked.count(True) == 1
 
 
-def test_heads_are_one_of_each_function_and_of_any_when_there_are_more(works):
+def test_fair_claim_takes_one_run_of_each_function_then_any(works):
     for number in range(4):
         send(works(f"f{number}"), 2, ago=60 - number)
     oldest = {run.pk: run.function for run in Run.objects.order_by("run_order")[::2]}
@@ -126,7 +126,7 @@ def test_heads_are_one_of_each_function_and_of_any_when_there_are_more(works):
         leases.release([run.pk for run in runs], runs[0].lease_token)
 
 
-def test_heads_are_what_any_claim_may_take(works):
+def test_fair_claim_takes_only_what_any_claim_may(works):
     for name in ("delayed", "paused", "elsewhere", "free"):
         works(name)
     send(registry.get("free"), 1)

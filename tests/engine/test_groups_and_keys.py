@@ -26,7 +26,7 @@ def deployed(body) -> Iterator[durable.Function]:
         yield durable.function(id="tests.deployed")(body)
 
 
-def test_a_step_is_known_by_the_sha1_of_its_id(start: Start):
+def test_step_key_is_the_sha1_of_its_id(start: Start):
     def named(ctx):
         ctx.step.run("charge the card", int)
 
@@ -53,7 +53,7 @@ def test_a_repeated_id_gets_a_number(start: Start, later: Later):
     assert run.steps.filter(name="nap").count() == 3
 
 
-def test_an_id_that_looks_like_a_repeat_is_a_step_of_its_own(start: Start):
+def test_id_that_looks_like_a_repeat_is_a_separate_step(start: Start):
     def similar(ctx):
         first = ctx.step.run("same", lambda: "first")
         written = ctx.step.run("same:1", lambda: "written so")
@@ -118,7 +118,7 @@ def test_a_group_that_is_entered_again_is_another_group(start: Start):
     assert start(grouped).result() == [0, 1, 2]
 
 
-def test_an_error_in_a_group_leaves_it(start: Start):
+def test_error_in_a_group_leaves_the_group(start: Start):
     def grouped(ctx):
         try:
             with ctx.step.group("inside"):
@@ -131,7 +131,7 @@ def test_an_error_in_a_group_leaves_it(start: Start):
     assert run.steps.get(name="outside").parent is None
 
 
-def test_a_refused_step_in_a_group_loses_nothing_of_the_group(start: Start):
+def test_refused_step_in_a_group_loses_nothing_of_the_group(start: Start):
     def waiting(ctx):
         ctx.step.wait_for_signal("wait", "taken")
 
@@ -230,7 +230,7 @@ def test_branches_may_be_reordered_and_inserted(start: Start, later: Later):
     assert sorted(calls) == ["a", "b", "new"]
 
 
-def test_a_step_that_the_code_no_longer_meets_is_kept_and_reported(
+def test_removed_step_is_kept_and_reported(
     start: Start, later: Later, caplog: pytest.LogCaptureFixture
 ):
     def before(ctx):
@@ -253,7 +253,7 @@ def test_a_step_that_the_code_no_longer_meets_is_kept_and_reported(
     assert str(run.pk) in record.getMessage()
 
 
-def test_what_is_below_a_step_that_ended_counts_as_met(
+def test_steps_below_an_ended_step_count_as_replayed(
     start: Start, later: Later, caplog: pytest.LogCaptureFixture
 ):
     told = []
@@ -285,7 +285,7 @@ def test_what_is_below_a_step_that_ended_counts_as_met(
     assert [message for message in messages if "went on" in message]
 
 
-def test_a_step_of_another_kind_parks_the_run_and_loses_nothing(
+def test_step_of_another_kind_pauses_the_run_and_loses_nothing(
     start: Start, later: Later
 ):
     def before(ctx):
@@ -355,7 +355,7 @@ def test_a_decorated_function_is_a_step_inside_a_run(start: Start, later: Later)
     ]
 
 
-def test_a_decorated_function_is_a_plain_one_outside():
+def test_decorated_function_is_plain_outside_of_a_run():
     assert double(2) == 4
     assert double.__doc__ == "Be a step where it is called in a run."
 

@@ -52,7 +52,7 @@ def check(record: dict[str, Any]) -> None:
 
 
 @each
-def test_describe_gives_a_record_of_any_exception(make: Make):
+def test_describe_returns_a_record_of_any_exception(make: Make):
     try:
         raise make()
     except BaseException as error:  # noqa: BLE001  # the case under test
@@ -62,7 +62,7 @@ def test_describe_gives_a_record_of_any_exception(make: Make):
 
 
 @given(st.data())
-def test_describe_gives_a_record_of_any_mixture(data: st.DataObject):
+def test_describe_returns_a_record_of_any_mixture(data: st.DataObject):
     names = st.sampled_from(sorted(CORPUS))
     texts = st.text(st.characters(codec=None, exclude_categories=[]))
 
@@ -150,13 +150,13 @@ def test_logging_a_hostile_exception_breaks_nothing(
     assert "Logging error" not in capsys.readouterr().err
 
 
-def test_a_cycle_of_causes_is_told_once():
+def test_cycle_of_causes_is_described_once():
     record = describe(cycle())
     assert record["traceback"].count("ValueError: first") == 1
     assert "earlier exceptions are left out" in record["traceback"]
 
 
-def test_a_traceback_that_is_cut_keeps_its_two_ends():
+def test_truncated_traceback_keeps_both_ends():
     def go(depth: int) -> None:
         if depth == 0:
             raise ValueError("x" * 3_000) from ValueError("first " + "y" * 20_000)

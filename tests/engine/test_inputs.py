@@ -31,7 +31,7 @@ def shown(*args, **named):
     return json.loads(arguments_text(args, named))
 
 
-def test_a_step_keeps_what_its_body_was_called_with(start: Start):
+def test_step_stores_the_arguments_of_its_body(start: Start):
     def charging(ctx):
         ctx.step.run("both", take, 7, ("a", 2), currency="EUR")
         ctx.step.run("by place", take, 7)
@@ -50,7 +50,7 @@ def test_a_step_keeps_what_its_body_was_called_with(start: Start):
     }
 
 
-def test_who_wants_none_kept_keeps_none(start: Start):
+def test_inputs_can_be_switched_off(start: Start):
     def charging(ctx):
         return ctx.step.run("charge", take, 7)
 
@@ -58,7 +58,7 @@ def test_who_wants_none_kept_keeps_none(start: Start):
         assert start(charging).steps.get().input is None
 
 
-def test_a_decorated_step_keeps_it_too(start: Start):
+def test_decorated_step_stores_its_input(start: Start):
     @durable.step
     def charge(order, currency):
         return order
@@ -72,7 +72,7 @@ def test_a_decorated_step_keeps_it_too(start: Start):
     }
 
 
-def test_async_functions_keep_it(start: Start):
+def test_async_functions_store_inputs(start: Start):
     async def charging(ctx):
         await ctx.step.run("async body", soon, 7)
         await ctx.step.run("plain body", take, 8)
@@ -81,7 +81,7 @@ def test_async_functions_keep_it(start: Start):
     assert found == {"async body": {"args": [7]}, "plain body": {"args": [8]}}
 
 
-def test_the_branches_of_a_map_keep_their_items(start: Start):
+def test_branches_of_a_map_store_their_items(start: Start):
     def mapping(ctx):
         ctx.step.map("all", lambda item: ctx.step.run("x", take, item, 1), [7, "b"])
         ctx.step.parallel("two", [functools.partial(take, 3, n=4), take])
@@ -99,14 +99,14 @@ def test_the_branches_of_a_map_keep_their_items(start: Start):
     ]
 
 
-def test_it_is_what_it_was_before_the_body_changed_it(start: Start):
+def test_input_is_stored_before_the_body_changes_it(start: Start):
     def emptying(ctx):
         return ctx.step.run("empty", list.clear, [1, 2])
 
     assert start(emptying).steps.get().input == {"args": [[1, 2]]}
 
 
-def test_retries_keep_it(start: Start, later: Later):
+def test_retries_keep_the_input(start: Start, later: Later):
     fail = failing([], until=3)
 
     def flaky(ctx):
@@ -120,7 +120,7 @@ def test_retries_keep_it(start: Start, later: Later):
     assert run.steps.get().input == {"args": [7]}
 
 
-def test_a_step_that_failed_keeps_it(start: Start):
+def test_failed_step_keeps_its_input(start: Start):
     def refusing(ctx):
         ctx.step.run("try", lambda number: failing([])(), 7, retries=0)
 
@@ -129,7 +129,7 @@ def test_a_step_that_failed_keeps_it(start: Start):
     assert run.steps.get().input == {"args": [7]}
 
 
-def test_an_atomic_step_that_is_tried_again_keeps_it(start: Start, later: Later):
+def test_retried_atomic_step_keeps_its_input(start: Start, later: Later):
     fail = failing([], until=2)
 
     def writing(ctx):
@@ -141,7 +141,7 @@ def test_an_atomic_step_that_is_tried_again_keeps_it(start: Start, later: Later)
 
 
 @pytest.mark.exact("a lost answer interrupts it")
-def test_a_step_that_runs_at_most_once_keeps_it_from_its_beginning(
+def test_at_most_once_step_stores_its_input_at_its_beginning(
     start: Start, durable_kit: Kit
 ):
     seen = []
@@ -158,9 +158,7 @@ def test_a_step_that_runs_at_most_once_keeps_it_from_its_beginning(
     assert run.steps.get().input == {"args": [7]}
 
 
-def test_a_step_that_was_interrupted_keeps_it(
-    start: Start, later: Later, durable_kit: Kit
-):
+def test_interrupted_step_keeps_its_input(start: Start, later: Later, durable_kit: Kit):
     def once(ctx):
         ctx.step.run("once", take, 7, at_most_once=True)
 
@@ -172,7 +170,7 @@ def test_a_step_that_was_interrupted_keeps_it(
     assert step.input == {"args": [7]}
 
 
-def test_no_replay_loads_it(start: Start):
+def test_replay_does_not_load_inputs(start: Start):
     def charging(ctx):
         ctx.step.run("charge", take, 7)
 
@@ -202,7 +200,7 @@ def test_a_run_that_begins_from_a_step_has_that_of_the_steps_before(
     assert _text(copied) == text
 
 
-def test_a_history_that_is_replayed_has_it(start: Start, durable_kit: Kit):
+def test_replayed_history_has_inputs(start: Start, durable_kit: Kit):
     from durable_jobs.queries.run_document import history
 
     def charging(ctx):
@@ -217,7 +215,7 @@ def test_a_history_that_is_replayed_has_it(start: Start, durable_kit: Kit):
     assert durable_kit.replay(document).steps.get().input is None
 
 
-def test_what_cannot_be_stored_is_its_type_and_the_step_goes_on(start: Start):
+def test_argument_that_cannot_be_stored_is_shown_as_its_type(start: Start):
     def session(ctx):
         lock = threading.Lock()
         return ctx.step.run("use", lambda *args, **named: 7, lock, {"id": 7, "l": lock})
@@ -238,7 +236,7 @@ class Hostile:
         raise Broken(name)
 
 
-def test_nothing_that_an_argument_does_fails(start: Start):
+def test_arguments_that_raise_fail_nothing(start: Start):
     def deep(levels):
         found: list[Any] = []
         for _ in range(levels):
@@ -268,7 +266,7 @@ def test_nothing_that_an_argument_does_fails(start: Start):
 
 
 @pytest.mark.parametrize("letter", ["x", "é"])
-def test_what_is_large_is_not_stored_and_says_how_large_it_is(letter):
+def test_large_input_is_replaced_by_its_size(letter):
     def fits(count):
         return "args" in shown(letter * count)
 
@@ -288,19 +286,19 @@ def test_what_is_large_is_not_stored_and_says_how_large_it_is(letter):
         {"a": {1: [""] * MEASURED}},
     ],
 )
-def test_what_is_huge_is_not_even_measured(monkeypatch, huge):
+def test_huge_input_is_not_even_measured(monkeypatch, huge):
     from durable_jobs.serialization import arguments
 
     monkeypatch.delattr(arguments, "dumps")
     assert shown(1, huge) == {"not stored": "more than 100,000 bytes"}
 
 
-def test_it_reads_back_with_its_types():
+def test_input_is_read_back_with_its_types():
     assert loads(arguments_text(((1, 2),), {})) == {"args": [(1, 2)]}
     assert arguments_text((), {}) is None
 
 
-def test_the_token_of_a_callback_is_not_kept(start: Start):
+def test_token_of_a_callback_is_not_stored(start: Start):
     given = []
 
     def asking(ctx):

@@ -57,7 +57,7 @@ def same(seen: list[Any]) -> Any:
 # Invoke
 
 
-def test_it_returns_the_childs_result(start: Start, later: Later, child):
+def test_invoke_returns_the_result_of_the_child(start: Start, later: Later, child):
     parent, seen = invoking(child, {"a": (1, 2)})
     run = later(start(parent), "1d")
 
@@ -67,7 +67,7 @@ def test_it_returns_the_childs_result(start: Start, later: Later, child):
     assert made.status == "completed"
 
 
-def test_the_parent_holds_no_worker_while_the_child_works(
+def test_parent_occupies_no_worker_while_the_child_works(
     start: Start, later: Later, child
 ):
     parent, _ = invoking(child, {"sleep": "1h"})
@@ -85,7 +85,7 @@ def test_a_child_may_be_named_by_its_id(start: Start, later: Later, child):
     assert same(seen)["got"] == {}
 
 
-def test_an_unknown_function_is_an_error_that_names_it(start: Start, later: Later):
+def test_unknown_function_is_an_error_that_names_it(start: Start, later: Later):
     parent, seen = invoking("tests.nobody")
     later(start(parent), "1d")
 
@@ -184,14 +184,18 @@ def nested(depth: int) -> durable.Function:
     return made
 
 
-def test_three_deep_a_result_comes_up(start: Start, later: Later, durable_kit: Kit):
+def test_result_passes_through_three_levels(
+    start: Start, later: Later, durable_kit: Kit
+):
     run = start(nested(3))
     assert Run.objects.filter(status="waiting").count() == 4
 
     assert later(run, "1h").result() == [3, 2, 1, "bottom"]
 
 
-def test_three_deep_an_error_comes_up(start: Start, later: Later, durable_kit: Kit):
+def test_error_passes_through_three_levels(
+    start: Start, later: Later, durable_kit: Kit
+):
     run = later(start(nested(3), {"fail": True}), "1h")
 
     assert run.error["type"] == "Refused"
@@ -199,7 +203,9 @@ def test_three_deep_an_error_comes_up(start: Start, later: Later, durable_kit: K
     assert set(Run.objects.values_list("status", flat=True)) == {"failed"}
 
 
-def test_three_deep_all_are_cancelled_with_the_first(start: Start, durable_kit: Kit):
+def test_cancellation_of_the_first_passes_through_three_levels(
+    start: Start, durable_kit: Kit
+):
     run = start(nested(3))
     run.cancel()
 
@@ -218,7 +224,7 @@ def test_a_child_of_many_parents_at_once(start: Start, later: Later, child):
 
 
 @pytest.mark.parametrize("when", ["before", "body"])
-def test_a_worker_that_dies_at_the_call_starts_one_child(
+def test_worker_death_at_an_invoke_starts_one_child(
     start: Start, later: Later, durable_kit: Kit, child, when
 ):
     parent, seen = invoking(child)
@@ -234,7 +240,7 @@ def test_a_worker_that_dies_at_the_call_starts_one_child(
 # Start
 
 
-def test_start_returns_the_id_and_goes_on(start: Start, later: Later, child):
+def test_start_returns_the_id_and_continues(start: Start, later: Later, child):
     seen = []
 
     def parent(ctx):
@@ -251,7 +257,7 @@ def test_start_returns_the_id_and_goes_on(start: Start, later: Later, child):
     assert later(made, "1h").result()["got"] == {"sleep": "1h"}
 
 
-def test_what_was_started_is_not_cancelled_with_the_run(
+def test_started_run_is_not_cancelled_with_its_parent(
     start: Start, later: Later, child
 ):
     def parent(ctx):
@@ -266,7 +272,7 @@ def test_what_was_started_is_not_cancelled_with_the_run(
 
 
 @pytest.mark.parametrize("when", ["before", "body", "after"])
-def test_a_worker_that_dies_at_the_start_starts_one(
+def test_worker_death_at_a_start_starts_one_run(
     start: Start, later: Later, durable_kit: Kit, child, when
 ):
     def parent(ctx):
@@ -305,7 +311,7 @@ def test_start_takes_the_options_of_using(
     ],
     ids=["no dict", "an object", "NUL", "too large"],
 )
-def test_wrong_data_is_refused_and_starts_nothing(
+def test_invalid_data_is_refused_and_starts_nothing(
     start: Start, child, kind, data, error
 ):
     def parent(ctx):
@@ -319,7 +325,7 @@ def test_wrong_data_is_refused_and_starts_nothing(
 
 
 @pytest.mark.parametrize("kind", ["invoke", "start"])
-def test_what_is_no_function_is_refused(start: Start, kind):
+def test_invoke_refuses_an_object_that_is_no_function(start: Start, kind):
     def parent(ctx):
         getattr(ctx.step, kind)("call", lambda ctx: 1)
 

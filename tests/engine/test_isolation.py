@@ -211,7 +211,7 @@ def test_state_of_the_process_ends_with_the_thread_that_changed_it():
     assert state() == before
 
 
-def test_filters_of_a_block_that_goes_on_are_left_alone():
+def test_filters_of_an_open_block_are_not_changed():
     inside, done = threading.Event(), threading.Event()
     caught: list[Any] = []
 

@@ -94,9 +94,7 @@ def test_a_null_idempotency_key_starts_a_run_each_time(start: Start, pay, kind):
     run.cancel()
 
 
-def test_invoke_waits_for_the_run_that_holds_the_key(
-    start: Start, later: Later, pay, booked
-):
+def test_invoke_waits_for_the_run_with_the_key(start: Start, later: Later, pay, booked):
     parent, seen = invoking(pay, {"order": 7, "sleep": "1h"})
     function = durable.function(id="tests.parent", retries=0)(parent)
     runs = [start(function) for _ in range(3)]
@@ -126,7 +124,7 @@ def test_invoke_takes_the_result_of_a_run_that_has_ended(start: Start, later, pa
 
 @pytest.mark.parametrize("end", ["fail", "cancel"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_invoke_fails_as_the_run_that_holds_the_key(
+def test_invoke_fails_as_the_run_with_the_key(
     start: Start, later: Later, pay, end, before
 ):
     data: dict[str, Any] = {"order": 7, "sleep": "1h"}
@@ -155,7 +153,7 @@ def test_invoke_fails_as_the_run_that_holds_the_key(
     assert told[end][1] in message
 
 
-def test_start_gives_the_id_of_the_run_that_holds_the_key(start: Start, pay, booked):
+def test_start_returns_the_id_of_the_run_with_the_key(start: Start, pay, booked):
     held = pay.enqueue({"order": 7})
 
     def parent(ctx):
@@ -165,7 +163,7 @@ def test_start_gives_the_id_of_the_run_that_holds_the_key(start: Start, pay, boo
     assert booked == [7]
 
 
-def test_a_run_is_cancelled_only_with_the_parent_that_started_it(start: Start, pay):
+def test_run_is_cancelled_only_with_the_parent_that_started_it(start: Start, pay):
     parent, _ = invoking(pay, {"order": 7, "sleep": "1h"})
     function = durable.function(id="tests.parent", retries=0)(parent)
     first, second = start(function), start(function)
@@ -231,7 +229,7 @@ def test_using_key_with_other_data_fails_the_step(
     assert booked == [1]
 
 
-def test_a_key_and_idempotency_both_hold(start: Start, durable_kit: Kit, pay, booked):
+def test_key_and_idempotency_both_apply(start: Start, durable_kit: Kit, pay, booked):
     first = pay.enqueue({"order": 1})
     assert pay.using(key="k").enqueue({"order": 1}).pk == first.pk
     # The run that held the order now holds the key too.
@@ -289,7 +287,7 @@ def test_invoke_in_a_circle_is_refused(start: Start, durable_kit: Kit):
 
 @pytest.mark.parametrize("when", ["before", "body", "after"])
 @pytest.mark.parametrize("kind", ["invoke", "start"])
-def test_a_worker_that_dies_at_a_keyed_start_starts_one_run(
+def test_worker_death_at_a_keyed_start_starts_one_run(
     start: Start, later: Later, durable_kit: Kit, pay, booked, when, kind
 ):
     def parent(ctx):
@@ -307,7 +305,7 @@ def test_a_worker_that_dies_at_a_keyed_start_starts_one_run(
 
 
 @pytest.mark.parametrize("when", ["before", "body", "after"])
-def test_a_worker_that_dies_as_it_joins_a_run_joins_it_again(
+def test_worker_death_while_joining_a_run_joins_it_again(
     start: Start, later: Later, durable_kit: Kit, pay, booked, when
 ):
     pay.enqueue({"order": 7, "sleep": "1h"})
@@ -350,7 +348,7 @@ def test_an_end_that_was_not_announced_is_found(
     assert later(run, "1h").result() == {"booked": 7}
 
 
-def test_a_map_of_one_key_starts_one_run(start: Start, later: Later, pay, booked):
+def test_map_of_one_key_starts_one_run(start: Start, later: Later, pay, booked):
     def parent(ctx):
         return ctx.step.map(
             "all",
@@ -363,7 +361,7 @@ def test_a_map_of_one_key_starts_one_run(start: Start, later: Later, pay, booked
     assert booked == [7]
 
 
-def test_an_async_function_joins_the_run_that_holds_the_key(
+def test_async_function_joins_the_run_with_the_key(
     start: Start, later: Later, pay, booked
 ):
     pay.enqueue({"order": 7, "sleep": "1h"})
@@ -377,7 +375,7 @@ def test_an_async_function_joins_the_run_that_holds_the_key(
     assert booked == [7]
 
 
-def test_a_cron_starts_one_run_for_each_key(start: Start, durable_kit: Kit, booked):
+def test_cron_starts_one_run_for_each_key(start: Start, durable_kit: Kit, booked):
     tomorrow = durable_kit.now() + timedelta(days=1)
     durable_kit.travel_to(tomorrow.replace(hour=12, minute=30, second=0))
 

@@ -52,7 +52,7 @@ def of_steps(run):
     return {step.name: messages(step) for step in run.steps.order_by("position")}
 
 
-def test_a_step_keeps_what_its_body_logs(start: Start, durable_kit: Kit):
+def test_step_stores_the_log_lines_of_its_body(start: Start, durable_kit: Kit):
     def talking(ctx):
         logger.info("outside of any step")
         ctx.step.run("talk", say, "charge %d for %s", 7, "Ann")
@@ -91,7 +91,7 @@ def test_each_step_has_its_own(start: Start):
     }  # fmt: skip
 
 
-def test_async_bodies_and_bodies_in_threads_keep_theirs(start: Start):
+def test_async_bodies_and_threads_store_their_log_lines(start: Start):
     def plain(ctx):
         ctx.step.run("async", soon_say, "a")
         ctx.step.run("limited", say, "b", timeout="1m")
@@ -100,7 +100,7 @@ def test_async_bodies_and_bodies_in_threads_keep_theirs(start: Start):
     assert of_steps(start(plain)) == {"async": ["a"], "limited": ["b"], "both": ["c"]}
 
 
-def test_steps_side_by_side_in_async_functions_are_kept_apart(start: Start):
+def test_concurrent_async_steps_keep_their_log_lines_apart(start: Start):
     async def talk(name):
         for number in range(3):
             await asyncio.sleep(0)
@@ -121,7 +121,7 @@ def test_steps_side_by_side_in_async_functions_are_kept_apart(start: Start):
     }
 
 
-def test_branches_keep_their_own_and_their_steps_theirs(start: Start):
+def test_branches_and_their_steps_store_separate_log_lines(start: Start):
     def branch(item):
         logger.info("branch %d", item)
         durable_step(item)
@@ -152,7 +152,7 @@ def test_branches_keep_their_own_and_their_steps_theirs(start: Start):
     ]
 
 
-def test_branches_of_async_functions_keep_their_own(start: Start):
+def test_async_branches_store_their_log_lines(start: Start):
     async def mapping(ctx):
         async def branch(item):
             logger.info("branch %d", item)
@@ -166,7 +166,7 @@ def test_branches_of_async_functions_keep_their_own(start: Start):
     ]  # fmt: skip
 
 
-def test_each_failed_attempt_has_the_lines_of_its_own(start: Start, later: Later):
+def test_failed_attempt_has_its_own_log_lines(start: Start, later: Later):
     calls: list[int] = []
     fail = failing(calls, until=3)
 
@@ -187,7 +187,7 @@ def test_each_failed_attempt_has_the_lines_of_its_own(start: Start, later: Later
     assert messages(run.steps.get()) == ["attempt 2"]
 
 
-def test_a_step_that_fails_for_good_has_those_of_its_last_attempt(start: Start):
+def test_failed_step_has_the_log_lines_of_its_last_attempt(start: Start):
     def body():
         logger.warning("it will fail")
         raise Broken
@@ -212,7 +212,7 @@ def test_a_result_that_is_refused_leaves_the_lines(start: Start):
     assert of_steps(run) == {"run": ["here is a thing"]}
 
 
-def test_an_atomic_body_that_fails_leaves_its_lines_and_nothing_else(
+def test_failed_atomic_body_keeps_its_log_lines_and_nothing_else(
     start: Start, later: Later
 ):
     fail = failing([], until=2)
@@ -234,7 +234,7 @@ def test_an_atomic_body_that_fails_leaves_its_lines_and_nothing_else(
     assert Tenant.objects.count() == 1
 
 
-def test_a_body_that_does_not_end_in_time_leaves_what_it_had_logged(start: Start):
+def test_timed_out_body_keeps_the_log_lines_so_far(start: Start):
     never = threading.Event()
 
     def body():
@@ -254,7 +254,7 @@ def test_a_body_that_does_not_end_in_time_leaves_what_it_had_logged(start: Start
 
 
 @pytest.mark.exact("a lost answer interrupts it")
-def test_at_most_once_has_its_lines(start: Start):
+def test_at_most_once_step_has_its_log_lines(start: Start):
     def once(ctx):
         ctx.step.run("once", say, "hello", at_most_once=True)
 
@@ -274,16 +274,14 @@ def test_a_condition_has_the_lines_of_its_last_check(start: Start, later: Later)
     assert of_steps(later(run, "5m")) == {"met": ["asked 2"]}
 
 
-def test_a_callback_has_what_its_submission_logged(start: Start):
+def test_callback_has_the_log_lines_of_its_submission(start: Start):
     def asking(ctx):
         ctx.step.wait_for_callback("answer", lambda callback: say("submitted"))
 
     assert of_steps(start(asking)) == {"answer": ["submitted"]}
 
 
-def test_a_run_that_a_body_waits_for_keeps_its_lines_to_itself(
-    start: Start, durable_kit: Kit
-):
+def test_log_lines_of_an_awaited_run_stay_with_that_run(start: Start, durable_kit: Kit):
     @durable.function(id="tests.inner")
     def inner(ctx):
         logger.info("of no step")
@@ -302,7 +300,7 @@ def test_a_run_that_a_body_waits_for_keeps_its_lines_to_itself(
     assert of_steps(run) == {"outer": ["before", "after"]}
 
 
-def test_the_last_lines_are_kept_and_the_others_counted(start: Start):
+def test_last_lines_are_kept_and_the_others_counted(start: Start):
     def talking(ctx):
         ctx.step.run("talk", lambda: [say("%d", n) for n in range(LINES + 5)] and None)
 
@@ -343,14 +341,14 @@ def test_an_error_is_its_type_and_message_without_its_locals(start: Start):
     assert [line["level"] for line in step.logs["lines"]] == ["ERROR", "ERROR"]
 
 
-def test_what_no_database_stores_is_stored_as_text(start: Start, alone):
+def test_characters_that_no_database_stores_are_escaped(start: Start, alone):
     def talking(ctx):
         ctx.step.run("talk", lambda: alone().warning("a\x00b \ud800"))
 
     assert of_steps(start(talking)) == {"talk": ["a\\x00b \\ud800"]}
 
 
-def test_a_record_that_cannot_be_read_breaks_nothing(start: Start, monkeypatch):
+def test_unreadable_log_record_breaks_nothing(start: Start, monkeypatch):
     class Odd:
         def __str__(self):
             raise Broken
@@ -381,14 +379,14 @@ def test_levels_and_filters_of_the_handler_count(start: Start, alone):
     assert of_steps(start(talking)) == {"talk": ["kept"]}
 
 
-def test_nothing_is_kept_of_loggers_without_the_handler(start: Start):
+def test_loggers_without_the_handler_store_nothing(start: Start):
     def talking(ctx):
         ctx.step.run("talk", lambda: logging.getLogger("tests.bare").warning("no"))
 
     assert of_steps(start(talking)) == {"talk": None}
 
 
-def test_outside_of_steps_the_handler_ignores_what_is_logged():
+def test_handler_ignores_lines_outside_of_steps():
     record = logging.makeLogRecord({"msg": "%s", "args": (1, 2)})
     StepHandler().handle(record)  # would raise if it were read
 

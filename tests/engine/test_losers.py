@@ -11,7 +11,7 @@ from tests.engine.conftest import Later, Start
 from tests.engine.failures import Refused
 
 
-def test_losers_are_cancelled_with_all_that_they_wait_for(
+def test_losers_are_cancelled_with_all_their_waits(
     start: Start, later: Later, durable_kit: Kit
 ):
     calls = []

@@ -7,7 +7,7 @@ from tests.engine.conftest import Later, Start
 from tests.engine.failures import Refused
 
 
-def test_results_come_in_the_order_of_the_items(start: Start):
+def test_results_have_the_order_of_the_items(start: Start):
     def doubling(ctx):
         return ctx.step.map("double", lambda item: item * 2, [3, 1, 2])
 
@@ -22,7 +22,7 @@ def test_items_of_any_kind_reach_the_function(start: Start):
     assert start(kinds).result() == [[None], [{"a": 1}], [("x", 2)], ["text"]]
 
 
-def test_no_items_give_no_results(start: Start):
+def test_map_without_items_returns_no_results(start: Start):
     def empty(ctx):
         return [
             ctx.step.map("all", print, []),
@@ -47,7 +47,7 @@ def test_200_items(start: Start, later: Later):
     assert sorted(calls) == list(range(200))
 
 
-def test_the_record_tells_a_map_and_its_items(start: Start):
+def test_record_shows_a_map_and_its_items(start: Start):
     def doubling(ctx):
         ctx.step.map("double", lambda item: item * 2, [3, 1])
 
@@ -92,9 +92,7 @@ def test_a_redriven_map_runs_its_failed_items_again_and_no_other(
     assert calls == [1, 2, 2, 3]
 
 
-def test_a_run_that_failed_for_the_error_of_one_item_is_redriven(
-    start: Start, later: Later
-):
+def test_run_that_failed_by_one_item_can_be_redriven(start: Start, later: Later):
     calls: list[int] = []
     mended: list[bool] = []
 
@@ -119,7 +117,7 @@ def test_a_run_that_failed_for_the_error_of_one_item_is_redriven(
     assert calls == [1, 2, 2]
 
 
-def test_a_rerun_from_a_step_in_a_branch_goes_through_the_branches_again(
+def test_rerun_from_a_step_in_a_branch_executes_the_branches_again(
     start: Start, later: Later
 ):
     calls: list[str] = []

@@ -38,7 +38,7 @@ def test_values_match_as_json_would_write_them(
     assert Run.objects.get().status == "completed"
 
 
-def test_the_event_that_started_a_run_is_none_that_it_waits_for(
+def test_triggering_event_does_not_match_a_wait_of_its_run(
     durable_kit: Kit,
 ) -> None:
     @durable.function(id="tests.again", on=durable.Event("tests/ping"))

@@ -86,7 +86,7 @@ def test_a_step_that_is_met_as_another_kind_parks_the_run(
     assert later(run).result() == "before"
 
 
-def test_a_wait_that_is_met_as_another_kind_loses_nothing(
+def test_wait_replayed_as_another_kind_loses_nothing(
     start: Start, later: Later, durable_kit: Kit, deployed
 ):
     code, changing = deployed
@@ -110,7 +110,7 @@ def test_a_wait_that_is_met_as_another_kind_loses_nothing(
     assert later(run).result() == {"n": 1}
 
 
-def test_a_function_cannot_swallow_it(start: Start, later: Later, deployed):
+def test_nondeterminism_error_cannot_be_swallowed(start: Start, later: Later, deployed):
     code, changing = deployed
     calls = []
 
@@ -136,7 +136,9 @@ def test_a_function_cannot_swallow_it(start: Start, later: Later, deployed):
     assert set(run.steps.values_list("name", flat=True)) == {"the step", "nap"}
 
 
-def test_inside_a_branch_it_parks_the_whole_run(start: Start, later: Later, deployed):
+def test_nondeterminism_in_a_branch_pauses_the_whole_run(
+    start: Start, later: Later, deployed
+):
     code, changing = deployed
 
     def before(ctx):
@@ -161,7 +163,7 @@ def test_inside_a_branch_it_parks_the_whole_run(start: Start, later: Later, depl
     assert later(run).result() == [1, 2]
 
 
-def test_a_parked_run_may_be_cancelled_or_rerun(start: Start, later: Later, deployed):
+def test_diverged_run_may_be_cancelled_or_rerun(start: Start, later: Later, deployed):
     code, changing = deployed
 
     def before(ctx):
@@ -235,7 +237,7 @@ def test_a_step_may_be_inserted(start: Start, later: Later, deployed):
 
 
 @pytest.mark.exact("it counts warnings")
-def test_a_step_that_was_taken_out_is_kept_and_reported(
+def test_removed_step_is_kept_and_reported(
     start: Start, later: Later, deployed, caplog
 ):
     code, changing = deployed
@@ -264,7 +266,7 @@ def test_a_step_that_was_taken_out_is_kept_and_reported(
     assert str(run.pk) in told[0]
 
 
-def test_a_wait_that_was_taken_out_is_kept_and_does_not_wait_for_ever(
+def test_removed_wait_is_kept_and_does_not_block_the_run(
     start: Start, later: Later, deployed
 ):
     code, changing = deployed
@@ -292,7 +294,7 @@ def test_a_wait_that_was_taken_out_is_kept_and_does_not_wait_for_ever(
 
 
 @pytest.mark.exact("it counts warnings")
-def test_what_lies_inside_branches_and_groups_is_not_reported(
+def test_steps_inside_branches_and_groups_are_not_reported(
     start: Start, later: Later, caplog
 ):
     def nested(ctx):

@@ -39,7 +39,7 @@ def backlog(order: list[str]) -> Callable[[str, int], None]:
     return start
 
 
-def test_others_get_their_turns_while_one_is_served(backlog, order):
+def test_other_queues_are_served_while_one_is_busy(backlog, order):
     backlog("default", MANY)
     backlog("apart", MANY // 2)
     assert drain_queue("default", others=["apart", "empty"]) == len(order)
@@ -48,7 +48,7 @@ def test_others_get_their_turns_while_one_is_served(backlog, order):
     assert order.count("apart") == MANY // 2, "a batch of the one, a batch of the other"
 
 
-def test_a_queue_that_is_soon_done_costs_no_look_at_others(
+def test_short_queue_costs_no_check_of_the_others(
     backlog, order, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(queue_loop, "OTHER_QUEUES_INTERVAL", 3600.0)
@@ -66,7 +66,7 @@ def test_a_queue_that_is_soon_done_costs_no_look_at_others(
     assert set(asked) == {"default"}
 
 
-def test_a_celery_worker_looks_at_all_that_it_consumes(
+def test_celery_worker_checks_all_queues_that_it_consumes(
     backlog, order, monkeypatch: pytest.MonkeyPatch
 ):
     consumed = dict.fromkeys(("default", "apart", "other"))

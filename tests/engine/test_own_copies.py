@@ -47,7 +47,7 @@ def function(kind: str, before: Any, after: Any) -> Any:
 
 @both
 @pytest.mark.parametrize("what", ["event", "run", "event of the run"])
-def test_data_that_a_function_changes_is_matched_as_it_is_stored(
+def test_data_that_a_function_changes_is_matched_as_stored(
     start: Start, later: Later, durable_kit: Kit, what, kind
 ):
     seen: list[Any] = []
@@ -75,7 +75,7 @@ def test_data_that_a_function_changes_is_matched_as_it_is_stored(
 
 
 @both
-def test_what_a_condition_changes_is_its_own(
+def test_condition_changes_only_its_own_copy(
     start: Start, later: Later, durable_kit: Kit, kind
 ):
     def spoiling(event: Any, came: Any) -> bool:
@@ -96,7 +96,7 @@ def test_what_a_condition_changes_is_its_own(
     assert later(run).result() == [{"n": [7]}, {"email": "A@X"}]
 
 
-def test_what_a_trigger_changes_is_its_own(later: Later, durable_kit: Kit):
+def test_trigger_changes_only_its_own_copy(later: Later, durable_kit: Kit):
     seen: list[Any] = []
 
     def spoiling(event: Any) -> bool:
@@ -126,7 +126,7 @@ def test_what_a_trigger_changes_is_its_own(later: Later, durable_kit: Kit):
 
 
 @both
-def test_what_a_function_does_to_a_result_does_not_show_in_another(
+def test_change_of_one_result_does_not_show_in_another(
     start: Start, later: Later, kind
 ):
     seen: list[Any] = []
@@ -164,9 +164,7 @@ def test_what_a_function_does_to_a_result_does_not_show_in_another(
 
 
 @both
-def test_what_a_condition_that_fails_does_to_its_state_is_undone(
-    start: Start, later: Later, kind
-):
+def test_change_by_a_failing_condition_is_undone(start: Start, later: Later, kind):
     seen: list[Any] = []
 
     def check(state: Any) -> Any:
@@ -191,7 +189,7 @@ def test_what_a_condition_that_fails_does_to_its_state_is_undone(
 
 
 @both
-def test_a_handler_gets_the_event_as_it_is_stored(start: Start, later: Later, kind):
+def test_handler_gets_the_event_as_stored(start: Start, later: Later, kind):
     seen: list[Any] = []
 
     @durable.function(id="tests.after")
@@ -213,7 +211,7 @@ def test_a_handler_gets_the_event_as_it_is_stored(start: Start, later: Later, ki
     assert seen == [{"email": ["A@X"]}] * len(seen)
 
 
-def test_a_copy_is_equal_and_shares_nothing_that_can_change():
+def test_copy_is_equal_and_shares_nothing_mutable():
     for value in VALUES.values():
         copied = own_copy(value)
         assert copied == value

@@ -11,14 +11,14 @@ from tests.engine.conftest import Later, Start
 from tests.engine.failures import Refused
 
 
-def test_branches_of_a_dict_give_a_dict_in_its_order(start: Start):
+def test_branches_of_a_dict_return_a_dict_in_its_order(start: Start):
     def both(ctx):
         return list(ctx.step.parallel("p", {"b": lambda: 1, "a": lambda: 2}).items())
 
     assert start(both).result() == [("b", 1), ("a", 2)]
 
 
-def test_branches_of_a_list_give_a_list_in_its_order(start: Start, later: Later):
+def test_branches_of_a_list_return_a_list_in_its_order(start: Start, later: Later):
     def sleeper(ctx, hours):
         def branch():
             ctx.step.sleep("nap", f"{hours}h")
@@ -32,7 +32,7 @@ def test_branches_of_a_list_give_a_list_in_its_order(start: Start, later: Later)
     assert later(start(racing), "3h").result() == [3, 1, 2]
 
 
-def test_no_branches_give_nothing(start: Start):
+def test_parallel_without_branches_returns_nothing(start: Start):
     def empty(ctx):
         return [ctx.step.parallel("list", []), ctx.step.parallel("dict", {})]
 
@@ -42,7 +42,7 @@ def test_no_branches_give_nothing(start: Start):
 # What branches contain
 
 
-def test_a_branch_holds_any_step(start: Start, later: Later, durable_kit: Kit):
+def test_branch_may_contain_any_step(start: Start, later: Later, durable_kit: Kit):
     @durable.function(id="tests.child")
     def child(ctx):
         ctx.step.sleep("rest", "1h")
@@ -128,7 +128,7 @@ def test_branches_take_as_long_as_the_longest_of_them(
     assert (run.ended_at - began).total_seconds() == 3 * 3600
 
 
-def test_a_branch_that_is_woken_goes_on_while_others_wait(
+def test_resumed_branch_continues_while_others_wait(
     start: Start, later: Later, durable_kit: Kit
 ):
     done = []
@@ -155,7 +155,7 @@ def test_a_branch_that_is_woken_goes_on_while_others_wait(
     assert sorted(done) == ["A", "B", "C", "a", "b", "c"]
 
 
-def test_an_event_that_one_branch_sends_wakes_another(start: Start):
+def test_event_sent_by_one_branch_resumes_another(start: Start):
     def talking(ctx):
         return ctx.step.parallel(
             "p",

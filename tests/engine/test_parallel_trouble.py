@@ -105,7 +105,7 @@ def test_cancelling_a_run_cancels_its_branches_and_their_children(start: Start):
     assert set(run.steps.values_list("status", flat=True)) == {"cancelled"}
 
 
-def test_a_run_that_a_branch_cancels_does_nothing_more(start: Start):
+def test_run_cancelled_by_its_branch_does_nothing_more(start: Start):
     calls = []
 
     def cancelling(ctx):
@@ -145,7 +145,7 @@ def test_a_branch_that_meets_another_kind_parks_the_run(start: Start, later: Lat
     assert "'x'" in run.reason
 
 
-def test_an_ended_parallel_keeps_its_results_when_branches_are_added(
+def test_ended_parallel_keeps_its_results_when_branches_are_added(
     start: Start, later: Later
 ):
     added: list[bool] = []
@@ -199,7 +199,7 @@ def test_a_wrong_call_fails_at_once(start: Start, case):
     assert expected in run.error["message"]
 
 
-def test_more_branches_than_a_run_may_have_steps(start: Start, configure: Configure):
+def test_branches_beyond_the_step_limit_are_refused(start: Start, configure: Configure):
     configure(MAX_STEPS=10)
 
     def many(ctx):

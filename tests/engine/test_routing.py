@@ -117,7 +117,7 @@ def test_pages_are_transactions_of_their_own(
 
 
 @pytest.mark.parametrize("crash", range(1, 5))
-def test_a_crash_between_two_pages_loses_and_doubles_nothing(
+def test_crash_between_two_pages_loses_and_duplicates_nothing(
     durable_kit: Kit,
     waiting: list[Run],
     monkeypatch: pytest.MonkeyPatch,
@@ -140,7 +140,7 @@ def test_a_crash_between_two_pages_loses_and_doubles_nothing(
     assert not Event.objects.filter(pending=True).exists()
 
 
-def test_another_router_that_was_first_is_not_repeated(
+def test_match_by_another_router_is_not_repeated(
     durable_kit: Kit, waiting: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     durable_kit.send("a/come", {"n": 0})
@@ -169,7 +169,7 @@ def test_another_router_that_was_first_is_not_repeated(
         "(async.data.n > 9 || true) && event.data.id==async.data.id",
     ],
 )
-def test_an_equality_of_a_condition_is_looked_up(
+def test_equality_in_a_condition_uses_the_index(
     durable_kit: Kit, monkeypatch: pytest.MonkeyPatch, condition: str
 ) -> None:
     waits = durable.function(id="waits")(
@@ -208,7 +208,7 @@ def test_an_equality_of_a_condition_is_looked_up(
         ),
     ],
 )
-def test_only_equalities_that_must_hold_are_taken(condition: str, found: Any) -> None:
+def test_equality_is_indexed_only_if_it_must_hold(condition: str, found: Any) -> None:
     assert list(equalities(condition, "event", "async")) == found
 
 
@@ -219,7 +219,7 @@ VALUES: list[Any] = [
 ]
 
 
-def test_no_event_is_lost_to_the_index() -> None:
+def test_index_loses_no_event() -> None:
     text = "event.data.x == async.data.x"
     condition = compile_expression(
         text, variables=("event", "async"), where="here", condition=True
@@ -232,7 +232,7 @@ def test_no_event_is_lost_to_the_index() -> None:
             assert key in (leaf_keys(event) or set()), (own, other)
 
 
-def test_a_cancelling_event_is_looked_up_by_its_condition(durable_kit: Kit) -> None:
+def test_cancelling_event_uses_the_index_of_its_condition(durable_kit: Kit) -> None:
     cancel = durable.CancelOn("a/stop", if_="event.data.id == async.data.id")
     waits = durable.function(id="waits", cancel_on=cancel)(
         lambda ctx: ctx.step.sleep("s", "1h")

@@ -43,7 +43,7 @@ def test_arguments_reach_the_body(start: Start):
     assert start(giving).result() == [[1, "two"], {"fn": "a", "id": "b", "using": None}]
 
 
-def test_the_record_of_a_step_is_there_to_read(start: Start):
+def test_record_of_a_step_can_be_read(start: Start):
     def recorded(ctx):
         return ctx.step.run("read me", lambda: {"a": 1})
 
@@ -80,7 +80,7 @@ def test_a_body_may_wait_for_another_run(start: Start):
 # Queues
 
 
-def test_a_step_may_run_on_a_queue_of_its_own(start: Start):
+def test_step_may_run_on_its_own_queue(start: Start):
     queues = []
 
     def note():

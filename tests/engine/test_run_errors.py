@@ -110,7 +110,7 @@ def test_a_run_fails_with_the_error_of_its_step(start: Start):
         run.result()
 
 
-def test_an_error_that_cannot_tell_its_message_is_an_error_all_the_same(start: Start):
+def test_error_without_a_readable_message_is_recorded(start: Start):
     class Mute(Exception):
         def __str__(self):
             raise RuntimeError("no words")

@@ -35,7 +35,7 @@ def test_a_worker_that_dies_at_a_step(
 
 
 @pytest.mark.exact("an answer that is lost interrupts the body as well")
-def test_at_most_once_an_interrupted_body_is_never_repeated(
+def test_at_most_once_body_is_never_repeated_after_an_interruption(
     start: Start, later: Later, durable_kit: Kit
 ):
     calls, seen = [], []
@@ -59,7 +59,7 @@ def test_at_most_once_an_interrupted_body_is_never_repeated(
 
 
 @pytest.mark.exact("an answer that is lost interrupts the body as well")
-def test_at_most_once_a_recorded_body_is_done(
+def test_at_most_once_body_that_is_recorded_is_done(
     start: Start, later: Later, durable_kit: Kit
 ):
     calls = []
@@ -74,7 +74,7 @@ def test_at_most_once_a_recorded_body_is_done(
 
 
 @pytest.mark.exact("an answer that is lost interrupts the body as well")
-def test_at_most_once_a_body_that_raises_is_not_tried_again(start: Start, later: Later):
+def test_at_most_once_body_that_raises_is_not_retried(start: Start, later: Later):
     calls: list[int] = []
 
     def paying(ctx):
@@ -86,7 +86,7 @@ def test_at_most_once_a_body_that_raises_is_not_tried_again(start: Start, later:
     assert len(calls) == 1
 
 
-def test_at_most_once_cannot_be_retried(start: Start):
+def test_at_most_once_step_refuses_retries(start: Start):
     def contradicting(ctx):
         ctx.step.run("pay", lambda: None, at_most_once=True, retries=2)
 

@@ -18,7 +18,7 @@ from tests.engine.failures import Broken, Refused, failing
 SOON = durable.Backoff.fixed("7s")
 
 
-def test_a_failing_body_is_tried_again_until_it_succeeds(start: Start, later: Later):
+def test_failing_body_is_retried_until_it_succeeds(start: Start, later: Later):
     calls: list[int] = []
 
     def trying(ctx):
@@ -56,7 +56,7 @@ def test_the_functions_retries_are_the_default_and_the_steps_own_go_first(
     assert [len(by_function), len(by_step), len(never)] == [3, 2, 1]
 
 
-def test_four_retries_unless_something_else_is_said(start: Start, later: Later):
+def test_default_is_four_retries(start: Start, later: Later):
     calls: list[int] = []
 
     def plain(ctx):
@@ -104,7 +104,7 @@ def test_a_backoff_may_be_a_callable_of_the_attempt_and_the_error(
     assert len(calls) == 3
 
 
-def test_only_the_errors_of_retry_on_are_tried_again(start: Start, later: Later):
+def test_retry_on_retries_only_its_errors(start: Start, later: Later):
     wanted: list[int] = []
     unwanted: list[int] = []
 
@@ -199,7 +199,7 @@ NEW_YEAR = datetime(2030, 1, 1, tzinfo=UTC)
         ("9000d", timedelta(days=366)),
     ],
 )
-def test_retry_after_understands_what_services_send(
+def test_retry_after_accepts_the_forms_that_services_send(
     when: Any, due: Any, caplog: pytest.LogCaptureFixture
 ):
     now = datetime(2029, 12, 31, tzinfo=UTC)
@@ -230,7 +230,7 @@ def test_retry_after_understands_what_services_send(
     ],
     ids=lambda one: f"{type(one).__name__} {one!r:.10}",
 )
-def test_retry_after_no_valid_time_leaves_it_to_the_backoff(
+def test_retry_after_without_a_valid_time_uses_the_backoff(
     when: Any,
     start: Start,
     later: Later,
@@ -254,9 +254,7 @@ def test_retry_after_no_valid_time_leaves_it_to_the_backoff(
     assert [one.levelname for one in warned] == ["WARNING"]
 
 
-def test_a_backoff_that_fails_says_so_and_is_not_tried_again(
-    start: Start, later: Later
-):
+def test_failing_backoff_fails_the_step_without_a_retry(start: Start, later: Later):
     calls: list[int] = []
 
     def backoff(attempt, error):
@@ -292,7 +290,7 @@ def test_a_function_that_raises_is_called_again_and_repeats_no_step(
     assert calls == [1]
 
 
-def test_a_function_may_say_when_it_wants_to_be_called_again(
+def test_function_may_choose_its_next_retry(
     start: Start, later: Later, durable_kit: Kit
 ):
     times = []
@@ -307,9 +305,7 @@ def test_a_function_may_say_when_it_wants_to_be_called_again(
     assert times[-1] - times[0] == timedelta(hours=3)
 
 
-def test_a_function_may_say_that_it_must_not_be_called_again(
-    start: Start, later: Later
-):
+def test_function_may_refuse_a_retry(start: Start, later: Later):
     entries = []
 
     def raising(ctx):
@@ -321,7 +317,7 @@ def test_a_function_may_say_that_it_must_not_be_called_again(
     assert entries == [1]
 
 
-def test_failed_attempts_are_kept_for_a_person_to_read(start: Start, later: Later):
+def test_failed_attempts_are_recorded_with_their_errors(start: Start, later: Later):
     calls: list[int] = []
 
     def trying(ctx):

@@ -46,7 +46,7 @@ def test_a_body_with_a_timeout_reads_and_writes(served: Served):
     assert served(writing).result() == ["Ada", 1]
 
 
-def test_the_connection_of_a_body_with_a_timeout_is_closed_after_it(served: Served):
+def test_connection_of_a_body_with_a_timeout_is_closed_after_it(served: Served):
     left = []
 
     def body():
@@ -61,7 +61,7 @@ def test_the_connection_of_a_body_with_a_timeout_is_closed_after_it(served: Serv
         assert [one.closed for one in left] == [True]
 
 
-def test_a_body_left_behind_writes_nothing_for_its_run(served: Served):
+def test_abandoned_body_writes_nothing_for_its_run(served: Served):
     held, ended = threading.Event(), threading.Event()
 
     def body():

@@ -60,7 +60,7 @@ def test_a_body_that_took_too_long_is_tried_again(start: Start, later: Later):
 @pytest.mark.parametrize(
     ("retry_on", "calls"), [(durable.StepTimeout, 2), (Refused, 1)], ids=["yes", "no"]
 )
-def test_retry_on_may_name_it(start: Start, later: Later, retry_on, calls):
+def test_retry_on_may_name_the_timeout(start: Start, later: Later, retry_on, calls):
     held = threading.Event()
     made = []
 
@@ -81,7 +81,7 @@ def test_retry_on_may_name_it(start: Start, later: Later, retry_on, calls):
     assert len(made) == calls
 
 
-def test_what_a_body_gives_after_its_timeout_is_void(start: Start, later: Later):
+def test_result_after_the_timeout_is_void(start: Start, later: Later):
     held, ended = threading.Event(), threading.Event()
 
     def body():

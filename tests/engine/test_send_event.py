@@ -58,7 +58,7 @@ def test_several_events_keep_their_order(start: Start):
     assert Run.objects.filter(function="tests.listening").count() == 3
 
 
-def test_no_events_are_no_events(start: Start):
+def test_empty_list_sends_no_events(start: Start):
     def sending(ctx):
         return ctx.step.send_event("tell", [])
 
@@ -86,7 +86,7 @@ def test_a_worker_that_dies_at_the_step_sends_once(
     assert len(heard()) == 1
 
 
-def test_it_wakes_the_runs_that_wait(start: Start, later: Later, durable_kit: Kit):
+def test_sent_event_resumes_waiting_runs(start: Start, later: Later, durable_kit: Kit):
     def waiting(ctx):
         return ctx.step.wait_for_event("wait", "shop/paid", match="data.n").data
 
@@ -103,7 +103,7 @@ def test_it_wakes_the_runs_that_wait(start: Start, later: Later, durable_kit: Ki
 
 
 @pytest.mark.exact("a look back that failed is made again after five seconds")
-def test_a_run_may_wake_itself(start: Start, later: Later):
+def test_run_may_resume_itself(start: Start, later: Later):
     def alone(ctx):
         ctx.step.send_event("tell", durable.NewEvent("shop/paid", {"n": 1}))
         return ctx.step.wait_for_event("wait", "shop/paid", since="run").data
@@ -111,7 +111,7 @@ def test_a_run_may_wake_itself(start: Start, later: Later):
     assert start(alone).result() == {"n": 1}
 
 
-def test_an_event_with_an_id_starts_a_function_once_whoever_sends_it(start: Start):
+def test_event_with_an_id_starts_a_function_once_whoever_sends_it(start: Start):
     listening()
 
     def sending(ctx):
@@ -165,7 +165,7 @@ def test_a_delayed_event(start: Start, later: Later, durable_kit: Kit):
         "no id",
     ],
 )
-def test_a_wrong_event_is_refused_and_nothing_is_sent(
+def test_invalid_event_is_refused_and_nothing_is_sent(
     start: Start, event, error, expected
 ):
     entries = []
@@ -182,7 +182,7 @@ def test_a_wrong_event_is_refused_and_nothing_is_sent(
     assert len(entries) == 1
 
 
-def test_of_several_events_one_of_which_is_wrong_none_is_sent(start: Start):
+def test_invalid_event_among_several_stops_all(start: Start):
     def sending(ctx):
         good = durable.NewEvent("shop/paid", {"n": 1})
         ctx.step.send_event("tell", [good, durable.NewEvent("shop/x", {"x": set})])
@@ -191,7 +191,7 @@ def test_of_several_events_one_of_which_is_wrong_none_is_sent(start: Start):
     assert not Event.objects.exists()
 
 
-def test_it_is_refused_inside_an_open_transaction(start: Start):
+def test_send_event_inside_an_open_transaction_is_refused(start: Start):
     def sending(ctx):
         with transaction.atomic():
             ctx.step.send_event("tell", durable.NewEvent("shop/paid"))

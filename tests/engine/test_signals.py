@@ -28,7 +28,7 @@ def hearing(**options):
 
 
 @pytest.mark.parametrize("data", [None, 0, "text", {"a": [1]}, [1, 2]], ids=repr)
-def test_it_returns_the_signals_data(
+def test_wait_returns_the_data_of_the_signal(
     start: Start, later: Later, durable_kit: Kit, data
 ):
     hear, seen = hearing()
@@ -44,7 +44,7 @@ def test_it_returns_the_signals_data(
     assert len(seen) >= 2
 
 
-def test_a_signal_that_nobody_waits_for_is_gone(
+def test_signal_without_a_waiting_run_is_lost(
     start: Start, later: Later, durable_kit: Kit
 ):
     hear, _ = hearing(timeout="1h")
@@ -64,7 +64,7 @@ def test_a_signal_wakes_once(start: Start, later: Later, durable_kit: Kit):
     assert later(run, "1h").result() == 1
 
 
-def test_none_after_its_timeout(start: Start, later: Later, durable_kit: Kit):
+def test_timeout_returns_none(start: Start, later: Later, durable_kit: Kit):
     hear, seen = hearing(timeout="1h")
     run = later(start(hear), "1h")
 
@@ -105,7 +105,7 @@ def test_a_second_waiter_that_replaces_the_first(
     assert str(second.pk) in message
 
 
-def test_runs_that_wait_for_other_names_are_not_in_the_way(
+def test_waits_for_other_names_are_ignored(
     start: Start, later: Later, durable_kit: Kit
 ):
     hear, _ = hearing()
@@ -128,7 +128,7 @@ def test_a_name_is_free_again_when_its_waiter_has_ended(
     assert later(second, "1h").result() == 2
 
 
-def test_one_run_may_wait_for_one_name_again_and_again(
+def test_run_may_wait_for_one_name_repeatedly(
     start: Start, later: Later, durable_kit: Kit
 ):
     def listening(ctx):

@@ -14,9 +14,7 @@ from tests.engine.conftest import Later, Start
 
 
 @pytest.mark.parametrize("duration", ["1h", timedelta(hours=1), 3600, 3600.0], ids=repr)
-def test_it_goes_on_when_the_time_has_come_and_not_before(
-    start: Start, later: Later, duration
-):
+def test_sleep_ends_when_due_and_not_before(start: Start, later: Later, duration):
     def sleeping(ctx):
         assert ctx.step.sleep("nap", duration) is None
         return "awake"
@@ -31,7 +29,7 @@ def test_it_goes_on_when_the_time_has_come_and_not_before(
     assert run.steps.get().status == "completed"
 
 
-def test_it_counts_from_its_first_call_not_from_the_last_replay(
+def test_sleep_counts_from_its_first_call_not_from_the_last_replay(
     start: Start, later: Later, durable_kit: Kit
 ):
     woken_at = []
@@ -52,7 +50,7 @@ def test_it_counts_from_its_first_call_not_from_the_last_replay(
     assert woken_at == [began + timedelta(hours=1)]
 
 
-def test_it_lasts_up_to_a_year(start: Start, later: Later):
+def test_sleep_lasts_up_to_a_year(start: Start, later: Later):
     def sleeping(ctx):
         ctx.step.sleep("long", "366d")
         return "awake"
@@ -70,7 +68,7 @@ def test_a_sleep_of_no_time_does_not_wait(start: Start):
     assert start(sleeping).result() == "awake"
 
 
-def test_it_ends_once_however_late_anybody_looks(
+def test_sleep_ends_once_however_late_the_tick(
     start: Start, later: Later, durable_kit: Kit
 ):
     entries = []
@@ -87,7 +85,9 @@ def test_it_ends_once_however_late_anybody_looks(
     assert not Wait.objects.exists()
 
 
-def test_until_a_moment_in_any_zone(start: Start, later: Later, durable_kit: Kit):
+def test_sleep_until_accepts_a_moment_in_any_zone(
+    start: Start, later: Later, durable_kit: Kit
+):
     moment = (durable_kit.now() + timedelta(hours=5)).astimezone(ZoneInfo("Asia/Tokyo"))
 
     def sleeping(ctx):
@@ -99,7 +99,7 @@ def test_until_a_moment_in_any_zone(start: Start, later: Later, durable_kit: Kit
     assert later(run, "1m").result() == "awake"
 
 
-def test_until_a_moment_that_is_past_does_not_wait(start: Start, durable_kit: Kit):
+def test_sleep_until_a_past_moment_does_not_wait(start: Start, durable_kit: Kit):
     past = durable_kit.now() - timedelta(days=400)
 
     def sleeping(ctx):
@@ -109,7 +109,7 @@ def test_until_a_moment_that_is_past_does_not_wait(start: Start, durable_kit: Ki
     assert start(sleeping).result() == "awake"
 
 
-def test_until_a_moment_that_the_function_computes_anew_each_time(
+def test_sleep_until_a_computed_moment_keeps_the_first(
     start: Start, later: Later, durable_kit: Kit
 ):
     """The moment of the first call counts: replay does not postpone it."""

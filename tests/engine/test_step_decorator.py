@@ -38,20 +38,22 @@ async def adouble(number: int) -> int:
     return 2 * number
 
 
-def test_outside_a_run_it_is_a_plain_call():
+def test_decorated_function_outside_a_run_is_a_plain_call():
     assert double(2, plus=1) == 5
     assert calls == [2]
     assert not Step.objects.exists()
 
 
-def test_it_keeps_its_name_and_what_it_is():
+def test_decorated_function_keeps_its_name_and_type():
     assert double.__name__ == "double"
     assert double.__doc__ == "Return twice the number."
     assert list(inspect.signature(double).parameters) == ["number", "plus"]
     assert not inspect.iscoroutinefunction(double)
 
 
-def test_inside_a_run_it_is_a_step_of_its_own_name(start: Start, later: Later):
+def test_decorated_function_inside_a_run_is_a_step_of_its_name(
+    start: Start, later: Later
+):
     def deciding(ctx):
         result = double(3, plus=1)
         ctx.step.sleep("nap", 1)
@@ -74,7 +76,7 @@ def test_each_call_is_a_step(start: Start, later: Later):
     assert calls == [0, 1, 2]
 
 
-def test_a_helper_that_knows_no_context_may_call_it(start: Start):
+def test_helper_without_a_context_may_call_a_decorated_function(start: Start):
     def helper():
         return double(1) + double(2)
 
@@ -89,7 +91,7 @@ def test_a_helper_that_knows_no_context_may_call_it(start: Start):
     assert group.children.count() == 2
 
 
-def test_it_is_tried_again_as_the_function_says(start: Start, later: Later):
+def test_decorated_step_is_retried_as_the_function_says(start: Start, later: Later):
     @durable.step
     def failing():
         calls.append(1)
@@ -103,7 +105,7 @@ def test_it_is_tried_again_as_the_function_says(start: Start, later: Later):
     assert len(calls) == 3
 
 
-def test_in_the_branches_of_a_map(start: Start):
+def test_decorated_step_works_in_the_branches_of_a_map(start: Start):
     def deciding(ctx):
         return ctx.step.map("all", double, [1, 2, 3])
 
@@ -111,7 +113,7 @@ def test_in_the_branches_of_a_map(start: Start):
     assert sorted(calls, key=str) == [1, 2, 3]
 
 
-def test_inside_the_body_of_another_step_it_is_refused(start: Start):
+def test_decorated_step_inside_another_body_is_refused(start: Start):
     def deciding(ctx):
         ctx.step.run("outer", lambda: double(1))
 
@@ -121,7 +123,7 @@ def test_inside_the_body_of_another_step_it_is_refused(start: Start):
 
 
 @pytest.mark.exact("a body whose sibling's commit fails is called again")
-def test_an_async_one_is_awaited(start: Start, later: Later):
+def test_async_decorated_step_is_awaited(start: Start, later: Later):
     async def deciding(ctx):
         both = await asyncio.gather(adouble(1), adouble(2))
         await ctx.step.sleep("nap", 1)
@@ -131,19 +133,19 @@ def test_an_async_one_is_awaited(start: Start, later: Later):
     assert sorted(calls, key=str) == [1, 2]
 
 
-def test_an_async_one_outside_a_run_is_a_plain_coroutine():
+def test_async_decorated_step_outside_a_run_is_a_plain_coroutine():
     assert iscoroutinefunction(adouble)
     assert asyncio.run(adouble(4)) == 8
 
 
-def test_an_async_one_in_a_plain_function_gives_its_result(start: Start):
+def test_async_decorated_step_in_a_plain_function_returns_its_result(start: Start):
     def deciding(ctx):
         return ctx.step.run("double", adouble.__wrapped__, 4)  # type: ignore[attr-defined]  # functools.wraps
 
     assert start(deciding).result() == 8
 
 
-def test_a_stub_may_stand_for_it(start: Start, durable_kit: Kit):
+def test_stub_may_replace_a_decorated_step(start: Start, durable_kit: Kit):
     durable_kit.stub("double", 100)
 
     def deciding(ctx):

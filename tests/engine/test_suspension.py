@@ -8,7 +8,7 @@ from durable_jobs.testing import Kit
 from tests.engine.conftest import Later, Start
 
 
-def test_except_exception_does_not_swallow_it(start: Start, later: Later):
+def test_except_exception_does_not_swallow_a_suspension(start: Start, later: Later):
     caught = []
 
     def catching(ctx):
@@ -25,9 +25,7 @@ def test_except_exception_does_not_swallow_it(start: Start, later: Later):
     assert not caught
 
 
-def test_a_function_that_swallows_it_is_suspended_all_the_same(
-    start: Start, later: Later
-):
+def test_function_that_swallows_its_suspension_is_suspended(start: Start, later: Later):
     calls = []
 
     def swallowing(ctx):
@@ -44,7 +42,7 @@ def test_a_function_that_swallows_it_is_suspended_all_the_same(
     assert calls == [1]
 
 
-def test_what_a_function_returns_instead_does_not_count(start: Start, later: Later):
+def test_return_value_during_a_suspension_is_ignored(start: Start, later: Later):
     def swallowing(ctx):
         try:
             return ctx.step.wait_for_event("wait", "shop/paid", timeout="1h")
@@ -56,7 +54,7 @@ def test_what_a_function_returns_instead_does_not_count(start: Start, later: Lat
     assert later(run, "1h").result() is None
 
 
-def test_an_error_that_it_is_turned_into_does_not_count(start: Start, later: Later):
+def test_error_raised_from_a_suspension_is_ignored(start: Start, later: Later):
     def turning(ctx):
         try:
             ctx.step.sleep("nap", "1h")
@@ -69,9 +67,7 @@ def test_an_error_that_it_is_turned_into_does_not_count(start: Start, later: Lat
     assert later(run, "1h").result() == "done"
 
 
-def test_a_step_in_a_finally_is_taken_when_its_turn_has_come(
-    start: Start, later: Later
-):
+def test_step_in_a_finally_is_executed_in_its_order(start: Start, later: Later):
     calls: list[str] = []
 
     def tidying(ctx):
@@ -110,7 +106,7 @@ def test_a_generator_of_the_functions_own_is_closed_in_peace(
     assert closed
 
 
-def test_nothing_is_held_while_a_run_waits(start: Start, durable_kit: Kit):
+def test_waiting_run_occupies_nothing(start: Start, durable_kit: Kit):
     def waiting(ctx):
         ctx.step.sleep("nap", "366d")
 

@@ -75,7 +75,7 @@ def test_atomic_body_may_write_where_using_says_so(start: Start, other: str):
     assert rows(other) == 1
 
 
-def test_run_is_not_waited_for_in_the_transaction_that_made_it(durable_kit):
+def test_run_is_not_awaited_in_the_transaction_that_made_it(durable_kit):
     @durable.function(id="tests.waited_for")
     def waited_for(ctx):
         return 1

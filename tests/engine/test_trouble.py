@@ -31,7 +31,7 @@ def lost_answer(place: str, step: str) -> Iterator[None]:
     assert not left
 
 
-def test_a_commit_whose_answer_is_lost_is_no_failure_of_an_atomic_step(
+def test_commit_whose_reply_is_lost_is_no_failure_of_an_atomic_step(
     start: Start, later: Later
 ):
     calls: list[int] = []
@@ -46,7 +46,7 @@ def test_a_commit_whose_answer_is_lost_is_no_failure_of_an_atomic_step(
     assert not run.attempts.exists()
 
 
-def test_no_step_is_taken_in_a_finally_when_the_database_has_failed(
+def test_step_in_a_finally_is_not_executed_after_a_database_failure(
     start: Start, later: Later
 ):
     calls: list[str] = []
@@ -65,7 +65,7 @@ def test_no_step_is_taken_in_a_finally_when_the_database_has_failed(
     assert calls == ["work", "tidy"]
 
 
-def test_a_function_that_swallows_the_failure_is_called_again_all_the_same(
+def test_function_that_swallows_a_database_failure_is_retried(
     start: Start, later: Later
 ):
     def swallowing(ctx):
@@ -81,7 +81,7 @@ def test_a_function_that_swallows_the_failure_is_called_again_all_the_same(
     assert run.result() == "worked"
 
 
-def test_no_step_is_taken_in_a_finally_when_the_run_was_taken_by_another(
+def test_step_in_a_finally_is_not_executed_after_a_takeover(
     start: Start, durable_kit: Kit
 ):
     calls: list[str] = []
@@ -96,7 +96,7 @@ def test_no_step_is_taken_in_a_finally_when_the_run_was_taken_by_another(
     assert (run.status, calls) == ("cancelled", [])
 
 
-def test_a_dead_worker_looks_back_after_all(start: Start, later: Later):
+def test_check_after_commit_of_a_dead_worker_is_made_later(start: Start, later: Later):
     def late(ctx):
         ctx.step.sleep("nap", "1h")
         return ctx.step.wait_for_event("w", "early/bird", since="run").data["n"]

@@ -60,7 +60,7 @@ def break_data(run: Run, broken: dict[str, Any]) -> None:
     Run.objects.filter(pk=run.pk).update(data=StoredPayload({"thing": broken}))
 
 
-def test_only_the_run_that_cannot_be_read_waits(
+def test_unreadable_run_delays_no_other_run(
     durable_kit: Kit, works: durable.Function, broken: dict[str, Any]
 ) -> None:
     runs = [works.enqueue({"n": n}) for n in range(8)]
@@ -75,7 +75,7 @@ def test_only_the_run_that_cannot_be_read_waits(
     assert first.due_at > durable_kit.now()
 
 
-def test_a_run_goes_on_once_it_can_be_read(
+def test_run_continues_once_its_payload_is_readable(
     durable_kit: Kit, works: durable.Function, broken: dict[str, Any]
 ) -> None:
     run = works.enqueue({"n": 1})
@@ -116,7 +116,7 @@ def test_an_async_function_waits_as_well(
     assert Run.objects.get(pk=run.pk).status == "queued"
 
 
-def test_an_expired_lease_is_reclaimed_whatever_the_payload(
+def test_expired_lease_is_reclaimed_whatever_the_payload(
     durable_kit: Kit, works: durable.Function, broken: dict[str, Any]
 ) -> None:
     runs = [works.enqueue({"n": n}) for n in range(2)]
@@ -157,7 +157,7 @@ def test_the_admin_shows_and_cancels_a_run_that_cannot_be_read(
         assert admin_client.get(f"/durable/api/v1/{path}").status_code == 200
 
 
-def test_an_event_that_cannot_be_read_waits_alone(
+def test_unreadable_event_delays_no_other_event(
     durable_kit: Kit, broken: dict[str, Any]
 ) -> None:
     @durable.function(id="waits")
@@ -216,7 +216,7 @@ def test_an_event_of_the_past_that_cannot_be_read_is_passed_over(
     assert Run.objects.get(pk=run.pk).result() == {"n": 2}
 
 
-def test_loading_rows_decodes_nothing(
+def test_loading_of_rows_decodes_nothing(
     durable_kit: Kit, works: durable.Function, django_assert_num_queries: Any
 ) -> None:
     tenant = Tenant.objects.create(name="Ada")
@@ -228,7 +228,7 @@ def test_loading_rows_decodes_nothing(
     assert [row.data["order"] for row in rows] == 3 * [order]
 
 
-def test_what_was_not_read_is_saved_as_it_is_stored(
+def test_undecoded_field_is_saved_as_it_is_stored(
     durable_kit: Kit, works: durable.Function, broken: dict[str, Any]
 ) -> None:
     run = works.enqueue({"n": 1})

@@ -101,9 +101,7 @@ def test_a_result_is_equal_in_the_first_run_and_in_replay(
         assert repr(one) == repr(value) or isinstance(value, set | frozenset)
 
 
-def test_a_dict_keeps_the_order_of_its_keys_from_step_to_step(
-    start: Start, later: Later
-):
+def test_dict_keeps_the_order_of_its_keys_from_step_to_step(start: Start, later: Later):
     keys = ["zebra", "apple", "mango", "1", "10", "2"]
     seen = []
 
@@ -117,7 +115,7 @@ def test_a_dict_keeps_the_order_of_its_keys_from_step_to_step(
     assert seen == [keys] * len(seen)
 
 
-def test_a_model_instance_comes_back_as_the_row_is_now(start: Start, later: Later):
+def test_model_instance_is_loaded_as_the_row_is_now(start: Start, later: Later):
     order = Order.objects.create(tenant=Tenant.objects.create(name="Ada"), total=5)
     seen = []
 
@@ -133,9 +131,7 @@ def test_a_model_instance_comes_back_as_the_row_is_now(start: Start, later: Late
     assert [note for *_, note in seen][:2] == ["", "packed"]
 
 
-def test_an_instance_that_is_gone_raises_what_its_model_raises(
-    start: Start, later: Later
-):
+def test_deleted_instance_raises_its_models_does_not_exist(start: Start, later: Later):
     order = Order.objects.create(tenant=Tenant.objects.create(name="Ada"), total=5)
 
     def giving(ctx):
@@ -150,7 +146,7 @@ def test_an_instance_that_is_gone_raises_what_its_model_raises(
     assert later(run, 1).result() == "gone"
 
 
-def test_what_a_body_does_with_its_result_later_does_not_show(start: Start):
+def test_later_changes_of_a_result_by_its_body_do_not_show(start: Start):
     kept: list[Any] = []
 
     def body():

@@ -6,7 +6,7 @@ from project.shop.models import Order, Tenant
 from tests.engine.conftest import Later, Start
 
 
-def test_a_model_instance_comes_back_in_replay(start: Start, later: Later):
+def test_model_instance_is_loaded_in_replay(start: Start, later: Later):
     order = Order.objects.create(tenant=Tenant.objects.create(name="Ada"), total=5)
     seen = []
 

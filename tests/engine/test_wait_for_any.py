@@ -96,7 +96,7 @@ def test_a_model_wins(
     ] * len(seen)
 
 
-def test_what_is_true_already_wins_without_waiting(
+def test_alternative_that_is_already_true_wins_without_a_wait(
     start: Start, later: Later, waiting, order: Order
 ):
     function, seen = waiting
@@ -107,7 +107,9 @@ def test_what_is_true_already_wins_without_waiting(
     assert dropped()
 
 
-def test_nobody_wins_in_time(start: Start, later: Later, durable_kit: Kit, waiting):
+def test_timeout_without_a_winner_returns_none(
+    start: Start, later: Later, durable_kit: Kit, waiting
+):
     function, seen = waiting
     run = later(start(function, {"lot": 1}), "1h")
 
@@ -118,7 +120,7 @@ def test_nobody_wins_in_time(start: Start, later: Later, durable_kit: Kit, waiti
     assert seen == [(None, None)] * len(seen)
 
 
-def test_two_at_the_same_instant_have_one_winner(
+def test_simultaneous_alternatives_have_one_winner(
     start: Start, later: Later, durable_kit: Kit, waiting
 ):
     function, seen = waiting
@@ -150,7 +152,7 @@ def test_events_of_several_names(start: Start, later: Later, durable_kit: Kit):
     assert later(run).result() == ["no", {"final": True}]
 
 
-def test_of_two_that_one_event_fits_the_first_as_written_wins(
+def test_event_that_matches_two_alternatives_ends_the_first(
     start: Start, later: Later, durable_kit: Kit
 ):
     def either(ctx):
@@ -171,7 +173,7 @@ def test_of_two_that_one_event_fits_the_first_as_written_wins(
 
 @pytest.mark.exact("a look back that failed is made again after five seconds")
 @pytest.mark.parametrize("first", ["callable", "plain"])
-def test_since_the_run_each_of_them_looks_back(
+def test_alternatives_since_the_run_all_find_earlier_events(
     start: Start, later: Later, durable_kit: Kit, first
 ):
     """A callable condition of one alternative does not hide the others."""
@@ -233,7 +235,7 @@ def test_wrong_waits_are_refused(start: Start, waits, expected):
     assert expected in run.error["message"]
 
 
-def test_what_is_no_wait_is_refused_where_it_is_written(order: Order):
+def test_invalid_alternative_is_refused_where_it_is_written(order: Order):
     with pytest.raises(durable.ConfigurationError, match="signal name"):
         durable.SignalWait("")
     with pytest.raises(durable.ConfigurationError, match="on_conflict"):

@@ -12,7 +12,7 @@ from durable_jobs.testing import Kit
 from tests.engine.conftest import Later, Start
 
 
-def test_it_returns_the_event(start: Start, later: Later, durable_kit: Kit):
+def test_wait_returns_the_event(start: Start, later: Later, durable_kit: Kit):
     seen = []
 
     def waiting(ctx):
@@ -54,7 +54,7 @@ def test_an_event_from_before_the_wait_is_not_taken(
     assert later(run, "1h").result() is None
 
 
-def test_none_after_its_timeout(start: Start, later: Later, durable_kit: Kit):
+def test_timeout_returns_none(start: Start, later: Later, durable_kit: Kit):
     def waiting(ctx):
         first = ctx.step.wait_for_event("wait", "shop/reviewed", timeout="1h")
         ctx.step.sleep("nap", "1h")
@@ -70,7 +70,7 @@ def test_none_after_its_timeout(start: Start, later: Later, durable_kit: Kit):
     assert later(run, "1h").result() == [None]
 
 
-def test_an_event_and_the_timeout_at_the_same_instant_have_one_winner(
+def test_event_and_timeout_at_the_same_instant_have_one_winner(
     start: Start, later: Later, durable_kit: Kit
 ):
     seen = []
@@ -105,7 +105,7 @@ def test_match_asks_for_the_value_of_the_runs_own_event(
     assert later(mine).result() == 4
 
 
-def test_one_event_wakes_all_the_runs_that_it_matches(
+def test_event_resumes_all_the_runs_that_it_matches(
     start: Start, later: Later, durable_kit: Kit
 ):
     @durable.function(id="tests.matching")
@@ -153,7 +153,7 @@ def test_a_condition_may_be_a_callable(start: Start, later: Later, durable_kit: 
     assert later(run).result() == 11
 
 
-def test_match_and_condition_must_both_hold(
+def test_wait_needs_both_match_and_condition(
     start: Start, later: Later, durable_kit: Kit
 ):
     def waiting(ctx):
@@ -169,7 +169,7 @@ def test_match_and_condition_must_both_hold(
     assert later(run).result() == {"lot": 1, "total": 10}
 
 
-def test_a_callable_condition_that_fails_is_no_match_and_is_told(
+def test_failing_callable_condition_is_no_match_and_is_logged(
     start: Start, later: Later, durable_kit: Kit, caplog
 ):
     def waiting(ctx):
@@ -187,7 +187,7 @@ def test_a_callable_condition_that_fails_is_no_match_and_is_told(
     assert later(run).result() == 4
 
 
-def test_a_delayed_event_is_taken_when_its_time_has_come(
+def test_delayed_event_matches_when_it_is_due(
     start: Start, later: Later, durable_kit: Kit
 ):
     def waiting(ctx):
@@ -205,7 +205,7 @@ def test_a_delayed_event_is_taken_when_its_time_has_come(
 
 
 @pytest.mark.parametrize("condition", ["none", "cel", "callable"])
-def test_since_the_run_an_event_from_before_the_wait_is_taken(
+def test_wait_since_the_run_takes_an_earlier_event(
     start: Start, later: Later, durable_kit: Kit, condition
 ):
     conditions = {
@@ -238,7 +238,7 @@ def test_since_the_run_an_event_from_before_the_wait_is_taken(
     assert later(run, "1h").result() == 2
 
 
-def test_since_the_run_an_event_that_comes_later_is_taken_too(
+def test_wait_since_the_run_takes_a_later_event_too(
     start: Start, later: Later, durable_kit: Kit
 ):
     def waiting(ctx):
@@ -251,7 +251,7 @@ def test_since_the_run_an_event_that_comes_later_is_taken_too(
     assert later(run).result() == {"n": 1}
 
 
-def test_since_the_run_consecutive_waits_take_one_event_each(
+def test_consecutive_waits_since_the_run_take_one_event_each(
     start: Start, later: Later, durable_kit: Kit
 ):
     def waiting(ctx):
@@ -275,7 +275,9 @@ def test_since_the_run_consecutive_waits_take_one_event_each(
     assert (run.status, run.output) == ("completed", [1, 2, 3, 4])
 
 
-def test_since_the_run_its_own_event_is_not_taken(durable_kit: Kit, suspending: bool):
+def test_wait_since_the_run_ignores_the_triggering_event(
+    durable_kit: Kit, suspending: bool
+):
     @durable.function(id="tests.own", on=durable.Event("shop/paid"))
     def own(ctx):
         if ctx.event.data["n"] == 1:

@@ -39,7 +39,7 @@ def pay(order: Order, note: str) -> None:
     order.save()
 
 
-def test_what_is_true_already_needs_no_wait(
+def test_condition_that_is_already_true_needs_no_wait(
     start: Start, later: Later, waiting, order: Order
 ):
     pay(order, "before")
@@ -50,7 +50,7 @@ def test_what_is_true_already_needs_no_wait(
     assert later(run, "1h").result() == ["Order", order.pk, "before"]
 
 
-def test_it_wakes_on_the_save_that_makes_it_true(
+def test_save_that_makes_the_condition_true_resumes_the_run(
     start: Start, later: Later, waiting, order: Order
 ):
     run = start(waiting)
@@ -64,7 +64,7 @@ def test_it_wakes_on_the_save_that_makes_it_true(
     assert later(run, "1h").result() == ["Order", order.pk, "now"]
 
 
-def test_a_save_of_another_instance_does_not_wake_it(
+def test_save_of_another_instance_does_not_resume_the_run(
     start: Start, later: Later, waiting, order: Order
 ):
     run = start(waiting)
@@ -73,7 +73,7 @@ def test_a_save_of_another_instance_does_not_wake_it(
     assert later(run).steps.get(name="paid").status == "waiting"
 
 
-def test_what_rolls_back_was_never_true(
+def test_rolled_back_change_does_not_count(
     start: Start, later: Later, waiting, order: Order
 ):
     run = start(waiting)
@@ -84,7 +84,7 @@ def test_what_rolls_back_was_never_true(
     assert later(run, "1h").steps.get(name="paid").status == "waiting"
 
 
-def test_what_update_makes_true_is_found_by_a_look_of_its_own(
+def test_queryset_update_is_found_by_polling(
     start: Start, later: Later, waiting, order: Order
 ):
     """``update()`` sends no signal: the wait polls, with growing delays."""
@@ -96,14 +96,14 @@ def test_what_update_makes_true_is_found_by_a_look_of_its_own(
     assert later(run, "1h").result() == ["Order", order.pk, "in bulk"]
 
 
-def test_its_own_looks_go_on(start: Start, later: Later, waiting, order: Order):
+def test_polling_continues(start: Start, later: Later, waiting, order: Order):
     run = later(start(waiting), "6h")
     Order.objects.filter(pk=order.pk).update(status="paid", note="in bulk")
 
     assert later(run, "13h").result() == ["Order", order.pk, "in bulk"]
 
 
-def test_its_own_looks_are_few(start: Start, later: Later, order: Order):
+def test_polling_is_rare(start: Start, later: Later, order: Order):
     entries = []
 
     def patient(ctx):
@@ -114,7 +114,7 @@ def test_its_own_looks_are_few(start: Start, later: Later, order: Order):
     assert len(entries) < 40
 
 
-def test_none_after_its_timeout(start: Start, later: Later, waiting, order: Order):
+def test_timeout_returns_none(start: Start, later: Later, waiting, order: Order):
     run = later(start(waiting), "1d")
     assert run.steps.get(name="paid").status == "timed_out"
 

@@ -46,7 +46,7 @@ def cleared(simulated: None) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("mode", ["crash", "raise"])
-def test_it_ends_as_if_nothing_had_happened(name: str, mode: str) -> None:
+def test_function_ends_the_same_with_a_fault_at_any_hit(name: str, mode: str) -> None:
     build = CASES[name]
     quiet = Fate()
     world = World(quiet)
