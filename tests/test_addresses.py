@@ -28,18 +28,18 @@ def test_postgresql_on_a_port() -> None:
     assert (settings["HOST"], settings["PORT"]) == ("db.example", "6432")
 
 
-def test_sqlite_in_a_file_is_tested_in_a_file_beside_it() -> None:
+def test_sqlite_file_is_tested_in_a_file_beside_it() -> None:
     settings = database("sqlite:////var/data/shop.sqlite3")
     assert settings["NAME"] == "/var/data/shop.sqlite3"
     assert settings["TEST"] == {"NAME": "/var/data/test_shop.sqlite3"}
 
 
 @pytest.mark.parametrize("url", ["sqlite://:memory:", "sqlite:///:memory:"])
-def test_sqlite_in_memory(url: str) -> None:
+def test_sqlite_in_memory_is_accepted(url: str) -> None:
     assert database(url)["NAME"] == ":memory:"
 
 
-def test_another_database_is_refused_with_what_was_expected() -> None:
+def test_unknown_database_is_refused_with_what_was_expected() -> None:
     with pytest.raises(ImproperlyConfigured, match="postgresql://user@host/name"):
         database("mysql://me@host/shop")
 
@@ -56,13 +56,13 @@ def test_a_folder_is_a_broker(tmp_path: Path) -> None:
 
 
 @pytest.mark.django_db
-def test_the_tests_database_answers() -> None:
+def test_database_of_the_tests_responds() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         assert cursor.fetchone() == (1,)
 
 
-def test_the_tests_broker_answers() -> None:
+def test_broker_of_the_tests_responds() -> None:
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1)
         queue = connection.SimpleQueue("test-bells")

@@ -60,7 +60,7 @@ def found(rule: str) -> bool:
     return rule in broken
 
 
-def test_an_ended_run_that_is_held(done: Run) -> None:
+def test_ended_run_with_a_lease_is_found(done: Run) -> None:
     Run.objects.filter(pk=done.pk).update(lease_token=uuid.uuid4())
     assert found("ended_runs_are_at_rest")
 
@@ -86,7 +86,7 @@ def test_a_body_of_an_attempt_that_had_lost_its_run(done: Run) -> None:
     assert checker.violations() == []
 
 
-def test_an_effect_knows_that_its_step_was_recorded(kit: Kit) -> None:
+def test_effect_records_that_its_step_was_recorded(kit: Kit) -> None:
     """The bodies themselves write what the rule above reads."""
 
     @durable.function(id="t.forgetful")
@@ -167,33 +167,33 @@ def test_a_child_with_another_result_than_its_parent_got(done: Run) -> None:
     assert found("children_agree_with_their_parents")
 
 
-def test_a_second_child_of_one_step(done: Run) -> None:
+def test_second_child_of_one_step_is_found(done: Run) -> None:
     child = Run.objects.get(function="t.child")
     child.pk = uuid.uuid4()
     child.save(force_insert=True)
     assert found("children_agree_with_their_parents")
 
 
-def test_a_second_handler_of_one_end(done: Run) -> None:
+def test_second_handler_of_one_end_is_found(done: Run) -> None:
     handler = Run.objects.get(parent_relation="handler")
     handler.pk = uuid.uuid4()
     handler.save(force_insert=True)
     assert found("an_end_is_followed_once")
 
 
-def test_what_the_doctor_finds(done: Run) -> None:
+def test_findings_of_the_doctor_are_found(done: Run) -> None:
     Run.objects.filter(pk=done.pk).update(status="running", ended_at=None)
     assert found("the_doctor_finds_nothing")
 
 
-def test_every_rule_has_been_broken_here() -> None:
+def test_rules_have_all_been_broken_here() -> None:
     with open(__file__, encoding="utf-8") as file:
         text = file.read()
     for rule in checker.RULES:
         assert f'found("{rule.__name__[1:]}")' in text
 
 
-def test_what_is_late_is_left_to_the_test(kit: Kit) -> None:
+def test_late_work_is_left_to_the_test(kit: Kit) -> None:
     @durable.function(id="t.late")
     def late(ctx):
         return None

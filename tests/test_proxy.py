@@ -38,7 +38,7 @@ def names() -> list[str]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def test_it_forwards(through: tuple[Proxy, str]) -> None:
+def test_proxy_forwards(through: tuple[Proxy, str]) -> None:
     proxy, url = through
     with psycopg.connect(url) as client:
         client.execute("INSERT INTO lab_gate VALUES ('a')")
@@ -61,7 +61,7 @@ def test_the_reply_to_a_commit_is_swallowed_and_the_commit_is_not(
 
 
 @pytest.mark.parametrize("prepare", [True, False])
-def test_so_is_the_reply_to_a_statement_that_commits_by_itself(
+def test_reply_to_an_autocommit_statement_is_swallowed(
     through: tuple[Proxy, str], prepare: bool
 ) -> None:
     proxy, url = through
@@ -76,7 +76,7 @@ def test_so_is_the_reply_to_a_statement_that_commits_by_itself(
     assert names() == ["a", "b"]
 
 
-def test_a_black_hole_answers_nothing_and_loses_what_it_got(
+def test_black_hole_replies_nothing_and_loses_its_input(
     through: tuple[Proxy, str],
 ) -> None:
     proxy, url = through
@@ -118,7 +118,7 @@ def test_connections_are_reset_and_cut(through: tuple[Proxy, str]) -> None:
     assert proxy.counts["reset"] == 2
 
 
-def test_it_delays(through: tuple[Proxy, str]) -> None:
+def test_proxy_delays(through: tuple[Proxy, str]) -> None:
     proxy, url = through
     with psycopg.connect(url, autocommit=True) as client:
         proxy.delay = 0.01
@@ -126,7 +126,7 @@ def test_it_delays(through: tuple[Proxy, str]) -> None:
     assert proxy.counts["delayed"] >= 2
 
 
-def test_the_broker_has_one_too() -> None:
+def test_broker_has_a_proxy_too() -> None:
     with proxied_broker(os.environ["BROKER_URL"]) as (proxy, url):
         parts = urlsplit(url)
         number = int(parts.path.strip("/"))
@@ -140,7 +140,7 @@ def test_the_broker_has_one_too() -> None:
         client.close()
 
 
-def test_who_is_not_there_is_refused() -> None:
+def test_absent_target_is_refused() -> None:
     proxy = Proxy("/nowhere.sock")
     client = socket.create_connection(("127.0.0.1", proxy.port))
     with client, pytest.raises(ConnectionResetError):

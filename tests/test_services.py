@@ -56,7 +56,7 @@ def processes_of(path: Path) -> list[str]:
     return [line for line in found if str(path) in line]
 
 
-def test_a_command_gets_both_servers_and_they_end_with_it(bare: dict[str, str]) -> None:
+def test_command_gets_both_servers_and_they_end_with_it(bare: dict[str, str]) -> None:
     result = subprocess.run(
         [*COMMAND, SHOW], cwd=ROOT, env=bare, capture_output=True, text=True, check=True
     )
@@ -71,7 +71,7 @@ def test_the_exit_code_is_the_commands_own(bare: dict[str, str]) -> None:
     assert result.returncode == 7
 
 
-def test_a_killed_parent_leaves_nothing_behind(bare: dict[str, str]) -> None:
+def test_killed_parent_leaves_nothing_behind(bare: dict[str, str]) -> None:
     parent = subprocess.Popen(
         [*COMMAND, f"{SHOW}; import sys; sys.stdin.read()"],
         cwd=ROOT,
@@ -92,7 +92,7 @@ def test_a_killed_parent_leaves_nothing_behind(bare: dict[str, str]) -> None:
     parent.stdout.close()
 
 
-def test_what_is_given_is_used_as_it_is(bare: dict[str, str]) -> None:
+def test_given_addresses_are_used_unchanged(bare: dict[str, str]) -> None:
     given = {"DATABASE_URL": "sqlite://:memory:", "BROKER_URL": "memory://"}
     result = subprocess.run(
         [*COMMAND, SHOW],
@@ -105,7 +105,7 @@ def test_what_is_given_is_used_as_it_is(bare: dict[str, str]) -> None:
     assert json.loads(result.stdout).items() >= given.items()
 
 
-def test_another_process_sees_the_rows_of_a_test(
+def test_other_process_sees_the_rows_of_a_test(
     process_environment: dict[str, str],
 ) -> None:
     Tenant.objects.create(name="acme")

@@ -187,7 +187,7 @@ MUTANTS = {
     "slots_of_the_dead": Mutant(
         slots_of_the_dead,
         "tests/flow_control/test_concurrency_trouble.py"
-        "::test_the_slot_of_a_dead_worker_comes_back_with_its_lease",
+        "::test_slot_of_a_dead_worker_is_released_with_its_lease",
     ),
     "wait_taken_twice": Mutant(
         wait_taken_twice, RACES + "test_signal_wakes_one_run_once"

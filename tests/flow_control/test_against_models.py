@@ -226,7 +226,7 @@ def test_singleton(sent: list[Sent], mode: Any) -> None:
 
 @random_streams
 @given(streams(longest=6000), st.booleans())
-def test_one_at_a_time_in_order(sent: list[Sent], ordering: bool) -> None:
+def test_singles_run_one_at_a_time_in_order(sent: list[Sent], ordering: bool) -> None:
     key = "event.data.key"
     queue = durable.Singleton(key=key, mode="queue")
     with lab() as it:
@@ -237,7 +237,7 @@ def test_one_at_a_time_in_order(sent: list[Sent], ordering: bool) -> None:
 
 @random_streams
 @given(streams(longest=6000), st.integers(1, 4))
-def test_concurrency_and_priority_in_one_backlog(sent: list[Sent], limit: int) -> None:
+def test_backlog_obeys_concurrency_and_priority(sent: list[Sent], limit: int) -> None:
     with lab() as it:
         rule = durable.Concurrency(limit, of="runs")
         it.declare(concurrency=rule, priority="event.data.p")
@@ -247,7 +247,7 @@ def test_concurrency_and_priority_in_one_backlog(sent: list[Sent], limit: int) -
 
 @random_streams
 @given(streams(longest=6000), st.integers(1, 3))
-def test_steps_that_rest_hold_up_nobody(sent: list[Sent], limit: int) -> None:
+def test_sleeping_step_slots_block_no_other_run(sent: list[Sent], limit: int) -> None:
     with lab() as it:
         it.declare(concurrency=durable.Concurrency(limit, key="event.data.key"))
         it.play(sent)
@@ -276,7 +276,7 @@ def over(it: Lab, sent: Sequence[Sent], limit: int, of: Any) -> None:
     st.booleans(),
     st.sampled_from([None, "ordering", "queue"]),
 )
-def test_combinations_hold_every_limit_and_waste_no_room(
+def test_combinations_obey_every_limit_and_waste_no_slot(
     sent: list[Sent],
     narrow: int,
     wide: int,
@@ -332,7 +332,7 @@ def no_room_is_wasted(it: Lab, sent: Sequence[Sent], narrow: int, wide: int) -> 
             assert same >= narrow or len(live) >= wide, (one, at, it.starts, it.ends)
 
 
-def test_the_models_themselves_are_not_empty() -> None:
+def test_models_themselves_are_not_empty() -> None:
     sent = [Sent(n, n * 100) for n in range(5)]
     assert models.throttled(sent, 1, 1000, 2) == {
         0: 0, 1: 100, 2: 1000, 3: 2000, 4: 3000

@@ -48,7 +48,7 @@ def test_the_timeout_counts_from_the_first_event(diary: Diary) -> None:
     assert diary.entries == [([0, 1], 10), ([2], 22)]
 
 
-def test_each_key_has_batches_of_its_own(diary: Diary) -> None:
+def test_keys_have_separate_batches(diary: Diary) -> None:
     batching(diary, batch=durable.Batch(2, "10s", key="event.data.k"))
     for n, key in enumerate(["a", "b", "a", None, "b", "missing"]):
         diary.send(n, k=key) if key != "missing" else diary.send(n)
@@ -56,7 +56,7 @@ def test_each_key_has_batches_of_its_own(diary: Diary) -> None:
     assert sorted(diary.order) == [[0, 2], [1, 4], [3, 5]]
 
 
-def test_an_event_for_which_the_condition_does_not_hold_has_its_own_run(
+def test_event_that_fails_the_condition_has_its_own_run(
     diary: Diary,
 ) -> None:
     batching(diary, batch=durable.Batch(3, "10s", if_="event.data.small"))
@@ -81,7 +81,7 @@ def test_calls_have_runs_of_their_own(diary: Diary) -> None:
     assert diary.order == [[7]]
 
 
-def test_the_first_event_stands_for_all(diary: Diary) -> None:
+def test_first_event_of_a_batch_is_the_event_of_the_run(diary: Diary) -> None:
     batching(diary, lambda ctx: ctx.event.data["n"])
     diary.sends(3)
     diary.kit.run_until_idle()
@@ -96,7 +96,7 @@ def test_a_thousand_events_at_once_are_batches_of_the_size(diary: Diary) -> None
     assert [n for one in diary.order for n in one] == list(range(1050))
 
 
-def test_no_event_is_in_two_batches_when_workers_die(diary: Diary) -> None:
+def test_event_is_in_one_batch_only_when_workers_die(diary: Diary) -> None:
     batching(diary)
     diary.kit.crash_at("note", "after", times=2)
     diary.sends(6)
@@ -118,7 +118,7 @@ def failing(diary: Diary, bad: set[int], **declared: Any) -> Any:
     return batching(diary, give_back, **declared)
 
 
-def test_only_the_events_that_failed_come_again_in_a_batch_of_their_own(
+def test_failed_events_alone_return_in_their_own_batch(
     diary: Diary,
 ) -> None:
     bad = {1}
@@ -132,7 +132,7 @@ def test_only_the_events_that_failed_come_again_in_a_batch_of_their_own(
     assert set(statuses()) == {"completed"}
 
 
-def test_after_its_retries_it_is_a_failed_run_and_the_handler_is_told(
+def test_batch_out_of_retries_fails_and_its_handler_starts(
     diary: Diary,
 ) -> None:
     told: list[Any] = []
@@ -177,7 +177,9 @@ def test_dead_letters_are_redriven_at_a_rate(diary: Diary) -> None:
     assert diary.times == [0, 0, 0, 0, 60, 120]
 
 
-def test_ids_that_the_batch_has_not_are_said_and_change_nothing(diary: Diary) -> None:
+def test_unknown_ids_in_a_batch_failure_are_reported_and_change_nothing(
+    diary: Diary,
+) -> None:
     batching(diary, lambda ctx: durable.BatchFailures(["nobody", "é" * 2000]))
     diary.sends(3)
     diary.kit.advance("1h")
@@ -189,12 +191,12 @@ def test_ids_that_the_batch_has_not_are_said_and_change_nothing(diary: Diary) ->
 
 
 @pytest.mark.parametrize("wrong", ["id", [7], [None], 5, None])
-def test_what_is_no_list_of_ids_is_refused(wrong: Any) -> None:
+def test_invalid_list_of_failed_ids_is_refused(wrong: Any) -> None:
     with pytest.raises(durable.ConfigurationError, match="event ids"):
         durable.BatchFailures(wrong)
 
 
-def test_a_run_of_one_event_may_give_it_back_too(diary: Diary) -> None:
+def test_run_of_one_event_may_return_it_too(diary: Diary) -> None:
     bad = {7}
     batch = failing(diary, bad, backoff=durable.Backoff.fixed("1m"))
     run = batch.enqueue({"n": 7})
@@ -209,7 +211,7 @@ def test_a_run_of_one_event_may_give_it_back_too(diary: Diary) -> None:
 # All events fail
 
 
-def test_one_poisonous_event_is_found_and_the_others_are_done(diary: Diary) -> None:
+def test_poisonous_event_is_isolated_and_the_others_are_done(diary: Diary) -> None:
     done: list[int] = []
 
     def act(ctx: Any) -> None:
@@ -262,7 +264,7 @@ def test_events_that_were_given_back_are_not_rate_limited_again(diary: Diary) ->
     assert diary.order == [[0, 1, 2], [1]]
 
 
-def test_a_batch_of_a_function_that_is_gone_waits_for_it(diary: Diary) -> None:
+def test_batch_of_a_removed_function_waits_for_it(diary: Diary) -> None:
     from durable_jobs.definitions.registry import registry
 
     batching(diary)
@@ -276,7 +278,7 @@ def test_a_batch_of_a_function_that_is_gone_waits_for_it(diary: Diary) -> None:
     assert diary.order[-1] == [0, 1, 2]
 
 
-def test_what_belongs_to_a_pruned_run_goes_with_it(diary: Diary) -> None:
+def test_rows_of_a_pruned_run_are_deleted_with_it(diary: Diary) -> None:
     batching(diary)
     diary.sends(3)
     diary.kit.run_until_idle()

@@ -26,7 +26,7 @@ def everything(**other: Any) -> dict[str, Any]:
     }
 
 
-def test_all_of_them_hold_at_the_same_time(diary: Diary) -> None:
+def test_limits_all_hold_at_the_same_time(diary: Diary) -> None:
     diary.work(**everything())
     for n in range(15):
         for tenant in ("a", "b"):
@@ -44,7 +44,7 @@ def test_all_of_them_hold_at_the_same_time(diary: Diary) -> None:
     assert diary.peak <= 3
 
 
-def test_they_hold_when_workers_die_on_the_way(diary: Diary) -> None:
+def test_limits_hold_when_workers_die(diary: Diary) -> None:
     diary.work(**everything())
     diary.kit.crash_at("note", "body", times=3)
     diary.kit.crash_at("end", "after", times=2)
@@ -55,14 +55,14 @@ def test_they_hold_when_workers_die_on_the_way(diary: Diary) -> None:
     assert diary.peak <= 3
 
 
-def test_idempotency_comes_first(diary: Diary) -> None:
+def test_idempotency_is_checked_first(diary: Diary) -> None:
     diary.work(idempotency="event.data.k", rate_limit=durable.RateLimit(1, "1h"))
     diary.sends(3, k=1)
     diary.kit.run_until_idle()
     assert statuses() == ["completed"]
 
 
-def test_events_are_gathered_before_the_rate_limit_counts(diary: Diary) -> None:
+def test_events_are_buffered_before_the_rate_limit_counts(diary: Diary) -> None:
     diary.work(
         batch=durable.Batch(5, "1m"),
         rate_limit=durable.RateLimit(2, "1h"),
@@ -85,7 +85,7 @@ def test_a_debounce_is_over_before_the_throttle_counts(diary: Diary) -> None:
     assert diary.entries == [(4, 10), (5, 70)]
 
 
-def test_a_pause_with_skip_comes_before_the_rate_limit(diary: Diary) -> None:
+def test_pause_with_skip_is_checked_before_the_rate_limit(diary: Diary) -> None:
     work = diary.work(rate_limit=durable.RateLimit(1, "1h"))
     work.pause(skip=True)
     diary.send(0)
@@ -97,7 +97,7 @@ def test_a_pause_with_skip_comes_before_the_rate_limit(diary: Diary) -> None:
     assert "was paused" in reasons()[0]
 
 
-def test_what_a_rate_limit_refuses_cancels_no_singleton(diary: Diary) -> None:
+def test_start_refused_by_a_rate_limit_cancels_no_singleton(diary: Diary) -> None:
     diary.work(
         rate_limit=durable.RateLimit(1, "1h"),
         singleton=durable.Singleton(mode="cancel"),
@@ -107,7 +107,9 @@ def test_what_a_rate_limit_refuses_cancels_no_singleton(diary: Diary) -> None:
     assert statuses() == ["completed", "skipped"]
 
 
-def test_what_a_singleton_skips_does_not_count_at_the_rate_limit(diary: Diary) -> None:
+def test_start_skipped_by_a_singleton_does_not_count_in_the_rate_limit(
+    diary: Diary,
+) -> None:
     diary.work(rate_limit=durable.RateLimit(2, "1h"), singleton=durable.Singleton())
     diary.sends(5, nap="1m")
     diary.kit.advance("1m")
@@ -164,7 +166,7 @@ def test_a_batch_of_a_singleton_that_cancels(diary: Diary) -> None:
 @pytest.mark.parametrize(
     "control", ["concurrency", "throttle", "singleton", "ordering"]
 )
-def test_a_run_that_invokes_waits_at_its_childs_limits_and_is_cancelled_there(
+def test_invoking_run_waits_for_its_childs_limits_and_can_be_cancelled(
     diary: Diary, control: str
 ) -> None:
     declared: dict[str, Any] = {
@@ -191,9 +193,7 @@ def test_a_run_that_invokes_waits_at_its_childs_limits_and_is_cancelled_there(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_bulk_actions_in_the_middle_of_everything_leave_nothing_behind(
-    diary: Diary, seed: int
-) -> None:
+def test_bulk_actions_under_load_leave_nothing_behind(diary: Diary, seed: int) -> None:
     import random
 
     chosen = random.Random(seed)  # noqa: S311  # not for secrets

@@ -12,7 +12,7 @@ from durable_jobs.testing import Kit
 from tests.flow_control.conftest import Diary, count, reasons, statuses
 
 
-def test_no_more_runs_execute_at_once_than_the_limit(diary: Diary) -> None:
+def test_concurrent_runs_never_exceed_the_limit(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(3))
     diary.sends(10)
     diary.kit.run_until_idle()
@@ -28,7 +28,7 @@ def test_a_number_is_a_limit_of_steps_for_the_whole_function(diary: Diary) -> No
     assert count("completed") == 6
 
 
-def test_each_key_has_a_limit_of_its_own(diary: Diary) -> None:
+def test_keys_have_separate_limits(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, key="event.data.tenant", of="runs"))
     for tenant in ("a", "b", "c"):
         diary.sends(2, tenant=tenant, nap="1h")
@@ -38,14 +38,14 @@ def test_each_key_has_a_limit_of_its_own(diary: Diary) -> None:
     assert diary.order == [0, 0, 0, 1, 1, 1]
 
 
-def test_of_runs_counts_from_the_first_step_to_the_end(diary: Diary) -> None:
+def test_scope_runs_counts_from_the_first_step_to_the_end(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(2, of="runs"))
     diary.sends(5, nap="1h")
     diary.kit.advance("3h")
     assert diary.entries == [(0, 0), (1, 0), (2, 3600), (3, 3600), (4, 7200)]
 
 
-def test_a_sleeping_run_holds_no_slot_of_steps(diary: Diary) -> None:
+def test_sleeping_run_holds_no_step_slot(diary: Diary) -> None:
     diary.work(concurrency=1)
     diary.sends(5, nap="1h")
     diary.kit.run_until_idle()
@@ -57,7 +57,7 @@ def test_a_sleeping_run_holds_no_slot_of_steps(diary: Diary) -> None:
     assert diary.peak == 1
 
 
-def test_waiting_for_an_event_holds_no_slot_of_steps(durable_kit: Kit) -> None:
+def test_wait_for_an_event_holds_no_step_slot(durable_kit: Kit) -> None:
     @durable.function(id="flow.wait", concurrency=1)
     def wait(ctx):
         return ctx.step.wait_for_event("go", "flow/go").data["n"]
@@ -70,7 +70,7 @@ def test_waiting_for_an_event_holds_no_slot_of_steps(durable_kit: Kit) -> None:
     assert [run.wait().result() for run in runs] == [7, 7, 7]
 
 
-def test_a_parent_that_waits_for_its_child_leaves_it_the_slot(durable_kit: Kit) -> None:
+def test_parent_waiting_for_its_child_leaves_the_slot_to_it(durable_kit: Kit) -> None:
     @durable.function(id="flow.child", concurrency=_shared(1))
     def child(ctx):
         return "child"
@@ -152,7 +152,7 @@ def test_functions_share_the_budget_of_an_account_key(diary: Diary) -> None:
     assert count("completed") == 8
 
 
-def test_of_two_limits_on_one_account_key_each_function_goes_by_its_own(
+def test_functions_with_one_account_key_obey_their_own_limits(
     diary: Diary,
 ) -> None:
     def shared(limit: int) -> durable.Concurrency:
@@ -190,7 +190,7 @@ KEYS = [
 ]  # fmt: skip
 
 
-def test_every_value_is_a_key_of_its_own(diary: Diary) -> None:
+def test_values_are_separate_keys(diary: Diary) -> None:
     diary.work(
         concurrency=durable.Concurrency(1, key=lambda e: KEYS[e.data["n"]], of="runs")
     )
@@ -230,7 +230,7 @@ def test_equal_objects_are_one_key_in_any_order(diary: Diary) -> None:
         pytest.param("event.data.n + 'text'", id="CEL of two types"),
     ],
 )
-def test_a_key_that_fails_is_told_to_who_enqueues_and_kept_for_who_sent(
+def test_failing_key_raises_for_calls_and_skips_for_events(
     diary: Diary, key: Any
 ) -> None:
     work = diary.work(concurrency=durable.Concurrency(1, key=key))
@@ -247,7 +247,7 @@ def test_a_key_that_fails_is_told_to_who_enqueues_and_kept_for_who_sent(
 # The backlog
 
 
-def test_runs_of_one_key_start_in_the_order_in_which_they_came(diary: Diary) -> None:
+def test_runs_of_one_key_start_in_the_order_of_arrival(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.sends(20, nap="1m")
     diary.kit.advance("1h")
@@ -255,7 +255,7 @@ def test_runs_of_one_key_start_in_the_order_in_which_they_came(diary: Diary) -> 
     assert diary.times == [60 * n for n in range(20)]
 
 
-def test_a_run_that_is_cancelled_in_line_lets_the_next_one_by(diary: Diary) -> None:
+def test_cancelled_backlogged_run_does_not_block_the_next(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.sends(4, nap="1h")
     diary.kit.run_until_idle()
@@ -265,7 +265,7 @@ def test_a_run_that_is_cancelled_in_line_lets_the_next_one_by(diary: Diary) -> N
     assert diary.order == [0, 3]
 
 
-def test_a_run_that_is_cancelled_gives_its_slot_back_at_once(diary: Diary) -> None:
+def test_cancelled_run_releases_its_slot_at_once(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.sends(2, nap="1d")
     diary.kit.run_until_idle()
@@ -285,7 +285,7 @@ def test_a_delayed_run_takes_no_slot_before_its_time(diary: Diary) -> None:
     assert diary.entries == [(1, 0), (0, 3600)]
 
 
-def test_waiting_in_line_for_too_long_cancels(diary: Diary) -> None:
+def test_start_timeout_cancels_a_backlogged_run(diary: Diary) -> None:
     diary.work(
         concurrency=durable.Concurrency(1, of="runs"),
         timeouts=durable.Timeouts(start="10m"),
@@ -296,7 +296,7 @@ def test_waiting_in_line_for_too_long_cancels(diary: Diary) -> None:
     assert diary.order == [0]
 
 
-def test_a_run_that_takes_too_long_gives_its_slot_to_the_next(diary: Diary) -> None:
+def test_run_that_times_out_releases_its_slot_to_the_next(diary: Diary) -> None:
     diary.work(
         concurrency=durable.Concurrency(1, of="runs"),
         timeouts=durable.Timeouts(finish="10m"),

@@ -15,7 +15,7 @@ from tests.flow_control.conftest import Diary, count
 
 
 @pytest.mark.parametrize("of", ["steps", "runs"])
-def test_a_run_that_fails_gives_its_slot_back(durable_kit: Kit, of: Any) -> None:
+def test_failed_run_releases_its_slot(durable_kit: Kit, of: Any) -> None:
     @durable.function(
         id="flow.fails", retries=0, concurrency=durable.Concurrency(1, of=of)
     )
@@ -30,7 +30,7 @@ def test_a_run_that_fails_gives_its_slot_back(durable_kit: Kit, of: Any) -> None
 
 @pytest.mark.parametrize("where", ["step", "body"])
 @pytest.mark.parametrize("of", ["steps", "runs"])
-def test_a_run_that_is_to_be_retried_holds_its_slot_of_runs_alone(
+def test_run_waiting_for_a_retry_holds_only_its_run_slot(
     diary: Diary, of: Any, where: str
 ) -> None:
     def fail() -> None:
@@ -55,7 +55,7 @@ def test_a_run_that_is_to_be_retried_holds_its_slot_of_runs_alone(
 
 @pytest.mark.parametrize("when", ["before", "body", "after"])
 @pytest.mark.parametrize("of", ["steps", "runs"])
-def test_the_slot_of_a_dead_worker_comes_back_with_its_lease(
+def test_slot_of_a_dead_worker_is_released_with_its_lease(
     diary: Diary, of: Any, when: Any
 ) -> None:
     diary.work(concurrency=durable.Concurrency(1, of=of))
@@ -82,7 +82,7 @@ def test_a_worker_that_dies_before_its_claim_leaves_its_runs_to_others(
     assert count("completed") == 5
 
 
-def test_runs_that_are_given_back_unbegun_give_their_slots_back(diary: Diary) -> None:
+def test_runs_released_before_they_begin_release_their_slots(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(2))
     diary.sends(4)
     admission.admit("default", 10)
@@ -95,7 +95,7 @@ def test_runs_that_are_given_back_unbegun_give_their_slots_back(diary: Diary) ->
     assert count("completed") == 4
 
 
-def test_a_paused_run_holds_its_slot_of_runs_and_none_of_steps(diary: Diary) -> None:
+def test_paused_run_holds_its_run_slot_and_no_step_slot(diary: Diary) -> None:
     diary.work("flow.steps", concurrency=1, on=durable.Event("s"))
     diary.work(
         "flow.runs",
@@ -116,7 +116,7 @@ def test_a_paused_run_holds_its_slot_of_runs_and_none_of_steps(diary: Diary) -> 
     assert count("completed") == 4
 
 
-def test_a_run_that_is_paused_in_line_keeps_nobody_waiting(diary: Diary) -> None:
+def test_run_paused_in_the_backlog_blocks_no_other(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.sends(3, nap="1h")
     diary.kit.run_until_idle()
@@ -129,7 +129,7 @@ def test_a_run_that_is_paused_in_line_keeps_nobody_waiting(diary: Diary) -> None
     assert count("completed") == 3
 
 
-def test_a_run_that_is_rerun_stands_in_line_again(diary: Diary) -> None:
+def test_rerun_joins_the_backlog(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.sends(2, nap="1h")
     diary.kit.advance("1h")
@@ -142,7 +142,7 @@ def test_a_run_that_is_rerun_stands_in_line_again(diary: Diary) -> None:
 
 
 @pytest.mark.parametrize("of", ["steps", "runs"])
-def test_a_run_that_is_redriven_stands_in_line_again(diary: Diary, of: Any) -> None:
+def test_redriven_run_joins_the_backlog(diary: Diary, of: Any) -> None:
     work = diary.work(concurrency=durable.Concurrency(1, of=of))
     runs = [work.enqueue({"n": n, "nap": "1h"}) for n in range(3)]
     diary.kit.run_until_idle()
@@ -155,7 +155,7 @@ def test_a_run_that_is_redriven_stands_in_line_again(diary: Diary, of: Any) -> N
     assert [run.wait().result() for run in runs] == [0, 1, 2]
 
 
-def test_redriving_at_a_rate_keeps_to_the_limit_too(diary: Diary) -> None:
+def test_bulk_redrive_obeys_the_limit(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.sends(4, nap="3m")
     Run.objects.all().cancel()
@@ -195,7 +195,7 @@ def test_an_event_that_is_rolled_back_takes_no_slot(diary: Diary) -> None:
     assert not Slot.objects.exists()
 
 
-def test_a_limit_that_the_code_has_no_more_holds_as_long_as_a_deploy_may_take(
+def test_removed_limit_holds_as_long_as_a_deploy_may_take(
     diary: Diary,
 ) -> None:
     from durable_jobs.definitions.registry import registry
@@ -212,7 +212,7 @@ def test_a_limit_that_the_code_has_no_more_holds_as_long_as_a_deploy_may_take(
     diary.kit.advance("2h")
 
 
-def test_every_queue_has_backlogs_of_its_own_and_shares_the_limit(diary: Diary) -> None:
+def test_queues_have_separate_backlogs_and_share_the_limit(diary: Diary) -> None:
     shared = durable.Concurrency(1, key="'k'", scope="account", of="runs")
     diary.work("flow.a", concurrency=shared, queue="default")
     diary.work("flow.b", concurrency=shared, queue="slow")

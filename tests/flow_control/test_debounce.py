@@ -16,7 +16,7 @@ from durable_jobs.store import event_windows
 from tests.flow_control.conftest import EVENT, Diary, reasons, statuses
 
 
-def test_one_run_starts_after_the_quiet_with_the_latest_event(diary: Diary) -> None:
+def test_run_starts_after_the_quiet_period_with_the_latest_event(diary: Diary) -> None:
     diary.work(debounce=durable.Debounce("10s"))
     for n in range(4):
         diary.send(n)
@@ -28,7 +28,7 @@ def test_one_run_starts_after_the_quiet_with_the_latest_event(diary: Diary) -> N
     assert not EventWindow.objects.exists()
 
 
-def test_the_latest_is_the_one_of_the_latest_ts_not_the_last_to_come(
+def test_latest_event_has_the_latest_ts_not_the_last_arrival(
     diary: Diary,
 ) -> None:
     diary.work(debounce=durable.Debounce("10s"))
@@ -39,7 +39,7 @@ def test_the_latest_is_the_one_of_the_latest_ts_not_the_last_to_come(
     assert diary.order == [1]
 
 
-def test_of_two_with_one_ts_the_last_to_come_is_the_latest(diary: Diary) -> None:
+def test_latest_of_two_events_with_one_ts_is_the_last_arrival(diary: Diary) -> None:
     diary.work(debounce=durable.Debounce("10s"))
     for n in range(3):
         diary.kit.send(EVENT, {"n": n}, ts=diary.began)
@@ -47,7 +47,7 @@ def test_of_two_with_one_ts_the_last_to_come_is_the_latest(diary: Diary) -> None
     assert diary.order == [2]
 
 
-def test_each_key_is_quiet_by_itself(diary: Diary) -> None:
+def test_keys_have_separate_quiet_periods(diary: Diary) -> None:
     diary.work(debounce=durable.Debounce("10s", key="event.data.k"))
     for n, key in enumerate(["a", "b", "a", None, "x" * 100_000]):
         diary.send(n, k=key)
@@ -56,7 +56,7 @@ def test_each_key_is_quiet_by_itself(diary: Diary) -> None:
     assert diary.entries == [(1, 14), (2, 18), (3, 22), (4, 26)]
 
 
-def test_no_event_waits_longer_than_the_timeout(diary: Diary) -> None:
+def test_event_never_waits_longer_than_the_timeout(diary: Diary) -> None:
     diary.work(debounce=durable.Debounce("10s", timeout="25s"))
     for n in range(12):
         diary.send(n)
@@ -65,7 +65,7 @@ def test_no_event_waits_longer_than_the_timeout(diary: Diary) -> None:
     assert diary.entries == [(4, 25), (9, 50), (11, 65)]
 
 
-def test_with_collect_the_run_has_all_the_events(diary: Diary) -> None:
+def test_collect_gives_the_run_all_events(diary: Diary) -> None:
     got: list[Any] = []
 
     @durable.function(
@@ -84,7 +84,7 @@ def test_with_collect_the_run_has_all_the_events(diary: Diary) -> None:
     assert got == [[0, 1, 2], 0, [0, 1, 2], 0, [0, 1, 2]]
 
 
-def test_without_collect_the_run_has_one_event_in_events_too(diary: Diary) -> None:
+def test_run_without_collect_has_one_event_in_events_too(diary: Diary) -> None:
     got: list[Any] = []
 
     @durable.function(
@@ -98,7 +98,7 @@ def test_without_collect_the_run_has_one_event_in_events_too(diary: Diary) -> No
     assert got == [[2]]
 
 
-def test_calls_are_never_held(diary: Diary) -> None:
+def test_calls_are_not_debounced(diary: Diary) -> None:
     work = diary.work(debounce=durable.Debounce("10s"))
     work.enqueue({"n": 0})
     work.enqueue({"n": 1})
@@ -106,7 +106,7 @@ def test_calls_are_never_held(diary: Diary) -> None:
     assert diary.entries == [(0, 0), (1, 0)]
 
 
-def test_an_event_that_comes_after_the_quiet_is_another_run(diary: Diary) -> None:
+def test_event_after_the_quiet_period_is_another_run(diary: Diary) -> None:
     diary.work(debounce=durable.Debounce("10s"))
     diary.send(0)
     diary.kit.advance("10s")
@@ -115,7 +115,7 @@ def test_an_event_that_comes_after_the_quiet_is_another_run(diary: Diary) -> Non
     assert diary.entries == [(0, 10), (1, 20)]
 
 
-def test_an_outage_does_not_join_what_the_quiet_has_parted(diary: Diary) -> None:
+def test_outage_does_not_join_windows_that_had_closed(diary: Diary) -> None:
     diary.work(debounce=durable.Debounce("10s"))
     for n in range(3):
         diary.send(n)
@@ -125,7 +125,7 @@ def test_an_outage_does_not_join_what_the_quiet_has_parted(diary: Diary) -> None
     assert diary.order == [0, 1, 2]
 
 
-def test_an_event_with_a_future_ts_is_held_until_then(diary: Diary) -> None:
+def test_event_with_a_future_ts_waits_until_then(diary: Diary) -> None:
     diary.work(debounce=durable.Debounce("10s"))
     diary.kit.send(EVENT, {"n": 0}, ts=diary.began + timedelta(hours=1))
     diary.send(1)
@@ -133,7 +133,7 @@ def test_an_event_with_a_future_ts_is_held_until_then(diary: Diary) -> None:
     assert diary.entries == [(1, 10), (0, 3610)]
 
 
-def test_an_event_that_is_rolled_back_is_not_gathered(diary: Diary) -> None:
+def test_rolled_back_event_is_not_buffered(diary: Diary) -> None:
     from django.db import transaction
 
     diary.work(debounce=durable.Debounce("10s"))
@@ -145,7 +145,7 @@ def test_an_event_that_is_rolled_back_is_not_gathered(diary: Diary) -> None:
     assert diary.order == [0]
 
 
-def test_an_event_id_that_was_sent_is_gathered_once(diary: Diary) -> None:
+def test_repeated_event_id_is_buffered_once(diary: Diary) -> None:
     @durable.function(
         id="flow.all",
         on=durable.Event(EVENT),
@@ -196,7 +196,7 @@ def test_a_key_that_fails_leaves_a_skipped_run_for_each_event(diary: Diary) -> N
     assert "key of its flow control failed" in reasons()[0]
 
 
-def test_a_debounce_that_the_code_has_no_more_lets_its_events_go(diary: Diary) -> None:
+def test_removed_debounce_starts_its_buffered_events(diary: Diary) -> None:
     from durable_jobs.definitions.registry import registry
 
     diary.work(debounce=durable.Debounce("1h"))
@@ -244,7 +244,7 @@ def test_a_run_collects_no_more_events_than_a_request_may_have(
     assert not EventWindow.objects.exists()
 
 
-def test_what_was_collected_before_the_limit_was_lowered_is_parted(
+def test_events_collected_before_a_lower_limit_are_split(
     diary: Diary, settings: Any
 ) -> None:
     collecting(diary)
@@ -256,7 +256,7 @@ def test_what_was_collected_before_the_limit_was_lowered_is_parted(
     assert diary.order == [[0, 1, 2], [3], [4]]
 
 
-def test_the_events_of_many_keys_are_gathered_in_few_statements(diary: Diary) -> None:
+def test_events_of_many_keys_are_buffered_in_few_statements(diary: Diary) -> None:
     diary.work(debounce=durable.Debounce("1m", key="event.data.k"))
     for _ in range(2):  # event windows that are opened, and that exist
         diary.kit.send_many([durable.NewEvent(EVENT, {"k": k}) for k in range(300)])
@@ -267,7 +267,7 @@ def test_the_events_of_many_keys_are_gathered_in_few_statements(diary: Diary) ->
     assert list(EventWindow.objects.values_list("size", flat=True)) == [2] * 300
 
 
-def test_what_is_dropped_is_not_read(
+def test_dropped_events_are_not_read(
     diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diary.work(debounce=durable.Debounce("10s"))

@@ -14,7 +14,7 @@ def run(n: int) -> Run:
     return Run.objects.get(data__n=n)
 
 
-def test_a_run_that_has_just_come(diary: Diary) -> None:
+def test_new_run_explains_that_it_waits_for_flow_control(diary: Diary) -> None:
     diary.work(concurrency=1)
     diary.send(0)
     assert run(0).explain().state == "arriving"
@@ -80,7 +80,7 @@ def test_the_account_is_named_where_the_limit_is_shared(diary: Diary) -> None:
     diary.kit.advance("1h")
 
 
-def test_a_throttled_run_is_told_when_it_starts(diary: Diary) -> None:
+def test_throttled_run_explains_when_it_starts(diary: Diary) -> None:
     diary.work(throttle=durable.Throttle(6, "1m", burst=2))
     diary.sends(5)
     diary.kit.run_until_idle()
@@ -93,7 +93,7 @@ def test_a_throttled_run_is_told_when_it_starts(diary: Diary) -> None:
     assert diary.times == [0, 0, 10, 20, 30]
 
 
-def test_orderings_and_singletons_name_who_is_live(diary: Diary) -> None:
+def test_orderings_and_singletons_name_the_live_run(diary: Diary) -> None:
     diary.work("flow.o", ordering="event.data.k", on=durable.Event("o"))
     diary.work(
         "flow.s", singleton=durable.Singleton(mode="queue"), on=durable.Event("s")
@@ -109,7 +109,7 @@ def test_orderings_and_singletons_name_who_is_live(diary: Diary) -> None:
     diary.kit.advance("5h")
 
 
-def test_it_counts_no_further_than_a_thousand(diary: Diary) -> None:
+def test_position_is_counted_up_to_a_thousand(diary: Diary) -> None:
     from tests.flow_control.conftest import EVENT
 
     diary.work(concurrency=durable.Concurrency(1, of="runs"))

@@ -11,7 +11,7 @@ from durable_jobs.models import Run
 from tests.flow_control.conftest import EVENT, Diary, reasons, statuses
 
 
-def test_a_repeat_starts_nothing_and_leaves_no_run(diary: Diary) -> None:
+def test_repeat_starts_nothing_and_leaves_no_run(diary: Diary) -> None:
     diary.work(idempotency="event.data.order")
     diary.sends(3, order=7)
     diary.kit.run_until_idle()
@@ -19,7 +19,7 @@ def test_a_repeat_starts_nothing_and_leaves_no_run(diary: Diary) -> None:
     assert Run.objects.count() == 1
 
 
-def test_it_holds_for_24_hours(diary: Diary) -> None:
+def test_key_lasts_for_24_hours(diary: Diary) -> None:
     diary.work(idempotency="event.data.order")
     diary.send(0, order=7)
     diary.kit.advance("23h59m")
@@ -30,7 +30,7 @@ def test_it_holds_for_24_hours(diary: Diary) -> None:
     assert diary.order == [0, 2]
 
 
-def test_keys_are_told_apart_by_value_and_type(diary: Diary) -> None:
+def test_keys_differ_by_value_and_type(diary: Diary) -> None:
     diary.work(idempotency="event.data.order")
     for key in [1, "1", True, "true", [1], "x" * 50_000, "x" * 49_999]:
         diary.sends(2, order=key)
@@ -44,7 +44,7 @@ def test_keys_are_told_apart_by_value_and_type(diary: Diary) -> None:
      lambda event: event.data["x"]],
     ids=["value", "list", "text", "callable"],
 )  # fmt: skip
-def test_keys_beyond_64_bits_are_told_apart(diary: Diary, key: Any) -> None:
+def test_keys_beyond_64_bits_differ(diary: Diary, key: Any) -> None:
     diary.work(idempotency=key)
     numbers = [10**20, 10**20 + 1, 1e20, 2**53, 2**53 + 1]
     for n, number in enumerate(numbers):
@@ -71,7 +71,7 @@ def test_null_is_no_key(diary: Diary) -> None:
     assert diary.order == [0, 1]
 
 
-def test_of_one_send_with_repeats_the_first_counts(diary: Diary) -> None:
+def test_first_of_repeats_in_one_send_counts(diary: Diary) -> None:
     diary.work(idempotency="event.data.order")
     diary.kit.send_many(
         durable.NewEvent(EVENT, {"n": n, "order": n % 2}) for n in range(6)
@@ -80,7 +80,7 @@ def test_of_one_send_with_repeats_the_first_counts(diary: Diary) -> None:
     assert diary.order == [0, 1]
 
 
-def test_a_call_that_repeats_returns_the_run_that_is_there(diary: Diary) -> None:
+def test_repeated_call_returns_the_existing_run(diary: Diary) -> None:
     work = diary.work(idempotency="event.data.order")
     first = work.enqueue({"n": 0, "order": 7})
     again = work.enqueue({"n": 1, "order": 7})
@@ -90,7 +90,7 @@ def test_a_call_that_repeats_returns_the_run_that_is_there(diary: Diary) -> None
     assert diary.order == [0]
 
 
-def test_it_counts_whatever_became_of_the_first(diary: Diary) -> None:
+def test_key_lasts_whatever_the_end_of_its_run(diary: Diary) -> None:
     work = diary.work(idempotency="event.data.order")
     work.enqueue({"n": 0, "order": 7}).cancel()
     assert work.enqueue({"n": 1, "order": 7}).status == "cancelled"
@@ -108,7 +108,7 @@ def test_a_send_that_is_rolled_back_takes_no_key(diary: Diary) -> None:
     assert diary.order == [1]
 
 
-def test_each_function_has_keys_of_its_own(diary: Diary) -> None:
+def test_functions_have_separate_keys(diary: Diary) -> None:
     for name in ("flow.one", "flow.two"):
         diary.work(name, idempotency="event.data.order")
     diary.sends(2, order=7)
@@ -126,7 +126,7 @@ def test_reruns_and_redrives_are_no_repeats(diary: Diary) -> None:
     assert diary.order == [0, 0]
 
 
-def test_a_key_that_fails_is_told_or_kept(diary: Diary) -> None:
+def test_failing_key_raises_for_calls_and_skips_for_events(diary: Diary) -> None:
     key: Any = lambda e: e.data["none"]  # noqa: E731  # shared by both ways
     work = diary.work(idempotency=key)
     diary.send(0)
@@ -136,7 +136,7 @@ def test_a_key_that_fails_is_told_or_kept(diary: Diary) -> None:
         work.enqueue({"n": 1})
 
 
-def test_a_repeat_is_not_gathered(diary: Diary) -> None:
+def test_repeat_is_not_buffered(diary: Diary) -> None:
     diary.work(
         idempotency="event.data.order",
         batch=durable.Batch(2, "1m"),

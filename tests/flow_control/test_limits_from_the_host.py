@@ -36,7 +36,7 @@ def test_a_callable_is_given_the_key(diary: Diary) -> None:
     assert sorted(map(str, book.asked)) == ["7", "None", "a"]
 
 
-def test_it_is_asked_once_in_ten_seconds(diary: Diary) -> None:
+def test_callable_is_evaluated_once_in_ten_seconds(diary: Diary) -> None:
     book = Book(1)
     diary.work(concurrency=durable.Concurrency(book, of="runs"))
     diary.sends(20, nap="1s")
@@ -47,7 +47,7 @@ def test_it_is_asked_once_in_ten_seconds(diary: Diary) -> None:
     assert count("completed") == 20
 
 
-def test_it_may_query_the_hosts_tables(diary: Diary) -> None:
+def test_callable_may_query_the_projects_tables(diary: Diary) -> None:
     Group.objects.create(name="acme", pk=2)
     diary.work(
         concurrency=durable.Concurrency(
@@ -71,7 +71,7 @@ def test_it_may_query_the_hosts_tables(diary: Diary) -> None:
     diary.kit.advance("3h")
 
 
-def test_a_raised_limit_wakes_those_in_line(diary: Diary) -> None:
+def test_raised_limit_promotes_backlogged_runs(diary: Diary) -> None:
     book = Book(1)
     diary.work(concurrency=durable.Concurrency(book, of="runs"))
     diary.sends(5, nap="1d")
@@ -98,7 +98,7 @@ def test_a_lowered_limit_drains(diary: Diary) -> None:
 @pytest.mark.parametrize(
     "wrong", [-1, None, "3", True, 2.5, float("nan"), ValueError("no such tenant")]
 )
-def test_what_is_no_limit_starts_nothing_and_says_why(diary: Diary, wrong: Any) -> None:
+def test_invalid_limit_starts_nothing_and_is_reported(diary: Diary, wrong: Any) -> None:
     book = Book(wrong)
     diary.work(concurrency=durable.Concurrency(book, of="runs"))
     diary.sends(2)
@@ -127,7 +127,7 @@ def test_a_callable_that_fails_later_leaves_the_last_limit(
     assert Limit.objects.get(control="concurrency").error
 
 
-def test_zero_starts_nothing_until_it_grows(diary: Diary) -> None:
+def test_limit_of_zero_starts_nothing_until_it_grows(diary: Diary) -> None:
     book = Book(0)
     diary.work(concurrency=durable.Concurrency(book))
     diary.sends(2)
@@ -139,7 +139,7 @@ def test_zero_starts_nothing_until_it_grows(diary: Diary) -> None:
     assert diary.order == [0, 1]
 
 
-def test_a_throttle_of_zero_starts_nothing_until_it_grows(diary: Diary) -> None:
+def test_throttle_of_zero_starts_nothing_until_it_grows(diary: Diary) -> None:
     book = Book(0)
     diary.work(throttle=durable.Throttle(book, "1m"))
     diary.sends(2)
@@ -161,7 +161,7 @@ def test_a_throttle_of_zero_starts_nothing_until_it_grows(diary: Diary) -> None:
         (ValueError("away"), ["skipped"] * 3),
     ],
 )
-def test_a_rate_limit_from_the_host(
+def test_rate_limit_may_be_a_callable(
     diary: Diary, limit: Any, expected: list[str]
 ) -> None:
     diary.work(rate_limit=durable.RateLimit(Book(limit), "1m"))
@@ -189,7 +189,7 @@ def test_an_operator_raises_a_limit_while_runs_are_queued(diary: Diary) -> None:
     Run.objects.live().cancel()
 
 
-def test_an_operator_lowers_a_limit_and_gives_it_back(diary: Diary) -> None:
+def test_operator_lowers_a_limit_and_restores_it(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(2, of="runs"))
     diary.sends(6, nap="10m")
     diary.kit.run_until_idle()
@@ -202,7 +202,7 @@ def test_an_operator_lowers_a_limit_and_gives_it_back(diary: Diary) -> None:
     diary.kit.advance("1h")
 
 
-def test_an_operators_zero_holds_and_comes_before_a_callable(diary: Diary) -> None:
+def test_operators_zero_holds_and_precedes_a_callable(diary: Diary) -> None:
     book = Book(5)
     diary.work(concurrency=durable.Concurrency(book, of="runs"))
     diary.send(0)
@@ -233,7 +233,7 @@ def test_a_throttle_and_a_rate_limit_can_be_set_too(diary: Diary) -> None:
     assert count("completed", function="flow.work") == 3
 
 
-def test_a_limit_that_is_raised_in_the_code_wakes_those_in_line(diary: Diary) -> None:
+def test_limit_raised_in_the_code_promotes_backlogged_runs(diary: Diary) -> None:
     from durable_jobs.definitions.registry import registry
 
     for limit in (1, 3):

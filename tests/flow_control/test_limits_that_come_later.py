@@ -17,7 +17,7 @@ BOTH = ["runs", "steps"]
 
 
 @pytest.mark.parametrize("of", BOTH)
-def test_runs_that_are_queued_are_held_to_it(diary: Diary, of: str) -> None:
+def test_queued_runs_obey_the_new_limit(diary: Diary, of: str) -> None:
     with the_release_before():
         diary.work()
         diary.sends(6)
@@ -28,7 +28,7 @@ def test_runs_that_are_queued_are_held_to_it(diary: Diary, of: str) -> None:
     assert count("completed") == 6
 
 
-def test_each_stands_in_line_for_the_key_of_its_own_data(diary: Diary) -> None:
+def test_queued_runs_join_the_backlogs_of_their_own_keys(diary: Diary) -> None:
     with the_release_before():
         diary.work()
         for tenant in ("a", "b"):
@@ -40,7 +40,7 @@ def test_each_stands_in_line_for_the_key_of_its_own_data(diary: Diary) -> None:
     assert diary.order == [0, 0, 1, 1]
 
 
-def test_a_second_limit_counts_as_well_as_the_one_that_was_there(diary: Diary) -> None:
+def test_second_limit_counts_as_well_as_the_first(diary: Diary) -> None:
     loose = durable.Concurrency(4, of="runs")
     with the_release_before():
         diary.work(concurrency=loose)
@@ -54,7 +54,7 @@ def test_a_second_limit_counts_as_well_as_the_one_that_was_there(diary: Diary) -
     assert diary.times == [3600 * n for n in range(6)]
 
 
-def test_a_run_that_sleeps_takes_a_slot_of_steps_when_it_goes_on(diary: Diary) -> None:
+def test_sleeping_run_acquires_a_step_slot_when_it_resumes(diary: Diary) -> None:
     with the_release_before():
         diary.work()
         diary.sends(4, nap="1h")
@@ -80,7 +80,7 @@ def test_a_run_that_has_begun_needs_no_place_among_the_runs(diary: Diary) -> Non
     assert not Slot.objects.exists()
 
 
-def test_a_run_whose_worker_died_before_it_began_takes_a_place(diary: Diary) -> None:
+def test_run_whose_worker_died_before_it_began_takes_a_slot(diary: Diary) -> None:
     with the_release_before():
         diary.work()
         diary.sends(3, nap="1h")
@@ -91,7 +91,7 @@ def test_a_run_whose_worker_died_before_it_began_takes_a_place(diary: Diary) -> 
     assert diary.entries == [(0, 0), (1, 3600), (2, 7200)]
 
 
-def test_they_are_spaced_by_a_throttle(diary: Diary) -> None:
+def test_queued_runs_are_spaced_by_a_new_throttle(diary: Diary) -> None:
     with the_release_before():
         diary.work()
         diary.sends(4)
@@ -100,7 +100,7 @@ def test_they_are_spaced_by_a_throttle(diary: Diary) -> None:
     assert diary.times == [0, 60, 120, 180]
 
 
-def test_they_come_in_order(diary: Diary) -> None:
+def test_queued_runs_keep_their_order(diary: Diary) -> None:
     with the_release_before():
         diary.work()
         diary.sends(3, nap="1h")
@@ -109,7 +109,7 @@ def test_they_come_in_order(diary: Diary) -> None:
     assert diary.entries == [(0, 0), (1, 3600), (2, 7200)]
 
 
-def test_nothing_that_was_accepted_is_skipped(diary: Diary) -> None:
+def test_accepted_runs_are_not_skipped(diary: Diary) -> None:
     """A new screening rule applies only to runs that are sent after it."""
     with the_release_before():
         diary.work()
@@ -125,7 +125,7 @@ def test_nothing_that_was_accepted_is_skipped(diary: Diary) -> None:
     assert count("skipped") == 1
 
 
-def test_a_run_whose_key_fails_stands_in_the_line_without_one(
+def test_run_whose_key_fails_joins_the_backlog_without_a_key(
     diary: Diary, caplog: pytest.LogCaptureFixture
 ) -> None:
     with the_release_before():
@@ -138,7 +138,7 @@ def test_a_run_whose_key_fails_stands_in_the_line_without_one(
     assert "A key of concurrency:0 of flow.work failed" in caplog.text
 
 
-def test_a_retry_is_held_to_it_and_keeps_its_count(diary: Diary) -> None:
+def test_retry_obeys_the_new_limit_and_keeps_its_count(diary: Diary) -> None:
     calls = []
 
     def declare(**limits):

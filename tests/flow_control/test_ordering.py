@@ -11,7 +11,7 @@ from durable_jobs.models import Run
 from tests.flow_control.conftest import Diary, count, statuses
 
 
-def test_runs_of_a_key_follow_one_another_and_keys_run_side_by_side(
+def test_runs_of_a_key_are_sequential_and_keys_are_parallel(
     diary: Diary,
 ) -> None:
     diary.work(ordering="event.data.k")
@@ -35,7 +35,7 @@ def test_null_is_a_key_like_any_other(diary: Diary) -> None:
 
 
 @pytest.mark.parametrize("where", ["step", "body"])
-def test_the_next_one_waits_for_all_the_retries_of_the_first(
+def test_next_run_waits_for_all_the_retries_of_the_first(
     diary: Diary, where: str
 ) -> None:
     def fail() -> None:
@@ -61,7 +61,7 @@ def test_the_next_one_waits_for_all_the_retries_of_the_first(
 
 
 @pytest.mark.parametrize("when", ["before", "body", "after"])
-def test_the_next_one_waits_while_a_worker_is_dead(diary: Diary, when: Any) -> None:
+def test_next_run_waits_while_a_worker_is_dead(diary: Diary, when: Any) -> None:
     diary.work(ordering=lambda e: "k")
     diary.sends(3)
     diary.kit.crash_at("note", when)
@@ -73,7 +73,7 @@ def test_the_next_one_waits_while_a_worker_is_dead(diary: Diary, when: Any) -> N
     assert count("completed") == 3
 
 
-def test_one_that_is_paused_or_asleep_keeps_the_others_behind_it(diary: Diary) -> None:
+def test_paused_or_sleeping_run_blocks_the_runs_behind_it(diary: Diary) -> None:
     diary.work(ordering=lambda e: "k")
     diary.sends(2, nap="1h")
     diary.kit.run_until_idle()
@@ -87,7 +87,7 @@ def test_one_that_is_paused_or_asleep_keeps_the_others_behind_it(diary: Diary) -
     assert count("completed") == 2
 
 
-def test_one_that_is_cancelled_lets_the_next_one_go(diary: Diary) -> None:
+def test_cancelled_run_releases_the_next(diary: Diary) -> None:
     diary.work(ordering=lambda e: "k")
     diary.sends(3, nap="1h")
     diary.kit.run_until_idle()
@@ -97,7 +97,7 @@ def test_one_that_is_cancelled_lets_the_next_one_go(diary: Diary) -> None:
     assert diary.order == [0, 2]
 
 
-def test_the_order_is_kept_whatever_other_keys_a_run_has(diary: Diary) -> None:
+def test_order_is_kept_whatever_other_keys_a_run_has(diary: Diary) -> None:
     diary.work(
         ordering="event.data.k",
         concurrency=durable.Concurrency(5, key="event.data.tenant", of="runs"),
@@ -110,7 +110,7 @@ def test_the_order_is_kept_whatever_other_keys_a_run_has(diary: Diary) -> None:
     assert diary.times == [60 * n for n in range(9)]
 
 
-def test_the_first_one_waits_at_its_other_limits_for_all(diary: Diary) -> None:
+def test_first_run_waits_at_its_other_limits_for_all(diary: Diary) -> None:
     diary.work(
         ordering="event.data.k",
         concurrency=durable.Concurrency(1, key="event.data.tenant", of="runs"),
@@ -123,7 +123,7 @@ def test_the_first_one_waits_at_its_other_limits_for_all(diary: Diary) -> None:
     assert diary.entries == [(0, 0), (1, 3600), (2, 3660)]
 
 
-def test_a_key_that_is_paused_holds_up_the_line(diary: Diary) -> None:
+def test_paused_key_blocks_its_backlog(diary: Diary) -> None:
     work = diary.work(
         ordering="event.data.k",
         concurrency=durable.Concurrency(9, key="event.data.tenant", of="runs"),
@@ -138,7 +138,7 @@ def test_a_key_that_is_paused_holds_up_the_line(diary: Diary) -> None:
     assert diary.order == [0, 1]
 
 
-def test_redriven_runs_stand_in_line_by_when_they_first_came(diary: Diary) -> None:
+def test_redriven_runs_keep_their_place_by_arrival(diary: Diary) -> None:
     diary.work(ordering=lambda e: "k")
     diary.sends(5, nap="1m")
     diary.kit.run_until_idle()
@@ -151,7 +151,7 @@ def test_redriven_runs_stand_in_line_by_when_they_first_came(diary: Diary) -> No
     assert count("completed") == 5
 
 
-def test_a_thousand_in_one_line(diary: Diary) -> None:
+def test_backlog_of_a_thousand_is_in_order(diary: Diary) -> None:
     from tests.flow_control.conftest import EVENT
 
     diary.work(ordering="event.data.k")

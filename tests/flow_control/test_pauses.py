@@ -20,7 +20,7 @@ from tests.flow_control.conftest import Diary, count, reasons, statuses
 
 
 @pytest.mark.parametrize("limited", [False, True])
-def test_what_comes_while_a_function_is_paused_is_kept_in_order(
+def test_runs_sent_during_a_pause_are_kept_in_order(
     diary: Diary, limited: bool
 ) -> None:
     work = diary.work(concurrency=durable.Concurrency(1) if limited else None)
@@ -35,7 +35,7 @@ def test_what_comes_while_a_function_is_paused_is_kept_in_order(
     assert diary.order == [0, 0, 1, 2]
 
 
-def test_pausing_and_resuming_tell_whether_this_call_did_it(diary: Diary) -> None:
+def test_pause_and_resume_return_whether_they_changed_it(diary: Diary) -> None:
     work = diary.work(concurrency=durable.Concurrency(1, key="event.data.k"))
     assert (work.pause(), work.pause(), work.resume(), work.resume()) == (
         True, False, True, False
@@ -64,7 +64,7 @@ def test_runs_that_have_begun_go_on_to_their_end(diary: Diary, limited: bool) ->
 
 
 @pytest.mark.parametrize("limited", [False, True])
-def test_with_skip_what_comes_is_recorded_as_skipped(
+def test_pause_with_skip_records_new_runs_as_skipped(
     diary: Diary, limited: bool
 ) -> None:
     work = diary.work(concurrency=1 if limited else None)
@@ -79,7 +79,7 @@ def test_with_skip_what_comes_is_recorded_as_skipped(
     assert diary.order == [9]
 
 
-def test_one_key_is_paused_and_the_others_go_on(diary: Diary) -> None:
+def test_paused_key_leaves_the_others_running(diary: Diary) -> None:
     work = diary.work(concurrency=durable.Concurrency(1, key="event.data.tenant"))
     work.pause(key="a")
     for n, tenant in enumerate(["a", "b", "a", None]):
@@ -123,13 +123,13 @@ def test_a_key_is_paused_by_the_value_that_events_have(
     assert diary.order == [0]
 
 
-def test_what_can_be_no_key_cannot_be_paused(diary: Diary) -> None:
+def test_invalid_key_cannot_be_paused(diary: Diary) -> None:
     work = diary.work(concurrency=durable.Concurrency(1, key="event.data.k"))
     with pytest.raises(durable.DurableError, match="can be no key"):
         work.pause(key=float("nan"))
 
 
-def test_a_key_with_skip_skips_those_of_the_key(diary: Diary) -> None:
+def test_paused_key_with_skip_skips_only_its_runs(diary: Diary) -> None:
     work = diary.work(concurrency=durable.Concurrency(1, key="event.data.tenant"))
     work.pause(key="a", skip=True)
     for n, tenant in enumerate("ab"):
@@ -146,7 +146,7 @@ def test_a_key_of_a_function_without_keys_is_refused(diary: Diary) -> None:
 
 
 @pytest.mark.parametrize("limited", [False, True])
-def test_nothing_of_a_paused_queue_is_executed(diary: Diary, limited: bool) -> None:
+def test_paused_queue_executes_nothing(diary: Diary, limited: bool) -> None:
     diary.work(concurrency=1 if limited else None, queue="slow")
     diary.work("flow.other")
     durable.pause_queue("slow")
@@ -172,7 +172,7 @@ def test_a_paused_queue_saves_up_no_starts_of_a_throttle(diary: Diary) -> None:
     assert diary.times == [1500, 1560, 1620, 1680]
 
 
-def test_what_was_let_through_and_paused_before_its_claim_keeps_the_limit(
+def test_run_promoted_before_a_pause_obeys_the_limit_later(
     diary: Diary,
 ) -> None:
     work = diary.work(concurrency=2)
@@ -203,7 +203,7 @@ def test_a_paused_function_leaves_the_budget_of_the_account_to_others(
     assert diary.order == [2, 1]
 
 
-def test_events_are_gathered_while_a_function_is_paused(diary: Diary) -> None:
+def test_events_are_buffered_during_a_pause(diary: Diary) -> None:
     work = diary.work(batch=durable.Batch(2, "1m"))
     work.pause()
     diary.sends(4)
@@ -214,7 +214,7 @@ def test_events_are_gathered_while_a_function_is_paused(diary: Diary) -> None:
     assert diary.order == [0, 2]
 
 
-def test_what_is_cancelled_while_it_is_kept_does_not_come_back(diary: Diary) -> None:
+def test_run_cancelled_during_a_pause_does_not_return(diary: Diary) -> None:
     work = diary.work(concurrency=1)
     plain = diary.work("flow.plain")
     for function in (work, plain):
@@ -229,7 +229,7 @@ def test_what_is_cancelled_while_it_is_kept_does_not_come_back(diary: Diary) -> 
     assert not Slot.objects.filter(released_at__isnull=True).exists()
 
 
-def test_thousands_that_are_kept_are_out_of_the_way_of_claims(diary: Diary) -> None:
+def test_thousands_of_paused_runs_do_not_slow_claims(diary: Diary) -> None:
     from tests.flow_control.conftest import EVENT
 
     work = diary.work()
@@ -251,7 +251,7 @@ def _queued(diary: Diary, number: int) -> None:
     diary.kit.send_many(durable.NewEvent(EVENT, {"n": n}) for n in range(number))
 
 
-def test_pausing_and_resuming_take_the_same_statements_whatever_is_queued(
+def test_pause_and_resume_cost_the_same_for_any_backlog(
     diary: Diary,
 ) -> None:
     work, counts = diary.work(), []
@@ -271,7 +271,7 @@ def test_pausing_and_resuming_take_the_same_statements_whatever_is_queued(
     assert counts[0] == counts[1]
 
 
-def test_no_run_starts_while_a_pause_is_carried_out(
+def test_runs_do_not_start_while_a_pause_is_applied(
     diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "PAUSED_BATCH", 2)
@@ -301,7 +301,7 @@ def test_a_function_is_resumed_while_its_pause_is_carried_out(
     assert sorted(diary.order) == list(range(6))
 
 
-def test_a_function_is_paused_again_while_it_is_resumed(
+def test_function_may_be_paused_again_during_its_resume(
     diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = diary.work()
@@ -318,7 +318,7 @@ def test_a_function_is_paused_again_while_it_is_resumed(
     assert sorted(diary.order) == list(range(6))
 
 
-def test_a_backlog_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) -> None:
+def test_backlog_missed_by_a_resume_restarts(diary: Diary) -> None:
     work = diary.work(concurrency=durable.Concurrency(1, key="event.data.k"))
     plain = diary.work("flow.plain")
     work.pause()
@@ -334,7 +334,7 @@ def test_a_backlog_that_a_resumption_has_missed_goes_on_by_itself(diary: Diary) 
     assert sorted(diary.order) == [0, 0, 1, 1, 2, 2]
 
 
-def test_a_run_that_was_parked_twice_is_given_back_at_once(diary: Diary) -> None:
+def test_run_paused_for_two_reasons_is_resumed_at_once(diary: Diary) -> None:
     """An operator pauses it while it diverges, and resumes it after its release."""
     from durable_jobs.definitions.registry import registry
 

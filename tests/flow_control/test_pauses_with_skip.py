@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.timeout(30)]
 
 
 @pytest.mark.parametrize("limit", [None, 1])
-def test_what_stood_in_line_before_it_is_kept(
+def test_runs_backlogged_before_the_pause_are_kept(
     durable_kit: Kit, limit: int | None
 ) -> None:
     function = durable.function(id="flow.kept", concurrency=limit)(lambda ctx: "done")
@@ -45,7 +45,7 @@ def test_a_key_is_skipped_also_while_its_function_is_paused(durable_kit: Kit) ->
 
 
 @pytest.mark.parametrize("limit", [None, 5])
-def test_what_came_before_it_is_kept_also_what_is_due_later(
+def test_runs_sent_before_the_pause_are_kept_even_if_due_later(
     durable_kit: Kit, limit: int | None
 ) -> None:
     function = durable.function(id="flow.before", concurrency=limit)(lambda ctx: None)
@@ -60,7 +60,7 @@ def test_what_came_before_it_is_kept_also_what_is_due_later(
 
 
 @pytest.mark.parametrize("limit", [None, 5])
-def test_what_is_to_begin_later_is_left_alone_until_then(
+def test_delayed_run_is_not_skipped_before_it_is_due(
     durable_kit: Kit, limit: int | None
 ) -> None:
     function = durable.function(id="flow.delayed", concurrency=limit)(lambda ctx: None)
@@ -75,7 +75,7 @@ def test_what_is_to_begin_later_is_left_alone_until_then(
 
 
 @pytest.mark.parametrize("limit", [None, 5])
-def test_what_a_pause_has_kept_is_kept_when_it_begins_to_skip(
+def test_runs_kept_by_a_pause_stay_kept_when_it_begins_to_skip(
     durable_kit: Kit, limit: int | None
 ) -> None:
     function = durable.function(id="flow.later", concurrency=limit)(lambda ctx: None)
@@ -91,7 +91,7 @@ def test_what_a_pause_has_kept_is_kept_when_it_begins_to_skip(
     assert statuses() == ["completed", "skipped"]
 
 
-def test_what_another_admission_has_let_in_meanwhile_is_not_skipped(
+def test_run_promoted_by_another_admission_is_not_skipped(
     durable_kit: Kit,
 ) -> None:
     """A skipped run is ended in a separate transaction, after the decision."""
@@ -105,7 +105,7 @@ def test_what_another_admission_has_let_in_meanwhile_is_not_skipped(
 
 
 @pytest.mark.parametrize("limit", [None, 5])
-def test_a_pause_that_is_told_to_skip_twice_began_the_first_time(
+def test_pause_set_to_skip_twice_keeps_its_first_time(
     durable_kit: Kit, limit: int | None
 ) -> None:
     function = durable.function(id="flow.twice", concurrency=limit)(lambda ctx: None)

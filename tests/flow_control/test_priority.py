@@ -10,7 +10,7 @@ from durable_jobs import durable
 from tests.flow_control.conftest import Diary, count
 
 
-def test_the_higher_one_goes_first_in_line(diary: Diary) -> None:
+def test_higher_priority_goes_first_in_the_backlog(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"), priority="event.data.p")
     diary.send("first", p=0, nap="1m")
     diary.kit.run_until_idle()
@@ -20,7 +20,7 @@ def test_the_higher_one_goes_first_in_line(diary: Diary) -> None:
     assert diary.order == ["first", 3, 1, 0, 2, 4]
 
 
-def test_it_is_seconds_ahead_of_those_that_came_before(diary: Diary) -> None:
+def test_priority_is_seconds_ahead_of_earlier_runs(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"), priority="event.data.p")
     diary.send("first", p=0, nap="10m")
     diary.kit.run_until_idle()
@@ -32,7 +32,7 @@ def test_it_is_seconds_ahead_of_those_that_came_before(diary: Diary) -> None:
     assert diary.order == ["first", "31 seconds", "early", "29 seconds"]
 
 
-def test_it_orders_a_queue_without_any_limit(diary: Diary) -> None:
+def test_priority_orders_a_queue_without_any_limit(diary: Diary) -> None:
     diary.work(priority="event.data.p")
     for n in range(5):
         diary.send(n, p=n)
@@ -54,7 +54,7 @@ def test_it_orders_a_queue_without_any_limit(diary: Diary) -> None:
         (1e308, "ahead"),
     ],
 )
-def test_what_is_too_far_is_cut_and_what_is_no_number_is_none(
+def test_priority_is_capped_and_an_invalid_one_is_ignored(
     diary: Diary, value: Any, place: str
 ) -> None:
     diary.work(priority=lambda e: e.data["p"])
@@ -72,16 +72,14 @@ def test_what_is_too_far_is_cut_and_what_is_no_number_is_none(
 
 
 @pytest.mark.parametrize("key", [lambda e: 1 / 0, "event.data.p + 'x'"])
-def test_a_priority_that_fails_is_none_and_the_run_starts(
-    diary: Diary, key: Any
-) -> None:
+def test_failing_priority_is_ignored_and_the_run_starts(diary: Diary, key: Any) -> None:
     diary.work(priority=key)
     diary.send(1, p=5)
     diary.kit.run_until_idle()
     assert count("completed") == 1
 
 
-def test_the_priority_of_a_call_comes_before_the_functions_own(diary: Diary) -> None:
+def test_priority_of_a_call_precedes_that_of_the_function(diary: Diary) -> None:
     work = diary.work(priority="event.data.p")
     work.enqueue({"n": "own", "p": 100})
     work.using(priority=200).enqueue({"n": "call", "p": 0})
@@ -89,14 +87,14 @@ def test_the_priority_of_a_call_comes_before_the_functions_own(diary: Diary) -> 
     assert diary.order == ["call", "own"]
 
 
-def test_it_does_not_start_a_delayed_run_early(diary: Diary) -> None:
+def test_priority_does_not_start_a_delayed_run_early(diary: Diary) -> None:
     work = diary.work(priority=lambda e: 600, concurrency=1)
     work.using(run_after="5m").enqueue({"n": 0})
     diary.kit.advance("1h")
     assert diary.entries == [(0, 300)]
 
 
-def test_backlogs_take_turns_whatever_the_priorities(diary: Diary) -> None:
+def test_backlogs_are_served_round_robin_whatever_the_priorities(diary: Diary) -> None:
     diary.work(
         concurrency=[
             durable.Concurrency(1, of="runs"),

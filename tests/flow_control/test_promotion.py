@@ -16,7 +16,7 @@ from durable_jobs.store import leases
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_a_key_whose_query_fails_stops_its_own_batch_alone(durable_kit) -> None:
+def test_key_whose_query_fails_stops_only_its_own_batch(durable_kit) -> None:
     """The key is evaluated inside the admission and breaks its transaction."""
 
     def tenant(event):
@@ -47,7 +47,7 @@ def test_a_key_whose_query_fails_stops_its_own_batch_alone(durable_kit) -> None:
     assert Run.objects.filter(function="odd.batch").get().status == "skipped"
 
 
-def test_a_key_that_fails_after_its_events_were_gathered_is_seen(durable_kit) -> None:
+def test_condition_that_fails_after_buffering_is_reported(durable_kit) -> None:
     """The same for a condition, with an error that leaves the transaction intact."""
 
     @durable.function(
@@ -81,7 +81,7 @@ def test_a_key_may_be_anything_that_data_may_be(durable_kit, key) -> None:
 
 
 @pytest.mark.parametrize("key", ["a\0b", "\ud800", 10**30, 1e20])
-def test_events_may_be_gathered_by_any_key(durable_kit, key) -> None:
+def test_events_may_be_buffered_by_any_key(durable_kit, key) -> None:
     @durable.function(
         id="odd.keyed",
         on=durable.Event("odd/keyed"),
@@ -95,7 +95,7 @@ def test_events_may_be_gathered_by_any_key(durable_kit, key) -> None:
     assert Run.objects.get().status in ("completed", "skipped")
 
 
-def test_a_throttle_that_an_operator_raises_lets_through_at_once(durable_kit) -> None:
+def test_throttle_raised_by_an_operator_promotes_at_once(durable_kit) -> None:
     """``set_limit`` with a higher limit promotes runs at once."""
 
     @durable.function(id="odd.slow", throttle=durable.Throttle(1, per="1d"))
@@ -111,7 +111,7 @@ def test_a_throttle_that_an_operator_raises_lets_through_at_once(durable_kit) ->
     assert Run.objects.filter(status="completed").count() == 3
 
 
-def test_a_throttle_that_a_release_raises_lets_through_at_once(durable_kit) -> None:
+def test_throttle_raised_by_a_release_promotes_at_once(durable_kit) -> None:
     def declare(limit):
         @durable.function(id="odd.slow", throttle=durable.Throttle(limit, per="1d"))
         def work(ctx):
@@ -132,7 +132,7 @@ def test_a_throttle_that_a_release_raises_lets_through_at_once(durable_kit) -> N
     assert Run.objects.filter(status="completed").count() == 3
 
 
-def test_the_next_in_an_order_does_not_wait_for_what_the_first_waited(
+def test_next_in_an_order_does_not_inherit_the_wait_of_the_first(
     durable_kit,
 ) -> None:
     """The first waits for its throttle until tomorrow, and is cancelled."""
@@ -156,7 +156,7 @@ def test_the_next_in_an_order_does_not_wait_for_what_the_first_waited(
     assert second.status == "completed"
 
 
-def test_a_key_pause_holds_an_order_no_longer_than_its_run_is_first(
+def test_pause_of_a_key_blocks_an_order_only_while_its_run_is_first(
     durable_kit,
 ) -> None:
     @durable.function(
@@ -177,7 +177,7 @@ def test_a_key_pause_holds_an_order_no_longer_than_its_run_is_first(
     assert second.status == "completed"
 
 
-def test_a_backlog_without_code_does_not_keep_the_room_of_a_shared_limit(
+def test_backlog_without_code_blocks_no_shared_limit(
     durable_kit,
 ) -> None:
     """A release opens one backlog, which needs no slot: no other backlog is woken."""
@@ -205,7 +205,7 @@ def test_a_backlog_without_code_does_not_keep_the_room_of_a_shared_limit(
     assert run.status == "completed"
 
 
-def test_an_unknown_function_in_line_costs_nobody_its_batch(durable_kit) -> None:
+def test_unknown_function_in_a_backlog_costs_no_other_batch(durable_kit) -> None:
     from durable_jobs.definitions.registry import registry
 
     def declare():
@@ -230,7 +230,7 @@ def test_an_unknown_function_in_line_costs_nobody_its_batch(durable_kit) -> None
 
 
 @pytest.mark.parametrize(("old", "new"), [("skip", "queue"), ("cancel", "queue")])
-def test_a_singleton_that_becomes_a_queue_does_not_wait_for_itself(
+def test_singleton_changed_to_queue_does_not_wait_for_itself(
     durable_kit, old, new
 ) -> None:
     """A backlogged run has its slot from the start; the backlog needs another one."""
@@ -259,9 +259,7 @@ def test_a_singleton_that_becomes_a_queue_does_not_wait_for_itself(
 
 
 @pytest.mark.parametrize("new", ["skip", "cancel"])
-def test_a_singleton_that_is_a_queue_no_more_has_one_live_run_still(
-    durable_kit, new
-) -> None:
+def test_singleton_changed_from_queue_still_has_one_live_run(durable_kit, new) -> None:
     from durable_jobs.definitions.registry import registry
 
     def declare(mode):
@@ -283,7 +281,7 @@ def test_a_singleton_that_is_a_queue_no_more_has_one_live_run_still(
     assert Run.objects.filter(status="waiting").count() <= 1
 
 
-def test_a_run_that_was_parked_without_code_keeps_to_its_limit_later(
+def test_run_paused_without_code_obeys_its_limit_later(
     durable_kit,
 ) -> None:
     """The run was promoted without a slot, and later suspensions request none."""
@@ -310,7 +308,7 @@ def test_a_run_that_was_parked_without_code_keeps_to_its_limit_later(
     assert len(leases.claim("default", 10, "test")) <= 1
 
 
-def test_a_throttle_lets_few_through_where_the_queue_is_busy(
+def test_throttle_promotes_few_runs_on_a_busy_queue(
     durable_kit,
 ) -> None:
     """Each worker promotes some runs, and claims older ones.

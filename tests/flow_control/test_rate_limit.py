@@ -22,7 +22,7 @@ def test_runs_above_the_limit_are_skipped_and_the_others_start_at_once(
     assert statuses() == ["completed"] * 3 + ["skipped"] * 2
 
 
-def test_a_skipped_run_says_why_and_when_it_would_have_been_let_in(
+def test_skipped_run_records_the_reason_and_the_next_possible_time(
     diary: Diary,
 ) -> None:
     diary.work(rate_limit=durable.RateLimit(1, "1m", key="event.data.tenant"))
@@ -37,7 +37,7 @@ def test_a_skipped_run_says_why_and_when_it_would_have_been_let_in(
         Run.objects.get(status="skipped").result()
 
 
-def test_the_moment_it_names_is_the_first_at_which_one_is_let_in(diary: Diary) -> None:
+def test_next_possible_time_is_the_first_that_accepts_a_start(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(2, "1m"))
     for pause in ("10s", "20s", "0s"):
         diary.send("x")
@@ -53,7 +53,7 @@ def test_the_moment_it_names_is_the_first_at_which_one_is_let_in(diary: Diary) -
     assert diary.order == ["x", "x", "free"]
 
 
-def test_the_window_slides_and_never_holds_more_than_the_limit(diary: Diary) -> None:
+def test_sliding_window_never_exceeds_the_limit(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(2, "10s"))
     for n in range(40):
         diary.send(n)
@@ -61,7 +61,7 @@ def test_the_window_slides_and_never_holds_more_than_the_limit(diary: Diary) -> 
     assert diary.times == [0, 1, 10, 11, 20, 21, 30, 31]
 
 
-def test_each_key_has_a_limit_of_its_own(diary: Diary) -> None:
+def test_keys_have_separate_limits(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(1, "1m", key="event.data.tenant"))
     for tenant in ("a", "b", None, 1, "1"):
         diary.sends(2, tenant=tenant)
@@ -83,7 +83,7 @@ def test_periods_of_a_millisecond_and_of_a_year(diary: Diary, per: Any) -> None:
     assert diary.order == ([0, 2, 3] if short else [0, 3])
 
 
-def test_retries_and_what_follows_a_rest_are_no_starts(diary: Diary) -> None:
+def test_retries_and_resumes_are_no_starts(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(1, "1d"))
     diary.send(0, nap="1m")
     diary.kit.crash_at("note", "body")
@@ -91,7 +91,7 @@ def test_retries_and_what_follows_a_rest_are_no_starts(diary: Diary) -> None:
     assert statuses() == ["completed"]
 
 
-def test_a_run_that_was_let_in_may_be_redriven(diary: Diary) -> None:
+def test_accepted_run_may_be_redriven(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(1, "1d"))
     diary.send(0, nap="1h")
     diary.kit.run_until_idle()
@@ -102,7 +102,7 @@ def test_a_run_that_was_let_in_may_be_redriven(diary: Diary) -> None:
     assert statuses() == ["completed"]
 
 
-def test_a_skipped_run_can_be_run_again_when_there_is_room(diary: Diary) -> None:
+def test_skipped_run_can_be_rerun_when_the_window_allows(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(1, "1m"))
     diary.sends(2)
     diary.kit.run_until_idle()
@@ -117,7 +117,7 @@ def test_a_skipped_run_can_be_run_again_when_there_is_room(diary: Diary) -> None
     assert again.wait().status == "completed"
 
 
-def test_who_invokes_a_run_that_is_skipped_is_told(diary: Diary) -> None:
+def test_invoke_of_a_skipped_run_raises(diary: Diary) -> None:
     child = diary.work("flow.child", rate_limit=durable.RateLimit(1, "1d"))
 
     @durable.function(id="flow.parent", retries=0)
@@ -149,7 +149,7 @@ def test_delayed_runs_count_when_they_begin(diary: Diary) -> None:
     assert diary.entries == [(0, 0), (1, 3600)]
 
 
-def test_an_outage_lets_in_what_would_have_been_let_in(diary: Diary) -> None:
+def test_outage_accepts_the_starts_of_its_own_windows(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(1, "10s"))
     for n in range(4):
         diary.send(n)
@@ -159,7 +159,7 @@ def test_an_outage_lets_in_what_would_have_been_let_in(diary: Diary) -> None:
     assert statuses() == ["completed", "skipped", "completed", "skipped"]
 
 
-def test_what_came_before_but_is_looked_at_later_counts_by_when_it_came(
+def test_start_checked_late_counts_by_its_arrival(
     diary: Diary,
 ) -> None:
     work = diary.work(rate_limit=durable.RateLimit(2, "10s"))
@@ -175,7 +175,7 @@ def test_what_came_before_but_is_looked_at_later_counts_by_when_it_came(
     assert diary.order == [0, 1, "ahead"]
 
 
-def test_what_is_needed_no_more_is_forgotten(diary: Diary) -> None:
+def test_expired_hits_are_deleted(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(5, "10s"))
     diary.sends(5)
     diary.kit.run_until_idle()
@@ -185,7 +185,7 @@ def test_what_is_needed_no_more_is_forgotten(diary: Diary) -> None:
     assert not RateLimitHit.objects.exists()
 
 
-def test_many_at_once_are_counted_exactly(diary: Diary) -> None:
+def test_concurrent_starts_are_counted_exactly(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(700, "1m"))
     new = [durable.NewEvent(EVENT, {"n": n}) for n in range(1200)]
     diary.kit.send_many(new)

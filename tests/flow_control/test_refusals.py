@@ -127,7 +127,7 @@ def test_a_wrong_declaration_is_refused_and_names_the_function(
     assert expected in str(caught.value)
 
 
-def test_what_is_refused_is_not_declared(durable_kit: Kit) -> None:
+def test_refused_limit_is_not_declared(durable_kit: Kit) -> None:
     with pytest.raises(durable.ConfigurationError):
         durable.function(id="shop.pay", concurrency=0)(lambda ctx: None)
     durable.function(id="shop.pay", concurrency=1)(lambda ctx: None)

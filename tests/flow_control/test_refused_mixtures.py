@@ -16,14 +16,14 @@ def rest(ctx: durable.Context) -> None:
     ctx.step.sleep("rest", "1h")
 
 
-def test_one_start_of_an_ordered_function_has_no_priority(durable_kit: Kit) -> None:
+def test_start_of_an_ordered_function_refuses_a_priority(durable_kit: Kit) -> None:
     function = durable.function(id="flow.strict", ordering="event.data.a")(rest)
     with pytest.raises(durable.ConfigurationError, match=r"flow\.strict.*exceptions"):
         function.using(priority=60)
     assert function.using(key="a").enqueue({"a": 1}).key == "a"
 
 
-def test_an_operator_cannot_let_more_than_one_through_in_order(
+def test_operator_cannot_raise_the_limit_of_an_order(
     durable_kit: Kit,
 ) -> None:
     function = durable.function(id="flow.strict", ordering="event.data.a")(rest)
@@ -35,7 +35,7 @@ def test_an_operator_cannot_let_more_than_one_through_in_order(
     assert Run.objects.filter(status="queued").count() == 1
 
 
-def test_a_call_with_the_key_of_a_gathered_event_is_told_that_there_is_no_run(
+def test_call_with_the_key_of_a_buffered_event_raises(
     durable_kit: Kit,
 ) -> None:
     @durable.function(
@@ -55,7 +55,7 @@ def test_a_call_with_the_key_of_a_gathered_event_is_told_that_there_is_no_run(
     assert Run.objects.get().result() == 1
 
 
-def test_a_kit_comes_to_rest_when_as_many_backlogs_as_it_claims_are_empty(
+def test_kit_becomes_idle_when_a_full_claim_of_backlogs_is_empty(
     durable_kit: Kit,
 ) -> None:
     function = durable.function(

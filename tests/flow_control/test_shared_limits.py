@@ -59,7 +59,7 @@ def test_two_functions_with_crosswise_limits_wait_without_spinning(
     assert Run.objects.filter(status="completed").count() == 5
 
 
-def test_a_slot_that_is_too_many_for_one_function_goes_to_the_other(
+def test_slot_that_one_function_may_not_use_goes_to_the_other(
     durable_kit: Kit,
 ) -> None:
     wide = durable.function(id="flow.three", concurrency=shared(3, "a"))(rest)

@@ -37,7 +37,7 @@ def test_branches_share_the_slots_that_their_limit_has():
     assert crowd.most == 3
 
 
-def test_a_limit_of_one_executes_branches_one_by_one():
+def test_limit_of_one_executes_branches_one_by_one():
     crowd = Crowd()
 
     def busy(_):
@@ -64,7 +64,7 @@ def test_branches_of_an_unlimited_function_are_not_narrowed():
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_steps_that_are_gathered_share_the_slots_too(limit):
+def test_gathered_steps_share_the_slots(limit):
     crowd = Crowd()
 
     async def wide(ctx):

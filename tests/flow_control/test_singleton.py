@@ -30,7 +30,7 @@ def test_skip_is_the_default() -> None:
     assert durable.Singleton().mode == "skip"
 
 
-def test_cancel_lets_the_newest_take_the_place(diary: Diary) -> None:
+def test_cancel_replaces_the_live_run_by_the_newest(diary: Diary) -> None:
     diary.work(singleton=durable.Singleton(mode="cancel"))
     for n in range(3):
         diary.send(n, nap="1h")
@@ -42,7 +42,7 @@ def test_cancel_lets_the_newest_take_the_place(diary: Diary) -> None:
     assert statuses()[-1] == "completed"
 
 
-def test_cancel_in_one_burst_keeps_the_last_alone(diary: Diary) -> None:
+def test_cancel_in_one_burst_keeps_only_the_last(diary: Diary) -> None:
     diary.work(singleton=durable.Singleton(mode="cancel"))
     diary.sends(10, nap="1h")
     diary.kit.run_until_idle()
@@ -65,7 +65,7 @@ def test_cancel_calls_the_handler_of_the_cancelled(diary: Diary) -> None:
     assert "replaced by run" in told[0]
 
 
-def test_queue_lets_them_follow_one_another_in_order(diary: Diary) -> None:
+def test_queue_runs_them_one_after_another_in_order(diary: Diary) -> None:
     diary.work(singleton=durable.Singleton(mode="queue"))
     diary.sends(4, nap="1m")
     diary.kit.advance("10m")
@@ -73,7 +73,7 @@ def test_queue_lets_them_follow_one_another_in_order(diary: Diary) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_each_key_has_a_live_run_of_its_own(diary: Diary, mode: Any) -> None:
+def test_keys_have_separate_live_runs(diary: Diary, mode: Any) -> None:
     diary.work(singleton=durable.Singleton(key="event.data.k", mode=mode))
     for key in ("a", "b", None, 1, "1", "x" * 10_000):
         diary.sends(2, k=key, nap="1h")
@@ -84,7 +84,7 @@ def test_each_key_has_a_live_run_of_its_own(diary: Diary, mode: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_run_is_live_while_it_sleeps_is_retried_and_when_its_worker_died(
+def test_run_is_live_while_it_sleeps_is_retried_or_its_worker_died(
     diary: Diary, mode: Any
 ) -> None:
     diary.work(singleton=durable.Singleton(mode=mode))
@@ -107,7 +107,7 @@ def test_a_run_is_live_while_it_sleeps_is_retried_and_when_its_worker_died(
 
 @pytest.mark.parametrize("end", ["fails", "cancelled", "times out"])
 @pytest.mark.parametrize("mode", MODES)
-def test_however_it_ends_the_next_one_may_start(
+def test_singleton_releases_its_slot_when_the_run_ends_in_any_status(
     diary: Diary, mode: Any, end: str
 ) -> None:
     @durable.function(
@@ -135,7 +135,7 @@ def test_however_it_ends_the_next_one_may_start(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_one_that_is_paused_is_live(diary: Diary, mode: Any) -> None:
+def test_paused_run_is_live(diary: Diary, mode: Any) -> None:
     diary.work(singleton=durable.Singleton(mode=mode))
     diary.send(0, nap="1h")
     diary.kit.run_until_idle()
@@ -154,7 +154,7 @@ def test_one_that_is_paused_is_live(diary: Diary, mode: Any) -> None:
     assert not Run.objects.live().exists()
 
 
-def test_one_that_is_cancelled_while_it_executes_does_not_come_back(
+def test_run_cancelled_while_it_executes_does_not_return(
     diary: Diary,
 ) -> None:
     work: list[Any] = []
@@ -172,7 +172,7 @@ def test_one_that_is_cancelled_while_it_executes_does_not_come_back(
     assert statuses() in (["completed", "completed"], ["cancelled", "completed"])
 
 
-def test_what_was_cancelled_may_be_redriven_when_it_is_alone(diary: Diary) -> None:
+def test_cancelled_run_may_be_redriven_when_no_other_is_live(diary: Diary) -> None:
     diary.work(singleton=durable.Singleton(mode="cancel"))
     for n in range(2):
         diary.send(n, nap="1h")

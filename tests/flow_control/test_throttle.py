@@ -12,21 +12,21 @@ from durable_jobs.models import Run
 from tests.flow_control.conftest import Diary, count, statuses
 
 
-def test_one_starts_each_interval(diary: Diary) -> None:
+def test_throttle_starts_one_run_each_interval(diary: Diary) -> None:
     diary.work(throttle=durable.Throttle(6, "1m"))
     diary.sends(5)
     diary.kit.advance("5m")
     assert diary.entries == [(0, 0), (1, 10), (2, 20), (3, 30), (4, 40)]
 
 
-def test_a_burst_starts_at_once_and_then_one_each_interval(diary: Diary) -> None:
+def test_burst_starts_at_once_and_then_one_each_interval(diary: Diary) -> None:
     diary.work(throttle=durable.Throttle(6, "1m", burst=3))
     diary.sends(6)
     diary.kit.advance("5m")
     assert diary.times == [0, 0, 0, 10, 20, 30]
 
 
-def test_a_burst_is_saved_up_again_one_each_interval(diary: Diary) -> None:
+def test_burst_is_refilled_by_one_each_interval(diary: Diary) -> None:
     diary.work(throttle=durable.Throttle(6, "1m", burst=3))
     diary.sends(3)
     diary.kit.advance("20s")
@@ -40,7 +40,7 @@ def test_a_burst_is_saved_up_again_one_each_interval(diary: Diary) -> None:
     assert [when - base for when in diary.times[7:]] == [0, 0, 0, 10]
 
 
-def test_each_key_has_a_rate_of_its_own(diary: Diary) -> None:
+def test_keys_have_separate_rates(diary: Diary) -> None:
     diary.work(throttle=durable.Throttle(1, "10s", key="event.data.tenant"))
     for tenant in ("a", "b", None):
         diary.sends(2, tenant=tenant)
@@ -48,7 +48,7 @@ def test_each_key_has_a_rate_of_its_own(diary: Diary) -> None:
     assert diary.entries == [(0, 0)] * 3 + [(1, 10)] * 3
 
 
-def test_starts_alone_are_throttled_not_what_follows_in_a_run(diary: Diary) -> None:
+def test_throttle_counts_starts_and_no_resumes(diary: Diary) -> None:
     diary.work(throttle=durable.Throttle(1, "1h"))
     diary.send(0, nap="1m")
     diary.kit.advance("1m")
@@ -66,7 +66,9 @@ def test_retries_and_lost_leases_are_no_starts(diary: Diary) -> None:
     assert diary.entries[1] == (1, 600)
 
 
-def test_what_fits_no_more_waits_for_its_time_however_many_look(diary: Diary) -> None:
+def test_throttled_run_waits_for_its_time_however_often_it_is_checked(
+    diary: Diary,
+) -> None:
     diary.work(throttle=durable.Throttle(1, "1m"))
     diary.sends(3)
     for _ in range(5):
@@ -94,7 +96,7 @@ def test_an_outage_is_not_made_up_for_by_more_than_the_burst(diary: Diary) -> No
         (1, "366d", 1, [0, 31622400, 63244800]),
     ],
 )
-def test_rates_are_kept_to_the_millisecond_and_over_years(
+def test_rates_are_exact_to_the_millisecond_and_over_years(
     diary: Diary, limit: int, per: Any, burst: int, expected: list[float]
 ) -> None:
     diary.work(throttle=durable.Throttle(limit, per, burst=burst))
@@ -103,7 +105,7 @@ def test_rates_are_kept_to_the_millisecond_and_over_years(
     assert [round(when, 3) for when in diary.times] == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_run_that_is_cancelled_before_its_time_does_not_use_it_up(
+def test_run_cancelled_before_its_time_does_not_use_it(
     diary: Diary,
 ) -> None:
     diary.work(throttle=durable.Throttle(1, "1m"))

@@ -55,7 +55,7 @@ def test_recorded_runs_go_on_in_the_code_of_today(release: str, case: str) -> No
             assert ended["bodies"] == end["bodies"], where
 
 
-def test_this_release_has_recorded_every_function() -> None:
+def test_release_has_recorded_every_function() -> None:
     here = {
         case for release, case in journals.recorded() if release == journals.release()
     }
@@ -64,7 +64,7 @@ def test_this_release_has_recorded_every_function() -> None:
     )
 
 
-def test_what_is_recorded_comes_out_the_same_each_time() -> None:
+def test_recordings_are_the_same_each_time() -> None:
     first, second = (record("rerun", CASES["rerun_from_a_step"]) for _ in range(2))
     assert first == second
 

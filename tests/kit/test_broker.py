@@ -50,7 +50,7 @@ def test_test_without_a_kit_sends_nothing_to_a_broker(sent: list[str]) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_test_that_is_told_to_sends_to_its_broker(
+def test_test_that_opts_in_sends_to_its_broker(
     sent: list[str], settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {"NOTIFY_IN_TESTS": True, "NOTIFY_TIMEOUT": "30s"}
@@ -68,7 +68,7 @@ def test_broker_in_memory_gets_the_messages_of_a_test(
     assert "default" in sent
 
 
-def test_process_that_is_no_test_sends_to_its_broker(
+def test_process_outside_of_tests_sends_to_its_broker(
     sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert muted()

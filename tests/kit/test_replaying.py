@@ -12,7 +12,7 @@ from durable_jobs.testing import Kit
 pytestmark = pytest.mark.django_db
 
 
-def test_what_was_recorded_is_not_run_again_and_what_is_new_is(durable_kit: Kit):
+def test_replay_calls_only_steps_that_are_not_recorded(durable_kit: Kit):
     calls: list[str] = []
 
     @durable.function(id="tests.replayed", retries=0)
@@ -35,7 +35,7 @@ def test_what_was_recorded_is_not_run_again_and_what_is_new_is(durable_kit: Kit)
     assert calls == ["first", "second", "third"]
 
 
-def test_branches_go_on_from_what_each_had(durable_kit: Kit):
+def test_branches_continue_from_their_own_records(durable_kit: Kit):
     calls: list[int] = []
 
     @durable.function(id="tests.branches")
@@ -91,6 +91,6 @@ def test_code_that_has_changed_its_mind_is_found_out(durable_kit: Kit):
 
 
 @pytest.mark.parametrize("wrong", [{}, [], {"function": "tests.none"}, 7])
-def test_what_is_no_history_is_refused(wrong, durable_kit: Kit):
+def test_invalid_history_is_refused(wrong, durable_kit: Kit):
     with pytest.raises((durable.ConfigurationError, durable.UnknownFunction)):
         durable_kit.replay(wrong)

@@ -27,7 +27,7 @@ def test_functions_declared_in_a_kit_are_forgotten() -> None:
     assert Run.objects.count() == 2
 
 
-def test_functions_declared_before_it_are_known_in_it() -> None:
+def test_functions_declared_before_the_kit_are_known_in_it() -> None:
     with registry.temporary():
         look = durable.function(id="before", on=durable.Event("a/b"))(lambda ctx: 1)
         with Kit() as kit:
@@ -36,7 +36,7 @@ def test_functions_declared_before_it_are_known_in_it() -> None:
         assert registry.find("before") is look
 
 
-def test_everything_is_put_back() -> None:
+def test_kit_restores_everything() -> None:
     dispatcher, before = notifier.current(), clock.now()
     with Kit() as kit:
         kit.advance("365d")
@@ -45,7 +45,7 @@ def test_everything_is_put_back() -> None:
     assert (clock.now() - before).days == 0
 
 
-def test_everything_is_put_back_after_an_error_too() -> None:
+def test_kit_restores_everything_after_an_error() -> None:
     dispatcher = notifier.current()
 
     class Broken(Exception):
@@ -70,7 +70,7 @@ def test_a_kit_inside_a_kit_has_its_own_time_and_functions() -> None:
         assert clock.now() == outer.now()
 
 
-def test_sending_by_the_kit_and_by_the_door_is_one(durable_kit: Kit) -> None:
+def test_send_of_the_kit_and_of_the_public_api_are_the_same(durable_kit: Kit) -> None:
     durable.function(id="look", on=durable.Event("a/b"))(
         lambda ctx: ctx.event.data["n"]
     )

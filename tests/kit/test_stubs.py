@@ -54,7 +54,9 @@ def test_stub_that_is_callable_gets_the_arguments_of_the_body(
     assert (charge.calls, ship.calls) == (1, 1)
 
 
-def test_stub_that_is_a_sequence_gives_one_result_a_call(pay: durable.Function) -> None:
+def test_stub_that_is_a_sequence_returns_one_result_a_call(
+    pay: durable.Function,
+) -> None:
     results = [ConnectionError, ValueError("no"), lambda *args, **kwargs: "third"]
     with Kit() as kit:
         charge = kit.stub("charge", results)
@@ -96,7 +98,7 @@ def test_stub_of_an_async_body_may_be_a_value_or_async(result: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["stub", "crash"])
-def test_kit_refuses_what_no_step_has_used(pay: durable.Function, kind: str) -> None:
+def test_kit_refuses_unused_stubs(pay: durable.Function, kind: str) -> None:
     kit = Kit()
     with pytest.raises(StubError) as caught, kit:  # noqa: PT012  # the kit's end is the point
         kit.stub("charge", "charged")
@@ -152,7 +154,7 @@ def test_kit_counts_a_crash_that_happened_once_of_several_as_used(
         kit.advance("61s")
 
 
-def test_kit_may_warn_of_what_no_step_has_used_or_ignore_it() -> None:
+def test_kit_may_warn_of_unused_stubs_or_ignore_them() -> None:
     warned = pytest.warns(UserWarning, match="stub for step 'charge' was never used")
     with warned, Kit(unused_stubs="warn") as kit:
         kit.stub("charge", 1)
@@ -162,7 +164,7 @@ def test_kit_may_warn_of_what_no_step_has_used_or_ignore_it() -> None:
         Kit(unused_stubs="never")
 
 
-def test_kit_lets_the_error_of_a_test_be_the_one_that_is_seen() -> None:
+def test_kit_keeps_the_error_of_a_test_visible() -> None:
     with pytest.raises(ZeroDivisionError), Kit() as kit:  # noqa: PT012  # as above
         kit.stub("charge", 1)
         raise ZeroDivisionError

@@ -67,12 +67,12 @@ class InTestCase(TestCase):
         """Run it again: nothing is left of the first time."""
         assert told(self.kit) == EXPECTED
 
-    def test_with_the_kit_as_a_context_manager(self) -> None:
+    def test_kit_works_as_a_context_manager(self) -> None:
         """Open a kit inside the test."""
         with Kit() as kit:
             assert told(kit) == EXPECTED
 
-    def test_on_commit_callbacks_are_the_hosts_own(self) -> None:
+    def test_on_commit_callbacks_are_left_to_the_project(self) -> None:
         """The kit does not run the project's ``on_commit`` callbacks."""
         called: list[int] = []
         with self.captureOnCommitCallbacks(execute=False) as callbacks:
@@ -124,7 +124,7 @@ def test_the_fixture_with_real_transactions(durable_kit: Kit) -> None:
     assert told(durable_kit) == EXPECTED
 
 
-def test_no_broker_is_asked(durable_kit: Kit, settings) -> None:
+def test_kit_uses_no_broker(durable_kit: Kit, settings) -> None:
     from celery import current_app
 
     # An unreachable broker.

@@ -18,13 +18,13 @@ START = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def test_time_stands_still(durable_kit: Kit) -> None:
+def test_clock_stands_still(durable_kit: Kit) -> None:
     first = durable_kit.now()
     durable_kit.run_until_idle()
     assert durable_kit.now() == clock.now() == first
 
 
-def test_it_begins_now_or_when_it_is_told() -> None:
+def test_clock_begins_now_or_at_a_given_time() -> None:
     real = clock.now()
     with Kit() as kit:
         assert abs(kit.now() - real) < timedelta(minutes=1)
@@ -45,7 +45,7 @@ def test_advance_takes_any_duration(length: Any) -> None:
         assert kit.now() == START + HOUR
 
 
-def test_what_becomes_due_on_the_way_runs_at_its_own_time() -> None:
+def test_timer_due_on_the_way_fires_at_its_own_time() -> None:
     with Kit(now=START) as kit:
         moments: list[datetime] = []
 
@@ -68,7 +68,7 @@ def test_what_becomes_due_on_the_way_runs_at_its_own_time() -> None:
         assert kit.now() == START + timedelta(days=1)
 
 
-def test_what_is_due_at_the_very_end_runs(durable_kit: Kit) -> None:
+def test_timer_due_at_the_very_end_fires(durable_kit: Kit) -> None:
     nap = durable.function(id="nap")(lambda ctx: ctx.step.sleep("nap", "1h"))
     run = nap.enqueue()
     durable_kit.advance("59m59s")
@@ -79,7 +79,7 @@ def test_what_is_due_at_the_very_end_runs(durable_kit: Kit) -> None:
     assert run.status == "completed"
 
 
-def test_an_outage_runs_nothing_until_somebody_runs_it(durable_kit: Kit) -> None:
+def test_outage_executes_nothing_until_the_test_does(durable_kit: Kit) -> None:
     calls: list[datetime] = []
     nap = durable.function(id="nap")(
         lambda ctx: [ctx.step.sleep("nap", "1h"), calls.append(durable_kit.now())]
@@ -122,7 +122,7 @@ def test_wrong_moments_are_refused(wrong: datetime) -> None:
         assert kit.now() == START
 
 
-def test_run_until_idle_tells_how_many_attempts_were_made(durable_kit: Kit) -> None:
+def test_run_until_idle_returns_the_number_of_attempts(durable_kit: Kit) -> None:
     look = durable.function(id="look")(lambda ctx: None)
     assert durable_kit.run_until_idle() == 0
     for _ in range(20):
@@ -131,7 +131,7 @@ def test_run_until_idle_tells_how_many_attempts_were_made(durable_kit: Kit) -> N
     assert durable_kit.run_until_idle() == 0
 
 
-def test_nothing_runs_by_itself(durable_kit: Kit) -> None:
+def test_runs_execute_only_on_request(durable_kit: Kit) -> None:
     durable.function(id="look", on=durable.Event("a/b"))(lambda ctx: 1)
     durable_kit.send("a/b")
     assert Run.objects.get().status == "queued"

@@ -43,7 +43,7 @@ def pay(durable_kit: Kit, calls: list[str]) -> durable.Function:
         ("after", ["charge"], ["charge", "ship"]),
     ],
 )
-def test_a_worker_dies_where_it_is_told(
+def test_worker_dies_at_the_named_step(
     durable_kit: Kit,
     pay: durable.Function,
     calls: list[str],
@@ -63,7 +63,7 @@ def test_a_worker_dies_where_it_is_told(
     assert calls == at_the_end
 
 
-def test_after_the_body_is_the_default(
+def test_crash_at_defaults_to_after_the_body(
     durable_kit: Kit, pay: durable.Function, calls: list[str]
 ) -> None:
     durable_kit.crash_at("charge")
@@ -72,7 +72,7 @@ def test_after_the_body_is_the_default(
     assert calls == ["charge", "charge", "ship"]
 
 
-def test_the_lease_must_run_out_before_work_goes_on(
+def test_lease_must_expire_before_work_continues(
     durable_kit: Kit, pay: durable.Function, calls: list[str]
 ) -> None:
     durable_kit.crash_at("charge", when="before")
@@ -83,7 +83,7 @@ def test_the_lease_must_run_out_before_work_goes_on(
     assert calls == ["charge", "ship"]
 
 
-def test_it_dies_as_often_as_it_is_told(
+def test_worker_dies_as_often_as_requested(
     durable_kit: Kit, pay: durable.Function, calls: list[str]
 ) -> None:
     durable_kit.crash_at("charge", times=3)
@@ -95,7 +95,7 @@ def test_it_dies_as_often_as_it_is_told(
     assert calls == ["charge"] * 4 + ["ship"]
 
 
-def test_an_atomic_step_leaves_nothing_of_a_crash(durable_kit: Kit) -> None:
+def test_atomic_step_leaves_nothing_of_a_crash(durable_kit: Kit) -> None:
     """I3: the guard is the one transaction of body and record."""
     tenant = Tenant.objects.create(name="Ada")
     order = Order.objects.create(tenant=tenant, total=0)
@@ -117,7 +117,7 @@ def test_an_atomic_step_leaves_nothing_of_a_crash(durable_kit: Kit) -> None:
     assert order.total == 3
 
 
-def test_others_go_on_while_a_worker_is_dead(
+def test_other_runs_continue_while_a_worker_is_dead(
     durable_kit: Kit, pay: durable.Function
 ) -> None:
     durable_kit.crash_at("charge")
@@ -172,7 +172,7 @@ def test_a_wrong_place_is_refused(durable_kit: Kit) -> None:
         durable_kit.crash_at("charge", when="during")
 
 
-def test_a_stub_gives_its_result(
+def test_stub_returns_its_result(
     durable_kit: Kit, pay: durable.Function, calls: list[str]
 ) -> None:
     durable_kit.stub("charge", {"id": "ch_1"})
@@ -182,7 +182,7 @@ def test_a_stub_gives_its_result(
 
 
 @pytest.mark.parametrize("result", [None, 0, False, [], "text"])
-def test_a_stub_may_give_anything(
+def test_stub_may_return_any_value(
     durable_kit: Kit, pay: durable.Function, result: object
 ) -> None:
     durable_kit.stub("charge", result)
@@ -203,7 +203,7 @@ def test_a_stub_raises_an_exception(durable_kit: Kit, calls: list[str]) -> None:
     assert calls == []
 
 
-def test_a_stub_can_be_changed_on_the_way(
+def test_stub_can_be_changed_during_a_test(
     durable_kit: Kit, pay: durable.Function
 ) -> None:
     durable_kit.stub("charge", ConnectionError("the bank is closed"))

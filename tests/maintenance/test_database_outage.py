@@ -26,7 +26,7 @@ def said(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(one.levelname, one.getMessage()) for one in log.records]
 
 
-def test_an_outage_is_one_error_and_one_info_with_its_length(log) -> None:
+def test_outage_is_one_error_and_one_info_with_its_length(log) -> None:
     outage = Outage("The database", "Runs wait.")
     outage.end()
     for _ in range(3):
@@ -55,7 +55,7 @@ def away(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> pytest.Monk
     return monkeypatch
 
 
-def test_ticks_and_wake_ups_say_nothing_while_the_database_is_away(log, away) -> None:
+def test_ticks_and_wake_ups_log_nothing_while_the_database_is_away(log, away) -> None:
     for _ in range(5):
         celery_tasks._ticked_at = -1e9
         assert celery_tasks.tick() == {}
@@ -69,7 +69,7 @@ def test_ticks_and_wake_ups_say_nothing_while_the_database_is_away(log, away) ->
     assert not db.outage.lasts
 
 
-def test_an_error_with_a_working_connection_is_no_outage(
+def test_error_with_a_working_connection_is_no_outage(
     log, transactional_db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sweep() -> int:
@@ -94,7 +94,7 @@ def test_an_error_with_a_working_connection_is_no_outage(
         ("celery.beat", ("nightly", "shop.tasks.nightly"), False),
     ],
 )
-def test_celery_tells_of_ticks_and_wake_ups_at_debug(
+def test_celery_logs_ticks_and_wake_ups_at_debug(
     caplog: pytest.LogCaptureFixture, name: str, args: object, own: bool
 ) -> None:
     assert current_app

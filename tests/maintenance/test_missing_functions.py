@@ -140,7 +140,7 @@ def test_the_attention_ends_with_the_runs(warned: Any) -> None:
 REASON = "The code has no durable function 'shop.new'. Resume the run when it is …"
 
 
-def test_a_run_that_an_earlier_release_paused_resumes_by_itself() -> None:
+def test_run_paused_by_an_earlier_release_resumes() -> None:
     calls: list[str] = []
     run = started(calls)
     Run.objects.update(status="paused", reason=REASON)
@@ -170,7 +170,7 @@ def test_a_run_that_a_person_paused_stays_paused() -> None:
 
 
 @pytest.mark.django_db(transaction=True)  # the watchdog closes its connections
-def test_a_worker_that_starts_takes_up_what_waited() -> None:
+def test_started_worker_resumes_the_runs_that_waited_for_it() -> None:
     run = started([])
     Run.objects.update(status="paused", reason=REASON)
     MissingFunction.objects.create(function="shop.new", since=clock.now())
@@ -210,7 +210,7 @@ def test_the_doctor_names_queues_that_no_living_worker_serves() -> None:
         assert not found["unserved-queue"].problem
 
 
-def test_a_schedule_that_only_another_worker_knows_is_left_to_it() -> None:
+def test_schedule_known_only_to_another_worker_is_left_to_it() -> None:
     def deploy() -> None:
         durable.function(id="shop.report", on=durable.Cron("*/5 * * * *"))(
             lambda ctx: "done"

@@ -48,7 +48,7 @@ def test_an_event_that_came_in_time_wins_over_the_timeout(
     assert Run.objects.get(pk=run.pk).result() is True
 
 
-def test_what_comes_after_the_timeout_loses(kit: Kit) -> None:
+def test_work_after_the_timeout_loses(kit: Kit) -> None:
     run = waits_for_reply().enqueue()
     kit.run_until_idle()
     kit.advance("61m", run=False)
@@ -115,7 +115,7 @@ def test_a_signal_after_the_timeout_finds_no_wait(kit: Kit) -> None:
     assert Run.objects.get(pk=run.pk).result() is None
 
 
-def test_an_answer_after_the_timeout_finds_no_wait(kit: Kit) -> None:
+def test_answer_after_the_timeout_finds_no_wait(kit: Kit) -> None:
     tokens = []
 
     @durable.function(id="waits")
@@ -148,7 +148,7 @@ def test_a_child_that_ends_after_the_timeout_loses(kit: Kit) -> None:
     assert status(run) == "failed"
 
 
-def test_an_event_that_is_not_routed_yet_holds_a_timeout_back(
+def test_unrouted_event_delays_a_timeout(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = waits_for_reply().enqueue()

@@ -63,9 +63,7 @@ def test_each_status_has_its_time(kit: Kit, work: durable.Function) -> None:
     assert left() == {"waiting"}
 
 
-def test_all_that_belongs_to_a_run_goes_with_it(
-    kit: Kit, work: durable.Function
-) -> None:
+def test_rows_of_a_run_are_pruned_with_it(kit: Kit, work: durable.Function) -> None:
     tenant = Tenant.objects.create(name="Ada")
     kit.send("a/work", {"tenant": tenant, "end": "failed"}, id="order-7")
     work.using(key="k").enqueue({"tenant": tenant})
@@ -74,7 +72,7 @@ def test_all_that_belongs_to_a_run_goes_with_it(
         assert not table._default_manager.exists(), table
 
 
-def test_a_live_run_keeps_all_it_has(kit: Kit, work: durable.Function) -> None:
+def test_live_run_keeps_all_its_rows(kit: Kit, work: durable.Function) -> None:
     run = work.using(key="k").enqueue({"end": "sleeping"})
     kit.advance("200d")
     run.refresh_from_db()
@@ -83,7 +81,7 @@ def test_a_live_run_keeps_all_it_has(kit: Kit, work: durable.Function) -> None:
     assert IdempotencyKey.objects.count() == 1
 
 
-def test_a_child_is_kept_while_its_parent_may_ask_for_it(kit: Kit) -> None:
+def test_child_is_kept_while_its_parent_may_need_it(kit: Kit) -> None:
     child = durable.function(id="child")(lambda ctx: 5)
 
     @durable.function(id="parent")
@@ -118,7 +116,7 @@ def test_the_times_are_settings(
     assert Run.objects.get().event_id is not None
 
 
-def test_events_that_are_not_delivered_are_kept(kit: Kit, settings: Settings) -> None:
+def test_undelivered_events_are_kept(kit: Kit, settings: Settings) -> None:
     settings.DURABLE_JOBS = {"RETENTION": {"events": "1h"}}
     kit.send("a/late", ts=kit.now() + (kit.now() - kit.now()).resolution * 10**10)
     kit.send("a/now")
@@ -141,7 +139,7 @@ def test_a_batch_is_bounded(
     assert retention.sweep() == 0
 
 
-def test_the_tick_goes_on_with_what_a_batch_left(
+def test_next_tick_continues_after_a_full_batch(
     kit: Kit, work: durable.Function, settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {"PRUNE_BATCH": 2}
@@ -156,7 +154,7 @@ def test_the_tick_goes_on_with_what_a_batch_left(
     assert not Run.objects.exists()
 
 
-def test_a_pruned_event_id_may_come_again(kit: Kit, work: durable.Function) -> None:
+def test_pruned_event_id_may_be_sent_again(kit: Kit, work: durable.Function) -> None:
     kit.send("a/work", id="order-7")
     kit.advance("40d")
     assert not Event.objects.exists()

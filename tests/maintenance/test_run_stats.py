@@ -39,7 +39,7 @@ def tallied() -> dict[tuple[str, str], int]:
     return {(row.function, row.status): row.count for row in rows}
 
 
-def test_what_ended_in_five_minutes_is_counted_when_they_are_over(kit: Kit) -> None:
+def test_period_of_five_minutes_is_counted_when_it_is_over(kit: Kit) -> None:
     runs(kit, 3)
     runs(kit, 2, fails=True)
     run_stats.sweep()
@@ -52,14 +52,14 @@ def test_what_ended_in_five_minutes_is_counted_when_they_are_over(kit: Kit) -> N
     assert tallied() == expected
 
 
-def test_five_minutes_in_which_nothing_ended_are_counted_too(kit: Kit) -> None:
+def test_period_without_ended_runs_is_counted_too(kit: Kit) -> None:
     kit.travel_to(kit.now() + timedelta(minutes=30), run=False)
     before = RunStats.objects.filter(function="").count()
     assert run_stats.sweep() == run_stats.BATCH
     assert RunStats.objects.filter(function="").count() == before + run_stats.BATCH
 
 
-def test_what_no_tick_has_counted_in_time_is_counted_later(kit: Kit) -> None:
+def test_period_missed_by_the_tick_is_counted_later(kit: Kit) -> None:
     runs(kit, 1)
     kit.travel_to(kit.now() + timedelta(hours=2), run=False)
     runs(kit, 1, fails=True)

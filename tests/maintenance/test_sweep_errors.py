@@ -490,7 +490,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_an_item_that_fails_is_put_off_and_the_others_are_done(
+def test_failing_item_is_postponed_and_the_others_are_done(
     kit: Kit, case: Callable[[Kit], Case]
 ) -> None:
     made = case(kit)
@@ -544,7 +544,7 @@ UPKEEP = {
 }
 
 
-def test_every_sweep_is_known_here() -> None:
+def test_sweeps_all_have_a_case() -> None:
     assert set(tick._SWEEPS) == SWEEPS
     assert set(stalled_backlogs._WORKS) == UPKEEP
 
@@ -586,7 +586,7 @@ def test_a_pause_that_fails_leaves_the_others(kit: Kit) -> None:
     assert Run.objects.get(function="sick").backlog is None
 
 
-def test_an_outage_of_the_database_is_no_error_of_an_item(
+def test_outage_of_the_database_is_no_error_of_an_item(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "is_usable", lambda: False)

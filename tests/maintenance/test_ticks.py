@@ -42,7 +42,7 @@ def notifications(kit: Kit) -> Iterator[Bells]:
         yield notifications
 
 
-def test_an_idle_tick_is_one_query(kit: Kit) -> None:
+def test_idle_tick_is_one_query(kit: Kit) -> None:
     kit.run_until_idle()
     for _ in range(3):
         kit.advance("1s", run=False)
@@ -51,7 +51,7 @@ def test_an_idle_tick_is_one_query(kit: Kit) -> None:
         assert len(captured) == 1
 
 
-def test_a_cron_that_the_code_no_longer_has_costs_nothing(kit: Kit) -> None:
+def test_removed_cron_costs_nothing(kit: Kit) -> None:
     for text in ("0 * * * *", "30 * * * *"):
         with Kit(now=kit.now()) as code:
             durable.function(id="clock", on=durable.Cron(text))(lambda ctx: None)
@@ -77,7 +77,7 @@ def test_an_idle_tick_does_not_grow_with_history(kit: Kit) -> None:
     assert len(captured) == 1
 
 
-def test_the_tick_leaves_word(kit: Kit) -> None:
+def test_tick_records_a_heartbeat(kit: Kit) -> None:
     tick.tick()
     first = Worker.objects.get()
     assert first.seen_at == kit.now()
@@ -88,7 +88,7 @@ def test_the_tick_leaves_word(kit: Kit) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_bell_that_was_lost_is_rung_again(kit: Kit, notifications: Bells) -> None:
+def test_lost_message_is_sent_again(kit: Kit, notifications: Bells) -> None:
     durable.function(id="plain")(lambda ctx: None).enqueue()
     durable.function(id="slow", queue="slow")(lambda ctx: None).enqueue()
     later = durable.function(id="later", queue="later")(lambda ctx: None)
@@ -99,9 +99,7 @@ def test_a_bell_that_was_lost_is_rung_again(kit: Kit, notifications: Bells) -> N
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_run_in_a_queue_that_the_code_does_not_name_is_rung_for(
-    kit: Kit, notifications: Bells
-) -> None:
+def test_queue_that_no_code_names_is_notified(kit: Kit, notifications: Bells) -> None:
     with Kit(now=kit.now()):
         durable.function(id="old", queue="old")(lambda ctx: None).enqueue()
     tick.tick()
@@ -109,7 +107,7 @@ def test_a_run_in_a_queue_that_the_code_does_not_name_is_rung_for(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_transaction_rings_each_queue_once(kit: Kit, notifications: Bells) -> None:
+def test_transaction_notifies_each_queue_once(kit: Kit, notifications: Bells) -> None:
     from django.db import transaction
 
     look = durable.function(id="look")(lambda ctx: None)
@@ -146,7 +144,7 @@ def test_a_sweeper_that_fails_does_not_stop_the_others(
 
 
 @pytest.mark.exact("it counts statements")
-def test_many_timers_end_in_few_statements(kit: Kit) -> None:
+def test_timers_end_in_few_statements(kit: Kit) -> None:
     @durable.function(id="nap")
     def nap(ctx):
         ctx.step.sleep("nap", "1h")
@@ -161,7 +159,7 @@ def test_many_timers_end_in_few_statements(kit: Kit) -> None:
     assert Run.objects.filter(status="queued").count() == 40
 
 
-def test_nobody_is_woken_for_what_is_paused(kit: Kit, notifications: Bells) -> None:
+def test_paused_work_wakes_no_worker(kit: Kit, notifications: Bells) -> None:
     slow = durable.function(id="slow", queue="slow")(lambda ctx: None)
     held = durable.function(id="held", queue="held")(lambda ctx: None)
     durable.pause_queue("slow")

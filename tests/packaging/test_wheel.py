@@ -43,14 +43,14 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in found if "__pycache__" not in path.parts)
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(installed: Installed) -> None:
+def test_wheel_contains_the_package_and_nothing_else(installed: Installed) -> None:
     with zipfile.ZipFile(installed.wheel) as archive:
         names = {n for n in archive.namelist() if ".dist-info/" not in n}
     assert names == {str(path.relative_to(ROOT)) for path in files(PACKAGE)}
     assert "durable_jobs/py.typed" in names
 
 
-def test_what_it_needs_is_installed_with_it(installed: Installed) -> None:
+def test_requirements_are_installed_with_the_wheel(installed: Installed) -> None:
     installed.run("pip", "check", cwd=installed.path)
     listing = installed.run("pip", "list", "--format", "json", cwd=installed.path)
     names = {item["name"].lower() for item in json.loads(listing)}
@@ -58,7 +58,7 @@ def test_what_it_needs_is_installed_with_it(installed: Installed) -> None:
     assert not names & {"cel-expr-python", "pytest", "airportsdata"}
 
 
-def test_the_door_opens_without_a_project(installed: Installed) -> None:
+def test_public_api_can_be_imported_without_a_project(installed: Installed) -> None:
     code = """
 from durable_jobs import durable
 for name in durable.__all__:
@@ -69,7 +69,7 @@ print(durable.function(id="shop.pay")(lambda ctx: None).id)
     assert printed.strip() == "shop.pay"
 
 
-def test_without_the_extra_a_cel_condition_says_what_to_install(
+def test_cel_condition_without_the_extra_says_what_to_install(
     installed: Installed,
 ) -> None:
     code = """
@@ -93,7 +93,7 @@ def test_a_fresh_project_is_in_order(installed: Installed, site: Path) -> None:
     assert "No changes detected" in made
 
 
-def test_on_sqlite_postgresqls_own_library_is_not_needed(
+def test_library_of_postgresql_is_not_needed_on_sqlite(
     installed: Installed, site: Path
 ) -> None:
     # psycopg cannot be imported without its binaries and libpq. A missing
@@ -102,7 +102,7 @@ def test_on_sqlite_postgresqls_own_library_is_not_needed(
     assert "No runs." in installed.run(*command, cwd=site, PSYCOPG_IMPL="c")
 
 
-def test_its_commands_are_inside(installed: Installed, site: Path) -> None:
+def test_commands_are_in_the_wheel(installed: Installed, site: Path) -> None:
     names = {path.stem for path in (PACKAGE / "management/commands").glob("[!_]*.py")}
     assert names
     assert names <= set(installed.manage(site, "help", "--commands").split())
@@ -110,7 +110,7 @@ def test_its_commands_are_inside(installed: Installed, site: Path) -> None:
         assert name in installed.manage(site, name, "--help")
 
 
-def test_its_templates_are_inside(installed: Installed, site: Path) -> None:
+def test_templates_are_in_the_wheel(installed: Installed, site: Path) -> None:
     folder = PACKAGE / "templates"
     names = [str(path.relative_to(folder)) for path in files(folder)]
     assert names
@@ -122,7 +122,7 @@ for name in {names!r}:
     installed.manage(site, "shell", "--command", code)
 
 
-def test_its_static_files_are_collected(installed: Installed, site: Path) -> None:
+def test_static_files_are_collected(installed: Installed, site: Path) -> None:
     installed.manage(site, "collectstatic", "--no-input", "--verbosity", "0")
     folder = PACKAGE / "static"
     names = [path.relative_to(folder) for path in files(folder)]
@@ -142,7 +142,7 @@ for point in entry_points(group="pytest11"):
     assert printed.split() == ["durable_jobs.testing.plugin"]
 
 
-def test_a_run_is_started_done_and_shown(installed: Installed, site: Path) -> None:
+def test_run_is_started_executed_and_shown(installed: Installed, site: Path) -> None:
     code = """
 from durable_jobs.testing import Kit
 from hello.durable import greet

@@ -87,7 +87,7 @@ def test_a_page_shows_how_far_a_run_is(durable_kit, ship):
     assert "hx-get" not in html
 
 
-def test_it_says_it_to_screen_readers_as_text_and_as_a_bar(live):
+def test_progress_is_text_and_a_bar_for_screen_readers(live):
     html = tag(live, "total=4")
     assert 'role="status"' in html
     assert 'aria-label="Progress" max="4" value="1"' in html
@@ -97,7 +97,7 @@ def test_it_says_it_to_screen_readers_as_text_and_as_a_bar(live):
     assert "1 step done" in words(plain)
 
 
-def test_nothing_of_what_the_run_carries_is_shown(durable_kit, ship):
+def test_progress_shows_no_payload(durable_kit, ship):
     run = ship.enqueue({"card": "4111"})
     durable_kit.run_until_idle()
     html = tag(run)
@@ -116,7 +116,7 @@ def test_names_can_be_left_out(live):
     assert "step 1" not in Client().get(piece).content.decode()
 
 
-def test_json_says_the_same(live):
+def test_json_has_the_same_content(live):
     data, _ = addresses(tag(live, "total=4"))
     answer = Client().get(data)
     assert answer.json() == {
@@ -132,7 +132,7 @@ def test_json_says_the_same(live):
     assert "no-store" in answer["Cache-Control"]
 
 
-def test_nothing_new_costs_two_queries_and_no_bytes(live):
+def test_unchanged_progress_costs_two_queries_and_no_bytes(live):
     data, piece = addresses(tag(live))
     seen = Client().get(data).json()["version"]
     for address in (data, piece):
@@ -144,7 +144,7 @@ def test_nothing_new_costs_two_queries_and_no_bytes(live):
         assert "no-store" in answer["Cache-Control"]
 
 
-def test_something_new_is_shown(live):
+def test_changed_progress_is_shown(live):
     data, piece = addresses(tag(live))
     seen = Client().get(data).json()["version"]
     live.steps.update(status="completed")
@@ -155,7 +155,7 @@ def test_something_new_is_shown(live):
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "skipped"])
-def test_at_the_end_polling_stops(live, status):
+def test_polling_stops_at_the_end(live, status):
     data, piece = addresses(tag(live))
     Run.objects.filter(pk=live.pk).update(status=status, ended_at=live.queued_at)
     seen = Client().get(data).json()["version"]
@@ -170,7 +170,7 @@ def test_failures_are_counted(live):
     assert "1 step done, 1 failed" in words(tag(live))
 
 
-def test_more_steps_than_were_expected_are_all_of_them(live):
+def test_total_grows_with_more_steps_than_expected(live):
     make_steps_of = live.steps
     make_steps_of.update(status="completed")
     assert 'max="2" value="2"' in tag(live, "total=1")
@@ -186,7 +186,7 @@ def test_a_steps_name_is_escaped(live):
 
 
 @pytest.mark.parametrize("wrong", ["x", "a:b:c", "é", "%00", "x" * 3000])
-def test_a_token_that_is_none_is_answered_as_one_that_is_over(live, settings, wrong):
+def test_invalid_token_is_answered_as_an_expired_one(live, settings, wrong):
     data, piece = addresses(tag(live))
     settings.DURABLE_JOBS = {"PROGRESS_TOKEN_MAX_AGE": "1ms"}
     over = [Client().get(address) for address in (data, piece)]
@@ -199,7 +199,7 @@ def test_a_token_that_is_none_is_answered_as_one_that_is_over(live, settings, wr
     assert all("no-store" in answer["Cache-Control"] for answer in over + none)
 
 
-def test_a_changed_token_and_those_of_others_are_refused(live):
+def test_changed_and_foreign_tokens_are_refused(live):
     token = ProgressView(live.pk).token()
     other = signing.TimestampSigner(salt="other").sign_object([live.pk.hex, 1, None])
     odd = [
@@ -211,14 +211,14 @@ def test_a_changed_token_and_those_of_others_are_refused(live):
         assert Client().get(address).status_code == 404
 
 
-def test_a_run_that_is_gone_is_answered_alike(live):
+def test_deleted_run_is_answered_as_an_expired_token(live):
     data, _ = addresses(tag(live))
     live.delete()
     assert Client().get(data).status_code == 404
     assert data_of(Run(pk=uuid.uuid4())).status_code == 404
 
 
-def test_before_a_token_is_over_the_page_stops_to_look(live, settings):
+def test_page_stops_polling_before_its_token_expires(live, settings):
     data, piece = addresses(tag(live))
     seen = Client().get(data).json()["version"]
     settings.DURABLE_JOBS = {"PROGRESS_TOKEN_MAX_AGE": LAST_POLL}
@@ -228,12 +228,12 @@ def test_before_a_token_is_over_the_page_stops_to_look(live, settings):
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
-def test_it_can_only_be_looked_at(live, method):
+def test_progress_is_read_only(live, method):
     for address in addresses(tag(live)):
         assert getattr(Client(), method)(address).status_code == 405
 
 
-def test_a_run_that_is_not_there_shows_nothing():
+def test_missing_run_shows_nothing():
     assert tag(None).strip() == ""
     assert tag(uuid.uuid4()).strip() == ""
 
@@ -243,14 +243,14 @@ def test_a_run_is_given_by_its_id_too(live):
     assert "Waiting" in tag(live.pk)
 
 
-def test_without_the_apps_addresses_it_is_shown_once(live, settings):
+def test_progress_without_the_apps_addresses_is_shown_once(live, settings):
     settings.ROOT_URLCONF = "tests.progress.nothing"
     html = tag(live)
     assert "Waiting" in html
     assert "hx-get" not in html
 
 
-def test_a_token_is_of_one_run_alone(live):
+def test_token_is_for_one_run_only(live):
     [other] = make_runs(1)
     token = ProgressView(live.pk).token()
     forged = json.dumps([other.pk.hex, 1, None])
@@ -260,7 +260,7 @@ def test_a_token_is_of_one_run_alone(live):
     assert Client().get(address).status_code == 404
 
 
-def test_the_shop_shows_it_to_a_tenant_without_a_login(durable_kit):
+def test_shop_shows_progress_to_a_tenant_without_a_login(durable_kit):
     tenant = Tenant.objects.create(name="Acme")
     order = Order.objects.create(tenant=tenant, total=40)
     address = reverse("order", args=[order.pk])

@@ -60,12 +60,12 @@ VALUES = {
 }
 
 
-def test_every_condition_is_tried_here():
+def test_conditions_all_have_a_test():
     assert set(VALUES) == set(run_filter.NAMES)
 
 
 @given(st.fixed_dictionaries({}, optional=VALUES))
-def test_what_is_read_comes_back_as_it_was_written(params):
+def test_filter_round_trips_as_it_was_written(params):
     read = RunFilter.parse(params)
     assert RunFilter.parse(json.loads(json.dumps(read.as_params()))) == read
     assert {name: tuple(values) for name, values in read.as_params().items()} == {
@@ -79,7 +79,7 @@ def test_what_is_read_comes_back_as_it_was_written(params):
 
 
 @given(st.fixed_dictionaries({}, optional=VALUES))
-def test_whatever_is_read_can_be_asked_for(params):
+def test_parsed_filters_can_all_be_queried(params):
     assert list(RunFilter.parse(params).narrow(Run.objects.all())[:1]) == []
 
 
@@ -137,7 +137,7 @@ def test_a_where_is_read_or_refused(text):
         ("where", ["data.a=1"] * 11, "Expected at most 10"),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_was_expected(name, value, expected):
+def test_invalid_filter_is_refused_with_what_was_expected(name, value, expected):
     if expected is None:
         assert not RunFilter.parse({name: value})
         return
@@ -200,12 +200,12 @@ class TestRuns:
             ({"a": 1}, "data.a=%s' OR 1=1 --", False),
         ],
     )
-    def test_by_a_path_into_their_json(self, stored, path, found):
+    def test_runs_are_found_by_a_path_into_their_json(self, stored, path, found):
         run = make_runs(1, data=stored)[0]
         make_runs(1, data={"other": 1}, output=None)
         assert self.found(where=path) == ([run] if found else [])
 
-    def test_by_paths_into_output_and_error_all_of_them_at_once(self):
+    def test_runs_are_found_by_several_paths_into_output_and_error(self):
         run = make_runs(1, data={"a": 1}, output={"b": 2}, error={"type": "Oops"})[0]
         make_runs(1, data={"a": 1}, output={"b": 3})
         wheres = ["data.a=1", "output.b=2", "error.type=Oops"]
@@ -223,24 +223,24 @@ class TestRuns:
             max_leaves=4,
         )
     )
-    def test_by_whatever_json_they_hold(self, value):
+    def test_runs_are_found_by_any_json_value(self, value):
         Run.objects.all().delete()
         run = make_runs(1, data={"a": value})[0]
         assert self.found(where=f"data.a={json.dumps(value)}") == [run]
 
-    def test_by_what_they_are_about(self):
+    def test_runs_are_found_by_subject(self):
         run, _other = make_runs(2)
         Subject.objects.create(run=run, model="shop.order", object_pk="7:8 ü")
         assert self.found(subject="shop.Order:7:8 ü") == [run]
         assert self.found(subject="shop.order:7") == []
 
-    def test_by_a_whole_id_or_key_as_the_search_box_does(self):
+    def test_runs_are_found_by_a_whole_id_or_key_as_in_the_search_box(self):
         run, event = make_runs(1, key="k 1")[0], make_runs(1, event_id="e 1")[0]
         assert self.found(q=f" {run.pk} ") == self.found(q="k 1") == [run]
         assert self.found(q="e 1") == [event]
         assert self.found(q="k") == []
 
-    def test_by_columns(self):
+    def test_runs_are_found_by_columns(self):
         event, parent = str(ids.new_id()), ids.new_id()
         values = {
             "trigger": "tests/other",
@@ -258,7 +258,7 @@ class TestRuns:
         assert self.found(id=[str(run.pk), str(uuid.uuid4())]) == [run]
         assert self.found(before=str(run.pk)) == []
 
-    def test_by_status_any_of_several(self):
+    def test_runs_are_found_by_any_of_several_statuses(self):
         of = {}
         for status in RunStatus.values:
             ended = {} if status not in LIVE else {"ended_at": None}
@@ -276,7 +276,7 @@ class TestRuns:
             assert self.found(status=status) == [of[status]], status
 
     @pytest.mark.parametrize("column", run_filter.TIMES)
-    def test_by_a_range_of_a_time(self, column):
+    def test_runs_are_found_by_a_range_of_a_time(self, column):
         now = clock.now()
         ago = timedelta(hours=5)
         at = {"queued_at": now - ago, "started_at": now - ago, "ended_at": now - ago}
@@ -292,7 +292,7 @@ class TestRuns:
         assert self.found(time=column, period="day") == [old, new]
         assert self.found(time=column, period="day", since=hour) == [new]
 
-    def test_by_a_time_that_differs_from_the_one_their_ids_are_made_of(self):
+    def test_runs_are_found_by_a_time_that_differs_from_their_ids(self):
         now = clock.now()
         late = make_runs(
             1,
@@ -313,7 +313,7 @@ class TestRuns:
             {"time": "started", "period": "hour"},
         ],
     )
-    def test_what_no_index_answers_is_looked_for_among_the_newest(
+    def test_filter_without_an_index_searches_the_newest_runs(
         self, monkeypatch, params
     ):
         monkeypatch.setattr(run_filter, "MAX_SEARCHED", 3)
@@ -332,7 +332,7 @@ class TestRuns:
             {"time": "started"},
         ],
     )
-    def test_what_indexes_answer_is_looked_for_everywhere(self, params):
+    def test_filter_with_an_index_searches_all_runs(self, params):
         assert not RunFilter.parse(params).unindexed
 
 
@@ -389,7 +389,7 @@ def history(db):
         cursor.execute("ANALYZE durable_jobs_run")
 
 
-def test_few_runs_of_a_status_are_found_beside_many_that_completed(history):
+def test_rare_statuses_are_found_beside_many_completed_runs(history):
     for statuses in [[one] for one in PLANS] + [list(PLANS), ["failed", "queued"]]:
         rows = RunFilter.parse({"status": statuses}).narrow(Run.objects.order_by("-pk"))
         plan = rows[:1001].explain(analyze=True, buffers=True, timing=False)
@@ -402,7 +402,7 @@ def test_few_runs_of_a_status_are_found_beside_many_that_completed(history):
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "skipped", "paused"])
-def test_runs_of_a_function_are_found_by_how_they_ended(history, status):
+def test_runs_of_a_function_are_found_by_their_end(history, status):
     make_runs(30, status=status, function="f1", **_ended(status))
     asked = {"status": status, "function": "f1"}
     rows = RunFilter.parse(asked).narrow(Run.objects.order_by("-pk"))
@@ -416,7 +416,7 @@ def _ended(status):
     return {"ended_at": None if status in LIVE else clock.now()}
 
 
-def test_a_very_long_filter_name_costs_no_long_search_for_a_similar_one(
+def test_long_filter_name_costs_no_long_search_for_a_similar_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     searched: list[str] = []

@@ -30,7 +30,7 @@ def attention() -> dict[str, list[str]]:
     return found
 
 
-def test_runs_are_counted_by_what_they_do_now_and_no_further_than_a_cap(
+def test_live_runs_are_counted_by_state_up_to_a_cap(
     durable_kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_runs(3, status="queued", started_at=None, ended_at=None)
@@ -47,7 +47,7 @@ def test_runs_are_counted_by_what_they_do_now_and_no_further_than_a_cap(
     assert states()["queued"] == (2, True)
 
 
-def test_what_ended_is_counted_whether_the_tick_has_counted_it_or_not(
+def test_ended_runs_are_counted_before_and_after_the_tick(
     durable_kit: Kit,
 ) -> None:
     @durable.function(id="tests.mixed", retries=0)
@@ -87,7 +87,7 @@ def test_failures_are_grouped_by_function_error_and_step(durable_kit: Kit) -> No
     assert Run.objects.get(pk=groups[0].run).error["step"] == "a"
 
 
-def test_times_are_those_of_the_runs_that_ended_last(
+def test_durations_are_those_of_the_last_ended_runs(
     durable_kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = durable_kit.now()
@@ -107,7 +107,7 @@ def test_times_are_those_of_the_runs_that_ended_last(
     assert overview().times.took_50 == timedelta(seconds=192)
 
 
-def test_what_needs_a_person_is_told(durable_kit: Kit) -> None:
+def test_work_for_people_is_shown(durable_kit: Kit) -> None:
     assert "no-tick" in attention()
     tick.record_tick()
     assert attention() == {}
@@ -135,7 +135,7 @@ def test_what_needs_a_person_is_told(durable_kit: Kit) -> None:
     }
 
 
-def test_the_oldest_that_nobody_has_begun_and_who_could_are_told(
+def test_oldest_queued_run_and_its_workers_are_shown(
     durable_kit: Kit,
 ) -> None:
     assert overview().oldest is None
@@ -150,7 +150,9 @@ def test_the_oldest_that_nobody_has_begun_and_who_could_are_told(
     assert found.workers == 1
 
 
-def test_its_queries_are_as_many_for_many_rows_as_for_few(durable_kit: Kit) -> None:
+def test_overview_has_as_many_queries_for_many_rows_as_for_few(
+    durable_kit: Kit,
+) -> None:
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
             overview()

@@ -22,7 +22,7 @@ from tests.remote.elsewhere import (
 )
 
 
-def test_an_answer_that_is_kept_alive_with_blanks(app: Elsewhere, call: Call):
+def test_response_kept_alive_with_blanks_is_read(app: Elsewhere, call: Call):
     inner = {"status": 200, "headers": SDK, "body": json.dumps({"sum": 3})}
     app.answers(http(201, b"  \n " + json.dumps(inner).encode(), SDK))
 
@@ -38,7 +38,7 @@ def test_a_stream_that_ends_in_nonsense_is_an_error(
     assert call(retries=0).error["type"] == "BadAnswer"
 
 
-def test_a_function_that_returns_nothing(app: Elsewhere, call: Call):
+def test_function_without_a_result_returns_none(app: Elsewhere, call: Call):
     app.answers(http(200, b"", SDK))
 
     assert call().result() is None
@@ -58,9 +58,7 @@ def test_older_sdks_name_a_step_once_and_wrap_its_result(app: Elsewhere, call: C
     assert app.requests[1].body["steps"] == {old["id"]: {"data": 3}}
 
 
-def test_a_step_whose_name_cannot_be_told_has_its_id_for_one(
-    app: Elsewhere, call: Call
-):
+def test_step_without_a_readable_name_is_named_by_its_id(app: Elsewhere, call: Call):
     odd = op("StepRun", "x" * 300, data=3)
     app.answers(at(odd), returns(1))
 
@@ -91,7 +89,7 @@ def test_a_sleep_is_a_length_or_a_date(
     assert app.requests[-1].body["steps"] == {step["id"]: None}
 
 
-def test_a_sleep_that_is_no_time_fails_by_name(app: Elsewhere, call: Call):
+def test_invalid_sleep_fails_by_name(app: Elsewhere, call: Call):
     app.answers(at(op("Sleep", "nap", opts={"duration": "a while"})))
 
     run = call()
@@ -119,9 +117,7 @@ def test_a_planned_step_that_the_app_does_not_run_is_an_error_of_that_step(
     assert [r.body["ctx"]["attempt"] for r in targeted] == [0, 1]
 
 
-def test_while_steps_are_open_the_app_only_plans(
-    app: Elsewhere, call: Call, later: Call
-):
+def test_app_only_plans_while_steps_are_open(app: Elsewhere, call: Call, later: Call):
     sleep = op("Sleep", "nap", opts={"duration": "1h"})
     app.answers(at(op("StepPlanned", "one"), op("StepPlanned", "two"), sleep))
     app.runs("one", ran("one", 1))
@@ -139,7 +135,7 @@ def test_while_steps_are_open_the_app_only_plans(
     assert [c["disable_immediate_execution"] for c in plain] == [False, True, False]
 
 
-def test_a_step_that_is_not_to_be_retried_is_not(app: Elsewhere, call: Call):
+def test_step_that_forbids_retries_is_not_retried(app: Elsewhere, call: Call):
     error = {"name": "TypeError", "message": "no", "stack": "line 1"}
     app.answers(
         at(op("StepError", "one", error=error), x_inngest_no_retry="true"),
@@ -153,7 +149,7 @@ def test_a_step_that_is_not_to_be_retried_is_not(app: Elsewhere, call: Call):
     assert known == error | {"data": None}
 
 
-def test_values_that_json_has_no_word_for_are_sent_as_the_nearest(
+def test_values_unknown_to_json_are_sent_as_the_nearest(
     kit: Kit, app: Elsewhere, call: Call
 ):
     app.answers(returns(None))

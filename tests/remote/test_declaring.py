@@ -33,7 +33,7 @@ def test_a_function_is_like_any_other(kit: Kit):
     assert app.limit == timedelta(minutes=5)
 
 
-def test_a_module_that_is_imported_again_declares_it_again(kit: Kit):
+def test_module_imported_again_declares_it_again(kit: Kit):
     for _ in range(2):
         remote.App("billing", URL, signing_key="signkey-prod-00").function("charge")
 
@@ -58,7 +58,7 @@ def test_a_module_that_is_imported_again_declares_it_again(kit: Kit):
         None,
     ],
 )
-def test_an_address_is_a_plain_one_and_never_repeated(url: Any):
+def test_address_is_plain_and_unique(url: Any):
     with pytest.raises(durable.ConfigurationError) as refused:
         remote.App("billing", url)
 
@@ -77,13 +77,13 @@ def test_an_address_is_a_plain_one_and_never_repeated(url: Any):
         ({"signing_key": ""}, "secret"),
     ],
 )
-def test_what_cannot_work_is_refused(wrong: dict[str, Any], message: str):
+def test_invalid_declaration_is_refused(wrong: dict[str, Any], message: str):
     with pytest.raises(durable.ConfigurationError, match=message):
         remote.App(**{"id": "billing", "url": URL, **wrong})
 
 
 @pytest.mark.parametrize("id", ["", "a b", "a/b", "-a", 7])
-def test_the_id_of_a_function_is_what_an_sdk_can_have(kit: Kit, id: Any):
+def test_id_of_a_function_is_valid_for_an_sdk(kit: Kit, id: Any):
     with pytest.raises(durable.ConfigurationError, match="the id of a function"):
         remote.App("billing", URL).function(id)
 
@@ -103,18 +103,18 @@ def test_an_app_that_is_signed_and_encrypted_is_in_order(kit: Kit):
     assert found(signing_key="signkey-prod-00") == []
 
 
-def test_unsigned_responses_are_told_before_a_deploy(kit: Kit):
+def test_unsigned_responses_are_reported_before_a_deploy(kit: Kit):
     options = {"signing_key": "signkey-prod-00", "unsigned_responses": True}
     assert found(**options) == ["durable_jobs.W006"]
 
 
-def test_one_that_is_neither_is_told_before_a_deploy(kit: Kit):
+def test_app_without_key_and_without_consent_is_reported_before_a_deploy(kit: Kit):
     assert found(url="HTTP://billing/") == ["durable_jobs.W003", "durable_jobs.W004"]
     registered = checks.registry.registry.get_checks(include_deployment_checks=True)
     assert check_apps in registered
 
 
-def test_a_key_that_is_not_in_the_settings_is_told(kit: Kit, settings: Settings):
+def test_key_missing_in_the_settings_is_reported(kit: Kit, settings: Settings):
     key = durable.verify.Setting("BILLING_KEY")
     assert found(signing_key=key) == ["durable_jobs.E004"]
 

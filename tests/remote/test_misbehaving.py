@@ -151,9 +151,7 @@ def test_an_app_that_misbehaves_is_asked_again(
     assert attempts == [0, 0, 1, 0]
 
 
-def test_one_that_is_not_there_at_all_is_asked_again(
-    kit: Kit, app: Elsewhere, later: Call
-):
+def test_unreachable_app_is_asked_again(kit: Kit, app: Elsewhere, later: Call):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]  # and no process listens there any more
     made = remote.App("gone", f"http://127.0.0.1:{port}/").function("work", retries=1)
@@ -166,7 +164,7 @@ def test_one_that_is_not_there_at_all_is_asked_again(
     assert troubles(run) == ["Unreachable"]
 
 
-def test_one_that_drips_is_left_after_the_timeout(
+def test_dripping_response_is_aborted_at_the_timeout(
     app: Elsewhere, call: Call, later: Call
 ):
     app.answers(slowly, returns("done"))
@@ -177,9 +175,7 @@ def test_one_that_drips_is_left_after_the_timeout(
     assert later(run, "10s").result() == "done"
 
 
-def test_an_answer_that_comes_after_the_timeout_counts_for_nothing(
-    app: Elsewhere, call: Call, later: Call
-):
+def test_response_after_the_timeout_is_void(app: Elsewhere, call: Call, later: Call):
     answered, ended = threading.Event(), threading.Event()
 
     def too_late(peer: socket.socket) -> None:
@@ -203,7 +199,7 @@ def test_an_answer_that_comes_after_the_timeout_counts_for_nothing(
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("form", ["seconds", "HTTP date", "ISO date"])
-def test_one_that_is_busy_says_when_to_come_again(
+def test_busy_app_chooses_the_time_of_the_retry(
     kit: Kit, app: Elsewhere, call: Call, later: Call, status: int, form: str
 ):
     then = kit.now() + timedelta(minutes=7)
@@ -231,7 +227,7 @@ def test_one_that_is_busy_says_when_to_come_again(
         ("Mon, 1 Jan 99999999999 00:00:00 GMT", "10s"),
     ],
 )
-def test_what_is_no_sensible_time_to_come_again_is_not_believed(
+def test_unreasonable_retry_after_is_ignored(
     kit: Kit, app: Elsewhere, call: Call, text: str, length: str
 ):
     app.answers(http(503, b"", {"retry-after": text}))
@@ -248,7 +244,7 @@ def durable_length(text: str) -> timedelta:
     return parse_duration(text)
 
 
-def test_an_answer_that_somebody_else_has_signed_is_refused(kit: Kit, app: Elsewhere):
+def test_response_with_a_foreign_signature_is_refused(kit: Kit, app: Elsewhere):
     now = int(kit.now().timestamp())
     forged = signing.signature(b'"forged"', "signkey-test-00", now)
     own = signing.signature(b'"own"', KEY, now)
@@ -271,7 +267,7 @@ def test_an_answer_that_somebody_else_has_signed_is_refused(kit: Kit, app: Elsew
     assert KEY not in repr(function) + repr(remote.App("a", app.url, signing_key=KEY))
 
 
-def test_an_answer_without_a_signature_is_refused(kit: Kit, app: Elsewhere):
+def test_response_without_a_signature_is_refused(kit: Kit, app: Elsewhere):
     page = http(502, b"<h1>Bad gateway</h1>", {})
     app.answers(
         returns("forged"),
@@ -288,7 +284,7 @@ def test_an_answer_without_a_signature_is_refused(kit: Kit, app: Elsewhere):
 
 
 @pytest.mark.parametrize("status", [400, 500, 201])
-def test_an_unsigned_answer_does_not_end_the_run(kit: Kit, app: Elsewhere, status: int):
+def test_unsigned_response_does_not_end_the_run(kit: Kit, app: Elsewhere, status: int):
     said = {"name": "Forged", "message": "never again", "noRetry": True}
     final = {"x-inngest-no-retry": "true"}
     app.answers(json_reply(status, said, **final), signed(KEY, 200, "own"))
@@ -299,7 +295,7 @@ def test_an_unsigned_answer_does_not_end_the_run(kit: Kit, app: Elsewhere, statu
     assert run.result() == "own"
 
 
-def test_an_unsigned_answer_is_believed_where_the_app_says_so(kit: Kit, app: Elsewhere):
+def test_unsigned_response_is_accepted_if_the_app_allows_it(kit: Kit, app: Elsewhere):
     wrong = signed("signkey-test-00", 200, "forged")
     app.answers(ran("one", 1), wrong, returns("unsigned"))
     run = _unsigned(kit, app, unsigned_responses=True)
@@ -330,7 +326,7 @@ def test_a_result_that_cannot_be_stored_fails_at_once(app: Elsewhere, call: Call
     assert "NaN is not allowed" in run.error["message"]
 
 
-def test_one_that_says_nothing_again_and_again_is_in_error(app: Elsewhere, call: Call):
+def test_repeatedly_empty_responses_are_an_error(app: Elsewhere, call: Call):
     app.answers(at(), at(op("None", "nothing")), at())
 
     assert troubles(call()) == ["BadAnswer"]
@@ -347,7 +343,7 @@ def test_a_history_that_has_grown_too_large_to_send_fails_by_name(
     assert (run.status, run.error["type"]) == ("failed", "LimitExceeded")
 
 
-def test_a_step_that_nobody_here_can_do_fails_by_name(app: Elsewhere, call: Call):
+def test_step_of_an_unknown_kind_fails_by_name(app: Elsewhere, call: Call):
     app.answers(at(op("AIGateway", "think", opts={})))
 
     run = call()

@@ -46,7 +46,7 @@ def test_the_app_chooses_the_version(app: Elsewhere, call: Call):
     assert "fn_id" not in app.requests[0].body["ctx"], "some SDKs want a UUID there"
 
 
-def test_an_older_one_is_asked_again_when_any_of_its_steps_has_ended(
+def test_older_sdk_is_asked_again_when_any_of_its_steps_has_ended(
     app: Elsewhere, call: Call, later: Call
 ):
     sleep = op("Sleep", "nap", opts={"duration": "1h"})
@@ -68,13 +68,13 @@ def test_an_older_one_is_asked_again_when_any_of_its_steps_has_ended(
     assert later(run, "1h").result() == "done"
 
 
-def test_a_newer_one_says_so_when_its_function_has_returned(app: Elsewhere, call: Call):
+def test_newer_sdk_reports_when_its_function_has_returned(app: Elsewhere, call: Call):
     app.answers(ran("one", 1), at(op("RunComplete", "end", data={"sum": 3})))
 
     assert call().result() == {"sum": 3}
 
 
-def test_what_ended_first_is_told_first_though_it_was_begun_later(
+def test_results_are_sent_in_the_order_of_their_ends(
     kit: Kit, app: Elsewhere, call: Call, later: Call
 ):
     slow = op("Sleep", "slow", opts={"duration": "2h"})
@@ -133,13 +133,13 @@ def test_a_step_may_be_called_like_a_hash(app: Elsewhere, call: Call, name: str)
     assert app.requests[1].body["steps"] == {step["id"]: {"data": 1}}
 
 
-def test_a_step_whose_id_is_no_hash_is_nonsense(app: Elsewhere, call: Call):
+def test_step_whose_id_is_no_hash_is_invalid(app: Elsewhere, call: Call):
     app.answers(at(op("StepRun", "one", data=1) | {"id": "one"}))
 
     assert call(retries=0).error["type"] == "BadAnswer"
 
 
-def test_more_steps_at_once_than_a_run_may_have_are_refused(app: Elsewhere, call: Call):
+def test_steps_beyond_the_limit_of_a_run_are_refused(app: Elsewhere, call: Call):
     count = settings.MAX_STEPS + 1
     app.answers(at(*(op("StepPlanned", f"step {n}") for n in range(count))))
 
@@ -148,7 +148,7 @@ def test_more_steps_at_once_than_a_run_may_have_are_refused(app: Elsewhere, call
     assert (run.status, run.error["type"]) == ("failed", "LimitExceeded")
 
 
-def test_many_steps_at_once_wait_for_their_turn_and_not_on_the_apps_time(
+def test_parallel_steps_wait_outside_of_the_apps_timeout(
     app: Elsewhere, call: Call, monkeypatch: pytest.MonkeyPatch
 ):
     """Each batch of them takes more than half of the timeout."""
@@ -178,7 +178,7 @@ def test_many_steps_at_once_wait_for_their_turn_and_not_on_the_apps_time(
     assert most[0] <= 4
 
 
-def test_an_error_of_the_app_does_not_cut_what_is_under_way(
+def test_error_of_the_app_does_not_end_steps_in_flight(
     app: Elsewhere, call: Call, later: Call
 ):
     asked = threading.Event()
@@ -208,7 +208,7 @@ def test_an_error_of_the_app_does_not_cut_what_is_under_way(
     assert later(run, "10s").result() == "done"
 
 
-def test_what_an_error_says_besides_comes_back_to_the_app(app: Elsewhere, call: Call):
+def test_extra_fields_of_an_error_are_sent_back_to_the_app(app: Elsewhere, call: Call):
     error = {
         "name": "Declined",
         "message": "no",
@@ -223,7 +223,7 @@ def test_what_an_error_says_besides_comes_back_to_the_app(app: Elsewhere, call: 
     assert app.requests[1].body["steps"][run.steps.get().key]["error"] == error
 
 
-def test_the_event_is_told_with_its_user_and_version(kit: Kit, app: Elsewhere):
+def test_event_is_sent_with_its_user_and_version(kit: Kit, app: Elsewhere):
     function = remote.App("billing", app.url).function(
         "work", on=durable.Event("billing/asked")
     )
@@ -248,7 +248,7 @@ def test_the_event_is_told_with_its_user_and_version(kit: Kit, app: Elsewhere):
         ("7µs", timedelta(microseconds=7)),
     ],
 )
-def test_times_as_go_writes_them(
+def test_times_in_the_format_of_go_are_read(
     kit: Kit, app: Elsewhere, call: Call, written: str, length: timedelta
 ):
     app.answers(at(op("Sleep", "nap", opts={"duration": written})))
@@ -262,7 +262,7 @@ def test_a_time_that_is_past_is_now(app: Elsewhere, call: Call):
     assert call().result() == "done"
 
 
-def test_inside_a_streamed_answer_the_signature_counts_too(kit: Kit, app: Elsewhere):
+def test_signature_inside_a_streamed_response_counts_too(kit: Kit, app: Elsewhere):
     key, now = "signkey-test-00", int(kit.now().timestamp())
 
     def streamed(signed_with: str) -> Answer:
@@ -284,7 +284,7 @@ def test_inside_a_streamed_answer_the_signature_counts_too(kit: Kit, app: Elsewh
 
 
 @pytest.mark.parametrize("keys", [None, "signkey-test-00"])
-def test_a_number_that_has_no_canonical_form_stops_only_what_is_signed(
+def test_number_without_a_canonical_form_fails_only_signed_apps(
     kit: Kit, app: Elsewhere, keys: str | None
 ):
     steps = [op("StepRun", "one", data=10**309)]

@@ -43,7 +43,7 @@ def begin(kit: Kit, serve: Serve) -> Call:
     return start
 
 
-def test_steps_and_sleeps_one_after_the_other(begin: Call, later: Call):
+def test_steps_and_sleeps_are_sequential(begin: Call, later: Call):
     run = begin("sequence", {"order": 7})
     assert (run.status, served.done) == ("waiting", ["first"])
     assert later(run, "59m").status == "waiting"
@@ -60,7 +60,7 @@ def test_steps_and_sleeps_one_after_the_other(begin: Call, later: Call):
     assert steps == [("first", "run"), ("nap", "sleep"), ("first:1", "run")]
 
 
-def test_an_event_starts_it_with_its_flow_control(kit: Kit, serve: Serve):
+def test_event_starts_a_function_with_its_flow_control(kit: Kit, serve: Serve):
     serve(
         "batch",
         on=durable.Event("billing/batch"),
@@ -82,7 +82,7 @@ def test_chains_side_by_side(begin: Call):
     assert set(served.done[2:]) == {"a2", "b2"}
 
 
-def test_in_a_race_a_chain_goes_on_before_the_other_has_begun(begin: Call):
+def test_chain_in_a_race_continues_before_the_other_has_begun(begin: Call):
     done = threading.Event()
     served.first["a2"] = served.after["b1"] = done
 
@@ -92,16 +92,14 @@ def test_in_a_race_a_chain_goes_on_before_the_other_has_begun(begin: Call):
     assert served.done == ["a1", "a2", "b1", "b2"]
 
 
-def test_in_a_race_a_chain_goes_on_beside_a_sleep(begin: Call, later: Call):
+def test_chain_in_a_race_continues_beside_a_sleep(begin: Call, later: Call):
     run = begin("racing")
 
     assert (run.status, served.done) == ("waiting", ["one", "two"])
     assert later(run, "1h").result() == ["two", None]
 
 
-def test_a_wait_ends_with_the_event_that_belongs_to_it(
-    kit: Kit, begin: Call, later: Call
-):
+def test_wait_ends_with_its_matching_event(kit: Kit, begin: Call, later: Call):
     run = begin("waiting", {"order": 7})
 
     kit.send("billing/answered", {"order": 8})
@@ -111,11 +109,11 @@ def test_a_wait_ends_with_the_event_that_belongs_to_it(
     assert later(run, "1m").result() == ["billing/answered", {"order": 7}, True]
 
 
-def test_a_wait_ends_without_one(begin: Call, later: Call):
+def test_wait_ends_without_an_event_on_timeout(begin: Call, later: Call):
     assert later(begin("waiting", {"order": 7}), "1d").result() is None
 
 
-def test_it_invokes_functions_of_its_own_and_of_the_project(
+def test_invoke_reaches_functions_of_the_app_and_of_the_project(
     kit: Kit, serve: Serve, begin: Call
 ):
     @durable.function(id="shop-triple")
@@ -144,7 +142,7 @@ def test_a_step_that_fails_is_tried_again_and_the_others_are_not(
     ]
 
 
-def test_one_of_several_steps_is_tried_again_alone(begin: Call, later: Call):
+def test_failed_step_of_several_is_retried_alone(begin: Call, later: Call):
     served.failing["b1"] = 1
 
     run = later(begin("chains"), "10s")
@@ -153,7 +151,7 @@ def test_one_of_several_steps_is_tried_again_alone(begin: Call, later: Call):
     assert sorted(served.done) == ["a1", "a2", "b1", "b1 fails", "b2"]
 
 
-def test_what_has_failed_for_good_can_be_caught_and_undone(begin: Call, later: Call):
+def test_permanent_failure_can_be_caught_and_compensated(begin: Call, later: Call):
     served.failing["try"] = 2
 
     run = later(begin("catching", retries=1), "10s")
@@ -165,7 +163,7 @@ def test_what_has_failed_for_good_can_be_caught_and_undone(begin: Call, later: C
     assert "does not work" in failed.error["traceback"]
 
 
-def test_what_nobody_catches_fails_the_run(begin: Call, later: Call):
+def test_uncaught_failure_fails_the_run(begin: Call, later: Call):
     served.failing["first"] = 1
 
     run = begin("sequence", retries=0)
@@ -181,7 +179,7 @@ def test_an_error_that_is_final_is_not_tried_again(begin: Call):
     assert run.error["message"] == "never"
 
 
-def test_it_may_ask_to_be_called_later(begin: Call, later: Call):
+def test_function_may_choose_its_next_retry(begin: Call, later: Call):
     run = begin("busy")
 
     assert later(run, "59m").status == "queued"
@@ -199,7 +197,7 @@ def test_a_worker_that_dies_repeats_no_step_that_is_recorded(
     assert served.done == ["first", "first again"]
 
 
-def test_one_that_dies_before_the_record_repeats_that_step_alone(
+def test_app_that_dies_before_the_record_repeats_only_that_step(
     kit: Kit, begin: Call, later: Call
 ):
     kit.crash_at("first", "body")
@@ -223,7 +221,7 @@ def test_the_two_keys_of_a_rotation_both_count(kit: Kit, keys: str | list[str]):
     assert run.result() == 2
 
 
-def test_one_without_the_key_is_refused(kit: Kit):
+def test_app_without_the_key_is_refused(kit: Kit):
     with served.served(kit.now) as url:
         app = remote.App("billing", url, signing_key="signkey-test-00")
         run = app.function("double", retries=0).enqueue({"number": 1})

@@ -30,7 +30,7 @@ def test_a_cron_fires_at_its_times(kit: Kit, every: Every, slots: Slots) -> None
         assert run.started_at == run.data["scheduled_at"] == run.data["fired_at"]
 
 
-def test_the_event_says_which_and_when(kit: Kit, every: Every) -> None:
+def test_event_names_the_schedule_and_the_time(kit: Kit, every: Every) -> None:
     @durable.function(id="look", on=durable.Cron("30 12 * * *"))
     def look(ctx):
         return [ctx.event.name, ctx.event.data, ctx.event.ts]
@@ -81,7 +81,7 @@ def test_a_cron_that_is_declared_late_is_found(
         ("@monthly", timedelta(days=27, hours=12)),
     ],
 )
-def test_the_fields_mean_what_cron_means(
+def test_fields_have_the_meaning_of_cron(
     kit: Kit, every: Every, text: str, expected: timedelta
 ) -> None:
     every(text)
@@ -124,9 +124,7 @@ def test_two_ticks_fire_once(kit: Kit, every: Every) -> None:
     assert Run.objects.count() == 1
 
 
-def test_a_second_beat_that_read_before_the_first_one_wrote_fires_nothing(
-    kit: Kit, every: Every
-) -> None:
+def test_late_second_beat_fires_nothing_after_the_first(kit: Kit, every: Every) -> None:
     """The guard behind the row's lock is the id of the occurrence's event."""
     every("0 * * * *")
     kit.run_until_idle()
@@ -139,7 +137,7 @@ def test_a_second_beat_that_read_before_the_first_one_wrote_fires_nothing(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_beats_at_once_fire_once(kit: Kit, every: Every) -> None:
+def test_concurrent_beats_fire_once(kit: Kit, every: Every) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("threads do not share a database in memory")
     for number in range(5):
@@ -150,7 +148,7 @@ def test_many_beats_at_once_fire_once(kit: Kit, every: Every) -> None:
     assert Run.objects.count() == 5
 
 
-def test_a_crash_of_the_beat_loses_and_doubles_nothing(
+def test_crash_of_the_beat_loses_and_duplicates_nothing(
     kit: Kit, every: Every, slots: Slots
 ) -> None:
     every("0 * * * *")
@@ -180,7 +178,7 @@ def test_a_cron_that_is_gone_fires_no_more(kit: Kit, every: Every) -> None:
     assert not Run.objects.exists()
 
 
-def test_a_changed_cron_goes_by_its_new_times(kit: Kit, slots: Slots) -> None:
+def test_changed_cron_follows_its_new_times(kit: Kit, slots: Slots) -> None:
     for minute in (15, 45):
         with Kit(now=kit.now()) as code:
             durable.function(id="clock", on=durable.Cron(f"{minute} * * * *"))(
@@ -200,7 +198,7 @@ def test_a_changed_cron_goes_by_its_new_times(kit: Kit, slots: Slots) -> None:
         assert (old.missing_at, old.due_at) == (NOON + 75 * MINUTE, None)
 
 
-def test_a_cron_starts_nothing_while_it_cannot_tell(kit: Kit, every: Every) -> None:
+def test_cron_with_a_failing_key_starts_nothing(kit: Kit, every: Every) -> None:
     every("0 0 29 2 *")
     kit.advance("365d")
     assert not Run.objects.exists()

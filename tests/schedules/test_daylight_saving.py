@@ -29,14 +29,16 @@ def test_a_time_that_is_skipped_fires_at_the_end_of_the_gap(
     assert told(slots) == ["29 01:00", "30 00:30"]
 
 
-def test_many_that_are_skipped_fire_once(kit: Kit, every: Every, slots: Slots) -> None:
+def test_occurrences_skipped_in_a_gap_fire_once(
+    kit: Kit, every: Every, slots: Slots
+) -> None:
     kit.travel_to(SPRING)
     every("*/15 2 * * *", tz="Europe/Paris")
     kit.advance("1d")
     assert told(slots) == ["29 01:00"]
 
 
-def test_a_time_that_comes_twice_fires_the_first_time(
+def test_time_that_occurs_twice_fires_the_first_time(
     kit: Kit, every: Every, slots: Slots
 ) -> None:
     kit.travel_to(AUTUMN)

@@ -16,7 +16,7 @@ from durable_jobs.testing import Kit
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
-def test_starts_are_spread_and_each_keeps_its_scheduled_time(kit: Kit) -> None:
+def test_starts_are_spread_and_keep_their_scheduled_time(kit: Kit) -> None:
     report = durable.function(id="report")(lambda ctx: None)
     for _ in range(20):
         durable.schedules.create(report, "0 * * * *", jitter="10m")
@@ -31,7 +31,7 @@ def test_starts_are_spread_and_each_keeps_its_scheduled_time(kit: Kit) -> None:
     assert max(late) < timedelta(minutes=10)
 
 
-def test_declared_crons_have_it_too(kit: Kit) -> None:
+def test_declared_crons_have_jitter_too(kit: Kit) -> None:
     durable.function(id="clock", on=durable.Cron("0 * * * *", jitter="30m"))(
         lambda ctx: None
     )
@@ -42,7 +42,7 @@ def test_declared_crons_have_it_too(kit: Kit) -> None:
     assert [run.data["scheduled_at"].hour for run in runs][:5] == [13, 14, 15, 16, 17]
 
 
-def test_a_slot_in_its_jitter_is_no_missed_one(kit: Kit) -> None:
+def test_occurrence_within_its_jitter_is_not_missed(kit: Kit) -> None:
     """A late tick before the occurrence's own time fires nothing and loses nothing."""
     durable.function(
         id="clock", on=durable.Cron("0 * * * *", jitter="1h", catch_up="one")
@@ -64,7 +64,7 @@ def test_a_slot_in_its_jitter_is_no_missed_one(kit: Kit) -> None:
     st.integers(1, 2**60),
     st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)),  # noqa: DTZ001 - UTC is added below
 )
-def test_a_slot_never_reaches_the_next_one(
+def test_occurrence_never_reaches_the_next_one(
     cron: str, jitter: timedelta, pk: int, start: datetime
 ) -> None:
     schedule = Schedule(pk=pk, cron=cron, tz="UTC", jitter=jitter)

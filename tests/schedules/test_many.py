@@ -67,9 +67,7 @@ def test_a_batch_is_fired_in_a_few_statements(
     assert not Schedule.objects.exclude(due_at=NOON + timedelta(hours=2)).exists()
 
 
-def test_more_than_a_batch_are_fired_by_one_tick(
-    kit: Kit, report: durable.Function
-) -> None:
+def test_tick_fires_more_than_one_batch(kit: Kit, report: durable.Function) -> None:
     make(fire.BATCH + 7)
     kit.run_until_idle()
     kit.advance("1h", run=False)
@@ -79,7 +77,7 @@ def test_more_than_a_batch_are_fired_by_one_tick(
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("overlap", ["allow", "skip", "queue"])
-def test_many_beats_at_once_fire_each_slot_once(
+def test_concurrent_beats_fire_each_occurrence_once(
     kit: Kit, report: durable.Function, overlap: str
 ) -> None:
     if connection.vendor != "postgresql":
@@ -119,7 +117,7 @@ def test_a_month_without_a_tick(
     assert Run.objects.count() == expected + 1
 
 
-def test_a_clock_that_goes_back_fires_nothing_again(
+def test_clock_that_goes_back_fires_nothing_again(
     kit: Kit, report: durable.Function
 ) -> None:
     schedule = durable.schedules.create(report, "*/10 * * * *", catch_up="all")
@@ -139,7 +137,7 @@ def test_a_clock_that_goes_back_fires_nothing_again(
     assert Run.objects.count() == 8
 
 
-def test_the_question_of_an_idle_tick_is_answered_by_the_index(kit: Kit) -> None:
+def test_query_of_an_idle_tick_uses_the_index(kit: Kit) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("this is about PostgreSQL's planner")
     make(5000, due_at=NOON + timedelta(days=30))

@@ -44,7 +44,7 @@ def all_slots(schedule: Schedule, until: datetime) -> list[datetime]:
 
 
 @given(CRONS, ZONES, JITTERS, st.sampled_from(["skip", "one", "all"]), GAPS)
-def test_each_look_fires_what_catch_up_says_and_no_slot_twice(
+def test_ticks_fire_what_catch_up_says_and_no_occurrence_twice(
     cron: str,
     tz: str,
     jitter: timedelta | None,

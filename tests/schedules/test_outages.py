@@ -47,9 +47,7 @@ def test_skip_is_the_default(kit: Kit, every: Every, slots: Slots) -> None:
     assert slots() == []
 
 
-def test_a_tick_that_is_a_little_late_is_no_outage(
-    kit: Kit, every: Every, slots: Slots
-) -> None:
+def test_slightly_late_tick_is_no_outage(kit: Kit, every: Every, slots: Slots) -> None:
     every("0 * * * *")
     kit.run_until_idle()
     kit.advance(HOUR + timedelta(seconds=5), run=False)

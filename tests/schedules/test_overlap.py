@@ -38,7 +38,7 @@ def begun() -> list[tuple[float, float]]:
     ]
 
 
-def test_allow_starts_one_beside_the_other(kit: Kit, slow: durable.Function) -> None:
+def test_allow_runs_occurrences_in_parallel(kit: Kit, slow: durable.Function) -> None:
     durable.schedules.create(slow, "0 * * * *")
     kit.advance("3h")
     assert begun() == [(1, 1), (2, 2), (3, 3)]
@@ -73,7 +73,7 @@ def test_queue_starts_each_after_the_one_before(
     assert begun()[3] == (4, 17)
 
 
-def test_a_slot_that_waited_is_no_missed_one(kit: Kit, slow: durable.Function) -> None:
+def test_queued_occurrence_is_not_missed(kit: Kit, slow: durable.Function) -> None:
     durable.schedules.create(slow, "0 12 * * *", overlap="queue", catch_up="skip")
     schedule = Schedule.objects.get()
     schedule.run_now()
@@ -83,7 +83,9 @@ def test_a_slot_that_waited_is_no_missed_one(kit: Kit, slow: durable.Function) -
     assert begun() == [(0, 0), (0, 2.5)]
 
 
-def test_a_run_that_was_cancelled_makes_way(kit: Kit, slow: durable.Function) -> None:
+def test_cancelled_run_releases_the_next_occurrence(
+    kit: Kit, slow: durable.Function
+) -> None:
     durable.schedules.create(slow, "0 * * * *", overlap="queue")
     kit.advance("2h")
     Run.objects.get(status="waiting").cancel()
@@ -91,7 +93,7 @@ def test_a_run_that_was_cancelled_makes_way(kit: Kit, slow: durable.Function) ->
     assert begun() == [(1, 1), (2, 2)]
 
 
-def test_a_lost_word_of_the_end_is_made_up_for(
+def test_lost_announcement_of_an_end_is_made_up_for(
     kit: Kit, slow: durable.Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -105,7 +107,7 @@ def test_a_lost_word_of_the_end_is_made_up_for(
     assert 3.5 <= second[1] <= 4
 
 
-def test_run_now_goes_by_overlap_too(kit: Kit, slow: durable.Function) -> None:
+def test_run_now_obeys_overlap_too(kit: Kit, slow: durable.Function) -> None:
     schedule = durable.schedules.create(slow, "0 0 1 1 *", overlap="skip")
     first, second = schedule.run_now(), schedule.run_now()
     assert first is not None
@@ -113,7 +115,9 @@ def test_run_now_goes_by_overlap_too(kit: Kit, slow: durable.Function) -> None:
     assert (first.status, second.status) == ("queued", "skipped")
 
 
-def test_missed_times_overlap_one_another(kit: Kit, slow: durable.Function) -> None:
+def test_missed_occurrences_obey_overlap_among_themselves(
+    kit: Kit, slow: durable.Function
+) -> None:
     for overlap in ("skip", "queue"):
         durable.schedules.create(slow, "0 * * * *", catch_up="all", overlap=overlap)
     kit.advance("3h", run=False)
@@ -123,7 +127,7 @@ def test_missed_times_overlap_one_another(kit: Kit, slow: durable.Function) -> N
     assert Schedule.objects.exclude(queued_occurrences=[]).get().overlap == "queue"
 
 
-def test_no_more_wait_than_a_row_holds(
+def test_queued_occurrences_are_limited_by_the_row(
     kit: Kit, slow: durable.Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in (occurrences, schedules):
@@ -141,7 +145,7 @@ def test_no_more_wait_than_a_row_holds(
     assert waiting == 10
 
 
-def test_a_change_to_allow_lets_those_that_wait_begin(
+def test_change_to_allow_starts_queued_occurrences(
     kit: Kit, slow: durable.Function
 ) -> None:
     schedule = durable.schedules.create(slow, "0 * * * *", overlap="queue")

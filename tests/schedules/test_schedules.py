@@ -62,7 +62,7 @@ def test_a_schedule_starts_its_function_with_its_data_for_its_owner(
     assert (schedule.data, schedule.last_fired_at) == ({"team": 7}, nine)
 
 
-def test_data_comes_back_as_it_was_given(kit: Kit, report: durable.Function) -> None:
+def test_data_keeps_its_types(kit: Kit, report: durable.Function) -> None:
     data = {"since": NOON, "ids": (1, 2), "none": None}
     schedule = hourly(data=data)
     assert schedule.data == data
@@ -71,7 +71,7 @@ def test_data_comes_back_as_it_was_given(kit: Kit, report: durable.Function) -> 
     assert durable.schedules.get(schedule.pk).data == data
 
 
-def test_without_data_a_run_gets_an_empty_dict(
+def test_run_without_data_gets_an_empty_dict(
     kit: Kit, report: durable.Function
 ) -> None:
     hourly()
@@ -108,7 +108,7 @@ def test_creating_is_part_of_the_callers_transaction(
         ({"overlap": "never"}, durable.ConfigurationError, "overlap"),
     ],
 )
-def test_what_cannot_work_is_refused_at_the_door(
+def test_invalid_schedule_is_refused_on_creation(
     kit: Kit,
     report: durable.Function,
     values: dict[str, Any],
@@ -149,7 +149,7 @@ def test_schedules_are_found_by_owner_function_and_state(
         durable.schedules.get(0)
 
 
-def test_a_paused_schedule_fires_nothing_and_goes_on_from_when_it_is_resumed(
+def test_paused_schedule_fires_nothing_and_continues_from_its_resume(
     kit: Kit, report: durable.Function
 ) -> None:
     schedule = hourly(catch_up="all")
@@ -167,7 +167,7 @@ def test_a_paused_schedule_fires_nothing_and_goes_on_from_when_it_is_resumed(
     assert Run.objects.get().data["scheduled_at"] == NOON + 6 * HOUR
 
 
-def test_many_are_paused_and_resumed_at_once(
+def test_pause_and_resume_work_on_a_queryset(
     kit: Kit, report: durable.Function, ada: User
 ) -> None:
     for _ in range(3):
@@ -222,7 +222,7 @@ def test_a_deleted_schedule_fires_no_more_and_its_runs_stay(
     assert Run.objects.count() == 1
 
 
-def test_the_next_times_are_told_in_the_schedules_zone(
+def test_next_times_are_in_the_schedules_zone(
     kit: Kit, report: durable.Function
 ) -> None:
     schedule = durable.schedules.create(report, "0 9 * * 1-5", tz="Europe/Paris")
@@ -251,7 +251,7 @@ def test_a_run_can_be_started_at_once(
     assert again.pk != run.pk
 
 
-def test_a_schedule_whose_function_is_gone_waits_for_it(kit: Kit) -> None:
+def test_schedule_of_a_removed_function_waits_for_it(kit: Kit) -> None:
     with Kit(now=kit.now()) as code:
         durable.function(id="report")(lambda ctx: ctx.event.data)
         schedule = hourly()
@@ -307,7 +307,7 @@ def test_a_declared_schedule_can_be_paused_and_is_otherwise_the_codes(kit: Kit) 
     assert set(run.data) == {"cron", "scheduled_at", "fired_at"}
 
 
-def test_a_declared_schedule_takes_over_what_the_code_says_now(kit: Kit) -> None:
+def test_declared_schedule_follows_the_code(kit: Kit) -> None:
     for catch_up in ("skip", "all"):
         with Kit(now=kit.now()) as code:
             durable.function(
@@ -331,7 +331,7 @@ def test_a_user_may_have_the_same_cron_as_the_code(
     assert Run.objects.count() == Event.objects.count() == 3
 
 
-def test_one_that_makes_trouble_does_not_keep_the_others(
+def test_failing_schedule_does_not_stop_the_others(
     kit: Kit, report: durable.Function, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, fine = hourly(), hourly()
@@ -345,7 +345,7 @@ def test_one_that_makes_trouble_does_not_keep_the_others(
     assert Run.objects.count() == 2
 
 
-def test_an_owner_that_is_gone_is_none(
+def test_deleted_owner_becomes_none(
     kit: Kit, report: durable.Function, ada: User
 ) -> None:
     schedule = hourly(owner=ada)

@@ -51,7 +51,7 @@ def test_aenqueue_returns_the_run(durable_kit: Kit) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_twin_refuses_what_its_brother_refuses(durable_kit: Kit) -> None:
+def test_async_variant_refuses_what_the_sync_one_refuses(durable_kit: Kit) -> None:
     look = durable.function(id="look")(lambda ctx: None)
 
     async def sends() -> None:

@@ -130,7 +130,7 @@ def test_a_ts_is_an_aware_datetime(durable_kit: Kit, wrong: object) -> None:
     assert not Event.objects.exists()
 
 
-def test_the_oldest_goes_first(durable_kit: Kit) -> None:
+def test_oldest_run_goes_first(durable_kit: Kit) -> None:
     order: list[int] = []
     look = durable.function(id="look")(lambda ctx: order.append(ctx.event.data["n"]))
     for number in range(20):
@@ -166,7 +166,7 @@ def test_a_delayed_start_can_be_cancelled(durable_kit: Kit) -> None:
     assert (run.status, run.started_at) == ("cancelled", None)
 
 
-def test_a_far_future_is_kept(durable_kit: Kit) -> None:
+def test_far_future_is_kept(durable_kit: Kit) -> None:
     moment = datetime(2100, 1, 1, tzinfo=UTC)
     durable.function(id="look", on=durable.Event("a/b"))(lambda ctx: 1)
     durable_kit.send("a/b", ts=moment)

@@ -53,7 +53,7 @@ def test_an_event_that_starts_its_own_sender_ends(durable_kit: Kit, how: str) ->
     assert "event a/again" in message
 
 
-def test_a_function_that_invokes_itself_ends(durable_kit: Kit) -> None:
+def test_function_that_invokes_itself_ends(durable_kit: Kit) -> None:
     @durable.function(id="loops", retries=0)
     def loops(ctx):
         return ctx.step.invoke("self", "loops")
@@ -70,7 +70,7 @@ def test_a_function_that_invokes_itself_ends(durable_kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("how", ["start", "enqueue", "rerun"])
-def test_a_function_that_starts_itself_ends(durable_kit: Kit, how: str) -> None:
+def test_function_that_starts_itself_ends(durable_kit: Kit, how: str) -> None:
     @durable.function(id="loops", retries=0)
     def loops(ctx):
         if how == "start":
@@ -113,7 +113,7 @@ def test_parallel_branches_are_counted(
     assert depths() == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_change_of_a_model_that_starts_what_changes_it_ends(
+def test_model_change_that_triggers_itself_ends(
     durable_kit: Kit, transactional_db: None
 ) -> None:
     @durable.function(
@@ -134,7 +134,7 @@ def test_a_change_of_a_model_that_starts_what_changes_it_ends(
     assert depths() == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_debounced_event_keeps_its_depth(durable_kit: Kit) -> None:
+def test_debounced_event_keeps_its_depth(durable_kit: Kit) -> None:
     @durable.function(
         id="loops",
         on=durable.Event("a/again"),
@@ -186,7 +186,7 @@ def test_a_rerun_and_a_redrive_are_as_deep_as_their_run(durable_kit: Kit) -> Non
     assert Run.objects.get(pk=run.pk).depth == 1
 
 
-def test_many_runs_of_one_run_are_not_deep(durable_kit: Kit) -> None:
+def test_many_runs_started_by_one_run_are_not_deep(durable_kit: Kit) -> None:
     child = durable.function(id="child")(lambda ctx: None)
 
     @durable.function(id="parent")

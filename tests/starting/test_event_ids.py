@@ -19,7 +19,9 @@ def seen(durable_kit: Kit) -> list[object]:
     return found
 
 
-def test_ids_are_made_where_none_is_given(durable_kit: Kit, seen: list[object]) -> None:
+def test_ids_are_generated_if_none_is_given(
+    durable_kit: Kit, seen: list[object]
+) -> None:
     first = durable_kit.send("a/b", {"n": 1})
     second = durable_kit.send("a/b", {"n": 1})
     assert first != second
@@ -27,7 +29,7 @@ def test_ids_are_made_where_none_is_given(durable_kit: Kit, seen: list[object]) 
     assert seen == [1, 1]
 
 
-def test_the_same_id_again_starts_nothing(durable_kit: Kit, seen: list[object]) -> None:
+def test_repeated_id_starts_nothing(durable_kit: Kit, seen: list[object]) -> None:
     assert durable_kit.send("a/b", {"n": 1}, id="order-7") == "order-7"
     durable_kit.run_until_idle()
     assert durable_kit.send("a/b", {"n": 2}, id="order-7") == "order-7"
@@ -36,7 +38,7 @@ def test_the_same_id_again_starts_nothing(durable_kit: Kit, seen: list[object]) 
     assert Event.objects.get().data == {"n": 1}
 
 
-def test_the_same_id_twice_in_one_request_counts_once(
+def test_id_repeated_in_one_request_counts_once(
     durable_kit: Kit, seen: list[object]
 ) -> None:
     ids = durable_kit.send_many(
@@ -74,7 +76,9 @@ def test_repeats_do_not_prolong_the_24_hours(
     assert seen == [1, 2]
 
 
-def test_each_function_has_its_own_memory(durable_kit: Kit, seen: list[object]) -> None:
+def test_functions_remember_ids_separately(
+    durable_kit: Kit, seen: list[object]
+) -> None:
     durable_kit.send("a/b", {"n": 1}, id="order-7")
     durable_kit.run_until_idle()
     durable.function(id="late", on=durable.Event("a/b"))(
@@ -102,7 +106,7 @@ def test_a_repeat_wakes_no_wait_again(durable_kit: Kit) -> None:
     assert run.result() == [1, None]
 
 
-def test_after_24_hours_an_id_wakes_waits_again(durable_kit: Kit) -> None:
+def test_id_sent_after_24_hours_ends_waits_again(durable_kit: Kit) -> None:
     @durable.function(id="wait")
     def wait(ctx):
         found = ctx.step.wait_for_event("go", "a/go", timeout="7d")
@@ -136,7 +140,7 @@ def test_an_id_is_a_printable_name(durable_kit: Kit, wrong: str) -> None:
         durable_kit.send("a/b", id=wrong)
 
 
-def test_one_id_under_two_names_is_refused(durable_kit: Kit) -> None:
+def test_id_with_two_names_is_refused(durable_kit: Kit) -> None:
     durable_kit.send("order/placed", {"n": 1}, id="order-7")
     with pytest.raises(durable.DuplicateKeyError, match="was used for 'order/placed'"):
         durable_kit.send("order/cancelled", {"n": 2}, id="order-7")

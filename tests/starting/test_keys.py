@@ -83,7 +83,7 @@ def test_keys_belong_to_their_function(
 
 
 @pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
-def test_a_key_is_kept_for_24_hours_whatever_became_of_the_run(
+def test_key_lasts_24_hours_whatever_the_end_of_the_run(
     durable_kit: Kit, charge: durable.Function, end: str
 ) -> None:
     data = {"fail": end == "failed", "sleep": "1h"}
@@ -100,7 +100,7 @@ def test_a_key_is_kept_for_24_hours_whatever_became_of_the_run(
     assert charge.using(key="order-7").enqueue(data) != first
 
 
-def test_a_key_is_kept_as_long_as_its_run_lives(
+def test_key_lasts_as_long_as_its_run(
     durable_kit: Kit, charge: durable.Function
 ) -> None:
     first = charge.using(key="order-7").enqueue({"sleep": "10d"})

@@ -39,7 +39,7 @@ def test_names_are_free(durable_kit: Kit, name: str) -> None:
     ],
     ids=repr,
 )
-def test_other_names_are_refused(durable_kit: Kit, name: Any, expected: str) -> None:
+def test_invalid_names_are_refused(durable_kit: Kit, name: Any, expected: str) -> None:
     with pytest.raises(durable.ConfigurationError) as caught:
         durable_kit.send(name)
     assert expected in str(caught.value)
@@ -59,13 +59,13 @@ def test_a_step_may_send_no_reserved_event_either(durable_kit: Kit) -> None:
     assert not Event.objects.exists()
 
 
-def test_only_events_are_sent(durable_kit: Kit) -> None:
+def test_send_accepts_only_events(durable_kit: Kit) -> None:
     for wrong in ("a/b", {"name": "a/b"}, None):
         with pytest.raises(durable.ConfigurationError, match=r"durable\.NewEvent"):
             durable_kit.send_many([wrong])  # type: ignore[list-item]  # wrong on purpose
 
 
-def test_no_events_are_no_work(durable_kit: Kit) -> None:
+def test_empty_list_of_events_does_nothing(durable_kit: Kit) -> None:
     assert durable_kit.send_many([]) == []
     assert durable.send_many(iter(())) == []
 

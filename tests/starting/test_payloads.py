@@ -50,7 +50,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize(("make", "expected"), BAD.values(), ids=BAD)
-def test_what_cannot_be_stored_is_refused(
+def test_data_that_cannot_be_stored_is_refused(
     durable_kit: Kit, make: Callable[[], Any], expected: str
 ) -> None:
     look = durable.function(id="shop.look", on=durable.Event("a/b"))(lambda ctx: None)
@@ -68,7 +68,7 @@ def test_what_cannot_be_stored_is_refused(
     assert not Run.objects.exists()
 
 
-def test_one_bad_event_refuses_all_that_were_sent_with_it(durable_kit: Kit) -> None:
+def test_bad_event_refuses_all_that_were_sent_with_it(durable_kit: Kit) -> None:
     good = durable.NewEvent("a/b", {"n": 1})
     with pytest.raises(durable.PayloadError):
         durable_kit.send_many([good, durable.NewEvent("a/b", {"n": {1: object()}})])
@@ -141,14 +141,14 @@ def test_a_request_has_a_largest_number_of_events(
     assert len(durable_kit.send_many(events[:3])) == 3
 
 
-def test_five_thousand_events_fit_in_one_request(durable_kit: Kit) -> None:
+def test_request_may_have_five_thousand_events(durable_kit: Kit) -> None:
     events = [durable.NewEvent("a/b", {"n": n}) for n in range(5000)]
     assert len(set(durable_kit.send_many(events))) == 5000
     with pytest.raises(durable.LimitExceeded, match="at most 5000"):
         durable_kit.send_many([*events, durable.NewEvent("a/b")])
 
 
-def test_rich_values_come_back_as_they_were(durable_kit: Kit) -> None:
+def test_rich_values_keep_their_types(durable_kit: Kit) -> None:
     data = {
         "when": datetime(2026, 1, 1, tzinfo=UTC),
         "naive": datetime(2026, 1, 1),  # noqa: DTZ001  # a value, not a time of ours
@@ -179,7 +179,7 @@ def test_rich_values_come_back_as_they_were(durable_kit: Kit) -> None:
         assert run.data == data
 
 
-def test_instances_come_back_fresh(durable_kit: Kit) -> None:
+def test_instances_are_loaded_anew(durable_kit: Kit) -> None:
     @durable.function(id="look")
     def look(ctx):
         return [ctx.event.data["order"].status, ctx.event.data["tenant"].name]
@@ -193,7 +193,7 @@ def test_instances_come_back_fresh(durable_kit: Kit) -> None:
     assert run.result() == ["paid", "Ada"]
 
 
-def test_an_instance_that_is_gone_fails_the_run_alone(durable_kit: Kit) -> None:
+def test_deleted_instance_fails_only_its_run(durable_kit: Kit) -> None:
     @durable.function(id="look", retries=0)
     def look(ctx):
         return ctx.event.data["tenant"].name

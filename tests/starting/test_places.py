@@ -29,7 +29,7 @@ def start(name: str, **options: object) -> None:
     registry.get("tests.placed").using(**options).enqueue({"name": name})
 
 
-def test_a_run_behind_others_starts_at_once_where_there_are_no_others(
+def test_prioritized_run_starts_at_once_on_an_empty_queue(
     durable_kit: Kit, seen: list[str]
 ) -> None:
     start("patient", priority=-600)

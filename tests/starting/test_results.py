@@ -21,7 +21,7 @@ def test_wait_returns_the_finished_run(durable_kit: Kit) -> None:
     assert run.wait() is run
 
 
-def test_a_result_may_be_none(durable_kit: Kit) -> None:
+def test_result_may_be_none(durable_kit: Kit) -> None:
     look = durable.function(id="look")(lambda ctx: None)
     assert look.enqueue().wait(timeout=10).result() is None
 
@@ -42,7 +42,7 @@ def test_a_run_that_has_not_ended_has_no_result(durable_kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 0, 3600.0])
-def test_waiting_in_vain_ends_at_once_where_time_stands_still(
+def test_wait_with_a_fixed_clock_ends_at_once(
     durable_kit: Kit, timeout: float | None
 ) -> None:
     @durable.function(id="nap")
@@ -82,14 +82,14 @@ def test_a_cancelled_run_raises_why(durable_kit: Kit) -> None:
     assert caught.value.run_id == str(run.pk)
 
 
-def test_a_run_can_wait_for_nothing_but_its_own_end(durable_kit: Kit) -> None:
+def test_run_can_wait_only_for_its_own_end(durable_kit: Kit) -> None:
     look = durable.function(id="look")(lambda ctx: ctx.event.data["n"])
     runs = [look.enqueue({"n": n}) for n in range(3)]
     assert [run.wait(timeout=10).result() for run in reversed(runs)] == [2, 1, 0]
     assert Run.objects.live().count() == 0
 
 
-def test_errors_of_runs_are_errors_of_the_door() -> None:
+def test_errors_of_runs_are_in_the_public_api() -> None:
     for kind in (durable.RunFailed, durable.RunCancelled, durable.RunNotFinished):
         assert issubclass(kind, durable.DurableError)
 
@@ -130,7 +130,7 @@ def test_the_result_of_a_row_that_is_gone_raises_as_a_replay_does(
     assert replayed.status != "completed"
 
 
-def test_a_result_that_looks_like_a_reference_is_data(durable_kit: Kit) -> None:
+def test_result_that_looks_like_a_reference_is_data(durable_kit: Kit) -> None:
     data = {"$durable": "model", "value": ["auth.user", 1, "default"]}
     look = durable.function(id="look")(lambda ctx: {"kept": [data]})
     run = look.enqueue().wait(timeout=10)

@@ -58,7 +58,7 @@ def results(kit: Kit) -> list[Any]:
     return [run.result() for run in Run.objects.order_by("pk")]
 
 
-def test_enqueue_holds_calls_to_the_schema_of_the_trigger(
+def test_enqueue_validates_calls_by_the_schema_of_the_trigger(
     durable_kit: Kit, place: durable.Function
 ) -> None:
     for wrong in (WRONG, {}, None):
@@ -73,7 +73,7 @@ def test_enqueue_holds_calls_to_the_schema_of_the_trigger(
     assert results(durable_kit) == [["Placed", 7]] * 3
 
 
-def test_invoke_and_start_hold_calls_to_the_schema_of_the_trigger(
+def test_invoke_and_start_validate_calls_by_the_schema_of_the_trigger(
     durable_kit: Kit, place: durable.Function
 ) -> None:
     @durable.function(id="shop.parent", retries=0)
@@ -93,7 +93,7 @@ def test_invoke_and_start_hold_calls_to_the_schema_of_the_trigger(
     assert run.result() == ["Placed", 7]
 
 
-def test_rerun_with_changes_is_held_to_the_schema(
+def test_rerun_with_changes_is_validated_by_the_schema(
     durable_kit: Kit, place: durable.Function, api: Caller
 ) -> None:
     durable_kit.send("shop/placed", RIGHT)
@@ -108,7 +108,7 @@ def test_rerun_with_changes_is_held_to_the_schema(
     assert sorted(results(durable_kit)) == [["Placed", n] for n in (7, 7, 8, 8)]
 
 
-def test_api_holds_starts_and_events_to_the_schema(
+def test_api_validates_starts_and_events_by_the_schema(
     durable_kit: Kit, place: durable.Function, api: Caller
 ) -> None:
     for body in ({"data": WRONG}, {"data": {}}, None):
@@ -126,7 +126,7 @@ def test_api_holds_starts_and_events_to_the_schema(
     assert results(durable_kit) == [["Placed", 7]]
 
 
-def test_the_forms_of_the_admin_hold_starts_to_the_schema(
+def test_admin_forms_validate_starts_by_the_schema(
     durable_kit: Kit, place: durable.Function, admin_client: Any
 ) -> None:
     address = reverse("admin:durable_jobs_function_start", args=["shop.place"])
@@ -146,7 +146,7 @@ def test_the_forms_of_the_admin_hold_starts_to_the_schema(
     assert results(durable_kit) == [["Placed", 7]]
 
 
-def test_webhooks_hold_their_events_to_the_schema(
+def test_webhooks_validate_their_events_by_the_schema(
     durable_kit: Kit, place: durable.Function, post: Post
 ) -> None:
     hook = durable.Webhook(
@@ -162,7 +162,7 @@ def test_webhooks_hold_their_events_to_the_schema(
     assert ["Placed", 7] in results(durable_kit)
 
 
-def test_schedules_hold_their_data_to_the_schema(
+def test_schedules_validate_their_data_by_the_schema(
     durable_kit: Kit, place: durable.Function
 ) -> None:
     with pytest.raises(durable.PayloadError, match="does not fit Placed"):
@@ -173,7 +173,7 @@ def test_schedules_hold_their_data_to_the_schema(
     assert Schedule.objects.get().data == RIGHT
 
 
-def test_a_call_fits_one_of_several_schemas(durable_kit: Kit) -> None:
+def test_call_needs_to_match_one_of_several_schemas(durable_kit: Kit) -> None:
     triggers = [
         durable.Event("shop/placed", schema=Placed),
         durable.Event("shop/paid", schema=Paid),
@@ -198,7 +198,7 @@ def test_a_trigger_without_a_schema_leaves_calls_free(durable_kit: Kit) -> None:
     assert results(durable_kit) == ["dict", "dict"]
 
 
-def test_the_input_of_a_function_goes_before_its_triggers(durable_kit: Kit) -> None:
+def test_input_of_a_function_precedes_its_triggers(durable_kit: Kit) -> None:
     trigger = durable.Event("shop/placed", schema=Placed)
     pay = durable.function(id="shop.pay", on=trigger, input=Paid)(
         lambda ctx: type(ctx.event.data).__name__

@@ -37,7 +37,7 @@ def test_enqueue_is_one_insert(
     assert captured[0]["sql"].startswith("INSERT")
 
 
-def test_a_delayed_enqueue_is_one_insert(
+def test_delayed_enqueue_is_one_insert(
     durable_kit: Kit, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     look = durable.function(id="look")(lambda ctx: None)
@@ -93,7 +93,7 @@ def test_the_number_of_functions_does_not_matter(durable_kit: Kit) -> None:
     assert statements(2, listeners=1) == statements(3, listeners=8) == 2
 
 
-def test_sending_known_ids_again_costs_no_more(durable_kit: Kit) -> None:
+def test_repeated_ids_cost_no_more(durable_kit: Kit) -> None:
     first = statements(50, ids=True)
     again = [durable.NewEvent("a/50", {"n": n}, id=f"50-{n}") for n in range(50)]
     with CaptureQueriesContext(connection) as captured:

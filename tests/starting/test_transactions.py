@@ -55,7 +55,7 @@ TABLES = (Event, Run, Wait, Subject, IdempotencyKey)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("nested", [False, True], ids=["outermost", "savepoint"])
 @pytest.mark.django_db(transaction=True)
-def test_a_rolled_back_start_starts_nothing(
+def test_rolled_back_start_starts_nothing(
     durable_kit: Kit, starts: dict[str, Start], way: str, nested: bool
 ) -> None:
     with pytest.raises(Regret), transaction.atomic():  # noqa: PT012  # the start is the point
@@ -73,7 +73,7 @@ def test_a_rolled_back_start_starts_nothing(
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("atomic", [False, True], ids=["autocommit", "atomic"])
 @pytest.mark.django_db(transaction=True)
-def test_a_committed_start_starts_one_run(
+def test_committed_start_starts_one_run(
     durable_kit: Kit, starts: dict[str, Start], way: str, atomic: bool
 ) -> None:
     if atomic:
@@ -88,7 +88,7 @@ def test_a_committed_start_starts_one_run(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_savepoint_that_is_undone_takes_its_start_with_it(
+def test_rolled_back_savepoint_takes_its_start_with_it(
     durable_kit: Kit, starts: dict[str, Start], way: str
 ) -> None:
     with transaction.atomic():
@@ -100,7 +100,7 @@ def test_a_savepoint_that_is_undone_takes_its_start_with_it(
     assert [run.result() for run in Run.objects.all()] == [1]
 
 
-def test_the_change_and_its_event_are_one(durable_kit: Kit) -> None:
+def test_change_and_its_event_are_one_transaction(durable_kit: Kit) -> None:
     @durable.function(id="bill", on=durable.Event("shop/order.placed"))
     def billing(ctx):
         return Order.objects.get(pk=ctx.event.data["order_id"]).total
@@ -135,7 +135,7 @@ def test_a_refused_start_leaves_the_callers_transaction_whole(
     assert Run.objects.count() == 1
 
 
-def test_a_run_is_there_at_once(durable_kit: Kit) -> None:
+def test_run_exists_at_once(durable_kit: Kit) -> None:
     billing = durable.function(id="bill")(bill)
     run = billing.enqueue({"order_id": 7})
     assert isinstance(run, Run)

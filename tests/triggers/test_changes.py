@@ -16,7 +16,7 @@ from project.shop.models import Airport, Order, Tenant, Upload
 from tests.triggers.conftest import Changes, Watch
 
 
-def test_a_creation_tells_all_fields(
+def test_creation_event_has_all_fields(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(created=True)
@@ -35,7 +35,7 @@ def test_a_creation_tells_all_fields(
     assert changed["created_at"] == [None, order.created_at]
 
 
-def test_an_update_tells_what_changed_and_from_what(
+def test_update_event_has_the_changes_and_old_values(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(updated=True)
@@ -55,7 +55,7 @@ def test_an_update_tells_what_changed_and_from_what(
     }
 
 
-def test_a_deletion_tells_what_there_was(
+def test_deletion_event_has_the_old_fields(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(deleted=True)
@@ -68,7 +68,7 @@ def test_a_deletion_tells_what_there_was(
     assert told["changed"]["tenant"] == [tenant.pk, None]
 
 
-def test_queryset_and_cascading_deletions_tell_too(
+def test_queryset_and_cascading_deletions_create_events(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(deleted=True)
@@ -99,9 +99,7 @@ def test_two_saves_are_two_events(
     assert Run.objects.exclude(event_id=None).count() == 3
 
 
-def test_a_save_that_changes_nothing_is_an_update_all_the_same(
-    durable_kit: Kit, changes: Changes
-) -> None:
+def test_save_without_changes_is_an_update(durable_kit: Kit, changes: Changes) -> None:
     durable.function(id="watch", on=durable.ModelChange("shop.Tenant", updated=True))(
         lambda ctx: ctx.event.data
     )
@@ -110,7 +108,7 @@ def test_a_save_that_changes_nothing_is_an_update_all_the_same(
     assert [told["changed"] for told in changes()] == [{}]
 
 
-def test_with_fields_only_a_change_of_one_of_them_counts(
+def test_trigger_with_fields_ignores_other_changes(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(updated=True, fields=["status", "total"])
@@ -135,7 +133,7 @@ def test_fields_do_not_hinder_creations(
     assert len(changes()) == 1
 
 
-def test_a_value_of_another_type_that_is_stored_equal_is_no_change(
+def test_equal_value_of_another_type_is_no_change(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(updated=True, fields=["total", "tenant"])
@@ -148,7 +146,7 @@ def test_a_value_of_another_type_that_is_stored_equal_is_no_change(
     assert changes() == []
 
 
-def test_update_fields_tells_only_of_those(
+def test_update_fields_limits_the_event_to_them(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(updated=True)
@@ -159,7 +157,7 @@ def test_update_fields_tells_only_of_those(
     assert told["changed"] == {"status": ["new", "paid"]}
 
 
-def test_the_old_value_is_the_stored_one(
+def test_old_value_is_the_stored_one(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(updated=True, fields=["status"])
@@ -173,7 +171,7 @@ def test_the_old_value_is_the_stored_one(
     assert told == [["new", "paid"], ["paid", "shipped"]]
 
 
-def test_a_database_expression_tells_what_it_came_to(
+def test_database_expression_is_resolved_in_the_event(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(updated=True, fields=["total"])
@@ -184,7 +182,7 @@ def test_a_database_expression_tells_what_it_came_to(
     assert told["changed"]["total"] == [Decimal("40.00"), Decimal("42.00")]
 
 
-def test_a_deferred_instance_tells_what_it_loaded(
+def test_deferred_instance_reports_its_loaded_fields(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(updated=True)
@@ -197,7 +195,7 @@ def test_a_deferred_instance_tells_what_it_loaded(
     assert "note" not in told["changed"]
 
 
-def test_keys_and_files_are_told_as_they_are_stored(
+def test_keys_and_files_are_reported_as_stored(
     durable_kit: Kit, changes: Changes
 ) -> None:
     for label in ("shop.Airport", "shop.Upload"):
@@ -239,7 +237,7 @@ def test_the_instance_is_loaded_fresh(durable_kit: Kit, tenant: Tenant) -> None:
     assert order.pk
 
 
-def test_a_function_with_two_triggers_on_one_change_starts_once(
+def test_function_with_two_triggers_on_one_change_starts_once(
     durable_kit: Kit, tenant: Tenant
 ) -> None:
     durable.function(
@@ -253,7 +251,7 @@ def test_a_function_with_two_triggers_on_one_change_starts_once(
     assert Run.objects.count() == 1
 
 
-def test_other_functions_hear_of_the_same_event(
+def test_functions_on_one_change_share_one_event(
     durable_kit: Kit, watch: Watch, tenant: Tenant
 ) -> None:
     watch(created=True)
@@ -284,7 +282,7 @@ def test_a_proxy_is_the_same_model(
 
 
 @pytest.mark.parametrize("label", ["shop.Nothing", "nothing.Order"])
-def test_a_model_that_is_not_there_is_refused(durable_kit: Kit, label: str) -> None:
+def test_missing_model_is_refused(durable_kit: Kit, label: str) -> None:
     with pytest.raises(durable.ConfigurationError) as caught:
         durable.function(id="watch", on=durable.ModelChange(label, created=True))(
             lambda ctx: None
@@ -293,7 +291,7 @@ def test_a_model_that_is_not_there_is_refused(durable_kit: Kit, label: str) -> N
     assert "no such model" in str(caught.value)
 
 
-def test_a_field_that_is_not_there_is_refused(durable_kit: Kit) -> None:
+def test_missing_field_is_refused(durable_kit: Kit) -> None:
     trigger = durable.ModelChange("shop.Order", updated=True, fields=["sum"])
     with pytest.raises(durable.ConfigurationError) as caught:
         durable.function(id="watch", on=trigger)(lambda ctx: None)

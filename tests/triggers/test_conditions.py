@@ -41,7 +41,7 @@ def test_a_condition_decides_about_deletions(
     assert [told["changed"]["total"][0] for told in changes()] == [10]
 
 
-def test_a_condition_may_look_at_relations(
+def test_condition_may_follow_relations(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(created=True, when=Q(tenant__name="Ada"))
@@ -51,7 +51,7 @@ def test_a_condition_may_look_at_relations(
     assert [told["changed"]["total"][1] for told in changes()] == [2]
 
 
-def test_a_deletion_knows_the_key_of_what_was_related(
+def test_deletion_has_the_key_of_the_related_row(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(deleted=True, when=Q(tenant=tenant.pk) | Q(tenant_id=-1))
@@ -61,7 +61,7 @@ def test_a_deletion_knows_the_key_of_what_was_related(
     assert [told["changed"]["total"][0] for told in changes()] == [1]
 
 
-def test_fields_and_condition_must_both_hold(
+def test_trigger_needs_both_fields_and_condition(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(updated=True, fields=["status"], when=Q(total__gte=10))
@@ -76,7 +76,7 @@ def test_fields_and_condition_must_both_hold(
 
 
 @pytest.mark.parametrize("kind", ["created", "updated", "deleted"])
-def test_a_condition_that_fails_leaves_the_save_alone_and_a_skipped_run(
+def test_failing_condition_keeps_the_save_and_a_skipped_run(
     durable_kit: Kit, watch: Watch, tenant: Tenant, kind: str
 ) -> None:
     def broken(order: Order) -> bool:
@@ -97,7 +97,7 @@ def test_a_condition_that_fails_leaves_the_save_alone_and_a_skipped_run(
     assert Order.objects.count() == {"created": 2, "updated": 1, "deleted": 0}[kind]
 
 
-def test_a_condition_on_a_field_that_is_not_there_is_refused(durable_kit: Kit) -> None:
+def test_condition_on_a_missing_field_is_refused(durable_kit: Kit) -> None:
     trigger = durable.ModelChange("shop.Order", created=True, when=Q(sum__gt=1))
     with pytest.raises(durable.ConfigurationError) as caught:
         durable.function(id="watch", on=trigger)(lambda ctx: None)

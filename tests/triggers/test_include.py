@@ -44,7 +44,7 @@ def test_include_takes_a_foreign_key_by_its_attname_too(
     assert told["changed"]["tenant"] == [None, tenant.pk], "named as declared"
 
 
-def test_include_carries_what_is_stored_not_what_is_in_memory(
+def test_include_carries_stored_values_not_those_in_memory(
     watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(created=True, updated=True, include=["tenant", "total", "note"])
@@ -152,7 +152,7 @@ UPDATED = {"updated": True, "include": ["tenant"]}
         ({"created": True, "include": ["pk"]}, {}, ["'pk', which every event has"]),
     ],
 )  # fmt: skip
-def test_key_whose_path_is_missing_is_refused_when_it_is_declared(
+def test_key_with_a_missing_path_is_refused_when_it_is_declared(
     durable_kit: Kit, trigger: Any, options: Any, told: list[str]
 ) -> None:
     with pytest.raises(durable.ConfigurationError) as caught:
@@ -177,7 +177,7 @@ def test_key_whose_path_is_missing_is_refused_when_it_is_declared(
     ],
     ids=range(7),
 )  # fmt: skip
-def test_key_that_is_always_there_is_accepted(
+def test_key_with_a_guaranteed_path_is_accepted(
     durable_kit: Kit, trigger: Any, options: Any
 ) -> None:
     declare(trigger, **options)

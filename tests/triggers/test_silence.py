@@ -61,7 +61,7 @@ def test_other_kinds_of_change_are_silent(
     assert not Event.objects.exists()
 
 
-def test_forgotten_functions_hear_nothing(tenant: Tenant) -> None:
+def test_removed_functions_receive_nothing(tenant: Tenant) -> None:
     with Kit():
         durable.function(id="look", on=durable.ModelChange("shop.Order", created=True))(
             lambda ctx: None
@@ -70,7 +70,7 @@ def test_forgotten_functions_hear_nothing(tenant: Tenant) -> None:
     assert not Event.objects.exists()
 
 
-def test_models_that_nobody_watches_cost_nothing_more(
+def test_models_without_triggers_cost_nothing_more(
     durable_kit: Kit, watch: Watch, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     watch(created=True, updated=True, deleted=True)
@@ -81,7 +81,7 @@ def test_models_that_nobody_watches_cost_nothing_more(
         tenant.save()
 
 
-def test_deleting_rows_that_nobody_watches_stays_one_statement(
+def test_deletion_of_rows_without_triggers_is_one_statement(
     durable_kit: Kit, watch: Watch, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     watch(deleted=True)
@@ -92,7 +92,7 @@ def test_deleting_rows_that_nobody_watches_stays_one_statement(
         Airport.objects.all().delete()
 
 
-def test_a_watched_save_costs_one_look_and_two_writes_more(
+def test_watched_save_costs_one_query_and_two_writes_more(
     durable_kit: Kit, watch: Watch, tenant: Tenant
 ) -> None:
     watch(created=True, updated=True)

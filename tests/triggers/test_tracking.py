@@ -22,7 +22,7 @@ def orders(durable_kit: Kit, tenant: Tenant) -> list[Order]:
     return [Order.objects.create(tenant=tenant, total=n) for n in (1, 2, 3)]
 
 
-def test_an_update_tells_of_each_row(
+def test_update_creates_an_event_for_each_row(
     durable_kit: Kit, watch: Watch, changes: Changes, orders: list[Order]
 ) -> None:
     watch(updated=True)
@@ -34,7 +34,7 @@ def test_an_update_tells_of_each_row(
     assert all(list(one["changed"]) == ["status"] for one in told)
 
 
-def test_rows_that_the_update_moves_out_of_the_filter_are_told_of(
+def test_rows_that_leave_the_filter_by_the_update_have_events(
     durable_kit: Kit, watch: Watch, changes: Changes, orders: list[Order]
 ) -> None:
     watch(updated=True)
@@ -44,7 +44,7 @@ def test_rows_that_the_update_moves_out_of_the_filter_are_told_of(
     assert Order.objects.filter(total=9).count() == 2
 
 
-def test_only_rows_that_changed_count_with_fields(
+def test_rows_count_only_if_the_watched_fields_changed(
     durable_kit: Kit, watch: Watch, changes: Changes, orders: list[Order]
 ) -> None:
     watch(updated=True, fields=["status"])
@@ -61,7 +61,7 @@ def test_conditions_are_asked(
     assert [one["pk"] for one in changes()] == [orders[2].pk]
 
 
-def test_a_bulk_update_tells_of_each_row(
+def test_bulk_update_creates_an_event_for_each_row(
     durable_kit: Kit, watch: Watch, changes: Changes, orders: list[Order]
 ) -> None:
     watch(updated=True)
@@ -75,7 +75,7 @@ def test_a_bulk_update_tells_of_each_row(
     ]
 
 
-def test_a_bulk_creation_tells_of_each_row(
+def test_bulk_creation_creates_an_event_for_each_row(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(created=True)
@@ -87,7 +87,7 @@ def test_a_bulk_creation_tells_of_each_row(
     assert [one["changed"]["total"] for one in told] == [[None, 5], [None, 6]]
 
 
-def test_a_bulk_deletion_tells_of_each_row(
+def test_bulk_deletion_creates_an_event_for_each_row(
     durable_kit: Kit, watch: Watch, changes: Changes, orders: list[Order]
 ) -> None:
     watch(deleted=True)
@@ -96,7 +96,7 @@ def test_a_bulk_deletion_tells_of_each_row(
     assert len(changes()) == 2
 
 
-def test_one_request_of_any_size_is_a_few_statements(
+def test_call_of_any_size_is_a_few_statements(
     durable_kit: Kit, watch: Watch, tenant: Tenant
 ) -> None:
     watch(updated=True)
@@ -113,7 +113,7 @@ def test_one_request_of_any_size_is_a_few_statements(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_write_and_its_events_are_one(
+def test_write_and_its_events_are_one_transaction(
     durable_kit: Kit, watch: Watch, orders: list[Order]
 ) -> None:
     watch(updated=True)
@@ -151,13 +151,15 @@ def test_a_wait_for_a_model_is_woken(durable_kit: Kit, orders: list[Order]) -> N
     assert run.result() == ["paid", durable_kit.now()]
 
 
-def test_nobody_listening_is_fine(durable_kit: Kit, orders: list[Order]) -> None:
+def test_model_without_triggers_can_be_tracked(
+    durable_kit: Kit, orders: list[Order]
+) -> None:
     assert durable.track(Order.objects.all()).update(status="paid") == 3
     assert durable.track(Order.objects.none()).update(status="new") == 0
     assert not Event.objects.exists()
 
 
 @pytest.mark.parametrize("wrong", [Order, "shop.Order", None, []])
-def test_only_querysets_are_tracked(durable_kit: Kit, wrong: object) -> None:
+def test_track_accepts_only_querysets(durable_kit: Kit, wrong: object) -> None:
     with pytest.raises(durable.ConfigurationError, match="takes a queryset"):
         durable.track(wrong)

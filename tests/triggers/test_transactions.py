@@ -44,7 +44,7 @@ CHANGES = {"create": create, "update": update, "delete": delete}
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.django_db(transaction=True)
-def test_a_rolled_back_change_starts_nothing(
+def test_rolled_back_change_starts_nothing(
     durable_kit: Kit, watch: Watch, tenant: Tenant, change: Callable[[Tenant], None]
 ) -> None:
     Order.objects.create(tenant=tenant, total=1)
@@ -61,7 +61,7 @@ def test_a_rolled_back_change_starts_nothing(
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("atomic", [False, True], ids=["autocommit", "atomic"])
 @pytest.mark.django_db(transaction=True)
-def test_a_committed_change_starts_one_run(
+def test_committed_change_starts_one_run(
     durable_kit: Kit,
     watch: Watch,
     tenant: Tenant,
@@ -102,7 +102,7 @@ def test_an_event_that_cannot_be_written_undoes_the_change(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_nothing_starts_before_the_commit(
+def test_run_does_not_start_before_the_commit(
     durable_kit: Kit, watch: Watch, tenant: Tenant
 ) -> None:
     started: list[str] = []
@@ -119,7 +119,7 @@ def test_nothing_starts_before_the_commit(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_save_that_fails_starts_nothing(
+def test_failed_save_starts_nothing(
     durable_kit: Kit, watch: Watch, tenant: Tenant
 ) -> None:
     durable.function(id="look", on=durable.ModelChange("shop.Tenant", created=True))(

@@ -19,7 +19,7 @@ def nothing_set(settings: Settings) -> Settings:
     return settings
 
 
-def test_everything_has_a_default(nothing_set: Settings) -> None:
+def test_settings_all_have_a_default(nothing_set: Settings) -> None:
     del nothing_set.DURABLE_JOBS
     assert timedelta(seconds=1) == conf.TICK_INTERVAL
     assert timedelta(seconds=60) == conf.LEASE_DURATION
@@ -45,7 +45,7 @@ def test_everything_has_a_default(nothing_set: Settings) -> None:
     assert problems() == []
 
 
-def test_what_is_written_is_read_typed(nothing_set: Settings) -> None:
+def test_settings_are_read_with_their_types(nothing_set: Settings) -> None:
     nothing_set.DURABLE_JOBS = {
         "TICK_INTERVAL": "250ms",
         "RETENTION": {"failed": "1w", "events": None},
@@ -71,7 +71,7 @@ def test_a_change_in_a_test_is_seen_at_once(nothing_set: Settings) -> None:
     assert conf.MAX_STEPS == 5
 
 
-def test_the_tick_goes_to_the_common_queue_unless_it_has_its_own(
+def test_tick_uses_the_default_queue_unless_configured(
     nothing_set: Settings,
 ) -> None:
     nothing_set.DURABLE_JOBS = {"QUEUE": "slow"}
@@ -98,7 +98,7 @@ def test_the_tick_goes_to_the_common_queue_unless_it_has_its_own(
         ("NUM_PROXIES", True),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_a_problem_and_an_error_where_it_is_asked_for(
+def test_wrong_value_is_a_check_error_and_raises_on_access(
     nothing_set: Settings, name: str, value: Any
 ) -> None:
     nothing_set.DURABLE_JOBS = {name: value}
@@ -112,7 +112,7 @@ def test_a_wrong_value_is_a_problem_and_an_error_where_it_is_asked_for(
     assert conf.MAX_EVENTS == 5000, "the others can be read"
 
 
-def test_all_problems_are_found_at_once(nothing_set: Settings) -> None:
+def test_problems_are_all_found_at_once(nothing_set: Settings) -> None:
     nothing_set.DURABLE_JOBS = {
         "TICK_INTERVALS": "1s",
         "MAX_STEPS": 0,
@@ -139,7 +139,7 @@ def test_an_unknown_setting_gets_a_suggestion(
     assert hint == f"Did you mean {meant!r}?"
 
 
-def test_an_unknown_setting_like_none_gets_them_all(
+def test_unknown_setting_unlike_any_lists_them_all(
     nothing_set: Settings,
 ) -> None:
     nothing_set.DURABLE_JOBS = {"QQQQQQ": 1}
@@ -170,7 +170,7 @@ def test_settings_that_are_no_dict_are_one_problem(
         _ = conf.TICK_INTERVAL
 
 
-def test_there_are_no_other_settings() -> None:
+def test_settings_are_exactly_the_documented_ones() -> None:
     name = "TIKC"
     with pytest.raises(AttributeError, match=name):
         getattr(conf, name)

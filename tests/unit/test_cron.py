@@ -36,7 +36,7 @@ def times(text: str, zone: str, start: str, count: int) -> list[str]:
     return found
 
 
-def test_five_fields() -> None:
+def test_cron_has_five_fields() -> None:
     assert times("0 9 * * 1-5", "Europe/Paris", "2025-06-06T08:00", 3) == [
         "06 09:00 +0200", "09 09:00 +0200", "10 09:00 +0200"
     ]  # fmt: skip
@@ -53,7 +53,7 @@ def test_five_fields() -> None:
         ("@hourly", "0 * * * *"), ("@Hourly", "0 * * * *"), ("* * * * 7", "* * * * 0"),
     ],
 )  # fmt: skip
-def test_names_stand_for_fields(name: str, fields: str) -> None:
+def test_names_replace_fields(name: str, fields: str) -> None:
     start = "2025-06-06T08:01"
     assert times(name, "UTC", start, 3) == times(fields, "UTC", start, 3)
 
@@ -85,7 +85,7 @@ def test_a_skipped_time_fires_once_at_the_end_of_the_gap() -> None:
     ]  # fmt: skip
 
 
-def test_gaps_of_half_an_hour_at_midnight_and_of_a_day_end_where_they_end() -> None:
+def test_gaps_of_half_an_hour_at_midnight_and_of_a_day_are_handled() -> None:
     assert times("15 2 * * *", "Australia/Lord_Howe", "2025-10-04T12:00", 2) == [
         "05 02:30 +1100", "06 02:15 +1100"
     ]  # fmt: skip
@@ -186,9 +186,7 @@ def holds(part: str, value: int, first: int) -> bool:
 
 
 @given(FIELDS, st.sampled_from(ZONES), MOMENTS)
-def test_next_is_the_first_time_that_is_due_and_no_other_comes_before(
-    text: str, zone: str, start: datetime
-) -> None:
+def test_next_is_the_first_due_time(text: str, zone: str, start: datetime) -> None:
     cron = CronExpression(text, zone)
     found = cron.next_after(start)
     assert found > start
@@ -225,7 +223,7 @@ NEAR_CHANGES = st.sampled_from(ODD_ZONES).flatmap(
 
 
 @given(FIELDS, NEAR_CHANGES)
-def test_where_clocks_are_odd_each_minute_is_due_or_not_as_by_the_rule(
+def test_minutes_around_odd_changes_are_due_by_the_rule(
     text: str, near: tuple[str, datetime, timedelta]
 ) -> None:
     """All the times of a day and a half around a change, and no other minute."""
@@ -265,7 +263,7 @@ def test_the_latest_time_up_to_a_moment_is_found_by_halving(
     assert cron.latest(first, moment) == expected
 
 
-def test_the_latest_of_a_year_of_minutes_is_found_in_few_looks(
+def test_latest_of_a_year_of_minutes_is_found_in_few_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cron, looks = CronExpression("* * * * *"), []
@@ -285,7 +283,7 @@ def test_the_latest_of_a_year_of_minutes_is_found_in_few_looks(
 @given(
     FIELDS, st.sampled_from(ZONES), MOMENTS, st.timedeltas(timedelta(0), timedelta(1))
 )
-def test_a_later_start_never_gives_an_earlier_time(
+def test_later_start_never_returns_an_earlier_time(
     text: str, zone: str, start: datetime, more: timedelta
 ) -> None:
     cron = CronExpression(text, zone)
@@ -302,13 +300,13 @@ def test_a_later_start_never_gives_an_earlier_time(
      "1," * 200 + "1 * * * *",
      None, 5, b"* * * * *"],
 )  # fmt: skip
-def test_what_is_no_cron_is_refused(text: Any) -> None:
+def test_invalid_cron_is_refused(text: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^The cron is .*expected five"):
         CronExpression(text)
 
 
 @given(st.lists(st.text("0123456789*/-,LW#MONa", max_size=6), min_size=5, max_size=5))
-def test_any_five_fields_are_read_or_refused(parts: list[str]) -> None:
+def test_any_five_fields_are_parsed_or_refused(parts: list[str]) -> None:
     try:
         cron = CronExpression(" ".join(parts))
     except ConfigurationError:
@@ -329,7 +327,7 @@ def test_a_naive_moment_is_refused() -> None:
         CronExpression("@hourly").next_after(datetime(2025, 1, 1))  # noqa: DTZ001
 
 
-def test_it_says_what_it_does_in_words() -> None:
+def test_description_is_plain_english() -> None:
     words = CronExpression("0 9 * * 1-5", "Europe/Paris").describe()
     assert words == "At 09:00 on Monday through Friday (Europe/Paris)"
 

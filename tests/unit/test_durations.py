@@ -47,12 +47,12 @@ def test_reads_every_form(written: Any, meant: timedelta) -> None:
         10**400, timedelta(seconds=-1), 1j,
     ],
 )  # fmt: skip
-def test_refuses_anything_else_and_says_what_was_expected(written: Any) -> None:
+def test_invalid_duration_is_refused_with_what_was_expected(written: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"timeout.*expected"):
         parse_duration(written, what="timeout")
 
 
-def test_a_refusal_shows_the_value_but_not_all_of_a_long_one() -> None:
+def test_refusal_shows_a_truncated_value() -> None:
     with pytest.raises(ConfigurationError, match="'5 minutes'"):
         parse_duration("5 minutes")
     with pytest.raises(ConfigurationError) as caught:
@@ -78,12 +78,12 @@ def test_writes_the_short_form(value: timedelta, text: str) -> None:
 
 
 @given(st.timedeltas(min_value=timedelta(0)))
-def test_reads_back_what_it_writes(value: timedelta) -> None:
+def test_duration_round_trips(value: timedelta) -> None:
     assert parse_duration(format_duration(value)) == value
 
 
 @given(st.text(max_size=20))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_string_is_parsed_or_refused(text: str) -> None:
     with suppress(ConfigurationError):
         assert parse_duration(text) >= timedelta(0)
 

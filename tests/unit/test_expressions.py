@@ -112,9 +112,7 @@ def test_cel_over_an_event(source: str, value: Any) -> None:
         ("event.data.items.exists(i, i.no)", None),
     ],
 )  # fmt: skip
-def test_a_missing_attribute_is_null_and_so_is_what_comes_of_it(
-    source: str, value: Any
-) -> None:
+def test_missing_attribute_is_null_and_propagates(source: str, value: Any) -> None:
     assert result(source) == value
 
 
@@ -139,7 +137,7 @@ def test_values_that_json_lacks_are_seen_as_their_like(value: Any, seen: Any) ->
      "{1: 2}", "event.bad", "event.data.long.all(i, i >= 0)",
      "event.data.long.exists(a, event.data.long.exists(b, b == -1))"],
 )  # fmt: skip
-def test_what_fails_when_run_is_an_expression_error_that_says_where(
+def test_failing_expression_raises_an_error_with_its_place(
     source: str,
 ) -> None:
     event = {**EVENT, "bad": object(), "data": {**EVENT["data"], "long": [1] * 20_000}}  # type: ignore[dict-item]
@@ -166,9 +164,7 @@ def test_what_fails_when_run_is_an_expression_error_that_says_where(
         (b"event", "not an expression"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_compiled_is_refused_with_the_place(
-    source: Any, reason: str
-) -> None:
+def test_invalid_expression_is_refused_with_the_place(source: Any, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason) as caught:
         compile_expression(source, where=WHERE)
     assert caught.value.message.startswith(f"{WHERE}: ")
@@ -181,7 +177,7 @@ def test_a_compile_error_points_at_the_users_own_text() -> None:
 
 
 @given(st.text("event.dat[]()'\"?:!&|<>=+ 01,\\`rb#\n/", max_size=30))
-def test_any_text_compiles_and_runs_or_is_refused(source: str) -> None:
+def test_any_string_compiles_and_runs_or_is_refused(source: str) -> None:
     try:
         expression = compile_expression(source, where=WHERE)
     except ConfigurationError:
@@ -223,7 +219,7 @@ def test_attributes_are_what_python_would_find(
         assert compile_expression(equal, where=WHERE).evaluate(values) is same
 
 
-def test_only_what_an_expression_names_has_to_be_fit_for_cel() -> None:
+def test_values_that_an_expression_does_not_name_are_ignored() -> None:
     event = {"data": {"total": 1, "other": object()}}
     assert result("event.data.total", event=event) == 1
 
@@ -239,12 +235,12 @@ def test_only_what_an_expression_names_has_to_be_fit_for_cel() -> None:
     ],
     ids=range(8),
 )  # fmt: skip
-def test_a_condition_holds_or_not_and_null_is_not(source: Any, holds: bool) -> None:
+def test_condition_is_true_or_false_and_null_is_false(source: Any, holds: bool) -> None:
     expression = compile_expression(source, where=WHERE, condition=True)
     assert expression.test({"event": EVENT}) is holds
 
 
-def test_a_condition_that_gives_no_bool_is_refused_as_early_as_it_can_be() -> None:
+def test_condition_without_a_bool_is_refused_as_early_as_possible() -> None:
     with pytest.raises(ConfigurationError, match="returns STRING; expected a"):
         compile_expression("'a' + event.name", where=WHERE, condition=True)
     expression = compile_expression("event.name", where=WHERE, condition=True)
@@ -261,7 +257,7 @@ def test_callables_take_the_variables_in_order_or_only_the_first() -> None:
     assert result(len) == 2
 
 
-def test_an_expression_tells_what_it_wants_and_where_it_is() -> None:
+def test_error_of_an_expression_names_its_variables_and_place() -> None:
     text = compile_expression("event.name", where=WHERE)
     call = compile_expression(lambda event: event, where=WHERE)
     assert text.wants_mapping
@@ -297,7 +293,7 @@ def test_a_callable_that_fails_is_an_expression_error(
         result(function)
 
 
-def test_without_the_extra_a_text_says_what_to_install(
+def test_expression_without_the_extra_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "cel_expr_python.cel", None)

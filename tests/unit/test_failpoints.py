@@ -21,7 +21,7 @@ ROOT = Path(durable_jobs.__file__).parent
 HIT = re.compile(r"""\bfailpoint\(\s*"([\w.]+)\"""")
 
 
-def test_every_place_in_the_code_is_in_the_catalogue_and_the_other_way_round() -> None:
+def test_failpoints_in_the_code_and_in_the_catalogue_are_the_same() -> None:
     found = {
         name
         for path in ROOT.rglob("*.py")
@@ -30,7 +30,7 @@ def test_every_place_in_the_code_is_in_the_catalogue_and_the_other_way_round() -
     assert found == set(POINTS)
 
 
-def test_a_place_that_is_not_in_the_catalogue_is_an_error_while_somebody_watches():
+def test_unknown_failpoint_is_an_error_while_it_is_watched():
     failpoint("no.such.place")
     with (
         watching(lambda name, detail: None),
@@ -39,7 +39,7 @@ def test_a_place_that_is_not_in_the_catalogue_is_an_error_while_somebody_watches
         failpoint("no.such.place")
 
 
-def test_all_who_watch_are_told_until_they_stop() -> None:
+def test_watchers_all_receive_hits_until_they_stop() -> None:
     first, second = [], []
     with watching(lambda *place: first.append(place)):
         with watching(lambda *place: second.append(place)):
@@ -62,7 +62,7 @@ def passed(text: str, *details: str) -> list[int]:
     return raised
 
 
-def test_a_rule_acts_at_every_hit_at_one_or_from_one_on() -> None:
+def test_rule_acts_at_every_hit_at_one_or_from_one_on() -> None:
     assert passed("step.body=raise", *"abc") == [1, 2, 3]
     assert passed("step.body=raise@2", *"abc") == [2]
     assert passed("step.body=raise@2+", *"abc") == [2, 3]
@@ -73,7 +73,7 @@ def test_a_rule_with_a_detail_counts_the_hits_with_that_detail() -> None:
     assert passed("step.body[a b]=raise@2", "a b", "c", "a b", "a b") == [3]
 
 
-def test_several_rules_are_parted_by_semicolons() -> None:
+def test_several_rules_are_separated_by_semicolons() -> None:
     rules = parse(" step.body[x;y]=sleep(0.5)@2 ; record.committed = kill@3+;")
     assert [(rule.name, rule.detail, rule.at, rule.on) for rule in rules] == [
         ("step.body", "x;y", 2, False),
@@ -103,7 +103,7 @@ def test_raise_names_an_error_of_the_database() -> None:
         ("step.body=raise(models)", "the name of an error in django.db"),
     ],
 )
-def test_what_cannot_be_understood_is_refused_saying_what_was_expected(
+def test_invalid_rule_is_refused_with_what_was_expected(
     text: str, expected: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(expected)):
@@ -123,7 +123,7 @@ def manage(text: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_process_is_armed_by_its_environment_and_says_so_once() -> None:
+def test_process_is_armed_by_its_environment_and_logs_it_once() -> None:
     armed = manage("tick.begin=kill")
     assert armed.returncode == -signal.SIGKILL
     assert armed.stderr.count("Failpoints are armed in process") == 1

@@ -83,7 +83,7 @@ def test_scalars_that_mean_the_same_match(left: Any, right: Any) -> None:
 @pytest.mark.parametrize(
     "value", [None, [], {}, (1,), b"x", "x" * 2000, object(), 10**4000, "\0", 1e999]
 )
-def test_what_is_no_scalar_has_no_key(value: Any) -> None:
+def test_value_that_is_no_scalar_has_no_key(value: Any) -> None:
     assert match_key("data.x", {"data": {"x": value}}) is None
     assert leaf_keys({"data": {"x": value}}) == set()
 
@@ -94,7 +94,7 @@ def test_a_missing_value_has_no_key() -> None:
     assert match_key("data.x", {}) is None
 
 
-def test_too_many_leaves_are_not_listed() -> None:
+def test_leaves_beyond_the_limit_are_not_listed() -> None:
     most = {f"k{number}": number for number in range(MOST_LEAVES - 1)}
     leaves = leaf_keys({"data": most})
     assert leaves is not None
@@ -124,6 +124,6 @@ def test_a_path_is_data_and_names(path: str) -> None:
     ["", "data", "data.", "order_id", "event.data.x", "data..x", "data.x[0]", "data.x ",
      "data.x\n", None, 5],
 )  # fmt: skip
-def test_anything_else_is_no_path(path: Any) -> None:
+def test_invalid_path_is_no_path(path: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^function f: match .*expected"):
         check_match_path(path, "function f")

@@ -78,7 +78,7 @@ def test_json_that_cannot_be_stored_is_refused(raw, reason):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_answers_of_remote_apps_take_linear_time(pattern):
+def test_responses_of_remote_apps_take_linear_time(pattern):
     def read(status: int, raw: bytes) -> str:
         try:
             protocol.read(protocol.unwrapped(Reply(status, {SDK: "py"}, raw)))

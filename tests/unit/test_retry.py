@@ -112,7 +112,7 @@ async def waits(attempt: int, error: BaseException) -> int:
     [None, 5, "5s", timedelta(5), lambda: 1, lambda attempt: 1, int, waits],
     ids=range(8),
 )
-def test_what_cannot_be_a_backoff_is_refused_when_declared(value: Any) -> None:
+def test_invalid_backoff_is_refused_on_declaration(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"backoff .*(expected|cannot)"):
         as_backoff(value)
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_a_backoff_is_refused_when_declared(value: Any) -> None:
     [lambda attempt, error: None, lambda attempt, error: -1, lambda a, e: 1 / 0],
     ids=["None", "negative", "raises"],
 )
-def test_a_callable_that_gives_no_duration_is_named(rule: Callable[..., Any]) -> None:
+def test_callable_that_returns_no_duration_is_named(rule: Callable[..., Any]) -> None:
     backoff = as_backoff(rule)
     with pytest.raises(ConfigurationError, match=r"<lambda>.*after attempt 3"):
         backoff.delay(3, ERROR)
