@@ -50,7 +50,7 @@ def place(run: Run) -> str:
     return f"approvals/{run.steps.get().pk}/decide"
 
 
-def test_key_with_the_scope_lists_and_decides_what_its_owner_may(
+def test_key_with_the_scope_lists_and_decides_its_owners_approvals(
     kit: Any, run: Run, manager: User
 ) -> None:
     program = program_of(manager, SCOPE)

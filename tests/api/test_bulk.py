@@ -19,9 +19,7 @@ CANCEL = {
 }
 
 
-def test_all_runs_of_a_filter_are_done_by_a_run_that_tells_how_it_went(
-    kit, api, sleeper
-):
+def test_bulk_action_on_a_filter_is_a_run_that_reports_its_result(kit, api, sleeper):
     chosen = [sleeper.enqueue() for _ in range(3)]
     response = api.post("runs/bulk", CANCEL)
     assert response.status_code == 202
@@ -48,22 +46,20 @@ def test_all_runs_of_a_filter_are_done_by_a_run_that_tells_how_it_went(
         ({"action": "cancel", "filter": {"function": "none"}}, 409, "refused"),
     ],
 )
-def test_a_filter_or_a_action_that_cannot_be_begins_nothing(
-    kit, api, sleeper, body, status, code
-):
+def test_invalid_filter_or_action_starts_nothing(kit, api, sleeper, body, status, code):
     sleeper.enqueue()
     problem(api.post("runs/bulk", body), status, code)
     assert not Run.objects.filter(function=bulk.FUNCTION).exists()
 
 
-def test_the_filter_may_not_look_where_the_caller_may_not(kit, sleeper):
+def test_filter_on_data_that_the_caller_may_not_see_is_refused(kit, sleeper):
     sleeper.enqueue({"bed": "s3cret"})
     caller = program_of(user_with("cancel_run", "view_run"), "runs:write")
     body = {"action": "cancel", "filter": {"where": ["data.bed=s3cret"]}}
     problem(caller.post("runs/bulk", body), 403, "forbidden")
 
 
-def test_a_key_whose_owner_may_not_any_more_does_nothing_more(kit, sleeper):
+def test_bulk_action_stops_when_the_owner_of_its_key_loses_permission(kit, sleeper):
     run = sleeper.enqueue()
     owner = user_with("cancel_run")
     assert program_of(owner, "runs:write").post("runs/bulk", CANCEL).status_code == 202
@@ -73,7 +69,7 @@ def test_a_key_whose_owner_may_not_any_more_does_nothing_more(kit, sleeper):
     assert run.status == RunStatus.WAITING
 
 
-def test_nobody_acts_as_another_by_a_run_of_the_apps_own(kit, api, sleeper):
+def test_internal_runs_cannot_be_started_for_another_user(kit, api, sleeper):
     sleeper.enqueue()
     forged = {
         "action": "cancel", "reason": "", "filter": {}, "count": 1,

@@ -26,7 +26,7 @@ def closed(**values: str) -> Any:
     return override_settings(DURABLE_JOBS=values)
 
 
-def test_every_public_door_has_a_rate():
+def test_public_endpoints_all_have_a_rate():
     for name in ("API_RATE", "WEBHOOK_RATE", "PROGRESS_RATE"):
         assert getattr(settings, name).limit == 1200
 
@@ -56,7 +56,7 @@ def test_progress_is_counted_by_its_run_and_wrong_tokens_by_address(kit):
         assert client.get(f"/durable/progress/{mine}/")["Retry-After"]
 
 
-def test_the_description_is_for_those_who_show_who_they_are(kit, api):
+def test_schema_needs_authentication(kit, api):
     path = f"{V1}openapi.json"
     problem(Client().get(path), 401, "unauthorized")
     problem(
@@ -71,7 +71,7 @@ def test_the_description_is_for_those_who_show_who_they_are(kit, api):
         problem(api.get("openapi.json"), 404, "not-found")
 
 
-def test_readiness_is_open_until_a_setting_closes_it(kit, api):
+def test_readiness_is_public_until_a_setting_closes_it(kit, api):
     assert Caller().get("ready").status_code in (200, 503)
     with closed(API_READY="private"):
         problem(Caller().get("ready"), 401, "unauthorized")

@@ -70,7 +70,7 @@ def test_every_metric_has_its_row(db):
     assert set(rows(section(REFERENCE, "Metrics"))) == exposed
 
 
-def test_the_limits_are_those_of_the_code():
+def test_limits_in_the_reference_equal_the_code():
     text = section(REFERENCE, "Limits")
     assert f"{http_input.MOST_VALUES:,} values" in text
     assert f"at most {long_poll.LONGEST} seconds" in text

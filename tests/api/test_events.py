@@ -25,7 +25,7 @@ def limits(**values: Any) -> Any:
     return override_settings(DURABLE_JOBS=values)
 
 
-def test_one_event_starts_what_listens(kit, api, sleeper):
+def test_event_starts_its_functions(kit, api, sleeper):
     response = api.post("events", {"name": "tests/slept", "data": {"bed": 7}})
     assert response.status_code == 202
     (id,) = response.json()["ids"]
@@ -36,7 +36,7 @@ def test_one_event_starts_what_listens(kit, api, sleeper):
     assert (run.function, run.event_id) == (sleeper.id, id)
 
 
-def test_many_come_as_an_array_or_one_a_line_in_order(kit, api):
+def test_events_come_as_an_array_or_one_a_line_in_order(kit, api):
     several = [{"name": f"tests/{n}", "id": f"id-{n}"} for n in range(3)]
     assert api.post("events", several).json() == {"ids": ["id-0", "id-1", "id-2"]}
     lines = b"\n".join(
@@ -47,7 +47,7 @@ def test_many_come_as_an_array_or_one_a_line_in_order(kit, api):
     assert [Event.objects.get(pk=id).data["n"] for id in ids] == [0, 1, 2]
 
 
-def test_all_fields_of_an_event_arrive(kit, api):
+def test_fields_of_an_event_all_arrive(kit, api):
     given = {
         "name": "tests/full",
         "data": {"deep": [1, {"x": 1.5}], "text": "é\u2028"},
@@ -62,7 +62,7 @@ def test_all_fields_of_an_event_arrive(kit, api):
     assert (event.data, event.user, event.v) == (given["data"], {"name": "Ann"}, "2")
 
 
-def test_the_same_idempotency_key_starts_nothing_twice(kit, api, sleeper):
+def test_repeated_idempotency_key_starts_nothing_twice(kit, api, sleeper):
     for _ in range(3):
         response = api.post(
             "events", {"name": "tests/slept"}, **{"Idempotency-Key": "order 7"}
@@ -81,13 +81,13 @@ def test_the_same_idempotency_key_starts_nothing_twice(kit, api, sleeper):
         [],
     ],
 )
-def test_an_idempotency_key_is_for_one_event_without_another_id(kit, api, body):
+def test_idempotency_key_is_for_one_event_without_another_id(kit, api, body):
     response = api.post("events", body, **{"Idempotency-Key": "k"})
     problem(response, 422, "invalid")
     assert not Event.objects.exists()
 
 
-def test_one_wrong_event_keeps_all_out_and_is_named(kit, api):
+def test_wrong_event_refuses_all_and_is_named(kit, api):
     body = [{"name": "tests/a"}, {"name": "", "data": 7}, {"nam": "tests/c"}]
     found = problem(api.post("events", body), 422, "invalid")
     assert {(one["in"], one["at"]) for one in found["errors"]} == {
@@ -96,7 +96,7 @@ def test_one_wrong_event_keeps_all_out_and_is_named(kit, api):
     assert not Event.objects.exists()
 
 
-def test_a_schema_that_the_data_does_not_fit_keeps_it_out(kit, api):
+def test_data_that_violates_a_schema_is_refused(kit, api):
     from pydantic import BaseModel
 
     class Order(BaseModel):
@@ -153,12 +153,12 @@ def test_bad_input_is_refused_with_a_reason(kit, api, body):
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data",
      "application/json; charset=utf-16", "application/xml", "", "nonsense"],
 )  # fmt: skip
-def test_other_types_are_refused(kit, api, kind):
+def test_other_content_types_are_refused(kit, api, kind):
     response = api.post("events", b'{"name": "tests/x"}', kind)
     problem(response, 415, "unsupported-media-type")
 
 
-def test_one_a_line_is_for_events_alone(kit, api, sleeper):
+def test_one_per_line_format_is_for_events_only(kit, api, sleeper):
     response = api.post(f"functions/{sleeper.id}/runs", b'{"data": {}}', LINES)
     problem(response, 415, "unsupported-media-type")
 
@@ -189,7 +189,7 @@ class Untouched(io.BytesIO):
         return b"x" * size
 
 
-def test_a_body_too_large_is_refused_before_it_is_read(kit, api):
+def test_too_large_body_is_refused_before_it_is_read(kit, api):
     with limits(MAX_REQUEST_BYTES=1000):
         problem(api.post("events", b"x" * 1001), 413, "limit-exceeded")
         # The length alone is refused: nothing is read.
@@ -203,7 +203,7 @@ def test_a_body_too_large_is_refused_before_it_is_read(kit, api):
         problem(response, 413, "limit-exceeded")
 
 
-def test_a_body_of_very_many_small_values_is_refused_before_it_is_parsed(
+def test_body_of_very_many_small_values_is_refused_before_it_is_parsed(
     kit, api, monkeypatch
 ):
     def parsed(*args, **kwargs):
@@ -222,7 +222,7 @@ def test_commas_inside_of_texts_are_no_values(kit, api):
         assert api.post("events", body).status_code == 202
 
 
-def test_nobody_outside_can_write_a_tag_of_the_codec(kit, api):
+def test_codec_tags_in_a_request_are_plain_data(kit, api):
     data = {"$durable": "model", "value": ["auth.user", 1]}
     (id,) = api.post("events", {"name": "tests/tag", "data": data}).json()["ids"]
     assert Event.objects.get(pk=id).data == data
@@ -242,7 +242,7 @@ VALUES = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.dictionaries(st.text(), VALUES))
-def test_what_is_accepted_is_stored_and_comes_back_equal(kit, api, data):
+def test_accepted_data_is_stored_and_returned_equal(kit, api, data):
     response = api.post("events", {"name": "tests/any", "data": data})
     if response.status_code != 202:  # a NUL, or a value that it cannot hold
         problem(response, 422, "invalid-payload")
@@ -256,7 +256,7 @@ def test_what_is_accepted_is_stored_and_comes_back_equal(kit, api, data):
 # Signals
 
 
-def test_a_signal_wakes_the_run_that_waits_for_it(kit, api):
+def test_signal_resumes_the_waiting_run(kit, api):
     @durable.function(id="tests.waits")
     def waits(ctx: durable.Context) -> Any:
         return ctx.step.wait_for_signal("go", "door 7", timeout="1d")

@@ -89,7 +89,9 @@ def test_forged_sessions_are_refused_before_the_body_is_read(place):
 
 
 @pytest.mark.parametrize("endpoint", NEEDY, ids=str)
-def test_lack_of_scope_or_permission_is_told_before_the_body_is_read(place, endpoint):
+def test_missing_scope_or_permission_is_reported_before_the_body_is_read(
+    place, endpoint
+):
     path = endpoint.path.format(**place)
     root = User.objects.create_superuser("root")
     scopes = [scope for scope in EVERY if scope != endpoint.scope]
@@ -99,7 +101,7 @@ def test_lack_of_scope_or_permission_is_told_before_the_body_is_read(place, endp
         problem(post(caller, path), 403, "forbidden")
 
 
-def test_what_is_not_there_is_told_before_the_body_is_read(place, api):
+def test_missing_object_is_reported_before_the_body_is_read(place, api):
     missing = "01890000-0000-7000-8000-000000000000"
     for action in ("cancel", "pause", "resume", "retry", "wake", "redrive", "rerun"):
         problem(post(api, f"runs/{missing}/{action}"), 404, "not-found")
@@ -126,14 +128,14 @@ def test_sizes_are_refused_before_the_body_is_read(place, api):
             problem(response, 413, "limit-exceeded")
 
 
-def test_rerun_with_data_is_let_in_with_the_permission_to_edit_alone(place):
+def test_rerun_with_data_needs_only_the_permission_to_edit(place):
     program = program_of(make_user("edit_run"), *EVERY)
     path = f"runs/{place['rerun']}/rerun"
     assert program.post(path, {"data": {"kind": "ask"}}).status_code == 201
     problem(program.post(path), 404, "not-found")
 
 
-def test_a_callback_is_answered_while_its_run_waits(kit, api):
+def test_callback_is_answered_while_its_run_waits(kit, api):
     @durable.function(id="tests.calls")
     def calls(ctx: durable.Context) -> Any:
         return ctx.step.wait_for_callback("call", lambda callback: None)

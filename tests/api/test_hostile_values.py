@@ -25,7 +25,7 @@ NAMES = b"{" + b",".join(b'"k%d":1' % number for number in range(90_000)) + b"}"
 OFFSETS = ("2030-01-01T00:00:00+23:59", "2030-01-01T00:00:00-23:59")
 
 
-def test_an_object_of_very_many_unknown_names_is_one_error(kit, api):
+def test_object_of_very_many_unknown_names_is_one_error(kit, api):
     @durable.function(id="tests.calls")
     def calls(ctx):
         return ctx.step.wait_for_callback("call", lambda callback: None)
@@ -76,7 +76,7 @@ def test_moments_with_the_largest_offsets_are_understood(kit, api, moment, time)
     assert api.post("events", {"name": "a", "ts": moment}).status_code == 202
 
 
-def test_who_reads_the_description_is_forgotten_after_it(kit, api):
+def test_reader_of_the_schema_is_not_remembered(kit, api):
     assert api.get("openapi.json").status_code == 200
     assert visibility.current() is None
     with visibility.seen_by(None):
@@ -85,7 +85,7 @@ def test_who_reads_the_description_is_forgotten_after_it(kit, api):
     assert "no-store" in api.get("openapi.json")["Cache-Control"]
 
 
-def test_a_repeat_of_an_idempotent_start_starts_nothing_and_is_told_so(kit, api):
+def test_repeated_idempotent_start_starts_nothing_and_says_so(kit, api):
     @durable.function(id="tests.paid", idempotency="event.data.order")
     def paid(ctx):
         return None
@@ -98,13 +98,13 @@ def test_a_repeat_of_an_idempotent_start_starts_nothing_and_is_told_so(kit, api)
     assert LogEntry.objects.count() == written
 
 
-def test_no_user_can_be_called_as_the_space_of_another_user():
+def test_username_cannot_equal_the_space_of_another_user():
     other = "ann@example.com"
     digest = hashlib.sha256(other.encode()).hexdigest()
     found = [id_namespaces.of_user(SimpleNamespace(pk=key)) for key in (other, digest)]
     assert found[0] != found[1]
 
 
-def test_strangers_get_no_part_of_what_they_sent_without_a_token(kit):
+def test_anonymous_errors_echo_no_part_of_the_request(kit):
     for raw in (NAMES, b"["):
         problem(Caller().post("callbacks/x/succeed", raw), 410, "callback-closed")

@@ -32,7 +32,7 @@ def bearer(text: str) -> Caller:
     return Caller(headers={"Authorization": f"Bearer {text}"})
 
 
-def test_all_that_opens_nothing_gets_one_and_the_same_answer(kit, program):
+def test_refused_credentials_all_get_the_same_response(kit, program):
     good = program()
     unknown = bearer("dj_" + "x" * 43)
     wrong = bearer(good.headers["Authorization"].removeprefix("Bearer ")[:-1] + "!")
@@ -61,7 +61,7 @@ def test_all_that_opens_nothing_gets_one_and_the_same_answer(kit, program):
     assert good.get("runs").status_code == 200
 
 
-def test_a_key_is_stored_as_a_digest_alone(kit):
+def test_key_is_stored_only_as_a_digest(kit):
     actor = Actor(User.objects.create_superuser("boss"))
     made = api_keys.create(actor, "ci", ["runs:read"])
     assert re.fullmatch(r"dj_[\w-]{43}", made.text)
@@ -116,7 +116,7 @@ def test_names_of_events_are_limited_to_the_beginnings_that_a_key_has(kit, progr
 @override_settings(
     DURABLE_JOBS={"EVENT_KEYS": ["another one, of which is no use", SECRET]}
 )
-def test_a_secret_of_the_settings_may_send_events_and_nothing_else(kit):
+def test_secret_in_the_settings_may_only_send_events(kit):
     caller = bearer(SECRET)
     assert caller.post("events", {"name": "tests/one"}).status_code == 202
     for path in ("runs", "functions", "schedules", "metrics"):
@@ -145,7 +145,7 @@ def test_a_key_that_cannot_be_is_not_made(kit, name, scopes, events):
     assert not ApiKey.objects.exists()
 
 
-def test_making_and_revoking_keys_need_permissions(kit):
+def test_creating_and_revoking_keys_need_permissions(kit):
     nobody = Actor(user_with("view_apikey"))
     with pytest.raises(PermissionDenied):
         api_keys.create(nobody, "x", ["runs:read"])
@@ -190,7 +190,7 @@ def test_the_command_makes_lists_and_revokes(kit):
     assert said == "Revoked: over (by manage.py durable_keys)"
 
 
-def test_the_command_says_what_is_wrong(kit):
+def test_command_reports_invalid_arguments(kit):
     with pytest.raises(CommandError, match="no user 'nobody'"):
         command("create", "x", "--owner", "nobody", "--scope", "runs:read")
     with pytest.raises(CommandError, match="no key 7"):
@@ -242,7 +242,7 @@ def test_the_admin_shows_the_text_of_a_new_key_once(kit):
         assert key.digest not in shown
 
 
-def test_the_admin_says_what_is_wrong_with_a_key(kit):
+def test_admin_reports_errors_of_a_key(kit):
     client = login("add_apikey")
     wrong = {**VALUES, "scopes": ["everything"]}
     assert client.post(reverse(ADD), wrong).status_code == 200
@@ -285,7 +285,7 @@ def test_the_list_of_keys_takes_the_same_queries_for_many(
         client.get(reverse(LIST))
 
 
-def test_every_scope_is_of_permissions_that_there_are(db):
+def test_scopes_require_existing_permissions(db):
     from django.contrib.auth.models import Permission
 
     known = set(Permission.objects.values_list("codename", flat=True))

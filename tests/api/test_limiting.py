@@ -32,12 +32,12 @@ def test_a_cache_in_the_database_that_fails_leaves_the_transaction_whole(db):
         assert User.objects.count() == 0
 
 
-def test_without_a_rate_nobody_is_counted(kit, api):
+def test_rate_of_none_counts_nothing(kit, api):
     with rate(None):
         assert {api.get("functions").status_code for _ in range(50)} == {200}
 
 
-def test_one_too_many_is_told_when_to_ask_again(kit, api, program):
+def test_refused_request_learns_when_to_retry(kit, api, program):
     with rate("3/1m"):
         assert [api.get("functions").status_code for _ in range(3)] == [200] * 3
         response = api.get("functions")
@@ -50,7 +50,7 @@ def test_one_too_many_is_told_when_to_ask_again(kit, api, program):
         assert api.get("functions").status_code == 200
 
 
-def test_asking_again_after_that_time_is_let_in(kit, api):
+def test_retry_after_that_time_is_accepted(kit, api):
     with rate("3/1m"):
         kit.advance("50s")
         for _ in range(3):
@@ -64,7 +64,7 @@ def test_asking_again_after_that_time_is_let_in(kit, api):
         assert response.status_code == 200
 
 
-def test_no_period_wherever_it_begins_has_much_more_than_the_limit(kit, api):
+def test_period_of_any_start_never_has_much_more_than_the_limit(kit, api):
     passed = []
     with rate("10/1m"):
         for _ in range(150):
@@ -92,7 +92,7 @@ def test_guessing_keys_is_counted_by_address(kit, api):
         assert Caller().get("ready").status_code in (200, 503)
 
 
-def test_requests_at_one_moment_do_not_pass_for_one(kit):
+def test_simultaneous_requests_count_separately(kit):
     passed, refused = [], []
     barrier = threading.Barrier(8)
 
@@ -111,7 +111,7 @@ def test_requests_at_one_moment_do_not_pass_for_one(kit):
     assert len(passed) + len(refused) == 80
 
 
-def test_a_cache_that_is_away_keeps_nobody_out(kit, api, monkeypatch, caplog):
+def test_unavailable_cache_refuses_nothing(kit, api, monkeypatch, caplog):
     def away(*args, **kwargs):
         raise ConnectionError("no cache")
 
@@ -121,7 +121,7 @@ def test_a_cache_that_is_away_keeps_nobody_out(kit, api, monkeypatch, caplog):
     assert "Requests are not throttled" in caplog.text
 
 
-def test_a_cache_that_keeps_nothing_counts_nothing(kit, api, settings, caplog):
+def test_cache_that_stores_nothing_counts_nothing(kit, api, settings, caplog):
     dummy = {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}
     settings.CACHES = {"default": dummy}
     settings.DURABLE_JOBS = {"API_RATE": "1/1m"}

@@ -80,7 +80,7 @@ def call(kit):
     return run, tokens[0]
 
 
-def test_a_callback_is_answered_by_its_token_alone_and_once(kit, call):
+def test_callback_is_answered_by_its_token_alone_and_once(kit, call):
     run, token = call
     kit.advance("50m")
     assert Caller().post(f"callbacks/{token}/heartbeat").status_code == 204
@@ -104,7 +104,7 @@ def test_a_callback_fails_with_a_message_and_a_type(kit, call):
     assert "no stock" in run.error["message"]
 
 
-def test_a_forged_token_and_bad_data_change_nothing(kit, call):
+def test_forged_token_and_bad_data_change_nothing(kit, call):
     run, token = call
     forged = [token[:-1] + ("x" if token[-1] != "x" else "y"), "x", "%00", "%ff", "é:é"]
     for one in forged:

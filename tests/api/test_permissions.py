@@ -86,7 +86,7 @@ def test_a_member_of_the_staff_with_the_permission_may_by_the_session(place, end
 
 
 @pytest.mark.parametrize("endpoint", NEEDY, ids=str)
-def test_strangers_users_and_sleepers_are_kept_out(place, endpoint):
+def test_anonymous_unprivileged_and_inactive_users_are_refused(place, endpoint):
     before = state()
     user = user_with(endpoint.permission)
     sleeper = user_with(endpoint.permission, is_staff=True)
@@ -100,7 +100,7 @@ def test_strangers_users_and_sleepers_are_kept_out(place, endpoint):
 @pytest.mark.parametrize(
     "endpoint", [one for one in NEEDY if one.method == "POST"], ids=str
 )
-def test_a_forged_request_of_somebody_who_is_logged_in_does_nothing(place, endpoint):
+def test_forged_request_of_a_logged_in_user_does_nothing(place, endpoint):
     before = state()
     root = User.objects.create_superuser("root")
     forged = person_of(root)
@@ -114,7 +114,7 @@ def test_a_forged_request_of_somebody_who_is_logged_in_does_nothing(place, endpo
 
 
 @pytest.mark.parametrize("endpoint", OPEN, ids=str)
-def test_what_needs_nothing_is_open_and_looks_at_no_cookie(place, endpoint):
+def test_public_endpoint_ignores_cookies(place, endpoint):
     caller = Caller()
     caller.client.force_login(User.objects.create_superuser("root"))
     assert endpoint.ask(caller, place).status_code < 300

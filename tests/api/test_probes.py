@@ -32,16 +32,12 @@ def ticked(**values):
     return Worker.objects.create(**{**known, **values})
 
 
-def test_the_process_is_there_whatever_the_database_does(
-    kit, django_assert_num_queries
-):
+def test_health_is_ok_whatever_the_database_does(kit, django_assert_num_queries):
     with django_assert_num_queries(0):
         assert Caller().get("health").json() == {"status": "ok"}
 
 
-def test_ready_is_when_somebody_ticks_and_nothing_is_left_lying(
-    kit, django_assert_max_num_queries
-):
+def test_readiness_needs_a_tick_and_no_overdue_work(kit, django_assert_max_num_queries):
     ticked()
     with django_assert_max_num_queries(3):
         response = Caller().get("ready")
@@ -52,7 +48,7 @@ def test_ready_is_when_somebody_ticks_and_nothing_is_left_lying(
     }  # fmt: skip
 
 
-def test_not_ready_says_why(kit):
+def test_readiness_reports_why_it_fails(kit):
     found = Caller().get("ready")
     assert found.status_code == 503
     assert [one["check"] for one in found.json()["causes"]] == ["tick"]
@@ -92,7 +88,7 @@ def figures(response):
     }
 
 
-def test_metrics_tell_what_goes_on(kit, api, sleeper):
+def test_metrics_report_current_work(kit, api, sleeper):
     ticked()
     sleeper.enqueue()
     kit.run_until_idle()
@@ -115,7 +111,7 @@ def test_metrics_tell_what_goes_on(kit, api, sleeper):
     assert runs
 
 
-def test_metrics_count_no_history_and_no_further_than_is_said(
+def test_metrics_count_no_history_and_up_to_a_documented_cap(
     kit, api, monkeypatch, django_assert_max_num_queries
 ):
     monkeypatch.setattr(metrics, "MAX_COUNT", 3)
@@ -128,7 +124,7 @@ def test_metrics_count_no_history_and_no_further_than_is_said(
         api.get("metrics")
 
 
-def test_without_the_extra_the_metrics_say_what_to_install(kit, api, monkeypatch):
+def test_metrics_without_the_extra_say_what_to_install(kit, api, monkeypatch):
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     found = problem(api.get("metrics"), 501, "not-installed")
     assert "durable-jobs[metrics]" in found["detail"]

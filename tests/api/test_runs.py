@@ -30,7 +30,7 @@ NOBODY = "00000000-0000-7000-8000-000000000000"
 # Functions and starts
 
 
-def test_functions_say_what_starts_them(kit, api, sleeper):
+def test_functions_list_their_triggers(kit, api, sleeper):
     @durable.function(
         id="tests.often",
         on=[durable.Cron("0 9 * * *", tz="Europe/Paris"),
@@ -91,7 +91,7 @@ def test_a_start_that_cannot_be_is_refused(kit, api, sleeper, body):
     assert not Run.objects.exists()
 
 
-def test_a_function_that_is_not_there_cannot_be_started(kit, api):
+def test_unknown_function_cannot_be_started(kit, api):
     problem(api.post("functions/no.such/runs", {}), 404, "unknown-function")
 
 
@@ -195,7 +195,7 @@ def test_lists_and_pages_take_the_same_queries_for_many(
 # One run
 
 
-def test_a_run_its_trace_and_its_steps_are_told(kit, api, sleeper):
+def test_run_trace_and_steps_are_returned(kit, api, sleeper):
     run = sleeper.enqueue({"bed": 7})
     kit.run_until_idle()
     shown = api.get(f"runs/{run.pk}").json()
@@ -217,7 +217,7 @@ def test_a_run_its_trace_and_its_steps_are_told(kit, api, sleeper):
     problem(api.get(f"runs/{run.pk}/steps/%00"), 404, "not-found")
 
 
-def test_a_step_tells_what_it_was_called_with_and_what_it_logged(kit, program):
+def test_step_has_its_input_and_its_logs(kit, program):
     calls = []
 
     def charge(order, currency):
@@ -256,7 +256,7 @@ def test_a_step_tells_what_it_was_called_with_and_what_it_logged(kit, program):
     assert step["attempts"][0]["logs"] is None
 
 
-def test_payloads_are_for_those_who_may_see_them(kit, program, sleeper, failing):
+def test_payloads_need_their_permission(kit, program, sleeper, failing):
     runs = [sleeper.enqueue({"bed": "s3cret"}), failing.enqueue({"a": "s3cret"})]
     kit.advance("2d")
     (step,) = runs[1].steps.all()
@@ -283,7 +283,7 @@ def test_payloads_are_for_those_who_may_see_them(kit, program, sleeper, failing)
         problem(guess, 403, "forbidden")
 
 
-def test_payloads_are_given_as_they_are_stored(kit, api):
+def test_payloads_are_returned_as_stored(kit, api):
     large = {"int": 10**30, "float": 1e20, "text": "</script>\u2028", "none": None}
     run = durable.function(id="tests.echo")(lambda ctx: [large, ()]).enqueue(large)
     kit.run_until_idle()
@@ -332,7 +332,7 @@ class Elsewhere:
         return False
 
 
-def test_a_run_that_ends_elsewhere_meanwhile_is_answered_at_once(
+def test_run_that_ends_in_another_process_is_answered_at_once(
     kit, api, sleeper, monkeypatch
 ):
     run = sleeper.enqueue()
@@ -351,7 +351,7 @@ def test_a_run_that_ends_elsewhere_meanwhile_is_answered_at_once(
     assert len(looked) == 3
 
 
-def test_not_many_requests_wait_at_once(kit, api, sleeper, monkeypatch):
+def test_waiting_requests_are_limited(kit, api, sleeper, monkeypatch):
     run = durable.function(id="tests.quick")(lambda ctx: 7).enqueue()
     monkeypatch.setattr(long_poll, "_waiters", threading.BoundedSemaphore(1))
     with long_poll._waiters:
@@ -361,9 +361,7 @@ def test_not_many_requests_wait_at_once(kit, api, sleeper, monkeypatch):
     assert long_poll._waiters.acquire(blocking=False), "the place was given back"
 
 
-def test_a_run_that_goes_while_it_is_waited_for_is_not_found(
-    kit, api, sleeper, monkeypatch
-):
+def test_run_deleted_while_it_is_awaited_is_not_found(kit, api, sleeper, monkeypatch):
     run = sleeper.enqueue()
     monkeypatch.setattr(
         Run, "wait", lambda self, timeout: self.delete() and self.refresh_from_db()
@@ -374,7 +372,7 @@ def test_a_run_that_goes_while_it_is_waited_for_is_not_found(
 # Actions
 
 
-def test_each_action_does_what_it_does_and_says_who_did_it(kit, api, sleeper, failing):
+def test_action_is_applied_and_names_its_user(kit, api, sleeper, failing):
     run = sleeper.enqueue({"bed": 1})
     kit.run_until_idle()
 
@@ -402,7 +400,7 @@ def test_each_action_does_what_it_does_and_says_who_did_it(kit, api, sleeper, fa
     assert said[0].change_message.startswith("Run paused: look")
 
 
-def test_a_wait_is_answered_by_the_key_of_its_step(kit, api):
+def test_wait_is_answered_by_the_key_of_its_step(kit, api):
     @durable.function(id="tests.asks")
     def asks(ctx: durable.Context) -> Any:
         return ctx.step.wait_for_event("review", "tests/reviewed", timeout="7d").data
@@ -420,7 +418,7 @@ def test_a_wait_is_answered_by_the_key_of_its_step(kit, api):
     problem(api.post(f"runs/{run.pk}/answer"), 422, "invalid")
 
 
-def test_two_who_cancel_at_once_both_learn_who_was_first(kit, api, sleeper):
+def test_concurrent_cancels_both_learn_which_was_first(kit, api, sleeper):
     run = sleeper.enqueue()
     assert api.post(f"runs/{run.pk}/cancel").status_code == 200
     found = problem(api.post(f"runs/{run.pk}/cancel"), 409, "refused")
@@ -435,7 +433,7 @@ def test_a_run_whose_function_is_gone_cannot_be_run_again(kit, api):
     problem(api.post(f"runs/{failed.pk}/redrive"), 409, "refused")
 
 
-def test_a_run_is_not_run_again_from_a_step_that_it_has_not(kit, api, sleeper):
+def test_rerun_from_an_unknown_step_is_refused(kit, api, sleeper):
     run = sleeper.enqueue()
     response = api.post(f"runs/{run.pk}/rerun", {"from_step": "nix"})
     problem(response, 422, "invalid")
@@ -443,7 +441,7 @@ def test_a_run_is_not_run_again_from_a_step_that_it_has_not(kit, api, sleeper):
 
 
 @pytest.mark.parametrize("path", ["", "/trace", "/steps", "/steps/x", "/result"])
-def test_what_is_not_there_and_what_is_of_others_look_the_same(kit, sleeper, path):
+def test_missing_and_hidden_objects_have_the_same_response(kit, sleeper, path):
     run = sleeper.enqueue()
     stranger = person_of(user_with("cancel_run", is_staff=True))
     unknown = problem(stranger.get(f"runs/{NOBODY}{path}"), 404, "not-found")
@@ -479,7 +477,7 @@ def test_permissions_on_single_runs_count(kit, settings):
     problem(person.get("runs"), 403, "forbidden")
 
 
-def test_ids_that_are_none_are_not_found(kit, api):
+def test_invalid_ids_are_not_found(kit, api):
     for id in ("x", "7", str(uuid.UUID(int=0)).upper().replace("0", "F"), "../events"):
         problem(api.get(f"runs/{id}"), 404, "not-found")
     problem(api.get("nothing/here"), 404, "not-found")

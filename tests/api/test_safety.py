@@ -69,7 +69,7 @@ EXEMPT = [
 ]
 
 
-def test_these_views_and_no_others_are_exempt_from_djangos_check():
+def test_exemptions_from_djangos_csrf_check_are_exactly_these():
     found = {
         path
         for path, view in patterns(get_resolver())
@@ -95,7 +95,7 @@ def test_other_methods_are_refused_and_change_nothing(kit):
     assert state() == before
 
 
-def test_getting_changes_nothing(kit):
+def test_get_requests_change_nothing(kit):
     place = furnish(kit)
     root = person_of(User.objects.create_superuser("root"))
     before = state()
@@ -111,7 +111,7 @@ def test_getting_changes_nothing(kit):
     assert state() == before
 
 
-def test_no_transaction_is_open_around_a_view_where_the_hosts_views_have_one(kit):
+def test_views_run_outside_of_atomic_requests(kit):
     for path, view in patterns(get_resolver()):
         if path.startswith("durable/api/v1/") and hasattr(view, "csrf_exempt"):
             if path.endswith("/v1/"):
@@ -138,7 +138,7 @@ def test_the_description_is_served_and_names_every_endpoint(db):
 @override_settings(
     ROOT_URLCONF="durable_jobs.urls", DURABLE_JOBS={"API_DESCRIPTION": "public"}
 )
-def test_a_host_may_include_the_addresses_where_it_likes(kit):
+def test_project_may_include_the_addresses_anywhere(kit):
     described = Client().get("/api/v1/openapi.json").json()
     assert "/api/v1/runs/{run_id}" in described["paths"]
     assert Client().get("/api/v1/health").status_code == 200
@@ -159,7 +159,7 @@ def test_asynchronous_servers_serve_the_same(kit, api, sleeper):
     assert async_to_sync(ask)() == [202, 200, 202]
 
 
-def test_a_host_that_knows_no_users_may_use_the_callbacks_and_the_probes(kit, settings):
+def test_project_without_users_may_use_callbacks_and_probes(kit, settings):
     place = furnish(kit)
     settings.MIDDLEWARE = []
     assert Caller().get("health").status_code == 200

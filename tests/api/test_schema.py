@@ -102,7 +102,7 @@ def put(case: Any, place: dict[str, Any], number: int) -> None:
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_every_answer_is_one_that_is_described(case, place, bearer, asked):
+def test_response_always_conforms_to_the_schema(case, place, bearer, asked):
     number = sum(asked.values())
     put(case, place, number)
     case.headers = {**(case.headers or {}), **bearer}

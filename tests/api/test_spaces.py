@@ -53,7 +53,7 @@ def test_event_ids_of_two_owners_do_not_meet(kit, placed, owners):
     assert {row.pk for row in Event.objects.all()} == {IDS, *stored}
 
 
-def test_the_keys_of_one_owner_share_their_ids(kit, placed, owners):
+def test_keys_of_one_owner_share_their_ids(kit, placed, owners):
     first, second = (program_of(owners[0], *EVERY) for _ in range(2))
     first.post("events", event(1))
     second.post("events", event(2))
@@ -72,7 +72,7 @@ def test_the_secrets_of_the_settings_have_ids_of_their_own(kit, placed):
     assert not any(secret in row.pk for row in rows for secret in secrets)
 
 
-def test_a_conflict_names_what_its_owner_has_sent_alone(kit, placed, owners):
+def test_conflict_names_only_what_its_owner_has_sent(kit, placed, owners):
     one, other = (program_of(owner, *EVERY) for owner in owners)
     one.post("events", event(1))
     assert other.post("events", event(2, name="shop/other")).status_code == 202
@@ -105,7 +105,7 @@ def test_start_keys_of_two_owners_and_of_the_project_do_not_meet(kit, placed, ow
     assert IdempotencyKey.objects.filter(key__startswith="key:").count() == 3
 
 
-def test_ids_that_are_as_long_as_can_be_are_kept_apart(kit, placed, owners):
+def test_ids_of_the_maximum_length_are_distinct(kit, placed, owners):
     one, other = (program_of(owner, *EVERY) for owner in owners)
     for caller in (one, other):
         for last in "ab":
@@ -152,7 +152,7 @@ def test_runs_are_found_by_the_ids_that_their_owner_has_sent(kit, placed, owners
 # The events of a key
 
 
-def test_a_key_bound_to_names_starts_only_what_these_start(kit, owners):
+def test_key_bound_to_names_starts_only_their_functions(kit, owners):
     for id, on in {
         "shop.exact": [durable.Event("shop/placed")],
         "shop.wild": [durable.Event("shop/*")],
@@ -177,7 +177,7 @@ def test_a_key_bound_to_names_starts_only_what_these_start(kit, owners):
     assert free.post("functions/bank.none/runs").status_code == 201
 
 
-def test_a_key_bound_to_names_gives_no_data_to_other_runs(kit, owners):
+def test_key_bound_to_names_sends_no_data_to_other_runs(kit, owners):
     @durable.function(id="bank.pay", on=durable.Event("bank/paid"))
     def pay(ctx: durable.Context) -> Any:
         event = ctx.step.wait_for_event("wait", "bank/approved", timeout="1d")

@@ -44,7 +44,7 @@ def test_tick_is_in_the_schedule_of_the_app_whose_beat_runs(app: str) -> None:
     assert said(program) == ["True"]
 
 
-def test_messages_go_to_the_default_app_whatever_a_thread_made_last() -> None:
+def test_messages_go_to_the_default_app_whatever_a_thread_created_last() -> None:
     program = """
 import django, threading
 django.setup()
@@ -78,7 +78,7 @@ print(TICK in app.conf.beat_schedule)
     assert said(program, **settings) == ["project False False", "True"]
 
 
-def test_worker_sends_by_the_app_that_it_was_started_with() -> None:
+def test_worker_sends_through_the_app_that_started_it() -> None:
     program = """
 from durable_jobs.worker.celery_app import project_app
 worker = second.Worker(pool="solo", loglevel="ERROR", quiet=True)
@@ -134,7 +134,7 @@ for found in run_checks():
 """
 
 
-def test_check_names_the_apps_when_there_is_doubt() -> None:
+def test_check_names_the_apps_if_the_choice_is_ambiguous() -> None:
     settings = {"BROKER_URL": "memory://"}
     (line,) = said(CHECKS, **settings)
     assert line == (

@@ -72,7 +72,7 @@ def test_web_worker_and_beat_serve_a_project_without_a_broker(project: Path) -> 
         assert dev.interrupt() == 0
 
 
-def test_it_starts_again_when_the_code_changes_and_outlives_broken_code(
+def test_dev_restarts_when_the_code_changes_and_survives_broken_code(
     project: Path,
 ) -> None:
     code = project / "hello" / "durable.py"
@@ -128,13 +128,13 @@ def test_a_port_that_is_taken_is_an_error(project: Path) -> None:
             assert dev.end() == 1
 
 
-def test_a_place_that_is_none_is_an_error(project: Path) -> None:
+def test_invalid_address_is_an_error(project: Path) -> None:
     with command(project, "durable_dev", "nowhere", "--noreload") as dev:
         dev.until("Expected a port or address:port, got 'nowhere'")
         assert dev.end() == 1
 
 
-def test_the_tick_can_be_a_process_of_its_own(project: Path) -> None:
+def test_tick_may_be_a_separate_process(project: Path) -> None:
     with command(project, "durable_tick", "--forever") as tick:
         tick.until("Ticking")
         assert tick.interrupt() == 0

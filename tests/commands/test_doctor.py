@@ -25,7 +25,7 @@ def test_a_sound_installation_is_well(durable_kit, asleep, diagnose, call):
     assert "1 waiting" in said
 
 
-def test_a_running_run_that_nobody_holds(durable_kit, napper, finds):
+def test_running_run_without_a_lease_is_found(durable_kit, napper, finds):
     durable_kit.run_until_idle()
     run = napper.enqueue()
     Run.objects.filter(pk=run.pk).update(status="running")
@@ -34,7 +34,7 @@ def test_a_running_run_that_nobody_holds(durable_kit, napper, finds):
     assert Run.objects.get().result() == "rested"
 
 
-def test_a_resting_run_that_somebody_holds(durable_kit, asleep, finds):
+def test_idle_run_with_a_lease_is_found(durable_kit, asleep, finds):
     later = durable_kit.now() + timedelta(days=1)
     Run.objects.update(lease_token=uuid.uuid4(), lease_until=later)
     finds("lease-at-rest")
@@ -70,7 +70,7 @@ def test_a_wait_of_a_step_that_is_over(durable_kit, finds):
     assert Wait.objects.get().kind == "sleep"
 
 
-def test_a_sleep_that_nothing_ends_lasts_as_long_as_it_said(durable_kit, asleep, finds):
+def test_sleep_without_a_wait_keeps_its_duration(durable_kit, asleep, finds):
     Wait.objects.all().delete()
     finds("waiting-for-nothing")
     durable_kit.advance("59m")
@@ -81,7 +81,7 @@ def test_a_sleep_that_nothing_ends_lasts_as_long_as_it_said(durable_kit, asleep,
     assert asleep.result() == "rested"
 
 
-def test_a_retry_that_nobody_makes_is_made(durable_kit, finds):
+def test_retry_without_a_timer_is_made(durable_kit, finds):
     tries = []
 
     def flaky():
@@ -103,7 +103,7 @@ def test_a_retry_that_nobody_makes_is_made(durable_kit, finds):
     assert run.result() == 2
 
 
-def test_an_event_that_cannot_come_any_more_is_waited_for_anew(durable_kit, finds):
+def test_wait_for_an_event_without_a_row_is_restored(durable_kit, finds):
     @durable.function(id="t.event")
     def waits(ctx):
         return ctx.step.wait_for_event("w", "t/came", match="data.x").data["y"]
@@ -120,7 +120,7 @@ def test_an_event_that_cannot_come_any_more_is_waited_for_anew(durable_kit, find
     assert run.result() == "right"
 
 
-def test_a_condition_that_nobody_asks_is_asked(durable_kit, finds):
+def test_condition_without_a_timer_is_checked(durable_kit, finds):
     @durable.function(id="t.poll")
     def poll(ctx):
         return ctx.step.wait_for_condition(
@@ -139,7 +139,7 @@ def test_a_condition_that_nobody_asks_is_asked(durable_kit, finds):
     assert run.result() == 2
 
 
-def test_a_callback_that_cannot_be_answered_can_be_again(durable_kit, finds):
+def test_callback_without_a_wait_can_be_answered_again(durable_kit, finds):
     tokens = []
 
     @durable.function(id="t.callback")
@@ -157,7 +157,7 @@ def test_a_callback_that_cannot_be_answered_can_be_again(durable_kit, finds):
     assert len(tokens) == 1
 
 
-def test_an_approval_that_nobody_is_asked_for_is_asked_for_again(durable_kit, finds):
+def test_approval_without_a_wait_is_asked_again(durable_kit, finds):
     @durable.function(id="t.approve")
     def approve(ctx):
         return ctx.step.approve("a", "Go on", "shop.change_order")
@@ -186,7 +186,7 @@ def parent(durable_kit, napper):
     return run
 
 
-def test_a_child_whose_end_nobody_would_hear_of_is_heard(durable_kit, parent, finds):
+def test_end_of_a_child_without_a_wait_reaches_its_parent(durable_kit, parent, finds):
     Wait.objects.filter(kind="child").delete()
     finds("waiting-for-nothing")
     durable_kit.advance("1h")
@@ -227,7 +227,7 @@ def test_a_child_whose_parent_has_ended_is_cancelled(durable_kit, parent, finds)
     assert Run.objects.get(function="t.napper").status == "cancelled"
 
 
-def test_the_deep_look_finds_open_steps_of_the_ended(durable_kit, asleep, diagnose):
+def test_deep_check_finds_open_steps_of_ended_runs(durable_kit, asleep, diagnose):
     asleep.cancel()
     Step.objects.update(status="sleeping", ended_at=None)
     assert diagnose()[0] == 0
@@ -238,7 +238,7 @@ def test_the_deep_look_finds_open_steps_of_the_ended(durable_kit, asleep, diagno
     assert Step.objects.get().status == "cancelled"
 
 
-def test_the_deep_look_finds_what_belongs_to_no_run(durable_kit, asleep, diagnose):
+def test_deep_check_finds_orphaned_rows(durable_kit, asleep, diagnose):
     now = durable_kit.now()
     gone = uuid.uuid4()
     Step.objects.create(
@@ -268,6 +268,6 @@ def test_a_great_many_are_mended(durable_kit, napper, finds, monkeypatch):
     assert finds("running-unheld", count=7) == {"running-unheld": 7}
 
 
-def test_every_fault_has_a_name_of_its_own():
+def test_violations_have_unique_names():
     names = [fault.name for fault in VIOLATIONS]
     assert len(set(names)) == len(names)

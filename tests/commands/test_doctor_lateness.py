@@ -16,13 +16,13 @@ from tests.commands.conftest import serving
 pytestmark = pytest.mark.django_db
 
 
-def test_nobody_has_ticked_yet(durable_kit, call):
+def test_installation_without_a_tick_is_found(durable_kit, call):
     with pytest.raises(SystemExit) as exit:
         call("durable_doctor")
     assert exit.value.code == 1
 
 
-def test_nobody_ticks_any_more(durable_kit, finds):
+def test_tick_that_has_stopped_is_found(durable_kit, finds):
     durable_kit.run_until_idle()
     durable_kit.advance("29s", run=False)
     assert doctor.examine().healthy
@@ -30,7 +30,7 @@ def test_nobody_ticks_any_more(durable_kit, finds):
     finds("tick")
 
 
-def test_runs_of_dead_workers_that_nobody_takes_back(durable_kit, napper, finds):
+def test_runs_of_dead_workers_are_found(durable_kit, napper, finds):
     durable_kit.run_until_idle()
     napper.enqueue()
     Run.objects.update(
@@ -42,14 +42,14 @@ def test_runs_of_dead_workers_that_nobody_takes_back(durable_kit, napper, finds)
     assert Run.objects.get().status == "queued"
 
 
-def test_waits_that_nobody_ends(durable_kit, asleep, finds):
+def test_overdue_waits_are_found(durable_kit, asleep, finds):
     Wait.objects.update(due_at=durable_kit.now() - timedelta(minutes=1))
     finds("overdue-wait")
     durable_kit.run_until_idle()
     assert Run.objects.get().result() == "rested"
 
 
-def test_events_that_nobody_offers(durable_kit, finds):
+def test_unmatched_events_are_found(durable_kit, finds):
     durable_kit.run_until_idle()
     durable_kit.send("t/anything")
     long_ago = durable_kit.now() - timedelta(minutes=1)
@@ -57,7 +57,7 @@ def test_events_that_nobody_offers(durable_kit, finds):
     finds("undelivered-event")
 
 
-def test_runs_that_nobody_begins(durable_kit, napper, diagnose):
+def test_ready_runs_that_do_not_begin_are_found(durable_kit, napper, diagnose):
     durable_kit.run_until_idle()
     napper.enqueue()
     Run.objects.update(due_at=durable_kit.now() - timedelta(minutes=2))
@@ -86,7 +86,7 @@ def test_notices_are_no_problems(durable_kit, asleep, diagnose):
     assert "'t.napper'" in said["paused-function"]
 
 
-def test_a_run_that_keeps_losing_its_worker_is_a_notice(durable_kit, asleep, diagnose):
+def test_run_that_keeps_losing_its_worker_is_a_notice(durable_kit, asleep, diagnose):
     Run.objects.update(status="queued", crash_count=3)
     code, report = diagnose()
     assert (code, [one["check"] for one in report["findings"]]) == (
@@ -95,7 +95,7 @@ def test_a_run_that_keeps_losing_its_worker_is_a_notice(durable_kit, asleep, dia
     )
 
 
-def test_the_text_says_the_same(durable_kit, napper, call):
+def test_text_output_has_the_same_findings(durable_kit, napper, call):
     durable_kit.run_until_idle()
     serving()
     run = napper.enqueue()

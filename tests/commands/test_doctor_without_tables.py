@@ -36,7 +36,7 @@ def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     ],
 )
 @pytest.mark.parametrize("options", [["--format", "json"], [], ["--fix"]])
-def test_doctor_without_tables_says_so_in_one_line_and_exits_with_2(
+def test_doctor_without_tables_prints_one_line_and_exits_with_2(
     tmp_path: Path, address: str, check: str, says: str, options: list[str]
 ) -> None:
     url = address.format(tmp_path)
@@ -61,7 +61,7 @@ def test_doctor_without_tables_says_so_in_one_line_and_exits_with_2(
     ],
     ids=" ".join,
 )
-def test_commands_without_tables_say_so_in_one_line_and_exit_with_2(
+def test_commands_without_tables_print_one_line_and_exit_with_2(
     tmp_path: Path, arguments: list[str]
 ) -> None:
     done = manage(*arguments, DATABASE_URL=f"sqlite:///{tmp_path}/empty.sqlite3")

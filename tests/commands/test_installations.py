@@ -97,7 +97,7 @@ def test_message_of_another_installation_is_published_again(
     assert (str(own.other_key), own.other_queue) == (OTHER, "default")
 
 
-def test_message_that_nobody_takes_is_dropped_in_the_end(sent: Sent) -> None:
+def test_message_of_no_installation_is_finally_dropped(sent: Sent) -> None:
     receive(work, "default", 1.5, **{INSTALLATION: OTHER, HOPS: MAX_HOPS})
     assert sent.messages == []
 
@@ -148,7 +148,7 @@ def test_id_is_read_once(
     assert keys == {Installation.objects.get().key}
 
 
-def test_id_that_the_database_does_not_tell_is_not_asked_for_again_at_once(
+def test_missing_id_is_not_queried_again_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
@@ -184,7 +184,7 @@ def test_id_stays_when_the_database_is_flushed() -> None:
     assert Installation.objects.get().key == before
 
 
-def test_queues_have_the_prefix_on_the_broker_alone(
+def test_queues_have_the_prefix_only_on_the_broker(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, sent: Sent
 ) -> None:
     settings.DURABLE_JOBS = {"QUEUE_PREFIX": "pr7-", "TICK_QUEUE": "tick"}

@@ -44,7 +44,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_the_first_message_is_sent_at_once_then_one_for_all_others(
+def test_first_message_is_sent_at_once_and_then_one_for_all_others(
     now: list[float],
 ):
     rung = Rung()
@@ -68,7 +68,7 @@ def test_each_queue_is_coalesced_separately(now: list[float]):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_while_the_broker_is_unavailable_every_notification_fails(
+def test_notifications_all_fail_while_the_broker_is_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """A message that failed covers no later work."""
@@ -98,7 +98,7 @@ def test_a_coalesced_message_that_failed_covers_no_later_work(now: list[float]):
     until(lambda: not coalescer.coalesce("a", 1), "the next to be sent at once")
 
 
-def test_without_a_thread_each_message_is_sent_at_once(
+def test_messages_without_a_thread_are_sent_at_once(
     now: list[float], monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(self: threading.Thread) -> None:

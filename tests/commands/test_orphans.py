@@ -61,19 +61,19 @@ def test_a_dead_process_of_this_machine_loses_its_runs(durable_kit, held):
 
 
 @pytest.mark.parametrize("host", ["other", socket.gethostname() + "2"])
-def test_other_machines_keep_theirs(durable_kit, held, host):
+def test_runs_of_other_machines_keep_their_leases(durable_kit, held, host):
     held(f"{host}:{a_dead_process()}")
     assert orphans.requeue_orphans() == 0
 
 
-def test_living_processes_keep_theirs(durable_kit, held):
+def test_runs_of_live_processes_keep_their_leases(durable_kit, held):
     held(f"{socket.gethostname()}:{os.getpid()}")
     held(f"{socket.gethostname()}:1")
     held("kit")
     assert orphans.requeue_orphans() == 0
 
 
-def test_a_run_that_was_paused_meanwhile_stays_paused(durable_kit, held):
+def test_run_paused_meanwhile_remains_paused(durable_kit, held):
     run = held(f"{socket.gethostname()}:{a_dead_process()}", status="paused")
     assert orphans.requeue_orphans() == 0
     run.refresh_from_db()

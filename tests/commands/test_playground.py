@@ -11,7 +11,7 @@ from project.shop.models import Order, Tenant
 
 
 @pytest.mark.django_db
-def test_first_page_links_to_pages_that_are_there(admin_client: Client) -> None:
+def test_first_page_links_to_existing_pages(admin_client: Client) -> None:
     order = Order.objects.create(tenant=Tenant.objects.create(name="Ada"), total=5)
     text = Client().get("/").content.decode()
     links = re.findall('href="([^"]+)"', text)

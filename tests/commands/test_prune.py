@@ -29,7 +29,7 @@ def history(durable_kit):
     durable_kit.run_until_idle()
 
 
-def test_it_deletes_batch_by_batch_until_nothing_is_left(durable_kit, history, call):
+def test_prune_deletes_in_batches_until_nothing_is_left(durable_kit, history, call):
     durable_kit.advance("31d", run=False)
     assert call("durable_prune", "--batch", 2) == "Deleted 14 runs, events and keys.\n"
     assert Run.objects.get().function == "t.long"
@@ -38,12 +38,12 @@ def test_it_deletes_batch_by_batch_until_nothing_is_left(durable_kit, history, c
     assert call("durable_prune") == "Deleted 0 runs, events and keys.\n"
 
 
-def test_what_is_within_its_retention_stays(durable_kit, history, call):
+def test_rows_within_their_retention_remain(durable_kit, history, call):
     durable_kit.advance("29d", run=False)
     assert call("durable_prune") == "Deleted 0 runs, events and keys.\n"
     assert Run.objects.count() == 8
 
 
-def test_a_batch_below_one_is_refused(durable_kit, call):
+def test_batch_below_one_is_refused(durable_kit, call):
     with pytest.raises(CommandError, match="1 or more"):
         call("durable_prune", "--batch", 0)

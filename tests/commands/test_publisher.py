@@ -66,7 +66,7 @@ def publisher(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Publisher:
     return Publisher(lambda: Connection("memory://"))
 
 
-def test_publisher_publishes_before_the_sender_goes_on(
+def test_publisher_publishes_before_the_sender_continues(
     publisher: Publisher, broker: Broker, settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {"NOTIFY_TIMEOUT": "30s"}
@@ -75,7 +75,7 @@ def test_publisher_publishes_before_the_sender_goes_on(
     assert broker.messages == ["one", "two"]
 
 
-def test_publisher_that_gets_no_answer_lets_all_senders_go_on(
+def test_publisher_without_a_reply_releases_all_senders(
     publisher: Publisher, broker: Broker, now: list[float]
 ) -> None:
     broker.goes_on.clear()
@@ -100,7 +100,7 @@ def test_publisher_that_gets_no_answer_lets_all_senders_go_on(
     assert broker.messages == []
 
 
-def test_publisher_probes_with_one_message_at_a_time_and_waits_for_none(
+def test_publisher_probes_with_one_message_and_blocks_no_sender(
     publisher: Publisher, broker: Broker, now: list[float]
 ) -> None:
     broker.broken = ConnectionError("gone")
@@ -194,7 +194,7 @@ def test_publisher_without_a_thread_publishes_in_the_sender(
     assert broker.threads == {threading.current_thread()}
 
 
-def test_publisher_thread_ends_when_it_has_nothing_to_do(
+def test_publisher_thread_ends_when_it_is_idle(
     publisher: Publisher, broker: Broker, settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {"NOTIFY_TIMEOUT": "30s"}

@@ -47,22 +47,22 @@ def functions(durable_kit):
 
 
 @pytest.mark.django_db
-def test_a_worker_that_is_told_nothing_consumes_ours_beside_its_own(app, functions):
+def test_worker_without_options_consumes_our_queues_beside_its_own(app, functions):
     assert consumed(app) == ["celery", "default", "heavy"]
 
 
 @pytest.mark.django_db
-def test_a_worker_consumes_only_what_it_is_told(app, functions):
+def test_worker_with_queues_consumes_only_these(app, functions):
     assert consumed(app, only="celery") == ["celery"]
     assert consumed(app, only="heavy") == ["heavy"]
 
 
 @pytest.mark.django_db
-def test_a_worker_leaves_out_what_it_is_told(app, functions):
+def test_worker_excludes_queues_on_request(app, functions):
     assert consumed(app, without="heavy") == ["celery", "default"]
 
 
 @pytest.mark.django_db
-def test_a_host_that_declares_all_its_queues_is_left_with_them(app, functions):
+def test_project_that_declares_all_its_queues_keeps_them(app, functions):
     app.conf.task_create_missing_queues = False
     assert consumed(app) == ["celery"]

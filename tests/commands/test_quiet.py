@@ -12,7 +12,7 @@ from tests.lab.processes import lab, until
 from tests.lab.watching import completed
 
 
-def test_our_tasks_send_no_events_and_no_results() -> None:
+def test_tasks_send_no_events_and_no_results() -> None:
     for task in (work, tick):
         assert task.send_events is False
         assert task.ignore_result is True

@@ -45,7 +45,7 @@ def runs(durable_kit, napper, failer):
     return asleep, failed
 
 
-def test_it_lists_the_newest_first(runs, call):
+def test_list_has_the_newest_first(runs, call):
     asleep, failed = runs
     first, second = call("durable_runs").splitlines()
     assert str(failed.pk) in first
@@ -64,15 +64,15 @@ def test_it_lists_the_newest_first(runs, call):
         (["--function", "t.napper", "--status", "failed"], []),
     ],
 )
-def test_it_lists_what_is_asked_for(runs, call_json, options, found):
+def test_list_can_be_filtered(runs, call_json, options, found):
     assert [row["function"] for row in call_json("durable_runs", *options)] == found
 
 
-def test_an_empty_list_says_so(durable_kit, call):
+def test_empty_list_is_reported(durable_kit, call):
     assert call("durable_runs") == "No runs.\n"
 
 
-def test_it_shows_a_timeline(durable_kit, runs, call):
+def test_show_prints_a_timeline(durable_kit, runs, call):
     asleep, _ = runs
     durable_kit.advance("10m")
     shown = call("durable_runs", "show", asleep.pk)
@@ -84,7 +84,7 @@ def test_it_shows_a_timeline(durable_kit, runs, call):
     assert "sleeping until" in rows[-1]
 
 
-def test_it_shows_everything_as_json(durable_kit, napper, call_json):
+def test_show_prints_everything_as_json(durable_kit, napper, call_json):
     run = napper.enqueue({"x": 1})
     durable_kit.advance("1h")
     shown = call_json("durable_runs", "show", run.pk)
@@ -99,7 +99,7 @@ def test_it_shows_everything_as_json(durable_kit, napper, call_json):
     assert shown["steps"][1]["length"] == 3600
 
 
-def test_it_cancels(runs, call):
+def test_cancel_cancels_a_run(runs, call):
     asleep, _ = runs
     said = call("durable_runs", "cancel", asleep.pk, "--reason", "not wanted")
     assert said == f"Run {asleep.pk} of t.napper is cancelled.\n"
@@ -107,13 +107,13 @@ def test_it_cancels(runs, call):
     assert (asleep.status, asleep.reason) == ("cancelled", "not wanted")
 
 
-def test_what_has_ended_is_left_as_it_is(runs, call, call_json):
+def test_ended_runs_are_left_unchanged(runs, call, call_json):
     _, failed = runs
     assert "is unchanged: failed" in call("durable_runs", "cancel", failed.pk)
     assert call_json("durable_runs", "cancel", failed.pk)["done"] is False
 
 
-def test_it_pauses_and_resumes(durable_kit, runs, call):
+def test_pause_and_resume_change_a_run(durable_kit, runs, call):
     asleep, _ = runs
     assert "is paused" in call("durable_runs", "pause", asleep.pk)
     assert "is queued" in call("durable_runs", "resume", asleep.pk)
@@ -122,7 +122,7 @@ def test_it_pauses_and_resumes(durable_kit, runs, call):
     assert asleep.result() == {"n": 2}
 
 
-def test_it_reruns_from_a_step(durable_kit, napper, call_json):
+def test_rerun_begins_at_a_step(durable_kit, napper, call_json):
     run = napper.enqueue()
     durable_kit.advance("1h")
     made = call_json("durable_runs", "rerun", run.pk, "--from-step", "nap")
@@ -134,7 +134,7 @@ def test_it_reruns_from_a_step(durable_kit, napper, call_json):
     assert new.result() == {"n": 2}
 
 
-def test_it_redrives_what_failed(durable_kit, runs, call):
+def test_redrive_continues_failed_runs(durable_kit, runs, call):
     _, failed = runs
     assert "is queued" in call("durable_runs", "redrive", failed.pk)
 
@@ -151,6 +151,6 @@ def test_an_unknown_step_is_an_error(durable_kit, runs, call):
         call("durable_runs", "rerun", asleep.pk, "--from-step", "nothing")
 
 
-def test_a_limit_below_one_is_an_error(durable_kit, call):
+def test_limit_below_one_is_an_error(durable_kit, call):
     with pytest.raises(CommandError, match="1 or more"):
         call("durable_runs", "--limit", 0)

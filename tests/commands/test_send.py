@@ -25,7 +25,7 @@ def listener(durable_kit):
     return listener
 
 
-def test_it_sends_an_event_and_says_what_that_started(durable_kit, listener, call):
+def test_send_sends_an_event_and_lists_the_started_runs(durable_kit, listener, call):
     said = call("durable_send", "shop/rung", "--data", '{"order_id": 7}')
     run, event = Run.objects.get(), Event.objects.get()
     assert said.splitlines() == [
@@ -37,13 +37,13 @@ def test_it_sends_an_event_and_says_what_that_started(durable_kit, listener, cal
     assert run.result() == {"order_id": 7}
 
 
-def test_it_reads_the_data_from_stdin(durable_kit, listener, call, monkeypatch):
+def test_send_reads_the_data_from_stdin(durable_kit, listener, call, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO('{"order_id": 8}'))
     call("durable_send", "shop/rung", "--data", "-")
     assert Event.objects.get().data == {"order_id": 8}
 
 
-def test_it_says_when_nobody_listens(durable_kit, call):
+def test_send_reports_an_event_without_functions(durable_kit, call):
     assert "No function has a trigger for this event." in call(
         "durable_send", "shop/silence"
     )
@@ -75,7 +75,7 @@ def test_a_time_in_the_future_delays_the_run(durable_kit, listener, call):
         ([""], "name"),
     ],
 )
-def test_what_cannot_be_sent_is_refused(durable_kit, call, arguments, expected):
+def test_invalid_event_is_refused(durable_kit, call, arguments, expected):
     with pytest.raises(CommandError, match=expected):
         call("durable_send", *arguments)
     assert not Event.objects.exists()

@@ -48,7 +48,7 @@ def test_an_order_that_is_paid_is_shipped(durable_kit, order, checkout):
     assert Run.objects.get().result() == {"shipped": True}
 
 
-def test_an_order_that_nobody_pays_is_cancelled(durable_kit, order, checkout):
+def test_unpaid_order_is_cancelled(durable_kit, order, checkout):
     durable_kit.advance("3d")
     order.refresh_from_db()
     assert order.status == Order.Status.CANCELLED
@@ -62,7 +62,7 @@ def test_an_order_that_is_revoked_is_cancelled(durable_kit, order, checkout):
     assert Run.objects.get(function="shop.fulfil_order").status == "cancelled"
 
 
-def test_an_order_of_nothing_starts_nothing(durable_kit, order):
+def test_empty_order_starts_nothing(durable_kit, order):
     durable_kit.send("shop/checkout.completed", {"order_id": order.pk, "total": 0})
     assert not Run.objects.exists()
 
@@ -86,7 +86,7 @@ def test_a_little_is_given_back_at_once(complain, order):
     assert order.note == "19.50 given back"
 
 
-def test_for_more_a_manager_is_asked(durable_kit, complain, order):
+def test_large_refund_asks_a_manager(durable_kit, complain, order):
     run = complain("40")
     durable_kit.approve("manager", {"amount": "35", "why": "late"})
     durable_kit.run_until_idle()
@@ -102,7 +102,7 @@ def test_a_manager_may_refuse(durable_kit, complain, order):
     assert order.note == "refused: it was a gift"
 
 
-def test_without_a_manager_it_is_a_little(durable_kit, complain, order):
+def test_refund_without_a_manager_is_small(durable_kit, complain, order):
     complain("40")
     durable_kit.advance("7d")
     order.refresh_from_db()
@@ -136,7 +136,7 @@ def test_lines_that_are_no_airports_are_left_out(imported):
     assert run.result() == {"rows": 2, "rejected": 1}
 
 
-def test_a_file_may_come_again_with_corrections(imported):
+def test_corrected_file_can_be_imported_again(imported):
     imported(HEAD + LINES)
     imported(HEAD + LINES.replace("Berlin,Brandenburg,DE", "Schoenefeld,B,DE"))
     assert Airport.objects.count() == 2

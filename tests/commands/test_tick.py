@@ -32,7 +32,7 @@ class Listener:
         return False
 
 
-def test_it_does_what_is_due_and_says_so(durable_kit, call):
+def test_tick_does_what_is_due_and_reports_it(durable_kit, call):
     @durable.function(id="t.sleeper")
     def sleeper(ctx):
         ctx.step.sleep("nap", "1h")
@@ -45,14 +45,14 @@ def test_it_does_what_is_due_and_says_so(durable_kit, call):
     assert run.status == "queued"
 
 
-def test_it_leaves_word_and_says_when_nothing_is_due(durable_kit, call):
+def test_tick_records_a_heartbeat_and_reports_when_nothing_is_due(durable_kit, call):
     call("durable_tick")
     assert Worker.objects.get(name="tick").seen_at == durable_kit.now()
     assert call("durable_tick") == "Nothing was due.\n"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_rings_every_queue_with_work_whoever_named_it(durable_kit, call):
+def test_tick_notifies_every_queue_with_work(durable_kit, call):
     @durable.function(id="t.one")
     def one(ctx):
         ctx.step.run("there", lambda: 1, queue="named by a step")

@@ -12,7 +12,7 @@ from durable_jobs.queries.timeline import render_text, timeline
 pytestmark = pytest.mark.django_db
 
 
-def test_rows_follow_the_tree_and_say_when(durable_kit):
+def test_rows_follow_the_tree_and_have_times(durable_kit):
     @durable.function(id="t.tree")
     def tree(ctx):
         ctx.step.sleep("wait", "10s")
@@ -66,7 +66,7 @@ def test_an_open_step_has_taken_the_time_until_now(durable_kit):
     assert "waiting until" in render_text(run)
 
 
-def test_failures_stand_below_their_step(durable_kit):
+def test_failures_are_below_their_step(durable_kit):
     tries = []
 
     def flaky():
@@ -108,7 +108,7 @@ def test_copied_steps_have_no_place_on_the_new_run(durable_kit):
     assert "copied" in render_text(new)
 
 
-def test_a_run_that_has_not_begun_says_so(durable_kit):
+def test_run_that_has_not_begun_says_so(durable_kit):
     @durable.function(id="t.fresh")
     def fresh(ctx):
         return None
@@ -118,7 +118,7 @@ def test_a_run_that_has_not_begun_says_so(durable_kit):
     assert "no step recorded" in text
 
 
-def test_no_line_is_wider_than_a_terminal(durable_kit):
+def test_lines_are_never_wider_than_a_terminal(durable_kit):
     @durable.function(id="t.wide")
     def wide(ctx):
         with ctx.step.group("g" * 40):

@@ -141,7 +141,7 @@ def tasks() -> Iterator[ActiveTasks]:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # as Celery's pool does
-def test_a_forked_process_is_active_until_its_task_ends_or_it_dies(
+def test_forked_process_is_active_until_its_task_ends_or_it_dies(
     tasks: ActiveTasks,
 ) -> None:
     assert not tasks.any()

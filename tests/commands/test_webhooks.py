@@ -70,7 +70,7 @@ def deliver(address: str, secret: bytes) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-def test_a_delivery_over_http_starts_one_run(project: Path) -> None:
+def test_delivery_over_http_starts_one_run(project: Path) -> None:
     with command(project, "durable_dev", "0", "--noreload") as dev:
         found = re.search(r"http://[^,\s]*", dev.until("Web at"))
         assert found is not None

@@ -57,14 +57,14 @@ def test_each_action_needs_its_own_permission(action: str, durable_kit: Kit) -> 
     assert not LogEntry.objects.exists()
 
 
-def test_a_user_who_is_no_longer_active_may_nothing(durable_kit: Kit) -> None:
+def test_inactive_user_may_do_nothing(durable_kit: Kit) -> None:
     run, ann = sleeping(durable_kit), actor("cancel")
     ann.user.is_active = False
     with pytest.raises(PermissionDenied):
         act(ann, "cancel", run)
 
 
-def test_a_permission_for_one_run_is_enough(durable_kit: Kit) -> None:
+def test_permission_for_one_run_is_enough(durable_kit: Kit) -> None:
     run, ann = sleeping(durable_kit), actor()
 
     def own(permission: str, obj: Any = None) -> bool:
@@ -75,7 +75,7 @@ def test_a_permission_for_one_run_is_enough(durable_kit: Kit) -> None:
     assert run.status == "cancelled"
 
 
-def test_the_history_says_who_did_what_and_why(durable_kit: Kit) -> None:
+def test_history_records_user_action_and_reason(durable_kit: Kit) -> None:
     run, ann = sleeping(durable_kit), actor("cancel")
     act(ann, "cancel", run, reason="gateway was down")
     (entry,) = LogEntry.objects.all()
@@ -84,7 +84,7 @@ def test_the_history_says_who_did_what_and_why(durable_kit: Kit) -> None:
     assert entry.change_message == "Run cancelled: gateway was down"
 
 
-def test_the_history_of_what_a_run_is_about_says_it_too(durable_kit: Kit) -> None:
+def test_history_of_a_subject_records_the_action_too(durable_kit: Kit) -> None:
     @durable.function(
         id="tests.refund", on=durable.ModelChange("shop.Order", created=True)
     )
@@ -98,7 +98,7 @@ def test_the_history_of_what_a_run_is_about_says_it_too(durable_kit: Kit) -> Non
     assert entries(order) == [f"tests.refund {run.pk}: Run paused: hold it"]
 
 
-def test_what_a_run_is_about_may_be_gone(durable_kit: Kit) -> None:
+def test_subject_of_a_run_may_be_deleted(durable_kit: Kit) -> None:
     run = sleeping(durable_kit)
     run.subjects.create(model="shop.order", object_pk="999")
     run.subjects.create(model="shop.gone", object_pk="1")
@@ -106,7 +106,7 @@ def test_what_a_run_is_about_may_be_gone(durable_kit: Kit) -> None:
     assert LogEntry.objects.count() == 1
 
 
-def test_what_does_not_fit_the_state_is_refused_and_leaves_no_entry(
+def test_action_invalid_for_the_status_is_refused_and_not_logged(
     durable_kit: Kit,
 ) -> None:
     run = sleeping(durable_kit)
@@ -119,7 +119,7 @@ def test_what_does_not_fit_the_state_is_refused_and_leaves_no_entry(
     assert not LogEntry.objects.exists()
 
 
-def test_a_sleep_ends_when_somebody_wakes_the_run(durable_kit: Kit) -> None:
+def test_sleep_ends_when_a_user_wakes_the_run(durable_kit: Kit) -> None:
     run = sleeping(durable_kit)
     act(actor("wake"), "wake", run)
     durable_kit.run_until_idle()
@@ -129,7 +129,7 @@ def test_a_sleep_ends_when_somebody_wakes_the_run(durable_kit: Kit) -> None:
     assert (step.status, step.ended_at) == ("completed", durable_kit.now())
 
 
-def test_a_run_that_was_delayed_begins_when_it_is_woken(durable_kit: Kit) -> None:
+def test_delayed_run_begins_when_it_is_woken(durable_kit: Kit) -> None:
     @durable.function(id="tests.later")
     def later(ctx):
         return 1
@@ -180,7 +180,7 @@ def answered(kit: Kit, body: Any, value: Any) -> Any:
     return run.result()
 
 
-def test_a_wait_for_an_event_is_answered_with_its_data(durable_kit: Kit) -> None:
+def test_wait_for_an_event_is_answered_with_its_data(durable_kit: Kit) -> None:
     def asks(ctx):
         event = ctx.step.wait_for_event("w", "shop/paid", timeout="1d")
         return [event.name, event.data]
@@ -188,7 +188,7 @@ def test_a_wait_for_an_event_is_answered_with_its_data(durable_kit: Kit) -> None
     assert answered(durable_kit, asks, {"n": 3}) == ["shop/paid", {"n": 3}]
 
 
-def test_a_wait_for_any_gets_the_answer_of_its_first_alternative(
+def test_wait_for_any_gets_the_answer_of_its_first_alternative(
     durable_kit: Kit,
 ) -> None:
     def asks(ctx):
@@ -199,7 +199,7 @@ def test_a_wait_for_any_gets_the_answer_of_its_first_alternative(
     assert answered(durable_kit, asks, 3) == ["paid", 3]
 
 
-def test_a_callback_and_a_signal_are_answered_with_their_data(
+def test_callback_and_signal_are_answered_with_their_data(
     durable_kit: Kit,
 ) -> None:
     def asks(ctx):
@@ -220,7 +220,7 @@ def test_a_step_between_two_attempts_is_skipped_with_a_value(
     assert answered(durable_kit, asks, "skipped") == "skipped"
 
 
-def test_a_rerun_under_one_id_is_one_run(durable_kit: Kit) -> None:
+def test_rerun_with_one_id_is_one_run(durable_kit: Kit) -> None:
     from durable_jobs import ids
 
     run, ann, new = sleeping(durable_kit), actor("rerun"), ids.new_id()
@@ -231,7 +231,7 @@ def test_a_rerun_under_one_id_is_one_run(durable_kit: Kit) -> None:
     assert len(entries(run)) == 1
 
 
-def test_other_data_needs_the_right_to_edit(durable_kit: Kit) -> None:
+def test_rerun_with_other_data_needs_the_permission_to_edit(durable_kit: Kit) -> None:
     run = sleeping(durable_kit)
     ann = actor("rerun", "edit")
     assert act(ann, "edit", run, data={"n": 2}).run.data == {"n": 2}
@@ -239,7 +239,7 @@ def test_other_data_needs_the_right_to_edit(durable_kit: Kit) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_two_who_cancel_at_once_one_is_told_that_another_was_first(
+def test_second_of_two_concurrent_cancels_learns_of_the_first(
     durable_kit: Kit,
 ) -> None:
     run, ann = sleeping(durable_kit), actor("cancel")

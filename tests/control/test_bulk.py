@@ -82,7 +82,7 @@ def finished(kit, run):
         ("redrive", "failed", "waiting"),
     ],
 )
-def test_all_runs_of_a_filter_are_done(kit, person, action, before, after):
+def test_action_on_a_filter_reaches_all_its_runs(kit, person, action, before, after):
     make(3, before)
     make(1, "completed")
     run = bulk.begin(person(action), action, chosen(status=before), "enough")
@@ -98,7 +98,7 @@ def test_all_runs_of_a_filter_are_done(kit, person, action, before, after):
     assert statuses() == {after: 3, "completed": 1}
 
 
-def test_a_selection_goes_by_the_ids_of_its_runs(kit, person):
+def test_selection_uses_the_ids_of_its_runs(kit, person):
     first, _other, third = make(3, "waiting")
     picked = RunFilter.parse({"id": [str(first.pk), str(third.pk)]})
     told = finished(kit, bulk.begin(person("cancel"), "cancel", picked))
@@ -107,7 +107,7 @@ def test_a_selection_goes_by_the_ids_of_its_runs(kit, person):
 
 
 @pytest.mark.parametrize("size", [25, 400])
-def test_a_thousand_runs_are_done_in_chunks(kit, person, monkeypatch, size):
+def test_action_on_a_thousand_runs_works_in_chunks(kit, person, monkeypatch, size):
     monkeypatch.setattr(bulk, "CHUNK", size)
     make(1000, "waiting")
     run = bulk.begin(person("cancel"), "cancel", chosen())
@@ -120,7 +120,7 @@ def test_a_thousand_runs_are_done_in_chunks(kit, person, monkeypatch, size):
 
 @pytest.mark.exact("it looks at what there is while its worker is dead")
 @pytest.mark.parametrize("when", ["before", "body", "after"])
-def test_a_worker_that_dies_between_leaves_none_out_and_does_none_twice(
+def test_worker_death_between_chunks_skips_and_repeats_no_run(
     kit, person, monkeypatch, when
 ):
     monkeypatch.setattr(bulk, "CHUNK", 4)
@@ -136,7 +136,7 @@ def test_a_worker_that_dies_between_leaves_none_out_and_does_none_twice(
     assert sorted(again) == [one.pk for one in runs]
 
 
-def test_runs_that_come_after_it_began_are_left_alone(kit, person):
+def test_runs_queued_after_the_start_are_not_changed(kit, person):
     make(2, "waiting")
     run = bulk.begin(person("cancel"), "cancel", chosen())
     make(1, "waiting")
@@ -144,14 +144,14 @@ def test_runs_that_come_after_it_began_are_left_alone(kit, person):
     assert statuses() == {"cancelled": 2, "waiting": 1}
 
 
-def test_a_period_ends_where_it_did_when_it_began(kit, person):
+def test_period_ends_where_it_did_at_the_start(kit, person):
     make(1, "waiting", queued_at=clock.now() - timedelta(minutes=55))
     run = bulk.begin(person("cancel"), "cancel", chosen(period="hour"))
     kit.advance("10m", run=False)
     assert finished(kit, run)["done"] == 1
 
 
-def test_what_no_index_answers_is_looked_for_where_it_was_when_it_began(
+def test_filter_without_an_index_searches_the_runs_of_the_start(
     kit, person, monkeypatch
 ):
     monkeypatch.setattr("durable_jobs.queries.run_filter.MAX_SEARCHED", 3)
@@ -177,7 +177,7 @@ def test_bulk_runs_are_about_no_bulk_runs(kit, person):
     assert finished(kit, second)["refused"] == 1
 
 
-def test_states_that_do_not_allow_it_are_counted_and_told(kit, person):
+def test_runs_in_other_statuses_are_counted_and_reported(kit, person):
     make(2)
     done = make(1, "completed")[0]
     told = finished(kit, bulk.begin(person("redrive"), "redrive", chosen()))
@@ -186,7 +186,7 @@ def test_states_that_do_not_allow_it_are_counted_and_told(kit, person):
     assert told["problems"] == [{**problem, "message": "The run is completed."}]
 
 
-def test_runs_that_cannot_be_done_keep_no_others(kit, person):
+def test_failing_runs_do_not_stop_the_others(kit, person):
     gone = make(1, function="tests.gone")[0]
     make(2)
     both = RunFilter.parse({"status": "failed"})
@@ -196,7 +196,7 @@ def test_runs_that_cannot_be_done_keep_no_others(kit, person):
     assert "UnknownFunction" in told["problems"][0]["message"]
 
 
-def test_problems_are_told_up_to_a_number(kit, person, monkeypatch):
+def test_problems_are_listed_up_to_a_maximum(kit, person, monkeypatch):
     monkeypatch.setattr(bulk, "MOST_PROBLEMS", 7)
     monkeypatch.setattr(bulk, "CHUNK", 5)
     make(12, "completed")
@@ -205,7 +205,7 @@ def test_problems_are_told_up_to_a_number(kit, person, monkeypatch):
     assert len(told["problems"]) == 7
 
 
-def test_only_those_with_the_permission_may(kit, person):
+def test_action_needs_the_permission_for_each_run(kit, person):
     make(1, "waiting")
     with pytest.raises(PermissionDenied):
         bulk.begin(person("pause"), "cancel", chosen())
@@ -213,7 +213,7 @@ def test_only_those_with_the_permission_may(kit, person):
 
 
 @pytest.mark.exact("it counts what is done before the permission is lost")
-def test_it_stops_when_the_permission_is_lost(kit, person, monkeypatch):
+def test_action_stops_when_the_permission_is_lost(kit, person, monkeypatch):
     monkeypatch.setattr(bulk, "CHUNK", 2)
     make(6, "waiting")
     actor = person("cancel")
@@ -232,7 +232,7 @@ def test_it_stops_when_the_permission_is_lost(kit, person, monkeypatch):
     assert statuses() == {"cancelled": 6}
 
 
-def test_it_stops_when_its_user_is_gone_or_may_no_longer_log_in(kit, person):
+def test_action_stops_when_its_user_is_deleted_or_inactive(kit, person):
     make(1, "waiting")
     left, banned = person("cancel"), person("cancel", name="bob")
     runs = [bulk.begin(one, "cancel", chosen()) for one in (left, banned)]
@@ -247,7 +247,7 @@ def test_it_stops_when_its_user_is_gone_or_may_no_longer_log_in(kit, person):
 
 
 @pytest.mark.exact("it looks at what there is while its worker is dead")
-def test_it_can_be_cancelled_in_the_middle(kit, person, monkeypatch):
+def test_action_can_be_cancelled_in_the_middle(kit, person, monkeypatch):
     monkeypatch.setattr(bulk, "CHUNK", 2)
     make(6, "waiting")
     run = bulk.begin(person("cancel"), "cancel", chosen())
@@ -258,7 +258,7 @@ def test_it_can_be_cancelled_in_the_middle(kit, person, monkeypatch):
     assert statuses() == {"cancelled": 4, "waiting": 2}
 
 
-def test_one_that_is_cancelled_while_it_works_does_no_more(kit, person, monkeypatch):
+def test_action_cancelled_during_a_chunk_stops(kit, person, monkeypatch):
     monkeypatch.setattr(bulk, "CHUNK", 2)
     make(6, "waiting")
     run = bulk.begin(person("cancel"), "cancel", chosen())
@@ -276,7 +276,9 @@ def test_one_that_is_cancelled_while_it_works_does_no_more(kit, person, monkeypa
     assert run.status == "cancelled"
 
 
-def test_none_and_too_many_are_refused_with_the_number(kit, person, monkeypatch):
+def test_selections_of_no_and_of_too_many_runs_are_refused_with_the_number(
+    kit, person, monkeypatch
+):
     actor = person("cancel")
     with pytest.raises(durable.ActionNotAllowed, match="No run matches"):
         bulk.begin(actor, "cancel", chosen())
@@ -287,7 +289,7 @@ def test_none_and_too_many_are_refused_with_the_number(kit, person, monkeypatch)
     assert bulk.counted(chosen()) == 4
 
 
-def test_several_statuses_are_counted_one_by_one_as_far_as_the_cap(kit, monkeypatch):
+def test_several_statuses_are_counted_separately_up_to_the_cap(kit, monkeypatch):
     for status, count in (("waiting", 2), ("failed", 3), ("cancelled", 4)):
         make(count, status)
     several = chosen(status=["waiting", "failed", "cancelled"])
@@ -307,7 +309,7 @@ def test_several_statuses_are_counted_one_by_one_as_far_as_the_cap(kit, monkeypa
 
 
 @pytest.mark.parametrize("action", ["edit", "answer", "delete", ""])
-def test_what_needs_values_of_its_own_cannot_be_done_to_many(kit, person, action):
+def test_action_that_needs_values_is_refused_for_many_runs(kit, person, action):
     with pytest.raises(durable.ConfigurationError, match="Expected one of cancel"):
         bulk.begin(person("cancel"), action, chosen())
 
@@ -322,7 +324,7 @@ def test_a_key_begins_once(kit, person):
     assert LogEntry.objects.count() == 2
 
 
-def test_two_who_begin_with_a_key_at_once_begin_one(kit, person, monkeypatch):
+def test_concurrent_starts_with_a_key_start_one_action(kit, person, monkeypatch):
     actor = person("cancel")
     make(2, "waiting")
     first = bulk.begin(actor, "cancel", chosen(), "one", key="form 1")
@@ -333,7 +335,7 @@ def test_two_who_begin_with_a_key_at_once_begin_one(kit, person, monkeypatch):
     assert LogEntry.objects.count() == 1
 
 
-def test_what_was_asked_for_is_in_the_log(kit, person):
+def test_action_is_in_the_log(kit, person):
     make(2, "waiting")
     actor = person("cancel")
     run = bulk.begin(actor, "cancel", chosen(status="waiting"), "enough")
@@ -355,7 +357,7 @@ def test_a_machine_whose_clock_is_behind_waits(kit, person, monkeypatch):
     assert finished(kit, run)["done"] == 1
 
 
-def test_it_is_none_of_the_hosts_functions():
+def test_bulk_function_is_hidden_from_the_project():
     assert bulk.FUNCTION in registry.ids()
     assert bulk.FUNCTION not in {function.id for function in registry}
     assert len(registry) == len(registry.ids()) - 1

@@ -10,7 +10,7 @@ from durable_jobs.project_code import contained
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, ValueError])
-def test_the_error_of_a_form_is_named_as_the_form_raised_it(
+def test_error_of_a_form_is_named_as_the_form_raised_it(
     kind: type[BaseException],
 ) -> None:
     with pytest.raises(Exception, match="no") as caught, contained():

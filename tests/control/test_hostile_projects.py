@@ -210,7 +210,7 @@ def test_failing_permission_backend_allows_nothing(
     assert run.status == "waiting"
 
 
-def test_engine_goes_on_whatever_receivers_django_calls(
+def test_engine_continues_whatever_receivers_django_calls(
     root: Actor, durable_kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @durable.function(
@@ -239,7 +239,7 @@ def test_engine_goes_on_whatever_receivers_django_calls(
     assert Schedule.objects.filter(function="tests.many").exists()
 
 
-def test_saved_view_is_kept_and_deleted_whatever_receivers_django_calls(
+def test_saved_view_is_stored_and_deleted_whatever_receivers_django_calls(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = reverse("admin:durable_jobs_saved_views")
@@ -293,7 +293,7 @@ def asking(kit: Kit, order: Order) -> Run:
 
 
 @pytest.mark.parametrize("where", ["init", "clean", "show"])
-def test_failing_form_is_told_and_its_approval_can_be_rejected(
+def test_failing_form_is_reported_and_its_approval_can_be_rejected(
     where: str,
     client: Client,
     order: Order,

@@ -63,7 +63,7 @@ def same(left: Any, right: Any) -> bool:
 
 @given(boxed(VALUES))
 @tried(150)
-def test_codec_gives_back_what_it_accepts(box: Box) -> None:
+def test_codec_returns_what_it_accepts(box: Box) -> None:
     value = box.value
     try:
         text = dumps(value, what="a value")
@@ -94,7 +94,7 @@ def _kinds(value: Any) -> str:
 
 @given(boxed(PAYLOADS))
 @tried(40)
-def test_store_keeps_what_it_accepts(kit: Kit, box: Box) -> None:
+def test_store_returns_what_it_accepts(kit: Kit, box: Box) -> None:
     data = box.value
     function = _echo()
     try:
@@ -111,7 +111,7 @@ def test_store_keeps_what_it_accepts(kit: Kit, box: Box) -> None:
 
 @given(boxed(PAYLOADS))
 @tried(30)
-def test_event_that_is_accepted_reaches_what_waits_for_it(kit: Kit, box: Box) -> None:
+def test_accepted_event_reaches_its_waits(kit: Kit, box: Box) -> None:
     data = box.value
     waits = _waiting()
     run = waits.enqueue()
@@ -176,7 +176,7 @@ TYPES = st.sampled_from(
 
 @given(bodies(), st.sampled_from(PATHS), TYPES)
 @tried(150)
-def test_request_is_answered_or_refused(
+def test_request_is_accepted_or_refused(
     kit: Kit, api: Caller, body: bytes, path: str, kind: str
 ) -> None:
     _echo()
@@ -209,7 +209,7 @@ def _seconds(text: bytes) -> float:
 
 @given(boxed(errors()))
 @tried(150)
-def test_error_is_described_whatever_it_is(box: Box) -> None:
+def test_error_is_described_whatever_its_methods_do(box: Box) -> None:
     record = guarded(lambda: describe(box.value))
     text = json.dumps(record)
     text.encode()
@@ -261,7 +261,7 @@ gives: list[Any] = []
 
 @given(EXPRESSIONS, boxed(VALUES))
 @tried(200)
-def test_expression_gives_a_value_of_json_or_is_refused(text: str, box: Box) -> None:
+def test_expression_returns_a_json_value_or_is_refused(text: str, box: Box) -> None:
     try:
         expression = compile_expression(
             text, variables=("event", "async"), where="here"

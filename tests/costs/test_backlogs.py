@@ -65,7 +65,7 @@ def test_the_hot_queries_use_their_indexes_and_touch_a_bounded_number_of_rows(
         assert plan.buffers <= MOST_BUFFERS, said
 
 
-def test_small_tenants_start_as_if_the_hot_one_were_not_there(kit: Kit) -> None:
+def test_small_tenants_start_as_if_there_were_no_hot_one(kit: Kit) -> None:
     few = until_started("cost.tenants", "cost/work", 10)
     Run.objects.all().delete()
     many = until_started("cost.tenants", "cost/work", 5000)

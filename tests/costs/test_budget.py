@@ -25,14 +25,14 @@ def five_steps(ctx):
     return [ctx.step.run(f"step {n}", lambda n=n: n) for n in range(STEPS)]
 
 
-def test_starting_a_run_is_one_statement(watch: Watch):
+def test_start_of_a_run_is_one_statement(watch: Watch):
     function = durable.function(id="costs")(five_steps)
     with watch() as texts:
         function.enqueue({"order_id": 7})
     assert [text.split()[0] for text in texts] == ["INSERT"]
 
 
-def test_a_fresh_run_is_a_claim_its_steps_its_end_and_a_look(watch: Watch):
+def test_new_run_is_a_claim_its_steps_its_end_and_a_check(watch: Watch):
     function = durable.function(id="costs")(five_steps)
     run = function.enqueue()
     with watch() as texts:
@@ -68,7 +68,7 @@ def test_inputs_and_log_lines_cost_no_statement(watch: Watch):
 
 
 @pytest.mark.parametrize("kind", ["run", "atomic"])
-def test_those_of_an_attempt_that_failed_cost_none_either(watch: Watch, kind):
+def test_inputs_and_logs_of_a_failed_attempt_cost_no_statement(watch: Watch, kind):
     def statements(body, *args):
         def flaky(ctx):
             getattr(ctx.step, kind)("try", body, *args)
@@ -89,7 +89,7 @@ def test_those_of_an_attempt_that_failed_cost_none_either(watch: Watch, kind):
     assert statements(talking, 7) == statements(silent)
 
 
-def test_no_replay_reads_them(watch: Watch):
+def test_replay_does_not_read_inputs_and_logs(watch: Watch):
     run = durable.function(id="costs")(five_steps).enqueue()
     with watch() as texts:
         steps.load(run.pk)
@@ -99,7 +99,7 @@ def test_no_replay_reads_them(watch: Watch):
     assert "logs" not in load
 
 
-def test_runs_that_are_claimed_together_share_the_look_and_the_claim(watch: Watch):
+def test_runs_claimed_together_share_the_check_and_the_claim(watch: Watch):
     function = durable.function(id="costs")(five_steps)
     for _ in range(4):
         function.enqueue()
@@ -108,7 +108,7 @@ def test_runs_that_are_claimed_together_share_the_look_and_the_claim(watch: Watc
     assert len(texts) == 2 + 4 * (STEPS + 1)
 
 
-def test_a_claim_does_not_wait_for_the_disk_and_what_follows_does(watch: Watch):
+def test_claim_does_not_wait_for_the_disk_and_later_writes_do(watch: Watch):
     seen = []
 
     def look(ctx):
@@ -124,13 +124,13 @@ def test_a_claim_does_not_wait_for_the_disk_and_what_follows_does(watch: Watch):
     assert seen == ["on"]
 
 
-def test_a_look_at_an_empty_queue_is_two_statements(watch: Watch):
+def test_check_of_an_empty_queue_is_two_statements(watch: Watch):
     with watch() as texts:
         assert drain_queue("default") == 0
     assert len(texts) == 2
 
 
-def test_what_comes_while_a_batch_is_served_has_a_bell_of_its_own():
+def test_work_that_arrives_during_a_batch_has_its_own_message():
     function = durable.function(id="costs")(five_steps)
 
     def starting(ctx):

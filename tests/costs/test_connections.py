@@ -45,18 +45,18 @@ def bell() -> int:
     return process
 
 
-def test_the_next_bell_goes_on_with_the_connection_of_the_last():
+def test_wake_up_reuses_the_connection_of_the_last():
     assert bell() == bell() == bell()
 
 
-def test_between_bells_the_connection_is_nobody_elses():
+def test_connection_between_wake_ups_is_not_shared():
     first = bell()
     other = backend()
     assert other != first
     assert bell() == first
 
 
-def test_a_host_that_keeps_no_connections_has_none_kept(
+def test_connections_close_if_the_project_keeps_none(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
@@ -68,7 +68,7 @@ def test_a_connection_that_is_too_old_is_opened_anew(monkeypatch: pytest.MonkeyP
     assert bell() != bell()
 
 
-def test_a_connection_that_died_meanwhile_is_found_out(monkeypatch: pytest.MonkeyPatch):
+def test_dead_connection_is_detected(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(connection.settings_dict, "CONN_HEALTH_CHECKS", True)
     monkeypatch.setattr(connections, "FRESH", 0.0)
     first = bell()
@@ -77,7 +77,7 @@ def test_a_connection_that_died_meanwhile_is_found_out(monkeypatch: pytest.Monke
     assert bell() != first
 
 
-def test_a_connection_inside_a_transaction_is_left_where_it_is():
+def test_connection_inside_a_transaction_is_left_open():
     with transaction.atomic(), persistent():
         process = backend()
     assert backend() == process

@@ -90,7 +90,7 @@ def read() -> dict[str, float]:
         return {text.partition("--")[0]: blocks for text, blocks in cursor.fetchall()}
 
 
-def test_no_statement_reads_more_for_what_is_past_or_waits() -> None:
+def test_statements_read_no_more_for_old_or_waiting_runs() -> None:
     _fill(FEW)
     few = read()
     _fill(MANY)

@@ -54,7 +54,7 @@ def stored(rows: list[Run]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_rows_are_as_django_writes_them(count: int, watch: Watch):
+def test_rows_equal_those_that_django_writes(count: int, watch: Watch):
     ours, djangos = runs()[-count:], []
     for row in ours:
         twin = Run(**{f.attname: getattr(row, f.attname) for f in Run._meta.fields})
@@ -68,7 +68,7 @@ def test_rows_are_as_django_writes_them(count: int, watch: Watch):
     assert not any(row._state.adding for row in [*ours, *djangos])
 
 
-def test_keys_that_the_database_gives_are_left_to_it():
+def test_keys_from_the_database_are_left_to_it():
     now = clock.now()
     for count in (1, 3):
         rows = [
@@ -95,7 +95,7 @@ def event(name: str = "n", id: str | None = None) -> Event:
         (lambda: event(id="twice"), IntegrityError),
     ],
 )
-def test_what_the_table_refuses_is_refused_and_nothing_is_written(
+def test_refused_rows_are_refused_and_nothing_is_written(
     make: Callable[[], Event], error: type[Exception], more: int
 ):
     if error is DataError and connection.vendor == "sqlite":

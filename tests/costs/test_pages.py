@@ -27,7 +27,7 @@ def pages(postgres: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, Measured
     return {name: measure(name, ask) for name, ask in questions(client, known)}
 
 
-def test_every_page_is_there_and_asks_little(pages: dict[str, Measured]) -> None:
+def test_pages_all_exist_and_need_few_queries(pages: dict[str, Measured]) -> None:
     assert Run.objects.count() == RUNS
     assert Step.objects.filter(position=999).count() == 1
     assert set(Run.objects.values_list("status", flat=True)) > {"queued", "failed"}

@@ -39,7 +39,7 @@ def two_steps(ctx):
     return [ctx.step.run("one", lambda: 1), ctx.step.run("two", lambda: 2)]
 
 
-def test_checkpoints_and_the_end_are_prepared_and_nothing_of_the_hosts_is():
+def test_checkpoints_and_the_end_are_prepared_and_no_project_statement_is():
     durable.function(id="costs")(two_steps).enqueue()
     drain_queue("default")
     texts = known()
@@ -54,7 +54,7 @@ def test_a_statement_is_prepared_once_for_many_calls():
     assert len(known()) == 1
 
 
-def test_plans_are_made_anew_and_old_ones_go(monkeypatch: pytest.MonkeyPatch):
+def test_plans_are_renewed_and_old_ones_dropped(monkeypatch: pytest.MonkeyPatch):
     moment = [0.0]
     monkeypatch.setattr(clock, "monotonic", lambda: moment[0])
     for _ in range(3 * prepared.MAX_PREPARED):
@@ -63,7 +63,7 @@ def test_plans_are_made_anew_and_old_ones_go(monkeypatch: pytest.MonkeyPatch):
     assert 1 < len(known()) <= prepared.MAX_PREPARED + 1
 
 
-def test_a_host_whose_pool_cannot_prepare_says_so(monkeypatch: pytest.MonkeyPatch):
+def test_pool_that_cannot_prepare_is_configurable(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(connection.settings_dict, "DISABLE_SERVER_SIDE_CURSORS", True)
     run = durable.function(id="costs")(two_steps).enqueue()
     drain_queue("default")
@@ -86,7 +86,7 @@ def test_a_server_that_refuses_is_served_without(caplog: Any):
     assert known() == []
 
 
-def test_a_refusal_in_the_middle_of_a_run_changes_nothing_about_it():
+def test_refusal_in_the_middle_of_a_run_changes_nothing():
     def forgetting(ctx):
         ctx.step.run("one", lambda: 1)
         forget_behind_the_drivers_back()
@@ -100,7 +100,7 @@ def test_a_refusal_in_the_middle_of_a_run_changes_nothing_about_it():
     assert run.steps.count() == 2
 
 
-def test_a_refusal_inside_a_transaction_is_an_error_and_the_last_one():
+def test_refusal_inside_a_transaction_is_an_error_and_the_last_one():
     prepared.fetch(ANSWER, [1])
     forget_behind_the_drivers_back()
     with pytest.raises(DatabaseError), transaction.atomic():

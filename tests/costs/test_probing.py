@@ -37,7 +37,7 @@ def probe(made: list[tuple[str, ...]]) -> Probe:
     return Probe(make)
 
 
-def test_they_are_answered_as_of_the_times_that_are_given(probe: Probe, made):
+def test_probes_are_evaluated_with_the_given_times(probe: Probe, made):
     now, hour = clock.now(), timedelta(hours=1)
     Worker.objects.create(name="ann", seen_at=now, started_at=now)
     for past, ahead in ((now - hour, now + hour), (now + hour, now - hour)):
@@ -50,7 +50,7 @@ def test_they_are_answered_as_of_the_times_that_are_given(probe: Probe, made):
     assert made == [("ann",)], "once"
 
 
-def test_what_they_depend_on_makes_them_anew(probe: Probe, made):
+def test_changed_dependencies_compile_a_probe_anew(probe: Probe, made):
     now = clock.now()
     Worker.objects.create(name="ann", seen_at=now, started_at=now)
     later = now + timedelta(hours=1)
@@ -61,14 +61,14 @@ def test_what_they_depend_on_makes_them_anew(probe: Probe, made):
     assert made == [("ann",), ("bob",), ()]
 
 
-def test_few_are_kept(probe: Probe, made):
+def test_cache_of_probes_is_small(probe: Probe, made):
     now = clock.now()
     for number in range(3 * exists_probe.MAX_COMPILED):
         probe.evaluate([now, now], (str(number),))
     assert len(probe._compiled) <= exists_probe.MAX_COMPILED
 
 
-def test_a_walk_gives_the_texts_at_which_something_is_with_a_statement_for_each(
+def test_walk_yields_existing_values_with_one_statement_each(
     django_assert_num_queries,
 ):
     """Workers by their kind, of which one has no recent heartbeat."""

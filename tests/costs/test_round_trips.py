@@ -106,7 +106,7 @@ def test_enqueueing_many_is_two_copies_and_one_commit(counting: Count):
     assert found.total() == 4
 
 
-def test_five_steps_are_a_look_a_claim_five_records_and_an_end(counting: Count):
+def test_run_of_five_steps_is_a_check_a_claim_five_records_and_an_end(counting: Count):
     function = durable.function(id="costs")(five_steps)
     function.enqueue()
     drain_queue("default")
@@ -117,7 +117,7 @@ def test_five_steps_are_a_look_a_claim_five_records_and_an_end(counting: Count):
     assert found.total() == 8
 
 
-def test_a_suspension_is_one_statement(counting: Count):
+def test_suspension_is_one_statement(counting: Count):
     function = durable.function(id="costs")(sleeper)
     function.enqueue()
     drain_queue("default")
@@ -130,7 +130,7 @@ def test_a_suspension_is_one_statement(counting: Count):
     assert found.total() == 4
 
 
-def test_waking_is_one_statement_whatever_the_number(counting: Count):
+def test_end_of_sleeps_is_one_statement_for_any_number(counting: Count):
     function = durable.function(id="costs")(sleeper)
     for _ in range(20):
         function.enqueue()
@@ -144,7 +144,7 @@ def test_waking_is_one_statement_whatever_the_number(counting: Count):
     assert found.total() == 1
 
 
-def test_a_worker_that_is_awake_wakes_runs_itself(counting: Count):
+def test_busy_worker_ends_sleeps_itself(counting: Count):
     function = durable.function(id="costs")(sleeper)
     run = function.enqueue()
     drain_queue("default")
@@ -173,7 +173,7 @@ def test_a_run_that_slept_ends_with_five_statements(counting: Count):
     assert found.total() == 5
 
 
-def test_coming_back_is_one_query_whatever_was_recorded(counting: Count):
+def test_resume_is_one_query_for_any_number_of_recorded_steps(counting: Count):
     @durable.function(id="costs")
     def long(ctx):
         for number in range(MANY):
@@ -191,7 +191,7 @@ def test_coming_back_is_one_query_whatever_was_recorded(counting: Count):
     assert found.total() == 5
 
 
-def test_branches_are_recorded_in_no_more_commits_than_there_are(counting: Count):
+def test_branches_are_recorded_in_at_most_as_many_commits(counting: Count):
     @durable.function(id="costs")
     def fan(ctx):
         return len(ctx.step.map("fan", lambda item: item, range(MANY)))

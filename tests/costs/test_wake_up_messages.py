@@ -33,14 +33,14 @@ def rung(ago: timedelta = timedelta()) -> float:
     return (clock.now() - ago).timestamp()
 
 
-def test_a_bell_is_answered():
+def test_wake_up_is_executed():
     run = enqueue()
     assert work("default", rung()) == 1
     run.refresh_from_db()
     assert run.result() == "done"
 
 
-def test_a_bell_that_was_rung_before_the_last_look_asks_nothing(watch: Watch):
+def test_wake_up_sent_before_the_last_check_queries_nothing(watch: Watch):
     work("default", rung())
     before = rung(LONG)
     with watch() as texts:
@@ -48,7 +48,7 @@ def test_a_bell_that_was_rung_before_the_last_look_asks_nothing(watch: Watch):
     assert texts == []
 
 
-def test_a_bell_that_was_rung_since_is_answered():
+def test_wake_up_sent_after_the_last_check_is_executed():
     work("default", rung())
     run = enqueue()
     assert work("default", rung()) == 1
@@ -56,19 +56,19 @@ def test_a_bell_that_was_rung_since_is_answered():
     assert run.status == "completed"
 
 
-def test_clocks_that_differ_a_little_lose_no_bell():
+def test_small_clock_differences_lose_no_wake_up():
     work("default", rung())
     enqueue()
     assert work("default", rung(timedelta(seconds=queue_loop.SLACK / 2))) == 1
 
 
-def test_a_look_at_one_queue_answers_no_bell_of_another():
+def test_check_of_one_queue_covers_no_wake_up_of_another():
     work("other", rung())
     enqueue()
     assert work("default", rung(LONG)) == 1
 
 
-def test_a_look_that_was_broken_off_answers_no_bell():
+def test_interrupted_check_covers_no_wake_up():
     run = enqueue()
     queue_loop.drain_queue("default", finished=lambda: True)
     assert work("default", rung(LONG)) == 1
@@ -76,19 +76,19 @@ def test_a_look_that_was_broken_off_answers_no_bell():
     assert run.status == "completed"
 
 
-def test_a_bell_without_a_time_is_answered():
+def test_wake_up_without_a_time_is_executed():
     work("default", rung())
     enqueue()
     assert work("default") == 1
 
 
-def test_a_message_that_is_not_ours_does_nothing():
+def test_foreign_message_does_nothing():
     enqueue()
     assert work(None, rung()) == 0
     assert work("default", "yesterday") == 0
 
 
-def test_a_bell_is_heard_after_the_clock_of_the_database_went_back():
+def test_wake_up_is_executed_after_the_database_clock_went_back():
     later = clock.now() + timedelta(hours=1)
     with clock.using(clock.VirtualClock(later)):
         queue_loop.drain_queue("default")
@@ -97,7 +97,7 @@ def test_a_bell_is_heard_after_the_clock_of_the_database_went_back():
     assert Run.objects.get(pk=run.pk).status == "completed"
 
 
-def test_ticks_that_have_piled_up_are_one(db: None, monkeypatch: pytest.MonkeyPatch):
+def test_queued_ticks_are_merged(db: None, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(celery_tasks, "_ticked_at", -math.inf)
     ticked = []
     monkeypatch.setattr(tick, "tick", lambda: ticked.append(1) or {"timers": 1})

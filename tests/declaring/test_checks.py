@@ -26,11 +26,11 @@ def found() -> dict[str, CheckMessage]:
     }
 
 
-def test_this_project_is_in_order() -> None:
+def test_demo_project_has_no_problems() -> None:
     assert found() == {}
 
 
-def test_celery_app_that_is_not_to_be_the_current_one_causes_no_doubt() -> None:
+def test_celery_app_that_is_never_current_is_not_ambiguous() -> None:
     other = Celery("other", set_as_current=False)
     assert found() == {}
     assert other.main == "other"
@@ -44,7 +44,7 @@ def test_celery_app_that_is_not_to_be_the_current_one_causes_no_doubt() -> None:
         ({"socket_timeout": 5, "socket_connect_timeout": 5}, None),
     ],
 )
-def test_timeouts_that_redis_lacks_are_a_warning_that_names_them(
+def test_timeouts_missing_for_redis_are_a_warning_that_names_them(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, int], missing: str | None
 ) -> None:
     app = Celery("redis", broker="redis://127.0.0.1:1/0", set_as_current=False)
@@ -56,7 +56,7 @@ def test_timeouts_that_redis_lacks_are_a_warning_that_names_them(
         assert found()["durable_jobs.W005"].msg.endswith(f" has no {missing}.")
 
 
-def test_a_secret_that_could_be_guessed_is_a_warning_that_does_not_show_it(
+def test_guessable_secret_is_a_warning_that_hides_it(
     settings: Settings,
 ) -> None:
     settings.DURABLE_JOBS = {"EVENT_KEYS": ["hunter2", "x" * 24]}
@@ -75,7 +75,7 @@ def test_a_secret_that_could_be_guessed_is_a_warning_that_does_not_show_it(
         ("RETENTON", "RETENTION"),
     ],
 )
-def test_an_unknown_setting_is_refused_with_what_was_meant(
+def test_unknown_setting_is_refused_with_a_suggestion(
     settings: Settings, key: str, meant: str
 ) -> None:
     settings.DURABLE_JOBS = {key: "5s"}
@@ -85,7 +85,7 @@ def test_an_unknown_setting_is_refused_with_what_was_meant(
     assert error.is_serious()
 
 
-def test_a_setting_like_no_other_gets_them_all_shown(settings: Settings) -> None:
+def test_unknown_setting_unlike_any_lists_them_all(settings: Settings) -> None:
     settings.DURABLE_JOBS = {"XYZZY": 1}
     hint = found()["durable_jobs.E001"].hint
     assert hint is not None
@@ -107,7 +107,7 @@ def test_a_setting_like_no_other_gets_them_all_shown(settings: Settings) -> None
         (["LEASE_DURATION"], "expected a dict"),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_was_expected(
+def test_wrong_value_is_refused_with_what_was_expected(
     settings: Settings, written: Any, expected: str
 ) -> None:
     settings.DURABLE_JOBS = written
@@ -194,7 +194,7 @@ def test_sqlite_without_immediate_transactions_is_warned_of() -> None:
         assert '"timeout": 20' in hint
 
 
-def test_an_admin_whose_pages_cannot_follow_a_run_says_so(settings: Settings) -> None:
+def test_admin_without_the_apps_addresses_is_a_warning(settings: Settings) -> None:
     assert "durable_jobs.I001" not in {message.id for message in run_checks()}
     settings.INSTALLED_APPS = [
         app for app in settings.INSTALLED_APPS if app != "django_htmx"

@@ -8,14 +8,14 @@ from durable_jobs import durable
 from durable_jobs.testing import Kit
 
 
-def test_a_name_that_nobody_promised_is_no_attribute() -> None:
+def test_unknown_name_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="Concurency"):
         getattr(durable, "Concurency")  # noqa: B009  # the attribute is absent for a type checker
     assert not hasattr(durable, "enqueue")
 
 
 @pytest.mark.parametrize("step", ["fetch", "ai"])
-def test_a_step_that_is_to_come_says_so(durable_kit: Kit, step: str) -> None:
+def test_future_step_raises_a_clear_error(durable_kit: Kit, step: str) -> None:
     @durable.function(id="shop.ask", retries=0)
     def ask(ctx):
         getattr(ctx.step, step)("now")

@@ -76,7 +76,7 @@ def started(host: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_app_is_looked_through(host: Path) -> None:
+def test_apps_are_all_searched(host: Path) -> None:
     done = started(host)
     # The id begins with the app's label, which is not its package's name here.
     assert done.stdout.split() == ["bread.bake"], done.stderr
@@ -120,7 +120,7 @@ def test_models_may_declare_functions_themselves(host: Path) -> None:
         ('["wieght"]', '["weight"]', "expected fields among id, weight, got 'wieght'"),
     ],
 )
-def test_a_trigger_on_what_is_not_there_stops_the_host(
+def test_trigger_on_a_missing_model_stops_the_project(
     host: Path, wrong: str, right: str, expected: str
 ) -> None:
     path = host / "bakery/durable.py"
@@ -132,7 +132,7 @@ def test_a_trigger_on_what_is_not_there_stops_the_host(
     assert expected in done.stderr
 
 
-def test_a_broken_module_stops_the_host(host: Path) -> None:
+def test_broken_module_stops_the_project(host: Path) -> None:
     (host / "bakery/durable.py").write_text("import nothing_like_this")
     done = started(host)
     assert done.returncode

@@ -52,7 +52,7 @@ def test_functions_can_be_declared_without_django() -> None:
     assert printed.split() == ["shop.pay", "2", "k"]
 
 
-def test_starting_work_too_early_says_what_is_missing() -> None:
+def test_start_before_the_setup_says_what_is_missing() -> None:
     printed = output_of(
         """
         from durable_jobs import durable

@@ -97,7 +97,7 @@ def test_a_handler_takes_an_id_too(durable_kit: Kit) -> None:
             pass
 
 
-def test_the_first_declaration_stands_when_the_second_is_refused(
+def test_first_declaration_remains_when_the_second_is_refused(
     durable_kit: Kit,
 ) -> None:
     @durable.function(id="shop.pay")

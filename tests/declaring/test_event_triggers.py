@@ -32,7 +32,7 @@ def test_an_event_starts_every_function_that_listens(durable_kit: Kit) -> None:
     assert Event.objects.get().data == {"order_id": 7}
 
 
-def test_an_event_that_nobody_listens_to_is_kept(durable_kit: Kit) -> None:
+def test_event_without_functions_is_kept(durable_kit: Kit) -> None:
     event_id = durable_kit.send("nobody/listens", {"a": 1}, user={"id": 3}, v="2")
     assert started(durable_kit) == []
     event = Event.objects.get(pk=event_id)
@@ -40,7 +40,7 @@ def test_an_event_that_nobody_listens_to_is_kept(durable_kit: Kit) -> None:
     assert event.ts == durable_kit.now()
 
 
-def test_the_context_has_the_event_as_it_was_sent(durable_kit: Kit) -> None:
+def test_context_has_the_event_as_sent(durable_kit: Kit) -> None:
     @durable.function(id="look", on=durable.Event("a/b"))
     def look(ctx):
         event = ctx.event
@@ -88,7 +88,7 @@ def test_a_function_with_two_matching_triggers_starts_once(durable_kit: Kit) -> 
     assert started(durable_kit) == ["both", "both"]
 
 
-def test_ten_triggers_are_allowed(durable_kit: Kit) -> None:
+def test_function_may_have_ten_triggers(durable_kit: Kit) -> None:
     triggers = [durable.Event(f"many/{number}") for number in range(10)]
     durable.function(id="many", on=triggers)(lambda ctx: None)
     durable_kit.send("many/0")
@@ -184,7 +184,7 @@ def broken(event):
     ],
     ids=["types that do not compare", "no condition", "an exception"],
 )
-def test_a_condition_that_fails_leaves_a_skipped_run_that_says_why(
+def test_failing_condition_leaves_a_skipped_run_with_a_reason(
     durable_kit: Kit, condition: str, reason: str
 ) -> None:
     durable.function(id="picky", on=durable.Event("a/b", if_=condition))(lambda ctx: 1)
@@ -203,7 +203,7 @@ def test_a_condition_that_fails_leaves_a_skipped_run_that_says_why(
         skipped.result()
 
 
-def test_another_trigger_that_holds_makes_up_for_one_that_failed(
+def test_second_trigger_makes_up_for_a_failing_one(
     durable_kit: Kit,
 ) -> None:
     @durable.function(

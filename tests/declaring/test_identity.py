@@ -23,7 +23,7 @@ def test_a_function_is_a_frozen_declaration(durable_kit: Kit) -> None:
         pack_order.retries = 0
 
 
-def test_defaults_are_those_of_the_contract(durable_kit: Kit) -> None:
+def test_defaults_are_the_documented_ones(durable_kit: Kit) -> None:
     @durable.function
     def ship(ctx):
         pass
@@ -88,7 +88,7 @@ def test_the_default_id_begins_with_the_label_of_the_app(
     assert durable.function(refund).id == expected
 
 
-def test_a_function_called_like_one_is_its_body(durable_kit: Kit) -> None:
+def test_function_can_be_called_as_its_body(durable_kit: Kit) -> None:
     @durable.function
     def double(ctx):
         return 2 * ctx
@@ -136,7 +136,7 @@ def test_handlers_become_functions_of_their_own(durable_kit: Kit) -> None:
     assert pay.on_cancel is None
 
 
-def test_each_run_keeps_the_version_and_the_queue_it_was_started_with(
+def test_run_keeps_its_version_and_queue(
     durable_kit: Kit,
 ) -> None:
     @durable.function(id="shop.pack", version="2024-1", queue="slow")

@@ -42,11 +42,11 @@ def test_a_model_is_given_as_a_class_or_by_its_label(durable_kit: Kit, given):
 
 
 @pytest.mark.parametrize("wrong", [7, "Order", "shop.", ["shop.Order"], "a.b.c", True])
-def test_what_is_no_model_is_refused(durable_kit: Kit, wrong):
+def test_non_model_is_refused(durable_kit: Kit, wrong):
     assert "'app_label.ModelName' in admin_action" in refused(admin_action=wrong)
 
 
-def test_a_model_that_is_not_there_is_refused(durable_kit: Kit):
+def test_missing_model_is_refused(durable_kit: Kit):
     assert "there is no such model" in refused(admin_action="shop.Odrer")
 
 
@@ -55,7 +55,7 @@ def test_an_input_is_a_pydantic_model(durable_kit: Kit, wrong):
     assert "Expected input to be a pydantic model" in refused(input=wrong)
 
 
-def test_an_input_has_no_name_that_tells_the_instance(durable_kit: Kit):
+def test_input_must_not_name_the_instance(durable_kit: Kit):
     class Keyed(BaseModel):
         pk: int
 
@@ -70,7 +70,7 @@ def test_an_input_has_no_name_that_tells_the_instance(durable_kit: Kit):
         {"batch": durable.Batch(max_size=5, timeout="5s")},
     ],
 )
-def test_what_is_gathered_is_not_offered(durable_kit: Kit, gathering):
+def test_buffered_function_cannot_be_an_admin_action(durable_kit: Kit, gathering):
     trigger = durable.Event("shop/paid")
     assert "not buffered" in refused(admin_action=Order, on=trigger, **gathering)
 

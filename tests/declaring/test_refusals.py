@@ -54,7 +54,7 @@ def refused(**parameters: Any) -> str:
         ({"on_complete": lambda a, b: None}, "expected one parameter, the context"),
     ],
 )
-def test_a_wrong_parameter_is_refused_with_what_was_expected(
+def test_wrong_parameter_is_refused_with_what_was_expected(
     durable_kit: Kit, parameters: dict[str, Any], expected: str
 ) -> None:
     message = refused(**parameters)
@@ -75,14 +75,14 @@ def test_an_id_is_a_printable_name(durable_kit: Kit, wrong: Any) -> None:
         durable.function(id=wrong)(lambda ctx: None)
 
 
-def test_a_body_takes_the_context_and_nothing_else(durable_kit: Kit) -> None:
+def test_body_takes_only_the_context(durable_kit: Kit) -> None:
     with pytest.raises(durable.ConfigurationError, match=r"'a\.b'.*one parameter"):
         durable.function(id="a.b")(lambda: None)
     with pytest.raises(durable.ConfigurationError, match=r"'a\.b'.*one parameter"):
         durable.function(id="a.b")(lambda ctx, other: None)
 
 
-def test_a_generator_is_no_body(durable_kit: Kit) -> None:
+def test_generator_is_refused_as_a_body(durable_kit: Kit) -> None:
     def walk(ctx):
         yield 1
 
@@ -95,7 +95,7 @@ def test_a_generator_is_no_body(durable_kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("wrong", [7, "pay", None])
-def test_only_functions_are_decorated(durable_kit: Kit, wrong: Any) -> None:
+def test_decorator_accepts_only_functions(durable_kit: Kit, wrong: Any) -> None:
     with pytest.raises(durable.ConfigurationError, match="Expected a function under"):
         durable.function(id="a.b")(wrong)
 
@@ -207,7 +207,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize(("declare", "expected"), WRONG.values(), ids=WRONG)
-def test_a_wrong_piece_is_refused_with_what_was_expected(
+def test_wrong_part_is_refused_with_what_was_expected(
     declare: Callable[[], Any], expected: str
 ) -> None:
     with pytest.raises(durable.ConfigurationError) as caught:

@@ -24,7 +24,7 @@ class Placed(BaseModel):
 PLACED = durable.Event("shop/order.placed", schema=Placed)
 
 
-def test_data_that_does_not_fit_is_refused_when_it_is_sent(durable_kit: Kit) -> None:
+def test_invalid_data_is_refused_on_sending(durable_kit: Kit) -> None:
     durable.function(id="bill", on=PLACED)(lambda ctx: None)
     with pytest.raises(durable.PayloadError) as caught:
         durable_kit.send("shop/order.placed", {"order_id": "seven", "total": 0})
@@ -37,7 +37,7 @@ def test_data_that_does_not_fit_is_refused_when_it_is_sent(durable_kit: Kit) -> 
     assert not Run.objects.exists()
 
 
-def test_one_that_does_not_fit_refuses_all_that_were_sent_with_it(
+def test_invalid_event_refuses_all_that_were_sent_with_it(
     durable_kit: Kit,
 ) -> None:
     durable.function(id="bill", on=PLACED)(lambda ctx: None)
@@ -64,7 +64,7 @@ def test_the_function_sees_the_data_as_the_model(durable_kit: Kit) -> None:
     assert Run.objects.get().result() == [7, Decimal("40.50"), date(2026, 3, 1)]
 
 
-def test_the_model_itself_can_be_sent(durable_kit: Kit) -> None:
+def test_instance_of_the_schema_can_be_sent(durable_kit: Kit) -> None:
     @durable.function(id="bill", on=PLACED)
     def bill(ctx):
         return ctx.event.data
@@ -86,7 +86,7 @@ def test_functions_without_the_schema_see_plain_data(durable_kit: Kit) -> None:
     assert results == {"bill": "Placed", "log": "dict"}
 
 
-def test_a_wildcard_checks_all_that_it_listens_to(durable_kit: Kit) -> None:
+def test_wildcard_validates_all_its_events(durable_kit: Kit) -> None:
     trigger = durable.Event("shop/*", schema=Placed)
     durable.function(id="bill", on=trigger)(lambda ctx: ctx.event.data.order_id)
     with pytest.raises(durable.PayloadError, match="Placed"):
@@ -96,7 +96,7 @@ def test_a_wildcard_checks_all_that_it_listens_to(durable_kit: Kit) -> None:
     assert Run.objects.get().result() == 7
 
 
-def test_other_events_are_free(durable_kit: Kit) -> None:
+def test_other_events_are_not_validated(durable_kit: Kit) -> None:
     durable.function(id="bill", on=PLACED)(lambda ctx: None)
     durable_kit.send("shop/order.paid", {"anything": "goes"})
     assert Event.objects.count() == 1

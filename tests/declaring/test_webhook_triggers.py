@@ -19,7 +19,7 @@ GITHUB = durable.verify.GitHub("hush")
     ["", "/", "/a", "a/", "a//b", "A", "a b", "..", "a/../b", ".a", "a?b", "a%20b", "ä",
      "a\n", "<a>", "{a}", None, 7, "a" * 151],
 )  # fmt: skip
-def test_a_path_that_is_none_is_refused(path: Any) -> None:
+def test_invalid_path_is_refused(path: Any) -> None:
     with pytest.raises(durable.ConfigurationError, match="expected a path"):
         durable.Webhook(path, verify=GITHUB)
 
@@ -31,7 +31,7 @@ def test_paths(path: str) -> None:
     assert durable.Webhook(path, verify=GITHUB).event == f"webhook/{path}"
 
 
-def test_who_may_post_has_to_be_said() -> None:
+def test_trigger_without_a_scheme_is_refused() -> None:
     with pytest.raises(durable.ConfigurationError, match=r"verify\.Unsigned\(\)"):
         durable.Webhook("acme")
     with pytest.raises(durable.ConfigurationError, match=r"verify\.Unsigned\(\)"):
@@ -44,14 +44,14 @@ async def a_coroutine(*args: Any) -> bool:
 
 
 @pytest.mark.parametrize("value", [True, "secret", 7, a_coroutine])
-def test_what_verifies_is_a_scheme_or_a_callable(value: Any) -> None:
+def test_scheme_must_be_a_scheme_or_a_callable(value: Any) -> None:
     with pytest.raises(durable.ConfigurationError, match="verify to be a scheme"):
         durable.Webhook("acme", verify=value)
     with pytest.raises(durable.ConfigurationError, match="transform"):
         durable.Webhook("acme", verify=GITHUB, transform=value)
 
 
-def test_a_scheme_has_to_be_made() -> None:
+def test_scheme_class_without_a_call_is_refused() -> None:
     with pytest.raises(durable.ConfigurationError, match=r"Stripe\(…\)"):
         durable.Webhook("acme", verify=durable.verify.Stripe)
 
@@ -75,7 +75,7 @@ def first(body: Any, headers: Any) -> None:
     """Ignore all arguments."""
 
 
-def test_two_functions_of_a_path_agree(durable_kit: Kit) -> None:
+def test_functions_of_one_path_must_agree(durable_kit: Kit) -> None:
     declare("one", transform=first)
     declare("two", transform=first)
     for options in (
@@ -89,7 +89,7 @@ def test_two_functions_of_a_path_agree(durable_kit: Kit) -> None:
             declare("three", **options)
 
 
-def test_a_module_that_is_imported_again_agrees_with_itself(durable_kit: Kit) -> None:
+def test_module_imported_again_agrees_with_itself(durable_kit: Kit) -> None:
     source = (
         "from durable_jobs import durable\n"
         "def change(body, headers): return None\n"

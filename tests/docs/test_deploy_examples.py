@@ -93,7 +93,7 @@ def commands() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("line", sorted({shlex.join(one) for one in commands()}))
-def test_deploy_command_is_one_that_its_program_takes(line: str) -> None:
+def test_deploy_commands_are_accepted_by_their_programs(line: str) -> None:
     program, *arguments = words = shlex.split(line)
     if program == "celery":
         assert arguments[:2] == ["-A", "mysite"]
@@ -186,7 +186,7 @@ def test_systemd_verifies_the_units(path: Path, tmp_path: Path) -> None:
     assert not ours, found.stderr
 
 
-def test_compose_services_depend_on_what_exists() -> None:
+def test_compose_services_depend_on_existing_services() -> None:
     services = compose()["services"]
     for service in services.values():
         for name, condition in service.get("depends_on", {}).items():
@@ -257,7 +257,7 @@ def test_kubernetes_probe_names_a_host_that_django_allows(settings: Any) -> None
     assert unnamed.status_code == 400
 
 
-def test_deploy_files_are_shown_on_the_pages_as_they_are() -> None:
+def test_deploy_files_are_shown_unchanged_on_the_pages() -> None:
     shown = {block.text for one in PAGES for block in one.blocks}
     for path in FILES.rglob("*"):
         if path.is_file():

@@ -25,7 +25,7 @@ def functions_in(path: str) -> set[str]:
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
-def test_there_is_a_row_for_each_fault() -> None:
+def test_faults_all_have_a_row() -> None:
     numbers = [number for number, _ in rows()]
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) >= 31

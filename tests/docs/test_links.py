@@ -20,7 +20,7 @@ MANAGE = re.compile(r"(?:python )?manage\.py (.+)")
 
 
 @pytest.mark.parametrize("page", pages(), ids=str)
-def test_every_link_leads_somewhere(page: Page) -> None:
+def test_links_all_have_a_target(page: Page) -> None:
     for target in LINK.findall(page.prose):
         if target.startswith("https://"):
             continue
@@ -54,7 +54,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=str)
-def test_every_command_line_is_one_that_the_command_takes(page: Page) -> None:
+def test_command_lines_are_all_accepted_by_their_commands(page: Page) -> None:
     for block in page.blocks:
         for line in block.text.splitlines() if block.language == "sh" else ():
             found = MANAGE.search(line)

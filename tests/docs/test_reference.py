@@ -98,12 +98,12 @@ def public(owner: Any) -> set[str]:
 # The public API
 
 
-def test_every_name_behind_the_door_has_its_row() -> None:
+def test_public_names_all_have_a_row() -> None:
     named = rows("\n".join(reference("names").lines))
     assert set(named) == set(durable.__all__)
 
 
-def test_every_step_that_is_to_come_is_named() -> None:
+def test_future_steps_are_all_named() -> None:
     steps = section(reference("steps"), "Not in this version")
     assert set(NAME.findall(steps)) - {"ConfigurationError"} == set(COMING_STEPS)
 
@@ -354,7 +354,7 @@ def test_every_action_on_runs_is_named() -> None:
 # Signals
 
 
-def test_every_signal_has_its_row_with_what_it_is_sent_with(
+def test_signals_all_have_a_row_with_their_arguments(
     durable_kit: Kit,
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
 ) -> None:

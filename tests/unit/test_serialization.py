@@ -208,7 +208,7 @@ ANYTHING = st.recursive(
 
 
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
-def test_what_is_written_comes_back_equal_in_value_and_type(value: Any) -> None:
+def test_value_round_trips_with_its_type(value: Any) -> None:
     for held in (value, [value], {"key": (value, value)}):
         text = dumps(held, what="value")
         assert same(loads(text), held)
@@ -218,7 +218,7 @@ def test_what_is_written_comes_back_equal_in_value_and_type(value: Any) -> None:
 
 
 @given(ANYTHING)
-def test_any_value_comes_back_equal(value: Any) -> None:
+def test_any_value_round_trips(value: Any) -> None:
     text = dumps(value, what="value")
     assert same(loads(text), value)
     assert same(from_tree(like_jsonb(json.loads(text))), value)
@@ -270,9 +270,7 @@ def test_equal_sets_are_equal_texts() -> None:
         (type("Bytes", (bytes,), {})(b"x"), b"x"),
     ],
 )
-def test_a_subclass_of_a_builtin_comes_back_as_the_builtin(
-    value: Any, stored: Any
-) -> None:
+def test_subclass_of_a_builtin_becomes_the_builtin(value: Any, stored: Any) -> None:
     assert same(loads(dumps(value, what="value")), stored)
     assert same(loads(dumps([value], what="value")), [stored])
 
@@ -309,9 +307,7 @@ def nested(levels: int, around: Any = None) -> Any:
         (Color, "class Color"), (iter([]), "list_iterator"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_stored_is_refused_with_its_place(
-    value: Any, reason: str
-) -> None:
+def test_unsupported_value_is_refused_with_its_place(value: Any, reason: str) -> None:
     with pytest.raises(PayloadError, match=rf"^data: .*{reason}"):
         dumps(value, what="data")
     with pytest.raises(PayloadError) as caught:
@@ -320,7 +316,7 @@ def test_what_cannot_be_stored_is_refused_with_its_place(
 
 
 @pytest.mark.parametrize("value", [nested(101), looped(), nested(5000)])
-def test_what_is_too_deep_or_holds_itself_is_refused(value: Any) -> None:
+def test_too_deep_or_recursive_value_is_refused(value: Any) -> None:
     for write in (dumps, to_tree):
         with pytest.raises(PayloadError, match="100 levels") as caught:
             write(value, what="data")
@@ -347,7 +343,7 @@ def test_the_place_follows_every_kind_of_container(value: Any, place: str) -> No
     assert caught.value.message.startswith(f"{place}: ")
 
 
-def test_the_place_reads_well_after_words() -> None:
+def test_place_in_a_message_is_readable() -> None:
     with pytest.raises(PayloadError, match=r"^the result of 'charge', at items\[0\]: "):
         dumps({"items": [1j]}, what="the result of 'charge'")
 
@@ -360,7 +356,7 @@ def test_a_hundred_levels_are_fine() -> None:
     assert loads(dumps(tuples, what="value")) == tuples
 
 
-def test_too_little_stack_is_no_recursion_error() -> None:
+def test_short_stack_is_no_recursion_error() -> None:
     def at_depth(depth: int) -> None:
         if depth:
             at_depth(depth - 1)
@@ -422,7 +418,7 @@ def test_a_class_inside_a_function_is_refused_when_written() -> None:
         ({"$durable": "model", "value": ["x", [], None]}, "reference"),
     ],
 )  # fmt: skip
-def test_stored_tags_that_cannot_be_read_say_why(tree: Any, reason: str) -> None:
+def test_unreadable_tags_raise_with_the_reason(tree: Any, reason: str) -> None:
     with pytest.raises(PayloadError, match=reason):
         from_tree([tree])
     with pytest.raises(PayloadError, match=reason):
@@ -453,7 +449,7 @@ def test_newer_fields_get_their_defaults_and_dropped_ones_are_ignored() -> None:
     assert seeded.number == 0
 
 
-def test_pydantic_models_keep_what_was_set_and_what_is_private() -> None:
+def test_pydantic_models_keep_set_and_private_fields() -> None:
     customer = Customer(name="a", address=Address(street="b"), born=date(2000, 1, 1))
     customer._seen = 3
     back = loads(dumps(customer, what="value"))
@@ -462,7 +458,7 @@ def test_pydantic_models_keep_what_was_set_and_what_is_private() -> None:
     assert back.model_fields_set == {"name", "address", "born"}
 
 
-def test_values_that_were_never_valid_come_back_as_they_were() -> None:
+def test_values_that_were_never_valid_round_trip() -> None:
     odd = Address.model_construct(street=cast(Any, 5))
     assert loads(dumps(odd, what="value")).street == 5
 
@@ -482,7 +478,7 @@ def test_a_saved_instance_is_a_reference_that_is_loaded_fresh(tenant: Tenant) ->
     assert back.name == "second"
 
 
-def test_a_lazy_instance_and_one_with_a_textual_key_are_references_too(
+def test_lazy_instance_and_textual_key_are_references_too(
     tenant: Tenant,
 ) -> None:
     lazy = SimpleLazyObject(lambda: tenant)
@@ -493,7 +489,7 @@ def test_a_lazy_instance_and_one_with_a_textual_key_are_references_too(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_references_are_one_query(
+def test_references_are_loaded_in_one_query(
     tenant: Tenant, django_assert_num_queries: Any
 ) -> None:
     orders = [Order.objects.create(tenant=tenant, total=1) for _ in range(5)]
@@ -526,7 +522,7 @@ def test_a_deleted_instance_is_refused(tenant: Tenant) -> None:
         ({1: 2, 3: 4}, {3: 4, 1: 2}), ("x", mark_safe("x")),
     ],
 )  # fmt: skip
-def test_equal_keys_have_one_canonical_text(left: Any, right: Any) -> None:
+def test_equal_keys_have_one_canonical_form(left: Any, right: Any) -> None:
     assert canonical(left) == canonical(right)
 
 
@@ -534,10 +530,10 @@ def test_equal_keys_have_one_canonical_text(left: Any, right: Any) -> None:
     ("left", "right"),
     [(1, True), (1, "1"), (None, "null"), (0.1, 0.2), (1e-300, 0), ("a", ["a"])],
 )
-def test_other_keys_have_other_texts(left: Any, right: Any) -> None:
+def test_different_keys_have_different_forms(left: Any, right: Any) -> None:
     assert canonical(left) != canonical(right)
 
 
-def test_what_is_no_key_is_refused_by_name() -> None:
+def test_invalid_key_is_refused_by_name() -> None:
     with pytest.raises(PayloadError, match=r"^the key: "):
         canonical(float("nan"), what="the key")

@@ -163,7 +163,7 @@ def test_api_shows_a_key_nothing_of_another_tenant(worlds: Worlds) -> None:
     assert shown == {name for name in SHOWN if name.startswith(API)}
 
 
-def test_admin_shows_nothing_that_a_narrowed_run_admin_hides(
+def test_admin_shows_nothing_that_a_restricted_run_admin_hides(
     worlds: Worlds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = worlds
@@ -182,7 +182,7 @@ def test_admin_shows_nothing_that_a_narrowed_run_admin_hides(
 
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
-def test_viewer_who_is_allowed_all_sees_both(worlds: Worlds, root: Actor) -> None:
+def test_viewer_with_all_permissions_sees_both(worlds: Worlds, root: Actor) -> None:
     client = Client()
     client.force_login(root.user)
     for world in worlds:

@@ -71,7 +71,7 @@ def test_failing_rule_shows_nothing_and_is_logged(
     assert any("The rule VISIBLE_RUNS" in one.getMessage() for one in errors)
 
 
-def test_rule_is_no_matter_of_the_login_page() -> None:
+def test_rule_does_not_affect_the_login_page() -> None:
     with override_settings(DURABLE_JOBS=rule("raises")):
         response = Client().get(list_of("run"))
     assert response.status_code == 302
@@ -88,7 +88,7 @@ def test_rule_is_a_dotted_path() -> None:
         _ = settings.VISIBLE_RUNS
 
 
-def test_rule_is_asked_with_who_looks_and_through_which_door(
+def test_rule_gets_the_viewer_and_the_interface(
     worlds: Worlds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, _ = worlds
@@ -113,7 +113,9 @@ def test_rule_is_asked_with_who_looks_and_through_which_door(
     assert all(one.request is not None for one in asked)
 
 
-def test_without_a_rule_all_is_visible_and_nothing_is_asked(worlds: Worlds) -> None:
+def test_visibility_without_a_rule_is_complete_and_costs_nothing(
+    worlds: Worlds,
+) -> None:
     ours, _ = worlds
     who = Viewer(ours.user, "admin")
     every = Run.objects.all()
@@ -154,7 +156,7 @@ def test_figures_are_counted_from_visible_runs(worlds: Worlds) -> None:
 
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
-def test_bulk_run_touches_visible_runs_alone(worlds: Worlds) -> None:
+def test_bulk_run_changes_only_visible_runs(worlds: Worlds) -> None:
     ours, theirs = worlds
     body = {"action": "cancel", "filter": {"status": ["waiting", "queued"]}}
     assert post(browser(ours), "runs/bulk", body).status_code == 202
@@ -177,7 +179,7 @@ def test_bulk_run_follows_the_rule_of_the_moment(worlds: Worlds) -> None:
 
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
-def test_key_of_a_hidden_run_is_taken_and_no_more_is_told(worlds: Worlds) -> None:
+def test_key_of_a_hidden_run_is_taken_without_details(worlds: Worlds) -> None:
     ours, _ = worlds
     client, path = browser(ours), "functions/tests.works/runs"
     body: dict[str, Any] = {"key": "k", "data": {"order": None, "secret": "x"}}
@@ -190,7 +192,7 @@ def test_key_of_a_hidden_run_is_taken_and_no_more_is_told(worlds: Worlds) -> Non
 
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
-def test_idempotent_start_tells_no_hidden_run(worlds: Worlds) -> None:
+def test_idempotent_start_reveals_no_hidden_run(worlds: Worlds) -> None:
     ours, theirs = worlds
 
     @durable.function(id="tests.once", idempotency="event.data.number")
@@ -207,7 +209,7 @@ def test_idempotent_start_tells_no_hidden_run(worlds: Worlds) -> None:
 
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
-def test_schedule_that_is_run_tells_no_hidden_run(worlds: Worlds) -> None:
+def test_run_now_of_a_schedule_reveals_no_hidden_run(worlds: Worlds) -> None:
     ours, theirs = worlds
     client, before = browser(ours), Run.objects.count()
     Schedule.objects.filter(pk=theirs.schedule.pk).update(declared=True)
@@ -218,7 +220,7 @@ def test_schedule_that_is_run_tells_no_hidden_run(worlds: Worlds) -> None:
 
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
-def test_run_of_a_hidden_parent_tells_no_parent(worlds: Worlds) -> None:
+def test_run_of_a_hidden_parent_reveals_no_parent(worlds: Worlds) -> None:
     ours, theirs = worlds
     run, parents = ours.runs["done"], [ours.runs["parent"], theirs.runs["parent"]]
     told = []
@@ -231,7 +233,7 @@ def test_run_of_a_hidden_parent_tells_no_parent(worlds: Worlds) -> None:
 
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
-def test_signal_tells_no_hidden_run(worlds: Worlds) -> None:
+def test_signal_reveals_no_hidden_run(worlds: Worlds) -> None:
     ours, theirs = worlds
     client = browser(ours)
     assert post(client, f"signals/{ours.secret}", {}).json()["run"] is not None
@@ -239,7 +241,7 @@ def test_signal_tells_no_hidden_run(worlds: Worlds) -> None:
 
 
 @override_settings(DURABLE_JOBS=DURABLE_JOBS)
-def test_progress_of_a_hidden_run_is_not_there(worlds: Worlds) -> None:
+def test_progress_of_a_hidden_run_is_not_found(worlds: Worlds) -> None:
     ours, theirs = worlds
     client = browser(ours)
     for world, status in ((ours, 200), (theirs, 404)):

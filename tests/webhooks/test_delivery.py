@@ -42,7 +42,7 @@ def test_a_delivery_starts_a_run_with_its_body(
     assert answer["Cache-Control"].count("no-store") == 1
 
 
-def test_a_repeated_delivery_starts_nothing_and_is_accepted(
+def test_repeated_delivery_starts_nothing_and_is_accepted(
     kit: Kit, hook: Hook, post: Post
 ) -> None:
     hook()
@@ -54,7 +54,7 @@ def test_a_repeated_delivery_starts_nothing_and_is_accepted(
     assert Run.objects.count() == 2
 
 
-def test_two_paths_may_get_deliveries_of_one_id(
+def test_paths_may_get_deliveries_with_the_same_id(
     kit: Kit, hook: Hook, post: Post
 ) -> None:
     hook()
@@ -74,14 +74,14 @@ def test_a_delivery_id_that_no_event_can_have_is_hashed(
     assert Event.objects.get().pk.startswith("webhook:acme:")
 
 
-def test_without_a_delivery_id_each_is_new(kit: Kit, hook: Hook, post: Post) -> None:
+def test_delivery_without_an_id_is_always_new(kit: Kit, hook: Hook, post: Post) -> None:
     hook()
     post({})
     post({})
     assert Run.objects.count() == 2
 
 
-def test_all_functions_of_a_path_and_all_that_listen_to_the_event_start_once(
+def test_functions_of_the_path_and_of_the_event_all_start_once(
     kit: Kit, hook: Hook, post: Post
 ) -> None:
     hook()
@@ -115,7 +115,7 @@ def test_events_with_the_names_of_webhooks_cannot_be_sent(
 # Refused deliveries
 
 
-def test_whatever_is_wrong_with_the_signature_the_answer_is_the_same(
+def test_invalid_signatures_all_get_the_same_response(
     kit: Kit, hook: Hook, post: Post, caplog: pytest.LogCaptureFixture
 ) -> None:
     hook()
@@ -149,7 +149,7 @@ def test_other_methods_are_refused(hook: Hook, method: str) -> None:
     assert (answer.status_code, answer["Allow"]) == (405, "POST")
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(
+def test_too_large_body_is_refused_before_it_is_read(
     kit: Kit, hook: Hook, post: Post, settings: Any
 ) -> None:
     hook()
@@ -170,7 +170,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(
     assert views.receive(request, "acme").status_code == 413
 
 
-def test_a_body_of_a_length_that_nobody_said_is_read_to_the_limit(
+def test_body_of_unknown_length_is_read_up_to_the_limit(
     kit: Kit, hook: Hook, settings: Any
 ) -> None:
     hook()
@@ -241,7 +241,7 @@ def test_json_has_several_names(kit: Kit, hook: Hook, post: Post, kind: str) -> 
         (b"1" * 5000, "not JSON"),
     ],
 )
-def test_a_body_that_is_no_strict_json_is_refused_with_the_reason(
+def test_invalid_json_is_refused_with_the_reason(
     kit: Kit, hook: Hook, post: Post, raw: bytes, words: str
 ) -> None:
     hook()
@@ -294,7 +294,9 @@ def test_a_transform_makes_the_event(kit: Kit, hook: Hook, post: Post) -> None:
     assert Event.objects.get().pk == "webhook:acme:1"
 
 
-def test_a_transform_may_make_many_or_none(kit: Kit, hook: Hook, post: Post) -> None:
+def test_transform_may_return_many_events_or_none(
+    kit: Kit, hook: Hook, post: Post
+) -> None:
     hook(transform=lambda body, _: [durable.NewEvent("a/b", one) for one in body])
     answer = post([{"n": 1}, {"n": 2}], X_GitHub_Delivery="1")
     ids = ["webhook:acme:1", "webhook:acme:1:1"]
@@ -311,9 +313,7 @@ def test_a_delivery_may_be_ignored(kit: Kit, hook: Hook, post: Post) -> None:
     assert not Event.objects.exists()
 
 
-def test_an_id_that_the_transform_gives_counts(
-    kit: Kit, hook: Hook, post: Post
-) -> None:
+def test_id_from_the_transform_counts(kit: Kit, hook: Hook, post: Post) -> None:
     hook(transform=lambda body, _: durable.NewEvent("a/b", body, id=body["id"]))
     post({"id": "own"}, X_GitHub_Delivery="1")
     post({"id": "own"}, X_GitHub_Delivery="2")
@@ -347,7 +347,7 @@ def test_a_mapping_makes_the_event(kit: Kit, hook: Hook, post: Post) -> None:
     }
 
 
-def test_a_mapping_without_a_name_keeps_the_paths(
+def test_mapping_without_a_name_keeps_the_name_of_the_path(
     kit: Kit, hook: Hook, post: Post
 ) -> None:
     hook(transform={"data": "{body.inner}"})
@@ -375,7 +375,7 @@ FAILING: list[Any] = [
 
 
 @pytest.mark.parametrize("transform", FAILING, ids=range(len(FAILING)))
-def test_a_transform_that_fails_stores_nothing_but_what_a_person_sees(
+def test_failing_transform_stores_only_the_failure_event(
     kit: Kit, hook: Hook, post: Post, transform: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     hook(transform=transform)
@@ -392,7 +392,7 @@ def test_a_transform_that_fails_stores_nothing_but_what_a_person_sees(
     assert "Webhook acme: a delivery failed" in caplog.text
 
 
-def test_a_function_may_listen_to_what_failed(kit: Kit, hook: Hook, post: Post) -> None:
+def test_function_may_start_on_a_failure(kit: Kit, hook: Hook, post: Post) -> None:
     hook(transform=FAILING[0])
     durable.function(id="alarm", on=durable.Event("durable/webhook.failed"))(
         lambda ctx: ctx.event.data["error"]["type"]
@@ -402,7 +402,7 @@ def test_a_function_may_listen_to_what_failed(kit: Kit, hook: Hook, post: Post) 
     assert Run.objects.get().result() == "ZeroDivisionError"
 
 
-def test_a_body_that_is_no_object_needs_a_transform(
+def test_body_that_is_no_object_needs_a_transform(
     kit: Kit, hook: Hook, post: Post
 ) -> None:
     hook()
@@ -410,7 +410,7 @@ def test_a_body_that_is_no_object_needs_a_transform(
     assert "dict" in Event.objects.get().data["error"]["message"]
 
 
-def test_a_failure_that_is_too_large_with_its_body_is_kept_without(
+def test_failure_that_is_too_large_with_its_body_is_stored_without(
     kit: Kit, hook: Hook, post: Post, settings: Any
 ) -> None:
     settings.DURABLE_JOBS = {"MAX_EVENT_BYTES": 400}
@@ -433,7 +433,7 @@ def test_trouble_with_the_database_is_not_the_deliverys_fault(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_works_inside_a_transaction_for_each_request(
+def test_delivery_works_with_atomic_requests(
     kit: Kit, hook: Hook, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
@@ -459,12 +459,14 @@ def test_a_callable_may_verify(kit: Kit, hook: Hook, post: Post) -> None:
 
 
 @pytest.mark.parametrize("said", [None, 1, "yes", object(), False])
-def test_nothing_but_true_is_true(kit: Kit, hook: Hook, post: Post, said: Any) -> None:
+def test_result_of_a_verifier_must_be_true(
+    kit: Kit, hook: Hook, post: Post, said: Any
+) -> None:
     hook(verify=lambda request: said)
     assert post({}).status_code == 401
 
 
-def test_a_setting_without_a_secret_lets_nobody_in(
+def test_setting_without_a_secret_refuses_all_deliveries(
     kit: Kit, hook: Hook, post: Post, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     hook(verify=durable.verify.GitHub(durable.verify.Setting("NO_SUCH_SECRET")))
@@ -472,14 +474,16 @@ def test_a_setting_without_a_secret_lets_nobody_in(
     assert "NO_SUCH_SECRET" in caplog.text
 
 
-def test_anybody_may_post_where_that_is_said(kit: Kit, hook: Hook, post: Post) -> None:
+def test_unauthenticated_deliveries_are_accepted_on_request(
+    kit: Kit, hook: Hook, post: Post
+) -> None:
     hook(verify=durable.verify.Unsigned(id_header="X-Id"))
     for _ in range(2):
         assert post({}, signed=False, X_Id="1").status_code == 202
     assert Run.objects.count() == 1
 
 
-def test_slacks_question_is_answered(kit: Kit, hook: Hook, post: Post) -> None:
+def test_challenge_of_slack_is_answered(kit: Kit, hook: Hook, post: Post) -> None:
     hook(verify=durable.verify.Slack("hush"))
     raw = b'{"type": "url_verification", "challenge": "<b>3eZbr"}'
     stamp = str(int(kit.now().timestamp()))
@@ -493,7 +497,7 @@ def test_slacks_question_is_answered(kit: Kit, hook: Hook, post: Post) -> None:
     assert not Event.objects.exists()
 
 
-def test_one_address_may_post_so_often_and_is_told_when_to_send_again(
+def test_deliveries_of_an_address_are_limited_with_a_retry_after(
     kit: Kit, hook: Hook, post: Post
 ) -> None:
     hook()

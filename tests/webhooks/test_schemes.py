@@ -133,7 +133,7 @@ def check(vector: Vector, scheme: Scheme | None = None, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS, **NAMES)
-def test_what_the_provider_signed_is_accepted(vector: Vector) -> None:
+def test_signature_of_the_provider_is_accepted(vector: Vector) -> None:
     check(vector)
 
 
@@ -145,14 +145,14 @@ def test_a_body_that_was_tampered_with_is_refused(vector: Vector) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS, **NAMES)
-def test_another_secret_is_refused(vector: Vector) -> None:
+def test_wrong_secret_is_refused(vector: Vector) -> None:
     other = "whsec_" + base64.b64encode(b"another").decode()
     with pytest.raises(Unverified, match="does not match"):
         check(vector, vector.scheme(other))
 
 
 @pytest.mark.parametrize("vector", VECTORS, **NAMES)
-def test_either_secret_counts_while_one_replaces_the_other(vector: Vector) -> None:
+def test_both_secrets_count_during_a_rotation(vector: Vector) -> None:
     other = "whsec_" + base64.b64encode(b"another").decode()
     for secrets in ([other, vector.secret], (vector.secret, other)):
         check(vector, vector.scheme(secrets))
@@ -185,7 +185,7 @@ def test_a_delivery_is_taken_five_minutes_to_either_side(
 
 @pytest.mark.parametrize("vector", TIMED, **NAMES)
 @pytest.mark.parametrize("stamp", ["", "x", "-1", "1e9", "1" * 13, "١٢٣"])
-def test_a_timestamp_that_is_none_is_refused(vector: Vector, stamp: str) -> None:
+def test_invalid_timestamp_is_refused(vector: Vector, stamp: str) -> None:
     for name, value in vector.headers.items():
         if "timestamp" in name.lower():
             changed = {name: stamp}
@@ -201,7 +201,7 @@ def test_a_timestamp_that_is_none_is_refused(vector: Vector, stamp: str) -> None
 @pytest.mark.parametrize(
     "value", ["", "v1,", "v0=", "sha256=", "sha256=zz", "Ä", "v1", "=", ",", "\ud800"]
 )
-def test_what_is_no_signature_is_refused(vector: Vector, value: str) -> None:
+def test_invalid_signature_is_refused(vector: Vector, value: str) -> None:
     name = next(
         name
         for name in vector.headers
@@ -221,7 +221,7 @@ def test_svix_names_its_headers_otherwise() -> None:
     )
 
 
-def test_several_signatures_may_be_sent_and_one_has_to_be_right() -> None:
+def test_several_signatures_may_be_sent_and_one_must_be_right() -> None:
     standard, stripe = VECTORS[2], VECTORS[3]
     right = standard.headers["webhook-signature"]
     check(standard, headers={"webhook-signature": f"v1a,xx v1,AAAA {right}"})
@@ -234,7 +234,7 @@ def test_several_signatures_may_be_sent_and_one_has_to_be_right() -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256", "sha512"])
 @pytest.mark.parametrize("encoding", ["hex", "base64"])
-def test_plain_hmac_with_a_time_and_an_id_of_its_own(
+def test_plain_hmac_with_a_time_and_an_id_is_accepted(
     algorithm: Any, encoding: Any
 ) -> None:
     scheme = verify.Hmac(
@@ -259,7 +259,7 @@ def test_plain_hmac_with_a_time_and_an_id_of_its_own(
             check(vector, scheme, **changes)
 
 
-def test_a_secret_in_a_header_of_its_own() -> None:
+def test_secret_in_a_custom_header_is_accepted() -> None:
     scheme = verify.SharedSecret("hush", header="X-Token")
     check(Vector(None, "", b"", {"X-Token": "hush"}), scheme)
     for wrong in ("Bearer hush", "hus", "hushh", ""):
@@ -268,7 +268,7 @@ def test_a_secret_in_a_header_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("secret", ["", [], [""], None, 7, b"hush", ["a", None]])
-def test_a_secret_that_is_none_is_refused_and_not_shown(secret: Any) -> None:
+def test_invalid_secret_is_refused_and_not_shown(secret: Any) -> None:
     with pytest.raises(durable.ConfigurationError, match="Expected a secret"):
         verify.GitHub(secret)
 
@@ -293,7 +293,7 @@ def test_a_scheme_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
         verify.Hmac("hush", **{"header": "X-Sign", **options})
 
 
-def test_no_secret_is_in_a_repr_or_a_message() -> None:
+def test_secrets_are_never_in_a_repr_or_a_message() -> None:
     for vector in VECTORS:
         for secret in (vector.secret, [vector.secret], lambda: "hush"):
             assert vector.secret not in repr(vector.scheme(secret))
@@ -305,7 +305,7 @@ def test_no_secret_is_in_a_repr_or_a_message() -> None:
     assert "canary" not in str(caught.value)
 
 
-def test_secrets_are_equal_when_they_are_the_same() -> None:
+def test_secrets_with_equal_values_are_equal() -> None:
     same = verify.GitHub
     assert same("a") == same("a")
     assert same("a") != same("b")
@@ -314,7 +314,7 @@ def test_secrets_are_equal_when_they_are_the_same() -> None:
     assert same(verify.Setting("A")) != same("A")
 
 
-def test_digests_and_secrets_are_compared_in_constant_time_alone() -> None:
+def test_digests_and_secrets_are_compared_only_in_constant_time() -> None:
     """In these modules ``==`` and ``in`` see no digest, no signature and no secret."""
     package = Path(durable_jobs.__file__).parent
     secret = {"secret", "secrets", "signature", "expected", "given", "digest", "key"}
