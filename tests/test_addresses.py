@@ -39,7 +39,7 @@ def test_sqlite_in_memory_is_accepted(url: str) -> None:
     assert database(url)["NAME"] == ":memory:"
 
 
-def test_unknown_database_is_refused_with_what_was_expected() -> None:
+def test_unsupported_database_is_refused_with_what_was_expected() -> None:
     with pytest.raises(ImproperlyConfigured, match="postgresql://user@host/name"):
         database("mysql://me@host/shop")
 

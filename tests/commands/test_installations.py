@@ -97,7 +97,7 @@ def test_message_of_another_installation_is_published_again(
     assert (str(own.other_key), own.other_queue) == (OTHER, "default")
 
 
-def test_message_of_no_installation_is_finally_dropped(sent: Sent) -> None:
+def test_message_with_too_many_hops_is_dropped(sent: Sent) -> None:
     receive(work, "default", 1.5, **{INSTALLATION: OTHER, HOPS: MAX_HOPS})
     assert sent.messages == []
 
@@ -148,7 +148,7 @@ def test_id_is_read_once(
     assert keys == {Installation.objects.get().key}
 
 
-def test_missing_id_is_not_queried_again_at_once(
+def test_failed_query_of_the_id_is_not_repeated_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []

@@ -63,6 +63,6 @@ def test_worker_excludes_queues_on_request(app, functions):
 
 
 @pytest.mark.django_db
-def test_project_that_declares_all_its_queues_keeps_them(app, functions):
+def test_project_that_declares_all_its_queues_gets_none_of_ours(app, functions):
     app.conf.task_create_missing_queues = False
     assert consumed(app) == ["celery"]

@@ -102,7 +102,7 @@ def test_a_manager_may_refuse(durable_kit, complain, order):
     assert order.note == "refused: it was a gift"
 
 
-def test_refund_without_a_manager_is_small(durable_kit, complain, order):
+def test_undecided_refund_is_partial(durable_kit, complain, order):
     complain("40")
     durable_kit.advance("7d")
     order.refresh_from_db()

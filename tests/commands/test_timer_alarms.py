@@ -66,7 +66,7 @@ def test_an_idle_process_sends_a_message_just_before_an_alarm(
     assert notifications.at[0] >= due - timedelta(seconds=2 * LEAD)
 
 
-def test_alarm_sends_one_message_per_queue(
+def test_alarms_send_one_message_per_queue_and_time(
     alarms: TimerAlarms, notifications: Notifications
 ):
     due = clock.now() + SOON

@@ -63,7 +63,9 @@ def test_plans_are_renewed_and_old_ones_dropped(monkeypatch: pytest.MonkeyPatch)
     assert 1 < len(known()) <= prepared.MAX_PREPARED + 1
 
 
-def test_pool_that_cannot_prepare_is_configurable(monkeypatch: pytest.MonkeyPatch):
+def test_pool_without_prepared_statements_works_by_setting(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setitem(connection.settings_dict, "DISABLE_SERVER_SIDE_CURSORS", True)
     run = durable.function(id="costs")(two_steps).enqueue()
     drain_queue("default")

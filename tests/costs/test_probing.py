@@ -61,7 +61,7 @@ def test_changed_dependencies_compile_a_probe_anew(probe: Probe, made):
     assert made == [("ann",), ("bob",), ()]
 
 
-def test_cache_of_probes_is_small(probe: Probe, made):
+def test_cache_of_probes_is_bounded(probe: Probe, made):
     now = clock.now()
     for number in range(3 * exists_probe.MAX_COMPILED):
         probe.evaluate([now, now], (str(number),))

@@ -191,7 +191,7 @@ def test_resume_is_one_query_for_any_number_of_recorded_steps(counting: Count):
     assert found.total() == 5
 
 
-def test_branches_are_recorded_in_at_most_as_many_commits(counting: Count):
+def test_branches_share_commits(counting: Count):
     @durable.function(id="costs")
     def fan(ctx):
         return len(ctx.step.map("fan", lambda item: item, range(MANY)))

@@ -232,7 +232,7 @@ def test_busy_worker_checks_only_the_other_queues_that_it_consumes(
     until(lambda: ended(*pins), "their own worker to take them", lab)
 
 
-def test_runs_sent_one_by_one_are_executed_in_parallel(lab: Lab) -> None:
+def test_runs_sent_one_by_one_all_end_without_a_beat(lab: Lab) -> None:
     lab.worker("-P", "threads", "-c", "2")
     runs = [functions.five_steps.enqueue() for _ in range(100)]
     until(lambda: ended(*runs), "all runs to end without a beat", lab)

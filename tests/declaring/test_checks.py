@@ -194,7 +194,7 @@ def test_sqlite_without_immediate_transactions_is_warned_of() -> None:
         assert '"timeout": 20' in hint
 
 
-def test_admin_without_the_apps_addresses_is_a_warning(settings: Settings) -> None:
+def test_admin_without_htmx_is_reported(settings: Settings) -> None:
     assert "durable_jobs.I001" not in {message.id for message in run_checks()}
     settings.INSTALLED_APPS = [
         app for app in settings.INSTALLED_APPS if app != "django_htmx"

@@ -55,7 +55,7 @@ def test_an_input_is_a_pydantic_model(durable_kit: Kit, wrong):
     assert "Expected input to be a pydantic model" in refused(input=wrong)
 
 
-def test_input_must_not_name_the_instance(durable_kit: Kit):
+def test_input_of_an_admin_action_must_not_name_the_instance(durable_kit: Kit):
     class Keyed(BaseModel):
         pk: int
 

@@ -247,7 +247,7 @@ def test_backlog_obeys_concurrency_and_priority(sent: list[Sent], limit: int) ->
 
 @random_streams
 @given(streams(longest=6000), st.integers(1, 3))
-def test_sleeping_step_slots_block_no_other_run(sent: list[Sent], limit: int) -> None:
+def test_sleeping_runs_delay_no_other_run(sent: list[Sent], limit: int) -> None:
     with lab() as it:
         it.declare(concurrency=durable.Concurrency(limit, key="event.data.key"))
         it.play(sent)

@@ -58,7 +58,7 @@ def test_module_imported_again_declares_it_again(kit: Kit):
         None,
     ],
 )
-def test_address_is_plain_and_unique(url: Any):
+def test_invalid_address_is_refused_and_not_shown(url: Any):
     with pytest.raises(durable.ConfigurationError) as refused:
         remote.App("billing", url)
 
@@ -108,7 +108,7 @@ def test_unsigned_responses_are_reported_before_a_deploy(kit: Kit):
     assert found(**options) == ["durable_jobs.W006"]
 
 
-def test_app_without_key_and_without_consent_is_reported_before_a_deploy(kit: Kit):
+def test_app_without_https_and_key_is_reported_before_a_deploy(kit: Kit):
     assert found(url="HTTP://billing/") == ["durable_jobs.W003", "durable_jobs.W004"]
     registered = checks.registry.registry.get_checks(include_deployment_checks=True)
     assert check_apps in registered

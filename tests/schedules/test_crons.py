@@ -30,7 +30,7 @@ def test_a_cron_fires_at_its_times(kit: Kit, every: Every, slots: Slots) -> None
         assert run.started_at == run.data["scheduled_at"] == run.data["fired_at"]
 
 
-def test_event_names_the_schedule_and_the_time(kit: Kit, every: Every) -> None:
+def test_event_has_the_cron_and_the_time(kit: Kit, every: Every) -> None:
     @durable.function(id="look", on=durable.Cron("30 12 * * *"))
     def look(ctx):
         return [ctx.event.name, ctx.event.data, ctx.event.ts]
@@ -198,7 +198,9 @@ def test_changed_cron_follows_its_new_times(kit: Kit, slots: Slots) -> None:
         assert (old.missing_at, old.due_at) == (NOON + 75 * MINUTE, None)
 
 
-def test_cron_with_a_failing_key_starts_nothing(kit: Kit, every: Every) -> None:
+def test_cron_of_a_leap_day_starts_nothing_in_other_years(
+    kit: Kit, every: Every
+) -> None:
     every("0 0 29 2 *")
     kit.advance("365d")
     assert not Run.objects.exists()

@@ -82,14 +82,14 @@ def test_a_cancelled_run_raises_why(durable_kit: Kit) -> None:
     assert caught.value.run_id == str(run.pk)
 
 
-def test_run_can_wait_only_for_its_own_end(durable_kit: Kit) -> None:
+def test_runs_can_be_awaited_in_any_order(durable_kit: Kit) -> None:
     look = durable.function(id="look")(lambda ctx: ctx.event.data["n"])
     runs = [look.enqueue({"n": n}) for n in range(3)]
     assert [run.wait(timeout=10).result() for run in reversed(runs)] == [2, 1, 0]
     assert Run.objects.live().count() == 0
 
 
-def test_errors_of_runs_are_in_the_public_api() -> None:
+def test_errors_of_runs_are_durable_errors() -> None:
     for kind in (durable.RunFailed, durable.RunCancelled, durable.RunNotFinished):
         assert issubclass(kind, durable.DurableError)
 

@@ -51,7 +51,7 @@ def test_condition_may_follow_relations(
     assert [told["changed"]["total"][1] for told in changes()] == [2]
 
 
-def test_deletion_has_the_key_of_the_related_row(
+def test_deletion_condition_may_use_the_key_of_the_related_row(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     watch(deleted=True, when=Q(tenant=tenant.pk) | Q(tenant_id=-1))

@@ -257,7 +257,7 @@ def test_callables_take_the_variables_in_order_or_only_the_first() -> None:
     assert result(len) == 2
 
 
-def test_error_of_an_expression_names_its_variables_and_place() -> None:
+def test_expression_has_its_source_and_place() -> None:
     text = compile_expression("event.name", where=WHERE)
     call = compile_expression(lambda event: event, where=WHERE)
     assert text.wants_mapping
