@@ -69,7 +69,7 @@ def process_environment(transactional_db: None) -> dict[str, str]:
     name = str(connection.settings_dict["NAME"])
     if connection.vendor == "sqlite":
         if "memory" in name:
-            pytest.skip("a database in memory is this process's alone")
+            pytest.skip("other processes cannot open a database in memory")
         address = f"sqlite:///{quote(name)}"
     else:
         parts = urlsplit(os.environ["DATABASE_URL"])

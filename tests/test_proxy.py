@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def through(process_environment: dict[str, str]) -> Iterator[tuple[Proxy, str]]:
     """Yield a proxy before the test's database, and the address through it."""
     if connection.vendor != "postgresql":
-        pytest.skip("the proxy speaks PostgreSQL's protocol")
+        pytest.skip("the proxy needs PostgreSQL's protocol")
     with proxied_database(process_environment["DATABASE_URL"]) as made:
         yield made
 
@@ -161,7 +161,7 @@ def test_statements_are_read_from_any_pieces() -> None:
 
 def test_the_time_of_the_database_can_be_moved(process_environment) -> None:
     if connection.vendor != "postgresql":
-        pytest.skip("SQLite has no time of its own")
+        pytest.skip("SQLite has no clock")
     real = clock.now()
     with movable_clock() as time:
         time.move(timedelta(hours=2))

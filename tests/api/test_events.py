@@ -184,7 +184,7 @@ class Untouched(io.BytesIO):
         self.left = most
 
     def read(self, size: int | None = -1) -> bytes:
-        assert 0 < size <= self.left, "more was read than is allowed"
+        assert 0 < size <= self.left, "more bytes were read than allowed"
         self.left -= size
         return b"x" * size
 
@@ -250,7 +250,7 @@ def test_accepted_data_is_stored_and_returned_equal(kit, api, data):
     (id,) = response.json()["ids"]
     back = Event.objects.get(pk=id).data
     assert back == data
-    assert canonical(back) == canonical(data), "of the same types as well"
+    assert canonical(back) == canonical(data), "the types are equal too"
 
 
 # Signals

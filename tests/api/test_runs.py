@@ -358,7 +358,7 @@ def test_waiting_requests_are_limited(kit, api, sleeper, monkeypatch):
         # Without waiting, no run is executed.
         assert api.get(f"runs/{run.pk}/result", {"wait": 30}).status_code == 202
     assert api.get(f"runs/{run.pk}/result", {"wait": 30}).status_code == 200
-    assert long_poll._waiters.acquire(blocking=False), "the place was given back"
+    assert long_poll._waiters.acquire(blocking=False), "the place was released"
 
 
 def test_run_deleted_while_it_is_awaited_is_not_found(kit, api, sleeper, monkeypatch):

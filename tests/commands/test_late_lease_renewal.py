@@ -63,7 +63,7 @@ def test_an_overdue_lease_is_renewed_by_the_thread_that_asks(
         assert lease_of(claimed) == durable_kit.now() + settings.LEASE_DURATION
         later(1.2)
         durable_kit.advance(timedelta(seconds=1), run=False)
-        assert not leases.lost(claimed.pk), "that renewal counts"
+        assert not leases.lost(claimed.pk), "the renewal counts"
 
 
 def test_a_lease_that_another_worker_took_is_lost(durable_kit, claimed, later):

@@ -54,7 +54,7 @@ def test_first_message_is_sent_at_once_and_then_one_for_all_others(
     rung.wait()
     assert rung.work == [("a", 49)]
 
-    assert coalescer.coalesce("a", 3), "the one for the others counts as well"
+    assert coalescer.coalesce("a", 3), "the message for later runs counts too"
     rung.wait()
     assert rung.work == [("a", 49), ("a", 3)]
     now[0] += CLOSE
@@ -109,7 +109,7 @@ def test_messages_without_a_thread_are_sent_at_once(
         patch.setattr(threading.Thread, "start", refuse)
         assert [coalescer.coalesce("a", 1) for _ in range(3)] == [False] * 3
 
-    assert coalescer.coalesce("a", 1), "as soon as there is one"
+    assert coalescer.coalesce("a", 1), "the message is sent once a thread exists"
 
 
 @pytest.mark.django_db(transaction=True)

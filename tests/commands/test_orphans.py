@@ -55,7 +55,7 @@ def test_a_dead_process_of_this_machine_loses_its_runs(durable_kit, held):
     for run in runs:
         run.refresh_from_db()
         assert (run.status, run.lease_token) == ("queued", None)
-        assert run.crash_count == 1, "it may be what the process died of"
+        assert run.crash_count == 1, "the claim may have caused the process to die"
     durable_kit.run_until_idle()
     assert {run.status for run in Run.objects.all()} == {"completed"}
 

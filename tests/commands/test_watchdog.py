@@ -109,7 +109,7 @@ def test_watchdog_stays_while_the_worker_is_busy(post: Post):
     post.idle = False
     assert post.looks(after=watchdog.UNREACHABLE_AFTER) == 0
     post.idle = True
-    assert post.looks(after=1) == 0, "it begins anew"
+    assert post.looks(after=1) == 0, "the count starts again"
 
 
 def test_reserved_messages_count_while_the_main_loop_is_responsive(
@@ -124,13 +124,13 @@ def test_reserved_messages_count_while_the_main_loop_is_responsive(
     monkeypatch.setattr(clock, "monotonic", lambda: stuck)
     assert probe.idle(), "a blocked loop cannot hand the message out"
     executes = True
-    assert not probe.idle(), "a task may take as long as it takes"
+    assert not probe.idle(), "a task has no time limit here"
     executes = False
     probe.loop_seen()
     assert not probe.idle()
     probe.has_loop = False
     monkeypatch.setattr(clock, "monotonic", lambda: stuck + watchdog.UNREACHABLE_AFTER)
-    assert not probe.idle(), "a broker without such a loop"
+    assert not probe.idle(), "this broker has no event loop"
 
 
 @pytest.fixture

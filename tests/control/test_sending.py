@@ -28,7 +28,7 @@ TIMES = 6
 def ann(durable_kit: Kit) -> Iterator[Actor]:
     """Yield a user who may do everything."""
     if connection.vendor == "sqlite":
-        pytest.skip("its writers are one after the other")
+        pytest.skip("SQLite has one writer")
     yield Actor(User.objects.create_superuser("ann"))
     LogEntry.objects.all().delete()
     Run.objects.all().delete()

@@ -62,7 +62,7 @@ def silence(transactional_db: None, brisk: None) -> Iterator[None]:
 def postgres(transactional_db: None) -> None:
     """Skip the test on other databases."""
     if connection.vendor != "postgresql":
-        pytest.skip("is about PostgreSQL's own statements")
+        pytest.skip("tests PostgreSQL's own statements")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ MOST_BUFFERS, MOST_ROWS = 120, 60
 def kit(db: None) -> Iterator[Kit]:
     """Yield a kit with a function of two limits, on PostgreSQL."""
     if connection.vendor != "postgresql":
-        pytest.skip("plans are looked at on the database of record")
+        pytest.skip("plans are tested on PostgreSQL")
     # Rows of rolled-back tests would remain in the pages and be read.
     tables = [one._meta.db_table for one in apps.get_app_config(LABEL).get_models()]
     with connection.cursor() as cursor:
@@ -70,4 +70,4 @@ def test_small_tenants_start_as_if_there_were_no_hot_one(kit: Kit) -> None:
     Run.objects.all().delete()
     many = until_started("cost.tenants", "cost/work", 5000)
     assert many["admissions"] - few["admissions"] <= 3, (few, many)
-    assert many["started"] - few["started"] <= 24, "the hot one has its turns too"
+    assert many["started"] - few["started"] <= 24, "the hot tenant starts runs too"

@@ -99,7 +99,7 @@ def test_refused_rows_are_refused_and_nothing_is_written(
     make: Callable[[], Event], error: type[Exception], more: int
 ):
     if error is DataError and connection.vendor == "sqlite":
-        pytest.skip("SQLite knows no lengths")
+        pytest.skip("SQLite checks no lengths")
     bulk_insert.insert(Event, [event(id="twice")])
     rows = [event() for _ in range(more)] + [make()]
     with pytest.raises(error):

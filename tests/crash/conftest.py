@@ -41,7 +41,7 @@ def checked(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     request.getfixturevalue("transactional_db")
     if connection.vendor != "postgresql":
-        pytest.skip("crashes and races are tested on the database of record")
+        pytest.skip("crashes and races are tested on PostgreSQL")
     with journal.kept():
         yield
         if request.node.stash.get(PASSED, False):
@@ -70,7 +70,9 @@ def lab(
 
     After a passed test, a newly started run must end.
     """
-    assert current_app.main == "project", "a test has left another Celery app in place"
+    assert current_app.main == "project", (
+        "a test has left another Celery app as current"
+    )
     flush_broker(process_environment)
     Account.objects.create(name="ledger")
     with opened(process_environment) as made:

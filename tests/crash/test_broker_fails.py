@@ -149,7 +149,7 @@ def test_busy_worker_exits_after_its_broker_fell_silent(lab: Lab, pool: str) -> 
         until(lambda: proxy.counts["lost"], "a heartbeat to be lost", lab)
         assert deaf.alive
         Gate.objects.create(name="g")
-        until(lambda: completed(run), "what it had in its hands to end", lab)
+        until(lambda: completed(run), "the reserved tasks to end", lab)
         runs = until_it_leaves(deaf, lab)
         assert labels(run) == {"one": 1, "g:begin": 1, "g:end": 1, "last": 1}
         lab.worker(BROKER_URL=url)

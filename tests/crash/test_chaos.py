@@ -28,5 +28,5 @@ def test_all_runs_end_correctly_under_random_faults() -> None:
     seed, said = done.stdout.splitlines()[:2]
     fired = json.loads(said)
     for kind in KINDS:
-        assert fired[kind.__name__] > 0, f"{kind.__name__} has not struck: {seed}"
+        assert fired[kind.__name__] > 0, f"{kind.__name__} has had no effect: {seed}"
     assert fired["runs"] > 30

@@ -56,7 +56,7 @@ def test_workers_with_clocks_two_hours_apart_take_over_no_live_run(
     until(lambda: completed(*runs), "all runs to end", lab)
     assert len(set(Effect.objects.values_list("pid", flat=True))) == 2
     assert not Run.objects.filter(claim_count__gt=1).exists(), (
-        "a lease was held to be over"
+        "a lease was treated as expired"
     )
 
 
@@ -75,7 +75,7 @@ def test_the_time_of_the_database_may_jump_forward_and_back(lab: Lab) -> None:
         until(lambda: all(labels(run) for run in under_way), "them to begin", lab)
         time.move(timedelta(hours=-1))
         late = functions.five_steps.enqueue()
-        until(lambda: completed(late), "what is sent then to end", lab)
+        until(lambda: completed(late), "runs sent afterwards to end", lab)
         time.move(timedelta(hours=2, minutes=1))
         until(lambda: completed(*under_way), "all to end", lab)
         lab.close()
@@ -99,6 +99,6 @@ def test_cron_fires_each_time_once_when_the_clock_goes_back(lab: Lab) -> None:
             lab,
         )
         slots = [run.data["scheduled_at"] for run in fired]
-        assert len(slots) == len(set(slots)), "a time has fired twice"
+        assert len(slots) == len(set(slots)), "an occurrence has fired twice"
         assert len(slots) >= 60
         lab.close()

@@ -133,7 +133,7 @@ def test_silent_network_delays_a_run_no_longer_than_its_lease(lab: Lab) -> None:
         run = functions.gated.enqueue({"limit": "g"})
         until(lambda: labels(run)["g:begin"] == 1, "the body to begin", lab)
         proxy.blackhole()
-        until(lambda: proxy.counts["lost"], "something to be lost", lab)
+        until(lambda: proxy.counts["lost"], "packets to be lost", lab)
         another_ends_it(lab, run)
         proxy.heal()  # As kernel timeouts do: the connections end.
         again = functions.five_steps.enqueue()
@@ -150,7 +150,7 @@ def test_slow_and_torn_network_loses_nothing(lab: Lab) -> None:
         runs = [functions.patient.enqueue() for _ in range(4)]
         for count in range(1, 5):
             proxy.cut_after(20_000)
-            until(lambda: not proxy.armed, "enough to be sent", lab)  # at once
+            until(lambda: not proxy.armed, "enough runs to be sent", lab)  # at once
             assert proxy.counts["cut"] == count
         proxy.heal()
         until(lambda: completed(*runs), "all runs to end", lab)
@@ -164,7 +164,7 @@ def on_a_wire(
 ) -> Iterator[tuple[Wire, Process]]:
     """Yield a worker that reaches the database over its own network."""
     if not lab.environment["BROKER_URL"].startswith("redis+socket"):
-        pytest.skip("the broker is reached by a network that the worker leaves")
+        pytest.skip("the worker would lose its broker in another network")
     seed = random.randrange(10**6)  # noqa: S311  # no secret
     print("seed", seed)
     with ExitStack() as stack:
@@ -196,12 +196,12 @@ def test_write_sent_before_a_packet_loss_is_void_after_a_takeover(lab: Lab) -> N
         run = functions.gated.enqueue({"limit": "g"})
         until(lambda: labels(run)["g:begin"] == 1, "the body to begin", lab)
         wire.loss = 1
-        until(lambda: wire.counts["lost data"] > 0, "something to be lost", lab)
+        until(lambda: wire.counts["lost data"] > 0, "packets to be lost", lab)
         another_ends_it(lab, run)
         wire.loss = 0
         again = functions.five_steps.enqueue()
         until(lambda: completed(again), "the first worker to go on", lab)
-        assert labels(run)["g:end"] == 2, "it went on with the body that it was in"
+        assert labels(run)["g:end"] == 2, "the worker continued its body"
         done = Effect.objects.filter(run=str(again.pk))
         assert set(done.values_list("pid", flat=True)) == {cut_off.pid}
     assert Account.objects.get(name="ledger").balance == 1

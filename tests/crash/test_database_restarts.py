@@ -94,7 +94,7 @@ def test_server_that_loses_its_last_commits_ends_every_run_it_has(
         assert crashed(server)
         crash_count += 1
         lost = crash_count - Gate.objects.count()
-    assert lost, "nothing that was acknowledged is gone"
+    assert lost, "no acknowledged commit is lost"
     until(lambda: completed(*runs), "all runs to end", lab)
     assert not Run.objects.filter(crash_count__lt=0).exists()
     assert Account.objects.get(name="ledger").balance == 30

@@ -175,10 +175,12 @@ def test_event_that_commits_after_later_ones_is_not_skipped() -> None:
     def late() -> None:
         got.append(durable.send("gap/go", {"n": 1}))
         routing.route_pending()
-        assert not Event.objects.filter(pk=got[0]).exists(), "it has not committed"
+        assert not Event.objects.filter(pk=got[0]).exists(), (
+            "the first transaction has not committed"
+        )
 
     early()
-    assert got == sorted(got), "the id that committed last is the lower one"
+    assert got == sorted(got), "the last commit has the lower id"
     for run in claimed(2):
         advance(run)
     assert [Run.objects.get(pk=run.pk).result() for run in runs] == [0, 1]

@@ -42,7 +42,7 @@ def test_a_step_of_another_kind_parks_the_run_until_the_code_is_mended(
     assert first.terminate() == 0
     wrong = lab.worker("-P", "solo", LAB_RELEASE="wrong")
     parked = Run.objects.filter(pk=run.pk, status="paused")
-    until(parked.exists, "the run to be parked", lab)
+    until(parked.exists, "the run to be paused", lab)
     assert "'one' of lab.released is recorded as 'run'" in parked.get().reason
     wrong.kill()
     lab.worker("-P", "solo", LAB_RELEASE="2")
@@ -59,7 +59,7 @@ def test_workers_replaced_one_by_one_repeat_nothing(lab: Lab) -> None:
     until(lambda: Effect.objects.count() > 8, "the runs to begin", lab)
     for old in serving:
         under_way = Run.objects.filter(status="running").count()
-        assert under_way > 0, "it is replaced under load"
+        assert under_way > 0, "the worker is replaced under load"
         lab.worker("-P", "prefork", "-c", "2")
         assert old.terminate() == 0
     until(lambda: completed(*runs), "all runs to end", lab)
@@ -107,7 +107,7 @@ def test_steps_that_only_a_later_release_can_read_wait_for_its_worker(
     claims = {run.pk: Run.objects.get(pk=run.pk).claim_count for run in runs}
     old = lab.worker("-P", "prefork", "-c", "2", LAB_RELEASE="old")
     left = SweepError.objects.filter(kind="later release")
-    until(lambda: left.count() == 3, "the old worker to leave them", lab)
+    until(lambda: left.count() == 3, "the old worker to release them", lab)
     known = functions.patient.enqueue()
     until(lambda: completed(known), "the known run to end", lab)
     rows = Run.objects.filter(pk__in=claims, status="queued", attempt=0)
@@ -135,7 +135,7 @@ def test_end_of_a_new_run_at_an_old_worker_is_not_lost(lab: Lab) -> None:
     lab.worker("-P", "solo", LAB_RELEASE="old")
     durable.send("lab/stop", {"number": 1})
     left = SweepError.objects.filter(kind="cancellation")
-    until(left.exists, "the old worker to leave the event", lab)
+    until(left.exists, "the old worker to skip the event", lab)
     timed_out = Run.objects.filter(pk=runs[1].pk, status="cancelled")
     until(timed_out.exists, "the timeout", lab)
     assert Run.objects.get(pk=runs[0].pk).status == "waiting"

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 def apart() -> Iterator[None]:
     """Isolate the test's declarations, on PostgreSQL."""
     if connection.vendor != "postgresql":
-        pytest.skip("SQLite has one writer: races are tested on the database of record")
+        pytest.skip("SQLite has one writer: races are tested on PostgreSQL")
     with registry.temporary():
         yield
 
@@ -48,7 +48,7 @@ def test_a_first_run_that_is_being_changed_is_not_overtaken_in_an_ordering() -> 
         assert Run.objects.get(data__n=0).cancel("or not")
         assert admitted_meanwhile() == 0
         transaction.set_rollback(True)
-    until(lambda: admission.admit("default", 8), "the first to be let through")
+    until(lambda: admission.admit("default", 8), "the first runs to be promoted")
     assert through() == [0]
 
 

@@ -231,7 +231,7 @@ def test_new_limit_applies_to_earlier_runs_though_a_worker_dies(
         LAB_RELEASE="2",
         DURABLE_JOBS_FAILPOINTS=f"{point}=kill",
     )
-    until(lambda: not dying.alive, "a worker to die of it", lab)
+    until(lambda: not dying.alive, "a worker to die", lab)
     lined_up = Run.objects.filter(flow__isnull=False).exists()
     assert lined_up == (point == "claim.returned")
     for _ in range(2):

@@ -70,7 +70,7 @@ def test_due_timers_all_fire_once_while_other_queues_start(lab: Lab) -> None:
         run = functions.five_steps.enqueue()
         until(lambda run=run: ended(run), "a run of another queue to end", lab)
         meanwhile += waits.exists()
-    assert meanwhile >= 3, "the others had to wait"
+    assert meanwhile >= 3, "other runs had to wait"
     woken = Run.objects.filter(queue="asleep")
     assert (
         woken.filter(status="queued", wake_requested=True, claim_count=1).count()

@@ -30,7 +30,7 @@ def environment(
 ) -> Iterator[dict[str, str]]:
     """Yield the environment of the mutants: this server, and another database."""
     if connection.vendor != "postgresql":
-        pytest.skip("the guards are those of the database of record")
+        pytest.skip("the guards are in PostgreSQL's statements")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     address = urlsplit(os.environ["DATABASE_URL"])
     name = f"{address.path.strip('/')}_mutants_{worker}"
@@ -54,5 +54,7 @@ def test_the_guard_is_missed(name: str, environment: dict[str, str]) -> None:
         check=False,
     )
     assert ran.returncode == 1, f"no test failed:\n{ran.stdout}{ran.stderr}"
-    assert ASSERTED.search(ran.stdout), f"it did not fail by assertion:\n{ran.stdout}"
+    assert ASSERTED.search(ran.stdout), (
+        f"the test did not fail by an assertion:\n{ran.stdout}"
+    )
     assert " error" not in ran.stdout.splitlines()[-1], ran.stdout

@@ -23,7 +23,7 @@ def test_a_run_that_kills_its_workers_ends_and_its_neighbours_do_well(
     neighbours = [functions.quick.enqueue() for _ in range(12)]
     lab.beat(**SHORT)
     worker = lab.worker("-P", "prefork", "-c", "1", **SHORT)
-    until(lambda: ended(*poisons), "the poison to be put away", lab)
+    until(lambda: ended(*poisons), "the poisonous run to fail", lab)
     for run in poisons:
         run.refresh_from_db()
         assert run.status == "failed"

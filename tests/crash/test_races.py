@@ -40,7 +40,7 @@ ROUNDS = 60
 def apart():
     """Isolate the test's declarations, on PostgreSQL."""
     if connection.vendor != "postgresql":
-        pytest.skip("SQLite has one writer: races are tested on the database of record")
+        pytest.skip("SQLite has one writer: races are tested on PostgreSQL")
     with registry.temporary():
         yield
 
@@ -122,7 +122,7 @@ def test_record_waits_for_a_takeover_that_is_about_to_commit() -> None:
         with transaction.atomic():
             Run.objects.filter(pk=stale.pk).update(lease_token=uuid.uuid4())
             taken.set()
-            until(lambda: outcome or blocked(), "the step_record to wait for the lock")
+            until(lambda: outcome or blocked(), "the record to wait for the lock")
 
     together(record, take_over)
     assert isinstance(outcome[0], LeaseLost)

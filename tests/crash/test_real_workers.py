@@ -217,7 +217,7 @@ def test_busy_worker_checks_only_the_other_queues_that_it_consumes(
     lab.worker(*own, LAB_DRAIN_TIME="60s")
     pins = [functions.pinned.enqueue({"queue": "pinned"}) for _ in range(3)]
     pinned = Run.objects.filter(queue="pinned", status="queued")
-    until(lambda: pinned.count() == len(pins), "the steps to be rung for", lab)
+    until(lambda: pinned.count() == len(pins), "wake-ups for the steps", lab)
     backlog = [functions.five_steps.enqueue() for _ in range(300)]
     waiting = Run.objects.filter(pk__in=[run.pk for run in backlog], status="queued")
     until(lambda: waiting.count() < len(backlog) - 10, "the worker to work", lab)
@@ -225,9 +225,9 @@ def test_busy_worker_checks_only_the_other_queues_that_it_consumes(
         run = functions.pinned.enqueue({"queue": "apart"})
         Run.objects.filter(pk=run.pk).update(queue="apart")
     until(lambda: ended(run), "the run of its other queue to end", lab)
-    assert waiting.exists(), "its wake-up is behind a drain of a minute"
+    assert waiting.exists(), "the wake-up waits behind a drain of a minute"
     until(lambda: ended(*backlog), "the backlog to end", lab)
-    assert pinned.count() == len(pins), "another worker's"
+    assert pinned.count() == len(pins), "the queue of another worker"
     lab.worker("-P", "solo", "-Q", "pinned")
     until(lambda: ended(*pins), "their own worker to take them", lab)
 
@@ -246,12 +246,12 @@ def test_long_runs_that_are_sent_at_once_are_executed_side_by_side(lab: Lab) -> 
     until(lambda: labels(first)["first:begin"], "the first body", lab)
     began = Effect.objects.get(label="first:begin").at
     late = began + timedelta(seconds=0.3)
-    until(lambda: clock.now() > late, "its process to take runs to be long", lab)
+    until(lambda: clock.now() > late, "the process to expect long runs", lab)
     Gate.objects.create(name="first")
     until(lambda: ended(first), "the first run to end", lab)
     with transaction.atomic():
         runs = [functions.gated.enqueue({"limit": "g"}) for _ in range(8)]
     begun = Effect.objects.filter(label="g:begin")
-    until(lambda: begun.count() == 8, "eight bodies side by side", lab)
+    until(lambda: begun.count() == 8, "eight concurrent bodies", lab)
     Gate.objects.create(name="g")
     until(lambda: ended(*runs), "the runs to end", lab)

@@ -78,11 +78,11 @@ def test_response_to_a_worker_frozen_past_its_lease_is_void(
         lab.beat()
         until(lambda: ended(run), "the run to end", lab)
         held.go.set()
-        assert held.gone.wait(60), "the frozen worker's answer lies in its socket"
+        assert held.gone.wait(60), "the response waits in the frozen worker's socket"
         frozen.signal(signal.SIGCONT)
         until(
             lambda: "has taken it over or ended it" in frozen.text(),
-            "the worker to find out",
+            "the worker to notice",
             lab,
         )
     run.refresh_from_db()

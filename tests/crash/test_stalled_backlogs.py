@@ -35,7 +35,7 @@ def apart() -> Iterator[None]:
 def settle() -> None:
     """Do all that beat and workers do within a minute, except executing runs."""
     for _ in range(5):
-        until(lambda: not put_off(), "the turns of backlogs that were put off")
+        until(lambda: not put_off(), "postponed backlogs to be retried")
         tick.tick()
         admission.sweep()
         stalled_backlogs.sweep()
@@ -225,7 +225,7 @@ def test_resume_in_an_open_transaction_stops_no_admission() -> None:
         try:
             elsewhere(admit)
         except OperationalError as error:
-            pytest.fail(f"all admissions wait for a host's transaction: {error}")
+            pytest.fail(f"all admissions wait for an open transaction: {error}")
 
 
 def test_process_without_a_function_promotes_none_of_its_runs() -> None:

@@ -302,7 +302,7 @@ class Machine(RuleBasedStateMachine):
         for key, one in self.expected.items():
             run = found[key]
             assert run.status == one.status, f"{key}: {run.status}, not {one.status}"
-            assert run.lease_token is None, f"{key} is held"
+            assert run.lease_token is None, f"{key} has a lease"
             if one.ended == "completed":
                 assert run.output == one.outcome, key
         booked = sum(one.booked for one in self.expected.values())

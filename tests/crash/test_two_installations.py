@@ -64,7 +64,7 @@ def test_two_installations_complete_their_runs_and_the_doctor_reports_the_mix(
         own.refresh_from_db()
         return own.other_key == other.key
 
-    until(seen, "a message to be noted", lab)
+    until(seen, "a message to be recorded", lab)
     assert own.other_queue == "default"
     found = {one.check: one for one in doctor.examine().findings}
     message = found["other-installation"].message
@@ -72,7 +72,7 @@ def test_two_installations_complete_their_runs_and_the_doctor_reports_the_mix(
     assert str(other.key) in message
     lines = [line for line in lab.workers[0].text().splitlines() if "ERROR" in line]
     said = [line for line in lines if str(other.key) in line and str(own.key) in line]
-    assert 1 <= len(said) <= 4, "once a minute in each process"
+    assert 1 <= len(said) <= 4, "one warning a minute in each process"
     lab.close()
     Installation.objects.update(other_seen_at=None)  # the doctor has seen the message
 

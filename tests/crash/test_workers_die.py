@@ -47,7 +47,11 @@ def test_frozen_worker_inside_a_transaction_leads_to_one_booking(
     frozen.signal(signal.SIGCONT)
     again = [functions.five_steps.enqueue() for _ in range(6)]
     until(lambda: completed(*again), "both to go on", lab)
-    until(lambda: "has taken it over or ended it" in frozen.text(), "it to notice", lab)
+    until(
+        lambda: "has taken it over or ended it" in frozen.text(),
+        "the worker to notice",
+        lab,
+    )
     assert Account.objects.get(name="ledger").balance == 1
     assert Effect.objects.filter(run=str(run.pk), label="ledger").count() == 1
 
@@ -73,7 +77,7 @@ def test_workers_frozen_past_their_leases_overwrite_nothing(lab: Lab) -> None:
         until(lambda a=again, o=over: a.exists() or o.exists(), "the other", lab)
         frozen.signal(signal.SIGCONT)
     until(lambda: completed(*runs), "all runs to end", lab)
-    assert Run.objects.filter(claim_count__gt=1).exists(), "no lease has run out"
+    assert Run.objects.filter(claim_count__gt=1).exists(), "no lease has expired"
     assert Account.objects.get(name="ledger").balance == 30
 
 

@@ -33,7 +33,7 @@ def until(holds: Callable[[], object], what: str) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"Timed out while waiting for {what}"
         time.sleep(0.05)
 
 

@@ -231,7 +231,7 @@ def test_run_resumed_during_a_step_continues_after_it(
 ) -> None:
     """Also if the attempt has seen the pause and starts no further step."""
     if seen and settings.ALWAYS_SUSPEND:
-        pytest.skip("the function is left after its first step, before it resumes")
+        pytest.skip("the function is suspended after its first step, before the resume")
     calls: list[str] = []
 
     @durable.function(id="work", concurrency=1)

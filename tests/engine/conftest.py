@@ -62,7 +62,9 @@ def nothing_left_behind(db: None) -> Iterator[None]:
     """Check that no ended run has a lease, a wait or an open step."""
     yield
     ended = Run.objects.filter(ended_at__isnull=False)
-    assert not ended.filter(lease_token__isnull=False).exists(), "an ended run is held"
+    assert not ended.filter(lease_token__isnull=False).exists(), (
+        "an ended run has a lease"
+    )
     assert not Wait.objects.filter(run__in=ended).exists(), "an ended run still waits"
     still_open = Step.objects.filter(run__in=ended).exclude(status__in=STEP_ENDED)
     assert not still_open.exists(), f"an ended run has open steps: {still_open}"

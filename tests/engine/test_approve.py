@@ -78,7 +78,7 @@ def test_approval_without_a_form_returns_an_empty_dict(
 ):
     run = start(asking())
     assert run.status == "waiting"
-    assert run.lease_token is None, "a worker is held"
+    assert run.lease_token is None, "a worker is still busy"
     durable_kit.approve("ask")
 
     assert later(run, "1d").result() == ["approved", {}]

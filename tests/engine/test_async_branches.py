@@ -163,7 +163,7 @@ def test_worker_death_in_a_gathered_step_repeats_that_step_only(
 
     durable_kit.crash_at("second b", when=when)
     run = later(start(dying), "1m")
-    assert run.status == "running", "its worker is dead, and its lease runs"
+    assert run.status == "running", "the worker is dead, and its lease is still valid"
     assert later(run, "61s").result() == 3
     assert calls.count("second b") == times
     assert [calls.count(f"first {name}") for name in "abc"] == [1, 1, 1]

@@ -80,7 +80,7 @@ def test_an_awaitable_is_refused_in_a_def_function(start: Start, fn: Any, kind: 
     assert run.status == "failed"
     assert "returned an awaitable" in run.error["message"]
     assert "async def" in run.error["message"]
-    assert not run.attempts.exists(), "another attempt would be no better"
+    assert not run.attempts.exists(), "a retry would not help"
 
 
 def test_an_awaitable_is_refused_by_an_atomic_step_of_an_async_function(start: Start):

@@ -63,7 +63,7 @@ def test_run_does_not_wait_for_a_loser_and_ignores_its_result():
     try:
         run = served(racing)
         before = list(run.steps.order_by("key").values())
-        assert served_by(pids), "its body executes still"
+        assert served_by(pids), "the body is still executing"
     finally:
         go.set()
     until(lambda: not served_by(pids), LONG)
@@ -265,7 +265,7 @@ def test_database_failure_is_no_error_of_the_branch():
         return ctx.step.map("m", branch, "ab")
 
     run = served(failing)
-    assert run.status == "queued", "it is left to the next attempt"
+    assert run.status == "queued", "the step is left to the next attempt"
 
     def ended() -> bool:
         drain_queue("default")

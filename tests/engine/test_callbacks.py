@@ -62,12 +62,12 @@ def test_callback_returns_the_data_of_its_answer(
 ):
     run = start(outside.asking())
     assert run.status == "waiting"
-    assert run.lease_token is None, "a worker is held"
+    assert run.lease_token is None, "a worker is still busy"
     durable.callbacks.succeed(outside.token, data)
 
     later(run, "1d")
     assert outside.settled() == ("answered", data)
-    assert len(outside.given) == 1, "submitted once"
+    assert len(outside.given) == 1, "the work was submitted once"
 
 
 def test_a_failure_is_raised(

@@ -31,7 +31,7 @@ def test_condition_is_checked_until_done_and_returns_its_value(
     began = durable_kit.now()
     run = start(polling)
     assert run.status == "waiting"
-    assert run.lease_token is None, "a worker is held"
+    assert run.lease_token is None, "a worker is still busy"
 
     assert later(run, "3h").result() == {"tries": 3}
     assert times == [began + timedelta(minutes=10 * n) for n in range(3)]

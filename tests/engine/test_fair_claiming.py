@@ -48,8 +48,8 @@ def test_function_starts_beside_the_long_backlog_of_another(works, order):
         pass
     assert len(order) == MANY + 3
     found = [place for place, name in enumerate(order) if name == "other"]
-    assert found[0] <= settings.CLAIM_BATCH + 1, "at the second claim"
-    assert found[-1] <= 4 * (settings.CLAIM_BATCH + 1), "one at every second claim"
+    assert found[0] <= settings.CLAIM_BATCH + 1, "started at the second claim"
+    assert found[-1] <= 4 * (settings.CLAIM_BATCH + 1), "one run at every second claim"
 
 
 def test_function_starts_beside_many_due_sleeps(works, order):

@@ -253,7 +253,7 @@ def test_start_returns_the_id_and_continues(start: Start, later: Later, child):
     made = Run.objects.get(function="tests.child")
     assert run.result() == str(made.pk)
     assert seen == [str(made.pk)] * len(seen)
-    assert made.status == "waiting", "it goes on without its parent"
+    assert made.status == "waiting", "the child continues without its parent"
     assert later(made, "1h").result()["got"] == {"sleep": "1h"}
 
 

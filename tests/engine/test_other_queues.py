@@ -45,7 +45,7 @@ def test_other_queues_are_served_while_one_is_busy(backlog, order):
     assert drain_queue("default", others=["apart", "empty"]) == len(order)
     assert order.count("default") == MANY
     assert order.index("apart") == settings.CLAIM_BATCH, "after the first batch"
-    assert order.count("apart") == MANY // 2, "a batch of the one, a batch of the other"
+    assert order.count("apart") == MANY // 2, "batches of the two queues alternate"
 
 
 def test_short_queue_costs_no_check_of_the_others(
@@ -79,7 +79,7 @@ def test_celery_worker_checks_all_queues_that_it_consumes(
     consumed["foreign"] = None  # later, and by another worker
     assert celery_tasks.work("default") == MANY + 1
     assert order.count("apart") == 1
-    assert "foreign" not in order, "another worker's"
+    assert "foreign" not in order, "the queue of another worker"
 
 
 def celery_of(consumed: dict[str, None]) -> SimpleNamespace:

@@ -29,7 +29,7 @@ def test_a_worker_that_dies_in_a_branch_repeats_no_sibling(
 
     durable_kit.crash_at("second b", when=when)
     run = start(dying)
-    assert run.status == "running", "its worker is dead, and its lease runs"
+    assert run.status == "running", "the worker is dead, and its lease is still valid"
 
     assert later(run, "61s").result() == ["a", "b", "c"]
     assert calls.count("second b") == times

@@ -24,7 +24,7 @@ def test_a_worker_that_dies_at_a_step(
 
     durable_kit.crash_at("charge", when=when)
     run = start(charging)
-    assert run.status == "running", "its worker is dead, and its lease runs"
+    assert run.status == "running", "the worker is dead, and its lease is still valid"
 
     assert later(run, "61s").result() == "done"
     assert calls.count("first") == 1

@@ -34,7 +34,7 @@ def test_wait_returns_the_data_of_the_signal(
     hear, seen = hearing()
     run = start(hear)
     assert run.status == "waiting"
-    assert run.lease_token is None, "a worker is held"
+    assert run.lease_token is None, "a worker is still busy"
 
     woken = durable.signal("hammer", data)
     assert woken is not None

@@ -21,7 +21,7 @@ def test_sleep_ends_when_due_and_not_before(start: Start, later: Later, duration
 
     run = start(sleeping)
     assert run.status == "waiting"
-    assert run.lease_token is None, "a worker is held"
+    assert run.lease_token is None, "a worker is still busy"
     assert run.steps.get().status == "sleeping"
 
     assert later(run, "59m59s").status == "waiting"

@@ -114,4 +114,4 @@ def test_waiting_run_occupies_nothing(start: Start, durable_kit: Kit):
 
     assert run.status == "waiting"
     assert (run.lease_token, run.lease_until) == (None, None)
-    assert durable_kit.run_until_idle() == 0, "nobody looks at it meanwhile"
+    assert durable_kit.run_until_idle() == 0, "no sweep checks it in between"

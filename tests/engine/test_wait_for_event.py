@@ -23,7 +23,7 @@ def test_wait_returns_the_event(start: Start, later: Later, durable_kit: Kit):
 
     run = start(waiting)
     assert run.status == "waiting"
-    assert run.lease_token is None, "a worker is held"
+    assert run.lease_token is None, "a worker is still busy"
 
     durable_kit.send("shop/other", {"stars": 1})
     sent = durable_kit.send("shop/reviewed", {"stars": 5})

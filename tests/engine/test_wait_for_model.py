@@ -54,7 +54,7 @@ def test_save_that_makes_the_condition_true_resumes_the_run(
     start: Start, later: Later, waiting, order: Order
 ):
     run = start(waiting)
-    assert run.lease_token is None, "a worker is held"
+    assert run.lease_token is None, "a worker is still busy"
     order.note = "not yet"
     order.save()
     assert later(run).steps.get(name="paid").status == "waiting"

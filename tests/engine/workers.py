@@ -40,7 +40,7 @@ class Deaf:
 def apart() -> Iterator[None]:
     """Isolate the test's declarations, and check that no branch thread is left."""
     if connection.vendor != "postgresql":
-        pytest.skip("SQLite has one writer: threads are for the database of record")
+        pytest.skip("SQLite has one writer: threads are tested on PostgreSQL")
     before = set(threading.enumerate())
     with registry.temporary(), notifier.using(Deaf()):
         yield

@@ -77,10 +77,10 @@ def no_slot_leaks(db: None, durable_kit: Kit) -> Iterator[None]:
     """Check that only runs that may have a slot have one."""
     yield
     lost = list(stalled_backlogs.lost_slots())
-    assert not lost, f"slots were left behind: {lost}"
+    assert not lost, f"leaked slots: {lost}"
     if not Run.objects.live().exists():
         held = list(Slot.objects.filter(released_at__isnull=True))
-        assert not held, f"all runs have ended, and slots are held: {held}"
+        assert not held, f"all runs have ended, but slots are acquired: {held}"
 
 
 def statuses(**filters: Any) -> list[str]:

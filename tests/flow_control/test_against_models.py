@@ -90,7 +90,7 @@ class Lab:
             data = {"n": one.n, "key": one.key, "length": one.length, "p": one.ahead}
             self.kit.send(EVENT, data, ts=self.began + one.ts * MS)
         self.kit.advance("3h")
-        assert not Run.objects.live().exists(), "everything ends"
+        assert not Run.objects.live().exists(), "all runs end"
         assert not stalled_backlogs.lost_slots().exists()
         assert not Slot.objects.filter(released_at__isnull=True).exists()
 
@@ -170,7 +170,7 @@ def test_a_rate_limit_is_never_exceeded_when_workers_are_away(
         times = [it.ms(at) for at in rows]
         for first, last in zip(times, times[limit:], strict=False):
             assert last - first >= per, times
-        assert times, "the first is let in"
+        assert times, "the first start is accepted"
 
 
 @random_streams

@@ -62,7 +62,7 @@ def test_slot_of_a_dead_worker_is_released_with_its_lease(
     diary.sends(3)
     diary.kit.crash_at("note", when)
     diary.kit.run_until_idle()
-    assert count("running") == 1, "its lease has not run out"
+    assert count("running") == 1, "the lease has not expired"
     assert set(diary.order) <= {0}
     diary.kit.advance("2m")
     assert count("completed") == 3

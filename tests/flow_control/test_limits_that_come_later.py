@@ -49,7 +49,7 @@ def test_second_limit_counts_as_well_as_the_first(diary: Diary) -> None:
     diary.work(concurrency=[loose, tight])
     diary.kit.run_until_idle()
     assert diary.order == [0]
-    assert Slot.objects.filter(released_at=None).count() == 2, "one at each limit"
+    assert Slot.objects.filter(released_at=None).count() == 2, "one run at each limit"
     diary.kit.advance("6h")
     assert diary.times == [3600 * n for n in range(6)]
 
@@ -66,7 +66,7 @@ def test_sleeping_run_acquires_a_step_slot_when_it_resumes(diary: Diary) -> None
     assert count("completed") == 4
     assert set(Run.objects.values_list("claim_count", flat=True)) == {2}
     flows = Run.objects.values_list("flow", flat=True)
-    assert list(flows) == [{"concurrency:0": None}] * 4, "they stood in line"
+    assert list(flows) == [{"concurrency:0": None}] * 4, "the runs were in the backlog"
 
 
 def test_a_run_that_has_begun_needs_no_place_among_the_runs(diary: Diary) -> None:
@@ -117,7 +117,7 @@ def test_accepted_runs_are_not_skipped(diary: Diary) -> None:
     single = durable.Singleton(mode="skip")
     diary.work(rate_limit=durable.RateLimit(1, per="1d"), singleton=single)
     diary.kit.advance("3h")
-    assert diary.times == [0, 3600, 7200], "one after the other"
+    assert diary.times == [0, 3600, 7200], "runs are sequential"
     assert count("completed") == 3
     diary.sends(2)
     diary.kit.run_until_idle()

@@ -107,7 +107,7 @@ def test_skipped_run_can_be_rerun_when_the_window_allows(diary: Diary) -> None:
     diary.sends(2)
     diary.kit.run_until_idle()
     skipped = Run.objects.get(status="skipped")
-    assert not skipped.redrive(), "it never began"
+    assert not skipped.redrive(), "the run never began"
     refused = skipped.rerun()
     diary.kit.advance("1m")
     refused.refresh_from_db()
@@ -171,7 +171,7 @@ def test_start_checked_late_counts_by_its_arrival(
     diary.kit.advance("1h", run=False)
     diary.kit.run_until_idle()
     late.refresh_from_db()
-    assert late.status == "skipped", "the window that ends with it has two"
+    assert late.status == "skipped", "the window that ends with this start has two"
     assert diary.order == [0, 1, "ahead"]
 
 

@@ -20,7 +20,9 @@ def alone() -> Iterator[None]:
     """Isolate each test."""
     with apart():
         yield
-    assert not Slot.objects.filter(released_at__isnull=True).exists(), "a slot is held"
+    assert not Slot.objects.filter(released_at__isnull=True).exists(), (
+        "a slot is still acquired"
+    )
 
 
 def test_branches_share_the_slots_that_their_limit_has():

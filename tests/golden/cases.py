@@ -20,9 +20,9 @@ from tests.crash.exhaustive.cases import CASES as SURVIVORS
 from tests.crash.exhaustive.cases import Case, ledger
 from tests.crash.exhaustive.world import Action, World
 
-assert branches, "its functions are in the collection"
-assert flow, "its functions are in the collection"
-assert waits, "its functions are in the collection"
+assert branches, "the import registers its functions"
+assert flow, "the import registers its functions"
+assert waits, "the import registers its functions"
 
 CASES: dict[str, Case] = dict(SURVIVORS)
 

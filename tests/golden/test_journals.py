@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def quiet(settings: Settings) -> Iterator[None]:
     """Keep every run, silence the logs of simulated faults, and leave no row."""
     if connection.vendor != "postgresql":
-        pytest.skip("rows are written down as the database of record gives them")
+        pytest.skip("recordings are made on PostgreSQL")
     settings.DURABLE_JOBS = KEPT
     logging.disable(logging.CRITICAL)
     yield
@@ -60,7 +60,7 @@ def test_release_has_recorded_every_function() -> None:
         case for release, case in journals.recorded() if release == journals.release()
     }
     assert here == set(CASES), (
-        "Write down the runs of this release: python -m tests.golden record"
+        "Record the runs of this release: python -m tests.golden record"
     )
 
 

@@ -231,7 +231,7 @@ def test_kit_that_propagates_raises_the_error_with_its_frames(
             frame.name for frame in traceback.extract_tb(caught.value.__traceback__)
         ]
         assert "body" in names
-        assert ended(run).status in ("waiting", "queued"), "it will be tried again"
+        assert ended(run).status in ("waiting", "queued"), "the step will be retried"
         assert run.attempts.get().error["type"] == "ZeroDivisionError"
 
 

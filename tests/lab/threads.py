@@ -35,7 +35,7 @@ class Begun(threading.Thread):
     def result(self, seconds: float = 20) -> Any:
         """Return the call's result, or raise its error."""
         done, _ = wait([self._future], seconds)
-        assert done, "it hangs"
+        assert done, "the call hangs"
         return self._future.result()
 
 

@@ -504,7 +504,7 @@ def test_failing_item_is_postponed_and_the_others_are_done(
         assert error.message
         made.sweep()
         error.refresh_from_db()
-        assert error.count == 1, "it is put off"
+        assert error.count == 1, "the item is postponed"
         kit.advance(item_errors.FIRST_PAUSE + timedelta(seconds=1), run=False)
         made.sweep()
         error.refresh_from_db()

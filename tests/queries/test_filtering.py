@@ -355,7 +355,7 @@ PLANS = {
 def history(db):
     """Insert many completed runs, and before them a few of each other status."""
     if connection.vendor != "postgresql":
-        pytest.skip("plans are looked at on the database of record")
+        pytest.skip("plans are tested on PostgreSQL")
     few = clock.now() - timedelta(days=30)
     for status in RunStatus.values:
         ended = None if status in LIVE else few

@@ -43,7 +43,7 @@ def test_the_app_chooses_the_version(app: Elsewhere, call: Call):
     call()
 
     assert app.requests[0].body["version"] == -1
-    assert "fn_id" not in app.requests[0].body["ctx"], "some SDKs want a UUID there"
+    assert "fn_id" not in app.requests[0].body["ctx"], "some SDKs need a UUID here"
 
 
 def test_older_sdk_is_asked_again_when_any_of_its_steps_has_ended(
@@ -188,7 +188,7 @@ def test_error_of_the_app_does_not_end_steps_in_flight(
     ]
 
     def long(peer: socket.socket) -> None:
-        assert asked.wait(10), "until the app was asked what follows the quick one"
+        assert asked.wait(10), "no request after the quick step"
         ran("long", 1)(peer)
 
     def busy(peer: socket.socket) -> None:
@@ -277,7 +277,7 @@ def test_signature_inside_a_streamed_response_counts_too(kit: Kit, app: Elsewher
 
     run = function.enqueue()
     kit.run_until_idle()
-    assert Run.objects.get().status == "queued", "the first was refused"
+    assert Run.objects.get().status == "queued", "the first response was refused"
     kit.advance("1s")
     run.refresh_from_db()
     assert run.result() == 7

@@ -78,7 +78,9 @@ def test_chains_side_by_side(begin: Call):
     run = begin("chains")
 
     assert run.result() == ["a1a2", "b1b2"]
-    assert set(served.done[:2]) == {"a1", "b1"}, "the second steps wait for all firsts"
+    assert set(served.done[:2]) == {"a1", "b1"}, (
+        "the second steps wait for all first steps"
+    )
     assert set(served.done[2:]) == {"a2", "b2"}
 
 

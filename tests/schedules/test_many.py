@@ -139,7 +139,7 @@ def test_clock_that_goes_back_fires_nothing_again(
 
 def test_query_of_an_idle_tick_uses_the_index(kit: Kit) -> None:
     if connection.vendor != "postgresql":
-        pytest.skip("this is about PostgreSQL's planner")
+        pytest.skip("tests PostgreSQL's planner")
     make(5000, due_at=NOON + timedelta(days=30))
     make(5000, due_at=None, missing_at=NOON)
     with connection.cursor() as cursor:

@@ -61,7 +61,9 @@ def test_function_that_invokes_itself_ends(durable_kit: Kit) -> None:
     run = loops.enqueue()
     durable_kit.run_until_idle()
     assert depths() == [0, 1, 2, 3, 4, 5]
-    assert Run.objects.filter(status="failed").count() == 6, "each tells its parent"
+    assert Run.objects.filter(status="failed").count() == 6, (
+        "each run records its parent"
+    )
     last = Run.objects.get(depth=5)
     assert last.error["type"] == "LimitExceeded"
     assert f"loops (run {last.pk}) → loops" in last.error["message"]

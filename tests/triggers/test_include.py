@@ -41,7 +41,9 @@ def test_include_takes_a_foreign_key_by_its_attname_too(
     [told] = changes()
     assert told["tenant_id"] == tenant.pk
     assert "tenant" not in told.keys() - {"changed"}
-    assert told["changed"]["tenant"] == [None, tenant.pk], "named as declared"
+    assert told["changed"]["tenant"] == [None, tenant.pk], (
+        "fields have their declared names"
+    )
 
 
 def test_include_carries_stored_values_not_those_in_memory(

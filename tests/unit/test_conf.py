@@ -109,7 +109,7 @@ def test_wrong_value_is_a_check_error_and_raises_on_access(
     with pytest.raises(ConfigurationError) as caught:
         getattr(conf, name)
     assert caught.value.message == message
-    assert conf.MAX_EVENTS == 5000, "the others can be read"
+    assert conf.MAX_EVENTS == 5000, "the other settings can be read"
 
 
 def test_problems_are_all_found_at_once(nothing_set: Settings) -> None:

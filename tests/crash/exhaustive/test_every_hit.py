@@ -30,9 +30,9 @@ AMBIGUOUS = {
 
 #: Failpoints of flow control, and how many of their errors are tested per function.
 OWN, MOST = ("admit.", "finish."), 8
-assert branches, "its functions are in the collection"
-assert waits, "its functions are in the collection"
-assert flow, "its functions are in the collection"
+assert branches, "the import registers its functions"
+assert waits, "the import registers its functions"
+assert flow, "the import registers its functions"
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -103,7 +103,7 @@ def befallen(build: Case, mode: str, at: int, only: str | None) -> Ending:
     """Run a case with a fault at one hit, and return its ending."""
     fate = Fate(mode, at, only)
     ended = World(fate).live(build)
-    assert fate.struck or only, "the fault did not strike"
+    assert fate.struck or only, "the fault was not injected"
     return ended
 
 

@@ -204,7 +204,10 @@ class World:
             found += [one.message for one in findings if one.check != "unserved-queue"]
         found += [f"{label} was done again" for label in self.repeated]
         found += [f"{wait!r} is left" for wait in Wait.objects.all()]
-        found += [f"{one!r} is held" for one in Slot.objects.filter(released_at=None)]
+        found += [
+            f"{one!r} is still acquired"
+            for one in Slot.objects.filter(released_at=None)
+        ]
         waiting = BufferedEvent.objects.filter(run=None)
         found += [f"{one!r} was not given to a run" for one in waiting]
         live = Run.objects.live() | Run.objects.filter(lease_token__isnull=False)
