@@ -1,1 +1,1 @@
-"""The admin's pages, asked for as a browser does."""
+"""The admin pages, requested as a browser does."""

@@ -1,4 +1,4 @@
-"""Runs that ask for an approval, the forms they ask by, and what is shown of them."""
+"""Runs that ask for an approval, with their forms."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ FIELDS = ("input", "textarea", "select", "button")
 
 
 class PayForm(forms.Form):
-    """What is paid, and why."""
+    """A form with an amount and a reason."""
 
     amount = forms.DecimalField(max_value=100, help_text="in euros")
     reason = forms.CharField(required=False)
 
 
 class EvilForm(forms.Form):
-    """Markup wherever a form may bring it."""
+    """A form with markup wherever a form may have it."""
 
     evil = forms.CharField(label=EVIL, help_text="plain", initial=EVIL)
 
     def clean(self) -> Any:
-        """Refuse with markup."""
+        """Raise an error with markup."""
         raise forms.ValidationError(EVIL)
 
     def clean_evil(self) -> Any:
-        """Refuse with markup at the field."""
+        """Raise a field error with markup."""
         raise forms.ValidationError(EVIL)
 
 
 class DatedForm(forms.Form):
-    """A form with a script of its own."""
+    """A form with its own script."""
 
     on = forms.DateField()
 
@@ -47,7 +47,7 @@ class DatedForm(forms.Form):
 
 
 def place_of(run: Run) -> str:
-    """Return the address where a run's approval is decided."""
+    """Return the address of a run's approval."""
     return reverse("admin:durable_jobs_approval", args=[run.pk, run.steps.get().key])
 
 

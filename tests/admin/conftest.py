@@ -1,4 +1,4 @@
-"""Viewers, rows in number, and what a page is made of."""
+"""Viewers, many rows, and a parser of pages."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Page(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Remember a tag."""
+        """Record a tag."""
         self.tags.append((tag, dict(attrs)))
         self.texts.append(" " if tag in ("dd", "dt", "td", "th", "title") else "")
 
     def handle_data(self, data: str) -> None:
-        """Remember a text."""
+        """Record a text."""
         self.texts.append(data)
 
     @property
@@ -63,12 +63,12 @@ class Page(HTMLParser):
         return " ".join("".join(self.texts).split())
 
     def links(self, part: str = "") -> list[str]:
-        """Return where its links lead, those with ``part`` in them."""
+        """Return the targets of its links, those with ``part`` in them."""
         found = [attrs.get("href") or "" for tag, attrs in self.tags if tag == "a"]
         return [href for href in found if part in href]
 
     def rows(self, model: str) -> list[str]:
-        """Return the pages of a model's rows that it leads to, in order."""
+        """Return the linked pages of a model's rows, in order."""
         found = self.links(f"/{model}/")
         return [
             href.partition("?")[0]
@@ -84,7 +84,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def admin_client(db: None) -> Client:
-    """Log in a superuser who has no password, which would take its time."""
+    """Log in a superuser without a password: hashing takes time."""
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
     return client
@@ -92,7 +92,7 @@ def admin_client(db: None) -> Client:
 
 @pytest.fixture
 def viewer(db: None) -> Viewer:
-    """Log in a member of the staff who may view the models that are named."""
+    """Log in a staff user who may view the named models."""
 
     def login(*models: str, staff: bool = True) -> Client:
         user = User.objects.create_user("viewer", is_staff=staff)
@@ -111,7 +111,7 @@ def viewer(db: None) -> Viewer:
 
 @pytest.fixture
 def staff(db: None) -> Callable[..., Client]:
-    """Log in a member of the staff with permissions, as app.codename each."""
+    """Log in a staff user with permissions, each as app.codename."""
 
     def login(*permissions: str) -> Client:
         user = User.objects.create_user("ann", is_staff=True)
@@ -129,7 +129,7 @@ def staff(db: None) -> Callable[..., Client]:
 
 @pytest.fixture
 def get(admin_client: Client) -> Callable[[str], Page]:
-    """Ask for a page as a superuser."""
+    """Request a page as a superuser."""
 
     def ask(address: str) -> Page:
         response = admin_client.get(address)
@@ -140,7 +140,7 @@ def get(admin_client: Client) -> Callable[[str], Page]:
 
 
 def make_runs(count: int, **values: Any) -> list[Run]:
-    """Insert runs that completed, one a second, the last one now."""
+    """Insert completed runs, one a second, the last one now."""
     now = clock.now()
     times = [now - timedelta(seconds=count - number) for number in range(count)]
     return Run.objects.bulk_create(
@@ -149,7 +149,7 @@ def make_runs(count: int, **values: Any) -> list[Run]:
 
 
 def run(queued_at: datetime, **values: Any) -> Run:
-    """Return a run that completed, not saved."""
+    """Return a completed run, not saved."""
     known: dict[str, Any] = {
         "id": ids.new_id(),
         "function": "tests.made",
@@ -167,7 +167,7 @@ def run(queued_at: datetime, **values: Any) -> Run:
 
 
 def make_steps(of: Run, count: int, **values: Any) -> list[Step]:
-    """Insert steps that completed."""
+    """Insert completed steps."""
     assert of.started_at is not None
     rows = []
     for number in range(count):
@@ -189,7 +189,7 @@ def make_steps(of: Run, count: int, **values: Any) -> list[Step]:
 
 
 def make_events(count: int, **values: Any) -> list[Event]:
-    """Insert events that came at the same moment."""
+    """Insert events that arrived at the same moment."""
     now = clock.now()
     known: dict[str, Any] = {
         "name": "tests/event",
@@ -206,7 +206,7 @@ def make_events(count: int, **values: Any) -> list[Event]:
 
 @pytest.fixture
 def operator(db: None) -> Viewer:
-    """Log in a member of the staff with permissions on runs, by their names."""
+    """Log in a staff user with the named permissions on runs."""
 
     def login(*names: str, username: str = "operator") -> Client:
         user = User.objects.create_user(username, is_staff=True)
@@ -229,12 +229,12 @@ def make_orders(count: int) -> list[Order]:
 
 
 def make_live(count: int, **values: Any) -> list[Run]:
-    """Insert runs that wait."""
+    """Insert waiting runs."""
     return make_runs(count, status="waiting", ended_at=None, output=None, **values)
 
 
 def about(order: Order, runs: list[Run]) -> list[Run]:
-    """Make runs be about an order, and return them."""
+    """Link runs to an order, and return them."""
     Subject.objects.bulk_create(
         Subject(run=run, model="shop.order", object_pk=str(order.pk)) for run in runs
     )
@@ -243,7 +243,7 @@ def about(order: Order, runs: list[Run]) -> list[Run]:
 
 @pytest.fixture
 def ask(durable_kit) -> Ask:
-    """Let a run ask; return it."""
+    """Let a run ask for an approval; return the run."""
 
     @durable.function(id="tests.ask")
     def asking(ctx):
@@ -267,7 +267,7 @@ def ask(durable_kit) -> Ask:
 
 @pytest.fixture
 def login(db) -> Callable[..., Client]:
-    """Log in a member of the staff who has the permissions that are named."""
+    """Log in a staff user with the named permissions."""
 
     def enter(*codenames: str, name: str = "ann", staff: bool = True) -> Client:
         user = User.objects.create_user(name, is_staff=staff)

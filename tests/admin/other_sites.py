@@ -1,4 +1,4 @@
-"""Two admin sites: the host's, and one that has orders and no pages of runs."""
+"""Two admin sites: the project's, and a second one without pages of runs."""
 
 from __future__ import annotations
 

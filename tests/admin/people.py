@@ -1,4 +1,4 @@
-"""Members of the staff with the permissions that a story needs, and their forms."""
+"""Staff users with permissions, and their forms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7|add:7 }}</
 
 
 def member(name: str, *permissions: str) -> Client:
-    """Log in a member of the staff who has these permissions of the app."""
+    """Log in a staff user with these permissions of the app."""
     user = User.objects.create_user(name, is_staff=True)
     found = Permission.objects.filter(
         codename__in=permissions, content_type__app_label="durable_jobs"
@@ -28,14 +28,14 @@ def member(name: str, *permissions: str) -> Client:
 
 
 def page(client: Client, address: str, status: int = 200) -> Page:
-    """Ask for a page."""
+    """Request a page."""
     response = client.get(address)
     assert response.status_code == status, (address, response.status_code)
     return Page(response.content.decode())
 
 
 def token(shown: Page, name: str = "token") -> str:
-    """Return the id that a form was shown with."""
+    """Return the id of a shown form."""
     values = [
         attrs.get("value")
         for tag, attrs in shown.tags
@@ -53,7 +53,7 @@ def written(shown: Page) -> str:
 
 
 def labelled(shown: Page) -> bool:
-    """Tell whether each input that a person fills in has a label."""
+    """Return whether each visible input has a label."""
     named = {attrs.get("for") for tag, attrs in shown.tags if tag == "label"}
     inputs = [
         attrs
@@ -66,7 +66,7 @@ def labelled(shown: Page) -> bool:
 
 
 def harmless(shown: Page) -> bool:
-    """Tell whether no markup of a payload became markup of the page."""
+    """Return whether no markup of a payload became markup of the page."""
     for tag, attrs in shown.tags:
         if any(key.startswith("on") for key in attrs) or "style" in attrs:
             return False

@@ -1,4 +1,4 @@
-"""Addresses that lead nowhere are answered as such, and break nothing."""
+"""Addresses without a page respond with 404, and break nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deciding an approval: once, by who may, with what the form says."""
+"""Deciding an approval: once, with permission, with the form's data."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_who_may_answer_for_anything_may_not_decide(ask, login):
 
 
 def too_late(client: Client, run: Run, text: str) -> None:
-    """See to it that neither looking nor deciding is more than a message."""
+    """Check that viewing and deciding only show a message."""
     address = place_of(run)
     for respond in (
         lambda: client.get(address, follow=True),

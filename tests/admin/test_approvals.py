@@ -1,4 +1,4 @@
-"""The inbox of approvals, and the page where one is decided."""
+"""The inbox of approvals, and the page of an approval."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.admin.test_escaping import EVIL, check
 pytestmark = pytest.mark.django_db
 
 
-# Who sees what
+# Visibility
 
 
 def test_the_inbox_lists_what_its_viewer_may_decide_the_oldest_first(ask, login):
@@ -91,17 +91,17 @@ def test_a_permission_for_one_run_is_enough_for_that_one(ask, login, settings):
 
 
 class OwnRuns:
-    """Everybody may change the orders of the runs that bear the own name."""
+    """Every user may change the orders of runs with their own name."""
 
     def authenticate(self, request: Any) -> None:
-        """Know nobody."""
+        """Authenticate no user."""
 
     def get_user(self, pk: Any) -> Any:
         """Return a user."""
         return User.objects.filter(pk=pk).first()
 
     def has_perm(self, user: Any, permission: str, obj: Any = None) -> bool:
-        """Tell whether a run bears the name of a user."""
+        """Return whether a run bears the name of a user."""
         if permission != "shop.change_order" or not isinstance(obj, Run):
             return False
         return bool(Run.objects.get(pk=obj.pk).data["about"] == user.username)
@@ -129,7 +129,7 @@ def test_the_run_leads_there_for_those_who_may_decide(ask, login):
             assert (place_of(run) in page.links()) is leads
 
 
-# What is shown
+# Content
 
 
 def test_it_tells_what_is_asked_about_what_and_for_how_long(ask, login):
@@ -186,12 +186,12 @@ def test_markup_in_titles_forms_and_errors_is_text(ask, admin_client):
         assert response.status_code == 422
         check(Page(response.content.decode()))
     admin_client.post(place_of(run), {"_reject": "1", "reason": EVIL})
-    # The message in the inbox, and what became of it on its pages.
+    # The message in the inbox, and the run on its pages.
     for address in (INBOX, page_of(run), page_of(run.steps.get())):
         check(show(admin_client, address))
 
 
-# How much it costs
+# Queries
 
 
 def queries(client: Client, address: str) -> list[str]:
@@ -214,8 +214,8 @@ def test_the_inbox_asks_as_often_for_many_as_for_few(ask, login):
     several(5)
     many = queries(client, INBOX)
     assert len(many) == len(few)
-    # The session, the viewer and the permissions; which are waited for, what waits,
-    # its runs, what they are about, and until when.
+    # The session, the viewer and the permissions; which approvals, the waiting ones,
+    # their runs, subjects and timeouts.
     assert len(few) == 9, few
     for sql in many:
         columns = sql.partition(" FROM ")[0]

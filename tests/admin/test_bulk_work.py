@@ -1,4 +1,4 @@
-"""Many runs at once, from the list: chosen, confirmed, begun once, and followed."""
+"""Many runs at once, from the list: selected, confirmed, started once, and followed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALL = {"select_across": "1"}
 
 @pytest.fixture
 def kit(durable_kit):
-    """Give the kit with the function that the runs are of."""
+    """Return the kit with the function of the runs."""
 
     @durable.function(id="tests.made")
     def made(ctx):
@@ -34,19 +34,19 @@ def kit(durable_kit):
 
 @pytest.fixture
 def ann(operator):
-    """Log in somebody who may cancel and redrive runs."""
+    """Log in a user who may cancel and redrive runs."""
     return operator("view_run", "cancel_run", "redrive_run", "view_payload")
 
 
 def ask(client, action, runs=(), query="", **more):
-    """Choose an action for runs of the list."""
+    """Select an action for runs of the list."""
     chosen = {"action": f"{action}_runs", "index": "0", "select_across": "0", **more}
     chosen["_selected_action"] = [str(run.pk) for run in runs]
     return client.post(list_of("run") + query, chosen)
 
 
 def form(response):
-    """Return what the confirmation posts."""
+    """Return the data that the confirmation posts."""
     assert response.status_code == 200
     page = Page(response.content.decode())
     return {

@@ -1,6 +1,6 @@
-"""Markup in any text that users, code or errors bring stays a text, on every page.
+"""Markup in a text of users, code or errors is escaped on every page.
 
-And the pages need no exception from a strict content security policy.
+The pages need no exception from a strict content security policy.
 """
 
 from __future__ import annotations

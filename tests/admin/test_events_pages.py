@@ -1,4 +1,4 @@
-"""Events: what they did, and sending them: again, changed, or new."""
+"""The pages of events, and sending events: again, changed, or new."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def listener(durable_kit):
     return listener
 
 
-# What an event did
+# Effects of an event
 
 
 def test_an_event_shows_whom_it_woke_and_whom_it_ended(durable_kit, sender):
@@ -124,8 +124,8 @@ def test_the_page_of_an_event_asks_as_often_for_many_rows_as_for_few(sender):
 
     few = queries(1)
     assert queries(events.MOST + 10) == few
-    # The session, the viewer and their permissions; the event, and whom it started,
-    # woke and ended.
+    # The session, the viewer and their permissions; the event, and the runs that it
+    # started, resumed and ended.
     assert few == 8
 
 
@@ -272,7 +272,7 @@ def test_typed_data_is_edited_by_its_tags(listener, durable_kit, sender):
 
 
 class Amount(BaseModel):
-    """What a test's event carries."""
+    """The data of a test's event."""
 
     cents: int
     note: str = "none"
@@ -298,7 +298,7 @@ def test_typed_events_have_a_form_with_fields(durable_kit, sender):
     assert Run.objects.get().output == 5
     (json_form,) = shown.links("as=json")
     assert "input" in {attrs.get("name") for tag, attrs in page(sender, json_form).tags}
-    # The same rules for JSON: the schema is the judge.
+    # The same rules for JSON: the schema validates.
     refused = posted(
         sender, json_form, name="tests/paid", input="{}", token=str(ids.new_id())
     )
@@ -306,7 +306,7 @@ def test_typed_events_have_a_form_with_fields(durable_kit, sender):
     assert "does not fit Amount" in refused.content.decode()
 
 
-# Who may
+# Permissions
 
 
 def test_who_may_not_send_sees_no_way_to_and_is_refused(listener, durable_kit):
@@ -356,7 +356,7 @@ def test_payloads_stay_hidden_from_those_who_may_send(listener, durable_kit):
     assert Event.objects.filter(data__secret="canary").count() == 2
 
 
-# Odd addresses
+# Invalid addresses
 
 
 @pytest.mark.parametrize("key", ["nonsense", "_2F", "%00", "a" * 300])
@@ -391,7 +391,7 @@ def test_an_event_as_code_says_the_same(listener, durable_kit, sender, rf):
     ids_ = [attrs.get("id") for tag, attrs in shown.tags if tag == "pre"]
     assert {"durable-curl", "durable-python", "durable-pytest"} <= set(ids_)
     curl, python, test = snippets(rf.get("/"), "tests/go", json.dumps(data))
-    # A shell gives curl what was meant: the arguments are printed, nothing is posted.
+    # A shell passes the arguments to curl unchanged: they are printed, not posted.
     script = curl.text.replace(
         "curl", f"{sys.executable} -c 'import sys;print(sys.argv[-1])'", 1
     )

@@ -1,4 +1,4 @@
-"""Runs as a file: all of the filter, in order, harmless, and never all in memory."""
+"""Export of runs: all of the filter, in order, safe, and streamed."""
 
 from __future__ import annotations
 

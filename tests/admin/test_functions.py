@@ -1,4 +1,4 @@
-"""Functions: what they declare, how they do, and starting and pausing them."""
+"""The pages of functions: declarations, health, starting and pausing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def operator(db) -> Client:
 
 
 class Amount(BaseModel):
-    """What a test's function is given."""
+    """The input of a test's function."""
 
     cents: int
     note: str = "none"
@@ -68,7 +68,7 @@ class Amount(BaseModel):
 
 @pytest.fixture
 def declared(durable_kit):
-    """Declare a function with about everything that can be declared."""
+    """Declare a function with nearly every option."""
 
     @durable.function(
         id="tests.all",
@@ -100,7 +100,7 @@ def declared(durable_kit):
     return everything
 
 
-# What the pages say
+# Content of the pages
 
 
 def test_the_list_says_what_functions_are_and_how_they_do(declared, operator):
@@ -210,8 +210,8 @@ def test_the_pages_ask_as_often_for_many_rows_as_for_few(durable_kit, operator):
     make_runs(60, function="tests.f0", status="failed", error={"type": "E"})
     durable_kit.run_until_idle()
     assert (queries(LIST), queries(at("tests.f0"))) == few
-    # The session, the viewer and their permissions; on the list health, pauses, crons
-    # and the lost; on the page of one the runs twice, pauses, errors, crons.
+    # The session, the viewer and their permissions. The list: health, pauses, crons,
+    # missing functions. The page of a function: runs twice, pauses, errors, crons.
     assert few == (8, 9)
 
 
@@ -390,7 +390,7 @@ def test_a_pause_of_what_the_code_has_lost_can_be_ended(durable_kit, operator):
     assert not Pause.objects.exists()
 
 
-# Who may
+# Permissions
 
 
 def test_who_may_only_view_sees_no_action_and_is_refused(durable_kit):
@@ -434,7 +434,7 @@ def test_strangers_and_other_sites_are_kept_out(durable_kit, client):
     assert not Run.objects.exists()
 
 
-# Odd names
+# Invalid names
 
 
 @pytest.mark.parametrize("key", ["nonsense", "_2F", "%00", "a" * 500, "%ED%A0%80"])

@@ -1,4 +1,4 @@
-"""A durable function as an action of the host's admin: asked, started, written down."""
+"""A durable function as an action of the project's admin."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GOOD = {"input-amount": "19.90", "input-reason": "late", "input-tell": "on"}
 
 
 def choose(client, orders, address=ORDERS, **more):
-    """Choose the action for some orders, and return the page that asks."""
+    """Choose the action for some orders, and return the confirmation page."""
     data = {"action": REFUND, "_selected_action": [o.pk for o in orders], **more}
     return client.post(address, data)
 
@@ -259,7 +259,7 @@ def test_a_thousand_start_in_as_many_statements_as_a_few(staff):
         return len(captured)
 
     costs(1)
-    # SQLite takes an insert of so many values in two pieces.
+    # SQLite inserts this number of values in two statements.
     pieces = 1 if connection.vendor == "sqlite" else 0
     assert costs(40) <= costs(2) + pieces
     make_orders(admin_actions.MOST - Order.objects.count())
@@ -415,7 +415,7 @@ ROLES = {
     "staff who may change orders": ("shop.change_order", "durable_jobs.view_run"),
     "staff who may do both": MAY,
 }
-#: To each role: the page of one object, a start, the list's action.
+#: For each role: the page of an object, a start, the list's action.
 ANSWERS = {
     "a stranger": ("login", "login", "login"),
     "a customer": ("login", "login", "login"),

@@ -1,4 +1,4 @@
-"""Runs on the pages of the host's own objects: a panel, tools, a column, a warning."""
+"""Runs on the pages of the project's own objects: panel, tools, column, warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instances in payloads are links: by today's name, to those who may see them."""
+"""Instances in payloads are links with their current names, if visible."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def about_orders(orders, **values):
 
 
 def refer(run, tree):
-    """Write data as it lies in the database."""
+    """Write data in its stored form."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE durable_jobs_run SET data = %s WHERE id = %s",

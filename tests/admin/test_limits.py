@@ -1,4 +1,4 @@
-"""The pages of limits in use, and of what is paused."""
+"""The pages of limits and of pauses."""
 
 from __future__ import annotations
 

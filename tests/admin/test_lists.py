@@ -128,7 +128,7 @@ def test_runs_are_listed_with_what_a_reader_looks_for(get):
 
 
 def walk(get, model, query=""):
-    """Follow the pages, and then what is older, to the end; return the rows' pages."""
+    """Follow the pages, then the older ones, to the end; return the rows' pages."""
     seen = []
     while query is not None:
         address = f"{list_of(model)}{query or '?'}"

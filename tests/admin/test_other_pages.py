@@ -1,4 +1,4 @@
-"""The pages of one step, one event, one schedule and one worker."""
+"""The pages of a step, an event, a schedule and a worker."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_the_page_of_an_event_asks_as_often_for_many_rows_as_for_few(viewer):
     few = queries(1)
     assert queries(MOST + 10) == few
     # The session, the viewer and their permissions; the event, and the runs that it
-    # started, woke and ended.
+    # started, resumed and ended.
     assert few == 8
     assert (
         f"{list_of('run')}?event={event.pk}"

@@ -1,4 +1,4 @@
-"""Stored JSON as HTML: nothing is rounded, nothing is executed, nothing is too much."""
+"""Stored JSON as HTML: exact, escaped and truncated."""
 
 from __future__ import annotations
 

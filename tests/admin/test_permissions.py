@@ -1,4 +1,4 @@
-"""Who may see what; and that nobody may change anything."""
+"""Permissions to view, and that no user may change rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steering one run from its page, and looking at it while it goes on."""
+"""Actions on a run from its page, and live updates."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def buttons(client: Client, run: Run) -> set[str]:
     }
 
 
-# Who may
+# Permissions
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -113,7 +113,7 @@ def test_looking_changes_nothing_and_a_form_needs_its_token(
     assert Run.objects.count() == 1
 
 
-# What happens
+# Effects
 
 
 def test_a_reason_is_asked_and_kept(admin_client: Client, durable_kit: Kit) -> None:
@@ -227,7 +227,7 @@ def test_a_wait_is_answered_from_its_line(
     assert run.result() == {"paid": True}
 
 
-# What is hidden
+# Hidden payloads
 
 
 def test_payloads_are_for_those_who_may_see_them(durable_kit: Kit) -> None:
@@ -246,7 +246,7 @@ def test_payloads_are_for_those_who_may_see_them(durable_kit: Kit) -> None:
     assert "JSON" not in client.get(page_of(run)).content.decode()
 
 
-# Live
+# Live updates
 
 
 def looked(client: Client, run: Run) -> tuple[str, str]:
@@ -320,7 +320,7 @@ def viewer_of(viewer: Any) -> Client:
     return client
 
 
-# Taken home
+# Downloads
 
 
 def test_a_run_comes_as_a_file(admin_client: Client, durable_kit: Kit) -> None:
@@ -349,7 +349,7 @@ def test_a_run_comes_as_a_test_that_passes(
     page = admin_client.get(url)
     text = page.context["text"]
     names: dict[str, Any] = {}
-    exec(compile(text, "test_home", "exec"), names)  # noqa: S102  # the point of it
+    exec(compile(text, "test_home", "exec"), names)  # noqa: S102  # the case under test
     test = next(value for name, value in names.items() if name.startswith("test_"))
     test(durable_kit)
     assert calls == ["called"]

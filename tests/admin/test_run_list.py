@@ -1,4 +1,4 @@
-"""The list of runs: every condition in its address, shown, changed and taken off."""
+"""The list of runs: filters in the address, shown, changed and removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of one run: its timeline, what it waits for, and what it belongs to."""
+"""The page of a run: its timeline, its waits and its related objects."""
 
 from __future__ import annotations
 

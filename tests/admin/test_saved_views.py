@@ -1,4 +1,4 @@
-"""Filters under a name: one's own, and those that others share."""
+"""Saved filters: private and shared."""
 
 from __future__ import annotations
 

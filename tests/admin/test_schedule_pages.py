@@ -1,4 +1,4 @@
-"""Schedules: when they fire and what came of it, and steering them."""
+"""The pages of schedules: times, results and actions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def act(schedule: Schedule, action: str) -> str:
 
 @pytest.fixture
 def durable_kit(db) -> Iterator[Kit]:
-    """The engine at a known hour: no time of a cron comes by chance."""
+    """Return a kit at a known hour, so that no cron time passes by chance."""
     with Kit(now=datetime(2027, 3, 1, 8, 30, tzinfo=UTC)) as kit:
         yield kit
 
@@ -59,7 +59,7 @@ def ran(client: Client, schedule: Schedule, **values: str):
     return form, posted(client, act(schedule, "run"), **form)
 
 
-# When it fires
+# Times
 
 
 def test_times_are_told_in_its_own_zone_and_in_the_viewers(durable_kit, f, operator):
@@ -77,7 +77,7 @@ def test_times_are_told_in_its_own_zone_and_in_the_viewers(durable_kit, f, opera
     )
 
 
-# What came of it
+# Results
 
 
 def test_the_strip_shows_what_became_of_each_time(durable_kit, operator):
@@ -90,7 +90,7 @@ def test_the_strip_shows_what_became_of_each_time(durable_kit, operator):
 
     schedule = durable.schedules.create("tests.g", "0 * * * *")
     durable_kit.advance("2h")
-    durable_kit.advance("2h", run=False)  # an outage: what passed is not caught up
+    durable_kit.advance("2h", run=False)  # an outage: missed times are not caught up
     durable_kit.advance("1h")
     marks = schedules.history(schedule)
     assert [(mark.at.hour, mark.run and mark.run.status) for mark in marks] == [
@@ -130,7 +130,8 @@ def test_the_strip_is_bounded(durable_kit, f, operator):
         return len(captured)
 
     durable_kit.advance("2m")
-    page(operator, page_of(schedule))  # what Django remembers of models is known then
+    # Django has loaded its metadata of models by then
+    page(operator, page_of(schedule))
     few = queries()
     durable_kit.advance("40m")
     marks = schedules.history(schedule)
@@ -138,8 +139,8 @@ def test_the_strip_is_bounded(durable_kit, f, operator):
     assert all(mark.run for mark in marks)
     assert marks[-1].at == durable_kit.now().replace(second=0, microsecond=0)
     assert queries() == few
-    # The session, the viewer and their permissions; the schedule and what waits in it,
-    # runs of its times and others.
+    # The session, the viewer and their permissions; the schedule and its queued
+    # occurrences, runs of its times and others.
     assert few == 8
 
 
@@ -176,7 +177,7 @@ def test_the_times_that_passed_are_those_that_would_have_come(cron, tz, now):
         )
 
 
-# Steering
+# Actions
 
 
 def test_a_schedule_is_run_now_once_for_a_form(durable_kit, hourly, operator):
@@ -284,7 +285,7 @@ def test_a_form_that_no_line_has_room_for_says_so(durable_kit, operator, monkeyp
     assert "queued occurrences" in response.content.decode()
 
 
-# Who may
+# Permissions
 
 
 @pytest.mark.parametrize("action", ["run", "pause", "resume"])

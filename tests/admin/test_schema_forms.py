@@ -1,4 +1,4 @@
-"""A pydantic model as a form: a field each, and what the model says about them."""
+"""A pydantic model as a form: one field each, with the model's errors."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from durable_jobs.admin.forms import JSONText, SchemaForm, form_for, read
 
 
 class Speed(Enum):
-    """How fast."""
+    """A speed."""
 
     SLOW = 1
     VERY_FAST = 2
 
 
 class Colour(models.TextChoices):
-    """Which colour."""
+    """A colour."""
 
     RED = "red", "Deep red"
     BLUE = "blue", "Pale blue"
 
 
 class Refund(BaseModel):
-    """What a person says of a refund."""
+    """The data of a refund."""
 
     amount: Decimal = Field(gt=0, le=500, description="At most 500 < the total")
     reason: Literal["broken", "late"]
@@ -202,14 +202,14 @@ def test_bad_input_is_an_error_of_its_field_said_once(wrong, name):
 
 
 class Address(BaseModel):
-    """A model inside another."""
+    """A nested model."""
 
     city: str
     zip: str = Field(pattern=r"^\d{5}$")
 
 
 class Parcel(BaseModel):
-    """Models inside, aliases, and validators of its own."""
+    """Nested models, aliases, and custom validators."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -221,14 +221,14 @@ class Parcel(BaseModel):
     @field_validator("width")
     @classmethod
     def even(cls, value: int) -> int:
-        """Refuse odd ones."""
+        """Refuse odd numbers."""
         if value % 2:
             raise ValueError("odd <b>widths</b> do not fit")
         return value
 
     @model_validator(mode="after")
     def flat(self) -> Parcel:
-        """Refuse high ones."""
+        """Refuse high numbers."""
         if self.height and self.height > self.width:
             raise ValueError("higher than wide")
         return self

@@ -1,4 +1,4 @@
-"""What the page of a step shows of its input and its log lines, and to whom."""
+"""The page of a step: its input and its log lines, and who sees them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("project.tests")
 
 @pytest.fixture
 def step(durable_kit):
-    """Let a step fail once, which talks each time, and return it."""
+    """Let a step fail once and log in each attempt; return it."""
     calls = []
 
     def charge(order, currency):

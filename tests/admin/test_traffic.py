@@ -1,4 +1,4 @@
-"""Queues and limits: what waits, who holds what, and pausing and resuming."""
+"""The pages of queues and limits, with pausing and resuming."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def queue_of(name: str) -> queue_queries.QueueUsage:
 
 @pytest.fixture
 def napper(durable_kit):
-    """Let one run of a tenant hold its only slot, and others wait in line."""
+    """Let one run of a tenant hold its only slot, and others wait in the backlog."""
 
     @durable.function(
         id="tests.napper",
@@ -345,12 +345,12 @@ def test_the_page_asks_as_often_for_many_rows_as_for_few(durable_kit, operator):
     make(1, 15)
     assert queries() == few
     # The session, the viewer and their permissions; limits, slots counted and listed
-    # and their runs, lines and theirs; pauses, what executes, queues found and counted,
-    # lines by queue, workers.
+    # and their runs, backlogs and their runs; pauses, running work, queues found and
+    # counted, backlogs by queue, workers.
     assert few == 18
 
 
-# Who may
+# Permissions
 
 
 def test_who_may_only_view_sees_no_action_and_is_refused(durable_kit):

@@ -1,4 +1,4 @@
-"""What a person types into a JSON field is data, whatever tags are in it."""
+"""Text in a JSON field is data, whatever tags it contains."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Staff = Callable[..., Client]
 
 
 class Amount(BaseModel):
-    """What a refund says."""
+    """The data of a refund."""
 
     cents: int = Field(gt=0)
 
@@ -78,14 +78,14 @@ def send(client: Client, data: Any, name: str = "tests/typed") -> Any:
 
 
 def sent(client: Client, value: Any) -> Any:
-    """Send a value and return what is stored of it."""
+    """Send a value and return what is stored."""
     answer = send(client, {"value": value})
     assert answer.status_code == 302, answer.content.decode()
     return Event.objects.latest("received_at", "pk").data["value"]
 
 
 def said(answer: Any) -> str:
-    """Return what a form says is wrong."""
+    """Return the errors of a form."""
     assert answer.status_code == 422
     found = re.findall(r"<li>(.*?)</li>", answer.content.decode())
     return " ".join(found)
@@ -145,7 +145,7 @@ def test_a_forged_instance_passes_no_schema(
     change = {"input": json.dumps(forged), "new": str(ids.new_id())}
     assert "greater than 0" in said(admin_client.post(act_url(run, "edit"), change))
     assert Run.objects.count() == 1
-    # What a page shows of a model that was sent can be changed and sent.
+    # The page's own text of a sent model can be changed and sent.
     held = tag("pydantic", [f"{HERE}:Amount", {"cents": 5}, ["cents"]])
     assert send(admin_client, held, "tests/refund").status_code == 302
     assert Event.objects.get().data == {"cents": 5}

@@ -1,4 +1,4 @@
-"""What is shown of crashes: a claim counts ahead, and is no crash by itself."""
+"""The displayed number of crashes: a claim counts in advance, and is no crash."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(durable_kit: Kit) -> Run:
 
 
 def shown(run: Run, client: Client) -> set[int]:
-    """Return the crashes that each place shows."""
+    """Return the crashes that each page shows."""
     address = reverse("admin:durable_jobs_export")
     (row,) = json.loads(client.get(address, {"format": "json"}).getvalue())
     found = Run.objects.get(pk=run.pk)

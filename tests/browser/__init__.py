@@ -1,3 +1,3 @@
-"""What people do in a real browser: headless Chromium against a real server."""
+"""Tests in a real browser: headless Chromium against a real server."""
 
 from __future__ import annotations

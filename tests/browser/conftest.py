@@ -1,4 +1,4 @@
-"""A browser, a server of the demo host with a strict policy, and who is logged in."""
+"""A browser, a server of the demo project with a strict policy, and a user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _chromium() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say plainly when there is no browser; CI installs one."""
+    """Fail clearly without a browser; CI installs one."""
     if _chromium() is not None:
         return
     why = "there is no Chromium: apt-get install chromium-headless-shell"
@@ -36,9 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def browser() -> Iterator[Browser]:
     """Start one browser for the tests of a module.
 
-    No longer: its event loop would be in the way of everything else that is async.
+    Its event loop would disturb all other async tests, so it ends with the module.
     """
-    # Playwright's own loop runs in this thread, and Django would refuse queries in it.
+    # Playwright's loop runs in this thread, where Django would refuse queries.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(
@@ -51,7 +51,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def server(transactional_db: None, live_server: Any) -> Iterator[str]:
-    """Serve the host with a strict content security policy; return its address."""
+    """Serve the project with a strict content security policy; return its address."""
     middleware = ["tests.browser.policy.Strict", *settings.MIDDLEWARE]
     with override_settings(MIDDLEWARE=middleware, ALLOWED_HOSTS=["*"]):
         yield live_server.url
@@ -64,13 +64,13 @@ def user(transactional_db: None) -> User:
 
 
 def _complains(said: ConsoleMessage) -> bool:
-    """Tell whether a message is trouble; a form that is shown again is none."""
+    """Return whether a message is an error; the status of an invalid form is none."""
     return said.type == "error" and "status of 422 " not in said.text
 
 
 @pytest.fixture
 def page(browser: Browser, server: str, user: User) -> Iterator[Page]:
-    """Open a page as that user; whatever the browser complains of fails the test."""
+    """Open a page as that user; any error in the browser fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     client = Client()
     client.force_login(user)

@@ -1,4 +1,4 @@
-"""The middleware that makes the tests' pages as strict as the strictest host's."""
+"""The middleware that makes the tests' pages as strict as the strictest project's."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ POLICY = "default-src 'self'; frame-ancestors 'none'; form-action 'self'"
 
 
 class Strict:
-    """Send a policy that allows nothing inline, and nothing from elsewhere."""
+    """Send a policy that forbids inline code and other origins."""
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: Any) -> Any:
-        """Answer with the policy."""
+        """Return the response with the policy."""
         response = self._get_response(request)
         response["Content-Security-Policy"] = POLICY
         return response

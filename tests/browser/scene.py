@@ -1,4 +1,4 @@
-"""A shop in the middle of its day, for pictures: runs of all kinds, and their past."""
+"""A busy shop for screenshots: runs of all kinds, and their history."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FUNCTIONS = {
 
 
 def past(seed: int = 7) -> None:
-    """Write the tallies of a week, busy by day."""
+    """Insert the statistics of a week, busy by day."""
     chance = random.Random(seed)  # noqa: S311  # a picture, no secret
     end, rows = run_stats.begin_of(clock.now()), []
     for number in range(1, 7 * 24 * 12):

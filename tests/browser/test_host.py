@@ -1,4 +1,4 @@
-"""The host's own pages: an order refunded from its list, and its buyer who watches."""
+"""The project's own pages: a refund from the list, and the buyer's progress page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strangers write into payloads, names and errors runs on no page."""
+"""Hostile text in payloads, names and errors is executed on no page."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ logger = logging.getLogger("project.hostile")
 
 
 def say(one: str, deep: dict[str, str]) -> dict[str, object]:
-    """Log and return what is hostile."""
+    """Log and return hostile text."""
     logger.warning("%s", one)
     return {one: [one, deep]}
 
 
 @pytest.fixture
 def hostile(durable_kit: Kit) -> dict[str, Run]:
-    """Let runs fail, wait and be paused, with the corpus wherever a text may stand."""
+    """Let runs fail, wait and be paused, with the corpus in every text."""
     text = " ".join(CORPUS)
     odd = f"\u202e{text}\u0007"
     tenant = Tenant.objects.create(name=text[:100])

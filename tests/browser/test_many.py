@@ -1,4 +1,4 @@
-"""Acting on many runs at once, chosen by a filter."""
+"""Actions on many runs at once, selected by a filter."""
 
 from __future__ import annotations
 

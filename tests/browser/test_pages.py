@@ -1,4 +1,4 @@
-"""Events, functions, queues and schedules: they fit, and work under a strict policy."""
+"""The pages of events, functions, queues and schedules fit, and obey the policy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Visit = Callable[..., Page]
 
 @pytest.fixture
 def day(durable_kit: Kit) -> tuple[str, int]:
-    """Let a day pass; return an event that woke a run, and a schedule."""
+    """Let a day pass; return an event that resumed a run, and a schedule."""
     scene.shop(durable_kit)
 
     @durable.function(

@@ -13,7 +13,7 @@ from durable_jobs.testing import Kit
 from tests.browser import scene
 
 Visit = Callable[..., Page]
-#: Where the pictures go; those of the documentation are made by naming its folder.
+#: Folder of the pictures. Name a folder of the documentation to renew its pictures.
 PICTURES = os.environ.get("PICTURES")
 SIZES = {"light": (1280, 900), "dark": (1280, 900), "phone": (390, 844)}
 

@@ -1,4 +1,4 @@
-"""Watching a run, and steering it."""
+"""Watching a run, and acting on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run is watched while its worker is killed, and another one takes it over."""
+"""A watched run whose worker is killed and replaced."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture
 def lab(server: str, process_environment: dict[str, str]) -> Iterator[Lab]:
-    """Give a lab on the server's database and an empty broker."""
+    """Yield a lab on the server's database and an empty broker."""
     if connection.vendor != "postgresql":
         pytest.skip("real workers work on the database of record")
     flush_broker(process_environment)
