@@ -25,7 +25,7 @@ NOWHERE = [
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("view", ["change", "history"])
-def test_a_row_that_is_not_there_is_not_found(admin_client, model, view):
+def test_missing_row_is_not_found(admin_client, model, view):
     for key in NOWHERE:
         response = admin_client.get(f"{list_of(model)}{key}/{view}/")
         assert response.status_code == 404, key
@@ -65,7 +65,7 @@ def test_a_step_whose_run_was_pruned_is_not_found(admin_client):
         "statu=failed",
     ],
 )
-def test_a_filter_of_runs_that_means_nothing_is_told_where_it_is(admin_client, query):
+def test_invalid_filter_of_runs_is_reported_at_its_field(admin_client, query):
     response = admin_client.get(f"{list_of('run')}?{query}")
     page = Page(response.content.decode())
     assert response.status_code == 400
@@ -92,7 +92,7 @@ def test_a_filter_of_runs_that_means_nothing_is_told_where_it_is(admin_client, q
         ("event", "name=%00"),
     ],
 )
-def test_a_filter_that_means_nothing_leads_to_the_bare_list(admin_client, model, query):
+def test_invalid_filter_redirects_to_the_unfiltered_list(admin_client, model, query):
     response = admin_client.get(f"{list_of(model)}?{query}")
     assert (response.status_code, response["Location"]) == (
         302,
@@ -102,7 +102,7 @@ def test_a_filter_that_means_nothing_leads_to_the_bare_list(admin_client, model,
 
 @pytest.mark.parametrize("query", ["q=%00", "q=%20", "p=x", "all=", "e=2"])
 @pytest.mark.parametrize("model", MODELS)
-def test_other_odd_parameters_are_passed_over(admin_client, model, query):
+def test_unknown_parameters_are_ignored(admin_client, model, query):
     assert admin_client.get(f"{list_of(model)}?{query}").status_code in (200, 302)
 
 

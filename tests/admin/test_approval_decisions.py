@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db
 # Deciding
 
 
-def test_who_approves_gives_the_run_what_the_form_made_of_it(ask, login, durable_kit):
+def test_approval_gives_the_run_the_cleaned_data(ask, login, durable_kit):
     run = ask(form=PayForm)
     client = login("change_order")
     response = client.post(
@@ -48,13 +48,13 @@ def test_who_approves_gives_the_run_what_the_form_made_of_it(ask, login, durable
     assert entry.get_change_message() == "Approval “may we” approved."
 
 
-def test_without_a_form_a_button_is_enough(ask, login, durable_kit):
+def test_approval_without_a_form_needs_only_a_button(ask, login, durable_kit):
     run = ask()
     login("change_order").post(place_of(run), {"_approve": "Approve"})
     assert outcome(durable_kit, run) == {}
 
 
-def test_what_does_not_validate_is_said_at_the_fields_and_kept(ask, login):
+def test_invalid_form_is_shown_again_with_its_errors_and_input(ask, login):
     run = ask(form=PayForm)
     client = login("change_order")
     data = {"_approve": "1", "amount": "101", "reason": "kept"}
@@ -69,7 +69,7 @@ def test_what_does_not_validate_is_said_at_the_fields_and_kept(ask, login):
     assert not LogEntry.objects.exists()
 
 
-def test_who_rejects_gives_a_reason(ask, login, durable_kit):
+def test_rejection_needs_a_reason(ask, login, durable_kit):
     run = ask(form=PayForm)
     client = login("change_order")
     response = client.post(place_of(run), {"_reject": "1", "reason": " "})
@@ -83,13 +83,13 @@ def test_who_rejects_gives_a_reason(ask, login, durable_kit):
 
 
 @pytest.mark.parametrize("data", [{}, {"reason": "no"}, {"amount": "1"}])
-def test_without_a_button_nothing_is_decided(ask, login, data):
+def test_post_without_a_button_decides_nothing(ask, login, data):
     run = ask(form=PayForm)
     assert login("change_order").post(place_of(run), data).status_code == 422
     assert run.steps.get().status == "waiting"
 
 
-def test_looking_decides_nothing(ask, login):
+def test_get_decides_nothing(ask, login):
     run = ask()
     client = login("change_order")
     for button in ("_approve", "_reject"):
@@ -111,7 +111,7 @@ def test_a_decision_needs_the_token_of_the_page(ask, login):
     assert run.steps.get().status == "completed"
 
 
-def test_pages_tell_who_decided(ask, login, durable_kit):
+def test_pages_show_the_decider(ask, login, durable_kit):
     client = login("change_order", "view_run", "view_step")
     for button, said in (
         ("_approve", "approved by ann"),
@@ -124,7 +124,7 @@ def test_pages_tell_who_decided(ask, login, durable_kit):
             assert said in show(client, address).text, address
 
 
-def test_who_may_answer_for_anything_may_not_decide(ask, login):
+def test_permission_to_answer_waits_is_not_enough_to_decide(ask, login):
     run = ask()
     key = run.steps.get().key
     login("view_run", "view_payload", "answer_run")
@@ -150,7 +150,7 @@ def too_late(client: Client, run: Run, text: str) -> None:
         assert text in Page(response.content.decode()).text
 
 
-def test_who_comes_second_is_told_who_was_first(ask, login):
+def test_second_decision_learns_of_the_first(ask, login):
     run = ask()
     login("change_order", name="first").post(place_of(run), {"_approve": "1"})
     too_late(login("change_order"), run, "already approved by first")
@@ -158,7 +158,7 @@ def test_who_comes_second_is_told_who_was_first(ask, login):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_two_at_the_same_moment_one_wins_and_the_other_is_told(
+def test_concurrent_decisions_have_one_winner_whom_the_other_learns(
     ask, login, monkeypatch
 ):
     if connection.vendor != "postgresql":
@@ -187,19 +187,19 @@ def test_of_two_at_the_same_moment_one_wins_and_the_other_is_told(
     assert LogEntry.objects.get(object_id=str(run.pk)).user.username == winner
 
 
-def test_a_run_that_was_cancelled_is_told_of(ask, login):
+def test_approval_of_a_cancelled_run_is_a_message(ask, login):
     run = ask()
     run.cancel()
     too_late(login("change_order"), run, "The approval was cancelled")
 
 
-def test_a_time_that_is_over_is_told_of(ask, login, durable_kit):
+def test_approval_after_its_timeout_is_a_message(ask, login, durable_kit):
     run = ask(timeout="1h")
     durable_kit.advance("1h")
     too_late(login("change_order"), run, "The approval timed out")
 
 
-def test_what_is_not_there_is_not_found(ask, login, admin_client):
+def test_missing_approval_is_not_found(ask, login, admin_client):
     run = ask()
     address = place_of(run)
     other = ask("Other")

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.django_db
 # Visibility
 
 
-def test_the_inbox_lists_what_its_viewer_may_decide_the_oldest_first(ask, login):
+def test_inbox_lists_what_its_viewer_may_decide_the_oldest_first(ask, login):
     first, foreign = ask("Pay 1"), ask("Delete 2", "shop.delete_order")
     last = ask("Pay 3")
     page = show(login("change_order"))
@@ -42,19 +42,19 @@ def test_the_inbox_lists_what_its_viewer_may_decide_the_oldest_first(ask, login)
     assert page.text.index("Pay 1") < page.text.index("Pay 3")
 
 
-def test_a_superuser_sees_all_of_them(ask, get):
+def test_superuser_sees_all_approvals(ask, get):
     runs = [ask("Pay 1"), ask("Delete 2", "shop.delete_order")]
     assert {place_of(run) for run in runs} <= set(get(INBOX).links())
 
 
-def test_who_may_decide_nothing_sees_nothing(ask, login):
+def test_viewer_without_approvals_sees_none(ask, login):
     ask("Pay 1")
     page = show(login("view_order", "view_run", "answer_run"))
     assert "Pay 1" not in page.text
     assert "No approvals for you" in page.text
 
 
-def test_who_is_no_staff_gets_in_nowhere(ask, login):
+def test_non_staff_users_are_refused_everywhere(ask, login):
     run = ask()
     client = login("change_order", staff=False)
     for address in (INBOX, place_of(run)):
@@ -64,7 +64,7 @@ def test_who_is_no_staff_gets_in_nowhere(ask, login):
 
 
 @pytest.mark.parametrize("codenames", [(), ("view_run", "answer_run", "change_tenant")])
-def test_who_lacks_the_permission_is_refused(ask, login, codenames):
+def test_user_without_the_permission_is_refused(ask, login, codenames):
     run = ask()
     client = login(*codenames)
     assert client.get(place_of(run)).status_code == 403
@@ -74,7 +74,7 @@ def test_who_lacks_the_permission_is_refused(ask, login, codenames):
     assert run.steps.get().status == "waiting"
 
 
-def test_a_permission_for_one_run_is_enough_for_that_one(ask, login, settings):
+def test_permission_for_one_run_is_enough_for_that_run(ask, login, settings):
     settings.AUTHENTICATION_BACKENDS = [
         "django.contrib.auth.backends.ModelBackend",
         "tests.admin.test_approvals.OwnRuns",
@@ -107,7 +107,7 @@ class OwnRuns:
         return bool(Run.objects.get(pk=obj.pk).data["about"] == user.username)
 
 
-def test_a_tab_leads_there_for_those_for_whom_something_waits(ask, login):
+def test_tab_of_the_inbox_is_shown_if_approvals_are_pending(ask, login):
     clerk, other = login("change_order", name="a"), login("delete_order", name="b")
     reader = login("view_run", "view_event", name="c")
     assert INBOX not in show(clerk).links()
@@ -117,7 +117,7 @@ def test_a_tab_leads_there_for_those_for_whom_something_waits(ask, login):
     assert INBOX in show(reader, list_of("event")).links()
 
 
-def test_the_run_leads_there_for_those_who_may_decide(ask, login):
+def test_run_links_to_its_approval_for_users_who_may_decide(ask, login):
     run = ask()
     for client, leads in (
         (login("view_run", "view_step", name="a"), False),
@@ -132,7 +132,7 @@ def test_the_run_leads_there_for_those_who_may_decide(ask, login):
 # Content
 
 
-def test_it_tells_what_is_asked_about_what_and_for_how_long(ask, login):
+def test_approval_shows_request_subject_and_timeout(ask, login):
     order = Order.objects.create(tenant=Tenant.objects.create(name="a"), total=1)
     run = ask("Pay order 7", about=order, form=PayForm, timeout="2h")
     client = login("change_order", "view_run")
@@ -147,7 +147,7 @@ def test_it_tells_what_is_asked_about_what_and_for_how_long(ask, login):
     assert {"amount", "reason", "_approve", "_reject"} <= set(names)
 
 
-def test_it_links_to_nothing_that_its_viewer_may_not_see(ask, login):
+def test_approval_links_only_to_pages_its_viewer_may_see(ask, login):
     order = Order.objects.create(tenant=Tenant.objects.create(name="a"), total=1)
     run = ask(about=order, permission="auth.change_user")
     for address in (INBOX, place_of(run)):
@@ -157,7 +157,7 @@ def test_it_links_to_nothing_that_its_viewer_may_not_see(ask, login):
         assert f"shop.order {order.pk}" in page.text
 
 
-def test_the_data_of_the_run_is_for_those_who_may_see_payloads(ask, login):
+def test_data_of_the_run_needs_the_permission_for_payloads(ask, login):
     run = ask(about="a secret")
     clerk = login("change_order", "view_run", name="a")
     assert "a secret" not in show(clerk, place_of(run)).source
@@ -223,7 +223,7 @@ def test_the_inbox_asks_as_often_for_many_as_for_few(ask, login):
         assert "COUNT(" not in sql
 
 
-def test_the_inbox_goes_on_page_by_page(ask, login, monkeypatch):
+def test_inbox_is_paginated(ask, login, monkeypatch):
     monkeypatch.setattr(inbox, "PAGE", 2)
     runs = [ask(f"Pay {number}") for number in range(5)]
     client = login("change_order")
@@ -237,9 +237,7 @@ def test_the_inbox_goes_on_page_by_page(ask, login, monkeypatch):
     assert not address
 
 
-def test_the_inbox_goes_on_where_each_run_is_asked_for(
-    ask, login, monkeypatch, settings
-):
+def test_inbox_with_permissions_per_run_is_paginated(ask, login, monkeypatch, settings):
     settings.AUTHENTICATION_BACKENDS = ["tests.admin.test_approvals.OwnRuns"]
     monkeypatch.setattr(inbox, "PAGE", 2)
     monkeypatch.setattr(inbox, "MAX_CHECKED", 3)
@@ -258,7 +256,7 @@ def test_the_inbox_goes_on_where_each_run_is_asked_for(
 
 
 @pytest.mark.parametrize("after", ["x", "-1", "9" * 30, "9" * 19, "%00", "²", ""])
-def test_a_place_in_the_inbox_that_means_nothing_is_harmless(ask, login, after):
+def test_invalid_page_of_the_inbox_is_harmless(ask, login, after):
     ask()
     assert login("change_order").get(f"{INBOX}?after={after}").status_code == 200
 

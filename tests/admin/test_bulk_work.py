@@ -65,7 +65,7 @@ def waiting(count):
     return make_runs(count, status="waiting", ended_at=None, output=None)
 
 
-def test_a_selection_is_confirmed_and_done_in_the_background(kit, ann):
+def test_selection_is_confirmed_and_done_in_the_background(kit, ann):
     first, _second, third = waiting(3)
     asked = ask(ann, "cancel", [first, third])
     assert "Cancel 2 runs" in Page(asked.content.decode()).text
@@ -84,7 +84,7 @@ def test_a_selection_is_confirmed_and_done_in_the_background(kit, ann):
     assert LogEntry.objects.count() == 3
 
 
-def test_the_whole_filter_is_done_beyond_the_page_that_shows(kit, ann):
+def test_whole_filter_reaches_beyond_the_shown_page(kit, ann):
     make_runs(60, status="failed")
     make_runs(2)
     shown = Run.objects.filter(status="failed").first()
@@ -117,7 +117,7 @@ def test_a_form_that_is_sent_twice_begins_once(kit, ann):
     assert Run.objects.filter(function=bulk.FUNCTION).count() == 1
 
 
-def test_actions_are_offered_to_those_who_may(operator):
+def test_actions_are_shown_to_users_who_may(operator):
     make_runs(1)
     for name in bulk.BULK:
         client = operator("view_run", f"{name}_run", username=name)
@@ -132,7 +132,7 @@ def test_actions_are_offered_to_those_who_may(operator):
     assert "_selected_action" not in nobody.get(list_of("run")).content.decode()
 
 
-def test_what_is_not_offered_cannot_be_posted(kit, operator, ann):
+def test_hidden_action_cannot_be_posted(kit, operator, ann):
     runs = waiting(1)
     viewer = operator("view_run", username="viewer")
     assert not ask(viewer, "cancel", runs).context["messages"]  # the list, again
@@ -155,7 +155,7 @@ def test_payloads_cannot_be_probed_by_bulk_work(kit, operator):
     assert not Run.objects.filter(function=bulk.FUNCTION).exists()
 
 
-def test_a_get_begins_nothing(ann):
+def test_get_starts_nothing(ann):
     assert ann.get(BULK).status_code == 405
     make_runs(1, status="waiting", ended_at=None)
     address = f"{list_of('run')}?action=cancel_runs"
@@ -163,7 +163,7 @@ def test_a_get_begins_nothing(ann):
     assert not Run.objects.filter(function=bulk.FUNCTION).exists()
 
 
-def test_only_a_form_of_this_site_is_taken(kit, ann):
+def test_form_of_another_site_is_refused(kit, ann):
     sent = form(ask(ann, "cancel", waiting(1)))
     ann.handler.enforce_csrf_checks = True
     assert ann.post(BULK, sent).status_code == 403
@@ -184,7 +184,7 @@ def test_only_a_form_of_this_site_is_taken(kit, ann):
         {"filter": "status=queued"},
     ],
 )
-def test_a_form_that_was_tampered_with_does_nothing(kit, ann, changed):
+def test_tampered_form_does_nothing(kit, ann, changed):
     sent = form(ask(ann, "cancel", waiting(1)))
     response = ann.post(BULK, {**sent, **changed}, follow=True)
     assert response.redirect_chain == [(list_of("run"), 302)]
@@ -208,7 +208,7 @@ def test_a_selection_of_no_runs_is_a_message(ann, chosen):
     assert b"in the background" not in response.content
 
 
-def test_runs_that_are_gone_meanwhile_are_a_message(kit, ann):
+def test_deleted_runs_are_a_message(kit, ann):
     runs = waiting(2)
     sent = form(ask(ann, "cancel", runs))
     Run.objects.all().delete()
@@ -218,7 +218,7 @@ def test_runs_that_are_gone_meanwhile_are_a_message(kit, ann):
     assert response.status_code == 302
 
 
-def test_more_than_one_bulk_run_takes_are_refused(kit, ann, monkeypatch):
+def test_selection_beyond_the_maximum_is_refused(kit, ann, monkeypatch):
     monkeypatch.setattr(bulk, "MOST", 3)
     runs = waiting(5)
     asked = ask(ann, "cancel", runs[:1], "?period=day", **ALL)
@@ -229,7 +229,7 @@ def test_more_than_one_bulk_run_takes_are_refused(kit, ann, monkeypatch):
     assert "action" not in form(asked)
 
 
-def test_a_number_beyond_what_is_counted_is_told_as_such(ann, monkeypatch):
+def test_count_beyond_the_cap_is_shown_as_such(ann, monkeypatch):
     monkeypatch.setattr("durable_jobs.admin.paging.MOST", 60)
     make_runs(70)
     page = Page(ann.get(list_of("run")).content.decode())
@@ -237,14 +237,14 @@ def test_a_number_beyond_what_is_counted_is_told_as_such(ann, monkeypatch):
     assert re.search(r"60\+ runs", page.text)
 
 
-def test_the_confirmation_escapes_what_it_shows(ann):
+def test_confirmation_escapes_its_values(ann):
     runs = make_runs(1, queue="<script>x</script>")
     asked = ask(ann, "cancel", runs, "?queue=%3Cscript%3Ex%3C/script%3E", **ALL)
     assert "<script>x" not in asked.content.decode()
     assert "&lt;script&gt;x" in asked.content.decode()
 
 
-def test_who_is_shown_only_some_runs_acts_on_none_of_the_others(kit, ann, monkeypatch):
+def test_viewer_of_some_runs_acts_on_no_others(kit, ann, monkeypatch):
     mine, others = waiting(1)[0], waiting(1)[0]
     rows = RunAdmin.get_queryset
     monkeypatch.setattr(

@@ -155,7 +155,7 @@ def test_markup_is_text_on_pages(get, rows, model):
     check(get(address))
 
 
-def test_markup_is_text_where_an_address_brings_it(get, rows):
+def test_markup_in_an_address_is_escaped(get, rows):
     from urllib.parse import quote
 
     for query in (

@@ -59,7 +59,7 @@ def listener(durable_kit):
 # Effects of an event
 
 
-def test_an_event_shows_whom_it_woke_and_whom_it_ended(durable_kit, sender):
+def test_event_shows_the_runs_it_resumed_and_ended(durable_kit, sender):
     @durable.function(
         id="tests.waiter",
         on=durable.Event("tests/begin"),
@@ -92,7 +92,7 @@ def test_an_event_shows_whom_it_woke_and_whom_it_ended(durable_kit, sender):
     assert "Runs woken" not in shown.text
 
 
-def test_whom_an_event_woke_is_found_by_an_index(durable_kit):
+def test_runs_resumed_by_an_event_are_found_by_an_index(durable_kit):
     rows = [ids.new_id() for _ in range(500)]
     Step.objects.bulk_create(
         Step(id=one, run_id=one, key="k", name="k", kind="run", status="completed")
@@ -132,7 +132,7 @@ def test_the_page_of_an_event_asks_as_often_for_many_rows_as_for_few(sender):
 # Sending again
 
 
-def test_an_event_is_sent_again_as_a_new_one(listener, durable_kit, sender):
+def test_event_is_sent_again_as_a_new_one(listener, durable_kit, sender):
     old = Event.objects.get(pk=durable_kit.send("tests/go", {"n": 7}, user={"id": 1}))
     durable_kit.run_until_idle()
     assert again(old) in page(sender, page_of(old)).links()
@@ -148,7 +148,7 @@ def test_an_event_is_sent_again_as_a_new_one(listener, durable_kit, sender):
     assert old.pk in texts[new.pk]
 
 
-def test_a_form_that_comes_twice_sends_once(listener, durable_kit, sender):
+def test_form_posted_twice_sends_once(listener, durable_kit, sender):
     old = Event.objects.get(pk=durable_kit.send("tests/go", {"n": 7}))
     form = token(page(sender, again(old)))
     first, second = (posted(sender, again(old), token=form) for _ in range(2))
@@ -159,7 +159,7 @@ def test_a_form_that_comes_twice_sends_once(listener, durable_kit, sender):
     assert LogEntry.objects.count() == 2
 
 
-def test_typed_data_is_sent_again_as_it_was(listener, durable_kit, sender):
+def test_typed_data_is_sent_again_unchanged(listener, durable_kit, sender):
     data = {"at": durable_kit.now(), "whom": User.objects.get()}
     old = Event.objects.get(pk=durable_kit.send("tests/go", data))
     posted(sender, again(old), token=token(page(sender, again(old))))
@@ -227,7 +227,7 @@ def test_an_event_is_sent_by_its_name_and_data(listener, durable_kit, sender):
         (EVIL, "{", "not JSON"),
     ],
 )
-def test_what_cannot_be_sent_is_said_and_the_text_is_kept(sender, name, data, said):
+def test_invalid_event_is_reported_and_its_text_is_kept(sender, name, data, said):
     values = {"name": name, "input": data, "token": str(ids.new_id())}
     response = posted(sender, SEND, **values)
     assert response.status_code in (302, 422)
@@ -309,7 +309,7 @@ def test_typed_events_have_a_form_with_fields(durable_kit, sender):
 # Permissions
 
 
-def test_who_may_not_send_sees_no_way_to_and_is_refused(listener, durable_kit):
+def test_user_who_may_not_send_sees_no_button_and_is_refused(listener, durable_kit):
     event = Event.objects.get(pk=durable_kit.send("tests/go", {}))
     viewer = member("bob", "view_event", "view_run", "view_payload")
     for address in (list_of("event"), page_of(event)):
@@ -323,7 +323,9 @@ def test_who_may_not_send_sees_no_way_to_and_is_refused(listener, durable_kit):
 
 
 @pytest.mark.parametrize("permissions", [(), ("send_event",), ("view_run",)])
-def test_sending_needs_to_see_events_too(listener, durable_kit, permissions):
+def test_sending_needs_the_permission_to_view_events(
+    listener, durable_kit, permissions
+):
     event = Event.objects.get(pk=durable_kit.send("tests/go", {}))
     stranger = member("eve", *permissions)
     for address in (SEND, again(event)):
@@ -347,7 +349,9 @@ def test_the_forms_are_protected_against_other_sites(listener, durable_kit):
     assert Event.objects.count() == 1
 
 
-def test_payloads_stay_hidden_from_those_who_may_send(listener, durable_kit):
+def test_payloads_stay_hidden_from_senders_without_the_permission(
+    listener, durable_kit
+):
     event = Event.objects.get(pk=durable_kit.send("tests/go", {"secret": "canary"}))
     blind = member("bob", "view_event", "send_event")
     for address in (page_of(event), f"{SEND}?event={event.pk}", again(event)):
@@ -384,7 +388,7 @@ def test_events_with_ids_of_the_senders_own_are_sent_again(sender, key):
 # The same as code
 
 
-def test_an_event_as_code_says_the_same(listener, durable_kit, sender, rf):
+def test_event_as_code_is_equivalent(listener, durable_kit, sender, rf):
     data = {"n": 1, "text": "quo\"te ' $HOME `id` \\ ü\n", "deep": {"a": [None, True]}}
     event = Event.objects.get(pk=durable_kit.send("tests/go", data))
     shown = page(sender, page_of(event))
@@ -411,7 +415,7 @@ def test_an_event_as_code_says_the_same(listener, durable_kit, sender, rf):
     assert Run.objects.filter(status="completed").count() == 3
 
 
-def test_typed_values_are_code_as_they_are_stored(rf, durable_kit):
+def test_typed_values_in_code_are_as_stored(rf, durable_kit):
     event = durable_kit.send("tests/go", {"at": durable_kit.now()})
     event = Event.objects.get(pk=event)
     text = Event.objects.values_list(stored("data"), flat=True).get()
@@ -421,5 +425,5 @@ def test_typed_values_are_code_as_they_are_stored(rf, durable_kit):
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 5000, '{"a": "' + "x" * 200_000 + '"}'])
-def test_what_cannot_be_read_or_is_too_long_is_no_code(rf, text):
+def test_unreadable_or_too_long_data_is_not_shown_as_code(rf, text):
     assert snippets(rf.get("/"), "tests/go", text) == []

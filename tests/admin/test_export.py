@@ -59,12 +59,12 @@ def test_a_file_is_an_attachment_with_a_name(admin_client):
         assert export.CAPPED not in response
 
 
-def test_no_runs_are_a_file_too(admin_client):
+def test_file_without_runs_is_exported(admin_client):
     assert rows(admin_client) == []
     assert rows(admin_client, form="json") == []
 
 
-def test_payloads_are_for_those_who_may_see_them(operator):
+def test_payloads_need_their_permission(operator):
     make_runs(1, data={"card": "4711", "big": 10**20}, error={"type": "Oops"})
     seeing = operator("view_run", "view_payload", username="seeing")
     found = rows(seeing, form="json")[0]
@@ -81,7 +81,7 @@ def test_payloads_are_for_those_who_may_see_them(operator):
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
-def test_no_cell_is_a_formula(admin_client, begin):
+def test_cells_are_never_formulas(admin_client, begin):
     formula = f'{begin}cmd|" /C calc"!A0'
     make_runs(1, function=formula, key=formula, reason=formula, data=formula)
     row = rows(admin_client)[0]
@@ -90,14 +90,14 @@ def test_no_cell_is_a_formula(admin_client, begin):
     assert rows(admin_client, form="json")[0]["key"] == formula
 
 
-def test_texts_of_all_kinds_come_through(admin_client):
+def test_texts_of_all_kinds_are_exported(admin_client):
     odd = 'a"b,c\nd\r\n;ü \U0001f600'
     make_runs(1, reason=odd, data={"x": odd})
     for form in ("csv", "json"):
         assert rows(admin_client, form=form)[0]["reason"] == odd
 
 
-def test_a_file_says_when_there_were_more(admin_client, monkeypatch):
+def test_file_says_when_there_were_more(admin_client, monkeypatch):
     monkeypatch.setattr(export, "MOST", 5)
     make_runs(6)
     response = admin_client.get(f"{EXPORT}?format=json")
@@ -106,7 +106,7 @@ def test_a_file_says_when_there_were_more(admin_client, monkeypatch):
     assert len(json.loads(text(response))) == 5
 
 
-def test_few_rows_at_a_time_are_asked_for(operator, monkeypatch):
+def test_rows_are_read_in_small_batches(operator, monkeypatch):
     monkeypatch.setattr(export, "CHUNK", 4)
     make_runs(10)
     client = operator("view_run")
@@ -123,14 +123,14 @@ def test_few_rows_at_a_time_are_asked_for(operator, monkeypatch):
     assert len(rest) == 8
 
 
-def test_what_cannot_be_is_refused_as_text(admin_client):
+def test_invalid_filter_is_refused_as_text(admin_client):
     for query in ("", "?format=xml", "?format=csv&status=bad", "?format=csv&<b>=1"):
         response = admin_client.get(EXPORT + query)
         assert response.status_code == 400
         assert response["Content-Type"] == "text/plain"
 
 
-def test_only_those_who_see_runs_may(client, operator):
+def test_export_needs_the_permission_to_view_runs(client, operator):
     assert client.get(f"{EXPORT}?format=csv").status_code == 302
     other = operator("cancel_run", "view_event")
     assert other.get(f"{EXPORT}?format=csv").status_code == 403

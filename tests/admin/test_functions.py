@@ -103,7 +103,7 @@ def declared(durable_kit):
 # Content of the pages
 
 
-def test_the_list_says_what_functions_are_and_how_they_do(declared, operator):
+def test_list_shows_functions_and_their_health(declared, operator):
     make_runs(3, function="tests.all", version="v6")
     make_runs(1, function="tests.all", status="failed", version="v7")
     long_ago = clock.now() - timedelta(days=3)
@@ -121,7 +121,9 @@ def test_the_list_says_what_functions_are_and_how_they_do(declared, operator):
     assert "At length." not in text
 
 
-def test_a_functions_page_says_all_that_it_declares(declared, durable_kit, operator):
+def test_page_of_a_function_shows_its_whole_declaration(
+    declared, durable_kit, operator
+):
     durable_kit.run_until_idle()  # the crons become rows
     make_runs(2, function="tests.all", version="v6")
     shown = page(operator, at("tests.all"))
@@ -215,7 +217,7 @@ def test_the_pages_ask_as_often_for_many_rows_as_for_few(durable_kit, operator):
     assert few == (8, 9)
 
 
-def test_no_more_runs_are_looked_at_than_the_page_says(durable_kit, operator):
+def test_statistics_use_no_more_runs_than_the_page_says(durable_kit, operator):
     durable.function(id="tests.f")(lambda ctx: None)
     make_runs(functions.RECENT + 5, function="tests.f")
     found = functions.health(["tests.f"])["tests.f"]
@@ -245,7 +247,7 @@ def test_a_run_is_started_by_hand(declared, durable_kit, operator):
     assert entry.user == User.objects.get()
 
 
-def test_a_start_that_comes_twice_starts_once(durable_kit, operator):
+def test_start_posted_twice_starts_once(durable_kit, operator):
     durable.function(id="tests.f")(lambda ctx: None)
     address = at("tests.f", "start")
     form = {"token": token(page(operator, address)), "input": "{}"}
@@ -257,7 +259,7 @@ def test_a_start_that_comes_twice_starts_once(durable_kit, operator):
     assert "used with other data" in changed.content.decode()
 
 
-def test_a_key_of_ones_own_leads_to_the_run_that_has_it(durable_kit, operator):
+def test_custom_key_leads_to_the_existing_run(durable_kit, operator):
     f = durable.function(id="tests.f")(lambda ctx: None)
     run = f.using(key="order-7").enqueue({"n": 1})
     form = {"token": str(ids.new_id()), "input": '{"n": 1}', "key": "order-7"}
@@ -282,7 +284,9 @@ def test_a_key_of_ones_own_leads_to_the_run_that_has_it(durable_kit, operator):
         ({"input": EVIL}, "not JSON"),
     ],
 )
-def test_what_cannot_be_started_is_said_and_kept(durable_kit, operator, values, said):
+def test_invalid_start_is_reported_and_its_input_is_kept(
+    durable_kit, operator, values, said
+):
     durable.function(id="tests.f")(lambda ctx: None)
     form = {"token": str(ids.new_id()), **values}
     response = posted(operator, at("tests.f", "start"), **form)
@@ -353,7 +357,7 @@ def test_a_function_is_paused_and_resumed_with_a_reason(durable_kit, operator):
 
 
 @pytest.mark.parametrize("typed", ["t7", '"t7"'])
-def test_one_key_is_paused_and_what_comes_is_skipped(durable_kit, operator, typed):
+def test_pause_of_a_key_with_skip_skips_its_runs(durable_kit, operator, typed):
     f = durable.function(
         id="tests.f", concurrency=durable.Concurrency(1, key="event.data.tenant")
     )(lambda ctx: None)
@@ -368,7 +372,7 @@ def test_one_key_is_paused_and_what_comes_is_skipped(durable_kit, operator, type
     assert "/pause/" in " ".join(page(operator, at("tests.f")).links())
 
 
-def test_a_pause_that_is_stale_says_so(durable_kit, operator):
+def test_stale_pause_is_reported(durable_kit, operator):
     f = durable.function(id="tests.f")(lambda ctx: None)
     f.pause(reason="first")
     response = posted(operator, at("tests.f", "pause"), reason="second")
@@ -382,7 +386,7 @@ def test_a_pause_that_is_stale_says_so(durable_kit, operator):
     assert "Already resumed" in page(operator, response["Location"]).text
 
 
-def test_a_pause_of_what_the_code_has_lost_can_be_ended(durable_kit, operator):
+def test_pause_of_a_removed_function_can_be_ended(durable_kit, operator):
     with Kit(now=durable_kit.now()):
         durable.function(id="tests.lost")(lambda ctx: None).pause()
     pause = Pause.objects.get()
@@ -393,7 +397,7 @@ def test_a_pause_of_what_the_code_has_lost_can_be_ended(durable_kit, operator):
 # Permissions
 
 
-def test_who_may_only_view_sees_no_action_and_is_refused(durable_kit):
+def test_viewer_without_permissions_sees_no_action_and_is_refused(durable_kit):
     f = durable.function(id="tests.f")(lambda ctx: None)
     f.pause()
     viewer = member("bob", "view_run", "send_event", "pause_queue")
@@ -423,7 +427,7 @@ def test_actions_need_to_see_runs_too(durable_kit):
         assert blind.post(address, {}).status_code == 403
 
 
-def test_strangers_and_other_sites_are_kept_out(durable_kit, client):
+def test_anonymous_users_and_other_sites_are_refused(durable_kit, client):
     durable.function(id="tests.f")(lambda ctx: None)
     member("ann", "view_run", "start_run", "pause_function")
     strict = Client(enforce_csrf_checks=True)

@@ -51,14 +51,14 @@ def texts(client):
     return [str(m) for m in client.get(ORDERS).context["messages"]]
 
 
-def test_the_menu_has_the_function_for_those_who_may_start_runs(staff):
+def test_menu_has_the_function_for_users_who_may_start_runs(staff):
     make_orders(1)
     page = Page(staff(*MAY).get(ORDERS).content.decode())
     assert "Refund order" in page.text
 
 
 @pytest.mark.parametrize("lacking", ["shop.view_order", "durable_jobs.start_run"])
-def test_without_a_permission_nothing_is_offered_and_nothing_started(staff, lacking):
+def test_action_needs_the_permission(staff, lacking):
     [order] = make_orders(1)
     client = staff(*(name for name in MAY if name != lacking), "durable_jobs.view_run")
     listed = client.get(ORDERS)
@@ -72,7 +72,7 @@ def test_without_a_permission_nothing_is_offered_and_nothing_started(staff, lack
     assert not Run.objects.exists()
 
 
-def test_a_permission_that_was_taken_away_meanwhile_counts(staff):
+def test_permission_removed_meanwhile_counts(staff):
     client = staff(*MAY)
     asked = choose(client, make_orders(1))
     User.objects.get(username="ann").user_permissions.clear()
@@ -80,7 +80,7 @@ def test_a_permission_that_was_taken_away_meanwhile_counts(staff):
     assert not Run.objects.exists()
 
 
-def test_who_is_not_logged_in_is_sent_to_the_login(client):
+def test_anonymous_user_is_sent_to_the_login(client):
     assert "/login/" in client.get(f"{START}?pk=1")["Location"]
     assert "/login/" in client.post(START, {})["Location"]
 
@@ -99,7 +99,7 @@ def test_a_page_asks_for_the_input_before_anything_starts(staff):
     assert not Run.objects.exists()
 
 
-def test_sending_it_starts_one_run_for_each_with_its_instance(staff, durable_kit):
+def test_action_starts_one_run_for_each_object(staff, durable_kit):
     orders = make_orders(2)
     client = staff(*MAY)
     answer = send(client, choose(client, orders), reason="the gateway was down")
@@ -120,7 +120,7 @@ def test_sending_it_starts_one_run_for_each_with_its_instance(staff, durable_kit
         assert order.note == "19.90 back: late"
 
 
-def test_what_was_done_is_in_the_history_of_each_object_and_run(staff):
+def test_action_is_in_the_history_of_each_object_and_run(staff):
     orders = make_orders(2)
     client = staff(*MAY)
     send(client, choose(client, orders), reason="gateway <b>down</b>")
@@ -138,7 +138,7 @@ def test_what_was_done_is_in_the_history_of_each_object_and_run(staff):
     assert "<b>down</b>" not in history.content.decode()
 
 
-def test_the_same_form_starts_nothing_twice(staff):
+def test_form_posted_twice_starts_nothing_twice(staff):
     client = staff(*MAY)
     orders = make_orders(2)
     asked = choose(client, orders)
@@ -152,7 +152,7 @@ def test_the_same_form_starts_nothing_twice(staff):
     assert Run.objects.count() == 4
 
 
-def test_wrong_input_is_said_at_its_field_and_starts_nothing(staff):
+def test_invalid_input_is_reported_at_its_field_and_starts_nothing(staff):
     client = staff(*MAY)
     orders = make_orders(1)
     asked = choose(client, orders)
@@ -175,7 +175,7 @@ def test_a_reason_has_an_end(staff):
 
 
 @pytest.mark.parametrize("forged", ["", "x", "a:b:c", "\x00", "é" * 50])
-def test_a_choice_that_we_did_not_make_starts_nothing(staff, forged):
+def test_forged_selection_starts_nothing(staff, forged):
     client = staff(*MAY)
     answer = client.post(START, {**GOOD, "selection": forged})
     assert answer["Location"] == ORDERS
@@ -183,7 +183,7 @@ def test_a_choice_that_we_did_not_make_starts_nothing(staff, forged):
     assert not Run.objects.exists()
 
 
-def test_a_choice_is_its_users_and_its_functions_alone(staff, admin_client):
+def test_selection_belongs_to_its_user_and_function(staff, admin_client):
     @durable.function(id="shop.other", admin_action=Order)
     def other(ctx):
         return None
@@ -209,14 +209,14 @@ def test_a_form_gets_too_old(staff, monkeypatch):
     assert not Run.objects.exists()
 
 
-def test_the_filters_of_the_list_are_there_when_he_comes_back(staff):
+def test_filters_of_the_list_are_kept_on_return(staff):
     client = staff(*MAY)
     address = f"{ORDERS}?status__exact=new"
     answer = send(client, choose(client, make_orders(1), address))
     assert answer["Location"] == address
 
 
-def test_objects_that_are_gone_meanwhile_are_left_out(staff):
+def test_objects_deleted_meanwhile_are_left_out(staff):
     client = staff(*MAY)
     gone, kept = make_orders(2)
     asked = choose(client, [gone, kept])
@@ -226,7 +226,7 @@ def test_objects_that_are_gone_meanwhile_are_left_out(staff):
     assert "1 object no longer exists." in texts(client)
 
 
-def test_nothing_left_is_a_message(staff):
+def test_empty_selection_is_a_message(staff):
     client = staff(*MAY)
     asked = choose(client, make_orders(1))
     Order.objects.all().delete()
@@ -268,7 +268,7 @@ def test_a_thousand_start_in_as_many_statements_as_a_few(staff):
     assert Run.objects.filter(function="shop.refund_order").count() == 43 + 1000
 
 
-def test_the_page_of_an_object_offers_it_and_leads_back(staff):
+def test_page_of_an_object_has_the_action_and_returns_to_it(staff):
     [order] = make_orders(1)
     client = staff(*MAY, "durable_jobs.view_run")
     page = Page(client.get(page_of(order)).content.decode())
@@ -282,12 +282,12 @@ def test_the_page_of_an_object_offers_it_and_leads_back(staff):
 
 
 @pytest.mark.parametrize("pk", ["", "0", "nonsense", "\x00", "9" * 40])
-def test_an_object_that_is_not_there_is_not_found(staff, pk):
+def test_missing_object_is_not_found(staff, pk):
     client = staff(*MAY)
     assert client.get(START, {"pk": pk}).status_code == 404
 
 
-def test_what_the_list_does_not_show_cannot_be_chosen(staff, monkeypatch):
+def test_object_hidden_from_the_list_cannot_be_selected(staff, monkeypatch):
     mine, other = make_orders(2)
     Order.objects.filter(pk=other.pk).update(tenant=Tenant.objects.create(name="Other"))
     own = type(admin.site.get_model_admin(Order))
@@ -300,14 +300,14 @@ def test_what_the_list_does_not_show_cannot_be_chosen(staff, monkeypatch):
     assert [run.data["pk"] for run in Run.objects.all()] == [mine.pk]
 
 
-def test_a_function_that_is_not_offered_here_is_not_found(staff):
+def test_function_without_an_admin_action_is_not_found(staff):
     client = staff(*MAY)
     for name in ("shop.fulfil_order", "nothing", "a/b", "%00"):
         answer = client.get(f"/admin/shop/order/durable/start/{name}/?pk=1")
         assert answer.status_code == 404
 
 
-def test_a_function_without_an_input_asks_for_a_reason_alone(staff, durable_kit):
+def test_function_without_an_input_asks_only_for_a_reason(staff, durable_kit):
     @durable.function(id="shop.touch", name="100% touched", admin_action="shop.order")
     def touch(ctx):
         return [ctx.instance.pk, ctx.event.data["pk"]]
@@ -339,7 +339,7 @@ def test_the_functions_own_idempotency_counts(staff):
     assert "already has a run from this form" in texts(client)[-1]
 
 
-def test_all_or_none_start(staff, monkeypatch):
+def test_start_of_several_is_all_or_none(staff, monkeypatch):
     client = staff(*MAY)
     asked = choose(client, make_orders(2))
 
@@ -355,7 +355,7 @@ def test_all_or_none_start(staff, monkeypatch):
     assert Run.objects.count() == 2
 
 
-def test_data_that_is_too_large_is_said_above_the_form(staff, settings):
+def test_too_large_data_is_reported_above_the_form(staff, settings):
     settings.DURABLE_JOBS = {"MAX_EVENT_BYTES": 20}
     client = staff(*MAY)
     answer = send(client, choose(client, make_orders(1)))
@@ -364,7 +364,7 @@ def test_data_that_is_too_large_is_said_above_the_form(staff, settings):
     assert not Run.objects.exists()
 
 
-def test_asking_changes_nothing_and_other_methods_are_no_start(staff):
+def test_get_changes_nothing_and_other_methods_start_nothing(staff):
     client = staff(*MAY)
     asked = choose(client, make_orders(1))
     values = {**GOOD, "selection": chosen_of(asked)}
@@ -435,7 +435,7 @@ def answered(response):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_each_role_gets_what_it_may(role):
+def test_roles_get_what_they_may(role):
     [order] = make_orders(1)
     user = User.objects.create_user("ann", is_staff=role.startswith("staff"))
     for name in ROLES[role] or ():

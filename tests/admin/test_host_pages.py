@@ -56,13 +56,13 @@ def test_the_page_of_an_object_shows_the_newest_of_its_runs(get):
     assert "All runs" in page.text
 
 
-def test_an_object_without_runs_says_so_and_a_new_one_nothing(get):
+def test_object_without_runs_says_so_and_a_new_one_shows_nothing(get):
     [order] = make_orders(1)
     assert "No runs are about this object." in get(page_of(order)).text
     assert "No run is about" not in get(f"{ORDERS}add/").text
 
 
-def test_the_runs_of_an_object_are_for_those_who_may_view_runs(staff):
+def test_runs_of_an_object_need_the_permission_to_view_runs(staff):
     [order] = make_orders(1)
     run = about(order, make_runs(1))[0]
     client = staff("shop.view_order")
@@ -74,7 +74,7 @@ def test_the_runs_of_an_object_are_for_those_who_may_view_runs(staff):
     assert "Runs" not in ask(client, ORDERS).text
 
 
-def test_those_who_may_view_runs_see_them(staff):
+def test_panel_shows_runs_to_users_who_may_view_them(staff):
     [order] = make_orders(1)
     run = about(order, make_runs(1))[0]
     client = staff("shop.view_order", "durable_jobs.view_run")
@@ -82,7 +82,7 @@ def test_those_who_may_view_runs_see_them(staff):
     assert "/durable/start/" not in ask(client, page_of(order)).source
 
 
-def test_the_panel_costs_one_query_for_any_number_of_runs(admin_client):
+def test_panel_costs_one_query_for_any_number_of_runs(admin_client):
     order, other = make_orders(2)
     about(order, make_runs(2))
     about(other, make_runs(40))
@@ -98,7 +98,7 @@ def test_the_panel_costs_one_query_for_any_number_of_runs(admin_client):
     assert counts[0] == counts[1]
 
 
-def test_the_panel_can_be_left_out_and_placed_elsewhere(get, monkeypatch, rf):
+def test_panel_can_be_left_out_or_moved(get, monkeypatch, rf):
     [order] = make_orders(1)
     run = about(order, make_runs(1))[0]
     own = admin.site.get_model_admin(Order)
@@ -118,7 +118,7 @@ OWN_FORM = """{% extends "admin/change_form.html" %}
 
 
 @pytest.mark.parametrize("name", ["admin/shop/order/change_form.html", "own.html"])
-def test_a_template_of_the_hosts_own_stays(get, monkeypatch, settings, tmp_path, name):
+def test_template_of_the_project_is_kept(get, monkeypatch, settings, tmp_path, name):
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(OWN_FORM)
@@ -134,7 +134,7 @@ def test_a_template_of_the_hosts_own_stays(get, monkeypatch, settings, tmp_path,
     assert len(page.rows("run")) == 1
 
 
-def test_what_an_object_calls_itself_is_escaped(get, monkeypatch):
+def test_string_of_an_object_is_escaped(get, monkeypatch):
     [order] = make_orders(1)
     about(order, make_live(1))
     name = "<script>alert(1)</script>"
@@ -161,7 +161,7 @@ def test_the_column_counts_the_runs_of_each_object(get):
     assert not page.links(f"?subject=shop.order%3A{none.pk}")
 
 
-def test_the_column_costs_one_query_for_a_page_of_any_length(admin_client):
+def test_column_costs_one_query_for_a_page_of_any_length(admin_client):
     def costs():
         with CaptureQueriesContext(connection) as captured:
             ask(admin_client, ORDERS)
@@ -176,14 +176,14 @@ def test_the_column_costs_one_query_for_a_page_of_any_length(admin_client):
     assert sum("durable_jobs_subject" in sql for sql in many) == 1
 
 
-def test_the_column_counts_no_further_than_it_shows(get):
+def test_column_counts_no_further_than_it_shows(get):
     [order] = make_orders(1)
     about(order, make_runs(COUNTED + 5))
     assert f"{COUNTED}+ ended" in get(ORDERS).text
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="reads its plans")
-def test_the_column_reads_by_an_index_the_newest_runs_alone():
+def test_column_reads_only_the_newest_runs_by_an_index():
     from durable_jobs.queries import subjects
 
     [order] = make_orders(1)
@@ -213,7 +213,7 @@ def test_an_editable_list_has_the_column_too(get, monkeypatch):
 # Deleting
 
 
-def test_the_confirmation_lists_the_live_runs_and_how_to_cancel_them(get):
+def test_confirmation_lists_the_live_runs_and_how_to_cancel_them(get):
     order, other = make_orders(2)
     [live] = about(order, make_live(1))
     about(order, make_runs(1, function="tests.over"))
@@ -227,7 +227,7 @@ def test_the_confirmation_lists_the_live_runs_and_how_to_cancel_them(get):
     assert "tests.other" not in page.text
 
 
-def test_nothing_is_said_where_no_run_is_live(get):
+def test_warning_is_absent_without_live_runs(get):
     [order] = make_orders(1)
     about(order, make_runs(1))
     assert "live run" not in get(delete_of(order)).text.lower()
@@ -254,7 +254,7 @@ def test_the_action_that_deletes_many_warns_too(admin_client):
     assert "tests.second" in page.text
 
 
-def test_many_live_runs_are_not_all_named(get):
+def test_warning_lists_some_of_many_live_runs(get):
     [order] = make_orders(1)
     about(order, make_live(MAX_WARNED + 5))
     page = get(delete_of(order))
@@ -262,7 +262,7 @@ def test_many_live_runs_are_not_all_named(get):
     assert "and more" in page.text
 
 
-def test_a_host_can_protect_what_live_runs_are_about(admin_client, monkeypatch):
+def test_project_can_protect_objects_of_live_runs(admin_client, monkeypatch):
     own = admin.site.get_model_admin(Order)
     monkeypatch.setattr(type(own), "durable_protect", True)
     kept, free = make_orders(2)
@@ -276,7 +276,7 @@ def test_a_host_can_protect_what_live_runs_are_about(admin_client, monkeypatch):
     assert "Live run" in page.text or "A live run" in page.text
 
 
-def test_who_may_not_view_runs_learns_only_that_there_are_some(staff):
+def test_viewer_without_permission_learns_only_that_there_are_live_runs(staff):
     [order] = make_orders(1)
     [run] = about(order, make_live(1))
     client = staff("shop.view_order", "shop.delete_order")
@@ -286,7 +286,7 @@ def test_who_may_not_view_runs_learns_only_that_there_are_some(staff):
     assert "tests.made" not in page.source
 
 
-def test_who_may_not_cancel_is_not_offered_it(staff):
+def test_user_who_may_not_cancel_sees_no_cancel(staff):
     [order] = make_orders(1)
     [run] = about(order, make_live(1))
     client = staff("shop.view_order", "shop.delete_order", "durable_jobs.view_run")
@@ -307,7 +307,7 @@ def test_a_run_that_waits_since_long_ago_is_warned_of_too(get):
 # Another site
 
 
-def test_a_site_without_pages_of_runs_shows_them_without_links(admin_client, settings):
+def test_site_without_pages_of_runs_shows_them_without_links(admin_client, settings):
     settings.ROOT_URLCONF = "tests.admin.other_sites"
     [order] = make_orders(1)
     about(order, make_live(1))
@@ -321,7 +321,7 @@ def test_a_site_without_pages_of_runs_shows_them_without_links(admin_client, set
     assert "/cancel/" not in deleting.source
 
 
-def test_what_is_offered_stays_on_its_site(admin_client, settings):
+def test_action_is_limited_to_its_site(admin_client, settings):
     settings.ROOT_URLCONF = "tests.admin.other_sites"
     [order] = make_orders(1)
     page = ask(admin_client, f"/desk/shop/order/{order.pk}/change/")

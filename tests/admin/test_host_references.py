@@ -49,7 +49,7 @@ def orders_asked(client, row):
     return page, [q["sql"] for q in captured if 'FROM "shop_order"' in q["sql"]]
 
 
-def test_an_instance_is_a_link_with_the_name_it_has_today(get, monkeypatch):
+def test_instance_is_a_link_with_its_current_name(get, monkeypatch):
     [order] = make_orders(1)
     run = about_orders([order])
     monkeypatch.setattr(Order, "__str__", lambda self: "<b>the order</b> of today")
@@ -59,7 +59,7 @@ def test_an_instance_is_a_link_with_the_name_it_has_today(get, monkeypatch):
     assert "<b>the order</b>" not in page.source
 
 
-def test_one_that_was_deleted_says_so(get):
+def test_deleted_instance_is_marked(get):
     [order] = make_orders(1)
     run, key = about_orders([order]), order.pk
     order.delete()
@@ -68,7 +68,7 @@ def test_one_that_was_deleted_says_so(get):
     assert page.rows("order") == []
 
 
-def test_who_may_not_see_the_model_sees_what_is_stored(staff):
+def test_viewer_without_permission_sees_the_stored_reference(staff):
     [order] = make_orders(1)
     run = about_orders([order])
     page, asked = orders_asked(staff(*SEES), run)
@@ -78,13 +78,13 @@ def test_who_may_not_see_the_model_sees_what_is_stored(staff):
     assert asked == []
 
 
-def test_who_may_see_it_gets_the_link(staff):
+def test_viewer_with_permission_gets_the_link(staff):
     [order] = make_orders(1)
     run = about_orders([order])
     assert ask(staff(*SEES, "shop.view_order"), run).rows("order") == [page_of(order)]
 
 
-def test_what_the_hosts_admin_hides_from_a_viewer_is_no_link(staff, monkeypatch):
+def test_instance_hidden_by_the_projects_admin_is_no_link(staff, monkeypatch):
     mine, other = make_orders(2)
     run = about_orders([mine, other])
     own = type(admin.site.get_model_admin(Order))
@@ -97,14 +97,14 @@ def test_what_the_hosts_admin_hides_from_a_viewer_is_no_link(staff, monkeypatch)
     assert "deleted" not in page.text
 
 
-def test_who_may_not_see_payloads_costs_no_look(staff):
+def test_hidden_payloads_cost_no_query(staff):
     run = about_orders(make_orders(1))
     page, asked = orders_asked(staff("durable_jobs.view_run", "shop.view_order"), run)
     assert asked == []
     assert page.rows("order") == []
 
 
-def test_any_number_of_references_costs_one_query_a_model(admin_client):
+def test_references_cost_one_query_a_model(admin_client):
     orders = make_orders(12)
     for chosen in (orders[:1], orders):
         run = about_orders(
@@ -116,7 +116,7 @@ def test_any_number_of_references_costs_one_query_a_model(admin_client):
         assert page.rows("tenant")
 
 
-def test_no_more_are_looked_up_than_a_page_shows(admin_client):
+def test_references_are_resolved_up_to_the_limit_of_a_page(admin_client):
     orders = make_orders(MOST + 3)
     page, asked = orders_asked(admin_client, about_orders(orders))
     assert len(page.rows("order")) == MOST
@@ -170,7 +170,7 @@ def test_an_instance_whose_name_fails_does_not_break_the_page(get, monkeypatch):
     assert "shop.order" in get(page_of(run)).text
 
 
-def test_a_key_that_is_no_plain_value_is_found(get):
+def test_reference_with_a_key_of_another_type_is_found(get):
     [other] = make_runs(1)
     run = about_orders([])
     refer(

@@ -31,7 +31,7 @@ def limit_row(durable_kit) -> Limit:
     return Limit.objects.get(key='"t7"')
 
 
-def test_a_limit_shows_its_key_and_how_many_hold_it(limit_row, get):
+def test_limit_shows_its_key_and_its_use(limit_row, get):
     page = get(list_of("limit"))
     assert "tests.napper" in page.text
     assert "t7" in page.text
@@ -39,7 +39,7 @@ def test_a_limit_shows_its_key_and_how_many_hold_it(limit_row, get):
     assert "tests.napper" in page.text
 
 
-def test_a_queued_run_shows_what_it_waits_for(limit_row, get):
+def test_queued_run_shows_what_it_waits_for(limit_row, get):
     holder = Run.objects.get(status="waiting")
     queued = Run.objects.filter(status="queued").order_by("run_order").first()
     page = get(page_of(queued))
@@ -47,9 +47,7 @@ def test_a_queued_run_shows_what_it_waits_for(limit_row, get):
     assert str(holder.pk) in page.text
 
 
-def test_an_operator_raises_a_limit_and_who_waits_goes_on(
-    limit_row, client, durable_kit
-):
+def test_raised_limit_promotes_backlogged_runs(limit_row, client, durable_kit):
     operator = User.objects.create_user("ann", is_staff=True)
     wanted = Permission.objects.filter(codename__in=["view_limit", "change_limit"])
     operator.user_permissions.set(wanted)
@@ -69,7 +67,7 @@ def test_a_viewer_cannot_set_a_limit(limit_row, viewer, durable_kit):
     assert limit_row.override is None
 
 
-def test_what_is_paused_is_listed_with_its_reason(limit_row, get):
+def test_pauses_are_listed_with_their_reasons(limit_row, get):
     Run.objects.filter(status="waiting").first()
     durable.pause_queue("default", "the bank is closed")
     assert "the bank is closed" in get(list_of("pause")).text

@@ -68,7 +68,7 @@ def test_a_list_asks_as_often_for_many_rows_as_for_few(viewer, model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_list_counts_no_further_than_it_shows(admin_client, model):
+def test_list_counts_no_further_than_it_shows(admin_client, model):
     counts = [sql for sql in queries(admin_client, list_of(model)) if "COUNT(" in sql]
     assert len(counts) == 1
     assert f"LIMIT {MOST + 1}" in counts[0]
@@ -91,7 +91,7 @@ def test_a_list_loads_no_payload(admin_client, model):
 
 @pytest.mark.parametrize("order", ["?o=2", "?o=-1.2", "?o=5", "?o=x"])
 @pytest.mark.parametrize("model", ["run", "step", "event"])
-def test_a_list_cannot_be_sorted_by_what_has_no_index(admin_client, model, order):
+def test_list_cannot_be_sorted_without_an_index(admin_client, model, order):
     plain = queries(admin_client, list_of(model))
     assert queries(admin_client, list_of(model) + order)[-1] == plain[-1]
 
@@ -117,7 +117,7 @@ def test_a_filter_asks_the_registry_and_not_the_table(admin_client, durable_kit)
         )
 
 
-def test_runs_are_listed_with_what_a_reader_looks_for(get):
+def test_runs_are_listed_with_the_main_fields(get):
     run = make_runs(1)[0]
     page = get(list_of("run"))
     assert page_of(run) in page.links()
@@ -142,20 +142,20 @@ def walk(get, model, query=""):
     return seen
 
 
-def test_pages_go_on_beyond_what_is_counted(get):
+def test_pagination_continues_beyond_the_count(get):
     runs = make_runs(MOST + 120)
     first = get(list_of("run"))
     assert f"{MOST}+ runs" in first.text
     assert walk(get, "run") == [page_of(run) for run in reversed(runs)]
 
 
-def test_events_of_one_moment_go_on_beyond_what_is_counted(get):
+def test_events_of_one_moment_are_paginated_beyond_the_count(get):
     events = make_events(MOST + 120)
     seen = walk(get, "event")
     assert sorted(seen) == sorted(page_of(event) for event in events)
 
 
-def test_all_the_steps_of_one_run_are_listed_in_its_order(get):
+def test_steps_of_one_run_are_listed_in_its_order(get):
     run, other = make_runs(2)
     make_steps(other, 3)
     steps = make_steps(run, 70)
@@ -222,7 +222,7 @@ def test_steps_and_events_are_filtered(get):
     ("model", "query", "beside"),
     [("step", "status=failed", "queued=day"), ("event", "source=cron", "received=day")],
 )
-def test_what_has_no_index_is_filtered_only_within_something(get, model, query, beside):
+def test_filter_without_an_index_needs_an_indexed_one(get, model, query, beside):
     make_steps(make_runs(1)[0], 1)
     make_events(1)
     name = query.partition("=")[0]
@@ -235,7 +235,7 @@ def test_what_has_no_index_is_filtered_only_within_something(get, model, query, 
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="reads its plans")
-def test_indexes_answer_the_search_and_the_statuses_a_reader_looks_for(rf):
+def test_search_and_important_statuses_use_indexes(rf):
     make_runs(1)
     runs = admin.site.get_model_admin(Run)
     rows = runs.get_queryset(rf.get("/"))
@@ -264,7 +264,7 @@ def test_a_function_that_the_code_no_longer_has_can_be_filtered_by(get):
     assert page.rows("run") == [page_of(run)]
 
 
-def test_a_delayed_run_says_when_it_starts(get):
+def test_delayed_run_shows_its_start(get):
     later = clock.now() + timedelta(hours=3, minutes=1)
     make_runs(
         1, status="queued", due_at=later, started_at=None, ended_at=None, output=None
@@ -286,7 +286,7 @@ def test_schedules_lead_to_the_runs_of_their_function(get):
     assert f"{list_of('run')}?function=tests.nightly" in page.links()
 
 
-def test_workers_say_when_they_were_last_seen(get):
+def test_workers_show_their_last_heartbeat(get):
     Worker.objects.create(
         name="w 1",
         kind="worker",
@@ -296,7 +296,7 @@ def test_workers_say_when_they_were_last_seen(get):
     assert "1 m 30 s ago" in get(list_of("worker")).text
 
 
-def test_rows_are_read_from_the_database_that_holds_the_runs(rf, settings, monkeypatch):
+def test_rows_are_read_from_the_database_of_the_runs(rf, settings, monkeypatch):
     monkeypatch.setitem(settings.DATABASES, "runs", settings.DATABASES["default"])
     settings.DURABLE_JOBS = {"DATABASE": "runs"}
     assert admin.site.get_model_admin(Run).get_queryset(rf.get("/")).db == "runs"

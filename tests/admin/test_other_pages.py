@@ -17,7 +17,7 @@ from tests.admin.conftest import list_of, make_events, make_runs, make_steps, pa
 pytestmark = pytest.mark.django_db
 
 
-def test_a_step_shows_its_result_its_failures_and_where_it_is(durable_kit, get):
+def test_step_shows_its_result_its_failures_and_its_place(durable_kit, get):
     failures = [OSError("first"), OSError("second")]
 
     def flaky():
@@ -41,7 +41,7 @@ def test_a_step_shows_its_result_its_failures_and_where_it_is(durable_kit, get):
     assert page_of(group) in page.links()
 
 
-def test_a_step_shows_what_it_waits_for_and_whom_it_started(durable_kit, get):
+def test_step_shows_its_wait_and_its_children(durable_kit, get):
     @durable.function(id="tests.child")
     def child(ctx):
         ctx.step.wait_for_signal("s", "go")
@@ -85,7 +85,7 @@ def test_the_page_of_a_step_asks_as_often_for_many_rows_as_for_few(viewer):
     assert few == 8
 
 
-def test_no_more_attempts_are_shown_than_a_page_holds(get):
+def test_failed_attempts_are_limited_to_a_page(get):
     run = make_runs(1)[0]
     step = make_steps(run, 1)[0]
     FailedAttempt.objects.bulk_create(
@@ -97,7 +97,7 @@ def test_no_more_attempts_are_shown_than_a_page_holds(get):
     assert "Attempt 30" in page.text
 
 
-def test_an_event_shows_what_it_carries_and_the_runs_it_started(durable_kit, get):
+def test_event_shows_its_data_and_the_runs_it_started(durable_kit, get):
     @durable.function(id="tests.f", on=durable.Event("tests/go"))
     def f(ctx):
         return None
@@ -161,7 +161,7 @@ def test_schedules_and_workers_have_pages(get):
     assert "w/1" in get(f"{list_of('worker')}{quote(worker.pk)}/change/").text
 
 
-def test_a_schedule_shows_whose_it_is_what_it_does_and_when(durable_kit, get):
+def test_schedule_shows_owner_function_and_times(durable_kit, get):
     durable.function(id="tests.f")(lambda ctx: None)
     schedule = durable.schedules.create(
         "tests.f",
@@ -184,7 +184,7 @@ def test_a_schedule_shows_whose_it_is_what_it_does_and_when(durable_kit, get):
         assert "paused: on holiday" in get(address).text
 
 
-def test_a_schedule_of_a_function_that_is_gone_says_so(durable_kit, get):
+def test_schedule_of_a_removed_function_says_so(durable_kit, get):
     with Kit(now=durable_kit.now()):
         durable.function(id="tests.gone")(lambda ctx: None)
         schedule = durable.schedules.create("tests.gone", "@daily")

@@ -47,18 +47,18 @@ def test_numbers_are_shown_as_they_are_stored(text):
     assert text_of(text) == text
 
 
-def test_what_json_has_no_word_for_is_named():
+def test_values_unknown_to_json_are_named():
     assert shown({"total": Decimal("19.90")}) == '{"total": decimal "19.90"}'
 
 
 @pytest.mark.parametrize(
     "text", ["{", "", "[" * 50_000, "[" * 900 + "]" * 900, "nonsense <b>"]
 )
-def test_what_cannot_be_read_is_shown_as_it_is(text):
+def test_unreadable_value_is_shown_as_stored(text):
     assert unescape(html_of(text)) == f'<pre class="durable-payload">{text}</pre>'
 
 
-def test_no_more_is_shown_than_a_page_holds():
+def test_payload_is_truncated_to_a_page():
     html = html_of('"' + "<" * MAX_PAYLOAD_LENGTH + '"')
     assert "The first 100,000 characters." in html
     assert "<<" not in html
@@ -71,7 +71,7 @@ def test_deep_nesting_costs_no_width():
     assert len(html_of(json.dumps(tree))) < 1_000_000
 
 
-def test_no_payload_is_no_section():
+def test_missing_payload_has_no_section():
     assert payload(None) is None
     assert error(None) is None
 

@@ -66,13 +66,13 @@ def test_staff_with_the_permission_see_lists_and_pages(viewer, rows, model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_who_is_no_staff_sees_nothing_whatever_the_permission(viewer, rows, model):
+def test_non_staff_user_sees_nothing_with_any_permission(viewer, rows, model):
     client = viewer(model, staff=False)
     assert client.get(list_of(model)).status_code == 302
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_nobody_may_add_change_or_delete(admin_client: Client, rows, model):
+def test_rows_cannot_be_added_changed_or_deleted(admin_client: Client, rows, model):
     page = page_of(rows[model])
     assert admin_client.get(f"{list_of(model)}add/").status_code == 403
     assert admin_client.post(page, {"status": "queued"}).status_code == 403
@@ -84,7 +84,7 @@ def test_nobody_may_add_change_or_delete(admin_client: Client, rows, model):
     assert type(rows[model]).objects.filter(pk=rows[model].pk).exists()
 
 
-def test_a_page_links_to_nothing_that_its_viewer_may_not_see(viewer, rows):
+def test_page_links_only_to_what_its_viewer_may_see(viewer, rows):
     page = Page(viewer("run").get(page_of(rows["run"])).content.decode())
     assert "step 0" in page.text
     assert not page.links("/step/")
@@ -99,7 +99,7 @@ def test_a_page_links_to_all_that_its_viewer_may_see(viewer, rows):
     assert page_of(rows["event"]) in page.links()
 
 
-def test_a_list_of_steps_links_to_runs_for_those_who_may_see_them(viewer, rows):
+def test_list_of_steps_links_to_runs_for_viewers_who_may_see_them(viewer, rows):
     page = Page(viewer("step").get(list_of("step")).content.decode())
     assert "tests.made" in page.text
     assert not page.links("/run/")

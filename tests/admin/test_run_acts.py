@@ -66,7 +66,7 @@ def buttons(client: Client, run: Run) -> set[str]:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_who_may_not_do_it_sees_no_button_and_is_refused(
+def test_user_without_permission_sees_no_button_and_is_refused(
     action: str, durable_kit: Kit
 ) -> None:
     run = waiting(durable_kit)
@@ -89,7 +89,7 @@ def test_each_sees_the_buttons_of_his_rights_that_fit_the_state(
     assert buttons(client, run) == {"redrive"}
 
 
-def test_who_may_do_it_but_not_look_is_refused(durable_kit: Kit) -> None:
+def test_user_with_the_action_but_without_view_is_refused(durable_kit: Kit) -> None:
     run, user = waiting(durable_kit), User.objects.create_user("bob", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename="cancel_run"))
     client = Client()
@@ -99,7 +99,7 @@ def test_who_may_do_it_but_not_look_is_refused(durable_kit: Kit) -> None:
     assert run.is_live
 
 
-def test_looking_changes_nothing_and_a_form_needs_its_token(
+def test_get_changes_nothing_and_a_form_needs_its_token(
     admin_client: Client, durable_kit: Kit
 ) -> None:
     run = waiting(durable_kit)
@@ -116,7 +116,7 @@ def test_looking_changes_nothing_and_a_form_needs_its_token(
 # Effects
 
 
-def test_a_reason_is_asked_and_kept(admin_client: Client, durable_kit: Kit) -> None:
+def test_reason_is_requested_and_stored(admin_client: Client, durable_kit: Kit) -> None:
     run = waiting(durable_kit)
     response = admin_client.post(
         act_url(run, "cancel"), {"reason": "gateway was down"}, follow=True
@@ -128,7 +128,7 @@ def test_a_reason_is_asked_and_kept(admin_client: Client, durable_kit: Kit) -> N
     assert LogEntry.objects.get().change_message == "Run cancelled: gateway was down"
 
 
-def test_a_click_that_comes_too_late_gets_a_message_and_changes_nothing(
+def test_late_click_gets_a_message_and_changes_nothing(
     admin_client: Client, durable_kit: Kit
 ) -> None:
     run = waiting(durable_kit)
@@ -141,9 +141,7 @@ def test_a_click_that_comes_too_late_gets_a_message_and_changes_nothing(
     assert not LogEntry.objects.exists()
 
 
-def test_a_run_that_is_gone_or_was_never_there_is_not_found(
-    admin_client: Client, durable_kit: Kit
-) -> None:
+def test_missing_run_is_not_found(admin_client: Client, durable_kit: Kit) -> None:
     run = waiting(durable_kit)
     assert admin_client.get(act_url(run, "fly")).status_code == 404
     gone = Run(pk=uuid.uuid4())
@@ -198,7 +196,7 @@ def test_a_run_is_rerun_from_a_step_with_other_data(
         ('{"$": "model", "v": ["shop.order", 999]}', ""),
     ],
 )
-def test_data_that_cannot_be_stored_comes_back_with_what_is_wrong(
+def test_invalid_data_is_shown_again_with_its_error(
     text: str, says: str, admin_client: Client, durable_kit: Kit
 ) -> None:
     run = waiting(durable_kit)
@@ -210,9 +208,7 @@ def test_data_that_cannot_be_stored_comes_back_with_what_is_wrong(
         assert Run.objects.count() == 1
 
 
-def test_a_wait_is_answered_from_its_line(
-    admin_client: Client, durable_kit: Kit
-) -> None:
+def test_wait_is_answered_from_its_row(admin_client: Client, durable_kit: Kit) -> None:
     run = waiting(durable_kit)
     page = Page(admin_client.get(page_of(run)).content.decode())
     (url,) = page.links("/act/answer/")
@@ -230,7 +226,7 @@ def test_a_wait_is_answered_from_its_line(
 # Hidden payloads
 
 
-def test_payloads_are_for_those_who_may_see_them(durable_kit: Kit) -> None:
+def test_payloads_need_their_permission(durable_kit: Kit) -> None:
     run = waiting(durable_kit)
     step = run.steps.get(name="first")
     client = member("view_step", "edit_run", "rerun_run")
@@ -256,7 +252,7 @@ def looked(client: Client, run: Run) -> tuple[str, str]:
     return live.get("hx-get") or "", live.get("hx-trigger") or ""
 
 
-def test_a_page_that_has_seen_all_is_told_so_cheaply(
+def test_unchanged_page_gets_a_cheap_response(
     admin_client: Client, durable_kit: Kit, django_assert_max_num_queries: Any
 ) -> None:
     run = waiting(durable_kit)
@@ -271,7 +267,7 @@ def test_a_page_that_has_seen_all_is_told_so_cheaply(
     assert b"durable-live" in response.content
 
 
-def test_what_happens_to_a_run_is_new_to_its_page(
+def test_change_of_a_run_updates_its_page(
     admin_client: Client, durable_kit: Kit
 ) -> None:
     @durable.function(id="tests.steps")
@@ -293,16 +289,14 @@ def test_what_happens_to_a_run_is_new_to_its_page(
     assert len({one for one in versions if one}) == 3
 
 
-def test_a_run_that_rests_is_looked_at_less_often(
-    admin_client: Client, durable_kit: Kit
-) -> None:
+def test_idle_run_is_polled_less_often(admin_client: Client, durable_kit: Kit) -> None:
     run = waiting(durable_kit)
     assert looked(admin_client, run)[1] == "every 3s"
     run.pause()
     assert looked(admin_client, run)[1] == "every 15s"
 
 
-def test_a_live_look_needs_the_right_to_see_the_run(
+def test_polling_needs_the_permission_to_view_the_run(
     viewer: Any, durable_kit: Kit
 ) -> None:
     run = waiting(durable_kit)
@@ -323,7 +317,9 @@ def viewer_of(viewer: Any) -> Client:
 # Downloads
 
 
-def test_a_run_comes_as_a_file(admin_client: Client, durable_kit: Kit) -> None:
+def test_run_can_be_downloaded_as_a_file(
+    admin_client: Client, durable_kit: Kit
+) -> None:
     run = waiting(durable_kit)
     url = reverse("admin:durable_jobs_run_document", args=[run.pk])
     response = admin_client.get(url)
@@ -333,7 +329,7 @@ def test_a_run_comes_as_a_file(admin_client: Client, durable_kit: Kit) -> None:
     assert [step["name"] for step in document["steps"]] == ["first", "wait"]
 
 
-def test_a_run_comes_as_a_test_that_passes(
+def test_run_can_be_downloaded_as_a_passing_test(
     admin_client: Client, durable_kit: Kit
 ) -> None:
     calls: list[str] = []

@@ -60,7 +60,7 @@ def test_every_condition_narrows_the_list(get):
         assert page.classes("durable-chips"), query
 
 
-def test_each_condition_can_be_taken_off_by_itself(get):
+def test_conditions_can_be_removed_one_by_one(get):
     address = "?status=failed&status=cancelled&queue=a&where=data.a=1&where=data.b=2"
     page = get(list_of("run") + address)
     chips = [href for href in page.links("?") if "queue=a" in href]
@@ -70,7 +70,7 @@ def test_each_condition_can_be_taken_off_by_itself(get):
     assert "data, output or error data.b=2" in page.text
 
 
-def test_the_form_shows_what_is_in_force_and_keeps_the_rest(get):
+def test_form_shows_the_active_filter_and_keeps_the_rest(get):
     page = get(f"{list_of('run')}?status=failed&q=k&queue=slow&since=2026-01-02T10:30")
     inputs = {
         (attrs["name"], attrs.get("value"))
@@ -111,7 +111,7 @@ def test_fields_that_were_left_empty_are_not_in_the_address(admin_client):
     assert response.redirect_chain == [(".", 302)]
 
 
-def test_a_wrong_filter_keeps_what_was_written_at_its_field(admin_client):
+def test_invalid_filter_keeps_the_input_at_its_field(admin_client):
     make_runs(1)
     address = f"{list_of('run')}?since=yesterday&queue=slow"
     response = admin_client.get(address)
@@ -130,7 +130,7 @@ def test_markup_in_a_condition_is_shown_as_text(admin_client):
         assert "<b>" not in text
 
 
-def test_only_those_who_see_payloads_look_into_them(operator):
+def test_payload_filters_need_the_permission(operator):
     run = make_runs(1, data={"card": 4})[0]
     client = operator("view_run", username="blind")
     assert "data.order.id" not in client.get(list_of("run")).content.decode()
@@ -143,7 +143,7 @@ def test_only_those_who_see_payloads_look_into_them(operator):
     assert found(page) == {page_of(run)}
 
 
-def test_what_no_index_answers_says_among_how_many_it_was_looked_for(get, monkeypatch):
+def test_filter_without_an_index_shows_the_number_of_searched_runs(get, monkeypatch):
     monkeypatch.setattr(run_filter, "MAX_SEARCHED", 3)
     runs = make_runs(8, version="2")
     seen: list[str] = []
@@ -190,13 +190,13 @@ def test_conditions_ask_as_often_for_many_rows_as_for_few(admin_client, query):
         assert '"output"' not in columns
 
 
-def test_a_name_of_a_parameter_of_the_admins_own_is_no_filter(get):
+def test_parameters_of_the_admin_are_no_filters(get):
     make_runs(1)
     for query in ("?o=1", "?p=0", "?e=1", "?all=", "?_facets=True", "?_changelist=x"):
         assert len(get(list_of("run") + query).rows("run")) == 1, query
 
 
-def test_the_search_and_the_conditions_are_both_kept(get):
+def test_search_and_conditions_are_both_kept(get):
     page = get(f"{list_of('run')}?q=k+1&status=failed&status=queued&queue=slow")
     search = page.source.partition('id="changelist-search"')[2].partition("</form>")[0]
     for text in ("failed", "queued", "slow"):

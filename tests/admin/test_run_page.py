@@ -62,7 +62,7 @@ def test_bars_are_where_things_happened(durable_kit, get):
         assert mark in page.text
 
 
-def test_a_group_is_as_long_as_what_is_in_it(durable_kit, get):
+def test_group_is_as_long_as_its_contents(durable_kit, get):
     def grouped(ctx):
         with ctx.step.group("both"):
             ctx.step.sleep("one", "10s")
@@ -97,7 +97,7 @@ def test_failed_attempts_and_the_next_one_are_shown(durable_kit, get):
     assert "Traceback" in page.text
 
 
-def test_an_attempt_of_the_function_itself_that_failed_is_shown(durable_kit, get):
+def test_failed_attempt_of_the_function_itself_is_shown(durable_kit, get):
     def careless(ctx):
         raise LookupError("nothing there")
 
@@ -108,7 +108,7 @@ def test_an_attempt_of_the_function_itself_that_failed_is_shown(durable_kit, get
     assert "attempt 1 failed · LookupError: nothing there" in page.text
 
 
-def test_it_says_what_the_run_waits_for(durable_kit, get):
+def test_page_shows_what_the_run_waits_for(durable_kit, get):
     order = Order.objects.create(tenant=Tenant.objects.create(name="a"), total=1)
 
     def child(ctx):
@@ -163,7 +163,7 @@ def test_it_says_what_the_run_waits_for(durable_kit, get):
     assert page_of(started) in page.links()
 
 
-def test_it_leads_to_where_the_run_came_from_and_what_it_is_about(durable_kit, get):
+def test_page_links_to_the_origin_and_the_subjects_of_the_run(durable_kit, get):
     order = Order.objects.create(tenant=Tenant.objects.create(name="a"), total=1)
 
     def child(ctx):
@@ -188,7 +188,7 @@ def test_it_leads_to_where_the_run_came_from_and_what_it_is_about(durable_kit, g
     assert "· invoke" in page.text
 
 
-def test_what_is_gone_is_named_and_is_no_link(get):
+def test_deleted_objects_are_named_without_a_link(get):
     gone = uuid.uuid4()
     run = make_runs(1, event_id="an event that is gone", parent_id=gone)[0]
     Subject.objects.create(run=run, model="removed.model", object_pk="3")
@@ -199,7 +199,7 @@ def test_what_is_gone_is_named_and_is_no_link(get):
     assert not page.links(str(gone))
 
 
-def test_payloads_are_shown_readably_without_the_rows_they_refer_to(durable_kit, get):
+def test_payloads_are_shown_without_loading_their_references(durable_kit, get):
     order = Order.objects.create(tenant=Tenant.objects.create(name="a"), total=1)
 
     def echo(ctx):
@@ -223,7 +223,7 @@ def test_a_large_payload_is_shown_in_part(admin_client, get):
     assert len(page.source) < 3 * MAX_PAYLOAD_LENGTH
 
 
-def test_what_no_one_can_read_any_more_is_shown_as_it_is_stored(get):
+def test_unreadable_payload_is_shown_as_stored(get):
     run = make_runs(1)[0]
     column = "output"
     value = '{"n": 1, "$durable": "unheard of"}'
@@ -287,7 +287,7 @@ def test_a_huge_run_is_shown_in_part(get, admin_client):
     assert len(page.source) < 1_000_000
 
 
-def test_odd_times_draw_odd_bars_and_break_nothing(get):
+def test_invalid_times_draw_bars_and_break_nothing(get):
     now = clock.now()
     run = make_runs(
         1, status="running", started_at=now + timedelta(hours=1), ended_at=None

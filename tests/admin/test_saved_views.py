@@ -36,7 +36,7 @@ def test_a_filter_is_saved_under_a_name_and_led_to(operator):
     assert 'aria-current="page"' in shown(client, "?status=failed&queue=a")
 
 
-def test_a_view_under_a_name_that_is_there_replaces_it(operator):
+def test_view_with_an_existing_name_replaces_it(operator):
     client = operator("view_run")
     save(client)
     save(client, query="status=queued", shared="on")
@@ -48,7 +48,7 @@ def delete(client, key):
     return client.post(VIEWS, {"delete": key}, follow=True).content.decode()
 
 
-def test_shared_views_are_for_all_who_see_runs_and_their_owners_to_delete(operator):
+def test_shared_views_are_visible_to_all_and_deleted_by_their_owners(operator):
     ann = operator("view_run", username="ann")
     bob = operator("view_run", username="bob")
     save(ann, "mine")
@@ -77,7 +77,7 @@ def test_shared_views_are_for_all_who_see_runs_and_their_owners_to_delete(operat
         ({"query": "javascript:alert(1)"}, "Unknown filter"),
     ],
 )
-def test_what_cannot_be_saved_is_a_message(operator, sent, told):
+def test_invalid_view_is_a_message(operator, sent, told):
     response = save(operator("view_run"), **sent)
     assert response.status_code == 200
     assert told in response.content.decode()
@@ -85,11 +85,11 @@ def test_what_cannot_be_saved_is_a_message(operator, sent, told):
 
 
 @pytest.mark.parametrize("key", ["", "x", "-1", "9" * 30, "٣", "\x00"])
-def test_a_view_that_is_not_there_is_a_message(operator, key):
+def test_missing_view_is_a_message(operator, key):
     assert "This saved view no longer exists" in delete(operator("view_run"), key)
 
 
-def test_one_has_so_many_and_no_more(operator, monkeypatch):
+def test_views_of_a_user_are_limited(operator, monkeypatch):
     monkeypatch.setattr(saved_views, "MOST", 2)
     client = operator("view_run")
     for name in ("a", "b", "c"):
@@ -108,7 +108,7 @@ def test_a_name_is_shown_as_text(operator):
     assert "&lt;script&gt;x" in text
 
 
-def test_only_those_who_see_runs_save_and_only_by_a_form(client, operator):
+def test_saving_needs_the_permission_to_view_runs_and_a_form(client, operator):
     assert client.post(VIEWS, {"name": "x"}).status_code == 302
     assert operator("cancel_run").post(VIEWS, {"name": "x"}).status_code == 403
     viewer = operator("view_run", username="viewer")

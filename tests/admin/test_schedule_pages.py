@@ -62,7 +62,7 @@ def ran(client: Client, schedule: Schedule, **values: str):
 # Times
 
 
-def test_times_are_told_in_its_own_zone_and_in_the_viewers(durable_kit, f, operator):
+def test_times_are_in_the_schedules_zone_and_in_the_viewers(durable_kit, f, operator):
     schedule = durable.schedules.create("tests.f", "0 9 * * 1-5", tz="Asia/Tokyo")
     with override_settings(TIME_ZONE="America/New_York"):
         shown = page(operator, page_of(schedule))
@@ -80,7 +80,7 @@ def test_times_are_told_in_its_own_zone_and_in_the_viewers(durable_kit, f, opera
 # Results
 
 
-def test_the_strip_shows_what_became_of_each_time(durable_kit, operator):
+def test_strip_shows_the_result_of_each_time(durable_kit, operator):
     results = iter([None, OSError("x"), None, None, None])
 
     @durable.function(id="tests.g", retries=0)
@@ -105,7 +105,7 @@ def test_the_strip_shows_what_became_of_each_time(durable_kit, operator):
     assert shown.rows("run") == [page_of(mark.run) for mark in marks if mark.run]
 
 
-def test_runs_by_hand_and_of_an_earlier_cron_stand_beside(durable_kit, hourly):
+def test_runs_by_hand_and_of_an_earlier_cron_are_marked(durable_kit, hourly):
     durable_kit.advance("1h")
     hourly.refresh_from_db()
     hourly.run_now()
@@ -164,7 +164,7 @@ def test_a_schedule_that_never_fired_has_no_strip(hourly, operator):
         datetime(2028, 1, 1, tzinfo=UTC),
     ],
 )
-def test_the_times_that_passed_are_those_that_would_have_come(cron, tz, now):
+def test_past_times_are_those_of_the_cron(cron, tz, now):
     known = CronExpression(cron, tz)
     back = list(schedules._backwards(known, now, None))[::-1]
     assert back
@@ -200,7 +200,7 @@ def test_a_schedule_is_run_now_once_for_a_form(durable_kit, hourly, operator):
     assert run.status == "completed"
 
 
-def test_a_run_that_has_to_wait_is_put_in_line_once(durable_kit, operator):
+def test_run_that_has_to_wait_is_queued_once(durable_kit, operator):
     @durable.function(id="tests.slow")
     def slow(ctx):
         ctx.step.sleep("s", "1h")
@@ -236,7 +236,7 @@ def test_a_schedule_is_paused_and_resumed_with_a_reason(durable_kit, hourly, ope
     assert "Paused: on holiday" in page(operator, history).text
 
 
-def test_a_stale_form_says_so(durable_kit, hourly, operator):
+def test_stale_form_is_reported(durable_kit, hourly, operator):
     hourly.pause("first")
     assert "already paused" in page(operator, act(hourly, "pause")).text
     response = posted(operator, act(hourly, "pause"), reason="second")
@@ -266,12 +266,12 @@ def test_a_function_that_is_gone_cannot_be_run(durable_kit, operator):
     [{}, {"token": "x", "queued": "0"}, {"token": "00000000", "queued": "-1"},
      {"queued": "0"}],
 )  # fmt: skip
-def test_a_form_that_no_page_has_shown_starts_nothing(hourly, operator, form):
+def test_forged_form_starts_nothing(hourly, operator, form):
     assert posted(operator, act(hourly, "run"), **form).status_code == 422
     assert not Run.objects.exists()
 
 
-def test_a_form_that_no_line_has_room_for_says_so(durable_kit, operator, monkeypatch):
+def test_full_queue_of_occurrences_is_reported(durable_kit, operator, monkeypatch):
     @durable.function(id="tests.slow")
     def slow(ctx):
         ctx.step.sleep("s", "1h")
@@ -296,7 +296,9 @@ def test_a_form_that_no_line_has_room_for_says_so(durable_kit, operator, monkeyp
         ("run_schedule", "pause_schedule", "view_run"),
     ],
 )  # fmt: skip
-def test_who_may_not_is_refused_and_sees_no_button(hourly, action, permissions):
+def test_user_without_permission_is_refused_and_sees_no_button(
+    hourly, action, permissions
+):
     viewer = member("bob", *permissions)
     form = {"token": str(ids.new_id()), "queued": "0"}
     assert viewer.get(act(hourly, action)).status_code == 403
@@ -312,13 +314,13 @@ def test_who_may_not_is_refused_and_sees_no_button(hourly, action, permissions):
     ("permission", "actions"),
     [("run_schedule", {"run"}), ("pause_schedule", {"pause"})],
 )
-def test_each_action_has_a_permission_of_its_own(hourly, permission, actions):
+def test_actions_have_separate_permissions(hourly, permission, actions):
     viewer = member("bob", "view_schedule", permission)
     links = page(viewer, page_of(hourly)).links("/act/")
     assert {link.rstrip("/").rpartition("/")[2] for link in links} == actions
 
 
-def test_strangers_and_other_sites_are_kept_out(hourly, client):
+def test_anonymous_users_and_other_sites_are_refused(hourly, client):
     member("ann", "view_schedule", "pause_schedule", "run_schedule")
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(User.objects.get())
@@ -327,7 +329,7 @@ def test_strangers_and_other_sites_are_kept_out(hourly, client):
         assert strict.post(act(hourly, action), {}).status_code == 403
 
 
-def test_what_is_nowhere_is_not_found(hourly, operator):
+def test_missing_schedule_is_not_found(hourly, operator):
     base = list_of("schedule")
     for place in ("0/act/run/", "9" * 40 + "/act/pause/", f"{hourly.pk}/act/eat/"):
         assert operator.get(f"{base}{place}").status_code == 404

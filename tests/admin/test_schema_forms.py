@@ -115,7 +115,7 @@ def test_every_type_has_its_field():
     }
 
 
-def test_what_is_typed_comes_back_as_the_model():
+def test_input_becomes_an_instance_of_the_model():
     found = said(Refund, FULL)
     assert found.amount == Decimal("19.90")
     assert found.reason == "late"
@@ -135,7 +135,7 @@ def test_what_is_typed_comes_back_as_the_model():
     assert found.lines == [3, 4]
 
 
-def test_what_is_read_can_be_stored_and_is_not_rounded():
+def test_input_can_be_stored_and_is_not_rounded():
     form = bound(Refund, FULL)
     assert form.is_valid()
     kept = read(form)
@@ -143,7 +143,7 @@ def test_what_is_read_can_be_stored_and_is_not_rounded():
     assert serialization.loads(serialization.dumps(kept, what="it")) == kept
 
 
-def test_what_is_left_empty_is_the_default_or_none():
+def test_empty_input_is_the_default_or_none():
     found = said(Refund, {"amount": "1", "reason": "late", "speed": "1"})
     assert found.retries == 3
     assert found.lines == [1, 2]
@@ -166,7 +166,7 @@ def test_the_form_shows_titles_help_and_defaults():
     assert required == ["amount", "reason"]
 
 
-def test_the_model_is_the_judge_and_its_words_stand_at_the_field():
+def test_validation_is_the_models_and_its_messages_are_at_the_field():
     found = errors(Refund, FULL | {"amount": "0", "lines": '[1, "x"]', "token": "7"})
     assert set(found) == {"amount", "lines", "token"}
     assert "greater than 0" in found["amount"][0]
@@ -195,7 +195,7 @@ def test_the_model_is_the_judge_and_its_words_stand_at_the_field():
         ({"lines": '["\\u0000"]'}, "lines"),
     ],
 )
-def test_bad_input_is_an_error_of_its_field_said_once(wrong, name):
+def test_invalid_input_is_one_error_of_its_field(wrong, name):
     found = errors(Refund, FULL | wrong)
     assert list(found) == [name]
     assert len(found[name]) == 1
@@ -234,7 +234,7 @@ class Parcel(BaseModel):
         return self
 
 
-def test_a_model_inside_is_json_and_its_errors_say_where():
+def test_nested_model_is_json_and_its_errors_have_a_place():
     good = {"to": '{"city": "Ulm", "zip": "89073"}', "sender": "me", "width": "2"}
     assert said(Parcel, good).to.city == "Ulm"
     found = errors(Parcel, good | {"to": '{"city": "Ulm", "zip": "x"}'})
@@ -258,13 +258,13 @@ def test_validators_speak_at_their_field_or_above_the_form_and_are_escaped():
     assert "higher than wide" in errors(Parcel, good | {"height": "4"})["__all__"][0]
 
 
-def test_a_prefix_keeps_its_inputs_apart_from_others():
+def test_prefix_separates_the_inputs_of_two_forms():
     form = form_for(Parcel)({"it-width": "3"}, prefix="it")
     assert 'name="it-width"' in form.as_p()
     assert "odd" in str(form.errors["width"])
 
 
-def test_a_root_model_is_one_input():
+def test_root_model_is_one_input():
     class Names(RootModel[list[str]]):
         pass
 
@@ -274,7 +274,7 @@ def test_a_root_model_is_one_input():
     assert form.payload == ["a"]
 
 
-def test_a_form_is_filled_with_what_was_there_even_if_it_does_not_fit():
+def test_form_is_filled_with_existing_data_even_if_invalid():
     now = "2026-03-01T10:00:00+00:00"
     data = {"amount": "7.5", "reason": "late", "lines": ["x"], "at": now, "more": 1}
     html = form_for(Refund).filled(data).as_p()
@@ -285,6 +285,6 @@ def test_a_form_is_filled_with_what_was_there_even_if_it_does_not_fit():
     assert form_for(Refund).filled(["nothing", "like", "it"]).as_p()
 
 
-def test_only_a_valid_form_is_read():
+def test_value_needs_a_valid_form():
     with pytest.raises(ValueError, match="Expected a valid form"):
         read(bound(Refund, {}))

@@ -54,7 +54,7 @@ def test_a_step_shows_its_input_and_its_log_lines(step, get):
     assert "left out" not in shown.text
 
 
-def test_each_failed_attempt_shows_the_lines_of_its_own(step, get):
+def test_failed_attempts_show_their_own_log_lines(step, get):
     text = get(page_of(step)).text
     own, _, attempts = text.rpartition("Failed attempts")
     assert "attempt 2 for" in own
@@ -69,7 +69,7 @@ def test_markup_in_a_message_is_text(step, get):
     assert "<b>bold" not in shown.source
 
 
-def test_input_and_lines_are_for_those_who_may_see_payloads(step):
+def test_input_and_log_lines_need_the_permission_for_payloads(step):
     shown = page(member("ann", "view_step"), page_of(step))
     for secret in ("apple", "EUR", "plum", "pear", "project.tests"):
         assert secret not in shown.source
@@ -83,7 +83,7 @@ def test_input_and_lines_are_for_those_who_may_see_payloads(step):
     )
 
 
-def test_a_step_that_has_neither_says_nothing_of_them(durable_kit, get):
+def test_step_without_input_and_logs_has_no_panel(durable_kit, get):
     run = durable.function(id="tests.f")(
         lambda ctx: ctx.step.run("x", lambda: 7)
     ).enqueue()
@@ -116,7 +116,7 @@ def test_instances_in_an_input_are_links(durable_kit, get):
     assert f"/admin/shop/tenant/{ann.pk}/change/" in shown.links()
 
 
-def test_the_lines_of_a_step_cost_one_query(step, admin_client):
+def test_log_lines_of_a_step_cost_one_query(step, admin_client):
     def queries():
         with CaptureQueriesContext(connection) as captured:
             admin_client.get(page_of(step))

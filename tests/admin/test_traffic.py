@@ -68,7 +68,7 @@ def napper(durable_kit):
 # Queues
 
 
-def test_a_queue_says_what_is_ready_and_for_how_long(durable_kit, operator):
+def test_queue_shows_its_ready_runs_and_their_age(durable_kit, operator):
     durable.function(id="tests.f", queue="tests-slow")(lambda ctx: None).enqueue({})
     later = durable.function(id="tests.g", queue="tests-slow")(lambda ctx: None)
     later.using(run_after="1h").enqueue({})
@@ -86,7 +86,7 @@ def test_a_queue_that_no_code_names_is_seen_too(durable_kit, operator):
     assert queue_of("aaa").ready == 1
 
 
-def test_what_is_executing_is_shown_by_queue_and_worker(operator):
+def test_running_runs_are_counted_by_queue_and_worker(operator):
     until = clock.now() + timedelta(minutes=1)
     for name in ("host-1:7", "host-1:7", "host-2:9"):
         run = make_runs(1, queue="tests-q", status="running", ended_at=None)[0]
@@ -113,7 +113,7 @@ def test_what_is_executing_is_shown_by_queue_and_worker(operator):
     assert text.count("Offline") == 1
 
 
-def test_counts_end_where_the_page_says(durable_kit, operator, monkeypatch):
+def test_counts_are_capped_as_the_page_says(durable_kit, operator, monkeypatch):
     monkeypatch.setattr(queue_queries, "MAX_COUNT", 3)
     monkeypatch.setattr(limits, "MAX_COUNT", 3)
     monkeypatch.setattr("durable_jobs.admin.queues.views.MAX_COUNT", 3)
@@ -159,7 +159,7 @@ def test_a_race_for_a_resume_is_a_message(durable_kit, operator, monkeypatch):
     assert not LogEntry.objects.exists()
 
 
-def test_all_that_is_paused_is_listed(durable_kit, operator):
+def test_pauses_are_all_listed(durable_kit, operator):
     f = durable.function(
         id="tests.f", concurrency=durable.Concurrency(1, key="event.data.t")
     )(lambda ctx: None)
@@ -179,7 +179,7 @@ def test_all_that_is_paused_is_listed(durable_kit, operator):
 # Limits
 
 
-def test_a_limit_says_who_holds_it_and_who_waits(napper, operator):
+def test_limit_shows_its_runs_and_its_backlog(napper, operator):
     holder = Run.objects.get(status="waiting")
     first = Run.objects.filter(status="queued").order_by("run_order").first()
     shown = page(operator, PAGE)
@@ -192,7 +192,7 @@ def test_a_limit_says_who_holds_it_and_who_waits(napper, operator):
     assert page_of(Limit.objects.get(function="tests.napper")) in shown.links()
 
 
-def test_an_operators_limit_stands_beside_the_declared_one(napper, operator):
+def test_operators_limit_is_shown_beside_the_declared_one(napper, operator):
     limit_control.set_limit(Limit.objects.get(function="tests.napper"), 0)
     text = page(operator, PAGE).text
     assert "0 live at a time (declared: 1)" in text
@@ -215,7 +215,7 @@ def test_a_limit_that_is_asked_for_shows_its_trouble(durable_kit, operator):
     assert "no such tenant" in text
 
 
-def test_every_kind_of_limit_is_told_from_its_row(durable_kit, operator):
+def test_kinds_of_limits_are_described_from_their_rows(durable_kit, operator):
     @durable.function(
         id="tests.f",
         concurrency=[
@@ -248,7 +248,7 @@ def test_every_kind_of_limit_is_told_from_its_row(durable_kit, operator):
     assert "Not deployed" not in text
 
 
-def test_a_limit_that_the_code_has_lost_says_so(durable_kit, operator):
+def test_removed_limit_is_marked(durable_kit, operator):
     with Kit(now=durable_kit.now()) as kit:
         durable.function(id="tests.lost", concurrency=1)(lambda ctx: None).enqueue({})
         kit.run_until_idle()
@@ -308,7 +308,7 @@ def test_limits_go_on_where_a_page_ends(operator):
     ["before=x", "before=2025-01-01 1", "before=%00", "function=%00", "key=%00",
      "before=2025-01-01T00:00:00%2B00:00 99999999999999999999"],
 )  # fmt: skip
-def test_a_filter_that_means_nothing_leads_to_the_bare_page(operator, query):
+def test_invalid_filter_redirects_to_the_unfiltered_page(operator, query):
     response = operator.get(f"{PAGE}?{query}")
     assert (response.status_code, response["Location"]) == (302, PAGE)
 
@@ -353,7 +353,7 @@ def test_the_page_asks_as_often_for_many_rows_as_for_few(durable_kit, operator):
 # Permissions
 
 
-def test_who_may_only_view_sees_no_action_and_is_refused(durable_kit):
+def test_viewer_without_permissions_sees_no_action_and_is_refused(durable_kit):
     durable.pause_queue("default", "why")
     viewer = member("bob", "view_run", "pause_function", "start_run")
     pause = Pause.objects.get()
@@ -375,7 +375,7 @@ def test_actions_need_to_see_runs_too(durable_kit):
     assert Pause.objects.exists()
 
 
-def test_strangers_and_other_sites_are_kept_out(durable_kit, client):
+def test_anonymous_users_and_other_sites_are_refused(durable_kit, client):
     member("ann", "view_run", "pause_queue")
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(User.objects.get())
@@ -384,7 +384,7 @@ def test_strangers_and_other_sites_are_kept_out(durable_kit, client):
     assert not Pause.objects.exists()
 
 
-def test_what_is_nowhere_is_not_found(operator):
+def test_missing_row_is_not_found(operator):
     for key in ("nonsense", "_2F", "%00", "a" * 500):
         assert operator.get(f"{PAGE}{key}/pause/").status_code == 404
         assert operator.post(f"{PAGE}{key}/pause/", {}).status_code == 404

@@ -151,7 +151,7 @@ def test_a_forged_instance_passes_no_schema(
     assert Event.objects.get().data == {"cents": 5}
 
 
-def test_a_reference_is_read_by_who_may_view_the_object(
+def test_reference_needs_the_permission_to_view_the_object(
     durable_kit: Kit, staff: Staff
 ) -> None:
     [order] = make_orders(1)
@@ -164,7 +164,7 @@ def test_a_reference_is_read_by_who_may_view_the_object(
     assert Event.objects.count() == 2
 
 
-def test_objects_that_are_gone_and_hidden_are_told_alike(
+def test_deleted_and_hidden_objects_have_the_same_message(
     durable_kit: Kit, staff: Staff, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, hidden = make_orders(2)
@@ -191,7 +191,7 @@ def test_objects_that_are_gone_and_hidden_are_told_alike(
     assert sent(with_view, row(mine)) == mine
 
 
-def test_an_object_that_its_admin_hides_one_by_one_is_not_read(
+def test_object_hidden_by_its_admin_is_not_read(
     durable_kit: Kit, staff: Staff, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, hidden = make_orders(2)
@@ -281,7 +281,7 @@ def test_a_broken_tag_is_an_error_of_the_form(
     assert not Event.objects.exists()
 
 
-def test_references_in_one_text_are_bounded(
+def test_references_in_one_text_are_limited(
     durable_kit: Kit, admin_client: Client
 ) -> None:
     [order] = make_orders(1)
@@ -314,9 +314,7 @@ def test_hostile_texts_take_linear_time(
     )
 
 
-def test_people_without_the_permission_type_nothing(
-    durable_kit: Kit, staff: Staff
-) -> None:
+def test_references_need_the_permission_to_send(durable_kit: Kit, staff: Staff) -> None:
     [order] = make_orders(1)
     client = staff("durable_jobs.view_event", "shop.view_order")
     assert send(client, {"value": row(order)}).status_code == 403

@@ -33,7 +33,7 @@ def shown(run: Run, client: Client) -> set[int]:
     return {row["crash_count"], as_json(found)["crash_count"], found.worker_losses}
 
 
-def test_crashes_of_a_healthy_running_run_are_none(
+def test_crashes_of_a_healthy_running_run_are_zero(
     run: Run, admin_client: Client
 ) -> None:
     (claimed,) = leases.claim("default", 1, "w")

@@ -13,7 +13,7 @@ from project.shop.models import Order, Tenant
 Visit = Callable[..., Page]
 
 
-def test_a_manager_settles_one_complaint_and_rejects_another(
+def test_manager_approves_one_complaint_and_rejects_another(
     visit: Visit, durable_kit: Kit
 ) -> None:
     tenant = Tenant.objects.create(name="Acme")

@@ -82,7 +82,7 @@ def hostile(durable_kit: Kit) -> dict[str, Run]:
     return {"failed": failed, "waiting": waiting, "blocked": blocked, "paused": paused}
 
 
-def test_nothing_that_a_stranger_wrote_is_run(
+def test_hostile_content_is_never_executed(
     hostile: dict[str, Run], visit: Visit, page: Page, user
 ) -> None:
     SavedView.objects.create(

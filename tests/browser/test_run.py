@@ -87,7 +87,7 @@ def test_a_part_of_the_time_is_brought_near(
     expect(bar).to_have_attribute("width", "1.667%")
 
 
-def test_a_link_to_a_step_opens_it(visit: Visit, page: Page, durable_kit: Kit) -> None:
+def test_link_to_a_step_opens_it(visit: Visit, page: Page, durable_kit: Kit) -> None:
     @durable.function(id="tests.linked")
     def linked(ctx):
         return ctx.step.run("first", lambda: {"found": True})
@@ -100,7 +100,7 @@ def test_a_link_to_a_step_opens_it(visit: Visit, page: Page, durable_kit: Kit) -
     expect(page.locator(f"#panel-{key}")).to_contain_text('"found": true')
 
 
-def test_the_keyboard_goes_through_the_steps(
+def test_keyboard_moves_through_the_steps(
     visit: Visit, page: Page, durable_kit: Kit
 ) -> None:
     @durable.function(id="tests.keys")
