@@ -198,7 +198,7 @@ def test_operators_limit_is_shown_beside_the_declared_one(napper, operator):
     assert "0 live at a time (declared: 1)" in text
 
 
-def test_a_limit_that_is_asked_for_shows_its_trouble(durable_kit, operator):
+def test_dynamic_limit_shows_its_error(durable_kit, operator):
     def broken_limit(key):
         raise OSError("no such tenant")
 

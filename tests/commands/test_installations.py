@@ -124,11 +124,11 @@ def test_sent_messages_and_ticks_carry_the_id(
     monkeypatch: pytest.MonkeyPatch, sent: Sent
 ) -> None:
     own = {INSTALLATION: str(Installation.objects.get().key)}
-    dispatcher = CeleryNotifier()
-    monkeypatch.setattr(dispatcher, "_publisher", sent)
+    sender = CeleryNotifier()
+    monkeypatch.setattr(sender, "_publisher", sent)
     module = "durable_jobs.worker.celery_tasks.project_app"
     monkeypatch.setattr(module, lambda: sent)
-    dispatcher._send("default", 1, clock.now())
+    sender._send("default", 1, clock.now())
     assert sent.messages[0]["headers"] == own
     headers: dict[str, Any] = {"task": TICK}
     before_task_publish.send(sender=TICK, headers=headers, body=())
@@ -190,10 +190,10 @@ def test_queues_have_the_prefix_only_on_the_broker(
     settings.DURABLE_JOBS = {"QUEUE_PREFIX": "pr7-", "TICK_QUEUE": "tick"}
     assert {"pr7-default", "pr7-tick"} <= queues.own_queues()
     assert queues.consumed_queues(["pr7-default", "celery"]) == ["default"]
-    dispatcher = CeleryNotifier()
-    monkeypatch.setattr(dispatcher, "_publisher", sent)
+    sender = CeleryNotifier()
+    monkeypatch.setattr(sender, "_publisher", sent)
     module = "durable_jobs.worker.celery_tasks.project_app"
     monkeypatch.setattr(module, lambda: sent)
-    dispatcher._send("default", 1, clock.now())
+    sender._send("default", 1, clock.now())
     (message,) = sent.messages
     assert (message["queue"], message["args"][0]) == ("pr7-default", "default")

@@ -18,7 +18,7 @@ from durable_jobs.worker.notify_coalescer import CLOSE, NotifyCoalescer
 from tests.lab.processes import ROOT, until
 
 
-class Rung:
+class Recorder:
     """Records notifications, and lets a test wait for them."""
 
     def __init__(self) -> None:
@@ -47,22 +47,22 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_first_message_is_sent_at_once_and_then_one_for_all_others(
     now: list[float],
 ):
-    rung = Rung()
-    coalescer = NotifyCoalescer(rung)
+    recorded = Recorder()
+    coalescer = NotifyCoalescer(recorded)
 
     assert [coalescer.coalesce("a", 1) for _ in range(50)] == [False] + [True] * 49
-    rung.wait()
-    assert rung.work == [("a", 49)]
+    recorded.wait()
+    assert recorded.work == [("a", 49)]
 
     assert coalescer.coalesce("a", 3), "the message for later runs counts too"
-    rung.wait()
-    assert rung.work == [("a", 49), ("a", 3)]
+    recorded.wait()
+    assert recorded.work == [("a", 49), ("a", 3)]
     now[0] += CLOSE
     assert not coalescer.coalesce("a", 1)
 
 
 def test_each_queue_is_coalesced_separately(now: list[float]):
-    coalescer = NotifyCoalescer(Rung())
+    coalescer = NotifyCoalescer(Recorder())
 
     assert [coalescer.coalesce(queue, 1) for queue in "aba"] == [False, False, True]
 
@@ -76,12 +76,12 @@ def test_notifications_all_fail_while_the_broker_is_unavailable(
     def away(*call: object) -> None:
         raise BrokerUnavailable
 
-    dispatcher = CeleryNotifier()
-    monkeypatch.setattr(dispatcher, "_send", away)
+    sender = CeleryNotifier()
+    monkeypatch.setattr(sender, "_send", away)
 
     for _ in range(3):
         with pytest.raises(BrokerUnavailable):
-            dispatcher.notify("a", 1)
+            sender.notify("a", 1)
 
 
 def test_a_coalesced_message_that_failed_covers_no_later_work(now: list[float]):
@@ -104,7 +104,7 @@ def test_messages_without_a_thread_are_sent_at_once(
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    coalescer = NotifyCoalescer(Rung())
+    coalescer = NotifyCoalescer(Recorder())
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         assert [coalescer.coalesce("a", 1) for _ in range(3)] == [False] * 3
@@ -115,23 +115,23 @@ def test_messages_without_a_thread_are_sent_at_once(
 @pytest.mark.django_db(transaction=True)
 def test_the_sending_thread_leaves_no_connection(now: list[float]):
     used: list[BaseDatabaseWrapper] = []
-    rung = Rung()
+    recorded = Recorder()
 
     def ring(queue: str, work: int) -> bool:
         connection.ensure_connection()
         used.append(connections["default"])
-        return rung(queue, work)
+        return recorded(queue, work)
 
     coalescer = NotifyCoalescer(ring)
     assert [coalescer.coalesce("a", 1), coalescer.coalesce("a", 1)] == [False, True]
-    rung.wait()
+    recorded.wait()
 
     until(lambda: used[0].connection is None, "the connection to be closed")
     assert used[0] is not connections["default"]
 
 
 def test_a_fork_does_not_wait_for_the_thread_of_its_parent(now: list[float]):
-    coalescer = NotifyCoalescer(Rung())
+    coalescer = NotifyCoalescer(Recorder())
     assert [coalescer.coalesce("a", 1), coalescer.coalesce("a", 1)] == [False, True]
 
     child = os.fork()

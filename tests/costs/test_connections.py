@@ -36,7 +36,7 @@ def backend() -> int:
         return int(cursor.fetchone()[0])
 
 
-def bell() -> int:
+def wake_up() -> int:
     """Execute a wake-up, with Celery closing all connections around it."""
     connection.close()
     with persistent():
@@ -46,35 +46,35 @@ def bell() -> int:
 
 
 def test_wake_up_reuses_the_connection_of_the_last():
-    assert bell() == bell() == bell()
+    assert wake_up() == wake_up() == wake_up()
 
 
 def test_connection_between_wake_ups_is_not_shared():
-    first = bell()
+    first = wake_up()
     other = backend()
     assert other != first
-    assert bell() == first
+    assert wake_up() == first
 
 
 def test_connections_close_if_the_project_keeps_none(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 0)
-    assert bell() != bell()
+    assert wake_up() != wake_up()
 
 
 def test_a_connection_that_is_too_old_is_opened_anew(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", -1)
-    assert bell() != bell()
+    assert wake_up() != wake_up()
 
 
 def test_dead_connection_is_detected(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(connection.settings_dict, "CONN_HEALTH_CHECKS", True)
     monkeypatch.setattr(connections, "FRESH", 0.0)
-    first = bell()
+    first = wake_up()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
-    assert bell() != first
+    assert wake_up() != first
 
 
 def test_connection_inside_a_transaction_is_left_open():

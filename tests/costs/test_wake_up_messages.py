@@ -29,62 +29,62 @@ def enqueue() -> Run:
     return durable.function(id="costs")(lambda ctx: "done").enqueue()
 
 
-def rung(ago: timedelta = timedelta()) -> float:
+def sent_at(ago: timedelta = timedelta()) -> float:
     return (clock.now() - ago).timestamp()
 
 
 def test_wake_up_is_executed():
     run = enqueue()
-    assert work("default", rung()) == 1
+    assert work("default", sent_at()) == 1
     run.refresh_from_db()
     assert run.result() == "done"
 
 
 def test_wake_up_sent_before_the_last_check_queries_nothing(watch: Watch):
-    work("default", rung())
-    before = rung(LONG)
+    work("default", sent_at())
+    before = sent_at(LONG)
     with watch() as texts:
         assert work("default", before) == 0
     assert texts == []
 
 
 def test_wake_up_sent_after_the_last_check_is_executed():
-    work("default", rung())
+    work("default", sent_at())
     run = enqueue()
-    assert work("default", rung()) == 1
+    assert work("default", sent_at()) == 1
     run.refresh_from_db()
     assert run.status == "completed"
 
 
 def test_small_clock_differences_lose_no_wake_up():
-    work("default", rung())
+    work("default", sent_at())
     enqueue()
-    assert work("default", rung(timedelta(seconds=queue_loop.SLACK / 2))) == 1
+    assert work("default", sent_at(timedelta(seconds=queue_loop.SLACK / 2))) == 1
 
 
 def test_check_of_one_queue_covers_no_wake_up_of_another():
-    work("other", rung())
+    work("other", sent_at())
     enqueue()
-    assert work("default", rung(LONG)) == 1
+    assert work("default", sent_at(LONG)) == 1
 
 
 def test_interrupted_check_covers_no_wake_up():
     run = enqueue()
     queue_loop.drain_queue("default", finished=lambda: True)
-    assert work("default", rung(LONG)) == 1
+    assert work("default", sent_at(LONG)) == 1
     run.refresh_from_db()
     assert run.status == "completed"
 
 
 def test_wake_up_without_a_time_is_executed():
-    work("default", rung())
+    work("default", sent_at())
     enqueue()
     assert work("default") == 1
 
 
 def test_foreign_message_does_nothing():
     enqueue()
-    assert work(None, rung()) == 0
+    assert work(None, sent_at()) == 0
     assert work("default", "yesterday") == 0
 
 
@@ -93,7 +93,7 @@ def test_wake_up_is_executed_after_the_database_clock_went_back():
     with clock.using(clock.VirtualClock(later)):
         queue_loop.drain_queue("default")
     run = enqueue()
-    assert work("default", rung()) == 1
+    assert work("default", sent_at()) == 1
     assert Run.objects.get(pk=run.pk).status == "completed"
 
 

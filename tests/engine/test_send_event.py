@@ -111,7 +111,7 @@ def test_run_may_resume_itself(start: Start, later: Later):
     assert start(alone).result() == {"n": 1}
 
 
-def test_event_with_an_id_starts_a_function_once_whoever_sends_it(start: Start):
+def test_event_with_an_id_starts_a_function_once_for_any_sender(start: Start):
     listening()
 
     def sending(ctx):

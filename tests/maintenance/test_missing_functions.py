@@ -176,9 +176,9 @@ def test_started_worker_resumes_the_runs_that_waited_for_it() -> None:
     MissingFunction.objects.create(function="shop.new", since=clock.now())
     with Kit():
         deployed([])
-        patrol = Watchdog(["default"], lambda: True, lambda: None, name="w")
-        patrol.stop()
-        patrol._loop()  # it begins, and ends at once
+        watchdog = Watchdog(["default"], lambda: True, lambda: None, name="w")
+        watchdog.stop()
+        watchdog._loop()  # it begins, and ends at once
         assert not MissingFunction.objects.exists()
         run.refresh_from_db()
         assert run.status == "queued"

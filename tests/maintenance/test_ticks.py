@@ -14,17 +14,17 @@ from durable_jobs.models import Run, Wait, Worker
 from durable_jobs.testing import Kit
 
 
-class Bells:
+class Notifications:
     """A notifier that records the queues it notifies."""
 
     manual_clock = True
 
     def __init__(self) -> None:
-        self.rung: list[str] = []
+        self.queues: list[str] = []
 
     def notify(self, queue: str, work: int) -> None:
         """Record the queue."""
-        self.rung.append(queue)
+        self.queues.append(queue)
 
     def notify_at(self, moment: object, queue: str) -> None:
         """Do nothing."""
@@ -35,9 +35,9 @@ class Bells:
 
 
 @pytest.fixture
-def notifications(kit: Kit) -> Iterator[Bells]:
+def notifications(kit: Kit) -> Iterator[Notifications]:
     """Yield a notifier in place of the kit's."""
-    notifications = Bells()
+    notifications = Notifications()
     with notifier.using(notifications):
         yield notifications
 
@@ -88,34 +88,38 @@ def test_tick_records_a_heartbeat(kit: Kit) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_lost_message_is_sent_again(kit: Kit, notifications: Bells) -> None:
+def test_lost_message_is_sent_again(kit: Kit, notifications: Notifications) -> None:
     durable.function(id="plain")(lambda ctx: None).enqueue()
     durable.function(id="slow", queue="slow")(lambda ctx: None).enqueue()
     later = durable.function(id="later", queue="later")(lambda ctx: None)
     later.using(run_after="1h").enqueue()
-    notifications.rung.clear()
+    notifications.queues.clear()
     tick.tick()
-    assert sorted(notifications.rung) == ["default", "slow"]
+    assert sorted(notifications.queues) == ["default", "slow"]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_queue_that_no_code_names_is_notified(kit: Kit, notifications: Bells) -> None:
+def test_queue_that_no_code_names_is_notified(
+    kit: Kit, notifications: Notifications
+) -> None:
     with Kit(now=kit.now()):
         durable.function(id="old", queue="old")(lambda ctx: None).enqueue()
     tick.tick()
-    assert notifications.rung == ["old"]
+    assert notifications.queues == ["old"]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_transaction_notifies_each_queue_once(kit: Kit, notifications: Bells) -> None:
+def test_transaction_notifies_each_queue_once(
+    kit: Kit, notifications: Notifications
+) -> None:
     from django.db import transaction
 
     look = durable.function(id="look")(lambda ctx: None)
     with transaction.atomic():
         for _ in range(5):
             look.enqueue()
-        assert notifications.rung == []
-    assert notifications.rung == ["default"]
+        assert notifications.queues == []
+    assert notifications.queues == ["default"]
 
 
 def test_a_sweeper_that_fails_does_not_stop_the_others(
@@ -159,7 +163,7 @@ def test_timers_end_in_few_statements(kit: Kit) -> None:
     assert Run.objects.filter(status="queued").count() == 40
 
 
-def test_paused_work_wakes_no_worker(kit: Kit, notifications: Bells) -> None:
+def test_paused_work_wakes_no_worker(kit: Kit, notifications: Notifications) -> None:
     slow = durable.function(id="slow", queue="slow")(lambda ctx: None)
     held = durable.function(id="held", queue="held")(lambda ctx: None)
     durable.pause_queue("slow")
@@ -167,8 +171,8 @@ def test_paused_work_wakes_no_worker(kit: Kit, notifications: Bells) -> None:
         function.enqueue()
     held.pause()
     held.enqueue()
-    notifications.rung.clear()
+    notifications.queues.clear()
     assert tick.renotify() == 0
-    assert notifications.rung == []
+    assert notifications.queues == []
     durable.resume_queue("slow")
     assert tick.renotify() == 1

@@ -419,7 +419,7 @@ def test_failure_that_is_too_large_with_its_body_is_stored_without(
     assert "body" not in Event.objects.get().data
 
 
-def test_trouble_with_the_database_is_not_the_deliverys_fault(
+def test_database_failure_is_not_blamed_on_the_delivery(
     kit: Kit, hook: Hook, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook()
