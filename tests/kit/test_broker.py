@@ -32,7 +32,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(celery_tasks, "_disabled", muted)
     monkeypatch.setattr(project_app(), "send_task", send_task)
-    monkeypatch.setattr(project_app().conf, "broker_url", "redis://broker.invalid/0")
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://broker.invalid/0")
     return queues
 
 
@@ -63,7 +63,7 @@ def test_broker_in_memory_gets_the_messages_of_a_test(
     sent: list[str], monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {"NOTIFY_TIMEOUT": "30s"}
-    monkeypatch.setattr(project_app().conf, "broker_url", "memory://")
+    monkeypatch.setenv("CELERY_BROKER_URL", "memory://")
     enqueue_and_ring()
     assert "default" in sent
 

@@ -124,13 +124,6 @@ def test_the_fixture_with_real_transactions(durable_kit: Kit) -> None:
     assert told(durable_kit) == EXPECTED
 
 
-def test_kit_uses_no_broker(durable_kit: Kit, settings) -> None:
-    from celery import current_app
-
-    # An unreachable broker.
-    broker = current_app.conf.broker_url
-    current_app.conf.broker_url = "redis://127.0.0.1:1/0"
-    try:
-        assert told(durable_kit) == EXPECTED
-    finally:
-        current_app.conf.broker_url = broker
+def test_kit_uses_no_broker(durable_kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://127.0.0.1:1/0")  # unreachable
+    assert told(durable_kit) == EXPECTED
