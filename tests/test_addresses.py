@@ -44,7 +44,7 @@ def test_unsupported_database_is_refused_with_what_was_expected() -> None:
         database("mysql://me@host/shop")
 
 
-def test_a_folder_is_a_broker(tmp_path: Path) -> None:
+def test_folder_is_a_broker(tmp_path: Path) -> None:
     url, options = broker(f"filesystem://{tmp_path}/queues")
     other = Celery(broker=url, set_as_current=False)
     with other.connection_for_write() as connection:

@@ -65,23 +65,23 @@ def test_ended_run_with_a_lease_is_found(done: Run) -> None:
     assert found("ended_runs_are_at_rest")
 
 
-def test_an_ended_run_that_waits(done: Run) -> None:
+def test_ended_run_that_waits(done: Run) -> None:
     Wait.objects.create(run=done, kind="event", name="x", created_at=clock.now())
     assert found("ended_runs_are_at_rest")
     assert found("the_doctor_finds_nothing")
 
 
-def test_an_ended_run_with_an_open_step(done: Run) -> None:
+def test_ended_run_with_an_open_step(done: Run) -> None:
     done.steps.filter(name="one").update(status="running")
     assert found("ended_runs_are_at_rest")
 
 
-def test_a_body_that_is_called_again_after_its_record(done: Run) -> None:
+def test_body_that_is_called_again_after_its_record(done: Run) -> None:
     Effect.objects.filter(label="one").update(recorded=True)
     assert found("a_recorded_body_is_never_called_again")
 
 
-def test_a_body_of_an_attempt_that_had_lost_its_run(done: Run) -> None:
+def test_body_of_an_attempt_that_had_lost_its_run(done: Run) -> None:
     Effect.objects.filter(label="one").update(recorded=True, held=False)
     assert checker.violations() == []
 
@@ -111,34 +111,34 @@ def test_effect_records_that_its_step_was_recorded(kit: Kit) -> None:
     assert flags == {"first": (False, True), "second": (True, True)}
 
 
-def test_a_booking_that_was_made_twice(done: Run) -> None:
+def test_booking_that_was_made_twice(done: Run) -> None:
     Effect.objects.create(
         run=str(done.pk), step="book", label="ledger", pid=1, at=clock.now(), booked=5
     )
     assert found("atomic_effects_are_there_exactly_once")
 
 
-def test_a_booking_that_is_gone(done: Run) -> None:
+def test_missing_booking_is_found(done: Run) -> None:
     Effect.objects.filter(label="ledger").delete()
     assert found("atomic_effects_are_there_exactly_once")
 
 
-def test_a_balance_that_no_booking_explains(done: Run) -> None:
+def test_balance_that_no_booking_explains(done: Run) -> None:
     Account.objects.update(balance=10)
     assert found("atomic_effects_are_there_exactly_once")
 
 
-def test_a_result_that_changes(done: Run) -> None:
+def test_result_that_changes(done: Run) -> None:
     done.steps.filter(name="one").update(output="two")
     assert found("recorded_results_never_change")
 
 
-def test_an_output_that_changes(done: Run) -> None:
+def test_output_that_changes(done: Run) -> None:
     Run.objects.filter(pk=done.pk).update(output="other")
     assert found("recorded_results_never_change")
 
 
-def test_a_function_that_saw_another_result_than_is_recorded(kit: Kit) -> None:
+def test_function_that_saw_another_result_than_is_recorded(kit: Kit) -> None:
     @durable.function(id="t.drawing")
     def drawing(ctx):
         return {"drawn": {"draw": ctx.step.run("draw", effects.draw, ctx.run_id, "x")}}
@@ -150,19 +150,19 @@ def test_a_function_that_saw_another_result_than_is_recorded(kit: Kit) -> None:
     assert found("a_function_sees_what_is_recorded")
 
 
-def test_a_move_that_may_not_be(done: Run) -> None:
+def test_move_that_may_not_be(done: Run) -> None:
     Run.objects.filter(pk=done.pk).update(status="queued", ended_at=None)
     assert found("runs_move_as_they_may")
 
 
-def test_a_child_that_outlives_its_parent(done: Run) -> None:
+def test_child_that_outlives_its_parent(done: Run) -> None:
     Run.objects.filter(parent=done, function="t.child").update(
         status="queued", ended_at=None
     )
     assert found("children_agree_with_their_parents")
 
 
-def test_a_child_with_another_result_than_its_parent_got(done: Run) -> None:
+def test_child_with_another_result_than_its_parent_got(done: Run) -> None:
     Run.objects.filter(parent=done, function="t.child").update(output="other")
     assert found("children_agree_with_their_parents")
 

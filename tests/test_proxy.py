@@ -46,7 +46,7 @@ def test_proxy_forwards(through: tuple[Proxy, str]) -> None:
     assert proxy.counts == {"connections": 1}
 
 
-def test_the_reply_to_a_commit_is_swallowed_and_the_commit_is_not(
+def test_reply_to_a_commit_is_swallowed_and_the_commit_is_not(
     through: tuple[Proxy, str],
 ) -> None:
     proxy, url = through
@@ -159,7 +159,7 @@ def test_statements_are_read_from_any_pieces() -> None:
     assert found == [*Statements().feed(whole)] == [b"SELECT 1", b"COMMIT"]
 
 
-def test_the_time_of_the_database_can_be_moved(process_environment) -> None:
+def test_time_of_the_database_can_be_moved(process_environment) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has no clock")
     real = clock.now()

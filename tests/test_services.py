@@ -66,7 +66,7 @@ def test_command_gets_both_servers_and_they_end_with_it(bare: dict[str, str]) ->
     assert processes_of(directory(seen)) == []
 
 
-def test_the_exit_code_is_the_commands_own(bare: dict[str, str]) -> None:
+def test_exit_code_is_the_commands_own(bare: dict[str, str]) -> None:
     result = subprocess.run([*COMMAND, "raise SystemExit(7)"], cwd=ROOT, env=bare)
     assert result.returncode == 7
 

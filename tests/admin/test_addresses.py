@@ -31,7 +31,7 @@ def test_missing_row_is_not_found(admin_client, model, view):
         assert response.status_code == 404, key
 
 
-def test_a_run_that_was_pruned_is_not_found(admin_client):
+def test_run_that_was_pruned_is_not_found(admin_client):
     run = make_runs(1)[0]
     address = page_of(run)
     assert admin_client.get(address).status_code == 200
@@ -39,7 +39,7 @@ def test_a_run_that_was_pruned_is_not_found(admin_client):
     assert admin_client.get(address).status_code == 404
 
 
-def test_a_step_whose_run_was_pruned_is_not_found(admin_client):
+def test_step_whose_run_was_pruned_is_not_found(admin_client):
     run = make_runs(1)[0]
     step = make_steps(run, 1)[0]
     type(run).objects.filter(pk=run.pk)._raw_delete("default")

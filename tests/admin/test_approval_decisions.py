@@ -97,7 +97,7 @@ def test_get_decides_nothing(ask, login):
     assert run.steps.get().status == "waiting"
 
 
-def test_a_decision_needs_the_token_of_the_page(ask, login):
+def test_decision_needs_the_token_of_the_page(ask, login):
     run = ask()
     client = login("change_order")
     client.handler.enforce_csrf_checks = True
@@ -218,9 +218,7 @@ def test_missing_approval_is_not_found(ask, login, admin_client):
     assert admin_client.get(place_of(run)).status_code == 200
 
 
-def test_a_form_that_is_gone_from_the_code_can_only_be_rejected(
-    ask, login, durable_kit, monkeypatch
-):
+def test_removed_form_can_only_be_rejected(ask, login, durable_kit, monkeypatch):
     run = ask(form=PayForm)
     monkeypatch.delattr("tests.admin.approving.PayForm")
     client = login("change_order")

@@ -165,13 +165,13 @@ def test_data_of_the_run_needs_the_permission_for_payloads(ask, login):
     assert "a secret" in show(reader, place_of(run)).source
 
 
-def test_the_ids_of_the_two_forms_do_not_collide(ask, login):
+def test_ids_of_the_two_forms_do_not_collide(ask, login):
     page = show(login("change_order"), place_of(ask(form=PayForm)))
     ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
     assert len(ids) == len(set(ids))
 
 
-def test_a_form_brings_its_own_scripts(ask, login):
+def test_form_brings_its_own_scripts(ask, login):
     page = show(login("change_order"), place_of(ask(form=DatedForm)))
     scripts = [attrs.get("src") or "" for tag, attrs in page.tags if tag == "script"]
     assert any(one.endswith("shop/calendar.js") for one in scripts)
@@ -200,7 +200,7 @@ def queries(client: Client, address: str) -> list[str]:
     return [query["sql"] for query in captured]
 
 
-def test_the_inbox_asks_as_often_for_many_as_for_few(ask, login):
+def test_inbox_asks_as_often_for_many_as_for_few(ask, login):
     def several(count):
         for number in range(count):
             order = Order.objects.create(tenant=tenant, total=1)

@@ -97,7 +97,7 @@ def test_whole_filter_reaches_beyond_the_shown_page(kit, ann):
     assert statuses() == ["waiting"] * 60 + ["completed"] * 2
 
 
-def test_the_search_is_part_of_the_whole_filter(kit, ann):
+def test_search_is_part_of_the_whole_filter(kit, ann):
     wanted = make_runs(2, status="failed", key="k 1")
     make_runs(3, status="failed")
     asked = ask(ann, "redrive", wanted[:1], "?q=k+1&status=failed", **ALL)
@@ -107,7 +107,7 @@ def test_the_search_is_part_of_the_whole_filter(kit, ann):
     assert statuses().count("waiting") == 2
 
 
-def test_a_form_that_is_sent_twice_begins_once(kit, ann):
+def test_form_posted_twice_begins_one_action(kit, ann):
     sent = form(ask(ann, "cancel", waiting(2)))
     first = ann.post(BULK, {**sent, "reason": "one"})
     again = ann.post(BULK, {**sent, "reason": "two"})
@@ -192,7 +192,7 @@ def test_tampered_form_does_nothing(kit, ann, changed):
     assert not Run.objects.filter(function=bulk.FUNCTION).exists()
 
 
-def test_a_reason_may_be_any_text(kit, ann):
+def test_reason_may_be_any_text(kit, ann):
     sent = form(ask(ann, "cancel", waiting(1)))
     assert ann.post(BULK, {**sent, "reason": "a\x00b" + "x" * 5000}).status_code == 302
     kit.run_until_idle()
@@ -200,7 +200,7 @@ def test_a_reason_may_be_any_text(kit, ann):
 
 
 @pytest.mark.parametrize("chosen", [["x"], ["'; --"], ["7"] * 1200])
-def test_a_selection_of_no_runs_is_a_message(ann, chosen):
+def test_selection_of_no_runs_is_a_message(ann, chosen):
     make_runs(1)
     sent = {"action": "cancel_runs", "index": "0", "_selected_action": chosen}
     response = ann.post(list_of("run"), sent)

@@ -111,7 +111,7 @@ def test_runs_resumed_by_an_event_are_found_by_an_index(durable_kit):
     assert "durable_step_event" in plan, plan
 
 
-def test_the_page_of_an_event_asks_as_often_for_many_rows_as_for_few(sender):
+def test_page_of_an_event_asks_as_often_for_many_rows_as_for_few(sender):
     event = make_events(1)[0]
 
     def queries(count: int) -> int:
@@ -167,7 +167,7 @@ def test_typed_data_is_sent_again_unchanged(listener, durable_kit, sender):
 
 
 @pytest.mark.parametrize("name", ["durable/cron", "inngest/x"])
-def test_the_projects_own_events_are_not_sent_again(sender, name):
+def test_projects_own_events_are_not_sent_again(sender, name):
     event = make_events(1, name=name)[0]
     shown = page(sender, page_of(event))
     assert again(event) not in shown.links()
@@ -180,7 +180,7 @@ def test_the_projects_own_events_are_not_sent_again(sender, name):
 
 
 @pytest.mark.parametrize("form", ["", "x", "tests/go", "00000000"])
-def test_an_id_that_no_form_had_is_refused(listener, durable_kit, sender, form):
+def test_id_that_no_form_had_is_refused(listener, durable_kit, sender, form):
     old = Event.objects.get(pk=durable_kit.send("tests/go", {}))
     assert posted(sender, again(old), token=form).status_code == 422
     assert Event.objects.count() == 1
@@ -189,7 +189,7 @@ def test_an_id_that_no_form_had_is_refused(listener, durable_kit, sender, form):
 # Sending
 
 
-def test_an_event_is_sent_by_its_name_and_data(listener, durable_kit, sender):
+def test_event_is_sent_by_its_name_and_data(listener, durable_kit, sender):
     assert SEND in page(sender, list_of("event")).links()
     shown = page(sender, SEND)
     assert labelled(shown)
@@ -243,7 +243,7 @@ def test_invalid_event_is_reported_and_its_text_is_kept(sender, name, data, said
     assert Event.objects.count() == 0
 
 
-def test_an_event_too_large_is_refused(sender, settings):
+def test_event_too_large_is_refused(sender, settings):
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MAX_EVENT_BYTES": 100}
     values = {"name": "tests/go", "input": json.dumps({"a": "x" * 200})}
     response = posted(sender, SEND, **values, token=str(ids.new_id()))
@@ -251,7 +251,7 @@ def test_an_event_too_large_is_refused(sender, settings):
     assert "MAX_EVENT_BYTES" in response.content.decode()
 
 
-def test_an_event_is_edited_and_sent(listener, durable_kit, sender):
+def test_event_is_edited_and_sent(listener, durable_kit, sender):
     old = Event.objects.get(pk=durable_kit.send("tests/go", {"n": 7}))
     (address,) = page(sender, page_of(old)).links(f"event={old.pk}")
     shown = page(sender, address)
@@ -339,7 +339,7 @@ def test_strangers_are_sent_to_the_login(client):
         assert "/login/" in client.post(address, {})["Location"]
 
 
-def test_the_forms_are_protected_against_other_sites(listener, durable_kit):
+def test_forms_are_protected_against_other_sites(listener, durable_kit):
     event = Event.objects.get(pk=durable_kit.send("tests/go", {}))
     member("ann", "view_event", "send_event")
     strict = Client(enforce_csrf_checks=True)
@@ -364,7 +364,7 @@ def test_payloads_stay_hidden_from_senders_without_the_permission(
 
 
 @pytest.mark.parametrize("key", ["nonsense", "_2F", "%00", "a" * 300])
-def test_an_event_that_is_gone_is_not_found(sender, key):
+def test_missing_event_is_not_found(sender, key):
     prefix = list_of("event")
     assert sender.get(f"{prefix}{key}/resend/").status_code == 404
     assert sender.post(f"{prefix}{key}/resend/", {}).status_code == 404

@@ -36,9 +36,7 @@ def rows(client, query="", form="csv"):
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
-def test_the_runs_of_the_filter_are_sent_the_newest_first(
-    admin_client, monkeypatch, form
-):
+def test_runs_of_the_filter_are_sent_the_newest_first(admin_client, monkeypatch, form):
     monkeypatch.setattr(export, "CHUNK_OF_PAYLOADS", 3)
     failed = make_runs(10, status="failed", version="1")
     make_runs(2)
@@ -48,7 +46,7 @@ def test_the_runs_of_the_filter_are_sent_the_newest_first(
     assert found[0]["queued_at"] == failed[-1].queued_at.isoformat()
 
 
-def test_a_file_is_an_attachment_with_a_name(admin_client):
+def test_file_is_an_attachment_with_a_name(admin_client):
     for form, kind in (("csv", "text/csv"), ("json", "application/json")):
         response = admin_client.get(f"{EXPORT}?format={form}")
         named = f'attachment; filename="runs.{form}"'
@@ -136,14 +134,14 @@ def test_export_needs_the_permission_to_view_runs(client, operator):
     assert other.get(f"{EXPORT}?format=csv").status_code == 403
 
 
-def test_the_list_leads_to_the_export_of_its_filter(get):
+def test_list_leads_to_the_export_of_its_filter(get):
     page = get(f"{list_of('run')}?status=failed&q=k+1")
     for form in ("csv", "json"):
         assert f"{EXPORT}?q=k+1&status=failed&format={form}" in page.links()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_asynchronous_server_streams_too():
+def test_asynchronous_server_streams_too():
     make_runs(3)
     client = AsyncClient()
     client.force_login(User.objects.create_superuser("root"))

@@ -139,7 +139,7 @@ def test_page_of_a_function_shows_its_whole_declaration(
     assert len(shown.rows("schedule")) == 1
 
 
-def test_the_list_is_searched_and_paged(durable_kit, operator):
+def test_list_is_searched_and_paged(durable_kit, operator):
     for number in range(PAGE_SIZE + 3):
         durable.function(id=f"paged.f{number:03}", name="Paged")(lambda ctx: None)
     first = page(operator, f"{LIST}?q=paged")
@@ -193,7 +193,7 @@ def test_functions_that_the_code_has_lost_are_named(durable_kit, operator):
         assert operator.get(at("tests.lost0", action)).status_code == 404
 
 
-def test_the_pages_ask_as_often_for_many_rows_as_for_few(durable_kit, operator):
+def test_pages_ask_as_often_for_many_rows_as_for_few(durable_kit, operator):
     def queries(address: str) -> int:
         with CaptureQueriesContext(connection) as captured:
             page(operator, address)
@@ -228,7 +228,7 @@ def test_statistics_use_no_more_runs_than_the_page_says(durable_kit, operator):
 # Starting
 
 
-def test_a_run_is_started_by_hand(declared, durable_kit, operator):
+def test_run_is_started_by_hand(declared, durable_kit, operator):
     durable.function(id="tests.f")(lambda ctx: ctx.event.data)
     (address,) = page(operator, at("tests.f")).links("/start/")
     shown = page(operator, address)
@@ -298,7 +298,7 @@ def test_invalid_start_is_reported_and_its_input_is_kept(
     assert not Run.objects.exists()
 
 
-def test_a_typed_function_has_a_form_with_fields(durable_kit, operator):
+def test_typed_function_has_a_form_with_fields(durable_kit, operator):
     @durable.function(id="tests.f", on=durable.Event("tests/paid", schema=Amount))
     def f(ctx):
         return ctx.event.data["cents"]
@@ -316,7 +316,7 @@ def test_a_typed_function_has_a_form_with_fields(durable_kit, operator):
     )
 
 
-def test_the_apps_own_functions_are_not_started_by_hand(durable_kit, operator):
+def test_apps_own_functions_are_not_started_by_hand(durable_kit, operator):
     durable.function(id="durable_jobs.own")(lambda ctx: None)
     shown = page(operator, at("durable_jobs.own"))
     assert at("durable_jobs.own", "start") not in shown.links()
@@ -332,7 +332,7 @@ def test_the_apps_own_functions_are_not_started_by_hand(durable_kit, operator):
 # Pausing
 
 
-def test_a_function_is_paused_and_resumed_with_a_reason(durable_kit, operator):
+def test_function_is_paused_and_resumed_with_a_reason(durable_kit, operator):
     f = durable.function(id="tests.f")(lambda ctx: None)
     (address,) = page(operator, at("tests.f")).links("/pause/")
     assert labelled(page(operator, address))
@@ -442,7 +442,7 @@ def test_anonymous_users_and_other_sites_are_refused(durable_kit, client):
 
 
 @pytest.mark.parametrize("key", ["nonsense", "_2F", "%00", "a" * 500, "%ED%A0%80"])
-def test_a_function_that_is_nowhere_is_not_found(operator, key):
+def test_function_that_is_nowhere_is_not_found(operator, key):
     for action in ("", "start/", "pause/"):
         assert operator.get(f"{LIST}{key}/{action}").status_code == 404
 

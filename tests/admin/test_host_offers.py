@@ -85,7 +85,7 @@ def test_anonymous_user_is_sent_to_the_login(client):
     assert "/login/" in client.post(START, {})["Location"]
 
 
-def test_a_page_asks_for_the_input_before_anything_starts(staff):
+def test_page_asks_for_the_input_before_anything_starts(staff):
     orders = make_orders(2)
     response = choose(staff(*MAY), orders)
     page = Page(response.content.decode())
@@ -167,7 +167,7 @@ def test_invalid_input_is_reported_at_its_field_and_starts_nothing(staff):
     assert Run.objects.count() == 1
 
 
-def test_a_reason_has_an_end(staff):
+def test_reason_has_an_end(staff):
     client = staff(*MAY)
     answer = send(client, choose(client, make_orders(1)), reason="x" * 501)
     assert answer.status_code == 422
@@ -201,7 +201,7 @@ def _only_here(durable_kit):
     """Forget the functions of a test when it ends."""
 
 
-def test_a_form_gets_too_old(staff, monkeypatch):
+def test_form_gets_too_old(staff, monkeypatch):
     client = staff(*MAY)
     asked = choose(client, make_orders(1))
     monkeypatch.setattr(signed_selection, "MAX_AGE", -1)
@@ -234,7 +234,7 @@ def test_empty_selection_is_a_message(staff):
     assert texts(client) == ["The selected objects no longer exist."]
 
 
-def test_the_whole_list_can_be_chosen_up_to_a_number(staff, monkeypatch):
+def test_whole_list_can_be_chosen_up_to_a_number(staff, monkeypatch):
     monkeypatch.setattr(admin_actions, "MOST", 3)
     client = staff(*MAY)
     orders = make_orders(3)
@@ -248,7 +248,7 @@ def test_the_whole_list_can_be_chosen_up_to_a_number(staff, monkeypatch):
     assert Run.objects.count() == 3
 
 
-def test_a_thousand_start_in_as_many_statements_as_a_few(staff):
+def test_thousand_start_in_as_many_statements_as_a_few(staff):
     client = staff(*MAY)
 
     def costs(count):
@@ -323,7 +323,7 @@ def test_function_without_an_input_asks_only_for_a_reason(staff, durable_kit):
     assert Run.objects.get().result() == [order.pk, order.pk]
 
 
-def test_the_functions_own_idempotency_counts(staff):
+def test_functions_own_idempotency_counts(staff):
     @durable.function(id="shop.once", admin_action=Order, idempotency="event.data.pk")
     def once(ctx):
         return None
@@ -374,7 +374,7 @@ def test_get_changes_nothing_and_other_methods_start_nothing(staff):
     assert not Run.objects.exists()
 
 
-def test_a_form_of_another_place_is_refused(staff):
+def test_form_of_another_place_is_refused(staff):
     asked = choose(staff(*MAY), make_orders(1))
     stranger = Client(enforce_csrf_checks=True)
     stranger.force_login(User.objects.get(username="ann"))
@@ -384,7 +384,7 @@ def test_a_form_of_another_place_is_refused(staff):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="has one connection")
-def test_a_form_sent_twice_at_the_same_moment_starts_once(staff):
+def test_form_sent_twice_at_the_same_moment_starts_once(staff):
     client = staff(*MAY)
     asked = choose(client, make_orders(3))
     other = Client()

@@ -44,7 +44,7 @@ def ask(client, address):
 # The panel and the tools
 
 
-def test_the_page_of_an_object_shows_the_newest_of_its_runs(get):
+def test_page_of_an_object_shows_the_newest_of_its_runs(get):
     order, other = make_orders(2)
     runs = about(order, make_runs(MOST + 2))
     about(other, make_runs(1, function="tests.other"))
@@ -149,7 +149,7 @@ def test_string_of_an_object_is_escaped(get, monkeypatch):
 # The column
 
 
-def test_the_column_counts_the_runs_of_each_object(get):
+def test_column_counts_the_runs_of_each_object(get):
     busy, broken, quiet, none = make_orders(4)
     about(busy, make_live(2) + make_runs(1, status="failed"))
     about(broken, make_runs(3, status="failed") + make_runs(1))
@@ -202,7 +202,7 @@ def test_column_reads_only_the_newest_runs_by_an_index():
     assert "Sort" not in plan
 
 
-def test_an_editable_list_has_the_column_too(get, monkeypatch):
+def test_editable_list_has_the_column_too(get, monkeypatch):
     [order] = make_orders(1)
     about(order, make_live(1))
     own = admin.site.get_model_admin(Order)
@@ -242,7 +242,7 @@ def test_deleting_stays_allowed(admin_client):
     assert run.is_live
 
 
-def test_the_action_that_deletes_many_warns_too(admin_client):
+def test_action_that_deletes_many_warns_too(admin_client):
     orders = make_orders(3)
     about(orders[0], make_live(1, function="tests.first"))
     about(orders[1], make_live(1, function="tests.second"))
@@ -295,7 +295,7 @@ def test_user_who_may_not_cancel_sees_no_cancel(staff):
     assert "/cancel/" not in page.source
 
 
-def test_a_run_that_waits_since_long_ago_is_warned_of_too(get):
+def test_run_that_waits_since_long_ago_is_warned_of_too(get):
     [order] = make_orders(1)
     old = make_live(1, queued_at=clock.now() - timedelta(days=90))
     about(order, old)

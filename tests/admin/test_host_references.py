@@ -124,7 +124,7 @@ def test_references_are_resolved_up_to_the_limit_of_a_page(admin_client):
     assert page.source.count("&quot;shop.order&quot;") == 3
 
 
-def test_a_steps_output_has_links_too(get):
+def test_steps_output_has_links_too(get):
     [order] = make_orders(1)
     [run] = make_runs(1)
     [step] = make_steps(run, 1, output=[order])
@@ -152,7 +152,7 @@ def test_a_steps_output_has_links_too(get):
         {"$durable": "model"},
     ],
 )
-def test_a_reference_of_any_form_is_shown(get, odd):
+def test_reference_of_any_form_is_shown(get, odd):
     [run] = make_runs(1)
     refer(run, {"odd": odd})
     page = get(page_of(run))
@@ -161,7 +161,7 @@ def test_a_reference_of_any_form_is_shown(get, odd):
     assert page.rows("order") == []
 
 
-def test_an_instance_whose_name_fails_does_not_break_the_page(get, monkeypatch):
+def test_instance_whose_name_fails_does_not_break_the_page(get, monkeypatch):
     def fail(self):
         raise RuntimeError("no name")
 

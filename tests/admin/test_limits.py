@@ -59,7 +59,7 @@ def test_raised_limit_promotes_backlogged_runs(limit_row, client, durable_kit):
     assert Run.objects.filter(status="queued").count() == 1
 
 
-def test_a_viewer_cannot_set_a_limit(limit_row, viewer, durable_kit):
+def test_viewer_cannot_set_a_limit(limit_row, viewer, durable_kit):
     client = viewer("limit")
     assert client.get(page_of(limit_row)).status_code == 200
     assert client.post(page_of(limit_row), {"override": "9"}).status_code == 403

@@ -57,7 +57,7 @@ def make_all(count):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_list_asks_as_often_for_many_rows_as_for_few(viewer, model):
+def test_list_asks_as_often_for_many_rows_as_for_few(viewer, model):
     client = viewer(*MODELS)
     make_all(2)
     few = queries(client, list_of(model))
@@ -80,7 +80,7 @@ def test_facets_which_count_everything_cannot_be_asked_for(admin_client):
 
 
 @pytest.mark.parametrize("model", ["run", "step", "event"])
-def test_a_list_loads_no_payload(admin_client, model):
+def test_list_loads_no_payload(admin_client, model):
     run = make_runs(1)[0]
     make_steps(run, 1)
     make_events(1)
@@ -98,13 +98,13 @@ def test_list_cannot_be_sorted_without_an_index(admin_client, model, order):
 
 @pytest.mark.parametrize("model", ["run", "step", "event"])
 @pytest.mark.parametrize("term", ["order-7", "01a20329-4ed7-7421-ac0e-788b9d56747c"])
-def test_a_search_is_by_equality(admin_client, model, term):
+def test_search_is_by_equality(admin_client, model, term):
     for sql in queries(admin_client, f"{list_of(model)}?q={term}"):
         assert "LIKE" not in sql.upper()
         assert "UPPER(" not in sql
 
 
-def test_a_filter_asks_the_registry_and_not_the_table(admin_client, durable_kit):
+def test_filter_asks_the_registry_and_not_the_table(admin_client, durable_kit):
     @durable.function(id="tests.known", on=durable.Event("tests/known"))
     def known(ctx):
         return None
@@ -248,7 +248,7 @@ def test_search_and_important_statuses_use_indexes(rf):
     assert "Seq Scan" not in plan
 
 
-def test_a_filter_from_a_link_is_shown_and_can_be_left(get):
+def test_filter_from_a_link_is_shown_and_can_be_left(get):
     run = make_runs(1)[0]
     page = get(f"{list_of('run')}?parent={run.pk}&status=failed")
     assert f"parent {str(run.pk)[-8:]}" in page.text
@@ -258,7 +258,7 @@ def test_a_filter_from_a_link_is_shown_and_can_be_left(get):
     assert not get(list_of("run")).classes("durable-chips")
 
 
-def test_a_function_that_the_code_no_longer_has_can_be_filtered_by(get):
+def test_function_that_the_code_no_longer_has_can_be_filtered_by(get):
     run = make_runs(1, function="tests.removed")[0]
     page = get(f"{list_of('run')}?function=tests.removed")
     assert page.rows("run") == [page_of(run)]

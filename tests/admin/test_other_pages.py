@@ -60,7 +60,7 @@ def test_step_shows_its_wait_and_its_children(durable_kit, get):
     assert "waits for the signal go" in get(page_of(below.steps.get())).text
 
 
-def test_the_page_of_a_step_asks_as_often_for_many_rows_as_for_few(viewer):
+def test_page_of_a_step_asks_as_often_for_many_rows_as_for_few(viewer):
     client = viewer("run", "step")
     run = make_runs(1)[0]
 
@@ -110,7 +110,7 @@ def test_event_shows_its_data_and_the_runs_it_started(durable_kit, get):
     assert page_of(Run.objects.get()) in page.links()
 
 
-def test_the_page_of_an_event_asks_as_often_for_many_rows_as_for_few(viewer):
+def test_page_of_an_event_asks_as_often_for_many_rows_as_for_few(viewer):
     client = viewer("run", "event")
     event = make_events(1)[0]
 
@@ -134,7 +134,7 @@ def test_the_page_of_an_event_asks_as_often_for_many_rows_as_for_few(viewer):
 @pytest.mark.parametrize(
     "key", ["a/b", "ü 1", "_2F", "a?b=c#d", "50%", '"><i>', "a" * 255]
 )
-def test_an_event_with_an_id_of_the_senders_own_has_a_page(get, key):
+def test_event_with_an_id_of_the_senders_own_has_a_page(get, key):
     event = Event.objects.create(
         id=key, name="tests/named", ts=clock.now(), received_at=clock.now()
     )

@@ -77,9 +77,9 @@ def test_missing_payload_has_no_section():
 
 
 @pytest.mark.parametrize("text", ["[]", '"x"', "{", '{"type": 1}'])
-def test_an_error_of_another_form_is_shown_as_any_payload(text):
+def test_error_of_another_form_is_shown_as_any_payload(text):
     assert error(text) == payload(text)
 
 
-def test_an_error_needs_no_traceback():
+def test_error_needs_no_traceback():
     assert strip_tags(str(error('{"type": "E", "message": "m"}'))) == "E m"

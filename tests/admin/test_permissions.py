@@ -91,7 +91,7 @@ def test_page_links_only_to_what_its_viewer_may_see(viewer, rows):
     assert not page.links("/event/")
 
 
-def test_a_page_links_to_all_that_its_viewer_may_see(viewer, rows):
+def test_page_links_to_all_that_its_viewer_may_see(viewer, rows):
     page = Page(
         viewer("run", "step", "event").get(page_of(rows["run"])).content.decode()
     )

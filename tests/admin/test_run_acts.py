@@ -161,7 +161,7 @@ def form(client: Client, run: Run, action: str) -> dict[str, Any]:
     }
 
 
-def test_a_form_that_is_sent_twice_reruns_once(
+def test_form_that_is_sent_twice_reruns_once(
     admin_client: Client, durable_kit: Kit
 ) -> None:
     run = waiting(durable_kit)
@@ -171,7 +171,7 @@ def test_a_form_that_is_sent_twice_reruns_once(
     assert Run.objects.count() == 2
 
 
-def test_a_run_is_rerun_from_a_step_with_other_data(
+def test_run_is_rerun_from_a_step_with_other_data(
     admin_client: Client, durable_kit: Kit
 ) -> None:
     run = waiting(durable_kit)
@@ -352,7 +352,7 @@ def test_run_can_be_downloaded_as_a_passing_test(
     assert Run.objects.count() == 2
 
 
-def test_a_history_that_is_too_large_for_a_test_is_offered_as_a_file(
+def test_history_that_is_too_large_for_a_test_is_offered_as_a_file(
     admin_client: Client,
 ) -> None:
     run = make_runs(1)[0]
@@ -361,7 +361,7 @@ def test_a_history_that_is_too_large_for_a_test_is_offered_as_a_file(
     assert "too large" in admin_client.get(url).content.decode()
 
 
-def test_the_overview_leads_each_viewer_to_lists_that_he_may_see(
+def test_overview_leads_each_viewer_to_lists_that_he_may_see(
     admin_client: Client,
 ) -> None:
     make_runs(2, status="failed", error={"type": "KeyError", "message": "m"})

@@ -28,7 +28,7 @@ def start(kit: Kit, body, data=None, **options):
     return run
 
 
-def test_the_timeline_shows_the_steps_nested_and_in_order(durable_kit, get):
+def test_timeline_shows_the_steps_nested_and_in_order(durable_kit, get):
     def nested(ctx):
         ctx.step.run("first", lambda: 1)
         ctx.step.map("each", lambda n: ctx.step.run("inner", lambda: n), [1, 2])
@@ -214,7 +214,7 @@ def test_payloads_are_shown_without_loading_their_references(durable_kit, get):
     assert "datetime" in page.text
 
 
-def test_a_large_payload_is_shown_in_part(admin_client, get):
+def test_large_payload_is_shown_in_part(admin_client, get):
     run = make_runs(
         1, data={"text": "x" * 3_000_000}, output=["y" * (MAX_PAYLOAD_LENGTH - 100)]
     )[0]
@@ -235,7 +235,7 @@ def test_unreadable_payload_is_shown_as_stored(get):
     assert "unheard of" in get(page_of(run)).text
 
 
-def test_the_page_asks_as_often_for_many_rows_as_for_few(viewer):
+def test_page_asks_as_often_for_many_rows_as_for_few(viewer):
     client = viewer("run", "step", "event")
     event = make_events(1)[0]
 
@@ -269,7 +269,7 @@ def test_the_page_asks_as_often_for_many_rows_as_for_few(viewer):
     assert not any("COUNT(" in sql for sql in few)
 
 
-def test_a_huge_run_is_shown_in_part(get, admin_client):
+def test_huge_run_is_shown_in_part(get, admin_client):
     run = make_runs(1)[0]
     make_steps(run, MAX_LINES + 200)
     make_runs(MOST_RUNS + 5, parent_id=run.pk)
@@ -304,7 +304,7 @@ def test_invalid_times_draw_bars_and_break_nothing(get):
     assert not page.classes("durable-bar")
 
 
-def test_a_row_of_a_retired_kind_is_shown(get):
+def test_row_of_a_retired_kind_is_shown(get):
     run = make_runs(1)[0]
     key = ids.step_key("old")
     make_steps(run, 1, kind="from_the_future", key=key, detail={"a": None})

@@ -23,7 +23,7 @@ def shown(client, query=""):
     return page.source.partition('class="durable-views"')[2].partition("</ul>")[0]
 
 
-def test_a_filter_is_saved_under_a_name_and_led_to(operator):
+def test_filter_is_saved_under_a_name_and_led_to(operator):
     client = operator("view_run")
     page = Page(client.get(f"{list_of('run')}?status=failed&queue=a").content.decode())
     query = next(a["value"] for _, a in page.tags if a.get("name") == "query")
@@ -100,7 +100,7 @@ def test_views_of_a_user_are_limited(operator, monkeypatch):
     assert SavedView.objects.get(name="b").query == "status=queued"
 
 
-def test_a_name_is_shown_as_text(operator):
+def test_name_is_shown_as_text(operator):
     client = operator("view_run")
     save(client, "<script>x</script>")
     text = client.get(list_of("run")).content.decode()

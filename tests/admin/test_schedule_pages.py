@@ -121,7 +121,7 @@ def test_runs_by_hand_and_of_an_earlier_cron_are_marked(durable_kit, hourly):
     assert [mark.manual for mark in with_runs] == [True, True, False]
 
 
-def test_the_strip_is_bounded(durable_kit, f, operator):
+def test_strip_is_bounded(durable_kit, f, operator):
     schedule = durable.schedules.create("tests.f", "* * * * *")
 
     def queries() -> int:
@@ -144,7 +144,7 @@ def test_the_strip_is_bounded(durable_kit, f, operator):
     assert few == 8
 
 
-def test_a_schedule_that_never_fired_has_no_strip(hourly, operator):
+def test_schedule_that_never_fired_has_no_strip(hourly, operator):
     assert "Recent runs" not in page(operator, page_of(hourly)).text
 
 
@@ -180,7 +180,7 @@ def test_past_times_are_those_of_the_cron(cron, tz, now):
 # Actions
 
 
-def test_a_schedule_is_run_now_once_for_a_form(durable_kit, hourly, operator):
+def test_schedule_is_run_now_once_for_a_form(durable_kit, hourly, operator):
     assert act(hourly, "run") in page(operator, page_of(hourly)).links()
     assert labelled(page(operator, act(hourly, "run")))
     form, response = ran(operator, hourly, reason="the report was lost")
@@ -219,7 +219,7 @@ def test_run_that_has_to_wait_is_queued_once(durable_kit, operator):
     assert Run.objects.count() == 2
 
 
-def test_a_schedule_is_paused_and_resumed_with_a_reason(durable_kit, hourly, operator):
+def test_schedule_is_paused_and_resumed_with_a_reason(durable_kit, hourly, operator):
     assert act(hourly, "pause") in page(operator, page_of(hourly)).links()
     posted(operator, act(hourly, "pause"), reason="on holiday")
     hourly.refresh_from_db()
@@ -249,7 +249,7 @@ def test_stale_form_is_reported(durable_kit, hourly, operator):
     assert not LogEntry.objects.exists()
 
 
-def test_a_function_that_is_gone_cannot_be_run(durable_kit, operator):
+def test_schedule_of_a_removed_function_cannot_be_run(durable_kit, operator):
     with Kit(now=durable_kit.now()):
         durable.function(id="tests.gone")(lambda ctx: None)
         schedule = durable.schedules.create("tests.gone", "@daily")

@@ -153,7 +153,7 @@ def test_empty_input_is_the_default_or_none():
     assert found.at is None
 
 
-def test_the_form_shows_titles_help_and_defaults():
+def test_form_shows_titles_help_and_defaults():
     html = form_for(Refund)().as_p()
     assert "How often" in html
     assert "At most 500 &lt; the total" in html

@@ -41,7 +41,7 @@ def step(durable_kit):
     return run.steps.get()
 
 
-def test_a_step_shows_its_input_and_its_log_lines(step, get):
+def test_step_shows_its_input_and_its_log_lines(step, get):
     shown = get(page_of(step))
     for text in ("Input", '"currency": "EUR"', '"fruit": "apple"', "Log lines"):
         assert text in shown.text
@@ -127,7 +127,7 @@ def test_log_lines_of_a_step_cost_one_query(step, admin_client):
     assert queries() == with_lines - 1
 
 
-def test_the_pages_of_runs_and_lists_load_neither(step, admin_client):
+def test_pages_of_runs_and_lists_load_neither(step, admin_client):
     for address in (page_of(step.run), "/admin/durable_jobs/step/"):
         with CaptureQueriesContext(connection) as captured:
             assert admin_client.get(address).status_code == 200
@@ -137,7 +137,7 @@ def test_the_pages_of_runs_and_lists_load_neither(step, admin_client):
         assert '"logs"' not in texts
 
 
-def test_a_run_as_a_document_has_the_inputs(step, admin_client):
+def test_run_as_a_document_has_the_inputs(step, admin_client):
     document = admin_client.get(
         reverse("admin:durable_jobs_run_document", args=[step.run_id])
     ).json()

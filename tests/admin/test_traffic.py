@@ -79,7 +79,7 @@ def test_queue_shows_its_ready_runs_and_their_age(durable_kit, operator):
     assert "tests-slow 1 1 m 30 s 0 0 0 open" in page(operator, PAGE).text
 
 
-def test_a_queue_that_no_code_names_is_seen_too(durable_kit, operator):
+def test_queue_that_no_code_names_is_seen_too(durable_kit, operator):
     for queue in ("aaa", "zzz"):
         make_runs(1, queue=queue, status="queued", ended_at=None, started_at=None)
     assert queue_of("zzz").ready == 1
@@ -122,7 +122,7 @@ def test_counts_are_capped_as_the_page_says(durable_kit, operator, monkeypatch):
     assert "tests-q 3+" in page(operator, PAGE).text
 
 
-def test_a_queue_is_paused_and_resumed_with_a_reason(durable_kit, operator):
+def test_queue_is_paused_and_resumed_with_a_reason(durable_kit, operator):
     f = durable.function(id="tests.f", queue="tests-q")(lambda ctx: None)
     assert pausing("tests-q") in page(operator, PAGE).links()
     assert labelled(page(operator, pausing("tests-q")))
@@ -142,14 +142,14 @@ def test_a_queue_is_paused_and_resumed_with_a_reason(durable_kit, operator):
     assert texts == ["Paused: the bank is closed", "Resumed: it is open"]
 
 
-def test_a_queue_paused_twice_has_the_new_reason(durable_kit, operator):
+def test_queue_paused_twice_has_the_new_reason(durable_kit, operator):
     durable.pause_queue("default", "first")
     response = posted(operator, pausing("default"), reason="second")
     assert "Already paused" in page(operator, response["Location"]).text
     assert Pause.objects.get().reason == "second"
 
 
-def test_a_race_for_a_resume_is_a_message(durable_kit, operator, monkeypatch):
+def test_race_for_a_resume_is_a_message(durable_kit, operator, monkeypatch):
     durable.pause_queue("default", "why")
     pause = Pause.objects.get()
     monkeypatch.setattr(pause_control, "resume_paused", lambda pause: False)
@@ -272,7 +272,7 @@ def test_limits_are_found_by_function_and_key(napper, operator, query, found):
     assert ("1 live at a time" in page(operator, f"{PAGE}?{query}").text) == found
 
 
-def test_an_old_limit_is_found_by_function_and_key(napper, operator, monkeypatch):
+def test_old_limit_is_found_by_function_and_key(napper, operator, monkeypatch):
     monkeypatch.setattr(limits, "MAX_SEARCHED", 1)
     now = clock.now()
     Limit.objects.create(
@@ -313,7 +313,7 @@ def test_invalid_filter_redirects_to_the_unfiltered_page(operator, query):
     assert (response.status_code, response["Location"]) == (302, PAGE)
 
 
-def test_the_page_asks_as_often_for_many_rows_as_for_few(durable_kit, operator):
+def test_page_asks_as_often_for_many_rows_as_for_few(durable_kit, operator):
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
             page(operator, PAGE)

@@ -129,7 +129,7 @@ def test_instances_of_classes_are_read_as_data(
     assert sent(admin_client, typed) == value
 
 
-def test_a_forged_instance_passes_no_schema(
+def test_forged_instance_passes_no_schema(
     durable_kit: Kit, admin_client: Client
 ) -> None:
     trigger = durable.Event("tests/refund", schema=Amount)
@@ -235,7 +235,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=str)
-def test_a_broken_reference_is_an_error_of_the_form(
+def test_broken_reference_is_an_error_of_the_form(
     durable_kit: Kit, admin_client: Client, broken: Any
 ) -> None:
     run = durable.function(id="tests.f")(lambda ctx: None).enqueue()
@@ -274,7 +274,7 @@ def test_a_broken_reference_is_an_error_of_the_form(
     ],
     ids=str,
 )
-def test_a_broken_tag_is_an_error_of_the_form(
+def test_broken_tag_is_an_error_of_the_form(
     durable_kit: Kit, admin_client: Client, broken: Any
 ) -> None:
     assert said(send(admin_client, {"value": broken}))

@@ -163,7 +163,7 @@ def test_one_per_line_format_is_for_events_only(kit, api, sleeper):
     problem(response, 415, "unsupported-media-type")
 
 
-def test_an_event_too_large_and_too_many_events_are_refused(kit, api):
+def test_event_too_large_and_too_many_events_are_refused(kit, api):
     with limits(MAX_EVENT_BYTES=100, MAX_EVENTS=2):
         large = {"name": "tests/x", "data": {"text": "x" * 100}}
         found = problem(api.post("events", large), 422, "invalid-payload")
@@ -273,7 +273,7 @@ def test_signal_resumes_the_waiting_run(kit, api):
     problem(api.post("signals/x", b'{"data": NaN}'), 422, "invalid-payload")
 
 
-def test_a_signal_may_have_a_slash_in_its_name(kit, api):
+def test_signal_may_have_a_slash_in_its_name(kit, api):
     @durable.function(id="tests.waits")
     def waits(ctx: durable.Context) -> Any:
         return ctx.step.wait_for_signal("go", "order/7/paid", timeout="1d")

@@ -60,7 +60,7 @@ def test_errors_of_a_body_are_few_and_short(kit, api):
         assert len(response.content) < 1000
 
 
-def test_an_empty_list_in_the_filter_of_a_bulk_run_is_not_all_runs(kit, api, sleeper):
+def test_empty_list_in_the_filter_of_a_bulk_run_is_not_all_runs(kit, api, sleeper):
     sleeper.enqueue()
     body = {"action": "cancel", "filter": {"id": []}}
     assert "id" in problem(api.post("runs/bulk", body), 422, "invalid")["detail"]

@@ -75,21 +75,19 @@ def test_key_is_stored_only_as_a_digest(kit):
     assert "runs:read" in entry.change_message
 
 
-def test_a_wrong_key_is_refused_though_the_session_is_good(kit):
+def test_wrong_key_is_refused_though_the_session_is_good(kit):
     caller = bearer("dj_wrong")
     caller.client.force_login(User.objects.create_superuser("root"))
     problem(caller.get("runs"), 401, "unauthorized")
 
 
-def test_a_key_needs_no_token_against_forged_requests_even_beside_a_session(
-    kit, program
-):
+def test_key_needs_no_token_against_forged_requests_even_beside_a_session(kit, program):
     caller = program()
     caller.client.force_login(User.objects.create_superuser("root"))
     assert caller.post("events", {"name": "tests/one"}).status_code == 202
 
 
-def test_the_last_use_is_written_once_a_minute(kit, program, django_assert_num_queries):
+def test_last_use_is_written_once_a_minute(kit, program, django_assert_num_queries):
     caller = program("metrics:read")
     problem(caller.get("runs"), 403, "forbidden")
     first = ApiKey.objects.get().used_at
@@ -138,7 +136,7 @@ def test_secret_in_the_settings_may_only_send_events(kit):
         ("x", ["events:send"], [""]),
     ],
 )
-def test_a_key_that_cannot_be_is_not_made(kit, name, scopes, events):
+def test_key_that_cannot_be_is_not_made(kit, name, scopes, events):
     actor = Actor(User.objects.create_superuser("boss"))
     with pytest.raises(ConfigurationError):
         api_keys.create(actor, name, scopes, events=events)
@@ -167,7 +165,7 @@ def command(*words: str) -> str:
     return out.getvalue().strip()
 
 
-def test_the_command_makes_lists_and_revokes(kit):
+def test_command_makes_lists_and_revokes(kit):
     User.objects.create_superuser("ci")
     text = command(
         "create", "deploy", "--owner", "ci", "--scope", "events:send",
@@ -224,7 +222,7 @@ def login(*permissions: str) -> Client:
     return client
 
 
-def test_the_admin_shows_the_text_of_a_new_key_once(kit):
+def test_admin_shows_the_text_of_a_new_key_once(kit):
     client = login("add_apikey", "view_apikey", "view_run")
     assert b"runs:write" in client.get(reverse(ADD)).content
     assert not ApiKey.objects.exists()
@@ -251,7 +249,7 @@ def test_admin_reports_errors_of_a_key(kit):
     assert not ApiKey.objects.exists()
 
 
-def test_the_admin_revokes_by_post_and_permission_and_never_deletes(kit, program):
+def test_admin_revokes_by_post_and_permission_and_never_deletes(kit, program):
     program("runs:read")
     key = ApiKey.objects.get()
     chosen = {"action": "revoke", "_selected_action": [key.pk]}
@@ -273,7 +271,7 @@ def test_the_admin_revokes_by_post_and_permission_and_never_deletes(kit, program
     assert login("view_apikey").post(reverse(ADD), VALUES).status_code == 403
 
 
-def test_the_list_of_keys_takes_the_same_queries_for_many(
+def test_list_of_keys_takes_the_same_queries_for_many(
     kit, program, django_assert_max_num_queries
 ):
     client = login("view_apikey")

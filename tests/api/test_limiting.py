@@ -22,7 +22,7 @@ def rate(text):
     return override_settings(DURABLE_JOBS={"API_RATE": text})
 
 
-def test_a_cache_in_the_database_that_fails_leaves_the_transaction_whole(db):
+def test_cache_in_the_database_that_fails_leaves_the_transaction_whole(db):
     table = {
         "BACKEND": "django.core.cache.backends.db.DatabaseCache",
         "LOCATION": "no_such_table",

@@ -35,7 +35,7 @@ def test_schedules_are_listed_in_pages(kit, api, job):
         problem(api.get("schedules", params), 422, "invalid-filter")
 
 
-def test_a_schedule_is_paused_run_and_resumed_and_each_is_written_down(kit, api, job):
+def test_schedule_can_be_paused_run_and_resumed_with_a_log_entry_each(kit, api, job):
     schedule = durable.schedules.create(job, "0 9 * * *", overlap="queue")
     path = f"schedules/{schedule.pk}"
     paused = api.post(f"{path}/pause", {"reason": "holidays"}).json()["schedule"]
@@ -58,7 +58,7 @@ def test_a_schedule_is_paused_run_and_resumed_and_each_is_written_down(kit, api,
         problem(api.post(f"schedules/{id}/pause"), 404, "not-found")
 
 
-def test_a_schedule_whose_function_is_gone_does_not_run(kit, api, job):
+def test_schedule_of_a_removed_function_does_not_run(kit, api, job):
     schedule = durable.schedules.create(job, "0 9 * * *")
     Schedule.objects.update(function="tests.gone")
     problem(api.post(f"schedules/{schedule.pk}/run"), 409, "refused")
@@ -94,7 +94,7 @@ def test_callback_is_answered_by_its_token_alone_and_once(kit, call):
     assert run.result() == {"done": True}
 
 
-def test_a_callback_fails_with_a_message_and_a_type(kit, call):
+def test_callback_fails_with_a_message_and_a_type(kit, call):
     run, token = call
     body = {"message": "no stock", "error_type": "OutOfStock"}
     assert Caller().post(f"callbacks/{token}/fail", body).status_code == 204
@@ -117,7 +117,7 @@ def test_forged_token_and_bad_data_change_nothing(kit, call):
     assert run.status == RunStatus.WAITING
 
 
-def test_the_url_of_a_callback_is_that_of_the_api(kit, settings):
+def test_url_of_a_callback_is_that_of_the_api(kit, settings):
     settings.DURABLE_JOBS = {
         "CALLBACK_BASE_URL": "http://testserver/durable/api/v1/callbacks"
     }

@@ -33,7 +33,7 @@ def state():
     return list(rows), list(times), Event.objects.count()
 
 
-def test_the_table_has_every_endpoint():
+def test_table_has_every_endpoint():
     known = {
         f"{method} /{path}"
         for router in build_api()._get_bound_routers()
@@ -46,7 +46,7 @@ def test_the_table_has_every_endpoint():
 
 
 @pytest.mark.parametrize("endpoint", NEEDY, ids=str)
-def test_the_scope_and_the_permission_of_the_owner_are_enough(place, endpoint):
+def test_scope_and_the_permission_of_the_owner_are_enough(place, endpoint):
     user = user_with(endpoint.permission)
     response = endpoint.ask(program_of(user, endpoint.scope), place)
     assert response.status_code < 300, response.content
@@ -80,7 +80,7 @@ def test_every_other_permission_is_not(place, endpoint):
 
 
 @pytest.mark.parametrize("endpoint", NEEDY, ids=str)
-def test_a_member_of_the_staff_with_the_permission_may_by_the_session(place, endpoint):
+def test_member_of_the_staff_with_the_permission_may_by_the_session(place, endpoint):
     person = person_of(user_with(endpoint.permission, is_staff=True))
     assert endpoint.ask(person, place).status_code < 300
 

@@ -67,7 +67,7 @@ def test_readiness_reports_why_it_fails(kit):
     assert Caller().get("ready").status_code == 200
 
 
-def test_a_database_that_is_away_is_a_cause(kit, monkeypatch):
+def test_unavailable_database_is_a_cause(kit, monkeypatch):
     def away(**kwargs):
         raise OperationalError("gone")
 

@@ -56,7 +56,7 @@ def test_functions_list_their_triggers(kit, api, sleeper):
     problem(api.get("functions/tests.none"), 404, "not-found")
 
 
-def test_a_run_is_started_with_data_a_key_and_a_delay(kit, api, sleeper):
+def test_run_is_started_with_data_a_key_and_a_delay(kit, api, sleeper):
     body = {"data": {"bed": 7}, "key": "k", "run_after": "1h", "priority": 60}
     first = api.post(f"functions/{sleeper.id}/runs", body)
     assert first.status_code == 201
@@ -85,7 +85,7 @@ def test_a_run_is_started_with_data_a_key_and_a_delay(kit, api, sleeper):
         [], 7,
     ],
 )  # fmt: skip
-def test_a_start_that_cannot_be_is_refused(kit, api, sleeper, body):
+def test_start_that_cannot_be_is_refused(kit, api, sleeper, body):
     response = api.post(f"functions/{sleeper.id}/runs", body)
     problem(response, 422, response.json()["code"])
     assert not Run.objects.exists()
@@ -110,7 +110,7 @@ def test_pages_are_the_newest_first_and_stay_while_runs_arrive(kit, api):
     assert third["next"] is None
 
 
-def test_the_list_takes_the_filters_of_the_control_room(kit, api):
+def test_list_takes_the_filters_of_the_control_room(kit, api):
     good = make_runs(3, function="tests.a", key="k1")
     bad = make_runs(2, function="tests.b", status=RunStatus.FAILED, data={"n": 1})
     make_runs(1, function="tests.b", data={"n": 2})
@@ -160,7 +160,7 @@ def test_filters_and_cursors_that_cannot_be_are_refused(kit, api, params, code):
     problem(api.get("runs", params), 422, code)
 
 
-def test_a_filter_that_is_misspelt_gets_a_hint(kit, api):
+def test_filter_that_is_misspelt_gets_a_hint(kit, api):
     found = problem(api.get("runs", {"statuz": "failed"}), 422, "invalid-filter")
     assert "Did you mean 'status'?" in found["detail"]
 
@@ -296,7 +296,7 @@ def test_payloads_are_returned_as_stored(kit, api):
 # The result
 
 
-def test_a_result_is_waited_for_to_the_end_of_the_run(kit, api):
+def test_result_is_waited_for_to_the_end_of_the_run(kit, api):
     run = durable.function(id="tests.quick")(lambda ctx: {"n": 7}).enqueue()
     response = api.get(f"runs/{run.pk}/result", {"wait": 30})
     assert response.status_code == 200
@@ -306,7 +306,7 @@ def test_a_result_is_waited_for_to_the_end_of_the_run(kit, api):
     }  # fmt: skip
 
 
-def test_a_run_that_does_not_end_in_time_is_pending(kit, api, sleeper):
+def test_run_that_does_not_end_in_time_is_pending(kit, api, sleeper):
     run = sleeper.enqueue()
     for params in ({}, {"wait": 30}):
         response = api.get(f"runs/{run.pk}/result", params)
@@ -426,7 +426,7 @@ def test_concurrent_cancels_both_learn_which_was_first(kit, api, sleeper):
     assert LogEntry.objects.filter(object_id=str(run.pk)).count() == 1
 
 
-def test_a_run_whose_function_is_gone_cannot_be_run_again(kit, api):
+def test_run_of_a_removed_function_cannot_be_rerun(kit, api):
     (run,) = make_runs(1, function="tests.gone")
     problem(api.post(f"runs/{run.pk}/rerun"), 409, "refused")
     (failed,) = make_runs(1, function="tests.gone", status=RunStatus.FAILED)

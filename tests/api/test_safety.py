@@ -120,7 +120,7 @@ def test_views_run_outside_of_atomic_requests(kit):
 
 
 @override_settings(DURABLE_JOBS={"API_DESCRIPTION": "public"})
-def test_the_description_is_served_and_names_every_endpoint(db):
+def test_description_is_served_and_names_every_endpoint(db):
     response = Client().get(f"{V1}openapi.json")
     described = response.json()
     assert described["openapi"].startswith("3.")

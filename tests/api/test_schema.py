@@ -112,7 +112,7 @@ def test_response_always_conforms_to_the_schema(case, place, bearer, asked):
     case.validate_response(response, checks=CHECKS)
 
 
-def test_the_description_is_asked_for_everything():
+def test_schema_covers_every_endpoint():
     known = {
         (one.ok().method.upper(), one.ok().path) for one in SCHEMA.get_all_operations()
     }

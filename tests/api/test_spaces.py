@@ -61,7 +61,7 @@ def test_keys_of_one_owner_share_their_ids(kit, placed, owners):
     assert Run.objects.get().data == {"n": 1}
 
 
-def test_the_secrets_of_the_settings_have_ids_of_their_own(kit, placed):
+def test_secrets_of_the_settings_have_ids_of_their_own(kit, placed):
     secrets = ["a" * 40, "b" * 40]
     with override_settings(DURABLE_JOBS={"EVENT_KEYS": secrets}):
         for number, secret in enumerate(secrets * 2):
@@ -195,7 +195,7 @@ def test_key_bound_to_names_sends_no_data_to_other_runs(kit, owners):
     assert own.post(f"runs/{run.pk}/answer", answer).status_code == 200
 
 
-def test_a_key_bound_to_names_sends_only_signals_called_so(kit, owners):
+def test_key_bound_to_names_sends_only_signals_called_so(kit, owners):
     bound = program_of(owners[0], *EVERY, events=["shop."])
     problem(bound.post("signals/bank.go"), 403, "forbidden")
     problem(bound.post("signals/go", {"data": 1}), 403, "forbidden")

@@ -19,7 +19,7 @@ Visit = Callable[..., Page]
 PICTURES = os.environ.get("PICTURES")
 
 
-def test_an_order_is_refunded_from_the_list_of_orders(
+def test_order_is_refunded_from_the_list_of_orders(
     visit: Visit, durable_kit: Kit, tmp_path: Path
 ) -> None:
     folder = Path(PICTURES) if PICTURES else tmp_path
@@ -51,7 +51,7 @@ def test_an_order_is_refunded_from_the_list_of_orders(
     assert Order.objects.get(pk=chosen.pk).note == "19.90 back: late"
 
 
-def test_a_buyer_without_an_account_watches_until_the_end(
+def test_buyer_without_an_account_watches_until_the_end(
     browser: Browser, server: str, durable_kit: Kit
 ) -> None:
     [order] = make_orders(1)

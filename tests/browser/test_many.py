@@ -41,7 +41,7 @@ def test_all_runs_of_a_filter_are_cancelled_in_the_background(
     assert {run.reason for run in cancelled} == {"sent by mistake"}
 
 
-def test_an_event_that_a_run_waits_for_is_sent_from_its_page(
+def test_event_that_a_run_waits_for_is_sent_from_its_page(
     visit: Visit, page: Page, durable_kit: Kit
 ) -> None:
     @durable.function(id="tests.waits")

@@ -51,7 +51,7 @@ def day(durable_kit: Kit) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("look", SIZES)
-def test_the_pages_fit(
+def test_pages_fit(
     look: str, visit: Visit, page: Page, day: tuple[str, int], tmp_path: Path
 ) -> None:
     event, schedule = day
@@ -78,7 +78,7 @@ def test_the_pages_fit(
         assert wide <= width, f"{name} is {wide} wide"
 
 
-def test_an_event_is_edited_and_sent(visit: Visit, durable_kit: Kit) -> None:
+def test_event_is_edited_and_sent(visit: Visit, durable_kit: Kit) -> None:
     durable.function(id="tests.f", on=durable.Event("tests/go"))(lambda ctx: None)
     old = durable_kit.send("tests/go", {"n": 7})
     page = visit("durable_jobs_event_change", old)
@@ -91,7 +91,7 @@ def test_an_event_is_edited_and_sent(visit: Visit, durable_kit: Kit) -> None:
     assert Event.objects.exclude(pk=old).get().data == {"n": 8}
 
 
-def test_a_schedule_is_run_from_its_page(visit: Visit, durable_kit: Kit) -> None:
+def test_schedule_is_run_from_its_page(visit: Visit, durable_kit: Kit) -> None:
     durable.function(id="tests.f")(lambda ctx: None)
     schedule = durable.schedules.create("tests.f", "@daily", name="Daily")
     page = visit("durable_jobs_schedule_change", schedule.pk)

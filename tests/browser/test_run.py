@@ -13,7 +13,7 @@ from durable_jobs.testing import Kit
 Visit = Callable[..., Page]
 
 
-def test_a_run_is_watched_to_its_end(visit: Visit, durable_kit: Kit) -> None:
+def test_run_is_watched_to_its_end(visit: Visit, durable_kit: Kit) -> None:
     @durable.function(id="tests.watched")
     def watched(ctx):
         ctx.step.run("first", lambda: {"n": 1})
@@ -36,7 +36,7 @@ def test_a_run_is_watched_to_its_end(visit: Visit, durable_kit: Kit) -> None:
     assert Run.objects.get().status == "completed"
 
 
-def test_a_run_is_rerun_from_a_step_with_other_data(
+def test_run_is_rerun_from_a_step_with_other_data(
     visit: Visit, page: Page, durable_kit: Kit
 ) -> None:
     @durable.function(id="tests.greets")
@@ -61,7 +61,7 @@ def test_a_run_is_rerun_from_a_step_with_other_data(
     assert Run.objects.order_by("pk").last().result() == "hello ann"
 
 
-def test_a_part_of_the_time_is_brought_near(
+def test_part_of_the_time_is_brought_near(
     visit: Visit, page: Page, durable_kit: Kit
 ) -> None:
     @durable.function(id="tests.long")

@@ -31,7 +31,7 @@ def lab(server: str, process_environment: dict[str, str]) -> Iterator[Lab]:
         yield made
 
 
-def test_a_run_outlives_its_worker_before_the_eyes_of_a_person(
+def test_run_outlives_its_worker_before_the_eyes_of_a_person(
     visit: Visit, page: Page, lab: Lab
 ) -> None:
     first = lab.worker()

@@ -120,7 +120,7 @@ def test_dev_loads_an_app_that_is_added_while_it_serves(project: Path) -> None:
         assert dev.interrupt() == 0
 
 
-def test_a_port_that_is_taken_is_an_error(project: Path) -> None:
+def test_port_that_is_taken_is_an_error(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         with command(project, "durable_dev", port, "--noreload") as dev:

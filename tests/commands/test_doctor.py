@@ -15,7 +15,7 @@ from durable_jobs.models import FailedAttempt, Run, Step, Subject, Wait
 pytestmark = pytest.mark.django_db
 
 
-def test_a_sound_installation_is_well(durable_kit, asleep, diagnose, call):
+def test_sound_installation_is_well(durable_kit, asleep, diagnose, call):
     code, report = diagnose("--deep")
     assert (code, report["healthy"], report["findings"]) == (0, True, [])
     assert report["figures"]["runs"] == {"waiting": 1}
@@ -54,7 +54,7 @@ def test_waits_of_runs_that_are_over(durable_kit, asleep, finds):
     assert not Wait.objects.exists()
 
 
-def test_a_wait_of_a_step_that_is_over(durable_kit, finds):
+def test_wait_of_an_ended_step_is_found(durable_kit, finds):
     @durable.function(id="t.two")
     def two(ctx):
         ctx.step.run("one", lambda: 1)
@@ -194,7 +194,7 @@ def test_end_of_a_child_without_a_wait_reaches_its_parent(durable_kit, parent, f
     assert parent.result() == "rested"
 
 
-def test_a_child_that_has_ended_in_silence_is_heard(durable_kit, parent, finds):
+def test_unannounced_end_of_a_child_reaches_its_parent(durable_kit, parent, finds):
     now = durable_kit.now()
     child = Run.objects.filter(function="t.napper")
     Wait.objects.filter(kind="sleep").delete()
@@ -206,7 +206,7 @@ def test_a_child_that_has_ended_in_silence_is_heard(durable_kit, parent, finds):
     assert parent.result() == "in silence"
 
 
-def test_a_child_that_is_gone_fails_its_parent(durable_kit, parent, finds):
+def test_missing_child_fails_its_parent(durable_kit, parent, finds):
     Wait.objects.filter(kind="sleep").delete()
     Step.objects.filter(name="nap").delete()
     Run.objects.filter(function="t.napper").delete()
@@ -217,7 +217,7 @@ def test_a_child_that_is_gone_fails_its_parent(durable_kit, parent, finds):
     assert "no longer exists" in parent.error["message"]
 
 
-def test_a_child_whose_parent_has_ended_is_cancelled(durable_kit, parent, finds):
+def test_child_whose_parent_has_ended_is_cancelled(durable_kit, parent, finds):
     Wait.objects.filter(kind="child").delete()
     Step.objects.filter(name="child").delete()
     Run.objects.filter(pk=parent.pk).update(
@@ -259,7 +259,7 @@ def test_deep_check_finds_orphaned_rows(durable_kit, asleep, diagnose):
     assert Step.objects.get().run == asleep
 
 
-def test_a_great_many_are_mended(durable_kit, napper, finds, monkeypatch):
+def test_great_many_are_mended(durable_kit, napper, finds, monkeypatch):
     monkeypatch.setattr(doctor, "REPAIRED_AT_ONCE", 3)
     durable_kit.run_until_idle()
     for _ in range(7):

@@ -110,6 +110,6 @@ def test_text_output_has_the_same_findings(durable_kit, napper, call):
     assert "mended: 1 x running-unheld" in call("durable_doctor", "--fix")
 
 
-def test_a_wrong_duration_is_refused(durable_kit, call):
+def test_wrong_duration_is_refused(durable_kit, call):
     with pytest.raises(CommandError, match="--oldest"):
         call("durable_doctor", "--oldest", "soon")

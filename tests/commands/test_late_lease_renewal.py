@@ -52,9 +52,7 @@ def lease_of(run):
     return Run.objects.get(pk=run.pk).lease_until
 
 
-def test_an_overdue_lease_is_renewed_by_the_thread_that_asks(
-    durable_kit, claimed, later
-):
+def test_overdue_lease_is_renewed_by_the_thread_that_asks(durable_kit, claimed, later):
     leases = Stuck().leases
     with leases.renewing(claimed):
         durable_kit.advance(0.7 * settings.LEASE_DURATION, run=False)
@@ -66,7 +64,7 @@ def test_an_overdue_lease_is_renewed_by_the_thread_that_asks(
         assert not leases.lost(claimed.pk), "the renewal counts"
 
 
-def test_a_lease_that_another_worker_took_is_lost(durable_kit, claimed, later):
+def test_lease_that_another_worker_took_is_lost(durable_kit, claimed, later):
     leases = Stuck().leases
     with leases.renewing(claimed):
         Run.objects.update(status="queued", lease_token=None, lease_until=None)

@@ -84,7 +84,7 @@ def test_notifications_all_fail_while_the_broker_is_unavailable(
             sender.notify("a", 1)
 
 
-def test_a_coalesced_message_that_failed_covers_no_later_work(now: list[float]):
+def test_coalesced_message_that_failed_covers_no_later_work(now: list[float]):
     asked = threading.Event()
 
     def ring(queue: str, work: int) -> bool:
@@ -113,7 +113,7 @@ def test_messages_without_a_thread_are_sent_at_once(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_sending_thread_leaves_no_connection(now: list[float]):
+def test_sending_thread_leaves_no_connection(now: list[float]):
     used: list[BaseDatabaseWrapper] = []
     recorded = Recorder()
 
@@ -130,7 +130,7 @@ def test_the_sending_thread_leaves_no_connection(now: list[float]):
     assert used[0] is not connections["default"]
 
 
-def test_a_fork_does_not_wait_for_the_thread_of_its_parent(now: list[float]):
+def test_fork_does_not_wait_for_the_thread_of_its_parent(now: list[float]):
     coalescer = NotifyCoalescer(Recorder())
     assert [coalescer.coalesce("a", 1), coalescer.coalesce("a", 1)] == [False, True]
 
@@ -141,7 +141,7 @@ def test_a_fork_does_not_wait_for_the_thread_of_its_parent(now: list[float]):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
 
 
-def test_a_program_that_ends_at_once_has_sent_its_last_message():
+def test_program_that_ends_at_once_has_sent_its_last_message():
     program = """
 from durable_jobs.worker.notify_coalescer import NotifyCoalescer
 coalescer = NotifyCoalescer(lambda queue, work: not print(queue, work, flush=True))

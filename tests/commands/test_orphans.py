@@ -48,7 +48,7 @@ def a_dead_process() -> int:
     return process.pid
 
 
-def test_a_dead_process_of_this_machine_loses_its_runs(durable_kit, held):
+def test_dead_process_of_this_machine_loses_its_runs(durable_kit, held):
     pid, host = a_dead_process(), socket.gethostname()
     runs = [held(f"{host}:{pid}"), held(f"{host}:{pid}:worker-thread_1")]
     assert orphans.requeue_orphans() == 2

@@ -140,12 +140,12 @@ def test_redrive_continues_failed_runs(durable_kit, runs, call):
 
 
 @pytest.mark.parametrize("text", ["nonsense", str(uuid.UUID(int=7))])
-def test_an_unknown_run_is_an_error(durable_kit, call, text):
+def test_unknown_run_is_an_error(durable_kit, call, text):
     with pytest.raises(CommandError, match=text):
         call("durable_runs", "show", text)
 
 
-def test_an_unknown_step_is_an_error(durable_kit, runs, call):
+def test_unknown_step_is_an_error(durable_kit, runs, call):
     asleep, _ = runs
     with pytest.raises(CommandError, match="has no step 'nothing'"):
         call("durable_runs", "rerun", asleep.pk, "--from-step", "nothing")

@@ -49,13 +49,13 @@ def test_send_reports_an_event_without_functions(durable_kit, call):
     )
 
 
-def test_an_id_makes_sending_again_harmless(durable_kit, listener, call):
+def test_id_makes_sending_again_harmless(durable_kit, listener, call):
     call("durable_send", "shop/rung", "--id", "once")
     call("durable_send", "shop/rung", "--id", "once")
     assert Run.objects.count() == 1
 
 
-def test_a_time_in_the_future_delays_the_run(durable_kit, listener, call):
+def test_time_in_the_future_delays_the_run(durable_kit, listener, call):
     moment = durable_kit.now() + timedelta(hours=1)
     call("durable_send", "shop/rung", "--ts", moment.isoformat())
     durable_kit.run_until_idle()

@@ -36,7 +36,7 @@ def checkout(durable_kit, order):
     assert order.status == Order.Status.RESERVED
 
 
-def test_an_order_that_is_paid_is_shipped(durable_kit, order, checkout):
+def test_order_that_is_paid_is_shipped(durable_kit, order, checkout):
     durable_kit.send("shop/payment.received", {"order_id": order.pk + 1})
     durable_kit.send("shop/payment.received", {"order_id": order.pk})
     durable_kit.run_until_idle()
@@ -54,7 +54,7 @@ def test_unpaid_order_is_cancelled(durable_kit, order, checkout):
     assert order.status == Order.Status.CANCELLED
 
 
-def test_an_order_that_is_revoked_is_cancelled(durable_kit, order, checkout):
+def test_order_that_is_revoked_is_cancelled(durable_kit, order, checkout):
     durable_kit.send("shop/checkout.revoked", {"order_id": order.pk})
     durable_kit.run_until_idle()
     order.refresh_from_db()
@@ -80,7 +80,7 @@ def complain(durable_kit, order):
     return complaining
 
 
-def test_a_little_is_given_back_at_once(complain, order):
+def test_little_is_given_back_at_once(complain, order):
     assert complain("19.50").result() == {"back": Decimal("19.50")}
     order.refresh_from_db()
     assert order.note == "19.50 given back"
@@ -94,7 +94,7 @@ def test_large_refund_asks_a_manager(durable_kit, complain, order):
     assert run.result() == {"back": Decimal(35)}
 
 
-def test_a_manager_may_refuse(durable_kit, complain, order):
+def test_manager_may_refuse(durable_kit, complain, order):
     complain("40")
     durable_kit.reject("manager", "it was a gift")
     durable_kit.run_until_idle()
@@ -123,7 +123,7 @@ def imported(durable_kit, settings, tmp_path):
     return importing
 
 
-def test_a_file_is_imported_and_summarised(imported):
+def test_file_is_imported_and_summarised(imported):
     run = imported(HEAD + LINES)
     assert run.result() == {"rows": 2, "rejected": 0}
     assert Airport.objects.get(pk="LFPG").city == "Paris"

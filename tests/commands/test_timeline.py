@@ -49,7 +49,7 @@ def test_rows_follow_the_tree_and_have_times(durable_kit):
     assert rows[-1].offset == timedelta(seconds=30)
 
 
-def test_an_open_step_has_taken_the_time_until_now(durable_kit):
+def test_open_step_has_taken_the_time_until_now(durable_kit):
     @durable.function(id="t.open")
     def opened(ctx):
         ctx.step.wait_for_event("answer", "t/answer", timeout="1d")

@@ -56,7 +56,7 @@ def alarms() -> Iterator[TimerAlarms]:
     thread.stop()
 
 
-def test_an_idle_process_sends_a_message_just_before_an_alarm(
+def test_idle_process_sends_a_message_just_before_an_alarm(
     alarms: TimerAlarms, notifications: Notifications
 ):
     due = clock.now() + SOON
@@ -77,7 +77,7 @@ def test_alarms_send_one_message_per_queue_and_time(
     assert sorted(notifications.sent) == [("a", due), ("a", later), ("b", due)]
 
 
-def test_a_draining_thread_takes_the_alarm_without_a_message(
+def test_draining_thread_takes_the_alarm_without_a_message(
     alarms: TimerAlarms, notifications: Notifications
 ):
     due = clock.now() + SOON
@@ -91,7 +91,7 @@ def test_a_draining_thread_takes_the_alarm_without_a_message(
     assert notifications.sent == []
 
 
-def test_an_alarm_during_a_long_run_sends_a_message(
+def test_alarm_during_a_long_run_sends_a_message(
     alarms: TimerAlarms, notifications: Notifications
 ):
     due = clock.now() + SOON
@@ -101,7 +101,7 @@ def test_an_alarm_during_a_long_run_sends_a_message(
     assert notifications.sent == [("a", due)]
 
 
-def test_an_alarm_left_by_a_draining_thread_sends_a_message(
+def test_alarm_left_by_a_draining_thread_sends_a_message(
     alarms: TimerAlarms, notifications: Notifications
 ):
     with alarms.draining("a"):
@@ -136,7 +136,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         background.background_thread().stop()
 
 
-def test_a_draining_worker_continues_a_sleep_that_ends(naps: Any):
+def test_draining_worker_continues_a_sleep_that_ends(naps: Any):
     first, second = naps.enqueue({"seconds": 0.001}), naps.enqueue({"seconds": 3600})
     drain_queue("default")
     first.refresh_from_db()
@@ -144,7 +144,7 @@ def test_a_draining_worker_continues_a_sleep_that_ends(naps: Any):
     assert (first.status, second.status) == ("completed", "waiting")
 
 
-def test_a_due_sleep_ends_with_a_message_for_any_queue(naps: Any):
+def test_due_sleep_ends_with_a_message_for_any_queue(naps: Any):
     run = naps.enqueue({"seconds": 3600})
     drain_queue("default")
     Wait.objects.update(due_at=clock.now())
@@ -153,7 +153,7 @@ def test_a_due_sleep_ends_with_a_message_for_any_queue(naps: Any):
     assert run.status == "queued"
 
 
-def test_a_message_before_its_moment_is_processed_at_the_moment(
+def test_message_before_its_moment_is_processed_at_the_moment(
     naps: Any, monkeypatch: pytest.MonkeyPatch
 ):
     looked: list[datetime] = []

@@ -171,7 +171,7 @@ def test_forked_process_is_active_until_its_task_ends_or_it_dies(
             os.close(end)
 
 
-def test_a_process_is_active_until_its_last_task_has_ended(
+def test_process_is_active_until_its_last_task_has_ended(
     tasks: ActiveTasks,
 ) -> None:
     tasks.begin()
@@ -220,7 +220,7 @@ def test_watchdog_records_the_heartbeat_of_the_worker(post: Post) -> None:
     assert Worker.objects.get(kind="worker").seen_at > first.seen_at
 
 
-def test_a_worker_without_a_heartbeat_for_a_day_is_deleted(durable_kit: Kit) -> None:
+def test_worker_without_a_heartbeat_for_a_day_is_deleted(durable_kit: Kit) -> None:
     heartbeats.heartbeat("gone", "worker")
     durable_kit.travel_to(durable_kit.now() + timedelta(days=1, minutes=1), run=False)
     heartbeats.heartbeat("here", "worker")

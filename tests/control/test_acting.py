@@ -144,7 +144,7 @@ def test_delayed_run_begins_when_it_is_woken(durable_kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("inside", ["a step", "the function"])
-def test_the_next_attempt_is_made_at_once(inside: str, durable_kit: Kit) -> None:
+def test_next_attempt_is_made_at_once(inside: str, durable_kit: Kit) -> None:
     tries: list[int] = []
 
     @durable.function(id="tests.flaky", backoff=durable.Backoff.fixed("1d"))
@@ -208,7 +208,7 @@ def test_callback_and_signal_are_answered_with_their_data(
     assert answered(durable_kit, asks, {"go": True}) == {"go": True}
 
 
-def test_a_step_between_two_attempts_is_skipped_with_a_value(
+def test_step_between_two_attempts_is_skipped_with_a_value(
     durable_kit: Kit,
 ) -> None:
     def asks(ctx):

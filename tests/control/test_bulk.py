@@ -314,7 +314,7 @@ def test_action_that_needs_values_is_refused_for_many_runs(kit, person, action):
         bulk.begin(person("cancel"), action, chosen())
 
 
-def test_a_key_begins_once(kit, person):
+def test_key_starts_one_action(kit, person):
     actor = person("cancel")
     make(2, "waiting")
     first = bulk.begin(actor, "cancel", chosen(), key="form 1")
@@ -346,7 +346,7 @@ def test_action_is_in_the_log(kit, person):
     assert entry.change_message.endswith(": enough")
 
 
-def test_a_machine_whose_clock_is_behind_waits(kit, person, monkeypatch):
+def test_machine_whose_clock_is_behind_waits(kit, person, monkeypatch):
     make(1)
     run = bulk.begin(person("rerun"), "rerun", chosen())
     with monkeypatch.context() as behind:

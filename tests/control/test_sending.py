@@ -40,7 +40,7 @@ def one_was_new(call: Callable[[], Any]) -> None:
     assert sorted(one.new for one in done) == [False] * (TIMES - 1) + [True]
 
 
-def test_an_event_is_sent_once_and_written_down_once(ann: Actor) -> None:
+def test_event_is_sent_once_and_logged_once(ann: Actor) -> None:
     for _ in range(4):
         event = durable.NewEvent("shop/order.placed", {"n": 1}, id=str(uuid.uuid4()))
         one_was_new(partial(send.send_once, ann, event))
@@ -48,7 +48,7 @@ def test_an_event_is_sent_once_and_written_down_once(ann: Actor) -> None:
     assert LogEntry.objects.count() == 4
 
 
-def test_an_event_is_sent_again_once(ann: Actor) -> None:
+def test_event_is_sent_again_once(ann: Actor) -> None:
     (first,) = durable.send_many([durable.NewEvent("shop/order.placed", {"n": 1})])
     event = Event.objects.get(pk=first)
     for _ in range(4):
@@ -58,7 +58,7 @@ def test_an_event_is_sent_again_once(ann: Actor) -> None:
 
 
 @pytest.mark.parametrize("keyed", [False, True], ids=["by the form", "by a key"])
-def test_a_run_is_started_once(ann: Actor, keyed: bool) -> None:
+def test_run_is_started_once(ann: Actor, keyed: bool) -> None:
     @durable.function(id="tests.started")
     def started(ctx):
         return None

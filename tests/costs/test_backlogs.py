@@ -49,7 +49,7 @@ def kit(db: None) -> Iterator[Kit]:
 
 
 @pytest.mark.parametrize("count", [100, 10_000])
-def test_the_hot_queries_use_their_indexes_and_touch_a_bounded_number_of_rows(
+def test_hot_queries_use_their_indexes_and_touch_a_bounded_number_of_rows(
     kit: Kit, count: int
 ) -> None:
     fill("cost.free", count, arrived=False)

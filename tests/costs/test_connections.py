@@ -63,7 +63,7 @@ def test_connections_close_if_the_project_keeps_none(
     assert wake_up() != wake_up()
 
 
-def test_a_connection_that_is_too_old_is_opened_anew(monkeypatch: pytest.MonkeyPatch):
+def test_connection_that_is_too_old_is_opened_anew(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", -1)
     assert wake_up() != wake_up()
 

@@ -108,7 +108,7 @@ def test_refused_rows_are_refused_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_refusal_breaks_the_callers_transaction(count: int):
+def test_refusal_breaks_the_callers_transaction(count: int):
     rows = [event(id="same"), event()][:count]
     bulk_insert.insert(Event, rows)
     with transaction.atomic():

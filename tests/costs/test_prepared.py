@@ -48,7 +48,7 @@ def test_checkpoints_and_the_end_are_prepared_and_no_project_statement_is():
     assert connection.connection.prepare_threshold is None
 
 
-def test_a_statement_is_prepared_once_for_many_calls():
+def test_statement_is_prepared_once_for_many_calls():
     for number in range(10):
         assert prepared.fetch(ANSWER, [number]) == [(number + 1,)]
     assert len(known()) == 1
@@ -79,7 +79,7 @@ def forget_behind_the_drivers_back() -> None:
     connection.connection.pgconn.exec_(b"DEALLOCATE ALL")
 
 
-def test_a_server_that_refuses_is_served_without(caplog: Any):
+def test_server_that_refuses_to_prepare_gets_plain_statements(caplog: Any):
     prepared.fetch(ANSWER, [1])
     forget_behind_the_drivers_back()
     assert prepared.fetch(ANSWER, [1]) == [(2,)]

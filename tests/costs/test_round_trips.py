@@ -158,7 +158,7 @@ def test_busy_worker_ends_sleeps_itself(counting: Count):
     assert found.total() == 6
 
 
-def test_a_run_that_slept_ends_with_five_statements(counting: Count):
+def test_run_that_slept_ends_with_five_statements(counting: Count):
     function = durable.function(id="costs")(sleeper)
     run = function.enqueue()
     drain_queue("default")

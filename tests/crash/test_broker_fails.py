@@ -23,7 +23,7 @@ from tests.lab.watching import completed, labels
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
 
-def test_a_broker_that_is_flushed_all_the_time_loses_no_work(lab: Lab) -> None:
+def test_broker_that_is_flushed_all_the_time_loses_no_work(lab: Lab) -> None:
     lab.worker("-P", "prefork", "-c", "2")
     lab.beat()
     runs, thrown = [], 0
@@ -37,7 +37,7 @@ def test_a_broker_that_is_flushed_all_the_time_loses_no_work(lab: Lab) -> None:
     assert Account.objects.get(name="ledger").balance == len(runs)
 
 
-def test_a_broker_that_was_away_for_long_is_found_again(lab: Lab) -> None:
+def test_broker_that_was_away_for_long_is_found_again(lab: Lab) -> None:
     with own_broker() as broker:
         worker = lab.worker("-P", "prefork", "-c", "2", BROKER_URL=broker.url)
         beat = lab.beat(BROKER_URL=broker.url)

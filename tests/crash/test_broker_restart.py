@@ -26,7 +26,7 @@ SILENCE = 3.0
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_worker_with_unacknowledged_messages_survives_broker_restarts(
+def test_worker_with_unacknowledged_messages_survives_broker_restarts(
     lab: Lab, pool: str
 ) -> None:
     """Its one process is busy, so messages wait in its buffer of four.
@@ -104,7 +104,7 @@ def test_kombu_raises_for_a_lost_connection_with_unacknowledged_messages(
         lost.close()
 
 
-def test_a_lost_connection_closes_and_leaves_its_messages_in_redis(
+def test_lost_connection_closes_and_leaves_its_messages_in_redis(
     lost: Connection,
 ) -> None:
     skip_impossible_restores(redis.QoS)

@@ -27,7 +27,7 @@ def skewed(lab: Lab, seconds: int) -> Process:
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["ahead", "behind"])
-def test_a_worker_whose_clock_is_an_hour_wrong_works_as_any_other(
+def test_worker_whose_clock_is_an_hour_wrong_works_normally(
     lab: Lab, seconds: int
 ) -> None:
     worker = skewed(lab, seconds)
@@ -60,7 +60,7 @@ def test_workers_with_clocks_two_hours_apart_take_over_no_live_run(
     )
 
 
-def test_the_time_of_the_database_may_jump_forward_and_back(lab: Lab) -> None:
+def test_time_of_the_database_may_jump_forward_and_back(lab: Lab) -> None:
     with movable_clock() as time:
         lab.worker("-P", "threads", "-c", "4", LAB_RESYNC="0.1")
         lab.beat()

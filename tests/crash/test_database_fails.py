@@ -51,7 +51,7 @@ COMMITS = {
 }
 
 
-def test_a_commit_whose_reply_is_lost_counts_and_counts_once(lab: Lab) -> None:
+def test_commit_whose_reply_is_lost_counts_and_counts_once(lab: Lab) -> None:
     lab.beat()
     booked = 0
     with behind_proxy(lab) as (proxy, worker):
@@ -280,7 +280,7 @@ def test_old_snapshot_stops_nothing(lab: Lab) -> None:
         assert seen == (0,)
 
 
-def test_a_worker_opens_two_connections_a_process_and_no_more(lab: Lab) -> None:
+def test_worker_opens_two_connections_a_process_and_no_more(lab: Lab) -> None:
     worker = lab.worker("-P", "prefork", "-c", "6")
     lab.beat()
     runs = [functions.patient.enqueue() for _ in range(12)]

@@ -60,7 +60,7 @@ def crashed(server: Postgres) -> bool:
         return bool(cursor.fetchone() > before)
 
 
-def test_a_server_that_crashes_under_load_loses_no_run_and_no_worker(
+def test_server_that_crashes_under_load_loses_no_run_and_no_worker(
     server: Postgres, lab: Lab
 ) -> None:
     worker = lab.worker("-P", "prefork", "-c", "2")

@@ -32,7 +32,7 @@ def test_run_continues_in_the_code_of_the_next_release(lab: Lab) -> None:
     assert labels(run) == {"one": 1, "taken out": 1, "inserted": 1, "last": 1}
 
 
-def test_a_step_of_another_kind_parks_the_run_until_the_code_is_mended(
+def test_step_of_another_kind_pauses_the_run_until_the_code_is_fixed(
     lab: Lab,
 ) -> None:
     first = lab.worker("-P", "solo", LAB_RELEASE="1")

@@ -38,7 +38,7 @@ def through() -> list[int]:
     return list(rows.values_list("data__n", flat=True))
 
 
-def test_a_first_run_that_is_being_changed_is_not_overtaken_in_an_ordering() -> None:
+def test_first_run_that_is_being_changed_is_not_overtaken_in_an_ordering() -> None:
     declare = durable.function(id="race.ordered", ordering="event.data.k")
     work = declare(lambda ctx: None)
     for n in range(3):

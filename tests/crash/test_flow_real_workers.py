@@ -87,7 +87,7 @@ def seen(count: int) -> bool:
 
 
 @pytest.mark.parametrize("of", ["steps", "runs"])
-def test_a_hot_key_is_never_over_its_limit_while_workers_are_killed(
+def test_hot_key_is_never_over_its_limit_while_workers_are_killed(
     lab: Lab, of: str
 ) -> None:
     work = functions.hot_steps if of == "steps" else functions.hot_runs
@@ -110,7 +110,7 @@ def test_a_hot_key_is_never_over_its_limit_while_workers_are_killed(
         assert runs_at_once() <= 5
 
 
-def test_a_hot_key_is_used_to_its_limit(lab: Lab) -> None:
+def test_hot_key_is_used_to_its_limit(lab: Lab) -> None:
     with transaction.atomic():
         for _ in range(40):
             functions.hot_steps.enqueue({"key": "hot", "seconds": 0.2, "steps": 1})
@@ -167,7 +167,7 @@ def send_from_eight(lab: Lab, name: str, each: int) -> None:
     assert [process.wait(60) for process in processes] == [0] * 4
 
 
-def test_a_rate_limit_is_exact_under_eight_senders(lab: Lab) -> None:
+def test_rate_limit_is_exact_under_eight_senders(lab: Lab) -> None:
     eight_processes(lab)
     send_from_eight(lab, "lab/limited", 5)
     until(lambda: all_ended(function="lab.limited"), "all runs to end", lab)

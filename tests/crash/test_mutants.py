@@ -42,7 +42,7 @@ def environment(
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_the_guard_is_missed(name: str, environment: dict[str, str]) -> None:
+def test_guard_is_missed(name: str, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "--reuse-db"]
     command += ["-p", "no:cacheprovider", "-p", "tests.crash.mutants"]
     ran = subprocess.run(

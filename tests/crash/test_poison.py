@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 SHORT = {"LAB_LEASE_DURATION": "1s", "LAB_MAX_CRASHES": "2"}
 
 
-def test_a_run_that_kills_its_workers_ends_and_its_neighbours_do_well(
+def test_run_that_kills_its_workers_ends_and_its_neighbours_do_well(
     lab: Lab,
 ) -> None:
     poisons = [functions.poison.enqueue({"how": how}) for how in ("exit", "segfault")]
@@ -35,7 +35,7 @@ def test_a_run_that_kills_its_workers_ends_and_its_neighbours_do_well(
     assert worker.alive
 
 
-def test_a_run_that_kills_its_workers_can_be_cancelled(lab: Lab) -> None:
+def test_run_that_kills_its_workers_can_be_cancelled(lab: Lab) -> None:
     run = functions.poison.enqueue({"how": "kill"})
     # Two processes: Celery needs seconds to notice that one has died.
     lab.worker("-P", "prefork", "-c", "2", LAB_LEASE_DURATION="1s")
@@ -68,7 +68,7 @@ def test_body_that_hangs_or_cannot_be_stored_ends_its_step_only(lab: Lab) -> Non
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
-def test_a_worker_whose_body_left_a_transaction_open_serves_the_next_runs(
+def test_worker_whose_body_left_a_transaction_open_serves_the_next_runs(
     lab: Lab, pool: str
 ) -> None:
     worker = lab.worker("-P", pool, "-c", "1")

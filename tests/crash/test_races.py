@@ -187,7 +187,7 @@ def test_event_that_commits_after_the_wait_ends_it() -> None:
     assert run.result() == 7
 
 
-def test_a_wait_and_an_event_at_the_same_moment_meet_once() -> None:
+def test_wait_and_event_at_the_same_moment_match_once() -> None:
     """I8. Whichever commits first, the check after the commit finds the other."""
 
     @durable.function(id="race.meets")

@@ -28,7 +28,7 @@ pytestmark = [
 DOOMED = {"LAB_LEASE_DURATION": "500ms"}
 
 
-def test_a_worker_killed_inside_a_step_loses_only_that_attempt(lab: Lab) -> None:
+def test_worker_killed_inside_a_step_loses_only_that_attempt(lab: Lab) -> None:
     first = lab.worker(**DOOMED)
     run = functions.gated.enqueue({"limit": "g"})
     until(lambda: labels(run)["g:begin"], "the body to begin", lab)
@@ -44,7 +44,7 @@ def test_a_worker_killed_inside_a_step_loses_only_that_attempt(lab: Lab) -> None
 
 
 @pytest.mark.parametrize("place", ["before", "body", "after"])
-def test_a_worker_killed_around_a_checkpoint_never_repeats_a_recorded_step(
+def test_worker_killed_around_a_checkpoint_never_repeats_a_recorded_step(
     lab: Lab, place: str
 ) -> None:
     run = functions.five_steps.enqueue()
@@ -93,7 +93,7 @@ def test_worker_killed_while_a_run_sleeps_changes_nothing(lab: Lab) -> None:
     assert (after.at - nap.started_at).total_seconds() >= 2, "woken too early"
 
 
-def test_a_flushed_broker_loses_no_queued_run(lab: Lab) -> None:
+def test_flushed_broker_loses_no_queued_run(lab: Lab) -> None:
     with transaction.atomic():
         runs = [functions.five_steps.enqueue() for _ in range(100)]
     flush_broker(lab.environment)
@@ -114,7 +114,7 @@ print(five_steps.enqueue().pk)
 """
 
 
-def test_a_broker_that_is_away_does_not_refuse_work(lab: Lab) -> None:
+def test_unavailable_broker_does_not_refuse_work(lab: Lab) -> None:
     away = {**lab.environment, "BROKER_URL": "redis+socket:///nowhere.sock"}
     sent = subprocess.run(
         [sys.executable, "-c", SEND],
@@ -178,7 +178,7 @@ def test_rolled_back_send_starts_nothing(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_worker_that_is_asked_to_end_hands_its_run_on(lab: Lab, pool: str) -> None:
+def test_worker_that_shuts_down_releases_its_run(lab: Lab, pool: str) -> None:
     leaving = lab.worker("-P", pool, "-c", "1")
     run = functions.endless.enqueue()
     until(lambda: len(labels(run)) > 20, "some steps", lab)
@@ -194,7 +194,7 @@ def test_a_worker_that_is_asked_to_end_hands_its_run_on(lab: Lab, pool: str) -> 
     assert set(counts.values()) == {1}
 
 
-def test_an_event_wakes_each_waiting_run_exactly_once(lab: Lab) -> None:
+def test_event_resumes_each_waiting_run_exactly_once(lab: Lab) -> None:
     lab.worker("-P", "prefork", "-c", "2")
     lab.beat()
     runs = [functions.waiter.enqueue({"key": f"k{n}"}) for n in range(30)]

@@ -114,7 +114,7 @@ def test_backlogged_parent_is_promoted_when_its_children_end() -> None:
     assert [one.pk for one in leases.claim("default", 10, "test")] == [run.pk]
 
 
-def test_the_first_in_an_order_is_not_overtaken_while_its_row_is_locked() -> None:
+def test_first_in_an_order_is_not_overtaken_while_its_row_is_locked() -> None:
     @durable.function(id="backlogs.ordered", ordering="event.data.k")
     def work(ctx):
         return None
@@ -127,7 +127,7 @@ def test_the_first_in_an_order_is_not_overtaken_while_its_row_is_locked() -> Non
     assert second.pk not in through
 
 
-def test_the_first_to_arrive_is_not_overtaken_while_its_row_is_locked() -> None:
+def test_first_to_arrive_is_not_overtaken_while_its_row_is_locked() -> None:
     @durable.function(id="backlogs.arriving", ordering="event.data.k")
     def work(ctx):
         return None
@@ -368,7 +368,7 @@ def test_late_release_by_a_worker_releases_no_slot_of_the_next_attempt(
     assert Slot.objects.filter(run=run, released_at=None).count() == 1
 
 
-def test_an_admission_and_the_sweep_of_backlogs_never_deadlock(monkeypatch) -> None:
+def test_admission_and_the_sweep_of_backlogs_never_deadlock(monkeypatch) -> None:
     """Backlogs are also written outside of admissions, in another order."""
     from durable_jobs.store import backlogs
     from tests.crash.test_deadlocks import deadlocks
@@ -426,7 +426,7 @@ def test_an_admission_and_the_sweep_of_backlogs_never_deadlock(monkeypatch) -> N
     assert deadlocks() == before
 
 
-def test_a_new_process_makes_no_admission_long() -> None:
+def test_new_process_makes_no_admission_long() -> None:
     """Its first sweep opens all blocked backlogs; one admission visits them all."""
     from django.test.utils import CaptureQueriesContext
 

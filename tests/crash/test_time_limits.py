@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 SOFT = ("-P", "prefork", "-c", "1", "--soft-time-limit", "2")
 
 
-def test_a_run_that_takes_longer_than_the_limit_of_its_task_is_handed_on(
+def test_run_that_exceeds_the_limit_of_its_task_is_requeued(
     lab: Lab,
 ) -> None:
     runs = [functions.many_short_steps.enqueue() for _ in range(2)]
@@ -28,7 +28,7 @@ def test_a_run_that_takes_longer_than_the_limit_of_its_task_is_handed_on(
         assert all(count == 1 for count in labels(run).values())
 
 
-def test_a_body_that_takes_longer_than_the_limit_is_a_timeout(lab: Lab) -> None:
+def test_body_that_takes_longer_than_the_limit_is_a_timeout(lab: Lab) -> None:
     worker = lab.worker(*SOFT)
     lab.beat()
     hung = functions.hanging_for_the_limit.enqueue()

@@ -82,7 +82,7 @@ def test_apps_are_all_searched(host: Path) -> None:
     assert done.stdout.split() == ["bread.bake"], done.stderr
 
 
-def test_a_package_called_durable_is_found_too(host: Path) -> None:
+def test_package_called_durable_is_found_too(host: Path) -> None:
     source = (host / "bakery/durable.py").read_text()
     (host / "bakery/durable.py").unlink()
     (host / "bakery/durable").mkdir()
@@ -139,7 +139,7 @@ def test_broken_module_stops_the_project(host: Path) -> None:
     assert "nothing_like_this" in done.stderr
 
 
-def test_an_app_whose_module_fails_is_named_at_error_and_ends_the_process(
+def test_app_whose_module_fails_is_named_at_error_and_ends_the_process(
     host: Path,
 ) -> None:
     (host / "quiet/durable.py").write_text("import no_such_module")

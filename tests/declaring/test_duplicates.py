@@ -27,7 +27,7 @@ def imported(source: str, module: ModuleType | None = None) -> ModuleType:
     return made
 
 
-def test_an_id_can_be_taken_once(durable_kit: Kit) -> None:
+def test_id_can_be_taken_once(durable_kit: Kit) -> None:
     def declared() -> Callable[[Any], Any]:
         def body(ctx):
             pass
@@ -43,13 +43,13 @@ def test_an_id_can_be_taken_once(durable_kit: Kit) -> None:
     assert "another id" in message
 
 
-def test_the_same_name_twice_in_a_module_is_found(durable_kit: Kit) -> None:
+def test_same_name_twice_in_a_module_is_found(durable_kit: Kit) -> None:
     twice = MODULE + "\n@durable.function\ndef handle(ctx):\n    return 2\n"
     with pytest.raises(durable.ConfigurationError, match=r"'billing\.handle'"):
         imported(twice)
 
 
-def test_the_same_name_twice_is_found_below_other_decorators(durable_kit: Kit) -> None:
+def test_same_name_twice_is_found_below_other_decorators(durable_kit: Kit) -> None:
     one = "@durable.function\n@logged\ndef handle(ctx):\n    return {}\n"
     source = f"""
 import functools
@@ -78,14 +78,14 @@ def test_callable_objects_cannot_share_an_id_either(durable_kit: Kit) -> None:
         durable.function(id="shop.object")(Body())
 
 
-def test_a_module_may_be_reloaded(durable_kit: Kit) -> None:
+def test_module_may_be_reloaded(durable_kit: Kit) -> None:
     module = imported(MODULE)
     imported(MODULE, module)
     imported(MODULE.replace("return 1", "return 2"))
     assert module.handle(None) == 1
 
 
-def test_a_handler_takes_an_id_too(durable_kit: Kit) -> None:
+def test_handler_takes_an_id_too(durable_kit: Kit) -> None:
     @durable.function(id="shop.pay:on_failure")
     def taken(ctx):
         pass

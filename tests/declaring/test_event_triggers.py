@@ -16,7 +16,7 @@ def started(kit: Kit) -> list[str]:
     return sorted(runs.values_list("function", flat=True))
 
 
-def test_an_event_starts_every_function_that_listens(durable_kit: Kit) -> None:
+def test_event_starts_every_function_that_listens(durable_kit: Kit) -> None:
     for name in ("bill", "pack"):
         durable.function(id=name, on=durable.Event("shop/order.placed"))(
             lambda ctx: ctx.event.data
@@ -69,7 +69,7 @@ def test_context_has_the_event_as_sent(durable_kit: Kit) -> None:
         ("shop/order.placed", "shop/order.placed.late", False),
     ],
 )
-def test_a_name_may_end_in_a_wildcard(
+def test_name_may_end_in_a_wildcard(
     durable_kit: Kit, pattern: str, name: str, matches: bool
 ) -> None:
     durable.function(id="listener", on=durable.Event(pattern))(lambda ctx: None)
@@ -77,7 +77,7 @@ def test_a_name_may_end_in_a_wildcard(
     assert started(durable_kit) == (["listener"] if matches else [])
 
 
-def test_a_function_with_two_matching_triggers_starts_once(durable_kit: Kit) -> None:
+def test_function_with_two_matching_triggers_starts_once(durable_kit: Kit) -> None:
     @durable.function(id="both", on=[durable.Event("a/b"), durable.Event("a/*")])
     def both(ctx):
         pass
@@ -101,7 +101,7 @@ def test_function_may_have_ten_triggers(durable_kit: Kit) -> None:
     ["event.data.total > 10", lambda event: event.data["total"] > 10],
     ids=["CEL", "callable"],
 )
-def test_a_condition_decides(durable_kit: Kit, condition: str) -> None:
+def test_condition_decides(durable_kit: Kit, condition: str) -> None:
     @durable.function(id="big", on=durable.Event("shop/order", if_=condition))
     def big(ctx):
         return ctx.event.data["total"]
@@ -112,7 +112,7 @@ def test_a_condition_decides(durable_kit: Kit, condition: str) -> None:
     assert [run.result() for run in Run.objects.all()] == [50]
 
 
-def test_a_condition_sees_the_whole_event(durable_kit: Kit) -> None:
+def test_condition_sees_the_whole_event(durable_kit: Kit) -> None:
     condition = 'event.name == "a/b" && event.user.id == 3 && event.v == "2"'
     durable.function(id="exact", on=durable.Event("a/*", if_=condition))(lambda ctx: 1)
     durable_kit.send("a/b", user={"id": 3}, v="2")
@@ -121,7 +121,7 @@ def test_a_condition_sees_the_whole_event(durable_kit: Kit) -> None:
     assert started(durable_kit) == ["exact"]
 
 
-def test_a_missing_attribute_is_null(durable_kit: Kit) -> None:
+def test_missing_attribute_is_null(durable_kit: Kit) -> None:
     for name, condition in {
         "has": "event.data.total > 10",
         "lacks": "event.data.total == null",
@@ -145,7 +145,7 @@ def test_a_missing_attribute_is_null(durable_kit: Kit) -> None:
         (lambda: True, "cannot be called as an expression"),
     ],
 )
-def test_a_broken_condition_is_refused_by_function_and_place(
+def test_broken_condition_is_refused_by_function_and_place(
     durable_kit: Kit, condition: str, expected: str
 ) -> None:
     with pytest.raises(durable.ConfigurationError) as caught:
@@ -158,7 +158,7 @@ def test_a_broken_condition_is_refused_by_function_and_place(
     assert expected in message
 
 
-def test_a_broken_cancel_condition_is_refused_by_function_and_place(
+def test_broken_cancel_condition_is_refused_by_function_and_place(
     durable_kit: Kit,
 ) -> None:
     with pytest.raises(durable.ConfigurationError) as caught:

@@ -10,7 +10,7 @@ from durable_jobs import durable
 from durable_jobs.testing import Kit
 
 
-def test_a_function_is_a_frozen_declaration(durable_kit: Kit) -> None:
+def test_function_is_a_frozen_declaration(durable_kit: Kit) -> None:
     @durable.function(id="shop.pack", version="2024-1", queue="slow", retries=7)
     def pack_order(ctx):
         """Pack an order."""
@@ -55,7 +55,7 @@ def test_name_and_description_come_from_the_code(durable_kit: Kit) -> None:
     assert (other.name, other.description) == ("Fulfilment", "What it does")
 
 
-def test_the_default_id_is_the_last_part_of_a_module_outside_of_apps(
+def test_default_id_is_the_last_part_of_a_module_outside_of_apps(
     durable_kit: Kit,
 ) -> None:
     @durable.function
@@ -78,7 +78,7 @@ def test_the_default_id_is_the_last_part_of_a_module_outside_of_apps(
         ("billing", "billing.refund"),
     ],
 )
-def test_the_default_id_begins_with_the_label_of_the_app(
+def test_default_id_begins_with_the_label_of_the_app(
     durable_kit: Kit, module: str, expected: str
 ) -> None:
     def refund(ctx):

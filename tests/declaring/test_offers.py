@@ -36,7 +36,7 @@ def refused(**parameters):
 
 
 @pytest.mark.parametrize("given", [Order, "shop.Order"])
-def test_a_model_is_given_as_a_class_or_by_its_label(durable_kit: Kit, given):
+def test_model_is_given_as_a_class_or_by_its_label(durable_kit: Kit, given):
     pay = durable.function(id="shop.pay", admin_action=given)(lambda ctx: None)
     assert pay.admin_action == "shop.Order"
 
@@ -51,7 +51,7 @@ def test_missing_model_is_refused(durable_kit: Kit):
 
 
 @pytest.mark.parametrize("wrong", [7, dict, "Refund", Refund(amount=1)])
-def test_an_input_is_a_pydantic_model(durable_kit: Kit, wrong):
+def test_input_is_a_pydantic_model(durable_kit: Kit, wrong):
     assert "Expected input to be a pydantic model" in refused(input=wrong)
 
 
@@ -75,7 +75,7 @@ def test_buffered_function_cannot_be_an_admin_action(durable_kit: Kit, gathering
     assert "not buffered" in refused(admin_action=Order, on=trigger, **gathering)
 
 
-def test_a_call_that_does_not_fit_the_input_is_refused(durable_kit: Kit):
+def test_call_that_does_not_fit_the_input_is_refused(durable_kit: Kit):
     pay = durable.function(id="shop.pay", input=Refund)(lambda ctx: None)
     for wrong in ({"amount": "much"}, {}, None, {"amount": 1, "more": 2}):
         with pytest.raises(durable.PayloadError, match=r"'shop\.pay' does not fit"):
@@ -83,7 +83,7 @@ def test_a_call_that_does_not_fit_the_input_is_refused(durable_kit: Kit):
     assert not Run.objects.exists()
 
 
-def test_the_function_sees_its_input(durable_kit: Kit):
+def test_function_sees_its_input(durable_kit: Kit):
     pay = durable.function(id="shop.pay", input=Refund)(lambda ctx: ctx.event.data)
     runs = [pay.enqueue({"amount": "5"}), pay.enqueue(Refund(amount=5))]
     durable_kit.run_until_idle()
@@ -102,7 +102,7 @@ def test_events_are_not_checked_by_the_input_of_calls(durable_kit: Kit):
     assert Run.objects.get().result() == "dict"
 
 
-def test_a_rerun_with_other_data_is_checked_too(durable_kit: Kit):
+def test_rerun_with_other_data_is_checked_too(durable_kit: Kit):
     pay = durable.function(id="shop.pay", input=Refund)(
         lambda ctx: ctx.event.data.amount
     )
@@ -116,7 +116,7 @@ def test_a_rerun_with_other_data_is_checked_too(durable_kit: Kit):
     assert again.result() == 2
 
 
-def test_an_invoked_function_checks_its_input(durable_kit: Kit):
+def test_invoked_function_checks_its_input(durable_kit: Kit):
     pay = durable.function(id="shop.pay", input=Refund)(lambda ctx: None)
 
     @durable.function(id="shop.parent", retries=0)
@@ -130,7 +130,7 @@ def test_an_invoked_function_checks_its_input(durable_kit: Kit):
     assert "does not fit Refund" in run.error["message"]
 
 
-def test_an_offered_function_is_about_the_instance_that_its_call_names(
+def test_offered_function_is_about_the_instance_that_its_call_names(
     durable_kit: Kit, order
 ):
     @durable.function(id="shop.pay", input=Refund, admin_action=Order)

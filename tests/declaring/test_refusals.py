@@ -62,7 +62,7 @@ def test_wrong_parameter_is_refused_with_what_was_expected(
     assert expected in message
 
 
-def test_a_misspelt_parameter_is_refused(durable_kit: Kit) -> None:
+def test_misspelt_parameter_is_refused(durable_kit: Kit) -> None:
     message = refused(retrys=3)
     assert "'shop.pay'" in message
     assert "retrys is not a parameter" in message
@@ -70,7 +70,7 @@ def test_a_misspelt_parameter_is_refused(durable_kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", " pay", "x" * 256, "a\nb", 7])
-def test_an_id_is_a_printable_name(durable_kit: Kit, wrong: Any) -> None:
+def test_id_is_a_printable_name(durable_kit: Kit, wrong: Any) -> None:
     with pytest.raises(durable.ConfigurationError, match="a function id"):
         durable.function(id=wrong)(lambda ctx: None)
 
@@ -100,7 +100,7 @@ def test_decorator_accepts_only_functions(durable_kit: Kit, wrong: Any) -> None:
         durable.function(id="a.b")(wrong)
 
 
-def test_a_function_is_not_decorated_twice(durable_kit: Kit) -> None:
+def test_function_is_not_decorated_twice(durable_kit: Kit) -> None:
     @durable.function(id="a.b")
     def once(ctx):
         pass

@@ -50,7 +50,7 @@ def test_invalid_event_refuses_all_that_were_sent_with_it(
     assert not Event.objects.exists()
 
 
-def test_the_function_sees_the_data_as_the_model(durable_kit: Kit) -> None:
+def test_function_sees_the_data_as_the_model(durable_kit: Kit) -> None:
     @durable.function(id="bill", on=PLACED)
     def bill(ctx):
         data = ctx.event.data

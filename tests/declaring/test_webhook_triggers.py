@@ -61,7 +61,7 @@ def test_scheme_class_without_a_call_is_refused() -> None:
     [{}, {"nmae": "a"}, {"name": "{bodi.x}"}, {"data": {"a": ["{headers.a b}"]}},
      {"name": "{}"}, {"id": "{body..x}"}],
 )  # fmt: skip
-def test_a_mapping_that_cannot_be_read_is_refused(mapping: Any) -> None:
+def test_mapping_that_cannot_be_read_is_refused(mapping: Any) -> None:
     with pytest.raises(durable.ConfigurationError, match="expected"):
         durable.Webhook("acme", verify=GITHUB, transform=mapping)
 
@@ -103,12 +103,12 @@ def test_module_imported_again_agrees_with_itself(durable_kit: Kit) -> None:
         exec(source, module.__dict__)  # noqa: S102  # our own text
 
 
-def test_the_message_names_the_function(durable_kit: Kit) -> None:
+def test_message_names_the_function(durable_kit: Kit) -> None:
     with pytest.raises(durable.ConfigurationError, match="Event or Cron or"):
         durable.function(id="a", on="acme")(lambda ctx: None)
 
 
-def test_a_secret_that_is_in_no_setting_is_found_by_the_checks(
+def test_secret_that_is_in_no_setting_is_found_by_the_checks(
     durable_kit: Kit, settings: Any
 ) -> None:
     declare("one", verify=durable.verify.Stripe(durable.verify.Setting("STRIPE_KEY")))

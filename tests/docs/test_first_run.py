@@ -132,7 +132,7 @@ def story(lines: str) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-def test_the_tutorial_works(installed: Installed, tmp_path: Path) -> None:
+def test_tutorial_works(installed: Installed, tmp_path: Path) -> None:
     tutorial = page("docs/tutorial/first-run.md")
     installation, *blocks = tutorial.blocks
     # One installation serves all tests, with the wheel and its own pip.

@@ -243,7 +243,7 @@ def test_every_system_check_has_its_row() -> None:
 # Errors
 
 
-def test_the_tree_of_errors_is_that_of_the_code() -> None:
+def test_tree_of_errors_is_that_of_the_code() -> None:
     every = [
         value
         for value in vars(exceptions).values()

@@ -44,7 +44,7 @@ def declared(*rules: durable.CancelOn, **parameters: Any) -> durable.Function:
     return made
 
 
-def test_an_event_cancels_every_live_run(durable_kit: Kit) -> None:
+def test_event_cancels_every_live_run(durable_kit: Kit) -> None:
     function = declared(durable.CancelOn("shop/stop"))
     function.enqueue()
     durable_kit.run_until_idle()
@@ -91,7 +91,7 @@ def test_match_reaches_into_nested_data(durable_kit: Kit) -> None:
     ],
     ids=["CEL", "callable"],
 )
-def test_a_condition_sees_both_events(durable_kit: Kit, condition: str) -> None:
+def test_condition_sees_both_events(durable_kit: Kit, condition: str) -> None:
     function = declared(durable.CancelOn("shop/stop", if_=condition))
     function.enqueue({"limit": 10})
     function.enqueue({"limit": 100})
@@ -210,7 +210,7 @@ def test_failing_condition_cancels_nothing(durable_kit: Kit) -> None:
     assert statuses() == ["waiting"]
 
 
-def test_a_redriven_run_can_be_cancelled_again(durable_kit: Kit) -> None:
+def test_redriven_run_can_be_cancelled_again(durable_kit: Kit) -> None:
     function = declared(durable.CancelOn("shop/stop", match="data.order_id"))
     run = function.enqueue({"order_id": 7})
     durable_kit.run_until_idle()
@@ -226,7 +226,7 @@ def test_a_redriven_run_can_be_cancelled_again(durable_kit: Kit) -> None:
         assert run.status == "waiting"
 
 
-def test_an_event_wakes_and_cancels_different_runs(durable_kit: Kit) -> None:
+def test_event_resumes_and_cancels_different_runs(durable_kit: Kit) -> None:
     @durable.function(id="wait")
     def wait(ctx):
         return ctx.step.wait_for_event("stop", "shop/stop").data["n"]

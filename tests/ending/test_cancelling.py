@@ -34,7 +34,7 @@ def nap(durable_kit: Kit) -> durable.Function:
     return nap
 
 
-def test_a_queued_run_never_starts(durable_kit: Kit, nap: durable.Function) -> None:
+def test_queued_run_never_starts(durable_kit: Kit, nap: durable.Function) -> None:
     run = nap.enqueue()
     assert run.cancel(reason="changed my mind") is True
     assert (run.status, run.reason) == ("cancelled", "changed my mind")
@@ -44,7 +44,7 @@ def test_a_queued_run_never_starts(durable_kit: Kit, nap: durable.Function) -> N
     assert Run.objects.get(parent=run).result() == "cancelled"
 
 
-def test_a_sleeping_run_does_not_wake(durable_kit: Kit, nap: durable.Function) -> None:
+def test_sleeping_run_does_not_wake(durable_kit: Kit, nap: durable.Function) -> None:
     run = nap.enqueue()
     durable_kit.run_until_idle()
     assert run.cancel() is True
@@ -56,7 +56,7 @@ def test_a_sleeping_run_does_not_wake(durable_kit: Kit, nap: durable.Function) -
     assert list(steps) == [("before", "completed"), ("long", "cancelled")]
 
 
-def test_a_paused_run_can_be_cancelled(durable_kit: Kit, nap: durable.Function) -> None:
+def test_paused_run_can_be_cancelled(durable_kit: Kit, nap: durable.Function) -> None:
     run = nap.enqueue()
     durable_kit.run_until_idle()
     run.pause()
@@ -77,9 +77,7 @@ def test_second_cancel_returns_false(durable_kit: Kit, nap: durable.Function) ->
     assert Run.objects.filter(parent=run).count() == 1
 
 
-def test_a_completed_run_stays_completed(
-    durable_kit: Kit, nap: durable.Function
-) -> None:
+def test_completed_run_stays_completed(durable_kit: Kit, nap: durable.Function) -> None:
     run = nap.enqueue()
     durable_kit.advance("2d")
     assert run.cancel("too late") is False
@@ -148,7 +146,7 @@ def test_cancel_of_a_queryset_cancels_many_runs(
     assert done.status == "completed"
 
 
-def test_a_cancelled_run_has_no_error(durable_kit: Kit, nap: durable.Function) -> None:
+def test_cancelled_run_has_no_error(durable_kit: Kit, nap: durable.Function) -> None:
     run = nap.enqueue()
     run.cancel("enough")
     assert run.error is None

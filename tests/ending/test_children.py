@@ -89,7 +89,7 @@ def test_failed_parent_cancels_its_children(durable_kit: Kit) -> None:
     assert status("child") == "cancelled"
 
 
-def test_a_child_that_was_cancelled_fails_its_parents_step(
+def test_child_that_was_cancelled_fails_its_parents_step(
     durable_kit: Kit, family: durable.Function
 ) -> None:
     run = family.enqueue()

@@ -49,7 +49,7 @@ def test_fifth_crash_fails_the_run_with_a_reason(
     assert Run.objects.get(parent=run).result() == "WorkerLost"
 
 
-def test_the_limit_is_a_setting(
+def test_limit_is_a_setting(
     durable_kit: Kit, heavy: durable.Function, settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {"MAX_CRASHES": 2}
@@ -84,7 +84,7 @@ def test_attempt_that_ends_resets_the_crash_count(
     assert run.crash_count == 0
 
 
-def test_a_crash_is_counted_when_the_attempt_begins(
+def test_crash_is_counted_when_the_attempt_begins(
     durable_kit: Kit, heavy: durable.Function
 ) -> None:
     durable_kit.crash_at("light", when="before")

@@ -95,7 +95,7 @@ def test_on_cancel_gets_the_reason(durable_kit: Kit, pay: durable.Function) -> N
     assert (data["output"], data["error"]) == (None, None)
 
 
-def test_a_run_that_never_started_has_its_on_cancel_too(
+def test_run_that_never_started_has_its_on_cancel_too(
     durable_kit: Kit, pay: durable.Function
 ) -> None:
     run = pay.enqueue({"end": "well"})
@@ -104,7 +104,7 @@ def test_a_run_that_never_started_has_its_on_cancel_too(
     assert followed(run)[0] == "shop.pay:on_cancel"
 
 
-def test_a_handler_is_a_durable_function(durable_kit: Kit) -> None:
+def test_handler_is_a_durable_function(durable_kit: Kit) -> None:
     calls: list[int] = []
 
     def flaky() -> int:
@@ -137,7 +137,7 @@ def test_a_handler_is_a_durable_function(durable_kit: Kit) -> None:
     assert handler.trigger == "durable/run.ended"
 
 
-def test_a_handler_that_fails_is_a_failed_run_and_no_more(durable_kit: Kit) -> None:
+def test_handler_that_fails_is_a_failed_run_and_no_more(durable_kit: Kit) -> None:
     def fall(ctx):
         raise durable.NonRetriableError("also no")
 
@@ -153,7 +153,7 @@ def test_a_handler_that_fails_is_a_failed_run_and_no_more(durable_kit: Kit) -> N
     assert Run.objects.count() == 2
 
 
-def test_a_shared_function_can_be_a_handler(durable_kit: Kit) -> None:
+def test_shared_function_can_be_a_handler(durable_kit: Kit) -> None:
     audit = durable.function(id="audit")(lambda ctx: ctx.event.data["function"])
     for name in ("one", "two"):
         durable.function(id=name, on_complete=audit)(lambda ctx: None).enqueue()
@@ -162,7 +162,7 @@ def test_a_shared_function_can_be_a_handler(durable_kit: Kit) -> None:
     assert sorted(run.result() for run in results) == ["one", "two"]
 
 
-def test_an_async_handler_works(durable_kit: Kit) -> None:
+def test_async_handler_works(durable_kit: Kit) -> None:
     async def tell(ctx):
         return await ctx.step.run("say", lambda: ctx.event.data["output"])
 

@@ -93,7 +93,7 @@ def test_run_continues_in_a_worker_of_the_later_release(
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_an_input_with_an_unknown_tag_is_left_and_not_tried_again(
+def test_input_with_an_unknown_tag_is_kept_and_not_retried(
     is_async: bool,
 ) -> None:
     def deploy() -> durable.Function:
@@ -125,7 +125,7 @@ def test_an_input_with_an_unknown_tag_is_left_and_not_tried_again(
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_batched_event_with_an_unknown_tag_is_left(is_async: bool) -> None:
+def test_batched_event_with_an_unknown_tag_is_left(is_async: bool) -> None:
     def deploy() -> durable.Function:
         if is_async:
 
@@ -162,7 +162,7 @@ def test_a_batched_event_with_an_unknown_tag_is_left(is_async: bool) -> None:
     assert run.result() == Decimal("3.5")
 
 
-def test_the_user_of_an_event_with_an_unknown_tag_is_left() -> None:
+def test_user_of_an_event_with_an_unknown_tag_is_left() -> None:
     def deploy() -> durable.Function:
         return durable.function(id="shop.who", on=durable.Event("who"))(
             lambda ctx: ctx.event.user["share"]
@@ -226,7 +226,7 @@ def test_claims_skip_a_function_with_many_such_runs(
         assert leases.claim("default", 10, "w") == []
 
 
-def test_a_run_that_needs_a_later_release_is_reported_after_unknown_after(
+def test_run_that_needs_a_later_release_is_reported_after_unknown_after(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING, logger="durable_jobs")
@@ -267,7 +267,7 @@ def test_a_run_that_needs_a_later_release_is_reported_after_unknown_after(
         assert not SweepError.objects.exists()
 
 
-def test_a_run_that_was_paused_during_the_claim_stays_paused() -> None:
+def test_run_that_was_paused_during_the_claim_stays_paused() -> None:
     with Kit() as new:
         run = priced([]).enqueue()
         new.run_until_idle()

@@ -68,7 +68,7 @@ def test_on_cancel_starts_for_a_run_cancelled_in_a_process_without_it() -> None:
 
 
 @pytest.mark.parametrize("limit", ["start", "finish"])
-def test_a_timeout_ends_the_run_and_its_handler_is_started_by_new_code(
+def test_timeout_ends_the_run_and_its_handler_is_started_by_new_code(
     limit: str,
 ) -> None:
     calls: list[Any] = []
@@ -96,7 +96,7 @@ RULES = [
 
 
 @pytest.mark.parametrize("rule", RULES, ids=["match", "cel", "callable"])
-def test_an_event_cancels_a_run_whose_function_the_router_lacks(rule: Any) -> None:
+def test_event_cancels_a_run_whose_function_the_router_lacks(rule: Any) -> None:
     calls: list[Any] = []
     options = {"cancel_on": rule}
     run, now = begun(calls, **options)
@@ -114,7 +114,7 @@ def test_an_event_cancels_a_run_whose_function_the_router_lacks(rule: Any) -> No
     assert not SweepError.objects.exists()
 
 
-def test_a_rule_that_the_code_of_the_router_lacks_is_left_too() -> None:
+def test_rule_that_the_code_of_the_router_lacks_is_left_too() -> None:
     calls: list[Any] = []
     rules = [durable.CancelOn("order/lost"), durable.CancelOn("order/cancelled")]
     run, now = begun(calls, cancel_on=rules)
@@ -130,7 +130,7 @@ def test_a_rule_that_the_code_of_the_router_lacks_is_left_too() -> None:
     assert run.status == "cancelled"
 
 
-def test_the_handler_of_a_child_that_its_parent_ends_is_started() -> None:
+def test_handler_of_a_child_that_its_parent_ends_is_started() -> None:
     calls: list[Any] = []
 
     def deploy_parent() -> durable.Function:

@@ -178,7 +178,7 @@ def test_failing_run_that_is_paused_fails_at_the_resume(
     assert (run.status, calls) == ("failed", [0, 1])
 
 
-def test_a_delay_survives_a_pause(durable_kit: Kit) -> None:
+def test_delay_survives_a_pause(durable_kit: Kit) -> None:
     calls: list[str] = []
     run = declared(calls).using(run_after="1h").enqueue()
     run.pause()
@@ -191,7 +191,7 @@ def test_a_delay_survives_a_pause(durable_kit: Kit) -> None:
     assert calls == ["one"]
 
 
-def test_a_pause_longer_than_the_delay_ends_with_the_resuming(
+def test_pause_longer_than_the_delay_ends_with_the_resuming(
     durable_kit: Kit,
 ) -> None:
     calls: list[str] = []

@@ -65,7 +65,7 @@ def test_redrive_continues_from_the_failed_step(durable_kit: Kit, bank: Bank) ->
     assert Run.objects.count() == 1
 
 
-def test_a_body_that_failed_is_called_again(durable_kit: Kit, bank: Bank) -> None:
+def test_body_that_failed_is_called_again(durable_kit: Kit, bank: Bank) -> None:
     calls: list[str] = []
 
     @durable.function(id="pay", retries=1, backoff=durable.Backoff.fixed("1m"))
@@ -152,7 +152,7 @@ def test_failed_branch_is_retried_and_the_others_are_kept(
     assert calls == ["note"]
 
 
-def test_a_failed_child_is_invoked_again(durable_kit: Kit, bank: Bank) -> None:
+def test_failed_child_is_invoked_again(durable_kit: Kit, bank: Bank) -> None:
     child = durable.function(id="child", retries=0)(lambda ctx: bank.charge())
 
     @durable.function(id="parent", retries=0)
@@ -170,7 +170,7 @@ def test_a_failed_child_is_invoked_again(durable_kit: Kit, bank: Bank) -> None:
     assert [one.status for one in children] == ["failed", "completed"]
 
 
-def test_an_error_that_was_caught_stays_caught(durable_kit: Kit, bank: Bank) -> None:
+def test_error_that_was_caught_stays_caught(durable_kit: Kit, bank: Bank) -> None:
     @durable.function(id="careful", retries=0)
     def careful(ctx):
         try:
@@ -201,7 +201,7 @@ def test_redrive_of_a_queryset_redrives_many_runs(durable_kit: Kit, bank: Bank) 
     assert Run.objects.all().redrive() == 0
 
 
-def test_a_run_that_killed_its_workers_has_its_chances_again(
+def test_run_that_killed_its_workers_has_its_chances_again(
     durable_kit: Kit,
 ) -> None:
     @durable.function(id="heavy")

@@ -38,7 +38,7 @@ def work(durable_kit: Kit, calls: list[str]) -> durable.Function:
     return work
 
 
-def test_a_rerun_is_a_new_run_of_the_same_event(
+def test_rerun_is_a_new_run_of_the_same_event(
     durable_kit: Kit, work: durable.Function, calls: list[str]
 ) -> None:
     event_id = durable_kit.send("a/work", {"n": 5}, v="2")
@@ -57,7 +57,7 @@ def test_a_rerun_is_a_new_run_of_the_same_event(
     assert run.ended_at == run.queued_at
 
 
-def test_a_rerun_may_have_other_data(durable_kit: Kit, work: durable.Function) -> None:
+def test_rerun_may_have_other_data(durable_kit: Kit, work: durable.Function) -> None:
     run = work.enqueue({"n": 5, "fail": True}).wait(timeout=10)
     assert run.status == "failed"
     again = run.rerun(data={"n": 6}).wait(timeout=10)
@@ -118,7 +118,7 @@ def test_wrong_data_is_refused(
     assert Run.objects.count() == 1
 
 
-def test_a_function_that_is_gone_cannot_be_rerun(durable_kit: Kit) -> None:
+def test_run_of_a_removed_function_cannot_be_rerun(durable_kit: Kit) -> None:
     with Kit(now=durable_kit.now()):
         gone = durable.function(id="gone")(lambda ctx: None)
         run = gone.enqueue()
@@ -128,7 +128,7 @@ def test_a_function_that_is_gone_cannot_be_rerun(durable_kit: Kit) -> None:
         run.redrive()
 
 
-def test_a_skipped_run_can_be_rerun(durable_kit: Kit) -> None:
+def test_skipped_run_can_be_rerun(durable_kit: Kit) -> None:
     trigger = durable.Event("a/b", if_=lambda event: event.data["missing"])
     durable.function(id="picky", on=trigger)(lambda ctx: ctx.event.data["n"])
     durable_kit.send("a/b", {"n": 5})
@@ -163,7 +163,7 @@ def test_live_run_can_be_rerun_beside_itself(
     assert again.parent == run
 
 
-def test_a_parallel_step_can_be_rerun_from_inside_a_branch(durable_kit: Kit) -> None:
+def test_parallel_step_can_be_rerun_from_inside_a_branch(durable_kit: Kit) -> None:
     calls: list[str] = []
 
     @durable.function(id="fan")

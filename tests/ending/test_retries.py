@@ -59,7 +59,7 @@ def test_default_is_four_retries(durable_kit: Kit) -> None:
     assert calls == [0, 1, 2, 3, 4]
 
 
-def test_a_body_that_succeeds_at_last_completes(durable_kit: Kit) -> None:
+def test_body_that_succeeds_at_last_completes(durable_kit: Kit) -> None:
     @durable.function(id="flaky", backoff=FIXED)
     def flaky(ctx):
         if ctx.attempt < 2:
@@ -89,7 +89,7 @@ def test_a_body_that_succeeds_at_last_completes(durable_kit: Kit) -> None:
     ],
     ids=["fixed", "linear", "exponential", "callable", "at once", "by the error"],
 )
-def test_the_backoff_decides_when(
+def test_backoff_decides_when(
     durable_kit: Kit, backoff: Any, expected: list[float]
 ) -> None:
     moments: list[datetime] = []
@@ -105,7 +105,7 @@ def test_the_backoff_decides_when(
 
 
 @pytest.mark.exact("it counts attempts")
-def test_the_default_backoff_grows_with_some_chance(durable_kit: Kit) -> None:
+def test_default_backoff_grows_with_some_chance(durable_kit: Kit) -> None:
     moments: list[datetime] = []
 
     @durable.function(id="fail")
@@ -176,7 +176,7 @@ def test_steps_are_not_repeated_with_the_body(durable_kit: Kit) -> None:
 
 
 @pytest.mark.exact("it counts attempts")
-def test_a_step_that_failed_ends_the_run_without_retries_of_the_body(
+def test_step_that_failed_ends_the_run_without_retries_of_the_body(
     durable_kit: Kit,
 ) -> None:
     bodies: list[int] = []
@@ -233,7 +233,7 @@ def test_errors_are_recorded_whatever_their_message(durable_kit: Kit) -> None:
     assert runs[1].error["message"].startswith("a")
 
 
-def test_the_traceback_begins_in_the_users_code(durable_kit: Kit) -> None:
+def test_traceback_begins_in_the_users_code(durable_kit: Kit) -> None:
     def inner() -> None:
         raise ValueError("deep")
 
@@ -267,7 +267,7 @@ def test_retries_survive_a_crash(durable_kit: Kit) -> None:
     assert attempts == [0, 0, 1, 2]
 
 
-def test_the_inside_of_a_failed_run_can_be_read(durable_kit: Kit) -> None:
+def test_inside_of_a_failed_run_can_be_read(durable_kit: Kit) -> None:
     @durable.function(id="fail", retries=1, backoff=FIXED)
     def fail(ctx):
         raise ValueError(f"attempt {ctx.attempt}")

@@ -81,7 +81,7 @@ def test_failed_attempt_with_a_retry_logs_one_warning(
     }
 
 
-def test_a_failed_attempt_has_a_traceback_at_debug(
+def test_failed_attempt_has_a_traceback_at_debug(
     durable_kit: Kit, log: Log, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="durable_jobs.run")
@@ -143,7 +143,7 @@ def test_failed_run_is_logged_with_the_frames_of_the_body_that_failed(
         assert [one.name for one in frames][-1] == "decline"
 
 
-def test_a_function_that_raises_is_logged_as_its_steps_are(
+def test_function_that_raises_is_logged_as_its_steps_are(
     durable_kit: Kit, log: Log
 ) -> None:
     @durable.function(id="shop.broken", retries=1)
@@ -158,7 +158,7 @@ def test_a_function_that_raises_is_logged_as_its_steps_are(
     assert log.last().exc_info[2].tb_frame.f_code.co_name == "broken"
 
 
-def test_a_failed_run_is_logged_by_async_functions_too(
+def test_failed_run_is_logged_by_async_functions_too(
     durable_kit: Kit, log: Log
 ) -> None:
     @durable.function(id="shop.soon", retries=1)
@@ -188,7 +188,7 @@ def test_each_kind_of_step_warns_of_its_failed_attempts(
     assert {one.step for one in log.records()} == {"pay"}
 
 
-def test_a_branch_that_fails_with_its_step_is_logged_once(
+def test_branch_that_fails_with_its_step_is_logged_once(
     durable_kit: Kit, log: Log
 ) -> None:
     @durable.function(id="shop.many", retries=0)
@@ -200,7 +200,7 @@ def test_a_branch_that_fails_with_its_step_is_logged_once(
     assert log.levels() == ["WARNING", "ERROR"]
 
 
-def test_an_invoked_run_that_fails_is_a_warning_and_its_parent_an_error(
+def test_invoked_run_that_fails_is_a_warning_and_its_parent_an_error(
     durable_kit: Kit, log: Log
 ) -> None:
     child = failing(retries=0)
@@ -231,7 +231,7 @@ def test_cancelled_run_logs_an_info_and_a_completed_one_nothing(
     assert log.last().getMessage().endswith("was cancelled: not needed")
 
 
-def test_a_skipped_run_is_an_info(durable_kit: Kit, log: Log) -> None:
+def test_skipped_run_is_an_info(durable_kit: Kit, log: Log) -> None:
     limited = durable.function(id="once", rate_limit=durable.RateLimit(1, "1h"))
     function = limited(lambda ctx: None)
     for _ in range(2):
@@ -241,7 +241,7 @@ def test_a_skipped_run_is_an_info(durable_kit: Kit, log: Log) -> None:
     assert "was skipped" in log.last().getMessage()
 
 
-def test_a_run_whose_worker_dies_is_a_warning_each_time_and_then_an_error(
+def test_run_whose_worker_dies_is_a_warning_each_time_and_then_an_error(
     durable_kit: Kit, log: Log, settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MAX_CRASHES": 2}
@@ -255,7 +255,7 @@ def test_a_run_whose_worker_dies_is_a_warning_each_time_and_then_an_error(
     assert log.last().exc_info is None
 
 
-def test_a_run_of_a_dead_process_is_a_warning(
+def test_run_of_a_dead_process_is_a_warning(
     durable_kit: Kit, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     durable_kit.crash_at("pay")
@@ -271,7 +271,7 @@ def test_a_run_of_a_dead_process_is_a_warning(
     assert "the process of worker host:7 is gone" in first.getMessage()
 
 
-def test_a_run_that_diverges_is_a_warning(log: Log) -> None:
+def test_run_that_diverges_is_a_warning(log: Log) -> None:
     with Kit() as kit:
         first = durable.function(id="changed")(lambda ctx: ctx.step.sleep("one", "1h"))
         first.enqueue()
@@ -284,7 +284,7 @@ def test_a_run_that_diverges_is_a_warning(log: Log) -> None:
     assert "is paused: " in log.last().getMessage()
 
 
-def test_the_filter_names_the_run_and_the_step_on_every_record(
+def test_filter_names_the_run_and_the_step_on_every_record(
     durable_kit: Kit, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.handler.addFilter(RunContextFilter())

@@ -73,7 +73,7 @@ def test_every_status_is_reached_and_has_its_actions(
     assert (run.ended_at is not None) is (status in TERMINAL)
 
 
-def test_the_table_is_complete() -> None:
+def test_table_is_complete() -> None:
     assert set(RUN_MOVES) == set(RunStatus)
     assert set(RunStatus) == LIVE | TERMINAL
     assert not LIVE & TERMINAL

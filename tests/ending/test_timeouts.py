@@ -17,7 +17,7 @@ def nap(ctx):
     return "rested"
 
 
-def test_a_run_that_is_queued_too_long_never_starts(durable_kit: Kit) -> None:
+def test_run_that_is_queued_too_long_never_starts(durable_kit: Kit) -> None:
     function = durable.function(id="nap", timeouts=durable.Timeouts(start="1h"))(nap)
     run = function.enqueue({"sleep": 0})
     durable_kit.advance("61m", run=False)
@@ -28,7 +28,7 @@ def test_a_run_that_is_queued_too_long_never_starts(durable_kit: Kit) -> None:
     assert not Wait.objects.exists()
 
 
-def test_a_run_that_started_in_time_may_take_its_time(durable_kit: Kit) -> None:
+def test_run_that_started_in_time_may_take_its_time(durable_kit: Kit) -> None:
     function = durable.function(id="nap", timeouts=durable.Timeouts(start="1h"))(nap)
     run = function.enqueue({"sleep": "3d"})
     durable_kit.advance("3d")
@@ -36,7 +36,7 @@ def test_a_run_that_started_in_time_may_take_its_time(durable_kit: Kit) -> None:
     assert run.result() == "rested"
 
 
-def test_a_delay_that_was_asked_for_is_not_queueing(durable_kit: Kit) -> None:
+def test_requested_delay_does_not_count_as_queueing(durable_kit: Kit) -> None:
     function = durable.function(
         id="nap", timeouts=durable.Timeouts(start="1h", finish="2h")
     )(nap)
@@ -46,7 +46,7 @@ def test_a_delay_that_was_asked_for_is_not_queueing(durable_kit: Kit) -> None:
     assert run.result() == "rested"
 
 
-def test_a_run_that_takes_too_long_is_cancelled(durable_kit: Kit) -> None:
+def test_run_that_takes_too_long_is_cancelled(durable_kit: Kit) -> None:
     function = durable.function(
         id="nap",
         timeouts=durable.Timeouts(finish="1h"),
@@ -64,7 +64,7 @@ def test_a_run_that_takes_too_long_is_cancelled(durable_kit: Kit) -> None:
     assert Run.objects.get(parent=run).result() == run.reason
 
 
-def test_the_time_in_the_queue_does_not_count_as_taking_long(durable_kit: Kit) -> None:
+def test_time_in_the_queue_does_not_count_as_taking_long(durable_kit: Kit) -> None:
     function = durable.function(id="nap", timeouts=durable.Timeouts(finish="1h"))(nap)
     run = function.enqueue({"sleep": "50m"})
     durable_kit.advance("3h", run=False)
@@ -107,7 +107,7 @@ def test_retries_do_not_start_the_clock_again(durable_kit: Kit) -> None:
     assert run.ended_at == run.queued_at + HOUR
 
 
-def test_a_redriven_run_has_its_time_again(durable_kit: Kit) -> None:
+def test_redriven_run_has_its_time_again(durable_kit: Kit) -> None:
     timeouts = durable.Timeouts(finish="1h")
 
     @durable.function(id="fix", timeouts=timeouts, retries=0)

@@ -45,7 +45,7 @@ LIMITS = [
 
 
 @pytest.mark.parametrize("options", LIMITS, ids=str)
-def test_a_run_of_an_unknown_function_stays_queued_and_uncounted(options) -> None:
+def test_run_of_an_unknown_function_stays_queued_and_uncounted(options) -> None:
     run = started([], **options)
     with Kit() as kit:
         kit.run_until_idle()
@@ -71,7 +71,7 @@ def test_run_continues_in_a_worker_that_has_the_function(options) -> None:
     assert calls == ["one", "two", "told"]
 
 
-def test_a_run_that_wakes_in_a_worker_without_its_function_waits_for_another() -> None:
+def test_run_resumed_in_a_worker_without_its_function_waits_for_another() -> None:
     calls: list[str] = []
     with Kit() as new:
         run = deployed(calls).enqueue()
@@ -90,7 +90,7 @@ def test_a_run_that_wakes_in_a_worker_without_its_function_waits_for_another() -
     assert calls == ["one", "two", "told"]
 
 
-def test_a_retry_in_a_worker_without_the_function_is_left_to_others() -> None:
+def test_retry_in_a_worker_without_the_function_waits_for_another() -> None:
     calls: list[int] = []
 
     def deploy() -> durable.Function:
@@ -119,7 +119,7 @@ def test_a_retry_in_a_worker_without_the_function_is_left_to_others() -> None:
     assert run.result() == "done"
 
 
-def test_a_handler_that_a_worker_does_not_have_is_left_to_others() -> None:
+def test_handler_missing_in_a_worker_is_left_to_another() -> None:
     calls: list[str] = []
 
     def deploy() -> durable.Function:
@@ -149,7 +149,7 @@ def test_a_handler_that_a_worker_does_not_have_is_left_to_others() -> None:
     assert set(Run.objects.values_list("status", flat=True)) == {"completed"}
 
 
-def test_a_left_run_can_be_cancelled() -> None:
+def test_left_run_can_be_cancelled() -> None:
     run = started([])
     with Kit() as kit:
         kit.run_until_idle()
@@ -159,7 +159,7 @@ def test_a_left_run_can_be_cancelled() -> None:
         assert run.status == "cancelled"
 
 
-def test_a_run_that_was_paused_during_the_claim_stays_paused() -> None:
+def test_run_that_was_paused_during_the_claim_stays_paused() -> None:
     run = started([])
     with Kit() as kit:
         (claimed,) = leases.claim("default", 1, "old")
@@ -171,7 +171,7 @@ def test_a_run_that_was_paused_during_the_claim_stays_paused() -> None:
         assert run.lease_token is None
 
 
-def test_a_child_of_an_unknown_function_is_refused_by_name(durable_kit: Kit) -> None:
+def test_child_of_an_unknown_function_is_refused_by_name(durable_kit: Kit) -> None:
     @durable.function(id="parent", retries=0)
     def parent(ctx):
         ctx.step.invoke("call", "shop.gone")

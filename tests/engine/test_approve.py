@@ -148,7 +148,7 @@ def test_form_data_that_cannot_be_stored_is_an_error_of_the_form(
     assert caught.value.form.non_field_errors()
 
 
-def test_a_rejection_is_raised_with_its_reason(
+def test_rejection_is_raised_with_its_reason(
     start: Start, later: Later, durable_kit: Kit, manager: User
 ):
     run = start(asking())
@@ -180,7 +180,7 @@ def test_uncaught_rejection_fails_the_run_at_once(
     assert later(failed).status == "completed"
 
 
-def test_a_rejection_needs_a_reason(start: Start, durable_kit: Kit):
+def test_rejection_needs_a_reason(start: Start, durable_kit: Kit):
     start(asking())
     for reason in ("", "  ", "x" * 1001):
         with pytest.raises(durable.InvalidForm) as caught:
@@ -218,7 +218,7 @@ def test_result_is_none_after_the_timeout(start: Start, later: Later, durable_ki
     assert later(run, "1d").result() == ["approved", None]
 
 
-def test_a_decision_in_time_ends_the_timeout_too(
+def test_decision_in_time_ends_the_timeout_too(
     start: Start, later: Later, durable_kit: Kit
 ):
     run = start(asking(timeout="1h"))
@@ -228,7 +228,7 @@ def test_a_decision_in_time_ends_the_timeout_too(
     assert later(run, "1d").result() == ["approved", {}]
 
 
-def test_a_run_that_was_cancelled_asks_no_more(start: Start, durable_kit: Kit, manager):
+def test_run_that_was_cancelled_asks_no_more(start: Start, durable_kit: Kit, manager):
     run = start(asking())
     key = run.steps.get(name="ask").key
     run.cancel()
@@ -307,7 +307,7 @@ def test_branches_ask_side_by_side(start: Start, later: Later, durable_kit: Kit)
     assert [given["amount"] for given in later(run).result()] == [1, 2]
 
 
-def test_the_loser_of_a_race_asks_no_more(start: Start, later: Later, durable_kit: Kit):
+def test_loser_of_a_race_asks_no_more(start: Start, later: Later, durable_kit: Kit):
     def ask(ctx):
         return ctx.step.parallel(
             "race",
@@ -324,7 +324,7 @@ def test_the_loser_of_a_race_asks_no_more(start: Start, later: Later, durable_ki
         durable_kit.approve("ask")
 
 
-def test_an_async_function_asks(start: Start, later: Later, durable_kit: Kit):
+def test_async_function_asks(start: Start, later: Later, durable_kit: Kit):
     async def ask(ctx):
         tenant = await ctx.step.approve("ask", **ASKED, form=PayForm)
         try:
@@ -376,7 +376,7 @@ def test_kit_raises_if_no_approval_is_pending(durable_kit: Kit):
     ],
     ids=str,
 )
-def test_a_wrong_call_is_refused(start: Start, options, expected):
+def test_wrong_call_is_refused(start: Start, options, expected):
     run = start(asking(**options))
     assert run.error["type"] == "ConfigurationError"
     assert expected in run.error["message"]

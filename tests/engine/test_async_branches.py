@@ -121,7 +121,7 @@ def test_async_losers_are_cancelled(start: Start, later: Later, race):
     assert bool(ended) is (race == "executing")
 
 
-def test_a_batch_error_in_an_async_function(start: Start, later: Later):
+def test_batch_error_in_an_async_function(start: Start, later: Later):
     seen = []
 
     async def failing(ctx):

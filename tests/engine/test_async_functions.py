@@ -112,7 +112,7 @@ def test_async_and_sync_bodies(start: Start):
 
 
 @pytest.mark.exact("a body whose sibling's commit fails is called again")
-def test_the_orm_in_bodies(start: Start, later: Later):
+def test_orm_in_bodies(start: Start, later: Later):
     async def create(name):
         tenant = await Tenant.objects.acreate(name=name)
         return (await Tenant.objects.aget(pk=tenant.pk)).name
@@ -174,7 +174,7 @@ def test_function_that_cancels_itself_fails(start: Start):
     assert run.error["type"] == "CancelledError"
 
 
-def test_a_decorated_async_function_is_a_step(start: Start, later: Later):
+def test_decorated_async_function_is_a_step(start: Start, later: Later):
     async def decorated(ctx):
         first = await triple(1)
         await ctx.step.sleep("nap", "1h")

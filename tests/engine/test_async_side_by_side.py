@@ -133,7 +133,7 @@ def test_errors_as_values_are_returned_when_all_have_ended(start: Start, later: 
     assert calls == [[1, "Refused", None]]
 
 
-def test_a_task_group(start: Start, later: Later):
+def test_task_group(start: Start, later: Later):
     async def grouping(ctx):
         async with asyncio.TaskGroup() as group:
             first = group.create_task(ctx.step.run("work", soon, 1))
@@ -143,7 +143,7 @@ def test_a_task_group(start: Start, later: Later):
     assert later(start(grouping), "1h").result() == [1, None]
 
 
-def test_an_error_in_a_task_group(start: Start, later: Later):
+def test_error_in_a_task_group(start: Start, later: Later):
     async def grouping(ctx):
         caught = []
         try:
@@ -160,7 +160,7 @@ def test_an_error_in_a_task_group(start: Start, later: Later):
     assert not Wait.objects.exists()
 
 
-def test_a_task_group_may_fail_the_run(start: Start):
+def test_task_group_may_fail_the_run(start: Start):
     async def grouping(ctx):
         async with asyncio.TaskGroup() as group:
             group.create_task(ctx.step.sleep("nap", "9h"))
@@ -171,7 +171,7 @@ def test_a_task_group_may_fail_the_run(start: Start):
     assert run.error["type"] == "ExceptionGroup"
 
 
-def test_the_first_of_several_tasks_to_end(start: Start, later: Later):
+def test_first_of_several_tasks_to_end(start: Start, later: Later):
     async def racing(ctx):
         tasks = {
             asyncio.create_task(ctx.step.sleep("slow", "2h"), name="slow"),
@@ -205,7 +205,7 @@ def test_as_completed_yields_steps_as_they_end(start: Start, later: Later):
     assert all(order == [0, 1, 2, 3] for order in seen)
 
 
-def test_a_race_has_the_same_winner_in_replay(start: Start, later: Later):
+def test_race_has_the_same_winner_in_replay(start: Start, later: Later):
     seen = []
 
     async def racing(ctx):
@@ -223,7 +223,7 @@ def test_a_race_has_the_same_winner_in_replay(start: Start, later: Later):
     assert all(won == [1] for won in seen)
 
 
-def test_a_semaphore_and_a_queue_between_branches(start: Start, later: Later):
+def test_semaphore_and_a_queue_between_branches(start: Start, later: Later):
     done = []
 
     async def coordinating(ctx):

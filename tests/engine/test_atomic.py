@@ -61,7 +61,7 @@ def test_atomic_writes_happen_exactly_once_whatever_dies(
     assert len(calls) == (3 if when == "body" else 1)
 
 
-def test_an_error_takes_its_writes_back(start: Start, later: Later):
+def test_error_takes_its_writes_back(start: Start, later: Later):
     calls = []
 
     def write():
@@ -104,7 +104,7 @@ def test_error_after_all_attempts_is_raised_and_writes_nothing(
     assert names() == []
 
 
-def test_a_result_that_cannot_be_stored_takes_its_writes_back(start: Start):
+def test_result_that_cannot_be_stored_takes_its_writes_back(start: Start):
     def write():
         add("never")
         return object()
@@ -189,7 +189,7 @@ def test_atomic_step_on_another_database_is_refused(start: Start):
     assert "'archive'" in run.error["message"]
 
 
-def test_an_async_body_is_refused(start: Start):
+def test_async_body_is_refused(start: Start):
     async def body():
         return 1
 
@@ -201,7 +201,7 @@ def test_an_async_body_is_refused(start: Start):
     assert "async def" in run.error["message"]
 
 
-def test_the_database_of_the_runs_may_be_named(start: Start):
+def test_database_of_the_runs_may_be_named(start: Start):
     def named(ctx):
         return ctx.step.atomic("write", add, "Ada", using="default")
 

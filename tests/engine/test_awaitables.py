@@ -55,7 +55,7 @@ REFUSED = {name: CALLABLES[name] for name in CALLABLES if name != "method"}
 
 
 @pytest.mark.parametrize("fn", CALLABLES.values(), ids=CALLABLES)
-def test_an_awaitable_is_awaited_in_an_async_function(start: Start, fn: Any):
+def test_awaitable_is_awaited_in_an_async_function(start: Start, fn: Any):
     async def awaiting(ctx):
         one = await ctx.step.run("one", fn, 4)
         return [one, *await ctx.step.map("more", fn, [5, 6])]
@@ -65,7 +65,7 @@ def test_an_awaitable_is_awaited_in_an_async_function(start: Start, fn: Any):
 
 @pytest.mark.parametrize("fn", REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("kind", ["run", "timeout", "atomic", "branch"])
-def test_an_awaitable_is_refused_in_a_def_function(start: Start, fn: Any, kind: str):
+def test_awaitable_is_refused_in_a_def_function(start: Start, fn: Any, kind: str):
     def calling(ctx):
         if kind == "run":
             ctx.step.run("fetch", fn, 4)
@@ -83,20 +83,20 @@ def test_an_awaitable_is_refused_in_a_def_function(start: Start, fn: Any, kind: 
     assert not run.attempts.exists(), "a retry would not help"
 
 
-def test_an_awaitable_is_refused_by_an_atomic_step_of_an_async_function(start: Start):
+def test_awaitable_is_refused_by_an_atomic_step_of_an_async_function(start: Start):
     async def calling(ctx):
         await ctx.step.atomic("fetch", lambda: fetch(4))
 
     assert "returned an awaitable" in start(calling).error["message"]
 
 
-def test_a_def_function_that_returns_an_awaitable_is_refused(start: Start):
+def test_def_function_that_returns_an_awaitable_is_refused(start: Start):
     run = start(decorated(fetch), retries=0)
     assert run.error["type"] == "ConfigurationError"
     assert "returned an awaitable" in run.error["message"]
 
 
-def test_an_awaitable_has_the_timeout_of_its_step(start: Start):
+def test_awaitable_has_the_timeout_of_its_step(start: Start):
     async def never():
         await asyncio.get_running_loop().create_future()
 
@@ -109,9 +109,7 @@ def test_an_awaitable_has_the_timeout_of_its_step(start: Start):
     assert "50ms" in start(awaiting).result()
 
 
-def test_an_awaitable_of_a_condition_or_of_submit_is_awaited(
-    start: Start, later: Later
-):
+def test_awaitable_of_a_condition_or_of_submit_is_awaited(start: Start, later: Later):
     tokens: list[str] = []
 
     async def note(callback):

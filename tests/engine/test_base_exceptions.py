@@ -50,7 +50,7 @@ each = pytest.mark.parametrize(("name", "leave"), LEAVING.values(), ids=LEAVING)
 
 @each
 @pytest.mark.parametrize("where", ["step", "atomic", "timeout", "branch", "function"])
-def test_a_base_exception_in_a_def_function_is_a_failed_attempt(
+def test_base_exception_in_a_def_function_is_a_failed_attempt(
     start: Start, later: Later, name: str, leave: Callable[[], Any], where: str
 ):
     calls = []
@@ -82,7 +82,7 @@ def test_a_base_exception_in_a_def_function_is_a_failed_attempt(
 
 @each
 @pytest.mark.parametrize("where", ["step", "def step", "branch", "task", "function"])
-def test_a_base_exception_in_an_async_function_is_a_failed_attempt(
+def test_base_exception_in_an_async_function_is_a_failed_attempt(
     start: Start, later: Later, name: str, leave: Callable[[], Any], where: str
 ):
     calls = []
@@ -114,7 +114,7 @@ def test_a_base_exception_in_an_async_function_is_a_failed_attempt(
 
 
 @each
-def test_a_base_exception_in_an_async_body_of_a_def_function_is_a_failed_attempt(
+def test_base_exception_in_an_async_body_of_a_def_function_is_a_failed_attempt(
     start: Start, later: Later, name: str, leave: Callable[[], Any]
 ):
     async def body():
@@ -129,7 +129,7 @@ def test_a_base_exception_in_an_async_body_of_a_def_function_is_a_failed_attempt
 
 
 @each
-def test_a_base_exception_can_be_caught_as_the_failure_of_its_step(
+def test_base_exception_can_be_caught_as_the_failure_of_its_step(
     start: Start, later: Later, name: str, leave: Callable[[], Any]
 ):
     def catching(ctx):
@@ -142,7 +142,7 @@ def test_a_base_exception_can_be_caught_as_the_failure_of_its_step(
 
 
 @each
-def test_a_base_exception_in_a_condition_is_retried(
+def test_base_exception_in_a_condition_is_retried(
     start: Start, later: Later, name: str, leave: Callable[[], Any]
 ):
     calls = []
@@ -162,7 +162,7 @@ def test_a_base_exception_in_a_condition_is_retried(
 
 
 @each
-def test_a_base_exception_in_submit_is_retried(
+def test_base_exception_in_submit_is_retried(
     start: Start, later: Later, name: str, leave: Callable[[], Any]
 ):
     tokens = []
@@ -182,7 +182,7 @@ def test_a_base_exception_in_submit_is_retried(
 
 
 @each
-def test_a_base_exception_in_a_handler_fails_the_run_of_the_handler(
+def test_base_exception_in_a_handler_fails_the_run_of_the_handler(
     start: Start, later: Later, durable_kit: Kit, name: str, leave: Callable[[], Any]
 ):
     def failing(ctx):
@@ -210,7 +210,7 @@ def test_base_exception_in_a_backoff_fails_the_run_with_its_type(
 
 
 @each
-def test_a_base_exception_in_a_key_is_an_error_of_the_expression(
+def test_base_exception_in_a_key_is_an_error_of_the_expression(
     name: str, leave: Callable[[], Any]
 ):
     expression = compile_expression(
@@ -291,7 +291,7 @@ def test_exception_of_a_signal_is_recognized_by_its_frame():
     assert not comes_from_a_signal(error)
 
 
-def test_a_suspension_beside_other_errors_in_a_group_is_a_suspension(
+def test_suspension_beside_other_errors_in_a_group_is_a_suspension(
     start: Start, later: Later
 ):
     def grouping(ctx):
@@ -321,7 +321,7 @@ class LeavingForm(forms.Form):
         sys.exit(2)
 
 
-def test_a_form_that_exits_leaves_the_step_waiting(start: Start, durable_kit: Kit):
+def test_form_that_exits_leaves_the_step_waiting(start: Start, durable_kit: Kit):
     def asking(ctx):
         ctx.step.approve("ask", title="?", permission="auth.add_user", form=LeavingForm)
 
@@ -332,7 +332,7 @@ def test_a_form_that_exits_leaves_the_step_waiting(start: Start, durable_kit: Ki
     assert run.status == "waiting"
 
 
-def test_a_base_exception_in_a_branch_thread_is_a_failed_attempt(
+def test_base_exception_in_a_branch_thread_is_a_failed_attempt(
     start: Start, configure: Configure
 ):
     def leaving(ctx):

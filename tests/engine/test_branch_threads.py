@@ -203,7 +203,7 @@ def test_atomic_steps_in_branches():
     ]
 
 
-def test_a_timeout_in_a_branch():
+def test_timeout_in_a_branch():
     held = threading.Event()
 
     def hanging(ctx):

@@ -102,7 +102,7 @@ def test_loser_in_an_async_function_does_not_block_the_run():
     assert not run.steps.filter(name="hang").exists()
 
 
-def test_a_failure_ends_the_run_while_others_execute():
+def test_failure_ends_the_run_while_others_execute():
     go, here = threading.Event(), threading.Event()
 
     def failing(ctx):
@@ -159,7 +159,7 @@ def test_atomic_loser_that_gets_the_lock_too_late_writes_nothing():
 # Failures
 
 
-def test_a_lease_that_is_lost_in_a_branch_ends_the_attempt():
+def test_lease_that_is_lost_in_a_branch_ends_the_attempt():
     calls: list[str] = []
     stolen = threading.Event()
 
@@ -192,7 +192,7 @@ def test_a_lease_that_is_lost_in_a_branch_ends_the_attempt():
     assert calls.count("after steal") == calls.count("after work")
 
 
-def test_a_run_that_is_cancelled_while_its_branches_execute():
+def test_run_that_is_cancelled_while_its_branches_execute():
     both, calls = threading.Barrier(2), []
 
     def cancelled(ctx):
@@ -214,7 +214,7 @@ def test_a_run_that_is_cancelled_while_its_branches_execute():
     assert "a" not in calls
 
 
-def test_a_diverging_branch_parks_the_run():
+def test_diverging_branch_pauses_the_run():
     def diverging(ctx):
         def branch(number):
             if ctx.run.claim_count == 1:

@@ -13,7 +13,7 @@ from tests.engine.failures import Refused
 # Plain bodies: branches without steps
 
 
-def test_a_plain_branch_is_recorded_once(start: Start, later: Later):
+def test_plain_branch_is_recorded_once(start: Start, later: Later):
     calls = []
 
     def plain(ctx):
@@ -77,7 +77,7 @@ def test_branch_that_raises_after_its_steps_does_not_repeat_them(
     assert calls.count("work") == 1
 
 
-def test_a_plain_branch_may_be_async_in_a_def_function(start: Start):
+def test_plain_branch_may_be_async_in_a_def_function(start: Start):
     async def plain():
         return "awaited"
 

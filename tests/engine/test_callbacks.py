@@ -70,7 +70,7 @@ def test_callback_returns_the_data_of_its_answer(
     assert len(outside.given) == 1, "the work was submitted once"
 
 
-def test_a_failure_is_raised(
+def test_failure_is_raised(
     start: Start, later: Later, durable_kit: Kit, outside: Outside
 ):
     run = start(outside.asking())
@@ -124,7 +124,7 @@ def test_heartbeats_put_its_end_off(
     assert outside.settled() == ("answered", "slow but sure")
 
 
-def test_a_heartbeat_that_stops_is_a_timeout(
+def test_heartbeat_that_stops_is_a_timeout(
     start: Start, later: Later, durable_kit: Kit, outside: Outside
 ):
     run = start(outside.asking(heartbeat="10m", timeout="1d"))
@@ -212,7 +212,7 @@ def test_forged_token_is_refused(
     assert later(run).steps.get(name="ask").status == "waiting"
 
 
-def test_the_token_is_the_same_each_time_the_submission_is_tried(
+def test_token_is_the_same_each_time_the_submission_is_tried(
     start: Start, later: Later, durable_kit: Kit
 ):
     tokens = []
@@ -253,7 +253,7 @@ def test_answer_is_accepted_although_the_submission_failed(
     assert len(tokens) == 1
 
 
-def test_a_submission_that_fails_for_good_fails_the_step(
+def test_submission_that_fails_for_good_fails_the_step(
     start: Start, later: Later, durable_kit: Kit
 ):
     def submit(callback):
@@ -268,7 +268,7 @@ def test_a_submission_that_fails_for_good_fails_the_step(
 
 
 @pytest.mark.parametrize(("when", "submitted"), [("before", 1), ("body", 2)])
-def test_a_worker_that_dies_at_the_submission(
+def test_worker_that_dies_at_the_submission(
     start: Start, later: Later, durable_kit: Kit, outside: Outside, when, submitted
 ):
     durable_kit.crash_at("ask", when=when)
@@ -324,7 +324,7 @@ def test_data_that_cannot_be_stored_is_refused_at_the_caller(
     ],
     ids=str,
 )
-def test_a_wrong_call_is_refused(start: Start, options, expected):
+def test_wrong_call_is_refused(start: Start, options, expected):
     def mistaken(ctx):
         ctx.step.wait_for_callback("ask", **options)
 

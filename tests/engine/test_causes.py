@@ -112,7 +112,7 @@ def recorded(make: Callable[[], Exception]) -> durable.DurableError:
 
 
 @pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE)
-def test_a_cause_is_equal_to_the_original(make: Callable[[], Exception]):
+def test_cause_is_equal_to_the_original(make: Callable[[], Exception]):
     original, cause = make(), recorded(make).__cause__
     assert type(cause) is type(original)
     assert (str(cause), cause.args) == (str(original), original.args)
@@ -121,7 +121,7 @@ def test_a_cause_is_equal_to_the_original(make: Callable[[], Exception]):
 
 
 @pytest.mark.parametrize("make", NONE.values(), ids=NONE)
-def test_a_cause_that_cannot_be_whole_is_left_out(make: Callable[[], Exception]):
+def test_cause_that_cannot_be_whole_is_left_out(make: Callable[[], Exception]):
     Exits.made = 0
     error = recorded(make)
     assert error.__cause__ is None
@@ -141,20 +141,20 @@ def test_a_cause_that_cannot_be_whole_is_left_out(make: Callable[[], Exception])
     ],
     ids=lambda record: record["class"] + "-args" * ("args" in record),
 )
-def test_a_cause_is_left_out_where_the_class_does_not_fit_the_record(
+def test_cause_is_left_out_where_the_class_does_not_fit_the_record(
     record: dict[str, Any],
 ):
     assert rebuild(record, "step", "key").__cause__ is None
 
 
 @pytest.mark.parametrize("kind", ["ConfigurationError", "Any", "no such thing", "Run"])
-def test_a_record_of_an_unknown_kind_of_error_is_a_step_failed(kind: str):
+def test_record_of_an_unknown_kind_of_error_is_a_step_failed(kind: str):
     error = rebuild({"raise": kind, "message": "m"}, "step", "key")
     assert type(error) is durable.StepFailed
 
 
 @pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE)
-def test_a_cause_can_be_raised_again(
+def test_cause_can_be_raised_again(
     start: Start, later: Later, make: Callable[[], Exception]
 ):
     def body():
@@ -171,7 +171,7 @@ def test_a_cause_can_be_raised_again(
     assert run.error["message"] == str(make())
 
 
-def test_a_traceback_begins_with_the_frames_of_the_body(start: Start):
+def test_traceback_begins_with_the_frames_of_the_body(start: Start):
     def inner():
         raise ApiError(404, "gone")
 

@@ -31,7 +31,7 @@ def test_all_policy_fails_at_the_first_failure(
     assert (run.ended_at - began).total_seconds() == 2 * 3600
 
 
-def test_a_batch_error_has_every_items_result_the_same_in_replay(
+def test_batch_error_has_every_items_result_the_same_in_replay(
     start: Start, later: Later
 ):
     seen = []
@@ -51,7 +51,7 @@ def test_a_batch_error_has_every_items_result_the_same_in_replay(
     assert seen[0][1] == [10, ["StepFailed", "Refused", "not 2"], "BranchCancelled"]
 
 
-def test_the_results_of_named_branches_are_named(start: Start):
+def test_results_of_named_branches_are_named(start: Start):
     def catching(ctx):
         each = refusing(ctx, 2)
         try:

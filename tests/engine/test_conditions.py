@@ -75,7 +75,7 @@ def test_condition_is_one_row_for_any_number_of_checks(start: Start, later: Late
     assert run.steps.get().attempt == 31
 
 
-def test_the_backoff_may_decide_when(start: Start, later: Later, durable_kit: Kit):
+def test_backoff_may_decide_when(start: Start, later: Later, durable_kit: Kit):
     times = []
 
     def check(state):
@@ -141,7 +141,7 @@ def test_time_is_used_up_between_two_askings(start: Start, later: Later):
     assert len(calls) == 1
 
 
-def test_an_error_is_tried_again_with_the_same_state(start: Start, later: Later):
+def test_failing_check_is_retried_with_the_same_state(start: Start, later: Later):
     given = []
 
     def check(state):
@@ -176,7 +176,7 @@ def test_errors_do_not_use_up_attempts_and_are_counted_anew_after_a_success(
     assert later(start(polling, **options), "1h").result() == "met"
 
 
-def test_an_error_that_stays_is_raised(start: Start, later: Later):
+def test_error_that_stays_is_raised(start: Start, later: Later):
     seen = []
 
     def check(state):
@@ -214,7 +214,7 @@ def test_failed_checks_are_recorded_with_their_errors(start: Start, later: Later
 
 
 @pytest.mark.parametrize("when", ["before", "body", "after"])
-def test_a_worker_that_dies_at_an_asking(
+def test_worker_that_dies_at_an_asking(
     start: Start, later: Later, durable_kit: Kit, when
 ):
     calls = []
@@ -231,7 +231,7 @@ def test_a_worker_that_dies_at_an_asking(
     assert calls == ([0, 0, 1] if when == "body" else [0, 1])
 
 
-def test_a_check_may_be_async(start: Start):
+def test_check_may_be_async(start: Start):
     async def check(state):
         return durable.Done("met")
 
@@ -252,7 +252,7 @@ def test_steps_inside_a_condition_are_refused(start: Start):
 
 
 @pytest.mark.parametrize("state", [object(), float("nan")], ids=["object", "nan"])
-def test_a_state_that_cannot_be_stored_is_refused(start: Start, state):
+def test_state_that_cannot_be_stored_is_refused(start: Start, state):
     def polling(ctx):
         ctx.step.wait_for_condition("poll", lambda _: state, every="1m")
 
@@ -261,7 +261,7 @@ def test_a_state_that_cannot_be_stored_is_refused(start: Start, state):
     assert "'poll'" in run.error["message"]
 
 
-def test_a_state_past_the_limit_is_refused(start: Start, configure: Configure):
+def test_state_past_the_limit_is_refused(start: Start, configure: Configure):
     configure(MAX_STEP_BYTES=100)
 
     def polling(ctx):
@@ -286,7 +286,7 @@ def test_a_state_past_the_limit_is_refused(start: Start, configure: Configure):
     ],
     ids=str,
 )
-def test_a_wrong_call_is_refused(start: Start, options, expected):
+def test_wrong_call_is_refused(start: Start, options, expected):
     def mistaken(ctx):
         ctx.step.wait_for_condition("poll", lambda state: None, **options)
 

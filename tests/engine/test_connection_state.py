@@ -59,7 +59,7 @@ def untouched() -> bool:
 
 
 @leaving
-def test_a_body_that_leaves_a_transaction_open_fails_with_its_name(
+def test_body_that_leaves_a_transaction_open_fails_with_its_name(
     start: Start, later: Later, how
 ):
     calls: list[int] = []
@@ -101,7 +101,7 @@ def test_runs_after_a_body_that_left_a_transaction_open_are_not_affected(
     assert Tenant.objects.filter(name__startswith="kept").count() == 2
 
 
-def test_an_error_of_the_body_stays_its_error(start: Start):
+def test_error_of_the_body_stays_its_error(start: Start):
     def body() -> None:
         begin()
         raise ValueError("it is broken")
@@ -162,9 +162,7 @@ def test_async_body_that_leaves_a_transaction_open_fails(start: Start, how, kind
 
 
 @leaving
-def test_a_function_that_leaves_a_transaction_open_fails_with_its_name(
-    start: Start, how
-):
+def test_function_that_leaves_a_transaction_open_fails_with_its_name(start: Start, how):
     def opening(ctx):
         ctx.step.run("work", lambda: 1)
         LEAVING[how]()
@@ -177,7 +175,7 @@ def test_a_function_that_leaves_a_transaction_open_fails_with_its_name(
 
 
 @leaving
-def test_an_async_function_that_leaves_a_transaction_open_fails(start: Start, how):
+def test_async_function_that_leaves_a_transaction_open_fails(start: Start, how):
     async def opening(ctx):
         await ctx.step.run("work", lambda: 1)
         await sync_to_async(LEAVING[how])()
@@ -191,7 +189,7 @@ def test_an_async_function_that_leaves_a_transaction_open_fails(start: Start, ho
 
 
 @leaving
-def test_a_step_is_refused_in_a_transaction_that_is_open(start: Start, how):
+def test_step_is_refused_in_a_transaction_that_is_open(start: Start, how):
     calls: list[int] = []
 
     def inside(ctx):
@@ -252,7 +250,7 @@ BREAKING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("how", BREAKING)
-def test_an_atomic_body_that_breaks_its_transaction_fails_after_its_retries(
+def test_atomic_body_that_breaks_its_transaction_fails_after_its_retries(
     start: Start, later: Later, how
 ):
     if connection.vendor != "postgresql" and how == "an error is swallowed":
@@ -278,7 +276,7 @@ def test_an_atomic_body_that_breaks_its_transaction_fails_after_its_retries(
     assert untouched()
 
 
-def test_an_error_in_a_savepoint_is_the_atomic_bodys_own_affair(start: Start):
+def test_error_in_a_savepoint_is_the_atomic_bodys_own_affair(start: Start):
     def body() -> str:
         with contextlib.suppress(DatabaseError), transaction.atomic():
             execute("SELECT no_such_column FROM auth_user")
@@ -375,7 +373,7 @@ def test_change_that_ends_with_its_transaction_costs_no_new_connection(start: St
 
 
 @postgres_only
-def test_a_change_past_djangos_cursor_ends_with_the_attempt(start: Start):
+def test_change_past_djangos_cursor_ends_with_the_attempt(start: Start):
     before = session()
 
     def change() -> None:
@@ -423,7 +421,7 @@ def test_attempts_that_meet_database_errors_for_ever_are_counted(
 
 
 @postgres_only
-def test_an_attempt_that_gets_on_counts_database_errors_from_the_start(
+def test_attempt_with_progress_resets_the_count_of_database_errors(
     start: Start, later: Later, configure
 ):
     configure(MAX_DATABASE_ERRORS=3, ALWAYS_SUSPEND=False)

@@ -56,7 +56,7 @@ def test_data_that_is_typed_by_a_schema(start: Start, durable_kit: Kit):
     assert Run.objects.get().result() == 7
 
 
-def test_the_run_and_its_id(start: Start):
+def test_run_and_its_id(start: Start):
     def itself(ctx):
         assert uuid.UUID(ctx.run_id) == ctx.run.pk
         return [ctx.run_id, ctx.run.function, ctx.run.status]
@@ -66,7 +66,7 @@ def test_the_run_and_its_id(start: Start):
 
 
 @pytest.mark.exact("it counts attempts")
-def test_the_attempt_counts_the_failures_of_the_function(start: Start, later: Later):
+def test_attempt_counts_the_failures_of_the_function(start: Start, later: Later):
     seen = []
 
     def failing(ctx):
@@ -102,7 +102,7 @@ def test_attempt_inside_a_body_counts_the_failures_of_the_body(
     assert seen == [0, 1, 2]
 
 
-def test_a_function_that_got_further_has_its_retries_back(start: Start, later: Later):
+def test_function_that_got_further_has_its_retries_back(start: Start, later: Later):
     seen = []
 
     def failing(ctx):
@@ -270,7 +270,7 @@ def test_logger_is_silent_while_replaying_branches_and_groups(
     ]
 
 
-def test_a_body_that_is_tried_again_speaks_again(start: Start, later: Later, logs):
+def test_retried_body_logs_again(start: Start, later: Later, logs):
     tries = []
 
     def talking(ctx):
@@ -334,7 +334,7 @@ def test_run_that_arrives_with_the_new_code_is_patched(start: Start, later: Late
     assert len(decided) >= 2
 
 
-def test_a_run_whose_history_went_past_is_not_patched(start: Start, later: Later):
+def test_run_whose_history_went_past_is_not_patched(start: Start, later: Later):
     code = {"new": False}
     changing, decided = patching(code)
     run = later(start(changing), "1h")
@@ -344,7 +344,7 @@ def test_a_run_whose_history_went_past_is_not_patched(start: Start, later: Later
     assert set(decided) == {False}
 
 
-def test_a_fresh_run_is_patched_from_its_beginning(start: Start, later: Later):
+def test_fresh_run_is_patched_from_its_beginning(start: Start, later: Later):
     seen = []
 
     def fresh(ctx):
@@ -386,7 +386,7 @@ def test_step_of_a_later_release_raises_a_clear_error(start: Start, name):
     assert name in run.error["message"]
 
 
-def test_a_step_that_never_was_is_a_plain_error(start: Start):
+def test_step_that_never_was_is_a_plain_error(start: Start):
     def mistaken(ctx):
         ctx.step.runn("x", print)
 

@@ -28,7 +28,7 @@ def test_sender_is_limited_to_the_documented_depth(durable_kit: Kit) -> None:
         durable_kit.send("a/come", {"deep": deep(100)})
 
 
-def test_a_wait_takes_the_deepest_event(durable_kit: Kit) -> None:
+def test_wait_takes_the_deepest_event(durable_kit: Kit) -> None:
     waits = durable.function(id="waits")(
         lambda ctx: ctx.step.wait_for_event("w", "a/come").data == DEEPEST
     )
@@ -60,7 +60,7 @@ def test_wait_among_several_accepts_the_deepest_event(
     assert Run.objects.get(pk=run.pk).result() is True
 
 
-def test_a_condition_sees_the_deepest_event(durable_kit: Kit) -> None:
+def test_condition_sees_the_deepest_event(durable_kit: Kit) -> None:
     @durable.function(id="waits")
     def waits(ctx):
         found = ctx.step.wait_for_event("w", "a/come", if_="has(async.data.deep)")
@@ -73,7 +73,7 @@ def test_a_condition_sees_the_deepest_event(durable_kit: Kit) -> None:
     assert Run.objects.get(pk=run.pk).result() is True
 
 
-def test_a_signal_takes_the_deepest_data(durable_kit: Kit) -> None:
+def test_signal_takes_the_deepest_data(durable_kit: Kit) -> None:
     @durable.function(id="waits")
     def waits(ctx):
         found = ctx.step.wait_for_any("w", {"come": durable.SignalWait("come")})

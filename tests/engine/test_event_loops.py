@@ -161,7 +161,7 @@ def test_runs_of_a_thread_share_one_loop(start: Start):
     assert len(set(map(id, loops))) == 1
 
 
-def test_a_connection_of_a_module_survives_its_run(start: Start):
+def test_connection_of_a_module_survives_its_run(start: Start):
     pool: list[Any] = []
 
     async def echo(reader, writer):
@@ -256,7 +256,7 @@ def test_exit_in_an_unawaited_task_leaves_the_loop_usable(start: Start):
     assert start(leaving, retries=0).result() is True
 
 
-def test_a_loop_that_is_blocked_is_left_behind(
+def test_loop_that_is_blocked_is_left_behind(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(event_loops, "BLOCKED", 0.05)
@@ -284,7 +284,7 @@ def test_a_loop_that_is_blocked_is_left_behind(
     assert len(set(map(id, loops))) == 2
 
 
-def test_the_kit_closes_its_loop(db: None):
+def test_kit_closes_its_loop(db: None):
     loops = []
 
     with Kit() as kit:

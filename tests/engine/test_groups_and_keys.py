@@ -33,7 +33,7 @@ def test_step_key_is_the_sha1_of_its_id(start: Start):
     assert start(named).steps.get().key == sha1("charge the card")
 
 
-def test_a_repeated_id_gets_a_number(start: Start, later: Later):
+def test_repeated_id_gets_a_number(start: Start, later: Later):
     def repeating(ctx):
         results = []
         for number in range(3):
@@ -107,7 +107,7 @@ def test_names_inside_a_group_are_scoped_below_it(start: Start, later: Later):
     )
 
 
-def test_a_group_that_is_entered_again_is_another_group(start: Start):
+def test_group_that_is_entered_again_is_another_group(start: Start):
     def grouped(ctx):
         results = []
         for number in range(3):
@@ -149,7 +149,7 @@ def test_refused_step_in_a_group_loses_nothing_of_the_group(start: Start):
 
 
 @pytest.mark.parametrize("name", ["", 7, "x" * 256])
-def test_a_group_needs_a_name(start: Start, name):
+def test_group_needs_a_name(start: Start, name):
     def grouped(ctx):
         with ctx.step.group(name):
             pass
@@ -159,7 +159,7 @@ def test_a_group_needs_a_name(start: Start, name):
     assert "group id" in run.error["message"]
 
 
-def test_a_group_inside_a_body_is_refused(start: Start):
+def test_group_inside_a_body_is_refused(start: Start):
     def nesting(ctx):
         def body():
             with ctx.step.group("inner"):
@@ -313,7 +313,7 @@ def test_step_of_another_kind_pauses_the_run_and_loses_nothing(
     assert run.result() == "kept"
 
 
-def test_a_group_may_not_become_a_step(start: Start, later: Later):
+def test_group_may_not_become_a_step(start: Start, later: Later):
     def before(ctx):
         with ctx.step.group("x"):
             ctx.step.sleep("nap", "1h")
@@ -337,7 +337,7 @@ def double(number: int) -> int:
     return number * 2
 
 
-def test_a_decorated_function_is_a_step_inside_a_run(start: Start, later: Later):
+def test_decorated_function_is_a_step_inside_a_run(start: Start, later: Later):
     def decorated(ctx):
         first = double(1)
         ctx.step.sleep("nap", "1h")
@@ -360,7 +360,7 @@ def test_decorated_function_is_plain_outside_of_a_run():
     assert double.__doc__ == "Be a step where it is called in a run."
 
 
-def test_a_decorated_function_inside_a_body_is_refused(start: Start):
+def test_decorated_function_inside_a_body_is_refused(start: Start):
     def nesting(ctx):
         ctx.step.run("outer", lambda: double(1))
 

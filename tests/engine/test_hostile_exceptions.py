@@ -93,7 +93,7 @@ def test_describe_returns_a_record_of_any_mixture(data: st.DataObject):
 
 
 @each
-def test_a_body_that_raises_anything_fails_after_its_retries(
+def test_body_that_raises_anything_fails_after_its_retries(
     start: Start, later: Later, make: Make
 ):
     calls: list[int] = []
@@ -108,7 +108,7 @@ def test_a_body_that_raises_anything_fails_after_its_retries(
 
 
 @each
-def test_a_function_that_raises_anything_fails_after_its_retries(
+def test_function_that_raises_anything_fails_after_its_retries(
     start: Start, later: Later, make: Make
 ):
     calls: list[int] = []
@@ -122,7 +122,7 @@ def test_a_function_that_raises_anything_fails_after_its_retries(
 
 
 @each
-def test_an_async_function_that_raises_anything_fails_after_its_retries(
+def test_async_function_that_raises_anything_fails_after_its_retries(
     start: Start, later: Later, make: Make
 ):
     calls: list[int] = []

@@ -179,7 +179,7 @@ def test_replay_does_not_load_inputs(start: Start):
     assert (step_record.input, step_record.logs) == (None, None)
 
 
-def test_a_run_that_begins_from_a_step_has_that_of_the_steps_before(
+def test_run_that_begins_from_a_step_has_that_of_the_steps_before(
     start: Start, durable_kit: Kit
 ):
     ann = Tenant.objects.create(name="Ann")

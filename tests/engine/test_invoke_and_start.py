@@ -78,7 +78,7 @@ def test_parent_occupies_no_worker_while_the_child_works(
     assert later(run, "1h").steps.get(name="call").status == "completed"
 
 
-def test_a_child_may_be_named_by_its_id(start: Start, later: Later, child):
+def test_child_may_be_named_by_its_id(start: Start, later: Later, child):
     parent, seen = invoking("tests.child")
     later(start(parent), "1d")
 
@@ -94,7 +94,7 @@ def test_unknown_function_is_an_error_that_names_it(start: Start, later: Later):
     assert "'tests.nobody'" in message
 
 
-def test_a_child_that_fails_fails_the_step(start: Start, later: Later, child):
+def test_child_that_fails_fails_the_step(start: Start, later: Later, child):
     parent, seen = invoking(child, {"fail": "out of stock"})
     later(start(parent), "1d")
 
@@ -104,7 +104,7 @@ def test_a_child_that_fails_fails_the_step(start: Start, later: Later, child):
     assert "out of stock" in message
 
 
-def test_a_child_that_is_cancelled_fails_the_step(start: Start, later: Later, child):
+def test_child_that_is_cancelled_fails_the_step(start: Start, later: Later, child):
     parent, seen = invoking(child, {"sleep": "1h"})
     run = start(parent)
     Run.objects.get(function="tests.child").cancel(reason="not needed")
@@ -115,7 +115,7 @@ def test_a_child_that_is_cancelled_fails_the_step(start: Start, later: Later, ch
     assert "not needed" in message
 
 
-def test_a_child_that_takes_too_long_is_a_timeout(start: Start, later: Later, child):
+def test_child_that_takes_too_long_is_a_timeout(start: Start, later: Later, child):
     parent, seen = invoking(child, {"sleep": "2h"}, timeout="1h")
     run = later(start(parent), "1h")
     assert run.steps.get(name="call").status == "failed"
@@ -127,7 +127,7 @@ def test_a_child_that_takes_too_long_is_a_timeout(start: Start, later: Later, ch
     assert run.status == "completed"
 
 
-def test_a_child_that_ends_in_time_leaves_no_timeout(start: Start, later: Later, child):
+def test_child_that_ends_in_time_leaves_no_timeout(start: Start, later: Later, child):
     parent, seen = invoking(child, {"sleep": "30m"}, timeout="1h")
     run = later(start(parent), "30m")
 
@@ -136,7 +136,7 @@ def test_a_child_that_ends_in_time_leaves_no_timeout(start: Start, later: Later,
     assert same(seen)["got"] == {"sleep": "30m"}
 
 
-def test_a_child_is_cancelled_with_its_parent(start: Start, child):
+def test_child_is_cancelled_with_its_parent(start: Start, child):
     parent, _ = invoking(child, {"sleep": "1h"})
     run = start(parent)
     assert run.cancel(reason="stop")
@@ -146,7 +146,7 @@ def test_a_child_is_cancelled_with_its_parent(start: Start, child):
     assert "parent" in made.reason
 
 
-def test_a_child_is_cancelled_when_its_parent_fails(start: Start, later: Later, child):
+def test_child_is_cancelled_when_its_parent_fails(start: Start, later: Later, child):
     def parent(ctx):
         def failing():
             raise Refused("no")
@@ -212,7 +212,7 @@ def test_cancellation_of_the_first_passes_through_three_levels(
     assert set(Run.objects.values_list("status", flat=True)) == {"cancelled"}
 
 
-def test_a_child_of_many_parents_at_once(start: Start, later: Later, child):
+def test_child_of_many_parents_at_once(start: Start, later: Later, child):
     def parent(ctx):
         return ctx.step.map(
             "all",

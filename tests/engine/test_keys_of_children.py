@@ -84,7 +84,7 @@ def test_idempotency_starts_one_run_whatever_starts_it(
 
 
 @pytest.mark.parametrize("kind", ["invoke", "start"])
-def test_a_null_idempotency_key_starts_a_run_each_time(start: Start, pay, kind):
+def test_null_idempotency_key_starts_a_run_each_time(start: Start, pay, kind):
     def parent(ctx):
         for n in range(2):
             getattr(ctx.step, kind)("pay", pay, {"n": n, "sleep": "1h"})
@@ -175,7 +175,7 @@ def test_run_is_cancelled_only_with_the_parent_that_started_it(start: Start, pay
     assert children()[0].status == "cancelled"
 
 
-def test_a_step_that_joined_fails_when_the_other_parent_is_cancelled(
+def test_step_that_joined_fails_when_the_other_parent_is_cancelled(
     start: Start, later: Later, pay
 ):
     parent, seen = invoking(pay, {"order": 7, "sleep": "1h"})
@@ -241,7 +241,7 @@ def test_key_and_idempotency_both_apply(start: Start, durable_kit: Kit, pay, boo
     assert booked == [1, 2]
 
 
-def test_a_key_of_a_deleted_run_is_refused(start: Start, durable_kit: Kit, pay):
+def test_key_of_a_deleted_run_is_refused(start: Start, durable_kit: Kit, pay):
     held = pay.using(key="k").enqueue({"order": 1})
     Run.objects.filter(pk=held.pk).delete()
     with pytest.raises(durable.DuplicateKeyError, match="does not exist"):
@@ -249,7 +249,7 @@ def test_a_key_of_a_deleted_run_is_refused(start: Start, durable_kit: Kit, pay):
 
 
 @pytest.mark.parametrize("kind", ["invoke", "start"])
-def test_a_key_that_fails_fails_the_step(start: Start, durable_kit: Kit, kind):
+def test_key_that_fails_fails_the_step(start: Start, durable_kit: Kit, kind):
     @durable.function(id="tests.keyed", idempotency=lambda event: event.data["none"])
     def keyed(ctx):
         raise AssertionError
@@ -319,7 +319,7 @@ def test_worker_death_while_joining_a_run_joins_it_again(
     assert booked == [7]
 
 
-def test_a_step_that_joined_a_run_may_time_out(start: Start, later: Later, pay, booked):
+def test_step_that_joined_a_run_may_time_out(start: Start, later: Later, pay, booked):
     held = pay.enqueue({"order": 7, "sleep": "3h"})
     parent, seen = invoking(pay, {"order": 7}, timeout="1h")
     run = later(start(parent), "1h")
@@ -332,7 +332,7 @@ def test_a_step_that_joined_a_run_may_time_out(start: Start, later: Later, pay, 
     assert booked == [7]
 
 
-def test_an_end_that_was_not_announced_is_found(
+def test_end_that_was_not_announced_is_found(
     start: Start, later: Later, durable_kit: Kit, pay
 ):
     """A worker with older code does not know that a run is awaited."""

@@ -199,7 +199,7 @@ def test_failed_step_has_the_log_lines_of_its_last_attempt(start: Start):
     assert of_steps(run) == {"fail": ["it will fail"]}
 
 
-def test_a_result_that_is_refused_leaves_the_lines(start: Start):
+def test_result_that_is_refused_leaves_the_lines(start: Start):
     def body():
         logger.warning("here is a thing")
         return object()
@@ -261,7 +261,7 @@ def test_at_most_once_step_has_its_log_lines(start: Start):
     assert of_steps(start(once)) == {"once": ["hello"]}
 
 
-def test_a_condition_has_the_lines_of_its_last_check(start: Start, later: Later):
+def test_condition_has_the_lines_of_its_last_check(start: Start, later: Later):
     def check(state):
         logger.info("asked %s", state)
         return durable.Done(1) if state == 2 else (state or 0) + 1
@@ -309,7 +309,7 @@ def test_last_lines_are_kept_and_the_others_counted(start: Start):
     assert step.logs["left_out"] == 5
 
 
-def test_a_long_message_is_cut(start: Start):
+def test_long_message_is_cut(start: Start):
     def talking(ctx):
         ctx.step.run("talk", lambda: say("x" * 10_000))
 
@@ -318,7 +318,7 @@ def test_a_long_message_is_cut(start: Start):
     assert message.endswith("x…")
 
 
-def test_an_error_is_its_type_and_message_without_its_locals(start: Start):
+def test_error_is_its_type_and_message_without_its_locals(start: Start):
     def body():
         secret = "hunter2"
         try:

@@ -107,7 +107,7 @@ def test_losers_of_the_very_attempt_that_decides_are_cancelled(start: Start):
     }
 
 
-def test_a_branch_that_had_not_begun_never_does(start: Start):
+def test_branch_that_had_not_begun_never_does(start: Start):
     calls = []
 
     def racing(ctx):

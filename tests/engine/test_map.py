@@ -61,9 +61,7 @@ def test_record_shows_a_map_and_its_items(start: Start):
 # Again
 
 
-def test_a_redriven_map_runs_its_failed_items_again_and_no_other(
-    start: Start, later: Later
-):
+def test_redriven_map_retries_only_its_failed_items(start: Start, later: Later):
     calls: list[int] = []
     mended: list[bool] = []
 

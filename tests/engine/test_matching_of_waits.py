@@ -61,7 +61,7 @@ def test_triggering_event_does_not_match_a_wait_of_its_run(
 
 
 @pytest.mark.parametrize("others", [1001])
-def test_an_event_that_came_before_is_found_among_many(
+def test_event_that_came_before_is_found_among_many(
     durable_kit: Kit, others: int
 ) -> None:
     @durable.function(id="tests.late", on=durable.Event("tests/begin"))

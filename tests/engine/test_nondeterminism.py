@@ -55,7 +55,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "run"])
-def test_a_step_that_is_met_as_another_kind_parks_the_run(
+def test_step_replayed_as_another_kind_pauses_the_run(
     start: Start, later: Later, deployed, kind
 ):
     code, changing = deployed
@@ -212,7 +212,7 @@ def test_steps_may_be_put_in_another_order(start: Start, later: Later, deployed)
     assert calls == ["a", "b", "c"]
 
 
-def test_a_step_may_be_inserted(start: Start, later: Later, deployed):
+def test_step_may_be_inserted(start: Start, later: Later, deployed):
     code, changing = deployed
     calls: list[str] = []
 
@@ -329,7 +329,7 @@ def test_steps_inside_branches_and_groups_are_not_reported(
     assert "without reaching" not in caplog.text
 
 
-def test_a_run_of_a_function_that_the_code_no_longer_has_stays_queued(
+def test_run_of_a_function_that_the_code_no_longer_has_stays_queued(
     start: Start, later: Later, durable_kit: Kit
 ):
     from durable_jobs.definitions.registry import registry

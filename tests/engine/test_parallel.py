@@ -170,7 +170,7 @@ def test_event_sent_by_one_branch_resumes_another(start: Start):
     assert start(talking).result() == [{"x": 1}, 1]
 
 
-def test_the_same_names_in_branches_are_different_steps(start: Start, later: Later):
+def test_same_names_in_branches_are_different_steps(start: Start, later: Later):
     calls = []
 
     def same(ctx):

@@ -14,7 +14,7 @@ from tests.engine.conftest import Configure, Later, Start
 
 @pytest.mark.exact("it looks at the run while its worker is dead")
 @pytest.mark.parametrize(("when", "times"), [("before", 1), ("body", 2), ("after", 1)])
-def test_a_worker_that_dies_in_a_branch_repeats_no_sibling(
+def test_worker_that_dies_in_a_branch_repeats_no_sibling(
     start: Start, later: Later, durable_kit: Kit, when, times
 ):
     calls = []
@@ -37,7 +37,7 @@ def test_a_worker_that_dies_in_a_branch_repeats_no_sibling(
     assert sorted(calls) == ["first a", "first b", "first c", "second a", "second c"]
 
 
-def test_a_run_that_is_paused_begins_no_further_branch(
+def test_run_that_is_paused_begins_no_further_branch(
     start: Start, later: Later, durable_kit: Kit
 ):
     calls = []
@@ -67,7 +67,7 @@ def test_a_run_that_is_paused_begins_no_further_branch(
     assert sorted(calls) == ["plain", "work"]
 
 
-def test_a_run_that_waits_in_its_branches_is_paused_and_resumed(
+def test_run_that_waits_in_its_branches_is_paused_and_resumed(
     start: Start, later: Later, durable_kit: Kit
 ):
     def waiting(ctx):
@@ -125,7 +125,7 @@ def test_run_cancelled_by_its_branch_does_nothing_more(start: Start):
 # Code that changes
 
 
-def test_a_branch_that_meets_another_kind_parks_the_run(start: Start, later: Later):
+def test_branch_that_finds_another_kind_pauses_the_run(start: Start, later: Later):
     changed: list[bool] = []
 
     def diverging(ctx):
@@ -187,7 +187,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_call_fails_at_once(start: Start, case):
+def test_wrong_call_fails_at_once(start: Start, case):
     args, options, expected = WRONG[case]
 
     def mistaken(ctx):

@@ -41,7 +41,7 @@ def woken() -> int:
     return Run.objects.exclude(status="waiting").count()
 
 
-def test_an_event_is_matched_to_many_waits_in_several_turns(
+def test_event_is_matched_to_many_waits_in_several_turns(
     durable_kit: Kit, waiting: list[Run], settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MATCH_BUDGET": 4}
@@ -56,7 +56,7 @@ def test_an_event_is_matched_to_many_waits_in_several_turns(
     assert not row.pending
 
 
-def test_the_progress_of_an_event_is_shown(
+def test_progress_of_an_event_is_shown(
     durable_kit: Kit, waiting: list[Run], settings: Settings, admin_client: Any
 ) -> None:
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MATCH_BUDGET": 4}
@@ -86,7 +86,7 @@ def test_waits_that_begin_between_two_turns_are_for_later_events(
     assert Run.objects.filter(status="completed").count() == 10
 
 
-def test_a_later_event_of_the_name_does_not_overtake(
+def test_later_event_of_the_name_does_not_overtake(
     durable_kit: Kit, waiting: list[Run], settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MATCH_BUDGET": 4}

@@ -13,7 +13,7 @@ from durable_jobs.models import Run
 from tests.engine.conftest import Later, Start
 
 
-def test_a_body_is_called_once_though_the_function_is_called_again(
+def test_body_is_called_once_though_the_function_is_called_again(
     start: Start, later: Later
 ):
     calls, entries = [], []
@@ -56,7 +56,7 @@ def test_record_of_a_step_can_be_read(start: Start):
     assert step.ended_at is not None
 
 
-def test_an_async_body_in_a_plain_function(start: Start):
+def test_async_body_in_a_plain_function(start: Start):
     async def body(number):
         return number + 1
 
@@ -66,7 +66,7 @@ def test_an_async_body_in_a_plain_function(start: Start):
     assert start(plain).result() == 2
 
 
-def test_a_body_may_wait_for_another_run(start: Start):
+def test_body_may_wait_for_another_run(start: Start):
     @durable.function(id="tests.other")
     def other(ctx):
         return ctx.step.run("inside the other", lambda: ctx.attempt)
@@ -99,7 +99,7 @@ def test_step_may_run_on_its_own_queue(start: Start):
 # Invalid calls
 
 
-def test_a_step_inside_a_steps_body_is_refused(start: Start):
+def test_step_inside_a_steps_body_is_refused(start: Start):
     def nesting(ctx):
         ctx.step.run("outer", lambda: ctx.step.run("inner", lambda: 1))
 
@@ -111,7 +111,7 @@ def test_a_step_inside_a_steps_body_is_refused(start: Start):
     assert not run.steps.filter(name="inner").exists()
 
 
-def test_a_step_inside_a_transaction_is_refused(start: Start):
+def test_step_inside_a_transaction_is_refused(start: Start):
     calls = []
 
     def in_transaction(ctx):
@@ -125,7 +125,7 @@ def test_a_step_inside_a_transaction_is_refused(start: Start):
     assert not calls
 
 
-def test_a_step_in_a_thread_of_the_functions_own_is_refused(start: Start):
+def test_step_in_a_thread_of_the_functions_own_is_refused(start: Start):
     told = []
 
     def threading_itself(ctx):
@@ -164,7 +164,7 @@ WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_call_fails_at_once_and_is_not_tried_again(start: Start, case):
+def test_invalid_call_fails_at_once_and_is_not_retried(start: Start, case):
     args, options, expected = WRONG[case]
     entries = []
 

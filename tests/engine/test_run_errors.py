@@ -16,9 +16,7 @@ def describe(error: BaseException) -> tuple[object, ...]:
     return type(error), str(error), error.error_type, error.message, told
 
 
-def test_an_error_is_the_same_in_the_first_run_and_in_replay(
-    start: Start, later: Later
-):
+def test_error_is_the_same_in_the_first_run_and_in_replay(start: Start, later: Later):
     seen = []
 
     def body():
@@ -50,7 +48,7 @@ def test_an_error_is_the_same_in_the_first_run_and_in_replay(
     [KeyError("sku"), ValueError("of two", 2), Refused(), OSError(2, "gone")],
     ids=repr,
 )
-def test_the_cause_reads_as_the_original_did(start: Start, later: Later, error):
+def test_cause_reads_as_the_original_did(start: Start, later: Later, error):
     seen = []
 
     def body():
@@ -70,7 +68,7 @@ def test_the_cause_reads_as_the_original_did(start: Start, later: Later, error):
     assert set(seen) == {(type(error), str(error))}
 
 
-def test_the_cause_of_an_error_that_cannot_be_imported_is_left_out(
+def test_cause_of_an_error_that_cannot_be_imported_is_left_out(
     start: Start, later: Later
 ):
     seen = []
@@ -94,7 +92,7 @@ def test_the_cause_of_an_error_that_cannot_be_imported_is_left_out(
     assert set(seen) == {(durable.StepFailed, message, "Local", message, None)}
 
 
-def test_a_run_fails_with_the_error_of_its_step(start: Start):
+def test_run_fails_with_the_error_of_its_step(start: Start):
     def body():
         raise Refused("no")
 
@@ -124,7 +122,7 @@ def test_error_without_a_readable_message_is_recorded(start: Start):
     assert start(muted).error["type"] == "Mute"
 
 
-def test_an_error_with_text_that_no_database_stores_is_stored(start: Start):
+def test_error_with_text_that_no_database_stores_is_stored(start: Start):
     def body():
         raise Refused("nul \x00 and surrogate \ud800")
 

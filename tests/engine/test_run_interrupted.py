@@ -12,7 +12,7 @@ from tests.engine.failures import failing
 
 @pytest.mark.exact("an answer that is lost interrupts the body as well")
 @pytest.mark.parametrize(("when", "times"), [("before", 1), ("body", 2), ("after", 1)])
-def test_a_worker_that_dies_at_a_step(
+def test_worker_that_dies_at_a_step(
     start: Start, later: Later, durable_kit: Kit, when, times
 ):
     calls = []

@@ -34,7 +34,7 @@ def test_failing_body_is_retried_until_it_succeeds(start: Start, later: Later):
     assert later(run, "10s").result() == "success 3"
 
 
-def test_the_functions_retries_are_the_default_and_the_steps_own_go_first(
+def test_functions_retries_are_the_default_and_the_steps_own_go_first(
     start: Start, later: Later
 ):
     by_function: list[int] = []
@@ -68,7 +68,7 @@ def test_default_is_four_retries(start: Start, later: Later):
     assert len(calls) == 5
 
 
-def test_the_backoff_decides_when(start: Start, later: Later, durable_kit: Kit):
+def test_backoff_decides_when(start: Start, later: Later, durable_kit: Kit):
     times = []
 
     def body():
@@ -85,7 +85,7 @@ def test_the_backoff_decides_when(start: Start, later: Later, durable_kit: Kit):
     assert pauses == [timedelta(minutes=1), timedelta(minutes=3), timedelta(minutes=9)]
 
 
-def test_a_backoff_may_be_a_callable_of_the_attempt_and_the_error(
+def test_backoff_may_be_a_callable_of_the_attempt_and_the_error(
     start: Start, later: Later
 ):
     asked = []
@@ -273,7 +273,7 @@ def test_failing_backoff_fails_the_step_without_a_retry(start: Start, later: Lat
 # The function's own errors
 
 
-def test_a_function_that_raises_is_called_again_and_repeats_no_step(
+def test_function_that_raises_is_called_again_and_repeats_no_step(
     start: Start, later: Later
 ):
     calls = []

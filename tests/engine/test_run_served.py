@@ -34,7 +34,7 @@ def served(transactional_db: None) -> Iterator[Served]:
         yield begin
 
 
-def test_a_body_with_a_timeout_reads_and_writes(served: Served):
+def test_body_with_a_timeout_reads_and_writes(served: Served):
     def body():
         assert threading.current_thread() is not threading.main_thread()
         return Tenant.objects.create(name="Ada").name
@@ -86,7 +86,7 @@ def test_abandoned_body_writes_nothing_for_its_run(served: Served):
     assert Step.objects.get(name="hang").output is None
 
 
-def test_an_async_body_that_takes_too_long_is_cancelled(served: Served):
+def test_async_body_that_takes_too_long_is_cancelled(served: Served):
     told = []
 
     async def body():
@@ -103,7 +103,7 @@ def test_an_async_body_that_takes_too_long_is_cancelled(served: Served):
     assert told == ["cancelled"]
 
 
-def test_a_step_inside_a_transaction_of_the_function_is_refused(served: Served):
+def test_step_inside_a_transaction_of_the_function_is_refused(served: Served):
     def inside(ctx):
         with transaction.atomic():
             Tenant.objects.create(name="Ada")
@@ -127,7 +127,7 @@ def test_atomic_is_taken_back_with_its_error(served: Served):
     assert not Tenant.objects.exists()
 
 
-def test_a_retry_without_a_pause_is_served_by_the_same_loop(served: Served):
+def test_retry_without_a_delay_is_served_by_the_same_loop(served: Served):
     calls = []
 
     def body():

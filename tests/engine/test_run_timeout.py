@@ -13,7 +13,7 @@ from tests.engine.conftest import Later, Start
 from tests.engine.failures import Refused
 
 
-def test_a_body_that_takes_too_long_fails(start: Start, later: Later):
+def test_body_that_takes_too_long_fails(start: Start, later: Later):
     held = threading.Event()
     seen = []
 
@@ -35,7 +35,7 @@ def test_a_body_that_takes_too_long_fails(start: Start, later: Later):
     assert set(seen) == {("StepTimeout", "Step 'hang' did not end within 50ms.")}
 
 
-def test_a_body_that_took_too_long_is_tried_again(start: Start, later: Later):
+def test_timed_out_body_is_retried(start: Start, later: Later):
     held = threading.Event()
     calls = []
 
@@ -105,7 +105,7 @@ def test_result_after_the_timeout_is_void(start: Start, later: Later):
     assert run.steps.get(name="hang").status == "failed"
 
 
-def test_an_async_body_that_takes_too_long_fails(start: Start):
+def test_async_body_that_takes_too_long_fails(start: Start):
     async def body():
         await asyncio.Event().wait()
 
@@ -115,14 +115,14 @@ def test_an_async_body_that_takes_too_long_fails(start: Start):
     assert start(waiting).error["type"] == "StepTimeout"
 
 
-def test_a_body_that_ends_in_time_is_not_disturbed(start: Start):
+def test_body_that_ends_in_time_is_not_disturbed(start: Start):
     def in_time(ctx):
         return ctx.step.run("quick", lambda: Run.objects.count(), timeout="1h")
 
     assert start(in_time).result() == 1
 
 
-def test_an_error_within_the_timeout_is_the_bodys_own(start: Start):
+def test_error_within_the_timeout_is_the_bodys_own(start: Start):
     def body():
         raise Refused("at once")
 

@@ -27,7 +27,7 @@ def heard() -> list[object]:
     return [run.result() for run in runs]
 
 
-def test_an_event_is_sent_once_and_its_ids_returned(start: Start, later: Later):
+def test_event_is_sent_once_and_its_ids_returned(start: Start, later: Later):
     listening()
     seen = []
 
@@ -68,7 +68,7 @@ def test_empty_list_sends_no_events(start: Start):
 
 @pytest.mark.exact("a look back that failed is made again after five seconds")
 @pytest.mark.parametrize(("when", "sent"), [("before", 0), ("body", 0), ("after", 1)])
-def test_a_worker_that_dies_at_the_step_sends_once(
+def test_worker_that_dies_at_the_step_sends_once(
     start: Start, later: Later, durable_kit: Kit, when, sent
 ):
     listening()
@@ -123,7 +123,7 @@ def test_event_with_an_id_starts_a_function_once_for_any_sender(start: Start):
     assert heard() == [["payment-7", "shop/paid", {"n": 0}]]
 
 
-def test_a_delayed_event(start: Start, later: Later, durable_kit: Kit):
+def test_delayed_event(start: Start, later: Later, durable_kit: Kit):
     listening()
     moment = durable_kit.now() + timedelta(hours=1)
 

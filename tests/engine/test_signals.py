@@ -55,7 +55,7 @@ def test_signal_without_a_waiting_run_is_lost(
     assert later(run, "2h").result() is None
 
 
-def test_a_signal_wakes_once(start: Start, later: Later, durable_kit: Kit):
+def test_signal_resumes_once(start: Start, later: Later, durable_kit: Kit):
     hear, _ = hearing()
     run = start(hear)
     durable.signal("hammer", 1)
@@ -73,7 +73,7 @@ def test_timeout_returns_none(start: Start, later: Later, durable_kit: Kit):
     assert seen == [None] * len(seen)
 
 
-def test_a_second_waiter_fails(start: Start, later: Later, durable_kit: Kit):
+def test_second_waiter_fails(start: Start, later: Later, durable_kit: Kit):
     hear, seen = hearing()
     first = start(hear)
     second = later(start(hear), "1h")
@@ -88,7 +88,7 @@ def test_a_second_waiter_fails(start: Start, later: Later, durable_kit: Kit):
     assert later(first, "1h").result() == "for the first"
 
 
-def test_a_second_waiter_that_replaces_the_first(
+def test_second_waiter_that_replaces_the_first(
     start: Start, later: Later, durable_kit: Kit
 ):
     hear, _ = hearing(on_conflict="replace")
@@ -116,7 +116,7 @@ def test_waits_for_other_names_are_ignored(
     assert [later(run, "1h").result() for run in runs] == [0, 1, 2]
 
 
-def test_a_name_is_free_again_when_its_waiter_has_ended(
+def test_name_is_free_again_when_its_waiter_has_ended(
     start: Start, later: Later, durable_kit: Kit
 ):
     hear, _ = hearing()
@@ -142,7 +142,7 @@ def test_run_may_wait_for_one_name_repeatedly(
     assert run.result() == [0, 1, 2]
 
 
-def test_a_taken_name_inside_a_group(start: Start, later: Later, durable_kit: Kit):
+def test_taken_name_inside_a_group(start: Start, later: Later, durable_kit: Kit):
     """Records deferred with the refused wait are written with its failure."""
     hear, _ = hearing()
     start(hear)
@@ -162,7 +162,7 @@ def test_a_taken_name_inside_a_group(start: Start, later: Later, durable_kit: Ki
     assert later(run, 1).status == "completed"
 
 
-def test_a_wait_inside_an_open_transaction_is_refused(start: Start, durable_kit: Kit):
+def test_wait_inside_an_open_transaction_is_refused(start: Start, durable_kit: Kit):
     def inside(ctx):
         with transaction.atomic():
             ctx.step.wait_for_signal("hear", "hammer")
@@ -173,7 +173,7 @@ def test_a_wait_inside_an_open_transaction_is_refused(start: Start, durable_kit:
     assert not Wait.objects.exists()
 
 
-def test_a_signal_within_a_transaction_that_rolls_back_was_not_given(
+def test_signal_within_a_transaction_that_rolls_back_was_not_given(
     start: Start, later: Later, durable_kit: Kit
 ):
     hear, _ = hearing()

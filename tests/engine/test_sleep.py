@@ -60,7 +60,7 @@ def test_sleep_lasts_up_to_a_year(start: Start, later: Later):
     assert later(run, "1d").result() == "awake"
 
 
-def test_a_sleep_of_no_time_does_not_wait(start: Start):
+def test_sleep_of_no_time_does_not_wait(start: Start):
     def sleeping(ctx):
         ctx.step.sleep("not at all", 0)
         return "awake"
@@ -143,7 +143,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_time_is_refused(start: Start, case):
+def test_wrong_time_is_refused(start: Start, case):
     kind, value, expected = WRONG[case]
 
     def sleeping(ctx):

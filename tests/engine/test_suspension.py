@@ -86,7 +86,7 @@ def test_step_in_a_finally_is_executed_in_its_order(start: Start, later: Later):
     assert calls == ["work", "more work", "tidy"]
 
 
-def test_a_generator_of_the_functions_own_is_closed_in_peace(
+def test_generator_of_the_functions_own_is_closed_in_peace(
     start: Start, later: Later, durable_kit: Kit
 ):
     closed = []

@@ -103,9 +103,7 @@ def test_pauses_grow_until_the_run_fails_with_the_reason(
     assert (len(pauses), pauses[0], pauses[-1]) == (10, 2, 600)
 
 
-def test_an_async_function_waits_as_well(
-    durable_kit: Kit, broken: dict[str, Any]
-) -> None:
+def test_async_function_waits_as_well(durable_kit: Kit, broken: dict[str, Any]) -> None:
     @durable.function(id="awaits")
     async def awaits(ctx):
         return ctx.event.data
@@ -126,7 +124,7 @@ def test_expired_lease_is_reclaimed_whatever_the_payload(
     assert tick.tick()["leases"] == 2
 
 
-def test_a_run_that_cannot_be_read_can_be_shown_cancelled_and_deleted(
+def test_run_that_cannot_be_read_can_be_shown_cancelled_and_deleted(
     durable_kit: Kit, broken: dict[str, Any]
 ) -> None:
     handled = []
@@ -144,7 +142,7 @@ def test_a_run_that_cannot_be_read_can_be_shown_cancelled_and_deleted(
     Run.objects.filter(pk=run.pk).delete()
 
 
-def test_the_admin_shows_and_cancels_a_run_that_cannot_be_read(
+def test_admin_shows_and_cancels_a_run_that_cannot_be_read(
     durable_kit: Kit, works: durable.Function, broken: dict[str, Any], admin_client: Any
 ) -> None:
     run = works.using(run_after="1h").enqueue({"n": 1})
@@ -177,7 +175,7 @@ def test_unreadable_event_delays_no_other_event(
     assert Run.objects.get(pk=first.pk).result() == {"n": 1}
 
 
-def test_an_event_that_was_put_off_ends_no_wait_that_began_later(
+def test_event_that_was_put_off_ends_no_wait_that_began_later(
     durable_kit: Kit, broken: dict[str, Any]
 ) -> None:
     @durable.function(id="waits")
@@ -197,7 +195,7 @@ def test_an_event_that_was_put_off_ends_no_wait_that_began_later(
     assert Run.objects.get(pk=late.pk).status == "waiting"
 
 
-def test_an_event_of_the_past_that_cannot_be_read_is_passed_over(
+def test_unreadable_earlier_event_is_skipped(
     durable_kit: Kit, broken: dict[str, Any]
 ) -> None:
     @durable.function(id="waits")

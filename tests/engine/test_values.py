@@ -80,7 +80,7 @@ VALUES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("case", VALUES)
-def test_a_result_is_equal_in_the_first_run_and_in_replay(
+def test_result_is_equal_in_the_first_run_and_in_replay(
     start: Start, later: Later, case
 ):
     value = VALUES[case]
@@ -192,7 +192,7 @@ REFUSED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_result_that_cannot_be_stored_is_refused_and_not_tried_again(
+def test_result_that_cannot_be_stored_is_refused_and_not_retried(
     start: Start, later: Later, case
 ):
     calls, seen = [], []
@@ -218,7 +218,7 @@ def test_a_result_that_cannot_be_stored_is_refused_and_not_tried_again(
     assert len(set(seen)) == 1
 
 
-def test_a_return_value_that_cannot_be_stored_fails_the_run(start: Start):
+def test_return_value_that_cannot_be_stored_fails_the_run(start: Start):
     entries = []
 
     def returning(ctx):
@@ -236,7 +236,7 @@ def test_a_return_value_that_cannot_be_stored_fails_the_run(start: Start):
 # Limits
 
 
-def test_a_result_past_the_limit_is_refused(start: Start, configure: Configure):
+def test_result_past_the_limit_is_refused(start: Start, configure: Configure):
     configure(MAX_STEP_BYTES=100)
     calls = []
 
@@ -252,7 +252,7 @@ def test_a_result_past_the_limit_is_refused(start: Start, configure: Configure):
     assert len(calls) == 1
 
 
-def test_a_run_past_its_bytes_is_refused(start: Start, configure: Configure):
+def test_run_past_its_bytes_is_refused(start: Start, configure: Configure):
     configure(MAX_RUN_BYTES=1000)
 
     def hoarding(ctx):
@@ -267,7 +267,7 @@ def test_a_run_past_its_bytes_is_refused(start: Start, configure: Configure):
     assert run.steps.filter(status="completed").count() == 9
 
 
-def test_a_run_past_its_steps_is_refused_before_the_body_is_called(
+def test_run_past_its_steps_is_refused_before_the_body_is_called(
     start: Start, configure: Configure
 ):
     configure(MAX_STEPS=3)

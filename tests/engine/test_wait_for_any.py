@@ -47,7 +47,7 @@ def dropped() -> bool:
     return set(Wait.objects.values_list("kind", flat=True)) <= {"sleep"}
 
 
-def test_an_event_wins(start: Start, later: Later, durable_kit: Kit, waiting):
+def test_event_wins(start: Start, later: Later, durable_kit: Kit, waiting):
     function, seen = waiting
     run = start(function, {"lot": 1})
     durable_kit.send("shop/bid", {"lot": 2})
@@ -65,7 +65,7 @@ def test_an_event_wins(start: Start, later: Later, durable_kit: Kit, waiting):
     assert len(seen) >= 2
 
 
-def test_a_signal_wins(start: Start, later: Later, durable_kit: Kit, waiting):
+def test_signal_wins(start: Start, later: Later, durable_kit: Kit, waiting):
     function, seen = waiting
     run = start(function, {"lot": 1})
     woken = durable.signal("hammer", {"price": 9})
@@ -79,7 +79,7 @@ def test_a_signal_wins(start: Start, later: Later, durable_kit: Kit, waiting):
     assert seen == [("hammer", {"price": 9})] * len(seen)
 
 
-def test_a_model_wins(
+def test_model_wins(
     start: Start, later: Later, durable_kit: Kit, waiting, order: Order
 ):
     function, seen = waiting
@@ -197,7 +197,7 @@ def test_alternatives_since_the_run_all_find_earlier_events(
     assert later(run, "1h").result() == first
 
 
-def test_a_winner_that_the_code_no_longer_has_is_still_the_winner(
+def test_winner_that_the_code_no_longer_has_is_still_the_winner(
     start: Start, later: Later, durable_kit: Kit
 ):
     names = ["old", "new"]

@@ -41,7 +41,7 @@ def test_wait_returns_the_event(start: Start, later: Later, durable_kit: Kit):
     assert seen == [expected] * len(seen)
 
 
-def test_an_event_from_before_the_wait_is_not_taken(
+def test_event_from_before_the_wait_is_not_taken(
     start: Start, later: Later, durable_kit: Kit
 ):
     def waiting(ctx):
@@ -121,7 +121,7 @@ def test_event_resumes_all_the_runs_that_it_matches(
     assert [later(run).result() for run in runs] == ["zero", "one"] * 2
 
 
-def test_a_condition_in_cel_sees_both_events(
+def test_condition_in_cel_sees_both_events(
     start: Start, later: Later, durable_kit: Kit
 ):
     def waiting(ctx):
@@ -135,7 +135,7 @@ def test_a_condition_in_cel_sees_both_events(
     assert later(run).result() == 11
 
 
-def test_a_condition_may_be_a_callable(start: Start, later: Later, durable_kit: Kit):
+def test_condition_may_be_a_callable(start: Start, later: Later, durable_kit: Kit):
     def waiting(ctx):
         smallest = ctx.step.run("smallest", lambda: 10)
         event = ctx.step.wait_for_event(
@@ -312,7 +312,7 @@ def test_wait_since_the_run_ignores_the_triggering_event(
     ],
     ids=str,
 )
-def test_a_wrong_wait_is_refused(start: Start, options, expected):
+def test_wrong_wait_is_refused(start: Start, options, expected):
     def waiting(ctx):
         ctx.step.wait_for_event("wait", **{"event": "shop/paid", **options})
 

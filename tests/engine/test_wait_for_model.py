@@ -122,7 +122,7 @@ def test_timeout_returns_none(start: Start, later: Later, waiting, order: Order)
     assert later(run, "1h").result() is None
 
 
-def test_an_instance_that_is_deleted_is_never_true(
+def test_instance_that_is_deleted_is_never_true(
     start: Start, later: Later, waiting, order: Order
 ):
     run = start(waiting)
@@ -132,7 +132,7 @@ def test_an_instance_that_is_deleted_is_never_true(
     assert later(run, "2h").result() is None
 
 
-def test_the_condition_may_span_relations(start: Start, later: Later, order: Order):
+def test_condition_may_span_relations(start: Start, later: Later, order: Order):
     def until_renamed(ctx):
         when = Q(tenant__name="Grace") & ~Q(status="cancelled")
         return ctx.step.wait_for_model("renamed", order, when=when).tenant.name
@@ -153,7 +153,7 @@ def test_the_condition_may_span_relations(start: Start, later: Later, order: Ord
     ],
     ids=["nothing", "not saved", "not a Q"],
 )
-def test_a_wrong_wait_is_refused(start: Start, order: Order, instance, when, expected):
+def test_wrong_wait_is_refused(start: Start, order: Order, instance, when, expected):
     chosen = order if instance == "the order" else instance
 
     def mistaken(ctx):

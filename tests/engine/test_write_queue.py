@@ -94,7 +94,7 @@ def test_records_of_a_discarded_branch_are_not_written(
     assert isinstance(branches.errors["b"], BranchDiscarded)
 
 
-def test_a_failed_commit_raises_for_all_its_records(store: Store, branches: Branches):
+def test_failed_commit_raises_for_all_its_records(store: Store, branches: Branches):
     store.failure = OperationalError("the connection is gone")
     branches.begin("a")
     branches.begin("b")
@@ -103,7 +103,7 @@ def test_a_failed_commit_raises_for_all_its_records(store: Store, branches: Bran
     assert {type(error) for error in branches.errors.values()} == {DatabaseFailed}
 
 
-def test_a_closed_queue_rejects_records(store: Store, branches: Branches):
+def test_closed_queue_rejects_records(store: Store, branches: Branches):
     branches.begin("a")
     branches.queue.close()
     for thread in branches.threads:

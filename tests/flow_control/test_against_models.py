@@ -154,7 +154,7 @@ def test_rate_limit(sent: list[Sent], limit: int, per: int) -> None:
 
 @random_streams
 @given(streams(), st.integers(1, 3), st.integers(500, 6000), st.randoms())
-def test_a_rate_limit_is_never_exceeded_when_workers_are_away(
+def test_rate_limit_is_never_exceeded_while_workers_run_seldom(
     sent: list[Sent], limit: int, per: int, chosen: random.Random
 ) -> None:
     with lab() as it:
@@ -193,7 +193,7 @@ def test_debounce(sent: list[Sent], period: int, more: int | None) -> None:
 
 @random_streams
 @given(streams(), st.integers(500, 5000))
-def test_a_debounce_that_collects_loses_no_event(sent: list[Sent], period: int) -> None:
+def test_debounce_that_collects_loses_no_event(sent: list[Sent], period: int) -> None:
     with lab() as it:
         rule = durable.Debounce(period / 1000, key="event.data.key", collect=True)
         it.declare(debounce=rule)

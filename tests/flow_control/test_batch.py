@@ -28,7 +28,7 @@ def batching(diary: Diary, act: Any = lambda ctx: None, **declared: Any) -> Any:
     return batch
 
 
-def test_a_full_batch_starts_at_once_and_another_after_its_timeout(
+def test_full_batch_starts_at_once_and_another_after_its_timeout(
     diary: Diary,
 ) -> None:
     batching(diary)
@@ -38,7 +38,7 @@ def test_a_full_batch_starts_at_once_and_another_after_its_timeout(
     assert not EventWindow.objects.exists()
 
 
-def test_the_timeout_counts_from_the_first_event(diary: Diary) -> None:
+def test_timeout_counts_from_the_first_event(diary: Diary) -> None:
     batching(diary)
     for n in range(2):
         diary.send(n)
@@ -66,7 +66,7 @@ def test_event_that_fails_the_condition_has_its_own_run(
     assert sorted(diary.order) == [[0, 2, 3], [1]]
 
 
-def test_a_condition_that_fails_leaves_a_skipped_run(diary: Diary) -> None:
+def test_condition_that_fails_leaves_a_skipped_run(diary: Diary) -> None:
     batching(diary, batch=durable.Batch(3, "10s", if_=lambda e: e.data["none"]))
     diary.send(1)
     diary.kit.run_until_idle()
@@ -88,7 +88,7 @@ def test_first_event_of_a_batch_is_the_event_of_the_run(diary: Diary) -> None:
     assert Run.objects.get().output == 0
 
 
-def test_a_thousand_events_at_once_are_batches_of_the_size(diary: Diary) -> None:
+def test_thousand_events_at_once_are_batches_of_the_size(diary: Diary) -> None:
     batching(diary, batch=durable.Batch(100, "10s"))
     diary.kit.send_many(durable.NewEvent(EVENT, {"n": n}) for n in range(1050))
     diary.kit.advance("10s")
@@ -152,7 +152,7 @@ def test_batch_out_of_retries_fails_and_its_handler_starts(
     assert told == ["BatchFailed"]
 
 
-def test_a_dead_letter_can_be_redriven(diary: Diary) -> None:
+def test_dead_letter_can_be_redriven(diary: Diary) -> None:
     bad = {1}
     failing(diary, bad, retries=0)
     diary.sends(3)
@@ -236,7 +236,7 @@ def test_poisonous_event_is_isolated_and_the_others_are_done(diary: Diary) -> No
     assert [one.data["n"] for one in alone.buffered_events.all()] == [5]
 
 
-def test_a_batch_that_was_split_is_not_redriven(diary: Diary) -> None:
+def test_batch_that_was_split_is_not_redriven(diary: Diary) -> None:
     def act(ctx: Any) -> None:
         raise ValueError("poison")
 
@@ -288,7 +288,7 @@ def test_rows_of_a_pruned_run_are_deleted_with_it(diary: Diary) -> None:
     assert not BufferedEvent.objects.exists()
 
 
-def test_an_async_function_reads_the_events_of_its_batch(diary: Diary) -> None:
+def test_async_function_reads_the_events_of_its_batch(diary: Diary) -> None:
     """An event loop runs, in which database queries are not allowed."""
 
     @durable.function(

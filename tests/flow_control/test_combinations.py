@@ -74,7 +74,7 @@ def test_events_are_buffered_before_the_rate_limit_counts(diary: Diary) -> None:
     assert diary.order == [0, 5]
 
 
-def test_a_debounce_is_over_before_the_throttle_counts(diary: Diary) -> None:
+def test_debounce_is_over_before_the_throttle_counts(diary: Diary) -> None:
     diary.work(
         debounce=durable.Debounce("10s", key="event.data.k"),
         throttle=durable.Throttle(1, "1m"),
@@ -118,7 +118,7 @@ def test_start_skipped_by_a_singleton_does_not_count_in_the_rate_limit(
     assert diary.order == [0, 9]
 
 
-def test_a_singleton_that_queues_waits_before_the_throttle(diary: Diary) -> None:
+def test_singleton_that_queues_waits_before_the_throttle(diary: Diary) -> None:
     diary.work(
         singleton=durable.Singleton(mode="queue"),
         throttle=durable.Throttle(1, "1m"),
@@ -128,7 +128,7 @@ def test_a_singleton_that_queues_waits_before_the_throttle(diary: Diary) -> None
     assert diary.times == [0, 90, 180]
 
 
-def test_a_run_that_waits_for_concurrency_uses_up_no_start_of_a_throttle(
+def test_run_that_waits_for_concurrency_uses_up_no_start_of_a_throttle(
     diary: Diary,
 ) -> None:
     diary.work(
@@ -145,7 +145,7 @@ def test_a_run_that_waits_for_concurrency_uses_up_no_start_of_a_throttle(
     assert [n for n in diary.order if n < 5] == [0, 1, 2]
 
 
-def test_a_batch_under_ordering_and_concurrency(diary: Diary) -> None:
+def test_batch_under_ordering_and_concurrency(diary: Diary) -> None:
     diary.work(
         batch=durable.Batch(2, "1m", key="event.data.k"), ordering="event.data.k"
     )
@@ -156,7 +156,7 @@ def test_a_batch_under_ordering_and_concurrency(diary: Diary) -> None:
     assert diary.times == [0, 0, 60, 60]
 
 
-def test_a_batch_of_a_singleton_that_cancels(diary: Diary) -> None:
+def test_batch_of_a_singleton_that_cancels(diary: Diary) -> None:
     diary.work(batch=durable.Batch(2, "1m"), singleton=durable.Singleton(mode="cancel"))
     diary.sends(4, nap="1h")
     diary.kit.advance("2h")

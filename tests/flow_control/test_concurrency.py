@@ -20,7 +20,7 @@ def test_concurrent_runs_never_exceed_the_limit(diary: Diary) -> None:
     assert count("completed") == 10
 
 
-def test_a_number_is_a_limit_of_steps_for_the_whole_function(diary: Diary) -> None:
+def test_number_is_a_limit_of_steps_for_the_whole_function(diary: Diary) -> None:
     diary.work(concurrency=2)
     diary.sends(6)
     diary.kit.run_until_idle()
@@ -120,7 +120,7 @@ def test_two_limits_hold_at_the_same_time(diary: Diary) -> None:
     assert count("completed") == 8
 
 
-def test_a_backlog_that_waits_leaves_the_room_of_its_other_limit_to_others(
+def test_waiting_backlog_blocks_no_slot_of_its_other_limit(
     diary: Diary,
 ) -> None:
     diary.work(
@@ -203,7 +203,7 @@ def test_values_are_separate_keys(diary: Diary) -> None:
     assert sorted(diary.order) == sorted([*range(len(KEYS))] * 2)
 
 
-def test_a_missing_attribute_is_the_key_null(diary: Diary) -> None:
+def test_missing_attribute_is_the_key_null(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, key="event.data.nobody", of="runs"))
     diary.send(0, nap="1h")
     diary.send(1, nap="1h", nobody=None)
@@ -275,7 +275,7 @@ def test_cancelled_run_releases_its_slot_at_once(diary: Diary) -> None:
     diary.kit.advance("1d")
 
 
-def test_a_delayed_run_takes_no_slot_before_its_time(diary: Diary) -> None:
+def test_delayed_run_takes_no_slot_before_its_time(diary: Diary) -> None:
     work = diary.work(concurrency=durable.Concurrency(1, of="runs"))
     work.using(run_after="1h").enqueue({"n": 0})
     work.enqueue({"n": 1})

@@ -70,7 +70,7 @@ def test_slot_of_a_dead_worker_is_released_with_its_lease(
     assert [n for n in diary.order if n] == [1, 2]
 
 
-def test_a_worker_that_dies_before_its_claim_leaves_its_runs_to_others(
+def test_worker_that_dies_before_its_claim_leaves_its_runs_to_others(
     diary: Diary,
 ) -> None:
     diary.work(concurrency=2)
@@ -183,7 +183,7 @@ def test_handlers_need_no_slot(durable_kit: Kit) -> None:
     assert told == ["failed"] * 3
 
 
-def test_an_event_that_is_rolled_back_takes_no_slot(diary: Diary) -> None:
+def test_event_that_is_rolled_back_takes_no_slot(diary: Diary) -> None:
     from django.db import transaction
 
     diary.work(concurrency=1)

@@ -162,7 +162,7 @@ def test_repeated_event_id_is_buffered_once(diary: Diary) -> None:
     assert diary.order == [["a", "b"]]
 
 
-def test_a_run_fails_and_is_redriven_with_its_events(diary: Diary) -> None:
+def test_run_fails_and_is_redriven_with_its_events(diary: Diary) -> None:
     broken = [True]
 
     @durable.function(
@@ -188,7 +188,7 @@ def test_a_run_fails_and_is_redriven_with_its_events(diary: Diary) -> None:
     assert again.wait().result() == [0, 1, 2]
 
 
-def test_a_key_that_fails_leaves_a_skipped_run_for_each_event(diary: Diary) -> None:
+def test_key_that_fails_leaves_a_skipped_run_for_each_event(diary: Diary) -> None:
     diary.work(debounce=durable.Debounce("10s", key=lambda e: e.data["none"]))
     diary.sends(2)
     diary.kit.advance("1m")
@@ -209,7 +209,7 @@ def test_removed_debounce_starts_its_buffered_events(diary: Diary) -> None:
 
 
 @pytest.mark.parametrize("period", ["1ms", "366d"])
-def test_a_quiet_of_a_millisecond_and_of_a_year(diary: Diary, period: str) -> None:
+def test_quiet_of_a_millisecond_and_of_a_year(diary: Diary, period: str) -> None:
     diary.work(debounce=durable.Debounce(period))
     diary.sends(2)
     diary.kit.advance(period)
@@ -229,7 +229,7 @@ def collecting(diary: Diary) -> None:
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_run_collects_no_more_events_than_a_request_may_have(
+def test_run_collects_no_more_events_than_a_request_may_have(
     diary: Diary, settings: Any, apart: bool
 ) -> None:
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MAX_EVENTS": 3}

@@ -21,7 +21,7 @@ def test_new_run_explains_that_it_waits_for_flow_control(diary: Diary) -> None:
     diary.kit.run_until_idle()
 
 
-def test_a_run_that_any_worker_may_take(diary: Diary) -> None:
+def test_run_that_any_worker_may_take(diary: Diary) -> None:
     diary.work()
     diary.sends(3)
     found = run(2).explain()
@@ -30,7 +30,7 @@ def test_a_run_that_any_worker_may_take(diary: Diary) -> None:
     diary.kit.run_until_idle()
 
 
-def test_a_run_that_ended(diary: Diary) -> None:
+def test_run_that_ended(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(1, "1h"))
     diary.sends(2)
     diary.kit.run_until_idle()
@@ -39,7 +39,7 @@ def test_a_run_that_ended(diary: Diary) -> None:
     assert "rate limit" in run(1).explain().text
 
 
-def test_a_delayed_run(diary: Diary) -> None:
+def test_delayed_run(diary: Diary) -> None:
     work = diary.work(concurrency=1)
     moment = diary.kit.now() + timedelta(hours=1)
     found = work.using(run_after=moment).enqueue({"n": 0}).explain()
@@ -47,7 +47,7 @@ def test_a_delayed_run(diary: Diary) -> None:
     diary.kit.advance("1h")
 
 
-def test_a_run_at_a_full_limit(diary: Diary) -> None:
+def test_run_at_a_full_limit(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(2, key="event.data.tenant", of="runs"))
     diary.sends(5, tenant="acme", nap="10m")
     diary.kit.run_until_idle()
@@ -66,7 +66,7 @@ def test_a_run_at_a_full_limit(diary: Diary) -> None:
     diary.kit.advance("1h")
 
 
-def test_the_account_is_named_where_the_limit_is_shared(diary: Diary) -> None:
+def test_account_is_named_where_the_limit_is_shared(diary: Diary) -> None:
     shared = durable.Concurrency(1, key="'k'", scope="account", of="runs")
     diary.work("flow.one", concurrency=shared, on=durable.Event("one"))
     diary.work("flow.two", concurrency=shared, on=durable.Event("two"))

@@ -53,7 +53,7 @@ def test_keys_beyond_64_bits_differ(diary: Diary, key: Any) -> None:
     assert diary.order == [0, 1, 3, 4]
 
 
-def test_a_condition_that_cannot_be_exact_leaves_a_skipped_run(diary: Diary) -> None:
+def test_condition_that_cannot_be_exact_leaves_a_skipped_run(diary: Diary) -> None:
     diary.work(on=durable.Event(EVENT, if_="event.data.x + 1 > 5"))
     diary.send(0, x=10**20)
     diary.send(1, x=10)
@@ -96,7 +96,7 @@ def test_key_lasts_whatever_the_end_of_its_run(diary: Diary) -> None:
     assert work.enqueue({"n": 1, "order": 7}).status == "cancelled"
 
 
-def test_a_send_that_is_rolled_back_takes_no_key(diary: Diary) -> None:
+def test_send_that_is_rolled_back_takes_no_key(diary: Diary) -> None:
     from django.db import transaction
 
     diary.work(idempotency="event.data.order")
@@ -148,7 +148,7 @@ def test_repeat_is_not_buffered(diary: Diary) -> None:
     assert Run.objects.get().event_meta["gathered"] == 2
 
 
-def test_a_repeat_does_not_count_at_the_rate_limit(diary: Diary) -> None:
+def test_repeat_does_not_count_at_the_rate_limit(diary: Diary) -> None:
     diary.work(idempotency="event.data.order", rate_limit=durable.RateLimit(2, "1m"))
     diary.sends(5, order=7)
     diary.send(9, order=8)

@@ -27,7 +27,7 @@ class Book:
         return self.limit
 
 
-def test_a_callable_is_given_the_key(diary: Diary) -> None:
+def test_callable_is_given_the_key(diary: Diary) -> None:
     book = Book(1)
     diary.work(concurrency=durable.Concurrency(book, key="event.data.tenant"))
     for tenant in ("a", None, 7):
@@ -83,7 +83,7 @@ def test_raised_limit_promotes_backlogged_runs(diary: Diary) -> None:
     Run.objects.live().cancel()
 
 
-def test_a_lowered_limit_drains(diary: Diary) -> None:
+def test_lowered_limit_drains(diary: Diary) -> None:
     book = Book(3)
     diary.work(concurrency=durable.Concurrency(book, of="runs"))
     diary.sends(6, nap="10m")
@@ -114,7 +114,7 @@ def test_invalid_limit_starts_nothing_and_is_reported(diary: Diary, wrong: Any) 
 
 
 @pytest.mark.parametrize("wrong", [-1, None, ValueError("away")])
-def test_a_callable_that_fails_later_leaves_the_last_limit(
+def test_callable_that_fails_later_leaves_the_last_limit(
     diary: Diary, wrong: Any
 ) -> None:
     book = Book(2)
@@ -179,7 +179,7 @@ def limit_of(control: str = "concurrency") -> Limit:
     return Limit.objects.get(control=control)
 
 
-def test_an_operator_raises_a_limit_while_runs_are_queued(diary: Diary) -> None:
+def test_operator_raises_a_limit_while_runs_are_queued(diary: Diary) -> None:
     diary.work(concurrency=durable.Concurrency(1, of="runs"))
     diary.sends(5, nap="1d")
     diary.kit.run_until_idle()
@@ -216,7 +216,7 @@ def test_operators_zero_holds_and_precedes_a_callable(diary: Diary) -> None:
     assert diary.order == [0, 1]
 
 
-def test_a_throttle_and_a_rate_limit_can_be_set_too(diary: Diary) -> None:
+def test_throttle_and_a_rate_limit_can_be_set_too(diary: Diary) -> None:
     diary.work(throttle=durable.Throttle(1, "1h"), on=durable.Event("t"))
     diary.work("flow.r", rate_limit=durable.RateLimit(1, "1h"), on=durable.Event("r"))
     for n in range(3):

@@ -69,7 +69,7 @@ def test_sleeping_run_acquires_a_step_slot_when_it_resumes(diary: Diary) -> None
     assert list(flows) == [{"concurrency:0": None}] * 4, "the runs were in the backlog"
 
 
-def test_a_run_that_has_begun_needs_no_place_among_the_runs(diary: Diary) -> None:
+def test_run_that_has_begun_needs_no_place_among_the_runs(diary: Diary) -> None:
     with the_release_before():
         diary.work()
         diary.sends(2, nap="1h")

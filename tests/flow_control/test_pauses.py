@@ -92,7 +92,7 @@ def test_paused_key_leaves_the_others_running(diary: Diary) -> None:
     assert diary.order == [1, 3, 0, 2]
 
 
-def test_a_key_can_be_null_and_any_other_value(diary: Diary) -> None:
+def test_key_can_be_null_and_any_other_value(diary: Diary) -> None:
     work = diary.work(throttle=durable.Throttle(1, "1s", key="event.data.tenant"))
     for key in (None, 1, "x" * 100_000):
         work.pause(key=key)
@@ -109,9 +109,7 @@ def test_a_key_can_be_null_and_any_other_value(diary: Diary) -> None:
 @pytest.mark.parametrize(
     "value", [uuid.UUID(int=7), Decimal("1.5"), ("a", 1), "x" * 300, {"b": 1, "a": 2}]
 )
-def test_a_key_is_paused_by_the_value_that_events_have(
-    diary: Diary, value: Any
-) -> None:
+def test_key_is_paused_by_the_value_that_events_have(diary: Diary, value: Any) -> None:
     limit = durable.Concurrency(1, key=lambda event: event.data["k"])
     work = diary.work(concurrency=limit)
     work.pause(key=value)
@@ -139,7 +137,7 @@ def test_paused_key_with_skip_skips_only_its_runs(diary: Diary) -> None:
     assert reasons()[0] == 'key "a" of flow.work was paused.'
 
 
-def test_a_key_of_a_function_without_keys_is_refused(diary: Diary) -> None:
+def test_key_of_a_function_without_keys_is_refused(diary: Diary) -> None:
     work = diary.work(concurrency=1)
     with pytest.raises(durable.ConfigurationError, match="no flow control with a key"):
         work.pause(key="a")
@@ -160,7 +158,7 @@ def test_paused_queue_executes_nothing(diary: Diary, limited: bool) -> None:
     assert count("completed") == 6
 
 
-def test_a_paused_queue_saves_up_no_starts_of_a_throttle(diary: Diary) -> None:
+def test_paused_queue_saves_up_no_starts_of_a_throttle(diary: Diary) -> None:
     diary.work(throttle=durable.Throttle(1, "1m"))
     durable.pause_queue("default")
     diary.sends(4)
@@ -187,7 +185,7 @@ def test_run_promoted_before_a_pause_obeys_the_limit_later(
     assert sorted(diary.order) == list(range(6))
 
 
-def test_a_paused_function_leaves_the_budget_of_the_account_to_others(
+def test_paused_function_leaves_the_budget_of_the_account_to_others(
     diary: Diary,
 ) -> None:
     shared = durable.Concurrency(1, key="'k'", scope="account", of="runs")
@@ -286,7 +284,7 @@ def test_runs_do_not_start_while_a_pause_is_applied(
         stalled_backlogs.sweep()
 
 
-def test_a_function_is_resumed_while_its_pause_is_carried_out(
+def test_function_is_resumed_while_its_pause_is_carried_out(
     diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "PAUSED_BATCH", 2)

@@ -32,7 +32,7 @@ def test_runs_backlogged_before_the_pause_are_kept(
     assert (before.status, meanwhile.status) == ("completed", "skipped")
 
 
-def test_a_key_is_skipped_also_while_its_function_is_paused(durable_kit: Kit) -> None:
+def test_key_is_skipped_also_while_its_function_is_paused(durable_kit: Kit) -> None:
     limit = durable.Concurrency(5, key="event.data.tenant")
     function = durable.function(id="flow.both", concurrency=limit)(lambda ctx: "done")
     function.pause(key="acme", skip=True, reason="unpaid")

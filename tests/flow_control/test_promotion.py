@@ -65,7 +65,7 @@ def test_condition_that_fails_after_buffering_is_reported(durable_kit) -> None:
 
 
 @pytest.mark.parametrize("key", ["a\0b", "\ud800", 10**30, 1e20, -0.0, [1.0], {"a": 1}])
-def test_a_key_may_be_anything_that_data_may_be(durable_kit, key) -> None:
+def test_key_may_be_anything_that_data_may_be(durable_kit, key) -> None:
     @durable.function(
         id="odd.keyed",
         on=durable.Event("odd/keyed"),

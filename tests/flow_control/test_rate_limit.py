@@ -133,7 +133,7 @@ def test_invoke_of_a_skipped_run_raises(diary: Diary) -> None:
     assert "rate limit" in run.wait().result()
 
 
-def test_a_run_that_was_skipped_does_not_count(diary: Diary) -> None:
+def test_run_that_was_skipped_does_not_count(diary: Diary) -> None:
     diary.work(rate_limit=durable.RateLimit(1, "10s"))
     for _ in range(10):
         diary.sends(3)

@@ -62,7 +62,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize(("declare", "expected"), WRONG.values(), ids=WRONG)
-def test_a_wrong_limit_is_refused(declare: Callable[[], Any], expected: str) -> None:
+def test_wrong_limit_is_refused(declare: Callable[[], Any], expected: str) -> None:
     with pytest.raises(durable.ConfigurationError) as caught:
         declare()
     assert expected in str(caught.value)
@@ -118,7 +118,7 @@ DECLARED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("declared", "expected"), DECLARED.values(), ids=DECLARED)
-def test_a_wrong_declaration_is_refused_and_names_the_function(
+def test_wrong_declaration_is_refused_and_names_the_function(
     durable_kit: Kit, declared: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(durable.ConfigurationError) as caught:
@@ -133,7 +133,7 @@ def test_refused_limit_is_not_declared(durable_kit: Kit) -> None:
     durable.function(id="shop.pay", concurrency=1)(lambda ctx: None)
 
 
-def test_a_rate_to_redrive_at_is_a_number(durable_kit: Kit, db: None) -> None:
+def test_rate_to_redrive_at_is_a_number(durable_kit: Kit, db: None) -> None:
     from durable_jobs.models import Run
 
     rate = durable.Throttle(lambda key: 1, "1m")

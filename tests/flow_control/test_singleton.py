@@ -185,7 +185,7 @@ def test_cancelled_run_may_be_redriven_when_no_other_is_live(diary: Diary) -> No
     assert first.status == "completed"
 
 
-def test_a_redriven_run_that_is_refused_can_be_redriven_again(diary: Diary) -> None:
+def test_redriven_run_that_is_refused_can_be_redriven_again(diary: Diary) -> None:
     diary.work(singleton=durable.Singleton())
     diary.send(0, nap="1h")
     diary.kit.run_until_idle()

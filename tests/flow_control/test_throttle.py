@@ -78,7 +78,7 @@ def test_throttled_run_waits_for_its_time_however_often_it_is_checked(
     assert diary.times == [0, 60, 120]
 
 
-def test_an_outage_is_not_made_up_for_by_more_than_the_burst(diary: Diary) -> None:
+def test_outage_is_not_made_up_for_by_more_than_the_burst(diary: Diary) -> None:
     diary.work(throttle=durable.Throttle(1, "1m", burst=2))
     diary.sends(5)
     diary.kit.advance("1h", run=False)
@@ -150,7 +150,7 @@ def test_redriven_runs_are_throttled_again(diary: Diary) -> None:
     assert diary.times == [0, 60, 120]
 
 
-def test_an_invoked_child_is_throttled_too(diary: Diary) -> None:
+def test_invoked_child_is_throttled_too(diary: Diary) -> None:
     child = diary.work("flow.child", throttle=durable.Throttle(1, "1m"))
 
     @durable.function(id="flow.parent")

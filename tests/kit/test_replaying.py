@@ -59,7 +59,7 @@ def test_branches_continue_from_their_own_records(durable_kit: Kit):
     assert sorted(calls) == [1, 2]
 
 
-def test_a_failure_is_the_same_again(durable_kit: Kit):
+def test_failure_is_the_same_again(durable_kit: Kit):
     @durable.function(id="tests.failed", retries=0)
     def failed(ctx):
         def body():

@@ -58,7 +58,7 @@ def test_kit_restores_everything_after_an_error() -> None:
     assert registry.find("temporary") is None
 
 
-def test_a_kit_inside_a_kit_has_its_own_time_and_functions() -> None:
+def test_kit_inside_a_kit_has_its_own_time_and_functions() -> None:
     with Kit() as outer:
         look = durable.function(id="look")(lambda ctx: 1)
         with Kit(now=outer.now()) as inner:

@@ -63,7 +63,7 @@ class InTestCase(TestCase):
         assert connection.in_atomic_block
         assert told(self.kit) == EXPECTED
 
-    def test_the_same_story_again(self) -> None:
+    def test_same_story_again(self) -> None:
         """Run it again: nothing is left of the first time."""
         assert told(self.kit) == EXPECTED
 
@@ -91,7 +91,7 @@ class InTransactionTestCase(TransactionTestCase):
         with Kit() as kit:
             assert told(kit) == EXPECTED
 
-    def test_an_async_function(self) -> None:
+    def test_async_function(self) -> None:
         """Run an async function with concurrent steps."""
         with Kit() as kit:
 
@@ -119,7 +119,7 @@ def test_the_fixture(durable_kit: Kit) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_fixture_with_real_transactions(durable_kit: Kit) -> None:
+def test_fixture_with_real_transactions(durable_kit: Kit) -> None:
     assert not connection.in_atomic_block
     assert told(durable_kit) == EXPECTED
 

@@ -33,7 +33,7 @@ def test_clock_begins_now_or_at_a_given_time() -> None:
     assert clock.now() >= real
 
 
-def test_a_naive_beginning_is_refused() -> None:
+def test_naive_beginning_is_refused() -> None:
     with pytest.raises(durable.ConfigurationError, match="aware"):
         Kit(now=datetime(2026, 3, 4))  # noqa: DTZ001  # wrong on purpose
 

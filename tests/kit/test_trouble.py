@@ -128,7 +128,7 @@ def test_other_runs_continue_while_a_worker_is_dead(
     assert [victim.status, other.status] == ["running", "completed"]
 
 
-def test_a_branch_can_die_too(durable_kit: Kit) -> None:
+def test_branch_can_die_too(durable_kit: Kit) -> None:
     calls: list[int] = []
 
     @durable.function(id="fan")
@@ -148,7 +148,7 @@ def test_a_branch_can_die_too(durable_kit: Kit) -> None:
     assert sorted(calls) == [0, 1, 1, 2]
 
 
-def test_an_async_function_can_die_too(durable_kit: Kit) -> None:
+def test_async_function_can_die_too(durable_kit: Kit) -> None:
     calls: list[str] = []
 
     @durable.function(id="async")
@@ -167,7 +167,7 @@ def test_an_async_function_can_die_too(durable_kit: Kit) -> None:
     assert calls == ["body", "body"]
 
 
-def test_a_wrong_place_is_refused(durable_kit: Kit) -> None:
+def test_wrong_place_is_refused(durable_kit: Kit) -> None:
     with pytest.raises(durable.ConfigurationError, match="'before', 'body' or 'after'"):
         durable_kit.crash_at("charge", when="during")
 
@@ -189,7 +189,7 @@ def test_stub_may_return_any_value(
     assert pay.enqueue().wait(timeout=10).result() == result
 
 
-def test_a_stub_raises_an_exception(durable_kit: Kit, calls: list[str]) -> None:
+def test_stub_raises_an_exception(durable_kit: Kit, calls: list[str]) -> None:
     @durable.function(id="pay")
     def pay(ctx):
         try:
@@ -241,7 +241,7 @@ def test_every_kind_of_body_can_be_stubbed(durable_kit: Kit) -> None:
     assert run.result() == [1, 2, 3, 4, [5, 6]]
 
 
-def test_an_async_body_can_be_stubbed(durable_kit: Kit) -> None:
+def test_async_body_can_be_stubbed(durable_kit: Kit) -> None:
     @durable.function(id="async")
     async def fn(ctx):
         async def body() -> None:

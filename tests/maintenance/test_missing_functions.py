@@ -52,7 +52,7 @@ def warned(caplog: pytest.LogCaptureFixture) -> Any:
 
 
 @pytest.mark.parametrize("options", [{}, {"concurrency": durable.Concurrency(1)}])
-def test_a_function_without_a_worker_needs_attention_after_unknown_after(
+def test_function_without_a_worker_needs_attention_after_unknown_after(
     warned: Any, options: dict[str, Any]
 ) -> None:
     run = started([], **options)
@@ -90,7 +90,7 @@ def test_unknown_after_is_a_setting(settings: Settings, warned: Any) -> None:
         assert warned() == 1
 
 
-def test_a_function_that_another_worker_has_needs_no_attention(warned: Any) -> None:
+def test_function_that_another_worker_has_needs_no_attention(warned: Any) -> None:
     run = started([])
     with Kit() as kit:
         for _ in range(30):
@@ -102,7 +102,7 @@ def test_a_function_that_another_worker_has_needs_no_attention(warned: Any) -> N
         assert not MissingFunction.objects.exists()
 
 
-def test_a_worker_of_an_earlier_release_may_have_any_function(warned: Any) -> None:
+def test_worker_of_an_earlier_release_may_have_any_function(warned: Any) -> None:
     started([])
     with Kit() as kit:
         for _ in range(30):
@@ -112,7 +112,7 @@ def test_a_worker_of_an_earlier_release_may_have_any_function(warned: Any) -> No
         assert (notices(), needs_attention(), warned()) == ([], [], 0)
 
 
-def test_the_attention_ends_when_a_worker_has_the_function(warned: Any) -> None:
+def test_attention_ends_when_a_worker_has_the_function(warned: Any) -> None:
     run = started([])
     with Kit() as kit:
         kit.advance("15m")
@@ -127,7 +127,7 @@ def test_the_attention_ends_when_a_worker_has_the_function(warned: Any) -> None:
     assert run.result() == "done"
 
 
-def test_the_attention_ends_with_the_runs(warned: Any) -> None:
+def test_attention_ends_with_the_runs(warned: Any) -> None:
     run = started([])
     with Kit() as kit:
         kit.advance("15m")
@@ -158,7 +158,7 @@ def test_run_paused_by_an_earlier_release_resumes() -> None:
     assert run.result() == "done"
 
 
-def test_a_run_that_a_person_paused_stays_paused() -> None:
+def test_run_that_a_person_paused_stays_paused() -> None:
     run = started([])
     run.pause("wait for the audit")
     with Kit() as kit:
@@ -184,7 +184,7 @@ def test_started_worker_resumes_the_runs_that_waited_for_it() -> None:
         assert run.status == "queued"
 
 
-def test_a_worker_that_starts_leaves_its_functions_and_queues() -> None:
+def test_worker_that_starts_leaves_its_functions_and_queues() -> None:
     heartbeats.heartbeat("w", "worker", ["old"], ["tests.old"])
     with Kit():
         deployed([])
@@ -194,7 +194,7 @@ def test_a_worker_that_starts_leaves_its_functions_and_queues() -> None:
         assert row.queues == ["default"]
 
 
-def test_the_doctor_names_queues_that_no_living_worker_serves() -> None:
+def test_doctor_names_queues_that_no_living_worker_serves() -> None:
     with Kit() as kit:
         durable.function(id="slow", queue="reports")(lambda ctx: None).enqueue()
         worker()

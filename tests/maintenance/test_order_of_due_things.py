@@ -35,9 +35,7 @@ def status(run: Run) -> str:
     [tick.tick, timers.sweep, lambda: timers.end_due(8, "default")],
     ids=["tick", "sweep", "worker"],
 )
-def test_an_event_that_came_in_time_wins_over_the_timeout(
-    kit: Kit, sweep: Sweep
-) -> None:
+def test_event_that_came_in_time_wins_over_the_timeout(kit: Kit, sweep: Sweep) -> None:
     run = waits_for_reply().enqueue()
     kit.run_until_idle()
     kit.advance("30m", run=False)
@@ -58,7 +56,7 @@ def test_work_after_the_timeout_loses(kit: Kit) -> None:
     assert Run.objects.get(pk=run.pk).result() is False
 
 
-def test_an_event_that_asks_the_function_after_the_timeout_loses(kit: Kit) -> None:
+def test_event_that_asks_the_function_after_the_timeout_loses(kit: Kit) -> None:
     @durable.function(id="waits")
     def waits(ctx):
         found = ctx.step.wait_for_event(
@@ -74,7 +72,7 @@ def test_an_event_that_asks_the_function_after_the_timeout_loses(kit: Kit) -> No
     assert Run.objects.get(pk=run.pk).result() is False
 
 
-def test_an_event_that_cancels_in_time_wins_over_the_timeout(kit: Kit) -> None:
+def test_event_that_cancels_in_time_wins_over_the_timeout(kit: Kit) -> None:
     run = waits_for_reply(cancel_on=durable.CancelOn("app/stop")).enqueue()
     kit.run_until_idle()
     kit.advance("30m", run=False)
@@ -84,7 +82,7 @@ def test_an_event_that_cancels_in_time_wins_over_the_timeout(kit: Kit) -> None:
     assert status(run) == "cancelled"
 
 
-def test_an_event_that_came_in_time_wins_over_the_end_of_the_run(kit: Kit) -> None:
+def test_event_that_came_in_time_wins_over_the_end_of_the_run(kit: Kit) -> None:
     limits = durable.Timeouts(finish="1h")
 
     @durable.function(id="waits", timeouts=limits)
@@ -102,7 +100,7 @@ def test_an_event_that_came_in_time_wins_over_the_end_of_the_run(kit: Kit) -> No
     assert run.steps.get(name="w").status == "completed"
 
 
-def test_a_signal_after_the_timeout_finds_no_wait(kit: Kit) -> None:
+def test_signal_after_the_timeout_finds_no_wait(kit: Kit) -> None:
     @durable.function(id="waits")
     def waits(ctx):
         return ctx.step.wait_for_signal("w", "go", timeout="1h")
@@ -132,7 +130,7 @@ def test_answer_after_the_timeout_finds_no_wait(kit: Kit) -> None:
     assert status(run) == "failed"
 
 
-def test_a_child_that_ends_after_the_timeout_loses(kit: Kit) -> None:
+def test_child_that_ends_after_the_timeout_loses(kit: Kit) -> None:
     child = durable.function(id="child")(lambda ctx: 1)
 
     @durable.function(id="parent")

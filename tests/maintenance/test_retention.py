@@ -96,7 +96,7 @@ def test_child_is_kept_while_its_parent_may_need_it(kit: Kit) -> None:
     assert not Run.objects.exists()
 
 
-def test_the_times_are_settings(
+def test_times_are_settings(
     kit: Kit, work: durable.Function, settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {
@@ -124,9 +124,7 @@ def test_undelivered_events_are_kept(kit: Kit, settings: Settings) -> None:
     assert [event.name for event in Event.objects.all()] == ["a/late"]
 
 
-def test_a_batch_is_bounded(
-    kit: Kit, work: durable.Function, settings: Settings
-) -> None:
+def test_batch_is_bounded(kit: Kit, work: durable.Function, settings: Settings) -> None:
     for _ in range(7):
         work.enqueue()
     kit.run_until_idle()

@@ -74,7 +74,7 @@ def test_period_missed_by_the_tick_is_counted_later(kit: Kit) -> None:
     assert max(counted) - min(counted) == run_stats.BACK - run_stats.LENGTH
 
 
-def test_the_newest_are_counted_first_and_then_a_week_back(kit: Kit) -> None:
+def test_newest_are_counted_first_and_then_a_week_back(kit: Kit) -> None:
     runs(kit, 1)
     kit.travel_to(kit.now() + timedelta(days=3), run=False)
     while run_stats.sweep():
@@ -97,7 +97,7 @@ def test_counts_go_after_eight_days(kit: Kit) -> None:
     assert Run.objects.count() == 1
 
 
-def test_the_tick_counts(kit: Kit) -> None:
+def test_tick_counts(kit: Kit) -> None:
     runs(kit, 1)
     kit.travel_to(kit.now() + timedelta(minutes=7), run=False)
     assert tick.tick()["run_stats"]

@@ -550,7 +550,7 @@ def test_sweeps_all_have_a_case() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(UPKEEP))
-def test_a_kind_of_upkeep_that_fails_leaves_the_others(
+def test_failing_sweep_leaves_the_others_running(
     kit: Kit, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     done: list[str] = []
@@ -573,7 +573,7 @@ def test_a_kind_of_upkeep_that_fails_leaves_the_others(
     assert SweepError.objects.get().item == name
 
 
-def test_a_pause_that_fails_leaves_the_others(kit: Kit) -> None:
+def test_failing_pause_leaves_the_others_running(kit: Kit) -> None:
     for name in ("sick", "well"):
         durable.function(id=name)(lambda ctx: None).enqueue()
         Pause.objects.create(kind="function", name=name, paused_at=clock.now())
@@ -599,7 +599,7 @@ def test_outage_of_the_database_is_no_error_of_an_item(
     assert not SweepError.objects.exists()
 
 
-def test_a_run_that_another_loop_has_put_off_is_executed(kit: Kit) -> None:
+def test_run_that_another_loop_has_put_off_is_executed(kit: Kit) -> None:
     def fail() -> None:
         raise ValueError("sick")
 

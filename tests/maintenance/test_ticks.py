@@ -67,7 +67,7 @@ def test_removed_cron_costs_nothing(kit: Kit) -> None:
     assert len(captured) == 1
 
 
-def test_an_idle_tick_does_not_grow_with_history(kit: Kit) -> None:
+def test_idle_tick_does_not_grow_with_history(kit: Kit) -> None:
     look = durable.function(id="look")(lambda ctx: ctx.step.run("x", lambda: 1))
     for _ in range(30):
         look.enqueue()
@@ -122,7 +122,7 @@ def test_transaction_notifies_each_queue_once(
     assert notifications.queues == ["default"]
 
 
-def test_a_sweeper_that_fails_does_not_stop_the_others(
+def test_sweeper_that_fails_does_not_stop_the_others(
     kit: Kit, caplog: pytest.LogCaptureFixture
 ) -> None:
     @durable.function(id="nap", timeouts=durable.Timeouts(finish="1h"))

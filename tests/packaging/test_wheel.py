@@ -86,7 +86,7 @@ durable.function(id="shop.pay", on=plain)(lambda ctx: None)
     assert 'pip install "durable-jobs[cel]"' in printed
 
 
-def test_a_fresh_project_is_in_order(installed: Installed, site: Path) -> None:
+def test_fresh_project_is_in_order(installed: Installed, site: Path) -> None:
     checked = installed.manage(site, "check", "--fail-level", "WARNING")
     assert "no issues" in checked
     made = installed.manage(site, "makemigrations", "--check", "--dry-run")
@@ -132,7 +132,7 @@ def test_static_files_are_collected(installed: Installed, site: Path) -> None:
         assert collected == (folder / name).read_bytes()
 
 
-def test_the_test_kit_is_announced_to_pytest(installed: Installed) -> None:
+def test_test_kit_is_announced_to_pytest(installed: Installed) -> None:
     code = """
 from importlib.metadata import entry_points
 for point in entry_points(group="pytest11"):

@@ -73,7 +73,7 @@ def live():
     return run
 
 
-def test_a_page_shows_how_far_a_run_is(durable_kit, ship):
+def test_page_shows_how_far_a_run_is(durable_kit, ship):
     run = ship.enqueue({"card": "4111"})
     assert "Queued" in words(tag(run))
     durable_kit.run_until_idle()
@@ -176,7 +176,7 @@ def test_total_grows_with_more_steps_than_expected(live):
     assert 'max="2" value="2"' in tag(live, "total=1")
 
 
-def test_a_steps_name_is_escaped(live):
+def test_steps_name_is_escaped(live):
     live.steps.update(name="<script>alert(1)</script>")
     html = tag(live)
     _, piece = addresses(html)
@@ -238,7 +238,7 @@ def test_missing_run_shows_nothing():
     assert tag(uuid.uuid4()).strip() == ""
 
 
-def test_a_run_is_given_by_its_id_too(live):
+def test_run_is_given_by_its_id_too(live):
     assert "Waiting" in tag(str(live.pk))
     assert "Waiting" in tag(live.pk)
 

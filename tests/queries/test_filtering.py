@@ -84,7 +84,7 @@ def test_parsed_filters_can_all_be_queried(params):
 
 
 @given(st.text(max_size=30) | st.from_regex(r"(data|output|error)[.=\w\[\]\"'%-]*"))
-def test_a_where_is_read_or_refused(text):
+def test_where_is_read_or_refused(text):
     with suppress(durable.FilterError):
         assert RunFilter.parse({"where": text}).as_params() == {"where": [text]}
 

@@ -30,7 +30,7 @@ def test_response_kept_alive_with_blanks_is_read(app: Elsewhere, call: Call):
 
 
 @pytest.mark.parametrize("inner", [[], {"status": "200"}, {"status": 200, "body": 1}])
-def test_a_stream_that_ends_in_nonsense_is_an_error(
+def test_stream_that_ends_in_nonsense_is_an_error(
     app: Elsewhere, call: Call, inner: Any
 ):
     app.answers(http(201, json.dumps(inner).encode(), SDK))
@@ -71,7 +71,7 @@ def test_step_without_a_readable_name_is_named_by_its_id(app: Elsewhere, call: C
 @pytest.mark.parametrize(
     "written", ["1h", "60m", "3600s", "in an hour, as a date", "as its name"]
 )
-def test_a_sleep_is_a_length_or_a_date(
+def test_sleep_is_a_length_or_a_date(
     kit: Kit, app: Elsewhere, call: Call, later: Call, written: str
 ):
     then = (kit.now() + timedelta(hours=1)).isoformat().replace("+00:00", "Z")
@@ -98,7 +98,7 @@ def test_invalid_sleep_fails_by_name(app: Elsewhere, call: Call):
     assert "a while" in run.error["message"]
 
 
-def test_a_planned_step_that_the_app_does_not_run_is_an_error_of_that_step(
+def test_planned_step_that_the_app_does_not_run_is_an_error_of_that_step(
     app: Elsewhere, call: Call, later: Call
 ):
     app.answers(at(op("StepPlanned", "one"), op("StepPlanned", "two")))

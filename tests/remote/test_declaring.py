@@ -17,7 +17,7 @@ from durable_jobs.testing import Kit
 URL = "https://billing.example/api/inngest"
 
 
-def test_a_function_is_like_any_other(kit: Kit):
+def test_function_is_like_any_other(kit: Kit):
     app = remote.App("billing", URL, signing_key="signkey-prod-00")
 
     made = app.function(
@@ -99,7 +99,7 @@ def told() -> list[str | None]:
     return [message.id for message in check_apps() if "'billing'" in message.msg]
 
 
-def test_an_app_that_is_signed_and_encrypted_is_in_order(kit: Kit):
+def test_app_that_is_signed_and_encrypted_is_in_order(kit: Kit):
     assert found(signing_key="signkey-prod-00") == []
 
 

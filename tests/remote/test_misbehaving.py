@@ -136,7 +136,7 @@ def bomb(size: int) -> bytes:
         ),
     ],
 )
-def test_an_app_that_misbehaves_is_asked_again(
+def test_misbehaving_app_is_asked_again(
     app: Elsewhere, call: Call, later: Call, answer: Answer, kind: str
 ):
     app.answers(ran("first", 1), answer, ran("second", 2), returns("done"))
@@ -317,7 +317,7 @@ def _unsigned(kit: Kit, app: Elsewhere, **options: bool) -> Run:
     return run
 
 
-def test_a_result_that_cannot_be_stored_fails_at_once(app: Elsewhere, call: Call):
+def test_result_that_cannot_be_stored_fails_at_once(app: Elsewhere, call: Call):
     app.answers(http(200, b'{"a": NaN}', SDK))
 
     run = call()
@@ -332,7 +332,7 @@ def test_repeatedly_empty_responses_are_an_error(app: Elsewhere, call: Call):
     assert troubles(call()) == ["BadAnswer"]
 
 
-def test_a_history_that_has_grown_too_large_to_send_fails_by_name(
+def test_history_that_has_grown_too_large_to_send_fails_by_name(
     app: Elsewhere, call: Call
 ):
     half = "x" * (client.MAX_REQUEST // 2)

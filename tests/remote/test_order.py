@@ -37,7 +37,7 @@ def contexts(app: Elsewhere) -> list[dict[str, Any]]:
     return [request.body["ctx"] for request in plain]
 
 
-def test_the_app_chooses_the_version(app: Elsewhere, call: Call):
+def test_app_chooses_the_version(app: Elsewhere, call: Call):
     app.answers(returns(1))
 
     call()
@@ -92,7 +92,7 @@ def test_results_are_sent_in_the_order_of_their_ends(
     }
 
 
-def test_a_step_is_not_run_before_its_next_attempt_is_due(
+def test_step_is_not_run_before_its_next_attempt_is_due(
     kit: Kit, app: Elsewhere, call: Call, later: Call
 ):
     error = {"name": "TypeError", "message": "no"}
@@ -123,7 +123,7 @@ def test_failures_of_the_function_are_not_charged_to_later_steps(
 
 
 @pytest.mark.parametrize("name", ["0123456789abcdef" * 2 + "01234567", "#" + "a" * 40])
-def test_a_step_may_be_called_like_a_hash(app: Elsewhere, call: Call, name: str):
+def test_step_may_be_called_like_a_hash(app: Elsewhere, call: Call, name: str):
     step = op("StepRun", name, data=1)
     app.answers(at(step), returns("done"))
 
@@ -256,7 +256,7 @@ def test_times_in_the_format_of_go_are_read(
     assert call().steps.get().due_at - kit.now() == length
 
 
-def test_a_time_that_is_past_is_now(app: Elsewhere, call: Call):
+def test_time_that_is_past_is_now(app: Elsewhere, call: Call):
     app.answers(at(op("Sleep", "nap", opts={"duration": "-3s"})), returns("done"))
 
     assert call().result() == "done"

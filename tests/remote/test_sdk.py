@@ -127,9 +127,7 @@ def test_invoke_reaches_functions_of_the_app_and_of_the_project(
     assert begin("invoking").result() == [8, 24]
 
 
-def test_a_step_that_fails_is_tried_again_and_the_others_are_not(
-    begin: Call, later: Call
-):
+def test_failed_step_is_retried_and_the_others_are_not(begin: Call, later: Call):
     served.failing["first again"] = 2
 
     run = later(begin("sequence"), "1h")
@@ -174,7 +172,7 @@ def test_uncaught_failure_fails_the_run(begin: Call, later: Call):
     assert run.error["message"] == "first does not work"
 
 
-def test_an_error_that_is_final_is_not_tried_again(begin: Call):
+def test_final_error_is_not_retried(begin: Call):
     run = begin("refusing")
 
     assert (run.status, run.error["type"]) == ("failed", "NonRetriableError")
@@ -188,7 +186,7 @@ def test_function_may_choose_its_next_retry(begin: Call, later: Call):
     assert later(run, "2m").result() == 1
 
 
-def test_a_worker_that_dies_repeats_no_step_that_is_recorded(
+def test_worker_that_dies_repeats_no_step_that_is_recorded(
     kit: Kit, begin: Call, later: Call
 ):
     kit.crash_at("first", "after")
@@ -213,7 +211,7 @@ def test_app_that_dies_before_the_record_repeats_only_that_step(
 @pytest.mark.parametrize(
     "keys", [served.KEY, [served.NEW_KEY, served.KEY], [served.KEY, served.NEW_KEY]]
 )
-def test_the_two_keys_of_a_rotation_both_count(kit: Kit, keys: str | list[str]):
+def test_two_keys_of_a_rotation_both_count(kit: Kit, keys: str | list[str]):
     with served.served(kit.now) as url:
         app = remote.App("billing", url, signing_key=keys)
         run = app.function("double").enqueue({"number": 1})

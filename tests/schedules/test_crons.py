@@ -21,7 +21,7 @@ MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
-def test_a_cron_fires_at_its_times(kit: Kit, every: Every, slots: Slots) -> None:
+def test_cron_fires_at_its_times(kit: Kit, every: Every, slots: Slots) -> None:
     every("*/20 * * * *")
     kit.advance("1h")
     minutes = [slot.minute for slot in slots()]
@@ -48,7 +48,7 @@ def test_event_has_the_cron_and_the_time(kit: Kit, every: Every) -> None:
     assert (event.pk, event.name, event.ts) == (run.event_id, "durable/cron", moment)
 
 
-def test_a_new_cron_waits_for_its_first_time(
+def test_new_cron_waits_for_its_first_time(
     kit: Kit, every: Every, slots: Slots
 ) -> None:
     every("0 * * * *")
@@ -60,7 +60,7 @@ def test_a_new_cron_waits_for_its_first_time(
     assert slots() == [NOON + HOUR]
 
 
-def test_a_cron_that_is_declared_late_is_found(
+def test_cron_that_is_declared_late_is_found(
     kit: Kit, every: Every, slots: Slots
 ) -> None:
     kit.run_until_idle()
@@ -89,13 +89,13 @@ def test_fields_have_the_meaning_of_cron(
     assert Schedule.objects.get().due_at == NOON + expected
 
 
-def test_the_zone_counts(kit: Kit, every: Every, slots: Slots) -> None:
+def test_zone_counts(kit: Kit, every: Every, slots: Slots) -> None:
     every("0 9 * * *", tz="America/New_York")
     kit.advance("1d")
     assert slots() == [datetime(2026, 3, 4, 14, tzinfo=UTC)]
 
 
-def test_a_function_may_have_several_crons_and_other_triggers(
+def test_function_may_have_several_crons_and_other_triggers(
     kit: Kit, slots: Slots
 ) -> None:
     durable.function(
@@ -170,7 +170,7 @@ def test_crash_of_the_beat_loses_and_duplicates_nothing(
     assert slots() == [NOON + HOUR]
 
 
-def test_a_cron_that_is_gone_fires_no_more(kit: Kit, every: Every) -> None:
+def test_removed_cron_fires_no_more(kit: Kit, every: Every) -> None:
     with Kit(now=kit.now()) as old:
         durable.function(id="old", on=durable.Cron("0 * * * *"))(lambda ctx: None)
         old.run_until_idle()

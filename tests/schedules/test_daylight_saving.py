@@ -19,7 +19,7 @@ def told(slots: Slots) -> list[str]:
     return [f"{slot.astimezone(UTC):%d %H:%M}" for slot in slots()]
 
 
-def test_a_time_that_is_skipped_fires_at_the_end_of_the_gap(
+def test_time_that_is_skipped_fires_at_the_end_of_the_gap(
     kit: Kit, every: Every, slots: Slots
 ) -> None:
     kit.travel_to(SPRING)
@@ -65,7 +65,7 @@ def test_intervals_fire_in_both_of_a_repeated_hour(
     assert told(slots) == ["25 00:00", "25 01:00", "25 02:00", "25 03:00"]
 
 
-def test_a_time_of_the_day_stays_the_time_of_the_day(
+def test_time_of_the_day_stays_the_time_of_the_day(
     kit: Kit, every: Every, slots: Slots
 ) -> None:
     kit.travel_to(SPRING)

@@ -47,9 +47,7 @@ def inserts(model: type[Model]) -> int:
     return math.ceil(fire.BATCH / (most // len(model._meta.concrete_fields)))
 
 
-def test_a_batch_is_fired_in_a_few_statements(
-    kit: Kit, report: durable.Function
-) -> None:
+def test_batch_is_fired_in_a_few_statements(kit: Kit, report: durable.Function) -> None:
     make(fire.BATCH, owner_model="auth.user", owner_pk="1")
     kit.run_until_idle()
     kit.advance("1h", run=False)
@@ -100,7 +98,7 @@ def test_concurrent_beats_fire_each_occurrence_once(
     ("catch_up", "expected"),
     [("skip", 0), ("one", 1), ("all", 31 * 24)],
 )
-def test_a_month_without_a_tick(
+def test_month_without_a_tick(
     kit: Kit,
     report: durable.Function,
     catch_up: Literal["skip", "one", "all"],

@@ -55,7 +55,7 @@ def test_slightly_late_tick_is_no_outage(kit: Kit, every: Every, slots: Slots) -
     assert slots() == [NOON + HOUR]
 
 
-def test_a_long_outage_is_caught_up_in_bounded_batches(
+def test_long_outage_is_caught_up_in_bounded_batches(
     kit: Kit, every: Every, slots: Slots
 ) -> None:
     every("* * * * *", catch_up="all")

@@ -38,7 +38,7 @@ def hourly(**values: Any) -> Schedule:
     return durable.schedules.create("report", "0 * * * *", **values)
 
 
-def test_a_schedule_starts_its_function_with_its_data_for_its_owner(
+def test_schedule_starts_its_function_with_its_data_for_its_owner(
     kit: Kit, report: durable.Function, ada: User
 ) -> None:
     schedule = durable.schedules.create(
@@ -126,7 +126,7 @@ def test_invalid_schedule_is_refused_on_creation(
     assert Schedule.objects.values().get() == before
 
 
-def test_an_unknown_function_is_refused(kit: Kit) -> None:
+def test_unknown_function_is_refused(kit: Kit) -> None:
     with pytest.raises(durable.UnknownFunction, match=r"nobody\.knows"):
         durable.schedules.create("nobody.knows", "@daily")
 
@@ -177,9 +177,7 @@ def test_pause_and_resume_work_on_a_queryset(
     assert durable.schedules.filter(owner=ada).resume() == 3
 
 
-def test_a_change_of_the_cron_counts_from_now(
-    kit: Kit, report: durable.Function
-) -> None:
+def test_change_of_the_cron_counts_from_now(kit: Kit, report: durable.Function) -> None:
     schedule = hourly(data={"a": 1})
     schedule.change(cron="30 * * * *", tz="Asia/Kolkata", name="half")
     assert (schedule.cron, schedule.name) == ("30 * * * *", "half")
@@ -194,12 +192,12 @@ def test_a_change_of_the_cron_counts_from_now(
     assert last.data["data"] == {"a": 2}
 
 
-def test_an_unknown_change_is_refused(kit: Kit, report: durable.Function) -> None:
+def test_unknown_change_is_refused(kit: Kit, report: durable.Function) -> None:
     with pytest.raises(durable.ConfigurationError, match="got function"):
         hourly().change(function="other")
 
 
-def test_a_change_leaves_a_paused_schedule_paused(
+def test_change_leaves_a_paused_schedule_paused(
     kit: Kit, report: durable.Function
 ) -> None:
     schedule = hourly()
@@ -212,7 +210,7 @@ def test_a_change_leaves_a_paused_schedule_paused(
     assert Run.objects.count() == 1
 
 
-def test_a_deleted_schedule_fires_no_more_and_its_runs_stay(
+def test_deleted_schedule_fires_no_more_and_its_runs_stay(
     kit: Kit, report: durable.Function
 ) -> None:
     schedule = hourly()
@@ -233,7 +231,7 @@ def test_next_times_are_in_the_schedules_zone(
     assert len(schedule.next_fires()) == 10
 
 
-def test_a_run_can_be_started_at_once(
+def test_run_can_be_started_at_once(
     kit: Kit, report: durable.Function, ada: User
 ) -> None:
     schedule = hourly(owner=ada, data={"a": 1})
@@ -273,7 +271,7 @@ def test_schedule_of_a_removed_function_waits_for_it(kit: Kit) -> None:
     assert schedule.missing_at is None
 
 
-def test_a_schedule_that_was_paused_while_its_function_was_gone_stays_so(
+def test_schedule_paused_while_its_function_was_missing_remains_paused(
     kit: Kit,
 ) -> None:
     with Kit(now=kit.now()):
@@ -289,7 +287,7 @@ def test_a_schedule_that_was_paused_while_its_function_was_gone_stays_so(
     assert Run.objects.count() == 1
 
 
-def test_a_declared_schedule_can_be_paused_and_is_otherwise_the_codes(kit: Kit) -> None:
+def test_declared_schedule_can_be_paused_and_is_otherwise_the_codes(kit: Kit) -> None:
     durable.function(id="clock", on=durable.Cron("0 * * * *"))(lambda ctx: None)
     kit.run_until_idle()
     (schedule,) = durable.schedules.filter(declared=True)
@@ -321,7 +319,7 @@ def test_declared_schedule_follows_the_code(kit: Kit) -> None:
     assert not Schedule.objects.exists()
 
 
-def test_a_user_may_have_the_same_cron_as_the_code(
+def test_user_may_have_the_same_cron_as_the_code(
     kit: Kit, every: Any, report: durable.Function
 ) -> None:
     durable.function(id="both", on=durable.Cron("0 * * * *"))(lambda ctx: None)
@@ -358,7 +356,7 @@ def test_deleted_owner_becomes_none(
 
 
 @pytest.mark.parametrize("tz", ["Asia/Tokyo", ZoneInfo("Asia/Tokyo")])
-def test_a_zone_may_be_a_name_or_an_object(
+def test_zone_may_be_a_name_or_an_object(
     kit: Kit, report: durable.Function, tz: Any
 ) -> None:
     durable.function(id="clock", on=durable.Cron("0 9 * * *", tz=tz))(lambda ctx: None)
@@ -367,7 +365,7 @@ def test_a_zone_may_be_a_name_or_an_object(
     assert Run.objects.count() == 2
 
 
-def test_a_schedule_is_created_from_async_code(
+def test_schedule_is_created_from_async_code(
     kit: Kit, report: durable.Function
 ) -> None:
     schedule = async_to_sync(durable.schedules.acreate)(

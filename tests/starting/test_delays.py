@@ -27,7 +27,7 @@ def began(durable_kit: Kit) -> dict[str, datetime]:
     return found
 
 
-def test_a_future_ts_delays_the_start(
+def test_future_ts_delays_the_start(
     durable_kit: Kit, began: dict[str, datetime]
 ) -> None:
     start = durable_kit.now()
@@ -41,7 +41,7 @@ def test_a_future_ts_delays_the_start(
     assert began["late"] == start + HOUR
 
 
-def test_a_future_ts_delays_the_wake_up(durable_kit: Kit) -> None:
+def test_future_ts_delays_the_wake_up(durable_kit: Kit) -> None:
     @durable.function(id="wait")
     def wait(ctx):
         event = ctx.step.wait_for_event("go", "a/go")
@@ -58,7 +58,7 @@ def test_a_future_ts_delays_the_wake_up(durable_kit: Kit) -> None:
     assert run.result() == [moment, moment]
 
 
-def test_a_future_ts_delays_the_cancelling(durable_kit: Kit) -> None:
+def test_future_ts_delays_the_cancelling(durable_kit: Kit) -> None:
     @durable.function(id="nap", cancel_on=durable.CancelOn("a/stop"))
     def nap(ctx):
         ctx.step.sleep("long", "1d")
@@ -74,7 +74,7 @@ def test_a_future_ts_delays_the_cancelling(durable_kit: Kit) -> None:
     assert run.ended_at == run.queued_at + HOUR
 
 
-def test_the_zone_of_ts_does_not_matter(
+def test_zone_of_ts_does_not_matter(
     durable_kit: Kit, began: dict[str, datetime]
 ) -> None:
     from zoneinfo import ZoneInfo
@@ -104,7 +104,7 @@ def test_run_after_delays_the_start(durable_kit: Kit, kind: str) -> None:
     assert run.started_at == start + HOUR
 
 
-def test_a_moment_that_is_past_is_now(durable_kit: Kit) -> None:
+def test_moment_that_is_past_is_now(durable_kit: Kit) -> None:
     look = durable.function(id="later")(lambda ctx: durable_kit.now())
     run = look.using(run_after=durable_kit.now() - HOUR).enqueue()
     assert run.wait(timeout=10).result() == durable_kit.now()
@@ -114,7 +114,7 @@ def test_a_moment_that_is_past_is_now(durable_kit: Kit) -> None:
     "wrong",
     [datetime(2026, 1, 1), "soon", -5, "400d", timedelta(days=367), True],  # noqa: DTZ001  # wrong on purpose
 )
-def test_a_wrong_delay_is_refused(durable_kit: Kit, wrong: object) -> None:
+def test_wrong_delay_is_refused(durable_kit: Kit, wrong: object) -> None:
     look = durable.function(id="later")(lambda ctx: None)
     with pytest.raises(durable.ConfigurationError, match="run_after"):
         look.using(run_after=wrong)
@@ -124,7 +124,7 @@ def test_a_wrong_delay_is_refused(durable_kit: Kit, wrong: object) -> None:
     "wrong",
     [datetime(2026, 1, 1), "2026-01-01T00:00:00Z", 1767225600],  # noqa: DTZ001  # wrong on purpose
 )
-def test_a_ts_is_an_aware_datetime(durable_kit: Kit, wrong: object) -> None:
+def test_ts_is_an_aware_datetime(durable_kit: Kit, wrong: object) -> None:
     with pytest.raises(durable.ConfigurationError, match="ts to be an aware datetime"):
         durable_kit.send("a/b", ts=wrong)
     assert not Event.objects.exists()
@@ -151,13 +151,13 @@ def test_priority_is_a_head_start_in_seconds(durable_kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("wrong", [601, -601, 1.5, "60", True, None])
-def test_a_wrong_priority_is_refused(durable_kit: Kit, wrong: int) -> None:
+def test_wrong_priority_is_refused(durable_kit: Kit, wrong: int) -> None:
     look = durable.function(id="look")(lambda ctx: None)
     with pytest.raises(durable.ConfigurationError, match="a priority from -600 to 600"):
         look.using(priority=wrong)
 
 
-def test_a_delayed_start_can_be_cancelled(durable_kit: Kit) -> None:
+def test_delayed_start_can_be_cancelled(durable_kit: Kit) -> None:
     look = durable.function(id="look")(lambda ctx: 1)
     run = look.using(run_after="1h").enqueue()
     assert run.cancel("changed my mind") is True

@@ -29,7 +29,7 @@ def error_of_last() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("how", ["step", "body", "function"])
-def test_an_event_that_starts_its_own_sender_ends(durable_kit: Kit, how: str) -> None:
+def test_event_that_starts_its_own_sender_ends(durable_kit: Kit, how: str) -> None:
     @durable.function(id="loops", on=durable.Event("a/again"), retries=0)
     def loops(ctx):
         if how == "step":
@@ -151,7 +151,7 @@ def test_debounced_event_keeps_its_depth(durable_kit: Kit) -> None:
     assert depths() == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_handler_of_the_deepest_run_is_not_started(
+def test_handler_of_the_deepest_run_is_not_started(
     durable_kit: Kit, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = durable.function(id="handler", on_complete=None)(
@@ -170,7 +170,7 @@ def _failed() -> bool:
     return Run.objects.filter(status="failed").exists()
 
 
-def test_a_rerun_and_a_redrive_are_as_deep_as_their_run(durable_kit: Kit) -> None:
+def test_rerun_and_a_redrive_are_as_deep_as_their_run(durable_kit: Kit) -> None:
     @durable.function(id="fails", on=durable.Event("a/go"), retries=0)
     def fails(ctx):
         raise ValueError("no")

@@ -52,7 +52,7 @@ def test_id_repeated_in_one_request_counts_once(
     assert Event.objects.get(pk="order-7").data == {"n": 1}
 
 
-def test_an_id_is_remembered_for_24_hours(durable_kit: Kit, seen: list[object]) -> None:
+def test_id_is_remembered_for_24_hours(durable_kit: Kit, seen: list[object]) -> None:
     durable_kit.send("a/b", {"n": 1}, id="order-7")
     durable_kit.advance("23h59m59s")
     durable_kit.send("a/b", {"n": 2}, id="order-7")
@@ -89,7 +89,7 @@ def test_functions_remember_ids_separately(
     assert seen == [1, "late"]
 
 
-def test_a_repeat_wakes_no_wait_again(durable_kit: Kit) -> None:
+def test_repeated_event_ends_no_wait_again(durable_kit: Kit) -> None:
     @durable.function(id="wait")
     def wait(ctx):
         found = ctx.step.wait_for_event("go", "a/go", timeout="1h")
@@ -123,7 +123,7 @@ def test_id_sent_after_24_hours_ends_waits_again(durable_kit: Kit) -> None:
     assert run.result() == [1, 2]
 
 
-def test_a_failed_run_is_not_started_again_by_its_event(durable_kit: Kit) -> None:
+def test_failed_run_is_not_started_again_by_its_event(durable_kit: Kit) -> None:
     def fail(ctx):
         raise durable.NonRetriableError("no")
 
@@ -135,7 +135,7 @@ def test_a_failed_run_is_not_started_again_by_its_event(durable_kit: Kit) -> Non
 
 
 @pytest.mark.parametrize("wrong", ["", " x", "x" * 256, 7, "a\x00b"])
-def test_an_id_is_a_printable_name(durable_kit: Kit, wrong: str) -> None:
+def test_id_is_a_printable_name(durable_kit: Kit, wrong: str) -> None:
     with pytest.raises(durable.ConfigurationError, match="an event id"):
         durable_kit.send("a/b", id=wrong)
 

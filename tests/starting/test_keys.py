@@ -25,7 +25,7 @@ def charge(durable_kit: Kit) -> durable.Function:
     return charge
 
 
-def test_the_same_key_and_data_return_the_same_run(
+def test_same_key_and_data_return_the_same_run(
     durable_kit: Kit, charge: durable.Function
 ) -> None:
     first = charge.using(key="order-7").enqueue({"amount": 5})
@@ -58,7 +58,7 @@ def test_equal_data_is_the_same_data(
 @pytest.mark.parametrize(
     "other", [{"amount": 6}, {"amount": "5"}, {}, {"amount": True}]
 )
-def test_the_same_key_with_other_data_is_refused(
+def test_same_key_with_other_data_is_refused(
     durable_kit: Kit, charge: durable.Function, other: dict[str, object]
 ) -> None:
     first = charge.using(key="order-7").enqueue({"amount": 1})
@@ -112,7 +112,7 @@ def test_key_lasts_as_long_as_its_run(
     assert charge.using(key="order-7").enqueue({"sleep": "1d"}) != first
 
 
-def test_a_key_may_be_taken_by_other_data_after_its_time(
+def test_key_may_be_taken_by_other_data_after_its_time(
     durable_kit: Kit, charge: durable.Function
 ) -> None:
     charge.using(key="order-7").enqueue({"amount": 5})
@@ -122,7 +122,7 @@ def test_a_key_may_be_taken_by_other_data_after_its_time(
     assert charge.using(key="order-7").enqueue({"amount": 6}) == second
 
 
-def test_a_run_with_a_key_outlives_a_short_retention(
+def test_run_with_a_key_outlives_a_short_retention(
     durable_kit: Kit, charge: durable.Function, settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {"RETENTION": {"completed": "1h"}}
@@ -136,7 +136,7 @@ def test_a_run_with_a_key_outlives_a_short_retention(
     assert charge.using(key="order-7").enqueue({"amount": 5}) != first
 
 
-def test_a_rolled_back_key_is_free(durable_kit: Kit, charge: durable.Function) -> None:
+def test_rolled_back_key_is_free(durable_kit: Kit, charge: durable.Function) -> None:
     class Regret(Exception):
         pass
 
@@ -148,7 +148,7 @@ def test_a_rolled_back_key_is_free(durable_kit: Kit, charge: durable.Function) -
 
 
 @pytest.mark.parametrize("wrong", ["", "x" * 256, 7, "a\nb"])
-def test_a_key_is_a_printable_name(charge: durable.Function, wrong: str) -> None:
+def test_key_is_a_printable_name(charge: durable.Function, wrong: str) -> None:
     with pytest.raises(durable.ConfigurationError, match="a key of"):
         charge.using(key=wrong)
 

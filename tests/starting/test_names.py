@@ -48,7 +48,7 @@ def test_invalid_names_are_refused(durable_kit: Kit, name: Any, expected: str) -
     assert not Event.objects.exists()
 
 
-def test_a_step_may_send_no_reserved_event_either(durable_kit: Kit) -> None:
+def test_step_may_not_send_reserved_events(durable_kit: Kit) -> None:
     @durable.function(id="sneaky")
     def sneaky(ctx):
         ctx.step.send_event("tell", durable.NewEvent("durable/run.ended"))
@@ -71,6 +71,6 @@ def test_empty_list_of_events_does_nothing(durable_kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", 7, "x" * 256])
-def test_a_version_is_a_name(durable_kit: Kit, wrong: Any) -> None:
+def test_version_is_a_name(durable_kit: Kit, wrong: Any) -> None:
     with pytest.raises(durable.ConfigurationError, match="an event version"):
         durable_kit.send("a/b", v=wrong)

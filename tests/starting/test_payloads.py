@@ -75,7 +75,7 @@ def test_bad_event_refuses_all_that_were_sent_with_it(durable_kit: Kit) -> None:
     assert not Event.objects.exists()
 
 
-def test_the_user_of_an_event_is_data_too(durable_kit: Kit) -> None:
+def test_user_of_an_event_is_data_too(durable_kit: Kit) -> None:
     durable.function(id="look", on=durable.Event("a/b"))(lambda ctx: ctx.event.user)
     with pytest.raises(durable.PayloadError, match="the user of event 'a/b'"):
         durable_kit.send("a/b", user=object())
@@ -86,7 +86,7 @@ def test_the_user_of_an_event_is_data_too(durable_kit: Kit) -> None:
     assert Event.objects.get().user == {"since": since, "id": UUID(int=7)}
 
 
-def test_a_user_may_be_a_saved_instance(durable_kit: Kit) -> None:
+def test_user_may_be_a_saved_instance(durable_kit: Kit) -> None:
     @durable.function(id="look", on=durable.Event("a/b"), on_complete=lambda ctx: None)
     def look(ctx):
         return ctx.event.user.name
@@ -98,7 +98,7 @@ def test_a_user_may_be_a_saved_instance(durable_kit: Kit) -> None:
     assert Run.objects.get(function="look").result() == "Ada Lovelace"
 
 
-def test_an_event_has_a_largest_size(durable_kit: Kit) -> None:
+def test_event_has_a_largest_size(durable_kit: Kit) -> None:
     look = durable.function(id="look", on=durable.Event("a/b"))(
         lambda ctx: len(ctx.event.data["x"])
     )
@@ -121,14 +121,14 @@ def test_an_event_has_a_largest_size(durable_kit: Kit) -> None:
     assert Run.objects.count() == 2
 
 
-def test_the_largest_size_is_a_setting(durable_kit: Kit, settings: Settings) -> None:
+def test_largest_size_is_a_setting(durable_kit: Kit, settings: Settings) -> None:
     settings.DURABLE_JOBS = {"MAX_EVENT_BYTES": 10}
     durable_kit.send("a/b", {"x": "1234"[:2]})
     with pytest.raises(durable.PayloadError, match="expected at most 10"):
         durable_kit.send("a/b", {"x": "12345"})
 
 
-def test_a_request_has_a_largest_number_of_events(
+def test_request_has_a_largest_number_of_events(
     durable_kit: Kit, settings: Settings
 ) -> None:
     settings.DURABLE_JOBS = {"MAX_EVENTS": 3}

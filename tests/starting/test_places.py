@@ -46,7 +46,7 @@ def test_priority_counts_among_runs_that_were_delayed(
     assert seen == ["urgent", "first"]
 
 
-def test_a_delayed_run_with_priority_does_not_start_early(
+def test_delayed_run_with_priority_does_not_start_early(
     durable_kit: Kit, seen: list[str]
 ) -> None:
     start("urgent", run_after="5m", priority=600)

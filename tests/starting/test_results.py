@@ -26,7 +26,7 @@ def test_result_may_be_none(durable_kit: Kit) -> None:
     assert look.enqueue().wait(timeout=10).result() is None
 
 
-def test_a_run_that_has_not_ended_has_no_result(durable_kit: Kit) -> None:
+def test_run_that_has_not_ended_has_no_result(durable_kit: Kit) -> None:
     @durable.function(id="nap")
     def nap(ctx):
         ctx.step.sleep("long", "1d")
@@ -57,7 +57,7 @@ def test_wait_with_a_fixed_clock_ends_at_once(
     assert run.wait(timeout=timeout).result() is None
 
 
-def test_a_failed_run_raises_its_error(durable_kit: Kit) -> None:
+def test_failed_run_raises_its_error(durable_kit: Kit) -> None:
     @durable.function(id="shop.fail", retries=0)
     def fail(ctx):
         raise LookupError("no such order")
@@ -73,7 +73,7 @@ def test_a_failed_run_raises_its_error(durable_kit: Kit) -> None:
     assert "shop.fail failed: LookupError: no such order" in str(caught.value)
 
 
-def test_a_cancelled_run_raises_why(durable_kit: Kit) -> None:
+def test_cancelled_run_raises_why(durable_kit: Kit) -> None:
     look = durable.function(id="look")(lambda ctx: None)
     run = look.enqueue()
     run.cancel("the customer left")
@@ -94,7 +94,7 @@ def test_errors_of_runs_are_durable_errors() -> None:
         assert issubclass(kind, durable.DurableError)
 
 
-def test_the_result_of_a_row_that_is_gone_raises_as_a_replay_does(
+def test_result_that_refers_to_a_deleted_row_raises_as_in_replay(
     durable_kit: Kit,
 ) -> None:
     user = User.objects.create(username="ann")

@@ -188,7 +188,7 @@ def test_call_needs_to_match_one_of_several_schemas(durable_kit: Kit) -> None:
     assert results(durable_kit) == ["Placed", "Paid"]
 
 
-def test_a_trigger_without_a_schema_leaves_calls_free(durable_kit: Kit) -> None:
+def test_trigger_without_a_schema_leaves_calls_free(durable_kit: Kit) -> None:
     triggers = [durable.Event("shop/placed", schema=Placed), durable.Event("shop/any")]
     free = durable.function(id="shop.free", on=triggers)(
         lambda ctx: type(ctx.event.data).__name__

@@ -89,7 +89,7 @@ def test_send_many_costs_the_same_for_one_and_for_five_hundred(
     assert Event.objects.count() == 501
 
 
-def test_the_number_of_functions_does_not_matter(durable_kit: Kit) -> None:
+def test_number_of_functions_does_not_matter(durable_kit: Kit) -> None:
     assert statements(2, listeners=1) == statements(3, listeners=8) == 2
 
 

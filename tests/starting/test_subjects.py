@@ -44,7 +44,7 @@ def test_instances_inside_a_pydantic_model_are_no_riddle(
     assert durable.runs_for(other).count() == 0
 
 
-def test_the_run_of_a_model_change_is_for_its_instance(
+def test_run_of_a_model_change_is_for_its_instance(
     durable_kit: Kit, order: Order
 ) -> None:
     trigger = durable.ModelChange("shop.Order", updated=True)
@@ -55,7 +55,7 @@ def test_the_run_of_a_model_change_is_for_its_instance(
     assert durable.runs_for(order).get().result() == order.pk
 
 
-def test_a_child_has_its_own_subjects(durable_kit: Kit, order: Order) -> None:
+def test_child_has_its_own_subjects(durable_kit: Kit, order: Order) -> None:
     child = durable.function(id="child")(lambda ctx: None)
 
     @durable.function(id="parent")
@@ -70,16 +70,14 @@ def test_a_child_has_its_own_subjects(durable_kit: Kit, order: Order) -> None:
     assert durable.runs_for(order.tenant).get().function == "parent"
 
 
-def test_a_rerun_is_for_the_same_instances(durable_kit: Kit, order: Order) -> None:
+def test_rerun_is_for_the_same_instances(durable_kit: Kit, order: Order) -> None:
     look = durable.function(id="look")(lambda ctx: None)
     run = look.enqueue({"order": order}).wait(timeout=10)
     again = run.rerun()
     assert list(durable.runs_for(order)) == [again, run]
 
 
-def test_an_instance_that_is_gone_still_has_its_runs(
-    durable_kit: Kit, order: Order
-) -> None:
+def test_deleted_instance_still_has_its_runs(durable_kit: Kit, order: Order) -> None:
     look = durable.function(id="look")(lambda ctx: None)
     run = look.enqueue({"order": order})
     key = order.pk
@@ -88,7 +86,7 @@ def test_an_instance_that_is_gone_still_has_its_runs(
     assert durable.runs_for(order).get() == run
 
 
-def test_the_runs_are_a_queryset(durable_kit: Kit, order: Order) -> None:
+def test_runs_are_a_queryset(durable_kit: Kit, order: Order) -> None:
     look = durable.function(id="look")(lambda ctx: None)
     for _ in range(3):
         look.enqueue({"order": order})

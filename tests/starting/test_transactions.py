@@ -114,7 +114,7 @@ def test_change_and_its_event_are_one_transaction(durable_kit: Kit) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_refused_start_leaves_the_callers_transaction_whole(
+def test_refused_start_leaves_the_callers_transaction_whole(
     durable_kit: Kit,
 ) -> None:
     @durable.function(id="bill")

@@ -219,7 +219,7 @@ def test_keys_and_files_are_reported_as_stored(
     assert told[2]["changed"] == {"file": ["uploads/a.csv", "uploads/b.csv"]}
 
 
-def test_the_instance_is_loaded_fresh(durable_kit: Kit, tenant: Tenant) -> None:
+def test_instance_is_loaded_fresh(durable_kit: Kit, tenant: Tenant) -> None:
     @durable.function(id="look", on=durable.ModelChange("shop.Order", created=True))
     def look(ctx):
         first = ctx.instance
@@ -265,7 +265,7 @@ def test_functions_on_one_change_share_one_event(
 
 
 @isolate_apps("project.shop")
-def test_a_proxy_is_the_same_model(
+def test_proxy_is_the_same_model(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant
 ) -> None:
     class Rush(Order):

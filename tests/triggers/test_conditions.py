@@ -18,7 +18,7 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize("when", CONDITIONS.values(), ids=CONDITIONS)
-def test_a_condition_decides_about_creations_and_updates(
+def test_condition_decides_about_creations_and_updates(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant, when: Q
 ) -> None:
     watch(created=True, updated=True, when=when)
@@ -32,7 +32,7 @@ def test_a_condition_decides_about_creations_and_updates(
 
 
 @pytest.mark.parametrize("when", CONDITIONS.values(), ids=CONDITIONS)
-def test_a_condition_decides_about_deletions(
+def test_condition_decides_about_deletions(
     durable_kit: Kit, watch: Watch, changes: Changes, tenant: Tenant, when: Q
 ) -> None:
     watch(deleted=True, when=when)
@@ -106,7 +106,7 @@ def test_condition_on_a_missing_field_is_refused(durable_kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["total > 10", {"total": 10}, True])
-def test_a_condition_is_a_q_or_a_callable(wrong: Q) -> None:
+def test_condition_is_a_q_or_a_callable(wrong: Q) -> None:
     with pytest.raises(
         durable.ConfigurationError, match="when to be a Q or a callable"
     ):

@@ -128,7 +128,7 @@ def test_write_and_its_events_are_one_transaction(
     assert not Event.objects.exists()
 
 
-def test_the_runs_are_for_their_rows(
+def test_runs_are_for_their_rows(
     durable_kit: Kit, watch: Watch, orders: list[Order]
 ) -> None:
     watch(updated=True)
@@ -137,7 +137,7 @@ def test_the_runs_are_for_their_rows(
         assert durable.runs_for(order).get().data["pk"] == order.pk
 
 
-def test_a_wait_for_a_model_is_woken(durable_kit: Kit, orders: list[Order]) -> None:
+def test_wait_for_a_model_ends(durable_kit: Kit, orders: list[Order]) -> None:
     @durable.function(id="wait")
     def wait(ctx):
         found = ctx.step.wait_for_model("paid", orders[0], when=Q(status="paid"))

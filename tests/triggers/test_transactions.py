@@ -81,7 +81,7 @@ def test_committed_change_starts_one_run(
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.django_db(transaction=True)
-def test_an_event_that_cannot_be_written_undoes_the_change(
+def test_event_that_cannot_be_written_undoes_the_change(
     durable_kit: Kit, watch: Watch, tenant: Tenant, change: Callable[[Tenant], None]
 ) -> None:
     Order.objects.create(tenant=tenant, total=1)

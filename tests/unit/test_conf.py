@@ -65,7 +65,7 @@ def test_settings_are_read_with_their_types(nothing_set: Settings) -> None:
     assert conf.RETENTION["events"] is None
 
 
-def test_a_change_in_a_test_is_seen_at_once(nothing_set: Settings) -> None:
+def test_change_in_a_test_is_seen_at_once(nothing_set: Settings) -> None:
     assert conf.MAX_STEPS == 1000
     nothing_set.DURABLE_JOBS = {"MAX_STEPS": 5}
     assert conf.MAX_STEPS == 5
@@ -130,7 +130,7 @@ def test_problems_are_all_found_at_once(nothing_set: Settings) -> None:
         ("RETENTOIN", "RETENTION"),
     ],
 )
-def test_an_unknown_setting_gets_a_suggestion(
+def test_unknown_setting_gets_a_suggestion(
     nothing_set: Settings, name: str, meant: str
 ) -> None:
     nothing_set.DURABLE_JOBS = {name: "1s"}

@@ -88,7 +88,7 @@ def test_any_string_is_parsed_or_refused(text: str) -> None:
         assert parse_duration(text) >= timedelta(0)
 
 
-def test_a_thing_with_an_article_begins_the_sentence_once():
+def test_thing_with_an_article_begins_the_sentence_once():
     with pytest.raises(ConfigurationError, match=r"^The sleep of step 'x' is 'soon': "):
         parse_duration("soon", what="the sleep of step 'x'")
     with pytest.raises(ConfigurationError, match=r"^The setting LEASE is -1: "):

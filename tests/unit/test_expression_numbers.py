@@ -118,7 +118,7 @@ def test_numbers_are_in_the_order_of_python(pair: tuple[Any, Any], sign: str) ->
 
 
 @given(NUMBERS, st.sampled_from(["0", "1", "1.5", "-2", "9007199254740993"]))
-def test_a_number_in_the_text_is_compared_exactly(value: Any, text: str) -> None:
+def test_number_in_the_text_is_compared_exactly(value: Any, text: str) -> None:
     number = float(text) if "." in text else int(text)
     assert cel(f"event.data.x == {text}", value) is (value == number)
     assert cel(f"event.data.x < {text}", value) is (value < number)
@@ -171,7 +171,7 @@ def test_inexact_number_is_refused(source: str, one: Any, other: Any) -> None:
         cel(source, one, other)
 
 
-def test_a_hexadecimal_number_in_the_text_is_compared_exactly() -> None:
+def test_hexadecimal_number_in_the_text_is_compared_exactly() -> None:
     assert cel("event.data.x == 0x20000000000001", 2.0**53) is False
     assert cel("event.data.x == 0x20000000000001", 2**53 + 1) is True
 
@@ -184,7 +184,7 @@ def test_sign_in_a_literal_is_no_arithmetic() -> None:
         cel("2 - event.data.x > 1", 10**20)
 
 
-def test_an_integer_in_the_text_beyond_64_bits_is_refused() -> None:
+def test_integer_in_the_text_beyond_64_bits_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="compiled"):
         compile_expression("event.data.x == 100000000000000000000", where="here")
 
@@ -235,6 +235,6 @@ def test_values_that_json_lacks_agree_too(one: Any, other: Any, same: bool) -> N
     "value", [float("nan"), float("inf"), Decimal("NaN"), Decimal("1E+2000"), b"x"]
 )
 @pytest.mark.parametrize("source", ["event.data.x", "event.data.x == async.data.x"])
-def test_a_value_that_json_lacks_is_refused(source: str, value: Any) -> None:
+def test_value_that_json_lacks_is_refused(source: str, value: Any) -> None:
     with pytest.raises(ExpressionError, match="JSON"):
         cel(source, value, value)

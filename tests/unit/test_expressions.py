@@ -170,7 +170,7 @@ def test_invalid_expression_is_refused_with_the_place(source: Any, reason: str) 
     assert caught.value.message.startswith(f"{WHERE}: ")
 
 
-def test_a_compile_error_points_at_the_users_own_text() -> None:
+def test_compile_error_points_at_the_users_own_text() -> None:
     with pytest.raises(ConfigurationError) as caught:
         compile_expression("event.data.total > > 5", where=WHERE)
     assert " | event.data.total > > 5\n | ...................^" in caught.value.message
@@ -274,7 +274,7 @@ async def later(event: Any) -> Any:
 @pytest.mark.parametrize(
     "function", [lambda: 1, lambda a, b, c: 1, later], ids=["none", "three", "async"]
 )
-def test_a_callable_that_cannot_be_called_is_refused(
+def test_callable_that_cannot_be_called_is_refused(
     function: Callable[..., Any],
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"function shop\.fulfil.*expected"):
@@ -286,7 +286,7 @@ def test_a_callable_that_cannot_be_called_is_refused(
     [lambda event: 1 / 0, lambda event: object(), lambda event: {1: 2}],
     ids=["raises", "object", "keys"],
 )
-def test_a_callable_that_fails_is_an_expression_error(
+def test_callable_that_fails_is_an_expression_error(
     function: Callable[..., Any],
 ) -> None:
     with pytest.raises(ExpressionError, match=r"function shop\.fulfil.*<lambda>"):

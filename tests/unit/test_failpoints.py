@@ -69,7 +69,7 @@ def test_rule_acts_at_every_hit_at_one_or_from_one_on() -> None:
     assert passed("step.after=raise", *"abc") == []
 
 
-def test_a_rule_with_a_detail_counts_the_hits_with_that_detail() -> None:
+def test_rule_with_a_detail_counts_the_hits_with_that_detail() -> None:
     assert passed("step.body[a b]=raise@2", "a b", "c", "a b", "a b") == [3]
 
 
@@ -129,7 +129,7 @@ def test_process_is_armed_by_its_environment_and_logs_it_once() -> None:
     assert armed.stderr.count("Failpoints are armed in process") == 1
 
 
-def test_a_process_with_wrong_failpoints_does_not_start() -> None:
+def test_process_with_wrong_failpoints_does_not_start() -> None:
     refused = manage("tick.begin=kil")
     assert refused.returncode == 1
     assert "expected one of kill, stop, raise, sleep" in refused.stderr

@@ -49,7 +49,7 @@ def at(path: str, value: Any) -> Any:
 
 
 @given(PATHS, DATA, DATA)
-def test_a_key_is_among_the_leaves_just_when_the_scalars_are_equal(
+def test_key_is_among_the_leaves_just_when_the_scalars_are_equal(
     path: str, one: Any, other: Any
 ) -> None:
     left, right = at(path, {"data": one}), at(path, {"data": other})
@@ -88,7 +88,7 @@ def test_value_that_is_no_scalar_has_no_key(value: Any) -> None:
     assert leaf_keys({"data": {"x": value}}) == set()
 
 
-def test_a_missing_value_has_no_key() -> None:
+def test_missing_value_has_no_key() -> None:
     assert match_key("data.x.y", {"data": {"x": 5}}) is None
     assert match_key("data.x", {"data": None}) is None
     assert match_key("data.x", {}) is None
@@ -115,7 +115,7 @@ def test_leaves_are_found_as_deep_as_paths_go_and_no_deeper() -> None:
 
 
 @pytest.mark.parametrize("path", ["data.x", "data.order_id", "data.a.b-c.d1", "data.é"])
-def test_a_path_is_data_and_names(path: str) -> None:
+def test_path_is_data_and_names(path: str) -> None:
     assert check_match_path(path, "f") == path
 
 

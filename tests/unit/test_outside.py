@@ -47,7 +47,7 @@ def test_valid_json_from_outside_is_read_in_linear_time():
         assert in_linear_time(4 * MEGABYTE, partial(refusal, raw)) is None
 
 
-def test_the_size_is_compared_before_anything_is_read(monkeypatch):
+def test_size_is_compared_before_anything_is_read(monkeypatch):
     monkeypatch.setattr(http_input, "_decode", None)
     with pytest.raises(LimitExceeded, match="at most 10 bytes, got 11"):
         http_input.read_json(b"x" * 11, what="it", most=10)

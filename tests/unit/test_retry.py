@@ -63,7 +63,7 @@ def test_backoffs_of_the_same_numbers_are_equal() -> None:
     initial=st.timedeltas(timedelta(0), timedelta(days=4000)),
     chance=st.floats(0, 1),
 )
-def test_a_delay_is_never_negative_and_never_longer_than_366_days(
+def test_delay_is_never_negative_and_never_longer_than_366_days(
     attempt: int, factor: float, initial: timedelta, chance: float
 ) -> None:
     backoff = Backoff.exponential(initial, factor, timedelta(days=5000), "9000d")
@@ -72,24 +72,24 @@ def test_a_delay_is_never_negative_and_never_longer_than_366_days(
 
 
 @pytest.mark.parametrize("factor", [0, 0.5, -1, float("nan"), float("inf"), "2", True])
-def test_a_wrong_factor_is_refused(factor: Any) -> None:
+def test_wrong_factor_is_refused(factor: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"factor.*expected"):
         Backoff.exponential(factor=factor)
 
 
-def test_a_maximum_below_the_start_is_refused() -> None:
+def test_maximum_below_the_start_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"max.*expected"):
         Backoff.exponential(initial="1h", max="1m")
 
 
 @pytest.mark.parametrize("name", ["initial", "max", "jitter"])
-def test_a_wrong_duration_is_refused_by_name(name: str) -> None:
+def test_wrong_duration_is_refused_by_name(name: str) -> None:
     arguments: dict[str, Any] = {name: "soon"}
     with pytest.raises(ConfigurationError, match=f"{name}.*'soon'.*expected"):
         Backoff.exponential(**arguments)
 
 
-def test_a_callable_decides_by_attempt_and_error() -> None:
+def test_callable_decides_by_attempt_and_error() -> None:
     def rule(attempt: int, error: BaseException | None) -> str:
         return f"{attempt + 1}m" if error is ERROR else "0s"
 
@@ -98,7 +98,7 @@ def test_a_callable_decides_by_attempt_and_error() -> None:
     assert as_backoff(lambda *a: "9000d").delay(0, ERROR) == LONGEST_DELAY
 
 
-def test_a_backoff_is_given_back() -> None:
+def test_backoff_is_given_back() -> None:
     backoff = Backoff.fixed(1)
     assert as_backoff(backoff) is backoff
 

@@ -337,7 +337,7 @@ def test_too_deep_or_recursive_value_is_refused(value: Any) -> None:
         (Address.model_construct(street=cast(Any, 1j)), "data.street"),
     ],
 )
-def test_the_place_follows_every_kind_of_container(value: Any, place: str) -> None:
+def test_place_follows_every_kind_of_container(value: Any, place: str) -> None:
     with pytest.raises(PayloadError) as caught:
         dumps(value, what="data")
     assert caught.value.message.startswith(f"{place}: ")
@@ -348,7 +348,7 @@ def test_place_in_a_message_is_readable() -> None:
         dumps({"items": [1j]}, what="the result of 'charge'")
 
 
-def test_a_hundred_levels_are_fine() -> None:
+def test_hundred_levels_are_fine() -> None:
     assert loads(dumps(nested(100), what="value")) == nested(100)
     tuples = ()
     for _ in range(99):
@@ -371,7 +371,7 @@ def test_short_stack_is_no_recursion_error() -> None:
         loads('[{"$durable":' * 50_000)
 
 
-def test_a_value_that_is_too_large_names_the_size_the_limit_and_the_setting() -> None:
+def test_value_that_is_too_large_names_the_size_the_limit_and_the_setting() -> None:
     assert dumps("x" * 8, what="x", limit=10) == '"xxxxxxxx"'
     with pytest.raises(PayloadError) as caught:
         dumps("é" * 5, what="the event", limit=11, limit_setting="MAX_EVENT_BYTES")
@@ -381,7 +381,7 @@ def test_a_value_that_is_too_large_names_the_size_the_limit_and_the_setting() ->
     )
 
 
-def test_a_class_inside_a_function_is_refused_when_written() -> None:
+def test_class_inside_a_function_is_refused_when_written() -> None:
     @dataclasses.dataclass
     class Local:
         x: int
@@ -468,7 +468,7 @@ def tenant(db: None) -> Tenant:
     return Tenant.objects.create(name="first")
 
 
-def test_a_saved_instance_is_a_reference_that_is_loaded_fresh(tenant: Tenant) -> None:
+def test_saved_instance_is_a_reference_that_is_loaded_fresh(tenant: Tenant) -> None:
     text = dumps({"tenant": tenant}, what="value")
     assert "first" not in text
     Tenant.objects.update(name="second")
@@ -499,7 +499,7 @@ def test_references_are_loaded_in_one_query(
     assert back == {"orders": [*orders, orders[0]], "one": (orders[1],)}
 
 
-def test_a_reference_to_a_row_that_is_gone_raises_does_not_exist(
+def test_reference_to_a_deleted_row_raises_does_not_exist(
     tenant: Tenant,
 ) -> None:
     text = dumps(tenant, what="value")
@@ -508,7 +508,7 @@ def test_a_reference_to_a_row_that_is_gone_raises_does_not_exist(
         loads(text)
 
 
-def test_a_deleted_instance_is_refused(tenant: Tenant) -> None:
+def test_deleted_instance_is_refused(tenant: Tenant) -> None:
     tenant.delete()
     with pytest.raises(PayloadError, match="save it first"):
         dumps(tenant, what="value")

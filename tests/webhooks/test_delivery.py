@@ -28,9 +28,7 @@ from tests.webhooks.conftest import Post, github
 Hook = Callable[..., durable.Function]
 
 
-def test_a_delivery_starts_a_run_with_its_body(
-    kit: Kit, hook: Hook, post: Post
-) -> None:
+def test_delivery_starts_a_run_with_its_body(kit: Kit, hook: Hook, post: Post) -> None:
     hook()
     answer = post({"order": 7}, X_GitHub_Delivery="d-1")
     assert answer.status_code == 202
@@ -65,7 +63,7 @@ def test_paths_may_get_deliveries_with_the_same_id(
 
 
 @pytest.mark.parametrize("delivery", ["x" * 300, "a\tb", "é\x85"])
-def test_a_delivery_id_that_no_event_can_have_is_hashed(
+def test_delivery_id_that_no_event_can_have_is_hashed(
     kit: Kit, hook: Hook, post: Post, delivery: str
 ) -> None:
     hook()
@@ -135,7 +133,7 @@ def test_invalid_signatures_all_get_the_same_response(
     assert "correct horse" not in caplog.text
 
 
-def test_an_unknown_path_is_not_found_by_any_method(hook: Hook, post: Post) -> None:
+def test_unknown_path_is_not_found_by_any_method(hook: Hook, post: Post) -> None:
     hook()
     for path in ("acm", "acme/", "acme/x", "ACME", "acme%2f", "../acme", "a" * 2000):
         assert post({}, path).status_code == 404
@@ -187,7 +185,7 @@ def test_body_of_unknown_length_is_read_up_to_the_limit(
         assert views.receive(request, "acme").status_code == status
 
 
-def test_a_body_that_middleware_has_read_is_taken_from_django(
+def test_body_that_middleware_has_read_is_taken_from_django(
     kit: Kit, hook: Hook
 ) -> None:
     hook()
@@ -268,7 +266,7 @@ def test_forms_are_read_as_slack_sends_them(kit: Kit, hook: Hook, post: Post) ->
 @pytest.mark.parametrize(
     "raw", [b"a", b"a=%ff", b"a=\xff", b"a=%00", b"&".join([b"a=1"] * 1001)]
 )
-def test_a_form_that_cannot_be_read_is_refused(
+def test_form_that_cannot_be_read_is_refused(
     kit: Kit, hook: Hook, post: Post, raw: bytes
 ) -> None:
     hook()
@@ -279,7 +277,7 @@ def test_a_form_that_cannot_be_read_is_refused(
 # Transforms
 
 
-def test_a_transform_makes_the_event(kit: Kit, hook: Hook, post: Post) -> None:
+def test_transform_makes_the_event(kit: Kit, hook: Hook, post: Post) -> None:
     def paid(body: Any, headers: Any) -> durable.NewEvent:
         data = {"id": body["order"], "kind": headers["x-acme-KIND"]}
         return durable.NewEvent("shop/order.paid", data)
@@ -306,7 +304,7 @@ def test_transform_may_return_many_events_or_none(
     assert Event.objects.count() == 2
 
 
-def test_a_delivery_may_be_ignored(kit: Kit, hook: Hook, post: Post) -> None:
+def test_delivery_may_be_ignored(kit: Kit, hook: Hook, post: Post) -> None:
     hook(transform=lambda body, headers: None)
     answer = post({})
     assert (answer.status_code, answer.content) == (204, b"")
@@ -321,7 +319,7 @@ def test_id_from_the_transform_counts(kit: Kit, hook: Hook, post: Post) -> None:
     assert Run.objects.count() == 1
 
 
-def test_a_mapping_makes_the_event(kit: Kit, hook: Hook, post: Post) -> None:
+def test_mapping_makes_the_event(kit: Kit, hook: Hook, post: Post) -> None:
     hook(
         transform={
             "name": "acme/{body.type}",
@@ -448,7 +446,7 @@ def test_delivery_works_with_atomic_requests(
 # Authentication
 
 
-def test_a_callable_may_verify(kit: Kit, hook: Hook, post: Post) -> None:
+def test_callable_may_verify(kit: Kit, hook: Hook, post: Post) -> None:
     def mine(request: Any) -> bool:
         return bool(request.body == b"{}" and request.headers["X-Mine"] == "1")
 

@@ -138,7 +138,7 @@ def test_signature_of_the_provider_is_accepted(vector: Vector) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS[:-1], **NAMES)
-def test_a_body_that_was_tampered_with_is_refused(vector: Vector) -> None:
+def test_body_that_was_tampered_with_is_refused(vector: Vector) -> None:
     for body in (vector.body + b" ", vector.body[:-1], b""):
         with pytest.raises(Unverified, match="does not match"):
             check(vector, body=body)
@@ -160,7 +160,7 @@ def test_both_secrets_count_during_a_rotation(vector: Vector) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS, **NAMES)
-def test_a_secret_may_be_in_a_setting_that_is_read_late(
+def test_secret_may_be_in_a_setting_that_is_read_late(
     vector: Vector, settings: Any
 ) -> None:
     scheme = vector.scheme(verify.Setting("THE_SECRET"))
@@ -173,7 +173,7 @@ def test_a_secret_may_be_in_a_setting_that_is_read_late(
 
 @pytest.mark.parametrize("vector", TIMED, **NAMES)
 @pytest.mark.parametrize(("late", "right"), [(-301, 0), (-300, 1), (300, 1), (301, 0)])
-def test_a_delivery_is_taken_five_minutes_to_either_side(
+def test_delivery_is_taken_five_minutes_to_either_side(
     vector: Vector, late: int, right: bool
 ) -> None:
     if right:
@@ -288,7 +288,7 @@ def test_invalid_secret_is_refused_and_not_shown(secret: Any) -> None:
         {"tolerance": "soon"},
     ],
 )
-def test_a_scheme_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
+def test_scheme_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(durable.ConfigurationError):
         verify.Hmac("hush", **{"header": "X-Sign", **options})
 
