@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What a run is waiting for. ``str()`` returns one or two sentences.
+    """What a live run is waiting for or executing. ``str()`` returns sentences.
 
     ``state`` is ``"blocked"`` (by a limit), ``"throttled"``, ``"paused"``,
     ``"delayed"``, ``"arriving"`` (not yet screened), ``"unknown-function"`` (no worker
@@ -20,7 +20,8 @@ class Explanation:
     ``control``, ``key`` and ``limit`` describe the limit. ``holders`` are the ids of at
     most 20 runs that hold its slots. ``ahead`` counts the runs before this one in its
     backlog, up to 1,000. ``estimate`` is when the run may start, estimated from the
-    duration of recent runs, or None.
+    runs with the same key that ended in the last hour, or None. ``waits`` has a
+    sentence for each wait of the run, at most 200.
     """
 
     state: str
@@ -31,6 +32,7 @@ class Explanation:
     holders: list[str] = field(default_factory=list)
     ahead: int = 0
     estimate: datetime | None = None
+    waits: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return self.text

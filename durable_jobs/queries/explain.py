@@ -1,12 +1,14 @@
-"""Explain why a run waits: its limit, the key, the holders, and its position."""
+"""Explain a live run: its waits and steps, or its limit, holders and position."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q, QuerySet
+from django.db.models.fields.json import KT
 
 from durable_jobs import clock
 from durable_jobs.definitions.explanation import Explanation
@@ -15,16 +17,27 @@ from durable_jobs.definitions.registry import registry
 from durable_jobs.flow_control import keys, limits
 from durable_jobs.flow_control import pauses as pause_state
 from durable_jobs.flow_control.keys import KeyedLimit
-from durable_jobs.models import AdmissionState, Backlog, Limit, Pause, Run
-from durable_jobs.queries import routes, visibility
+from durable_jobs.models import (
+    AdmissionState,
+    Backlog,
+    FailedAttempt,
+    Limit,
+    Pause,
+    Run,
+)
+from durable_jobs.queries import live_waits, routes, visibility
+from durable_jobs.queries.live_waits import LiveState, live_state
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import backlogs, db, left_work, pauses, workers
 from durable_jobs.store import limits as limit_rows
 
 MOST_AHEAD = 1000
 MOST_HOLDERS = 20
-#: Completed runs whose duration an estimate uses.
-SAMPLE = 20
+#: Waits that ``text`` describes one by one.
+MAX_SENTENCES = 3
+#: How far back an estimate looks for ended runs, how many it reads of all functions,
+#: and how many of the same key it uses.
+RECENT, MAX_ENDED, SAMPLE = timedelta(hours=1), 1000, 20
 
 
 def explain(run: Run, *, keys: bool = True) -> Explanation:
@@ -34,16 +47,13 @@ def explain(run: Run, *, keys: bool = True) -> Explanation:
     limits, which may contain parts of a payload.
     """
     row = db.rows(Run).defer("data", "output").get(pk=run.pk)
+    return explain_current(row, keys=keys)
+
+
+def explain_current(row: Run, *, keys: bool = True) -> Explanation:
+    """Explain a run that was just loaded."""
     if row.status != RunStatus.QUEUED:
-        reason = f": {row.reason}" if row.reason else "."
-        text = f"The run is {row.status}{reason}"
-        if row.status == RunStatus.WAITING:
-            text += "".join(
-                f" The event {event.name} ({event.pk}) is not matched with all waits "
-                f"yet. {routes.described(event)}".rstrip()
-                for event in routes.unrouted_for(row)
-            )
-        return Explanation(state=row.status, text=text)
+        return of_state(row, live_state(row, values=keys) if row.is_live else None)
     found = _paused(row, keys) or _delayed(row) or _unknown(row) or _later_release(row)
     if found is not None:
         return found
@@ -53,6 +63,37 @@ def explain(run: Run, *, keys: bool = True) -> Explanation:
         text = "The run was just queued and is waiting for flow control."
         return Explanation(state="arriving", text=text)
     return _in_backlog(row, keys)
+
+
+def of_state(run: Run, state: LiveState | None) -> Explanation:
+    """Explain a run that is not queued by its waits and steps."""
+    texts = [f"The run is {run.status}{f': {run.reason}' if run.reason else '.'}"]
+    waits = [] if state is None else [live_waits.as_text(one) for one in state.waits]
+    if state is not None and run.status == RunStatus.RUNNING:
+        texts.append(_executing(run, state))
+    if state is not None and len(waits) > MAX_SENTENCES:
+        texts.append(f"{live_waits.summary(state)}.")
+    else:
+        texts += [f"{wait}." for wait in waits]
+    if run.status == RunStatus.WAITING:
+        texts += [
+            f"The event {event.name} ({event.pk}) is not matched with all waits "
+            f"yet. {routes.described(event)}".rstrip()
+            for event in routes.unrouted_for(run)
+        ]
+    return Explanation(state=run.status, text=" ".join(texts), waits=waits)
+
+
+def _executing(run: Run, state: LiveState) -> str:
+    steps = ", ".join(repr(step.name) for step in state.running[:MAX_SENTENCES])
+    rest = len(state.running) - MAX_SENTENCES
+    where = f"on worker {run.worker!r}"
+    if steps:
+        return f"Executing {steps}{f' and {rest} more' if rest > 0 else ''} {where}."
+    if state.last is not None and state.last.at is not None:
+        at = state.last.at.isoformat()
+        return f"Executing {where}; step {state.last.name!r} ended at {at}."
+    return f"Executing {where}."
 
 
 def _paused(run: Run, with_keys: bool) -> Explanation | None:
@@ -75,7 +116,17 @@ def _delayed(run: Run) -> Explanation | None:
     if run.due_at <= clock.now():
         return None
     text = f"The run starts at {run.due_at.isoformat()}."
+    if run.attempt:
+        kind = _last_error(run)
+        after = f", after {kind}" if kind else ""
+        text = f"The next attempt starts at {run.due_at.isoformat()}{after}."
     return Explanation(state="delayed", text=text, estimate=run.due_at)
+
+
+def _last_error(run: Run) -> str:
+    """Return the type of the error of the function's last attempt."""
+    rows = db.rows(FailedAttempt).filter(run_id=run.pk, step="").order_by("-pk")
+    return str(rows.values_list(KT("error__type"), flat=True).first() or "")
 
 
 def _unknown(run: Run) -> Explanation | None:
@@ -148,7 +199,7 @@ def _in_backlog(run: Run, with_keys: bool) -> Explanation:
         limit_row = known.get(keyed_limit.name)
         if limit_row is None:
             continue
-        found = _explain_limit(keyed_limit, limit_row, run, backlog, ahead, with_keys)
+        found = _explain_limit(keyed_limit, limit_row, backlog, ahead, with_keys)
         if found is not None:
             return found if with_keys else replace(found, key=None)
     text = f"The next admission promotes the run, behind {_others(ahead)}."
@@ -158,7 +209,6 @@ def _in_backlog(run: Run, with_keys: bool) -> Explanation:
 def _explain_limit(
     keyed_limit: KeyedLimit,
     limit_row: Limit,
-    run: Run,
     backlog: Backlog,
     ahead: int,
     with_keys: bool,
@@ -196,7 +246,7 @@ def _explain_limit(
         limit=value.limit,
         holders=holders,
         ahead=ahead,
-        estimate=_estimate(run, ahead, value.limit),
+        estimate=_estimate(keyed_limit, ahead) if value.limit else None,
     )
 
 
@@ -231,19 +281,35 @@ def _throttled(
     return _explanation(keyed_limit, "throttled", text, **facts)
 
 
-def _estimate(run: Run, ahead: int, limit: int) -> datetime | None:
-    """Estimate when a slot is free from the durations of the last runs."""
-    rows: Any = db.rows(Run).filter(
-        function=run.function,
-        status=RunStatus.COMPLETED,
+def _estimate(keyed_limit: KeyedLimit, ahead: int) -> datetime | None:
+    """Estimate when a slot is free from the ends of runs with the same key.
+
+    Only the newest ``MAX_ENDED`` runs that ended in the last hour are read.
+    """
+    now = clock.now()
+    ended: Any = db.rows(Run).filter(ended_at__gte=now - RECENT)
+    rows = db.rows(Run).filter(
+        pk__in=ended.order_by("-ended_at").values("pk")[:MAX_ENDED],
         started_at__isnull=False,
-        ended_at__isnull=False,
+        flow__isnull=False,
     )
-    times = list(rows.order_by("-pk").values_list("started_at", "ended_at")[:SAMPLE])
-    if not times or not limit:
+    if not keyed_limit.shared:
+        rows = rows.filter(function=keyed_limit.function.id)
+    newest: Any = rows.order_by("-ended_at").values_list("started_at", "flow")
+    starts: list[datetime] = [
+        start for start, flow in newest if _has_key(keyed_limit, flow)
+    ][:SAMPLE]
+    if not starts:
         return None
-    mean = sum((end - start for start, end in times), timedelta()) / len(times)
-    return clock.now() + mean * (ahead + 1) / limit
+    since = now - max(min(starts), now - RECENT)
+    return now + since * (ahead + 1) / len(starts)
+
+
+def _has_key(keyed_limit: KeyedLimit, flow: Mapping[str, Any]) -> bool:
+    if keyed_limit.shared:  # another function may have it at another place
+        return keyed_limit.key in flow.values()
+    place = keyed_limit.place
+    return place in flow and bool(flow[place] == keyed_limit.key)
 
 
 def _before(ahead: int) -> str:

@@ -51,7 +51,7 @@ def test_event_that_a_run_waits_for_is_sent_from_its_page(
     run = waits.enqueue()
     durable_kit.run_until_idle()
     visit("durable_jobs_run_change", run.pk)
-    page.get_by_role("link", name="send the event").click()
+    page.get_by_role("link", name="send the event").first.click()
     expect(page.get_by_label("Name")).to_have_value("shop/paid")
     page.get_by_label("Data").fill('{"n": 7}')
     page.locator("#content button[type=submit]").click()

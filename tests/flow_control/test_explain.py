@@ -120,3 +120,19 @@ def test_position_is_counted_up_to_a_thousand(diary: Diary) -> None:
     assert found.ahead == 1000
     assert "1,000 or more others" in str(found)
     Run.objects.all().delete()
+
+
+def test_estimate_uses_only_runs_with_the_same_key(diary: Diary) -> None:
+    diary.work(concurrency=durable.Concurrency(1, key="event.data.tenant", of="runs"))
+    diary.sends(2, tenant="slow", nap="20m")
+    diary.send(7, tenant="fast", nap="1m")
+    diary.kit.run_until_idle()
+    diary.kit.advance("20m")
+    diary.send(8, tenant="slow", nap="20m")
+    diary.kit.run_until_idle()
+    found = run(8).explain()
+    assert found.estimate == diary.kit.now() + timedelta(minutes=20)
+    diary.kit.advance("2h")
+    diary.sends(2, tenant="fast", nap="1d")
+    diary.kit.run_until_idle()
+    assert Run.objects.filter(status="queued").get().explain().estimate is None

@@ -21,12 +21,13 @@ from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import View, actor_of, address, page, paths
 from durable_jobs.admin.related import Related
 from durable_jobs.admin.runs import actions
+from durable_jobs.admin.runs.reason import run_reason
 from durable_jobs.admin.runs.timeline import WaitLinks, chart
 from durable_jobs.control import send
 from durable_jobs.control.actor import Actor
 from durable_jobs.control.run_actions import applies, may
 from durable_jobs.models import Event, Run, Step, Wait, WaitKind
-from durable_jobs.queries import explain, run_document
+from durable_jobs.queries import run_document
 from durable_jobs.statuses import STEP_ENDED, RunStatus
 from durable_jobs.store import db
 
@@ -116,18 +117,12 @@ class RunPages(ReadOnlyAdmin):
         related = Related(row, links)
         wait_links = _wait_links(self, links.request, row)
         show_payloads = self.may_view_payloads(links.request, row)
-        queued = row.status == RunStatus.QUEUED
-        why = explain.explain(row, keys=show_payloads) if queued else None
         return {
             "neighbours": related.neighbours(),
             "chart": chart(row, links, related.children, wait_links, show_payloads),
             "steps_url": links.rows(Step, run=row.pk),
             "runs": related.started,
-            "why": why,
-            "holders": [
-                links.anchor(links.page(Run, pk), short(pk))
-                for pk in (why.holders if why else ())
-            ],
+            "reason": run_reason(row, links, wait_links, show_payloads),
         }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from durable_jobs import durable
@@ -123,7 +125,9 @@ def test_why_is_it_waiting(run_example, shop, kit):
     assert (found.state, found.control, found.limit) == ("blocked", "concurrency", 1)
     assert (found.holders, found.ahead) == ([str(first.pk)], 1)
     first.refresh_from_db()
-    assert str(first.explain()) == "The run is waiting."
+    until = (kit.now() + timedelta(hours=1)).isoformat()
+    text = f"The run is waiting. Sleeping in 'pause' until {until}."
+    assert str(first.explain()) == text
 
 
 @section("Dead letters")
