@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.contrib.admin import SimpleListFilter
@@ -13,12 +14,16 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_jobs import clock
 from durable_jobs.admin.display import tail
+from durable_jobs.admin.paging import OLDER
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.triggers import Event as EventTrigger
 from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.queries import run_filter
 
 Choices = Iterable[tuple[Any, Any]]
+
+#: The most names that a filter shows as links. More are suggestions of an input.
+MAX_LINKS = 12
 
 PERIODS = {
     "hour": _("Past hour"),
@@ -59,9 +64,17 @@ class NameFilter(SimpleListFilter):
     """Filter rows by a name.
 
     The choices are the names that your project declares. The URL may hold any other.
+    More than ``MAX_LINKS`` names are suggestions of an input instead of links.
     """
 
     column = ""
+    #: The list's other URL parameters, for the input's form.
+    other_params: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if len(self.lookup_choices) > MAX_LINKS:
+            self.template = "admin/durable_jobs/name_filter.html"
 
     def names(self) -> Iterable[str]:
         """Return the declared names."""
@@ -72,6 +85,23 @@ class NameFilter(SimpleListFilter):
         current = self.value()
         names = {*self.names(), *([] if current is None else [current])}
         return [(name, name) for name in sorted(names)]
+
+    def value(self) -> str | None:
+        """Return the name in the URL, or None if an empty input was submitted."""
+        return super().value() or None
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """Return the links, or only "All" beside an input."""
+        found = super().choices(changelist)
+        if len(self.lookup_choices) <= MAX_LINKS:
+            return iter(found)
+        self.other_params = tuple(
+            (name, value)
+            for name, values in changelist.filter_params.items()
+            if name not in (self.parameter_name, OLDER)
+            for value in values
+        )
+        return itertools.islice(found, 1)
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()

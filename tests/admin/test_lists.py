@@ -264,6 +264,57 @@ def test_function_that_the_code_no_longer_has_can_be_filtered_by(get):
     assert page.rows("run") == [page_of(run)]
 
 
+@pytest.fixture
+def many_names(durable_kit):
+    """Declare more functions than a filter shows as links."""
+    for number in range(13):
+        name = f"tests.many_{number}"
+        durable.function(id=name, on=durable.Event(name))(lambda ctx: None)
+
+
+@pytest.mark.parametrize(
+    ("model", "parameter"),
+    [("run", "function"), ("schedule", "function"), ("event", "name")],
+)
+def test_filter_of_many_names_is_an_input_with_suggestions(
+    get, many_names, model, parameter
+):
+    page = get(f"{list_of(model)}?{parameter}=tests.many_1")
+    options = [attrs["value"] for tag, attrs in page.tags if tag == "option"]
+    assert {"tests.many_1", "tests.many_12"} <= {*options}
+    inputs = {a.get("name"): a.get("value") for tag, a in page.tags if tag == "input"}
+    assert inputs[parameter] == "tests.many_1"
+    assert "?" in page.links()  # leaves the filter
+    assert f"?{parameter}=tests.many_2" not in page.links()
+
+
+def test_filter_input_keeps_the_other_filters_and_starts_with_the_newest(
+    get, many_names
+):
+    wanted, other = make_runs(1, function="tests.many_1") + make_runs(1)
+    page = get(f"{list_of('run')}?function=tests.many_1&status=completed")
+    assert page.rows("run") == [page_of(wanted)]
+    page = get(f"{list_of('run')}?status=completed&before={other.pk}")
+    names = [
+        attrs.get("name") for _, attrs in page.tags if attrs.get("type") == "hidden"
+    ]
+    assert "status" in names
+    assert "before" not in names
+
+
+def test_cleared_name_filters_nothing(admin_client, durable_kit):
+    run = make_runs(1)[0]
+    Schedule.objects.create(
+        function="f", cron="@daily", tz="UTC", next_occurrence=clock.now(),
+        due_at=clock.now(),
+    )  # fmt: skip
+    response = admin_client.get(f"{list_of('schedule')}?function=")
+    assert "1 schedule" in response.content.decode()
+    response = admin_client.get(f"{list_of('run')}?function=", follow=True)
+    assert response.redirect_chain
+    assert page_of(run) in response.content.decode()
+
+
 def test_delayed_run_shows_its_start(get):
     later = clock.now() + timedelta(hours=3, minutes=1)
     make_runs(

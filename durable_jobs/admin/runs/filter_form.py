@@ -225,7 +225,8 @@ def params(request: HttpRequest) -> Params:
 def has_blanks(request: HttpRequest) -> bool:
     """Return whether the URL has empty filters, as submitted forms leave them."""
     return any(
-        name in _INPUTS and not all(values) for name, values in request.GET.lists()
+        name in LABELS and name != SEARCH and not all(values)
+        for name, values in request.GET.lists()
     )
 
 

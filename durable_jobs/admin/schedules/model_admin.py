@@ -54,8 +54,8 @@ class ScheduleAdmin(SchedulePages):
             return links.anchor(links.page(Schedule, schedule.pk), label)
 
         return [
-            name, function, "description", "cron", "tz", "owner_display", "state",
-            "next_due", "last_fired",
+            name, function, "state", "next_due", "last_fired", "description", "cron",
+            "tz", "owner_display",
         ]  # fmt: skip
 
     def get_search_results(
@@ -92,7 +92,7 @@ class ScheduleAdmin(SchedulePages):
         except ConfigurationError:
             return None
 
-    @admin.display(description=_("next_due"))
+    @admin.display(description=_("next"))
     def next_due(self, schedule: Schedule) -> Any:
         return relative_time(schedule.due_at)
 
@@ -112,7 +112,7 @@ class ScheduleAdmin(SchedulePages):
 
     @admin.display(description=_("data"))
     def data_display(self, schedule: Any) -> Any:
-        return payload(schedule.data_text, schedule.references)
+        return payload(schedule.data_text, _("Data"), schedule.references)
 
     @admin.display(description=_("created"))
     def created(self, schedule: Schedule) -> Any:
