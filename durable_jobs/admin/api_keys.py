@@ -9,7 +9,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import AdminSplitDateTime
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -20,6 +19,7 @@ from django.utils.translation import ngettext
 from durable_jobs import clock
 from durable_jobs.admin.base import ReadOnlyAdmin
 from durable_jobs.admin.display import moment, relative_time
+from durable_jobs.admin.forms import moment_field
 from durable_jobs.admin.pages import actor_of, page
 from durable_jobs.control import api_keys
 from durable_jobs.control.scopes import SCOPES
@@ -55,9 +55,7 @@ class KeyForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 3}),
         help_text=_("Allowed event prefixes, one per line. Empty allows all."),
     )
-    expires_at = forms.SplitDateTimeField(
-        label=_("expires"), required=False, widget=AdminSplitDateTime
-    )
+    expires_at = moment_field(label=_("expires"), required=False)
 
     def clean_events(self) -> list[str]:
         """Return the lines that are not blank."""
@@ -111,7 +109,6 @@ class ApiKeyAdmin(ReadOnlyAdmin):
             title=_("New API key"),
             form=form,
             created_key=created_key,
-            media=self.media + form.media,
         )
         # Caches and the "back" button must not show the key again.
         response["Cache-Control"] = "no-store"

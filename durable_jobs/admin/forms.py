@@ -250,10 +250,11 @@ def _text() -> forms.Field:
     return forms.CharField(widget=widgets.AdminTextInputWidget, strip=False)
 
 
-def _moment() -> forms.Field:
+def moment_field(**options: Any) -> forms.DateTimeField:
+    """Return a field for a date and time, with the browser's own input."""
     attrs = {"type": "datetime-local", "step": "1"}
     widget = forms.DateTimeInput(attrs=attrs, format="%Y-%m-%dT%H:%M:%S")
-    return forms.DateTimeField(widget=widget)
+    return forms.DateTimeField(widget=widget, **options)
 
 
 def _day() -> forms.Field:
@@ -273,7 +274,7 @@ def _number(field: Callable[..., forms.Field], step: str) -> Callable[[], forms.
 _FIELDS: dict[type, Callable[[], forms.Field]] = {
     bool: forms.BooleanField,
     date: _day,
-    datetime: _moment,
+    datetime: moment_field,
     Decimal: _number(forms.DecimalField, "any"),
     float: _number(forms.FloatField, "any"),
     int: _number(forms.IntegerField, "1"),

@@ -165,8 +165,14 @@ def _function_row(one: model.OverviewLine, links: Links) -> dict[str, Any]:
         "failed": f"{failed:,}" if failed else "",
         "share": f"{failed / ended:.1%}" if failed else "",
         "bars": [*_bars(one.ended, one.failed)],
-        "summary": _("%(most)s in the busiest of 24 hours")
-        % {"most": f"{max(one.ended):,}"},
+        "summary": _(
+            "%(ended)s ended, %(failed)s failed, %(most)s in the busiest of 24 hours"
+        )
+        % {
+            "ended": f"{ended:,}",
+            "failed": f"{failed:,}",
+            "most": f"{max(one.ended):,}",
+        },
     }
 
 

@@ -8,7 +8,7 @@ can become links.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.db.models import TextField
@@ -27,6 +27,8 @@ MAX_PAYLOAD_LENGTH = 100_000
 MAX_INDENT = 20
 #: Lists and dicts of plain values up to this length stay on one line.
 MAX_LINE_LENGTH = 72
+#: Lines of a block that fit without scrolling, and characters of a line on a phone.
+FITTING_LINES, PHONE_LINE_LENGTH = 24, 40
 
 
 class _Number(str):
@@ -39,11 +41,12 @@ def stored(name: str) -> Left:
 
 
 def payload(
-    text: str | None, references: References | None = None
+    text: str | None, name: Any, references: References | None = None
 ) -> SafeString | None:
     """Return JSON text as indented HTML, or None if there is no payload.
 
-    With ``references``, model instances in it are links.
+    ``name`` names the block for screen readers. With ``references``, model instances
+    in it are links.
     """
     if text is None:
         return None
@@ -51,14 +54,22 @@ def payload(
         note = _("The first %(count)s characters.") % {
             "count": f"{MAX_PAYLOAD_LENGTH:,}"
         }
-        return format_html(
-            '<pre class="durable-payload">{}…</pre><p class="durable-quiet">{}</p>',
-            text[:MAX_PAYLOAD_LENGTH],
-            note,
-        )
-    return format_html(
-        '<pre class="durable-payload">{}</pre>', _pretty(text, references)
-    )
+        start = preformatted(f"{text[:MAX_PAYLOAD_LENGTH]}…", name)
+        return start + format_html('<p class="durable-quiet">{}</p>', note)
+    return preformatted(_pretty(text, references), name)
+
+
+def preformatted(text: str, name: Any) -> SafeString:
+    """Return text in a block that the keyboard reaches if it may scroll."""
+    attributes = scroll_attributes(text.splitlines(), name)
+    return format_html('<pre class="durable-payload"{}>{}</pre>', attributes, text)
+
+
+def scroll_attributes(lines: Iterable[str], name: Any) -> SafeString:
+    """Return attributes for keyboard users of a block, empty if all lines fit."""
+    if sum(1 + len(line) // PHONE_LINE_LENGTH for line in lines) <= FITTING_LINES:
+        return SafeString("")
+    return format_html(' tabindex="0" role="group" aria-label="{}"', name)
 
 
 def hidden() -> SafeString:
@@ -78,7 +89,7 @@ def error(text: str | None, show_payloads: bool = True) -> SafeString | None:
         found = masked(json.loads(text), show_payloads) or {}
         kind, message = found["type"], found["message"] if show_payloads else ""
     except (ValueError, RecursionError, TypeError, KeyError):
-        return payload(text) if show_payloads else hidden()
+        return payload(text, _("Error")) if show_payloads else hidden()
     if not show_payloads:
         head = format_html('<p class="durable-error"><strong>{}</strong></p>', kind)
         return head + hidden()
@@ -87,9 +98,7 @@ def error(text: str | None, show_payloads: bool = True) -> SafeString | None:
     )
     if not found.get("traceback"):
         return head
-    return head + format_html(
-        '<pre class="durable-payload">{}</pre>', found["traceback"]
-    )
+    return head + preformatted(str(found["traceback"]), _("Traceback"))
 
 
 def _pretty(text: str, references: References | None) -> str:

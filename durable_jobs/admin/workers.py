@@ -17,7 +17,6 @@ class WorkerAdmin(ReadOnlyAdmin):
     """Workers, latest heartbeat first."""
 
     list_display = ("name", "kind", "heartbeat", "started")
-    list_display_links = None
     summary_fields = ("name", "kind", "heartbeat", "started")
     ordering = ("-seen_at", "name")
 

@@ -19,7 +19,7 @@ def shown(value):
 
 
 def html_of(text):
-    html = payload(text)
+    html = payload(text, "Data")
     assert html is not None
     return html
 
@@ -55,7 +55,15 @@ def test_values_unknown_to_json_are_named():
     "text", ["{", "", "[" * 50_000, "[" * 900 + "]" * 900, "nonsense <b>"]
 )
 def test_unreadable_value_is_shown_as_stored(text):
-    assert unescape(html_of(text)) == f'<pre class="durable-payload">{text}</pre>'
+    assert unescape(html_of(text)).startswith('<pre class="durable-payload"')
+    assert unescape(html_of(text)).endswith(f">{text}</pre>")
+
+
+def test_scrolling_block_has_a_name_and_is_in_the_tab_order():
+    block = ' tabindex="0" role="group" aria-label="Data"'
+    assert block in html_of(json.dumps(["a line of some length"] * 30))
+    assert block in html_of("x" * 1000)
+    assert "tabindex" not in html_of('{"a": 1}')
 
 
 def test_payload_is_truncated_to_a_page():
@@ -72,13 +80,13 @@ def test_deep_nesting_costs_no_width():
 
 
 def test_missing_payload_has_no_section():
-    assert payload(None) is None
+    assert payload(None, "Data") is None
     assert error(None) is None
 
 
 @pytest.mark.parametrize("text", ["[]", '"x"', "{", '{"type": 1}'])
 def test_error_of_another_form_is_shown_as_any_payload(text):
-    assert error(text) == payload(text)
+    assert error(text) == payload(text, "Error")
 
 
 def test_error_needs_no_traceback():

@@ -228,7 +228,8 @@ def _data(admin: Any, request: HttpRequest, run: Run) -> SafeString | None:
     if not show_payloads:
         return None
     rows = db.rows(Run).filter(pk=run.pk)
-    return payload(rows.values_list(stored("data"), flat=True).first())
+    text = rows.values_list(stored("data"), flat=True).first()
+    return payload(text, _("Data of the run"))
 
 
 def _run_link(run: Run, links: Links) -> SafeString:

@@ -130,8 +130,8 @@ class EventAdmin(EventPages):
 
     @admin.display(description=_("data"))
     def data_display(self, event: Any) -> Any:
-        return payload(event.data_text, event.references)
+        return payload(event.data_text, _("Data"), event.references)
 
     @admin.display(description=_("user"))
     def user_display(self, event: Any) -> Any:
-        return payload(event.user_text, event.references)
+        return payload(event.user_text, _("User"), event.references)

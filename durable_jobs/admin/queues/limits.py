@@ -95,7 +95,7 @@ class PauseAdmin(ReadOnlyAdmin):
     """Pauses, newest first."""
 
     list_display = ("kind", "name", "key", "skip", "reason", "paused")
-    list_display_links = None
+    list_display_links = ("name",)
     summary_fields = ("kind", "name", "key", "skip", "reason", "paused")
     ordering = ("-paused_at", "id")
     restricted_fields = ("key",)

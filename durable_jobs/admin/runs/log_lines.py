@@ -12,6 +12,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from durable_jobs.admin.payloads import scroll_attributes
+
 _CSS_CLASSES = {"WARNING": "warn", "ERROR": "bad", "CRITICAL": "bad"}
 
 
@@ -39,9 +41,10 @@ def table(logs: Mapping[str, Any] | None) -> SafeString | None:
         ((name,) for name in (_("Time"), _("Level"), _("Logger"), _("Message"))),
     )
     return format_html(
-        '{}<div class="durable-scroll durable-lines"><table class="durable-rows">'
+        '{}<div class="durable-scroll durable-lines"{}><table class="durable-rows">'
         "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>",
         _left_out(logs["left_out"]),
+        scroll_attributes((line["message"] for line in logs["lines"]), _("Log lines")),
         head,
         rows,
     )

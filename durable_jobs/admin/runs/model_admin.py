@@ -203,8 +203,8 @@ class RunAdmin(RunPages):
 
     @admin.display(description=_("data"))
     def data_display(self, run: Any) -> Any:
-        return payload(run.data_text, run.references)
+        return payload(run.data_text, _("Data"), run.references)
 
     @admin.display(description=_("output"))
     def output_display(self, run: Any) -> Any:
-        return payload(run.output_text, run.references)
+        return payload(run.output_text, _("Output"), run.references)

@@ -211,16 +211,16 @@ class StepAdmin(ReadOnlyAdmin):
     @admin.display(description=_("input"))
     def input_display(self, step: Any) -> Any:
         """Return the arguments of its body."""
-        return payload(step.input_text, step.references)
+        return payload(step.input_text, _("Input"), step.references)
 
     @admin.display(description=_("output"))
     def output_display(self, step: Any) -> Any:
-        return payload(step.output_text, step.references)
+        return payload(step.output_text, _("Output"), step.references)
 
     @admin.display(description=_("detail"))
     def detail_display(self, step: Any) -> Any:
         """Return the engine's record of the step."""
-        return payload(step.detail_text, step.references)
+        return payload(step.detail_text, _("Detail"), step.references)
 
     @admin.display(description=_("log lines"))
     def logs_display(self, step: Step) -> Any:
