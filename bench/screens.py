@@ -78,6 +78,16 @@ def _run(name: str) -> Address:
     return lambda known: _reverse("run_change", getattr(known, name))
 
 
+def _search(term: str) -> Address:
+    def address(known: Known) -> str:
+        from urllib.parse import urlencode
+
+        query = urlencode({"q": term.format_map(_Fields(known))})
+        return f"{_reverse('search')}?{query}"
+
+    return address
+
+
 def _page(name: str) -> Address:
     return lambda known: _reverse(name)
 
@@ -145,6 +155,10 @@ PAGES: dict[str, Address] = {
     "functions": _page("functions"),
     "queues and limits": _page("queues"),
     "approvals": _page("approvals"),
+    "search, an event with its runs": _search("{event}"),
+    "search, an unknown object": _search("shop.order:41"),
+    "search, an unknown key": _search("order-0"),
+    "search, an unknown short id": _search("00000000"),
 }
 #: Confirmation pages of an action on all runs of a list. The page counts the runs.
 CONFIRMED: dict[str, Address] = {

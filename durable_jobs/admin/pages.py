@@ -61,7 +61,7 @@ class PageLink:
 def base_context(
     site: AdminSite, request: HttpRequest, current: str = ""
 ) -> dict[str, Any]:
-    """Return the template context of all pages: tabs, and whether htmx is installed."""
+    """Return the template context of all pages: tabs, search, and htmx if installed."""
     links = Links(site, request)
     return {
         "tabs": [
@@ -73,6 +73,7 @@ def base_context(
             for tab in TABS
             if links.allowed(tab.model) or tab.also_for(actor_of(request))
         ],
+        "search_url": address(site, "search") if links.allowed(Run) else None,
         "live": apps.is_installed("django_htmx"),
     }
 

@@ -296,14 +296,14 @@ def _read(name: str, given: Any) -> tuple[str, ...]:
         msg = f"Expected at most {most} of the filter {name!r}, got {len(found)}."
         raise FilterError(msg)
     for value in found:
-        if not value or len(value) > _LONGEST or not _storable(value):
+        if not value or len(value) > _LONGEST or not storable(value):
             msg = f"Expected 1 to {_LONGEST} characters as the filter {name!r}."
             raise FilterError(msg)
         CHECKS.get(name, INDEXED.get(name, _anything))((value,))
     return found
 
 
-def _storable(value: str) -> bool:
+def storable(value: str) -> bool:
     """Return whether a database can store a string: no NUL, no lone surrogate."""
     return "\x00" not in value and value.encode(errors="replace").decode() == value
 

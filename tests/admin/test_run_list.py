@@ -196,9 +196,10 @@ def test_parameters_of_the_admin_are_no_filters(get):
         assert len(get(list_of("run") + query).rows("run")) == 1, query
 
 
-def test_search_and_conditions_are_both_kept(get):
+def test_form_of_more_filters_keeps_the_other_conditions(get):
     page = get(f"{list_of('run')}?q=k+1&status=failed&status=queued&queue=slow")
-    search = page.source.partition('id="changelist-search"')[2].partition("</form>")[0]
-    for text in ("failed", "queued", "slow"):
-        assert f'value="{text}"' in search
+    form = page.source.partition("More filters")[2].partition("</form>")[0]
+    for text in ("k 1", "failed", "queued", "slow"):
+        assert f'value="{text}"' in form
+    assert "(Show all)" in page.text
     assert Run.objects.count() == 0

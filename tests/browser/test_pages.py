@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,3 +104,32 @@ def test_schedule_is_run_from_its_page(visit: Visit, durable_kit: Kit) -> None:
     page = visit("durable_jobs_schedule_change", schedule.pk)
     expect(page.locator(".durable-strip a")).to_have_count(1)
     assert Schedule.objects.get().last_run == Run.objects.get().pk
+
+
+def test_slash_finds_functions_and_short_ids(
+    visit: Visit, page: Page, durable_kit: Kit
+) -> None:
+    searched = durable.function(id="tests.searched")(lambda ctx: None)
+    run = searched.enqueue()
+    visit("durable_jobs_overview")
+    page.keyboard.press("/")
+    expect(page.locator("#durable-find")).to_be_focused()
+    page.keyboard.type("searched")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("tests.searched"))
+    page.keyboard.press("/")
+    page.keyboard.type(str(run.pk)[-8:])
+    page.keyboard.press("Enter")
+    expect(page.locator("h1 .durable-id")).to_have_attribute("title", str(run.pk))
+
+
+def test_short_id_copies_the_whole_one(
+    visit: Visit, page: Page, durable_kit: Kit
+) -> None:
+    run = durable.function(id="tests.copied")(lambda ctx: None).enqueue()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit("durable_jobs_run_changelist")
+    button = page.get_by_role("button", name=f"Copy the id {run.pk}")
+    button.click()
+    expect(button).to_have_attribute("title", "Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == str(run.pk)

@@ -25,6 +25,7 @@ from durable_jobs.definitions.registry import OWN, registry
 from durable_jobs.models import Pause, Run, Schedule
 from durable_jobs.queries import functions
 from durable_jobs.queries.functions import FunctionHealth, RunSummary
+from durable_jobs.queries.search import contains, searched_text
 
 #: Functions per page of the list.
 PAGE_SIZE = 25
@@ -73,8 +74,7 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
 
 
 def _matches(function: Function, query: str) -> bool:
-    text = f"{function.id} {function.name} {function.queue}".lower()
-    return all(part in text for part in query.lower().split())
+    return contains(f"{searched_text(function)} {function.queue}", query)
 
 
 def _link(admin: Any, function_id: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs import clock
-from durable_jobs.admin import overview, saved_views
+from durable_jobs.admin import overview, saved_views, search
 from durable_jobs.admin.approvals import inbox
 from durable_jobs.admin.display import (
     badge,
@@ -44,6 +44,7 @@ from durable_jobs.statuses import RunStatus
 #: Pages that belong to no model. Each view gets this admin and the request.
 PAGES: dict[str, View] = {
     "overview": overview.view,
+    "search": search.view,
     "functions": function_views.view,
     "queues": queue_views.view,
     "approvals": inbox.view,
@@ -80,7 +81,6 @@ class RunAdmin(RunPages):
     actions = bulk.BULK_ACTIONS
     ordering = ("-id",)
     search_fields = ("=id",)
-    search_help_text = _("Run id, event id or key (exact).")
 
     summary_fields = (
         "reason",

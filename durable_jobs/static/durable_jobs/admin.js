@@ -29,6 +29,31 @@
     }, root);
   }
 
+  // Short ids: each gets a button that copies the whole id
+
+  function copyableIds(root) {
+    if (!navigator.clipboard) return;
+    each(".durable-id[title]:not([data-durable-copyable])", function (id) {
+      id.dataset.durableCopyable = "";
+      var button = document.createElement("button");
+      button.type = "button";
+      button.className = "durable-copy-id";
+      button.title = word("copyId");
+      button.setAttribute("aria-label", word("copyId") + " " + id.title);
+      button.addEventListener("click", function () {
+        navigator.clipboard.writeText(id.title).then(function () {
+          button.dataset.copied = "";
+          button.title = word("copied");
+          setTimeout(function () {
+            delete button.dataset.copied;
+            button.title = word("copyId");
+          }, 1500);
+        });
+      });
+      (id.closest("a") || id).after(button);
+    }, root);
+  }
+
   function word(name) {
     var words = document.getElementById("durable-words");
     return words ? words.dataset[name] : name;
@@ -165,7 +190,7 @@
   document.addEventListener("keydown", function (event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest("input, textarea, select, [contenteditable]")) return;
-    var search = document.querySelector("#searchbar, [data-durable-search]");
+    var search = document.querySelector("[data-durable-search], #searchbar");
     if (event.key === "/" && search) { event.preventDefault(); search.focus(); }
     else if (event.key === "j") move(1);
     else if (event.key === "k") move(-1);
@@ -186,10 +211,12 @@
     if (zoom) redraw();
     told();
     copyable();
+    copyableIds();
   });
 
   document.addEventListener("DOMContentLoaded", function () {
     copyable();
+    copyableIds();
     linked();
   });
   window.addEventListener("hashchange", linked);
