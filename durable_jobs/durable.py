@@ -27,6 +27,7 @@ from durable_jobs.definitions.flow_control import (
 from durable_jobs.definitions.function import Function, function
 from durable_jobs.definitions.runtime import runtime
 from durable_jobs.definitions.steps import step
+from durable_jobs.definitions.subject import Subject
 from durable_jobs.definitions.triggers import (
     CancelOn,
     Cron,
@@ -146,7 +147,7 @@ def replay(
 
 
 def runs_for(instance: Model) -> RunQuerySet:
-    """Return the runs that were started for a model instance, newest first."""
+    """Return the runs that are about a model instance, newest first."""
     return runtime().runs_for(instance)
 
 
@@ -229,6 +230,7 @@ __all__ = [
     "StepFailed",
     "StepInterrupted",
     "StepTimeout",
+    "Subject",
     "Throttle",
     "Timeouts",
     "Tolerate",

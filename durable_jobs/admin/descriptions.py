@@ -151,11 +151,16 @@ def settings(function: Function) -> list[Fact]:
         (_("must start within"), ends.start and _length(ends.start)),
         (_("must end within"), ends.finish and _length(ends.finish)),
         *((_("cancelled by"), _cancel(rule)) for rule in function.cancel_on),
+        *((_("about"), _subject(rule)) for rule in function.subjects),
         (_("on failure"), function.on_failure and function.on_failure.id),
         (_("on cancel"), function.on_cancel and function.on_cancel.id),
         (_("on completion"), function.on_complete and function.on_complete.id),
     ]  # fmt: skip
     return [(label, text) for label, text in facts if text]
+
+
+def _subject(rule: Any) -> str:
+    return f"{rule.model} {source_of(rule.expression)}"
 
 
 def _cancel(rule: Any) -> str:

@@ -19,6 +19,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.events import send_event, send_signal
 from durable_jobs.events.tracked_querysets import Tracked
 from durable_jobs.lifecycle import callbacks, start
+from durable_jobs.lifecycle.run_subjects import label_of
 from durable_jobs.models import Run, RunQuerySet, Schedule, ScheduleQuerySet, Subject
 from durable_jobs.queries import explain as explain_query
 from durable_jobs.store import db
@@ -119,10 +120,9 @@ class EngineRuntime:
         return explain_query.explain(run)
 
     def runs_for(self, instance: Model) -> RunQuerySet:
-        """Return the runs that were started for an instance, newest first."""
-        model = instance._meta.concrete_model or type(instance)
+        """Return the runs about an instance, newest first."""
         subjects = db.rows(Subject).filter(
-            model=model._meta.label_lower, object_pk=str(instance.pk)
+            model=label_of(type(instance)), object_pk=str(instance.pk)
         )
         runs = Run.objects.using(db.alias()).filter(pk__in=subjects.values("run_id"))
         return runs.order_by("-pk")

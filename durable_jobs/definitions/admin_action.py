@@ -13,16 +13,16 @@ INSTANCE = ("model", "pk")
 
 def admin_model_label(admin_action: Any) -> str:
     """Return the label of the model in whose admin a function can be started, or ""."""
-    if admin_action is None:
-        return ""
-    meta = getattr(admin_action, "_meta", None)
-    label = meta.label if meta is not None else admin_action
+    return "" if admin_action is None else model_label(admin_action, "admin_action")
+
+
+def model_label(model: Any, what: str) -> str:
+    """Return the label of a model given as a class or as its label."""
+    meta = getattr(model, "_meta", None)
+    label = meta.label if meta is not None else model
     parts = label.split(".") if isinstance(label, str) else []
     if len(parts) != 2 or not all(part.isidentifier() for part in parts):
-        msg = (
-            f"Expected a model or 'app_label.ModelName' in admin_action, got "
-            f"{admin_action!r:.80}."
-        )
+        msg = f"Expected a model or 'app_label.ModelName' in {what}, got {model!r:.80}."
         raise ConfigurationError(msg)
     return str(label)
 

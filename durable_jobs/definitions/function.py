@@ -35,6 +35,7 @@ from durable_jobs.definitions.operations import check_retries
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.runtime import runtime
 from durable_jobs.definitions.start_options import StartOptions
+from durable_jobs.definitions.subject import Subject
 from durable_jobs.definitions.triggers import (
     CancelOn,
     Cron,
@@ -61,6 +62,7 @@ EVERY: Any = type("Every", (), {"__repr__": lambda self: "EVERY"})()
 
 MAX_TRIGGERS = 10
 MAX_CANCEL_ON = 5
+MAX_SUBJECTS = 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,6 +86,7 @@ class Function:
     flow_control: FlowControl = field(default_factory=FlowControl)
     input: type[Any] | None = None
     admin_action: str = ""
+    subjects: tuple[Subject, ...] = ()
     options: StartOptions = field(default_factory=StartOptions)
 
     @property
@@ -181,6 +184,7 @@ def function(
     version: str = "",
     input: type[Any] | None = None,
     admin_action: type[Model] | str | None = None,
+    subject: Subject | Iterable[Subject] | None = None,
     **unknown: Any,
 ) -> Callable[[Body], Function]: ...
 
@@ -213,6 +217,7 @@ def function(
     version: str = "",
     input: type[Any] | None = None,
     admin_action: type[Model] | str | None = None,
+    subject: Subject | Iterable[Subject] | None = None,
     **unknown: Any,
 ) -> Any:
     """Declare a durable function. The reference describes each parameter.
@@ -251,6 +256,7 @@ def function(
                 version=check_name(version, "a version") if version else "",
                 input=check_schema(input, "input"),
                 admin_action=admin_model_label(admin_action),
+                subjects=_compiled(_several(subject, Subject, "subject", MAX_SUBJECTS)),
             )
             ends = {"failure": on_failure, "cancel": on_cancel, "complete": on_complete}
             _check_buffering(made)
@@ -337,10 +343,12 @@ def _several(value: Any, kind: Any, what: str, most: int) -> tuple[Any, ...]:
 
 
 def _compiled(found: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Compile the conditions now, so that an error names the function."""
-    for trigger in found:
-        if isinstance(trigger, Event | CancelOn):
-            _ = trigger.condition
+    """Compile the expressions now, so that an error names the function."""
+    for one in found:
+        if isinstance(one, Event | CancelOn):
+            _ = one.condition
+        elif isinstance(one, Subject):
+            _ = one.expression
     return found
 
 

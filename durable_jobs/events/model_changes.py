@@ -24,6 +24,7 @@ from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.lifecycle import causation
 from durable_jobs.lifecycle import trigger as triggers
 from durable_jobs.lifecycle.run_event import build_event_meta
+from durable_jobs.lifecycle.run_subjects import link_running_run
 from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.lifecycle.trigger import TriggeredStart
 from durable_jobs.models import Event
@@ -53,12 +54,14 @@ def concrete(model: type[Model]) -> type[Model]:
 def connect(function: Function) -> None:
     """Connect to the model changes that a function starts on.
 
-    Raise ``ConfigurationError`` if a trigger or ``admin_action`` names an unknown model
-    or field.
+    Raise ``ConfigurationError`` if a trigger, a ``subject`` or ``admin_action`` names
+    an unknown model or field.
     """
     if function.admin_action:
         where = f"Durable function {function.id!r}: admin_action"
         _model(f"{where} {function.admin_action!r}", function.admin_action)
+    for subject in function.subjects:
+        _model(f"Durable function {function.id!r}: {subject.where}", str(subject.model))
     for trigger in function.triggers:
         if isinstance(trigger, ModelChange):
             model = _check(function, trigger)
@@ -149,6 +152,7 @@ def after_save(
     change = Change(instance, MODEL_CREATED if created else MODEL_UPDATED)
     change.fields = difference(None if created else before, after)
     change.values = {**(before or {}), **after}
+    link_running_run(instance)
     record([change])
 
 
@@ -159,6 +163,7 @@ def after_delete(sender: type[Model], instance: Model, **kwargs: Any) -> None:
     change = Change(instance, MODEL_DELETED)
     change.values = _stored(instance)
     change.fields = {name: [old, None] for name, old in change.values.items()}
+    link_running_run(instance)
     record([change])
 
 

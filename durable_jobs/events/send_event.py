@@ -21,8 +21,9 @@ from durable_jobs.failpoints import failpoint
 from durable_jobs.lifecycle import causation
 from durable_jobs.lifecycle import trigger as triggers
 from durable_jobs.lifecycle.run_event import build_event_meta
+from durable_jobs.lifecycle.run_subjects import subjects_of
 from durable_jobs.lifecycle.schemas import validate
-from durable_jobs.lifecycle.start import NewRun, subjects_of
+from durable_jobs.lifecycle.start import NewRun
 from durable_jobs.lifecycle.trigger import TriggeredStart, condition_holds
 from durable_jobs.models import Event
 from durable_jobs.serialization.stored import EncodedJSON

@@ -42,7 +42,7 @@ def row(made: NewRun, key: Any) -> BufferedEvent:
         event_id=made.event_id or "",
         event_meta={
             **made.event_meta,
-            SUBJECTS: [list(subject) for subject in made.subjects],
+            SUBJECTS: [list(subject) for subject in made.all_subjects()],
         },
         data=EncodedJSON(made.data),
         ts=datetime.fromisoformat(made.event_meta["ts"]),

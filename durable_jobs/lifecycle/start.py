@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import models
-
 from durable_jobs import clock, ids, notifier, serialization
 from durable_jobs.conf import settings
-from durable_jobs.definitions.admin_action import INSTANCE
 from durable_jobs.definitions.events import CALLED
 from durable_jobs.definitions.flow_control import FlowControl
 from durable_jobs.definitions.function import Function
@@ -24,6 +21,7 @@ from durable_jobs.flow_control.keys import Flow, flow_of, priority_of
 from durable_jobs.lifecycle import causation, keyed_starts
 from durable_jobs.lifecycle.condition_keys import key_of
 from durable_jobs.lifecycle.run_event import build_event_meta, event_from_meta
+from durable_jobs.lifecycle.run_subjects import declared_subjects, subjects_of_call
 from durable_jobs.lifecycle.schemas import validate_start
 from durable_jobs.models import AdmissionState, Run, Subject, Wait, WaitKind
 from durable_jobs.serialization.match_keys import match_key
@@ -99,6 +97,14 @@ class NewRun:
         by = self.parent or causation.running_run()
         return causation.depth_below(by), causation.with_chain(self.event_meta, by)
 
+    def all_subjects(self) -> list[tuple[str, str]]:
+        """Return the instances of the data and those that ``subject=`` names."""
+        if not self.function.subjects:
+            return list(self.subjects)
+        event = event_from_meta(self.event_meta, decode_lenient(self.data))
+        declared = declared_subjects(self.function, event)
+        return list(dict.fromkeys([*self.subjects, *declared]))
+
     def controlled(self) -> NewRun:
         """Return the start with the keys and the priority of its flow control.
 
@@ -141,7 +147,7 @@ def insert(starts: Sequence[NewRun]) -> list[Run]:
     subjects = [
         Subject(run_id=run.pk, model=model, object_pk=pk)
         for one, run in with_more
-        for model, pk in one.subjects
+        for model, pk in one.all_subjects()
     ]
     if limits or subjects:
         with db.join_atomic():
@@ -312,28 +318,3 @@ def _as_read(run: Run, one: NewRun) -> Run:
     """Return a new run as if it came from the database."""
     run.data = decode_lenient(one.data)
     return run
-
-
-def subjects_of(data: Any) -> tuple[tuple[str, str], ...]:
-    """Return the model instances among the values of a payload."""
-    if not isinstance(data, dict):
-        return ()
-    return tuple(_found(data.values()))
-
-
-def subjects_of_call(function: Function, data: Any) -> tuple[tuple[str, str], ...]:
-    """Return also the instance that a call of an ``admin_action`` names in its data."""
-    found = subjects_of(data)
-    if not function.admin_action or not isinstance(data, dict):
-        return found
-    if not all(name in data for name in INSTANCE):
-        return found
-    model, key = (str(data[name]) for name in INSTANCE)
-    return ((model.lower(), key), *found)
-
-
-def _found(values: Iterable[Any]) -> Iterable[tuple[str, str]]:
-    for value in values:
-        if isinstance(value, models.Model) and value.pk is not None:
-            model = value._meta.concrete_model or type(value)
-            yield model._meta.label_lower, str(value.pk)

@@ -327,7 +327,7 @@ class Run(models.Model):
 
 
 class Subject(models.Model):
-    """A model instance that a run was started for."""
+    """A model instance that a run is about."""
 
     id = models.BigAutoField(primary_key=True)
     run = models.ForeignKey(

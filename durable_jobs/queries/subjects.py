@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db.models import Model, QuerySet
 
+from durable_jobs.lifecycle.run_subjects import label_of
 from durable_jobs.models import Run, Subject
 from durable_jobs.queries import visibility
 from durable_jobs.statuses import LIVE, RunStatus
@@ -32,11 +33,6 @@ class Counts:
     def more(self) -> bool:
         """Return whether there may be runs that were not counted."""
         return self.total >= COUNTED
-
-
-def label_of(model: type[Model]) -> str:
-    """Return the label with which subjects of a model are stored."""
-    return (model._meta.concrete_model or model)._meta.label_lower
 
 
 def newest(instance: Model, most: int) -> list[Run]:

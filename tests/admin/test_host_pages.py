@@ -58,7 +58,9 @@ def test_page_of_an_object_shows_the_newest_of_its_runs(get):
 
 def test_object_without_runs_says_so_and_a_new_one_shows_nothing(get):
     [order] = make_orders(1)
-    assert "No runs are about this object." in get(page_of(order)).text
+    text = get(page_of(order)).text
+    assert "No runs are about this object. Runs are linked when their data" in text
+    assert "or by subject=:" in text
     assert "No run is about" not in get(f"{ORDERS}add/").text
 
 

@@ -35,6 +35,7 @@ def test_functions_can_be_declared_without_django() -> None:
             ],
             cancel_on=durable.CancelOn("shop/stop", match="data.order_id"),
             timeouts=durable.Timeouts(finish=timedelta(hours=1)),
+            subject=durable.Subject("shop.Order", "event.data.order_id"),
             on_failure=lambda ctx: None,
         )
         def pay(ctx: durable.Context) -> None:

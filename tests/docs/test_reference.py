@@ -137,6 +137,7 @@ def test_every_parameter_of_a_function_has_its_row_with_its_default() -> None:
         durable.Batch,
         durable.BatchFailures,
         durable.Singleton,
+        durable.Subject,
     ],
 )
 def test_every_piece_of_a_declaration_shows_its_parameters(kind: type) -> None:

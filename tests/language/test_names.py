@@ -23,6 +23,7 @@ SHARED_CLASSES = {
     "Event": "the trigger durable.Event is public, and so is the model",
     "Media": "Django's name inside a form",
     "Meta": "Django's name inside a model",
+    "Subject": "the declaration durable.Subject is public, and so is the model",
 }
 #: Module names that more than two packages have, each with its reason.
 SHARED_STEMS = {

@@ -21,6 +21,7 @@ from durable_jobs.admin.pages import actor_of, viewer_of
 from durable_jobs.admin.related import RunTable, run_row
 from durable_jobs.admin.runs import actions
 from durable_jobs.control.run_actions import may
+from durable_jobs.lifecycle.run_subjects import label_of
 from durable_jobs.models import Run
 from durable_jobs.project_code import descriptions_of
 from durable_jobs.queries import subjects
@@ -42,7 +43,7 @@ def may_view(site: AdminSite, request: HttpRequest) -> bool:
 
 def runs_url(links: Links, instance: Model) -> str | None:
     """Return the URL of the list of all runs of an object."""
-    subject = f"{subjects.label_of(type(instance))}:{instance.pk}"
+    subject = f"{label_of(type(instance))}:{instance.pk}"
     return links.rows(Run, subject=subject)
 
 

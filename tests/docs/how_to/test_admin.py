@@ -16,7 +16,7 @@ from tests.docs.examples import an_order, section
 
 
 @section("The runs of an object")
-def test_the_runs_of_an_object(run_example, shop):
+def test_the_runs_of_an_object(run_example, shop, kit):
     known = dict(admin.site._registry)
     admin.site.unregister(Order)
     run_example()
@@ -26,6 +26,11 @@ def test_the_runs_of_an_object(run_example, shop):
     assert made.get_list_display(request) == ("__str__", "status", "durable_runs")
     admin.site._registry.clear()
     admin.site._registry.update(known)
+    run_example()
+    order = an_order()
+    durable.send("shop/payment.received", {"order_id": order.pk})
+    kit.run_until_idle()
+    assert durable.runs_for(order).get().result() == f"booked for order {order.pk}"
 
 
 @section("Start a function from the admin")
