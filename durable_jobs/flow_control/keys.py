@@ -84,11 +84,13 @@ def flow_of(function: Function, event: ReceivedEvent) -> Flow | None:
     """Return the keys of a new run, or None if the function has no limits."""
     if not function.flow_control.needs_admission:
         return None
-    return {place: value_of(one, event) for place, one in _places(function).items()}
+    return {
+        place: value_of(one, event) for place, one in key_expressions(function).items()
+    }
 
 
-def _places(function: Function) -> dict[str, Expression | None]:
-    """Return what gives the key of each limit of a function."""
+def key_expressions(function: Function) -> dict[str, Expression | None]:
+    """Return the key expression of each limit; None for a limit without a key."""
     controls = function.flow_control
     found = {
         f"{CONCURRENCY}:{index}": one.expression
@@ -118,7 +120,7 @@ def missing_limits(
     held = flow or {}
     return [
         place
-        for place in _places(function)
+        for place in key_expressions(function)
         if place not in held
         and place != RATE_LIMIT  # checked by screening
         and (starting or _of_steps(function, place))
@@ -137,7 +139,7 @@ def completed(
 
     The run was accepted before, so a key that fails becomes null.
     """
-    found, known = dict(flow or {}), _places(function)
+    found, known = dict(flow or {}), key_expressions(function)
     for place in places:
         try:
             found[place] = value_of(known[place], event)

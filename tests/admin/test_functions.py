@@ -361,7 +361,8 @@ def test_pause_of_a_key_with_skip_skips_its_runs(durable_kit, operator, typed):
     f = durable.function(
         id="tests.f", concurrency=durable.Concurrency(1, key="event.data.tenant")
     )(lambda ctx: None)
-    posted(operator, at("tests.f", "pause"), key=typed, skip="on", reason="why")
+    form = {"key": typed, "skip": "on", "reason": "why"}
+    posted(operator, at("tests.f", "pause"), **form, confirmed=typed)
     pause = Pause.objects.get()
     assert (pause.kind, pause.key, pause.skip) == ("key", '"t7"', True)
     for tenant in ("t7", "t8"):
@@ -370,6 +371,78 @@ def test_pause_of_a_key_with_skip_skips_its_runs(durable_kit, operator, typed):
     statuses = {run.data["tenant"]: run.status for run in Run.objects.all()}
     assert statuses == {"t7": "skipped", "t8": "completed"}
     assert "/pause/" in " ".join(page(operator, at("tests.f")).links())
+
+
+@pytest.fixture
+def keyed(durable_kit):
+    """Declare a function that holds a slot for each tenant, and one that queues."""
+    rule = durable.Concurrency(1, key="event.data.tenant", of="runs")
+
+    @durable.function(id="tests.keyed", concurrency=[rule, durable.Concurrency(9)])
+    def function(ctx):
+        ctx.step.sleep("long", "30d")
+
+    return function
+
+
+def suggestions(shown):
+    """Return the keys that the form of a pause suggests."""
+    return [attrs["value"] for tag, attrs in shown.tags if tag == "option"]
+
+
+def test_pausing_a_key_suggests_the_keys_of_live_runs(durable_kit, operator, keyed):
+    for tenant in ("acme", "acme", "7", 7, None):
+        keyed.enqueue({"tenant": tenant})
+    durable_kit.run_until_idle()
+    keyed.enqueue({"tenant": "brand new"})
+    keyed.enqueue({"tenant": "ended"}).cancel()
+    shown = page(operator, at("tests.keyed", "pause"))
+    assert suggestions(shown) == ['"7"', "acme", "brand new", "7", "null"]
+    for key in suggestions(shown):
+        posted(operator, at("tests.keyed", "pause"), key=key)
+    assert Pause.objects.count() == 5
+
+
+def test_pausing_a_key_suggests_a_bounded_number(monkeypatch, operator, keyed):
+    monkeypatch.setattr("durable_jobs.admin.functions.pause.MAX_SUGGESTED", 2)
+    for number in range(3):
+        keyed.enqueue({"tenant": f"t{number}"})
+    assert suggestions(page(operator, at("tests.keyed", "pause"))) == ["t0", "t1"]
+
+
+def test_unknown_key_is_paused_at_the_second_submit(durable_kit, operator, keyed):
+    keyed.enqueue({"tenant": "acme"})
+    address = at("tests.keyed", "pause")
+    response = operator.post(address, {"key": "acmee", "reason": "unpaid"})
+    assert response.status_code == 422
+    shown = Page(response.content.decode())
+    assert "No run has this key now. Pause it anyway?" in shown.text
+    assert not Pause.objects.exists()
+    fields = {a.get("name"): a.get("value") for t, a in shown.tags if t == "input"}
+    assert (fields["key"], fields["confirmed"]) == ("acmee", "acmee")
+    other = operator.post(address, {"key": "acmes", "confirmed": "acmee"})
+    assert other.status_code == 422
+    posted(operator, address, key="acmee", confirmed="acmee", reason="unpaid")
+    assert Pause.objects.get().key == '"acmee"'
+
+
+def test_keys_that_were_not_all_read_are_not_called_unknown(
+    monkeypatch, operator, keyed, durable_kit
+):
+    for _ in range(2):
+        keyed.enqueue({"tenant": "acme"})
+    durable_kit.run_until_idle()
+    monkeypatch.setattr("durable_jobs.queries.live_keys.MAX_READ", 1)
+    posted(operator, at("tests.keyed", "pause"), key="acmee")
+    assert Pause.objects.get().key == '"acmee"'
+
+
+def test_live_keys_are_shown_only_with_access_to_payloads(durable_kit, keyed):
+    ann = member("bob", "view_run", "pause_function")
+    keyed.enqueue({"tenant": "acme"})
+    assert suggestions(page(ann, at("tests.keyed", "pause"))) == []
+    posted(ann, at("tests.keyed", "pause"), key="acmee")
+    assert Pause.objects.get().key == '"acmee"'
 
 
 def test_stale_pause_is_reported(durable_kit, operator):

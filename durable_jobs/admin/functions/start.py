@@ -1,4 +1,4 @@
-"""The pages that start a run by hand and pause a function."""
+"""The page that starts a run by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from django import forms
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
@@ -14,31 +14,23 @@ from django.utils.translation import gettext_lazy
 
 from durable_jobs.admin.confirmation import (
     INVALID_STATUS,
-    Confirmation,
     IdempotentForm,
-    confirm,
     submit,
 )
-from durable_jobs.admin.forms import Reason, read
+from durable_jobs.admin.forms import read
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import actor_of, address, page
 from durable_jobs.admin.typed_json import PayloadText, typed_by
-from durable_jobs.control import authorized_actions, send
+from durable_jobs.control import send
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.names import MAX_LENGTH
 from durable_jobs.definitions.registry import registry
 from durable_jobs.definitions.start_options import MAX_PRIORITY
 from durable_jobs.durations import parse_duration
-from durable_jobs.exceptions import DurableError, PayloadError
-from durable_jobs.http_input import read_json
+from durable_jobs.exceptions import DurableError
 from durable_jobs.lifecycle.schemas import schemas_of_calls
 from durable_jobs.models import Run
 from durable_jobs.queries import visibility
-
-#: Bytes of a typed key. The form accepts 255 characters.
-KEY_BYTES = 4 * MAX_LENGTH
-
-# Starting
 
 
 class StartForm(IdempotentForm):
@@ -93,7 +85,7 @@ class DataForm(forms.Form):
 
 def start_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
     """Show the form. On POST start the run and show it."""
-    function = _function(admin, request, key, send.START)
+    function = permitted_function(admin, request, key, send.START)
     schema = schema_of(function) if "as" not in request.GET else None
     data_form, options = _forms(admin, request, schema)
     valid = [
@@ -175,80 +167,10 @@ def _hidden_run_message(new: bool) -> str:
     return _("No run was started. A run that you may not see has the key.")
 
 
-# Pausing
-
-
-class PauseForm(Reason):
-    """Whether new runs are skipped while the function is paused."""
-
-    skip = forms.BooleanField(
-        label=gettext_lazy("Skip new runs while paused"),
-        required=False,
-        help_text=gettext_lazy(
-            "Otherwise new runs are queued and start when you resume."
-        ),
-    )
-    field_order = ("key", "skip", "reason")
-
-
-class PauseKeyForm(PauseForm):
-    """Which key is paused; empty pauses the whole function."""
-
-    key = forms.CharField(
-        label=gettext_lazy("Key"),
-        required=False,
-        max_length=MAX_LENGTH,
-        help_text=gettext_lazy(
-            "A key value of the function's flow control, as text or as JSON (7, "
-            "null). Empty pauses the whole function."
-        ),
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
-    )
-
-
-def pause_view(admin: Any, request: HttpRequest, key: str) -> HttpResponse:
-    """Confirm that a function is to be paused. On POST pause it."""
-    function = _function(admin, request, key, authorized_actions.PAUSE_FUNCTION)
-    back = address(admin.admin_site, "function", quote(function.id))
-
-    def perform(form: Any) -> tuple[Any, str]:
-        chosen = form.cleaned_data
-        values = {"skip": chosen["skip"], "reason": chosen["reason"]}
-        if chosen.get("key"):
-            values["key"] = _key(chosen["key"])
-        if authorized_actions.pause_function(actor_of(request), function, **values):
-            return _("Paused. Runs in progress continue."), back
-        return _("Already paused; the reason was updated."), back
-
-    confirmation = Confirmation(
-        title=_("Pause: %(function)s") % {"function": function.name},
-        action_label=_("Pause"),
-        text=_("New runs wait until you resume."),
-        form=PauseKeyForm if _keyed(function) else PauseForm,
-        back=back,
-        back_label=function.name,
-        current="functions",
-        perform=perform,
-        danger=True,
-    )
-    return confirm(admin.admin_site, request, confirmation)
-
-
-def _keyed(function: Function) -> bool:
-    controls = function.flow_control
-    rules = [*controls.concurrency, controls.throttle, controls.singleton]
-    return controls.ordering is not None or any(one and one.key for one in rules)
-
-
-def _key(text: str) -> Any:
-    """Return the value of a typed key: parsed as JSON if valid, else the string."""
-    try:
-        return read_json(text.encode(errors="replace"), what="the key", most=KEY_BYTES)
-    except PayloadError:
-        return text
-
-
-def _function(admin: Any, request: HttpRequest, key: str, permission: str) -> Function:
+def permitted_function(
+    admin: Any, request: HttpRequest, key: str, permission: str
+) -> Function:
+    """Return a declared function; raise without the permission."""
     if not admin.has_view_permission(request) or not actor_of(request).may(permission):
         raise PermissionDenied
     function = registry.find(unquote(key))

@@ -15,7 +15,8 @@ from django.utils.translation import gettext as _
 
 from durable_jobs.admin import descriptions
 from durable_jobs.admin.display import badge_of, length, moment, relative_time, short
-from durable_jobs.admin.functions.start import pause_view, start_view
+from durable_jobs.admin.functions.pause import pause_view
+from durable_jobs.admin.functions.start import start_view
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import View, actor_of, address, page
 from durable_jobs.admin.related import MOST, newest, run_table
